@@ -1,0 +1,50 @@
+"""Kubernetes conditions (metav1.Condition) as dictionaries. Pure.
+
+The one rule that is easily broken: `lastTransitionTime` moves when `status` does, and never otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+
+def condition(
+    before: Sequence[Mapping[str, Any]],
+    type_: str,
+    status: str,
+    reason: str,
+    message: str,
+    generation: int,
+    now: datetime,
+) -> dict[str, Any]:
+    """Return a condition, with the time of its last change of status taken from `before` if it did not change.
+
+    Args:
+        before: the conditions that are there.
+        type_: CamelCase, e.g. `Ready`.
+        status: "True", "False" or "Unknown".
+        reason: CamelCase and stable.
+        message: a sentence for people.
+        generation: the `metadata.generation` this was judged from.
+        now: the time of the change, if it is one; UTC.
+
+    """
+    was = next((one for one in before if one["type"] == type_), None)
+    changed = was is None or was["status"] != status
+    return {
+        "type": type_,
+        "status": status,
+        "reason": reason,
+        "message": message,
+        "observedGeneration": generation,
+        "lastTransitionTime": now.strftime("%Y-%m-%dT%H:%M:%SZ")
+        if changed or was is None
+        else was["lastTransitionTime"],
+    }
+
+
+def find(status: Mapping[str, Any], type_: str) -> Mapping[str, Any]:
+    """Return a status's condition of a type, empty when it has none."""
+    return next((one for one in status.get("conditions") or [] if one["type"] == type_), {})

@@ -1,0 +1,70 @@
+"""ClusterEngineRuntimeProfile: what injection adds to engine pods (upstream's kind).
+
+Read by `injection`. Both versions have the same fields, so no conversion is needed. Containers and volumes
+are Kubernetes' own types: only their name is declared here, the rest is kept as it is and checked by the
+API server when a pod with them is created.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from patio_operator.api.meta import Model, ObjectMeta
+
+
+def _named(description: str) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "description": description,
+        "required": ["name"],
+        "properties": {"name": {"type": "string", "description": "Name, unique in the pod.", "minLength": 1}},
+        "x-kubernetes-preserve-unknown-fields": True,
+    }
+
+
+NamedContainers = Annotated[
+    tuple[dict[str, Any], ...], Field(json_schema_extra={"items": _named("A core/v1 Container.")})
+]
+NamedVolumes = Annotated[
+    tuple[dict[str, Any], ...], Field(json_schema_extra={"items": _named("A core/v1 Volume.")})
+]
+
+
+class ProfileSpec(Model):
+    """What is added to a pod that asks for this profile."""
+
+    init_containers: NamedContainers = ()
+    """Appended to the pod's init containers. With `restartPolicy: Always` a native sidecar, which Patio's
+    own should be."""
+    containers: NamedContainers = ()
+    """Appended to the pod's containers."""
+    volumes: NamedVolumes = ()
+    """Appended to the pod's volumes. Those that hold files and that the profile's containers mount are also
+    mounted, at the same path, in the containers named by injectContainers, or read-only in the engine
+    container."""
+    update_strategy: Literal["NoUpdate", "RollingUpdate"] = "NoUpdate"
+    """What a change of the profile does to running pods. NoUpdate: nothing, new pods get it. RollingUpdate
+    is accepted for upstream's manifests; this version of Patio does not roll pods yet and treats it like
+    NoUpdate."""
+
+
+class ProfileStatus(Model):
+    """Empty, as upstream's."""
+
+
+class ClusterEngineRuntimeProfile(Model):
+    """Containers and volumes that are added to the engine pods which ask for this profile."""
+
+    group: ClassVar[str] = "workloads.x-k8s.io"
+    version: ClassVar[str] = "v1alpha2"
+    kind: ClassVar[str] = "ClusterEngineRuntimeProfile"
+    plural: ClassVar[str] = "clusterengineruntimeprofiles"
+
+    metadata: ObjectMeta
+    """Standard object metadata."""
+    spec: ProfileSpec
+    """What is added to a pod that asks for this profile."""
+    status: ProfileStatus = ProfileStatus()
+    """Empty, as upstream's."""

@@ -1,0 +1,1 @@
+"""The shell around the API server: `api` reads and writes objects, `kinds` names them, `events` tells users."""

@@ -1,0 +1,167 @@
+"""Objects of the API server, as plain dictionaries.
+
+A thin shell over `kubernetes.aio`, which brings authentication and TLS; its typed models are passed by, since
+parsing a thousand pods into them costs seconds. Callers get dictionaries and a small hierarchy of errors that
+says what they can do next. Decides nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, cast
+from urllib.parse import quote, urlencode
+
+import aiohttp
+from kubernetes.aio import client, config
+
+from patio_operator.cluster.kinds import Kind
+
+FIELD_MANAGER = "patio-operator"
+REQUEST_TIMEOUT = 15.0
+"""Seconds for one request to the API server."""
+
+Object = dict[str, Any]
+
+
+class ApiError(Exception):
+    """The API server refused a request, or could not be reached. Its own words are the message."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        """The HTTP status; 0 when no answer came."""
+        self.message = message
+
+
+class NotFoundError(ApiError):
+    """There is no such object, or no such kind."""
+
+
+class ConflictError(ApiError):
+    """The object exists already, or has changed since it was read."""
+
+
+class InvalidError(ApiError):
+    """The API server will not take this object as it is (400, 403 or 422): the same request fails again."""
+
+
+class RetryableApiError(ApiError):
+    """The API server is out of reach or overloaded: the same request may succeed later."""
+
+
+class Cluster:
+    """Reads and writes objects. One for the process; close it at the end."""
+
+    def __init__(self, api_client: client.ApiClient) -> None:
+        self._client = api_client
+
+    @classmethod
+    async def connect(cls) -> Cluster:
+        """Connect with the pod's service account, or with the kubeconfig outside a pod."""
+        configuration = client.Configuration()
+        try:
+            config.load_incluster_config(client_configuration=configuration)
+        except config.ConfigException:
+            await config.load_kube_config(client_configuration=configuration)
+        return cls(client.ApiClient(configuration))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+    async def get(self, kind: Kind, name: str, namespace: str | None = None) -> Object:
+        """Read one object."""
+        return await self._request("GET", _path(kind, namespace, name))
+
+    async def list_all(self, kind: Kind, namespace: str | None = None, labels: str | None = None) -> list[Object]:
+        """Read all objects of a kind, of all namespaces when none is given, that match a label selector."""
+        answer = await self._request("GET", _path(kind, namespace), {"labelSelector": labels} if labels else {})
+        return cast("list[Object]", answer["items"])
+
+    async def create(self, kind: Kind, body: Object, namespace: str | None = None) -> Object:
+        """Create an object; `ConflictError` when it exists."""
+        return await self._request("POST", _path(kind, namespace), {"fieldManager": FIELD_MANAGER}, body)
+
+    async def apply(self, kind: Kind, body: Object) -> Object:
+        """Server-side apply, taking over the fields it names."""
+        metadata = body["metadata"]
+        return await self._request(
+            "PATCH",
+            _path(kind, metadata.get("namespace"), metadata["name"]),
+            {"fieldManager": FIELD_MANAGER, "force": "true"},
+            body,
+            "application/apply-patch+yaml",
+        )
+
+    async def merge(
+        self, kind: Kind, name: str, namespace: str | None, patch: Object, subresource: str | None = None
+    ) -> Object:
+        """JSON merge patch. A `metadata.resourceVersion` in it makes the write conditional."""
+        path = _path(kind, namespace, name) + (f"/{subresource}" if subresource else "")
+        return await self._request(
+            "PATCH", path, {"fieldManager": FIELD_MANAGER}, patch, "application/merge-patch+json"
+        )
+
+    async def json_patch(self, kind: Kind, name: str, namespace: str | None, patch: list[Object]) -> Object:
+        """JSON patch (RFC 6902)."""
+        return await self._request(
+            "PATCH",
+            _path(kind, namespace, name),
+            {"fieldManager": FIELD_MANAGER},
+            patch,
+            "application/json-patch+json",
+        )
+
+    async def delete(self, kind: Kind, name: str, namespace: str | None = None, uid: str | None = None) -> None:
+        """Delete an object, only the one with this UID when one is given; gone already is fine."""
+        body: Object = {"propagationPolicy": "Background"}
+        if uid is not None:
+            body["preconditions"] = {"uid": uid}
+        try:
+            await self._request("DELETE", _path(kind, namespace, name), {}, body)
+        except NotFoundError:
+            return
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: Object | list[Object] | None = None,
+        content_type: str = "application/json",
+    ) -> Object:
+        headers = {"Accept": "application/json", "Content-Type": content_type}
+        await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+        url = self._client.configuration.host + path + (f"?{urlencode(query)}" if query else "")
+        try:
+            response = await self._client.call_api(
+                method, url, header_params=headers, body=body, _request_timeout=REQUEST_TIMEOUT
+            )
+            data = await response.read()
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise RetryableApiError(0, f"The API server cannot be reached: {error or type(error).__name__}") from error
+        if response.status >= 300:
+            raise _error(response.status, data)
+        return cast("Object", json.loads(data))
+
+
+def _path(kind: Kind, namespace: str | None, name: str | None = None) -> str:
+    root = f"/apis/{kind.group}/{kind.version}" if kind.group else f"/api/{kind.version}"
+    scope = f"/namespaces/{quote(namespace)}" if kind.namespaced and namespace else ""
+    return f"{root}{scope}/{kind.plural}" + (f"/{quote(name)}" if name else "")
+
+
+def _error(status: int, data: bytes) -> ApiError:
+    try:
+        message = str(json.loads(data).get("message") or "")
+    except (ValueError, AttributeError):
+        message = data.decode("utf-8", "replace")[:500]
+    message = message or f"The API server answered {status}."
+    if status == 404:
+        return NotFoundError(status, message)
+    if status == 409:
+        return ConflictError(status, message)
+    if status == 429 or status >= 500:
+        return RetryableApiError(status, message)
+    return InvalidError(status, message)

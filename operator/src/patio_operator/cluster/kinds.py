@@ -1,0 +1,51 @@
+"""The kinds of objects that the operator reads or writes, and where the API server keeps them. Data only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A resource of the API server. `group` is empty for the core group."""
+
+    group: str
+    version: str
+    kind: str
+    plural: str
+    namespaced: bool = True
+
+    @property
+    def api_version(self) -> str:
+        """As manifests write it: `apps/v1`, or `v1` for the core group."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+
+POD = Kind("", "v1", "Pod", "pods")
+SERVICE = Kind("", "v1", "Service", "services")
+CONFIG_MAP = Kind("", "v1", "ConfigMap", "configmaps")
+SECRET = Kind("", "v1", "Secret", "secrets")
+EVENT = Kind("", "v1", "Event", "events")
+STATEFUL_SET = Kind("apps", "v1", "StatefulSet", "statefulsets")
+MUTATING_WEBHOOK_CONFIGURATION = Kind(
+    "admissionregistration.k8s.io",
+    "v1",
+    "MutatingWebhookConfiguration",
+    "mutatingwebhookconfigurations",
+    namespaced=False,
+)
+PROFILE = Kind(
+    "workloads.x-k8s.io",
+    "v1alpha2",
+    "ClusterEngineRuntimeProfile",
+    "clusterengineruntimeprofiles",
+    namespaced=False,
+)
+ROLE_BASED_GROUP = Kind("workloads.x-k8s.io", "v1alpha2", "RoleBasedGroup", "rolebasedgroups")
+LORA_ADAPTER = Kind("patio.dev", "v1alpha1", "LoraAdapter", "loraadapters")
+
+BY_KIND = {
+    (kind.api_version, kind.kind): kind
+    for kind in (POD, SERVICE, CONFIG_MAP, SECRET, STATEFUL_SET, PROFILE, ROLE_BASED_GROUP, LORA_ADAPTER)
+}
+"""Finds the kind of an object by its `apiVersion` and `kind`."""

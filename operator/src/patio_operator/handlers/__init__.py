@@ -1,0 +1,20 @@
+"""kopf's handlers, one file per watched kind. Each turns an event into a key on a work queue, and nothing more.
+
+`Wakers` is what they get from the app, as kopf's memo: how to wake the reconcilers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass
+class Wakers:
+    """Wakes reconcilers. kopf hands a copy of it to every handler."""
+
+    adapters: Callable[[str], None]
+    """Takes a namespace."""
+    group: Callable[[str, str], None]
+    """Takes a RoleBasedGroup's namespace and name."""
+    all_groups: Callable[[], None]

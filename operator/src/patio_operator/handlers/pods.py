@@ -1,0 +1,20 @@
+"""Pods with a sidecar: any event of one wakes the planner of its namespace."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import kopf
+
+from patio_operator.cluster.kinds import POD
+from patio_operator.handlers import Wakers
+from patio_operator.placement.fleet import INJECTED_LABEL
+
+
+def register(registry: kopf.OperatorRegistry) -> None:
+    """Register the handlers of this kind."""
+
+    @kopf.on.event(POD.version, POD.plural, labels={INJECTED_LABEL: "true"}, registry=registry)
+    def on_pod(namespace: str | None, memo: Wakers, **_: Any) -> None:
+        assert namespace is not None  # kopf types it for cluster-scoped kinds too
+        memo.adapters(namespace)

@@ -1,0 +1,5 @@
+"""Which adapter belongs on which pod, and what to say of it. Pure.
+
+`matching` says which pods a LoraAdapter wants, `fleet` holds what was seen of them, `planner` turns both into
+actions, and `status` into what users read. Nothing here does I/O or asks for the time.
+"""

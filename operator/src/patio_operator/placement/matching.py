@@ -1,0 +1,72 @@
+"""Which pods a LoraAdapter is for, and the order that their sidecars get. Pure.
+
+Used twice with the same answer: by admission, for the pod that is about to be, and by the planner, for the pods
+that are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+
+from patio.api.protocol import LoadRequest
+
+from patio_operator.api.loraadapter import LoraAdapter
+
+OWNER_PREFIX = f"{LoraAdapter.kind}/"
+"""How the owners of adapters that LoraAdapters had loaded begin (`LoraAdapter.owner`)."""
+
+GROUP_LABELS = ("rbg.workloads.x-k8s.io/group-name", "rolebasedgroup.workloads.x-k8s.io/name")
+ROLE_LABELS = ("rbg.workloads.x-k8s.io/role-name", "rolebasedgroup.workloads.x-k8s.io/role")
+"""Both generations of RoleBasedGroup's labels (rbg.md section 2.5), the newer first."""
+
+
+_NEVER = datetime.max.replace(tzinfo=UTC)
+
+
+def load_request(adapter: LoraAdapter) -> LoadRequest:
+    """Return the order that makes a pod have this adapter, without waiting for the outcome."""
+    return LoadRequest(
+        lora_name=adapter.adapter_name,
+        lora_path=adapter.spec.source.path,
+        owner=adapter.owner,
+        revision=hashlib.sha256(adapter.spec.source.uri.encode()).hexdigest()[:12],
+        wait=0,
+    )
+
+
+def selects(adapter: LoraAdapter, labels: Mapping[str, str]) -> bool:
+    """Tell whether a pod with these labels is one that the LoraAdapter is for."""
+    if adapter.spec.selector is not None:
+        return adapter.spec.selector.match_labels.items() <= labels.items()
+    role_ref = adapter.spec.role_ref
+    if role_ref is None:
+        return False
+    return _first(labels, GROUP_LABELS) == role_ref.group and _first(labels, ROLE_LABELS) == role_ref.role
+
+
+def is_deleting(adapter: LoraAdapter) -> bool:
+    """Tell whether the LoraAdapter is on its way out."""
+    return adapter.metadata.deletion_timestamp is not None
+
+
+def oldest_first(adapters: Iterable[LoraAdapter]) -> list[LoraAdapter]:
+    """Return the order in which LoraAdapters that want one name on one pod come to it."""
+    return sorted(adapters, key=lambda one: (one.metadata.creation_timestamp or _NEVER, one.metadata.name))
+
+
+def for_pod(adapters: Iterable[LoraAdapter], labels: Mapping[str, str]) -> dict[str, LoraAdapter]:
+    """Return the adapters that a pod with these labels should have, by their name in requests.
+
+    Where two LoraAdapters want one name, the older has it.
+    """
+    chosen: dict[str, LoraAdapter] = {}
+    for adapter in oldest_first(adapters):
+        if not is_deleting(adapter) and selects(adapter, labels):
+            chosen.setdefault(adapter.adapter_name, adapter)
+    return chosen
+
+
+def _first(labels: Mapping[str, str], keys: Iterable[str]) -> str | None:
+    return next((labels[key] for key in keys if key in labels), None)

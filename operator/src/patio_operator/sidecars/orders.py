@@ -1,0 +1,70 @@
+"""Carries a plan's orders to the sidecars: in parallel, with a bound, each with its own deadline.
+
+What a sidecar does not take becomes a `Refusal`, which the planner is shown so that it waits before the next try.
+A sidecar that cannot be reached is no refusal: `watch` notices it, and its return.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import httpx
+from patio.client import Refused, SidecarClient, SidecarError
+
+from patio_operator.placement.planner import Load, Refusal, Unload
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 32
+"""Orders under way at the same time, over all pods."""
+RETRY_SECONDS = 5.0
+PERMANENT_RETRY_SECONDS = 60.0
+
+
+class Orders:
+    """Gives orders, and remembers those that were not taken until they may be tried again."""
+
+    def __init__(self, http: httpx.AsyncClient, rng: random.Random) -> None:
+        self._http = http
+        self._rng = rng
+        self._slots = asyncio.Semaphore(AT_ONCE)
+
+    async def give(self, orders: Sequence[Load | Unload], now: datetime) -> dict[tuple[str, str], Refusal]:
+        """Give all orders; return those refused, by pod UID and adapter name."""
+        outcomes = await asyncio.gather(*(self._give(order, now) for order in orders))
+        return {
+            (order.pod.uid, order.request.lora_name): refusal
+            for order, refusal in zip(orders, outcomes, strict=True)
+            if refusal is not None
+        }
+
+    async def _give(self, order: Load | Unload, now: datetime) -> Refusal | None:
+        url = order.pod.sidecar_url
+        if url is None:
+            return None
+        client = SidecarClient(url, self._http)
+        log.info(
+            "order: %s %s on %s/%s: %s",
+            type(order).__name__.lower(),
+            order.request.lora_name,
+            order.pod.namespace,
+            order.pod.name,
+            order.reason,
+        )
+        async with self._slots:
+            try:
+                if isinstance(order, Load):
+                    await client.load(order.request)
+                else:
+                    await client.unload(order.request)
+            except Refused as error:
+                pause = RETRY_SECONDS if error.retryable else PERMANENT_RETRY_SECONDS
+                until = now + timedelta(seconds=pause * self._rng.uniform(1.0, 1.3))
+                return Refusal(error.message, error.retryable, until)
+            except SidecarError as error:
+                log.info("order not delivered to %s/%s: %s", order.pod.namespace, order.pod.name, error)
+        return None

@@ -1,0 +1,83 @@
+"""Answers one AdmissionReview for a pod: what to look up, what `injection` says, how the API server wants to hear it.
+
+Reads profiles and LoraAdapters from the API server for each pod, and nothing else: a standby replica answers as
+well as the leader. A pod that cannot be injected as it asked is refused with the reason, never admitted without.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from patio_operator import injection
+from patio_operator.api.loraadapter import LoraAdapter
+from patio_operator.api.profile import ClusterEngineRuntimeProfile
+from patio_operator.cluster.api import Cluster, NotFoundError, Object
+from patio_operator.cluster.kinds import LORA_ADAPTER, PROFILE
+from patio_operator.placement.matching import for_pod, load_request
+
+log = logging.getLogger(__name__)
+
+
+async def answer(cluster: Cluster, review: Mapping[str, Any]) -> Object:
+    """Return the AdmissionReview that answers this one.
+
+    Raises:
+        ApiError: a profile or the LoraAdapters could not be read; the API server should be told 500.
+
+    """
+    request = review["request"]
+    pod = request["object"]
+    namespace = request.get("namespace") or pod["metadata"].get("namespace") or "default"
+    name = pod["metadata"].get("name") or pod["metadata"].get("generateName", "") + "…"
+    result = await _inject(cluster, pod, namespace)
+    if isinstance(result, injection.Refusal):
+        log.warning("pod refused: %s/%s: %s", namespace, name, result.message)
+        return _response(review, {"allowed": False, "status": {"code": 422, "message": result.message}})
+    response: Object = {"allowed": True, "warnings": [one[:256] for one in result.warnings]}
+    patch = injection.json_patch(pod, result.pod)
+    if patch:
+        response["patchType"] = "JSONPatch"
+        response["patch"] = base64.b64encode(json.dumps(patch).encode()).decode()
+        log.info("pod injected: %s/%s", namespace, name)
+    return _response(review, response)
+
+
+async def _inject(cluster: Cluster, pod: Mapping[str, Any], namespace: str) -> injection.Injection | injection.Refusal:
+    refs = injection.runtimes_of(pod)
+    if isinstance(refs, injection.Refusal):
+        return refs
+    if not refs:
+        return injection.Injection(pod=dict(pod), warnings=())
+    runtimes = []
+    for ref in refs:
+        try:
+            body = await cluster.get(PROFILE, ref.profile_name)
+        except NotFoundError:
+            return injection.Refusal(
+                f"The pod asks for ClusterEngineRuntimeProfile {ref.profile_name!r}, which does not exist. "
+                "Create it, or correct the name."
+            )
+        profile = ClusterEngineRuntimeProfile.model_validate(body)
+        runtimes.append(injection.Runtime(profile, ref.overrides, ref.inject_containers))
+    adapters = []
+    for body in await cluster.list_all(LORA_ADAPTER, namespace):
+        try:
+            adapters.append(LoraAdapter.model_validate(body))
+        except ValidationError as error:
+            log.error("LoraAdapter %s/%s cannot be read: %s", namespace, body["metadata"]["name"], error)
+    wanted = for_pod(adapters, pod["metadata"].get("labels") or {})
+    return injection.inject(pod, runtimes, [load_request(one) for one in wanted.values()], namespace)
+
+
+def _response(review: Mapping[str, Any], response: Object) -> Object:
+    return {
+        "apiVersion": review["apiVersion"],
+        "kind": "AdmissionReview",
+        "response": {"uid": review["request"]["uid"], **response},
+    }

@@ -1,0 +1,53 @@
+"""The HTTPS server that the API server calls at admission. Decodes, calls `review`, encodes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import ssl
+import time
+
+from aiohttp import web
+
+from patio_operator.cluster.api import ApiError, Cluster
+from patio_operator.telemetry import Telemetry
+from patio_operator.webhooks import review
+
+log = logging.getLogger(__name__)
+
+PODS_PATH = "/mutate/pods"
+MAX_REVIEW_BYTES = 8 * 1024 * 1024
+"""A pod is at most 1.5 MiB in etcd; a review may hold it twice."""
+
+
+def application(cluster: Cluster, telemetry: Telemetry) -> web.Application:
+    """Return the application with the webhook's routes."""
+
+    async def mutate_pods(request: web.Request) -> web.Response:
+        started = time.perf_counter()
+        try:
+            body = json.loads(await request.read())
+            answer = await review.answer(cluster, body)
+        except ApiError as error:
+            log.error("admission not answered: %s", error.message)
+            telemetry.admissions.labels("error").inc()
+            return web.json_response({"error": error.message}, status=500)
+        except (ValueError, KeyError, TypeError) as error:
+            log.error("admission not understood: %s: %s", type(error).__name__, error)
+            telemetry.admissions.labels("error").inc()
+            return web.json_response({"error": "not an AdmissionReview of a pod"}, status=400)
+        telemetry.admissions.labels("allowed" if answer["response"]["allowed"] else "refused").inc()
+        telemetry.admission_seconds.observe(time.perf_counter() - started)
+        return web.json_response(answer)
+
+    app = web.Application(client_max_size=MAX_REVIEW_BYTES)
+    app.router.add_post(PODS_PATH, mutate_pods)
+    return app
+
+
+async def serve(app: web.Application, port: int, context: ssl.SSLContext | None = None) -> web.AppRunner:
+    """Listen on all addresses; clean the runner up to stop."""
+    runner = web.AppRunner(app, access_log=None, handle_signals=False)
+    await runner.setup()
+    await web.TCPSite(runner, port=port, ssl_context=context).start()
+    return runner

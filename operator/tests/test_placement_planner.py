@@ -1,0 +1,251 @@
+"""The planner: from pods, reports and LoraAdapters to actions."""
+
+from __future__ import annotations
+
+import random
+from datetime import timedelta
+
+import pytest
+from builders import NOW, lora_adapter, pod, report, seen
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from patio.api.protocol import AdapterReport, AdapterState, LoadRequest
+from patio_operator.api.loraadapter import LoraAdapter
+from patio_operator.placement.fleet import Pod, Seen
+from patio_operator.placement.matching import load_request
+from patio_operator.placement.planner import (
+    DELETION_BOUND,
+    Hold,
+    Load,
+    Plan,
+    Refusal,
+    Release,
+    Unload,
+    plan,
+)
+from patio_operator.placement.status import PlacedState
+
+
+def planned(
+    pods: list[Pod],
+    views: dict[str, Seen],
+    adapters: list[LoraAdapter],
+    refusals: dict[tuple[str, str], Refusal] | None = None,
+) -> Plan:
+    return plan(pods, views, adapters, refusals or {}, NOW)
+
+
+def states(decided: Plan, name: str = "sql") -> dict[str, PlacedState]:
+    return {one.pod.name: one.state for one in decided.placements[name]}
+
+
+def test_every_matching_pod_that_lacks_the_adapter_is_told_to_load_it() -> None:
+    adapter, pods = lora_adapter(), [pod("a"), pod("b"), pod("c", app="other")]
+    decided = planned(pods, {one.uid: seen() for one in pods}, [adapter])
+    assert [(one.pod.name, one.request) for one in decided.actions if isinstance(one, Load)] == [
+        ("a", load_request(adapter)),
+        ("b", load_request(adapter)),
+    ]
+    assert states(decided) == {"a": PlacedState.PENDING, "b": PlacedState.PENDING}
+
+
+def test_nothing_is_done_where_the_adapter_is_loaded() -> None:
+    adapter, one = lora_adapter(), pod()
+    decided = planned([one], {one.uid: seen(report(load_request(adapter)))}, [adapter])
+    assert decided.actions == ()
+    assert states(decided) == {"pod-0": PlacedState.LOADED}
+
+
+def test_the_engines_words_for_a_failure_reach_the_placement() -> None:
+    adapter, one = lora_adapter(), pod()
+    failed = report(load_request(adapter), AdapterState.FAILED, reason="EngineRefused", message="No adapter found")
+    decided = planned([one], {one.uid: seen(failed)}, [adapter])
+    assert decided.actions == ()
+    (placed,) = decided.placements["sql"]
+    assert (placed.state, placed.reason, placed.message) == (PlacedState.FAILED, "EngineRefused", "No adapter found")
+
+
+def test_a_changed_source_is_ordered_again_and_the_pod_does_not_count_as_loaded_meanwhile() -> None:
+    old, new = lora_adapter(uri="file:///adapters/v1"), lora_adapter(uri="file:///adapters/v2")
+    one = pod()
+    decided = planned([one], {one.uid: seen(report(load_request(old)))}, [new])
+    assert [action.request.lora_path for action in decided.actions if isinstance(action, Load)] == ["/adapters/v2"]
+    assert states(decided) == {"pod-0": PlacedState.PENDING}
+
+
+def test_an_adapter_loaded_by_hand_is_never_touched() -> None:
+    by_hand = report(LoadRequest(lora_name="mine", lora_path="/adapters/mine"))
+    one = pod()
+    assert planned([one], {one.uid: seen(by_hand)}, []).actions == ()
+
+
+def test_a_name_that_was_loaded_by_hand_is_reported_as_taken() -> None:
+    by_hand = report(LoadRequest(lora_name="sql", lora_path="/adapters/mine"))
+    one = pod()
+    decided = planned([one], {one.uid: seen(by_hand)}, [lora_adapter()])
+    assert decided.actions == ()
+    assert [(placed.state, placed.reason) for placed in decided.placements["sql"]] == [
+        (PlacedState.FAILED, "NameTaken")
+    ]
+
+
+def test_of_two_that_want_one_name_the_older_has_it_and_the_other_is_told_who() -> None:
+    older = lora_adapter("older", adapterName="sql")
+    younger = lora_adapter("younger", adapterName="sql", metadata={"creationTimestamp": "2026-11-21T11:00:00Z"})
+    one = pod()
+    decided = planned([one], {one.uid: seen()}, [younger, older])
+    assert [action.request.owner for action in decided.actions if isinstance(action, Load)] == [
+        "LoraAdapter/team/older"
+    ]
+    (placed,) = decided.placements["younger"]
+    assert placed.reason == "NameTaken"
+    assert "LoraAdapter/team/older" in placed.message
+
+
+def test_what_no_lora_adapter_wants_any_more_is_unloaded() -> None:
+    gone, one = lora_adapter("gone"), pod()
+    decided = planned([one], {one.uid: seen(report(load_request(gone)))}, [])
+    assert [
+        (action.request.lora_name, action.request.owner) for action in decided.actions if isinstance(action, Unload)
+    ] == [("gone", "LoraAdapter/team/gone")]
+
+
+def test_a_pod_that_no_longer_matches_gives_the_adapter_back() -> None:
+    adapter, one = lora_adapter(), pod(app="other")
+    decided = planned([one], {one.uid: seen(report(load_request(adapter)))}, [adapter])
+    assert [type(action) for action in decided.actions] == [Unload]
+
+
+def test_an_adapter_of_another_namespaces_owner_is_not_ours_to_unload() -> None:
+    foreign = report(LoadRequest(lora_name="x", lora_path="/x", owner="LoraAdapter/elsewhere/x"))
+    one = pod()
+    assert planned([one], {one.uid: seen(foreign)}, []).actions == ()
+
+
+def test_a_sidecar_that_stopped_answering_is_unknown_and_never_ready() -> None:
+    one = pod()
+    decided = planned([one], {one.uid: Seen(None, "gone", ever_answered=True)}, [lora_adapter()])
+    assert states(decided) == {"pod-0": PlacedState.UNKNOWN}
+    assert decided.actions == ()
+
+
+def test_a_sidecar_that_never_answered_yet_is_pending() -> None:
+    decided = planned([pod(ip=None)], {}, [lora_adapter()])
+    assert states(decided) == {"pod-0": PlacedState.PENDING}
+
+
+def test_a_pod_whose_engine_serves_another_model_is_not_one_of_the_adapters_pods() -> None:
+    one = pod()
+    decided = planned([one], {one.uid: seen(base_models=("other",))}, [lora_adapter(baseModel="tiny")])
+    assert decided.actions == ()
+    assert decided.placements["sql"] == ()
+
+
+def test_a_pod_that_is_leaving_is_left_alone() -> None:
+    one = pod(leaving=True)
+    decided = planned([one], {one.uid: seen()}, [lora_adapter()])
+    assert decided.actions == ()
+    assert decided.placements["sql"] == ()
+
+
+def test_an_order_that_was_refused_waits_for_its_time() -> None:
+    one = pod()
+    refusal = Refusal("No more room.", retryable=True, until=NOW + timedelta(seconds=5))
+    decided = planned([one], {one.uid: seen()}, [lora_adapter()], {(one.uid, "sql"): refusal})
+    assert decided.actions == ()
+    assert decided.again_at == refusal.until
+    assert [placed.message for placed in decided.placements["sql"]] == ["No more room."]
+
+
+def test_the_finalizer_is_put_on_before_anything_is_loaded() -> None:
+    adapter = lora_adapter(metadata={"finalizers": []})
+    decided = planned([pod()], {pod().uid: seen()}, [adapter])
+    assert [type(action) for action in decided.actions] == [Hold, Load]
+
+
+DELETED = {"deletionTimestamp": "2026-11-21T12:00:00Z"}
+
+
+def test_a_deleted_adapter_is_unloaded_first_and_released_after() -> None:
+    adapter, one = lora_adapter(metadata=DELETED), pod()
+    first = planned([one], {one.uid: seen(report(load_request(adapter)))}, [adapter])
+    assert [type(action) for action in first.actions] == [Unload]
+    assert first.again_at == NOW + DELETION_BOUND
+    second = planned([one], {one.uid: seen()}, [adapter])
+    assert second.actions == (Release(adapter),)
+
+
+def test_a_deletion_waits_for_a_silent_pod_only_so_long_and_then_names_it() -> None:
+    one = pod()
+    silent = {one.uid: Seen(None, "gone", ever_answered=True)}
+    adapter = lora_adapter(metadata=DELETED)
+    assert planned([one], silent, [adapter]).actions == ()
+    late = plan([one], silent, [adapter], {}, NOW + DELETION_BOUND)
+    assert late.actions == (Release(adapter, ("pod-0",)),)
+
+
+@pytest.mark.parametrize("role_label", ["rbg.workloads.x-k8s.io", "rolebasedgroup.workloads.x-k8s.io"])
+def test_a_role_is_found_by_the_labels_of_either_generation(role_label: str) -> None:
+    old = role_label.startswith("rolebasedgroup")
+    labels = {
+        f"{role_label}/{'name' if old else 'group-name'}": "demo",
+        f"{role_label}/{'role' if old else 'role-name'}": "worker",
+    }
+    one = pod("demo-worker-0", **labels)
+    adapter = lora_adapter(selector=None, roleRef={"group": "demo", "role": "worker"})
+    assert [type(action) for action in planned([one], {one.uid: seen()}, [adapter]).actions] == [Load]
+
+
+class Fleet:
+    """Sidecars that do at once what they are told: enough to see where planning ends."""
+
+    def __init__(self, pods: list[Pod], reports: dict[str, dict[str, AdapterReport]]) -> None:
+        self.pods = pods
+        self.reports = reports
+
+    def views(self) -> dict[str, Seen]:
+        return {one.uid: seen(*self.reports[one.uid].values()) for one in self.pods}
+
+    def carry_out(self, decided: Plan) -> None:
+        for action in decided.actions:
+            if isinstance(action, Load):
+                self.reports[action.pod.uid][action.request.lora_name] = report(action.request)
+            elif isinstance(action, Unload):
+                del self.reports[action.pod.uid][action.request.lora_name]
+
+
+adapters_strategy = st.lists(
+    st.builds(
+        lambda name, wanted, app, version: lora_adapter(
+            name, uri=f"file:///adapters/{version}", adapterName=wanted, selector={"matchLabels": {"app": app}}
+        ),
+        st.sampled_from(["one", "two", "three"]),
+        st.sampled_from(["sql", "chat"]),
+        st.sampled_from(["vllm", "other"]),
+        st.sampled_from(["v1", "v2"]),
+    ),
+    max_size=3,
+    unique_by=lambda one: one.metadata.name,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(before=adapters_strategy, after=adapters_strategy, seed=st.integers(0, 1000))
+def test_planning_converges_whatever_was_loaded_before_and_in_whatever_order_it_is_told(
+    before: list[LoraAdapter], after: list[LoraAdapter], seed: int
+) -> None:
+    pods = [pod("a"), pod("b"), pod("c", app="other")]
+    by_hand = report(LoadRequest(lora_name="mine", lora_path="/mine"))
+    fleet = Fleet(pods, {one.uid: {"mine": by_hand} for one in pods})
+    for adapters in (before, after):
+        for _ in range(4):
+            shuffled_pods, shuffled = list(fleet.pods), list(adapters)
+            random.Random(seed).shuffle(shuffled_pods)
+            random.Random(seed).shuffle(shuffled)
+            fleet.carry_out(planned(shuffled_pods, fleet.views(), shuffled))
+        settled = planned(fleet.pods, fleet.views(), adapters)
+        assert settled.actions == ()
+    for one in pods:
+        assert fleet.reports[one.uid]["mine"] == by_hand
+        wanted = {adapter.adapter_name for adapter in after if adapter.spec.selector.match_labels == one.labels}  # type: ignore[union-attr]
+        assert set(fleet.reports[one.uid]) == wanted | {"mine"}

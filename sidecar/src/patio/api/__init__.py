@@ -1,0 +1,1 @@
+"""The sidecar's HTTP API: `protocol` is its vocabulary, `routes` answers it."""

@@ -1,0 +1,138 @@
+"""The words of the sidecar's HTTP API, shared by its routes, its client and the operator.
+
+Pure data: pydantic models and the rules on names that both ends check. Nothing here does I/O. Field names on
+the wire are those of upstream Patio and of vLLM (`lora_name`, `lora_path`), so that callers of either can stay.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+SIDECAR_PORT = 9091
+"""Where the sidecar listens unless told otherwise (design section 4)."""
+
+REQUIRED_ADAPTERS_VARIABLE = "PATIO_REQUIRED_ADAPTERS"
+"""Variable that the admission webhook sets on the sidecar: a JSON list of `LoadRequest`. Adapters named in it
+are wanted from the first second of the pod, and the pod is not ready before each of them is settled."""
+
+AdapterName = Annotated[
+    str, StringConstraints(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")
+]
+"""The name of an adapter in requests. Engines accept anything (vLLM 0.32 even `x/../y`); we do not."""
+
+AdapterPath = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^/[^\x00]*$")]
+"""An absolute path, the same in the sidecar and in the engine."""
+
+
+class AdapterState(StrEnum):
+    """Where one adapter stands on one pod."""
+
+    PENDING = "Pending"
+    """Wanted; the engine is out of reach, or a retry is waiting for its time."""
+    DOWNLOADING = "Downloading"
+    LOADING = "Loading"
+    LOADED = "Loaded"
+    """Read back from the engine's own list, under the wanted path."""
+    UNLOADING = "Unloading"
+    FAILED = "Failed"
+    """The engine refused it for good; only a changed adapter or a new order tries again."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LoadRequest(_Model):
+    """`POST /v1/load_lora_adapter`: from now on this pod should have this adapter."""
+
+    lora_name: AdapterName
+    lora_path: AdapterPath
+    owner: str | None = Field(
+        default=None,
+        max_length=512,
+        description="Who wants it, e.g. `LoraAdapter/team-a/sql-expert`. Absent: loaded by hand; the operator never touches it.",
+    )
+    revision: str | None = Field(
+        default=None,
+        max_length=128,
+        description="Opaque to the sidecar and reported back. A changed revision loads again, even from the same path.",
+    )
+    wait: float = Field(
+        default=60.0,
+        ge=0,
+        le=600,
+        description="Seconds to wait for the outcome. 0 answers at once with 202 and the state so far.",
+    )
+
+
+class UnloadRequest(_Model):
+    """`POST /v1/unload_lora_adapter`: from now on this pod should not have this adapter."""
+
+    lora_name: AdapterName
+    owner: str | None = Field(
+        default=None,
+        max_length=512,
+        description="When given, the adapter is only unloaded if this owner wants it.",
+    )
+    wait: float = Field(default=60.0, ge=0, le=600)
+
+
+class AdapterReport(_Model):
+    """One adapter, wanted or present, as the sidecar sees it now."""
+
+    lora_name: str
+    lora_path: str | None
+    owner: str | None = None
+    revision: str | None = None
+    required: bool = Field(default=False, description="The pod is not ready before this adapter is settled.")
+    state: AdapterState
+    reason: str = Field(description="CamelCase and stable: why it is in this state.")
+    message: str = Field(default="", description="A sentence; for faults, the engine's own words.")
+    retryable: bool = Field(default=True, description="False once the engine refused it for good.")
+    attempts: int = Field(default=0, ge=0, description="Load calls made since it was wanted in this revision.")
+    since: float = Field(description="Unix seconds of the last change of state.")
+
+
+class AdapterList(_Model):
+    """`GET /v1/lora_adapters`: every adapter wanted or present."""
+
+    revision: str = Field(description="Changes with every change of the answer; give it back to long-poll.")
+    engine: str = Field(description="`vllm` or `sglang`.")
+    engine_ready: bool
+    base_models: tuple[str, ...] = Field(default=(), description="Names the engine serves its base model under.")
+    adapters: tuple[AdapterReport, ...] = ()
+
+
+class ErrorDetail(_Model):
+    """Why a call failed."""
+
+    code: str = Field(description="CamelCase and stable, e.g. `EngineRefused`, `InvalidRequest`.")
+    message: str
+    retryable: bool
+
+
+class ErrorBody(_Model):
+    """The one shape of every error answer."""
+
+    error: ErrorDetail
+
+
+class ServerStatus(_Model):
+    """`GET /`: what this sidecar is and what it stands beside."""
+
+    name: str = "patio"
+    version: str
+    pod: str
+    engine: str
+    engine_endpoint: str
+    engine_ready: bool
+
+
+class Readiness(_Model):
+    """`GET /ready`: 200 when `ready`, 503 otherwise, with every reason for waiting."""
+
+    ready: bool
+    waiting_for: tuple[str, ...] = ()
