@@ -34,7 +34,8 @@ from patio_operator.webhooks.certificates import CHECK_SECONDS, CertificateKeepe
 
 log = logging.getLogger(__name__)
 
-SIDECAR_TIMEOUT = httpx.Timeout(10.0, connect=2.0)
+SIDECAR_CONNECTIONS = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+"""One long-poll for each pod: a limit would leave the pods beyond it unread."""
 
 
 def main() -> None:
@@ -63,7 +64,7 @@ async def run(settings: Settings) -> None:
     telemetry = Telemetry()
     try:
         # Sidecars are addressed by pod IP: a proxy of the environment is never on the way to them.
-        async with httpx.AsyncClient(timeout=SIDECAR_TIMEOUT, trust_env=False) as http:
+        async with httpx.AsyncClient(limits=SIDECAR_CONNECTIONS, trust_env=False) as http:
             await _run(settings, cluster, http, telemetry, stop)
     finally:
         await cluster.close()

@@ -27,9 +27,7 @@ def _named(description: str) -> dict[str, Any]:
 NamedContainers = Annotated[
     tuple[dict[str, Any], ...], Field(json_schema_extra={"items": _named("A core/v1 Container.")})
 ]
-NamedVolumes = Annotated[
-    tuple[dict[str, Any], ...], Field(json_schema_extra={"items": _named("A core/v1 Volume.")})
-]
+NamedVolumes = Annotated[tuple[dict[str, Any], ...], Field(json_schema_extra={"items": _named("A core/v1 Volume.")})]
 
 
 class ProfileSpec(Model):

@@ -41,9 +41,7 @@ PodTemplate = Annotated[
                                 "type": "object",
                                 "description": "A core/v1 Container.",
                                 "required": ["name"],
-                                "properties": {
-                                    "name": {"type": "string", "description": "Name, unique in the pod."}
-                                },
+                                "properties": {"name": {"type": "string", "description": "Name, unique in the pod."}},
                                 "x-kubernetes-preserve-unknown-fields": True,
                             },
                         }

@@ -53,8 +53,7 @@ def _translate(node: Mapping[str, Any], definitions: Mapping[str, Any], where: s
         translated["description"] = " ".join(translated["description"].split())
     if "properties" in node:
         translated["properties"] = {
-            name: _translate(field, definitions, f"{where}.{name}")
-            for name, field in node["properties"].items()
+            name: _translate(field, definitions, f"{where}.{name}") for name, field in node["properties"].items()
         }
         if node.get("required"):
             translated["required"] = list(node["required"])

@@ -6,15 +6,15 @@ from typing import Any
 
 import kopf
 
+from patio_operator.api import labels
 from patio_operator.cluster.kinds import POD
 from patio_operator.handlers import Wakers
-from patio_operator.placement.fleet import INJECTED_LABEL
 
 
 def register(registry: kopf.OperatorRegistry) -> None:
     """Register the handlers of this kind."""
 
-    @kopf.on.event(POD.version, POD.plural, labels={INJECTED_LABEL: "true"}, registry=registry)
+    @kopf.on.event(POD.version, POD.plural, labels={labels.INJECTED: "true"}, registry=registry)
     def on_pod(namespace: str | None, memo: Wakers, **_: Any) -> None:
         assert namespace is not None  # kopf types it for cluster-scoped kinds too
         memo.adapters(namespace)

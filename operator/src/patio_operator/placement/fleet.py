@@ -9,7 +9,6 @@ from typing import Any
 from patio.api.protocol import SIDECAR_PORT, AdapterList, AdapterReport
 
 SIDECAR_PORT_NAME = "patio"
-INJECTED_LABEL = "patio.dev/injected"
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,11 @@ from datetime import UTC, datetime
 
 from patio.api.protocol import LoadRequest
 
+from patio_operator.api.labels import group_and_role
 from patio_operator.api.loraadapter import LoraAdapter
 
 OWNER_PREFIX = f"{LoraAdapter.kind}/"
 """How the owners of adapters that LoraAdapters had loaded begin (`LoraAdapter.owner`)."""
-
-GROUP_LABELS = ("rbg.workloads.x-k8s.io/group-name", "rolebasedgroup.workloads.x-k8s.io/name")
-ROLE_LABELS = ("rbg.workloads.x-k8s.io/role-name", "rolebasedgroup.workloads.x-k8s.io/role")
-"""Both generations of RoleBasedGroup's labels (rbg.md section 2.5), the newer first."""
-
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
@@ -43,7 +39,7 @@ def selects(adapter: LoraAdapter, labels: Mapping[str, str]) -> bool:
     role_ref = adapter.spec.role_ref
     if role_ref is None:
         return False
-    return _first(labels, GROUP_LABELS) == role_ref.group and _first(labels, ROLE_LABELS) == role_ref.role
+    return group_and_role(labels) == (role_ref.group, role_ref.role)
 
 
 def is_deleting(adapter: LoraAdapter) -> bool:
@@ -66,7 +62,3 @@ def for_pod(adapters: Iterable[LoraAdapter], labels: Mapping[str, str]) -> dict[
         if not is_deleting(adapter) and selects(adapter, labels):
             chosen.setdefault(adapter.adapter_name, adapter)
     return chosen
-
-
-def _first(labels: Mapping[str, str], keys: Iterable[str]) -> str | None:
-    return next((labels[key] for key in keys if key in labels), None)

@@ -114,9 +114,7 @@ def _ready(placed: Sequence[Placed], ready: int, failed: int, unknown: int) -> t
             "Ready",
             "False",
             "NoMatchingPods",
-            (
-                "No pod with a sidecar matches. Check spec.selector or spec.roleRef, and that the pods are injected."
-            ),
+            ("No pod with a sidecar matches. Check spec.selector or spec.roleRef, and that the pods are injected."),
         )
     if ready == len(placed):
         return "Ready", "True", "Loaded", f"The adapter is loaded on {_count(ready)}."

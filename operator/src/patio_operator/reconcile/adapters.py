@@ -14,11 +14,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from patio_operator.api import labels
 from patio_operator.api.loraadapter import UNLOAD_FINALIZER, LoraAdapter
 from patio_operator.cluster import events
 from patio_operator.cluster.api import Cluster, ConflictError, NotFoundError, Object
 from patio_operator.cluster.kinds import LORA_ADAPTER, POD
-from patio_operator.placement.fleet import INJECTED_LABEL, decode_pod
+from patio_operator.placement.fleet import decode_pod
 from patio_operator.placement.planner import Hold, Load, Refusal, Release, Unload, plan
 from patio_operator.placement.status import Placed, status
 from patio_operator.placement.status import events as events_of
@@ -41,7 +42,7 @@ class AdapterReconciler:
     async def reconcile(self, key: Key) -> float | None:
         """Make one pass over a namespace; return after how many seconds to look again, if it matters."""
         (namespace,) = key
-        pods = [decode_pod(body) for body in await self._cluster.list_all(POD, namespace, f"{INJECTED_LABEL}=true")]
+        pods = [decode_pod(body) for body in await self._cluster.list_all(POD, namespace, f"{labels.INJECTED}=true")]
         bodies = {one["metadata"]["name"]: one for one in await self._cluster.list_all(LORA_ADAPTER, namespace)}
         adapters = [adapter for body in bodies.values() if (adapter := _decode(body)) is not None]
         self._watch.follow(namespace, pods)

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pydantic import ValidationError
 
 from patio_operator import groups
+from patio_operator.api import labels
 from patio_operator.api.conditions import condition
 from patio_operator.api.rolebasedgroup import RoleBasedGroup
 from patio_operator.cluster import events
@@ -20,8 +21,6 @@ from patio_operator.cluster.kinds import BY_KIND, CONFIG_MAP, PROFILE, ROLE_BASE
 from patio_operator.reconcile.queue import Key
 
 log = logging.getLogger(__name__)
-
-GROUP_NAME_LABEL = "rbg.workloads.x-k8s.io/group-name"
 
 
 class GroupReconciler:
@@ -47,7 +46,7 @@ class GroupReconciler:
             return
         children: list[Object] = []
         for kind in (STATEFUL_SET, SERVICE, CONFIG_MAP):
-            for child in await self._cluster.list_all(kind, namespace, f"{GROUP_NAME_LABEL}={name}"):
+            for child in await self._cluster.list_all(kind, namespace, f"{labels.GROUP_NAME}={name}"):
                 children.append({"apiVersion": kind.api_version, "kind": kind.kind, **child})
         profiles = {one["metadata"]["name"] for one in await self._cluster.list_all(PROFILE)}
         plan = groups.plan(group, children, profiles, now)

@@ -45,6 +45,12 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class _Answer(BaseModel):
+    """Answers may gain fields: an older client must be able to read a newer sidecar, so unknown ones are skipped."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
 class LoadRequest(_Model):
     """`POST /v1/load_lora_adapter`: from now on this pod should have this adapter."""
 
@@ -53,7 +59,7 @@ class LoadRequest(_Model):
     owner: str | None = Field(
         default=None,
         max_length=512,
-        description="Who wants it, e.g. `LoraAdapter/team-a/sql-expert`. Absent: loaded by hand; the operator never touches it.",
+        description="Who wants it, e.g. `LoraAdapter/team-a/sql-expert`. Absent: by hand; the operator never touches it.",
     )
     revision: str | None = Field(
         default=None,
@@ -80,7 +86,7 @@ class UnloadRequest(_Model):
     wait: float = Field(default=60.0, ge=0, le=600)
 
 
-class AdapterReport(_Model):
+class AdapterReport(_Answer):
     """One adapter, wanted or present, as the sidecar sees it now."""
 
     lora_name: str
@@ -96,7 +102,15 @@ class AdapterReport(_Model):
     since: float = Field(description="Unix seconds of the last change of state.")
 
 
-class AdapterList(_Model):
+class UnloadAnswer(_Answer):
+    """What an unload came to."""
+
+    lora_name: str
+    unloaded: bool = Field(description="False when the wait was over before the engine let go of it; it goes on.")
+    message: str = ""
+
+
+class AdapterList(_Answer):
     """`GET /v1/lora_adapters`: every adapter wanted or present."""
 
     revision: str = Field(description="Changes with every change of the answer; give it back to long-poll.")
@@ -106,7 +120,7 @@ class AdapterList(_Model):
     adapters: tuple[AdapterReport, ...] = ()
 
 
-class ErrorDetail(_Model):
+class ErrorDetail(_Answer):
     """Why a call failed."""
 
     code: str = Field(description="CamelCase and stable, e.g. `EngineRefused`, `InvalidRequest`.")
@@ -114,13 +128,13 @@ class ErrorDetail(_Model):
     retryable: bool
 
 
-class ErrorBody(_Model):
+class ErrorBody(_Answer):
     """The one shape of every error answer."""
 
     error: ErrorDetail
 
 
-class ServerStatus(_Model):
+class ServerStatus(_Answer):
     """`GET /`: what this sidecar is and what it stands beside."""
 
     name: str = "patio"
@@ -131,7 +145,7 @@ class ServerStatus(_Model):
     engine_ready: bool
 
 
-class Readiness(_Model):
+class Readiness(_Answer):
     """`GET /ready`: 200 when `ready`, 503 otherwise, with every reason for waiting."""
 
     ready: bool

@@ -1,0 +1,62 @@
+# One-word commands. `make help` lists them.
+UV  := scripts/uv
+RUN := $(UV) run --frozen --no-sync
+
+ENGINE ?= vllm
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the targets.
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## Install the locked Python environment (.venv).
+	@$(UV) sync --frozen --quiet
+
+.PHONY: demo
+demo: setup ## From a bare machine to an adapter that answers. ENGINE=vllm (default) or ENGINE=double.
+	@$(RUN) python tests/e2e/demo.py --engine $(ENGINE)
+
+.PHONY: down
+down: setup ## Take the demo's cluster down and leave nothing of it behind.
+	@$(RUN) python -m e2e_cluster down
+
+.PHONY: lint
+lint: setup ## Format check, linters, types, import contracts, generated files.
+	$(RUN) ruff format --check .
+	$(RUN) ruff check .
+	$(RUN) mypy
+	$(RUN) lint-imports
+	$(RUN) python -m patio_operator.api.crd --check charts/patio/crds
+
+.PHONY: test
+test: lint ## Everything: linters, unit, API server, cluster with the double, cluster with the real vLLM.
+	$(RUN) pytest $(PYTEST_ARGS)
+
+.PHONY: unit
+unit: setup ## The quick tests: no API server, no cluster.
+	$(RUN) pytest -m "not api and not cluster and not vllm" $(PYTEST_ARGS)
+
+.PHONY: e2e
+e2e: setup ## The end-to-end tests on a real cluster.
+	$(RUN) pytest -m "cluster or vllm" $(PYTEST_ARGS)
+
+.PHONY: images
+images: setup ## Build the container images with Docker or buildah.
+	$(RUN) python -m e2e_cluster.images build
+
+.PHONY: crds
+crds: setup ## Generate the CRDs from the operator's models.
+	$(RUN) python -m patio_operator.api.crd charts/patio/crds
+
+.PHONY: format
+format: setup ## Format the code and sort its imports.
+	$(RUN) ruff format .
+	$(RUN) ruff check --fix .
+
+.PHONY: clean
+clean: ## Remove what was made inside the tree. The caches outside it stay.
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

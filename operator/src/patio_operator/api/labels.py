@@ -1,0 +1,50 @@
+"""The labels and annotations by which Patio and RoleBasedGroup objects are found: one place for their
+spelling."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+PROFILE = "patio.dev/profile"
+"""Label by which a pod asks for a profile: its name."""
+ENGINE_RUNTIMES = "patio.dev/engine-runtimes"
+"""Label ("true") and annotation (JSON list of a role's engineRuntimes) by which a role's pods ask for
+profiles."""
+INJECTED = "patio.dev/injected"
+"""Label ("true") of every injected pod, and annotation: the revision of each profile it got, as a JSON
+object."""
+ENGINE = "patio.dev/engine"
+"""Annotation of an injected pod: what the sidecar was told about the engine, and which of that was guessed.
+"""
+
+_NEW = "rbg.workloads.x-k8s.io/"
+_OLD = "rolebasedgroup.workloads.x-k8s.io/"
+
+GROUP_NAME = _NEW + "group-name"
+ROLE_NAME = _NEW + "role-name"
+GROUP_UID = _NEW + "group-uid"
+ROLE_SIZE = _NEW + "role-size"
+ROLE_INSTANCE_NAME = _NEW + "role-instance-name"
+COMPONENT_NAME = _NEW + "component-name"
+COMPONENT_ID = _NEW + "component-id"
+COMPONENT_SIZE = _NEW + "component-size"
+ROLE_WORKLOAD_TYPE = _NEW + "role-workload-type"
+ROLE_INSTANCE_PATTERN = _NEW + "role-instance-pattern"
+ROLE_INSTANCE_GANG = _NEW + "role-instance-gang-scheduling"
+ROLE_INPLACE_SCHEDULING = _NEW + "role-inplace-scheduling"
+GROUP_GANG = _NEW + "group-gang-scheduling"
+GROUP_EXCLUSIVE_TOPOLOGY = _NEW + "group-exclusive-topology"
+OLD_EXCLUSIVE_TOPOLOGY = _OLD + "exclusive-topology"
+OLD_GROUP_NAME = _OLD + "name"
+OLD_ROLE_NAME = _OLD + "role"
+
+POD_INDEX = "apps.kubernetes.io/pod-index"
+"""Set by Kubernetes on the pods of a StatefulSet."""
+
+
+def group_and_role(labels: Mapping[str, str]) -> tuple[str, str] | None:
+    """Say which role of which group a pod belongs to, by the labels of either generation of RoleBasedGroup."""
+    for group, role in ((GROUP_NAME, ROLE_NAME), (OLD_GROUP_NAME, OLD_ROLE_NAME)):
+        if group in labels and role in labels:
+            return labels[group], labels[role]
+    return None

@@ -1,0 +1,17 @@
+"""RoleBasedGroups in manage mode: from a group and what there is of it to what there should be. Pure.
+
+`reconcile` reads a group, its children and the profiles, calls `plan` and carries the plan out. Inside:
+
+naming names, labels and identity of what a group makes templates a role's pod template: template or
+templateRef with its patch (`strategic_merge`), then ours supported what of a group this version cannot
+realise, and what it realises otherwise than asked dependencies which roles wait for which objects
+StatefulSets, Services and the topology ConfigMap status counts and the Ready condition planner all of
+these, in order
+
+The sidecar is never in what is made here: pod templates only ask for it, admission injects it.
+"""
+
+from patio_operator.groups.planner import plan
+from patio_operator.groups.plans import Event, GroupPlan, Ref
+
+__all__ = ["Event", "GroupPlan", "Ref", "plan"]

@@ -1,0 +1,33 @@
+"""Injection: what a pod that asks for a profile looks like with it. Pure: pod and profiles in, pod out.
+
+`webhooks` reads with `runtimes_of` what a pod asks for, fetches the profiles, and answers the API server
+with the `json_patch` between the pod and `inject`'s. Inside, `admission` goes through one concern after the
+other:
+
+asked what the pod asks for engine which container is the engine, what it serves, from its command line
+profiles the profile's containers and volumes, with the role's overrides volumes which files the engine and
+the sidecar must both see variables what the sidecar is told about the pod, its role, the engine and its
+adapters
+
+Nothing of the user's is dropped or reordered; what contradicts it is a `Refusal` that names both sides.
+Injecting an injected pod changes nothing.
+"""
+
+from patio_operator.injection.admission import inject
+from patio_operator.injection.asked import runtimes_of
+from patio_operator.injection.engine import Engine
+from patio_operator.injection.patch import json_patch
+from patio_operator.injection.profiles import revision
+from patio_operator.injection.words import Injection, Refusal, Runtime, RuntimeRef
+
+__all__ = [
+    "Engine",
+    "Injection",
+    "Refusal",
+    "Runtime",
+    "RuntimeRef",
+    "inject",
+    "json_patch",
+    "revision",
+    "runtimes_of",
+]

@@ -1,0 +1,142 @@
+"""The way of a pod through its injection: `inject`.
+
+Comes after `asked` (the shell has fetched the profiles in between) and before `patch`. Only the order is
+decided here: find the engine, add what the profiles have, then make engine and sidecars know of each other.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from patio.api.protocol import LoadRequest
+
+from patio_operator.api import labels
+from patio_operator.api.identity import put_before
+from patio_operator.injection import profiles, variables, volumes
+from patio_operator.injection.engine import Engine, find_engine
+from patio_operator.injection.words import (
+    ClashError,
+    Container,
+    Injection,
+    Pod,
+    Refusal,
+    Runtime,
+    containers_of,
+    runs_beside,
+)
+
+SIDECAR_NAMES = ("patio", "patio-runtime")
+SIDECAR_PORT_NAME = "patio"
+
+
+def inject(pod: Mapping[str, Any], wanted: Sequence[Runtime], adapters: Sequence[LoadRequest]) -> Injection | Refusal:
+    """Return the pod with the profiles in it, or why that cannot be.
+
+    Args:
+        pod: the pod as admission sees it; not changed.
+        wanted: the profiles it asks for, in order.
+        adapters: what its engine must have before the pod is ready.
+
+    """
+    if not wanted:
+        return Injection(copy.deepcopy(dict(pod)))
+    injected: Pod = copy.deepcopy(dict(pod))
+    try:
+        warnings = _inject(injected, wanted, adapters)
+    except ClashError as clash:
+        return Refusal(str(clash))
+    return Injection(injected, tuple(dict.fromkeys(warnings)))
+
+
+def _inject(pod: Pod, wanted: Sequence[Runtime], adapters: Sequence[LoadRequest]) -> list[str]:
+    theirs = {one["name"] for runtime in wanted for one in profiles.effective(runtime).all}
+    own = [one for one in pod["spec"].get("containers") or [] if one["name"] not in theirs]
+    engine = find_engine(own)
+    before = _revisions(pod)
+    revisions = dict(before)
+    origins: dict[str, str] = {}
+    warnings: list[str] = []
+    for runtime in wanted:
+        effective = profiles.effective(runtime)
+        warnings += effective.warnings
+        present = {one["name"] for one in containers_of(pod)}
+        again = runtime.name in before and all(one["name"] in present for one in effective.all)
+        revisions[runtime.name] = before[runtime.name] if again else profiles.revision(runtime.profile)
+        profiles.add(pod, runtime, effective, origins, again=again)
+        targets = _targets(pod, runtime, engine)
+        volumes.share(runtime, effective.all, targets)
+        if runtime.inject_containers:
+            for target in targets:
+                _add_variables(target, effective.all)
+    profiles.check_ports(pod, origins, engine.container, engine.port)
+    sidecars = _sidecars(pod, origins)
+    engine_container = next((one for one in own if one["name"] == engine.container), None)
+    if engine_container is not None and sidecars:
+        warnings += variables.allow_updates(engine_container, engine)
+    for sidecar in sidecars:
+        warnings += variables.tell_sidecar(sidecar, engine, adapters)
+        if engine_container is not None:
+            warnings += volumes.lend(pod, engine_container, sidecar)
+    told = variables.of_the_pod(pod)
+    for container in containers_of(pod):
+        if container["name"] in origins and runs_beside(container, pod):
+            put_before(container, told)
+    _mark(pod, revisions, variables.summary(engine, sidecars[0] if sidecars else None))
+    return warnings
+
+
+def _revisions(pod: Mapping[str, Any]) -> dict[str, str]:
+    """Return the profiles that were injected before, with their revisions."""
+    text = (pod["metadata"].get("annotations") or {}).get(labels.INJECTED)
+    try:
+        revisions = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return revisions if isinstance(revisions, dict) else {}
+
+
+def _targets(pod: Pod, runtime: Runtime, engine: Engine) -> list[Container]:
+    """Return the containers that get a profile's volumes: those named, or the engine."""
+    by_name = {one["name"]: one for one in containers_of(pod)}
+    for name in runtime.inject_containers:
+        if name not in by_name:
+            raise ClashError(
+                f"engineRuntimes names container {name!r} in injectContainers of profile {runtime.name!r}, but the pod "
+                f"has {', '.join(map(repr, by_name))}: correct the name"
+            )
+    return [by_name[name] for name in runtime.inject_containers or (engine.container,) if name in by_name]
+
+
+def _add_variables(target: Container, containers: Sequence[Container]) -> None:
+    for container in containers:
+        there = {variable["name"] for variable in target.get("env") or []}
+        missing = [copy.deepcopy(one) for one in container.get("env") or [] if one["name"] not in there]
+        if missing and target["name"] != container["name"]:
+            target["env"] = [*(target.get("env") or []), *missing]
+
+
+def _sidecars(pod: Pod, origins: Mapping[str, str]) -> list[Container]:
+    """Return Patio's sidecars among what the profiles added: by port name, or by their own."""
+    return [
+        one
+        for one in containers_of(pod)
+        if one["name"] in origins
+        and runs_beside(one, pod)
+        and (
+            one["name"] in SIDECAR_NAMES
+            or any(port.get("name") == SIDECAR_PORT_NAME for port in one.get("ports") or [])
+        )
+    ]
+
+
+def _mark(pod: Pod, revisions: Mapping[str, str], engine: Mapping[str, Any]) -> None:
+    metadata = pod["metadata"]
+    metadata["labels"] = {**(metadata.get("labels") or {}), labels.INJECTED: "true"}
+    metadata["annotations"] = {
+        **(metadata.get("annotations") or {}),
+        labels.INJECTED: json.dumps(revisions, sort_keys=True),
+        labels.ENGINE: json.dumps(engine),
+    }

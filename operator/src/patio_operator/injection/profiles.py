@@ -1,0 +1,202 @@
+"""A profile's containers and volumes in the pod: appended, or completed where they are there already.
+
+Called by `admission` for one profile after the other. They may be there already because upstream's
+controller rendered them into the template, or because this is not the pod's first admission; then what is
+missing is added and what is there stays. A container, volume or port of that name that is not the profile's
+is a clash.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from patio_operator.api.profile import ClusterEngineRuntimeProfile
+from patio_operator.injection.words import ClashError, Container, Pod, Runtime, containers_of, runs_beside
+
+_LISTS = (("initContainers", "init_containers"), ("containers", "containers"))
+_OVERRIDABLE = ("name", "env", "args", "image", "resources")
+
+
+def revision(profile: ClusterEngineRuntimeProfile) -> str:
+    """Return a short hash of what the profile adds to a pod."""
+    content = profile.spec.to_api()
+    content.pop("updateStrategy", None)
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
+
+
+@dataclass(frozen=True)
+class Effective:
+    """A profile's containers with the role's overrides."""
+
+    init_containers: tuple[Container, ...]
+    containers: tuple[Container, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def all(self) -> tuple[Container, ...]:
+        """Both lists."""
+        return (*self.init_containers, *self.containers)
+
+
+def effective(runtime: Runtime) -> Effective:
+    """Apply the overrides: env replaces by name, args are appended, image and resources replace."""
+    spec = runtime.profile.spec
+    lists = {attribute: copy.deepcopy(getattr(spec, attribute)) for _, attribute in _LISTS}
+    by_name = {container["name"]: container for containers in lists.values() for container in containers}
+    warnings: list[str] = []
+    for override in runtime.overrides:
+        container = by_name.get(override["name"])
+        if container is None:
+            raise ClashError(
+                f"engineRuntimes overrides a container {override['name']!r}, but profile {runtime.name!r} has "
+                f"{_listed(by_name)}: correct the name"
+            )
+        ignored = sorted(key for key in override if key not in _OVERRIDABLE)
+        if ignored:
+            warnings.append(
+                f"override of container {override['name']!r} of profile {runtime.name!r}: {', '.join(ignored)} "
+                "ignored (env, args, image and resources can be overridden)"
+            )
+        if override.get("env"):
+            container["env"] = replaced(container.get("env") or [], copy.deepcopy(override["env"]))
+        if override.get("args"):
+            container["args"] = [*(container.get("args") or []), *override["args"]]
+        for key in ("image", "resources"):
+            if override.get(key):
+                container[key] = copy.deepcopy(override[key])
+    return Effective(lists["init_containers"], lists["containers"], tuple(warnings))
+
+
+def replaced(env: Sequence[Mapping[str, Any]], by: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Replace variables by name where they stand; append those that are new."""
+    result = {variable["name"]: dict(variable) for variable in env}
+    result.update((variable["name"], dict(variable)) for variable in by)
+    return list(result.values())
+
+
+def add(pod: Pod, runtime: Runtime, wanted: Effective, origins: dict[str, str], *, again: bool) -> None:
+    """Put a profile's volumes and containers into the pod.
+
+    Args:
+        pod: the pod; changed.
+        runtime: the profile.
+        wanted: its containers.
+        origins: by container name, which profile of this admission put it there; added to.
+        again: the pod was injected with this profile before, so containers of its names are its own.
+
+    """
+    source = f"profile {runtime.name!r}"
+    spec = pod["spec"]
+    for volume in runtime.profile.spec.volumes:
+        _add_volume(spec, volume, source)
+    for key, attribute in _LISTS:
+        others = {one["name"] for other, _ in _LISTS if other != key for one in spec.get(other) or []}
+        for container in getattr(wanted, attribute):
+            name = container["name"]
+            if name in origins:
+                raise ClashError(f"{source} and {origins[name]} both add a container {name!r}: rename one of them")
+            if name in others:
+                raise ClashError(
+                    f"{source} adds {name!r} to {key}, but the pod already has a container of that name "
+                    "in its other list: rename one of them"
+                )
+            origins[name] = source
+            present = next((one for one in spec.get(key) or [] if one["name"] == name), None)
+            if present is None:
+                spec.setdefault(key, [])
+                spec[key] = [*(spec[key] or []), copy.deepcopy(container)]
+            else:
+                base = next(one for one in getattr(runtime.profile.spec, attribute) if one["name"] == name)
+                _complete(present, container, base, source, again=again)
+
+
+def _add_volume(spec: dict[str, Any], volume: Mapping[str, Any], source: str) -> None:
+    name = volume["name"]
+    present = next((one for one in spec.get("volumes") or [] if one["name"] == name), None)
+    if present is None:
+        spec["volumes"] = [*(spec.get("volumes") or []), copy.deepcopy(dict(volume))]
+    elif present.keys() != volume.keys() or not _holds(present, volume):
+        raise ClashError(
+            f"{source} has a volume {name!r} ({_kind(volume)}), but the pod already has another volume of "
+            f"that name ({_kind(present)}): rename one of them"
+        )
+
+
+def _kind(volume: Mapping[str, Any]) -> str:
+    return next((key for key in volume if key != "name"), "emptyDir")
+
+
+def _complete(present: Container, wanted: Container, base: Mapping[str, Any], source: str, *, again: bool) -> None:
+    """Add to a container that is there what the profile's has and it lacks."""
+    if not again:
+        _check_same(present, wanted, base, source)
+        present.update((key, copy.deepcopy(wanted[key])) for key in ("image", "args", "resources") if key in wanted)
+        present_env = present.get("env") or []
+        changed = [one for one in wanted.get("env") or [] if one not in (base.get("env") or [])]
+        if changed:  # what the role overrides; what the profile itself says may have been changed in the template
+            present["env"] = replaced(present_env, copy.deepcopy(changed))
+    for key, identity in (("env", "name"), ("volumeMounts", "mountPath"), ("ports", "containerPort")):
+        there = {one[identity] for one in present.get(key) or []}
+        missing = [copy.deepcopy(one) for one in wanted.get(key) or [] if one[identity] not in there]
+        if missing:
+            present[key] = [*(present.get(key) or []), *missing]
+
+
+def _check_same(present: Container, wanted: Container, base: Mapping[str, Any], source: str) -> None:
+    """Raise unless a container that the pod brings is what the profile has, perhaps rendered by upstream."""
+    name = wanted["name"]
+    images = {wanted.get("image"), base.get("image")}
+    if present.get("image") not in images:
+        raise ClashError(
+            f"{source} adds a container {name!r} with image {wanted.get('image')!r}, but the pod already has one of "
+            f"that name with image {present.get('image')!r}: rename one of them"
+        )
+    for key in ("command", "args"):
+        theirs = list(present.get(key) or [])
+        if theirs not in (list(wanted.get(key) or []), list(base.get(key) or [])):
+            raise ClashError(
+                f"{source} adds a container {name!r} with {key} {wanted.get(key) or []}, but the pod already has "
+                f"one of that name with {key} {theirs}: rename one of them"
+            )
+
+
+def check_ports(pod: Pod, origins: Mapping[str, str], engine_container: str, engine_port: int | None) -> None:
+    """Raise when a profile's container and another one want the same port: a pod has one network."""
+    holders: dict[tuple[int, str], str] = {}
+    if engine_port is not None:
+        holders[engine_port, "TCP"] = engine_container
+    for container in containers_of(pod):
+        if not runs_beside(container, pod):
+            continue
+        for port in container.get("ports") or []:
+            key = (int(port["containerPort"]), port.get("protocol") or "TCP")
+            other = holders.setdefault(key, container["name"])
+            if other != container["name"] and (other in origins or container["name"] in origins):
+                sides = " and ".join(
+                    f"container {name!r} of {origins.get(name, 'the pod')}" for name in (other, container["name"])
+                )
+                raise ClashError(f"{sides} both use port {key[0]}/{key[1]}: change one of them")
+
+
+def _holds(present: Any, wanted: Any) -> bool:
+    """Whether everything wanted is there; the API server's defaults may be there as well."""
+    if isinstance(wanted, Mapping):
+        return isinstance(present, Mapping) and all(
+            _holds(present.get(key), value) for key, value in wanted.items() if value is not None
+        )
+    if isinstance(wanted, list):
+        return (
+            isinstance(present, list)
+            and len(present) == len(wanted)
+            and all(_holds(there, one) for there, one in zip(present, wanted, strict=True))
+        )
+    return bool(present == wanted)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return "only " + ", ".join(repr(name) for name in names) if names else "none"

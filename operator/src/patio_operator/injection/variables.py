@@ -1,0 +1,162 @@
+"""What the sidecar is told: which pod and role it is in, how to reach the engine, which adapters are
+wanted.
+
+Called by `admission` after `profiles`. Variables that the profile, an override or upstream has set are left
+as they are. A key that is written on the engine's command line is never copied: it would stand in a second
+place.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from patio.api.protocol import REQUIRED_ADAPTERS_VARIABLE, LoadRequest
+
+from patio_operator.api import labels
+from patio_operator.api.identity import EnvSource, EnvVar, RoleIdentity, field, label, literal
+from patio_operator.injection.engine import ADMIN_API_KEY, API_KEY, DEFAULT_PORTS, SGLANG, VLLM, Engine
+from patio_operator.injection.profiles import replaced
+from patio_operator.injection.words import Container
+
+KIND = "INFERENCE_ENGINE"
+ENDPOINT = "INFERENCE_ENGINE_ENDPOINT"
+KEYS: Mapping[str, str] = {API_KEY: "ENGINE_API_KEY", ADMIN_API_KEY: "ENGINE_ADMIN_API_KEY"}
+ALLOW_UPDATES = "VLLM_ALLOW_RUNTIME_LORA_UPDATING"
+
+
+def of_the_pod(pod: Mapping[str, Any]) -> list[EnvVar]:
+    """Return what every container of a profile is told about its pod, and about its role where it has one."""
+    return [
+        {"name": "POD_NAME", **field("metadata.name")},
+        {"name": "POD_NAMESPACE", **field("metadata.namespace")},
+        {"name": "POD_IP", **field("status.podIP")},
+        *_of_the_role(pod.get("metadata") or {}),
+    ]
+
+
+def _of_the_role(metadata: Mapping[str, Any]) -> list[EnvVar]:
+    pod_labels = metadata.get("labels") or {}
+    belongs = labels.group_and_role(pod_labels)
+    if belongs is None:
+        return []
+    group, role = belongs
+    index: EnvSource | None = None
+    instance: EnvSource | None = None
+    name = pod_labels.get(labels.ROLE_INSTANCE_NAME)
+    if name is not None:
+        # upstream up to 0.8 gives all pods made in one pass the last index: only the name has the right one
+        number = re.search(r"\d+$", name)
+        index = literal(number.group()) if number else None
+        instance = label(labels.ROLE_INSTANCE_NAME)
+    elif _is_of_a_stateful_set(metadata):
+        index = label(labels.POD_INDEX)
+        instance = field("metadata.name")
+    return RoleIdentity(
+        group=group,
+        role=role,
+        index=index,
+        instance=instance,
+        component=literal(pod_labels.get(labels.COMPONENT_NAME, role)),
+        component_index=literal(pod_labels.get(labels.COMPONENT_ID, "0")),
+    ).variables()
+
+
+def _is_of_a_stateful_set(metadata: Mapping[str, Any]) -> bool:
+    owners = metadata.get("ownerReferences") or []
+    return any(owner.get("controller") and owner.get("kind") == "StatefulSet" for owner in owners)
+
+
+def tell_sidecar(sidecar: Container, engine: Engine, adapters: Sequence[LoadRequest]) -> list[str]:
+    """Tell a sidecar about its engine and its adapters; return what its owner should know."""
+    env = {variable["name"]: variable for variable in sidecar.get("env") or []}
+    told: list[EnvVar] = []
+    warnings: list[str] = []
+    said = (env.get(KIND) or {}).get("value")
+    if engine.kind is None and (KIND not in env or ENDPOINT not in env):
+        warnings.append(
+            f"no container's command is recognised as an engine: set {KIND} and {ENDPOINT} for "
+            f"{sidecar['name']!r} in the profile or by an override"
+        )
+    elif engine.kind is not None and said is not None and said.lower() != engine.kind:
+        warnings.append(
+            f"{sidecar['name']!r} is told {KIND}={said}, but the command of {engine.container!r} is {engine.kind}'s"
+        )
+    if engine.kind is not None:
+        told.append({"name": KIND, "value": engine.kind})
+        if engine.port is not None:
+            told.append({"name": ENDPOINT, "value": f"http://{engine.host}:{engine.port}"})
+        elif ENDPOINT not in env:
+            warnings.append(
+                f"the port of {engine.container!r} hangs on what its shell computes: set {ENDPOINT} for "
+                f"{sidecar['name']!r}"
+            )
+    told += [{"name": KEYS[flag], **source} for flag, source in engine.keys.items()]
+    warnings += [
+        f"{flag} of {engine.container!r} is not a reference to one of its variables and is not copied: put the key "
+        f"into a Secret and give it to {sidecar['name']!r} as {KEYS[flag]}"
+        for flag in engine.unknown_keys
+        if KEYS[flag] not in env
+    ]
+    missing = [one for one in told if one["name"] not in env]
+    if missing:  # after its own, which they refer to: POD_IP
+        sidecar["env"] = [*(sidecar.get("env") or []), *missing]
+    _require(sidecar, adapters)
+    return warnings
+
+
+def _require(sidecar: Container, adapters: Sequence[LoadRequest]) -> None:
+    env = sidecar.get("env") or []
+    if adapters:
+        requests = [one.model_dump(mode="json", exclude_defaults=True, exclude={"wait"}) for one in adapters]
+        text = json.dumps(requests, sort_keys=True, separators=(",", ":"))
+        # `$(` would be expanded by the kubelet; `$$(` is how it is written literally
+        value = {"name": REQUIRED_ADAPTERS_VARIABLE, "value": text.replace("$(", "$$(")}
+        sidecar["env"] = replaced(env, [value])
+    elif any(variable["name"] == REQUIRED_ADAPTERS_VARIABLE for variable in env):
+        sidecar["env"] = [one for one in env if one["name"] != REQUIRED_ADAPTERS_VARIABLE]
+
+
+def allow_updates(container: Container, engine: Engine) -> list[str]:
+    """Let a vLLM that takes adapters take them at run time."""
+    if engine.kind != VLLM or not engine.lora:
+        return []
+    present = next((one for one in container.get("env") or [] if one["name"] == ALLOW_UPDATES), None)
+    if present is None:
+        container["env"] = [*(container.get("env") or []), {"name": ALLOW_UPDATES, "value": "True"}]
+    elif (present.get("value") or "True").lower() not in ("1", "true"):
+        return [
+            f"container {container['name']!r} sets {ALLOW_UPDATES}={present['value']}: no adapter can be loaded "
+            "while it runs"
+        ]
+    return []
+
+
+def summary(engine: Engine, sidecar: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what the annotation says about the engine; `guessed` names what only its command line said."""
+    env = {variable["name"]: variable.get("value") for variable in (sidecar or {}).get("env") or []}
+    kind = env.get(KIND) or engine.kind
+    port = engine.port
+    endpoint = re.search(r":(\d+)/?$", env.get(ENDPOINT) or "")
+    if endpoint:
+        port = int(endpoint.group(1))
+    elif port is None and kind in (VLLM, SGLANG):
+        port = DEFAULT_PORTS[kind]
+    guessed = [
+        name
+        for name, said, guess in (
+            ("kind", kind, engine.kind),
+            ("port", port, engine.port),
+            ("model", engine.model, engine.model),
+        )
+        if guess is not None and said == guess
+    ]
+    return {
+        "container": engine.container,
+        "kind": kind,
+        "port": port,
+        "model": engine.model,
+        "guessed": guessed,
+    }

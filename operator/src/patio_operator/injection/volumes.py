@@ -1,0 +1,90 @@
+"""Which files the engine and the sidecar must both see, under the same absolute path.
+
+Called by `admission` after `profiles`. Outwards, the profile's volumes: where the profile's containers
+mount them, the containers named by injectContainers mount them too; without injectContainers the engine
+does, read-only, and only volumes that hold files. Inwards, what the engine mounts for `file://` sources:
+the sidecar mounts it read-only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from patio_operator.injection.words import ClashError, Container, Pod, Runtime
+
+_LASTING = ("persistentVolumeClaim", "hostPath", "nfs", "ephemeral")
+_DIRECTORIES = ("", "Directory", "DirectoryOrCreate")
+_DEVICES = ("/dev", "/proc", "/sys", "/run", "/var/run")
+"""Devices and sockets, in a container and on a node."""
+_SYSTEM = ("/etc", "/usr", "/bin", "/sbin", "/lib", "/lib64", "/tmp")  # noqa: S108 - paths in a container
+"""What a container is made of, and its scratch space: another container's in its place would break it."""
+
+
+def share(runtime: Runtime, wanted: Iterable[Container], targets: Sequence[Container]) -> None:
+    """Mount a profile's volumes in the containers that are to have them; changes those containers."""
+    volumes = {volume["name"]: volume for volume in runtime.profile.spec.volumes}
+    mounts = [
+        mount for container in wanted for mount in container.get("volumeMounts") or [] if mount["name"] in volumes
+    ]
+    by_default = not runtime.inject_containers
+    for container in targets:
+        for mount in mounts:
+            if by_default:
+                shared = any(key in volumes[mount["name"]] for key in ("emptyDir", *_LASTING))
+                if not shared or _under(mount["mountPath"], (*_DEVICES, *_SYSTEM)):
+                    continue
+                mount = {**_plain(mount), "readOnly": True}
+            _mount(container, mount, "container", f"profile {runtime.name!r}")
+
+
+def lend(pod: Pod, engine: Mapping[str, Any], sidecar: Container) -> list[str]:
+    """Mount the engine's data volumes in the sidecar, read-only; return what could not be and should be
+    known."""
+    volumes = {volume["name"]: volume for volume in pod["spec"].get("volumes") or []}
+    warnings = []
+    for mount in engine.get("volumeMounts") or []:
+        path = mount["mountPath"]
+        if _under(path, (*_DEVICES, *_SYSTEM)) or not _holds_adapters(volumes.get(mount["name"]) or {}):
+            continue
+        if mount.get("subPathExpr"):
+            warnings.append(
+                f"container {engine['name']!r} mounts {path} with subPathExpr: it is not mounted in "
+                f"{sidecar['name']!r}, which cannot check adapters there"
+            )
+            continue
+        _mount(sidecar, {**_plain(mount), "readOnly": True}, "sidecar", f"container {engine['name']!r}")
+    return warnings
+
+
+def _holds_adapters(volume: Mapping[str, Any]) -> bool:
+    host_path = volume.get("hostPath")
+    if host_path is not None:
+        return (host_path.get("type") or "") in _DIRECTORIES and not _under(host_path["path"], _DEVICES)
+    return any(key in volume for key in _LASTING)
+
+
+def _plain(mount: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep of a mount what is good for another container: not the way it propagates mounts."""
+    return {key: value for key, value in mount.items() if key in ("name", "mountPath", "subPath")}
+
+
+def _mount(container: Container, mount: Mapping[str, Any], what: str, wanted_by: str) -> None:
+    path = _normal(mount["mountPath"])
+    there = next((one for one in container.get("volumeMounts") or [] if _normal(one["mountPath"]) == path), None)
+    if there is None:
+        container["volumeMounts"] = [*(container.get("volumeMounts") or []), dict(mount)]
+    elif (there["name"], there.get("subPath")) != (mount["name"], mount.get("subPath")):
+        raise ClashError(
+            f"{wanted_by} has volume {mount['name']!r} at {path}, but {what} {container['name']!r} has volume "
+            f"{there['name']!r} there: both must see the same files under a path, change one of them"
+        )
+
+
+def _under(path: str, roots: Iterable[str]) -> bool:
+    path = _normal(path)
+    return path == "/" or any(path == root or path.startswith(root + "/") for root in roots)
+
+
+def _normal(path: str) -> str:
+    return path.rstrip("/") or "/"

@@ -1,0 +1,98 @@
+"""`SidecarClient`: one method per route, models in, models out.
+
+Used by the operator, fit for anyone. It owns no connections: the caller's `httpx.AsyncClient` is used and stays open.
+It knows nothing of the sidecar but its wire vocabulary, `patio.api.protocol`, and must import no server code.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from patio.api.protocol import (
+    AdapterList,
+    AdapterReport,
+    ErrorBody,
+    LoadRequest,
+    Readiness,
+    ServerStatus,
+    UnloadAnswer,
+    UnloadRequest,
+)
+from patio.client.errors import Refused, Unreachable
+
+_M = TypeVar("_M", bound=BaseModel)
+
+ANSWER_SECONDS = 5.0
+"""How long a sidecar may take to answer, on top of the wait that a call asks for."""
+CONNECT_SECONDS = 3.0
+
+
+class SidecarClient:
+    """A sidecar, by its base URL."""
+
+    def __init__(self, base_url: str, http: httpx.AsyncClient) -> None:
+        self._base = base_url.rstrip("/")
+        self._http = http
+
+    async def adapters(self, revision: str | None = None, wait: float = 0) -> AdapterList:
+        """Return every adapter wanted or present; given a revision, wait up to `wait` seconds for another one."""
+        query: dict[str, str | float] = {} if revision is None else {"revision": revision, "wait": wait}
+        return await self._call("GET", "/v1/lora_adapters", AdapterList, wait, query=query)
+
+    async def load(self, request: LoadRequest) -> AdapterReport:
+        """Want an adapter. The report says `Loaded`, or how far it is when `request.wait` ran out first."""
+        return await self._call("POST", "/v1/load_lora_adapter", AdapterReport, request.wait, body=request)
+
+    async def unload(self, request: UnloadRequest) -> UnloadAnswer:
+        """Stop wanting an adapter. The answer says whether the engine has let go of it."""
+        return await self._call("POST", "/v1/unload_lora_adapter", UnloadAnswer, request.wait, body=request)
+
+    async def ready(self) -> Readiness:
+        """Return whether the pod may get requests; not being ready is an answer, not an error."""
+        return await self._call("GET", "/ready", Readiness, 0, also=503)
+
+    async def status(self) -> ServerStatus:
+        """Return what the sidecar is and what it stands beside."""
+        return await self._call("GET", "/", ServerStatus, 0)
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        model: type[_M],
+        wait: float,
+        *,
+        query: dict[str, str | float] | None = None,
+        body: BaseModel | None = None,
+        also: int | None = None,
+    ) -> _M:
+        try:
+            response = await self._http.request(
+                method,
+                self._base + path,
+                params=query,
+                content=None if body is None else body.model_dump_json(exclude_none=True),
+                headers=None if body is None else {"content-type": "application/json"},
+                timeout=httpx.Timeout(ANSWER_SECONDS + wait, connect=CONNECT_SECONDS),
+            )
+        except httpx.HTTPError as error:
+            raise Unreachable(f"{method} {self._base}{path}: {str(error) or type(error).__name__}") from error
+        if response.is_success or response.status_code == also:
+            try:
+                return model.model_validate_json(response.content)
+            except ValidationError as error:
+                raise _unreadable(response) from error
+        try:
+            detail = ErrorBody.model_validate_json(response.content).error
+        except ValidationError:
+            raise _unreadable(response) from None
+        raise Refused(detail.code, detail.message, detail.retryable, response.status_code)
+
+
+def _unreadable(response: httpx.Response) -> Refused:
+    """Whoever answered does not speak this API: another program on the port, a proxy in between."""
+    words = f"{response.request.url} answered {response.status_code} with something else than the sidecar's API"
+    return Refused("UnreadableAnswer", words, True, response.status_code)

@@ -1,0 +1,111 @@
+"""What the sidecar needs of an engine, and the words for what an engine answers.
+
+Pure vocabulary: `vllm` and `sglang` implement `Engine`, `patio.adapters` uses it. Faults are told apart by what to do
+next, never by status code alone: vLLM answers 500 to adapters that can never work. Every fault carries the
+engine's own words. Nothing here does I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+
+class EngineKind(StrEnum):
+    """The engines Patio speaks to."""
+
+    VLLM = "vllm"
+    SGLANG = "sglang"
+
+
+class FaultReason(StrEnum):
+    """Why an engine did not do as asked: CamelCase and stable, shown in reports, metrics and conditions."""
+
+    ADAPTER_NOT_FOUND = "AdapterNotFound"
+    """The engine does not find the files. The path may be right in the sidecar's container and wrong in its own."""
+    ADAPTER_REFUSED = "AdapterRefused"
+    """The engine found them and can not use them: rank, DoRA, broken files, a name that is taken."""
+    LORA_UNAVAILABLE = "LoraUnavailable"
+    """This engine was not started so that adapters can be loaded at run time."""
+    UNAUTHORIZED = "EngineUnauthorized"
+    """The engine wants a key that the sidecar does not have."""
+    UNREACHABLE = "EngineUnreachable"
+    ENGINE_FAULT = "EngineFault"
+    """The engine answered with an error that may pass."""
+    NOT_LISTED = "NotListed"
+    """The engine said yes, and its own list says no."""
+    EVICTED = "EvictedByEngine"
+    """The engine dropped it to make room for another one."""
+
+
+class EngineError(Exception):
+    """Base of everything an engine call raises."""
+
+    permanent = False
+
+    def __init__(self, reason: FaultReason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+class PermanentError(EngineError):
+    """Asking again for the same gives the same answer: tell the user."""
+
+    permanent = True
+
+
+class RetryableError(EngineError):
+    """Worth asking again, later."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineView:
+    """What an engine says of itself, at one moment."""
+
+    ready: bool
+    listening: bool = True
+    """False: nothing listens on the port, so no process holds any adapter."""
+    base_models: tuple[str, ...] = ()
+    adapters: Mapping[str, str] | None = field(default_factory=dict)
+    """Path by adapter name, from the engine's own list; None when the list can not be read."""
+    fault: EngineError | None = None
+    """Why it is not ready, or why its list can not be read."""
+
+    @property
+    def problem(self) -> str:
+        """The fault in words."""
+        return "" if self.fault is None else self.fault.message
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """An engine took an adapter."""
+
+    evicted: frozenset[str] = frozenset()
+    """Adapters that it dropped for it."""
+
+
+class Engine(Protocol):
+    """An engine, as the reconciler uses it."""
+
+    @property
+    def kind(self) -> EngineKind:
+        """Which engine this is."""
+
+    async def view(self) -> EngineView:
+        """Ask whether it is ready and what it has. An engine that is down is an answer, not an error."""
+
+    async def load(self, name: str, path: str) -> Loaded:
+        """Load an adapter under a free name; raise `EngineError`."""
+
+    async def replace(self, name: str, path: str) -> Loaded:
+        """Put other weights under a name that is loaded; raise `EngineError`."""
+
+    async def unload(self, name: str) -> None:
+        """Let go of an adapter; one that is not there is no error. Raise `EngineError`."""
+
+    def request_model(self, name: str, base_models: tuple[str, ...]) -> str | None:
+        """Return what a request must put in `model` to be answered by this adapter."""

@@ -1,0 +1,138 @@
+"""SGLang, as recorded of 0.5.23 (older ones where they differ).
+
+Ready is `/ready`, never `/health`, which generates a token and takes a second. Loads are not idempotent, a taken name
+must be unloaded first, and a full server evicts without a word: what was there before is compared with the answer.
+With an admin key, changes take only that key and the list only the other one.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import httpx
+
+from patio.engine.base import EngineError, EngineKind, EngineView, FaultReason, Loaded, PermanentError, RetryableError
+from patio.engine.http import EngineHttp, down, unauthorized
+
+LOAD = "/load_lora_adapter"
+UNLOAD = "/unload_lora_adapter"
+NO_RUNTIME_LOADING = (
+    "SGLang broke on it (500 Internal Server Error), as it does with --dp-size above 1, which can not load adapters at "
+    "run time."
+)
+
+
+class Sglang:
+    """An SGLang server."""
+
+    def __init__(
+        self, endpoint: str, http: httpx.AsyncClient, api_key: str | None, admin_key: str | None, model: str | None
+    ) -> None:
+        self._http = EngineHttp(endpoint, http)
+        self._key = api_key
+        self._admin_key = admin_key or api_key
+        self._model = model
+
+    @property
+    def kind(self) -> EngineKind:
+        """SGLang."""
+        return EngineKind.SGLANG
+
+    async def view(self) -> EngineView:
+        """Ask `/ready`, then the list."""
+        try:
+            ready = await self._http.look("/ready")
+        except EngineError as fault:
+            return down(fault)
+        # Older SGLang has no /ready: there, the list answers once the model is loaded.
+        if ready.is_success or ready.status_code == 404:
+            return await self._http.listed(self._key)
+        words = f"SGLang is warming up, paused or stopping (/ready answered {ready.status_code})."
+        return down(RetryableError(FaultReason.ENGINE_FAULT, words))
+
+    async def load(self, name: str, path: str) -> Loaded:
+        """Load under a free name, and tell which adapters had to go for it."""
+        before = (await self._http.listed(self._key)).adapters or {}
+        after = await self._change(LOAD, {"lora_name": name, "lora_path": path})
+        return Loaded() if after is None else Loaded(evicted=frozenset(before.keys() - after - {name}))
+
+    async def replace(self, name: str, path: str) -> Loaded:
+        """Unload, then load: SGLang has no other way."""
+        await self.unload(name)
+        return await self.load(name, path)
+
+    async def unload(self, name: str) -> None:
+        """Let go; SGLang 0.5.23 waits for requests under way, without a limit of its own."""
+        try:
+            await self._change(UNLOAD, {"lora_name": name})
+        except _NotThereError:
+            return
+
+    def request_model(self, name: str, base_models: tuple[str, ...]) -> str | None:
+        """Return `<base>:<adapter>`; the bare name is answered by the base model, with a 200."""
+        base = self._model or next(iter(base_models), None)
+        return None if base is None else f"{base}:{name}"
+
+    async def _change(self, path: str, body: dict[str, object]) -> frozenset[str] | None:
+        response = await self._http.change(path, self._admin_key, body)
+        answer = _read(response.text)
+        if response.is_success and answer.success:
+            return answer.loaded
+        raise fault_of(path, response.status_code, response.text, bool(self._admin_key))
+
+
+class _NotThereError(PermanentError):
+    """An unload of what is not loaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    success: bool
+    words: str | None
+    loaded: frozenset[str] | None
+
+
+def fault_of(path: str, status: int, text: str, has_key: bool = False) -> EngineError:
+    """Tell what to do next from SGLang's answer to a load or unload."""
+    message = _read(text).words or text.strip() or f"SGLang answered {status}."
+    if status == 401:
+        return unauthorized(path, "ENGINE_ADMIN_API_KEY" if has_key else "ENGINE_API_KEY or ENGINE_ADMIN_API_KEY")
+    if status in (404, 405):
+        words = f"This SGLang has no {path} (it answered {status}): it can not load adapters at run time."
+        return PermanentError(FaultReason.LORA_UNAVAILABLE, words)
+    if "LoRA is not enabled" in message:
+        return PermanentError(FaultReason.LORA_UNAVAILABLE, message)
+    if path == UNLOAD and "does not exist" in message:
+        return _NotThereError(FaultReason.ADAPTER_NOT_FOUND, message)
+    if path == LOAD and "already loaded" in message:
+        # The list that the call was based on is stale; the next look tells.
+        return RetryableError(FaultReason.ENGINE_FAULT, message)
+    if "Repo id must be in the form" in message:
+        # A missing path falls through to the hub, whose complaint hides what is wrong.
+        words = f"The path does not exist in the engine's container: {message}"
+        return PermanentError(FaultReason.ADAPTER_NOT_FOUND, words)
+    if "No such file or directory" in message or "cached snapshot folder" in message:
+        return PermanentError(FaultReason.ADAPTER_NOT_FOUND, message)
+    if status == 500 and message == "Internal Server Error":
+        return PermanentError(FaultReason.LORA_UNAVAILABLE, NO_RUNTIME_LOADING)
+    if status < 500 and status not in (408, 425, 429):
+        return PermanentError(FaultReason.ADAPTER_REFUSED, message)
+    return RetryableError(FaultReason.ENGINE_FAULT, message)
+
+
+def _read(text: str) -> _Read:
+    """Read `{"success", "error_message", "loaded_adapters"}`, or the other shape of SGLang's errors."""
+    try:
+        body = json.loads(text)
+    except ValueError:
+        return _Read(False, None, None)
+    if not isinstance(body, dict):
+        return _Read(False, None, None)
+    words = body.get("error_message") or body.get("message")
+    loaded = body.get("loaded_adapters")
+    return _Read(
+        success=body.get("success") is True,
+        words=words if isinstance(words, str) else None,
+        loaded=frozenset(loaded) if isinstance(loaded, dict) else None,
+    )

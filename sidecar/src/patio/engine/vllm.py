@@ -1,0 +1,113 @@
+"""vLLM, as recorded of 0.32.0 (older ones where they differ).
+
+Ready is `/health`; the list to trust is `/v1/models`. A 500 that says `Worker failed with error` is an adapter that
+can never work; a 404 without vLLM's error shape is a server that may not change adapters at run time.
+"""
+
+from __future__ import annotations
+
+import json
+
+import httpx
+
+from patio.engine.base import EngineError, EngineKind, EngineView, FaultReason, Loaded, PermanentError, RetryableError
+from patio.engine.http import EngineHttp, down, unauthorized
+
+LOAD = "/v1/load_lora_adapter"
+UNLOAD = "/v1/unload_lora_adapter"
+RUNTIME_UPDATING_OFF = (
+    "vLLM does not let adapters be loaded at run time; start it with --enable-lora and "
+    "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True."
+)
+
+
+class Vllm:
+    """A vLLM server."""
+
+    def __init__(self, endpoint: str, http: httpx.AsyncClient, api_key: str | None) -> None:
+        self._http = EngineHttp(endpoint, http)
+        self._key = api_key
+
+    @property
+    def kind(self) -> EngineKind:
+        """vLLM."""
+        return EngineKind.VLLM
+
+    async def view(self) -> EngineView:
+        """Ask `/health`, then the list."""
+        try:
+            health = await self._http.look("/health")
+        except EngineError as fault:
+            return down(fault)
+        if not health.is_success:
+            return down(RetryableError(FaultReason.ENGINE_FAULT, f"vLLM's /health answered {health.status_code}."))
+        return await self._http.listed(self._key)
+
+    async def load(self, name: str, path: str) -> Loaded:
+        """Load under a free name."""
+        await self._change(LOAD, {"lora_name": name, "lora_path": path})
+        return Loaded()
+
+    async def replace(self, name: str, path: str) -> Loaded:
+        """Swap the weights in place; requests under way are not cut."""
+        try:
+            await self._change(LOAD, {"lora_name": name, "lora_path": path, "load_inplace": True})
+        except _AlreadyLoadedError:
+            # Before `load_inplace` existed the field was ignored: only a name that is free can be loaded.
+            await self.unload(name)
+            await self.load(name, path)
+        return Loaded()
+
+    async def unload(self, name: str) -> None:
+        """Let go; vLLM 0.32 answers at once and lets requests under way finish."""
+        try:
+            await self._change(UNLOAD, {"lora_name": name})
+        except PermanentError as fault:
+            if fault.reason is not FaultReason.ADAPTER_NOT_FOUND:
+                raise
+
+    def request_model(self, name: str, base_models: tuple[str, ...]) -> str | None:
+        """Return the adapter's own name."""
+        return name
+
+    async def _change(self, path: str, body: dict[str, object]) -> None:
+        response = await self._http.change(path, self._key, body)
+        if not response.is_success:
+            raise fault_of(path, response.status_code, response.text)
+
+
+class _AlreadyLoadedError(RetryableError):
+    """The name is taken, so the list that the call was based on is stale."""
+
+
+def fault_of(path: str, status: int, text: str) -> EngineError:
+    """Tell what to do next from vLLM's answer to a load or unload."""
+    words = _words(text)
+    if status == 401:
+        return unauthorized(path, "ENGINE_API_KEY")
+    if status in (404, 405) and words is None:
+        return PermanentError(FaultReason.LORA_UNAVAILABLE, RUNTIME_UPDATING_OFF)
+    message = words or text.strip() or f"vLLM answered {status}."
+    if status == 404:
+        return PermanentError(FaultReason.ADAPTER_NOT_FOUND, message)
+    if "LoRA is not enabled" in message:
+        return PermanentError(FaultReason.LORA_UNAVAILABLE, f"{message} Start vLLM with --enable-lora.")
+    if status == 400 and "already" in message and "loaded" in message:
+        return _AlreadyLoadedError(FaultReason.ENGINE_FAULT, message)
+    # vLLM 0.32 answers 500 to rank above --max-lora-rank, DoRA, no tensors, truncated files and a broken config.
+    if 400 <= status < 500 and status not in (408, 425, 429) or "Worker failed with error" in message:
+        return PermanentError(FaultReason.ADAPTER_REFUSED, message)
+    return RetryableError(FaultReason.ENGINE_FAULT, message)
+
+
+def _words(text: str) -> str | None:
+    """Return the message of vLLM's error shape, `{"error": {"message"}}` or, before 0.10, `{"message"}`."""
+    try:
+        body = json.loads(text)
+    except ValueError:
+        return None
+    if not isinstance(body, dict):
+        return None
+    error = body.get("error", body)
+    message = error.get("message") if isinstance(error, dict) else None
+    return message if isinstance(message, str) else None

@@ -1,0 +1,155 @@
+"""Building the pinned binaries into the cache, once, with progress.
+
+Takes the table of ``pins`` and answers with paths. Each binary is built under another name and then
+renamed, so a path that exists is whole; a lock file keeps two runs from building the same thing. The Go
+tool chain must be there already: it is checked, never installed.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from e2e_cluster.errors import ClusterError, MachineError
+from e2e_cluster.pins import BINARIES, Binary, content_key, linker_flags, parse_go_version, required_go
+from e2e_cluster.places import TOOLS, cache_root
+from e2e_cluster.progress import Say, silent
+
+HEARTBEAT = 10.0
+
+
+@dataclass(frozen=True)
+class Binaries:
+    """Paths of built binaries by name."""
+
+    paths: Mapping[str, Path]
+
+    def __getitem__(self, name: str) -> Path:
+        """The path of one of them."""
+        return self.paths[name]
+
+    @property
+    def kubectl(self) -> Path:
+        """The kubectl of the cluster's own version."""
+        return self.paths["kubectl"]
+
+    @property
+    def helm(self) -> Path:
+        """Helm, told the cluster's version."""
+        return self.paths["helm"]
+
+
+@dataclass(frozen=True)
+class _Build:
+    binary: Binary
+    flags: str
+    target: Path
+
+
+def ensure_binaries(
+    names: Iterable[str], say: Say = silent, *, tools: Path = TOOLS, cache: Path | None = None
+) -> Binaries:
+    """Build those that the cache does not hold, and say where all of them are."""
+    folder = (cache or cache_root()) / "bin"
+    builds = _plan(tuple(names), tools, folder)
+    if any(not build.target.exists() for build in builds):
+        _check_go(tools, {build.binary.module for build in builds})
+        with locked(folder / ".lock", say, "another run builds binaries: waiting for it"):
+            lacking = [build for build in builds if not build.target.exists()]
+            for number, build in enumerate(lacking, start=1):
+                _build(build, tools, say, f"{number}/{len(lacking)}")
+    return Binaries({build.binary.name: build.target for build in builds})
+
+
+def _plan(names: tuple[str, ...], tools: Path, folder: Path) -> list[_Build]:
+    by_name = {binary.name: binary for binary in BINARIES}
+    go_mods = {module: (tools / module / "go.mod").read_text() for module in {b.module for b in BINARIES}}
+    builds = []
+    for name in names:
+        binary = by_name[name]
+        flags = linker_flags(binary.module, go_mods)
+        sources = [
+            (file.name, file.read_bytes())
+            for file in (tools / binary.module).iterdir()
+            if file.name in ("go.mod", "go.sum") or file.suffix == ".go"
+        ]
+        builds.append(_Build(binary, flags, folder / content_key(flags, sources) / name))
+    return builds
+
+
+@contextmanager
+def locked(path: Path, say: Say, waiting: str) -> Iterator[None]:
+    """Hold an exclusive lock on a file; it ends with the process, however that ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(waiting)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _check_go(tools: Path, modules: Iterable[str]) -> None:
+    needed = max(required_go((tools / module / "go.mod").read_text()) for module in modules)
+    spoken = ".".join(map(str, needed))
+    if shutil.which("go") is None:
+        raise MachineError(f"Go {spoken} or newer is needed to build the cluster; see https://go.dev/dl")
+    answer = subprocess.run(
+        ["go", "env", "-json", "GOVERSION", "GOTOOLCHAIN"], capture_output=True, text=True, check=True, cwd="/"
+    )
+    settings = json.loads(answer.stdout)
+    found = parse_go_version(settings["GOVERSION"])
+    if not go_suffices(found, settings["GOTOOLCHAIN"], needed):
+        raise MachineError(
+            f"Go {spoken} or newer is needed to build the cluster, this is {settings['GOVERSION']} with "
+            f"GOTOOLCHAIN={settings['GOTOOLCHAIN']}; see https://go.dev/dl"
+        )
+
+
+def go_suffices(found: tuple[int, ...], toolchain: str, needed: tuple[int, ...]) -> bool:
+    """Whether this Go can build: new enough itself, or allowed to fetch a newer one (from 1.21 on)."""
+    return found >= needed or (found >= (1, 21) and toolchain != "local")
+
+
+def _build(build: _Build, tools: Path, say: Say, position: str) -> None:
+    name = build.binary.name
+    build.target.parent.mkdir(parents=True, exist_ok=True)
+    partial = build.target.with_name(f".{name}.partial")
+    command = ["go", "build", "-v", "-trimpath", "-ldflags", build.flags, "-o", str(partial)]
+    began = time.monotonic()
+    say(f"building {name} ({position})")
+    running = subprocess.Popen(
+        [*command, build.binary.package],
+        cwd=tools / build.binary.module,
+        env={**os.environ, "CGO_ENABLED": "0"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    lines: list[str] = []
+    assert running.stdout is not None
+    reader = threading.Thread(target=lines.extend, args=(running.stdout,), daemon=True)
+    reader.start()
+    while True:
+        try:
+            running.wait(HEARTBEAT)
+            break
+        except subprocess.TimeoutExpired:
+            say(f"building {name}: {len(lines)} packages compiled, {time.monotonic() - began:.0f} s")
+        except BaseException:
+            running.kill()
+            running.wait()
+            raise
+    reader.join()
+    if running.returncode != 0:
+        raise ClusterError(f"`{' '.join(command)}` failed:\n{''.join(lines[-20:])}")
+    partial.replace(build.target)
+    say(f"built {name} in {time.monotonic() - began:.0f} s")

@@ -1,0 +1,3 @@
+module patio.dev/e2e/tools/pause
+
+go 1.24.0

@@ -1,0 +1,139 @@
+"""Sets the stage for the end-to-end tests and the demo: tools, engine, images, cluster, Patio, a group of engines.
+
+Each step is a function that can be repeated: what is there already is left alone. `Engine` says how a pod of the real
+vLLM, or of the double, is written; everything else is the same for both.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kube import Kube, is_ready, until
+
+ROOT = Path(__file__).resolve().parents[2]
+CHART = ROOT / "charts" / "patio"
+SYSTEM_NAMESPACE = "patio-system"
+TAG = "dev"
+ENGINE_PORT = 8000
+BASE_MODEL = "tiny"
+GROUP_API = "workloads.x-k8s.io/v1alpha2"
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How to write a pod that serves a model."""
+
+    name: str
+    container: Mapping[str, Any]
+    volumes: Sequence[Mapping[str, Any]] = ()
+    adapters: Mapping[str, str] = field(default_factory=dict)
+    """Folders of adapters inside the pod, by name."""
+    seconds_to_ready: float = 60.0
+
+    def pod_spec(self) -> dict[str, Any]:
+        """Return the spec of a pod with this engine, without any trace of Patio."""
+        return {
+            "terminationGracePeriodSeconds": 5,
+            "enableServiceLinks": False,
+            "containers": [dict(self.container)],
+            "volumes": [dict(one) for one in self.volumes],
+        }
+
+
+def group(engine: Engine, namespace: str, name: str = "demo", replicas: int = 1, profile: str = "patio") -> dict[str, Any]:
+    """Return a RoleBasedGroup with one role `worker` of engines that asks for the profile."""
+    return {
+        "apiVersion": GROUP_API,
+        "kind": "RoleBasedGroup",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "roles": [
+                {
+                    "name": "worker",
+                    "replicas": replicas,
+                    "engineRuntimes": [{"profileName": profile}],
+                    "standalonePattern": {"template": {"spec": engine.pod_spec()}},
+                }
+            ]
+        },
+    }
+
+
+def lora_adapter(namespace: str, name: str, path: str, **spec: Any) -> dict[str, Any]:
+    """Return a LoraAdapter for the role `worker` of the group `demo`."""
+    return {
+        "apiVersion": "patio.dev/v1alpha1",
+        "kind": "LoraAdapter",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"source": {"uri": f"file://{path}"}} | (spec or {"roleRef": {"group": "demo", "role": "worker"}}),
+    }
+
+
+def install_patio(kube: Kube, helm: Path, say: Callable[[str], None] = print) -> None:
+    """Install or upgrade Patio from the chart of this tree, with the images of this tree."""
+    done = subprocess.run(
+        [
+            helm,
+            "--kubeconfig",
+            kube.kubeconfig,
+            "upgrade",
+            "--install",
+            "patio",
+            CHART,
+            "--namespace",
+            SYSTEM_NAMESPACE,
+            "--create-namespace",
+            "--set",
+            f"operator.image.tag={TAG},sidecar.image.tag={TAG}",
+            "--set",
+            f"operator.image.repository=docker.io/patio/operator,sidecar.image.repository=docker.io/patio/sidecar",
+            "--wait",
+            "--timeout",
+            "2m",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        operator = kube.kubectl("-n", SYSTEM_NAMESPACE, "get", "pods,events")
+        raise RuntimeError(f"helm could not install Patio: {done.stderr}\n{operator}")
+    until("the webhook's CA bundle", lambda: _ca_bundles(kube), all, within=30)
+    say(done.stdout.splitlines()[0] if done.stdout else "installed")
+
+
+def fresh_namespace(kube: Kube, name: str) -> None:
+    """Make a namespace, and first remove one of that name with all that is in it."""
+    kube.kubectl("delete", "namespace", name, "--ignore-not-found", "--wait=true", "--timeout=120s")
+    kube.kubectl("create", "namespace", name)
+
+
+def wait_for_pods(kube: Kube, namespace: str, count: int, within: float) -> list[dict[str, Any]]:
+    """Wait until a namespace has this many pods, all Ready."""
+    return until(
+        f"{count} ready pods in {namespace}",
+        lambda: kube.pods(namespace),
+        lambda pods: len(pods) == count and all(is_ready(one) for one in pods),
+        within=within,
+    )
+
+
+def wait_for_adapter(kube: Kube, namespace: str, name: str, within: float = 30.0) -> dict[str, Any]:
+    """Wait until a LoraAdapter is Ready."""
+    found = until(
+        f"LoraAdapter {name} Ready",
+        lambda: kube.lora_adapter(namespace, name),
+        lambda one: one is not None and is_ready(one),
+        within=within,
+    )
+    assert found is not None
+    return found
+
+
+def _ca_bundles(kube: Kube) -> list[str]:
+    found = kube.get("/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/patio")
+    return [one["clientConfig"].get("caBundle", "") for one in found["webhooks"]] if found else [""]
