@@ -15,13 +15,14 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import httpx
 import kopf
 
 from patio_operator import __version__
 from patio_operator.cluster.api import ApiError, Cluster
-from patio_operator.handlers import Wakers, loraadapters, pods, profiles, rolebasedgroups
+from patio_operator.handlers import Wakers, login, loraadapters, pods, profiles, rolebasedgroups
 from patio_operator.reconcile.adapters import AdapterReconciler
 from patio_operator.reconcile.groups import GroupReconciler
 from patio_operator.reconcile.queue import Key, WorkQueue
@@ -109,7 +110,7 @@ async def _run(
 
 async def _watch(wakers: Wakers, stop: asyncio.Event, watching: asyncio.Event) -> None:
     registry = kopf.OperatorRegistry()
-    for module in (loraadapters, pods, profiles, rolebasedgroups):
+    for module in (login, loraadapters, pods, profiles, rolebasedgroups):
         module.register(registry)
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
@@ -117,6 +118,12 @@ async def _watch(wakers: Wakers, stop: asyncio.Event, watching: asyncio.Event) -
     settings.watching.server_timeout = 240
     settings.watching.client_timeout = 300
     settings.networking.connect_timeout = 10
+
+    @kopf.on.cleanup(registry=registry)
+    def stopping(**_: Any) -> None:
+        # kopf takes the signals over, and before it ends it waits for every other task of the loop: end them now.
+        stop.set()
+
     await kopf.operator(
         registry=registry,
         settings=settings,

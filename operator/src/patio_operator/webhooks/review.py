@@ -53,8 +53,8 @@ async def _inject(cluster: Cluster, pod: Mapping[str, Any], namespace: str) -> i
     if isinstance(refs, injection.Refusal):
         return refs
     if not refs:
-        return injection.Injection(pod=dict(pod), warnings=())
-    runtimes = []
+        return injection.Injection(dict(pod))
+    runtimes: list[injection.Runtime] = []
     for ref in refs:
         try:
             body = await cluster.get(PROFILE, ref.profile_name)
@@ -65,14 +65,14 @@ async def _inject(cluster: Cluster, pod: Mapping[str, Any], namespace: str) -> i
             )
         profile = ClusterEngineRuntimeProfile.model_validate(body)
         runtimes.append(injection.Runtime(profile, ref.overrides, ref.inject_containers))
-    adapters = []
+    adapters: list[LoraAdapter] = []
     for body in await cluster.list_all(LORA_ADAPTER, namespace):
         try:
             adapters.append(LoraAdapter.model_validate(body))
         except ValidationError as error:
             log.error("LoraAdapter %s/%s cannot be read: %s", namespace, body["metadata"]["name"], error)
     wanted = for_pod(adapters, pod["metadata"].get("labels") or {})
-    return injection.inject(pod, runtimes, [load_request(one) for one in wanted.values()], namespace)
+    return injection.inject(pod, runtimes, [load_request(one) for one in wanted.values()])
 
 
 def _response(review: Mapping[str, Any], response: Object) -> Object:

@@ -59,7 +59,7 @@ class LoadRequest(_Model):
     owner: str | None = Field(
         default=None,
         max_length=512,
-        description="Who wants it, e.g. `LoraAdapter/team-a/sql-expert`. Absent: by hand; the operator never touches it.",
+        description="Who wants it, e.g. `LoraAdapter/team-a/sql-expert`. Absent: by hand; owners never remove it.",
     )
     revision: str | None = Field(
         default=None,
@@ -98,6 +98,11 @@ class AdapterReport(_Answer):
     reason: str = Field(description="CamelCase and stable: why it is in this state.")
     message: str = Field(default="", description="A sentence; for faults, the engine's own words.")
     retryable: bool = Field(default=True, description="False once the engine refused it for good.")
+    model: str | None = Field(
+        default=None,
+        description="What requests must put in `model`: the name for vLLM, `<base>:<name>` for SGLang, where the bare "
+        "name is answered by the base model. Absent until the engine has named its base model.",
+    )
     attempts: int = Field(default=0, ge=0, description="Load calls made since it was wanted in this revision.")
     since: float = Field(description="Unix seconds of the last change of state.")
 

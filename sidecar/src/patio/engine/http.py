@@ -61,10 +61,8 @@ class EngineHttp:
         except EngineError as fault:
             return EngineView(ready=True, adapters=None, fault=fault)
         except ValidationError:
-            fault = RetryableError(
-                FaultReason.ENGINE_FAULT, "/v1/models answered with something else than a model list."
-            )
-            return EngineView(ready=True, adapters=None, fault=fault)
+            words = "/v1/models answered with something else than a model list."
+            return EngineView(ready=True, adapters=None, fault=RetryableError(FaultReason.ENGINE_FAULT, words))
         return EngineView(
             ready=True,
             base_models=tuple(model.id for model in models if model.parent is None),

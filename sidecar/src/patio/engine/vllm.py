@@ -95,7 +95,7 @@ def fault_of(path: str, status: int, text: str) -> EngineError:
     if status == 400 and "already" in message and "loaded" in message:
         return _AlreadyLoadedError(FaultReason.ENGINE_FAULT, message)
     # vLLM 0.32 answers 500 to rank above --max-lora-rank, DoRA, no tensors, truncated files and a broken config.
-    if 400 <= status < 500 and status not in (408, 425, 429) or "Worker failed with error" in message:
+    if (400 <= status < 500 and status not in (408, 425, 429)) or "Worker failed with error" in message:
         return PermanentError(FaultReason.ADAPTER_REFUSED, message)
     return RetryableError(FaultReason.ENGINE_FAULT, message)
 

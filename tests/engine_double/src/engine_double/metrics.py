@@ -84,7 +84,9 @@ def render(kind: EngineKind, snapshot: Snapshot) -> str:
         if not snapshot.stats.finished:
             # SGLang 0.5.23 prints some families only after traffic.
             known = {line.family for line in parse(recorded(SGLANG_IDLE_FILE))}
-            template = tuple(line for line in template if line.family in known)
+            template = tuple(
+                line for line in template if line.family in known and ("is_streaming", "true") not in line.labels
+            )
     return "".join(text + "\n" for text in _lines(template, snapshot))
 
 
@@ -157,7 +159,7 @@ def _value(line: Line, labels: Mapping[str, str], snapshot: Snapshot) -> str:
 
 def _histogram_value(line: Line, labels: Mapping[str, str], stats: Stats) -> str:
     family = line.family.partition(":")[2] or line.family
-    # SGLang splits its histograms by streaming; the double keeps them together under the series of no streaming.
+    # SGLang splits its numbers by streaming; the double keeps them together in the series that says "false".
     observed = stats.histograms.get(HISTOGRAMS.get(family, ""), None)
     if observed is None or labels.get("is_streaming") == "true":
         observed = Observations()
@@ -169,6 +171,8 @@ def _histogram_value(line: Line, labels: Mapping[str, str], stats: Stats) -> str
 
 
 def _counter_value(name: str, labels: Mapping[str, str], stats: Stats) -> float:
+    if labels.get("is_streaming") == "true":
+        return 0
     match name:
         case "vllm:prompt_tokens_total" | "sglang:prompt_tokens_total":
             return stats.prompt_tokens

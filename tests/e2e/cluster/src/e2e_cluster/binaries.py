@@ -61,7 +61,7 @@ def ensure_binaries(
     builds = _plan(tuple(names), tools, folder)
     if any(not build.target.exists() for build in builds):
         _check_go(tools, {build.binary.module for build in builds})
-        with locked(folder / ".lock", say, "another run builds binaries: waiting for it"):
+        with locked(folder, say, "another run builds binaries: waiting for it"):
             lacking = [build for build in builds if not build.target.exists()]
             for number, build in enumerate(lacking, start=1):
                 _build(build, tools, say, f"{number}/{len(lacking)}")
@@ -85,16 +85,19 @@ def _plan(names: tuple[str, ...], tools: Path, folder: Path) -> list[_Build]:
 
 
 @contextmanager
-def locked(path: Path, say: Say, waiting: str) -> Iterator[None]:
-    """Hold an exclusive lock on a file; it ends with the process, however that ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+def locked(folder: Path, say: Say, waiting: str) -> Iterator[None]:
+    """Hold an exclusive lock on a folder; it leaves no file and ends with the process, however that ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             say(waiting)
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(descriptor)
 
 
 def _check_go(tools: Path, modules: Iterable[str]) -> None:

@@ -79,6 +79,11 @@ def apiserver(
         "service-account-key-file": keys.service_accounts.certificate,
         "service-account-signing-key-file": keys.service_accounts.key,
         "service-cluster-ip-range": service_range,
+        # The node's name is known to nobody's name server.
+        "kubelet-preferred-address-types": "InternalIP",
+        # For components that ask for it on and on; no certificate carries the allowed name.
+        "requestheader-client-ca-file": keys.authority,
+        "requestheader-allowed-names": "front-proxy",
         "authorization-mode": "Node,RBAC",
         "allow-privileged": "true",
         "profiling": "false",
@@ -88,7 +93,13 @@ def apiserver(
 
 
 def controller_manager(
-    binary: Path, *, kubeconfig: Path, address: str, authority: Path, service_accounts: Pair
+    binary: Path,
+    *,
+    kubeconfig: Path,
+    address: str,
+    authority: Path,
+    service_accounts: Pair,
+    volume_plugins: Path,
 ) -> Component:
     """The controllers, alone and therefore without leader election."""
     flags = {
@@ -100,6 +111,8 @@ def controller_manager(
         "use-service-account-credentials": "true",
         "root-ca-file": authority,
         "service-account-private-key-file": service_accounts.key,
+        # It makes the folder, by default below /usr/libexec.
+        "flex-volume-plugin-dir": volume_plugins,
         "profiling": "false",
     }
     return Component("kube-controller-manager", (str(binary), *_flags(flags)))

@@ -13,10 +13,9 @@ from e2e_cluster.packages import CNI_PLUGINS
 from e2e_cluster.places import Folders
 
 NODE_NAME = "patio"
+CNI_NETWORK = "patio"
 PAUSE_IMAGE = "docker.io/patio/pause:1"
 DNS_PORT = 1053
-# Below the root of every cgroup hierarchy.
-CGROUP = "patio-cluster"
 RESTART_BACKOFF = "2s"
 
 
@@ -65,7 +64,7 @@ def cni(folders: Folders) -> str:
     return _json(
         {
             "cniVersion": "0.4.0",
-            "name": "patio",
+            "name": CNI_NETWORK,
             "plugins": [
                 {
                     "type": "ptp",
@@ -99,7 +98,7 @@ def kubelet(folders: Folders, authority: Path, certificate: Path, key: Path) -> 
             },
             "containerRuntimeEndpoint": f"unix://{folders.containerd_socket}",
             "podLogsDir": str(folders.pod_logs),
-            "volumePluginDir": str(folders.kubelet / "volume-plugins"),
+            "volumePluginDir": str(folders.volume_plugins),
             "clusterDNS": [network.DNS_SERVICE],
             "clusterDomain": CLUSTER_DOMAIN,
             "resolvConf": str(folders.configuration / "resolv.conf"),
@@ -107,7 +106,6 @@ def kubelet(folders: Folders, authority: Path, certificate: Path, key: Path) -> 
             "failCgroupV1": False,
             "failSwapOn": False,
             "cgroupDriver": "cgroupfs",
-            "cgroupRoot": f"/{CGROUP}",
             "cgroupsPerQOS": False,
             "enforceNodeAllocatable": [],
             "localStorageCapacityIsolation": False,

@@ -27,7 +27,7 @@ from e2e_cluster.components import ApiServerKeys, Component
 from e2e_cluster.errors import ClusterError, MachineError, StartError
 from e2e_cluster.packages import CLUSTER_PACKAGES, ensure_packages, system_path
 from e2e_cluster.pins import LOCAL
-from e2e_cluster.places import Folders, cache_root
+from e2e_cluster.places import Folders
 from e2e_cluster.probes import api_is_ready, get, listens, node_is_usable, resolves, tls_context
 from e2e_cluster.processes import find_ours, start, wait_until
 from e2e_cluster.progress import Say, silent
@@ -101,6 +101,7 @@ def plan(folders: Folders, binaries: Binaries, containerd: Path) -> Plan:
             address=network.NODE,
             authority=authority,
             service_accounts=accounts,
+            volume_plugins=folders.volume_plugins,
         ),
         components.scheduler(binaries["kube-scheduler"], kubeconfig=kubeconfig("scheduler"), address=network.NODE),
         components.containerd(containerd, config=config / "containerd.toml"),
@@ -174,6 +175,7 @@ class LocalProvider:
 
     def status(self) -> Status:
         """The processes, the node, and what else there is."""
+        _require_root()
         found = find_residue(self._folders)
         if not found:
             return Status(False, ("there is no local cluster, and nothing left of one",))
@@ -190,7 +192,8 @@ class LocalProvider:
         return Status(usable, tuple(lines))
 
     def _lock(self) -> AbstractContextManager[None]:
-        return locked(cache_root() / "cluster.lock", self._say, "another run changes the cluster: waiting")
+        # The folder above the state's: the same for every user and cache, and never removed by `down`.
+        return locked(self._folders.root.parent, self._say, "another run changes the cluster: waiting for it")
 
     def _plan(self, binaries: Binaries) -> Plan:
         containerd = shutil.which("containerd", path=system_path())

@@ -64,6 +64,11 @@ class Folders:
         return self.root / "kubelet"
 
     @property
+    def volume_plugins(self) -> Path:
+        """Where volume plugins would be; there are none."""
+        return self.root / "volume-plugins"
+
+    @property
     def containerd(self) -> Path:
         """Root and state of our own containerd."""
         return self.root / "containerd"

@@ -89,4 +89,4 @@ def has_answer(reply: bytes, question: bytes) -> bool:
     if len(reply) < 12 or reply[:2] != question[:2]:
         return False
     flags, _, answers = struct.unpack(">HHH", reply[2:8])
-    return flags & 0x0F == 0 and answers > 0
+    return bool(flags & 0x0F == 0 and answers > 0)

@@ -17,6 +17,7 @@ from pathlib import Path
 from e2e_cluster.components import Component
 from e2e_cluster.errors import StartError
 from e2e_cluster.mounts import parse_mounts
+from e2e_cluster.packages import system_path
 
 MARK = "PATIO_CLUSTER_STATE"
 PROC = Path("/proc")
@@ -44,7 +45,8 @@ def start(component: Component, log: Path, *, mark: Path | None = None) -> subpr
     belongs to this very process and dies with it, even if that is killed.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    environ = dict(os.environ)
+    # Nothing of the caller's environment: no proxies between components, no secrets in /proc.
+    environ = {"PATH": system_path(), "HOME": str(Path.home())}
     argv = list(component.argv)
     if mark is not None:
         environ[MARK] = str(mark)

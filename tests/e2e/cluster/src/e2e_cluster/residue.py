@@ -6,19 +6,19 @@ how much of its state folder is left. New kinds of traces are added to ``find_re
 """
 
 import contextlib
-import os
 import socket
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from e2e_cluster import kernel, network
-from e2e_cluster.configuration import CGROUP
+from e2e_cluster.cgroups import deserted_cgroups, remove_deserted_cgroups
+from e2e_cluster.configuration import CNI_NETWORK
 from e2e_cluster.errors import ResidueError
 from e2e_cluster.mounts import MOUNTINFO, mounts_below, remove_folder
 from e2e_cluster.places import Folders
 from e2e_cluster.processes import find_ours, kill_ours
 
-CGROUPS = Path("/sys/fs/cgroup")
 # containerd and its libraries fix these paths; other users of them may be on the machine.
 SHIM_SOCKETS = Path("/run/containerd/s")
 CNI_RESULTS = Path("/var/lib/cni/results")
@@ -38,7 +38,7 @@ def find_residue(folders: Folders) -> list[str]:
         *(f"mount {point}" for point in mounts_below(root, MOUNTINFO.read_text())),
         *(f"interface {name}" for name in network.leftover_interfaces()),
         *(f"nftables table {family} {name}" for family, name in network.leftover_tables()),
-        *(f"cgroup {path}" for path in _cgroups()),
+        *(f"cgroup {path}" for path in deserted_cgroups()),
         *(f"file {path}" for path in _fixed_files(root)),
         *([f"folder {root}"] if root.exists() else []),
     ]
@@ -62,30 +62,30 @@ def remove_residue(folders: Folders) -> None:
     while remaining := find_residue(folders):
         if time.monotonic() > end:
             raise ResidueError("left after removing the cluster:\n" + "\n".join(f"  {x}" for x in remaining))
-        _remove_cgroups()
+        remove_deserted_cgroups()
         network.lower_network()
         time.sleep(POLL)
 
 
-def _cgroups() -> list[Path]:
-    return [path for path in (CGROUPS / CGROUP, *CGROUPS.glob(f"*/{CGROUP}")) if path.is_dir()]
-
-
-def _remove_cgroups() -> None:
-    for top in _cgroups():
-        for folder, _, _ in os.walk(top, topdown=False):
-            # Busy until its last process is buried: tried again by the caller.
-            with contextlib.suppress(OSError):
-                os.rmdir(folder)
-
-
 def _fixed_files(root: Path) -> list[Path]:
     links = [path for path in _entries(KUBELET_LINKS) if str(path.readlink()).startswith(f"{root}/")]
-    results = [path for path in _entries(CNI_RESULTS) if path.name.startswith("patio-")]
+    results = [path for path in _entries(CNI_RESULTS) if path.name in our_cni_results(_names(CNI_RESULTS))]
     sockets = [path for path in _entries(SHIM_SOCKETS) if _is_deserted(path)]
     devices = DEVICE_PLUGINS / DEVICE_PLUGIN_FILES[0]
     plugins = [DEVICE_PLUGINS / name for name in DEVICE_PLUGIN_FILES] if _is_deserted(devices) else []
     return [*links, *results, *sockets, *(path for path in plugins if path.exists())]
+
+
+def our_cni_results(names: Iterable[str]) -> set[str]:
+    """Which cached CNI results are ours: those of our network, and the same containers' loopback."""
+    all_names = set(names)
+    ours = {name for name in all_names if name.startswith(f"{CNI_NETWORK}-")}
+    containers = {name.removeprefix(f"{CNI_NETWORK}-").removesuffix("-eth0") for name in ours}
+    return ours | ({f"cni-loopback-{container}-lo" for container in containers} & all_names)
+
+
+def _names(folder: Path) -> list[str]:
+    return [path.name for path in _entries(folder)]
 
 
 def _entries(folder: Path) -> list[Path]:

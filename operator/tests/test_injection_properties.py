@@ -1,0 +1,133 @@
+"""The laws of injection, on pods and profiles of every shape that matters to it."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from patio_operator.injection import Injection, Runtime, inject
+from pod_builders import profile
+
+Object = dict[str, Any]
+
+NAMES = ["engine", "patio", "monitor", "init"]
+COMMANDS = [
+    ["vllm", "serve", "m", "--enable-lora"],
+    ["sh", "-c", "python3 -m sglang.launch_server --port 8000"],
+    ["nginx"],
+]
+VOLUMES = ["models", "patio", "shm"]
+PATHS = ["/models", "/var/lib/patio", "/dev/shm", "/data"]
+
+variables = st.lists(
+    st.fixed_dictionaries({"name": st.sampled_from(["A", "POD_NAME", "INFERENCE_ENGINE"]), "value": st.sampled_from("12")}),
+    max_size=3,
+    unique_by=lambda one: str(one["name"]),
+)
+mounts = st.lists(
+    st.fixed_dictionaries({"name": st.sampled_from(VOLUMES), "mountPath": st.sampled_from(PATHS)}),
+    max_size=2,
+    unique_by=lambda one: str(one["mountPath"]),
+)
+ports = st.lists(
+    st.fixed_dictionaries({"containerPort": st.sampled_from([8000, 9091, 9400])}, optional={"name": st.just("patio")}),
+    max_size=1,
+)
+
+
+def containers(names: list[str], *, least: int = 0) -> st.SearchStrategy[list[Object]]:
+    return st.lists(
+        st.fixed_dictionaries(
+            {"name": st.sampled_from(names), "image": st.sampled_from(["a:1", "b:1"])},
+            optional={"command": st.sampled_from(COMMANDS), "env": variables, "volumeMounts": mounts, "ports": ports},
+        ),
+        min_size=least,
+        max_size=2,
+        unique_by=lambda one: str(one["name"]),
+    )
+
+
+volumes = st.lists(
+    st.sampled_from(
+        [
+            {"name": "models", "persistentVolumeClaim": {"claimName": "m"}},
+            {"name": "models", "hostPath": {"path": "/srv"}},
+            {"name": "patio", "emptyDir": {}},
+            {"name": "shm", "emptyDir": {"medium": "Memory"}},
+        ]
+    ),
+    max_size=3,
+    unique_by=lambda one: str(one["name"]),
+)
+labels = st.sampled_from(
+    [{}, {"rbg.workloads.x-k8s.io/group-name": "g", "rbg.workloads.x-k8s.io/role-name": "r"}]
+)
+pods = st.builds(
+    lambda main, init, volume, label: {
+        "metadata": {"name": "p", "labels": label},
+        "spec": {"containers": main, "initContainers": init, "volumes": volume},
+    },
+    containers(NAMES[:3], least=1),
+    containers(NAMES[3:]),
+    volumes,
+    labels,
+)
+specs = st.fixed_dictionaries({"containers": containers(NAMES[1:3]), "volumes": volumes})
+
+
+@settings(max_examples=150, deadline=None)
+@given(pods, specs)
+def test_injecting_twice_is_injecting_once(before: Object, spec: Object) -> None:
+    runtimes = (Runtime(profile(**spec)),)
+    once = inject(before, runtimes, ())
+    if isinstance(once, Injection):
+        twice = inject(copy.deepcopy(once.pod), runtimes, ())
+        assert isinstance(twice, Injection), twice
+        assert twice.pod == once.pod
+
+
+@settings(max_examples=150, deadline=None)
+@given(pods, specs)
+def test_nothing_that_was_there_is_dropped_changed_or_reordered(before: Object, spec: Object) -> None:
+    given_pod = copy.deepcopy(before)
+    result = inject(before, (Runtime(profile(**spec)),), ())
+    assert before == given_pod
+    if isinstance(result, Injection):
+        assert_kept(before["spec"], result.pod["spec"])
+        assert before["metadata"]["labels"].items() <= result.pod["metadata"]["labels"].items()
+
+
+def assert_kept(before: Any, after: Any) -> None:
+    """Every key is there with what it had; of every list, all elements in their order, new ones in between at most."""
+    if isinstance(before, dict):
+        for key, value in before.items():
+            assert_kept(value, after[key])
+    elif isinstance(before, list) and all(isinstance(one, dict) for one in before):
+        known = [key_of(one) for one in before]
+        kept = [one for one in after if key_of(one) in known]
+        assert [key_of(one) for one in kept] == known
+        for old, new in zip(before, kept, strict=True):
+            assert_kept(old, new)
+    else:
+        assert before == after
+
+
+def key_of(element: Object) -> Any:
+    """What makes an element of a list of a pod the same one."""
+    return element.get("mountPath") or element.get("containerPort") or element["name"]
+
+
+@settings(max_examples=100, deadline=None)
+@given(pods)
+def test_profiles_that_share_nothing_can_come_in_any_order(before: Object) -> None:
+    first = Runtime(profile("one", containers=[{"name": "x", "image": "x"}], volumes=[{"name": "vx", "emptyDir": {}}]))
+    second = Runtime(profile("two", containers=[{"name": "y", "image": "y"}], volumes=[{"name": "vy", "emptyDir": {}}]))
+    results = [inject(before, order, ()) for order in ((first, second), (second, first))]
+    pods_made = [one.pod if isinstance(one, Injection) else None for one in results]
+    for made in pods_made:
+        if made is not None:
+            for key in ("containers", "volumes"):
+                made["spec"][key] = sorted(made["spec"][key], key=lambda one: str(one["name"]))
+    assert pods_made[0] == pods_made[1]

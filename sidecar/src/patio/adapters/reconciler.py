@@ -1,0 +1,346 @@
+"""Makes the engine have what is wanted: one loop looks, plans, and starts what the plan says.
+
+Orders come in from `api.routes`, each stored before it counts; `plan` decides; every load and unload is a task of its
+own, so that a slow or bad adapter delays no other. After each the engine's list is read again, and only the list makes
+an adapter `Loaded`. The one writer of the sidecar's adapter state; it must never act on what is not wanted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from patio.adapters import files
+from patio.adapters.desired import (
+    Conflict,
+    Desired,
+    Outcome,
+    Wanted,
+    with_gone,
+    with_load,
+    with_loaded,
+    with_required,
+    with_unload,
+)
+from patio.adapters.plan import (
+    Action,
+    Fault,
+    Load,
+    Plan,
+    Progress,
+    Reload,
+    Situation,
+    Unload,
+    after_call,
+    after_fault,
+    after_loss,
+    after_success,
+    current,
+    gone,
+    holds,
+    lost,
+    plan,
+    settled,
+)
+from patio.adapters.store import Store
+from patio.api.protocol import AdapterList, AdapterReport, LoadRequest, Readiness
+from patio.engine.base import Engine, EngineError, EngineView, FaultReason, RetryableError
+
+log = logging.getLogger(__name__)
+
+LOOK_WHILE_UP = 1.0
+LOOK_WHILE_DOWN = 0.4
+"""Seconds between looks. A closed port answers at once, and what is waiting for the engine should not wait for us."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One load or unload, as it ended: what the sidecar's metrics count."""
+
+    operation: str
+    outcome: str
+    reason: str
+    seconds: float
+
+
+class Reconciler:
+    """The adapters of one pod."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        store: Store,
+        required: Iterable[LoadRequest],
+        *,
+        boot: str,
+        rng: random.Random,
+        count: Callable[[Attempt], None],
+    ) -> None:
+        """`boot` tells this start of the sidecar from others; `count` is told of every attempt."""
+        self._engine = engine
+        self._store = store
+        self._boot = boot
+        self._rng = rng
+        self._count = count
+        self._situation = Situation(with_required(store.load(), required))
+        self._reports: tuple[AdapterReport, ...] = ()
+        self._seen_at = float("-inf")
+        self._prints = files.Prints()
+        self._writing = asyncio.Lock()
+        self._tasks: asyncio.TaskGroup | None = None
+        self._turn = 0
+        self._turned = asyncio.Event()
+        self._refresh()
+
+    async def run(self) -> None:
+        """Reconcile until cancelled."""
+        await asyncio.to_thread(self._store.save, self._situation.desired)
+        async with asyncio.TaskGroup() as self._tasks:
+            while True:
+                await self._look()
+                await self._forget()
+                await self._prints.look(
+                    {
+                        name: wanted.path
+                        for name, wanted in self._situation.desired.wanted.items()
+                        if (progress := self._situation.progress.get(name)) and progress.fault
+                    }
+                )
+                self._step()
+                await asyncio.sleep(LOOK_WHILE_UP if self._situation.view.ready else LOOK_WHILE_DOWN)
+
+    @property
+    def revision(self) -> str:
+        """Changes whenever `adapters` does."""
+        return f"{self._boot}-{self._turn}"
+
+    @property
+    def engine_ready(self) -> bool:
+        """Whether the engine was ready at the last look."""
+        return self._situation.view.ready
+
+    def adapters(self) -> AdapterList:
+        """Return every adapter wanted or present."""
+        return AdapterList(
+            revision=self.revision,
+            engine=self._engine.kind,
+            engine_ready=self._situation.view.ready,
+            base_models=self._situation.view.base_models,
+            adapters=self._reports,
+        )
+
+    def readiness(self) -> Readiness:
+        """Return whether the pod may get requests, and every reason why not."""
+        waiting: tuple[str, ...] = ()
+        if not self._situation.view.ready:
+            waiting = (f"engine: {self._situation.view.problem or 'not asked yet'}",)
+        waiting += settled(self._situation.desired, self._reports, self._situation.view)
+        return Readiness(ready=not waiting, waiting_for=waiting)
+
+    def report(self, name: str) -> AdapterReport | None:
+        """Return how one adapter stands."""
+        return next((report for report in self._reports if report.lora_name == name), None)
+
+    async def changed(self, revision: str) -> None:
+        """Return when `revision` is no longer the current one."""
+        while self.revision == revision:
+            await self._turned.wait()
+
+    async def order_load(self, request: LoadRequest) -> Conflict | None:
+        """Want an adapter from now on. Raise `OSError` when that can not be stored; then nothing has changed."""
+        async with self._writing:
+            ordered = with_load(self._situation.desired, request)
+            if isinstance(ordered, Conflict):
+                return ordered
+            await self._keep(ordered)
+        self._step()
+        return None
+
+    async def order_unload(self, name: str, owner: str | None) -> Outcome:
+        """Stop wanting an adapter. Raise `OSError` when that can not be stored; then nothing has changed."""
+        async with self._writing:
+            present = name in (self._situation.view.adapters or {})
+            ordered, outcome = with_unload(self._situation.desired, name, owner, present)
+            if outcome is Outcome.LEAVING:
+                self._set_progress(name, None)
+                await self._keep(ordered)
+        await self._forget()
+        self._step()
+        return outcome
+
+    async def _keep(self, desired: Desired) -> None:
+        """Store a state, then let it count. The caller holds the write lock."""
+        if desired != self._situation.desired:
+            await asyncio.to_thread(self._store.save, desired)
+            self._situation = replace(self._situation, desired=desired)
+
+    async def _remember(self, change: Callable[[Desired], Desired]) -> None:
+        """Keep what was learned rather than ordered; a full disk must not stop the loop, memory still has it."""
+        async with self._writing:
+            desired = change(self._situation.desired)
+            try:
+                await self._keep(desired)
+            except OSError as error:
+                log.error("state not stored error=%s", error)
+                self._situation = replace(self._situation, desired=desired)
+
+    async def _look(self) -> None:
+        """Look at the engine; a view that was asked for earlier than the one in hand is stale and dropped."""
+        asked = time.monotonic()
+        view = await self._engine.view()
+        if asked < self._seen_at:
+            return
+        self._seen_at = asked
+        before = self._situation.view
+        if view.ready and not before.ready:
+            self._situation = replace(self._situation, life=self._situation.life + 1)
+            log.info("engine ready engine=%s life=%d", self._engine.kind, self._situation.life)
+        elif before.ready and not view.ready:
+            log.warning("engine not ready engine=%s problem=%s", self._engine.kind, view.problem)
+        for name in lost(self._situation, view):
+            wanted = self._situation.desired.wanted[name]
+            progress = current(self._situation.progress.get(name), wanted, self._situation.life)
+            if progress.fault is None:
+                log.warning("adapter lost adapter=%s losses=%d", name, progress.losses + 1)
+                self._set_progress(name, after_loss(progress, asked, self._rng.random()))
+        self._situation = replace(self._situation, view=view)
+
+    async def _forget(self) -> None:
+        """Strike off what has left the engine."""
+        away = gone(self._situation)
+        if away:
+            log.info("adapters gone adapters=%s", ",".join(sorted(away)))
+            await self._remember(lambda desired: with_gone(desired, away & gone(self._situation)))
+
+    def _step(self) -> None:
+        """Plan, start what is to be done, and show how things stand."""
+        if self._tasks is not None:
+            self._situation = replace(self._situation, now=time.monotonic(), changed=self._prints.changed)
+            for action in self._plan().actions:
+                self._start(action)
+        self._refresh()
+
+    def _plan(self) -> Plan:
+        return plan(self._situation)
+
+    def _start(self, action: Action) -> None:
+        assert self._tasks is not None
+        name = action.name if isinstance(action, Unload) else action.wanted.name
+        log.info("adapter %s adapter=%s reason=%s", type(action).__name__.lower(), name, action.reason)
+        self._situation = replace(self._situation, busy={**self._situation.busy, name: action})
+        if isinstance(action, Unload):
+            self._tasks.create_task(self._unload(action), name=f"unload {name}")
+        else:
+            self._tasks.create_task(self._load(action), name=f"load {name}")
+
+    async def _load(self, action: Load | Reload) -> None:
+        wanted = action.wanted
+        progress = current(self._situation.progress.get(wanted.name), wanted, self._situation.life)
+        progress = after_call(progress)
+        self._set_progress(wanted.name, progress)
+        started = time.monotonic()
+        await self._prints.attempt(wanted.name, wanted.path)
+        try:
+            call = self._engine.load if isinstance(action, Load) else self._engine.replace
+            loaded = await call(wanted.name, wanted.path)
+            await self._verify(wanted)
+        except EngineError as error:
+            fault = Fault(error.reason, error.message, error.permanent)
+            after = after_fault(progress, fault, time.monotonic(), self._rng.random())
+            level = logging.WARNING if error.permanent else logging.INFO
+            log.log(level, "adapter not loaded adapter=%s reason=%s message=%s", wanted.name, error.reason, error)
+            self._finish(wanted.name, after, type(action).__name__.lower(), started, error)
+            return
+        self._prints.forget(wanted.name)
+        for name in loaded.evicted:
+            self._evicted(name, wanted.name)
+        await self._remember(lambda desired: with_loaded(desired, wanted))
+        log.info("adapter loaded adapter=%s path=%s revision=%s", wanted.name, wanted.path, wanted.revision)
+        self._finish(
+            wanted.name, after_success(progress, time.monotonic()), type(action).__name__.lower(), started, None
+        )
+
+    async def _verify(self, wanted: Wanted) -> None:
+        await self._look()
+        view = self._situation.view
+        if view.adapters is None:
+            raise RetryableError(FaultReason.UNREACHABLE, f"Loaded, but the list can not be read: {view.problem}")
+        if not holds(replace(wanted, revision=None), view.adapters.get(wanted.name)):
+            raise RetryableError(FaultReason.NOT_LISTED, "The engine said that it loaded it, and does not list it.")
+
+    async def _unload(self, action: Unload) -> None:
+        started = time.monotonic()
+        try:
+            await self._engine.unload(action.name)
+            await self._look()
+        except EngineError as error:
+            fault = Fault(error.reason, error.message, error.permanent)
+            before = replace(self._situation.progress.get(action.name, Progress()), life=self._situation.life)
+            after = after_fault(before, fault, time.monotonic(), self._rng.random())
+            log.warning("adapter not unloaded adapter=%s reason=%s message=%s", action.name, error.reason, error)
+            self._finish(action.name, after, "unload", started, error)
+            return
+        log.info("adapter unloaded adapter=%s", action.name)
+        self._finish(action.name, None, "unload", started, None)
+        await self._forget()
+        self._refresh()
+
+    def _evicted(self, name: str, by: str) -> None:
+        wanted = self._situation.desired.wanted.get(name)
+        if wanted is None:
+            return
+        words = f"The engine dropped it to make room for {by}; raise --max-loaded-loras or want fewer adapters here."
+        log.warning("adapter evicted adapter=%s by=%s", name, by)
+        progress = current(self._situation.progress.get(name), wanted, self._situation.life)
+        fault = Fault(FaultReason.EVICTED, words, permanent=True)
+        self._set_progress(name, after_fault(progress, fault, time.monotonic(), self._rng.random()))
+
+    def _finish(
+        self, name: str, progress: Progress | None, operation: str, started: float, error: EngineError | None
+    ) -> None:
+        """End a task of the plan: free the name, keep its progress, count it, and see what is next."""
+        busy = {key: action for key, action in self._situation.busy.items() if key != name}
+        self._situation = replace(self._situation, busy=busy)
+        self._set_progress(name, progress)
+        outcome, reason = ("ok", "") if error is None else ("permanent" if error.permanent else "retry", error.reason)
+        self._count(Attempt(operation, outcome, str(reason), time.monotonic() - started))
+        self._step()
+
+    def _set_progress(self, name: str, progress: Progress | None) -> None:
+        others = {key: one for key, one in self._situation.progress.items() if key != name}
+        self._situation = replace(self._situation, progress=others if progress is None else {**others, name: progress})
+
+    def _refresh(self) -> None:
+        """Rebuild the reports; when they differ, everyone who waits for a change is woken."""
+        view = self._situation.view
+        known = {report.lora_name: report for report in self._reports}
+        wall = time.time()
+        reports = tuple(
+            report.model_copy(
+                update={
+                    "model": self._engine.request_model(report.lora_name, view.base_models),
+                    "since": before.since
+                    if (before := known.get(report.lora_name)) and before.state is report.state
+                    else wall,
+                }
+            )
+            for report in self._plan().reports
+        )
+        shown = (reports, view.ready, view.base_models)
+        if shown != self._shown:
+            self._shown = shown
+            self._reports = reports
+            self._turn += 1
+            self._turned.set()
+            self._turned = asyncio.Event()
+
+    _shown: tuple[tuple[AdapterReport, ...], bool, tuple[str, ...]] | None = None
+
+
+def ready_of(view: EngineView) -> bool:
+    """Return whether the engine is ready."""
+    return view.ready

@@ -1,0 +1,72 @@
+"""The file that keeps what is wanted over a restart of the sidecar.
+
+Written whole, to a temporary file that is synced and renamed, so that it is always one state or the next. A missing
+file is a fresh pod; a broken one is set aside and reported, never a reason not to start: what admission asks for is
+in the pod's variables, and the operator repeats the rest. The reconciler is its only user.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from patio.adapters.desired import Desired
+
+log = logging.getLogger(__name__)
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    version: int
+    desired: Desired
+
+
+_FILE: TypeAdapter[_File] = TypeAdapter(_File)
+
+
+class Store:
+    """A state file. `path` None keeps nothing: for a place where nothing can be written."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+
+    def load(self) -> Desired:
+        """Return what was saved last, or nothing wanted."""
+        if self._path is None:
+            return Desired()
+        try:
+            content = self._path.read_bytes()
+        except FileNotFoundError:
+            return Desired()
+        try:
+            file = _FILE.validate_json(content)
+            if file.version != VERSION:
+                raise ValueError(f"version {file.version} is not {VERSION}")
+        except (ValidationError, ValueError) as error:
+            aside = self._path.with_name(self._path.name + ".broken")
+            self._path.replace(aside)
+            log.error("state file unreadable, set aside path=%s aside=%s error=%s", self._path, aside, error)
+            return Desired()
+        return file.desired
+
+    def save(self, desired: Desired) -> None:
+        """Write a state down for good; raise `OSError`."""
+        if self._path is None:
+            return
+        beside = self._path.with_name(self._path.name + ".new")
+        with beside.open("wb") as file:
+            file.write(_FILE.dump_json(_File(VERSION, desired)))
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(self._path)
+        folder = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

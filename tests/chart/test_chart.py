@@ -1,0 +1,261 @@
+"""The chart, as Helm renders it: what it asks of a cluster, what it refuses, what a profile puts into pods."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from e2e_cluster.binaries import ensure_binaries
+
+pytestmark = pytest.mark.api  # helm is one of the cluster's binaries
+
+CHART = Path(__file__).resolve().parents[2] / "charts" / "patio"
+NAMESPACE = "patio-system"
+
+Object = dict[str, Any]
+Helm = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def helm() -> Helm:
+    """Run helm on the chart."""
+    binary = ensure_binaries(["helm"]).helm
+
+    def run(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        release = ["patio"] if command == "template" else []
+        return subprocess.run(
+            [binary, command, *release, CHART, "--namespace", NAMESPACE, *arguments],
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def render(helm: Helm) -> Callable[..., list[Object]]:
+    """Render the chart with values such as `operator.replicas=2`."""
+
+    def run(*values: str) -> list[Object]:
+        done = helm("template", *(f"--set={value}" for value in values))
+        assert done.returncode == 0, done.stderr
+        return [one for one in yaml.safe_load_all(done.stdout) if one]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def rendered(render: Callable[..., list[Object]]) -> list[Object]:
+    return render()
+
+
+def of_kind(objects: list[Object], kind: str) -> list[Object]:
+    return [one for one in objects if one["kind"] == kind]
+
+
+def only(objects: list[Object], kind: str) -> Object:
+    (one,) = of_kind(objects, kind)
+    return one
+
+
+def operator_rules(objects: list[Object]) -> list[Object]:
+    roles = [*of_kind(objects, "ClusterRole"), *of_kind(objects, "Role")]
+    return [rule for role in roles if role["metadata"]["name"] == "patio-operator" for rule in role["rules"]]
+
+
+def cluster_rules(objects: list[Object]) -> list[Object]:
+    return [rule for role in of_kind(objects, "ClusterRole") for rule in role["rules"]]
+
+
+def test_helm_finds_nothing_to_complain_about(helm: Helm) -> None:
+    done = helm("lint", "--strict")
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("value", "complaint"),
+    [
+        ("operator.replica=2", "'replica' not allowed"),
+        ("operators.replicas=2", "'operators' not allowed"),
+        ("operator.replicas=0", "minimum"),
+        ("operator.image.name=x", "'name' not allowed"),
+        ("operator.logLevel=verbose", "must be one of"),
+        ("sidecar.resources.limit.cpu=1", "'limit' not allowed"),
+        ("profile.create=sure", "want boolean"),
+        ("webhook.failurePolicy=fail", "must be one of"),
+        ("webhook.timeoutSeconds=31", "maximum"),
+    ],
+)
+def test_a_value_that_is_misspelt_or_out_of_range_is_refused(helm: Helm, value: str, complaint: str) -> None:
+    done = helm("template", "--set", value)
+    assert done.returncode != 0
+    assert complaint in done.stderr
+
+
+def test_every_value_of_the_file_is_in_the_schema(helm: Helm, tmp_path: Path) -> None:
+    def misspelt(values: Object) -> list[Object]:
+        found: list[Object] = [values | {"misspelt": 1}]
+        for name, value in values.items():
+            if isinstance(value, dict) and name not in ("requests", "limits", "nodeSelector", "affinity"):
+                found += [values | {name: inner} for inner in misspelt(value)]
+        return found
+
+    for values in misspelt(yaml.safe_load((CHART / "values.yaml").read_text())):
+        file = tmp_path / "values.yaml"
+        file.write_text(yaml.safe_dump(values))
+        assert "'misspelt' not allowed" in helm("template", "--values", str(file)).stderr, values
+
+
+def test_a_cluster_without_native_sidecars_is_refused(helm: Helm) -> None:
+    assert "incompatible with Kubernetes v1.28.0" in helm("template", "--kube-version", "1.28.0").stderr
+
+
+def test_the_operator_is_never_given_a_wildcard(rendered: list[Object]) -> None:
+    for rule in operator_rules(rendered):
+        assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]], rule
+
+
+def test_the_operator_may_only_touch_its_own_secret(rendered: list[Object]) -> None:
+    rules = [rule for rule in operator_rules(rendered) if "secrets" in rule["resources"]]
+    assert not [rule for rule in cluster_rules(rendered) if "secrets" in rule["resources"]]
+    assert [rule["verbs"] for rule in rules if "resourceNames" not in rule] == [["create"]]
+    assert [rule["resourceNames"] for rule in rules if "resourceNames" in rule] == [["patio-webhook-tls"]]
+
+
+def test_the_operator_may_only_touch_its_own_webhook_configuration(rendered: list[Object]) -> None:
+    (rule,) = [rule for rule in operator_rules(rendered) if "mutatingwebhookconfigurations" in rule["resources"]]
+    assert rule["resourceNames"] == ["patio"]
+    assert set(rule["verbs"]) <= {"get", "patch"}
+
+
+def test_the_operator_cannot_become_somebody_else(rendered: list[Object]) -> None:
+    for rule in operator_rules(rendered):
+        assert not {"escalate", "bind", "impersonate"} & set(rule["verbs"]), rule
+        assert not {"roles", "clusterroles", "rolebindings", "serviceaccounts/token", "pods/exec"} & set(
+            rule["resources"]
+        ), rule
+    roles = {one["metadata"]["name"] for one in rendered if one["kind"] in ("ClusterRole", "Role")}
+    for kind in ("ClusterRoleBinding", "RoleBinding"):
+        assert only(rendered, kind)["roleRef"]["name"] in roles
+
+
+def test_the_operator_runs_with_nothing_it_does_not_need(rendered: list[Object]) -> None:
+    spec = only(rendered, "Deployment")["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    assert_restricted(container["securityContext"])
+    assert container["resources"]["requests"]
+    assert container["resources"]["limits"]["memory"]
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec)
+    assert not [one for one in spec["volumes"] if "hostPath" in one]
+
+
+def test_the_probes_and_the_service_reach_the_ports_that_the_container_has(rendered: list[Object]) -> None:
+    (container,) = only(rendered, "Deployment")["spec"]["template"]["spec"]["containers"]
+    ports = {one["name"]: one["containerPort"] for one in container["ports"]}
+    assert ports == {"http": 8080, "webhook": 9443}
+    for probe in ("readinessProbe", "livenessProbe", "startupProbe"):
+        assert container[probe]["httpGet"]["port"] in ports
+    services = {one["metadata"]["name"]: one["spec"]["ports"] for one in of_kind(rendered, "Service")}
+    assert [(one["port"], one["targetPort"]) for one in services["patio-webhook"]] == [(443, "webhook")]
+    assert [(one["port"], one["targetPort"]) for one in services["patio-operator"]] == [(8080, "http")]
+
+
+def test_every_selector_finds_the_operators_pods(render: Callable[..., list[Object]]) -> None:
+    objects = render("operator.replicas=2")
+    deployment = only(objects, "Deployment")
+    labels = deployment["spec"]["template"]["metadata"]["labels"].items()
+    selectors = [one["spec"]["selector"] for one in of_kind(objects, "Service")]
+    selectors += [deployment["spec"]["selector"]["matchLabels"]]
+    selectors += [only(objects, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"]]
+    assert all(selector.items() <= labels for selector in selectors)
+
+
+def test_the_webhook_sees_only_the_creation_of_pods_that_ask_for_it(rendered: list[Object]) -> None:
+    webhooks = only(rendered, "MutatingWebhookConfiguration")["webhooks"]
+    assert {one["name"]: one["objectSelector"] for one in webhooks} == {
+        "profile.patio.dev": {"matchExpressions": [{"key": "patio.dev/profile", "operator": "Exists"}]},
+        "engine-runtimes.patio.dev": {"matchLabels": {"patio.dev/engine-runtimes": "true"}},
+    }
+    for webhook in webhooks:
+        (rule,) = webhook["rules"]
+        assert (rule["resources"], rule["operations"]) == (["pods"], ["CREATE"])
+        assert (webhook["failurePolicy"], webhook["sideEffects"]) == ("Fail", "None")
+        assert webhook["reinvocationPolicy"] == "IfNeeded"
+
+
+def test_the_webhook_never_sees_the_namespaces_that_a_cluster_needs_to_start(
+    render: Callable[..., list[Object]],
+) -> None:
+    webhooks = only(render(), "MutatingWebhookConfiguration")["webhooks"]
+    excluded = [one["namespaceSelector"]["matchExpressions"][0] for one in webhooks]
+    assert [(one["key"], one["operator"], set(one["values"])) for one in excluded] == 2 * [
+        ("kubernetes.io/metadata.name", "NotIn", {"kube-system", "kube-node-lease", NAMESPACE})
+    ]
+
+
+def test_the_ca_bundle_is_left_to_the_operator(rendered: list[Object]) -> None:
+    for webhook in only(rendered, "MutatingWebhookConfiguration")["webhooks"]:
+        assert "caBundle" not in webhook["clientConfig"]
+
+
+def test_the_default_profile_is_a_native_sidecar_that_decides_the_pods_readiness(rendered: list[Object]) -> None:
+    profile = only(rendered, "ClusterEngineRuntimeProfile")
+    assert profile["metadata"]["name"] == "patio"
+    assert profile["spec"]["updateStrategy"] == "NoUpdate"
+    (sidecar,) = profile["spec"]["initContainers"]
+    assert (sidecar["name"], sidecar["restartPolicy"]) == ("patio", "Always")
+    assert_restricted(sidecar["securityContext"])
+    assert sidecar["readinessProbe"]["httpGet"] == {"path": "/ready", "port": 9091}
+    assert sidecar["livenessProbe"]["httpGet"] == {"path": "/health", "port": 9091}
+    assert "env" not in sidecar, "what depends on the pod is filled in at admission"
+    volumes = {one["name"]: one for one in profile["spec"]["volumes"]}
+    for mount in sidecar["volumeMounts"]:
+        assert "emptyDir" in volumes[mount["name"]]
+
+
+def test_the_default_profile_is_valid_by_its_own_schema(rendered: list[Object]) -> None:
+    from patio_operator.api.profile import ClusterEngineRuntimeProfile
+
+    ClusterEngineRuntimeProfile.model_validate(only(rendered, "ClusterEngineRuntimeProfile"))
+
+
+def test_the_default_profile_can_be_left_out(render: Callable[..., list[Object]]) -> None:
+    assert not of_kind(render("profile.create=false"), "ClusterEngineRuntimeProfile")
+
+
+def test_there_is_a_disruption_budget_only_where_it_leaves_somebody(render: Callable[..., list[Object]]) -> None:
+    assert not of_kind(render(), "PodDisruptionBudget")
+    assert only(render("operator.replicas=2"), "PodDisruptionBudget")["spec"]["maxUnavailable"] == 1
+
+
+def test_an_image_without_a_tag_is_the_charts_version(render: Callable[..., list[Object]]) -> None:
+    version = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
+    assert images(render()) == {f"docker.io/patio/operator:{version}", f"docker.io/patio/sidecar:{version}"}
+    mine = render("operator.image.repository=here/operator", "operator.image.tag=v7", "sidecar.image.tag=v8")
+    assert images(mine) == {"here/operator:v7", "docker.io/patio/sidecar:v8"}
+
+
+def test_every_crd_of_the_chart_is_there_before_the_default_profile() -> None:
+    names = {path.name for path in (CHART / "crds").glob("*.yaml")}
+    assert "workloads.x-k8s.io_clusterengineruntimeprofiles.yaml" in names
+    assert "patio.dev_loraadapters.yaml" in names
+
+
+def images(objects: list[Object]) -> set[str]:
+    (operator,) = only(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
+    (sidecar,) = only(objects, "ClusterEngineRuntimeProfile")["spec"]["initContainers"]
+    return {operator["image"], sidecar["image"]}
+
+
+def assert_restricted(context: Object) -> None:
+    """The restricted Pod Security Standard, and a root file system that cannot be written."""
+    assert context["runAsNonRoot"] is True
+    assert context["readOnlyRootFilesystem"] is True
+    assert context["allowPrivilegeEscalation"] is False
+    assert context["capabilities"] == {"drop": ["ALL"]}
+    assert context["seccompProfile"] == {"type": "RuntimeDefault"}
