@@ -11,7 +11,11 @@ from patio_operator.injection import Injection, Runtime, inject
 
 Object = dict[str, Any]
 
-VLLM = {"name": "vllm", "image": "vllm/vllm-openai:v0.32.0", "command": ["vllm", "serve", "/models/base", "--enable-lora"]}
+VLLM = {
+    "name": "vllm",
+    "image": "vllm/vllm-openai:v0.32.0",
+    "command": ["vllm", "serve", "/models/base", "--enable-lora"],
+}
 SIDECAR = {
     "name": "patio",
     "image": "patio/sidecar:1",

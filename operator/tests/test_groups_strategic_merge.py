@@ -43,9 +43,7 @@ env = st.lists(st.builds(lambda name, value: {"name": name, "value": value}, nam
     lambda entries: list({entry["name"]: entry for entry in entries}.values())
 )
 containers = st.lists(
-    st.fixed_dictionaries(
-        {"name": names}, optional={"image": names, "args": st.lists(names, max_size=2), "env": env}
-    ),
+    st.fixed_dictionaries({"name": names}, optional={"image": names, "args": st.lists(names, max_size=2), "env": env}),
     max_size=4,
 ).map(lambda entries: list({entry["name"]: entry for entry in entries}.values()))
 templates = st.fixed_dictionaries(
@@ -75,9 +73,7 @@ def test_the_inputs_are_left_alone(template: dict[str, Any], patch: dict[str, An
 
 
 @given(templates, templates)
-def test_untouched_containers_stay_as_they_are_and_in_order(
-    template: dict[str, Any], patch: dict[str, Any]
-) -> None:
+def test_untouched_containers_stay_as_they_are_and_in_order(template: dict[str, Any], patch: dict[str, Any]) -> None:
     patched = {container["name"] for container in patch["spec"]["containers"]}
     merged = merge(template, patch)["spec"]["containers"]
     untouched = [one for one in template["spec"]["containers"] if one["name"] not in patched]

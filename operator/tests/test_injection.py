@@ -87,7 +87,12 @@ def test_the_revision_is_that_of_what_is_injected() -> None:
 
 
 def test_overrides_replace_env_by_name_append_args_and_replace_image_and_resources() -> None:
-    base = {"name": "m", "image": "m:1", "args": ["-a"], "env": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}]}
+    base = {
+        "name": "m",
+        "image": "m:1",
+        "args": ["-a"],
+        "env": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}],
+    }
     override = {
         "name": "m",
         "image": "m:2",
@@ -180,7 +185,9 @@ def test_the_same_port_by_another_protocol_is_no_clash() -> None:
 
 
 def test_two_containers_of_the_user_may_clash_as_they_like() -> None:
-    injected(pod(VLLM | {"ports": [{"containerPort": 1}]}, {"name": "b", "image": "b", "ports": [{"containerPort": 1}]}))
+    injected(
+        pod(VLLM | {"ports": [{"containerPort": 1}]}, {"name": "b", "image": "b", "ports": [{"containerPort": 1}]})
+    )
 
 
 def test_a_volume_that_is_the_same_is_shared_also_with_the_api_servers_defaults() -> None:
@@ -414,7 +421,9 @@ def test_different_files_under_one_path_are_refused() -> None:
 
 def test_a_second_admission_changes_nothing_even_if_the_profile_changed_meanwhile() -> None:
     once = injected(pod()).pod
-    newer = profile(initContainers=[SIDECAR | {"image": "patio/sidecar:2"}], volumes=[{"name": "patio", "emptyDir": {}}])
+    newer = profile(
+        initContainers=[SIDECAR | {"image": "patio/sidecar:2"}], volumes=[{"name": "patio", "emptyDir": {}}]
+    )
     assert injected(once).pod == once
     assert injected(once, Runtime(newer)).pod == once
 
@@ -442,6 +451,10 @@ def test_a_pod_that_upstream_rendered_the_profile_into_is_completed_not_doubled(
     assert (told["TOPO_TYPE"], told["GROUP_NAME"], told["ROLE_NAME"]) == ("overridden", "my-inference", "inference")
     assert rendered["metadata"]["name"].endswith(told["ROLE_INDEX"])
     assert env(result.pod, "native")["GROUP_NAME"] == "my-inference"
-    again = inject(copy.deepcopy(result.pod), (Runtime(mine, tuple(runtime["containers"]), tuple(runtime["injectContainers"])),), ())
+    again = inject(
+        copy.deepcopy(result.pod),
+        (Runtime(mine, tuple(runtime["containers"]), tuple(runtime["injectContainers"])),),
+        (),
+    )
     assert isinstance(again, Injection)
     assert again.pod == result.pod

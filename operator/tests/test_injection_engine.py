@@ -19,29 +19,41 @@ def shell(script: str, **fields: Any) -> Engine:
     return engine(["sh", "-c", script], **fields)
 
 
+SGLANG_SCRIPT = """python3 -m sglang.launch_server --model-path /models/Qwen3-32B/ \\
+  --port 8000 \\
+  --tp-size 2
+"""
+LONG_SCRIPT = """set -e
+# vllm serve other --port 1
+sleep 1; cd /x && VLLM_LOGGING_LEVEL=DEBUG vllm serve 'my model' --port 8001
+"""
+OPENAI_SERVER = "vllm.entrypoints.openai.api_server"
+SGLANG_SERVER = ["python3", "-m", "sglang.launch_server"]
+
+
 @pytest.mark.parametrize(
     ("found", "kind", "port", "model"),
     [
         (engine(["vllm", "serve", "Qwen/Qwen3-0.6B"]), "vllm", 8000, "Qwen/Qwen3-0.6B"),
         (engine(["vllm", "serve", "m", "--port", "8001"]), "vllm", 8001, "m"),
         (engine(["vllm"], ["serve", "m", "--port=8001"]), "vllm", 8001, "m"),
-        (engine(["/usr/local/bin/vllm", "serve", "m", "--served-model-name", "short", "long"]), "vllm", 8000, "short"),
+        (engine(["/opt/bin/vllm", "serve", "m", "--served-model-name", "short", "long"]), "vllm", 8000, "short"),
         (engine(["vllm", "serve", "m", "--served_model_name=short"]), "vllm", 8000, "short"),
         (engine(["vllm", "serve", "--model", "m", "--enable-lora"]), "vllm", 8000, "m"),
-        (engine(["python3", "-m", "vllm.entrypoints.openai.api_server", "--model", "m"]), "vllm", 8000, "m"),
+        (engine(["python3", "-m", OPENAI_SERVER, "--model", "m"]), "vllm", 8000, "m"),
         (engine(["python3", "-m", "vllm.entrypoints.cli.main", "serve", "m"]), "vllm", 8000, "m"),
-        (engine(["python3", "-m", "sglang.launch_server", "--model-path", "m"]), "sglang", 30000, "m"),
-        (engine(["python3", "-m", "sglang.launch_server", "--port", "8000", "--served-model-name", "s"]), "sglang", 8000, "s"),
+        (engine([*SGLANG_SERVER, "--model-path", "m"]), "sglang", 30000, "m"),
+        (engine([*SGLANG_SERVER, "--port", "8000", "--served-model-name", "s"]), "sglang", 8000, "s"),
         (engine(["sglang", "serve", "--model-path", "m"]), "sglang", 30000, "m"),
         (shell("vllm serve m --port 8001"), "vllm", 8001, "m"),
         (shell("exec vllm serve m --port 8001 2>&1 | tee /log"), "vllm", 8001, "m"),
-        (shell("python3 -m sglang.launch_server --model-path /models/Qwen3-32B/ \\\n  --port 8000 \\\n  --tp-size 2\n"), "sglang", 8000, "/models/Qwen3-32B/"),
-        (shell("set -e\nsleep 1; cd /x && VLLM_LOGGING_LEVEL=DEBUG vllm serve 'my model' --port 8001\n"), "vllm", 8001, "my model"),
-        (shell("# vllm serve other --port 1\nvllm serve m\n"), "vllm", 8000, "m"),
+        (shell(SGLANG_SCRIPT), "sglang", 8000, "/models/Qwen3-32B/"),
+        (shell(LONG_SCRIPT), "vllm", 8001, "my model"),
         (engine(["/bin/bash", "-lc"], ["vllm serve m"]), "vllm", 8000, "m"),
-        (engine(["bash", "-ec", "vllm serve \"$MODEL\" --port ${PORT:-8005}"], env=[{"name": "MODEL", "value": "m"}]), "vllm", 8005, "m"),
-        (engine(["vllm", "serve", "$(MODEL)", "--port", "$(PORT)"], env=[{"name": "PORT", "value": "8006"}]), "vllm", 8006, None),
+        (shell('vllm serve "$M" --port ${PORT:-8005}', env=[{"name": "M", "value": "m"}]), "vllm", 8005, "m"),
+        (engine(["vllm", "serve", "$(M)", "--port", "$(P)"], env=[{"name": "P", "value": "8006"}]), "vllm", 8006, None),
         (shell("vllm serve m --port $(cat /port)"), "vllm", None, "m"),
+        (shell("vllm serve 'an open quote"), "vllm", 8000, None),
         (engine([], ["--model", "m"], image="vllm/vllm-openai:v0.32.0"), "vllm", 8000, "m"),
         (engine([], image="registry:5000/vllm-cpu@sha256:abc", ports=[{"containerPort": 9000}]), "vllm", 9000, None),
         (engine([], image="lmsysorg/sglang:latest", ports=[{"containerPort": 8000}]), "sglang", 8000, None),
@@ -51,10 +63,9 @@ def shell(script: str, **fields: Any) -> Engine:
         (engine(["python3", "-m", "dynamo.vllm", "--model", "m"]), None, None, None),
         (engine(["sh", "-c"]), None, None, None),
         (engine(["sh", "/start.sh"]), None, None, None),
-        (shell("vllm serve 'an open quote"), "vllm", 8000, None),
         (engine(["vllm"]), None, None, None),
     ],
-)  # fmt: skip
+)
 def test_an_engine_is_known_by_its_command(
     found: Engine, kind: str | None, port: int | None, model: str | None
 ) -> None:

@@ -12,7 +12,9 @@ from pod_builders import injected, pod
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers(0, 3) | st.sampled_from(["", "a", "b"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["name", "a/b", "c~d"]), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["name", "a/b", "c~d"]), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 objects = st.dictionaries(st.sampled_from(["name", "x", "y/z", "~"]), values, max_size=4)
@@ -51,7 +53,12 @@ def test_there_is_no_patch_between_equals(one: dict[str, Any]) -> None:
 
 def test_an_injected_pods_patch_adds_and_repeats_nothing_of_the_users() -> None:
     before = pod(
-        {"name": "vllm", "image": "i", "command": ["vllm", "serve", "m"], "env": [{"name": "TOKEN", "value": "secret"}]},
+        {
+            "name": "vllm",
+            "image": "i",
+            "command": ["vllm", "serve", "m"],
+            "env": [{"name": "TOKEN", "value": "secret"}],
+        },
         initContainers=[{"name": "wait", "image": "w"}],
     )
     patch = json_patch(before, injected(before).pod)

@@ -22,7 +22,9 @@ VOLUMES = ["models", "patio", "shm"]
 PATHS = ["/models", "/var/lib/patio", "/dev/shm", "/data"]
 
 variables = st.lists(
-    st.fixed_dictionaries({"name": st.sampled_from(["A", "POD_NAME", "INFERENCE_ENGINE"]), "value": st.sampled_from("12")}),
+    st.fixed_dictionaries(
+        {"name": st.sampled_from(["A", "POD_NAME", "INFERENCE_ENGINE"]), "value": st.sampled_from("12")}
+    ),
     max_size=3,
     unique_by=lambda one: str(one["name"]),
 )
@@ -61,9 +63,7 @@ volumes = st.lists(
     max_size=3,
     unique_by=lambda one: str(one["name"]),
 )
-labels = st.sampled_from(
-    [{}, {"rbg.workloads.x-k8s.io/group-name": "g", "rbg.workloads.x-k8s.io/role-name": "r"}]
-)
+labels = st.sampled_from([{}, {"rbg.workloads.x-k8s.io/group-name": "g", "rbg.workloads.x-k8s.io/role-name": "r"}])
 pods = st.builds(
     lambda main, init, volume, label: {
         "metadata": {"name": "p", "labels": label},

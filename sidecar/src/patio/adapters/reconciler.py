@@ -30,7 +30,6 @@ from patio.adapters.plan import (
     Action,
     Fault,
     Load,
-    Plan,
     Progress,
     Reload,
     Situation,
@@ -48,13 +47,15 @@ from patio.adapters.plan import (
 )
 from patio.adapters.store import Store
 from patio.api.protocol import AdapterList, AdapterReport, LoadRequest, Readiness
-from patio.engine.base import Engine, EngineError, EngineView, FaultReason, RetryableError
+from patio.engine.base import Engine, EngineError, FaultReason, RetryableError
 
 log = logging.getLogger(__name__)
 
 LOOK_WHILE_UP = 1.0
 LOOK_WHILE_DOWN = 0.4
 """Seconds between looks. A closed port answers at once, and what is waiting for the engine should not wait for us."""
+
+LOOK_AT_FILES = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,7 @@ class Reconciler:
         self._count = count
         self._situation = Situation(with_required(store.load(), required))
         self._reports: tuple[AdapterReport, ...] = ()
+        self._shown: tuple[tuple[AdapterReport, ...], bool, tuple[str, ...]] | None = None
         self._seen_at = float("-inf")
         self._prints = files.Prints()
         self._writing = asyncio.Lock()
@@ -100,16 +102,10 @@ class Reconciler:
         """Reconcile until cancelled."""
         await asyncio.to_thread(self._store.save, self._situation.desired)
         async with asyncio.TaskGroup() as self._tasks:
+            self._tasks.create_task(self._watch_files(), name="files")
             while True:
                 await self._look()
                 await self._forget()
-                await self._prints.look(
-                    {
-                        name: wanted.path
-                        for name, wanted in self._situation.desired.wanted.items()
-                        if (progress := self._situation.progress.get(name)) and progress.fault
-                    }
-                )
                 self._step()
                 await asyncio.sleep(LOOK_WHILE_UP if self._situation.view.ready else LOOK_WHILE_DOWN)
 
@@ -209,6 +205,20 @@ class Reconciler:
                 self._set_progress(name, after_loss(progress, asked, self._rng.random()))
         self._situation = replace(self._situation, view=view)
 
+    async def _watch_files(self) -> None:
+        """Look at the files of adapters that failed; apart from the loop, since a file system may hang."""
+        while True:
+            await self._prints.look(
+                {
+                    name: wanted.path
+                    for name, wanted in self._situation.desired.wanted.items()
+                    if (progress := self._situation.progress.get(name)) and progress.fault
+                }
+            )
+            if self._prints.changed:
+                self._step()
+            await asyncio.sleep(LOOK_AT_FILES)
+
     async def _forget(self) -> None:
         """Strike off what has left the engine."""
         away = gone(self._situation)
@@ -220,12 +230,9 @@ class Reconciler:
         """Plan, start what is to be done, and show how things stand."""
         if self._tasks is not None:
             self._situation = replace(self._situation, now=time.monotonic(), changed=self._prints.changed)
-            for action in self._plan().actions:
+            for action in plan(self._situation).actions:
                 self._start(action)
         self._refresh()
-
-    def _plan(self) -> Plan:
-        return plan(self._situation)
 
     def _start(self, action: Action) -> None:
         assert self._tasks is not None
@@ -260,9 +267,8 @@ class Reconciler:
             self._evicted(name, wanted.name)
         await self._remember(lambda desired: with_loaded(desired, wanted))
         log.info("adapter loaded adapter=%s path=%s revision=%s", wanted.name, wanted.path, wanted.revision)
-        self._finish(
-            wanted.name, after_success(progress, time.monotonic()), type(action).__name__.lower(), started, None
-        )
+        after = after_success(progress, time.monotonic())
+        self._finish(wanted.name, after, type(action).__name__.lower(), started, None)
 
     async def _verify(self, wanted: Wanted) -> None:
         await self._look()
@@ -328,7 +334,7 @@ class Reconciler:
                     else wall,
                 }
             )
-            for report in self._plan().reports
+            for report in plan(self._situation).reports
         )
         shown = (reports, view.ready, view.base_models)
         if shown != self._shown:
@@ -337,10 +343,3 @@ class Reconciler:
             self._turn += 1
             self._turned.set()
             self._turned = asyncio.Event()
-
-    _shown: tuple[tuple[AdapterReport, ...], bool, tuple[str, ...]] | None = None
-
-
-def ready_of(view: EngineView) -> bool:
-    """Return whether the engine is ready."""
-    return view.ready

@@ -1,8 +1,8 @@
 """What is wrong with an adapter on disk, judged from its real files.
 
 `inspect` reads a directory the way the engines' loaders do, as far as the recorded errors need it: the path, the
-configuration, the header of the weights. `vllm` and `sglang` turn the finding into their own words and statuses. Nothing
-of the weights is used but their digest, so that the same weights always give the same answers.
+configuration, the header of the weights. `vllm` and `sglang` turn the finding into their own words and statuses.
+Nothing of the weights is used but their digest, so that the same weights always give the same answers.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The scheduler: which requests run, which wait, and the tokens they get.
 
-A request waits for a place in the batch (`max_num_seqs`) and, with an adapter, for one of the `max_loras` slots, then gets
-its words at the set speed. `abort` ends all of them at once as vLLM does on SIGTERM; `idle` is awaited by SGLang's
-drain and by its unload. Knows nothing of HTTP.
+A request waits for a place in the batch (`max_num_seqs`) and, with an adapter, for one of the `max_loras` slots, then
+gets its words at the set speed. `abort` ends all of them at once as vLLM does on SIGTERM; `idle` is awaited by
+SGLang's drain and by its unload. Knows nothing of HTTP.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What both doubled engines stand on: settings, scheduler, numbers, faults and the state of the process.
 
-`vllm.Vllm` and `sglang.Sglang` are built around one `Core` and speak the `Engine` protocol to `server`, which knows nothing
-of either. State lives here and in them; nothing is global, so that many doubles run in one process.
+`vllm.Vllm` and `sglang.Sglang` are built around one `Core` and speak the `Engine` protocol to `server`, which knows
+nothing of either. State lives here and in them; nothing is global, so that many doubles run in one process.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Faults that a test orders, and the log of what was asked: what a real engine does not have.
 
-A fault stands in front of the engine's own answer, for one path, for a number of times. Pure state; `server` consults it
-on every request and `control` fills it over HTTP.
+A fault stands in front of the engine's own answer, for one path, for a number of times. Pure state; `server` consults
+it on every request and `control` fills it over HTTP.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """SGLang's adapters: two orders, one lock, and requests that bring adapters back.
 
-The registry (`/v1/models`) is in the order of last use, `loaded_adapters` in the order of loading. Whoever loads, unloads,
-evicts or brings back holds the one lock, also while waiting for the requests in flight, which is how the real
-server blocks. What can be wrong with an adapter is judged by `adapters`.
+The registry (`/v1/models`) is in the order of last use, `loaded_adapters` in the order of loading. Whoever loads,
+unloads, evicts or brings back holds the one lock, also while waiting for the requests in flight, which is how the
+real server blocks. What can be wrong with an adapter is judged by `adapters`.
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ class Loras:
         pins = sum(1 for lora in self._registry.values() if lora.pinned)
         if pinned and pins + 1 >= self._settings.max_loras:
             raise self._refusal(
-                f"Failed to load LoRA adapter {name} as a pinned adapter. It is not allowed to pin all slots in the LoRA "
-                "memory pool to avoid starvation for unpinned adapters and base models. Please increase your "
+                f"Failed to load LoRA adapter {name} as a pinned adapter. It is not allowed to pin all slots in the "
+                "LoRA memory pool to avoid starvation for unpinned adapters and base models. Please increase your "
                 "`--max-loras-per-batch` or load it as unpinned LoRA adapters."
             )
         self._register(name, Lora(path, weights, pinned))
@@ -136,8 +136,8 @@ class Loras:
                 )
             case Finding.NO_DIRECTORY | Finding.NOT_A_DIRECTORY:
                 raise self._refusal(
-                    "Cannot find an appropriate cached snapshot folder for the specified revision on the local disk and "
-                    "outgoing traffic has been disabled. To enable repo look-ups and downloads online, set "
+                    "Cannot find an appropriate cached snapshot folder for the specified revision on the local disk "
+                    "and outgoing traffic has been disabled. To enable repo look-ups and downloads online, set "
                     "'HF_HUB_OFFLINE=0' as environment variable."
                 )
             case Finding.NO_CONFIG:

@@ -1,8 +1,8 @@
 """`/metrics`: the engine's recorded text as the template, with this process's numbers in it.
 
-Every family, help line, label and bucket bound is the recorded one. What the double counts is live, everything else that
-would count or measure is zero, and gauges of the surroundings (memory, configuration) stay as recorded. The tables
-below say which sample shows which number; `vllm` and `sglang` fill in the gauges. Pure: a state in, text out.
+Every family, help line, label and bucket bound is the recorded one. What the double counts is live, everything else
+that would count or measure is zero, and gauges of the surroundings (memory, configuration) stay as recorded. The
+tables below say which sample shows which number; `vllm` and `sglang` fill in the gauges. Pure: a state in, text out.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 
+from engine_double import recorded
 from engine_double.settings import EngineKind
 from engine_double.stats import Observations, Stats
 
@@ -70,20 +70,16 @@ class Snapshot:
     """vLLM with LoRA: the label of `vllm:lora_requests_info`."""
 
 
-def recorded(file: str) -> str:
-    """A recorded text, as it came."""
-    return (resources.files("engine_double") / "recordings" / file).read_text()
-
 
 def render(kind: EngineKind, snapshot: Snapshot) -> str:
     """The text of `GET /metrics`."""
     if kind is EngineKind.VLLM:
-        template = parse(recorded(VLLM_FILE))
+        template = template_of(VLLM_FILE)
     else:
-        template = parse(recorded(SGLANG_FILE))
+        template = template_of(SGLANG_FILE)
         if not snapshot.stats.finished:
             # SGLang 0.5.23 prints some families only after traffic.
-            known = {line.family for line in parse(recorded(SGLANG_IDLE_FILE))}
+            known = {line.family for line in template_of(SGLANG_IDLE_FILE)}
             template = tuple(
                 line for line in template if line.family in known and ("is_streaming", "true") not in line.labels
             )
@@ -91,11 +87,11 @@ def render(kind: EngineKind, snapshot: Snapshot) -> str:
 
 
 @cache
-def parse(template: str) -> tuple[Line, ...]:
-    """Take a recorded text apart."""
+def template_of(file: str) -> tuple[Line, ...]:
+    """A recorded text, taken apart."""
     family, kind = "", ""
     lines = []
-    for text in template.splitlines():
+    for text in recorded.text(file).splitlines():
         if text.startswith("#"):
             _, word, family, rest = [*text.split(" ", 3), ""][:4]
             kind = rest if word == "TYPE" else ""
@@ -190,4 +186,5 @@ def _counter_value(name: str, labels: Mapping[str, str], stats: Stats) -> float:
 def _sample(name: str, labels: Mapping[str, str], value: str) -> str:
     if not labels:
         return f"{name} {value}"
-    return f"{name}{{{','.join(f'{key}="{text}"' for key, text in labels.items())}}} {value}"
+    inside = ",".join(f'{key}="{text}"' for key, text in labels.items())
+    return f"{name}{{{inside}}} {value}"

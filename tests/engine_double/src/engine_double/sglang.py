@@ -1,9 +1,9 @@
 """SGLang 0.5.23: its routes, its words, its way to end.
 
-Recorded facts that shape this: an adapter is chosen by `BASE:ADAPTER` or `lora_path`, a bare adapter name answers from the
-base; an unload does not stick, since the next request for the name loads it again from the old path; unloads and
-evictions wait for the requests in flight, and every other load or unload waits behind them; on SIGTERM `/ready` turns 503
-at once and the port closes when the last request is done. Adapters and their order live in `loras`.
+Recorded facts that shape this: an adapter is chosen by `BASE:ADAPTER` or `lora_path`, a bare adapter name answers
+from the base; an unload does not stick, since the next request for the name loads it again from the old path; unloads
+and evictions wait for the requests in flight, and every other load or unload waits behind them; on SIGTERM `/ready`
+turns 503 at once and the port closes when the last request is done. Adapters and their order live in `loras`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from engine_double import metrics
+from engine_double import metrics, recorded
 from engine_double.batch import Generation
 from engine_double.core import CompactJSON, Core, bearer, compact, read_body
 from engine_double.loras import LoraError, Loras
@@ -161,7 +161,7 @@ class Sglang:
         return CompactJSON(_card(name, name, None, settings.max_model_len))
 
     async def _model_info(self, _: Request) -> Response:
-        info = json.loads(metrics.recorded("sglang/model_info.json"))
+        info = json.loads(recorded.text("sglang/model_info.json"))
         settings = self.core.settings
         info |= {
             "model_path": settings.model,
@@ -171,7 +171,7 @@ class Sglang:
         return CompactJSON(info)
 
     async def _server_info(self, _: Request) -> Response:
-        info = json.loads(metrics.recorded("sglang/server_info.json"))
+        info = json.loads(recorded.text("sglang/server_info.json"))
         settings = self.core.settings
         info |= {
             "model_path": settings.model,
@@ -503,9 +503,7 @@ async def _validated(request: Request, kind: str, required: tuple[str, ...]) -> 
     problems = []
     for name in required:
         if name not in body:
-            problems.append(
-                {"type": "missing", "loc": ("body", inside, name), "msg": "Field required", "input": body}
-            )
+            problems.append({"type": "missing", "loc": ("body", inside, name), "msg": "Field required", "input": body})
         elif not isinstance(body[name], str):
             problems.append(
                 {

@@ -1,9 +1,9 @@
 """vLLM 0.32.0: its routes, its words, its way to end.
 
 Recorded facts that shape this: loading is refused with 500 for adapters that can never work; a name that is loaded is
-400 unless `load_inplace`; a failed `load_inplace` leaves the old weights; error texts have their paths masked; unloading
-never waits; on SIGTERM every request ends with `abort` and the port closes at once. Judges adapters with `adapters`,
-answers from `batch`.
+400 unless `load_inplace`; a failed `load_inplace` leaves the old weights; error texts have their paths masked;
+unloading never waits; on SIGTERM every request ends with `abort` and the port closes at once. Judges adapters with
+`adapters`, answers from `batch`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Adapter:
     weights: str
 
 
-class Refusal(Exception):
+class RefusalError(Exception):
     """An error answer."""
 
     def __init__(self, status: int, kind: str, message: str, param: str | None = None) -> None:
@@ -167,7 +167,7 @@ class Vllm:
 
     async def _start_profile(self, _: Request) -> Response:
         if self._profiling:
-            raise Refusal(
+            raise RefusalError(
                 409,
                 "Conflict",
                 "A profiling session is already active. Call /stop_profile before starting another session.",
@@ -184,7 +184,7 @@ class Vllm:
         model, adapter = self._resolve(body.get("model"))
         prompts = body.get("prompt")
         if not prompts:
-            raise Refusal(
+            raise RefusalError(
                 400,
                 "BadRequestError",
                 "Either prompt or prompt_embeds must be provided and non-empty. (parameter=prompt)",
@@ -282,7 +282,7 @@ class Vllm:
         async def answer(request: Request) -> Response:
             try:
                 response: Response = await handler(request)
-            except Refusal as refusal:
+            except RefusalError as refusal:
                 return CompactJSON(refusal.content, status_code=refusal.status)
             return response
 
@@ -294,11 +294,13 @@ class Vllm:
 
     def _add(self, name: str, path: str, *, in_place: bool) -> None:
         if not name or not path:
-            raise Refusal(400, "InvalidUserInput", "Both 'lora_name' and 'lora_path' must be provided.")
+            raise RefusalError(400, "InvalidUserInput", "Both 'lora_name' and 'lora_path' must be provided.")
         if name in self.core.settings.served_model_names:
-            raise Refusal(400, "InvalidUserInput", f"The lora adapter '{name}' conflicts with a served base model.")
+            raise RefusalError(
+                400, "InvalidUserInput", f"The lora adapter '{name}' conflicts with a served base model."
+            )
         if name in self._loaded and not in_place:
-            raise Refusal(
+            raise RefusalError(
                 400,
                 "InvalidUserInput",
                 f"The lora adapter '{name}' has already been loaded. If you want to load the adapter in place, set "
@@ -314,15 +316,13 @@ class Vllm:
         seen = inspect(path)
         match seen.finding:
             case Finding.NO_DIRECTORY | Finding.NO_CONFIG:
-                raise Refusal(404, "NotFoundError", f"Loading lora {name} failed: No adapter found for {path}")
+                raise RefusalError(404, "NotFoundError", f"Loading lora {name} failed: No adapter found for {path}")
             case Finding.NOT_A_DIRECTORY:
                 raise _worker_failure(f"[Errno 20] Not a directory: '{path}/adapter_config.json'")
             case Finding.BROKEN_CONFIG:
                 raise _worker_failure(seen.detail)
         if seen.rank > settings.max_lora_rank:
-            raise _worker_failure(
-                f"LoRA rank {seen.rank} is greater than max_lora_rank {settings.max_lora_rank}."
-            )
+            raise _worker_failure(f"LoRA rank {seen.rank} is greater than max_lora_rank {settings.max_lora_rank}.")
         if seen.dora:
             raise _worker_failure("vLLM does not yet support DoRA.")
         if seen.finding is Finding.NO_WEIGHTS:
@@ -333,9 +333,9 @@ class Vllm:
 
     def _remove(self, name: str) -> None:
         if not name:
-            raise Refusal(400, "InvalidUserInput", "'lora_name' needs to be provided to unload a LoRA adapter.")
+            raise RefusalError(400, "InvalidUserInput", "'lora_name' needs to be provided to unload a LoRA adapter.")
         if self._loaded.pop(name, None) is None:
-            raise Refusal(404, "NotFoundError", f"The lora adapter '{name}' cannot be found.")
+            raise RefusalError(404, "NotFoundError", f"The lora adapter '{name}' cannot be found.")
 
     def _resolve(self, model: str | None) -> tuple[str, str | None]:
         """The name to answer under and the adapter to answer with."""
@@ -344,7 +344,7 @@ class Vllm:
             return model or names[0], None
         if model in self._loaded:
             return model, model
-        raise Refusal(
+        raise RefusalError(
             404, "NotFoundError", f"The model `{model}` does not exist. Valid aliases: {', '.join(names)}.", "model"
         )
 
@@ -357,14 +357,14 @@ class Vllm:
         if given is None:
             return min(default, limit)
         if given < 1:
-            raise Refusal(
+            raise RefusalError(
                 400,
                 "BadRequestError",
                 f"max_tokens must be at least 1, got {given}. (parameter=max_tokens, value={given})",
                 "max_tokens",
             )
         if given > limit:
-            raise Refusal(
+            raise RefusalError(
                 400,
                 "BadRequestError",
                 f"max_tokens={given} cannot be greater than max_model_len={limit}. Please request fewer output tokens. "
@@ -443,8 +443,8 @@ def _card(name: str, root: str, parent: str | None, max_model_len: int | None) -
     }
 
 
-def _worker_failure(cause: str) -> Refusal:
-    return Refusal(
+def _worker_failure(cause: str) -> RefusalError:
+    return RefusalError(
         500,
         "InternalServerError",
         f"Call to add_lora method failed: Worker failed with error '{cause}', please check the stack trace above for "
@@ -456,7 +456,7 @@ async def _json_body(request: Request, required: dict[str, type]) -> dict[str, A
     """The body as an object with these fields, or vLLM's validation error."""
     raw, media_type = await read_body(request)
     if media_type != "application/json":
-        raise Refusal(
+        raise RefusalError(
             400,
             "Bad Request",
             "1 validation error:\n  Unsupported Media Type: Only 'application/json' is allowed",
@@ -485,9 +485,7 @@ async def _json_body(request: Request, required: dict[str, type]) -> dict[str, A
     problems: list[dict[str, Any]] = []
     for name, kind in required.items():
         if name not in body:
-            problems.append(
-                {"type": "missing", "loc": f"body.{name}", "msg": "Field required", "input": _masked(body)}
-            )
+            problems.append({"type": "missing", "loc": f"body.{name}", "msg": "Field required", "input": _masked(body)})
         elif not isinstance(body[name], kind):
             word = {"str": "string", "list": "list"}[kind.__name__]
             problems.append(
@@ -503,10 +501,10 @@ async def _json_body(request: Request, required: dict[str, type]) -> dict[str, A
     return body
 
 
-def _invalid(problems: list[dict[str, Any]]) -> Refusal:
+def _invalid(problems: list[dict[str, Any]]) -> RefusalError:
     word = "error" if len(problems) == 1 else "errors"
     lines = "".join(f"\n  {problem}" for problem in problems)
-    return Refusal(400, "Bad Request", f"{len(problems)} validation {word}:{lines}", problems[0]["loc"])
+    return RefusalError(400, "Bad Request", f"{len(problems)} validation {word}:{lines}", problems[0]["loc"])
 
 
 def _masked(value: Any) -> str:

@@ -14,7 +14,16 @@ from e2e_cluster.pins import CLIENTS
 from e2e_cluster.progress import Say, silent
 from e2e_cluster.provider import Provider, choose
 
-__all__ = ["Binaries", "ClusterError", "ControlPlane", "Provider", "clients", "connect", "control_plane"]
+__all__ = [
+    "Binaries",
+    "ClusterError",
+    "ControlPlane",
+    "Provider",
+    "clients",
+    "connect",
+    "control_plane",
+    "ensure_binaries",
+]
 
 
 def connect(provider: str | None = None, say: Say = silent) -> Provider:

@@ -61,7 +61,7 @@ def ensure_binaries(
     builds = _plan(tuple(names), tools, folder)
     if any(not build.target.exists() for build in builds):
         _check_go(tools, {build.binary.module for build in builds})
-        with locked(folder, say, "another run builds binaries: waiting for it"):
+        with locked(folder / ".lock", say, "another run builds binaries: waiting for it"):
             lacking = [build for build in builds if not build.target.exists()]
             for number, build in enumerate(lacking, start=1):
                 _build(build, tools, say, f"{number}/{len(lacking)}")
@@ -85,10 +85,13 @@ def _plan(names: tuple[str, ...], tools: Path, folder: Path) -> list[_Build]:
 
 
 @contextmanager
-def locked(folder: Path, say: Say, waiting: str) -> Iterator[None]:
-    """Hold an exclusive lock on a folder; it leaves no file and ends with the process, however that ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def locked(path: Path, say: Say, waiting: str) -> Iterator[None]:
+    """Hold an exclusive lock on a folder that is there, or on a file made for it.
+
+    It ends with the process, however that ends.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDONLY | os.O_CREAT, 0o644)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

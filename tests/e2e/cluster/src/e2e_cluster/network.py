@@ -16,7 +16,7 @@ from typing import Any
 from e2e_cluster.errors import ClusterError
 from e2e_cluster.packages import system_path
 
-RANGE = ipaddress.ip_network("10.213.0.0/16")
+RANGE = ipaddress.IPv4Network("10.213.0.0/16")
 NODE = "10.213.0.1"
 PODS = "10.213.1.0/24"
 POD_GATEWAY = "10.213.1.1"

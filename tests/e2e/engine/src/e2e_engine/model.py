@@ -48,7 +48,7 @@ def vocabulary() -> tuple[str, ...]:
     """The words: the special ones, those of the prompt, then syllable pairs."""
     syllables = [consonant + vowel for vowel in "aeiou" for consonant in "bdfgklmnprstvz"]
     words = [*SPECIAL, *PROMPT.split()]
-    rng = random.Random(7)  # noqa: S311 -- reproducible files, not secrets
+    rng = random.Random(7)
     pairs = [first + second for first in syllables for second in syllables]
     rng.shuffle(pairs)
     return tuple(words + pairs[: VOCABULARY - len(words)])
@@ -113,13 +113,13 @@ def model_files() -> Mapping[str, bytes]:
         "generation_config.json": _json(generation),
         "tokenizer.json": _json(tokenizer),
         "tokenizer_config.json": _json(tokenizer_config),
-        "model.safetensors": weights.safetensors(_llama(random.Random(1))),  # noqa: S311
+        "model.safetensors": weights.safetensors(_llama(random.Random(1))),
     }
 
 
 def adapter_files(seed: int, *, rank: int = RANK, dora: bool = False) -> Mapping[str, bytes]:
     """A LoRA adapter of the attention's query and value projections, as peft writes it."""
-    rng = random.Random(seed)  # noqa: S311
+    rng = random.Random(seed)
     tensors: dict[str, Tensor] = {}
     for layer in range(LAYERS):
         for module in ("q_proj", "v_proj"):

@@ -1,0 +1,172 @@
+"""The sidecar's process: `python -m patio.app`.
+
+Reads the settings, puts the parts together, serves until SIGTERM. The only module that knows all others; it decides
+nothing. If the reconciler or the server ends in an error the process does too, and kubelet starts it again: what is
+wanted is in the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from types import FrameType
+
+import httpx
+import uvicorn
+from prometheus_client import CollectorRegistry
+
+from patio import __version__
+from patio.adapters.reconciler import Attempt, Reconciler
+from patio.adapters.store import Store
+from patio.api.protocol import ServerStatus
+from patio.api.routes import Parts, create_app
+from patio.engine.base import Engine, EngineKind
+from patio.engine.sglang import Sglang
+from patio.engine.vllm import Vllm
+from patio.logs import configure
+from patio.metrics.own import OwnMetrics
+from patio.metrics.rewrite import compile_rules
+from patio.metrics.scrape import Scraper
+from patio.settings import Settings, SettingsError, read_settings
+
+log = logging.getLogger(__name__)
+
+LEAVE_SECONDS = 5
+"""How long requests under way may take after SIGTERM."""
+
+
+def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run the sidecar; return the exit code."""
+    try:
+        settings = read_settings(argv, environ)
+        store = _store(settings)
+        listening = _listen(settings)
+    except SettingsError as error:
+        print(f"patio: {error}", file=sys.stderr)
+        return 2
+    configure(settings.log_level, settings.log_json)
+    if settings.not_supported:
+        log.warning("variables not supported by this version, ignored names=%s", ",".join(settings.not_supported))
+    try:
+        asyncio.run(_serve(settings, store, listening))
+    except Exception:  # the outermost: say why, and leave for kubelet to start us again
+        log.exception("sidecar failed")
+        return 1
+    return 0
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which also tells those who wait that the end has come."""
+
+    def __init__(self, config: uvicorn.Config, stopping: asyncio.Event) -> None:
+        super().__init__(config)
+        self._stopping = stopping
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._stopping.set()
+        super().handle_exit(sig, frame)
+
+
+async def _serve(settings: Settings, store: Store, listening: socket.socket) -> None:
+    stopping = asyncio.Event()
+    async with httpx.AsyncClient(trust_env=False, follow_redirects=False) as http:
+        engine = _engine(settings, http)
+        reconciler = Reconciler(
+            engine,
+            store,
+            settings.required_adapters,
+            boot=secrets.token_hex(4),
+            rng=random.Random(),  # noqa: S311 - spreads retries, guards nothing
+            count=lambda attempt: _count(own, attempt),
+        )
+        own = OwnMetrics(
+            CollectorRegistry(),
+            lambda: [(report.lora_name, report.state.value) for report in reconciler.adapters().adapters],
+            __version__,
+            settings.engine.value,
+            settings.engine_version,
+        )
+        scraper = Scraper(
+            settings.engine_endpoint + settings.metrics_path if settings.scrape_engine else None,
+            http,
+            compile_rules(settings.engine, settings.metrics_prefixes),
+            own,
+            lambda: reconciler.engine_ready,
+        )
+
+        def status() -> ServerStatus:
+            return ServerStatus(
+                version=__version__,
+                pod=settings.pod,
+                engine=settings.engine.value,
+                engine_endpoint=settings.engine_endpoint,
+                engine_ready=reconciler.engine_ready,
+            )
+
+        app = create_app(Parts(reconciler, scraper, status, stopping), __version__, settings.docs)
+        config = uvicorn.Config(
+            app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=LEAVE_SECONDS
+        )
+        server = _Server(config, stopping)
+        # uvicorn raises the signal once more when it has served; by default that would end the process in mid-clean-up.
+        signal.signal(signal.SIGTERM, server.handle_exit)
+        async with asyncio.TaskGroup() as tasks:
+            reconciling = tasks.create_task(reconciler.run(), name="reconciler")
+            host, port = listening.getsockname()[:2]
+            log.info(
+                "serving version=%s address=%s port=%d engine=%s endpoint=%s required=%d",
+                __version__,
+                host,
+                port,
+                settings.engine,
+                settings.engine_endpoint,
+                len(settings.required_adapters),
+            )
+            await server.serve(sockets=[listening])
+            reconciling.cancel()
+        await scraper.close()
+    log.info("stopped")
+
+
+def _engine(settings: Settings, http: httpx.AsyncClient) -> Engine:
+    if settings.engine is EngineKind.VLLM:
+        return Vllm(settings.engine_endpoint, http, settings.api_key)
+    return Sglang(settings.engine_endpoint, http, settings.api_key, settings.admin_api_key, settings.model)
+
+
+def _count(own: OwnMetrics, attempt: Attempt) -> None:
+    own.count_operation(attempt.operation, attempt.outcome, attempt.reason, attempt.seconds)
+
+
+def _store(settings: Settings) -> Store:
+    """Return the store, or one that keeps nothing where nobody gave the sidecar a folder to write to."""
+    folder = settings.state_file.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(f"{folder} is not writable")
+    except OSError as error:
+        if settings.state_file_chosen:
+            raise SettingsError(f"PATIO_STATE_FILE: nothing can be written to {folder}: {error}") from None
+        print(f"patio: {folder} is not writable: a restart of the sidecar forgets what is wanted", file=sys.stderr)
+        return Store(None)
+    return Store(settings.state_file)
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+    except OSError as error:
+        raise SettingsError(f"can not listen on {settings.host}:{settings.port}: {error.strerror or error}") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], os.environ))

@@ -1,0 +1,129 @@
+"""The vocabulary as data: standard families, and which of an engine's families each is made from.
+
+A new engine is one more table in `SOURCES`; the first source present is taken, so newer names stand before older ones,
+and no version string is ever asked. `rewrite` compiles these tables. Rows that are more than a rename (a value that is
+a label, a sum) are not here yet; docs/sidecar.md names them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from patio.engine.base import EngineKind
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A standard family: its type and what HELP says, whatever the engine says."""
+
+    name: str
+    type: str
+    help: str
+
+
+GAUGE, COUNTER, HISTOGRAM = "gauge", "counter", "histogram"
+
+STANDARD: tuple[Family, ...] = (
+    Family("num_requests_running", GAUGE, "Requests in execution."),
+    Family("num_requests_waiting", GAUGE, "Requests queued."),
+    Family("input_tokens_total", COUNTER, "Prompt tokens processed."),
+    Family("output_tokens_total", COUNTER, "Tokens generated."),
+    Family("generation_tokens_total", COUNTER, "Tokens generated; the same as output_tokens_total."),
+    Family("time_to_first_token_seconds", HISTOGRAM, "Seconds from a request's arrival to its first token."),
+    Family("inter_token_latency_seconds", HISTOGRAM, "Seconds between two tokens, one observation a token."),
+    Family("time_per_output_token_seconds", HISTOGRAM, "Mean seconds between a request's tokens, one a request."),
+    Family("e2e_request_latency_seconds", HISTOGRAM, "Seconds from a request's arrival to its end."),
+    Family("request_queue_time_seconds", HISTOGRAM, "Seconds that a request waited."),
+    Family("request_prefill_time_seconds", HISTOGRAM, "Seconds of a request in prefill."),
+    Family("request_decode_time_seconds", HISTOGRAM, "Seconds of a request in decode."),
+    Family("request_prompt_tokens", HISTOGRAM, "Prompt tokens of a request."),
+    Family("request_output_tokens", HISTOGRAM, "Tokens generated for a request."),
+    Family("kv_cache_usage_ratio", GAUGE, "Used part of the KV cache, 0 to 1."),
+    Family("gpu_cache_usage_perc", GAUGE, "Used part of the KV cache, 0 to 1; the same as kv_cache_usage_ratio."),
+    Family("kv_cache_capacity_tokens", GAUGE, "Tokens that fit in the KV cache."),
+    Family("prefix_cache_queries_total", COUNTER, "Prompt tokens looked up in the prefix cache."),
+    Family("prefix_cache_hits_total", COUNTER, "Prompt tokens found in the prefix cache."),
+    Family("prefix_cache_hit_ratio", GAUGE, "Recent part of prompt tokens found in the prefix cache, 0 to 1."),
+    Family("preemptions_total", COUNTER, "Requests put back into the queue."),
+    Family("requests_finished_total", COUNTER, "Requests finished."),
+    Family("request_errors_total", COUNTER, "Requests refused or aborted."),
+    Family("spec_decode_acceptance_ratio", GAUGE, "Part of drafted tokens that was accepted, 0 to 1."),
+    Family("lora_slots", GAUGE, "Adapters that fit in one batch."),
+    Family("lora_slots_used", GAUGE, "Adapter slots occupied now."),
+    Family("model_context_tokens", GAUGE, "Longest context that the model takes, in tokens."),
+)
+
+SOURCES: Mapping[EngineKind, Mapping[str, tuple[str, ...]]] = {
+    EngineKind.VLLM: {
+        "num_requests_running": ("vllm:num_requests_running",),
+        "num_requests_waiting": ("vllm:num_requests_waiting",),
+        "input_tokens_total": ("vllm:prompt_tokens_total",),
+        "output_tokens_total": ("vllm:generation_tokens_total",),
+        "generation_tokens_total": ("vllm:generation_tokens_total",),
+        "time_to_first_token_seconds": ("vllm:time_to_first_token_seconds",),
+        # Old vLLM observes every token in time_per_output_token_seconds: an inter-token latency under another name.
+        "inter_token_latency_seconds": ("vllm:inter_token_latency_seconds", "vllm:time_per_output_token_seconds"),
+        "time_per_output_token_seconds": (
+            "vllm:request_time_per_output_token_seconds",
+            "vllm:time_per_output_token_seconds",
+        ),
+        "e2e_request_latency_seconds": ("vllm:e2e_request_latency_seconds",),
+        "request_queue_time_seconds": ("vllm:request_queue_time_seconds",),
+        "request_prefill_time_seconds": ("vllm:request_prefill_time_seconds",),
+        "request_decode_time_seconds": ("vllm:request_decode_time_seconds",),
+        "request_prompt_tokens": ("vllm:request_prompt_tokens",),
+        "request_output_tokens": ("vllm:request_generation_tokens",),
+        "kv_cache_usage_ratio": ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
+        "gpu_cache_usage_perc": ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
+        "prefix_cache_queries_total": ("vllm:prefix_cache_queries_total", "vllm:gpu_prefix_cache_queries_total"),
+        "prefix_cache_hits_total": ("vllm:prefix_cache_hits_total", "vllm:gpu_prefix_cache_hits_total"),
+        "prefix_cache_hit_ratio": ("vllm:gpu_prefix_cache_hit_rate",),
+        "preemptions_total": ("vllm:num_preemptions_total",),
+        "requests_finished_total": ("vllm:request_success_total",),
+        "request_errors_total": ("vllm:admission_rejections_total",),
+        "spec_decode_acceptance_ratio": ("vllm:spec_decode_draft_acceptance_rate",),
+    },
+    EngineKind.SGLANG: {
+        "num_requests_running": ("sglang:num_running_reqs",),
+        "num_requests_waiting": ("sglang:num_queue_reqs",),
+        "input_tokens_total": ("sglang:prompt_tokens_total", "sglang:num_prompt_tokens_total"),
+        "output_tokens_total": ("sglang:generation_tokens_total", "sglang:num_generation_tokens_total"),
+        "generation_tokens_total": ("sglang:generation_tokens_total",),
+        "time_to_first_token_seconds": ("sglang:time_to_first_token_seconds",),
+        "inter_token_latency_seconds": ("sglang:inter_token_latency_seconds",),
+        "time_per_output_token_seconds": (
+            "sglang:request_time_per_output_token_seconds",
+            "sglang:time_per_output_token_seconds",
+        ),
+        "e2e_request_latency_seconds": ("sglang:e2e_request_latency_seconds",),
+        "request_queue_time_seconds": ("sglang:queue_time_seconds",),
+        "request_prompt_tokens": ("sglang:prompt_tokens_histogram",),
+        "request_output_tokens": ("sglang:generation_tokens_histogram",),
+        "kv_cache_usage_ratio": ("sglang:token_usage",),
+        "gpu_cache_usage_perc": ("sglang:token_usage",),
+        "kv_cache_capacity_tokens": ("sglang:max_total_num_tokens",),
+        "prefix_cache_hit_ratio": ("sglang:cache_hit_rate",),
+        "requests_finished_total": ("sglang:num_requests_total",),
+        "request_errors_total": ("sglang:num_aborted_requests_total",),
+        "spec_decode_acceptance_ratio": ("sglang:spec_accept_rate",),
+        "lora_slots": ("sglang:lora_pool_slots_total",),
+        "lora_slots_used": ("sglang:lora_pool_slots_used",),
+        "model_context_tokens": ("sglang:context_len",),
+    },
+}
+
+_MATRIXINFER = (
+    "generation_tokens_total",
+    "num_requests_waiting",
+    "time_to_first_token_seconds",
+    "time_per_output_token_seconds",
+    "e2e_request_latency_seconds",
+)
+
+VOCABULARIES: Mapping[str, tuple[str, ...]] = {
+    "patio": tuple(family.name for family in STANDARD),
+    "matrixinfer": _MATRIXINFER,
+    "kthena": _MATRIXINFER,
+}
+"""Names under each prefix that `--metrics-prefix` can ask for."""

@@ -1,0 +1,263 @@
+"""Everything the sidecar can be told, as one immutable object made once at start.
+
+Flags and variables of upstream Patio and of the MatrixInfer runtime mean the same here; a flag wins over its variable.
+What is unset, misspelt or contradictory raises `SettingsError`, which `app` turns into one line and exit code 2: a
+sidecar that guesses is worse than one that does not start. `app` is the only reader of the environment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn
+from urllib.parse import urlsplit
+
+from pydantic import TypeAdapter, ValidationError
+
+from patio.api.protocol import REQUIRED_ADAPTERS_VARIABLE, SIDECAR_PORT, LoadRequest
+from patio.engine.base import EngineKind
+from patio.metrics.tables import VOCABULARIES
+
+DEFAULT_STATE_FILE = "/var/lib/patio/state.json"
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+HONOURED = {
+    "INFERENCE_ENGINE": "vllm or sglang; default sglang",
+    "INFERENCE_ENGINE_VERSION": "shown in patio:build_info; behaviour is chosen by what the engine answers",
+    "INFERENCE_ENGINE_ENDPOINT": "base URL of the engine; default http://localhost:8000",
+    "METRIC_SCRAPE_PATH": "the engine's metrics path; default /metrics",
+    "ENGINE_API_KEY": "sent to the engine as a bearer token",
+    "ENGINE_ADMIN_API_KEY": "SGLang's --admin-api-key, for loads and unloads",
+    "POD_NAME": "name of this pod, shown in GET /",
+    "POD_NAMESPACE": "namespace of this pod",
+    "POD_IP": "address of this pod",
+    REQUIRED_ADAPTERS_VARIABLE: "JSON list of adapters this pod must have; set at admission",
+    "PATIO_STATE_FILE": f"where what is wanted is kept over restarts; default {DEFAULT_STATE_FILE}",
+}
+NOT_YET = (
+    "TOPO_TYPE",
+    "TOPO_ROLE",
+    "TOPO_CONFIG_FILE",
+    "TOPO_REGISTER_ENDPOINT",
+    "SGL_ROUTER_ROLE_NAME",
+    "SGL_ROUTER_PORT",
+    "HEARTBEAT_INTERVAL",
+    "HF_AUTH_TOKEN",
+    "HF_ENDPOINT",
+    "HF_REVISION",
+    "ACCESS_KEY",
+    "SECRET_KEY",
+    "ENDPOINT",
+    "RUNTIME_PORT",
+    "RUNTIME_URL",
+    "RUNTIME_METRICS_PATH",
+)
+"""Variables of the whole design that this version does nothing with: named in a warning, never taken in silence."""
+
+_OURS = ("INFERENCE_ENGINE", "METRIC_SCRAPE", "ENGINE_A", "PATIO_REQ", "PATIO_STATE")
+"""Beginnings that nobody else uses, so that a name close to one of ours is a misspelling. Kubernetes puts variables
+like PATIO_WEBHOOK_PORT into pods, hence not all of PATIO_."""
+
+
+class SettingsError(Exception):
+    """The sidecar can not start like this; the message names the setting and the remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The sidecar's settings, checked."""
+
+    host: str = "0.0.0.0"  # noqa: S104 - the pod's own address is where kubelet and the operator call
+    port: int = SIDECAR_PORT
+    log_level: str = "INFO"
+    log_json: bool = False
+    docs: bool = False
+    scrape_engine: bool = True
+    engine: EngineKind = EngineKind.SGLANG
+    engine_version: str = ""
+    engine_endpoint: str = "http://localhost:8000"
+    metrics_path: str = "/metrics"
+    metrics_prefixes: tuple[str, ...] = ("patio",)
+    api_key: str | None = field(default=None, repr=False)
+    admin_api_key: str | None = field(default=None, repr=False)
+    pod_name: str = ""
+    pod_namespace: str = ""
+    pod_ip: str = ""
+    model: str | None = None
+    required_adapters: tuple[LoadRequest, ...] = ()
+    state_file: Path = Path(DEFAULT_STATE_FILE)
+    state_file_chosen: bool = False
+    """Somebody named the file, so not being able to write it is an error rather than a reason to do without."""
+    not_supported: tuple[str, ...] = ()
+    """Variables given that this version does nothing with."""
+
+    @property
+    def pod(self) -> str:
+        """The pod as `name.namespace`, as far as it is known."""
+        return ".".join(part for part in (self.pod_name, self.pod_namespace) if part)
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse that raises instead of printing its usage and leaving."""
+
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError(message)
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="python -m patio.app",
+        description="Patio's sidecar: normalised metrics, LoRA adapters and readiness of one LLM engine.",
+        epilog="variables (a flag wins over its variable):\n"
+        + "\n".join(f"  {name:27} {meaning}" for name, meaning in HONOURED.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    listen = parser.add_argument_group("serving")
+    listen.add_argument("-H", "--host", default="0.0.0.0", help="address to listen on (%(default)s)")  # noqa: S104
+    listen.add_argument("-P", "--port", default=str(SIDECAR_PORT), help="port to listen on (%(default)s)")
+    listen.add_argument(
+        "--log-level", default="INFO", type=str.upper, choices=LEVELS, help="least level that is logged (%(default)s)"
+    )
+    listen.add_argument(
+        "--log-format", default="text", choices=("text", "json"), help="form of a log line (%(default)s)"
+    )
+    listen.add_argument("--enable-fastapi-docs", action="store_true", help="serve /docs and /openapi.json")
+    engine = parser.add_argument_group("engine")
+    engine.add_argument("-E", "--engine", help="vllm or sglang (INFERENCE_ENGINE)")
+    engine.add_argument("-B", "--engine-base-url", help="base URL of the engine (INFERENCE_ENGINE_ENDPOINT)")
+    engine.add_argument("-M", "--engine-metrics-path", help="path of the engine's metrics (METRIC_SCRAPE_PATH)")
+    engine.add_argument(
+        "-N", "--model", help="name that clients use for the base model; default: asked from the engine"
+    )
+    engine.add_argument("-I", "--pod", help="this pod, as NAME or NAME.NAMESPACE (POD_NAME, POD_NAMESPACE)")
+    metrics = parser.add_argument_group("metrics")
+    metrics.add_argument(
+        "--scrape-engine-metrics",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="serve the engine's metrics, normalised, beside the sidecar's own",
+    )
+    metrics.add_argument(
+        "--metrics-prefix", default="patio", help=f"comma list out of {', '.join(VOCABULARIES)} (%(default)s)"
+    )
+    return parser
+
+
+def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
+    """Return the settings; raise `SettingsError`. `--help` prints and leaves, as argparse does."""
+    flags = _parser().parse_args(argv)
+    _refuse_misspellings(environ)
+    given = {name: value.strip() for name, value in environ.items() if value.strip()}
+    engine = _engine(flags.engine, given)
+    if engine is EngineKind.VLLM and "ENGINE_ADMIN_API_KEY" in given:
+        raise SettingsError(
+            "ENGINE_ADMIN_API_KEY is SGLang's, and the engine is vllm: unset it, or mend INFERENCE_ENGINE"
+        )
+    pod_name, dot, pod_namespace = (flags.pod or "").partition(".")
+    if flags.pod is not None and (not pod_name or (dot and not pod_namespace)):
+        raise SettingsError(f"--pod: {flags.pod!r} is neither NAME nor NAME.NAMESPACE")
+    return Settings(
+        host=flags.host,
+        port=_port(flags.port),
+        log_level=flags.log_level,
+        log_json=flags.log_format == "json",
+        docs=flags.enable_fastapi_docs,
+        scrape_engine=flags.scrape_engine_metrics,
+        engine=engine,
+        engine_version=given.get("INFERENCE_ENGINE_VERSION", ""),
+        engine_endpoint=_endpoint(flags.engine_base_url, given),
+        metrics_path=_metrics_path(flags.engine_metrics_path, given),
+        metrics_prefixes=_prefixes(flags.metrics_prefix),
+        api_key=given.get("ENGINE_API_KEY"),
+        admin_api_key=given.get("ENGINE_ADMIN_API_KEY"),
+        pod_name=pod_name or given.get("POD_NAME", ""),
+        pod_namespace=pod_namespace or given.get("POD_NAMESPACE", ""),
+        pod_ip=given.get("POD_IP", ""),
+        model=flags.model,
+        required_adapters=_required(given.get(REQUIRED_ADAPTERS_VARIABLE)),
+        state_file=Path(given.get("PATIO_STATE_FILE", DEFAULT_STATE_FILE)),
+        state_file_chosen="PATIO_STATE_FILE" in given,
+        not_supported=tuple(name for name in NOT_YET if name in given),
+    )
+
+
+def _refuse_misspellings(environ: Mapping[str, str]) -> None:
+    known = [*HONOURED, *NOT_YET]
+    for name in sorted(environ):
+        if name in known or not name.startswith(_OURS):
+            continue
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+        if close:
+            raise SettingsError(f"{name}: no such variable; {close[0]} is meant, perhaps")
+
+
+def _engine(flag: str | None, given: Mapping[str, str]) -> EngineKind:
+    name, value = _said("--engine", flag, "INFERENCE_ENGINE", given, EngineKind.SGLANG.value)
+    try:
+        return EngineKind(value.lower())
+    except ValueError:
+        raise SettingsError(f"{name}: {value!r} is not one of {', '.join(EngineKind)}") from None
+
+
+def _endpoint(flag: str | None, given: Mapping[str, str]) -> str:
+    default = "http://localhost:8000"
+    name, value = _said("--engine-base-url", flag, "INFERENCE_ENGINE_ENDPOINT", given, default)
+    try:
+        url = urlsplit(value)
+        usable = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:
+        usable = False
+    if not usable or url.query or url.fragment or url.username:
+        raise SettingsError(f"{name}: not a base URL like {default}")
+    return value.rstrip("/")
+
+
+def _metrics_path(flag: str | None, given: Mapping[str, str]) -> str:
+    name, value = _said("--engine-metrics-path", flag, "METRIC_SCRAPE_PATH", given, "/metrics")
+    if not value.startswith("/"):
+        raise SettingsError(f"{name}: {value!r} does not begin with /")
+    return value
+
+
+def _prefixes(value: str) -> tuple[str, ...]:
+    prefixes = tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
+    unknown = [prefix for prefix in prefixes if prefix not in VOCABULARIES]
+    if unknown or not prefixes:
+        raise SettingsError(f"--metrics-prefix: {value!r} is not a comma list out of {', '.join(VOCABULARIES)}")
+    return prefixes
+
+
+def _port(value: str) -> int:
+    if not value.isascii() or not value.isdecimal() or int(value) > 65535:
+        raise SettingsError(f"--port: {value!r} is not a port")
+    return int(value)
+
+
+_REQUIRED: TypeAdapter[tuple[LoadRequest, ...]] = TypeAdapter(tuple[LoadRequest, ...])
+
+
+def _required(value: str | None) -> tuple[LoadRequest, ...]:
+    if value is None:
+        return ()
+    try:
+        required = _REQUIRED.validate_json(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise SettingsError(f"{REQUIRED_ADAPTERS_VARIABLE}: {where + ': ' if where else ''}{first['msg']}") from None
+    names = [request.lora_name for request in required]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise SettingsError(f"{REQUIRED_ADAPTERS_VARIABLE}: {', '.join(twice)} named twice")
+    return required
+
+
+def _said(flag_name: str, flag: str | None, variable: str, given: Mapping[str, str], default: str) -> tuple[str, str]:
+    """Return a setting and what it was said with, for the message if it is wrong."""
+    if flag is not None:
+        return flag_name, flag
+    return variable, given.get(variable, default)

@@ -1,0 +1,222 @@
+"""The CRDs on a real API server: what it accepts, what it refuses, in which words, and what it makes of our objects."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from e2e_cluster.control_plane import ControlPlane
+from patio_operator import groups
+from patio_operator.api.profile import ClusterEngineRuntimeProfile
+from patio_operator.api.rolebasedgroup import RoleBasedGroup
+from patio_operator.injection import Injection, Runtime, inject, json_patch
+
+pytestmark = pytest.mark.api
+
+SAMPLES = Path(__file__).resolve().parents[1] / "samples" / "rbg"
+MANIFESTS = sorted(SAMPLES.rglob("*.yaml"))
+UNKNOWN_FIELDS = "sglang-agg-inference"
+"""Its probes are indented into a volume: it applies, as pod templates are kept as they are; a StatefulSet does not."""
+
+
+def refused(plane: ControlPlane, *arguments: str, document: Any) -> str:
+    """Run kubectl, which must fail, and return what it said."""
+    with pytest.raises(subprocess.CalledProcessError) as failure:
+        plane.kubectl(*arguments, "-f", "-", stdin=json.dumps(document))
+    return str(failure.value.stderr)
+
+
+def sample_groups() -> list[Any]:
+    return [
+        pytest.param(document, id=f"{path.stem}:{document['metadata']['name']}")
+        for path in MANIFESTS
+        for document in yaml.safe_load_all(path.read_text())
+        if document and document["kind"] == "RoleBasedGroup"
+    ]
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: str(path.relative_to(SAMPLES)))
+def test_upstreams_manifests_apply_unchanged(plane: ControlPlane, path: Path) -> None:
+    said = plane.kubectl("apply", "--dry-run=server", "-n", "default", "-f", str(path))
+    assert "created (server dry run)" in said
+
+
+@pytest.mark.parametrize("sample", sample_groups())
+def test_what_a_group_becomes_is_taken_by_the_api_server(plane: ControlPlane, sample: dict[str, Any]) -> None:
+    sample["metadata"] |= {"namespace": "default", "uid": "9c1f3ad3-6d0b-4e4c-a8c4-5d2f10d2fd6c", "generation": 1}
+    everything_ready = [role | {"dependencies": []} for role in sample["spec"]["roles"]]
+    group = RoleBasedGroup.model_validate(sample | {"spec": sample["spec"] | {"roles": everything_ready}})
+    plan = groups.plan(group, [], {"nvidia-runtime-profile"}, datetime.now(UTC))
+    if not plan.applies:
+        pytest.skip(plan.status["conditions"][0]["message"])
+    apply = ("apply", "--server-side", "--dry-run=server", "--validate=false", "--field-manager=patio-operator")
+    objects = {"apiVersion": "v1", "kind": "List", "items": list(plan.applies)}
+    if group.metadata.name == UNKNOWN_FIELDS:
+        assert "Probe: field not declared in schema" in refused(plane, *apply, document=objects)
+    else:
+        said = plane.kubectl(*apply, "-f", "-", stdin=json.dumps(objects))
+        assert said.count("serverside-applied") == len(plan.applies)
+
+
+def lora_adapter(**spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "patio.dev/v1alpha1",
+        "kind": "LoraAdapter",
+        "metadata": {"name": spec.pop("name", "sql"), "namespace": spec.pop("namespace", "default")},
+        "spec": {key: value for key, value in spec.items() if value is not None},
+    }
+
+
+FILE = {"uri": "file:///adapters/sql"}
+PODS = {"matchLabels": {"app": "vllm"}}
+ROLE = {"group": "g", "role": "r"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"source": FILE}, "exactly one of selector and roleRef must be given"),
+        ({"source": FILE, "selector": PODS, "roleRef": ROLE}, "exactly one of selector and roleRef must be given"),
+        ({"selector": PODS}, "spec.source: Required value"),
+        (
+            {"source": {"uri": "hf://org/repo"}, "selector": PODS},
+            "uri must be file:///absolute/path: other sources (hf://, s3://, obs://, pvc://) are not supported",
+        ),
+        ({"source": {"uri": "file://relative"}, "selector": PODS}, "uri must be file:///absolute/path"),
+        ({"source": {"uri": "file:///"}, "selector": PODS}, "uri must be file:///absolute/path"),
+        ({"source": {"uri": "file:///a/../b"}, "selector": PODS}, "uri must not contain .. as a path segment"),
+        ({"source": {"uri": "file:///a/.."}, "selector": PODS}, "uri must not contain .. as a path segment"),
+        ({"source": FILE, "selector": PODS, "adapterName": "../x"}, "spec.adapterName"),
+        ({"source": FILE, "selector": {"matchLabels": {}}}, "at least 1 properties"),
+        ({"source": FILE, "selector": PODS, "replicas": 3}, 'unknown field "spec.replicas"'),
+        ({"source": FILE | {"revision": "main"}, "selector": PODS}, 'unknown field "spec.source.revision"'),
+    ],
+)
+def test_what_is_wrong_with_an_adapter_is_said_at_apply(
+    plane: ControlPlane, spec: dict[str, Any], message: str
+) -> None:
+    assert message in refused(plane, "apply", "--dry-run=server", document=lora_adapter(**spec))
+
+
+@pytest.mark.parametrize("path", ["/adapters/sql", "/a..b/c", "/with space/%20"])
+def test_a_right_adapter_is_accepted(plane: ControlPlane, path: str) -> None:
+    document = lora_adapter(source={"uri": f"file://{path}"}, selector=PODS)
+    plane.kubectl("apply", "--dry-run=server", "-f", "-", stdin=json.dumps(document))
+
+
+def test_the_name_in_requests_cannot_be_changed_but_the_rest_can(plane: ControlPlane, namespace: str) -> None:
+    def applied(**spec: Any) -> dict[str, Any]:
+        return lora_adapter(namespace=namespace, **spec)
+
+    plane.kubectl("apply", "-f", "-", stdin=json.dumps(applied(source=FILE, selector=PODS)))
+    renamed = applied(source=FILE, selector=PODS, adapterName="other")
+    assert "adapterName is immutable" in refused(plane, "apply", document=renamed)
+    same = applied(source={"uri": "file:///adapters/v2"}, roleRef=ROLE, adapterName="sql")
+    plane.kubectl("apply", "-f", "-", stdin=json.dumps(same))
+
+
+def test_a_status_is_shown_by_kubectl_get(plane: ControlPlane, namespace: str) -> None:
+    document = lora_adapter(namespace=namespace, source=FILE, selector=PODS, baseModel="qwen", adapterName="SQL")
+    plane.kubectl("apply", "-f", "-", stdin=json.dumps(document))
+    ready = {
+        "type": "Ready",
+        "status": "False",
+        "reason": "Loading",
+        "message": "1 of 2 pods have it",
+        "lastTransitionTime": "2026-11-21T12:00:00Z",
+    }
+    instance = {"pod": "p", "state": "Loading", "since": "2026-11-21T12:00:00Z"}
+    status = {"desiredReplicas": 2, "readyReplicas": 1, "conditions": [ready], "instances": [instance]}
+    patch = json.dumps({"status": status})
+    plane.kubectl("-n", namespace, "patch", "lora", "sql", "--subresource=status", "--type=merge", "-p", patch)
+    header, row = plane.kubectl("-n", namespace, "get", "lora").splitlines()
+    assert header.split() == ["NAME", "ADAPTER", "BASE", "DESIRED", "READY", "FAILED", "STATUS", "AGE"]
+    assert row.split()[:-1] == ["sql", "SQL", "qwen", "2", "1", "0", "Loading"]
+    assert "sql" in plane.kubectl("-n", namespace, "get", "patio")
+
+
+def test_the_old_version_of_a_profile_is_served_with_a_warning(plane: ControlPlane) -> None:
+    document = {
+        "apiVersion": "workloads.x-k8s.io/v1alpha1",
+        "kind": "ClusterEngineRuntimeProfile",
+        "metadata": {"name": "old"},
+        "spec": {"containers": [{"name": "c", "image": "i", "anything": {"is": "kept"}}]},
+    }
+    plane.kubectl("apply", "-f", "-", stdin=json.dumps(document))
+    stored = json.loads(
+        plane.kubectl("get", "clusterengineruntimeprofiles.v1alpha2.workloads.x-k8s.io", "old", "-o", "json")
+    )
+    assert stored["spec"] == document["spec"] | {"updateStrategy": "NoUpdate"}
+
+
+def test_a_container_without_a_name_is_refused_with_its_path(plane: ControlPlane) -> None:
+    document = {
+        "apiVersion": "workloads.x-k8s.io/v1alpha2",
+        "kind": "ClusterEngineRuntimeProfile",
+        "metadata": {"name": "nameless"},
+        "spec": {"containers": [{"image": "i"}]},
+    }
+    assert "spec.containers[0].name: Required value" in refused(plane, "apply", document=document)
+
+
+def test_every_field_can_be_explained(plane: ControlPlane) -> None:
+    for field in ("lora.spec.source.uri", "lora.status.instances.state", "rbg.spec.roles.engineRuntimes.containers"):
+        assert "<empty>" not in plane.kubectl("explain", field)
+
+
+PROFILE = ClusterEngineRuntimeProfile.model_validate(
+    {
+        "metadata": {"name": "patio"},
+        "spec": {
+            "initContainers": [
+                {
+                    "name": "patio",
+                    "image": "patio/sidecar:1",
+                    "restartPolicy": "Always",
+                    "ports": [{"name": "patio", "containerPort": 9091}],
+                    "volumeMounts": [{"name": "patio", "mountPath": "/var/lib/patio"}],
+                }
+            ],
+            "volumes": [{"name": "patio", "emptyDir": {}}],
+        },
+    }
+)
+
+
+def test_an_injected_pod_is_taken_by_the_api_server_and_injected_once(plane: ControlPlane, namespace: str) -> None:
+    engine = {
+        "name": "vllm",
+        "image": "vllm",
+        "command": ["vllm", "serve", "m", "--enable-lora"],
+        "ports": [{"containerPort": 8000}],
+        "volumeMounts": [{"name": "models", "mountPath": "/models"}],
+    }
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": "engine",
+            "namespace": namespace,
+            "labels": {"rbg.workloads.x-k8s.io/group-name": "g", "rbg.workloads.x-k8s.io/role-name": "r"},
+        },
+        "spec": {
+            "containers": [engine],
+            "volumes": [{"name": "models", "hostPath": {"path": "/srv/models"}}],
+        },
+    }
+    plane.kubectl("-n", namespace, "create", "serviceaccount", "default")
+    create = ("create", "--dry-run=server", "-o", "json", "-f", "-")
+    as_admitted = json.loads(plane.kubectl(*create, stdin=json.dumps(pod)))
+    injection = inject(as_admitted, (Runtime(PROFILE),), ())
+    assert isinstance(injection, Injection)
+    for key in ("uid", "creationTimestamp", "managedFields"):
+        injection.pod["metadata"].pop(key, None)
+    as_stored = json.loads(plane.kubectl(*create, stdin=json.dumps(injection.pod)))
+    again = inject(as_stored, (Runtime(PROFILE),), ())
+    assert isinstance(again, Injection)
+    assert json_patch(as_stored, again.pod) == []

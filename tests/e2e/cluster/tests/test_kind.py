@@ -1,0 +1,63 @@
+"""The kind provider's configuration, judged by kind itself. No cluster is made: there may be no Docker."""
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from e2e_cluster import ensure_binaries
+from e2e_cluster.kind import cluster_configuration
+from e2e_cluster.pins import KIND, required_version
+from e2e_cluster.places import TOOLS
+
+pytestmark = pytest.mark.api
+
+
+@pytest.fixture(scope="module")
+def kind() -> Path:
+    return ensure_binaries(KIND)["kind"]
+
+
+def _create(kind: Path, configuration: str, folder: Path) -> str:
+    """What kind says to this configuration where Docker is present and does not answer."""
+    docker = folder / "docker"
+    docker.write_text("#!/bin/sh\necho no daemon here >&2\nexit 1\n")
+    docker.chmod(0o755)
+    file = folder / "cluster.json"
+    file.write_text(configuration)
+    done = subprocess.run(
+        [str(kind), "create", "cluster", "--config", str(file)],
+        env={**os.environ, "PATH": f"{folder}:/usr/bin:/bin", "KIND_EXPERIMENTAL_PROVIDER": "docker"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    return done.stderr
+
+
+def test_kind_accepts_the_configuration_and_then_asks_for_docker(kind: Path, tmp_path: Path) -> None:
+    said = _create(kind, cluster_configuration(), tmp_path)
+    assert "config" not in said.lower()
+    assert "no daemon here" in said
+
+
+@pytest.mark.parametrize("where", ["cluster", "node"])
+def test_kind_refuses_a_misspelt_field(kind: Path, tmp_path: Path, where: str) -> None:
+    configuration: dict[str, Any] = json.loads(cluster_configuration())
+    place = configuration if where == "cluster" else configuration["nodes"][0]
+    place["imaeg"] = "x"
+    said = _create(kind, json.dumps(configuration), tmp_path)
+    assert "field imaeg not found" in said
+
+
+def test_the_pinned_kind_brings_a_node_of_the_local_clusters_minor_version_pinned_by_digest(
+    kind: Path,
+) -> None:
+    wanted = required_version((TOOLS / "kubernetes" / "go.mod").read_text(), "k8s.io/kubernetes")
+    minor = ".".join(wanted.split(".")[:2])
+    images = re.findall(rb"kindest/node:(v[0-9.]+)@sha256:[0-9a-f]{64}", kind.read_bytes())
+    assert [image.decode().rsplit(".", 1)[0] for image in images] == [minor]

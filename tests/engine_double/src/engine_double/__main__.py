@@ -1,0 +1,23 @@
+"""`python -m engine_double`: run one double until it is told to end. See `cli` for the flags."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+from engine_double.cli import settings_from
+from engine_double.server import serve
+
+
+def main() -> int:
+    """Run it; the exit status is 0 after SIGTERM and 137 after an ordered crash."""
+    settings, ignored = settings_from(sys.argv[1:], os.environ)
+    print(f"engine double: {settings}", flush=True)
+    if ignored:
+        print(f"engine double: ignored, since no answer depends on it: {' '.join(ignored)}", flush=True)
+    return asyncio.run(serve(settings))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

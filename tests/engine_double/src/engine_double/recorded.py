@@ -1,0 +1,164 @@
+"""The recordings as data: recorded texts to serve, recorded exchanges to compare with.
+
+Three formats, as they came: `vllm/api-0.32.0.md` (one server, curl arguments and answers), `vllm/api-0.32.0-more.jsonl` (two
+servers, one exchange a line) and `sglang/api.md` (Markdown in sections, one server each or shared). Pure but for reading
+package data.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib import resources
+
+_TRUNCATED = re.compile(r"(?:\.\.\. )?\[\d+ bytes in all\]$")
+_TIMING = re.compile(r"^\[(\d{3})\] [\d.]+s$", re.M)
+_HTTP = re.compile(r"^HTTP (?P<status>\d{3})  content-type: (?P<type>.*?)  time:", re.M)
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One recorded request with its answer."""
+
+    section: str
+    title: str
+    method: str
+    path: str
+    """With its query."""
+    status: int
+    content_type: str | None
+    answer: str
+    body: str | None = None
+    headers: tuple[tuple[str, str], ...] = field(default=())
+    truncated: bool = False
+    """Only the beginning of the answer was kept."""
+    type_recorded: bool = True
+
+    @property
+    def name(self) -> str:
+        """Section and title, as tests call it."""
+        return f"{self.section}: {self.title}"
+
+
+def text(file: str) -> str:
+    """A recorded text, as it came."""
+    return (resources.files("engine_double") / "recordings" / file).read_text()
+
+
+def vllm_exchanges() -> Iterator[Exchange]:
+    """`api-0.32.0.md`, in order; remarks between the exchanges are left out."""
+    for block in re.split(r"^--- ", text("vllm/api-0.32.0.md"), flags=re.M)[1:]:
+        command, _, rest = block.partition("\n")
+        timing = _TIMING.search(rest)
+        assert timing is not None, block
+        before, separator, data = command.partition(" -d ")
+        words, *headers = before.split(" -H ")
+        method, url = "GET", ""
+        for word in words.split():
+            if word.startswith("-X"):
+                method = word.removeprefix("-X")
+            elif word.startswith("localhost"):
+                url = word
+        path = "/" + url.partition("/")[2]
+        yield Exchange(
+            section="vllm",
+            title=f"{method} {path} {data}".strip(),
+            method=method,
+            path=path,
+            status=int(timing[1]),
+            content_type=None,
+            answer=rest[: timing.start()].removesuffix("\n"),
+            body=data if separator else None,
+            headers=tuple(_header(header) for header in headers),
+            truncated="-o /dev/null" in words,
+            type_recorded=False,
+        )
+
+
+def more_vllm_exchanges() -> Iterator[Exchange]:
+    """`api-0.32.0-more.jsonl`, in order; the section is the server: `lora` or `plain`."""
+    for line in text("vllm/api-0.32.0-more.jsonl").splitlines():
+        one = json.loads(line)
+        body = one["body"]
+        yield Exchange(
+            section=one["server"],
+            title=one["title"],
+            method=one["method"],
+            path=one["path"],
+            status=one["status"],
+            content_type=one["content_type"],
+            answer=one["answer"],
+            body=body if body is None or isinstance(body, str) else json.dumps(body),
+            headers=tuple(one["headers"].items()),
+            truncated=one["path"] == "/metrics",
+        )
+
+
+def sglang_exchanges() -> Iterator[Exchange]:
+    """`api.md`, in order; the section is the server or part (`A0`, `B`, ...)."""
+    section = ""
+    for heading, body in _headings(text("sglang/api.md")):
+        if heading.startswith("## "):
+            section = heading.removeprefix("## ").partition(".")[0]
+        elif "$ curl" in body:
+            exchange = _sglang_exchange(section, heading.removeprefix("### "), body)
+            if exchange is not None:
+                yield exchange
+
+
+def _headings(document: str) -> Iterator[tuple[str, str]]:
+    """Each heading with the text under it; lines inside code blocks are no headings."""
+    heading, lines, in_code = "", list[str](), False
+    for line in document.splitlines():
+        if line.startswith("```"):
+            in_code = not in_code
+        if not in_code and line.startswith(("## ", "### ")):
+            yield heading, "\n".join(lines)
+            heading, lines = line, []
+        else:
+            lines.append(line)
+    yield heading, "\n".join(lines)
+
+
+def _sglang_exchange(section: str, title: str, body: str) -> Exchange | None:
+    command = re.search(r"^\$ (curl .*)$", body, re.M)
+    http = _HTTP.search(body)
+    if command is None or http is None:
+        return None
+    method, path, data, headers, truncated = "GET", "", None, list[tuple[str, str]](), False
+    words = iter(shlex.split(command[1])[1:])
+    for word in words:
+        if word == "-X":
+            method = next(words)
+        elif word == "-H":
+            headers.append(_header(next(words)))
+        elif word == "-d":
+            data = next(words)
+        elif word in ("-o", "-D"):
+            next(words)
+            truncated = True
+        elif word.startswith("http://"):
+            path = "/" + word.split("/", 3)[3]
+    answer = body[http.end() :].partition("```\n")[2].rpartition("\n```")[0].partition("\n```\n")[0]
+    if data is not None and not any(name.lower() == "content-type" for name, _ in headers):
+        headers.append(("Content-Type", "application/x-www-form-urlencoded"))
+    return Exchange(
+        section=section,
+        title=title,
+        method=method,
+        path=path,
+        status=int(http["status"]),
+        content_type=None if http["type"] == "-" else http["type"],
+        answer="" if answer == "(empty body)" else answer,
+        body=data,
+        headers=tuple(headers),
+        truncated=truncated or _TRUNCATED.search(answer) is not None,
+    )
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, _, value = text.partition(":")
+    return name.strip(), value.strip()
