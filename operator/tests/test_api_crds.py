@@ -17,7 +17,7 @@ CHART = Path(__file__).resolve().parents[2] / "charts" / "patio" / "crds"
 
 
 def test_the_charts_crds_are_what_the_models_give() -> None:
-    assert crd.drift(CHART) == [], "run: python -m patio_operator.api.crd charts/patio/crds"
+    assert crd.drift(CHART) == [], "run `make crds`"
 
 
 def test_drift_is_found_and_written_away(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

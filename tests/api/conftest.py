@@ -14,7 +14,6 @@ from pathlib import Path
 import httpx
 import pytest
 from e2e_cluster.control_plane import ControlPlane, control_plane
-
 from kube import Kube, connected, until
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -101,7 +101,13 @@ def test_every_value_of_the_file_is_in_the_schema(helm: Helm, tmp_path: Path) ->
     def misspelt(values: Object) -> list[Object]:
         found: list[Object] = [values | {"misspelt": 1}]
         for name, value in values.items():
-            if isinstance(value, dict) and name not in ("requests", "limits", "nodeSelector", "affinity"):
+            if isinstance(value, dict) and name not in (
+                "requests",
+                "limits",
+                "podAnnotations",
+                "nodeSelector",
+                "affinity",
+            ):
                 found += [values | {name: inner} for inner in misspelt(value)]
         return found
 
@@ -238,6 +244,23 @@ def test_an_image_without_a_tag_is_the_charts_version(render: Callable[..., list
     assert images(render()) == {f"docker.io/patio/operator:{version}", f"docker.io/patio/sidecar:{version}"}
     mine = render("operator.image.repository=here/operator", "operator.image.tag=v7", "sidecar.image.tag=v8")
     assert images(mine) == {"here/operator:v7", "docker.io/patio/sidecar:v8"}
+
+
+def test_what_is_set_for_the_operators_pods_gets_there(render: Callable[..., list[Object]]) -> None:
+    objects = render(
+        "operator.podAnnotations.built=today",
+        "operator.priorityClassName=high",
+        "operator.nodeSelector.pool=system",
+        "operator.tolerations[0].key=system",
+        "operator.logLevel=DEBUG",
+        "imagePullSecrets[0].name=registry",
+    )
+    template = only(objects, "Deployment")["spec"]["template"]
+    spec = template["spec"]
+    assert template["metadata"]["annotations"] == {"built": "today"}
+    assert (spec["priorityClassName"], spec["nodeSelector"]) == ("high", {"pool": "system"})
+    assert (spec["tolerations"], spec["imagePullSecrets"]) == ([{"key": "system"}], [{"name": "registry"}])
+    assert {"name": "PATIO_LOG_LEVEL", "value": "DEBUG"} in spec["containers"][0]["env"]
 
 
 def test_every_crd_of_the_chart_is_there_before_the_default_profile() -> None:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from kube import Kube, connected, until
 from stage import (
     BASE_MODEL,
+    PROMPT,
     SYSTEM_NAMESPACE,
     Engine,
     group,
@@ -28,7 +29,6 @@ from stage import (
 NAMESPACE = "demo"
 POD = "demo-worker-0"
 ADAPTER = "sql-expert"
-PROMPT = "Hello"
 METRICS_SHOWN = 10
 
 
@@ -49,7 +49,7 @@ def main() -> None:
             start_engine(kube, engine)
         show_pods(kube)
         with step(f"a LoraAdapter, applied with kubectl: {ADAPTER}"):
-            kube.apply(lora_adapter(NAMESPACE, ADAPTER, engine.adapters["lora0"]))
+            kube.apply(lora_adapter(NAMESPACE, ADAPTER, engine.adapters["lora-a"]))
             wait_for_adapter(kube, NAMESPACE, ADAPTER)
         print(kube.kubectl("-n", NAMESPACE, "get", "loraadapters"))
         ask(kube)
@@ -85,8 +85,14 @@ def show_pods(kube: Kube) -> None:
     containers = "{range .spec.initContainers[*]}{.name} {end}{range .spec.containers[*]}{.name} {end}"
     template = "{.spec.template.spec.initContainers[*].name} {.spec.template.spec.containers[*].name}"
     print(kube.kubectl("-n", NAMESPACE, "get", "pods"))
-    print("    containers of the pod:                ", kube.kubectl("-n", NAMESPACE, "get", "pod", POD, "-o", f"jsonpath={containers}"))
-    print("    containers in the StatefulSet's pods: ", kube.kubectl("-n", NAMESPACE, "get", "sts", "demo-worker", "-o", f"jsonpath={template}").strip())
+    print(
+        "    containers of the pod:                ",
+        kube.kubectl("-n", NAMESPACE, "get", "pod", POD, "-o", f"jsonpath={containers}"),
+    )
+    print(
+        "    containers in the StatefulSet's pods: ",
+        kube.kubectl("-n", NAMESPACE, "get", "sts", "demo-worker", "-o", f"jsonpath={template}").strip(),
+    )
     print()
 
 
@@ -113,7 +119,9 @@ def show_metrics(kube: Kube) -> None:
 
 def farewell(kubectl: str, seconds: float) -> None:
     """Say what runs, how to look at it and how to take it down."""
-    print(f"Running after {seconds:.0f} s: a cluster with Patio (namespace {SYSTEM_NAMESPACE}) and an engine (namespace {NAMESPACE}).")
+    print(
+        f"Running after {seconds:.0f} s: a cluster with Patio (namespace {SYSTEM_NAMESPACE}) and an engine (namespace {NAMESPACE})."
+    )
     print(f"""
 Look around:
     {kubectl} -n {NAMESPACE} get pods,rolebasedgroups,loraadapters

@@ -12,6 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import e2e_cluster
+from e2e_cluster import images
+from e2e_cluster.places import cache_root
+from e2e_engine import model
 from kube import Kube, is_ready, until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -19,7 +23,10 @@ CHART = ROOT / "charts" / "patio"
 SYSTEM_NAMESPACE = "patio-system"
 TAG = "dev"
 ENGINE_PORT = 8000
-BASE_MODEL = "tiny"
+BASE_MODEL = model.NAME
+PROMPT = model.PROMPT
+MODEL_MOUNT = "/models"
+"""Where the tiny model and its adapters are, in every engine pod."""
 GROUP_API = "workloads.x-k8s.io/v1alpha2"
 
 
@@ -44,7 +51,66 @@ class Engine:
         }
 
 
-def group(engine: Engine, namespace: str, name: str = "demo", replicas: int = 1, profile: str = "patio") -> dict[str, Any]:
+@dataclass(frozen=True)
+class Stage:
+    """A cluster that is up, and how to reach it."""
+
+    kubectl: Path
+    helm: Path
+    kubeconfig: Path
+
+
+def model_folder() -> Path:
+    """Make the tiny model and its adapters, if they are not there."""
+    return model.write(cache_root() / "model" / model.REVISION)
+
+
+def double(**flags: str) -> Engine:
+    """Return the engine double in vLLM's form; `flags` are further flags of its command line."""
+    return Engine(
+        name="engine double",
+        container={
+            "name": "engine",
+            "image": f"docker.io/patio/engine-double:{TAG}",
+            "imagePullPolicy": "IfNotPresent",
+            "args": [
+                *("vllm", "serve", f"{MODEL_MOUNT}/model", "--served-model-name", BASE_MODEL, "--enable-lora"),
+                *("--host", "0.0.0.0", "--port", str(ENGINE_PORT), "--max-lora-rank", "16"),
+                *(word for name, value in flags.items() for word in (f"--{name.replace('_', '-')}", value)),
+            ],
+            "ports": [{"containerPort": ENGINE_PORT}],
+            "readinessProbe": {"httpGet": {"path": "/health", "port": ENGINE_PORT}, "periodSeconds": 1},
+            "volumeMounts": [{"name": "models", "mountPath": MODEL_MOUNT, "readOnly": True}],
+        },
+        volumes=[{"name": "models", "hostPath": {"path": str(model_folder()), "type": "Directory"}}],
+        adapters=adapter_paths(),
+        seconds_to_ready=3,
+    )
+
+
+def adapter_paths() -> dict[str, str]:
+    """Return where the adapters are in an engine pod, by name."""
+    return {name: f"{MODEL_MOUNT}/adapters/{name}" for name in model.ADAPTERS}
+
+
+def image_names(engine: Engine) -> tuple[str, ...]:
+    """Return the images that a cluster with this engine needs, by their names in this tree."""
+    return ("sidecar", "operator", "engine-double" if "double" in engine.container["image"] else "engine-base")
+
+
+def prepare_cluster(names: Sequence[str], say: Callable[[str], None]) -> Stage:
+    """Build the images, bring a cluster up and put them on it."""
+    built = images.build(names, TAG, say=say)
+    provider = e2e_cluster.connect(say=say)
+    provider.up()
+    provider.load_images([str(one.archive) for one in built])
+    clients = e2e_cluster.clients(say)
+    return Stage(clients.kubectl, clients.helm, provider.kubeconfig)
+
+
+def group(
+    engine: Engine, namespace: str, name: str = "demo", replicas: int = 1, profile: str = "patio"
+) -> dict[str, Any]:
     """Return a RoleBasedGroup with one role `worker` of engines that asks for the profile."""
     return {
         "apiVersion": GROUP_API,
@@ -89,8 +155,6 @@ def install_patio(kube: Kube, helm: Path, say: Callable[[str], None] = print) ->
             "--create-namespace",
             "--set",
             f"operator.image.tag={TAG},sidecar.image.tag={TAG}",
-            "--set",
-            f"operator.image.repository=docker.io/patio/operator,sidecar.image.repository=docker.io/patio/sidecar",
             "--wait",
             "--timeout",
             "2m",

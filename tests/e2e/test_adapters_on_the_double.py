@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from kube import Kube, condition, is_ready, until
-from stage import Engine, group, lora_adapter, wait_for_adapter, wait_for_pods
+from stage import PROMPT, Engine, group, lora_adapter, wait_for_adapter, wait_for_pods
 
 pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture(scope="module")
-def namespace(kube: Kube, double: Engine, make_namespace) -> str:  # type: ignore[no-untyped-def]
+def namespace(kube: Kube, double: Engine, make_namespace: Callable[[str], str]) -> str:
     """A namespace with a group of one engine, Ready."""
-    name: str = make_namespace("double")
+    name = make_namespace("double")
     kube.apply(group(double, name))
     wait_for_pods(kube, name, 1, within=60)
     return name
@@ -51,14 +53,12 @@ def test_the_pod_has_a_stable_name_in_dns(kube: Kube, namespace: str) -> None:
     assert found.strip() == pod["status"]["podIP"]
 
 
-def test_a_declared_adapter_answers_and_a_deleted_one_is_forgotten(
-    kube: Kube, namespace: str, double: Engine
-) -> None:
-    kube.apply(lora_adapter(namespace, "sql", double.adapters["lora0"]))
+def test_a_declared_adapter_answers_and_a_deleted_one_is_forgotten(kube: Kube, namespace: str, double: Engine) -> None:
+    kube.apply(lora_adapter(namespace, "sql", double.adapters["lora-a"]))
     wait_for_adapter(kube, namespace, "sql")
-    assert kube.models(namespace, "demo-worker-0")["sql"] == double.adapters["lora0"]
-    base = kube.complete(namespace, "demo-worker-0", "tiny", "Hello")
-    assert kube.complete(namespace, "demo-worker-0", "sql", "Hello") != base
+    assert kube.models(namespace, "demo-worker-0")["sql"] == double.adapters["lora-a"]
+    base = kube.complete(namespace, "demo-worker-0", "tiny", PROMPT)
+    assert kube.complete(namespace, "demo-worker-0", "sql", PROMPT) != base
     events = until("the event", lambda: kube.events(namespace, "sql"), within=10)
     assert "Loaded" in {one["reason"] for one in events}
 
@@ -68,7 +68,7 @@ def test_a_declared_adapter_answers_and_a_deleted_one_is_forgotten(
 
 
 def test_kubectl_shows_the_adapter_in_columns(kube: Kube, namespace: str, double: Engine) -> None:
-    kube.apply(lora_adapter(namespace, "columns", double.adapters["lora0"]))
+    kube.apply(lora_adapter(namespace, "columns", double.adapters["lora-a"]))
     wait_for_adapter(kube, namespace, "columns")
     header, row = kube.kubectl("-n", namespace, "get", "lora").splitlines()
     assert header.split()[:2] == ["NAME", "ADAPTER"]
@@ -98,7 +98,7 @@ def test_a_missing_path_is_told_in_the_engines_words_and_heals_when_fixed(
     (pod,) = kube.pods(namespace)
     assert is_ready(pod), "one bad adapter must not take the pod away"
 
-    kube.apply(lora_adapter(namespace, "lost", double.adapters["lora0"]))
+    kube.apply(lora_adapter(namespace, "lost", double.adapters["lora-a"]))
     wait_for_adapter(kube, namespace, "lost")
     kube.kubectl("-n", namespace, "delete", "lora", "lost", "--timeout=30s")
 
@@ -106,7 +106,7 @@ def test_a_missing_path_is_told_in_the_engines_words_and_heals_when_fixed(
 def test_an_engine_that_dies_gets_its_adapter_back_and_the_status_tells_both(
     kube: Kube, namespace: str, double: Engine
 ) -> None:
-    kube.apply(lora_adapter(namespace, "sql", double.adapters["lora0"]))
+    kube.apply(lora_adapter(namespace, "sql", double.adapters["lora-a"]))
     wait_for_adapter(kube, namespace, "sql")
     crash(kube, namespace, "demo-worker-0")
     until(
@@ -123,8 +123,14 @@ def test_an_engine_that_dies_gets_its_adapter_back_and_the_status_tells_both(
 
 def test_a_new_pod_is_not_ready_before_it_has_the_adapter(kube: Kube, namespace: str, slow_double: Engine) -> None:
     kube.apply(group(slow_double, namespace, name="slow"))
-    until("slow-worker-0", lambda: kube.get(f"/api/v1/namespaces/{namespace}/pods/slow-worker-0"), lambda one: bool(one) and is_ready(one))
-    kube.apply(lora_adapter(namespace, "late", slow_double.adapters["lora0"], roleRef={"group": "slow", "role": "worker"}))
+    until(
+        "slow-worker-0",
+        lambda: kube.get(f"/api/v1/namespaces/{namespace}/pods/slow-worker-0"),
+        lambda one: bool(one) and is_ready(one),
+    )
+    kube.apply(
+        lora_adapter(namespace, "late", slow_double.adapters["lora-a"], roleRef={"group": "slow", "role": "worker"})
+    )
     wait_for_adapter(kube, namespace, "late")
     kube.apply(group(slow_double, namespace, name="slow", replicas=2))
     seen_unready_while_loading = False
@@ -162,7 +168,7 @@ def test_a_pod_label_is_enough_for_any_workload(kube: Kube, namespace: str, doub
                 },
             },
         },
-        lora_adapter(namespace, "by-label", double.adapters["lora0"], selector={"matchLabels": {"app": "plain"}}),
+        lora_adapter(namespace, "by-label", double.adapters["lora-a"], selector={"matchLabels": {"app": "plain"}}),
     )
     adapter = wait_for_adapter(kube, namespace, "by-label", within=60)
     assert adapter["status"]["desiredReplicas"] == 1
@@ -201,7 +207,7 @@ def test_the_sidecar_gives_the_engines_metrics_under_patios_names(kube: Kube, na
 def test_the_operator_comes_back_to_what_it_finds(kube: Kube, namespace: str, double: Engine) -> None:
     kube.kubectl("-n", "patio-system", "scale", "deployment", "--all", "--replicas=0")
     until("no operator", lambda: kube.pods("patio-system"), lambda pods: not pods)
-    kube.apply(lora_adapter(namespace, "meanwhile", double.adapters["lora1"]))
+    kube.apply(lora_adapter(namespace, "meanwhile", double.adapters["lora-b"]))
     assert "sql" in kube.models(namespace, "demo-worker-0"), "what is loaded stays without the operator"
     kube.kubectl("-n", "patio-system", "scale", "deployment", "--all", "--replicas=1")
     wait_for_adapter(kube, namespace, "meanwhile", within=60)

@@ -210,7 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.check:
         differences = drift(options.directory)
         for difference in differences:
-            print(f"{options.directory}: {difference} (run `make generate`)", file=sys.stderr)
+            print(f"{options.directory}: {difference} (run `make crds`)", file=sys.stderr)
         return 1 if differences else 0
     options.directory.mkdir(parents=True, exist_ok=True)
     for name, text in rendered().items():

@@ -97,8 +97,8 @@ def _check_names_free(group: RoleBasedGroup, children: Sequence[Child]) -> None:
         if (child["kind"], name) in wanted and not _is_ours(group, child):
             raise GroupError(
                 "NameTaken",
-                f"the group needs a {child['kind']} {name!r}, but there is one that belongs to somebody else: delete it, "
-                "or rename the group",
+                f"the group needs a {child['kind']} {name!r}, but there is one that belongs to somebody else: "
+                "delete it, or rename the group",
             )
 
 

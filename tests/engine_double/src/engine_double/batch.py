@@ -114,6 +114,11 @@ class Batch:
         async with self._changed:
             await self._changed.wait_for(none_left)
 
+    async def until_running(self, count: int) -> None:
+        """Wait until exactly so many requests run."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self.running.total() == count)
+
     async def aborted_within(self, seconds: float) -> bool:
         """Let that much time pass, less when everything is aborted."""
         await self._resumed.wait()
@@ -154,6 +159,7 @@ class Batch:
             self.waiting[adapter] -= 1
             self.running[adapter] += 1
             self.note_adapters()
+            self._changed.notify_all()
 
     def note_adapters(self) -> None:
         """Remember which adapters have requests now, running or waiting."""

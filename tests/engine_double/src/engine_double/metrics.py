@@ -70,7 +70,6 @@ class Snapshot:
     """vLLM with LoRA: the label of `vllm:lora_requests_info`."""
 
 
-
 def render(kind: EngineKind, snapshot: Snapshot) -> str:
     """The text of `GET /metrics`."""
     if kind is EngineKind.VLLM:

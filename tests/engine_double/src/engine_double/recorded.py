@@ -1,8 +1,8 @@
 """The recordings as data: recorded texts to serve, recorded exchanges to compare with.
 
-Three formats, as they came: `vllm/api-0.32.0.md` (one server, curl arguments and answers), `vllm/api-0.32.0-more.jsonl` (two
-servers, one exchange a line) and `sglang/api.md` (Markdown in sections, one server each or shared). Pure but for reading
-package data.
+Three formats, as they came: `vllm/api-0.32.0.md` (one server, curl arguments and answers),
+`vllm/api-0.32.0-more.jsonl` (two servers, one exchange a line) and `sglang/api.md` (Markdown in sections, one server
+each or shared). Pure but for reading package data.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 
 _TRUNCATED = re.compile(r"(?:\.\.\. )?\[\d+ bytes in all\]$")
 _TIMING = re.compile(r"^\[(\d{3})\] [\d.]+s$", re.M)
+_STATUS_AND_BODY = re.compile(r"^(?P<status>\d{3})(?P<type> )(?=\{)", re.M)
 _HTTP = re.compile(r"^HTTP (?P<status>\d{3})  content-type: (?P<type>.*?)  time:", re.M)
 
 
@@ -98,15 +100,17 @@ def more_vllm_exchanges() -> Iterator[Exchange]:
 
 
 def sglang_exchanges() -> Iterator[Exchange]:
-    """`api.md`, in order; the section is the server or part (`A0`, `B`, ...)."""
+    """`api.md`, in order; the section is the server or part (`A0`, `B`, ...), a repeated title gets a number."""
     section = ""
+    seen: Counter[str] = Counter()
     for heading, body in _headings(text("sglang/api.md")):
         if heading.startswith("## "):
             section = heading.removeprefix("## ").partition(".")[0]
         elif "$ curl" in body:
             exchange = _sglang_exchange(section, heading.removeprefix("### "), body)
-            if exchange is not None:
-                yield exchange
+            seen[exchange.name] += 1
+            count = seen[exchange.name]
+            yield exchange if count == 1 else replace(exchange, title=f"{exchange.title} #{count}")
 
 
 def _headings(document: str) -> Iterator[tuple[str, str]]:
@@ -123,11 +127,10 @@ def _headings(document: str) -> Iterator[tuple[str, str]]:
     yield heading, "\n".join(lines)
 
 
-def _sglang_exchange(section: str, title: str, body: str) -> Exchange | None:
+def _sglang_exchange(section: str, title: str, body: str) -> Exchange:
     command = re.search(r"^\$ (curl .*)$", body, re.M)
-    http = _HTTP.search(body)
-    if command is None or http is None:
-        return None
+    http = _HTTP.search(body) or _STATUS_AND_BODY.search(body)
+    assert command is not None and http is not None, title
     method, path, data, headers, truncated = "GET", "", None, list[tuple[str, str]](), False
     words = iter(shlex.split(command[1])[1:])
     for word in words:

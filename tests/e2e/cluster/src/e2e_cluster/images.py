@@ -126,10 +126,14 @@ def _build(
     log = image.archive.parent / f"{image.name}.log"
     log.unlink(missing_ok=True)
     say(f"image {image.name}: building with {builder.name} (log: {log})")
-    builder.tidy()
     arguments, secrets = certificate_options(environ)
-    arguments["BASE"] = chosen or _base(builder, cache, log, say)
-    builder.build(Build(image.ref, repository / DOCKERFILES[image.name], repository, arguments, secrets), log, say)
+    dockerfile = repository / DOCKERFILES[image.name]
+    builder.tidy()  # after a build that was killed
+    try:
+        arguments["BASE"] = chosen or _base(builder, cache, log, say)
+        builder.build(Build(image.ref, dockerfile, repository, arguments, secrets), log, say)
+    finally:
+        builder.tidy()
     partial = image.archive.with_suffix(".partial")
     partial.unlink(missing_ok=True)
     builder.save(image.ref, partial, log, say)

@@ -25,19 +25,24 @@ CLUSTER = "patio"
 
 
 def cluster_configuration() -> str:
-    """What kind is asked for: one node, on which the kubelet restarts killed engines soon."""
+    """What kind is asked for: one node, on which the kubelet restarts killed engines soon.
+
+    The cache is on the node under its own path, so that hostPath volumes find models there as on this machine.
+    """
     kubelet = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
         "featureGates": {"KubeletCrashLoopBackOffMax": True},
         "crashLoopBackOff": {"maxContainerRestartPeriod": RESTART_BACKOFF},
     }
+    cache = str(cache_root())
+    mount = {"hostPath": cache, "containerPath": cache, "readOnly": True}
     return json.dumps(
         {
             "kind": "Cluster",
             "apiVersion": "kind.x-k8s.io/v1alpha4",
             "name": CLUSTER,
-            "nodes": [{"role": "control-plane"}],
+            "nodes": [{"role": "control-plane", "extraMounts": [mount]}],
             "kubeadmConfigPatches": [json.dumps(kubelet)],
         },
         indent=2,

@@ -1,0 +1,65 @@
+"""The cluster that the end-to-end tests share: brought up by the first test that needs it, taken down after the last.
+
+PATIO_KEEP_CLUSTER=1 leaves it up, for a look around or a quicker next run.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+
+import e2e_cluster
+import pytest
+import stage
+from kube import Kube, connected
+
+MakeNamespace = Callable[[str], str]
+
+
+def say(line: str) -> None:
+    """Tell of the progress of long steps, past pytest's capture."""
+    print(line, file=sys.__stderr__, flush=True)
+
+
+@pytest.fixture(scope="session")
+def staged() -> Iterator[stage.Stage]:
+    """A cluster with the images of this tree."""
+    yield stage.prepare_cluster(("sidecar", "operator", "engine-double", "engine-base"), say)
+    if os.environ.get("PATIO_KEEP_CLUSTER") != "1":
+        e2e_cluster.connect(say=say).down()
+
+
+@pytest.fixture(scope="session")
+def kube(staged: stage.Stage) -> Iterator[Kube]:
+    """The cluster, with Patio installed."""
+    with connected(staged.kubectl, staged.kubeconfig) as connection:
+        stage.install_patio(connection, staged.helm, say)
+        yield connection
+
+
+@pytest.fixture(scope="module")
+def make_namespace(kube: Kube) -> Iterator[MakeNamespace]:
+    """Makes namespaces that are deleted after the module."""
+    made: list[str] = []
+
+    def make(name: str) -> str:
+        stage.fresh_namespace(kube, name)
+        made.append(name)
+        return name
+
+    yield make
+    for name in made:
+        kube.kubectl("delete", "namespace", name, "--wait=true", "--timeout=120s")
+
+
+@pytest.fixture(scope="session")
+def double() -> stage.Engine:
+    """The engine double, in vLLM's form."""
+    return stage.double()
+
+
+@pytest.fixture(scope="session")
+def slow_double() -> stage.Engine:
+    """The engine double, taking its time to load an adapter."""
+    return stage.double(lora_load_seconds="3")

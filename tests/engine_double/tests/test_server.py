@@ -1,0 +1,147 @@
+"""Faults, crashes, restarts, and the double as a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import httpx
+import pytest
+from engine_double import running_double
+from engine_double.cli import settings_from
+from engine_double.samples import write_adapter
+from engine_double.settings import EngineKind
+
+
+async def test_a_fault_stands_in_the_way_as_often_as_ordered() -> None:
+    async with running_double() as double, httpx.AsyncClient(base_url=double.url) as client:
+        double.fault("/v1/models", status=503, body="busy", times=2)
+        answers = [(await client.get("/v1/models")) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [503, 503, 200]
+        assert answers[0].text == "busy"
+        assert [call.status for call in double.calls("/v1/models")] == [503, 503, 200]
+
+
+async def test_a_lost_answer_took_effect_all_the_same(tmp_path: Path) -> None:
+    async with running_double() as double, httpx.AsyncClient(base_url=double.url) as client:
+        double.fault("/v1/load_lora_adapter", status=502, after=True, times=1)
+        path = str(write_adapter(tmp_path / "a"))
+        answer = await client.post("/v1/load_lora_adapter", json={"lora_name": "a", "lora_path": path})
+        assert answer.status_code == 502
+        assert double.adapters == {"a": path}
+
+
+async def test_a_delay_alone_leaves_the_answer_to_the_engine() -> None:
+    async with running_double() as double, httpx.AsyncClient(base_url=double.url) as client:
+        double.fault("/version", delay=0.2)
+        with pytest.raises(httpx.ReadTimeout):
+            await client.get("/version", timeout=0.05)
+        assert (await client.get("/version", timeout=5)).json() == {"version": "0.32.0"}
+
+
+async def test_the_control_surface_orders_the_same_over_http(tmp_path: Path) -> None:
+    async with running_double(engine="sglang", api_key="sk") as double, httpx.AsyncClient(base_url=double.url) as http:
+        order = {"path": "/ready", "status": 500, "times": 1}
+        assert (await http.post("/_double/faults", json=order)).status_code == 200
+        assert len((await http.get("/_double/faults")).json()) == 1
+        assert [(await http.get("/ready")).status_code for _ in range(2)] == [500, 200]
+        assert (await http.post("/_double/faults", json={"path": "/ready"})).status_code == 400
+        assert (await http.post("/_double/faults", json={"status": 500})).status_code == 400
+        seen = (await http.get("/_double/requests", params={"path": "/ready"})).json()
+        assert [one["status"] for one in seen] == [500, 200]
+        path = str(write_adapter(tmp_path / "a"))
+        key = {"Authorization": "Bearer sk"}
+        await http.post("/load_lora_adapter", json={"lora_name": "a", "lora_path": path}, headers=key)
+        assert (await http.get("/_double/state")).json()["adapters"] == {"a": path}
+        assert (await http.post("/_double/forget")).json() == {"adapters": {}}
+
+
+async def test_a_crash_breaks_connections_and_a_restart_forgets(tmp_path: Path) -> None:
+    async with running_double(tokens_per_second=20) as double, httpx.AsyncClient(base_url=double.url) as client:
+        path = str(write_adapter(tmp_path / "a"))
+        await client.post("/v1/load_lora_adapter", json={"lora_name": "a", "lora_path": path})
+        body = {"model": "a", "prompt": "hello world", "max_tokens": 400}
+        request = asyncio.create_task(client.post("/v1/completions", json=body))
+        async with asyncio.timeout(10):
+            await double.engine.core.batch.until_running(1)
+        await double.crash()
+        with pytest.raises(httpx.TransportError):
+            await request
+        with pytest.raises(httpx.ConnectError):
+            await client.get("/health")
+        await double.start()
+        assert (await client.get("/health")).status_code == 200
+        assert double.adapters == {}
+
+
+async def test_the_port_is_closed_until_the_engine_has_started() -> None:
+    async with running_double() as double:
+        await double.crash()
+        double._settings = type(double._settings)(startup_seconds=3600.0, port=double.port)
+        starting = asyncio.create_task(double.start())
+        async with httpx.AsyncClient(base_url=double.url) as client:
+            with pytest.raises(httpx.ConnectError):
+                await client.get("/health")
+        starting.cancel()
+
+
+def test_command_lines_of_both_engines_are_understood() -> None:
+    settings, ignored = settings_from(
+        ["vllm", "serve", "/models/tiny", "--enable-lora", "--max-loras", "4", "--dtype", "bfloat16", "--api-key", "k"],
+        {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"},
+    )
+    assert (settings.engine, settings.model, settings.max_loras) == (EngineKind.VLLM, "/models/tiny", 4)
+    assert settings.served_model_names == ("/models/tiny",)
+    assert (settings.enable_lora, settings.runtime_lora, settings.api_key) == (True, True, "k")
+    assert ignored == ["--dtype", "bfloat16"]
+    settings, ignored = settings_from(
+        ["-m", "sglang.launch_server", "--model-path", "/m", "--served-model-name", "tiny", "--lora-paths", "a=/x"], {}
+    )
+    assert (settings.engine, settings.model, settings.base_model) == (EngineKind.SGLANG, "/m", "tiny")
+    assert settings.lora_modules == (("a", "/x"),)
+    assert not settings.enable_metrics
+    assert not ignored
+
+
+def test_a_key_is_not_printed() -> None:
+    settings, _ = settings_from(["--api-key", "sekret", "--admin-api-key", "sekret"], {})
+    assert "sekret" not in repr(settings)
+
+
+@contextmanager
+def process(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client]]:
+    """A double of its own, waited for."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "engine_double", "--host", "127.0.0.1", "--port", str(port), *arguments]
+    environment = {**os.environ, "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
+    with (
+        subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as running,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", transport=httpx.HTTPTransport(retries=8)) as client,
+    ):
+        try:
+            assert client.get("/health", timeout=30).status_code == 200
+            yield running, client
+        finally:
+            running.kill()
+
+
+def test_a_process_ends_well_on_sigterm() -> None:
+    with process("--engine", "sglang", "--health-seconds", "0") as (running, _):
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(timeout=10) == 0
+
+
+def test_a_process_dies_when_a_crash_is_ordered() -> None:
+    with process("--engine", "vllm") as (running, client):
+        with suppress(httpx.TransportError):  # the answer may or may not make it
+            client.post("/_double/crash")
+        assert running.wait(timeout=10) == 137
