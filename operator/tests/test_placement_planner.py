@@ -17,6 +17,7 @@ from patio_operator.placement.planner import (
     DELETION_BOUND,
     Hold,
     Load,
+    Order,
     Plan,
     Refusal,
     Release,
@@ -30,7 +31,7 @@ def planned(
     pods: list[Pod],
     views: dict[str, Seen],
     adapters: list[LoraAdapter],
-    refusals: dict[tuple[str, str], Refusal] | None = None,
+    refusals: dict[tuple[str, Order], Refusal] | None = None,
 ) -> Plan:
     return plan(pods, views, adapters, refusals or {}, NOW)
 
@@ -151,7 +152,7 @@ def test_a_pod_that_is_leaving_is_left_alone() -> None:
 def test_an_order_that_was_refused_waits_for_its_time() -> None:
     one = pod()
     refusal = Refusal("No more room.", retryable=True, until=NOW + timedelta(seconds=5))
-    decided = planned([one], {one.uid: seen()}, [lora_adapter()], {(one.uid, "sql"): refusal})
+    decided = planned([one], {one.uid: seen()}, [lora_adapter()], {(one.uid, load_request(lora_adapter())): refusal})
     assert decided.actions == ()
     assert decided.again_at == refusal.until
     assert [placed.message for placed in decided.placements["sql"]] == ["No more room."]

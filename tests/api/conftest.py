@@ -1,4 +1,4 @@
-"""A real API server with our CRDs, and the operator as the process it is in a cluster. No kubelet: pods are only objects."""
+"""A real API server with the chart installed, and the operator as a process with its own rights. No kubelet runs pods."""
 
 from __future__ import annotations
 
@@ -13,19 +13,26 @@ from pathlib import Path
 
 import httpx
 import pytest
+from e2e_cluster import ensure_binaries
 from e2e_cluster.control_plane import ControlPlane, control_plane
 from kube import Kube, connected, until
 
-ROOT = Path(__file__).resolve().parents[2]
+CHART = Path(__file__).resolve().parents[2] / "charts" / "patio"
+OPERATOR = "system:serviceaccount:patio-system:patio-operator"
 
 
 @pytest.fixture(scope="session")
 def plane() -> Iterator[ControlPlane]:
-    """An API server of our own, with Patio's CRDs."""
+    """An API server of our own, with Patio's CRDs and the operator's rights."""
     with control_plane() as running:
-        running.kubectl("apply", "--server-side", "-f", str(ROOT / "charts" / "patio" / "crds"))
-        running.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
-        running.kubectl("create", "namespace", "patio-system")
+        subprocess.run(
+            [
+                ensure_binaries(["helm"]).helm,
+                *("install", "patio", CHART, "--namespace", "patio-system", "--create-namespace"),
+                *("--kubeconfig", running.kubeconfig),
+            ],
+            check=True,
+        )
         yield running
 
 
@@ -95,11 +102,12 @@ class OperatorProcess:
 @pytest.fixture
 def operator(plane: ControlPlane) -> Iterator[OperatorProcess]:
     """A running operator."""
-    process = OperatorProcess(plane.kubeconfig)
+    process = OperatorProcess(plane.kubeconfig_for(OPERATOR))
     process.start()
     yield process
     process.stop()
     print(process.logged())  # pytest shows it with a failure
+    assert "forbidden" not in process.logged()
 
 
 def free_port() -> int:

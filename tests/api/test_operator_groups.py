@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -56,10 +57,8 @@ def test_the_status_follows_the_statefulsets(kube: Kube, namespace: str) -> None
         "updatedReplicas": 1,
         "availableReplicas": 1,
     }
-    kube.kubectl(
-        "-n", namespace, "patch", "sts", "demo-worker", "--subresource=status", "--type=merge",
-        "-p", '{"status": %s}' % str(status).replace("'", '"'),
-    )  # fmt: skip
+    patch = json.dumps({"status": status})
+    kube.kubectl("-n", namespace, "patch", "sts", "demo-worker", "--subresource=status", "--type=merge", "-p", patch)
     until("Ready", lambda: condition(group(kube, namespace), "Ready"), lambda one: one.get("status") == "True")
 
 

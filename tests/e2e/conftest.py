@@ -34,7 +34,7 @@ def staged() -> Iterator[stage.Stage]:
 def kube(staged: stage.Stage) -> Iterator[Kube]:
     """The cluster, with Patio installed."""
     with connected(staged.kubectl, staged.kubeconfig) as connection:
-        stage.install_patio(connection, staged.helm, say)
+        stage.install_patio(connection, staged, say)
         yield connection
 
 
@@ -55,8 +55,8 @@ def make_namespace(kube: Kube) -> Iterator[MakeNamespace]:
 
 @pytest.fixture(scope="session")
 def double() -> stage.Engine:
-    """The engine double, in vLLM's form."""
-    return stage.double()
+    """The engine double, in vLLM's form; slow enough to start for an outage to be seen."""
+    return stage.double(startup_seconds="2")
 
 
 @pytest.fixture(scope="session")

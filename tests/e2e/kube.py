@@ -6,7 +6,6 @@ more than the read. `until` is the only way to wait here: for a condition, with 
 
 from __future__ import annotations
 
-import json
 import subprocess
 import threading
 import time
@@ -91,7 +90,10 @@ class Kube:
         if response.status_code == 404:
             return None
         response.raise_for_status()
-        return response.json()
+        found = response.json()
+        for one in found.get("items") or [found]:
+            one.get("metadata", {}).pop("managedFields", None)  # nobody reads them, least of all in a failure's message
+        return found
 
     def pods(self, namespace: str, labels: str = "") -> list[dict[str, Any]]:
         """Return the pods of a namespace."""
@@ -173,8 +175,3 @@ def connected(kubectl_binary: Path, kubeconfig: Path) -> Iterator[Kube]:
     finally:
         proxy.terminate()
         proxy.wait(10)
-
-
-def dump(value: Any) -> str:
-    """Return something readable of an API object."""
-    return json.dumps(value, indent=1, sort_keys=True)

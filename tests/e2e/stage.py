@@ -58,6 +58,7 @@ class Stage:
     kubectl: Path
     helm: Path
     kubeconfig: Path
+    operator_archive: Path
 
 
 def model_folder() -> Path:
@@ -105,7 +106,8 @@ def prepare_cluster(names: Sequence[str], say: Callable[[str], None]) -> Stage:
     provider.up()
     provider.load_images([str(one.archive) for one in built])
     clients = e2e_cluster.clients(say)
-    return Stage(clients.kubectl, clients.helm, provider.kubeconfig)
+    archives = {one.name: one.archive for one in built}
+    return Stage(clients.kubectl, clients.helm, provider.kubeconfig, archives["operator"])
 
 
 def group(
@@ -139,11 +141,11 @@ def lora_adapter(namespace: str, name: str, path: str, **spec: Any) -> dict[str,
     }
 
 
-def install_patio(kube: Kube, helm: Path, say: Callable[[str], None] = print) -> None:
+def install_patio(kube: Kube, stage: Stage, say: Callable[[str], None]) -> None:
     """Install or upgrade Patio from the chart of this tree, with the images of this tree."""
     done = subprocess.run(
         [
-            helm,
+            stage.helm,
             "--kubeconfig",
             kube.kubeconfig,
             "upgrade",
@@ -155,6 +157,9 @@ def install_patio(kube: Kube, helm: Path, say: Callable[[str], None] = print) ->
             "--create-namespace",
             "--set",
             f"operator.image.tag={TAG},sidecar.image.tag={TAG}",
+            # The tag stays the same when the image changes: this is what replaces the operator's pod then.
+            "--set-string",
+            f"operator.podAnnotations.built={stage.operator_archive.stem}",
             "--wait",
             "--timeout",
             "2m",

@@ -117,8 +117,11 @@ def test_an_engine_that_dies_gets_its_adapter_back_and_the_status_tells_both(
     )
     wait_for_adapter(kube, namespace, "sql", within=60)
     assert "sql" in kube.models(namespace, "demo-worker-0")
-    (pod,) = kube.pods(namespace)
-    assert [one["restartCount"] for one in pod["status"]["containerStatuses"]] == [1]
+    until(
+        "the restart is counted",
+        lambda: [one["restartCount"] for one in kube.pods(namespace)[0]["status"]["containerStatuses"]],
+        lambda counts: counts == [1],
+    )
 
 
 def test_a_new_pod_is_not_ready_before_it_has_the_adapter(kube: Kube, namespace: str, slow_double: Engine) -> None:

@@ -97,7 +97,7 @@ async def _run(
                 tasks.create_task(adapters.run(), name="adapters"),
                 tasks.create_task(groups.run(), name="groups"),
                 tasks.create_task(_keep_certificates(keeper), name="certificates"),
-                tasks.create_task(_watch(wakers, stop, watching), name="kopf"),
+                tasks.create_task(_watch(settings.pod_name, wakers, stop, watching), name="kopf"),
             ]
             await stop.wait()
             for task in running[:-1]:
@@ -108,7 +108,7 @@ async def _run(
         await health.cleanup()
 
 
-async def _watch(wakers: Wakers, stop: asyncio.Event, watching: asyncio.Event) -> None:
+async def _watch(pod_name: str, wakers: Wakers, stop: asyncio.Event, watching: asyncio.Event) -> None:
     registry = kopf.OperatorRegistry()
     for module in (login, loraadapters, pods, profiles, rolebasedgroups):
         module.register(registry)
@@ -118,6 +118,8 @@ async def _watch(wakers: Wakers, stop: asyncio.Event, watching: asyncio.Event) -
     settings.watching.server_timeout = 240
     settings.watching.client_timeout = 300
     settings.networking.connect_timeout = 10
+    # Without one kopf looks the user's name up, and a container's user has none. Its type is private to kopf.
+    identity: Any = pod_name
 
     @kopf.on.cleanup(registry=registry)
     def stopping(**_: Any) -> None:
@@ -130,6 +132,7 @@ async def _watch(wakers: Wakers, stop: asyncio.Event, watching: asyncio.Event) -
         standalone=True,
         clusterwide=True,
         memo=wakers,
+        identity=identity,
         stop_flag=stop,
         ready_flag=watching,
     )

@@ -16,11 +16,13 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import FrameType
 
 import httpx
 import uvicorn
-from prometheus_client import CollectorRegistry
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from patio import __version__
 from patio.adapters.reconciler import Attempt, Reconciler
@@ -52,6 +54,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         print(f"patio: {error}", file=sys.stderr)
         return 2
     configure(settings.log_level, settings.log_json)
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus-client 0.26 has no type there
     if settings.not_supported:
         log.warning("variables not supported by this version, ignored names=%s", ",".join(settings.not_supported))
     try:
@@ -74,53 +77,72 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
+@dataclass(frozen=True, slots=True)
+class Sidecar:
+    """The parts, put together; nothing runs yet."""
+
+    app: FastAPI
+    reconciler: Reconciler
+    scraper: Scraper
+
+
+def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping: asyncio.Event) -> Sidecar:
+    """Put the parts together. `stopping` ends the waits of long requests."""
+    reconciler = Reconciler(
+        _engine(settings, http),
+        store,
+        settings.required_adapters,
+        boot=secrets.token_hex(4),
+        rng=random.Random(),  # noqa: S311 - spreads retries, guards nothing
+        count=lambda attempt: _count(own, attempt),
+    )
+    own = OwnMetrics(
+        CollectorRegistry(),
+        lambda: [(report.lora_name, report.state.value) for report in reconciler.adapters().adapters],
+        __version__,
+        settings.engine.value,
+        settings.engine_version,
+    )
+    scraper = Scraper(
+        settings.engine_endpoint + settings.metrics_path if settings.scrape_engine else None,
+        http,
+        compile_rules(settings.engine, settings.metrics_prefixes),
+        own,
+        lambda: reconciler.engine_ready,
+    )
+
+    def status() -> ServerStatus:
+        return ServerStatus(
+            version=__version__,
+            pod=settings.pod,
+            engine=settings.engine.value,
+            engine_endpoint=settings.engine_endpoint,
+            engine_ready=reconciler.engine_ready,
+        )
+
+    app = create_app(Parts(reconciler, scraper, status, stopping), __version__, settings.docs)
+    return Sidecar(app, reconciler, scraper)
+
+
 async def _serve(settings: Settings, store: Store, listening: socket.socket) -> None:
     stopping = asyncio.Event()
     # The CA bundle is 4 MB of memory: only an engine behind TLS gets it.
     verify = settings.engine_endpoint.startswith("https:")
     async with httpx.AsyncClient(trust_env=False, verify=verify) as http:
-        engine = _engine(settings, http)
-        reconciler = Reconciler(
-            engine,
-            store,
-            settings.required_adapters,
-            boot=secrets.token_hex(4),
-            rng=random.Random(),  # noqa: S311 - spreads retries, guards nothing
-            count=lambda attempt: _count(own, attempt),
-        )
-        own = OwnMetrics(
-            CollectorRegistry(),
-            lambda: [(report.lora_name, report.state.value) for report in reconciler.adapters().adapters],
-            __version__,
-            settings.engine.value,
-            settings.engine_version,
-        )
-        scraper = Scraper(
-            settings.engine_endpoint + settings.metrics_path if settings.scrape_engine else None,
-            http,
-            compile_rules(settings.engine, settings.metrics_prefixes),
-            own,
-            lambda: reconciler.engine_ready,
-        )
-
-        def status() -> ServerStatus:
-            return ServerStatus(
-                version=__version__,
-                pod=settings.pod,
-                engine=settings.engine.value,
-                engine_endpoint=settings.engine_endpoint,
-                engine_ready=reconciler.engine_ready,
-            )
-
-        app = create_app(Parts(reconciler, scraper, status, stopping), __version__, settings.docs)
+        sidecar = assemble(settings, store, http, stopping)
         config = uvicorn.Config(
-            app, log_config=None, access_log=False, server_header=False, lifespan="off", timeout_graceful_shutdown=LEAVE_SECONDS
+            sidecar.app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+            timeout_graceful_shutdown=LEAVE_SECONDS,
         )
         server = _Server(config, stopping)
         # uvicorn raises the signal once more when it has served; by default that would end the process in mid-clean-up.
         signal.signal(signal.SIGTERM, server.handle_exit)
         async with asyncio.TaskGroup() as tasks:
-            reconciling = tasks.create_task(reconciler.run(), name="reconciler")
+            reconciling = tasks.create_task(sidecar.reconciler.run(), name="reconciler")
             host, port = listening.getsockname()[:2]
             log.info(
                 "serving version=%s address=%s port=%d engine=%s endpoint=%s required=%d",
@@ -133,7 +155,7 @@ async def _serve(settings: Settings, store: Store, listening: socket.socket) -> 
             )
             await server.serve(sockets=[listening])
             reconciling.cancel()
-        await scraper.close()
+        await sidecar.scraper.close()
     log.info("stopped")
 
 

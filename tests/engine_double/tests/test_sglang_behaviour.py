@@ -76,7 +76,8 @@ async def test_an_eviction_waits_for_the_evicted_adapters_requests(tmp_path: Pat
         await until_running(double, 1)
         await load(client, "a1", tmp_path / "a1")
         answer = await load(client, "a2", tmp_path / "a2")
-        assert generation.done()
+        assert double.engine.core.batch.running.total() == 0, "the load answered after a0's last request"
+        assert await generation == 10
         assert answer["success"]
         assert list(answer["loaded_adapters"]) == ["a1", "a2"]
 

@@ -46,6 +46,10 @@ class InvalidError(ApiError):
     """The API server will not take this object as it is (400, 403 or 422): the same request fails again."""
 
 
+class TerminatingError(InvalidError):
+    """The namespace is being deleted: nothing new can be made in it, and nothing needs to be."""
+
+
 class RetryableApiError(ApiError):
     """The API server is out of reach or overloaded: the same request may succeed later."""
 
@@ -154,14 +158,21 @@ def _path(kind: Kind, namespace: str | None, name: str | None = None) -> str:
 
 def _error(status: int, data: bytes) -> ApiError:
     try:
-        message = str(json.loads(data).get("message") or "")
+        answer = json.loads(data)
+        message = str(answer.get("message") or "")
+        causes = (answer.get("details") or {}).get("causes") or []
     except (ValueError, AttributeError):
-        message = data.decode("utf-8", "replace")[:500]
+        message, causes = data.decode("utf-8", "replace")[:500], []
     message = message or f"The API server answered {status}."
     if status == 404:
         return NotFoundError(status, message)
+    if any(cause.get("reason") == "NamespaceTerminating" for cause in causes):
+        return TerminatingError(status, message)
     if status == 409:
         return ConflictError(status, message)
+    # Server-side apply of a field that the schema does not have is answered with 500 (Kubernetes 1.34).
+    if status == 500 and "failed to create typed patch object" in message:
+        return InvalidError(status, message)
     if status == 429 or status >= 500:
         return RetryableApiError(status, message)
     return InvalidError(status, message)

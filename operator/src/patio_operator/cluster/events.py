@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from patio_operator.cluster.api import ApiError, Cluster, ConflictError
+from patio_operator.cluster.api import ApiError, Cluster, ConflictError, TerminatingError
 from patio_operator.cluster.kinds import EVENT
 
 log = logging.getLogger(__name__)
@@ -57,5 +57,7 @@ async def record(cluster: Cluster, about: Mapping[str, Any], type_: str, reason:
             await cluster.merge(
                 EVENT, name, namespace, {"count": int(there.get("count") or 1) + 1, "lastTimestamp": now}
             )
+    except TerminatingError:
+        log.debug("event not recorded: %s %s: the namespace is going", reason, metadata["name"])
     except ApiError as error:
         log.warning("event not recorded: %s %s: %s", reason, metadata["name"], error.message)

@@ -66,9 +66,12 @@ class Release:
 Action = Load | Unload | Hold | Release
 
 
+Order = LoadRequest | UnloadRequest
+
+
 @dataclass(frozen=True)
 class Refusal:
-    """A sidecar's answer to an order it did not take; the order is not repeated before `until`."""
+    """A sidecar's answer to an order it did not take; the very same order is not repeated before `until`."""
 
     message: str
     retryable: bool
@@ -90,7 +93,7 @@ def plan(
     pods: Sequence[Pod],
     seen: Mapping[str, Seen],
     adapters: Sequence[LoraAdapter],
-    refusals: Mapping[tuple[str, str], Refusal],
+    refusals: Mapping[tuple[str, Order], Refusal],
     now: datetime,
 ) -> Plan:
     """Plan one namespace.
@@ -99,7 +102,7 @@ def plan(
         pods: every pod with a sidecar in the namespace.
         seen: what their sidecars said, by pod UID.
         adapters: every LoraAdapter of the namespace, those being deleted included.
-        refusals: orders that a sidecar did not take, by pod UID and adapter name.
+        refusals: orders that a sidecar did not take, by pod UID and order.
         now: the time to judge bounds by.
 
     """
@@ -126,7 +129,7 @@ def plan(
             if wanted[name] is not adapter:
                 placements[adapter.metadata.name].append(_taken(pod, name, wanted[name].owner))
                 continue
-            refusal = refusals.get((pod.uid, name))
+            refusal = refusals.get((pod.uid, load_request(adapter)))
             placed, load = _place(pod, view, adapter, refusal, now)
             placements[adapter.metadata.name].append(placed)
             if load is not None:
@@ -190,7 +193,7 @@ def _unloads(
     pod: Pod,
     view: Seen,
     wanted: Mapping[str, LoraAdapter],
-    refusals: Mapping[tuple[str, str], Refusal],
+    refusals: Mapping[tuple[str, Order], Refusal],
     now: datetime,
 ) -> Iterable[Unload]:
     if view.answer is None:
@@ -201,14 +204,10 @@ def _unloads(
         holder = wanted.get(report.lora_name)
         if (holder is not None and holder.owner == report.owner) or report.state is AdapterState.UNLOADING:
             continue
-        refusal = refusals.get((pod.uid, report.lora_name))
-        if refusal is not None and refusal.until > now:
-            continue
-        yield Unload(
-            pod,
-            UnloadRequest(lora_name=report.lora_name, owner=report.owner, wait=0),
-            f"{report.owner} does not want it on this pod any more",
-        )
+        request = UnloadRequest(lora_name=report.lora_name, owner=report.owner, wait=0)
+        refusal = refusals.get((pod.uid, request))
+        if refusal is None or refusal.until <= now:
+            yield Unload(pod, request, f"{report.owner} does not want it on this pod any more")
 
 
 def _release(

@@ -20,7 +20,7 @@ from patio_operator.cluster import events
 from patio_operator.cluster.api import Cluster, ConflictError, NotFoundError, Object
 from patio_operator.cluster.kinds import LORA_ADAPTER, POD
 from patio_operator.placement.fleet import decode_pod
-from patio_operator.placement.planner import Hold, Load, Refusal, Release, Unload, plan
+from patio_operator.placement.planner import Hold, Load, Order, Refusal, Release, Unload, plan
 from patio_operator.placement.status import Placed, status
 from patio_operator.placement.status import events as events_of
 from patio_operator.reconcile.queue import Key
@@ -37,7 +37,7 @@ class AdapterReconciler:
         self._cluster = cluster
         self._watch = watch
         self._orders = orders
-        self._refusals: dict[str, dict[tuple[str, str], Refusal]] = {}
+        self._refusals: dict[str, dict[tuple[str, Order], Refusal]] = {}
 
     async def reconcile(self, key: Key) -> float | None:
         """Make one pass over a namespace; return after how many seconds to look again, if it matters."""

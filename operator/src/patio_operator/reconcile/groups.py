@@ -16,7 +16,7 @@ from patio_operator.api import labels
 from patio_operator.api.conditions import condition
 from patio_operator.api.rolebasedgroup import RoleBasedGroup
 from patio_operator.cluster import events
-from patio_operator.cluster.api import Cluster, InvalidError, NotFoundError, Object
+from patio_operator.cluster.api import Cluster, InvalidError, NotFoundError, Object, TerminatingError
 from patio_operator.cluster.kinds import BY_KIND, CONFIG_MAP, PROFILE, ROLE_BASED_GROUP, SERVICE, STATEFUL_SET
 from patio_operator.reconcile.queue import Key
 
@@ -53,6 +53,8 @@ class GroupReconciler:
         try:
             for wanted in plan.applies:
                 await self._cluster.apply(BY_KIND[wanted["apiVersion"], wanted["kind"]], wanted)
+        except TerminatingError:
+            return
         except InvalidError as error:
             await events.record(self._cluster, body, "Warning", "Rejected", error.message)
             await self._write_status(body, _refused(body, "Rejected", error.message, now))

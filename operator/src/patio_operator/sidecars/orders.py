@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 import httpx
 from patio.client import Refused, SidecarClient, SidecarError
 
-from patio_operator.placement.planner import Load, Refusal, Unload
+from patio_operator.placement.planner import Load, Order, Refusal, Unload
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +33,11 @@ class Orders:
         self._rng = rng
         self._slots = asyncio.Semaphore(AT_ONCE)
 
-    async def give(self, orders: Sequence[Load | Unload], now: datetime) -> dict[tuple[str, str], Refusal]:
-        """Give all orders; return those refused, by pod UID and adapter name."""
+    async def give(self, orders: Sequence[Load | Unload], now: datetime) -> dict[tuple[str, Order], Refusal]:
+        """Give all orders; return those refused, by pod UID and order."""
         outcomes = await asyncio.gather(*(self._give(order, now) for order in orders))
         return {
-            (order.pod.uid, order.request.lora_name): refusal
+            (order.pod.uid, order.request): refusal
             for order, refusal in zip(orders, outcomes, strict=True)
             if refusal is not None
         }
@@ -63,6 +63,13 @@ class Orders:
                     await client.unload(order.request)
             except Refused as error:
                 pause = RETRY_SECONDS if error.retryable else PERMANENT_RETRY_SECONDS
+                log.warning(
+                    "order refused: %s on %s/%s: %s",
+                    order.request.lora_name,
+                    order.pod.namespace,
+                    order.pod.name,
+                    error,
+                )
                 until = now + timedelta(seconds=pause * self._rng.uniform(1.0, 1.3))
                 return Refusal(error.message, error.retryable, until)
             except SidecarError as error:

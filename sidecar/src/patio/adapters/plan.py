@@ -306,6 +306,8 @@ def _leaving(situation: Situation, name: str) -> _Standing:
         return _Standing(
             AdapterState.UNLOADING, fault.reason, fault.message, not fault.permanent, _wait(name, progress)
         )
+    if name not in situation.view.adapters:
+        return _Standing(AdapterState.UNLOADING, "Unloaded", "The engine no longer lists it.")
     action = Unload(name, "It is no longer wanted.")
     return _Standing(AdapterState.UNLOADING, "Unloading", action.reason, then=action)
 

@@ -55,6 +55,7 @@ LOOK_WHILE_UP = 1.0
 LOOK_WHILE_DOWN = 0.4
 """Seconds between looks. A closed port answers at once, and what is waiting for the engine should not wait for us."""
 
+SHORTEST_PAUSE = 0.1
 LOOK_AT_FILES = 1.0
 
 
@@ -94,6 +95,8 @@ class Reconciler:
         self._prints = files.Prints()
         self._writing = asyncio.Lock()
         self._tasks: asyncio.TaskGroup | None = None
+        self._due = float("inf")
+        """When the next retry may be made."""
         self._turn = 0
         self._turned = asyncio.Event()
         self._refresh()
@@ -107,7 +110,8 @@ class Reconciler:
                 await self._look()
                 await self._forget()
                 self._step()
-                await asyncio.sleep(LOOK_WHILE_UP if self._situation.view.ready else LOOK_WHILE_DOWN)
+                pause = LOOK_WHILE_UP if self._situation.view.ready else LOOK_WHILE_DOWN
+                await asyncio.sleep(min(pause, max(SHORTEST_PAUSE, self._due - time.monotonic())))
 
     @property
     def revision(self) -> str:
@@ -230,7 +234,9 @@ class Reconciler:
         """Plan, start what is to be done, and show how things stand."""
         if self._tasks is not None:
             self._situation = replace(self._situation, now=time.monotonic(), changed=self._prints.changed)
-            for action in plan(self._situation).actions:
+            todo = plan(self._situation)
+            self._due = min((wait.until for wait in todo.waits), default=float("inf"))
+            for action in todo.actions:
                 self._start(action)
         self._refresh()
 

@@ -84,9 +84,9 @@ def rewrite(text: bytes, rules: Rules, own: bytes = b"") -> Rewritten:
     end = b"" if not text or text.endswith(b"\n") else b"\n"
     families: dict[bytes, list[tuple[bytes, bytes]]] = {}
     for block in (b"\n" + text + end).split(_TYPE)[1:]:
-        line = block.find(b"\n")
-        name, _, kind = block[:line].partition(b" ")
-        families.setdefault(name, []).append((kind.strip(), block[line:]))
+        line, _, body = block.partition(b"\n")
+        name, _, kind = line.partition(b" ")
+        families.setdefault(name, []).append((kind.strip(), b"\n" + body))
     parts = [text, end]
     clashes: list[str] = []
     for row in rules.rows:

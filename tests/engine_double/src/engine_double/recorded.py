@@ -130,7 +130,8 @@ def _headings(document: str) -> Iterator[tuple[str, str]]:
 def _sglang_exchange(section: str, title: str, body: str) -> Exchange:
     command = re.search(r"^\$ (curl .*)$", body, re.M)
     http = _HTTP.search(body) or _STATUS_AND_BODY.search(body)
-    assert command is not None and http is not None, title
+    assert command is not None, title
+    assert http is not None, title
     method, path, data, headers, truncated = "GET", "", None, list[tuple[str, str]](), False
     words = iter(shlex.split(command[1])[1:])
     for word in words:

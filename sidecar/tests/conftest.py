@@ -1,0 +1,55 @@
+"""A sidecar in this process beside an engine double, and the recordings of the real engines."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from engine_double import Double
+from patio.adapters.store import Store
+from patio.app import assemble
+from patio.client import SidecarClient
+from patio.engine.base import EngineKind
+from patio.settings import Settings
+
+RECORDINGS = Path(__file__).parents[2] / "tests/engine_double/src/engine_double/recordings"
+
+StartSidecar = Callable[..., AbstractAsyncContextManager[SidecarClient]]
+
+
+@pytest.fixture
+def recordings() -> Path:
+    return RECORDINGS
+
+
+@pytest.fixture
+def sidecar(tmp_path: Path) -> StartSidecar:
+    """Start a sidecar beside a double: `async with sidecar(double, api_key=...) as client`."""
+
+    @contextlib.asynccontextmanager
+    async def start(double: Double | str, **settings: Any) -> AsyncIterator[SidecarClient]:
+        kind = EngineKind.VLLM if isinstance(double, str) else EngineKind(double.engine.core.settings.engine.value)
+        chosen = Settings(**{"engine": kind, "engine_endpoint": str(double), **settings})
+        stopping = asyncio.Event()
+        async with httpx.AsyncClient() as http:
+            parts = assemble(chosen, Store(tmp_path / "state.json"), http, stopping)
+            running = asyncio.create_task(parts.reconciler.run())
+            transport = httpx.ASGITransport(app=parts.app, raise_app_exceptions=False)
+            async with httpx.AsyncClient(transport=transport) as caller:
+                try:
+                    yield SidecarClient("http://sidecar", caller)
+                finally:
+                    stopping.set()
+                    running.cancel()
+                    # An error of the reconciler is the test's error.
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await running
+            await parts.scraper.close()
+
+    return start

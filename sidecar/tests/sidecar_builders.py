@@ -1,0 +1,59 @@
+"""Small builders and waits that make the sidecar's tests readable."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from patio.adapters.desired import Desired, Held, Wanted
+from patio.api.protocol import LoadRequest
+from patio.engine.base import EngineView
+
+DEADLINE = 15.0
+
+
+def adapter_files(folder: Path, *, rank: int = 8) -> str:
+    """Write an adapter that engines accept (up to rank 16) and return its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {"peft_type": "LORA", "r": rank, "lora_alpha": 8, "target_modules": ["q_proj"]}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    header = json.dumps({"q_proj.lora_A.weight": {"dtype": "F32", "shape": [1, 1], "data_offsets": [0, 4]}}).encode()
+    (folder / "adapter_model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+    return str(folder)
+
+
+def load_request(name: str, path: str = "/adapters/x", **fields: Any) -> LoadRequest:
+    return LoadRequest(lora_name=name, lora_path=path, **fields)
+
+
+def wanted(name: str, path: str = "/adapters/x", *, held: str | None = None, **fields: Any) -> Wanted:
+    """Return a wanted adapter; `held` is the revision that the engine took last, from the same path."""
+    if held is not None:
+        fields["held"] = Held(path, held)
+    return Wanted(name, path, **fields)
+
+
+def desired(*adapters: Wanted, leaving: frozenset[str] = frozenset()) -> Desired:
+    return Desired({adapter.name: adapter for adapter in adapters}, leaving)
+
+
+def engine(adapters: Mapping[str, str] | None = None) -> EngineView:
+    """Return the view of an engine that is up."""
+    return EngineView(ready=True, base_models=("tiny",), adapters=adapters or {})
+
+
+async def eventually(check: Callable[[], Awaitable[Any]], what: str, seconds: float = DEADLINE) -> Any:
+    """Return the first true value of `check`; fail with the last one seen."""
+    until = time.monotonic() + seconds
+    while True:
+        seen = await check()
+        if seen:
+            return seen
+        if time.monotonic() > until:
+            raise AssertionError(f"not within {seconds:g} s: {what}; last seen: {seen!r}")
+        await asyncio.sleep(0.02)

@@ -1,0 +1,180 @@
+"""Orders: what they change, whose they are, and what a restart remembers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from patio.adapters.desired import (
+    Conflict,
+    Desired,
+    Outcome,
+    with_gone,
+    with_load,
+    with_loaded,
+    with_required,
+    with_unload,
+)
+from patio.adapters.store import Store
+from sidecar_builders import load_request
+
+OWNER = "LoraAdapter/team-a/sql"
+
+
+def loaded(desired: Desired, name: str, **fields: str) -> Desired:
+    after = with_load(desired, load_request(name, **fields))
+    assert isinstance(after, Desired)
+    return after
+
+
+def test_an_order_with_an_owner_never_takes_over_what_was_loaded_by_hand() -> None:
+    by_hand = loaded(Desired(), "sql")
+    assert with_load(by_hand, load_request("sql", owner=OWNER)) == Conflict("sql", None)
+    assert "by hand" in Conflict("sql", None).message
+
+
+def test_an_order_with_an_owner_never_removes_what_was_loaded_by_hand() -> None:
+    by_hand = loaded(Desired(), "sql")
+    assert with_unload(by_hand, "sql", OWNER, present=True) == (by_hand, Outcome.KEPT)
+
+
+def test_the_same_name_for_another_owner_is_a_conflict_that_names_the_holder() -> None:
+    conflict = with_load(loaded(Desired(), "sql", owner=OWNER), load_request("sql", owner="LoraAdapter/b/sql"))
+    assert isinstance(conflict, Conflict)
+    assert OWNER in conflict.message
+
+
+def test_the_owner_and_a_hand_without_owner_may_unload() -> None:
+    owned = loaded(Desired(), "sql", owner=OWNER)
+    for owner in (OWNER, None):
+        after, outcome = with_unload(owned, "sql", owner, present=True)
+        assert outcome is Outcome.LEAVING
+        assert not after.wanted
+        assert after.leaving == {"sql"}
+
+
+def test_what_the_engine_has_of_its_own_is_unloaded_by_hand_only() -> None:
+    assert with_unload(Desired(), "sql", OWNER, present=True)[1] is Outcome.KEPT
+    assert with_unload(Desired(), "sql", None, present=True)[1] is Outcome.LEAVING
+    assert with_unload(Desired(), "sql", None, present=False)[1] is Outcome.UNKNOWN
+
+
+def test_a_load_after_an_unload_is_wanted_again() -> None:
+    left, _ = with_unload(loaded(Desired(), "sql"), "sql", None, present=True)
+    again = loaded(left, "sql")
+    assert again.leaving == frozenset()
+    assert not again.wanted["sql"].served
+
+
+def test_a_repeated_order_counts_as_a_new_one_and_keeps_what_is_known() -> None:
+    once = loaded(Desired(), "sql", revision="1")
+    once = with_loaded(once, once.wanted["sql"])
+    twice = loaded(once, "sql", revision="1")
+    assert twice.wanted["sql"].order > once.wanted["sql"].order
+    assert twice.wanted["sql"].held == once.wanted["sql"].held
+    assert twice.wanted["sql"].served
+
+
+def test_a_required_adapter_that_was_unloaded_stays_away_over_a_restart() -> None:
+    required = [load_request("sql", owner=OWNER, revision="1")]
+    start = with_required(Desired(), required)
+    assert start.wanted["sql"].required
+    left, _ = with_unload(start, "sql", OWNER, present=True)
+    assert not with_required(with_gone(left, ["sql"]), required).wanted
+
+
+def test_a_new_value_of_the_variable_is_taken_in() -> None:
+    start = with_required(Desired(), [load_request("sql", owner=OWNER, revision="1")])
+    left, _ = with_unload(start, "sql", OWNER, present=True)
+    again = with_required(left, [load_request("sql", owner=OWNER, revision="2")])
+    assert again.wanted["sql"].revision == "2"
+    assert again.leaving == frozenset()
+
+
+def test_a_later_order_for_a_required_adapter_survives_a_restart_and_stays_required() -> None:
+    required = [load_request("sql", owner=OWNER, revision="1")]
+    newer = loaded(with_required(Desired(), required), "sql", owner=OWNER, revision="2")
+    again = with_required(newer, required)
+    assert again.wanted["sql"].revision == "2"
+    assert again.wanted["sql"].required
+
+
+def test_weights_that_were_taken_after_the_order_was_withdrawn_are_not_wanted_again() -> None:
+    before = loaded(Desired(), "sql")
+    left, _ = with_unload(before, "sql", None, present=True)
+    assert with_loaded(left, before.wanted["sql"]) == left
+
+
+names = st.sampled_from(["a", "b", "c"])
+owners = st.sampled_from([None, "x", "y"])
+orders = st.lists(
+    st.tuples(st.sampled_from(["load", "unload"]), names, owners, st.booleans()),
+    max_size=20,
+)
+
+
+@given(orders)
+def test_whatever_is_ordered_a_name_is_wanted_or_leaving_never_both(
+    orders: list[tuple[str, str, str | None, bool]],
+) -> None:
+    now = Desired()
+    for kind, name, owner, present in orders:
+        if kind == "load":
+            after = with_load(now, load_request(name, owner=owner))
+            if isinstance(after, Conflict):
+                assert now.wanted[name].owner != owner
+            else:
+                now = after
+                assert now.wanted[name].owner == owner
+        else:
+            before = now
+            now, outcome = with_unload(now, name, owner, present)
+            if outcome is not Outcome.LEAVING:
+                assert now == before
+            if owner is not None and name in before.wanted and before.wanted[name].owner != owner:
+                assert name in now.wanted
+        assert not now.wanted.keys() & now.leaving
+
+
+@given(orders)
+def test_what_is_stored_is_what_is_read(orders: list[tuple[str, str, str | None, bool]]) -> None:
+    import tempfile
+
+    now = with_required(Desired(), [load_request("r", revision="9")])
+    for kind, name, owner, present in orders:
+        if kind == "load":
+            after = with_load(now, load_request(name, owner=owner))
+            now = after if isinstance(after, Desired) else now
+            if name in now.wanted:
+                now = with_loaded(now, now.wanted[name])
+        else:
+            now, _ = with_unload(now, name, owner, present)
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder) / "state.json")
+        store.save(now)
+        assert store.load() == now
+
+
+def test_a_missing_state_file_is_a_fresh_pod(tmp_path: Path) -> None:
+    assert Store(tmp_path / "state.json").load() == Desired()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"version": 1}', '{"version": 99, "desired": {}}', "\x00\xff"])
+def test_a_broken_state_file_is_set_aside_with_an_error(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str
+) -> None:
+    file = tmp_path / "state.json"
+    file.write_text(content, encoding="latin-1")
+    assert Store(file).load() == Desired()
+    assert "set aside" in caplog.text
+    assert (tmp_path / "state.json.broken").read_text(encoding="latin-1") == content
+    Store(file).save(Desired())
+    assert Store(file).load() == Desired()
+
+
+def test_a_place_that_can_not_be_written_keeps_nothing() -> None:
+    store = Store(None)
+    store.save(loaded(Desired(), "sql"))
+    assert store.load() == Desired()

@@ -1,0 +1,290 @@
+"""Plans: what is done for one look at the engine, and that doing it leads to an end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from patio.adapters.desired import Desired, Wanted, with_gone, with_loaded
+from patio.adapters.plan import (
+    FIRST_PAUSE,
+    LONGEST_PAUSE,
+    PATIENCE,
+    SLOW_RETRY,
+    Fault,
+    Load,
+    Plan,
+    Progress,
+    Reload,
+    Situation,
+    Unload,
+    Wait,
+    after_call,
+    after_fault,
+    after_loss,
+    after_success,
+    current,
+    gone,
+    holds,
+    lost,
+    plan,
+    settled,
+)
+from patio.api.protocol import AdapterReport, AdapterState
+from patio.engine.base import EngineView, FaultReason, PermanentError, RetryableError
+from patio.engine.http import NotListening, down
+from sidecar_builders import desired, engine, wanted
+
+REFUSED = Fault(FaultReason.ADAPTER_REFUSED, "rank 32 is greater than 16", permanent=True)
+BUSY = Fault(FaultReason.ENGINE_FAULT, "try later", permanent=False)
+
+
+def only(found: Plan) -> AdapterReport:
+    (report,) = found.reports
+    return report
+
+
+def test_a_wanted_adapter_is_loaded() -> None:
+    found = plan(Situation(desired(wanted("a")), engine()))
+    assert found.actions == (Load(wanted("a"), "It is wanted and the engine does not list it."),)
+    assert only(found).state is AdapterState.PENDING
+
+
+def test_a_loaded_adapter_is_left_alone() -> None:
+    found = plan(Situation(desired(wanted("a")), engine({"a": "/adapters/x"})))
+    assert found.actions == ()
+    assert only(found).state is AdapterState.LOADED
+
+
+def test_another_path_under_the_name_is_replaced() -> None:
+    (action,) = plan(Situation(desired(wanted("a", "/new")), engine({"a": "/old"}))).actions
+    assert isinstance(action, Reload)
+    assert "/old" in action.reason
+
+
+@pytest.mark.parametrize(
+    ("revision", "held", "reloads"), [("2", "1", True), ("2", None, True), ("2", "2", False), (None, "1", False)]
+)
+def test_a_revision_that_the_engine_was_not_seen_to_take_is_loaded_again(
+    revision: str | None, held: str | None, reloads: bool
+) -> None:
+    one = wanted("a", revision=revision, held=held)
+    found = plan(Situation(desired(one), engine({"a": "/adapters/x"})))
+    assert bool(found.actions) is reloads
+
+
+def test_nothing_is_done_while_the_engine_is_down() -> None:
+    view = down(NotListening("http://localhost:8000"))
+    found = plan(Situation(desired(wanted("a")), view))
+    assert found.actions == ()
+    assert only(found).reason == "EngineNotReady"
+    assert "http://localhost:8000" in only(found).message
+
+
+def test_a_list_that_a_key_is_missing_for_fails_everything_at_once() -> None:
+    fault = PermanentError(FaultReason.UNAUTHORIZED, "set ENGINE_API_KEY")
+    found = plan(Situation(desired(wanted("a")), EngineView(ready=True, adapters=None, fault=fault)))
+    assert found.actions == ()
+    assert (only(found).state, only(found).reason) == (AdapterState.FAILED, "EngineUnauthorized")
+    passing = RetryableError(FaultReason.ENGINE_FAULT, "500")
+    found = plan(Situation(desired(wanted("a")), EngineView(ready=True, adapters=None, fault=passing)))
+    assert only(found).state is AdapterState.PENDING
+
+
+def test_what_the_engine_has_of_its_own_is_reported_and_left_alone() -> None:
+    found = plan(Situation(Desired(), engine({"b": "/b"})))
+    assert found.actions == ()
+    assert (only(found).reason, only(found).owner, only(found).lora_path) == ("LoadedInEngine", None, "/b")
+
+
+def test_a_name_on_its_way_out_is_unloaded_and_then_gone() -> None:
+    leaving = desired(leaving=frozenset({"a"}))
+    assert plan(Situation(leaving, engine({"a": "/a"}))).actions == (Unload("a", "It is no longer wanted."),)
+    assert gone(Situation(leaving, engine({"a": "/a"}))) == frozenset()
+    assert gone(Situation(leaving, engine())) == {"a"}
+
+
+def test_a_closed_port_holds_no_adapter_but_an_engine_that_is_paused_may() -> None:
+    leaving = desired(leaving=frozenset({"a"}))
+    assert gone(Situation(leaving, down(NotListening("x")))) == {"a"}
+    assert gone(Situation(leaving, down(RetryableError(FaultReason.ENGINE_FAULT, "paused")))) == frozenset()
+
+
+def test_a_name_that_is_being_loaded_is_not_yet_gone() -> None:
+    leaving = desired(leaving=frozenset({"a"}))
+    assert gone(Situation(leaving, engine(), busy={"a": Load(wanted("a"), "")})) == frozenset()
+
+
+def failed(one: Wanted, fault: Fault, times: int = 1) -> Situation:
+    progress = current(None, one, 1)
+    for _ in range(times):
+        progress = after_fault(after_call(progress), fault, 0.0, 0.0)
+    return Situation(desired(one), engine(), life=1, progress={one.name: progress})
+
+
+def test_a_refusal_is_failed_with_the_engines_words_and_left_for_long() -> None:
+    situation = replace(failed(wanted("a"), REFUSED), now=SLOW_RETRY - 1)
+    found = plan(situation)
+    assert found.actions == ()
+    assert found.waits == (Wait("a", SLOW_RETRY, REFUSED.message),)
+    assert (only(found).state, only(found).retryable, only(found).attempts) == (AdapterState.FAILED, False, 1)
+    assert only(found).message == REFUSED.message
+    again = plan(replace(situation, now=SLOW_RETRY))
+    assert isinstance(again.actions[0], Load)
+    assert only(again).state is AdapterState.FAILED
+
+
+def test_a_retry_of_what_failed_says_failed_until_it_is_over() -> None:
+    one = wanted("a")
+    situation = replace(failed(one, REFUSED), busy={"a": Load(one, "again")})
+    assert only(plan(situation)).state is AdapterState.FAILED
+
+
+@pytest.mark.parametrize("why", ["order", "life", "revision", "files"])
+def test_a_refusal_is_tried_again_at_once_when_something_changed(why: str) -> None:
+    situation = failed(wanted("a"), REFUSED)
+    if why == "order":
+        situation = replace(situation, desired=desired(wanted("a", order=1)))
+    elif why == "life":
+        situation = replace(situation, life=2)
+    elif why == "revision":
+        situation = replace(situation, desired=desired(wanted("a", order=1, revision="2")))
+    else:
+        situation = replace(situation, changed=frozenset({"a"}))
+    assert len(plan(situation).actions) == 1
+
+
+def test_a_fault_that_may_pass_is_tried_with_growing_pauses() -> None:
+    pauses = []
+    progress = current(None, wanted("a"), 1)
+    for _ in range(10):
+        progress = after_fault(progress, BUSY, 0.0, 0.0)
+        pauses.append(progress.not_before)
+    assert pauses[:4] == [FIRST_PAUSE, 2 * FIRST_PAUSE, 4 * FIRST_PAUSE, 8 * FIRST_PAUSE]
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == LONGEST_PAUSE
+    assert after_fault(progress, BUSY, 0.0, 1.0).not_before == pytest.approx(LONGEST_PAUSE * 1.3)
+
+
+def test_a_fault_that_should_have_passed_long_ago_holds_no_pod_back() -> None:
+    one = wanted("a", required=True)
+    patient, impatient = failed(one, BUSY, PATIENCE - 1), failed(one, BUSY, PATIENCE)
+    assert settled(patient.desired, plan(patient).reports, patient.view)
+    assert not settled(impatient.desired, plan(impatient).reports, impatient.view)
+    assert only(plan(impatient)).retryable
+
+
+def test_the_count_of_calls_outlives_orders_and_engines_but_not_a_revision() -> None:
+    progress = after_call(current(None, wanted("a"), 1))
+    assert current(progress, wanted("a", order=5), 2).calls == 1
+    assert current(progress, wanted("a", order=5, revision="2"), 2).calls == 0
+
+
+def test_an_adapter_that_vanishes_is_loaded_at_once_and_then_ever_later() -> None:
+    progress = after_loss(Progress(), 100.0, 0.0)
+    assert progress.not_before == 100.0
+    pauses = []
+    for _ in range(12):
+        progress = after_loss(after_success(progress, 100.0), 100.0, 0.0)
+        pauses.append(progress.not_before - 100.0)
+    assert pauses == sorted(pauses)
+    assert pauses[0] >= 1
+    assert pauses[-1] == SLOW_RETRY
+    assert after_loss(after_success(progress, 100.0), 1000.0, 0.0).not_before == 1000.0
+
+
+def test_only_what_was_there_and_is_not_being_changed_is_lost() -> None:
+    situation = Situation(
+        desired(wanted("a"), wanted("b"), wanted("c")), engine({"a": "/adapters/x", "b": "/adapters/x"})
+    )
+    situation = replace(situation, busy={"b": Reload(wanted("b"), "")})
+    assert lost(situation, engine()) == {"a"}
+    assert lost(situation, down(NotListening("x"))) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("one", "listed", "waits"),
+    [
+        (wanted("a"), {}, False),
+        (wanted("a", required=True), {}, True),
+        (wanted("a", served=True), {}, True),
+        (wanted("a", required=True), {"a": "/adapters/x"}, False),
+        (wanted("a", required=True), {"a": "/old"}, True),
+        (wanted("a", "/new", served=True), {"a": "/old"}, False),
+    ],
+    ids=["asked for later", "required", "served before", "loaded", "required, other weights", "swapped while serving"],
+)
+def test_the_pod_waits_for_required_and_for_served_adapters(one: Wanted, listed: dict[str, str], waits: bool) -> None:
+    situation = Situation(desired(one), engine(listed))
+    assert bool(settled(situation.desired, plan(situation).reports, situation.view)) is waits
+
+
+def test_an_adapter_that_failed_for_good_does_not_hold_the_base_model_back() -> None:
+    situation = failed(wanted("a", required=True), REFUSED)
+    assert not settled(situation.desired, plan(situation).reports, situation.view)
+
+
+def test_a_trailing_slash_is_no_other_path() -> None:
+    assert holds(wanted("a", "/a/"), "/a")
+    assert not holds(wanted("a", "/a"), None)
+
+
+names = st.sampled_from(["a", "b", "c", "d"])
+paths = st.sampled_from(["/1", "/2"])
+adapters = st.builds(
+    Wanted,
+    name=names,
+    path=paths,
+    revision=st.sampled_from([None, "1", "2"]),
+    required=st.booleans(),
+)
+
+
+@given(st.lists(adapters), st.dictionaries(names, paths), st.frozensets(names), st.frozensets(names), st.data())
+def test_plans_carried_out_lead_to_what_is_wanted_and_then_to_rest(
+    many: list[Wanted], listed: dict[str, str], leaving: frozenset[str], bad: frozenset[str], data: st.DataObject
+) -> None:
+    """A simulated engine that refuses some adapters and now and then answers with a fault that passes."""
+    goal = desired(*many)
+    situation = Situation(replace(goal, leaving=leaving - goal.wanted.keys()), engine(listed), life=1)
+    was_there = dict(listed)
+    now = 0.0
+    for _ in range(60):
+        situation = replace(situation, now=now, desired=with_gone(situation.desired, gone(situation)))
+        found = plan(situation)
+        names_acted = [a.name if isinstance(a, Unload) else a.wanted.name for a in found.actions]
+        assert len(set(names_acted)) == len(names_acted)
+        if not found.actions and not any(wait.name not in bad for wait in found.waits):
+            break
+        has = dict(situation.view.adapters or {})
+        progress = dict(situation.progress)
+        for action in found.actions:
+            if isinstance(action, Unload):
+                del has[action.name]
+                continue
+            one = action.wanted
+            before = after_call(current(progress.get(one.name), one, 1))
+            if one.name in bad:
+                progress[one.name] = after_fault(before, REFUSED, now, 0.5)
+            elif before.failures < 3 and data.draw(st.booleans()):
+                progress[one.name] = after_fault(before, BUSY, now, 0.5)
+            else:
+                assert isinstance(action, Reload) == (one.name in has)
+                has[one.name] = one.path
+                progress[one.name] = after_success(before, now)
+                situation = replace(situation, desired=with_loaded(situation.desired, one))
+        situation = replace(situation, view=engine(has), progress=progress)
+        now += 5.0
+    else:
+        raise AssertionError(f"no rest: {plan(situation)}")
+    final = {report.lora_name: report.state for report in plan(situation).reports}
+    for one in goal.wanted.values():
+        held_before = was_there.get(one.name) == one.path and one.revision is None
+        expected = AdapterState.FAILED if one.name in bad and not held_before else AdapterState.LOADED
+        assert final[one.name] is expected
+    assert not situation.desired.leaving
+    for name, path in was_there.items():
+        if name not in goal.wanted and name not in leaving:
+            assert (situation.view.adapters or {})[name] == path

@@ -1,0 +1,272 @@
+"""The rewriting of an engine's metrics: what comes out, and the laws that any text obeys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from patio.engine.base import EngineKind
+from patio.metrics.rewrite import compile_rules, rewrite
+from patio.metrics.tables import SOURCES, STANDARD, VOCABULARIES
+from prometheus_client.parser import text_string_to_metric_families
+
+VLLM = compile_rules(EngineKind.VLLM, ("patio",))
+SGLANG = compile_rules(EngineKind.SGLANG, ("patio",))
+RECORDED = [
+    (EngineKind.VLLM, "vllm/metrics-0.32.0.txt"),
+    (EngineKind.SGLANG, "sglang/metrics_busy.txt"),
+    (EngineKind.SGLANG, "sglang/metrics_idle.txt"),
+]
+
+
+def samples(text: bytes) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """Read a text with the official parser: value by name and labels."""
+    found = {}
+    for family in text_string_to_metric_families(text.decode()):
+        for sample in family.samples:
+            key = (sample.name, frozenset(sample.labels.items()))
+            assert key not in found, f"twice: {key}"
+            found[key] = sample.value
+    return found
+
+
+def added(text: bytes, engine: EngineKind = EngineKind.VLLM, prefixes: tuple[str, ...] = ("patio",)) -> bytes:
+    """Return what the rewriting adds to a text."""
+    out = rewrite(text, compile_rules(engine, prefixes)).text
+    assert out.startswith(text)
+    return out.removeprefix(text)
+
+
+@pytest.mark.parametrize(("engine", "file"), RECORDED)
+def test_every_standard_sample_has_the_labels_and_the_value_of_its_source(
+    recordings: Path, engine: EngineKind, file: str
+) -> None:
+    text = (recordings / file).read_bytes()
+    original, standard = samples(text), samples(added(text, engine))
+    assert standard
+    sources = SOURCES[engine]
+    suffixes = ("", "_bucket", "_sum", "_count", "_created")
+    for (name, labels), value in standard.items():
+        family, suffix = next(
+            (family, suffix) for family in sources for suffix in suffixes if name == f"patio:{family}{suffix}"
+        )
+        assert ("inference_engine", engine.value) in labels
+        without = labels - {("inference_engine", engine.value)}
+        found = [original[key] for source in sources[family] if (key := (source + suffix, without)) in original]
+        assert found
+        assert str(found[0]) == str(value)
+    for family in sources:
+        for source in sources[family][:1]:
+            expected = sum(
+                1 for name, _ in original if name.startswith(source) and name.removeprefix(source) in suffixes
+            )
+            got = sum(1 for name, _ in standard if name.removeprefix(f"patio:{family}") in suffixes)
+            assert got == expected or expected == 0, family
+
+
+@pytest.mark.parametrize(("engine", "file"), RECORDED)
+def test_one_help_and_one_type_line_stand_before_each_family(recordings: Path, engine: EngineKind, file: str) -> None:
+    text = rewrite((recordings / file).read_bytes(), compile_rules(engine, tuple(VOCABULARIES))).text.decode()
+    for word in ("HELP", "TYPE"):
+        named = [line.split(" ")[2] for line in text.split("\n") if line.startswith(f"# {word} ")]
+        assert len(named) == len(set(named))
+    assert samples(text.encode())
+
+
+def test_vllm_as_recorded_gives_the_standard_families(recordings: Path) -> None:
+    text = added((recordings / "vllm/metrics-0.32.0.txt").read_bytes()).decode()
+    for name in (
+        "num_requests_running",
+        "num_requests_waiting",
+        "input_tokens_total",
+        "output_tokens_total",
+        "generation_tokens_total",
+        "time_to_first_token_seconds",
+        "inter_token_latency_seconds",
+        "time_per_output_token_seconds",
+        "e2e_request_latency_seconds",
+        "kv_cache_usage_ratio",
+    ):
+        assert f"\n# TYPE patio:{name} " in "\n" + text
+    assert 'patio:num_requests_running{inference_engine="vllm",engine="0",model_name="tiny"} 2.0\n' in text
+    assert "patio:num_requests_waiting_by_reason" not in text
+
+
+def test_a_source_that_is_absent_gives_no_series(recordings: Path) -> None:
+    text = added((recordings / "sglang/metrics_idle.txt").read_bytes(), EngineKind.SGLANG)
+    assert b"patio:inter_token_latency_seconds" not in text
+    assert b"patio:preemptions_total" not in text
+
+
+def test_other_vocabularies_get_their_own_prefix(recordings: Path) -> None:
+    text = added((recordings / "vllm/metrics-0.32.0.txt").read_bytes(), prefixes=("matrixinfer", "kthena")).decode()
+    families = [line.split(" ")[2] for line in text.split("\n") if line.startswith("# TYPE ")]
+    plain = [name for name in families if not name.endswith("_created")]
+    assert sorted(plain) == sorted(f"{p}:{name}" for p in ("matrixinfer", "kthena") for name in VOCABULARIES[p])
+
+
+def test_the_newer_of_two_sources_is_taken() -> None:
+    new = b"# TYPE vllm:kv_cache_usage_perc gauge\nvllm:kv_cache_usage_perc 0.5\n"
+    old = b"# TYPE vllm:gpu_cache_usage_perc gauge\nvllm:gpu_cache_usage_perc 0.25\n"
+    assert b'patio:kv_cache_usage_ratio{inference_engine="vllm"} 0.25\n' in added(old)
+    assert b'patio:kv_cache_usage_ratio{inference_engine="vllm"} 0.5\n' in added(old + new)
+
+
+def test_old_vllm_gives_both_latencies_from_one_source() -> None:
+    text = (
+        b"# TYPE vllm:time_per_output_token_seconds histogram\n"
+        b'vllm:time_per_output_token_seconds_bucket{le="+Inf",model_name="m"} 3.0\n'
+        b'vllm:time_per_output_token_seconds_count{model_name="m"} 3.0\n'
+        b'vllm:time_per_output_token_seconds_sum{model_name="m"} 0.1\n'
+    )
+    names = {name for name, _ in samples(added(text))}
+    assert {"patio:inter_token_latency_seconds_bucket", "patio:time_per_output_token_seconds_sum"} <= names
+
+
+HAZARDS = {
+    "a brace inside a value": b'vllm:num_requests_running{p="/v1/{model:path}",q="a}"} 1',
+    "escapes": rb'vllm:num_requests_running{p="say \"hi\"\\",q="a\nb{"} 1',
+    "NaN": b'vllm:num_requests_running{m="x"} NaN',
+    "negative and exponents": b'vllm:num_requests_running{m="x"} -1.7952076635155146e+09',
+    "a timestamp": b'vllm:num_requests_running{m="x"} 1 1700000000000',
+    "no labels": b"vllm:num_requests_running 1",
+    "empty labels": b"vllm:num_requests_running{} 1",
+    "a trailing comma": b'vllm:num_requests_running{m="x",} 1',
+    "blanks": b'vllm:num_requests_running { m="x" } 1',
+    "tabs": b'vllm:num_requests_running{m="x"}\t1',
+}
+
+
+@pytest.mark.parametrize("line", HAZARDS.values(), ids=HAZARDS.keys())
+@pytest.mark.parametrize("end", [b"\n", b""])
+def test_hazards_of_real_texts_are_survived(line: bytes, end: bytes) -> None:
+    text = b"# HELP vllm:num_requests_running x\n# TYPE vllm:num_requests_running gauge\n" + line + end
+    (before,) = samples(text).items()
+    (after,) = samples(added(text)).items()
+    assert str(after[1]) == str(before[1])
+    assert after[0] == ("patio:num_requests_running", before[0][1] | {("inference_engine", "vllm")})
+    assert added(text).endswith(b"1\n") or b"NaN" in line or b"1700" in line or b"e+09" in line
+
+
+def test_a_label_that_is_there_is_not_overwritten() -> None:
+    line = b'vllm:num_requests_running{a="inference_engine=",inference_engine="mine"} 1\n'
+    (key,) = samples(added(b"# TYPE vllm:num_requests_running gauge\n" + line))
+    assert ("inference_engine", "mine") in key[1]
+
+
+def test_lines_of_another_family_in_between_are_not_taken() -> None:
+    text = (
+        b"# TYPE vllm:num_requests_waiting gauge\n"
+        b'vllm:num_requests_waiting{m="x"} 1\n'
+        b'vllm:num_requests_waiting_by_reason{m="x"} 7\n'
+        b"# a comment\n"
+        b'vllm:num_requests_waiting{m="y"} 2\n'
+        b"# HELP vllm:next of vllm:num_requests_waiting{}\n"
+    )
+    assert sorted(samples(added(text)).values()) == [1, 2]
+
+
+def test_a_help_line_after_the_type_line_changes_nothing() -> None:
+    text = b"# TYPE vllm:num_requests_running gauge\n# HELP vllm:num_requests_running x\nvllm:num_requests_running 4\n"
+    assert list(samples(added(text)).values()) == [4]
+
+
+def test_a_family_of_another_type_is_not_taken_for_a_histogram() -> None:
+    text = b"# TYPE vllm:e2e_request_latency_seconds gauge\nvllm:e2e_request_latency_seconds 4\n"
+    assert added(text) == b""
+
+
+def test_a_name_that_the_engine_has_stays_the_engines() -> None:
+    text = (
+        b"# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running 4\n"
+        b"# TYPE patio:num_requests_running gauge\npatio:num_requests_running 9\n"
+        b"# TYPE patio:engine_up gauge\npatio:engine_up 7\n"
+    )
+    z = b"# HELP patio:z x\n# TYPE patio:z gauge\npatio:z 1.0\n"
+    own = b"# HELP patio:engine_up x\n# TYPE patio:engine_up gauge\npatio:engine_up 1.0\n" + z
+    out = rewrite(text, VLLM, own)
+    assert samples(out.text)["patio:num_requests_running", frozenset()] == 9
+    assert samples(out.text)["patio:engine_up", frozenset()] == 7
+    assert samples(out.text)["patio:z", frozenset()] == 1
+    assert out.clashes == ("patio:num_requests_running", "patio:engine_up")
+
+
+def test_an_end_mark_does_not_hide_what_follows() -> None:
+    text = b"# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running 4\n# EOF\n"
+    out = rewrite(text, VLLM, b"# HELP patio:z x\n# TYPE patio:z gauge\npatio:z 1.0\n").text
+    assert b"EOF" not in out
+    assert len(samples(out)) == 3
+
+
+def test_every_family_of_a_table_is_a_standard_one() -> None:
+    names = {family.name for family in STANDARD}
+    for table in SOURCES.values():
+        assert table.keys() <= names
+    for vocabulary in VOCABULARIES.values():
+        assert set(vocabulary) <= names
+
+
+label_values = st.text(st.characters(codec="utf-8"), max_size=8).map(
+    lambda value: value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+)
+families = st.sampled_from(
+    [
+        ("vllm:num_requests_running", "gauge"),
+        ("vllm:num_requests_waiting", "gauge"),
+        ("vllm:num_requests_waiting_by_reason", "gauge"),
+        ("vllm:prompt_tokens_total", "counter"),
+        ("vllm:kv_cache_usage_perc", "gauge"),
+        ("http_requests_total", "counter"),
+    ]
+)
+values = st.one_of(st.floats().map(repr), st.sampled_from(["NaN", "+Inf", "-Inf", "1.7952076635155146e+09"]))
+labelled = st.dictionaries(st.sampled_from(["engine", "model_name", "le"]), label_values, max_size=3)
+
+
+@st.composite
+def texts(draw: st.DrawFn) -> bytes:
+    parts = []
+    for name, kind in draw(st.lists(families, unique=True, max_size=6)):
+        if draw(st.booleans()):
+            parts.append(f"# HELP {name} {draw(st.sampled_from(['', 'x', 'vllm:num_requests_running{}']))}")
+        parts.append(f"# TYPE {name} {kind}")
+        seen = []
+        for labels in draw(st.lists(labelled, max_size=3)):
+            if labels in seen:
+                continue
+            seen.append(labels)
+            inside = ",".join(f'{key}="{value}"' for key, value in labels.items())
+            parts.append(f"{name}{'{' + inside + '}' if labels else ''} {draw(values)}")
+    return "\n".join(parts).encode() + draw(st.sampled_from([b"", b"\n"]))
+
+
+@given(texts())
+def test_any_text_keeps_its_bytes_and_what_is_added_has_its_samples(text: bytes) -> None:
+    out = rewrite(text, VLLM).text
+    assert out.startswith(text)
+    assert rewrite(text, VLLM).text == out
+    original, all_of_it = samples(text), samples(out)
+    assert {str(k): str(v) for k, v in all_of_it.items() if k in original} == {
+        str(k): str(v) for k, v in original.items()
+    }
+    for name, row in (("num_requests_running", "num_requests_running"), ("prompt_tokens_total", "input_tokens_total")):
+        before = {labels: str(value) for (n, labels), value in original.items() if n == f"vllm:{name}"}
+        after = {
+            labels - {("inference_engine", "vllm")}: str(value)
+            for (n, labels), value in all_of_it.items()
+            if n == f"patio:{row}"
+        }
+        assert after == before
+
+
+@given(texts())
+def test_rewriting_what_was_rewritten_adds_nothing(text: bytes) -> None:
+    once = rewrite(text, VLLM).text
+    assert rewrite(once, VLLM).text == once
+
+
+@given(st.binary(max_size=300), st.sampled_from([VLLM, SGLANG]))
+def test_garbage_passes_through(text: bytes, rules: object) -> None:
+    assert rewrite(text, VLLM).text.startswith(text.rstrip(b"\n").removesuffix(b"# EOF"))

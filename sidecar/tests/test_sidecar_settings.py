@@ -1,0 +1,112 @@
+"""Flags and variables: what they mean, and what stops the start."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from patio.app import main
+from patio.engine.base import EngineKind
+from patio.settings import HONOURED, NOT_YET, Settings, SettingsError, read_settings
+
+
+def test_nothing_given_means_the_defaults() -> None:
+    settings = read_settings([], {})
+    assert settings == Settings()
+    assert (settings.engine, settings.engine_endpoint, settings.port) == ("sglang", "http://localhost:8000", 9091)
+
+
+def test_a_flag_wins_over_its_variable() -> None:
+    variables = {"INFERENCE_ENGINE": "sglang", "INFERENCE_ENGINE_ENDPOINT": "http://a:1", "METRIC_SCRAPE_PATH": "/a"}
+    settings = read_settings(["-E", "vllm", "-B", "http://b:2/", "-M", "/b"], variables)
+    assert (settings.engine, settings.engine_endpoint, settings.metrics_path) == ("vllm", "http://b:2", "/b")
+    settings = read_settings([], variables)
+    assert (settings.engine, settings.engine_endpoint, settings.metrics_path) == ("sglang", "http://a:1", "/a")
+
+
+def test_flags_of_both_runtimes_work_together() -> None:
+    argv = "--host 127.0.0.1 --port 1 -E VLLM -I pod-0.team-a -N qwen --metrics-prefix patio,kthena --log-level debug"
+    settings = read_settings([*argv.split(), "--no-scrape-engine-metrics", "--enable-fastapi-docs"], {"POD_NAME": "x"})
+    assert settings.engine is EngineKind.VLLM
+    assert (settings.pod, settings.model, settings.metrics_prefixes) == ("pod-0.team-a", "qwen", ("patio", "kthena"))
+    assert (settings.scrape_engine, settings.docs, settings.log_level) == (False, True, "DEBUG")
+
+
+def test_required_adapters_are_read() -> None:
+    value = json.dumps([{"lora_name": "a", "lora_path": "/a", "owner": "LoraAdapter/x/a"}])
+    (request,) = read_settings([], {"PATIO_REQUIRED_ADAPTERS": value}).required_adapters
+    assert (request.lora_name, request.owner) == ("a", "LoraAdapter/x/a")
+
+
+@pytest.mark.parametrize(
+    ("argv", "variables", "names"),
+    [
+        ([], {"INFERENCE_ENGINE": "vlm"}, "INFERENCE_ENGINE"),
+        (["-E", "tgi"], {}, "--engine"),
+        ([], {"INFERENCE_ENGINE_ENDPOINT": "localhost:8000"}, "INFERENCE_ENGINE_ENDPOINT"),
+        (["-B", "http://"], {}, "--engine-base-url"),
+        (["-B", "http://a:99999"], {}, "--engine-base-url"),
+        (["-M", "metrics"], {}, "--engine-metrics-path"),
+        (["--port", "http"], {}, "--port"),
+        (["--port", "70000"], {}, "--port"),
+        (["--metrics-prefix", "patio,vllm"], {}, "--metrics-prefix"),
+        (["--metrics-prefix", ","], {}, "--metrics-prefix"),
+        (["--log-level", "LOUD"], {}, "--log-level"),
+        (["--prot", "1"], {}, "--prot"),
+        (["--instance-info", "{}"], {}, "--instance-info"),
+        (["-I", ".team"], {}, "--pod"),
+        ([], {"PATIO_REQUIRED_ADAPTERS": "{"}, "PATIO_REQUIRED_ADAPTERS"),
+        ([], {"PATIO_REQUIRED_ADAPTERS": '[{"lora_name": "a"}]'}, "lora_path"),
+        ([], {"PATIO_REQUIRED_ADAPTERS": '[{"lora_name": "a", "lora_path": "/a"}, {"lora_name": "a", "lora_path": "/b"}]'},
+         "named twice"),
+        ([], {"INFERENCE_ENGIN": "vllm"}, "INFERENCE_ENGINE"),
+        ([], {"PATIO_REQUIRED_ADAPTER": "[]"}, "PATIO_REQUIRED_ADAPTERS"),
+        (["-E", "vllm"], {"ENGINE_ADMIN_API_KEY": "k"}, "ENGINE_ADMIN_API_KEY"),
+    ],
+)  # fmt: skip
+def test_wrong_settings_stop_the_start_and_name_themselves(
+    argv: list[str], variables: dict[str, str], names: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SettingsError, match=names):
+        read_settings(argv, variables)
+    assert main(argv, variables) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert names in said
+
+
+def test_variables_of_kubernetes_are_no_misspellings() -> None:
+    variables = {"PATIO_WEBHOOK_PORT": "tcp://1", "PATIO_SERVICE_HOST": "1", "POD_IPS": "1", "ENGINE_PORT": "1"}
+    assert read_settings([], variables) == Settings()
+
+
+def test_variables_for_later_versions_are_named_and_change_nothing() -> None:
+    variables = dict.fromkeys(NOT_YET, "x")
+    settings = read_settings([], variables)
+    assert settings.not_supported == NOT_YET
+    assert Settings(not_supported=NOT_YET) == settings
+
+
+def test_help_names_every_variable_that_is_honoured_and_no_other(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        read_settings(["--help"], {})
+    assert leaving.value.code == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in HONOURED)
+    assert not any(f" {name} " in text for name in NOT_YET)
+
+
+def test_keys_are_in_no_repr() -> None:
+    settings = read_settings([], {"ENGINE_API_KEY": "sekret", "ENGINE_ADMIN_API_KEY": "geheim"})
+    assert (settings.api_key, settings.admin_api_key) == ("sekret", "geheim")
+    assert "sekret" not in repr(settings)
+    assert "geheim" not in repr(settings)
+
+
+def test_a_state_file_that_was_asked_for_and_can_not_be_written_stops_the_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert main([], {"PATIO_STATE_FILE": str(tmp_path / "file" / "state.json")}) == 2
+    assert "PATIO_STATE_FILE" in capsys.readouterr().err
