@@ -1,4 +1,4 @@
-"""A real API server with the chart installed, and the operator as a process with its own rights. No kubelet runs pods."""
+"""A real API server with the chart installed, and the operator as a process with its own rights. No pod runs."""
 
 from __future__ import annotations
 

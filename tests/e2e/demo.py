@@ -13,11 +13,13 @@ from contextlib import contextmanager
 
 from kube import Kube, connected, until
 from stage import (
+    ADAPTERS,
     BASE_MODEL,
     PROMPT,
     SYSTEM_NAMESPACE,
     Engine,
     group,
+    image_names,
     install_patio,
     lora_adapter,
     prepare_cluster,
@@ -39,22 +41,22 @@ def main() -> None:
     kind = parser.parse_args().engine
     started = time.monotonic()
     with step("the engine and its model"):
-        engine = prepare_engine(kind)
+        engine = prepare_engine(kind, say)
     with step("images, a Kubernetes node"):
-        stage = prepare_cluster(engine)
+        stage = prepare_cluster(image_names(engine), say)
     with connected(stage.kubectl, stage.kubeconfig) as kube:
         with step("Patio, installed by Helm"):
-            install_patio(kube, stage.helm, say)
+            install_patio(kube, stage, say)
         with step(f"a RoleBasedGroup with one {engine.name} (starting takes about {engine.seconds_to_ready:.0f} s)"):
             start_engine(kube, engine)
         show_pods(kube)
         with step(f"a LoraAdapter, applied with kubectl: {ADAPTER}"):
-            kube.apply(lora_adapter(NAMESPACE, ADAPTER, engine.adapters["lora-a"]))
+            kube.apply(lora_adapter(NAMESPACE, ADAPTER, ADAPTERS["lora-a"]))
             wait_for_adapter(kube, NAMESPACE, ADAPTER)
         print(kube.kubectl("-n", NAMESPACE, "get", "loraadapters"))
         ask(kube)
         show_metrics(kube)
-        farewell(stage.kubectl_command, time.monotonic() - started)
+        farewell(f"{stage.kubectl} --kubeconfig {stage.kubeconfig}", time.monotonic() - started)
 
 
 @contextmanager
@@ -119,9 +121,7 @@ def show_metrics(kube: Kube) -> None:
 
 def farewell(kubectl: str, seconds: float) -> None:
     """Say what runs, how to look at it and how to take it down."""
-    print(
-        f"Running after {seconds:.0f} s: a cluster with Patio (namespace {SYSTEM_NAMESPACE}) and an engine (namespace {NAMESPACE})."
-    )
+    print(f"Running after {seconds:.0f} s: Patio (namespace {SYSTEM_NAMESPACE}), an engine (namespace {NAMESPACE}).")
     print(f"""
 Look around:
     {kubectl} -n {NAMESPACE} get pods,rolebasedgroups,loraadapters

@@ -8,25 +8,24 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import e2e_cluster
 from e2e_cluster import images
-from e2e_cluster.places import cache_root
-from e2e_engine import model
+from e2e_engine import environment, launch, model
+from e2e_engine.__main__ import model_directory
 from kube import Kube, is_ready, until
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "patio"
 SYSTEM_NAMESPACE = "patio-system"
 TAG = "dev"
-ENGINE_PORT = 8000
 BASE_MODEL = model.NAME
 PROMPT = model.PROMPT
-MODEL_MOUNT = "/models"
-"""Where the tiny model and its adapters are, in every engine pod."""
+ADAPTERS = {name: str(launch.ADAPTERS / name) for name in model.ADAPTERS}
+"""Where the adapters are in every engine pod, by name."""
 GROUP_API = "workloads.x-k8s.io/v1alpha2"
 
 
@@ -37,14 +36,14 @@ class Engine:
     name: str
     container: Mapping[str, Any]
     volumes: Sequence[Mapping[str, Any]] = ()
-    adapters: Mapping[str, str] = field(default_factory=dict)
-    """Folders of adapters inside the pod, by name."""
     seconds_to_ready: float = 60.0
 
     def pod_spec(self) -> dict[str, Any]:
         """Return the spec of a pod with this engine, without any trace of Patio."""
         return {
             "terminationGracePeriodSeconds": 5,
+            # So that a test can kill the engine as the kernel would: nobody can kill process 1 from inside.
+            "shareProcessNamespace": True,
             "enableServiceLinks": False,
             "containers": [dict(self.container)],
             "volumes": [dict(one) for one in self.volumes],
@@ -61,11 +60,6 @@ class Stage:
     operator_archive: Path
 
 
-def model_folder() -> Path:
-    """Make the tiny model and its adapters, if they are not there."""
-    return model.write(cache_root() / "model" / model.REVISION)
-
-
 def double(**flags: str) -> Engine:
     """Return the engine double in vLLM's form; `flags` are further flags of its command line."""
     return Engine(
@@ -75,23 +69,33 @@ def double(**flags: str) -> Engine:
             "image": f"docker.io/patio/engine-double:{TAG}",
             "imagePullPolicy": "IfNotPresent",
             "args": [
-                *("vllm", "serve", f"{MODEL_MOUNT}/model", "--served-model-name", BASE_MODEL, "--enable-lora"),
-                *("--host", "0.0.0.0", "--port", str(ENGINE_PORT), "--max-lora-rank", "16"),
+                *("vllm", "serve", str(launch.MODEL), "--served-model-name", BASE_MODEL, "--enable-lora"),
+                *("--host", "0.0.0.0", "--port", str(launch.PORT), "--max-lora-rank", "16"),
                 *(word for name, value in flags.items() for word in (f"--{name.replace('_', '-')}", value)),
             ],
-            "ports": [{"containerPort": ENGINE_PORT}],
-            "readinessProbe": {"httpGet": {"path": "/health", "port": ENGINE_PORT}, "periodSeconds": 1},
-            "volumeMounts": [{"name": "models", "mountPath": MODEL_MOUNT, "readOnly": True}],
+            "ports": [{"containerPort": launch.PORT}],
+            "readinessProbe": {"httpGet": {"path": "/health", "port": launch.PORT}, "periodSeconds": 1},
+            "volumeMounts": [{"name": "models", "mountPath": str(launch.MODEL_MOUNT), "readOnly": True}],
         },
-        volumes=[{"name": "models", "hostPath": {"path": str(model_folder()), "type": "Directory"}}],
-        adapters=adapter_paths(),
+        volumes=[{"name": "models", "hostPath": {"path": str(model.write(model_directory())), "type": "Directory"}}],
         seconds_to_ready=3,
     )
 
 
-def adapter_paths() -> dict[str, str]:
-    """Return where the adapters are in an engine pod, by name."""
-    return {name: f"{MODEL_MOUNT}/adapters/{name}" for name in model.ADAPTERS}
+def vllm(say: Callable[[str], None]) -> Engine:
+    """Return the real vLLM on the CPU; install it and make its model, if they are not there."""
+    installed, models = environment.install(say), model.write(model_directory())
+    return Engine(
+        name="vLLM",
+        container=launch.container(f"docker.io/patio/engine-base:{TAG}", name="engine"),
+        volumes=launch.volumes(installed, models),
+        seconds_to_ready=60,
+    )
+
+
+def prepare_engine(kind: str, say: Callable[[str], None]) -> Engine:
+    """Return the engine of this kind: `vllm` or `double`."""
+    return vllm(say) if kind == "vllm" else double()
 
 
 def image_names(engine: Engine) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from kube import Kube, condition, is_ready, until
-from stage import PROMPT, Engine, group, lora_adapter, wait_for_adapter, wait_for_pods
+from stage import ADAPTERS, PROMPT, Engine, group, lora_adapter, wait_for_adapter, wait_for_pods
 
 pytestmark = pytest.mark.cluster
 
@@ -54,9 +54,9 @@ def test_the_pod_has_a_stable_name_in_dns(kube: Kube, namespace: str) -> None:
 
 
 def test_a_declared_adapter_answers_and_a_deleted_one_is_forgotten(kube: Kube, namespace: str, double: Engine) -> None:
-    kube.apply(lora_adapter(namespace, "sql", double.adapters["lora-a"]))
+    kube.apply(lora_adapter(namespace, "sql", ADAPTERS["lora-a"]))
     wait_for_adapter(kube, namespace, "sql")
-    assert kube.models(namespace, "demo-worker-0")["sql"] == double.adapters["lora-a"]
+    assert kube.models(namespace, "demo-worker-0")["sql"] == ADAPTERS["lora-a"]
     base = kube.complete(namespace, "demo-worker-0", "tiny", PROMPT)
     assert kube.complete(namespace, "demo-worker-0", "sql", PROMPT) != base
     events = until("the event", lambda: kube.events(namespace, "sql"), within=10)
@@ -68,7 +68,7 @@ def test_a_declared_adapter_answers_and_a_deleted_one_is_forgotten(kube: Kube, n
 
 
 def test_kubectl_shows_the_adapter_in_columns(kube: Kube, namespace: str, double: Engine) -> None:
-    kube.apply(lora_adapter(namespace, "columns", double.adapters["lora-a"]))
+    kube.apply(lora_adapter(namespace, "columns", ADAPTERS["lora-a"]))
     wait_for_adapter(kube, namespace, "columns")
     header, row = kube.kubectl("-n", namespace, "get", "lora").splitlines()
     assert header.split()[:2] == ["NAME", "ADAPTER"]
@@ -98,7 +98,7 @@ def test_a_missing_path_is_told_in_the_engines_words_and_heals_when_fixed(
     (pod,) = kube.pods(namespace)
     assert is_ready(pod), "one bad adapter must not take the pod away"
 
-    kube.apply(lora_adapter(namespace, "lost", double.adapters["lora-a"]))
+    kube.apply(lora_adapter(namespace, "lost", ADAPTERS["lora-a"]))
     wait_for_adapter(kube, namespace, "lost")
     kube.kubectl("-n", namespace, "delete", "lora", "lost", "--timeout=30s")
 
@@ -106,7 +106,7 @@ def test_a_missing_path_is_told_in_the_engines_words_and_heals_when_fixed(
 def test_an_engine_that_dies_gets_its_adapter_back_and_the_status_tells_both(
     kube: Kube, namespace: str, double: Engine
 ) -> None:
-    kube.apply(lora_adapter(namespace, "sql", double.adapters["lora-a"]))
+    kube.apply(lora_adapter(namespace, "sql", ADAPTERS["lora-a"]))
     wait_for_adapter(kube, namespace, "sql")
     crash(kube, namespace, "demo-worker-0")
     until(
@@ -126,14 +126,10 @@ def test_an_engine_that_dies_gets_its_adapter_back_and_the_status_tells_both(
 
 def test_a_new_pod_is_not_ready_before_it_has_the_adapter(kube: Kube, namespace: str, slow_double: Engine) -> None:
     kube.apply(group(slow_double, namespace, name="slow"))
-    until(
-        "slow-worker-0",
-        lambda: kube.get(f"/api/v1/namespaces/{namespace}/pods/slow-worker-0"),
-        lambda one: bool(one) and is_ready(one),
-    )
-    kube.apply(
-        lora_adapter(namespace, "late", slow_double.adapters["lora-a"], roleRef={"group": "slow", "role": "worker"})
-    )
+    first = f"/api/v1/namespaces/{namespace}/pods/slow-worker-0"
+    until("slow-worker-0 Ready", lambda: kube.get(first), lambda pod: bool(pod) and is_ready(pod))
+    role = {"group": "slow", "role": "worker"}
+    kube.apply(lora_adapter(namespace, "late", ADAPTERS["lora-a"], roleRef=role))
     wait_for_adapter(kube, namespace, "late")
     kube.apply(group(slow_double, namespace, name="slow", replicas=2))
     seen_unready_while_loading = False
@@ -171,7 +167,7 @@ def test_a_pod_label_is_enough_for_any_workload(kube: Kube, namespace: str, doub
                 },
             },
         },
-        lora_adapter(namespace, "by-label", double.adapters["lora-a"], selector={"matchLabels": {"app": "plain"}}),
+        lora_adapter(namespace, "by-label", ADAPTERS["lora-a"], selector={"matchLabels": {"app": "plain"}}),
     )
     adapter = wait_for_adapter(kube, namespace, "by-label", within=60)
     assert adapter["status"]["desiredReplicas"] == 1
@@ -194,10 +190,10 @@ def test_a_pod_that_asks_for_an_unknown_profile_is_refused_with_its_name(kube: K
 def test_what_the_schema_refuses_is_refused_at_apply(kube: Kube, namespace: str) -> None:
     with pytest.raises(AssertionError, match="exactly one of selector and roleRef"):
         kube.apply(lora_adapter(namespace, "bad", "/x", baseModel="tiny"))
+    elsewhere = lora_adapter(namespace, "bad", "/x")
+    elsewhere["spec"]["source"]["uri"] = "hf://org/repo"
     with pytest.raises(AssertionError, match="not supported by this version"):
-        broken = lora_adapter(namespace, "bad", "/x")
-        broken["spec"]["source"]["uri"] = "hf://org/repo"
-        kube.apply(broken)
+        kube.apply(elsewhere)
 
 
 def test_the_sidecar_gives_the_engines_metrics_under_patios_names(kube: Kube, namespace: str) -> None:
@@ -210,7 +206,7 @@ def test_the_sidecar_gives_the_engines_metrics_under_patios_names(kube: Kube, na
 def test_the_operator_comes_back_to_what_it_finds(kube: Kube, namespace: str, double: Engine) -> None:
     kube.kubectl("-n", "patio-system", "scale", "deployment", "--all", "--replicas=0")
     until("no operator", lambda: kube.pods("patio-system"), lambda pods: not pods)
-    kube.apply(lora_adapter(namespace, "meanwhile", double.adapters["lora-b"]))
+    kube.apply(lora_adapter(namespace, "meanwhile", ADAPTERS["lora-b"]))
     assert "sql" in kube.models(namespace, "demo-worker-0"), "what is loaded stays without the operator"
     kube.kubectl("-n", "patio-system", "scale", "deployment", "--all", "--replicas=1")
     wait_for_adapter(kube, namespace, "meanwhile", within=60)

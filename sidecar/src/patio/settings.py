@@ -57,7 +57,7 @@ NOT_YET = (
 )
 """Variables of the whole design that this version does nothing with: named in a warning, never taken in silence."""
 
-_OURS = ("INFERENCE_ENGINE", "METRIC_SCRAPE", "ENGINE_A", "PATIO_REQ", "PATIO_STATE")
+_OURS = ("INFERENCE_E", "METRIC_S", "ENGINE_A", "PATIO_REQ", "PATIO_STATE")
 """Beginnings that nobody else uses, so that a name close to one of ours is a misspelling. Kubernetes puts variables
 like PATIO_WEBHOOK_PORT into pods, hence not all of PATIO_."""
 

@@ -46,6 +46,9 @@ def variables(environment: PurePath, scratch: PurePath) -> dict[str, str]:
         "TMPDIR": str(scratch),
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
         "VLLM_CPU_KVCACHE_SPACE": "1",
+        # By default each engine binds its threads to the first cores: two replicas on one node would share one.
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "OMP_NUM_THREADS": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",
     }

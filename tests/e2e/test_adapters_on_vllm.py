@@ -1,0 +1,115 @@
+"""The issue's promise, on the real thing: a real vLLM in a real pod, killed, scaled, and asked through its adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import stage
+from conftest import say
+from kube import Kube, condition, is_ready, until
+from stage import ADAPTERS, BASE_MODEL, PROMPT, Engine, group, lora_adapter, wait_for_adapter, wait_for_pods
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
+
+KILL = """
+import os, signal
+for pid in filter(str.isdecimal, os.listdir("/proc")):
+    with open(f"/proc/{pid}/cmdline", "rb") as command:
+        if b"vllm.entrypoints.cli.main" in command.read():
+            os.kill(int(pid), signal.SIGKILL)
+"""
+
+
+@pytest.fixture(scope="module")
+def vllm() -> Engine:
+    """The real vLLM."""
+    return stage.vllm(say)
+
+
+@pytest.fixture(scope="module")
+def namespace(kube: Kube, vllm: Engine, make_namespace: Callable[[str], str]) -> str:
+    """A namespace with a group of one vLLM and the adapter `lora-a`, both Ready."""
+    name = make_namespace("vllm")
+    kube.apply(group(vllm, name), lora_adapter(name, "lora-a", ADAPTERS["lora-a"]))
+    wait_for_pods(kube, name, 1, within=300)
+    wait_for_adapter(kube, name, "lora-a")
+    return name
+
+
+def test_the_adapter_answers_otherwise_than_the_base_model(kube: Kube, namespace: str) -> None:
+    base = kube.complete(namespace, "demo-worker-0", BASE_MODEL, PROMPT)
+    assert kube.complete(namespace, "demo-worker-0", "lora-a", PROMPT) != base
+
+
+def test_an_adapter_comes_and_goes_with_its_object(kube: Kube, namespace: str) -> None:
+    kube.apply(lora_adapter(namespace, "lora-b", ADAPTERS["lora-b"]))
+    wait_for_adapter(kube, namespace, "lora-b")
+    answers = {one: kube.complete(namespace, "demo-worker-0", one, PROMPT) for one in (BASE_MODEL, "lora-a", "lora-b")}
+    assert len(set(answers.values())) == 3, answers
+    kube.kubectl("-n", namespace, "delete", "loraadapter", "lora-b", "--timeout=30s")
+    assert set(kube.models(namespace, "demo-worker-0")) == {BASE_MODEL, "lora-a"}
+
+
+def test_a_path_that_does_not_exist_is_told_in_vllms_words_and_heals_when_fixed(kube: Kube, namespace: str) -> None:
+    kube.apply(lora_adapter(namespace, "lost", "/models/adapters/nowhere"))
+    failed = until(
+        "LoraAdapter lost Degraded",
+        lambda: kube.lora_adapter(namespace, "lost") or {},
+        lambda one: condition(one, "Degraded").get("status") == "True",
+    )
+    assert "No adapter found for /models/adapters/nowhere" in condition(failed, "Ready")["message"]
+    warnings = until(
+        "a warning about it",
+        lambda: [one["message"] for one in kube.events(namespace, "lost") if one["type"] == "Warning"],
+        within=10,
+    )
+    assert "No adapter found for /models/adapters/nowhere" in warnings[0]
+    kube.apply(lora_adapter(namespace, "lost", ADAPTERS["lora-b"]))
+    wait_for_adapter(kube, namespace, "lost")
+    kube.kubectl("-n", namespace, "delete", "loraadapter", "lost", "--timeout=30s")
+
+
+def test_the_metrics_of_a_real_vllm_come_out_under_patios_names(kube: Kube, namespace: str) -> None:
+    text = kube.to_pod("GET", namespace, "demo-worker-0", 9091, "/metrics").text
+    for name in (
+        *("num_requests_running", "num_requests_waiting", "input_tokens_total", "output_tokens_total"),
+        *("generation_tokens_total", "time_to_first_token_seconds_count", "inter_token_latency_seconds_count"),
+        "time_per_output_token_seconds_count",
+    ):
+        assert f"\npatio:{name}{{" in text, name
+
+
+def test_a_killed_vllm_gets_its_adapter_back_and_the_status_tells_both(kube: Kube, namespace: str) -> None:
+    kube.kubectl("-n", namespace, "exec", "demo-worker-0", "-c", "engine", "--", "python3", "-c", KILL)
+    until(
+        "LoraAdapter lora-a not Ready",
+        lambda: kube.lora_adapter(namespace, "lora-a"),
+        lambda one: one is not None and not is_ready(one),
+        within=15,
+    )
+    wait_for_adapter(kube, namespace, "lora-a", within=300)
+    kube.complete(namespace, "demo-worker-0", "lora-a", PROMPT)
+    wait_for_pods(kube, namespace, 1, within=10)
+
+
+def test_a_second_pod_is_not_ready_before_it_serves_the_adapter(kube: Kube, namespace: str, vllm: Engine) -> None:
+    kube.apply(group(vllm, namespace, replicas=2))
+
+    def look() -> bool:
+        pod = kube.get(f"/api/v1/namespaces/{namespace}/pods/demo-worker-1")
+        if not pod or not is_ready(pod):
+            return False
+        assert "lora-a" in kube.models(namespace, "demo-worker-1"), "Ready, though the adapter is not there"
+        return True
+
+    until("demo-worker-1 Ready", look, within=300)
+    base = kube.complete(namespace, "demo-worker-1", BASE_MODEL, PROMPT)
+    assert kube.complete(namespace, "demo-worker-1", "lora-a", PROMPT) != base
+    both = until(
+        "both pods counted",
+        lambda: kube.lora_adapter(namespace, "lora-a"),
+        lambda one: one is not None and (one.get("status") or {}).get("readyReplicas") == 2,
+        within=10,
+    )
+    assert is_ready(both or {})
