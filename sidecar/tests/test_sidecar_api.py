@@ -217,6 +217,28 @@ async def test_an_engine_that_forgot_its_adapters_gets_them_again(sidecar: Start
         await eventually(back, "the adapter is back")
 
 
+async def test_an_engine_that_is_slow_for_a_moment_stays_ready_and_one_that_hangs_does_not(
+    sidecar: StartSidecar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("patio.engine.http.LOOK_SECONDS", 0.1)
+    path = adapter_files(tmp_path / "a")
+    async with running_double() as double, sidecar(double) as client:
+        await ready(client)
+        await client.load(load_request("a", path))
+        before = (await client.adapters()).revision
+        double.fault("/health", delay=0.5, times=2)
+        await eventually(lambda: _taken(double), "two looks were slow")
+        seen = len(double.calls("/v1/models"))
+        await eventually(lambda: _looks(double, seen + 1), "a good look later")
+        assert (await client.adapters()).revision == before
+        double.fault("/health", delay=0.5)
+
+        async def down() -> bool:
+            return not (await client.ready()).ready
+
+        await eventually(down, "an engine that hangs is not ready")
+
+
 async def test_required_adapters_are_loaded_from_the_start_and_waited_for(
     sidecar: StartSidecar, tmp_path: Path
 ) -> None:

@@ -116,19 +116,22 @@ def test_a_key_is_not_printed() -> None:
 
 
 @contextmanager
-def process(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client]]:
-    """A double of its own, waited for."""
+def process(*arguments: str, wait: bool = True) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client]]:
+    """A double of its own; waited for until it answers, or until it has said its first line."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "engine_double", "--host", "127.0.0.1", "--port", str(port), *arguments]
     environment = {**os.environ, "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
     with (
-        subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as running,
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as running,
         httpx.Client(base_url=f"http://127.0.0.1:{port}", transport=httpx.HTTPTransport(retries=8)) as client,
     ):
         try:
-            assert client.get("/health", timeout=30).status_code == 200
+            assert running.stdout is not None
+            assert running.stdout.readline().startswith(b"engine double: ")
+            if wait:
+                assert client.get("/health", timeout=30).status_code == 200
             yield running, client
         finally:
             running.kill()
@@ -136,6 +139,14 @@ def process(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Cl
 
 def test_a_process_ends_well_on_sigterm() -> None:
     with process("--engine", "sglang", "--health-seconds", "0") as (running, _):
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(timeout=10) == 0
+
+
+def test_a_process_that_still_starts_ends_on_sigterm_too() -> None:
+    with process("--startup-seconds", "3600", wait=False) as (running, client):
+        with pytest.raises(httpx.ConnectError):
+            client.get("/health")
         running.send_signal(signal.SIGTERM)
         assert running.wait(timeout=10) == 0
 

@@ -47,7 +47,7 @@ from patio.adapters.plan import (
 )
 from patio.adapters.store import Store
 from patio.api.protocol import AdapterList, AdapterReport, LoadRequest, Readiness
-from patio.engine.base import Engine, EngineError, FaultReason, RetryableError
+from patio.engine.base import Engine, EngineError, EngineView, FaultReason, RetryableError
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +56,8 @@ LOOK_WHILE_DOWN = 0.4
 """Seconds between looks. A closed port answers at once, and what is waiting for the engine should not wait for us."""
 
 SHORTEST_PAUSE = 0.1
+BLURRED_LOOKS = 3
+"""Looks in a row that get no answer before an engine that was ready no longer is: a busy one may be slow for a while."""
 LOOK_AT_FILES = 1.0
 
 
@@ -95,6 +97,8 @@ class Reconciler:
         self._prints = files.Prints()
         self._writing = asyncio.Lock()
         self._tasks: asyncio.TaskGroup | None = None
+        self._blurred = 0
+        """Blurred looks in a row."""
         self._due = float("inf")
         """When the next retry may be made."""
         self._turn = 0
@@ -188,14 +192,17 @@ class Reconciler:
                 log.error("state not stored error=%s", error)
                 self._situation = replace(self._situation, desired=desired)
 
-    async def _look(self) -> None:
-        """Look at the engine; a view that was asked for earlier than the one in hand is stale and dropped."""
+    async def _look(self) -> EngineView:
+        """Look at the engine. A view older than the one in hand is dropped, and a blurred one at first."""
         asked = time.monotonic()
         view = await self._engine.view()
         if asked < self._seen_at:
-            return
-        self._seen_at = asked
+            return view
         before = self._situation.view
+        self._blurred = self._blurred + 1 if view.blurred else 0
+        if before.ready and 0 < self._blurred < BLURRED_LOOKS:
+            return view
+        self._seen_at = asked
         if view.ready and not before.ready:
             self._situation = replace(self._situation, life=self._situation.life + 1)
             log.info("engine ready engine=%s life=%d", self._engine.kind, self._situation.life)
@@ -208,6 +215,7 @@ class Reconciler:
                 log.warning("adapter lost adapter=%s losses=%d", name, progress.losses + 1)
                 self._set_progress(name, after_loss(progress, asked, self._rng.random()))
         self._situation = replace(self._situation, view=view)
+        return view
 
     async def _watch_files(self) -> None:
         """Look at the files of adapters that failed; apart from the loop, since a file system may hang."""
@@ -277,8 +285,7 @@ class Reconciler:
         self._finish(wanted.name, after, type(action).__name__.lower(), started, None)
 
     async def _verify(self, wanted: Wanted) -> None:
-        await self._look()
-        view = self._situation.view
+        view = await self._look()
         if view.adapters is None:
             raise RetryableError(FaultReason.UNREACHABLE, f"Loaded, but the list can not be read: {view.problem}")
         if not holds(replace(wanted, revision=None), view.adapters.get(wanted.name)):

@@ -75,6 +75,11 @@ class EngineView:
     """Why it is not ready, or why its list can not be read."""
 
     @property
+    def blurred(self) -> bool:
+        """Whether somebody listens and did not answer: that tells nothing but that it is slow."""
+        return self.listening and self.fault is not None and self.fault.reason is FaultReason.UNREACHABLE
+
+    @property
     def problem(self) -> str:
         """The fault in words."""
         return "" if self.fault is None else self.fault.message

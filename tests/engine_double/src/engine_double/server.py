@@ -198,7 +198,7 @@ class Double:
             raise
         self.engine = make_engine(self._settings)
         self.crashed = False
-        app = make_app(self.engine, crash=self._crash_soon, terminate=self._terminate_soon)
+        app = make_app(self.engine, crash=self._crash_soon, terminate=self.terminate_soon)
         config = uvicorn.Config(app, lifespan="off", log_level="warning", timeout_graceful_shutdown=None)
         self._server = _Server(config)
         self._running = asyncio.create_task(self._server.serve(sockets=[listener]))
@@ -279,7 +279,8 @@ class Double:
     def _crash_soon(self) -> None:
         self._ending = asyncio.get_running_loop().create_task(self.crash())
 
-    def _terminate_soon(self) -> None:
+    def terminate_soon(self) -> None:
+        """`terminate`, from where nothing can be awaited."""
         self._ending = asyncio.get_running_loop().create_task(self.terminate())
 
 
@@ -305,8 +306,19 @@ async def serve(settings: Settings) -> int:
     """Run a double as this process, until a signal or an ordered crash. Returns the exit status."""
     double = Double(settings)
     loop = asyncio.get_running_loop()
+    starting = loop.create_task(double.start())
+
+    def end() -> None:
+        if starting.done():
+            double.terminate_soon()
+        else:
+            starting.cancel()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, double._terminate_soon)
-    await double.start()
+        loop.add_signal_handler(number, end)
+    await asyncio.wait([starting])
+    if starting.cancelled():
+        return os.EX_OK
+    starting.result()
     await double.wait()
     return CRASH_STATUS if double.crashed else os.EX_OK

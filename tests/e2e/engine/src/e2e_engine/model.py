@@ -179,7 +179,8 @@ def write(directory: Path) -> Path:
             _write_files(unfinished / "adapters" / name, adapter_files(seed))
         for name in BAD_ADAPTERS:
             _write_files(unfinished / "adapters" / "bad" / name, bad_adapter_files(name))
-        unfinished.chmod(0o755)
+        for folder in (unfinished, *(path for path in unfinished.rglob("*") if path.is_dir())):
+            folder.chmod(0o755)
         os.replace(unfinished, directory)
     except OSError:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -209,7 +210,7 @@ def _llama(rng: random.Random) -> dict[str, Tensor]:
 
 
 def _write_files(directory: Path, files: Mapping[str, bytes]) -> None:
-    directory.mkdir(parents=True, mode=0o755)
+    directory.mkdir(parents=True)
     for name, content in files.items():
         path = directory / name
         path.write_bytes(content)
