@@ -57,6 +57,7 @@ def test_every_state_that_a_sidecar_reports_can_be_in_a_status() -> None:
 def test_a_status_is_written_as_it_was_read() -> None:
     status = {
         "observedGeneration": 2,
+        "adapterName": "sql",
         "desiredReplicas": 1,
         "readyReplicas": 0,
         "loadingReplicas": 0,

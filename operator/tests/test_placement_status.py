@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from builders import NOW, pod
+from builders import NOW, lora_adapter, pod
 from patio_operator.api.loraadapter import MAX_INSTANCES, LoraAdapterStatus
 from patio_operator.placement.status import Happened, Placed, PlacedState, events, status
 
+ADAPTER = lora_adapter()
 LATER = NOW + timedelta(minutes=5)
 
 
@@ -23,17 +24,17 @@ def ready(of: dict[str, Any]) -> tuple[str, str]:
 
 def test_ready_means_loaded_on_every_pod() -> None:
     both = [placed("a", PlacedState.LOADED), placed("b", PlacedState.LOADED)]
-    assert ready(status(both, 1, {}, NOW)) == ("True", "Loaded")
-    assert ready(status([*both, placed("c", PlacedState.LOADING)], 1, {}, NOW)) == ("False", "Loading")
-    assert ready(status([*both, placed("c", PlacedState.UNKNOWN)], 1, {}, NOW)) == ("False", "SidecarUnreachable")
+    assert ready(status(ADAPTER, both, {}, NOW)) == ("True", "Loaded")
+    assert ready(status(ADAPTER, [*both, placed("c", PlacedState.LOADING)], {}, NOW)) == ("False", "Loading")
+    assert ready(status(ADAPTER, [*both, placed("c", PlacedState.UNKNOWN)], {}, NOW)) == ("False", "SidecarUnreachable")
 
 
 def test_no_matching_pod_is_not_ready_and_says_what_to_check() -> None:
-    assert ready(status([], 1, {}, NOW)) == ("False", "NoMatchingPods")
+    assert ready(status(ADAPTER, [], {}, NOW)) == ("False", "NoMatchingPods")
 
 
 def test_a_failure_gives_the_reason_and_the_engines_words() -> None:
-    after = status([placed("a", PlacedState.FAILED, "EngineRefused", "No adapter found for /x")], 1, {}, NOW)
+    after = status(ADAPTER, [placed("a", PlacedState.FAILED, "EngineRefused", "No adapter found for /x")], {}, NOW)
     assert ready(after) == ("False", "EngineRefused")
     assert all(
         "No adapter found for /x" in one["message"] for one in after["conditions"] if one["type"] != "Progressing"
@@ -42,14 +43,14 @@ def test_a_failure_gives_the_reason_and_the_engines_words() -> None:
 
 def test_an_unchanged_world_gives_an_unchanged_status() -> None:
     world = [placed("a", PlacedState.LOADED), placed("b", PlacedState.FAILED, "EngineRefused", "no")]
-    first = status(world, 1, {}, NOW)
-    assert status(world, 1, first, LATER) == first
+    first = status(ADAPTER, world, {}, NOW)
+    assert status(ADAPTER, world, first, LATER) == first
     assert events(first, first) == ()
 
 
 def test_transition_times_move_only_with_what_changed() -> None:
-    first = status([placed("a", PlacedState.LOADED), placed("b", PlacedState.LOADING)], 1, {}, NOW)
-    second = status([placed("a", PlacedState.LOADED), placed("b", PlacedState.LOADED)], 1, first, LATER)
+    first = status(ADAPTER, [placed("a", PlacedState.LOADED), placed("b", PlacedState.LOADING)], {}, NOW)
+    second = status(ADAPTER, [placed("a", PlacedState.LOADED), placed("b", PlacedState.LOADED)], first, LATER)
     times = {one["type"]: one["lastTransitionTime"] for one in second["conditions"]}
     assert times == {
         "Ready": "2026-11-21T12:05:00Z",
@@ -64,7 +65,7 @@ def test_transition_times_move_only_with_what_changed() -> None:
 
 def test_the_list_is_capped_with_the_failed_first_and_the_counts_stay_whole() -> None:
     world = [placed(f"p{index:03}", PlacedState.LOADED) for index in range(150)] + [placed("zz", PlacedState.FAILED)]
-    after = status(world, 1, {}, NOW)
+    after = status(ADAPTER, world, {}, NOW)
     assert len(after["instances"]) == MAX_INSTANCES
     assert after["instances"][0]["pod"] == "zz"
     assert (after["desiredReplicas"], after["readyReplicas"], after["failedReplicas"]) == (151, 150, 1)
@@ -72,13 +73,13 @@ def test_the_list_is_capped_with_the_failed_first_and_the_counts_stay_whole() ->
 
 def test_the_status_fits_the_custom_resources_own_model() -> None:
     world = [placed(one.value.lower(), one) for one in PlacedState]
-    LoraAdapterStatus.model_validate(status(world, 1, {}, NOW))
+    LoraAdapterStatus.model_validate(status(ADAPTER, world, {}, NOW))
 
 
 def test_each_verdict_is_told_once() -> None:
-    loading = status([placed("a", PlacedState.LOADING)], 1, {}, NOW)
-    failed = status([placed("a", PlacedState.FAILED, "EngineRefused", "No adapter found")], 1, loading, NOW)
-    loaded = status([placed("a", PlacedState.LOADED)], 1, failed, NOW)
+    loading = status(ADAPTER, [placed("a", PlacedState.LOADING)], {}, NOW)
+    failed = status(ADAPTER, [placed("a", PlacedState.FAILED, "EngineRefused", "No adapter found")], loading, NOW)
+    loaded = status(ADAPTER, [placed("a", PlacedState.LOADED)], failed, NOW)
     assert events({}, loading) == ()
     assert events(loading, failed) == (Happened("Warning", "EngineRefused", "a: No adapter found"),)
     assert events(failed, loaded) == (Happened("Normal", "Loaded", "The adapter is loaded on 1 pod."),)
@@ -87,4 +88,6 @@ def test_each_verdict_is_told_once() -> None:
 
 def test_one_fault_on_many_pods_is_one_event() -> None:
     world = [placed(f"p{index}", PlacedState.FAILED, "EngineRefused", "no") for index in range(5)]
-    assert events({}, status(world, 1, {}, NOW)) == (Happened("Warning", "EngineRefused", "p0, p1, p2 and 2 more: no"),)
+    assert events({}, status(ADAPTER, world, {}, NOW)) == (
+        Happened("Warning", "EngineRefused", "p0, p1, p2 and 2 more: no"),
+    )

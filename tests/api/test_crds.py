@@ -134,7 +134,13 @@ def test_a_status_is_shown_by_kubectl_get(plane: ControlPlane, namespace: str) -
         "lastTransitionTime": "2026-11-21T12:00:00Z",
     }
     instance = {"pod": "p", "state": "Loading", "since": "2026-11-21T12:00:00Z"}
-    status = {"desiredReplicas": 2, "readyReplicas": 1, "conditions": [ready], "instances": [instance]}
+    status = {
+        "adapterName": "SQL",
+        "desiredReplicas": 2,
+        "readyReplicas": 1,
+        "conditions": [ready],
+        "instances": [instance],
+    }
     patch = json.dumps({"status": status})
     plane.kubectl("-n", namespace, "patch", "lora", "sql", "--subresource=status", "--type=merge", "-p", patch)
     header, row = plane.kubectl("-n", namespace, "get", "lora").splitlines()

@@ -1,6 +1,6 @@
 """The cluster that the end-to-end tests share: brought up by the first test that needs it, taken down after the last.
 
-PATIO_KEEP_CLUSTER=1 leaves it up, for a look around or a quicker next run.
+A cluster that was up before is used and stays; PATIO_KEEP_CLUSTER=1 leaves one of ours, for a quicker next run.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ def say(line: str) -> None:
 @pytest.fixture(scope="session")
 def staged() -> Iterator[stage.Stage]:
     """A cluster with the images of this tree."""
+    provider = e2e_cluster.connect(say=say)
+    keep = provider.status().usable or os.environ.get("PATIO_KEEP_CLUSTER") == "1"
     yield stage.prepare_cluster(("sidecar", "operator", "engine-double", "engine-base"), say)
-    if os.environ.get("PATIO_KEEP_CLUSTER") != "1":
-        e2e_cluster.connect(say=say).down()
+    if not keep:
+        provider.down()
 
 
 @pytest.fixture(scope="session")

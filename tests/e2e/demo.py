@@ -18,6 +18,7 @@ from stage import (
     PROMPT,
     SYSTEM_NAMESPACE,
     Engine,
+    Stage,
     group,
     image_names,
     install_patio,
@@ -56,7 +57,7 @@ def main() -> None:
         print(kube.kubectl("-n", NAMESPACE, "get", "loraadapters"))
         ask(kube)
         show_metrics(kube)
-        farewell(f"{stage.kubectl} --kubeconfig {stage.kubeconfig}", time.monotonic() - started)
+        farewell(stage, time.monotonic() - started)
 
 
 @contextmanager
@@ -113,24 +114,26 @@ def ask(kube: Kube) -> None:
 def show_metrics(kube: Kube) -> None:
     """Print some of the normalised metrics."""
     text = kube.to_pod("GET", NAMESPACE, POD, 9091, "/metrics").text
-    lines = [one for one in text.splitlines() if one.startswith("patio:") and "_bucket{" not in one]
+    details = ("_bucket{", "_created{", "_sum{")
+    lines = [one for one in text.splitlines() if one.startswith("patio:") and not any(part in one for part in details)]
     for line in lines[:METRICS_SHOWN]:
         print(f"    {line}")
     print()
 
 
-def farewell(kubectl: str, seconds: float) -> None:
+def farewell(stage: Stage, seconds: float) -> None:
     """Say what runs, how to look at it and how to take it down."""
     print(f"Running after {seconds:.0f} s: Patio (namespace {SYSTEM_NAMESPACE}), an engine (namespace {NAMESPACE}).")
     print(f"""
 Look around:
-    {kubectl} -n {NAMESPACE} get pods,rolebasedgroups,loraadapters
-    {kubectl} -n {NAMESPACE} describe loraadapter {ADAPTER}
-    {kubectl} -n {NAMESPACE} get --raw /api/v1/namespaces/{NAMESPACE}/pods/{POD}:9091/proxy/v1/lora_adapters
-    {kubectl} -n {SYSTEM_NAMESPACE} logs deploy/patio-operator
+    export KUBECONFIG={stage.kubeconfig} PATH={stage.kubectl.parent}:$PATH
+    kubectl -n {NAMESPACE} get pods,rolebasedgroups,loraadapters
+    kubectl -n {NAMESPACE} describe loraadapter {ADAPTER}
+    kubectl -n {NAMESPACE} get --raw /api/v1/namespaces/{NAMESPACE}/pods/{POD}:9091/proxy/v1/lora_adapters
+    kubectl -n {SYSTEM_NAMESPACE} logs deploy/patio-operator
 Try:
-    {kubectl} -n {NAMESPACE} delete loraadapter {ADAPTER}      # the engine forgets it
-    {kubectl} -n {NAMESPACE} delete pod {POD}             # a new one, not Ready before it has its adapters
+    kubectl -n {NAMESPACE} delete loraadapter {ADAPTER}      # the engine forgets it
+    kubectl -n {NAMESPACE} delete pod {POD}             # a new one, not Ready before it has its adapters
 Take it down:
     make down""")
 

@@ -146,7 +146,7 @@ def test_a_process_ends_well_on_sigterm() -> None:
 def test_a_process_that_still_starts_ends_on_sigterm_too() -> None:
     with process("--startup-seconds", "3600", wait=False) as (running, client):
         with pytest.raises(httpx.ConnectError):
-            client.get("/health")
+            httpx.get(client.base_url)
         running.send_signal(signal.SIGTERM)
         assert running.wait(timeout=10) == 0
 

@@ -124,7 +124,7 @@ DEFINITIONS = (
         short_names=("lora",),
         categories=("patio",),
         columns=(
-            Column("Adapter", ".spec.adapterName", "Name in requests, where it is not the object's name."),
+            Column("Adapter", ".status.adapterName", "Name of the adapter in requests."),
             Column("Base", ".spec.baseModel", "Base model that an engine must serve to get it."),
             Column("Desired", ".status.desiredReplicas", "Pods that should have it.", "integer"),
             Column("Ready", ".status.readyReplicas", "Pods that have it.", "integer"),

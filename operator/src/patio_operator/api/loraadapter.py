@@ -127,6 +127,8 @@ class LoraAdapterStatus(Model):
 
     observed_generation: Annotated[Int64 | None, Field(ge=0)] = None
     """The metadata.generation that this status was computed from."""
+    adapter_name: str = ""
+    """The name in requests that this status is about: spec.adapterName, or metadata.name."""
     desired_replicas: Annotated[Int32, Field(ge=0)] = 0
     """Pods that should have the adapter."""
     ready_replicas: Annotated[Int32, Field(ge=0)] = 0

@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any
 
 from patio_operator.api.conditions import condition, find
-from patio_operator.api.loraadapter import MAX_INSTANCES
+from patio_operator.api.loraadapter import MAX_INSTANCES, LoraAdapter
 from patio_operator.placement.fleet import Pod
 
 MAX_MESSAGE = 1024
@@ -56,12 +56,12 @@ _ORDER = {PlacedState.FAILED: 0, PlacedState.UNKNOWN: 1, PlacedState.LOADED: 3}
 """Troubles first, since the list is capped; everything on its way between them and what is loaded."""
 
 
-def status(placed: Sequence[Placed], generation: int, before: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+def status(adapter: LoraAdapter, placed: Sequence[Placed], before: Mapping[str, Any], now: datetime) -> dict[str, Any]:
     """Return the status of a LoraAdapter.
 
     Args:
+        adapter: the LoraAdapter, as it was planned from.
         placed: how it stands on each of its pods.
-        generation: the `metadata.generation` that `placed` was planned from.
         before: the status that is there, for the times of what did not change.
         now: the time of what did.
 
@@ -71,9 +71,10 @@ def status(placed: Sequence[Placed], generation: int, before: Mapping[str, Any],
     unknown = states[PlacedState.UNKNOWN]
     moving = len(placed) - ready - failed - unknown
     shown = sorted(placed, key=lambda one: (_ORDER.get(one.state, 2), one.pod.name))[:MAX_INSTANCES]
-    conditions = before.get("conditions") or []
+    conditions, generation = before.get("conditions") or [], adapter.metadata.generation
     return {
         "observedGeneration": generation,
+        "adapterName": adapter.adapter_name,
         "desiredReplicas": len(placed),
         "readyReplicas": ready,
         "loadingReplicas": moving,

@@ -44,11 +44,11 @@ class AdapterReconciler:
         (namespace,) = key
         pods = [decode_pod(body) for body in await self._cluster.list_all(POD, namespace, f"{labels.INJECTED}=true")]
         bodies = {one["metadata"]["name"]: one for one in await self._cluster.list_all(LORA_ADAPTER, namespace)}
-        adapters = [adapter for body in bodies.values() if (adapter := _decode(body)) is not None]
+        by_name = {name: one for name, body in bodies.items() if (one := _decode(body)) is not None}
         self._watch.follow(namespace, pods)
         now = datetime.now(UTC)
         refusals = {key: refusal for key, refusal in self._refusals.get(namespace, {}).items() if refusal.until > now}
-        decided = plan(pods, self._watch.seen(namespace), adapters, refusals, now)
+        decided = plan(pods, self._watch.seen(namespace), list(by_name.values()), refusals, now)
         for action in decided.actions:
             if isinstance(action, Hold):
                 await self._hold(bodies[action.adapter.metadata.name])
@@ -57,7 +57,7 @@ class AdapterReconciler:
         new = await self._orders.give([one for one in decided.actions if isinstance(one, Load | Unload)], now)
         self._refusals[namespace] = refusals | new
         for name, placed in decided.placements.items():
-            await self._write_status(bodies[name], placed, now)
+            await self._write_status(bodies[name], by_name[name], placed, now)
         times = [refusal.until for refusal in new.values()]
         if decided.again_at is not None:
             times.append(decided.again_at)
@@ -91,10 +91,12 @@ class AdapterReconciler:
             # Changed or gone since it was read: its event brings the next pass.
             log.debug("finalizers of %s not written: the object changed", metadata["name"])
 
-    async def _write_status(self, body: Object, placed: tuple[Placed, ...], now: datetime) -> None:
+    async def _write_status(
+        self, body: Object, adapter: LoraAdapter, placed: tuple[Placed, ...], now: datetime
+    ) -> None:
         metadata = body["metadata"]
         before: Mapping[str, Any] = body.get("status") or {}
-        after = status(placed, metadata["generation"], before, now)
+        after = status(adapter, placed, before, now)
         if after == before:
             return
         try:

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from patio.adapters import files
@@ -57,7 +57,7 @@ LOOK_WHILE_DOWN = 0.4
 
 SHORTEST_PAUSE = 0.1
 BLURRED_LOOKS = 3
-"""Looks in a row that get no answer before an engine that was ready no longer is: a busy one may be slow for a while."""
+"""Looks in a row without an answer before an engine that was ready no longer is: a busy one may be slow for a while."""
 LOOK_AT_FILES = 1.0
 
 
@@ -240,13 +240,16 @@ class Reconciler:
 
     def _step(self) -> None:
         """Plan, start what is to be done, and show how things stand."""
-        if self._tasks is not None:
-            self._situation = replace(self._situation, now=time.monotonic(), changed=self._prints.changed)
-            todo = plan(self._situation)
-            self._due = min((wait.until for wait in todo.waits), default=float("inf"))
-            for action in todo.actions:
-                self._start(action)
-        self._refresh()
+        if self._tasks is None:
+            self._refresh()
+            return
+        self._situation = replace(self._situation, now=time.monotonic(), changed=self._prints.changed)
+        todo = plan(self._situation)
+        self._due = min((wait.until for wait in todo.waits), default=float("inf"))
+        for action in todo.actions:
+            self._start(action)
+        # What was started is shown as under way.
+        self._show(plan(self._situation).reports if todo.actions else todo.reports)
 
     def _start(self, action: Action) -> None:
         assert self._tasks is not None
@@ -334,21 +337,14 @@ class Reconciler:
         self._situation = replace(self._situation, progress=others if progress is None else {**others, name: progress})
 
     def _refresh(self) -> None:
-        """Rebuild the reports; when they differ, everyone who waits for a change is woken."""
+        self._show(plan(self._situation).reports)
+
+    def _show(self, planned: Sequence[AdapterReport]) -> None:
+        """Publish the reports; when they differ from the last ones, everyone who waits for a change is woken."""
         view = self._situation.view
         known = {report.lora_name: report for report in self._reports}
-        wall = time.time()
-        reports = tuple(
-            report.model_copy(
-                update={
-                    "model": self._engine.request_model(report.lora_name, view.base_models),
-                    "since": before.since
-                    if (before := known.get(report.lora_name)) and before.state is report.state
-                    else wall,
-                }
-            )
-            for report in plan(self._situation).reports
-        )
+        now = time.time()
+        reports = tuple(self._stamped(report, known.get(report.lora_name), now) for report in planned)
         shown = (reports, view.ready, view.base_models)
         if shown != self._shown:
             self._shown = shown
@@ -356,3 +352,9 @@ class Reconciler:
             self._turn += 1
             self._turned.set()
             self._turned = asyncio.Event()
+
+    def _stamped(self, report: AdapterReport, before: AdapterReport | None, now: float) -> AdapterReport:
+        """Return a report with the name for requests, and with the time at which its state began."""
+        since = before.since if before is not None and before.state is report.state else now
+        model = self._engine.request_model(report.lora_name, self._situation.view.base_models)
+        return report.model_copy(update={"model": model, "since": since})

@@ -13,10 +13,10 @@ from engine_double.server import serve
 def main() -> int:
     """Run it; the exit status is 0 after SIGTERM and 137 after an ordered crash."""
     settings, ignored = settings_from(sys.argv[1:], os.environ)
-    print(f"engine double: {settings}", flush=True)
+    notes = [str(settings)]
     if ignored:
-        print(f"engine double: ignored, since no answer depends on it: {' '.join(ignored)}", flush=True)
-    return asyncio.run(serve(settings))
+        notes.append(f"ignored, since no answer depends on it: {' '.join(ignored)}")
+    return asyncio.run(serve(settings, notes))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import json
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -302,8 +302,11 @@ async def running_double(engine: str = "vllm", **settings: Any) -> AsyncIterator
         await double.crash()
 
 
-async def serve(settings: Settings) -> int:
-    """Run a double as this process, until a signal or an ordered crash. Returns the exit status."""
+async def serve(settings: Settings, notes: Sequence[str] = ()) -> int:
+    """Run a double as this process, until a signal or an ordered crash; returns the exit status.
+
+    The notes are printed once signals are heeded.
+    """
     double = Double(settings)
     loop = asyncio.get_running_loop()
     starting = loop.create_task(double.start())
@@ -316,6 +319,8 @@ async def serve(settings: Settings) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)
+    for note in notes:
+        print(f"engine double: {note}", flush=True)
     await asyncio.wait([starting])
     if starting.cancelled():
         return os.EX_OK
