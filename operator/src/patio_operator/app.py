@@ -102,6 +102,10 @@ async def _run(
             await stop.wait()
             for task in running[:-1]:
                 task.cancel()
+            # kopf, which ends by itself, waits five seconds for any task that is left.
+            await watch.close()
+            await webhook.cleanup()
+            await health.cleanup()
     finally:
         await watch.close()
         await webhook.cleanup()

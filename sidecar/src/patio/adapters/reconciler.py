@@ -107,7 +107,10 @@ class Reconciler:
 
     async def run(self) -> None:
         """Reconcile until cancelled."""
-        await asyncio.to_thread(self._store.save, self._situation.desired)
+        try:
+            await asyncio.to_thread(self._store.save, self._situation.desired)
+        except OSError as error:
+            log.error("state not stored error=%s", error)
         async with asyncio.TaskGroup() as self._tasks:
             self._tasks.create_task(self._watch_files(), name="files")
             while True:
@@ -171,6 +174,7 @@ class Reconciler:
             ordered, outcome = with_unload(self._situation.desired, name, owner, present)
             if outcome is Outcome.LEAVING:
                 self._set_progress(name, None)
+                self._prints.forget(name)
                 await self._keep(ordered)
         await self._forget()
         self._step()

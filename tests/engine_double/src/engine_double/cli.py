@@ -61,6 +61,7 @@ def settings_from(argv: Sequence[str], environment: Mapping[str, str]) -> tuple[
         "startup_seconds": known.startup_seconds,
         "warmup_seconds": known.warmup_seconds,
         "health_seconds": known.health_seconds,
+        "lora_load_seconds": known.lora_load_seconds,
     }
     return Settings(**given), ignored
 
@@ -91,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     own.add_argument("--startup-seconds", type=float, default=defaults.startup_seconds, help="port closed until then")
     own.add_argument("--warmup-seconds", type=float, default=defaults.warmup_seconds, help="SGLang: /ready 503")
     own.add_argument("--health-seconds", type=float, default=defaults.health_seconds, help="SGLang: time of /health")
+    own.add_argument("--lora-load-seconds", type=float, default=defaults.lora_load_seconds, help="time of a load")
     return parser
 
 

@@ -35,7 +35,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from engine_double import control
 from engine_double.core import CompactJSON, Core, Engine
-from engine_double.faults import Request
+from engine_double.faults import Fault, Request
 from engine_double.settings import EngineKind, Settings
 from engine_double.sglang import Sglang
 from engine_double.vllm import Vllm
@@ -47,6 +47,9 @@ CRASH_STATUS = 137
 def make_engine(settings: Settings) -> Engine:
     """A fresh engine; must be called inside a running event loop."""
     core = Core(settings)
+    if settings.lora_load_seconds:
+        path = "/v1/load_lora_adapter" if settings.engine is EngineKind.VLLM else "/load_lora_adapter"
+        core.faults.order(Fault(path, delay=settings.lora_load_seconds))
     return Vllm(core) if settings.engine is EngineKind.VLLM else Sglang(core)
 
 

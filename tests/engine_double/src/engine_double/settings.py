@@ -62,6 +62,9 @@ class Settings:
     health_timeout_seconds: float = 20.0
     """SGLang: after how long `/health` gives up on a paused server (SGLANG_HEALTH_CHECK_TIMEOUT)."""
 
+    lora_load_seconds: float = 0.0
+    """How long the load of an adapter takes, as those of large ones do."""
+
     @property
     def base_model(self) -> str:
         """The first served name, under which adapters have their parent."""
