@@ -165,6 +165,18 @@ async def test_a_load_that_is_not_over_in_time_goes_on(sidecar: StartSidecar, tm
         await reaches(client, "a", AdapterState.LOADED)
 
 
+async def test_an_order_that_does_not_wait_is_taken_whatever_becomes_of_it(
+    sidecar: StartSidecar, tmp_path: Path
+) -> None:
+    bad = adapter_files(tmp_path / "bad", rank=64)
+    async with running_double() as double, sidecar(double) as client:
+        await ready(client)
+        await client.load(load_request("bad", bad, wait=0))
+        await reaches(client, "bad", AdapterState.FAILED)
+        again = await client.load(load_request("bad", bad, wait=0))
+        assert again.lora_path == bad
+
+
 async def test_a_bad_or_slow_adapter_delays_no_other(sidecar: StartSidecar, tmp_path: Path) -> None:
     good, bad = adapter_files(tmp_path / "good"), adapter_files(tmp_path / "bad", rank=64)
     async with running_double() as double, sidecar(double) as client:

@@ -139,8 +139,12 @@ def _add_adapters(app: FastAPI, parts: Parts) -> None:
             raise _not_stored(error) from error
         if conflict is not None:
             raise _Fault(409, "Conflict", conflict.message)
-        await _within(request.wait, _settled(reconciler, request.lora_name), parts.stopping)
+        if request.wait:
+            await _within(request.wait, _settled(reconciler, request.lora_name), parts.stopping)
         report = reconciler.report(request.lora_name)
+        if report is not None and not request.wait:
+            # The order was taken, and nobody waits for what becomes of it: even a fault is only the state so far.
+            return _answer(report, 200 if report.state is AdapterState.LOADED else 202)
         if report is None or report.state is AdapterState.UNLOADING:
             raise _Fault(409, "Superseded", f"Adapter {request.lora_name} was ordered away before it was loaded.")
         if report.state is AdapterState.FAILED:
