@@ -77,7 +77,7 @@ pods = st.builds(
 specs = st.fixed_dictionaries({"containers": containers(NAMES[1:3]), "volumes": volumes})
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(pods, specs)
 def test_injecting_twice_is_injecting_once(before: Object, spec: Object) -> None:
     runtimes = (Runtime(profile(**spec)),)
@@ -88,7 +88,7 @@ def test_injecting_twice_is_injecting_once(before: Object, spec: Object) -> None
         assert twice.pod == once.pod
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(pods, specs)
 def test_nothing_that_was_there_is_dropped_changed_or_reordered(before: Object, spec: Object) -> None:
     given_pod = copy.deepcopy(before)
@@ -119,7 +119,7 @@ def key_of(element: Object) -> Any:
     return element.get("mountPath") or element.get("containerPort") or element["name"]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(pods)
 def test_profiles_that_share_nothing_can_come_in_any_order(before: Object) -> None:
     first = Runtime(profile("one", containers=[{"name": "x", "image": "x"}], volumes=[{"name": "vx", "emptyDir": {}}]))

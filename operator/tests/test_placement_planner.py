@@ -230,7 +230,7 @@ adapters_strategy = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(before=adapters_strategy, after=adapters_strategy, seed=st.integers(0, 1000))
 def test_planning_converges_whatever_was_loaded_before_and_in_whatever_order_it_is_told(
     before: list[LoraAdapter], after: list[LoraAdapter], seed: int

@@ -2,11 +2,13 @@
 
 `reconcile` reads a group, its children and the profiles, calls `plan` and carries the plan out. Inside:
 
-naming names, labels and identity of what a group makes templates a role's pod template: template or
-templateRef with its patch (`strategic_merge`), then ours supported what of a group this version cannot
-realise, and what it realises otherwise than asked dependencies which roles wait for which objects
-StatefulSets, Services and the topology ConfigMap status counts and the Ready condition planner all of
-these, in order
+- `naming`: names, labels and identity of what a group makes
+- `templates`: a role's pod template: template or templateRef with its patch (`strategic_merge`), then ours
+- `supported`: what of a group this version cannot realise, and what it realises otherwise than asked
+- `dependencies`: which roles wait for which
+- `objects`: StatefulSets, Services and the topology ConfigMap
+- `status`: counts and the Ready condition
+- `planner`: all of these, in order
 
 The sidecar is never in what is made here: pod templates only ask for it, admission injects it.
 """

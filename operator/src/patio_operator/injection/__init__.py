@@ -4,10 +4,11 @@
 with the `json_patch` between the pod and `inject`'s. Inside, `admission` goes through one concern after the
 other:
 
-asked what the pod asks for engine which container is the engine, what it serves, from its command line
-profiles the profile's containers and volumes, with the role's overrides volumes which files the engine and
-the sidecar must both see variables what the sidecar is told about the pod, its role, the engine and its
-adapters
+- `asked`: what the pod asks for
+- `engine`: which container is the engine and what it serves, from its command line
+- `profiles`: the profile's containers and volumes, with the role's overrides
+- `volumes`: which files the engine and the sidecar must both see
+- `variables`: what the sidecar is told about the pod, its role, the engine and its adapters
 
 Nothing of the user's is dropped or reordered; what contradicts it is a `Refusal` that names both sides.
 Injecting an injected pod changes nothing.

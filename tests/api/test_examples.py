@@ -1,0 +1,58 @@
+"""Everything that a reader is told to apply: accepted by the API server, and injected as it says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kube import Kube
+from patio_operator import injection
+from patio_operator.api.profile import ClusterEngineRuntimeProfile
+
+pytestmark = pytest.mark.api
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_an_example_is_accepted(kube: Kube, namespace: str, example: Path) -> None:
+    kube.kubectl("-n", namespace, "apply", "--dry-run=server", "-f", str(example))
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/loraadapter.md"])
+def test_the_adapters_that_the_documents_show_are_accepted(kube: Kube, namespace: str, document: str) -> None:
+    shown = [block for block in yaml_blocks(ROOT / document) if block.get("kind") == "LoraAdapter"]
+    assert shown
+    for one in shown:
+        one["metadata"]["namespace"] = namespace
+        kube.kubectl("apply", "--dry-run=server", "-f", "-", stdin=yaml.safe_dump(one))
+
+
+def test_the_example_deployments_pods_get_the_sidecar(kube: Kube) -> None:
+    (deployment,) = [
+        one
+        for one in yaml.safe_load_all((ROOT / "examples/deployment.yaml").read_text())
+        if one["kind"] == "Deployment"
+    ]
+    profile = ClusterEngineRuntimeProfile.model_validate(
+        kube.get("/apis/workloads.x-k8s.io/v1alpha2/clusterengineruntimeprofiles/patio")
+    )
+    pod: dict[str, Any] = {"apiVersion": "v1", "kind": "Pod", **deployment["spec"]["template"]}
+    assert injection.runtimes_of(pod) == (injection.RuntimeRef("patio"),)
+    injected = injection.inject(pod, [injection.Runtime(profile)], [])
+    assert isinstance(injected, injection.Injection)
+    assert injected.warnings == ()
+    engine = yaml.safe_load(injected.pod["metadata"]["annotations"]["patio.dev/engine"])
+    assert (engine["kind"], engine["port"], engine["model"]) == ("vllm", 8000, "qwen3-8b")
+    (sidecar,) = injected.pod["spec"]["initContainers"]
+    assert {"name": "models", "mountPath": "/models", "readOnly": True} in sidecar["volumeMounts"]
+
+
+def yaml_blocks(document: Path) -> list[dict[str, Any]]:
+    """Return the objects in a document's YAML blocks."""
+    blocks = re.findall(r"```yaml\n(.*?)```", document.read_text(), re.DOTALL)
+    return [one for block in blocks for one in yaml.safe_load_all(block) if isinstance(one, dict)]
