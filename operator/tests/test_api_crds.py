@@ -8,10 +8,11 @@ from typing import Annotated, Any, Literal
 
 import pytest
 import yaml
+from pydantic import Field
+
 from patio_operator.api import crd
 from patio_operator.api.meta import Model, Opaque
 from patio_operator.api.schema import SchemaError, structural
-from pydantic import Field
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "patio" / "crds"
 

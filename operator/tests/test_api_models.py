@@ -7,12 +7,13 @@ from typing import Any, get_args
 
 import pytest
 import yaml
+from test_groups import NOW
+
 from patio.api.protocol import AdapterState
 from patio_operator import groups
 from patio_operator.api.loraadapter import InstanceState, LoraAdapter
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.api.rolebasedgroup import RoleBasedGroup
-from test_groups import NOW
 
 SAMPLES = Path(__file__).resolve().parents[2] / "tests" / "samples" / "rbg"
 

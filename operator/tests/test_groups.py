@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from patio_operator import groups
 from patio_operator.api.rolebasedgroup import RoleBasedGroup
 from patio_operator.groups import GroupPlan

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+
 from patio_operator.groups.strategic_merge import MergeError, merge
 
 RECORDED = yaml.safe_load((Path(__file__).parent / "recorded" / "strategic_merge.yaml").read_text())

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import yaml
+
 from patio.api.protocol import LoadRequest
 from patio_operator.injection import Injection, Refusal, Runtime, RuntimeRef, inject, revision, runtimes_of
+
 from pod_builders import SIDECAR, VLLM, container, engine_annotation, env, injected, mounts, pod, profile, refusal
 
 PLAIN = profile(containers=[{"name": "monitor", "image": "monitor:1", "ports": [{"containerPort": 9400}]}])

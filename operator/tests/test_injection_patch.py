@@ -7,7 +7,9 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from patio_operator.injection import json_patch
+
 from pod_builders import injected, pod
 
 values = st.recursive(

@@ -7,7 +7,9 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from patio_operator.injection import Injection, Runtime, inject
+
 from pod_builders import profile
 
 Object = dict[str, Any]

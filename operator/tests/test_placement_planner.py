@@ -6,9 +6,9 @@ import random
 from datetime import timedelta
 
 import pytest
-from builders import NOW, lora_adapter, pod, report, seen
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from patio.api.protocol import AdapterReport, AdapterState, LoadRequest
 from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.placement.fleet import Pod, Seen
@@ -25,6 +25,8 @@ from patio_operator.placement.planner import (
     plan,
 )
 from patio_operator.placement.status import PlacedState
+
+from builders import NOW, lora_adapter, pod, report, seen
 
 
 def planned(

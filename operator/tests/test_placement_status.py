@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from builders import NOW, lora_adapter, pod
 from patio_operator.api.loraadapter import MAX_INSTANCES, LoraAdapterStatus
 from patio_operator.placement.status import Happened, Placed, PlacedState, events, status
+
+from builders import NOW, lora_adapter, pod
 
 ADAPTER = lora_adapter()
 LATER = NOW + timedelta(minutes=5)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from builders import NOW
 from cryptography import x509
 from cryptography.x509.verification import PolicyBuilder, Store
+
 from patio_operator.webhooks.certificates import RENEW_BEFORE, SERVING_LIFETIME, decode, due, encode, new_bundle
+
+from builders import NOW
 
 NAMES = ("patio-webhook.patio-system.svc", "patio-webhook.patio-system.svc.cluster.local")
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+
 from engine_double import Double
 from patio.adapters.store import Store
 from patio.app import assemble
@@ -18,9 +18,9 @@ from patio.client import SidecarClient
 from patio.engine.base import EngineKind
 from patio.settings import Settings
 
-RECORDINGS = Path(__file__).parents[2] / "tests/engine_double/src/engine_double/recordings"
+from sidecar_builders import StartSidecar
 
-StartSidecar = Callable[..., AbstractAsyncContextManager[SidecarClient]]
+RECORDINGS = Path(__file__).parents[2] / "tests/engine_double/src/engine_double/recordings"
 
 
 @pytest.fixture

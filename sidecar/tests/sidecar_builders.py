@@ -7,14 +7,19 @@ import json
 import struct
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
 from patio.adapters.desired import Desired, Held, Wanted
 from patio.api.protocol import LoadRequest
+from patio.client import SidecarClient
 from patio.engine.base import EngineView
 
 DEADLINE = 15.0
+
+StartSidecar = Callable[..., AbstractAsyncContextManager[SidecarClient]]
+"""The fixture `sidecar`: starts one beside a double."""
 
 
 def adapter_files(folder: Path, *, rank: int = 8) -> str:

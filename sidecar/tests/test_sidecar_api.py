@@ -9,14 +9,15 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import StartSidecar
+from prometheus_client.parser import text_string_to_metric_families
+
 from engine_double import Double, running_double
 from patio.adapters import plan
 from patio.api.protocol import AdapterState, LoadRequest, UnloadRequest
 from patio.client import Refused, SidecarClient, Unreachable
 from patio.settings import Settings
-from prometheus_client.parser import text_string_to_metric_families
-from sidecar_builders import adapter_files, eventually, load_request
+
+from sidecar_builders import StartSidecar, adapter_files, eventually, load_request
 
 OWNER = "LoraAdapter/team-a/sql"
 ENGINES = pytest.mark.parametrize("engine", ["vllm", "sglang"])

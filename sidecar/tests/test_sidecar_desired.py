@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from patio.adapters.desired import (
     Conflict,
     Desired,
@@ -18,6 +19,7 @@ from patio.adapters.desired import (
     with_unload,
 )
 from patio.adapters.store import Store
+
 from sidecar_builders import load_request
 
 OWNER = "LoraAdapter/team-a/sql"

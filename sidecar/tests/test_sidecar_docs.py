@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from patio.api.routes import FAULT_STATUS
 from patio.engine.base import EngineKind
 from patio.metrics.tables import SOURCES, STANDARD

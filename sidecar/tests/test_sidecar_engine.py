@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from patio.engine import sglang, vllm
 from patio.engine.base import EngineError, FaultReason
 

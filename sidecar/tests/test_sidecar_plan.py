@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from patio.adapters.desired import Desired, Wanted, with_gone, with_loaded
 from patio.adapters.plan import (
     FIRST_PAUSE,
@@ -35,6 +36,7 @@ from patio.adapters.plan import (
 from patio.api.protocol import AdapterReport, AdapterState
 from patio.engine.base import EngineView, FaultReason, PermanentError, RetryableError
 from patio.engine.http import NotListening, down
+
 from sidecar_builders import desired, engine, wanted
 
 REFUSED = Fault(FaultReason.ADAPTER_REFUSED, "rank 32 is greater than 16", permanent=True)

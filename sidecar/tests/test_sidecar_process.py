@@ -16,7 +16,9 @@ from typing import Any
 
 import httpx
 import pytest
+
 from patio.client import SidecarClient, SidecarError
+
 from sidecar_builders import adapter_files, eventually, load_request
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
 from patio.engine.base import EngineKind
 from patio.metrics.rewrite import compile_rules, rewrite
 from patio.metrics.tables import SOURCES, STANDARD, VOCABULARIES
-from prometheus_client.parser import text_string_to_metric_families
 
 VLLM = compile_rules(EngineKind.VLLM, ("patio",))
 SGLANG = compile_rules(EngineKind.SGLANG, ("patio",))

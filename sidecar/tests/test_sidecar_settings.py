@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from patio.app import main
 from patio.engine.base import EngineKind
 from patio.settings import HONOURED, NOT_YET, Settings, SettingsError, read_settings

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
 import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
+
 from e2e_cluster import ensure_binaries
 from e2e_cluster.control_plane import ControlPlane, control_plane
-from kube import Kube, connected, until
+
+from kube import Kube, connected
+from operator_process import OperatorProcess
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "patio"
 OPERATOR = "system:serviceaccount:patio-system:patio-operator"
@@ -51,54 +48,6 @@ def namespace(kube: Kube, request: pytest.FixtureRequest) -> str:
     return name
 
 
-class OperatorProcess:
-    """The operator, as a process that can be ended and started again."""
-
-    def __init__(self, kubeconfig: Path) -> None:
-        self._health_port = free_port()
-        self._environment = {
-            "PATH": os.environ["PATH"],
-            "KUBECONFIG": str(kubeconfig),
-            "PATIO_NAMESPACE": "patio-system",
-            "PATIO_HEALTH_PORT": str(self._health_port),
-            "PATIO_WEBHOOK_PORT": str(free_port()),
-        }
-        self._process: subprocess.Popen[bytes] | None = None
-        self.log = tempfile.NamedTemporaryFile(prefix="patio-operator-", suffix=".log")  # noqa: SIM115
-
-    def start(self) -> None:
-        """Start it, and wait until it watches."""
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "patio_operator"], env=self._environment, stderr=self.log, stdout=self.log
-        )
-        until("the operator is ready", self._ready, within=30)
-
-    def kill(self) -> None:
-        """End it as a crash would."""
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait()
-
-    def stop(self) -> int:
-        """End it as the kubelet would, and return its exit code."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGTERM)
-        return self._process.wait(20)
-
-    def metrics(self) -> str:
-        """Return its own metrics."""
-        return httpx.get(f"http://127.0.0.1:{self._health_port}/metrics").text
-
-    def logged(self) -> str:
-        """Return what it logged."""
-        return Path(self.log.name).read_text()
-
-    def _ready(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, f"the operator ended: {self.logged()[-3000:]}"
-        return httpx.get(f"http://127.0.0.1:{self._health_port}/readyz").status_code == 200
-
-
 @pytest.fixture
 def operator(plane: ControlPlane) -> Iterator[OperatorProcess]:
     """A running operator."""
@@ -108,11 +57,3 @@ def operator(plane: ControlPlane) -> Iterator[OperatorProcess]:
     process.stop()
     print(process.logged())  # pytest shows it with a failure
     assert "forbidden" not in process.logged()
-
-
-def free_port() -> int:
-    """Return a TCP port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

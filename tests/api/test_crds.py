@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from e2e_cluster.control_plane import ControlPlane
 from patio_operator import groups
 from patio_operator.api.profile import ClusterEngineRuntimeProfile

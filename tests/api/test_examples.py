@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 import yaml
-from kube import Kube
+
 from patio_operator import injection
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
+
+from kube import Kube
 
 pytestmark = pytest.mark.api
 

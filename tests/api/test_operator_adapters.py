@@ -15,9 +15,11 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import OperatorProcess, free_port
+
 from engine_double.samples import write_adapter
+
 from kube import Kube, condition, is_ready, until
+from operator_process import OperatorProcess, free_port
 
 pytestmark = pytest.mark.api
 

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+
 from kube import Kube, condition, until
 
 pytestmark = pytest.mark.api
@@ -102,3 +103,15 @@ def test_a_role_waits_for_its_profile_and_goes_on_when_it_appears(kube: Kube, na
     )
     made = until("the StatefulSet", lambda: stateful_set(kube, namespace, "demo-worker"))
     assert [one["name"] for one in made["spec"]["template"]["spec"]["containers"]] == ["engine"]
+
+
+@pytest.mark.usefixtures("operator")
+def test_what_belongs_to_somebody_else_is_never_overwritten(kube: Kube, namespace: str) -> None:
+    theirs = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "demo", "namespace": namespace}}
+    kube.apply(theirs | {"data": {"mine": "yes"}})
+    kube.apply(rbg(namespace, role("worker")))
+    ready = until("the verdict", lambda: condition(group(kube, namespace), "Ready"))
+    assert (ready["status"], ready["reason"]) == ("False", "NameTaken")
+    assert "ConfigMap 'demo'" in ready["message"]
+    assert kube.get(f"/api/v1/namespaces/{namespace}/configmaps/demo")["data"] == {"mine": "yes"}
+    assert stateful_set(kube, namespace, "demo-worker") is None

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from e2e_cluster.binaries import ensure_binaries
 
 pytestmark = pytest.mark.api  # helm is one of the cluster's binaries

@@ -13,8 +13,10 @@ from typing import Any
 
 import httpx
 import pytest
+
 from e2e_cluster.binaries import ensure_binaries
 from e2e_cluster.control_plane import ControlPlane, control_plane
+
 from kube import until
 
 pytestmark = pytest.mark.api

@@ -6,28 +6,25 @@ A cluster that was up before is used and stays; PATIO_KEEP_CLUSTER=1 leaves one 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterator
 
-import e2e_cluster
 import pytest
+
+import e2e_cluster
+
 import stage
 from kube import Kube, connected
+from stage import tell
 
 MakeNamespace = Callable[[str], str]
-
-
-def say(line: str) -> None:
-    """Tell of the progress of long steps, past pytest's capture."""
-    print(line, file=sys.__stderr__, flush=True)
 
 
 @pytest.fixture(scope="session")
 def staged() -> Iterator[stage.Stage]:
     """A cluster with the images of this tree."""
-    provider = e2e_cluster.connect(say=say)
+    provider = e2e_cluster.connect(say=tell)
     keep = provider.status().usable or os.environ.get("PATIO_KEEP_CLUSTER") == "1"
-    yield stage.prepare_cluster(("sidecar", "operator", "engine-double", "engine-base"), say)
+    yield stage.prepare_cluster(("sidecar", "operator", "engine-double", "engine-base"), tell)
     if not keep:
         provider.down()
 
@@ -36,7 +33,7 @@ def staged() -> Iterator[stage.Stage]:
 def kube(staged: stage.Stage) -> Iterator[Kube]:
     """The cluster, with Patio installed."""
     with connected(staged.kubectl, staged.kubeconfig) as connection:
-        stage.install_patio(connection, staged, say)
+        stage.install_patio(connection, staged, tell)
         yield connection
 
 

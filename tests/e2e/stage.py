@@ -7,6 +7,7 @@ vLLM, or of the double, is written; everything else is the same for both.
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import e2e_cluster
 from e2e_cluster import images
 from e2e_engine import environment, launch, model
 from e2e_engine.__main__ import model_directory
+
 from kube import Kube, is_ready, until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -114,10 +116,13 @@ def prepare_cluster(names: Sequence[str], say: Callable[[str], None]) -> Stage:
     return Stage(clients.kubectl, clients.helm, provider.kubeconfig, archives["operator"])
 
 
-def group(
-    engine: Engine, namespace: str, name: str = "demo", replicas: int = 1, profile: str = "patio"
-) -> dict[str, Any]:
-    """Return a RoleBasedGroup with one role `worker` of engines that asks for the profile."""
+def tell(line: str) -> None:
+    """Tell of the progress of long steps, past pytest's capture."""
+    print(line, file=sys.__stderr__, flush=True)
+
+
+def group(engine: Engine, namespace: str, name: str = "demo", replicas: int = 1) -> dict[str, Any]:
+    """Return a RoleBasedGroup with one role `worker` of engines that asks for the default profile."""
     return {
         "apiVersion": GROUP_API,
         "kind": "RoleBasedGroup",
@@ -127,7 +132,7 @@ def group(
                 {
                     "name": "worker",
                     "replicas": replicas,
-                    "engineRuntimes": [{"profileName": profile}],
+                    "engineRuntimes": [{"profileName": "patio"}],
                     "standalonePattern": {"template": {"spec": engine.pod_spec()}},
                 }
             ]

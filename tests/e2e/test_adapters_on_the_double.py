@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+
 from kube import Kube, condition, is_ready, until
 from stage import ADAPTERS, PROMPT, Engine, group, lora_adapter, wait_for_adapter, wait_for_pods
 

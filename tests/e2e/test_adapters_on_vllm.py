@@ -6,10 +6,10 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
+
 import stage
-from conftest import say
 from kube import Kube, KubectlError, condition, is_ready, until
-from stage import ADAPTERS, BASE_MODEL, PROMPT, Engine, group, lora_adapter, wait_for_adapter, wait_for_pods
+from stage import ADAPTERS, BASE_MODEL, PROMPT, Engine, group, lora_adapter, tell, wait_for_adapter, wait_for_pods
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
@@ -25,7 +25,7 @@ for pid in set(filter(str.isdecimal, os.listdir("/proc"))) - {str(os.getpid())}:
 @pytest.fixture(scope="module")
 def vllm() -> Engine:
     """The real vLLM."""
-    return stage.vllm(say)
+    return stage.vllm(tell)
 
 
 @pytest.fixture(scope="module")

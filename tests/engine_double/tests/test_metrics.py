@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+
 from engine_double import recorded, running_double
 from engine_double.metrics import SGLANG_FILE, SGLANG_IDLE_FILE, VLLM_FILE
 from engine_double.samples import write_adapter

@@ -19,6 +19,7 @@ from typing import Any
 
 import httpx
 import pytest
+
 from engine_double import running_double
 from engine_double.recorded import Exchange, more_vllm_exchanges, sglang_exchanges, vllm_exchanges
 from engine_double.samples import write_adapter

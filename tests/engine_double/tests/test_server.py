@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+
 from engine_double import running_double
 from engine_double.cli import settings_from
 from engine_double.samples import write_adapter

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+
 from engine_double import Double, running_double
 from engine_double.samples import write_adapter
 

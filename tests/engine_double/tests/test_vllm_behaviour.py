@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import httpx
+
 from engine_double import Double, running_double
 from engine_double.samples import write_adapter
 

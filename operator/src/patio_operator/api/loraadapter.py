@@ -10,9 +10,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, ClassVar, Literal
 
-from patio.api.protocol import AdapterName
 from pydantic import ConfigDict, Field
 
+from patio.api.protocol import AdapterName
 from patio_operator.api.meta import Conditions, Int32, Int64, LabelMap, Model, ObjectMeta
 
 FILE_SCHEME = "file://"

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from patio.api.protocol import LoadRequest
-
 from patio_operator.api import labels
 from patio_operator.api.identity import put_before
 from patio_operator.injection import profiles, variables, volumes

@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from patio.api.protocol import REQUIRED_ADAPTERS_VARIABLE, LoadRequest
-
 from patio_operator.api import labels
 from patio_operator.api.identity import EnvSource, EnvVar, RoleIdentity, field, label, literal
 from patio_operator.injection.engine import ADMIN_API_KEY, API_KEY, DEFAULT_PORTS, SGLANG, VLLM, Engine

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
 from patio.api.protocol import LoadRequest
-
 from patio_operator.api.labels import group_and_role
 from patio_operator.api.loraadapter import LoraAdapter
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from patio.api.protocol import AdapterReport, AdapterState, LoadRequest, UnloadRequest
-
 from patio_operator.api.loraadapter import UNLOAD_FINALIZER, LoraAdapter
 from patio_operator.placement.fleet import NOT_SEEN, Pod, Seen
 from patio_operator.placement.matching import (

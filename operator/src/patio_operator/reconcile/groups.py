@@ -7,6 +7,7 @@ here: what it made has it as its owner.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from pydantic import ValidationError
@@ -17,7 +18,15 @@ from patio_operator.api.conditions import condition
 from patio_operator.api.rolebasedgroup import RoleBasedGroup
 from patio_operator.cluster import events
 from patio_operator.cluster.api import Cluster, InvalidError, NotFoundError, Object, TerminatingError
-from patio_operator.cluster.kinds import BY_KIND, CONFIG_MAP, PROFILE, ROLE_BASED_GROUP, SERVICE, STATEFUL_SET
+from patio_operator.cluster.kinds import (
+    BY_KIND,
+    CONFIG_MAP,
+    PROFILE,
+    ROLE_BASED_GROUP,
+    SERVICE,
+    STATEFUL_SET,
+    Kind,
+)
 from patio_operator.reconcile.queue import Key
 
 log = logging.getLogger(__name__)
@@ -47,9 +56,12 @@ class GroupReconciler:
         children: list[Object] = []
         for kind in (STATEFUL_SET, SERVICE, CONFIG_MAP):
             for child in await self._cluster.list_all(kind, namespace, f"{labels.GROUP_NAME}={name}"):
-                children.append({"apiVersion": kind.api_version, "kind": kind.kind, **child})
+                children.append(_typed(kind, child))
         profiles = {one["metadata"]["name"] for one in await self._cluster.list_all(PROFILE)}
         plan = groups.plan(group, children, profiles, now)
+        strangers = await self._unlabelled(plan.applies, children, namespace)
+        if strangers:
+            plan = groups.plan(group, [*children, *strangers], profiles, now)
         try:
             for wanted in plan.applies:
                 await self._cluster.apply(BY_KIND[wanted["apiVersion"], wanted["kind"]], wanted)
@@ -65,6 +77,19 @@ class GroupReconciler:
             await events.record(self._cluster, body, happened.type, happened.reason, happened.message)
         await self._write_status(body, plan.status)
 
+    async def _unlabelled(self, applies: Iterable[Object], children: Iterable[Object], namespace: str) -> list[Object]:
+        """Read what has a name that the plan would write to, and no label that says whose it is."""
+        known = {(one["kind"], one["metadata"]["name"]) for one in children}
+        found: list[Object] = []
+        for wanted in applies:
+            kind, name = BY_KIND[wanted["apiVersion"], wanted["kind"]], wanted["metadata"]["name"]
+            if (kind.kind, name) not in known:
+                try:
+                    found.append(_typed(kind, await self._cluster.get(kind, name, namespace)))
+                except NotFoundError:
+                    continue
+        return found
+
     async def _write_status(self, body: Object, after: Object) -> None:
         if after == (body.get("status") or {}):
             return
@@ -72,6 +97,11 @@ class GroupReconciler:
         await self._cluster.merge(
             ROLE_BASED_GROUP, metadata["name"], metadata["namespace"], {"status": after}, "status"
         )
+
+
+def _typed(kind: Kind, child: Object) -> Object:
+    """Put back what the API server leaves out of the items of a list."""
+    return {"apiVersion": kind.api_version, "kind": kind.kind, **child}
 
 
 def _refused(body: Object, reason: str, message: str, now: datetime) -> Object:

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import httpx
-from patio.client import Refused, SidecarClient, SidecarError
 
+from patio.client import Refused, SidecarClient, SidecarError
 from patio_operator.placement.planner import Load, Order, Refusal, Unload
 
 log = logging.getLogger(__name__)

@@ -11,10 +11,11 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import httpx
-from patio.client import SidecarClient, SidecarError
 
+from patio.client import SidecarClient, SidecarError
 from patio_operator.placement.fleet import NOT_SEEN, Pod, Seen
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class SidecarWatch:
             if key not in self._followed:
                 task = asyncio.create_task(self._poll(key, pod, url), name=f"sidecar {namespace}/{pod.name}")
                 self._followed[key] = _Followed(url, task)
+                task.add_done_callback(partial(self._ended, key))
 
     def seen(self, namespace: str) -> dict[str, Seen]:
         """Return what is known of a namespace's sidecars, by pod UID."""
@@ -86,6 +88,14 @@ class SidecarWatch:
             failures = 0
             revision = answer.revision
             self._set(key, pod, Seen(answer, ever_answered=True))
+
+    def _ended(self, key: tuple[str, str], task: asyncio.Task[None]) -> None:
+        """Forget a poll that broke, so that the next pass starts another: a stale answer is no truth."""
+        if task.cancelled() or (fault := task.exception()) is None:
+            return
+        log.error("%s broke: %s: %s", task.get_name(), type(fault).__name__, fault)
+        self._followed.pop(key, None)
+        self._on_change(key[0])
 
     def _set(self, key: tuple[str, str], pod: Pod, seen: Seen) -> None:
         followed = self._followed[key]

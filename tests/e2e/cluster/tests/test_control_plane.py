@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from e2e_cluster import ControlPlane, control_plane
 
 pytestmark = pytest.mark.api

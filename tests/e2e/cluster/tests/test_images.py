@@ -3,6 +3,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+
 from e2e_cluster import images
 from e2e_cluster.errors import ClusterError
 from e2e_cluster.image_builders import Build

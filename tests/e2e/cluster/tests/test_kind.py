@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from e2e_cluster import ensure_binaries
 from e2e_cluster.kind import cluster_configuration
 from e2e_cluster.pins import KIND, required_version

@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from e2e_cluster import longrun
 from e2e_cluster.longrun import CommandError, run_logged
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from e2e_cluster.cgroups import deserted_cgroups
 from e2e_cluster.kernel import remember, restore
 from e2e_cluster.mounts import mounts_below, parse_mounts

@@ -1,6 +1,7 @@
 import re
 
 import pytest
+
 from e2e_cluster.binaries import go_suffices
 from e2e_cluster.pins import BINARIES, content_key, linker_flags, parse_go_version, required_go, required_version
 from e2e_cluster.places import TOOLS

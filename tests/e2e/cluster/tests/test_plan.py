@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.x509.oid import NameOID
+
 from e2e_cluster import cli, configuration, network, probes
 from e2e_cluster.archives import read_archive, write_single_file_image
 from e2e_cluster.binaries import Binaries

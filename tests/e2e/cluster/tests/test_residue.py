@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from e2e_cluster import clients
 from e2e_cluster.configuration import PAUSE_IMAGE
 from e2e_cluster.kernel import CHANGED, SYSCTLS

@@ -6,6 +6,7 @@ from pathlib import Path, PurePath
 
 import pytest
 import yaml
+
 from e2e_engine import environment, launch
 
 README = Path(__file__).parents[1] / "README.md"

@@ -9,6 +9,7 @@ import struct
 from pathlib import Path
 
 import pytest
+
 from e2e_engine import model, weights
 from engine_double.adapters import Finding, inspect
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+
 from e2e_engine import environment, launch, model
 from engine_double.recorded import more_vllm_exchanges
 

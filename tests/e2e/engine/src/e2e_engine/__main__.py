@@ -16,7 +16,6 @@ from pathlib import Path
 from e2e_cluster.errors import ClusterError
 from e2e_cluster.places import cache_root
 from e2e_cluster.progress import timed
-
 from e2e_engine import environment, launch, model
 
 
