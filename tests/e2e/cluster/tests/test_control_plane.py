@@ -16,11 +16,11 @@ from e2e_cluster import ControlPlane, control_plane
 pytestmark = pytest.mark.api
 
 HOLDER = """
-import time
+import signal
 from e2e_cluster import control_plane
 with control_plane() as plane:
     print(plane.folder, flush=True)
-    time.sleep(600)
+    signal.pause()
 """
 
 

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +16,8 @@ import pytest
 
 from e2e_engine import environment, launch, model
 from engine_double.recorded import more_vllm_exchanges
+
+from kube import until
 
 pytestmark = [
     pytest.mark.vllm,
@@ -58,15 +59,11 @@ def engine(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[h
 
 
 def _wait_for(client: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + launch.STARTUP_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if client.get("/health", timeout=5).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.2)
-    pytest.fail(f"vLLM did not come up; its last words:\n{log.read_text()[-3000:]}")
+    def look() -> bool:
+        assert process.poll() is None, f"vLLM ended; its last words:\n{log.read_text()[-3000:]}"
+        return client.get("/health", timeout=5).status_code == 200
+
+    until("vLLM answers", look, within=launch.STARTUP_SECONDS)
 
 
 def say(engine: httpx.Client, name: str) -> str:
