@@ -31,8 +31,13 @@ lint: setup ## Format check, linters, types, import contracts, generated files.
 	$(RUN) lint-imports
 	$(RUN) python -m patio_operator.api.crd --check charts/patio/crds
 
+.PHONY: tools
+tools: setup ## Install system packages and build the cluster's binaries (first time: about ten minutes).
+	@$(RUN) python -m e2e_cluster tools >/dev/null
+
+# The tools come first: what takes minutes shows its progress here, which pytest would hide.
 .PHONY: test
-test: lint ## Everything: linters, unit, API server, cluster with the double, cluster with the real vLLM.
+test: lint tools ## Everything: linters, unit, API server, cluster with the double, cluster with the real vLLM.
 	$(RUN) pytest $(PYTEST_ARGS)
 
 .PHONY: unit
