@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from patio.api.routes import FAULT_STATUS
+from patio.api.routes.adapters import FAULT_STATUS
 from patio.engine.base import EngineKind
 from patio.metrics.tables import SOURCES, STANDARD
-from patio.settings import HONOURED, NOT_YET, _parser
+from patio.settings import HONOURED, NOT_YET
+from patio.settings.read import _parser
 
 TEXT = (Path(__file__).parents[2] / "docs/sidecar.md").read_text()
 

@@ -20,6 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from patio.api.protocol import REQUIRED_ADAPTERS_VARIABLE, SIDECAR_PORT, LoadRequest
 from patio.engine.base import EngineKind
 from patio.metrics.tables import VOCABULARIES
+from patio.settings.errors import SettingsError
 
 DEFAULT_STATE_FILE = "/var/lib/patio/state.json"
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -60,10 +61,6 @@ NOT_YET = (
 _OURS = ("INFERENCE_E", "METRIC_S", "ENGINE_A", "PATIO_REQ", "PATIO_STATE")
 """Beginnings that nobody else uses, so that a name close to one of ours is a misspelling. Kubernetes puts variables
 like PATIO_WEBHOOK_PORT into pods, hence not all of PATIO_."""
-
-
-class SettingsError(Exception):
-    """The sidecar can not start like this; the message names the setting and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)

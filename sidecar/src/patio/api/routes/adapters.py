@@ -1,0 +1,108 @@
+"""The routes of LoRA adapters: take the order, wait for what becomes of it, turn the outcome into a status.
+
+What to do about an adapter is decided in `adapters`; this module knows only how to say it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Annotated
+
+from fastapi import FastAPI, Query, Response
+
+from patio.adapters.desired import Outcome
+from patio.adapters.reconciler import Reconciler
+from patio.api.protocol import AdapterList, AdapterReport, AdapterState, LoadRequest, UnloadAnswer, UnloadRequest
+from patio.api.routes.answers import Fault, answer, within
+from patio.engine.base import FaultReason
+
+FAULT_STATUS: Mapping[str, int] = {
+    FaultReason.ADAPTER_NOT_FOUND: 404,
+    FaultReason.ADAPTER_REFUSED: 422,
+    FaultReason.LORA_UNAVAILABLE: 422,
+    FaultReason.EVICTED: 422,
+    FaultReason.UNAUTHORIZED: 502,
+}
+"""Status of a load that failed, by reason. The engine's own codes do not do: vLLM answers 500 to bad adapters."""
+FAULT_THAT_MAY_PASS = 503
+
+
+def add_adapters(app: FastAPI, reconciler: Reconciler, stopping: asyncio.Event) -> None:
+    """Add the routes."""
+
+    @app.get("/v1/lora_adapters")
+    async def adapters(
+        revision: Annotated[str | None, Query(max_length=128, description="The last answer's revision.")] = None,
+        wait: Annotated[float, Query(ge=0, le=300, description="Seconds to wait for another revision.")] = 0,
+    ) -> AdapterList:
+        """Every adapter wanted or present; with a revision, answered when there is another one."""
+        if revision is not None and wait:
+            await within(wait, reconciler.changed(revision), stopping)
+        return reconciler.adapters()
+
+    @app.post("/v1/load_lora_adapter", response_model=AdapterReport, responses={202: {"model": AdapterReport}})
+    @app.post("/load_lora_adapter", response_model=AdapterReport, responses={202: {"model": AdapterReport}})
+    async def load(request: LoadRequest) -> Response:
+        """Want an adapter. 200 once the engine lists it, 202 when the wait is over first."""
+        try:
+            conflict = await reconciler.order_load(request)
+        except OSError as error:
+            raise _not_stored(error) from error
+        if conflict is not None:
+            raise Fault(409, "Conflict", conflict.message)
+        if request.wait:
+            await within(request.wait, _settled(reconciler, request.lora_name), stopping)
+        report = reconciler.report(request.lora_name)
+        if report is not None and not request.wait:
+            # The order was taken, and nobody waits for what becomes of it: even a fault is only the state so far.
+            return answer(report, 200 if report.state is AdapterState.LOADED else 202)
+        if report is None or report.state is AdapterState.UNLOADING:
+            raise Fault(409, "Superseded", f"Adapter {request.lora_name} was ordered away before it was loaded.")
+        if report.state is AdapterState.FAILED:
+            status = FAULT_THAT_MAY_PASS if report.retryable else FAULT_STATUS.get(report.reason, 422)
+            raise Fault(status, report.reason, report.message, report.retryable)
+        return answer(report, 200 if report.state is AdapterState.LOADED else 202)
+
+    @app.post("/v1/unload_lora_adapter", response_model=UnloadAnswer, responses={202: {"model": UnloadAnswer}})
+    @app.post("/unload_lora_adapter", response_model=UnloadAnswer, responses={202: {"model": UnloadAnswer}})
+    async def unload(request: UnloadRequest) -> Response:
+        """Stop wanting an adapter. 200 once the engine has let go of it, 202 when the wait is over first."""
+        name = request.lora_name
+        try:
+            outcome = await reconciler.order_unload(name, request.owner)
+        except OSError as error:
+            raise _not_stored(error) from error
+        if outcome is Outcome.UNKNOWN and request.owner is None:
+            raise Fault(404, "NotFound", f"Adapter {name} is neither wanted nor loaded on this pod.")
+        if outcome is Outcome.KEPT:
+            words = f"Nothing to do: {request.owner} does not want {name} here, and what others want stays."
+            return answer(UnloadAnswer(lora_name=name, unloaded=True, message=words), 200)
+        await within(request.wait, _left(reconciler, name), stopping)
+        report = reconciler.report(name)
+        if report is not None and report.state is AdapterState.UNLOADING:
+            return answer(UnloadAnswer(lora_name=name, unloaded=False, message=report.message), 202)
+        return answer(UnloadAnswer(lora_name=name, unloaded=True), 200)
+
+
+def _not_stored(error: OSError) -> Fault:
+    words = f"The order could not be stored, so nothing was changed: {error.strerror or error}."
+    return Fault(507, "NotStored", words, retryable=True)
+
+
+async def _settled(reconciler: Reconciler, name: str) -> None:
+    """Return when a load is over, either way, or no longer wanted."""
+    while True:
+        revision, report = reconciler.revision, reconciler.report(name)
+        if report is None or report.state not in (AdapterState.PENDING, AdapterState.LOADING):
+            return
+        await reconciler.changed(revision)
+
+
+async def _left(reconciler: Reconciler, name: str) -> None:
+    """Return when an unload is over, or the adapter is wanted again."""
+    while True:
+        revision, report = reconciler.revision, reconciler.report(name)
+        if report is None or report.state is not AdapterState.UNLOADING:
+            return
+        await reconciler.changed(revision)

@@ -1,0 +1,81 @@
+"""How every route answers: models as JSON, every fault in the one error shape, waits that end with the sidecar.
+
+Below the modules with the routes. Faults of validation, of routing and unforeseen ones take the same shape as those
+that a route raises.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from patio.api.protocol import ErrorBody, ErrorDetail
+
+_ROUTING_CODES = {404: "NotFound", 405: "MethodNotAllowed"}
+
+
+class Fault(Exception):  # noqa: N818 - it becomes an answer
+    """An answer in the error shape."""
+
+    def __init__(self, status: int, code: str, message: str, retryable: bool = False) -> None:
+        super().__init__(message)
+        self.status = status
+        self.detail = ErrorDetail(code=code, message=message, retryable=retryable)
+
+
+def answer(body: BaseModel, status: int) -> Response:
+    """Return a model as a JSON answer."""
+    return Response(body.model_dump_json(), status, media_type="application/json")
+
+
+async def within(seconds: float, event: Awaitable[None], stopping: asyncio.Event) -> None:
+    """Wait for an event, at most so long, and not into the sidecar's own end."""
+    waiting = asyncio.ensure_future(event)
+    leaving = asyncio.ensure_future(stopping.wait())
+    try:
+        await asyncio.wait((waiting, leaving), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+        leaving.cancel()
+
+
+def add_faults(app: FastAPI) -> None:
+    """Give every fault the error shape."""
+
+    async def fault(request: Request, error: Exception) -> Response:
+        assert isinstance(error, Fault)
+        return answer(ErrorBody(error=error.detail), error.status)
+
+    async def invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        said = "; ".join(
+            ".".join(str(part) for part in one["loc"] if part not in ("body", "query")) + ": " + one["msg"]
+            for one in error.errors()
+        )
+        return answer(_error("InvalidRequest", said.removeprefix(": ")), 400)
+
+    async def routing(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        code = _ROUTING_CODES.get(error.status_code, "InvalidRequest")
+        words = f"{request.method} {request.url.path}: {error.detail}."
+        response = answer(_error(code, words), error.status_code)
+        response.headers.update(error.headers or {})
+        return response
+
+    async def unforeseen(request: Request, error: Exception) -> Response:
+        words = f"The sidecar broke on this request: {type(error).__name__}; see its log."
+        return answer(_error("InternalError", words, retryable=True), 500)
+
+    app.add_exception_handler(Fault, fault)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, routing)
+    app.add_exception_handler(Exception, unforeseen)
+
+
+def _error(code: str, message: str, retryable: bool = False) -> ErrorBody:
+    return ErrorBody(error=ErrorDetail(code=code, message=message, retryable=retryable))

@@ -1,0 +1,45 @@
+"""What the sidecar is, whether it lives, whether its pod is ready, and `/metrics`. All of it open to everyone."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+
+from fastapi import FastAPI, Request, Response
+
+from patio.adapters.reconciler import Reconciler
+from patio.api.protocol import Readiness, ServerStatus
+from patio.api.routes.answers import answer
+from patio.metrics.scrape import Scraper
+
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def add_probes(app: FastAPI, status_of: Callable[[], ServerStatus], reconciler: Reconciler, scraper: Scraper) -> None:
+    """Add the routes."""
+
+    @app.get("/")
+    async def status() -> ServerStatus:
+        """What this sidecar is and what it stands beside."""
+        return status_of()
+
+    @app.get("/health")
+    async def health() -> Response:
+        """The sidecar is alive; nothing about the engine."""
+        return Response(b'{"status":"ok"}', media_type="application/json")
+
+    @app.get("/ready", responses={503: {"model": Readiness}})
+    async def ready() -> Response:
+        """The engine is ready and every adapter that the pod waits for is settled."""
+        readiness = reconciler.readiness()
+        return answer(readiness, 200 if readiness.ready else 503)
+
+    @app.get("/metrics", responses={200: {"content": {"text/plain": {}}}}, response_class=Response)
+    async def metrics(request: Request) -> Response:
+        """The engine's metrics, the standard families made of them, and the sidecar's own."""
+        text = await scraper.text()
+        headers = {"content-type": METRICS_TYPE, "vary": "accept-encoding"}
+        if "gzip" in request.headers.get("accept-encoding", ""):
+            headers["content-encoding"] = "gzip"
+            text = gzip.compress(text, compresslevel=1, mtime=0)
+        return Response(text, headers=headers)
