@@ -34,7 +34,6 @@ from patio.engine.sglang import Sglang
 from patio.engine.vllm import Vllm
 from patio.logs import configure
 from patio.metrics.own import OwnMetrics
-from patio.metrics.rewrite import compile_rules
 from patio.metrics.scrape import Scraper
 from patio.settings import Settings, SettingsError, read_settings
 
@@ -106,9 +105,10 @@ def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping
     scraper = Scraper(
         settings.engine_endpoint + settings.metrics_path if settings.scrape_engine else None,
         http,
-        compile_rules(settings.engine, settings.metrics_prefixes),
+        settings.engine,
+        settings.metrics_prefixes,
         own,
-        lambda: reconciler.engine_ready,
+        lambda: reconciler.engine_view,
     )
 
     def status() -> ServerStatus:
