@@ -7,6 +7,9 @@ wanted is in the store.
 
 from __future__ import annotations
 
+from patio import lean
+
+# isort: split
 import asyncio
 import logging
 import os
@@ -20,9 +23,10 @@ from dataclasses import dataclass
 from types import FrameType
 
 import httpx
-import uvicorn
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, disable_created_metrics
+from uvicorn.config import Config
+from uvicorn.server import Server
 
 from patio import __version__
 from patio.adapters.reconciler import Attempt, Reconciler
@@ -64,10 +68,10 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     return 0
 
 
-class _Server(uvicorn.Server):
+class _Server(Server):
     """uvicorn's server, which also tells those who wait that the end has come."""
 
-    def __init__(self, config: uvicorn.Config, stopping: asyncio.Event) -> None:
+    def __init__(self, config: Config, stopping: asyncio.Event) -> None:
         super().__init__(config)
         self._stopping = stopping
 
@@ -130,7 +134,7 @@ async def _serve(settings: Settings, store: Store, listening: socket.socket) -> 
     verify = settings.engine_endpoint.startswith("https:")
     async with httpx.AsyncClient(trust_env=False, verify=verify) as http:
         sidecar = assemble(settings, store, http, stopping)
-        config = uvicorn.Config(
+        config = Config(
             sidecar.app,
             log_config=None,
             access_log=False,
@@ -153,6 +157,8 @@ async def _serve(settings: Settings, store: Store, listening: socket.socket) -> 
                 settings.engine_endpoint,
                 len(settings.required_adapters),
             )
+            config.load()
+            lean.settle()
             await server.serve(sockets=[listening])
             reconciling.cancel()
         await sidecar.scraper.close()
