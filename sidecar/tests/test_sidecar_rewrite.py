@@ -227,7 +227,7 @@ vllm:e2e_request_latency_seconds_count{model_name="m"} 3
 vllm:e2e_request_latency_seconds_sum{model_name="m"} 4.0
 vllm:e2e_request_latency_seconds_created{model_name="m"} 1.5
 # TYPE vllm:cache_config info
-vllm:cache_config_info{block_size="16"} 1.0
+vllm:cache_config_info{block_size="16",num_gpu_blocks="4"} 1.0
 # TYPE vllm:num_requests_running gauge
 vllm:num_requests_running{model_name="m"} 4.0
 # EOF
@@ -248,6 +248,7 @@ def test_openmetrics_stays_openmetrics() -> None:
     assert (tokens.type, tokens.samples[0].name, tokens.samples[0].value) == ("counter", "patio:input_tokens_total", 7)
     assert len(found["patio:e2e_request_latency_seconds"].samples) == 5
     assert "matrixinfer:e2e_request_latency_seconds" in found
+    assert found["patio:kv_cache_capacity_tokens"].samples[0].value == 64
     assert found["patio:engine_scrape_errors"].samples[0].value == 1
     (running,) = found["patio:num_requests_running"].samples
     assert running.labels == {"model_name": "m", "inference_engine": "vllm"}
@@ -294,6 +295,10 @@ def test_a_histogram_named_total_is_no_counter() -> None:
         b"vllm:prompt_tokens_total_count 1\nvllm:prompt_tokens_total_sum 1\n"
     )
     assert added(text) == b""
+
+
+def test_a_gauge_is_not_taken_for_a_counter() -> None:
+    assert added(b"# TYPE vllm:prompt_tokens_total gauge\nvllm:prompt_tokens_total -1\n") == b""
 
 
 def test_a_summary_is_taken_for_nothing_else() -> None:
