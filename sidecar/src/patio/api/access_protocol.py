@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -40,8 +40,8 @@ MAX_ENDORSEMENTS = 32
 MAX_BODY = 1024 * 1024
 """Bytes of a signed call's body."""
 
-PROOF = "patio-proof"
-ENDORSEMENT = "patio-endorsement"
+PROOF: Final = "patio-proof"
+ENDORSEMENT: Final = "patio-endorsement"
 
 
 class _Part(BaseModel):
