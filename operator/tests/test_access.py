@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import time
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from patio.access.config import AccessSettings
 from patio.access.gate import Gate, Hook
 from patio.access.proof import Denial, Request
 from patio.api.access_protocol import MAX_ENDORSEMENTS, ProofClaims
+from patio.api.protocol import UnloadRequest
+from patio.api.routes.access import add_access
+from patio.client import Refused, SidecarClient
 from patio_operator.access.keys import SigningKey, decode, due, encode, new_key, successor
 from patio_operator.access.proofs import proof
 from patio_operator.api import labels
@@ -120,48 +127,57 @@ def test_a_sidecar_takes_what_the_operator_signs() -> None:
     assert isinstance(stranger, Denial)
 
 
-def answering(gate: Gate, seen: list[bool]) -> httpx.MockTransport:
-    """A sidecar's gate behind HTTP; of each request is seen whether it brought endorsements."""
+def sidecar_http(gate: Gate, denials: list[str]) -> httpx.AsyncClient:
+    """A sidecar's guard before one route, called from another address."""
+    app = FastAPI()
+    add_access(app, gate, denials.append)
 
-    def answer(request: httpx.Request) -> httpx.Response:
-        endorsements = request.headers.get("patio-endorsements", "")
-        seen.append(bool(endorsements))
-        admitted = gate.admit(
-            Request(request.method, request.url.raw_path.decode()),
-            request.url.path,
-            request.headers.get_list("authorization"),
-            [one.strip() for one in endorsements.split(",") if one],
-        )
-        denial = gate.finish(admitted, request.content) if isinstance(admitted, ProofClaims) else admitted
-        if denial is None:
-            return httpx.Response(200)
-        assert isinstance(denial, Denial)
-        return httpx.Response(401, headers={"www-authenticate": f'Patio-Proof error="{denial.code}"'})
+    @app.post(TARGET)
+    async def unload() -> None: ...
 
-    return httpx.MockTransport(answer)
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app=app, client=("10.1.2.3", 5)), base_url="http://sidecar")
 
 
 async def test_calls_are_signed_and_repeated_with_endorsements_for_a_pod_that_missed_rotations() -> None:
-    old = new_key(NOW)
-    current, seen, gate = rotated(old, 3), list[bool](), sidecar_gate(old)
+    old, denials = new_key(NOW), list[str]()
+    current = rotated(old, 3)
     auth = SignedCalls(UID, lambda: current, lambda: NOW.timestamp())
-    async with httpx.AsyncClient(transport=answering(gate, seen), base_url="http://10.0.0.1:9091") as http:
+    async with sidecar_http(sidecar_gate(old), denials) as http:
         for _ in range(2):
-            response = await http.post(TARGET, params={"a": "b c"}, json={"lora_name": "a"}, auth=auth)
-            assert response.status_code == 200
-    assert seen == [False, True, False]
+            response = await http.post(TARGET, params={"a": "b c/%ü"}, json={"lora_name": "a"}, auth=auth)
+            assert response.status_code == 200, response.text
+    assert denials == ["UnknownKey"], "asked for endorsements once"
 
 
 async def test_a_denial_that_endorsements_do_not_mend_is_not_repeated() -> None:
-    seen: list[bool] = []
-    other = SignedCalls("another-pod", lambda: key, lambda: NOW.timestamp())
-    key = new_key(NOW)
-    gate = sidecar_gate(key)
-    async with httpx.AsyncClient(transport=answering(gate, seen), base_url="http://10.0.0.1:9091") as http:
-        assert (await http.post(TARGET, auth=other)).status_code == 401
-        key = new_key(NOW)
-        assert (await http.post(TARGET, auth=other)).status_code == 401, "a key that nothing endorses"
-    assert seen == [False, False]
+    key, denials = new_key(NOW), list[str]()
+    async with sidecar_http(sidecar_gate(key), denials) as http:
+        for auth in (
+            SignedCalls("another-pod", lambda: key, lambda: NOW.timestamp()),
+            SignedCalls(UID, lambda: new_key(NOW), lambda: NOW.timestamp()),
+        ):
+            assert (await http.post(TARGET, auth=auth)).status_code == 401
+    assert denials == ["ProofForAnotherPod", "UnknownKey"]
+
+
+async def test_the_typed_client_signs_with_what_it_is_given() -> None:
+    key, denials = new_key(NOW), list[str]()
+    async with sidecar_http(sidecar_gate(key), denials) as http:
+        client = SidecarClient("http://sidecar", http, SignedCalls(UID, lambda: key, lambda: NOW.timestamp()))
+        with pytest.raises(Refused) as refused:  # the route above answers with nothing
+            await client.unload(UnloadRequest(lora_name="a"))
+        assert (refused.value.code, denials) == ("UnreadableAnswer", [])
+
+
+async def test_what_the_documentation_signs_is_taken() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[2] / "docs/access.md").read_text(), re.S)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    key, denials = new_key(NOW), list[str]()
+    gate = Gate(AccessSettings(keys=(key.public,), pod_uid=UID), time.time)
+    async with sidecar_http(gate, denials) as http:
+        response = await http.post(TARGET, json={"lora_name": "a"}, auth=names["Signed"](key.private, UID))
+    assert (response.status_code, denials) == (200, [])
 
 
 # --- what injection gives
