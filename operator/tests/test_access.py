@@ -141,7 +141,7 @@ def sidecar_http(gate: Gate, denials: list[str]) -> httpx.AsyncClient:
 async def test_calls_are_signed_and_repeated_with_endorsements_for_a_pod_that_missed_rotations() -> None:
     old, denials = new_key(NOW), list[str]()
     current = rotated(old, 3)
-    auth = SignedCalls(UID, lambda: current, lambda: NOW.timestamp())
+    auth = SignedCalls(UID, lambda: current, nothing_new, lambda: NOW.timestamp())
     async with sidecar_http(sidecar_gate(old), denials) as http:
         for _ in range(2):
             response = await http.post(TARGET, params={"a": "b c/%ü"}, json={"lora_name": "a"}, auth=auth)
@@ -149,12 +149,30 @@ async def test_calls_are_signed_and_repeated_with_endorsements_for_a_pod_that_mi
     assert denials == ["UnknownKey"], "asked for endorsements once"
 
 
+async def test_a_replica_that_was_overtaken_looks_its_key_up() -> None:
+    old, denials = new_key(NOW), list[str]()
+    current, newest = old, rotated(old, 1)
+
+    async def look_up() -> None:
+        nonlocal current
+        current = newest
+
+    auth = SignedCalls(UID, lambda: current, look_up, lambda: NOW.timestamp())
+    async with sidecar_http(sidecar_gate(newest), denials) as http:
+        assert (await http.post(TARGET, auth=auth)).status_code == 200
+    assert denials == ["UnknownKey"]
+
+
+async def nothing_new() -> None:
+    """Another replica has made no key."""
+
+
 async def test_a_denial_that_endorsements_do_not_mend_is_not_repeated() -> None:
-    key, denials = new_key(NOW), list[str]()
+    key, stranger, denials = new_key(NOW), new_key(NOW), list[str]()
     async with sidecar_http(sidecar_gate(key), denials) as http:
         for auth in (
-            SignedCalls("another-pod", lambda: key, lambda: NOW.timestamp()),
-            SignedCalls(UID, lambda: new_key(NOW), lambda: NOW.timestamp()),
+            SignedCalls("another-pod", lambda: key, nothing_new, lambda: NOW.timestamp()),
+            SignedCalls(UID, lambda: stranger, nothing_new, lambda: NOW.timestamp()),
         ):
             assert (await http.post(TARGET, auth=auth)).status_code == 401
     assert denials == ["ProofForAnotherPod", "UnknownKey"]
@@ -163,7 +181,9 @@ async def test_a_denial_that_endorsements_do_not_mend_is_not_repeated() -> None:
 async def test_the_typed_client_signs_with_what_it_is_given() -> None:
     key, denials = new_key(NOW), list[str]()
     async with sidecar_http(sidecar_gate(key), denials) as http:
-        client = SidecarClient("http://sidecar", http, SignedCalls(UID, lambda: key, lambda: NOW.timestamp()))
+        client = SidecarClient(
+            "http://sidecar", http, SignedCalls(UID, lambda: key, nothing_new, lambda: NOW.timestamp())
+        )
         with pytest.raises(Refused) as refused:  # the route above answers with nothing
             await client.unload(UnloadRequest(lora_name="a"))
         assert (refused.value.code, denials) == ("UnreadableAnswer", [])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -13,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 from fastapi import FastAPI, Request
 from prometheus_client import CollectorRegistry
 
@@ -226,6 +228,34 @@ async def test_a_signed_body_reaches_its_route_whole_and_so_does_the_callers_han
 
     await app(scope, receive, send)
     assert json.loads(answered[1]["body"]) == [body_digest(body), "http.disconnect"]
+
+
+async def test_on_a_real_server_a_denied_upload_leaves_the_next_call_alone() -> None:
+    app = FastAPI()
+    add_access(app, Gate(ENFORCED, time.time), lambda _: None)
+
+    @app.post("/echo")
+    async def echo(request: Request) -> str:
+        return body_digest(await request.body())
+
+    async def from_elsewhere(scope: Any, receive: Any, send: Any) -> None:
+        await app({**scope, "client": ("10.1.2.3", 5)}, receive, send)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = uvicorn.Server(uvicorn.Config(from_elsewhere, lifespan="off", log_config=None))
+        serving = asyncio.create_task(server.serve(sockets=[listening]))
+        body, target = b"x" * 500_000, "/echo?a=b%20c%2F&d=%C3%BC"
+        try:
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{listening.getsockname()[1]}") as http:
+                for _ in range(3):
+                    denied = await http.post(target, content=body)
+                    assert (denied.status_code, code(denied)) == (401, "ProofMissing")
+                    headers = {"authorization": f"Patio-Proof {ROOT.proof('POST', target, body, iat=time.time())}"}
+                    taken = await http.post(target, content=body, headers=headers)
+                    assert (taken.status_code, taken.json()) == (200, body_digest(body))
+        finally:
+            server.should_exit = True
+            await serving
 
 
 async def test_without_keys_nobody_from_outside_may_change_anything(pod: StartPod) -> None:

@@ -94,7 +94,11 @@ async def _run(
     )
 
     watch = SidecarWatch(http, on_change=lambda namespace: adapters.wake((namespace,)))
-    orders = Orders(http, random.Random(), lambda uid: SignedCalls(uid, lambda: signing.key))  # noqa: S311 - jitter only
+    orders = Orders(
+        http,
+        random.Random(),  # noqa: S311 - jitter only
+        lambda pod_uid: SignedCalls(pod_uid, lambda: signing.key, signing.look_up),
+    )
     adapter_reconciler = AdapterReconciler(cluster, watch, orders)
     adapters = WorkQueue("adapters", _measured(telemetry, "LoraAdapter", adapter_reconciler.reconcile))
     groups = WorkQueue("group", _measured(telemetry, "RoleBasedGroup", GroupReconciler(cluster).reconcile))
@@ -109,7 +113,7 @@ async def _run(
             running = [
                 tasks.create_task(adapters.run(), name="adapters"),
                 tasks.create_task(groups.run(), name="groups"),
-                tasks.create_task(_keep_keeping((keeper.keep, signing.keep)), name="secrets"),
+                tasks.create_task(_keep_secrets((keeper.keep, signing.keep)), name="secrets"),
                 tasks.create_task(_watch(settings.pod_name, wakers, stop, watching), name="kopf"),
             ]
             await stop.wait()
@@ -155,7 +159,7 @@ async def _watch(pod_name: str, wakers: Wakers, stop: asyncio.Event, watching: a
     )
 
 
-async def _keep_keeping(keepers: Sequence[Callable[[], Awaitable[None]]]) -> None:
+async def _keep_secrets(keepers: Sequence[Callable[[], Awaitable[None]]]) -> None:
     while True:
         await asyncio.sleep(CHECK_SECONDS)
         for keep in keepers:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 from patio_operator.access.keys import SigningKey, decode, due, encode, new_key, successor
 from patio_operator.api import labels
-from patio_operator.cluster.api import Cluster, Object
+from patio_operator.cluster.api import ApiError, Cluster, Object
 from patio_operator.cluster.kept_secret import Decision, keep_secret
 from patio_operator.settings import Settings
 
@@ -59,3 +59,10 @@ class SigningKeyKeeper:
         if self._key is not None and self._key.public != key.public and not key.endorsements:
             log.warning("the signing key has no link to the one before it: pods with a sidecar must be made anew")
         self._key = key
+
+    async def look_up(self) -> None:
+        """Take the key that another replica may have made a moment ago."""
+        try:
+            await self.keep()
+        except ApiError as error:
+            log.warning("signing key not looked up: %s", error.message)

@@ -138,7 +138,8 @@ MISSING = Denial(
 NO_KEYS = Denial(
     "ProofMissing",
     "From outside the pod this call needs the operator's signature, and no key to verify one was given to this sidecar "
-    "(PATIO_OPERATOR_KEYS). From inside the pod, or by `kubectl port-forward`, it needs none.",
+    "(PATIO_OPERATOR_KEYS): a pod that is made anew gets one. "
+    "From inside the pod, or by `kubectl port-forward`, it needs none.",
 )
 UNREADABLE = Denial("ProofInvalid", "The Authorization header is not a proof: sign as docs/access.md says.")
 WRONG_SIGNATURE = Denial("ProofInvalid", "The signature is not that of the key that the proof names.")

@@ -43,11 +43,7 @@ class _Guard:
             Request(scope["method"], _target(scope)),
             scope["path"],
             _headers(scope, b"authorization"),
-            [
-                one.strip()
-                for value in _headers(scope, ENDORSEMENTS_HEADER.lower().encode())
-                for one in value.split(",")
-            ],
+            _listed(_headers(scope, ENDORSEMENTS_HEADER.lower().encode())),
         )
         if isinstance(admitted, ProofClaims):
             body = await _body(receive)
@@ -89,6 +85,10 @@ def _target(scope: Scope) -> str:
 
 def _headers(scope: Scope, name: bytes) -> list[str]:
     return [value.decode("latin-1") for key, value in scope["headers"] if key == name]
+
+
+def _listed(values: list[str]) -> list[str]:
+    return [part for value in values for one in value.split(",") if (part := one.strip())]
 
 
 async def _body(receive: Receive) -> bytes | None:
