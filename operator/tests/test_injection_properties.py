@@ -85,12 +85,10 @@ pods = st.builds(
     volumes,
     labels,
 )
-native = st.lists(
-    st.just({"name": "patio", "image": "p:1", "restartPolicy": "Always", "ports": [{"containerPort": 9091}]}),
-    max_size=1,
-)
-specs = st.fixed_dictionaries(
-    {"containers": containers(NAMES[1:3]), "volumes": volumes}, optional={"initContainers": native}
+native = {"name": "patio", "image": "p:1", "restartPolicy": "Always", "ports": [{"containerPort": 9090}]}
+specs = st.one_of(
+    st.fixed_dictionaries({"containers": containers(NAMES[1:3]), "volumes": volumes}),
+    st.just({"initContainers": [native]}),
 )
 
 
