@@ -238,7 +238,7 @@ def test_a_second_admission_keeps_word_and_keys() -> None:
 
 
 @pytest.mark.parametrize(
-    ("grace", "seconds"), [(3600, 3590), (60, 50), (30, 23), (12, 9), (5, 3), (3, 1), (2, 0), (0, -2)]
+    ("grace", "seconds"), [(86400, 3600), (3600, 3590), (60, 50), (30, 23), (12, 9), (5, 3), (3, 1), (2, 0), (0, -2)]
 )
 def test_a_drain_leaves_the_engine_time_to_end(grace: int, seconds: int) -> None:
     assert drain_seconds(grace) == seconds

@@ -27,6 +27,8 @@ from patio_operator.injection.words import Container, Pod
 
 SIDECAR_PORT_NAME = "patio"
 DEFAULT_GRACE = 30
+LONGEST_DRAIN = 3600
+"""Seconds that the sidecar takes as a timeout of a drain."""
 _HEADER = "Authorization"
 
 
@@ -86,7 +88,7 @@ def add_hook(pod: Pod, engine: Container, sidecar: Container, access: Access) ->
 
 def drain_seconds(grace: int) -> int:
     """Return how long a drain may take: a quarter of the grace period, 2 to 10 s of it, is for the engine to end."""
-    return grace - min(10, max(2, grace // 4))
+    return min(LONGEST_DRAIN, grace - min(10, max(2, grace // 4)))
 
 
 def _word(hook: Mapping[str, Any] | None) -> str | None:
