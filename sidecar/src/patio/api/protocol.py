@@ -115,6 +115,20 @@ class UnloadAnswer(_Answer):
     message: str = ""
 
 
+class AdapterCapacity(_Answer):
+    """How many adapters an engine was started for; what it does not tell is absent."""
+
+    batch: int | None = Field(
+        default=None,
+        description="Adapters that fit in one batch: vLLM's --max-loras (told once there was LoRA traffic), SGLang's "
+        "--max-loras-per-batch. More can be loaded; they take turns.",
+    )
+    loaded: int | None = Field(
+        default=None,
+        description="Adapters that can be loaded at once: SGLang's --max-loaded-loras, above which it evicts.",
+    )
+
+
 class AdapterList(_Answer):
     """`GET /v1/lora_adapters`: every adapter wanted or present."""
 
@@ -123,6 +137,7 @@ class AdapterList(_Answer):
     engine_ready: bool
     base_models: tuple[str, ...] = Field(default=(), description="Names the engine serves its base model under.")
     adapters: tuple[AdapterReport, ...] = ()
+    capacity: AdapterCapacity = AdapterCapacity()
 
 
 class ErrorDetail(_Answer):
