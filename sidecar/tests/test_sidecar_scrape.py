@@ -15,13 +15,14 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as strict_families
 from prometheus_client.parser import text_string_to_metric_families
 
+from engine_double import running_double
 from patio.engine.base import EngineKind, EngineView
 from patio.metrics import scrape
 from patio.metrics.own import OwnMetrics
 from patio.metrics.rewrite import Format
 from patio.metrics.scrape import DEADLINE, LONGEST, Page, Scraper, allowed
 
-from sidecar_builders import eventually
+from sidecar_builders import StartSidecar, eventually
 
 TEXT = b"# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running 4\n"
 READY = EngineView(ready=True, base_models=("tiny",), context_tokens=512)
@@ -206,3 +207,22 @@ async def test_a_failure_that_goes_on_is_said_once(caplog: pytest.LogCaptureFixt
             engine.answer = http(TEXT)
             await scraper.page()
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+
+
+async def test_a_scraper_that_says_how_long_it_waits_is_answered_before(sidecar: StartSidecar) -> None:
+    async with running_double() as double, sidecar(double) as client:
+        double.fault("/metrics", delay=30)
+        headers = {"x-prometheus-scrape-timeout-seconds": "0.25"}
+        async with asyncio.timeout(DEADLINE):
+            answer = await client._http.get("http://sidecar/metrics", headers=headers)
+        assert (answer.status_code, answer.headers["content-type"]) == (200, Format.TEXT.value)
+        assert "patio:engine_up 0" in answer.text
+
+
+async def test_openmetrics_goes_out_under_its_own_content_type(sidecar: StartSidecar) -> None:
+    async with running_double() as double, sidecar(double) as client:
+        kind = Format.OPENMETRICS.value
+        double.fault("/metrics", status=200, body=TEXT.decode() + "# EOF\n", content_type=kind)
+        answer = await client._http.get("http://sidecar/metrics")
+        assert answer.headers["content-type"] == kind
+        assert "patio:num_requests_running" in {family.name for family in strict_families(answer.text)}
