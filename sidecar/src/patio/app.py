@@ -27,8 +27,10 @@ from prometheus_client import CollectorRegistry, disable_created_metrics
 from patio import __version__
 from patio.adapters.reconciler import Attempt, Reconciler
 from patio.adapters.store import Store
-from patio.api.protocol import ServerStatus
+from patio.api.protocol import Readiness, ServerStatus
 from patio.api.routes import Parts, create_app
+from patio.drain.drain import Drain
+from patio.drain.looks import EngineLooks, Sources
 from patio.engine.base import Engine, EngineKind
 from patio.engine.sglang import Sglang
 from patio.engine.vllm import Vllm
@@ -36,12 +38,14 @@ from patio.logs import configure
 from patio.metrics.own import OwnMetrics
 from patio.metrics.rewrite import compile_rules
 from patio.metrics.scrape import Scraper
+from patio.metrics.tables import SOURCES
 from patio.settings import Settings, SettingsError, read_settings
+from patio.topology.parts import Topology, build
 
 log = logging.getLogger(__name__)
 
 LEAVE_SECONDS = 5
-"""How long requests under way may take after SIGTERM."""
+"""How long requests under way, and leaving the routers, may take after SIGTERM."""
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -68,11 +72,18 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 class _Server(uvicorn.Server):
     """uvicorn's server, which also tells those who wait that the end has come."""
 
-    def __init__(self, config: uvicorn.Config, stopping: asyncio.Event) -> None:
+    def __init__(self, config: uvicorn.Config, stopping: asyncio.Event, drain: Drain) -> None:
         super().__init__(config)
         self._stopping = stopping
+        self._drain = drain
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        draining = self._drain.under_way
+        if draining is not None and not self._stopping.is_set():
+            # Where this is no native sidecar, SIGTERM comes while the engine's preStop hook still waits for the drain.
+            draining.add_done_callback(lambda _: self.handle_exit(sig, frame))
+            self._stopping.set()
+            return
         self._stopping.set()
         super().handle_exit(sig, frame)
 
@@ -84,6 +95,20 @@ class Sidecar:
     app: FastAPI
     reconciler: Reconciler
     scraper: Scraper
+    topology: Topology
+    drain: Drain
+
+    async def run(self) -> None:
+        """Run what has to run beside the server, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            if self.topology.server is None:
+                tasks.create_task(self.reconciler.run(), name="reconciler")
+            tasks.create_task(self.topology.run(), name="topology")
+
+    async def close(self) -> None:
+        """Drop what is under way."""
+        await self.drain.close()
+        await self.scraper.close()
 
 
 def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping: asyncio.Event) -> Sidecar:
@@ -96,19 +121,29 @@ def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping
         rng=random.Random(),  # noqa: S311 - spreads retries, guards nothing
         count=lambda attempt: _count(own, attempt),
     )
+    registry = CollectorRegistry()
+    topology = build(
+        settings.topology,
+        http,
+        registry,
+        lambda: reconciler.engine_ready,
+        random.Random(),  # noqa: S311 - spreads readings, guards nothing
+    )
+    drain = Drain(settings.drain, EngineLooks(_sources(settings), http), topology.leave)
+    server = topology.server
     own = OwnMetrics(
-        CollectorRegistry(),
+        registry,
         lambda: [(report.lora_name, report.state.value) for report in reconciler.adapters().adapters],
         __version__,
         settings.engine.value,
         settings.engine_version,
     )
     scraper = Scraper(
-        settings.engine_endpoint + settings.metrics_path if settings.scrape_engine else None,
+        settings.engine_endpoint + settings.metrics_path if settings.scrape_engine and server is None else None,
         http,
         compile_rules(settings.engine, settings.metrics_prefixes),
         own,
-        lambda: reconciler.engine_ready,
+        lambda: reconciler.engine_ready if server is None else server.router_reached,
     )
 
     def status() -> ServerStatus:
@@ -120,14 +155,23 @@ def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping
             engine_ready=reconciler.engine_ready,
         )
 
-    app = create_app(Parts(reconciler, scraper, status, stopping), __version__, settings.docs)
-    return Sidecar(app, reconciler, scraper)
+    def readiness() -> Readiness:
+        if server is not None:
+            return server.readiness()
+        waiting = drain.waiting_for + reconciler.readiness().waiting_for
+        return Readiness(ready=not waiting, waiting_for=waiting)
+
+    parts = Parts(
+        reconciler, scraper, status, readiness, topology.report, server, None if server is not None else drain, stopping
+    )
+    return Sidecar(create_app(parts, __version__, settings.docs), reconciler, scraper, topology, drain)
 
 
 async def _serve(settings: Settings, store: Store, listening: socket.socket) -> None:
     stopping = asyncio.Event()
-    # The CA bundle is 4 MB of memory: only an engine behind TLS gets it.
-    verify = settings.engine_endpoint.startswith("https:")
+    # The CA bundle is 4 MB of memory: only an engine or a router behind TLS gets it.
+    urls = (settings.engine_endpoint, *(url for endpoint in settings.topology.endpoints for url in endpoint.urls))
+    verify = any(url.startswith("https:") for url in urls)
     async with httpx.AsyncClient(trust_env=False, verify=verify) as http:
         sidecar = assemble(settings, store, http, stopping)
         config = uvicorn.Config(
@@ -138,11 +182,12 @@ async def _serve(settings: Settings, store: Store, listening: socket.socket) -> 
             lifespan="off",
             timeout_graceful_shutdown=LEAVE_SECONDS,
         )
-        server = _Server(config, stopping)
+        server = _Server(config, stopping, sidecar.drain)
         # uvicorn raises the signal once more when it has served; by default that would end the process in mid-clean-up.
         signal.signal(signal.SIGTERM, server.handle_exit)
         async with asyncio.TaskGroup() as tasks:
-            reconciling = tasks.create_task(sidecar.reconciler.run(), name="reconciler")
+            running = tasks.create_task(sidecar.run(), name="sidecar")
+            leaving = tasks.create_task(_leave_at_the_end(stopping, sidecar.topology), name="leave routers")
             host, port = listening.getsockname()[:2]
             log.info(
                 "serving version=%s address=%s port=%d engine=%s endpoint=%s required=%d",
@@ -154,9 +199,29 @@ async def _serve(settings: Settings, store: Store, listening: socket.socket) -> 
                 len(settings.required_adapters),
             )
             await server.serve(sockets=[listening])
-            reconciling.cancel()
-        await sidecar.scraper.close()
+            await leaving
+            running.cancel()
+        await sidecar.close()
     log.info("stopped")
+
+
+async def _leave_at_the_end(stopping: asyncio.Event, topology: Topology) -> None:
+    """Leave the routers while the last requests are answered; a router that is gone holds nothing up."""
+    await stopping.wait()
+    if not await topology.leave(LEAVE_SECONDS):
+        log.warning("ending while a router still lists this worker seconds=%d", LEAVE_SECONDS)
+
+
+def _sources(settings: Settings) -> Sources:
+    families = SOURCES[settings.engine]
+    return Sources(
+        endpoint=settings.engine_endpoint,
+        metrics_path=settings.metrics_path,
+        running=families["num_requests_running"],
+        waiting=families["num_requests_waiting"],
+        loads=settings.engine is EngineKind.SGLANG,
+        key=settings.api_key,
+    )
 
 
 def _engine(settings: Settings, http: httpx.AsyncClient) -> Engine:
