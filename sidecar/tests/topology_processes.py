@@ -22,11 +22,7 @@ from sidecar_builders import eventually
 
 Process = asyncio.subprocess.Process
 
-ROUTERS = {
-    "sglang-router": ("sglang_router.launch_router",),
-    # By default it keeps a removed worker for 5 s, draining.
-    "smg": ("smg.launch_router", "--drain-settle-secs", "1"),
-}
+ROUTERS = {"sglang-router": "sglang_router.launch_router", "smg": "smg.launch_router"}
 
 
 def free_port() -> int:
@@ -51,8 +47,9 @@ class Machine:
         self.started.append(process)
         return process
 
-    async def answers(self, url: str) -> None:
+    async def answers(self, url: str, process: Process | None = None) -> None:
         async def check() -> bool:
+            assert process is None or process.returncode is None, f"who should answer at {url} has ended"
             with contextlib.suppress(httpx.HTTPError):
                 return (await self.http.get(url)).is_success
             return False
@@ -102,10 +99,10 @@ class RouterProcess:
         key = () if self.key is None else ("--api-key", self.key)
         self.process = await self.machine.start(
             f"{self.kind}-{self.port}",
-            *("-m", *ROUTERS[self.kind], "--host", "127.0.0.1", "--port", str(self.port), *metrics),
+            *("-m", ROUTERS[self.kind], "--host", "127.0.0.1", "--port", str(self.port), *metrics),
             *("--policy", "round_robin", *key, *self.arguments),
         )
-        await self.machine.answers(f"{self.url}/health")
+        await self.machine.answers(f"{self.url}/health", self.process)
 
     async def workers(self) -> dict[str, dict[str, Any]]:
         """What it lists, by URL; nothing of it is remembered from one start to the next."""
@@ -114,6 +111,8 @@ class RouterProcess:
         return {worker["url"]: worker for worker in answer.raise_for_status().json()["workers"]}
 
     async def lists(self, *urls: str) -> None:
+        """Wait until it sends requests to these. What smg drains is no longer one of them, though listed for 5 s."""
+
         async def check() -> bool:
             return {url for url, worker in (await self.workers()).items() if worker["is_healthy"]} == set(urls)
 

@@ -63,8 +63,10 @@ class TopologyServer:
             await self._keep()
             self._round = await self._registrar.round(self._leases.wanted, self._leases.held)
             self._show()
-            pause = min(LOOK, self._round.pause)
-            expected = time.monotonic() + pause
+            now = time.monotonic()
+            ends = self._leases.next_end
+            pause = min(LOOK, self._round.pause, LOOK if ends is None else max(0.0, ends - now))
+            expected = now + pause
             try:
                 async with asyncio.timeout(pause):
                     await self._woken.wait()

@@ -39,7 +39,7 @@ def read_instance_info(text: str) -> InstanceInfo:
     for name in data:
         if name in _ELSEWHERE:
             raise ValueError(f"{name}: can not be given here, {_ELSEWHERE[name]}")
-        if name not in _KNOWN and (close := difflib.get_close_matches(name, _KNOWN, n=1, cutoff=0.8)):
+        if name not in _KNOWN and (close := difflib.get_close_matches(name, _KNOWN, n=1, cutoff=0.75)):
             raise ValueError(f"{name}: no such field; {close[0]} is meant, perhaps")
     try:
         kind = Kind(str(data.get("worker_type") or Kind.REGULAR).lower())
