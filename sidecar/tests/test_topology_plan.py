@@ -55,7 +55,7 @@ BROKEN = Fault(Reason.FAULT, "oops")
         (None, None, Progress(), "NotRegistered", "NotWanted", None),
         (None, LISTED, Progress(), "Leaving", "NotWanted", Remove),
         (None, LISTED, Progress(fault=BROKEN, not_before=20), "Leaving", "NotWanted", None),
-        (None, replace(LISTED, pending=True), Progress(), "Leaving", "NotWanted", Remove),
+        (None, replace(LISTED, pending=True), Progress(), "Leaving", "Accepted", None),
         (None, replace(LISTED, draining=True), Progress(), "Leaving", "RouterDrains", None),
     ],
 )  # fmt: skip

@@ -144,15 +144,12 @@ def decide(worker: Worker | None, entry: Entry | None, progress: Progress, now: 
         # smg 1.13.0 keeps a removed worker for its --drain-settle-secs (5) and refuses the same URL until then.
         state = RegistrationState.LEAVING if worker is None else RegistrationState.PENDING
         return Decision(Standing(state, Reason.DRAINING, worker_id=entry.id), look_at=now + LOOK_WHILE_MOVING)
+    if entry is not None and entry.pending:
+        return _under_way(worker, entry, progress, now)
     if worker is None:
         return _leave(entry, progress, now)
     if entry is None:
         return _enter(worker, progress, now)
-    if entry.pending:
-        words = f"The router took the order and has not carried it out: it asks {worker.url} first."
-        standing = Standing(RegistrationState.PENDING, Reason.ACCEPTED, words, entry.id)
-        age = 0.0 if progress.ordered is None else now - progress.ordered
-        return Decision(standing, look_at=now + min(LOOK_WHILE_STUCK, max(LOOK_WHILE_MOVING, age / 4)))
     other = _difference(worker, entry)
     if other:
         standing = Standing(RegistrationState.PENDING, Reason.REPLACING, other, entry.id)
@@ -218,6 +215,15 @@ def spread(pause: float, jitter: float) -> float:
 def heartbeat(interval: float, jitter: float) -> float:
     """Return the pause before the next reading: shorter than the interval, so that what was lost is back within it."""
     return interval * (0.6 + 0.3 * jitter)
+
+
+def _under_way(worker: Worker | None, entry: Entry, progress: Progress, now: float) -> Decision:
+    """Wait for an addition to end, also of a worker that shall go: neither router can remove it before that."""
+    words = f"The router took the order to add it and has not carried it out: it asks {entry.url} first."
+    state = RegistrationState.LEAVING if worker is None else RegistrationState.PENDING
+    age = 0.0 if progress.ordered is None else now - progress.ordered
+    look_at = now + min(LOOK_WHILE_STUCK, max(LOOK_WHILE_MOVING, age / 4))
+    return Decision(Standing(state, Reason.ACCEPTED, words, entry.id), look_at=look_at)
 
 
 def _enter(worker: Worker, progress: Progress, now: float) -> Decision:

@@ -82,7 +82,7 @@ class Registrar:
             self.adopt(url)
         tracked = [url for url in self._progress if url not in held]
         try:
-            entries = await self._look(tracked)
+            entries = await self._look(tracked, wanted)
         except RouterError as error:
             return self._not_reached(error.fault, wanted, tracked)
         if self._silent:
@@ -103,7 +103,7 @@ class Registrar:
             pause = min(pause, max(0.1, min(looks) - time.monotonic()))
         return Round({url: decision.standing for url, decision in decisions.items()}, pause)
 
-    async def _look(self, tracked: list[str]) -> dict[str, Entry]:
+    async def _look(self, tracked: list[str], wanted: Collection[str]) -> dict[str, Entry]:
         """Ask for the tracked workers; for a single one by its id, since the whole list can be long."""
         found: dict[str, Entry] = {}
         if len(tracked) == 1 and (known := self._progress[tracked[0]].worker_id):
@@ -120,14 +120,18 @@ class Registrar:
         for url in tracked:
             entry = found.get(url)
             if entry is not None and entry.failed is not None:
-                self._fail(url, Fault(Reason.FAULT, f"The router could not add it: {entry.failed}"))
+                fault = f"The router could not add it: {entry.failed}"
                 del found[url]
             elif entry is None and self._progress[url].ordered is not None:
-                self._fail(
-                    url, Fault(Reason.FAULT, "The router took the order to add it, and knows nothing of it now.")
-                )
+                # smg 1.13.0 forgets an addition that failed.
+                fault = "The router took the order to add it, could not carry it out and has forgotten it."
             else:
                 self._progress[url] = after_look(self._progress[url], entry)
+                continue
+            if url in wanted:
+                self._fail(url, Fault(Reason.FAULT, fault))
+            else:
+                self._progress[url] = after_look(self._progress[url], None)
         return found
 
     async def _check_modes(self, wanted: Mapping[str, Worker], entries: Mapping[str, Entry]) -> None:

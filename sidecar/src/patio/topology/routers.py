@@ -198,7 +198,7 @@ def _entry(worker: _Worker, listed: bool) -> Entry:
     """
     job = worker.job_status
     pending = not listed and (worker.worker_type == "unknown" or worker.status == "pending")
-    failed = job is not None and job.status == "failed" and pending
+    failed = pending and job is not None and (job.job_type, job.status) == ("AddWorker", "failed")
     return Entry(
         id=worker.id,
         url=worker.url.rstrip("/"),
