@@ -78,10 +78,10 @@ class _Server(uvicorn.Server):
         self._drain = drain
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        draining = self._drain.under_way
-        if draining is not None and not self._stopping.is_set():
+        awaited = self._drain.awaited
+        if awaited is not None and not self._stopping.is_set():
             # Where this is no native sidecar, SIGTERM comes while the engine's preStop hook still waits for the drain.
-            draining.add_done_callback(lambda _: self.handle_exit(sig, frame))
+            awaited.add_done_callback(lambda _: self.handle_exit(sig, frame))
             self._stopping.set()
             return
         self._stopping.set()
@@ -129,7 +129,7 @@ def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping
         lambda: reconciler.engine_ready,
         random.Random(),  # noqa: S311 - spreads readings, guards nothing
     )
-    drain = Drain(settings.drain, EngineLooks(_sources(settings), http), topology.leave)
+    drain = Drain(settings.drain, EngineLooks(_sources(settings), http), topology)
     server = topology.server
     own = OwnMetrics(
         registry,
@@ -208,7 +208,7 @@ async def _serve(settings: Settings, store: Store, listening: socket.socket) -> 
 async def _leave_at_the_end(stopping: asyncio.Event, topology: Topology) -> None:
     """Leave the routers while the last requests are answered; a router that is gone holds nothing up."""
     await stopping.wait()
-    if not await topology.leave(LEAVE_SECONDS):
+    if not await topology.until_left(LEAVE_SECONDS):
         log.warning("ending while a router still lists this worker seconds=%d", LEAVE_SECONDS)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from patio.api.topology_protocol import DrainAnswer
 from patio.drain.config import DrainSettings
@@ -20,28 +20,36 @@ log = logging.getLogger(__name__)
 
 LOOK_EVERY = 0.25
 NEAR_THE_END = 0.25
-"""Seconds before its deadline that the answer is given: it has to arrive."""
+"""Seconds before its deadline that a call is answered: the answer has to arrive."""
 LEAVE_SHARE = 0.4
 LONGEST_LEAVE = 10.0
-"""Of the time there is, how much is spent on routers that do not answer: most likely they are gone, and send
-nothing."""
+"""How much of the time is spent on routers that do not answer: most likely they are gone, and send nothing."""
 
-Leave = Callable[[float], Awaitable[bool]]
-"""Leaves all routers, within so many seconds; returns whether they send nothing more."""
+
+class Departure(Protocol):
+    """What takes the pod out of the routers' lists."""
+
+    def begin(self) -> None:
+        """Leave all routers, for good."""
+
+    @property
+    def left(self) -> bool:
+        """Whether all of them say that they send nothing more."""
 
 
 class Drain:
     """The drain of this pod."""
 
-    def __init__(self, settings: DrainSettings, looks: EngineLooks, leave: Leave) -> None:
+    def __init__(self, settings: DrainSettings, looks: EngineLooks, departure: Departure) -> None:
         self._settings = settings
         self._looks = looks
-        self._leave = leave
-        self._running: asyncio.Task[None] | None = None
-        self._watch = Watch(began=0.0)
-        self._unregistered = False
-        self._over: Verdict = Verdict.GO_ON
+        self._departure = departure
         self._called = False
+        self._task: asyncio.Task[None] | None = None
+        self._watch = Watch(began=0.0)
+        self._over = Verdict.GO_ON
+        self._callers = 0
+        self._answered: asyncio.Future[None] | None = None
 
     @property
     def waiting_for(self) -> tuple[str, ...]:
@@ -49,88 +57,79 @@ class Drain:
         return ("drain: this pod is taken out of service; only a restart of its sidecar brings it back",) * self._called
 
     @property
-    def under_way(self) -> asyncio.Task[None] | None:
-        """The drain that runs now."""
-        return self._running
+    def awaited(self) -> asyncio.Future[None] | None:
+        """Done when everyone who waits for the drain has an answer; None while nobody waits."""
+        return self._answered
 
     async def drain(self, timeout: float | None) -> DrainAnswer:
         """Drain, or join the drain that runs; answer when it is over, or after `timeout` seconds."""
-        seconds = self._settings.timeout if timeout is None else timeout
+        seconds = max(0.0, (self._settings.timeout if timeout is None else timeout) - NEAR_THE_END)
         called = time.monotonic()
         self._called = True
-        if self._running is None and self._over is not Verdict.DRAINED:
-            log.info("drain begins timeout=%g", seconds)
-            self._running = asyncio.create_task(self._drain(max(0.0, seconds - NEAR_THE_END)), name="drain")
-        if self._running is not None:
-            # Whoever joins may leave without ending it for the others.
-            await asyncio.wait((self._running,), timeout=max(0.0, seconds - NEAR_THE_END))
-            if self._running is not None and self._running.done():
-                self._running.result()
+        self._departure.begin()
+        if self._task is None and self._over is not Verdict.DRAINED:
+            log.info("drain begins seconds=%g", seconds)
+            patience = min(LONGEST_LEAVE, LEAVE_SHARE * seconds)
+            self._task = asyncio.create_task(self._until_over(patience), name="drain")
+        if self._task is not None:
+            await self._wait(self._task, seconds)
         return self._answer(time.monotonic() - called)
 
     async def close(self) -> None:
         """Drop a drain that is under way."""
-        if self._running is not None:
-            self._running.cancel()
-            await asyncio.gather(self._running, return_exceptions=True)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _drain(self, seconds: float) -> None:
+    async def _wait(self, task: asyncio.Task[None], seconds: float) -> None:
+        if self._answered is None:
+            self._answered = asyncio.get_running_loop().create_future()
+        self._callers += 1
         try:
-            async with asyncio.timeout(seconds):
-                await self._watch_it(seconds)
-        except TimeoutError:
-            log.warning(
-                "drain not over in time running=%s waiting=%s unregistered=%s",
-                self._watch.last.running,
-                self._watch.last.waiting,
-                self._unregistered,
-            )
+            # Whoever joins may leave without ending it for the others.
+            await asyncio.wait((task,), timeout=seconds)
         finally:
-            self._running = None
+            self._callers -= 1
+            if not self._callers:
+                self._answered.set_result(None)
+                self._answered = None
+        if task.done():
+            task.result()
 
-    async def _watch_it(self, seconds: float) -> None:
+    async def _until_over(self, patience: float) -> None:
         began = time.monotonic()
         self._over = Verdict.GO_ON
         self._watch = Watch(began=began)
-        budget = min(LONGEST_LEAVE, LEAVE_SHARE * seconds)
-        leaving = asyncio.create_task(self._leave_routers(budget), name="leave routers")
         try:
-            while True:
-                left = leaving.done()
+            while self._over is Verdict.GO_ON:
+                left = self._departure.left or time.monotonic() - began >= patience
                 look = await self._looks.look()
                 now = time.monotonic()
                 self._watch = after(self._watch, look, left, now)
                 self._over = verdict(self._watch, self._settings.settle, now)
-                if self._over is not Verdict.GO_ON:
-                    log.info("drain over verdict=%s seconds=%.1f", self._over, now - began)
-                    return
-                await asyncio.sleep(LOOK_EVERY)
+                if self._over is Verdict.GO_ON:
+                    await asyncio.sleep(LOOK_EVERY)
+            log.info("drain over verdict=%s seconds=%.1f left=%s", self._over, now - began, self._departure.left)
         finally:
-            leaving.cancel()
-            await asyncio.gather(leaving, return_exceptions=True)
-
-    async def _leave_routers(self, seconds: float) -> None:
-        self._unregistered = await self._leave(seconds)
-        if not self._unregistered:
-            log.warning("routers not left in time seconds=%.1f", seconds)
+            self._task = None
 
     def _answer(self, waited: float) -> DrainAnswer:
-        last = self._watch.last
+        last, left = self._watch.last, self._departure.left
         drained = self._over is Verdict.DRAINED
-        words = ""
-        if not self._unregistered:
-            words = "The router does not say that it sends nothing more; see GET /v1/topology. "
+        words = []
+        if not left:
+            words.append("A router does not say that it sends nothing more; see GET /v1/topology.")
         if self._over is Verdict.BLIND:
-            words += "The engine does not tell how many requests it has."
+            words.append("The engine does not tell how many requests it has.")
         elif not drained:
-            words += "The engine still has requests, or has had some a moment ago."
+            words.append("The engine still has requests, or had some a moment ago.")
         elif last.sight is Sight.GONE:
-            words += "The engine is gone."
+            words.append("The engine is gone.")
         return DrainAnswer(
             drained=drained,
             running=0 if last.sight is Sight.GONE else last.running,
             waiting=0 if last.sight is Sight.GONE else last.waiting,
-            unregistered=self._unregistered,
+            unregistered=left,
             waited_seconds=round(waited, 3),
-            message=words.strip(),
+            message=" ".join(words),
         )

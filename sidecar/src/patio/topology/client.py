@@ -58,14 +58,23 @@ class TopologyClient:
         registered = all(one.state is RegistrationState.REGISTERED for one in self._shown)
         return TopologyReport(role=Role.CLIENT, registered=registered, registrations=tuple(self._shown))
 
-    async def leave(self, seconds: float) -> bool:
-        """Leave every router for good; return whether all of them send nothing more, within so many seconds."""
+    def leave(self) -> None:
+        """Leave every router, for good."""
         if not self._leaving:
             self._leaving = True
             self._wake()
+
+    @property
+    def left(self) -> bool:
+        """Whether this pod leaves, and every router sends it nothing more."""
+        return self._leaving and all(self._out)
+
+    async def until_left(self, seconds: float) -> bool:
+        """Leave; return whether every router sends nothing more, within so many seconds."""
+        self.leave()
         try:
             async with asyncio.timeout(seconds):
-                while not all(self._out):
+                while not self.left:
                     await self._woken.wait()
         except TimeoutError:
             return False
@@ -75,11 +84,12 @@ class TopologyClient:
         membership = self._memberships[number]
         while True:
             wanted = self._wanted()
+            if wanted:
+                self._out[number] = False
             standing, pause, verified = await membership.step(self._worker if wanted else None)
             self._show(number, self._explained(standing), verified)
-            if standing.out is not self._out[number] and wanted is self._wanted():
-                self._out[number] = standing.out and not wanted
-                self._wake()
+            self._out[number] = standing.out and not wanted
+            self._wake()
             await self._rest(wanted, pause)
 
     def _wanted(self) -> bool:

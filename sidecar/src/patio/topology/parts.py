@@ -40,9 +40,19 @@ class Topology:
         elif self.server is not None:
             await self.server.run()
 
-    async def leave(self, seconds: float) -> bool:
-        """Leave all routers; return whether they send nothing more. True without any."""
-        return self.client is None or await self.client.leave(seconds)
+    def begin(self) -> None:
+        """Leave all routers, for good."""
+        if self.client is not None:
+            self.client.leave()
+
+    @property
+    def left(self) -> bool:
+        """Whether all routers send nothing more; so it is without any."""
+        return self.client is None or self.client.left
+
+    async def until_left(self, seconds: float) -> bool:
+        """Leave all routers; return whether they send nothing more, within so many seconds."""
+        return self.client is None or await self.client.until_left(seconds)
 
 
 def build(
