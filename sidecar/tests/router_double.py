@@ -42,6 +42,8 @@ class RouterDouble:
     pairs: bool = False
     """Started with --pd-disaggregation."""
     key: str | None = None
+    refuse: bool = False
+    """Whether orders are answered 400."""
     broken: Response | None = None
     """What every request is answered."""
     workers: dict[str, Listed] = field(default_factory=dict)
@@ -113,6 +115,8 @@ class RouterDouble:
 
     def _add(self, body: dict[str, Any]) -> Response:
         url = body.get("url")
+        if self.refuse:
+            return JSONResponse({"error": "not you", "code": "BAD_REQUEST"}, 400)
         if url is None:
             return (
                 JSONResponse({"error": "missing field `url`", "code": "BAD_REQUEST"}, 400)

@@ -190,6 +190,27 @@ async def test_a_router_in_the_wrong_mode_is_found_out_once(kind: str, regular: 
 
 
 @BOTH
+async def test_a_regular_worker_is_taken_once_the_router_is_what_it_should_be(kind: str) -> None:
+    async with here(kind, pairs=True) as it:
+        await it.round(WORKER)
+        assert (await it.stands(WORKER)).reason == "RouterModeMismatch"
+        it.double.pairs = False
+        assert (await it.stands(WORKER)).state == "Registered"
+
+
+async def test_what_a_router_refused_its_successor_is_asked_at_once() -> None:
+    async with here("smg") as it:
+        it.double.refuse = True
+        await it.round(WORKER)
+        assert (await it.stands(WORKER)).state == "Failed"
+        it.double.broken = PlainTextResponse("", 503)
+        await it.round(WORKER)
+        it.double.broken, it.double.refuse = None, False
+        await it.round(WORKER)
+        assert (await it.stands(WORKER)).state == "Registered"
+
+
+@BOTH
 async def test_a_failed_addition_is_told_in_the_routers_words_and_tried_again_later(kind: str) -> None:
     async with here(kind, at_once=False) as it:
         await it.round(WORKER)

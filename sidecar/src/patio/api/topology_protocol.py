@@ -41,7 +41,7 @@ LeaseId = Annotated[str, StringConstraints(min_length=1, max_length=320, pattern
 class LeaseRequest(_Model):
     """`PUT /v1/topology/leases/{id}`: keep this worker registered for so long, beginning now."""
 
-    url: str = Field(max_length=2048, pattern=r"^https?://[^\s/]+$", description="The worker's base URL.")
+    url: str = Field(max_length=2048, pattern=r"^https?://[^\s/@?#]+$", description="The worker's base URL.")
     worker_type: str = Field(default="regular", pattern="^(regular|prefill|decode)$")
     bootstrap_port: int | None = Field(default=None, gt=0, lt=65536)
     api_key: str | None = Field(default=None, max_length=4096, repr=False, description="What the engine wants to see.")

@@ -183,7 +183,7 @@ def _worker_url(info: InstanceInfo, given: Mapping[str, str], pod: Pod) -> str:
     engine = urlsplit(pod.engine_endpoint)
     port = info.port or engine.port or (443 if engine.scheme == "https" else 80)
     if pod.ip:
-        return host_url(pod.ip, port)
+        return host_url(pod.ip, port, engine.scheme)
     group, role = _either(given, "RBG_GROUP_NAME", "GROUP_NAME"), _either(given, "RBG_ROLE_NAME", "ROLE_NAME")
     index = _index(given)
     if group is None or role is None or index is None:

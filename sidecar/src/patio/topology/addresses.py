@@ -43,9 +43,9 @@ def listed(topology: object, role: str | None, port: int | None) -> tuple[str, .
     return tuple(_instance_url(_mapping(instance), name, port) for instance in instances)
 
 
-def host_url(host: str, port: int) -> str:
+def host_url(host: str, port: int, scheme: str = "http") -> str:
     """Return the base URL of a host name or address of either family."""
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def _instance_url(instance: Mapping[str, object], role: str, port: int | None) -> str:

@@ -107,7 +107,7 @@ class TopologyClient:
 
     def _explained(self, standing: Standing) -> Standing:
         """Return a standing with the pod's reason for staying out."""
-        if standing.reason is not Reason.NOT_WANTED:
+        if standing.reason != Reason.NOT_WANTED:
             return standing
         if self._leaving:
             return replace(standing, reason=Reason.DRAINED, message="This pod is drained or ends.")
@@ -130,7 +130,7 @@ class TopologyClient:
             update={
                 "worker_id": standing.worker_id,
                 "state": standing.state,
-                "reason": str(standing.reason),
+                "reason": standing.reason,
                 "message": standing.message,
                 "since": now if changed else before.since,
                 "verified": now if verified else before.verified,

@@ -120,9 +120,7 @@ class Leased:
         self._out = worker is None and registration is None
         if registration is None:
             return Step(Standing(RegistrationState.NOT_REGISTERED, Reason.NOT_WANTED), self._interval, True)
-        standing = Standing(
-            registration.state, Reason(registration.reason), registration.message, registration.worker_id
-        )
+        standing = Standing(registration.state, registration.reason, registration.message, registration.worker_id)
         moving = registration.state in (RegistrationState.PENDING, RegistrationState.LEAVING)
         pause = LOOK_WHILE_MOVING if moving else heartbeat(self._interval, self._rng.random())
         return Step(standing, min(pause, self._interval), True)
@@ -178,7 +176,11 @@ class Either:
                     words = f"The sidecar at {self.name} keeps no leases; it needs TOPO_ROLE=server."
                     return self._not_known(Fault(Reason.NO_SERVER, words, permanent=True), worker)
                 self._chosen = self._leased
-        return await self._chosen.step(worker)
+        found = await self._chosen.step(worker)
+        if found.standing.reason == Reason.REFUSED:
+            # Perhaps another one answers there by now.
+            self._chosen = None
+        return found
 
     def _not_known(self, fault: Fault, worker: Worker | None) -> Step:
         now = time.monotonic()

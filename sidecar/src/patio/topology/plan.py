@@ -118,14 +118,15 @@ class Standing:
     """How a registration stands."""
 
     state: RegistrationState
-    reason: Reason
+    reason: str
+    """A `Reason`; from another sidecar, perhaps one of a newer version."""
     message: str = ""
     worker_id: str | None = None
 
     @property
     def out(self) -> bool:
         """Whether the router sends this worker nothing new."""
-        return self.state is RegistrationState.NOT_REGISTERED or self.reason is Reason.DRAINING
+        return self.state is RegistrationState.NOT_REGISTERED or self.reason == Reason.DRAINING
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
-from patio.topology.config import Worker
+from patio.topology.config import Kind, Worker
 from patio.topology.plan import (
     Add,
     Decision,
@@ -87,6 +87,8 @@ class Registrar:
             return self._not_reached(error.fault, wanted, tracked)
         if self._silent:
             log.info("router answers again router=%s looks=%d", self.router.name, self._silent)
+            # Most likely it is another one: what the last one refused counts no more.
+            self._progress = {url: replace(one, not_before=0.0) for url, one in self._progress.items()}
         self._silent = 0
         await self._check_modes(wanted, entries)
         now = time.monotonic()
@@ -138,14 +140,18 @@ class Registrar:
         """Find out once a registration whether the router uses what it lists."""
         for url, worker in wanted.items():
             entry, progress = entries.get(url), self._progress[url]
-            if entry is None or entry.pending or entry.draining or not entry.healthy or progress.checked == entry.id:
+            if entry is None or entry.pending or entry.draining or not entry.healthy:
+                continue
+            # Pairs can hide the mode later on, so a verdict on one half of a pair stands.
+            stands = progress.mismatch is None or worker.kind is not Kind.REGULAR
+            if progress.checked == entry.id and stands:
                 continue
             try:
                 mismatch = await self.router.ignores(worker.kind)
             except RouterError:
                 continue  # the next round asks again
             self._progress[url] = replace(progress, checked=entry.id, mismatch=mismatch)
-            if mismatch is not None:
+            if mismatch is not None and mismatch != progress.mismatch:
                 self._count(Reason.MODE)
                 log.warning(
                     "worker listed and not used router=%s worker=%s message=%s", self.router.name, url, mismatch

@@ -158,7 +158,7 @@ class Router:
                     headers=self._headers,
                     timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
                 )
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 words = f"The router at {url} does not answer: {str(error) or type(error).__name__}."
                 fault = fault or RouterError(Fault(Reason.UNREACHABLE, words))
                 if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
