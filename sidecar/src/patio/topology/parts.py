@@ -1,23 +1,26 @@
-"""Puts the topology together from the settings: a client, a server, or nothing. `app` calls it; nothing runs yet."""
+"""Puts the topology together from the settings: a client, a server, or nothing. `app` calls it; nothing runs yet.
+
+What a topology is made of is imported only for those who have one.
+"""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import httpx
 from prometheus_client import CollectorRegistry
 
 from patio.api.topology_protocol import TopologyReport
-from patio.topology.client import TopologyClient
 from patio.topology.config import Endpoint, TopologySettings
-from patio.topology.lease_file import LeaseFile
-from patio.topology.memberships import Direct, Either, Leased, Membership
-from patio.topology.registrar import Registrar
-from patio.topology.routers import Router
-from patio.topology.server import TopologyServer
-from patio.topology.telemetry import TopologyMetrics
+
+if TYPE_CHECKING:
+    from patio.topology.client import TopologyClient
+    from patio.topology.memberships import Membership
+    from patio.topology.registrar import Registrar
+    from patio.topology.server import TopologyServer
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,15 @@ def build(
     """Return the topology that the settings ask for."""
     if not settings.enabled:
         return Topology()
+
+    from patio.topology.client import TopologyClient
+    from patio.topology.lease_file import LeaseFile
+    from patio.topology.memberships import Direct, Either, Leased
+    from patio.topology.registrar import Registrar
+    from patio.topology.routers import Router
+    from patio.topology.server import TopologyServer
+    from patio.topology.telemetry import TopologyMetrics
+
     metrics = TopologyMetrics(registry, lambda: topology.report())
 
     def registrar(endpoint: Endpoint) -> Registrar:

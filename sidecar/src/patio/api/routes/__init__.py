@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
@@ -23,7 +24,9 @@ from patio.api.routes.topology import add_topology
 from patio.api.topology_protocol import TopologyReport
 from patio.drain.drain import Drain
 from patio.metrics.scrape import Scraper
-from patio.topology.server import TopologyServer
+
+if TYPE_CHECKING:
+    from patio.topology.server import TopologyServer
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,15 @@ What to do about it is decided in `topology`; this module knows only how to say 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import FastAPI, Path
 
 from patio.api.routes.answers import Fault
 from patio.api.topology_protocol import LeaseId, LeaseRequest, Registration, TopologyReport
-from patio.topology.server import TopologyServer
+
+if TYPE_CHECKING:
+    from patio.topology.server import TopologyServer
 
 _Id = Annotated[LeaseId, Path(description="The pod that leases, as `name.namespace`.")]
 
