@@ -117,7 +117,7 @@ class RouterProcess:
             return {url for url, worker in (await self.workers()).items() if worker["is_healthy"]} == set(urls)
 
         try:
-            await eventually(check, f"{self.kind} lists {urls}")
+            await eventually(check, f"{self.kind} lists {urls}", 40)
         except AssertionError as error:
             raise AssertionError(f"{error}; it lists {await self.workers()}") from None
 
@@ -182,7 +182,7 @@ class PodProcesses:
             return await self.client.topology()
         return None
 
-    async def reaches(self, state: str, reason: str | None = None, seconds: float = 15.0) -> None:
+    async def reaches(self, state: str, reason: str | None = None, seconds: float = 40.0) -> None:
         async def check() -> Any:
             report = await self.topology()
             if report is None or len(report.registrations) != 1:
