@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,12 +98,14 @@ async def test_a_pod_registers_when_its_engine_is_ready_and_leaves_with_it(throu
     async with contextlib.AsyncExitStack() as stack:
         engine = await stack.enter_async_context(running_double())
         url = str(engine)
-        double = RouterDouble("smg", alive={url}, at_once=False)
+        double = RouterDouble("smg", alive={url}, at_once=False, key="router-sekret")
         mounts = to_router(double)
         if through == "server":
-            beside = await stack.enter_async_context(running(server_settings(), mounts))
-            mounts = {"all://server": beside}
+            settings = replace(server_settings(), router_key="router-sekret")
+            beside = await stack.enter_async_context(running(settings, mounts))
+            mounts = {"all://server": httpx.ASGITransport(app=beside.app, client=("10.0.0.99", 1234))}
         topology = client_settings(url, f"http://{through}", api_key="engine-sekret")
+        topology = replace(topology, router_key="router-sekret")
         pod = await stack.enter_async_context(running(topology, mounts, engine=EngineKind.VLLM, engine_endpoint=url))
         client = await stack.enter_async_context(client_of(pod))
         await reaches(client, "Pending", "Accepted")
@@ -214,6 +217,28 @@ async def test_a_broken_lease_file_is_no_reason_not_to_start(tmp_path: Path) -> 
     async with running(server_settings(tmp_path), to_router(double)) as sidecar, client_of(sidecar) as client:
         await client.renew_lease("a", LeaseRequest(url="http://a:1", seconds=60))
         await eventually(lambda: is_listed(double, "http://a:1"), "a is listed")
+
+
+@pytest.mark.parametrize("key", [None, "right-sekret"])
+async def test_other_pods_lease_with_the_routers_key_and_change_nothing_else(key: str | None) -> None:
+    double = RouterDouble("smg", alive={"http://a:1"}, key=key)
+    settings = replace(server_settings(), router_key=key)
+    lease = LeaseRequest(url="http://a:1", seconds=60).model_dump(mode="json")
+    async with running(settings, to_router(double)) as sidecar:
+        outside = httpx.ASGITransport(app=sidecar.app, client=("10.0.0.99", 1234))
+        async with httpx.AsyncClient(transport=outside, base_url=SERVER) as http:
+            if key is not None:
+                for method in ("PUT", "DELETE"):
+                    for shown in (None, "Bearer wrong", "Bearer \xe9", key):
+                        headers = {} if shown is None else {"authorization": shown.encode("latin-1")}
+                        refused = await http.request(method, "/v1/topology/leases/a", json=lease, headers=headers)
+                        assert (refused.status_code, refused.json()["error"]["code"]) == (401, "RouterKeyWrong")
+                        assert "sekret" not in refused.text
+            headers = {} if key is None else {"authorization": f"Bearer {key}"}
+            assert (await http.put("/v1/topology/leases/a", json=lease, headers=headers)).status_code == 200
+            await eventually(lambda: is_listed(double, "http://a:1"), "a is listed")
+            assert (await http.post("/v1/load_lora_adapter", json={}, headers=headers)).status_code == 401
+            assert (await http.get("/v1/topology")).status_code == 200
 
 
 @pytest.mark.parametrize(

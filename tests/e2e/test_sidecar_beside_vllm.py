@@ -71,7 +71,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def engine(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmProcess]:
-    with running_vllm(models, tmp_path_factory.mktemp("scratch"), tell) as process:
+    with running_vllm(models, tmp_path_factory.mktemp("scratch"), tell, max_model_len=model.CONTEXT) as process:
         yield process
 
 

@@ -10,6 +10,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 
+LEASES_PATH = "/v1/topology/leases/"
+"""What stands below is guarded by the router's key, not by the operator's: other pods' sidecars call it."""
+
 
 class RegistrationState(StrEnum):
     """How a worker stands with a router."""

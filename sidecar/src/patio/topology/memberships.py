@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import NamedTuple, Protocol
 
 import httpx
@@ -81,6 +81,18 @@ class Direct:
         return Step(standing, found.pause, found.reached)
 
 
+class _Bearer(httpx.Auth):
+    """Shows the router's key, which is the key to leases as well."""
+
+    def __init__(self, key: str) -> None:
+        self._header = f"Bearer {key}"
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Put the header on."""
+        request.headers["authorization"] = self._header
+        yield request
+
+
 class Leased:
     """Registered by the sidecar beside the router, for as long as this one renews its lease there."""
 
@@ -92,7 +104,8 @@ class Leased:
         rng: random.Random,
         count: Callable[[str], None],
     ) -> None:
-        self._server = SidecarClient(endpoint.name, http)
+        key = settings.router_key
+        self._server = SidecarClient(endpoint.name, http, None if key is None else _Bearer(key))
         self._name = endpoint.name
         self._id = settings.lease_id
         self._interval = settings.heartbeat

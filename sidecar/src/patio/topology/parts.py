@@ -89,7 +89,9 @@ def build(
         return Either(endpoint, http, direct, Leased(endpoint, http, settings, rng, metrics.count))
 
     if settings.is_server:
-        topology = Topology(server=TopologyServer(registrar(settings.endpoints[0]), LeaseFile(settings.lease_file)))
+        topology = Topology(
+            server=TopologyServer(registrar(settings.endpoints[0]), LeaseFile(settings.lease_file), settings.router_key)
+        )
         return topology
     assert settings.worker is not None
     worker = settings.worker

@@ -7,6 +7,7 @@ has a lease and is not listed, and removes what had one. It never touches worker
 from __future__ import annotations
 
 import asyncio
+import hmac
 import logging
 import time
 
@@ -29,8 +30,10 @@ OVERSLEPT = 3.0
 class TopologyServer:
     """The router's side of the topology."""
 
-    def __init__(self, registrar: Registrar, file: LeaseFile) -> None:
+    def __init__(self, registrar: Registrar, file: LeaseFile, key: str | None) -> None:
+        """`key` is the router's: who leases must have it, as who calls the router must."""
         self._registrar = registrar
+        self._proof = None if key is None else f"Bearer {key}".encode()
         self._file = file
         self._leases = Leases()
         self._saved: dict[str, tuple[str, float]] = {}
@@ -72,6 +75,10 @@ class TopologyServer:
                     await self._woken.wait()
             except TimeoutError:
                 continue
+
+    def admits(self, authorization: str | None) -> bool:
+        """Whether a call with this Authorization header may lease."""
+        return self._proof is None or hmac.compare_digest(self._proof, (authorization or "").encode())
 
     def renew(self, lease_id: str, request: LeaseRequest) -> Registration:
         """Begin or renew a lease; return how its worker stands with the router."""

@@ -2,7 +2,7 @@
 
 Decisions are not made here. Adapters belong to `adapters.reconciler`, metrics to `metrics.scrape`, registrations to
 `topology`, the end of a pod to `drain`; a module a concern turns their answers into status codes, and `answers` has
-what they share.
+what they share. `access` stands before all of them.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
+from patio.access.gate import Gate
 from patio.adapters.reconciler import Reconciler
 from patio.api.protocol import ErrorBody, Readiness, ServerStatus
+from patio.api.routes.access import add_access
 from patio.api.routes.adapters import add_adapters
 from patio.api.routes.answers import add_faults
 from patio.api.routes.drain import add_drain
@@ -44,6 +46,8 @@ class Parts:
     """Only beside an engine."""
     stopping: asyncio.Event
     """Set when the process is asked to leave: long-polls and waits end then."""
+    gate: Gate
+    count_denial: Callable[[str], None]
 
 
 def create_app(parts: Parts, version: str, docs: bool) -> FastAPI:
@@ -63,4 +67,5 @@ def create_app(parts: Parts, version: str, docs: bool) -> FastAPI:
     if parts.drain is not None:
         add_drain(app, parts.drain)
     add_faults(app)
+    add_access(app, parts.gate, parts.count_denial)
     return app

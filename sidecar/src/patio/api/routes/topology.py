@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
-from fastapi import FastAPI, Path
+from fastapi import Depends, FastAPI, Header, Path
 
 from patio.api.routes.answers import Fault
-from patio.api.topology_protocol import LeaseId, LeaseRequest, Registration, TopologyReport
+from patio.api.topology_protocol import LEASES_PATH, LeaseId, LeaseRequest, Registration, TopologyReport
 
 if TYPE_CHECKING:
     from patio.topology.server import TopologyServer
@@ -30,12 +30,17 @@ def add_topology(app: FastAPI, report: Callable[[], TopologyReport], server: Top
     if server is None:
         return
 
-    @app.put("/v1/topology/leases/{lease_id}")
+    def admitted(authorization: Annotated[str | None, Header()] = None) -> None:
+        if not server.admits(authorization):
+            words = "Leases take the router's key, as a bearer token: set SGL_ROUTER_API_KEY in the pod's sidecar."
+            raise Fault(401, "RouterKeyWrong", words)
+
+    @app.put(LEASES_PATH + "{lease_id}", dependencies=[Depends(admitted)])
     async def renew(lease_id: _Id, request: LeaseRequest) -> Registration:
         """Keep a worker registered with the router beside this sidecar, for so long from now; say how it stands."""
         return server.renew(lease_id, request)
 
-    @app.delete("/v1/topology/leases/{lease_id}")
+    @app.delete(LEASES_PATH + "{lease_id}", dependencies=[Depends(admitted)])
     async def release(lease_id: _Id) -> Registration:
         """Give a lease back. 200 and how the worker leaves; 404 when there is nothing left of it."""
         registration = server.release(lease_id)

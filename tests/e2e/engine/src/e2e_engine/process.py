@@ -29,13 +29,16 @@ LIBNUMA = Package("libnuma1", f"/usr/lib/{sysconfig.get_config_var('MULTIARCH')}
 class VllmProcess:
     """One vLLM on loopback, down until `start`."""
 
-    def __init__(self, installed: Path, models: Path, scratch: Path) -> None:
+    def __init__(self, installed: Path, models: Path, scratch: Path, max_model_len: int) -> None:
         """`installed`: of `environment.install`; `models`: of `model.write`; `scratch`: where it may write."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self._command = [sys.executable, *launch.arguments(models / "model", host="127.0.0.1", port=self.port)]
+        self._command = [
+            sys.executable,
+            *launch.arguments(models / "model", host="127.0.0.1", port=self.port, max_model_len=max_model_len),
+        ]
         self._variables = {"PATH": os.defpath, **launch.variables(installed, scratch)}
         self._log = scratch / "vllm.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -85,10 +88,12 @@ class VllmProcess:
 
 
 @contextlib.contextmanager
-def running_vllm(models: Path, scratch: Path, say: Callable[[str], None]) -> Iterator[VllmProcess]:
+def running_vllm(
+    models: Path, scratch: Path, say: Callable[[str], None], *, max_model_len: int = launch.MAX_MODEL_LEN
+) -> Iterator[VllmProcess]:
     """A vLLM that is ready, and gone afterwards. Installs what is missing."""
     ensure_packages([LIBNUMA], say)
-    process = VllmProcess(environment.install(say), models, scratch)
+    process = VllmProcess(environment.install(say), models, scratch, max_model_len)
     try:
         process.start()
         process.wait_until_ready()
