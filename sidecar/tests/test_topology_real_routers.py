@@ -12,10 +12,14 @@ from typing import Any
 
 import pytest
 
+from patio.app import LEAVE_SECONDS
+
 from sidecar_builders import eventually
 from topology_processes import ROUTERS, Machine, PodProcesses, RouterProcess, kill, machine
 
 HEARTBEAT = 1.0
+SLACK = 5.0
+"""Seconds that a router takes to add a worker, and a busy machine to do anything."""
 
 
 @pytest.fixture
@@ -46,7 +50,9 @@ def direct(router: RouterProcess, **variables: str) -> dict[str, str]:
 
 
 @with_both
-async def test_a_worker_is_back_after_the_routers_restart_and_leaves_on_sigterm(kind: str, here: Machine) -> None:
+async def test_a_worker_is_listed_while_its_engine_is_ready_and_back_after_a_restart_and_out_at_its_end(
+    kind: str, here: Machine
+) -> None:
     router = RouterProcess(here, kind, key="sekret")
     pod = PodProcesses(here, "pod-0", variables=direct(router, SGL_ROUTER_API_KEY="sekret"))
     await asyncio.gather(router.start(), pod.start_sidecar())
@@ -56,30 +62,23 @@ async def test_a_worker_is_back_after_the_routers_restart_and_leaves_on_sigterm(
     await pod.reaches("Registered")
     await router.lists(pod.url)
 
+    await kill(pod.engine)
+    await pod.reaches("NotRegistered", "EngineNotReady")
+    await router.lists()
+    await pod.start_engine()
+    await pod.reaches("Registered")
+
     await kill(router.process)
     await router.start()
     began = time.monotonic()
     await router.lists(pod.url)
-    assert time.monotonic() - began < HEARTBEAT
+    assert time.monotonic() - began < HEARTBEAT + SLACK
 
     assert await pod.terminate_sidecar() == 0
     left = await router.workers()
     assert [worker["status"] for worker in left.values()] in ([], ["draining"])
     assert (await here.http.get(f"{pod.url}/health")).status_code == 200
     assert "sekret" not in here.said("pod-0-sidecar")
-
-
-@with_both
-async def test_a_worker_whose_engine_is_gone_leaves_and_returns_with_it(kind: str, here: Machine) -> None:
-    router, pod = RouterProcess(here, kind), PodProcesses(here, "pod-0")
-    pod.variables = direct(router)
-    await asyncio.gather(router.start(), pod.start())
-    await pod.reaches("Registered")
-    await kill(pod.engine)
-    await pod.reaches("NotRegistered", "EngineNotReady")
-    await router.lists()
-    await pod.start_engine()
-    await pod.reaches("Registered")
 
 
 @with_both
@@ -106,6 +105,13 @@ async def test_a_drained_pod_gets_nothing_more_and_ends_what_it_has(kind: str, h
     assert await served(here, pods[1]) > await served(here, pods[0])
     await router.lists(pods[1].url)
 
+    # A router that is gone holds no end up.
+    await kill(router.process)
+    began = time.monotonic()
+    assert await pods[1].terminate_sidecar() == 0
+    assert time.monotonic() - began < LEAVE_SECONDS + SLACK
+    assert "ending while a router still lists" in here.said("pod-1-sidecar")
+
 
 async def stream(router: RouterProcess, tokens: int) -> str | None:
     """Return the finish reason of a stream through the router."""
@@ -125,6 +131,7 @@ async def requests_meanwhile(
     statuses = []
     while not all(task.done() for task in streams):
         statuses.append((await router.complete(max_tokens=1)).status_code)
+        await asyncio.wait(streams, timeout=0.1)
     return statuses, [task.result() for task in streams]
 
 
@@ -166,28 +173,18 @@ async def test_prefill_and_decode_workers_serve_a_router_for_pairs(kind: str, he
         PodProcesses(here, f"pod-{number}", "sglang", direct(router), ("--instance-info", info))
         for number, info in enumerate(infos)
     ]
-    await asyncio.gather(router.start(), *(pod.start() for pod in pods))
+    await asyncio.gather(router.start(), *(pod.start_engine() for pod in pods))
+    # The router has one of them as something else already: that has to go first.
+    await here.answers(f"{pods[1].url}/ready")
+    await here.http.post(f"{router.url}/workers", json={"url": pods[1].url})
+    await router.lists(pods[1].url)
+    await asyncio.gather(*(pod.start_sidecar() for pod in pods))
     for pod in pods:
         await pod.reaches("Registered")
     listed = await router.workers()
     assert (listed[pods[0].url]["worker_type"], listed[pods[0].url]["bootstrap_port"]) == ("prefill", 34000)
     assert listed[pods[1].url]["worker_type"] == "decode"
     assert (await router.complete()).status_code == 200
-
-
-@with_both
-async def test_a_worker_that_the_router_has_as_something_else_is_replaced(kind: str, here: Machine) -> None:
-    router = RouterProcess(here, kind, ("--pd-disaggregation",))
-    pod = PodProcesses(
-        here, "pod-0", "sglang", direct(router), ("--instance-info", '{"data":{"worker_type":"decode"}}')
-    )
-    await asyncio.gather(router.start(), pod.start_engine())
-    await here.answers(f"{pod.url}/ready")
-    await here.http.post(f"{router.url}/workers", json={"url": pod.url})
-    await router.lists(pod.url)
-    await pod.start_sidecar()
-    await pod.reaches("Registered")
-    assert (await router.workers())[pod.url]["worker_type"] == "decode"
 
 
 async def test_beside_smg_the_dead_are_removed_within_their_lease_and_all_come_back_after_its_restart(
@@ -219,14 +216,14 @@ async def test_beside_smg_the_dead_are_removed_within_their_lease_and_all_come_b
     began = time.monotonic()
 
     await router.lists(by_hand.url, pods[1].url, pods[2].url)
-    assert time.monotonic() - began < 3 * HEARTBEAT + 1
+    assert time.monotonic() - began < 3 * HEARTBEAT + SLACK
 
     # The router forgets everything; only what has a lease comes back.
     await kill(router.process)
     await router.start()
     began = time.monotonic()
     await router.lists(pods[1].url, pods[2].url)
-    assert time.monotonic() - began < HEARTBEAT
+    assert time.monotonic() - began < HEARTBEAT + SLACK
 
     # The sidecar beside it dies, and one of its workers meanwhile.
     await kill(server.sidecar)
@@ -240,17 +237,5 @@ async def test_beside_smg_the_dead_are_removed_within_their_lease_and_all_come_b
     # A goodbye takes no lease.
     began = time.monotonic()
     assert await pods[2].terminate_sidecar() == 0
-    assert time.monotonic() - began < HEARTBEAT
+    assert time.monotonic() - began < HEARTBEAT + SLACK
     await router.lists()
-
-
-async def test_a_sidecar_whose_router_is_gone_ends_in_time(here: Machine) -> None:
-    router = RouterProcess(here, "smg")
-    pod = PodProcesses(here, "pod-0", variables=direct(router))
-    await asyncio.gather(router.start(), pod.start())
-    await pod.reaches("Registered")
-    await kill(router.process)
-    began = time.monotonic()
-    assert await pod.terminate_sidecar() == 0
-    assert time.monotonic() - began < 7
-    assert "ending while a router still lists" in here.said("pod-0-sidecar")

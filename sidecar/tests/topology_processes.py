@@ -20,6 +20,9 @@ from patio.client import SidecarClient, SidecarError
 
 from sidecar_builders import eventually
 
+ASK_EVERY = 0.1
+"""Seconds between questions to processes that have better things to do."""
+
 Process = asyncio.subprocess.Process
 
 ROUTERS = {"sglang-router": "sglang_router.launch_router", "smg": "smg.launch_router"}
@@ -54,7 +57,7 @@ class Machine:
                 return (await self.http.get(url)).is_success
             return False
 
-        await eventually(check, f"{url} answers", 30)
+        await eventually(check, f"{url} answers", 40, ASK_EVERY)
 
     def said(self, log: str) -> str:
         return (self.folder / f"{log}.log").read_text()
@@ -117,7 +120,7 @@ class RouterProcess:
             return {url for url, worker in (await self.workers()).items() if worker["is_healthy"]} == set(urls)
 
         try:
-            await eventually(check, f"{self.kind} lists {urls}", 40)
+            await eventually(check, f"{self.kind} lists {urls}", 40, ASK_EVERY)
         except AssertionError as error:
             raise AssertionError(f"{error}; it lists {await self.workers()}") from None
 
@@ -182,7 +185,7 @@ class PodProcesses:
             return await self.client.topology()
         return None
 
-    async def reaches(self, state: str, reason: str | None = None, seconds: float = 40.0) -> None:
+    async def reaches(self, state: str, reason: str | None = None) -> None:
         async def check() -> Any:
             report = await self.topology()
             if report is None or len(report.registrations) != 1:
@@ -191,7 +194,7 @@ class PodProcesses:
             return found.state == state and reason in (None, found.reason)
 
         try:
-            await eventually(check, f"{self.name} is {state}", seconds)
+            await eventually(check, f"{self.name} is {state}", 40, ASK_EVERY)
         except AssertionError as error:
             log = self.machine.said(f"{self.name}-sidecar")[-2000:]
             raise AssertionError(f"{error}; {await self.topology()}; {log}") from None
