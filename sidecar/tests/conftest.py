@@ -15,6 +15,7 @@ from engine_double import Double
 from patio.adapters.store import Store
 from patio.app import assemble
 from patio.client import SidecarClient
+from patio.downloads.config import DownloadSettings
 from patio.engine.base import EngineKind
 from patio.settings import Settings
 
@@ -35,21 +36,24 @@ def sidecar(tmp_path: Path) -> StartSidecar:
     @contextlib.asynccontextmanager
     async def start(double: Double | str, **settings: Any) -> AsyncIterator[SidecarClient]:
         kind = EngineKind.VLLM if isinstance(double, str) else EngineKind(double.engine.core.settings.engine.value)
+        settings = {"downloads": DownloadSettings(root=tmp_path / "root"), **settings}
         chosen = Settings(**{"engine": kind, "engine_endpoint": str(double), **settings})
         stopping = asyncio.Event()
         async with httpx.AsyncClient() as http:
             parts = assemble(chosen, Store(tmp_path / "state.json"), http, stopping)
             running = asyncio.create_task(parts.reconciler.run())
+            downloading = asyncio.create_task(parts.downloads.run())
             transport = httpx.ASGITransport(app=parts.app, raise_app_exceptions=False)
             async with httpx.AsyncClient(transport=transport) as caller:
                 try:
                     yield SidecarClient("http://sidecar", caller)
                 finally:
                     stopping.set()
-                    running.cancel()
                     # An error of the reconciler is the test's error.
-                    with contextlib.suppress(asyncio.CancelledError):
-                        await running
+                    for part in (running, downloading):
+                        part.cancel()
+                        with contextlib.suppress(asyncio.CancelledError):
+                            await part
             await parts.scraper.close()
 
     return start

@@ -29,6 +29,8 @@ from patio.adapters.reconciler import Attempt, Reconciler
 from patio.adapters.store import Store
 from patio.api.protocol import ServerStatus
 from patio.api.routes import Parts, create_app
+from patio.downloads.downloads import Downloads
+from patio.downloads.telemetry import DownloadMetrics
 from patio.engine.base import Engine, EngineKind
 from patio.engine.sglang import Sglang
 from patio.engine.vllm import Vllm
@@ -83,21 +85,31 @@ class Sidecar:
 
     app: FastAPI
     reconciler: Reconciler
+    downloads: Downloads
     scraper: Scraper
 
 
 def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping: asyncio.Event) -> Sidecar:
     """Put the parts together. `stopping` ends the waits of long requests."""
+    registry = CollectorRegistry()
+    downloads = Downloads(
+        settings.downloads,
+        DownloadMetrics(registry),
+        random.Random(),  # noqa: S311 - spreads retries, guards nothing
+        os.environ,
+        new_id=lambda: secrets.token_hex(6),
+    )
     reconciler = Reconciler(
         _engine(settings, http),
         store,
         settings.required_adapters,
+        downloads,
         boot=secrets.token_hex(4),
         rng=random.Random(),  # noqa: S311 - spreads retries, guards nothing
         count=lambda attempt: _count(own, attempt),
     )
     own = OwnMetrics(
-        CollectorRegistry(),
+        registry,
         lambda: [(report.lora_name, report.state.value) for report in reconciler.adapters().adapters],
         __version__,
         settings.engine.value,
@@ -120,8 +132,8 @@ def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping
             engine_ready=reconciler.engine_ready,
         )
 
-    app = create_app(Parts(reconciler, scraper, status, stopping), __version__, settings.docs)
-    return Sidecar(app, reconciler, scraper)
+    app = create_app(Parts(reconciler, downloads, scraper, status, stopping), __version__, settings.docs)
+    return Sidecar(app, reconciler, downloads, scraper)
 
 
 async def _serve(settings: Settings, store: Store, listening: socket.socket) -> None:
@@ -143,6 +155,7 @@ async def _serve(settings: Settings, store: Store, listening: socket.socket) -> 
         signal.signal(signal.SIGTERM, server.handle_exit)
         async with asyncio.TaskGroup() as tasks:
             reconciling = tasks.create_task(sidecar.reconciler.run(), name="reconciler")
+            downloading = tasks.create_task(sidecar.downloads.run(), name="downloads")
             host, port = listening.getsockname()[:2]
             log.info(
                 "serving version=%s address=%s port=%d engine=%s endpoint=%s required=%d",
@@ -155,6 +168,7 @@ async def _serve(settings: Settings, store: Store, listening: socket.socket) -> 
             )
             await server.serve(sockets=[listening])
             reconciling.cancel()
+            downloading.cancel()
         await sidecar.scraper.close()
     log.info("stopped")
 

@@ -18,8 +18,10 @@ from urllib.parse import urlsplit
 from pydantic import TypeAdapter, ValidationError
 
 from patio.api.protocol import REQUIRED_ADAPTERS_VARIABLE, SIDECAR_PORT, LoadRequest
+from patio.downloads.config import DownloadSettings
 from patio.engine.base import EngineKind
 from patio.metrics.tables import VOCABULARIES
+from patio.settings import downloads
 from patio.settings.errors import SettingsError
 
 DEFAULT_STATE_FILE = "/var/lib/patio/state.json"
@@ -37,6 +39,7 @@ HONOURED = {
     "POD_IP": "address of this pod",
     REQUIRED_ADAPTERS_VARIABLE: "JSON list of adapters this pod must have; set at admission",
     "PATIO_STATE_FILE": f"where what is wanted is kept over restarts; default {DEFAULT_STATE_FILE}",
+    **downloads.VARIABLES,
 }
 NOT_YET = (
     "TOPO_TYPE",
@@ -46,19 +49,13 @@ NOT_YET = (
     "SGL_ROUTER_ROLE_NAME",
     "SGL_ROUTER_PORT",
     "HEARTBEAT_INTERVAL",
-    "HF_AUTH_TOKEN",
-    "HF_ENDPOINT",
-    "HF_REVISION",
-    "ACCESS_KEY",
-    "SECRET_KEY",
-    "ENDPOINT",
     "RUNTIME_PORT",
     "RUNTIME_URL",
     "RUNTIME_METRICS_PATH",
 )
 """Variables of the whole design that this version does nothing with: named in a warning, never taken in silence."""
 
-_OURS = ("INFERENCE_E", "METRIC_S", "ENGINE_A", "PATIO_REQ", "PATIO_STATE")
+_OURS = ("INFERENCE_E", "METRIC_S", "ENGINE_A", "PATIO_REQ", "PATIO_STATE", "PATIO_DOWN")
 """Beginnings that nobody else uses, so that a name close to one of ours is a misspelling. Kubernetes puts variables
 like PATIO_WEBHOOK_PORT into pods, hence not all of PATIO_."""
 
@@ -88,6 +85,7 @@ class Settings:
     state_file: Path = Path(DEFAULT_STATE_FILE)
     state_file_chosen: bool = False
     """Somebody named the file, so not being able to write it is an error rather than a reason to do without."""
+    downloads: DownloadSettings = field(default_factory=DownloadSettings)
     not_supported: tuple[str, ...] = ()
     """Variables given that this version does nothing with."""
 
@@ -178,6 +176,7 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         required_adapters=_required(given.get(REQUIRED_ADAPTERS_VARIABLE)),
         state_file=Path(given.get("PATIO_STATE_FILE", DEFAULT_STATE_FILE)),
         state_file_chosen="PATIO_STATE_FILE" in given,
+        downloads=downloads.read_downloads(given),
         not_supported=tuple(name for name in NOT_YET if name in given),
     )
 

@@ -16,7 +16,9 @@ from patio.adapters.reconciler import Reconciler
 from patio.api.protocol import ErrorBody, ServerStatus
 from patio.api.routes.adapters import add_adapters
 from patio.api.routes.answers import add_faults
+from patio.api.routes.downloads import add_downloads
 from patio.api.routes.probes import add_probes
+from patio.downloads.downloads import Downloads
 from patio.metrics.scrape import Scraper
 
 
@@ -25,6 +27,7 @@ class Parts:
     """What the routes answer from."""
 
     reconciler: Reconciler
+    downloads: Downloads
     scraper: Scraper
     status: Callable[[], ServerStatus]
     stopping: asyncio.Event
@@ -43,5 +46,6 @@ def create_app(parts: Parts, version: str, docs: bool) -> FastAPI:
     )
     add_probes(app, parts.status, parts.reconciler, parts.scraper)
     add_adapters(app, parts.reconciler, parts.stopping)
+    add_downloads(app, parts.downloads, parts.stopping)
     add_faults(app)
     return app
