@@ -161,6 +161,8 @@ class Hub:
     """
 
     url: str = ""
+    cdn: str = ""
+    """The other origin, to which large files are redirected."""
     files: dict[str, bytes] = field(default_factory=dict)
     repository: str = "team/adapter"
     revisions: tuple[str, ...] = ("main",)
@@ -172,11 +174,14 @@ class Hub:
     faults: list[tuple[int, dict[str, str]]] = field(default_factory=list)
     """Statuses and headers to answer with first, one a call."""
     ignores_range: bool = False
+    fixed_commit: str | None = None
     calls: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     """Method, path and headers of every call, those to the other origin with `cdn` in front."""
 
     @property
     def commit(self) -> str:
+        if self.fixed_commit is not None:
+            return self.fixed_commit
         said = json.dumps([(name, hashlib.sha256(body).hexdigest()) for name, body in sorted(self.files.items())])
         return hashlib.sha1(said.encode()).hexdigest()
 
@@ -196,8 +201,7 @@ class Hub:
 class _HubHandler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     hub: Hub
-    cdn: str | None
-    """Base URL of the other origin; None: this is it."""
+    is_cdn: bool
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -205,12 +209,12 @@ class _HubHandler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         hub = self.hub
         path = unquote(urlsplit(self.path).path)
-        kind = "" if self.cdn else "cdn"
+        kind = "cdn" if self.is_cdn else ""
         hub.calls.append((self.command, kind + self.path, dict(self.headers.items())))
         if hub.faults:
             status, headers = hub.faults.pop(0)
             return self._answer(status, b"{}", headers)
-        if not self.cdn:
+        if self.is_cdn:
             return self._file(hub.files[path.removeprefix("/")])
         if hub.token is not None and self.headers.get("authorization") != f"Bearer {hub.token}":
             # The Hub does not say whether a repository exists to whoever may not see it.
@@ -232,7 +236,7 @@ class _HubHandler(http.server.BaseHTTPRequestHandler):
             return self._answer(404, b"{}", {"X-Error-Code": "EntryNotFound"})
         name = file.group(3)
         if hub.lfs(name):
-            return self._answer(302, b"", {"Location": f"{self.cdn}/{name}"})
+            return self._answer(302, b"", {"Location": f"{hub.cdn}/{name}"})
         return self._file(hub.files[name])
 
     def _file(self, body: bytes) -> None:
@@ -265,9 +269,9 @@ class _Server(http.server.ThreadingHTTPServer):
 @contextlib.contextmanager
 def running_hub(files: dict[str, bytes], **fields: Any) -> Iterator[Hub]:
     hub = Hub(files=files, **fields)
-    cdn = _Server(("127.0.0.1", 0), type("Cdn", (_HubHandler,), {"hub": hub, "cdn": None}))
-    elsewhere = f"http://127.0.0.1:{cdn.server_address[1]}"
-    main = _Server(("127.0.0.1", 0), type("Main", (_HubHandler,), {"hub": hub, "cdn": elsewhere}))
+    cdn = _Server(("127.0.0.1", 0), type("Cdn", (_HubHandler,), {"hub": hub, "is_cdn": True}))
+    main = _Server(("127.0.0.1", 0), type("Main", (_HubHandler,), {"hub": hub, "is_cdn": False}))
+    hub.cdn = f"http://127.0.0.1:{cdn.server_address[1]}"
     hub.url = f"http://127.0.0.1:{main.server_address[1]}"
     threads = [threading.Thread(target=server.serve_forever, args=(0.05,)) for server in (cdn, main)]
     for thread in threads:

@@ -121,7 +121,8 @@ class Reconciler:
     async def run(self) -> None:
         """Reconcile until cancelled."""
         try:
-            await asyncio.to_thread(self._store.save, self._situation.desired)
+            async with self._writing:
+                await asyncio.to_thread(self._store.save, self._situation.desired)
         except OSError as error:
             log.error("state not stored error=%s", error)
         async with asyncio.TaskGroup() as self._tasks:

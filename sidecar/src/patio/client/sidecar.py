@@ -92,7 +92,7 @@ class SidecarClient:
                 method,
                 self._base + path,
                 params=query,
-                content=None if body is None else body.model_dump_json(exclude_none=True),
+                content=None if body is None else body.model_dump_json(exclude_none=True, exclude_unset=True),
                 headers=None if body is None else {"content-type": "application/json"},
                 timeout=httpx.Timeout(None if wait is None else ANSWER_SECONDS + wait, connect=CONNECT_SECONDS),
             )

@@ -35,6 +35,8 @@ WORKERS = 3
 """Downloads at once: a worker is a Python of about 50 MB."""
 ATTEMPTS = 5
 """In a row without a byte of progress, before a fault that may pass ends a download."""
+CORRUPT_ATTEMPTS = 2
+"""For what arrives whole and wrong: likely it is so at the source, and it may be large."""
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
 LONGEST_ASKED_PAUSE = 300.0
@@ -271,9 +273,10 @@ class Downloads:
                 self._metrics.count_failure(str(download.source.kind), str(fault.reason))
                 download.fetched_before = download.report.bytes_fetched
                 # What arrives broken is no progress, however many bytes it has.
-                moved = download.report.bytes_fetched > before and fault.reason is not DownloadReason.CORRUPT
+                corrupt = fault.reason is DownloadReason.CORRUPT
+                moved = download.report.bytes_fetched > before and not corrupt
                 failures = 1 if moved else failures + 1
-                if not fault.passing or failures >= ATTEMPTS:
+                if not fault.passing or failures >= (CORRUPT_ATTEMPTS if corrupt else ATTEMPTS):
                     raise
                 seconds = pause(failures, fault.retry_after, self._rng.random())
                 log.info("download waits id=%s seconds=%.1f message=%s", download.report.id, seconds, fault.message)
