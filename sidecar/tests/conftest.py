@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from patio.downloads.config import DownloadSettings
 from patio.engine.base import EngineKind
 from patio.settings import Settings
 
+from download_sources import Proxy, S3Server, proxy_to, s3_server
 from sidecar_builders import StartSidecar
 
 RECORDINGS = Path(__file__).parents[2] / "tests/engine_double/src/engine_double/recordings"
@@ -57,3 +58,17 @@ def sidecar(tmp_path: Path) -> StartSidecar:
             await parts.scraper.close()
 
     return start
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """A real S3 server, for all tests."""
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture
+def proxy(s3: S3Server) -> Iterator[Proxy]:
+    """A way to it that counts and slows."""
+    with proxy_to(s3.url) as proxy:
+        yield proxy

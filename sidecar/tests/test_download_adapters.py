@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +17,10 @@ from patio.api.protocol import AdapterReport, LoadRequest, UnloadRequest
 from patio.client import Refused, SidecarClient
 from patio.downloads.config import DownloadSettings
 
-from download_sources import ACCESS_KEY, SECRET_KEY, TOKEN, Proxy, S3Server, proxy_to, running_hub, s3_server, workers
+from download_sources import ACCESS_KEY, SECRET_KEY, TOKEN, Proxy, S3Server, running_hub, workers
 from sidecar_builders import StartSidecar, adapter_files, eventually
 
 NOWHERE = "http://127.0.0.1:1"
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[S3Server]:
-    with s3_server() as server:
-        yield server
-
-
-@pytest.fixture
-def proxy(s3: S3Server) -> Iterator[Proxy]:
-    with proxy_to(s3.url) as proxy:
-        yield proxy
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import itertools
 import json
 import os
 import random
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,6 @@ from download_sources import (
     kill_worker,
     proxy_to,
     running_hub,
-    s3_server,
     workers,
 )
 from sidecar_builders import eventually
@@ -49,18 +48,6 @@ SIZE = int(os.environ.get("PATIO_TEST_DOWNLOAD_MB", "64")) * MEGABYTE
 ADAPTER = {"adapter_config.json": b'{"r": 8}', "adapter_model.safetensors": content(300_000), "README.md": b"# sql"}
 
 Start = Callable[..., AbstractAsyncContextManager[Downloads]]
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[S3Server]:
-    with s3_server() as server:
-        yield server
-
-
-@pytest.fixture
-def proxy(s3: S3Server) -> Iterator[Proxy]:
-    with proxy_to(s3.url) as proxy:
-        yield proxy
 
 
 @pytest.fixture

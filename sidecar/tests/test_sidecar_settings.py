@@ -63,6 +63,17 @@ def test_required_adapters_are_read() -> None:
         ([], {"INFERENCE_ENGIN": "vllm"}, "INFERENCE_ENGINE"),
         ([], {"PATIO_REQUIRED_ADAPTER": "[]"}, "PATIO_REQUIRED_ADAPTERS"),
         (["-E", "vllm"], {"ENGINE_ADMIN_API_KEY": "k"}, "ENGINE_ADMIN_API_KEY"),
+        ([], {"ACCESS_KEY": "sekret"}, "SECRET_KEY"),
+        ([], {"SECRET_KEY": "sekret"}, "ACCESS_KEY"),
+        ([], {"ENDPOINT": "http://a:sekret@host"}, "ENDPOINT"),
+        ([], {"HF_ENDPOINT": "ftp://host"}, "HF_ENDPOINT"),
+        ([], {"HF_REVISION": "a/../b"}, "HF_REVISION"),
+        ([], {"PATIO_DOWNLOAD_ROOT": "relative"}, "PATIO_DOWNLOAD_ROOT"),
+        ([], {"PATIO_DOWNLOAD_ROOT": "/"}, "PATIO_DOWNLOAD_ROOT"),
+        ([], {"PATIO_DOWNLOAD_ROOTS": "/a,b"}, "PATIO_DOWNLOAD_ROOTS"),
+        ([], {"PATIO_DOWNLOAD_LIMIT": "20 apples"}, "PATIO_DOWNLOAD_LIMIT"),
+        ([], {"PATIO_DOWNLOAD_FILES": "pickles"}, "PATIO_DOWNLOAD_FILES"),
+        ([], {"PATIO_DOWNLOAD_ROTS": "/a"}, "PATIO_DOWNLOAD_ROOT"),
     ],
 )
 def test_wrong_settings_stop_the_start_and_name_themselves(
@@ -74,6 +85,35 @@ def test_wrong_settings_stop_the_start_and_name_themselves(
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert names in said
+    assert "sekret" not in said
+
+
+def test_variables_of_downloads_are_read() -> None:
+    variables = {
+        "HF_AUTH_TOKEN": "sekret",
+        "HF_ENDPOINT": "https://hub.example.com/",
+        "HF_REVISION": "v1",
+        "ACCESS_KEY": "geheim",
+        "SECRET_KEY": "secreto",
+        "ENDPOINT": "obs.test.com",
+        "PATIO_DOWNLOAD_ROOT": "/cache",
+        "PATIO_DOWNLOAD_ROOTS": "/models, /adapters",
+        "PATIO_DOWNLOAD_LIMIT": "20Gi",
+        "PATIO_DOWNLOAD_FILES": "all",
+    }
+    downloads = read_settings([], variables).downloads
+    assert downloads.config == {
+        "hf_token": "sekret",
+        "hf_endpoint": "https://hub.example.com",
+        "hf_revision": "v1",
+        "access_key": "geheim",
+        "secret_key": "secreto",
+        "endpoint": "https://obs.test.com",
+    }
+    assert [str(root) for root in downloads.roots] == ["/cache", "/models", "/adapters"]
+    assert (downloads.limit, downloads.all_files) == (20 * 2**30, True)
+    shown = repr(read_settings([], variables))
+    assert not [word for word in ("sekret", "geheim", "secreto") if word in shown]
 
 
 def test_variables_of_kubernetes_are_no_misspellings() -> None:
