@@ -130,6 +130,9 @@ def test_an_output_dir_lies_below_a_root(tmp_path: Path) -> None:
     for path in (f"{root}/../outside", str(outside), f"{root}/out/x", f"{root}/out", f"{root}x", "root", f"/{root}"):
         with pytest.raises(DownloadFault, match="PATIO_DOWNLOAD_ROOTS"):
             contained(path, roots)
+    for path in (f"{root}/../outside", str(outside), f"{root}x", "root", f"/{root}"):
+        with pytest.raises(DownloadFault, match="PATIO_DOWNLOAD_ROOTS"):
+            place_of("key", path, root, roots)
     assert place_of("key", None, root, roots).folder("r") == root / "key" / "r"
     assert place_of("key", f"{other}/m", root, roots).folder("r") == other / "m" / ".patio" / "r"
 

@@ -421,7 +421,7 @@ async def test_links_out_of_the_roots_are_not_followed(start: Start, s3: S3Serve
         for target in (models / "out" / "x", models / "out", models / ".." / "outside", outside):
             report = await failed(downloads, request("s3://links/m", output_dir=target))
             assert report.error is not None
-            assert (report.error.code, report.attempts) == ("InvalidSource", 0)
+            assert report.error.code == "InvalidSource"
         report = await failed(downloads, request("s3://links/m", output_dir=models / "m"))
         assert report.error is not None
         assert "link" in report.error.message

@@ -27,8 +27,8 @@ class Origin:
     output_dir: str | None = None
     options: tuple[tuple[str, str], ...] = ()
     """What `config` says that is no secret."""
-    secrets: tuple[str, ...] = ()
-    """Names of the credentials that the order came with."""
+    secrets: tuple[str, ...] = field(default=(), compare=False)
+    """Names of the credentials that the order came with. The files are the same with others."""
     max_workers: int = field(default=8, compare=False)
 
 

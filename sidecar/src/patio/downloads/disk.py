@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -75,7 +76,12 @@ def locked(path: Path) -> Iterator[None]:
     """Hold a lock file; whoever else wants it, in whatever process or pod, waits."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            # A network file system without locks: then it is as if nobody else were there.
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
         yield
     finally:
         os.close(descriptor)
@@ -162,7 +168,8 @@ def show(place: Place, revision: str) -> None:
 def replace_text(path: Path, text: str) -> None:
     """Write a small file for good."""
     beside = path.with_name(path.name + ".new")
-    with beside.open("w") as file:
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    with os.fdopen(descriptor, "w") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -192,8 +199,8 @@ def sync_folder(folder: Path) -> None:
 
 
 def _lacking(place: Place, root: Path, needed: int, limit: int | None) -> int:
-    stat = os.statvfs(place.revisions)
-    lacking = needed + SPACE_LEFT - stat.f_bavail * stat.f_frsize if needed else 0
+    free = os.statvfs(place.revisions)
+    lacking = needed + SPACE_LEFT - free.f_bavail * free.f_frsize if needed else 0
     if limit is not None and place.revisions.is_relative_to(root):
         lacking = max(lacking, needed + _used(root) - limit)
     return lacking
@@ -231,11 +238,12 @@ def _removable(place: Place, keep: str, root: Path) -> list[Path]:
 
 
 def _size(path: Path) -> int | None:
+    """Return the size of a file; None for what is none, links among them."""
     try:
-        stat = path.lstat()
+        seen = path.lstat()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return stat.st_size
+    return seen.st_size if stat.S_ISREG(seen.st_mode) else None
 
 
 def _replace_link(link: Path, target: Path) -> None:

@@ -15,7 +15,7 @@ import os
 import posixpath
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from patio.api.downloads_protocol import DownloadReason
 from patio.downloads.faults import DownloadFault
@@ -51,25 +51,37 @@ def user_lock(folder: Path) -> Path:
 
 
 def place_of(key: str, output_dir: str | None, root: Path, roots: Iterable[Path]) -> Place:
-    """Return the place of a download; raise `DownloadFault` for an `output_dir` that is not below a root."""
+    """Return the place of a download; raise `DownloadFault` for an `output_dir` that is not below a root.
+
+    Only names are looked at, never the disk, which may be slow to answer: whoever writes asks `contained` once more.
+    """
     if output_dir is None:
         return Place(root / key)
-    shown = Path(contained(output_dir, roots))
+    shown = Path(_named_below(output_dir, tuple(roots)))
     return Place(shown / OWN, shown)
 
 
 def contained(path: str, roots: Iterable[Path]) -> str:
-    """Return an absolute path below (or equal to) a root, all its links resolved; raise `DownloadFault` otherwise."""
+    """Return a path below (or equal to) a root, also with all links resolved; raise `DownloadFault` otherwise."""
     roots = tuple(roots)
-    if path.startswith("/") and ".." not in path.split("/") and not path.startswith("//"):
-        real = os.path.realpath(path)
-        for root in roots:
-            if posixpath.commonpath((real, os.path.realpath(root))) == os.path.realpath(root):
-                # The name as it was given: engines know the folder by it. Its links stay inside.
-                return posixpath.normpath(path)
+    real = Path(os.path.realpath(path))
+    if not any(real.is_relative_to(os.path.realpath(root)) for root in roots):
+        raise _outside(path, roots)
+    # The name as it was given: engines know the folder by it. Its links stay inside.
+    return _named_below(path, roots)
+
+
+def _named_below(path: str, roots: tuple[Path, ...]) -> str:
+    plain = path.startswith("/") and not path.startswith("//") and ".." not in path.split("/")
+    if not plain or not any(PurePosixPath(path).is_relative_to(root) for root in roots):
+        raise _outside(path, roots)
+    return posixpath.normpath(path)
+
+
+def _outside(path: str, roots: tuple[Path, ...]) -> DownloadFault:
     allowed = ", ".join(str(root) for root in roots)
     words = f"{path!r} is not below a folder where files may lie ({allowed}); others are named by PATIO_DOWNLOAD_ROOTS."
-    raise DownloadFault(DownloadReason.INVALID, words)
+    return DownloadFault(DownloadReason.INVALID, words)
 
 
 def local_folder(absolute_or_not: str, roots: Iterable[Path]) -> str:

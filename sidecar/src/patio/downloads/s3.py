@@ -29,6 +29,7 @@ from patio.api.downloads_protocol import DownloadReason
 from patio.api.sources import Source, SourceKind
 from patio.downloads.backends import CHUNK, CONNECT_SECONDS, READ_SECONDS, Reading
 from patio.downloads.faults import DownloadFault, of_status
+from patio.downloads.names import MOST_FILES
 from patio.downloads.plan import Digest, Listing, RemoteFile
 
 ROLES = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")
@@ -75,10 +76,12 @@ class S3:
 
     def listing(self) -> Listing:
         """List the objects below the folder."""
-        files = []
+        files: list[RemoteFile] = []
         with self._faults(self._what):
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix)
             for page in pages:
+                if len(files) > MOST_FILES:
+                    break
                 for entry in page.get("Contents", ()):
                     name = entry["Key"].removeprefix(self._prefix)
                     if entry["Key"].endswith("/") and not entry["Size"]:
