@@ -223,6 +223,32 @@ def test_a_listed_object_that_was_replaced_is_noticed_when_it_is_read(s3: S3Serv
     assert changed.value.passing
 
 
+def test_obs_is_asked_by_the_buckets_own_name_and_s3_elsewhere_by_path() -> None:
+    keys = {"access_key": ACCESS_KEY, "secret_key": SECRET_KEY}
+
+    def url(source: str, **config: str) -> str:
+        client = S3(parse_source(source), {**keys, **config}, 1)._client
+        return str(client.generate_presigned_url("list_objects_v2", {"Bucket": parse_source(source).name}))
+
+    obs = url("obs://qwen/x", endpoint="https://obs.cn-north-4.myhuaweicloud.com")
+    assert obs.startswith("https://qwen.obs.cn-north-4.myhuaweicloud.com/?")
+    assert "cn-north-4%2Fs3%2Faws4_request" in obs
+    assert url("s3://qwen/x", endpoint="https://minio.example.com").startswith("https://minio.example.com/qwen?")
+    assert url("s3://qwen/x").startswith("https://qwen.s3.amazonaws.com/?")
+    style = {"endpoint": "https://minio.example.com", "addressing_style": "virtual", "region": "eu-west-1"}
+    assert url("s3://qwen/x", **style).startswith("https://qwen.minio.example.com/?")
+
+
+async def test_a_public_object_needs_no_keys_and_a_private_one_does(start: Start, s3: S3Server) -> None:
+    s3.put("public", {"m/model.safetensors": b"one", "private/model.safetensors": b"two"})
+    s3.client.put_object_acl(Bucket="public", Key="m/model.safetensors", ACL="public-read")
+    async with start(endpoint=s3.url, access_key=None, secret_key=None) as downloads:
+        await fetched(downloads, request("s3://public/m"))
+        report = await failed(downloads, request("s3://public/private"))
+        assert report.error is not None
+        assert (report.error.code, report.error.retryable, report.attempts) == ("SourceUnauthorized", False, 1)
+
+
 @pytest.mark.parametrize("key", ["m/../../escape.json", "m//etc/escape.json", "m/a/../../../escape.json", "m/.patio/x"])
 async def test_a_hostile_bucket_writes_nothing_outside_its_place(
     start: Start, s3: S3Server, tmp_path: Path, key: str

@@ -50,7 +50,7 @@ def of_status(status: int, what: str, retry_after: float | None = None) -> Downl
         words = f"{what}: 401, the source wants credentials, or others than it got."
         return DownloadFault(DownloadReason.UNAUTHORIZED, words)
     if status == 403:
-        return DownloadFault(DownloadReason.UNAUTHORIZED, f"{what}: 403, the credentials in use may not read it.")
+        return DownloadFault(DownloadReason.UNAUTHORIZED, f"{what}: 403, it may not be read with these credentials.")
     if status in (404, 410):
         return DownloadFault(DownloadReason.NOT_FOUND, f"{what}: {status}, there is no such thing.")
     if status == 412:
