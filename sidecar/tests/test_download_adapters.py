@@ -293,6 +293,7 @@ async def test_routes_of_downloads(
         assert (done.status_code, done.json()["state"], done.json()["id"]) == (200, "Succeeded", download_id)
         assert done.json()["path"] == str(tmp_path / "models" / "r")
         assert is_there(str(tmp_path / "models" / "r" / ".patio"))
+        assert 'patio:download_bytes_total{source="s3"} 3' in (await http.get("/metrics")).text
         struck = await http.delete(f"/v1/downloads/{download_id}")
         assert (struck.status_code, struck.json()["state"]) == (200, "Succeeded")
         for method in ("GET", "DELETE"):

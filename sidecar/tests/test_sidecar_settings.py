@@ -34,6 +34,32 @@ def test_flags_of_both_runtimes_work_together() -> None:
     assert (settings.scrape_engine, settings.docs, settings.log_level) == (False, True, "DEBUG")
 
 
+def test_the_matrixinfer_runtimes_own_example_is_understood() -> None:
+    argv = (
+        "--port 8900 --engine vllm --engine-base-url http://localhost:8000 --engine-metrics-path /metrics "
+        "--pod pod-0.team-a --model test-model"
+    )
+    settings = read_settings(argv.split(), {"RUNTIME_PORT": "8900", "POD_NAME": "pod-0", "VLLM_USE_V1": "1"})
+    assert (settings.port, settings.engine, settings.model) == (8900, EngineKind.VLLM, "test-model")
+
+
+@pytest.mark.parametrize("url", ["http://localhost:8100", "http://localhost:8100/", "http://localhost:8100/m"])
+def test_the_variables_of_the_matrixinfer_runtime_stand_for_ours(url: str) -> None:
+    settings = read_settings([], {"RUNTIME_PORT": "8200", "RUNTIME_URL": url, "RUNTIME_METRICS_PATH": "/m"})
+    assert (settings.port, settings.engine_endpoint, settings.metrics_path) == (8200, "http://localhost:8100", "/m")
+
+
+def test_two_variables_for_one_thing_may_agree_and_must_not_disagree() -> None:
+    same = {"INFERENCE_ENGINE_ENDPOINT": "http://localhost:8000/", "RUNTIME_URL": "http://localhost:8000/metrics"}
+    assert read_settings([], same).engine_endpoint == "http://localhost:8000"
+    with pytest.raises(SettingsError, match="RUNTIME_URL=http://localhost:9000 contradict each other"):
+        read_settings([], {**same, "RUNTIME_URL": "http://localhost:9000"})
+
+
+def test_a_service_named_runtime_sets_no_port() -> None:
+    assert read_settings([], {"RUNTIME_PORT": "tcp://10.96.0.7:80"}).port == 9091
+
+
 def test_required_adapters_are_read() -> None:
     value = json.dumps([{"lora_name": "a", "lora_path": "/a", "owner": "LoraAdapter/x/a"}])
     (request,) = read_settings([], {"PATIO_REQUIRED_ADAPTERS": value}).required_adapters

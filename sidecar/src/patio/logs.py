@@ -26,10 +26,17 @@ class _Json(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
+class _Text(logging.Formatter):
+    """A line of text; an engine's words may have several, and must not look like lines of ours."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        return super().formatMessage(record).replace("\r", "\\r").replace("\n", "\\n")
+
+
 def configure(level: str, as_json: bool) -> None:
     """Log to stderr."""
     handler = logging.StreamHandler(sys.stderr)
-    text = logging.Formatter("%(asctime)s.%(msecs)03dZ %(levelname)-7s %(name)s %(message)s", "%Y-%m-%dT%H:%M:%S")
+    text = _Text("%(asctime)s.%(msecs)03dZ %(levelname)-7s %(name)s %(message)s", "%Y-%m-%dT%H:%M:%S")
     text.converter = time.gmtime
     handler.setFormatter(_Json() if as_json else text)
     logging.basicConfig(level=level, handlers=[handler], force=True)

@@ -9,6 +9,7 @@ wanted.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -52,8 +53,8 @@ from patio.adapters.plan import (
     settled,
 )
 from patio.adapters.store import Store
-from patio.api.protocol import AdapterList, AdapterReport, LoadRequest, Readiness
-from patio.engine.base import Engine, EngineError, EngineView, FaultReason, RetryableError
+from patio.api.protocol import AdapterCapacity, AdapterList, AdapterReport, LoadRequest, Readiness
+from patio.engine.base import Capacity, Engine, EngineError, EngineView, FaultReason, RetryableError
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +66,8 @@ SHORTEST_PAUSE = 0.1
 BLURRED_LOOKS = 3
 """Looks in a row without an answer before an engine that was ready no longer is: a busy one may be slow for a while."""
 LOOK_AT_FILES = 1.0
+LOOK_AT_CAPACITY = 30.0
+"""Seconds between questions for an engine's limits, until it tells them: vLLM 0.32 does after LoRA traffic only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,8 @@ class Reconciler:
         self._situation = Situation(desired, credentials=frozenset(self._credentials))
         self._fetches: dict[str, asyncio.Task[None]] = {}
         self._reports: tuple[AdapterReport, ...] = ()
-        self._shown: tuple[tuple[AdapterReport, ...], bool, tuple[str, ...]] | None = None
+        self._shown: tuple[tuple[AdapterReport, ...], bool, tuple[str, ...], Capacity] | None = None
+        self._capacity = Capacity()
         self._seen_at = float("-inf")
         self._prints = files.Prints()
         self._writing = asyncio.Lock()
@@ -127,6 +131,7 @@ class Reconciler:
             log.error("state not stored error=%s", error)
         async with asyncio.TaskGroup() as self._tasks:
             self._tasks.create_task(self._watch_files(), name="files")
+            self._tasks.create_task(self._watch_capacity(), name="capacity")
             while True:
                 await self._look()
                 await self._forget()
@@ -152,6 +157,7 @@ class Reconciler:
             engine_ready=self._situation.view.ready,
             base_models=self._situation.view.base_models,
             adapters=self._reports,
+            capacity=AdapterCapacity(batch=self._capacity.batch, loaded=self._capacity.loaded),
         )
 
     def readiness(self) -> Readiness:
@@ -264,6 +270,22 @@ class Reconciler:
             if self._prints.changed:
                 self._step()
             await asyncio.sleep(LOOK_AT_FILES)
+
+    async def _watch_capacity(self) -> None:
+        """Ask once in every life of the engine, and again while it does not tell."""
+        asked = 0
+        while True:
+            life = self._situation.life
+            if not self._situation.view.ready or asked == life:
+                await asyncio.sleep(LOOK_WHILE_UP)
+                continue
+            with contextlib.suppress(EngineError):
+                self._capacity = await self._engine.capacity()
+                self._refresh()
+            if self._capacity == Capacity():
+                await asyncio.sleep(LOOK_AT_CAPACITY)
+            else:
+                asked = life
 
     async def _forget(self) -> None:
         """Strike off what has left the engine."""
@@ -415,7 +437,7 @@ class Reconciler:
         known = {report.lora_name: report for report in self._reports}
         now = time.time()
         reports = tuple(self._stamped(report, known.get(report.lora_name), now) for report in planned)
-        shown = (reports, view.ready, view.base_models)
+        shown = (reports, view.ready, view.base_models, self._capacity)
         if shown != self._shown:
             self._shown = shown
             self._reports = reports

@@ -151,6 +151,20 @@ class UnloadAnswer(_Answer):
     message: str = ""
 
 
+class AdapterCapacity(_Answer):
+    """How many adapters an engine was started for; what it does not tell is absent."""
+
+    batch: int | None = Field(
+        default=None,
+        description="Adapters that fit in one batch: vLLM's --max-loras (told once there was LoRA traffic), SGLang's "
+        "--max-loras-per-batch. More can be loaded; they take turns.",
+    )
+    loaded: int | None = Field(
+        default=None,
+        description="Adapters that can be loaded at once: SGLang's --max-loaded-loras, above which it evicts.",
+    )
+
+
 class AdapterList(_Answer):
     """`GET /v1/lora_adapters`: every adapter wanted or present."""
 
@@ -159,6 +173,7 @@ class AdapterList(_Answer):
     engine_ready: bool
     base_models: tuple[str, ...] = Field(default=(), description="Names the engine serves its base model under.")
     adapters: tuple[AdapterReport, ...] = ()
+    capacity: AdapterCapacity = AdapterCapacity()
 
 
 class ErrorDetail(_Answer):
@@ -184,6 +199,9 @@ class ServerStatus(_Answer):
     engine: str
     engine_endpoint: str
     engine_ready: bool
+    access_control_enforced: bool = Field(
+        default=False, description="Calls from outside the pod that change something need the operator's signature."
+    )
 
 
 class Readiness(_Answer):

@@ -93,6 +93,16 @@ class Loaded:
     """Adapters that it dropped for it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """How many adapters an engine was started for, as far as it tells."""
+
+    batch: int | None = None
+    """Adapters that fit in one batch."""
+    loaded: int | None = None
+    """Adapters that can be loaded at once."""
+
+
 class Engine(Protocol):
     """An engine, as the reconciler uses it."""
 
@@ -111,6 +121,9 @@ class Engine(Protocol):
 
     async def unload(self, name: str) -> None:
         """Let go of an adapter; one that is not there is no error. Raise `EngineError`."""
+
+    async def capacity(self) -> Capacity:
+        """Ask a ready engine how many adapters it takes; raise `EngineError`."""
 
     def request_model(self, name: str, base_models: tuple[str, ...]) -> str | None:
         """Return what a request must put in `model` to be answered by this adapter."""

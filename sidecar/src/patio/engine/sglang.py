@@ -11,8 +11,18 @@ import json
 from dataclasses import dataclass
 
 import httpx
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from patio.engine.base import EngineError, EngineKind, EngineView, FaultReason, Loaded, PermanentError, RetryableError
+from patio.engine.base import (
+    Capacity,
+    EngineError,
+    EngineKind,
+    EngineView,
+    FaultReason,
+    Loaded,
+    PermanentError,
+    RetryableError,
+)
 from patio.engine.http import EngineHttp, down, unauthorized
 
 LOAD = "/load_lora_adapter"
@@ -69,6 +79,18 @@ class Sglang:
         except _NotThereError:
             return
 
+    async def capacity(self) -> Capacity:
+        """Read the limits that the server was started with."""
+        response = await self._http.look("/server_info", self._key)
+        if response.status_code == 404:
+            # The name that 0.5.23 deprecates is the only one that older versions have.
+            response = await self._http.look("/get_server_info", self._key)
+        try:
+            info = _ServerInfo.model_validate_json(response.content) if response.is_success else _ServerInfo()
+        except ValidationError:
+            info = _ServerInfo()
+        return Capacity(batch=info.max_loras_per_batch, loaded=info.max_loaded_loras)
+
     def request_model(self, name: str, base_models: tuple[str, ...]) -> str | None:
         """Return `<base>:<adapter>`; the bare name is answered by the base model, with a 200."""
         base = self._model or next(iter(base_models), None)
@@ -80,6 +102,15 @@ class Sglang:
         if response.is_success and answer.success:
             return answer.loaded
         raise fault_of(path, response.status_code, response.text, bool(self._admin_key))
+
+
+class _ServerInfo(BaseModel):
+    """The part of `/server_info` that tells of adapters."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    max_loras_per_batch: int | None = None
+    max_loaded_loras: int | None = None
 
 
 class _NotThereError(PermanentError):

@@ -7,14 +7,25 @@ can never work; a 404 without vLLM's error shape is a server that may not change
 from __future__ import annotations
 
 import json
+import re
 
 import httpx
 
-from patio.engine.base import EngineError, EngineKind, EngineView, FaultReason, Loaded, PermanentError, RetryableError
+from patio.engine.base import (
+    Capacity,
+    EngineError,
+    EngineKind,
+    EngineView,
+    FaultReason,
+    Loaded,
+    PermanentError,
+    RetryableError,
+)
 from patio.engine.http import EngineHttp, down, unauthorized
 
 LOAD = "/v1/load_lora_adapter"
 UNLOAD = "/v1/unload_lora_adapter"
+_MAX_LORAS = re.compile(r'^vllm:lora_requests_info\{[^\n]*\bmax_lora="(\d+)"', re.MULTILINE)
 RUNTIME_UPDATING_OFF = (
     "vLLM does not let adapters be loaded at run time; start it with --enable-lora and "
     "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True."
@@ -65,6 +76,12 @@ class Vllm:
         except PermanentError as fault:
             if fault.reason is not FaultReason.ADAPTER_NOT_FOUND:
                 raise
+
+    async def capacity(self) -> Capacity:
+        """Read --max-loras from the one place where vLLM 0.32 tells it: a metric's label, there after LoRA traffic."""
+        response = await self._http.look("/metrics", self._key)
+        found = _MAX_LORAS.search(response.text) if response.is_success else None
+        return Capacity(batch=None if found is None else int(found[1]))
 
     def request_model(self, name: str, base_models: tuple[str, ...]) -> str | None:
         """Return the adapter's own name."""

@@ -17,21 +17,25 @@ from urllib.parse import urlsplit
 
 from pydantic import TypeAdapter, ValidationError
 
+from patio.access.config import AccessSettings
 from patio.api.protocol import REQUIRED_ADAPTERS_VARIABLE, SIDECAR_PORT, LoadRequest
 from patio.downloads.config import DownloadSettings
 from patio.engine.base import EngineKind
 from patio.metrics.tables import VOCABULARIES
-from patio.settings import downloads
+from patio.settings import access, downloads
 from patio.settings.errors import SettingsError
 
 DEFAULT_STATE_FILE = "/var/lib/patio/state.json"
-LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 HONOURED = {
     "INFERENCE_ENGINE": "vllm or sglang; default sglang",
     "INFERENCE_ENGINE_VERSION": "shown in patio:build_info; behaviour is chosen by what the engine answers",
     "INFERENCE_ENGINE_ENDPOINT": "base URL of the engine; default http://localhost:8000",
     "METRIC_SCRAPE_PATH": "the engine's metrics path; default /metrics",
+    "RUNTIME_PORT": "port to listen on, as the MatrixInfer and kthena runtimes name it",
+    "RUNTIME_URL": "the same as INFERENCE_ENGINE_ENDPOINT; a metrics path at its end is dropped",
+    "RUNTIME_METRICS_PATH": "the same as METRIC_SCRAPE_PATH",
     "ENGINE_API_KEY": "sent to the engine as a bearer token",
     "ENGINE_ADMIN_API_KEY": "SGLang's --admin-api-key, for loads and unloads",
     "POD_NAME": "name of this pod, shown in GET /",
@@ -39,6 +43,7 @@ HONOURED = {
     "POD_IP": "address of this pod",
     REQUIRED_ADAPTERS_VARIABLE: "JSON list of adapters this pod must have; set at admission",
     "PATIO_STATE_FILE": f"where what is wanted is kept over restarts; default {DEFAULT_STATE_FILE}",
+    **access.VARIABLES,
     **downloads.VARIABLES,
 }
 NOT_YET = (
@@ -49,13 +54,14 @@ NOT_YET = (
     "SGL_ROUTER_ROLE_NAME",
     "SGL_ROUTER_PORT",
     "HEARTBEAT_INTERVAL",
-    "RUNTIME_PORT",
-    "RUNTIME_URL",
-    "RUNTIME_METRICS_PATH",
 )
 """Variables of the whole design that this version does nothing with: named in a warning, never taken in silence."""
 
-_OURS = ("INFERENCE_E", "METRIC_S", "ENGINE_A", "PATIO_REQ", "PATIO_STATE", "PATIO_DOWN")
+_ENDPOINTS = ("INFERENCE_ENGINE_ENDPOINT", "RUNTIME_URL")
+_OURS = (
+    *("INFERENCE_E", "METRIC_S", "ENGINE_A", "PATIO_REQ", "PATIO_STATE", "RUNTIME_U", "RUNTIME_ME"),
+    *("PATIO_OPERATOR_K", "PATIO_ACC", "PATIO_DRAIN_", "PATIO_DOWN"),
+)
 """Beginnings that nobody else uses, so that a name close to one of ours is a misspelling. Kubernetes puts variables
 like PATIO_WEBHOOK_PORT into pods, hence not all of PATIO_."""
 
@@ -85,6 +91,7 @@ class Settings:
     state_file: Path = Path(DEFAULT_STATE_FILE)
     state_file_chosen: bool = False
     """Somebody named the file, so not being able to write it is an error rather than a reason to do without."""
+    access: AccessSettings = field(default_factory=AccessSettings)
     downloads: DownloadSettings = field(default_factory=DownloadSettings)
     not_supported: tuple[str, ...] = ()
     """Variables given that this version does nothing with."""
@@ -113,18 +120,25 @@ def _parser() -> _Parser:
     )
     listen = parser.add_argument_group("serving")
     listen.add_argument("-H", "--host", default="0.0.0.0", help="address to listen on (%(default)s)")  # noqa: S104
-    listen.add_argument("-P", "--port", default=str(SIDECAR_PORT), help="port to listen on (%(default)s)")
+    listen.add_argument("-P", "--port", help=f"port to listen on ({SIDECAR_PORT}; RUNTIME_PORT)")
     listen.add_argument(
         "--log-level", default="INFO", type=str.upper, choices=LEVELS, help="least level that is logged (%(default)s)"
     )
     listen.add_argument(
         "--log-format", default="text", choices=("text", "json"), help="form of a log line (%(default)s)"
     )
+    listen.add_argument(
+        "--access-control", metavar="{on,off}", help="off: no proof is asked of anyone (PATIO_ACCESS_CONTROL; on)"
+    )
     listen.add_argument("--enable-fastapi-docs", action="store_true", help="serve /docs and /openapi.json")
     engine = parser.add_argument_group("engine")
     engine.add_argument("-E", "--engine", help="vllm or sglang (INFERENCE_ENGINE)")
-    engine.add_argument("-B", "--engine-base-url", help="base URL of the engine (INFERENCE_ENGINE_ENDPOINT)")
-    engine.add_argument("-M", "--engine-metrics-path", help="path of the engine's metrics (METRIC_SCRAPE_PATH)")
+    engine.add_argument(
+        "-B", "--engine-base-url", help="base URL of the engine (INFERENCE_ENGINE_ENDPOINT, RUNTIME_URL)"
+    )
+    engine.add_argument(
+        "-M", "--engine-metrics-path", help="path of the engine's metrics (METRIC_SCRAPE_PATH, RUNTIME_METRICS_PATH)"
+    )
     engine.add_argument(
         "-N", "--model", help="name that clients use for the base model; default: asked from the engine"
     )
@@ -152,20 +166,21 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         raise SettingsError(
             "ENGINE_ADMIN_API_KEY is SGLang's, and the engine is vllm: unset it, or mend INFERENCE_ENGINE"
         )
+    metrics_path = _metrics_path(flags.engine_metrics_path, given)
     pod_name, dot, pod_namespace = (flags.pod or "").partition(".")
     if flags.pod is not None and (not pod_name or (dot and not pod_namespace)):
         raise SettingsError(f"--pod: {flags.pod!r} is neither NAME nor NAME.NAMESPACE")
     return Settings(
         host=flags.host,
-        port=_port(flags.port),
+        port=_port(flags.port, given),
         log_level=flags.log_level,
         log_json=flags.log_format == "json",
         docs=flags.enable_fastapi_docs,
         scrape_engine=flags.scrape_engine_metrics,
         engine=engine,
         engine_version=given.get("INFERENCE_ENGINE_VERSION", ""),
-        engine_endpoint=_endpoint(flags.engine_base_url, given),
-        metrics_path=_metrics_path(flags.engine_metrics_path, given),
+        engine_endpoint=_endpoint(flags.engine_base_url, metrics_path, given),
+        metrics_path=metrics_path,
         metrics_prefixes=_prefixes(flags.metrics_prefix),
         api_key=given.get("ENGINE_API_KEY"),
         admin_api_key=given.get("ENGINE_ADMIN_API_KEY"),
@@ -176,6 +191,7 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         required_adapters=_required(given.get(REQUIRED_ADAPTERS_VARIABLE)),
         state_file=Path(given.get("PATIO_STATE_FILE", DEFAULT_STATE_FILE)),
         state_file_chosen="PATIO_STATE_FILE" in given,
+        access=access.read_access(flags.access_control, given),
         downloads=downloads.read_downloads(given),
         not_supported=tuple(name for name in NOT_YET if name in given),
     )
@@ -192,16 +208,20 @@ def _refuse_misspellings(environ: Mapping[str, str]) -> None:
 
 
 def _engine(flag: str | None, given: Mapping[str, str]) -> EngineKind:
-    name, value = _said("--engine", flag, "INFERENCE_ENGINE", given, EngineKind.SGLANG.value)
+    name, value = _said("--engine", flag, ("INFERENCE_ENGINE",), given, EngineKind.SGLANG.value)
     try:
         return EngineKind(value.lower())
     except ValueError:
         raise SettingsError(f"{name}: {value!r} is not one of {', '.join(EngineKind)}") from None
 
 
-def _endpoint(flag: str | None, given: Mapping[str, str]) -> str:
+def _endpoint(flag: str | None, metrics_path: str, given: Mapping[str, str]) -> str:
     default = "http://localhost:8000"
-    name, value = _said("--engine-base-url", flag, "INFERENCE_ENGINE_ENDPOINT", given, default)
+    if (runtime_url := given.get("RUNTIME_URL")) is not None:
+        # MatrixInfer documents http://localhost:8000/metrics as its default, kthena the base URL alone.
+        given = {**given, "RUNTIME_URL": runtime_url.rstrip("/").removesuffix(metrics_path)}
+    given = {name: value.rstrip("/") if name in _ENDPOINTS else value for name, value in given.items()}
+    name, value = _said("--engine-base-url", flag, _ENDPOINTS, given, default)
     try:
         url = urlsplit(value)
         usable = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
@@ -213,7 +233,8 @@ def _endpoint(flag: str | None, given: Mapping[str, str]) -> str:
 
 
 def _metrics_path(flag: str | None, given: Mapping[str, str]) -> str:
-    name, value = _said("--engine-metrics-path", flag, "METRIC_SCRAPE_PATH", given, "/metrics")
+    variables = ("METRIC_SCRAPE_PATH", "RUNTIME_METRICS_PATH")
+    name, value = _said("--engine-metrics-path", flag, variables, given, "/metrics")
     if not value.startswith("/"):
         raise SettingsError(f"{name}: {value!r} does not begin with /")
     return value
@@ -227,9 +248,13 @@ def _prefixes(value: str) -> tuple[str, ...]:
     return prefixes
 
 
-def _port(value: str) -> int:
+def _port(flag: str | None, given: Mapping[str, str]) -> int:
+    if given.get("RUNTIME_PORT", "").startswith(("tcp://", "udp://", "sctp://")):
+        # Kubernetes puts this into every pod of a namespace with a Service named `runtime`: nobody said it to us.
+        given = {name: value for name, value in given.items() if name != "RUNTIME_PORT"}
+    name, value = _said("--port", flag, ("RUNTIME_PORT",), given, str(SIDECAR_PORT))
     if not value.isascii() or not value.isdecimal() or int(value) > 65535:
-        raise SettingsError(f"--port: {value!r} is not a port")
+        raise SettingsError(f"{name}: {value!r} is not a port")
     return int(value)
 
 
@@ -252,8 +277,14 @@ def _required(value: str | None) -> tuple[LoadRequest, ...]:
     return required
 
 
-def _said(flag_name: str, flag: str | None, variable: str, given: Mapping[str, str], default: str) -> tuple[str, str]:
-    """Return a setting and what it was said with, for the message if it is wrong."""
+def _said(
+    flag_name: str, flag: str | None, variables: Sequence[str], given: Mapping[str, str], default: str
+) -> tuple[str, str]:
+    """Return a setting and what it was said with, for the message if it is wrong. Two names must not disagree."""
     if flag is not None:
         return flag_name, flag
-    return variable, given.get(variable, default)
+    said = [(name, given[name]) for name in variables if name in given]
+    if len({value for _, value in said}) > 1:
+        both = " and ".join(f"{name}={value}" for name, value in said)
+        raise SettingsError(f"{both} contradict each other: set one of them")
+    return said[0] if said else (variables[0], default)

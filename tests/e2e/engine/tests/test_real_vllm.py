@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes.util
-import os
-import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from e2e_engine import environment, launch, model
+from e2e_engine import model
+from e2e_engine.process import running_vllm
 from engine_double.recorded import more_vllm_exchanges
 
-from kube import until
-
-pytestmark = [
-    pytest.mark.vllm,
-    pytest.mark.timeout(900),
-    pytest.mark.skipif(ctypes.util.find_library("numa") is None, reason="vLLM needs libnuma1 on this machine"),
-]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
@@ -34,36 +23,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def engine(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    installed = environment.install(lambda line: print(line, flush=True))
-    scratch = tmp_path_factory.mktemp("scratch")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, *launch.arguments(models / "model", host="127.0.0.1", port=port)]
-    variables = {"PATH": os.defpath, **launch.variables(installed, scratch)}
-    log = scratch / "vllm.log"
     with (
-        log.open("w") as output,
-        subprocess.Popen(command, env=variables, stdout=output, stderr=output, start_new_session=True) as process,
-        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
+        running_vllm(models, tmp_path_factory.mktemp("scratch"), print) as process,
+        httpx.Client(base_url=process.url, timeout=60) as client,
     ):
-        try:
-            _wait_for(client, process, log)
-            yield client
-        finally:
-            process.terminate()
-            try:
-                process.wait(timeout=30)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-
-
-def _wait_for(client: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> None:
-    def look() -> bool:
-        assert process.poll() is None, f"vLLM ended; its last words:\n{log.read_text()[-3000:]}"
-        return client.get("/health", timeout=5).status_code == 200
-
-    until("vLLM answers", look, within=launch.STARTUP_SECONDS)
+        yield client
 
 
 def say(engine: httpx.Client, name: str) -> str:

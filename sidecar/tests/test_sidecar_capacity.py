@@ -1,0 +1,48 @@
+"""How many adapters an engine takes, as the sidecar reports it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from engine_double import running_double
+from patio.api.protocol import AdapterCapacity
+from patio.client import SidecarClient
+from patio.engine.vllm import Vllm
+
+from sidecar_builders import StartSidecar, adapter_files, eventually
+
+
+async def told(client: SidecarClient) -> AdapterCapacity:
+    async def check() -> Any:
+        capacity = (await client.adapters()).capacity
+        return capacity if capacity != AdapterCapacity() else None
+
+    seen = await eventually(check, "the engine's capacity is known")
+    assert isinstance(seen, AdapterCapacity)
+    return seen
+
+
+async def test_sglang_tells_both_of_its_limits(sidecar: StartSidecar) -> None:
+    async with running_double(engine="sglang", max_loras=3, max_loaded_loras=8) as double, sidecar(double) as client:
+        assert await told(client) == AdapterCapacity(batch=3, loaded=8)
+
+
+async def test_vllm_tells_the_size_of_its_batch_after_traffic(sidecar: StartSidecar, tmp_path: Path) -> None:
+    async with running_double(engine="vllm", max_loras=5) as double, httpx.AsyncClient() as http:
+        engine = Vllm(str(double), http, None)
+        assert (await engine.capacity()).batch is None
+        await engine.load("a", adapter_files(tmp_path / "a"))
+        asked = {"model": "a", "prompt": "hello", "max_tokens": 1}
+        (await http.post(f"{double}/v1/completions", json=asked)).raise_for_status()
+        async with sidecar(double) as client:
+            assert await told(client) == AdapterCapacity(batch=5)
+
+
+async def test_the_recorded_vllm_tells_it(recordings: Path) -> None:
+    text = (recordings / "vllm/metrics-0.32.0.txt").read_bytes()
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, content=text))
+    async with httpx.AsyncClient(transport=transport) as http:
+        assert (await Vllm("http://engine", http, None).capacity()).batch == 2

@@ -1,0 +1,132 @@
+"""The sidecar beside a real vLLM, both as processes of this machine: the deaths of either and of both."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from e2e_engine import model
+from e2e_engine.process import VllmProcess, running_vllm
+
+from kube import until
+from stage import tell
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
+
+BACK_WITHIN = 2.0
+"""Seconds from a ready engine to all of its adapters."""
+
+
+class SidecarProcess:
+    """`python -m patio.app` beside an engine; what it wants is kept over its deaths."""
+
+    def __init__(self, engine: VllmProcess, folder: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port: int = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._log = folder / "sidecar.log"
+        self._environment = {
+            **os.environ,
+            "INFERENCE_ENGINE": "vllm",
+            "INFERENCE_ENGINE_ENDPOINT": engine.url,
+            "PATIO_STATE_FILE": str(folder / "state.json"),
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "patio.app", "--host", "127.0.0.1", "--port", str(self.port)],
+                env=self._environment,
+                stderr=log,
+            )
+        until("the sidecar lives", lambda: httpx.get(f"{self.url}/health").is_success, within=30)
+
+    def stop(self, how: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait()
+            self._process = None
+
+    def post(self, path: str, **body: Any) -> None:
+        httpx.post(f"{self.url}{path}", json=body, timeout=120).raise_for_status()
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return model.write(tmp_path_factory.mktemp("e2e") / "made")
+
+
+@pytest.fixture(scope="module")
+def engine(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmProcess]:
+    with running_vllm(models, tmp_path_factory.mktemp("scratch"), tell, max_model_len=model.CONTEXT) as process:
+        yield process
+
+
+@pytest.fixture
+def sidecar(engine: VllmProcess, models: Path, tmp_path: Path) -> Iterator[SidecarProcess]:
+    """A sidecar that was told once to load both adapters."""
+    process = SidecarProcess(engine, tmp_path)
+    process.start()
+    for name in model.ADAPTERS:
+        process.post("/v1/load_lora_adapter", lora_name=name, lora_path=str(models / "adapters" / name))
+    yield process
+    process.stop(signal.SIGTERM)
+
+
+def adapters_of(engine: VllmProcess) -> set[str]:
+    """Return what the engine itself lists; empty while it is down."""
+    with contextlib.suppress(httpx.HTTPError):
+        listed = httpx.get(f"{engine.url}/v1/models", timeout=5).json()["data"]
+        return {one["id"] for one in listed} - {model.NAME}
+    return set()
+
+
+def seconds_until_back(engine: VllmProcess) -> float:
+    """Return how long after the engine was ready it had all of its adapters again; nobody tells the sidecar to."""
+    engine.wait_until_ready()
+    ready = time.monotonic()
+    until("all adapters are back", lambda: adapters_of(engine) == set(model.ADAPTERS), within=30)
+    return time.monotonic() - ready
+
+
+def test_adapters_are_back_after_the_death_of_the_engine(engine: VllmProcess, sidecar: SidecarProcess) -> None:
+    engine.kill()
+    assert adapters_of(engine) == set()
+    engine.start()
+    seconds = seconds_until_back(engine)
+    tell(f"engine killed: adapters back {seconds:.2f} s after it was ready")
+    assert seconds <= BACK_WITHIN
+
+
+def test_a_sidecar_that_died_knows_them_and_loads_nothing_twice(engine: VllmProcess, sidecar: SidecarProcess) -> None:
+    sidecar.stop(signal.SIGKILL)
+    assert adapters_of(engine) == set(model.ADAPTERS)
+    sidecar.start()
+    until("the pod is ready", lambda: httpx.get(f"{sidecar.url}/ready").is_success, within=30)
+    reports = httpx.get(f"{sidecar.url}/v1/lora_adapters").json()["adapters"]
+    assert {(one["lora_name"], one["state"], one["attempts"]) for one in reports} == {
+        (name, "Loaded", 0) for name in model.ADAPTERS
+    }
+
+
+def test_adapters_are_back_after_the_death_of_both(engine: VllmProcess, sidecar: SidecarProcess) -> None:
+    engine.kill()
+    sidecar.stop(signal.SIGKILL)
+    engine.start()
+    sidecar.start()
+    seconds = seconds_until_back(engine)
+    tell(f"engine and sidecar killed: adapters back {seconds:.2f} s after the engine was ready")
+    assert seconds <= BACK_WITHIN
