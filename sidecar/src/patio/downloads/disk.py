@@ -153,15 +153,18 @@ def show(place: Place, revision: str) -> None:
     before = _names(current) if current.is_symlink() else frozenset()
     names = _names(place.folder(revision))
     _replace_link(current, Path(revision))
+    for name in sorted(before - names):
+        if (shown / name).is_symlink() and OWN in Path(os.readlink(shown / name)).parts:
+            (shown / name).unlink()
+            with contextlib.suppress(OSError):  # not empty: others have files there
+                for parent in PurePosixPath(name).parents[:-1]:
+                    (shown / parent).rmdir()
     for name in sorted(names):
         for parent in reversed(PurePosixPath(name).parents[:-1]):
             real_folder(shown / parent)
         target = Path(*[".."] * name.count("/"), OWN, "current", name)
         if not ((shown / name).is_symlink() and Path(os.readlink(shown / name)) == target):
             _replace_link(shown / name, target)
-    for name in before - names:
-        if (shown / name).is_symlink() and OWN in Path(os.readlink(shown / name)).parts:
-            (shown / name).unlink()
     sync_folder(shown)
 
 
@@ -222,19 +225,21 @@ def _removable(place: Place, keep: str, root: Path) -> list[Path]:
     revisions: list[Path] = []
     partials: list[Path] = []
     for home in homes:
+        current = home / "current"
+        shown = os.readlink(current) if current.is_symlink() else ""
         for path in home.iterdir():
             if path.is_symlink() or not path.is_dir() or (home == place.revisions and path.name == keep):
                 continue
-            if is_revision(path, root):
+            if is_revision(path, root) and path.name != shown:
                 revisions.append(path)
-            elif (
-                path.name.startswith(".partial-")
-                and is_revision(home / path.name.removeprefix(".partial-"), root)
-                and home != place.revisions
-                and is_free(home / ".lock")
-            ):
+            elif _is_partial(path, root) and home != place.revisions and is_free(home / ".lock"):
                 partials.append(path)
     return [*sorted(revisions, key=lambda path: path.stat().st_mtime), *partials]
+
+
+def _is_partial(path: Path, root: Path) -> bool:
+    name = path.name.removeprefix(".partial-")
+    return name != path.name and is_revision(path.with_name(name), root)
 
 
 def _size(path: Path) -> int | None:
