@@ -67,6 +67,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
             new_id=lambda: f"d{next(ids)}",
         )
         running = asyncio.create_task(downloads.run())
+        await asyncio.sleep(0)
         try:
             yield downloads
         finally:
@@ -339,6 +340,17 @@ async def test_a_download_that_was_cancelled_before_it_began_has_ended(start: St
         cancelled = await downloads.cancel(report.id)
         assert cancelled is not None
         assert cancelled.state is DownloadState.CANCELLED
+
+
+async def test_a_worker_that_is_cancelled_while_it_starts_is_gone(start: Start, proxy: Proxy) -> None:
+    async with start(endpoint=proxy.url) as downloads:
+        for turns in range(12):
+            report = downloads.order(request(f"s3://bucket/{turns}"))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            async with asyncio.timeout(20):
+                await downloads.cancel(report.id)
+        assert workers() == []
 
 
 async def test_who_no_longer_waits_ends_the_download_unless_somebody_else_wants_it(
@@ -630,3 +642,14 @@ async def test_only_the_last_downloads_are_remembered(start: Start, monkeypatch:
             await failed(downloads, request(f"pvc://nothing-{index}"))
         assert len(downloads.reports()) <= 4
         assert downloads.reports()[0].source == "pvc://nothing-5"
+
+
+async def test_no_more_than_so_many_are_queued(start: Start, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("patio.downloads.downloads.UNDER_WAY", 4)
+    async with start(endpoint=proxy.url) as downloads:
+        for index in range(4):
+            downloads.order(request(f"s3://bucket/{index}"))
+        downloads.order(request("s3://bucket/0"))
+        with pytest.raises(DownloadFault) as refused:
+            downloads.order(request("s3://bucket/4"))
+        assert (refused.value.reason, refused.value.retryable) == (DownloadReason.TOO_MANY, True)

@@ -47,6 +47,8 @@ class DownloadReason(StrEnum):
     """What arrived has another size or hash."""
     INTERRUPTED = "DownloadInterrupted"
     """The process that downloads died."""
+    TOO_MANY = "TooManyDownloads"
+    """So many are under way or queued that no more are taken."""
     CANCELLED = "Cancelled"
     CREDENTIALS_MISSING = "CredentialsMissing"
     """They were given with an order, are never stored, and the sidecar was restarted since."""

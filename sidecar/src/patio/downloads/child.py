@@ -58,18 +58,14 @@ _LAST_WORDS = 2000
 
 async def run_worker(job: Job, environ: Mapping[str, str], tell: Callable[[Event], None]) -> Done:
     """Run one worker to its end and return what it did; raise `DownloadFault`. Cancelled, it is killed."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "patio.downloads.worker"),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-            "PYTHONUNBUFFERED": "1",
-            **{name: environ[name] for name in PASSED_ON if name in environ},
-        },
-        limit=_LONGEST_LINE,
-    )
+    spawning = asyncio.create_task(_spawn(environ), name="worker's start")
+    try:
+        process = await asyncio.shield(spawning)
+    except asyncio.CancelledError:
+        # Python 3.11 to 3.13 wait for ever when a start is cancelled before its pipes are connected.
+        process = await spawning
+        await _end(process)
+        raise
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stderr is not None
@@ -92,10 +88,7 @@ async def run_worker(job: Job, environ: Mapping[str, str], tell: Callable[[Event
     except ValueError:  # a line too long, or no event: it is not to be trusted
         ended = None
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        process.stdin.close()
-        code = await process.wait()
+        code = await _end(process)
         words = redacted(await said, job.secrets)
     if isinstance(ended, Done):
         return ended
@@ -104,6 +97,30 @@ async def run_worker(job: Job, environ: Mapping[str, str], tell: Callable[[Event
     how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
     last = words.strip().splitlines()[-1:] or ["nothing"]
     raise DownloadFault(DownloadReason.INTERRUPTED, f"The downloading process ended {how}; it said: {last[0][:300]}")
+
+
+async def _spawn(environ: Mapping[str, str]) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", "-m", "patio.downloads.worker"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "PYTHONUNBUFFERED": "1",
+            **{name: environ[name] for name in PASSED_ON if name in environ},
+        },
+        limit=_LONGEST_LINE,
+    )
+
+
+async def _end(process: asyncio.subprocess.Process) -> int:
+    """See that a worker is gone, and return its exit code."""
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
+    assert process.stdin is not None
+    process.stdin.close()
+    return await process.wait()
 
 
 async def _last_words(stream: asyncio.StreamReader) -> str:

@@ -40,6 +40,8 @@ CORRUPT_ATTEMPTS = 2
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
 LONGEST_ASKED_PAUSE = 300.0
+UNDER_WAY = 100
+"""Downloads that have not ended, queued ones included, before no more are taken."""
 HISTORY = 100
 """Downloads that ended and are still shown."""
 
@@ -196,6 +198,9 @@ class Downloads:
         for download in self._downloads.values():
             if download.identity == identity and download.report.state not in _ENDED and not download.leaving:
                 return download
+        if sum(download.report.state not in _ENDED for download in self._downloads.values()) >= UNDER_WAY:
+            words = f"{UNDER_WAY} downloads are under way; wait for some of them, or stop them."
+            raise DownloadFault(DownloadReason.TOO_MANY, words)
         report = DownloadReport(id=self._new_id(), source=str(source), state=DownloadState.QUEUED, created=time.time())
         download = _Download(identity, source, job, report, time.monotonic())
         self._downloads[report.id] = download

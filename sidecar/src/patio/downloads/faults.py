@@ -19,7 +19,7 @@ PASSING = frozenset(
     }
 )
 """Worth another attempt at once, after a pause."""
-LATER = frozenset({DownloadReason.NO_SPACE, DownloadReason.CANCELLED, DownloadReason.CREDENTIALS_MISSING})
+LATER = frozenset({DownloadReason.NO_SPACE, DownloadReason.TOO_MANY, DownloadReason.CANCELLED})
 """May succeed when somebody asks again; another attempt by itself would not help."""
 
 

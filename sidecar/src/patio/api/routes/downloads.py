@@ -20,6 +20,7 @@ DOWNLOAD_STATUS: Mapping[str, int] = {
     DownloadReason.NOT_FOUND: 404,
     DownloadReason.CANCELLED: 409,
     DownloadReason.REFUSED: 422,
+    DownloadReason.TOO_MANY: 429,
     DownloadReason.UNAUTHORIZED: 502,
     DownloadReason.UNREACHABLE: 503,
     DownloadReason.FAULT: 503,
