@@ -130,6 +130,7 @@ def test_the_operator_gets_by_with_what_it_may(installed: ControlPlane, tmp_path
         "PATH": os.environ["PATH"],
         "KUBECONFIG": str(installed.kubeconfig_for(OPERATOR)),
         "PATIO_NAMESPACE": NAMESPACE,
+        "POD_NAME": "patio-operator-0",
         "PATIO_HEALTH_PORT": str(health),
         "PATIO_WEBHOOK_PORT": str(free_port()),
     }

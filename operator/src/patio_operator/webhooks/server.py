@@ -6,6 +6,7 @@ import json
 import logging
 import ssl
 import time
+from collections.abc import Callable
 
 from aiohttp import web
 
@@ -20,14 +21,25 @@ MAX_REVIEW_BYTES = 8 * 1024 * 1024
 """A pod is at most 1.5 MiB in etcd; a review may hold it twice."""
 
 
-def application(cluster: Cluster, telemetry: Telemetry) -> web.Application:
-    """Return the application with the webhook's routes."""
+def application(
+    cluster: Cluster, telemetry: Telemetry, *, observing: Callable[[], bool], stopping: Callable[[], bool]
+) -> web.Application:
+    """Return the application with the webhook's routes.
+
+    Args:
+        cluster: where an admission reads what it needs.
+        telemetry: counts admissions.
+        observing: whether groups are upstream's controller's at the moment.
+        stopping: whether this replica is about to end: then each answer ends its connection, so that the API server
+            takes the next question to another replica.
+
+    """
 
     async def mutate_pods(request: web.Request) -> web.Response:
         started = time.perf_counter()
         try:
             body = json.loads(await request.read())
-            answer = await review.answer(cluster, body)
+            answer = await review.answer(cluster, body, observing=observing())
         except ApiError as error:
             log.error("admission not answered: %s", error.message)
             telemetry.admissions.labels("error").inc()
@@ -38,7 +50,10 @@ def application(cluster: Cluster, telemetry: Telemetry) -> web.Application:
             return web.json_response({"error": "not an AdmissionReview of a pod"}, status=400)
         telemetry.admissions.labels("allowed" if answer["response"]["allowed"] else "refused").inc()
         telemetry.admission_seconds.observe(time.perf_counter() - started)
-        return web.json_response(answer)
+        response = web.json_response(answer)
+        if stopping():
+            response.force_close()
+        return response
 
     app = web.Application(client_max_size=MAX_REVIEW_BYTES)
     app.router.add_post(PODS_PATH, mutate_pods)
