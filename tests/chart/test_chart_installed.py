@@ -78,13 +78,13 @@ def test_the_api_server_keeps_the_default_profile_as_it_was_written(installed: C
 
 def test_an_upgrade_leaves_the_ca_bundle_alone(installed: ControlPlane, helm: Helm) -> None:
     bundle = "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tCg=="
-    patch = [{"op": "add", "path": f"/webhooks/{index}/clientConfig/caBundle", "value": bundle} for index in (0, 1)]
+    patch = [{"op": "add", "path": f"/webhooks/{index}/clientConfig/caBundle", "value": bundle} for index in range(4)]
     installed.kubectl("patch", "mutatingwebhookconfiguration", "patio", "--type=json", f"--patch={json.dumps(patch)}")
     done = helm("upgrade", "patio", str(CHART), "--set=webhook.timeoutSeconds=7")
     assert done.returncode == 0, done.stderr
     webhooks = read(installed, "mutatingwebhookconfiguration/patio")["webhooks"]
-    assert [one["timeoutSeconds"] for one in webhooks] == [7, 7]
-    assert ca_bundles(installed) == [bundle, bundle]
+    assert [one["timeoutSeconds"] for one in webhooks] == [7, 7, 7, 5]
+    assert ca_bundles(installed) == 4 * [bundle]
 
 
 def test_a_second_release_is_refused(installed: ControlPlane, helm: Helm) -> None:
@@ -112,6 +112,10 @@ def test_a_second_release_is_refused(installed: ControlPlane, helm: Helm) -> Non
         "create serviceaccounts/token",
         "patch customresourcedefinitions",
         "patch deployments",
+        "list deployments --all-namespaces",
+        "list leases --all-namespaces",
+        f"patch leases/another --namespace {NAMESPACE}",
+        "patch leases/patio-operator --namespace default",
     ],
 )
 def test_the_operator_may_not(installed: ControlPlane, what: str) -> None:

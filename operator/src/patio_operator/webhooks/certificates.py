@@ -24,7 +24,7 @@ CLOCK_SKEW = timedelta(hours=1)
 """A certificate is valid from this long before it was made: clocks differ."""
 SETTLED = timedelta(seconds=60)
 RETIRED = timedelta(hours=1)
-CHECKED = timedelta(seconds=30)
+CHECKED = timedelta(seconds=10)
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Periods:
     @property
     def retire(self) -> timedelta:
         """How long the new CA's certificate must have been there before the old CA goes: every replica serves it."""
-        return min(RETIRED, self.renew_after * 3 / 4)
+        return min(RETIRED, self.renew_after / 2)
 
     @property
     def check(self) -> timedelta:
@@ -97,13 +97,13 @@ def improved(bundle: Bundle, names: Sequence[str], now: datetime, periods: Perio
         # Where what is served is no good, there is nothing that a careful step could keep up.
         return renewed if usable else _signed(renewed, names, now, periods)
     signed_by_newest = _is_signed_by(certificate, newest)
-    age = now - certificate.not_valid_before_utc - CLOCK_SKEW
+    age = _age(certificate, now)
     if usable and signed_by_newest and age < periods.renew_after:
         expired = [one for one in bundle.authorities if x509.load_pem_x509_certificate(one).not_valid_after_utc < now]
         if age >= periods.retire:
             return replace(bundle, authorities=bundle.authorities[:1])
         return replace(bundle, authorities=tuple(one for one in bundle.authorities if one not in expired))
-    settled = newest.not_valid_before_utc + CLOCK_SKEW + periods.settle <= now and bundle.authorities[0] in trusted
+    settled = _age(newest, now) >= periods.settle and bundle.authorities[0] in trusted
     return _signed(bundle, names, now, periods) if settled or not usable else bundle
 
 
@@ -164,6 +164,11 @@ def _signed(bundle: Bundle, names: Sequence[str], now: datetime, periods: Period
         .sign(ca_key, hashes.SHA256())
     )
     return replace(bundle, certificate=_pem(certificate), key=_key_pem(key))
+
+
+def _age(certificate: x509.Certificate, now: datetime) -> timedelta:
+    """Return how old it is at least: a certificate's times are whole seconds."""
+    return now - certificate.not_valid_before_utc - CLOCK_SKEW - timedelta(seconds=1)
 
 
 def _names(certificate: x509.Certificate) -> set[str]:

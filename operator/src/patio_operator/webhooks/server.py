@@ -17,6 +17,8 @@ from patio_operator.webhooks import review
 log = logging.getLogger(__name__)
 
 PODS_PATH = "/mutate/pods"
+SHUTDOWN_SECONDS = 3.0
+"""How long an answer under way is waited for at the end."""
 MAX_REVIEW_BYTES = 8 * 1024 * 1024
 """A pod is at most 1.5 MiB in etcd; a review may hold it twice."""
 
@@ -62,7 +64,7 @@ def application(
 
 async def serve(app: web.Application, port: int, context: ssl.SSLContext | None = None) -> web.AppRunner:
     """Listen on all addresses; clean the runner up to stop."""
-    runner = web.AppRunner(app, access_log=None, handle_signals=False)
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN_SECONDS)
     await runner.setup()
     await web.TCPSite(runner, port=port, ssl_context=context).start()
     return runner
