@@ -76,8 +76,16 @@ def _of_the_instance(pod: Mapping[str, Any]) -> list[EnvVar]:
     for container in pod["spec"].get("containers") or []:
         for variable in container.get("env") or []:
             if variable["name"] in LEADER_WORKER:
-                told.setdefault(variable["name"], variable)
+                told.setdefault(variable["name"], _without_instance(variable, pod.get("metadata") or {}))
     return [{**variable, "name": name} for new, variable in told.items() for name in (new, LEADER_WORKER[new])]
+
+
+def _without_instance(variable: EnvVar, metadata: Mapping[str, Any]) -> EnvVar:
+    """Put the instance's name in: in another container the variable that has it may come too late to be referred to."""
+    name = (metadata.get("labels") or {}).get(labels.ROLE_INSTANCE_NAME)
+    if name is None or "value" not in variable:
+        return variable
+    return {**variable, "value": variable["value"].replace("$(RBG_ROLE_INSTANCE_NAME)", name)}
 
 
 def correct_index(container: Container, told: Sequence[EnvVar]) -> None:
