@@ -258,6 +258,12 @@ def test_the_webhook_never_sees_the_namespaces_that_a_cluster_needs_to_start(
     ]
 
 
+def test_what_helm_prints_can_be_applied_by_others_object_by_object(rendered: list[Object]) -> None:
+    assert not [one for one in rendered if "helm.sh/hook" in (one["metadata"].get("annotations") or {})]
+    names = [(one["kind"], one["metadata"]["name"]) for one in rendered]
+    assert len(names) == len(set(names))
+
+
 def test_the_ca_bundle_is_left_to_the_operator(rendered: list[Object]) -> None:
     for webhook in only(rendered, "MutatingWebhookConfiguration")["webhooks"]:
         assert "caBundle" not in webhook["clientConfig"]

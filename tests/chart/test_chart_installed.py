@@ -163,6 +163,27 @@ def test_the_operator_gets_by_with_what_it_may(installed: ControlPlane, tmp_path
     assert "forbidden" not in log.read_text().lower()
 
 
+def test_an_uninstalled_chart_leaves_nothing_that_holds_pods_up_and_can_come_back(
+    installed: ControlPlane, helm: Helm
+) -> None:
+    installed.kubectl("create", "namespace", "after")
+    asks = {"metadata": {"name": "engine", "labels": {"patio.dev/profile": "patio"}}} | ENGINE
+    with pytest.raises(subprocess.CalledProcessError) as held_up:  # nobody answers: no operator runs
+        installed.kubectl("create", "--namespace=after", "--filename=-", stdin=json.dumps(asks))
+    assert "failed calling webhook" in held_up.value.stderr
+    done = helm("uninstall", "patio", "--debug")
+    assert done.returncode == 0, done.stderr
+    said = done.stdout + done.stderr
+    deletions = [line for line in said.splitlines() if "tarting delete" in line]
+    assert "MutatingWebhookConfiguration" in deletions[0], said
+    installed.kubectl("create", "--namespace=after", "--filename=-", stdin=json.dumps(asks))
+    left = installed.kubectl("get", "mutatingwebhookconfigurations,validatingwebhookconfigurations", "--output=name")
+    assert left == ""
+    done = helm("install", "patio", str(CHART), "--create-namespace")
+    assert done.returncode == 0, done.stderr
+    assert read(installed, "pod/engine", "--namespace=after")["metadata"]["labels"] == asks["metadata"]["labels"]
+
+
 def is_ready(operator: subprocess.Popen[bytes], port: int) -> bool:
     assert operator.poll() is None, "the operator ended"
     return httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
@@ -189,6 +210,7 @@ GROUP = {
         ]
     },
 }
+ENGINE = {"apiVersion": "v1", "kind": "Pod", "spec": {"containers": [{"name": "engine", "image": "engine"}]}}
 ADAPTER = {
     "apiVersion": "patio.dev/v1alpha1",
     "kind": "LoraAdapter",
