@@ -24,8 +24,8 @@ class OperatorProcess:
     def __init__(self, kubeconfig: Path, name: str = "patio-operator-0", **variables: str) -> None:
         """`name` is what the replica calls itself; `variables` are set for it beside those that it needs."""
         self.name = name
-        self.webhook_port = free_port()
         self._health_port = free_port()
+        self.webhook_port = free_port()
         self._environment = {
             "PATH": os.environ["PATH"],
             "KUBECONFIG": str(kubeconfig),
@@ -40,9 +40,17 @@ class OperatorProcess:
 
     def start(self) -> None:
         """Start it, and wait until it answers admissions."""
+        self.launch()
+        self.wait()
+
+    def launch(self) -> None:
+        """Start it."""
         self._process = subprocess.Popen(
             [sys.executable, "-m", "patio_operator"], env=self._environment, stderr=self.log, stdout=self.log
         )
+
+    def wait(self) -> None:
+        """Wait until it answers admissions."""
         until("the operator is ready", self.ready, within=30)
 
     def kill(self) -> None:
@@ -51,10 +59,15 @@ class OperatorProcess:
         self._process.kill()
         self._process.wait()
 
+    @property
+    def launched(self) -> bool:
+        """Whether it was ever started."""
+        return self._process is not None
+
     def stop(self) -> int:
         """End it as the kubelet would, and return its exit code."""
         self.terminate()
-        return self.wait()
+        return self.ended()
 
     def terminate(self) -> None:
         """Ask it to end, as the kubelet does, and do not wait."""
@@ -68,7 +81,7 @@ class OperatorProcess:
         """Have it go on."""
         self._signal(signal.SIGCONT)
 
-    def wait(self) -> int:
+    def ended(self) -> int:
         """Wait for it to end, and return its exit code."""
         assert self._process is not None
         return self._process.wait(20)

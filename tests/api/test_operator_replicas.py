@@ -110,7 +110,7 @@ def test_a_leader_that_is_asked_to_end_hands_over_at_once(
     kube.apply(rbg(namespace, "after"))
     until("it acts", lambda: realised(kube, namespace, "after"))
     assert lease(kube)["leaseTransitions"] == transitions + 1
-    assert leader.wait() == 0
+    assert leader.ended() == 0
 
 
 def test_a_leader_that_was_frozen_finds_that_it_leads_no_more(

@@ -99,7 +99,7 @@ def test_no_admission_fails_while_certificates_and_cas_are_replaced_all_the_time
     with ThreadPoolExecutor(4) as pool:
         for number in range(CREATIONS // 4):
             if number % 8 == 4:  # and a new CA every few seconds
-                key_of_the_ca_is_lost(kube)
+                kube.kubectl("-n", "patio-system", "annotate", "secret", "patio-webhook-tls", "patio.dev/rotate=now")
             asked = time.monotonic()
             pods = [engine_pod(namespace, f"engine-{number}-{one}") for one in range(4)]
             for admitted in pool.map(lambda pod: created_dry(kube, pod), pods):
@@ -116,11 +116,6 @@ def test_no_admission_fails_while_certificates_and_cas_are_replaced_all_the_time
     assert len(serials) >= 6
     assert len(bundles) >= 3
     assert not [one for one in both if 'admissions_total{outcome="error"}' in one.metrics()]
-
-
-def key_of_the_ca_is_lost(kube: Kube) -> None:
-    patch = [{"op": "remove", "path": "/data/ca.key"}]
-    kube.kubectl("-n", "patio-system", "patch", "secret", "patio-webhook-tls", "--type=json", "-p", json.dumps(patch))
 
 
 def test_a_deleted_secret_comes_back_as_it_was(kube: Kube, namespace: str, replicas: Replicas) -> None:
@@ -144,7 +139,7 @@ def test_a_replica_that_is_asked_to_end_answers_until_nobody_is_led_to_it(
     assert served(leaving.webhook_port, trusted)
     for number in range(20):
         created_dry(kube, engine_pod(namespace, f"engine-{number}"))
-    assert leaving.wait() == 0
+    assert leaving.ended() == 0
     for number in range(20):
         created_dry(kube, engine_pod(namespace, f"late-{number}"))
 

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import os
 import random
+import secrets
 import signal
 import sys
 import time
@@ -25,15 +26,18 @@ import kopf
 
 from patio_operator import __version__
 from patio_operator.cluster import events
-from patio_operator.cluster.api import Cluster
+from patio_operator.cluster.api import ApiError, Cluster
 from patio_operator.cluster.kinds import LEASE, MUTATING_WEBHOOK_CONFIGURATION
 from patio_operator.handlers import Wakers, login, loraadapters, pods, profiles, rolebasedgroups
+from patio_operator.injection import Access
 from patio_operator.leadership.elector import Elector
 from patio_operator.reconcile.adapters import AdapterReconciler
 from patio_operator.reconcile.groups import GroupReconciler
 from patio_operator.reconcile.queue import Key, WorkQueue
+from patio_operator.reconcile.signing_key import SigningKeyKeeper
 from patio_operator.settings import Settings, SettingsError
 from patio_operator.sidecars.orders import Orders
+from patio_operator.sidecars.signed import SignedCalls
 from patio_operator.sidecars.watch import SidecarWatch
 from patio_operator.telemetry import Telemetry, health_application, set_up_logging
 from patio_operator.upstream.detector import Detector
@@ -43,6 +47,8 @@ from patio_operator.webhooks.keeper import FileKeeper, Keeper, SecretKeeper, kee
 
 log = logging.getLogger(__name__)
 
+KEY_CHECK_SECONDS = 60.0
+"""How often the key is looked at that calls to sidecars are signed with."""
 SIDECAR_CONNECTIONS = httpx.Limits(max_connections=None, max_keepalive_connections=None)
 """One long-poll for each pod: a limit would leave the pods beyond it unread."""
 
@@ -94,8 +100,14 @@ async def _run(
         telemetry.observing.set(detector.observing)
         groups.wake_all()
 
+    signing = SigningKeyKeeper(cluster, settings)
     watch = SidecarWatch(http, on_change=lambda namespace: adapters.wake((namespace,)))
-    adapter_reconciler = AdapterReconciler(cluster, watch, Orders(http, random.Random()))  # noqa: S311 - jitter only
+    orders = Orders(
+        http,
+        random.Random(),  # noqa: S311 - jitter only
+        lambda pod_uid: SignedCalls(pod_uid, lambda: signing.key, signing.look_up),
+    )
+    adapter_reconciler = AdapterReconciler(cluster, watch, orders)
     group_reconciler = GroupReconciler(cluster, lambda: detector.observing)
     adapters = WorkQueue("adapters", _measured(telemetry, "LoraAdapter", adapter_reconciler.reconcile))
     groups = WorkQueue("group", _measured(telemetry, "RoleBasedGroup", group_reconciler.reconcile))
@@ -118,11 +130,26 @@ async def _run(
             await watch.close()
 
     keeper = _keeper(cluster, settings)
-    await _until_done("webhook certificate", lambda: keep_once(keeper))
+
+    async def keep_certificate() -> str | None:
+        return await keep_once(keeper)
+
+    async def keep_signing_key() -> str | None:
+        try:
+            await signing.keep()
+        except ApiError as error:
+            return error.message
+        return None
+
+    def new_access() -> Access:
+        return Access((signing.key.public,), secrets.token_urlsafe(24))
+
+    await _until_done("webhook certificate", keep_certificate)
+    await _until_done("signing key", keep_signing_key)
     await _until_done("upstream's controller", detector.looked)
     elector = Elector(cluster, settings.namespace, settings.lease, settings.pod_name, telemetry.leader.set)
     webhook = await server.serve(
-        server.application(cluster, telemetry, observing=lambda: detector.observing, stopping=stop.is_set),
+        server.application(cluster, telemetry, new_access, observing=lambda: detector.observing, stopping=stop.is_set),
         settings.webhook_port,
         keeper.context,
     )
@@ -131,8 +158,11 @@ async def _run(
     try:
         async with asyncio.TaskGroup() as tasks:
             campaign = tasks.create_task(elector.run(act), name="leadership")
-            keeping = tasks.create_task(_keep_certificates(keeper), name="certificates")
-            looking = tasks.create_task(detector.run(), name="upstream")
+            kept = [
+                tasks.create_task(_keep("webhook certificate", keep_certificate, keeper.check_seconds)),
+                tasks.create_task(_keep("signing key", keep_signing_key, KEY_CHECK_SECONDS)),
+                tasks.create_task(detector.run(), name="upstream"),
+            ]
             watching_ends = asyncio.Event()
             tasks.create_task(_watch(settings.pod_name, wakers, stop, watching_ends), name="kopf")
             await stop.wait()
@@ -140,8 +170,8 @@ async def _run(
             campaign.cancel()
             await asyncio.wait((campaign,))
             await asyncio.sleep(settings.linger_seconds)
-            keeping.cancel()
-            looking.cancel()
+            for task in kept:
+                task.cancel()
             await webhook.cleanup()
             await health.cleanup()
             watching_ends.set()
@@ -221,12 +251,12 @@ def _on_signals(stop: asyncio.Event) -> None:
         asyncio.get_running_loop().add_signal_handler(signal_number, stop.set)
 
 
-async def _keep_certificates(keeper: Keeper) -> None:
+async def _keep(what: str, keep: Callable[[], Awaitable[str | None]], every: float) -> None:
     while True:
-        await asyncio.sleep(keeper.check_seconds)
-        problem = await keep_once(keeper)
+        await asyncio.sleep(every)
+        problem = await keep()
         if problem is not None:
-            log.warning("webhook certificate not checked: %s", problem)
+            log.warning("%s not checked: %s", what, problem)
 
 
 async def _until_done(what: str, work: Callable[[], Awaitable[str | None]]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Literal
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -40,6 +41,9 @@ class Settings:
     """Age at which a serving certificate is replaced."""
     linger_seconds: float = 0
     """How long admissions are still answered after SIGTERM: until the Service leads nobody here any more."""
+    signing_secret: str = "patio-signing-key"  # noqa: S105 - the name of a Secret, not one
+    signing_key_age: timedelta = timedelta(days=30)
+    """How old the key may be that calls to sidecars are signed with."""
     webhook_port: int = 9443
     health_port: int = 8080
     log_level: str = "INFO"
@@ -84,6 +88,8 @@ class Settings:
             certificate_hours=hours,
             certificate_renew_hours=renew_hours,
             linger_seconds=_number(environment, "PATIO_LINGER_SECONDS", cls.linger_seconds),
+            signing_secret=environment.get("PATIO_SIGNING_SECRET", cls.signing_secret),
+            signing_key_age=_days(environment, "PATIO_SIGNING_KEY_DAYS", cls.signing_key_age),
             webhook_port=_port(environment, "PATIO_WEBHOOK_PORT", cls.webhook_port),
             health_port=_port(environment, "PATIO_HEALTH_PORT", cls.health_port),
             log_level=log_level,
@@ -110,3 +116,12 @@ def _port(environment: Mapping[str, str], name: str, default: int) -> int:
     if not text.isdecimal() or not 0 < int(text) < 65536:
         raise SettingsError(f"{name} is {text!r}: give a port from 1 to 65535.")
     return int(text)
+
+
+def _days(environment: Mapping[str, str], name: str, default: timedelta) -> timedelta:
+    text = environment.get(name)
+    if text is None:
+        return default
+    if not text.isdecimal() or not 0 < int(text) <= 3650:
+        raise SettingsError(f"{name} is {text!r}: give a number of days from 1 to 3650.")
+    return timedelta(days=int(text))

@@ -15,6 +15,7 @@ import secrets
 import signal
 import socket
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
@@ -25,6 +26,8 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from patio import __version__
+from patio.access.gate import Gate
+from patio.access.notices import AccessMetrics, warn_while_off
 from patio.adapters.reconciler import Attempt, Reconciler
 from patio.adapters.store import Store
 from patio.api.protocol import ServerStatus
@@ -96,8 +99,9 @@ def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping
         rng=random.Random(),  # noqa: S311 - spreads retries, guards nothing
         count=lambda attempt: _count(own, attempt),
     )
+    registry = CollectorRegistry()
     own = OwnMetrics(
-        CollectorRegistry(),
+        registry,
         lambda: [(report.lora_name, report.state.value) for report in reconciler.adapters().adapters],
         __version__,
         settings.engine.value,
@@ -118,9 +122,13 @@ def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping
             engine=settings.engine.value,
             engine_endpoint=settings.engine_endpoint,
             engine_ready=reconciler.engine_ready,
+            access_control_enforced=settings.access.enforced,
         )
 
-    app = create_app(Parts(reconciler, scraper, status, stopping), __version__, settings.docs)
+    access_metrics = AccessMetrics(registry, settings.access.enforced)
+    gate = Gate(settings.access, time.time)
+    parts = Parts(reconciler, scraper, status, stopping, gate, access_metrics.count_denial)
+    app = create_app(parts, __version__, settings.docs)
     return Sidecar(app, reconciler, scraper)
 
 
@@ -135,6 +143,8 @@ async def _serve(settings: Settings, store: Store, listening: socket.socket) -> 
             log_config=None,
             access_log=False,
             server_header=False,
+            # Who calls is what the socket says: a header that anybody can write must not pass for loopback.
+            proxy_headers=False,
             lifespan="off",
             timeout_graceful_shutdown=LEAVE_SECONDS,
         )
@@ -153,8 +163,11 @@ async def _serve(settings: Settings, store: Store, listening: socket.socket) -> 
                 settings.engine_endpoint,
                 len(settings.required_adapters),
             )
+            reminding = None if settings.access.enforced else tasks.create_task(warn_while_off(), name="reminder")
             await server.serve(sockets=[listening])
             reconciling.cancel()
+            if reminding is not None:
+                reminding.cancel()
         await sidecar.scraper.close()
     log.info("stopped")
 

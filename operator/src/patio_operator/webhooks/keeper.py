@@ -1,6 +1,7 @@
 """Keeps what the webhook serves and what the API server trusts in step with what `certificates` says is right.
 
 `SecretKeeper` shares one set among all replicas through a Secret, and writes its CAs where the API server reads them.
+The annotation `patio.dev/rotate` on the Secret, whatever its value, asks for a new CA and all that follows from it.
 `FileKeeper` serves what cert-manager keeps in a folder, and writes nothing. Both have one `context`: a certificate
 that is loaded later serves the connections that come after, and never breaks one that is there.
 """
@@ -12,12 +13,15 @@ import logging
 import ssl
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from patio_operator.api import labels
 from patio_operator.cluster.api import ApiError, Cluster, ConflictError, NotFoundError, Object
-from patio_operator.cluster.kinds import SECRET, Kind
+from patio_operator.cluster.kept_secret import Decision, keep_secret
+from patio_operator.cluster.kinds import Kind
 from patio_operator.webhooks import certificates
 from patio_operator.webhooks.certificates import Bundle, Periods
 
@@ -76,7 +80,10 @@ class SecretKeeper:
         # its CAs meanwhile makes this write fail, never the other way round.
         configurations = [await self._read(kind, name) for kind, name in self._configurations]
         ours = [entry for kind, body in configurations for _, entry in client_configs(kind, body, *self._place)]
-        bundle = await self._kept(_trusted_by_all(ours))
+        trusted = _trusted_by_all(ours)
+        bundle = await keep_secret(
+            self._cluster, self._namespace, self._secret, lambda secret: self._decide(secret, trusted)
+        )
         if bundle != self._loaded:
             _load(self.context, bundle.certificate, bundle.key)
             self._loaded = bundle
@@ -94,38 +101,21 @@ class SecretKeeper:
             log.error("%s %s is gone: no pod gets its sidecar. Reinstall the chart.", kind.kind, name)
             return kind, {}
 
-    async def _kept(self, trusted: bytes) -> Bundle:
-        """Return what is in the Secret after what has to be done to it."""
+    def _decide(self, secret: Object | None, trusted: bytes) -> Decision[Bundle]:
+        """Say what has to be done to the Secret, where the API server trusts these CAs."""
         now = datetime.now(UTC)
-        try:
-            secret = await self._cluster.get(SECRET, self._secret, self._namespace)
-        except NotFoundError:
-            # Deleted under our hands: what is served, and trusted, goes back.
-            bundle = self._loaded or certificates.first(self._names, now, self._periods)
-            body: Object = {
-                "apiVersion": "v1",
-                "kind": "Secret",
-                "type": "Opaque",
-                "metadata": {"name": self._secret, "labels": {"app.kubernetes.io/part-of": "patio"}},
-                "data": certificates.encode(bundle),
-            }
-            await self._cluster.create(SECRET, body, self._namespace)
-            log.info("webhook certificate put into Secret %s", self._secret)
-            return bundle
-        there = certificates.decode(secret.get("data") or {})
+        there = certificates.decode(secret.get("data") or {}) if secret is not None else None
         if there is None:
-            log.error("Secret %s holds no webhook certificate: made anew", self._secret)
+            # Deleted or broken under our hands: what is served, and trusted, goes back.
             bundle = self._loaded or certificates.first(self._names, now, self._periods)
-        else:
-            bundle = certificates.improved(there, self._names, now, self._periods, trusted)
-        if bundle != there:
-            patch = {
-                "metadata": {"resourceVersion": secret["metadata"]["resourceVersion"]},
-                "data": certificates.encode(bundle),
-            }
-            await self._cluster.merge(SECRET, self._secret, self._namespace, patch)
-            log.info("webhook certificate: %s, in Secret %s", _what_changed(there, bundle), self._secret)
-        return bundle
+            return Decision(bundle, certificates.encode(bundle), words="webhook certificate: made")
+        asked = secret is not None and labels.ROTATE in (secret["metadata"].get("annotations") or {})
+        before = replace(there, ca_key=b"") if asked else there
+        bundle = certificates.improved(before, self._names, now, self._periods, trusted)
+        if bundle == there:
+            return Decision(bundle)
+        words = f"webhook certificate: {_what_changed(there, bundle)}"
+        return Decision(bundle, certificates.encode(bundle), {labels.ROTATE: None}, words)
 
     async def _trust(self, kind: Kind, body: Object, trusted: bytes) -> None:
         encoded = base64.b64encode(trusted).decode()
@@ -188,9 +178,7 @@ def _trusted_by_all(entries: Sequence[Mapping[str, Any]]) -> bytes:
     return base64.b64decode(bundles.pop()) if len(bundles) == 1 else b""
 
 
-def _what_changed(before: Bundle | None, after: Bundle) -> str:
-    if before is None:
-        return "made anew"
+def _what_changed(before: Bundle, after: Bundle) -> str:
     if before.authorities[0] != after.authorities[0]:
         return "a new CA, trusted beside the old one"
     return "renewed" if before.certificate != after.certificate else "an old CA is no longer trusted"

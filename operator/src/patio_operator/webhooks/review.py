@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -32,12 +32,15 @@ from patio_operator.placement.matching import for_pod, load_request
 log = logging.getLogger(__name__)
 
 
-async def answer(cluster: Cluster, review: Mapping[str, Any], *, observing: bool) -> Object:
+async def answer(
+    cluster: Cluster, review: Mapping[str, Any], new_access: Callable[[], injection.Access], *, observing: bool
+) -> Object:
     """Return the AdmissionReview that answers this one.
 
     Args:
         cluster: where profiles, LoraAdapters and, in observe mode, groups are read.
         review: the API server's question about a pod.
+        new_access: makes what each pod gets one of.
         observing: whether groups are upstream's controller's (observe mode).
 
     Raises:
@@ -49,7 +52,7 @@ async def answer(cluster: Cluster, review: Mapping[str, Any], *, observing: bool
     namespace = request.get("namespace") or pod["metadata"].get("namespace") or "default"
     name = pod["metadata"].get("name") or pod["metadata"].get("generateName", "") + "…"
     of_its_role = await _runtimes_of_role(cluster, pod, namespace) if observing else ()
-    result = await _inject(cluster, pod, namespace, of_its_role)
+    result = await _inject(cluster, pod, namespace, of_its_role, new_access)
     if isinstance(result, injection.Refusal) and of_its_role != () and injection.runtimes_of(pod) == ():
         log.warning("pod of upstream's controller left as it is: %s/%s: %s", namespace, name, result.message)
         result = injection.Injection(dict(pod), (result.message,))
@@ -85,6 +88,7 @@ async def _inject(
     pod: Mapping[str, Any],
     namespace: str,
     of_its_role: tuple[injection.RuntimeRef, ...] | injection.Refusal,
+    new_access: Callable[[], injection.Access],
 ) -> injection.Injection | injection.Refusal:
     if isinstance(of_its_role, injection.Refusal):
         return of_its_role
@@ -111,7 +115,7 @@ async def _inject(
         except ValidationError as error:
             log.error("LoraAdapter %s/%s cannot be read: %s", namespace, body["metadata"]["name"], error)
     wanted = for_pod(adapters, pod["metadata"].get("labels") or {})
-    return injection.inject(pod, runtimes, [load_request(one) for one in wanted.values()])
+    return injection.inject(pod, runtimes, [load_request(one) for one in wanted.values()], new_access())
 
 
 async def _get(cluster: Cluster, kinds: tuple[Kind, Kind], name: str, namespace: str | None = None) -> Object:

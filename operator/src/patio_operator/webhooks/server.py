@@ -11,6 +11,7 @@ from collections.abc import Callable
 from aiohttp import web
 
 from patio_operator.cluster.api import ApiError, Cluster
+from patio_operator.injection import Access
 from patio_operator.telemetry import Telemetry
 from patio_operator.webhooks import review
 
@@ -24,13 +25,19 @@ MAX_REVIEW_BYTES = 8 * 1024 * 1024
 
 
 def application(
-    cluster: Cluster, telemetry: Telemetry, *, observing: Callable[[], bool], stopping: Callable[[], bool]
+    cluster: Cluster,
+    telemetry: Telemetry,
+    new_access: Callable[[], Access],
+    *,
+    observing: Callable[[], bool],
+    stopping: Callable[[], bool],
 ) -> web.Application:
     """Return the application with the webhook's routes.
 
     Args:
         cluster: where an admission reads what it needs.
         telemetry: counts admissions.
+        new_access: makes what each pod gets one of.
         observing: whether groups are upstream's controller's at the moment.
         stopping: whether this replica is about to end: then each answer ends its connection, so that the API server
             takes the next question to another replica.
@@ -41,7 +48,7 @@ def application(
         started = time.perf_counter()
         try:
             body = json.loads(await request.read())
-            answer = await review.answer(cluster, body, observing=observing())
+            answer = await review.answer(cluster, body, new_access, observing=observing())
         except ApiError as error:
             log.error("admission not answered: %s", error.message)
             telemetry.admissions.labels("error").inc()
