@@ -22,6 +22,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 CLOCK_SKEW = timedelta(hours=1)
 """A certificate is valid from this long before it was made: clocks differ."""
+A_SECOND = timedelta(seconds=1)
 SETTLED = timedelta(seconds=60)
 RETIRED = timedelta(hours=1)
 CHECKED = timedelta(seconds=10)
@@ -98,7 +99,7 @@ def improved(bundle: Bundle, names: Sequence[str], now: datetime, periods: Perio
         return renewed if usable else _signed(renewed, names, now, periods)
     signed_by_newest = _is_signed_by(certificate, newest)
     age = _age(certificate, now)
-    if usable and signed_by_newest and age < periods.renew_after:
+    if usable and signed_by_newest and age + A_SECOND < periods.renew_after:
         expired = [one for one in bundle.authorities if x509.load_pem_x509_certificate(one).not_valid_after_utc < now]
         if age >= periods.retire:
             return replace(bundle, authorities=bundle.authorities[:1])
@@ -168,7 +169,7 @@ def _signed(bundle: Bundle, names: Sequence[str], now: datetime, periods: Period
 
 def _age(certificate: x509.Certificate, now: datetime) -> timedelta:
     """Return how old it is at least: a certificate's times are whole seconds."""
-    return now - certificate.not_valid_before_utc - CLOCK_SKEW - timedelta(seconds=1)
+    return now - certificate.not_valid_before_utc - CLOCK_SKEW - A_SECOND
 
 
 def _names(certificate: x509.Certificate) -> set[str]:
