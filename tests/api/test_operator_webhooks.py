@@ -6,6 +6,7 @@ import base64
 import json
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ pytestmark = pytest.mark.api
 
 SERVED_AS = "patio-webhook.patio-system.svc"
 CREATIONS = 100
+AT_ONCE = 40
 A_SECOND = {"PATIO_CERTIFICATE_HOURS": str(30 / 3600), "PATIO_CERTIFICATE_RENEW_HOURS": str(1 / 3600)}
 
 Replicas = Callable[..., list[OperatorProcess]]
@@ -142,6 +144,40 @@ def test_a_replica_that_is_asked_to_end_answers_until_nobody_is_led_to_it(
     assert leaving.ended() == 0
     for number in range(20):
         created_dry(kube, engine_pod(namespace, f"late-{number}"))
+
+
+@pytest.mark.parametrize("end", ["SIGTERM", "SIGKILL"])
+def test_pods_that_are_created_at_once_are_all_injected_while_a_replica_ends(
+    kube: Kube, namespace: str, replicas: Replicas, end: str
+) -> None:
+    both = replicas(PATIO_LINGER_SECONDS="3")
+    (leader,) = until("one leads", lambda: [one for one in both if one.leads()])
+    started = threading.Semaphore(0)
+    refused: list[str] = []
+
+    def create(number: int) -> dict[str, Any]:
+        pod = engine_pod(namespace, f"engine-{number}")
+        started.release()
+        for _ in range(3):  # controllers try again
+            response = kube.http.post(f"/api/v1/namespaces/{namespace}/pods", json=pod)
+            if response.status_code == 201:
+                return dict(response.json())
+            refused.append(response.text)
+        raise AssertionError(refused[-1])
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        creations = [pool.submit(create, number) for number in range(2 * CREATIONS)]
+        for _ in range(CREATIONS):
+            assert started.acquire(timeout=60)
+        (leader.terminate if end == "SIGTERM" else leader.kill)()
+        pods = [one.result() for one in creations]
+    assert all([one["name"] for one in pod["spec"]["initContainers"]] == ["patio"] for pod in pods)
+    print(f"{len(pods)} pods, {AT_ONCE} at a time, all injected; {len(refused)} tried again after {end}")
+    if end == "SIGTERM":
+        assert not refused
+        assert leader.ended() == 0
+    else:
+        assert len(refused) <= AT_ONCE, "no more than were under way"
 
 
 def test_pods_that_do_not_ask_are_created_while_nobody_answers_and_those_that_ask_are_not(

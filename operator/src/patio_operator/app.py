@@ -44,6 +44,7 @@ from patio_operator.upstream.detector import Detector
 from patio_operator.webhooks import server
 from patio_operator.webhooks.certificates import Periods
 from patio_operator.webhooks.keeper import FileKeeper, Keeper, SecretKeeper, keep_once
+from patio_operator.webhooks.lookups import Lookups
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +150,9 @@ async def _run(
     await _until_done("upstream's controller", detector.looked)
     elector = Elector(cluster, settings.namespace, settings.lease, settings.pod_name, telemetry.leader.set)
     webhook = await server.serve(
-        server.application(cluster, telemetry, new_access, observing=lambda: detector.observing, stopping=stop.is_set),
+        server.application(
+            Lookups(cluster), telemetry, new_access, observing=lambda: detector.observing, stopping=stop.is_set
+        ),
         settings.webhook_port,
         keeper.context,
     )

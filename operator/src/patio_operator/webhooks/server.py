@@ -10,10 +10,11 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from patio_operator.cluster.api import ApiError, Cluster
+from patio_operator.cluster.api import ApiError
 from patio_operator.injection import Access
 from patio_operator.telemetry import Telemetry
 from patio_operator.webhooks import review
+from patio_operator.webhooks.lookups import Lookups
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ MAX_REVIEW_BYTES = 8 * 1024 * 1024
 
 
 def application(
-    cluster: Cluster,
+    lookups: Lookups,
     telemetry: Telemetry,
     new_access: Callable[[], Access],
     *,
@@ -35,7 +36,7 @@ def application(
     """Return the application with the webhook's routes.
 
     Args:
-        cluster: where an admission reads what it needs.
+        lookups: where an admission reads what it needs.
         telemetry: counts admissions.
         new_access: makes what each pod gets one of.
         observing: whether groups are upstream's controller's at the moment.
@@ -48,7 +49,7 @@ def application(
         started = time.perf_counter()
         try:
             body = json.loads(await request.read())
-            answer = await review.answer(cluster, body, new_access, observing=observing())
+            answer = await review.answer(lookups, body, new_access, observing=observing())
         except ApiError as error:
             log.error("admission not answered: %s", error.message)
             telemetry.admissions.labels("error").inc()
