@@ -7,6 +7,9 @@ wanted is in the store.
 
 from __future__ import annotations
 
+from patio import lean
+
+# isort: split
 import asyncio
 import logging
 import os
@@ -21,9 +24,10 @@ from dataclasses import dataclass
 from types import FrameType
 
 import httpx
-import uvicorn
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, disable_created_metrics
+from uvicorn.config import Config
+from uvicorn.server import Server
 
 from patio import __version__
 from patio.access.gate import Gate
@@ -37,7 +41,6 @@ from patio.engine.sglang import Sglang
 from patio.engine.vllm import Vllm
 from patio.logs import configure
 from patio.metrics.own import OwnMetrics
-from patio.metrics.rewrite import compile_rules
 from patio.metrics.scrape import Scraper
 from patio.settings import Settings, SettingsError, read_settings
 
@@ -68,10 +71,10 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     return 0
 
 
-class _Server(uvicorn.Server):
+class _Server(Server):
     """uvicorn's server, which also tells those who wait that the end has come."""
 
-    def __init__(self, config: uvicorn.Config, stopping: asyncio.Event) -> None:
+    def __init__(self, config: Config, stopping: asyncio.Event) -> None:
         super().__init__(config)
         self._stopping = stopping
 
@@ -110,9 +113,10 @@ def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping
     scraper = Scraper(
         settings.engine_endpoint + settings.metrics_path if settings.scrape_engine else None,
         http,
-        compile_rules(settings.engine, settings.metrics_prefixes),
+        settings.engine,
+        settings.metrics_prefixes,
         own,
-        lambda: reconciler.engine_ready,
+        lambda: reconciler.engine_view,
     )
 
     def status() -> ServerStatus:
@@ -138,7 +142,7 @@ async def _serve(settings: Settings, store: Store, listening: socket.socket) -> 
     verify = settings.engine_endpoint.startswith("https:")
     async with httpx.AsyncClient(trust_env=False, verify=verify) as http:
         sidecar = assemble(settings, store, http, stopping)
-        config = uvicorn.Config(
+        config = Config(
             sidecar.app,
             log_config=None,
             access_log=False,
@@ -164,6 +168,8 @@ async def _serve(settings: Settings, store: Store, listening: socket.socket) -> 
                 len(settings.required_adapters),
             )
             reminding = None if settings.access.enforced else tasks.create_task(warn_while_off(), name="reminder")
+            config.load()
+            lean.settle()
             await server.serve(sockets=[listening])
             reconciling.cancel()
             if reminding is not None:
