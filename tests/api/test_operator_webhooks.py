@@ -6,29 +6,55 @@ import base64
 import json
 import socket
 import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from e2e_cluster.control_plane import ControlPlane
+from e2e_cluster import ensure_binaries
+from e2e_cluster.control_plane import ControlPlane, control_plane
 
-from kube import Kube, KubectlError, until
+from kube import Kube, KubectlError, connected, until
 from operator_process import OPERATOR, OperatorProcess
 from webhook_service import webhook_service
 
 pytestmark = pytest.mark.api
 
+CHART = Path(__file__).resolve().parents[2] / "charts" / "patio"
 SERVED_AS = "patio-webhook.patio-system.svc"
 CREATIONS = 100
 AT_ONCE = 40
 A_SECOND = {"PATIO_CERTIFICATE_HOURS": str(30 / 3600), "PATIO_CERTIFICATE_RENEW_HOURS": str(1 / 3600)}
 
 Replicas = Callable[..., list[OperatorProcess]]
+
+
+@pytest.fixture(scope="module")
+def plane() -> Iterator[ControlPlane]:
+    """An API server for these tests alone: what they do to certificates is nobody else's business."""
+    with control_plane() as running:
+        subprocess.run(
+            [
+                ensure_binaries(["helm"]).helm,
+                *("install", "patio", CHART, "--namespace", "patio-system", "--create-namespace"),
+                *("--kubeconfig", running.kubeconfig),
+            ],
+            check=True,
+        )
+        yield running
+
+
+@pytest.fixture(scope="module")
+def kube(plane: ControlPlane) -> Iterator[Kube]:
+    """That API server, as its users see it."""
+    with connected(plane.binaries.kubectl, plane.kubeconfig) as connection:
+        yield connection
 
 
 @pytest.fixture
