@@ -101,7 +101,7 @@ def samples(kind: str) -> list[Any]:
         pytest.param(document, id=f"{path.relative_to(SAMPLES)}:{document['metadata']['name']}")
         for path in sorted(SAMPLES.rglob("*.yaml"))
         for document in yaml.safe_load_all(path.read_text())
-        if document and document["kind"] == kind
+        if document and document["kind"] == kind and document["apiVersion"].endswith("v1alpha2")
     ]
 
 

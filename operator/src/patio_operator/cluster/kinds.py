@@ -34,6 +34,9 @@ MUTATING_WEBHOOK_CONFIGURATION = Kind(
     "mutatingwebhookconfigurations",
     namespaced=False,
 )
+CUSTOM_RESOURCE_DEFINITION = Kind(
+    "apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", namespaced=False
+)
 PROFILE = Kind(
     "workloads.x-k8s.io",
     "v1alpha2",

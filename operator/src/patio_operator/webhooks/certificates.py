@@ -25,6 +25,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from patio_operator.cluster.api import Cluster, ConflictError, NotFoundError, Object
 from patio_operator.cluster.kinds import MUTATING_WEBHOOK_CONFIGURATION, SECRET
 from patio_operator.settings import Settings
+from patio_operator.webhooks import crd_bundle
 
 log = logging.getLogger(__name__)
 
@@ -127,6 +128,7 @@ class CertificateKeeper:
         if bundle != self._loaded:
             self._load(bundle)
         await self._write_ca(bundle.ca)
+        await crd_bundle.keep(self._cluster, self._settings.service_name, self._settings.namespace, bundle.ca)
 
     async def _bundle(self) -> Bundle:
         settings = self._settings
