@@ -26,6 +26,8 @@ SERVICE = Kind("", "v1", "Service", "services")
 CONFIG_MAP = Kind("", "v1", "ConfigMap", "configmaps")
 SECRET = Kind("", "v1", "Secret", "secrets")
 EVENT = Kind("", "v1", "Event", "events")
+ENDPOINT_SLICE = Kind("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices")
+CONTROLLER_REVISION = Kind("apps", "v1", "ControllerRevision", "controllerrevisions")
 STATEFUL_SET = Kind("apps", "v1", "StatefulSet", "statefulsets")
 MUTATING_WEBHOOK_CONFIGURATION = Kind(
     "admissionregistration.k8s.io",
@@ -49,6 +51,17 @@ LORA_ADAPTER = Kind("patio.dev", "v1alpha1", "LoraAdapter", "loraadapters")
 
 BY_KIND = {
     (kind.api_version, kind.kind): kind
-    for kind in (POD, SERVICE, CONFIG_MAP, SECRET, STATEFUL_SET, PROFILE, ROLE_BASED_GROUP, LORA_ADAPTER)
+    for kind in (
+        POD,
+        SERVICE,
+        CONFIG_MAP,
+        SECRET,
+        STATEFUL_SET,
+        CONTROLLER_REVISION,
+        ENDPOINT_SLICE,
+        PROFILE,
+        ROLE_BASED_GROUP,
+        LORA_ADAPTER,
+    )
 }
 """Finds the kind of an object by its `apiVersion` and `kind`."""
