@@ -157,6 +157,8 @@ class _Pass:
         instance = self._instances[index]
         if not instance.is_ready(self._target(index).size):
             return False
+        if not self._role.min_ready_seconds:
+            return True
         since = max(time_of(find(pod["status"], "Ready")["lastTransitionTime"]) for pod in instance.pods.values())
         missing = since + timedelta(seconds=self._role.min_ready_seconds) - self._now
         if missing > timedelta(0):
@@ -176,7 +178,7 @@ class _Pass:
         available = [index for index in range(self._role.replicas) if self._is_available(index)]
         stale = [index for index in range(self._role.replicas) if self._is_stale(index)]
         for index in stale:
-            if index not in available:
+            if not self._instances[index].is_ready(self._target(index).size):
                 self._tear_down(index)
         spare = self._rollout.max_unavailable - (self._role.replicas - len(available))
         for index in sorted((one for one in stale if one in available), reverse=True)[: max(0, spare)]:

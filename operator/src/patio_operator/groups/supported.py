@@ -8,7 +8,7 @@ written.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from patio_operator.api import labels
 from patio_operator.api.rolebasedgroup import LeaderWorkerPattern, Role, RoleBasedGroup
@@ -34,15 +34,24 @@ def check(group: RoleBasedGroup) -> None:
         GroupError: with reason `Unsupported`, or what else is wrong with it.
 
     """
-    annotations = group.metadata.annotations
-    for key in (labels.GROUP_GANG, labels.GROUP_EXCLUSIVE_TOPOLOGY):
-        if annotations.get(key, "false") != "false":
-            raise _unsupported("the group", f"annotation {key}", f"remove it, or {_UPSTREAM}")
-    if labels.KEPT_COORDINATION in annotations:
-        raise _unsupported("the group", "spec.coordination (v1alpha1)", f"remove it, or {_UPSTREAM}")
+    for field in _unsupported_of(group.metadata.annotations):
+        raise _unsupported("the group", field, f"remove it, or {_UPSTREAM}")
     for role in group.spec.roles:
         _check_role(group, role)
     _check_pods_apart(group)
+
+
+def _unsupported_of(annotations: Mapping[str, str]) -> Iterator[str]:
+    """Yield what stands in a group's annotations and is not realised, as the version that it was written in says it."""
+    if annotations.get(labels.GROUP_GANG, "false") != "false":
+        kept = labels.KEPT_POD_GROUP_POLICY in annotations
+        yield "spec.podGroupPolicy (v1alpha1)" if kept else f"annotation {labels.GROUP_GANG}"
+    exclusive = annotations.get(labels.GROUP_EXCLUSIVE_TOPOLOGY, "false")
+    if exclusive != "false":
+        old = annotations.get(labels.OLD_EXCLUSIVE_TOPOLOGY) == exclusive
+        yield f"annotation {labels.OLD_EXCLUSIVE_TOPOLOGY if old else labels.GROUP_EXCLUSIVE_TOPOLOGY}"
+    if labels.KEPT_COORDINATION in annotations:
+        yield "spec.coordination (v1alpha1)"
 
 
 def _check_role(group: RoleBasedGroup, role: Role) -> None:
