@@ -27,7 +27,7 @@ async def given(answers: dict[str, int | None]) -> tuple[set[str], int]:
     request = load_request(lora_adapter())
     orders = [Load(pod(f"pod-{ip}", ip=ip), request, "the pod does not have it") for ip in answers]
     async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http:
-        outcome = await Orders(http, random.Random(0)).give(orders, NOW)
+        outcome = await Orders(http, random.Random(0), lambda _: httpx.Auth()).give(orders, NOW)
     assert all(refusal.until > NOW for refusal in outcome.refusals.values())
     return {uid for uid, _ in outcome.refusals}, outcome.undelivered
 

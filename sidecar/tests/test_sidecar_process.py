@@ -169,3 +169,15 @@ async def test_logs_are_json_when_asked_for_and_name_what_is_not_supported(pod: 
     (warning,) = [line for line in lines if line["level"] == "WARNING" and "not supported" in line["message"]]
     assert "TOPO_TYPE,HF_AUTH_TOKEN" in warning["message"]
     assert "hf_sekret" not in said
+
+
+async def test_the_off_switch_warns_at_the_start_and_delays_no_end(pod: Pod) -> None:
+    await pod.start_engine()
+    await pod.start_sidecar("--access-control", "off")
+    await pod.ready()
+    assert (await pod.client.status()).access_control_enforced is False
+    assert pod.sidecar is not None
+    pod.sidecar.send_signal(signal.SIGTERM)
+    assert await asyncio.wait_for(pod.sidecar.wait(), 5) == 0
+    said = (pod.folder / "sidecar.log").read_text()
+    assert said.count("WARNING patio.access.notices access control is off") == 1

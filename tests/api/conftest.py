@@ -13,10 +13,9 @@ from e2e_cluster.control_plane import ControlPlane, control_plane
 
 from converter import converting
 from kube import Kube, connected
-from operator_process import OperatorProcess
+from operator_process import OPERATOR, OperatorProcess
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "patio"
-OPERATOR = "system:serviceaccount:patio-system:patio-operator"
 
 
 @pytest.fixture(scope="session")

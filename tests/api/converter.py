@@ -15,11 +15,10 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from kubernetes.aio.client import ApiClient
+from aiohttp import web
 
 from e2e_cluster.control_plane import ControlPlane
-from patio_operator.cluster.api import Cluster
-from patio_operator.telemetry import Telemetry
+from patio_operator.api.crd import CONVERSION_PATH
 from patio_operator.webhooks import crd_bundle, server
 from patio_operator.webhooks.certificates import Bundle, encode, new_bundle
 
@@ -64,13 +63,14 @@ def _serving(bundle: Bundle, folder: Path) -> Iterator[int]:
     port, loop, listening = free_port(), asyncio.new_event_loop(), threading.Event()
 
     async def serve() -> None:
-        async with ApiClient() as nobody:  # conversion asks the API server nothing
-            runner = await server.serve(server.application(Cluster(nobody), Telemetry()), port, context)
-            listening.set()
-            try:
-                await asyncio.Event().wait()
-            finally:
-                await runner.cleanup()
+        app = web.Application()
+        app.router.add_post(CONVERSION_PATH, server.convert_groups)
+        runner = await server.serve(app, port, context)
+        listening.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await runner.cleanup()
 
     task = loop.create_task(serve())
     thread = threading.Thread(target=_run, args=(loop, task), name="converter")

@@ -11,10 +11,11 @@ import asyncio
 import logging
 import os
 import random
+import secrets
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import httpx
@@ -23,11 +24,14 @@ import kopf
 from patio_operator import __version__
 from patio_operator.cluster.api import ApiError, Cluster
 from patio_operator.handlers import Wakers, login, loraadapters, pods, profiles, rolebasedgroups
+from patio_operator.injection import Access
 from patio_operator.reconcile.adapters import AdapterReconciler
 from patio_operator.reconcile.groups import GroupReconciler
 from patio_operator.reconcile.queue import Key, WorkQueue
+from patio_operator.reconcile.signing_key import SigningKeyKeeper
 from patio_operator.settings import Settings, SettingsError
 from patio_operator.sidecars.orders import Orders
+from patio_operator.sidecars.signed import SignedCalls
 from patio_operator.sidecars.watch import SidecarWatch
 from patio_operator.telemetry import Telemetry, health_application, set_up_logging
 from patio_operator.webhooks import server
@@ -78,11 +82,24 @@ async def _run(
     watching = asyncio.Event()
     health = await server.serve(health_application(telemetry, watching.is_set), settings.health_port)
     keeper = CertificateKeeper(cluster, settings)
-    await _until_done(keeper.keep)
-    webhook = await server.serve(server.application(cluster, telemetry), settings.webhook_port, keeper.context)
+    signing = SigningKeyKeeper(cluster, settings)
+    for one in (keeper.keep, signing.keep):
+        await _until_done(one)
+
+    def new_access() -> Access:
+        return Access((signing.key.public,), secrets.token_urlsafe(24))
+
+    webhook = await server.serve(
+        server.application(cluster, telemetry, new_access), settings.webhook_port, keeper.context
+    )
 
     watch = SidecarWatch(http, on_change=lambda namespace: adapters.wake((namespace,)))
-    adapter_reconciler = AdapterReconciler(cluster, watch, Orders(http, random.Random()))  # noqa: S311 - jitter only
+    orders = Orders(
+        http,
+        random.Random(),  # noqa: S311 - jitter only
+        lambda pod_uid: SignedCalls(pod_uid, lambda: signing.key, signing.look_up),
+    )
+    adapter_reconciler = AdapterReconciler(cluster, watch, orders)
     adapters = WorkQueue("adapters", _measured(telemetry, "LoraAdapter", adapter_reconciler.reconcile))
     groups = WorkQueue("group", _measured(telemetry, "RoleBasedGroup", GroupReconciler(cluster).reconcile))
     wakers = Wakers(
@@ -96,7 +113,7 @@ async def _run(
             running = [
                 tasks.create_task(adapters.run(), name="adapters"),
                 tasks.create_task(groups.run(), name="groups"),
-                tasks.create_task(_keep_certificates(keeper), name="certificates"),
+                tasks.create_task(_keep_secrets((keeper.keep, signing.keep)), name="secrets"),
                 tasks.create_task(_watch(settings.pod_name, wakers, stop, watching), name="kopf"),
             ]
             await stop.wait()
@@ -142,13 +159,14 @@ async def _watch(pod_name: str, wakers: Wakers, stop: asyncio.Event, watching: a
     )
 
 
-async def _keep_certificates(keeper: CertificateKeeper) -> None:
+async def _keep_secrets(keepers: Sequence[Callable[[], Awaitable[None]]]) -> None:
     while True:
         await asyncio.sleep(CHECK_SECONDS)
-        try:
-            await keeper.keep()
-        except ApiError as error:
-            log.warning("webhook certificate not checked: %s", error.message)
+        for keep in keepers:
+            try:
+                await keep()
+            except ApiError as error:
+                log.warning("Secret not checked: %s", error.message)
 
 
 async def _until_done(work: Callable[[], Awaitable[None]]) -> None:
@@ -158,7 +176,7 @@ async def _until_done(work: Callable[[], Awaitable[None]]) -> None:
         try:
             return await work()
         except ApiError as error:
-            log.warning("webhook certificate not ready, again in %.1f s: %s", pause, error.message)
+            log.warning("Secret not ready, again in %.1f s: %s", pause, error.message)
             await asyncio.sleep(pause)
             pause = min(pause * 2, 15.0)
 

@@ -7,6 +7,9 @@ wanted is in the store.
 
 from __future__ import annotations
 
+from patio import lean
+
+# isort: split
 import asyncio
 import logging
 import os
@@ -15,16 +18,20 @@ import secrets
 import signal
 import socket
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
 
 import httpx
-import uvicorn
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, disable_created_metrics
+from uvicorn.config import Config
+from uvicorn.server import Server
 
 from patio import __version__
+from patio.access.gate import Gate
+from patio.access.notices import AccessMetrics, warn_while_off
 from patio.adapters.reconciler import Attempt, Reconciler
 from patio.adapters.store import Store
 from patio.api.protocol import ServerStatus
@@ -34,7 +41,6 @@ from patio.engine.sglang import Sglang
 from patio.engine.vllm import Vllm
 from patio.logs import configure
 from patio.metrics.own import OwnMetrics
-from patio.metrics.rewrite import compile_rules
 from patio.metrics.scrape import Scraper
 from patio.settings import Settings, SettingsError, read_settings
 
@@ -65,10 +71,10 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     return 0
 
 
-class _Server(uvicorn.Server):
+class _Server(Server):
     """uvicorn's server, which also tells those who wait that the end has come."""
 
-    def __init__(self, config: uvicorn.Config, stopping: asyncio.Event) -> None:
+    def __init__(self, config: Config, stopping: asyncio.Event) -> None:
         super().__init__(config)
         self._stopping = stopping
 
@@ -96,8 +102,9 @@ def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping
         rng=random.Random(),  # noqa: S311 - spreads retries, guards nothing
         count=lambda attempt: _count(own, attempt),
     )
+    registry = CollectorRegistry()
     own = OwnMetrics(
-        CollectorRegistry(),
+        registry,
         lambda: [(report.lora_name, report.state.value) for report in reconciler.adapters().adapters],
         __version__,
         settings.engine.value,
@@ -106,9 +113,10 @@ def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping
     scraper = Scraper(
         settings.engine_endpoint + settings.metrics_path if settings.scrape_engine else None,
         http,
-        compile_rules(settings.engine, settings.metrics_prefixes),
+        settings.engine,
+        settings.metrics_prefixes,
         own,
-        lambda: reconciler.engine_ready,
+        lambda: reconciler.engine_view,
     )
 
     def status() -> ServerStatus:
@@ -118,9 +126,13 @@ def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping
             engine=settings.engine.value,
             engine_endpoint=settings.engine_endpoint,
             engine_ready=reconciler.engine_ready,
+            access_control_enforced=settings.access.enforced,
         )
 
-    app = create_app(Parts(reconciler, scraper, status, stopping), __version__, settings.docs)
+    access_metrics = AccessMetrics(registry, settings.access.enforced)
+    gate = Gate(settings.access, time.time)
+    parts = Parts(reconciler, scraper, status, stopping, gate, access_metrics.count_denial)
+    app = create_app(parts, __version__, settings.docs)
     return Sidecar(app, reconciler, scraper)
 
 
@@ -130,11 +142,13 @@ async def _serve(settings: Settings, store: Store, listening: socket.socket) -> 
     verify = settings.engine_endpoint.startswith("https:")
     async with httpx.AsyncClient(trust_env=False, verify=verify) as http:
         sidecar = assemble(settings, store, http, stopping)
-        config = uvicorn.Config(
+        config = Config(
             sidecar.app,
             log_config=None,
             access_log=False,
             server_header=False,
+            # Who calls is what the socket says: a header that anybody can write must not pass for loopback.
+            proxy_headers=False,
             lifespan="off",
             timeout_graceful_shutdown=LEAVE_SECONDS,
         )
@@ -153,8 +167,13 @@ async def _serve(settings: Settings, store: Store, listening: socket.socket) -> 
                 settings.engine_endpoint,
                 len(settings.required_adapters),
             )
+            reminding = None if settings.access.enforced else tasks.create_task(warn_while_off(), name="reminder")
+            config.load()
+            lean.settle()
             await server.serve(sockets=[listening])
             reconciling.cancel()
+            if reminding is not None:
+                reminding.cancel()
         await sidecar.scraper.close()
     log.info("stopped")
 

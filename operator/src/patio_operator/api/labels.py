@@ -16,6 +16,8 @@ object."""
 ENGINE = "patio.dev/engine"
 """Annotation of an injected pod: what the sidecar was told about the engine, and which of that was guessed.
 """
+ROTATE = "patio.dev/rotate"
+"""Annotation on the Secret of the signing key that asks for a new key, whatever its value."""
 
 _NEW = "rbg.workloads.x-k8s.io/"
 _OLD = "rolebasedgroup.workloads.x-k8s.io/"

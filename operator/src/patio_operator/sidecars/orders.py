@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -40,9 +40,11 @@ class Given:
 class Orders:
     """Gives orders, and remembers those that were not taken until they may be tried again."""
 
-    def __init__(self, http: httpx.AsyncClient, rng: random.Random) -> None:
+    def __init__(self, http: httpx.AsyncClient, rng: random.Random, auth: Callable[[str], httpx.Auth]) -> None:
+        """Take what signs the calls to a pod, by the pod's UID."""
         self._http = http
         self._rng = rng
+        self._auth = auth
         self._slots = asyncio.Semaphore(AT_ONCE)
 
     async def give(self, orders: Sequence[Load | Unload], now: datetime) -> Given:
@@ -62,7 +64,7 @@ class Orders:
         url = order.pod.sidecar_url
         if url is None:
             return False
-        client = SidecarClient(url, self._http)
+        client = SidecarClient(url, self._http, self._auth(order.pod.uid))
         log.info(
             "order: %s %s on %s/%s: %s",
             type(order).__name__.lower(),

@@ -8,11 +8,13 @@ import json
 import logging
 import ssl
 import time
+from collections.abc import Callable
 
 from aiohttp import web
 
 from patio_operator.api.crd import CONVERSION_PATH
 from patio_operator.cluster.api import ApiError, Cluster
+from patio_operator.injection import Access
 from patio_operator.telemetry import Telemetry
 from patio_operator.webhooks import convert, review
 
@@ -23,14 +25,14 @@ MAX_REVIEW_BYTES = 32 * 1024 * 1024
 """An object is at most 1.5 MiB in etcd. A review may hold a pod twice, and several groups to convert."""
 
 
-def application(cluster: Cluster, telemetry: Telemetry) -> web.Application:
-    """Return the application with the webhook's routes."""
+def application(cluster: Cluster, telemetry: Telemetry, new_access: Callable[[], Access]) -> web.Application:
+    """Return the application with the webhook's routes; `new_access` makes what each pod gets one of."""
 
     async def mutate_pods(request: web.Request) -> web.Response:
         started = time.perf_counter()
         try:
             body = json.loads(await request.read())
-            answer = await review.answer(cluster, body)
+            answer = await review.answer(cluster, body, new_access)
         except ApiError as error:
             log.error("admission not answered: %s", error.message)
             telemetry.admissions.labels("error").inc()
@@ -43,17 +45,19 @@ def application(cluster: Cluster, telemetry: Telemetry) -> web.Application:
         telemetry.admission_seconds.observe(time.perf_counter() - started)
         return web.json_response(answer)
 
-    async def convert_groups(request: web.Request) -> web.Response:
-        try:
-            return web.json_response(convert.answer(json.loads(await request.read())))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            log.error("conversion not understood: %s: %s", type(error).__name__, error)
-            return web.json_response({"error": "not a ConversionReview of RoleBasedGroups"}, status=400)
-
     app = web.Application(client_max_size=MAX_REVIEW_BYTES)
     app.router.add_post(PODS_PATH, mutate_pods)
     app.router.add_post(CONVERSION_PATH, convert_groups)
     return app
+
+
+async def convert_groups(request: web.Request) -> web.Response:
+    """Answer a ConversionReview of RoleBasedGroups."""
+    try:
+        return web.json_response(convert.answer(json.loads(await request.read())))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        log.error("conversion not understood: %s: %s", type(error).__name__, error)
+        return web.json_response({"error": "not a ConversionReview of RoleBasedGroups"}, status=400)
 
 
 async def serve(app: web.Application, port: int, context: ssl.SSLContext | None = None) -> web.AppRunner:

@@ -31,11 +31,12 @@ CONNECT_SECONDS = 3.0
 
 
 class SidecarClient:
-    """A sidecar, by its base URL."""
+    """A sidecar, by its base URL; outside its pod, `auth` signs the calls that change something."""
 
-    def __init__(self, base_url: str, http: httpx.AsyncClient) -> None:
+    def __init__(self, base_url: str, http: httpx.AsyncClient, auth: httpx.Auth | None = None) -> None:
         self._base = base_url.rstrip("/")
         self._http = http
+        self._auth = auth or httpx.USE_CLIENT_DEFAULT
 
     async def adapters(self, revision: str | None = None, wait: float = 0) -> AdapterList:
         """Return every adapter wanted or present; given a revision, wait up to `wait` seconds for another one."""
@@ -76,6 +77,7 @@ class SidecarClient:
                 params=query,
                 content=None if body is None else body.model_dump_json(exclude_none=True),
                 headers=None if body is None else {"content-type": "application/json"},
+                auth=self._auth,
                 timeout=httpx.Timeout(ANSWER_SECONDS + wait, connect=CONNECT_SECONDS),
             )
         except httpx.HTTPError as error:

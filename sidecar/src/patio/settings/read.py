@@ -17,9 +17,11 @@ from urllib.parse import urlsplit
 
 from pydantic import TypeAdapter, ValidationError
 
+from patio.access.config import AccessSettings
 from patio.api.protocol import REQUIRED_ADAPTERS_VARIABLE, SIDECAR_PORT, LoadRequest
 from patio.engine.base import EngineKind
 from patio.metrics.tables import VOCABULARIES
+from patio.settings import access
 from patio.settings.errors import SettingsError
 
 DEFAULT_STATE_FILE = "/var/lib/patio/state.json"
@@ -40,6 +42,7 @@ HONOURED = {
     "POD_IP": "address of this pod",
     REQUIRED_ADAPTERS_VARIABLE: "JSON list of adapters this pod must have; set at admission",
     "PATIO_STATE_FILE": f"where what is wanted is kept over restarts; default {DEFAULT_STATE_FILE}",
+    **access.VARIABLES,
 }
 NOT_YET = (
     "TOPO_TYPE",
@@ -59,7 +62,10 @@ NOT_YET = (
 """Variables of the whole design that this version does nothing with: named in a warning, never taken in silence."""
 
 _ENDPOINTS = ("INFERENCE_ENGINE_ENDPOINT", "RUNTIME_URL")
-_OURS = ("INFERENCE_E", "METRIC_S", "ENGINE_A", "PATIO_REQ", "PATIO_STATE", "RUNTIME_U", "RUNTIME_ME")
+_OURS = (
+    *("INFERENCE_E", "METRIC_S", "ENGINE_A", "PATIO_REQ", "PATIO_STATE", "RUNTIME_U", "RUNTIME_ME"),
+    *("PATIO_OPERATOR_K", "PATIO_ACC", "PATIO_DRAIN_"),
+)
 """Beginnings that nobody else uses, so that a name close to one of ours is a misspelling. Kubernetes puts variables
 like PATIO_WEBHOOK_PORT into pods, hence not all of PATIO_."""
 
@@ -89,6 +95,7 @@ class Settings:
     state_file: Path = Path(DEFAULT_STATE_FILE)
     state_file_chosen: bool = False
     """Somebody named the file, so not being able to write it is an error rather than a reason to do without."""
+    access: AccessSettings = field(default_factory=AccessSettings)
     not_supported: tuple[str, ...] = ()
     """Variables given that this version does nothing with."""
 
@@ -122,6 +129,9 @@ def _parser() -> _Parser:
     )
     listen.add_argument(
         "--log-format", default="text", choices=("text", "json"), help="form of a log line (%(default)s)"
+    )
+    listen.add_argument(
+        "--access-control", metavar="{on,off}", help="off: no proof is asked of anyone (PATIO_ACCESS_CONTROL; on)"
     )
     listen.add_argument("--enable-fastapi-docs", action="store_true", help="serve /docs and /openapi.json")
     engine = parser.add_argument_group("engine")
@@ -184,6 +194,7 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         required_adapters=_required(given.get(REQUIRED_ADAPTERS_VARIABLE)),
         state_file=Path(given.get("PATIO_STATE_FILE", DEFAULT_STATE_FILE)),
         state_file_chosen="PATIO_STATE_FILE" in given,
+        access=access.read_access(flags.access_control, given),
         not_supported=tuple(name for name in NOT_YET if name in given),
     )
 
