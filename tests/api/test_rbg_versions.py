@@ -77,6 +77,26 @@ def test_an_edit_in_the_old_version_leaves_alone_what_only_the_new_one_has(plane
     assert after == before
 
 
+def test_server_side_apply_works_in_both_versions_on_one_object(plane: ControlPlane, namespace: str) -> None:
+    def apply(version: str, manager: str, replicas: int, **role: Any) -> None:
+        body = {
+            "apiVersion": f"workloads.x-k8s.io/{version}",
+            "kind": "RoleBasedGroup",
+            "metadata": {"name": "g", "namespace": namespace},
+            "spec": {"roles": [{"name": "r", "replicas": replicas} | role]},
+        }
+        arguments = ("--server-side", "--force-conflicts", f"--field-manager={manager}")
+        plane.kubectl("apply", *arguments, "-f", "-", stdin=json.dumps(body))
+
+    apply("v1alpha1", "old", 1, template=POD, restartPolicy="None")
+    first = read(plane, namespace, OLD, "g")["metadata"]["resourceVersion"]
+    apply("v1alpha1", "old", 1, template=POD, restartPolicy="None")
+    assert read(plane, namespace, OLD, "g")["metadata"]["resourceVersion"] == first
+    apply("v1alpha2", "new", 4)
+    role = read(plane, namespace, OLD, "g")["spec"]["roles"][0]
+    assert (role["replicas"], role["template"], role["restartPolicy"]) == (4, POD, "None")
+
+
 def test_the_old_version_is_served_with_a_warning(plane: ControlPlane, namespace: str) -> None:
     done = subprocess.run(
         [plane.binaries.kubectl, f"--kubeconfig={plane.kubeconfig}", "-n", namespace, "get", OLD],

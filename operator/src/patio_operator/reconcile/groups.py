@@ -125,7 +125,7 @@ class GroupReconciler:
         try:
             await self._cluster.try_create(POD, pod, namespace, strictly=True)
         except InvalidError as error:
-            if error.status == 403:  # a quota may be full now and have room when an old pod is gone
+            if "exceeded quota" in error.message:  # it has room when an old pod is gone
                 return
             if "strict decoding error" not in error.message:
                 raise
