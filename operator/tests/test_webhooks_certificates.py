@@ -11,7 +11,7 @@ import pytest
 from cryptography import x509
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
-from patio_operator.webhooks.certificates import Bundle, Periods, decode, encode, first, improved
+from patio_operator.webhooks.certificates import Bundle, Periods, decode, encode, first, improved, restored
 
 from builders import NOW
 
@@ -92,6 +92,20 @@ def test_a_ca_that_could_not_outlive_a_new_certificate_is_replaced() -> None:
     assert len(step(young, late).authorities) == 2
 
 
+def test_a_certificate_that_would_end_while_a_new_ca_settles_is_renewed_by_the_old_one_first() -> None:
+    short = Periods(timedelta(seconds=30), timedelta(seconds=1))
+    bundle = improved(first(NAMES, NOW, short), NAMES, NOW + timedelta(seconds=20), short, b"")
+    now = NOW + timedelta(seconds=25)  # and from now on they last as long as usual
+    renewed = step(bundle, now)
+    assert (renewed.authorities, renewed.certificate != bundle.certificate) == (bundle.authorities, True)
+    end = x509.load_pem_x509_certificate(renewed.certificate).not_valid_after_utc
+    assert end == x509.load_pem_x509_certificate(bundle.authorities[0]).not_valid_after_utc
+    both = step(renewed, now + timedelta(seconds=10))
+    assert len(both.authorities) == 2
+    signed = step(both, now + timedelta(seconds=10) + PERIODS.settle + timedelta(seconds=1))
+    assert verifies(signed.certificate, signed.authorities[0], now)
+
+
 def test_after_years_away_everything_is_made_anew_at_once() -> None:
     bundle = first(NAMES, NOW, PERIODS)
     late = NOW + PERIODS.ca_lifetime + A_MINUTE
@@ -130,6 +144,15 @@ def _ticks(periods: Periods) -> Iterator[timedelta]:
     for _ in range(400):
         yield periods.check / 3
         yield periods.renew_after / 8
+
+
+def test_what_takes_the_place_of_a_lost_bundle_lets_everything_be_trusted_that_was() -> None:
+    old = first(NAMES, NOW, PERIODS)
+    newer = step(without_key(old), NOW + A_MINUTE)  # which another replica made, and which is lost
+    back = restored(old, newer.trusted)
+    assert (back.ca_key, back.certificate) == (old.ca_key, old.certificate)
+    assert back.authorities == (*old.authorities, newer.authorities[0])
+    assert restored(old, old.trusted) == restored(old, b"") == restored(old, b"not a certificate") == old
 
 
 def test_a_secret_gives_back_what_was_put_in_and_nothing_from_a_broken_one() -> None:

@@ -48,6 +48,11 @@ class Periods:
         return min(SETTLED, self.renew_after / 2)
 
     @property
+    def change(self) -> timedelta:
+        """How long it may take to change to a certificate of a new CA, with time to spare."""
+        return self.settle * 2 + self.check * 3
+
+    @property
     def retire(self) -> timedelta:
         """How long the new CA's certificate must have been there before the old CA goes: every replica serves it."""
         return min(RETIRED, self.renew_after / 2)
@@ -93,19 +98,36 @@ def improved(bundle: Bundle, names: Sequence[str], now: datetime, periods: Perio
     certificate = x509.load_pem_x509_certificate(bundle.certificate)
     usable = now < certificate.not_valid_after_utc and _names(certificate) == set(names)
     newest = x509.load_pem_x509_certificate(bundle.authorities[0])
+    settled = _age(newest, now) >= periods.settle and bundle.authorities[0] in trusted
+    signed_by_newest = _is_signed_by(certificate, newest)
+    rest, ca_rest = certificate.not_valid_after_utc - now, newest.not_valid_after_utc - now
+    if usable and bundle.ca_key and (settled or signed_by_newest) and rest < min(periods.change, ca_rest):
+        # It would end while a new CA settles: the one there is signs once more.
+        return _signed(bundle, names, now, periods)
     if not bundle.ca_key or newest.not_valid_after_utc < now + periods.lifetime:
         renewed = _with_new_ca(bundle, now, periods)
         # Where what is served is no good, there is nothing that a careful step could keep up.
         return renewed if usable else _signed(renewed, names, now, periods)
-    signed_by_newest = _is_signed_by(certificate, newest)
     age = _age(certificate, now)
     if usable and signed_by_newest and age + A_SECOND < periods.renew_after:
         expired = [one for one in bundle.authorities if x509.load_pem_x509_certificate(one).not_valid_after_utc < now]
         if age >= periods.retire:
             return replace(bundle, authorities=bundle.authorities[:1])
         return replace(bundle, authorities=tuple(one for one in bundle.authorities if one not in expired))
-    settled = _age(newest, now) >= periods.settle and bundle.authorities[0] in trusted
     return _signed(bundle, names, now, periods) if settled or not usable else bundle
+
+
+def restored(bundle: Bundle, trusted: bytes) -> Bundle:
+    """Return a bundle that takes the place of one that was lost, and by which nothing is trusted less.
+
+    Another replica may serve a certificate of a newer CA, which went with the lost one: it stays trusted.
+    """
+    try:
+        there = tuple(_pem(one) for one in x509.load_pem_x509_certificates(trusted)) if trusted else ()
+    except ValueError:
+        there = ()
+    others = tuple(one for one in there if one not in bundle.authorities)
+    return replace(bundle, authorities=(*bundle.authorities, *others))
 
 
 def encode(bundle: Bundle) -> dict[str, str]:
@@ -155,8 +177,9 @@ def _signed(bundle: Bundle, names: Sequence[str], now: datetime, periods: Period
     assert isinstance(ca_key, ec.EllipticCurvePrivateKey)
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "patio-webhook")])
+    lifetime = min(periods.lifetime, ca.not_valid_after_utc - now)
     certificate = (
-        _builder(name, ca.subject, key.public_key(), now, periods.lifetime)
+        _builder(name, ca.subject, key.public_key(), now, lifetime)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(sign_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)

@@ -108,7 +108,7 @@ class SecretKeeper:
         there = certificates.decode(secret.get("data") or {}) if secret is not None else None
         if there is None:
             # Deleted or broken under our hands: what is served, and trusted, goes back.
-            bundle = self._loaded or certificates.first(self._names, now, self._periods)
+            bundle = certificates.restored(self._loaded or certificates.first(self._names, now, self._periods), trusted)
             return Decision(bundle, certificates.encode(bundle), words="webhook certificate: made")
         asked = secret is not None and labels.ROTATE in (secret["metadata"].get("annotations") or {})
         before = replace(there, ca_key=b"") if asked else there
