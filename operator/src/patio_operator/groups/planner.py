@@ -16,7 +16,7 @@ from patio_operator.api.rolebasedgroup import Role, RoleBasedGroup
 from patio_operator.groups import dependencies, instances, memory, naming, objects, rollouts, supported
 from patio_operator.groups.instances import InstancesPlan
 from patio_operator.groups.plans import Event, GroupError, GroupPlan, Ref, ref
-from patio_operator.groups.status import Count, count, group_status, readiness
+from patio_operator.groups.status import Count, count, group_status, readiness, trouble
 
 Child = Mapping[str, Any]
 
@@ -68,7 +68,8 @@ def plan(group: RoleBasedGroup, children: Sequence[Child], profiles: Collection[
     realised = [role for role in group.spec.roles if not waiting.get(role.name) and not unknown[role.name]]
     going = {role.name: led[role.name] for role in realised if role.name in led}
     memories = {name: going[name].memories if name in going else remembered.get(name, {}) for name in led}
-    ready = _unknown_profile_condition(unknown) or readiness(counts, waiting)
+    troubles = {role.name: trouble(own.pods(role)) for role in group.spec.roles}
+    ready = _unknown_profile_condition(unknown) or readiness(counts, waiting, troubles)
     return GroupPlan(
         checks=tuple(pod for one in going.values() for pod in one.checks),
         adopts=tuple(ref(pod) for pod in own.orphaned_pods()),
@@ -151,6 +152,10 @@ class _Children:
             and instances.is_member(one)
             and (self.is_ours(one) or self.is_orphaned(one))
         ]
+
+    def pods(self, role: Role) -> list[Child]:
+        """Return the pods of a role, whoever makes them."""
+        return [one for one in self.all if one["kind"] == "Pod" and _role_of(one) == role.name]
 
     def pods_of(self, workload: Child) -> list[Child]:
         """Return the pods of a StatefulSet."""
