@@ -16,7 +16,7 @@ from patio_operator.api import crd
 from patio_operator.api.rolebasedgroup import RoleBasedGroup
 from patio_operator.groups import conversion
 
-from schema_strategies import allowed_by, words
+from schema_strategies import allowed_by, json_values, words
 
 Object = dict[str, Any]
 
@@ -197,6 +197,30 @@ def test_a_role_that_was_removed_takes_what_was_kept_for_it_along() -> None:
 def test_an_annotation_that_somebody_else_wrote_does_no_harm(junk: str) -> None:
     body = old(metadata={"annotations": {conversion.ONLY_IN_V1ALPHA2: junk}})
     assert "annotations" not in conversion.to_v1alpha2(body)["metadata"]
+
+
+names = st.sampled_from(
+    ["metadata", "annotations", "name", "spec", "roles", "r", "replicas", "template", "workload", "leaderWorkerPattern"]
+)
+differences = st.lists(
+    st.fixed_dictionaries(
+        {"at": st.lists(names, max_size=5)}, optional={"was": json_values, "is": json_values | st.just({"a": "b"})}
+    ),
+    max_size=4,
+)
+
+
+@given(differences | json_values, st.sampled_from([conversion.V1ALPHA1, conversion.V1ALPHA2]))
+def test_whatever_stands_in_the_annotation_an_object_stays_who_it_is_and_converts(junk: Any, version: str) -> None:
+    body = old(metadata={"annotations": {"mine": "x"}})
+    if version == conversion.V1ALPHA1:
+        body = conversion.to_v1alpha2(body)
+    for key in (conversion.ONLY_IN_V1ALPHA1, conversion.ONLY_IN_V1ALPHA2):
+        body["metadata"]["annotations"][key] = json.dumps(junk)
+    converted = conversion.convert(body, version)
+    assert converted["metadata"]["name"] == "g"
+    assert {type(value) for value in converted["metadata"].get("annotations", {}).values()} <= {str}
+    assert [role["name"] for role in converted["spec"]["roles"]] == ["r"]
 
 
 def test_a_version_that_is_not_known_is_an_error() -> None:
