@@ -19,6 +19,9 @@ ENGINE = "patio.dev/engine"
 ROTATE = "patio.dev/rotate"
 """Annotation on the Secret of the signing key that asks for a new key, whatever its value."""
 
+FIELD_MANAGER = "patio-operator"
+"""Under which the operator writes objects, so that they show what is its work."""
+
 _NEW = "rbg.workloads.x-k8s.io/"
 _OLD = "rolebasedgroup.workloads.x-k8s.io/"
 

@@ -99,9 +99,12 @@ def plan(group: RoleBasedGroup, children: Sequence[Child], profiles: Collection[
 
 
 def _hand_over(group: RoleBasedGroup, children: Sequence[Child], now: datetime) -> GroupPlan:
-    """Delete everything that was made of a group; what is left is the group, for upstream's controller to build."""
+    """Delete everything that was made of a group; what is left is the group, for upstream's controller to build.
+
+    The status says so first: once nothing is left it is upstream's to write.
+    """
     own = _Children(group, children)
-    left = tuple(ref(child) for child in own.all if own.is_ours(child))
+    left = tuple(ref(child) for child in own.all if own.is_ours(child) and _is_our_work(child))
     if not left:
         return GroupPlan()  # the status is another's now
     ready = (
@@ -110,11 +113,17 @@ def _hand_over(group: RoleBasedGroup, children: Sequence[Child], now: datetime) 
         f"Patio deletes what it made of the group and leaves it alone: annotation {labels.HAND_OVER}. Remove the "
         "annotation to have it back",
     )
+    said = any(one.type == "Ready" and one.reason == "HandedOver" for one in group.status.conditions)
     return GroupPlan(
-        deletes=left,
+        deletes=left if said else (),
         events=tuple(_changes(group, ready)),
         status=group_status(group, _last_counts(group, own), ready, now),
     )
+
+
+def _is_our_work(child: Child) -> bool:
+    """Tell whether Patio wrote an object: upstream's belong to the group just as well."""
+    return any(one.get("manager") == labels.FIELD_MANAGER for one in child["metadata"].get("managedFields") or [])
 
 
 class _Children:
