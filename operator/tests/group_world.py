@@ -15,6 +15,7 @@ from patio_operator.groups import GroupPlan, Ref
 Object = dict[str, Any]
 
 NEW, OLD = "rbg.workloads.x-k8s.io/", "rolebasedgroup.workloads.x-k8s.io/"
+WRITTEN = [{"manager": "patio-operator", "operation": "Apply"}]
 START = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 
 
@@ -70,12 +71,14 @@ class World:
             before = self.objects.get(key, {"metadata": {"uid": f"uid-{next(self._uids)}"}})
             merged = copy.deepcopy(wanted)
             merged["metadata"]["uid"] = before["metadata"]["uid"]
+            merged["metadata"]["managedFields"] = WRITTEN
             self.objects[key] = merged
         for wanted in plan.creates:
             key = ("Pod", wanted["metadata"]["name"])
             assert key not in self.objects, f"{key} exists"
             pod = copy.deepcopy(wanted)
             pod["metadata"]["uid"] = f"uid-{next(self._uids)}"
+            pod["metadata"]["managedFields"] = WRITTEN
             self.objects[key] = pod
         for ref in plan.deletes:
             self._delete(ref)

@@ -479,6 +479,32 @@ def test_a_role_of_no_replicas_is_ready_once_it_exists() -> None:
     assert names(plan(of, there), "StatefulSet") == ["g-a", "g-b"]
 
 
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (
+            {
+                "conditions": [
+                    {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no GPU"}
+                ]
+            },
+            "a 0/1 (g-a-0: Unschedulable: no GPU)",
+        ),
+        (
+            {"containerStatuses": [{"name": "main", "state": {"waiting": {"reason": "ImagePullBackOff"}}}]},
+            "a 0/1 (g-a-0: main: ImagePullBackOff)",
+        ),
+        ({"containerStatuses": [{"name": "main", "state": {"waiting": {"reason": "ContainerCreating"}}}]}, "a 0/1"),
+        ({}, "a 0/1"),
+    ],
+)
+def test_what_keeps_a_pod_from_running_is_said(status: Object, said: str) -> None:
+    of = group(role("a"))
+    metadata = {"name": "g-a-0", "namespace": "team", "uid": "p", "labels": {NEW + "role-name": "a"}}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "status": status}
+    assert ready(plan(of, *children_of(of, ready=False), pod))[2] == f"Not all role ready: {said}"
+
+
 def test_the_time_of_the_condition_moves_only_with_its_status() -> None:
     of = group(role("a"))
     first = status_of(plan(of))

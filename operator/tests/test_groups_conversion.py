@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from patio_operator.api import crd
 from patio_operator.api.rolebasedgroup import RoleBasedGroup
+from patio_operator.api.rolebasedgroup_v1alpha1 import RoleBasedGroupV1alpha1
 from patio_operator.groups import conversion
 
-from schema_strategies import allowed_by, words
+from schema_strategies import allowed_by, json_values, words
 
 Object = dict[str, Any]
 
@@ -199,22 +200,48 @@ def test_an_annotation_that_somebody_else_wrote_does_no_harm(junk: str) -> None:
     assert "annotations" not in conversion.to_v1alpha2(body)["metadata"]
 
 
+names = st.sampled_from(
+    ["metadata", "annotations", "name", "spec", "roles", "r", "replicas", "template", "workload", "leaderWorkerPattern"]
+)
+differences = st.lists(
+    st.fixed_dictionaries(
+        {"at": st.lists(names, max_size=5)}, optional={"was": json_values, "is": json_values | st.just({"a": "b"})}
+    ),
+    max_size=4,
+)
+
+
+@given(differences | json_values, st.sampled_from([conversion.V1ALPHA1, conversion.V1ALPHA2]))
+def test_whatever_stands_in_the_annotation_an_object_stays_who_it_is_and_converts(junk: Any, version: str) -> None:
+    body = old(metadata={"annotations": {"mine": "x"}})
+    if version == conversion.V1ALPHA1:
+        body = conversion.to_v1alpha2(body)
+    for key in (conversion.ONLY_IN_V1ALPHA1, conversion.ONLY_IN_V1ALPHA2):
+        body["metadata"]["annotations"][key] = json.dumps(junk)
+    converted = conversion.convert(body, version)
+    assert converted["metadata"]["name"] == "g"
+    assert {type(value) for value in converted["metadata"].get("annotations", {}).values()} <= {str}
+    assert [role["name"] for role in converted["spec"]["roles"]] == ["r"]
+
+
 def test_a_version_that_is_not_known_is_an_error() -> None:
     with pytest.raises(conversion.ConversionError, match="cannot be converted"):
         conversion.convert(old(), "workloads.x-k8s.io/v1")
 
 
-def old_samples() -> list[Any]:
+def samples() -> list[Any]:
     return [
-        pytest.param(document, id=str(path.relative_to(SAMPLES)))
-        for path in sorted((SAMPLES / "deprecated").rglob("*.yaml"))
+        pytest.param(document, id=f"{path.relative_to(SAMPLES)}:{document['metadata']['name']}")
+        for path in sorted(SAMPLES.rglob("*.yaml"))
         for document in yaml.safe_load_all(path.read_text())
         if document and document["kind"] == "RoleBasedGroup"
     ]
 
 
-@pytest.mark.parametrize("sample", old_samples())
-def test_upstreams_old_groups_are_read_as_new_ones_and_written_as_they_were(sample: Object) -> None:
-    converted = conversion.convert(sample, conversion.V1ALPHA2)
-    RoleBasedGroup.model_validate(converted | {"metadata": converted["metadata"] | {"namespace": "n"}})
-    assert conversion.convert(converted, conversion.V1ALPHA1) == sample
+@pytest.mark.parametrize("sample", samples())
+def test_upstreams_groups_are_read_in_the_other_version_and_written_as_they_were(sample: Object) -> None:
+    other = conversion.V1ALPHA1 if sample["apiVersion"] == conversion.V1ALPHA2 else conversion.V1ALPHA2
+    converted = conversion.convert(sample, other)
+    model = RoleBasedGroup if other == conversion.V1ALPHA2 else RoleBasedGroupV1alpha1
+    model.model_validate(converted)
+    assert conversion.convert(converted, sample["apiVersion"]) == sample

@@ -417,9 +417,14 @@ def test_a_group_that_is_handed_over_leaves_nothing_behind_and_nobody_in_doubt()
     standalone = {"name": "r", "standalonePattern": {"template": {"spec": {"containers": [{"name": "main"}]}}}}
     world = settled(leader_worker(), standalone)
     world.metadata = {"annotations": {"patio.dev/hand-over": "true"}}
+    owner = {"kind": "RoleBasedGroup", "name": "g", "uid": "uid-g", "controller": True}
+    theirs = {"name": "g-0-1", "namespace": "team", "uid": "x", "managedFields": [{"manager": "rbg"}]}
+    upstreams = {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": theirs | {"ownerReferences": [owner]}}
+    world.objects["StatefulSet", "g-0-1"] = upstreams
+    assert world.step().deletes == ()
     world.step()
     world.go()
-    assert world.objects == {}
+    assert world.objects == {("StatefulSet", "g-0-1"): upstreams}
     assert world.status["conditions"][0]["reason"] == "HandedOver"
     assert "Remove the annotation" in world.status["conditions"][0]["message"]
     again = world.step()

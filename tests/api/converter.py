@@ -20,7 +20,7 @@ from aiohttp import web
 from e2e_cluster.control_plane import ControlPlane
 from patio_operator.api.crd import CONVERSION_PATH
 from patio_operator.webhooks import crd_bundle, server
-from patio_operator.webhooks.certificates import Bundle, encode, new_bundle
+from patio_operator.webhooks.certificates import Bundle, Periods, encode, first
 
 from operator_process import free_port
 
@@ -31,7 +31,7 @@ NAMES = (f"{SERVICE}.{NAMESPACE}.svc", f"{SERVICE}.{NAMESPACE}.svc.cluster.local
 @contextmanager
 def converting(plane: ControlPlane) -> Iterator[None]:
     """Convert for an API server that has the chart. Operators that start there use the same certificate."""
-    bundle = new_bundle(NAMES, datetime.now(UTC))
+    bundle = first(NAMES, datetime.now(UTC), Periods())
     secret = {
         "apiVersion": "v1",
         "kind": "Secret",

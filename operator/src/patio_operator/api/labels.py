@@ -20,6 +20,9 @@ ROTATE = "patio.dev/rotate"
 """Annotation on the Secret of the signing key, or of the webhook's certificate, that asks for a new key, whatever its
 value."""
 
+FIELD_MANAGER = "patio-operator"
+"""Under which the operator writes objects, so that they show what is its work."""
+
 _NEW = "rbg.workloads.x-k8s.io/"
 _OLD = "rolebasedgroup.workloads.x-k8s.io/"
 

@@ -15,9 +15,9 @@ from urllib.parse import quote, urlencode
 import aiohttp
 from kubernetes.aio import client, config
 
+from patio_operator.api.labels import FIELD_MANAGER
 from patio_operator.cluster.kinds import Kind
 
-FIELD_MANAGER = "patio-operator"
 REQUEST_TIMEOUT = 15.0
 """Seconds for one request to the API server."""
 

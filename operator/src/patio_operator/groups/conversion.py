@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from patio_operator.api import labels
@@ -57,16 +57,30 @@ def convert(body: Mapping[str, Any], version: str) -> Object:
 
 def to_v1alpha2(body: Mapping[str, Any]) -> Object:
     """Return a v1alpha1 object as v1alpha2."""
-    given, kept = _taken_out(body, ONLY_IN_V1ALPHA2)
-    converted = residue.restore(_plainly_to_v1alpha2(given), kept)
-    return _put_in(converted, ONLY_IN_V1ALPHA1, residue.difference(_plainly_to_v1alpha1(converted), given))
+    return _converted(body, ONLY_IN_V1ALPHA2, ONLY_IN_V1ALPHA1, _plainly_to_v1alpha2, _plainly_to_v1alpha1)
 
 
 def to_v1alpha1(body: Mapping[str, Any]) -> Object:
     """Return a v1alpha2 object as v1alpha1."""
-    given, kept = _taken_out(body, ONLY_IN_V1ALPHA1)
-    converted = residue.restore(_plainly_to_v1alpha1(given), kept)
-    return _put_in(converted, ONLY_IN_V1ALPHA2, residue.difference(_plainly_to_v1alpha2(converted), given))
+    return _converted(body, ONLY_IN_V1ALPHA1, ONLY_IN_V1ALPHA2, _plainly_to_v1alpha1, _plainly_to_v1alpha2)
+
+
+def _converted(
+    body: Mapping[str, Any],
+    kept_here: str,
+    keep_there: str,
+    there: Callable[[Object], Object],
+    back: Callable[[Object], Object],
+) -> Object:
+    given, kept = _taken_out(body, kept_here)
+    try:
+        converted = residue.restore(there(given), kept)
+        lost = residue.difference(back(converted), given)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        # Anybody can write the annotation. One that makes an object no group would fail every list that it is in.
+        converted = there(given)
+        lost = residue.difference(back(converted), given)
+    return _put_in(converted, keep_there, lost)
 
 
 def _taken_out(body: Mapping[str, Any], key: str) -> tuple[Object, list[Object]]:

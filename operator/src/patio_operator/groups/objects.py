@@ -17,8 +17,6 @@ from patio_operator.groups import memory, naming, rollouts, templates
 
 Object = dict[str, Any]
 
-SLICE_MANAGER = "patio-operator"
-
 
 def service(group: RoleBasedGroup, role: Role) -> Object:
     """Return the Service that gives a role's pods their host names, before they are ready too."""
@@ -63,7 +61,7 @@ def leaders_slice(group: RoleBasedGroup, role: Role, pods: Iterable[Mapping[str,
             "labels": {
                 **naming.selector(group, role),
                 labels.SERVICE_OF_SLICE: naming.service(group, role),
-                labels.MANAGER_OF_SLICE: SLICE_MANAGER,
+                labels.MANAGER_OF_SLICE: labels.FIELD_MANAGER,
             },
             "ownerReferences": [naming.owner(group)],
         },

@@ -16,7 +16,7 @@ from patio_operator.api.rolebasedgroup import Role, RoleBasedGroup
 from patio_operator.groups import dependencies, instances, memory, naming, objects, rollouts, supported
 from patio_operator.groups.instances import InstancesPlan
 from patio_operator.groups.plans import Event, GroupError, GroupPlan, Ref, ref
-from patio_operator.groups.status import Count, count, group_status, readiness
+from patio_operator.groups.status import Count, count, group_status, readiness, trouble
 
 Child = Mapping[str, Any]
 
@@ -68,7 +68,8 @@ def plan(group: RoleBasedGroup, children: Sequence[Child], profiles: Collection[
     realised = [role for role in group.spec.roles if not waiting.get(role.name) and not unknown[role.name]]
     going = {role.name: led[role.name] for role in realised if role.name in led}
     memories = {name: going[name].memories if name in going else remembered.get(name, {}) for name in led}
-    ready = _unknown_profile_condition(unknown) or readiness(counts, waiting)
+    troubles = {role.name: trouble(own.pods(role)) for role in group.spec.roles}
+    ready = _unknown_profile_condition(unknown) or readiness(counts, waiting, troubles)
     return GroupPlan(
         checks=tuple(pod for one in going.values() for pod in one.checks),
         adopts=tuple(ref(pod) for pod in own.orphaned_pods()),
@@ -98,9 +99,12 @@ def plan(group: RoleBasedGroup, children: Sequence[Child], profiles: Collection[
 
 
 def _hand_over(group: RoleBasedGroup, children: Sequence[Child], now: datetime) -> GroupPlan:
-    """Delete everything that was made of a group; what is left is the group, for upstream's controller to build."""
+    """Delete everything that was made of a group; what is left is the group, for upstream's controller to build.
+
+    The status says so first: once nothing is left it is upstream's to write.
+    """
     own = _Children(group, children)
-    left = tuple(ref(child) for child in own.all if own.is_ours(child))
+    left = tuple(ref(child) for child in own.all if own.is_ours(child) and _is_our_work(child))
     if not left:
         return GroupPlan()  # the status is another's now
     ready = (
@@ -109,11 +113,17 @@ def _hand_over(group: RoleBasedGroup, children: Sequence[Child], now: datetime) 
         f"Patio deletes what it made of the group and leaves it alone: annotation {labels.HAND_OVER}. Remove the "
         "annotation to have it back",
     )
+    said = any(one.type == "Ready" and one.reason == "HandedOver" for one in group.status.conditions)
     return GroupPlan(
-        deletes=left,
+        deletes=left if said else (),
         events=tuple(_changes(group, ready)),
         status=group_status(group, _last_counts(group, own), ready, now),
     )
+
+
+def _is_our_work(child: Child) -> bool:
+    """Tell whether Patio wrote an object: upstream's belong to the group just as well."""
+    return any(one.get("manager") == labels.FIELD_MANAGER for one in child["metadata"].get("managedFields") or [])
 
 
 class _Children:
@@ -151,6 +161,10 @@ class _Children:
             and instances.is_member(one)
             and (self.is_ours(one) or self.is_orphaned(one))
         ]
+
+    def pods(self, role: Role) -> list[Child]:
+        """Return the pods of a role, whoever makes them."""
+        return [one for one in self.all if one["kind"] == "Pod" and _role_of(one) == role.name]
 
     def pods_of(self, workload: Child) -> list[Child]:
         """Return the pods of a StatefulSet."""

@@ -51,9 +51,22 @@ def read(text: str) -> list[Object]:
 
     """
     differences = json.loads(text)
-    if not isinstance(differences, list) or not all(isinstance(one, dict) and one.get("at") for one in differences):
+    if not isinstance(differences, list) or not all(_is_difference(one) for one in differences):
         raise ValueError("not a list of differences")
     return differences
+
+
+def _is_difference(one: Any) -> bool:
+    """Tell whether somebody may ask for this: parts of the spec and annotations, never who an object is."""
+    at = one.get("at") if isinstance(one, dict) else None
+    if not isinstance(at, list) or not all(isinstance(name, str) for name in at):
+        return False
+    if at[:2] == ["metadata", "annotations"]:
+        annotations = {at[2]: one.get("is", "")} if len(at) == 3 else one.get("is", {})
+        return isinstance(annotations, dict) and all(isinstance(text, str) for text in annotations.values())
+    if tuple(at[:2]) == ROLES:
+        return len(at) > 3 and at[3] != "name"
+    return len(at) > 1 and at[0] == "spec"
 
 
 def _different(came_back: Any, given: Any, path: tuple[str, ...]) -> Iterator[Object]:

@@ -1,4 +1,4 @@
-"""RoleBasedGroups, and the StatefulSets and pods that they control: any event wakes the group's reconciler."""
+"""RoleBasedGroups, the StatefulSets that they control and the pods of both: any event wakes the group's reconciler."""
 
 from __future__ import annotations
 
@@ -23,15 +23,11 @@ def register(registry: kopf.OperatorRegistry) -> None:
     @kopf.on.event(STATEFUL_SET.group, STATEFUL_SET.version, STATEFUL_SET.plural, registry=registry)
     async def on_stateful_set(namespace: str | None, meta: Mapping[str, Any], memo: Wakers, **_: Any) -> None:
         assert namespace is not None
-        _wake_owner(namespace, meta, memo)
+        for owner in meta.get("ownerReferences") or []:
+            if owner["kind"] == ROLE_BASED_GROUP.kind and owner.get("controller"):
+                memo.group(namespace, owner["name"])
 
     @kopf.on.event(POD.version, POD.plural, labels={labels.GROUP_NAME: kopf.PRESENT}, registry=registry)
     async def on_pod(namespace: str | None, meta: Mapping[str, Any], memo: Wakers, **_: Any) -> None:
         assert namespace is not None
-        _wake_owner(namespace, meta, memo)
-
-
-def _wake_owner(namespace: str, meta: Mapping[str, Any], memo: Wakers) -> None:
-    for owner in meta.get("ownerReferences") or []:
-        if owner["kind"] == ROLE_BASED_GROUP.kind and owner.get("controller"):
-            memo.group(namespace, owner["name"])
+        memo.group(namespace, meta["labels"][labels.GROUP_NAME])
