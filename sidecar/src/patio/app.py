@@ -7,6 +7,9 @@ wanted is in the store.
 
 from __future__ import annotations
 
+from patio import lean
+
+# isort: split
 import asyncio
 import logging
 import os
@@ -21,9 +24,10 @@ from dataclasses import dataclass
 from types import FrameType
 
 import httpx
-import uvicorn
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, disable_created_metrics
+from uvicorn.config import Config
+from uvicorn.server import Server
 
 from patio import __version__
 from patio.access.gate import Gate
@@ -34,12 +38,11 @@ from patio.api.protocol import Readiness, ServerStatus
 from patio.api.routes import Parts, create_app
 from patio.drain.drain import Drain
 from patio.drain.looks import EngineLooks, Sources
-from patio.engine.base import Engine, EngineKind
+from patio.engine.base import Engine, EngineKind, EngineView
 from patio.engine.sglang import Sglang
 from patio.engine.vllm import Vllm
 from patio.logs import configure
 from patio.metrics.own import OwnMetrics
-from patio.metrics.rewrite import compile_rules
 from patio.metrics.scrape import Scraper
 from patio.metrics.tables import SOURCES
 from patio.settings import Settings, SettingsError, read_settings
@@ -72,10 +75,10 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     return 0
 
 
-class _Server(uvicorn.Server):
+class _Server(Server):
     """uvicorn's server, which also tells those who wait that the end has come."""
 
-    def __init__(self, config: uvicorn.Config, stopping: asyncio.Event, drain: Drain) -> None:
+    def __init__(self, config: Config, stopping: asyncio.Event, drain: Drain) -> None:
         super().__init__(config)
         self._stopping = stopping
         self._drain = drain
@@ -144,9 +147,10 @@ def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping
     scraper = Scraper(
         settings.engine_endpoint + settings.metrics_path if settings.scrape_engine and server is None else None,
         http,
-        compile_rules(settings.engine, settings.metrics_prefixes),
+        settings.engine,
+        settings.metrics_prefixes,
         own,
-        lambda: reconciler.engine_ready if server is None else server.router_reached,
+        lambda: reconciler.engine_view if server is None else EngineView(ready=server.router_reached),
     )
 
     def status() -> ServerStatus:
@@ -188,7 +192,7 @@ async def _serve(settings: Settings, store: Store, listening: socket.socket) -> 
     verify = any(url.startswith("https:") for url in urls)
     async with httpx.AsyncClient(trust_env=False, verify=verify) as http:
         sidecar = assemble(settings, store, http, stopping)
-        config = uvicorn.Config(
+        config = Config(
             sidecar.app,
             log_config=None,
             access_log=False,
@@ -215,6 +219,8 @@ async def _serve(settings: Settings, store: Store, listening: socket.socket) -> 
                 len(settings.required_adapters),
             )
             reminding = None if settings.access.enforced else tasks.create_task(warn_while_off(), name="reminder")
+            config.load()
+            lean.settle()
             await server.serve(sockets=[listening])
             await leaving
             running.cancel()
@@ -236,8 +242,8 @@ def _sources(settings: Settings) -> Sources:
     return Sources(
         endpoint=settings.engine_endpoint,
         metrics_path=settings.metrics_path,
-        running=families["num_requests_running"],
-        waiting=families["num_requests_waiting"],
+        running=tuple(source for source in families["num_requests_running"] if isinstance(source, str)),
+        waiting=tuple(source for source in families["num_requests_waiting"] if isinstance(source, str)),
         loads=settings.engine is EngineKind.SGLANG,
         key=settings.api_key,
     )

@@ -9,9 +9,7 @@ from fastapi import FastAPI, Request, Response
 
 from patio.api.protocol import Readiness, ServerStatus
 from patio.api.routes.answers import answer
-from patio.metrics.scrape import Scraper
-
-METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+from patio.metrics.scrape import Scraper, allowed
 
 
 def add_probes(
@@ -38,8 +36,9 @@ def add_probes(
     @app.get("/metrics", responses={200: {"content": {"text/plain": {}}}}, response_class=Response)
     async def metrics(request: Request) -> Response:
         """The engine's metrics, the standard families made of them, and the sidecar's own."""
-        text = await scraper.text()
-        headers = {"content-type": METRICS_TYPE, "vary": "accept-encoding"}
+        page = await scraper.page(allowed(request.headers.get("x-prometheus-scrape-timeout-seconds")))
+        text = page.text
+        headers = {"content-type": page.form.value, "vary": "accept-encoding"}
         if "gzip" in request.headers.get("accept-encoding", ""):
             headers["content-encoding"] = "gzip"
             text = gzip.compress(text, compresslevel=1, mtime=0)
