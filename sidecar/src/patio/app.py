@@ -44,7 +44,7 @@ from patio.engine.vllm import Vllm
 from patio.logs import configure
 from patio.metrics.own import OwnMetrics
 from patio.metrics.scrape import Scraper
-from patio.metrics.tables import SOURCES
+from patio.metrics.tables import renamed_from
 from patio.settings import Settings, SettingsError, read_settings
 from patio.topology.parts import Topology, build
 
@@ -238,12 +238,11 @@ async def _leave_at_the_end(stopping: asyncio.Event, topology: Topology) -> None
 
 
 def _sources(settings: Settings) -> Sources:
-    families = SOURCES[settings.engine]
     return Sources(
         endpoint=settings.engine_endpoint,
         metrics_path=settings.metrics_path,
-        running=tuple(source for source in families["num_requests_running"] if isinstance(source, str)),
-        waiting=tuple(source for source in families["num_requests_waiting"] if isinstance(source, str)),
+        running=renamed_from(settings.engine, "num_requests_running"),
+        waiting=renamed_from(settings.engine, "num_requests_waiting"),
         loads=settings.engine is EngineKind.SGLANG,
         key=settings.api_key,
     )
