@@ -42,20 +42,18 @@ def sidecar(tmp_path: Path) -> StartSidecar:
         stopping = asyncio.Event()
         async with httpx.AsyncClient() as http:
             parts = assemble(chosen, Store(tmp_path / "state.json"), http, stopping)
-            running = asyncio.create_task(parts.reconciler.run())
-            downloading = asyncio.create_task(parts.downloads.run())
+            running = asyncio.create_task(parts.run())
             transport = httpx.ASGITransport(app=parts.app, raise_app_exceptions=False)
             async with httpx.AsyncClient(transport=transport) as caller:
                 try:
                     yield SidecarClient("http://sidecar", caller)
                 finally:
                     stopping.set()
+                    running.cancel()
                     # An error of the reconciler is the test's error.
-                    for part in (running, downloading):
-                        part.cancel()
-                        with contextlib.suppress(asyncio.CancelledError):
-                            await part
-            await parts.scraper.close()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await running
+            await parts.close()
             assert workers() == [], "no download outlives its sidecar"
 
     return start

@@ -25,7 +25,7 @@ def test_laws_are_broken_by_what_breaks_them() -> None:
     text = b'# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running{a="b"} 4\n'
     assert broken_law(text, case, Counted()) is None
     # Rules that rename one family to another's name, that write a broken label, that do not know their own names.
-    (row,) = [row for row in case.rules.rows if row.name == b"patio:num_requests_running"]
+    (row,) = [row for row in case.rules.rows if row.begins == b"\npatio:num_requests_running"]
     for rows, brace, words in (
         ((row, row), case.rules.brace, "a header is there twice"),
         ((replace(row, begins=b"\npatio:num_requests_waiting"),), case.rules.brace, "did not give"),

@@ -363,6 +363,23 @@ def test_no_standard_family_is_one_of_the_sidecars_own() -> None:
     ours = {f"patio:{family.name}" for family in STANDARD}
     assert not ours & {line.split(" ")[2] for line in text.decode().split("\n") if line.startswith("# TYPE ")}
     assert rewrite(b"", VLLM, text).text == text
+    # Engines bring process_open_fds and the like along, without a prefix.
+    assert all(
+        line.split(" ")[2 if line.startswith("#") else 0].startswith("patio:") for line in text.decode().splitlines()
+    )
+
+
+def test_families_without_a_prefix_and_labels_in_any_order_pass_untouched() -> None:
+    text = (
+        b"# TYPE process_open_fds gauge\nprocess_open_fds 35.0\n"
+        b'# TYPE http_requests_total counter\nhttp_requests_total{handler="/v1/{x}",status="2xx"} 4\n'
+        b"# TYPE vllm:num_requests_running gauge\n"
+        b'vllm:num_requests_running{engine="0",model_name="m"} 1\n'
+        b'vllm:num_requests_running{model_name="m",engine="1"} 2\n'
+    )
+    out = added(text)
+    assert out.count(b"\n") == 4
+    assert sorted(samples(out).values()) == [1, 2]
 
 
 def test_every_family_of_a_table_is_a_standard_one() -> None:

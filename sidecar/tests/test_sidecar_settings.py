@@ -9,7 +9,7 @@ import pytest
 
 from patio.app import main
 from patio.engine.base import EngineKind
-from patio.settings import HONOURED, NOT_YET, Settings, SettingsError, read_settings
+from patio.settings import HONOURED, Settings, SettingsError, read_settings
 
 
 def test_nothing_given_means_the_defaults() -> None:
@@ -147,20 +147,12 @@ def test_variables_of_kubernetes_are_no_misspellings() -> None:
     assert read_settings([], variables) == Settings()
 
 
-def test_variables_for_later_versions_are_named_and_change_nothing() -> None:
-    variables = dict.fromkeys(NOT_YET, "x")
-    settings = read_settings([], variables)
-    assert settings.not_supported == NOT_YET
-    assert Settings(not_supported=NOT_YET) == settings
-
-
-def test_help_names_every_variable_that_is_honoured_and_no_other(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_names_every_variable_that_is_honoured(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as leaving:
         read_settings(["--help"], {})
     assert leaving.value.code == 0
     text = capsys.readouterr().out
     assert all(name in text for name in HONOURED)
-    assert not any(f" {name} " in text for name in NOT_YET)
 
 
 def test_keys_are_in_no_repr() -> None:

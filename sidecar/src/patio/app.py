@@ -34,22 +34,26 @@ from patio.access.gate import Gate
 from patio.access.notices import AccessMetrics, warn_while_off
 from patio.adapters.reconciler import Attempt, Reconciler
 from patio.adapters.store import Store
-from patio.api.protocol import ServerStatus
+from patio.api.protocol import Readiness, ServerStatus
 from patio.api.routes import Parts, create_app
 from patio.downloads.downloads import Downloads
 from patio.downloads.telemetry import DownloadMetrics
-from patio.engine.base import Engine, EngineKind
+from patio.drain.drain import Drain
+from patio.drain.looks import EngineLooks, Sources
+from patio.engine.base import Engine, EngineKind, EngineView
 from patio.engine.sglang import Sglang
 from patio.engine.vllm import Vllm
 from patio.logs import configure
 from patio.metrics.own import OwnMetrics
 from patio.metrics.scrape import Scraper
+from patio.metrics.tables import renamed_from
 from patio.settings import Settings, SettingsError, read_settings
+from patio.topology.parts import Topology, build
 
 log = logging.getLogger(__name__)
 
 LEAVE_SECONDS = 5
-"""How long requests under way may take after SIGTERM."""
+"""How long requests under way, and leaving the routers, may take after SIGTERM."""
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -63,8 +67,6 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         return 2
     configure(settings.log_level, settings.log_json)
     disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus-client 0.26 has no type there
-    if settings.not_supported:
-        log.warning("variables not supported by this version, ignored names=%s", ",".join(settings.not_supported))
     try:
         asyncio.run(_serve(settings, store, listening))
     except Exception:  # the outermost: say why, and leave for kubelet to start us again
@@ -76,11 +78,18 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 class _Server(Server):
     """uvicorn's server, which also tells those who wait that the end has come."""
 
-    def __init__(self, config: Config, stopping: asyncio.Event) -> None:
+    def __init__(self, config: Config, stopping: asyncio.Event, drain: Drain) -> None:
         super().__init__(config)
         self._stopping = stopping
+        self._drain = drain
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        awaited = self._drain.awaited
+        if awaited is not None and not self._stopping.is_set():
+            # Where this is no native sidecar, SIGTERM comes while the engine's preStop hook still waits for the drain.
+            awaited.add_done_callback(lambda _: self.handle_exit(sig, frame))
+            self._stopping.set()
+            return
         self._stopping.set()
         super().handle_exit(sig, frame)
 
@@ -93,6 +102,21 @@ class Sidecar:
     reconciler: Reconciler
     downloads: Downloads
     scraper: Scraper
+    topology: Topology
+    drain: Drain
+
+    async def run(self) -> None:
+        """Run what has to run beside the server, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            if self.topology.server is None:
+                tasks.create_task(self.reconciler.run(), name="reconciler")
+                tasks.create_task(self.downloads.run(), name="downloads")
+            tasks.create_task(self.topology.run(), name="topology")
+
+    async def close(self) -> None:
+        """Drop what is under way."""
+        await self.drain.close()
+        await self.scraper.close()
 
 
 def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping: asyncio.Event) -> Sidecar:
@@ -114,6 +138,15 @@ def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping
         rng=random.Random(),  # noqa: S311 - spreads retries, guards nothing
         count=lambda attempt: _count(own, attempt),
     )
+    topology = build(
+        settings.topology,
+        http,
+        registry,
+        lambda: reconciler.engine_ready,
+        random.Random(),  # noqa: S311 - spreads readings, guards nothing
+    )
+    drain = Drain(settings.drain, EngineLooks(_sources(settings), http), topology)
+    server = topology.server
     own = OwnMetrics(
         registry,
         lambda: [(report.lora_name, report.state.value) for report in reconciler.adapters().adapters],
@@ -122,12 +155,12 @@ def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping
         settings.engine_version,
     )
     scraper = Scraper(
-        settings.engine_endpoint + settings.metrics_path if settings.scrape_engine else None,
+        settings.engine_endpoint + settings.metrics_path if settings.scrape_engine and server is None else None,
         http,
         settings.engine,
         settings.metrics_prefixes,
         own,
-        lambda: reconciler.engine_view,
+        lambda: reconciler.engine_view if server is None else EngineView(ready=server.router_reached),
     )
 
     def status() -> ServerStatus:
@@ -140,17 +173,34 @@ def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping
             access_control_enforced=settings.access.enforced,
         )
 
+    def readiness() -> Readiness:
+        if server is not None:
+            return server.readiness()
+        waiting = drain.waiting_for + reconciler.readiness().waiting_for
+        return Readiness(ready=not waiting, waiting_for=waiting)
+
     access_metrics = AccessMetrics(registry, settings.access.enforced)
-    gate = Gate(settings.access, time.time)
-    parts = Parts(reconciler, downloads, scraper, status, stopping, gate, access_metrics.count_denial)
-    app = create_app(parts, __version__, settings.docs)
-    return Sidecar(app, reconciler, downloads, scraper)
+    parts = Parts(
+        reconciler,
+        downloads,
+        scraper,
+        status,
+        readiness,
+        topology.report,
+        server,
+        None if server is not None else drain,
+        stopping,
+        Gate(settings.access, time.time),
+        access_metrics.count_denial,
+    )
+    return Sidecar(create_app(parts, __version__, settings.docs), reconciler, downloads, scraper, topology, drain)
 
 
 async def _serve(settings: Settings, store: Store, listening: socket.socket) -> None:
     stopping = asyncio.Event()
-    # The CA bundle is 4 MB of memory: only an engine behind TLS gets it.
-    verify = settings.engine_endpoint.startswith("https:")
+    # The CA bundle is 4 MB of memory: only an engine or a router behind TLS gets it.
+    urls = (settings.engine_endpoint, *(url for endpoint in settings.topology.endpoints for url in endpoint.urls))
+    verify = any(url.startswith("https:") for url in urls)
     async with httpx.AsyncClient(trust_env=False, verify=verify) as http:
         sidecar = assemble(settings, store, http, stopping)
         config = Config(
@@ -163,12 +213,12 @@ async def _serve(settings: Settings, store: Store, listening: socket.socket) -> 
             lifespan="off",
             timeout_graceful_shutdown=LEAVE_SECONDS,
         )
-        server = _Server(config, stopping)
+        server = _Server(config, stopping, sidecar.drain)
         # uvicorn raises the signal once more when it has served; by default that would end the process in mid-clean-up.
         signal.signal(signal.SIGTERM, server.handle_exit)
         async with asyncio.TaskGroup() as tasks:
-            reconciling = tasks.create_task(sidecar.reconciler.run(), name="reconciler")
-            downloading = tasks.create_task(sidecar.downloads.run(), name="downloads")
+            running = tasks.create_task(sidecar.run(), name="sidecar")
+            leaving = tasks.create_task(_leave_at_the_end(stopping, sidecar.topology), name="leave routers")
             host, port = listening.getsockname()[:2]
             log.info(
                 "serving version=%s address=%s port=%d engine=%s endpoint=%s required=%d",
@@ -183,12 +233,30 @@ async def _serve(settings: Settings, store: Store, listening: socket.socket) -> 
             config.load()
             lean.settle()
             await server.serve(sockets=[listening])
-            reconciling.cancel()
-            downloading.cancel()
+            await leaving
+            running.cancel()
             if reminding is not None:
                 reminding.cancel()
-        await sidecar.scraper.close()
+        await sidecar.close()
     log.info("stopped")
+
+
+async def _leave_at_the_end(stopping: asyncio.Event, topology: Topology) -> None:
+    """Leave the routers while the last requests are answered; a router that is gone holds nothing up."""
+    await stopping.wait()
+    if not await topology.until_left(LEAVE_SECONDS):
+        log.warning("ending while a router still lists this worker seconds=%d", LEAVE_SECONDS)
+
+
+def _sources(settings: Settings) -> Sources:
+    return Sources(
+        endpoint=settings.engine_endpoint,
+        metrics_path=settings.metrics_path,
+        running=renamed_from(settings.engine, "num_requests_running"),
+        waiting=renamed_from(settings.engine, "num_requests_waiting"),
+        loads=settings.engine is EngineKind.SGLANG,
+        key=settings.api_key,
+    )
 
 
 def _engine(settings: Settings, http: httpx.AsyncClient) -> Engine:

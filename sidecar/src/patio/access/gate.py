@@ -32,6 +32,7 @@ from patio.access.proof import (
 )
 from patio.access.replay import Use, UsedProofs
 from patio.api.access_protocol import DRAIN_PATH, DRAIN_SCHEME, PROOF, PROOF_SCHEME, UNKNOWN_KEY, ProofClaims
+from patio.api.topology_protocol import LEASES_PATH
 
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods that change nothing, except on `DRAIN_PATH`: a preStop hook can only GET."""
@@ -55,6 +56,10 @@ class Gate:
     def is_open(self, peer: str | None, method: str, path: str) -> bool:
         """Whether a call needs no proof. `peer` is the address of the socket, never of a header."""
         if not self._settings.enforced or is_loopback(peer):
+            return True
+        if path.startswith(LEASES_PATH):
+            # Other pods' sidecars lease there, and none of them can sign. It gives no more than the router's own
+            # /workers does to all who reach it, and asks for the same key: `topology.server`.
             return True
         return method in READS and path != DRAIN_PATH
 

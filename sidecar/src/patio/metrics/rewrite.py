@@ -69,12 +69,10 @@ class _Source:
 @dataclass(frozen=True, slots=True)
 class _Row:
     family: str
-    name: bytes
-    """What its samples begin with."""
     names: frozenset[bytes]
     """Every name that it would put into the text."""
     begins: bytes
-    """A newline and the name."""
+    """A newline and the name, as before each of its samples."""
     header: bytes
     kinds: tuple[bytes, ...]
     """Types that a source may have."""
@@ -150,7 +148,7 @@ def rewrite(
     clashes: list[str] = []
     for row in rules.rows:
         if not row.names.isdisjoint(taken):
-            clashes.append(row.name.decode())
+            clashes.append(row.begins[1:].decode())
             continue
         made = _made(row, rules, families, ours)
         if not made and row.asked and asked:
@@ -188,7 +186,7 @@ def _row(
     header = f"# HELP {typed} {words}\n# TYPE {typed} {kind}".encode()
     compiled = tuple(_source(source, suffixes) for source in sources if not isinstance(source, Asked))
     asked = any(isinstance(source, Asked) for source in sources)
-    return _Row(family, name.encode(), names, b"\n" + name.encode(), header, _KINDS[kind], compiled, asked)
+    return _Row(family, names, b"\n" + name.encode(), header, _KINDS[kind], compiled, asked)
 
 
 def _source(source: str | Derived, suffixes: tuple[str, ...]) -> _Source:
@@ -248,8 +246,7 @@ def _cut(body: bytes, source: _Source) -> Iterator[tuple[bytes, bytes, bytes]]:
 def _written(row: _Row, rules: Rules, samples: Iterable[Sample]) -> bytes:
     """Return samples as lines, numbers as Prometheus' Python client prints them in the engines."""
     return b"".join(
-        b"\n"
-        + row.name
+        row.begins
         + b"{"
         + _labels(b",".join(name + b'="' + value + b'"' for name, value in sample.labels), rules.label)
         + b"} "

@@ -115,7 +115,10 @@ class Scraper:
             if not joined.waiting and not joined.task.done():
                 joined.task.cancel()
                 self._scraping = None
-        return joined.task.result() if done else self._without_engine(_Failure("timeout", f"no answer in {limit:g} s"))
+        if done:
+            return joined.task.result()
+        self._own.scrape_duration.set(limit)
+        return self._without_engine(_Failure("timeout", f"no answer in {limit:g} s"))
 
     async def close(self) -> None:
         """Drop a scrape that is under way."""

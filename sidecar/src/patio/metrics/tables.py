@@ -163,3 +163,8 @@ VOCABULARIES: Mapping[str, tuple[str, ...]] = {
     "kthena": _MATRIXINFER,
 }
 """Names under each prefix that `--metrics-prefix` can ask for."""
+
+
+def renamed_from(engine: EngineKind, name: str) -> tuple[str, ...]:
+    """Return the engine's own names of a standard family, the first present counts."""
+    return tuple(source for source in SOURCES[engine].get(name, ()) if isinstance(source, str))

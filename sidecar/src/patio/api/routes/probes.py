@@ -7,13 +7,14 @@ from collections.abc import Callable
 
 from fastapi import FastAPI, Request, Response
 
-from patio.adapters.reconciler import Reconciler
 from patio.api.protocol import Readiness, ServerStatus
 from patio.api.routes.answers import answer
 from patio.metrics.scrape import Scraper, allowed
 
 
-def add_probes(app: FastAPI, status_of: Callable[[], ServerStatus], reconciler: Reconciler, scraper: Scraper) -> None:
+def add_probes(
+    app: FastAPI, status_of: Callable[[], ServerStatus], readiness_of: Callable[[], Readiness], scraper: Scraper
+) -> None:
     """Add the routes."""
 
     @app.get("/")
@@ -28,8 +29,8 @@ def add_probes(app: FastAPI, status_of: Callable[[], ServerStatus], reconciler: 
 
     @app.get("/ready", responses={503: {"model": Readiness}})
     async def ready() -> Response:
-        """The engine is ready and every adapter that the pod waits for is settled."""
-        readiness = reconciler.readiness()
+        """The engine is ready, every adapter that the pod waits for is settled, and it is not drained."""
+        readiness = readiness_of()
         return answer(readiness, 200 if readiness.ready else 503)
 
     @app.get("/metrics", responses={200: {"content": {"text/plain": {}}}}, response_class=Response)
