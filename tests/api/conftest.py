@@ -11,6 +11,7 @@ import pytest
 from e2e_cluster import ensure_binaries
 from e2e_cluster.control_plane import ControlPlane, control_plane
 
+from converter import converting
 from kube import Kube, connected
 from operator_process import OPERATOR, OperatorProcess
 
@@ -19,7 +20,7 @@ CHART = Path(__file__).resolve().parents[2] / "charts" / "patio"
 
 @pytest.fixture(scope="session")
 def plane() -> Iterator[ControlPlane]:
-    """An API server of our own, with Patio's CRDs and the operator's rights."""
+    """An API server of our own, with Patio's CRDs and the operator's rights, which converts between versions."""
     with control_plane() as running:
         subprocess.run(
             [
@@ -29,7 +30,8 @@ def plane() -> Iterator[ControlPlane]:
             ],
             check=True,
         )
-        yield running
+        with converting(running):
+            yield running
 
 
 @pytest.fixture(scope="session")

@@ -15,9 +15,9 @@ from urllib.parse import quote, urlencode
 import aiohttp
 from kubernetes.aio import client, config
 
+from patio_operator.api.labels import FIELD_MANAGER
 from patio_operator.cluster.kinds import Kind
 
-FIELD_MANAGER = "patio-operator"
 REQUEST_TIMEOUT = 15.0
 """Seconds for one request to the API server."""
 
@@ -78,14 +78,29 @@ class Cluster:
         """Read one object."""
         return await self._request("GET", _path(kind, namespace, name))
 
-    async def list_all(self, kind: Kind, namespace: str | None = None, labels: str | None = None) -> list[Object]:
-        """Read all objects of a kind, of all namespaces when none is given, that match a label selector."""
-        answer = await self._request("GET", _path(kind, namespace), {"labelSelector": labels} if labels else {})
+    async def list_all(
+        self, kind: Kind, namespace: str | None = None, labels: str | None = None, fields: str | None = None
+    ) -> list[Object]:
+        """Read all objects of a kind, of all namespaces when none is given, that match label and field selectors."""
+        selectors = {"labelSelector": labels, "fieldSelector": fields}
+        query = {name: selector for name, selector in selectors.items() if selector}
+        answer = await self._request("GET", _path(kind, namespace), query)
         return cast("list[Object]", answer["items"])
 
     async def create(self, kind: Kind, body: Object, namespace: str | None = None) -> Object:
         """Create an object; `ConflictError` when it exists."""
         return await self._request("POST", _path(kind, namespace), {"fieldManager": FIELD_MANAGER}, body)
+
+    async def try_create(self, kind: Kind, body: Object, namespace: str, *, strictly: bool = False) -> None:
+        """Have the API server check and admit an object without creating it; `strictly` refuses unknown fields too."""
+        query = {"dryRun": "All", "fieldValidation": "Strict" if strictly else "Ignore"}
+        await self._request("POST", _path(kind, namespace), {"fieldManager": FIELD_MANAGER, **query}, body)
+
+    async def schemas(self, api_version: str) -> Mapping[str, Object]:
+        """Read the API server's own schemas of an API version (OpenAPI v3, components.schemas)."""
+        root = f"apis/{api_version}" if "/" in api_version else f"api/{api_version}"
+        answer = await self._request("GET", f"/openapi/v3/{root}")
+        return cast("Mapping[str, Object]", answer["components"]["schemas"])
 
     async def apply(self, kind: Kind, body: Object) -> Object:
         """Server-side apply, taking over the fields it names."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,10 @@ SERVICE = Kind("", "v1", "Service", "services")
 CONFIG_MAP = Kind("", "v1", "ConfigMap", "configmaps")
 SECRET = Kind("", "v1", "Secret", "secrets")
 EVENT = Kind("", "v1", "Event", "events")
+LEASE = Kind("coordination.k8s.io", "v1", "Lease", "leases")
+DEPLOYMENT = Kind("apps", "v1", "Deployment", "deployments")
+ENDPOINT_SLICE = Kind("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices")
+CONTROLLER_REVISION = Kind("apps", "v1", "ControllerRevision", "controllerrevisions")
 STATEFUL_SET = Kind("apps", "v1", "StatefulSet", "statefulsets")
 MUTATING_WEBHOOK_CONFIGURATION = Kind(
     "admissionregistration.k8s.io",
@@ -33,6 +37,16 @@ MUTATING_WEBHOOK_CONFIGURATION = Kind(
     "MutatingWebhookConfiguration",
     "mutatingwebhookconfigurations",
     namespaced=False,
+)
+VALIDATING_WEBHOOK_CONFIGURATION = Kind(
+    "admissionregistration.k8s.io",
+    "v1",
+    "ValidatingWebhookConfiguration",
+    "validatingwebhookconfigurations",
+    namespaced=False,
+)
+CUSTOM_RESOURCE_DEFINITION = Kind(
+    "apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", namespaced=False
 )
 PROFILE = Kind(
     "workloads.x-k8s.io",
@@ -42,10 +56,24 @@ PROFILE = Kind(
     namespaced=False,
 )
 ROLE_BASED_GROUP = Kind("workloads.x-k8s.io", "v1alpha2", "RoleBasedGroup", "rolebasedgroups")
+OLD_PROFILE = replace(PROFILE, version="v1alpha1")
+OLD_ROLE_BASED_GROUP = replace(ROLE_BASED_GROUP, version="v1alpha1")
+"""Where upstream's CRDs are 0.6 or older, this version is all that is served."""
 LORA_ADAPTER = Kind("patio.dev", "v1alpha1", "LoraAdapter", "loraadapters")
 
 BY_KIND = {
     (kind.api_version, kind.kind): kind
-    for kind in (POD, SERVICE, CONFIG_MAP, SECRET, STATEFUL_SET, PROFILE, ROLE_BASED_GROUP, LORA_ADAPTER)
+    for kind in (
+        POD,
+        SERVICE,
+        CONFIG_MAP,
+        SECRET,
+        STATEFUL_SET,
+        CONTROLLER_REVISION,
+        ENDPOINT_SLICE,
+        PROFILE,
+        ROLE_BASED_GROUP,
+        LORA_ADAPTER,
+    )
 }
 """Finds the kind of an object by its `apiVersion` and `kind`."""

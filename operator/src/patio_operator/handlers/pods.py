@@ -15,6 +15,6 @@ def register(registry: kopf.OperatorRegistry) -> None:
     """Register the handlers of this kind."""
 
     @kopf.on.event(POD.version, POD.plural, labels={labels.INJECTED: "true"}, registry=registry)
-    def on_pod(namespace: str | None, memo: Wakers, **_: Any) -> None:
+    async def on_pod(namespace: str | None, memo: Wakers, **_: Any) -> None:
         assert namespace is not None  # kopf types it for cluster-scoped kinds too
         memo.adapters(namespace)

@@ -14,5 +14,5 @@ def register(registry: kopf.OperatorRegistry) -> None:
     """Register the handlers of this kind."""
 
     @kopf.on.event(PROFILE.group, PROFILE.version, PROFILE.plural, registry=registry)
-    def on_profile(memo: Wakers, **_: Any) -> None:
+    async def on_profile(memo: Wakers, **_: Any) -> None:
         memo.all_groups()

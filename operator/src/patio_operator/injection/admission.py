@@ -30,6 +30,8 @@ from patio_operator.injection.words import (
 )
 
 SIDECAR_NAMES = ("patio", "patio-runtime")
+UNKNOWN_REVISION = "unknown"
+"""Of a profile that upstream rendered into a pod's template before it was changed."""
 
 
 def inject(
@@ -67,8 +69,10 @@ def _inject(pod: Pod, wanted: Sequence[Runtime], adapters: Sequence[LoadRequest]
         warnings += effective.warnings
         present = {one["name"] for one in containers_of(pod)}
         again = runtime.name in before and all(one["name"] in present for one in effective.all)
-        revisions[runtime.name] = before[runtime.name] if again else profiles.revision(runtime.profile)
-        profiles.add(pod, runtime, effective, origins, again=again)
+        differs = profiles.add(pod, runtime, effective, origins, again=again)
+        warnings += differs
+        if not again:
+            revisions[runtime.name] = UNKNOWN_REVISION if differs else profiles.revision(runtime.profile)
         targets = _targets(pod, runtime, engine)
         volumes.share(runtime, effective.all, targets)
         if runtime.inject_containers:
@@ -90,6 +94,7 @@ def _inject(pod: Pod, wanted: Sequence[Runtime], adapters: Sequence[LoadRequest]
     told = variables.of_the_pod(pod)
     for container in containers_of(pod):
         if container["name"] in origins and runs_beside(container, pod):
+            variables.correct_index(container, told)
             put_before(container, told)
     _mark(pod, revisions, variables.summary(engine, sidecars[0] if sidecars else None))
     return warnings

@@ -79,7 +79,7 @@ def replaced(env: Sequence[Mapping[str, Any]], by: Iterable[Mapping[str, Any]]) 
     return list(result.values())
 
 
-def add(pod: Pod, runtime: Runtime, wanted: Effective, origins: dict[str, str], *, again: bool) -> None:
+def add(pod: Pod, runtime: Runtime, wanted: Effective, origins: dict[str, str], *, again: bool) -> list[str]:
     """Put a profile's volumes and containers into the pod.
 
     Args:
@@ -89,9 +89,13 @@ def add(pod: Pod, runtime: Runtime, wanted: Effective, origins: dict[str, str], 
         origins: by container name, which profile of this admission put it there; added to.
         again: the pod was injected with this profile before, so containers of its names are its own.
 
+    Returns:
+        What its owner should know: containers that upstream rendered and that are not what the profile has now.
+
     """
     source = f"profile {runtime.name!r}"
     spec = pod["spec"]
+    warnings: list[str] = []
     for volume in runtime.profile.spec.volumes:
         _add_volume(spec, volume, source)
     for key, attribute in _LISTS:
@@ -112,7 +116,15 @@ def add(pod: Pod, runtime: Runtime, wanted: Effective, origins: dict[str, str], 
                 spec[key] = [*(spec[key] or []), copy.deepcopy(container)]
             else:
                 base = next(one for one in getattr(runtime.profile.spec, attribute) if one["name"] == name)
-                _complete(present, container, base, source, again=again)
+                difference = None if again else _difference(present, container, base, source)
+                if difference is not None and not runtime.rendered:
+                    raise ClashError(f"{difference}: rename one of them")
+                if difference is not None:
+                    warnings.append(
+                        f"{difference}: it is completed, and otherwise left as upstream's controller made it"
+                    )
+                _complete(present, container, base, as_is=again or difference is not None)
+    return warnings
 
 
 def _add_volume(spec: dict[str, Any], volume: Mapping[str, Any], source: str) -> None:
@@ -131,10 +143,9 @@ def _kind(volume: Mapping[str, Any]) -> str:
     return next((key for key in volume if key != "name"), "emptyDir")
 
 
-def _complete(present: Container, wanted: Container, base: Mapping[str, Any], source: str, *, again: bool) -> None:
-    """Add to a container that is there what the profile's has and it lacks."""
-    if not again:
-        _check_same(present, wanted, base, source)
+def _complete(present: Container, wanted: Container, base: Mapping[str, Any], *, as_is: bool) -> None:
+    """Add to a container that is there what the profile's has and it lacks; unless `as_is` override it too."""
+    if not as_is:
         present.update((key, copy.deepcopy(wanted[key])) for key in ("image", "args", "resources") if key in wanted)
         present_env = present.get("env") or []
         changed = [one for one in wanted.get("env") or [] if one not in (base.get("env") or [])]
@@ -147,22 +158,23 @@ def _complete(present: Container, wanted: Container, base: Mapping[str, Any], so
             present[key] = [*(present.get(key) or []), *missing]
 
 
-def _check_same(present: Container, wanted: Container, base: Mapping[str, Any], source: str) -> None:
-    """Raise unless a container that the pod brings is what the profile has, perhaps rendered by upstream."""
+def _difference(present: Container, wanted: Container, base: Mapping[str, Any], source: str) -> str | None:
+    """Say how a container of the pod is not what the profile has; None if it is, perhaps as upstream renders it."""
     name = wanted["name"]
     images = {wanted.get("image"), base.get("image")}
     if present.get("image") not in images:
-        raise ClashError(
+        return (
             f"{source} adds a container {name!r} with image {wanted.get('image')!r}, but the pod already has one of "
-            f"that name with image {present.get('image')!r}: rename one of them"
+            f"that name with image {present.get('image')!r}"
         )
     for key in ("command", "args"):
         theirs = list(present.get(key) or [])
         if theirs not in (list(wanted.get(key) or []), list(base.get(key) or [])):
-            raise ClashError(
+            return (
                 f"{source} adds a container {name!r} with {key} {wanted.get(key) or []}, but the pod already has "
-                f"one of that name with {key} {theirs}: rename one of them"
+                f"one of that name with {key} {theirs}"
             )
+    return None
 
 
 def check_ports(pod: Pod, origins: Mapping[str, str], engine_container: str, engine_port: int | None) -> None:

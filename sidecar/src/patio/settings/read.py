@@ -46,11 +46,10 @@ HONOURED = {
     REQUIRED_ADAPTERS_VARIABLE: "JSON list of adapters this pod must have; set at admission",
     "PATIO_STATE_FILE": f"where what is wanted is kept over restarts; default {DEFAULT_STATE_FILE}",
     **access.VARIABLES,
-    **downloads.VARIABLES,
     **topology.HONOURED,
+    **downloads.VARIABLES,
     **drain.HONOURED,
 }
-
 _ENDPOINTS = ("INFERENCE_ENGINE_ENDPOINT", "RUNTIME_URL")
 _OURS = (
     *("INFERENCE_E", "METRIC_S", "ENGINE_A", "PATIO_REQ", "PATIO_STATE", "RUNTIME_U", "RUNTIME_ME"),
@@ -86,9 +85,9 @@ class Settings:
     state_file_chosen: bool = False
     """Somebody named the file, so not being able to write it is an error rather than a reason to do without."""
     access: AccessSettings = field(default_factory=AccessSettings)
-    downloads: DownloadSettings = field(default_factory=DownloadSettings)
     topology: TopologySettings = field(default_factory=TopologySettings)
     drain: DrainSettings = field(default_factory=DrainSettings)
+    downloads: DownloadSettings = field(default_factory=DownloadSettings)
 
     @property
     def pod(self) -> str:
@@ -196,9 +195,9 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         state_file=state_file,
         state_file_chosen="PATIO_STATE_FILE" in given,
         access=access.read_access(flags.access_control, given),
-        downloads=downloads.read_downloads(given),
         topology=topology.topology_settings(flags.instance_info, given, pod),
         drain=drain.drain_settings(given),
+        downloads=downloads.read_downloads(given),
     )
 
 
