@@ -32,6 +32,7 @@ lint: setup ## Format check, linters, types, import contracts, generated files.
 	$(RUN) mypy
 	$(RUN) lint-imports
 	$(RUN) python -m patio_operator.api.crd --check charts/patio/crds
+	$(RUN) python -m patio.document --check docs/openapi.json
 
 .PHONY: tools
 tools: setup ## Install system packages and build the cluster's binaries (first time: about ten minutes).
@@ -51,8 +52,9 @@ bench: setup ## What the sidecar costs, beside one that parses metrics into obje
 	@$(RUN) python -m benchmarks.run $(BENCH_ARGS)
 
 .PHONY: fuzz
-fuzz: setup ## 100,000 hostile metric texts through the rewriting. FUZZ_ARGS="--inputs 1000 --seed 7".
+fuzz: setup ## 100,000 hostile metric texts through the rewriting, 10,000 requests to the API of a sidecar.
 	@$(RUN) python -m benchmarks.fuzz $(FUZZ_ARGS)
+	@$(RUN) python -m benchmarks.fuzz_api $(FUZZ_API_ARGS)
 
 .PHONY: e2e
 e2e: setup ## The end-to-end tests on a real cluster.
@@ -65,6 +67,10 @@ images: setup ## Build the container images with Docker or buildah.
 .PHONY: crds
 crds: setup ## Generate the CRDs from the operator's models.
 	$(RUN) python -m patio_operator.api.crd charts/patio/crds
+
+.PHONY: openapi
+openapi: setup ## Write the sidecar's OpenAPI document.
+	$(RUN) python -m patio.document docs/openapi.json
 
 .PHONY: format
 format: setup ## Format the code and sort its imports.

@@ -71,5 +71,10 @@ def create_app(parts: Parts, version: str, docs: bool) -> FastAPI:
     if parts.drain is not None:
         add_drain(app, parts.drain)
     add_faults(app)
+    if docs:
+        # Words that only readers of the document need: an idle sidecar does without.
+        from patio.api.routes.document import add_document
+
+        add_document(app)
     add_access(app, parts.gate, parts.count_denial)
     return app

@@ -1,0 +1,178 @@
+"""`make fuzz`, the other half: the sidecar's API under requests that its OpenAPI document allows and forbids.
+
+A sidecar and an engine double run as processes on loopback; schemathesis makes the requests. Laws: no 500 ever, another
+5xx only as the word of the engine or of a source (and in the error shape), every answer as the document says, and the
+sidecar lives on as the same process. Sources lead nowhere: both endpoints are a closed port.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import schemathesis
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis.errors import Unsatisfiable
+from schemathesis.checks import CheckFunction
+from schemathesis.core.result import Ok
+from schemathesis.generation import GenerationMode
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from patio.api.protocol import ErrorBody
+
+CONFORMANCE: list[CheckFunction] = [
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+]
+OTHERS_WORDS = (502, 503, 507)
+"""Statuses of faults that are not the sidecar's: of the engine, of a source, of the disk."""
+START_SECONDS = 30.0
+SHORT = 0.01
+"""What every wait that a request asks for is cut to, in seconds."""
+
+
+@contextlib.contextmanager
+def running_sidecar(engine: str) -> Iterator[str]:
+    """A sidecar that serves its document, beside an engine double; yield its URL."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        ports = [_free_port(), _free_port()]
+        base = f"http://127.0.0.1:{ports[0]}"
+        nowhere = "http://127.0.0.1:9"
+        double = [sys.executable, "-m", "engine_double", "--engine", engine, "--port", str(ports[0])]
+        sidecar = [sys.executable, "-m", "patio.app", "--port", str(ports[1]), "--enable-fastapi-docs", "-E", engine]
+        environment = {
+            **os.environ,
+            "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
+            "INFERENCE_ENGINE_ENDPOINT": base,
+            "PATIO_STATE_FILE": str(folder / "state.json"),
+            "PATIO_DOWNLOAD_ROOT": str(folder / "adapters"),
+            "HF_ENDPOINT": nowhere,
+            "ENDPOINT": nowhere,
+            "ACCESS_KEY": "nobody",
+            "SECRET_KEY": "nothing",
+        }
+        stack.enter_context(_process([*double, "--host", "127.0.0.1", "--enable-lora"], environment))
+        running = stack.enter_context(_process([*sidecar, "--host", "127.0.0.1"], environment))
+        url = f"http://127.0.0.1:{ports[1]}"
+        until = time.monotonic() + START_SECONDS
+        while not _lives(url):
+            if time.monotonic() > until:
+                raise RuntimeError("the sidecar does not start")
+            time.sleep(0.05)
+        yield url
+        if running.poll() is not None:
+            raise AssertionError(f"the sidecar ended with {running.returncode}")
+
+
+def fuzz(url: str, cases: int, chosen: int) -> int:
+    """Send at least so many requests; return how many. Raise what a broken law raises, with the request in it."""
+    schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
+    operations = [found.ok() for found in schema.get_all_operations() if isinstance(found, Ok)]
+    # Many operations have only one request to send; the others make up for them, with another seed each time.
+    varied = [(operation, mode) for operation in operations for mode in GenerationMode]
+    sent = 0
+    while sent < cases:
+        each = -(-(cases - sent) // len(varied))
+        counts = {one: _fuzz_one(*one, max(each, 2), chosen) for one in varied}
+        sent += sum(counts.values())
+        chosen += 1
+        varied = [one for one in varied if counts[one] > 1]
+    return sent
+
+
+def _fuzz_one(operation: Any, mode: GenerationMode, cases: int, chosen: int) -> int:
+    sent = 0
+
+    @seed(chosen)
+    @settings(max_examples=cases, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(operation.as_strategy(generation_mode=mode))
+    def hold(case: schemathesis.Case[Any]) -> None:
+        nonlocal sent
+        sent += 1
+        _shorten(case)
+        response = case.call()
+        status = response.status_code
+        asked = f"{case.method} {case.formatted_path} answered {status}: {response.text[:500]}"
+        assert status < 500 or status in OTHERS_WORDS, asked
+        if status >= 400 and case.formatted_path != "/ready":
+            ErrorBody.model_validate_json(response.content)
+        if status not in (404, 405):  # what the client made of a hostile path may be another route, or none
+            case.validate_response(response, checks=CONFORMANCE)
+
+    with contextlib.suppress(Unsatisfiable):  # nothing can be wrong with a request that has no parts
+        hold()
+    return sent
+
+
+def _shorten(case: schemathesis.Case[Any]) -> None:
+    """Let no request wait: the laws are about answers, and there are many."""
+    body: Any = case.body
+    for part in (body, case.query):
+        if isinstance(part, dict):
+            for name in ("wait", "timeout"):
+                asked: Any = part.get(name)
+                if isinstance(asked, int | float) and not isinstance(asked, bool):
+                    part[name] = min(asked, SHORT)
+    if isinstance(body, dict) and "source" in body:
+        body["async_download"] = True
+
+
+def _lives(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/ready", timeout=1).is_success
+    except httpx.HTTPError:
+        return False
+
+
+@contextlib.contextmanager
+def _process(command: Sequence[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.fuzz_api", description=__doc__)
+    parser.add_argument("--cases", type=int, default=10_000, help="requests for each engine, at least (%(default)s)")
+    parser.add_argument("--seed", type=int, default=4, help="of the requests (%(default)s)")
+    options = parser.parse_args(argv)
+    for engine in ("vllm", "sglang"):
+        began = time.monotonic()
+        with running_sidecar(engine) as url:
+            sent = fuzz(url, options.cases, options.seed)
+        print(f"{engine}: {sent} requests, no law broken, {time.monotonic() - began:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,143 @@
+"""The OpenAPI document: what FastAPI makes of the routes, completed by examples and by the faults each route answers.
+
+Built when it is asked for, so that an idle sidecar pays nothing. Beside what is generated it says two things: that
+every fault has the one error shape, also where FastAPI would document its own, and what calls and answers look like.
+`patio.document` writes it to a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+DESCRIPTION = (
+    "The sidecar of one engine pod. Reads are open to everyone who reaches the port. From outside the pod every call "
+    "that changes something, and `GET /v1/drain`, needs the operator's signature (docs/access.md); from inside it "
+    "needs none."
+)
+ERROR = "#/components/schemas/ErrorBody"
+
+_SQL = {
+    "lora_name": "sql",
+    "lora_path": "/adapters/sql",
+    "source": None,
+    "owner": "LoraAdapter/team-a/sql-expert",
+    "revision": "3",
+    "required": True,
+    "state": "Loaded",
+    "reason": "Loaded",
+    "message": "",
+    "retryable": True,
+    "model": "sql",
+    "attempts": 1,
+    "since": 1795250210.2,
+}
+_DOWNLOAD = {"source": "hf://your-org/your-lora", "config": '{"hf_revision": "main"}', "async_download": True}
+
+REQUESTS: Mapping[tuple[str, str], Mapping[str, Any]] = {
+    ("post", "/v1/load_lora_adapter"): {
+        "a folder": {"lora_name": "sql", "lora_path": "/adapters/sql"},
+        "a source": {"lora_name": "sql", "source": "s3://models/lora/sql", "revision": "7", "wait": 0},
+    },
+    ("post", "/v1/unload_lora_adapter"): {"by hand": {"lora_name": "sql"}},
+    ("post", "/v1/download_model"): {"in the background": _DOWNLOAD},
+    ("post", "/v1/drain"): {"less than the grace period": {"timeout": 25}},
+}
+"""Bodies that can be sent as they are, by method and path; the routes without /v1 take the same."""
+
+ANSWERS: Mapping[tuple[str, str], Any] = {
+    ("get", "/ready"): {"ready": True, "waiting_for": []},
+    ("post", "/v1/load_lora_adapter"): _SQL,
+    ("post", "/v1/unload_lora_adapter"): {"lora_name": "sql", "unloaded": True, "message": ""},
+    ("get", "/v1/lora_adapters"): {
+        "revision": "1f0c9a2e-7",
+        "engine": "vllm",
+        "engine_ready": True,
+        "base_models": ["qwen3-8b"],
+        "adapters": [_SQL],
+        "capacity": {"batch": 4, "loaded": None},
+    },
+}
+
+_UNSIGNED = (401, "ProofMissing", "From outside the pod this call needs the operator's signature.", False)
+_INVALID = (400, "InvalidRequest", "lora_name: String should match pattern", False)
+
+FAULTS: Mapping[tuple[str, str], tuple[tuple[int, str, str, bool], ...]] = {
+    ("post", "/v1/load_lora_adapter"): (
+        _INVALID,
+        _UNSIGNED,
+        (404, "AdapterNotFound", "Loading lora sql failed: No adapter found for /adapters/sql", False),
+        (409, "Conflict", "Adapter sql is wanted by LoraAdapter/team-b/sql on this pod.", False),
+        (422, "AdapterRefused", "LoRA rank 64 is greater than max_lora_rank 16.", False),
+        (502, "EngineUnauthorized", "The engine refuses it without the right key; set ENGINE_API_KEY.", False),
+        (503, "EngineFault", "The engine answered 503.", True),
+        (507, "NotStored", "The order could not be stored, so nothing was changed: No space left on device.", True),
+    ),
+    ("post", "/v1/unload_lora_adapter"): (
+        _INVALID,
+        _UNSIGNED,
+        (404, "NotFound", "Adapter sql is neither wanted nor loaded on this pod.", False),
+        (507, "NotStored", "The order could not be stored, so nothing was changed: No space left on device.", True),
+    ),
+    ("post", "/v1/download_model"): (
+        _INVALID,
+        _UNSIGNED,
+        (404, "SourceNotFound", "There is nothing at s3://models/lora/sql.", False),
+        (502, "SourceUnauthorized", "The source wants other credentials.", False),
+        (503, "SourceUnreachable", "The source does not answer.", True),
+        (507, "NoSpace", "The disk has no room for it.", True),
+    ),
+    ("get", "/v1/downloads/{download_id}"): ((404, "NotFound", "There is no download 'x'.", False),),
+    ("delete", "/v1/downloads/{download_id}"): (
+        _UNSIGNED,
+        (404, "NotFound", "There is no download 'x'.", False),
+        (409, "InUse", "An adapter waits for this download; unload the adapter to stop it.", False),
+    ),
+    ("post", "/v1/drain"): (_INVALID, _UNSIGNED),
+    ("get", "/v1/drain"): (_INVALID, _UNSIGNED),
+    ("get", "/v1/lora_adapters"): (_INVALID,),
+}
+"""Status, code, message and whether a retry can help, of the faults that a caller must be ready for."""
+
+
+def add_document(app: FastAPI) -> None:
+    """Have `/openapi.json` answer with the completed document."""
+    built: dict[str, Any] = {}
+
+    def openapi() -> dict[str, Any]:
+        if not built:
+            built.update(_completed(app))
+        return built
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+
+
+def _completed(app: FastAPI) -> dict[str, Any]:
+    document = get_openapi(title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes)
+    for path, operations in document["paths"].items():
+        versioned = path if path.startswith("/v1/") or f"/v1{path}" not in document["paths"] else f"/v1{path}"
+        for method, operation in operations.items():
+            _complete(operation, (method, versioned))
+    for unused in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(unused, None)
+    return document
+
+
+def _complete(operation: dict[str, Any], key: tuple[str, str]) -> None:
+    responses = operation["responses"]
+    # FastAPI says that it answers 422 in a shape of its own; here that is 400 in the one error shape.
+    responses.pop("422", None)
+    for status, code, message, retryable in FAULTS.get(key, ()):
+        body = {"error": {"code": code, "message": message, "retryable": retryable}}
+        responses[str(status)] = {
+            "description": code,
+            "content": {"application/json": {"schema": {"$ref": ERROR}, "example": body}},
+        }
+    if key in REQUESTS:
+        content = operation["requestBody"]["content"]["application/json"]
+        content["examples"] = {name: {"value": value} for name, value in REQUESTS[key].items()}
+    if key in ANSWERS:
+        responses["200"].setdefault("content", {}).setdefault("application/json", {})["example"] = ANSWERS[key]

@@ -1,0 +1,46 @@
+"""`python -m patio.document FILE` writes the OpenAPI document of the API; `--check FILE` tells whether FILE is it.
+
+The committed docs/openapi.json is made by it, so that callers need no running sidecar to read the API.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import httpx
+
+from patio.adapters.store import Store
+from patio.api.routes.document import add_document
+from patio.app import assemble
+from patio.settings import Settings
+
+
+def document() -> str:
+    """Return the document as indented JSON."""
+    app = assemble(Settings(), Store(None), httpx.AsyncClient(), asyncio.Event()).app
+    add_document(app)
+    return json.dumps(app.openapi(), indent=1, sort_keys=True) + "\n"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Write or check the file; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m patio.document", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; 1 if the file is not up to date")
+    parser.add_argument("file", type=Path)
+    options = parser.parse_args(argv)
+    now = document()
+    if not options.check:
+        options.file.write_text(now)
+    elif not options.file.exists() or options.file.read_text() != now:
+        print(f"{options.file} is not what the routes say; run `make openapi`", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

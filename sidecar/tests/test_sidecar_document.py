@@ -1,0 +1,67 @@
+"""The OpenAPI document: its examples can be sent, its faults are those that the routes answer."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from patio.api.downloads_protocol import DownloadRequest
+from patio.api.protocol import AdapterList, AdapterReport, LoadRequest, Readiness, UnloadAnswer, UnloadRequest
+from patio.api.routes.adapters import FAULT_STATUS
+from patio.api.routes.document import ANSWERS, FAULTS, REQUESTS
+from patio.api.routes.downloads import DOWNLOAD_STATUS
+from patio.api.topology_protocol import DrainRequest
+from patio.document import document
+
+MODELS: dict[tuple[str, str], tuple[type[BaseModel] | None, type[BaseModel] | None]] = {
+    ("post", "/v1/load_lora_adapter"): (LoadRequest, AdapterReport),
+    ("post", "/v1/unload_lora_adapter"): (UnloadRequest, UnloadAnswer),
+    ("post", "/v1/download_model"): (DownloadRequest, None),
+    ("post", "/v1/drain"): (DrainRequest, None),
+    ("get", "/v1/lora_adapters"): (None, AdapterList),
+    ("get", "/ready"): (None, Readiness),
+}
+OTHER_FAULTS = {
+    "InvalidRequest": 400,
+    "ProofMissing": 401,
+    "NotFound": 404,
+    "Conflict": 409,
+    "InUse": 409,
+    "EngineFault": 503,
+    "NotStored": 507,
+}
+
+
+@pytest.mark.parametrize("key", [*REQUESTS, *ANSWERS])
+def test_examples_are_what_the_api_takes_and_gives(key: tuple[str, str]) -> None:
+    request, given = MODELS[key]
+    for example in REQUESTS.get(key, {}).values():
+        assert request is not None
+        request.model_validate(example)
+    if key in ANSWERS:
+        assert given is not None
+        assert given.model_validate(ANSWERS[key]).model_dump(mode="json") == ANSWERS[key]
+
+
+def test_faults_have_the_status_that_the_routes_give_them() -> None:
+    known = {**OTHER_FAULTS, **FAULT_STATUS, **DOWNLOAD_STATUS}
+    for faults in FAULTS.values():
+        for status, code, _, _ in faults:
+            assert known[code] == status, code
+
+
+def test_every_fault_has_the_one_error_shape() -> None:
+    shown: dict[str, Any] = json.loads(document())
+    assert "HTTPValidationError" not in json.dumps(shown)
+    for path, operations in shown["paths"].items():
+        for method, operation in operations.items():
+            for status, response in operation["responses"].items():
+                if status[0] in "45" and (path, status) != ("/ready", "503"):
+                    assert response["content"]["application/json"]["schema"]["$ref"].endswith("/ErrorBody"), (
+                        method,
+                        path,
+                        status,
+                    )
