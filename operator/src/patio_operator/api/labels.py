@@ -41,6 +41,11 @@ OLD_ROLE_NAME = _OLD + "role"
 POD_INDEX = "apps.kubernetes.io/pod-index"
 """Set by Kubernetes on the pods of a StatefulSet."""
 
+LWS_NAME = "leaderworkerset.sigs.k8s.io/name"
+"""On the pods of a LeaderWorkerSet."""
+LWS_GROUP_INDEX = "leaderworkerset.sigs.k8s.io/group-index"
+"""Which of its groups of pods a pod is of; set by LeaderWorkerSet's own webhook, perhaps after ours."""
+
 
 def group_and_role(labels: Mapping[str, str]) -> tuple[str, str] | None:
     """Say which role of which group a pod belongs to, by the labels of either generation of RoleBasedGroup."""

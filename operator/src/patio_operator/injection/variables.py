@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from patio.api.protocol import REQUIRED_ADAPTERS_VARIABLE, LoadRequest
@@ -23,6 +23,12 @@ from patio_operator.injection.words import Container
 KIND = "INFERENCE_ENGINE"
 ENDPOINT = "INFERENCE_ENGINE_ENDPOINT"
 KEYS: Mapping[str, str] = {API_KEY: "ENGINE_API_KEY", ADMIN_API_KEY: "ENGINE_ADMIN_API_KEY"}
+LEADER_WORKER = (
+    ("RBG_LWP_LEADER_ADDRESS", "LWS_LEADER_ADDRESS"),
+    ("RBG_LWP_WORKER_INDEX", "LWS_WORKER_INDEX"),
+    ("RBG_LWP_GROUP_SIZE", "LWS_GROUP_SIZE"),
+)
+"""What pods of several that serve together are told, by RoleBasedGroup and by LeaderWorkerSet."""
 ALLOW_UPDATES = "VLLM_ALLOW_RUNTIME_LORA_UPDATING"
 
 
@@ -34,6 +40,35 @@ def of_the_pod(pod: Mapping[str, Any]) -> list[EnvVar]:
         {"name": "POD_IP", **field("status.podIP")},
         *_of_the_role(pod.get("metadata") or {}),
     ]
+
+
+def of_the_instance(engine: Mapping[str, Any]) -> list[EnvVar]:
+    """Return what whoever made the pod told its engine about the pods that serve with it, in both families of names.
+
+    LeaderWorkerSet and upstream's controller tell the containers that they see, which a profile's are not among.
+    """
+    env = {variable["name"]: variable for variable in engine.get("env") or []}
+    told: list[EnvVar] = []
+    for names in LEADER_WORKER:
+        known = next((env[name] for name in names if name in env), None)
+        if known is not None:
+            source = {key: value for key, value in known.items() if key != "name"}
+            told += [{"name": name, **source} for name in names]
+    return told
+
+
+def referred(containers: Iterable[Mapping[str, Any]]) -> set[str]:
+    """Return the names of the variables that containers' own variables and mounts refer to."""
+    texts = [
+        text
+        for container in containers
+        for text in (
+            *(variable.get("value") for variable in container.get("env") or []),
+            *(mount.get("subPathExpr") for mount in container.get("volumeMounts") or []),
+        )
+        if text
+    ]
+    return {name for text in texts for name in re.findall(r"\$\(([^()]+)\)", text)}
 
 
 def _of_the_role(metadata: Mapping[str, Any]) -> list[EnvVar]:
@@ -50,6 +85,9 @@ def _of_the_role(metadata: Mapping[str, Any]) -> list[EnvVar]:
         number = re.search(r"\d+$", name)
         index = literal(number.group()) if number else None
         instance = label(labels.ROLE_INSTANCE_NAME)
+    elif labels.LWS_NAME in pod_labels:
+        # the pod's own index is its place within the group of pods, for all but leaders
+        index = label(labels.LWS_GROUP_INDEX)
     elif _is_of_a_stateful_set(metadata):
         index = label(labels.POD_INDEX)
         instance = field("metadata.name")
