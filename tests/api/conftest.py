@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from e2e_cluster import ensure_binaries
 from e2e_cluster.control_plane import ControlPlane, control_plane
 
-from kube import Kube, connected
+from kube import Kube, connected, until
 from operator_process import OperatorProcess
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "patio"
@@ -29,6 +30,11 @@ def plane() -> Iterator[ControlPlane]:
                 *("--kubeconfig", running.kubeconfig),
             ],
             check=True,
+        )
+        # There are no endpoints here. To a Service that is another name for this machine the API server goes by itself.
+        here = {"spec": {"type": "ExternalName", "externalName": "localhost"}}
+        running.kubectl(
+            "-n", "patio-system", "patch", "service", "patio-webhook", "--type=merge", "-p", json.dumps(here)
         )
         yield running
 
@@ -57,3 +63,39 @@ def operator(plane: ControlPlane) -> Iterator[OperatorProcess]:
     process.stop()
     print(process.logged())  # pytest shows it with a failure
     assert "forbidden" not in process.logged()
+
+
+@pytest.fixture(scope="module")
+def webhooks(plane: ControlPlane, kube: Kube) -> Iterator[OperatorProcess]:
+    """A running operator that the API server asks about pods and profiles."""
+    process = OperatorProcess(plane.kubeconfig_for(OPERATOR))
+    process.start()
+    for kind in ("mutatingwebhookconfiguration", "validatingwebhookconfiguration"):
+        names = [one["name"] for one in json.loads(kube.kubectl("get", kind, "patio", "-o", "json"))["webhooks"]]
+        port = {"clientConfig": {"service": {"port": process.webhook_port}}}
+        patch = {"webhooks": [{"name": name} | port for name in names]}
+        kube.kubectl("patch", kind, "patio", "--type=strategic", "-p", json.dumps(patch))
+    until("the API server asks the operator", lambda: _asks(kube))
+    yield process
+    process.stop()
+    print(process.logged())
+    assert "forbidden" not in process.logged()
+
+
+def _asks(kube: Kube) -> bool:
+    """Whether a profile and a pod that cannot be are refused: configurations reach the API server with a delay."""
+    profile = {
+        "apiVersion": "workloads.x-k8s.io/v1alpha2",
+        "kind": "ClusterEngineRuntimeProfile",
+        "metadata": {"name": "unheard-of"},
+        "spec": {"updateStrategy": "NoUpdate", "containers": [{"name": "no-image"}]},
+    }
+    pod = {
+        "metadata": {"name": "unheard-of", "labels": {"patio.dev/profile": "unheard-of"}},
+        "spec": {"containers": [{"name": "engine", "image": "engine"}]},
+    }
+    answers = (
+        kube.http.post("/apis/workloads.x-k8s.io/v1alpha2/clusterengineruntimeprofiles?dryRun=All", json=profile),
+        kube.http.post("/api/v1/namespaces/default/pods?dryRun=All", json=pod),
+    )
+    return all("denied the request" in one.text for one in answers)

@@ -20,12 +20,13 @@ class OperatorProcess:
 
     def __init__(self, kubeconfig: Path) -> None:
         self._health_port = free_port()
+        self.webhook_port = free_port()
         self._environment = {
             "PATH": os.environ["PATH"],
             "KUBECONFIG": str(kubeconfig),
             "PATIO_NAMESPACE": "patio-system",
             "PATIO_HEALTH_PORT": str(self._health_port),
-            "PATIO_WEBHOOK_PORT": str(free_port()),
+            "PATIO_WEBHOOK_PORT": str(self.webhook_port),
         }
         self._process: subprocess.Popen[bytes] | None = None
         self.log = tempfile.NamedTemporaryFile(prefix="patio-operator-", suffix=".log")  # noqa: SIM115

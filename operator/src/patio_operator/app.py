@@ -30,6 +30,7 @@ from patio_operator.settings import Settings, SettingsError
 from patio_operator.sidecars.orders import Orders
 from patio_operator.sidecars.watch import SidecarWatch
 from patio_operator.telemetry import Telemetry, health_application, set_up_logging
+from patio_operator.webhooks import profiles as profile_reviews
 from patio_operator.webhooks import server
 from patio_operator.webhooks.certificates import CHECK_SECONDS, CertificateKeeper
 
@@ -79,7 +80,9 @@ async def _run(
     health = await server.serve(health_application(telemetry, watching.is_set), settings.health_port)
     keeper = CertificateKeeper(cluster, settings)
     await _until_done(keeper.keep)
-    webhook = await server.serve(server.application(cluster, telemetry), settings.webhook_port, keeper.context)
+    application = server.application(cluster, telemetry)
+    profile_reviews.add_route(application, cluster, settings.namespace)
+    webhook = await server.serve(application, settings.webhook_port, keeper.context)
 
     watch = SidecarWatch(http, on_change=lambda namespace: adapters.wake((namespace,)))
     adapter_reconciler = AdapterReconciler(cluster, watch, Orders(http, random.Random()))  # noqa: S311 - jitter only

@@ -17,6 +17,12 @@ ENGINE = "patio.dev/engine"
 """Annotation of an injected pod: what the sidecar was told about the engine, and which of that was guessed.
 """
 
+ROLL_AT_ONCE = "patio.dev/roll-at-once"
+"""Annotation of a profile: how many workloads a change of it rolls at once. Default: 1."""
+ROLLED = "patio.dev/rolled-profiles"
+"""Annotation of a workload's pod template: the revision of each profile that it was last rolled for, as a JSON object.
+"""
+
 _NEW = "rbg.workloads.x-k8s.io/"
 _OLD = "rolebasedgroup.workloads.x-k8s.io/"
 

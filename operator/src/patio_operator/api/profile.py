@@ -13,21 +13,27 @@ from pydantic import Field
 
 from patio_operator.api.meta import Model, ObjectMeta
 
+DNS_LABEL = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+
 
 def _named(description: str) -> dict[str, Any]:
+    """Say of a list of Containers or Volumes what fits in a few lines; the trial of a profile does the rest."""
+    name = {"type": "string", "description": "Unique in the pod.", "maxLength": 63, "pattern": DNS_LABEL}
     return {
-        "type": "object",
-        "description": description,
-        "required": ["name"],
-        "properties": {"name": {"type": "string", "description": "Name, unique in the pod.", "minLength": 1}},
-        "x-kubernetes-preserve-unknown-fields": True,
+        "items": {
+            "type": "object",
+            "description": description,
+            "required": ["name"],
+            "properties": {"name": name},
+            "x-kubernetes-preserve-unknown-fields": True,
+        },
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["name"],
     }
 
 
-NamedContainers = Annotated[
-    tuple[dict[str, Any], ...], Field(json_schema_extra={"items": _named("A core/v1 Container.")})
-]
-NamedVolumes = Annotated[tuple[dict[str, Any], ...], Field(json_schema_extra={"items": _named("A core/v1 Volume.")})]
+NamedContainers = Annotated[tuple[dict[str, Any], ...], Field(json_schema_extra=_named("A core/v1 Container."))]
+NamedVolumes = Annotated[tuple[dict[str, Any], ...], Field(json_schema_extra=_named("A core/v1 Volume."))]
 
 
 class ProfileSpec(Model):

@@ -8,7 +8,7 @@ says what they can do next. Decides nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 from urllib.parse import quote, urlencode
 
@@ -27,11 +27,13 @@ Object = dict[str, Any]
 class ApiError(Exception):
     """The API server refused a request, or could not be reached. Its own words are the message."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, causes: Sequence[tuple[str, str]] = ()) -> None:
         super().__init__(message)
         self.status = status
         """The HTTP status; 0 when no answer came."""
         self.message = message
+        self.causes = tuple(causes)
+        """Field and message of each thing that is wrong with an object."""
 
 
 class NotFoundError(ApiError):
@@ -86,6 +88,11 @@ class Cluster:
     async def create(self, kind: Kind, body: Object, namespace: str | None = None) -> Object:
         """Create an object; `ConflictError` when it exists."""
         return await self._request("POST", _path(kind, namespace), {"fieldManager": FIELD_MANAGER}, body)
+
+    async def dry_run(self, kind: Kind, body: Object, namespace: str | None = None) -> None:
+        """Have the API server say whether it would create an object, with unknown fields refused; nothing is stored."""
+        query = {"dryRun": "All", "fieldValidation": "Strict", "fieldManager": FIELD_MANAGER}
+        await self._request("POST", _path(kind, namespace), query, body)
 
     async def apply(self, kind: Kind, body: Object) -> Object:
         """Server-side apply, taking over the fields it names."""
@@ -172,7 +179,7 @@ def _error(status: int, data: bytes) -> ApiError:
         return ConflictError(status, message)
     # Server-side apply of a field that the schema does not have is answered with 500 (Kubernetes 1.34).
     if status == 500 and "failed to create typed patch object" in message:
-        return InvalidError(status, message)
+        return InvalidError(status, message, [(one.get("field") or "", one.get("message") or "") for one in causes])
     if status == 429 or status >= 500:
         return RetryableApiError(status, message)
-    return InvalidError(status, message)
+    return InvalidError(status, message, [(one.get("field") or "", one.get("message") or "") for one in causes])

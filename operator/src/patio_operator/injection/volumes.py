@@ -29,12 +29,17 @@ def share(pod: Pod, runtime: Runtime, wanted: Iterable[Container], targets: Sequ
         mount for container in wanted for mount in container.get("volumeMounts") or [] if mount["name"] in volumes
     ]
     by_default = not runtime.inject_containers
+    at: dict[str, set[str]] = {}
+    for mount in mounts:
+        at.setdefault(_normal(mount["mountPath"]), set()).add(f"{mount['name']}/{mount.get('subPath', '')}")
     for container in targets:
         for mount in mounts:
             if by_default:
                 shared = any(key in volumes[mount["name"]] for key in ("emptyDir", *_LASTING))
-                if not shared or mount.get("subPathExpr") or _under(mount["mountPath"], (*_DEVICES, *_SYSTEM)):
-                    continue  # a subPathExpr is made of variables that only the profile's container has
+                # the profile's own containers may disagree, or make a path of variables that only they have
+                one_meaning = len(at[_normal(mount["mountPath"])]) == 1 and not mount.get("subPathExpr")
+                if not shared or not one_meaning or _under(mount["mountPath"], (*_DEVICES, *_SYSTEM)):
+                    continue
                 mount = {**_plain(mount), "readOnly": True}
             _mount(container, mount, "container", f"profile {runtime.name!r}")
 

@@ -23,7 +23,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from patio_operator.cluster.api import Cluster, ConflictError, NotFoundError, Object
-from patio_operator.cluster.kinds import MUTATING_WEBHOOK_CONFIGURATION, SECRET
+from patio_operator.cluster.kinds import (
+    MUTATING_WEBHOOK_CONFIGURATION,
+    SECRET,
+    VALIDATING_WEBHOOK_CONFIGURATION,
+    Kind,
+)
 from patio_operator.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -34,6 +39,11 @@ RENEW_BEFORE = timedelta(days=30)
 CLOCK_SKEW = timedelta(hours=1)
 CHECK_SECONDS = 60.0
 """How often the Secret and the CA bundle are looked at."""
+
+_CONFIGURATIONS = (
+    (MUTATING_WEBHOOK_CONFIGURATION, "no pod gets its sidecar"),
+    (VALIDATING_WEBHOOK_CONFIGURATION, "no profile is tried before it is stored"),
+)
 
 
 @dataclass(frozen=True)
@@ -174,11 +184,15 @@ class CertificateKeeper:
         self._loaded = bundle
 
     async def _write_ca(self, ca: bytes) -> None:
+        for kind, without in _CONFIGURATIONS:
+            await self._write_ca_into(kind, without, ca)
+
+    async def _write_ca_into(self, kind: Kind, without: str, ca: bytes) -> None:
         name = self._settings.webhook_configuration
         try:
-            body = await self._cluster.get(MUTATING_WEBHOOK_CONFIGURATION, name)
+            body = await self._cluster.get(kind, name)
         except NotFoundError:
-            log.error("MutatingWebhookConfiguration %s is gone: no pod gets its sidecar. Reinstall the chart.", name)
+            log.error("%s %s is gone: %s. Reinstall the chart.", kind.kind, name, without)
             return
         encoded = base64.b64encode(ca).decode()
         webhooks = body.get("webhooks") or []
@@ -189,8 +203,8 @@ class CertificateKeeper:
             if webhook["clientConfig"].get("caBundle") != encoded:
                 patch.append({"op": "add", "path": f"/webhooks/{index}/clientConfig/caBundle", "value": encoded})
         if len(patch) > 1:
-            await self._cluster.json_patch(MUTATING_WEBHOOK_CONFIGURATION, name, None, patch)
-            log.info("CA bundle written to MutatingWebhookConfiguration %s", name)
+            await self._cluster.json_patch(kind, name, None, patch)
+            log.info("CA bundle written to %s %s", kind.kind, name)
 
 
 def _builder(
