@@ -25,6 +25,7 @@ from patio_operator.cluster.api import ApiError, Cluster
 from patio_operator.handlers import Wakers, login, loraadapters, pods, profiles, rolebasedgroups
 from patio_operator.reconcile.adapters import AdapterReconciler
 from patio_operator.reconcile.groups import GroupReconciler
+from patio_operator.reconcile.profiles import ProfileReconciler
 from patio_operator.reconcile.queue import Key, WorkQueue
 from patio_operator.settings import Settings, SettingsError
 from patio_operator.sidecars.orders import Orders
@@ -88,10 +89,15 @@ async def _run(
     adapter_reconciler = AdapterReconciler(cluster, watch, Orders(http, random.Random()))  # noqa: S311 - jitter only
     adapters = WorkQueue("adapters", _measured(telemetry, "LoraAdapter", adapter_reconciler.reconcile))
     groups = WorkQueue("group", _measured(telemetry, "RoleBasedGroup", GroupReconciler(cluster).reconcile))
+    profile_reconciler = ProfileReconciler(cluster, settings.namespace, time.monotonic)
+    profile_queue = WorkQueue(
+        "profile", _measured(telemetry, "ClusterEngineRuntimeProfile", profile_reconciler.reconcile)
+    )
     wakers = Wakers(
         adapters=lambda namespace: adapters.wake((namespace,)),
         group=lambda namespace, name: groups.wake((namespace, name)),
         all_groups=groups.wake_all,
+        profile=lambda name: profile_queue.wake((name,)),
     )
     log.info("started: version %s, namespace %s", __version__, settings.namespace)
     try:
@@ -99,6 +105,7 @@ async def _run(
             running = [
                 tasks.create_task(adapters.run(), name="adapters"),
                 tasks.create_task(groups.run(), name="groups"),
+                tasks.create_task(profile_queue.run(), name="profiles"),
                 tasks.create_task(_keep_certificates(keeper), name="certificates"),
                 tasks.create_task(_watch(settings.pod_name, wakers, stop, watching), name="kopf"),
             ]

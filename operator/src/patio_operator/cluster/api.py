@@ -20,6 +20,7 @@ from patio_operator.cluster.kinds import Kind
 FIELD_MANAGER = "patio-operator"
 REQUEST_TIMEOUT = 15.0
 """Seconds for one request to the API server."""
+_METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 Object = dict[str, Any]
 
@@ -85,6 +86,12 @@ class Cluster:
         answer = await self._request("GET", _path(kind, namespace), {"labelSelector": labels} if labels else {})
         return cast("list[Object]", answer["items"])
 
+    async def list_metadata(self, kind: Kind, labels: str, fields: str) -> list[Object]:
+        """Read the metadata alone of all objects of a kind that match selectors of labels and fields."""
+        query = {"labelSelector": labels, "fieldSelector": fields}
+        answer = await self._request("GET", _path(kind, None), query, accept=_METADATA_ONLY)
+        return cast("list[Object]", answer["items"] or [])
+
     async def create(self, kind: Kind, body: Object, namespace: str | None = None) -> Object:
         """Create an object; `ConflictError` when it exists."""
         return await self._request("POST", _path(kind, namespace), {"fieldManager": FIELD_MANAGER}, body)
@@ -141,8 +148,9 @@ class Cluster:
         query: Mapping[str, str] | None = None,
         body: Object | list[Object] | None = None,
         content_type: str = "application/json",
+        accept: str = "application/json",
     ) -> Object:
-        headers = {"Accept": "application/json", "Content-Type": content_type}
+        headers = {"Accept": accept, "Content-Type": content_type}
         await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
         url = self._client.configuration.host + path + (f"?{urlencode(query)}" if query else "")
         try:
