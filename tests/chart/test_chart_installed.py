@@ -102,6 +102,7 @@ def test_a_second_release_is_refused(installed: ControlPlane, helm: Helm) -> Non
         f"delete secrets/patio-webhook-tls --namespace {NAMESPACE}",
         "get secrets/patio-webhook-tls --namespace default",
         "create pods",
+        "create pods --namespace default",
         "create pods/exec",
         "delete pods",
         "list nodes",
@@ -111,7 +112,12 @@ def test_a_second_release_is_refused(installed: ControlPlane, helm: Helm) -> Non
         "create clusterrolebindings",
         "create serviceaccounts/token",
         "patch customresourcedefinitions",
-        "patch deployments",
+        "list deployments",
+        "create deployments",
+        "delete deployments",
+        "update deployments/scale",
+        "patch validatingwebhookconfigurations/another",
+        "patch validatingadmissionpolicies",
     ],
 )
 def test_the_operator_may_not(installed: ControlPlane, what: str) -> None:
