@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.injection.trial import Problem, Verdict
 from patio_operator.rollouts import Plan, Ref, User, Workload, decode, plan, to_look_at, users_of
-from patio_operator.rollouts.workloads import mark, rolled
+from patio_operator.rollouts.workloads import mark, marks
 
 from builders import NOW
 
@@ -91,7 +91,7 @@ def test_what_is_rolled_keeps_what_it_was_rolled_for_by_other_profiles() -> None
     (roll,) = planned([user(A)], Workload(A, "1", {"gpu": "x", "patio": OLD})).rolls
     assert roll.rolled == {"gpu": "x", "patio": NEW}
     patch = mark(roll.rolled)
-    assert rolled(patch) == roll.rolled
+    assert marks(patch["spec"]["template"]["metadata"]) == roll.rolled
 
 
 def test_workloads_that_are_up_come_before_those_that_are_not() -> None:

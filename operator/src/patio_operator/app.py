@@ -34,6 +34,7 @@ from patio_operator.telemetry import Telemetry, health_application, set_up_loggi
 from patio_operator.webhooks import profiles as profile_reviews
 from patio_operator.webhooks import server
 from patio_operator.webhooks.certificates import CHECK_SECONDS, CertificateKeeper
+from patio_operator.webhooks.lookups import Lookups
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,8 @@ async def _run(
     health = await server.serve(health_application(telemetry, watching.is_set), settings.health_port)
     keeper = CertificateKeeper(cluster, settings)
     await _until_done(keeper.keep)
-    application = server.application(cluster, telemetry)
+    lookups = Lookups(cluster)
+    application = server.application(lookups, telemetry)
     profile_reviews.add_route(application, cluster, settings.namespace)
     webhook = await server.serve(application, settings.webhook_port, keeper.context)
 
@@ -103,6 +105,7 @@ async def _run(
     try:
         async with asyncio.TaskGroup() as tasks:
             running = [
+                *(tasks.create_task(one, name="lookups") for one in lookups.watches()),
                 tasks.create_task(adapters.run(), name="adapters"),
                 tasks.create_task(groups.run(), name="groups"),
                 tasks.create_task(profile_queue.run(), name="profiles"),

@@ -65,7 +65,7 @@ def decode(kind: str, body: Mapping[str, Any]) -> Workload:
     return Workload(
         ref=Ref(kind, metadata["namespace"], metadata["name"]),
         resource_version=metadata["resourceVersion"],
-        rolled=rolled(body),
+        rolled=marks((spec.get("template") or {}).get("metadata") or {}),
         is_up=observed and updated >= replaced and available >= wanted and total <= wanted,
         progress=int(updated) + int(available),
         failure=_failure(status) if observed else "",
@@ -74,12 +74,10 @@ def decode(kind: str, body: Mapping[str, Any]) -> Workload:
     )
 
 
-def rolled(body: Mapping[str, Any]) -> dict[str, str]:
-    """Return the revision of each profile that a workload was last rolled for."""
-    template = (body.get("spec") or {}).get("template") or {}
-    annotations = (template.get("metadata") or {}).get("annotations") or {}
+def marks(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """Return the revision of each profile for which a pod template was rolled last, or the template of a pod."""
     try:
-        said = json.loads(annotations.get(labels.ROLLED) or "{}")
+        said = json.loads((metadata.get("annotations") or {}).get(labels.ROLLED) or "{}")
     except ValueError:
         return {}
     return {str(name): str(revision) for name, revision in said.items()} if isinstance(said, dict) else {}

@@ -1,7 +1,7 @@
 """Answers one AdmissionReview for a pod: what to look up, what `injection` says, how the API server wants to hear it.
 
-Reads profiles and LoraAdapters from the API server for each pod, and nothing else: a standby replica answers as
-well as the leader. A pod that cannot be injected as it asked is refused with the reason, never admitted without.
+Looks up profiles and LoraAdapters (`lookups`), and nothing else: a standby replica answers as well as the leader.
+A pod that cannot be injected as it asked is refused with the reason, never admitted without.
 """
 
 from __future__ import annotations
@@ -12,19 +12,16 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ValidationError
-
 from patio_operator import injection
-from patio_operator.api.loraadapter import LoraAdapter
-from patio_operator.api.profile import ClusterEngineRuntimeProfile
-from patio_operator.cluster.api import Cluster, NotFoundError, Object
-from patio_operator.cluster.kinds import LORA_ADAPTER, PROFILE
+from patio_operator.cluster.api import Object
 from patio_operator.placement.matching import for_pod, load_request
+from patio_operator.rollouts.workloads import marks
+from patio_operator.webhooks.lookups import Lookups
 
 log = logging.getLogger(__name__)
 
 
-async def answer(cluster: Cluster, review: Mapping[str, Any]) -> Object:
+async def answer(lookups: Lookups, review: Mapping[str, Any]) -> Object:
     """Return the AdmissionReview that answers this one.
 
     Raises:
@@ -35,7 +32,7 @@ async def answer(cluster: Cluster, review: Mapping[str, Any]) -> Object:
     pod = request["object"]
     namespace = request.get("namespace") or pod["metadata"].get("namespace") or "default"
     name = pod["metadata"].get("name") or pod["metadata"].get("generateName", "") + "…"
-    result = await _inject(cluster, pod, namespace)
+    result = await _inject(lookups, pod, namespace)
     if isinstance(result, injection.Refusal):
         log.warning("pod refused: %s/%s: %s", namespace, name, result.message)
         return _response(review, {"allowed": False, "status": {"code": 422, "message": result.message}})
@@ -48,29 +45,23 @@ async def answer(cluster: Cluster, review: Mapping[str, Any]) -> Object:
     return _response(review, response)
 
 
-async def _inject(cluster: Cluster, pod: Mapping[str, Any], namespace: str) -> injection.Injection | injection.Refusal:
+async def _inject(lookups: Lookups, pod: Mapping[str, Any], namespace: str) -> injection.Injection | injection.Refusal:
     refs = injection.runtimes_of(pod)
     if isinstance(refs, injection.Refusal):
         return refs
     if not refs:
         return injection.Injection(dict(pod))
+    rolled_for = marks(pod["metadata"])
     runtimes: list[injection.Runtime] = []
     for ref in refs:
-        try:
-            body = await cluster.get(PROFILE, ref.profile_name)
-        except NotFoundError:
+        profile = await lookups.profile(ref.profile_name, rolled_for.get(ref.profile_name))
+        if profile is None:
             return injection.Refusal(
                 f"The pod asks for ClusterEngineRuntimeProfile {ref.profile_name!r}, which does not exist. "
                 "Create it, or correct the name."
             )
-        profile = ClusterEngineRuntimeProfile.model_validate(body)
         runtimes.append(injection.Runtime(profile, ref.overrides, ref.inject_containers))
-    adapters: list[LoraAdapter] = []
-    for body in await cluster.list_all(LORA_ADAPTER, namespace):
-        try:
-            adapters.append(LoraAdapter.model_validate(body))
-        except ValidationError as error:
-            log.error("LoraAdapter %s/%s cannot be read: %s", namespace, body["metadata"]["name"], error)
+    adapters = await lookups.adapters(namespace)
     wanted = for_pod(adapters, pod["metadata"].get("labels") or {})
     return injection.inject(pod, runtimes, [load_request(one) for one in wanted.values()])
 

@@ -9,9 +9,10 @@ import time
 
 from aiohttp import web
 
-from patio_operator.cluster.api import ApiError, Cluster
+from patio_operator.cluster.api import ApiError
 from patio_operator.telemetry import Telemetry
 from patio_operator.webhooks import review
+from patio_operator.webhooks.lookups import Lookups
 
 log = logging.getLogger(__name__)
 
@@ -20,14 +21,14 @@ MAX_REVIEW_BYTES = 8 * 1024 * 1024
 """A pod is at most 1.5 MiB in etcd; a review may hold it twice."""
 
 
-def application(cluster: Cluster, telemetry: Telemetry) -> web.Application:
+def application(lookups: Lookups, telemetry: Telemetry) -> web.Application:
     """Return the application with the webhook's routes."""
 
     async def mutate_pods(request: web.Request) -> web.Response:
         started = time.perf_counter()
         try:
             body = json.loads(await request.read())
-            answer = await review.answer(cluster, body)
+            answer = await review.answer(lookups, body)
         except ApiError as error:
             log.error("admission not answered: %s", error.message)
             telemetry.admissions.labels("error").inc()
