@@ -8,7 +8,7 @@ says what they can do next. Decides nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, cast
 from urllib.parse import quote, urlencode
 
@@ -102,7 +102,7 @@ class Cluster:
         answer = await self._request("GET", _path(kind, None))
         return cast("list[Object]", answer["items"] or []), answer["metadata"]["resourceVersion"]
 
-    async def watch(self, kind: Kind, since: str) -> AsyncIterator[Object]:
+    async def watch(self, kind: Kind, since: str) -> AsyncGenerator[Object, None]:
         """Yield the events of all objects of a kind after a resourceVersion, until the API server ends the watch."""
         query = {"watch": "1", "resourceVersion": since, "allowWatchBookmarks": "true", "timeoutSeconds": WATCH_SECONDS}
         response = await self._call("GET", _path(kind, None), query, None, timeout=WATCH_TIMEOUT)

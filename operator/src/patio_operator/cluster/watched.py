@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import aclosing
 from typing import Generic, TypeVar
 
 from patio_operator.cluster.api import ApiError, Cluster, Object
@@ -68,17 +69,18 @@ class Watched(Generic[T]):
 
     async def _follow(self, version: str) -> str:
         """Watch until the API server ends it; return where to go on, empty when that is too long ago."""
-        async for event in self._cluster.watch(self._kind, version):
-            type_, body = event["type"], event["object"]
-            if type_ == "ERROR":
-                if body.get("code") == GONE:
-                    return ""
-                raise ApiError(int(body.get("code") or 0), str(body.get("message")))
-            version = body["metadata"]["resourceVersion"]
-            if type_ == "DELETED":
-                self._objects.get(body["metadata"].get("namespace", ""), {}).pop(body["metadata"]["name"], None)
-            elif type_ != "BOOKMARK":
-                self._put(body)
+        async with aclosing(self._cluster.watch(self._kind, version)) as events:
+            async for event in events:
+                type_, body = event["type"], event["object"]
+                if type_ == "ERROR":
+                    if body.get("code") == GONE:
+                        return ""
+                    raise ApiError(int(body.get("code") or 0), str(body.get("message")))
+                version = body["metadata"]["resourceVersion"]
+                if type_ == "DELETED":
+                    self._objects.get(body["metadata"].get("namespace", ""), {}).pop(body["metadata"]["name"], None)
+                elif type_ != "BOOKMARK":
+                    self._put(body)
         return version
 
     def _put(self, body: Object) -> None:
