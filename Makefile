@@ -4,6 +4,8 @@ RUN := $(UV) run --frozen --no-sync
 
 ENGINE ?= vllm
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
+FUZZ_ARGS ?=
 
 .DEFAULT_GOAL := help
 
@@ -43,6 +45,14 @@ test: lint tools ## Everything: linters, unit, API server, cluster with the doub
 .PHONY: unit
 unit: setup ## The quick tests: no API server, no cluster.
 	$(RUN) pytest -m "not api and not cluster and not vllm" $(PYTEST_ARGS)
+
+.PHONY: bench
+bench: setup ## What the sidecar costs, beside one that parses metrics into objects. BENCH_ARGS="--scrapes 100000".
+	@$(RUN) python -m benchmarks.run $(BENCH_ARGS)
+
+.PHONY: fuzz
+fuzz: setup ## 100,000 hostile metric texts through the rewriting. FUZZ_ARGS="--inputs 1000 --seed 7".
+	@$(RUN) python -m benchmarks.fuzz $(FUZZ_ARGS)
 
 .PHONY: e2e
 e2e: setup ## The end-to-end tests on a real cluster.

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patio_operator.injection import Injection, Runtime, inject
+from patio_operator.injection import Access, Injection, Runtime, inject
 
 from pod_builders import profile
 
@@ -35,6 +35,9 @@ mounts = st.lists(
     max_size=2,
     unique_by=lambda one: str(one["mountPath"]),
 )
+lifecycles = st.sampled_from(
+    [{}, {"postStart": {"exec": {"command": ["true"]}}}, {"preStop": {"httpGet": {"path": "/", "port": 1}}}]
+)
 ports = st.lists(
     st.fixed_dictionaries({"containerPort": st.sampled_from([8000, 9091, 9400])}, optional={"name": st.just("patio")}),
     max_size=1,
@@ -45,7 +48,13 @@ def containers(names: list[str], *, least: int = 0) -> st.SearchStrategy[list[Ob
     return st.lists(
         st.fixed_dictionaries(
             {"name": st.sampled_from(names), "image": st.sampled_from(["a:1", "b:1"])},
-            optional={"command": st.sampled_from(COMMANDS), "env": variables, "volumeMounts": mounts, "ports": ports},
+            optional={
+                "command": st.sampled_from(COMMANDS),
+                "env": variables,
+                "volumeMounts": mounts,
+                "ports": ports,
+                "lifecycle": lifecycles,
+            },
         ),
         min_size=least,
         max_size=2,
@@ -76,16 +85,20 @@ pods = st.builds(
     volumes,
     labels,
 )
-specs = st.fixed_dictionaries({"containers": containers(NAMES[1:3]), "volumes": volumes})
+native = {"name": "patio", "image": "p:1", "restartPolicy": "Always", "ports": [{"containerPort": 9090}]}
+specs = st.one_of(
+    st.fixed_dictionaries({"containers": containers(NAMES[1:3]), "volumes": volumes}),
+    st.just({"initContainers": [native]}),
+)
 
 
 @settings(max_examples=150)
 @given(pods, specs)
 def test_injecting_twice_is_injecting_once(before: Object, spec: Object) -> None:
     runtimes = (Runtime(profile(**spec)),)
-    once = inject(before, runtimes, ())
+    once = inject(before, runtimes, (), Access(("key",), "word"))
     if isinstance(once, Injection):
-        twice = inject(copy.deepcopy(once.pod), runtimes, ())
+        twice = inject(copy.deepcopy(once.pod), runtimes, (), Access(("newer",), "another"))
         assert isinstance(twice, Injection), twice
         assert twice.pod == once.pod
 
@@ -94,7 +107,7 @@ def test_injecting_twice_is_injecting_once(before: Object, spec: Object) -> None
 @given(pods, specs)
 def test_nothing_that_was_there_is_dropped_changed_or_reordered(before: Object, spec: Object) -> None:
     given_pod = copy.deepcopy(before)
-    result = inject(before, (Runtime(profile(**spec)),), ())
+    result = inject(before, (Runtime(profile(**spec)),), (), Access(("key",), "word"))
     assert before == given_pod
     if isinstance(result, Injection):
         assert_kept(before["spec"], result.pod["spec"])

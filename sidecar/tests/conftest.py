@@ -39,7 +39,7 @@ def sidecar(tmp_path: Path) -> StartSidecar:
         stopping = asyncio.Event()
         async with httpx.AsyncClient() as http:
             parts = assemble(chosen, Store(tmp_path / "state.json"), http, stopping)
-            running = asyncio.create_task(parts.reconciler.run())
+            running = asyncio.create_task(parts.run())
             transport = httpx.ASGITransport(app=parts.app, raise_app_exceptions=False)
             async with httpx.AsyncClient(transport=transport) as caller:
                 try:
@@ -50,6 +50,6 @@ def sidecar(tmp_path: Path) -> StartSidecar:
                     # An error of the reconciler is the test's error.
                     with contextlib.suppress(asyncio.CancelledError):
                         await running
-            await parts.scraper.close()
+            await parts.close()
 
     return start

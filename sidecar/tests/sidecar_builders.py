@@ -52,7 +52,9 @@ def engine(adapters: Mapping[str, str] | None = None) -> EngineView:
     return EngineView(ready=True, base_models=("tiny",), adapters=adapters or {})
 
 
-async def eventually(check: Callable[[], Awaitable[Any]], what: str, seconds: float = DEADLINE) -> Any:
+async def eventually(
+    check: Callable[[], Awaitable[Any]], what: str, seconds: float = DEADLINE, every: float = 0.02
+) -> Any:
     """Return the first true value of `check`; fail with the last one seen."""
     until = time.monotonic() + seconds
     while True:
@@ -61,4 +63,4 @@ async def eventually(check: Callable[[], Awaitable[Any]], what: str, seconds: fl
             return seen
         if time.monotonic() > until:
             raise AssertionError(f"not within {seconds:g} s: {what}; last seen: {seen!r}")
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(every)

@@ -461,7 +461,8 @@ async def test_a_long_poll_is_answered_by_a_change_and_else_when_its_time_is_ove
         ("GET", "/v1/lora_adapters?wait=-1", None, 400, "InvalidRequest"),
         ("GET", "/nowhere", None, 404, "NotFound"),
         ("GET", "/v1/load_lora_adapter", None, 405, "MethodNotAllowed"),
-        ("POST", "/v1/drain", None, 404, "NotFound"),
+        ("PUT", "/v1/topology/leases/a", {}, 404, "NotFound"),
+        ("POST", "/v1/drain", {"timeout": -1}, 400, "InvalidRequest"),
     ],
 )
 async def test_every_error_has_the_one_shape(

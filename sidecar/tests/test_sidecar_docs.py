@@ -1,18 +1,22 @@
-"""docs/sidecar.md against the program: its tables of flags, variables, metrics and statuses."""
+"""docs/sidecar.md and docs/metrics.md against the program: tables of flags, variables, metrics and statuses."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from patio.api.routes.adapters import FAULT_STATUS
 from patio.engine.base import EngineKind
-from patio.metrics.tables import SOURCES, STANDARD
+from patio.metrics.own import OwnMetrics
+from patio.metrics.tables import SOURCES, STANDARD, VOCABULARIES, Asked, Derived, Source
 from patio.settings import HONOURED, NOT_YET
 from patio.settings.read import _parser
 
-TEXT = (Path(__file__).parents[2] / "docs/sidecar.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+TEXT = (DOCS / "sidecar.md").read_text()
+METRICS = (DOCS / "metrics.md").read_text()
 
 
 def row(name: str) -> str:
@@ -20,13 +24,32 @@ def row(name: str) -> str:
     cells = []
     for engine in (EngineKind.VLLM, EngineKind.SGLANG):
         sources = SOURCES[engine].get(name, ())
-        cells.append(", ".join(source.removeprefix(f"{engine}:") for source in sources) or "-")
+        cells.append(", ".join(said(source).removeprefix(f"{engine}:") for source in sources) or "-")
     return f"| {name} | {cells[0]} | {cells[1]} |"
+
+
+def said(source: Source) -> str:
+    if isinstance(source, Asked):
+        return source.words
+    return f"{source.family} ({source.words})" if isinstance(source, Derived) else source
 
 
 @pytest.mark.parametrize("name", [family.name for family in STANDARD])
 def test_every_standard_family_stands_in_the_table_with_its_sources(name: str) -> None:
-    assert row(name) in TEXT.splitlines()
+    assert row(name) in METRICS.splitlines()
+
+
+def test_every_other_vocabulary_stands_in_the_table() -> None:
+    for prefix, names in VOCABULARIES.items():
+        (line,) = [line for line in METRICS.splitlines() if line.startswith("| `") and f"`{prefix}:`" in line[:40]][-1:]
+        assert prefix == "patio" or line.endswith(f" | {', '.join(names)} |")
+
+
+def test_every_metric_of_its_own_stands_in_the_table() -> None:
+    registry = CollectorRegistry()
+    OwnMetrics(registry, lambda: [("a", "Loaded")], "1", "vllm", "")
+    for family in registry.collect():
+        assert f"| `{family.name}" in METRICS
 
 
 def test_every_flag_and_variable_is_explained() -> None:

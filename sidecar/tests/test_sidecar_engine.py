@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from sidecar_recordings import sglang_answers, vllm_answers
 
 from patio.engine import sglang, vllm
 from patio.engine.base import EngineError, FaultReason
+
+from sidecar_recordings import sglang_answers, vllm_answers
 
 
 def test_every_recorded_refusal_of_vllm_is_permanent_and_in_its_own_words(recordings: Path) -> None:

@@ -162,10 +162,22 @@ async def test_a_taken_port_is_one_line_and_exit_code_2(pod: Pod) -> None:
 
 async def test_logs_are_json_when_asked_for_and_name_what_is_not_supported(pod: Pod) -> None:
     await pod.start_engine()
-    await pod.start_sidecar("--log-format", "json", TOPO_TYPE="sglang", HF_AUTH_TOKEN="hf_sekret")
+    await pod.start_sidecar("--log-format", "json", ACCESS_KEY="AKIA", HF_AUTH_TOKEN="hf_sekret")
     await pod.ready()
     said = (pod.folder / "sidecar.log").read_text()
     lines = [json.loads(line) for line in said.splitlines()]
     (warning,) = [line for line in lines if line["level"] == "WARNING" and "not supported" in line["message"]]
-    assert "TOPO_TYPE,HF_AUTH_TOKEN" in warning["message"]
+    assert "HF_AUTH_TOKEN,ACCESS_KEY" in warning["message"]
     assert "hf_sekret" not in said
+
+
+async def test_the_off_switch_warns_at_the_start_and_delays_no_end(pod: Pod) -> None:
+    await pod.start_engine()
+    await pod.start_sidecar("--access-control", "off")
+    await pod.ready()
+    assert (await pod.client.status()).access_control_enforced is False
+    assert pod.sidecar is not None
+    pod.sidecar.send_signal(signal.SIGTERM)
+    assert await asyncio.wait_for(pod.sidecar.wait(), 5) == 0
+    said = (pod.folder / "sidecar.log").read_text()
+    assert said.count("WARNING patio.access.notices access control is off") == 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from sidecar_recordings import sglang_answers, vllm_answers, words_of
 
 from engine_double import Double, running_double
 from patio.adapters import plan
@@ -13,6 +12,7 @@ from patio.api.protocol import AdapterReport, AdapterState
 from patio.client import Refused, SidecarClient
 
 from sidecar_builders import StartSidecar, adapter_files, eventually, load_request
+from sidecar_recordings import sglang_answers, vllm_answers, words_of
 
 LOAD = {"vllm": "/v1/load_lora_adapter", "sglang": "/load_lora_adapter"}
 

@@ -13,10 +13,9 @@ from e2e_cluster import ensure_binaries
 from e2e_cluster.control_plane import ControlPlane, control_plane
 
 from kube import Kube, connected, until
-from operator_process import OperatorProcess
+from operator_process import OPERATOR, OperatorProcess
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "patio"
-OPERATOR = "system:serviceaccount:patio-system:patio-operator"
 
 
 @pytest.fixture(scope="session")

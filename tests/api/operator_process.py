@@ -14,6 +14,9 @@ import httpx
 
 from kube import until
 
+OPERATOR = "system:serviceaccount:patio-system:patio-operator"
+"""Who it is on the API server."""
+
 
 class OperatorProcess:
     """The operator, as a process that can be ended and started again."""
@@ -33,9 +36,17 @@ class OperatorProcess:
 
     def start(self) -> None:
         """Start it, and wait until it watches."""
+        self.launch()
+        self.wait()
+
+    def launch(self) -> None:
+        """Start it."""
         self._process = subprocess.Popen(
             [sys.executable, "-m", "patio_operator"], env=self._environment, stderr=self.log, stdout=self.log
         )
+
+    def wait(self) -> None:
+        """Wait until it watches."""
         until("the operator is ready", self._ready, within=30)
 
     def kill(self) -> None:
@@ -43,6 +54,11 @@ class OperatorProcess:
         assert self._process is not None
         self._process.kill()
         self._process.wait()
+
+    @property
+    def launched(self) -> bool:
+        """Whether it was ever started."""
+        return self._process is not None
 
     def stop(self) -> int:
         """End it as the kubelet would, and return its exit code."""

@@ -15,7 +15,7 @@ from e2e_cluster.control_plane import ControlPlane
 from patio_operator import groups
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.api.rolebasedgroup import RoleBasedGroup
-from patio_operator.injection import Injection, Runtime, inject, json_patch
+from patio_operator.injection import Access, Injection, Runtime, inject, json_patch
 
 pytestmark = pytest.mark.api
 
@@ -222,11 +222,12 @@ def test_an_injected_pod_is_taken_by_the_api_server_and_injected_once(plane: Con
     plane.kubectl("-n", namespace, "create", "serviceaccount", "default")
     create = ("create", "--dry-run=server", "-o", "json", "-f", "-")
     as_admitted = json.loads(plane.kubectl(*create, stdin=json.dumps(pod)))
-    injection = inject(as_admitted, (Runtime(PROFILE),), ())
+    injection = inject(as_admitted, (Runtime(PROFILE),), (), Access(("key",), "a word"))
     assert isinstance(injection, Injection)
     for key in ("uid", "creationTimestamp", "managedFields"):
         injection.pod["metadata"].pop(key, None)
     as_stored = json.loads(plane.kubectl(*create, stdin=json.dumps(injection.pod)))
-    again = inject(as_stored, (Runtime(PROFILE),), ())
+    assert as_stored["spec"]["containers"][0]["lifecycle"]["preStop"]["httpGet"]["path"] == "/v1/drain?timeout=23"
+    again = inject(as_stored, (Runtime(PROFILE),), (), Access(("newer",), "another word"))
     assert isinstance(again, Injection)
     assert json_patch(as_stored, again.pod) == []

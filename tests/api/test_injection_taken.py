@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
-from patio_operator.injection import Injection, Runtime, inject, json_patch, trial
+from patio_operator.injection import Access, Injection, Runtime, inject, json_patch, trial
 
 from kube import Kube
 
@@ -140,14 +140,14 @@ targets = st.sampled_from([(), ("engine",), ("monitor", "engine")])
 def test_the_api_server_takes_what_injection_makes_of_what_it_takes(
     kube: Kube, pod: Object, profile: ClusterEngineRuntimeProfile, override: Any, named: tuple[str, ...]
 ) -> None:
-    result = inject(pod, [Runtime(profile, override, named)], [])
+    result = inject(pod, [Runtime(profile, override, named)], [], Access(("key",), "a word"))
     assume(isinstance(result, Injection))
     assert isinstance(result, Injection)
     assume(refusal(kube, pod) is None)
     assume(refusal(kube, trial.trial_pod(profile)) is None)
     assert refusal(kube, result.pod) is None
     admitted = stored(kube, result.pod)
-    again = inject(admitted, [Runtime(profile, override, named)], [])
+    again = inject(admitted, [Runtime(profile, override, named)], [], Access(("newer",), "another word"))
     assert isinstance(again, Injection), again
     assert json_patch(admitted, again.pod) == [], "injecting what was stored changes nothing"
 

@@ -90,6 +90,8 @@ def test_helm_finds_nothing_to_complain_about(helm: Helm) -> None:
         ("profile.create=sure", "want boolean"),
         ("profile.updateStrategy=Rolling", "must be one of"),
         ("webhook.failurePolicy=fail", "must be one of"),
+        ("access.enforced=yes", "want boolean"),
+        ("access.keyDays=0", "minimum"),
         ("webhook.timeoutSeconds=31", "maximum"),
     ],
 )
@@ -132,7 +134,8 @@ def test_the_operator_may_only_touch_its_own_secret(rendered: list[Object]) -> N
     rules = [rule for rule in operator_rules(rendered) if "secrets" in rule["resources"]]
     assert not [rule for rule in cluster_rules(rendered) if "secrets" in rule["resources"]]
     assert [rule["verbs"] for rule in rules if "resourceNames" not in rule] == [["create"]]
-    assert [rule["resourceNames"] for rule in rules if "resourceNames" in rule] == [["patio-webhook-tls"]]
+    named = [rule["resourceNames"] for rule in rules if "resourceNames" in rule]
+    assert named == [["patio-webhook-tls", "patio-signing-key"]]
 
 
 def test_the_operator_may_only_touch_its_own_webhook_configuration(rendered: list[Object]) -> None:
@@ -249,6 +252,14 @@ def test_the_default_profile_is_a_native_sidecar_that_decides_the_pods_readiness
         assert "emptyDir" in volumes[mount["name"]]
 
 
+def test_access_control_is_on_unless_it_is_turned_off(
+    rendered: list[Object], render: Callable[..., list[Object]]
+) -> None:
+    assert "args" not in only(rendered, "ClusterEngineRuntimeProfile")["spec"]["initContainers"][0]
+    profile = only(render("access.enforced=false"), "ClusterEngineRuntimeProfile")
+    assert profile["spec"]["initContainers"][0]["args"] == ["--access-control=off"]
+
+
 def test_the_default_profile_is_valid_by_its_own_schema(rendered: list[Object]) -> None:
     from patio_operator.api.profile import ClusterEngineRuntimeProfile
 
@@ -278,6 +289,7 @@ def test_what_is_set_for_the_operators_pods_gets_there(render: Callable[..., lis
         "operator.nodeSelector.pool=system",
         "operator.tolerations[0].key=system",
         "operator.logLevel=DEBUG",
+        "access.keyDays=7",
         "imagePullSecrets[0].name=registry",
     )
     template = only(objects, "Deployment")["spec"]["template"]
@@ -286,6 +298,7 @@ def test_what_is_set_for_the_operators_pods_gets_there(render: Callable[..., lis
     assert (spec["priorityClassName"], spec["nodeSelector"]) == ("high", {"pool": "system"})
     assert (spec["tolerations"], spec["imagePullSecrets"]) == ([{"key": "system"}], [{"name": "registry"}])
     assert {"name": "PATIO_LOG_LEVEL", "value": "DEBUG"} in spec["containers"][0]["env"]
+    assert {"name": "PATIO_SIGNING_KEY_DAYS", "value": "7"} in spec["containers"][0]["env"]
 
 
 def test_every_crd_of_the_chart_is_there_before_the_default_profile() -> None:

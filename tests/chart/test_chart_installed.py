@@ -99,6 +99,8 @@ def test_a_second_release_is_refused(installed: ControlPlane, helm: Helm) -> Non
         "list secrets --all-namespaces",
         f"list secrets --namespace {NAMESPACE}",
         f"get secrets/another --namespace {NAMESPACE}",
+        f"delete secrets/patio-signing-key --namespace {NAMESPACE}",
+        "get secrets/patio-signing-key --namespace default",
         f"delete secrets/patio-webhook-tls --namespace {NAMESPACE}",
         "get secrets/patio-webhook-tls --namespace default",
         "create pods",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -195,6 +196,50 @@ def test_what_the_schema_refuses_is_refused_at_apply(kube: Kube, namespace: str)
     elsewhere["spec"]["source"]["uri"] = "hf://org/repo"
     with pytest.raises(AssertionError, match="not supported by this version"):
         kube.apply(elsewhere)
+
+
+CALLS = """
+import json, sys, urllib.error, urllib.request
+for method, url, body in json.loads(sys.argv[1]):
+    headers = {"content-type": "application/json"}
+    call = urllib.request.Request(url, body and body.encode(), headers, method=method)
+    try:
+        print(urllib.request.urlopen(call, timeout=10).status)
+    except urllib.error.HTTPError as refused:
+        print(refused.code)
+"""
+"""Makes calls from inside a pod and prints their statuses."""
+
+
+def test_from_another_pod_unsigned_changes_get_401_and_change_nothing(
+    kube: Kube, namespace: str, double: Engine
+) -> None:
+    """The adapters of this module are loaded by the operator's signed calls, which come from another address too."""
+    kube.apply(lora_adapter(namespace, "guarded", ADAPTERS["lora-a"]))
+    wait_for_adapter(kube, namespace, "guarded")
+    stranger = f"/api/v1/namespaces/{namespace}/pods/stranger"
+    metadata = {"name": "stranger", "namespace": namespace}
+    kube.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": double.pod_spec()})
+    until("the stranger Ready", lambda: kube.get(stranger), lambda pod: bool(pod) and is_ready(pod))
+    worker = f"/api/v1/namespaces/{namespace}/pods/demo-worker-0"
+    sidecar = f"http://{kube.get(worker)['status']['podIP']}:9091"
+    before = kube.models(namespace, "demo-worker-0")
+    load = json.dumps({"lora_name": "intruder", "lora_path": ADAPTERS["lora-b"]})
+    unload = json.dumps({"lora_name": "guarded"})
+    calls = [
+        ("POST", f"{sidecar}/v1/load_lora_adapter", load),
+        ("POST", f"{sidecar}/load_lora_adapter", load),
+        ("POST", f"{sidecar}/v1/unload_lora_adapter", unload),
+        ("POST", f"{sidecar}/unload_lora_adapter", unload),
+        ("POST", f"{sidecar}/v1/download_model", "{}"),
+        ("POST", f"{sidecar}/v1/drain", None),
+        ("GET", f"{sidecar}/v1/drain", None),
+    ]
+    command = ("exec", "stranger", "-c", "engine", "--", "python", "-c", CALLS, json.dumps(calls))
+    assert kube.kubectl("-n", namespace, *command).split() == ["401"] * len(calls)
+    assert kube.models(namespace, "demo-worker-0") == before
+    assert is_ready(kube.get(worker)), "a drain that is refused takes no pod out of service"
+    kube.kubectl("-n", namespace, "delete", "pod/stranger", "lora/guarded", "--timeout=30s")
 
 
 def test_the_sidecar_gives_the_engines_metrics_under_patios_names(kube: Kube, namespace: str) -> None:

@@ -15,9 +15,12 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from e2e_engine import model
 from e2e_engine.process import VllmProcess, running_vllm
+from patio.engine.base import EngineKind
+from patio.metrics.tables import SOURCES
 
 from kube import until
 from stage import tell
@@ -100,6 +103,37 @@ def seconds_until_back(engine: VllmProcess) -> float:
     ready = time.monotonic()
     until("all adapters are back", lambda: adapters_of(engine) == set(model.ADAPTERS), within=30)
     return time.monotonic() - ready
+
+
+def test_every_metric_of_a_real_vllm_comes_out_under_the_standard_name(
+    engine: VllmProcess, sidecar: SidecarProcess
+) -> None:
+    for name in (model.NAME, *model.ADAPTERS):
+        body = {"model": name, "prompt": model.PROMPT, "max_tokens": 8}
+        httpx.post(f"{engine.url}/v1/completions", json=body, timeout=120).raise_for_status()
+    until("the sidecar has looked at the engine", lambda: httpx.get(f"{sidecar.url}/ready").is_success, within=30)
+    text = httpx.get(f"{sidecar.url}/metrics").text
+    samples = {
+        (sample.name, frozenset(sample.labels.items())): str(sample.value)
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    table, suffixes = SOURCES[EngineKind.VLLM], ("", "_bucket", "_sum", "_count")
+    found = {row for row in table for end in suffixes for name, _ in samples if name == f"patio:{row}{end}"}
+    # A gauge of old versions, and one that needs a draft model.
+    assert set(table) - found == {"prefix_cache_hit_ratio", "spec_decode_acceptance_ratio"}
+    ours = ("inference_engine", "vllm")
+    for row in found:
+        sources = [source for source in table[row] if isinstance(source, str)]
+        for (name, labels), value in samples.items():
+            end = name.removeprefix(f"patio:{row}")
+            if sources and name.startswith(f"patio:{row}") and end in suffixes:
+                assert ours in labels
+                assert value in [samples.get((source + end, labels - {ours})) for source in sources]
+    (context,) = [value for (name, _), value in samples.items() if name == "patio:model_context_tokens"]
+    assert float(context) == model.CONTEXT
+    (capacity,) = [value for (name, _), value in samples.items() if name == "patio:kv_cache_capacity_tokens"]
+    assert float(capacity) >= model.CONTEXT
 
 
 def test_adapters_are_back_after_the_death_of_the_engine(engine: VllmProcess, sidecar: SidecarProcess) -> None:

@@ -11,10 +11,11 @@ import asyncio
 import logging
 import os
 import random
+import secrets
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import httpx
@@ -23,12 +24,15 @@ import kopf
 from patio_operator import __version__
 from patio_operator.cluster.api import ApiError, Cluster
 from patio_operator.handlers import Wakers, login, loraadapters, pods, profiles, rolebasedgroups
+from patio_operator.injection import Access
 from patio_operator.reconcile.adapters import AdapterReconciler
 from patio_operator.reconcile.groups import GroupReconciler
 from patio_operator.reconcile.profiles import ProfileReconciler
 from patio_operator.reconcile.queue import Key, WorkQueue
+from patio_operator.reconcile.signing_key import SigningKeyKeeper
 from patio_operator.settings import Settings, SettingsError
 from patio_operator.sidecars.orders import Orders
+from patio_operator.sidecars.signed import SignedCalls
 from patio_operator.sidecars.watch import SidecarWatch
 from patio_operator.telemetry import Telemetry, health_application, set_up_logging
 from patio_operator.webhooks import profiles as profile_reviews
@@ -81,14 +85,25 @@ async def _run(
     watching = asyncio.Event()
     health = await server.serve(health_application(telemetry, watching.is_set), settings.health_port)
     keeper = CertificateKeeper(cluster, settings)
-    await _until_done(keeper.keep)
+    signing = SigningKeyKeeper(cluster, settings)
+    for one in (keeper.keep, signing.keep):
+        await _until_done(one)
+
+    def new_access() -> Access:
+        return Access((signing.key.public,), secrets.token_urlsafe(24))
+
     lookups = Lookups(cluster)
-    application = server.application(lookups, telemetry)
+    application = server.application(lookups, telemetry, new_access)
     profile_reviews.add_route(application, cluster, settings.namespace)
     webhook = await server.serve(application, settings.webhook_port, keeper.context)
 
     watch = SidecarWatch(http, on_change=lambda namespace: adapters.wake((namespace,)))
-    adapter_reconciler = AdapterReconciler(cluster, watch, Orders(http, random.Random()))  # noqa: S311 - jitter only
+    orders = Orders(
+        http,
+        random.Random(),  # noqa: S311 - jitter only
+        lambda pod_uid: SignedCalls(pod_uid, lambda: signing.key, signing.look_up),
+    )
+    adapter_reconciler = AdapterReconciler(cluster, watch, orders)
     adapters = WorkQueue("adapters", _measured(telemetry, "LoraAdapter", adapter_reconciler.reconcile))
     groups = WorkQueue("group", _measured(telemetry, "RoleBasedGroup", GroupReconciler(cluster).reconcile))
     profile_reconciler = ProfileReconciler(cluster, settings.namespace, time.monotonic)
@@ -109,7 +124,7 @@ async def _run(
                 tasks.create_task(adapters.run(), name="adapters"),
                 tasks.create_task(groups.run(), name="groups"),
                 tasks.create_task(profile_queue.run(), name="profiles"),
-                tasks.create_task(_keep_certificates(keeper), name="certificates"),
+                tasks.create_task(_keep_secrets((keeper.keep, signing.keep)), name="secrets"),
                 tasks.create_task(_watch(settings.pod_name, wakers, stop, watching), name="kopf"),
             ]
             await stop.wait()
@@ -155,13 +170,14 @@ async def _watch(pod_name: str, wakers: Wakers, stop: asyncio.Event, watching: a
     )
 
 
-async def _keep_certificates(keeper: CertificateKeeper) -> None:
+async def _keep_secrets(keepers: Sequence[Callable[[], Awaitable[None]]]) -> None:
     while True:
         await asyncio.sleep(CHECK_SECONDS)
-        try:
-            await keeper.keep()
-        except ApiError as error:
-            log.warning("webhook certificate not checked: %s", error.message)
+        for keep in keepers:
+            try:
+                await keep()
+            except ApiError as error:
+                log.warning("Secret not checked: %s", error.message)
 
 
 async def _until_done(work: Callable[[], Awaitable[None]]) -> None:
@@ -171,7 +187,7 @@ async def _until_done(work: Callable[[], Awaitable[None]]) -> None:
         try:
             return await work()
         except ApiError as error:
-            log.warning("webhook certificate not ready, again in %.1f s: %s", pause, error.message)
+            log.warning("Secret not ready, again in %.1f s: %s", pause, error.message)
             await asyncio.sleep(pause)
             pause = min(pause * 2, 15.0)
 

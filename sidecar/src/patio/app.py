@@ -7,6 +7,9 @@ wanted is in the store.
 
 from __future__ import annotations
 
+from patio import lean
+
+# isort: split
 import asyncio
 import logging
 import os
@@ -15,33 +18,40 @@ import secrets
 import signal
 import socket
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
 
 import httpx
-import uvicorn
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, disable_created_metrics
+from uvicorn.config import Config
+from uvicorn.server import Server
 
 from patio import __version__
+from patio.access.gate import Gate
+from patio.access.notices import AccessMetrics, warn_while_off
 from patio.adapters.reconciler import Attempt, Reconciler
 from patio.adapters.store import Store
-from patio.api.protocol import ServerStatus
+from patio.api.protocol import Readiness, ServerStatus
 from patio.api.routes import Parts, create_app
-from patio.engine.base import Engine, EngineKind
+from patio.drain.drain import Drain
+from patio.drain.looks import EngineLooks, Sources
+from patio.engine.base import Engine, EngineKind, EngineView
 from patio.engine.sglang import Sglang
 from patio.engine.vllm import Vllm
 from patio.logs import configure
 from patio.metrics.own import OwnMetrics
-from patio.metrics.rewrite import compile_rules
 from patio.metrics.scrape import Scraper
+from patio.metrics.tables import renamed_from
 from patio.settings import Settings, SettingsError, read_settings
+from patio.topology.parts import Topology, build
 
 log = logging.getLogger(__name__)
 
 LEAVE_SECONDS = 5
-"""How long requests under way may take after SIGTERM."""
+"""How long requests under way, and leaving the routers, may take after SIGTERM."""
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -65,14 +75,21 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     return 0
 
 
-class _Server(uvicorn.Server):
+class _Server(Server):
     """uvicorn's server, which also tells those who wait that the end has come."""
 
-    def __init__(self, config: uvicorn.Config, stopping: asyncio.Event) -> None:
+    def __init__(self, config: Config, stopping: asyncio.Event, drain: Drain) -> None:
         super().__init__(config)
         self._stopping = stopping
+        self._drain = drain
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        awaited = self._drain.awaited
+        if awaited is not None and not self._stopping.is_set():
+            # Where this is no native sidecar, SIGTERM comes while the engine's preStop hook still waits for the drain.
+            awaited.add_done_callback(lambda _: self.handle_exit(sig, frame))
+            self._stopping.set()
+            return
         self._stopping.set()
         super().handle_exit(sig, frame)
 
@@ -84,6 +101,20 @@ class Sidecar:
     app: FastAPI
     reconciler: Reconciler
     scraper: Scraper
+    topology: Topology
+    drain: Drain
+
+    async def run(self) -> None:
+        """Run what has to run beside the server, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            if self.topology.server is None:
+                tasks.create_task(self.reconciler.run(), name="reconciler")
+            tasks.create_task(self.topology.run(), name="topology")
+
+    async def close(self) -> None:
+        """Drop what is under way."""
+        await self.drain.close()
+        await self.scraper.close()
 
 
 def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping: asyncio.Event) -> Sidecar:
@@ -96,19 +127,30 @@ def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping
         rng=random.Random(),  # noqa: S311 - spreads retries, guards nothing
         count=lambda attempt: _count(own, attempt),
     )
+    registry = CollectorRegistry()
+    topology = build(
+        settings.topology,
+        http,
+        registry,
+        lambda: reconciler.engine_ready,
+        random.Random(),  # noqa: S311 - spreads readings, guards nothing
+    )
+    drain = Drain(settings.drain, EngineLooks(_sources(settings), http), topology)
+    server = topology.server
     own = OwnMetrics(
-        CollectorRegistry(),
+        registry,
         lambda: [(report.lora_name, report.state.value) for report in reconciler.adapters().adapters],
         __version__,
         settings.engine.value,
         settings.engine_version,
     )
     scraper = Scraper(
-        settings.engine_endpoint + settings.metrics_path if settings.scrape_engine else None,
+        settings.engine_endpoint + settings.metrics_path if settings.scrape_engine and server is None else None,
         http,
-        compile_rules(settings.engine, settings.metrics_prefixes),
+        settings.engine,
+        settings.metrics_prefixes,
         own,
-        lambda: reconciler.engine_ready,
+        lambda: reconciler.engine_view if server is None else EngineView(ready=server.router_reached),
     )
 
     def status() -> ServerStatus:
@@ -118,31 +160,54 @@ def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping
             engine=settings.engine.value,
             engine_endpoint=settings.engine_endpoint,
             engine_ready=reconciler.engine_ready,
+            access_control_enforced=settings.access.enforced,
         )
 
-    app = create_app(Parts(reconciler, scraper, status, stopping), __version__, settings.docs)
-    return Sidecar(app, reconciler, scraper)
+    def readiness() -> Readiness:
+        if server is not None:
+            return server.readiness()
+        waiting = drain.waiting_for + reconciler.readiness().waiting_for
+        return Readiness(ready=not waiting, waiting_for=waiting)
+
+    access_metrics = AccessMetrics(registry, settings.access.enforced)
+    parts = Parts(
+        reconciler,
+        scraper,
+        status,
+        readiness,
+        topology.report,
+        server,
+        None if server is not None else drain,
+        stopping,
+        Gate(settings.access, time.time),
+        access_metrics.count_denial,
+    )
+    return Sidecar(create_app(parts, __version__, settings.docs), reconciler, scraper, topology, drain)
 
 
 async def _serve(settings: Settings, store: Store, listening: socket.socket) -> None:
     stopping = asyncio.Event()
-    # The CA bundle is 4 MB of memory: only an engine behind TLS gets it.
-    verify = settings.engine_endpoint.startswith("https:")
+    # The CA bundle is 4 MB of memory: only an engine or a router behind TLS gets it.
+    urls = (settings.engine_endpoint, *(url for endpoint in settings.topology.endpoints for url in endpoint.urls))
+    verify = any(url.startswith("https:") for url in urls)
     async with httpx.AsyncClient(trust_env=False, verify=verify) as http:
         sidecar = assemble(settings, store, http, stopping)
-        config = uvicorn.Config(
+        config = Config(
             sidecar.app,
             log_config=None,
             access_log=False,
             server_header=False,
+            # Who calls is what the socket says: a header that anybody can write must not pass for loopback.
+            proxy_headers=False,
             lifespan="off",
             timeout_graceful_shutdown=LEAVE_SECONDS,
         )
-        server = _Server(config, stopping)
+        server = _Server(config, stopping, sidecar.drain)
         # uvicorn raises the signal once more when it has served; by default that would end the process in mid-clean-up.
         signal.signal(signal.SIGTERM, server.handle_exit)
         async with asyncio.TaskGroup() as tasks:
-            reconciling = tasks.create_task(sidecar.reconciler.run(), name="reconciler")
+            running = tasks.create_task(sidecar.run(), name="sidecar")
+            leaving = tasks.create_task(_leave_at_the_end(stopping, sidecar.topology), name="leave routers")
             host, port = listening.getsockname()[:2]
             log.info(
                 "serving version=%s address=%s port=%d engine=%s endpoint=%s required=%d",
@@ -153,10 +218,34 @@ async def _serve(settings: Settings, store: Store, listening: socket.socket) -> 
                 settings.engine_endpoint,
                 len(settings.required_adapters),
             )
+            reminding = None if settings.access.enforced else tasks.create_task(warn_while_off(), name="reminder")
+            config.load()
+            lean.settle()
             await server.serve(sockets=[listening])
-            reconciling.cancel()
-        await sidecar.scraper.close()
+            await leaving
+            running.cancel()
+            if reminding is not None:
+                reminding.cancel()
+        await sidecar.close()
     log.info("stopped")
+
+
+async def _leave_at_the_end(stopping: asyncio.Event, topology: Topology) -> None:
+    """Leave the routers while the last requests are answered; a router that is gone holds nothing up."""
+    await stopping.wait()
+    if not await topology.until_left(LEAVE_SECONDS):
+        log.warning("ending while a router still lists this worker seconds=%d", LEAVE_SECONDS)
+
+
+def _sources(settings: Settings) -> Sources:
+    return Sources(
+        endpoint=settings.engine_endpoint,
+        metrics_path=settings.metrics_path,
+        running=renamed_from(settings.engine, "num_requests_running"),
+        waiting=renamed_from(settings.engine, "num_requests_waiting"),
+        loads=settings.engine is EngineKind.SGLANG,
+        key=settings.api_key,
+    )
 
 
 def _engine(settings: Settings, http: httpx.AsyncClient) -> Engine:

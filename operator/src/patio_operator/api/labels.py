@@ -16,6 +16,8 @@ object."""
 ENGINE = "patio.dev/engine"
 """Annotation of an injected pod: what the sidecar was told about the engine, and which of that was guessed.
 """
+ROTATE = "patio.dev/rotate"
+"""Annotation on the Secret of the signing key that asks for a new key, whatever its value."""
 
 ROLL_AT_ONCE = "patio.dev/roll-at-once"
 """Annotation of a profile: how many workloads a change of it rolls at once. Default: 1."""

@@ -9,11 +9,13 @@ other:
 - `profiles`: the profile's containers and volumes, with the role's overrides
 - `volumes`: which files the engine and the sidecar must both see
 - `variables`: what the sidecar is told about the pod, its role, the engine and its adapters
+- `access`: who may call the sidecar from outside, the preStop hook among them
 
 Nothing of the user's is dropped or reordered; what contradicts it is a `Refusal` that names both sides.
 Injecting an injected pod changes nothing.
 """
 
+from patio_operator.injection.access import Access
 from patio_operator.injection.admission import inject
 from patio_operator.injection.asked import runtimes_of
 from patio_operator.injection.engine import Engine
@@ -22,6 +24,7 @@ from patio_operator.injection.profiles import revision
 from patio_operator.injection.words import Injection, Refusal, Runtime, RuntimeRef
 
 __all__ = [
+    "Access",
     "Engine",
     "Injection",
     "Refusal",

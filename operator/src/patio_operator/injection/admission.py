@@ -14,7 +14,9 @@ from typing import Any
 from patio.api.protocol import LoadRequest
 from patio_operator.api import labels
 from patio_operator.api.identity import put_before
+from patio_operator.injection import access as access_control
 from patio_operator.injection import profiles, variables, volumes
+from patio_operator.injection.access import SIDECAR_PORT_NAME, Access
 from patio_operator.injection.engine import Engine, find_engine
 from patio_operator.injection.words import (
     ClashError,
@@ -28,29 +30,31 @@ from patio_operator.injection.words import (
 )
 
 SIDECAR_NAMES = ("patio", "patio-runtime")
-SIDECAR_PORT_NAME = "patio"
 
 
-def inject(pod: Mapping[str, Any], wanted: Sequence[Runtime], adapters: Sequence[LoadRequest]) -> Injection | Refusal:
+def inject(
+    pod: Mapping[str, Any], wanted: Sequence[Runtime], adapters: Sequence[LoadRequest], access: Access | None = None
+) -> Injection | Refusal:
     """Return the pod with the profiles in it, or why that cannot be.
 
     Args:
         pod: the pod as admission sees it; not changed.
         wanted: the profiles it asks for, in order.
         adapters: what its engine must have before the pod is ready.
+        access: who may call its sidecar from outside; None: nobody is named.
 
     """
     if not wanted:
         return Injection(copy.deepcopy(dict(pod)))
     injected: Pod = copy.deepcopy(dict(pod))
     try:
-        warnings = _inject(injected, wanted, adapters)
+        warnings = _inject(injected, wanted, adapters, access)
     except ClashError as clash:
         return Refusal(str(clash))
     return Injection(injected, tuple(dict.fromkeys(warnings)))
 
 
-def _inject(pod: Pod, wanted: Sequence[Runtime], adapters: Sequence[LoadRequest]) -> list[str]:
+def _inject(pod: Pod, wanted: Sequence[Runtime], adapters: Sequence[LoadRequest], access: Access | None) -> list[str]:
     theirs = {one["name"] for runtime in wanted for one in profiles.effective(runtime).all}
     own = [one for one in pod["spec"].get("containers") or [] if one["name"] not in theirs]
     engine = find_engine(own)
@@ -83,14 +87,18 @@ def _inject(pod: Pod, wanted: Sequence[Runtime], adapters: Sequence[LoadRequest]
         warnings += variables.tell_sidecar(sidecar, engine, adapters)
         if engine_container is not None:
             warnings += volumes.lend(pod, engine_container, sidecar)
+        if access is not None:
+            access_control.give_keys(sidecar, access)
+    first = min(sidecars, key=lambda one: str(one["name"]), default=None)  # the same whichever profile came first
+    if access is not None and engine_container is not None and first is not None:
+        warnings += access_control.add_hook(pod, engine_container, first, access)
     told = [*variables.of_the_pod(pod), *variables.of_the_instance(engine_container or {})]
     for target, names in referring:
         put_before(target, [one for one in told if one["name"] in names])
     for container in containers_of(pod):
         if container["name"] in origins and runs_beside(container, pod):
             put_before(container, told)
-    told_about = min(sidecars, key=lambda one: str(one["name"]), default=None)  # the same whichever profile came first
-    _mark(pod, revisions, variables.summary(engine, told_about))
+    _mark(pod, revisions, variables.summary(engine, first))
     return warnings
 
 

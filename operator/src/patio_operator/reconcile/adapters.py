@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic import ValidationError
@@ -28,6 +28,9 @@ from patio_operator.sidecars.orders import Orders
 from patio_operator.sidecars.watch import SidecarWatch
 
 log = logging.getLogger(__name__)
+
+UNDELIVERED_PAUSE = timedelta(seconds=1)
+"""An order that was not delivered is given again after so long, if the sidecar is there."""
 
 
 class AdapterReconciler:
@@ -54,11 +57,13 @@ class AdapterReconciler:
                 await self._hold(bodies[action.adapter.metadata.name])
             elif isinstance(action, Release):
                 await self._release(bodies[action.adapter.metadata.name], action.left_on)
-        new = await self._orders.give([one for one in decided.actions if isinstance(one, Load | Unload)], now)
-        self._refusals[namespace] = refusals | new
+        given = await self._orders.give([one for one in decided.actions if isinstance(one, Load | Unload)], now)
+        self._refusals[namespace] = {**refusals, **given.refusals}
         for name, placed in decided.placements.items():
             await self._write_status(bodies[name], by_name[name], placed, now)
-        times = [refusal.until for refusal in new.values()]
+        times = [refusal.until for refusal in given.refusals.values()]
+        if given.undelivered:
+            times.append(now + UNDELIVERED_PAUSE)
         if decided.again_at is not None:
             times.append(decided.again_at)
         return max(0.0, (min(times) - now).total_seconds()) if times else None

@@ -1,8 +1,8 @@
 """The webhook's TLS certificates: a CA of our own, kept in a Secret, and serving certificates signed with it.
 
 The CA outlives many serving certificates, so that replacing one never needs a new CA bundle in the webhook
-configuration. `new_bundle` and `due` are pure; `CertificateKeeper` reads and writes the Secret, so that all replicas
-use the same one, and keeps the configuration's CA bundle right.
+configuration. `new_bundle` and `due` are pure; `CertificateKeeper` keeps them in a Secret, so that all
+replicas use the same one, and keeps the configuration's CA bundle right.
 """
 
 from __future__ import annotations
@@ -22,13 +22,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from patio_operator.cluster.api import Cluster, ConflictError, NotFoundError, Object
-from patio_operator.cluster.kinds import (
-    MUTATING_WEBHOOK_CONFIGURATION,
-    SECRET,
-    VALIDATING_WEBHOOK_CONFIGURATION,
-    Kind,
-)
+from patio_operator.cluster.api import Cluster, NotFoundError, Object
+from patio_operator.cluster.kept_secret import Decision, keep_secret
+from patio_operator.cluster.kinds import MUTATING_WEBHOOK_CONFIGURATION, VALIDATING_WEBHOOK_CONFIGURATION, Kind
 from patio_operator.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -140,39 +136,16 @@ class CertificateKeeper:
 
     async def _bundle(self) -> Bundle:
         settings = self._settings
+        return await keep_secret(self._cluster, settings.namespace, settings.webhook_secret, self._decide)
+
+    def _decide(self, secret: Object | None) -> Decision[Bundle]:
         now = datetime.now(UTC)
-        try:
-            secret = await self._cluster.get(SECRET, settings.webhook_secret, settings.namespace)
-        except NotFoundError:
-            bundle = new_bundle(self._names, now)
-            body: Object = {
-                "apiVersion": "v1",
-                "kind": "Secret",
-                "type": "Opaque",
-                "metadata": {"name": settings.webhook_secret, "labels": {"app.kubernetes.io/part-of": "patio"}},
-                "data": encode(bundle),
-            }
-            try:
-                await self._cluster.create(SECRET, body, settings.namespace)
-            except ConflictError:
-                # Another replica was faster: its certificate is the one.
-                return await self._bundle()
-            log.info("webhook certificate made, kept in Secret %s", settings.webhook_secret)
-            return bundle
-        there = decode(secret.get("data") or {})
+        there = decode(secret.get("data") or {}) if secret is not None else None
         if there is not None and not due(there, self._names, now):
-            return there
+            return Decision(there)
         bundle = new_bundle(self._names, now, there)
-        patch = {
-            "metadata": {"resourceVersion": secret["metadata"]["resourceVersion"]},
-            "data": encode(bundle),
-        }
-        try:
-            await self._cluster.merge(SECRET, settings.webhook_secret, settings.namespace, patch)
-        except ConflictError:
-            return await self._bundle()
-        log.info("webhook certificate renewed in Secret %s", settings.webhook_secret)
-        return bundle
+        done = "made" if secret is None else "renewed"
+        return Decision(bundle, encode(bundle), words=f"webhook certificate {done}")
 
     def _load(self, bundle: Bundle) -> None:
         # The ssl module takes certificates from files only; this one lives for the length of the call.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from patio_operator import injection
@@ -21,8 +21,8 @@ from patio_operator.webhooks.lookups import Lookups
 log = logging.getLogger(__name__)
 
 
-async def answer(lookups: Lookups, review: Mapping[str, Any]) -> Object:
-    """Return the AdmissionReview that answers this one.
+async def answer(lookups: Lookups, review: Mapping[str, Any], new_access: Callable[[], injection.Access]) -> Object:
+    """Return the AdmissionReview that answers this one; `new_access` makes what each pod gets one of.
 
     Raises:
         ApiError: a profile or the LoraAdapters could not be read; the API server should be told 500.
@@ -32,7 +32,7 @@ async def answer(lookups: Lookups, review: Mapping[str, Any]) -> Object:
     pod = request["object"]
     namespace = request.get("namespace") or pod["metadata"].get("namespace") or "default"
     name = pod["metadata"].get("name") or pod["metadata"].get("generateName", "") + "…"
-    result = await _inject(lookups, pod, namespace)
+    result = await _inject(lookups, pod, namespace, new_access)
     if isinstance(result, injection.Refusal):
         log.warning("pod refused: %s/%s: %s", namespace, name, result.message)
         return _response(review, {"allowed": False, "status": {"code": 422, "message": result.message}})
@@ -45,7 +45,9 @@ async def answer(lookups: Lookups, review: Mapping[str, Any]) -> Object:
     return _response(review, response)
 
 
-async def _inject(lookups: Lookups, pod: Mapping[str, Any], namespace: str) -> injection.Injection | injection.Refusal:
+async def _inject(
+    lookups: Lookups, pod: Mapping[str, Any], namespace: str, new_access: Callable[[], injection.Access]
+) -> injection.Injection | injection.Refusal:
     refs = injection.runtimes_of(pod)
     if isinstance(refs, injection.Refusal):
         return refs
@@ -63,7 +65,7 @@ async def _inject(lookups: Lookups, pod: Mapping[str, Any], namespace: str) -> i
         runtimes.append(injection.Runtime(profile, ref.overrides, ref.inject_containers))
     adapters = await lookups.adapters(namespace)
     wanted = for_pod(adapters, pod["metadata"].get("labels") or {})
-    return injection.inject(pod, runtimes, [load_request(one) for one in wanted.values()])
+    return injection.inject(pod, runtimes, [load_request(one) for one in wanted.values()], new_access())
 
 
 def _response(review: Mapping[str, Any], response: Object) -> Object:

@@ -6,10 +6,12 @@ import json
 import logging
 import ssl
 import time
+from collections.abc import Callable
 
 from aiohttp import web
 
 from patio_operator.cluster.api import ApiError
+from patio_operator.injection import Access
 from patio_operator.telemetry import Telemetry
 from patio_operator.webhooks import review
 from patio_operator.webhooks.lookups import Lookups
@@ -21,14 +23,14 @@ MAX_REVIEW_BYTES = 8 * 1024 * 1024
 """A pod is at most 1.5 MiB in etcd; a review may hold it twice."""
 
 
-def application(lookups: Lookups, telemetry: Telemetry) -> web.Application:
-    """Return the application with the webhook's routes."""
+def application(lookups: Lookups, telemetry: Telemetry, new_access: Callable[[], Access]) -> web.Application:
+    """Return the application with the webhook's routes; `new_access` makes what each pod gets one of."""
 
     async def mutate_pods(request: web.Request) -> web.Response:
         started = time.perf_counter()
         try:
             body = json.loads(await request.read())
-            answer = await review.answer(lookups, body)
+            answer = await review.answer(lookups, body, new_access)
         except ApiError as error:
             log.error("admission not answered: %s", error.message)
             telemetry.admissions.labels("error").inc()

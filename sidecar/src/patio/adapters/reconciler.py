@@ -135,6 +135,11 @@ class Reconciler:
         """Whether the engine was ready at the last look."""
         return self._situation.view.ready
 
+    @property
+    def engine_view(self) -> EngineView:
+        """What the engine said of itself at the last look."""
+        return self._situation.view
+
     def adapters(self) -> AdapterList:
         """Return every adapter wanted or present."""
         return AdapterList(

@@ -163,6 +163,9 @@ class ServerStatus(_Answer):
     engine: str
     engine_endpoint: str
     engine_ready: bool
+    access_control_enforced: bool = Field(
+        default=False, description="Calls from outside the pod that change something need the operator's signature."
+    )
 
 
 class Readiness(_Answer):

@@ -21,6 +21,7 @@ from patio.api.protocol import (
     UnloadAnswer,
     UnloadRequest,
 )
+from patio.api.topology_protocol import DrainAnswer, DrainRequest, LeaseRequest, Registration, TopologyReport
 from patio.client.errors import Refused, Unreachable
 
 _M = TypeVar("_M", bound=BaseModel)
@@ -28,14 +29,17 @@ _M = TypeVar("_M", bound=BaseModel)
 ANSWER_SECONDS = 5.0
 """How long a sidecar may take to answer, on top of the wait that a call asks for."""
 CONNECT_SECONDS = 3.0
+LONGEST_DRAIN = 3600.0
+"""Seconds that a drain may take whose deadline only the sidecar knows."""
 
 
 class SidecarClient:
-    """A sidecar, by its base URL."""
+    """A sidecar, by its base URL; outside its pod, `auth` signs the calls that change something."""
 
-    def __init__(self, base_url: str, http: httpx.AsyncClient) -> None:
+    def __init__(self, base_url: str, http: httpx.AsyncClient, auth: httpx.Auth | None = None) -> None:
         self._base = base_url.rstrip("/")
         self._http = http
+        self._auth = auth or httpx.USE_CLIENT_DEFAULT
 
     async def adapters(self, revision: str | None = None, wait: float = 0) -> AdapterList:
         """Return every adapter wanted or present; given a revision, wait up to `wait` seconds for another one."""
@@ -58,6 +62,28 @@ class SidecarClient:
         """Return what the sidecar is and what it stands beside."""
         return await self._call("GET", "/", ServerStatus, 0)
 
+    async def topology(self) -> TopologyReport:
+        """Return how this pod stands with its routers, as the sidecar read it back; beside a router, all leases."""
+        return await self._call("GET", "/v1/topology", TopologyReport, 0)
+
+    async def drain(self, timeout: float | None = None) -> DrainAnswer:
+        """Take the pod out of service and wait for its requests, at most so many seconds (None: the pod's setting)."""
+        wait = LONGEST_DRAIN if timeout is None else timeout
+        return await self._call("POST", "/v1/drain", DrainAnswer, wait, body=DrainRequest(timeout=timeout))
+
+    async def renew_lease(self, lease_id: str, request: LeaseRequest) -> Registration:
+        """Beside a router: keep a worker registered for some time; return how it stands."""
+        return await self._call("PUT", f"/v1/topology/leases/{lease_id}", Registration, 0, body=request)
+
+    async def release_lease(self, lease_id: str) -> Registration | None:
+        """Beside a router: give a lease back. Return how its worker leaves; None once it is gone."""
+        try:
+            return await self._call("DELETE", f"/v1/topology/leases/{lease_id}", Registration, 0)
+        except Refused as refused:
+            if refused.status == 404 and refused.code == "NotFound":
+                return None
+            raise
+
     async def _call(
         self,
         method: str,
@@ -76,6 +102,7 @@ class SidecarClient:
                 params=query,
                 content=None if body is None else body.model_dump_json(exclude_none=True),
                 headers=None if body is None else {"content-type": "application/json"},
+                auth=self._auth,
                 timeout=httpx.Timeout(ANSWER_SECONDS + wait, connect=CONNECT_SECONDS),
             )
         except httpx.HTTPError as error:

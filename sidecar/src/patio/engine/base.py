@@ -69,6 +69,8 @@ class EngineView:
     listening: bool = True
     """False: nothing listens on the port, so no process holds any adapter."""
     base_models: tuple[str, ...] = ()
+    context_tokens: int | None = None
+    """Longest context of the first base model; None where the engine does not say."""
     adapters: Mapping[str, str] | None = field(default_factory=dict)
     """Path by adapter name, from the engine's own list; None when the list can not be read."""
     fault: EngineError | None = None

@@ -26,6 +26,8 @@ class _Entry(BaseModel):
     id: str
     root: str | None = None
     parent: str | None = None
+    max_model_len: object = None
+    """A number, of no weight here: whatever else it may be does not spoil the list."""
 
 
 class _ModelList(BaseModel):
@@ -63,9 +65,12 @@ class EngineHttp:
         except ValidationError:
             words = "/v1/models answered with something else than a model list."
             return EngineView(ready=True, adapters=None, fault=RetryableError(FaultReason.ENGINE_FAULT, words))
+        base_models = [model for model in models if model.parent is None]
+        context = base_models[0].max_model_len if base_models else None
         return EngineView(
             ready=True,
-            base_models=tuple(model.id for model in models if model.parent is None),
+            base_models=tuple(model.id for model in base_models),
+            context_tokens=context if type(context) is int else None,
             adapters={model.id: model.root or "" for model in models if model.parent is not None},
         )
 

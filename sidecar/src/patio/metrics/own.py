@@ -11,7 +11,10 @@ from collections.abc import Callable, Iterable, Iterator
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as openmetrics
 from prometheus_client.registry import Collector
+
+from patio.metrics.rewrite import Format
 
 AdapterStates = Callable[[], Iterable[tuple[str, str]]]
 """Name and state of every adapter, now."""
@@ -80,6 +83,10 @@ class OwnMetrics:
         self._operations.labels(operation, outcome, reason).inc()
         self._operation_seconds.labels(operation).observe(seconds)
 
-    def text(self) -> bytes:
-        """Return all of it in the text format."""
-        return generate_latest(self._registry)
+    def text(self, form: Format = Format.TEXT) -> bytes:
+        """Return all of it."""
+        if form is Format.TEXT:
+            return generate_latest(self._registry)
+        # By default prometheus-client 0.26 makes underscores of the colons, in samples only. It has no types there.
+        written: bytes = openmetrics(self._registry, escaping="allow-utf-8")  # type: ignore[no-untyped-call]
+        return written

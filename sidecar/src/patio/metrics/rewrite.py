@@ -1,49 +1,100 @@
 """An engine's metrics text with the standard families behind it. Pure, bytes to bytes.
 
 `compile_rules` turns the tables into byte strings once; `rewrite` cuts the text at its TYPE lines, looks families up by
-name, and renames whole blocks with `bytes.replace`, which costs a fraction of reading samples one by one. Values,
-labels and the original text are never touched. What is not understood passes through. `scrape` calls it.
+name, and renames whole blocks with `bytes.replace`, which costs a fraction of reading samples one by one. Only what is
+more than a rename is read, by `derive`. Values, labels and the original text are never touched, and what is not
+understood passes through. `scrape` calls it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
+
+from prometheus_client.utils import floatToGoString
 
 from patio.engine.base import EngineKind
-from patio.metrics.tables import HISTOGRAM, SOURCES, STANDARD, VOCABULARIES
+from patio.metrics.derive import How, Sample, read
+from patio.metrics.tables import (
+    COUNTER,
+    GAUGE,
+    HISTOGRAM,
+    SOURCES,
+    STANDARD,
+    VOCABULARIES,
+    Asked,
+    Derived,
+    Family,
+    Source,
+)
 
 _TYPE = b"\n# TYPE "
-_LABEL = b"inference_engine="
+_EOF = b"# EOF"
+_LABEL = b"inference_engine"
+_OUR_LABEL = re.compile(rb"(?:^|,)\s*inference_engine\s*=")
+_VALUE = re.compile(rb'"(?:[^"\\]++|\\.)*+"')
+# A line: name, labels, the rest. Possessive, so that a quote that never closes costs one pass.
+_SAMPLE = re.compile(rb'([a-zA-Z_:][a-zA-Z0-9_:]*+)(?:[ \t]*+\{((?:[^"{}]++|"(?:[^"\\]++|\\.)*+")*+)\})?+([ \t]++\S.*)')
+_KINDS = {
+    GAUGE: (b"gauge", b"untyped", b"unknown", b"info"),
+    COUNTER: (b"counter", b"untyped"),
+    HISTOGRAM: (b"histogram",),
+}
+"""Types that a source may have, by the type of what is made of it: a gauge may fall and must not pass for a counter."""
+
+
+class Format(Enum):
+    """The two text formats; the values are content types."""
+
+    TEXT = "text/plain; version=0.0.4; charset=utf-8"
+    OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 
 @dataclass(frozen=True, slots=True)
 class _Source:
     """One family of the engine that one standard family can be made from."""
 
-    name: bytes
-    renames: tuple[tuple[bytes, bytes], ...]
-    """What a line begins with, and what it begins with after; the label is put in on the way."""
-    sample: re.Pattern[bytes]
-    """A whole line of the family: its suffix, its labels without braces, the rest."""
+    families: tuple[bytes, ...]
+    """What its TYPE line may call it."""
+    begins: bytes
+    """A newline and the name that lines begin with."""
+    braces: tuple[bytes, ...]
+    """What may stand before the brace of the labels: a newline, the name, a suffix."""
+    how: How | None
+    """None: a rename."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    name: bytes
+    family: str
+    names: frozenset[bytes]
+    """Every name that it would put into the text."""
+    begins: bytes
+    """A newline and the name, as before each of its samples."""
     header: bytes
-    histogram: bool
+    kinds: tuple[bytes, ...]
+    """Types that a source may have."""
     sources: tuple[_Source, ...]
-    beginning: bytes
+    asked: bool
+    """Where no source has samples, those of whoever scrapes are taken."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The tables of one engine and some vocabularies, ready to be applied."""
+    """The tables of one engine and some vocabularies, ready to be applied to texts of one format."""
 
+    form: Format
     rows: tuple[_Row, ...]
+    wanted: frozenset[bytes]
+    """Families that any row may be made from."""
     label: bytes
+    brace: bytes
+    """What stands before the labels of a source, in ours."""
+    prefixes: tuple[bytes, ...]
+    ours: re.Pattern[bytes]
+    """A name under one of our prefixes, where a line of the text or its HELP or TYPE begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,110 +106,182 @@ class Rewritten:
     """Names of ours that the engine has already: its own stays, ours gives way."""
 
 
-def compile_rules(engine: EngineKind, prefixes: Iterable[str]) -> Rules:
+def compile_rules(engine: EngineKind, prefixes: Iterable[str], form: Format = Format.TEXT) -> Rules:
     """Return the rules of an engine for the vocabularies asked for."""
+    vocabularies = tuple(dict.fromkeys(prefixes))
     label = b'inference_engine="' + engine.value.encode() + b'"'
-    rows: list[_Row] = []
-    for prefix in prefixes:
-        for family in STANDARD:
-            sources = SOURCES[engine].get(family.name, ())
-            if family.name not in VOCABULARIES[prefix] or not sources:
-                continue
-            for part in ("", "_created") if family.type == HISTOGRAM else ("",):
-                # Prometheus' Python client gives a histogram's _created as a family of its own, a gauge.
-                name = f"{prefix}:{family.name}{part}".encode()
-                kind = "gauge" if part else family.type
-                words = f"Unix time at which {family.name} began." if part else family.help
-                header = f"# HELP {name.decode()} {words}\n# TYPE {name.decode()} {kind}".encode()
-                histogram = kind == HISTOGRAM
-                row_sources = tuple(_source((source + part).encode(), name, label, histogram) for source in sources)
-                rows.append(_Row(name, header, histogram, row_sources, b"\n" + name))
-    return Rules(tuple(rows), label)
+    rows = [
+        row
+        for prefix in vocabularies
+        for family in STANDARD
+        if family.name in VOCABULARIES[prefix] and family.name in SOURCES[engine]
+        for row in _rows(family, prefix, SOURCES[engine][family.name], form)
+    ]
+    taken = tuple(f"{prefix}:".encode() for prefix in dict.fromkeys((*vocabularies, "patio")))
+    begins = rb"^[ \t]*(?:#[ \t]*(?:HELP|TYPE)[ \t]+)?((?:" + b"|".join(taken) + rb")[a-zA-Z0-9_:]*)"
+    wanted = frozenset(family for row in rows for source in row.sources for family in source.families)
+    return Rules(form, tuple(rows), wanted, label, b"{" + label + b",", taken, re.compile(begins, re.MULTILINE))
 
 
-def rewrite(text: bytes, rules: Rules, own: bytes = b"") -> Rewritten:
-    """Return the text, then the standard families made of it, then the sidecar's own."""
-    if text.rstrip(b"\n").endswith(b"# EOF"):
-        # An engine that gives OpenMetrics unasked: its end mark would hide what follows.
-        text = text.rstrip(b"\n").removesuffix(b"# EOF")
+def rewrite(
+    text: bytes, rules: Rules, own: bytes = b"", asked: Mapping[str, Sequence[Sample]] | None = None
+) -> Rewritten:
+    """Return the text, then the standard families made of it, then the sidecar's own.
+
+    `asked` has the samples of families whose source is no metric, by the family's name without a prefix. In OpenMetrics
+    the end mark moves to the end; in the other format it is a comment like any other.
+    """
+    if rules.form is Format.OPENMETRICS:
+        text, own = _without_end(text), _without_end(own)
     end = b"" if not text or text.endswith(b"\n") else b"\n"
-    families: dict[bytes, list[tuple[bytes, bytes]]] = {}
-    for block in (b"\n" + text + end).split(_TYPE)[1:]:
-        line, _, body = block.partition(b"\n")
-        name, _, kind = line.partition(b" ")
-        families.setdefault(name, []).append((kind.strip(), b"\n" + body))
+    # What is made of lines that end as on Windows ends as everywhere else; the original keeps its own.
+    lines = text.replace(b"\r\n", b"\n") if b"\r" in text else text
+    families: dict[bytes, list[bytes]] = {}
+    # From the end (rsplit, rfind), CPython 3.11 searches bytes in half the time.
+    for block in (b"\n" + lines + end).rsplit(_TYPE)[1:]:
+        name, _, rest = block.partition(b" ")
+        if name in rules.wanted:
+            families.setdefault(name, []).append(rest)
+    ours = any(lines.rfind(prefix) != -1 for prefix in rules.prefixes)
+    taken = frozenset(rules.ours.findall(lines)) if ours else frozenset[bytes]()
     parts = [text, end]
     clashes: list[str] = []
     for row in rules.rows:
-        if row.name in families:
-            clashes.append(row.name.decode())
+        if not row.names.isdisjoint(taken):
+            clashes.append(row.begins[1:].decode())
             continue
-        for source in row.sources:
-            blocks = families.get(source.name)
-            if blocks is None:
-                continue
-            lines = b"".join(
-                [_renamed(body, source, row, rules) for kind, body in blocks if (kind == b"histogram") == row.histogram]
-            )
-            if lines:
-                parts += (row.header, lines, b"\n")
-                break
-    if own and any(name.startswith(b"patio:") for name in families):
-        own, hidden = _without(own, families.keys())
+        made = _made(row, rules, families, ours)
+        if not made and row.asked and asked:
+            made = _written(row, rules, asked.get(row.family, ()))
+        if made:
+            parts += (row.header, made, b"\n")
+    if taken:
+        own, hidden = _without(own, rules, taken)
         clashes += hidden
     parts.append(own)
+    if rules.form is Format.OPENMETRICS:
+        parts.append(_EOF + b"\n")
     return Rewritten(b"".join(parts), tuple(clashes))
 
 
-def _source(source: bytes, name: bytes, label: bytes, histogram: bool) -> _Source:
-    suffixes = (b"_bucket", b"_sum", b"_count") if histogram else (b"",)
-    renames = [(b"\n" + source + suffix + b"{", b"\n" + name + suffix + b"{" + label + b",") for suffix in suffixes]
-    any_suffix = b"|".join(suffixes + ((b"_created",) if histogram else ()))
-    labels = rb'(?:[^"{}]|"(?:[^"\\]|\\.)*")*'
-    sample = re.compile(re.escape(source) + rb"(" + any_suffix + rb")[ \t]*(?:\{(" + labels + rb")\})?([ \t]+\S.*)")
-    return _Source(source, tuple(renames), sample)
+def _rows(family: Family, prefix: str, sources: tuple[Source, ...], form: Format) -> Iterable[_Row]:
+    name = f"{prefix}:{family.name}"
+    typed = name.removesuffix("_total") if family.type == COUNTER and form is Format.OPENMETRICS else name
+    suffixes: tuple[str, ...] = ("",)
+    if family.type == HISTOGRAM:
+        # OpenMetrics has a histogram's _created among its samples.
+        suffixes = ("_bucket", "_sum", "_count") + (("_created",) if form is Format.OPENMETRICS else ())
+    yield _row(family.name, name, typed, family.type, family.help, suffixes, sources)
+    if family.type == HISTOGRAM and form is Format.TEXT:
+        # Prometheus' Python client gives it as a family of its own, a gauge.
+        name, words = f"{name}_created", f"Unix time at which {family.name} began."
+        created = tuple(f"{source}_created" for source in sources)
+        yield _row(f"{family.name}_created", name, name, GAUGE, words, ("",), created)
 
 
-def _renamed(body: bytes, source: _Source, row: _Row, rules: Rules) -> bytes:
+def _row(
+    family: str, name: str, typed: str, kind: str, words: str, suffixes: tuple[str, ...], sources: tuple[Source, ...]
+) -> _Row:
+    names = frozenset(one.encode() for one in (name, typed, *(name + suffix for suffix in suffixes)))
+    header = f"# HELP {typed} {words}\n# TYPE {typed} {kind}".encode()
+    compiled = tuple(_source(source, suffixes) for source in sources if not isinstance(source, Asked))
+    asked = any(isinstance(source, Asked) for source in sources)
+    return _Row(family, names, b"\n" + name.encode(), header, _KINDS[kind], compiled, asked)
+
+
+def _source(source: str | Derived, suffixes: tuple[str, ...]) -> _Source:
+    old = (source.family if isinstance(source, Derived) else source).encode()
+    braces = tuple(b"\n" + old + suffix.encode() for suffix in suffixes)
+    # In OpenMetrics, and where text is written by hand, TYPE lines are without _total and _info.
+    families = tuple(dict.fromkeys((old, old.removesuffix(b"_total"), old.removesuffix(b"_info"))))
+    return _Source(families, b"\n" + old, braces, source.how if isinstance(source, Derived) else None)
+
+
+def _made(row: _Row, rules: Rules, families: Mapping[bytes, list[bytes]], ours: bool) -> bytes:
+    """Return the row's samples from the first source that has any, each after a newline; empty when none has."""
+    for source in row.sources:
+        for family in source.families:
+            made = b""
+            for block in families.get(family, ()):
+                stop = block.find(b"\n")
+                if block[:stop].strip() in row.kinds:
+                    made += _renamed(block[stop:], source, row, rules, ours)
+            if made:
+                return made
+    return b""
+
+
+def _renamed(body: bytes, source: _Source, row: _Row, rules: Rules, ours: bool) -> bytes:
     """Return the samples of one block under their new name, each after a newline; empty when there are none."""
     comment = body.rfind(b"\n#")
     if comment != -1:
         # The HELP line of the next family ends nearly every block.
         body = body[:comment] if body.find(b"\n", comment + 1) in (-1, len(body) - 1) else body
     body = body.rstrip(b"\n")
-    if _LABEL not in body and b"{}" not in body:
-        renamed = body
-        for old, new in source.renames:
-            renamed = renamed.replace(old, new)
-        if renamed.count(b"\n") == renamed.count(row.beginning):
-            return renamed
+    if source.how is not None:
+        samples = [read(labels, rest) for _, labels, rest in _cut(body, source)]
+        return _written(row, rules, source.how([sample for sample in samples if sample is not None]))
+    if not ours and _LABEL not in body:
+        # Where each line has one brace, right behind a name of ours and before a letter, all is done at once.
+        parts = body.split(b"{")
+        labels = parts[1:]
+        named = sum([part.endswith(source.braces) for part in parts])
+        if labels and named == len(labels) == body.count(b"\n") and min(labels) >= b"A" and max(labels) < b"{":
+            return rules.brace.join(parts).replace(source.begins, row.begins)
     # Something unusual: other families' lines between ours, no labels, tabs, our label already there. Line by line.
-    lines = []
+    return b"".join(
+        row.begins + suffix + b"{" + _labels(labels, rules.label) + b"}" + rest
+        for suffix, labels, rest in _cut(body, source)
+    )
+
+
+def _cut(body: bytes, source: _Source) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """Take the lines of a family apart: suffix of the name, what is between the braces, what follows them."""
     for line in body.split(b"\n"):
-        match = source.sample.fullmatch(line)
-        if match is None:
-            continue
-        suffix, labels, rest = match.groups()
-        lines.append(b"\n" + row.name + suffix + b"{" + _labels(labels or b"", rules.label) + b"}" + rest)
-    return b"".join(lines)
+        match = _SAMPLE.fullmatch(line.strip(b" \t"))
+        if match and b"\n" + match[1] in source.braces:
+            yield match[1][len(source.begins) - 1 :], match[2] or b"", match[3]
+
+
+def _written(row: _Row, rules: Rules, samples: Iterable[Sample]) -> bytes:
+    """Return samples as lines, numbers as Prometheus' Python client prints them in the engines."""
+    return b"".join(
+        row.begins
+        + b"{"
+        + _labels(b",".join(name + b'="' + value + b'"' for name, value in sample.labels), rules.label)
+        + b"} "
+        + _number(sample.value)
+        for sample in samples
+    )
+
+
+def _number(value: float) -> bytes:
+    printed: str = floatToGoString(value)  # type: ignore[no-untyped-call]  # prometheus-client 0.26 has no type there
+    return printed.encode()
 
 
 def _labels(labels: bytes, label: bytes) -> bytes:
     """Return the labels with ours in front, unless one of that name is there: nothing is overwritten."""
-    bare = re.sub(rb'"(?:[^"\\]|\\.)*"', b"", labels)
-    if re.search(rb"(?:^|,)\s*inference_engine\s*=", bare):
+    if _LABEL in labels and _OUR_LABEL.search(_VALUE.sub(b"", labels)):
         return labels
-    return label + b"," + labels if labels.strip(b" \t,") else label
+    labels = labels.lstrip(b" \t,")
+    return label + b"," + labels if labels else label
 
 
-def _without(own: bytes, taken: Iterable[bytes]) -> tuple[bytes, list[str]]:
+def _without(own: bytes, rules: Rules, taken: frozenset[bytes]) -> tuple[bytes, list[str]]:
     """Return the sidecar's own text without the families that the engine has, and their names."""
     hidden = []
     kept = []
     for block in (b"\n" + own).split(b"\n# HELP ")[1:]:
-        name = block.partition(b" ")[0]
-        if name in taken:
-            hidden.append(name.decode())
+        family = b"# HELP " + block.rstrip(b"\n") + b"\n"
+        if taken.isdisjoint(rules.ours.findall(family)):
+            kept.append(family)
         else:
-            kept.append(b"# HELP " + block.rstrip(b"\n") + b"\n")
+            hidden.append(block.partition(b" ")[0].decode())
     return b"".join(kept), hidden
+
+
+def _without_end(text: bytes) -> bytes:
+    """Return an OpenMetrics text without its end mark, which would hide what follows."""
+    stripped = text.rstrip()
+    return stripped.removesuffix(_EOF) if stripped.endswith(b"\n" + _EOF) or stripped == _EOF else text

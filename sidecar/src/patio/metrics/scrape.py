@@ -1,7 +1,8 @@
 """Answers a scrape: fetches the engine's text, has it rewritten, puts the sidecar's own metrics behind it.
 
 However many scrape at once, the engine is asked once. An engine that is down, slow, or answers with something else
-costs a scrape nothing but `patio:engine_up 0`: it never fails, since the sidecar's own metrics are what tells.
+costs a scrape nothing but `patio:engine_up 0`: it never fails, since the sidecar's own metrics are what tells. Each
+scrape is answered before whoever asked stops waiting for it.
 """
 
 from __future__ import annotations
@@ -10,21 +11,38 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import httpx
 
+from patio.engine.base import EngineKind, EngineView
+from patio.metrics.derive import Sample, quoted
 from patio.metrics.own import OwnMetrics
-from patio.metrics.rewrite import Rules, rewrite
+from patio.metrics.rewrite import Format, Rules, compile_rules, rewrite
 
 log = logging.getLogger(__name__)
 
 DEADLINE = 5.0
-"""Seconds for the engine to answer: half of Prometheus' usual limit, so that no scrape of ours fails for it."""
+"""Seconds for the engine to answer where the scraper does not say how long it waits: half of Prometheus' default."""
+LONGEST = 60.0
+PART = 0.8
+"""How much of the time that the scraper gives the engine may use."""
+LARGEST = 64 * 2**20
+"""Bytes that an engine's metrics may have: a hundred times what any has, and no danger to the pod's memory."""
 
 _METRICS = re.compile(rb"\s*(?:\Z|#|[a-zA-Z_:][a-zA-Z0-9_:]*(?:\{[^\n]*\})?[ \t]+\S)")
-_TYPES = ("text/plain", "application/openmetrics-text")
+# Over loopback, compressing costs the engine more than the bytes do.
+_HEADERS = {"accept": "text/plain; version=0.0.4", "accept-encoding": "identity"}
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What a scrape is answered with."""
+
+    text: bytes
+    form: Format = Format.TEXT
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,80 +51,133 @@ class _Failure:
     message: str
 
 
+@dataclass(slots=True)
+class _Scrape:
+    """One fetch under way, and how many wait for it."""
+
+    task: asyncio.Task[Page]
+    waiting: int = 0
+
+
+def allowed(header: str | None) -> float:
+    """Return the seconds that the engine has, from the header with which Prometheus says how long it waits."""
+    try:
+        seconds = float(header or "")
+    except ValueError:
+        return DEADLINE
+    return min(seconds * PART, LONGEST) if seconds > 0 else DEADLINE
+
+
 class Scraper:
     """The `/metrics` of one engine."""
 
     def __init__(
-        self, url: str | None, http: httpx.AsyncClient, rules: Rules, own: OwnMetrics, ready: Callable[[], bool]
+        self,
+        url: str | None,
+        http: httpx.AsyncClient,
+        engine: EngineKind,
+        prefixes: Iterable[str],
+        own: OwnMetrics,
+        view: Callable[[], EngineView],
     ) -> None:
-        """`url` None: the engine is not to be scraped, and `ready` says whether it is up."""
+        """`url` None: the engine is not to be scraped. `view` is what the engine said of itself at the last look."""
         self._url = url
         self._http = http
-        self._rules = rules
         self._own = own
-        self._ready = ready
-        self._running: asyncio.Task[bytes] | None = None
+        self._view = view
+        self._scraping: _Scrape | None = None
         self._complained: str | None = None
         self._clashes: tuple[str, ...] = ()
+        vocabularies = tuple(prefixes)
 
-    async def text(self) -> bytes:
-        """Return the text to serve."""
-        if self._running is None:
-            self._running = asyncio.create_task(self._scrape(), name="scrape")
-            self._running.add_done_callback(self._done)
-        # Whoever joins may leave without taking the others' answer along.
-        return await asyncio.shield(self._running)
+        @cache
+        def rules(form: Format) -> Rules:
+            return compile_rules(engine, vocabularies, form)
+
+        self._rules = rules
+        rules(Format.TEXT)
+
+    async def page(self, seconds: float | None = None) -> Page:
+        """Return what to serve within so many seconds (`DEADLINE`), with or without the engine's part."""
+        if self._url is None:
+            self._own.engine_up.set(1 if self._view().ready else 0)
+            return Page(self._own.text())
+        if self._scraping is None or self._scraping.task.done():
+            self._scraping = _Scrape(asyncio.create_task(self._scrape(self._url), name="scrape"))
+        joined = self._scraping
+        joined.waiting += 1
+        limit = DEADLINE if seconds is None else seconds
+        try:
+            # Whoever joins may leave without taking the others' answer along.
+            done, _ = await asyncio.wait((joined.task,), timeout=limit)
+        finally:
+            joined.waiting -= 1
+            if not joined.waiting and not joined.task.done():
+                joined.task.cancel()
+                self._scraping = None
+        if done:
+            return joined.task.result()
+        self._own.scrape_duration.set(limit)
+        return self._without_engine(_Failure("timeout", f"no answer in {limit:g} s"))
 
     async def close(self) -> None:
         """Drop a scrape that is under way."""
-        if self._running is not None:
-            self._running.cancel()
-            await asyncio.gather(self._running, return_exceptions=True)
+        if self._scraping is not None:
+            self._scraping.task.cancel()
+            await asyncio.gather(self._scraping.task, return_exceptions=True)
 
-    def _done(self, task: asyncio.Task[bytes]) -> None:
-        self._running = None
-
-    async def _scrape(self) -> bytes:
-        if self._url is None:
-            self._own.engine_up.set(1 if self._ready() else 0)
-            return self._own.text()
+    async def _scrape(self, url: str) -> Page:
         started = time.perf_counter()
-        fetched = await self._fetch(self._url)
+        fetched = await self._fetch(url)
         if isinstance(fetched, _Failure):
-            self._own.engine_up.set(0)
-            self._own.scrape_errors.labels(fetched.reason).inc()
             self._own.scrape_duration.set(time.perf_counter() - started)
-            if self._complained != fetched.reason:
-                log.warning("engine not scraped reason=%s message=%s", fetched.reason, fetched.message)
-            self._complained = fetched.reason
-            return self._own.text()
+            return self._without_engine(fetched)
         if self._complained is not None:
             log.info("engine scraped again after=%s", self._complained)
         self._complained = None
         self._own.engine_up.set(1)
         self._own.scrape_duration.set(time.perf_counter() - started)
-        rewritten = rewrite(fetched, self._rules, self._own.text())
+        rewritten = rewrite(fetched.text, self._rules(fetched.form), self._own.text(fetched.form), self._asked())
         if rewritten.clashes != self._clashes:
             self._clashes = rewritten.clashes
             log.warning("engine has metrics of our names, its own are kept names=%s", ",".join(rewritten.clashes))
-        return rewritten.text
+        return Page(rewritten.text, fetched.form)
 
-    async def _fetch(self, url: str) -> bytes | _Failure:
+    def _without_engine(self, failure: _Failure) -> Page:
+        self._own.engine_up.set(0)
+        self._own.scrape_errors.labels(failure.reason).inc()
+        if self._complained != failure.reason:
+            log.warning("engine not scraped reason=%s message=%s", failure.reason, failure.message)
+        self._complained = failure.reason
+        return Page(self._own.text())
+
+    def _asked(self) -> Mapping[str, Sequence[Sample]]:
+        """Return what no metric of the engine tells, and its other answers do."""
+        view = self._view()
+        if view.context_tokens is None:
+            return {}
+        model = ((b"model_name", quoted(view.base_models[0])),)
+        return {"model_context_tokens": (Sample(model, view.context_tokens),)}
+
+    async def _fetch(self, url: str) -> Page | _Failure:
         try:
-            async with asyncio.timeout(DEADLINE):
-                # Over loopback, compressing costs the engine more than the bytes do.
-                headers = {"accept": "text/plain; version=0.0.4", "accept-encoding": "identity"}
-                response = await self._http.get(url, headers=headers, timeout=DEADLINE)
-        except (TimeoutError, httpx.TimeoutException):
-            return _Failure("timeout", f"no answer within {DEADLINE:g} s")
+            async with self._http.stream("GET", url, headers=_HEADERS, timeout=LONGEST) as response:
+                if response.status_code != 200:
+                    return _Failure("status", f"the engine answered {response.status_code}")
+                kind = response.headers.get("content-type", "text/plain")
+                if not kind.startswith(("text/plain", "application/openmetrics-text")):
+                    return _Failure("garbage", f"content type {kind!r}")
+                text = bytearray()
+                async for chunk in response.aiter_bytes():
+                    text += chunk
+                    if len(text) > LARGEST:
+                        return _Failure("too_large", f"the answer has more than {LARGEST} bytes")
+        except httpx.TimeoutException:
+            return _Failure("timeout", f"no answer in {LONGEST:g} s")
         except httpx.ConnectError as error:
             return _Failure("connection", str(error))
         except httpx.HTTPError as error:
             return _Failure("broken", str(error) or type(error).__name__)
-        if response.status_code != 200:
-            return _Failure("status", f"the engine answered {response.status_code}")
-        if not response.headers.get("content-type", "text/plain").startswith(_TYPES):
-            return _Failure("garbage", f"content type {response.headers['content-type']!r}")
-        if not _METRICS.match(response.content):
+        if not _METRICS.match(text):
             return _Failure("garbage", "the answer is not in the Prometheus text format")
-        return response.content
+        return Page(bytes(text), Format.TEXT if kind.startswith("text/plain") else Format.OPENMETRICS)

@@ -1,8 +1,8 @@
 """The vocabulary as data: standard families, and which of an engine's families each is made from.
 
 A new engine is one more table in `SOURCES`; the first source present is taken, so newer names stand before older ones,
-and no version string is ever asked. `rewrite` compiles these tables. Rows that are more than a rename (a value that is
-a label, a sum) are not here yet; docs/sidecar.md names them.
+and no version string is ever asked. A name is a rename; `Derived` says how else, with a function of `derive`; `Asked`
+stands for what no metric of that engine tells. `rewrite` compiles these tables.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from patio.engine.base import EngineKind
+from patio.metrics.derive import How, kv_cache_tokens, lora_slots, lora_slots_used, sum_over
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,25 @@ class Family:
     type: str
     help: str
 
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """A source whose samples are not taken as they are."""
+
+    family: str
+    how: How
+    words: str
+    """What is done, for the documentation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A source outside the metrics: whoever scrapes hands it over."""
+
+    words: str
+
+
+Source = str | Derived | Asked
 
 GAUGE, COUNTER, HISTOGRAM = "gauge", "counter", "histogram"
 
@@ -54,7 +74,7 @@ STANDARD: tuple[Family, ...] = (
     Family("model_context_tokens", GAUGE, "Longest context that the model takes, in tokens."),
 )
 
-SOURCES: Mapping[EngineKind, Mapping[str, tuple[str, ...]]] = {
+SOURCES: Mapping[EngineKind, Mapping[str, tuple[Source, ...]]] = {
     EngineKind.VLLM: {
         "num_requests_running": ("vllm:num_requests_running",),
         "num_requests_waiting": ("vllm:num_requests_waiting",),
@@ -69,13 +89,19 @@ SOURCES: Mapping[EngineKind, Mapping[str, tuple[str, ...]]] = {
             "vllm:time_per_output_token_seconds",
         ),
         "e2e_request_latency_seconds": ("vllm:e2e_request_latency_seconds",),
-        "request_queue_time_seconds": ("vllm:request_queue_time_seconds",),
+        # The older name came first and was deprecated in 0.8: the same time, without its unit.
+        "request_queue_time_seconds": ("vllm:request_queue_time_seconds", "vllm:time_in_queue_requests"),
         "request_prefill_time_seconds": ("vllm:request_prefill_time_seconds",),
         "request_decode_time_seconds": ("vllm:request_decode_time_seconds",),
         "request_prompt_tokens": ("vllm:request_prompt_tokens",),
         "request_output_tokens": ("vllm:request_generation_tokens",),
         "kv_cache_usage_ratio": ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
         "gpu_cache_usage_perc": ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
+        "kv_cache_capacity_tokens": (
+            Derived(
+                "vllm:cache_config_info", kv_cache_tokens, "kv_cache_size_tokens, else num_gpu_blocks x block_size"
+            ),
+        ),
         "prefix_cache_queries_total": ("vllm:prefix_cache_queries_total", "vllm:gpu_prefix_cache_queries_total"),
         "prefix_cache_hits_total": ("vllm:prefix_cache_hits_total", "vllm:gpu_prefix_cache_hits_total"),
         "prefix_cache_hit_ratio": ("vllm:gpu_prefix_cache_hit_rate",),
@@ -83,6 +109,11 @@ SOURCES: Mapping[EngineKind, Mapping[str, tuple[str, ...]]] = {
         "requests_finished_total": ("vllm:request_success_total",),
         "request_errors_total": ("vllm:admission_rejections_total",),
         "spec_decode_acceptance_ratio": ("vllm:spec_decode_draft_acceptance_rate",),
+        "lora_slots": (Derived("vllm:lora_requests_info", lora_slots, "max_lora of the latest series"),),
+        "lora_slots_used": (
+            Derived("vllm:lora_requests_info", lora_slots_used, "names in running_lora_adapters of the latest series"),
+        ),
+        "model_context_tokens": (Asked("max_model_len of /v1/models"),),
     },
     EngineKind.SGLANG: {
         "num_requests_running": ("sglang:num_running_reqs",),
@@ -103,13 +134,18 @@ SOURCES: Mapping[EngineKind, Mapping[str, tuple[str, ...]]] = {
         "kv_cache_usage_ratio": ("sglang:token_usage",),
         "gpu_cache_usage_perc": ("sglang:token_usage",),
         "kv_cache_capacity_tokens": ("sglang:max_total_num_tokens",),
+        "prefix_cache_hits_total": (
+            Derived("sglang:cached_tokens_total", sum_over(b"cache_source"), "summed over cache_source"),
+        ),
         "prefix_cache_hit_ratio": ("sglang:cache_hit_rate",),
+        # num_retracted_reqs is a gauge of the last batch; this counter came later.
+        "preemptions_total": ("sglang:num_retracted_requests_total",),
         "requests_finished_total": ("sglang:num_requests_total",),
         "request_errors_total": ("sglang:num_aborted_requests_total",),
         "spec_decode_acceptance_ratio": ("sglang:spec_accept_rate",),
         "lora_slots": ("sglang:lora_pool_slots_total",),
         "lora_slots_used": ("sglang:lora_pool_slots_used",),
-        "model_context_tokens": ("sglang:context_len",),
+        "model_context_tokens": ("sglang:context_len", Asked("max_model_len of /v1/models")),
     },
 }
 
@@ -127,3 +163,8 @@ VOCABULARIES: Mapping[str, tuple[str, ...]] = {
     "kthena": _MATRIXINFER,
 }
 """Names under each prefix that `--metrics-prefix` can ask for."""
+
+
+def renamed_from(engine: EngineKind, name: str) -> tuple[str, ...]:
+    """Return the engine's own names of a standard family, the first present counts."""
+    return tuple(source for source in SOURCES[engine].get(name, ()) if isinstance(source, str))

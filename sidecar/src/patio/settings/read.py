@@ -17,10 +17,14 @@ from urllib.parse import urlsplit
 
 from pydantic import TypeAdapter, ValidationError
 
+from patio.access.config import AccessSettings
 from patio.api.protocol import REQUIRED_ADAPTERS_VARIABLE, SIDECAR_PORT, LoadRequest
+from patio.drain.config import DrainSettings
 from patio.engine.base import EngineKind
 from patio.metrics.tables import VOCABULARIES
+from patio.settings import access, drain, topology
 from patio.settings.errors import SettingsError
+from patio.topology.config import TopologySettings
 
 DEFAULT_STATE_FILE = "/var/lib/patio/state.json"
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -40,15 +44,11 @@ HONOURED = {
     "POD_IP": "address of this pod",
     REQUIRED_ADAPTERS_VARIABLE: "JSON list of adapters this pod must have; set at admission",
     "PATIO_STATE_FILE": f"where what is wanted is kept over restarts; default {DEFAULT_STATE_FILE}",
+    **access.VARIABLES,
+    **topology.HONOURED,
+    **drain.HONOURED,
 }
 NOT_YET = (
-    "TOPO_TYPE",
-    "TOPO_ROLE",
-    "TOPO_CONFIG_FILE",
-    "TOPO_REGISTER_ENDPOINT",
-    "SGL_ROUTER_ROLE_NAME",
-    "SGL_ROUTER_PORT",
-    "HEARTBEAT_INTERVAL",
     "HF_AUTH_TOKEN",
     "HF_ENDPOINT",
     "HF_REVISION",
@@ -59,7 +59,10 @@ NOT_YET = (
 """Variables of the whole design that this version does nothing with: named in a warning, never taken in silence."""
 
 _ENDPOINTS = ("INFERENCE_ENGINE_ENDPOINT", "RUNTIME_URL")
-_OURS = ("INFERENCE_E", "METRIC_S", "ENGINE_A", "PATIO_REQ", "PATIO_STATE", "RUNTIME_U", "RUNTIME_ME")
+_OURS = (
+    *("INFERENCE_E", "METRIC_S", "ENGINE_A", "PATIO_REQ", "PATIO_STATE", "RUNTIME_U", "RUNTIME_ME"),
+    *("TOPO_", "SGL_ROUTER_", "HEARTBEAT_I", "PATIO_OPERATOR_K", "PATIO_ACC", "PATIO_DRAIN_"),
+)
 """Beginnings that nobody else uses, so that a name close to one of ours is a misspelling. Kubernetes puts variables
 like PATIO_WEBHOOK_PORT into pods, hence not all of PATIO_."""
 
@@ -89,6 +92,9 @@ class Settings:
     state_file: Path = Path(DEFAULT_STATE_FILE)
     state_file_chosen: bool = False
     """Somebody named the file, so not being able to write it is an error rather than a reason to do without."""
+    access: AccessSettings = field(default_factory=AccessSettings)
+    topology: TopologySettings = field(default_factory=TopologySettings)
+    drain: DrainSettings = field(default_factory=DrainSettings)
     not_supported: tuple[str, ...] = ()
     """Variables given that this version does nothing with."""
 
@@ -123,6 +129,9 @@ def _parser() -> _Parser:
     listen.add_argument(
         "--log-format", default="text", choices=("text", "json"), help="form of a log line (%(default)s)"
     )
+    listen.add_argument(
+        "--access-control", metavar="{on,off}", help="off: no proof is asked of anyone (PATIO_ACCESS_CONTROL; on)"
+    )
     listen.add_argument("--enable-fastapi-docs", action="store_true", help="serve /docs and /openapi.json")
     engine = parser.add_argument_group("engine")
     engine.add_argument("-E", "--engine", help="vllm or sglang (INFERENCE_ENGINE)")
@@ -136,6 +145,10 @@ def _parser() -> _Parser:
         "-N", "--model", help="name that clients use for the base model; default: asked from the engine"
     )
     engine.add_argument("-I", "--pod", help="this pod, as NAME or NAME.NAMESPACE (POD_NAME, POD_NAMESPACE)")
+    engine.add_argument(
+        "--instance-info",
+        help='what the router is told: {"data": {"port": 8000, "worker_type": "prefill", "bootstrap_port": 34000}}',
+    )
     metrics = parser.add_argument_group("metrics")
     metrics.add_argument(
         "--scrape-engine-metrics",
@@ -163,6 +176,12 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
     pod_name, dot, pod_namespace = (flags.pod or "").partition(".")
     if flags.pod is not None and (not pod_name or (dot and not pod_namespace)):
         raise SettingsError(f"--pod: {flags.pod!r} is neither NAME nor NAME.NAMESPACE")
+    api_key = given.get("ENGINE_API_KEY")
+    engine_endpoint = _endpoint(flags.engine_base_url, metrics_path, given)
+    state_file = Path(given.get("PATIO_STATE_FILE", DEFAULT_STATE_FILE))
+    pod_name, pod_namespace = pod_name or given.get("POD_NAME", ""), pod_namespace or given.get("POD_NAMESPACE", "")
+    pod_ip = given.get("POD_IP", "")
+    pod = topology.Pod(engine_endpoint, pod_name, pod_namespace, pod_ip, state_file.parent, api_key)
     return Settings(
         host=flags.host,
         port=_port(flags.port, given),
@@ -172,18 +191,21 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         scrape_engine=flags.scrape_engine_metrics,
         engine=engine,
         engine_version=given.get("INFERENCE_ENGINE_VERSION", ""),
-        engine_endpoint=_endpoint(flags.engine_base_url, metrics_path, given),
+        engine_endpoint=engine_endpoint,
         metrics_path=metrics_path,
         metrics_prefixes=_prefixes(flags.metrics_prefix),
-        api_key=given.get("ENGINE_API_KEY"),
+        api_key=api_key,
         admin_api_key=given.get("ENGINE_ADMIN_API_KEY"),
-        pod_name=pod_name or given.get("POD_NAME", ""),
-        pod_namespace=pod_namespace or given.get("POD_NAMESPACE", ""),
-        pod_ip=given.get("POD_IP", ""),
+        pod_name=pod_name,
+        pod_namespace=pod_namespace,
+        pod_ip=pod_ip,
         model=flags.model,
         required_adapters=_required(given.get(REQUIRED_ADAPTERS_VARIABLE)),
-        state_file=Path(given.get("PATIO_STATE_FILE", DEFAULT_STATE_FILE)),
+        state_file=state_file,
         state_file_chosen="PATIO_STATE_FILE" in given,
+        access=access.read_access(flags.access_control, given),
+        topology=topology.topology_settings(flags.instance_info, given, pod),
+        drain=drain.drain_settings(given),
         not_supported=tuple(name for name in NOT_YET if name in given),
     )
 

@@ -1,7 +1,8 @@
 """The routes of the sidecar's API: read the request, ask whoever owns the answer, write it down.
 
-Decisions are not made here. Adapters belong to `adapters.reconciler`, metrics to `metrics.scrape`; a module a concern
-turns their answers into status codes, and `answers` has what they share.
+Decisions are not made here. Adapters belong to `adapters.reconciler`, metrics to `metrics.scrape`, registrations to
+`topology`, the end of a pod to `drain`; a module a concern turns their answers into status codes, and `answers` has
+what they share. `access` stands before all of them.
 """
 
 from __future__ import annotations
@@ -9,15 +10,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
+from patio.access.gate import Gate
 from patio.adapters.reconciler import Reconciler
-from patio.api.protocol import ErrorBody, ServerStatus
+from patio.api.protocol import ErrorBody, Readiness, ServerStatus
+from patio.api.routes.access import add_access
 from patio.api.routes.adapters import add_adapters
 from patio.api.routes.answers import add_faults
+from patio.api.routes.drain import add_drain
 from patio.api.routes.probes import add_probes
+from patio.api.routes.topology import add_topology
+from patio.api.topology_protocol import TopologyReport
+from patio.drain.drain import Drain
 from patio.metrics.scrape import Scraper
+
+if TYPE_CHECKING:
+    from patio.topology.server import TopologyServer
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +38,16 @@ class Parts:
     reconciler: Reconciler
     scraper: Scraper
     status: Callable[[], ServerStatus]
+    readiness: Callable[[], Readiness]
+    topology: Callable[[], TopologyReport]
+    topology_server: TopologyServer | None
+    """Only beside a router; there is no engine then, and so no adapter."""
+    drain: Drain | None
+    """Only beside an engine."""
     stopping: asyncio.Event
     """Set when the process is asked to leave: long-polls and waits end then."""
+    gate: Gate
+    count_denial: Callable[[str], None]
 
 
 def create_app(parts: Parts, version: str, docs: bool) -> FastAPI:
@@ -41,7 +60,12 @@ def create_app(parts: Parts, version: str, docs: bool) -> FastAPI:
         openapi_url="/openapi.json" if docs else None,
         responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}},
     )
-    add_probes(app, parts.status, parts.reconciler, parts.scraper)
-    add_adapters(app, parts.reconciler, parts.stopping)
+    add_probes(app, parts.status, parts.readiness, parts.scraper)
+    if parts.topology_server is None:
+        add_adapters(app, parts.reconciler, parts.stopping)
+    add_topology(app, parts.topology, parts.topology_server)
+    if parts.drain is not None:
+        add_drain(app, parts.drain)
     add_faults(app)
+    add_access(app, parts.gate, parts.count_denial)
     return app

@@ -7,15 +7,14 @@ from collections.abc import Callable
 
 from fastapi import FastAPI, Request, Response
 
-from patio.adapters.reconciler import Reconciler
 from patio.api.protocol import Readiness, ServerStatus
 from patio.api.routes.answers import answer
-from patio.metrics.scrape import Scraper
-
-METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+from patio.metrics.scrape import Scraper, allowed
 
 
-def add_probes(app: FastAPI, status_of: Callable[[], ServerStatus], reconciler: Reconciler, scraper: Scraper) -> None:
+def add_probes(
+    app: FastAPI, status_of: Callable[[], ServerStatus], readiness_of: Callable[[], Readiness], scraper: Scraper
+) -> None:
     """Add the routes."""
 
     @app.get("/")
@@ -30,15 +29,16 @@ def add_probes(app: FastAPI, status_of: Callable[[], ServerStatus], reconciler: 
 
     @app.get("/ready", responses={503: {"model": Readiness}})
     async def ready() -> Response:
-        """The engine is ready and every adapter that the pod waits for is settled."""
-        readiness = reconciler.readiness()
+        """The engine is ready, every adapter that the pod waits for is settled, and it is not drained."""
+        readiness = readiness_of()
         return answer(readiness, 200 if readiness.ready else 503)
 
     @app.get("/metrics", responses={200: {"content": {"text/plain": {}}}}, response_class=Response)
     async def metrics(request: Request) -> Response:
         """The engine's metrics, the standard families made of them, and the sidecar's own."""
-        text = await scraper.text()
-        headers = {"content-type": METRICS_TYPE, "vary": "accept-encoding"}
+        page = await scraper.page(allowed(request.headers.get("x-prometheus-scrape-timeout-seconds")))
+        text = page.text
+        headers = {"content-type": page.form.value, "vary": "accept-encoding"}
         if "gzip" in request.headers.get("accept-encoding", ""):
             headers["content-encoding"] = "gzip"
             text = gzip.compress(text, compresslevel=1, mtime=0)

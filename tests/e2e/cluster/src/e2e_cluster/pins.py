@@ -34,10 +34,12 @@ BINARIES = (
     Binary("coredns", "coredns", "github.com/coredns/coredns"),
     Binary("kind", "kind", "sigs.k8s.io/kind"),
     Binary("pause", "pause", "."),
+    Binary("promlint", "promlint", "."),
 )
 CLIENTS = ("kubectl", "helm")
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kubectl")
-LOCAL = tuple(binary.name for binary in BINARIES if binary.name != "kind")
+CHECKS = ("promlint",)
+LOCAL = tuple(binary.name for binary in BINARIES if binary.name not in ("kind", *CHECKS))
 KIND = ("kind", *CLIENTS)
 
 

@@ -1,0 +1,77 @@
+"""One Secret that all replicas of the operator share: made by the first to need it, replaced by the first to find it
+due.
+
+Whoever keeps one says what should be in it (`decide`, pure); here it is read and written, and the replica that was
+slower takes what the faster one wrote. Nothing of a Secret's content is ever logged.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from patio_operator.cluster.api import Cluster, ConflictError, NotFoundError, Object
+from patio_operator.cluster.kinds import SECRET
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Decision(Generic[T]):
+    """What a Secret means, and what has to be written for that."""
+
+    value: T
+    data: dict[str, str] | None = None
+    """New data of the Secret, base64; None when it is right as it is."""
+    annotations: dict[str, str | None] | None = None
+    """Annotations to change; None as a value removes one."""
+    words: str = ""
+    """For the log, once it is written."""
+
+
+async def keep_secret(cluster: Cluster, namespace: str, name: str, decide: Callable[[Object | None], Decision[T]]) -> T:
+    """Read the Secret, write what `decide` says about it, and return the value that counts.
+
+    Args:
+        cluster: the API server.
+        namespace: the operator's own.
+        name: of the Secret.
+        decide: is given the Secret, None when there is none; asked again when another replica was faster.
+
+    """
+    while True:
+        secret: Object | None
+        try:
+            secret = await cluster.get(SECRET, name, namespace)
+        except NotFoundError:
+            secret = None
+        decision = decide(secret)
+        if decision.data is None:
+            return decision.value
+        try:
+            if secret is None:
+                await cluster.create(SECRET, _new(name, decision.data), namespace)
+            else:
+                metadata = {
+                    "resourceVersion": secret["metadata"]["resourceVersion"],
+                    "annotations": decision.annotations or {},
+                }
+                await cluster.merge(SECRET, name, namespace, {"metadata": metadata, "data": decision.data})
+        except (ConflictError, NotFoundError):
+            continue
+        log.info("%s, kept in Secret %s", decision.words, name)
+        return decision.value
+
+
+def _new(name: str, data: dict[str, str]) -> Object:
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "Opaque",
+        "metadata": {"name": name, "labels": {"app.kubernetes.io/part-of": "patio"}},
+        "data": data,
+    }

@@ -1,0 +1,68 @@
+"""Keeps the key that the operator signs with: in one Secret for all replicas, replaced by age or when asked for.
+
+Asked for by the annotation `patio.dev/rotate` on the Secret, whatever its value. A Secret that was deleted is made anew
+with a key that nothing endorses: pods admitted before then refuse the operator until they are made anew as well.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime, timedelta
+
+from patio_operator.access.keys import SigningKey, decode, due, encode, new_key, successor
+from patio_operator.api import labels
+from patio_operator.cluster.api import ApiError, Cluster, Object
+from patio_operator.cluster.kept_secret import Decision, keep_secret
+from patio_operator.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+def decide(secret: Object | None, age: timedelta, now: datetime) -> Decision[SigningKey]:
+    """Say which key counts, and what has to be written for that."""
+    there = decode(secret.get("data") or {}) if secret is not None else None
+    if secret is None or there is None:
+        key = new_key(now)
+        instead = "" if secret is None else " instead of what could not be read"
+        return Decision(key, encode(key), words=f"signing key {key.public[:8]}… made{instead}, endorsed by none")
+    asked = labels.ROTATE in (secret["metadata"].get("annotations") or {})
+    if not asked and not due(there, age, now):
+        return Decision(there)
+    key = successor(there, now)
+    words = f"signing key {key.public[:8]}… made, endorsed by {there.public[:8]}…"
+    return Decision(key, encode(key), {labels.ROTATE: None}, words)
+
+
+class SigningKeyKeeper:
+    """Holds the current key. `keep` before the first use, and again and again."""
+
+    def __init__(self, cluster: Cluster, settings: Settings) -> None:
+        self._cluster = cluster
+        self._settings = settings
+        self._key: SigningKey | None = None
+
+    @property
+    def key(self) -> SigningKey:
+        """The key to sign with."""
+        assert self._key is not None, "keep() comes first"
+        return self._key
+
+    async def keep(self) -> None:
+        """Make one pass: the key in the Secret is there, is not too old, and is the one that is used."""
+        settings = self._settings
+        key = await keep_secret(
+            self._cluster,
+            settings.namespace,
+            settings.signing_secret,
+            lambda secret: decide(secret, settings.signing_key_age, datetime.now(UTC)),
+        )
+        if self._key is not None and self._key.public != key.public and not key.endorsements:
+            log.warning("the signing key has no link to the one before it: pods with a sidecar must be made anew")
+        self._key = key
+
+    async def look_up(self) -> None:
+        """Take the key that another replica may have made a moment ago."""
+        try:
+            await self.keep()
+        except ApiError as error:
+            log.warning("signing key not looked up: %s", error.message)

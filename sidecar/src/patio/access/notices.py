@@ -1,0 +1,42 @@
+"""What is told of access control: a gauge, a counter, and a warning that comes back while it is off."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+log = logging.getLogger(__name__)
+
+REMIND_SECONDS = 3600.0
+OFF = (
+    "access control is off: whoever reaches this port can load, unload, download and drain. "
+    "Leave out --access-control and PATIO_ACCESS_CONTROL to turn it on"
+)
+
+
+class AccessMetrics:
+    """The families of access control."""
+
+    def __init__(self, registry: CollectorRegistry, enforced: bool) -> None:
+        Gauge(
+            "patio:access_control_enforced",
+            "1 if calls from outside the pod that change something need the operator's signature.",
+            registry=registry,
+        ).set(float(enforced))
+        self._denials = Counter(
+            "patio:access_denials_total", "Calls from outside the pod that were refused.", ("code",), registry=registry
+        )
+
+    def count_denial(self, code: str) -> None:
+        """Count one refused call."""
+        self._denials.labels(code).inc()
+
+
+async def warn_while_off(sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+    """Warn now and every hour, until cancelled."""
+    while True:
+        log.warning("%s", OFF)
+        await sleep(REMIND_SECONDS)

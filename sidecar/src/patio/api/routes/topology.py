@@ -1,0 +1,49 @@
+"""The routes of the topology: how this pod stands with its routers; beside a router, the leases of the others.
+
+What to do about it is decided in `topology`; this module knows only how to say it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import Depends, FastAPI, Header, Path
+
+from patio.api.routes.answers import Fault
+from patio.api.topology_protocol import LEASES_PATH, LeaseId, LeaseRequest, Registration, TopologyReport
+
+if TYPE_CHECKING:
+    from patio.topology.server import TopologyServer
+
+_Id = Annotated[LeaseId, Path(description="The pod that leases, as `name.namespace`.")]
+
+
+def add_topology(app: FastAPI, report: Callable[[], TopologyReport], server: TopologyServer | None) -> None:
+    """Add the routes; those of leases only beside a router."""
+
+    @app.get("/v1/topology")
+    async def topology() -> TopologyReport:
+        """Every registration as the router showed it last; beside a router, every lease."""
+        return report()
+
+    if server is None:
+        return
+
+    def admitted(authorization: Annotated[str | None, Header()] = None) -> None:
+        if not server.admits(authorization):
+            words = "Leases take the router's key, as a bearer token: set SGL_ROUTER_API_KEY in the pod's sidecar."
+            raise Fault(401, "RouterKeyWrong", words)
+
+    @app.put(LEASES_PATH + "{lease_id}", dependencies=[Depends(admitted)])
+    async def renew(lease_id: _Id, request: LeaseRequest) -> Registration:
+        """Keep a worker registered with the router beside this sidecar, for so long from now; say how it stands."""
+        return server.renew(lease_id, request)
+
+    @app.delete(LEASES_PATH + "{lease_id}", dependencies=[Depends(admitted)])
+    async def release(lease_id: _Id) -> Registration:
+        """Give a lease back. 200 and how the worker leaves; 404 when there is nothing left of it."""
+        registration = server.release(lease_id)
+        if registration is None:
+            raise Fault(404, "NotFound", f"There is no lease {lease_id}, and no worker of it.")
+        return registration

@@ -1,0 +1,135 @@
+"""Drains the pod: not ready, out of the routers' lists, then waiting for the engine's last request.
+
+One drain at a time, which later calls join; a pod that was drained stays so until its sidecar starts anew. `plan`
+decides, `looks` counts, `app` gives it the topology. It never stops the engine: that is the kubelet's, afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Protocol
+
+from patio.api.topology_protocol import DrainAnswer
+from patio.drain.config import DrainSettings
+from patio.drain.looks import EngineLooks
+from patio.drain.plan import Sight, Verdict, Watch, after, verdict
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY = 0.25
+NEAR_THE_END = 0.25
+"""Seconds before its deadline that a call is answered: the answer has to arrive."""
+LEAVE_SHARE = 0.4
+LONGEST_LEAVE = 10.0
+"""How much of the time is spent on routers that do not answer: most likely they are gone, and send nothing."""
+
+
+class Departure(Protocol):
+    """What takes the pod out of the routers' lists."""
+
+    def begin(self) -> None:
+        """Leave all routers, for good."""
+
+    @property
+    def left(self) -> bool:
+        """Whether all of them say that they send nothing more."""
+
+
+class Drain:
+    """The drain of this pod."""
+
+    def __init__(self, settings: DrainSettings, looks: EngineLooks, departure: Departure) -> None:
+        self._settings = settings
+        self._looks = looks
+        self._departure = departure
+        self._called = False
+        self._task: asyncio.Task[None] | None = None
+        self._watch = Watch(began=0.0)
+        self._over = Verdict.GO_ON
+        self._callers = 0
+        self._answered: asyncio.Future[None] | None = None
+
+    @property
+    def waiting_for(self) -> tuple[str, ...]:
+        """Why the pod is not ready: it was drained, or is being."""
+        return ("drain: this pod is taken out of service; only a restart of its sidecar brings it back",) * self._called
+
+    @property
+    def awaited(self) -> asyncio.Future[None] | None:
+        """Done when everyone who waits for the drain has an answer; None while nobody waits."""
+        return self._answered
+
+    async def drain(self, timeout: float | None) -> DrainAnswer:
+        """Drain, or join the drain that runs; answer when it is over, or after `timeout` seconds."""
+        seconds = max(0.0, (self._settings.timeout if timeout is None else timeout) - NEAR_THE_END)
+        called = time.monotonic()
+        self._called = True
+        self._departure.begin()
+        if self._task is None and self._over is not Verdict.DRAINED:
+            log.info("drain begins seconds=%g", seconds)
+            patience = min(LONGEST_LEAVE, LEAVE_SHARE * seconds)
+            self._task = asyncio.create_task(self._until_over(patience), name="drain")
+        if self._task is not None:
+            await self._wait(self._task, seconds)
+        return self._answer(time.monotonic() - called)
+
+    async def close(self) -> None:
+        """Drop a drain that is under way."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _wait(self, task: asyncio.Task[None], seconds: float) -> None:
+        if self._answered is None:
+            self._answered = asyncio.get_running_loop().create_future()
+        self._callers += 1
+        try:
+            # Whoever joins may leave without ending it for the others.
+            await asyncio.wait((task,), timeout=seconds)
+        finally:
+            self._callers -= 1
+            if not self._callers:
+                self._answered.set_result(None)
+                self._answered = None
+        if task.done():
+            task.result()
+
+    async def _until_over(self, patience: float) -> None:
+        began = time.monotonic()
+        self._over = Verdict.GO_ON
+        self._watch = Watch(began=began)
+        try:
+            while self._over is Verdict.GO_ON:
+                left = self._departure.left or time.monotonic() - began >= patience
+                look = await self._looks.look()
+                now = time.monotonic()
+                self._watch = after(self._watch, look, left, now)
+                self._over = verdict(self._watch, self._settings.settle, now)
+                if self._over is Verdict.GO_ON:
+                    await asyncio.sleep(LOOK_EVERY)
+            log.info("drain over verdict=%s seconds=%.1f left=%s", self._over, now - began, self._departure.left)
+        finally:
+            self._task = None
+
+    def _answer(self, waited: float) -> DrainAnswer:
+        last, left = self._watch.last, self._departure.left
+        drained = self._over is Verdict.DRAINED
+        words = []
+        if not left:
+            words.append("A router does not say that it sends nothing more; see GET /v1/topology.")
+        if self._over is Verdict.BLIND:
+            words.append("The engine does not tell how many requests it has.")
+        elif not drained:
+            words.append("The engine still has requests, or had some a moment ago.")
+        elif last.sight is Sight.GONE:
+            words.append("The engine is gone.")
+        return DrainAnswer(
+            drained=drained,
+            running=0 if last.sight is Sight.GONE else last.running,
+            waiting=0 if last.sight is Sight.GONE else last.waiting,
+            unregistered=left,
+            waited_seconds=round(waited, 3),
+            message=" ".join(words),
+        )

@@ -1,0 +1,146 @@
+"""How many requests the engine has, read from the engine itself.
+
+From `/v1/loads` where there is one (SGLang 0.5: its scheduler answers at once, while its gauges may be some seconds
+old), else from `/get_load` (older), else from the engine's metrics. `drain` asks; what the numbers mean is `plan`'s.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import httpx
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from patio.drain.plan import Look, Sight
+
+LOOK_SECONDS = 2.0
+_LOADS = "/v1/loads"
+_LOAD = "/get_load"
+
+
+class _Read(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class _Rank(_Read):
+    num_running_reqs: int = 0
+    num_waiting_reqs: int = 0
+    disaggregation: dict[str, object] = {}
+
+
+class _Loads(_Read):
+    loads: tuple[_Rank, ...]
+
+
+class _OldRank(_Read):
+    num_reqs: int
+    num_waiting_reqs: int = 0
+
+
+_OLD: TypeAdapter[tuple[_OldRank, ...]] = TypeAdapter(tuple[_OldRank, ...])
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where an engine tells its numbers."""
+
+    endpoint: str
+    metrics_path: str
+    running: tuple[str, ...]
+    """Families of the engine's metrics, the first present counts."""
+    waiting: tuple[str, ...]
+    loads: bool
+    """Whether `/v1/loads` and `/get_load` are worth asking: SGLang."""
+    key: str | None = None
+
+
+class EngineLooks:
+    """Looks at one engine."""
+
+    def __init__(self, sources: Sources, http: httpx.AsyncClient) -> None:
+        self._sources = sources
+        self._http = http
+        self._paths = [*((_LOADS, _LOAD) if sources.loads else ()), sources.metrics_path]
+
+    async def look(self) -> Look:
+        """Count the engine's requests, once. An engine that is down is an answer."""
+        while self._paths:
+            path = self._paths[0]
+            try:
+                response = await self._get(path)
+            except httpx.ConnectError:
+                return Look(Sight.GONE)
+            except httpx.HTTPError:
+                return Look(Sight.NO_ANSWER)
+            if response.status_code >= 500:
+                return Look(Sight.NO_ANSWER)
+            look = self._read(path, response) if response.is_success else None
+            if look is not None:
+                return look
+            # It does not have this, and will not have it later.
+            self._paths.pop(0)
+        try:
+            await self._get(self._sources.metrics_path)
+        except httpx.ConnectError:
+            return Look(Sight.GONE)
+        except httpx.HTTPError:
+            return Look(Sight.NO_ANSWER)
+        return Look(Sight.BLIND)
+
+    async def _get(self, path: str) -> httpx.Response:
+        key = self._sources.key
+        headers = {} if key is None else {"authorization": f"Bearer {key}"}
+        query = {"include": "core,disagg"} if path == _LOADS else None
+        return await self._http.get(self._sources.endpoint + path, params=query, headers=headers, timeout=LOOK_SECONDS)
+
+    def _read(self, path: str, response: httpx.Response) -> Look | None:
+        try:
+            if path == _LOADS:
+                ranks = _Loads.model_validate_json(response.content).loads
+                running = sum(rank.num_running_reqs for rank in ranks)
+                queued = sum(rank.num_waiting_reqs + _queued(rank.disaggregation) for rank in ranks)
+                return Look(Sight.COUNTED, running, queued)
+            if path == _LOAD:
+                old = _OLD.validate_json(response.content)
+                waiting = sum(rank.num_waiting_reqs for rank in old)
+                return Look(Sight.COUNTED, max(0, sum(rank.num_reqs for rank in old) - waiting), waiting)
+        except ValidationError:
+            return None
+        found_running = total(response.content, self._sources.running)
+        found_waiting = total(response.content, self._sources.waiting)
+        if found_running is None:
+            return None
+        return Look(Sight.COUNTED, found_running, found_waiting or 0)
+
+
+def total(text: bytes, families: Iterable[str]) -> int | None:
+    """Return the sum over all series of the first family present in a metrics text; None when there is none.
+
+    NaN and negative values, which SGLang has shown, count as nothing.
+    """
+    for family in families:
+        pattern = re.compile(rb"^" + re.escape(family.encode()) + rb"[ \t]*(?:\{.*\})?[ \t]+(\S+)", re.MULTILINE)
+        values = [_number(match) for match in pattern.findall(text)]
+        if values:
+            return math.ceil(sum(values))
+    return None
+
+
+def _number(text: bytes) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        return 0.0
+    return value if math.isfinite(value) and value > 0 else 0.0
+
+
+def _queued(disaggregation: Mapping[str, object]) -> int:
+    """Return the requests in the queues that only prefill and decode workers have."""
+    return sum(
+        value
+        for name, value in disaggregation.items()
+        if name.endswith("_queue_reqs") and isinstance(value, int) and value > 0
+    )

@@ -1,0 +1,55 @@
+"""Reads what the sidecar is told about access control."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from patio.access.config import AccessSettings
+from patio.api.access_protocol import (
+    ACCESS_CONTROL_VARIABLE,
+    DRAIN_PROOF_VARIABLE,
+    OPERATOR_KEYS_VARIABLE,
+    POD_UID_VARIABLE,
+    from_base64url,
+)
+from patio.settings.errors import SettingsError
+
+VARIABLES = {
+    OPERATOR_KEYS_VARIABLE: "comma list of public keys whose signatures count outside the pod; set at admission",
+    POD_UID_VARIABLE: "UID of this pod, which signed calls must be for; set at admission",
+    DRAIN_PROOF_VARIABLE: "SHA-256 of what the pod's preStop hook proves itself with; set at admission",
+    ACCESS_CONTROL_VARIABLE: "on or off; off lets everyone who reaches the port change things; default on",
+}
+
+
+def read_access(flag: str | None, given: Mapping[str, str]) -> AccessSettings:
+    """Return the settings of access control.
+
+    Args:
+        flag: value of --access-control.
+        given: the variables that are set.
+
+    Raises:
+        SettingsError: a value is not what its setting takes, or keys are given without a pod.
+
+    """
+    name, value = ("--access-control", flag) if flag is not None else (ACCESS_CONTROL_VARIABLE, "on")
+    if flag is None:
+        value = given.get(ACCESS_CONTROL_VARIABLE, value)
+    if value.lower() not in ("on", "off"):
+        raise SettingsError(f"{name}: {value!r} is not one of on, off")
+    keys = tuple(
+        dict.fromkeys(part.strip() for part in given.get(OPERATOR_KEYS_VARIABLE, "").split(",") if part.strip())
+    )
+    for key in keys:
+        if len(from_base64url(key) or b"") != 32:
+            raise SettingsError(
+                f"{OPERATOR_KEYS_VARIABLE}: {key!r} is not an Ed25519 public key (32 bytes as base64url)"
+            )
+    if keys and POD_UID_VARIABLE not in given:
+        raise SettingsError(f"{OPERATOR_KEYS_VARIABLE} needs {POD_UID_VARIABLE}: proofs are for one pod")
+    drain_proof = given.get(DRAIN_PROOF_VARIABLE, "")
+    if drain_proof and not re.fullmatch("[0-9a-f]{64}", drain_proof):
+        raise SettingsError(f"{DRAIN_PROOF_VARIABLE}: not a SHA-256 in hex")
+    return AccessSettings(value.lower() == "on", keys, given.get(POD_UID_VARIABLE, ""), drain_proof)

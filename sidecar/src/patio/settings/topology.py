@@ -1,0 +1,242 @@
+"""Flags and variables of the topology: which router, which worker, from every way in which users may say it.
+
+`read` calls it. Where `--instance-info` and RoleBasedGroup's variables come from is `docs/topology.md`; what names
+become addresses is `patio.topology.addresses`. Reads the topology file, and nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from patio.settings.errors import SettingsError
+from patio.topology.addresses import host_url, listed, pod_names
+from patio.topology.config import Endpoint, Role, TopologySettings, Worker
+from patio.topology.worker import InstanceInfo, read_instance_info
+
+HONOURED = {
+    "TOPO_TYPE": "sglang (sglang-router and smg) or none; default none",
+    "TOPO_ROLE": "client beside an engine, server beside a router; default client",
+    "TOPO_REGISTER_ENDPOINT": "base URL of where to register: a router, or a sidecar with TOPO_ROLE=server",
+    "TOPO_CONFIG_FILE": "the group's topology file (/etc/rbg/config.yaml), to find the router in",
+    "SGL_ROUTER_ROLE_NAME": "the router's role in the group, to find the router by DNS or in the file",
+    "SGL_ROUTER_PORT": "the router's port",
+    "SGL_ROUTER_API_KEY": "the router's --api-key",
+    "HEARTBEAT_INTERVAL": "seconds in which a lost registration is noticed; default 30",
+    "GROUP_NAME": "name of the RoleBasedGroup; also RBG_GROUP_NAME",
+    "RBG_GROUP_NAME": "the same, as RoleBasedGroup 0.7 has it",
+    "ROLE_NAME": "this pod's role in it; also RBG_ROLE_NAME",
+    "RBG_ROLE_NAME": "the same, as RoleBasedGroup 0.7 has it",
+    "ROLE_INDEX": "this pod's index in the role; also RBG_ROLE_INDEX",
+    "RBG_ROLE_INDEX": "the same, as RoleBasedGroup 0.7 has it",
+    "INSTANCE_NAME": "this pod's instance, whose number wins over the index; also RBG_ROLE_INSTANCE_NAME",
+    "RBG_ROLE_INSTANCE_NAME": "the same, as RoleBasedGroup 0.7 has it",
+}
+_WHERE = ("TOPO_REGISTER_ENDPOINT", "TOPO_CONFIG_FILE", "SGL_ROUTER_ROLE_NAME")
+_OFF = ("none", "off")
+_TYPES = ("sglang",)
+DEFAULT_HEARTBEAT = 30.0
+LEASE_FILE = "leases.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """What is known of the pod without this module."""
+
+    engine_endpoint: str
+    name: str
+    namespace: str
+    ip: str
+    state_folder: Path
+    api_key: str | None
+
+
+def topology_settings(instance_info: str | None, given: Mapping[str, str], pod: Pod) -> TopologySettings:
+    """Return the settings; raise `SettingsError`."""
+    info = _instance_info(instance_info)
+    kind = given.get("TOPO_TYPE")
+    role = _role(given)
+    heartbeat = _heartbeat(given)
+    if kind is None:
+        stray = [
+            name for name in ("TOPO_ROLE", *_WHERE) if name in given and (name, role) != ("TOPO_ROLE", Role.CLIENT)
+        ]
+        if stray:
+            raise SettingsError(f"{', '.join(stray)} without TOPO_TYPE: set TOPO_TYPE=sglang, or none to leave it off")
+        return TopologySettings()
+    if kind.lower() in _OFF:
+        return TopologySettings()
+    if kind.lower() not in _TYPES:
+        raise SettingsError(f"TOPO_TYPE: {kind!r} is not one of {', '.join((*_TYPES, 'none'))}")
+    key = given.get("SGL_ROUTER_API_KEY")
+    if role is Role.SERVER:
+        if instance_info is not None:
+            raise SettingsError("--instance-info: says what to register, and TOPO_ROLE=server registers no engine here")
+        return TopologySettings(
+            enabled=True,
+            role=role,
+            endpoints=(_beside(given),),
+            heartbeat=heartbeat,
+            router_key=key,
+            lease_file=pod.state_folder / LEASE_FILE,
+        )
+    own_role = _either(given, "RBG_ROLE_NAME", "ROLE_NAME")
+    if own_role is not None and own_role == given.get("SGL_ROUTER_ROLE_NAME"):
+        raise SettingsError(
+            f"SGL_ROUTER_ROLE_NAME: {own_role!r} is this pod's own role: beside the router, set TOPO_ROLE=server"
+        )
+    return TopologySettings(
+        enabled=True,
+        endpoints=_endpoints(given),
+        worker=Worker(
+            url=_worker_url(info, given, pod),
+            kind=info.kind,
+            bootstrap_port=info.bootstrap_port,
+            extra=info.extra,
+            api_key=pod.api_key,
+        ),
+        lease_id=_lease_id(pod),
+        heartbeat=heartbeat,
+        router_key=key,
+    )
+
+
+def _instance_info(text: str | None) -> InstanceInfo:
+    if not text:
+        return InstanceInfo()  # upstream's default is an empty text
+    try:
+        return read_instance_info(text)
+    except ValueError as error:
+        raise SettingsError(f"--instance-info: {error}") from None
+
+
+def _role(given: Mapping[str, str]) -> Role:
+    value = given.get("TOPO_ROLE", Role.CLIENT.value)
+    try:
+        return Role(value.lower())
+    except ValueError:
+        raise SettingsError(f"TOPO_ROLE: {value!r} is not one of {', '.join(Role)}") from None
+
+
+def _heartbeat(given: Mapping[str, str]) -> float:
+    value = given.get("HEARTBEAT_INTERVAL")
+    if value is None:
+        return DEFAULT_HEARTBEAT
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= 1200:
+        raise SettingsError(f"HEARTBEAT_INTERVAL: {value!r} is not a number of seconds up to 1200")
+    return seconds
+
+
+def _endpoints(given: Mapping[str, str]) -> tuple[Endpoint, ...]:
+    if (said := given.get("TOPO_REGISTER_ENDPOINT")) is not None:
+        urls = dict.fromkeys(_base_url(part.strip()) for part in said.split(",") if part.strip())
+        return tuple(Endpoint((url,), may_be_server=True) for url in urls)
+    role, port = given.get("SGL_ROUTER_ROLE_NAME"), _router_port(given)
+    group = _either(given, "RBG_GROUP_NAME", "GROUP_NAME")
+    by_name = role is not None and port is not None and group is not None
+    if (file := given.get("TOPO_CONFIG_FILE")) is not None and (Path(file).exists() or not by_name):
+        return tuple(Endpoint((url,)) for url in _from_file(Path(file), role, port))
+    if role is None or port is None or group is None:
+        missing = [
+            name
+            for name, value in (("SGL_ROUTER_ROLE_NAME", role), ("SGL_ROUTER_PORT", port), ("GROUP_NAME", group))
+            if value is None
+        ]
+        raise SettingsError(
+            f"TOPO_TYPE: the router can not be found without {', '.join(missing)}; or set TOPO_REGISTER_ENDPOINT, or "
+            "TOPO_CONFIG_FILE"
+        )
+    return (Endpoint(pod_names(group, role, "0", port)),)
+
+
+def _beside(given: Mapping[str, str]) -> Endpoint:
+    """Return the router that this sidecar stands beside."""
+    if (said := given.get("TOPO_REGISTER_ENDPOINT")) is not None:
+        return Endpoint((_base_url(said),))
+    port = _router_port(given)
+    if port is None:
+        raise SettingsError("TOPO_ROLE: a server needs the router's port on this pod: set SGL_ROUTER_PORT")
+    return Endpoint((f"http://127.0.0.1:{port}",))
+
+
+def _from_file(path: Path, role: str | None, port: int | None) -> tuple[str, ...]:
+    import yaml  # only those who have such a file pay for the parser
+
+    try:
+        return listed(yaml.safe_load(path.read_bytes()), role, port)
+    except OSError as error:
+        raise SettingsError(f"TOPO_CONFIG_FILE: {path}: {error.strerror or error}") from None
+    except yaml.YAMLError as error:
+        raise SettingsError(f"TOPO_CONFIG_FILE: {path} is not YAML: {' '.join(str(error).split())}") from None
+    except ValueError as error:
+        raise SettingsError(f"TOPO_CONFIG_FILE: {path}: {error}") from None
+
+
+def _worker_url(info: InstanceInfo, given: Mapping[str, str], pod: Pod) -> str:
+    engine = urlsplit(pod.engine_endpoint)
+    port = info.port or engine.port or (443 if engine.scheme == "https" else 80)
+    if pod.ip:
+        return host_url(pod.ip, port, engine.scheme)
+    group, role = _either(given, "RBG_GROUP_NAME", "GROUP_NAME"), _either(given, "RBG_ROLE_NAME", "ROLE_NAME")
+    index = _index(given)
+    if group is None or role is None or index is None:
+        raise SettingsError(
+            "POD_IP: the router has to be told where this engine is: set it from status.podIP, or set GROUP_NAME, "
+            "ROLE_NAME and ROLE_INDEX"
+        )
+    return pod_names(group, role, index, port)[0]
+
+
+def _index(given: Mapping[str, str]) -> str | None:
+    """Return the pod's index in its role.
+
+    RoleBasedGroup up to 0.8 gives all pods made in one pass the last RBG_ROLE_INDEX; the instance's name is right.
+    """
+    instance = given.get("RBG_ROLE_INSTANCE_NAME", given.get("INSTANCE_NAME", ""))
+    if number := re.search(r"\d+$", instance):
+        return number.group()
+    return given.get("ROLE_INDEX", given.get("RBG_ROLE_INDEX"))
+
+
+def _lease_id(pod: Pod) -> str:
+    name = ".".join(part for part in (pod.name, pod.namespace) if part) or pod.ip or "unnamed"
+    return re.sub(r"[^A-Za-z0-9._-]", "-", name)
+
+
+def _router_port(given: Mapping[str, str]) -> int | None:
+    value = given.get("SGL_ROUTER_PORT")
+    # Kubernetes puts tcp://... into every pod of a namespace with a Service named `sgl-router`: nobody said it to us.
+    if value is None or value.startswith(("tcp://", "udp://", "sctp://")):
+        return None
+    if not value.isascii() or not value.isdecimal() or not 0 < int(value) < 65536:
+        raise SettingsError(f"SGL_ROUTER_PORT: {value!r} is not a port")
+    return int(value)
+
+
+def _base_url(value: str) -> str:
+    name = "TOPO_REGISTER_ENDPOINT"
+    url = value if "://" in value else f"http://{value}"
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or parts.query or parts.fragment or parts.username:
+        raise SettingsError(f"{name}: not a base URL like http://router:30000")
+    return url.rstrip("/")
+
+
+def _either(given: Mapping[str, str], *names: str) -> str | None:
+    """Return what is said under any of some names; they must not disagree."""
+    said = {name: given[name] for name in names if name in given}
+    if len(set(said.values())) > 1:
+        both = " and ".join(f"{name}={value}" for name, value in said.items())
+        raise SettingsError(f"{both} contradict each other: set one of them")
+    return next(iter(said.values()), None)

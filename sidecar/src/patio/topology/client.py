@@ -1,0 +1,138 @@
+"""Keeps this pod's worker registered while its engine is ready, and takes it out before the pod goes.
+
+One loop a router: each round asks a `Membership` to have the worker in or out, shows what came of it, and rests until
+the next reading or until what is wanted changes. `app` gives it the engine's readiness; `patio.drain` and the end of
+the process ask it to leave. It decides nothing about routers: that is `plan`'s, through `memberships`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from patio.api.topology_protocol import Registration, RegistrationState, TopologyReport
+from patio.topology.config import Role, Worker
+from patio.topology.memberships import Membership
+from patio.topology.plan import Reason, Standing
+
+log = logging.getLogger(__name__)
+
+LOOK_AT_ENGINE = 0.25
+"""Seconds between looks at whether the engine is ready; they cost nothing."""
+
+
+class TopologyClient:
+    """This pod's side of the topology."""
+
+    def __init__(self, worker: Worker, memberships: Sequence[Membership], engine_ready: Callable[[], bool]) -> None:
+        self._worker = worker
+        self._memberships = tuple(memberships)
+        self._engine_ready = engine_ready
+        self._leaving = False
+        self._woken = asyncio.Event()
+        now = time.time()
+        self._shown = [
+            Registration(
+                router=membership.name,
+                worker_url=worker.url,
+                worker_type=worker.kind,
+                state=RegistrationState.NOT_REGISTERED,
+                reason=Reason.NOT_ASKED,
+                since=now,
+            )
+            for membership in self._memberships
+        ]
+        self._out = [False] * len(self._memberships)
+
+    async def run(self) -> None:
+        """Keep it so, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(len(self._memberships)):
+                tasks.create_task(self._keep(number), name=f"topology {number}")
+
+    def report(self) -> TopologyReport:
+        """Return the registrations as last read back."""
+        registered = all(one.state is RegistrationState.REGISTERED for one in self._shown)
+        return TopologyReport(role=Role.CLIENT, registered=registered, registrations=tuple(self._shown))
+
+    def leave(self) -> None:
+        """Leave every router, for good."""
+        if not self._leaving:
+            self._leaving = True
+            self._wake()
+
+    @property
+    def left(self) -> bool:
+        """Whether this pod leaves, and every router sends it nothing more."""
+        return self._leaving and all(self._out)
+
+    async def until_left(self, seconds: float) -> bool:
+        """Leave; return whether every router sends nothing more, within so many seconds."""
+        self.leave()
+        try:
+            async with asyncio.timeout(seconds):
+                while not self.left:
+                    await self._woken.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _keep(self, number: int) -> None:
+        membership = self._memberships[number]
+        while True:
+            wanted = self._wanted()
+            if wanted:
+                self._out[number] = False
+            standing, pause, verified = await membership.step(self._worker if wanted else None)
+            self._show(number, self._explained(standing), verified)
+            self._out[number] = standing.out and not wanted
+            self._wake()
+            await self._rest(wanted, pause)
+
+    def _wanted(self) -> bool:
+        return self._engine_ready() and not self._leaving
+
+    async def _rest(self, wanted: bool, pause: float) -> None:
+        until = time.monotonic() + pause
+        # Nobody announces that the engine is ready, or no longer is.
+        while self._wanted() is wanted and (left := until - time.monotonic()) > 0:  # noqa: ASYNC110
+            await asyncio.sleep(min(left, LOOK_AT_ENGINE))
+
+    def _wake(self) -> None:
+        self._woken.set()
+        self._woken = asyncio.Event()
+
+    def _explained(self, standing: Standing) -> Standing:
+        """Return a standing with the pod's reason for staying out."""
+        if standing.reason != Reason.NOT_WANTED:
+            return standing
+        if self._leaving:
+            return replace(standing, reason=Reason.DRAINED, message="This pod is drained or ends.")
+        return replace(standing, reason=Reason.ENGINE_NOT_READY, message="Registered once the engine is ready.")
+
+    def _show(self, number: int, standing: Standing, verified: bool) -> None:
+        before = self._shown[number]
+        now = time.time()
+        changed = standing.state is not before.state
+        if changed or standing.reason != before.reason:
+            log.info(
+                "registration router=%s state=%s reason=%s worker=%s id=%s",
+                before.router,
+                standing.state,
+                standing.reason,
+                before.worker_url,
+                standing.worker_id,
+            )
+        self._shown[number] = before.model_copy(
+            update={
+                "worker_id": standing.worker_id,
+                "state": standing.state,
+                "reason": standing.reason,
+                "message": standing.message,
+                "since": now if changed else before.since,
+                "verified": now if verified else before.verified,
+            }
+        )

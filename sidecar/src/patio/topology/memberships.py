@@ -1,0 +1,212 @@
+"""The two ways into a router's list: directly, or by a lease at the sidecar beside the router.
+
+`client` drives them, one a router. `Direct` uses a `registrar` of its own; `Leased` lets the other sidecar register and
+reads from its answers how that went; `Either` finds out which of the two is meant by the endpoint it was given.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Generator
+from typing import NamedTuple, Protocol
+
+import httpx
+from pydantic import JsonValue, TypeAdapter
+
+from patio.api.topology_protocol import LeaseRequest, Registration, RegistrationState
+from patio.client import Refused, SidecarClient, Unreachable
+from patio.topology.config import Endpoint, Role, TopologySettings, Worker
+from patio.topology.plan import (
+    LOOK_WHILE_MOVING,
+    Fault,
+    Progress,
+    Reason,
+    Standing,
+    after_fault,
+    heartbeat,
+    unseen,
+)
+from patio.topology.registrar import Registrar
+
+LEASE_HEARTBEATS = 3
+"""A lease lasts so many heartbeats: two may be lost."""
+
+_EXTRA: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
+
+
+class Step(NamedTuple):
+    """What one step found."""
+
+    standing: Standing
+    pause: float
+    """Seconds before the next one."""
+    verified: bool
+    """Whether the router (or the sidecar beside it) said so, just now."""
+
+
+class Membership(Protocol):
+    """A worker's place in one router's list."""
+
+    @property
+    def name(self) -> str:
+        """What the router is called in reports."""
+
+    async def step(self, worker: Worker | None) -> Step:
+        """Have the worker in, or out if None. Faults are an answer, not an error."""
+
+
+class Direct:
+    """Registered with the router by this sidecar."""
+
+    def __init__(self, url: str, registrar: Registrar) -> None:
+        """`url` is the worker's: an earlier life of this sidecar may have registered it."""
+        self._url = url
+        self._registrar = registrar
+        self._out = False
+        registrar.adopt(url)
+
+    @property
+    def name(self) -> str:
+        """The router's base URL."""
+        return self._registrar.router.name
+
+    async def step(self, worker: Worker | None) -> Step:
+        """Look at the router, and act."""
+        if worker is None and self._out:
+            return Step(Standing(RegistrationState.NOT_REGISTERED, Reason.NOT_WANTED), 60.0, False)
+        found = await self._registrar.round({} if worker is None else {worker.url: worker})
+        standing = found.standings[self._url]
+        self._out = worker is None and standing.state is RegistrationState.NOT_REGISTERED
+        return Step(standing, found.pause, found.reached)
+
+
+class _Bearer(httpx.Auth):
+    """Shows the router's key, which is the key to leases as well."""
+
+    def __init__(self, key: str) -> None:
+        self._header = f"Bearer {key}"
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Put the header on."""
+        request.headers["authorization"] = self._header
+        yield request
+
+
+class Leased:
+    """Registered by the sidecar beside the router, for as long as this one renews its lease there."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        http: httpx.AsyncClient,
+        settings: TopologySettings,
+        rng: random.Random,
+        count: Callable[[str], None],
+    ) -> None:
+        key = settings.router_key
+        self._server = SidecarClient(endpoint.name, http, None if key is None else _Bearer(key))
+        self._name = endpoint.name
+        self._id = settings.lease_id
+        self._interval = settings.heartbeat
+        self._rng = rng
+        self._count = count
+        self._progress = Progress()
+        self._out = False
+
+    @property
+    def name(self) -> str:
+        """The sidecar's base URL."""
+        return self._name
+
+    async def step(self, worker: Worker | None) -> Step:
+        """Renew the lease, or give it back."""
+        try:
+            registration = await self._release() if worker is None else await self._renew(worker)
+        except (Unreachable, Refused) as error:
+            fault = _fault(error)
+            self._count(fault.reason)
+            self._progress = after_fault(self._progress, fault, time.monotonic(), self._rng.random())
+            pause = min(self._interval, max(0.1, self._progress.not_before - time.monotonic()))
+            return Step(unseen(fault, self._progress, leaving=worker is None), pause, False)
+        self._progress = Progress()
+        self._out = worker is None and registration is None
+        if registration is None:
+            return Step(Standing(RegistrationState.NOT_REGISTERED, Reason.NOT_WANTED), self._interval, True)
+        standing = Standing(registration.state, registration.reason, registration.message, registration.worker_id)
+        moving = registration.state in (RegistrationState.PENDING, RegistrationState.LEAVING)
+        pause = LOOK_WHILE_MOVING if moving else heartbeat(self._interval, self._rng.random())
+        return Step(standing, min(pause, self._interval), True)
+
+    async def _renew(self, worker: Worker) -> Registration:
+        self._out = False
+        request = LeaseRequest(
+            url=worker.url,
+            worker_type=worker.kind,
+            bootstrap_port=worker.bootstrap_port,
+            api_key=worker.api_key,
+            extra=_EXTRA.validate_python(dict(worker.extra)),
+            seconds=LEASE_HEARTBEATS * self._interval,
+        )
+        return await self._server.renew_lease(self._id, request)
+
+    async def _release(self) -> Registration | None:
+        if self._out:
+            return None
+        return await self._server.release_lease(self._id)
+
+
+class Either:
+    """Direct or by lease, as who answers at the endpoint turns out to be."""
+
+    def __init__(self, endpoint: Endpoint, http: httpx.AsyncClient, direct: Direct, leased: Leased) -> None:
+        self._endpoint = endpoint
+        self._asked = SidecarClient(endpoint.name, http)
+        self._direct = direct
+        self._leased = leased
+        self._chosen: Membership | None = None
+        self._progress = Progress()
+
+    @property
+    def name(self) -> str:
+        """The endpoint's base URL."""
+        return self._endpoint.name
+
+    async def step(self, worker: Worker | None) -> Step:
+        """Find out who answers, then leave it to the right one."""
+        if self._chosen is None:
+            try:
+                role = (await self._asked.topology()).role
+            except Unreachable as error:
+                return self._not_known(Fault(Reason.UNREACHABLE, f"{error}."), worker)
+            except Refused as refused:
+                if refused.status >= 500:
+                    return self._not_known(Fault(Reason.FAULT, refused.message), worker)
+                # Routers answer 404 (or 401, when they want a key) to a path that they do not know.
+                self._chosen = self._direct
+            else:
+                if role != Role.SERVER:
+                    words = f"The sidecar at {self.name} keeps no leases; it needs TOPO_ROLE=server."
+                    return self._not_known(Fault(Reason.NO_SERVER, words, permanent=True), worker)
+                self._chosen = self._leased
+        found = await self._chosen.step(worker)
+        if found.standing.reason == Reason.REFUSED:
+            # Perhaps another one answers there by now.
+            self._chosen = None
+        return found
+
+    def _not_known(self, fault: Fault, worker: Worker | None) -> Step:
+        now = time.monotonic()
+        self._progress = after_fault(self._progress, fault, now, 0.5)
+        pause = min(5.0, self._progress.not_before - now)
+        return Step(unseen(fault, self._progress, leaving=worker is None), pause, False)
+
+
+def _fault(error: Unreachable | Refused) -> Fault:
+    if isinstance(error, Unreachable):
+        return Fault(Reason.UNREACHABLE, f"{error}.")
+    if error.status in (401, 403):
+        return Fault(Reason.UNAUTHORIZED, error.message, permanent=True)
+    if error.retryable or error.status >= 500:
+        return Fault(Reason.FAULT, error.message)
+    return Fault(Reason.REFUSED, error.message, permanent=True)

@@ -1,0 +1,100 @@
+"""Puts the topology together from the settings: a client, a server, or nothing. `app` calls it; nothing runs yet.
+
+What a topology is made of is imported only for those who have one.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import httpx
+from prometheus_client import CollectorRegistry
+
+from patio.api.topology_protocol import TopologyReport
+from patio.topology.config import Endpoint, TopologySettings
+
+if TYPE_CHECKING:
+    from patio.topology.client import TopologyClient
+    from patio.topology.memberships import Membership
+    from patio.topology.registrar import Registrar
+    from patio.topology.server import TopologyServer
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """One side of the topology, or none."""
+
+    client: TopologyClient | None = None
+    server: TopologyServer | None = None
+
+    def report(self) -> TopologyReport:
+        """Return what there is to say."""
+        if self.client is not None:
+            return self.client.report()
+        return TopologyReport() if self.server is None else self.server.report()
+
+    async def run(self) -> None:
+        """Run it, until cancelled; return at once when there is nothing to run."""
+        if self.client is not None:
+            await self.client.run()
+        elif self.server is not None:
+            await self.server.run()
+
+    def begin(self) -> None:
+        """Leave all routers, for good."""
+        if self.client is not None:
+            self.client.leave()
+
+    @property
+    def left(self) -> bool:
+        """Whether all routers send nothing more; so it is without any."""
+        return self.client is None or self.client.left
+
+    async def until_left(self, seconds: float) -> bool:
+        """Leave all routers; return whether they send nothing more, within so many seconds."""
+        return self.client is None or await self.client.until_left(seconds)
+
+
+def build(
+    settings: TopologySettings,
+    http: httpx.AsyncClient,
+    registry: CollectorRegistry,
+    engine_ready: Callable[[], bool],
+    rng: random.Random,
+) -> Topology:
+    """Return the topology that the settings ask for."""
+    if not settings.enabled:
+        return Topology()
+
+    from patio.topology.client import TopologyClient
+    from patio.topology.lease_file import LeaseFile
+    from patio.topology.memberships import Direct, Either, Leased
+    from patio.topology.registrar import Registrar
+    from patio.topology.routers import Router
+    from patio.topology.server import TopologyServer
+    from patio.topology.telemetry import TopologyMetrics
+
+    metrics = TopologyMetrics(registry, lambda: topology.report())
+
+    def registrar(endpoint: Endpoint) -> Registrar:
+        return Registrar(Router(endpoint, http, settings.router_key), settings.heartbeat, rng, metrics.count)
+
+    def membership(endpoint: Endpoint, url: str) -> Membership:
+        direct = Direct(url, registrar(endpoint))
+        if not endpoint.may_be_server:
+            return direct
+        return Either(endpoint, http, direct, Leased(endpoint, http, settings, rng, metrics.count))
+
+    if settings.is_server:
+        topology = Topology(
+            server=TopologyServer(registrar(settings.endpoints[0]), LeaseFile(settings.lease_file), settings.router_key)
+        )
+        return topology
+    assert settings.worker is not None
+    worker = settings.worker
+    memberships = [membership(endpoint, worker.url) for endpoint in settings.endpoints]
+    topology = Topology(client=TopologyClient(worker, memberships, engine_ready))
+    return topology

@@ -1,0 +1,200 @@
+"""Keeps a set of workers registered at one router: each round looks, decides for every worker, and acts.
+
+Used by `client` for the one worker of a pod and by `server` for all that have leases. Decisions are `plan`'s, HTTP is
+`routers`'. It removes only what it was once asked to register: workers that others told the router of are left alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+
+from patio.topology.config import Kind, Worker
+from patio.topology.plan import (
+    Add,
+    Decision,
+    Entry,
+    Fault,
+    Progress,
+    Reason,
+    Remove,
+    Standing,
+    after_fault,
+    after_look,
+    decide,
+    heartbeat,
+    pause_after,
+    spread,
+    unseen,
+)
+from patio.topology.routers import Router, RouterError
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 8
+"""Orders to a router at the same time, after it has lost everything."""
+LONGEST_WITHOUT_ROUTER = 5.0
+"""Seconds between looks at a router that does not answer: it is most likely restarting, and then has lost all
+workers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one round found."""
+
+    standings: Mapping[str, Standing] = field(default_factory=dict)
+    """By the worker's URL."""
+    pause: float = 0.0
+    """Seconds before the next round."""
+    reached: bool = True
+    """Whether the router answered."""
+
+
+class Registrar:
+    """The workers of one router that are ours to keep."""
+
+    def __init__(
+        self, router: Router, heartbeat_interval: float, rng: random.Random, count: Callable[[str], None]
+    ) -> None:
+        """`count` is told the reason of every fault."""
+        self.router = router
+        self._interval = heartbeat_interval
+        self._rng = rng
+        self._count = count
+        self._progress: dict[str, Progress] = {}
+        self._silent = 0
+        """Looks in a row that the router did not answer."""
+
+    def adopt(self, url: str) -> None:
+        """Count a worker as ours without registering it: an earlier life of this sidecar may have."""
+        self._progress.setdefault(url, Progress())
+
+    async def round(self, wanted: Mapping[str, Worker], held: Collection[str] = ()) -> Round:
+        """Look and act once.
+
+        Workers that are ours and neither wanted nor held are removed; held ones are not touched.
+        """
+        for url in wanted:
+            self.adopt(url)
+        tracked = [url for url in self._progress if url not in held]
+        try:
+            entries = await self._look(tracked, wanted)
+        except RouterError as error:
+            return self._not_reached(error.fault, wanted, tracked)
+        if self._silent:
+            log.info("router answers again router=%s looks=%d", self.router.name, self._silent)
+            # Most likely it is another one: what the last one refused counts no more.
+            self._progress = {url: replace(one, not_before=0.0) for url, one in self._progress.items()}
+        self._silent = 0
+        await self._check_modes(wanted, entries)
+        now = time.monotonic()
+        decisions = {url: decide(wanted.get(url), entries.get(url), self._progress[url], now) for url in tracked}
+        limit = asyncio.Semaphore(AT_ONCE)
+        await asyncio.gather(*(self._act(url, decision, limit) for url, decision in decisions.items()))
+        for url in tracked:
+            if url not in wanted and entries.get(url) is None:
+                del self._progress[url]
+        pause = heartbeat(self._interval, self._rng.random())
+        looks = [decision.look_at for decision in decisions.values() if decision.look_at is not None]
+        if looks:
+            # An order given just now is looked at soon.
+            pause = min(pause, max(0.1, min(looks) - time.monotonic()))
+        return Round({url: decision.standing for url, decision in decisions.items()}, pause)
+
+    async def _look(self, tracked: list[str], wanted: Collection[str]) -> dict[str, Entry]:
+        """Ask for the tracked workers; for a single one by its id, since the whole list can be long."""
+        found: dict[str, Entry] = {}
+        if len(tracked) == 1 and (known := self._progress[tracked[0]].worker_id):
+            entry = await self.router.worker(known)
+            if entry is not None and entry.url == tracked[0]:
+                found = {entry.url: entry}
+        if not found:
+            listed = await self.router.workers()
+            found = {url: listed[url] for url in tracked if url in listed}
+            for url in tracked:
+                known = self._progress[url].worker_id
+                if url not in found and known and (entry := await self.router.worker(known)) is not None:
+                    found[url] = entry
+        for url in tracked:
+            entry = found.get(url)
+            if entry is not None and entry.failed is not None:
+                fault = f"The router could not add it: {entry.failed}"
+                del found[url]
+            elif entry is None and self._progress[url].ordered is not None:
+                # smg 1.13.0 forgets an addition that failed.
+                fault = "The router took the order to add it, could not carry it out and has forgotten it."
+            else:
+                self._progress[url] = after_look(self._progress[url], entry)
+                continue
+            if url in wanted:
+                self._fail(url, Fault(Reason.FAULT, fault))
+            else:
+                self._progress[url] = after_look(self._progress[url], None)
+        return found
+
+    async def _check_modes(self, wanted: Mapping[str, Worker], entries: Mapping[str, Entry]) -> None:
+        """Find out once a registration whether the router uses what it lists."""
+        for url, worker in wanted.items():
+            entry, progress = entries.get(url), self._progress[url]
+            if entry is None or entry.pending or entry.draining or not entry.healthy:
+                continue
+            # Pairs can hide the mode later on, so a verdict on one half of a pair stands.
+            stands = progress.mismatch is None or worker.kind is not Kind.REGULAR
+            if progress.checked == entry.id and stands:
+                continue
+            try:
+                mismatch = await self.router.ignores(worker.kind)
+            except RouterError:
+                continue  # the next round asks again
+            self._progress[url] = replace(progress, checked=entry.id, mismatch=mismatch)
+            if mismatch is not None and mismatch != progress.mismatch:
+                self._count(Reason.MODE)
+                log.warning(
+                    "worker listed and not used router=%s worker=%s message=%s", self.router.name, url, mismatch
+                )
+
+    async def _act(self, url: str, decision: Decision, limit: asyncio.Semaphore) -> None:
+        action = decision.action
+        if action is None:
+            return
+        async with limit:
+            try:
+                if isinstance(action, Add):
+                    log.info("worker add router=%s worker=%s reason=%s", self.router.name, url, action.reason)
+                    worker_id = await self.router.add(action.worker)
+                    ordered = replace(self._progress[url], worker_id=worker_id, ordered=time.monotonic(), listed=False)
+                    self._progress[url] = ordered
+                else:
+                    assert isinstance(action, Remove)
+                    log.info("worker remove router=%s worker=%s reason=%s", self.router.name, url, action.reason)
+                    await self.router.remove(action.worker_id)
+            except RouterError as error:
+                self._fail(url, error.fault)
+
+    def _fail(self, url: str, fault: Fault) -> None:
+        self._count(fault.reason)
+        log.warning(
+            "registration failed router=%s worker=%s reason=%s message=%s", self.router.name, url, *_said(fault)
+        )
+        self._progress[url] = after_fault(self._progress[url], fault, time.monotonic(), self._rng.random())
+
+    def _not_reached(self, fault: Fault, wanted: Mapping[str, Worker], tracked: list[str]) -> Round:
+        if not self._silent:
+            self._count(fault.reason)
+            log.warning("router not read router=%s reason=%s message=%s", self.router.name, *_said(fault))
+        pause = LONGEST_WITHOUT_ROUTER if fault.permanent else pause_after(self._silent)
+        self._silent += 1
+        standings = {
+            url: unseen(fault, replace(self._progress[url], failures=self._silent), leaving=url not in wanted)
+            for url in tracked
+        }
+        pause = spread(min(LONGEST_WITHOUT_ROUTER, pause), self._rng.random())
+        return Round(standings, pause, reached=False)
+
+
+def _said(fault: Fault) -> tuple[str, str]:
+    return fault.reason, fault.message

@@ -1,0 +1,218 @@
+"""The HTTP of the routers: sglang-router 0.3.2 and smg 1.13.0, told apart by what they answer, never by a version.
+
+Below `registrar`, above httpx. It turns whatever the network and the router do into `Entry`s and `RouterError`s, and
+must never let a key or an httpx exception out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import httpx
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from patio.topology.config import Endpoint, Kind, Worker
+from patio.topology.plan import Entry, Fault, Reason
+
+ANSWER_SECONDS = 5.0
+CONNECT_SECONDS = 2.0
+
+_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+class RouterError(Exception):
+    """A call to a router that came to nothing."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault.message)
+        self.fault = fault
+
+
+class _Read(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class _Job(_Read):
+    job_type: str = ""
+    status: str = ""
+    message: str | None = None
+
+
+class _Worker(_Read):
+    id: str
+    url: str
+    worker_type: str = "regular"
+    bootstrap_port: int | None = None
+    connection_mode: str = ""
+    is_healthy: bool = False
+    status: str = ""
+    job_status: _Job | None = None
+
+
+class _Workers(_Read):
+    workers: tuple[_Worker, ...]
+
+
+class _Accepted(_Read):
+    worker_id: str | None = None
+
+
+class _Server(_Read):
+    routers_count: int | None = None
+
+
+class Router:
+    """One router. The caller's HTTP client is used and stays open."""
+
+    def __init__(self, endpoint: Endpoint, http: httpx.AsyncClient, key: str | None) -> None:
+        self._endpoint = endpoint
+        self._urls = list(endpoint.urls)
+        self._http = http
+        self._headers = {} if key is None else {"authorization": f"Bearer {key}"}
+
+    @property
+    def name(self) -> str:
+        """What it is called in reports."""
+        return self._endpoint.name
+
+    async def workers(self) -> dict[str, Entry]:
+        """Return what the router lists, by URL; raise `RouterError`. What smg has not finished adding is not listed."""
+        response = await self._call("GET", "/workers")
+        if not response.is_success:
+            raise self._fault(response)
+        try:
+            workers = _Workers.model_validate_json(response.content).workers
+        except ValidationError:
+            raise self._not_a_router(response) from None
+        return {worker.url.rstrip("/"): _entry(worker, listed=True) for worker in workers}
+
+    async def worker(self, worker_id: str) -> Entry | None:
+        """Return one worker, listed or on its way; None when the router knows no such id. Raise `RouterError`."""
+        response = await self._call("GET", f"/workers/{worker_id}")
+        if response.status_code == 404:
+            return None
+        if not response.is_success:
+            raise self._fault(response)
+        try:
+            return _entry(_Worker.model_validate_json(response.content), listed=False)
+        except ValidationError:
+            raise self._not_a_router(response) from None
+
+    async def add(self, worker: Worker) -> str | None:
+        """Order a worker to be added; return the id under which to look for it. Raise `RouterError`.
+
+        Nothing is added by that: both routers answer 202 first and try afterwards.
+        """
+        response = await self._call("POST", "/workers", worker.order())
+        if response.status_code == 409:
+            # smg 1.13.0: WORKER_ALREADY_EXISTS or WORKER_CREATE_IN_PROGRESS, with the id in the text.
+            found = _ID.search(response.text)
+            return found.group() if found else None
+        if not response.is_success:
+            raise self._fault(response)
+        try:
+            return _Accepted.model_validate_json(response.content).worker_id
+        except ValidationError:
+            return None
+
+    async def remove(self, worker_id: str) -> None:
+        """Order a worker to be forgotten; one that is not there is no error. Raise `RouterError`."""
+        response = await self._call("DELETE", f"/workers/{worker_id}")
+        if not response.is_success and response.status_code != 404:
+            raise self._fault(response)
+
+    async def ignores(self, kind: Kind) -> str | None:
+        """Tell why the router sends nothing to a worker of this kind that it lists as healthy, if that can be seen.
+
+        Both routers list workers of every kind, whatever mode they were started in (seen on 0.3.2 and 1.13.0). What
+        gives the mode away: with --pd-disaggregation, `/readiness` wants a prefill and a decode worker; smg answers
+        `/get_server_info` from a worker that it would route to; sglang-router says there how many routers it runs,
+        and one of several (--enable-igw) may be for pairs. Raise `RouterError`.
+        """
+        ready = (await self._call("GET", "/readiness")).status_code
+        if kind is Kind.REGULAR:
+            if ready != 503:
+                return None
+            return "The router lists it and runs with --pd-disaggregation, which takes prefill and decode workers only."
+        info = await self._call("GET", "/get_server_info")
+        words = (
+            f"The router lists it and was started without --pd-disaggregation: it sends {kind} workers nothing. "
+            "Restart the router with it."
+        )
+        if info.status_code == 503 and "no_workers" in info.text:
+            return words
+        if ready != 200 or _routers_count(info) != 1:
+            return None
+        kinds = {entry.kind for entry in (await self.workers()).values() if entry.healthy}
+        return None if {Kind.PREFILL, Kind.DECODE} <= kinds else words
+
+    async def _call(self, method: str, path: str, body: Mapping[str, object] | None = None) -> httpx.Response:
+        fault: RouterError | None = None
+        for url in tuple(self._urls):
+            try:
+                response = await self._http.request(
+                    method,
+                    url + path,
+                    json=body,
+                    headers=self._headers,
+                    timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
+                )
+            except httpx.RequestError as error:
+                words = f"The router at {url} does not answer: {str(error) or type(error).__name__}."
+                fault = fault or RouterError(Fault(Reason.UNREACHABLE, words))
+                if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+                    continue
+                break
+            # Where it answered once, it is asked first from now on.
+            self._urls.remove(url)
+            self._urls.insert(0, url)
+            return response
+        assert fault is not None
+        raise fault from None
+
+    def _fault(self, response: httpx.Response) -> RouterError:
+        words = " ".join(response.text.split())[:500] or "no words"
+        where = f"The router at {self._urls[0]} answered {response.status_code}"
+        if response.status_code in (401, 403):
+            words = f"{where}: it wants another key; set SGL_ROUTER_API_KEY to its --api-key."
+            return RouterError(Fault(Reason.UNAUTHORIZED, words, permanent=True))
+        if response.status_code in (404, 405):
+            return self._not_a_router(response)
+        if 400 <= response.status_code < 500 and response.status_code not in (408, 425, 429):
+            return RouterError(Fault(Reason.REFUSED, f"{where}: {words}", permanent=True))
+        return RouterError(Fault(Reason.FAULT, f"{where}: {words}"))
+
+    def _not_a_router(self, response: httpx.Response) -> RouterError:
+        words = (
+            f"Who answers at {self._urls[0]} is no router with /workers (sglang-router 0.3, smg 1): it answered "
+            f"{response.status_code} there."
+        )
+        return RouterError(Fault(Reason.REFUSED, words, permanent=True))
+
+
+def _entry(worker: _Worker, listed: bool) -> Entry:
+    """Read one worker.
+
+    Not listed: sglang-router 0.3.2 shows an order under way as `worker_type: unknown`, smg 1.13.0 as `status: pending`.
+    """
+    job = worker.job_status
+    pending = not listed and (worker.worker_type == "unknown" or worker.status == "pending")
+    failed = pending and job is not None and (job.job_type, job.status) == ("AddWorker", "failed")
+    return Entry(
+        id=worker.id,
+        url=worker.url.rstrip("/"),
+        kind=worker.worker_type,
+        bootstrap_port=worker.bootstrap_port,
+        healthy=worker.is_healthy,
+        draining=worker.status == "draining",
+        pending=pending,
+        failed=(job.message or "no words") if failed and job is not None else None,
+    )
+
+
+def _routers_count(response: httpx.Response) -> int | None:
+    try:
+        return _Server.model_validate_json(response.content).routers_count
+    except ValidationError:
+        return None

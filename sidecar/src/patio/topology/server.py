@@ -1,0 +1,190 @@
+"""The sidecar beside a router: keeps leases, and the router's list in step with them.
+
+Pods' sidecars renew their leases through `api.routes.topology`; a loop looks at the router every second, registers what
+has a lease and is not listed, and removes what had one. It never touches workers that never had one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import time
+
+from patio.api.protocol import Readiness
+from patio.api.topology_protocol import LeaseReport, LeaseRequest, Registration, RegistrationState, TopologyReport
+from patio.topology.config import Kind, Role, Worker
+from patio.topology.lease_file import LeaseFile
+from patio.topology.leases import Leases, dropped, expired, extended, granted, known, to_save
+from patio.topology.plan import Reason
+from patio.topology.registrar import Registrar, Round
+
+log = logging.getLogger(__name__)
+
+LOOK = 1.0
+"""Seconds between looks at the router, over loopback: what it lost is back as soon."""
+OVERSLEPT = 3.0
+"""Seconds late by which a round proves that this process stood still, and could hear no pod."""
+
+
+class TopologyServer:
+    """The router's side of the topology."""
+
+    def __init__(self, registrar: Registrar, file: LeaseFile, key: str | None) -> None:
+        """`key` is the router's: who leases must have it, as who calls the router must."""
+        self._registrar = registrar
+        self._proof = None if key is None else f"Bearer {key}".encode()
+        self._file = file
+        self._leases = Leases()
+        self._saved: dict[str, tuple[str, float]] = {}
+        self._round = Round(reached=False)
+        self._shown: dict[str, Registration] = {}
+        """By URL."""
+        self._leaving: dict[str, str] = {}
+        """URLs of leases that were given back, by id, until their pods have heard that they are gone."""
+        self._woken = asyncio.Event()
+
+    async def run(self) -> None:
+        """Keep the router's list in step, until cancelled."""
+        self._saved = await asyncio.to_thread(self._file.load)
+        now = time.monotonic()
+        before = known(self._saved, now)
+        self._leases = Leases({**before.by_id, **self._leases.by_id})
+        for lease in before.by_id.values():
+            self._registrar.adopt(lease.url)
+        log.info("leases read count=%d", len(before.by_id))
+        expected = now
+        while True:
+            self._woken.clear()
+            now = time.monotonic()
+            if now - expected > OVERSLEPT:
+                log.warning("stood still, all leases last longer seconds=%.0f", now - expected)
+                self._leases = extended(self._leases, now - expected)
+            self._leases, over = expired(self._leases, now)
+            for lease in over:
+                log.warning("lease ran out lease=%s worker=%s seconds=%g", lease.id, lease.url, lease.seconds)
+            await self._keep()
+            self._round = await self._registrar.round(self._leases.wanted, self._leases.held)
+            self._show()
+            now = time.monotonic()
+            ends = self._leases.next_end
+            pause = min(LOOK, self._round.pause, LOOK if ends is None else max(0.0, ends - now))
+            expected = now + pause
+            try:
+                async with asyncio.timeout(pause):
+                    await self._woken.wait()
+            except TimeoutError:
+                continue
+
+    def admits(self, authorization: str | None) -> bool:
+        """Whether a call with this Authorization header may lease."""
+        return self._proof is None or hmac.compare_digest(self._proof, (authorization or "").encode())
+
+    def renew(self, lease_id: str, request: LeaseRequest) -> Registration:
+        """Begin or renew a lease; return how its worker stands with the router."""
+        worker = Worker(
+            url=request.url,
+            kind=Kind(request.worker_type),
+            bootstrap_port=request.bootstrap_port,
+            extra=request.extra,
+            api_key=request.api_key,
+        )
+        before = self._leases.by_id.get(lease_id)
+        self._leases = granted(self._leases, lease_id, worker, request.seconds, time.monotonic())
+        if before is None or before.worker != worker:
+            log.info("lease begun lease=%s worker=%s kind=%s", lease_id, worker.url, worker.kind)
+            self._woken.set()
+        return self._registration(worker.url, leaving=False)
+
+    def release(self, lease_id: str) -> Registration | None:
+        """End a lease; return how its worker leaves, or None when there is nothing left of it."""
+        lease = self._leases.by_id.get(lease_id)
+        if lease is not None:
+            log.info("lease given back lease=%s worker=%s", lease_id, lease.url)
+            self._leases = dropped(self._leases, lease_id)
+            self._leaving[lease_id] = lease.url
+            self._woken.set()
+        url = self._leaving.get(lease_id)
+        if url is None:
+            return None
+        standing = self._round.standings.get(url)
+        if lease is None and (standing is None or standing.state is RegistrationState.NOT_REGISTERED):
+            del self._leaving[lease_id]
+            return None
+        return self._registration(url, leaving=True)
+
+    def report(self) -> TopologyReport:
+        """Return every lease, and how its worker stands as last read back."""
+        now = time.monotonic()
+        leases = tuple(
+            LeaseReport(
+                id=lease.id,
+                expires_in=round(lease.expires - now, 3),
+                registration=self._registration(lease.url, leaving=False),
+            )
+            for lease in self._leases.by_id.values()
+        )
+        registered = all(one.registration.state is RegistrationState.REGISTERED for one in leases)
+        return TopologyReport(role=Role.SERVER, registered=registered and self._round.reached, leases=leases)
+
+    def readiness(self) -> Readiness:
+        """Return whether the router answers."""
+        name = self._registrar.router.name
+        waiting = () if self._round.reached else (f"router: nothing read from {name} at the last look",)
+        return Readiness(ready=not waiting, waiting_for=waiting)
+
+    @property
+    def router_reached(self) -> bool:
+        """Whether the router answered at the last look."""
+        return self._round.reached
+
+    async def _keep(self) -> None:
+        """Save the leases when others begin or end; a full disk is no reason not to serve."""
+        content = to_save(self._leases)
+        if content == self._saved:
+            return
+        try:
+            await asyncio.to_thread(self._file.save, content)
+        except OSError as error:
+            log.error("leases not stored error=%s", error)
+        self._saved = content
+
+    def _show(self) -> None:
+        """Remember since when each worker stands as it does."""
+        now = time.time()
+        kinds = {lease.url: lease.worker.kind for lease in self._leases.by_id.values() if lease.worker is not None}
+        shown = {}
+        for url, standing in self._round.standings.items():
+            before = self._shown.get(url)
+            changed = before is None or before.state is not standing.state
+            if before is None or changed or before.reason != standing.reason:
+                log.info("registration worker=%s state=%s reason=%s", url, standing.state, standing.reason)
+            shown[url] = Registration(
+                router=self._registrar.router.name,
+                worker_url=url,
+                worker_type=kinds.get(url, Kind.REGULAR),
+                worker_id=standing.worker_id,
+                state=standing.state,
+                reason=standing.reason,
+                message=standing.message,
+                since=now if before is None or changed else before.since,
+                verified=now if self._round.reached else None if before is None else before.verified,
+            )
+        self._shown = shown
+
+    def _registration(self, url: str, leaving: bool) -> Registration:
+        """Return how a worker stands, in the light of what its pod said since the last look."""
+        shown = self._shown.get(url)
+        state = RegistrationState.LEAVING if leaving else RegistrationState.PENDING
+        out = (RegistrationState.LEAVING, RegistrationState.NOT_REGISTERED)
+        if shown is not None and (shown.state in out) is leaving:
+            return shown
+        kinds = {lease.url: lease.worker.kind for lease in self._leases.by_id.values() if lease.worker is not None}
+        return Registration(
+            router=self._registrar.router.name,
+            worker_url=url,
+            worker_type=kinds.get(url, Kind.REGULAR),
+            state=state,
+            reason=Reason.NOT_WANTED if leaving else Reason.NOT_ASKED,
+            since=time.time(),
+        )

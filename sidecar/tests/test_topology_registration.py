@@ -1,0 +1,302 @@
+"""Registering with a router: against the double, in one process, round by round."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from patio.topology.config import Endpoint, Kind, Worker
+from patio.topology.plan import Standing
+from patio.topology.registrar import Registrar, Round
+from patio.topology.routers import Router
+
+from router_double import RouterDouble
+
+URL = "http://10.0.0.1:8000"
+WORKER = Worker(URL)
+PREFILL = Worker(URL, Kind.PREFILL, 34000, api_key="engine-sekret")
+BOTH = pytest.mark.parametrize("kind", ["sglang-router", "smg"])
+
+
+@dataclass
+class Here:
+    double: RouterDouble
+    registrar: Registrar
+    faults: Counter[str] = field(default_factory=Counter)
+
+    async def round(self, *wanted: Worker) -> Round:
+        return await self.registrar.round({worker.url: worker for worker in wanted})
+
+    async def stands(self, *wanted: Worker) -> Standing:
+        found = await self.round(*wanted)
+        return found.standings[URL]
+
+
+@contextlib.asynccontextmanager
+async def here(kind: str, key: str | None = None, **double: object) -> AsyncIterator[Here]:
+    router = RouterDouble(kind, alive={URL})
+    for name, value in double.items():
+        setattr(router, name, value)
+    mounts: dict[str, httpx.AsyncBaseTransport | None] = {"all://router": httpx.ASGITransport(app=router.app)}
+    async with httpx.AsyncClient(mounts=mounts) as http:
+        faults: Counter[str] = Counter()
+        talk = Router(Endpoint(("http://router",)), http, key)
+
+        def count(reason: str) -> None:
+            faults[reason] += 1
+
+        yield Here(router, Registrar(talk, 30.0, random.Random(1), count), faults)
+
+
+@BOTH
+async def test_accepted_is_not_registered_before_the_router_lists_it(kind: str) -> None:
+    async with here(kind, at_once=False) as it:
+        assert (await it.stands(WORKER)).state == "Pending"
+        pending = await it.round(WORKER)
+        assert (pending.standings[URL].state, pending.standings[URL].reason) == ("Pending", "Accepted")
+        assert pending.pause < 1
+        it.double.finish()
+        listed = await it.round(WORKER)
+        assert (listed.standings[URL].state, listed.standings[URL].reason) == ("Registered", "Listed")
+        assert 18 <= listed.pause <= 27
+        assert len(it.double.orders()) == 1
+
+
+@BOTH
+async def test_heartbeats_read_and_order_nothing(kind: str) -> None:
+    async with here(kind) as it:
+        for _ in range(20):
+            await it.round(WORKER)
+        assert len(it.double.orders()) == 1
+        assert {method for method, _, _ in it.double.requests} == {"GET", "POST"}
+
+
+@BOTH
+async def test_a_router_that_restarted_is_told_again_by_the_next_reading(kind: str) -> None:
+    async with here(kind) as it:
+        await it.round(WORKER)
+        assert (await it.stands(WORKER)).state == "Registered"
+        it.double.forget()
+        await it.round(WORKER)
+        assert (await it.stands(WORKER)).state == "Registered"
+        assert len(it.double.orders()) == 2
+        assert not it.faults
+
+
+@BOTH
+async def test_a_registration_of_an_earlier_life_is_kept_as_it_is(kind: str) -> None:
+    async with here(kind) as it:
+        await it.round(WORKER)
+        again = Registrar(it.registrar.router, 30.0, random.Random(1), lambda _: None)
+        assert (await again.round({URL: WORKER})).standings[URL].state == "Registered"
+        assert len(it.double.orders()) == 1
+
+
+@BOTH
+async def test_the_same_order_under_way_for_another_is_awaited(kind: str) -> None:
+    async with here(kind, at_once=False) as it:
+        await it.round(WORKER)
+        again = Registrar(it.registrar.router, 30.0, random.Random(1), lambda _: None)
+        await again.round({URL: WORKER})
+        assert (await again.round({URL: WORKER})).standings[URL].reason == "Accepted"
+        it.double.finish()
+        assert (await again.round({URL: WORKER})).standings[URL].state == "Registered"
+
+
+@BOTH
+async def test_another_kind_is_removed_then_registered(kind: str) -> None:
+    async with here(kind, pairs=True) as it:
+        await it.round(WORKER)
+        await it.round(WORKER)
+        assert (await it.stands(PREFILL)).reason == "Replacing"
+        await it.round(PREFILL)
+        it.double.finish()
+        await it.round(PREFILL)
+        assert (await it.stands(PREFILL)).state == "Registered"
+        assert it.double.listed()[URL].body == {
+            "url": URL,
+            "worker_type": "prefill",
+            "bootstrap_port": 34000,
+            "api_key": "engine-sekret",
+        }
+
+
+@BOTH
+async def test_leaving_is_over_when_the_router_has_forgotten_and_out_before_that_where_it_drains(kind: str) -> None:
+    async with here(kind) as it:
+        await it.round(WORKER)
+        assert (await it.stands()).state == "Leaving"
+        standing = await it.stands()
+        assert standing.out
+        assert standing.state == ("Leaving" if kind == "smg" else "NotRegistered")
+        it.double.finish()
+        if kind == "smg":
+            assert (await it.stands()).state == "NotRegistered"
+        assert (await it.round()).standings == {}
+
+
+@BOTH
+async def test_who_leaves_while_being_added_is_removed_once_it_is_listed(kind: str) -> None:
+    async with here(kind, at_once=False) as it:
+        await it.round(WORKER)
+        for _ in range(2):
+            standing = await it.stands()
+            assert (standing.state, standing.reason, standing.out) == ("Leaving", "Accepted", False)
+        it.double.finish()
+        await it.round()
+        assert (await it.stands()).out
+
+
+@BOTH
+async def test_who_leaves_while_an_addition_fails_is_out(kind: str) -> None:
+    async with here(kind, at_once=False) as it:
+        await it.round(WORKER)
+        it.double.fail("no")
+        assert (await it.stands()).state == "NotRegistered"
+        assert not it.faults
+
+
+@BOTH
+async def test_workers_of_others_and_held_ones_are_left_alone(kind: str) -> None:
+    other, kept = Worker("http://10.0.0.9:8000"), Worker("http://10.0.0.8:8000")
+    async with here(kind, alive={URL, other.url, kept.url}) as it:
+        await it.registrar.router.add(other)
+        await it.round(WORKER, kept)
+        await it.registrar.round({}, held={kept.url})
+        await it.registrar.round({}, held={kept.url})
+        listed = {url for url, worker in it.double.listed().items() if worker.status == "ready"}
+        assert listed == {other.url, kept.url}
+
+
+@BOTH
+@pytest.mark.parametrize("regular", [False, True])
+async def test_a_router_in_the_wrong_mode_is_found_out_once(kind: str, regular: bool) -> None:
+    async with here(kind, pairs=regular) as it:
+        worker = WORKER if regular else PREFILL
+        await it.round(worker)
+        for _ in range(5):
+            standing = await it.stands(worker)
+            assert (standing.state, standing.reason) == ("Failed", "RouterModeMismatch")
+            assert "--pd-disaggregation" in standing.message
+        assert len(it.double.orders()) == 1
+        assert it.faults == {"RouterModeMismatch": 1}
+
+
+@BOTH
+async def test_a_regular_worker_is_taken_once_the_router_is_what_it_should_be(kind: str) -> None:
+    async with here(kind, pairs=True) as it:
+        await it.round(WORKER)
+        assert (await it.stands(WORKER)).reason == "RouterModeMismatch"
+        it.double.pairs = False
+        assert (await it.stands(WORKER)).state == "Registered"
+
+
+async def test_what_a_router_refused_its_successor_is_asked_at_once() -> None:
+    async with here("smg") as it:
+        it.double.refuse = True
+        await it.round(WORKER)
+        assert (await it.stands(WORKER)).state == "Failed"
+        it.double.broken = PlainTextResponse("", 503)
+        await it.round(WORKER)
+        it.double.broken, it.double.refuse = None, False
+        await it.round(WORKER)
+        assert (await it.stands(WORKER)).state == "Registered"
+
+
+@BOTH
+async def test_a_failed_addition_is_told_in_the_routers_words_and_tried_again_later(kind: str) -> None:
+    async with here(kind, at_once=False) as it:
+        await it.round(WORKER)
+        it.double.fail("Step failed: detect_connection_mode")
+        for _ in range(3):
+            found = await it.round(WORKER)
+            assert found.standings[URL].reason == "RouterFault"
+            assert ("detect_connection_mode" if kind != "smg" else "forgotten") in found.standings[URL].message
+        assert 0.1 <= found.pause <= 0.7
+        assert len(it.double.orders()) == 1
+
+
+@BOTH
+async def test_an_order_that_the_router_forgot_is_no_reason_for_a_storm(kind: str) -> None:
+    async with here(kind, at_once=False) as it:
+        for _ in range(5):
+            await it.round(WORKER)
+            it.double.forget()
+        assert len(it.double.orders()) == 1
+        assert it.faults == {"RouterFault": 1}
+
+
+@BOTH
+async def test_a_key_that_is_missing_or_wrong_is_named_and_kept_secret(kind: str) -> None:
+    async with here(kind, key="wrong-sekret") as it:
+        it.double.key = "right-sekret"
+        standing = await it.stands(WORKER)
+        assert (standing.state, standing.reason) == ("Failed", "RouterUnauthorized")
+        assert "SGL_ROUTER_API_KEY" in standing.message
+        assert "sekret" not in standing.message
+    async with here(kind, key="right-sekret") as it:
+        it.double.key = "right-sekret"
+        await it.round(WORKER)
+        assert (await it.stands(WORKER)).state == "Registered"
+
+
+@pytest.mark.parametrize(
+    ("answer", "state", "reason"),
+    [
+        (PlainTextResponse("", 404), "Failed", "RouterRefused"),
+        (PlainTextResponse("<html>", 200), "Failed", "RouterRefused"),
+        (JSONResponse({"workers": None}), "Failed", "RouterRefused"),
+        (JSONResponse({"error": "no"}, 422), "Failed", "RouterRefused"),
+        (PlainTextResponse("", 503), "Pending", "RouterFault"),
+        (PlainTextResponse("", 429), "Pending", "RouterFault"),
+    ],
+)
+async def test_other_answers_are_told_apart_by_whether_they_may_pass(answer: Response, state: str, reason: str) -> None:
+    async with here("smg", broken=answer) as it:
+        standing = await it.stands(WORKER)
+        assert (standing.state, standing.reason) == (state, reason)
+        it.double.broken = None
+        await it.round(WORKER)
+        assert (await it.stands(WORKER)).state == "Registered"
+
+
+async def test_an_invalid_worker_is_refused_for_good_and_not_asked_for_again() -> None:
+    async with here("smg") as it:
+        bad = Worker("ftp://10.0.0.1")
+        for _ in range(3):
+            found = await it.round(bad)
+        assert (found.standings[bad.url].state, found.standings[bad.url].reason) == ("Failed", "RouterRefused")
+        assert "Invalid value" in found.standings[bad.url].message
+        assert found.pause > 18
+        assert len(it.double.orders()) == 1
+
+
+async def test_a_router_is_looked_for_under_the_names_of_both_upstream_versions() -> None:
+    double = RouterDouble("sglang-router", alive={URL})
+    mounts: dict[str, httpx.AsyncBaseTransport | None] = {"all://old": httpx.ASGITransport(app=double.app)}
+    async with httpx.AsyncClient(mounts=mounts) as http:
+        endpoint = Endpoint(("http://127.0.0.1:9", "http://old"))
+        registrar = Registrar(Router(endpoint, http, None), 30.0, random.Random(1), lambda _: None)
+        await registrar.round({URL: WORKER})
+        assert (await registrar.round({URL: WORKER})).standings[URL].state == "Registered"
+        assert registrar.router.name == "http://127.0.0.1:9"
+
+
+async def test_a_router_that_does_not_answer_is_asked_every_few_seconds() -> None:
+    async with httpx.AsyncClient() as http:
+        faults: list[str] = []
+        router = Router(Endpoint(("http://127.0.0.1:9",)), http, None)
+        registrar = Registrar(router, 30.0, random.Random(1), faults.append)
+        rounds = [await registrar.round({URL: WORKER}) for _ in range(8)]
+        assert [found.standings[URL].state for found in rounds] == ["Pending"] * 5 + ["Failed"] * 3
+        assert rounds[0].standings[URL].reason == "RouterUnreachable"
+        assert rounds[0].pause < 1 < 5 <= rounds[-1].pause < 7
+        assert not any(found.reached for found in rounds)
+        assert faults == ["RouterUnreachable"]

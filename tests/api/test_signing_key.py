@@ -1,0 +1,96 @@
+"""The operator's signing key on a real API server: made once, kept, replaced when asked for, given to pods."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from e2e_cluster.control_plane import ControlPlane
+from patio_operator.access.keys import SigningKey, decode
+
+from kube import Kube
+from operator_process import OPERATOR, OperatorProcess
+
+pytestmark = pytest.mark.api
+
+NAMESPACE = "patio-system"
+SECRET = "patio-signing-key"
+
+
+def secret(kube: Kube) -> Any:
+    return kube.get(f"/api/v1/namespaces/{NAMESPACE}/secrets/{SECRET}")
+
+
+def signing_key(kube: Kube) -> SigningKey:
+    key = decode(secret(kube)["data"])
+    assert key is not None
+    return key
+
+
+@pytest.fixture
+def replicas(kube: Kube, plane: ControlPlane) -> Iterator[list[OperatorProcess]]:
+    """Two operators, not started, and no Secret."""
+    kube.kubectl("-n", NAMESPACE, "delete", "secret", SECRET, "--ignore-not-found")
+    processes = [OperatorProcess(plane.kubeconfig_for(OPERATOR)) for _ in range(2)]
+    yield processes
+    for one in processes:
+        if one.launched:
+            one.stop()
+        print(one.logged())
+        assert "forbidden" not in one.logged()
+
+
+def test_two_replicas_make_one_key_and_it_survives_their_restart(kube: Kube, replicas: list[OperatorProcess]) -> None:
+    for one in replicas:
+        one.launch()
+    for one in replicas:
+        one.wait()
+    made = secret(kube)
+    assert sum(one.logged().count("signing key") for one in replicas) == 1, "one made it, the other took it"
+    for one in replicas:
+        one.kill()
+        one.start()
+    assert secret(kube) == made
+
+
+def test_a_key_that_is_asked_away_is_followed_by_one_that_it_endorses(
+    kube: Kube, replicas: list[OperatorProcess]
+) -> None:
+    first, second = replicas
+    first.start()
+    old = signing_key(kube)
+    kube.kubectl("-n", NAMESPACE, "annotate", "secret", SECRET, "patio.dev/rotate=now")
+    second.start()  # which looks at its start; one that runs looks every minute
+    new = signing_key(kube)
+    assert new.public != old.public
+    assert len(new.endorsements) == 1
+    assert "patio.dev/rotate" not in (secret(kube)["metadata"].get("annotations") or {})
+    assert old.public[:8] in second.logged()
+    assert "PRIVATE" not in first.logged() + second.logged()
+
+
+def test_a_new_pod_is_given_the_public_key_and_nothing_else_of_it(kube: Kube, operator: OperatorProcess) -> None:
+    pod = {
+        "metadata": {"name": "p", "namespace": "default", "labels": {"patio.dev/profile": "patio"}},
+        "spec": {"containers": [{"name": "engine", "image": "e", "command": ["vllm", "serve", "m"]}]},
+    }
+    review = {"apiVersion": "admission.k8s.io/v1", "request": {"uid": "1", "namespace": "default", "object": pod}}
+    answers = [
+        httpx.post(f"https://127.0.0.1:{operator.webhook_port}/mutate/pods", json=review, verify=False).json()
+        for _ in range(2)
+    ]
+    patches = [base64.b64decode(one["response"]["patch"]).decode() for one in answers]
+    assert all(signing_key(kube).public in one for one in patches)
+    assert "PRIVATE" not in patches[0]
+    words = [hook_of(json.loads(one))["httpHeaders"][0]["value"] for one in patches]
+    assert words[0] != words[1], "each pod has a word of its own"
+
+
+def hook_of(patch: list[Any]) -> Any:
+    (lifecycle,) = [one["value"] for one in patch if one["path"] == "/spec/containers/0/lifecycle"]
+    return lifecycle["preStop"]["httpGet"]
