@@ -192,6 +192,8 @@ def test_one_port_of_the_node_is_not_given_twice() -> None:
     message = refusal(pod(engine), Runtime(mine))
     assert "'vllm' of the pod" in message
     assert "'m' of profile 'patio' both use host port 80/TCP" in message
+    message = refusal(pod(hostNetwork=True), Runtime(mine))
+    assert "'m' of profile 'patio' has its port 1 at host port 80, but the pod has hostNetwork" in message
 
 
 def test_a_container_that_is_there_with_another_port_of_that_name_or_other_files_is_refused() -> None:

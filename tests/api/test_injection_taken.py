@@ -144,6 +144,7 @@ def test_the_api_server_takes_what_injection_makes_of_what_it_takes(
     assume(isinstance(result, Injection))
     assert isinstance(result, Injection)
     assume(refusal(kube, pod) is None)
+    assume(not trial.own_problems(profile))
     assume(refusal(kube, trial.trial_pod(profile)) is None)
     assert refusal(kube, result.pod) is None
     admitted = stored(kube, result.pod)

@@ -211,6 +211,11 @@ def check_ports(pod: Pod, origins: Mapping[str, str], engine_container: str, eng
         for port in container.get("ports") or []:
             number, protocol = _port(port)
             keys = [("port", number, protocol)]
+            if on_node and port.get("hostPort", number) != number and container["name"] in origins:
+                raise ClashError(
+                    f"container {container['name']!r} of {origins[container['name']]} has its port {number} at host "
+                    f"port {port['hostPort']}, but the pod has hostNetwork, where the two are one: change one of them"
+                )
             if port.get("hostPort") and not on_node:  # on the node's own network the two are one
                 keys.append(("host port", int(port["hostPort"]), protocol))
             for key in keys:

@@ -77,11 +77,12 @@ def _plain(mount: Mapping[str, Any]) -> dict[str, Any]:
 
 def _mount(container: Container, mount: Mapping[str, Any], what: str, wanted_by: str) -> None:
     path = _normal(mount["mountPath"])
-    if any(_normal(device["devicePath"]) == path for device in container.get("volumeDevices") or []):
-        raise ClashError(
-            f"{wanted_by} has volume {mount['name']!r} at {path}, but {what} {container['name']!r} has a block device "
-            "there: change one of them"
-        )
+    for device in container.get("volumeDevices") or []:
+        if _normal(device["devicePath"]) == path or device["name"] == mount["name"]:
+            raise ClashError(
+                f"{wanted_by} has volume {mount['name']!r} at {path}, but {what} {container['name']!r} has volume "
+                f"{device['name']!r} as a block device at {device['devicePath']}: change one of them"
+            )
     there = next((one for one in container.get("volumeMounts") or [] if _normal(one["mountPath"]) == path), None)
     if there is None:
         container["volumeMounts"] = [*(container.get("volumeMounts") or []), dict(mount)]
