@@ -110,8 +110,8 @@ def test_what_cannot_be_read_is_made_anew() -> None:
 @pytest.mark.parametrize("value", ["0", "-1", "x", "4000", ""])
 def test_the_age_of_a_key_is_a_number_of_days(value: str) -> None:
     with pytest.raises(SettingsError, match="PATIO_SIGNING_KEY_DAYS"):
-        Settings.from_environment({"PATIO_NAMESPACE": "p", "PATIO_SIGNING_KEY_DAYS": value})
-    settings = Settings.from_environment({"PATIO_NAMESPACE": "p", "PATIO_SIGNING_KEY_DAYS": "7"})
+        Settings.from_environment({"PATIO_NAMESPACE": "p", "POD_NAME": "n", "PATIO_SIGNING_KEY_DAYS": value})
+    settings = Settings.from_environment({"PATIO_NAMESPACE": "p", "POD_NAME": "n", "PATIO_SIGNING_KEY_DAYS": "7"})
     assert settings.signing_key_age == timedelta(days=7)
 
 

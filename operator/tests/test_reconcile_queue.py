@@ -92,3 +92,26 @@ async def test_work_may_ask_to_come_again() -> None:
     queue.wake(("a",))
     await reached(done)
     task.cancel()
+
+
+async def test_a_queue_that_stopped_collects_and_begins_again_with_every_key_it_ever_had() -> None:
+    worked: list[Key] = []
+    enough = asyncio.Event()
+
+    async def work(key: Key) -> None:
+        worked.append(key)
+        if len(worked) in (1, 3):
+            enough.set()
+
+    queue = WorkQueue("test", work)
+    queue.wake(("a",))
+    task = asyncio.create_task(queue.run())
+    await reached(enough)
+    task.cancel()
+    await asyncio.wait((task,))
+    enough.clear()
+    queue.wake(("b",))
+    task = asyncio.create_task(queue.run())
+    await reached(enough)
+    task.cancel()
+    assert sorted(worked) == [("a",), ("a",), ("b",)]

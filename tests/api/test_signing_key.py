@@ -36,7 +36,7 @@ def signing_key(kube: Kube) -> SigningKey:
 def replicas(kube: Kube, plane: ControlPlane) -> Iterator[list[OperatorProcess]]:
     """Two operators, not started, and no Secret."""
     kube.kubectl("-n", NAMESPACE, "delete", "secret", SECRET, "--ignore-not-found")
-    processes = [OperatorProcess(plane.kubeconfig_for(OPERATOR)) for _ in range(2)]
+    processes = [OperatorProcess(plane.kubeconfig_for(OPERATOR), f"patio-operator-{one}") for one in "ab"]
     yield processes
     for one in processes:
         if one.launched:

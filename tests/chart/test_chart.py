@@ -93,6 +93,9 @@ def test_helm_finds_nothing_to_complain_about(helm: Helm) -> None:
         ("access.enforced=yes", "want boolean"),
         ("access.keyDays=0", "minimum"),
         ("webhook.timeoutSeconds=31", "maximum"),
+        ("webhook.certificate.renewHours=0", "exclusiveMinimum"),
+        ("webhook.certManager.issuer.name=x", "'issuer' not allowed"),
+        ("groups.mode=upstream", "must be one of"),
     ],
 )
 def test_a_value_that_is_misspelt_or_out_of_range_is_refused(helm: Helm, value: str, complaint: str) -> None:
@@ -139,7 +142,8 @@ def test_the_operator_may_only_touch_its_own_secret(rendered: list[Object]) -> N
 
 
 def test_the_operator_may_only_touch_its_own_webhook_configuration(rendered: list[Object]) -> None:
-    (rule,) = [rule for rule in operator_rules(rendered) if "admissionregistration.k8s.io" in rule["apiGroups"]]
+    of_webhooks = [rule for rule in operator_rules(rendered) if "admissionregistration.k8s.io" in rule["apiGroups"]]
+    (rule,) = [rule for rule in of_webhooks if rule["verbs"] != ["get"]]
     assert rule["resources"] == ["mutatingwebhookconfigurations", "validatingwebhookconfigurations"]
     assert rule["resourceNames"] == ["patio"]
     assert set(rule["verbs"]) <= {"get", "patch"}
@@ -211,15 +215,67 @@ def test_every_selector_finds_the_operators_pods(render: Callable[..., list[Obje
 
 def test_the_webhook_sees_only_the_creation_of_pods_that_ask_for_it(rendered: list[Object]) -> None:
     webhooks = only(rendered, "MutatingWebhookConfiguration")["webhooks"]
-    assert {one["name"]: one["objectSelector"] for one in webhooks} == {
+    assert {one["name"]: one["objectSelector"] for one in webhooks if "objectSelector" in one} == {
         "profile.patio.dev": {"matchExpressions": [{"key": "patio.dev/profile", "operator": "Exists"}]},
         "engine-runtimes.patio.dev": {"matchLabels": {"patio.dev/engine-runtimes": "true"}},
     }
     for webhook in webhooks:
         (rule,) = webhook["rules"]
         assert (rule["resources"], rule["operations"]) == (["pods"], ["CREATE"])
-        assert (webhook["failurePolicy"], webhook["sideEffects"]) == ("Fail", "None")
+        assert webhook["sideEffects"] == "None"
         assert webhook["reinvocationPolicy"] == "IfNeeded"
+        assert ("objectSelector" in webhook) != ("matchConditions" in webhook)
+
+
+def test_only_pods_that_asked_or_hold_a_sidecar_wait_for_the_operator(render: Callable[..., list[Object]]) -> None:
+    def policies(*values: str) -> Object:
+        webhooks = only(render(*values), "MutatingWebhookConfiguration")["webhooks"]
+        return {one["name"]: one["failurePolicy"] for one in webhooks}
+
+    asked = {"profile.patio.dev": "Fail", "engine-runtimes.patio.dev": "Fail"}
+    upstream = {"upstream-sidecar.patio.dev": "Fail", "upstream-pod.patio.dev": "Ignore"}
+    assert policies() == policies("groups.mode=observe") == asked | upstream
+    assert policies("groups.mode=manage") == asked
+    assert set(policies("webhook.failurePolicy=Ignore").values()) == {"Ignore"}
+
+
+def test_of_leases_the_operator_may_write_its_own_and_look_for_upstreams(rendered: list[Object]) -> None:
+    def of_leases(kind: str) -> list[tuple[Any, Any]]:
+        (role,) = [one for one in of_kind(rendered, kind) if one["metadata"]["name"] == "patio-operator"]
+        rules = [rule for rule in role["rules"] if "leases" in rule["resources"]]
+        return [(rule.get("resourceNames"), rule["verbs"]) for rule in rules]
+
+    assert of_leases("ClusterRole") == [(["rbg-controller"], ["list"])]
+    assert of_leases("Role") == [(None, ["create"]), (["patio-operator"], ["get", "patch"])]
+    variables = variables_of(rendered)
+    assert (variables["PATIO_LEASE"], variables["PATIO_GROUPS"]) == ("patio-operator", "auto")
+
+
+def test_certificates_are_made_by_the_operator_or_by_cert_manager(render: Callable[..., list[Object]]) -> None:
+    own = render("webhook.certificate.hours=0.01", "webhook.certificate.renewHours=0.001")
+    assert not of_kind(own, "Certificate")
+    assert variables_of(own)["PATIO_CERTIFICATE_HOURS"] == "0.01"
+    theirs = render("webhook.certManager.enabled=true")
+    assert {one["metadata"]["name"] for one in of_kind(theirs, "Certificate")} == {"patio-webhook", "patio-webhook-ca"}
+    configuration = only(theirs, "MutatingWebhookConfiguration")
+    assert configuration["metadata"]["annotations"] == {"cert-manager.io/inject-ca-from": f"{NAMESPACE}/patio-webhook"}
+    rules = operator_rules(theirs)
+    assert not [rule for rule in rules if "mutatingwebhookconfigurations" in rule["resources"]]
+    secrets = [rule["resourceNames"] for rule in rules if "secrets" in rule["resources"] and "resourceNames" in rule]
+    assert secrets == [["patio-signing-key"]]
+    folder = variables_of(theirs)["PATIO_CERTIFICATE_FOLDER"]
+    (container,) = only(theirs, "Deployment")["spec"]["template"]["spec"]["containers"]
+    assert {"name": "tls", "mountPath": folder, "readOnly": True} in container["volumeMounts"]
+
+
+def test_cert_manager_can_be_given_an_issuer(render: Callable[..., list[Object]]) -> None:
+    objects = render(
+        "webhook.certManager.enabled=true",
+        "webhook.certManager.issuerRef.name=company",
+        "webhook.certManager.issuerRef.kind=ClusterIssuer",
+    )
+    assert only(objects, "Certificate")["spec"]["issuerRef"] == {"name": "company", "kind": "ClusterIssuer"}
+    assert not of_kind(objects, "Issuer")
 
 
 def test_the_webhook_never_sees_the_namespaces_that_a_cluster_needs_to_start(
@@ -227,9 +283,15 @@ def test_the_webhook_never_sees_the_namespaces_that_a_cluster_needs_to_start(
 ) -> None:
     webhooks = only(render(), "MutatingWebhookConfiguration")["webhooks"]
     excluded = [one["namespaceSelector"]["matchExpressions"][0] for one in webhooks]
-    assert [(one["key"], one["operator"], set(one["values"])) for one in excluded] == 2 * [
+    assert [(one["key"], one["operator"], set(one["values"])) for one in excluded] == 4 * [
         ("kubernetes.io/metadata.name", "NotIn", {"kube-system", "kube-node-lease", NAMESPACE})
     ]
+
+
+def test_what_helm_prints_can_be_applied_by_others_object_by_object(rendered: list[Object]) -> None:
+    assert not [one for one in rendered if "helm.sh/hook" in (one["metadata"].get("annotations") or {})]
+    names = [(one["kind"], one["metadata"]["name"]) for one in rendered]
+    assert len(names) == len(set(names))
 
 
 def test_the_ca_bundle_is_left_to_the_operator(rendered: list[Object]) -> None:
@@ -273,6 +335,18 @@ def test_the_default_profile_can_be_left_out(render: Callable[..., list[Object]]
 def test_there_is_a_disruption_budget_only_where_it_leaves_somebody(render: Callable[..., list[Object]]) -> None:
     assert not of_kind(render(), "PodDisruptionBudget")
     assert only(render("operator.replicas=2"), "PodDisruptionBudget")["spec"]["maxUnavailable"] == 1
+    without = render("operator.replicas=2", "operator.podDisruptionBudget=false")
+    assert not of_kind(without, "PodDisruptionBudget")
+
+
+def test_replicas_prefer_nodes_of_their_own(render: Callable[..., list[Object]]) -> None:
+    template = only(render("operator.replicas=2"), "Deployment")["spec"]["template"]
+    (preferred,) = template["spec"]["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    term = preferred["podAffinityTerm"]
+    assert term["topologyKey"] == "kubernetes.io/hostname"
+    assert term["labelSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    mine = render("operator.affinity.nodeAffinity.mine=1")
+    assert only(mine, "Deployment")["spec"]["template"]["spec"]["affinity"] == {"nodeAffinity": {"mine": 1}}
 
 
 def test_an_image_without_a_tag_is_the_charts_version(render: Callable[..., list[Object]]) -> None:
@@ -305,6 +379,11 @@ def test_every_crd_of_the_chart_is_there_before_the_default_profile() -> None:
     names = {path.name for path in (CHART / "crds").glob("*.yaml")}
     assert "workloads.x-k8s.io_clusterengineruntimeprofiles.yaml" in names
     assert "patio.dev_loraadapters.yaml" in names
+
+
+def variables_of(objects: list[Object]) -> dict[str, str]:
+    (operator,) = only(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
+    return {one["name"]: one.get("value", "") for one in operator["env"]}
 
 
 def images(objects: list[Object]) -> set[str]:

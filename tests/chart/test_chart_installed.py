@@ -78,13 +78,13 @@ def test_the_api_server_keeps_the_default_profile_as_it_was_written(installed: C
 
 def test_an_upgrade_leaves_the_ca_bundle_alone(installed: ControlPlane, helm: Helm) -> None:
     bundle = "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tCg=="
-    patch = [{"op": "add", "path": f"/webhooks/{index}/clientConfig/caBundle", "value": bundle} for index in (0, 1)]
+    patch = [{"op": "add", "path": f"/webhooks/{index}/clientConfig/caBundle", "value": bundle} for index in range(4)]
     installed.kubectl("patch", "mutatingwebhookconfiguration", "patio", "--type=json", f"--patch={json.dumps(patch)}")
     done = helm("upgrade", "patio", str(CHART), "--set=webhook.timeoutSeconds=7")
     assert done.returncode == 0, done.stderr
     webhooks = read(installed, "mutatingwebhookconfiguration/patio")["webhooks"]
-    assert [one["timeoutSeconds"] for one in webhooks] == [7, 7]
-    assert ca_bundles(installed) == [bundle, bundle]
+    assert [one["timeoutSeconds"] for one in webhooks] == [7, 7, 7, 5]
+    assert ca_bundles(installed) == 4 * [bundle]
 
 
 def test_a_second_release_is_refused(installed: ControlPlane, helm: Helm) -> None:
@@ -114,12 +114,16 @@ def test_a_second_release_is_refused(installed: ControlPlane, helm: Helm) -> Non
         "create clusterrolebindings",
         "create serviceaccounts/token",
         "patch customresourcedefinitions",
+        "list deployments --all-namespaces",
         "list deployments",
         "create deployments",
         "delete deployments",
         "update deployments/scale",
         "patch validatingwebhookconfigurations/another",
         "patch validatingadmissionpolicies",
+        "list leases --all-namespaces",
+        f"patch leases/another --namespace {NAMESPACE}",
+        "patch leases/patio-operator --namespace default",
     ],
 )
 def test_the_operator_may_not(installed: ControlPlane, what: str) -> None:
@@ -138,6 +142,7 @@ def test_the_operator_gets_by_with_what_it_may(installed: ControlPlane, tmp_path
         "PATH": os.environ["PATH"],
         "KUBECONFIG": str(installed.kubeconfig_for(OPERATOR)),
         "PATIO_NAMESPACE": NAMESPACE,
+        "POD_NAME": "patio-operator-0",
         "PATIO_HEALTH_PORT": str(health),
         "PATIO_WEBHOOK_PORT": str(free_port()),
     }
@@ -166,6 +171,27 @@ def test_the_operator_gets_by_with_what_it_may(installed: ControlPlane, tmp_path
     assert "forbidden" not in log.read_text().lower()
 
 
+def test_an_uninstalled_chart_leaves_nothing_that_holds_pods_up_and_can_come_back(
+    installed: ControlPlane, helm: Helm
+) -> None:
+    installed.kubectl("create", "namespace", "after")
+    asks = {"metadata": {"name": "engine", "labels": {"patio.dev/profile": "patio"}}} | ENGINE
+    with pytest.raises(subprocess.CalledProcessError) as held_up:  # nobody answers: no operator runs
+        installed.kubectl("create", "--namespace=after", "--filename=-", stdin=json.dumps(asks))
+    assert "failed calling webhook" in held_up.value.stderr
+    done = helm("uninstall", "patio", "--debug")
+    assert done.returncode == 0, done.stderr
+    said = done.stdout + done.stderr
+    deletions = [line for line in said.splitlines() if "tarting delete" in line]
+    assert "MutatingWebhookConfiguration" in deletions[0], said
+    installed.kubectl("create", "--namespace=after", "--filename=-", stdin=json.dumps(asks))
+    left = installed.kubectl("get", "mutatingwebhookconfigurations,validatingwebhookconfigurations", "--output=name")
+    assert left == ""
+    done = helm("install", "patio", str(CHART), "--create-namespace")
+    assert done.returncode == 0, done.stderr
+    assert read(installed, "pod/engine", "--namespace=after")["metadata"]["labels"] == asks["metadata"]["labels"]
+
+
 def is_ready(operator: subprocess.Popen[bytes], port: int) -> bool:
     assert operator.poll() is None, "the operator ended"
     return httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
@@ -192,6 +218,7 @@ GROUP = {
         ]
     },
 }
+ENGINE = {"apiVersion": "v1", "kind": "Pod", "spec": {"containers": [{"name": "engine", "image": "engine"}]}}
 ADAPTER = {
     "apiVersion": "patio.dev/v1alpha1",
     "kind": "LoraAdapter",

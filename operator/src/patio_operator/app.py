@@ -2,6 +2,7 @@
 
 The only module that knows all the others. Everything runs in one event loop under one TaskGroup: what ends
 unexpectedly ends the process, and the kubelet starts it again with nothing lost, since nothing is kept here.
+Every replica watches, answers admissions and looks after their certificate; `act` is what the leader alone does.
 """
 
 from __future__ import annotations
@@ -15,16 +16,21 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
 import kopf
 
 from patio_operator import __version__
+from patio_operator.cluster import events
 from patio_operator.cluster.api import ApiError, Cluster
+from patio_operator.cluster.kinds import LEASE, MUTATING_WEBHOOK_CONFIGURATION, VALIDATING_WEBHOOK_CONFIGURATION
 from patio_operator.handlers import Wakers, login, loraadapters, pods, profiles, rolebasedgroups
 from patio_operator.injection import Access
+from patio_operator.leadership.elector import Elector
 from patio_operator.reconcile.adapters import AdapterReconciler
 from patio_operator.reconcile.groups import GroupReconciler
 from patio_operator.reconcile.profiles import ProfileReconciler
@@ -35,13 +41,17 @@ from patio_operator.sidecars.orders import Orders
 from patio_operator.sidecars.signed import SignedCalls
 from patio_operator.sidecars.watch import SidecarWatch
 from patio_operator.telemetry import Telemetry, health_application, set_up_logging
+from patio_operator.upstream.detector import Detector
 from patio_operator.webhooks import profiles as profile_reviews
 from patio_operator.webhooks import server
-from patio_operator.webhooks.certificates import CHECK_SECONDS, CertificateKeeper
+from patio_operator.webhooks.certificates import Periods
+from patio_operator.webhooks.keeper import FileKeeper, Keeper, SecretKeeper, keep_once
 from patio_operator.webhooks.lookups import Lookups
 
 log = logging.getLogger(__name__)
 
+KEY_CHECK_SECONDS = 60.0
+"""How often the key is looked at that calls to sidecars are signed with."""
 SIDECAR_CONNECTIONS = httpx.Limits(max_connections=None, max_keepalive_connections=None)
 """One long-poll for each pod: a limit would leave the pods beyond it unread."""
 
@@ -66,8 +76,7 @@ def main() -> None:
 async def run(settings: Settings) -> None:
     """Run everything until SIGTERM or SIGINT."""
     stop = asyncio.Event()
-    for signal_number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(signal_number, stop.set)
+    _on_signals(stop)
     cluster = await Cluster.connect()
     telemetry = Telemetry()
     try:
@@ -82,21 +91,19 @@ async def run(settings: Settings) -> None:
 async def _run(
     settings: Settings, cluster: Cluster, http: httpx.AsyncClient, telemetry: Telemetry, stop: asyncio.Event
 ) -> None:
-    watching = asyncio.Event()
-    health = await server.serve(health_application(telemetry, watching.is_set), settings.health_port)
-    keeper = CertificateKeeper(cluster, settings)
+    serving = asyncio.Event()
+    # Whether a replica leads is nobody's business but its own: every one that serves is ready.
+    health = await server.serve(
+        health_application(telemetry, lambda: serving.is_set() and not stop.is_set()), settings.health_port
+    )
+    mode_changed = asyncio.Event()
+
+    def on_mode() -> None:
+        mode_changed.set()
+        telemetry.observing.set(detector.observing)
+        groups.wake_all()
+
     signing = SigningKeyKeeper(cluster, settings)
-    for one in (keeper.keep, signing.keep):
-        await _until_done(one)
-
-    def new_access() -> Access:
-        return Access((signing.key.public,), secrets.token_urlsafe(24))
-
-    lookups = Lookups(cluster)
-    application = server.application(lookups, telemetry, new_access)
-    profile_reviews.add_route(application, cluster, settings.namespace)
-    webhook = await server.serve(application, settings.webhook_port, keeper.context)
-
     watch = SidecarWatch(http, on_change=lambda namespace: adapters.wake((namespace,)))
     orders = Orders(
         http,
@@ -104,43 +111,112 @@ async def _run(
         lambda pod_uid: SignedCalls(pod_uid, lambda: signing.key, signing.look_up),
     )
     adapter_reconciler = AdapterReconciler(cluster, watch, orders)
+    group_reconciler = GroupReconciler(cluster, lambda: detector.observing)
     adapters = WorkQueue("adapters", _measured(telemetry, "LoraAdapter", adapter_reconciler.reconcile))
-    groups = WorkQueue("group", _measured(telemetry, "RoleBasedGroup", GroupReconciler(cluster).reconcile))
+    groups = WorkQueue("group", _measured(telemetry, "RoleBasedGroup", group_reconciler.reconcile))
     profile_reconciler = ProfileReconciler(cluster, settings.namespace, time.monotonic)
     profile_queue = WorkQueue(
         "profile", _measured(telemetry, "ClusterEngineRuntimeProfile", profile_reconciler.reconcile)
     )
+    detector = Detector(cluster, settings.groups)
+    detector.start(on_mode)
     wakers = Wakers(
         adapters=lambda namespace: adapters.wake((namespace,)),
         group=lambda namespace, name: groups.wake((namespace, name)),
         all_groups=groups.wake_all,
         profile=lambda name: profile_queue.wake((name,)),
     )
-    log.info("started: version %s, namespace %s", __version__, settings.namespace)
+
+    async def act() -> None:
+        """Do what one replica only may do, until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as acting:
+                acting.create_task(adapters.run(), name="adapters")
+                acting.create_task(groups.run(), name="groups")
+                acting.create_task(profile_queue.run(), name="profiles")
+                acting.create_task(_tell_mode(cluster, settings, detector, mode_changed), name="mode")
+        finally:
+            await watch.close()
+
+    keeper = _keeper(cluster, settings)
+
+    async def keep_certificate() -> str | None:
+        return await keep_once(keeper)
+
+    async def keep_signing_key() -> str | None:
+        try:
+            await signing.keep()
+        except ApiError as error:
+            return error.message
+        return None
+
+    def new_access() -> Access:
+        return Access((signing.key.public,), secrets.token_urlsafe(24))
+
+    await _until_done("webhook certificate", keep_certificate)
+    await _until_done("signing key", keep_signing_key)
+    await _until_done("upstream's controller", detector.looked)
+    elector = Elector(cluster, settings.namespace, settings.lease, settings.pod_name, telemetry.leader.set)
+    lookups = Lookups(cluster)
+    application = server.application(
+        lookups, telemetry, new_access, observing=lambda: detector.observing, stopping=stop.is_set
+    )
+    profile_reviews.add_route(application, cluster, settings.namespace)
+    webhook = await server.serve(application, settings.webhook_port, keeper.context)
+    serving.set()
+    log.info("started: version %s, %s in namespace %s", __version__, settings.pod_name, settings.namespace)
     try:
         async with asyncio.TaskGroup() as tasks:
-            running = [
+            campaign = tasks.create_task(elector.run(act), name="leadership")
+            kept = [
+                tasks.create_task(_keep("webhook certificate", keep_certificate, keeper.check_seconds)),
+                tasks.create_task(_keep("signing key", keep_signing_key, KEY_CHECK_SECONDS)),
+                tasks.create_task(detector.run(), name="upstream"),
                 *(tasks.create_task(one, name="lookups") for one in lookups.watches()),
-                tasks.create_task(adapters.run(), name="adapters"),
-                tasks.create_task(groups.run(), name="groups"),
-                tasks.create_task(profile_queue.run(), name="profiles"),
-                tasks.create_task(_keep_secrets((keeper.keep, signing.keep)), name="secrets"),
-                tasks.create_task(_watch(settings.pod_name, wakers, stop, watching), name="kopf"),
             ]
+            watching_ends = asyncio.Event()
+            tasks.create_task(_watch(settings.pod_name, wakers, stop, watching_ends), name="kopf")
             await stop.wait()
-            for task in running[:-1]:
+            # The successor first; admissions go on until the Service leads nobody here any more.
+            campaign.cancel()
+            await asyncio.wait((campaign,))
+            await asyncio.sleep(settings.linger_seconds)
+            for task in kept:
                 task.cancel()
-            # kopf, which ends by itself, waits five seconds for any task that is left.
-            await watch.close()
             await webhook.cleanup()
             await health.cleanup()
+            watching_ends.set()
     finally:
-        await watch.close()
         await webhook.cleanup()
         await health.cleanup()
 
 
-async def _watch(pod_name: str, wakers: Wakers, stop: asyncio.Event, watching: asyncio.Event) -> None:
+def _keeper(cluster: Cluster, settings: Settings) -> Keeper:
+    if settings.certificate_folder:
+        return FileKeeper(Path(settings.certificate_folder))
+    periods = Periods(timedelta(hours=settings.certificate_hours), timedelta(hours=settings.certificate_renew_hours))
+    trusting = [
+        (kind, settings.webhook_configuration)
+        for kind in (MUTATING_WEBHOOK_CONFIGURATION, VALIDATING_WEBHOOK_CONFIGURATION)
+    ]
+    return SecretKeeper(cluster, settings.namespace, settings.webhook_secret, settings.service_name, periods, trusting)
+
+
+async def _tell_mode(cluster: Cluster, settings: Settings, detector: Detector, changed: asyncio.Event) -> None:
+    """Say in an event, on the Lease, who realises groups: when this replica begins to lead, and at each change."""
+    lease = {
+        "apiVersion": LEASE.api_version,
+        "kind": LEASE.kind,
+        "metadata": {"name": settings.lease, "namespace": settings.namespace},
+    }
+    while True:
+        changed.clear()
+        reason = "Observing" if detector.observing else "Managing"
+        await events.record(cluster, lease, "Normal", reason, detector.sentence)
+        await changed.wait()
+
+
+async def _watch(pod_name: str, wakers: Wakers, stop: asyncio.Event, ends: asyncio.Event) -> None:
     registry = kopf.OperatorRegistry()
     for module in (login, loraadapters, pods, profiles, rolebasedgroups):
         module.register(registry)
@@ -154,42 +230,56 @@ async def _watch(pod_name: str, wakers: Wakers, stop: asyncio.Event, watching: a
     identity: Any = pod_name
 
     @kopf.on.cleanup(registry=registry)
-    def stopping(**_: Any) -> None:
-        # kopf takes the signals over, and before it ends it waits for every other task of the loop: end them now.
+    async def stopping(**_: Any) -> None:
+        # Also where kopf ends by itself: nothing is worth doing without it.
         stop.set()
 
-    await kopf.operator(
-        registry=registry,
-        settings=settings,
-        standalone=True,
-        clusterwide=True,
-        memo=wakers,
-        identity=identity,
-        stop_flag=stop,
-        ready_flag=watching,
-    )
+    async with asyncio.TaskGroup() as tasks:
+        started = asyncio.Event()
+        signals = tasks.create_task(_take_signals_back(started, stop))
+        # No peering: a standby watches as the leader does, so that it knows what to work on when it leads.
+        await kopf.operator(
+            registry=registry,
+            settings=settings,
+            standalone=True,
+            clusterwide=True,
+            memo=wakers,
+            identity=identity,
+            stop_flag=ends,
+            ready_flag=started,
+        )
+        signals.cancel()
 
 
-async def _keep_secrets(keepers: Sequence[Callable[[], Awaitable[None]]]) -> None:
+async def _take_signals_back(started: asyncio.Event, stop: asyncio.Event) -> None:
+    """Have signals end this process in our order: kopf, which takes them when it starts, would end itself first.
+
+    Then it waits five seconds for every other task of the loop and cancels it, admissions included.
+    """
+    await started.wait()
+    _on_signals(stop)
+
+
+def _on_signals(stop: asyncio.Event) -> None:
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signal_number, stop.set)
+
+
+async def _keep(what: str, keep: Callable[[], Awaitable[str | None]], every: float) -> None:
     while True:
-        await asyncio.sleep(CHECK_SECONDS)
-        for keep in keepers:
-            try:
-                await keep()
-            except ApiError as error:
-                log.warning("Secret not checked: %s", error.message)
+        await asyncio.sleep(every)
+        problem = await keep()
+        if problem is not None:
+            log.warning("%s not checked: %s", what, problem)
 
 
-async def _until_done(work: Callable[[], Awaitable[None]]) -> None:
-    """Repeat until the API server answers: at its start an operator has nothing else to do."""
+async def _until_done(what: str, work: Callable[[], Awaitable[str | None]]) -> None:
+    """Repeat until there is no problem: at its start an operator has nothing else to do."""
     pause = 0.5
-    while True:
-        try:
-            return await work()
-        except ApiError as error:
-            log.warning("Secret not ready, again in %.1f s: %s", pause, error.message)
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, 15.0)
+    while (problem := await work()) is not None:
+        log.warning("%s: not ready, again in %.1f s: %s", what, pause, problem)
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, 15.0)
 
 
 def _measured(

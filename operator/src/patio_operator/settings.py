@@ -5,11 +5,14 @@ A missing or malformed variable stops the start with one line (`SettingsError`);
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Literal
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+GROUPS: tuple[Literal["auto", "manage", "observe"], ...] = ("auto", "manage", "observe")
 
 
 class SettingsError(ValueError):
@@ -21,11 +24,23 @@ class Settings:
     """The operator's settings. Ports are TCP ports on all addresses of the pod."""
 
     namespace: str
-    """Where the operator runs, and where its webhook's Secret and Service are."""
+    """Where the operator runs, and where its webhook's Secret and Service and its Lease are."""
     pod_name: str
+    """Name of this replica, which no other one has."""
+    groups: Literal["auto", "manage", "observe"] = "auto"
+    """Who realises RoleBasedGroups: see `upstream`. auto: whoever is there."""
+    lease: str = "patio-operator"
     service_name: str = "patio-webhook"
     webhook_configuration: str = "patio"
     webhook_secret: str = "patio-webhook-tls"  # noqa: S105 - the name of a Secret, not one
+    certificate_folder: str = ""
+    """Where cert-manager's certificate is mounted; empty: the operator makes its own."""
+    certificate_hours: float = 8760
+    """How long a serving certificate lasts."""
+    certificate_renew_hours: float = 2880
+    """Age at which a serving certificate is replaced."""
+    linger_seconds: float = 0
+    """How long admissions are still answered after SIGTERM: until the Service leads nobody here any more."""
     signing_secret: str = "patio-signing-key"  # noqa: S105 - the name of a Secret, not one
     signing_key_age: timedelta = timedelta(days=30)
     """How old the key may be that calls to sidecars are signed with."""
@@ -38,27 +53,60 @@ class Settings:
         """Read the PATIO_… variables.
 
         Raises:
-            SettingsError: PATIO_NAMESPACE is missing, or a value is not what its variable takes.
+            SettingsError: PATIO_NAMESPACE or POD_NAME is missing, or a value is not what its variable takes.
 
         """
         namespace = environment.get("PATIO_NAMESPACE", "")
         if not namespace:
             raise SettingsError("PATIO_NAMESPACE is not set: give the namespace the operator runs in.")
+        pod_name = environment.get("POD_NAME", "")
+        if not pod_name:
+            raise SettingsError("POD_NAME is not set: give this replica a name that no other one has.")
+        text = environment.get("PATIO_GROUPS", cls.groups)
+        groups = next((one for one in GROUPS if one == text), None)
+        if groups is None:
+            raise SettingsError(f"PATIO_GROUPS is {text!r}: give one of {', '.join(GROUPS)}.")
+        hours = _number(environment, "PATIO_CERTIFICATE_HOURS", cls.certificate_hours)
+        renew_hours = _number(environment, "PATIO_CERTIFICATE_RENEW_HOURS", cls.certificate_renew_hours)
+        if not 0 < renew_hours <= hours / 2:
+            raise SettingsError(
+                f"PATIO_CERTIFICATE_RENEW_HOURS is {renew_hours:g}: give more than 0 and at most half of "
+                f"PATIO_CERTIFICATE_HOURS, which is {hours:g}."
+            )
         log_level = environment.get("PATIO_LOG_LEVEL", cls.log_level).upper()
         if log_level not in LOG_LEVELS:
             raise SettingsError(f"PATIO_LOG_LEVEL is {log_level!r}: give one of {', '.join(LOG_LEVELS)}.")
         return cls(
             namespace=namespace,
-            pod_name=environment.get("POD_NAME", "patio-operator"),
+            pod_name=pod_name,
+            groups=groups,
+            lease=environment.get("PATIO_LEASE", cls.lease),
             service_name=environment.get("PATIO_SERVICE_NAME", cls.service_name),
             webhook_configuration=environment.get("PATIO_WEBHOOK_CONFIGURATION", cls.webhook_configuration),
             webhook_secret=environment.get("PATIO_WEBHOOK_SECRET", cls.webhook_secret),
+            certificate_folder=environment.get("PATIO_CERTIFICATE_FOLDER", cls.certificate_folder),
+            certificate_hours=hours,
+            certificate_renew_hours=renew_hours,
+            linger_seconds=_number(environment, "PATIO_LINGER_SECONDS", cls.linger_seconds),
             signing_secret=environment.get("PATIO_SIGNING_SECRET", cls.signing_secret),
             signing_key_age=_days(environment, "PATIO_SIGNING_KEY_DAYS", cls.signing_key_age),
             webhook_port=_port(environment, "PATIO_WEBHOOK_PORT", cls.webhook_port),
             health_port=_port(environment, "PATIO_HEALTH_PORT", cls.health_port),
             log_level=log_level,
         )
+
+
+def _number(environment: Mapping[str, str], name: str, default: float) -> float:
+    text = environment.get(name)
+    if text is None:
+        return default
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise SettingsError(f"{name} is {text!r}: give a number that is not negative.")
+    return number
 
 
 def _port(environment: Mapping[str, str], name: str, default: int) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 
@@ -60,6 +60,14 @@ class Telemetry:
             "patio_operator_reconcile_duration_seconds",
             "Time of one pass of a reconciler.",
             ["kind"],
+            registry=self.registry,
+        )
+        self.leader = Gauge(
+            "patio_operator_leader", "1 in the replica that reconciles, 0 in the others.", registry=self.registry
+        )
+        self.observing = Gauge(
+            "patio_operator_observing_groups",
+            "1 while RoleBasedGroups are left to upstream's controller, 0 while this operator realises them.",
             registry=self.registry,
         )
 

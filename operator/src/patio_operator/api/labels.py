@@ -17,7 +17,8 @@ ENGINE = "patio.dev/engine"
 """Annotation of an injected pod: what the sidecar was told about the engine, and which of that was guessed.
 """
 ROTATE = "patio.dev/rotate"
-"""Annotation on the Secret of the signing key that asks for a new key, whatever its value."""
+"""Annotation on the Secret of the signing key, or of the webhook's certificate, that asks for a new key, whatever its
+value."""
 
 ROLL_AT_ONCE = "patio.dev/roll-at-once"
 """Annotation of a profile: how many workloads a change of it rolls at once. Default: 1."""
@@ -36,6 +37,8 @@ ROLE_INSTANCE_NAME = _NEW + "role-instance-name"
 COMPONENT_NAME = _NEW + "component-name"
 COMPONENT_ID = _NEW + "component-id"
 COMPONENT_SIZE = _NEW + "component-size"
+COMPONENT_INDEX = _NEW + "component-index"
+ROLE_INSTANCE_INDEX = _NEW + "role-instance-index"
 ROLE_WORKLOAD_TYPE = _NEW + "role-workload-type"
 ROLE_INSTANCE_PATTERN = _NEW + "role-instance-pattern"
 ROLE_INSTANCE_GANG = _NEW + "role-instance-gang-scheduling"
@@ -45,6 +48,9 @@ GROUP_EXCLUSIVE_TOPOLOGY = _NEW + "group-exclusive-topology"
 OLD_EXCLUSIVE_TOPOLOGY = _OLD + "exclusive-topology"
 OLD_GROUP_NAME = _OLD + "name"
 OLD_ROLE_NAME = _OLD + "role"
+
+OLD_COMPONENT_INDEX = "component.rolebasedgroup.workloads.x-k8s.io/index"
+LWS_WORKER_INDEX = "leaderworkerset.sigs.k8s.io/worker-index"
 
 POD_INDEX = "apps.kubernetes.io/pod-index"
 """Set by Kubernetes on the pods of a StatefulSet."""

@@ -86,9 +86,13 @@ class Cluster:
         """Read one object."""
         return await self._request("GET", _path(kind, namespace, name))
 
-    async def list_all(self, kind: Kind, namespace: str | None = None, labels: str | None = None) -> list[Object]:
-        """Read all objects of a kind, of all namespaces when none is given, that match a label selector."""
-        answer = await self._request("GET", _path(kind, namespace), {"labelSelector": labels} if labels else {})
+    async def list_all(
+        self, kind: Kind, namespace: str | None = None, labels: str | None = None, fields: str | None = None
+    ) -> list[Object]:
+        """Read all objects of a kind, of all namespaces when none is given, that match label and field selectors."""
+        selectors = {"labelSelector": labels, "fieldSelector": fields}
+        query = {name: selector for name, selector in selectors.items() if selector}
+        answer = await self._request("GET", _path(kind, namespace), query)
         return cast("list[Object]", answer["items"])
 
     async def list_metadata(self, kind: Kind, labels: str, fields: str) -> list[Object]:

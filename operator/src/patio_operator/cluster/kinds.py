@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ SERVICE = Kind("", "v1", "Service", "services")
 CONFIG_MAP = Kind("", "v1", "ConfigMap", "configmaps")
 SECRET = Kind("", "v1", "Secret", "secrets")
 EVENT = Kind("", "v1", "Event", "events")
+LEASE = Kind("coordination.k8s.io", "v1", "Lease", "leases")
+DEPLOYMENT = Kind("apps", "v1", "Deployment", "deployments")
 STATEFUL_SET = Kind("apps", "v1", "StatefulSet", "statefulsets")
 DEPLOYMENT = Kind("apps", "v1", "Deployment", "deployments")
 DAEMON_SET = Kind("apps", "v1", "DaemonSet", "daemonsets")
@@ -51,6 +53,9 @@ PROFILE = Kind(
     namespaced=False,
 )
 ROLE_BASED_GROUP = Kind("workloads.x-k8s.io", "v1alpha2", "RoleBasedGroup", "rolebasedgroups")
+OLD_PROFILE = replace(PROFILE, version="v1alpha1")
+OLD_ROLE_BASED_GROUP = replace(ROLE_BASED_GROUP, version="v1alpha1")
+"""Where upstream's CRDs are 0.6 or older, this version is all that is served."""
 LORA_ADAPTER = Kind("patio.dev", "v1alpha1", "LoraAdapter", "loraadapters")
 
 BY_KIND = {

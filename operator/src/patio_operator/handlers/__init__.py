@@ -1,5 +1,6 @@
 """kopf's handlers, one file per watched kind. Each turns an event into a key on a work queue, and nothing more.
 
+They are coroutines though they wait for nothing: kopf runs plain functions in threads, which queues are not made for.
 `Wakers` is what they get from the app, as kopf's memo: how to wake the reconcilers.
 """
 

@@ -14,6 +14,6 @@ def register(registry: kopf.OperatorRegistry) -> None:
     """Register the handlers of this kind."""
 
     @kopf.on.event(LORA_ADAPTER.group, LORA_ADAPTER.version, LORA_ADAPTER.plural, registry=registry)
-    def on_lora_adapter(namespace: str | None, memo: Wakers, **_: Any) -> None:
+    async def on_lora_adapter(namespace: str | None, memo: Wakers, **_: Any) -> None:
         assert namespace is not None  # kopf types it for cluster-scoped kinds too
         memo.adapters(namespace)

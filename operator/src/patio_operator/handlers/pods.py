@@ -17,7 +17,7 @@ def register(registry: kopf.OperatorRegistry) -> None:
     """Register the handlers of this kind."""
 
     @kopf.on.event(POD.version, POD.plural, labels={labels.INJECTED: "true"}, registry=registry)
-    def on_pod(namespace: str | None, meta: Mapping[str, Any], memo: Wakers, **_: Any) -> None:
+    async def on_pod(namespace: str | None, meta: Mapping[str, Any], memo: Wakers, **_: Any) -> None:
         assert namespace is not None  # kopf types it for cluster-scoped kinds too
         memo.adapters(namespace)
         for profile in profiles_in(meta):

@@ -14,6 +14,6 @@ def register(registry: kopf.OperatorRegistry) -> None:
     """Register the handlers of this kind."""
 
     @kopf.on.event(PROFILE.group, PROFILE.version, PROFILE.plural, registry=registry)
-    def on_profile(name: str, memo: Wakers, **_: Any) -> None:
+    async def on_profile(name: str, memo: Wakers, **_: Any) -> None:
         memo.profile(name)
         memo.all_groups()

@@ -15,12 +15,12 @@ def register(registry: kopf.OperatorRegistry) -> None:
     """Register the handlers of these kinds."""
 
     @kopf.on.event(ROLE_BASED_GROUP.group, ROLE_BASED_GROUP.version, ROLE_BASED_GROUP.plural, registry=registry)
-    def on_group(namespace: str | None, name: str, memo: Wakers, **_: Any) -> None:
+    async def on_group(namespace: str | None, name: str, memo: Wakers, **_: Any) -> None:
         assert namespace is not None  # kopf types it for cluster-scoped kinds too
         memo.group(namespace, name)
 
     @kopf.on.event(STATEFUL_SET.group, STATEFUL_SET.version, STATEFUL_SET.plural, registry=registry)
-    def on_stateful_set(namespace: str | None, meta: Mapping[str, Any], memo: Wakers, **_: Any) -> None:
+    async def on_stateful_set(namespace: str | None, meta: Mapping[str, Any], memo: Wakers, **_: Any) -> None:
         assert namespace is not None
         for owner in meta.get("ownerReferences") or []:
             if owner["kind"] == ROLE_BASED_GROUP.kind and owner.get("controller"):

@@ -4,7 +4,7 @@
 with the `json_patch` between the pod and `inject`'s. Inside, `admission` goes through one concern after the
 other:
 
-- `asked`: what the pod asks for
+- `asked`: what the pod asks for; `observed`: what upstream's controller meant for it
 - `engine`: which container is the engine and what it serves, from its command line
 - `profiles`: the profile's containers and volumes, with the role's overrides
 - `volumes`: which files the engine and the sidecar must both see
@@ -19,6 +19,7 @@ from patio_operator.injection.access import Access
 from patio_operator.injection.admission import inject
 from patio_operator.injection.asked import runtimes_of
 from patio_operator.injection.engine import Engine
+from patio_operator.injection.observed import member_of, runtimes_of_role
 from patio_operator.injection.patch import json_patch
 from patio_operator.injection.profiles import revision
 from patio_operator.injection.words import Injection, Refusal, Runtime, RuntimeRef
@@ -32,6 +33,8 @@ __all__ = [
     "RuntimeRef",
     "inject",
     "json_patch",
+    "member_of",
     "revision",
     "runtimes_of",
+    "runtimes_of_role",
 ]

@@ -30,6 +30,8 @@ from patio_operator.injection.words import (
 )
 
 SIDECAR_NAMES = ("patio", "patio-runtime")
+UNKNOWN_REVISION = "unknown"
+"""Of a profile that upstream rendered into a pod's template before it was changed."""
 
 
 def inject(
@@ -69,8 +71,10 @@ def _inject(pod: Pod, wanted: Sequence[Runtime], adapters: Sequence[LoadRequest]
         warnings += effective.warnings
         present = {one["name"] for one in containers_of(pod)}
         again = runtime.name in before and all(one["name"] in present for one in effective.all)
-        revisions[runtime.name] = before[runtime.name] if again else profiles.revision(runtime.profile)
-        profiles.add(pod, runtime, effective, origins, volume_origins, again=again)
+        differs = profiles.add(pod, runtime, effective, origins, volume_origins, again=again)
+        warnings += differs
+        if not again:
+            revisions[runtime.name] = UNKNOWN_REVISION if differs else profiles.revision(runtime.profile)
         warnings += _never_ending(pod, effective.containers, f"profile {runtime.name!r}")
         targets = _targets(pod, runtime, engine)
         volumes.share(pod, runtime, effective.all, targets)
@@ -92,11 +96,12 @@ def _inject(pod: Pod, wanted: Sequence[Runtime], adapters: Sequence[LoadRequest]
     first = min(sidecars, key=lambda one: str(one["name"]), default=None)  # the same whichever profile came first
     if access is not None and engine_container is not None and first is not None:
         warnings += access_control.add_hook(pod, engine_container, first, access)
-    told = [*variables.of_the_pod(pod), *variables.of_the_instance(engine_container or {})]
+    told = variables.of_the_pod(pod)
     for target, names in referring:
         put_before(target, [one for one in told if one["name"] in names])
     for container in containers_of(pod):
         if container["name"] in origins and runs_beside(container, pod):
+            variables.correct_index(container, told)
             put_before(container, told)
     _mark(pod, revisions, variables.summary(engine, first))
     return warnings

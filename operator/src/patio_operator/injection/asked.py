@@ -8,7 +8,7 @@ a profile.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -20,11 +20,18 @@ from patio_operator.injection.words import Refusal, RuntimeRef
 _RUNTIMES = TypeAdapter(tuple[EngineRuntime, ...])
 
 
-def runtimes_of(pod: Mapping[str, Any]) -> tuple[RuntimeRef, ...] | Refusal:
-    """Return the profiles that a pod asks for, in order, each once."""
+def runtimes_of(pod: Mapping[str, Any], of_its_role: Sequence[RuntimeRef] = ()) -> tuple[RuntimeRef, ...] | Refusal:
+    """Return the profiles that a pod asks for, in order, each once.
+
+    Args:
+        pod: the pod.
+        of_its_role: what its role asks for in observe mode, where the pod itself does not say so. It goes first, and
+            where pod and role name the same profile the role's entry is the one.
+
+    """
     metadata = pod.get("metadata") or {}
     text = (metadata.get("annotations") or {}).get(labels.ENGINE_RUNTIMES)
-    asked: list[RuntimeRef] = []
+    asked: list[RuntimeRef] = list(of_its_role)
     if text is not None:
         try:
             entries = _RUNTIMES.validate_python(json.loads(text))
@@ -32,7 +39,11 @@ def runtimes_of(pod: Mapping[str, Any]) -> tuple[RuntimeRef, ...] | Refusal:
             return Refusal(
                 f"The pod's annotation {labels.ENGINE_RUNTIMES} is not a JSON list of engineRuntimes: {error}"
             )
-        asked = [RuntimeRef(one.profile_name, one.containers, one.inject_containers) for one in entries]
+        asked += [
+            RuntimeRef(one.profile_name, one.containers, one.inject_containers)
+            for one in entries
+            if all(one.profile_name != its.profile_name for its in of_its_role)
+        ]
     label = (metadata.get("labels") or {}).get(labels.PROFILE)
     if label and all(one.profile_name != label for one in asked):
         asked.append(RuntimeRef(label))

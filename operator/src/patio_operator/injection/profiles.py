@@ -87,7 +87,7 @@ def add(
     volume_origins: dict[str, str],
     *,
     again: bool,
-) -> None:
+) -> list[str]:
     """Put a profile's volumes and containers into the pod.
 
     Args:
@@ -98,9 +98,13 @@ def add(
         volume_origins: the same by the name of a volume.
         again: the pod was injected with this profile before: what it has of it is left as it is.
 
+    Returns:
+        What its owner should know: containers that upstream rendered and that are not what the profile has now.
+
     """
     source = f"profile {runtime.name!r}"
     spec = pod["spec"]
+    warnings: list[str] = []
     if not again:
         for volume in runtime.profile.spec.volumes:
             _add_volume(spec, volume, source, volume_origins)
@@ -122,7 +126,15 @@ def add(
                 spec[key] = [*(spec[key] or []), copy.deepcopy(container)]
             elif not again:
                 base = next(one for one in getattr(runtime.profile.spec, attribute) if one["name"] == name)
-                _complete(present, container, base, source)
+                difference = _difference(present, container, base, source)
+                if difference is not None and not runtime.rendered:
+                    raise ClashError(f"{difference}: rename one of them")
+                if difference is not None:
+                    warnings.append(
+                        f"{difference}: it is completed, and otherwise left as upstream's controller made it"
+                    )
+                _complete(present, container, base, as_is=difference is not None)
+    return warnings
 
 
 def _add_volume(spec: dict[str, Any], volume: Mapping[str, Any], source: str, origins: dict[str, str]) -> None:
@@ -142,16 +154,19 @@ def _kind(volume: Mapping[str, Any]) -> str:
     return next((key for key in volume if key != "name"), "emptyDir")
 
 
-def _complete(present: Container, wanted: Container, base: Mapping[str, Any], source: str) -> None:
-    """Add to a container that is there what the profile's has and it lacks."""
-    _check_same(present, wanted, base, source)
-    present.update((key, copy.deepcopy(wanted[key])) for key in ("image", "args", "resources") if key in wanted)
-    changed = [one for one in wanted.get("env") or [] if one not in (base.get("env") or [])]
-    if changed:  # what the role overrides; what the profile itself says may have been changed in the template
-        present["env"] = replaced(present.get("env") or [], copy.deepcopy(changed))
+def _complete(present: Container, wanted: Container, base: Mapping[str, Any], *, as_is: bool) -> None:
+    """Add to a container that is there what the profile's has and it lacks; unless `as_is` override it too."""
+    if not as_is:
+        present.update((key, copy.deepcopy(wanted[key])) for key in ("image", "args", "resources") if key in wanted)
+        changed = [one for one in wanted.get("env") or [] if one not in (base.get("env") or [])]
+        if changed:  # what the role overrides; what the profile itself says may have been changed in the template
+            present["env"] = replaced(present.get("env") or [], copy.deepcopy(changed))
+    port_names = {_port_name(one) for one in present.get("ports") or []} - {None}
     for key, identity in (("env", _variable), ("volumeMounts", _path), ("ports", _port)):
         there = {identity(one) for one in present.get(key) or []}
         missing = [copy.deepcopy(one) for one in wanted.get(key) or [] if identity(one) not in there]
+        if key == "ports":
+            missing = [one for one in missing if _port_name(one) not in port_names]
         if missing:
             present[key] = [*(present.get(key) or []), *missing]
 
@@ -168,31 +183,32 @@ def _port(port: Mapping[str, Any]) -> Any:
     return int(port["containerPort"]), port.get("protocol") or "TCP"
 
 
-def _check_same(present: Container, wanted: Container, base: Mapping[str, Any], source: str) -> None:
-    """Raise unless a container that the pod brings is what the profile has, perhaps rendered by upstream."""
+def _difference(present: Container, wanted: Container, base: Mapping[str, Any], source: str) -> str | None:
+    """Say how a container of the pod is not what the profile has; None if it is, perhaps as upstream renders it."""
     name = wanted["name"]
     images = {wanted.get("image"), base.get("image")}
     if present.get("image") not in images:
-        raise ClashError(
+        return (
             f"{source} adds a container {name!r} with image {wanted.get('image')!r}, but the pod already has one of "
-            f"that name with image {present.get('image')!r}: rename one of them"
+            f"that name with image {present.get('image')!r}"
         )
     for key in ("command", "args"):
         theirs = list(present.get(key) or [])
         if theirs not in (list(wanted.get(key) or []), list(base.get(key) or [])):
-            raise ClashError(
+            return (
                 f"{source} adds a container {name!r} with {key} {wanted.get(key) or []}, but the pod already has "
-                f"one of that name with {key} {theirs}: rename one of them"
+                f"one of that name with {key} {theirs}"
             )
     for key, identity, what in (("volumeMounts", _path, "name"), ("ports", _port_name, "containerPort")):
         mine = {identity(one): one[what] for one in wanted.get(key) or []}
         for one in present.get(key) or []:
             which = identity(one)
             if which is not None and mine.get(which, one[what]) != one[what]:
-                raise ClashError(
+                return (
                     f"{source} adds a container {name!r} with {mine[which]!r} as {which!r} of its {key}, but the pod "
-                    f"already has one of that name with {one[what]!r} there: rename one of them"
+                    f"already has one of that name with {one[what]!r} there"
                 )
+    return None
 
 
 def _port_name(port: Mapping[str, Any]) -> Any:

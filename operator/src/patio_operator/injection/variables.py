@@ -23,11 +23,11 @@ from patio_operator.injection.words import Container
 KIND = "INFERENCE_ENGINE"
 ENDPOINT = "INFERENCE_ENGINE_ENDPOINT"
 KEYS: Mapping[str, str] = {API_KEY: "ENGINE_API_KEY", ADMIN_API_KEY: "ENGINE_ADMIN_API_KEY"}
-LEADER_WORKER = (
-    ("RBG_LWP_LEADER_ADDRESS", "LWS_LEADER_ADDRESS"),
-    ("RBG_LWP_WORKER_INDEX", "LWS_WORKER_INDEX"),
-    ("RBG_LWP_GROUP_SIZE", "LWS_GROUP_SIZE"),
-)
+LEADER_WORKER: Mapping[str, str] = {
+    "RBG_LWP_LEADER_ADDRESS": "LWS_LEADER_ADDRESS",
+    "RBG_LWP_WORKER_INDEX": "LWS_WORKER_INDEX",
+    "RBG_LWP_GROUP_SIZE": "LWS_GROUP_SIZE",
+}
 """What pods of several that serve together are told, by RoleBasedGroup and by LeaderWorkerSet."""
 ALLOW_UPDATES = "VLLM_ALLOW_RUNTIME_LORA_UPDATING"
 
@@ -39,22 +39,8 @@ def of_the_pod(pod: Mapping[str, Any]) -> list[EnvVar]:
         {"name": "POD_NAMESPACE", **field("metadata.namespace")},
         {"name": "POD_IP", **field("status.podIP")},
         *_of_the_role(pod.get("metadata") or {}),
+        *_of_the_instance(pod),
     ]
-
-
-def of_the_instance(engine: Mapping[str, Any]) -> list[EnvVar]:
-    """Return what whoever made the pod told its engine about the pods that serve with it, in both families of names.
-
-    LeaderWorkerSet and upstream's controller tell the containers that they see, which a profile's are not among.
-    """
-    env = {variable["name"]: variable for variable in engine.get("env") or []}
-    told: list[EnvVar] = []
-    for names in LEADER_WORKER:
-        known = next((env[name] for name in names if name in env), None)
-        if known is not None:
-            source = {key: value for key, value in known.items() if key != "name"}
-            told += [{"name": name, **source} for name in names]
-    return told
 
 
 def referred(containers: Iterable[Mapping[str, Any]]) -> set[str]:
@@ -79,12 +65,13 @@ def _of_the_role(metadata: Mapping[str, Any]) -> list[EnvVar]:
     group, role = belongs
     index: EnvSource | None = None
     instance: EnvSource | None = None
-    name = pod_labels.get(labels.ROLE_INSTANCE_NAME)
+    name = pod_labels.get(labels.ROLE_INSTANCE_NAME) or _role_instance(metadata)
     if name is not None:
-        # upstream up to 0.8 gives all pods made in one pass the last index: only the name has the right one
-        number = re.search(r"\d+$", name)
-        index = literal(number.group()) if number else None
-        instance = label(labels.ROLE_INSTANCE_NAME)
+        # Upstream up to 0.8 gives all pods made in one pass the last index: only the name has the right one. The five
+        # random characters at the end of a stateless instance's name are none.
+        number = re.search(r"-(\d{1,4})$", name)
+        index = literal(number.group(1)) if number else None
+        instance = label(labels.ROLE_INSTANCE_NAME) if labels.ROLE_INSTANCE_NAME in pod_labels else literal(name)
     elif labels.LWS_NAME in pod_labels:
         # the pod's own index is its place within the group of pods, for all but leaders
         index = label(labels.LWS_GROUP_INDEX)
@@ -99,6 +86,54 @@ def _of_the_role(metadata: Mapping[str, Any]) -> list[EnvVar]:
         component=literal(pod_labels.get(labels.COMPONENT_NAME, role)),
         component_index=literal(pod_labels.get(labels.COMPONENT_ID, "0")),
     ).variables()
+
+
+def _of_the_instance(pod: Mapping[str, Any]) -> list[EnvVar]:
+    """Return what the pod's own containers are told of their leader-worker instance, in both families of names.
+
+    By upstream's controller or by LeaderWorkerSet, to the containers that they see: a profile's are not among them.
+    """
+    found: dict[str, EnvVar] = {}
+    for container in pod["spec"].get("containers") or []:
+        for variable in container.get("env") or []:
+            found.setdefault(variable["name"], _without_instance(variable, pod.get("metadata") or {}))
+    known = {new: found.get(new) or found.get(old) for new, old in LEADER_WORKER.items()}
+    return [
+        {**variable, "name": name}
+        for new, variable in known.items()
+        if variable is not None
+        for name in (new, LEADER_WORKER[new])
+    ]
+
+
+def _without_instance(variable: EnvVar, metadata: Mapping[str, Any]) -> EnvVar:
+    """Put the instance's name in: in another container the variable that has it may come too late to be referred to."""
+    name = (metadata.get("labels") or {}).get(labels.ROLE_INSTANCE_NAME)
+    if name is None or "value" not in variable:
+        return variable
+    return {**variable, "value": variable["value"].replace("$(RBG_ROLE_INSTANCE_NAME)", name)}
+
+
+def correct_index(container: Container, told: Sequence[EnvVar]) -> None:
+    """Put the right index where upstream refers to the label that has the last one of all pods made in one pass."""
+    right = next((one for one in told if one["name"] == "RBG_ROLE_INDEX"), None)
+    wrong = {"name": "RBG_ROLE_INDEX", **label(labels.ROLE_INSTANCE_INDEX)}
+    if right is None:
+        return
+    for index, variable in enumerate(container.get("env") or []):
+        if variable["name"] == wrong["name"] and _field_path(variable) == _field_path(wrong):
+            container["env"][index] = dict(right)
+
+
+def _field_path(variable: Mapping[str, Any]) -> str | None:
+    path: str | None = ((variable.get("valueFrom") or {}).get("fieldRef") or {}).get("fieldPath")
+    return path
+
+
+def _role_instance(metadata: Mapping[str, Any]) -> str | None:
+    """Return the name of the RoleInstance that upstream made the pod for."""
+    owners = metadata.get("ownerReferences") or []
+    return next((one["name"] for one in owners if one.get("controller") and one.get("kind") == "RoleInstance"), None)
 
 
 def _is_of_a_stateful_set(metadata: Mapping[str, Any]) -> bool:

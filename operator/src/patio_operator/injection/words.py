@@ -25,6 +25,8 @@ class RuntimeRef:
     """Containers of the profile to change, as in engineRuntimes[].containers of a RoleBasedGroup's role."""
     inject_containers: tuple[str, ...] = ()
     """Containers of the pod that get the profile's volumes and variables."""
+    rendered: bool = False
+    """Upstream's controller put the profile into the pod's template, perhaps as it was some time ago."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Runtime:
     profile: ClusterEngineRuntimeProfile
     overrides: tuple[Mapping[str, Any], ...] = ()
     inject_containers: tuple[str, ...] = ()
+    rendered: bool = False
 
     @property
     def name(self) -> str:

@@ -1,13 +1,13 @@
 """Realises RoleBasedGroups: reads a group and what was made of it, lets `groups.plan` decide, applies the plan.
 
 Woken by events of the group, of the StatefulSets it controls, and of any profile. Deleting a group needs nothing
-here: what it made has it as its owner.
+here: what it made has it as its owner. While groups are upstream's controller's (observe mode) nothing is written.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
 from pydantic import ValidationError
@@ -35,11 +35,15 @@ log = logging.getLogger(__name__)
 class GroupReconciler:
     """Works off groups: `reconcile((namespace, name))`."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, observing: Callable[[], bool]) -> None:
+        """`observing` tells whether groups are upstream's controller's at the moment."""
         self._cluster = cluster
+        self._observing = observing
 
     async def reconcile(self, key: Key) -> None:
         """Make one pass over a group."""
+        if self._observing():
+            return
         namespace, name = key
         try:
             body = await self._cluster.get(ROLE_BASED_GROUP, name, namespace)

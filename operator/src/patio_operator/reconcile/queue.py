@@ -45,12 +45,19 @@ class WorkQueue:
             event.set()
 
     async def run(self) -> None:
-        """Work until cancelled."""
+        """Work until cancelled, beginning with every key that was ever woken; may be run again after that.
+
+        A replica that does not lead collects keys; what it did not finish when it last led is among them.
+        """
         async with asyncio.TaskGroup() as group:
             self._group = group
             for key, event in self._wakes.items():
+                event.set()
                 self._start(key, event)
-            await asyncio.Event().wait()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self._group = None  # a group that ends takes no more tasks
 
     def _start(self, key: Key, event: asyncio.Event) -> None:
         assert self._group is not None

@@ -1,4 +1,4 @@
-"""Admission: `review` answers, `server` listens over TLS, `certificates` makes what TLS needs.
+"""Admission: `review` answers, `server` listens over TLS, `certificates` makes what TLS needs, `keeper` keeps it.
 
-Apart from kopf on purpose: kopf stops watching in a standby replica, and every replica must answer admissions.
+Apart from kopf on purpose: every replica answers, whichever leads, from what it reads when it is asked.
 """

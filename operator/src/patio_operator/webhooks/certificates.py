@@ -1,77 +1,185 @@
-"""The webhook's TLS certificates: a CA of our own, kept in a Secret, and serving certificates signed with it.
+"""The webhook's certificates: what a good set of them is, and the next step from one set to a better one. Pure.
 
-The CA outlives many serving certificates, so that replacing one never needs a new CA bundle in the webhook
-configuration. `new_bundle` and `due` are pure; `CertificateKeeper` keeps them in a Secret, so that all
-replicas use the same one, and keeps the configuration's CA bundle right.
+A CA of our own signs serving certificates; `keeper` keeps both in a Secret that all replicas share. The API server
+trusts what stands in the webhook configurations, and it and the replicas learn of changes at times of their own. So a
+new CA is first trusted and only later signs, and an old one stays trusted until every replica has had time to
+serve a certificate of the new one. At no moment does any replica serve what any API server does not trust.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-import logging
-import ssl
-import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from patio_operator.cluster.api import Cluster, NotFoundError, Object
-from patio_operator.cluster.kept_secret import Decision, keep_secret
-from patio_operator.cluster.kinds import MUTATING_WEBHOOK_CONFIGURATION, VALIDATING_WEBHOOK_CONFIGURATION, Kind
-from patio_operator.settings import Settings
-
-log = logging.getLogger(__name__)
-
-CA_LIFETIME = timedelta(days=3650)
-SERVING_LIFETIME = timedelta(days=365)
-RENEW_BEFORE = timedelta(days=30)
 CLOCK_SKEW = timedelta(hours=1)
-CHECK_SECONDS = 60.0
-"""How often the Secret and the CA bundle are looked at."""
+"""A certificate is valid from this long before it was made: clocks differ."""
+A_SECOND = timedelta(seconds=1)
+SETTLED = timedelta(seconds=60)
+RETIRED = timedelta(hours=1)
+CHECKED = timedelta(seconds=10)
 
-_CONFIGURATIONS = (
-    (MUTATING_WEBHOOK_CONFIGURATION, "no pod gets its sidecar"),
-    (VALIDATING_WEBHOOK_CONFIGURATION, "no profile is tried before it is stored"),
-)
+
+@dataclass(frozen=True)
+class Periods:
+    """How long certificates last, and what follows from that. Shorter ones make every step shorter."""
+
+    lifetime: timedelta = timedelta(days=365)
+    """Of a serving certificate."""
+    renew_after: timedelta = timedelta(days=120)
+    """Age at which a serving certificate is replaced."""
+
+    @property
+    def ca_lifetime(self) -> timedelta:
+        """Of a CA. It is replaced when it could not outlive a new serving certificate."""
+        return self.lifetime * 10
+
+    @property
+    def settle(self) -> timedelta:
+        """How long a new CA must have been trusted before it signs: every API server has read it by then."""
+        return min(SETTLED, self.renew_after / 2)
+
+    @property
+    def change(self) -> timedelta:
+        """How long it may take to change to a certificate of a new CA, with time to spare."""
+        return self.settle * 2 + self.check * 3
+
+    @property
+    def retire(self) -> timedelta:
+        """How long the new CA's certificate must have been there before the old CA goes: every replica serves it."""
+        return min(RETIRED, self.renew_after / 2)
+
+    @property
+    def check(self) -> timedelta:
+        """Time between two looks of a replica."""
+        return min(CHECKED, self.renew_after / 4)
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A CA and a serving certificate signed by it, as PEM."""
+    """Trusted CAs, the newest first, the newest one's key, and a serving certificate with its key; all PEM."""
 
-    ca: bytes
+    authorities: tuple[bytes, ...]
     ca_key: bytes
+    """Empty when it is lost: then a new CA is made."""
     certificate: bytes
     key: bytes
 
+    @property
+    def trusted(self) -> bytes:
+        """What the API server has to trust."""
+        return b"".join(self.authorities)
 
-def new_bundle(names: Sequence[str], now: datetime, old: Bundle | None = None) -> Bundle:
-    """Make a serving certificate for DNS names, signed by the old bundle's CA while that lasts, else by a new one."""
-    if old is not None and x509.load_pem_x509_certificate(old.ca).not_valid_after_utc > now + SERVING_LIFETIME:
-        ca = x509.load_pem_x509_certificate(old.ca)
-        ca_key = serialization.load_pem_private_key(old.ca_key, None)
-        assert isinstance(ca_key, ec.EllipticCurvePrivateKey)
-    else:
-        ca_key = ec.generate_private_key(ec.SECP256R1())
-        ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "patio-webhook-ca")])
-        ca = (
-            _builder(ca_name, ca_name, ca_key.public_key(), now, CA_LIFETIME)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(_key_usage(sign_certificates=True), critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key()), critical=False)
-            .sign(ca_key, hashes.SHA256())
+
+def first(names: Sequence[str], now: datetime, periods: Periods) -> Bundle:
+    """Make a CA and a serving certificate for DNS names."""
+    return _signed(_with_new_ca(None, now, periods), names, now, periods)
+
+
+def improved(bundle: Bundle, names: Sequence[str], now: datetime, periods: Periods, trusted: bytes) -> Bundle:
+    """Take the next step; return the same bundle when there is none to take now.
+
+    Args:
+        bundle: what there is.
+        names: DNS names to serve.
+        now: the time; UTC.
+        periods: how long things last.
+        trusted: PEM of the CAs that the API server is told to trust at this time.
+
+    """
+    certificate = x509.load_pem_x509_certificate(bundle.certificate)
+    usable = now < certificate.not_valid_after_utc and _names(certificate) == set(names)
+    newest = x509.load_pem_x509_certificate(bundle.authorities[0])
+    settled = _age(newest, now) >= periods.settle and bundle.authorities[0] in trusted
+    signed_by_newest = _is_signed_by(certificate, newest)
+    rest, ca_rest = certificate.not_valid_after_utc - now, newest.not_valid_after_utc - now
+    if usable and bundle.ca_key and (settled or signed_by_newest) and rest < min(periods.change, ca_rest):
+        # It would end while a new CA settles: the one there is signs once more.
+        return _signed(bundle, names, now, periods)
+    if not bundle.ca_key or newest.not_valid_after_utc < now + periods.lifetime:
+        renewed = _with_new_ca(bundle, now, periods)
+        # Where what is served is no good, there is nothing that a careful step could keep up.
+        return renewed if usable else _signed(renewed, names, now, periods)
+    age = _age(certificate, now)
+    if usable and signed_by_newest and age + A_SECOND < periods.renew_after:
+        expired = [one for one in bundle.authorities if x509.load_pem_x509_certificate(one).not_valid_after_utc < now]
+        if age >= periods.retire:
+            return replace(bundle, authorities=bundle.authorities[:1])
+        return replace(bundle, authorities=tuple(one for one in bundle.authorities if one not in expired))
+    return _signed(bundle, names, now, periods) if settled or not usable else bundle
+
+
+def restored(bundle: Bundle, trusted: bytes) -> Bundle:
+    """Return a bundle that takes the place of one that was lost, and by which nothing is trusted less.
+
+    Another replica may serve a certificate of a newer CA, which went with the lost one: it stays trusted.
+    """
+    try:
+        there = tuple(_pem(one) for one in x509.load_pem_x509_certificates(trusted)) if trusted else ()
+    except ValueError:
+        there = ()
+    others = tuple(one for one in there if one not in bundle.authorities)
+    return replace(bundle, authorities=(*bundle.authorities, *others))
+
+
+def encode(bundle: Bundle) -> dict[str, str]:
+    """Return the bundle as the data of a Secret."""
+    data = {"ca.crt": bundle.trusted, "ca.key": bundle.ca_key, "tls.crt": bundle.certificate, "tls.key": bundle.key}
+    return {name: base64.b64encode(pem).decode() for name, pem in data.items()}
+
+
+def decode(data: Mapping[str, str]) -> Bundle | None:
+    """Read the data of a Secret; None when it is not a whole bundle."""
+    try:
+        trusted, certificate, key = (
+            base64.b64decode(data[name], validate=True) for name in ("ca.crt", "tls.crt", "tls.key")
         )
+        ca_key = base64.b64decode(data.get("ca.key", ""), validate=True)
+        authorities = x509.load_pem_x509_certificates(trusted)
+        if ca_key and not _fits(ca_key, authorities[0]):
+            return None
+        if not _fits(key, x509.load_pem_x509_certificate(certificate)):
+            return None
+    except (KeyError, ValueError, TypeError, binascii.Error):
+        return None
+    return Bundle(tuple(_pem(one) for one in authorities), ca_key, certificate, key)
+
+
+def _with_new_ca(bundle: Bundle | None, now: datetime, periods: Periods) -> Bundle:
+    key = ec.generate_private_key(ec.SECP256R1())
+    # Names of their own: a client that looks for a CA by its name finds the right one of two.
+    serial = x509.random_serial_number()
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"patio-webhook-ca-{serial % 10**8:08d}")])
+    ca = (
+        _builder(name, name, key.public_key(), now, periods.ca_lifetime)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_key_usage(sign_certificates=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    if bundle is None:
+        return Bundle((_pem(ca),), _key_pem(key), b"", b"")
+    return replace(bundle, authorities=(_pem(ca), *bundle.authorities), ca_key=_key_pem(key))
+
+
+def _signed(bundle: Bundle, names: Sequence[str], now: datetime, periods: Periods) -> Bundle:
+    """Make a serving certificate by the newest CA."""
+    ca = x509.load_pem_x509_certificate(bundle.authorities[0])
+    ca_key = serialization.load_pem_private_key(bundle.ca_key, None)
+    assert isinstance(ca_key, ec.EllipticCurvePrivateKey)
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "patio-webhook")])
+    lifetime = min(periods.lifetime, ca.not_valid_after_utc - now)
     certificate = (
-        _builder(name, ca.subject, key.public_key(), now, SERVING_LIFETIME)
+        _builder(name, ca.subject, key.public_key(), now, lifetime)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(sign_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
@@ -79,105 +187,30 @@ def new_bundle(names: Sequence[str], now: datetime, old: Bundle | None = None) -
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(one) for one in names]), critical=False)
         .sign(ca_key, hashes.SHA256())
     )
-    return Bundle(_pem(ca), _key_pem(ca_key), _pem(certificate), _key_pem(key))
+    return replace(bundle, certificate=_pem(certificate), key=_key_pem(key))
 
 
-def due(bundle: Bundle, names: Sequence[str], now: datetime) -> bool:
-    """Tell whether the serving certificate must be replaced: it ends soon, or is for other names."""
-    certificate = x509.load_pem_x509_certificate(bundle.certificate)
+def _age(certificate: x509.Certificate, now: datetime) -> timedelta:
+    """Return how old it is at least: a certificate's times are whole seconds."""
+    return now - certificate.not_valid_before_utc - CLOCK_SKEW - A_SECOND
+
+
+def _names(certificate: x509.Certificate) -> set[str]:
     there = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    return certificate.not_valid_after_utc < now + RENEW_BEFORE or set(names) != set(
-        there.get_values_for_type(x509.DNSName)
-    )
+    return set(there.get_values_for_type(x509.DNSName))
 
 
-def encode(bundle: Bundle) -> dict[str, str]:
-    """Return the bundle as the data of a Secret."""
-    data = {
-        "ca.crt": bundle.ca,
-        "ca.key": bundle.ca_key,
-        "tls.crt": bundle.certificate,
-        "tls.key": bundle.key,
-    }
-    return {name: base64.b64encode(pem).decode() for name, pem in data.items()}
-
-
-def decode(data: dict[str, str]) -> Bundle | None:
-    """Read the data of a Secret; None when it is not a whole bundle."""
+def _is_signed_by(certificate: x509.Certificate, ca: x509.Certificate) -> bool:
     try:
-        ca, ca_key, certificate, key = (
-            base64.b64decode(data[name], validate=True) for name in ("ca.crt", "ca.key", "tls.crt", "tls.key")
-        )
-        x509.load_pem_x509_certificate(ca)
-        x509.load_pem_x509_certificate(certificate)
-    except (KeyError, ValueError, binascii.Error):
-        return None
-    return Bundle(ca, ca_key, certificate, key)
+        certificate.verify_directly_issued_by(ca)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
 
 
-class CertificateKeeper:
-    """Keeps an SSL context, the Secret behind it and the webhook configuration's CA bundle in step."""
-
-    def __init__(self, cluster: Cluster, settings: Settings) -> None:
-        self._cluster = cluster
-        self._settings = settings
-        service, namespace = settings.service_name, settings.namespace
-        self._names = (f"{service}.{namespace}.svc", f"{service}.{namespace}.svc.cluster.local")
-        self._loaded: Bundle | None = None
-        self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        """For the server; a certificate loaded later serves the connections that come after."""
-
-    async def keep(self) -> None:
-        """Make one pass: a valid certificate is in the Secret and in the context, its CA in the configuration."""
-        bundle = await self._bundle()
-        if bundle != self._loaded:
-            self._load(bundle)
-        await self._write_ca(bundle.ca)
-
-    async def _bundle(self) -> Bundle:
-        settings = self._settings
-        return await keep_secret(self._cluster, settings.namespace, settings.webhook_secret, self._decide)
-
-    def _decide(self, secret: Object | None) -> Decision[Bundle]:
-        now = datetime.now(UTC)
-        there = decode(secret.get("data") or {}) if secret is not None else None
-        if there is not None and not due(there, self._names, now):
-            return Decision(there)
-        bundle = new_bundle(self._names, now, there)
-        done = "made" if secret is None else "renewed"
-        return Decision(bundle, encode(bundle), words=f"webhook certificate {done}")
-
-    def _load(self, bundle: Bundle) -> None:
-        # The ssl module takes certificates from files only; this one lives for the length of the call.
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "tls.pem")
-            path.touch(mode=0o600)
-            path.write_bytes(bundle.key + bundle.certificate)
-            self.context.load_cert_chain(path)
-        self._loaded = bundle
-
-    async def _write_ca(self, ca: bytes) -> None:
-        for kind, without in _CONFIGURATIONS:
-            await self._write_ca_into(kind, without, ca)
-
-    async def _write_ca_into(self, kind: Kind, without: str, ca: bytes) -> None:
-        name = self._settings.webhook_configuration
-        try:
-            body = await self._cluster.get(kind, name)
-        except NotFoundError:
-            log.error("%s %s is gone: %s. Reinstall the chart.", kind.kind, name, without)
-            return
-        encoded = base64.b64encode(ca).decode()
-        webhooks = body.get("webhooks") or []
-        patch: list[Object] = [
-            {"op": "test", "path": "/metadata/resourceVersion", "value": body["metadata"]["resourceVersion"]}
-        ]
-        for index, webhook in enumerate(webhooks):
-            if webhook["clientConfig"].get("caBundle") != encoded:
-                patch.append({"op": "add", "path": f"/webhooks/{index}/clientConfig/caBundle", "value": encoded})
-        if len(patch) > 1:
-            await self._cluster.json_patch(kind, name, None, patch)
-            log.info("CA bundle written to %s %s", kind.kind, name)
+def _fits(key: bytes, certificate: x509.Certificate) -> bool:
+    loaded = serialization.load_pem_private_key(key, None)
+    return isinstance(loaded, ec.EllipticCurvePrivateKey) and loaded.public_key() == certificate.public_key()
 
 
 def _builder(

@@ -1,7 +1,8 @@
-"""What the admission of a pod looks up: profiles by name, and the LoraAdapters of a namespace.
+"""What an admission looks up: profiles, LoraAdapters, and in observe mode groups. Used by `review`.
 
-Answered from watches, so that an admission costs the API server nothing and does not wait for it; from the API server
-itself while a watch is lost, and for a profile that may have come or changed a moment ago.
+Profiles and LoraAdapters from watches that run in every replica, so that an admission does not wait for the API server.
+What they may not know yet is read there as it is now: a profile that came a moment ago or changed for the roll that
+made the pod, all of it while a watch is lost, and groups. Admissions at the same time share these reads (`FreshReads`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,15 @@ from pydantic import ValidationError
 from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.cluster.api import Cluster, NotFoundError, Object
-from patio_operator.cluster.kinds import LORA_ADAPTER, PROFILE
+from patio_operator.cluster.fresh import FreshReads
+from patio_operator.cluster.kinds import (
+    LORA_ADAPTER,
+    OLD_PROFILE,
+    OLD_ROLE_BASED_GROUP,
+    PROFILE,
+    ROLE_BASED_GROUP,
+    Kind,
+)
 from patio_operator.cluster.watched import Watched
 from patio_operator.injection import revision
 
@@ -23,16 +32,19 @@ log = logging.getLogger(__name__)
 
 
 class Lookups:
-    """Looks up; `watches` are to be run beside it."""
+    """Reads for admissions. Every method raises ApiError when the API server does not answer."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._profiles = Watched(cluster, PROFILE, _decoded_profile)
-        self._adapters = Watched(cluster, LORA_ADAPTER, _decoded_adapter)
+        self._known_profiles = Watched(cluster, PROFILE, _decoded_profile)
+        self._known_adapters = Watched(cluster, LORA_ADAPTER, _decoded_adapter)
+        self._profiles = FreshReads(self._read_profile)
+        self._adapters = FreshReads(self._read_adapters)
+        self._groups = FreshReads(self._read_group)
 
     def watches(self) -> list[Coroutine[Any, Any, None]]:
         """Return what keeps the answers up to date, until cancelled."""
-        return [self._profiles.run(), self._adapters.run()]
+        return [self._known_profiles.run(), self._known_adapters.run()]
 
     async def profile(self, name: str, rolled_for: str | None) -> ClusterEngineRuntimeProfile | None:
         """Return a profile; None when there is none of that name.
@@ -42,29 +54,42 @@ class Lookups:
             rolled_for: the revision for which the pod's workload was rolled last, if it was: a pod that is made by a
                 roll must not get the revision before.
 
-        Raises:
-            ApiError: it could not be read.
-
         """
-        known = self._profiles.get(name) if self._profiles.fresh else None
+        known = self._known_profiles.get(name) if self._known_profiles.fresh else None
         if known is not None and rolled_for in (None, revision(known)):
             return known
-        try:
-            return ClusterEngineRuntimeProfile.model_validate(await self._cluster.get(PROFILE, name))
-        except NotFoundError:
-            return None
+        return await self._profiles.get(name)
 
-    async def adapters(self, namespace: str) -> list[LoraAdapter]:
-        """Return the LoraAdapters of a namespace that can be read.
+    async def adapters(self, namespace: str) -> tuple[LoraAdapter, ...]:
+        """Return the LoraAdapters of a namespace that can be read."""
+        if self._known_adapters.fresh:
+            return tuple(self._known_adapters.all(namespace))
+        return await self._adapters.get(namespace)
 
-        Raises:
-            ApiError: they could not be read.
+    async def group(self, namespace: str, name: str) -> Object | None:
+        """Return a RoleBasedGroup of either version; None when there is none of that name."""
+        return await self._groups.get((namespace, name))
 
-        """
-        if self._adapters.fresh:
-            return self._adapters.all(namespace)
+    async def _read_profile(self, name: str) -> ClusterEngineRuntimeProfile | None:
+        body = await self._newest((PROFILE, OLD_PROFILE), name)
+        return None if body is None else ClusterEngineRuntimeProfile.model_validate(body)
+
+    async def _read_adapters(self, namespace: str) -> tuple[LoraAdapter, ...]:
         bodies = await self._cluster.list_all(LORA_ADAPTER, namespace)
-        return [one for body in bodies if (one := _decoded_adapter(body)) is not None]
+        return tuple(one for body in bodies if (one := _decoded_adapter(body)) is not None)
+
+    async def _read_group(self, key: tuple[str, str]) -> Object | None:
+        namespace, name = key
+        return await self._newest((ROLE_BASED_GROUP, OLD_ROLE_BASED_GROUP), name, namespace)
+
+    async def _newest(self, kinds: tuple[Kind, Kind], name: str, namespace: str | None = None) -> Object | None:
+        """Read an object in the newest version that is served: upstream's CRDs of 0.6 and before have the old one."""
+        for kind in kinds:
+            try:
+                return await self._cluster.get(kind, name, namespace)
+            except NotFoundError:
+                continue
+        return None
 
 
 def _decoded_profile(body: Object) -> ClusterEngineRuntimeProfile | None:
@@ -79,7 +104,6 @@ def _decoded_adapter(body: Object) -> LoraAdapter | None:
     try:
         return LoraAdapter.model_validate(body)
     except ValidationError as error:
-        log.error(
-            "LoraAdapter %s/%s cannot be read: %s", body["metadata"]["namespace"], body["metadata"]["name"], error
-        )
+        metadata = body["metadata"]
+        log.error("LoraAdapter %s/%s cannot be read: %s", metadata["namespace"], metadata["name"], error)
         return None

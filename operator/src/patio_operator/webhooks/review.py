@@ -1,11 +1,13 @@
 """Answers one AdmissionReview for a pod: what to look up, what `injection` says, how the API server wants to hear it.
 
-Looks up profiles and LoraAdapters (`lookups`), and nothing else: a standby replica answers as well as the leader.
-A pod that cannot be injected as it asked is refused with the reason, never admitted without.
+What it needs it looks up for each pod: a standby replica answers as well as the leader. A pod that
+cannot be injected as it asked is refused with the reason, never admitted without. In observe mode a pod of upstream's
+controller has asked for nothing itself: what cannot be added to it is a warning, and the pod stays upstream's.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import logging
@@ -21,8 +23,16 @@ from patio_operator.webhooks.lookups import Lookups
 log = logging.getLogger(__name__)
 
 
-async def answer(lookups: Lookups, review: Mapping[str, Any], new_access: Callable[[], injection.Access]) -> Object:
-    """Return the AdmissionReview that answers this one; `new_access` makes what each pod gets one of.
+async def answer(
+    lookups: Lookups, review: Mapping[str, Any], new_access: Callable[[], injection.Access], *, observing: bool
+) -> Object:
+    """Return the AdmissionReview that answers this one.
+
+    Args:
+        lookups: where profiles, LoraAdapters and, in observe mode, groups are read.
+        review: the API server's question about a pod.
+        new_access: makes what each pod gets one of.
+        observing: whether groups are upstream's controller's (observe mode).
 
     Raises:
         ApiError: a profile or the LoraAdapters could not be read; the API server should be told 500.
@@ -32,7 +42,11 @@ async def answer(lookups: Lookups, review: Mapping[str, Any], new_access: Callab
     pod = request["object"]
     namespace = request.get("namespace") or pod["metadata"].get("namespace") or "default"
     name = pod["metadata"].get("name") or pod["metadata"].get("generateName", "") + "…"
-    result = await _inject(lookups, pod, namespace, new_access)
+    of_its_role = await _runtimes_of_role(lookups, pod, namespace) if observing else ()
+    result = await _inject(lookups, pod, namespace, of_its_role, new_access)
+    if isinstance(result, injection.Refusal) and of_its_role != () and injection.runtimes_of(pod) == ():
+        log.warning("pod of upstream's controller left as it is: %s/%s: %s", namespace, name, result.message)
+        result = injection.Injection(dict(pod), (result.message,))
     if isinstance(result, injection.Refusal):
         log.warning("pod refused: %s/%s: %s", namespace, name, result.message)
         return _response(review, {"allowed": False, "status": {"code": 422, "message": result.message}})
@@ -45,25 +59,45 @@ async def answer(lookups: Lookups, review: Mapping[str, Any], new_access: Callab
     return _response(review, response)
 
 
+async def _runtimes_of_role(
+    lookups: Lookups, pod: Mapping[str, Any], namespace: str
+) -> tuple[injection.RuntimeRef, ...] | injection.Refusal:
+    """Read what the role of a pod asks for."""
+    member = injection.member_of(pod)
+    if member is None:
+        return ()
+    group, role = member
+    body = await lookups.group(namespace, group)
+    return () if body is None else injection.runtimes_of_role(pod, body, role)
+
+
 async def _inject(
-    lookups: Lookups, pod: Mapping[str, Any], namespace: str, new_access: Callable[[], injection.Access]
+    lookups: Lookups,
+    pod: Mapping[str, Any],
+    namespace: str,
+    of_its_role: tuple[injection.RuntimeRef, ...] | injection.Refusal,
+    new_access: Callable[[], injection.Access],
 ) -> injection.Injection | injection.Refusal:
-    refs = injection.runtimes_of(pod)
+    if isinstance(of_its_role, injection.Refusal):
+        return of_its_role
+    refs = injection.runtimes_of(pod, of_its_role)
     if isinstance(refs, injection.Refusal):
         return refs
     if not refs:
         return injection.Injection(dict(pod))
     rolled_for = marks(pod["metadata"])
+    adapters, profiles = await asyncio.gather(
+        lookups.adapters(namespace),
+        asyncio.gather(*(lookups.profile(ref.profile_name, rolled_for.get(ref.profile_name)) for ref in refs)),
+    )
     runtimes: list[injection.Runtime] = []
-    for ref in refs:
-        profile = await lookups.profile(ref.profile_name, rolled_for.get(ref.profile_name))
+    for ref, profile in zip(refs, profiles, strict=True):
         if profile is None:
             return injection.Refusal(
                 f"The pod asks for ClusterEngineRuntimeProfile {ref.profile_name!r}, which does not exist. "
                 "Create it, or correct the name."
             )
-        runtimes.append(injection.Runtime(profile, ref.overrides, ref.inject_containers))
-    adapters = await lookups.adapters(namespace)
+        runtimes.append(injection.Runtime(profile, ref.overrides, ref.inject_containers, ref.rendered))
     wanted = for_pod(adapters, pod["metadata"].get("labels") or {})
     return injection.inject(pod, runtimes, [load_request(one) for one in wanted.values()], new_access())
 

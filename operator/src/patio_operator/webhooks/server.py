@@ -19,18 +19,37 @@ from patio_operator.webhooks.lookups import Lookups
 log = logging.getLogger(__name__)
 
 PODS_PATH = "/mutate/pods"
+SHUTDOWN_SECONDS = 3.0
+"""How long an answer under way is waited for at the end."""
 MAX_REVIEW_BYTES = 8 * 1024 * 1024
 """A pod is at most 1.5 MiB in etcd; a review may hold it twice."""
 
 
-def application(lookups: Lookups, telemetry: Telemetry, new_access: Callable[[], Access]) -> web.Application:
-    """Return the application with the webhook's routes; `new_access` makes what each pod gets one of."""
+def application(
+    lookups: Lookups,
+    telemetry: Telemetry,
+    new_access: Callable[[], Access],
+    *,
+    observing: Callable[[], bool],
+    stopping: Callable[[], bool],
+) -> web.Application:
+    """Return the application with the webhook's routes.
+
+    Args:
+        lookups: where an admission reads what it needs.
+        telemetry: counts admissions.
+        new_access: makes what each pod gets one of.
+        observing: whether groups are upstream's controller's at the moment.
+        stopping: whether this replica is about to end: then each answer ends its connection, so that the API server
+            takes the next question to another replica.
+
+    """
 
     async def mutate_pods(request: web.Request) -> web.Response:
         started = time.perf_counter()
         try:
             body = json.loads(await request.read())
-            answer = await review.answer(lookups, body, new_access)
+            answer = await review.answer(lookups, body, new_access, observing=observing())
         except ApiError as error:
             log.error("admission not answered: %s", error.message)
             telemetry.admissions.labels("error").inc()
@@ -41,7 +60,10 @@ def application(lookups: Lookups, telemetry: Telemetry, new_access: Callable[[],
             return web.json_response({"error": "not an AdmissionReview of a pod"}, status=400)
         telemetry.admissions.labels("allowed" if answer["response"]["allowed"] else "refused").inc()
         telemetry.admission_seconds.observe(time.perf_counter() - started)
-        return web.json_response(answer)
+        response = web.json_response(answer)
+        if stopping():
+            response.force_close()
+        return response
 
     app = web.Application(client_max_size=MAX_REVIEW_BYTES)
     app.router.add_post(PODS_PATH, mutate_pods)
@@ -50,7 +72,7 @@ def application(lookups: Lookups, telemetry: Telemetry, new_access: Callable[[],
 
 async def serve(app: web.Application, port: int, context: ssl.SSLContext | None = None) -> web.AppRunner:
     """Listen on all addresses; clean the runner up to stop."""
-    runner = web.AppRunner(app, access_log=None, handle_signals=False)
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN_SECONDS)
     await runner.setup()
     await web.TCPSite(runner, port=port, ssl_context=context).start()
     return runner

@@ -1,0 +1,44 @@
+"""The operator's settings: what stops its start, and in which words."""
+
+from __future__ import annotations
+
+import pytest
+
+from patio_operator.settings import Settings, SettingsError
+
+NEEDED = {"PATIO_NAMESPACE": "patio-system", "POD_NAME": "patio-operator-0"}
+
+
+def test_what_is_needed_is_enough() -> None:
+    settings = Settings.from_environment(NEEDED)
+    assert (settings.namespace, settings.pod_name, settings.groups) == ("patio-system", "patio-operator-0", "auto")
+
+
+@pytest.mark.parametrize("name", NEEDED)
+def test_without_its_namespace_or_its_name_it_does_not_start(name: str) -> None:
+    with pytest.raises(SettingsError, match=f"{name} is not set"):
+        Settings.from_environment({key: value for key, value in NEEDED.items() if key != name})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PATIO_GROUPS", "both"),
+        ("PATIO_LOG_LEVEL", "LOUD"),
+        ("PATIO_CERTIFICATE_HOURS", "long"),
+        ("PATIO_CERTIFICATE_RENEW_HOURS", "0"),
+        ("PATIO_CERTIFICATE_RENEW_HOURS", "5000"),
+        ("PATIO_CERTIFICATE_RENEW_HOURS", "nan"),
+        ("PATIO_LINGER_SECONDS", "-1"),
+        ("PATIO_LINGER_SECONDS", "inf"),
+        ("PATIO_WEBHOOK_PORT", "70000"),
+    ],
+)
+def test_a_malformed_value_is_named(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"^{name} is"):
+        Settings.from_environment(NEEDED | {name: value})
+
+
+@pytest.mark.parametrize("mode", ["auto", "manage", "observe"])
+def test_who_realises_groups_can_be_said(mode: str) -> None:
+    assert Settings.from_environment(NEEDED | {"PATIO_GROUPS": mode}).groups == mode

@@ -1,0 +1,229 @@
+"""Admission by the real API server through the chart's own configuration, while certificates and replicas change."""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+
+from e2e_cluster import ensure_binaries
+from e2e_cluster.control_plane import ControlPlane, control_plane
+
+from kube import Kube, KubectlError, connected, until
+from operator_process import OPERATOR, OperatorProcess
+from webhook_service import webhook_service
+
+pytestmark = pytest.mark.api
+
+CHART = Path(__file__).resolve().parents[2] / "charts" / "patio"
+SERVED_AS = "patio-webhook.patio-system.svc"
+CREATIONS = 100
+AT_ONCE = 40
+A_SECOND = {"PATIO_CERTIFICATE_HOURS": str(30 / 3600), "PATIO_CERTIFICATE_RENEW_HOURS": str(1 / 3600)}
+
+Replicas = Callable[..., list[OperatorProcess]]
+
+
+@pytest.fixture(scope="module")
+def plane() -> Iterator[ControlPlane]:
+    """An API server for these tests alone: what they do to certificates is nobody else's business."""
+    with control_plane() as running:
+        subprocess.run(
+            [
+                ensure_binaries(["helm"]).helm,
+                *("install", "patio", CHART, "--namespace", "patio-system", "--create-namespace"),
+                *("--kubeconfig", running.kubeconfig),
+            ],
+            check=True,
+        )
+        yield running
+
+
+@pytest.fixture(scope="module")
+def kube(plane: ControlPlane) -> Iterator[Kube]:
+    """That API server, as its users see it."""
+    with connected(plane.binaries.kubectl, plane.kubeconfig) as connection:
+        yield connection
+
+
+@pytest.fixture
+def replicas(plane: ControlPlane, kube: Kube) -> Iterator[Replicas]:
+    """Starts two replicas behind the webhook's Service, with variables of the test's own."""
+    with ExitStack() as stack:
+        both: list[OperatorProcess] = []
+
+        def start(**variables: str) -> list[OperatorProcess]:
+            for one in "ab":
+                process = OperatorProcess(plane.kubeconfig_for(OPERATOR), f"patio-operator-{one}", **variables)
+                both.append(process)
+                stack.callback(process.end)
+                process.start()
+            stack.enter_context(webhook_service(kube, lambda: [one.webhook_port for one in both]))
+            until("the API server trusts them", lambda: ca_bundle(kube))
+            return both
+
+        yield start
+        for one in both:
+            print(f"--- {one.name}\n{one.logged()}")  # pytest shows it with a failure
+            assert "forbidden" not in one.logged()
+
+
+def ca_bundle(kube: Kube) -> bytes:
+    """What the API server is told to trust; empty while its webhooks differ."""
+    body = kube.get("/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/patio")
+    bundles = {one["clientConfig"].get("caBundle") or "" for one in body["webhooks"]}
+    return base64.b64decode(bundles.pop()) if len(bundles) == 1 else b""
+
+
+def served(port: int, trusted: bytes) -> str:
+    """Shake hands with a replica as the API server does; return the serial number of its certificate."""
+    context = ssl.create_default_context(cadata=trusted.decode())
+    with (
+        socket.create_connection(("127.0.0.1", port)) as plain,
+        context.wrap_socket(plain, server_hostname=SERVED_AS) as secure,
+    ):
+        certificate = secure.getpeercert()
+    assert certificate is not None
+    return str(certificate["serialNumber"])
+
+
+def engine_pod(namespace: str, name: str) -> dict[str, Any]:
+    engine = {"name": "vllm", "image": "vllm", "command": ["vllm", "serve", "m", "--enable-lora"]}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": namespace, "labels": {"patio.dev/profile": "patio"}},
+        "spec": {"containers": [engine]},
+    }
+
+
+def created_dry(kube: Kube, pod: dict[str, Any]) -> dict[str, Any]:
+    """Have the API server admit a pod without keeping it."""
+    response = kube.http.post(f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods?dryRun=All", json=pod)
+    assert response.status_code == 201, response.text
+    found: dict[str, Any] = response.json()
+    return found
+
+
+def test_no_admission_fails_while_certificates_and_cas_are_replaced_all_the_time(
+    kube: Kube, namespace: str, replicas: Replicas
+) -> None:
+    both = replicas(**A_SECOND)
+    serials: set[str] = set()
+    bundles: set[bytes] = set()
+    slowest = 0.0
+    started = time.monotonic()
+    with ThreadPoolExecutor(4) as pool:
+        for number in range(CREATIONS // 4):
+            if number % 8 == 4:  # and a new CA every few seconds
+                kube.kubectl("-n", "patio-system", "annotate", "secret", "patio-webhook-tls", "patio.dev/rotate=now")
+            asked = time.monotonic()
+            pods = [engine_pod(namespace, f"engine-{number}-{one}") for one in range(4)]
+            for admitted in pool.map(lambda pod: created_dry(kube, pod), pods):
+                assert [one["name"] for one in admitted["spec"]["initContainers"]] == ["patio"]
+            slowest = max(slowest, time.monotonic() - asked)
+            trusted = until("one CA bundle", lambda: ca_bundle(kube), within=5)
+            serials |= {served(one.webhook_port, trusted) for one in both}
+            bundles.add(trusted)
+            until("half a second has passed", lambda n=number: time.monotonic() - started > n / 2)
+    print(
+        f"{CREATIONS} creations in {time.monotonic() - started:.0f} s, none failed; {len(serials)} certificates, "
+        f"{len(bundles)} CA bundles; four at once took at most {slowest * 1000:.0f} ms"
+    )
+    assert len(serials) >= 6
+    assert len(bundles) >= 3
+    assert not [one for one in both if 'admissions_total{outcome="error"}' in one.metrics()]
+
+
+def test_a_deleted_secret_comes_back_and_what_was_trusted_still_is(
+    kube: Kube, namespace: str, replicas: Replicas
+) -> None:
+    both = replicas()
+    before = authorities(ca_bundle(kube))
+    kube.kubectl("-n", "patio-system", "delete", "secret", "patio-webhook-tls")
+    path = "/api/v1/namespaces/patio-system/secrets/patio-webhook-tls"
+    until("the Secret is back", lambda: kube.get(path), within=20)
+    trusted = ca_bundle(kube)
+    assert authorities(trusted) >= before
+    assert {served(one.webhook_port, trusted) for one in both}
+    created_dry(kube, engine_pod(namespace, "engine"))
+
+
+def authorities(bundle: bytes) -> set[bytes]:
+    return {one.fingerprint(hashes.SHA256()) for one in x509.load_pem_x509_certificates(bundle)}
+
+
+def test_a_replica_that_is_asked_to_end_answers_until_nobody_is_led_to_it(
+    kube: Kube, namespace: str, replicas: Replicas
+) -> None:
+    leaving, _ = replicas(PATIO_LINGER_SECONDS="3")
+    trusted = ca_bundle(kube)
+    leaving.terminate()
+    until("it is not ready", lambda: not leaving.ready())
+    assert served(leaving.webhook_port, trusted)
+    for number in range(20):
+        created_dry(kube, engine_pod(namespace, f"engine-{number}"))
+    assert leaving.ended() == 0
+    for number in range(20):
+        created_dry(kube, engine_pod(namespace, f"late-{number}"))
+
+
+@pytest.mark.parametrize("end", ["SIGTERM", "SIGKILL"])
+def test_pods_that_are_created_at_once_are_all_injected_while_a_replica_ends(
+    kube: Kube, namespace: str, replicas: Replicas, end: str
+) -> None:
+    both = replicas(PATIO_LINGER_SECONDS="3")
+    (leader,) = until("one leads", lambda: [one for one in both if one.leads()])
+    started = threading.Semaphore(0)
+    refused: list[str] = []
+
+    def create(number: int) -> dict[str, Any]:
+        pod = engine_pod(namespace, f"engine-{number}")
+        started.release()
+        for _ in range(3):  # controllers try again
+            response = kube.http.post(f"/api/v1/namespaces/{namespace}/pods", json=pod)
+            if response.status_code == 201:
+                return dict(response.json())
+            refused.append(response.text)
+        raise AssertionError(refused[-1])
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        creations = [pool.submit(create, number) for number in range(2 * CREATIONS)]
+        for _ in range(CREATIONS):
+            assert started.acquire(timeout=60)
+        (leader.terminate if end == "SIGTERM" else leader.kill)()
+        pods = [one.result() for one in creations]
+    assert all([one["name"] for one in pod["spec"]["initContainers"]] == ["patio"] for pod in pods)
+    print(f"{len(pods)} pods, {AT_ONCE} at a time, all injected; {len(refused)} tried again after {end}")
+    if end == "SIGTERM":
+        assert not refused
+        assert leader.ended() == 0
+    else:
+        assert len(refused) <= AT_ONCE, "no more than were under way"
+
+
+def test_pods_that_do_not_ask_are_created_while_nobody_answers_and_those_that_ask_are_not(
+    kube: Kube, namespace: str
+) -> None:
+    with webhook_service(kube, lambda: []):
+        pod = engine_pod(namespace, "plain")
+        del pod["metadata"]["labels"]
+        created_dry(kube, pod)
+        of_a_group = engine_pod(namespace, "of-a-group")
+        of_a_group["metadata"]["labels"] = {"rbg.workloads.x-k8s.io/group-name": "g"}
+        created_dry(kube, of_a_group)
+        with pytest.raises(KubectlError, match="failed calling webhook"):
+            kube.kubectl("create", "--dry-run=server", "-f", "-", stdin=json.dumps(engine_pod(namespace, "engine")))
