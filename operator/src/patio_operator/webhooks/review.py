@@ -17,6 +17,7 @@ from typing import Any
 from patio_operator import injection
 from patio_operator.cluster.api import Object
 from patio_operator.placement.matching import for_pod, load_request
+from patio_operator.rollouts.workloads import marks
 from patio_operator.webhooks.lookups import Lookups
 
 log = logging.getLogger(__name__)
@@ -84,8 +85,10 @@ async def _inject(
         return refs
     if not refs:
         return injection.Injection(dict(pod))
+    rolled_for = marks(pod["metadata"])
     adapters, profiles = await asyncio.gather(
-        lookups.adapters(namespace), asyncio.gather(*(lookups.profile(ref.profile_name) for ref in refs))
+        lookups.adapters(namespace),
+        asyncio.gather(*(lookups.profile(ref.profile_name, rolled_for.get(ref.profile_name)) for ref in refs)),
     )
     runtimes: list[injection.Runtime] = []
     for ref, profile in zip(refs, profiles, strict=True):
