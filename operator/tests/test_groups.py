@@ -55,8 +55,13 @@ def names(made: GroupPlan, kind: str) -> list[str]:
     return [one["metadata"]["name"] for one in made.applies if one["kind"] == kind]
 
 
+def status_of(made: GroupPlan) -> Object:
+    assert made.status is not None
+    return made.status
+
+
 def ready(made: GroupPlan) -> tuple[str, str, str]:
-    (condition,) = made.status["conditions"]
+    (condition,) = status_of(made)["conditions"]
     assert condition["type"] == "Ready"
     return condition["status"], condition["reason"], condition["message"]
 
@@ -253,7 +258,7 @@ def test_the_same_group_gives_the_same_objects() -> None:
         ({"paused": True}, {"partition": 4}),
         ({"maxUnavailable": 1}, {"partition": 0}),
         ({"maxUnavailable": 2}, {"partition": 0, "maxUnavailable": 2}),
-        ({"maxUnavailable": "50%"}, {"partition": 0, "maxUnavailable": "50%"}),
+        ({"maxUnavailable": "60%"}, {"partition": 0, "maxUnavailable": 3}),
         ({"maxUnavailable": 0, "maxSurge": 1}, {"partition": 0}),
     ],
 )
@@ -307,9 +312,17 @@ def test_dependencies_that_can_never_be_met_are_said_and_nothing_is_made(
 
 
 UNSUPPORTED = [
-    ({"name": "r", "leaderWorkerPattern": {"template": {"spec": {}}}}, "leaderWorkerPattern"),
     ({"name": "r", "customComponentsPattern": {"components": []}}, "customComponentsPattern"),
-    (role("r", annotations={NEW + "role-workload-type": "apps/v1/Deployment"}), "apps/v1/Deployment"),
+    (
+        {
+            "name": "r",
+            "customComponentsPattern": {
+                "components": [{"name": "c", "template": {}, "annotations": {OLD + "port-allocator": "{}"}}]
+            },
+        },
+        "port-allocator of component 'c'",
+    ),
+    (role("r", annotations={NEW + "role-workload-type": "batch/v1/Job"}), "batch/v1/Job"),
     (role("r", annotations={NEW + "role-instance-gang-scheduling": "true"}), "role-instance-gang-scheduling"),
     (role("r", annotations={NEW + "role-inplace-scheduling": "Required"}), "role-inplace-scheduling"),
     (role("r" * 60), "62 characters"),
@@ -330,11 +343,18 @@ def test_what_is_not_supported_is_said_with_role_field_and_remedy_and_nothing_is
     assert [event.reason for event in made.events] == ["Unsupported"]
 
 
-@pytest.mark.parametrize("key", ["group-gang-scheduling", "group-exclusive-topology"])
-def test_annotations_of_the_group_that_are_not_supported_are_refused(key: str) -> None:
-    made = plan(group(annotations={NEW + key: "true"}))
+@pytest.mark.parametrize(
+    ("key", "field"),
+    [
+        (NEW + "group-gang-scheduling", "group-gang-scheduling"),
+        (NEW + "group-exclusive-topology", "group-exclusive-topology"),
+        ("conversion.workloads.x-k8s.io/v1alpha1-coordination", "spec.coordination (v1alpha1)"),
+    ],
+)
+def test_annotations_of_the_group_that_are_not_supported_are_refused(key: str, field: str) -> None:
+    made = plan(group(annotations={key: "true"}))
     assert ready(made)[1] == "Unsupported"
-    assert key in ready(made)[2]
+    assert field in ready(made)[2]
     assert made.applies == ()
 
 
@@ -342,6 +362,7 @@ def test_annotations_of_the_group_that_are_not_supported_are_refused(key: str) -
     ("invalid", "reason", "message"),
     [
         ({"name": "r"}, "InvalidSpec", "role 'r' has no pattern"),
+        (role("r", spec={}), "InvalidSpec", "no containers"),
         (role("R"), "InvalidSpec", "no host name"),
         (role("r", rolloutStrategy={"rollingUpdate": {"partition": "two"}}), "InvalidSpec", "partition is 'two'"),
         ({"name": "r", "standalonePattern": {"templateRef": {"name": "x"}}}, "InvalidTemplateRef", "'x'"),
@@ -366,7 +387,7 @@ def test_a_group_that_becomes_unsupported_keeps_what_it_has() -> None:
     children = children_of(before, ready=True)
     made = plan(group(role("a"), annotations={NEW + "group-gang-scheduling": "true"}), *children)
     assert (made.applies, made.deletes) == ((), ())
-    assert made.status["roleStatuses"] == [{"name": "a", "replicas": 1, "readyReplicas": 1, "updatedReplicas": 1}]
+    assert status_of(made)["roleStatuses"] == [{"name": "a", "replicas": 1, "readyReplicas": 1, "updatedReplicas": 1}]
 
 
 def test_an_object_of_somebody_else_is_not_taken_over() -> None:
@@ -420,11 +441,11 @@ def test_a_group_is_ready_when_all_its_instances_are() -> None:
     assert ready(plan(of, *children_of(of, ready=False)))[2] == "Not all role ready: a 0/2; b 0/1"
     made = plan(of, *children_of(of, ready=True))
     assert ready(made) == ("True", "AllRolesReady", "All roles are ready")
-    assert made.status["roleStatuses"] == [
+    assert status_of(made)["roleStatuses"] == [
         {"name": "a", "replicas": 2, "readyReplicas": 2, "updatedReplicas": 2},
         {"name": "b", "replicas": 1, "readyReplicas": 1, "updatedReplicas": 1},
     ]
-    assert made.status["observedGeneration"] == 1
+    assert status_of(made)["observedGeneration"] == 1
 
 
 def test_a_role_with_too_many_or_too_few_instances_is_not_ready() -> None:
@@ -448,7 +469,7 @@ def test_counts_of_an_older_generation_are_not_believed() -> None:
     stale["metadata"]["generation"] = 4
     made = plan(of, stale)
     assert ready(made)[0] == "False"
-    assert made.status["roleStatuses"][0]["readyReplicas"] == 0
+    assert status_of(made)["roleStatuses"][0]["readyReplicas"] == 0
 
 
 def test_a_role_of_no_replicas_is_ready_once_it_exists() -> None:
@@ -458,21 +479,47 @@ def test_a_role_of_no_replicas_is_ready_once_it_exists() -> None:
     assert names(plan(of, there), "StatefulSet") == ["g-a", "g-b"]
 
 
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (
+            {
+                "conditions": [
+                    {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no GPU"}
+                ]
+            },
+            "a 0/1 (g-a-0: Unschedulable: no GPU)",
+        ),
+        (
+            {"containerStatuses": [{"name": "main", "state": {"waiting": {"reason": "ImagePullBackOff"}}}]},
+            "a 0/1 (g-a-0: main: ImagePullBackOff)",
+        ),
+        ({"containerStatuses": [{"name": "main", "state": {"waiting": {"reason": "ContainerCreating"}}}]}, "a 0/1"),
+        ({}, "a 0/1"),
+    ],
+)
+def test_what_keeps_a_pod_from_running_is_said(status: Object, said: str) -> None:
+    of = group(role("a"))
+    metadata = {"name": "g-a-0", "namespace": "team", "uid": "p", "labels": {NEW + "role-name": "a"}}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "status": status}
+    assert ready(plan(of, *children_of(of, ready=False), pod))[2] == f"Not all role ready: {said}"
+
+
 def test_the_time_of_the_condition_moves_only_with_its_status() -> None:
     of = group(role("a"))
-    first = plan(of).status
+    first = status_of(plan(of))
     later = NOW + timedelta(hours=1)
     children = children_of(of, ready=False)
-    unchanged = plan(group(role("a"), status=first), *children, now=later).status
+    unchanged = status_of(plan(group(role("a"), status=first), *children, now=later))
     assert unchanged["conditions"][0]["lastTransitionTime"] == first["conditions"][0]["lastTransitionTime"]
-    changed = plan(group(role("a"), status=first), *children_of(of, ready=True), now=later).status
+    changed = status_of(plan(group(role("a"), status=first), *children_of(of, ready=True), now=later))
     assert changed["conditions"][0]["lastTransitionTime"] == "2026-11-21T13:00:00Z"
 
 
 def test_a_status_that_is_right_is_computed_the_same_again() -> None:
     of = group(role("a"))
     children = children_of(of, ready=True)
-    first = plan(of, *children).status
+    first = status_of(plan(of, *children))
     assert plan(group(role("a"), status=first), *children, now=NOW + timedelta(days=1)).status == first
 
 
@@ -490,7 +537,7 @@ def test_events_tell_what_changed_and_are_not_repeated() -> None:
 
 
 def test_a_refusal_is_an_event_once() -> None:
-    refused = {"name": "r", "leaderWorkerPattern": {"template": {"spec": {}}}}
+    refused = {"name": "r", "customComponentsPattern": {"components": []}}
     first = plan(group(refused))
     assert [(event.type, event.reason) for event in first.events] == [("Warning", "Unsupported")]
     assert plan(group(refused, status=first.status)).events == ()
@@ -501,12 +548,12 @@ def test_what_is_realised_otherwise_than_asked_is_said_once() -> None:
         "a",
         scalingAdapter={"enable": True},
         podManagementPolicy="OrderedReady",
-        annotations={NEW + "role-instance-pattern": "Stateless"},
+        annotations={NEW + "role-instance-pattern": "Stateless", NEW + "role-workload-type": "apps/v1/Deployment"},
         rolloutStrategy={"rollingUpdate": {"type": "InPlaceIfPossible", "maxSurge": 1}},
     )
     first = plan(group(asked))
     said = " ".join(event.message for event in first.events if event.reason == "NotAsAsked")
-    for word in ("scaling adapter", "OrderedReady", "Stateless", "InPlaceIfPossible", "maxSurge"):
+    for word in ("Deployment", "scaling adapter", "OrderedReady", "Stateless", "InPlaceIfPossible", "maxSurge"):
         assert word in said
     again = plan(group(asked, status=first.status), *children_of(group(asked), ready=True))
     assert all(event.reason != "NotAsAsked" for event in again.events)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -24,6 +25,14 @@ CRD = Kind("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customreso
 def write(folder: Path, bundle: Bundle) -> None:
     Path(folder, "tls.crt").write_bytes(bundle.certificate)
     Path(folder, "tls.key").write_bytes(bundle.key)
+    Path(folder, "ca.crt").write_bytes(bundle.trusted)
+
+
+def teller(told: list[bytes]) -> Callable[[bytes], Awaitable[None]]:
+    async def tell(ca: bytes) -> None:
+        told.append(ca)
+
+    return tell
 
 
 def served(context: ssl.SSLContext) -> int:
@@ -52,9 +61,11 @@ async def test_a_renewed_file_is_served_to_the_next_connection(tmp_path: Path) -
     periods = Periods()
     old = first(NAMES, NOW, periods)
     new = improved(old, NAMES, NOW + periods.renew_after + timedelta(days=1), periods, old.trusted)
-    keeper = FileKeeper(tmp_path)
+    told: list[bytes] = []
+    keeper = FileKeeper(tmp_path, teller(told))
     write(tmp_path, old)
     await keeper.keep()
+    assert told == [old.trusted]
     assert served(keeper.context) == serial(old)
     write(tmp_path, new)
     await keeper.keep()
@@ -62,7 +73,7 @@ async def test_a_renewed_file_is_served_to_the_next_connection(tmp_path: Path) -
 
 
 async def test_files_that_do_not_fit_are_told_of_and_what_is_served_stays(tmp_path: Path) -> None:
-    keeper = FileKeeper(tmp_path)
+    keeper = FileKeeper(tmp_path, teller([]))
     with pytest.raises(CertificateError, match="no certificate in"):
         await keeper.keep()
     good, other = first(NAMES, NOW, Periods()), first(NAMES, NOW, Periods())

@@ -12,6 +12,7 @@ import pytest
 from e2e_cluster import ensure_binaries
 from e2e_cluster.control_plane import ControlPlane, control_plane
 
+from converter import converting
 from kube import Kube, connected, until
 from operator_process import OPERATOR, OperatorProcess
 
@@ -20,7 +21,7 @@ CHART = Path(__file__).resolve().parents[2] / "charts" / "patio"
 
 @pytest.fixture(scope="session")
 def plane() -> Iterator[ControlPlane]:
-    """An API server of our own, with Patio's CRDs and the operator's rights."""
+    """An API server of our own, with Patio's CRDs and the operator's rights, which converts between versions."""
     with control_plane() as running:
         subprocess.run(
             [
@@ -30,12 +31,8 @@ def plane() -> Iterator[ControlPlane]:
             ],
             check=True,
         )
-        # There are no endpoints here. To a Service that is another name for this machine the API server goes by itself.
-        here = {"spec": {"type": "ExternalName", "externalName": "localhost"}}
-        running.kubectl(
-            "-n", "patio-system", "patch", "service", "patio-webhook", "--type=merge", "-p", json.dumps(here)
-        )
-        yield running
+        with converting(running):
+            yield running
 
 
 @pytest.fixture(scope="session")

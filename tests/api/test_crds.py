@@ -15,6 +15,7 @@ from e2e_cluster.control_plane import ControlPlane
 from patio_operator import groups
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.api.rolebasedgroup import RoleBasedGroup
+from patio_operator.groups import conversion
 from patio_operator.injection import Access, Injection, Runtime, inject, json_patch
 
 pytestmark = pytest.mark.api
@@ -22,7 +23,8 @@ pytestmark = pytest.mark.api
 SAMPLES = Path(__file__).resolve().parents[1] / "samples" / "rbg"
 MANIFESTS = sorted(SAMPLES.rglob("*.yaml"))
 UNKNOWN_FIELDS = "sglang-agg-inference"
-"""Its probes are indented into a volume: it applies, as pod templates are kept as they are; a StatefulSet does not."""
+"""Its probes are indented into a volume: it applies, as pod templates are kept as they are; a StatefulSet does not
+before they are taken out."""
 
 
 def refused(plane: ControlPlane, *arguments: str, document: Any) -> str:
@@ -38,13 +40,16 @@ def realised_samples() -> list[Any]:
     for path in MANIFESTS:
         for document in yaml.safe_load_all(path.read_text()):
             if document and document["kind"] == "RoleBasedGroup":
+                document = conversion.convert(document, conversion.V1ALPHA2)
                 document["metadata"] |= {"namespace": "default", "uid": "9c1f3ad3-6d0b-4e4c-a8c4-5d2f10d2fd6c"}
                 for role in document["spec"]["roles"]:
                     role["dependencies"] = []
                 group = RoleBasedGroup.model_validate(document)
-                objects = groups.plan(group, [], {"nvidia-runtime-profile"}, datetime.now(UTC)).applies
+                plan = groups.plan(group, [], {"nvidia-runtime-profile", "sglang-pd-runtime"}, datetime.now(UTC))
+                objects = [*plan.applies, *plan.creates]
                 if objects:
-                    found.append(pytest.param(group.metadata.name, objects, id=f"{path.stem}:{group.metadata.name}"))
+                    id_ = f"{path.parent.name}/{path.stem}:{group.metadata.name}"
+                    found.append(pytest.param(group.metadata.name, objects, id=id_))
     return found
 
 
@@ -56,15 +61,21 @@ def test_upstreams_manifests_apply_unchanged(plane: ControlPlane, path: Path) ->
 
 @pytest.mark.parametrize(("name", "objects"), realised_samples())
 def test_what_a_group_becomes_is_taken_by_the_api_server(
-    plane: ControlPlane, name: str, objects: tuple[dict[str, Any], ...]
+    plane: ControlPlane, name: str, objects: list[dict[str, Any]]
 ) -> None:
     apply = ("apply", "--server-side", "--dry-run=server", "--validate=false", "--field-manager=patio-operator")
-    document = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
+    document = {"apiVersion": "v1", "kind": "List", "items": objects}
     if name == UNKNOWN_FIELDS:
         assert "Probe: field not declared in schema" in refused(plane, *apply, document=document)
-    else:
-        said = plane.kubectl(*apply, "-f", "-", stdin=json.dumps(document))
-        assert said.count("serverside-applied") == len(objects)
+        schemas = json.loads(plane.kubectl("get", "--raw", "/openapi/v3/apis/apps/v1"))["components"]["schemas"]
+        pruned = [groups.prune(one, schemas) if one["kind"] == "StatefulSet" else (one, []) for one in objects]
+        document["items"] = [one for one, _ in pruned]
+        assert sorted(path for _, paths in pruned for path in paths) == [
+            "spec.template.spec.volumes[0].livenessProbe",
+            "spec.template.spec.volumes[0].readinessProbe",
+        ]
+    said = plane.kubectl(*apply, "-f", "-", stdin=json.dumps(document))
+    assert said.count("serverside-applied") == len(objects)
 
 
 def lora_adapter(**spec: Any) -> dict[str, Any]:

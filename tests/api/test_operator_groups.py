@@ -74,9 +74,8 @@ def test_a_changed_and_a_removed_role_are_followed(kube: Kube, namespace: str) -
 
 @pytest.mark.usefixtures("operator")
 def test_what_cannot_be_realised_is_refused_by_name_and_nothing_is_made(kube: Kube, namespace: str) -> None:
-    pattern = {"leaderWorkerPattern": role("x")["standalonePattern"] | {"size": 2}}
-    leader_worker = {"name": "multi", "replicas": 1} | pattern
-    kube.apply(rbg(namespace, role("worker"), leader_worker))
+    custom = {"name": "multi", "replicas": 1, "customComponentsPattern": {"components": []}}
+    kube.apply(rbg(namespace, role("worker"), custom))
     ready = until("the verdict", lambda: condition(group(kube, namespace), "Ready"))
     assert (ready["status"], ready["reason"]) == ("False", "Unsupported")
     assert "multi" in ready["message"]
@@ -115,3 +114,150 @@ def test_what_belongs_to_somebody_else_is_never_overwritten(kube: Kube, namespac
     assert "ConfigMap 'demo'" in ready["message"]
     assert kube.get(f"/api/v1/namespaces/{namespace}/configmaps/demo")["data"] == {"mine": "yes"}
     assert stateful_set(kube, namespace, "demo-worker") is None
+
+
+def leader_worker(image: str = "engine", **more: Any) -> dict[str, Any]:
+    pod = {"containers": [{"name": "engine", "image": image}]}
+    return {"name": "multi", "replicas": 2, "leaderWorkerPattern": {"size": 2, "template": {"spec": pod}}} | more
+
+
+def member_names(kube: Kube, namespace: str) -> list[str]:
+    return sorted(one["metadata"]["name"] for one in kube.pods(namespace))
+
+
+def make_ready(kube: Kube, namespace: str, restarts: int = 0) -> None:
+    """Do for all pods what no kubelet does here."""
+    for pod in kube.pods(namespace):
+        status = {
+            "phase": "Running",
+            "podIP": "10.1.2.3",
+            "podIPs": [{"ip": "10.1.2.3"}],
+            "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T12:00:00Z"}],
+            "containerStatuses": [
+                {
+                    "name": "engine",
+                    "image": "engine",
+                    "imageID": "",
+                    "ready": True,
+                    "restartCount": restarts,
+                    "state": {"running": {}},
+                }
+            ],
+        }
+        patch = json.dumps({"status": status})
+        name = pod["metadata"]["name"]
+        kube.kubectl("-n", namespace, "patch", "pod", name, "--subresource=status", "--type=merge", "-p", patch)
+
+
+MADE = "statefulsets,services,configmaps,pods,controllerrevisions,endpointslices"
+ALL = [f"demo-multi-{index}-{position}" for index in range(2) for position in range(2)]
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_leader_worker_role_becomes_pods_and_its_status_follows_them(kube: Kube, namespace: str) -> None:
+    kube.apply(rbg(namespace, leader_worker()))
+    until("the pods", lambda: member_names(kube, namespace), lambda seen: seen == ALL)
+    leader = kube.get(f"/api/v1/namespaces/{namespace}/pods/demo-multi-1-0")
+    assert (leader["spec"]["hostname"], leader["spec"]["subdomain"]) == ("demo-multi-1-0", "s-demo-multi")
+    make_ready(kube, namespace)
+    until("Ready", lambda: condition(group(kube, namespace), "Ready"), lambda one: one.get("status") == "True")
+    assert group(kube, namespace)["status"]["roleStatuses"] == [
+        {"name": "multi", "replicas": 2, "readyReplicas": 2, "updatedReplicas": 2}
+    ]
+    path = f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices/s-demo-multi-leaders"
+    until(
+        "the leaders' names",
+        lambda: [one["hostname"] for one in (kube.get(path) or {}).get("endpoints") or []],
+        lambda seen: seen == ["demo-multi-0", "demo-multi-1"],
+    )
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_changed_leader_worker_role_is_rolled_instance_by_instance(kube: Kube, namespace: str) -> None:
+    def images() -> dict[str, str]:
+        return {one["metadata"]["name"]: one["spec"]["containers"][0]["image"] for one in kube.pods(namespace)}
+
+    kube.apply(rbg(namespace, leader_worker()))
+    until("the pods", lambda: member_names(kube, namespace), lambda seen: seen == ALL)
+    make_ready(kube, namespace)
+    until("Ready", lambda: condition(group(kube, namespace), "Ready"), lambda one: one.get("status") == "True")
+    kube.apply(rbg(namespace, leader_worker("engine:2")))
+    half = {"demo-multi-1-0": "engine:2", "demo-multi-1-1": "engine:2"}
+    seen = until("the first instance", images, lambda seen: half.items() <= seen.items() and len(seen) == 4)
+    assert seen["demo-multi-0-0"] == "engine"
+    make_ready(kube, namespace)
+    until("the second instance", images, lambda seen: set(seen.values()) == {"engine:2"} and len(seen) == 4)
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_restart_is_remembered_and_makes_an_instance_anew(kube: Kube, namespace: str) -> None:
+    def uids() -> set[str]:
+        return {one["metadata"]["uid"] for one in kube.pods(namespace)}
+
+    kube.apply(rbg(namespace, leader_worker(replicas=1)))
+    until("the pods", lambda: member_names(kube, namespace), lambda seen: seen == ALL[:2])
+    make_ready(kube, namespace)
+    until("Ready", lambda: condition(group(kube, namespace), "Ready"), lambda one: one.get("status") == "True")
+    before = uids()
+    make_ready(kube, namespace, restarts=1)
+    until("new pods", uids, lambda seen: len(seen) == 2 and not seen & before)
+    assert "InstanceRecreated" in {one["reason"] for one in kube.events(namespace, "demo")}
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_template_that_the_api_server_refuses_takes_no_pod_away(kube: Kube, namespace: str) -> None:
+    kube.apply(rbg(namespace, leader_worker()))
+    until("the pods", lambda: member_names(kube, namespace), lambda seen: seen == ALL)
+    before = {one["metadata"]["uid"] for one in kube.pods(namespace)}
+    invalid = leader_worker()
+    invalid["leaderWorkerPattern"]["template"]["spec"]["restartPolicy"] = "Sometimes"
+    kube.apply(rbg(namespace, invalid))
+    until("the verdict", lambda: condition(group(kube, namespace), "Ready"), lambda one: one["reason"] == "Rejected")
+    assert {one["metadata"]["uid"] for one in kube.pods(namespace)} == before
+
+
+@pytest.mark.usefixtures("operator")
+def test_fields_that_kubernetes_does_not_know_are_left_out_and_said(kube: Kube, namespace: str) -> None:
+    standalone, multi = role("worker"), leader_worker(replicas=1)
+    for pattern in (standalone["standalonePattern"], multi["leaderWorkerPattern"]):
+        pattern["template"]["spec"]["volumes"] = [{"name": "shm", "emptyDir": {}, "readinessProbe": {"a": 1}}]
+    kube.apply(rbg(namespace, standalone, multi))
+    made = until("the StatefulSet", lambda: stateful_set(kube, namespace, "demo-worker"))
+    assert made["spec"]["template"]["spec"]["volumes"][0] == {"name": "shm", "emptyDir": {}}
+    until("the pods", lambda: member_names(kube, namespace), lambda seen: seen == ALL[:2])
+
+    def said() -> str:
+        return " ".join(one["message"] for one in kube.events(namespace, "demo") if one["reason"] == "NotAsAsked")
+
+    until("both said", said, lambda text: text.count("readinessProbe") >= 2)
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_group_that_is_handed_over_is_left_without_anything(kube: Kube, namespace: str) -> None:
+    kube.apply(rbg(namespace, role("worker"), leader_worker()))
+    until("the pods", lambda: member_names(kube, namespace), lambda seen: seen == ALL)
+    kube.kubectl("-n", namespace, "annotate", "rbg", "demo", "patio.dev/hand-over=true")
+    until("nothing", lambda: kube.kubectl("-n", namespace, "get", MADE, "-o", "name"), lambda seen: seen == "")
+    assert condition(group(kube, namespace), "Ready")["reason"] == "HandedOver"
+    kube.kubectl("-n", namespace, "annotate", "rbg", "demo", "patio.dev/hand-over-")
+    until("the pods", lambda: member_names(kube, namespace), lambda seen: seen == ALL)
+
+
+@pytest.mark.usefixtures("operator")
+def test_what_a_deleted_group_left_behind_is_adopted(kube: Kube, namespace: str) -> None:
+    kube.apply(rbg(namespace, role("worker"), leader_worker()))
+    until("the pods", lambda: member_names(kube, namespace), lambda seen: seen == ALL)
+    before = {one["metadata"]["uid"] for one in kube.pods(namespace)}
+    orphan = '{"metadata":{"ownerReferences":null}}'
+    # no garbage collector runs here, which would do this for `kubectl delete --cascade=orphan`
+    kube.kubectl("-n", namespace, "delete", "rbg", "demo", "--cascade=background")
+    for what in kube.kubectl("-n", namespace, "get", MADE, "-o", "name").split():
+        kube.kubectl("-n", namespace, "patch", what, "--type=merge", "-p", orphan)
+    kube.apply(rbg(namespace, role("worker"), leader_worker()))
+    uid = group(kube, namespace)["metadata"]["uid"]
+
+    def owners() -> list[str]:
+        return [owner["uid"] for one in kube.pods(namespace) for owner in one["metadata"].get("ownerReferences") or []]
+
+    until("adopted", owners, lambda seen: seen == [uid] * 4)
+    assert {one["metadata"]["uid"] for one in kube.pods(namespace)} == before

@@ -27,7 +27,12 @@ import kopf
 from patio_operator import __version__
 from patio_operator.cluster import events
 from patio_operator.cluster.api import ApiError, Cluster
-from patio_operator.cluster.kinds import LEASE, MUTATING_WEBHOOK_CONFIGURATION, VALIDATING_WEBHOOK_CONFIGURATION
+from patio_operator.cluster.kinds import (
+    CUSTOM_RESOURCE_DEFINITION,
+    LEASE,
+    MUTATING_WEBHOOK_CONFIGURATION,
+    VALIDATING_WEBHOOK_CONFIGURATION,
+)
 from patio_operator.handlers import Wakers, login, loraadapters, pods, profiles, rolebasedgroups
 from patio_operator.injection import Access
 from patio_operator.leadership.elector import Elector
@@ -42,8 +47,8 @@ from patio_operator.sidecars.signed import SignedCalls
 from patio_operator.sidecars.watch import SidecarWatch
 from patio_operator.telemetry import Telemetry, health_application, set_up_logging
 from patio_operator.upstream.detector import Detector
+from patio_operator.webhooks import crd_bundle, server
 from patio_operator.webhooks import profiles as profile_reviews
-from patio_operator.webhooks import server
 from patio_operator.webhooks.certificates import Periods
 from patio_operator.webhooks.keeper import FileKeeper, Keeper, SecretKeeper, keep_once
 from patio_operator.webhooks.lookups import Lookups
@@ -193,11 +198,16 @@ async def _run(
 
 def _keeper(cluster: Cluster, settings: Settings) -> Keeper:
     if settings.certificate_folder:
-        return FileKeeper(Path(settings.certificate_folder))
+
+        async def tell_crd(ca: bytes) -> None:
+            await crd_bundle.keep(cluster, settings.service_name, settings.namespace, ca)
+
+        return FileKeeper(Path(settings.certificate_folder), tell_crd)
     periods = Periods(timedelta(hours=settings.certificate_hours), timedelta(hours=settings.certificate_renew_hours))
     trusting = [
-        (kind, settings.webhook_configuration)
-        for kind in (MUTATING_WEBHOOK_CONFIGURATION, VALIDATING_WEBHOOK_CONFIGURATION)
+        (MUTATING_WEBHOOK_CONFIGURATION, settings.webhook_configuration),
+        (VALIDATING_WEBHOOK_CONFIGURATION, settings.webhook_configuration),
+        (CUSTOM_RESOURCE_DEFINITION, crd_bundle.NAME),
     ]
     return SecretKeeper(cluster, settings.namespace, settings.webhook_secret, settings.service_name, periods, trusting)
 

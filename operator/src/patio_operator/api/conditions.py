@@ -6,8 +6,16 @@ The one rule that is easily broken: `lastTransitionTime` moves when `status` doe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
+
+TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
+"""Of metav1.Time, in UTC."""
+
+
+def time_of(text: str) -> datetime:
+    """Read a time as the API server writes it (metav1.Time); UTC."""
+    return datetime.strptime(text, TIME_FORMAT).replace(tzinfo=UTC)
 
 
 def condition(
@@ -39,9 +47,7 @@ def condition(
         "reason": reason,
         "message": message,
         "observedGeneration": generation,
-        "lastTransitionTime": now.strftime("%Y-%m-%dT%H:%M:%SZ")
-        if changed or was is None
-        else was["lastTransitionTime"],
+        "lastTransitionTime": now.strftime(TIME_FORMAT) if changed or was is None else was["lastTransitionTime"],
     }
 
 

@@ -7,7 +7,7 @@ it adds. Only what a pod template can say is said here: values that differ from 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,18 @@ def label(key: str) -> EnvSource:
 
 
 @dataclass(frozen=True)
+class LeaderWorker:
+    """Where a pod is among those of its leader-worker instance."""
+
+    leader_address: EnvSource
+    """DNS name of the leader. It may refer to RBG_ROLE_INSTANCE_NAME."""
+    index: EnvSource
+    """0 for the leader, 1, 2, ... for the workers."""
+    size: EnvSource
+    """Pods of the instance, the leader included."""
+
+
+@dataclass(frozen=True)
 class RoleIdentity:
     """Who a pod of a role is. What is None is not known and gets no variable."""
 
@@ -41,9 +53,10 @@ class RoleIdentity:
     instance: EnvSource | None = None
     component: EnvSource | None = None
     component_index: EnvSource | None = None
+    leader_worker: LeaderWorker | None = None
 
     def variables(self) -> list[EnvVar]:
-        """Return the variables: the new family sorted by name, then the old one."""
+        """Return the variables: the new family sorted by name, those of leader and workers last, then the old one."""
         pairs: tuple[tuple[str, str, EnvSource | None], ...] = (
             ("RBG_COMPONENT_INDEX", "COMPONENT_INDEX", self.component_index),
             ("RBG_COMPONENT_NAME", "COMPONENT_NAME", self.component),
@@ -51,12 +64,19 @@ class RoleIdentity:
             ("RBG_ROLE_INDEX", "ROLE_INDEX", self.index),
             ("RBG_ROLE_INSTANCE_NAME", "INSTANCE_NAME", self.instance),
             ("RBG_ROLE_NAME", "ROLE_NAME", literal(self.role)),
+            *self._of_leader_and_workers(),
         )
         known = [(new, old, source) for new, old, source in pairs if source is not None]
         return [
             *({"name": new, **source} for new, _, source in known),
             *({"name": old, **source} for _, old, source in known),
         ]
+
+    def _of_leader_and_workers(self) -> Iterator[tuple[str, str, EnvSource]]:
+        if self.leader_worker is not None:
+            yield "RBG_LWP_LEADER_ADDRESS", "LWS_LEADER_ADDRESS", self.leader_worker.leader_address
+            yield "RBG_LWP_WORKER_INDEX", "LWS_WORKER_INDEX", self.leader_worker.index
+            yield "RBG_LWP_GROUP_SIZE", "LWS_GROUP_SIZE", self.leader_worker.size
 
 
 def put_before(container: dict[str, Any], variables: Iterable[EnvVar]) -> None:

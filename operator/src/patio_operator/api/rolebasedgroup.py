@@ -66,7 +66,8 @@ _DELAYS_IN_ORDER: dict[str, Any] = {
     "rule": "self.maxDelaySeconds >= self.baseDelaySeconds",
     "message": "maxDelaySeconds must not be less than baseDelaySeconds",
 }
-_MAP_BY_NAME: dict[str, Any] = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
+MAP_BY_NAME: dict[str, Any] = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
+"""Makes a list one of named elements."""
 
 RestartPolicy = Literal["None", "RecreateRoleInstanceOnPodRestart"]
 
@@ -275,9 +276,9 @@ class Role(Model):
 class RoleBasedGroupSpec(Model):
     """The roles."""
 
-    role_templates: Annotated[tuple[RoleTemplate, ...], Field(json_schema_extra=_MAP_BY_NAME)] = ()
+    role_templates: Annotated[tuple[RoleTemplate, ...], Field(json_schema_extra=MAP_BY_NAME)] = ()
     """Pod templates that roles share."""
-    roles: Annotated[tuple[Role, ...], Field(min_length=1, json_schema_extra=_MAP_BY_NAME)]
+    roles: Annotated[tuple[Role, ...], Field(min_length=1, json_schema_extra=MAP_BY_NAME)]
     """Pods that do the same work, role by role."""
 
 
@@ -302,7 +303,7 @@ class RoleBasedGroupStatus(Model):
     conditions: Conditions = ()
     """Ready: every role has all its instances, all of them ready. Otherwise its message says what is
     missing."""
-    role_statuses: Annotated[tuple[RoleStatus, ...], Field(json_schema_extra=_MAP_BY_NAME)] = ()
+    role_statuses: Annotated[tuple[RoleStatus, ...], Field(json_schema_extra=MAP_BY_NAME)] = ()
     """One entry per role."""
 
 

@@ -31,6 +31,9 @@ _KEPT = (
     "minProperties",
     "maxProperties",
 )
+OBJECT_DEFAULT = "objectDefault"
+"""In `json_schema_extra`: what the API server fills in for an object. pydantic's defaults of objects only say how an
+absent one is read."""
 _EMPTY_DEFAULTS: tuple[Any, ...] = (None, "", [], {})
 
 
@@ -49,6 +52,8 @@ def _translate(node: Mapping[str, Any], definitions: Mapping[str, Any], where: s
     translated: Schema = {key: node[key] for key in _KEPT if key in node}
     if translated.get("default", ...) in _EMPTY_DEFAULTS or node.get("type") == "object":
         translated.pop("default", None)
+    if OBJECT_DEFAULT in node:
+        translated["default"] = node[OBJECT_DEFAULT]
     if "description" in translated:
         translated["description"] = " ".join(translated["description"].split())
     if "properties" in node:

@@ -15,9 +15,9 @@ from urllib.parse import quote, urlencode
 import aiohttp
 from kubernetes.aio import client, config
 
+from patio_operator.api.labels import FIELD_MANAGER
 from patio_operator.cluster.kinds import Kind
 
-FIELD_MANAGER = "patio-operator"
 REQUEST_TIMEOUT = 15.0
 """Seconds for one request to the API server."""
 WATCH_SECONDS = "240"
@@ -123,6 +123,17 @@ class Cluster:
     async def create(self, kind: Kind, body: Object, namespace: str | None = None) -> Object:
         """Create an object; `ConflictError` when it exists."""
         return await self._request("POST", _path(kind, namespace), {"fieldManager": FIELD_MANAGER}, body)
+
+    async def try_create(self, kind: Kind, body: Object, namespace: str, *, strictly: bool = False) -> None:
+        """Have the API server check and admit an object without creating it; `strictly` refuses unknown fields too."""
+        query = {"dryRun": "All", "fieldValidation": "Strict" if strictly else "Ignore"}
+        await self._request("POST", _path(kind, namespace), {"fieldManager": FIELD_MANAGER, **query}, body)
+
+    async def schemas(self, api_version: str) -> Mapping[str, Object]:
+        """Read the API server's own schemas of an API version (OpenAPI v3, components.schemas)."""
+        root = f"apis/{api_version}" if "/" in api_version else f"api/{api_version}"
+        answer = await self._request("GET", f"/openapi/v3/{root}")
+        return cast("Mapping[str, Object]", answer["components"]["schemas"])
 
     async def dry_run(self, kind: Kind, body: Object, namespace: str | None = None) -> None:
         """Have the API server say whether it would create an object, with unknown fields refused; nothing is stored."""

@@ -28,6 +28,8 @@ SECRET = Kind("", "v1", "Secret", "secrets")
 EVENT = Kind("", "v1", "Event", "events")
 LEASE = Kind("coordination.k8s.io", "v1", "Lease", "leases")
 DEPLOYMENT = Kind("apps", "v1", "Deployment", "deployments")
+ENDPOINT_SLICE = Kind("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices")
+CONTROLLER_REVISION = Kind("apps", "v1", "ControllerRevision", "controllerrevisions")
 STATEFUL_SET = Kind("apps", "v1", "StatefulSet", "statefulsets")
 DEPLOYMENT = Kind("apps", "v1", "Deployment", "deployments")
 DAEMON_SET = Kind("apps", "v1", "DaemonSet", "daemonsets")
@@ -45,6 +47,9 @@ VALIDATING_WEBHOOK_CONFIGURATION = Kind(
     "validatingwebhookconfigurations",
     namespaced=False,
 )
+CUSTOM_RESOURCE_DEFINITION = Kind(
+    "apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", namespaced=False
+)
 PROFILE = Kind(
     "workloads.x-k8s.io",
     "v1alpha2",
@@ -60,6 +65,17 @@ LORA_ADAPTER = Kind("patio.dev", "v1alpha1", "LoraAdapter", "loraadapters")
 
 BY_KIND = {
     (kind.api_version, kind.kind): kind
-    for kind in (POD, SERVICE, CONFIG_MAP, SECRET, STATEFUL_SET, PROFILE, ROLE_BASED_GROUP, LORA_ADAPTER)
+    for kind in (
+        POD,
+        SERVICE,
+        CONFIG_MAP,
+        SECRET,
+        STATEFUL_SET,
+        CONTROLLER_REVISION,
+        ENDPOINT_SLICE,
+        PROFILE,
+        ROLE_BASED_GROUP,
+        LORA_ADAPTER,
+    )
 }
 """Finds the kind of an object by its `apiVersion` and `kind`."""

@@ -3,17 +3,23 @@
 `reconcile` reads a group, its children and the profiles, calls `plan` and carries the plan out. Inside:
 
 - `naming`: names, labels and identity of what a group makes
-- `templates`: a role's pod template: template or templateRef with its patch (`strategic_merge`), then ours
+- `templates`: a role's pod templates: template or templateRef with its patches (`strategic_merge`), then ours
 - `supported`: what of a group this version cannot realise, and what it realises otherwise than asked
 - `dependencies`: which roles wait for which
+- `rollouts`: how a changed template reaches the pods
 - `objects`: StatefulSets, Services and the topology ConfigMap
+- `instances`: pods of leader-worker roles, of a revision (`revisions`) and with a past (`memory`)
 - `status`: counts and the Ready condition
 - `planner`: all of these, in order
+
+Apart from that, `conversion` (with `residue`) turns groups from one API version into the other, and `prune` takes out
+of an object what the API server does not know.
 
 The sidecar is never in what is made here: pod templates only ask for it, admission injects it.
 """
 
 from patio_operator.groups.planner import plan
 from patio_operator.groups.plans import Event, GroupPlan, Ref
+from patio_operator.groups.pruning import prune
 
-__all__ = ["Event", "GroupPlan", "Ref", "plan"]
+__all__ = ["Event", "GroupPlan", "Ref", "plan", "prune"]

@@ -1,20 +1,19 @@
 """The objects of a group, as they are applied: StatefulSets, headless Services, the topology ConfigMap.
 
 Used by `planner`. Only fields that Patio wants are in them: they are applied server-side, and what others
-set (the API server's defaults, an annotation by a user) stays.
+set (the API server's defaults, an annotation by a user) stays. Pods of leader-worker roles are `instances`' own.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import yaml
 
 from patio_operator.api import labels
 from patio_operator.api.rolebasedgroup import Role, RoleBasedGroup
-from patio_operator.groups import naming, templates
+from patio_operator.groups import memory, naming, rollouts, templates
 
 Object = dict[str, Any]
 
@@ -28,13 +27,54 @@ def service(group: RoleBasedGroup, role: Role) -> Object:
         "spec": {
             "clusterIP": "None",
             "publishNotReadyAddresses": True,
-            "selector": naming.selector(group, role),
+            "selector": naming.service_selector(group, role),
         },
     }
 
 
+def leaders_slice(group: RoleBasedGroup, role: Role, pods: Iterable[Mapping[str, Any]]) -> Object:
+    """Return the EndpointSlice by which `GROUP-ROLE-INDEX.SERVICE` is the leader of that instance.
+
+    Upstream's own example calls leaders so (inference/pd-disagg-leader-worker), and fails. Kubernetes itself gives a
+    pod only the name that is its own.
+
+    Args:
+        group: the group.
+        role: one of its leader-worker roles.
+        pods: those of the role.
+
+    """
+    leaders = {
+        pod["metadata"]["labels"][labels.ROLE_INSTANCE_NAME]: pod
+        for pod in pods
+        if pod["metadata"]["labels"].get(labels.COMPONENT_INDEX) == "0" and (pod.get("status") or {}).get("podIP")
+    }
+    addresses = {name: pod["status"]["podIP"] for name, pod in leaders.items()}
+    family = "IPv6" if any(":" in address for address in addresses.values()) else "IPv4"
+    name = naming.leaders_slice(group, role)
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": name if family == "IPv4" else f"{name}-ipv6",  # the type of an address can never be changed
+            "namespace": group.metadata.namespace,
+            "labels": {
+                **naming.selector(group, role),
+                labels.SERVICE_OF_SLICE: naming.service(group, role),
+                labels.MANAGER_OF_SLICE: labels.FIELD_MANAGER,
+            },
+            "ownerReferences": [naming.owner(group)],
+        },
+        "addressType": family,
+        "endpoints": [
+            {"addresses": [addresses[name]], "hostname": name, "conditions": {"ready": True}}
+            for name in sorted(addresses)
+        ],
+    }
+
+
 def stateful_set(group: RoleBasedGroup, role: Role) -> Object:
-    """Return the StatefulSet that makes a role's pods."""
+    """Return the StatefulSet that makes a standalone role's pods."""
     return {
         "apiVersion": "apps/v1",
         "kind": "StatefulSet",
@@ -51,8 +91,11 @@ def stateful_set(group: RoleBasedGroup, role: Role) -> Object:
     }
 
 
-def config_map(group: RoleBasedGroup) -> Object:
-    """Return the ConfigMap with the group's topology: every address that its pods have or will have."""
+def config_map(group: RoleBasedGroup, memories: memory.Memories) -> Object:
+    """Return the ConfigMap with the group's topology: every address that its pods have or will have.
+
+    What is remembered of leader-worker instances is in an annotation of it.
+    """
     roles = group.spec.roles
     topology = {
         "group": {"name": group.metadata.name, "roles": [role.name for role in roles], "size": len(roles)},
@@ -64,13 +107,15 @@ def config_map(group: RoleBasedGroup) -> Object:
             for role in roles
         },
     }
+    remembered = memory.write(memories)
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {
             "name": naming.config_map(group),
             "namespace": group.metadata.namespace,
-            "labels": {labels.GROUP_NAME: group.metadata.name},
+            "labels": naming.whole_group(group),
+            **({"annotations": {labels.INSTANCES: remembered}} if remembered != "{}" else {}),
             "ownerReferences": [naming.owner(group)],
         },
         "data": {templates.CONFIG_FILE: yaml.safe_dump(topology, sort_keys=False, width=1000)},
@@ -78,8 +123,7 @@ def config_map(group: RoleBasedGroup) -> Object:
 
 
 def _instance(group: RoleBasedGroup, role: Role, index: int) -> Object:
-    workload, service_name = naming.workload(group, role), naming.service(group, role)
-    instance: Object = {"address": f"{workload}-{index}.{service_name}"}
+    instance: Object = {"address": f"{naming.leader(group, role, index)}.{naming.service(group, role)}"}
     ports = {
         (port.name.lower().replace("-", "_") if port.name else f"port{port.port}"): port.port
         for port in role.service_ports
@@ -98,18 +142,8 @@ def _metadata(group: RoleBasedGroup, role: Role, name: str) -> Object:
 
 
 def _rolling_update(role: Role) -> Mapping[str, Any]:
-    strategy = role.rollout_strategy.rolling_update if role.rollout_strategy else None
-    if strategy is None:
-        return {"partition": 0}
-    partition = role.replicas if strategy.paused else _scaled(strategy.partition, role.replicas)
-    if strategy.max_unavailable in (0, 1, "0%", "100%"):  # 0 comes with maxSurge, which there is not
-        return {"partition": partition}
-    # without the feature gate MaxUnavailableStatefulSet the API server drops it: one pod at a time then
-    return {"partition": partition, "maxUnavailable": strategy.max_unavailable}
-
-
-def _scaled(value: int | str, replicas: int) -> int:
-    """Return a number of pods; of a percentage, rounded up: one pod more keeps its revision."""
-    if isinstance(value, int):
-        return value
-    return math.ceil(int(value.rstrip("%")) * replicas / 100)
+    rollout = rollouts.of(role)
+    if rollout.max_unavailable == 1:
+        return {"partition": rollout.partition}
+    # without the feature gate MaxUnavailableStatefulSet the API server drops it: then `rollouts.faster` helps
+    return {"partition": rollout.partition, "maxUnavailable": rollout.max_unavailable}

@@ -8,93 +8,267 @@ changed nor deleted.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
+from patio_operator.api import labels
 from patio_operator.api.rolebasedgroup import Role, RoleBasedGroup
-from patio_operator.groups import dependencies, naming, objects, supported
-from patio_operator.groups.plans import Event, GroupError, GroupPlan, Ref
-from patio_operator.groups.status import Count, count, group_status, readiness
+from patio_operator.groups import dependencies, instances, memory, naming, objects, rollouts, supported
+from patio_operator.groups.instances import InstancesPlan
+from patio_operator.groups.plans import Event, GroupError, GroupPlan, Ref, ref
+from patio_operator.groups.status import Count, count, group_status, readiness, trouble
 
 Child = Mapping[str, Any]
 
+NAME_TAKEN_AGAIN = timedelta(seconds=10)
+"""Who has the name may go away without an event that says so."""
+
 
 def plan(group: RoleBasedGroup, children: Sequence[Child], profiles: Collection[str], now: datetime) -> GroupPlan:
-    """Return what to apply and delete for a group, its status, and what its users should hear.
+    """Return what to do for a group, its status, and what its users should hear.
 
     Args:
         group: the group.
-        children: the StatefulSets, Services and ConfigMaps in its namespace that carry its name as a label.
+        children: the objects in its namespace that carry its name as a label, of all kinds that groups are made of.
         profiles: names of the ClusterEngineRuntimeProfiles that there are.
         now: the time of what changes now; UTC.
 
     """
-    workloads = {child["metadata"]["name"]: child for child in children if child["kind"] == "StatefulSet"}
-    counts = {role.name: _count(group, role, workloads) for role in group.spec.roles}
+    if group.metadata.annotations.get(labels.HAND_OVER) == "true":
+        return _hand_over(group, children, now)
+    own = _Children(group, children)
     try:
         supported.check(group)
         dependencies.check(group.spec.roles)
-        _check_names_free(group, children)
+        _check_names_free(group, own)
     except GroupError as error:
         ready = ("False", error.reason, error.message)
-        return GroupPlan((), (), group_status(group, counts, ready, now), tuple(_changes(group, ready)))
+        return GroupPlan(
+            status=group_status(group, _last_counts(group, own), ready, now),
+            events=tuple(_changes(group, ready)),
+            again_in=NAME_TAKEN_AGAIN if error.reason == "NameTaken" else None,
+        )
 
+    remembered = memory.read(own.annotation("ConfigMap", naming.config_map(group), labels.INSTANCES))
+    led = {
+        role.name: instances.plan(
+            group, role, own.members(role), own.revisions(role), remembered.get(role.name, {}), now
+        )
+        for role in group.spec.roles
+        if role.leader_worker_pattern is not None
+    }
+    counts = {
+        role.name: led[role.name].count if role.name in led else _count(group, role, own) for role in group.spec.roles
+    }
     ready_roles = {name for name, one in counts.items() if one.is_ready}
     waiting = {
         role.name: dependencies.unmet(role, ready_roles) for role in group.spec.roles if not counts[role.name].exists
     }
     unknown = {role.name: _unknown_profiles(role, profiles) for role in group.spec.roles}
     realised = [role for role in group.spec.roles if not waiting.get(role.name) and not unknown[role.name]]
-    ready = _unknown_profile_condition(unknown) or readiness(counts, waiting)
+    going = {role.name: led[role.name] for role in realised if role.name in led}
+    memories = {name: going[name].memories if name in going else remembered.get(name, {}) for name in led}
+    troubles = {role.name: trouble(own.pods(role)) for role in group.spec.roles}
+    ready = _unknown_profile_condition(unknown) or readiness(counts, waiting, troubles)
     return GroupPlan(
-        applies=(
-            objects.config_map(group),
-            *(objects.service(group, role) for role in realised),
-            *(objects.stateful_set(group, role) for role in realised),
+        checks=tuple(pod for one in going.values() for pod in one.checks),
+        adopts=tuple(ref(pod) for pod in own.orphaned_pods()),
+        tear_down=(
+            *(one for plan in going.values() for one in plan.tear_down),
+            *(ref(pod) for role in realised for pod in _faster(group, role, own)),
         ),
-        deletes=tuple(_removed(group, children)),
-        status=group_status(group, counts, ready, now),
+        applies=(
+            objects.config_map(group, memories),
+            *(one for role in realised for one in _made(group, role, own, led)),
+        ),
+        creates=tuple(pod for one in going.values() for pod in one.creates),
+        deletes=(*_removed(group, own), *(one for plan in going.values() for one in plan.forget)),
         events=(
             *(
-                Event(
-                    "Normal",
-                    "RoleCreated",
-                    f"Creating StatefulSet {naming.workload(group, role)}",
-                )
+                Event("Normal", "RoleCreated", _creating(group, role))
                 for role in realised
                 if not counts[role.name].exists
             ),
+            *(event for one in going.values() for event in one.events),
             *_changes(group, ready),
             *_deviations(group),
         ),
+        status=group_status(group, counts, ready, now),
+        again_in=min((one.again_in for one in going.values() if one.again_in is not None), default=None),
     )
 
 
-def _count(group: RoleBasedGroup, role: Role, workloads: Mapping[str, Child]) -> Count:
+def _hand_over(group: RoleBasedGroup, children: Sequence[Child], now: datetime) -> GroupPlan:
+    """Delete everything that was made of a group; what is left is the group, for upstream's controller to build.
+
+    The status says so first: once nothing is left it is upstream's to write.
+    """
+    own = _Children(group, children)
+    left = tuple(ref(child) for child in own.all if own.is_ours(child) and _is_our_work(child))
+    if not left:
+        return GroupPlan()  # the status is another's now
+    ready = (
+        "False",
+        "HandedOver",
+        f"Patio deletes what it made of the group and leaves it alone: annotation {labels.HAND_OVER}. Remove the "
+        "annotation to have it back",
+    )
+    said = any(one.type == "Ready" and one.reason == "HandedOver" for one in group.status.conditions)
+    return GroupPlan(
+        deletes=left if said else (),
+        events=tuple(_changes(group, ready)),
+        status=group_status(group, _last_counts(group, own), ready, now),
+    )
+
+
+def _is_our_work(child: Child) -> bool:
+    """Tell whether Patio wrote an object: upstream's belong to the group just as well."""
+    return any(one.get("manager") == labels.FIELD_MANAGER for one in child["metadata"].get("managedFields") or [])
+
+
+class _Children:
+    """What there is of a group, and whose it is."""
+
+    def __init__(self, group: RoleBasedGroup, children: Sequence[Child]) -> None:
+        self.all = children
+        self._group_uid = group.metadata.uid
+        self._labels = naming.whole_group(group).items()
+
+    def find(self, kind: str, name: str) -> Child | None:
+        """Return the group's object of a kind and name."""
+        return next(
+            (
+                one
+                for one in self.all
+                if (one["kind"], one["metadata"]["name"]) == (kind, name)
+                and (self.is_ours(one) or self.is_orphaned(one))
+            ),
+            None,
+        )
+
+    def annotation(self, kind: str, name: str, key: str) -> str | None:
+        """Return an annotation of the group's object of a kind and name."""
+        found = self.find(kind, name)
+        return None if found is None else (found["metadata"].get("annotations") or {}).get(key)
+
+    def members(self, role: Role) -> list[Child]:
+        """Return the pods of a leader-worker role."""
+        return [
+            one
+            for one in self.all
+            if one["kind"] == "Pod"
+            and _role_of(one) == role.name
+            and instances.is_member(one)
+            and (self.is_ours(one) or self.is_orphaned(one))
+        ]
+
+    def pods(self, role: Role) -> list[Child]:
+        """Return the pods of a role, whoever makes them."""
+        return [one for one in self.all if one["kind"] == "Pod" and _role_of(one) == role.name]
+
+    def pods_of(self, workload: Child) -> list[Child]:
+        """Return the pods of a StatefulSet."""
+        uid = workload["metadata"].get("uid")
+        return [one for one in self.all if one["kind"] == "Pod" and (_controller(one) or {}).get("uid") == uid]
+
+    def revisions(self, role: Role) -> list[Child]:
+        """Return the ControllerRevisions of a leader-worker role."""
+        return [
+            one
+            for one in self.all
+            if one["kind"] == "ControllerRevision"
+            and _role_of(one) == role.name
+            and (self.is_ours(one) or self.is_orphaned(one))
+        ]
+
+    def orphaned_pods(self) -> list[Child]:
+        """Return the pods that lost their group, as by `kubectl delete --cascade=orphan`. Others are applied anyway."""
+        return [one for one in self.all if one["kind"] == "Pod" and self.is_orphaned(one) and instances.is_member(one)]
+
+    def is_ours(self, child: Child) -> bool:
+        """Tell whether the group controls an object."""
+        return (_controller(child) or {}).get("uid") == self._group_uid
+
+    def is_orphaned(self, child: Child) -> bool:
+        """Tell whether an object was made of a group of that name and is controlled by nobody."""
+        return _controller(child) is None and self._labels <= (child["metadata"].get("labels") or {}).items()
+
+
+def _controller(child: Child) -> Mapping[str, Any] | None:
+    return next((one for one in child["metadata"].get("ownerReferences") or [] if one.get("controller")), None)
+
+
+def _role_of(child: Child) -> str | None:
+    return (child["metadata"].get("labels") or {}).get(labels.ROLE_NAME)
+
+
+def _count(group: RoleBasedGroup, role: Role, own: _Children) -> Count:
     before = next((one.to_api() for one in group.status.role_statuses if one.name == role.name), None)
-    workload = workloads.get(naming.workload(group, role))
-    return count(role, workload if workload is not None and _is_ours(group, workload) else None, before)
+    return count(role, own.find("StatefulSet", naming.workload(group, role)), before)
 
 
-def _is_ours(group: RoleBasedGroup, child: Child) -> bool:
-    owners = child["metadata"].get("ownerReferences") or []
-    return any(owner.get("controller") and owner["uid"] == group.metadata.uid for owner in owners)
+def _last_counts(group: RoleBasedGroup, own: _Children) -> dict[str, Count]:
+    """Return what is known of the roles of a group that is not realised."""
+    before = {one.name: one for one in group.status.role_statuses}
+    counts: dict[str, Count] = {}
+    for role in group.spec.roles:
+        last = before.get(role.name)
+        if role.leader_worker_pattern is None or last is None:
+            counts[role.name] = _count(group, role, own)
+        else:
+            counts[role.name] = Count(role.replicas, last.replicas, last.ready_replicas, last.updated_replicas)
+    return counts
+
+
+def _made(
+    group: RoleBasedGroup, role: Role, own: _Children, led: Mapping[str, InstancesPlan]
+) -> Iterator[dict[str, Any]]:
+    """Yield what a role is made of, apart from the pods of leaders and workers."""
+    yield objects.service(group, role)
+    if role.name not in led:
+        yield objects.stateful_set(group, role)
+    else:
+        yield objects.leaders_slice(group, role, own.members(role))
+        yield led[role.name].revision
+
+
+def _creating(group: RoleBasedGroup, role: Role) -> str:
+    if role.leader_worker_pattern is None:
+        return f"Creating StatefulSet {naming.workload(group, role)}"
+    size = role.leader_worker_pattern.size
+    return f"Creating {role.replicas} instances of {size} pods each of {naming.workload(group, role)}"
+
+
+def _faster(group: RoleBasedGroup, role: Role, own: _Children) -> Iterator[Child]:
+    workload = own.find("StatefulSet", naming.workload(group, role))
+    if workload is not None and role.leader_worker_pattern is None:
+        yield from rollouts.faster(role, workload, own.pods_of(workload))
 
 
 def _names(group: RoleBasedGroup) -> set[tuple[str, str]]:
-    """Return kind and name of everything that the group should have."""
-    return {
-        ("ConfigMap", naming.config_map(group)),
-        *(("StatefulSet", naming.workload(group, role)) for role in group.spec.roles),
-        *(("Service", naming.service(group, role)) for role in group.spec.roles),
-    }
+    """Return kind and name of everything that the group should have; of ControllerRevisions, what `instances` keeps."""
+    names = {("ConfigMap", naming.config_map(group))}
+    for role in group.spec.roles:
+        names.add(("Service", naming.service(group, role)))
+        pattern = role.leader_worker_pattern
+        if pattern is None:
+            names.add(("StatefulSet", naming.workload(group, role)))
+            continue
+        names.add(("EndpointSlice", naming.leaders_slice(group, role)))
+        names.add(("EndpointSlice", f"{naming.leaders_slice(group, role)}-ipv6"))
+        names |= {
+            ("Pod", f"{naming.instance(group, role, index)}-{position}")
+            for index in range(role.replicas)
+            for position in range(pattern.size)
+        }
+    return names
 
 
-def _check_names_free(group: RoleBasedGroup, children: Sequence[Child]) -> None:
+def _check_names_free(group: RoleBasedGroup, own: _Children) -> None:
     wanted = _names(group)
-    for child in children:
+    for child in own.all:
         name = child["metadata"]["name"]
-        if (child["kind"], name) in wanted and not _is_ours(group, child):
+        if (child["kind"], name) in wanted and not own.is_ours(child) and not own.is_orphaned(child):
             raise GroupError(
                 "NameTaken",
                 f"the group needs a {child['kind']} {name!r}, but there is one that belongs to somebody else: "
@@ -102,13 +276,14 @@ def _check_names_free(group: RoleBasedGroup, children: Sequence[Child]) -> None:
             )
 
 
-def _removed(group: RoleBasedGroup, children: Sequence[Child]) -> Iterator[Ref]:
-    """Yield what is left of roles that the group no longer has."""
+def _removed(group: RoleBasedGroup, own: _Children) -> Iterator[Ref]:
+    """Yield what is left of roles that the group no longer has, or has in another pattern."""
     wanted = _names(group)
-    for child in children:
-        metadata = child["metadata"]
-        if (child["kind"], metadata["name"]) not in wanted and _is_ours(group, child):
-            yield Ref(child["apiVersion"], child["kind"], metadata["namespace"], metadata["name"], metadata["uid"])
+    led = {role.name for role in group.spec.roles if role.leader_worker_pattern is not None}
+    for child in own.all:
+        by_role = child["kind"] in ("Pod", "ControllerRevision") and _role_of(child) in led  # `instances` knows which
+        if own.is_ours(child) and not by_role and (child["kind"], child["metadata"]["name"]) not in wanted:
+            yield ref(child)
 
 
 def _unknown_profiles(role: Role, profiles: Collection[str]) -> list[str]:

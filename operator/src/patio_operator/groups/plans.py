@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Literal
 
 
 @dataclass(frozen=True)
 class Ref:
-    """An object to delete: the one with this UID and no other of that name."""
+    """An object to delete or to adopt: the one with this UID and no other of that name."""
 
     api_version: str
     kind: str
     namespace: str
     name: str
     uid: str
+
+
+def ref(child: Mapping[str, Any]) -> Ref:
+    """Return the reference of an object that is there."""
+    metadata = child["metadata"]
+    return Ref(child["apiVersion"], child["kind"], metadata["namespace"], metadata["name"], metadata["uid"])
 
 
 @dataclass(frozen=True)
@@ -28,12 +36,23 @@ class Event:
 
 @dataclass(frozen=True)
 class GroupPlan:
-    """What to do for a group. Applies come before deletes, in this order."""
+    """What to do for a group: the fields in this order, each in its own."""
 
-    applies: tuple[dict[str, Any], ...]
-    deletes: tuple[Ref, ...]
-    status: dict[str, Any]
+    checks: tuple[dict[str, Any], ...] = ()
+    """Pods that the API server must be willing to create; nothing of the plan is done when it is not."""
+    adopts: tuple[Ref, ...] = ()
+    """Pods that get the group as their owner."""
+    tear_down: tuple[Ref, ...] = ()
+    """Pods to delete. They go before what is remembered of them is written."""
+    applies: tuple[dict[str, Any], ...] = ()
+    creates: tuple[dict[str, Any], ...] = ()
+    """Pods to create."""
+    deletes: tuple[Ref, ...] = ()
     events: tuple[Event, ...] = ()
+    status: dict[str, Any] | None = None
+    """The whole status; None to leave it as it is."""
+    again_in: timedelta | None = None
+    """When to plan anew although nothing happens."""
 
 
 class GroupError(Exception):

@@ -6,13 +6,16 @@ Computed from observed objects only, never from what was asked for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from patio_operator.api.conditions import condition
+from patio_operator.api.conditions import condition, find
 from patio_operator.api.rolebasedgroup import Role, RoleBasedGroup
+
+_ON_ITS_WAY = ("ContainerCreating", "PodInitializing")
+"""Reasons for which a container waits that are none to mention."""
 
 
 @dataclass(frozen=True)
@@ -79,13 +82,38 @@ def group_status(
     }
 
 
-def readiness(counts: Mapping[str, Count], waiting: Mapping[str, Sequence[str]]) -> tuple[str, str, str]:
-    """Return status, reason and message of the Ready condition of a group that can be realised."""
+def readiness(
+    counts: Mapping[str, Count], waiting: Mapping[str, Sequence[str]], troubles: Mapping[str, str]
+) -> tuple[str, str, str]:
+    """Return status, reason and message of the Ready condition of a group that can be realised.
+
+    Args:
+        counts: of each role.
+        waiting: the roles that a role waits for.
+        troubles: what keeps a role's pods from running.
+
+    """
     missing = [
-        f"{name} waits for {', '.join(waiting[name])}" if waiting.get(name) else f"{name} {one.ready}/{one.wanted}"
+        f"{name} waits for {', '.join(waiting[name])}"
+        if waiting.get(name)
+        else f"{name} {one.ready}/{one.wanted}" + (f" ({troubles[name]})" if troubles.get(name) else "")
         for name, one in counts.items()
         if not one.is_ready
     ]
     if missing:
         return "False", "RoleNotReady", f"Not all role ready: {'; '.join(missing)}"
     return "True", "AllRolesReady", "All roles are ready"
+
+
+def trouble(pods: Iterable[Mapping[str, Any]]) -> str:
+    """Say what keeps the first of some pods that has trouble from running; nothing when none has."""
+    for pod in sorted(pods, key=lambda one: str(one["metadata"]["name"])):
+        status = pod.get("status") or {}
+        scheduled = find(status, "PodScheduled")
+        if scheduled.get("status") == "False":
+            return f"{pod['metadata']['name']}: {scheduled.get('reason')}: {scheduled.get('message')}"
+        for one in (*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])):
+            reason = ((one.get("state") or {}).get("waiting") or {}).get("reason")
+            if reason not in (None, *_ON_ITS_WAY):
+                return f"{pod['metadata']['name']}: {one['name']}: {reason}"
+    return ""

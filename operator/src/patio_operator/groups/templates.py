@@ -1,19 +1,20 @@
-"""A role's pod template: the user's, and what makes its pods members of the group.
+"""A role's pod templates: the user's, and what makes its pods members of the group.
 
-Used by `objects`. Added are labels of both generations, variables before the user's own, the topology file,
-and the label and annotation by which the pods ask admission for the role's profiles. Nothing of the user's
-is dropped.
+Used by `objects` and `revisions`. Added are labels of both generations, variables before the user's own, the
+topology file, and the label and annotation by which the pods ask admission for the role's profiles. Nothing
+of the user's is dropped.
 """
 
 from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from patio_operator.api import labels
 from patio_operator.api.identity import put_before
-from patio_operator.api.rolebasedgroup import Role, RoleBasedGroup
+from patio_operator.api.rolebasedgroup import EngineRuntime, Role, RoleBasedGroup
 from patio_operator.groups import naming
 from patio_operator.groups.plans import GroupError
 from patio_operator.groups.strategic_merge import MergeError, merge
@@ -22,46 +23,98 @@ CONFIG_VOLUME = "rbg-cluster-config"
 CONFIG_PATH = "/etc/rbg"
 CONFIG_FILE = "config.yaml"
 
+Template = dict[str, Any]
 
-def resolved(group: RoleBasedGroup, role: Role) -> dict[str, Any]:
+
+def resolved(group: RoleBasedGroup, role: Role) -> Template:
     """Return the user's template: the role's own, or the shared one with the role's patch.
 
     Raises:
         GroupError: there is no such shared template, or the patch cannot be applied.
 
     """
-    pattern = role.standalone_pattern
+    pattern = role.standalone_pattern or role.leader_worker_pattern
+    field = "standalonePattern" if role.standalone_pattern else "leaderWorkerPattern"
     if pattern is None:
-        raise GroupError("Unsupported", f"role {role.name!r} has no standalonePattern")
+        raise GroupError("Unsupported", f"role {role.name!r} has neither standalonePattern nor leaderWorkerPattern")
     if pattern.template_ref is None:
         return copy.deepcopy(pattern.template or {})
     name = pattern.template_ref.name
     shared = next((one.template for one in group.spec.role_templates if one.name == name), None)
-    where = f"role {role.name!r}: standalonePattern.templateRef"
+    where = f"role {role.name!r}: {field}.templateRef"
     if shared is None:
         known = ", ".join(repr(one.name) for one in group.spec.role_templates) or "none"
         raise GroupError(
             "InvalidTemplateRef",
             f"{where}.name is {name!r}, but spec.roleTemplates has {known}: add it, or correct the name",
         )
+    return _patched(shared, pattern.template_ref.patch or {}, f"{where}.patch")
+
+
+def _patched(template: Template, patch: dict[str, Any], where: str) -> Template:
     try:
-        return merge(shared, pattern.template_ref.patch or {}, f"{where}.patch")
+        return merge(template, patch, where)
     except MergeError as error:
         raise GroupError("InvalidTemplateRef", f"{error}: correct the patch") from error
 
 
-def pod_template(group: RoleBasedGroup, role: Role) -> dict[str, Any]:
-    """Return the template for the role's StatefulSet."""
-    template = resolved(group, role)
+def pod_template(group: RoleBasedGroup, role: Role) -> Template:
+    """Return the template of a standalone role's pods.
+
+    Raises:
+        GroupError: as `resolved`.
+
+    """
+    return _member(group, role, resolved(group, role), role.name, role.engine_runtimes)
+
+
+def leader_template(group: RoleBasedGroup, role: Role) -> Template:
+    """Return the template of the leaders of a leader-worker role; the only ones that get its profiles, as upstream.
+
+    Raises:
+        GroupError: as `resolved`.
+
+    """
+    assert role.leader_worker_pattern is not None
+    patch = role.leader_worker_pattern.leader_template_patch or {}
+    patched = _patched(resolved(group, role), patch, f"role {role.name!r}: leaderWorkerPattern.leaderTemplatePatch")
+    template = _member(group, role, patched, naming.LEADER, role.engine_runtimes)
+    template["spec"]["subdomain"] = naming.service(group, role)
+    return template
+
+
+def worker_template(group: RoleBasedGroup, role: Role) -> Template:
+    """Return the template of the workers of a leader-worker role.
+
+    Raises:
+        GroupError: as `resolved`.
+
+    """
+    pattern = role.leader_worker_pattern
+    assert pattern is not None
+    patch = pattern.worker_template_patch or {}
+    patched = _patched(resolved(group, role), patch, f"role {role.name!r}: leaderWorkerPattern.workerTemplatePatch")
+    template = _member(group, role, patched, naming.WORKER, ())
+    if naming.workers_are_reached(role, pattern):
+        template["spec"]["subdomain"] = naming.service(group, role)
+    return template
+
+
+def _member(
+    group: RoleBasedGroup, role: Role, template: Template, component: str, runtimes: Sequence[EngineRuntime]
+) -> Template:
+    """Add to a template of the user's what makes its pods members of the group, and has them ask for profiles."""
     metadata = template.get("metadata") or {}
-    spec = template["spec"]
-    pod_labels = {**(metadata.get("labels") or {}), **naming.pod_labels(group, role)}
+    spec = template.get("spec") or {}
+    if not spec.get("containers"):
+        raise GroupError("InvalidSpec", f"role {role.name!r}: its pod template has no containers: give it one")
+    pod_labels = {**(metadata.get("labels") or {}), **naming.pod_labels(group, role, component)}
     annotations = dict(metadata.get("annotations") or {})
-    if role.engine_runtimes:
+    if runtimes:
         pod_labels[labels.ENGINE_RUNTIMES] = "true"
-        annotations[labels.ENGINE_RUNTIMES] = _runtimes(role)
-    variables = naming.identity(group, role).variables()
-    for container in [*(spec.get("containers") or []), *_native_sidecars(spec)]:
+        annotations[labels.ENGINE_RUNTIMES] = _text(runtimes)
+    variables = naming.identity(group, role, component).variables()
+    for container in [*spec["containers"], *_native_sidecars(spec)]:
         put_before(container, variables)
     _mount_config(group, spec)
     return {
@@ -70,11 +123,9 @@ def pod_template(group: RoleBasedGroup, role: Role) -> dict[str, Any]:
     }
 
 
-def _runtimes(role: Role) -> str:
-    """Return the role's engineRuntimes as admission reads them: the same text for the same entries."""
-    entries = [
-        {key: value for key, value in runtime.to_api().items() if value != []} for runtime in role.engine_runtimes
-    ]
+def _text(runtimes: Sequence[EngineRuntime]) -> str:
+    """Return engineRuntimes as admission reads them: the same text for the same entries."""
+    entries = [{key: value for key, value in runtime.to_api().items() if value != []} for runtime in runtimes]
     return json.dumps(entries, sort_keys=True, separators=(",", ":"))
 
 

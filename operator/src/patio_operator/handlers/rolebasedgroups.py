@@ -1,4 +1,4 @@
-"""RoleBasedGroups, and the StatefulSets that they control: any event wakes the group's reconciler."""
+"""RoleBasedGroups, the StatefulSets that they control and the pods of both: any event wakes the group's reconciler."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 import kopf
 
-from patio_operator.cluster.kinds import ROLE_BASED_GROUP, STATEFUL_SET
+from patio_operator.api import labels
+from patio_operator.cluster.kinds import POD, ROLE_BASED_GROUP, STATEFUL_SET
 from patio_operator.handlers import Wakers
 
 
@@ -25,3 +26,8 @@ def register(registry: kopf.OperatorRegistry) -> None:
         for owner in meta.get("ownerReferences") or []:
             if owner["kind"] == ROLE_BASED_GROUP.kind and owner.get("controller"):
                 memo.group(namespace, owner["name"])
+
+    @kopf.on.event(POD.version, POD.plural, labels={labels.GROUP_NAME: kopf.PRESENT}, registry=registry)
+    async def on_pod(namespace: str | None, meta: Mapping[str, Any], memo: Wakers, **_: Any) -> None:
+        assert namespace is not None
+        memo.group(namespace, meta["labels"][labels.GROUP_NAME])

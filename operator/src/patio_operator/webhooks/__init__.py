@@ -1,4 +1,5 @@
-"""Admission: `review` answers, `server` listens over TLS, `certificates` makes what TLS needs, `keeper` keeps it.
+"""Admission and conversion: `review` and `convert` answer, `server` listens over TLS.
 
-Apart from kopf on purpose: every replica answers, whichever leads, from what it reads when it is asked.
+`certificates` and `crd_bundle` decide what TLS needs, `keeper` keeps it. Apart from kopf on purpose: every replica
+answers, whichever leads, from what it reads when it is asked.
 """

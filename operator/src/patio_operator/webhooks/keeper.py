@@ -12,7 +12,7 @@ import base64
 import logging
 import ssl
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ from patio_operator.api import labels
 from patio_operator.cluster.api import ApiError, Cluster, ConflictError, NotFoundError, Object
 from patio_operator.cluster.kept_secret import Decision, keep_secret
 from patio_operator.cluster.kinds import Kind
-from patio_operator.webhooks import certificates
+from patio_operator.webhooks import certificates, crd_bundle
 from patio_operator.webhooks.certificates import Bundle, Periods
 
 log = logging.getLogger(__name__)
@@ -89,6 +89,7 @@ class SecretKeeper:
             self._loaded = bundle
         for kind, body in configurations:
             await self._trust(kind, body, bundle.trusted)
+        await crd_bundle.keep(self._cluster, self._service, self._namespace, bundle.trusted)
 
     @property
     def _place(self) -> tuple[str, str]:
@@ -132,27 +133,34 @@ class SecretKeeper:
 
 
 class FileKeeper:
-    """Serves the certificate in a folder (`tls.crt`, `tls.key`), as cert-manager renews it there."""
+    """Serves the certificate in a folder (`tls.crt`, `tls.key`, `ca.crt`), as cert-manager renews it there.
 
-    def __init__(self, folder: Path) -> None:
+    cert-manager writes the CA into the webhook configurations. The CRD of RoleBasedGroups is not from a template and
+    cannot ask it to, so `tell_crd` does, given the CA.
+    """
+
+    def __init__(self, folder: Path, tell_crd: Callable[[bytes], Awaitable[None]]) -> None:
         self._folder = folder
-        self._loaded: tuple[bytes, bytes] | None = None
+        self._tell_crd = tell_crd
+        self._loaded: list[bytes] = []
         self.check_seconds = FILES_CHECK_SECONDS
         self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
 
     async def keep(self) -> None:
         """Serve what is in the folder now."""
-        self._serve()
+        await self._tell_crd(self._serve())
 
-    def _serve(self) -> None:
+    def _serve(self) -> bytes:
+        """Load what is new; return the CA."""
         try:
-            pair = (Path(self._folder, "tls.crt").read_bytes(), Path(self._folder, "tls.key").read_bytes())
+            ca, *pair = (Path(self._folder, name).read_bytes() for name in ("ca.crt", "tls.crt", "tls.key"))
             if pair != self._loaded:
                 _load(self.context, *pair)
                 log.info("webhook certificate loaded from %s", self._folder)
         except (OSError, ssl.SSLError) as error:
             raise CertificateError(f"no certificate in {self._folder}: {error}") from error
         self._loaded = pair
+        return ca
 
 
 def client_configs(kind: Kind, body: Object, namespace: str, service: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

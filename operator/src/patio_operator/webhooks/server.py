@@ -1,4 +1,6 @@
-"""The HTTPS server that the API server calls at admission. Decodes, calls `review`, encodes."""
+"""The HTTPS server that the API server calls at admission and for conversion. Decodes, calls `review` or `convert`,
+encodes.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,11 @@ from collections.abc import Callable
 
 from aiohttp import web
 
+from patio_operator.api.crd import CONVERSION_PATH
 from patio_operator.cluster.api import ApiError
 from patio_operator.injection import Access
 from patio_operator.telemetry import Telemetry
-from patio_operator.webhooks import review
+from patio_operator.webhooks import convert, review
 from patio_operator.webhooks.lookups import Lookups
 
 log = logging.getLogger(__name__)
@@ -21,8 +24,8 @@ log = logging.getLogger(__name__)
 PODS_PATH = "/mutate/pods"
 SHUTDOWN_SECONDS = 3.0
 """How long an answer under way is waited for at the end."""
-MAX_REVIEW_BYTES = 8 * 1024 * 1024
-"""A pod is at most 1.5 MiB in etcd; a review may hold it twice."""
+MAX_REVIEW_BYTES = 32 * 1024 * 1024
+"""An object is at most 1.5 MiB in etcd. A review may hold a pod twice, and several groups to convert."""
 
 
 def application(
@@ -67,7 +70,17 @@ def application(
 
     app = web.Application(client_max_size=MAX_REVIEW_BYTES)
     app.router.add_post(PODS_PATH, mutate_pods)
+    app.router.add_post(CONVERSION_PATH, convert_groups)
     return app
+
+
+async def convert_groups(request: web.Request) -> web.Response:
+    """Answer a ConversionReview of RoleBasedGroups."""
+    try:
+        return web.json_response(convert.answer(json.loads(await request.read())))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        log.error("conversion not understood: %s: %s", type(error).__name__, error)
+        return web.json_response({"error": "not a ConversionReview of RoleBasedGroups"}, status=400)
 
 
 async def serve(app: web.Application, port: int, context: ssl.SSLContext | None = None) -> web.AppRunner:

@@ -1,0 +1,48 @@
+"""Upstream's own manifests, applied where the operator runs: what comes of each is said, and nothing is rejected."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kube import Kube, condition, until
+
+pytestmark = pytest.mark.api
+
+PROFILES = ("nvidia-runtime-profile", "sglang-pd-runtime")
+SAMPLES = Path(__file__).resolve().parents[1] / "samples" / "rbg"
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("operator")
+def test_every_sample_gets_its_objects_or_a_reason(kube: Kube) -> None:
+    groups: dict[tuple[str, str], str] = {}
+    for number, path in enumerate(sorted(SAMPLES.rglob("*.yaml"))):
+        namespace = f"sample-{number}"
+        kube.kubectl("create", "namespace", namespace)
+        documents = [one for one in yaml.safe_load_all(path.read_text()) if one]
+        for document in documents:
+            document["metadata"]["namespace"] = namespace
+        kube.apply(*documents)
+        for document in documents:
+            if document["kind"] == "RoleBasedGroup":
+                groups[namespace, document["metadata"]["name"]] = str(path.relative_to(SAMPLES))
+    summary = []
+    for (namespace, name), path in groups.items():
+        where = f"/apis/workloads.x-k8s.io/v1alpha2/namespaces/{namespace}/rolebasedgroups/{name}"
+
+        def verdict(where: str = where) -> Any:
+            return condition(kube.get(where), "Ready")
+
+        ready = until(f"the verdict on {path}", verdict)
+        label = f"rbg.workloads.x-k8s.io/group-name={name}"
+        made = kube.kubectl("-n", namespace, "get", "statefulsets,pods", "-l", label, "-o", "name").split()
+        assert ready["reason"] in ("RoleNotReady", "Unsupported"), (path, ready)
+        assert bool(made) == (ready["reason"] == "RoleNotReady"), (path, made)
+        summary.append(f"{path}: {name}: {', '.join(made) or ready['message']}")
+    print(*summary, sep="\n")
+    kube.kubectl("delete", "clusterengineruntimeprofiles", "--ignore-not-found", *PROFILES)
+    assert len(summary) == 44
