@@ -18,6 +18,9 @@ pytestmark = pytest.mark.api
 
 Object = dict[str, Any]
 
+PODS = "/api/v1/namespaces/kube-system/pods"
+"""Of a namespace whose pods never reach the webhook."""
+
 PATHS = ["/models", "/models/", "/var/lib/patio", "/cache", "/dev/shm", "/dev/sda", "/data"]
 VOLUMES: list[Object] = [
     {"name": "models", "persistentVolumeClaim": {"claimName": "m"}},
@@ -155,13 +158,13 @@ def test_the_api_server_takes_what_injection_makes_of_what_it_takes(
 
 def refusal(kube: Kube, pod: Object) -> str | None:
     """Why the API server does not take a pod; None when it does."""
-    answer = kube.http.post("/api/v1/namespaces/default/pods?dryRun=All&fieldValidation=Strict", json=pod)
+    answer = kube.http.post(f"{PODS}?dryRun=All&fieldValidation=Strict", json=pod)
     return None if answer.status_code == 201 else str(answer.json()["message"])
 
 
 def stored(kube: Kube, pod: Object) -> Object:
     """The pod as it would be stored, with the API server's defaults; its name is that of the request."""
-    answer = kube.http.post("/api/v1/namespaces/default/pods?dryRun=All", json=pod)
+    answer = kube.http.post(f"{PODS}?dryRun=All", json=pod)
     made: Object = answer.json()
     for key in ("uid", "creationTimestamp", "managedFields"):
         made["metadata"].pop(key, None)
