@@ -181,3 +181,45 @@ def test_a_profile_that_was_stored_untried_says_what_is_wrong_with_it(kube: Kube
     kube.apply(wrong)
     said = until("the verdict", lambda: status(kube, name).get("lastError"))
     assert "spec.containers[0].imagePulPolicy: unknown field" in said
+
+
+def test_the_stateful_set_of_a_group_is_rolled_and_the_group_leaves_it_rolled(kube: Kube, namespace: str) -> None:
+    name = f"group-{namespace}"
+    kube.apply(profile(name))
+    kube.apply(group(namespace, name, replicas=1))
+    made = until("the StatefulSet", lambda: stateful_set(kube, namespace))
+    pod = {"apiVersion": "v1", "kind": "Pod", **made["spec"]["template"]}
+    owner = {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "g-worker", "uid": "x", "controller": True}
+    pod["metadata"] |= {"name": "g-worker-0", "namespace": namespace, "ownerReferences": [owner]}
+    kube.kubectl("create", "-f", "-", stdin=json.dumps(pod))
+    until("one pod", lambda: counts(kube, name), lambda one: one == (1, 1, 0))
+    kube.apply(profile(name, "side:2"))
+    until("it is rolled", lambda: mark(stateful_set(kube, namespace)))
+    kube.apply(group(namespace, name, replicas=3))
+    until("the group goes on", lambda: stateful_set(kube, namespace)["spec"]["replicas"], lambda one: one == 3)
+    assert name in mark(stateful_set(kube, namespace))
+
+
+def group(namespace: str, profile_name: str, *, replicas: int) -> Object:
+    pod = {"containers": [{"name": "engine", "image": "engine"}]}
+    role = {
+        "name": "worker",
+        "replicas": replicas,
+        "engineRuntimes": [{"profileName": profile_name}],
+        "standalonePattern": {"template": {"spec": pod}},
+    }
+    return {
+        "apiVersion": "workloads.x-k8s.io/v1alpha2",
+        "kind": "RoleBasedGroup",
+        "metadata": {"name": "g", "namespace": namespace},
+        "spec": {"roles": [role]},
+    }
+
+
+def stateful_set(kube: Kube, namespace: str) -> Any:
+    return kube.get(f"/apis/apps/v1/namespaces/{namespace}/statefulsets/g-worker")
+
+
+def mark(workload: Object) -> str:
+    annotations = workload["spec"]["template"]["metadata"].get("annotations") or {}
+    return str(annotations.get("patio.dev/rolled-profiles") or "")
