@@ -178,6 +178,43 @@ def test_a_clash_is_refused_and_both_sides_are_named(
         assert part in message
 
 
+def test_two_profiles_with_different_volumes_of_one_name_are_both_named() -> None:
+    one = profile("one", volumes=[{"name": "cache", "emptyDir": {}}])
+    two = profile("two", volumes=[{"name": "cache", "hostPath": {"path": "/srv"}}])
+    message = refusal(pod(), Runtime(one), Runtime(two))
+    assert "profile 'two' has a volume 'cache' (hostPath), but profile 'one' has another" in message
+    injected(pod(), Runtime(one), Runtime(profile("same", volumes=[{"name": "cache", "emptyDir": {}}])))
+
+
+def test_one_port_of_the_node_is_not_given_twice() -> None:
+    mine = profile(containers=[{"name": "m", "image": "m", "ports": [{"containerPort": 1, "hostPort": 80}]}])
+    engine = VLLM | {"ports": [{"containerPort": 8000, "hostPort": 80}]}
+    message = refusal(pod(engine), Runtime(mine))
+    assert "'vllm' of the pod" in message
+    assert "'m' of profile 'patio' both use host port 80/TCP" in message
+    message = refusal(pod(hostNetwork=True), Runtime(mine))
+    assert "'m' of profile 'patio' has its port 1 at host port 80, but the pod has hostNetwork" in message
+
+
+def test_a_container_that_is_there_with_another_port_of_that_name_or_other_files_is_refused() -> None:
+    monitor = {"name": "monitor", "image": "monitor:1"}
+    files = [{"name": "v", "emptyDir": {}}, {"name": "w", "emptyDir": {}}]
+    base = monitor | {"ports": [{"name": "m", "containerPort": 1}], "volumeMounts": [{"name": "v", "mountPath": "/x"}]}
+    mine = Runtime(profile(containers=[base], volumes=files))
+    message = refusal(pod(VLLM, monitor | {"ports": [{"name": "m", "containerPort": 2}]}), mine)
+    assert "1 as 'm' of its ports" in message
+    assert "2 there" in message
+    message = refusal(pod(VLLM, monitor | {"volumeMounts": [{"name": "w", "mountPath": "/x/"}]}, volumes=files), mine)
+    assert "'v' as '/x' of its volumeMounts" in message
+    assert "'w' there" in message
+
+
+def test_files_are_not_mounted_over_a_block_device() -> None:
+    engine = VLLM | {"volumeDevices": [{"name": "disk", "devicePath": "/var/lib/patio"}]}
+    disk = {"name": "disk", "persistentVolumeClaim": {"claimName": "disk"}}
+    assert "block device" in refusal(pod(engine, volumes=[disk]))
+
+
 def test_the_same_port_in_an_init_container_that_ends_is_no_clash() -> None:
     injected(pod(initContainers=[{"name": "wait", "image": "w", "ports": [{"containerPort": 9091}]}]))
 
@@ -273,6 +310,32 @@ def test_labels_of_the_old_generation_name_group_and_role_too() -> None:
     assert "ROLE_INDEX" not in told
 
 
+def test_what_a_leader_worker_set_told_the_engine_the_sidecar_is_told_too() -> None:
+    engine = VLLM | {"env": [{"name": "LWS_LEADER_ADDRESS", "value": "s-0.s.team"}]}
+    told = env(injected(pod(engine)).pod, "patio")
+    assert (told["LWS_LEADER_ADDRESS"], told["RBG_LWP_LEADER_ADDRESS"]) == ("s-0.s.team", "s-0.s.team")
+    assert "LWS_WORKER_INDEX" not in told
+
+
+def test_a_role_of_a_leader_worker_set_has_the_index_of_the_group_of_pods() -> None:
+    labels = STATEFUL_SET_POD["labels"] | {"leaderworkerset.sigs.k8s.io/name": "g-r"}  # type: ignore[operator]
+    told = env(injected(pod(metadata=STATEFUL_SET_POD | {"labels": labels})).pod, "patio")
+    assert told["ROLE_INDEX"] == "metadata.labels['leaderworkerset.sigs.k8s.io/group-index']"
+
+
+@pytest.mark.parametrize("metadata", [{"generateName": "web-6f7-"}, {"name": "bare"}, {"name": "x", "labels": None}])
+def test_a_pod_of_any_kind_is_injected(metadata: dict[str, Any]) -> None:
+    bare = {"metadata": metadata, "spec": {"containers": [VLLM], "initContainers": None, "volumes": None}}
+    after = injected(bare).pod
+    assert env(after, "patio")["POD_NAME"] == "metadata.name"
+
+
+def test_a_container_that_keeps_a_jobs_pod_from_ending_is_warned_about() -> None:
+    warnings = injected(pod(restartPolicy="Never"), Runtime(PLAIN)).warnings
+    assert any("'monitor' of profile 'patio'" in one for one in warnings)
+    assert injected(pod(restartPolicy="Never")).warnings == ()
+
+
 def test_pod_variables_come_first_so_that_the_profiles_may_refer_to_them() -> None:
     mine = profile(containers=[{"name": "m", "env": [{"name": "ME", "value": "$(POD_NAME)"}]}])
     names = list(env(injected(pod(), Runtime(mine)).pod, "m"))
@@ -356,6 +419,21 @@ def test_named_containers_get_the_profiles_volumes_as_they_are_and_variables_the
     assert container(after, "other") == {"name": "other", "image": "o"}
 
 
+def test_named_containers_get_what_the_profiles_variables_refer_to() -> None:
+    side = {"name": "side", "image": "s", "env": [{"name": "ME", "value": "$(POD_NAME)"}]}
+    after = injected(pod(VLLM), Runtime(profile(containers=[side]), (), ("vllm",))).pod
+    told = env(after, "vllm")
+    assert told["POD_NAME"] == "metadata.name"
+    assert list(told).index("POD_NAME") < list(told).index("ME")
+    assert "POD_IP" not in told
+
+
+def test_files_at_a_path_that_the_sidecars_variables_make_up_stay_its_own() -> None:
+    side = SIDECAR | {"volumeMounts": [{"name": "patio", "mountPath": "/x", "subPathExpr": "$(POD_NAME)"}]}
+    mine = profile(initContainers=[side], volumes=[{"name": "patio", "emptyDir": {}}])
+    assert mounts(injected(pod(), Runtime(mine)).pod, "vllm") == {}
+
+
 def test_without_names_only_files_are_shared_and_never_over_a_containers_own_paths() -> None:
     sidecar = SIDECAR | {
         "volumeMounts": [
@@ -428,6 +506,9 @@ def test_a_second_admission_changes_nothing_even_if_the_profile_changed_meanwhil
     )
     assert injected(once).pod == once
     assert injected(once, Runtime(newer)).pod == once
+    other_port = SIDECAR | {"ports": [{"name": "patio", "containerPort": 9099}]}
+    other_volumes = [{"name": "patio", "hostPath": {"path": "/srv"}}, {"name": "more", "emptyDir": {}}]
+    assert injected(once, Runtime(profile(initContainers=[other_port], volumes=other_volumes))).pod == once
 
 
 def test_a_pod_that_only_claims_to_be_injected_is_injected() -> None:

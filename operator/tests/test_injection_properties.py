@@ -134,15 +134,42 @@ def key_of(element: Object) -> Any:
     return element.get("mountPath") or element.get("containerPort") or element["name"]
 
 
+def disjoint(letter: str, number: int) -> st.SearchStrategy[Object]:
+    """The spec of a profile that shares no name, variable, port or path with one of another letter and number."""
+    volume, path = f"v{letter}", f"/{letter}"
+    one = st.fixed_dictionaries(
+        {"image": st.just("i"), "env": st.just([{"name": letter.upper(), "value": "$(POD_NAME)"}])},
+        optional={
+            "volumeMounts": st.just([{"name": volume, "mountPath": path}]),
+            "ports": st.just([{"name": "patio", "containerPort": number}]),
+            "restartPolicy": st.just("Always"),
+        },
+    )
+    return st.builds(
+        lambda native, main: {
+            "initContainers": [native | {"name": f"{letter}-init"}],
+            "containers": [{key: main[key] for key in main if key != "restartPolicy"} | {"name": f"{letter}-main"}],
+            "volumes": [{"name": volume, "emptyDir": {}}],
+        },
+        one.filter(lambda spec: "ports" not in spec),
+        one,
+    )
+
+
 @settings(max_examples=100)
-@given(pods)
-def test_profiles_that_share_nothing_can_come_in_any_order(before: Object) -> None:
-    first = Runtime(profile("one", containers=[{"name": "x", "image": "x"}], volumes=[{"name": "vx", "emptyDir": {}}]))
-    second = Runtime(profile("two", containers=[{"name": "y", "image": "y"}], volumes=[{"name": "vy", "emptyDir": {}}]))
+@given(pods, disjoint("x", 1), disjoint("y", 2), st.booleans())
+def test_profiles_that_share_nothing_can_come_in_any_order(before: Object, x: Object, y: Object, named: bool) -> None:
+    targets = (before["spec"]["containers"][0]["name"],) if named else ()
+    first, second = Runtime(profile("one", **x), (), targets), Runtime(profile("two", **y), (), targets)
     results = [inject(before, order, ()) for order in ((first, second), (second, first))]
-    pods_made = [one.pod if isinstance(one, Injection) else None for one in results]
-    for made in pods_made:
-        if made is not None:
-            for key in ("containers", "volumes"):
-                made["spec"][key] = sorted(made["spec"][key], key=lambda one: str(one["name"]))
-    assert pods_made[0] == pods_made[1]
+    made = [sorted_lists(one.pod) if isinstance(one, Injection) else None for one in results]
+    assert made[0] == made[1]
+
+
+def sorted_lists(value: Any) -> Any:
+    """The same with every list of objects in the order of their names."""
+    if isinstance(value, dict):
+        return {key: sorted_lists(one) for key, one in value.items()}
+    if isinstance(value, list) and all(isinstance(one, dict) for one in value):
+        return sorted((sorted_lists(one) for one in value), key=lambda one: str(key_of(one)))
+    return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from e2e_cluster import ensure_binaries
 from e2e_cluster.control_plane import ControlPlane, control_plane
 
 from converter import converting
-from kube import Kube, connected
+from kube import Kube, connected, until
 from operator_process import OPERATOR, OperatorProcess
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "patio"
@@ -58,3 +59,39 @@ def operator(plane: ControlPlane) -> Iterator[OperatorProcess]:
     process.stop()
     print(process.logged())  # pytest shows it with a failure
     assert "forbidden" not in process.logged()
+
+
+@pytest.fixture(scope="module")
+def webhooks(plane: ControlPlane, kube: Kube) -> Iterator[OperatorProcess]:
+    """A running operator that the API server asks about pods and profiles."""
+    process = OperatorProcess(plane.kubeconfig_for(OPERATOR))
+    process.start()
+    for kind in ("mutatingwebhookconfiguration", "validatingwebhookconfiguration"):
+        names = [one["name"] for one in json.loads(kube.kubectl("get", kind, "patio", "-o", "json"))["webhooks"]]
+        port = {"clientConfig": {"service": {"port": process.webhook_port}}}
+        patch = {"webhooks": [{"name": name} | port for name in names]}
+        kube.kubectl("patch", kind, "patio", "--type=strategic", "-p", json.dumps(patch))
+    until("the API server asks the operator", lambda: _asks(kube))
+    yield process
+    process.stop()
+    print(process.logged())
+    assert "forbidden" not in process.logged()
+
+
+def _asks(kube: Kube) -> bool:
+    """Whether a profile and a pod that cannot be are refused: configurations reach the API server with a delay."""
+    profile = {
+        "apiVersion": "workloads.x-k8s.io/v1alpha2",
+        "kind": "ClusterEngineRuntimeProfile",
+        "metadata": {"name": "unheard-of"},
+        "spec": {"updateStrategy": "NoUpdate", "containers": [{"name": "no-image"}]},
+    }
+    pod = {
+        "metadata": {"name": "unheard-of", "labels": {"patio.dev/profile": "unheard-of"}},
+        "spec": {"containers": [{"name": "engine", "image": "engine"}]},
+    }
+    answers = (
+        kube.http.post("/apis/workloads.x-k8s.io/v1alpha2/clusterengineruntimeprofiles?dryRun=All", json=profile),
+        kube.http.post("/api/v1/namespaces/default/pods?dryRun=All", json=pod),
+    )
+    return all("denied the request" in one.text for one in answers)

@@ -11,6 +11,7 @@ import yaml
 
 from patio_operator import injection
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
+from patio_operator.injection import trial
 
 from kube import Kube
 
@@ -50,6 +51,26 @@ def test_the_example_deployments_pods_get_the_sidecar(kube: Kube) -> None:
     assert injected.warnings == ()
     engine = yaml.safe_load(injected.pod["metadata"]["annotations"]["patio.dev/engine"])
     assert (engine["kind"], engine["port"], engine["model"]) == ("vllm", 8000, "qwen3-8b")
+    (sidecar,) = injected.pod["spec"]["initContainers"]
+    assert {"name": "models", "mountPath": "/models", "readOnly": True} in sidecar["volumeMounts"]
+
+
+def test_the_example_stateful_sets_pods_get_its_own_profile(kube: Kube) -> None:
+    found = {one["kind"]: one for one in yaml.safe_load_all((ROOT / "examples/statefulset.yaml").read_text())}
+    profile = ClusterEngineRuntimeProfile.model_validate(found["ClusterEngineRuntimeProfile"])
+    tried = kube.http.post(
+        "/api/v1/namespaces/default/pods?dryRun=All&fieldValidation=Strict", json=trial.trial_pod(profile)
+    )
+    assert tried.status_code == 201, tried.text
+    pod: dict[str, Any] = {"apiVersion": "v1", "kind": "Pod", **found["StatefulSet"]["spec"]["template"]}
+    assert injection.runtimes_of(pod) == (injection.RuntimeRef("patio-with-cache"),)
+    injected = injection.inject(pod, [injection.Runtime(profile)], [])
+    assert isinstance(injected, injection.Injection)
+    assert injected.warnings == ()
+    told = yaml.safe_load(injected.pod["metadata"]["annotations"]["patio.dev/engine"])
+    assert (told["kind"], told["port"], told["model"]) == ("sglang", 30000, "qwen3-8b")
+    (engine,) = injected.pod["spec"]["containers"]
+    assert {"name": "adapters", "mountPath": "/adapters", "readOnly": True} in engine["volumeMounts"]
     (sidecar,) = injected.pod["spec"]["initContainers"]
     assert {"name": "models", "mountPath": "/models", "readOnly": True} in sidecar["volumeMounts"]
 

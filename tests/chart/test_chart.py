@@ -88,6 +88,7 @@ def test_helm_finds_nothing_to_complain_about(helm: Helm) -> None:
         ("operator.logLevel=verbose", "must be one of"),
         ("sidecar.resources.limit.cpu=1", "'limit' not allowed"),
         ("profile.create=sure", "want boolean"),
+        ("profile.updateStrategy=Rolling", "must be one of"),
         ("webhook.failurePolicy=fail", "must be one of"),
         ("access.enforced=yes", "want boolean"),
         ("access.keyDays=0", "minimum"),
@@ -141,9 +142,32 @@ def test_the_operator_may_only_touch_its_own_secret(rendered: list[Object]) -> N
 
 
 def test_the_operator_may_only_touch_its_own_webhook_configuration(rendered: list[Object]) -> None:
-    (rule,) = [rule for rule in operator_rules(rendered) if "mutatingwebhookconfigurations" in rule["resources"]]
+    of_webhooks = [rule for rule in operator_rules(rendered) if "admissionregistration.k8s.io" in rule["apiGroups"]]
+    (rule,) = [rule for rule in of_webhooks if rule["verbs"] != ["get"]]
+    assert rule["resources"] == ["mutatingwebhookconfigurations", "validatingwebhookconfigurations"]
     assert rule["resourceNames"] == ["patio"]
     assert set(rule["verbs"]) <= {"get", "patch"}
+
+
+def test_the_operator_creates_pods_in_its_own_namespace_by_dry_run_only(
+    render: Callable[..., list[Object]], helm: Helm
+) -> None:
+    objects = render()
+    policy = only(objects, "ValidatingAdmissionPolicy")["spec"]
+    assert policy["matchConstraints"]["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": NAMESPACE}
+    assert [one["expression"] for one in policy["validations"]] == ["request.dryRun"]
+    assert only(objects, "ValidatingAdmissionPolicyBinding")["spec"]["validationActions"] == ["Deny"]
+    assert "ValidatingAdmissionPolicy" not in helm("template", "--kube-version", "1.29.0").stdout, "it came with 1.30"
+
+
+def test_profiles_are_tried_and_the_charts_own_does_not_wait_for_the_operator(rendered: list[Object]) -> None:
+    (webhook,) = only(rendered, "ValidatingWebhookConfiguration")["webhooks"]
+    assert (webhook["failurePolicy"], webhook["sideEffects"]) == ("Ignore", "None")
+    (unless,) = webhook["objectSelector"]["matchExpressions"]
+    labels = only(rendered, "ClusterEngineRuntimeProfile")["metadata"]["labels"]
+    assert unless["operator"] == "NotIn"
+    assert labels[unless["key"]] in unless["values"]
+    assert "caBundle" not in webhook["clientConfig"]
 
 
 def test_the_operator_cannot_become_somebody_else(rendered: list[Object]) -> None:

@@ -27,12 +27,18 @@ import kopf
 from patio_operator import __version__
 from patio_operator.cluster import events
 from patio_operator.cluster.api import ApiError, Cluster
-from patio_operator.cluster.kinds import CUSTOM_RESOURCE_DEFINITION, LEASE, MUTATING_WEBHOOK_CONFIGURATION
+from patio_operator.cluster.kinds import (
+    CUSTOM_RESOURCE_DEFINITION,
+    LEASE,
+    MUTATING_WEBHOOK_CONFIGURATION,
+    VALIDATING_WEBHOOK_CONFIGURATION,
+)
 from patio_operator.handlers import Wakers, login, loraadapters, pods, profiles, rolebasedgroups
 from patio_operator.injection import Access
 from patio_operator.leadership.elector import Elector
 from patio_operator.reconcile.adapters import AdapterReconciler
 from patio_operator.reconcile.groups import GroupReconciler
+from patio_operator.reconcile.profiles import ProfileReconciler
 from patio_operator.reconcile.queue import Key, WorkQueue
 from patio_operator.reconcile.signing_key import SigningKeyKeeper
 from patio_operator.settings import Settings, SettingsError
@@ -42,6 +48,7 @@ from patio_operator.sidecars.watch import SidecarWatch
 from patio_operator.telemetry import Telemetry, health_application, set_up_logging
 from patio_operator.upstream.detector import Detector
 from patio_operator.webhooks import crd_bundle, server
+from patio_operator.webhooks import profiles as profile_reviews
 from patio_operator.webhooks.certificates import Periods
 from patio_operator.webhooks.keeper import FileKeeper, Keeper, SecretKeeper, keep_once
 from patio_operator.webhooks.lookups import Lookups
@@ -112,12 +119,17 @@ async def _run(
     group_reconciler = GroupReconciler(cluster, lambda: detector.observing)
     adapters = WorkQueue("adapters", _measured(telemetry, "LoraAdapter", adapter_reconciler.reconcile))
     groups = WorkQueue("group", _measured(telemetry, "RoleBasedGroup", group_reconciler.reconcile))
+    profile_reconciler = ProfileReconciler(cluster, settings.namespace, time.monotonic)
+    profile_queue = WorkQueue(
+        "profile", _measured(telemetry, "ClusterEngineRuntimeProfile", profile_reconciler.reconcile)
+    )
     detector = Detector(cluster, settings.groups)
     detector.start(on_mode)
     wakers = Wakers(
         adapters=lambda namespace: adapters.wake((namespace,)),
         group=lambda namespace, name: groups.wake((namespace, name)),
         all_groups=groups.wake_all,
+        profile=lambda name: profile_queue.wake((name,)),
     )
 
     async def act() -> None:
@@ -126,6 +138,7 @@ async def _run(
             async with asyncio.TaskGroup() as acting:
                 acting.create_task(adapters.run(), name="adapters")
                 acting.create_task(groups.run(), name="groups")
+                acting.create_task(profile_queue.run(), name="profiles")
                 acting.create_task(_tell_mode(cluster, settings, detector, mode_changed), name="mode")
         finally:
             await watch.close()
@@ -149,13 +162,12 @@ async def _run(
     await _until_done("signing key", keep_signing_key)
     await _until_done("upstream's controller", detector.looked)
     elector = Elector(cluster, settings.namespace, settings.lease, settings.pod_name, telemetry.leader.set)
-    webhook = await server.serve(
-        server.application(
-            Lookups(cluster), telemetry, new_access, observing=lambda: detector.observing, stopping=stop.is_set
-        ),
-        settings.webhook_port,
-        keeper.context,
+    lookups = Lookups(cluster)
+    application = server.application(
+        lookups, telemetry, new_access, observing=lambda: detector.observing, stopping=stop.is_set
     )
+    profile_reviews.add_route(application, cluster, settings.namespace)
+    webhook = await server.serve(application, settings.webhook_port, keeper.context)
     serving.set()
     log.info("started: version %s, %s in namespace %s", __version__, settings.pod_name, settings.namespace)
     try:
@@ -165,6 +177,7 @@ async def _run(
                 tasks.create_task(_keep("webhook certificate", keep_certificate, keeper.check_seconds)),
                 tasks.create_task(_keep("signing key", keep_signing_key, KEY_CHECK_SECONDS)),
                 tasks.create_task(detector.run(), name="upstream"),
+                *(tasks.create_task(one, name="lookups") for one in lookups.watches()),
             ]
             watching_ends = asyncio.Event()
             tasks.create_task(_watch(settings.pod_name, wakers, stop, watching_ends), name="kopf")
@@ -193,6 +206,7 @@ def _keeper(cluster: Cluster, settings: Settings) -> Keeper:
     periods = Periods(timedelta(hours=settings.certificate_hours), timedelta(hours=settings.certificate_renew_hours))
     trusting = [
         (MUTATING_WEBHOOK_CONFIGURATION, settings.webhook_configuration),
+        (VALIDATING_WEBHOOK_CONFIGURATION, settings.webhook_configuration),
         (CUSTOM_RESOURCE_DEFINITION, crd_bundle.NAME),
     ]
     return SecretKeeper(cluster, settings.namespace, settings.webhook_secret, settings.service_name, periods, trusting)

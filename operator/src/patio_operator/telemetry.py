@@ -47,7 +47,7 @@ class Telemetry:
         self.admission_seconds = Histogram(
             "patio_operator_admission_duration_seconds",
             "Time to answer one admission.",
-            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0),
+            buckets=(0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.25, 1.0, 5.0),
             registry=self.registry,
         )
         self.passes = Counter(

@@ -157,6 +157,19 @@ DEFINITIONS = (
         model=ClusterEngineRuntimeProfile,
         namespaced=False,
         categories=("patio",),
+        columns=(
+            Column("Update", ".spec.updateStrategy", "What a change does to running pods."),
+            Column("Pods", ".status.pods", "Pods that have the profile.", "integer"),
+            Column("Current", ".status.currentPods", "Pods that have it as it is now.", "integer"),
+            Column("Behind", ".status.behindPods", "Pods that have an older revision.", "integer"),
+            Column(
+                "Status",
+                '.status.conditions[?(@.type=="RolledOut")].reason',
+                "Whether all pods have it as it is, or why not.",
+            ),
+            Column("Error", ".status.lastError", "What is wrong.", priority=1),
+            AGE,
+        ),
         older={"v1alpha1": ClusterEngineRuntimeProfile},
     ),
     Definition(

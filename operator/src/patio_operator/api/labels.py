@@ -22,6 +22,11 @@ value."""
 
 FIELD_MANAGER = "patio-operator"
 """Under which the operator writes objects, so that they show what is its work."""
+ROLL_AT_ONCE = "patio.dev/roll-at-once"
+"""Annotation of a profile: how many workloads a change of it rolls at once. Default: 1."""
+ROLLED = "patio.dev/rolled-profiles"
+"""Annotation of a workload's pod template: the revision of each profile that it was last rolled for, as a JSON object.
+"""
 
 _NEW = "rbg.workloads.x-k8s.io/"
 _OLD = "rolebasedgroup.workloads.x-k8s.io/"
@@ -72,6 +77,11 @@ SERVICE_OF_SLICE = "kubernetes.io/service-name"
 MANAGER_OF_SLICE = "endpointslice.kubernetes.io/managed-by"
 POD_INDEX = "apps.kubernetes.io/pod-index"
 """Set by Kubernetes on the pods of a StatefulSet."""
+
+LWS_NAME = "leaderworkerset.sigs.k8s.io/name"
+"""On the pods of a LeaderWorkerSet."""
+LWS_GROUP_INDEX = "leaderworkerset.sigs.k8s.io/group-index"
+"""Which of its groups of pods a pod is of; set by LeaderWorkerSet's own webhook, perhaps after ours."""
 
 
 def group_and_role(labels: Mapping[str, str]) -> tuple[str, str] | None:

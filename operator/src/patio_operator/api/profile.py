@@ -1,33 +1,40 @@
 """ClusterEngineRuntimeProfile: what injection adds to engine pods (upstream's kind).
 
-Read by `injection`. Both versions have the same fields, so no conversion is needed. Containers and volumes
-are Kubernetes' own types: only their name is declared here, the rest is kept as it is and checked by the
-API server when a pod with them is created.
+Read by `injection` and `rollouts`. Both versions have the same fields, so no conversion is needed. Containers and
+volumes are Kubernetes' own types: only their name is declared here, the rest is kept as it is and checked by the
+API server, which is asked to make a pod with them before the profile is stored (`injection.trial`).
 """
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from patio_operator.api.meta import Model, ObjectMeta
+from patio_operator.api.meta import Conditions, Int32, Int64, Model, ObjectMeta
+
+DNS_LABEL = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 
 
 def _named(description: str) -> dict[str, Any]:
+    """Say of a list of Containers or Volumes what fits in a few lines; the trial of a profile does the rest."""
+    name = {"type": "string", "description": "Unique in the pod.", "maxLength": 63, "pattern": DNS_LABEL}
     return {
-        "type": "object",
-        "description": description,
-        "required": ["name"],
-        "properties": {"name": {"type": "string", "description": "Name, unique in the pod.", "minLength": 1}},
-        "x-kubernetes-preserve-unknown-fields": True,
+        "items": {
+            "type": "object",
+            "description": description,
+            "required": ["name"],
+            "properties": {"name": name},
+            "x-kubernetes-preserve-unknown-fields": True,
+        },
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["name"],
     }
 
 
-NamedContainers = Annotated[
-    tuple[dict[str, Any], ...], Field(json_schema_extra={"items": _named("A core/v1 Container.")})
-]
-NamedVolumes = Annotated[tuple[dict[str, Any], ...], Field(json_schema_extra={"items": _named("A core/v1 Volume.")})]
+NamedContainers = Annotated[tuple[dict[str, Any], ...], Field(json_schema_extra=_named("A core/v1 Container."))]
+NamedVolumes = Annotated[tuple[dict[str, Any], ...], Field(json_schema_extra=_named("A core/v1 Volume."))]
 
 
 class ProfileSpec(Model):
@@ -43,13 +50,46 @@ class ProfileSpec(Model):
     mounted, at the same path, in the containers named by injectContainers, or read-only in the engine
     container."""
     update_strategy: Literal["NoUpdate", "RollingUpdate"] = "NoUpdate"
-    """What a change of the profile does to running pods. NoUpdate: nothing, new pods get it. RollingUpdate
-    is accepted for upstream's manifests; this version of Patio does not roll pods yet and treats it like
-    NoUpdate."""
+    """What a change of the profile does to running pods. NoUpdate: nothing, new pods get it. RollingUpdate: the
+    workloads that use it are rolled, one after the other, each by its own strategy."""
+
+
+class Rolling(Model):
+    """A workload that is being rolled."""
+
+    kind: str
+    """Deployment, StatefulSet or DaemonSet."""
+    namespace: str
+    """Its namespace."""
+    name: str
+    """Its name."""
+    since: datetime
+    """When its numbers last changed."""
+    progress: Int32 = 0
+    """Pods that are updated and pods that are available, added up."""
 
 
 class ProfileStatus(Model):
-    """Empty, as upstream's."""
+    """Which pods have the profile, and whether they have it as it is."""
+
+    observed_generation: Annotated[Int64, Field(ge=0)] = 0
+    """The metadata.generation that this status was computed from."""
+    revision: str = ""
+    """Hash of what the profile adds to a pod now; injected pods have theirs in the annotation
+    patio.dev/injected."""
+    pods: Int32 = 0
+    """Pods that have the profile."""
+    current_pods: Int32 = 0
+    """Of these, those that have it as it is now."""
+    behind_pods: Int32 = 0
+    """Of these, those that have an older revision."""
+    last_error: str = ""
+    """What is wrong now: why no pod could be made with the profile, or which workload does not come up with
+    it."""
+    rolling: tuple[Rolling, ...] = ()
+    """The workloads that are being rolled."""
+    conditions: Conditions = ()
+    """Accepted: a pod can be made with the profile. RolledOut: all pods that have it have it as it is."""
 
 
 class ClusterEngineRuntimeProfile(Model):
@@ -65,4 +105,4 @@ class ClusterEngineRuntimeProfile(Model):
     spec: ProfileSpec
     """What is added to a pod that asks for this profile."""
     status: ProfileStatus = ProfileStatus()
-    """Empty, as upstream's."""
+    """Which pods have the profile, and whether they have it as it is."""

@@ -8,7 +8,7 @@ says what they can do next. Decides nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, cast
 from urllib.parse import quote, urlencode
 
@@ -20,6 +20,12 @@ from patio_operator.cluster.kinds import Kind
 
 REQUEST_TIMEOUT = 15.0
 """Seconds for one request to the API server."""
+WATCH_SECONDS = "240"
+"""After which the API server ends a watch, to be begun anew."""
+WATCH_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=90)
+"""A watch that says nothing for so long is dead: a bookmark comes once a minute."""
+
+_METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 Object = dict[str, Any]
 
@@ -27,11 +33,13 @@ Object = dict[str, Any]
 class ApiError(Exception):
     """The API server refused a request, or could not be reached. Its own words are the message."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, causes: Sequence[tuple[str, str]] = ()) -> None:
         super().__init__(message)
         self.status = status
         """The HTTP status; 0 when no answer came."""
         self.message = message
+        self.causes = tuple(causes)
+        """Field and message of each thing that is wrong with an object."""
 
 
 class NotFoundError(ApiError):
@@ -87,6 +95,31 @@ class Cluster:
         answer = await self._request("GET", _path(kind, namespace), query)
         return cast("list[Object]", answer["items"])
 
+    async def list_metadata(self, kind: Kind, labels: str, fields: str) -> list[Object]:
+        """Read the metadata alone of all objects of a kind that match selectors of labels and fields."""
+        query = {"labelSelector": labels, "fieldSelector": fields}
+        answer = await self._request("GET", _path(kind, None), query, accept=_METADATA_ONLY)
+        return cast("list[Object]", answer["items"] or [])
+
+    async def list_versioned(self, kind: Kind) -> tuple[list[Object], str]:
+        """Read all objects of a kind, and the resourceVersion from which a watch of them goes on."""
+        answer = await self._request("GET", _path(kind, None))
+        return cast("list[Object]", answer["items"] or []), answer["metadata"]["resourceVersion"]
+
+    async def watch(self, kind: Kind, since: str) -> AsyncGenerator[Object, None]:
+        """Yield the events of all objects of a kind after a resourceVersion, until the API server ends the watch."""
+        query = {"watch": "1", "resourceVersion": since, "allowWatchBookmarks": "true", "timeoutSeconds": WATCH_SECONDS}
+        response = await self._call("GET", _path(kind, None), query, None, timeout=WATCH_TIMEOUT)
+        try:
+            if response.status >= 300:
+                raise _error(response.status, await response.read())
+            async for line in response.response.content:
+                yield json.loads(line)
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise RetryableApiError(0, f"The watch broke off: {error or type(error).__name__}") from error
+        finally:
+            response.response.close()
+
     async def create(self, kind: Kind, body: Object, namespace: str | None = None) -> Object:
         """Create an object; `ConflictError` when it exists."""
         return await self._request("POST", _path(kind, namespace), {"fieldManager": FIELD_MANAGER}, body)
@@ -101,6 +134,11 @@ class Cluster:
         root = f"apis/{api_version}" if "/" in api_version else f"api/{api_version}"
         answer = await self._request("GET", f"/openapi/v3/{root}")
         return cast("Mapping[str, Object]", answer["components"]["schemas"])
+
+    async def dry_run(self, kind: Kind, body: Object, namespace: str | None = None) -> None:
+        """Have the API server say whether it would create an object, with unknown fields refused; nothing is stored."""
+        query = {"dryRun": "All", "fieldValidation": "Strict", "fieldManager": FIELD_MANAGER}
+        await self._request("POST", _path(kind, namespace), query, body)
 
     async def apply(self, kind: Kind, body: Object) -> Object:
         """Server-side apply, taking over the fields it names."""
@@ -149,20 +187,31 @@ class Cluster:
         query: Mapping[str, str] | None = None,
         body: Object | list[Object] | None = None,
         content_type: str = "application/json",
+        accept: str = "application/json",
     ) -> Object:
-        headers = {"Accept": "application/json", "Content-Type": content_type}
-        await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
-        url = self._client.configuration.host + path + (f"?{urlencode(query)}" if query else "")
         try:
-            response = await self._client.call_api(
-                method, url, header_params=headers, body=body, _request_timeout=REQUEST_TIMEOUT
-            )
+            response = await self._call(method, path, query, body, content_type, accept)
             data = await response.read()
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise RetryableApiError(0, f"The API server cannot be reached: {error or type(error).__name__}") from error
         if response.status >= 300:
             raise _error(response.status, data)
         return cast("Object", json.loads(data))
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None,
+        body: Object | list[Object] | None,
+        content_type: str = "application/json",
+        accept: str = "application/json",
+        timeout: float | aiohttp.ClientTimeout = REQUEST_TIMEOUT,
+    ) -> Any:
+        headers = {"Accept": accept, "Content-Type": content_type}
+        await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+        url = self._client.configuration.host + path + (f"?{urlencode(query)}" if query else "")
+        return await self._client.call_api(method, url, header_params=headers, body=body, _request_timeout=timeout)
 
 
 def _path(kind: Kind, namespace: str | None, name: str | None = None) -> str:
@@ -187,7 +236,7 @@ def _error(status: int, data: bytes) -> ApiError:
         return ConflictError(status, message)
     # Server-side apply of a field that the schema does not have is answered with 500 (Kubernetes 1.34).
     if status == 500 and "failed to create typed patch object" in message:
-        return InvalidError(status, message)
+        return InvalidError(status, message, [(one.get("field") or "", one.get("message") or "") for one in causes])
     if status == 429 or status >= 500:
         return RetryableApiError(status, message)
-    return InvalidError(status, message)
+    return InvalidError(status, message, [(one.get("field") or "", one.get("message") or "") for one in causes])

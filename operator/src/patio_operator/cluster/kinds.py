@@ -31,6 +31,8 @@ DEPLOYMENT = Kind("apps", "v1", "Deployment", "deployments")
 ENDPOINT_SLICE = Kind("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices")
 CONTROLLER_REVISION = Kind("apps", "v1", "ControllerRevision", "controllerrevisions")
 STATEFUL_SET = Kind("apps", "v1", "StatefulSet", "statefulsets")
+DEPLOYMENT = Kind("apps", "v1", "Deployment", "deployments")
+DAEMON_SET = Kind("apps", "v1", "DaemonSet", "daemonsets")
 MUTATING_WEBHOOK_CONFIGURATION = Kind(
     "admissionregistration.k8s.io",
     "v1",

@@ -19,3 +19,5 @@ class Wakers:
     group: Callable[[str, str], None]
     """Takes a RoleBasedGroup's namespace and name."""
     all_groups: Callable[[], None]
+    profile: Callable[[str], None]
+    """Takes a profile's name."""

@@ -1,4 +1,4 @@
-"""ClusterEngineRuntimeProfiles: any event of one wakes every group, since one may wait for it."""
+"""ClusterEngineRuntimeProfiles: any event of one wakes its reconciler and every group, since one may wait for it."""
 
 from __future__ import annotations
 
@@ -14,5 +14,6 @@ def register(registry: kopf.OperatorRegistry) -> None:
     """Register the handlers of this kind."""
 
     @kopf.on.event(PROFILE.group, PROFILE.version, PROFILE.plural, registry=registry)
-    async def on_profile(memo: Wakers, **_: Any) -> None:
+    async def on_profile(name: str, memo: Wakers, **_: Any) -> None:
+        memo.profile(name)
         memo.all_groups()

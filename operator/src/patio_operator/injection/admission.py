@@ -63,21 +63,25 @@ def _inject(pod: Pod, wanted: Sequence[Runtime], adapters: Sequence[LoadRequest]
     before = _revisions(pod)
     revisions = dict(before)
     origins: dict[str, str] = {}
+    volume_origins: dict[str, str] = {}
     warnings: list[str] = []
+    referring: list[tuple[Container, set[str]]] = []
     for runtime in wanted:
         effective = profiles.effective(runtime)
         warnings += effective.warnings
         present = {one["name"] for one in containers_of(pod)}
         again = runtime.name in before and all(one["name"] in present for one in effective.all)
-        differs = profiles.add(pod, runtime, effective, origins, again=again)
+        differs = profiles.add(pod, runtime, effective, origins, volume_origins, again=again)
         warnings += differs
         if not again:
             revisions[runtime.name] = UNKNOWN_REVISION if differs else profiles.revision(runtime.profile)
+        warnings += _never_ending(pod, effective.containers, f"profile {runtime.name!r}")
         targets = _targets(pod, runtime, engine)
-        volumes.share(runtime, effective.all, targets)
+        volumes.share(pod, runtime, effective.all, targets)
         if runtime.inject_containers:
             for target in targets:
                 _add_variables(target, effective.all)
+                referring.append((target, variables.referred(effective.all)))
     profiles.check_ports(pod, origins, engine.container, engine.port)
     sidecars = _sidecars(pod, origins)
     engine_container = next((one for one in own if one["name"] == engine.container), None)
@@ -89,14 +93,17 @@ def _inject(pod: Pod, wanted: Sequence[Runtime], adapters: Sequence[LoadRequest]
             warnings += volumes.lend(pod, engine_container, sidecar)
         if access is not None:
             access_control.give_keys(sidecar, access)
-    if access is not None and engine_container is not None and sidecars:
-        warnings += access_control.add_hook(pod, engine_container, sidecars[0], access)
+    first = min(sidecars, key=lambda one: str(one["name"]), default=None)  # the same whichever profile came first
+    if access is not None and engine_container is not None and first is not None:
+        warnings += access_control.add_hook(pod, engine_container, first, access)
     told = variables.of_the_pod(pod)
+    for target, names in referring:
+        put_before(target, [one for one in told if one["name"] in names])
     for container in containers_of(pod):
         if container["name"] in origins and runs_beside(container, pod):
             variables.correct_index(container, told)
             put_before(container, told)
-    _mark(pod, revisions, variables.summary(engine, sidecars[0] if sidecars else None))
+    _mark(pod, revisions, variables.summary(engine, first))
     return warnings
 
 
@@ -108,6 +115,17 @@ def _revisions(pod: Mapping[str, Any]) -> dict[str, str]:
     except ValueError:
         return {}
     return revisions if isinstance(revisions, dict) else {}
+
+
+def _never_ending(pod: Pod, containers: Sequence[Container], source: str) -> list[str]:
+    """Say which containers keep a pod alive that is meant to end, such as a Job's."""
+    if not containers or (pod["spec"].get("restartPolicy") or "Always") == "Always":
+        return []
+    names = ", ".join(repr(one["name"]) for one in containers)
+    return [
+        f"the pod ends only when {names} of {source} does: make it an init container with restartPolicy: Always, which "
+        "ends with the pod"
+    ]
 
 
 def _targets(pod: Pod, runtime: Runtime, engine: Engine) -> list[Container]:

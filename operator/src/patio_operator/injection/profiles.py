@@ -79,7 +79,15 @@ def replaced(env: Sequence[Mapping[str, Any]], by: Iterable[Mapping[str, Any]]) 
     return list(result.values())
 
 
-def add(pod: Pod, runtime: Runtime, wanted: Effective, origins: dict[str, str], *, again: bool) -> list[str]:
+def add(
+    pod: Pod,
+    runtime: Runtime,
+    wanted: Effective,
+    origins: dict[str, str],
+    volume_origins: dict[str, str],
+    *,
+    again: bool,
+) -> list[str]:
     """Put a profile's volumes and containers into the pod.
 
     Args:
@@ -87,7 +95,8 @@ def add(pod: Pod, runtime: Runtime, wanted: Effective, origins: dict[str, str], 
         runtime: the profile.
         wanted: its containers.
         origins: by container name, which profile of this admission put it there; added to.
-        again: the pod was injected with this profile before, so containers of its names are its own.
+        volume_origins: the same by the name of a volume.
+        again: the pod was injected with this profile before: what it has of it is left as it is.
 
     Returns:
         What its owner should know: containers that upstream rendered and that are not what the profile has now.
@@ -96,8 +105,9 @@ def add(pod: Pod, runtime: Runtime, wanted: Effective, origins: dict[str, str], 
     source = f"profile {runtime.name!r}"
     spec = pod["spec"]
     warnings: list[str] = []
-    for volume in runtime.profile.spec.volumes:
-        _add_volume(spec, volume, source)
+    if not again:
+        for volume in runtime.profile.spec.volumes:
+            _add_volume(spec, volume, source, volume_origins)
     for key, attribute in _LISTS:
         others = {one["name"] for other, _ in _LISTS if other != key for one in spec.get(other) or []}
         for container in getattr(wanted, attribute):
@@ -114,28 +124,29 @@ def add(pod: Pod, runtime: Runtime, wanted: Effective, origins: dict[str, str], 
             if present is None:
                 spec.setdefault(key, [])
                 spec[key] = [*(spec[key] or []), copy.deepcopy(container)]
-            else:
+            elif not again:
                 base = next(one for one in getattr(runtime.profile.spec, attribute) if one["name"] == name)
-                difference = None if again else _difference(present, container, base, source)
+                difference = _difference(present, container, base, source)
                 if difference is not None and not runtime.rendered:
                     raise ClashError(f"{difference}: rename one of them")
                 if difference is not None:
                     warnings.append(
                         f"{difference}: it is completed, and otherwise left as upstream's controller made it"
                     )
-                _complete(present, container, base, as_is=again or difference is not None)
+                _complete(present, container, base, as_is=difference is not None)
     return warnings
 
 
-def _add_volume(spec: dict[str, Any], volume: Mapping[str, Any], source: str) -> None:
+def _add_volume(spec: dict[str, Any], volume: Mapping[str, Any], source: str, origins: dict[str, str]) -> None:
     name = volume["name"]
     present = next((one for one in spec.get("volumes") or [] if one["name"] == name), None)
     if present is None:
         spec["volumes"] = [*(spec.get("volumes") or []), copy.deepcopy(dict(volume))]
+        origins[name] = source
     elif present.keys() != volume.keys() or not _holds(present, volume):
         raise ClashError(
-            f"{source} has a volume {name!r} ({_kind(volume)}), but the pod already has another volume of "
-            f"that name ({_kind(present)}): rename one of them"
+            f"{source} has a volume {name!r} ({_kind(volume)}), but {origins.get(name, 'the pod')} has another volume "
+            f"of that name ({_kind(present)}): rename one of them"
         )
 
 
@@ -147,15 +158,29 @@ def _complete(present: Container, wanted: Container, base: Mapping[str, Any], *,
     """Add to a container that is there what the profile's has and it lacks; unless `as_is` override it too."""
     if not as_is:
         present.update((key, copy.deepcopy(wanted[key])) for key in ("image", "args", "resources") if key in wanted)
-        present_env = present.get("env") or []
         changed = [one for one in wanted.get("env") or [] if one not in (base.get("env") or [])]
         if changed:  # what the role overrides; what the profile itself says may have been changed in the template
-            present["env"] = replaced(present_env, copy.deepcopy(changed))
-    for key, identity in (("env", "name"), ("volumeMounts", "mountPath"), ("ports", "containerPort")):
-        there = {one[identity] for one in present.get(key) or []}
-        missing = [copy.deepcopy(one) for one in wanted.get(key) or [] if one[identity] not in there]
+            present["env"] = replaced(present.get("env") or [], copy.deepcopy(changed))
+    port_names = {_port_name(one) for one in present.get("ports") or []} - {None}
+    for key, identity in (("env", _variable), ("volumeMounts", _path), ("ports", _port)):
+        there = {identity(one) for one in present.get(key) or []}
+        missing = [copy.deepcopy(one) for one in wanted.get(key) or [] if identity(one) not in there]
+        if key == "ports":
+            missing = [one for one in missing if _port_name(one) not in port_names]
         if missing:
             present[key] = [*(present.get(key) or []), *missing]
+
+
+def _variable(variable: Mapping[str, Any]) -> Any:
+    return variable["name"]
+
+
+def _path(mount: Mapping[str, Any]) -> Any:
+    return mount["mountPath"].rstrip("/")
+
+
+def _port(port: Mapping[str, Any]) -> Any:
+    return int(port["containerPort"]), port.get("protocol") or "TCP"
 
 
 def _difference(present: Container, wanted: Container, base: Mapping[str, Any], source: str) -> str | None:
@@ -174,25 +199,48 @@ def _difference(present: Container, wanted: Container, base: Mapping[str, Any], 
                 f"{source} adds a container {name!r} with {key} {wanted.get(key) or []}, but the pod already has "
                 f"one of that name with {key} {theirs}"
             )
+    for key, identity, what in (("volumeMounts", _path, "name"), ("ports", _port_name, "containerPort")):
+        mine = {identity(one): one[what] for one in wanted.get(key) or []}
+        for one in present.get(key) or []:
+            which = identity(one)
+            if which is not None and mine.get(which, one[what]) != one[what]:
+                return (
+                    f"{source} adds a container {name!r} with {mine[which]!r} as {which!r} of its {key}, but the pod "
+                    f"already has one of that name with {one[what]!r} there"
+                )
     return None
 
 
+def _port_name(port: Mapping[str, Any]) -> Any:
+    return port.get("name") or None
+
+
 def check_ports(pod: Pod, origins: Mapping[str, str], engine_container: str, engine_port: int | None) -> None:
-    """Raise when a profile's container and another one want the same port: a pod has one network."""
-    holders: dict[tuple[int, str], str] = {}
+    """Raise when a profile's container and another one want the same port, of the pod's one network or of its node."""
+    on_node = bool(pod["spec"].get("hostNetwork"))
+    holders: dict[tuple[str, int, str], str] = {}
     if engine_port is not None:
-        holders[engine_port, "TCP"] = engine_container
+        holders["port", engine_port, "TCP"] = engine_container
     for container in containers_of(pod):
         if not runs_beside(container, pod):
             continue
         for port in container.get("ports") or []:
-            key = (int(port["containerPort"]), port.get("protocol") or "TCP")
-            other = holders.setdefault(key, container["name"])
-            if other != container["name"] and (other in origins or container["name"] in origins):
-                sides = " and ".join(
-                    f"container {name!r} of {origins.get(name, 'the pod')}" for name in (other, container["name"])
+            number, protocol = _port(port)
+            keys = [("port", number, protocol)]
+            if on_node and port.get("hostPort", number) != number and container["name"] in origins:
+                raise ClashError(
+                    f"container {container['name']!r} of {origins[container['name']]} has its port {number} at host "
+                    f"port {port['hostPort']}, but the pod has hostNetwork, where the two are one: change one of them"
                 )
-                raise ClashError(f"{sides} both use port {key[0]}/{key[1]}: change one of them")
+            if port.get("hostPort") and not on_node:  # on the node's own network the two are one
+                keys.append(("host port", int(port["hostPort"]), protocol))
+            for key in keys:
+                other = holders.setdefault(key, container["name"])
+                if other != container["name"] and (other in origins or container["name"] in origins):
+                    sides = " and ".join(
+                        f"container {name!r} of {origins.get(name, 'the pod')}" for name in (other, container["name"])
+                    )
+                    raise ClashError(f"{sides} both use {key[0]} {key[1]}/{key[2]}: change one of them")
 
 
 def _holds(present: Any, wanted: Any) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from patio.api.protocol import REQUIRED_ADAPTERS_VARIABLE, LoadRequest
@@ -28,6 +28,7 @@ LEADER_WORKER: Mapping[str, str] = {
     "RBG_LWP_WORKER_INDEX": "LWS_WORKER_INDEX",
     "RBG_LWP_GROUP_SIZE": "LWS_GROUP_SIZE",
 }
+"""What pods of several that serve together are told, by RoleBasedGroup and by LeaderWorkerSet."""
 ALLOW_UPDATES = "VLLM_ALLOW_RUNTIME_LORA_UPDATING"
 
 
@@ -40,6 +41,20 @@ def of_the_pod(pod: Mapping[str, Any]) -> list[EnvVar]:
         *_of_the_role(pod.get("metadata") or {}),
         *_of_the_instance(pod),
     ]
+
+
+def referred(containers: Iterable[Mapping[str, Any]]) -> set[str]:
+    """Return the names of the variables that containers' own variables and mounts refer to."""
+    texts = [
+        text
+        for container in containers
+        for text in (
+            *(variable.get("value") for variable in container.get("env") or []),
+            *(mount.get("subPathExpr") for mount in container.get("volumeMounts") or []),
+        )
+        if text
+    ]
+    return {name for text in texts for name in re.findall(r"\$\(([^()]+)\)", text)}
 
 
 def _of_the_role(metadata: Mapping[str, Any]) -> list[EnvVar]:
@@ -57,6 +72,9 @@ def _of_the_role(metadata: Mapping[str, Any]) -> list[EnvVar]:
         number = re.search(r"-(\d{1,4})$", name)
         index = literal(number.group(1)) if number else None
         instance = label(labels.ROLE_INSTANCE_NAME) if labels.ROLE_INSTANCE_NAME in pod_labels else literal(name)
+    elif labels.LWS_NAME in pod_labels:
+        # the pod's own index is its place within the group of pods, for all but leaders
+        index = label(labels.LWS_GROUP_INDEX)
     elif _is_of_a_stateful_set(metadata):
         index = label(labels.POD_INDEX)
         instance = field("metadata.name")
@@ -71,13 +89,21 @@ def _of_the_role(metadata: Mapping[str, Any]) -> list[EnvVar]:
 
 
 def _of_the_instance(pod: Mapping[str, Any]) -> list[EnvVar]:
-    """Return what the pod's own containers are told of their leader-worker instance, in both families of names."""
-    told: dict[str, EnvVar] = {}
+    """Return what the pod's own containers are told of their leader-worker instance, in both families of names.
+
+    By upstream's controller or by LeaderWorkerSet, to the containers that they see: a profile's are not among them.
+    """
+    found: dict[str, EnvVar] = {}
     for container in pod["spec"].get("containers") or []:
         for variable in container.get("env") or []:
-            if variable["name"] in LEADER_WORKER:
-                told.setdefault(variable["name"], _without_instance(variable, pod.get("metadata") or {}))
-    return [{**variable, "name": name} for new, variable in told.items() for name in (new, LEADER_WORKER[new])]
+            found.setdefault(variable["name"], _without_instance(variable, pod.get("metadata") or {}))
+    known = {new: found.get(new) or found.get(old) for new, old in LEADER_WORKER.items()}
+    return [
+        {**variable, "name": name}
+        for new, variable in known.items()
+        if variable is not None
+        for name in (new, LEADER_WORKER[new])
+    ]
 
 
 def _without_instance(variable: EnvVar, metadata: Mapping[str, Any]) -> EnvVar:

@@ -21,18 +21,24 @@ _SYSTEM = ("/etc", "/usr", "/bin", "/sbin", "/lib", "/lib64", "/tmp")  # noqa: S
 """What a container is made of, and its scratch space: another container's in its place would break it."""
 
 
-def share(runtime: Runtime, wanted: Iterable[Container], targets: Sequence[Container]) -> None:
+def share(pod: Pod, runtime: Runtime, wanted: Iterable[Container], targets: Sequence[Container]) -> None:
     """Mount a profile's volumes in the containers that are to have them; changes those containers."""
-    volumes = {volume["name"]: volume for volume in runtime.profile.spec.volumes}
+    there = {volume["name"] for volume in pod["spec"].get("volumes") or []}  # all, or those of an older revision
+    volumes = {volume["name"]: volume for volume in runtime.profile.spec.volumes if volume["name"] in there}
     mounts = [
         mount for container in wanted for mount in container.get("volumeMounts") or [] if mount["name"] in volumes
     ]
     by_default = not runtime.inject_containers
+    at: dict[str, set[str]] = {}
+    for mount in mounts:
+        at.setdefault(_normal(mount["mountPath"]), set()).add(f"{mount['name']}/{mount.get('subPath', '')}")
     for container in targets:
         for mount in mounts:
             if by_default:
                 shared = any(key in volumes[mount["name"]] for key in ("emptyDir", *_LASTING))
-                if not shared or _under(mount["mountPath"], (*_DEVICES, *_SYSTEM)):
+                # the profile's own containers may disagree, or make a path of variables that only they have
+                one_meaning = len(at[_normal(mount["mountPath"])]) == 1 and not mount.get("subPathExpr")
+                if not shared or not one_meaning or _under(mount["mountPath"], (*_DEVICES, *_SYSTEM)):
                     continue
                 mount = {**_plain(mount), "readOnly": True}
             _mount(container, mount, "container", f"profile {runtime.name!r}")
@@ -71,6 +77,12 @@ def _plain(mount: Mapping[str, Any]) -> dict[str, Any]:
 
 def _mount(container: Container, mount: Mapping[str, Any], what: str, wanted_by: str) -> None:
     path = _normal(mount["mountPath"])
+    for device in container.get("volumeDevices") or []:
+        if _normal(device["devicePath"]) == path or device["name"] == mount["name"]:
+            raise ClashError(
+                f"{wanted_by} has volume {mount['name']!r} at {path}, but {what} {container['name']!r} has volume "
+                f"{device['name']!r} as a block device at {device['devicePath']}: change one of them"
+            )
     there = next((one for one in container.get("volumeMounts") or [] if _normal(one["mountPath"]) == path), None)
     if there is None:
         container["volumeMounts"] = [*(container.get("volumeMounts") or []), dict(mount)]

@@ -1,12 +1,15 @@
 """What an admission looks up: profiles, LoraAdapters, and in observe mode groups. Used by `review`.
 
-Always as the API server has them now, never from what a watch once brought: every replica answers the same, and a
-profile that was applied a moment ago counts. Admissions at the same time share their reads (`FreshReads`).
+Profiles and LoraAdapters from watches that run in every replica, so that an admission does not wait for the API server.
+What they may not know yet is read there as it is now: a profile that came a moment ago or changed for the roll that
+made the pod, all of it while a watch is lost, and groups. Admissions at the same time share these reads (`FreshReads`).
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Coroutine
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -22,6 +25,8 @@ from patio_operator.cluster.kinds import (
     ROLE_BASED_GROUP,
     Kind,
 )
+from patio_operator.cluster.watched import Watched
+from patio_operator.injection import revision
 
 log = logging.getLogger(__name__)
 
@@ -31,16 +36,34 @@ class Lookups:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
+        self._known_profiles = Watched(cluster, PROFILE, _decoded_profile)
+        self._known_adapters = Watched(cluster, LORA_ADAPTER, _decoded_adapter)
         self._profiles = FreshReads(self._read_profile)
         self._adapters = FreshReads(self._read_adapters)
         self._groups = FreshReads(self._read_group)
 
-    async def profile(self, name: str) -> ClusterEngineRuntimeProfile | None:
-        """Return a profile; None when there is none of that name."""
+    def watches(self) -> list[Coroutine[Any, Any, None]]:
+        """Return what keeps the answers up to date, until cancelled."""
+        return [self._known_profiles.run(), self._known_adapters.run()]
+
+    async def profile(self, name: str, rolled_for: str | None) -> ClusterEngineRuntimeProfile | None:
+        """Return a profile; None when there is none of that name.
+
+        Args:
+            name: of the profile.
+            rolled_for: the revision for which the pod's workload was rolled last, if it was: a pod that is made by a
+                roll must not get the revision before.
+
+        """
+        known = self._known_profiles.get(name) if self._known_profiles.fresh else None
+        if known is not None and rolled_for in (None, revision(known)):
+            return known
         return await self._profiles.get(name)
 
     async def adapters(self, namespace: str) -> tuple[LoraAdapter, ...]:
-        """Return the LoraAdapters of a namespace."""
+        """Return the LoraAdapters of a namespace that can be read."""
+        if self._known_adapters.fresh:
+            return tuple(self._known_adapters.all(namespace))
         return await self._adapters.get(namespace)
 
     async def group(self, namespace: str, name: str) -> Object | None:
@@ -52,13 +75,8 @@ class Lookups:
         return None if body is None else ClusterEngineRuntimeProfile.model_validate(body)
 
     async def _read_adapters(self, namespace: str) -> tuple[LoraAdapter, ...]:
-        adapters: list[LoraAdapter] = []
-        for body in await self._cluster.list_all(LORA_ADAPTER, namespace):
-            try:
-                adapters.append(LoraAdapter.model_validate(body))
-            except ValidationError as error:
-                log.error("LoraAdapter %s/%s cannot be read: %s", namespace, body["metadata"]["name"], error)
-        return tuple(adapters)
+        bodies = await self._cluster.list_all(LORA_ADAPTER, namespace)
+        return tuple(one for body in bodies if (one := _decoded_adapter(body)) is not None)
 
     async def _read_group(self, key: tuple[str, str]) -> Object | None:
         namespace, name = key
@@ -71,4 +89,21 @@ class Lookups:
                 return await self._cluster.get(kind, name, namespace)
             except NotFoundError:
                 continue
+        return None
+
+
+def _decoded_profile(body: Object) -> ClusterEngineRuntimeProfile | None:
+    try:
+        return ClusterEngineRuntimeProfile.model_validate(body)
+    except ValidationError as error:
+        log.error("profile %s cannot be read: %s", body["metadata"]["name"], error)
+        return None
+
+
+def _decoded_adapter(body: Object) -> LoraAdapter | None:
+    try:
+        return LoraAdapter.model_validate(body)
+    except ValidationError as error:
+        metadata = body["metadata"]
+        log.error("LoraAdapter %s/%s cannot be read: %s", metadata["namespace"], metadata["name"], error)
         return None

@@ -7,7 +7,6 @@ controller has asked for nothing itself: what cannot be added to it is a warning
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import logging
@@ -17,6 +16,7 @@ from typing import Any
 from patio_operator import injection
 from patio_operator.cluster.api import Object
 from patio_operator.placement.matching import for_pod, load_request
+from patio_operator.rollouts.workloads import marks
 from patio_operator.webhooks.lookups import Lookups
 
 log = logging.getLogger(__name__)
@@ -84,17 +84,18 @@ async def _inject(
         return refs
     if not refs:
         return injection.Injection(dict(pod))
-    adapters, profiles = await asyncio.gather(
-        lookups.adapters(namespace), asyncio.gather(*(lookups.profile(ref.profile_name) for ref in refs))
-    )
+    rolled_for = marks(pod["metadata"])
     runtimes: list[injection.Runtime] = []
-    for ref, profile in zip(refs, profiles, strict=True):
+    for ref in refs:
+        # One after the other: what is known is answered at once, and a task for each would have to wait for its turn.
+        profile = await lookups.profile(ref.profile_name, rolled_for.get(ref.profile_name))
         if profile is None:
             return injection.Refusal(
                 f"The pod asks for ClusterEngineRuntimeProfile {ref.profile_name!r}, which does not exist. "
                 "Create it, or correct the name."
             )
         runtimes.append(injection.Runtime(profile, ref.overrides, ref.inject_containers, ref.rendered))
+    adapters = await lookups.adapters(namespace)
     wanted = for_pod(adapters, pod["metadata"].get("labels") or {})
     return injection.inject(pod, runtimes, [load_request(one) for one in wanted.values()], new_access())
 

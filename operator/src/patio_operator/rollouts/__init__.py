@@ -1,0 +1,16 @@
+"""Profiles and the pods that have them: who runs which revision, and what a change rolls. Pure.
+
+`reconcile.profiles` lists the injected pods, reads the workloads that `planner.to_look_at` names, carries `plan` out
+and writes the status. Inside:
+
+- `users`: which pods have a profile at which revision, and which workload makes them
+- `workloads`: how a Deployment, StatefulSet or DaemonSet is rolled, whether it is up, and why it cannot be rolled
+- `planner`: which workload is rolled now, which one does not come up
+- `status`: the profile's status and what its users should hear
+"""
+
+from patio_operator.rollouts.planner import Plan, Roll, plan, to_look_at
+from patio_operator.rollouts.users import User, users_of
+from patio_operator.rollouts.workloads import Ref, Workload, decode
+
+__all__ = ["Plan", "Ref", "Roll", "User", "Workload", "decode", "plan", "to_look_at", "users_of"]

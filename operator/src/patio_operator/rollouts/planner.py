@@ -1,0 +1,157 @@
+"""Which workload is rolled now, for a profile that has changed: `plan`.
+
+The way into the package for `reconcile.profiles`. One workload at a time, or as many as the profile's annotation
+says; the next one when the last is up. One that does not come up stops the roll until it does, or until the profile
+changes again: then it is the first to get the change. Workloads that are not up to begin with come last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from patio_operator.api import labels
+from patio_operator.api.profile import ClusterEngineRuntimeProfile, Rolling
+from patio_operator.injection.trial import Verdict
+from patio_operator.rollouts.status import Event, Left, State, events_of, status_of
+from patio_operator.rollouts.users import User
+from patio_operator.rollouts.workloads import Ref, Workload
+
+PROGRESS_DEADLINE = timedelta(minutes=10)
+"""Without progress for so long a StatefulSet or DaemonSet does not come up; a Deployment has a deadline of its own."""
+LOOK_AGAIN = timedelta(seconds=5)
+"""While something is rolled: its pods' events come before its status."""
+LOOK_AT_HELD = timedelta(seconds=30)
+"""Whether what could not be rolled or tried now can be."""
+
+
+@dataclass(frozen=True)
+class Roll:
+    """Change the pod template of a workload, which then replaces its pods."""
+
+    workload: Workload
+    rolled: Mapping[str, str]
+    """What its template says afterwards: the revision of each profile that it was rolled for."""
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do now."""
+
+    rolls: tuple[Roll, ...]
+    status: dict[str, Any]
+    events: tuple[Event, ...]
+    again_in: timedelta | None
+
+
+def to_look_at(profile: ClusterEngineRuntimeProfile, revision: str, users: Sequence[User]) -> list[Ref]:
+    """Return the workloads that `plan` must be shown: those with pods behind, and those that are being rolled."""
+    if profile.spec.update_strategy == "NoUpdate":
+        return []
+    behind = {user.workload for user in users if user.workload is not None and user.revision != revision}
+    return sorted(behind | {_ref(one) for one in profile.status.rolling})
+
+
+def plan(
+    profile: ClusterEngineRuntimeProfile,
+    revision: str,
+    verdict: Verdict,
+    users: Sequence[User],
+    workloads: Mapping[Ref, Workload],
+    now: datetime,
+) -> Plan:
+    """Say what to roll, and the profile's status.
+
+    Args:
+        profile: with its status as it was.
+        revision: of what it says now.
+        verdict: of its trial.
+        users: the pods that have it.
+        workloads: those of `to_look_at` that are there.
+        now: UTC.
+
+    """
+    behind = [user for user in users if user.revision != revision]
+    state = State(revision, len(users), len(behind), verdict)
+    if verdict.problems or profile.spec.update_strategy == "NoUpdate":
+        return _done(profile, state, (), now)
+    before = {_ref(one): one for one in profile.status.rolling}
+    name = profile.metadata.name
+    rolling: list[tuple[Workload, Rolling]] = []
+    candidates: list[Workload] = []
+    left = [Left(_made(user), "", 1) for user in behind if user.workload is None]
+    for ref, workload in sorted(workloads.items()):
+        pods = sum(user.workload == ref for user in behind)
+        if workload.held:
+            left += [Left(f"of {ref}", workload.held, pods)] if pods else []
+        elif workload.rolled.get(name) != revision:
+            candidates += [workload] if pods else []
+        elif not workload.is_up:
+            rolling.append((workload, _followed(workload, before.get(ref), now)))
+        elif pods:
+            left.append(Left(f"of {ref}", "it was rolled and still has older pods: restart it", pods))
+    failures = [(workload.ref, _failure(workload, entry, now)) for workload, entry in rolling]
+    failed = [(ref, words) for ref, words in failures if words]
+    free = 0 if failed else max(at_once(profile) - len(rolling), 0)
+    chosen = sorted(candidates, key=lambda one: (_turn(one, before), one.ref))[:free]
+    rolls = tuple(
+        Roll(one, {**one.rolled, name: revision}, f"profile {name} changed, its pods run an older revision")
+        for one in chosen
+    )
+    entries = [entry for _, entry in rolling] + [_followed(one, None, now) for one in chosen]
+    waiting = len(candidates) - len(chosen)
+    state = State(revision, len(users), len(behind), verdict, tuple(entries), waiting, tuple(failed), tuple(left))
+    return _done(profile, state, rolls, now)
+
+
+def at_once(profile: ClusterEngineRuntimeProfile) -> int:
+    """Return how many workloads may be rolled at once."""
+    said = profile.metadata.annotations.get(labels.ROLL_AT_ONCE, "1")
+    return max(int(said), 1) if said.isdecimal() else 1
+
+
+def _done(profile: ClusterEngineRuntimeProfile, state: State, rolls: tuple[Roll, ...], now: datetime) -> Plan:
+    status = status_of(profile, state, now)
+    again_in = None
+    if state.rolling:
+        again_in = LOOK_AGAIN
+    elif state.left or state.verdict.untried:
+        again_in = LOOK_AT_HELD
+    return Plan(rolls, status, events_of(profile, status), again_in)
+
+
+def _made(user: User) -> str:
+    return "made by hand" if user.made_by == "Pod" else f"made by a {user.made_by}"
+
+
+def _turn(workload: Workload, before: Collection[Ref]) -> int:
+    """Return which workloads come first: those that an older revision left down, then those that are up."""
+    if workload.ref in before:
+        return 0
+    return 1 if workload.is_up else 2
+
+
+def _followed(workload: Workload, before: Rolling | None, now: datetime) -> Rolling:
+    """Return the entry of a workload that is being rolled; `since` is when its numbers last changed."""
+    ref = workload.ref
+    if before is not None and before.progress == workload.progress:
+        return before
+    return Rolling(kind=ref.kind, namespace=ref.namespace, name=ref.name, since=now, progress=workload.progress)
+
+
+def _failure(workload: Workload, entry: Rolling, now: datetime) -> str:
+    if workload.failure:
+        return workload.failure
+    if not workload.has_deadline and now - entry.since > PROGRESS_DEADLINE:
+        words = f"no further pod has become ready since {entry.since:%H:%M} UTC"
+        if workload.ref.kind == "StatefulSet":
+            words += "; it never replaces a pod that was never ready: when the cause is gone, delete that pod"
+        return words
+    return ""
+
+
+def _ref(entry: Rolling) -> Ref:
+    return Ref(entry.kind, entry.namespace, entry.name)

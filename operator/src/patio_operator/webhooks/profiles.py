@@ -1,0 +1,83 @@
+"""Answers the AdmissionReview of a profile: refused when no pod could be made with it, with the path of the fault.
+
+Tries it with `cluster.trial`. A profile that cannot be tried is let through with a warning: the reconciler tries it
+again and writes what it finds into the profile's status.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+from pydantic import ValidationError
+
+from patio_operator.api.profile import ClusterEngineRuntimeProfile
+from patio_operator.cluster.api import Cluster, Object
+from patio_operator.cluster.trial import try_profile
+from patio_operator.injection.trial import Problem, Verdict
+
+log = logging.getLogger(__name__)
+
+PROFILES_PATH = "/validate/profiles"
+
+
+def add_route(app: web.Application, cluster: Cluster, namespace: str) -> None:
+    """Serve the reviews of profiles; `namespace` is the one that trial pods would be in."""
+
+    async def validate_profiles(request: web.Request) -> web.Response:
+        try:
+            return web.json_response(await answer(cluster, namespace, json.loads(await request.read())))
+        except (ValueError, KeyError, TypeError) as error:
+            log.error("admission not understood: %s: %s", type(error).__name__, error)
+            return web.json_response({"error": "not an AdmissionReview of a profile"}, status=400)
+
+    app.router.add_post(PROFILES_PATH, validate_profiles)
+
+
+async def answer(cluster: Cluster, namespace: str, review: Mapping[str, Any]) -> Object:
+    """Return the AdmissionReview that answers this one."""
+    request = review["request"]
+    body, old = request["object"], request.get("oldObject") or {}
+    response: Object = {"allowed": True}
+    if not _unchanged(body, old) and not body["metadata"].get("deletionTimestamp"):
+        verdict = await _tried(cluster, namespace, body)
+        name = body["metadata"].get("name", "")
+        if verdict.problems:
+            log.info("profile refused: %s: %s", name, verdict)
+            response = {"allowed": False, "status": _status(name, verdict)}
+        elif verdict.untried:
+            log.warning("profile not tried: %s: %s", name, verdict.untried)
+            response["warnings"] = [f"the profile could not be tried on a pod: {verdict.untried}"[:256]]
+    return {
+        "apiVersion": review["apiVersion"],
+        "kind": "AdmissionReview",
+        "response": {"uid": request["uid"], **response},
+    }
+
+
+def _unchanged(body: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
+    """Whether only what no pod gets has changed: a profile that was stored untried can still be labelled."""
+    annotations = [(one.get("metadata") or {}).get("annotations") for one in (body, old)]
+    return body.get("spec") == old.get("spec") and annotations[0] == annotations[1]
+
+
+async def _tried(cluster: Cluster, namespace: str, body: Object) -> Verdict:
+    try:
+        profile = ClusterEngineRuntimeProfile.model_validate(body)
+    except ValidationError as error:
+        return Verdict(tuple(_problem(one) for one in error.errors()))
+    return await try_profile(cluster, namespace, profile)
+
+
+def _problem(error: Mapping[str, Any]) -> Problem:
+    steps = [f"[{step}]" if isinstance(step, int) else f".{step}" for step in error["loc"]]
+    return Problem("".join(steps).lstrip("."), error["msg"])
+
+
+def _status(name: str, verdict: Verdict) -> Object:
+    causes = [{"field": one.path, "message": one.message, "reason": "FieldValueInvalid"} for one in verdict.problems]
+    details = {"name": name, "group": ClusterEngineRuntimeProfile.group, "kind": ClusterEngineRuntimeProfile.kind}
+    return {"code": 422, "reason": "Invalid", "message": str(verdict), "details": details | {"causes": causes}}

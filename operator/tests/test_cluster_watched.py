@@ -1,0 +1,139 @@
+"""Watches of our own: what they know, that they go on after every way a watch can end, and that they say when not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiohttp import web
+from kubernetes.aio import client
+
+from patio_operator.cluster import watched
+from patio_operator.cluster.api import Cluster, Object
+from patio_operator.cluster.kinds import LORA_ADAPTER
+from patio_operator.cluster.watched import Watched
+
+DEADLINE = 10.0
+
+
+def adapter(name: str, version: int) -> Object:
+    return {"metadata": {"name": name, "namespace": "team", "resourceVersion": str(version)}}
+
+
+def named(body: Object) -> str:
+    return f"{body['metadata']['name']}@{body['metadata']['resourceVersion']}"
+
+
+class ApiServer:
+    """Lists what it is told to, and watches until it is told to end them."""
+
+    def __init__(self) -> None:
+        self.items: list[Object] = []
+        self.version = 1
+        self.lists = 0
+        self.watched_from: list[str] = []
+        self.refuses = False
+        self._events: asyncio.Queue[Object | None] = asyncio.Queue()
+
+    def tell(self, type_: str, body: Object) -> None:
+        self._events.put_nowait({"type": type_, "object": body})
+
+    def end_the_watch(self) -> None:
+        self._events.put_nowait(None)
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        if self.refuses:
+            return web.json_response({"message": "not now"}, status=503)
+        if "watch" not in request.query:
+            self.lists += 1
+            return web.json_response({"items": self.items, "metadata": {"resourceVersion": str(self.version)}})
+        self.watched_from.append(request.query["resourceVersion"])
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while (event := await self._events.get()) is not None:
+            await response.write(json.dumps(event).encode() + b"\n")
+        return response
+
+
+@asynccontextmanager
+async def watching(api: ApiServer) -> AsyncIterator[tuple[Cluster, Watched[str]]]:
+    app = web.Application()
+    app.router.add_get("/{path:.*}", api.answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    assert site._server is not None
+    port = site._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
+    cluster = Cluster(client.ApiClient(client.Configuration(host=f"http://127.0.0.1:{port}")))
+    kept = Watched(
+        cluster, LORA_ADAPTER, lambda body: body["metadata"]["name"] + "@" + body["metadata"]["resourceVersion"]
+    )
+    task = asyncio.create_task(kept.run())
+    try:
+        yield cluster, kept
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await cluster.close()
+        for _ in api.watched_from:
+            api.end_the_watch()  # a handler that is left would hold the clean-up up
+        await runner.cleanup()
+
+
+async def eventually(what: str, seen: Callable[[], Any], wanted: Any) -> None:
+    deadline = asyncio.get_running_loop().time() + DEADLINE
+    while seen() != wanted:
+        assert asyncio.get_running_loop().time() < deadline, f"{what}: seen last: {seen()!r}"
+        await asyncio.sleep(0.005)
+
+
+async def test_it_knows_what_is_there_and_what_becomes_of_it() -> None:
+    api = ApiServer()
+    api.items = [adapter("a", 1)]
+    async with watching(api) as (_, kept):
+        await eventually("listed", lambda: kept.all("team"), ["a@1"])
+        assert kept.fresh
+        api.tell("ADDED", adapter("b", 2))
+        api.tell("MODIFIED", adapter("a", 3))
+        await eventually("changed", lambda: sorted(kept.all("team")), ["a@3", "b@2"])
+        api.tell("DELETED", adapter("b", 4))
+        await eventually("deleted", lambda: kept.get("b", "team"), None)
+        assert kept.all("elsewhere") == []
+
+
+async def test_a_watch_that_ends_goes_on_where_it_was() -> None:
+    api = ApiServer()
+    async with watching(api) as (_, kept):
+        await eventually("the first watch", lambda: api.watched_from, ["1"])
+        api.tell("BOOKMARK", {"metadata": {"resourceVersion": "7"}})
+        api.end_the_watch()
+        await eventually("the second", lambda: api.watched_from, ["1", "7"])
+        assert (api.lists, kept.fresh) == (1, True)
+
+
+async def test_a_version_that_is_gone_is_listed_anew() -> None:
+    api = ApiServer()
+    api.items = [adapter("a", 1)]
+    async with watching(api) as (_, kept):
+        await eventually("listed", lambda: kept.all("team"), ["a@1"])
+        api.items, api.version = [adapter("b", 9)], 9
+        api.tell("ERROR", {"code": 410, "message": "too old resource version"})
+        await eventually("listed anew", lambda: kept.all("team"), ["b@9"])
+        await eventually("watched from there", lambda: api.watched_from, ["1", "9"])
+
+
+async def test_while_it_is_lost_it_says_so_and_it_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watched, "FIRST_PAUSE", 0.01)
+    api = ApiServer()
+    async with watching(api) as (_, kept):
+        await eventually("there", lambda: kept.fresh, True)
+        api.refuses = True
+        api.end_the_watch()
+        await eventually("lost", lambda: kept.fresh, False)
+        api.items, api.refuses = [adapter("a", 2)], False
+        await eventually("back", lambda: (kept.fresh, kept.all("team")), (True, ["a@2"]))
