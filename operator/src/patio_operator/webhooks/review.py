@@ -7,7 +7,6 @@ controller has asked for nothing itself: what cannot be added to it is a warning
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import logging
@@ -86,18 +85,17 @@ async def _inject(
     if not refs:
         return injection.Injection(dict(pod))
     rolled_for = marks(pod["metadata"])
-    adapters, profiles = await asyncio.gather(
-        lookups.adapters(namespace),
-        asyncio.gather(*(lookups.profile(ref.profile_name, rolled_for.get(ref.profile_name)) for ref in refs)),
-    )
     runtimes: list[injection.Runtime] = []
-    for ref, profile in zip(refs, profiles, strict=True):
+    for ref in refs:
+        # One after the other: what is known is answered at once, and a task for each would have to wait for its turn.
+        profile = await lookups.profile(ref.profile_name, rolled_for.get(ref.profile_name))
         if profile is None:
             return injection.Refusal(
                 f"The pod asks for ClusterEngineRuntimeProfile {ref.profile_name!r}, which does not exist. "
                 "Create it, or correct the name."
             )
         runtimes.append(injection.Runtime(profile, ref.overrides, ref.inject_containers, ref.rendered))
+    adapters = await lookups.adapters(namespace)
     wanted = for_pod(adapters, pod["metadata"].get("labels") or {})
     return injection.inject(pod, runtimes, [load_request(one) for one in wanted.values()], new_access())
 
