@@ -19,7 +19,7 @@ from patio.downloads.config import DownloadSettings
 from patio.engine.base import EngineKind
 from patio.settings import Settings
 
-from download_sources import Proxy, S3Server, proxy_to, s3_server
+from download_sources import Proxy, S3Server, proxy_to, s3_server, workers
 from sidecar_builders import StartSidecar
 
 RECORDINGS = Path(__file__).parents[2] / "tests/engine_double/src/engine_double/recordings"
@@ -54,6 +54,7 @@ def sidecar(tmp_path: Path) -> StartSidecar:
                     with contextlib.suppress(asyncio.CancelledError):
                         await running
             await parts.close()
+            assert workers() == [], "no download outlives its sidecar"
 
     return start
 

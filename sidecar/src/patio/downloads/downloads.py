@@ -16,18 +16,21 @@ import time
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from patio.api.downloads_protocol import DownloadReason, DownloadReport, DownloadRequest, DownloadState
 from patio.api.protocol import ErrorDetail
 from patio.api.sources import Source, SourceKind, parse_source, read_config
-from patio.downloads.child import run_worker
 from patio.downloads.config import DownloadSettings
 from patio.downloads.faults import DownloadFault
 from patio.downloads.holds import Holds
-from patio.downloads.job import Event, Job, Listed, Moved, Noted
 from patio.downloads.names import key_of
 from patio.downloads.places import local_folder, place_of
 from patio.downloads.telemetry import DownloadMetrics
+
+if TYPE_CHECKING:
+    # What only a download needs is imported by the first one: most sidecars never make any.
+    from patio.downloads.job import Event, Job
 
 log = logging.getLogger(__name__)
 
@@ -111,9 +114,9 @@ class Downloads:
                     async with self._holding:
                         await asyncio.to_thread(self._holds.settle, [Path(folder) for folder in self._in_use])
         finally:
+            for download in self._downloads.values():
+                self._cancel(download)
             running = [download.task for download in self._downloads.values() if download.task is not None]
-            for task in running:
-                task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
             self._holds.close()
 
@@ -228,6 +231,8 @@ class Downloads:
 
     def _job(self, source: Source, config: dict[str, str], request: DownloadRequest) -> Job | None:
         """Return what a worker is to do; None when the files are used in place. Raise `DownloadFault`."""
+        from patio.downloads.job import Job
+
         settings = self._settings
         if source.kind in (SourceKind.PVC, SourceKind.FILE) and request.output_dir is None:
             return None
@@ -261,6 +266,8 @@ class Downloads:
             log.info("download done id=%s folder=%s bytes=%d", report.id, report.folder, report.bytes_fetched)
 
     async def _attempts(self, download: _Download) -> None:
+        from patio.downloads.child import run_worker
+
         if download.job is None:
             roots = self._settings.roots
             folder = await asyncio.to_thread(local_folder, download.source.path, roots)
@@ -292,6 +299,8 @@ class Downloads:
                 return
 
     def _hear(self, download: _Download, event: Event) -> None:
+        from patio.downloads.job import Listed, Moved, Noted
+
         match event:
             case Noted():
                 self._change(download, message=event.message)
@@ -333,7 +342,8 @@ class Downloads:
         download.report = download.report.model_copy(update=changes)
 
     def _cancel(self, download: _Download) -> None:
-        if download.task is not None and not download.task.done():
+        # Once only: a second time would break into the end of its worker.
+        if download.task is not None and not download.task.done() and not download.leaving:
             download.leaving = True
             download.task.cancel()
 

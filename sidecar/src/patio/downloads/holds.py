@@ -14,7 +14,6 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from patio.downloads.disk import remove_unused
 from patio.downloads.names import is_revision
 from patio.downloads.places import user_lock
 
@@ -41,9 +40,11 @@ class Holds:
             self.take(folder)
         for folder in [folder for folder in self._held if folder not in folders]:
             os.close(self._held.pop(folder))
-            replaced = any(other.parent == folder.parent for other in folders)
-            if replaced and remove_unused(folder):
-                log.info("older revision removed folder=%s", folder)
+            if any(other.parent == folder.parent for other in folders):
+                from patio.downloads.disk import remove_unused  # as in `downloads`: for those who have any
+
+                if remove_unused(folder):
+                    log.info("older revision removed folder=%s", folder)
 
     def close(self) -> None:
         """Let go of everything."""
