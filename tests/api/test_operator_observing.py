@@ -206,6 +206,14 @@ def test_upstream_that_comes_and_goes_changes_who_realises_groups(
     )
     kube.apply(deployment())
     until("upstream is noticed again", lambda: observes(operator), within=15)
+    before = kube.get(PATHS["RoleBasedGroup"].format(namespace))["items"][0]["status"]
+    kube.kubectl("-n", namespace, "annotate", "rbg", "waits", "patio.dev/hand-over=true")
+    until(
+        "what Patio made makes room",
+        lambda: kube.kubectl("-n", namespace, "get", "statefulsets,services,configmaps", "-o", "name"),
+        lambda seen: seen == "",
+    )
+    assert kube.get(PATHS["RoleBasedGroup"].format(namespace))["items"][0]["status"] == before
     reasons = until(
         "both are told in events on the Lease",
         lambda: {one["reason"] for one in kube.events("patio-system", "patio-operator")},

@@ -2,7 +2,7 @@
 
 Woken by events of the group, of the StatefulSets and pods it controls, and of any profile. Deleting a group needs
 nothing here: what it made has it as its owner. While groups are upstream's controller's (observe mode) nothing is
-written or deleted: what a group controls is upstream's then.
+written, and nothing deleted but what Patio itself made of a group that is handed over.
 """
 
 from __future__ import annotations
@@ -56,8 +56,6 @@ class GroupReconciler:
 
     async def reconcile(self, key: Key) -> float | None:
         """Make one pass over a group; return in how many seconds to make another one although nothing happens."""
-        if self._observing():
-            return None
         namespace, name = key
         try:
             body = await self._cluster.get(ROLE_BASED_GROUP, name, namespace)
@@ -65,16 +63,24 @@ class GroupReconciler:
             return None
         if body["metadata"].get("deletionTimestamp"):
             return None
+        observing = self._observing()
+        if observing and (body["metadata"].get("annotations") or {}).get(labels.HAND_OVER) != "true":
+            return None
         now = datetime.now(UTC)
         try:
             group = RoleBasedGroup.model_validate(body)
         except ValidationError as error:
-            await self._write_status(body, _refused(body, "InvalidSpec", str(error), now))
+            if not observing:
+                await self._write_status(body, _refused(body, "InvalidSpec", str(error), now))
             return None
         children: list[Object] = []
         for kind in MADE_OF:
             for child in await self._cluster.list_all(kind, namespace, f"{labels.GROUP_NAME}={name}"):
                 children.append(_typed(kind, child))
+        if observing:
+            for ref in groups.made_by_patio(group, children):
+                await self._delete(ref)
+            return None
         profiles = {one["metadata"]["name"] for one in await self._cluster.list_all(PROFILE)}
         plan = groups.plan(group, children, profiles, now)
         strangers = await self._unlabelled(plan.applies, children, namespace)
