@@ -48,7 +48,7 @@ def test_the_ca_and_the_namespace_of_a_fresh_crd_are_filled_in() -> None:
     changes = crd_bundle.correction(crd(), "patio-webhook", "elsewhere", b"ca")
     where = "/spec/conversion/webhook/clientConfig"
     assert changes == [
-        {"op": "test", "path": "/metadata/resourceVersion", "value": "7"},
+        {"op": "replace", "path": "/metadata/resourceVersion", "value": "7"},
         {"op": "add", "path": f"{where}/caBundle", "value": "Y2E="},
         {"op": "add", "path": f"{where}/service/namespace", "value": "elsewhere"},
     ]

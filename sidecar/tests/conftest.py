@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,11 @@ from engine_double import Double
 from patio.adapters.store import Store
 from patio.app import assemble
 from patio.client import SidecarClient
+from patio.downloads.config import DownloadSettings
 from patio.engine.base import EngineKind
 from patio.settings import Settings
 
+from download_sources import Proxy, S3Server, proxy_to, s3_server, workers
 from sidecar_builders import StartSidecar
 
 RECORDINGS = Path(__file__).parents[2] / "tests/engine_double/src/engine_double/recordings"
@@ -35,6 +37,7 @@ def sidecar(tmp_path: Path) -> StartSidecar:
     @contextlib.asynccontextmanager
     async def start(double: Double | str, **settings: Any) -> AsyncIterator[SidecarClient]:
         kind = EngineKind.VLLM if isinstance(double, str) else EngineKind(double.engine.core.settings.engine.value)
+        settings = {"downloads": DownloadSettings(root=tmp_path / "root"), **settings}
         chosen = Settings(**{"engine": kind, "engine_endpoint": str(double), **settings})
         stopping = asyncio.Event()
         async with httpx.AsyncClient() as http:
@@ -51,5 +54,20 @@ def sidecar(tmp_path: Path) -> StartSidecar:
                     with contextlib.suppress(asyncio.CancelledError):
                         await running
             await parts.close()
+            assert workers() == [], "no download outlives its sidecar"
 
     return start
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """A real S3 server, for all tests."""
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture
+def proxy(s3: S3Server) -> Iterator[Proxy]:
+    """A way to it that counts and slows."""
+    with proxy_to(s3.url) as proxy:
+        yield proxy

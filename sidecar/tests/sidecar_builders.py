@@ -32,7 +32,7 @@ def adapter_files(folder: Path, *, rank: int = 8) -> str:
     return str(folder)
 
 
-def load_request(name: str, path: str = "/adapters/x", **fields: Any) -> LoadRequest:
+def load_request(name: str, path: str | None = "/adapters/x", **fields: Any) -> LoadRequest:
     return LoadRequest(lora_name=name, lora_path=path, **fields)
 
 

@@ -210,7 +210,7 @@ PROFILE = ClusterEngineRuntimeProfile.model_validate(
 
 
 def test_an_injected_pod_is_taken_by_the_api_server_and_injected_once(plane: ControlPlane) -> None:
-    namespace = "kube-system"  # whose pods never reach the webhook
+    namespace = "patio-system"  # where no webhook is asked: nobody serves it here
     engine = {
         "name": "vllm",
         "image": "vllm",

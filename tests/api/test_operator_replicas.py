@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -13,6 +15,7 @@ from e2e_cluster.control_plane import ControlPlane
 
 from kube import Kube, condition, until
 from operator_process import OPERATOR, OperatorProcess
+from tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.api
 
@@ -125,6 +128,34 @@ def test_a_leader_that_was_frozen_finds_that_it_leads_no_more(
     assert lease(kube)["holderIdentity"] == standby.name
     kube.apply(rbg(namespace, "after"))
     until("the new leader acts", lambda: realised(kube, namespace, "after"))
+
+
+def test_a_leader_that_is_cut_off_stops_acting_before_another_may_begin_and_comes_back(
+    plane: ControlPlane, kube: Kube, namespace: str, tmp_path: Path
+) -> None:
+    server = urlsplit(plane.server).port
+    assert server is not None
+    with closing(TcpProxy(lambda: [server])) as network:
+        kubeconfig = tmp_path / "kubeconfig"
+        kubeconfig.write_text(plane.kubeconfig_for(OPERATOR).read_text().replace(f":{server}", f":{network.port}"))
+        operator = OperatorProcess(kubeconfig)
+        operator.start()
+        try:
+            until("it leads", operator.leads, within=15)
+            network.cut()
+            cut = time.monotonic()
+            until("it stops acting", lambda: not operator.leads(), within=15)
+            took = time.monotonic() - cut
+            print(f"cut off: it stops acting after {took:.1f} s")
+            assert took < float(lease(kube)["leaseDurationSeconds"])
+            assert operator.ready(), "it is not restarted for that"
+            network.mend()
+            until("it leads again", operator.leads, within=15)
+            kube.apply(rbg(namespace, "after"))
+            until("it acts", lambda: realised(kube, namespace, "after"), within=40)
+        finally:
+            operator.end()
+            print(operator.logged())
 
 
 def group(kube: Kube, namespace: str, name: str) -> Any:

@@ -6,14 +6,12 @@ and passes by those that do not listen, as endpoints would.
 
 from __future__ import annotations
 
-import itertools
 import json
-import socket
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 from kube import Kube
+from tcp_proxy import TcpProxy
 
 CONFIGURATION = "mutatingwebhookconfiguration/patio"
 
@@ -21,14 +19,14 @@ CONFIGURATION = "mutatingwebhookconfiguration/patio"
 @contextmanager
 def webhook_service(kube: Kube, ports: Callable[[], Sequence[int]]) -> Iterator[int]:
     """Have the API server's calls reach one of the ports, for as long as the context lasts; yields the proxy's own."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port = listening.getsockname()[1]
-        threading.Thread(target=_accept, args=(listening, ports), daemon=True).start()
+    with closing(TcpProxy(ports)) as proxy:
         _point_to(
-            kube, port, {"type": "ExternalName", "externalName": "localhost", "clusterIP": "", "clusterIPs": None}
+            kube,
+            proxy.port,
+            {"type": "ExternalName", "externalName": "localhost", "clusterIP": "", "clusterIPs": None},
         )
         try:
-            yield port
+            yield proxy.port
         finally:
             _point_to(kube, 443, {})  # where nobody listens
 
@@ -44,39 +42,3 @@ def _point_to(kube: Kube, port: int, service: dict[str, object]) -> None:
         for index in range(len(webhooks))
     ]
     kube.kubectl("patch", CONFIGURATION, "--type=json", "-p", json.dumps(patch))
-
-
-def _accept(listening: socket.socket, ports: Callable[[], Sequence[int]]) -> None:
-    for turn in itertools.count():
-        try:
-            caller, _ = listening.accept()
-        except OSError:
-            return  # closed: the context has ended
-        threading.Thread(target=_pass_on, args=(caller, ports, turn), daemon=True).start()
-
-
-def _pass_on(caller: socket.socket, ports: Callable[[], Sequence[int]], turn: int) -> None:
-    there = ports()
-    for index in range(len(there)):
-        try:
-            replica = socket.create_connection(("127.0.0.1", there[(turn + index) % len(there)]))
-        except OSError:
-            continue
-        threading.Thread(target=_pump, args=(caller, replica), daemon=True).start()
-        _pump(replica, caller)
-        return
-    caller.close()
-
-
-def _pump(source: socket.socket, target: socket.socket) -> None:
-    try:
-        while data := source.recv(65536):
-            target.sendall(data)
-    except OSError:
-        pass
-    finally:
-        for one in (source, target):
-            try:
-                one.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                continue

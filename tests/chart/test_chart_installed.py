@@ -73,7 +73,10 @@ def test_the_api_server_keeps_the_default_profile_as_it_was_written(installed: C
     (sidecar,) = profile["spec"]["initContainers"]
     assert sidecar["restartPolicy"] == "Always"
     assert sidecar["readinessProbe"]["httpGet"] == {"path": "/ready", "port": 9091}
-    assert profile["spec"]["volumes"] == [{"name": "patio", "emptyDir": {"sizeLimit": "64Mi"}}]
+    assert profile["spec"]["volumes"] == [
+        {"name": "patio", "emptyDir": {"sizeLimit": "64Mi"}},
+        {"name": "patio-adapters", "emptyDir": {}},
+    ]
 
 
 def test_an_upgrade_leaves_the_ca_bundle_alone(installed: ControlPlane, helm: Helm) -> None:

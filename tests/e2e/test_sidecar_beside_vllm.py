@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from stage import tell
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
+TOKENS = 2000
 BACK_WITHIN = 2.0
 """Seconds from a ready engine to all of its adapters."""
 
@@ -164,3 +167,27 @@ def test_adapters_are_back_after_the_death_of_both(engine: VllmProcess, sidecar:
     seconds = seconds_until_back(engine)
     tell(f"engine and sidecar killed: adapters back {seconds:.2f} s after the engine was ready")
     assert seconds <= BACK_WITHIN
+
+
+def test_a_stream_of_2000_tokens_under_way_ends_by_itself_when_the_pod_is_drained(
+    engine: VllmProcess, sidecar: SidecarProcess
+) -> None:
+    until("the pod is ready", lambda: httpx.get(f"{sidecar.url}/ready").is_success, within=30)
+    with ThreadPoolExecutor() as threads:
+        body = {"model": model.NAME, "prompt": "a", "max_tokens": TOKENS, "ignore_eos": True, "stream": True}
+        with httpx.stream("POST", f"{engine.url}/v1/completions", json=body, timeout=300) as stream:
+            lines = (line.removeprefix("data: ") for line in stream.iter_lines() if line.startswith("data: {"))
+            choices = [json.loads(next(lines))["choices"][0]]
+            began = time.monotonic()
+            draining = threads.submit(httpx.get, f"{sidecar.url}/v1/drain?timeout=280", timeout=300)
+            until("the pod is not ready", lambda: httpx.get(f"{sidecar.url}/ready").status_code == 503, within=10)
+            choices += [json.loads(line)["choices"][0] for line in lines]
+            streamed = time.monotonic() - began
+        answer = draining.result().json()
+    drained = time.monotonic() - began
+    tell(f"{TOKENS} tokens took {streamed:.1f} s after the drain was called, the drain {drained:.1f} s")
+    # What the kubelet does next: vLLM ends every request under way on this.
+    engine.terminate()
+    assert [choice["finish_reason"] for choice in choices if choice["finish_reason"]] == ["length"]
+    assert (answer["drained"], answer["running"], answer["waiting"]) == (True, 0, 0)
+    assert drained > streamed

@@ -36,6 +36,8 @@ from patio.adapters.reconciler import Attempt, Reconciler
 from patio.adapters.store import Store
 from patio.api.protocol import Readiness, ServerStatus
 from patio.api.routes import Parts, create_app
+from patio.downloads.downloads import Downloads
+from patio.downloads.telemetry import DownloadMetrics
 from patio.drain.drain import Drain
 from patio.drain.looks import EngineLooks, Sources
 from patio.engine.base import Engine, EngineKind, EngineView
@@ -65,8 +67,6 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         return 2
     configure(settings.log_level, settings.log_json)
     disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus-client 0.26 has no type there
-    if settings.not_supported:
-        log.warning("variables not supported by this version, ignored names=%s", ",".join(settings.not_supported))
     try:
         asyncio.run(_serve(settings, store, listening))
     except Exception:  # the outermost: say why, and leave for kubelet to start us again
@@ -100,6 +100,7 @@ class Sidecar:
 
     app: FastAPI
     reconciler: Reconciler
+    downloads: Downloads
     scraper: Scraper
     topology: Topology
     drain: Drain
@@ -109,6 +110,7 @@ class Sidecar:
         async with asyncio.TaskGroup() as tasks:
             if self.topology.server is None:
                 tasks.create_task(self.reconciler.run(), name="reconciler")
+                tasks.create_task(self.downloads.run(), name="downloads")
             tasks.create_task(self.topology.run(), name="topology")
 
     async def close(self) -> None:
@@ -119,15 +121,23 @@ class Sidecar:
 
 def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping: asyncio.Event) -> Sidecar:
     """Put the parts together. `stopping` ends the waits of long requests."""
+    registry = CollectorRegistry()
+    downloads = Downloads(
+        settings.downloads,
+        DownloadMetrics(registry),
+        random.Random(),  # noqa: S311 - spreads retries, guards nothing
+        os.environ,
+        new_id=lambda: secrets.token_hex(6),
+    )
     reconciler = Reconciler(
         _engine(settings, http),
         store,
         settings.required_adapters,
+        downloads,
         boot=secrets.token_hex(4),
         rng=random.Random(),  # noqa: S311 - spreads retries, guards nothing
         count=lambda attempt: _count(own, attempt),
     )
-    registry = CollectorRegistry()
     topology = build(
         settings.topology,
         http,
@@ -172,6 +182,7 @@ def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping
     access_metrics = AccessMetrics(registry, settings.access.enforced)
     parts = Parts(
         reconciler,
+        downloads,
         scraper,
         status,
         readiness,
@@ -182,7 +193,7 @@ def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping
         Gate(settings.access, time.time),
         access_metrics.count_denial,
     )
-    return Sidecar(create_app(parts, __version__, settings.docs), reconciler, scraper, topology, drain)
+    return Sidecar(create_app(parts, __version__, settings.docs), reconciler, downloads, scraper, topology, drain)
 
 
 async def _serve(settings: Settings, store: Store, listening: socket.socket) -> None:

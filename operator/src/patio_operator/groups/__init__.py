@@ -18,8 +18,8 @@ of an object what the API server does not know.
 The sidecar is never in what is made here: pod templates only ask for it, admission injects it.
 """
 
-from patio_operator.groups.planner import plan
+from patio_operator.groups.planner import made_by_patio, plan
 from patio_operator.groups.plans import Event, GroupPlan, Ref
 from patio_operator.groups.pruning import prune
 
-__all__ = ["Event", "GroupPlan", "Ref", "plan", "prune"]
+__all__ = ["Event", "GroupPlan", "Ref", "made_by_patio", "plan", "prune"]

@@ -104,7 +104,7 @@ def _hand_over(group: RoleBasedGroup, children: Sequence[Child], now: datetime) 
     The status says so first: once nothing is left it is upstream's to write.
     """
     own = _Children(group, children)
-    left = tuple(ref(child) for child in own.all if own.is_ours(child) and _is_our_work(child))
+    left = made_by_patio(group, children)
     if not left:
         return GroupPlan()  # the status is another's now
     ready = (
@@ -121,9 +121,15 @@ def _hand_over(group: RoleBasedGroup, children: Sequence[Child], now: datetime) 
     )
 
 
-def _is_our_work(child: Child) -> bool:
-    """Tell whether Patio wrote an object: upstream's belong to the group just as well."""
-    return any(one.get("manager") == labels.FIELD_MANAGER for one in child["metadata"].get("managedFields") or [])
+def made_by_patio(group: RoleBasedGroup, children: Sequence[Child]) -> tuple[Ref, ...]:
+    """Return what Patio made of a group; what upstream's controller makes belongs to the group just as well."""
+    own = _Children(group, children)
+    return tuple(
+        ref(child)
+        for child in own.all
+        if own.is_ours(child)
+        and any(one.get("manager") == labels.FIELD_MANAGER for one in child["metadata"].get("managedFields") or [])
+    )
 
 
 class _Children:

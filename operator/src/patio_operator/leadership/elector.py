@@ -71,7 +71,7 @@ class Elector:
             except (ApiError, TimeoutError) as error:
                 log.warning("lease %s not read: %s", self._name, error or "no answer in time")
             holder = self._seen.record.holder if self._seen else ""
-            if holder != said:
+            if holder not in (said, self._identity):
                 said = holder
                 log.info("standing by: %s leads", holder)
             await asyncio.sleep(pause)

@@ -49,5 +49,5 @@ def correction(body: Mapping[str, Any], service: str, namespace: str, ca: bytes)
         changes.append({"op": "add", "path": f"{where}/service/namespace", "value": namespace})
     if not changes:
         return []
-    unchanged = {"op": "test", "path": "/metadata/resourceVersion", "value": body["metadata"]["resourceVersion"]}
+    unchanged = {"op": "replace", "path": "/metadata/resourceVersion", "value": body["metadata"]["resourceVersion"]}
     return [unchanged, *changes]

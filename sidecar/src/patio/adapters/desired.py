@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from patio.adapters.fetching import Origin, files_of
 from patio.api.protocol import LoadRequest
 
 
@@ -29,6 +30,7 @@ class Wanted:
 
     name: str
     path: str
+    """What the engine loads; empty until the files of an origin are there."""
     owner: str | None = None
     revision: str | None = None
     required: bool = False
@@ -38,6 +40,13 @@ class Wanted:
     served: bool = False
     """Was loaded on this pod before, so that requests may be on their way to it."""
     held: Held | None = None
+    origin: Origin | None = None
+    """Where its files are fetched from; None: `path` was given."""
+
+    @property
+    def fetching(self) -> bool:
+        """Whether its files are not there yet."""
+        return self.origin is not None and not self.path
 
     @property
     def gating(self) -> bool:
@@ -89,15 +98,17 @@ def with_load(desired: Desired, request: LoadRequest) -> Desired | Conflict:
     if before is not None and before.owner != request.owner:
         return Conflict(before.name, before.owner)
     orders = desired.orders + 1
+    path, origin = _files(request, before)
     after = Wanted(
         name=request.lora_name,
-        path=request.lora_path,
+        path=path,
         owner=request.owner,
         revision=request.revision,
         required=before is not None and before.required,
         order=orders,
         served=before is not None and before.served,
         held=None if before is None else before.held,
+        origin=origin,
     )
     return replace(
         desired,
@@ -131,14 +142,16 @@ def with_required(desired: Desired, required: Iterable[LoadRequest]) -> Desired:
             continue
         orders = desired.orders + 1
         before = desired.wanted.get(request.lora_name)
+        path, origin = _files(request, before)
         wanted = Wanted(
             name=request.lora_name,
-            path=request.lora_path,
+            path=path,
             owner=request.owner,
             revision=request.revision,
             required=True,
             order=orders,
             held=None if before is None else before.held,
+            origin=origin,
         )
         desired = Desired(
             wanted={**desired.wanted, wanted.name: wanted},
@@ -158,12 +171,39 @@ def with_loaded(desired: Desired, loaded: Wanted) -> Desired:
     return desired if after == now else replace(desired, wanted={**desired.wanted, now.name: after})
 
 
+def with_fetched(desired: Desired, fetched: Wanted, folder: str) -> Desired:
+    """Take in where an origin's files are, unless something else is wanted by now. An empty folder: no longer there."""
+    now = desired.wanted.get(fetched.name)
+    if now is None or (now.origin, now.revision) != (fetched.origin, fetched.revision) or now.path == folder:
+        return desired
+    return replace(desired, wanted={**desired.wanted, now.name: replace(now, path=folder)})
+
+
+def folders_in_use(desired: Desired, listed: Iterable[str]) -> frozenset[str]:
+    """Return every folder that an engine has or may be asked to take. `listed`: the paths in the engine's own list."""
+    wanted = [one.path for one in desired.wanted.values()]
+    held = [one.held.path for one in desired.wanted.values() if one.held is not None]
+    return frozenset(path for path in (*wanted, *held, *listed) if path)
+
+
 def with_gone(desired: Desired, names: Iterable[str]) -> Desired:
     """Forget names on their way out that the engine has let go of."""
     left = desired.leaving.difference(names)
     return desired if left == desired.leaving else replace(desired, leaving=left)
 
 
+def _files(request: LoadRequest, before: Wanted | None) -> tuple[str, Origin | None]:
+    """Return path and origin of an order; what was fetched for the same origin and revision is fetched already."""
+    path, origin = files_of(request)
+    if origin is None or before is None or (before.origin, before.revision) != (origin, request.revision):
+        return path, origin
+    return before.path, origin
+
+
 def _digest(request: LoadRequest) -> str:
-    said = [request.lora_name, request.lora_path, request.owner, request.revision]
+    """Return what tells one entry of the admission variable from another; no credential is in it."""
+    path, origin = files_of(request)
+    said: list[object] = [request.lora_name, path, request.owner, request.revision]
+    if origin is not None:
+        said.append([origin.uri, origin.output_dir, origin.options, origin.secrets])
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from patio.adapters.desired import Desired, Wanted
+from patio.api.downloads_protocol import DownloadReason
 from patio.api.protocol import AdapterReport, AdapterState
 from patio.engine.base import EngineView, FaultReason
 
@@ -32,7 +33,8 @@ UNSEEN = EngineView(ready=False, adapters=None)
 class Fault:
     """Why the last attempt failed."""
 
-    reason: FaultReason
+    reason: FaultReason | str
+    """The engine's, or what whoever fetches files calls it."""
     message: str
     permanent: bool
 
@@ -54,6 +56,14 @@ class Progress:
     weights: tuple[str, str | None] | None = None
     """Path and revision that `calls` counts."""
     loaded_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Bring the files of an origin to disk, whatever the engine is doing."""
+
+    wanted: Wanted
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +99,8 @@ class Wait:
     reason: str
 
 
-Action = Load | Reload | Unload
-"""What the engine is asked to do."""
+Action = Fetch | Load | Reload | Unload
+"""What is done, each in a task of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +116,8 @@ class Situation:
     """What is under way, by name."""
     changed: frozenset[str] = frozenset()
     """Names whose files changed since their last attempt, and have come to rest."""
+    credentials: frozenset[str] = frozenset()
+    """Names whose credentials are at hand; they do not survive a restart of the sidecar."""
     now: float = 0.0
 
 
@@ -220,6 +232,11 @@ def after_success(progress: Progress, now: float) -> Progress:
     return replace(progress, failures=0, fault=None, not_before=0.0, loaded_at=now)
 
 
+def after_fetch(progress: Progress) -> Progress:
+    """Forget the failures of fetching: loading is another matter."""
+    return replace(progress, failures=0, fault=None, not_before=0.0)
+
+
 def after_fault(progress: Progress, fault: Fault, now: float, jitter: float) -> Progress:
     """Wait longer after every failure in a row. `jitter` is between 0 and 1."""
     failures = progress.failures + 1
@@ -243,6 +260,8 @@ def _wanted(situation: Situation, wanted: Wanted, path: str | None) -> _Standing
     name, view = wanted.name, situation.view
     progress = current(situation.progress.get(name), wanted, situation.life)
     busy = situation.busy.get(name)
+    if wanted.fetching or isinstance(busy, Fetch):
+        return _fetching(situation, wanted, progress, busy)
     if busy is not None:
         # Until a retry is over, what is known is that it failed: readiness must not flap with every try.
         return _failed(progress) or _Standing(AdapterState.LOADING, "Loading", busy.reason)
@@ -259,6 +278,27 @@ def _wanted(situation: Situation, wanted: Wanted, path: str | None) -> _Standing
     why = _why(situation, wanted, path, progress)
     action = Load(wanted, why) if path is None else Reload(wanted, why)
     return replace(_failed(progress) or _Standing(AdapterState.PENDING, "Queued", why), then=action)
+
+
+def _fetching(situation: Situation, wanted: Wanted, progress: Progress, busy: Action | None) -> _Standing:
+    """Return how an adapter stands whose files are not there; the engine has no say in that."""
+    assert wanted.origin is not None
+    if isinstance(busy, Fetch):
+        return _failed(progress) or _Standing(AdapterState.DOWNLOADING, "Downloading", busy.reason)
+    if busy is not None:
+        return _Standing(AdapterState.PENDING, "Queued", f"Waiting for what is under way: {busy.reason}")
+    if wanted.origin.secrets and wanted.name not in situation.credentials:
+        words = (
+            f"The credentials for {wanted.origin.uri} ({', '.join(wanted.origin.secrets)}) came with an order and are "
+            "never stored; the sidecar was restarted since. Order it again with them, or give them by variables."
+        )
+        return _Standing(AdapterState.FAILED, DownloadReason.CREDENTIALS_MISSING, words)
+    if situation.now < progress.not_before:
+        return replace(_failed(progress) or _pausing(progress), then=_wait(wanted.name, progress))
+    why = f"Its files are fetched from {wanted.origin.uri}."
+    if progress.fault is not None:
+        why = f"Trying again after: {progress.fault.message}"
+    return replace(_failed(progress) or _Standing(AdapterState.PENDING, "Queued", why), then=Fetch(wanted, why))
 
 
 def _failed(progress: Progress) -> _Standing | None:
@@ -317,7 +357,8 @@ def _report(situation: Situation, name: str, wanted: Wanted | None, standing: _S
     progress = None if wanted is None else current(situation.progress.get(name), wanted, situation.life)
     return AdapterReport(
         lora_name=name,
-        lora_path=listed if wanted is None else wanted.path,
+        lora_path=listed if wanted is None else wanted.path or None,
+        source=None if wanted is None or wanted.origin is None else wanted.origin.uri,
         owner=None if wanted is None else wanted.owner,
         revision=None if wanted is None else wanted.revision,
         required=wanted is not None and wanted.required,

@@ -1,8 +1,9 @@
 """Makes the engine have what is wanted: one loop looks, plans, and starts what the plan says.
 
-Orders come in from `api.routes`, each stored before it counts; `plan` decides; every load and unload is a task of its
-own, so that a slow or bad adapter delays no other. After each the engine's list is read again, and only the list makes
-an adapter `Loaded`. The one writer of the sidecar's adapter state; it must never act on what is not wanted.
+Orders come in from `api.routes`, each stored before it counts; `plan` decides; every fetch, load and unload is a task
+of its own, so that a slow or bad adapter delays no other. After each change the engine's list is read again, and only
+the list makes an adapter `Loaded`. The one writer of the sidecar's adapter state; it must never act on what is not
+wanted.
 """
 
 from __future__ import annotations
@@ -21,15 +22,19 @@ from patio.adapters.desired import (
     Desired,
     Outcome,
     Wanted,
+    folders_in_use,
+    with_fetched,
     with_gone,
     with_load,
     with_loaded,
     with_required,
     with_unload,
 )
+from patio.adapters.fetching import Credentials, Fetcher, credentials_of, download_request, files_of
 from patio.adapters.plan import (
     Action,
     Fault,
+    Fetch,
     Load,
     Progress,
     Reload,
@@ -37,6 +42,7 @@ from patio.adapters.plan import (
     Unload,
     after_call,
     after_fault,
+    after_fetch,
     after_loss,
     after_success,
     current,
@@ -82,6 +88,7 @@ class Reconciler:
         engine: Engine,
         store: Store,
         required: Iterable[LoadRequest],
+        fetcher: Fetcher,
         *,
         boot: str,
         rng: random.Random,
@@ -90,10 +97,16 @@ class Reconciler:
         """`boot` tells this start of the sidecar from others; `count` is told of every attempt."""
         self._engine = engine
         self._store = store
+        self._fetcher = fetcher
         self._boot = boot
         self._rng = rng
         self._count = count
-        self._situation = Situation(with_required(store.load(), required))
+        required = tuple(required)
+        desired = with_required(store.load(), required)
+        self._credentials = _credentials(desired, required)
+        """By adapter; in memory only."""
+        self._situation = Situation(desired, credentials=frozenset(self._credentials))
+        self._fetches: dict[str, asyncio.Task[None]] = {}
         self._reports: tuple[AdapterReport, ...] = ()
         self._shown: tuple[tuple[AdapterReport, ...], bool, tuple[str, ...], Capacity] | None = None
         self._capacity = Capacity()
@@ -112,7 +125,8 @@ class Reconciler:
     async def run(self) -> None:
         """Reconcile until cancelled."""
         try:
-            await asyncio.to_thread(self._store.save, self._situation.desired)
+            async with self._writing:
+                await asyncio.to_thread(self._store.save, self._situation.desired)
         except OSError as error:
             log.error("state not stored error=%s", error)
         async with asyncio.TaskGroup() as self._tasks:
@@ -175,6 +189,7 @@ class Reconciler:
             if isinstance(ordered, Conflict):
                 return ordered
             await self._keep(ordered)
+            self._take_credentials(request.lora_name, credentials_of(request))
         self._step()
         return None
 
@@ -187,9 +202,24 @@ class Reconciler:
                 self._set_progress(name, None)
                 self._prints.forget(name)
                 await self._keep(ordered)
+                self._take_credentials(name, {})
         await self._forget()
         self._step()
         return outcome
+
+    def _take_credentials(self, name: str, credentials: Credentials) -> None:
+        """Keep what an order came with, and end a fetch for what is no longer wanted or has other credentials now."""
+        known = self._credentials.pop(name, {})
+        if credentials:
+            self._credentials[name] = credentials
+        self._situation = replace(self._situation, credentials=frozenset(self._credentials))
+        busy, wanted = self._situation.busy.get(name), self._situation.desired.wanted.get(name)
+        if not isinstance(busy, Fetch):
+            return
+        same = wanted is not None and (wanted.origin, wanted.revision) == (busy.wanted.origin, busy.wanted.revision)
+        if not same or known != credentials:
+            self._fetches.pop(name).cancel()
+            self._free(name)
 
     async def _keep(self, desired: Desired) -> None:
         """Store a state, then let it count. The caller holds the write lock."""
@@ -239,7 +269,7 @@ class Reconciler:
                 {
                     name: wanted.path
                     for name, wanted in self._situation.desired.wanted.items()
-                    if (progress := self._situation.progress.get(name)) and progress.fault
+                    if wanted.path and (progress := self._situation.progress.get(name)) and progress.fault
                 }
             )
             if self._prints.changed:
@@ -289,12 +319,42 @@ class Reconciler:
         self._situation = replace(self._situation, busy={**self._situation.busy, name: action})
         if isinstance(action, Unload):
             self._tasks.create_task(self._unload(action), name=f"unload {name}")
+        elif isinstance(action, Fetch):
+            self._fetches[name] = self._tasks.create_task(self._fetch(action), name=f"fetch {name}")
         else:
             self._tasks.create_task(self._load(action), name=f"load {name}")
+
+    async def _fetch(self, action: Fetch) -> None:
+        wanted = action.wanted
+        assert wanted.origin is not None
+        progress = current(self._situation.progress.get(wanted.name), wanted, self._situation.life)
+        request = download_request(wanted.origin, self._credentials.get(wanted.name, {}))
+        report = await self._fetcher.fetch(request)
+        folder = report.folder
+        if folder is not None:
+            log.info("adapter fetched adapter=%s folder=%s", wanted.name, folder)
+            await self._remember(lambda desired: with_fetched(desired, wanted, folder))
+            after = after_fetch(progress)
+        else:
+            fault = Fault("Cancelled", "The download was cancelled.", permanent=False)
+            if report.error is not None:
+                fault = Fault(report.error.code, report.error.message, permanent=not report.error.retryable)
+            log.warning("adapter not fetched adapter=%s reason=%s message=%s", wanted.name, fault.reason, fault.message)
+            after = after_fault(progress, fault, time.monotonic(), self._rng.random())
+        del self._fetches[wanted.name]
+        self._free(wanted.name)
+        self._set_progress(wanted.name, after)
+        self._step()
 
     async def _load(self, action: Load | Reload) -> None:
         wanted = action.wanted
         progress = current(self._situation.progress.get(wanted.name), wanted, self._situation.life)
+        if wanted.origin is not None and not await self._fetcher.hold(wanted.path):
+            log.info("adapter's files are gone adapter=%s folder=%s", wanted.name, wanted.path)
+            await self._remember(lambda desired: with_fetched(desired, wanted, ""))
+            self._free(wanted.name)
+            self._step()
+            return
         progress = after_call(progress)
         self._set_progress(wanted.name, progress)
         started = time.monotonic()
@@ -356,12 +416,15 @@ class Reconciler:
         self, name: str, progress: Progress | None, operation: str, started: float, error: EngineError | None
     ) -> None:
         """End a task of the plan: free the name, keep its progress, count it, and see what is next."""
-        busy = {key: action for key, action in self._situation.busy.items() if key != name}
-        self._situation = replace(self._situation, busy=busy)
+        self._free(name)
         self._set_progress(name, progress)
         outcome, reason = ("ok", "") if error is None else ("permanent" if error.permanent else "retry", error.reason)
         self._count(Attempt(operation, outcome, str(reason), time.monotonic() - started))
         self._step()
+
+    def _free(self, name: str) -> None:
+        busy = {key: action for key, action in self._situation.busy.items() if key != name}
+        self._situation = replace(self._situation, busy=busy)
 
     def _set_progress(self, name: str, progress: Progress | None) -> None:
         others = {key: one for key, one in self._situation.progress.items() if key != name}
@@ -373,6 +436,9 @@ class Reconciler:
     def _show(self, planned: Sequence[AdapterReport]) -> None:
         """Publish the reports; when they differ from the last ones, everyone who waits for a change is woken."""
         view = self._situation.view
+        # An action under way may still give the engine what is no longer wanted.
+        paths = [action.wanted.path for action in self._situation.busy.values() if not isinstance(action, Unload)]
+        self._fetcher.keep(folders_in_use(self._situation.desired, [*(view.adapters or {}).values(), *paths]))
         known = {report.lora_name: report for report in self._reports}
         now = time.time()
         reports = tuple(self._stamped(report, known.get(report.lora_name), now) for report in planned)
@@ -389,3 +455,15 @@ class Reconciler:
         since = before.since if before is not None and before.state is report.state else now
         model = self._engine.request_model(report.lora_name, self._situation.view.base_models)
         return report.model_copy(update={"model": model, "since": since})
+
+
+def _credentials(desired: Desired, required: Sequence[LoadRequest]) -> dict[str, Credentials]:
+    """Return the credentials that the admission variable has for what is wanted."""
+    found: dict[str, Credentials] = {}
+    for request in required:
+        wanted = desired.wanted.get(request.lora_name)
+        if wanted is not None and wanted.origin is not None and files_of(request)[1] == wanted.origin:
+            credentials = credentials_of(request)
+            if credentials:
+                found[request.lora_name] = credentials
+    return found

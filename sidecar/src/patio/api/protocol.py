@@ -7,9 +7,11 @@ the wire are those of upstream Patio and of vLLM (`lora_name`, `lora_path`), so 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from patio.api.sources import ConfigText, MaxWorkers, OutputDir, SourceUri
 
 SIDECAR_PORT = 9091
 """Where the sidecar listens unless told otherwise (design section 4)."""
@@ -52,10 +54,26 @@ class _Answer(BaseModel):
 
 
 class LoadRequest(_Model):
-    """`POST /v1/load_lora_adapter`: from now on this pod should have this adapter."""
+    """`POST /v1/load_lora_adapter`: from now on this pod should have this adapter.
+
+    Its files are given by exactly one of `lora_path`, which engine and sidecar see, and `source`, which is fetched.
+    """
 
     lora_name: AdapterName
-    lora_path: AdapterPath
+    lora_path: AdapterPath | None = Field(default=None, description="The adapter's folder, as the engine sees it.")
+    source: SourceUri | None = Field(
+        default=None, description="hf:// s3:// obs:// pvc:// file:// or a bare Hugging Face `org/repo`."
+    )
+    output_dir: OutputDir | None = Field(
+        default=None, description="Where a source's files shall be seen; under an allowed root. Not needed."
+    )
+    config: ConfigText | None = Field(
+        default=None,
+        repr=False,
+        description="A JSON object in a string, as for `/v1/download_model`. Credentials are kept in memory only.",
+    )
+    max_workers: MaxWorkers = Field(default=8, description="Files of a source fetched at once.")
+    async_download: bool = Field(default=False, description="Upstream's word for `wait: 0`.")
     owner: str | None = Field(
         default=None,
         max_length=512,
@@ -64,14 +82,31 @@ class LoadRequest(_Model):
     revision: str | None = Field(
         default=None,
         max_length=128,
-        description="Opaque to the sidecar and reported back. A changed revision loads again, even from the same path.",
+        description="Opaque to the sidecar and reported back. A changed revision loads again, even from the same path, "
+        "and asks a source again.",
     )
     wait: float = Field(
         default=60.0,
         ge=0,
         le=600,
-        description="Seconds to wait for the outcome. 0 answers at once with 202 and the state so far.",
+        description="Seconds to wait for the outcome; with a `source`, 600 unless it is given. 0 answers at once with "
+        "202 and the state so far.",
     )
+
+    @model_validator(mode="after")
+    def _one_of_path_and_source(self) -> Self:
+        if (self.lora_path is None) == (self.source is None):
+            raise ValueError("exactly one of lora_path and source must be given")
+        if self.source is None and (self.output_dir is not None or self.config is not None):
+            raise ValueError("output_dir and config belong to a source")
+        return self
+
+    @property
+    def patience(self) -> float:
+        """Seconds that the caller waits for the outcome."""
+        if self.async_download:
+            return 0.0
+        return 600.0 if self.source is not None and "wait" not in self.model_fields_set else self.wait
 
 
 class UnloadRequest(_Model):
@@ -90,7 +125,8 @@ class AdapterReport(_Answer):
     """One adapter, wanted or present, as the sidecar sees it now."""
 
     lora_name: str
-    lora_path: str | None
+    lora_path: str | None = Field(description="Absent while a source is being fetched.")
+    source: str | None = Field(default=None, description="Where its files were, or are being, fetched from.")
     owner: str | None = None
     revision: str | None = None
     required: bool = Field(default=False, description="The pod is not ready before this adapter is settled.")

@@ -11,6 +11,7 @@ from typing import TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from patio.api.downloads_protocol import DownloadList, DownloadReport, DownloadRequest
 from patio.api.protocol import (
     AdapterList,
     AdapterReport,
@@ -48,11 +49,28 @@ class SidecarClient:
 
     async def load(self, request: LoadRequest) -> AdapterReport:
         """Want an adapter. The report says `Loaded`, or how far it is when `request.wait` ran out first."""
-        return await self._call("POST", "/v1/load_lora_adapter", AdapterReport, request.wait, body=request)
+        return await self._call("POST", "/v1/load_lora_adapter", AdapterReport, request.patience, body=request)
 
     async def unload(self, request: UnloadRequest) -> UnloadAnswer:
         """Stop wanting an adapter. The answer says whether the engine has let go of it."""
         return await self._call("POST", "/v1/unload_lora_adapter", UnloadAnswer, request.wait, body=request)
+
+    async def download(self, request: DownloadRequest) -> DownloadReport:
+        """Fetch a folder. Without `async_download` the answer comes when it is there, however long that takes."""
+        wait = 0 if request.async_download else None
+        return await self._call("POST", "/v1/download_model", DownloadReport, wait, body=request)
+
+    async def downloads(self) -> DownloadList:
+        """Return every download under way and the last that ended."""
+        return await self._call("GET", "/v1/downloads", DownloadList, 0)
+
+    async def download_report(self, download_id: str) -> DownloadReport:
+        """Return how one download stands."""
+        return await self._call("GET", f"/v1/downloads/{download_id}", DownloadReport, 0)
+
+    async def cancel_download(self, download_id: str) -> DownloadReport:
+        """Stop a download, or strike one that is over off the list."""
+        return await self._call("DELETE", f"/v1/downloads/{download_id}", DownloadReport, 0)
 
     async def ready(self) -> Readiness:
         """Return whether the pod may get requests; not being ready is an answer, not an error."""
@@ -89,7 +107,7 @@ class SidecarClient:
         method: str,
         path: str,
         model: type[_M],
-        wait: float,
+        wait: float | None,
         *,
         query: dict[str, str | float] | None = None,
         body: BaseModel | None = None,
@@ -100,10 +118,10 @@ class SidecarClient:
                 method,
                 self._base + path,
                 params=query,
-                content=None if body is None else body.model_dump_json(exclude_none=True),
+                content=None if body is None else body.model_dump_json(exclude_none=True, exclude_unset=True),
                 headers=None if body is None else {"content-type": "application/json"},
                 auth=self._auth,
-                timeout=httpx.Timeout(ANSWER_SECONDS + wait, connect=CONNECT_SECONDS),
+                timeout=httpx.Timeout(None if wait is None else ANSWER_SECONDS + wait, connect=CONNECT_SECONDS),
             )
         except httpx.HTTPError as error:
             raise Unreachable(f"{method} {self._base}{path}: {str(error) or type(error).__name__}") from error

@@ -19,10 +19,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from patio.access.config import AccessSettings
 from patio.api.protocol import REQUIRED_ADAPTERS_VARIABLE, SIDECAR_PORT, LoadRequest
+from patio.downloads.config import DownloadSettings
 from patio.drain.config import DrainSettings
 from patio.engine.base import EngineKind
 from patio.metrics.tables import VOCABULARIES
-from patio.settings import access, drain, topology
+from patio.settings import access, downloads, drain, topology
 from patio.settings.errors import SettingsError
 from patio.topology.config import TopologySettings
 
@@ -46,22 +47,13 @@ HONOURED = {
     "PATIO_STATE_FILE": f"where what is wanted is kept over restarts; default {DEFAULT_STATE_FILE}",
     **access.VARIABLES,
     **topology.HONOURED,
+    **downloads.VARIABLES,
     **drain.HONOURED,
 }
-NOT_YET = (
-    "HF_AUTH_TOKEN",
-    "HF_ENDPOINT",
-    "HF_REVISION",
-    "ACCESS_KEY",
-    "SECRET_KEY",
-    "ENDPOINT",
-)
-"""Variables of the whole design that this version does nothing with: named in a warning, never taken in silence."""
-
 _ENDPOINTS = ("INFERENCE_ENGINE_ENDPOINT", "RUNTIME_URL")
 _OURS = (
     *("INFERENCE_E", "METRIC_S", "ENGINE_A", "PATIO_REQ", "PATIO_STATE", "RUNTIME_U", "RUNTIME_ME"),
-    *("TOPO_", "SGL_ROUTER_", "HEARTBEAT_I", "PATIO_OPERATOR_K", "PATIO_ACC", "PATIO_DRAIN_"),
+    *("TOPO_", "SGL_ROUTER_", "HEARTBEAT_I", "PATIO_OPERATOR_K", "PATIO_ACC", "PATIO_DRAIN_", "PATIO_DOWN"),
 )
 """Beginnings that nobody else uses, so that a name close to one of ours is a misspelling. Kubernetes puts variables
 like PATIO_WEBHOOK_PORT into pods, hence not all of PATIO_."""
@@ -95,8 +87,7 @@ class Settings:
     access: AccessSettings = field(default_factory=AccessSettings)
     topology: TopologySettings = field(default_factory=TopologySettings)
     drain: DrainSettings = field(default_factory=DrainSettings)
-    not_supported: tuple[str, ...] = ()
-    """Variables given that this version does nothing with."""
+    downloads: DownloadSettings = field(default_factory=DownloadSettings)
 
     @property
     def pod(self) -> str:
@@ -206,12 +197,12 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         access=access.read_access(flags.access_control, given),
         topology=topology.topology_settings(flags.instance_info, given, pod),
         drain=drain.drain_settings(given),
-        not_supported=tuple(name for name in NOT_YET if name in given),
+        downloads=downloads.read_downloads(given),
     )
 
 
 def _refuse_misspellings(environ: Mapping[str, str]) -> None:
-    known = [*HONOURED, *NOT_YET]
+    known = list(HONOURED)
     for name in sorted(environ):
         if name in known or not name.startswith(_OURS):
             continue

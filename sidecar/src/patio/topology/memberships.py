@@ -18,13 +18,13 @@ from patio.api.topology_protocol import LeaseRequest, Registration, Registration
 from patio.client import Refused, SidecarClient, Unreachable
 from patio.topology.config import Endpoint, Role, TopologySettings, Worker
 from patio.topology.plan import (
-    LOOK_WHILE_MOVING,
     Fault,
     Progress,
     Reason,
     Standing,
     after_fault,
     heartbeat,
+    moving_pause,
     unseen,
 )
 from patio.topology.registrar import Registrar
@@ -112,6 +112,7 @@ class Leased:
         self._rng = rng
         self._count = count
         self._progress = Progress()
+        self._moving_since: float | None = None
         self._out = False
 
     @property
@@ -134,8 +135,13 @@ class Leased:
         if registration is None:
             return Step(Standing(RegistrationState.NOT_REGISTERED, Reason.NOT_WANTED), self._interval, True)
         standing = Standing(registration.state, registration.reason, registration.message, registration.worker_id)
-        moving = registration.state in (RegistrationState.PENDING, RegistrationState.LEAVING)
-        pause = LOOK_WHILE_MOVING if moving else heartbeat(self._interval, self._rng.random())
+        now = time.monotonic()
+        if registration.state in (RegistrationState.PENDING, RegistrationState.LEAVING):
+            self._moving_since = now if self._moving_since is None else self._moving_since
+            pause = moving_pause(now - self._moving_since)
+        else:
+            self._moving_since = None
+            pause = heartbeat(self._interval, self._rng.random())
         return Step(standing, min(pause, self._interval), True)
 
     async def _renew(self, worker: Worker) -> Registration:

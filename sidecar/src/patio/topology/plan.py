@@ -208,6 +208,11 @@ def pause_after(failures: int) -> float:
     return float(min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(failures, 16)))
 
 
+def moving_pause(age: float) -> float:
+    """Return the pause before the next look at what has been under way for so many seconds."""
+    return min(LOOK_WHILE_STUCK, max(LOOK_WHILE_MOVING, age / 4))
+
+
 def spread(pause: float, jitter: float) -> float:
     """Return a pause, longer by up to a third, so that many sidecars do not come at once."""
     return pause * (1.0 + 0.3 * jitter)
@@ -223,8 +228,7 @@ def _under_way(worker: Worker | None, entry: Entry, progress: Progress, now: flo
     words = f"The router took the order to add it and has not carried it out: it asks {entry.url} first."
     state = RegistrationState.LEAVING if worker is None else RegistrationState.PENDING
     age = 0.0 if progress.ordered is None else now - progress.ordered
-    look_at = now + min(LOOK_WHILE_STUCK, max(LOOK_WHILE_MOVING, age / 4))
-    return Decision(Standing(state, Reason.ACCEPTED, words, entry.id), look_at=look_at)
+    return Decision(Standing(state, Reason.ACCEPTED, words, entry.id), look_at=now + moving_pause(age))
 
 
 def _enter(worker: Worker, progress: Progress, now: float) -> Decision:

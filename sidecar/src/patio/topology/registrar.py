@@ -138,6 +138,7 @@ class Registrar:
 
     async def _check_modes(self, wanted: Mapping[str, Worker], entries: Mapping[str, Entry]) -> None:
         """Find out once a registration whether the router uses what it lists."""
+        verdicts: dict[Kind, str | None] = {}
         for url, worker in wanted.items():
             entry, progress = entries.get(url), self._progress[url]
             if entry is None or entry.pending or entry.draining or not entry.healthy:
@@ -147,9 +148,11 @@ class Registrar:
             if progress.checked == entry.id and stands:
                 continue
             try:
-                mismatch = await self.router.ignores(worker.kind)
+                if worker.kind not in verdicts:
+                    verdicts[worker.kind] = await self.router.ignores(worker.kind)
             except RouterError:
-                continue  # the next round asks again
+                return  # the next round asks again
+            mismatch = verdicts[worker.kind]
             self._progress[url] = replace(progress, checked=entry.id, mismatch=mismatch)
             if mismatch is not None and mismatch != progress.mismatch:
                 self._count(Reason.MODE)

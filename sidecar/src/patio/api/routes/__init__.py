@@ -20,10 +20,12 @@ from patio.api.protocol import ErrorBody, Readiness, ServerStatus
 from patio.api.routes.access import add_access
 from patio.api.routes.adapters import add_adapters
 from patio.api.routes.answers import add_faults
+from patio.api.routes.downloads import add_downloads
 from patio.api.routes.drain import add_drain
 from patio.api.routes.probes import add_probes
 from patio.api.routes.topology import add_topology
 from patio.api.topology_protocol import TopologyReport
+from patio.downloads.downloads import Downloads
 from patio.drain.drain import Drain
 from patio.metrics.scrape import Scraper
 
@@ -36,6 +38,7 @@ class Parts:
     """What the routes answer from."""
 
     reconciler: Reconciler
+    downloads: Downloads
     scraper: Scraper
     status: Callable[[], ServerStatus]
     readiness: Callable[[], Readiness]
@@ -63,6 +66,7 @@ def create_app(parts: Parts, version: str, docs: bool) -> FastAPI:
     add_probes(app, parts.status, parts.readiness, parts.scraper)
     if parts.topology_server is None:
         add_adapters(app, parts.reconciler, parts.stopping)
+        add_downloads(app, parts.downloads, parts.stopping)
     add_topology(app, parts.topology, parts.topology_server)
     if parts.drain is not None:
         add_drain(app, parts.drain)

@@ -15,6 +15,7 @@ from patio.adapters.desired import Outcome
 from patio.adapters.reconciler import Reconciler
 from patio.api.protocol import AdapterList, AdapterReport, AdapterState, LoadRequest, UnloadAnswer, UnloadRequest
 from patio.api.routes.answers import Fault, answer, within
+from patio.api.routes.downloads import DOWNLOAD_STATUS
 from patio.engine.base import FaultReason
 
 FAULT_STATUS: Mapping[str, int] = {
@@ -26,6 +27,8 @@ FAULT_STATUS: Mapping[str, int] = {
 }
 """Status of a load that failed, by reason. The engine's own codes do not do: vLLM answers 500 to bad adapters."""
 FAULT_THAT_MAY_PASS = 503
+
+_UNDER_WAY = (AdapterState.PENDING, AdapterState.DOWNLOADING, AdapterState.LOADING)
 
 
 def add_adapters(app: FastAPI, reconciler: Reconciler, stopping: asyncio.Event) -> None:
@@ -51,16 +54,17 @@ def add_adapters(app: FastAPI, reconciler: Reconciler, stopping: asyncio.Event) 
             raise _not_stored(error) from error
         if conflict is not None:
             raise Fault(409, "Conflict", conflict.message)
-        if request.wait:
-            await within(request.wait, _settled(reconciler, request.lora_name), stopping)
+        if request.patience:
+            await within(request.patience, _settled(reconciler, request.lora_name), stopping)
         report = reconciler.report(request.lora_name)
-        if report is not None and not request.wait:
+        if report is not None and not request.patience:
             # The order was taken, and nobody waits for what becomes of it: even a fault is only the state so far.
             return answer(report, 200 if report.state is AdapterState.LOADED else 202)
         if report is None or report.state is AdapterState.UNLOADING:
             raise Fault(409, "Superseded", f"Adapter {request.lora_name} was ordered away before it was loaded.")
         if report.state is AdapterState.FAILED:
             status = FAULT_THAT_MAY_PASS if report.retryable else FAULT_STATUS.get(report.reason, 422)
+            status = DOWNLOAD_STATUS.get(report.reason, status)
             raise Fault(status, report.reason, report.message, report.retryable)
         return answer(report, 200 if report.state is AdapterState.LOADED else 202)
 
@@ -94,7 +98,7 @@ async def _settled(reconciler: Reconciler, name: str) -> None:
     """Return when a load is over, either way, or no longer wanted."""
     while True:
         revision, report = reconciler.revision, reconciler.report(name)
-        if report is None or report.state not in (AdapterState.PENDING, AdapterState.LOADING):
+        if report is None or report.state not in _UNDER_WAY:
             return
         await reconciler.changed(revision)
 

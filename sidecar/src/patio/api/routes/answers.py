@@ -33,8 +33,8 @@ def answer(body: BaseModel, status: int) -> Response:
     return Response(body.model_dump_json(), status, media_type="application/json")
 
 
-async def within(seconds: float, event: Awaitable[None], stopping: asyncio.Event) -> None:
-    """Wait for an event, at most so long, and not into the sidecar's own end."""
+async def within(seconds: float | None, event: Awaitable[None], stopping: asyncio.Event) -> None:
+    """Wait for an event, at most so long if there is a limit, and not into the sidecar's own end."""
     waiting = asyncio.ensure_future(event)
     leaving = asyncio.ensure_future(stopping.wait())
     try:

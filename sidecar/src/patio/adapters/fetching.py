@@ -1,0 +1,79 @@
+"""Adapters whose files are fetched: what is wanted of a source, and who fetches it. Pure, and a protocol.
+
+`desired` keeps an `Origin`; the reconciler hands it, with the credentials that only memory has, to a `Fetcher`. Who
+that is `app` knows; adapters know nothing of how files are fetched.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from patio.api.downloads_protocol import DownloadReport, DownloadRequest
+from patio.api.protocol import LoadRequest
+from patio.api.sources import SECRET_KEYS, SourceKind, parse_source, read_config, without_secrets
+
+Credentials = Mapping[str, str]
+"""The secret part of a `config`, by its keys. Never stored, shown or logged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an adapter's files come from, without credentials: it is written to the state file."""
+
+    uri: str
+    output_dir: str | None = None
+    options: tuple[tuple[str, str], ...] = ()
+    """What `config` says that is no secret."""
+    secrets: tuple[str, ...] = field(default=(), compare=False)
+    """Names of the credentials that the order came with. The files are the same with others."""
+    max_workers: int = field(default=8, compare=False)
+
+
+class Fetcher(Protocol):
+    """Whoever brings files to the disk that sidecar and engine share."""
+
+    async def fetch(self, request: DownloadRequest) -> DownloadReport:
+        """Fetch, or join who fetches the same; return how it ended. Cancelled, it may stop."""
+
+    async def hold(self, folder: str) -> bool:
+        """Keep a folder from being removed by anybody; return whether it is there."""
+
+    def keep(self, folders: Set[str]) -> None:
+        """Say which folders are wanted or loaded; of the others those may go that a newer one replaced."""
+
+
+def files_of(request: LoadRequest) -> tuple[str, Origin | None]:
+    """Return the path that an order names, or nothing and the origin from which the path will come."""
+    if request.lora_path is not None:
+        return request.lora_path, None
+    assert request.source is not None
+    source = parse_source(request.source)
+    if source.kind is SourceKind.FILE and request.output_dir is None:
+        return source.path, None
+    config = read_config(request.config)
+    return "", Origin(
+        uri=str(source),
+        output_dir=request.output_dir,
+        options=tuple(sorted(without_secrets(config).items())),
+        secrets=tuple(sorted(key for key in config if key in SECRET_KEYS)),
+        max_workers=request.max_workers,
+    )
+
+
+def credentials_of(request: LoadRequest) -> Credentials:
+    """Return the credentials that an order came with."""
+    return {key: value for key, value in read_config(request.config).items() if key in SECRET_KEYS}
+
+
+def download_request(origin: Origin, credentials: Credentials) -> DownloadRequest:
+    """Return the order for whoever fetches."""
+    config = {**dict(origin.options), **credentials}
+    return DownloadRequest(
+        source=origin.uri,
+        output_dir=origin.output_dir,
+        config=json.dumps(config) if config else None,
+        max_workers=origin.max_workers,
+    )

@@ -1,0 +1,124 @@
+"""The words of the download routes, shared by routes, client, `adapters` and `downloads`. Pure data.
+
+Requests have upstream's shape (`source`, `output_dir`, `config` as a JSON string, `max_workers`, `async_download`). A
+request may carry credentials in `config`; a report never does.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from patio.api.protocol import ErrorDetail
+from patio.api.sources import ConfigText, MaxWorkers, OutputDir, SourceUri
+
+
+class DownloadState(StrEnum):
+    """Where a download stands."""
+
+    QUEUED = "Queued"
+    """Its turn has not come: only so many run at once."""
+    RUNNING = "Running"
+    WAITING = "Waiting"
+    """A fault that may pass; the next attempt comes by itself."""
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    CANCELLED = "Cancelled"
+
+
+class DownloadReason(StrEnum):
+    """Why a download did not succeed: CamelCase and stable, shown in reports, metrics and conditions."""
+
+    INVALID = "InvalidSource"
+    """The request can never be carried out: a folder outside the roots, an address that is none."""
+    NOT_FOUND = "SourceNotFound"
+    UNAUTHORIZED = "SourceUnauthorized"
+    REFUSED = "SourceRefused"
+    """It is there, and must not be taken: names that leave their folder, or nothing but weights that run code."""
+    NOT_WRITABLE = "NotWritable"
+    NO_SPACE = "NoSpace"
+    UNREACHABLE = "SourceUnreachable"
+    FAULT = "SourceFault"
+    """The source answered with an error that may pass."""
+    CHANGED = "SourceChanged"
+    """It was changed while it was read."""
+    CORRUPT = "DownloadCorrupt"
+    """What arrived has another size or hash."""
+    INTERRUPTED = "DownloadInterrupted"
+    """The process that downloads died."""
+    TOO_MANY = "TooManyDownloads"
+    """So many are under way or queued that no more are taken."""
+    CANCELLED = "Cancelled"
+    CREDENTIALS_MISSING = "CredentialsMissing"
+    """They were given with an order, are never stored, and the sidecar was restarted since."""
+
+
+class DownloadRequest(BaseModel):
+    """`POST /v1/download_model`: fetch a folder."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        json_schema_extra={
+            "examples": [{"source": "hf://org/repo@main", "output_dir": "/models/repo", "async_download": True}]
+        },
+    )
+
+    source: SourceUri = Field(description="hf:// s3:// obs:// pvc:// file:// or a bare Hugging Face `org/repo`.")
+    output_dir: OutputDir | None = Field(
+        default=None,
+        description="Where the files shall be seen; under an allowed root. Absent: a folder of Patio's own.",
+    )
+    config: ConfigText | None = Field(
+        default=None,
+        repr=False,
+        description="A JSON object in a string: hf_token, hf_endpoint, hf_revision, access_key, secret_key, "
+        "session_token, endpoint, region, addressing_style. What is absent comes from the sidecar's variables.",
+    )
+    max_workers: MaxWorkers = Field(default=8, description="Files fetched at once.")
+    async_download: bool = Field(default=False, description="Answer at once with 202 and go on in the background.")
+
+
+class SkippedFile(BaseModel):
+    """A file of the source that is not fetched."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    name: str
+    why: str
+
+
+class DownloadReport(BaseModel):
+    """One download, as it stands."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    id: str
+    source: str
+    state: DownloadState
+    path: str | None = Field(default=None, description="Where to read the files: `output_dir` if it was given.")
+    folder: str | None = Field(
+        default=None, description="The folder of exactly this revision, never changed once it is there."
+    )
+    revision: str | None = Field(default=None, description="Commit, or a digest of names, sizes and ETags.")
+    files_total: int | None = None
+    files_done: int = 0
+    bytes_total: int | None = None
+    bytes_done: int = Field(default=0, description="Present on disk, from earlier attempts included.")
+    bytes_fetched: int = Field(default=0, description="Read from the source, by all attempts of this download.")
+    skipped: tuple[SkippedFile, ...] = Field(default=(), description="At most 100 of the files that are not fetched.")
+    skipped_total: int = 0
+    message: str = Field(default="", description="What it is doing, in words.")
+    error: ErrorDetail | None = Field(default=None, description="Why it failed, or why the next attempt is waited for.")
+    attempts: int = 0
+    created: float = Field(description="Unix seconds.")
+    finished: float | None = None
+
+
+class DownloadList(BaseModel):
+    """`GET /v1/downloads`: those that are under way, and the last that ended."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    downloads: tuple[DownloadReport, ...] = ()

@@ -1,0 +1,85 @@
+"""The routes of downloads: take the order, wait for its end if asked to, turn the outcome into a status.
+
+What is fetched, and how, is decided in `downloads`; this module knows only how to say it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from fastapi import FastAPI, Response
+
+from patio.api.downloads_protocol import DownloadList, DownloadReason, DownloadReport, DownloadRequest
+from patio.api.routes.answers import Fault, answer, within
+from patio.downloads.downloads import Downloads
+from patio.downloads.faults import DownloadFault
+
+DOWNLOAD_STATUS: Mapping[str, int] = {
+    DownloadReason.INVALID: 400,
+    DownloadReason.NOT_FOUND: 404,
+    DownloadReason.CANCELLED: 409,
+    DownloadReason.REFUSED: 422,
+    DownloadReason.TOO_MANY: 429,
+    DownloadReason.UNAUTHORIZED: 502,
+    DownloadReason.UNREACHABLE: 503,
+    DownloadReason.FAULT: 503,
+    DownloadReason.CHANGED: 503,
+    DownloadReason.CORRUPT: 503,
+    DownloadReason.INTERRUPTED: 503,
+    DownloadReason.NO_SPACE: 507,
+    DownloadReason.NOT_WRITABLE: 507,
+}
+"""Status of a download that failed, by reason. A source's 401 is not ours to answer: it would ask for the caller's."""
+
+
+def add_downloads(app: FastAPI, downloads: Downloads, stopping: asyncio.Event) -> None:
+    """Add the routes."""
+
+    @app.post("/v1/download_model", response_model=DownloadReport, responses={202: {"model": DownloadReport}})
+    async def download(request: DownloadRequest) -> Response:
+        """Fetch a folder. 200 when it is there; with `async_download` 202 at once. A second order joins the first."""
+        try:
+            report = downloads.order(request)
+        except DownloadFault as fault:
+            raise _fault(fault.reason, fault.message, fault.retryable) from fault
+        if not request.async_download:
+            await within(None, downloads.ended(report.id), stopping)
+            report = downloads.report(report.id) or report
+        if request.async_download or report.finished is None:
+            return answer(report, 202)
+        if report.error is not None:
+            raise _fault(report.error.code, report.error.message, report.error.retryable)
+        return answer(report, 200)
+
+    @app.get("/v1/downloads")
+    async def reports() -> DownloadList:
+        """Every download under way, and the last that ended, the newest first."""
+        return DownloadList(downloads=downloads.reports())
+
+    @app.get("/v1/downloads/{download_id}")
+    async def report(download_id: str) -> DownloadReport:
+        """One download, with its progress."""
+        found = downloads.report(download_id)
+        if found is None:
+            raise _unknown(download_id)
+        return found
+
+    @app.delete("/v1/downloads/{download_id}")
+    async def cancel(download_id: str) -> DownloadReport:
+        """Stop a download, or strike one that is over off the list. What is on disk stays for the next order."""
+        if downloads.waited_for(download_id):
+            words = "An adapter waits for this download; unload the adapter to stop it."
+            raise Fault(409, "InUse", words)
+        ended = await downloads.cancel(download_id)
+        if ended is None:
+            raise _unknown(download_id)
+        return ended
+
+
+def _fault(code: str, message: str, retryable: bool) -> Fault:
+    return Fault(DOWNLOAD_STATUS.get(code, 500), code, message, retryable)
+
+
+def _unknown(download_id: str) -> Fault:
+    return Fault(404, "NotFound", f"There is no download {download_id[:64]!r}, or it ended long ago.")

@@ -1,0 +1,200 @@
+"""Where files can come from, in words: source URIs and the `config` that goes with them. Pure.
+
+Used wherever such a URI is taken in: the wire models refuse what `parse_source` does not understand, `downloads`
+fetches what it returns. Everything that could leave its folder is refused here: a URI names a place below a
+repository, a bucket or a volume, never one beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated
+from urllib.parse import unquote
+
+from pydantic import AfterValidator, Field, StringConstraints
+
+
+class SourceKind(StrEnum):
+    """The kinds of sources, by their schemes."""
+
+    HF = "hf"
+    S3 = "s3"
+    OBS = "obs"
+    PVC = "pvc"
+    FILE = "file"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A source, taken apart."""
+
+    kind: SourceKind
+    name: str
+    """Repository (`org/repo`) or bucket; empty for pvc and file."""
+    path: str
+    """Folder inside it, without slashes at its ends; for file, and pvc where it was given so, an absolute path."""
+    revision: str | None = None
+    """Hugging Face only: branch, tag or commit, when the URI names one."""
+
+    def __str__(self) -> str:
+        at = f"@{self.revision.replace('/', '%2F')}" if self.revision else ""
+        return f"{self.kind}://" + "/".join(part for part in (self.name + at, self.path) if part)
+
+
+SECRET_KEYS = ("hf_token", "access_key", "secret_key", "session_token")
+"""Keys of `config` whose values are never stored, shown or logged."""
+OPTION_KEYS = ("hf_endpoint", "hf_revision", "endpoint", "region", "addressing_style")
+"""Keys of `config` that are no secrets."""
+
+ADDRESSING_STYLES = ("auto", "path", "virtual")
+
+_FORMS = (
+    "hf://org/repo[@revision][/folder], s3://bucket/folder, obs://bucket/folder, pvc://folder, file:///folder, org/repo"
+)
+_REPOSITORY_PART = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_-])?")
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")
+_REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,254}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+
+
+def parse_source(uri: str) -> Source:
+    """Take a source apart; raise `ValueError` with a sentence. Nothing is percent-decoded but a revision."""
+    scheme, colon, rest = uri.partition("://")
+    if not colon:
+        return _repository(uri, uri, folder_allowed=False)
+    try:
+        kind = SourceKind(scheme)
+    except ValueError:
+        raise ValueError(f"{_shown(uri)} is not one of {_FORMS}") from None
+    if kind is SourceKind.HF:
+        return _repository(uri, rest, folder_allowed=True)
+    if kind in (SourceKind.S3, SourceKind.OBS):
+        bucket, _, folder = rest.partition("/")
+        if not _BUCKET.fullmatch(bucket) or ".." in bucket:
+            raise ValueError(f"{_shown(uri)} does not begin with the name of a bucket")
+        return Source(kind, bucket, _folder(uri, folder))
+    absolute = rest.startswith("/")
+    if kind is SourceKind.FILE and not absolute:
+        raise ValueError(f"{_shown(uri)} is not file:///absolute/path")
+    folder = _folder(uri, rest)
+    if not folder:
+        raise ValueError(f"{_shown(uri)} names no folder")
+    return Source(kind, "", "/" + folder if absolute else folder)
+
+
+def check_revision(revision: str) -> str:
+    """Return a Hugging Face revision; raise `ValueError` for what can not be one."""
+    if not _REVISION.fullmatch(revision) or ".." in revision or "//" in revision or revision.endswith(("/", ".lock")):
+        raise ValueError("the revision is not the name of a branch, tag or commit")
+    return revision
+
+
+def check_endpoint(endpoint: str) -> str:
+    """Return an endpoint as a base URL (`https://` if it has no scheme); raise `ValueError`, without the value."""
+    url = endpoint if "://" in endpoint else f"https://{endpoint}"
+    if not re.fullmatch(r"https?://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?(?:/[A-Za-z0-9._~/-]*)?", url):
+        raise ValueError("the endpoint is not a URL like https://s3.example.com")
+    return url.rstrip("/")
+
+
+def read_config(config: str | None) -> dict[str, str]:
+    """Return what `config`, a JSON object in a string, says; raise `ValueError` that names keys, never values."""
+    if config is None or not config.strip():
+        return {}
+    try:
+        found = json.loads(config)
+    except ValueError:
+        raise ValueError("config is not a JSON object in a string") from None
+    if not isinstance(found, dict):
+        raise ValueError("config is not a JSON object in a string")
+    unknown = sorted(key for key in found if key not in (*SECRET_KEYS, *OPTION_KEYS))
+    if unknown:
+        known = ", ".join((*SECRET_KEYS, *OPTION_KEYS))
+        raise ValueError(f"config has {_shown(', '.join(unknown))}; what it can have is {known}")
+    wrong = sorted(key for key, value in found.items() if value is not None and not isinstance(value, str))
+    if wrong:
+        raise ValueError(f"config: {', '.join(wrong)} is not a string")
+    said = {key: value.strip() for key, value in found.items() if value is not None and value.strip()}
+    broken = sorted(key for key, value in said.items() if _CONTROL.search(value))
+    if broken:
+        raise ValueError(f"config: {', '.join(broken)} has a character that no such value has")
+    if ("access_key" in said) != ("secret_key" in said):
+        raise ValueError("config: access_key and secret_key belong together")
+    for key in ("hf_endpoint", "endpoint"):
+        if key in said:
+            said[key] = _named(key, check_endpoint, said[key])
+    if "hf_revision" in said:
+        said["hf_revision"] = _named("hf_revision", check_revision, said["hf_revision"])
+    if said.get("addressing_style", "auto") not in ADDRESSING_STYLES:
+        raise ValueError(f"config: addressing_style is not one of {', '.join(ADDRESSING_STYLES)}")
+    if "region" in said and not re.fullmatch(r"[A-Za-z0-9-]{1,64}", said["region"]):
+        raise ValueError("config: region is not the name of one")
+    return said
+
+
+def without_secrets(config: Mapping[str, str]) -> dict[str, str]:
+    """Return the part of a config that may be stored and shown."""
+    return {key: value for key, value in config.items() if key not in SECRET_KEYS}
+
+
+def _repository(uri: str, rest: str, *, folder_allowed: bool) -> Source:
+    organisation, _, tail = rest.partition("/")
+    repository, _, folder = tail.partition("/")
+    repository, at, quoted = repository.partition("@")
+    parts = (organisation, repository)
+    if not all(_REPOSITORY_PART.fullmatch(part) and ".." not in part and "--" not in part for part in parts):
+        raise ValueError(f"{_shown(uri)} is not one of {_FORMS}")
+    if folder and not folder_allowed:
+        raise ValueError(f"{_shown(uri)} is not one of {_FORMS}")
+    try:
+        revision = check_revision(unquote(quoted)) if at else None
+    except ValueError as error:
+        raise ValueError(f"{_shown(uri)}: {error}") from None
+    return Source(SourceKind.HF, f"{organisation}/{repository}", _folder(uri, folder), revision)
+
+
+def _folder(uri: str, folder: str) -> str:
+    inner = folder.strip("/")
+    if _CONTROL.search(inner) or len(inner.encode(errors="replace")) > 1024:
+        raise ValueError(f"{_shown(uri)} has a folder that can not be")
+    if inner and any(part in ("", ".", "..") for part in inner.split("/")):
+        raise ValueError(f"{_shown(uri)} has an empty, . or .. part in its folder")
+    return inner
+
+
+def _named(key: str, check: Callable[[str], str], value: str) -> str:
+    try:
+        return check(value)
+    except ValueError as error:
+        raise ValueError(f"config: {key}: {error}") from None
+
+
+def _shown(text: str) -> str:
+    """Return a text for a message; somebody may have put a key and its secret before the bucket."""
+    return repr(re.sub(r"://[^@]*:[^@]*@", "://...@", text)[:200])
+
+
+def _is_source(uri: str) -> str:
+    parse_source(uri)
+    return uri
+
+
+def _is_config(config: str) -> str:
+    read_config(config)
+    return config
+
+
+SourceUri = Annotated[str, StringConstraints(min_length=1, max_length=4096), AfterValidator(_is_source)]
+"""A source as it is written; what `parse_source` understands."""
+
+ConfigText = Annotated[str, StringConstraints(max_length=65536), AfterValidator(_is_config)]
+"""The `config` of a request; what `read_config` understands."""
+
+OutputDir = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^/[^\x00]*$")]
+"""An absolute path, the same in the sidecar and in the engine."""
+
+MaxWorkers = Annotated[int, Field(ge=1, le=32)]

@@ -1,0 +1,36 @@
+"""What the worker needs of a source: its listing, and a file from an offset on. `hf`, `s3` and `local` implement it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from patio.downloads.plan import Digest, Listing, RemoteFile
+
+CHUNK = 256 * 1024
+CONNECT_SECONDS = 10.0
+READ_SECONDS = 30.0
+"""Without a byte, before a source counts as out of reach."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A file on its way."""
+
+    offset: int
+    """Where it begins; 0 if the source can not begin elsewhere."""
+    chunks: Iterator[bytes]
+    digest: Digest | None
+    """What the whole file must hash to, as far as the source says."""
+
+
+class Backend(Protocol):
+    """A source that is being read. Every error is a `DownloadFault`."""
+
+    def listing(self) -> Listing:
+        """Return what is there now."""
+
+    def read(self, file: RemoteFile, offset: int) -> AbstractContextManager[Reading]:
+        """Open a file of the listing; called by several threads at once."""

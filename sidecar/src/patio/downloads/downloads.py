@@ -1,0 +1,364 @@
+"""All downloads of the sidecar: takes orders, shares what is asked for twice, runs workers, tells how they stand.
+
+Orders come from the routes and, through the protocol `adapters.fetching.Fetcher`, from the reconciler. A download is a
+task with one worker at a time; a fault that may pass is tried again after a growing pause. Only reports leave this
+module, and no report has a credential in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping, Set
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from patio.api.downloads_protocol import DownloadReason, DownloadReport, DownloadRequest, DownloadState
+from patio.api.protocol import ErrorDetail
+from patio.api.sources import Source, SourceKind, parse_source, read_config
+from patio.downloads.config import DownloadSettings
+from patio.downloads.faults import DownloadFault
+from patio.downloads.holds import Holds
+from patio.downloads.names import key_of
+from patio.downloads.places import local_folder, place_of
+from patio.downloads.telemetry import DownloadMetrics
+
+if TYPE_CHECKING:
+    # What only a download needs is imported by the first one: most sidecars never make any.
+    from patio.downloads.job import Event, Job
+
+log = logging.getLogger(__name__)
+
+WORKERS = 3
+"""Downloads at once: a worker is a Python of about 50 MB."""
+ATTEMPTS = 5
+"""In a row without a byte of progress, before a fault that may pass ends a download."""
+CORRUPT_ATTEMPTS = 2
+"""For what arrives whole and wrong: likely it is so at the source, and it may be large."""
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 30.0
+LONGEST_ASKED_PAUSE = 300.0
+UNDER_WAY = 100
+"""Downloads that have not ended, queued ones included, before no more are taken."""
+HISTORY = 100
+"""Downloads that ended and are still shown."""
+
+_ENDED = (DownloadState.SUCCEEDED, DownloadState.FAILED, DownloadState.CANCELLED)
+
+
+def pause(failures: int, asked: float | None, jitter: float) -> float:
+    """Return the seconds to wait after so many failures in a row; `asked` is what the source wants at least."""
+    growing = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (failures - 1))
+    return max(growing * (1.0 + 0.3 * jitter), min(asked or 0.0, LONGEST_ASKED_PAUSE))
+
+
+@dataclass(slots=True, eq=False)
+class _Download:
+    """One download; only `Downloads` writes to it."""
+
+    identity: str
+    source: Source
+    job: Job | None
+    """None: the files are used where they are."""
+    report: DownloadReport
+    started: float
+    """On the monotonic clock."""
+    leaving: bool = False
+    """Cancelled, and not yet over: nobody joins it any more."""
+    task: asyncio.Task[None] | None = None
+    fetched_before: int = 0
+    """By workers that are gone."""
+    listeners: int = 0
+    """Adapters that wait for it."""
+    kept: bool = False
+    """Ordered by somebody who does not wait, so it goes on when no adapter wants it any more."""
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Downloads:
+    """The downloads of one sidecar."""
+
+    def __init__(
+        self,
+        settings: DownloadSettings,
+        metrics: DownloadMetrics,
+        rng: random.Random,
+        environ: Mapping[str, str],
+        new_id: Callable[[], str],
+    ) -> None:
+        """`environ`: what workers may see some of; `new_id` names downloads."""
+        self._settings = settings
+        self._metrics = metrics
+        self._rng = rng
+        self._environ = environ
+        self._new_id = new_id
+        self._downloads: dict[str, _Download] = {}
+        self._turn = asyncio.Semaphore(WORKERS)
+        self._holds = Holds(settings.root)
+        self._holding = asyncio.Lock()
+        self._in_use: frozenset[str] | None = None
+        self._in_use_changed = asyncio.Event()
+
+    async def run(self) -> None:
+        """Hold what engines use until cancelled; then end every worker."""
+        try:
+            while True:
+                await self._in_use_changed.wait()
+                self._in_use_changed.clear()
+                if self._in_use is not None:
+                    async with self._holding:
+                        await asyncio.to_thread(self._holds.settle, [Path(folder) for folder in self._in_use])
+        finally:
+            for download in self._downloads.values():
+                self._cancel(download)
+            running = [download.task for download in self._downloads.values() if download.task is not None]
+            await asyncio.gather(*running, return_exceptions=True)
+            self._holds.close()
+
+    def order(self, request: DownloadRequest) -> DownloadReport:
+        """Start a download, or join the one that is under way; raise `DownloadFault` for one that can never be."""
+        download = self._ordered(request)
+        download.kept = True
+        return download.report
+
+    async def fetch(self, request: DownloadRequest) -> DownloadReport:
+        """Download for an adapter and return how it ended. Cancelled, it ends the download if nobody else wants it."""
+        try:
+            download = self._ordered(request)
+        except DownloadFault as fault:
+            now = time.time()
+            return DownloadReport(
+                id=self._new_id(),
+                source=str(parse_source(request.source)),
+                state=DownloadState.FAILED,
+                error=_detail(fault),
+                created=now,
+                finished=now,
+            )
+        download.listeners += 1
+        try:
+            await download.over.wait()
+        finally:
+            download.listeners -= 1
+            if not download.listeners and not download.kept:
+                self._cancel(download)
+        return download.report
+
+    async def ended(self, download_id: str) -> None:
+        """Return when a download is over."""
+        download = self._downloads.get(download_id)
+        if download is not None:
+            await download.over.wait()
+
+    def report(self, download_id: str) -> DownloadReport | None:
+        """Return how one download stands."""
+        download = self._downloads.get(download_id)
+        return None if download is None else download.report
+
+    def reports(self) -> tuple[DownloadReport, ...]:
+        """Return all that are under way and the last that ended, the newest first."""
+        return tuple(download.report for download in reversed(self._downloads.values()))
+
+    def waited_for(self, download_id: str) -> bool:
+        """Whether an adapter waits for a download."""
+        download = self._downloads.get(download_id)
+        return download is not None and bool(download.listeners)
+
+    async def cancel(self, download_id: str) -> DownloadReport | None:
+        """Stop a download, or strike one that is over off the list; return how it ended."""
+        download = self._downloads.get(download_id)
+        if download is None:
+            return None
+        if download.report.state in _ENDED:
+            del self._downloads[download_id]
+        else:
+            self._cancel(download)
+            await download.over.wait()
+        return download.report
+
+    async def hold(self, folder: str) -> bool:
+        """Keep a folder from being removed by anybody; return whether it is there."""
+        async with self._holding:
+            return await asyncio.to_thread(self._holds.take, Path(folder))
+
+    def keep(self, folders: Set[str]) -> None:
+        """Say which folders are wanted or loaded; others may be removed."""
+        in_use = frozenset(folders)
+        if in_use != self._in_use:
+            self._in_use = in_use
+            self._in_use_changed.set()
+
+    def _ordered(self, request: DownloadRequest) -> _Download:
+        source = parse_source(request.source)
+        config = self._config(source, read_config(request.config))
+        job = self._job(source, config, request)
+        identity = _identity(source, config, request.output_dir)
+        for download in self._downloads.values():
+            if download.identity == identity and download.report.state not in _ENDED and not download.leaving:
+                return download
+        if sum(download.report.state not in _ENDED for download in self._downloads.values()) >= UNDER_WAY:
+            words = f"{UNDER_WAY} downloads are under way; wait for some of them, or stop them."
+            raise DownloadFault(DownloadReason.TOO_MANY, words)
+        report = DownloadReport(id=self._new_id(), source=str(source), state=DownloadState.QUEUED, created=time.time())
+        download = _Download(identity, source, job, report, time.monotonic())
+        self._downloads[report.id] = download
+        self._forget()
+        download.task = asyncio.create_task(self._run(download), name=f"download {report.id}")
+        download.task.add_done_callback(lambda task: self._close(download))
+        return download
+
+    def _config(self, source: Source, given: Mapping[str, str]) -> dict[str, str]:
+        """Return what counts for a source: the request's words before the variables', and only what it needs."""
+        variables = self._settings.config
+        if "access_key" in given:  # keys come in pairs, and one from here with one from there fits nothing
+            variables = {key: value for key, value in variables.items() if key not in ("access_key", "secret_key")}
+        said = {**variables, **given}
+        if source.kind is SourceKind.HF:
+            needed = ("hf_token", "hf_endpoint") + (() if source.revision else ("hf_revision",))
+            if "hf_token" not in given and said.get("hf_endpoint") != variables.get("hf_endpoint"):
+                # The variable's token is for the variable's Hub: a request must not have it sent elsewhere.
+                said.pop("hf_token", None)
+        elif source.kind in (SourceKind.S3, SourceKind.OBS):
+            needed = ("access_key", "secret_key", "session_token", "endpoint", "region", "addressing_style")
+        else:
+            needed = ()
+        return {key: said[key] for key in needed if key in said}
+
+    def _job(self, source: Source, config: dict[str, str], request: DownloadRequest) -> Job | None:
+        """Return what a worker is to do; None when the files are used in place. Raise `DownloadFault`."""
+        from patio.downloads.job import Job
+
+        settings = self._settings
+        if source.kind in (SourceKind.PVC, SourceKind.FILE) and request.output_dir is None:
+            return None
+        key = key_of(source, config.get("hf_endpoint") or config.get("endpoint") or "")
+        place = place_of(key, request.output_dir, settings.root, settings.roots)
+        return Job(
+            source=source,
+            config=config,
+            revisions=str(place.revisions),
+            shown=None if place.shown is None else str(place.shown),
+            root=str(settings.root),
+            roots=tuple(str(root) for root in settings.roots),
+            max_workers=request.max_workers,
+            all_files=settings.all_files,
+            limit=settings.limit,
+        )
+
+    async def _run(self, download: _Download) -> None:
+        log.info("download started id=%s source=%s", download.report.id, download.report.source)
+        try:
+            await self._attempts(download)
+        except DownloadFault as fault:
+            log.warning("download failed id=%s reason=%s message=%s", download.report.id, fault.reason, fault.message)
+            self._end(download, DownloadState.FAILED, _detail(fault))
+        except Exception:  # the outermost of a download: its waiters must hear of it, whatever it is
+            log.exception("download broke id=%s", download.report.id)
+            words = "The sidecar broke on this download; see its log."
+            self._end(download, DownloadState.FAILED, ErrorDetail(code="InternalError", message=words, retryable=True))
+        else:
+            report = download.report
+            log.info("download done id=%s folder=%s bytes=%d", report.id, report.folder, report.bytes_fetched)
+
+    async def _attempts(self, download: _Download) -> None:
+        from patio.downloads.child import run_worker
+
+        if download.job is None:
+            roots = self._settings.roots
+            folder = await asyncio.to_thread(local_folder, download.source.path, roots)
+            self._succeed(download, folder, folder, None)
+            return
+        failures = 0
+        while True:
+            self._change(download, state=DownloadState.QUEUED)
+            before = download.report.bytes_fetched
+            try:
+                async with self._turn:
+                    self._change(download, state=DownloadState.RUNNING, attempts=download.report.attempts + 1)
+                    done = await run_worker(download.job, self._environ, lambda event: self._hear(download, event))
+            except DownloadFault as fault:
+                self._metrics.count_failure(str(download.source.kind), str(fault.reason))
+                download.fetched_before = download.report.bytes_fetched
+                # What arrives broken is no progress, however many bytes it has.
+                corrupt = fault.reason is DownloadReason.CORRUPT
+                moved = download.report.bytes_fetched > before and not corrupt
+                failures = 1 if moved else failures + 1
+                if not fault.passing or failures >= (CORRUPT_ATTEMPTS if corrupt else ATTEMPTS):
+                    raise
+                seconds = pause(failures, fault.retry_after, self._rng.random())
+                log.info("download waits id=%s seconds=%.1f message=%s", download.report.id, seconds, fault.message)
+                self._change(download, state=DownloadState.WAITING, error=_detail(fault))
+                await asyncio.sleep(seconds)
+            else:
+                self._succeed(download, download.job.shown or done.folder, done.folder, done.revision)
+                return
+
+    def _hear(self, download: _Download, event: Event) -> None:
+        from patio.downloads.job import Listed, Moved, Noted
+
+        match event:
+            case Noted():
+                self._change(download, message=event.message)
+            case Listed():
+                self._change(
+                    download,
+                    revision=event.revision,
+                    files_total=event.files,
+                    bytes_total=event.size,
+                    skipped=event.skipped,
+                    skipped_total=event.skipped_total,
+                    message="Fetching.",
+                )
+            case Moved():
+                fetched = download.fetched_before + event.bytes_fetched
+                self._metrics.count_bytes(str(download.source.kind), fetched - download.report.bytes_fetched)
+                self._change(download, files_done=event.files_done, bytes_done=event.bytes_done, bytes_fetched=fetched)
+
+    def _succeed(self, download: _Download, path: str, folder: str, revision: str | None) -> None:
+        self._change(download, path=path, folder=folder, revision=revision, message="", error=None)
+        self._end(download, DownloadState.SUCCEEDED, None)
+
+    def _end(self, download: _Download, state: DownloadState, error: ErrorDetail | None) -> None:
+        self._change(download, state=state, error=error, finished=time.time())
+        # Nobody needs the credentials any more.
+        download.job = None
+        seconds = time.monotonic() - download.started
+        self._metrics.count_end(str(download.source.kind), str(state), seconds)
+        download.over.set()
+
+    def _close(self, download: _Download) -> None:
+        """End a download whose task was cancelled, perhaps before it began."""
+        if not download.over.is_set():
+            log.info("download cancelled id=%s", download.report.id)
+            words = "It was cancelled; what is on disk is used when it is ordered again."
+            self._end(download, DownloadState.CANCELLED, _detail(DownloadFault(DownloadReason.CANCELLED, words)))
+
+    def _change(self, download: _Download, **changes: object) -> None:
+        download.report = download.report.model_copy(update=changes)
+
+    def _cancel(self, download: _Download) -> None:
+        # Once only: a second time would break into the end of its worker.
+        if download.task is not None and not download.task.done() and not download.leaving:
+            download.leaving = True
+            download.task.cancel()
+
+    def _forget(self) -> None:
+        """Strike the oldest off that are over."""
+        over = [download.report.id for download in self._downloads.values() if download.report.state in _ENDED]
+        for download_id in over[: max(0, len(over) - HISTORY)]:
+            del self._downloads[download_id]
+
+
+def _identity(source: Source, config: Mapping[str, str], output_dir: str | None) -> str:
+    """Return what makes two requests the same one. In memory only, and a hash, since credentials are part of it."""
+    said = json.dumps([str(source), sorted(config.items()), output_dir])
+    return hashlib.sha256(said.encode()).hexdigest()
+
+
+def _detail(fault: DownloadFault) -> ErrorDetail:
+    return ErrorDetail(code=str(fault.reason), message=fault.message, retryable=fault.retryable)

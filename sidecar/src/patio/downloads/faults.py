@@ -1,0 +1,68 @@
+"""Why a download failed, by what comes next. Pure.
+
+Raised by worker and backends, told to the parent as an event, shown to users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from patio.api.downloads_protocol import DownloadReason
+
+PASSING = frozenset(
+    {
+        DownloadReason.UNREACHABLE,
+        DownloadReason.FAULT,
+        DownloadReason.CHANGED,
+        DownloadReason.CORRUPT,
+        DownloadReason.INTERRUPTED,
+    }
+)
+"""Worth another attempt at once, after a pause."""
+LATER = frozenset({DownloadReason.NO_SPACE, DownloadReason.TOO_MANY, DownloadReason.CANCELLED})
+"""May succeed when somebody asks again; another attempt by itself would not help."""
+
+
+class DownloadFault(Exception):  # noqa: N818 - what went wrong, not a bug
+    """A download that did not succeed. The message is a sentence without secrets."""
+
+    def __init__(self, reason: DownloadReason, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.retry_after = retry_after
+        """Seconds that the source asks to be left alone for."""
+
+    @property
+    def passing(self) -> bool:
+        """Whether another attempt makes sense without anybody doing anything."""
+        return self.reason in PASSING
+
+    @property
+    def retryable(self) -> bool:
+        """Whether asking again for the same can end well."""
+        return self.reason in PASSING or self.reason in LATER
+
+
+def of_status(status: int, what: str, retry_after: float | None = None) -> DownloadFault:
+    """Tell what a source's HTTP status means. `what` says who answered, and to what."""
+    if status == 401:
+        words = f"{what}: 401, the source wants credentials, or others than it got."
+        return DownloadFault(DownloadReason.UNAUTHORIZED, words)
+    if status == 403:
+        return DownloadFault(DownloadReason.UNAUTHORIZED, f"{what}: 403, it may not be read with these credentials.")
+    if status in (404, 410):
+        return DownloadFault(DownloadReason.NOT_FOUND, f"{what}: {status}, there is no such thing.")
+    if status == 412:
+        return DownloadFault(DownloadReason.CHANGED, f"{what}: it was changed while it was read.")
+    if status in (408, 425, 429) or status >= 500:
+        return DownloadFault(DownloadReason.FAULT, f"{what}: {status}, an error that may pass.", retry_after)
+    return DownloadFault(DownloadReason.REFUSED, f"{what}: {status}, which no retry mends.")
+
+
+def redacted(text: str, secrets: Iterable[str]) -> str:
+    """Return a text without the secrets in it."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        if len(secret) >= 4:
+            text = text.replace(secret, "***")
+    return text

@@ -1,0 +1,95 @@
+"""Which names of a listing are taken, and under which folders. Pure.
+
+A listing comes from outside: it may hold `../../etc/passwd`, absolute names, a file that is also a folder. Such a
+listing is refused whole, before anything is written: whoever wrote it means no good.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from pathlib import PurePath, PurePosixPath
+
+from patio.api.downloads_protocol import DownloadReason
+from patio.api.sources import Source
+from patio.downloads.faults import DownloadFault
+
+OWN = ".patio"
+"""Folder in an `output_dir` that is ours; no file of a source may be in it."""
+MOST_FILES = 10_000
+
+_DATA = frozenset(
+    {".safetensors", ".json", ".jsonl", ".txt", ".md", ".yaml", ".yml", ".jinja", ".jinja2"}
+    | {".model", ".tiktoken", ".vocab", ".spm", ".bpe"}
+)
+_DOCUMENTS = frozenset({"license", "licence", "notice", "readme"})
+_CODE = frozenset(
+    {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".h5", ".keras"}
+    | {".msgpack", ".ot", ".pdparams", ".params", ".mar", ".t7"}
+)
+"""Formats that can run code when they are read, or are weights of frameworks that neither engine has."""
+_KEY = re.compile(r"(?:hf|s3|obs|pvc|file)-[A-Za-z0-9._-]+-[0-9a-f]{12}")
+_REVISION = re.compile(r"[0-9a-f]{16,64}(?:-all)?")
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff\\]")
+
+
+def safe_name(name: str) -> bool:
+    """Whether a name of a listing stays below the folder that it is put in, on every file system."""
+    if not name or len(name.encode(errors="replace")) > 1024 or _UNPRINTABLE.search(name):
+        return False
+    parts = name.split("/")
+    if parts[0] == OWN:
+        return False
+    return all(part not in ("", ".", "..") and len(part.encode()) <= 255 for part in parts)
+
+
+def check_listing(names: Iterable[str]) -> None:
+    """Raise a `DownloadFault` for a listing that must not be taken."""
+    seen: set[str] = set()
+    folders: set[str] = set()
+    for name in names:
+        if not safe_name(name):
+            words = f"The source lists {name[:200]!r}, a name that could leave its folder; nothing of it is taken."
+            raise DownloadFault(DownloadReason.REFUSED, words)
+        if name in seen:
+            raise DownloadFault(DownloadReason.REFUSED, f"The source lists {name!r} twice.")
+        seen.add(name)
+        if len(seen) > MOST_FILES:
+            raise DownloadFault(DownloadReason.REFUSED, f"The source has more than {MOST_FILES} files.")
+        folders.update(str(parent) for parent in PurePosixPath(name).parents)
+    both = sorted(seen & folders)
+    if both:
+        raise DownloadFault(DownloadReason.REFUSED, f"The source lists {both[0]!r} as a file and as a folder.")
+
+
+def is_revision(path: PurePath, root: PurePath) -> bool:
+    """Whether a path is that of a revision that Patio fetched. Nothing else is ever locked or removed."""
+    home = path.parent
+    ours = home.name == OWN or (home.parent == root and _KEY.fullmatch(home.name) is not None)
+    return ours and _REVISION.fullmatch(path.name) is not None
+
+
+def is_code(name: str) -> bool:
+    """Whether a file holds weights in a format that is not data only."""
+    return PurePosixPath(name).suffix.lower() in _CODE
+
+
+def why_skipped(name: str) -> str | None:
+    """Return why a file is not fetched when only safetensors are allowed; None: it is fetched."""
+    path = PurePosixPath(name)
+    suffix = path.suffix.lower()
+    if suffix in _CODE:
+        return "weights in a format other than safetensors, which may run code when they are loaded"
+    if suffix == ".py":
+        return "code"
+    if suffix in _DATA or path.stem.lower() in _DOCUMENTS:
+        return None
+    return "no file that an engine reads"
+
+
+def key_of(source: Source, endpoint: str) -> str:
+    """Return the name of the folder for all revisions of a source: readable, and never another source's."""
+    said = "\n".join((source.kind, endpoint, source.name, source.path))
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{source.name}-{source.path}").strip("-.")[:60].strip("-.")
+    return f"{source.kind}-{readable or 'root'}-{hashlib.sha256(said.encode()).hexdigest()[:12]}"

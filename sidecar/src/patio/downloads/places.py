@@ -1,0 +1,105 @@
+"""Where a download's files lie, and that they lie below an allowed root.
+
+    <root>/<key>/<revision>                 without an output_dir; what engines get
+    <output_dir>/.patio/<revision>          with one; what engines get for adapters
+    <output_dir>/.patio/current             a link to the revision that is shown
+    <output_dir>/config.json                links through `current`, so that all files change at once
+
+Beside the revisions: `.lock` (who writes), `.<revision>.lock` (who uses it), `.partial-<revision>` (what is under way).
+Links in the way that lead out of the roots are refused, not followed.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from patio.api.downloads_protocol import DownloadReason
+from patio.downloads.faults import DownloadFault
+from patio.downloads.names import OWN
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The folders of one download."""
+
+    revisions: Path
+    """Holds a folder for each revision."""
+    shown: Path | None = None
+    """The `output_dir` in which the current revision is shown."""
+
+    def folder(self, revision: str) -> Path:
+        """Return where a revision lies when it is whole."""
+        return self.revisions / revision
+
+    def partial(self, revision: str) -> Path:
+        """Return where a revision lies while it is fetched."""
+        return self.revisions / f".partial-{revision}"
+
+    @property
+    def lock(self) -> Path:
+        """The file that whoever writes here locks."""
+        return self.revisions / ".lock"
+
+
+def user_lock(folder: Path) -> Path:
+    """Return the file that whoever uses a revision locks, shared; exclusively, whoever removes it."""
+    return folder.with_name(f".{folder.name}.lock")
+
+
+def place_of(key: str, output_dir: str | None, root: Path, roots: Iterable[Path]) -> Place:
+    """Return the place of a download; raise `DownloadFault` for an `output_dir` that is not below a root.
+
+    Only names are looked at, never the disk, which may be slow to answer: whoever writes asks `contained` once more.
+    """
+    if output_dir is None:
+        return Place(root / key)
+    shown = Path(_named_below(output_dir, tuple(roots)))
+    return Place(shown / OWN, shown)
+
+
+def contained(path: str, roots: Iterable[Path]) -> str:
+    """Return a path below (or equal to) a root, also with all links resolved; raise `DownloadFault` otherwise."""
+    roots = tuple(roots)
+    real = Path(os.path.realpath(path))
+    if not any(real.is_relative_to(os.path.realpath(root)) for root in roots):
+        raise _outside(path, roots)
+    # The name as it was given: engines know the folder by it. Its links stay inside.
+    return _named_below(path, roots)
+
+
+def _named_below(path: str, roots: tuple[Path, ...]) -> str:
+    plain = path.startswith("/") and not path.startswith("//") and ".." not in path.split("/")
+    if not plain or not any(PurePosixPath(path).is_relative_to(root) for root in roots):
+        raise _outside(path, roots)
+    return posixpath.normpath(path)
+
+
+def _outside(path: str, roots: tuple[Path, ...]) -> DownloadFault:
+    allowed = ", ".join(str(root) for root in roots)
+    words = f"{path!r} is not below a folder where files may lie ({allowed}); others are named by PATIO_DOWNLOAD_ROOTS."
+    return DownloadFault(DownloadReason.INVALID, words)
+
+
+def local_folder(absolute_or_not: str, roots: Iterable[Path]) -> str:
+    """Return the folder of a pvc:// or file:// source, which has to exist below a root; raise `DownloadFault`.
+
+    A relative one is looked for in every root. Links inside volumes are common, and followed where they stay below a
+    root.
+    """
+    roots = tuple(roots)
+    if absolute_or_not.startswith("/"):
+        candidates = [absolute_or_not]
+    else:
+        candidates = [str(root / absolute_or_not) for root in roots]
+    for candidate in candidates:
+        folder = contained(candidate, roots)
+        if os.path.isdir(folder):
+            if not os.access(folder, os.R_OK | os.X_OK):
+                raise DownloadFault(DownloadReason.UNAUTHORIZED, f"{folder} can not be read by the sidecar.")
+            return folder
+    words = f"There is no folder {' or '.join(candidates)} in the sidecar; mount its volume there."
+    raise DownloadFault(DownloadReason.NOT_FOUND, words)

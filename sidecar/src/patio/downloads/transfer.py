@@ -1,0 +1,227 @@
+"""One download, from listing to the folder in its place: what the worker does once it has a backend.
+
+Files arrive in `.partial-<revision>`, several at once, each checked before it gets its name; the folder is renamed when
+all are there. Whatever breaks off here goes on where it was, by this worker's successor.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from patio.api.downloads_protocol import DownloadReason
+from patio.downloads.backends import CHUNK, Backend, Reading
+from patio.downloads.disk import Partial, locked, make_room, remove_unused, show
+from patio.downloads.faults import DownloadFault
+from patio.downloads.job import Done, Event, Job, Listed, Moved, Noted
+from patio.downloads.names import is_revision
+from patio.downloads.places import Place, contained
+from patio.downloads.plan import (
+    SYNC_STEP,
+    Digest,
+    Fetch,
+    RemoteFile,
+    Selection,
+    plan,
+    revision_of,
+    select,
+    space_needed,
+)
+
+EVENT_SECONDS = 0.2
+"""Between two events about bytes."""
+SKIPPED_SHOWN = 100
+
+Emit = Callable[[Event], None]
+
+
+class _Hash(Protocol):
+    def update(self, data: bytes, /) -> None: ...
+
+    def hexdigest(self) -> str: ...
+
+
+def download(job: Job, backend: Backend, emit: Emit) -> Done:
+    """Bring a source's folder to its place and return where it is; raise `DownloadFault`."""
+    place = Place(Path(job.revisions), Path(job.shown) if job.shown else None)
+    with _disk_faults(place):
+        contained(str(place.revisions), [Path(root) for root in job.roots])
+        place.revisions.mkdir(parents=True, exist_ok=True)
+        emit(Noted(message="Waiting for whoever else writes there."))
+        with locked(place.lock):
+            return _locked(job, place, backend, emit)
+
+
+def _locked(job: Job, place: Place, backend: Backend, emit: Emit) -> Done:
+    emit(Noted(message="Asking the source what it has."))
+    listing = backend.listing()
+    selection = select(listing, job.all_files)
+    revision = revision_of(listing, job.all_files)
+    emit(
+        Listed(
+            revision=revision,
+            files=len(selection.files),
+            size=selection.size,
+            skipped=selection.skipped[:SKIPPED_SHOWN],
+            skipped_total=len(selection.skipped),
+        )
+    )
+    _clean(place, revision)
+    target = place.folder(revision)
+    if target.is_dir() and not target.is_symlink():
+        emit(Moved(files_done=len(selection.files), bytes_done=selection.size, bytes_fetched=0))
+    else:
+        partial = Partial(place.partial(revision))
+        disk = partial.open(selection.files)
+        fetches = plan(selection, disk)
+        make_room(place, revision, Path(job.root), space_needed(fetches), job.limit)
+        _Transfer(partial, backend, selection, fetches, emit).run(job.max_workers)
+        partial.finish(target)
+    if place.shown is not None:
+        show(place, revision)
+        for path in place.revisions.iterdir():
+            if is_revision(path, Path(job.root)) and not path.is_symlink() and path != target:
+                remove_unused(path)
+    return Done(revision=revision, folder=str(target))
+
+
+def _clean(place: Place, revision: str) -> None:
+    """Remove what nobody will finish: attempts at other revisions, and half-removed folders. We hold the lock."""
+    for path in place.revisions.iterdir():
+        if path.name.startswith((".partial-", ".trash-")) and path != place.partial(revision):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+class _Transfer:
+    """The files of one revision on their way."""
+
+    def __init__(
+        self, partial: Partial, backend: Backend, selection: Selection, fetches: tuple[Fetch, ...], emit: Emit
+    ) -> None:
+        self._partial = partial
+        self._backend = backend
+        self._fetches = fetches
+        self._emit = emit
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._files_done = len(selection.files) - len(fetches)
+        self._bytes_done = selection.size - space_needed(fetches)
+        self._bytes_fetched = 0
+        self._told = 0.0
+
+    def run(self, workers: int) -> None:
+        """Fetch all files; the first fault stops them all."""
+        self._tell(0.0)
+        with ThreadPoolExecutor(workers, thread_name_prefix="fetch") as pool:
+            running = [pool.submit(self._fetch, fetch) for fetch in self._fetches]
+            try:
+                ended, _ = wait(running, return_when=FIRST_EXCEPTION)
+            finally:
+                self._stop.set()
+                pool.shutdown(cancel_futures=True)
+        self._tell(0.0)
+        for future in ended:
+            future.result()
+
+    def _fetch(self, fetch: Fetch) -> None:
+        file = fetch.file
+        part = self._partial.part(file)
+        descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        with os.fdopen(descriptor, "r+b") as opened:
+            if file.size:
+                with self._backend.read(file, fetch.offset) as reading:
+                    got = self._receive(opened.fileno(), fetch, reading)
+                _check(file, reading.digest, got, part)
+            else:
+                os.ftruncate(descriptor, 0)
+            os.fsync(descriptor)
+        self._partial.keep(file)
+        with self._lock:
+            self._files_done += 1
+
+    def _receive(self, descriptor: int, fetch: Fetch, reading: Reading) -> str | None:
+        """Write what arrives; return the hash of the whole file, if there is one to compare it with."""
+        size, at = fetch.file.size, reading.offset
+        if at != fetch.offset:
+            self._moved(at - fetch.offset, 0)
+        os.ftruncate(descriptor, at)
+        hashing = _hashing(reading.digest, size)
+        if hashing is not None:
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            while earlier := os.read(descriptor, CHUNK * 4):
+                hashing.update(earlier)
+        os.lseek(descriptor, at, os.SEEK_SET)
+        synced = at
+        for chunk in reading.chunks:
+            if self._stop.is_set():
+                raise DownloadFault(DownloadReason.CANCELLED, "Another file of the download failed.")
+            at += len(chunk)
+            if at > size:
+                break
+            view = memoryview(chunk)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            if hashing is not None:
+                hashing.update(chunk)
+            self._moved(len(chunk), len(chunk))
+            if at - synced >= SYNC_STEP:
+                os.fdatasync(descriptor)
+                synced = at
+        if at < size:
+            words = f"{fetch.file.name} ended after {at} of {size} bytes."
+            raise DownloadFault(DownloadReason.UNREACHABLE, words)
+        if at > size:
+            os.ftruncate(descriptor, 0)
+            raise DownloadFault(DownloadReason.CORRUPT, f"{fetch.file.name} has more than the {size} bytes listed.")
+        return None if hashing is None else hashing.hexdigest()
+
+    def _moved(self, done: int, fetched: int) -> None:
+        with self._lock:
+            self._bytes_done += done
+            self._bytes_fetched += fetched
+        self._tell(EVENT_SECONDS)
+
+    def _tell(self, after: float) -> None:
+        with self._lock:
+            now = time.monotonic()
+            if now - self._told < after:
+                return
+            self._told = now
+            self._emit(
+                Moved(files_done=self._files_done, bytes_done=self._bytes_done, bytes_fetched=self._bytes_fetched)
+            )
+
+
+def _hashing(digest: Digest | None, size: int) -> _Hash | None:
+    if digest is None:
+        return None
+    if digest.algorithm == "git":
+        return hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)
+    return hashlib.new(digest.algorithm, usedforsecurity=False)
+
+
+def _check(file: RemoteFile, digest: Digest | None, got: str | None, part: Path) -> None:
+    if digest is not None and got != digest.value:
+        part.unlink()
+        words = f"{file.name} arrived with the {digest.algorithm} hash {got}, and {digest.value} is right."
+        raise DownloadFault(DownloadReason.CORRUPT, words)
+
+
+@contextmanager
+def _disk_faults(place: Place) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        words = f"{error.filename or place.revisions}: {error.strerror or error}"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DownloadFault(DownloadReason.NO_SPACE, words) from error
+        raise DownloadFault(DownloadReason.NOT_WRITABLE, words) from error

@@ -1,0 +1,201 @@
+"""Orders and plans of adapters whose files are fetched. Pure: no download is made here."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from patio.adapters.desired import Desired, Held, Wanted, folders_in_use, with_fetched, with_load, with_required
+from patio.adapters.fetching import Origin, credentials_of, download_request, files_of
+from patio.adapters.plan import (
+    SLOW_RETRY,
+    Fault,
+    Fetch,
+    Load,
+    Progress,
+    Reload,
+    Situation,
+    after_fault,
+    after_fetch,
+    current,
+    plan,
+    settled,
+)
+from patio.adapters.store import Store
+from patio.api.protocol import AdapterReport, AdapterState, LoadRequest
+from patio.api.sources import read_config
+from patio.engine.http import NotListening, down
+
+from sidecar_builders import desired, engine
+
+SOURCE = "s3://bucket/sql"
+ORIGIN = Origin(SOURCE)
+DOWN = down(NotListening("http://localhost:8000"))
+KEYS = json.dumps({"access_key": "AK", "secret_key": "sekret", "region": "eu-west-1"})
+
+
+def order(**fields: str) -> LoadRequest:
+    return LoadRequest.model_validate({"lora_name": "sql", "source": SOURCE, **fields})
+
+
+def ordered(before: Desired, request: LoadRequest) -> Desired:
+    after = with_load(before, request)
+    assert isinstance(after, Desired)
+    return after
+
+
+def fetching(**fields: object) -> Wanted:
+    return replace(Wanted("sql", "", origin=ORIGIN), **fields)  # type: ignore[arg-type]
+
+
+def only(situation: Situation) -> AdapterReport:
+    (report,) = plan(situation).reports
+    return report
+
+
+def test_an_order_with_a_source_is_fetched_whatever_the_engine_does() -> None:
+    for view in (DOWN, engine()):
+        found = plan(Situation(desired(fetching()), view))
+        (action,) = found.actions
+        assert isinstance(action, Fetch)
+        assert SOURCE in action.reason
+
+
+def test_what_is_fetched_is_downloading_and_then_loaded_from_its_folder() -> None:
+    wanted = fetching()
+    busy = Situation(desired(wanted), DOWN, busy={"sql": Fetch(wanted, "why")})
+    assert plan(busy).actions == ()
+    assert (only(busy).state, only(busy).lora_path, only(busy).source) == (AdapterState.DOWNLOADING, None, SOURCE)
+    there = with_fetched(busy.desired, wanted, "/root/k/r")
+    (action,) = plan(Situation(there, engine())).actions
+    assert isinstance(action, Load)
+    assert action.wanted.path == "/root/k/r"
+    assert only(Situation(there, DOWN)).state is AdapterState.PENDING
+
+
+def test_old_weights_are_left_to_answer_until_the_new_ones_are_there() -> None:
+    first = with_fetched(ordered(Desired(), order(revision="1")), fetching(revision="1"), "/root/k/1")
+    wanted = replace(first.wanted["sql"], served=True, held=Held("/root/k/1", "1"))
+    second = ordered(desired(wanted), order(revision="2"))
+    serving = engine({"sql": "/root/k/1"})
+    situation = Situation(second, serving)
+    (action,) = plan(situation).actions
+    assert isinstance(action, Fetch)
+    assert not settled(second, plan(situation).reports, serving), "what goes on answering holds nothing back"
+    assert "/root/k/1" in folders_in_use(second, [])
+    there = with_fetched(second, second.wanted["sql"], "/root/k/2")
+    (action,) = plan(Situation(there, serving)).actions
+    assert isinstance(action, Reload)
+    assert folders_in_use(there, serving.adapters.values() if serving.adapters else ()) == {"/root/k/1", "/root/k/2"}
+
+
+def test_a_fault_of_fetching_waits_as_one_of_loading_does() -> None:
+    wanted = fetching()
+    progress = current(None, wanted, 0)
+    passing = after_fault(progress, Fault("SourceUnreachable", "no route", permanent=False), 0.0, 0.0)
+    found = Situation(desired(wanted), engine(), progress={"sql": passing})
+    assert (only(found).state, only(found).reason, plan(found).actions) == (
+        AdapterState.PENDING,
+        "SourceUnreachable",
+        (),
+    )
+    assert isinstance(plan(replace(found, now=1.0)).actions[0], Fetch)
+    refused = after_fault(progress, Fault("SourceNotFound", "404", permanent=True), 0.0, 0.0)
+    found = Situation(desired(wanted), engine(), progress={"sql": refused}, now=SLOW_RETRY - 1)
+    assert (only(found).state, only(found).reason, only(found).retryable) == (
+        AdapterState.FAILED,
+        "SourceNotFound",
+        False,
+    )
+    assert after_fetch(refused) == replace(progress, weights=refused.weights)
+
+
+def test_an_order_repeated_keeps_what_was_fetched_and_another_one_does_not() -> None:
+    there = with_fetched(ordered(Desired(), order()), fetching(), "/root/k/r")
+    assert ordered(there, order()).wanted["sql"].path == "/root/k/r"
+    assert ordered(there, order(config=KEYS.replace('"region": "eu-west-1"', '"region": ""'))).wanted["sql"].path
+    assert ordered(there, order(config='{"region": "x"}')).wanted["sql"].path == ""
+    assert ordered(there, order(revision="2")).wanted["sql"].path == ""
+    assert ordered(there, order(source="s3://bucket/other")).wanted["sql"].path == ""
+    by_path = LoadRequest(lora_name="sql", lora_path="/a")
+    assert (ordered(there, by_path).wanted["sql"].path, ordered(there, by_path).wanted["sql"].origin) == ("/a", None)
+
+
+def test_what_was_fetched_for_another_order_is_not_taken() -> None:
+    now = ordered(Desired(), order(revision="2"))
+    assert with_fetched(now, fetching(revision="1"), "/root/k/1") == now
+    assert with_fetched(Desired(), fetching(), "/root/k/1") == Desired()
+
+
+def test_files_that_are_gone_are_fetched_again() -> None:
+    there = with_fetched(ordered(Desired(), order()), fetching(), "/root/k/r")
+    gone = with_fetched(there, there.wanted["sql"], "")
+    assert isinstance(plan(Situation(gone, engine())).actions[0], Fetch)
+
+
+def test_a_file_source_is_a_path_unless_it_is_to_be_copied() -> None:
+    assert files_of(order(source="file:///a/b")) == ("/a/b", None)
+    assert files_of(order(source="file:///a/b", output_dir="/c")) == ("", Origin("file:///a/b", "/c"))
+
+
+def test_an_origin_has_the_names_of_its_credentials_and_never_the_values() -> None:
+    request = order(config=KEYS)
+    _, origin = files_of(request)
+    assert origin is not None
+    assert origin == Origin(SOURCE, None, (("region", "eu-west-1"),))
+    assert origin.secrets == ("access_key", "secret_key")
+    assert "sekret" not in repr(origin)
+    back = download_request(origin, credentials_of(request))
+    assert read_config(back.config) == {"region": "eu-west-1", "access_key": "AK", "secret_key": "sekret"}
+
+
+def test_without_its_credentials_an_adapter_waits_for_the_order_to_be_repeated() -> None:
+    there = ordered(Desired(), order(config=KEYS))
+    found = Situation(there, engine())
+    assert (only(found).state, only(found).reason, only(found).retryable) == (
+        AdapterState.FAILED,
+        "CredentialsMissing",
+        True,
+    )
+    assert plan(found).actions == ()
+    assert isinstance(plan(replace(found, credentials=frozenset({"sql"}))).actions[0], Fetch)
+    on_disk = with_fetched(there, there.wanted["sql"], "/root/k/r")
+    assert isinstance(plan(Situation(on_disk, engine())).actions[0], Load), "what is on disk needs no credentials"
+
+
+def test_an_order_for_another_source_waits_for_a_load_that_is_under_way() -> None:
+    wanted = fetching()
+    busy = Situation(desired(wanted), engine(), busy={"sql": Load(Wanted("sql", "/old"), "why")})
+    assert (only(busy).state, plan(busy).actions) == (AdapterState.PENDING, ())
+
+
+def test_the_state_file_has_no_credential_and_brings_the_origin_back(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    before = with_required(ordered(Desired(), order(config=KEYS)), [order(lora_name="two", config=KEYS)])
+    Store(path).save(before)
+    assert Store(path).load() == before
+    assert "sekret" not in path.read_text()
+    assert "AK" not in path.read_text()
+
+
+def test_a_state_file_of_before_there_were_sources_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    path.write_text(
+        json.dumps({"version": 1, "desired": {"wanted": {"a": {"name": "a", "path": "/a"}}, "required_seen": {}}})
+    )
+    assert Store(path).load().wanted["a"] == Wanted("a", "/a")
+
+
+@pytest.mark.parametrize("change", [{"source": "s3://bucket/two"}, {"config": '{"region": "x"}'}, {"revision": "2"}])
+def test_an_admission_variable_that_names_another_source_counts_again(change: dict[str, str]) -> None:
+    first = with_required(Desired(), [order(config=KEYS)])
+    assert with_required(first, [order(config=KEYS)]) == first
+    assert with_required(first, [order(config=KEYS.replace("sekret", "rotated"))]) == first
+    assert with_required(first, [order(**{"config": KEYS, **change})]) != first
+
+
+def test_progress_of_fetching_counts_no_load_calls() -> None:
+    assert only(Situation(desired(fetching()), engine(), progress={"sql": Progress(calls=0)})).attempts == 0

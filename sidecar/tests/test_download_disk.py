@@ -1,0 +1,271 @@
+"""Transfers in this process, over sources that break, lie and mean harm: what is on disk afterwards."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from patio.api.downloads_protocol import DownloadReason
+from patio.api.sources import Source, SourceKind
+from patio.downloads.backends import Reading
+from patio.downloads.disk import remove_unused
+from patio.downloads.faults import DownloadFault
+from patio.downloads.holds import Holds
+from patio.downloads.job import Done, Event, Job, Listed, Moved
+from patio.downloads.places import Place
+from patio.downloads.plan import SYNC_STEP, Digest, Listing, RemoteFile
+from patio.downloads.transfer import download
+
+from download_sources import below, content
+
+KEY = "s3-bucket-0123456789ab"
+
+
+@dataclass
+class Memory:
+    """A source in memory, which may break off after some bytes."""
+
+    files: dict[str, bytes]
+    hashed: bool = True
+    patience: int | None = None
+    """Bytes given before it breaks off."""
+    given: int = 0
+    reads: list[tuple[str, int]] = field(default_factory=list)
+
+    def listing(self) -> Listing:
+        return Listing(tuple(self._file(name) for name in self.files))
+
+    @contextmanager
+    def read(self, file: RemoteFile, offset: int) -> Iterator[Reading]:
+        self.reads.append((file.name, offset))
+        yield Reading(offset, self._chunks(file.name, offset), file.digest)
+
+    def _file(self, name: str) -> RemoteFile:
+        body = self.files[name]
+        tag = hashlib.sha256(body).hexdigest()
+        return RemoteFile(name, len(body), tag, Digest("sha256", tag) if self.hashed else None)
+
+    def _chunks(self, name: str, offset: int) -> Iterator[bytes]:
+        body = self.files[name]
+        for start in range(offset, len(body), 1000):
+            chunk = body[start : start + 1000]
+            if self.patience is not None:
+                if self.patience < len(chunk):
+                    raise DownloadFault(DownloadReason.UNREACHABLE, "broken off")
+                self.patience -= len(chunk)
+            self.given += len(chunk)
+            yield chunk
+
+
+def job(folder: Path, *, shown: Path | None = None, workers: int = 3, all_files: bool = False) -> Job:
+    root = folder / "root"
+    return Job(
+        source=Source(SourceKind.S3, "bucket", "x"),
+        config={},
+        revisions=str(root / KEY if shown is None else shown / ".patio"),
+        shown=None if shown is None else str(shown),
+        root=str(root),
+        roots=(str(root), *([] if shown is None else [str(shown.parent)])),
+        max_workers=workers,
+        all_files=all_files,
+        limit=None,
+    )
+
+
+def run(source: Memory, one: Job) -> tuple[Done, list[Event]]:
+    events: list[Event] = []
+    return download(one, source, events.append), events
+
+
+def attempt(source: Memory, one: Job) -> Done | DownloadReason:
+    try:
+        return run(source, one)[0]
+    except DownloadFault as fault:
+        return fault.reason
+
+
+def files(folder: str | Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in Path(folder).rglob("*")
+        if path.is_file() and path.relative_to(folder).parts[0] != ".patio"
+    }
+
+
+parts = st.sampled_from(["a", "b", "..", ".", "", ".patio", "etc", "x.safetensors", "c.json", "\x00", "/", "~", "a\\b"])
+names = st.lists(parts, min_size=1, max_size=5).map("/".join)
+
+
+@settings(max_examples=200)
+@given(st.dictionaries(names, st.binary(max_size=50), max_size=5), st.booleans(), st.booleans())
+def test_whatever_a_source_lists_nothing_is_written_outside_its_place(
+    listed: dict[str, bytes], all_files: bool, with_output: bool
+) -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary).resolve() / "deep" / "er"
+        folder.mkdir(parents=True)
+        shown = folder / "models" / "m" if with_output else None
+        one = job(folder, shown=shown, all_files=all_files)
+        ended = attempt(Memory(listed), one)
+        if not isinstance(ended, Done):
+            assert ended in (DownloadReason.REFUSED, DownloadReason.NOT_FOUND)
+            written = {name for name in below(Path(temporary)) if (Path(temporary) / name).is_file()}
+            assert {Path(name).name for name in written} <= {".lock"}
+        else:
+            taken = files(ended.folder)
+            assert taken.items() <= listed.items()
+            assert taken == listed or not all_files
+            if shown is not None:
+                assert files(shown) == taken
+        top = {Path(name).parts[:3] for name in below(Path(temporary))}
+        assert top <= {("deep",), ("deep", "er"), ("deep", "er", "models" if with_output else "root")}
+
+
+@settings(max_examples=40)
+@given(st.lists(st.integers(0, 20_000), max_size=12), st.integers(1, 4), st.booleans(), st.randoms())
+def test_a_download_that_breaks_off_anywhere_ends_whole_and_reads_little_twice(
+    breaks: list[int], workers: int, hashed: bool, rng: random.Random
+) -> None:
+    bodies = {f"m{index}.safetensors": content(rng.randrange(20_000), seed=index) for index in range(4)}
+    bodies["empty.json"] = b""
+    source = Memory(bodies, hashed)
+    with tempfile.TemporaryDirectory() as temporary:
+        one = job(Path(temporary).resolve(), workers=workers)
+        revisions = Path(one.revisions)
+        for patience in breaks:
+            source.patience = patience
+            ended = attempt(source, one)
+            if not isinstance(ended, Done):
+                assert ended is DownloadReason.UNREACHABLE
+                assert not [path for path in revisions.iterdir() if not path.name.startswith(".")]
+        source.patience = None
+        done, events = run(source, one)
+        assert files(done.folder) == bodies
+        assert not [path for path in revisions.iterdir() if path.name.startswith(".partial")]
+        # A chunk that was written and not counted by the source's break, and the byte that is always read again.
+        assert source.given <= sum(map(len, bodies.values())) + (len(breaks) + 1) * workers * 1000
+        (listed,) = [event for event in events if isinstance(event, Listed)]
+        moved = [event for event in events if isinstance(event, Moved)]
+        assert (moved[-1].files_done, moved[-1].bytes_done) == (listed.files, listed.size)
+
+
+def test_what_was_not_forced_to_disk_is_not_trusted_after_a_crash_of_the_machine(tmp_path: Path) -> None:
+    body = content(SYNC_STEP + 5000)
+    source = Memory({"m.safetensors": body}, hashed=False, patience=SYNC_STEP + 3000)
+    one = job(tmp_path)
+    with pytest.raises(DownloadFault):
+        run(source, one)
+    (partial,) = Path(one.revisions).glob(".partial-*")
+    (part,) = (partial / "parts").iterdir()
+    assert part.stat().st_size > SYNC_STEP
+    with part.open("r+b") as opened:  # as some file systems leave it: the size is there and the bytes are not
+        opened.seek(SYNC_STEP)
+        opened.write(bytes(2000))
+    (partial / "boot").write_text("another boot")
+    source.patience = None
+    done, _ = run(source, one)
+    assert source.reads[-1] == ("m.safetensors", SYNC_STEP)
+    assert files(done.folder) == {"m.safetensors": body}
+
+
+def test_a_part_that_is_wrong_is_thrown_away_and_fetched_again(tmp_path: Path) -> None:
+    body = content(5000)
+    source = Memory({"m.safetensors": body}, patience=3000)
+    one = job(tmp_path)
+    with pytest.raises(DownloadFault):
+        run(source, one)
+    (part,) = Path(one.revisions).glob(".partial-*/parts/*")
+    part.write_bytes(bytes(part.stat().st_size))
+    source.patience = None
+    with pytest.raises(DownloadFault) as corrupt:
+        run(source, one)
+    assert (corrupt.value.reason, corrupt.value.passing) == (DownloadReason.CORRUPT, True)
+    done, _ = run(source, one)
+    assert files(done.folder) == {"m.safetensors": body}
+
+
+@pytest.mark.parametrize("where", ["files", "parts", "part"])
+def test_links_in_a_half_finished_folder_are_not_followed(tmp_path: Path, where: str) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious").write_bytes(b"precious" * 1000)
+    source = Memory({"m.safetensors": content(5000)}, patience=3000)
+    one = job(tmp_path)
+    with pytest.raises(DownloadFault):
+        run(source, one)
+    (partial,) = Path(one.revisions).glob(".partial-*")
+    (part,) = (partial / "parts").iterdir()
+    part.unlink()
+    if where == "part":
+        part.symlink_to(outside / "precious")
+    else:
+        (partial / where).rmdir()
+        (partial / where).symlink_to(outside)
+    (partial / "boot").write_text("another boot")
+    source.patience = None
+    with pytest.raises(DownloadFault):
+        run(source, one)
+    assert files(outside) == {"precious": b"precious" * 1000}
+
+
+def test_nobody_removes_what_somebody_uses(tmp_path: Path) -> None:
+    done, _ = run(Memory({"m.safetensors": b"x"}), job(tmp_path))
+    folder, root = Path(done.folder), tmp_path / "root"
+    mine, theirs = Holds(root), Holds(root)
+    assert mine.take(folder)
+    assert theirs.take(folder)
+    assert not remove_unused(folder)
+    mine.close()
+    assert not remove_unused(folder)
+    theirs.settle([])
+    assert folder.is_dir(), "nothing newer is in its place"
+    assert theirs.take(folder)
+    theirs.close()
+    assert remove_unused(folder)
+    assert not mine.take(folder)
+    assert set(below(root / KEY)) == {".lock"}
+
+
+def test_folders_of_others_are_neither_locked_nor_removed(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    for name in ("org/one", "org/two"):
+        (root / name).mkdir(parents=True)
+    holds = Holds(root)
+    holds.settle([root / "org" / "one"])
+    assert holds.take(root / "org" / "one")
+    holds.settle([root / "org" / "two"])
+    holds.close()
+    assert set(below(root)) == {"org", "org/one", "org/two"}
+
+
+def test_a_revision_that_is_there_is_not_read_again(tmp_path: Path) -> None:
+    source = Memory({"m.safetensors": b"x" * 5000})
+    first, _ = run(source, job(tmp_path))
+    given_before = source.given
+    second, _ = run(source, job(tmp_path))
+    assert (first, source.given) == (second, given_before)
+
+
+def test_what_an_output_dir_shows_is_one_link_away(tmp_path: Path) -> None:
+    shown = tmp_path / "models" / "m"
+    done, _ = run(Memory({"a/m.safetensors": b"1"}), job(tmp_path, shown=shown))
+    assert Place(shown / ".patio", shown).folder(done.revision) == Path(done.folder)
+    assert os.readlink(shown / "a" / "m.safetensors") == "../.patio/current/a/m.safetensors"
+    assert os.readlink(shown / ".patio" / "current") == done.revision
+
+
+def test_a_file_that_becomes_a_folder_and_back_is_shown_all_the_same(tmp_path: Path) -> None:
+    shown = tmp_path / "models" / "m"
+    for listed in ({"a": b"1"}, {"a/b/c": b"2", "x": b""}, {"a/b": b"3", "x": b""}, {"a": b"4"}):
+        run(Memory(listed), job(tmp_path, shown=shown, all_files=True))
+        assert files(shown) == listed

@@ -1,0 +1,73 @@
+"""A proxy of TCP on loopback, which tests can cut: what a network between two processes is in a cluster."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+
+class TcpProxy:
+    """Passes connections on to one port after the other, but for those that do not listen. Close it at the end."""
+
+    def __init__(self, ports: Callable[[], Sequence[int]]) -> None:
+        self._ports = ports
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listening.getsockname()[1]
+        self._cut = False
+        self._connections: set[socket.socket] = set()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        """Break every connection, and take no new one."""
+        self._cut = True
+        for one in tuple(self._connections):
+            _end(one)
+
+    def mend(self) -> None:
+        """Take connections again."""
+        self._cut = False
+
+    def close(self) -> None:
+        """Stop for good."""
+        self._listening.close()
+        self.cut()
+
+    def _accept(self) -> None:
+        for turn in itertools.count():
+            try:
+                caller, _ = self._listening.accept()
+            except OSError:
+                return  # closed
+            threading.Thread(target=self._pass_on, args=(caller, turn), daemon=True).start()
+
+    def _pass_on(self, caller: socket.socket, turn: int) -> None:
+        there = () if self._cut else self._ports()
+        for index in range(len(there)):
+            try:
+                called = socket.create_connection(("127.0.0.1", there[(turn + index) % len(there)]))
+            except OSError:
+                continue
+            self._connections |= {caller, called}
+            threading.Thread(target=self._pump, args=(caller, called), daemon=True).start()
+            self._pump(called, caller)
+            return
+        caller.close()
+
+    def _pump(self, source: socket.socket, target: socket.socket) -> None:
+        try:
+            while data := source.recv(65536):
+                target.sendall(data)
+        except OSError:
+            pass
+        finally:
+            for one in (source, target):
+                _end(one)
+                self._connections.discard(one)
+
+
+def _end(connection: socket.socket) -> None:
+    with suppress(OSError):  # it may have ended already
+        connection.shutdown(socket.SHUT_RDWR)
