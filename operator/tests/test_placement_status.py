@@ -92,3 +92,10 @@ def test_one_fault_on_many_pods_is_one_event() -> None:
     assert events({}, status(ADAPTER, world, {}, NOW)) == (
         Happened("Warning", "EngineRefused", "p0, p1, p2 and 2 more: no"),
     )
+
+
+def test_a_status_that_somebody_else_wrote_is_replaced() -> None:
+    foreign = {"instances": [{"pod": "a", "state": "Loaded"}], "conditions": [{"type": "Ready", "status": "False"}]}
+    after = status(ADAPTER, [placed("a", PlacedState.LOADED)], foreign, NOW)
+    assert ready(after) == ("True", "Loaded")
+    assert [one.reason for one in events(foreign, after)] == ["Loaded"]

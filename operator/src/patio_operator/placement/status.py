@@ -99,7 +99,8 @@ def events(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Happene
         told.append(Happened("Normal", ready["reason"], ready["message"]))
     elif ready["status"] == "False" and was.get("status") == "True":
         told.append(Happened("Warning", "NotReady", ready["message"]))
-    known = {(one["pod"], one["reason"], one["message"]) for one in before.get("instances") or []}
+    # The status read may be one that somebody else wrote: the schema asks for little.
+    known = {(one.get("pod"), one.get("reason"), one.get("message")) for one in before.get("instances") or []}
     fresh: dict[tuple[str, str], list[str]] = {}
     for one in after["instances"]:
         if one["state"] == PlacedState.FAILED and (one["pod"], one["reason"], one["message"]) not in known:
@@ -154,7 +155,8 @@ def _instance(one: Placed, before: Sequence[Mapping[str, Any]], now: datetime) -
         (
             str(was["since"])
             for was in before
-            if was["pod"] == one.pod.name and was["state"] == one.state and was["reason"] == one.reason
+            if (was.get("pod"), was.get("state"), was.get("reason")) == (one.pod.name, one.state, one.reason)
+            and "since" in was
         ),
         now.strftime("%Y-%m-%dT%H:%M:%SZ"),
     )
