@@ -4,6 +4,9 @@ RUN := $(UV) run --frozen --no-sync
 
 ENGINE ?= vllm
 PYTEST_ARGS ?=
+# Tests that need no cluster mostly wait, so some of them run at the same time. Those with one go one after the other.
+AT_ONCE ?= 3
+UNIT := sidecar/tests operator/tests tests/engine_double/tests
 BENCH_ARGS ?=
 FUZZ_ARGS ?=
 
@@ -41,11 +44,12 @@ tools: setup ## Install system packages and build the cluster's binaries (first 
 # The tools come first: what takes minutes shows its progress here, which pytest would hide.
 .PHONY: test
 test: lint tools ## Everything: linters, unit, API server, cluster with the double, cluster with the real vLLM.
-	$(RUN) pytest $(PYTEST_ARGS)
+	$(RUN) pytest -n $(AT_ONCE) --dist worksteal $(UNIT) $(PYTEST_ARGS)
+	$(RUN) pytest tests --ignore=tests/engine_double/tests $(PYTEST_ARGS)
 
 .PHONY: unit
 unit: setup ## The quick tests: no API server, no cluster.
-	$(RUN) pytest -m "not api and not cluster and not vllm" $(PYTEST_ARGS)
+	$(RUN) pytest -n $(AT_ONCE) --dist worksteal -m "not api" $(UNIT) $(PYTEST_ARGS)
 
 .PHONY: bench
 bench: setup ## What the sidecar costs, beside one that parses metrics into objects. BENCH_ARGS="--scrapes 100000".

@@ -145,8 +145,8 @@ async def test_sigterm_ends_the_process_cleanly_and_long_polls_with_it(pod: Pod)
     await pod.client.status()
     assert pod.sidecar is not None
     pod.sidecar.send_signal(signal.SIGTERM)
-    assert (await asyncio.wait_for(polling, 5)).revision == revision
-    assert await asyncio.wait_for(pod.sidecar.wait(), 5) == 0
+    assert (await asyncio.wait_for(polling, 15)).revision == revision
+    assert await asyncio.wait_for(pod.sidecar.wait(), 15) == 0
     assert "Traceback" not in (pod.folder / "sidecar.log").read_text()
 
 
@@ -177,6 +177,6 @@ async def test_the_off_switch_warns_at_the_start_and_delays_no_end(pod: Pod) -> 
     assert (await pod.client.status()).access_control_enforced is False
     assert pod.sidecar is not None
     pod.sidecar.send_signal(signal.SIGTERM)
-    assert await asyncio.wait_for(pod.sidecar.wait(), 5) == 0
+    assert await asyncio.wait_for(pod.sidecar.wait(), 15) == 0
     said = (pod.folder / "sidecar.log").read_text()
     assert said.count("WARNING patio.access.notices access control is off") == 1
