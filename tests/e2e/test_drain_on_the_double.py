@@ -1,4 +1,4 @@
-"""The end of a pod on a real cluster: kubelet calls the hook that injection put in, and running requests are not cut."""
+"""The end of a pod on a real cluster: kubelet calls the hook that injection put in, and no running request is cut."""
 
 from __future__ import annotations
 
