@@ -4,9 +4,10 @@ RUN := $(UV) run --frozen --no-sync
 
 ENGINE ?= vllm
 PYTEST_ARGS ?=
-# Tests that need no cluster mostly wait, so some of them run at the same time. Those with one go one after the other.
+# Tests mostly wait, so some run at the same time; those with a cluster or a real engine go one after the other.
 AT_ONCE ?= 3
 UNIT := sidecar/tests operator/tests tests/engine_double/tests
+API := tests/api tests/chart
 BENCH_ARGS ?=
 FUZZ_ARGS ?=
 
@@ -45,7 +46,8 @@ tools: setup ## Install system packages and build the cluster's binaries (first 
 .PHONY: test
 test: lint tools ## Everything: linters, unit, API server, cluster with the double, cluster with the real vLLM.
 	$(RUN) pytest -n $(AT_ONCE) --dist worksteal $(UNIT) $(PYTEST_ARGS)
-	$(RUN) pytest tests --ignore=tests/engine_double/tests $(PYTEST_ARGS)
+	$(RUN) pytest -n 2 --dist loadfile $(API) $(PYTEST_ARGS)
+	$(RUN) pytest tests/e2e $(PYTEST_ARGS)
 
 .PHONY: unit
 unit: setup ## The quick tests: no API server, no cluster.

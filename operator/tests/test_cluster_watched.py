@@ -13,7 +13,7 @@ from aiohttp import web
 from kubernetes.aio import client
 
 from patio_operator.cluster import watched
-from patio_operator.cluster.api import Cluster, Object
+from patio_operator.cluster.api import Cluster, Object, RetryableApiError
 from patio_operator.cluster.kinds import LORA_ADAPTER
 from patio_operator.cluster.watched import Watched
 
@@ -137,3 +137,13 @@ async def test_while_it_is_lost_it_says_so_and_it_comes_back(monkeypatch: pytest
         await eventually("lost", lambda: kept.fresh, False)
         api.items, api.refuses = [adapter("a", 2)], False
         await eventually("back", lambda: (kept.fresh, kept.all("team")), (True, ["a@2"]))
+
+
+async def test_an_api_server_that_is_gone_is_a_lost_watch_like_any_other() -> None:
+    cluster = Cluster(client.ApiClient(client.Configuration(host="http://127.0.0.1:9")))
+    try:
+        with pytest.raises(RetryableApiError):
+            async for _ in cluster.watch(LORA_ADAPTER, "1"):
+                pass
+    finally:
+        await cluster.close()

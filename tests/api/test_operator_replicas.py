@@ -141,7 +141,7 @@ def test_a_leader_that_is_cut_off_stops_acting_before_another_may_begin_and_come
         operator = OperatorProcess(kubeconfig)
         operator.start()
         try:
-            until("it leads", operator.leads, within=15)
+            until("it leads", operator.leads, within=40)  # the Lease of those before may have to run out
             network.cut()
             cut = time.monotonic()
             until("it stops acting", lambda: not operator.leads(), within=15)

@@ -109,8 +109,9 @@ class Cluster:
     async def watch(self, kind: Kind, since: str) -> AsyncGenerator[Object, None]:
         """Yield the events of all objects of a kind after a resourceVersion, until the API server ends the watch."""
         query = {"watch": "1", "resourceVersion": since, "allowWatchBookmarks": "true", "timeoutSeconds": WATCH_SECONDS}
-        response = await self._call("GET", _path(kind, None), query, None, timeout=WATCH_TIMEOUT)
+        response: Any = None
         try:
+            response = await self._call("GET", _path(kind, None), query, None, timeout=WATCH_TIMEOUT)
             if response.status >= 300:
                 raise _error(response.status, await response.read())
             async for line in response.response.content:
@@ -118,7 +119,8 @@ class Cluster:
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise RetryableApiError(0, f"The watch broke off: {error or type(error).__name__}") from error
         finally:
-            response.response.close()
+            if response is not None:
+                response.response.close()
 
     async def create(self, kind: Kind, body: Object, namespace: str | None = None) -> Object:
         """Create an object; `ConflictError` when it exists."""
@@ -134,11 +136,6 @@ class Cluster:
         root = f"apis/{api_version}" if "/" in api_version else f"api/{api_version}"
         answer = await self._request("GET", f"/openapi/v3/{root}")
         return cast("Mapping[str, Object]", answer["components"]["schemas"])
-
-    async def dry_run(self, kind: Kind, body: Object, namespace: str | None = None) -> None:
-        """Have the API server say whether it would create an object, with unknown fields refused; nothing is stored."""
-        query = {"dryRun": "All", "fieldValidation": "Strict", "fieldManager": FIELD_MANAGER}
-        await self._request("POST", _path(kind, namespace), query, body)
 
     async def apply(self, kind: Kind, body: Object) -> Object:
         """Server-side apply, taking over the fields it names."""

@@ -54,7 +54,7 @@ async def _located(cluster: Cluster, namespace: str, profile: ClusterEngineRunti
 
 async def _asked(cluster: Cluster, namespace: str, pod: Object) -> Verdict:
     try:
-        await cluster.dry_run(POD, pod, namespace)
+        await cluster.try_create(POD, pod, namespace, strictly=True)
     except ApiError as error:
         return trial.problems_in(error.status, error.message, error.causes)
     return Verdict()
