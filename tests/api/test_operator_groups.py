@@ -125,9 +125,11 @@ def member_names(kube: Kube, namespace: str) -> list[str]:
     return sorted(one["metadata"]["name"] for one in kube.pods(namespace))
 
 
-def make_ready(kube: Kube, namespace: str, restarts: int = 0) -> None:
-    """Do for all pods what no kubelet does here."""
+def make_ready(kube: Kube, namespace: str, restarts: int = 0, only: str = "") -> None:
+    """Do for all pods, or one, what no kubelet does here."""
     for pod in kube.pods(namespace):
+        if only not in ("", pod["metadata"]["name"]):
+            continue
         status = {
             "phase": "Running",
             "podIP": "10.1.2.3",
@@ -199,9 +201,10 @@ def test_a_restart_is_remembered_and_makes_an_instance_anew(kube: Kube, namespac
     make_ready(kube, namespace)
     until("Ready", lambda: condition(group(kube, namespace), "Ready"), lambda one: one.get("status") == "True")
     before = uids()
-    make_ready(kube, namespace, restarts=1)
+    # One alone: the operator deletes its instance at once, and the next might be gone before it is written to.
+    make_ready(kube, namespace, restarts=1, only=ALL[0])
     until("new pods", uids, lambda seen: len(seen) == 2 and not seen & before)
-    assert "InstanceRecreated" in {one["reason"] for one in kube.events(namespace, "demo")}
+    until("it is told", lambda: "InstanceRecreated" in {one["reason"] for one in kube.events(namespace, "demo")})
 
 
 @pytest.mark.usefixtures("operator")
