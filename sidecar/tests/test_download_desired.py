@@ -69,27 +69,27 @@ def test_what_is_fetched_is_downloading_and_then_loaded_from_its_folder() -> Non
     busy = Situation(desired(wanted), DOWN, busy={"sql": Fetch(wanted, "why")})
     assert plan(busy).actions == ()
     assert (only(busy).state, only(busy).lora_path, only(busy).source) == (AdapterState.DOWNLOADING, None, SOURCE)
-    there = with_fetched(busy.desired, wanted, "/root/k/r")
+    there = with_fetched(busy.desired, wanted, "/fetched/k/r")
     (action,) = plan(Situation(there, engine())).actions
     assert isinstance(action, Load)
-    assert action.wanted.path == "/root/k/r"
+    assert action.wanted.path == "/fetched/k/r"
     assert only(Situation(there, DOWN)).state is AdapterState.PENDING
 
 
 def test_old_weights_are_left_to_answer_until_the_new_ones_are_there() -> None:
-    first = with_fetched(ordered(Desired(), order(revision="1")), fetching(revision="1"), "/root/k/1")
-    wanted = replace(first.wanted["sql"], served=True, held=Held("/root/k/1", "1"))
+    first = with_fetched(ordered(Desired(), order(revision="1")), fetching(revision="1"), "/fetched/k/1")
+    wanted = replace(first.wanted["sql"], served=True, held=Held("/fetched/k/1", "1"))
     second = ordered(desired(wanted), order(revision="2"))
-    serving = engine({"sql": "/root/k/1"})
+    serving = engine({"sql": "/fetched/k/1"})
     situation = Situation(second, serving)
     (action,) = plan(situation).actions
     assert isinstance(action, Fetch)
     assert not settled(second, plan(situation).reports, serving), "what goes on answering holds nothing back"
-    assert "/root/k/1" in folders_in_use(second, [])
-    there = with_fetched(second, second.wanted["sql"], "/root/k/2")
+    assert "/fetched/k/1" in folders_in_use(second, [])
+    there = with_fetched(second, second.wanted["sql"], "/fetched/k/2")
     (action,) = plan(Situation(there, serving)).actions
     assert isinstance(action, Reload)
-    assert folders_in_use(there, serving.adapters.values() if serving.adapters else ()) == {"/root/k/1", "/root/k/2"}
+    assert folders_in_use(there, serving.adapters.values() if serving.adapters else ()) == {"/fetched/k/1", "/fetched/k/2"}
 
 
 def test_a_fault_of_fetching_waits_as_one_of_loading_does() -> None:
@@ -114,8 +114,8 @@ def test_a_fault_of_fetching_waits_as_one_of_loading_does() -> None:
 
 
 def test_an_order_repeated_keeps_what_was_fetched_and_another_one_does_not() -> None:
-    there = with_fetched(ordered(Desired(), order()), fetching(), "/root/k/r")
-    assert ordered(there, order()).wanted["sql"].path == "/root/k/r"
+    there = with_fetched(ordered(Desired(), order()), fetching(), "/fetched/k/r")
+    assert ordered(there, order()).wanted["sql"].path == "/fetched/k/r"
     assert ordered(there, order(config=KEYS.replace('"region": "eu-west-1"', '"region": ""'))).wanted["sql"].path
     assert ordered(there, order(config='{"region": "x"}')).wanted["sql"].path == ""
     assert ordered(there, order(revision="2")).wanted["sql"].path == ""
@@ -126,12 +126,12 @@ def test_an_order_repeated_keeps_what_was_fetched_and_another_one_does_not() -> 
 
 def test_what_was_fetched_for_another_order_is_not_taken() -> None:
     now = ordered(Desired(), order(revision="2"))
-    assert with_fetched(now, fetching(revision="1"), "/root/k/1") == now
-    assert with_fetched(Desired(), fetching(), "/root/k/1") == Desired()
+    assert with_fetched(now, fetching(revision="1"), "/fetched/k/1") == now
+    assert with_fetched(Desired(), fetching(), "/fetched/k/1") == Desired()
 
 
 def test_files_that_are_gone_are_fetched_again() -> None:
-    there = with_fetched(ordered(Desired(), order()), fetching(), "/root/k/r")
+    there = with_fetched(ordered(Desired(), order()), fetching(), "/fetched/k/r")
     gone = with_fetched(there, there.wanted["sql"], "")
     assert isinstance(plan(Situation(gone, engine())).actions[0], Fetch)
 
@@ -162,7 +162,7 @@ def test_without_its_credentials_an_adapter_waits_for_the_order_to_be_repeated()
     )
     assert plan(found).actions == ()
     assert isinstance(plan(replace(found, credentials=frozenset({"sql"}))).actions[0], Fetch)
-    on_disk = with_fetched(there, there.wanted["sql"], "/root/k/r")
+    on_disk = with_fetched(there, there.wanted["sql"], "/fetched/k/r")
     assert isinstance(plan(Situation(on_disk, engine())).actions[0], Load), "what is on disk needs no credentials"
 
 
