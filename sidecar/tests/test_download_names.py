@@ -199,9 +199,9 @@ def test_plain_names_are_safe(name: str) -> None:
 @given(st.text(alphabet=st.one_of(st.sampled_from("./\\a\x00"), st.characters()), max_size=40))
 def test_a_safe_name_stays_below_the_folder_that_it_is_put_in(name: str) -> None:
     if safe_name(name):
-        joined = posixpath.normpath(posixpath.join("/root/folder", name))
-        assert joined == f"/root/folder/{name}"
-        assert PurePosixPath(joined).is_relative_to("/root/folder")
+        joined = posixpath.normpath(posixpath.join("/fetched/folder", name))
+        assert joined == f"/fetched/folder/{name}"
+        assert PurePosixPath(joined).is_relative_to("/fetched/folder")
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_the_folder_of_a_source_is_one_plain_name_of_its_own(name: str, path: st
 
 
 @pytest.mark.parametrize(
-    "path", ["/root/a/0000000000000000", "/root/0000000000000000", "/models/org/repo", "/root/hf-a-012345678901/x"]
+    "path", ["/fetched/a/0000000000000000", "/fetched/0000000000000000", "/models/org/repo", "/fetched/hf-a-012345678901/x"]
 )
 def test_what_patio_did_not_fetch_is_no_revision(path: str) -> None:
     assert not is_revision(Path(path), Path("/root"))
