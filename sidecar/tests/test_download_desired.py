@@ -89,7 +89,10 @@ def test_old_weights_are_left_to_answer_until_the_new_ones_are_there() -> None:
     there = with_fetched(second, second.wanted["sql"], "/fetched/k/2")
     (action,) = plan(Situation(there, serving)).actions
     assert isinstance(action, Reload)
-    assert folders_in_use(there, serving.adapters.values() if serving.adapters else ()) == {"/fetched/k/1", "/fetched/k/2"}
+    assert folders_in_use(there, serving.adapters.values() if serving.adapters else ()) == {
+        "/fetched/k/1",
+        "/fetched/k/2",
+    }
 
 
 def test_a_fault_of_fetching_waits_as_one_of_loading_does() -> None:

@@ -95,7 +95,7 @@ def test_no_source_leaves_its_folder(text: str, scheme: str) -> None:
         return
     assert ".." not in source.path.split("/")
     assert ".." not in source.name
-    assert posixpath.normpath(posixpath.join("/root", source.path.lstrip("/"))).startswith("/root")
+    assert posixpath.normpath(posixpath.join("/fetched", source.path.lstrip("/"))).startswith("/fetched")
     assert source.path.startswith("/") <= (source.kind in (PVC, FILE))
 
 
@@ -228,14 +228,15 @@ def test_the_folder_of_a_source_is_one_plain_name_of_its_own(name: str, path: st
     assert "/" not in key
     assert not key.startswith(".")
     assert key != key_of(Source(kind, name, path), "https://elsewhere")
-    assert is_revision(Path("/root", key, "0" * 16), Path("/root"))
+    assert is_revision(Path("/fetched", key, "0" * 16), Path("/fetched"))
 
 
 @pytest.mark.parametrize(
-    "path", ["/fetched/a/0000000000000000", "/fetched/0000000000000000", "/models/org/repo", "/fetched/hf-a-012345678901/x"]
+    "path",
+    ["/fetched/a/0000000000000000", "/fetched/0000000000000000", "/models/org/repo", "/fetched/hf-a-012345678901/x"],
 )
 def test_what_patio_did_not_fetch_is_no_revision(path: str) -> None:
-    assert not is_revision(Path(path), Path("/root"))
+    assert not is_revision(Path(path), Path("/fetched"))
 
 
 @pytest.mark.parametrize(
