@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from patio_operator.reconcile.queue import Key, WorkQueue
+from patio_operator.reconcile.queue import LONGEST_PAUSE, Key, WorkQueue, pause_after
 
 
 async def reached(condition: asyncio.Event) -> None:
@@ -115,3 +115,7 @@ async def test_a_queue_that_stopped_collects_and_begins_again_with_every_key_it_
     await reached(enough)
     task.cancel()
     assert sorted(worked) == [("a",), ("a",), ("b",)]
+
+
+def test_no_number_of_failures_is_too_many() -> None:
+    assert [pause_after(failures) for failures in (1, 2, 3, 100_000)] == [0.5, 1.0, 2.0, LONGEST_PAUSE]

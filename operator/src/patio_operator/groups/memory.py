@@ -88,6 +88,7 @@ def recreated(before: Memory, config: RestartPolicyConfig, now: datetime) -> tup
     longest = timedelta(seconds=config.max_delay_seconds)
     if at is None or now - at > max(2 * longest, _FORGET_AFTER):
         count = 0
-    pause = min(timedelta(seconds=config.base_delay_seconds) * 2 ** min(count - 1, 30), longest) if count else None
-    wait = timedelta(0) if pause is None or at is None else max(timedelta(0), at + pause - now)
+    # In whole seconds: a timedelta has an end that long delays, doubled often, would pass.
+    seconds = min(config.base_delay_seconds * 2 ** min(count - 1, 30), config.max_delay_seconds) if count else None
+    wait = timedelta(0) if seconds is None or at is None else max(timedelta(0), at + timedelta(seconds=seconds) - now)
     return Memory(recreations=count + 1, recreated_at=now), wait

@@ -21,6 +21,11 @@ LONGEST_PAUSE = 30.0
 Key = tuple[str, ...]
 
 
+def pause_after(failures: int) -> float:
+    """Return the seconds to wait after so many failures in a row, from 1 on, however many they are."""
+    return min(FIRST_PAUSE * 2.0 ** min(failures - 1, 32), LONGEST_PAUSE)
+
+
 class WorkQueue:
     """Runs `work(key)` for every key that is woken; `work` may return seconds after which to wake it again."""
 
@@ -79,7 +84,7 @@ class WorkQueue:
                 failures = 0
             except Exception as error:
                 failures += 1
-                again_in = min(FIRST_PAUSE * 2 ** (failures - 1), LONGEST_PAUSE)
+                again_in = pause_after(failures)
                 log.warning(
                     "%s %s failed, again in %.1f s: %s: %s",
                     self._name,

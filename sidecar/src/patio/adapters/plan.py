@@ -15,9 +15,11 @@ from patio.adapters.desired import Desired, Wanted
 from patio.api.downloads_protocol import DownloadReason
 from patio.api.protocol import AdapterReport, AdapterState
 from patio.engine.base import EngineView, FaultReason
+from patio.pauses import growing, spread
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
+FIRST_LOSS_PAUSE = 2.0
 SLOW_RETRY = 300.0
 """Seconds before what failed for good is tried all the same: something out of the sidecar's sight may have changed."""
 PATIENCE = 6
@@ -240,20 +242,16 @@ def after_fetch(progress: Progress) -> Progress:
 def after_fault(progress: Progress, fault: Fault, now: float, jitter: float) -> Progress:
     """Wait longer after every failure in a row. `jitter` is between 0 and 1."""
     failures = progress.failures + 1
-    pause = SLOW_RETRY if fault.permanent else min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (failures - 1))
-    return replace(progress, failures=failures, fault=fault, not_before=now + _spread(pause, jitter), loaded_at=None)
+    pause = SLOW_RETRY if fault.permanent else growing(FIRST_PAUSE, LONGEST_PAUSE, failures)
+    return replace(progress, failures=failures, fault=fault, not_before=now + spread(pause, jitter), loaded_at=None)
 
 
 def after_loss(progress: Progress, now: float, jitter: float) -> Progress:
     """Load at once what vanished once, and ever later what keeps vanishing: engines that evict must not be fought."""
     forgiven = progress.loaded_at is not None and now - progress.loaded_at > STEADY
     losses = 1 if forgiven else progress.losses + 1
-    pause = 0.0 if losses == 1 else min(SLOW_RETRY, 2.0**losses)
-    return replace(progress, losses=losses, not_before=now + _spread(pause, jitter), loaded_at=None)
-
-
-def _spread(pause: float, jitter: float) -> float:
-    return pause * (1.0 + 0.3 * jitter)
+    pause = 0.0 if losses == 1 else growing(FIRST_LOSS_PAUSE, SLOW_RETRY, losses)
+    return replace(progress, losses=losses, not_before=now + spread(pause, jitter), loaded_at=None)
 
 
 def _wanted(situation: Situation, wanted: Wanted, path: str | None) -> _Standing:

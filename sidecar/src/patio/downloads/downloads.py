@@ -27,6 +27,7 @@ from patio.downloads.holds import Holds
 from patio.downloads.names import key_of
 from patio.downloads.places import local_folder, place_of
 from patio.downloads.telemetry import DownloadMetrics
+from patio.pauses import growing, spread
 
 if TYPE_CHECKING:
     # What only a download needs is imported by the first one: most sidecars never make any.
@@ -53,8 +54,8 @@ _ENDED = (DownloadState.SUCCEEDED, DownloadState.FAILED, DownloadState.CANCELLED
 
 def pause(failures: int, asked: float | None, jitter: float) -> float:
     """Return the seconds to wait after so many failures in a row; `asked` is what the source wants at least."""
-    growing = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (failures - 1))
-    return max(growing * (1.0 + 0.3 * jitter), min(asked or 0.0, LONGEST_ASKED_PAUSE))
+    own = spread(growing(FIRST_PAUSE, LONGEST_PAUSE, failures), jitter)
+    return max(own, min(asked or 0.0, LONGEST_ASKED_PAUSE))
 
 
 @dataclass(slots=True, eq=False)

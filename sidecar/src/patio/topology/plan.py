@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from patio.api.topology_protocol import RegistrationState
+from patio.pauses import growing, spread
 from patio.topology.config import Kind, Worker
 
 FIRST_PAUSE = 0.5
@@ -205,17 +206,12 @@ def after_look(progress: Progress, entry: Entry | None) -> Progress:
 
 def pause_after(failures: int) -> float:
     """Return the seconds to wait after so many failures before this one."""
-    return float(min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(failures, 16)))
+    return growing(FIRST_PAUSE, LONGEST_PAUSE, failures + 1)
 
 
 def moving_pause(age: float) -> float:
     """Return the pause before the next look at what has been under way for so many seconds."""
     return min(LOOK_WHILE_STUCK, max(LOOK_WHILE_MOVING, age / 4))
-
-
-def spread(pause: float, jitter: float) -> float:
-    """Return a pause, longer by up to a third, so that many sidecars do not come at once."""
-    return pause * (1.0 + 0.3 * jitter)
 
 
 def heartbeat(interval: float, jitter: float) -> float:

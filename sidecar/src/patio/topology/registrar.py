@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
+from patio.pauses import spread
 from patio.topology.config import Kind, Worker
 from patio.topology.plan import (
     Add,
@@ -28,7 +29,6 @@ from patio.topology.plan import (
     decide,
     heartbeat,
     pause_after,
-    spread,
     unseen,
 )
 from patio.topology.routers import Router, RouterError
