@@ -9,7 +9,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,19 @@ def double(**flags: str) -> Engine:
     )
 
 
+def double_sglang(**flags: str) -> Engine:
+    """Return the engine double in SGLang's form; `flags` are further flags of its command line."""
+    as_vllm = double()
+    command = [
+        *("-m", "sglang.launch_server", "--model-path", str(launch.MODEL), "--served-model-name", BASE_MODEL),
+        *("--enable-lora", "--enable-metrics", "--host", "0.0.0.0", "--port", str(launch.PORT)),
+        *("--max-lora-rank", "16"),
+        *(word for name, value in flags.items() for word in (f"--{name.replace('_', '-')}", value)),
+    ]
+    probe = {"httpGet": {"path": "/ready", "port": launch.PORT}, "periodSeconds": 1}
+    return replace(as_vllm, container={**as_vllm.container, "args": command, "readinessProbe": probe})
+
+
 def vllm(say: Callable[[str], None]) -> Engine:
     """Return the real vLLM on the CPU; install it and make its model, if they are not there."""
     installed, models = environment.install(say), model.write(model_directory())
@@ -140,13 +153,32 @@ def group(engine: Engine, namespace: str, name: str = "demo", replicas: int = 1)
     }
 
 
+def deployment(engine: Engine, namespace: str, name: str, replicas: int) -> dict[str, Any]:
+    """Return a Deployment of engines whose pods ask for the default profile and have the label `app: NAME`."""
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": name}},
+            "template": {
+                "metadata": {"labels": {"app": name, "patio.dev/profile": "patio"}},
+                "spec": engine.pod_spec(),
+            },
+        },
+    }
+
+
 def lora_adapter(namespace: str, name: str, path: str, **spec: Any) -> dict[str, Any]:
-    """Return a LoraAdapter for the role `worker` of the group `demo`."""
+    """Return a LoraAdapter from a path, or a URI, for the role `worker` of the group `demo` if `spec` names no pods."""
+    everyone = {} if {"roleRef", "selector"} & spec.keys() else {"roleRef": {"group": "demo", "role": "worker"}}
+    source = {"source": {"uri": path if "://" in path else f"file://{path}"}}
     return {
         "apiVersion": "patio.dev/v1alpha1",
         "kind": "LoraAdapter",
         "metadata": {"name": name, "namespace": namespace},
-        "spec": {"source": {"uri": f"file://{path}"}} | (spec or {"roleRef": {"group": "demo", "role": "worker"}}),
+        "spec": source | everyone | spec,
     }
 
 

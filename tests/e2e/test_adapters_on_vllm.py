@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -69,6 +70,43 @@ def test_a_path_that_does_not_exist_is_told_in_vllms_words_and_heals_when_fixed(
     kube.apply(lora_adapter(namespace, "lost", ADAPTERS["lora-b"]))
     wait_for_adapter(kube, namespace, "lost")
     kube.kubectl("-n", namespace, "delete", "loraadapter", "lost", "--timeout=30s")
+
+
+def test_bad_adapters_say_why_once_and_delay_no_good_one(kube: Kube, namespace: str) -> None:
+    """The bad ones of the recordings, declared together with ten good ones."""
+    bad = {one: f"/models/adapters/bad/{one}" for one in ("rank-32", "truncated", "dora")}
+    bad |= {"missing": "/models/adapters/nowhere"}
+    good = {f"good-{number}": ADAPTERS[("lora-a", "lora-b")[number % 2]] for number in range(10)}
+    declared = [lora_adapter(namespace, name, path) for name, path in {**bad, **good}.items()]
+    base_name = lora_adapter(namespace, "base-name", ADAPTERS["lora-a"], adapterName=BASE_MODEL)
+    started = time.monotonic()
+    kube.apply(base_name, *declared)
+    for name in good:
+        wait_for_adapter(kube, namespace, name)
+    tell(f"ten good adapters beside five bad ones on a live vLLM: Ready after {time.monotonic() - started:.1f} s")
+    words = {
+        "rank-32": "rank",
+        "truncated": "header",
+        "dora": "DoRA",
+        "missing": "No adapter found",
+        "base-name": "conflicts with a served base model",
+    }
+    for name, word in words.items():
+        failed = until(
+            f"{name} told as failed",
+            lambda name=name: kube.lora_adapter(namespace, name) or {},
+            lambda one: condition(one, "Degraded").get("status") == "True",
+            within=20,
+        )
+        assert word in condition(failed, "Ready")["message"]
+        warnings = until(
+            f"the warning about {name}",
+            lambda name=name: [one for one in kube.events(namespace, name) if one["type"] == "Warning"],
+            within=10,
+        )
+        assert [(word in one["message"], one.get("count", 1)) for one in warnings] == [(True, 1)]
+    kube.kubectl("-n", namespace, "delete", "lora", "base-name", *bad, *good, "--timeout=60s")
+    assert set(kube.models(namespace, "demo-worker-0")) == {BASE_MODEL, "lora-a"}
 
 
 def test_the_metrics_of_a_real_vllm_come_out_under_patios_names(kube: Kube, namespace: str) -> None:

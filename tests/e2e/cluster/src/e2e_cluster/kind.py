@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from e2e_cluster.probes import get, node_is_usable
 from e2e_cluster.progress import Say, silent
 from e2e_cluster.provider import Status, save_image
 
+DEADLINE = 60.0
 CLUSTER = "patio"
 
 
@@ -100,6 +102,19 @@ class KindProvider:
                     save_image(image, archive, self._say)
                 self._kind(binaries, "load", "image-archive", str(archive), "--name", CLUSTER)
                 self._say(f"{image}: loaded")
+
+    def restart_kubelet(self) -> None:
+        """Kill the kubelet in the node's container, where systemd starts it again."""
+        binaries = self.tools()
+        kill = ["docker", "exec", f"{CLUSTER}-control-plane", "systemctl", "kill", "--signal=KILL", "kubelet"]
+        done = subprocess.run(kill, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise ClusterError(f"the kubelet could not be killed: {done.stderr.strip()}")
+        end = time.monotonic() + DEADLINE
+        while not self._is_usable(binaries):
+            if time.monotonic() > end:
+                raise ClusterError(f"the node is not ready {DEADLINE:.0f} s after its kubelet was killed")
+            time.sleep(1)
 
     def status(self) -> Status:
         """Whether the cluster exists and its node is ready."""

@@ -29,7 +29,7 @@ from e2e_cluster.packages import CLUSTER_PACKAGES, ensure_packages, system_path
 from e2e_cluster.pins import LOCAL
 from e2e_cluster.places import Folders
 from e2e_cluster.probes import api_is_ready, get, listens, node_is_usable, resolves, tls_context
-from e2e_cluster.processes import find_ours, start, wait_until
+from e2e_cluster.processes import find_ours, kill_one, start, wait_until
 from e2e_cluster.progress import Say, silent
 from e2e_cluster.provider import Status, save_image
 from e2e_cluster.residue import find_residue, remove_residue
@@ -172,6 +172,20 @@ class LocalProvider:
                     archive = Path(scratch) / f"{number}.tar"
                     save_image(image, archive, self._say)
                 self._import(archive)
+
+    def restart_kubelet(self) -> None:
+        """Kill the kubelet's process and start another."""
+        _require_root()
+        binaries = self.tools()
+        with self._lock():
+            wanted = self._plan(binaries)
+            component = wanted.processes["kubelet"]
+            kill_one(self._running(wanted)["kubelet"], self._folders.root)
+            log = self._folders.logs / "kubelet.log"
+            running = {"kubelet": start(component, log, mark=self._folders.root)}
+            wait_until(
+                "the node is ready", lambda: self._node_is_usable(binaries), DEADLINE, running, self._folders.logs
+            )
 
     def status(self) -> Status:
         """The processes, the node, and what else there is."""

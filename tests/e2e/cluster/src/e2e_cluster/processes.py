@@ -117,14 +117,14 @@ def kill_ours(state: Path, deadline: float = KILL_DEADLINE) -> list[Found]:
     end = time.monotonic() + deadline
     while remaining := find_ours(state):
         for process in remaining:
-            _kill(process.pid, state)
+            kill_one(process.pid, state)
         if time.monotonic() > end:
             return remaining
         time.sleep(POLL)
     return []
 
 
-def _kill(pid: int, state: Path) -> None:
+def kill_one(pid: int, state: Path) -> None:
     """Kill a process if it is ours: the descriptor fixes which process the check was about."""
     try:
         descriptor = os.pidfd_open(pid)

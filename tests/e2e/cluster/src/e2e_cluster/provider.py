@@ -52,6 +52,9 @@ class Provider(Protocol):
     def load_images(self, images: Sequence[str]) -> None:
         """Put images on the node: archives (docker-archive), or names known to Docker or buildah."""
 
+    def restart_kubelet(self) -> None:
+        """Kill the node's kubelet and have it started again; return when the node is ready."""
+
     def status(self) -> Status:
         """What there is."""
 

@@ -1,0 +1,183 @@
+"""LoraAdapters on a Deployment that grows and shrinks, with the engine double: on every pod, or on some."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from kube import Kube, condition, is_ready, until
+from stage import ADAPTERS, Engine, deployment, lora_adapter, tell, wait_for_adapter, wait_for_pods
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(420)]
+
+FLEET = {"matchLabels": {"app": "fleet"}}
+BEYOND_THE_LOAD = 1.0
+"""Seconds from an engine's being ready to an adapter that takes no time to load."""
+
+LOAD = """
+import sys, urllib.request
+headers = {"content-type": "application/json"}
+url = "http://127.0.0.1:9091/v1/load_lora_adapter"
+urllib.request.urlopen(urllib.request.Request(url, sys.argv[1].encode(), headers))
+"""
+"""Loads an adapter by hand, from inside the pod."""
+
+
+@pytest.fixture(scope="module")
+def namespace(kube: Kube, double: Engine, make_namespace: Callable[[str], str]) -> str:
+    """A namespace with two engines and two adapters for all there are."""
+    name = make_namespace("fleet")
+    kube.apply(
+        deployment(double, name, "fleet", 2),
+        lora_adapter(name, "first", ADAPTERS["lora-a"], selector=FLEET),
+        lora_adapter(name, "second", ADAPTERS["lora-b"], selector=FLEET),
+    )
+    wait_for_pods(kube, name, 2, within=60)
+    for adapter in ("first", "second"):
+        wait_for_adapter(kube, name, adapter)
+    return name
+
+
+def test_each_new_pod_has_its_adapters_before_it_is_ready(kube: Kube, namespace: str) -> None:
+    old = {one["metadata"]["name"] for one in kube.pods(namespace)}
+    kube.kubectl("-n", namespace, "scale", "deployment/fleet", "--replicas=6")
+    up: dict[str, float] = {}
+    """When the engine of a pod was first seen to answer."""
+    loaded: dict[str, float] = {}
+
+    def look() -> bool:
+        for pod in kube.pods(namespace):
+            name = pod["metadata"]["name"]
+            if name in old or name in loaded or "podIP" not in pod["status"]:
+                continue
+            answer = kube.to_pod("GET", namespace, name, 8000, "/v1/models")
+            if answer.status_code != 200:
+                assert not is_ready(pod)
+                continue
+            now = time.monotonic()
+            up.setdefault(name, now)
+            if {"first", "second"} <= {one["id"] for one in answer.json()["data"]}:
+                loaded[name] = now
+            else:
+                assert not is_ready(kube.get(f"/api/v1/namespaces/{namespace}/pods/{name}"))
+        return len(loaded) == 4
+
+    until("four new engines with both adapters", look, within=90)
+    seconds = sorted(loaded[name] - up[name] for name in loaded)
+    tell(f"from an engine that answers to both adapters: {', '.join(f'{one:.2f} s' for one in seconds)}")
+    assert max(seconds) <= BEYOND_THE_LOAD
+    wait_for_pods(kube, namespace, 6, within=60)
+    for adapter in ("first", "second"):
+        until(
+            f"{adapter} Ready on six pods",
+            lambda name=adapter: kube.lora_adapter(namespace, name) or {},
+            lambda one: is_ready(one) and one["status"]["readyReplicas"] == 6,
+            within=10,
+        )
+
+
+def test_replicas_are_placed_and_only_what_was_lost_is_placed_again(kube: Kube, namespace: str) -> None:
+    kube.kubectl("-n", namespace, "scale", "deployment/fleet", "--replicas=10")
+    wait_for_pods(kube, namespace, 10, within=120)
+    kube.apply(lora_adapter(namespace, "some", ADAPTERS["lora-a"], selector=FLEET, replicas=3))
+    before = instances(placed(kube, namespace, "some", 3))
+    assert having(kube, namespace, "some") == set(before)
+
+    lost = sorted(before)[:2]
+    kube.kubectl("-n", namespace, "delete", "pod", *lost, "--wait=true", "--timeout=60s")
+    after = instances(
+        until(
+            "three again, on other pods",
+            lambda: kube.lora_adapter(namespace, "some") or {},
+            lambda one: is_ready(one) and not set(lost) & set(instances(one)),
+            within=30,
+        )
+    )
+    (kept,) = set(before) - set(lost)
+    assert after[kept] == before[kept], "what was not lost was not touched"
+    wait_for_pods(kube, namespace, 10, within=120)
+    assert instances(placed(kube, namespace, "some", 3)) == after, "nothing moves for the pods that came back"
+
+
+def test_kubectl_scale_changes_how_many_pods_have_it(kube: Kube, namespace: str) -> None:
+    before = having(kube, namespace, "some")
+    kube.kubectl("-n", namespace, "scale", "lora/some", "--replicas=5")
+    placed(kube, namespace, "some", 5)
+    more = having(kube, namespace, "some")
+    assert len(more) == 5
+    assert before < more, "those that have it keep it"
+    kube.kubectl("-n", namespace, "scale", "lora/some", "--replicas=2")
+    placed(kube, namespace, "some", 2)
+    until("two pods have it", lambda: having(kube, namespace, "some"), lambda fewer: len(fewer) == 2 and fewer < more)
+
+
+def test_a_horizontal_pod_autoscaler_changes_how_many_pods_have_it(kube: Kube, namespace: str) -> None:
+    """Used are those of its decisions that need no metrics server: not below its minimum, not above its maximum."""
+    for least, most, wanted in ((5, 9, 5), (1, 2, 2)):
+        kube.apply(autoscaler(namespace, "some", least, most))
+        placed(kube, namespace, "some", wanted, within=60)
+    kube.kubectl("-n", namespace, "delete", "hpa", "some")
+    labelled = {one["metadata"]["name"] for one in kube.pods(namespace, "lora.patio.dev/some=loaded")}
+    assert labelled == having(kube, namespace, "some")
+
+
+def test_what_was_loaded_by_hand_is_still_there(kube: Kube, namespace: str) -> None:
+    pod = kube.pods(namespace)[0]["metadata"]["name"]
+    body = json.dumps({"lora_name": "by-hand", "lora_path": ADAPTERS["lora-b"]})
+    kube.kubectl("-n", namespace, "exec", pod, "-c", "engine", "--", "python", "-c", LOAD, body)
+    kube.apply(lora_adapter(namespace, "by-hand", ADAPTERS["lora-a"], selector=FLEET))
+    clash = until(
+        "the clash is told",
+        lambda: kube.lora_adapter(namespace, "by-hand") or {},
+        lambda one: condition(one, "Degraded").get("reason") == "NameTaken",
+        within=20,
+    )
+    assert pod in condition(clash, "Degraded")["message"]
+    for name in ("by-hand", "some", "second"):
+        kube.kubectl("-n", namespace, "delete", "lora", name, "--timeout=30s")
+    assert kube.models(namespace, pod)["by-hand"] == ADAPTERS["lora-b"]
+
+
+def placed(kube: Kube, namespace: str, name: str, replicas: int, within: float = 30.0) -> dict[str, Any]:
+    """Wait until a LoraAdapter is Ready on so many pods."""
+    return until(
+        f"{name} Ready on {replicas} pods",
+        lambda: kube.lora_adapter(namespace, name) or {},
+        lambda one: is_ready(one) and one["status"]["readyReplicas"] == one["status"]["desiredReplicas"] == replicas,
+        within=within,
+    )
+
+
+def instances(adapter: Mapping[str, Any]) -> dict[str, str]:
+    """Return since when each pod has been in its state, by pod."""
+    return {one["pod"]: one["since"] for one in adapter["status"]["instances"]}
+
+
+def having(kube: Kube, namespace: str, adapter: str) -> set[str]:
+    """Return the pods whose engine lists an adapter."""
+    names = [one["metadata"]["name"] for one in kube.pods(namespace) if "deletionTimestamp" not in one["metadata"]]
+    return {name for name in names if adapter in kube.models(namespace, name)}
+
+
+def autoscaler(namespace: str, adapter: str, least: int, most: int) -> dict[str, Any]:
+    """Return a HorizontalPodAutoscaler of a LoraAdapter."""
+    return {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": adapter, "namespace": namespace},
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "patio.dev/v1alpha1", "kind": "LoraAdapter", "name": adapter},
+            "minReplicas": least,
+            "maxReplicas": most,
+            "metrics": [
+                {
+                    "type": "Resource",
+                    "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}},
+                }
+            ],
+        },
+    }

@@ -1,0 +1,171 @@
+"""A new source is rolled out under load: downloaded everywhere first, then switched pod by pod behind the adapter's Service.
+
+The files come from a real S3 server on the node; the clients are in a pod and go through `service: true`. Nobody may get
+an error, nor an answer that neither the old nor the new weights give; what was begun with the old ends with them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+from moto.server import ThreadedMotoServer
+
+import e2e_cluster
+from e2e_cluster import network
+from e2e_engine import model
+from e2e_engine.__main__ import model_directory
+
+import stage
+from kube import Kube, condition, is_ready, until
+from load_client import load, start_client
+from stage import deployment, lora_adapter, tell, wait_for_adapter, wait_for_pods
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(420)]
+
+PODS = 3
+TOKENS = 12
+SECRET = "s3kr3tS3kr3tS3kr3t"
+ROUTED = {"matchLabels": {"app": "routed"}}
+BUCKET = "adapters"
+
+
+@dataclass(frozen=True)
+class S3:
+    """An S3 server that the pods can reach, with one folder for each set of weights."""
+
+    url: str
+
+    def source(self, folder: str) -> dict[str, Any]:
+        """Return the source of a LoraAdapter."""
+        return {"uri": f"s3://{BUCKET}/{folder}", "endpoint": self.url, "secretRef": {"name": "s3"}}
+
+
+@pytest.fixture(scope="module")
+def s3(kube: Kube) -> Iterator[S3]:
+    if e2e_cluster.connect(say=tell).name != "local":
+        pytest.skip("the S3 server listens on the node's address, which is this machine's on the local cluster only")
+    server = ThreadedMotoServer(ip_address=network.NODE, port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    url = f"http://{host}:{port}"
+    client = boto3.client(
+        "s3",
+        endpoint_url=url,
+        region_name="us-east-1",
+        aws_access_key_id="access",
+        aws_secret_access_key=SECRET,
+        config=Config(s3={"addressing_style": "path"}),
+    )
+    client.create_bucket(Bucket=BUCKET)
+    folders: dict[str, Path] = {one: model_directory() / "adapters" / one for one in model.ADAPTERS}
+    folders["rank-32"] = model_directory() / "adapters" / "bad" / "rank-32"
+    for name, folder in folders.items():
+        for file in folder.iterdir():
+            client.put_object(Bucket=BUCKET, Key=f"{name}/{file.name}", Body=file.read_bytes())
+    yield S3(url)
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def namespace(kube: Kube, s3: S3, make_namespace: Callable[[str], str]) -> str:
+    """A namespace with three engines that take their time for a token, and an adapter with a Service."""
+    name = make_namespace("rollout")
+    engine = stage.double(tokens_per_second="20")
+    secret = {"ACCESS_KEY": "access", "SECRET_KEY": SECRET}
+    metadata = {"name": "s3", "namespace": name}
+    start_client(kube, name, engine)
+    kube.apply(
+        {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": secret},
+        deployment(engine, name, "routed", PODS),
+        routed(name, s3, "lora-a"),
+    )
+    wait_for_pods(kube, name, PODS + 1, within=90)
+    wait_for_adapter(kube, name, "expert", within=60)
+    return name
+
+
+def routed(namespace: str, s3: S3, folder: str) -> dict[str, Any]:
+    """Return the LoraAdapter with its source in a folder."""
+    return lora_adapter(namespace, "expert", "", selector=ROUTED, service=True, source=s3.source(folder))
+
+
+def answer_of_each(kube: Kube, namespace: str) -> dict[str, str]:
+    """Return what each engine answers through the adapter."""
+    pods = [one["metadata"]["name"] for one in kube.pods(namespace, "app=routed")]
+    return {pod: kube.complete(namespace, pod, "expert", stage.PROMPT, TOKENS) for pod in pods}
+
+
+def test_the_adapter_came_from_the_bucket_to_every_pod(kube: Kube, namespace: str, s3: S3) -> None:
+    pods = kube.pods(namespace, "app=routed")
+    assert {kube.models(namespace, one["metadata"]["name"])["expert"].split("/")[-2][:3] for one in pods} == {"s3-"}
+    assert len(set(answer_of_each(kube, namespace).values())) == 1
+
+
+def test_a_new_source_under_load_gives_no_error_and_no_mixed_answer(kube: Kube, namespace: str, s3: S3) -> None:
+    (old,) = set(answer_of_each(kube, namespace).values())
+    with load(kube, namespace, "expert", "expert", seconds=25, tokens=TOKENS) as running:
+        until("the load arrives", lambda: any_running(kube, namespace), within=10)
+        kube.apply(routed(namespace, s3, "lora-b"))
+        rolled = until(
+            "the new source everywhere",
+            lambda: kube.lora_adapter(namespace, "expert") or {},
+            lambda one: (
+                one["status"]["observedGeneration"] == one["metadata"]["generation"]
+                and is_ready(one)
+                and one["status"]["updatedReplicas"] == PODS
+            ),
+            within=25,
+        )
+        answers = running.result()
+    (new,) = set(answer_of_each(kube, namespace).values())
+    assert new != old
+    assert rolled["status"]["readyReplicas"] == PODS
+    tell(f"rollout over {PODS} pods under load: {len(answers.all)} requests, {dict(answers.outcomes)}")
+    assert set(answers.outcomes) == {"length"}, answers.outcomes
+    assert set(answers.texts) == {old, new}, "every answer is the old weights' or the new ones'"
+
+
+def test_a_bad_new_source_stops_after_the_first_pod_and_the_old_weights_go_on_answering(
+    kube: Kube, namespace: str, s3: S3
+) -> None:
+    (old,) = set(answer_of_each(kube, namespace).values())
+    with load(kube, namespace, "expert", "expert", seconds=15, tokens=TOKENS) as running:
+        kube.apply(routed(namespace, s3, "rank-32"))
+        stopped = until(
+            "the rollout stopped",
+            lambda: kube.lora_adapter(namespace, "expert") or {},
+            lambda one: condition(one, "Degraded").get("status") == "True",
+            within=20,
+        )
+        answers = running.result()
+    assert stopped["status"]["failedReplicas"] == 1
+    assert "rank" in condition(stopped, "Degraded")["message"]
+    assert set(answers.outcomes) == {"length"}, answers.outcomes
+    assert set(answers.texts) == {old}
+    kube.apply(routed(namespace, s3, "lora-a"))
+    wait_for_adapter(kube, namespace, "expert", within=30)
+    assert set(answer_of_each(kube, namespace).values()) != {old}
+
+
+def test_the_secret_is_in_no_object_and_no_log(kube: Kube, namespace: str) -> None:
+    seen = kube.kubectl("-n", namespace, "get", "pods,events,lora,services,replicasets", "-o", "json")
+    for pod in kube.pods(namespace, "app=routed"):
+        seen += kube.kubectl("-n", namespace, "logs", pod["metadata"]["name"], "-c", "patio")
+    seen += kube.kubectl("-n", stage.SYSTEM_NAMESPACE, "logs", "deployment/patio-operator")
+    assert SECRET not in seen
+    assert json.loads(kube.kubectl("-n", namespace, "get", "service", "expert", "-o", "json"))["spec"]["selector"] == {
+        "lora.patio.dev/expert": "loaded"
+    }
+
+
+def any_running(kube: Kube, namespace: str) -> bool:
+    """Tell whether a request runs on any engine."""
+    pods = [one["metadata"]["name"] for one in kube.pods(namespace, "app=routed")]
+    return any(kube.to_pod("GET", namespace, pod, 8000, "/_double/state").json()["running"] for pod in pods)

@@ -1,0 +1,190 @@
+"""Everything is killed, in every order, and two observers look on: one reads the status, one the engine's own list.
+
+The reader of the status must never see Ready while the engine's list lacks the adapter for longer than two seconds, and
+the adapter must be back within two seconds of its engine's being ready again. The one exception is inherent: while no
+operator lives nobody can write the status.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+
+import e2e_cluster
+
+from killing import kill_in_pod
+from kube import Kube, is_ready, until
+from stage import ADAPTERS, SYSTEM_NAMESPACE, Engine, deployment, lora_adapter, tell, wait_for_adapter, wait_for_pods
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+
+PERIOD = 0.1
+TOLD_WITHIN = 2.0
+BACK_WITHIN = 2.0
+PODS = {"matchLabels": {"app": "victim"}}
+
+
+@dataclass
+class Seen:
+    """What the observers saw, each with the time at which it began to ask and the time of the answer."""
+
+    ready: list[tuple[float, float, bool]] = field(default_factory=list)
+    listed: list[tuple[float, float, bool | None]] = field(default_factory=list)
+    """Whether the engine lists the adapter; None: it does not answer."""
+
+    def lies(self) -> list[tuple[float, float]]:
+        """Return when the status said Ready, of adapters that had been away for longer than TOLD_WITHIN."""
+        away_since: float | None = None
+        away: list[tuple[float, float]] = []
+        for began, ended, has in self.listed:
+            if has:
+                if away_since is not None:
+                    away.append((away_since, began))
+                away_since = None
+            elif away_since is None:
+                away_since = ended
+        if away_since is not None:
+            away.append((away_since, float("inf")))
+        return [
+            (began, ended)
+            for began, ended, ready in self.ready
+            if ready and any(start + TOLD_WITHIN < began and ended < end for start, end in away)
+        ]
+
+    def seconds_back(self) -> list[float]:
+        """Return how long an engine that answered again was without the adapter, each time."""
+        found: list[float] = []
+        up: float | None = None
+        down = False
+        for _, ended, has in self.listed:
+            if has is None:
+                down, up = True, None
+            elif down:
+                up = ended if up is None else up
+                if has:
+                    found.append(ended - up)
+                    down, up = False, None
+        return found
+
+
+@pytest.fixture(scope="module")
+def namespace(kube: Kube, double: Engine, make_namespace: Callable[[str], str]) -> str:
+    name = make_namespace("kills")
+    kube.apply(deployment(double, name, "victim", 1), lora_adapter(name, "kept", ADAPTERS["lora-a"], selector=PODS))
+    wait_for_pods(kube, name, 1, within=60)
+    wait_for_adapter(kube, name, "kept")
+    return name
+
+
+@contextmanager
+def observed(kube: Kube, namespace: str, pod: str) -> Iterator[Seen]:
+    """Observe status and engine for the length of a `with`."""
+    seen, over = Seen(), threading.Event()
+
+    def read_status() -> None:
+        while not over.wait(PERIOD):
+            began = time.monotonic()
+            adapter = kube.lora_adapter(namespace, "kept")
+            seen.ready.append((began, time.monotonic(), adapter is not None and is_ready(adapter)))
+
+    def read_engine() -> None:
+        while not over.wait(PERIOD):
+            began = time.monotonic()
+            has: bool | None = None
+            try:
+                answer = kube.to_pod("GET", namespace, pod, 8000, "/v1/models", timeout=2.0)
+                if answer.status_code == 200:
+                    has = "kept" in {one["id"] for one in answer.json()["data"]}
+            except httpx.HTTPError:
+                pass
+            seen.listed.append((began, time.monotonic(), has))
+
+    with ThreadPoolExecutor(2) as pool:
+        observers = [pool.submit(read_status), pool.submit(read_engine)]
+        try:
+            yield seen
+        finally:
+            over.set()
+        for one in observers:
+            one.result()
+
+
+def kill(kube: Kube, namespace: str, what: str) -> None:
+    """Kill one part by SIGKILL; `both` are engine and sidecar."""
+    if what == "kubelet":
+        e2e_cluster.connect(say=tell).restart_kubelet()
+    elif what == "operator":
+        (pod,) = kube.pods(SYSTEM_NAMESPACE)
+        kill_in_pod(pod["metadata"]["name"], "patio_operator")
+    else:
+        pod_name = kube.pods(namespace)[0]["metadata"]["name"]
+        programs = {"engine": ("engine_double",), "sidecar": ("patio.app",), "both": ("engine_double", "patio.app")}
+        for program in programs[what]:
+            kill_in_pod(pod_name, program)
+
+
+def all_well(kube: Kube, namespace: str) -> bool:
+    """Tell whether everything runs and the adapter is where it belongs."""
+    (pod,) = kube.pods(namespace)
+    adapter = kube.lora_adapter(namespace, "kept")
+    operators = kube.pods(SYSTEM_NAMESPACE)
+    return (
+        is_ready(pod)
+        and adapter is not None
+        and is_ready(adapter)
+        and "kept" in kube.models(namespace, pod["metadata"]["name"])
+        and all(is_ready(one) for one in operators)
+    )
+
+
+PARTS = ("engine", "sidecar", "both", "operator", "kubelet")
+
+
+@pytest.mark.parametrize("first", PARTS)
+def test_after_every_kill_the_adapter_is_back_and_the_status_never_lied(
+    kube: Kube, namespace: str, double: Engine, first: str
+) -> None:
+    """Kill the one, and another once it is back; with PATIO_TEST_ALL_ORDERS=1 each of the others in turn."""
+    others = [*PARTS, *PARTS][PARTS.index(first) + 1 :][: len(PARTS) - 1]
+    for second in others if os.environ.get("PATIO_TEST_ALL_ORDERS") == "1" else others[:1]:
+        # A new pod for each: a container that dies again and again is started later and later.
+        kube.kubectl("-n", namespace, "delete", "pod", "--all", "--wait=true", "--timeout=60s")
+        wait_for_pods(kube, namespace, 1, within=60)
+        wait_for_adapter(kube, namespace, "kept")
+        (pod,) = kube.pods(namespace)
+        with observed(kube, namespace, pod["metadata"]["name"]) as seen:
+            for victim in (first, second):
+                kill(kube, namespace, victim)
+                until(f"all is well after the end of the {victim}", lambda: all_well(kube, namespace), within=90)
+        back = seen.seconds_back()
+        told = ", ".join(f"{one:.2f} s" for one in back) or "the engine was never without it"
+        tell(f"{first}, then {second}: adapter back after {told}; {len(seen.ready)} looks at the status")
+        assert not seen.lies(), f"{first}, then {second}"
+        assert all(one <= BACK_WITHIN for one in back), f"{first}, then {second}: {back}"
+
+
+def test_parts_killed_at_the_same_moment_come_back_too(kube: Kube, namespace: str) -> None:
+    (pod,) = wait_for_pods(kube, namespace, 1, within=60)
+    for several in itertools.combinations(("engine", "sidecar", "operator"), 2):
+        kube.kubectl("-n", namespace, "delete", "pod", "--all", "--wait=true", "--timeout=60s")
+        (pod,) = wait_for_pods(kube, namespace, 1, within=60)
+        wait_for_adapter(kube, namespace, "kept")
+        with observed(kube, namespace, pod["metadata"]["name"]) as seen:
+            for victim in several:
+                kill(kube, namespace, victim)
+            until(f"all is well after the end of {several}", lambda: all_well(kube, namespace), within=90)
+        lies = seen.lies()
+        told = f"{len(lies) * PERIOD:.1f} s" if lies else "never"
+        tell(f"{' and '.join(several)} at once: status said Ready without reason {told}")
+        assert all(one <= BACK_WITHIN for one in seen.seconds_back())
+        if "operator" not in several:
+            assert not lies
