@@ -1,4 +1,4 @@
-"""LoraAdapters on pods whose engine is SGLang, as its double: other names in requests, evictions, unloads that do not stick."""
+"""LoraAdapters where the engine is SGLang (its double): its names in requests, evictions, unloads that do not stick."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A new source is rolled out under load: downloaded everywhere first, then switched pod by pod behind the adapter's Service.
+"""A new source is rolled out under load: fetched everywhere first, then switched pod by pod behind the Service.
 
-The files come from a real S3 server on the node; the clients are in a pod and go through `service: true`. Nobody may get
-an error, nor an answer that neither the old nor the new weights give; what was begun with the old ends with them.
+The files come from a real S3 server on the node; the clients are in a pod and go through `service: true`. Nobody may
+get an error, nor an answer that neither the old nor the new weights give.
 """
 
 from __future__ import annotations
