@@ -89,6 +89,24 @@ def holds(wanted: Wanted, path: str | None) -> bool:
     return wanted.revision is None or (wanted.held is not None and wanted.held.revision == wanted.revision)
 
 
+def recovered(situation: Situation, view: EngineView) -> frozenset[str]:
+    """Return what had failed and is there all the same: an answer was lost, or a request had the engine load it."""
+    listed = view.adapters or {}
+    return frozenset(
+        name
+        for name, progress in situation.progress.items()
+        if progress.fault is not None
+        and name not in situation.busy
+        and (wanted := situation.desired.wanted.get(name)) is not None
+        and holds(wanted, listed.get(name))
+    )
+
+
+def full(view: EngineView, limit: int | None) -> bool:
+    """Whether an adapter that is missing from this view had to make room: loading it again would evict another."""
+    return limit is not None and view.adapters is not None and len(view.adapters) + len(view.trials) >= limit
+
+
 def settled(situation: Situation, reports: tuple[AdapterReport, ...]) -> tuple[str, ...]:
     """Return what the pod's readiness waits for, in words; empty when the adapters hold nothing back.
 
@@ -158,7 +176,7 @@ def _wanted(situation: Situation, wanted: Wanted, path: str | None) -> _Standing
         assert wanted.held is not None
         why = f"The weights from {wanted.held.path} answer again, since those wanted can not be loaded."
         return replace(_failed(progress) or _pausing(progress), then=Restore(wanted, why))
-    if situation.now < progress.not_before and name not in situation.changed:
+    if situation.now < progress.not_before and name not in situation.changed and name not in _fitting(situation):
         return replace(_failed(progress) or _pausing(progress), then=_wait(name, progress))
     why = _why(situation, wanted, path, progress)
     action = Load(wanted, why) if path is None else Reload(wanted, why)
@@ -192,6 +210,22 @@ def _failed(progress: Progress) -> _Standing | None:
     return _Standing(AdapterState.FAILED, fault.reason, fault.message, retryable=not fault.permanent)
 
 
+def _fitting(situation: Situation) -> frozenset[str]:
+    """Return which of the adapters that were evicted have a free place by now, so that loading them evicts nobody."""
+    if situation.limit is None:
+        return frozenset()
+    listed = (situation.view.adapters or {}).keys() | situation.view.trials | situation.busy.keys()
+    evicted = sorted(
+        name
+        for name, progress in situation.progress.items()
+        if name in situation.desired.wanted
+        and name not in listed
+        and progress.fault is not None
+        and progress.fault.reason is FaultReason.EVICTED
+    )
+    return frozenset(evicted[: max(0, situation.limit - len(listed))])
+
+
 def _restorable(wanted: Wanted, progress: Progress) -> bool:
     """Whether other weights were held under the name before, and were not tried since the wanted ones failed."""
     if progress.fault is None or progress.fault.reason is FaultReason.EVICTED or wanted.held is None:
@@ -214,6 +248,8 @@ def _wait(name: str, progress: Progress) -> Wait:
 
 def _why(situation: Situation, wanted: Wanted, path: str | None, progress: Progress) -> str:
     if progress.fault is not None:
+        if wanted.name in _fitting(situation):
+            return "The engine evicted it, and has a free place again."
         if wanted.name in situation.changed:
             return f"The files under {wanted.path} changed since the engine refused them."
         return f"Trying again after: {progress.fault.message}"

@@ -38,7 +38,7 @@ from patio.adapters.desired import (
     with_unloaded,
 )
 from patio.adapters.fetching import Credentials, Fetcher, credentials_of, download_request, files_of
-from patio.adapters.plan import gone, holds, lost, plan, settled
+from patio.adapters.plan import full, gone, holds, lost, plan, recovered, settled
 from patio.adapters.progress import (
     Fault,
     Progress,
@@ -304,9 +304,13 @@ class Reconciler:
         for name in lost(self._situation, view):
             wanted = self._situation.desired.wanted[name]
             progress = current(self._situation.progress.get(name), wanted, self._situation.life)
-            if progress.fault is None:
+            if full(view, self._capacity.loaded):
+                self._evicted(name, "another one")
+            elif progress.fault is None:
                 log.warning("adapter lost adapter=%s losses=%d", name, progress.losses + 1)
                 self._set_progress(name, after_loss(progress, asked, self._rng.random()))
+        for name in recovered(self._situation, view):
+            self._set_progress(name, after_success(self._situation.progress[name], asked))
         self._situation = replace(self._situation, view=view)
         return view
 
@@ -373,7 +377,9 @@ class Reconciler:
         if self._tasks is None:
             self._refresh()
             return
-        self._situation = replace(self._situation, now=time.monotonic(), changed=self._prints.changed)
+        self._situation = replace(
+            self._situation, now=time.monotonic(), changed=self._prints.changed, limit=self._capacity.loaded
+        )
         todo = plan(self._situation)
         self._due = min((wait.until for wait in todo.waits), default=float("inf"))
         for action in todo.actions:
