@@ -13,7 +13,7 @@ from typing import Protocol
 
 from patio.api.downloads_protocol import DownloadReport, DownloadRequest
 from patio.api.protocol import LoadRequest
-from patio.api.sources import SECRET_KEYS, SourceKind, parse_source, read_config, without_secrets
+from patio.api.sources import SECRET_KEYS, parse_source, read_config, without_secrets
 
 Credentials = Mapping[str, str]
 """The secret part of a `config`, by its keys. Never stored, shown or logged."""
@@ -29,6 +29,8 @@ class Origin:
     """What `config` says that is no secret."""
     secrets: tuple[str, ...] = field(default=(), compare=False)
     """Names of the credentials that the order came with. The files are the same with others."""
+    expects: bool = field(default=False, compare=False)
+    """Its credentials come with a later order."""
     max_workers: int = field(default=8, compare=False)
 
 
@@ -44,6 +46,9 @@ class Fetcher(Protocol):
     def keep(self, folders: Set[str]) -> None:
         """Say which folders are wanted or loaded; of the others those may go that a newer one replaced."""
 
+    def on_disk(self) -> frozenset[str]:
+        """Return the sources whose files are there, as far as is known without looking."""
+
 
 def files_of(request: LoadRequest) -> tuple[str, Origin | None]:
     """Return the path that an order names, or nothing and the origin from which the path will come."""
@@ -51,7 +56,7 @@ def files_of(request: LoadRequest) -> tuple[str, Origin | None]:
         return request.lora_path, None
     assert request.source is not None
     source = parse_source(request.source)
-    if source.kind is SourceKind.FILE and request.output_dir is None:
+    if request.used_in_place:
         return source.path, None
     config = read_config(request.config)
     return "", Origin(
@@ -59,6 +64,7 @@ def files_of(request: LoadRequest) -> tuple[str, Origin | None]:
         output_dir=request.output_dir,
         options=tuple(sorted(without_secrets(config).items())),
         secrets=tuple(sorted(key for key in config if key in SECRET_KEYS)),
+        expects=request.expects_credentials,
         max_workers=request.max_workers,
     )
 
