@@ -70,13 +70,17 @@ class Sidecar:
         if before is not None and before.request.owner != order.owner:
             return Refusal("somebody else has it", retryable=False, until=now + timedelta(seconds=60))
         if order.prepare:
-            assert before is not None, "prepare is for pods that have the adapter"
+            if before is None:
+                return None
             before.prepared = PreparedReport(
                 revision=order.revision,
                 state=PreparedState.DOWNLOADING,
                 reason="Downloading",
                 credentials_revision=order.credentials_revision,
             )
+            return None
+        settled = (AdapterState.FAILED, AdapterState.UNLOADING)
+        if before is not None and before.request == order and before.state not in settled:
             return None
         fresh = Entry(order, since=now.timestamp())
         if before is not None:
@@ -157,9 +161,10 @@ class World:
     """Pods, their sidecars, LoraAdapters, and the operator's passes over them."""
 
     def __init__(self, seed: int = 0, pace: float = 1.0) -> None:
-        """Take how likely it is that in one second a sidecar gets on, and that a label arrives."""
+        """Take how likely it is that in one second a sidecar gets on, that it is heard, and that a label arrives."""
         self.pace = pace
         self._labels: dict[str, frozenset[str]] = {}
+        self._heard: dict[str, Seen] = {}
         self.now = NOW
         self.pods: dict[str, Pod] = {}
         self.sidecars: dict[str, Sidecar] = {}
@@ -206,15 +211,19 @@ class World:
         }
 
     def seen(self) -> dict[str, Seen]:
-        """Ask all sidecars."""
+        """Ask all sidecars; some answers are those of a while ago."""
         views: dict[str, Seen] = {}
         for uid, one in self.sidecars.items():
+            if one.last is not None and self.rng.random() >= self.pace:
+                views[uid] = self._heard[uid]
+                continue
             if one.alive:
                 one.last, one.ever, one.silent_since = one.answer(), True, None
                 views[uid] = Seen(one.last, ever_answered=True)
             else:
                 one.silent_since = one.silent_since or self.now
                 views[uid] = Seen(None, "gone", one.ever, one.silent_since, one.last)
+            self._heard[uid] = views[uid]
         return views
 
     def plan(self) -> Plan:
@@ -242,11 +251,16 @@ class World:
     def settle(self, most: int = 300) -> int:
         """Step until nothing is left to do and nothing moves; return how many steps it took."""
         for steps in range(most):
-            decided = self.plan()
-            if not decided.actions and decided.again_at is None and not self._moving():
+            if not self._moving() and self._settled():
                 return steps
             self.step()
         raise AssertionError(f"still at it after {most} steps: {self.plan()}")
+
+    def _settled(self) -> bool:
+        pace, self.pace = self.pace, 1.0
+        decided = self.plan()
+        self.pace = pace
+        return not decided.actions and decided.again_at is None
 
     def check(self) -> None:
         """Check what must hold at every moment."""
@@ -298,9 +312,9 @@ class World:
         entry = one.entries.get(name)
         self.orders.append((self.now, order.pod.name, order))
         if isinstance(order, Unload):
-            assert entry is not None, "an unload of what is not there"
-            assert entry.request.owner is not None, "what was loaded by hand is not ours to unload"
-            self._quiet(order.pod.name, name)
+            assert name != "mine", "what was loaded by hand is not ours to unload"
+            if entry is not None:
+                self._quiet(order.pod.name, name)
         else:
             held = None if entry is None or order.request.prepare else entry.held
             if held not in (None, order.request.revision):
