@@ -1,7 +1,7 @@
 """Work in the background, one task for a key: with a bound over all and for one, and growing pauses after failures.
 
-A planner says again and again what is to be done until it sees it done. `Jobs` makes that harmless: what is under way, or
-waits for its next try, is not begun a second time. Nobody waits for a job, so one peer that is slow holds up nobody
+A planner says again and again what is to be done until it sees it done. `Jobs` makes that harmless: what is under way,
+or waits for its next try, is not begun a second time. Nobody waits for a job, so one peer that is slow holds up nobody
 else. Knows nothing of what the work is.
 """
 
@@ -36,7 +36,9 @@ class _Failed:
 class Jobs:
     """Runs work in the background. Close it at the end."""
 
-    def __init__(self, name: str, at_once: int, for_one: int, rng: random.Random, on_end: Callable[[str], None]) -> None:
+    def __init__(
+        self, name: str, at_once: int, for_one: int, rng: random.Random, on_end: Callable[[str], None]
+    ) -> None:
         """Take the bounds, over all jobs and over those of one group.
 
         `on_end` is called with a job's namespace when it is over, or after its pause when it failed.

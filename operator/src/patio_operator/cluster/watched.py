@@ -58,6 +58,8 @@ class Watched(Generic[T]):
         self._listeners: list[Listener[T]] = []
         self.fresh = False
         """Whether the watch is there, so that what is here is as it is in the API server."""
+        self.problem = "the API server has not answered yet"
+        """Why it is not fresh."""
 
     def listen(self, listener: Listener[T]) -> None:
         """Have somebody told of every change from now on."""
@@ -77,11 +79,11 @@ class Watched(Generic[T]):
         return list(self._objects)
 
     def took(self, body: Object) -> None:
-        """Take in what the API server answered to a write, before the watch tells of it."""
+        """Take in what the API server answered to a write, before the watch tells of it. Listeners are not told."""
         metadata = body["metadata"]
         kept = self._objects.get(metadata.get("namespace", ""), {}).get(metadata["name"])
-        if kept is not None and kept.uid == metadata["uid"]:
-            self._put(body)
+        if kept is not None and kept.uid == metadata["uid"] and not _older(metadata["resourceVersion"], kept.version):
+            self._keep(self._objects, body)
 
     async def refresh(self) -> None:
         """Read everything anew; what the watch says of the time before is passed over.
@@ -104,7 +106,7 @@ class Watched(Generic[T]):
                     version = await self._follow(version)
             except ApiError as error:
                 log.warning("watch of %s lost, again in %.1f s: %s", self._kind.plural, pause, error.message)
-                self.fresh = False
+                self.fresh, self.problem = False, error.message
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
 

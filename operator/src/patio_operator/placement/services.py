@@ -107,6 +107,6 @@ def taken(name: str) -> Trouble:
     """Say that somebody else's Service has the name."""
     return Trouble(
         "ServiceNameTaken",
-        f"There is a Service {name} already, which is not this LoraAdapter's, and it is left as it is. Delete it, or give "
-        "the LoraAdapter another name; spec.adapterName, the name in requests, can stay.",
+        f"There is a Service {name} already, which is not this LoraAdapter's, and it is left as it is. Delete it, or "
+        "give the LoraAdapter another name; spec.adapterName, the name in requests, can stay.",
     )

@@ -29,7 +29,7 @@ from patio_operator.placement.fleet import NOT_SEEN, Pod, Seen
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 5.0
-"""How long a sidecar may hold a long-poll. Also how stale an answer can be when a sidecar stands still without a word."""
+"""How long a sidecar may hold a long-poll; so stale, too, an answer can be when a sidecar stands still."""
 ANSWER_SECONDS = 3.0
 """On top of that, for the answer."""
 CONNECT_SECONDS = 1.0
@@ -49,7 +49,7 @@ _PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def connection() -> httpx.AsyncClient:
-    """Return a client for the long-polls to one sidecar: in a pool of a thousand, each call would look at all others."""
+    """Return a client for the long-polls to one sidecar: in a pool of a thousand, each call looks at all others."""
     transport = httpx.AsyncHTTPTransport(
         verify=_PLAIN, trust_env=False, limits=httpx.Limits(max_connections=1), socket_options=_VANISHED
     )

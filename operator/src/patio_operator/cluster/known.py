@@ -31,8 +31,8 @@ class KnownPod:
     """A pod with a sidecar."""
 
     pod: Pod
-    profiles: tuple[str, ...]
-    """Names of the profiles that it has, each with its revision, as `name@revision`."""
+    profiles: Mapping[str, str]
+    """The revision of each profile that it got."""
     engine_port: int | None
     """Where its engine listens, as injection found out."""
     names: str | None
@@ -82,7 +82,7 @@ class Known:
     @property
     def fresh(self) -> bool:
         """Whether what LoraAdapters are planned from is as it is in the API server."""
-        return self.pods.fresh and self.adapters.fresh and self.services.fresh
+        return self.pods.fresh and self.adapters.fresh
 
     async def refresh(self) -> None:
         """Read anew what LoraAdapters are planned from.
@@ -99,8 +99,9 @@ def decode_known_pod(body: Object) -> KnownPod:
     """Reduce a pod with a sidecar."""
     metadata = body["metadata"]
     annotations = metadata.get("annotations") or {}
-    profiles = tuple(f"{name}@{revision}" for name, revision in sorted(profiles_in(metadata).items()))
-    return KnownPod(decode_pod(body), profiles, _engine_port(annotations), annotations.get(labels.ADAPTER_NAMES))
+    return KnownPod(
+        decode_pod(body), profiles_in(metadata), _engine_port(annotations), annotations.get(labels.ADAPTER_NAMES)
+    )
 
 
 def decode_adapter(body: Object) -> KnownAdapter | None:
