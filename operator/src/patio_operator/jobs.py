@@ -48,7 +48,7 @@ class Jobs:
         self._for_one = for_one
         self._rng = rng
         self._on_end = on_end
-        self._tasks: dict[Hashable, asyncio.Task[None]] = {}
+        self._tasks: dict[Hashable, asyncio.Task[bool]] = {}
         self._groups: dict[str, asyncio.Semaphore] = {}
         self._members: dict[str, int] = {}
         self._failed: dict[Hashable, _Failed] = {}
@@ -60,9 +60,9 @@ class Jobs:
         if key in self._tasks or (failed is not None and failed.until > asyncio.get_running_loop().time()):
             return False
         self._members[group] = self._members.get(group, 0) + 1
-        task = asyncio.create_task(self._run(namespace, group, key, work), name=f"{self._name} {key}")
+        task = asyncio.create_task(self._run(group, key, work), name=f"{self._name} {key}")
         self._tasks[key] = task
-        task.add_done_callback(partial(self._over, group, key))
+        task.add_done_callback(partial(self._over, namespace, group, key))
         return True
 
     async def close(self) -> None:
@@ -76,19 +76,14 @@ class Jobs:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._failed.clear()
 
-    async def _run(self, namespace: str, group: str, key: Hashable, work: Work) -> None:
+    async def _run(self, group: str, key: Hashable, work: Work) -> bool:
         # First the group's: jobs of one slow peer wait for each other, not in the places of others.
         async with self._groups.setdefault(group, asyncio.Semaphore(self._for_one)), self._slots:
             try:
-                worked = await work()
+                return await work()
             except Exception as fault:  # noqa: BLE001 - the outermost place of a task that nobody waits for
                 log.error("%s %s broke: %s: %s", self._name, key, type(fault).__name__, fault)
-                worked = False
-        if worked:
-            self._failed.pop(key, None)
-            self._on_end(namespace)
-        else:
-            self._again(namespace, key)
+                return False
 
     def _again(self, namespace: str, key: Hashable) -> None:
         loop = asyncio.get_running_loop()
@@ -105,9 +100,16 @@ class Jobs:
         timer = loop.call_later(pause, wake)
         self._timers.add(timer)
 
-    def _over(self, group: str, key: Hashable, _: asyncio.Task[None]) -> None:
+    def _over(self, namespace: str, group: str, key: Hashable, task: asyncio.Task[bool]) -> None:
         del self._tasks[key]
         self._members[group] -= 1
         if not self._members[group]:
             del self._members[group]
             self._groups.pop(group, None)
+        if task.cancelled():
+            return
+        if task.result():
+            self._failed.pop(key, None)
+            self._on_end(namespace)
+        else:
+            self._again(namespace, key)

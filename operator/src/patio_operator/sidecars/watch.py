@@ -129,7 +129,8 @@ class SidecarWatch:
                     if failures > 1 or one.seen.answer is None:
                         problem = f"The sidecar at {one.url} does not answer: {error}"
                         since = one.seen.unreachable_since or self._now()
-                        self._set(one, pod, Seen(None, problem, one.seen.ever_answered, since))
+                        last = one.seen.answer or one.seen.last
+                        self._set(one, pod, Seen(None, problem, one.seen.ever_answered, since, last))
                     await asyncio.sleep(spread(growing(FIRST_PAUSE, LONGEST_PAUSE, failures), self._rng.random()))
                     continue
                 failures = 0
