@@ -15,7 +15,7 @@ from patio.api.protocol import LoadRequest
 from patio_operator.api import labels
 from patio_operator.api.identity import put_before
 from patio_operator.injection import access as access_control
-from patio_operator.injection import profiles, variables, volumes
+from patio_operator.injection import profiles, sources, variables, volumes
 from patio_operator.injection.access import SIDECAR_PORT_NAME, Access
 from patio_operator.injection.engine import Engine, find_engine
 from patio_operator.injection.words import (
@@ -91,6 +91,7 @@ def _inject(pod: Pod, wanted: Sequence[Runtime], adapters: Sequence[LoadRequest]
         warnings += variables.tell_sidecar(sidecar, engine, adapters)
         if engine_container is not None:
             warnings += volumes.lend(pod, engine_container, sidecar)
+            warnings += sources.tell_roots(pod, engine_container, sidecar, adapters)
         if access is not None:
             access_control.give_keys(sidecar, access)
     first = min(sidecars, key=lambda one: str(one["name"]), default=None)  # the same whichever profile came first
