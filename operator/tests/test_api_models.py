@@ -63,8 +63,10 @@ def test_a_status_is_written_as_it_was_read() -> None:
         "adapterName": "sql",
         "desiredReplicas": 1,
         "readyReplicas": 0,
+        "updatedReplicas": 0,
         "loadingReplicas": 0,
         "failedReplicas": 1,
+        "selector": "lora.patio.dev/sql=loaded",
         "conditions": [
             {
                 "type": "Ready",
@@ -95,6 +97,9 @@ def test_what_is_unset_is_not_written() -> None:
     assert lora_adapter().spec.to_api() == {
         "source": {"uri": "file:///adapters/sql"},
         "selector": {"matchLabels": {"app": "x"}},
+        "pinned": False,
+        "maxUnavailable": 1,
+        "service": False,
     }
 
 

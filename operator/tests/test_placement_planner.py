@@ -13,18 +13,17 @@ from patio.api.protocol import AdapterReport, AdapterState, LoadRequest
 from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.placement.fleet import Pod, Seen
 from patio_operator.placement.matching import load_request
-from patio_operator.placement.planner import (
-    DELETION_BOUND,
+from patio_operator.placement.planner import DELETION_BOUND, plan
+from patio_operator.placement.plans import (
     Hold,
     Load,
     Order,
+    PlacedState,
     Plan,
     Refusal,
     Release,
     Unload,
-    plan,
 )
-from patio_operator.placement.status import PlacedState
 
 from builders import NOW, lora_adapter, pod, report, seen
 
@@ -35,11 +34,11 @@ def planned(
     adapters: list[LoraAdapter],
     refusals: dict[tuple[str, Order], Refusal] | None = None,
 ) -> Plan:
-    return plan(pods, views, adapters, refusals or {}, NOW)
+    return plan(pods, views, adapters, {}, refusals or {}, {}, NOW)
 
 
 def states(decided: Plan, name: str = "sql") -> dict[str, PlacedState]:
-    return {one.pod.name: one.state for one in decided.placements[name]}
+    return {one.pod.name: one.state for one in decided.placements[name].placed}
 
 
 def test_every_matching_pod_that_lacks_the_adapter_is_told_to_load_it() -> None:
@@ -64,7 +63,7 @@ def test_the_engines_words_for_a_failure_reach_the_placement() -> None:
     failed = report(load_request(adapter), AdapterState.FAILED, reason="EngineRefused", message="No adapter found")
     decided = planned([one], {one.uid: seen(failed)}, [adapter])
     assert decided.actions == ()
-    (placed,) = decided.placements["sql"]
+    (placed,) = decided.placements["sql"].placed
     assert (placed.state, placed.reason, placed.message) == (PlacedState.FAILED, "EngineRefused", "No adapter found")
 
 
@@ -87,7 +86,7 @@ def test_a_name_that_was_loaded_by_hand_is_reported_as_taken() -> None:
     one = pod()
     decided = planned([one], {one.uid: seen(by_hand)}, [lora_adapter()])
     assert decided.actions == ()
-    assert [(placed.state, placed.reason) for placed in decided.placements["sql"]] == [
+    assert [(placed.state, placed.reason) for placed in decided.placements["sql"].placed] == [
         (PlacedState.FAILED, "NameTaken")
     ]
 
@@ -100,7 +99,7 @@ def test_of_two_that_want_one_name_the_older_has_it_and_the_other_is_told_who() 
     assert [action.request.owner for action in decided.actions if isinstance(action, Load)] == [
         "LoraAdapter/team/older"
     ]
-    (placed,) = decided.placements["younger"]
+    (placed,) = decided.placements["younger"].placed
     assert placed.reason == "NameTaken"
     assert "LoraAdapter/team/older" in placed.message
 
@@ -141,14 +140,14 @@ def test_a_pod_whose_engine_serves_another_model_is_not_one_of_the_adapters_pods
     one = pod()
     decided = planned([one], {one.uid: seen(base_models=("other",))}, [lora_adapter(baseModel="tiny")])
     assert decided.actions == ()
-    assert decided.placements["sql"] == ()
+    assert decided.placements["sql"].placed == ()
 
 
 def test_a_pod_that_is_leaving_is_left_alone() -> None:
     one = pod(leaving=True)
     decided = planned([one], {one.uid: seen()}, [lora_adapter()])
     assert decided.actions == ()
-    assert decided.placements["sql"] == ()
+    assert decided.placements["sql"].placed == ()
 
 
 def test_an_order_that_was_refused_waits_for_its_time() -> None:
@@ -157,7 +156,7 @@ def test_an_order_that_was_refused_waits_for_its_time() -> None:
     decided = planned([one], {one.uid: seen()}, [lora_adapter()], {(one.uid, load_request(lora_adapter())): refusal})
     assert decided.actions == ()
     assert decided.again_at == refusal.until
-    assert [placed.message for placed in decided.placements["sql"]] == ["No more room."]
+    assert [placed.message for placed in decided.placements["sql"].placed] == ["No more room."]
 
 
 def test_the_finalizer_is_put_on_before_anything_is_loaded() -> None:
@@ -183,7 +182,7 @@ def test_a_deletion_waits_for_a_silent_pod_only_so_long_and_then_names_it() -> N
     silent = {one.uid: Seen(None, "gone", ever_answered=True)}
     adapter = lora_adapter(metadata=DELETED)
     assert planned([one], silent, [adapter]).actions == ()
-    late = plan([one], silent, [adapter], {}, NOW + DELETION_BOUND)
+    late = plan([one], silent, [adapter], {}, {}, {}, NOW + DELETION_BOUND)
     assert late.actions == (Release(adapter, ("pod-0",)),)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from patio_operator.api.loraadapter import MAX_INSTANCES, LoraAdapterStatus
-from patio_operator.placement.status import Happened, Placed, PlacedState, events, status
+from patio_operator.api.loraadapter import MAX_INSTANCES, LoraAdapter, LoraAdapterStatus
+from patio_operator.placement.plans import Placed, PlacedState, Placement
+from patio_operator.placement.status import Happened, events
+from patio_operator.placement.status import status as status_of
 
 from builders import NOW, lora_adapter, pod
 
@@ -16,6 +18,10 @@ LATER = NOW + timedelta(minutes=5)
 
 def placed(name: str, state: PlacedState, reason: str = "", message: str = "") -> Placed:
     return Placed(pod(name), state, reason or state.value, message)
+
+
+def status(adapter: LoraAdapter, on: list[Placed], before: dict[str, Any], now: datetime) -> dict[str, Any]:
+    return status_of(adapter, Placement(tuple(on), len(on)), before, now)
 
 
 def ready(of: dict[str, Any]) -> tuple[str, str]:

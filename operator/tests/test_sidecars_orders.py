@@ -8,7 +8,7 @@ import httpx
 
 from patio.api.protocol import ErrorBody, ErrorDetail
 from patio_operator.placement.matching import load_request
-from patio_operator.placement.planner import Load
+from patio_operator.placement.plans import Load
 from patio_operator.sidecars.orders import Orders
 
 from builders import NOW, lora_adapter, pod
@@ -25,7 +25,7 @@ async def given(answers: dict[str, int | None]) -> tuple[set[str], int]:
         return httpx.Response(status, content=error.model_dump_json())
 
     request = load_request(lora_adapter())
-    orders = [Load(pod(f"pod-{ip}", ip=ip), request, "the pod does not have it") for ip in answers]
+    orders = [Load(pod(f"pod-{ip}", ip=ip), "sql", request, "the pod does not have it") for ip in answers]
     async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http:
         outcome = await Orders(http, random.Random(0), lambda _: httpx.Auth()).give(orders, NOW)
     assert all(refusal.until > NOW for refusal in outcome.refusals.values())

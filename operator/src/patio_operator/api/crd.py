@@ -65,6 +65,8 @@ class Definition:
     columns: tuple[Column, ...] = ()
     short_names: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
+    scale: Mapping[str, str] = field(default_factory=dict)
+    """Paths of the scale subresource: specReplicasPath, statusReplicasPath, labelSelectorPath."""
     older: Mapping[str, Resource] = field(default_factory=dict)
     """Older versions that are still served, by name, with their models. Where one has a model of its own, the operator
     converts; where it is the stored version's, nothing needs to be."""
@@ -126,7 +128,7 @@ class Definition:
             entry["deprecationWarning"] = (
                 f"{group}/{version} {kind} is deprecated; use {group}/{self.model.version} {kind}"
             )
-        entry["subresources"] = {"status": {}}
+        entry["subresources"] = {"status": {}} | ({"scale": dict(self.scale)} if self.scale else {})
         if self.columns:
             entry["additionalPrinterColumns"] = [column.to_api() for column in self.columns]
         entry["schema"] = {"openAPIV3Schema": _root(model)}
@@ -139,6 +141,11 @@ DEFINITIONS = (
         namespaced=True,
         short_names=("lora",),
         categories=("patio",),
+        scale={
+            "specReplicasPath": ".spec.replicas",
+            "statusReplicasPath": ".status.readyReplicas",
+            "labelSelectorPath": ".status.selector",
+        },
         columns=(
             Column("Adapter", ".status.adapterName", "Name of the adapter in requests."),
             Column("Base", ".spec.baseModel", "Base model that an engine must serve to get it."),

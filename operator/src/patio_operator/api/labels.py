@@ -3,7 +3,11 @@ spelling."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 PROFILE = "patio.dev/profile"
 """Label by which a pod asks for a profile: its name."""
@@ -83,6 +87,16 @@ LWS_NAME = "leaderworkerset.sigs.k8s.io/name"
 LWS_GROUP_INDEX = "leaderworkerset.sigs.k8s.io/group-index"
 """Which of its groups of pods a pod is of; set by LeaderWorkerSet's own webhook, perhaps after ours."""
 
+ADAPTER_PREFIX = "lora.patio.dev/"
+"""Of the labels that a pod has for each adapter that its engine answers by: `lora.patio.dev/<name>: loaded`."""
+ADAPTER_LOADED = "loaded"
+"""Their value."""
+ADAPTER_NAMES = ADAPTER_PREFIX + "names"
+"""Annotation of a pod: the whole names of the adapters whose labels are hashed, as a JSON object by label key."""
+
+_LABEL_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+_LABEL_LENGTH = 63
+
 
 def group_and_role(labels: Mapping[str, str]) -> tuple[str, str] | None:
     """Say which role of which group a pod belongs to, by the labels of either generation of RoleBasedGroup."""
@@ -90,3 +104,66 @@ def group_and_role(labels: Mapping[str, str]) -> tuple[str, str] | None:
         if group in labels and role in labels:
             return labels[group], labels[role]
     return None
+
+
+def adapter_label(name: str) -> str:
+    """Return the key of the label that says that a pod has an adapter, by the adapter's name in requests.
+
+    A name that cannot be a label's becomes its beginning and a hash of the whole.
+    """
+    if _LABEL_NAME.fullmatch(name):
+        return ADAPTER_PREFIX + name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:12]
+    beginning = re.sub(r"[^A-Za-z0-9._-]", "-", name)[: _LABEL_LENGTH - len(digest) - 1].lstrip("._-")
+    return f"{ADAPTER_PREFIX}{beginning}-{digest}" if beginning else ADAPTER_PREFIX + digest
+
+
+def adapter_selector(name: str) -> str:
+    """Return the label selector of the pods that have an adapter, as text."""
+    return f"{adapter_label(name)}={ADAPTER_LOADED}"
+
+
+def marked(labels: Mapping[str, str], annotations: Mapping[str, str]) -> frozenset[str]:
+    """Return the names of the adapters that a pod's labels show."""
+    keys = [key for key, value in labels.items() if key.startswith(ADAPTER_PREFIX) and value == ADAPTER_LOADED]
+    if not keys:
+        return frozenset()
+    names = _whole_names(annotations)
+    return frozenset(names.get(key, key.removeprefix(ADAPTER_PREFIX)) for key in keys)
+
+
+def mark_patch(metadata: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Return the merge patch after which a pod shows exactly these adapters; empty when it does already.
+
+    Args:
+        metadata: the pod's, as the API server gives it.
+        names: the adapters' names in requests.
+
+    """
+    labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
+    wanted = {adapter_label(name): name for name in names}
+    changed: dict[str, str | None] = {key: ADAPTER_LOADED for key in wanted if labels.get(key) != ADAPTER_LOADED}
+    changed |= {
+        key: None
+        for key, value in labels.items()
+        if key.startswith(ADAPTER_PREFIX) and value == ADAPTER_LOADED and key not in wanted
+    }
+    hashed = {key: name for key, name in sorted(wanted.items()) if key != ADAPTER_PREFIX + name}
+    patch: dict[str, Any] = {}
+    if changed:
+        patch["labels"] = changed
+    text = json.dumps(hashed) if hashed else None
+    if annotations.get(ADAPTER_NAMES) != text:
+        patch["annotations"] = {ADAPTER_NAMES: text}
+    return {"metadata": patch} if patch else {}
+
+
+def _whole_names(annotations: Mapping[str, str]) -> dict[str, str]:
+    """Return the names that the annotation keeps, of those that fit their labels: anybody may have written it."""
+    try:
+        names = json.loads(annotations.get(ADAPTER_NAMES) or "{}")
+    except ValueError:
+        return {}
+    if not isinstance(names, dict):
+        return {}
+    return {key: name for key, name in names.items() if isinstance(name, str) and adapter_label(name) == key}

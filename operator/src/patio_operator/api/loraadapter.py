@@ -1,8 +1,8 @@
 """LoraAdapter: an adapter declared once and loaded into every engine pod that it selects.
 
 Read by `placement`, which compares it with what the sidecars report and computes the status; `injection`
-puts the adapters of a new pod into the pod. Only fields that this version honours are in the schema, so
-that `kubectl apply` refuses what would otherwise be silently ignored.
+puts the adapters of a new pod into the pod. What the schema and its rules let through, the sidecar's own words
+(`patio.api.sources`) understand, so that `kubectl apply` says what is wrong and no pod has to.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field
 
 from patio.api.protocol import AdapterName
 from patio_operator.api.meta import Conditions, Int32, Int64, LabelMap, Model, ObjectMeta
+from patio_operator.api.source_rules import MAX_URI_BYTES, RULES
 
 FILE_SCHEME = "file://"
 
@@ -27,36 +28,46 @@ InstanceState = Literal["Pending", "Downloading", "Loading", "Loaded", "Unloadin
 """`patio.api.protocol.AdapterState`, and Unknown for a sidecar out of reach."""
 
 
+class SecretRef(Model):
+    """A Secret with credentials."""
+
+    name: Annotated[str, Field(min_length=1, max_length=253)]
+    """Name of a Secret in the LoraAdapter's namespace. Its keys are named as the sidecar's variables:
+    HF_AUTH_TOKEN for Hugging Face; ACCESS_KEY, SECRET_KEY and, where needed, SESSION_TOKEN and ENDPOINT for
+    S3 and OBS."""
+
+
 class Source(Model):
     """Where the adapter's files come from."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "x-kubernetes-validations": [
-                {
-                    "rule": "self.uri.startsWith('file:///') && size(self.uri) > 8",
-                    "message": "uri must be file:///absolute/path: other sources (hf://, s3://, obs://, "
-                    "pvc://) are not supported by this version of Patio",
-                    "fieldPath": ".uri",
-                },
-                {
-                    "rule": r"!self.uri.matches('(^|/)[.][.](/|$)')",
-                    "message": "uri must not contain .. as a path segment",
-                    "fieldPath": ".uri",
-                },
-            ]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"x-kubernetes-validations": [*RULES]})
 
-    uri: Annotated[str, Field(min_length=1, max_length=4096)]
-    """`file:///absolute/path` of the adapter's folder, taken literally (no percent-encoding). The engine
-    and the sidecar must see the same files under that path: mount the volume in the engine, injection
-    mounts it in the sidecar."""
+    uri: Annotated[str, Field(min_length=1, max_length=MAX_URI_BYTES)]
+    """`hf://org/repo[@revision][/folder]` or just `org/repo` (Hugging Face), `s3://bucket/folder`,
+    `obs://bucket/folder`, `pvc://folder` (a folder of a volume that the engine mounts) or
+    `file:///absolute/path`. The path of file:// is taken literally (no percent-encoding), and engine and sidecar
+    must see the same files under it: mount the volume in the engine, injection mounts it in the sidecar."""
+    revision: Annotated[str | None, Field(min_length=1, max_length=255)] = None
+    """Hugging Face only: branch, tag or commit. Default: main, or what the uri names after an @."""
+    endpoint: Annotated[str | None, Field(min_length=1, max_length=1024)] = None
+    """Base URL of the S3 or OBS service, or of a mirror of Hugging Face, like `https://s3.example.com`."""
+    secret_ref: SecretRef | None = None
+    """Credentials for the source. They reach the sidecars in signed calls and are stored nowhere else."""
 
     @property
     def path(self) -> str:
         """The absolute path that the engine loads from."""
         return self.uri.removeprefix(FILE_SCHEME)
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the engine sees the files already: nothing is fetched."""
+        return self.uri.startswith(FILE_SCHEME)
+
+    @property
+    def is_repository(self) -> bool:
+        """Whether it is on a Hugging Face hub."""
+        return self.uri.startswith("hf://") or "://" not in self.uri
 
 
 class PodSelector(Model):
@@ -96,11 +107,22 @@ class LoraAdapterSpec(Model):
     """A guard: only pods whose engine serves this base model get the adapter; others of the selection are
     left out."""
     source: Source
-    """Where the adapter's files come from. A change loads the new files on every pod."""
+    """Where the adapter's files come from. A change is fetched by all pods first, then loaded pod by pod."""
     selector: PodSelector | None = None
     """Selects the pods by label. Exactly one of selector and roleRef."""
     role_ref: RoleRef | None = None
     """Selects the pods of one role of a RoleBasedGroup. Exactly one of selector and roleRef."""
+    replicas: Annotated[Int32 | None, Field(ge=0)] = None
+    """How many of the matching pods have the adapter; Patio chooses them, and `kubectl scale` and a
+    HorizontalPodAutoscaler can change it. Absent: every matching pod, and a new one is not Ready without it."""
+    pinned: bool = False
+    """Never the one to make room: where an engine has no room left, a pinned adapter may take the place of one
+    that is not."""
+    max_unavailable: Annotated[Int32, Field(ge=1)] = 1
+    """When source changes: how many pods may be without the adapter, or between the old and the new one, at once.
+    """
+    service: bool = False
+    """Whether Patio makes a Service of the LoraAdapter's name that selects the pods that have the adapter."""
 
 
 class Instance(Model):
@@ -132,11 +154,15 @@ class LoraAdapterStatus(Model):
     desired_replicas: Annotated[Int32, Field(ge=0)] = 0
     """Pods that should have the adapter."""
     ready_replicas: Annotated[Int32, Field(ge=0)] = 0
-    """Pods whose engine lists the adapter."""
+    """Pods whose engine lists the adapter, with the weights of the source as it is or as it was."""
+    updated_replicas: Annotated[Int32, Field(ge=0)] = 0
+    """Pods among them that have the weights of the source as it is."""
     loading_replicas: Annotated[Int32, Field(ge=0)] = 0
-    """Pods that are on the way to it (Pending, Downloading, Loading or Unknown)."""
+    """Pods that are on the way to it (Pending, Downloading or Loading)."""
     failed_replicas: Annotated[Int32, Field(ge=0)] = 0
     """Pods whose engine refused it."""
+    selector: str = ""
+    """Label selector of the pods that have the adapter, for the scale subresource."""
     conditions: Conditions = ()
     """Ready (every selected pod has it), Progressing (some are on the way), Degraded (some refused it)."""
     instances: Annotated[
@@ -160,7 +186,14 @@ class LoraAdapter(Model):
                     "(has(oldSelf.spec.adapterName) ? oldSelf.spec.adapterName : oldSelf.metadata.name)",
                     "message": "adapterName is immutable: delete this LoraAdapter and create another one",
                     "fieldPath": ".spec.adapterName",
-                }
+                },
+                {
+                    "rule": "!has(self.spec.service) || !self.spec.service || "
+                    "self.metadata.name.matches(r'^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$')",
+                    "message": "service: true makes a Service of this object's name, and a Service's name has at most "
+                    "63 characters, letters, digits and -, and begins with a letter: choose another metadata.name",
+                    "fieldPath": ".spec.service",
+                },
             ]
         }
     )

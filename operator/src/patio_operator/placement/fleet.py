@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from patio.api.protocol import SIDECAR_PORT, AdapterList, AdapterReport
+from patio_operator.api.labels import marked
 
 SIDECAR_PORT_NAME = "patio"
 
@@ -24,6 +26,10 @@ class Pod:
     sidecar_port: int = SIDECAR_PORT
     leaving: bool = False
     """Being deleted, or finished: nothing is placed on it any more."""
+    ready: bool = True
+    """Its condition Ready: Services send it requests."""
+    marks: frozenset[str] = frozenset()
+    """Names of the adapters that its labels show (`api.labels.marked`)."""
 
     @property
     def sidecar_url(self) -> str | None:
@@ -40,7 +46,17 @@ class Seen:
 
     answer: AdapterList | None = None
     problem: str = ""
+    """Why there is no answer, in a sentence."""
     ever_answered: bool = False
+    unreachable_since: datetime | None = None
+    """When it was first asked in vain. None while it answers, and before anybody asked."""
+    last: AdapterList | None = None
+    """What it answered before it fell silent: who had what, not what is."""
+
+    @property
+    def asked(self) -> bool:
+        """Whether it is known to answer or not to."""
+        return self.answer is not None or self.unreachable_since is not None
 
     def report(self, name: str) -> AdapterReport | None:
         """Return the sidecar's report on an adapter."""
@@ -64,6 +80,8 @@ def decode_pod(body: Mapping[str, Any]) -> Pod:
         ip=status.get("podIP") or None,
         sidecar_port=_sidecar_port(spec),
         leaving=metadata.get("deletionTimestamp") is not None or status.get("phase") in ("Succeeded", "Failed"),
+        ready=any(one.get("type") == "Ready" and one.get("status") == "True" for one in status.get("conditions") or []),
+        marks=marked(metadata.get("labels") or {}, metadata.get("annotations") or {}),
     )
 
 

@@ -7,6 +7,7 @@ that are.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
@@ -20,15 +21,30 @@ OWNER_PREFIX = f"{LoraAdapter.kind}/"
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
 
+def source_revision(adapter: LoraAdapter) -> str:
+    """Return what changes when the source's content may: a digest of everything in it but the credentials."""
+    source = adapter.spec.source
+    said = source.uri
+    if source.revision is not None or source.endpoint is not None:
+        said = json.dumps([source.uri, source.revision, source.endpoint])
+    return hashlib.sha256(said.encode()).hexdigest()[:12]
+
+
 def load_request(adapter: LoraAdapter) -> LoadRequest:
-    """Return the order that makes a pod have this adapter, without waiting for the outcome."""
-    return LoadRequest(
-        lora_name=adapter.adapter_name,
-        lora_path=adapter.spec.source.path,
-        owner=adapter.owner,
-        revision=hashlib.sha256(adapter.spec.source.uri.encode()).hexdigest()[:12],
-        wait=0,
-    )
+    """Return the order that makes a pod have this adapter, without waiting for the outcome and without credentials."""
+    source = adapter.spec.source
+    name, owner, revision = adapter.adapter_name, adapter.owner, source_revision(adapter)
+    if source.is_file:
+        return LoadRequest(lora_name=name, lora_path=source.path, owner=owner, revision=revision, wait=0)
+    options: dict[str, str] = {}
+    if source.endpoint is not None:
+        options["hf_endpoint" if source.is_repository else "endpoint"] = source.endpoint
+    if source.revision is not None:
+        options["hf_revision"] = source.revision
+    if not options:
+        return LoadRequest(lora_name=name, source=source.uri, owner=owner, revision=revision, wait=0)
+    config = json.dumps(options)
+    return LoadRequest(lora_name=name, source=source.uri, config=config, owner=owner, revision=revision, wait=0)
 
 
 def selects(adapter: LoraAdapter, labels: Mapping[str, str]) -> bool:

@@ -8,11 +8,11 @@ an object changes. Adapters that no LoraAdapter owns were loaded by hand and are
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from patio.api.protocol import AdapterReport, AdapterState, LoadRequest, UnloadRequest
 from patio_operator.api.loraadapter import UNLOAD_FINALIZER, LoraAdapter
+from patio_operator.placement.credentials import Credentials, Missing
 from patio_operator.placement.fleet import NOT_SEEN, Pod, Seen
 from patio_operator.placement.matching import (
     OWNER_PREFIX,
@@ -21,78 +21,36 @@ from patio_operator.placement.matching import (
     load_request,
     selects,
 )
-from patio_operator.placement.status import Placed, PlacedState
+from patio_operator.placement.plans import (
+    Action,
+    Hold,
+    Load,
+    Order,
+    Placed,
+    PlacedState,
+    Placement,
+    Plan,
+    Refusal,
+    Release,
+    Unload,
+)
 
 DELETION_BOUND = timedelta(seconds=30)
 """How long a deletion waits for pods that do not answer. What they still hold is unloaded when they come back,
 since its owner is gone."""
-
-
-@dataclass(frozen=True)
-class Load:
-    """Tell a pod's sidecar to have an adapter."""
-
-    pod: Pod
-    request: LoadRequest
-    reason: str
-
-
-@dataclass(frozen=True)
-class Unload:
-    """Tell a pod's sidecar to let go of an adapter that one of our LoraAdapters made it load."""
-
-    pod: Pod
-    request: UnloadRequest
-    reason: str
-
-
-@dataclass(frozen=True)
-class Hold:
-    """Put our finalizer on a LoraAdapter, before anything is loaded for it."""
-
-    adapter: LoraAdapter
-
-
-@dataclass(frozen=True)
-class Release:
-    """Take our finalizer off a LoraAdapter: nothing is left of it, or its time is up."""
-
-    adapter: LoraAdapter
-    left_on: tuple[str, ...] = ()
-    """Pods that did not answer within the bound and may still hold it."""
-
-
-Action = Load | Unload | Hold | Release
-
-
-Order = LoadRequest | UnloadRequest
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A sidecar's answer to an order it did not take; the very same order is not repeated before `until`."""
-
-    message: str
-    retryable: bool
-    until: datetime
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to do now, and how each LoraAdapter that stays stands on its pods."""
-
-    actions: tuple[Action, ...]
-    placements: Mapping[str, tuple[Placed, ...]]
-    """By the LoraAdapter's object name."""
-    again_at: datetime | None = None
-    """When to plan again though nothing changed."""
+SETTLE = timedelta(seconds=1)
+"""How long after a pod's label went a request may still be on its way there."""
+UNREACHABLE_BOUND = timedelta(seconds=30)
+"""How long a pod whose sidecar is silent keeps its place before another pod is given the adapter."""
 
 
 def plan(
     pods: Sequence[Pod],
     seen: Mapping[str, Seen],
     adapters: Sequence[LoraAdapter],
+    credentials: Mapping[str, Credentials | Missing],
     refusals: Mapping[tuple[str, Order], Refusal],
+    unmarked: Mapping[tuple[str, str], datetime],
     now: datetime,
 ) -> Plan:
     """Plan one namespace.
@@ -101,7 +59,10 @@ def plan(
         pods: every pod with a sidecar in the namespace.
         seen: what their sidecars said, by pod UID.
         adapters: every LoraAdapter of the namespace, those being deleted included.
-        refusals: orders that a sidecar did not take, by pod UID and order.
+        credentials: what there is for the LoraAdapters that have a secretRef, by object name.
+        refusals: orders that a sidecar did not take, by pod UID and order (as the plan had it, without secrets).
+        unmarked: when the label of an adapter was last taken off a pod, by pod UID and adapter name; what is absent
+            was long ago. Only a removal that really changed the pod counts.
         now: the time to judge bounds by.
 
     """
@@ -140,7 +101,11 @@ def plan(
                 actions.append(release)
             elif wait_until is not None:
                 times.append(wait_until)
-    return Plan(tuple(actions), {name: tuple(placed) for name, placed in placements.items()}, min(times, default=None))
+    return Plan(
+        tuple(actions),
+        {name: Placement(tuple(placed), len(placed)) for name, placed in placements.items()},
+        min(times, default=None),
+    )
 
 
 def _serves(view: Seen, base_model: str | None) -> bool:
@@ -169,7 +134,7 @@ def _place(
             ), None
         why = "the pod does not have it" if report is None else "its source changed"
         return Placed(pod, PlacedState.PENDING, "Ordered", f"The sidecar was told to load it: {why}."), Load(
-            pod, request, why
+            pod, adapter.metadata.name, request, why
         )
     if report.owner != request.owner:
         if report.owner is not None and report.owner.startswith(OWNER_PREFIX):

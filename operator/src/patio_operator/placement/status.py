@@ -10,37 +10,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 
 from patio_operator.api.conditions import condition, find
 from patio_operator.api.loraadapter import MAX_INSTANCES, LoraAdapter
-from patio_operator.placement.fleet import Pod
+from patio_operator.placement.plans import Placed, PlacedState, Placement
 
 MAX_MESSAGE = 1024
-
-
-class PlacedState(StrEnum):
-    """The state of an adapter on one pod: the sidecar's word, or Unknown when it gives none."""
-
-    PENDING = "Pending"
-    DOWNLOADING = "Downloading"
-    LOADING = "Loading"
-    LOADED = "Loaded"
-    UNLOADING = "Unloading"
-    FAILED = "Failed"
-    UNKNOWN = "Unknown"
-
-
-@dataclass(frozen=True)
-class Placed:
-    """How an adapter stands on one pod."""
-
-    pod: Pod
-    state: PlacedState
-    reason: str
-    message: str = ""
-    attempts: int = 0
 
 
 @dataclass(frozen=True)
@@ -56,16 +32,17 @@ _ORDER = {PlacedState.FAILED: 0, PlacedState.UNKNOWN: 1, PlacedState.LOADED: 3}
 """Troubles first, since the list is capped; everything on its way between them and what is loaded."""
 
 
-def status(adapter: LoraAdapter, placed: Sequence[Placed], before: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+def status(adapter: LoraAdapter, placement: Placement, before: Mapping[str, Any], now: datetime) -> dict[str, Any]:
     """Return the status of a LoraAdapter.
 
     Args:
         adapter: the LoraAdapter, as it was planned from.
-        placed: how it stands on each of its pods.
+        placement: how it stands.
         before: the status that is there, for the times of what did not change.
         now: the time of what did.
 
     """
+    placed = placement.placed
     states = Counter(one.state for one in placed)
     ready, failed = states[PlacedState.LOADED], states[PlacedState.FAILED]
     unknown = states[PlacedState.UNKNOWN]

@@ -20,9 +20,10 @@ from patio_operator.cluster import events
 from patio_operator.cluster.api import Cluster, ConflictError, NotFoundError, Object
 from patio_operator.cluster.kinds import LORA_ADAPTER, POD
 from patio_operator.placement.fleet import decode_pod
-from patio_operator.placement.planner import Hold, Load, Order, Refusal, Release, Unload, plan
-from patio_operator.placement.status import Placed, status
+from patio_operator.placement.planner import plan
+from patio_operator.placement.plans import Hold, Load, Order, Placement, Refusal, Release, Unload
 from patio_operator.placement.status import events as events_of
+from patio_operator.placement.status import status
 from patio_operator.reconcile.queue import Key
 from patio_operator.sidecars.orders import Orders
 from patio_operator.sidecars.watch import SidecarWatch
@@ -51,7 +52,7 @@ class AdapterReconciler:
         self._watch.follow(namespace, pods)
         now = datetime.now(UTC)
         refusals = {key: refusal for key, refusal in self._refusals.get(namespace, {}).items() if refusal.until > now}
-        decided = plan(pods, self._watch.seen(namespace), list(by_name.values()), refusals, now)
+        decided = plan(pods, self._watch.seen(namespace), list(by_name.values()), {}, refusals, {}, now)
         for action in decided.actions:
             if isinstance(action, Hold):
                 await self._hold(bodies[action.adapter.metadata.name])
@@ -59,8 +60,8 @@ class AdapterReconciler:
                 await self._release(bodies[action.adapter.metadata.name], action.left_on)
         given = await self._orders.give([one for one in decided.actions if isinstance(one, Load | Unload)], now)
         self._refusals[namespace] = {**refusals, **given.refusals}
-        for name, placed in decided.placements.items():
-            await self._write_status(bodies[name], by_name[name], placed, now)
+        for name, placement in decided.placements.items():
+            await self._write_status(bodies[name], by_name[name], placement, now)
         times = [refusal.until for refusal in given.refusals.values()]
         if given.undelivered:
             times.append(now + UNDELIVERED_PAUSE)
@@ -96,12 +97,10 @@ class AdapterReconciler:
             # Changed or gone since it was read: its event brings the next pass.
             log.debug("finalizers of %s not written: the object changed", metadata["name"])
 
-    async def _write_status(
-        self, body: Object, adapter: LoraAdapter, placed: tuple[Placed, ...], now: datetime
-    ) -> None:
+    async def _write_status(self, body: Object, adapter: LoraAdapter, placement: Placement, now: datetime) -> None:
         metadata = body["metadata"]
         before: Mapping[str, Any] = body.get("status") or {}
-        after = status(adapter, placed, before, now)
+        after = status(adapter, placement, before, now)
         if after == before:
             return
         try:

@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 import httpx
 
 from patio.client import Refused, SidecarClient, SidecarError
-from patio_operator.placement.planner import Load, Order, Refusal, Unload
+from patio_operator.placement.plans import Load, Order, Refusal, Unload
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from patio.api.downloads_protocol import DownloadReport, DownloadRequest
 from patio.api.protocol import LoadRequest
-from patio.api.sources import SECRET_KEYS, SourceKind, parse_source, read_config, without_secrets
+from patio.api.sources import SECRET_KEYS, parse_source, read_config, without_secrets
 
 Credentials = Mapping[str, str]
 """The secret part of a `config`, by its keys. Never stored, shown or logged."""
@@ -51,7 +51,7 @@ def files_of(request: LoadRequest) -> tuple[str, Origin | None]:
         return request.lora_path, None
     assert request.source is not None
     source = parse_source(request.source)
-    if source.kind is SourceKind.FILE and request.output_dir is None:
+    if request.used_in_place:
         return source.path, None
     config = read_config(request.config)
     return "", Origin(

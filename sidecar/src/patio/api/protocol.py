@@ -11,7 +11,16 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from patio.api.sources import ConfigText, MaxWorkers, OutputDir, SourceUri
+from patio.api.sources import (
+    SECRET_KEYS,
+    ConfigText,
+    MaxWorkers,
+    OutputDir,
+    SourceKind,
+    SourceUri,
+    parse_source,
+    read_config,
+)
 
 SIDECAR_PORT = 9091
 """Where the sidecar listens unless told otherwise (design section 4)."""
@@ -28,6 +37,12 @@ AdapterName = Annotated[
 AdapterPath = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^/[^\x00]*$")]
 """An absolute path, the same in the sidecar and in the engine."""
 
+TRIAL_PREFIX = "patio-trial-"
+"""How names begin under which the sidecar tries weights before it replaces others by them. Nobody orders those."""
+
+MOST_ON_DISK = 100
+"""Sources that a list names in `on_disk`."""
+
 
 class AdapterState(StrEnum):
     """Where one adapter stands on one pod."""
@@ -41,6 +56,18 @@ class AdapterState(StrEnum):
     UNLOADING = "Unloading"
     FAILED = "Failed"
     """The engine refused it for good; only a changed adapter or a new order tries again."""
+
+
+class PreparedState(StrEnum):
+    """Where the files stand that were asked for ahead of their use."""
+
+    PENDING = "Pending"
+    """Waiting for credentials, or a retry for its time."""
+    DOWNLOADING = "Downloading"
+    PREPARED = "Prepared"
+    """On this pod's disk, and held there."""
+    FAILED = "Failed"
+    """The source can not be had; only another order, or much time, tries again."""
 
 
 class _Model(BaseModel):
@@ -85,6 +112,21 @@ class LoadRequest(_Model):
         description="Opaque to the sidecar and reported back. A changed revision loads again, even from the same path, "
         "and asks a source again.",
     )
+    prepare: bool = Field(
+        default=False,
+        description="Fetch the files of this `source` and keep them ready; what is loaded and wanted under the name "
+        "stays as it is. The same order without `prepare` then switches at once. An unload, or a `prepare` of "
+        "something else, drops them.",
+    )
+    expects_credentials: bool = Field(
+        default=False,
+        description="The credentials for this `source` come with a later order; until then nothing is fetched.",
+    )
+    credentials_revision: str | None = Field(
+        default=None,
+        max_length=128,
+        description="Opaque to the sidecar and reported back: which state of a Secret the credentials are.",
+    )
     wait: float = Field(
         default=60.0,
         ge=0,
@@ -99,7 +141,20 @@ class LoadRequest(_Model):
             raise ValueError("exactly one of lora_path and source must be given")
         if self.source is None and (self.output_dir is not None or self.config is not None):
             raise ValueError("output_dir and config belong to a source")
+        if self.source is None and (self.prepare or self.expects_credentials or self.credentials_revision is not None):
+            raise ValueError("prepare, expects_credentials and credentials_revision belong to a source")
+        if self.prepare and self.used_in_place:
+            raise ValueError("a file:// source is used where it is: there is nothing to prepare")
+        if self.expects_credentials and any(key in SECRET_KEYS for key in read_config(self.config)):
+            raise ValueError("expects_credentials says that config has none yet, and it has some")
         return self
+
+    @property
+    def used_in_place(self) -> bool:
+        """Whether the files are given by a path, in whichever of the two ways, and nothing has to be fetched."""
+        if self.source is None:
+            return True
+        return self.output_dir is None and parse_source(self.source).kind is SourceKind.FILE
 
     @property
     def patience(self) -> float:
@@ -119,6 +174,17 @@ class UnloadRequest(_Model):
         description="When given, the adapter is only unloaded if this owner wants it.",
     )
     wait: float = Field(default=60.0, ge=0, le=600)
+
+
+class PreparedReport(_Answer):
+    """Files that were asked for ahead of their use, as the sidecar sees them now."""
+
+    revision: str | None = None
+    state: PreparedState
+    reason: str = Field(description="CamelCase and stable: why it is in this state.")
+    message: str = Field(default="", description="A sentence; for faults, the source's own words.")
+    retryable: bool = Field(default=True, description="False once the source refused it for good.")
+    credentials_revision: str | None = Field(default=None, description="That of the order to prepare.")
 
 
 class AdapterReport(_Answer):
@@ -141,6 +207,13 @@ class AdapterReport(_Answer):
     )
     attempts: int = Field(default=0, ge=0, description="Load calls made since it was wanted in this revision.")
     since: float = Field(description="Unix seconds of the last change of state.")
+    held_revision: str | None = Field(
+        default=None,
+        description="Revision of the weights that the engine answers from under this name now. Absent: none, or not "
+        "known.",
+    )
+    prepared: PreparedReport | None = Field(default=None, description="What an order with `prepare` asked for.")
+    credentials_revision: str | None = Field(default=None, description="That of the last order.")
 
 
 class UnloadAnswer(_Answer):
@@ -174,6 +247,9 @@ class AdapterList(_Answer):
     base_models: tuple[str, ...] = Field(default=(), description="Names the engine serves its base model under.")
     adapters: tuple[AdapterReport, ...] = ()
     capacity: AdapterCapacity = AdapterCapacity()
+    on_disk: tuple[str, ...] = Field(
+        default=(), description="Sources whose files this pod has, sorted; at most 100 of them."
+    )
 
 
 class ErrorDetail(_Answer):

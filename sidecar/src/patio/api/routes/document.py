@@ -34,6 +34,9 @@ _SQL = {
     "model": "sql",
     "attempts": 1,
     "since": 1795250210.2,
+    "held_revision": "3",
+    "prepared": None,
+    "credentials_revision": None,
 }
 _DOWNLOAD = {"source": "hf://your-org/your-lora", "config": '{"hf_revision": "main"}', "async_download": True}
 
@@ -41,6 +44,7 @@ REQUESTS: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("post", "/v1/load_lora_adapter"): {
         "a folder": {"lora_name": "sql", "lora_path": "/adapters/sql"},
         "a source": {"lora_name": "sql", "source": "s3://models/lora/sql", "revision": "7", "wait": 0},
+        "ahead of a switch": {"lora_name": "sql", "source": "s3://models/lora/sql-8", "prepare": True, "wait": 0},
     },
     ("post", "/v1/unload_lora_adapter"): {"by hand": {"lora_name": "sql"}},
     ("post", "/v1/download_model"): {"in the background": _DOWNLOAD},
@@ -59,6 +63,7 @@ ANSWERS: Mapping[tuple[str, str], Any] = {
         "base_models": ["qwen3-8b"],
         "adapters": [_SQL],
         "capacity": {"batch": 4, "loaded": None},
+        "on_disk": ["s3://models/lora/sql"],
     },
 }
 

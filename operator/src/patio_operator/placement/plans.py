@@ -1,0 +1,135 @@
+"""What the planner says: actions with their reasons, and how each LoraAdapter stands. Values only.
+
+`planner.plan` makes them, `reconcile.adapters` and `sidecars.orders` carry the actions out, `status` turns the
+placements into what users read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from patio.api.protocol import LoadRequest, UnloadRequest
+from patio_operator.api.loraadapter import LoraAdapter
+from patio_operator.placement.fleet import Pod
+
+
+@dataclass(frozen=True)
+class Hold:
+    """Put our finalizer on a LoraAdapter, before anything is loaded for it."""
+
+    adapter: LoraAdapter
+
+
+@dataclass(frozen=True)
+class Release:
+    """Take our finalizer off a LoraAdapter: nothing is left of it, or its time is up."""
+
+    adapter: LoraAdapter
+    left_on: tuple[str, ...] = ()
+    """Pods that did not let go of it within the bound and may still have it."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """Tell a pod's sidecar to have an adapter, or with `request.prepare` to have its files at hand."""
+
+    pod: Pod
+    adapter: str
+    """Name of the LoraAdapter object."""
+    request: LoadRequest
+    """Without the values of a Secret."""
+    reason: str
+    secret: str | None = None
+    """Name of the Secret whose values the order needs (`credentials.with_secret`)."""
+
+
+@dataclass(frozen=True)
+class Unload:
+    """Tell a pod's sidecar to let go of an adapter that one of our LoraAdapters made it load."""
+
+    pod: Pod
+    request: UnloadRequest
+    reason: str
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Make a pod's labels show exactly these adapters (`api.labels.mark_patch`)."""
+
+    pod: Pod
+    names: frozenset[str]
+    """Names in requests."""
+    reason: str
+
+
+Action = Hold | Release | Load | Unload | Mark
+
+Order = LoadRequest | UnloadRequest
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A sidecar's answer to an order it did not take; the very same order is not repeated before `until`."""
+
+    message: str
+    retryable: bool
+    until: datetime
+
+
+class PlacedState(StrEnum):
+    """The state of an adapter on one pod: the sidecar's word, or Unknown when it gives none."""
+
+    PENDING = "Pending"
+    DOWNLOADING = "Downloading"
+    LOADING = "Loading"
+    LOADED = "Loaded"
+    UNLOADING = "Unloading"
+    FAILED = "Failed"
+    UNKNOWN = "Unknown"
+
+
+@dataclass(frozen=True)
+class Placed:
+    """How an adapter stands on one pod."""
+
+    pod: Pod
+    state: PlacedState
+    reason: str
+    message: str = ""
+    attempts: int = 0
+    updated: bool = True
+    """Whether the state is that of the source as it is declared now; False: of the one before."""
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Why a LoraAdapter is not, and for now will not be, as declared: about it as a whole, not one pod."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How one LoraAdapter stands."""
+
+    placed: tuple[Placed, ...] = ()
+    """On each pod that has it, should have it, or is letting go of it."""
+    desired: int = 0
+    """Pods that should have it: those that match, or spec.replicas."""
+    trouble: Trouble | None = None
+    """Why some of them have no pod, or why a rollout does not go on."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do now, and how each LoraAdapter that stays stands."""
+
+    actions: tuple[Action, ...]
+    placements: Mapping[str, Placement]
+    """By the LoraAdapter's object name."""
+    again_at: datetime | None = None
+    """When to plan again though nothing changed."""

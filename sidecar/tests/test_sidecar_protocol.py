@@ -1,0 +1,64 @@
+"""The wire words of orders and reports: what belongs together, and that old and new understand each other."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from patio.api.protocol import AdapterList, AdapterReport, LoadRequest, PreparedState
+
+SOURCE = "s3://bucket/sql"
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"lora_path": "/a", "prepare": True}, "belong to a source"),
+        ({"lora_path": "/a", "expects_credentials": True}, "belong to a source"),
+        ({"lora_path": "/a", "credentials_revision": "7"}, "belong to a source"),
+        ({"source": "file:///a", "prepare": True}, "nothing to prepare"),
+        ({"source": SOURCE, "config": '{"hf_token": "x"}', "expects_credentials": True}, "none yet"),
+        ({"source": SOURCE, "credentials_revision": "x" * 129}, "at most 128"),
+        ({}, "exactly one"),
+    ],
+)
+def test_what_does_not_belong_together_is_refused_in_words(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        LoadRequest(lora_name="sql", **fields)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"source": SOURCE, "prepare": True},
+        {"source": "file:///a", "output_dir": "/models/a", "prepare": True},
+        {"source": SOURCE, "expects_credentials": True, "prepare": True},
+        {"source": SOURCE, "config": '{"endpoint": "https://s3.example.com"}', "expects_credentials": True},
+        {"source": "file:///a", "credentials_revision": "7"},
+    ],
+)
+def test_what_belongs_together_is_taken(fields: dict[str, Any]) -> None:
+    LoadRequest(lora_name="sql", **fields)
+
+
+def test_an_order_says_only_what_was_given_so_that_an_older_sidecar_takes_it() -> None:
+    said = json.loads(LoadRequest(lora_name="sql", source=SOURCE, wait=0).model_dump_json(exclude_unset=True))
+    assert said == {"lora_name": "sql", "source": SOURCE, "wait": 0}
+
+
+def test_the_answers_of_an_older_sidecar_are_read() -> None:
+    report = {"lora_name": "sql", "lora_path": "/a", "state": "Loaded", "reason": "Loaded", "since": 1.0}
+    older = AdapterReport.model_validate(report)
+    assert (older.held_revision, older.prepared, older.credentials_revision) == (None, None, None)
+    assert AdapterList.model_validate({"revision": "1", "engine": "vllm", "engine_ready": True}).on_disk == ()
+
+
+def test_the_answers_of_a_newer_sidecar_are_read() -> None:
+    prepared = {"revision": "8", "state": "Prepared", "reason": "Prepared", "news": 1}
+    report = {"lora_name": "sql", "lora_path": None, "state": "Pending", "reason": "Prepared", "since": 1.0}
+    newer = AdapterReport.model_validate({**report, "prepared": prepared, "news": 1})
+    assert newer.prepared is not None
+    assert newer.prepared.state is PreparedState.PREPARED
