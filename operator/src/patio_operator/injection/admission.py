@@ -56,8 +56,22 @@ def inject(
     return Injection(injected, tuple(dict.fromkeys(warnings)))
 
 
+def engine_of(pod: Mapping[str, Any], wanted: Sequence[Runtime]) -> Engine:
+    """Return what is known of a pod's engine before the profiles are in it, whose containers are none."""
+    try:
+        theirs = _names(wanted)
+    except ClashError:  # `inject` says so
+        theirs = set()
+    return find_engine([one for one in pod["spec"].get("containers") or [] if one["name"] not in theirs])
+
+
+def _names(wanted: Sequence[Runtime]) -> set[str]:
+    """Return the names of the profiles' containers."""
+    return {one["name"] for runtime in wanted for one in profiles.effective(runtime).all}
+
+
 def _inject(pod: Pod, wanted: Sequence[Runtime], adapters: Sequence[LoadRequest], access: Access | None) -> list[str]:
-    theirs = {one["name"] for runtime in wanted for one in profiles.effective(runtime).all}
+    theirs = _names(wanted)
     own = [one for one in pod["spec"].get("containers") or [] if one["name"] not in theirs]
     engine = find_engine(own)
     before = _revisions(pod)

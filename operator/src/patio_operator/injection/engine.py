@@ -12,7 +12,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Any
 
 from patio_operator.api.identity import EnvSource
@@ -40,6 +40,8 @@ class Engine:
     port: int | None = None
     model: str | None = None
     """Name under which the base model is served."""
+    served: tuple[str, ...] = ()
+    """All such names; vLLM may have several. Empty: not known."""
     host: str = "localhost"
     """Where the sidecar reaches it: `$(POD_IP)` when it listens on the pod's address only."""
     lora: bool = False
@@ -127,17 +129,29 @@ def _described(container: Mapping[str, Any], kind: str, words: Sequence[str], de
         keys.setdefault(API_KEY, _source(env["VLLM_API_KEY"]))
     positional = words[0] if kind == VLLM and words and not words[0].startswith("-") else None
     model = flags.get("--served-model-name") or positional or flags.get("--model") or flags.get("--model-path")
+    model = _resolved(model, env)
     port = _resolved(flags.get("--port"), env)
     return Engine(
         container=container["name"],
         kind=kind,
         port=(int(port) if port and port.isdecimal() else None) if "--port" in flags else default_port,
-        model=_resolved(model, env),
+        model=model,
+        served=_served(model, words, env),
         host=_host(flags.get("--host"), env),
         lora="--enable-lora" in flags or "--lora-modules" in flags or "--lora-paths" in flags,
         keys={flag: source for flag, source in keys.items() if source is not None},
         unknown_keys=tuple(flag for flag, source in keys.items() if source is None),
     )
+
+
+def _served(model: str | None, words: Sequence[str], env: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return every name of the base model: `--served-model-name a b` gives it two."""
+    if model is None:
+        return ()
+    at = [index for index, word in enumerate(words) if word.replace("_", "-") == "--served-model-name"]
+    following = words[at[-1] + 1 :] if at else ()
+    names = [_resolved(word, env) for word in takewhile(lambda one: not one.startswith("--"), following)]
+    return () if None in names else tuple(dict.fromkeys((model, *(name for name in names if name))))
 
 
 def _flags(words: Sequence[str]) -> dict[str, str]:
