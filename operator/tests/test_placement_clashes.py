@@ -111,38 +111,47 @@ def test_selections_clash_when_one_holds_the_other_or_a_pod_is_in_both(
 def test_a_new_pod_is_given_what_every_matching_pod_must_have_and_nothing_that_is_placed() -> None:
     everywhere, placed = of("everywhere"), of("placed", adapter_name="other", replicas=3)
     elsewhere = of("elsewhere", adapter_name="third", **select(app="b"))
-    assert for_new_pod([everywhere, placed, elsewhere], {"app": "vllm"}, ()) == [load_request(everywhere)]
+    assert for_new_pod([everywhere, placed, elsewhere], {"app": "vllm"}, (), None) == [load_request(everywhere)]
 
 
 def test_the_older_has_the_name_also_where_it_is_placed() -> None:
     older = of("older", replicas=1, metadata={"creationTimestamp": "2026-11-20T10:00:00Z"})
-    assert for_new_pod([of("newer"), older], {"app": "vllm"}, ()) == []
+    assert for_new_pod([of("newer"), older], {"app": "vllm"}, (), None) == []
 
 
 def test_credentials_are_announced_and_never_given() -> None:
     private = of("private", uri="hf://org/sql", source={"uri": "hf://org/sql", "secretRef": {"name": "hf"}})
-    (order,) = for_new_pod([private], {"app": "vllm"}, ())
+    (order,) = for_new_pod([private], {"app": "vllm"}, (), None)
     assert order.expects_credentials
     assert order.config is None
-    (public,) = for_new_pod([of("public", source={"uri": "hf://org/sql"})], {"app": "vllm"}, ())
+    (public,) = for_new_pod([of("public", source={"uri": "hf://org/sql"})], {"app": "vllm"}, (), None)
     assert not public.expects_credentials
 
 
 @pytest.mark.parametrize(("served", "given"), [((), 1), (("qwen",), 1), (("a", "qwen"), 1), (("llama",), 0)])
 def test_a_pod_of_another_base_model_is_given_nothing(served: tuple[str, ...], given: int) -> None:
-    assert len(for_new_pod([of("sql", baseModel="qwen")], {"app": "vllm"}, served)) == given
+    assert len(for_new_pod([of("sql", baseModel="qwen")], {"app": "vllm"}, served, None)) == given
+
+
+@pytest.mark.parametrize(
+    ("room", "given"), [(None, ["pinned", "old", "new"]), (2, ["pinned", "old"]), (1, ["pinned"]), (0, [])]
+)
+def test_a_pod_is_given_what_its_engine_has_room_for(room: int | None, given: list[str]) -> None:
+    old = of("old", adapter_name="old", metadata={"creationTimestamp": "2026-11-20T10:00:00Z"})
+    adapters = [of("new", adapter_name="new"), of("pinned", adapter_name="pinned", pinned=True), old]
+    assert [one.lora_name for one in for_new_pod(adapters, {"app": "vllm"}, (), room)] == given
 
 
 def test_one_name_for_two_base_models_is_each_ones_own() -> None:
     qwen, llama = of("qwen", baseModel="qwen"), of("llama", baseModel="llama")
     for adapter in (qwen, llama):
-        (order,) = for_new_pod([qwen, llama], {"app": "vllm"}, (adapter.metadata.name,))
+        (order,) = for_new_pod([qwen, llama], {"app": "vllm"}, (adapter.metadata.name,), None)
         assert order.owner == adapter.owner
 
 
 @given(st.permutations(["a", "b", "c", "d"]))
 def test_the_order_of_adapters_does_not_matter(order: list[str]) -> None:
     adapters = [of(name, adapter_name="x" if name in "ab" else name) for name in order]
-    chosen = {one.owner for one in for_new_pod(adapters, {"app": "vllm"}, ())}
+    chosen = {one.owner for one in for_new_pod(adapters, {"app": "vllm"}, (), None)}
     assert chosen == {one.owner for one in for_pod(adapters, {"app": "vllm"}).values()}
     assert len(chosen) == 3

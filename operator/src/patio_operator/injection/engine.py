@@ -46,6 +46,9 @@ class Engine:
     """Where the sidecar reaches it: `$(POD_IP)` when it listens on the pod's address only."""
     lora: bool = False
     """Whether it takes adapters (`--enable-lora`)."""
+    room: int | None = None
+    """How many adapters it holds beside those that it starts with, before it drops one for another (SGLang's
+    `--max-loaded-loras`). None: no such limit, or not known."""
     keys: Mapping[str, EnvSource] = field(default_factory=dict, repr=False)
     """Where the values of its key flags come from."""
     unknown_keys: tuple[str, ...] = ()
@@ -138,6 +141,7 @@ def _described(container: Mapping[str, Any], kind: str, words: Sequence[str], de
         model=model,
         served=_served(model, words, env),
         host=_host(flags.get("--host"), env),
+        room=_room(words, env),
         lora="--enable-lora" in flags or "--lora-modules" in flags or "--lora-paths" in flags,
         keys={flag: source for flag, source in keys.items() if source is not None},
         unknown_keys=tuple(flag for flag, source in keys.items() if source is None),
@@ -148,10 +152,25 @@ def _served(model: str | None, words: Sequence[str], env: Mapping[str, Mapping[s
     """Return every name of the base model: `--served-model-name a b` gives it two."""
     if model is None:
         return ()
-    at = [index for index, word in enumerate(words) if word.replace("_", "-") == "--served-model-name"]
-    following = words[at[-1] + 1 :] if at else ()
-    names = [_resolved(word, env) for word in takewhile(lambda one: not one.startswith("--"), following)]
+    names = [_resolved(word, env) for word in _values(words, "--served-model-name")]
     return () if None in names else tuple(dict.fromkeys((model, *(name for name in names if name))))
+
+
+def _room(words: Sequence[str], env: Mapping[str, Mapping[str, Any]]) -> int | None:
+    limit = _resolved(next(iter(_values(words, "--max-loaded-loras")), None), env)
+    if limit is None or not limit.isdecimal():
+        return None
+    return max(0, int(limit) - len(_values(words, "--lora-paths")))
+
+
+def _values(words: Sequence[str], flag: str) -> list[str]:
+    """Return all values of a flag that may have several, the last time that it is given."""
+    for index in range(len(words) - 1, -1, -1):
+        name, equals, value = words[index].partition("=")
+        if name.replace("_", "-") == flag:
+            following = takewhile(lambda one: not one.startswith("--"), words[index + 1 :])
+            return [*([value] if equals else []), *following]
+    return []
 
 
 def _flags(words: Sequence[str]) -> dict[str, str]:

@@ -96,8 +96,8 @@ async def _inject(
             )
         runtimes.append(injection.Runtime(profile, ref.overrides, ref.inject_containers, ref.rendered))
     adapters = await lookups.adapters(namespace)
-    served = injection.engine_of(pod, runtimes).served
-    required = for_new_pod(adapters, pod["metadata"].get("labels") or {}, served)
+    engine = injection.engine_of(pod, runtimes)
+    required = for_new_pod(adapters, pod["metadata"].get("labels") or {}, engine.served, engine.room)
     return injection.inject(pod, runtimes, required, new_access())
 
 
