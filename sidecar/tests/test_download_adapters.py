@@ -97,8 +97,14 @@ async def test_the_download_does_not_wait_for_the_engine(
 
 
 async def test_old_weights_answer_until_the_new_ones_are_there(
-    sidecar: StartSidecar, s3: S3Server, settings: DownloadSettings, proxy: Proxy, tmp_path: Path
+    sidecar: StartSidecar,
+    s3: S3Server,
+    settings: DownloadSettings,
+    proxy: Proxy,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("patio.adapters.reconciler.LINGER", 2.0)
     source = put(s3, "swapped", adapter(tmp_path / "a"))
     async with running_double() as double, sidecar(double, downloads=settings) as client:
         first = await client.load(order("sql", source, revision="1"))
@@ -113,6 +119,7 @@ async def test_old_weights_answer_until_the_new_ones_are_there(
         second = await settle(client, "sql", "Loaded")
         assert second.lora_path != first.lora_path
         assert (await served(double))["sql"] == second.lora_path
+        assert is_there(first.lora_path), "requests under way may have to read it once more"
 
         async def gone() -> bool:
             return not is_there(first.lora_path)

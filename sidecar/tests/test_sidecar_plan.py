@@ -9,30 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patio.adapters.desired import Desired, Wanted, with_gone, with_loaded
-from patio.adapters.plan import (
+from patio.adapters.plan import gone, holds, lost, plan, settled
+from patio.adapters.progress import (
     FIRST_PAUSE,
     LONGEST_PAUSE,
     PATIENCE,
     SLOW_RETRY,
     Fault,
-    Load,
-    Plan,
     Progress,
-    Reload,
-    Situation,
-    Unload,
-    Wait,
     after_call,
     after_fault,
     after_loss,
     after_success,
     current,
-    gone,
-    holds,
-    lost,
-    plan,
-    settled,
 )
+from patio.adapters.situation import Load, Plan, Reload, Situation, Unload, Wait
 from patio.api.protocol import AdapterReport, AdapterState
 from patio.engine.base import EngineView, FaultReason, PermanentError, RetryableError
 from patio.engine.http import NotListening, down
@@ -173,8 +164,8 @@ def test_a_fault_that_may_pass_is_tried_with_growing_pauses() -> None:
 def test_a_fault_that_should_have_passed_long_ago_holds_no_pod_back() -> None:
     one = wanted("a", required=True)
     patient, impatient = failed(one, BUSY, PATIENCE - 1), failed(one, BUSY, PATIENCE)
-    assert settled(patient.desired, plan(patient).reports, patient.view)
-    assert not settled(impatient.desired, plan(impatient).reports, impatient.view)
+    assert settled(patient, plan(patient).reports)
+    assert not settled(impatient, plan(impatient).reports)
     assert only(plan(impatient)).retryable
 
 
@@ -220,12 +211,12 @@ def test_only_what_was_there_and_is_not_being_changed_is_lost() -> None:
 )
 def test_the_pod_waits_for_required_and_for_served_adapters(one: Wanted, listed: dict[str, str], waits: bool) -> None:
     situation = Situation(desired(one), engine(listed))
-    assert bool(settled(situation.desired, plan(situation).reports, situation.view)) is waits
+    assert bool(settled(situation, plan(situation).reports)) is waits
 
 
 def test_an_adapter_that_failed_for_good_does_not_hold_the_base_model_back() -> None:
     situation = failed(wanted("a", required=True), REFUSED)
-    assert not settled(situation.desired, plan(situation).reports, situation.view)
+    assert not settled(situation, plan(situation).reports)
 
 
 def test_a_trailing_slash_is_no_other_path() -> None:
