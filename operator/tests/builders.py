@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from patio.api.protocol import AdapterList, AdapterReport, AdapterState, LoadRequest
+from patio.api.protocol import (
+    AdapterCapacity,
+    AdapterList,
+    AdapterReport,
+    AdapterState,
+    LoadRequest,
+    PreparedReport,
+)
 from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.placement.fleet import Pod, Seen
 
@@ -26,29 +34,70 @@ def lora_adapter(name: str = "sql", *, uri: str = "file:///adapters/sql", **chan
     return LoraAdapter.model_validate({"metadata": metadata, "spec": {k: v for k, v in spec.items() if v is not None}})
 
 
-def pod(name: str = "pod-0", *, leaving: bool = False, ip: str | None = "10.0.0.1", **labels: str) -> Pod:
+def pod(
+    name: str = "pod-0",
+    *,
+    node: str = "node-a",
+    marks: Iterable[str] = (),
+    ready: bool = True,
+    leaving: bool = False,
+    ip: str | None = "10.0.0.1",
+    **labels: str,
+) -> Pod:
     """A running pod with a sidecar, labelled `app: vllm` unless labels are given."""
-    return Pod("team", name, f"uid-{name}", "node-a", labels or {"app": "vllm"}, ip, leaving=leaving)
+    shown, marked = labels or {"app": "vllm"}, frozenset(marks)
+    return Pod("team", name, f"uid-{name}", node, shown, ip, leaving=leaving, ready=ready, marks=marked)
 
 
 def report(
-    request: LoadRequest, state: AdapterState = AdapterState.LOADED, *, reason: str = "", message: str = ""
+    request: LoadRequest,
+    state: AdapterState = AdapterState.LOADED,
+    *,
+    reason: str = "",
+    message: str = "",
+    held: str | None = None,
+    prepared: PreparedReport | None = None,
+    since: float = 0.0,
 ) -> AdapterReport:
-    """What a sidecar reports of an adapter that was ordered with `request`."""
+    """What a sidecar reports of an adapter that was ordered with `request`; `held` is the revision that answers."""
     return AdapterReport(
         lora_name=request.lora_name,
         lora_path=request.lora_path,
+        source=request.source,
         owner=request.owner,
         revision=request.revision,
         state=state,
         reason=reason or state.value,
         message=message,
         retryable=state is not AdapterState.FAILED,
-        since=0.0,
+        held_revision=request.revision if held is None and state is AdapterState.LOADED else held,
+        prepared=prepared,
+        credentials_revision=request.credentials_revision,
+        since=since,
     )
 
 
-def seen(*reports: AdapterReport, base_models: tuple[str, ...] = ("tiny",)) -> Seen:
-    """A sidecar that answered with these reports."""
-    answer = AdapterList(revision="b-1", engine="vllm", engine_ready=True, base_models=base_models, adapters=reports)
+def seen(
+    *reports: AdapterReport,
+    base_models: tuple[str, ...] = ("tiny",),
+    room: int | None = None,
+    batch: int | None = None,
+    engine_ready: bool = True,
+    on_disk: tuple[str, ...] = (),
+) -> Seen:
+    """A sidecar that answered with these reports; `room` is for how many adapters its engine was started."""
+    answer = AdapterList(
+        revision="b-1",
+        engine="vllm",
+        engine_ready=engine_ready,
+        base_models=base_models,
+        adapters=reports,
+        capacity=AdapterCapacity(loaded=room, batch=batch),
+        on_disk=on_disk,
+    )
     return Seen(answer, ever_answered=True)
+
+
+def silent(view: Seen, since: datetime = NOW) -> Seen:
+    """The same sidecar, once it has stopped answering."""
+    return Seen(None, "It does not answer.", ever_answered=True, unreachable_since=since, last=view.answer or view.last)

@@ -97,6 +97,7 @@ def test_helm_finds_nothing_to_complain_about(helm: Helm) -> None:
         ("webhook.certificate.renewHours=0", "exclusiveMinimum"),
         ("webhook.certManager.issuer.name=x", "'issuer' not allowed"),
         ("groups.mode=upstream", "must be one of"),
+        ("adapters.secrets.namespaces[0]=Team", "does not match pattern"),
     ],
 )
 def test_a_value_that_is_misspelt_or_out_of_range_is_refused(helm: Helm, value: str, complaint: str) -> None:
@@ -140,6 +141,31 @@ def test_the_operator_may_only_touch_its_own_secret(rendered: list[Object]) -> N
     assert [rule["verbs"] for rule in rules if "resourceNames" not in rule] == [["create"]]
     named = [rule["resourceNames"] for rule in rules if "resourceNames" in rule]
     assert named == [["patio-webhook-tls", "patio-signing-key"]]
+
+
+def test_secrets_are_read_only_in_the_namespaces_that_are_granted(render: Callable[..., list[Object]]) -> None:
+    def granted(*values: str) -> dict[str, list[Object]]:
+        objects = render(*values)
+        roles = [*of_kind(objects, "ClusterRole"), *of_kind(objects, "Role")]
+        bindings = [*of_kind(objects, "ClusterRoleBinding"), *of_kind(objects, "RoleBinding")]
+        name = "patio-operator-secrets"
+        found = {
+            one["metadata"].get("namespace", "*"): one["rules"] for one in roles if one["metadata"]["name"] == name
+        }
+        bound = [one for one in bindings if one["metadata"]["name"] == name]
+        assert {one["metadata"].get("namespace", "*") for one in bound} == set(found)
+        for one in bound:
+            assert one["roleRef"]["kind"] == ("Role" if "namespace" in one["metadata"] else "ClusterRole")
+            assert one["subjects"] == [{"kind": "ServiceAccount", "name": "patio-operator", "namespace": NAMESPACE}]
+        if values:
+            assert variables_of(objects)["PATIO_SECRET_NAMESPACES"] == ",".join(found)
+        return found
+
+    rule = {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list", "watch"]}
+    assert granted() == {}
+    two = ("adapters.secrets.namespaces[0]=team-a", "adapters.secrets.namespaces[1]=team-b")
+    assert granted(*two) == {"team-a": [rule], "team-b": [rule]}
+    assert granted("adapters.secrets.namespaces[0]=*") == {"*": [rule]}
 
 
 def test_the_operator_may_only_touch_its_own_webhook_configuration(rendered: list[Object]) -> None:

@@ -1,26 +1,27 @@
 """From pods, their sidecars' reports and LoraAdapters to what is to be done. Pure: reasons in, reasons out.
 
 Reads the namespace as it is now and says what should happen next; it remembers nothing between calls, so that any
-order of events comes to the same end. `reconcile.adapters` carries the plan out and calls again when a report or
-an object changes. Adapters that no LoraAdapter owns were loaded by hand and are never touched.
+order of events comes to the same end. The steps are modules of their own: `spots` (who has what), `placing` (which pods
+have, get and leave it; `rooms` counts what fits), `rollout` (a new source), `marks` (labels), `deletion`. Here they are
+put together: one LoraAdapter after the other, then one pod after the other. `reconcile.adapters` carries the plan out
+and calls again when a report or an object changes. What no LoraAdapter owns was loaded by hand and is never touched.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import datetime
 
-from patio.api.protocol import AdapterReport, AdapterState, LoadRequest, UnloadRequest
+from patio.api.protocol import AdapterState, LoadRequest, UnloadRequest
 from patio_operator.api.loraadapter import UNLOAD_FINALIZER, LoraAdapter
+from patio_operator.placement import placing
 from patio_operator.placement.credentials import Credentials, Missing
-from patio_operator.placement.fleet import NOT_SEEN, Pod, Seen
-from patio_operator.placement.matching import (
-    OWNER_PREFIX,
-    for_pod,
-    is_deleting,
-    load_request,
-    selects,
-)
+from patio_operator.placement.deletion import release
+from patio_operator.placement.fleet import Pod, Seen
+from patio_operator.placement.marks import mark, settled_at, shows
+from patio_operator.placement.matching import is_deleting, oldest_first
+from patio_operator.placement.placing import Choice, Refusals, refused
 from patio_operator.placement.plans import (
     Action,
     Hold,
@@ -34,14 +35,26 @@ from patio_operator.placement.plans import (
     Release,
     Unload,
 )
+from patio_operator.placement.rollout import Rollout, roll_out
+from patio_operator.placement.rooms import Rooms
+from patio_operator.placement.spots import Host, Spot, Terms, hosts_of, owned, spots_of, terms_of
 
-DELETION_BOUND = timedelta(seconds=30)
-"""How long a deletion waits for pods that do not answer. What they still hold is unloaded when they come back,
-since its owner is gone."""
-SETTLE = timedelta(seconds=1)
-"""How long after a pod's label went a request may still be on its way there."""
-UNREACHABLE_BOUND = timedelta(seconds=30)
-"""How long a pod whose sidecar is silent keeps its place before another pod is given the adapter."""
+Unmarked = Mapping[tuple[str, str], datetime]
+
+
+@dataclass
+class _Draft:
+    """A plan in the making."""
+
+    actions: list[Action] = field(default_factory=list)
+    placements: dict[str, Placement] = field(default_factory=dict)
+    kept: set[tuple[str, str]] = field(default_factory=set)
+    """Pod UID and adapter name of what stays, or is on its way."""
+    shown: dict[str, set[str]] = field(default_factory=dict)
+    """Pod UID to the names that its labels shall show."""
+    off: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Pod UID and adapter name to why the label, or all of it, goes."""
+    times: list[datetime] = field(default_factory=list)
 
 
 def plan(
@@ -66,131 +79,138 @@ def plan(
         now: the time to judge bounds by.
 
     """
-    actions: list[Action] = []
-    placements: dict[str, list[Placed]] = {one.metadata.name: [] for one in adapters if not is_deleting(one)}
-    actions += [
-        Hold(one) for one in adapters if not is_deleting(one) and UNLOAD_FINALIZER not in one.metadata.finalizers
-    ]
-    times = [refusal.until for refusal in refusals.values() if refusal.until > now]
-    for pod in sorted(pods, key=lambda one: one.name):
-        if pod.leaving:
-            continue
-        view = seen.get(pod.uid, NOT_SEEN)
-        wanted = {
-            name: one for name, one in for_pod(adapters, pod.labels).items() if _serves(view, one.spec.base_model)
-        }
-        actions += _unloads(pod, view, wanted, refusals, now)
-        for adapter in adapters:
-            if is_deleting(adapter) or not selects(adapter, pod.labels):
-                continue
-            if not _serves(view, adapter.spec.base_model):
-                continue
-            name = adapter.adapter_name
-            if wanted[name] is not adapter:
-                placements[adapter.metadata.name].append(_taken(pod, name, wanted[name].owner))
-                continue
-            refusal = refusals.get((pod.uid, load_request(adapter)))
-            placed, load = _place(pod, view, adapter, refusal, now)
-            placements[adapter.metadata.name].append(placed)
-            if load is not None:
-                actions.append(load)
-    for adapter in adapters:
+    hosts = hosts_of(pods, seen)
+    staying = [one for one in oldest_first(adapters) if not is_deleting(one)]
+    draft = _Draft()
+    draft.actions += [Hold(one) for one in staying if UNLOAD_FINALIZER not in one.metadata.finalizers]
+    draft.times += [refusal.until for refusal in refusals.values() if refusal.until > now]
+    terms = [terms_of(one, credentials) for one in staying]
+    spots = spots_of(terms, hosts)
+    rooms = Rooms(hosts, staying)
+    for one in sorted(terms, key=lambda one: not one.adapter.spec.pinned):
+        choose = placing.everywhere if one.adapter.spec.replicas is None else placing.some
+        choice = choose(one, spots[one.key], rooms, refusals, now)
+        _adapter(draft, one, spots[one.key], choice, refusals, unmarked, now)
+    for host in hosts:
+        _pod(draft, host, refusals, unmarked, now)
+    for adapter in oldest_first(adapters):
         if is_deleting(adapter) and UNLOAD_FINALIZER in adapter.metadata.finalizers:
-            release, wait_until = _release(pods, seen, adapter, now)
-            if release is not None:
-                actions.append(release)
-            elif wait_until is not None:
-                times.append(wait_until)
-    return Plan(
-        tuple(actions),
-        {name: Placement(tuple(placed), len(placed)) for name, placed in placements.items()},
-        min(times, default=None),
-    )
+            outcome = release(hosts, adapter, now)
+            if isinstance(outcome, Release):
+                draft.actions.append(outcome)
+            else:
+                draft.times.append(outcome)
+    return Plan(tuple(draft.actions), draft.placements, min((one for one in draft.times if one > now), default=None))
 
 
-def _serves(view: Seen, base_model: str | None) -> bool:
-    """A pod whose engine is known to serve another model is not one of the adapter's pods."""
-    if base_model is None or view.answer is None or not view.answer.base_models:
-        return True
-    return base_model in view.answer.base_models
-
-
-def _place(
-    pod: Pod, view: Seen, adapter: LoraAdapter, refusal: Refusal | None, now: datetime
-) -> tuple[Placed, Load | None]:
-    request = load_request(adapter)
-    if view.answer is None:
-        if view.ever_answered:
-            return Placed(pod, PlacedState.UNKNOWN, "SidecarUnreachable", view.problem), None
-        return Placed(pod, PlacedState.PENDING, "SidecarStarting", view.problem), None
-    report = view.report(request.lora_name)
-    if report is None or (report.owner == request.owner and not _same_order(report, request)):
-        if refusal is not None and refusal.until > now:
-            return Placed(
-                pod,
-                PlacedState.PENDING if refusal.retryable else PlacedState.FAILED,
-                "SidecarRefused",
-                refusal.message,
-            ), None
-        why = "the pod does not have it" if report is None else "its source changed"
-        return Placed(pod, PlacedState.PENDING, "Ordered", f"The sidecar was told to load it: {why}."), Load(
-            pod, adapter.metadata.name, request, why
-        )
-    if report.owner != request.owner:
-        if report.owner is not None and report.owner.startswith(OWNER_PREFIX):
-            message = f"The sidecar is letting go of the adapter of that name that {report.owner} had."
-            return Placed(pod, PlacedState.PENDING, "WaitingForUnload", message), None
-        return _taken(pod, request.lora_name, "whoever loaded it by hand"), None
-    return Placed(pod, PlacedState(report.state.value), report.reason, report.message, report.attempts), None
-
-
-def _same_order(report: AdapterReport, request: LoadRequest) -> bool:
-    return report.revision == request.revision and report.state is not AdapterState.UNLOADING
-
-
-def _taken(pod: Pod, name: str, holder: str) -> Placed:
-    message = f"The name {name!r} on this pod belongs to {holder}. Give one of them another spec.adapterName."
-    return Placed(pod, PlacedState.FAILED, "NameTaken", message)
-
-
-def _unloads(
-    pod: Pod,
-    view: Seen,
-    wanted: Mapping[str, LoraAdapter],
-    refusals: Mapping[tuple[str, Order], Refusal],
+def _adapter(
+    draft: _Draft,
+    terms: Terms,
+    spots: Sequence[Spot],
+    choice: Choice,
+    refusals: Refusals,
+    unmarked: Unmarked,
     now: datetime,
-) -> Iterable[Unload]:
-    if view.answer is None:
+) -> None:
+    """Add one LoraAdapter's orders, labels and standing."""
+    draft.times += choice.times
+    rollout = roll_out(terms, choice.kept, refusals, unmarked, now)
+    draft.times += rollout.times
+    orders = rollout.orders + list(_again(terms, choice.kept))
+    orders += [
+        (spot, terms.load, "the pod does not have it" if not spot.going else _WANTED_AGAIN) for spot in choice.new
+    ]
+    ordered: set[str] = set()
+    placed = list(choice.waiting)
+    for spot, request, why in orders:
+        refusal = refused(request, spot, refusals, now)
+        if refusal is None:
+            ordered.add(spot.pod.uid)
+            draft.actions.append(Load(spot.pod, terms.key, request, why, terms.secret))
+    for spot in (*choice.kept, *choice.new):
+        draft.kept.add((spot.pod.uid, spot.name))
+        if shows(spot) and spot.pod.uid not in rollout.unmark:
+            draft.shown.setdefault(spot.pod.uid, set()).add(spot.name)
+    for uid, why in (*choice.let_go.items(), *rollout.unmark.items()):
+        draft.off.setdefault(uid, {})[terms.name] = why
+    placed += [_standing(terms, spot, rollout, refusals, now) for spot in choice.kept]
+    placed += [
+        Placed(spot.pod, PlacedState.PENDING, "Ordered", "The sidecar was told to load it: it does not have it.")
+        for spot in choice.new
+    ]
+    placed += _leaving(terms, spots, choice, {one.pod.uid for one in placed})
+    if not any(spot.host.unasked for spot in spots):
+        placed.sort(key=lambda one: one.pod.name)
+        draft.placements[terms.key] = Placement(tuple(placed), choice.desired, choice.trouble or rollout.trouble)
+
+
+_MISSING = "the pod does not have it"
+_WANTED_AGAIN = "it is on its way out and is wanted again"
+
+
+def _again(terms: Terms, kept: Iterable[Spot]) -> Iterable[tuple[Spot, LoadRequest, str]]:
+    """Repeat the orders whose credentials are missing or are others by now."""
+    if terms.missing is not None:
         return
-    for report in view.answer.adapters:
-        if report.owner is None or not report.owner.startswith(f"{OWNER_PREFIX}{pod.namespace}/"):
+    for spot in kept:
+        report = spot.report
+        if not spot.updated or spot.host.silent or report is None or report.state is AdapterState.LOADED:
             continue
-        holder = wanted.get(report.lora_name)
-        if (holder is not None and holder.owner == report.owner) or report.state is AdapterState.UNLOADING:
+        if report.state is AdapterState.PENDING and report.reason == "CredentialsMissing":
+            yield spot, terms.load, "its sidecar has no credentials for it"
+        elif report.credentials_revision != terms.load.credentials_revision:
+            yield spot, terms.load, "its credentials changed"
+
+
+def _standing(terms: Terms, spot: Spot, rollout: Rollout, refusals: Refusals, now: datetime) -> Placed:
+    """Say how the adapter stands on a pod that keeps it."""
+    report, pod = spot.report, spot.pod
+    if spot.host.silent or report is None:
+        return Placed(pod, PlacedState.UNKNOWN, "SidecarUnreachable", spot.host.view.problem, updated=spot.updated)
+    if not spot.updated:
+        refusal = refused(terms.load, spot, refusals, now)
+        if refusal is not None:
+            return refusal
+        waits = rollout.waits.get(pod.uid, "")
+        if spot.answers:
+            words = f"It answers with the weights of the source before. {waits}".strip()
+            return Placed(pod, PlacedState.LOADED, "OldSource", words, report.attempts, updated=False)
+        return Placed(pod, PlacedState.PENDING, "OldSource", waits, report.attempts, updated=False)
+    if terms.missing is not None and report.reason == "CredentialsMissing":
+        return Placed(pod, PlacedState.PENDING, terms.missing.reason, terms.missing.message, report.attempts)
+    words = report.message
+    if spot.failed and spot.answers:
+        words = f"{words} It goes on answering with the weights of the source before.".strip()
+    return Placed(pod, PlacedState(report.state.value), report.reason, words, report.attempts)
+
+
+def _leaving(terms: Terms, spots: Iterable[Spot], choice: Choice, told: set[str]) -> Iterable[Placed]:
+    """Say of the pods that let go of it that they do."""
+    for spot in spots:
+        if spot.mine and not spot.host.silent and spot.pod.uid not in told:
+            why = choice.let_go.get(spot.pod.uid, "" if spot.report is None else spot.report.message)
+            yield Placed(spot.pod, PlacedState.UNLOADING, "Unloading", why)
+
+
+def _pod(draft: _Draft, host: Host, refusals: Refusals, unmarked: Unmarked, now: datetime) -> None:
+    """Add one pod's labels, and the unloads of what nobody wants there."""
+    if host.silent:
+        return
+    off = draft.off.get(host.pod.uid, {})
+    changed = mark(host, frozenset(draft.shown.get(host.pod.uid, ())), off)
+    if changed is not None:
+        draft.actions.append(changed)
+    for name, report in host.reports.items():
+        if (host.pod.uid, name) in draft.kept or report.state is AdapterState.UNLOADING:
             continue
-        request = UnloadRequest(lora_name=report.lora_name, owner=report.owner, wait=0)
-        refusal = refusals.get((pod.uid, request))
+        if not owned(report, host.pod.namespace) or name in host.pod.marks:
+            continue
+        at = settled_at(host.pod.uid, name, unmarked)
+        if at is not None and at > now:
+            draft.times.append(at)
+            continue
+        request = UnloadRequest(lora_name=name, owner=report.owner, wait=0)
+        refusal = refusals.get((host.pod.uid, request))
         if refusal is None or refusal.until <= now:
-            yield Unload(pod, request, f"{report.owner} does not want it on this pod any more")
-
-
-def _release(
-    pods: Sequence[Pod], seen: Mapping[str, Seen], adapter: LoraAdapter, now: datetime
-) -> tuple[Release | None, datetime | None]:
-    """Decide whether a LoraAdapter may go, or until when it waits."""
-    holding: list[str] = []
-    for pod in pods:
-        view = seen.get(pod.uid, NOT_SEEN)
-        if pod.leaving:
-            continue
-        if view.answer is None:
-            if selects(adapter, pod.labels):
-                holding.append(pod.name)
-        elif any(report.owner == adapter.owner for report in view.answer.adapters):
-            holding.append(pod.name)
-    if not holding:
-        return Release(adapter), None
-    deadline = (adapter.metadata.deletion_timestamp or now) + DELETION_BOUND
-    if now >= deadline:
-        return Release(adapter, tuple(sorted(holding))), None
-    return None, deadline
+            why = off.get(name) or f"{report.owner} does not want it on this pod any more"
+            draft.actions.append(Unload(host.pod, request, why))

@@ -1,22 +1,36 @@
 """What users read of a LoraAdapter: counts, conditions, one entry a pod, and the events of what changed. Pure.
 
-Takes how the adapter stands on each of its pods (`Placed`, from the planner) and the status that is there; gives the
-status to be, equal to the one that is there when nothing changed, so that nothing is written then.
+Takes how the adapter stands (`Placement`, from the planner) and the status that is there; gives the status to be, equal
+to the one that is there when nothing changed, so that nothing is written then. Everything in it has a bound: messages
+are cut, pods beyond `MAX_INSTANCES` are only counted.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from patio_operator.api.conditions import condition, find
+from patio_operator.api.conditions import TIME_FORMAT, condition, find
+from patio_operator.api.labels import adapter_selector
 from patio_operator.api.loraadapter import MAX_INSTANCES, LoraAdapter
 from patio_operator.placement.plans import Placed, PlacedState, Placement
+from patio_operator.placement.words import count, names
 
 MAX_MESSAGE = 1024
+"""Characters of a condition's message."""
+MAX_INSTANCE_MESSAGE = 512
+"""Characters of the message of one of many."""
+
+STUCK = frozenset(
+    ("NoCapacity", "SidecarRefused", "SecretNotRead", "SecretNotFound", "SecretIncomplete", "SecretForbidden")
+)
+"""Reasons for Pending that somebody has to do something about: nothing is under way."""
+NO_FAULT = frozenset(
+    ("NoMatchingPods", "NotEnoughPods", "EngineNotReady", "SidecarStarting", "WaitingForUnload", "SecretNotRead")
+)
+"""Troubles that are nobody's fault: they pass, or wait for pods."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +42,33 @@ class Happened:
     message: str
 
 
-_ORDER = {PlacedState.FAILED: 0, PlacedState.UNKNOWN: 1, PlacedState.LOADED: 3}
+@dataclass(frozen=True)
+class _Standing:
+    """A placement, counted."""
+
+    adapter: LoraAdapter
+    placement: Placement
+    ready: int
+    updated: int
+    moving: tuple[Placed, ...]
+    failed: tuple[Placed, ...]
+    unknown: tuple[Placed, ...]
+    stuck: tuple[Placed, ...]
+
+    @property
+    def faulty(self) -> tuple[Placed, ...]:
+        return (*self.failed, *self.unknown, *self.stuck)
+
+    @property
+    def rolling(self) -> tuple[Placed, ...]:
+        return tuple(one for one in self.placement.placed if not one.updated and one.state is PlacedState.LOADED)
+
+    @property
+    def stopped(self) -> bool:
+        return self.placement.trouble is not None and self.placement.trouble.reason == "RolloutStopped"
+
+
+_ORDER = {PlacedState.FAILED: 0, PlacedState.UNKNOWN: 1, PlacedState.LOADED: 3, PlacedState.UNLOADING: 4}
 """Troubles first, since the list is capped; everything on its way between them and what is loaded."""
 
 
@@ -42,29 +82,28 @@ def status(adapter: LoraAdapter, placement: Placement, before: Mapping[str, Any]
         now: the time of what did.
 
     """
-    placed = placement.placed
-    states = Counter(one.state for one in placed)
-    ready, failed = states[PlacedState.LOADED], states[PlacedState.FAILED]
-    unknown = states[PlacedState.UNKNOWN]
-    moving = len(placed) - ready - failed - unknown
-    shown = sorted(placed, key=lambda one: (_ORDER.get(one.state, 2), one.pod.name))[:MAX_INSTANCES]
+    standing = _counted(adapter, placement)
+    shown = sorted(placement.placed, key=_worst_first)[:MAX_INSTANCES]
     conditions, generation = before.get("conditions") or [], adapter.metadata.generation
+    was = {one.get("pod"): one for one in before.get("instances") or []}
     return {
         "observedGeneration": generation,
         "adapterName": adapter.adapter_name,
-        "desiredReplicas": len(placed),
-        "readyReplicas": ready,
-        "loadingReplicas": moving,
-        "failedReplicas": failed,
+        "desiredReplicas": placement.desired,
+        "readyReplicas": standing.ready,
+        "updatedReplicas": standing.updated,
+        "loadingReplicas": len(standing.moving) + len(standing.stuck),
+        "failedReplicas": len(standing.failed),
+        "selector": adapter_selector(adapter.adapter_name),
         "conditions": [
-            condition(conditions, type_, value, reason, message[:MAX_MESSAGE], generation, now)
-            for type_, value, reason, message in (
-                _ready(placed, ready, failed, unknown),
-                _progressing(placed, moving),
-                _degraded(placed, failed, unknown),
+            condition(conditions, type_, value, reason, _cut(message, MAX_MESSAGE), generation, now)
+            for type_, (value, reason, message) in (
+                ("Ready", _ready(standing)),
+                ("Progressing", _progressing(standing)),
+                ("Degraded", _degraded(standing)),
             )
         ],
-        "instances": [_instance(one, before.get("instances") or [], now) for one in shown],
+        "instances": [_instance(one, was.get(one.pod.name, {}), now) for one in shown],
     }
 
 
@@ -75,83 +114,129 @@ def events(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Happene
     if ready["status"] == "True" and was.get("status") != "True":
         told.append(Happened("Normal", ready["reason"], ready["message"]))
     elif ready["status"] == "False" and was.get("status") == "True":
-        told.append(Happened("Warning", "NotReady", ready["message"]))
-    # The status read may be one that somebody else wrote: the schema asks for little.
-    known = {(one.get("pod"), one.get("reason"), one.get("message")) for one in before.get("instances") or []}
+        asked = after["observedGeneration"] != before.get("observedGeneration")
+        if asked or after["readyReplicas"] >= before.get("readyReplicas", 0):
+            told.append(Happened("Normal", ready["reason"], ready["message"]))
+        else:
+            told.append(Happened("Warning", "NotReady", ready["message"]))
+    # The status read may be one that somebody else wrote: the schema asks for little. The message is not compared: one
+    # and the same fault may be told with another number each time.
+    known = {(one.get("pod"), one.get("reason")) for one in before.get("instances") or []}
     fresh: dict[tuple[str, str], list[str]] = {}
     for one in after["instances"]:
-        if one["state"] == PlacedState.FAILED and (one["pod"], one["reason"], one["message"]) not in known:
+        if one["state"] == PlacedState.FAILED and (one["pod"], one["reason"]) not in known:
             fresh.setdefault((one["reason"], one["message"]), []).append(one["pod"])
-    for (reason, message), pods in fresh.items():
-        told.append(Happened("Warning", reason, f"{_names(pods)}: {message}"))
+    told += [Happened("Warning", reason, f"{names(pods)}: {words}") for (reason, words), pods in fresh.items()]
+    degraded, was = find(after, "Degraded"), find(before, "Degraded")
+    new = degraded["status"] == "True" and (was.get("status"), was.get("reason")) != ("True", degraded["reason"])
+    if new and degraded["reason"] not in {reason for reason, _ in fresh} | {"SidecarUnreachable"}:
+        told.append(Happened("Warning", degraded["reason"], degraded["message"]))
     return tuple(told)
 
 
-def _ready(placed: Sequence[Placed], ready: int, failed: int, unknown: int) -> tuple[str, str, str, str]:
-    if not placed:
+def _counted(adapter: LoraAdapter, placement: Placement) -> _Standing:
+    def of(*states: PlacedState) -> tuple[Placed, ...]:
+        return tuple(one for one in placement.placed if one.state in states)
+
+    loaded = of(PlacedState.LOADED)
+    on_the_way = of(PlacedState.PENDING, PlacedState.DOWNLOADING, PlacedState.LOADING)
+    return _Standing(
+        adapter,
+        placement,
+        ready=len(loaded),
+        updated=sum(one.updated for one in loaded),
+        moving=tuple(one for one in on_the_way if one.reason not in STUCK),
+        failed=of(PlacedState.FAILED),
+        unknown=of(PlacedState.UNKNOWN),
+        stuck=tuple(one for one in on_the_way if one.reason in STUCK),
+    )
+
+
+def _ready(standing: _Standing) -> tuple[str, str, str]:
+    placement, desired = standing.placement, standing.placement.desired
+    if standing.adapter.spec.replicas == 0:
+        return "False", "ScaledToZero", "spec.replicas is 0: no pod has the adapter."
+    if desired == 0 or (placement.trouble is not None and placement.trouble.reason == "NoMatchingPods"):
         return (
-            "Ready",
             "False",
             "NoMatchingPods",
-            ("No pod with a sidecar matches. Check spec.selector or spec.roleRef, and that the pods are injected."),
+            "No pod with a sidecar matches. Check spec.selector or spec.roleRef, and that the pods are injected.",
         )
-    if ready == len(placed):
-        return "Ready", "True", "Loaded", f"The adapter is loaded on {_count(ready)}."
-    worst = _worst(placed)
-    told = f"The adapter is loaded on {ready} of {_count(len(placed))}. {_said(worst)}"
-    if failed:
-        return "Ready", "False", worst.reason, told
-    return "Ready", "False", "SidecarUnreachable" if unknown else "Loading", told
+    if standing.updated >= desired:
+        return "True", "Loaded", f"The adapter is loaded on {count(standing.updated)}."
+    told = f"The adapter is loaded on {standing.ready} of {count(desired)}."
+    if standing.updated < standing.ready:
+        told = f"{told} {standing.updated} of them have the source as it is declared now."
+    worst = min(placement.placed, key=_worst_first, default=None)
+    if placement.trouble is not None and (standing.stopped or not standing.failed):
+        return "False", placement.trouble.reason, f"{told} {placement.trouble.message}"
+    if worst is not None and standing.failed and (standing.adapter.spec.replicas is None or not standing.moving):
+        return "False", worst.reason, f"{told} {_said(worst)}"
+    if standing.unknown:
+        return "False", "SidecarUnreachable", f"{told} {_said(standing.unknown[0])}"
+    if standing.stuck:
+        return "False", standing.stuck[0].reason, f"{told} {_said(standing.stuck[0])}"
+    if standing.rolling or standing.updated < standing.ready:
+        waiting = standing.moving[0] if standing.moving else standing.rolling[0]
+        return "False", "RollingOut", f"{told} {_said(waiting)}"
+    return "False", "Loading", f"{told} {_said(standing.moving[0])}" if standing.moving else told
 
 
-def _progressing(placed: Sequence[Placed], moving: int) -> tuple[str, str, str, str]:
-    if not moving:
-        return "Progressing", "False", "Settled", "Nothing is under way."
-    names = _names([one.pod.name for one in placed if one.state not in _ORDER])
-    return "Progressing", "True", "Loading", f"Under way on {names}."
+def _progressing(standing: _Standing) -> tuple[str, str, str]:
+    leaving = [one.pod.name for one in standing.placement.placed if one.state is PlacedState.UNLOADING]
+    if standing.moving:
+        rolling = bool(standing.rolling) and not standing.stopped
+        pods = names([one.pod.name for one in standing.moving])
+        return "True", "RollingOut" if rolling else "Loading", f"Under way on {pods}."
+    if standing.rolling and standing.placement.trouble is None:
+        return "True", "RollingOut", f"{_said(standing.rolling[0])}"
+    if leaving:
+        return "True", "Unloading", f"It is being unloaded from {names(leaving)}."
+    if standing.placement.trouble is not None:
+        return "False", standing.placement.trouble.reason, "Nothing is under way."
+    return "False", "Settled", "Nothing is under way."
 
 
-def _degraded(placed: Sequence[Placed], failed: int, unknown: int) -> tuple[str, str, str, str]:
-    if not failed and not unknown:
-        return "Degraded", "False", "AsDeclared", "No pod has a fault."
-    worst = _worst(placed)
-    bad = [one.pod.name for one in placed if one.state in (PlacedState.FAILED, PlacedState.UNKNOWN)]
-    return "Degraded", "True", worst.reason, f"{_names(bad)}. {_said(worst)}"
+def _degraded(standing: _Standing) -> tuple[str, str, str]:
+    trouble = standing.placement.trouble
+    told = list(_by_fault(standing.faulty))
+    if trouble is not None and trouble.reason not in NO_FAULT:
+        return "True", trouble.reason, "; ".join([trouble.message, *told])
+    if not told:
+        return "False", "AsDeclared", "No pod has a fault."
+    worst = min(standing.faulty, key=_worst_first)
+    return "True", worst.reason, "; ".join(told)
 
 
-def _worst(placed: Sequence[Placed]) -> Placed:
-    return min(placed, key=lambda one: (_ORDER.get(one.state, 2), one.pod.name))
+def _by_fault(faulty: Iterable[Placed]) -> Iterable[str]:
+    """Say each fault once, with the pods that have it, the worst first."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for one in sorted(faulty, key=_worst_first):
+        groups.setdefault((one.reason, one.message), []).append(one.pod.name)
+    for (reason, message), pods in groups.items():
+        yield f"{names(pods)}: {_cut(message, MAX_INSTANCE_MESSAGE) or reason}"
+
+
+def _worst_first(one: Placed) -> tuple[int, bool, str]:
+    return _ORDER.get(one.state, 2), one.reason not in STUCK, one.pod.name
 
 
 def _said(one: Placed) -> str:
     return f"{one.pod.name}: {one.message or one.reason}"
 
 
-def _instance(one: Placed, before: Sequence[Mapping[str, Any]], now: datetime) -> dict[str, Any]:
-    since = next(
-        (
-            str(was["since"])
-            for was in before
-            if (was.get("pod"), was.get("state"), was.get("reason")) == (one.pod.name, one.state, one.reason)
-            and "since" in was
-        ),
-        now.strftime("%Y-%m-%dT%H:%M:%SZ"),
-    )
+def _instance(one: Placed, was: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+    same = (was.get("state"), was.get("reason")) == (one.state, one.reason) and "since" in was
     return {
         "pod": one.pod.name,
         "node": one.pod.node,
         "state": one.state.value,
         "reason": one.reason,
-        "message": one.message[:MAX_MESSAGE],
+        "message": _cut(one.message, MAX_INSTANCE_MESSAGE),
         "attempts": one.attempts,
-        "since": since,
+        "since": str(was["since"]) if same else now.strftime(TIME_FORMAT),
     }
 
 
-def _count(pods: int) -> str:
-    return "1 pod" if pods == 1 else f"{pods} pods"
-
-
-def _names(pods: Sequence[str]) -> str:
-    shown = ", ".join(pods[:3])
-    return shown if len(pods) <= 3 else f"{shown} and {len(pods) - 3} more"
+def _cut(message: str, most: int) -> str:
+    return message if len(message) <= most else f"{message[: most - 3]}..."

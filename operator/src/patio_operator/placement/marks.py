@@ -1,0 +1,50 @@
+"""Which adapters a pod's labels show: the way by which requests find them. Pure.
+
+A label comes after the engine's own list was read, and goes before its weights do: whatever is unloaded or switched
+loses its label first, and is left alone for `SETTLE` after that. Comes after `placing` and `rollout`; `planner` makes
+one Mark a pod of it. What a silent sidecar's pod shows is not touched: nothing is known that would speak against it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+from patio.api.protocol import AdapterState
+from patio_operator.placement.plans import Mark
+from patio_operator.placement.spots import Host, Spot
+
+SETTLE = timedelta(seconds=1)
+"""How long after a pod's label went a request may still be on its way there."""
+
+
+def settled_at(uid: str, name: str, unmarked: Mapping[tuple[str, str], datetime]) -> datetime | None:
+    """Return when requests to an adapter are over on a pod that lost its label; None: long ago."""
+    taken = unmarked.get((uid, name))
+    return None if taken is None else taken + SETTLE
+
+
+def shows(spot: Spot) -> bool:
+    """Tell whether a pod that keeps an adapter shall show it, as far as its own reports say."""
+    if not spot.answers or spot.report is None:
+        return False
+    if spot.updated and spot.report.state not in (AdapterState.LOADED, AdapterState.FAILED):
+        # Between two sources: a label that went for the switch stays away, the last one of an adapter stays.
+        return spot.marked
+    return True
+
+
+def mark(host: Host, shown: frozenset[str], off: Mapping[str, str]) -> Mark | None:
+    """Return how a pod's labels must change; None: they are right, or nothing is known of the pod.
+
+    Args:
+        host: the pod.
+        shown: the names that its labels shall show.
+        off: why a name that it shows must go, where there is more to say than that it does not answer.
+
+    """
+    if host.silent or shown == host.pod.marks:
+        return None
+    words = [f"{name} answers" for name in sorted(shown - host.pod.marks)]
+    words += [f"{name}: {off.get(name, 'it does not answer')}" for name in sorted(host.pod.marks - shown)]
+    return Mark(host.pod, shown, "; ".join(words))

@@ -1,0 +1,356 @@
+"""Which pods one LoraAdapter has, gets and leaves. Pure.
+
+Comes after `spots`, before `rollout`. Two ways: `everywhere` for a LoraAdapter without spec.replicas, `some` for one
+with it. What works stays where it is; whatever moves has a reason in words. Room is taken from `rooms` as it is given
+away. Nothing here orders anything: `planner` does, from the `Choice`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from patio.api.sources import Source, SourceKind, parse_source
+from patio_operator.api.loraadapter import LoraAdapter
+from patio_operator.placement.plans import Order, Placed, PlacedState, Refusal, Trouble
+from patio_operator.placement.rooms import Rooms
+from patio_operator.placement.spots import UNREACHABLE_BOUND, Spot, Terms, owned
+from patio_operator.placement.words import count, names
+
+EXTRA_TRIES = 3
+"""How many pods more than spec.replicas are tried when an adapter fails on some for good."""
+
+Refusals = Mapping[tuple[str, Order], Refusal]
+
+
+@dataclass
+class Choice:
+    """What is decided of a LoraAdapter's pods; filled in here, read by the rest of the plan."""
+
+    desired: int
+    kept: list[Spot] = field(default_factory=list)
+    """Have it, as far as is known, and shall."""
+    new: list[Spot] = field(default_factory=list)
+    """Shall have it; room is taken."""
+    waiting: list[Placed] = field(default_factory=list)
+    """Should have it and cannot be told so now, or hold nothing but a failure on record."""
+    let_go: dict[str, str] = field(default_factory=dict)
+    """Pod UID to why it shall not have it any more."""
+    trouble: Trouble | None = None
+    times: list[datetime] = field(default_factory=list)
+    """When to look again though nothing changed."""
+
+
+def everywhere(terms: Terms, spots: Sequence[Spot], rooms: Rooms, refusals: Refusals, now: datetime) -> Choice:
+    """Choose for a LoraAdapter that every matching pod should have."""
+    choice = Choice(desired=len(spots))
+    for spot in spots:
+        by = rooms.displaced_by(spot.pod.uid, terms.adapter)
+        if by is not None:
+            if spot.mine:
+                choice.let_go[spot.pod.uid] = _displaced(by)
+            choice.waiting.append(_pending(spot, "NoCapacity", _displaced(by)))
+        elif spot.mine and not spot.going:
+            choice.kept.append(spot)
+        elif (obstacle := _obstacle(terms, spot, refusals, now)) is not None:
+            choice.waiting.append(obstacle)
+        elif rooms.fits(spot.pod.uid, spot.name):
+            rooms.take(spot.pod.uid, spot.name)
+            choice.new.append(spot)
+        else:
+            choice.waiting.append(_make_room(terms.adapter, spot, rooms) or _no_room(spot))
+    return choice
+
+
+def some(terms: Terms, spots: Sequence[Spot], rooms: Rooms, refusals: Refusals, now: datetime) -> Choice:
+    """Choose for a LoraAdapter that spec.replicas of the matching pods should have."""
+    wanted = terms.adapter.spec.replicas
+    assert wanted is not None
+    choice = Choice(desired=wanted)
+    have: list[Spot] = []
+    for spot in spots:
+        by = rooms.displaced_by(spot.pod.uid, terms.adapter)
+        if by is not None and spot.mine:
+            choice.let_go[spot.pod.uid] = _displaced(by)
+        elif spot.mine and not spot.going:
+            have.append(spot)
+    lost = [spot for spot in have if spot.lost(now)]
+    failing = [spot for spot in have if spot.failed and not spot.answers]
+    working = [spot for spot in have if not spot.lost(now) and not (spot.failed and not spot.answers)]
+    choice.times += [
+        since + UNREACHABLE_BOUND
+        for spot in working
+        if spot.host.silent and (since := spot.host.view.unreachable_since) is not None
+    ]
+    if any(spot.host.unasked for spot in spots):
+        # Who has it already is not known yet: to choose now would be to move what works.
+        choice.kept = have
+        return choice
+    choice.kept = _without_surplus(terms.adapter, working, wanted, choice.let_go)
+    answering = sum(spot.answers for spot in choice.kept)
+    recorded = _failures_on_record(failing, wanted, answering, len(choice.kept), choice.let_go)
+    if answering < wanted:
+        choice.waiting += [_silent(spot, f"Another pod takes its place. {spot.host.view.problem}") for spot in lost]
+    choice.kept += recorded
+    missing = wanted - (len(choice.kept) - len(recorded))
+    if any(spot.answers and not spot.loaded for spot in have):
+        # A rollout: what fails now fails with the new source, and would fail on other pods as well.
+        missing -= len(recorded)
+    if missing > 0:
+        _add(terms, spots, missing, recorded, choice, rooms, refusals, now)
+    return choice
+
+
+def _without_surplus(adapter: LoraAdapter, working: Sequence[Spot], wanted: int, let_go: dict[str, str]) -> list[Spot]:
+    """Return what stays, and say of the rest why it goes."""
+    surplus = len(working) - wanted
+    if surplus <= 0:
+        return list(working)
+    crowd = Counter(spot.pod.node for spot in working)
+    going = _by_node(
+        working,
+        surplus,
+        lambda spot: (spot.answers, not spot.host.silent),
+        crowd,
+        -1,
+        lambda spot: (-_since(spot), spot.pod.name),
+    )
+    for spot in going:
+        if not spot.answers:
+            why = "it does not answer here yet"
+        elif crowd[spot.pod.node] > 1:
+            why = f"node {spot.pod.node} has it {crowd[spot.pod.node]} times"
+        else:
+            why = "it came here last"
+        let_go[spot.pod.uid] = f"{adapter.owner} wants it on {count(wanted)}, not on {len(working)}; {why}"
+    return [spot for spot in working if spot.pod.uid not in let_go]
+
+
+def _failures_on_record(
+    failing: Sequence[Spot], wanted: int, answering: int, working: int, let_go: dict[str, str]
+) -> list[Spot]:
+    """Return the failed ones that stay: as long as they are there, the same pods are not tried once more."""
+    room = 0 if answering >= wanted else max(0, wanted + EXTRA_TRIES - working)
+    for spot in failing[room:]:
+        let_go[spot.pod.uid] = (
+            f"it failed here ({_words(spot)}) and {count(answering)} have it"
+            if answering >= wanted
+            else f"it failed here ({_words(spot)}) and enough other pods are tried"
+        )
+    return list(failing[:room])
+
+
+def _add(
+    terms: Terms,
+    spots: Sequence[Spot],
+    missing: int,
+    recorded: Sequence[Spot],
+    choice: Choice,
+    rooms: Rooms,
+    refusals: Refusals,
+    now: datetime,
+) -> None:
+    """Find pods for what is missing, and say what is in the way where there are none."""
+    if terms.missing is not None:
+        choice.trouble = Trouble(terms.missing.reason, terms.missing.message)
+        return
+    taken = {spot.pod.uid for spot in choice.kept} | choice.let_go.keys()
+    obstacles: list[Placed] = []
+    free: list[Spot] = []
+    full: list[Spot] = []
+    refused = 0
+    for spot in spots:
+        if spot.pod.uid in taken or (spot.mine and spot.host.silent):
+            continue
+        obstacle = _obstacle(terms, spot, refusals, now)
+        if obstacle is not None:
+            refused += obstacle.reason == "SidecarRefused"
+            obstacles.append(obstacle)
+        elif spot.host.view.answer is not None and not spot.host.view.answer.engine_ready:
+            obstacles.append(_pending(spot, "EngineNotReady", "Its engine is not ready."))
+        elif rooms.fits(spot.pod.uid, spot.name):
+            free.append(spot)
+        else:
+            full.append(spot)
+    tries = choice.desired + EXTRA_TRIES - len(choice.kept) - refused
+    crowd = Counter(spot.pod.node for spot in choice.kept)
+    rank = _ranking(terms, rooms)
+    for spot in _by_node(free, min(missing, tries), lambda _: (), crowd, 1, rank):
+        rooms.take(spot.pod.uid, spot.name)
+        choice.new.append(spot)
+    short = missing - len(choice.new)
+    for spot in sorted(full, key=lambda one: (not rooms.is_becoming_free(one.pod.uid), *rank(one))):
+        made = _make_room(terms.adapter, spot, rooms) if short > 0 and tries > len(choice.new) else None
+        if made is None:
+            obstacles.append(_no_room(spot))
+        else:
+            choice.waiting.append(made)
+            short -= 1
+    if short > 0:
+        choice.trouble = _short(choice, recorded, obstacles, short)
+
+
+def _ranking(terms: Terms, rooms: Rooms) -> Callable[[Spot], tuple[Any, ...]]:
+    """Return the order in which pods of one node get the adapter: what costs least first, and no two alike."""
+    sources = _written(terms)
+
+    def rank(spot: Spot) -> tuple[Any, ...]:
+        uid, answer = spot.pod.uid, spot.host.view.answer
+        at_hand = answer is not None and not sources.isdisjoint(answer.on_disk)
+        dice = hashlib.sha256(f"{terms.adapter.owner} {spot.pod.name}".encode()).digest()
+        return not at_hand, rooms.used(uid), not rooms.fits_batch(uid), dice, spot.pod.name
+
+    return rank
+
+
+def _written(terms: Terms) -> frozenset[str]:
+    """Return how sidecars may write the source in what they have on disk: with its revision in it, or without."""
+    if terms.load.source is None:
+        return frozenset()
+    source = parse_source(terms.load.source)
+    revision = terms.adapter.spec.source.revision
+    if source.kind is SourceKind.HF and revision is not None:
+        return frozenset({str(source), str(Source(source.kind, source.name, source.path, revision))})
+    return frozenset({str(source)})
+
+
+def _by_node(
+    spots: Iterable[Spot],
+    most: int,
+    first: Callable[[Spot], tuple[Any, ...]],
+    crowd: Mapping[str, int],
+    step: int,
+    then: Callable[[Spot], tuple[Any, ...]],
+) -> list[Spot]:
+    """Take spots one by one, each from the node where there are then the fewest.
+
+    Args:
+        spots: what there is to take.
+        most: how many to take.
+        first: what counts more than the node, smallest first.
+        crowd: how many there are on each node before.
+        step: 1 to fill, from the emptiest node; -1 to clear, from the fullest.
+        then: what counts on one node, smallest first.
+
+    """
+    nodes: dict[str, list[Spot]] = {}
+    for spot in spots:
+        nodes.setdefault(spot.pod.node, []).append(spot)
+    heads: list[tuple[Any, ...]] = []
+
+    def push(node: str, taken: int) -> None:
+        if nodes[node]:
+            spot = nodes[node].pop()
+            heapq.heappush(heads, (first(spot), step * crowd.get(node, 0) + taken, then(spot), node, taken, spot))
+
+    for node, here in nodes.items():
+        here.sort(key=lambda spot: (first(spot), then(spot)), reverse=True)
+        push(node, 0)
+    chosen: list[Spot] = []
+    while heads and len(chosen) < most:
+        *_, node, taken, spot = heapq.heappop(heads)
+        chosen.append(spot)
+        push(node, taken + 1)
+    return chosen
+
+
+def _obstacle(terms: Terms, spot: Spot, refusals: Refusals, now: datetime) -> Placed | None:
+    """Return why a pod cannot be told to load the adapter, room aside."""
+    if spot.holder is not None:
+        return _taken(spot, spot.holder.owner)
+    if spot.host.silent:
+        return _silent(spot, spot.host.view.problem)
+    report = spot.report
+    if report is not None and not spot.mine:
+        if owned(report, spot.pod.namespace):
+            words = f"The sidecar is letting go of the adapter of that name that {report.owner} had."
+            return _pending(spot, "WaitingForUnload", words)
+        return _taken(spot, "whoever loaded it by hand" if report.owner is None else report.owner)
+    if terms.missing is not None:
+        return _pending(spot, terms.missing.reason, terms.missing.message)
+    return refused(terms.load, spot, refusals, now)
+
+
+def refused(order: Order, spot: Spot, refusals: Refusals, now: datetime) -> Placed | None:
+    """Return what is to be said of a pod whose sidecar did not take this very order, until it may be given again."""
+    refusal = refusals.get((spot.pod.uid, order))
+    if refusal is None or refusal.until <= now:
+        return None
+    state = PlacedState.PENDING if refusal.retryable else PlacedState.FAILED
+    return Placed(spot.pod, state, "SidecarRefused", refusal.message)
+
+
+def _short(choice: Choice, recorded: Sequence[Spot], obstacles: Sequence[Placed], short: int) -> Trouble:
+    """Say why there are fewer pods than spec.replicas asks for."""
+    found = choice.desired - short
+    told = f"{found} of {count(choice.desired)} found"
+    if recorded:
+        tried = names([spot.pod.name for spot in recorded])
+        words = recorded[0].report.message if recorded[0].report is not None else ""
+        more = "no other pod is tried" if len(obstacles) == 0 else "no more pods are tried"
+        reason = recorded[0].report.reason if recorded[0].report is not None else "Failed"
+        return Trouble(reason, f"{told}: it failed on {tried}, and {more}. {recorded[0].pod.name}: {words}")
+    if not obstacles:
+        return Trouble("NotEnoughPods", f"{told}: no other pod with a sidecar matches.")
+    kinds = {reason: [one for one in obstacles if one.reason == reason] for reason in (one.reason for one in obstacles)}
+    worst = min(kinds, key=lambda reason: (_WEIGHT.index(reason) if reason in _WEIGHT else len(_WEIGHT), reason))
+    groups = "; ".join(f"{names([one.pod.name for one in kind])}: {kind[0].message}" for kind in kinds.values())
+    return Trouble(worst, f"{told}. {groups}")
+
+
+_WEIGHT = ("NoCapacity", "NameTaken", "SidecarRefused", "WaitingForUnload", "EngineNotReady")
+"""Of what is in the way, the first of these is named."""
+
+
+def _make_room(adapter: LoraAdapter, spot: Spot, rooms: Rooms) -> Placed | None:
+    """Have another LoraAdapter make room, if this one is pinned; None: nothing can be done."""
+    if not adapter.spec.pinned:
+        return None
+    uid = spot.pod.uid
+    if rooms.wait_for(uid):
+        return _pending(spot, "MakingRoom", "The engine has no room; another adapter is being unloaded.")
+    victim = rooms.victim(uid)
+    if victim is None:
+        return None
+    rooms.displace(uid, victim, adapter)
+    words = f"The engine has no room; {victim.owner}, which is not pinned, is unloaded to make some."
+    return _pending(spot, "MakingRoom", words)
+
+
+def _displaced(by: LoraAdapter) -> str:
+    return f"The engine has no room, and {by.owner}, which is pinned, takes the place."
+
+
+def _no_room(spot: Spot) -> Placed:
+    answer = spot.host.view.answer
+    limit = None if answer is None else answer.capacity.loaded
+    words = f"The engine holds {count(limit or 0).replace('pod', 'adapter')} at most, and that many are there."
+    return _pending(spot, "NoCapacity", words)
+
+
+def _taken(spot: Spot, holder: str) -> Placed:
+    words = f"The name {spot.name!r} on this pod belongs to {holder}. Give one of them another spec.adapterName."
+    return Placed(spot.pod, PlacedState.FAILED, "NameTaken", words)
+
+
+def _silent(spot: Spot, words: str) -> Placed:
+    if spot.mine or spot.host.view.ever_answered:
+        return Placed(spot.pod, PlacedState.UNKNOWN, "SidecarUnreachable", words)
+    return _pending(spot, "SidecarStarting", words)
+
+
+def _pending(spot: Spot, reason: str, words: str) -> Placed:
+    return Placed(spot.pod, PlacedState.PENDING, reason, words)
+
+
+def _since(spot: Spot) -> float:
+    return 0.0 if spot.report is None else spot.report.since
+
+
+def _words(spot: Spot) -> str:
+    return "" if spot.report is None else spot.report.message or spot.report.reason

@@ -1,0 +1,210 @@
+"""A new source on pods that hold an old one: which pod fetches, which switches, and when all stops. Pure.
+
+Comes after `placing`, for the pods that keep the adapter. Files are fetched on every pod before any switches; a pod's
+label goes before its weights do (`marks`); no more than spec.maxUnavailable pods are without the adapter at once; the
+first pod that fails stops the rest. Nothing is remembered: where a rollout stands is read off the sidecars' reports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from patio.api.protocol import LoadRequest, PreparedReport, PreparedState
+from patio_operator.placement.marks import settled_at
+from patio_operator.placement.placing import Refusals, refused
+from patio_operator.placement.plans import Trouble
+from patio_operator.placement.spots import Spot, Terms
+from patio_operator.placement.words import count, names
+
+
+@dataclass
+class Rollout:
+    """What is decided; filled in here, read by the rest of the plan."""
+
+    orders: list[tuple[Spot, LoadRequest, str]] = field(default_factory=list)
+    """With the reason."""
+    unmark: dict[str, str] = field(default_factory=dict)
+    """Pod UID to why its label goes though its engine answers."""
+    waits: dict[str, str] = field(default_factory=dict)
+    """Pod UID to what a pod with the old weights waits for, in a sentence."""
+    trouble: Trouble | None = None
+    """Why it does not go on, or what it waits for outside of Patio."""
+    times: list[datetime] = field(default_factory=list)
+
+
+def roll_out(
+    terms: Terms,
+    kept: Sequence[Spot],
+    refusals: Refusals,
+    unmarked: Mapping[tuple[str, str], datetime],
+    now: datetime,
+) -> Rollout:
+    """Decide the next step of a rollout.
+
+    Args:
+        terms: what the orders say.
+        kept: the pods that have the adapter and shall, of the new source and of the old.
+        refusals: orders that are not to be repeated yet.
+        unmarked: when labels were taken off, by pod UID and adapter name.
+        now: the time to judge by.
+
+    """
+    rollout = Rollout()
+    behind = [spot for spot in kept if not spot.updated and not spot.host.silent]
+    answering = any(spot.answers for spot in kept)
+    holders: list[Spot] = []
+    for spot in behind:
+        assert spot.report is not None
+        if spot.report.held_revision == terms.load.revision:
+            _order(rollout, terms.load, spot, "its engine has the declared source already", refusals, now)
+        elif not spot.answers and (spot.failed or not answering):
+            _order(rollout, terms.load, spot, "its source changed, and it does not answer", refusals, now)
+        else:
+            holders.append(spot)
+    if not holders:
+        return rollout
+    failed = [spot for spot in kept if spot.updated and spot.failed]
+    if failed:
+        _stop(rollout, holders, failed, "failed with the new source", _said(failed[0]))
+        return rollout
+    if not _prepared(rollout, terms, kept, holders, refusals, now):
+        return rollout
+    _switch(rollout, terms, kept, holders, refusals, unmarked, now)
+    return rollout
+
+
+def _prepared(
+    rollout: Rollout, terms: Terms, kept: Sequence[Spot], holders: Sequence[Spot], refusals: Refusals, now: datetime
+) -> bool:
+    """Have the files fetched everywhere; tell whether they are."""
+    if terms.prepare is None:
+        return True
+    if terms.missing is not None:
+        rollout.trouble = Trouble(terms.missing.reason, terms.missing.message)
+        return False
+    fetching: list[Spot] = []
+    bad: list[Spot] = []
+    for spot in holders:
+        prepared = _of_now(spot, terms)
+        why = _why_prepare(prepared, terms)
+        if why is not None:
+            fetching.append(spot)
+            _order(rollout, terms.prepare, spot, why, refusals, now)
+        elif prepared is not None and prepared.state is PreparedState.FAILED and not prepared.retryable:
+            bad.append(spot)
+        elif prepared is not None and prepared.state is not PreparedState.PREPARED:
+            fetching.append(spot)
+            rollout.waits[spot.pod.uid] = f"The new files are {prepared.state.lower()}. {prepared.message}".strip()
+    if bad:
+        prepared = _of_now(bad[0], terms)
+        words = "" if prepared is None else prepared.message or prepared.reason
+        _stop(rollout, holders, bad, "could not fetch the new source", f"{bad[0].pod.name}: {words}")
+        return False
+    silent = [spot for spot in kept if spot.host.silent and not spot.updated and not spot.lost(now)]
+    for spot in holders:
+        waits_for = [one.pod.name for one in (*fetching, *silent) if one is not spot]
+        if waits_for:
+            rollout.waits.setdefault(
+                spot.pod.uid, f"The new files are here; {names(waits_for)} must have them before any pod switches."
+            )
+    return not fetching and not silent
+
+
+def _of_now(spot: Spot, terms: Terms) -> PreparedReport | None:
+    """Return what a pod says of the files of the declared source."""
+    prepared = None if spot.report is None else spot.report.prepared
+    return prepared if prepared is not None and prepared.revision == terms.load.revision else None
+
+
+def _why_prepare(prepared: PreparedReport | None, terms: Terms) -> str | None:
+    if prepared is None:
+        return "its source changed: the files are fetched on every pod before any switches"
+    if prepared.state is PreparedState.PREPARED:
+        return None
+    if prepared.state is PreparedState.PENDING and prepared.reason == "CredentialsMissing":
+        return "its sidecar has no credentials for the new files"
+    if prepared.credentials_revision != terms.load.credentials_revision:
+        return "the credentials for the new files changed"
+    return None
+
+
+def _switch(
+    rollout: Rollout,
+    terms: Terms,
+    kept: Sequence[Spot],
+    holders: Sequence[Spot],
+    refusals: Refusals,
+    unmarked: Mapping[tuple[str, str], datetime],
+    now: datetime,
+) -> None:
+    """Have as many pods switch as may."""
+    most = terms.adapter.spec.max_unavailable
+    available = {spot.pod.uid for spot in kept if spot.answers and spot.marked and spot.pod.ready}
+    missing = len(kept) - len(available)
+    under_way = sum(spot.updated and not spot.loaded and not spot.host.silent for spot in kept)
+    order = sorted(
+        holders,
+        key=lambda spot: (
+            spot.pod.uid in available,
+            (spot.pod.uid, spot.name) not in unmarked,
+            spot.pod.name,
+        ),
+    )
+    for spot in order:
+        here = spot.pod.uid in available
+        refusal = refused(terms.load, spot, refusals, now)
+        last = available == {spot.pod.uid}
+        back_soon = [one for one in kept if one is not spot and one.pod.uid not in available and not one.host.silent]
+        if under_way >= most or (here and missing >= most) or (last and back_soon):
+            rollout.waits.setdefault(spot.pod.uid, _turn(most, [one for one in kept if one.pod.uid not in available]))
+            continue
+        under_way += 1
+        missing += here
+        available.discard(spot.pod.uid)
+        at = settled_at(spot.pod.uid, spot.name, unmarked)
+        if refusal is not None:
+            rollout.waits[spot.pod.uid] = f"The sidecar refused: {refusal.message}"
+        elif last:
+            # Nobody else has it: its label stays, for a request that may fail is better than one that must.
+            _order(rollout, terms.load, spot, "it is the only pod to switch to the new source", refusals, now)
+        else:
+            rollout.unmark[spot.pod.uid] = "it switches to the new source"
+            if not spot.marked and (at is None or at <= now):
+                _order(rollout, terms.load, spot, "it is its turn to switch to the new source", refusals, now)
+                continue
+            rollout.waits[spot.pod.uid] = "It switches once no more requests are sent here."
+            if at is not None and at > now:
+                rollout.times.append(at)
+
+
+def _turn(most: int, others: Sequence[Spot]) -> str:
+    words = f"It waits for its turn: at most {count(most)} at once"
+    return f"{words}, and {names([one.pod.name for one in others])} must be back first." if others else f"{words}."
+
+
+def _order(rollout: Rollout, request: LoadRequest, spot: Spot, why: str, refusals: Refusals, now: datetime) -> None:
+    refusal = refused(request, spot, refusals, now)
+    if refusal is None:
+        rollout.orders.append((spot, request, why))
+        rollout.waits.setdefault(spot.pod.uid, f"The sidecar was told: {why}.")
+    else:
+        rollout.waits[spot.pod.uid] = f"The sidecar refused: {refusal.message}"
+
+
+def _stop(rollout: Rollout, holders: Sequence[Spot], bad: Sequence[Spot], what: str, words: str) -> None:
+    pods = names([spot.pod.name for spot in bad])
+    left = names([spot.pod.name for spot in holders])
+    rollout.trouble = Trouble(
+        "RolloutStopped",
+        f"The rollout stopped: {pods} {what}. {left} {'keeps' if len(holders) == 1 else 'keep'} the old weights. "
+        f"Correct spec.source or take the change back. {words}",
+    )
+    for spot in holders:
+        rollout.waits[spot.pod.uid] = f"The rollout stopped, as {pods} {what}; this pod keeps the old weights."
+
+
+def _said(spot: Spot) -> str:
+    report = spot.report
+    return "" if report is None else f"{spot.pod.name}: {report.message or report.reason}"

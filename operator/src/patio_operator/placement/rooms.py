@@ -1,0 +1,98 @@
+"""How many more adapters each engine takes, while one plan is being made. Pure.
+
+Only what an engine is known to enforce is a limit: SGLang's --max-loaded-loras, above which it evicts something without
+a word. Everything that the sidecar reports takes room, loaded by hand or failed as well: what failed is tried again.
+`placing` takes room as it goes, from the most deserving LoraAdapter to the least, so that no two are promised the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from patio.api.protocol import AdapterState
+from patio_operator.api.loraadapter import LoraAdapter
+from patio_operator.placement.matching import oldest_first
+from patio_operator.placement.spots import Host
+
+
+class Rooms:
+    """What is left, by pod; the one thing in a plan that changes while it is made."""
+
+    def __init__(self, hosts: Iterable[Host], adapters: Iterable[LoraAdapter]) -> None:
+        """Take the pods, and the LoraAdapters that may be displaced: unpinned ones among those that stay."""
+        newest_first = [one for one in reversed(oldest_first(adapters)) if not one.spec.pinned]
+        self._displaceable: Mapping[str, tuple[int, LoraAdapter]] = {
+            one.owner: (rank, one) for rank, one in enumerate(newest_first)
+        }
+        self._taken: dict[str, set[str]] = {}
+        self._becoming_free: dict[str, int] = {}
+        self._displaced: dict[tuple[str, str], LoraAdapter] = {}
+        self._hosts = {host.pod.uid: host for host in hosts}
+        self._going: dict[str, frozenset[str]] = {}
+        for uid, host in self._hosts.items():
+            self._taken[uid] = set(host.reports)
+            self._going[uid] = frozenset(
+                name for name, one in host.reports.items() if one.state is AdapterState.UNLOADING
+            )
+            self._becoming_free[uid] = len(self._going[uid])
+
+    def used(self, uid: str) -> int:
+        """Return how many adapters a pod has or is promised."""
+        return len(self._taken[uid])
+
+    def fits(self, uid: str, name: str) -> bool:
+        """Tell whether a pod can be told to have one more, or to keep one that it was told to let go of."""
+        limit = self._limit(uid)
+        if limit is None:
+            return True
+        if name in self._going[uid]:
+            return self._becoming_free[uid] > 0
+        return name in self._taken[uid] or len(self._taken[uid]) < limit
+
+    def fits_batch(self, uid: str) -> bool:
+        """Tell whether one more would fit into a batch together with all that the pod has."""
+        answer = self._hosts[uid].view.answer
+        return answer is None or answer.capacity.batch is None or len(self._taken[uid]) < answer.capacity.batch
+
+    def take(self, uid: str, name: str) -> None:
+        """Promise room to an adapter that fits."""
+        self._taken[uid].add(name)
+        if name in self._going[uid]:
+            self._becoming_free[uid] -= 1
+
+    def is_becoming_free(self, uid: str) -> bool:
+        """Tell whether something is on its way out and its room promised to nobody."""
+        return self._becoming_free[uid] > 0
+
+    def wait_for(self, uid: str) -> bool:
+        """Promise room that is becoming free, if there is any."""
+        if not self.is_becoming_free(uid):
+            return False
+        self._becoming_free[uid] -= 1
+        return True
+
+    def victim(self, uid: str) -> LoraAdapter | None:
+        """Return the newest LoraAdapter on a pod that is not pinned, if there is one to make room."""
+        owners = [
+            report.owner or ""
+            for report in self._hosts[uid].reports.values()
+            if report.state is not AdapterState.UNLOADING
+        ]
+        here = [
+            self._displaceable[owner]
+            for owner in owners
+            if owner in self._displaceable and (uid, owner) not in self._displaced
+        ]
+        return min(here, key=lambda one: one[0])[1] if here else None
+
+    def displace(self, uid: str, victim: LoraAdapter, by: LoraAdapter) -> None:
+        """Have a LoraAdapter make room for a pinned one; the room is promised, and free once the other is gone."""
+        self._displaced[(uid, victim.owner)] = by
+
+    def displaced_by(self, uid: str, adapter: LoraAdapter) -> LoraAdapter | None:
+        """Return the pinned LoraAdapter that this one makes room for on a pod."""
+        return self._displaced.get((uid, adapter.owner))
+
+    def _limit(self, uid: str) -> int | None:
+        answer = self._hosts[uid].view.answer
+        return None if answer is None else answer.capacity.loaded

@@ -1,0 +1,302 @@
+"""A fleet in miniature for tests of the planner: sidecars that obey, fail, fall silent and come back, and a clock.
+
+`World.step` is one pass of the operator and one second of the fleet: the plan is carried out as `reconcile` would, then
+every sidecar gets on with what it was told. What must hold at every moment is checked on the way, so that a test that
+lets a world run to its end has checked all of it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from patio.api.protocol import (
+    AdapterCapacity,
+    AdapterList,
+    AdapterReport,
+    AdapterState,
+    LoadRequest,
+    PreparedReport,
+    PreparedState,
+    UnloadRequest,
+)
+from patio_operator.api.loraadapter import LoraAdapter
+from patio_operator.placement.credentials import Credentials, Missing
+from patio_operator.placement.fleet import Pod, Seen
+from patio_operator.placement.planner import plan
+from patio_operator.placement.plans import Hold, Load, Mark, Order, Plan, Refusal, Release, Unload
+
+from builders import NOW
+
+SECOND = timedelta(seconds=1)
+
+
+@dataclass
+class Entry:
+    """An adapter that a sidecar was told to have."""
+
+    request: LoadRequest
+    state: AdapterState = AdapterState.PENDING
+    held: str | None = None
+    prepared: PreparedReport | None = None
+    since: float = 0.0
+
+
+@dataclass
+class Sidecar:
+    """A sidecar and its engine."""
+
+    room: int | None = None
+    engine_ready: bool = True
+    alive: bool = True
+    bad: set[str] = field(default_factory=set)
+    """Revisions that its engine refuses."""
+    unfetchable: set[str] = field(default_factory=set)
+    """Revisions whose files it cannot get."""
+    entries: dict[str, Entry] = field(default_factory=dict)
+    silent_since: datetime | None = None
+    last: AdapterList | None = None
+    ever: bool = False
+
+    def take(self, order: Order, now: datetime) -> Refusal | None:
+        """Do as told, or refuse."""
+        before = self.entries.get(order.lora_name)
+        if isinstance(order, UnloadRequest):
+            if before is not None and before.request.owner == order.owner:
+                before.state = AdapterState.UNLOADING
+            return None
+        if before is not None and before.request.owner != order.owner:
+            return Refusal("somebody else has it", retryable=False, until=now + timedelta(seconds=60))
+        if order.prepare:
+            assert before is not None, "prepare is for pods that have the adapter"
+            before.prepared = PreparedReport(
+                revision=order.revision,
+                state=PreparedState.DOWNLOADING,
+                reason="Downloading",
+                credentials_revision=order.credentials_revision,
+            )
+            return None
+        fresh = Entry(order, since=now.timestamp())
+        if before is not None:
+            fresh.held = before.held
+            fresh.prepared = before.prepared
+        self.entries[order.lora_name] = fresh
+        return None
+
+    def work(self, now: datetime) -> None:
+        """Get on with everything by one step."""
+        for name, entry in list(self.entries.items()):
+            entry.since = now.timestamp()
+            if entry.prepared is not None and entry.prepared.state is PreparedState.DOWNLOADING:
+                bad = entry.prepared.revision in self.unfetchable
+                state = PreparedState.FAILED if bad else PreparedState.PREPARED
+                entry.prepared = entry.prepared.model_copy(
+                    update={
+                        "state": state,
+                        "reason": state.value,
+                        "message": "not there" if bad else "",
+                        "retryable": not bad,
+                    }
+                )
+            if entry.state is AdapterState.UNLOADING:
+                del self.entries[name]
+            elif entry.state is AdapterState.PENDING:
+                if entry.request.expects_credentials or not self.engine_ready:
+                    continue
+                entry.state = AdapterState.LOADING
+            elif entry.state is AdapterState.LOADING:
+                if entry.request.revision in self.bad:
+                    entry.state = AdapterState.FAILED
+                else:
+                    entry.state, entry.held, entry.prepared = AdapterState.LOADED, entry.request.revision, None
+
+    def crash(self) -> None:
+        """Lose the engine: what is wanted is loaded again once there is another."""
+        self.engine_ready = False
+        for name, entry in list(self.entries.items()):
+            entry.held = None
+            if entry.state is AdapterState.UNLOADING:
+                del self.entries[name]
+            elif entry.state is not AdapterState.FAILED:
+                entry.state = AdapterState.PENDING
+
+    def answer(self) -> AdapterList:
+        """Say what there is."""
+        return AdapterList(
+            revision="r",
+            engine="vllm",
+            engine_ready=self.engine_ready,
+            base_models=("tiny",),
+            adapters=tuple(self._report(name) for name in sorted(self.entries)),
+            capacity=AdapterCapacity(loaded=self.room),
+        )
+
+    def _report(self, name: str) -> AdapterReport:
+        entry = self.entries[name]
+        missing = entry.state is AdapterState.PENDING and entry.request.expects_credentials
+        return AdapterReport(
+            lora_name=name,
+            lora_path=entry.request.lora_path,
+            source=entry.request.source,
+            owner=entry.request.owner,
+            revision=entry.request.revision,
+            state=entry.state,
+            reason="CredentialsMissing" if missing else entry.state.value,
+            message="rank 64 is too high" if entry.state is AdapterState.FAILED else "",
+            retryable=entry.state is not AdapterState.FAILED,
+            since=entry.since,
+            held_revision=entry.held,
+            prepared=entry.prepared,
+            credentials_revision=entry.request.credentials_revision,
+        )
+
+
+class World:
+    """Pods, their sidecars, LoraAdapters, and the operator's passes over them."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.now = NOW
+        self.pods: dict[str, Pod] = {}
+        self.sidecars: dict[str, Sidecar] = {}
+        self.adapters: dict[str, LoraAdapter] = {}
+        self.credentials: dict[str, Credentials | Missing] = {}
+        self.refusals: dict[tuple[str, Order], Refusal] = {}
+        self.unmarked: dict[tuple[str, str], datetime] = {}
+        self.orders: list[tuple[datetime, str, Load | Unload]] = []
+        self.rng = random.Random(seed)
+
+    def add(self, pod: Pod, sidecar: Sidecar | None = None) -> None:
+        """Start a pod."""
+        self.pods[pod.name] = pod
+        self.sidecars[pod.uid] = sidecar or Sidecar()
+
+    def lose(self, name: str) -> None:
+        """Remove a pod."""
+        gone = self.pods.pop(name)
+        del self.sidecars[gone.uid]
+
+    def declare(self, *adapters: LoraAdapter) -> None:
+        """Apply LoraAdapters."""
+        self.adapters |= {one.metadata.name: one for one in adapters}
+
+    def delete(self, name: str) -> None:
+        """Delete a LoraAdapter: it stays until its finalizer is taken off."""
+        one = self.adapters[name]
+        metadata = one.metadata.model_copy(update={"deletion_timestamp": self.now})
+        if metadata.finalizers:
+            self.adapters[name] = one.model_copy(update={"metadata": metadata})
+        else:
+            del self.adapters[name]
+
+    def sidecar(self, name: str) -> Sidecar:
+        """Return a pod's sidecar, by the pod's name."""
+        return self.sidecars[self.pods[name].uid]
+
+    def holding(self, adapter: str) -> set[str]:
+        """Return the pods whose engines answer by an adapter's name."""
+        return {
+            name
+            for name, pod in self.pods.items()
+            if (entry := self.sidecars[pod.uid].entries.get(adapter)) is not None and entry.held is not None
+        }
+
+    def seen(self) -> dict[str, Seen]:
+        """Ask all sidecars."""
+        views: dict[str, Seen] = {}
+        for uid, one in self.sidecars.items():
+            if one.alive:
+                one.last, one.ever, one.silent_since = one.answer(), True, None
+                views[uid] = Seen(one.last, ever_answered=True)
+            else:
+                one.silent_since = one.silent_since or self.now
+                views[uid] = Seen(None, "gone", one.ever, one.silent_since, one.last)
+        return views
+
+    def plan(self) -> Plan:
+        """Plan what is there, told in any order."""
+        pods, adapters = list(self.pods.values()), list(self.adapters.values())
+        self.rng.shuffle(pods)
+        self.rng.shuffle(adapters)
+        return plan(pods, self.seen(), adapters, self.credentials, self.refusals, self.unmarked, self.now)
+
+    def step(self) -> Plan:
+        """Make one pass, and let a second go by."""
+        decided = self.plan()
+        for action in decided.actions:
+            self._carry_out(action)
+        self.check()
+        for one in self.sidecars.values():
+            if one.alive:
+                one.work(self.now)
+        self.check()
+        self.now += SECOND
+        self.refusals = {key: one for key, one in self.refusals.items() if one.until > self.now}
+        return decided
+
+    def settle(self, most: int = 120) -> int:
+        """Step until nothing is left to do and nothing moves; return how many steps it took."""
+        for steps in range(most):
+            decided = self.plan()
+            if not decided.actions and decided.again_at is None and not self._moving():
+                return steps
+            self.step()
+        raise AssertionError(f"still at it after {most} steps: {self.plan()}")
+
+    def check(self) -> None:
+        """Check what must hold at every moment."""
+        for pod in self.pods.values():
+            one = self.sidecars[pod.uid]
+            assert one.room is None or len(one.entries) <= one.room, f"{pod.name} has more than it has room for"
+
+    def _moving(self) -> bool:
+        still = (AdapterState.LOADED, AdapterState.FAILED)
+        return any(
+            entry.state not in still and one.engine_ready and not entry.request.expects_credentials
+            for one in self.sidecars.values()
+            if one.alive
+            for entry in one.entries.values()
+        )
+
+    def _carry_out(self, action: Hold | Release | Load | Unload | Mark) -> None:
+        if isinstance(action, Hold):
+            held = action.adapter.metadata.model_copy(update={"finalizers": ("patio.dev/unload",)})
+            self.adapters[held.name] = action.adapter.model_copy(update={"metadata": held})
+        elif isinstance(action, Release):
+            del self.adapters[action.adapter.metadata.name]
+        elif isinstance(action, Mark):
+            before = self.pods[action.pod.name]
+            for name in before.marks - action.names:
+                self.unmarked[(before.uid, name)] = self.now
+            self.pods[before.name] = replace(before, marks=action.names)
+        else:
+            self._order(action)
+
+    def _order(self, order: Load | Unload) -> None:
+        name = order.request.lora_name
+        one = self.sidecars[order.pod.uid]
+        entry = one.entries.get(name)
+        self.orders.append((self.now, order.pod.name, order))
+        if isinstance(order, Unload):
+            assert entry is not None, "an unload of what is not there"
+            assert entry.request.owner is not None, "what was loaded by hand is not ours to unload"
+            self._quiet(order.pod.name, name)
+        elif not order.request.prepare and entry is not None and entry.held not in (None, order.request.revision):
+            others = [other for other in self.pods.values() if other.name != order.pod.name and name in other.marks]
+            if others:
+                self._quiet(order.pod.name, name)
+        refusal = one.take(order.request, self.now)
+        if refusal is not None:
+            self.refusals[(order.pod.uid, order.request)] = refusal
+
+    def _quiet(self, pod: str, name: str) -> None:
+        """No request may be on its way to weights that are taken away."""
+        assert name not in self.pods[pod].marks, f"{pod} is still marked for {name}"
+        taken = self.unmarked.get((self.pods[pod].uid, name))
+        assert taken is None or self.now - taken >= SECOND, f"{pod} was marked for {name} a moment ago"
+
+
+def loads(orders: Iterable[tuple[datetime, str, Load | Unload]]) -> list[tuple[str, str]]:
+    """Return pod and reason of each load among orders."""
+    return [(pod, order.reason) for _, pod, order in orders if isinstance(order, Load)]

@@ -1,0 +1,204 @@
+"""Laws of the planner, held in fleets that change while it works: it comes to rest, and the rest is right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from patio.api.protocol import AdapterState, LoadRequest
+from patio_operator.placement.matching import is_deleting, load_request, source_revision
+from patio_operator.placement.plans import Load
+
+from adapter_world import Entry, Sidecar, World
+from builders import lora_adapter, pod
+
+NAMES = ("sql", "chat", "code")
+PODS = tuple("abcdef")
+SOURCES = ("file:///adapters/v1", "file:///adapters/v2", "s3://bucket/v3", "s3://bucket/v4", "s3://bucket/bad")
+BAD = source_revision(lora_adapter(uri="s3://bucket/bad"))
+"""A source that every engine refuses."""
+
+Event = Callable[[World], None]
+
+
+def sidecar(room: int | None) -> Sidecar:
+    """A sidecar on which somebody loaded an adapter by hand."""
+    by_hand = Entry(LoadRequest(lora_name="mine", lora_path="/mine"), AdapterState.LOADED, held="")
+    return Sidecar(room=room, bad={BAD}, entries={"mine": by_hand})
+
+
+def add(name: str, node: str, room: int | None) -> Event:
+    def event(world: World) -> None:
+        if name not in world.pods:
+            world.add(pod(name, node=node), sidecar(room))
+
+    return event
+
+
+def lose(name: str) -> Event:
+    def event(world: World) -> None:
+        if name in world.pods:
+            world.lose(name)
+
+    return event
+
+
+def silence(name: str) -> Event:
+    def event(world: World) -> None:
+        if name in world.pods:
+            world.sidecar(name).alive = not world.sidecar(name).alive
+
+    return event
+
+
+def crash(name: str) -> Event:
+    def event(world: World) -> None:
+        if name in world.pods:
+            world.sidecar(name).crash()
+
+    return event
+
+
+def revive(world: World) -> None:
+    for one in world.sidecars.values():
+        one.alive = one.engine_ready = True
+
+
+def declare(name: str, uri: str, replicas: int | None, pinned: bool, most: int) -> Event:
+    def event(world: World) -> None:
+        if name not in world.adapters or not is_deleting(world.adapters[name]):
+            created = f"2026-11-21T1{NAMES.index(name)}:00:00Z"
+            metadata = {"creationTimestamp": created}
+            world.declare(
+                lora_adapter(name, uri=uri, replicas=replicas, pinned=pinned, maxUnavailable=most, metadata=metadata)
+            )
+
+    return event
+
+
+def delete(name: str) -> Event:
+    def event(world: World) -> None:
+        if name in world.adapters and not is_deleting(world.adapters[name]):
+            world.delete(name)
+
+    return event
+
+
+def wait(steps: int) -> Event:
+    def event(world: World) -> None:
+        for _ in range(steps):
+            world.step()
+
+    return event
+
+
+def events(
+    sources: tuple[str, ...] = SOURCES, rooms: tuple[int | None, ...] = (None,)
+) -> st.SearchStrategy[list[Event]]:
+    names, pods = st.sampled_from(NAMES), st.sampled_from(PODS)
+    return st.lists(
+        st.one_of(
+            st.builds(add, pods, st.sampled_from(("n1", "n2", "n3")), st.sampled_from(rooms)),
+            st.builds(lose, pods),
+            st.builds(silence, pods),
+            st.builds(crash, pods),
+            st.just(revive),
+            st.builds(
+                declare,
+                names,
+                st.sampled_from(sources),
+                st.one_of(st.none(), st.integers(0, 4)),
+                st.booleans(),
+                st.integers(1, 3),
+            ),
+            st.builds(delete, names),
+            st.builds(wait, st.integers(1, 4)),
+        ),
+        max_size=25,
+    )
+
+
+def lived(happened: list[Event], seed: int) -> World:
+    """A world in which all of this happened, and that then came to rest."""
+    world = World(seed)
+    for name in PODS[:3]:
+        add(name, "n1", None)(world)
+    for one in happened:
+        one(world)
+    revive(world)
+    world.settle()
+    return world
+
+
+def have(world: World, name: str, state: AdapterState) -> set[str]:
+    """The pods that have an adapter, as it is declared now, in a state."""
+    request = load_request(world.adapters[name])
+    return {
+        one
+        for one in world.pods
+        if (entry := world.sidecar(one).entries.get(name)) is not None
+        and (entry.request.owner, entry.request.revision, entry.state) == (request.owner, request.revision, state)
+    }
+
+
+@settings(max_examples=300, deadline=None)
+@given(events(), st.integers(0, 3))
+def test_whatever_happened_it_ends_as_declared(happened: list[Event], seed: int) -> None:
+    world = lived(happened, seed)
+    for name, adapter in world.adapters.items():
+        wanted = len(world.pods) if adapter.spec.replicas is None else adapter.spec.replicas
+        if source_revision(adapter) == BAD:
+            assert have(world, name, AdapterState.LOADED) == set()
+        else:
+            assert len(have(world, name, AdapterState.LOADED)) == min(wanted, len(world.pods))
+    for name in world.pods:
+        entries = world.sidecar(name).entries
+        assert entries.keys() <= world.adapters.keys() | {"mine"}, "what was deleted is unloaded"
+        assert entries["mine"].state is AdapterState.LOADED
+        assert world.pods[name].marks == {one for one in entries if one != "mine" and entries[one].held is not None}
+
+
+@settings(max_examples=150, deadline=None)
+@given(events(rooms=(None, 1, 2, 3)), st.integers(0, 3))
+def test_no_engine_ever_gets_more_than_it_has_room_for(happened: list[Event], seed: int) -> None:
+    lived(happened, seed)  # which checks it at every step
+
+
+@settings(max_examples=150, deadline=None)
+@given(events(), st.integers(0, 3))
+def test_what_is_settled_stays_as_it_is_in_whatever_order_it_is_told(happened: list[Event], seed: int) -> None:
+    world = lived(happened, seed)
+    orders = len(world.orders)
+    for _ in range(3):
+        assert world.step().actions == ()
+    assert len(world.orders) == orders
+
+
+@settings(max_examples=150, deadline=None)
+@given(events(), st.integers(0, 3))
+def test_the_order_of_telling_does_not_change_the_plan(happened: list[Event], seed: int) -> None:
+    world = World(seed)
+    for one in happened:
+        one(world)
+        first, second = world.plan(), world.plan()
+        assert sorted(map(repr, first.actions)) == sorted(map(repr, second.actions))
+        assert first.placements == second.placements
+
+
+@settings(max_examples=100, deadline=None)
+@given(events(sources=SOURCES[:1]), st.sampled_from(PODS))
+def test_a_pod_that_is_lost_moves_only_what_it_had(happened: list[Event], lost: str) -> None:
+    world = lived(happened, 0)
+    if lost not in world.pods:
+        return
+    before = {name: world.holding(name) for name in world.adapters}
+    had = {name for name in before if lost in before[name]}
+    world.orders.clear()
+    world.lose(lost)
+    world.settle()
+    for name, pods in before.items():
+        assert world.holding(name) >= pods - {lost}
+    assert {order.request.lora_name for _, _, order in world.orders} <= had
+    assert all(isinstance(order, Load) for _, _, order in world.orders)
