@@ -51,7 +51,7 @@ def section(title: str) -> str:
 
 def documented(title: str) -> list[str]:
     """Return the words that stand in the first column of the tables under a heading."""
-    rows = re.findall(r"^\| (`[^|]*`) \|", section(title), re.MULTILINE)
+    rows = re.findall(r"^\| (`[^|]*) \|", section(title), re.MULTILINE)
     return [word for row in rows for word in re.findall(r"`([^`]+)`", row)]
 
 
