@@ -208,6 +208,14 @@ def test_lora_adapters_are_compared_unless_nobody_answers(rendered: list[Object]
     assert "caBundle" not in webhook["clientConfig"]
 
 
+def test_those_who_may_edit_lora_adapters_may_scale_them(rendered: list[Object]) -> None:
+    roles = {one["metadata"]["name"]: one["rules"] for one in rendered if one["kind"] == "ClusterRole"}
+    for name, verb in (("patio-edit", "update"), ("patio-edit", "patch"), ("patio-view", "get")):
+        (rule,) = [rule for rule in roles[name] if "patio.dev" in rule["apiGroups"]]
+        assert "loraadapters/scale" in rule["resources"]
+        assert verb in rule["verbs"]
+
+
 def test_the_operator_cannot_become_somebody_else(rendered: list[Object]) -> None:
     for rule in operator_rules(rendered):
         assert not {"escalate", "bind", "impersonate"} & set(rule["verbs"]), rule
