@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ import pytest
 import yaml
 
 from patio.api.protocol import LoadRequest
+from patio.api.sources import read_config
+from patio.settings import read_settings
 from patio_operator import injection
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.injection import trial
@@ -53,19 +54,19 @@ def test_a_pod_of_the_example_deployment_is_given_the_example_adapters(
         adapter["metadata"]["namespace"] = namespace
         kube.apply(adapter)
 
-    def given() -> dict[str, dict[str, Any]]:
+    def given() -> dict[str, LoadRequest]:
         env = {one["name"]: one.get("value", "") for one in sidecar_of(kube, namespace, "deployment.yaml")["env"]}
         assert env["PATIO_DOWNLOAD_ROOTS"] == "/models"
-        return {one["lora_name"]: one for one in json.loads(env.get("PATIO_REQUIRED_ADAPTERS", "[]"))}
+        return {one.lora_name: one for one in read_settings([], env | {"POD_UID": "u"}).required_adapters}
 
     everywhere = {"legal-summaries", "support-tone", "chemistry"}
     until("admissions know the adapters", lambda: given().keys() == everywhere, within=5)
     found = given()
-    assert found["chemistry"]["source"] == "pvc://adapters/chemistry"
+    assert found["chemistry"].source == "pvc://adapters/chemistry"
     for name in ("legal-summaries", "support-tone"):
-        assert found[name]["expects_credentials"], f"{name} has a Secret"
-    assert json.loads(found["support-tone"]["config"]) == {"endpoint": "https://minio.example.com:9000"}
-    assert "replace-me" not in json.dumps(found)
+        assert found[name].expects_credentials, f"{name} has a Secret"
+    assert read_config(found["support-tone"].config) == {"endpoint": "https://minio.example.com:9000"}
+    assert read_config(found["legal-summaries"].config) == {"hf_revision": "v1.2"}
 
 
 def test_the_example_deployments_pods_get_the_sidecar(kube: Kube) -> None:
