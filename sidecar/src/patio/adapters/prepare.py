@@ -49,6 +49,8 @@ def plan_ahead(situation: Situation, ahead: Wanted) -> tuple[PreparedReport, Pre
             credentials_revision=ahead.credentials_revision,
         )
 
+    if ahead.path and ahead.name in situation.unseen:
+        return report(PreparedState.PENDING, "Queued", f"Its files were in {ahead.path} and are looked for."), None
     if ahead.path:
         return report(PreparedState.PREPARED, "Prepared", f"Its files are in {ahead.path}."), None
     failed = fault is not None and (fault.permanent or progress.failures >= PATIENCE)

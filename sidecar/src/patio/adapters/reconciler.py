@@ -115,7 +115,8 @@ class Reconciler:
         desired = with_required(store.load(), required)
         self._credentials = _credentials(desired, required)
         """By adapter; in memory only."""
-        self._situation = Situation(desired, credentials=frozenset(self._credentials))
+        unseen = frozenset(desired.prepared)
+        self._situation = Situation(desired, credentials=frozenset(self._credentials), unseen=unseen)
         self._prepare_credentials: dict[str, Credentials] = {}
         self._fetches: dict[str, asyncio.Task[None]] = {}
         self._prepares: dict[str, asyncio.Task[None]] = {}
@@ -334,6 +335,7 @@ class Reconciler:
             if ahead.path and not await self._fetcher.hold(ahead.path):
                 log.info("prepared files are gone adapter=%s folder=%s", ahead.name, ahead.path)
                 await self._remember(partial(with_fetched, fetched=ahead, folder=""))
+        self._situation = replace(self._situation, unseen=frozenset())
 
     async def _notice_returns(self) -> None:
         """Order away once more what a request brought back after it was unloaded."""

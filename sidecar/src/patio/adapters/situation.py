@@ -98,6 +98,8 @@ class Situation:
     preparing: Mapping[str, Prepare] = field(default_factory=dict)
     prepare_credentials: frozenset[str] = frozenset()
     """As the three above, for what is fetched ahead."""
+    unseen: frozenset[str] = frozenset()
+    """Names that were prepared before this start of the sidecar, and whose files were not looked for since."""
     limit: int | None = None
     """Adapters that the engine keeps loaded; one more makes it evict another. None: it has no such limit, or none is
     known."""
