@@ -81,6 +81,12 @@ def test_a_change_that_would_clash_is_refused_and_any_other_is_not(kube: Kube, n
     kube.kubectl("scale", "loraadapter", "second", "--replicas=3", "-n", namespace)
 
 
+def test_a_name_that_sidecars_use_themselves_is_refused(kube: Kube, namespace: str) -> None:
+    said = refusal(kube, adapter(namespace, "any", adapterName="patio-trial-0123"))
+    assert "spec.adapterName" in said
+    assert "the sidecars' own" in said
+
+
 def test_the_name_is_free_again_once_its_owner_is_deleted(kube: Kube, namespace: str) -> None:
     kube.apply(adapter(namespace, "first"))
     kube.kubectl("delete", "loraadapter", "first", "-n", namespace)
