@@ -471,6 +471,8 @@ class Reconciler:
             loaded = await call(wanted.name, wanted.path)
             await self._verify(wanted)
         except EngineError as error:
+            # What the engine has under the name now is what the next step depends on.
+            await self._look()
             fault = Fault(error.reason, error.message, error.permanent)
             after = after_fault(progress, fault, time.monotonic(), self._rng.random())
             level = logging.WARNING if error.permanent else logging.INFO
