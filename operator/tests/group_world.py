@@ -49,6 +49,7 @@ class World:
         self.metadata = metadata
         self.roles = roles
         self.events: list[str] = []
+        self.told: list[str] = []
         self._uids = itertools.count()
         self._generation = 0
 
@@ -83,6 +84,7 @@ class World:
         for ref in plan.deletes:
             self._delete(ref)
         self.events += [event.reason for event in plan.events]
+        self.told += [event.message for event in plan.events]
         if plan.status is not None:
             self.status = plan.status
         return plan
@@ -136,9 +138,10 @@ class World:
         statuses = self.objects["Pod", name]["status"]["containerStatuses"]
         there = next((one for one in statuses if one["name"] == container), None)
         if there is None:
-            statuses.append({"name": container, "restartCount": 1})
-        else:
-            there["restartCount"] += 1
+            there = {"name": container, "restartCount": 0}
+            statuses.append(there)
+        there["restartCount"] += 1
+        there["lastState"] = {"terminated": {"finishedAt": self.now.strftime("%Y-%m-%dT%H:%M:%SZ")}}
 
     def settle(self, rounds: int = 60) -> None:
         """Go on until nothing changes any more: pods that are made become ready, those that are deleted end."""

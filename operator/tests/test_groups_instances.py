@@ -274,6 +274,7 @@ def test_a_container_that_restarts_takes_its_whole_instance_with_it() -> None:
     world.step()
     assert world.leaving() == ["g-multi-1-0", "g-multi-1-1"]
     assert "InstanceRecreated" in world.events
+    assert "anew: container main of pod g-multi-1-1 restarted (1 in a row)" in world.told[-1]
     world.settle()
     assert len(world.pods()) == 4
 

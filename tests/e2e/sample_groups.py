@@ -6,6 +6,7 @@ what does not. The image that stands for theirs is described in `cluster/images/
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ PROBES = ("readinessProbe", "livenessProbe", "startupProbe")
 def documents(path: Path, namespace: str) -> list[dict[str, Any]]:
     """Return the objects of a sample for a namespace, runnable, with the claims that their pods name."""
     found = [runnable(one) for one in yaml.safe_load_all(path.read_text()) if one]
+    if any("engineRuntimes" in role for one in found for role in one.get("spec", {}).get("roles", ())):
+        found = [without_workers(one) for one in found]
     for one in found:
         one["metadata"]["namespace"] = namespace
     return [*found, *(claim(name, namespace) for name in sorted(set(claims(found))))]
@@ -47,9 +50,17 @@ def runnable(value: Any) -> Any:
             made[key] |= {"initialDelaySeconds": 1, "periodSeconds": 1, "failureThreshold": 60}
     if isinstance(made.get("replicas"), int):
         made["replicas"] = min(made["replicas"], MOST_REPLICAS)
-    if "containers" in made and "profileName" not in made and "updateStrategy" not in made:
-        made["terminationGracePeriodSeconds"] = 5
     return made
+
+
+def without_workers(value: Any) -> Any:
+    """Return a group whose router knows no workers but those that their sidecars register."""
+    if isinstance(value, list):
+        return [without_workers(one) for one in value]
+    if isinstance(value, dict):
+        return {key: without_workers(one) for key, one in value.items()}
+    is_script = isinstance(value, str) and "launch_router" in value
+    return re.sub(r"--(prefill|decode) http\S+( \d+)?", "", value) if is_script else value
 
 
 def claims(value: Any) -> Iterator[str]:
@@ -84,7 +95,7 @@ def volume(claimed: dict[str, Any], path: Path) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolume",
-        "metadata": {"name": f"{namespace}-{name}"},
+        "metadata": {"name": f"{namespace}-{name}", "labels": {"of": namespace}},
         "spec": {
             "accessModes": ["ReadWriteMany"],
             "storageClassName": "",

@@ -109,7 +109,8 @@ def verdict(kube: Kube, namespace: str, name: str) -> str:
         check_pods(name, role, of_role)
         check_what_they_know(kube, namespace, name, role, of_role)
         check_order(role, of_role, pods)
-    served = [serve(kube, namespace, one) for one in pods if is_router(one)]
+    registered = {f"http://{one['status']['podIP']}:8000" for one in pods if has_sidecar(one)}
+    served = [serve(kube, namespace, one, registered) for one in pods if is_router(one)]
     return f"{name}: {len(pods)} pods of {len(roles)} roles" + "".join(f"; {one}" for one in served)
 
 
@@ -169,8 +170,12 @@ def is_router(pod: dict[str, Any]) -> bool:
     return "launch_router" in json.dumps(pod["spec"]["containers"][0].get("command") or [])
 
 
-def serve(kube: Kube, namespace: str, router: dict[str, Any]) -> str:
-    """Have the router's workers complete a prompt."""
+def has_sidecar(pod: dict[str, Any]) -> bool:
+    return "patio-runtime" in {one["name"] for one in pod["spec"]["containers"]}
+
+
+def serve(kube: Kube, namespace: str, router: dict[str, Any], registered: set[str]) -> str:
+    """Have the router's workers complete a prompt: those that sidecars have registered, where there are sidecars."""
     name = router["metadata"]["name"]
 
     def ask(method: str, path: str, body: Any = None) -> Callable[[], Any]:
@@ -189,4 +194,5 @@ def serve(kube: Kube, namespace: str, router: dict[str, Any]) -> str:
     answer = until(f"{name} serves {model}", ask("POST", "/v1/completions", body), within=30)
     assert answer["usage"]["completion_tokens"] == 4
     urls = {one["url"] for one in workers}
+    assert not registered or urls == registered
     return f"{name} served {answer['choices'][0]['text']!r} through {', '.join(sorted(urls))}"

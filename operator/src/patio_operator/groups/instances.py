@@ -211,7 +211,7 @@ class _Pass:
             if lost
             else f"pod {failed[0]['metadata']['name']} has ended"
             if failed
-            else "a container restarted"
+            else self._last_restarted(instance)
         )
         self._events.append(
             Event(
@@ -221,14 +221,27 @@ class _Pass:
 
     def _restarts(self, instance: _Instance) -> int:
         """Count the restarts of the user's containers: what admission adds may restart alone."""
-        total = 0
+        return sum(status["restartCount"] for _, status in self._statuses(instance))
+
+    def _last_restarted(self, instance: _Instance) -> str:
+        """Say which of the user's containers ended last and was started again."""
+
+        def ended(status: Object) -> str:
+            return str(((status.get("lastState") or {}).get("terminated") or {}).get("finishedAt") or "")
+
+        restarted = [(pod, status) for pod, status in self._statuses(instance) if status["restartCount"]]
+        pod, status = max(restarted, key=lambda one: ended(one[1]))
+        return f"container {status['name']} of pod {pod['metadata']['name']} restarted"
+
+    def _statuses(self, instance: _Instance) -> Iterator[tuple[Child, Object]]:
+        """Yield the statuses of the user's containers."""
         for pod in instance.pods.values():
             revision = self._known.get(_revision(pod))
             template = {} if revision is None else revision.worker if _position(pod) else revision.leader
             names = {one["name"] for one in (template.get("spec") or {}).get("containers") or []}
-            statuses = (pod.get("status") or {}).get("containerStatuses") or []
-            total += sum(one["restartCount"] for one in statuses if one["name"] in names)
-        return total
+            for status in (pod.get("status") or {}).get("containerStatuses") or []:
+                if status["name"] in names:
+                    yield pod, status
 
     def _missing(self, index: int) -> Iterator[Object]:
         """Yield the pods that an instance lacks, once none of its pods is on its way out."""
