@@ -48,8 +48,7 @@ def make_namespace(kube: Kube) -> Iterator[MakeNamespace]:
         return name
 
     yield make
-    for name in made:
-        kube.kubectl("delete", "namespace", name, "--wait=true", "--timeout=120s")
+    kube.kubectl("delete", "namespace", *made, "--wait=true", "--timeout=120s")
 
 
 @pytest.fixture(scope="session")
