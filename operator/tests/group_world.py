@@ -17,6 +17,8 @@ Object = dict[str, Any]
 NEW, OLD = "rbg.workloads.x-k8s.io/", "rolebasedgroup.workloads.x-k8s.io/"
 WRITTEN = [{"manager": "patio-operator", "operation": "Apply"}]
 START = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
+GRACE = timedelta(seconds=30)
+"""How long a pod may take to end."""
 
 
 def leader_worker(
@@ -94,7 +96,7 @@ class World:
         if there is None or there["metadata"]["uid"] != ref.uid:
             return
         if ref.kind == "Pod":
-            there["metadata"]["deletionTimestamp"] = "2026-11-21T12:00:00Z"
+            there["metadata"].setdefault("deletionTimestamp", (self.now + GRACE).strftime("%Y-%m-%dT%H:%M:%SZ"))
         else:
             del self.objects[ref.kind, ref.name]
 

@@ -70,7 +70,7 @@ def test_the_first_node_serves_when_all_are_there_and_the_others_only_say_that_t
 
     others[0].process.send_signal(signal.SIGTERM)
     assert others[0].process.wait(10) == 0
-    first.process.kill()
+    assert first.process.wait(10) == 137
     assert others[1].process.wait(10) == 1
 
 

@@ -1,8 +1,8 @@
 """Several processes that are one engine, as SGLang's `--nnodes`, `--node-rank` and `--dist-init-addr`.
 
 The first node opens the meeting place and serves once all others have come; the others look for it by the address they
-were given, answer health checks and nothing else, and end when the first one does. `server` calls `gather` and
-`follow`; nothing here knows what an engine answers.
+were given, answer health checks and nothing else. None of them outlives another. `server` calls `gather` and `follow`;
+nothing here knows what an engine answers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from engine_double.settings import Settings
 
@@ -22,8 +22,8 @@ TRY_AGAIN = 0.3
 
 
 @contextlib.asynccontextmanager
-async def gather(settings: Settings) -> AsyncIterator[None]:
-    """Open the meeting place and wait there for all other nodes; keep them until the end of the `with`."""
+async def gather(settings: Settings, lost: Callable[[], None]) -> AsyncIterator[None]:
+    """Open the meeting place and wait there for all other nodes; until the end of the `with`, tell of a lost one."""
     here: dict[int, asyncio.StreamWriter] = {}
     complete = asyncio.Event()
 
@@ -32,6 +32,11 @@ async def gather(settings: Settings) -> AsyncIterator[None]:
         print(f"engine double: node {max(here)} of {settings.nodes} is here", flush=True)
         if set(here) == set(range(1, settings.nodes)):
             complete.set()
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        if complete.is_set():
+            print("engine double: a node is gone", flush=True)
+            lost()
 
     port = int(settings.dist_init_addr.rpartition(":")[2])
     place = await asyncio.start_server(greet, "0.0.0.0", port)

@@ -202,7 +202,7 @@ class Double:
             raise
         self.engine = make_engine(self._settings)
         self.crashed = False
-        app = make_app(self.engine, crash=self._crash_soon, terminate=self.terminate_soon)
+        app = make_app(self.engine, crash=self.crash_soon, terminate=self.terminate_soon)
         config = uvicorn.Config(app, lifespan="off", log_level="warning", timeout_graceful_shutdown=None)
         self._server = _Server(config)
         self._running = asyncio.create_task(self._server.serve(sockets=[listener]))
@@ -280,7 +280,8 @@ class Double:
             await asyncio.wait([self._running])
         self._server = None
 
-    def _crash_soon(self) -> None:
+    def crash_soon(self) -> None:
+        """`crash`, from where nothing can be awaited."""
         self._ending = asyncio.get_running_loop().create_task(self.crash())
 
     def terminate_soon(self) -> None:
@@ -339,5 +340,5 @@ async def serve(settings: Settings, notes: Sequence[str] = ()) -> int:
 
 async def _start(double: Double, settings: Settings, meeting: contextlib.AsyncExitStack) -> None:
     if settings.nodes > 1:
-        await meeting.enter_async_context(nodes.gather(settings))
+        await meeting.enter_async_context(nodes.gather(settings, double.crash_soon))
     await double.start()
