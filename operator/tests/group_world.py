@@ -17,6 +17,8 @@ Object = dict[str, Any]
 NEW, OLD = "rbg.workloads.x-k8s.io/", "rolebasedgroup.workloads.x-k8s.io/"
 WRITTEN = [{"manager": "patio-operator", "operation": "Apply"}]
 START = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
+GRACE = timedelta(seconds=30)
+"""How long a pod may take to end."""
 
 
 def leader_worker(
@@ -49,6 +51,7 @@ class World:
         self.metadata = metadata
         self.roles = roles
         self.events: list[str] = []
+        self.told: list[str] = []
         self._uids = itertools.count()
         self._generation = 0
 
@@ -83,6 +86,7 @@ class World:
         for ref in plan.deletes:
             self._delete(ref)
         self.events += [event.reason for event in plan.events]
+        self.told += [event.message for event in plan.events]
         if plan.status is not None:
             self.status = plan.status
         return plan
@@ -92,7 +96,7 @@ class World:
         if there is None or there["metadata"]["uid"] != ref.uid:
             return
         if ref.kind == "Pod":
-            there["metadata"]["deletionTimestamp"] = "2026-11-21T12:00:00Z"
+            there["metadata"].setdefault("deletionTimestamp", (self.now + GRACE).strftime("%Y-%m-%dT%H:%M:%SZ"))
         else:
             del self.objects[ref.kind, ref.name]
 
@@ -136,9 +140,10 @@ class World:
         statuses = self.objects["Pod", name]["status"]["containerStatuses"]
         there = next((one for one in statuses if one["name"] == container), None)
         if there is None:
-            statuses.append({"name": container, "restartCount": 1})
-        else:
-            there["restartCount"] += 1
+            there = {"name": container, "restartCount": 0}
+            statuses.append(there)
+        there["restartCount"] += 1
+        there["lastState"] = {"terminated": {"finishedAt": self.now.strftime("%Y-%m-%dT%H:%M:%SZ")}}
 
     def settle(self, rounds: int = 60) -> None:
         """Go on until nothing changes any more: pods that are made become ready, those that are deleted end."""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from patio_operator.api.rolebasedgroup import RestartPolicyConfig
 from patio_operator.groups.memory import Memory, read, recreated, write
 
-from group_world import NEW, OLD, START, World, a_group, leader_worker
+from group_world import GRACE, NEW, OLD, START, World, a_group, leader_worker
 
 
 def settled(*roles: dict[str, Any]) -> World:
@@ -166,11 +166,11 @@ def test_a_changed_template_reaches_one_instance_at_a_time_from_the_highest_on()
     world = settled(leader_worker(replicas=3))
     world.edit(leader_worker(replicas=3, image="a:2"))
     for index in (2, 1, 0):
-        world.step()
-        assert world.leaving() == [f"g-multi-{index}-0", f"g-multi-{index}-1"]
-        world.step()
+        for position in (0, 1):
+            world.step()
+            assert world.leaving() == [f"g-multi-{index}-{position}"]
+            world.go()
         assert not [name for name in world.pods() if name.startswith(f"g-multi-{index}")], "both go before one comes"
-        world.go()
         world.step()
         world.make_ready()
     world.settle()
@@ -233,9 +233,9 @@ def test_a_paused_update_changes_nothing() -> None:
 def test_an_instance_that_never_became_ready_does_not_hold_up_its_own_repair() -> None:
     world = settled(leader_worker(replicas=2))
     world.edit(leader_worker(replicas=2, image="broken"))
-    world.step()
-    world.go()
-    world.step()
+    for _ in range(3):  # the leader ends, its worker ends, both are made
+        world.step()
+        world.go()
     assert world.images()["g-multi-1-0"] == "broken"
     world.edit(leader_worker(replicas=2, image="a:3"))
     world.step()
@@ -275,7 +275,62 @@ def test_an_instance_counts_as_updated_only_once_it_was_ready_long_enough() -> N
     assert 0 < plan.again_in.total_seconds() <= 30
     world.wait(30)
     world.step()
+    assert world.leaving() == ["g-multi-0-0"]
+
+
+# --- the end of an instance that serves
+
+
+def test_the_workers_of_an_instance_that_is_scaled_away_stay_until_its_leader_has_ended() -> None:
+    world = settled(leader_worker(replicas=2, size=3))
+    world.edit(leader_worker(replicas=1, size=3))
+    world.step()
+    assert world.leaving() == ["g-multi-1-0"]
+    plan = world.step()
+    assert (world.leaving(), plan.again_in) == (["g-multi-1-0"], GRACE)
+    world.go()
+    world.step()
+    assert world.leaving() == ["g-multi-1-1", "g-multi-1-2"]
+    world.settle()
+    assert set(world.pods()) == {"g-multi-0-0", "g-multi-0-1", "g-multi-0-2"}
+
+
+def test_the_workers_of_an_instance_that_is_updated_stay_until_its_leader_has_ended() -> None:
+    world = settled(leader_worker(replicas=2))
+    world.edit(leader_worker(replicas=2, image="a:2"))
+    world.step()
+    assert world.leaving() == ["g-multi-1-0"]
+    world.step()
+    assert world.leaving() == ["g-multi-1-0"]
+    world.go()
+    plan = world.step()
+    assert (world.leaving(), plan.creates) == (["g-multi-1-1"], ())
+    world.settle()
+    assert set(world.images().values()) == {"a:2"}
+    assert "InstanceRecreated" not in world.events
+
+
+def test_a_leader_that_does_not_end_in_its_time_holds_its_workers_no_longer() -> None:
+    world = settled(leader_worker(replicas=1))
+    world.edit(leader_worker(replicas=0))
+    world.step()
+    world.wait(GRACE.total_seconds())
+    world.step()
     assert world.leaving() == ["g-multi-0-0", "g-multi-0-1"]
+
+
+def test_an_instance_that_is_wanted_again_while_its_leader_ends_is_made_anew_as_a_whole() -> None:
+    world = settled(leader_worker(replicas=1))
+    before = {pod["metadata"]["uid"] for pod in world.pods().values()}
+    world.edit(leader_worker(replicas=0))
+    world.step()
+    world.edit(leader_worker(replicas=1))
+    world.step()
+    assert world.leaving() == ["g-multi-0-0", "g-multi-0-1"]
+    world.settle()
+    after = {pod["metadata"]["uid"] for pod in world.pods().values()}
+    assert len(after) == 2
+    assert not after & before
 
 
 # --- restarts
@@ -287,6 +342,7 @@ def test_a_container_that_restarts_takes_its_whole_instance_with_it() -> None:
     world.step()
     assert world.leaving() == ["g-multi-1-0", "g-multi-1-1"]
     assert "InstanceRecreated" in world.events
+    assert "anew: container main of pod g-multi-1-1 restarted (1 in a row)" in world.told[-1]
     world.settle()
     assert len(world.pods()) == 4
 
@@ -531,7 +587,7 @@ def test_an_update_never_takes_more_than_it_may(replicas: int, allowed: int, luc
     rolling = {"rolloutStrategy": {"rollingUpdate": {"maxUnavailable": allowed}}}
     world = settled(leader_worker(replicas=replicas, **rolling))
     world.edit(leader_worker(replicas=replicas, image="a:2", **rolling))
-    for pods_end, pods_get_ready in [*luck, *[(True, True)] * 12]:
+    for pods_end, pods_get_ready in [*luck, *[(True, True)] * 18]:
         world.step()
         serving = sum(
             all("status" in world.pods().get(f"g-multi-{index}-{position}", {}) for position in range(2))

@@ -24,7 +24,7 @@ def staged() -> Iterator[stage.Stage]:
     """A cluster with the images of this tree."""
     provider = e2e_cluster.connect(say=tell)
     keep = provider.status().usable or os.environ.get("PATIO_KEEP_CLUSTER") == "1"
-    yield stage.prepare_cluster(("sidecar", "operator", "engine-double", "engine-base"), tell)
+    yield stage.prepare_cluster(("sidecar", "operator", "engine-double", "engine-base", "sample-parts"), tell)
     if not keep:
         provider.down()
 
@@ -48,8 +48,7 @@ def make_namespace(kube: Kube) -> Iterator[MakeNamespace]:
         return name
 
     yield make
-    for name in made:
-        kube.kubectl("delete", "namespace", name, "--wait=true", "--timeout=120s")
+    kube.kubectl("delete", "namespace", *made, "--wait=true", "--timeout=120s")
 
 
 @pytest.fixture(scope="session")

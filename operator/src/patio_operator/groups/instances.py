@@ -3,7 +3,8 @@ revision.
 
 Used by `planner`, for the roles whose pods no Kubernetes controller makes (docs/decisions/0009 says why). An instance
 is torn down and made as a whole: when the role has a new revision (`rollouts` says how many at once), and when one of
-its pods restarted (`memory` says when). Pods are never changed.
+its pods restarted (`memory` says when). One that serves is ended from its leader on: requests under way need the
+workers until the leader has ended them. Pods are never changed.
 """
 
 from __future__ import annotations
@@ -65,6 +66,11 @@ class _Instance:
     def is_ready(self, size: int) -> bool:
         return self.is_whole(size) and all(rollouts.is_ready(pod) for pod in self.pods.values())
 
+    @property
+    def leader_leaving(self) -> Child | None:
+        """The leader, while it ends."""
+        return next((pod for pod in self.leaving if _position(pod) == 0), None)
+
 
 def plan(
     group: RoleBasedGroup,
@@ -117,7 +123,7 @@ class _Pass:
     def plan(self) -> InstancesPlan:
         for index in sorted(self._instances):
             if index not in self._memories:
-                self._tear_down(index)
+                self._end(index)
         for index in range(self._role.replicas):
             if not self._is_stale(index):
                 self._mind_restarts(index)
@@ -167,8 +173,24 @@ class _Pass:
         return True
 
     def _tear_down(self, index: int) -> None:
-        for pod in self._instances[index].pods.values():
-            self._doomed[pod["metadata"]["name"]] = pod
+        """Delete all pods of an instance at once."""
+        self._doom(index, self._instances[index].pods.values())
+
+    def _end(self, index: int) -> None:
+        """Delete the leader of an instance that serves, and the others when it is gone, or should be."""
+        instance = self._instances[index]
+        leaving = instance.leader_leaving
+        if leaving is not None:
+            left = time_of(leaving["metadata"]["deletionTimestamp"]) - self._now
+            if left > timedelta(0):
+                self._dues.append(left)
+                self._doom(index, ())
+                return
+        serves = instance.is_ready(self._target(index).size)
+        self._doom(index, [instance.pods[0]] if serves else instance.pods.values())
+
+    def _doom(self, index: int, pods: Iterable[Child]) -> None:
+        self._doomed |= {pod["metadata"]["name"]: pod for pod in pods}
         if index in self._memories:
             self._memories[index] = replace(self._memories[index], ready=False, restarts=0)
 
@@ -179,16 +201,19 @@ class _Pass:
         stale = [index for index in range(self._role.replicas) if self._is_stale(index)]
         for index in stale:
             if not self._instances[index].is_ready(self._target(index).size):
-                self._tear_down(index)
+                self._end(index)
         spare = self._rollout.max_unavailable - (self._role.replicas - len(available))
         for index in sorted((one for one in stale if one in available), reverse=True)[: max(0, spare)]:
-            self._tear_down(index)
+            self._end(index)
 
     def _mind_restarts(self, index: int) -> None:
         instance, before = self._instances[index], self._memories[index]
         if not instance.pods:
             return
         failed = [pod for pod in instance.pods.values() if _is_over(pod)]
+        if self._policy.type == memory.RECREATE and not before.ready and instance.leader_leaving is not None:
+            self._tear_down(index)  # it was ended and is wanted again after all: its workers belong to the old leader
+            return
         if self._policy.type != memory.RECREATE or not before.ready:
             for pod in failed:
                 self._doomed[pod["metadata"]["name"]] = pod
@@ -211,7 +236,7 @@ class _Pass:
             if lost
             else f"pod {failed[0]['metadata']['name']} has ended"
             if failed
-            else "a container restarted"
+            else self._last_restarted(instance)
         )
         self._events.append(
             Event(
@@ -221,14 +246,27 @@ class _Pass:
 
     def _restarts(self, instance: _Instance) -> int:
         """Count the restarts of the user's containers: what admission adds may restart alone."""
-        total = 0
+        return sum(status["restartCount"] for _, status in self._statuses(instance))
+
+    def _last_restarted(self, instance: _Instance) -> str:
+        """Say which of the user's containers ended last and was started again."""
+
+        def ended(status: Object) -> str:
+            return str(((status.get("lastState") or {}).get("terminated") or {}).get("finishedAt") or "")
+
+        restarted = [(pod, status) for pod, status in self._statuses(instance) if status["restartCount"]]
+        pod, status = max(restarted, key=lambda one: ended(one[1]))
+        return f"container {status['name']} of pod {pod['metadata']['name']} restarted"
+
+    def _statuses(self, instance: _Instance) -> Iterator[tuple[Child, Object]]:
+        """Yield the statuses of the user's containers."""
         for pod in instance.pods.values():
             revision = self._known.get(_revision(pod))
             template = {} if revision is None else revision.worker if _position(pod) else revision.leader
             names = {one["name"] for one in (template.get("spec") or {}).get("containers") or []}
-            statuses = (pod.get("status") or {}).get("containerStatuses") or []
-            total += sum(one["restartCount"] for one in statuses if one["name"] in names)
-        return total
+            for status in (pod.get("status") or {}).get("containerStatuses") or []:
+                if status["name"] in names:
+                    yield pod, status
 
     def _missing(self, index: int) -> Iterator[Object]:
         """Yield the pods that an instance lacks, once none of its pods is on its way out."""

@@ -4,6 +4,7 @@ All of these start the same server::
 
     python -m engine_double --engine sglang --port 8000 --served-model-name tiny
     python -m engine_double vllm serve /models/tiny --enable-lora --dtype bfloat16
+    python -m engine_double -m vllm.entrypoints.openai.api_server --model /models/tiny --enable-lora
     python -m engine_double -m sglang.launch_server --model-path /models/tiny --enable-lora
 
 Flags of a real engine that change no answer are named in a note and otherwise ignored. Pure: argv in, settings out.
@@ -16,6 +17,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engine_double.settings import EngineKind, Settings
+
+MODULES = {
+    "sglang.launch_server": EngineKind.SGLANG,
+    "launch_server": EngineKind.SGLANG,
+    "vllm.entrypoints.openai.api_server": EngineKind.VLLM,
+}
+"""What `python -m` starts, and which engine that is."""
 
 
 def settings_from(argv: Sequence[str], environment: Mapping[str, str]) -> tuple[Settings, list[str]]:
@@ -32,13 +40,14 @@ def settings_from(argv: Sequence[str], environment: Mapping[str, str]) -> tuple[
         implied, words = EngineKind.VLLM, words[1:]
         if words and not words[0].startswith("-"):
             words = ["--model", *words]
-    for prefix in (["-m", "sglang.launch_server"], ["sglang.launch_server"], ["launch_server"]):
-        if words[: len(prefix)] == prefix:
-            implied, words = EngineKind.SGLANG, words[len(prefix) :]
+    for module, kind in MODULES.items():
+        for prefix in (["-m", module], [module]):
+            if words[: len(prefix)] == prefix:
+                implied, words = kind, words[len(prefix) :]
     known, ignored = _parser().parse_known_args(words)
-    kind = EngineKind(known.engine) if known.engine else implied or EngineKind.VLLM
+    chosen = EngineKind(known.engine) if known.engine else implied or EngineKind.VLLM
     given: dict[str, Any] = {
-        "engine": kind,
+        "engine": chosen,
         "host": known.host,
         "port": known.port,
         "model": known.model,
@@ -49,9 +58,9 @@ def settings_from(argv: Sequence[str], environment: Mapping[str, str]) -> tuple[
         "max_loaded_loras": known.max_loaded_loras,
         "max_lora_rank": known.max_lora_rank,
         "lora_target_modules": tuple(known.lora_target_modules),
-        "api_key": known.api_key or (environment.get("VLLM_API_KEY") if kind is EngineKind.VLLM else None) or None,
+        "api_key": known.api_key or (environment.get("VLLM_API_KEY") if chosen is EngineKind.VLLM else None) or None,
         "admin_api_key": known.admin_api_key,
-        "enable_metrics": known.enable_metrics or kind is EngineKind.VLLM,
+        "enable_metrics": known.enable_metrics or chosen is EngineKind.VLLM,
         "enable_lora": known.enable_lora,
         "runtime_lora": environment.get("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "").lower() in ("1", "true"),
         "profiler": known.profiler_config is not None,
@@ -62,6 +71,9 @@ def settings_from(argv: Sequence[str], environment: Mapping[str, str]) -> tuple[
         "warmup_seconds": known.warmup_seconds,
         "health_seconds": known.health_seconds,
         "lora_load_seconds": known.lora_load_seconds,
+        "nodes": known.nnodes,
+        "node_rank": known.node_rank,
+        "dist_init_addr": known.dist_init_addr,
     }
     return Settings(**given), ignored
 
@@ -87,6 +99,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--profiler-config")
     parser.add_argument("--dp-size", "--data-parallel-size", type=int, default=defaults.dp_size)
     parser.add_argument("--max-num-seqs", "--max-running-requests", type=int, default=defaults.max_num_seqs)
+    parser.add_argument("--nnodes", type=int, default=defaults.nodes)
+    parser.add_argument("--node-rank", type=int, default=defaults.node_rank)
+    parser.add_argument("--dist-init-addr", default=defaults.dist_init_addr)
     own = parser.add_argument_group("the double's own")
     own.add_argument("--tokens-per-second", type=float, default=defaults.tokens_per_second, help="0: at once")
     own.add_argument("--startup-seconds", type=float, default=defaults.startup_seconds, help="port closed until then")

@@ -18,6 +18,7 @@ Keywords are the fields of `settings.Settings`. `serve` runs one as the whole pr
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -33,7 +34,7 @@ from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from engine_double import control
+from engine_double import control, nodes
 from engine_double.core import CompactJSON, Core, Engine
 from engine_double.faults import Fault, Request
 from engine_double.settings import EngineKind, Settings
@@ -201,7 +202,7 @@ class Double:
             raise
         self.engine = make_engine(self._settings)
         self.crashed = False
-        app = make_app(self.engine, crash=self._crash_soon, terminate=self.terminate_soon)
+        app = make_app(self.engine, crash=self.crash_soon, terminate=self.terminate_soon)
         config = uvicorn.Config(app, lifespan="off", log_level="warning", timeout_graceful_shutdown=None)
         self._server = _Server(config)
         self._running = asyncio.create_task(self._server.serve(sockets=[listener]))
@@ -279,7 +280,8 @@ class Double:
             await asyncio.wait([self._running])
         self._server = None
 
-    def _crash_soon(self) -> None:
+    def crash_soon(self) -> None:
+        """`crash`, from where nothing can be awaited."""
         self._ending = asyncio.get_running_loop().create_task(self.crash())
 
     def terminate_soon(self) -> None:
@@ -310,9 +312,12 @@ async def serve(settings: Settings, notes: Sequence[str] = ()) -> int:
 
     The notes are printed once signals are heeded.
     """
+    if settings.node_rank:
+        return await nodes.follow(settings, notes)
     double = Double(settings)
     loop = asyncio.get_running_loop()
-    starting = loop.create_task(double.start())
+    meeting = contextlib.AsyncExitStack()
+    starting = loop.create_task(_start(double, settings, meeting))
 
     def end() -> None:
         if starting.done():
@@ -324,9 +329,16 @@ async def serve(settings: Settings, notes: Sequence[str] = ()) -> int:
         loop.add_signal_handler(number, end)
     for note in notes:
         print(f"engine double: {note}", flush=True)
-    await asyncio.wait([starting])
-    if starting.cancelled():
-        return os.EX_OK
-    starting.result()
-    await double.wait()
+    async with meeting:
+        await asyncio.wait([starting])
+        if starting.cancelled():
+            return os.EX_OK
+        starting.result()
+        await double.wait()
     return CRASH_STATUS if double.crashed else os.EX_OK
+
+
+async def _start(double: Double, settings: Settings, meeting: contextlib.AsyncExitStack) -> None:
+    if settings.nodes > 1:
+        await meeting.enter_async_context(nodes.gather(settings, double.crash_soon))
+    await double.start()

@@ -65,6 +65,12 @@ class Settings:
     lora_load_seconds: float = 0.0
     """How long the load of an adapter takes, as those of large ones do."""
 
+    nodes: int = 1
+    """SGLang: `--nnodes`, how many processes are one engine."""
+    node_rank: int = 0
+    dist_init_addr: str = ""
+    """`host:port` where the nodes meet: the first one's."""
+
     @property
     def base_model(self) -> str:
         """The first served name, under which adapters have their parent."""

@@ -1,6 +1,6 @@
 """Our images: from a Dockerfile of this tree to an archive that a cluster can load.
 
-    python -m e2e_cluster.images build [--tag dev] [--base IMAGE] [sidecar operator engine-double engine-base]
+    python -m e2e_cluster.images build [--tag dev] [--base IMAGE] [IMAGE ...]
 
 An archive is kept under the cache by a key made of all that goes into the image, so an unchanged image costs a few
 milliseconds. `image_builders` does the building, `base_image` makes a base where no public one can be had, the
@@ -31,6 +31,7 @@ DOCKERFILES = {
     "operator": "operator/Dockerfile",
     "engine-double": "tests/engine_double/Dockerfile",
     "engine-base": "tests/e2e/cluster/images/engine-base.Dockerfile",
+    "sample-parts": "tests/e2e/cluster/images/sample-parts.Dockerfile",
 }
 KEPT = 3
 """Archives kept of each image: a few, since they are large and going back one change is common."""

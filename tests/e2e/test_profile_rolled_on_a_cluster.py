@@ -1,0 +1,109 @@
+"""A changed profile is rolled by real controllers: one workload after the other, each by its own strategy."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from kube import Kube, condition, is_ready, until
+from stage import Engine, group, tell, wait_for_pods
+
+pytestmark = pytest.mark.cluster
+
+PROFILE = "rolled"
+PATH = "/apis/workloads.x-k8s.io/v1alpha2/clusterengineruntimeprofiles"
+WORKLOADS = ("deployment", "statefulset", "group")
+REPLICAS = 2
+
+
+def profile(kube: Kube, version: str) -> dict[str, Any]:
+    """The chart's own profile under another name, to be rolled, with a variable that says which version it is."""
+    spec = kube.get(f"{PATH}/patio")["spec"]
+    (sidecar,) = spec["initContainers"]
+    sidecar["env"] = [{"name": "VERSION", "value": version}]
+    metadata = {"name": PROFILE}
+    spec["updateStrategy"] = "RollingUpdate"
+    return {
+        "apiVersion": "workloads.x-k8s.io/v1alpha2",
+        "kind": "ClusterEngineRuntimeProfile",
+        "metadata": metadata,
+        "spec": spec,
+    }
+
+
+def plain(kind: str, namespace: str, engine: Engine) -> dict[str, Any]:
+    """A Deployment or a StatefulSet of engines that ask for the profile."""
+    name = kind.lower()
+    labels = {"workload": name}
+    spec = {
+        "replicas": REPLICAS,
+        "selector": {"matchLabels": labels},
+        "template": {"metadata": {"labels": labels | {"patio.dev/profile": PROFILE}}, "spec": engine.pod_spec()},
+    }
+    metadata = {"name": name, "namespace": namespace}
+    return {"apiVersion": "apps/v1", "kind": kind, "metadata": metadata, "spec": spec}
+
+
+def realised(namespace: str, engine: Engine) -> dict[str, Any]:
+    """A RoleBasedGroup of the same."""
+    made = group(engine, namespace, replicas=REPLICAS)
+    (role,) = made["spec"]["roles"]
+    role["engineRuntimes"] = [{"profileName": PROFILE}]
+    role["standalonePattern"]["template"]["metadata"] = {"labels": {"workload": "group"}}
+    return made
+
+
+def versions(kube: Kube, namespace: str) -> dict[str, list[tuple[str, bool]]]:
+    """Return version and readiness of the pods of each workload, without those that are on their way out."""
+    found: dict[str, list[tuple[str, bool]]] = {name: [] for name in WORKLOADS}
+    for pod in kube.pods(namespace):
+        if "deletionTimestamp" not in pod["metadata"]:
+            (sidecar,) = [one for one in pod["spec"]["initContainers"] if one["name"] == "patio"]
+            (version,) = [one["value"] for one in sidecar["env"] if one["name"] == "VERSION"]
+            found[pod["metadata"]["labels"]["workload"]].append((version, is_ready(pod)))
+    return found
+
+
+@pytest.fixture
+def rolled_profile(kube: Kube) -> Iterator[None]:
+    kube.apply(profile(kube, "1"))
+    yield
+    kube.kubectl("delete", "clusterengineruntimeprofile", PROFILE)
+
+
+@pytest.mark.usefixtures("rolled_profile")
+def test_a_changed_profile_is_rolled_one_workload_at_a_time(
+    kube: Kube, double: Engine, make_namespace: Callable[[str], str]
+) -> None:
+    namespace = make_namespace("rolled")
+    workloads = [plain("Deployment", namespace, double), plain("StatefulSet", namespace, double)]
+    kube.apply(*workloads, realised(namespace, double))
+    wait_for_pods(kube, namespace, 3 * REPLICAS, within=90)
+    new, old = [("2", True)] * REPLICAS, [("1", True)] * REPLICAS
+    order: list[str] = []
+    began = time.monotonic()
+    kube.apply(profile(kube, "2"))
+
+    def look() -> dict[str, list[tuple[str, bool]]]:
+        seen = versions(kube, namespace)
+        under_way = [name for name, pods in seen.items() if sorted(pods) not in (old, new)]
+        assert len(under_way) <= 1, seen
+        order.extend(name for name in under_way if name not in order)
+        serving = {name: sum(ready for _, ready in pods) for name, pods in seen.items()}
+        assert min(serving.values()) >= REPLICAS - 1, seen
+        assert serving["deployment"] >= REPLICAS, "a Deployment of two brings the new pod first"
+        return seen
+
+    until("all pods are new", look, lambda seen: all(sorted(pods) == new for pods in seen.values()), within=150)
+    tell(f"rolled {', '.join(order)} in {time.monotonic() - began:.0f} s")
+    assert sorted(order) == sorted(WORKLOADS)
+    done = until(
+        "the profile says so",
+        lambda: kube.get(f"{PATH}/{PROFILE}"),
+        lambda one: condition(one, "RolledOut").get("reason") == "AllCurrent",
+        within=20,
+    )
+    assert (done["status"]["pods"], done["status"]["currentPods"]) == (3 * REPLICAS, 3 * REPLICAS)

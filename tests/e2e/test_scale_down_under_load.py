@@ -1,0 +1,150 @@
+"""A managed role is scaled down while clients stream from its engines: real vLLMs, with the sidecar and without it.
+
+Clients run in the cluster, with a connection for each request, through a Service and through a real smg. At most two
+engines run at a time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import stage
+from kube import Kube, is_ready, until
+from sample_groups import PARTS
+from stage import GROUP_API, Engine, tell
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
+
+LOAD = Path(__file__).with_name("load.py").read_text()
+SERVICE, ROUTER = "http://engines:8000", "http://drained-router-0.s-drained-router:8000"
+TOPOLOGY = {
+    "TOPO_TYPE": "sglang",
+    "SGL_ROUTER_ROLE_NAME": "router",
+    "SGL_ROUTER_PORT": "8000",
+    "HEARTBEAT_INTERVAL": "3",
+}
+
+
+@pytest.fixture(scope="module")
+def vllm() -> Engine:
+    """The real vLLM."""
+    return stage.vllm(tell)
+
+
+def group(namespace: str, name: str, vllm: Engine, replicas: int, **sidecar: Any) -> dict[str, Any]:
+    """A group of engines that the Service `engines` finds; with a router where they have a sidecar."""
+    spec = vllm.pod_spec() | {"terminationGracePeriodSeconds": 60}
+    template = {"metadata": {"labels": {"app": "engines"}}, "spec": spec}
+    roles = [{"name": "worker", "replicas": replicas, "standalonePattern": {"template": template}, **sidecar}]
+    if sidecar:
+        router = {
+            "name": "router",
+            "image": PARTS,
+            "command": ["python3", "-m", "smg.launch_router", "--host", "0.0.0.0", "--port", "8000"],
+            "readinessProbe": {"httpGet": {"path": "/health", "port": 8000}, "periodSeconds": 1},
+        }
+        roles.append(
+            {"name": "router", "replicas": 1, "standalonePattern": {"template": {"spec": {"containers": [router]}}}}
+        )
+    metadata = {"name": name, "namespace": namespace}
+    return {"apiVersion": GROUP_API, "kind": "RoleBasedGroup", "metadata": metadata, "spec": {"roles": roles}}
+
+
+def with_sidecar() -> dict[str, Any]:
+    environment = [{"name": key, "value": value} for key, value in TOPOLOGY.items()]
+    return {
+        "engineRuntimes": [{"profileName": "patio", "containers": [{"name": "patio", "env": environment}]}],
+    }
+
+
+@pytest.fixture(scope="module")
+def namespace(kube: Kube, make_namespace: Callable[[str], str]) -> str:
+    """A namespace with the Service and a pod for the clients."""
+    name = make_namespace("scale-down")
+    kube.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "engines", "namespace": name},
+            "spec": {"selector": {"app": "engines"}, "ports": [{"port": 8000}]},
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "clients", "namespace": name},
+            "spec": {
+                "terminationGracePeriodSeconds": 1,
+                "containers": [{"name": "clients", "image": PARTS, "imagePullPolicy": "IfNotPresent"}],
+            },
+        },
+    )
+    wait_ready(kube, name, "clients", within=60)
+    return name
+
+
+def wait_ready(kube: Kube, namespace: str, *pods: str, within: float = 300.0) -> None:
+    for pod in pods:
+        path = f"/api/v1/namespaces/{namespace}/pods/{pod}"
+        until(f"{pod} Ready", lambda path=path: kube.get(path), lambda one: bool(one) and is_ready(one), within=within)
+
+
+@contextmanager
+def load(kube: Kube, namespace: str, *urls: str) -> Iterator[dict[str, Any]]:
+    """Have clients ask for the length of the `with`; what came of it is in the dictionary afterwards."""
+    execute = ("-n", namespace, "exec", "-i", "clients", "--")
+    seen: dict[str, Any] = {}
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(kube.kubectl, *execute, "/opt/patio/bin/python3", "-", *urls, stdin=LOAD, timeout=400.0)
+        try:
+            yield seen
+        finally:
+            kube.kubectl(*execute, "touch", "/tmp/stop")
+        seen.update(json.loads(running.result()))
+
+
+def scale_down(kube: Kube, namespace: str, smaller: dict[str, Any], pod: str) -> None:
+    """Scale a role down while the pod that has to go is in the middle of several streams; wait until it is gone."""
+
+    def running() -> float:
+        text = kube.to_pod("GET", namespace, pod, 8000, "/metrics").raise_for_status().text
+        (line,) = [one for one in text.splitlines() if one.startswith("vllm:num_requests_running{")]
+        return float(line.split()[-1])
+
+    until(f"{pod} is in the middle of several streams", running, lambda one: one >= 3, within=60)
+    kube.apply(smaller)
+    path = f"/api/v1/namespaces/{namespace}/pods/{pod}"
+    until(f"{pod} gone", lambda: kube.get(path) is None, within=90)
+
+
+def test_no_request_is_lost_with_the_sidecar_and_some_are_without(kube: Kube, namespace: str, vllm: Engine) -> None:
+    kube.apply(group(namespace, "drained", vllm, 2, **with_sidecar()))
+    wait_ready(kube, namespace, "drained-router-0", "drained-worker-0", "drained-worker-1")
+
+    def workers() -> list[dict[str, Any]]:
+        answer = kube.to_pod("GET", namespace, "drained-router-0", 8000, "/workers").raise_for_status()
+        return [one for one in answer.json()["workers"] if one["is_healthy"]]
+
+    until("the router has both engines", workers, lambda seen: len(seen) == 2, within=60)
+    with load(kube, namespace, SERVICE, ROUTER) as drained:
+        scale_down(kube, namespace, group(namespace, "drained", vllm, 1, **with_sidecar()), pod="drained-worker-1")
+    tell(f"scaled down with the sidecar: {drained}")
+
+    # Beside what is left of the first group, so that there are two engines again.
+    kube.apply(group(namespace, "cut", vllm, 1))
+    wait_ready(kube, namespace, "cut-worker-0")
+    with load(kube, namespace, SERVICE) as cut:
+        scale_down(kube, namespace, group(namespace, "cut", vllm, 0), pod="cut-worker-0")
+    tell(f"scaled down without it: {cut}")
+
+    for url in (SERVICE, ROUTER):
+        assert drained[url]["served"] > 10
+        assert drained[url]["lost"] == []
+    assert cut[SERVICE]["served"] > 10
+    assert cut[SERVICE]["lost"], "nothing was lost without the drain either: then this shows nothing"
