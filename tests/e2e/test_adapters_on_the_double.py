@@ -254,7 +254,7 @@ def test_the_operator_comes_back_to_what_it_finds(kube: Kube, namespace: str, do
     until("no operator", lambda: kube.pods("patio-system"), lambda pods: not pods)
     kube.apply(lora_adapter(namespace, "meanwhile", ADAPTERS["lora-b"]))
     assert "sql" in kube.models(namespace, "demo-worker-0"), "what is loaded stays without the operator"
-    kube.kubectl("-n", "patio-system", "scale", "deployment", "--all", "--replicas=1")
+    kube.kubectl("-n", "patio-system", "scale", "deployment", "--all", "--replicas=2")
     wait_for_adapter(kube, namespace, "meanwhile", within=60)
 
 

@@ -123,13 +123,19 @@ def kill(kube: Kube, namespace: str, what: str) -> None:
     if what == "kubelet":
         e2e_cluster.connect(say=tell).restart_kubelet()
     elif what == "operator":
-        (pod,) = kube.pods(SYSTEM_NAMESPACE)
-        kill_in_pod(pod["metadata"]["name"], "patio_operator")
+        kill_in_pod(leader(kube), "patio_operator")
     else:
         pod_name = kube.pods(namespace)[0]["metadata"]["name"]
         programs = {"engine": ("engine_double",), "sidecar": ("patio.app",), "both": ("engine_double", "patio.app")}
         for program in programs[what]:
             kill_in_pod(pod_name, program)
+
+
+def leader(kube: Kube) -> str:
+    """Return the pod of the operator that reconciles."""
+    lease = kube.get(f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM_NAMESPACE}/leases/patio-operator")
+    name: str = lease["spec"]["holderIdentity"]
+    return name
 
 
 def all_well(kube: Kube, namespace: str) -> bool:
