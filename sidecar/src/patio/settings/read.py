@@ -278,6 +278,9 @@ def _required(value: str | None) -> tuple[LoadRequest, ...]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise SettingsError(f"{REQUIRED_ADAPTERS_VARIABLE}: {', '.join(twice)} named twice")
+    ahead = sorted(request.lora_name for request in required if request.prepare)
+    if ahead:
+        raise SettingsError(f"{REQUIRED_ADAPTERS_VARIABLE}: {', '.join(ahead)}: what is required is not only prepared")
     return required
 
 
