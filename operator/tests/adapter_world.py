@@ -70,13 +70,17 @@ class Sidecar:
         if before is not None and before.request.owner != order.owner:
             return Refusal("somebody else has it", retryable=False, until=now + timedelta(seconds=60))
         if order.prepare:
-            assert before is not None, "prepare is for pods that have the adapter"
+            if before is None:
+                return None
             before.prepared = PreparedReport(
                 revision=order.revision,
                 state=PreparedState.DOWNLOADING,
                 reason="Downloading",
                 credentials_revision=order.credentials_revision,
             )
+            return None
+        settled = (AdapterState.FAILED, AdapterState.UNLOADING)
+        if before is not None and before.request == order and before.state not in settled:
             return None
         fresh = Entry(order, since=now.timestamp())
         if before is not None:
@@ -156,7 +160,11 @@ class Sidecar:
 class World:
     """Pods, their sidecars, LoraAdapters, and the operator's passes over them."""
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, pace: float = 1.0) -> None:
+        """Take how likely it is that in one second a sidecar gets on, that it is heard, and that a label arrives."""
+        self.pace = pace
+        self._labels: dict[str, frozenset[str]] = {}
+        self._heard: dict[str, Seen] = {}
         self.now = NOW
         self.pods: dict[str, Pod] = {}
         self.sidecars: dict[str, Sidecar] = {}
@@ -203,15 +211,19 @@ class World:
         }
 
     def seen(self) -> dict[str, Seen]:
-        """Ask all sidecars."""
+        """Ask all sidecars; some answers are those of a while ago."""
         views: dict[str, Seen] = {}
         for uid, one in self.sidecars.items():
+            if one.last is not None and self.rng.random() >= self.pace:
+                views[uid] = self._heard[uid]
+                continue
             if one.alive:
                 one.last, one.ever, one.silent_since = one.answer(), True, None
                 views[uid] = Seen(one.last, ever_answered=True)
             else:
                 one.silent_since = one.silent_since or self.now
                 views[uid] = Seen(None, "gone", one.ever, one.silent_since, one.last)
+            self._heard[uid] = views[uid]
         return views
 
     def plan(self) -> Plan:
@@ -226,23 +238,29 @@ class World:
         decided = self.plan()
         for action in decided.actions:
             self._carry_out(action)
+        self._label()
         self.check()
         for one in self.sidecars.values():
-            if one.alive:
+            if one.alive and self.rng.random() < self.pace:
                 one.work(self.now)
         self.check()
         self.now += SECOND
         self.refusals = {key: one for key, one in self.refusals.items() if one.until > self.now}
         return decided
 
-    def settle(self, most: int = 120) -> int:
+    def settle(self, most: int = 300) -> int:
         """Step until nothing is left to do and nothing moves; return how many steps it took."""
         for steps in range(most):
-            decided = self.plan()
-            if not decided.actions and decided.again_at is None and not self._moving():
+            if not self._moving() and self._settled():
                 return steps
             self.step()
         raise AssertionError(f"still at it after {most} steps: {self.plan()}")
+
+    def _settled(self) -> bool:
+        pace, self.pace = self.pace, 1.0
+        decided = self.plan()
+        self.pace = pace
+        return not decided.actions and decided.again_at is None
 
     def check(self) -> None:
         """Check what must hold at every moment."""
@@ -250,10 +268,17 @@ class World:
             one = self.sidecars[pod.uid]
             assert one.room is None or len(one.entries) <= one.room, f"{pod.name} has more than it has room for"
 
+    def answering(self, name: str) -> set[str]:
+        """The pods that requests for an adapter reach, and that are known to answer them."""
+        return {one for one in self.holding(name) if name in self.pods[one].marks and self.sidecar(one).alive}
+
     def _moving(self) -> bool:
+        if self._labels:
+            return True
         still = (AdapterState.LOADED, AdapterState.FAILED)
         return any(
-            entry.state not in still and one.engine_ready and not entry.request.expects_credentials
+            (entry.state not in still and one.engine_ready and not entry.request.expects_credentials)
+            or (entry.prepared is not None and entry.prepared.state is PreparedState.DOWNLOADING)
             for one in self.sidecars.values()
             if one.alive
             for entry in one.entries.values()
@@ -266,12 +291,20 @@ class World:
         elif isinstance(action, Release):
             del self.adapters[action.adapter.metadata.name]
         elif isinstance(action, Mark):
-            before = self.pods[action.pod.name]
-            for name in before.marks - action.names:
-                self.unmarked[(before.uid, name)] = self.now
-            self.pods[before.name] = replace(before, marks=action.names)
+            self._labels[action.pod.name] = action.names
         else:
             self._order(action)
+
+    def _label(self) -> None:
+        """Have labels arrive: some at once, some later."""
+        for name, names in list(self._labels.items()):
+            if self.rng.random() >= self.pace:
+                continue
+            del self._labels[name]
+            if name in self.pods:
+                before = self.pods[name]
+                self.unmarked |= {(before.uid, gone): self.now for gone in before.marks - names}
+                self.pods[name] = replace(before, marks=names)
 
     def _order(self, order: Load | Unload) -> None:
         name = order.request.lora_name
@@ -279,22 +312,24 @@ class World:
         entry = one.entries.get(name)
         self.orders.append((self.now, order.pod.name, order))
         if isinstance(order, Unload):
-            assert entry is not None, "an unload of what is not there"
-            assert entry.request.owner is not None, "what was loaded by hand is not ours to unload"
-            self._quiet(order.pod.name, name)
-        elif not order.request.prepare and entry is not None and entry.held not in (None, order.request.revision):
-            others = [other for other in self.pods.values() if other.name != order.pod.name and name in other.marks]
-            if others:
+            assert name != "mine", "what was loaded by hand is not ours to unload"
+            if entry is not None:
                 self._quiet(order.pod.name, name)
+        else:
+            held = None if entry is None or order.request.prepare else entry.held
+            if held not in (None, order.request.revision):
+                # The only pod that has it keeps its label through the switch.
+                assert "only pod" in order.reason or self._quiet(order.pod.name, name)
         refusal = one.take(order.request, self.now)
         if refusal is not None:
             self.refusals[(order.pod.uid, order.request)] = refusal
 
-    def _quiet(self, pod: str, name: str) -> None:
-        """No request may be on its way to weights that are taken away."""
+    def _quiet(self, pod: str, name: str) -> bool:
+        """Check that no request is on its way to weights that are taken away."""
         assert name not in self.pods[pod].marks, f"{pod} is still marked for {name}"
         taken = self.unmarked.get((self.pods[pod].uid, name))
         assert taken is None or self.now - taken >= SECOND, f"{pod} was marked for {name} a moment ago"
+        return True
 
 
 def loads(orders: Iterable[tuple[datetime, str, Load | Unload]]) -> list[tuple[str, str]]:

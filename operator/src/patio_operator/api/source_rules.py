@@ -41,7 +41,8 @@ class Rule:
 
     def keeps(self, value: str) -> bool:
         """Tell whether a value is right by this rule."""
-        return (re.search(self.pattern, value) is None) == self.forbidden
+        # RE2's $ is the very end, Python's may be before a last newline.
+        return (re.search(self.pattern.replace("$", r"\Z"), value) is None) == self.forbidden
 
     def to_api(self) -> JsonDict:
         """Return the rule in CEL, for the schema of spec.source."""
