@@ -82,7 +82,7 @@ LOOK_AT_CAPACITY = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One load or unload, as it ended: what the sidecar's metrics count."""
+    """One load, reload, restore or unload, as it ended: what the sidecar's metrics count."""
 
     operation: str
     outcome: str
