@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timedelta
 from typing import Any
 
 from patio_operator.api.loraadapter import MAX_INSTANCES, LoraAdapter, LoraAdapterStatus
-from patio_operator.placement.plans import Placed, PlacedState, Placement
+from patio_operator.placement.plans import Placed, PlacedState, Placement, Trouble
 from patio_operator.placement.status import Happened, events
 from patio_operator.placement.status import status as status_of
 
@@ -98,6 +99,84 @@ def test_one_fault_on_many_pods_is_one_event() -> None:
     assert events({}, status(ADAPTER, world, {}, NOW)) == (
         Happened("Warning", "EngineRefused", "p0, p1, p2 and 2 more: no"),
     )
+
+
+def test_where_a_rollout_stands_is_told() -> None:
+    new = placed("a", PlacedState.LOADED)
+    old = Placed(pod("b"), PlacedState.LOADED, "OldSource", "It waits for its turn.", updated=False)
+    after = status(ADAPTER, [new, old], {}, NOW)
+    assert ready(after) == ("False", "RollingOut")
+    assert (after["readyReplicas"], after["updatedReplicas"]) == (2, 1)
+    messages = [one["message"] for one in after["conditions"]]
+    assert messages == [
+        "The adapter is loaded on 2 of 2 pods. On 1 of them it is from the source as it is declared now. "
+        "b: It waits for its turn.",
+        "b: It waits for its turn.",
+        "No pod has a fault.",
+    ]
+
+
+def test_what_is_asked_for_is_no_warning_and_what_is_lost_is() -> None:
+    two = [placed("a", PlacedState.LOADED), placed("b", PlacedState.LOADED)]
+    before = status(ADAPTER, two, {}, NOW)
+    grown = status(ADAPTER, [*two, placed("c", PlacedState.LOADING)], before, NOW)
+    assert [(one.type, one.reason) for one in events(before, grown)] == [("Normal", "Loading")]
+    lost = status(ADAPTER, [two[0], placed("b", PlacedState.LOADING)], before, NOW)
+    assert [(one.type, one.reason) for one in events(before, lost)] == [("Warning", "NotReady")]
+    asked = lora_adapter(metadata={"generation": 2}, uri="file:///new")
+    old = [Placed(pod(name), PlacedState.LOADED, "OldSource", updated=False) for name in "ab"]
+    rolling = status(asked, old, before, NOW)
+    assert [(one.type, one.reason) for one in events(before, rolling)] == [("Normal", "RollingOut")]
+
+
+def test_trouble_with_the_whole_is_told_once_and_is_degraded() -> None:
+    trouble = Trouble("RolloutStopped", "The rollout stopped: a failed.")
+    old = Placed(pod("b"), PlacedState.LOADED, "OldSource", updated=False)
+    failed = placed("a", PlacedState.FAILED, "AdapterRefused", "rank 64")
+    after = status_of(ADAPTER, Placement((failed, old), 2, trouble), {}, NOW)
+    assert ready(after) == ("False", "RolloutStopped")
+    assert [(one.type, one.reason) for one in events({}, after)] == [
+        ("Warning", "AdapterRefused"),
+        ("Warning", "RolloutStopped"),
+    ]
+    again = status_of(ADAPTER, Placement((failed, old), 2, trouble), after, LATER)
+    assert again == after
+    assert events(after, again) == ()
+
+
+def test_degraded_says_each_fault_once_with_its_pods() -> None:
+    world = [placed(f"p{index}", PlacedState.FAILED, "AdapterRefused", "rank 64") for index in range(5)]
+    world += [placed("q", PlacedState.UNKNOWN, "SidecarUnreachable", "It does not answer.")]
+    (*_, degraded) = status(ADAPTER, world, {}, NOW)["conditions"]
+    assert degraded["message"] == "p0, p1, p2 and 2 more: rank 64; q: It does not answer."
+    assert degraded["reason"] == "AdapterRefused"
+
+
+def test_a_fault_told_with_another_number_is_no_new_event() -> None:
+    first = status(ADAPTER, [placed("a", PlacedState.FAILED, "EngineRefused", "12.1 GiB free")], {}, NOW)
+    second = status(ADAPTER, [placed("a", PlacedState.FAILED, "EngineRefused", "12.2 GiB free")], first, LATER)
+    assert events(first, second) == ()
+
+
+def test_a_status_has_a_bound() -> None:
+    world = [Placed(pod(f"p{index:04}"), PlacedState.FAILED, f"R{index}", "x" * 100_000) for index in range(2000)]
+    after = status_of(ADAPTER, Placement(tuple(world), 2000, Trouble("RolloutStopped", "y" * 100_000)), {}, NOW)
+    assert len(json.dumps(after)) < 100_000
+    assert len(events({}, after)) < 10
+    assert after["failedReplicas"] == 2000
+    LoraAdapterStatus.model_validate(after)
+
+
+def test_what_is_being_unloaded_is_listed_and_not_counted() -> None:
+    world = [placed("a", PlacedState.LOADED), placed("b", PlacedState.UNLOADING)]
+    after = status_of(ADAPTER, Placement(tuple(world), 1), {}, NOW)
+    assert ready(after) == ("True", "Loaded")
+    assert [one["pod"] for one in after["instances"]] == ["a", "b"]
+    assert (after["desiredReplicas"], after["readyReplicas"], after["loadingReplicas"]) == (1, 1, 0)
+
+
+def test_the_scale_subresource_finds_the_pods_by_their_label() -> None:
+    assert status(ADAPTER, [], {}, NOW)["selector"] == "lora.patio.dev/sql=loaded"
 
 
 def test_a_status_that_somebody_else_wrote_is_replaced() -> None:

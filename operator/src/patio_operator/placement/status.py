@@ -23,6 +23,9 @@ MAX_MESSAGE = 1024
 MAX_INSTANCE_MESSAGE = 512
 """Characters of the message of one of many."""
 
+MOST_FAULTS_TOLD = 5
+"""Different faults that become events at once; the status has them all."""
+
 STUCK = frozenset(
     ("NoCapacity", "SidecarRefused", "SecretNotRead", "SecretNotFound", "SecretIncomplete", "SecretForbidden")
 )
@@ -126,7 +129,8 @@ def events(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Happene
     for one in after["instances"]:
         if one["state"] == PlacedState.FAILED and (one["pod"], one["reason"]) not in known:
             fresh.setdefault((one["reason"], one["message"]), []).append(one["pod"])
-    told += [Happened("Warning", reason, f"{names(pods)}: {words}") for (reason, words), pods in fresh.items()]
+    faults = [Happened("Warning", reason, f"{names(pods)}: {words}") for (reason, words), pods in fresh.items()]
+    told += faults[:MOST_FAULTS_TOLD]
     degraded, was = find(after, "Degraded"), find(before, "Degraded")
     new = degraded["status"] == "True" and (was.get("status"), was.get("reason")) != ("True", degraded["reason"])
     if new and degraded["reason"] not in {reason for reason, _ in fresh} | {"SidecarUnreachable"}:
@@ -166,7 +170,7 @@ def _ready(standing: _Standing) -> tuple[str, str, str]:
         return "True", "Loaded", f"The adapter is loaded on {count(standing.updated)}."
     told = f"The adapter is loaded on {standing.ready} of {count(desired)}."
     if standing.updated < standing.ready:
-        told = f"{told} {standing.updated} of them have the source as it is declared now."
+        told = f"{told} On {standing.updated} of them it is from the source as it is declared now."
     worst = min(placement.placed, key=_worst_first, default=None)
     if placement.trouble is not None and (standing.stopped or not standing.failed):
         return "False", placement.trouble.reason, f"{told} {placement.trouble.message}"

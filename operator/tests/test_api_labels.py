@@ -1,0 +1,66 @@
+"""Labels that say which adapters a pod has."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from patio_operator.api.labels import ADAPTER_NAMES, adapter_label, adapter_selector, mark_patch, marked
+
+LABEL = re.compile(r"lora\.patio\.dev/[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+LONG = "a" * 64
+NAMES = st.one_of(
+    st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,80}[A-Za-z0-9])?", fullmatch=True), st.text(min_size=1, max_size=5)
+)
+
+
+def after(metadata: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
+    """Metadata after a merge patch."""
+    changed = {**metadata}
+    for field, values in patch.get("metadata", {}).items():
+        merged = {**(metadata.get(field) or {}), **values}
+        changed[field] = {key: value for key, value in merged.items() if value is not None}
+    return changed
+
+
+def shown(metadata: dict[str, Any]) -> frozenset[str]:
+    return marked(metadata.get("labels") or {}, metadata.get("annotations") or {})
+
+
+def test_a_name_that_can_be_a_label_is_one() -> None:
+    assert adapter_label("sql-expert.v2") == "lora.patio.dev/sql-expert.v2"
+    assert adapter_selector("sql") == "lora.patio.dev/sql=loaded"
+
+
+def test_a_long_name_is_cut_and_hashed_and_its_annotation_has_the_whole() -> None:
+    key = adapter_label(LONG)
+    assert key.startswith("lora.patio.dev/aaaa")
+    assert key != adapter_label(LONG + "a")
+    patch = mark_patch({}, [LONG, "sql"])
+    assert json.loads(patch["metadata"]["annotations"][ADAPTER_NAMES]) == {key: LONG}
+
+
+@given(st.sets(NAMES, max_size=4), st.sets(NAMES, max_size=4))
+def test_what_was_marked_is_read_back_and_marking_again_changes_nothing(before: set[str], names: set[str]) -> None:
+    assert all(LABEL.fullmatch(adapter_label(name)) for name in names)
+    pod: dict[str, Any] = {"labels": {"app": "x", "lora.patio.dev/own": "mine"}, "annotations": {"note": "y"}}
+    pod = after(pod, mark_patch(pod, before))
+    assert shown(pod) == before
+    pod = after(pod, mark_patch(pod, names))
+    assert shown(pod) == names
+    assert mark_patch(pod, names) == {}
+    assert pod["labels"]["app"] == "x"
+    assert pod["annotations"]["note"] == "y"
+
+
+OTHERS = ["[]", "null", "1", '{"lora.patio.dev/a": 5}', '{"lora.patio.dev/a": "b"}']
+
+
+@given(st.one_of(st.text(), st.sampled_from(OTHERS)))
+def test_an_annotation_that_somebody_else_wrote_is_not_believed(text: str) -> None:
+    assert marked({"lora.patio.dev/a": "loaded"}, {ADAPTER_NAMES: text}) == {"a"}
+    assert ADAPTER_NAMES in after({}, mark_patch({"annotations": {ADAPTER_NAMES: text}}, [LONG]))["annotations"]

@@ -1,0 +1,133 @@
+"""Credentials: asked for, told as missing, repeated when they changed, and never part of a plan."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from patio.api.protocol import AdapterReport, AdapterState, LoadRequest, PreparedReport, PreparedState
+from patio_operator.api.loraadapter import LoraAdapter
+from patio_operator.placement.credentials import Credentials, Missing, judge, with_secret
+from patio_operator.placement.matching import load_request, source_revision
+from patio_operator.placement.planner import plan
+from patio_operator.placement.plans import Load, PlacedState, Plan
+from patio_operator.placement.status import status
+
+from builders import NOW, lora_adapter, pod, report, seen
+
+SOURCE = {"uri": "s3://bucket/sql", "endpoint": "https://s3.example.com", "secretRef": {"name": "keys"}}
+NOT_FOUND = Missing("SecretNotFound", "Secret keys does not exist.")
+
+
+def adapter(**source: Any) -> LoraAdapter:
+    return lora_adapter(source=SOURCE | source)
+
+
+def planned(found: Credentials | Missing | None, *reports: AdapterReport, of: LoraAdapter | None = None) -> Plan:
+    given = {} if found is None else {"sql": found}
+    return plan([pod(marks=["sql"])], {"uid-pod-0": seen(*reports)}, [of or adapter()], given, {}, {}, NOW)
+
+
+def orders(decided: Plan) -> list[Load]:
+    return [one for one in decided.actions if isinstance(one, Load)]
+
+
+def reported(state: AdapterState, reason: str = "", credentials: str | None = None) -> AdapterReport:
+    one = report(load_request(adapter()), state, reason=reason)
+    return one.model_copy(update={"credentials_revision": credentials})
+
+
+def test_an_order_names_its_secret_and_has_none_of_its_values() -> None:
+    (order,) = orders(planned(Credentials("7")))
+    assert order.secret == "keys"
+    assert order.request.credentials_revision == "7"
+    assert json.loads(order.request.config or "") == {"endpoint": "https://s3.example.com"}
+
+
+def test_only_what_an_older_sidecar_understands_is_in_an_order_that_needs_no_more() -> None:
+    (order,) = orders(planned(None, of=lora_adapter()))
+    assert order.request.model_fields_set == {"lora_name", "lora_path", "owner", "revision", "wait"}
+    assert order.secret is None
+
+
+@pytest.mark.parametrize(("found", "reason"), [(NOT_FOUND, "SecretNotFound"), (None, "SecretNotRead")])
+def test_without_the_secret_nothing_is_ordered_and_the_status_says_why(found: Missing | None, reason: str) -> None:
+    for of in (adapter(), adapter().model_copy(update={"spec": lora_adapter(source=SOURCE, replicas=1).spec})):
+        decided = planned(found, of=of)
+        assert orders(decided) == []
+        (ready, progressing, _) = status(of, decided.placements["sql"], {}, NOW)["conditions"]
+        assert (ready["status"], ready["reason"]) == ("False", reason)
+        assert progressing["status"] == "False"
+
+
+def test_what_is_loaded_stays_loaded_though_the_secret_is_gone() -> None:
+    decided = planned(NOT_FOUND, reported(AdapterState.LOADED, credentials="7"))
+    assert decided.actions == ()
+    assert [one.state for one in decided.placements["sql"].placed] == [PlacedState.LOADED]
+
+
+def test_a_sidecar_that_waits_for_credentials_gets_them() -> None:
+    waiting = reported(AdapterState.PENDING, "CredentialsMissing", credentials="7")
+    (order,) = orders(planned(Credentials("7"), waiting))
+    assert order.reason == "its sidecar has no credentials for it"
+    (placed,) = planned(NOT_FOUND, waiting).placements["sql"].placed
+    assert (placed.state, placed.reason, placed.message) == (
+        PlacedState.PENDING,
+        *(NOT_FOUND.reason, NOT_FOUND.message),
+    )
+
+
+def test_an_order_is_repeated_with_changed_credentials_unless_it_is_loaded() -> None:
+    assert len(orders(planned(Credentials("8"), reported(AdapterState.FAILED, credentials="7")))) == 1
+    assert orders(planned(Credentials("8"), reported(AdapterState.LOADED, credentials="7"))) == []
+    assert orders(planned(Credentials("8"), reported(AdapterState.FAILED, credentials="8"))) == []
+
+
+def test_what_is_fetched_ahead_gets_changed_credentials_as_well() -> None:
+    of = adapter(uri="s3://bucket/new")
+    for state, credentials, again in (
+        (PreparedState.PREPARED, "7", False),
+        (PreparedState.DOWNLOADING, "8", False),
+        (PreparedState.FAILED, "7", True),
+    ):
+        prepared = PreparedReport(
+            revision=source_revision(of), state=state, reason="x", credentials_revision=credentials
+        )
+        old = reported(AdapterState.LOADED, credentials="7").model_copy(update={"prepared": prepared})
+        told = [order.request.prepare for order in orders(planned(Credentials("8"), old, of=of))]
+        assert (True in told) == again
+
+
+def test_the_values_are_put_in_just_before_an_order_is_sent() -> None:
+    request = load_request(adapter())
+    sent = with_secret(request, {"ACCESS_KEY": " key ", "SECRET_KEY": "s3cr3t", "ENDPOINT": "https://other", "X": "y"})
+    assert json.loads(sent.config or "") == {
+        "access_key": "key",
+        "secret_key": "s3cr3t",
+        "endpoint": "https://s3.example.com",
+    }
+    assert "s3cr3t" not in repr(sent)
+    LoadRequest.model_validate(sent.model_dump(exclude_unset=True))
+
+
+@pytest.mark.parametrize(
+    ("uri", "values", "words"),
+    [
+        ("s3://bucket/x", {"ACCESS_KEY": "a", "SECRET_KEY": "b"}, None),
+        ("s3://bucket/x", {"ACCESS_KEY": "a"}, "only one of ACCESS_KEY and SECRET_KEY"),
+        ("s3://bucket/x", {"HF_AUTH_TOKEN": "a"}, "no ACCESS_KEY and SECRET_KEY"),
+        ("org/repo", {"HF_AUTH_TOKEN": "a"}, None),
+        ("org/repo", {"HF_AUTH_TOKEN": " "}, "no HF_AUTH_TOKEN"),
+    ],
+)
+def test_a_secret_must_have_what_its_source_needs(uri: str, values: dict[str, str], words: str | None) -> None:
+    source = {"uri": uri, "secretRef": {"name": "keys"}}
+    found = judge(lora_adapter(source=source), values, "7")
+    if words is None:
+        assert found == Credentials("7")
+    else:
+        assert isinstance(found, Missing)
+        assert found.reason == "SecretIncomplete"
+        assert words in found.message
