@@ -39,6 +39,10 @@ NOT_FRESH_PAUSE = 0.5
 FIRST_LOOK_SECONDS = 2.0
 """How long the first pass over a namespace waits for its sidecars: one that does not know yet who has what would tell
 of pods that lost their adapters."""
+REST = 4.0
+"""How long a namespace rests after it was planned, in times of how long that took: a thousand pods that report one
+after the other are some plans a second, and admissions and long-polls get most of the time. (In a thread a plan would
+be in their way no less: each of their system calls would wait for the interpreter's lock.)"""
 WRITES_AT_ONCE = 8
 
 
@@ -56,7 +60,9 @@ class AdapterReconciler:
         services: Services,
         statuses: Statuses,
         now: Callable[[], datetime],
+        clock: Callable[[], float],
     ) -> None:
+        """`clock` counts seconds."""
         self._cluster = cluster
         self._known = known
         self._secrets = secrets
@@ -66,6 +72,8 @@ class AdapterReconciler:
         self._services = services
         self._statuses = statuses
         self._now = now
+        self._clock = clock
+        self._resting: dict[str, float] = {}
         self._looked: set[str] = set()
         known.adapters.listen(self._forget)
 
@@ -89,6 +97,9 @@ class AdapterReconciler:
         (namespace,) = key
         if not self._known.fresh:
             return NOT_FRESH_PAUSE
+        rest = self._resting.get(namespace, 0.0) - self._clock()
+        if rest > 0:
+            return rest
         pods = {one.pod.uid: one for one in self._known.pods.all(namespace)}
         self._watch.follow(namespace, [one.pod for one in pods.values()])
         if namespace not in self._looked:
@@ -98,9 +109,8 @@ class AdapterReconciler:
         adapters = {one.adapter.metadata.name: one for one in self._known.adapters.all(namespace)}
         credentials = await self._secrets.credentials(one.adapter for one in adapters.values())
         seen, now = self._watch.seen(namespace), self._now()
-        # In a thread: a plan for a thousand pods takes longer than an admission may wait.
-        decided = await asyncio.to_thread(
-            plan,
+        started = self._clock()
+        decided = plan(
             [one.pod for one in pods.values()],
             seen,
             [one.adapter for one in adapters.values()],
@@ -109,6 +119,8 @@ class AdapterReconciler:
             self._marks.unmarked(namespace, pods),
             now,
         )
+        ended = self._clock()
+        self._resting[namespace] = ended + REST * (ended - started)
         # Before the first load, so that no adapter is left behind by an object that was deleted meanwhile.
         await _some_at_once(self._hold(one.adapter) for one in decided.actions if isinstance(one, Hold))
         again_at = self._orders.give([one for one in decided.actions if isinstance(one, Load | Unload)], seen)
@@ -132,7 +144,7 @@ class AdapterReconciler:
         trouble = await self._services.keep(known, ports)
         if trouble is not None and placement.trouble is None:
             placement = replace(placement, trouble=trouble)
-        after = await asyncio.to_thread(status, known.adapter, placement, known.status, now)
+        after = status(known.adapter, placement, known.status, now)
         waits = (await self._statuses.write(known, after), self._services.again_in(known))
         return [wait for wait in waits if wait is not None]
 

@@ -37,20 +37,10 @@ LONGEST_DRAIN = 3600.0
 class SidecarClient:
     """A sidecar, by its base URL; outside its pod, `auth` signs the calls that change something."""
 
-    def __init__(
-        self,
-        base_url: str,
-        http: httpx.AsyncClient,
-        auth: httpx.Auth | None = None,
-        *,
-        answer_seconds: float = ANSWER_SECONDS,
-        connect_seconds: float = CONNECT_SECONDS,
-    ) -> None:
+    def __init__(self, base_url: str, http: httpx.AsyncClient, auth: httpx.Auth | None = None) -> None:
         self._base = base_url.rstrip("/")
         self._http = http
         self._auth = auth or httpx.USE_CLIENT_DEFAULT
-        self._answer_seconds = answer_seconds
-        self._connect_seconds = connect_seconds
 
     async def adapters(self, revision: str | None = None, wait: float = 0) -> AdapterList:
         """Return every adapter wanted or present; given a revision, wait up to `wait` seconds for another one."""
@@ -131,9 +121,7 @@ class SidecarClient:
                 content=None if body is None else body.model_dump_json(exclude_none=True, exclude_unset=True),
                 headers=None if body is None else {"content-type": "application/json"},
                 auth=self._auth,
-                timeout=httpx.Timeout(
-                    None if wait is None else self._answer_seconds + wait, connect=self._connect_seconds
-                ),
+                timeout=httpx.Timeout(None if wait is None else ANSWER_SECONDS + wait, connect=CONNECT_SECONDS),
             )
         except httpx.HTTPError as error:
             raise Unreachable(f"{method} {self._base}{path}: {str(error) or type(error).__name__}") from error
