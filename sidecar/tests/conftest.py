@@ -19,7 +19,7 @@ from patio.downloads.config import DownloadSettings
 from patio.engine.base import EngineKind
 from patio.settings import Settings
 
-from download_sources import Proxy, S3Server, proxy_to, s3_server, workers
+from download_sources import ACCESS_KEY, SECRET_KEY, Proxy, S3Server, proxy_to, s3_server, workers
 from sidecar_builders import StartSidecar
 
 RECORDINGS = Path(__file__).parents[2] / "tests/engine_double/src/engine_double/recordings"
@@ -71,3 +71,14 @@ def proxy(s3: S3Server) -> Iterator[Proxy]:
     """A way to it that counts and slows."""
     with proxy_to(s3.url) as proxy:
         yield proxy
+
+
+@pytest.fixture
+def downloads(tmp_path: Path, proxy: Proxy) -> DownloadSettings:
+    return DownloadSettings(
+        root=tmp_path / "root",
+        other_roots=(tmp_path / "models",),
+        endpoint=proxy.url,
+        access_key=ACCESS_KEY,
+        secret_key=SECRET_KEY,
+    )

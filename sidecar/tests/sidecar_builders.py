@@ -44,7 +44,7 @@ def wanted(name: str, path: str = "/adapters/x", *, held: str | None = None, **f
 
 
 def desired(*adapters: Wanted, leaving: frozenset[str] = frozenset()) -> Desired:
-    return Desired({adapter.name: adapter for adapter in adapters}, leaving)
+    return Desired({adapter.name: adapter for adapter in adapters}, leaving=leaving)
 
 
 def engine(adapters: Mapping[str, str] | None = None) -> EngineView:

@@ -11,70 +11,28 @@ from typing import Any
 
 import httpx
 import pytest
+from download_builders import adapter, contents, is_there, order, put, served, settle
 
-from engine_double import Double, running_double
-from patio.api.protocol import AdapterReport, LoadRequest, UnloadRequest
+from engine_double import running_double
+from patio.api.protocol import LoadRequest, UnloadRequest
 from patio.client import Refused, SidecarClient
 from patio.downloads.config import DownloadSettings
 
-from download_sources import ACCESS_KEY, SECRET_KEY, TOKEN, Proxy, S3Server, running_hub, workers
+from download_sources import TOKEN, Proxy, S3Server, running_hub, workers
 from sidecar_builders import StartSidecar, adapter_files, eventually
 
 NOWHERE = "http://127.0.0.1:1"
 
 
-@pytest.fixture
-def settings(tmp_path: Path, proxy: Proxy) -> DownloadSettings:
-    return DownloadSettings(
-        root=tmp_path / "root",
-        other_roots=(tmp_path / "models",),
-        endpoint=proxy.url,
-        access_key=ACCESS_KEY,
-        secret_key=SECRET_KEY,
-    )
-
-
-def adapter(folder: Path, *, rank: int = 8, padding: int = 0) -> dict[str, bytes]:
-    """Return the files of an adapter that engines accept."""
-    path = Path(adapter_files(folder, rank=rank))
-    files = {file.name: file.read_bytes() for file in path.iterdir()}
-    return {**files, **({"vocab.txt": bytes(padding)} if padding else {})}
-
-
-def put(s3: S3Server, folder: str, files: dict[str, bytes]) -> str:
-    s3.put("adapters", {f"{folder}/{name}": body for name, body in files.items()})
-    return f"s3://adapters/{folder}"
-
-
-async def settle(client: SidecarClient, name: str, state: str, seconds: float = 20) -> AdapterReport:
-    async def check() -> AdapterReport | None:
-        found = {report.lora_name: report for report in (await client.adapters()).adapters}.get(name)
-        return found if found is not None and found.state == state else None
-
-    found: AdapterReport = await eventually(check, f"{name} is {state}", seconds)
-    return found
-
-
-async def served(double: Double) -> dict[str, str]:
-    """Return the paths of the adapters in the engine's own list."""
-    async with httpx.AsyncClient() as http:
-        answer = await http.get(f"{double.url}/v1/models")
-    return {model["id"]: model["root"] for model in answer.json()["data"] if model.get("parent")}
-
-
-def order(name: str, source: str, **fields: Any) -> LoadRequest:
-    return LoadRequest(lora_name=name, source=source, **fields)
-
-
 @pytest.mark.parametrize("engine", ["vllm", "sglang"])
 async def test_an_adapter_in_a_bucket_is_loaded(
-    sidecar: StartSidecar, s3: S3Server, settings: DownloadSettings, tmp_path: Path, engine: str
+    sidecar: StartSidecar, s3: S3Server, downloads: DownloadSettings, tmp_path: Path, engine: str
 ) -> None:
     source = put(s3, f"loaded-{engine}", adapter(tmp_path / "a"))
-    async with running_double(engine=engine) as double, sidecar(double, downloads=settings) as client:
+    async with running_double(engine=engine) as double, sidecar(double, downloads=downloads) as client:
         report = await client.load(order("sql", source))
         assert (report.state, report.source) == ("Loaded", source)
-        assert str(report.lora_path).startswith(str(settings.root))
+        assert str(report.lora_path).startswith(str(downloads.root))
         assert (await served(double))["sql"] == report.lora_path
         again = await client.load(order("sql", source))
         assert again.lora_path == report.lora_path
@@ -82,10 +40,10 @@ async def test_an_adapter_in_a_bucket_is_loaded(
 
 
 async def test_the_download_does_not_wait_for_the_engine(
-    sidecar: StartSidecar, s3: S3Server, settings: DownloadSettings, tmp_path: Path
+    sidecar: StartSidecar, s3: S3Server, downloads: DownloadSettings, tmp_path: Path
 ) -> None:
     source = put(s3, "early", adapter(tmp_path / "a"))
-    async with sidecar(NOWHERE, downloads=settings) as client:
+    async with sidecar(NOWHERE, downloads=downloads) as client:
         report = await client.load(order("sql", source, async_download=True))
         assert report.state in ("Pending", "Downloading")
         report = await settle(client, "sql", "Pending")
@@ -97,10 +55,16 @@ async def test_the_download_does_not_wait_for_the_engine(
 
 
 async def test_old_weights_answer_until_the_new_ones_are_there(
-    sidecar: StartSidecar, s3: S3Server, settings: DownloadSettings, proxy: Proxy, tmp_path: Path
+    sidecar: StartSidecar,
+    s3: S3Server,
+    downloads: DownloadSettings,
+    proxy: Proxy,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("patio.adapters.reconciler.LINGER", 2.0)
     source = put(s3, "swapped", adapter(tmp_path / "a"))
-    async with running_double() as double, sidecar(double, downloads=settings) as client:
+    async with running_double() as double, sidecar(double, downloads=downloads) as client:
         first = await client.load(order("sql", source, revision="1"))
         put(s3, "swapped", adapter(tmp_path / "b", rank=4, padding=2_000_000))
         proxy.rate = 1_000_000
@@ -113,6 +77,7 @@ async def test_old_weights_answer_until_the_new_ones_are_there(
         second = await settle(client, "sql", "Loaded")
         assert second.lora_path != first.lora_path
         assert (await served(double))["sql"] == second.lora_path
+        assert is_there(first.lora_path), "requests under way may have to read it once more"
 
         async def gone() -> bool:
             return not is_there(first.lora_path)
@@ -121,13 +86,13 @@ async def test_old_weights_answer_until_the_new_ones_are_there(
 
 
 async def test_a_slow_download_delays_no_other_adapter(
-    sidecar: StartSidecar, s3: S3Server, settings: DownloadSettings, proxy: Proxy, tmp_path: Path
+    sidecar: StartSidecar, s3: S3Server, downloads: DownloadSettings, proxy: Proxy, tmp_path: Path
 ) -> None:
     slow = put(s3, "slow", adapter(tmp_path / "a", padding=5_000_000))
     quick = put(s3, "quick", adapter(tmp_path / "b"))
     proxy.rate = 100_000
     config = json.dumps({"endpoint": s3.url})
-    async with running_double() as double, sidecar(double, downloads=settings) as client:
+    async with running_double() as double, sidecar(double, downloads=downloads) as client:
         await client.load(order("slow", slow, wait=0))
         assert (await client.load(order("quick", quick, config=config))).state == "Loaded"
         assert (await client.load(LoadRequest(lora_name="local", lora_path=str(tmp_path / "b")))).state == "Loaded"
@@ -154,10 +119,10 @@ async def test_a_slow_download_delays_no_other_adapter(
     ],
 )
 async def test_what_can_not_be_fetched_is_failed_with_its_reason(
-    sidecar: StartSidecar, s3: S3Server, settings: DownloadSettings, source: str, status: int, code: str
+    sidecar: StartSidecar, s3: S3Server, downloads: DownloadSettings, source: str, status: int, code: str
 ) -> None:
     put(s3, "pickles", {"adapter_model.bin": b"x"})
-    async with running_double() as double, sidecar(double, downloads=settings) as client:
+    async with running_double() as double, sidecar(double, downloads=downloads) as client:
         await eventually(lambda: ready(client), "ready")
         with pytest.raises(Refused) as refused:
             await client.load(order("sql", source))
@@ -169,7 +134,7 @@ async def test_what_can_not_be_fetched_is_failed_with_its_reason(
 async def test_a_source_that_comes_back_is_fetched_and_its_fault_was_reported(
     sidecar: StartSidecar,
     s3: S3Server,
-    settings: DownloadSettings,
+    downloads: DownloadSettings,
     proxy: Proxy,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -178,7 +143,7 @@ async def test_a_source_that_comes_back_is_fetched_and_its_fault_was_reported(
     monkeypatch.setattr("patio.downloads.downloads.ATTEMPTS", 2)
     source = put(s3, "back", adapter(tmp_path / "a"))
     proxy.refuse = True
-    async with running_double() as double, sidecar(double, downloads=settings) as client:
+    async with running_double() as double, sidecar(double, downloads=downloads) as client:
         await client.load(order("sql", source, wait=0))
 
         async def reported() -> bool:
@@ -190,11 +155,11 @@ async def test_a_source_that_comes_back_is_fetched_and_its_fault_was_reported(
 
 
 async def test_a_file_source_is_a_path_and_a_volume_is_used_in_place(
-    sidecar: StartSidecar, settings: DownloadSettings, tmp_path: Path
+    sidecar: StartSidecar, downloads: DownloadSettings, tmp_path: Path
 ) -> None:
     elsewhere = adapter_files(tmp_path / "elsewhere" / "a")
     volume = adapter_files(tmp_path / "models" / "b")
-    async with running_double() as double, sidecar(double, downloads=settings) as client:
+    async with running_double() as double, sidecar(double, downloads=downloads) as client:
         one = await client.load(order("one", f"file://{elsewhere}"))
         two = await client.load(order("two", "pvc://b"))
         copied = await client.load(order("three", f"file://{volume}", output_dir=str(tmp_path / "models" / "c")))
@@ -208,10 +173,10 @@ async def test_a_file_source_is_a_path_and_a_volume_is_used_in_place(
 
 
 async def test_files_that_vanish_before_a_load_are_fetched_again(
-    sidecar: StartSidecar, s3: S3Server, settings: DownloadSettings, tmp_path: Path
+    sidecar: StartSidecar, s3: S3Server, downloads: DownloadSettings, tmp_path: Path
 ) -> None:
     source = put(s3, "vanishes", adapter(tmp_path / "a"))
-    async with sidecar(NOWHERE, downloads=settings) as client:
+    async with sidecar(NOWHERE, downloads=downloads) as client:
         await client.load(order("sql", source, wait=0))
 
         async def there() -> str | None:
@@ -219,14 +184,14 @@ async def test_files_that_vanish_before_a_load_are_fetched_again(
 
         folder = await eventually(there, "the files are there")
     remove(Path(folder))
-    async with running_double() as double, sidecar(double, downloads=settings) as client:
+    async with running_double() as double, sidecar(double, downloads=downloads) as client:
         report = await settle(client, "sql", "Loaded")
         assert report.lora_path == folder
         assert (await served(double))["sql"] == folder
 
 
 async def test_credentials_of_an_order_are_in_no_file_and_their_absence_is_said(
-    sidecar: StartSidecar, settings: DownloadSettings, tmp_path: Path
+    sidecar: StartSidecar, downloads: DownloadSettings, tmp_path: Path
 ) -> None:
     files = adapter(tmp_path / "a")
     config = {"hf_token": TOKEN}
@@ -234,7 +199,7 @@ async def test_credentials_of_an_order_are_in_no_file_and_their_absence_is_said(
         fetched = order("sql", "team/adapter", config=json.dumps({**config, "hf_endpoint": hub.url}))
         waiting = order("two", "team/second", config=json.dumps({**config, "hf_endpoint": second.url}), wait=0)
         second.faults.extend([(503, {})] * 1000)
-        async with running_double() as double, sidecar(double, downloads=settings) as client:
+        async with running_double() as double, sidecar(double, downloads=downloads) as client:
             await client.load(fetched)
             await client.load(waiting)
             await settle(client, "two", "Downloading")
@@ -244,7 +209,7 @@ async def test_credentials_of_an_order_are_in_no_file_and_their_absence_is_said(
         assert everything
         assert not [name for name, body in everything.items() if TOKEN.encode() in body]
         second.faults.clear()
-        async with running_double() as double, sidecar(double, downloads=settings) as client:
+        async with running_double() as double, sidecar(double, downloads=downloads) as client:
             assert (await settle(client, "sql", "Loaded")).lora_path
             report = await settle(client, "two", "Failed")
             assert (report.reason, report.retryable) == ("CredentialsMissing", True)
@@ -253,14 +218,14 @@ async def test_credentials_of_an_order_are_in_no_file_and_their_absence_is_said(
 
 
 async def test_an_adapter_named_at_admission_is_fetched_and_the_pod_waits_for_it(
-    sidecar: StartSidecar, s3: S3Server, settings: DownloadSettings, proxy: Proxy, tmp_path: Path
+    sidecar: StartSidecar, s3: S3Server, downloads: DownloadSettings, proxy: Proxy, tmp_path: Path
 ) -> None:
     source = put(s3, "required", adapter(tmp_path / "a", padding=1_000_000))
     proxy.rate = 1_000_000
     required = (order("sql", source, owner="LoraAdapter/x/sql"),)
     async with (
         running_double() as double,
-        sidecar(double, downloads=settings, required_adapters=required) as client,
+        sidecar(double, downloads=downloads, required_adapters=required) as client,
     ):
         await settle(client, "sql", "Downloading")
         waiting = await client.ready()
@@ -272,10 +237,10 @@ async def test_an_adapter_named_at_admission_is_fetched_and_the_pod_waits_for_it
 
 
 async def test_routes_of_downloads(
-    sidecar: StartSidecar, s3: S3Server, settings: DownloadSettings, proxy: Proxy, tmp_path: Path
+    sidecar: StartSidecar, s3: S3Server, downloads: DownloadSettings, proxy: Proxy, tmp_path: Path
 ) -> None:
     put(s3, "routes", adapter(tmp_path / "a", padding=3_000_000))
-    async with sidecar(NOWHERE, downloads=settings) as client, caller(client) as http:
+    async with sidecar(NOWHERE, downloads=downloads) as client, caller(client) as http:
         body = {"source": "s3://adapters/routes", "output_dir": str(tmp_path / "models" / "r"), "max_workers": 2}
         proxy.rate = 2_000_000
         started = await http.post("/v1/download_model", json={**body, "async_download": True})
@@ -302,11 +267,11 @@ async def test_routes_of_downloads(
 
 
 async def test_a_download_that_is_stopped_says_so_to_whoever_waits(
-    sidecar: StartSidecar, s3: S3Server, settings: DownloadSettings, proxy: Proxy, tmp_path: Path
+    sidecar: StartSidecar, s3: S3Server, downloads: DownloadSettings, proxy: Proxy, tmp_path: Path
 ) -> None:
     source = put(s3, "stopped", adapter(tmp_path / "a", padding=3_000_000))
     proxy.rate = 100_000
-    async with sidecar(NOWHERE, downloads=settings) as client, caller(client) as http:
+    async with sidecar(NOWHERE, downloads=downloads) as client, caller(client) as http:
         waiting = asyncio.create_task(http.post("/v1/download_model", json={"source": source}))
 
         async def running() -> str | None:
@@ -336,10 +301,10 @@ async def test_a_download_that_is_stopped_says_so_to_whoever_waits(
     ],
 )
 async def test_wrong_orders_have_the_one_error_shape_and_no_secret(
-    sidecar: StartSidecar, s3: S3Server, settings: DownloadSettings, body: dict[str, Any], status: int, code: str
+    sidecar: StartSidecar, s3: S3Server, downloads: DownloadSettings, body: dict[str, Any], status: int, code: str
 ) -> None:
     put(s3, "there", {"x.json": b"{}"})
-    async with sidecar(NOWHERE, downloads=settings) as client, caller(client) as http:
+    async with sidecar(NOWHERE, downloads=downloads) as client, caller(client) as http:
         answer = await http.post("/v1/download_model", json=body)
         assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
         assert "sekret" not in answer.text
@@ -358,10 +323,6 @@ async def caller(client: SidecarClient) -> AsyncIterator[httpx.AsyncClient]:
     yield http
 
 
-def is_there(folder: str | None) -> bool:
-    return folder is not None and Path(folder).is_dir()
-
-
 def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
@@ -370,7 +331,3 @@ def remove(folder: Path) -> None:
     for path in folder.iterdir():
         path.unlink()
     folder.rmdir()
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -10,20 +10,9 @@ import pytest
 
 from patio.adapters.desired import Desired, Held, Wanted, folders_in_use, with_fetched, with_load, with_required
 from patio.adapters.fetching import Origin, credentials_of, download_request, files_of
-from patio.adapters.plan import (
-    SLOW_RETRY,
-    Fault,
-    Fetch,
-    Load,
-    Progress,
-    Reload,
-    Situation,
-    after_fault,
-    after_fetch,
-    current,
-    plan,
-    settled,
-)
+from patio.adapters.plan import plan, settled
+from patio.adapters.progress import SLOW_RETRY, Fault, Progress, after_fault, after_fetch, current
+from patio.adapters.situation import Fetch, Load, Reload, Situation
 from patio.adapters.store import Store
 from patio.api.protocol import AdapterReport, AdapterState, LoadRequest
 from patio.api.sources import read_config
@@ -84,7 +73,7 @@ def test_old_weights_are_left_to_answer_until_the_new_ones_are_there() -> None:
     situation = Situation(second, serving)
     (action,) = plan(situation).actions
     assert isinstance(action, Fetch)
-    assert not settled(second, plan(situation).reports, serving), "what goes on answering holds nothing back"
+    assert not settled(situation, plan(situation).reports), "what goes on answering holds nothing back"
     assert "/fetched/k/1" in folders_in_use(second, [])
     there = with_fetched(second, second.wanted["sql"], "/fetched/k/2")
     (action,) = plan(Situation(there, serving)).actions

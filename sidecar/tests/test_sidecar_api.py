@@ -12,8 +12,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from engine_double import Double, running_double
-from patio.adapters import plan
-from patio.api.protocol import AdapterState, LoadRequest, UnloadRequest
+from patio.adapters import progress
+from patio.api.protocol import TRIAL_PREFIX, AdapterState, LoadRequest, UnloadRequest
 from patio.client import Refused, SidecarClient, Unreachable
 from patio.settings import Settings
 
@@ -54,6 +54,11 @@ def loads(double: Double) -> list[Any]:
     return double.calls("/v1/load_lora_adapter" if kind == "vllm" else "/load_lora_adapter")
 
 
+def is_trial(call: Any) -> bool:
+    name: str = call.body["lora_name"]
+    return name.startswith(TRIAL_PREFIX)
+
+
 @ENGINES
 async def test_a_load_is_verified_and_an_unload_too(engine: str, sidecar: StartSidecar, tmp_path: Path) -> None:
     path = adapter_files(tmp_path / "a")
@@ -89,7 +94,9 @@ async def test_a_new_revision_is_loaded_again_from_the_same_path(
         await client.load(load_request("a", path, revision="1"))
         report = await client.load(load_request("a", path, revision="2"))
         assert (report.state, report.revision, report.attempts) == ("Loaded", "2", 1)
-        assert [call.status for call in loads(double)] == [200, 200]
+        assert report.held_revision == "2"
+        assert {call.status for call in loads(double)} == {200}
+        assert [call.body["lora_name"] for call in loads(double) if not is_trial(call)] == ["a", "a"]
 
 
 @ENGINES
@@ -605,5 +612,5 @@ async def test_without_scraping_only_our_own_metrics_are_served(sidecar: StartSi
 
 
 def test_the_longest_wait_outlives_the_pauses_of_an_engine_that_comes_back() -> None:
-    assert LoadRequest.model_fields["wait"].default > plan.LONGEST_PAUSE * 1.3
+    assert LoadRequest.model_fields["wait"].default > progress.LONGEST_PAUSE * 1.3
     assert Settings().port == 9091

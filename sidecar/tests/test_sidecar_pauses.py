@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patio.adapters.plan import LONGEST_PAUSE, SLOW_RETRY, Fault, Progress, after_fault, after_loss
+from patio.adapters.progress import LONGEST_PAUSE, SLOW_RETRY, Fault, Progress, after_fault, after_loss
 from patio.engine.base import FaultReason
 from patio.pauses import growing
 

@@ -8,33 +8,35 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patio.adapters.desired import Desired, Wanted, with_gone, with_loaded
-from patio.adapters.plan import (
+from patio.adapters.desired import (
+    MOST_UNLOADED,
+    Desired,
+    Held,
+    Wanted,
+    returned,
+    with_gone,
+    with_loaded,
+    with_returned,
+    with_unloaded,
+)
+from patio.adapters.plan import gone, holds, lost, plan, recovered, settled
+from patio.adapters.progress import (
     FIRST_PAUSE,
     LONGEST_PAUSE,
     PATIENCE,
     SLOW_RETRY,
     Fault,
-    Load,
-    Plan,
     Progress,
-    Reload,
-    Situation,
-    Unload,
-    Wait,
     after_call,
     after_fault,
     after_loss,
+    after_restore,
     after_success,
     current,
-    gone,
-    holds,
-    lost,
-    plan,
-    settled,
 )
+from patio.adapters.situation import Load, Plan, Prepare, Reload, Restore, Situation, Unload, Wait
 from patio.api.protocol import AdapterReport, AdapterState
-from patio.engine.base import EngineView, FaultReason, PermanentError, RetryableError
+from patio.engine.base import EngineView, FaultReason, PermanentError, RetryableError, trial_name
 from patio.engine.http import NotListening, down
 
 from sidecar_builders import desired, engine, wanted
@@ -173,8 +175,8 @@ def test_a_fault_that_may_pass_is_tried_with_growing_pauses() -> None:
 def test_a_fault_that_should_have_passed_long_ago_holds_no_pod_back() -> None:
     one = wanted("a", required=True)
     patient, impatient = failed(one, BUSY, PATIENCE - 1), failed(one, BUSY, PATIENCE)
-    assert settled(patient.desired, plan(patient).reports, patient.view)
-    assert not settled(impatient.desired, plan(impatient).reports, impatient.view)
+    assert settled(patient, plan(patient).reports)
+    assert not settled(impatient, plan(impatient).reports)
     assert only(plan(impatient)).retryable
 
 
@@ -220,12 +222,138 @@ def test_only_what_was_there_and_is_not_being_changed_is_lost() -> None:
 )
 def test_the_pod_waits_for_required_and_for_served_adapters(one: Wanted, listed: dict[str, str], waits: bool) -> None:
     situation = Situation(desired(one), engine(listed))
-    assert bool(settled(situation.desired, plan(situation).reports, situation.view)) is waits
+    assert bool(settled(situation, plan(situation).reports)) is waits
+
+
+def test_an_adapter_holds_nothing_back_for_the_moment_in_which_it_is_swapped() -> None:
+    one = wanted("a", "/new", served=True)
+    swapped = Situation(desired(one), engine(), busy={"a": Reload(one, "why")})
+    assert not settled(swapped, plan(swapped).reports)
+    loaded_anew = Situation(desired(one), engine(), busy={"a": Load(one, "why")})
+    assert settled(loaded_anew, plan(loaded_anew).reports)
 
 
 def test_an_adapter_that_failed_for_good_does_not_hold_the_base_model_back() -> None:
     situation = failed(wanted("a", required=True), REFUSED)
-    assert not settled(situation.desired, plan(situation).reports, situation.view)
+    assert not settled(situation, plan(situation).reports)
+
+
+def over(old: str) -> Wanted:
+    """Return new weights that are wanted where others were held."""
+    return Wanted("a", "/new", revision="2", served=True, held=Held(old, "1"))
+
+
+def failed_over(old: str = "/old") -> Situation:
+    """Return a pod whose engine lost the old weights and refused the wanted ones."""
+    return failed(over(old), REFUSED)
+
+
+def test_weights_that_were_held_are_restored_when_the_wanted_ones_are_refused() -> None:
+    situation = failed_over()
+    (action,) = plan(situation).actions
+    assert isinstance(action, Restore)
+    assert "/old" in action.reason
+    assert (only(plan(situation)).state, only(plan(situation)).message) == (AdapterState.FAILED, REFUSED.message)
+    busy = replace(situation, busy={"a": action})
+    assert only(plan(busy)).state is AdapterState.FAILED
+    back = replace(situation, view=engine({"a": "/old"}))
+    assert plan(back).actions == ()
+    assert (only(plan(back)).held_revision, only(plan(back)).revision) == ("1", "2")
+    later = plan(replace(back, now=SLOW_RETRY)).actions
+    assert isinstance(later[0], Reload), "the wanted ones are tried again as if nothing had happened"
+
+
+def test_weights_are_restored_once_for_each_time_that_the_wanted_ones_fail() -> None:
+    situation = failed_over()
+    tried = replace(situation, progress={"a": after_restore(situation.progress["a"])})
+    assert plan(tried).actions == ()
+    again = replace(tried, progress={"a": after_fault(tried.progress["a"], REFUSED, 0.0, 0.0)})
+    assert isinstance(plan(again).actions[0], Restore)
+
+
+@pytest.mark.parametrize(
+    "situation",
+    [
+        failed_over("/new"),
+        failed_over("/new/"),
+        failed(replace(over("/old"), held=None), REFUSED),
+        failed(over("/old"), Fault(FaultReason.EVICTED, "no room", permanent=True)),
+    ],
+    ids=["the same folder", "the same folder, written otherwise", "nothing held before", "evicted"],
+)
+def test_what_can_not_be_restored_or_must_not_is_left(situation: Situation) -> None:
+    assert plan(situation).actions == ()
+
+
+def test_a_trial_is_taken_away_unless_a_reload_is_at_it() -> None:
+    one = wanted("a", "/new")
+    trial = trial_name("a", "/new")
+    view = replace(engine({"a": "/old"}), trials=frozenset({trial}))
+    busy = Situation(desired(one), view, busy={"a": Reload(one, "why")})
+    assert plan(busy).actions == ()
+    over = Situation(desired(wanted("a", "/old")), view)
+    (action,) = plan(over).actions
+    assert isinstance(action, Unload)
+    assert action.name == trial
+    assert [report.lora_name for report in plan(over).reports] == ["a"]
+    assert plan(replace(over, busy={trial: action})).actions == ()
+    refused = replace(over, progress={trial: after_fault(Progress(), BUSY, 0.0, 0.0)})
+    assert (plan(refused).actions, [wait.name for wait in plan(refused).waits]) == ((), [trial])
+
+
+@pytest.mark.parametrize(
+    ("listed", "held", "tells"),
+    [("/adapters/x", "1", "1"), ("/adapters/x/", "1", "1"), ("/other", "1", None), (None, "1", None)],
+)
+def test_the_revision_that_answers_is_that_of_the_path_that_the_engine_lists(
+    listed: str | None, held: str, tells: str | None
+) -> None:
+    one = wanted("a", "/adapters/x", revision="2", held=held)
+    found = plan(Situation(desired(one), engine({} if listed is None else {"a": listed})))
+    assert only(found).held_revision == tells
+
+
+def test_what_comes_back_after_an_unload_is_unloaded_once_more_and_then_ever_later() -> None:
+    gone_once = with_unloaded(desired(), "a", "/a")
+    assert returned(gone_once, {"a": "/a"}) == {"a"}
+    assert returned(gone_once, {"a": "/other"}) == frozenset(), "that is another one"
+    assert returned(replace(gone_once, wanted={"a": wanted("a")}), {"a": "/a"}) == frozenset()
+    back = with_returned(gone_once, {"a"})
+    progress = after_loss(Progress(life=1), 10.0, 0.0)
+    first = Situation(back, engine({"a": "/a"}), life=1, progress={"a": progress}, now=10.0)
+    assert isinstance(plan(first).actions[0], Unload)
+    second = replace(first, progress={"a": after_loss(progress, 10.0, 0.0)})
+    assert plan(second).actions == ()
+    assert (only(plan(second)).state, only(plan(second)).reason) == (AdapterState.UNLOADING, "CameBack")
+    assert isinstance(plan(replace(second, now=15.0)).actions[0], Unload)
+
+
+def test_only_so_many_names_are_remembered_that_a_request_may_bring_back() -> None:
+    now = desired()
+    for number in range(MOST_UNLOADED + 20):
+        now = with_unloaded(now, f"a{number}", "/a")
+    now = with_unloaded(now, "a50", "/b")
+    assert len(now.unloaded) == MOST_UNLOADED
+    assert list(now.unloaded)[-1] == "a50"
+
+
+def test_evicted_adapters_are_loaded_again_as_far_as_there_are_free_places() -> None:
+    names = ("a", "b", "c")
+    evicted = Fault(FaultReason.EVICTED, "no room", permanent=True)
+    progress = {name: after_fault(current(None, wanted(name), 1), evicted, 0.0, 0.0) for name in names}
+    situation = Situation(
+        desired(*map(wanted, names), wanted("d")), engine({"d": "/adapters/x"}), life=1, progress=progress, now=1.0
+    )
+    for limit, free in ((None, 0), (1, 0), (2, 1), (3, 2), (9, 3)):
+        actions = plan(replace(situation, limit=limit)).actions
+        assert [action.wanted.name for action in actions if isinstance(action, Load)] == list(names[:free])
+
+
+def test_what_failed_and_is_there_all_the_same_has_recovered() -> None:
+    situation = failed(wanted("a"), REFUSED)
+    assert recovered(situation, engine({"a": "/adapters/x"})) == {"a"}
+    assert recovered(situation, engine({"a": "/other"})) == frozenset()
+    assert recovered(replace(situation, busy={"a": Load(wanted("a"), "")}), engine({"a": "/adapters/x"})) == frozenset()
 
 
 def test_a_trailing_slash_is_no_other_path() -> None:
@@ -239,6 +367,7 @@ adapters = st.builds(
     Wanted,
     name=names,
     path=paths,
+    held=st.one_of(st.none(), st.builds(Held, paths, st.sampled_from([None, "1", "2"]))),
     revision=st.sampled_from([None, "1", "2"]),
     required=st.booleans(),
 )
@@ -266,14 +395,24 @@ def test_plans_carried_out_lead_to_what_is_wanted_and_then_to_rest(
             if isinstance(action, Unload):
                 del has[action.name]
                 continue
+            assert not isinstance(action, Prepare)
             one = action.wanted
+            if isinstance(action, Restore):
+                assert one.name not in has
+                assert one.held is not None
+                has[one.name] = one.held.path
+                progress[one.name] = after_restore(progress[one.name])
+                continue
+            assert isinstance(action, Reload) == (one.name in has)
+            if isinstance(action, Reload) and data.draw(st.booleans()):
+                # It was not tried before, or the trial passed: the old weights are gone when the load fails.
+                del has[one.name]
             before = after_call(current(progress.get(one.name), one, 1))
             if one.name in bad:
                 progress[one.name] = after_fault(before, REFUSED, now, 0.5)
             elif before.failures < 3 and data.draw(st.booleans()):
                 progress[one.name] = after_fault(before, BUSY, now, 0.5)
             else:
-                assert isinstance(action, Reload) == (one.name in has)
                 has[one.name] = one.path
                 progress[one.name] = after_success(before, now)
                 situation = replace(situation, desired=with_loaded(situation.desired, one))
@@ -283,9 +422,10 @@ def test_plans_carried_out_lead_to_what_is_wanted_and_then_to_rest(
         raise AssertionError(f"no rest: {plan(situation)}")
     final = {report.lora_name: report.state for report in plan(situation).reports}
     for one in goal.wanted.values():
-        held_before = was_there.get(one.name) == one.path and one.revision is None
-        expected = AdapterState.FAILED if one.name in bad and not held_before else AdapterState.LOADED
-        assert final[one.name] is expected
+        bad_one = one.name in bad and not holds(one, was_there.get(one.name))
+        assert final[one.name] is (AdapterState.FAILED if bad_one else AdapterState.LOADED)
+        if one.held is not None and one.held.path != one.path:
+            assert one.name in (situation.view.adapters or {}), "where weights were held before, some answer"
     assert not situation.desired.leaving
     for name, path in was_there.items():
         if name not in goal.wanted and name not in leaving:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine_double import Double, running_double
-from patio.adapters import plan
+from patio.adapters import progress
 from patio.api.protocol import AdapterReport, AdapterState
 from patio.client import Refused, SidecarClient
 
@@ -81,11 +81,11 @@ async def test_every_fault_that_may_pass_heals(
 async def test_what_fails_for_longer_than_patience_lasts_is_said_and_heals_all_the_same(
     sidecar: StartSidecar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(progress, "FIRST_PAUSE", 0.01)
     path = adapter_files(tmp_path / "a")
     async with running_double() as double, sidecar(double) as client:
         await eventually(lambda: _ready(client), "the sidecar is ready")
-        double.fault(LOAD["vllm"], status=503, body="busy", times=plan.PATIENCE + 1)
+        double.fault(LOAD["vllm"], status=503, body="busy", times=progress.PATIENCE + 1)
         with pytest.raises(Refused) as refused:
             await client.load(load_request("a", path))
         assert (refused.value.retryable, refused.value.message) == (True, "busy")

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from e2e_cluster.binaries import ensure_binaries
+from patio_operator.webhooks.loraadapters import LORA_ADAPTERS_PATH
 
 pytestmark = pytest.mark.api  # helm is one of the cluster's binaries
 
@@ -187,13 +188,32 @@ def test_the_operator_creates_pods_in_its_own_namespace_by_dry_run_only(
 
 
 def test_profiles_are_tried_and_the_charts_own_does_not_wait_for_the_operator(rendered: list[Object]) -> None:
-    (webhook,) = only(rendered, "ValidatingWebhookConfiguration")["webhooks"]
+    webhooks = {one["name"]: one for one in only(rendered, "ValidatingWebhookConfiguration")["webhooks"]}
+    webhook = webhooks["profiles.patio.dev"]
     assert (webhook["failurePolicy"], webhook["sideEffects"]) == ("Ignore", "None")
     (unless,) = webhook["objectSelector"]["matchExpressions"]
     labels = only(rendered, "ClusterEngineRuntimeProfile")["metadata"]["labels"]
     assert unless["operator"] == "NotIn"
     assert labels[unless["key"]] in unless["values"]
     assert "caBundle" not in webhook["clientConfig"]
+
+
+def test_lora_adapters_are_compared_unless_nobody_answers(rendered: list[Object]) -> None:
+    webhooks = {one["name"]: one for one in only(rendered, "ValidatingWebhookConfiguration")["webhooks"]}
+    webhook = webhooks["loraadapters.patio.dev"]
+    assert (webhook["failurePolicy"], webhook["sideEffects"]) == ("Ignore", "None")
+    assert webhook["clientConfig"]["service"]["path"] == LORA_ADAPTERS_PATH
+    (rule,) = webhook["rules"]
+    assert rule["resources"] == ["loraadapters"], "neither status nor scale: those are written often"
+    assert "caBundle" not in webhook["clientConfig"]
+
+
+def test_those_who_may_edit_lora_adapters_may_scale_them(rendered: list[Object]) -> None:
+    roles = {one["metadata"]["name"]: one["rules"] for one in rendered if one["kind"] == "ClusterRole"}
+    for name, verb in (("patio-edit", "update"), ("patio-edit", "patch"), ("patio-view", "get")):
+        (rule,) = [rule for rule in roles[name] if "patio.dev" in rule["apiGroups"]]
+        assert "loraadapters/scale" in rule["resources"]
+        assert verb in rule["verbs"]
 
 
 def test_the_operator_cannot_become_somebody_else(rendered: list[Object]) -> None:

@@ -53,6 +53,7 @@ from patio_operator.sidecars.watch import SidecarWatch
 from patio_operator.telemetry import Telemetry, health_application, set_up_logging
 from patio_operator.upstream.detector import Detector
 from patio_operator.webhooks import crd_bundle, server
+from patio_operator.webhooks import loraadapters as adapter_reviews
 from patio_operator.webhooks import profiles as profile_reviews
 from patio_operator.webhooks.certificates import Periods
 from patio_operator.webhooks.keeper import FileKeeper, Keeper, SecretKeeper, keep_once
@@ -208,6 +209,7 @@ async def _run(
         lookups, telemetry, new_access, observing=lambda: detector.observing, stopping=stop.is_set
     )
     profile_reviews.add_route(application, cluster, settings.namespace)
+    adapter_reviews.add_route(application, cluster)
     webhook = await server.serve(application, settings.webhook_port, keeper.context)
     serving.set()
     log.info("started: version %s, %s in namespace %s", __version__, settings.pod_name, settings.namespace)

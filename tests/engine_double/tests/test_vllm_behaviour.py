@@ -9,7 +9,9 @@ from pathlib import Path
 import httpx
 
 from engine_double import Double, running_double
+from engine_double.adapters import inspect
 from engine_double.samples import write_adapter
+from engine_double.text import words
 
 
 async def load(client: httpx.AsyncClient, name: str, path: Path, **more: object) -> httpx.Response:
@@ -55,6 +57,33 @@ async def test_an_unload_answers_at_once_and_the_running_request_finishes(tmp_pa
         assert (await client.post("/v1/unload_lora_adapter", json={"lora_name": "a"})).status_code == 200
         assert not request.done()
         assert len((await request).split()) == 10
+
+
+async def test_a_request_under_way_keeps_its_weights_through_an_unload_and_a_load(tmp_path: Path) -> None:
+    one, two = write_adapter(tmp_path / "one"), write_adapter(tmp_path / "two")
+    async with running_double(tokens_per_second=40) as double, httpx.AsyncClient(base_url=double.url) as client:
+        await load(client, "a", one)
+        request = asyncio.create_task(say(client, "a", max_tokens=12))
+        await until_running(double, 1)
+        await client.post("/v1/unload_lora_adapter", json={"lora_name": "a"})
+        await load(client, "a", two)
+        assert await request == words(inspect(str(one)).digest, "hello world", 12)
+        assert await say(client, "a", max_tokens=12) == words(inspect(str(two)).digest, "hello world", 12)
+
+
+async def test_a_load_in_place_changes_the_weights_of_a_request_under_way(tmp_path: Path) -> None:
+    one, two = write_adapter(tmp_path / "one"), write_adapter(tmp_path / "two")
+    async with running_double(tokens_per_second=40) as double, httpx.AsyncClient(base_url=double.url) as client:
+        await load(client, "a", one)
+        request = asyncio.create_task(say(client, "a", max_tokens=20))
+        async with asyncio.timeout(10):
+            while double.engine.core.stats.generation_tokens < 3:
+                await client.get("/v1/models")
+        await load(client, "a", two, load_inplace=True)
+        said = await request
+        assert said not in [words(inspect(str(path)).digest, "hello world", 20) for path in (one, two)]
+        assert said.startswith(words(inspect(str(one)).digest, "hello world", 3))
+        assert said.split()[-1] == words(inspect(str(two)).digest, "hello world", 20).split()[-1]
 
 
 async def test_requests_over_the_batch_wait_and_the_metrics_tell(tmp_path: Path) -> None:

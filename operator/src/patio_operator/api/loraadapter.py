@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from patio.api.protocol import AdapterName
+from patio.api.protocol import TRIAL_PREFIX, AdapterName
 from patio_operator.api.meta import Conditions, Int32, Int64, LabelMap, Model, ObjectMeta
 from patio_operator.api.source_rules import MAX_URI_BYTES, RULES
 
@@ -185,6 +185,12 @@ class LoraAdapter(Model):
                     "rule": "(has(self.spec.adapterName) ? self.spec.adapterName : self.metadata.name) == "
                     "(has(oldSelf.spec.adapterName) ? oldSelf.spec.adapterName : oldSelf.metadata.name)",
                     "message": "adapterName is immutable: delete this LoraAdapter and create another one",
+                    "fieldPath": ".spec.adapterName",
+                },
+                {
+                    "rule": "!(has(self.spec.adapterName) ? self.spec.adapterName : self.metadata.name)"
+                    f".startsWith('{TRIAL_PREFIX}')",
+                    "message": f"names that begin with {TRIAL_PREFIX} are the sidecars' own: choose another",
                     "fieldPath": ".spec.adapterName",
                 },
                 {

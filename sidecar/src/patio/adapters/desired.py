@@ -11,9 +11,12 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import TypeVar
 
 from patio.adapters.fetching import Origin, files_of
 from patio.api.protocol import LoadRequest
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,8 @@ class Wanted:
     held: Held | None = None
     origin: Origin | None = None
     """Where its files are fetched from; None: `path` was given."""
+    credentials_revision: str | None = None
+    """What the order said of its credentials; opaque."""
 
     @property
     def fetching(self) -> bool:
@@ -59,12 +64,20 @@ class Desired:
     """Everything wanted, and every name on its way out."""
 
     wanted: Mapping[str, Wanted] = field(default_factory=dict)
+    prepared: Mapping[str, Wanted] = field(default_factory=dict)
+    """What is fetched ahead, by name: the engine gets none of it before another order says so."""
     leaving: frozenset[str] = frozenset()
     """Names ordered away that the engine may still have."""
+    unloaded: Mapping[str, str] = field(default_factory=dict)
+    """Paths of names ordered away from an engine whose requests bring such back; the last ones only."""
     required_seen: Mapping[str, str] = field(default_factory=dict)
     """Digest of each entry of the admission variable that was taken in, so that a restart does not bring back what was
     unloaded since."""
     orders: int = 0
+
+
+MOST_UNLOADED = 100
+"""Names in `Desired.unloaded`."""
 
 
 class Outcome(StrEnum):
@@ -93,34 +106,30 @@ class Conflict:
 
 
 def with_load(desired: Desired, request: LoadRequest) -> Desired | Conflict:
-    """Want an adapter, or say who wants the name already."""
-    before = desired.wanted.get(request.lora_name)
-    if before is not None and before.owner != request.owner:
-        return Conflict(before.name, before.owner)
+    """Want an adapter, or have its files fetched ahead; or say who wants the name already."""
+    conflict = _conflict(desired, request)
+    if conflict is not None:
+        return conflict
     orders = desired.orders + 1
-    path, origin = _files(request, before)
-    after = Wanted(
-        name=request.lora_name,
-        path=path,
-        owner=request.owner,
-        revision=request.revision,
+    if request.prepare:
+        ahead = _ordered(desired, request, orders)
+        return replace(desired, prepared={**desired.prepared, ahead.name: ahead}, orders=orders)
+    before = desired.wanted.get(request.lora_name)
+    after = replace(
+        _ordered(desired, request, orders),
         required=before is not None and before.required,
-        order=orders,
         served=before is not None and before.served,
-        held=None if before is None else before.held,
-        origin=origin,
     )
-    return replace(
-        desired,
-        wanted={**desired.wanted, after.name: after},
-        leaving=desired.leaving - {after.name},
-        orders=orders,
-    )
+    return _with_wanted(desired, after)
 
 
 def with_unload(desired: Desired, name: str, owner: str | None, present: bool) -> tuple[Desired, Outcome]:
     """Stop wanting an adapter. `present`: the engine lists it, whoever loaded it."""
-    before = desired.wanted.get(name)
+    before, ahead = desired.wanted.get(name), desired.prepared.get(name)
+    if ahead is not None and owner in (None, ahead.owner):
+        desired = replace(desired, prepared=_without(desired.prepared, name))
+        if before is None and not (present and owner is None):
+            return desired, Outcome.LEAVING
     if before is None:
         if name in desired.leaving:
             return desired, Outcome.LEAVING
@@ -130,8 +139,32 @@ def with_unload(desired: Desired, name: str, owner: str | None, present: bool) -
             return desired, Outcome.KEPT
     elif owner is not None and owner != before.owner:
         return desired, Outcome.KEPT
-    rest = {key: one for key, one in desired.wanted.items() if key != name}
-    return replace(desired, wanted=rest, leaving=desired.leaving | {name}), Outcome.LEAVING
+    return replace(desired, wanted=_without(desired.wanted, name), leaving=desired.leaving | {name}), Outcome.LEAVING
+
+
+def with_unloaded(desired: Desired, name: str, path: str) -> Desired:
+    """Remember from where the engine may load a name again that was ordered away."""
+    last = [*_without(desired.unloaded, name).items(), (name, path)][-MOST_UNLOADED:]
+    return replace(desired, unloaded=dict(last))
+
+
+def returned(desired: Desired, listed: Mapping[str, str]) -> frozenset[str]:
+    """Return the names that were ordered away and are listed again, from the path that they had."""
+    return frozenset(
+        name
+        for name, path in desired.unloaded.items()
+        if listed.get(name) == path and name not in desired.wanted and name not in desired.leaving
+    )
+
+
+def with_returned(desired: Desired, names: Iterable[str]) -> Desired:
+    """Order away once more what came back."""
+    return replace(desired, leaving=desired.leaving.union(names))
+
+
+def with_new_engine(desired: Desired) -> Desired:
+    """Forget what only an engine that is gone could bring back."""
+    return replace(desired, unloaded={}) if desired.unloaded else desired
 
 
 def with_required(desired: Desired, required: Iterable[LoadRequest]) -> Desired:
@@ -140,25 +173,9 @@ def with_required(desired: Desired, required: Iterable[LoadRequest]) -> Desired:
         digest = _digest(request)
         if desired.required_seen.get(request.lora_name) == digest:
             continue
-        orders = desired.orders + 1
-        before = desired.wanted.get(request.lora_name)
-        path, origin = _files(request, before)
-        wanted = Wanted(
-            name=request.lora_name,
-            path=path,
-            owner=request.owner,
-            revision=request.revision,
-            required=True,
-            order=orders,
-            held=None if before is None else before.held,
-            origin=origin,
-        )
-        desired = Desired(
-            wanted={**desired.wanted, wanted.name: wanted},
-            leaving=desired.leaving - {wanted.name},
-            required_seen={**desired.required_seen, wanted.name: digest},
-            orders=orders,
-        )
+        wanted = replace(_ordered(desired, request, desired.orders + 1), required=True)
+        seen = {**desired.required_seen, wanted.name: digest}
+        desired = replace(_with_wanted(desired, wanted), required_seen=seen)
     return desired
 
 
@@ -172,18 +189,29 @@ def with_loaded(desired: Desired, loaded: Wanted) -> Desired:
 
 
 def with_fetched(desired: Desired, fetched: Wanted, folder: str) -> Desired:
-    """Take in where an origin's files are, unless something else is wanted by now. An empty folder: no longer there."""
-    now = desired.wanted.get(fetched.name)
-    if now is None or (now.origin, now.revision) != (fetched.origin, fetched.revision) or now.path == folder:
+    """Take in where an origin's files are, for whatever of it is still wanted. An empty folder: no longer there."""
+    wanted, prepared = (_found(part, fetched, folder) for part in (desired.wanted, desired.prepared))
+    if wanted is desired.wanted and prepared is desired.prepared:
         return desired
-    return replace(desired, wanted={**desired.wanted, now.name: replace(now, path=folder)})
+    return replace(desired, wanted=wanted, prepared=prepared)
+
+
+def same_files(one: Wanted, other: Wanted) -> bool:
+    """Whether both are fetched from one origin in one revision, so that the files of one are those of the other."""
+    return one.origin is not None and (one.origin, one.revision) == (other.origin, other.revision)
 
 
 def folders_in_use(desired: Desired, listed: Iterable[str]) -> frozenset[str]:
     """Return every folder that an engine has or may be asked to take. `listed`: the paths in the engine's own list."""
-    wanted = [one.path for one in desired.wanted.values()]
+    ordered = [one.path for one in (*desired.wanted.values(), *desired.prepared.values())]
     held = [one.held.path for one in desired.wanted.values() if one.held is not None]
-    return frozenset(path for path in (*wanted, *held, *listed) if path)
+    return frozenset(path for path in (*ordered, *held, *listed) if path)
+
+
+def sources_at_hand(desired: Desired) -> frozenset[str]:
+    """Return the sources of orders whose files are there."""
+    ordered = (*desired.wanted.values(), *desired.prepared.values())
+    return frozenset(one.origin.uri for one in ordered if one.origin is not None and one.path)
 
 
 def with_gone(desired: Desired, names: Iterable[str]) -> Desired:
@@ -192,12 +220,55 @@ def with_gone(desired: Desired, names: Iterable[str]) -> Desired:
     return desired if left == desired.leaving else replace(desired, leaving=left)
 
 
-def _files(request: LoadRequest, before: Wanted | None) -> tuple[str, Origin | None]:
-    """Return path and origin of an order; what was fetched for the same origin and revision is fetched already."""
+def _conflict(desired: Desired, request: LoadRequest) -> Conflict | None:
+    for part in (desired.wanted, desired.prepared):
+        before = part.get(request.lora_name)
+        if before is not None and before.owner != request.owner:
+            return Conflict(before.name, before.owner)
+    return None
+
+
+def _ordered(desired: Desired, request: LoadRequest, order: int) -> Wanted:
+    """Return what an order wants; what was fetched for the same origin and revision is fetched already."""
     path, origin = files_of(request)
-    if origin is None or before is None or (before.origin, before.revision) != (origin, request.revision):
-        return path, origin
-    return before.path, origin
+    before, ahead = desired.wanted.get(request.lora_name), desired.prepared.get(request.lora_name)
+    ordered = Wanted(
+        name=request.lora_name,
+        path=path,
+        owner=request.owner,
+        revision=request.revision,
+        order=order,
+        held=None if before is None else before.held,
+        origin=origin,
+        credentials_revision=request.credentials_revision,
+    )
+    there = (one.path for one in (before, ahead) if one is not None and one.path and same_files(one, ordered))
+    return replace(ordered, path=path or next(there, ""))
+
+
+def _with_wanted(desired: Desired, wanted: Wanted) -> Desired:
+    """Want it, and end what was prepared for that."""
+    ahead = desired.prepared.get(wanted.name)
+    taken = ahead is not None and same_files(ahead, wanted)
+    return replace(
+        desired,
+        wanted={**desired.wanted, wanted.name: wanted},
+        prepared=_without(desired.prepared, wanted.name) if taken else desired.prepared,
+        leaving=desired.leaving - {wanted.name},
+        unloaded=_without(desired.unloaded, wanted.name),
+        orders=wanted.order,
+    )
+
+
+def _found(part: Mapping[str, Wanted], fetched: Wanted, folder: str) -> Mapping[str, Wanted]:
+    now = part.get(fetched.name)
+    if now is None or not same_files(now, fetched) or now.path == folder:
+        return part
+    return {**part, now.name: replace(now, path=folder)}
+
+
+def _without(part: Mapping[str, _T], name: str) -> Mapping[str, _T]:
+    return {key: one for key, one in part.items() if key != name}
 
 
 def _digest(request: LoadRequest) -> str:
@@ -205,5 +276,7 @@ def _digest(request: LoadRequest) -> str:
     path, origin = files_of(request)
     said: list[object] = [request.lora_name, path, request.owner, request.revision]
     if origin is not None:
-        said.append([origin.uri, origin.output_dir, origin.options, origin.secrets])
+        said.append(
+            [origin.uri, origin.output_dir, origin.options, origin.secrets, *([True] if origin.expects else [])]
+        )
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]

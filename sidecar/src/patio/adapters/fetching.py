@@ -29,6 +29,8 @@ class Origin:
     """What `config` says that is no secret."""
     secrets: tuple[str, ...] = field(default=(), compare=False)
     """Names of the credentials that the order came with. The files are the same with others."""
+    expects: bool = field(default=False, compare=False)
+    """Its credentials come with a later order."""
     max_workers: int = field(default=8, compare=False)
 
 
@@ -43,6 +45,9 @@ class Fetcher(Protocol):
 
     def keep(self, folders: Set[str]) -> None:
         """Say which folders are wanted or loaded; of the others those may go that a newer one replaced."""
+
+    def on_disk(self) -> frozenset[str]:
+        """Return the sources whose files are there, as far as is known without looking."""
 
 
 def files_of(request: LoadRequest) -> tuple[str, Origin | None]:
@@ -59,6 +64,7 @@ def files_of(request: LoadRequest) -> tuple[str, Origin | None]:
         output_dir=request.output_dir,
         options=tuple(sorted(without_secrets(config).items())),
         secrets=tuple(sorted(key for key in config if key in SECRET_KEYS)),
+        expects=request.expects_credentials,
         max_workers=request.max_workers,
     )
 

@@ -1,140 +1,37 @@
 """What to do next, from what is wanted, what the engine lists, and how earlier attempts went. Pure.
 
-The reconciler builds a `Situation`, `plan` answers with actions and the report that the API shows, both from the same
-look. `after_*` are the rules by which an attempt's outcome becomes the wait before the next one. Clocks, dice and the
-engine are the caller's.
+From a `Situation` to actions and the report that the API shows, both from the same look. What is fetched ahead is
+`prepare`'s part of the plan; pauses are `progress`'s. Clocks, dice and the engine are the caller's.
 """
 
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
-from patio.adapters.desired import Desired, Wanted
+from patio.adapters.desired import Wanted
+from patio.adapters.prepare import credentials_awaited, plan_ahead, will_come
+from patio.adapters.progress import PATIENCE, Progress, current
+from patio.adapters.situation import (
+    Action,
+    Fetch,
+    Load,
+    Plan,
+    Prepare,
+    Reload,
+    Restore,
+    Situation,
+    Unload,
+    Wait,
+)
 from patio.api.downloads_protocol import DownloadReason
-from patio.api.protocol import AdapterReport, AdapterState
-from patio.engine.base import EngineView, FaultReason
-from patio.pauses import growing, spread
-
-FIRST_PAUSE = 0.5
-LONGEST_PAUSE = 30.0
-FIRST_LOSS_PAUSE = 2.0
-SLOW_RETRY = 300.0
-"""Seconds before what failed for good is tried all the same: something out of the sidecar's sight may have changed."""
-PATIENCE = 6
-"""Attempts in a row after which a fault that should have passed counts as settled, so that it holds no pod back."""
-STEADY = 60.0
-"""Seconds in the engine's list after which an adapter that vanished earlier is forgiven."""
-
-UNSEEN = EngineView(ready=False, adapters=None)
-"""The view before the first look."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Why the last attempt failed."""
-
-    reason: FaultReason | str
-    """The engine's, or what whoever fetches files calls it."""
-    message: str
-    permanent: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How it went so far with one name, in one order and one life of the engine."""
-
-    order: int = 0
-    life: int = 0
-    calls: int = 0
-    """Load calls for the wanted weights, over all orders and lives."""
-    failures: int = 0
-    """In a row."""
-    losses: int = 0
-    """Times that it vanished from the list of an engine that stayed up."""
-    fault: Fault | None = None
-    not_before: float = 0.0
-    weights: tuple[str, str | None] | None = None
-    """Path and revision that `calls` counts."""
-    loaded_at: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Fetch:
-    """Bring the files of an origin to disk, whatever the engine is doing."""
-
-    wanted: Wanted
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """Load an adapter under a free name."""
-
-    wanted: Wanted
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Reload:
-    """Put the wanted weights under a name that holds others."""
-
-    wanted: Wanted
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Unload:
-    """Make the engine let go of a name."""
-
-    name: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Nothing to do for a name before a moment."""
-
-    name: str
-    until: float
-    reason: str
-
-
-Action = Fetch | Load | Reload | Unload
-"""What is done, each in a task of its own."""
-
-
-@dataclass(frozen=True, slots=True)
-class Situation:
-    """All that a plan is made from."""
-
-    desired: Desired
-    view: EngineView = UNSEEN
-    life: int = 0
-    """Counts the times that the engine came up."""
-    progress: Mapping[str, Progress] = field(default_factory=dict)
-    busy: Mapping[str, Action] = field(default_factory=dict)
-    """What is under way, by name."""
-    changed: frozenset[str] = frozenset()
-    """Names whose files changed since their last attempt, and have come to rest."""
-    credentials: frozenset[str] = frozenset()
-    """Names whose credentials are at hand; they do not survive a restart of the sidecar."""
-    now: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What to do, what to wait for, and how things stand before it is done."""
-
-    actions: tuple[Action, ...]
-    waits: tuple[Wait, ...]
-    reports: tuple[AdapterReport, ...]
+from patio.api.protocol import AdapterReport, AdapterState, PreparedReport, PreparedState
+from patio.engine.base import EngineView, FaultReason, trial_name
 
 
 @dataclass(frozen=True, slots=True)
 class _Standing:
-    """How one wanted adapter stands, and what follows."""
+    """How one adapter stands, and what follows."""
 
     state: AdapterState
     reason: str
@@ -145,25 +42,22 @@ class _Standing:
 
 def plan(situation: Situation) -> Plan:
     """Return what to do next. No action for a name that is settled, waiting or busy."""
-    actions: list[Action] = []
-    waits: list[Wait] = []
+    todo: list[Action | Prepare | Wait] = []
     reports: list[AdapterReport] = []
+    desired = situation.desired
     listed = situation.view.adapters or {}
-    for name in sorted(situation.desired.wanted.keys() | situation.desired.leaving | listed.keys()):
-        wanted = situation.desired.wanted.get(name)
-        if wanted is not None:
-            standing = _wanted(situation, wanted, listed.get(name))
-        elif name in situation.desired.leaving:
-            standing = _leaving(situation, name)
-        else:
-            words = "The engine has it; nobody asked this sidecar for it, so it is left alone."
-            standing = _Standing(AdapterState.LOADED, "LoadedInEngine", words)
-        if isinstance(standing.then, Wait):
-            waits.append(standing.then)
-        elif standing.then is not None:
-            actions.append(standing.then)
-        reports.append(_report(situation, name, wanted, standing))
-    return Plan(tuple(actions), tuple(waits), tuple(reports))
+    for name in sorted(desired.wanted.keys() | desired.prepared.keys() | desired.leaving | listed.keys()):
+        ahead = desired.prepared.get(name)
+        prepared, prepare = (None, None) if ahead is None else plan_ahead(situation, ahead)
+        standing = _standing(situation, name, prepared)
+        todo += [one for one in (standing.then, prepare) if one is not None]
+        reports.append(_report(situation, name, standing, prepared))
+    todo += _trials(situation)
+    return Plan(
+        actions=tuple(one for one in todo if not isinstance(one, Wait)),
+        waits=tuple(one for one in todo if isinstance(one, Wait)),
+        reports=tuple(reports),
+    )
 
 
 def gone(situation: Situation) -> frozenset[str]:
@@ -195,63 +89,70 @@ def holds(wanted: Wanted, path: str | None) -> bool:
     return wanted.revision is None or (wanted.held is not None and wanted.held.revision == wanted.revision)
 
 
-def settled(desired: Desired, reports: tuple[AdapterReport, ...], view: EngineView) -> tuple[str, ...]:
+def recovered(situation: Situation, view: EngineView) -> frozenset[str]:
+    """Return what had failed and is there all the same: an answer was lost, or a request had the engine load it."""
+    listed = view.adapters or {}
+    return frozenset(
+        name
+        for name, progress in situation.progress.items()
+        if progress.fault is not None
+        and name not in situation.busy
+        and (wanted := situation.desired.wanted.get(name)) is not None
+        and holds(wanted, listed.get(name))
+    )
+
+
+def full(view: EngineView, limit: int | None) -> bool:
+    """Whether an adapter that is missing from this view had to make room: loading it again would evict another."""
+    return limit is not None and view.adapters is not None and len(view.adapters) + len(view.trials) >= limit
+
+
+def settled(situation: Situation, reports: tuple[AdapterReport, ...]) -> tuple[str, ...]:
     """Return what the pod's readiness waits for, in words; empty when the adapters hold nothing back.
 
-    A bad adapter must not take the base model down, so Failed counts. One that is swapped for another revision goes on
-    answering, so it holds nothing back while the engine lists its name.
+    A bad adapter must not take the base model down, so Failed counts. One that is swapped for another revision holds
+    nothing back, though it is away for the moment between the two.
     """
-    listed = view.adapters or {}
+    listed = situation.view.adapters or {}
     waiting: list[str] = []
     for report in reports:
-        wanted = desired.wanted.get(report.lora_name)
+        wanted = situation.desired.wanted.get(report.lora_name)
         if wanted is None or not wanted.gating or report.state in (AdapterState.LOADED, AdapterState.FAILED):
             continue
-        if wanted.served and report.lora_name in listed:
+        swapped = isinstance(situation.busy.get(wanted.name), Reload)
+        if wanted.served and (swapped or wanted.name in listed):
             continue
         waiting.append(f"adapter {report.lora_name} is {report.state}: {report.message or report.reason}")
     return tuple(waiting)
 
 
-def current(progress: Progress | None, wanted: Wanted, life: int) -> Progress:
-    """Return the progress that still counts: a new order or a new life of the engine forgives all failures."""
-    weights = (wanted.path, wanted.revision)
-    if progress is None:
-        return Progress(wanted.order, life, weights=weights)
-    calls = progress.calls if progress.weights == weights else 0
-    if progress.order == wanted.order and progress.life == life:
-        return replace(progress, calls=calls, weights=weights)
-    return Progress(wanted.order, life, calls=calls, weights=weights)
+def _standing(situation: Situation, name: str, prepared: PreparedReport | None) -> _Standing:
+    listed = situation.view.adapters or {}
+    wanted = situation.desired.wanted.get(name)
+    if wanted is not None:
+        return _wanted(situation, wanted, listed.get(name))
+    if name in situation.desired.leaving:
+        return _leaving(situation, name)
+    if name in listed:
+        words = "The engine has it; nobody asked this sidecar for it, so it is left alone."
+        return _Standing(AdapterState.LOADED, "LoadedInEngine", words)
+    there = prepared is not None and prepared.state is PreparedState.PREPARED
+    words = "Nobody wants it loaded yet; its files are fetched ahead."
+    return _Standing(AdapterState.PENDING, "Prepared" if there else "Preparing", words)
 
 
-def after_call(progress: Progress) -> Progress:
-    """Count a call that is about to be made."""
-    return replace(progress, calls=progress.calls + 1)
-
-
-def after_success(progress: Progress, now: float) -> Progress:
-    """Forget the failures."""
-    return replace(progress, failures=0, fault=None, not_before=0.0, loaded_at=now)
-
-
-def after_fetch(progress: Progress) -> Progress:
-    """Forget the failures of fetching: loading is another matter."""
-    return replace(progress, failures=0, fault=None, not_before=0.0)
-
-
-def after_fault(progress: Progress, fault: Fault, now: float, jitter: float) -> Progress:
-    """Wait longer after every failure in a row. `jitter` is between 0 and 1."""
-    failures = progress.failures + 1
-    pause = SLOW_RETRY if fault.permanent else growing(FIRST_PAUSE, LONGEST_PAUSE, failures)
-    return replace(progress, failures=failures, fault=fault, not_before=now + spread(pause, jitter), loaded_at=None)
-
-
-def after_loss(progress: Progress, now: float, jitter: float) -> Progress:
-    """Load at once what vanished once, and ever later what keeps vanishing: engines that evict must not be fought."""
-    forgiven = progress.loaded_at is not None and now - progress.loaded_at > STEADY
-    losses = 1 if forgiven else progress.losses + 1
-    pause = 0.0 if losses == 1 else growing(FIRST_LOSS_PAUSE, SLOW_RETRY, losses)
-    return replace(progress, losses=losses, not_before=now + spread(pause, jitter), loaded_at=None)
+def _trials(situation: Situation) -> list[Action | Prepare | Wait]:
+    """Return what takes away the trials that nobody is at any more: a reload broke off, or the sidecar died."""
+    swaps = [action.wanted for action in situation.busy.values() if isinstance(action, Reload)]
+    under_way = {trial_name(wanted.name, wanted.path) for wanted in swaps} | situation.busy.keys()
+    todo: list[Action | Prepare | Wait] = []
+    for name in sorted(situation.view.trials - under_way):
+        progress = situation.progress.get(name, Progress())
+        if progress.life == situation.life and situation.now < progress.not_before:
+            todo.append(_wait(name, progress))
+        else:
+            todo.append(Unload(name, "It was a trial, and the trial is over."))
+    return todo
 
 
 def _wanted(situation: Situation, wanted: Wanted, path: str | None) -> _Standing:
@@ -271,7 +172,11 @@ def _wanted(situation: Situation, wanted: Wanted, path: str | None) -> _Standing
         return _Standing(AdapterState.PENDING, "ListUnreadable", view.problem)
     if holds(wanted, path):
         return _Standing(AdapterState.LOADED, "Loaded")
-    if situation.now < progress.not_before and name not in situation.changed:
+    if path is None and _restorable(wanted, progress):
+        assert wanted.held is not None
+        why = f"The weights from {wanted.held.path} answer again, since those wanted can not be loaded."
+        return replace(_failed(progress) or _pausing(progress), then=Restore(wanted, why))
+    if situation.now < progress.not_before and name not in situation.changed and name not in _fitting(situation):
         return replace(_failed(progress) or _pausing(progress), then=_wait(name, progress))
     why = _why(situation, wanted, path, progress)
     action = Load(wanted, why) if path is None else Reload(wanted, why)
@@ -285,12 +190,10 @@ def _fetching(situation: Situation, wanted: Wanted, progress: Progress, busy: Ac
         return _failed(progress) or _Standing(AdapterState.DOWNLOADING, "Downloading", busy.reason)
     if busy is not None:
         return _Standing(AdapterState.PENDING, "Queued", f"Waiting for what is under way: {busy.reason}")
-    if wanted.origin.secrets and wanted.name not in situation.credentials:
-        words = (
-            f"The credentials for {wanted.origin.uri} ({', '.join(wanted.origin.secrets)}) came with an order and are "
-            "never stored; the sidecar was restarted since. Order it again with them, or give them by variables."
-        )
-        return _Standing(AdapterState.FAILED, DownloadReason.CREDENTIALS_MISSING, words)
+    words = credentials_awaited(wanted, wanted.name in situation.credentials)
+    if words is not None:
+        state = AdapterState.PENDING if will_come(wanted) else AdapterState.FAILED
+        return _Standing(state, DownloadReason.CREDENTIALS_MISSING, words)
     if situation.now < progress.not_before:
         return replace(_failed(progress) or _pausing(progress), then=_wait(wanted.name, progress))
     why = f"Its files are fetched from {wanted.origin.uri}."
@@ -307,6 +210,30 @@ def _failed(progress: Progress) -> _Standing | None:
     return _Standing(AdapterState.FAILED, fault.reason, fault.message, retryable=not fault.permanent)
 
 
+def _fitting(situation: Situation) -> frozenset[str]:
+    """Return which of the adapters that were evicted have a free place by now, so that loading them evicts nobody."""
+    if situation.limit is None:
+        return frozenset()
+    listed = (situation.view.adapters or {}).keys() | situation.view.trials | situation.busy.keys()
+    evicted = sorted(
+        name
+        for name, progress in situation.progress.items()
+        if name in situation.desired.wanted
+        and name not in listed
+        and progress.fault is not None
+        and progress.fault.reason is FaultReason.EVICTED
+    )
+    return frozenset(evicted[: max(0, situation.limit - len(listed))])
+
+
+def _restorable(wanted: Wanted, progress: Progress) -> bool:
+    """Whether other weights were held under the name before, and were not tried since the wanted ones failed."""
+    if progress.fault is None or progress.fault.reason is FaultReason.EVICTED or wanted.held is None:
+        return False
+    other = posixpath.normpath(wanted.held.path) != posixpath.normpath(wanted.path)
+    return other and progress.restored < progress.failures
+
+
 def _pausing(progress: Progress) -> _Standing:
     if progress.fault is None:
         words = "It vanished from the engine's list more than once; it is loaded again after a pause."
@@ -321,6 +248,8 @@ def _wait(name: str, progress: Progress) -> Wait:
 
 def _why(situation: Situation, wanted: Wanted, path: str | None, progress: Progress) -> str:
     if progress.fault is not None:
+        if wanted.name in _fitting(situation):
+            return "The engine evicted it, and has a free place again."
         if wanted.name in situation.changed:
             return f"The files under {wanted.path} changed since the engine refused them."
         return f"Trying again after: {progress.fault.message}"
@@ -340,7 +269,10 @@ def _leaving(situation: Situation, name: str) -> _Standing:
     fault = progress.fault if progress.life == situation.life else None
     if situation.view.adapters is None or not situation.view.ready:
         return _Standing(AdapterState.UNLOADING, "EngineNotReady", situation.view.problem)
-    if fault is not None and situation.now < progress.not_before:
+    if progress.life == situation.life and situation.now < progress.not_before:
+        if fault is None:
+            words = "A request for it had the engine load it again after it was unloaded; it is unloaded after a pause."
+            return _Standing(AdapterState.UNLOADING, "CameBack", words, then=_wait(name, progress))
         return _Standing(
             AdapterState.UNLOADING, fault.reason, fault.message, not fault.permanent, _wait(name, progress)
         )
@@ -350,14 +282,17 @@ def _leaving(situation: Situation, name: str) -> _Standing:
     return _Standing(AdapterState.UNLOADING, "Unloading", action.reason, then=action)
 
 
-def _report(situation: Situation, name: str, wanted: Wanted | None, standing: _Standing) -> AdapterReport:
+def _report(situation: Situation, name: str, standing: _Standing, prepared: PreparedReport | None) -> AdapterReport:
     listed = (situation.view.adapters or {}).get(name)
+    wanted, ahead = situation.desired.wanted.get(name), situation.desired.prepared.get(name)
     progress = None if wanted is None else current(situation.progress.get(name), wanted, situation.life)
+    # What is only fetched ahead has an owner and an origin; nothing else of it is wanted yet.
+    known = ahead if wanted is None and listed is None and name not in situation.desired.leaving else wanted
     return AdapterReport(
         lora_name=name,
         lora_path=listed if wanted is None else wanted.path or None,
-        source=None if wanted is None or wanted.origin is None else wanted.origin.uri,
-        owner=None if wanted is None else wanted.owner,
+        source=None if known is None or known.origin is None else known.origin.uri,
+        owner=None if known is None else known.owner,
         revision=None if wanted is None else wanted.revision,
         required=wanted is not None and wanted.required,
         state=standing.state,
@@ -366,4 +301,13 @@ def _report(situation: Situation, name: str, wanted: Wanted | None, standing: _S
         retryable=standing.retryable,
         attempts=0 if progress is None else progress.calls,
         since=0.0,
+        held_revision=_held_revision(wanted, listed),
+        prepared=prepared,
+        credentials_revision=None if wanted is None else wanted.credentials_revision,
     )
+
+
+def _held_revision(wanted: Wanted | None, listed: str | None) -> str | None:
+    if wanted is None or wanted.held is None or listed is None:
+        return None
+    return wanted.held.revision if posixpath.normpath(listed) == posixpath.normpath(wanted.held.path) else None

@@ -15,6 +15,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from patio.adapters import files
 from patio.adapters.desired import (
@@ -23,42 +24,48 @@ from patio.adapters.desired import (
     Outcome,
     Wanted,
     folders_in_use,
+    returned,
+    same_files,
+    sources_at_hand,
     with_fetched,
     with_gone,
     with_load,
     with_loaded,
+    with_new_engine,
     with_required,
+    with_returned,
     with_unload,
+    with_unloaded,
 )
 from patio.adapters.fetching import Credentials, Fetcher, credentials_of, download_request, files_of
-from patio.adapters.plan import (
-    Action,
+from patio.adapters.plan import full, gone, holds, lost, plan, recovered, settled
+from patio.adapters.progress import (
     Fault,
-    Fetch,
-    Load,
     Progress,
-    Reload,
-    Situation,
-    Unload,
     after_call,
     after_fault,
     after_fetch,
     after_loss,
+    after_restore,
     after_success,
     current,
-    gone,
-    holds,
-    lost,
-    plan,
-    settled,
 )
+from patio.adapters.situation import Action, Fetch, Load, Prepare, Reload, Restore, Situation, Unload
 from patio.adapters.store import Store
-from patio.api.protocol import AdapterCapacity, AdapterList, AdapterReport, LoadRequest, Readiness
+from patio.api.downloads_protocol import DownloadReason
+from patio.api.protocol import (
+    MOST_ON_DISK,
+    AdapterCapacity,
+    AdapterList,
+    AdapterReport,
+    LoadRequest,
+    Readiness,
+)
 from patio.engine.base import Capacity, Engine, EngineError, EngineView, FaultReason, RetryableError
 
 log = logging.getLogger(__name__)
 
-LOOK_WHILE_UP = 1.0
+LOOK_WHILE_UP = 0.5
 LOOK_WHILE_DOWN = 0.4
 """Seconds between looks. A closed port answers at once, and what is waiting for the engine should not wait for us."""
 
@@ -66,13 +73,16 @@ SHORTEST_PAUSE = 0.1
 BLURRED_LOOKS = 3
 """Looks in a row without an answer before an engine that was ready no longer is: a busy one may be slow for a while."""
 LOOK_AT_FILES = 1.0
+LINGER = 600.0
+"""Seconds that files stay after the engine's list dropped them: requests under way may need them still. vLLM 0.32 reads
+them again for each one whose weights had to make room, and with --max-loras 1 that is any other load."""
 LOOK_AT_CAPACITY = 30.0
 """Seconds between questions for an engine's limits, until it tells them: vLLM 0.32 does after LoRA traffic only."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One load or unload, as it ended: what the sidecar's metrics count."""
+    """One load, reload, restore or unload, as it ended: what the sidecar's metrics count."""
 
     operation: str
     outcome: str
@@ -105,10 +115,16 @@ class Reconciler:
         desired = with_required(store.load(), required)
         self._credentials = _credentials(desired, required)
         """By adapter; in memory only."""
-        self._situation = Situation(desired, credentials=frozenset(self._credentials))
+        unseen = frozenset(desired.prepared)
+        self._situation = Situation(desired, credentials=frozenset(self._credentials), unseen=unseen)
+        self._prepare_credentials: dict[str, Credentials] = {}
         self._fetches: dict[str, asyncio.Task[None]] = {}
+        self._prepares: dict[str, asyncio.Task[None]] = {}
+        self._lingering: dict[str, float] = {}
+        """Until when a path is kept that left the engine's list."""
+        self._on_disk: tuple[str, ...] = ()
         self._reports: tuple[AdapterReport, ...] = ()
-        self._shown: tuple[tuple[AdapterReport, ...], bool, tuple[str, ...], Capacity] | None = None
+        self._shown: tuple[object, ...] = ()
         self._capacity = Capacity()
         self._seen_at = float("-inf")
         self._prints = files.Prints()
@@ -129,12 +145,14 @@ class Reconciler:
                 await asyncio.to_thread(self._store.save, self._situation.desired)
         except OSError as error:
             log.error("state not stored error=%s", error)
+        await self._check_prepared()
         async with asyncio.TaskGroup() as self._tasks:
             self._tasks.create_task(self._watch_files(), name="files")
             self._tasks.create_task(self._watch_capacity(), name="capacity")
             while True:
                 await self._look()
                 await self._forget()
+                await self._notice_returns()
                 self._step()
                 pause = LOOK_WHILE_UP if self._situation.view.ready else LOOK_WHILE_DOWN
                 await asyncio.sleep(min(pause, max(SHORTEST_PAUSE, self._due - time.monotonic())))
@@ -163,6 +181,7 @@ class Reconciler:
             base_models=self._situation.view.base_models,
             adapters=self._reports,
             capacity=AdapterCapacity(batch=self._capacity.batch, loaded=self._capacity.loaded),
+            on_disk=self._on_disk,
         )
 
     def readiness(self) -> Readiness:
@@ -170,7 +189,7 @@ class Reconciler:
         waiting: tuple[str, ...] = ()
         if not self._situation.view.ready:
             waiting = (f"engine: {self._situation.view.problem or 'not asked yet'}",)
-        waiting += settled(self._situation.desired, self._reports, self._situation.view)
+        waiting += settled(self._situation, self._reports)
         return Readiness(ready=not waiting, waiting_for=waiting)
 
     def report(self, name: str) -> AdapterReport | None:
@@ -183,43 +202,68 @@ class Reconciler:
             await self._turned.wait()
 
     async def order_load(self, request: LoadRequest) -> Conflict | None:
-        """Want an adapter from now on. Raise `OSError` when that can not be stored; then nothing has changed."""
+        """Want an adapter from now on, or its files. Raise `OSError` when that can not be stored; then nothing has
+        changed.
+        """
         async with self._writing:
             ordered = with_load(self._situation.desired, request)
             if isinstance(ordered, Conflict):
                 return ordered
             await self._keep(ordered)
-            self._take_credentials(request.lora_name, credentials_of(request))
+            if request.prepare:
+                self._take_prepare_credentials(request.lora_name, credentials_of(request))
+            else:
+                self._take_credentials(request.lora_name, credentials_of(request))
         self._step()
+        # Only now: a fetch for what is wanted at last goes on with what was begun ahead.
+        self._end_prepare(request.lora_name)
         return None
 
     async def order_unload(self, name: str, owner: str | None) -> Outcome:
         """Stop wanting an adapter. Raise `OSError` when that can not be stored; then nothing has changed."""
         async with self._writing:
-            present = name in (self._situation.view.adapters or {})
-            ordered, outcome = with_unload(self._situation.desired, name, owner, present)
+            listed = self._situation.view.adapters or {}
+            before = self._situation.desired.wanted.get(name)
+            ordered, outcome = with_unload(self._situation.desired, name, owner, name in listed)
             if outcome is Outcome.LEAVING:
+                held = "" if before is None or before.held is None else before.held.path
+                path = listed.get(name, held)
+                if path and name in ordered.leaving and not self._engine.unloads_stick:
+                    ordered = with_unloaded(ordered, name, path)
                 self._set_progress(name, None)
                 self._prints.forget(name)
                 await self._keep(ordered)
                 self._take_credentials(name, {})
+                self._end_prepare(name)
         await self._forget()
         self._step()
         return outcome
 
     def _take_credentials(self, name: str, credentials: Credentials) -> None:
         """Keep what an order came with, and end a fetch for what is no longer wanted or has other credentials now."""
-        known = self._credentials.pop(name, {})
-        if credentials:
-            self._credentials[name] = credentials
+        known = _taken(self._credentials, name, credentials)
         self._situation = replace(self._situation, credentials=frozenset(self._credentials))
         busy, wanted = self._situation.busy.get(name), self._situation.desired.wanted.get(name)
-        if not isinstance(busy, Fetch):
-            return
-        same = wanted is not None and (wanted.origin, wanted.revision) == (busy.wanted.origin, busy.wanted.revision)
-        if not same or known != credentials:
+        if isinstance(busy, Fetch) and (known != credentials or wanted is None or not same_files(wanted, busy.wanted)):
             self._fetches.pop(name).cancel()
             self._free(name)
+
+    def _take_prepare_credentials(self, name: str, credentials: Credentials) -> None:
+        """Do the same for what is fetched ahead."""
+        known = _taken(self._prepare_credentials, name, credentials)
+        self._situation = replace(self._situation, prepare_credentials=frozenset(self._prepare_credentials))
+        self._end_prepare(name, others=known != credentials)
+
+    def _end_prepare(self, name: str, *, others: bool = False) -> None:
+        """End what fetches ahead for nobody. `others`: the credentials are others now."""
+        busy, ahead = self._situation.preparing.get(name), self._situation.desired.prepared.get(name)
+        if ahead is None:
+            self._prepare_credentials.pop(name, None)
+            self._situation = replace(self._situation, prepare_credentials=frozenset(self._prepare_credentials))
+            self._set_prepare_progress(name, None)
+        if busy is not None and (others or ahead is None or not same_files(ahead, busy.wanted)):
+            self._prepares.pop(name).cancel()
+            self._free_prepare(name)
 
     async def _keep(self, desired: Desired) -> None:
         """Store a state, then let it count. The caller holds the write lock."""
@@ -248,6 +292,11 @@ class Reconciler:
         if before.ready and 0 < self._blurred < BLURRED_LOOKS:
             return view
         self._seen_at = asked
+        if not view.listening:
+            self._lingering.clear()
+        elif view.adapters is not None and before.adapters is not None:
+            dropped = set(before.adapters.values()) - set(view.adapters.values())
+            self._lingering.update(dict.fromkeys(dropped, asked + LINGER))
         if view.ready and not before.ready:
             self._situation = replace(self._situation, life=self._situation.life + 1)
             log.info("engine ready engine=%s life=%d", self._engine.kind, self._situation.life)
@@ -256,9 +305,13 @@ class Reconciler:
         for name in lost(self._situation, view):
             wanted = self._situation.desired.wanted[name]
             progress = current(self._situation.progress.get(name), wanted, self._situation.life)
-            if progress.fault is None:
+            if full(view, self._capacity.loaded):
+                self._evicted(name, "another one")
+            elif progress.fault is None:
                 log.warning("adapter lost adapter=%s losses=%d", name, progress.losses + 1)
                 self._set_progress(name, after_loss(progress, asked, self._rng.random()))
+        for name in recovered(self._situation, view):
+            self._set_progress(name, after_success(self._situation.progress[name], asked))
         self._situation = replace(self._situation, view=view)
         return view
 
@@ -275,6 +328,28 @@ class Reconciler:
             if self._prints.changed:
                 self._step()
             await asyncio.sleep(LOOK_AT_FILES)
+
+    async def _check_prepared(self) -> None:
+        """Fetch ahead once more what whoever shares the disk removed while no sidecar held it."""
+        for ahead in self._situation.desired.prepared.values():
+            if ahead.path and not await self._fetcher.hold(ahead.path):
+                log.info("prepared files are gone adapter=%s folder=%s", ahead.name, ahead.path)
+                await self._remember(partial(with_fetched, fetched=ahead, folder=""))
+        self._situation = replace(self._situation, unseen=frozenset())
+
+    async def _notice_returns(self) -> None:
+        """Order away once more what a request brought back after it was unloaded."""
+        if not self._situation.view.listening:
+            await self._remember(with_new_engine)
+            return
+        listed = self._situation.view.adapters or {}
+        for name in sorted(returned(self._situation.desired, listed)):
+            before = self._situation.progress.get(name, Progress())
+            if before.life != self._situation.life:
+                before = Progress(life=self._situation.life)
+            log.warning("adapter back though unloaded adapter=%s times=%d", name, before.losses + 1)
+            self._set_progress(name, after_loss(before, time.monotonic(), self._rng.random()))
+            await self._remember(lambda desired: with_returned(desired, returned(desired, listed)))
 
     async def _watch_capacity(self) -> None:
         """Ask once in every life of the engine, and again while it does not tell."""
@@ -304,7 +379,9 @@ class Reconciler:
         if self._tasks is None:
             self._refresh()
             return
-        self._situation = replace(self._situation, now=time.monotonic(), changed=self._prints.changed)
+        self._situation = replace(
+            self._situation, now=time.monotonic(), changed=self._prints.changed, limit=self._capacity.loaded
+        )
         todo = plan(self._situation)
         self._due = min((wait.until for wait in todo.waits), default=float("inf"))
         for action in todo.actions:
@@ -312,8 +389,14 @@ class Reconciler:
         # What was started is shown as under way.
         self._show(plan(self._situation).reports if todo.actions else todo.reports)
 
-    def _start(self, action: Action) -> None:
+    def _start(self, action: Action | Prepare) -> None:
         assert self._tasks is not None
+        if isinstance(action, Prepare):
+            name = action.wanted.name
+            log.info("adapter prepare adapter=%s reason=%s", name, action.reason)
+            self._situation = replace(self._situation, preparing={**self._situation.preparing, name: action})
+            self._prepares[name] = self._tasks.create_task(self._prepare(action), name=f"prepare {name}")
+            return
         name = action.name if isinstance(action, Unload) else action.wanted.name
         log.info("adapter %s adapter=%s reason=%s", type(action).__name__.lower(), name, action.reason)
         self._situation = replace(self._situation, busy={**self._situation.busy, name: action})
@@ -321,30 +404,54 @@ class Reconciler:
             self._tasks.create_task(self._unload(action), name=f"unload {name}")
         elif isinstance(action, Fetch):
             self._fetches[name] = self._tasks.create_task(self._fetch(action), name=f"fetch {name}")
+        elif isinstance(action, Restore):
+            self._tasks.create_task(self._restore(action), name=f"restore {name}")
         else:
             self._tasks.create_task(self._load(action), name=f"load {name}")
 
     async def _fetch(self, action: Fetch) -> None:
         wanted = action.wanted
-        assert wanted.origin is not None
         progress = current(self._situation.progress.get(wanted.name), wanted, self._situation.life)
-        request = download_request(wanted.origin, self._credentials.get(wanted.name, {}))
-        report = await self._fetcher.fetch(request)
-        folder = report.folder
-        if folder is not None:
-            log.info("adapter fetched adapter=%s folder=%s", wanted.name, folder)
-            await self._remember(lambda desired: with_fetched(desired, wanted, folder))
-            after = after_fetch(progress)
+        found = await self._bring(wanted, self._credentials.get(wanted.name, {}))
+        if isinstance(found, Fault):
+            after = after_fault(progress, found, time.monotonic(), self._rng.random())
         else:
-            fault = Fault("Cancelled", "The download was cancelled.", permanent=False)
-            if report.error is not None:
-                fault = Fault(report.error.code, report.error.message, permanent=not report.error.retryable)
-            log.warning("adapter not fetched adapter=%s reason=%s message=%s", wanted.name, fault.reason, fault.message)
-            after = after_fault(progress, fault, time.monotonic(), self._rng.random())
+            await self._remember(lambda desired: with_fetched(desired, wanted, found))
+            after = after_fetch(progress)
         del self._fetches[wanted.name]
         self._free(wanted.name)
         self._set_progress(wanted.name, after)
         self._step()
+
+    async def _prepare(self, action: Prepare) -> None:
+        wanted = action.wanted
+        progress = current(self._situation.prepare_progress.get(wanted.name), wanted, 0)
+        found = await self._bring(wanted, self._prepare_credentials.get(wanted.name, {}))
+        if not isinstance(found, Fault) and not await self._fetcher.hold(found):
+            words = f"{found} was removed as soon as it was there: somebody needed the room."
+            found = Fault(DownloadReason.NO_SPACE, words, permanent=False)
+        if isinstance(found, Fault):
+            after = after_fault(progress, found, time.monotonic(), self._rng.random())
+        else:
+            await self._remember(lambda desired: with_fetched(desired, wanted, found))
+            after = after_fetch(progress)
+        del self._prepares[wanted.name]
+        self._free_prepare(wanted.name)
+        self._set_prepare_progress(wanted.name, after)
+        self._step()
+
+    async def _bring(self, wanted: Wanted, credentials: Credentials) -> str | Fault:
+        """Have the files of an origin fetched; return their folder, or why there is none."""
+        assert wanted.origin is not None
+        report = await self._fetcher.fetch(download_request(wanted.origin, credentials))
+        if report.folder is not None:
+            log.info("adapter fetched adapter=%s folder=%s", wanted.name, report.folder)
+            return report.folder
+        fault = Fault(DownloadReason.CANCELLED, "The download was cancelled.", permanent=False)
+        if report.error is not None:
+            fault = Fault(report.error.code, report.error.message, permanent=not report.error.retryable)
+        log.warning("adapter not fetched adapter=%s reason=%s message=%s", wanted.name, fault.reason, fault.message)
+        return fault
 
     async def _load(self, action: Load | Reload) -> None:
         wanted = action.wanted
@@ -364,6 +471,8 @@ class Reconciler:
             loaded = await call(wanted.name, wanted.path)
             await self._verify(wanted)
         except EngineError as error:
+            # What the engine has under the name now is what the next step depends on.
+            await self._look()
             fault = Fault(error.reason, error.message, error.permanent)
             after = after_fault(progress, fault, time.monotonic(), self._rng.random())
             level = logging.WARNING if error.permanent else logging.INFO
@@ -377,6 +486,24 @@ class Reconciler:
         log.info("adapter loaded adapter=%s path=%s revision=%s", wanted.name, wanted.path, wanted.revision)
         after = after_success(progress, time.monotonic())
         self._finish(wanted.name, after, type(action).__name__.lower(), started, None)
+
+    async def _restore(self, action: Restore) -> None:
+        wanted = action.wanted
+        assert wanted.held is not None
+        progress = after_restore(current(self._situation.progress.get(wanted.name), wanted, self._situation.life))
+        self._set_progress(wanted.name, progress)
+        started = time.monotonic()
+        try:
+            loaded = await self._engine.load(wanted.name, wanted.held.path)
+            await self._look()
+        except EngineError as error:
+            log.warning("adapter not restored adapter=%s reason=%s message=%s", wanted.name, error.reason, error)
+            self._finish(wanted.name, progress, "restore", started, error)
+            return
+        for name in loaded.evicted:
+            self._evicted(name, wanted.name)
+        log.info("adapter restored adapter=%s path=%s", wanted.name, wanted.held.path)
+        self._finish(wanted.name, progress, "restore", started, None)
 
     async def _verify(self, wanted: Wanted) -> None:
         view = await self._look()
@@ -393,12 +520,17 @@ class Reconciler:
         except EngineError as error:
             fault = Fault(error.reason, error.message, error.permanent)
             before = replace(self._situation.progress.get(action.name, Progress()), life=self._situation.life)
-            after = after_fault(before, fault, time.monotonic(), self._rng.random())
+            failed = after_fault(before, fault, time.monotonic(), self._rng.random())
             log.warning("adapter not unloaded adapter=%s reason=%s message=%s", action.name, error.reason, error)
-            self._finish(action.name, after, "unload", started, error)
+            self._finish(action.name, failed, "unload", started, error)
             return
         log.info("adapter unloaded adapter=%s", action.name)
-        self._finish(action.name, None, "unload", started, None)
+        after: Progress | None = None
+        if action.name in self._situation.desired.unloaded:
+            # How often it came back is what tells how long to wait the next time.
+            before = self._situation.progress.get(action.name, Progress())
+            after = replace(before, life=self._situation.life, fault=None, not_before=0.0, right_since=started)
+        self._finish(action.name, after, "unload", started, None)
         await self._forget()
         self._refresh()
 
@@ -422,6 +554,15 @@ class Reconciler:
         self._count(Attempt(operation, outcome, str(reason), time.monotonic() - started))
         self._step()
 
+    def _free_prepare(self, name: str) -> None:
+        preparing = {key: action for key, action in self._situation.preparing.items() if key != name}
+        self._situation = replace(self._situation, preparing=preparing)
+
+    def _set_prepare_progress(self, name: str, progress: Progress | None) -> None:
+        others = {key: one for key, one in self._situation.prepare_progress.items() if key != name}
+        changed = others if progress is None else {**others, name: progress}
+        self._situation = replace(self._situation, prepare_progress=changed)
+
     def _free(self, name: str) -> None:
         busy = {key: action for key, action in self._situation.busy.items() if key != name}
         self._situation = replace(self._situation, busy=busy)
@@ -435,15 +576,18 @@ class Reconciler:
 
     def _show(self, planned: Sequence[AdapterReport]) -> None:
         """Publish the reports; when they differ from the last ones, everyone who waits for a change is woken."""
-        view = self._situation.view
+        view, desired, now = self._situation.view, self._situation.desired, time.monotonic()
+        self._lingering = {path: until for path, until in self._lingering.items() if until > now}
         # An action under way may still give the engine what is no longer wanted.
-        paths = [action.wanted.path for action in self._situation.busy.values() if not isinstance(action, Unload)]
-        self._fetcher.keep(folders_in_use(self._situation.desired, [*(view.adapters or {}).values(), *paths]))
+        doing = [action.wanted for action in self._situation.busy.values() if not isinstance(action, Unload)]
+        paths = [*(wanted.path for wanted in doing), *(wanted.held.path for wanted in doing if wanted.held is not None)]
+        self._fetcher.keep(folders_in_use(desired, [*(view.adapters or {}).values(), *paths, *self._lingering]))
+        on_disk = tuple(sorted(self._fetcher.on_disk() | sources_at_hand(desired))[:MOST_ON_DISK])
         known = {report.lora_name: report for report in self._reports}
-        now = time.time()
-        reports = tuple(self._stamped(report, known.get(report.lora_name), now) for report in planned)
-        shown = (reports, view.ready, view.base_models, self._capacity)
+        reports = tuple(self._stamped(report, known.get(report.lora_name), time.time()) for report in planned)
+        shown = (reports, view.ready, view.base_models, self._capacity, on_disk)
         if shown != self._shown:
+            self._on_disk = on_disk
             self._shown = shown
             self._reports = reports
             self._turn += 1
@@ -455,6 +599,14 @@ class Reconciler:
         since = before.since if before is not None and before.state is report.state else now
         model = self._engine.request_model(report.lora_name, self._situation.view.base_models)
         return report.model_copy(update={"model": model, "since": since})
+
+
+def _taken(known: dict[str, Credentials], name: str, credentials: Credentials) -> Credentials:
+    """Put the credentials of an order in the place of those before; return those."""
+    before = known.pop(name, {})
+    if credentials:
+        known[name] = credentials
+    return before
 
 
 def _credentials(desired: Desired, required: Sequence[LoadRequest]) -> dict[str, Credentials]:

@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from patio.api.downloads_protocol import DownloadReason
 from patio.downloads.faults import DownloadFault
 from patio.downloads.names import OWN, is_revision
-from patio.downloads.places import Place, user_lock
+from patio.downloads.places import Place, source_note, user_lock
 from patio.downloads.plan import SPACE_LEFT, SYNC_STEP, OnDisk, RemoteFile
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -116,6 +116,7 @@ def remove_unused(folder: Path) -> bool:
         trash = folder.with_name(f".trash-{folder.name}-{os.getpid()}")
         folder.rename(trash)
         lock.unlink(missing_ok=True)
+        source_note(folder).unlink(missing_ok=True)
     except OSError:
         # In use, or on a file system without such locks: then nothing is removed.
         return False

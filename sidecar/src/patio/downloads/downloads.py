@@ -23,6 +23,7 @@ from patio.api.protocol import ErrorDetail
 from patio.api.sources import Source, SourceKind, parse_source, read_config
 from patio.downloads.config import DownloadSettings
 from patio.downloads.faults import DownloadFault
+from patio.downloads.found import sources_under
 from patio.downloads.holds import Holds
 from patio.downloads.names import key_of
 from patio.downloads.places import local_folder, place_of
@@ -103,17 +104,19 @@ class Downloads:
         self._holds = Holds(settings.root)
         self._holding = asyncio.Lock()
         self._in_use: frozenset[str] | None = None
-        self._in_use_changed = asyncio.Event()
+        self._on_disk: frozenset[str] = frozenset()
+        self._disk_due = asyncio.Event()
 
     async def run(self) -> None:
-        """Hold what engines use until cancelled; then end every worker."""
+        """Hold what engines use, and know what is there, until cancelled; then end every worker."""
         try:
             while True:
-                await self._in_use_changed.wait()
-                self._in_use_changed.clear()
+                await self._disk_due.wait()
+                self._disk_due.clear()
                 if self._in_use is not None:
                     async with self._holding:
                         await asyncio.to_thread(self._holds.settle, [Path(folder) for folder in self._in_use])
+                self._on_disk = await asyncio.to_thread(sources_under, self._settings.root)
         finally:
             for download in self._downloads.values():
                 self._cancel(download)
@@ -187,12 +190,16 @@ class Downloads:
         async with self._holding:
             return await asyncio.to_thread(self._holds.take, Path(folder))
 
+    def on_disk(self) -> frozenset[str]:
+        """Return the sources whose files are under the root, as of the last change that was made from here."""
+        return self._on_disk
+
     def keep(self, folders: Set[str]) -> None:
         """Say which folders are wanted or loaded; others may be removed."""
         in_use = frozenset(folders)
         if in_use != self._in_use:
             self._in_use = in_use
-            self._in_use_changed.set()
+            self._disk_due.set()
 
     def _ordered(self, request: DownloadRequest) -> _Download:
         source = parse_source(request.source)
@@ -331,6 +338,7 @@ class Downloads:
         seconds = time.monotonic() - download.started
         self._metrics.count_end(str(download.source.kind), str(state), seconds)
         download.over.set()
+        self._disk_due.set()
 
     def _close(self, download: _Download) -> None:
         """End a download whose task was cancelled, perhaps before it began."""

@@ -5,7 +5,8 @@
     <output_dir>/.patio/current             a link to the revision that is shown
     <output_dir>/config.json                links through `current`, so that all files change at once
 
-Beside the revisions: `.lock` (who writes), `.<revision>.lock` (who uses it), `.partial-<revision>` (what is under way).
+Beside the revisions: `.lock` (who writes), `.<revision>.lock` (who uses it), `.<revision>.source` (what it was fetched
+from), `.partial-<revision>` (what is under way).
 Links in the way that lead out of the roots are refused, not followed.
 """
 
@@ -48,6 +49,11 @@ class Place:
 def user_lock(folder: Path) -> Path:
     """Return the file that whoever uses a revision locks, shared; exclusively, whoever removes it."""
     return folder.with_name(f".{folder.name}.lock")
+
+
+def source_note(folder: Path) -> Path:
+    """Return the file that says which sources a revision was fetched from, a line each."""
+    return folder.with_name(f".{folder.name}.source")
 
 
 def place_of(key: str, output_dir: str | None, root: Path, roots: Iterable[Path]) -> Place:

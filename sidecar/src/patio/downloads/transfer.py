@@ -20,11 +20,12 @@ from typing import Protocol
 
 from patio.api.downloads_protocol import DownloadReason
 from patio.downloads.backends import CHUNK, Backend, Reading
-from patio.downloads.disk import Partial, locked, make_room, remove_unused, show
+from patio.downloads.disk import Partial, locked, make_room, remove_unused, replace_text, show
 from patio.downloads.faults import DownloadFault
+from patio.downloads.found import noted
 from patio.downloads.job import Done, Event, Job, Listed, Moved, Noted
 from patio.downloads.names import is_revision
-from patio.downloads.places import Place, contained
+from patio.downloads.places import Place, contained, source_note
 from patio.downloads.plan import (
     SYNC_STEP,
     Digest,
@@ -86,6 +87,9 @@ def _locked(job: Job, place: Place, backend: Backend, emit: Emit) -> Done:
         make_room(place, revision, Path(job.root), space_needed(fetches), job.limit)
         _Transfer(partial, backend, selection, fetches, emit).run(job.max_workers)
         partial.finish(target)
+    known = noted(target)
+    if str(job.source) not in known:
+        replace_text(source_note(target), "".join(f"{source}\n" for source in sorted(known | {str(job.source)})))
     if place.shown is not None:
         show(place, revision)
         for path in place.revisions.iterdir():

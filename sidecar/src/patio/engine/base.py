@@ -7,10 +7,13 @@ engine's own words. Nothing here does I/O.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
+
+from patio.api.protocol import TRIAL_PREFIX
 
 
 class EngineKind(StrEnum):
@@ -73,6 +76,8 @@ class EngineView:
     """Longest context of the first base model; None where the engine does not say."""
     adapters: Mapping[str, str] | None = field(default_factory=dict)
     """Path by adapter name, from the engine's own list; None when the list can not be read."""
+    trials: frozenset[str] = frozenset()
+    """Names in that list that are trials of ours, and no adapters."""
     fault: EngineError | None = None
     """Why it is not ready, or why its list can not be read."""
 
@@ -105,12 +110,21 @@ class Capacity:
     """Adapters that can be loaded at once."""
 
 
+def trial_name(name: str, path: str) -> str:
+    """Return the name under which the weights of a path are tried, before they replace those of an adapter."""
+    return TRIAL_PREFIX + hashlib.sha256(f"{name}\0{path}".encode()).hexdigest()[:12]
+
+
 class Engine(Protocol):
     """An engine, as the reconciler uses it."""
 
     @property
     def kind(self) -> EngineKind:
         """Which engine this is."""
+
+    @property
+    def unloads_stick(self) -> bool:
+        """Whether what was unloaded stays away; where not, the next request for it loads it again from its old path."""
 
     async def view(self) -> EngineView:
         """Ask whether it is ready and what it has. An engine that is down is an answer, not an error."""
@@ -119,7 +133,11 @@ class Engine(Protocol):
         """Load an adapter under a free name; raise `EngineError`."""
 
     async def replace(self, name: str, path: str) -> Loaded:
-        """Put other weights under a name that is loaded; raise `EngineError`."""
+        """Put other weights under a name that is loaded, so that no answer is made by both; raise `EngineError`.
+
+        Where the engine can try them first, what it refuses leaves the old ones answering. A fault after that leaves
+        the name free. A trial that was not to be unloaded again is in the next view.
+        """
 
     async def unload(self, name: str) -> None:
         """Let go of an adapter; one that is not there is no error. Raise `EngineError`."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from patio.api.protocol import TRIAL_PREFIX
 from patio.engine.base import EngineError, EngineView, FaultReason, PermanentError, RetryableError
 
 LOOK_SECONDS = 2.0
@@ -67,11 +68,14 @@ class EngineHttp:
             return EngineView(ready=True, adapters=None, fault=RetryableError(FaultReason.ENGINE_FAULT, words))
         base_models = [model for model in models if model.parent is None]
         context = base_models[0].max_model_len if base_models else None
+        loaded = {model.id: model.root or "" for model in models if model.parent is not None}
+        trials = frozenset(name for name in loaded if name.startswith(TRIAL_PREFIX))
         return EngineView(
             ready=True,
             base_models=tuple(model.id for model in base_models),
             context_tokens=context if type(context) is int else None,
-            adapters={model.id: model.root or "" for model in models if model.parent is not None},
+            adapters={name: path for name, path in loaded.items() if name not in trials},
+            trials=trials,
         )
 
     async def _send(

@@ -1,12 +1,15 @@
 """SGLang, as recorded of 0.5.23 (older ones where they differ).
 
 Ready is `/ready`, never `/health`, which generates a token and takes a second. Loads are not idempotent, a taken name
-must be unloaded first, and a full server evicts without a word: what was there before is compared with the answer.
+must be unloaded first, a full server evicts without a word (what was there before is compared with the answer), and a
+request for what was unloaded loads it again.
 With an admin key, changes take only that key and the list only the other one.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 from dataclasses import dataclass
 
@@ -22,9 +25,14 @@ from patio.engine.base import (
     Loaded,
     PermanentError,
     RetryableError,
+    trial_name,
 )
 from patio.engine.http import EngineHttp, down, unauthorized
 
+SWAPS = 5
+"""Times that weights are unloaded and others loaded, before requests that bring the old ones back win."""
+LOOK_AGAIN = 0.02
+"""Seconds between looks for the moment at which an unload has struck a name off."""
 LOAD = "/load_lora_adapter"
 UNLOAD = "/unload_lora_adapter"
 NO_RUNTIME_LOADING = (
@@ -49,6 +57,11 @@ class Sglang:
         """SGLang."""
         return EngineKind.SGLANG
 
+    @property
+    def unloads_stick(self) -> bool:
+        """They do not: the next request for `<base>:<adapter>` loads it again."""
+        return False
+
     async def view(self) -> EngineView:
         """Ask `/ready`, then the list."""
         try:
@@ -68,9 +81,56 @@ class Sglang:
         return Loaded() if after is None else Loaded(evicted=frozenset(before.keys() - after - {name}))
 
     async def replace(self, name: str, path: str) -> Loaded:
-        """Unload, then load: SGLang has no other way."""
-        await self.unload(name)
-        return await self.load(name, path)
+        """Try the weights, where that evicts nobody; then unload and load, more than once if requests are quicker."""
+        if await self._evicts_nobody():
+            await self._try(trial_name(name, path), path)
+        for _ in range(SWAPS):
+            try:
+                return await self._swap(name, path)
+            except _TakenError:
+                continue
+        words = f"Requests for {name} brought its old weights back {SWAPS} times while the new ones were to be loaded."
+        raise RetryableError(FaultReason.ENGINE_FAULT, words)
+
+    async def _try(self, trial: str, path: str) -> None:
+        try:
+            await self.load(trial, path)
+        except _TakenError:
+            # Left by a sidecar that died; the files may have changed since.
+            await self.unload(trial)
+            await self.load(trial, path)
+        with contextlib.suppress(EngineError):  # then it is seen in the list, and taken away
+            await self.unload(trial)
+
+    async def _swap(self, name: str, path: str) -> Loaded:
+        """Unload, and have the load wait behind it, before the requests that would bring the old weights back.
+
+        SGLang 0.5.23 strikes the name off its list at once and then waits for its requests, as does whoever comes
+        next: the one lock is given in the order in which it was asked for.
+        """
+        unloading = asyncio.create_task(self.unload(name), name=f"unload {name}")
+        try:
+            while not unloading.done():
+                listed = (await self._http.listed(self._key)).adapters
+                if listed is None or name not in listed:
+                    break
+                await asyncio.wait([unloading], timeout=LOOK_AGAIN)
+            loaded = await self.load(name, path)
+            await unloading
+        except EngineError:
+            await unloading
+            raise
+        finally:
+            unloading.cancel()
+        return loaded
+
+    async def _evicts_nobody(self) -> bool:
+        """Whether one adapter more takes no other's place, as far as the server tells."""
+        try:
+            capacity = await self.capacity()
+        except EngineError:
+            return False
+        return capacity.batch is not None and capacity.loaded is None
 
     async def unload(self, name: str) -> None:
         """Let go; SGLang 0.5.23 waits for requests under way, without a limit of its own."""
@@ -117,6 +177,10 @@ class _NotThereError(PermanentError):
     """An unload of what is not loaded."""
 
 
+class _TakenError(RetryableError):
+    """A load under a name that is loaded: by a request that came before, or by somebody else."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Read:
     success: bool
@@ -138,7 +202,7 @@ def fault_of(path: str, status: int, text: str, has_key: bool = False) -> Engine
         return _NotThereError(FaultReason.ADAPTER_NOT_FOUND, message)
     if path == LOAD and "already loaded" in message:
         # The list that the call was based on is stale; the next look tells.
-        return RetryableError(FaultReason.ENGINE_FAULT, message)
+        return _TakenError(FaultReason.ENGINE_FAULT, message)
     if "Repo id must be in the form" in message:
         # A missing path falls through to the hub, whose complaint hides what is wrong.
         words = f"The path does not exist in the engine's container: {message}"

@@ -6,6 +6,7 @@ can never work; a 404 without vLLM's error shape is a server that may not change
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 
@@ -20,6 +21,7 @@ from patio.engine.base import (
     Loaded,
     PermanentError,
     RetryableError,
+    trial_name,
 )
 from patio.engine.http import EngineHttp, down, unauthorized
 
@@ -44,6 +46,11 @@ class Vllm:
         """vLLM."""
         return EngineKind.VLLM
 
+    @property
+    def unloads_stick(self) -> bool:
+        """They do."""
+        return True
+
     async def view(self) -> EngineView:
         """Ask `/health`, then the list."""
         try:
@@ -60,14 +67,24 @@ class Vllm:
         return Loaded()
 
     async def replace(self, name: str, path: str) -> Loaded:
-        """Swap the weights in place; requests under way are not cut."""
+        """Try the weights under a name of ours, then unload and load.
+
+        vLLM 0.32's `load_inplace` would keep the adapter's number, so that requests under way go on with other
+        weights, and reads the files again for every batch. A new number lets them finish with the old ones.
+        """
+        await self._try(trial_name(name, path), path)
+        await self.unload(name)
+        return await self.load(name, path)
+
+    async def _try(self, trial: str, path: str) -> None:
         try:
-            await self._change(LOAD, {"lora_name": name, "lora_path": path, "load_inplace": True})
+            await self.load(trial, path)
         except _AlreadyLoadedError:
-            # Before `load_inplace` existed the field was ignored: only a name that is free can be loaded.
-            await self.unload(name)
-            await self.load(name, path)
-        return Loaded()
+            # Left by a sidecar that died; the files may have changed since.
+            await self.unload(trial)
+            await self.load(trial, path)
+        with contextlib.suppress(EngineError):  # then it is seen in the list, and taken away
+            await self.unload(trial)
 
     async def unload(self, name: str) -> None:
         """Let go; vLLM 0.32 answers at once and lets requests under way finish."""

@@ -59,13 +59,13 @@ class OwnMetrics:
         )
         self._operations = Counter(
             "patio:lora_operations_total",
-            "Loads, reloads and unloads asked of the engine.",
+            "Loads, reloads, restores and unloads asked of the engine.",
             ("operation", "outcome", "reason"),
             registry=registry,
         )
         self._operation_seconds = Histogram(
             "patio:lora_operation_duration_seconds",
-            "Seconds that loads, reloads and unloads took, reading back included.",
+            "Seconds that loads, reloads, restores and unloads took, reading back included.",
             ("operation",),
             buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
             registry=registry,
@@ -79,7 +79,7 @@ class OwnMetrics:
         registry.register(_AdapterStates(states))
 
     def count_operation(self, operation: str, outcome: str, reason: str, seconds: float) -> None:
-        """Count one load, reload or unload."""
+        """Count one load, reload, restore or unload."""
         self._operations.labels(operation, outcome, reason).inc()
         self._operation_seconds.labels(operation).observe(seconds)
 

@@ -8,27 +8,39 @@ SGLang's drain and by its unload. Knows nothing of HTTP.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 from engine_double import text
 from engine_double.settings import Settings
 from engine_double.stats import Stats
 
 
+@dataclass
+class Weights:
+    """What answers: the base model, or one adapter as it was loaded once.
+
+    Shared by the requests that run with it. Loading in place changes it under them, as vLLM 0.32 does, which keeps the
+    adapter's number; unloading and loading makes another one, and leaves them theirs.
+    """
+
+    digest: str
+
+
 class Generation:
     """One request in the batch: iterate for its tokens, then read why it ended."""
 
-    def __init__(self, batch: Batch, *, weights: str, adapter: str | None, prompt: str, max_tokens: int) -> None:
+    def __init__(self, batch: Batch, *, weights: Weights, adapter: str | None, prompt: str, max_tokens: int) -> None:
         self.prompt_tokens = text.tokens_of(prompt)
         self.tokens = 0
         self.finish_reason = "length"
         self._batch = batch
         self._adapter = adapter
         self._max_tokens = max_tokens
-        self._words = text.words(weights, prompt)
+        self._weights = weights
+        self._prompt = prompt
 
     async def __aiter__(self) -> AsyncIterator[str]:
         """The words, as they come."""
@@ -37,7 +49,7 @@ class Generation:
         first_token = last_token = None
         try:
             async with batch.place(self._adapter):
-                for word in itertools.islice(self._words, self._max_tokens):
+                for index in range(self._max_tokens):
                     if await batch.aborted_within(batch.seconds_per_token):
                         self.finish_reason = "abort"
                         break
@@ -47,7 +59,7 @@ class Generation:
                     first_token, last_token = first_token or now, now
                     self.tokens += 1
                     batch.stats.generation_tokens += 1
-                    yield word
+                    yield text.word(self._weights.digest, self._prompt, index)
         finally:
             now = time.monotonic()
             batch.stats.prompt_tokens += self.prompt_tokens

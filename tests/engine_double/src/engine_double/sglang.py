@@ -21,7 +21,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from engine_double import metrics, recorded
-from engine_double.batch import Generation
+from engine_double.batch import Generation, Weights
 from engine_double.core import CompactJSON, Core, bearer, compact, read_body
 from engine_double.loras import LoraError, Loras
 from engine_double.settings import EngineKind
@@ -400,7 +400,7 @@ class Sglang:
         return model, adapters
 
     def _generation(self, adapter: str | None, prompt: str, max_tokens: int) -> Generation:
-        weights = self._loras.weights(adapter) if adapter else self.core.settings.model
+        weights = Weights(self._loras.weights(adapter) if adapter else self.core.settings.model)
         return Generation(self.core.batch, weights=weights, adapter=adapter, prompt=prompt, max_tokens=max_tokens)
 
     # The rest

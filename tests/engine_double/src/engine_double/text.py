@@ -1,12 +1,12 @@
 """What the double says: words that follow from the weights and the prompt, so that a test sees which adapter answered.
 
-Pure. The same weights and the same prompt give the same words in every process; other weights give other words.
+Pure. The same weights and the same prompt give the same words in every process; other weights give other words. Every
+word is made by itself, so weights that change in the middle of an answer show as a mix.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 
 _CONSONANTS = "bdfgklmnprstvz"
 _VOWELS = "aeiou"
@@ -18,15 +18,18 @@ def tokens_of(prompt: str) -> int:
     return max(1, len(prompt.split()))
 
 
-def words(weights: str, prompt: str) -> Iterator[str]:
-    """Endless words, each one token with a leading space.
+def word(weights: str, prompt: str, index: int) -> str:
+    """One token, with a leading space.
 
     Args:
         weights: identifies what answers: the base model's name or an adapter's digest.
         prompt: what was asked.
+        index: the how manieth of the answer, from 0.
     """
-    index = 0
-    while True:
-        digest = hashlib.sha256(f"{weights}\0{prompt}\0{index}".encode()).digest()
-        yield " " + _SYLLABLES[digest[0] % len(_SYLLABLES)] + _SYLLABLES[digest[1] % len(_SYLLABLES)]
-        index += 1
+    digest = hashlib.sha256(f"{weights}\0{prompt}\0{index}".encode()).digest()
+    return " " + _SYLLABLES[digest[0] % len(_SYLLABLES)] + _SYLLABLES[digest[1] % len(_SYLLABLES)]
+
+
+def words(weights: str, prompt: str, count: int) -> str:
+    """A whole answer by one and the same weights: what a test compares with, to see that no other had a part in it."""
+    return "".join(word(weights, prompt, index) for index in range(count))

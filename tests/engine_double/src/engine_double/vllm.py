@@ -1,9 +1,9 @@
 """vLLM 0.32.0: its routes, its words, its way to end.
 
 Recorded facts that shape this: loading is refused with 500 for adapters that can never work; a name that is loaded is
-400 unless `load_inplace`; a failed `load_inplace` leaves the old weights; error texts have their paths masked;
-unloading never waits; on SIGTERM every request ends with `abort` and the port closes at once. Judges adapters with
-`adapters`, answers from `batch`.
+400 unless `load_inplace`; a failed `load_inplace` leaves the old weights, one that works changes requests under way;
+error texts have their paths masked; unloading never waits; on SIGTERM every request ends with `abort` and the port
+closes at once. Judges adapters with `adapters`, answers from `batch`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from starlette.routing import Route
 
 from engine_double import metrics
 from engine_double.adapters import Finding, inspect
-from engine_double.batch import Generation
+from engine_double.batch import Generation, Weights
 from engine_double.core import CompactJSON, Core, bearer, compact, read_body
 from engine_double.settings import EngineKind
 
@@ -41,7 +41,7 @@ class Adapter:
     """A loaded adapter."""
 
     path: str
-    weights: str
+    weights: Weights
 
 
 class RefusalError(Exception):
@@ -290,7 +290,7 @@ class Vllm:
 
     def _load_initial(self) -> None:
         for name, path in self.core.settings.lora_modules:
-            self._loaded[name] = Adapter(path, inspect(path).digest)
+            self._loaded[name] = Adapter(path, Weights(inspect(path).digest))
 
     def _add(self, name: str, path: str, *, in_place: bool) -> None:
         if not name or not path:
@@ -306,7 +306,14 @@ class Vllm:
                 f"The lora adapter '{name}' has already been loaded. If you want to load the adapter in place, set "
                 "'load_inplace' to True.",
             )
-        self._loaded[name] = Adapter(path, self._judge(name, path))
+        digest = self._judge(name, path)
+        before = self._loaded.get(name)
+        if before is None:
+            self._loaded[name] = Adapter(path, Weights(digest))
+        else:
+            # vLLM 0.32.0 keeps the adapter's number: requests under way go on with what was loaded over it.
+            before.weights.digest = digest
+            self._loaded[name] = Adapter(path, before.weights)
 
     def _judge(self, name: str, path: str) -> str:
         """The digest of an adapter that works, or the worker's refusal."""
@@ -349,7 +356,7 @@ class Vllm:
         )
 
     def _generation(self, adapter: str | None, prompt: str, max_tokens: int) -> Generation:
-        weights = self._loaded[adapter].weights if adapter is not None else self.core.settings.model
+        weights = self._loaded[adapter].weights if adapter is not None else Weights(self.core.settings.model)
         return Generation(self.core.batch, weights=weights, adapter=adapter, prompt=prompt, max_tokens=max_tokens)
 
     def _max_tokens(self, given: int | None, default: int) -> int:

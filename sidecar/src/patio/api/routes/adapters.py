@@ -13,7 +13,16 @@ from fastapi import FastAPI, Query, Response
 
 from patio.adapters.desired import Outcome
 from patio.adapters.reconciler import Reconciler
-from patio.api.protocol import AdapterList, AdapterReport, AdapterState, LoadRequest, UnloadAnswer, UnloadRequest
+from patio.api.protocol import (
+    TRIAL_PREFIX,
+    AdapterList,
+    AdapterReport,
+    AdapterState,
+    LoadRequest,
+    PreparedState,
+    UnloadAnswer,
+    UnloadRequest,
+)
 from patio.api.routes.answers import Fault, answer, within
 from patio.api.routes.downloads import DOWNLOAD_STATUS
 from patio.engine.base import FaultReason
@@ -47,13 +56,18 @@ def add_adapters(app: FastAPI, reconciler: Reconciler, stopping: asyncio.Event) 
     @app.post("/v1/load_lora_adapter", response_model=AdapterReport, responses={202: {"model": AdapterReport}})
     @app.post("/load_lora_adapter", response_model=AdapterReport, responses={202: {"model": AdapterReport}})
     async def load(request: LoadRequest) -> Response:
-        """Want an adapter. 200 once the engine lists it, 202 when the wait is over first."""
+        """Want an adapter, or its files. 200 once the engine lists it (or they are there), else 202 after the wait."""
+        if request.lora_name.startswith(TRIAL_PREFIX):
+            words = f"Names that begin with {TRIAL_PREFIX} are the sidecar's own: it tries weights under them."
+            raise Fault(400, "InvalidRequest", words)
         try:
             conflict = await reconciler.order_load(request)
         except OSError as error:
             raise _not_stored(error) from error
         if conflict is not None:
             raise Fault(409, "Conflict", conflict.message)
+        if request.prepare:
+            return await _prepared(request)
         if request.patience:
             await within(request.patience, _settled(reconciler, request.lora_name), stopping)
         report = reconciler.report(request.lora_name)
@@ -67,6 +81,21 @@ def add_adapters(app: FastAPI, reconciler: Reconciler, stopping: asyncio.Event) 
             status = DOWNLOAD_STATUS.get(report.reason, status)
             raise Fault(status, report.reason, report.message, report.retryable)
         return answer(report, 200 if report.state is AdapterState.LOADED else 202)
+
+    async def _prepared(request: LoadRequest) -> Response:
+        """Answer an order for files: 200 once they are there, 202 when the wait is over first."""
+        if request.patience:
+            await within(request.patience, _fetched(reconciler, request.lora_name), stopping)
+        report = reconciler.report(request.lora_name)
+        if report is None:
+            raise Fault(409, "Superseded", f"Adapter {request.lora_name} was ordered away before its files were there.")
+        prepared = report.prepared
+        if request.patience and prepared is not None and prepared.state is PreparedState.FAILED:
+            status = DOWNLOAD_STATUS.get(prepared.reason, FAULT_THAT_MAY_PASS)
+            raise Fault(status, prepared.reason, prepared.message, prepared.retryable)
+        # No longer ahead: another order wants it loaded by now, and that order is answered for itself.
+        there = prepared is None or prepared.state is PreparedState.PREPARED
+        return answer(report, 200 if there else 202)
 
     @app.post("/v1/unload_lora_adapter", response_model=UnloadAnswer, responses={202: {"model": UnloadAnswer}})
     @app.post("/unload_lora_adapter", response_model=UnloadAnswer, responses={202: {"model": UnloadAnswer}})
@@ -99,6 +128,16 @@ async def _settled(reconciler: Reconciler, name: str) -> None:
     while True:
         revision, report = reconciler.revision, reconciler.report(name)
         if report is None or report.state not in _UNDER_WAY:
+            return
+        await reconciler.changed(revision)
+
+
+async def _fetched(reconciler: Reconciler, name: str) -> None:
+    """Return when what is fetched ahead is there, failed, or no longer fetched ahead."""
+    while True:
+        revision, report = reconciler.revision, reconciler.report(name)
+        prepared = None if report is None else report.prepared
+        if prepared is None or prepared.state in (PreparedState.PREPARED, PreparedState.FAILED):
             return
         await reconciler.changed(revision)
 

@@ -1,0 +1,101 @@
+"""How attempts went so far, and the wait before the next one. Pure.
+
+The rules by which the outcome of a load, an unload or a fetch becomes a pause, a failure or a fresh start. `plan` and
+`prepare` read a `Progress`, the reconciler writes it. Clocks and dice are the caller's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from patio.adapters.desired import Wanted
+from patio.engine.base import FaultReason
+from patio.pauses import growing, spread
+
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 30.0
+FIRST_LOSS_PAUSE = 2.0
+SLOW_RETRY = 300.0
+"""Seconds before what failed for good is tried all the same: something out of the sidecar's sight may have changed."""
+PATIENCE = 6
+"""Attempts in a row after which a fault that should have passed counts as settled, so that it holds no pod back."""
+STEADY = 60.0
+"""Seconds in the engine's list after which an adapter that vanished earlier is forgiven."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why the last attempt failed."""
+
+    reason: FaultReason | str
+    """The engine's, or what whoever fetches files calls it."""
+    message: str
+    permanent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How it went so far with one name, in one order and one life of the engine."""
+
+    order: int = 0
+    life: int = 0
+    calls: int = 0
+    """Load calls for the wanted weights, over all orders and lives."""
+    failures: int = 0
+    """In a row."""
+    losses: int = 0
+    """Times that it vanished from the list of an engine that stayed up, or was back in it after an unload."""
+    fault: Fault | None = None
+    not_before: float = 0.0
+    weights: tuple[str, str | None] | None = None
+    """Path and revision that `calls` counts."""
+    restored: int = 0
+    """The failures after the last of which the weights before were tried again."""
+    right_since: float | None = None
+    """When the engine last did as it should."""
+
+
+def current(progress: Progress | None, wanted: Wanted, life: int) -> Progress:
+    """Return the progress that still counts: a new order or a new life of the engine forgives all failures."""
+    weights = (wanted.path, wanted.revision)
+    if progress is None:
+        return Progress(wanted.order, life, weights=weights)
+    calls = progress.calls if progress.weights == weights else 0
+    if progress.order == wanted.order and progress.life == life:
+        return replace(progress, calls=calls, weights=weights)
+    return Progress(wanted.order, life, calls=calls, weights=weights)
+
+
+def after_call(progress: Progress) -> Progress:
+    """Count a call that is about to be made."""
+    return replace(progress, calls=progress.calls + 1)
+
+
+def after_success(progress: Progress, now: float) -> Progress:
+    """Forget the failures."""
+    return replace(progress, failures=0, restored=0, fault=None, not_before=0.0, right_since=now)
+
+
+def after_fetch(progress: Progress) -> Progress:
+    """Forget the failures of fetching: loading is another matter."""
+    return replace(progress, failures=0, restored=0, fault=None, not_before=0.0)
+
+
+def after_fault(progress: Progress, fault: Fault, now: float, jitter: float) -> Progress:
+    """Wait longer after every failure in a row. `jitter` is between 0 and 1."""
+    failures = progress.failures + 1
+    pause = SLOW_RETRY if fault.permanent else growing(FIRST_PAUSE, LONGEST_PAUSE, failures)
+    return replace(progress, failures=failures, fault=fault, not_before=now + spread(pause, jitter), right_since=None)
+
+
+def after_restore(progress: Progress) -> Progress:
+    """Do not try the weights before again until the wanted ones have failed once more."""
+    return replace(progress, restored=progress.failures)
+
+
+def after_loss(progress: Progress, now: float, jitter: float) -> Progress:
+    """Act at once on what vanished or came back once, and ever later on what keeps doing so: engines are not fought."""
+    forgiven = progress.right_since is not None and now - progress.right_since > STEADY
+    losses = 1 if forgiven else progress.losses + 1
+    pause = 0.0 if losses == 1 else growing(FIRST_LOSS_PAUSE, SLOW_RETRY, losses)
+    return replace(progress, losses=losses, not_before=now + spread(pause, jitter), right_since=None)

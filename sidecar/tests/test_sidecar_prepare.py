@@ -1,0 +1,308 @@
+"""Files fetched ahead, and credentials that come later: orders and plans. Pure: no download is made here."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from patio.adapters.desired import (
+    Conflict,
+    Desired,
+    Held,
+    Outcome,
+    folders_in_use,
+    sources_at_hand,
+    with_fetched,
+    with_load,
+    with_required,
+    with_unload,
+)
+from patio.adapters.plan import plan, settled
+from patio.adapters.progress import PATIENCE, SLOW_RETRY, Fault, after_fault, current
+from patio.adapters.situation import Fetch, Load, Prepare, Reload, Situation, Wait
+from patio.adapters.store import Store
+from patio.api.protocol import AdapterReport, AdapterState, LoadRequest, PreparedReport, PreparedState
+from patio.engine.http import NotListening, down
+
+from sidecar_builders import engine
+
+OWNER = "LoraAdapter/team-a/sql"
+OLD, NEW = "s3://bucket/sql-1", "s3://bucket/sql-2"
+KEYS = json.dumps({"access_key": "AK", "secret_key": "sekret"})
+DOWN = down(NotListening("http://localhost:8000"))
+
+
+def order(source: str = NEW, revision: str = "2", **fields: Any) -> LoadRequest:
+    return LoadRequest.model_validate({"lora_name": "sql", "source": source, "revision": revision, **fields})
+
+
+def ahead(**fields: Any) -> LoadRequest:
+    return order(prepare=True, **fields)
+
+
+def ordered(before: Desired, *requests: LoadRequest) -> Desired:
+    for request in requests:
+        after = with_load(before, request)
+        assert isinstance(after, Desired), after
+        before = after
+    return before
+
+
+def serving(**fields: Any) -> Desired:
+    """Return a pod that has the adapter in its first revision."""
+    first = ordered(Desired(), order(OLD, "1", **fields))
+    first = with_fetched(first, first.wanted["sql"], "/fetched/1")
+    return replace(first, wanted={"sql": replace(first.wanted["sql"], served=True, held=Held("/fetched/1", "1"))})
+
+
+def there(desired: Desired) -> Desired:
+    return with_fetched(desired, desired.prepared["sql"], "/fetched/2")
+
+
+LISTED = engine({"sql": "/fetched/1"})
+
+
+def only(situation: Situation) -> AdapterReport:
+    (report,) = plan(situation).reports
+    return report
+
+
+def prepared(situation: Situation) -> PreparedReport:
+    found = only(situation).prepared
+    assert found is not None
+    return found
+
+
+def test_an_order_to_prepare_leaves_what_is_wanted_and_loaded_as_it_is() -> None:
+    before = serving()
+    after = ordered(before, ahead())
+    assert (after.wanted, after.leaving) == (before.wanted, before.leaving)
+    (action,) = plan(Situation(after, LISTED)).actions
+    assert isinstance(action, Prepare)
+    report = only(Situation(after, LISTED))
+    assert (report.state, report.revision, report.held_revision) == (AdapterState.LOADED, "1", "1")
+    assert not settled(Situation(after, LISTED), (report,))
+
+
+def test_what_is_fetched_ahead_is_downloading_and_then_prepared_whatever_the_engine_does() -> None:
+    desired = ordered(serving(), ahead(credentials_revision="7"))
+    for view in (LISTED, DOWN):
+        busy = Situation(desired, view, preparing={"sql": Prepare(desired.prepared["sql"], "why")})
+        assert prepared(busy).state is PreparedState.DOWNLOADING
+        assert not [action for action in plan(busy).actions if isinstance(action, Prepare)]
+        done = prepared(Situation(there(desired), view))
+        assert (done.state, done.reason, done.revision, done.credentials_revision) == ("Prepared", "Prepared", "2", "7")
+
+
+def test_the_same_order_without_prepare_takes_the_folder_and_switches_at_once() -> None:
+    switched = ordered(there(ordered(serving(), ahead())), order())
+    assert switched.prepared == {}
+    (action,) = plan(Situation(switched, LISTED)).actions
+    assert isinstance(action, Reload)
+    assert action.wanted.path == "/fetched/2"
+    assert action.wanted.held == Held("/fetched/1", "1")
+
+
+def test_an_order_of_what_is_not_fetched_whole_yet_goes_on_fetching() -> None:
+    switched = ordered(ordered(serving(), ahead()), order())
+    assert switched.prepared == {}
+    assert isinstance(plan(Situation(switched, LISTED)).actions[0], Fetch)
+
+
+@pytest.mark.parametrize("other", [order(OLD, "1"), order(NEW, "3"), order("s3://bucket/sql-3", "2")])
+def test_an_order_for_something_else_leaves_what_is_prepared(other: LoadRequest) -> None:
+    desired = there(ordered(serving(), ahead()))
+    assert ordered(desired, other).prepared == desired.prepared
+
+
+@pytest.mark.parametrize("other", [ahead(revision="3"), ahead(source="s3://bucket/sql-3")])
+def test_an_order_to_prepare_something_else_drops_what_was_prepared(other: LoadRequest) -> None:
+    desired = ordered(there(ordered(serving(), ahead())), other)
+    assert desired.prepared["sql"].path == ""
+    assert "/fetched/2" not in folders_in_use(desired, [])
+
+
+def test_an_order_to_prepare_again_keeps_what_is_there() -> None:
+    desired = ordered(there(ordered(serving(), ahead())), ahead())
+    assert desired.prepared["sql"].path == "/fetched/2"
+
+
+def test_what_is_wanted_and_there_is_prepared_at_once() -> None:
+    desired = ordered(serving(), ahead(source=OLD, revision="1"))
+    assert prepared(Situation(desired, LISTED)).state is PreparedState.PREPARED
+
+
+def test_prepared_files_are_in_use_and_known_to_be_there() -> None:
+    desired = there(ordered(serving(), ahead()))
+    assert folders_in_use(desired, []) == {"/fetched/1", "/fetched/2"}
+    assert sources_at_hand(desired) == {OLD, NEW}
+
+
+def test_an_unload_drops_what_is_prepared() -> None:
+    desired = there(ordered(serving(owner=OWNER), ahead(owner=OWNER)))
+    for owner in (OWNER, None):
+        after, outcome = with_unload(desired, "sql", owner, present=True)
+        assert (outcome, dict(after.prepared)) == (Outcome.LEAVING, {})
+        assert after.leaving == {"sql"}
+    kept, outcome = with_unload(desired, "sql", "LoraAdapter/team-b/sql", present=True)
+    assert (kept, outcome) == (desired, Outcome.KEPT)
+
+
+def test_an_unload_of_what_is_only_prepared_touches_no_adapter_of_that_name() -> None:
+    desired = there(ordered(Desired(), ahead(owner=OWNER)))
+    after, outcome = with_unload(desired, "sql", OWNER, present=True)
+    assert (outcome, after.leaving, dict(after.prepared)) == (Outcome.LEAVING, frozenset(), {})
+
+
+def test_a_name_that_somebody_else_wants_is_not_prepared_and_one_that_is_prepared_not_taken() -> None:
+    assert with_load(serving(owner=OWNER), ahead()) == Conflict("sql", OWNER)
+    assert with_load(serving(), ahead(owner=OWNER)) == Conflict("sql", None)
+    assert with_load(ordered(Desired(), ahead(owner=OWNER)), order()) == Conflict("sql", OWNER)
+
+
+def test_what_nobody_wants_yet_is_prepared_too_and_holds_no_pod_back() -> None:
+    desired = ordered(Desired(), ahead(owner=OWNER))
+    for now, reason in ((desired, "Preparing"), (there(desired), "Prepared")):
+        situation = Situation(now, engine())
+        report = only(situation)
+        assert (report.state, report.reason, report.owner, report.source) == ("Pending", reason, OWNER, NEW)
+        assert (report.revision, report.lora_path, report.required) == (None, None, False)
+        assert not settled(situation, (report,))
+        assert not [action for action in plan(situation).actions if not isinstance(action, Prepare)]
+
+
+def test_a_source_that_can_not_be_had_is_failed_ahead_and_nothing_else_is() -> None:
+    desired = ordered(serving(), ahead())
+    progress = current(None, desired.prepared["sql"], 0)
+    refused = after_fault(progress, Fault("SourceNotFound", "404", permanent=True), 0.0, 0.0)
+    situation = Situation(desired, LISTED, prepare_progress={"sql": refused}, now=SLOW_RETRY - 1)
+    seen = prepared(situation)
+    assert (seen.state, seen.reason, seen.message, seen.retryable) == ("Failed", "SourceNotFound", "404", False)
+    assert only(situation).state is AdapterState.LOADED
+    assert plan(situation).actions == ()
+    assert plan(situation).waits == (Wait("sql", SLOW_RETRY, "404"),)
+    assert isinstance(plan(replace(situation, now=SLOW_RETRY)).actions[0], Prepare)
+    again = ordered(desired, ahead())
+    assert isinstance(plan(replace(situation, desired=again)).actions[0], Prepare), "an order says: again"
+
+
+def test_a_fault_that_may_pass_is_pending_ahead_until_it_has_not_passed_for_long() -> None:
+    desired = ordered(serving(), ahead())
+    progress = current(None, desired.prepared["sql"], 0)
+    for failures in range(1, PATIENCE + 1):
+        progress = after_fault(progress, Fault("SourceUnreachable", "no route", permanent=False), 0.0, 0.0)
+        seen = prepared(Situation(desired, LISTED, prepare_progress={"sql": progress}))
+        assert seen.state is (PreparedState.FAILED if failures >= PATIENCE else PreparedState.PENDING)
+        assert seen.retryable
+
+
+def test_a_new_life_of_the_engine_is_no_reason_to_ask_a_source_again() -> None:
+    desired = ordered(serving(), ahead())
+    refused = after_fault(
+        current(None, desired.prepared["sql"], 0), Fault("SourceNotFound", "404", permanent=True), 0.0, 0.0
+    )
+    situation = Situation(desired, LISTED, life=7, prepare_progress={"sql": refused}, now=1.0)
+    assert not [action for action in plan(situation).actions if isinstance(action, Prepare)]
+
+
+def test_what_is_prepared_survives_a_restart_and_has_no_secret_in_the_file(tmp_path: Path) -> None:
+    desired = there(ordered(serving(), ahead(config=KEYS, credentials_revision="7")))
+    Store(tmp_path / "state.json").save(desired)
+    assert Store(tmp_path / "state.json").load() == desired
+    assert "sekret" not in (tmp_path / "state.json").read_text()
+    assert prepared(Situation(desired, LISTED)).state is PreparedState.PREPARED, "files that are there need no secret"
+
+
+@pytest.mark.parametrize(
+    ("owner", "state", "required"), [(OWNER, "Pending", True), (OWNER, "Pending", False), (None, "Failed", True)]
+)
+def test_after_a_restart_credentials_are_awaited_from_an_owner_and_missed_where_there_is_none(
+    owner: str | None, state: str, required: bool
+) -> None:
+    request = order(owner=owner, config=KEYS, credentials_revision="7")
+    desired = with_required(Desired(), [request]) if required else ordered(Desired(), request)
+    situation = Situation(desired, engine())
+    report = only(situation)
+    assert (report.state, report.reason, report.retryable) == (state, "CredentialsMissing", True)
+    assert report.credentials_revision == "7"
+    assert "access_key, secret_key" in report.message
+    assert plan(situation).actions == ()
+    assert bool(settled(situation, (report,))) is (required and owner is not None)
+    assert isinstance(plan(replace(situation, credentials=frozenset({"sql"}))).actions[0], Fetch)
+    on_disk = with_fetched(desired, desired.wanted["sql"], "/fetched/2")
+    assert isinstance(plan(Situation(on_disk, engine())).actions[0], Load)
+
+
+@pytest.mark.parametrize("owner", [OWNER, None])
+def test_credentials_that_come_later_are_waited_for_and_then_used(owner: str | None) -> None:
+    awaited = with_required(Desired(), [order(owner=owner, expects_credentials=True)])
+    situation = Situation(awaited, engine())
+    report = only(situation)
+    assert (report.state, report.reason, report.retryable) == ("Pending", "CredentialsMissing", True)
+    assert plan(situation).actions == ()
+    assert settled(situation, (report,)), "a pod that must have it waits"
+    came = ordered(awaited, order(owner=owner, config=KEYS, credentials_revision="1"))
+    assert came.wanted["sql"].required
+    assert isinstance(plan(Situation(came, engine(), credentials=frozenset({"sql"}))).actions[0], Fetch)
+    assert with_required(came, [order(owner=owner, expects_credentials=True)]) == came, "a restart awaits nothing anew"
+
+
+def test_credentials_of_what_is_ahead_are_its_own() -> None:
+    desired = ordered(serving(), ahead(config=KEYS))
+    situation = Situation(desired, LISTED, credentials=frozenset({"sql"}))
+    seen = prepared(situation)
+    assert (seen.state, seen.reason) == ("Failed", "CredentialsMissing")
+    assert plan(situation).actions == ()
+    assert isinstance(plan(replace(situation, prepare_credentials=frozenset({"sql"}))).actions[0], Prepare)
+    owned = ordered(serving(owner=OWNER), ahead(config=KEYS, owner=OWNER))
+    assert prepared(Situation(owned, LISTED)).state is PreparedState.PENDING
+
+
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(["load", "prepare", "unload", "fetched"]),
+        st.sampled_from([OLD, NEW]),
+        st.sampled_from(["1", "2"]),
+        st.sampled_from([None, OWNER]),
+    ),
+    max_size=25,
+)
+
+
+@given(steps)
+def test_whatever_is_ordered_what_is_ahead_never_changes_what_is_wanted(
+    steps: list[tuple[str, str, str, str | None]],
+) -> None:
+    now = Desired()
+    for kind, source, revision, owner in steps:
+        before = now
+        if kind in ("load", "prepare"):
+            after = with_load(now, order(source, revision, owner=owner, prepare=kind == "prepare"))
+            now = before if isinstance(after, Conflict) else after
+            if kind == "prepare":
+                assert (now.wanted, now.leaving, now.unloaded) == (before.wanted, before.leaving, before.unloaded)
+            elif now is not before:
+                taken = before.prepared.get("sql")
+                wanted = now.wanted["sql"]
+                if taken is not None and (taken.origin, taken.revision) == (wanted.origin, wanted.revision):
+                    assert wanted.path == taken.path or wanted.path == before.wanted["sql"].path
+                    assert not now.prepared
+        elif kind == "unload":
+            now, outcome = with_unload(now, "sql", owner, present=False)
+            if outcome is Outcome.LEAVING:
+                assert not now.wanted
+                assert not now.prepared
+        else:
+            for one in (now.wanted.get("sql"), now.prepared.get("sql")):
+                if one is not None:
+                    now = with_fetched(now, one, f"/fetched/{one.revision}")
+        for one in (*now.wanted.values(), *now.prepared.values()):
+            assert not one.path or one.path in folders_in_use(now, [])
+        owners = {one.owner for one in (*now.wanted.values(), *now.prepared.values())}
+        assert len(owners) <= 1, "one name has one owner"

@@ -1,0 +1,179 @@
+"""What only SGLang does: evictions that nobody ordered, and requests that bring back what was unloaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+import pytest
+
+from engine_double import Double, running_double
+from engine_double.samples import write_adapter
+from patio.api.protocol import AdapterReport, AdapterState, UnloadRequest
+from patio.client import SidecarClient
+
+from sidecar_builders import StartSidecar, eventually, load_request
+
+LOAD, UNLOAD = "/load_lora_adapter", "/unload_lora_adapter"
+OWNER = "LoraAdapter/team-a/a"
+
+
+async def ask(double: Double, model: str) -> int:
+    async with httpx.AsyncClient(timeout=30) as http:
+        answer = await http.post(f"{double}/v1/completions", json={"model": model, "prompt": "hello", "max_tokens": 1})
+    return answer.status_code
+
+
+async def ready(client: SidecarClient) -> None:
+    async def check() -> bool:
+        return (await client.ready()).ready
+
+    await eventually(check, "the sidecar is ready")
+
+
+async def limits_known(client: SidecarClient) -> None:
+    async def check() -> bool:
+        return (await client.adapters()).capacity.batch is not None
+
+    await eventually(check, "the engine's limits are known")
+
+
+async def reaches(client: SidecarClient, name: str, state: str, reason: str) -> AdapterReport:
+    async def check() -> AdapterReport | None:
+        found = {report.lora_name: report for report in (await client.adapters()).adapters}.get(name)
+        return found if found is not None and (found.state, found.reason) == (state, reason) else None
+
+    found: AdapterReport = await eventually(check, f"{name} is {state}, {reason}")
+    return found
+
+
+async def looked(double: Double, times: int = 4) -> None:
+    seen = len(double.calls("/v1/models"))
+
+    async def check() -> bool:
+        return len(double.calls("/v1/models")) >= seen + times
+
+    await eventually(check, f"{times} looks later")
+
+
+async def test_an_eviction_by_a_request_is_noticed_and_not_fought(sidecar: StartSidecar, tmp_path: Path) -> None:
+    async with running_double(engine="sglang", max_loaded_loras=2) as double, sidecar(double) as client:
+        await ready(client)
+        await limits_known(client)
+        for name in ("a", "b", "c"):
+            await client.load(load_request(name, str(write_adapter(tmp_path / name))))
+        await reaches(client, "a", "Failed", "EvictedByEngine")
+        loads = len(double.calls(LOAD))
+        assert await ask(double, "tiny:a") == 200, "the engine loads it again, and evicts another for it"
+        await reaches(client, "a", "Loaded", "Loaded")
+        evicted = await reaches(client, "b", "Failed", "EvictedByEngine")
+        assert "--max-loaded-loras" in evicted.message
+        await looked(double)
+        assert len(double.calls(LOAD)) == loads, "loading it again would evict the next one"
+        assert (await client.ready()).ready
+
+
+async def test_what_was_evicted_is_loaded_again_when_there_is_a_free_place(
+    sidecar: StartSidecar, tmp_path: Path
+) -> None:
+    async with running_double(engine="sglang", max_loaded_loras=2) as double, sidecar(double) as client:
+        await ready(client)
+        await limits_known(client)
+        for name in ("a", "b", "c"):
+            await client.load(load_request(name, str(write_adapter(tmp_path / name))))
+        await reaches(client, "a", "Failed", "EvictedByEngine")
+        await client.unload(UnloadRequest(lora_name="c"))
+        await reaches(client, "a", "Loaded", "Loaded")
+        await reaches(client, "b", "Loaded", "Loaded")
+
+
+async def test_an_unload_that_a_request_undoes_is_made_again(sidecar: StartSidecar, tmp_path: Path) -> None:
+    path = str(write_adapter(tmp_path / "a"))
+    async with running_double(engine="sglang") as double, sidecar(double) as client:
+        await ready(client)
+        await client.load(load_request("a", path, owner=OWNER))
+        assert (await client.unload(UnloadRequest(lora_name="a", owner=OWNER))).unloaded
+        assert double.adapters == {}
+        assert await ask(double, "tiny:a") == 200, "SGLang 0.5.23 answers, and has it again"
+        assert double.adapters == {"a": path}
+
+        async def away() -> bool:
+            return not double.adapters and not (await client.adapters()).adapters
+
+        await eventually(away, "it is unloaded once more")
+        assert await ask(double, "tiny:a") == 200
+        back = await reaches(client, "a", "Unloading", "CameBack")
+        assert back.owner is None
+        assert "request" in back.message
+        await eventually(away, "and again, after a pause")
+        assert len(double.calls(UNLOAD)) == 3
+
+
+async def test_an_adapter_that_comes_back_can_be_wanted_again(sidecar: StartSidecar, tmp_path: Path) -> None:
+    path = str(write_adapter(tmp_path / "a"))
+    async with running_double(engine="sglang") as double, sidecar(double) as client:
+        await ready(client)
+        await client.load(load_request("a", path, owner=OWNER))
+        await client.unload(UnloadRequest(lora_name="a", owner=OWNER))
+        for _ in range(2):
+            await ask(double, "tiny:a")
+        assert (await client.load(load_request("a", path, owner=OWNER))).state is AdapterState.LOADED
+        await looked(double)
+        assert double.adapters == {"a": path}
+
+
+async def test_what_comes_back_is_known_after_a_restart_of_the_sidecar_and_not_of_the_engine(
+    sidecar: StartSidecar, tmp_path: Path
+) -> None:
+    path = str(write_adapter(tmp_path / "a"))
+    async with running_double(engine="sglang", lora_modules=(("a", path),)) as double:
+        async with sidecar(double) as client:
+            await ready(client)
+            assert (await client.unload(UnloadRequest(lora_name="a"))).unloaded
+        await ask(double, "tiny:a")
+        assert double.adapters == {"a": path}
+        async with sidecar(double) as client:
+
+            async def away() -> bool:
+                return not double.adapters
+
+            await eventually(away, "it is unloaded once more")
+            await double.crash()
+
+            async def down() -> bool:
+                return not (await client.ready()).ready
+
+            await eventually(down, "the sidecar notices")
+            await double.start()
+            # What the engine is started with is the engine's own again.
+            await reaches(client, "a", "Loaded", "LoadedInEngine")
+            await looked(double)
+            assert double.adapters == {"a": path}
+
+
+@pytest.mark.parametrize("other", [True, False])
+async def test_what_somebody_loads_at_the_engine_after_an_unload_is_his(
+    sidecar: StartSidecar, tmp_path: Path, other: bool
+) -> None:
+    path, elsewhere = (str(write_adapter(tmp_path / name)) for name in ("a", "b"))
+    async with running_double(engine="sglang") as double, sidecar(double) as client:
+        await ready(client)
+        await client.load(load_request("a", path))
+        await client.unload(UnloadRequest(lora_name="a"))
+        async with httpx.AsyncClient() as http:
+            body = {"lora_name": "a" if other else "b", "lora_path": elsewhere}
+            (await http.post(f"{double}{LOAD}", json=body)).raise_for_status()
+        await reaches(client, "a" if other else "b", "Loaded", "LoadedInEngine")
+        await looked(double)
+        assert list(double.adapters.values()) == [elsewhere]
+
+
+async def test_requests_are_told_to_ask_by_base_and_adapter(sidecar: StartSidecar, tmp_path: Path) -> None:
+    path = str(write_adapter(tmp_path / "a"))
+    async with running_double(engine="sglang") as double, sidecar(double) as client:
+        await ready(client)
+        report = await client.load(load_request("a", path))
+        assert report.model == "tiny:a"
+        assert await ask(double, report.model) == 200
+        async with sidecar(double, model="qwen") as named:
+            assert (await reaches(named, "a", "Loaded", "Loaded")).model == "qwen:a"

@@ -1,0 +1,279 @@
+"""Weights that replace others: no answer is made by both, a refusal leaves the old ones, nothing of a trial stays."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from engine_double import Double, running_double
+from engine_double.adapters import inspect
+from engine_double.samples import write_adapter
+from engine_double.text import words
+from patio.api.protocol import TRIAL_PREFIX, AdapterReport, AdapterState
+from patio.client import Refused, SidecarClient
+from patio.engine.base import trial_name
+
+from sidecar_builders import StartSidecar, eventually, load_request
+
+ENGINES = pytest.mark.parametrize("engine", ["vllm", "sglang"])
+LOAD = {"vllm": "/v1/load_lora_adapter", "sglang": "/load_lora_adapter"}
+UNLOAD = {"vllm": "/v1/unload_lora_adapter", "sglang": "/unload_lora_adapter"}
+PROMPT = "hello world"
+TOKENS = 12
+
+
+def said_by(path: Path) -> str:
+    return words(inspect(str(path)).digest, PROMPT, TOKENS)
+
+
+async def ask(double: Double, engine: str) -> str:
+    """Ask the adapter; return what was said, or the status of a request that was not answered."""
+    body = {"model": "a" if engine == "vllm" else "tiny:a", "prompt": PROMPT, "max_tokens": TOKENS}
+    async with httpx.AsyncClient(timeout=30) as http:
+        answer = await http.post(f"{double}/v1/completions", json=body)
+    return str(answer.json()["choices"][0]["text"]) if answer.is_success else str(answer.status_code)
+
+
+@contextlib.asynccontextmanager
+async def under_load(double: Double, engine: str, clients: int = 3) -> AsyncIterator[Counter[str]]:
+    """Ask all the time, one request after another for each client; count what was said."""
+    said: Counter[str] = Counter()
+
+    async def asking() -> None:
+        while True:
+            said[await ask(double, engine)] += 1
+
+    running = [asyncio.create_task(asking()) for _ in range(clients)]
+    try:
+        yield said
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+async def more(said: Counter[str], text: str, times: int = 3) -> None:
+    """Wait until something was said some more times."""
+    before = said[text]
+
+    async def check() -> bool:
+        return said[text] >= before + times
+
+    await eventually(check, f"{text!r} is said; so far {said}")
+
+
+async def ready(client: SidecarClient) -> None:
+    async def check() -> bool:
+        return (await client.ready()).ready
+
+    await eventually(check, "the sidecar is ready")
+
+
+async def report_of(client: SidecarClient, name: str) -> AdapterReport | None:
+    return next((report for report in (await client.adapters()).adapters if report.lora_name == name), None)
+
+
+async def reaches(client: SidecarClient, name: str, state: AdapterState) -> AdapterReport:
+    async def check() -> AdapterReport | None:
+        report = await report_of(client, name)
+        return report if report is not None and report.state is state else None
+
+    found: AdapterReport = await eventually(check, f"{name} is {state}")
+    return found
+
+
+def named(double: Double, path: str) -> list[str]:
+    return [call.body["lora_name"] for call in double.calls(path)]
+
+
+@ENGINES
+async def test_no_answer_under_load_is_made_by_both_weights(engine: str, sidecar: StartSidecar, tmp_path: Path) -> None:
+    one, two = write_adapter(tmp_path / "one"), write_adapter(tmp_path / "two")
+    async with running_double(engine=engine, tokens_per_second=60) as double, sidecar(double) as client:
+        await ready(client)
+        await client.load(load_request("a", str(one), revision="1"))
+        async with under_load(double, engine) as said:
+            await more(said, said_by(one))
+            report = await client.load(load_request("a", str(two), revision="2"))
+            assert (report.state, report.held_revision) == ("Loaded", "2")
+            assert (await client.ready()).ready
+            await more(said, said_by(two))
+        # The moment without the name is vLLM's 404; the operator takes the pod's label away before.
+        assert set(said) <= {said_by(one), said_by(two), *(["404"] if engine == "vllm" else [])}, said
+        assert double.adapters == {"a": str(two)}
+
+
+@ENGINES
+async def test_the_pod_stays_ready_while_weights_are_replaced(
+    engine: str, sidecar: StartSidecar, tmp_path: Path
+) -> None:
+    one, two = write_adapter(tmp_path / "one"), write_adapter(tmp_path / "two")
+    async with running_double(engine=engine) as double, sidecar(double) as client:
+        await ready(client)
+        await client.load(load_request("a", str(one)))
+        double.fault(LOAD[engine], delay=0.7)
+        swap = asyncio.create_task(client.load(load_request("a", str(two))))
+        while not swap.done():
+            assert (await client.ready()).ready
+            await client.adapters((await client.adapters()).revision, wait=0.05)
+        assert (await swap).state is AdapterState.LOADED
+
+
+@ENGINES
+async def test_weights_that_the_engine_refuses_leave_the_old_ones_answering(
+    engine: str, sidecar: StartSidecar, tmp_path: Path
+) -> None:
+    one, bad = write_adapter(tmp_path / "one"), write_adapter(tmp_path / "bad", rank=64)
+    async with running_double(engine=engine, tokens_per_second=60) as double, sidecar(double) as client:
+        await ready(client)
+        await client.load(load_request("a", str(one), revision="1"))
+        async with under_load(double, engine) as said:
+            await more(said, said_by(one))
+            with pytest.raises(Refused) as refused:
+                await client.load(load_request("a", str(bad), revision="2"))
+            assert (refused.value.code, refused.value.retryable) == ("AdapterRefused", False)
+            assert "64" in refused.value.message
+            await more(said, said_by(one))
+        assert set(said) == {said_by(one)}
+        report = await reaches(client, "a", AdapterState.FAILED)
+        assert (report.revision, report.held_revision) == ("2", "1")
+        assert "a" not in named(double, UNLOAD[engine]), "the old weights were never away"
+        assert (await client.ready()).ready
+
+
+async def test_sglang_that_would_evict_for_a_trial_has_none_and_gets_the_old_weights_back(
+    sidecar: StartSidecar, tmp_path: Path
+) -> None:
+    one, bad = write_adapter(tmp_path / "one"), write_adapter(tmp_path / "bad", rank=64)
+    async with running_double(engine="sglang", max_loaded_loras=2) as double, sidecar(double) as client:
+        await ready(client)
+        await client.load(load_request("b", str(one)))
+        await client.load(load_request("a", str(one), revision="1"))
+        with pytest.raises(Refused):
+            await client.load(load_request("a", str(bad), revision="2"))
+
+        async def restored() -> bool:
+            report = await report_of(client, "a")
+            return report is not None and (report.state, report.held_revision) == ("Failed", "1")
+
+        await eventually(restored, "the old weights answer again")
+        assert double.adapters == {"a": str(one), "b": str(one)}
+        assert not [name for name in named(double, LOAD["sglang"]) if name.startswith(TRIAL_PREFIX)]
+        assert (await reaches(client, "b", AdapterState.LOADED)).attempts == 1, "nobody was evicted"
+        assert await ask(double, "sglang") == said_by(one)
+
+
+async def test_a_load_that_fails_after_the_unload_brings_the_old_weights_back_and_is_tried_again(
+    sidecar: StartSidecar, tmp_path: Path
+) -> None:
+    one, two = write_adapter(tmp_path / "one"), write_adapter(tmp_path / "two")
+    async with running_double() as double, sidecar(double) as client:
+        await ready(client)
+        await client.load(load_request("a", str(one), revision="1"))
+        double.fault(LOAD["vllm"], delay=0.01, times=1)  # the trial passes
+        double.fault(LOAD["vllm"], status=503, body="busy", times=1)
+        report = await client.load(load_request("a", str(two), revision="2"))
+        assert (report.state, report.held_revision) == ("Loaded", "2")
+        paths = [Path(call.body["lora_path"]).name for call in double.calls(LOAD["vllm"])]
+        assert paths == ["one", "two", "two", "one", "two", "two"], "trial, refused, restored, trial, loaded"
+
+
+async def test_old_weights_that_are_gone_too_are_not_asked_for_for_ever(sidecar: StartSidecar, tmp_path: Path) -> None:
+    one, bad = write_adapter(tmp_path / "one"), write_adapter(tmp_path / "bad", rank=64)
+    async with running_double(engine="sglang", max_loaded_loras=2) as double, sidecar(double) as client:
+        await ready(client)
+        await client.load(load_request("a", str(one), revision="1"))
+        for file in tmp_path.joinpath("one").iterdir():
+            file.unlink()
+        with pytest.raises(Refused):
+            await client.load(load_request("a", str(bad), revision="2"))
+        seen = len(double.calls("/v1/models"))
+
+        async def looked() -> bool:
+            return len(double.calls("/v1/models")) >= seen + 4
+
+        await eventually(looked, "four looks later")
+        assert len(double.calls(LOAD["sglang"])) == 3, "the first, the refused, and one try to go back"
+        report = await reaches(client, "a", AdapterState.FAILED)
+        assert (report.reason, report.held_revision) == ("AdapterRefused", None)
+
+
+@ENGINES
+async def test_a_trial_that_a_sidecar_left_is_taken_away_and_never_shown(
+    engine: str, sidecar: StartSidecar, tmp_path: Path
+) -> None:
+    one, two = write_adapter(tmp_path / "one"), write_adapter(tmp_path / "two")
+    left = trial_name("a", str(two))
+    async with running_double(engine=engine) as double:
+        async with httpx.AsyncClient() as http:
+            body = {"lora_name": left, "lora_path": str(two)}
+            (await http.post(f"{double}{LOAD[engine]}", json=body)).raise_for_status()
+        async with sidecar(double) as client:
+            assert not (await client.adapters()).adapters
+
+            async def gone() -> bool:
+                assert not [one for one in (await client.adapters()).adapters if one.lora_name == left]
+                return not double.adapters
+
+            await eventually(gone, "the trial is taken away")
+            await client.load(load_request("a", str(one)))
+            assert double.adapters == {"a": str(one)}
+
+
+@ENGINES
+async def test_a_trial_that_is_there_already_is_made_anew(engine: str, sidecar: StartSidecar, tmp_path: Path) -> None:
+    one, two = write_adapter(tmp_path / "one"), write_adapter(tmp_path / "two")
+    async with running_double(engine=engine) as double, sidecar(double) as client:
+        await ready(client)
+        await client.load(load_request("a", str(one)))
+        # Unloads that fail leave the trial of the first swap where it is; the second finds it there.
+        double.fault(UNLOAD[engine], status=503, body="busy", times=1)
+        await client.load(load_request("a", str(two)))
+        await client.load(load_request("a", str(one)))
+        assert (await client.load(load_request("a", str(two)))).state is AdapterState.LOADED
+
+        async def clean() -> bool:
+            return double.adapters == {"a": str(two)}
+
+        await eventually(clean, "only the adapter is left")
+
+
+@pytest.mark.parametrize("how", ["load", "unload"])
+async def test_nobody_orders_the_name_of_a_trial(sidecar: StartSidecar, tmp_path: Path, how: str) -> None:
+    async with running_double() as double, sidecar(double) as client:
+        await ready(client)
+        answer = await client._http.post(
+            f"http://sidecar/v1/{how}_lora_adapter",
+            json={"lora_name": f"{TRIAL_PREFIX}x", **({"lora_path": "/a"} if how == "load" else {})},
+        )
+        error: Any = answer.json()["error"]
+        assert (answer.status_code, error["code"]) in ((400, "InvalidRequest"), (404, "NotFound"))
+        assert not double.calls(LOAD["vllm"])
+        assert not double.calls(UNLOAD["vllm"])
+
+
+async def test_what_answers_is_told_while_other_weights_are_wanted(sidecar: StartSidecar, tmp_path: Path) -> None:
+    one, two = write_adapter(tmp_path / "one"), write_adapter(tmp_path / "two")
+    async with running_double() as double, sidecar(double) as client:
+        await ready(client)
+        await client.load(load_request("a", str(one), revision="1"))
+        double.fault(LOAD["vllm"], delay=0.5, times=1)
+        await client.load(load_request("a", str(two), revision="2", wait=0))
+        report = await reaches(client, "a", AdapterState.LOADING)
+        assert (report.revision, report.held_revision) == ("2", "1")
+        await double.crash()
+
+        async def unknown() -> bool:
+            seen = await report_of(client, "a")
+            return seen is not None and seen.reason == "EngineNotReady" and seen.held_revision is None
+
+        await eventually(unknown, "an engine that is down answers from nothing")
+        await double.start()
+        assert (await reaches(client, "a", AdapterState.LOADED)).held_revision == "2"
