@@ -13,7 +13,7 @@ from aiohttp import web
 from kubernetes.aio import client
 
 from patio_operator.cluster import watched
-from patio_operator.cluster.api import Cluster, Object, RetryableApiError
+from patio_operator.cluster.api import Cluster, Object, RetryableApiError, Scope
 from patio_operator.cluster.kinds import LORA_ADAPTER
 from patio_operator.cluster.watched import Watched
 
@@ -21,7 +21,8 @@ DEADLINE = 10.0
 
 
 def adapter(name: str, version: int) -> Object:
-    return {"metadata": {"name": name, "namespace": "team", "resourceVersion": str(version)}}
+    metadata = {"name": name, "namespace": "team", "uid": f"uid-{name}", "resourceVersion": str(version)}
+    return {"metadata": metadata}
 
 
 def named(body: Object) -> str:
@@ -34,6 +35,7 @@ class ApiServer:
     def __init__(self) -> None:
         self.items: list[Object] = []
         self.version = 1
+        self.page = 2
         self.lists = 0
         self.watched_from: list[str] = []
         self.refuses = False
@@ -48,9 +50,14 @@ class ApiServer:
     async def answer(self, request: web.Request) -> web.StreamResponse:
         if self.refuses:
             return web.json_response({"message": "not now"}, status=503)
+        assert request.query["labelSelector"] == "app"
         if "watch" not in request.query:
             self.lists += 1
-            return web.json_response({"items": self.items, "metadata": {"resourceVersion": str(self.version)}})
+            metadata = {"resourceVersion": str(self.version)}
+            first = int(request.query.get("continue", 0))
+            if first + self.page < len(self.items):
+                metadata["continue"] = str(first + self.page)
+            return web.json_response({"items": self.items[first : first + self.page], "metadata": metadata})
         self.watched_from.append(request.query["resourceVersion"])
         response = web.StreamResponse()
         await response.prepare(request)
@@ -70,9 +77,7 @@ async def watching(api: ApiServer) -> AsyncIterator[tuple[Cluster, Watched[str]]
     assert site._server is not None
     port = site._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
     cluster = Cluster(client.ApiClient(client.Configuration(host=f"http://127.0.0.1:{port}")))
-    kept = Watched(
-        cluster, LORA_ADAPTER, lambda body: body["metadata"]["name"] + "@" + body["metadata"]["resourceVersion"]
-    )
+    kept = Watched(cluster, LORA_ADAPTER, named, Scope(labels="app"))
     task = asyncio.create_task(kept.run())
     try:
         yield cluster, kept
@@ -104,6 +109,67 @@ async def test_it_knows_what_is_there_and_what_becomes_of_it() -> None:
         api.tell("DELETED", adapter("b", 4))
         await eventually("deleted", lambda: kept.get("b", "team"), None)
         assert kept.all("elsewhere") == []
+
+
+async def test_many_are_read_some_at_a_time() -> None:
+    api = ApiServer()
+    api.items = [adapter(str(number), 1) for number in range(5)]
+    async with watching(api) as (_, kept):
+        await eventually("listed", lambda: len(kept.all("team")), 5)
+        assert api.lists == 3
+
+
+async def test_only_what_changes_is_told() -> None:
+    told: list[tuple[str, str | None, str | None]] = []
+    api = ApiServer()
+    api.items = [adapter("a", 1)]
+    async with watching(api) as (_, kept):
+        await eventually("listed", lambda: kept.fresh, True)
+        kept.listen(lambda *change: told.append(change))
+        api.tell("MODIFIED", adapter("a", 1))
+        api.tell("MODIFIED", adapter("a", 3))
+        api.tell("DELETED", adapter("a", 4))
+        await eventually("gone", lambda: kept.namespaces(), [])
+        assert told == [("team", "a@1", "a@3"), ("team", "a@3", None)]
+
+
+async def test_an_answer_to_a_write_counts_before_the_watch_tells_and_an_older_event_does_not_undo_it() -> None:
+    told: list[str | None] = []
+    api = ApiServer()
+    api.items = [adapter("a", 1)]
+    async with watching(api) as (_, kept):
+        await eventually("listed", lambda: kept.fresh, True)
+        kept.listen(lambda _, __, there: told.append(there))
+        kept.took(adapter("a", 5))
+        kept.took(adapter("unknown", 6))
+        assert kept.all("team") == ["a@5"]
+        api.tell("MODIFIED", adapter("a", 4))
+        api.tell("MODIFIED", adapter("a", 5))
+        api.tell("MODIFIED", adapter("a", 7))
+        await eventually("the later one", lambda: kept.all("team"), ["a@7"])
+        assert told == ["a@7"]
+
+
+async def test_after_a_refresh_the_watch_does_not_bring_the_past_back() -> None:
+    api = ApiServer()
+    api.items = [adapter("a", 1), adapter("b", 1)]
+    async with watching(api) as (_, kept):
+        await eventually("listed", lambda: kept.fresh, True)
+        api.items, api.version = [adapter("a", 8)], 9
+        await kept.refresh()
+        assert kept.all("team") == ["a@8"]
+        api.tell("MODIFIED", adapter("b", 3))
+        api.tell("DELETED", adapter("a", 2))
+        api.tell("ADDED", adapter("c", 10))
+        await eventually("caught up", lambda: sorted(kept.all("team")), ["a@8", "c@10"])
+
+
+async def test_an_object_larger_than_a_network_buffer_arrives() -> None:
+    api = ApiServer()
+    async with watching(api) as (_, kept):
+        await eventually("listed", lambda: kept.fresh, True)
+        api.tell("ADDED", adapter("a", 2) | {"status": {"message": "x" * 1_000_000}})
+        await eventually("there", lambda: kept.all("team"), ["a@2"])
 
 
 async def test_a_watch_that_ends_goes_on_where_it_was() -> None:

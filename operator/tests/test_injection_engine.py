@@ -104,3 +104,30 @@ def test_sglangs_admin_key_is_a_key_of_its_own() -> None:
         ["python3", "-m", "sglang.launch_server", "--admin-api-key", "${ADMIN}"], env=[{"name": "ADMIN", **SECRET}]
     )
     assert found.keys == {"--admin-api-key": SECRET}
+
+
+@pytest.mark.parametrize(
+    ("flags", "served"),
+    [
+        (["--served-model-name", "short", "long", "--port", "1"], ("short", "long")),
+        (["--served_model_name=short"], ("short",)),
+        ([], ("m",)),
+        (["--served-model-name", "short", "$(cat /name)"], ()),
+    ],
+)
+def test_every_name_of_the_base_model_is_known(flags: list[str], served: tuple[str, ...]) -> None:
+    assert engine(["vllm", "serve", "m", *flags]).served == served
+
+
+@pytest.mark.parametrize(
+    ("flags", "room"),
+    [
+        ([], None),
+        (["--max-loaded-loras", "4"], 4),
+        (["--max-loaded-loras=4", "--lora-paths", "a=/a", "b=/b"], 2),
+        (["--max-loaded-loras", "1", "--lora-paths", "a=/a", "b=/b"], 0),
+        (["--max-loaded-loras", "$(cat /many)"], None),
+    ],
+)
+def test_the_room_for_adapters_is_what_the_command_says(flags: list[str], room: int | None) -> None:
+    assert engine([*SGLANG_SERVER, *flags]).room == room

@@ -1,40 +1,169 @@
-"""Orders to sidecars: what is refused, and what never arrived, are told apart."""
+"""Orders to sidecars: what is refused, what never arrived, what was taken; and that a Secret leaves no trace."""
 
 from __future__ import annotations
 
+import asyncio
+import json
+import logging
 import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
 
 import httpx
+import pytest
 
-from patio.api.protocol import ErrorBody, ErrorDetail
+from benchmarks.simulated_sidecars import SimulatedFleet, SimulatedSidecar
+from patio.api.protocol import ErrorDetail, LoadRequest, UnloadRequest
+from patio_operator import jobs
+from patio_operator.placement.fleet import Pod, Seen
 from patio_operator.placement.matching import load_request
-from patio_operator.placement.plans import Load
-from patio_operator.sidecars.orders import Orders
+from patio_operator.placement.plans import Load, Unload
+from patio_operator.sidecars.orders import Orders, SecretValues
 
-from builders import NOW, lora_adapter, pod
+from builders import NOW, lora_adapter, report, seen
 
-
-async def given(answers: dict[str, int | None]) -> tuple[set[str], int]:
-    """Give a load to the pod at each address (None: it breaks off); return who refused, and how many are lost."""
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        status = answers[request.url.host]
-        if status is None:
-            raise httpx.ReadError("connection reset", request=request)
-        error = ErrorBody(error=ErrorDetail(code="Conflict", message="taken", retryable=False))
-        return httpx.Response(status, content=error.model_dump_json())
-
-    request = load_request(lora_adapter())
-    orders = [Load(pod(f"pod-{ip}", ip=ip), "sql", request, "the pod does not have it") for ip in answers]
-    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http:
-        outcome = await Orders(http, random.Random(0), lambda _: httpx.Auth()).give(orders, NOW)
-    assert all(refusal.until > NOW for refusal in outcome.refusals.values())
-    return {uid for uid, _ in outcome.refusals}, outcome.undelivered
+DEADLINE = 10.0
+SECRET = "hf_do_not_show_me"
 
 
-async def test_a_refusal_is_remembered_and_a_lost_order_is_given_again() -> None:
-    assert await given({"10.0.0.1": 409, "10.0.0.2": None}) == ({"uid-pod-10.0.0.1"}, 1)
+@dataclass
+class World:
+    """Orders, the sidecars that get them, and a clock."""
+
+    fleet: SimulatedFleet
+    orders: Orders
+    now: list[datetime]
+    ends: list[str]
+    secrets: dict[str, SecretValues] = field(default_factory=dict)
+
+    async def values(self, namespace: str, name: str) -> SecretValues | None:
+        return self.secrets.get(f"{namespace}/{name}")
+
+    def pod(self, number: int) -> Pod:
+        ip = list(self.fleet.sidecars)[number]
+        return Pod("team", f"pod-{number}", f"uid-{number}", "node-a", {}, ip, self.fleet.port)
+
+    def sidecar(self, number: int) -> SimulatedSidecar:
+        return list(self.fleet.sidecars.values())[number]
 
 
-async def test_nothing_lost_nothing_to_give_again() -> None:
-    assert await given({"10.0.0.1": 409}) == ({"uid-pod-10.0.0.1"}, 0)
+@asynccontextmanager
+async def world(count: int = 1) -> AsyncIterator[World]:
+    now, ends = [NOW], list[str]()
+    async with SimulatedFleet(SimulatedSidecar() for _ in range(count)) as fleet, httpx.AsyncClient() as http:
+        there = World(fleet, None, now, ends)  # type: ignore[arg-type]
+        there.orders = Orders(http, lambda _: httpx.Auth(), there, lambda: now[0], random.Random(0), ends.append)
+        try:
+            yield there
+        finally:
+            await there.orders.close()
+
+
+async def eventually(what: str, seen: Callable[[], Any], wanted: Any) -> None:
+    deadline = asyncio.get_running_loop().time() + DEADLINE
+    while seen() != wanted:
+        assert asyncio.get_running_loop().time() < deadline, f"{what}: seen last: {seen()!r}"
+        await asyncio.sleep(0.005)
+
+
+def load(pod: Pod, request: LoadRequest | None = None, secret: str | None = None) -> Load:
+    return Load(pod, "sql", request or load_request(lora_adapter()), "the pod does not have it", secret)
+
+
+async def test_an_order_arrives_and_its_end_is_told() -> None:
+    async with world(2) as there:
+        there.orders.give([load(there.pod(0)), load(there.pod(1))], {})
+        await eventually("both are told", lambda: there.ends, ["team", "team"])
+        assert [list(there.sidecar(number).adapters) for number in (0, 1)] == [["sql"], ["sql"]]
+        there.orders.give([Unload(there.pod(0), UnloadRequest(lora_name="sql", wait=0), "not wanted")], {})
+        await eventually("it is gone", lambda: there.sidecar(0).adapters, {})
+
+
+async def test_a_refusal_is_shown_until_its_time_and_the_next_lasts_longer() -> None:
+    async with world() as there:
+        there.sidecar(0).refuses = ErrorDetail(code="Busy", message="not now", retryable=True)
+        order = load(there.pod(0))
+        pauses = []
+        for number in range(1, 4):
+            there.orders.give([order], {})
+            await eventually("it was refused", lambda number=number: len(there.ends), number)  # type: ignore[misc]
+            (refusal,) = there.orders.refusals("team", ["uid-0"]).values()
+            assert (refusal.message, refusal.retryable) == ("not now", True)
+            pauses.append((refusal.until - there.now[0]).total_seconds())
+            there.now[0] = refusal.until
+            assert there.orders.refusals("team", ["uid-0"]) == {}
+        assert 1 <= pauses[0] < 2 <= pauses[1] < 4 <= pauses[2]
+
+
+async def test_what_pods_that_are_gone_refused_is_forgotten() -> None:
+    async with world() as there:
+        there.sidecar(0).refuses = ErrorDetail(code="Conflict", message="taken", retryable=False)
+        there.orders.give([load(there.pod(0))], {})
+        await eventually("it was refused", lambda: len(there.ends), 1)
+        (refusal,) = there.orders.refusals("team", ["uid-0"]).values()
+        assert refusal.until - NOW >= timedelta(minutes=1)
+        assert there.orders.refusals("team", ["uid-1"]) == {}
+        assert there.orders.refusals("team", ["uid-0"]) == {}
+
+
+async def test_an_order_that_was_lost_is_no_refusal_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "FIRST_PAUSE", 0.02)
+    async with world() as there:
+        pod = there.pod(0)
+        there.fleet.kill(pod.ip or "")
+        there.orders.give([load(pod)], {})
+        await eventually("its end is told", lambda: len(there.ends), 1)
+        assert there.orders.refusals("team", ["uid-0"]) == {}
+        await there.fleet.start(pod.ip or "")
+        there.orders.give([load(pod)], {})
+        await eventually("it arrived", lambda: list(there.sidecar(0).adapters), ["sql"])
+
+
+async def test_an_order_that_was_taken_is_not_repeated_before_the_report_can_show_it() -> None:
+    async with world() as there:
+        order, before = load(there.pod(0)), {"uid-0": seen()}
+        assert there.orders.give([order], before) is None
+        await eventually("it was taken", lambda: len(there.ends), 1)
+        assert there.orders.give([order], before) == NOW + timedelta(seconds=2)
+        other = order.request.model_copy(update={"revision": "another"})
+        there.orders.give([load(there.pod(0), other)], before)
+        await eventually("another one is given", lambda: len(there.ends), 2)
+        after = {"uid-0": _with_revision(seen(report(other)), "b-2")}
+        there.orders.give([order], after)
+        await eventually("and the first, when the report changed", lambda: len(there.ends), 3)
+        there.now[0] += timedelta(seconds=3)
+        there.orders.give([order], after)
+        await eventually("and when it did not for too long", lambda: len(there.ends), 4)
+
+
+async def test_a_secret_is_in_the_order_that_is_sent_and_nowhere_else(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with world() as there:
+        there.secrets["team/hub"] = SecretValues("s-7", {"HF_AUTH_TOKEN": SECRET, "unrelated": "more"})
+        request = LoadRequest(lora_name="sql", source="hf://org/repo", owner="me", revision="1", wait=0)
+        there.sidecar(0).refuses = ErrorDetail(code="Busy", message="not now", retryable=True)
+        there.orders.give([load(there.pod(0), request, "hub")], {})
+        await eventually("it was sent", lambda: len(there.ends), 1)
+        (sent,) = there.sidecar(0).orders
+        assert isinstance(sent, LoadRequest)
+        assert json.loads(sent.config or "") == {"hf_token": SECRET}
+        assert sent.credentials_revision == "s-7"
+        refusals = there.orders.refusals("team", ["uid-0"])
+        assert ("uid-0", request) in refusals
+        assert SECRET not in repr(refusals) + repr(there.secrets) + caplog.text
+
+
+async def test_without_its_secret_an_order_is_not_sent() -> None:
+    async with world() as there:
+        request = LoadRequest(lora_name="sql", source="hf://org/repo", owner="me", revision="1", wait=0)
+        there.orders.give([load(there.pod(0), request, "hub")], {})
+        await eventually("it was not", lambda: len(there.ends), 1)
+        assert there.sidecar(0).orders == []
+
+
+def _with_revision(view: Seen, revision: str) -> Seen:
+    assert view.answer is not None
+    return Seen(view.answer.model_copy(update={"revision": revision}), ever_answered=True)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from patio.api.downloads_protocol import DownloadRequest, DownloadState
+from patio.api.downloads_protocol import DEFAULT_DOWNLOAD_ROOT, DownloadRequest, DownloadState
 from patio.api.routes.downloads import DOWNLOAD_STATUS
 from patio.api.sources import OPTION_KEYS, SECRET_KEYS, SourceKind
-from patio.downloads.config import DEFAULT_ROOT
 
 DOCS = Path(__file__).parents[2] / "docs"
 TEXT = (DOCS / "downloads.md").read_text()
@@ -26,4 +25,4 @@ def test_every_word_of_an_order_and_of_a_report_is_explained() -> None:
 
 def test_the_folder_of_downloads_is_the_charts() -> None:
     profile = (DOCS.parent / "charts/patio/templates/profile.yaml").read_text()
-    assert f"mountPath: {DEFAULT_ROOT}}}" in profile
+    assert f"mountPath: {DEFAULT_DOWNLOAD_ROOT}}}" in profile

@@ -67,6 +67,29 @@ def test_both_spellings_of_the_group_are_the_same() -> None:
     assert of(new) == of(SAMPLE) == of({**new, "GROUP_NAME": SAMPLE["GROUP_NAME"]})
 
 
+def test_both_spellings_of_the_router_are_the_same() -> None:
+    new = {**SAMPLE, "ROUTER_ROLE_NAME": "router", "ROUTER_PORT": "8000"}
+    both = of(new)
+    del new["SGL_ROUTER_ROLE_NAME"], new["SGL_ROUTER_PORT"]
+    assert of(new) == of(SAMPLE) == both
+    assert of({**SAMPLE, "ROUTER_PORT": "tcp://10.96.0.7:30000"}) == both, "of a Service named router"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"GROUP_NAME": "my-inference", "ROLE_NAME": "inference", "ROLE_INDEX": "0", "TOPO_ROLE": "client"},
+        {"POD_IP": "", "HEARTBEAT_INTERVAL": "5"},
+        {"ROUTER_PORT": "tcp://10.96.0.7:30000", "SGL_ROUTER_PORT": "tcp://10.96.0.8:30000"},
+    ],
+)
+def test_a_type_alone_as_in_upstreams_sample_starts_and_says_what_to_set(more: dict[str, str]) -> None:
+    settings = of({**POD, "TOPO_TYPE": "SGLang", **more}, PREFILL)
+    assert not settings.enabled
+    assert "TOPO_REGISTER_ENDPOINT" in settings.not_configured
+
+
 def test_without_an_address_the_pods_dns_name_is_registered_by_its_right_index() -> None:
     variables = {**SAMPLE, "RBG_ROLE_NAME": "prefill", "RBG_ROLE_INDEX": "2", "POD_IP": ""}
     for extra, index in (
@@ -151,12 +174,21 @@ def test_a_server_stands_beside_its_router() -> None:
         ({**DIRECT, "TOPO_REGISTER_ENDPOINTS": "x"}, [], "TOPO_REGISTER_ENDPOINT"),
         ({**DIRECT, "TOPO_REGISTER_ENDPOINT": "ftp://a"}, [], "TOPO_REGISTER_ENDPOINT"),
         ({**DIRECT, "POD_IP": ""}, [], "POD_IP"),
-        ({**POD, "TOPO_TYPE": "sglang"}, [], "SGL_ROUTER_ROLE_NAME, SGL_ROUTER_PORT, GROUP_NAME"),
+        ({**POD, "TOPO_TYPE": "sglang", "ROUTER_ROLE_NAME": "router"}, [], "ROUTER_PORT, GROUP_NAME"),
+        ({**POD, "TOPO_TYPE": "sglang", "SGL_ROUTER_PORT": "8000"}, [], "ROUTER_ROLE_NAME, GROUP_NAME"),
+        ({**POD, "TOPO_TYPE": "sglang", "ROUTER_ROLE_NAMES": "router"}, [], "ROUTER_ROLE_NAME"),
+        ({**POD, "TOPO_TYPE": "sglang"}, ["--instance-info={"], "--instance-info: not JSON"),
+        ({**POD, "TOPO_TYPE": "sglang", "HEARTBEAT_INTERVAL": "0"}, [], "HEARTBEAT_INTERVAL"),
+        ({"ROUTER_ROLE_NAME": "router"}, [], "TOPO_TYPE"),
+        ({**SAMPLE, "ROUTER_ROLE_NAME": "gateway"}, [], "contradict"),
+        ({**SAMPLE, "ROUTER_PORT": "9000"}, [], "contradict"),
+        ({**SAMPLE, "ROUTER_PORT": "http"}, [], "ROUTER_PORT"),
         ({**SAMPLE, "SGL_ROUTER_PORT": "http"}, [], "SGL_ROUTER_PORT"),
-        ({**SAMPLE, "SGL_ROUTER_PORT": "tcp://10.0.0.1:8000"}, [], "SGL_ROUTER_PORT"),
+        ({**SAMPLE, "SGL_ROUTER_PORT": "tcp://10.0.0.1:8000"}, [], "without ROUTER_PORT"),
+        ({**POD, "TOPO_TYPE": "sglang", "RBG_GROUP_NAME": "a", "GROUP_NAME": "b"}, [], "contradict"),
         ({**SAMPLE, "RBG_GROUP_NAME": "other"}, [], "contradict"),
         ({**SAMPLE, "ROLE_NAME": "router"}, [], "TOPO_ROLE=server"),
-        ({"TOPO_TYPE": "sglang", "TOPO_ROLE": "server"}, [], "SGL_ROUTER_PORT"),
+        ({"TOPO_TYPE": "sglang", "TOPO_ROLE": "server"}, [], "ROUTER_PORT"),
         ({"TOPO_TYPE": "sglang", "TOPO_ROLE": "server", "SGL_ROUTER_PORT": "1"}, [PREFILL], "--instance-info"),
         ({**POD, "TOPO_TYPE": "sglang", "TOPO_CONFIG_FILE": "/nowhere"}, [], "TOPO_CONFIG_FILE"),
         (DIRECT, ["--instance-info={"], "--instance-info: not JSON"),

@@ -18,7 +18,7 @@ from patio.api.topology_protocol import LeaseRequest, TopologyReport
 from patio.app import assemble
 from patio.client import Refused, SidecarClient
 from patio.engine.base import EngineKind
-from patio.settings import Settings
+from patio.settings import Settings, read_settings
 from patio.topology.config import Endpoint, Role, TopologySettings, Worker
 
 from router_double import RouterDouble
@@ -147,6 +147,28 @@ async def test_without_topology_there_is_nothing_to_say_and_no_lease_to_take() -
         with pytest.raises(Refused) as refused:
             await client.renew_lease("a", LeaseRequest(url="http://a:1", seconds=1))
         assert refused.value.status == 404
+
+
+async def test_without_a_router_the_sidecar_does_everything_else_and_says_what_to_set(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    settings = read_settings([], {"TOPO_TYPE": "SGLang"}).topology
+    async with (
+        running_double() as engine,
+        running(settings, {}, engine=EngineKind.VLLM, engine_endpoint=str(engine)) as sidecar,
+        client_of(sidecar) as client,
+    ):
+        report = await client.topology()
+        assert (report.role, report.registered, report.reason) == ("client", False, "NotConfigured")
+        assert "ROUTER_ROLE_NAME" in report.message
+
+        async def ready() -> bool:
+            return (await client.ready()).ready
+
+        await eventually(ready, "ready without a router")
+        assert "patio:engine_up 1.0" in (await client._http.get("http://sidecar/metrics")).text
+        assert (await client.drain(0.5)).unregistered
+    assert [record.levelname for record in caplog.records if "NotConfigured" in record.getMessage()] == ["WARNING"]
 
 
 async def test_beside_a_router_there_is_no_engine_no_adapter_and_no_drain() -> None:

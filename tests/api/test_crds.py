@@ -127,7 +127,7 @@ def uri(text: str, **source: Any) -> dict[str, Any]:
         (uri("file:///a", endpoint="https://x"), "endpoint is for hf://, s3:// and obs:// sources"),
         (uri("pvc://a", secretRef={"name": "x"}), "secretRef is for hf://, s3:// and obs:// sources"),
         ({"source": FILE, "selector": PODS, "adapterName": "../x"}, "spec.adapterName"),
-        ({"source": FILE, "selector": PODS, "adapterName": "patio-trial-1"}, "are the sidecar's own"),
+        ({"source": FILE, "selector": PODS, "adapterName": "patio-trial-1"}, "are the sidecars' own"),
         ({"source": FILE, "selector": {"matchLabels": {}}}, "at least 1 properties"),
         ({"source": FILE, "selector": PODS, "replicas": -1}, "greater than or equal to 0"),
         ({"source": FILE, "selector": PODS, "maxUnavailable": 0}, "greater than or equal to 1"),

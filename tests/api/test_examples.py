@@ -9,15 +9,20 @@ from typing import Any
 import pytest
 import yaml
 
+from patio.api.protocol import LoadRequest
+from patio.api.sources import read_config
+from patio.settings import read_settings
 from patio_operator import injection
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.injection import trial
 
-from kube import Kube
+from kube import Kube, until
+from operator_process import OperatorProcess
 
 pytestmark = pytest.mark.api
 
 ROOT = Path(__file__).resolve().parents[2]
+DOWNLOADED = LoadRequest(lora_name="any", source="hf://org/any", wait=0)
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 
 
@@ -35,6 +40,35 @@ def test_the_adapters_that_the_documents_show_are_accepted(kube: Kube, namespace
         kube.kubectl("apply", "--dry-run=server", "-f", "-", stdin=yaml.safe_dump(one))
 
 
+def test_the_example_adapters_get_along_with_each_other(kube: Kube, namespace: str, webhooks: OperatorProcess) -> None:
+    for adapter in adapters_shown():
+        adapter["metadata"]["namespace"] = namespace
+        kube.apply(adapter)
+
+
+def test_a_pod_of_the_example_deployment_is_given_the_example_adapters(
+    kube: Kube, namespace: str, webhooks: OperatorProcess
+) -> None:
+    shown = {one["metadata"]["name"]: one for one in adapters_shown()}
+    for adapter in shown.values():
+        adapter["metadata"]["namespace"] = namespace
+        kube.apply(adapter)
+
+    def given() -> dict[str, LoadRequest]:
+        env = {one["name"]: one.get("value", "") for one in sidecar_of(kube, namespace, "deployment.yaml")["env"]}
+        assert env["PATIO_DOWNLOAD_ROOTS"] == "/models"
+        return {one.lora_name: one for one in read_settings([], env | {"POD_UID": "u"}).required_adapters}
+
+    everywhere = {"legal-summaries", "support-tone", "chemistry"}
+    until("admissions know the adapters", lambda: given().keys() == everywhere, within=5)
+    found = given()
+    assert found["chemistry"].source == "pvc://adapters/chemistry"
+    for name in ("legal-summaries", "support-tone"):
+        assert found[name].expects_credentials, f"{name} has a Secret"
+    assert read_config(found["support-tone"].config) == {"endpoint": "https://minio.example.com:9000"}
+    assert read_config(found["legal-summaries"].config) == {"hf_revision": "v1.2"}
+
+
 def test_the_example_deployments_pods_get_the_sidecar(kube: Kube) -> None:
     (deployment,) = [
         one
@@ -46,7 +80,7 @@ def test_the_example_deployments_pods_get_the_sidecar(kube: Kube) -> None:
     )
     pod: dict[str, Any] = {"apiVersion": "v1", "kind": "Pod", **deployment["spec"]["template"]}
     assert injection.runtimes_of(pod) == (injection.RuntimeRef("patio"),)
-    injected = injection.inject(pod, [injection.Runtime(profile)], [])
+    injected = injection.inject(pod, [injection.Runtime(profile)], [DOWNLOADED])
     assert isinstance(injected, injection.Injection)
     assert injected.warnings == ()
     engine = yaml.safe_load(injected.pod["metadata"]["annotations"]["patio.dev/engine"])
@@ -64,7 +98,7 @@ def test_the_example_stateful_sets_pods_get_its_own_profile(kube: Kube) -> None:
     assert tried.status_code == 201, tried.text
     pod: dict[str, Any] = {"apiVersion": "v1", "kind": "Pod", **found["StatefulSet"]["spec"]["template"]}
     assert injection.runtimes_of(pod) == (injection.RuntimeRef("patio-with-cache"),)
-    injected = injection.inject(pod, [injection.Runtime(profile)], [])
+    injected = injection.inject(pod, [injection.Runtime(profile)], [DOWNLOADED])
     assert isinstance(injected, injection.Injection)
     assert injected.warnings == ()
     told = yaml.safe_load(injected.pod["metadata"]["annotations"]["patio.dev/engine"])
@@ -73,6 +107,29 @@ def test_the_example_stateful_sets_pods_get_its_own_profile(kube: Kube) -> None:
     assert {"name": "adapters", "mountPath": "/adapters", "readOnly": True} in engine["volumeMounts"]
     (sidecar,) = injected.pod["spec"]["initContainers"]
     assert {"name": "models", "mountPath": "/models", "readOnly": True} in sidecar["volumeMounts"]
+
+
+def adapters_shown() -> list[dict[str, Any]]:
+    """Return the LoraAdapters of the examples that are about LoraAdapters."""
+    files = [example for example in EXAMPLES if example.name.startswith("loraadapter-")]
+    documents = [one for file in files for one in yaml.safe_load_all(file.read_text())]
+    return [one for one in documents if one["kind"] == "LoraAdapter"]
+
+
+def sidecar_of(kube: Kube, namespace: str, example: str) -> dict[str, Any]:
+    """Return the sidecar that a pod of an example's workload gets, as the API server admits it."""
+    (workload,) = [
+        one
+        for one in yaml.safe_load_all((ROOT / "examples" / example).read_text())
+        if "template" in one.get("spec", {})
+    ]
+    pod = {"apiVersion": "v1", "kind": "Pod", **workload["spec"]["template"]}
+    pod["metadata"] = {"name": "tried", **pod["metadata"]}
+    answer = kube.http.post(f"/api/v1/namespaces/{namespace}/pods?dryRun=All", json=pod)
+    assert answer.status_code == 201, answer.text
+    (sidecar,) = answer.json()["spec"]["initContainers"]
+    found: dict[str, Any] = sidecar
+    return found
 
 
 def yaml_blocks(document: Path) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from e2e_cluster.binaries import ensure_binaries
+from patio_operator.webhooks.loraadapters import LORA_ADAPTERS_PATH
 
 pytestmark = pytest.mark.api  # helm is one of the cluster's binaries
 
@@ -96,6 +97,7 @@ def test_helm_finds_nothing_to_complain_about(helm: Helm) -> None:
         ("webhook.certificate.renewHours=0", "exclusiveMinimum"),
         ("webhook.certManager.issuer.name=x", "'issuer' not allowed"),
         ("groups.mode=upstream", "must be one of"),
+        ("adapters.secrets.namespaces[0]=Team", "does not match pattern"),
     ],
 )
 def test_a_value_that_is_misspelt_or_out_of_range_is_refused(helm: Helm, value: str, complaint: str) -> None:
@@ -141,6 +143,31 @@ def test_the_operator_may_only_touch_its_own_secret(rendered: list[Object]) -> N
     assert named == [["patio-webhook-tls", "patio-signing-key"]]
 
 
+def test_secrets_are_read_only_in_the_namespaces_that_are_granted(render: Callable[..., list[Object]]) -> None:
+    def granted(*values: str) -> dict[str, list[Object]]:
+        objects = render(*values)
+        roles = [*of_kind(objects, "ClusterRole"), *of_kind(objects, "Role")]
+        bindings = [*of_kind(objects, "ClusterRoleBinding"), *of_kind(objects, "RoleBinding")]
+        name = "patio-operator-secrets"
+        found = {
+            one["metadata"].get("namespace", "*"): one["rules"] for one in roles if one["metadata"]["name"] == name
+        }
+        bound = [one for one in bindings if one["metadata"]["name"] == name]
+        assert {one["metadata"].get("namespace", "*") for one in bound} == set(found)
+        for one in bound:
+            assert one["roleRef"]["kind"] == ("Role" if "namespace" in one["metadata"] else "ClusterRole")
+            assert one["subjects"] == [{"kind": "ServiceAccount", "name": "patio-operator", "namespace": NAMESPACE}]
+        if values:
+            assert variables_of(objects)["PATIO_SECRET_NAMESPACES"] == ",".join(found)
+        return found
+
+    rule = {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list", "watch"]}
+    assert granted() == {}
+    two = ("adapters.secrets.namespaces[0]=team-a", "adapters.secrets.namespaces[1]=team-b")
+    assert granted(*two) == {"team-a": [rule], "team-b": [rule]}
+    assert granted("adapters.secrets.namespaces[0]=*") == {"*": [rule]}
+
+
 def test_the_operator_may_only_touch_its_own_webhook_configuration(rendered: list[Object]) -> None:
     of_webhooks = [rule for rule in operator_rules(rendered) if "admissionregistration.k8s.io" in rule["apiGroups"]]
     (rule,) = [rule for rule in of_webhooks if rule["verbs"] != ["get"]]
@@ -161,13 +188,32 @@ def test_the_operator_creates_pods_in_its_own_namespace_by_dry_run_only(
 
 
 def test_profiles_are_tried_and_the_charts_own_does_not_wait_for_the_operator(rendered: list[Object]) -> None:
-    (webhook,) = only(rendered, "ValidatingWebhookConfiguration")["webhooks"]
+    webhooks = {one["name"]: one for one in only(rendered, "ValidatingWebhookConfiguration")["webhooks"]}
+    webhook = webhooks["profiles.patio.dev"]
     assert (webhook["failurePolicy"], webhook["sideEffects"]) == ("Ignore", "None")
     (unless,) = webhook["objectSelector"]["matchExpressions"]
     labels = only(rendered, "ClusterEngineRuntimeProfile")["metadata"]["labels"]
     assert unless["operator"] == "NotIn"
     assert labels[unless["key"]] in unless["values"]
     assert "caBundle" not in webhook["clientConfig"]
+
+
+def test_lora_adapters_are_compared_unless_nobody_answers(rendered: list[Object]) -> None:
+    webhooks = {one["name"]: one for one in only(rendered, "ValidatingWebhookConfiguration")["webhooks"]}
+    webhook = webhooks["loraadapters.patio.dev"]
+    assert (webhook["failurePolicy"], webhook["sideEffects"]) == ("Ignore", "None")
+    assert webhook["clientConfig"]["service"]["path"] == LORA_ADAPTERS_PATH
+    (rule,) = webhook["rules"]
+    assert rule["resources"] == ["loraadapters"], "neither status nor scale: those are written often"
+    assert "caBundle" not in webhook["clientConfig"]
+
+
+def test_those_who_may_edit_lora_adapters_may_scale_them(rendered: list[Object]) -> None:
+    roles = {one["metadata"]["name"]: one["rules"] for one in rendered if one["kind"] == "ClusterRole"}
+    for name, verb in (("patio-edit", "update"), ("patio-edit", "patch"), ("patio-view", "get")):
+        (rule,) = [rule for rule in roles[name] if "patio.dev" in rule["apiGroups"]]
+        assert "loraadapters/scale" in rule["resources"]
+        assert verb in rule["verbs"]
 
 
 def test_the_operator_cannot_become_somebody_else(rendered: list[Object]) -> None:

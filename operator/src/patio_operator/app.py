@@ -17,7 +17,7 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -33,21 +33,27 @@ from patio_operator.cluster.kinds import (
     MUTATING_WEBHOOK_CONFIGURATION,
     VALIDATING_WEBHOOK_CONFIGURATION,
 )
-from patio_operator.handlers import Wakers, login, loraadapters, pods, profiles, rolebasedgroups
+from patio_operator.cluster.known import Known, KnownPod
+from patio_operator.handlers import Wakers, login, profiles, rolebasedgroups
 from patio_operator.injection import Access
 from patio_operator.leadership.elector import Elector
 from patio_operator.reconcile.adapters import AdapterReconciler
+from patio_operator.reconcile.credentials import SecretReader
 from patio_operator.reconcile.groups import GroupReconciler
+from patio_operator.reconcile.marks import Marks
 from patio_operator.reconcile.profiles import ProfileReconciler
 from patio_operator.reconcile.queue import Key, WorkQueue
+from patio_operator.reconcile.services import Services
 from patio_operator.reconcile.signing_key import SigningKeyKeeper
+from patio_operator.reconcile.statuses import Statuses
 from patio_operator.settings import Settings, SettingsError
-from patio_operator.sidecars.orders import Orders
+from patio_operator.sidecars.orders import AT_ONCE, Orders
 from patio_operator.sidecars.signed import SignedCalls
 from patio_operator.sidecars.watch import SidecarWatch
 from patio_operator.telemetry import Telemetry, health_application, set_up_logging
 from patio_operator.upstream.detector import Detector
 from patio_operator.webhooks import crd_bundle, server
+from patio_operator.webhooks import loraadapters as adapter_reviews
 from patio_operator.webhooks import profiles as profile_reviews
 from patio_operator.webhooks.certificates import Periods
 from patio_operator.webhooks.keeper import FileKeeper, Keeper, SecretKeeper, keep_once
@@ -57,8 +63,8 @@ log = logging.getLogger(__name__)
 
 KEY_CHECK_SECONDS = 60.0
 """How often the key is looked at that calls to sidecars are signed with."""
-SIDECAR_CONNECTIONS = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-"""One long-poll for each pod: a limit would leave the pods beyond it unread."""
+ORDER_CONNECTIONS = httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=0)
+"""For the orders to sidecars, which are rare: kept connections would be looked through for every other pod's order."""
 
 
 def main() -> None:
@@ -86,7 +92,7 @@ async def run(settings: Settings) -> None:
     telemetry = Telemetry()
     try:
         # Sidecars are addressed by pod IP: a proxy of the environment is never on the way to them.
-        async with httpx.AsyncClient(limits=SIDECAR_CONNECTIONS, trust_env=False) as http:
+        async with httpx.AsyncClient(limits=ORDER_CONNECTIONS, trust_env=False) as http:
             await _run(settings, cluster, http, telemetry, stop)
     finally:
         await cluster.close()
@@ -109,13 +115,33 @@ async def _run(
         groups.wake_all()
 
     signing = SigningKeyKeeper(cluster, settings)
-    watch = SidecarWatch(http, on_change=lambda namespace: adapters.wake((namespace,)))
-    orders = Orders(
-        http,
-        random.Random(),  # noqa: S311 - jitter only
-        lambda pod_uid: SignedCalls(pod_uid, lambda: signing.key, signing.look_up),
+    known = Known(cluster)
+
+    def wake_adapters(namespace: str) -> None:
+        adapters.wake((namespace,))
+
+    def on_secret(namespace: str, name: str) -> None:
+        refs = (one.adapter.spec.source.secret_ref for one in known.adapters.all(namespace))
+        if any(ref is not None and ref.name == name for ref in refs):
+            adapters.wake((namespace,))
+
+    def auth(pod_uid: str) -> httpx.Auth:
+        return SignedCalls(pod_uid, lambda: signing.key, signing.look_up)
+
+    rng = random.Random()  # noqa: S311 - jitter only
+    credentials = SecretReader(cluster, settings.secret_namespaces, on_secret)
+    adapter_reconciler = AdapterReconciler(
+        cluster,
+        known,
+        credentials,
+        SidecarWatch(wake_adapters, _now, rng),
+        Orders(http, auth, credentials, _now, rng, wake_adapters),
+        Marks(cluster, known.pods, _now, rng, wake_adapters),
+        Services(cluster, known.services, time.monotonic),
+        Statuses(cluster, known.adapters, time.monotonic),
+        _now,
+        time.monotonic,
     )
-    adapter_reconciler = AdapterReconciler(cluster, watch, orders)
     group_reconciler = GroupReconciler(cluster, lambda: detector.observing)
     adapters = WorkQueue("adapters", _measured(telemetry, "LoraAdapter", adapter_reconciler.reconcile))
     groups = WorkQueue("group", _measured(telemetry, "RoleBasedGroup", group_reconciler.reconcile))
@@ -126,22 +152,38 @@ async def _run(
     detector = Detector(cluster, settings.groups)
     detector.start(on_mode)
     wakers = Wakers(
-        adapters=lambda namespace: adapters.wake((namespace,)),
         group=lambda namespace, name: groups.wake((namespace, name)),
         all_groups=groups.wake_all,
         profile=lambda name: profile_queue.wake((name,)),
     )
 
+    def on_pod(namespace: str, was: KnownPod | None, there: KnownPod | None) -> None:
+        adapters.wake((namespace,))
+        if was and there and (was.profiles, was.pod.leaving) == (there.profiles, there.pod.leaving):
+            return
+        for profile in {name for one in (was, there) if one is not None for name in one.profiles}:
+            profile_queue.wake((profile,))
+
+    def on_group_pod(namespace: str, was: tuple[str, str] | None, there: tuple[str, str] | None) -> None:
+        for group in {one[0] for one in (was, there) if one is not None}:
+            groups.wake((namespace, group))
+
+    known.pods.listen(on_pod)
+    known.group_pods.listen(on_group_pod)
+    known.adapters.listen(lambda namespace, *_: wake_adapters(namespace))
+    known.services.listen(lambda namespace, *_: wake_adapters(namespace))
+
     async def act() -> None:
         """Do what one replica only may do, until cancelled."""
         try:
+            await _until_done("pods and LoraAdapters", adapter_reconciler.begin)
             async with asyncio.TaskGroup() as acting:
                 acting.create_task(adapters.run(), name="adapters")
                 acting.create_task(groups.run(), name="groups")
                 acting.create_task(profile_queue.run(), name="profiles")
                 acting.create_task(_tell_mode(cluster, settings, detector, mode_changed), name="mode")
         finally:
-            await watch.close()
+            await adapter_reconciler.end()
 
     keeper = _keeper(cluster, settings)
 
@@ -162,11 +204,12 @@ async def _run(
     await _until_done("signing key", keep_signing_key)
     await _until_done("upstream's controller", detector.looked)
     elector = Elector(cluster, settings.namespace, settings.lease, settings.pod_name, telemetry.leader.set)
-    lookups = Lookups(cluster)
+    lookups = Lookups(cluster, known)
     application = server.application(
         lookups, telemetry, new_access, observing=lambda: detector.observing, stopping=stop.is_set
     )
     profile_reviews.add_route(application, cluster, settings.namespace)
+    adapter_reviews.add_route(application, cluster)
     webhook = await server.serve(application, settings.webhook_port, keeper.context)
     serving.set()
     log.info("started: version %s, %s in namespace %s", __version__, settings.pod_name, settings.namespace)
@@ -177,7 +220,10 @@ async def _run(
                 tasks.create_task(_keep("webhook certificate", keep_certificate, keeper.check_seconds)),
                 tasks.create_task(_keep("signing key", keep_signing_key, KEY_CHECK_SECONDS)),
                 tasks.create_task(detector.run(), name="upstream"),
-                *(tasks.create_task(one, name="lookups") for one in lookups.watches()),
+                *(
+                    tasks.create_task(one, name="watch")
+                    for one in (*known.watches(), *credentials.watches(), *lookups.watches())
+                ),
             ]
             watching_ends = asyncio.Event()
             tasks.create_task(_watch(settings.pod_name, wakers, stop, watching_ends), name="kopf")
@@ -228,7 +274,7 @@ async def _tell_mode(cluster: Cluster, settings: Settings, detector: Detector, c
 
 async def _watch(pod_name: str, wakers: Wakers, stop: asyncio.Event, ends: asyncio.Event) -> None:
     registry = kopf.OperatorRegistry()
-    for module in (login, loraadapters, pods, profiles, rolebasedgroups):
+    for module in (login, profiles, rolebasedgroups):
         module.register(registry)
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
@@ -290,6 +336,10 @@ async def _until_done(what: str, work: Callable[[], Awaitable[str | None]]) -> N
         log.warning("%s: not ready, again in %.1f s: %s", what, pause, problem)
         await asyncio.sleep(pause)
         pause = min(pause * 2, 15.0)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _measured(

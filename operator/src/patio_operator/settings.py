@@ -44,6 +44,8 @@ class Settings:
     signing_secret: str = "patio-signing-key"  # noqa: S105 - the name of a Secret, not one
     signing_key_age: timedelta = timedelta(days=30)
     """How old the key may be that calls to sidecars are signed with."""
+    secret_namespaces: tuple[str, ...] = ()
+    """Where LoraAdapters may name Secrets; `*`: everywhere."""
     webhook_port: int = 9443
     health_port: int = 8080
     log_level: str = "INFO"
@@ -90,6 +92,7 @@ class Settings:
             linger_seconds=_number(environment, "PATIO_LINGER_SECONDS", cls.linger_seconds),
             signing_secret=environment.get("PATIO_SIGNING_SECRET", cls.signing_secret),
             signing_key_age=_days(environment, "PATIO_SIGNING_KEY_DAYS", cls.signing_key_age),
+            secret_namespaces=tuple(environment.get("PATIO_SECRET_NAMESPACES", "").replace(",", " ").split()),
             webhook_port=_port(environment, "PATIO_WEBHOOK_PORT", cls.webhook_port),
             health_port=_port(environment, "PATIO_HEALTH_PORT", cls.health_port),
             log_level=log_level,

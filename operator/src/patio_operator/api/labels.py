@@ -93,6 +93,8 @@ ADAPTER_LOADED = "loaded"
 """Their value."""
 ADAPTER_NAMES = ADAPTER_PREFIX + "names"
 """Annotation of a pod: the whole names of the adapters whose labels are hashed, as a JSON object by label key."""
+ADAPTER_SERVICE = "patio.dev/adapter-service"
+"""Label ("true") of the Services that LoraAdapters have made, by which the operator finds them."""
 
 _LABEL_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _LABEL_LENGTH = 63

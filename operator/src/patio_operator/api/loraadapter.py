@@ -188,9 +188,9 @@ class LoraAdapter(Model):
                     "fieldPath": ".spec.adapterName",
                 },
                 {
-                    "rule": f"!(has(self.spec.adapterName) ? self.spec.adapterName : self.metadata.name).startsWith("
-                    f"'{TRIAL_PREFIX}')",
-                    "message": f"names that begin with {TRIAL_PREFIX} are the sidecar's own: choose another one",
+                    "rule": "!(has(self.spec.adapterName) ? self.spec.adapterName : self.metadata.name)"
+                    f".startsWith('{TRIAL_PREFIX}')",
+                    "message": f"names that begin with {TRIAL_PREFIX} are the sidecars' own: choose another",
                     "fieldPath": ".spec.adapterName",
                 },
                 {

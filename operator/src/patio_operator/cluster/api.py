@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import quote, urlencode
 
@@ -25,7 +26,12 @@ WATCH_SECONDS = "240"
 WATCH_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=90)
 """A watch that says nothing for so long is dead: a bookmark comes once a minute."""
 
-_METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+PAGE = 250
+"""Objects asked for at a time where many are listed: what is parsed at once bounds the memory that is never given back.
+"""
+
+_METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+_METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
 Object = dict[str, Any]
 
@@ -60,6 +66,21 @@ class TerminatingError(InvalidError):
 
 class RetryableApiError(ApiError):
     """The API server is out of reach or overloaded: the same request may succeed later."""
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Which objects of a kind are meant, and how much of each."""
+
+    namespace: str | None = None
+    """None: of all namespaces."""
+    labels: str | None = None
+    """A label selector."""
+    metadata_only: bool = False
+    """Nothing but `metadata` leaves the API server."""
+
+
+EVERYTHING = Scope()
 
 
 class Cluster:
@@ -98,23 +119,38 @@ class Cluster:
     async def list_metadata(self, kind: Kind, labels: str, fields: str) -> list[Object]:
         """Read the metadata alone of all objects of a kind that match selectors of labels and fields."""
         query = {"labelSelector": labels, "fieldSelector": fields}
-        answer = await self._request("GET", _path(kind, None), query, accept=_METADATA_ONLY)
+        answer = await self._request("GET", _path(kind, None), query, accept=_METADATA_LIST)
         return cast("list[Object]", answer["items"] or [])
 
-    async def list_versioned(self, kind: Kind) -> tuple[list[Object], str]:
-        """Read all objects of a kind, and the resourceVersion from which a watch of them goes on."""
-        answer = await self._request("GET", _path(kind, None))
-        return cast("list[Object]", answer["items"] or []), answer["metadata"]["resourceVersion"]
+    async def pages(self, kind: Kind, scope: Scope = EVERYTHING) -> AsyncGenerator[tuple[list[Object], str], None]:
+        """Read all objects of a kind, some at a time; with each page the resourceVersion from which a watch goes on.
 
-    async def watch(self, kind: Kind, since: str) -> AsyncGenerator[Object, None]:
-        """Yield the events of all objects of a kind after a resourceVersion, until the API server ends the watch."""
+        Raises:
+            ApiError: 410 when the reading took longer than the API server remembers; it begins anew then.
+
+        """
+        query = {"limit": str(PAGE)} | ({"labelSelector": scope.labels} if scope.labels else {})
+        accept = _METADATA_LIST if scope.metadata_only else "application/json"
+        while True:
+            answer = await self._request("GET", _path(kind, scope.namespace), query, accept=accept)
+            yield answer["items"] or [], answer["metadata"]["resourceVersion"]
+            if not (more := answer["metadata"].get("continue")):
+                return
+            query["continue"] = more
+
+    async def watch(self, kind: Kind, since: str, scope: Scope = EVERYTHING) -> AsyncGenerator[Object, None]:
+        """Yield the events of a kind's objects after a resourceVersion, until the API server ends the watch."""
         query = {"watch": "1", "resourceVersion": since, "allowWatchBookmarks": "true", "timeoutSeconds": WATCH_SECONDS}
+        if scope.labels:
+            query["labelSelector"] = scope.labels
+        accept = _METADATA if scope.metadata_only else "application/json"
         response: Any = None
         try:
-            response = await self._call("GET", _path(kind, None), query, None, timeout=WATCH_TIMEOUT)
+            path = _path(kind, scope.namespace)
+            response = await self._call("GET", path, query, None, accept=accept, timeout=WATCH_TIMEOUT)
             if response.status >= 300:
                 raise _error(response.status, await response.read())
-            async for line in response.response.content:
+            async for line in _lines(response.response.content):
                 yield json.loads(line)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise RetryableApiError(0, f"The watch broke off: {error or type(error).__name__}") from error
@@ -209,6 +245,17 @@ class Cluster:
         await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
         url = self._client.configuration.host + path + (f"?{urlencode(query)}" if query else "")
         return await self._client.call_api(method, url, header_params=headers, body=body, _request_timeout=timeout)
+
+
+async def _lines(content: aiohttp.StreamReader) -> AsyncGenerator[bytes, None]:
+    """Yield whole lines however long they are: aiohttp's own gives up at twice the size of its buffer."""
+    begun = bytearray()
+    async for chunk in content.iter_any():
+        *whole, rest = chunk.split(b"\n")
+        for line in whole:
+            yield bytes(begun + line)
+            begun.clear()
+        begun += rest
 
 
 def _path(kind: Kind, namespace: str | None, name: str | None = None) -> str:

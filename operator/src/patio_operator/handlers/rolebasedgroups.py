@@ -1,4 +1,7 @@
-"""RoleBasedGroups, the StatefulSets that they control and the pods of both: any event wakes the group's reconciler."""
+"""RoleBasedGroups and the StatefulSets that they control: any event wakes the group's reconciler.
+
+The pods of both are told of by a watch of our own (`cluster.known`).
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,7 @@ from typing import Any
 
 import kopf
 
-from patio_operator.api import labels
-from patio_operator.cluster.kinds import POD, ROLE_BASED_GROUP, STATEFUL_SET
+from patio_operator.cluster.kinds import ROLE_BASED_GROUP, STATEFUL_SET
 from patio_operator.handlers import Wakers
 
 
@@ -26,8 +28,3 @@ def register(registry: kopf.OperatorRegistry) -> None:
         for owner in meta.get("ownerReferences") or []:
             if owner["kind"] == ROLE_BASED_GROUP.kind and owner.get("controller"):
                 memo.group(namespace, owner["name"])
-
-    @kopf.on.event(POD.version, POD.plural, labels={labels.GROUP_NAME: kopf.PRESENT}, registry=registry)
-    async def on_pod(namespace: str | None, meta: Mapping[str, Any], memo: Wakers, **_: Any) -> None:
-        assert namespace is not None
-        memo.group(namespace, meta["labels"][labels.GROUP_NAME])

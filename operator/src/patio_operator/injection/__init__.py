@@ -8,6 +8,7 @@ other:
 - `engine`: which container is the engine and what it serves, from its command line
 - `profiles`: the profile's containers and volumes, with the role's overrides
 - `volumes`: which files the engine and the sidecar must both see
+- `sources`: what adapters' sources need of these volumes
 - `variables`: what the sidecar is told about the pod, its role, the engine and its adapters
 - `access`: who may call the sidecar from outside, the preStop hook among them
 
@@ -16,7 +17,7 @@ Injecting an injected pod changes nothing.
 """
 
 from patio_operator.injection.access import Access
-from patio_operator.injection.admission import inject
+from patio_operator.injection.admission import engine_of, inject
 from patio_operator.injection.asked import runtimes_of
 from patio_operator.injection.engine import Engine
 from patio_operator.injection.observed import member_of, runtimes_of_role
@@ -31,6 +32,7 @@ __all__ = [
     "Refusal",
     "Runtime",
     "RuntimeRef",
+    "engine_of",
     "inject",
     "json_patch",
     "member_of",

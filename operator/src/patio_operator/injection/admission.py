@@ -15,7 +15,7 @@ from patio.api.protocol import LoadRequest
 from patio_operator.api import labels
 from patio_operator.api.identity import put_before
 from patio_operator.injection import access as access_control
-from patio_operator.injection import profiles, variables, volumes
+from patio_operator.injection import profiles, sources, variables, volumes
 from patio_operator.injection.access import SIDECAR_PORT_NAME, Access
 from patio_operator.injection.engine import Engine, find_engine
 from patio_operator.injection.words import (
@@ -56,8 +56,22 @@ def inject(
     return Injection(injected, tuple(dict.fromkeys(warnings)))
 
 
+def engine_of(pod: Mapping[str, Any], wanted: Sequence[Runtime]) -> Engine:
+    """Return what is known of a pod's engine before the profiles are in it, whose containers are none."""
+    try:
+        theirs = _names(wanted)
+    except ClashError:  # `inject` says so
+        theirs = set()
+    return find_engine([one for one in pod["spec"].get("containers") or [] if one["name"] not in theirs])
+
+
+def _names(wanted: Sequence[Runtime]) -> set[str]:
+    """Return the names of the profiles' containers."""
+    return {one["name"] for runtime in wanted for one in profiles.effective(runtime).all}
+
+
 def _inject(pod: Pod, wanted: Sequence[Runtime], adapters: Sequence[LoadRequest], access: Access | None) -> list[str]:
-    theirs = {one["name"] for runtime in wanted for one in profiles.effective(runtime).all}
+    theirs = _names(wanted)
     own = [one for one in pod["spec"].get("containers") or [] if one["name"] not in theirs]
     engine = find_engine(own)
     before = _revisions(pod)
@@ -91,6 +105,7 @@ def _inject(pod: Pod, wanted: Sequence[Runtime], adapters: Sequence[LoadRequest]
         warnings += variables.tell_sidecar(sidecar, engine, adapters)
         if engine_container is not None:
             warnings += volumes.lend(pod, engine_container, sidecar)
+            warnings += sources.tell_roots(pod, engine_container, sidecar, adapters)
         if access is not None:
             access_control.give_keys(sidecar, access)
     first = min(sidecars, key=lambda one: str(one["name"]), default=None)  # the same whichever profile came first

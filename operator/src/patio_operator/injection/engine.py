@@ -12,7 +12,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Any
 
 from patio_operator.api.identity import EnvSource
@@ -40,10 +40,15 @@ class Engine:
     port: int | None = None
     model: str | None = None
     """Name under which the base model is served."""
+    served: tuple[str, ...] = ()
+    """All such names; vLLM may have several. Empty: not known."""
     host: str = "localhost"
     """Where the sidecar reaches it: `$(POD_IP)` when it listens on the pod's address only."""
     lora: bool = False
     """Whether it takes adapters (`--enable-lora`)."""
+    room: int | None = None
+    """How many adapters it holds beside those that it starts with, before it drops one for another (SGLang's
+    `--max-loaded-loras`). None: no such limit, or not known."""
     keys: Mapping[str, EnvSource] = field(default_factory=dict, repr=False)
     """Where the values of its key flags come from."""
     unknown_keys: tuple[str, ...] = ()
@@ -127,17 +132,45 @@ def _described(container: Mapping[str, Any], kind: str, words: Sequence[str], de
         keys.setdefault(API_KEY, _source(env["VLLM_API_KEY"]))
     positional = words[0] if kind == VLLM and words and not words[0].startswith("-") else None
     model = flags.get("--served-model-name") or positional or flags.get("--model") or flags.get("--model-path")
+    model = _resolved(model, env)
     port = _resolved(flags.get("--port"), env)
     return Engine(
         container=container["name"],
         kind=kind,
         port=(int(port) if port and port.isdecimal() else None) if "--port" in flags else default_port,
-        model=_resolved(model, env),
+        model=model,
+        served=_served(model, words, env),
         host=_host(flags.get("--host"), env),
+        room=_room(words, env),
         lora="--enable-lora" in flags or "--lora-modules" in flags or "--lora-paths" in flags,
         keys={flag: source for flag, source in keys.items() if source is not None},
         unknown_keys=tuple(flag for flag, source in keys.items() if source is None),
     )
+
+
+def _served(model: str | None, words: Sequence[str], env: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return every name of the base model: `--served-model-name a b` gives it two."""
+    if model is None:
+        return ()
+    names = [_resolved(word, env) for word in _values(words, "--served-model-name")]
+    return () if None in names else tuple(dict.fromkeys((model, *(name for name in names if name))))
+
+
+def _room(words: Sequence[str], env: Mapping[str, Mapping[str, Any]]) -> int | None:
+    limit = _resolved(next(iter(_values(words, "--max-loaded-loras")), None), env)
+    if limit is None or not limit.isdecimal():
+        return None
+    return max(0, int(limit) - len(_values(words, "--lora-paths")))
+
+
+def _values(words: Sequence[str], flag: str) -> list[str]:
+    """Return all values of a flag that may have several, the last time that it is given."""
+    for index in range(len(words) - 1, -1, -1):
+        name, equals, value = words[index].partition("=")
+        if name.replace("_", "-") == flag:
+            following = takewhile(lambda one: not one.startswith("--"), words[index + 1 :])
+            return [*([value] if equals else []), *following]
+    return []
 
 
 def _flags(words: Sequence[str]) -> dict[str, str]:

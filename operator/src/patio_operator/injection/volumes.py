@@ -2,8 +2,8 @@
 
 Called by `admission` after `profiles`. Outwards, the profile's volumes: where the profile's containers
 mount them, the containers named by injectContainers mount them too; without injectContainers the engine
-does, read-only, and only volumes that hold files. Inwards, what the engine mounts for `file://` sources:
-the sidecar mounts it read-only.
+does, read-only, and only volumes that hold files. Inwards, what the engine mounts for `file://` and
+`pvc://` sources: the sidecar mounts it read-only.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def lend(pod: Pod, engine: Mapping[str, Any], sidecar: Container) -> list[str]:
     warnings = []
     for mount in engine.get("volumeMounts") or []:
         path = mount["mountPath"]
-        if _under(path, (*_DEVICES, *_SYSTEM)) or not _holds_adapters(volumes.get(mount["name"]) or {}):
+        if _under(path, (*_DEVICES, *_SYSTEM)) or not is_lasting(volumes.get(mount["name"]) or {}):
             continue
         if mount.get("subPathExpr"):
             warnings.append(
@@ -63,7 +63,8 @@ def lend(pod: Pod, engine: Mapping[str, Any], sidecar: Container) -> list[str]:
     return warnings
 
 
-def _holds_adapters(volume: Mapping[str, Any]) -> bool:
+def is_lasting(volume: Mapping[str, Any]) -> bool:
+    """Whether a volume holds files that were there before the pod, and no devices."""
     host_path = volume.get("hostPath")
     if host_path is not None:
         return (host_path.get("type") or "") in _DIRECTORIES and not _under(host_path["path"], _DEVICES)

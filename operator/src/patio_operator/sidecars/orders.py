@@ -1,96 +1,180 @@
-"""Carries a plan's orders to the sidecars: in parallel, with a bound, each with its own deadline.
+"""Carries a plan's orders to the sidecars: in the background, a few at once for a pod and over all, with deadlines.
 
-What a sidecar does not take becomes a `Refusal`, which the planner is shown so that it waits before the next try.
-An order that was not delivered is no refusal: a sidecar that is gone is noticed by `watch`, and one that only lost this
-one call says nothing new to `watch`, so the caller looks again on its own.
+What a sidecar does not take becomes a `Refusal`, which the planner is shown so that it waits before the next try,
+longer each time. An order that was not delivered is no refusal: it is given again after a growing pause. One that was
+taken is not repeated before the sidecar's report can show what became of it. A Secret's values are put into an order
+here, at the last moment, and are in nothing that is kept.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
+from typing import Protocol
 
 import httpx
 
 from patio.client import Refused, SidecarClient, SidecarError
+from patio.pauses import growing, spread
+from patio_operator.jobs import Jobs
+from patio_operator.placement.credentials import with_secret
+from patio_operator.placement.fleet import NOT_SEEN, Seen
 from patio_operator.placement.plans import Load, Order, Refusal, Unload
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = 32
+AT_ONCE = 64
 """Orders under way at the same time, over all pods."""
-RETRY_SECONDS = 5.0
-PERMANENT_RETRY_SECONDS = 60.0
+AT_ONCE_FOR_A_POD = 2
+FIRST_PAUSE = 1.0
+LONGEST_PAUSE = 60.0
+"""After a refusal that may pass; after one that is for good the longest at once."""
+REPORT_SECONDS = 2.0
+"""How long the report of a sidecar that took an order may be without it."""
 
 
 @dataclass(frozen=True)
-class Given:
-    """What became of a pass's orders."""
+class SecretValues:
+    """The content of a Secret, for the order that is about to be sent."""
 
-    refusals: Mapping[tuple[str, Order], Refusal]
-    """Those refused, by pod UID and order."""
-    undelivered: int
-    """How many reached no sidecar, as far as is known."""
+    revision: str
+    values: Mapping[str, str]
+
+    def __repr__(self) -> str:
+        return f"SecretValues({self.revision!r})"
+
+
+class Secrets(Protocol):
+    """Where the values of Secrets come from."""
+
+    async def values(self, namespace: str, name: str) -> SecretValues | None:
+        """Read a Secret; None when it cannot be had at the moment, which is logged."""
+
+
+@dataclass(frozen=True)
+class _Refused:
+    refusal: Refusal
+    times: int
+
+
+@dataclass(frozen=True)
+class _Taken:
+    order: Order
+    report: str | None
+    """Revision of the sidecar's report when the order was given."""
+    until: datetime
 
 
 class Orders:
-    """Gives orders, and remembers those that were not taken until they may be tried again."""
+    """Gives orders, and remembers those that were not taken until they may be tried again. Close it at the end."""
 
-    def __init__(self, http: httpx.AsyncClient, rng: random.Random, auth: Callable[[str], httpx.Auth]) -> None:
-        """Take what signs the calls to a pod, by the pod's UID."""
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        auth: Callable[[str], httpx.Auth],
+        secrets: Secrets,
+        now: Callable[[], datetime],
+        rng: random.Random,
+        on_end: Callable[[str], None],
+    ) -> None:
+        """`auth` signs the calls to a pod, by its UID; `on_end` gets the namespace of each order that is over."""
         self._http = http
-        self._rng = rng
         self._auth = auth
-        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._secrets = secrets
+        self._now = now
+        self._rng = rng
+        self._jobs = Jobs("order", AT_ONCE, AT_ONCE_FOR_A_POD, rng, on_end)
+        self._refused: dict[str, dict[tuple[str, Order], _Refused]] = {}
+        self._taken: dict[str, dict[tuple[str, str], _Taken]] = {}
 
-    async def give(self, orders: Sequence[Load | Unload], now: datetime) -> Given:
-        """Give all orders."""
-        outcomes = await asyncio.gather(*(self._give(order, now) for order in orders))
-        return Given(
-            refusals={
-                (order.pod.uid, order.request): outcome
-                for order, outcome in zip(orders, outcomes, strict=True)
-                if isinstance(outcome, Refusal)
-            },
-            undelivered=sum(outcome is False for outcome in outcomes),
-        )
+    def refusals(self, namespace: str, pods: Iterable[str]) -> dict[tuple[str, Order], Refusal]:
+        """Return what sidecars refused and is not to be tried yet, by pod UID and order.
 
-    async def _give(self, order: Load | Unload, now: datetime) -> Refusal | bool:
-        """Give one order; return its refusal, or whether it was delivered."""
-        url = order.pod.sidecar_url
+        Args:
+            namespace: whose pods.
+            pods: UIDs of those that there are; what the others said is forgotten.
+
+        """
+        now, there = self._now(), set(pods)
+        kept = {key: one for key, one in self._refused.get(namespace, {}).items() if key[0] in there}
+        # Known for a while longer: an order refused again is to wait longer.
+        kept = {key: one for key, one in kept.items() if one.refusal.until > now - timedelta(seconds=LONGEST_PAUSE)}
+        self._refused[namespace] = kept
+        taken = self._taken.get(namespace, {})
+        self._taken[namespace] = {key: one for key, one in taken.items() if key[0] in there}
+        return {key: one.refusal for key, one in kept.items() if one.refusal.until > now}
+
+    def give(self, orders: Iterable[Load | Unload], seen: Mapping[str, Seen]) -> datetime | None:
+        """Give the orders that are not on their way already. `seen`: what the plan was made from.
+
+        Return when to plan again though nothing changed: an order that was taken may show nowhere.
+        """
+        now = self._now()
+        again_at: datetime | None = None
+        for order in orders:
+            pod, request = order.pod, order.request
+            key = (pod.uid, request.lora_name)
+            answer = seen.get(pod.uid, NOT_SEEN).answer
+            report = None if answer is None else answer.revision
+            taken = self._taken.get(pod.namespace, {}).get(key)
+            if taken is not None and taken.until > now and (taken.order, taken.report) == (request, report):
+                again_at = taken.until if again_at is None else min(again_at, taken.until)
+                continue
+            self._jobs.start(pod.namespace, pod.uid, key, partial(self._give, order, report))
+        return again_at
+
+    async def close(self) -> None:
+        """Stop what is under way and forget everything."""
+        await self._jobs.close()
+        self._refused.clear()
+        self._taken.clear()
+
+    async def _give(self, order: Load | Unload, report: str | None) -> bool:
+        """Give one order; return whether the sidecar answered."""
+        pod, planned = order.pod, order.request
+        url = pod.sidecar_url
         if url is None:
             return False
-        client = SidecarClient(url, self._http, self._auth(order.pod.uid))
-        log.info(
-            "order: %s %s on %s/%s: %s",
-            type(order).__name__.lower(),
-            order.request.lora_name,
-            order.pod.namespace,
-            order.pod.name,
-            order.reason,
-        )
-        async with self._slots:
-            try:
-                if isinstance(order, Load):
-                    await client.load(order.request)
-                else:
-                    await client.unload(order.request)
-            except Refused as error:
-                pause = RETRY_SECONDS if error.retryable else PERMANENT_RETRY_SECONDS
-                log.warning(
-                    "order refused: %s on %s/%s: %s",
-                    order.request.lora_name,
-                    order.pod.namespace,
-                    order.pod.name,
-                    error,
-                )
-                until = now + timedelta(seconds=pause * self._rng.uniform(1.0, 1.3))
-                return Refusal(error.message, error.retryable, until)
-            except SidecarError as error:
-                log.info("order not delivered to %s/%s: %s", order.pod.namespace, order.pod.name, error)
-                return False
+        client = SidecarClient(url, self._http, self._auth(pod.uid))
+        what = f"{_verb(order)} {planned.lora_name} on {pod.namespace}/{pod.name}"
+        log.info("order: %s: %s", what, order.reason)
+        try:
+            if isinstance(order, Unload):
+                await client.unload(order.request)
+            else:
+                request = order.request
+                if order.secret is not None:
+                    secret = await self._secrets.values(pod.namespace, order.secret)
+                    if secret is None:
+                        return False
+                    request = with_secret(request, secret.values)
+                    request = request.model_copy(update={"credentials_revision": secret.revision})
+                await client.load(request)
+        except Refused as error:
+            log.warning("order refused: %s: %s", what, error)
+            self._refuse(pod.namespace, (pod.uid, planned), error)
+            return True
+        except SidecarError as error:
+            log.info("order not delivered: %s: %s", what, error)
+            return False
+        self._refused.get(pod.namespace, {}).pop((pod.uid, planned), None)
+        until = self._now() + timedelta(seconds=REPORT_SECONDS)
+        self._taken.setdefault(pod.namespace, {})[pod.uid, planned.lora_name] = _Taken(planned, report, until)
         return True
+
+    def _refuse(self, namespace: str, key: tuple[str, Order], error: Refused) -> None:
+        refused = self._refused.setdefault(namespace, {})
+        times = refused[key].times + 1 if key in refused else 1
+        pause = growing(FIRST_PAUSE, LONGEST_PAUSE, times) if error.retryable else LONGEST_PAUSE
+        until = self._now() + timedelta(seconds=spread(pause, self._rng.random()))
+        refused[key] = _Refused(Refusal(error.message, error.retryable, until), times)
+
+
+def _verb(order: Load | Unload) -> str:
+    if isinstance(order, Unload):
+        return "unload"
+    return "prepare" if order.request.prepare else "load"

@@ -1,8 +1,9 @@
 """What an admission looks up: profiles, LoraAdapters, and in observe mode groups. Used by `review`.
 
-Profiles and LoraAdapters from watches that run in every replica, so that an admission does not wait for the API server.
-What they may not know yet is read there as it is now: a profile that came a moment ago or changed for the roll that
-made the pod, all of it while a watch is lost, and groups. Admissions at the same time share these reads (`FreshReads`).
+Profiles and LoraAdapters (`cluster.known`) from watches that run in every replica: an admission does not wait for the
+API server. What they may not know yet is read there as it is now: a profile that came a moment ago or changed for the
+roll that made the pod, all of it while a watch is lost, and groups. Admissions at the same time share these reads
+(`FreshReads`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from patio_operator.cluster.kinds import (
     ROLE_BASED_GROUP,
     Kind,
 )
+from patio_operator.cluster.known import Known, decode_adapter
 from patio_operator.cluster.watched import Watched
 from patio_operator.injection import revision
 
@@ -34,17 +36,17 @@ log = logging.getLogger(__name__)
 class Lookups:
     """Reads for admissions. Every method raises ApiError when the API server does not answer."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, known: Known) -> None:
         self._cluster = cluster
+        self._known = known
         self._known_profiles = Watched(cluster, PROFILE, _decoded_profile)
-        self._known_adapters = Watched(cluster, LORA_ADAPTER, _decoded_adapter)
         self._profiles = FreshReads(self._read_profile)
         self._adapters = FreshReads(self._read_adapters)
         self._groups = FreshReads(self._read_group)
 
     def watches(self) -> list[Coroutine[Any, Any, None]]:
-        """Return what keeps the answers up to date, until cancelled."""
-        return [self._known_profiles.run(), self._known_adapters.run()]
+        """Return what keeps the profiles up to date, until cancelled."""
+        return [self._known_profiles.run()]
 
     async def profile(self, name: str, rolled_for: str | None) -> ClusterEngineRuntimeProfile | None:
         """Return a profile; None when there is none of that name.
@@ -62,8 +64,8 @@ class Lookups:
 
     async def adapters(self, namespace: str) -> tuple[LoraAdapter, ...]:
         """Return the LoraAdapters of a namespace that can be read."""
-        if self._known_adapters.fresh:
-            return tuple(self._known_adapters.all(namespace))
+        if self._known.adapters.fresh:
+            return tuple(one.adapter for one in self._known.adapters.all(namespace))
         return await self._adapters.get(namespace)
 
     async def group(self, namespace: str, name: str) -> Object | None:
@@ -76,7 +78,7 @@ class Lookups:
 
     async def _read_adapters(self, namespace: str) -> tuple[LoraAdapter, ...]:
         bodies = await self._cluster.list_all(LORA_ADAPTER, namespace)
-        return tuple(one for body in bodies if (one := _decoded_adapter(body)) is not None)
+        return tuple(one.adapter for body in bodies if (one := decode_adapter(body)) is not None)
 
     async def _read_group(self, key: tuple[str, str]) -> Object | None:
         namespace, name = key
@@ -97,13 +99,4 @@ def _decoded_profile(body: Object) -> ClusterEngineRuntimeProfile | None:
         return ClusterEngineRuntimeProfile.model_validate(body)
     except ValidationError as error:
         log.error("profile %s cannot be read: %s", body["metadata"]["name"], error)
-        return None
-
-
-def _decoded_adapter(body: Object) -> LoraAdapter | None:
-    try:
-        return LoraAdapter.model_validate(body)
-    except ValidationError as error:
-        metadata = body["metadata"]
-        log.error("LoraAdapter %s/%s cannot be read: %s", metadata["namespace"], metadata["name"], error)
         return None

@@ -15,7 +15,7 @@ from typing import Any
 
 from patio_operator import injection
 from patio_operator.cluster.api import Object
-from patio_operator.placement.matching import for_pod, load_request
+from patio_operator.placement.admitted import for_new_pod
 from patio_operator.rollouts.workloads import marks
 from patio_operator.webhooks.lookups import Lookups
 
@@ -96,8 +96,9 @@ async def _inject(
             )
         runtimes.append(injection.Runtime(profile, ref.overrides, ref.inject_containers, ref.rendered))
     adapters = await lookups.adapters(namespace)
-    wanted = for_pod(adapters, pod["metadata"].get("labels") or {})
-    return injection.inject(pod, runtimes, [load_request(one) for one in wanted.values()], new_access())
+    engine = injection.engine_of(pod, runtimes)
+    required = for_new_pod(adapters, pod["metadata"].get("labels") or {}, engine.served, engine.room)
+    return injection.inject(pod, runtimes, required, new_access())
 
 
 def _response(review: Mapping[str, Any], response: Object) -> Object:

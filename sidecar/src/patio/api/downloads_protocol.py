@@ -13,6 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from patio.api.protocol import ErrorDetail
 from patio.api.sources import ConfigText, MaxWorkers, OutputDir, SourceUri
 
+DOWNLOAD_ROOT_VARIABLE = "PATIO_DOWNLOAD_ROOT"
+"""The folder of downloads, which sidecar and engine see under the same path."""
+DOWNLOAD_ROOTS_VARIABLE = "PATIO_DOWNLOAD_ROOTS"
+"""Other folders below which an `output_dir`, pvc:// and file:// sources may lie; set at admission."""
+DEFAULT_DOWNLOAD_ROOT = "/var/lib/patio-adapters"
+
 
 class DownloadState(StrEnum):
     """Where a download stands."""

@@ -85,6 +85,8 @@ class TopologyReport(_Answer):
     )
     registrations: tuple[Registration, ...] = Field(default=(), description="Client: one a router.")
     leases: tuple[LeaseReport, ...] = Field(default=(), description="Server: one a worker.")
+    reason: str = Field(default="", description="`NotConfigured`: a topology is asked for and nothing names a router.")
+    message: str = Field(default="", description="What to do about that, in words.")
 
 
 class DrainRequest(_Model):

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-DEFAULT_ROOT = "/var/lib/patio-adapters"
+from patio.api.downloads_protocol import DEFAULT_DOWNLOAD_ROOT
 
 
 @dataclass(frozen=True, slots=True)
 class DownloadSettings:
     """Settings of downloads, checked."""
 
-    root: Path = Path(DEFAULT_ROOT)
+    root: Path = Path(DEFAULT_DOWNLOAD_ROOT)
     """Where downloads without an `output_dir` go; Patio's own."""
     other_roots: tuple[Path, ...] = ()
     """Where an `output_dir` may be as well, and where pvc:// and file:// sources may lie."""

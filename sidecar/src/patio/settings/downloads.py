@@ -6,8 +6,9 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from patio.api.downloads_protocol import DEFAULT_DOWNLOAD_ROOT, DOWNLOAD_ROOT_VARIABLE, DOWNLOAD_ROOTS_VARIABLE
 from patio.api.sources import check_endpoint, check_revision
-from patio.downloads.config import DEFAULT_ROOT, DownloadSettings
+from patio.downloads.config import DownloadSettings
 from patio.settings.errors import SettingsError
 
 VARIABLES = {
@@ -17,8 +18,8 @@ VARIABLES = {
     "ACCESS_KEY": "access key for s3:// and obs://; SECRET_KEY belongs to it",
     "SECRET_KEY": "secret key for s3:// and obs://",
     "ENDPOINT": "endpoint for s3:// and obs://; default AWS",
-    "PATIO_DOWNLOAD_ROOT": f"folder of downloads, shared with the engine; default {DEFAULT_ROOT}",
-    "PATIO_DOWNLOAD_ROOTS": "other folders, by commas, that output_dir, pvc:// and file:// may name",
+    DOWNLOAD_ROOT_VARIABLE: f"folder of downloads, shared with the engine; default {DEFAULT_DOWNLOAD_ROOT}",
+    DOWNLOAD_ROOTS_VARIABLE: "other folders, by commas, that output_dir, pvc:// and file:// may name",
     "PATIO_DOWNLOAD_LIMIT": "most bytes under the folder of downloads, like 20Gi; default: what the disk has",
     "PATIO_DOWNLOAD_FILES": "safetensors (and config, tokenizer, ...) or all; default safetensors",
 }
@@ -35,10 +36,10 @@ def read_downloads(given: Mapping[str, str]) -> DownloadSettings:
     if files not in ("safetensors", "all"):
         raise SettingsError(f"PATIO_DOWNLOAD_FILES: {files!r} is not one of safetensors, all")
     return DownloadSettings(
-        root=_folder("PATIO_DOWNLOAD_ROOT", given.get("PATIO_DOWNLOAD_ROOT", DEFAULT_ROOT)),
+        root=_folder(DOWNLOAD_ROOT_VARIABLE, given.get(DOWNLOAD_ROOT_VARIABLE, DEFAULT_DOWNLOAD_ROOT)),
         other_roots=tuple(
-            _folder("PATIO_DOWNLOAD_ROOTS", part.strip())
-            for part in given.get("PATIO_DOWNLOAD_ROOTS", "").split(",")
+            _folder(DOWNLOAD_ROOTS_VARIABLE, part.strip())
+            for part in given.get(DOWNLOAD_ROOTS_VARIABLE, "").split(",")
             if part.strip()
         ),
         all_files=files == "all",

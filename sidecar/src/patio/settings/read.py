@@ -53,7 +53,16 @@ HONOURED = {
 _ENDPOINTS = ("INFERENCE_ENGINE_ENDPOINT", "RUNTIME_URL")
 _OURS = (
     *("INFERENCE_E", "METRIC_S", "ENGINE_A", "PATIO_REQ", "PATIO_STATE", "RUNTIME_U", "RUNTIME_ME"),
-    *("TOPO_", "SGL_ROUTER_", "HEARTBEAT_I", "PATIO_OPERATOR_K", "PATIO_ACC", "PATIO_DRAIN_", "PATIO_DOWN"),
+    *(
+        "TOPO_",
+        "SGL_ROUTER_",
+        "ROUTER_ROLE_N",
+        "HEARTBEAT_I",
+        "PATIO_OPERATOR_K",
+        "PATIO_ACC",
+        "PATIO_DRAIN_",
+        "PATIO_DOWN",
+    ),
 )
 """Beginnings that nobody else uses, so that a name close to one of ours is a misspelling. Kubernetes puts variables
 like PATIO_WEBHOOK_PORT into pods, hence not all of PATIO_."""

@@ -22,8 +22,10 @@ HONOURED = {
     "TOPO_ROLE": "client beside an engine, server beside a router; default client",
     "TOPO_REGISTER_ENDPOINT": "base URL of where to register: a router, or a sidecar with TOPO_ROLE=server",
     "TOPO_CONFIG_FILE": "the group's topology file (/etc/rbg/config.yaml), to find the router in",
-    "SGL_ROUTER_ROLE_NAME": "the router's role in the group, to find the router by DNS or in the file",
-    "SGL_ROUTER_PORT": "the router's port",
+    "ROUTER_ROLE_NAME": "the router's role in the group, to find the router by DNS or in the file",
+    "SGL_ROUTER_ROLE_NAME": "the same, as upstream had it first",
+    "ROUTER_PORT": "the router's port",
+    "SGL_ROUTER_PORT": "the same, as upstream had it first",
     "SGL_ROUTER_API_KEY": "the router's --api-key",
     "HEARTBEAT_INTERVAL": "seconds in which a lost registration is noticed; default 30",
     "GROUP_NAME": "name of the RoleBasedGroup; also RBG_GROUP_NAME",
@@ -35,11 +37,18 @@ HONOURED = {
     "INSTANCE_NAME": "this pod's instance, whose number wins over the index; also RBG_ROLE_INSTANCE_NAME",
     "RBG_ROLE_INSTANCE_NAME": "the same, as RoleBasedGroup 0.7 has it",
 }
-_WHERE = ("TOPO_REGISTER_ENDPOINT", "TOPO_CONFIG_FILE", "SGL_ROUTER_ROLE_NAME")
+_ROUTER_ROLE = ("ROUTER_ROLE_NAME", "SGL_ROUTER_ROLE_NAME")
+_ROUTER_PORT = ("ROUTER_PORT", "SGL_ROUTER_PORT")
+_WHERE = ("TOPO_REGISTER_ENDPOINT", "TOPO_CONFIG_FILE", *_ROUTER_ROLE)
 _OFF = ("none", "off")
 _TYPES = ("sglang",)
 DEFAULT_HEARTBEAT = 30.0
 LEASE_FILE = "leases.json"
+NOT_CONFIGURED = (
+    "TOPO_TYPE is set and nothing names a router, so none is told of this engine: set TOPO_REGISTER_ENDPOINT, or "
+    "ROUTER_ROLE_NAME and ROUTER_PORT for a role of the group, or TOPO_CONFIG_FILE; or TOPO_TYPE=none"
+)
+"""Upstream's sample has TOPO_TYPE in a profile and a group without a router: such pods serve all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +92,13 @@ def topology_settings(instance_info: str | None, given: Mapping[str, str], pod: 
             router_key=key,
             lease_file=pod.state_folder / LEASE_FILE,
         )
-    own_role = _either(given, "RBG_ROLE_NAME", "ROLE_NAME")
-    if own_role is not None and own_role == given.get("SGL_ROUTER_ROLE_NAME"):
-        raise SettingsError(
-            f"SGL_ROUTER_ROLE_NAME: {own_role!r} is this pod's own role: beside the router, set TOPO_ROLE=server"
-        )
+    own_role, router_role = _either(given, "RBG_ROLE_NAME", "ROLE_NAME"), _either(given, *_ROUTER_ROLE)
+    if own_role is not None and own_role == router_role:
+        name = next(name for name in _ROUTER_ROLE if name in given)
+        raise SettingsError(f"{name}: {own_role!r} is this pod's own role: beside the router, set TOPO_ROLE=server")
+    _either(given, "RBG_GROUP_NAME", "GROUP_NAME")
+    if not any(name in given for name in _WHERE) and _router_port(given) is None:
+        return TopologySettings(not_configured=NOT_CONFIGURED)
     return TopologySettings(
         enabled=True,
         endpoints=_endpoints(given),
@@ -138,7 +149,7 @@ def _endpoints(given: Mapping[str, str]) -> tuple[Endpoint, ...]:
     if (said := given.get("TOPO_REGISTER_ENDPOINT")) is not None:
         urls = dict.fromkeys(_base_url(part.strip()) for part in said.split(",") if part.strip())
         return tuple(Endpoint((url,), may_be_server=True) for url in urls)
-    role, port = given.get("SGL_ROUTER_ROLE_NAME"), _router_port(given)
+    role, port = _either(given, *_ROUTER_ROLE), _router_port(given)
     group = _either(given, "RBG_GROUP_NAME", "GROUP_NAME")
     by_name = role is not None and port is not None and group is not None
     if (file := given.get("TOPO_CONFIG_FILE")) is not None and (Path(file).exists() or not by_name):
@@ -146,7 +157,7 @@ def _endpoints(given: Mapping[str, str]) -> tuple[Endpoint, ...]:
     if role is None or port is None or group is None:
         missing = [
             name
-            for name, value in (("SGL_ROUTER_ROLE_NAME", role), ("SGL_ROUTER_PORT", port), ("GROUP_NAME", group))
+            for name, value in (("ROUTER_ROLE_NAME", role), ("ROUTER_PORT", port), ("GROUP_NAME", group))
             if value is None
         ]
         raise SettingsError(
@@ -162,7 +173,7 @@ def _beside(given: Mapping[str, str]) -> Endpoint:
         return Endpoint((_base_url(said),))
     port = _router_port(given)
     if port is None:
-        raise SettingsError("TOPO_ROLE: a server needs the router's port on this pod: set SGL_ROUTER_PORT")
+        raise SettingsError("TOPO_ROLE: a server needs the router's port on this pod: set ROUTER_PORT")
     return Endpoint((f"http://127.0.0.1:{port}",))
 
 
@@ -211,13 +222,18 @@ def _lease_id(pod: Pod) -> str:
 
 
 def _router_port(given: Mapping[str, str]) -> int | None:
-    value = given.get("SGL_ROUTER_PORT")
-    # Kubernetes puts tcp://... into every pod of a namespace with a Service named `sgl-router`: nobody said it to us.
-    if value is None or value.startswith(("tcp://", "udp://", "sctp://")):
-        return None
-    if not value.isascii() or not value.isdecimal() or not 0 < int(value) < 65536:
-        raise SettingsError(f"SGL_ROUTER_PORT: {value!r} is not a port")
-    return int(value)
+    # Kubernetes puts tcp://... into every pod of a namespace with a Service named `router` or `sgl-router`: nobody said
+    # it to us.
+    said = {
+        name: given[name]
+        for name in _ROUTER_PORT
+        if name in given and not given[name].startswith(("tcp://", "udp://", "sctp://"))
+    }
+    for name, value in said.items():
+        if not value.isascii() or not value.isdecimal() or not 0 < int(value) < 65536:
+            raise SettingsError(f"{name}: {value!r} is not a port")
+    port = _either(said, *_ROUTER_PORT)
+    return None if port is None else int(port)
 
 
 def _base_url(value: str) -> str:

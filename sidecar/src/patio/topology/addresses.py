@@ -36,7 +36,7 @@ def listed(topology: object, role: str | None, port: int | None) -> tuple[str, .
     roles = _mapping(topology).get("roles")
     found = _mapping(roles).get(name)
     if found is None:
-        raise ValueError(f"it lists no role {name!r} (SGL_ROUTER_ROLE_NAME)")
+        raise ValueError(f"it lists no role {name!r} (ROUTER_ROLE_NAME)")
     instances = _mapping(found).get("instances")
     if not isinstance(instances, list) or not instances:
         raise ValueError(f"it lists no instance of role {name!r}")
@@ -56,7 +56,7 @@ def _instance_url(instance: Mapping[str, object], role: str, port: int | None) -
         ports = _mapping(instance.get("ports"))
         chosen = ports.get("http") if "http" in ports or len(ports) != 1 else next(iter(ports.values()))
         if not isinstance(chosen, int) or isinstance(chosen, bool):
-            raise ValueError(f"it lists no port of role {role!r}: set SGL_ROUTER_PORT")
+            raise ValueError(f"it lists no port of role {role!r}: set ROUTER_PORT")
         port = chosen
     return host_url(address, port)
 

@@ -72,6 +72,8 @@ class TopologySettings:
     """What a sidecar does about routers; nothing, unless `enabled`."""
 
     enabled: bool = False
+    not_configured: str = ""
+    """A topology is asked for and nothing names a router: what to set. Not `enabled` then."""
     role: Role = Role.CLIENT
     endpoints: tuple[Endpoint, ...] = ()
     """Client: where to register. Server: the router beside it, one."""

@@ -5,22 +5,25 @@ What a topology is made of is imported only for those who have one.
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import httpx
 from prometheus_client import CollectorRegistry
 
 from patio.api.topology_protocol import TopologyReport
-from patio.topology.config import Endpoint, TopologySettings
+from patio.topology.config import Endpoint, Role, TopologySettings
 
 if TYPE_CHECKING:
     from patio.topology.client import TopologyClient
     from patio.topology.memberships import Membership
     from patio.topology.registrar import Registrar
     from patio.topology.server import TopologyServer
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +32,14 @@ class Topology:
 
     client: TopologyClient | None = None
     server: TopologyServer | None = None
+    none: TopologyReport = field(default_factory=TopologyReport)
+    """What there is to say without either."""
 
     def report(self) -> TopologyReport:
         """Return what there is to say."""
         if self.client is not None:
             return self.client.report()
-        return TopologyReport() if self.server is None else self.server.report()
+        return self.none if self.server is None else self.server.report()
 
     async def run(self) -> None:
         """Run it, until cancelled; return at once when there is nothing to run."""
@@ -66,6 +71,13 @@ def build(
     rng: random.Random,
 ) -> Topology:
     """Return the topology that the settings ask for."""
+    if settings.not_configured:
+        from patio.topology.plan import Reason
+
+        log.warning("no router reason=%s message=%s", Reason.NOT_CONFIGURED, settings.not_configured)
+        return Topology(
+            none=TopologyReport(role=Role.CLIENT, reason=Reason.NOT_CONFIGURED, message=settings.not_configured)
+        )
     if not settings.enabled:
         return Topology()
 

@@ -52,6 +52,8 @@ class Reason(StrEnum):
     NO_SERVER = "NoLeaseServer"
     """Who answers at the endpoint is a sidecar that keeps no leases."""
     NOT_ASKED = "NotAskedYet"
+    NOT_CONFIGURED = "NotConfigured"
+    """Of the whole report, when nothing names a router."""
 
 
 @dataclass(frozen=True, slots=True)

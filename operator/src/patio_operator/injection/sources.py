@@ -1,0 +1,104 @@
+"""What the sources of adapters need of a pod's volumes: folders that the engine and the sidecar both see.
+
+Called by `admission` after `volumes`, which has mounted them. The sidecar is told below which folders pvc:// sources
+may lie; where an adapter of this pod could not be read by the engine, its owner is warned. Never changes a mount.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+from patio.api.downloads_protocol import DEFAULT_DOWNLOAD_ROOT, DOWNLOAD_ROOT_VARIABLE, DOWNLOAD_ROOTS_VARIABLE
+from patio.api.protocol import LoadRequest
+from patio.api.sources import SourceKind, parse_source
+from patio_operator.injection.volumes import is_lasting
+from patio_operator.injection.words import Container
+
+_FETCHED = (SourceKind.HF, SourceKind.S3, SourceKind.OBS)
+
+
+def tell_roots(
+    pod: Mapping[str, Any], engine: Mapping[str, Any], sidecar: Container, adapters: Sequence[LoadRequest]
+) -> list[str]:
+    """Tell a sidecar where pvc:// sources may lie; return which of the adapters could not be read and why.
+
+    Args:
+        pod: the pod, with all its mounts.
+        engine: its engine's container.
+        sidecar: the sidecar's container; changed. A `PATIO_DOWNLOAD_ROOTS` that it has stays as it is.
+        adapters: what the engine must have.
+
+    """
+    env = {variable["name"]: variable.get("value") for variable in sidecar.get("env") or []}
+    if DOWNLOAD_ROOTS_VARIABLE in env:
+        roots = [part.strip() for part in (env[DOWNLOAD_ROOTS_VARIABLE] or "").split(",") if part.strip()]
+    elif roots := _common_folders(pod, engine, sidecar):
+        # `$(` would be expanded by the kubelet; `$$(` is how it is written literally
+        value = ",".join(roots).replace("$(", "$$(")
+        sidecar["env"] = [*(sidecar.get("env") or []), {"name": DOWNLOAD_ROOTS_VARIABLE, "value": value}]
+    return _warnings(adapters, engine, sidecar, roots, env.get(DOWNLOAD_ROOT_VARIABLE) or DEFAULT_DOWNLOAD_ROOT)
+
+
+def _common_folders(pod: Mapping[str, Any], engine: Mapping[str, Any], sidecar: Mapping[str, Any]) -> list[str]:
+    """Return the folders at which both mount the same volume of files, in the order of the engine's mounts."""
+    volumes = {volume["name"]: volume for volume in pod["spec"].get("volumes") or []}
+    mounts = [one for one in engine.get("volumeMounts") or [] if is_lasting(volumes.get(one["name"]) or {})]
+    return [
+        str(PurePosixPath(mount["mountPath"]))
+        for mount in mounts
+        if _can_be_listed(mount["mountPath"])
+        and _place(engine, mount["mountPath"]) == _place(sidecar, mount["mountPath"]) is not None
+    ]
+
+
+def _can_be_listed(path: str) -> bool:
+    """Whether the sidecar takes it as one of several roots, which stand in one variable with commas between them."""
+    parts = PurePosixPath(path).parts
+    return path.startswith("/") and len(parts) > 1 and ".." not in parts and "," not in path and path == path.strip()
+
+
+def _place(container: Mapping[str, Any], path: str) -> tuple[str, PurePosixPath] | None:
+    """Return which folder of which volume a container has at a path; None: none, or it is not known which."""
+    wanted = PurePosixPath(path)
+    over = [one for one in container.get("volumeMounts") or [] if wanted.is_relative_to(one["mountPath"])]
+    if not over:
+        return None
+    nearest = max(over, key=lambda one: len(PurePosixPath(one["mountPath"]).parts))
+    if nearest.get("subPathExpr"):
+        return None
+    return nearest["name"], PurePosixPath(nearest.get("subPath") or "", wanted.relative_to(nearest["mountPath"]))
+
+
+def _warnings(
+    adapters: Iterable[LoadRequest],
+    engine: Mapping[str, Any],
+    sidecar: Mapping[str, Any],
+    roots: Sequence[str],
+    download_root: str,
+) -> list[str]:
+    here, there = _place(sidecar, download_root), _place(engine, download_root)
+    warnings: dict[str, None] = {}
+    for adapter in adapters:
+        if adapter.source is None:
+            continue
+        source = parse_source(adapter.source)
+        if source.kind in _FETCHED and (here is None or here != there):
+            warnings[
+                f"adapter {adapter.lora_name!r} comes from {source.kind}:// and is put below {download_root}, which "
+                f"{engine['name']!r} and {sidecar['name']!r} do not share: mount one volume there in both by the "
+                f"profile, or name another folder in {DOWNLOAD_ROOT_VARIABLE}"
+            ] = None
+        elif source.kind is SourceKind.PVC and not _below(source.path, roots, download_root):
+            warnings[
+                f"adapter {adapter.lora_name!r} comes from {source}, but {engine['name']!r} mounts no claim or folder "
+                f"{'there' if source.path.startswith('/') else 'that could have it'}: mount it in its container"
+            ] = None
+    return list(warnings)
+
+
+def _below(path: str, roots: Sequence[str], download_root: str) -> bool:
+    if not path.startswith("/"):
+        return bool(roots)
+    return any(PurePosixPath(path).is_relative_to(root) for root in (*roots, download_root))

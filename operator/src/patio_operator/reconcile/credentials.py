@@ -1,0 +1,128 @@
+"""The Secrets that LoraAdapters name: whether each has what its source needs, and its values when an order is sent.
+
+Only in the namespaces that the chart's user grants. Secrets are watched by their metadata; a content is read when it is
+judged, once for each version, and when an order is about to be sent. What is kept is the verdict, never a value, and
+nothing of a content is ever logged.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import logging
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import Any
+
+from patio.api.sources import read_config
+from patio_operator.api.loraadapter import LoraAdapter
+from patio_operator.cluster.api import ApiError, Cluster, InvalidError, NotFoundError, Object, Scope
+from patio_operator.cluster.kinds import SECRET
+from patio_operator.cluster.watched import Watched
+from patio_operator.placement.credentials import Credentials, Missing, judge, with_secret
+from patio_operator.placement.matching import load_request
+from patio_operator.sidecars.orders import SecretValues
+
+log = logging.getLogger(__name__)
+
+EVERYWHERE = "*"
+
+
+class SecretReader:
+    """Reads Secrets where that is allowed."""
+
+    def __init__(self, cluster: Cluster, namespaces: Iterable[str], on_change: Callable[[str, str], None]) -> None:
+        """Take the namespaces, `*` for all; `on_change` is called with the namespace and name of a Secret."""
+        self._cluster = cluster
+        self._watched: dict[str | None, Watched[tuple[str, str]]] = {}
+        self._verdicts: dict[tuple[str, str], tuple[str, Credentials | Missing]] = {}
+        granted = set(namespaces)
+        for namespace in {None} if EVERYWHERE in granted else granted:
+            watched = Watched(cluster, SECRET, _name_and_revision, Scope(namespace, metadata_only=True))
+            watched.listen(lambda where, was, there: on_change(where, (there or was or ("", ""))[0]))
+            self._watched[namespace] = watched
+
+    def watches(self) -> list[Coroutine[Any, Any, None]]:
+        """Return what keeps the metadata up to date, until cancelled."""
+        return [watched.run() for watched in self._watched.values()]
+
+    async def credentials(self, adapters: Iterable[LoraAdapter]) -> dict[str, Credentials | Missing]:
+        """Say what there is for those LoraAdapters of one namespace that name a Secret, by their names."""
+        found: dict[str, Credentials | Missing] = {}
+        for adapter in adapters:
+            if adapter.spec.source.secret_ref is not None:
+                found[adapter.metadata.name] = await self._judged(adapter, adapter.spec.source.secret_ref.name)
+        return found
+
+    async def values(self, namespace: str, name: str) -> SecretValues | None:
+        """Read a Secret; None when it cannot be had at the moment, which is logged."""
+        try:
+            body = await self._cluster.get(SECRET, name, namespace)
+        except ApiError as error:
+            log.warning("secret %s/%s not read: %s", namespace, name, error.message)
+            return None
+        return SecretValues(_revision(body), _decoded(body))
+
+    async def _judged(self, adapter: LoraAdapter, name: str) -> Credentials | Missing:
+        namespace = adapter.metadata.namespace
+        watched = self._watched.get(namespace) or self._watched.get(None)
+        if watched is None:
+            return Missing(
+                "SecretForbidden",
+                f"The operator may not read Secret {name}: add {namespace} to the chart's value "
+                "adapters.secrets.namespaces.",
+            )
+        if not watched.fresh:
+            reason = "SecretForbidden" if watched.forbidden else "SecretNotRead"
+            return Missing(reason, f"The operator cannot read Secret {name}: {watched.problem}")
+        known = watched.get(name, namespace)
+        if known is None:
+            return Missing("SecretNotFound", f"There is no Secret {name} in namespace {namespace}.")
+        key, (_, revision) = (namespace, adapter.metadata.name), known
+        asked = f"{revision}/{adapter.metadata.generation}"
+        before = self._verdicts.get(key)
+        if before is not None and before[0] == asked:
+            return before[1]
+        try:
+            body = await self._cluster.get(SECRET, name, namespace)
+        except NotFoundError:
+            return Missing("SecretNotFound", f"There is no Secret {name} in namespace {namespace}.")
+        except ApiError as error:
+            reason = "SecretForbidden" if isinstance(error, InvalidError) else "SecretNotRead"
+            return Missing(reason, f"The operator cannot read Secret {name}: {error.message}")
+        verdict = _verdict(adapter, name, _decoded(body), _revision(body))
+        self._verdicts[key] = asked, verdict
+        return verdict
+
+    def forget(self, namespace: str, adapter: str) -> None:
+        """Forget a LoraAdapter that is gone."""
+        self._verdicts.pop((namespace, adapter), None)
+
+
+def _verdict(adapter: LoraAdapter, name: str, values: Mapping[str, str], revision: str) -> Credentials | Missing:
+    verdict = judge(adapter, values, revision)
+    if isinstance(verdict, Missing):
+        return verdict
+    try:
+        read_config(with_secret(load_request(adapter), values).config)
+    except ValueError as error:  # its words name keys, never values
+        return Missing("SecretIncomplete", f"Secret {name} cannot be used: {error}")
+    return verdict
+
+
+def _name_and_revision(body: Object) -> tuple[str, str]:
+    return body["metadata"]["name"], _revision(body)
+
+
+def _revision(body: Object) -> str:
+    metadata = body["metadata"]
+    return f"{metadata['uid']}.{metadata['resourceVersion']}"
+
+
+def _decoded(body: Object) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for key, text in (body.get("data") or {}).items():
+        try:
+            values[key] = base64.b64decode(text).decode()
+        except (binascii.Error, UnicodeDecodeError):
+            continue  # not one of ours: those are text
+    return values

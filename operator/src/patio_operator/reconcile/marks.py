@@ -1,0 +1,92 @@
+"""Puts the labels on pods that say which adapters their engines answer by, as the planner wants them.
+
+In the background, one patch a pod; a pod that was replaced under its name is not touched (its UID is a condition). When
+a label was taken away is remembered here: requests may be on their way to that pod for a moment longer.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from functools import partial
+
+from patio_operator.api import labels
+from patio_operator.cluster.api import ApiError, Cluster, ConflictError, NotFoundError
+from patio_operator.cluster.kinds import POD
+from patio_operator.cluster.known import KnownPod
+from patio_operator.cluster.watched import Watched
+from patio_operator.jobs import Jobs
+from patio_operator.placement.plans import Mark
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 16
+
+
+class Marks:
+    """Patches pods' labels. Close it at the end."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        pods: Watched[KnownPod],
+        now: Callable[[], datetime],
+        rng: random.Random,
+        on_end: Callable[[str], None],
+    ) -> None:
+        """`on_end` is called with the namespace of each patch that is over."""
+        self._cluster = cluster
+        self._pods = pods
+        self._now = now
+        self._jobs = Jobs("mark", AT_ONCE, 1, rng, on_end)
+        self._unmarked: dict[str, dict[tuple[str, str], datetime]] = {}
+
+    def unmarked(self, namespace: str, pods: Iterable[str]) -> Mapping[tuple[str, str], datetime]:
+        """Return when the label of an adapter was last taken off a pod, by the pod's UID and the adapter's name.
+
+        Args:
+            namespace: whose pods.
+            pods: UIDs of those that there are; what was of others is forgotten.
+
+        """
+        there = set(pods)
+        self._unmarked[namespace] = {
+            key: when for key, when in self._unmarked.get(namespace, {}).items() if key[0] in there
+        }
+        return dict(self._unmarked[namespace])
+
+    def give(self, marks: Iterable[Mark]) -> None:
+        """Patch the pods whose labels are not being patched already."""
+        for mark in marks:
+            self._jobs.start(mark.pod.namespace, mark.pod.uid, mark.pod.uid, partial(self._patch, mark))
+
+    async def close(self) -> None:
+        """Stop what is under way and forget everything."""
+        await self._jobs.close()
+        self._unmarked.clear()
+
+    async def _patch(self, mark: Mark) -> bool:
+        pod = mark.pod
+        known = self._pods.get(pod.name, pod.namespace)
+        if known is None or known.pod.uid != pod.uid:
+            return True
+        annotations = {} if known.names is None else {labels.ADAPTER_NAMES: known.names}
+        patch = labels.mark_patch({"labels": known.pod.labels, "annotations": annotations}, mark.names)
+        if not patch:
+            return True
+        patch["metadata"]["uid"] = pod.uid
+        log.info("labels of %s/%s: %s", pod.namespace, pod.name, mark.reason)
+        try:
+            body = await self._cluster.merge(POD, pod.name, pod.namespace, patch)
+        except (ConflictError, NotFoundError):
+            return True  # gone, or another pod by now: its event brings the next pass
+        except ApiError as error:
+            log.warning("labels of %s/%s not written: %s", pod.namespace, pod.name, error.message)
+            return False
+        now = self._now()
+        for name in known.pod.marks - mark.names:
+            self._unmarked.setdefault(pod.namespace, {})[pod.uid, name] = now
+        self._pods.took(body)
+        return True

@@ -1,0 +1,128 @@
+"""Keeps the Services of LoraAdapters with `spec.service`: made, put right, deleted when they are no longer asked for.
+
+What is ours is known from a watch, so a pass costs nothing when all is well. Before one is made, the API server itself
+says whether the name is free; somebody else's Service is looked at again from time to time, and never changed. What is
+wrong becomes part of the LoraAdapter's status, which tells users.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+
+from patio_operator.cluster.api import Cluster, ConflictError, InvalidError, NotFoundError, Object
+from patio_operator.cluster.kinds import SERVICE
+from patio_operator.cluster.known import KnownAdapter
+from patio_operator.cluster.watched import Watched
+from patio_operator.placement.matching import is_deleting
+from patio_operator.placement.plans import Trouble
+from patio_operator.placement.services import (
+    KnownService,
+    engine_port,
+    is_as_wanted,
+    name_trouble,
+    service,
+    taken,
+)
+
+log = logging.getLogger(__name__)
+
+LOOK_AGAIN = 30.0
+"""Seconds after which a name that was taken is tried again."""
+
+
+class Services:
+    """Writes Services."""
+
+    def __init__(self, cluster: Cluster, services: Watched[KnownService], clock: Callable[[], float]) -> None:
+        """`clock` counts seconds."""
+        self._cluster = cluster
+        self._services = services
+        self._clock = clock
+        self._troubles: dict[str, tuple[Trouble, float]] = {}
+
+    async def keep(self, known: KnownAdapter, ports: Iterable[int | None]) -> Trouble | None:
+        """Make a LoraAdapter's Service be as it should; return why it is not.
+
+        Args:
+            known: the LoraAdapter.
+            ports: where the engines of its pods listen.
+
+        """
+        adapter = known.adapter
+        metadata = adapter.metadata
+        if adapter.spec.service and not self._services.fresh:
+            return Trouble("ServiceUnknown", f"Services cannot be watched: {self._services.problem}")
+        ours = self._services.get(metadata.name, metadata.namespace)
+        if ours is not None and ours.owner != metadata.uid:
+            ours = None
+        if is_deleting(adapter):  # its Service goes with it
+            return None
+        if not adapter.spec.service:
+            self._troubles.pop(metadata.uid, None)
+            if ours is not None:
+                await self._delete(ours)
+            return None
+        port = engine_port(ports)
+        if port is None:  # no pod to send a request to
+            return None
+        wanted = service(adapter, port)
+        if ours is not None and is_as_wanted(ours, wanted):
+            self._troubles.pop(metadata.uid, None)
+            return None
+        before, until = self._troubles.get(metadata.uid, (None, 0.0))
+        if before is not None and self._clock() < until:
+            return before
+        trouble = name_trouble(adapter)
+        if trouble is None:
+            trouble = await self._write(wanted, ours)
+        if trouble is None:
+            self._troubles.pop(metadata.uid, None)
+            return None
+        self._troubles[metadata.uid] = trouble, self._clock() + LOOK_AGAIN
+        return trouble
+
+    def again_in(self, known: KnownAdapter) -> float | None:
+        """Return after how many seconds to look at a LoraAdapter's Service again though nothing changed."""
+        trouble = self._troubles.get(known.adapter.metadata.uid)
+        return None if trouble is None else max(0.0, trouble[1] - self._clock())
+
+    def forget(self, uid: str) -> None:
+        """Forget a LoraAdapter that is gone."""
+        self._troubles.pop(uid, None)
+
+    async def _delete(self, ours: KnownService) -> None:
+        try:
+            await self._cluster.delete(SERVICE, ours.name, ours.namespace, ours.uid)
+        except ConflictError:
+            return  # another one has the name by now
+        log.info("service %s/%s deleted: spec.service is off", ours.namespace, ours.name)
+
+    async def _write(self, wanted: Object, ours: KnownService | None) -> Trouble | None:
+        metadata = wanted["metadata"]
+        name, namespace = metadata["name"], metadata["namespace"]
+        try:
+            if ours is None:
+                await self._cluster.create(SERVICE, wanted, namespace)
+            else:
+                # Merged, not applied: what others added to selector or ports would lead requests astray.
+                selector = dict.fromkeys(ours.selector) | wanted["spec"]["selector"]
+                patch = {"metadata": metadata | {"uid": ours.uid}, "spec": wanted["spec"] | {"selector": selector}}
+                self._services.took(await self._cluster.merge(SERVICE, name, namespace, patch))
+        except ConflictError:
+            # There is one already. Ours, if a watch that lags behind has not told of it yet: its event comes.
+            return await self._whose(name, namespace, metadata["ownerReferences"][0]["uid"])
+        except NotFoundError:
+            return None  # deleted a moment ago: its event brings the next pass
+        except InvalidError as error:
+            return Trouble("ServiceRefused", f"The API server does not take the Service: {error.message}")
+        log.info("service %s/%s written", namespace, name)
+        return None
+
+    async def _whose(self, name: str, namespace: str, owner: str) -> Trouble | None:
+        try:
+            there = await self._cluster.get(SERVICE, name, namespace)
+        except NotFoundError:
+            return None
+        owners = [one["uid"] for one in there["metadata"].get("ownerReferences") or [] if one.get("controller")]
+        return None if owners == [owner] else taken(name)

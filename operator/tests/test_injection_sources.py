@@ -1,0 +1,120 @@
+"""Where adapters of every source can be read: what the sidecar is told of the pod's volumes, and the warnings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from patio.api.protocol import LoadRequest
+from patio.settings import read_settings
+from patio_operator.injection import Runtime
+
+from pod_builders import SIDECAR, VLLM, env, injected, pod, profile
+
+CLAIM = {"name": "models", "persistentVolumeClaim": {"claimName": "models"}}
+NODE = {"name": "node", "hostPath": {"path": "/srv/adapters", "type": "Directory"}}
+SCRATCH = {"name": "scratch", "emptyDir": {}}
+DOWNLOADS = SIDECAR | {
+    "volumeMounts": [
+        {"name": "patio", "mountPath": "/var/lib/patio"},
+        {"name": "downloads", "mountPath": "/var/lib/patio-adapters"},
+    ]
+}
+SHARING = profile(
+    initContainers=[DOWNLOADS], volumes=[{"name": "patio", "emptyDir": {}}, {"name": "downloads", "emptyDir": {}}]
+)
+
+
+def engine(*mounts: dict[str, Any]) -> dict[str, Any]:
+    return VLLM | {"volumeMounts": list(mounts)}
+
+
+def wanted(source: str) -> LoadRequest:
+    return LoadRequest(lora_name="sql", source=source, owner="LoraAdapter/team/sql", revision="1", wait=0)
+
+
+def test_the_sidecar_is_told_every_folder_of_files_that_the_engine_has_too() -> None:
+    mounts = (
+        {"name": "models", "mountPath": "/models/"},
+        {"name": "node", "mountPath": "/adapters", "subPath": "lora"},
+        {"name": "scratch", "mountPath": "/scratch"},
+    )
+    told = env(injected(pod(engine(*mounts), volumes=[CLAIM, NODE, SCRATCH])).pod, "patio")
+    assert told["PATIO_DOWNLOAD_ROOTS"] == "/models,/adapters"
+    assert [str(one) for one in read_settings([], told).downloads.other_roots] == ["/models", "/adapters"]
+    assert "PATIO_DOWNLOAD_ROOTS" not in env(injected(pod()).pod, "patio")
+
+
+def test_a_folder_that_both_get_by_the_profile_counts() -> None:
+    sidecar = SIDECAR | {"volumeMounts": [{"name": "node", "mountPath": "/cache"}]}
+    mine = profile(initContainers=[sidecar], volumes=[NODE])
+    assert env(injected(pod(), Runtime(mine)).pod, "patio")["PATIO_DOWNLOAD_ROOTS"] == "/cache"
+
+
+def test_what_the_profile_says_of_folders_stays() -> None:
+    sidecar = SIDECAR | {"env": [{"name": "PATIO_DOWNLOAD_ROOTS", "value": "/mine"}]}
+    mine = profile(initContainers=[sidecar], volumes=[{"name": "patio", "emptyDir": {}}])
+    before = pod(engine({"name": "models", "mountPath": "/models"}), volumes=[CLAIM])
+    assert env(injected(before, Runtime(mine)).pod, "patio")["PATIO_DOWNLOAD_ROOTS"] == "/mine"
+
+
+@pytest.mark.parametrize("path", ["/a,b", "/a/../b", "/ a ", "models"])
+def test_a_folder_that_would_stop_the_sidecars_start_is_not_told(path: str) -> None:
+    told = env(injected(pod(engine({"name": "models", "mountPath": path}), volumes=[CLAIM])).pod, "patio")
+    read_settings([], {name: value for name, value in told.items() if name.startswith("PATIO_")})
+
+
+def test_dollars_in_a_path_are_not_expanded() -> None:
+    told = env(injected(pod(engine({"name": "models", "mountPath": "/$(x)"}), volumes=[CLAIM])).pod, "patio")
+    assert told["PATIO_DOWNLOAD_ROOTS"] == "/$$(x)"
+
+
+def test_a_folder_of_which_the_two_see_different_parts_is_not_told() -> None:
+    mounts = (
+        {"name": "models", "mountPath": "/models"},
+        {"name": "node", "mountPath": "/models/lora", "subPathExpr": "$(POD_NAME)"},
+    )
+    told = env(injected(pod(engine(*mounts), volumes=[CLAIM, NODE])).pod, "patio")
+    assert told["PATIO_DOWNLOAD_ROOTS"] == "/models"
+
+
+@pytest.mark.parametrize("source", ["hf://org/sql", "org/sql", "s3://adapters/sql", "obs://adapters/sql"])
+def test_what_is_downloaded_where_the_engine_cannot_see_it_is_warned_about(source: str) -> None:
+    (warning,) = injected(pod(), adapters=(wanted(source),)).warnings
+    assert "'sql'" in warning
+    assert "/var/lib/patio-adapters" in warning
+    assert "'vllm' and 'patio' do not share" in warning
+    assert injected(pod(), Runtime(SHARING), adapters=(wanted(source),)).warnings == ()
+
+
+def test_a_folder_of_downloads_that_the_profile_names_is_the_one_that_counts() -> None:
+    sidecar = DOWNLOADS | {"env": [{"name": "PATIO_DOWNLOAD_ROOT", "value": "/elsewhere/adapters"}]}
+    mine = profile(initContainers=[sidecar], volumes=SHARING.spec.volumes)
+    (warning,) = injected(pod(), Runtime(mine), adapters=(wanted("hf://org/sql"),)).warnings
+    assert "/elsewhere/adapters" in warning
+
+
+def test_two_volumes_at_one_path_are_not_shared() -> None:
+    mine = profile(
+        initContainers=[SIDECAR | {"volumeMounts": [{"name": "downloads", "mountPath": "/var/lib"}]}],
+        volumes=[{"name": "downloads", "emptyDir": {}}],
+    )
+    over = engine({"name": "scratch", "mountPath": "/var/lib/patio-adapters"})
+    (warning,) = injected(pod(over, volumes=[SCRATCH]), Runtime(mine), adapters=(wanted("hf://org/sql"),)).warnings
+    assert "do not share" in warning
+
+
+@pytest.mark.parametrize("source", ["pvc://lora/sql", "pvc:///models/lora/sql"])
+def test_a_folder_of_a_volume_that_the_engine_does_not_mount_is_warned_about(source: str) -> None:
+    (warning,) = injected(pod(), adapters=(wanted(source),)).warnings
+    assert source in warning
+    assert "mount it" in warning
+    there = pod(engine({"name": "models", "mountPath": "/models"}), volumes=[CLAIM])
+    assert injected(there, adapters=(wanted(source),)).warnings == ()
+
+
+def test_a_folder_outside_of_what_the_engine_mounts_is_warned_about() -> None:
+    there = pod(engine({"name": "models", "mountPath": "/models"}), volumes=[CLAIM])
+    (warning,) = injected(there, adapters=(wanted("pvc:///data/sql"),)).warnings
+    assert "pvc:///data/sql" in warning

@@ -1,0 +1,123 @@
+"""Work in the background: begun once, bounded, tried again after a pause."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from collections.abc import Callable
+
+import pytest
+
+from patio_operator import jobs
+from patio_operator.jobs import Jobs
+
+
+class Ends:
+    """Counts what `on_end` tells."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self._told = asyncio.Event()
+
+    def __call__(self, namespace: str) -> None:
+        self.told.append(namespace)
+        self._told.set()
+
+    async def reach(self, number: int) -> None:
+        async with asyncio.timeout(10):
+            while len(self.told) < number:
+                self._told.clear()
+                await self._told.wait()
+
+
+async def test_what_is_under_way_is_not_begun_again() -> None:
+    ends = Ends()
+    work = Jobs("test", 10, 10, random.Random(0), ends)
+    release = asyncio.Event()
+    begun = 0
+
+    async def one() -> bool:
+        nonlocal begun
+        begun += 1
+        await release.wait()
+        return True
+
+    assert work.start("team", "pod", "key", one)
+    assert not work.start("team", "pod", "key", one)
+    release.set()
+    await ends.reach(1)
+    assert (begun, ends.told) == (1, ["team"])
+    assert work.start("team", "pod", "key", one)
+    await work.close()
+
+
+async def test_one_peer_that_is_slow_takes_the_places_of_no_other() -> None:
+    ends = Ends()
+    work = Jobs("test", 3, 2, random.Random(0), ends)
+    release = asyncio.Event()
+    running: set[str] = set()
+
+    def job(name: str) -> Callable[[], object]:
+        async def one() -> bool:
+            running.add(name)
+            await release.wait()
+            return True
+
+        return one
+
+    for number in range(5):
+        work.start("team", "slow", f"slow-{number}", job(f"slow-{number}"))  # type: ignore[arg-type]
+    for number in range(5):
+        work.start("team", "other", f"other-{number}", job(f"other-{number}"))  # type: ignore[arg-type]
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert running == {"slow-0", "slow-1", "other-0"}
+    release.set()
+    await ends.reach(10)
+    assert len(running) == 10
+
+
+async def test_what_failed_is_told_after_a_pause_that_grows_and_not_begun_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(jobs, "FIRST_PAUSE", 0.02)
+    ends = Ends()
+    work = Jobs("test", 10, 10, random.Random(0), ends)
+    times: list[float] = []
+
+    async def one() -> bool:
+        times.append(asyncio.get_running_loop().time())
+        if len(times) == 2:
+            raise RuntimeError("a fault of the program counts as a failure")
+        return len(times) == 4
+
+    for number in range(1, 5):
+        assert work.start("team", "pod", "key", one)
+        await asyncio.sleep(0)
+        assert not work.start("team", "pod", "key", one)
+        await ends.reach(number)
+    pauses = [after - before for before, after in itertools.pairwise(times)]
+    assert pauses[0] >= 0.02
+    assert pauses[1] >= 0.04
+    assert pauses[2] >= 0.08
+    await work.close()
+
+
+async def test_nothing_goes_on_after_the_end() -> None:
+    ends = Ends()
+    work = Jobs("test", 10, 10, random.Random(0), ends)
+    ended = asyncio.Event()
+
+    async def one() -> bool:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        return True
+
+    work.start("team", "pod", "key", one)
+    await asyncio.sleep(0)
+    await work.close()
+    assert ended.is_set()
+    assert ends.told == []
