@@ -1,10 +1,10 @@
 """From pods, their sidecars' reports and LoraAdapters to what is to be done. Pure: reasons in, reasons out.
 
 Reads the namespace as it is now and says what should happen next; it remembers nothing between calls, so that any
-order of events comes to the same end. The steps are modules of their own: `spots` (who has what), `placing` (which pods
-have, get and leave it; `rooms` counts what fits), `rollout` (a new source), `marks` (labels), `deletion`. Here they are
-put together: one LoraAdapter after the other, then one pod after the other. `reconcile.adapters` carries the plan out
-and calls again when a report or an object changes. What no LoraAdapter owns was loaded by hand and is never touched.
+order of events comes to the same end. The steps are modules of their own (see the package); here they are put together:
+one LoraAdapter after the other, the pinned and the older first, then one pod after the other. `reconcile.adapters`
+carries the plan out and calls again when a report or an object changes. What no LoraAdapter owns was loaded by hand and
+is never touched.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from patio_operator.placement.deletion import release
 from patio_operator.placement.fleet import Pod, Seen
 from patio_operator.placement.marks import mark, settled_at, shows
 from patio_operator.placement.matching import is_deleting, oldest_first
-from patio_operator.placement.placing import Choice, Refusals, refused, told_refusal
+from patio_operator.placement.obstacles import Refusals, refused, told_refusal
+from patio_operator.placement.placing import Choice
 from patio_operator.placement.plans import (
     Action,
     Hold,
