@@ -118,24 +118,20 @@ def _adapter(
     draft.times += choice.times
     rollout = roll_out(terms, choice.kept, refusals, unmarked, now)
     draft.times += rollout.times
-    orders = rollout.orders + list(_again(terms, choice.kept))
-    orders += [
-        (spot, terms.load, "the pod does not have it" if not spot.going else _WANTED_AGAIN) for spot in choice.new
+    orders = [*rollout.orders, *_again(terms, choice.kept)]
+    orders += [(spot, terms.load, _WANTED_AGAIN if spot.going else _MISSING) for spot in choice.new]
+    draft.actions += [
+        Load(spot.pod, terms.key, request, why, terms.secret)
+        for spot, request, why in orders
+        if refused(request, spot, refusals, now) is None
     ]
-    ordered: set[str] = set()
-    placed = list(choice.waiting)
-    for spot, request, why in orders:
-        refusal = refused(request, spot, refusals, now)
-        if refusal is None:
-            ordered.add(spot.pod.uid)
-            draft.actions.append(Load(spot.pod, terms.key, request, why, terms.secret))
     for spot in (*choice.kept, *choice.new):
         draft.kept.add((spot.pod.uid, spot.name))
         if shows(spot) and spot.pod.uid not in rollout.unmark:
             draft.shown.setdefault(spot.pod.uid, set()).add(spot.name)
     for uid, why in (*choice.let_go.items(), *rollout.unmark.items()):
         draft.off.setdefault(uid, {})[terms.name] = why
-    placed += [_standing(terms, spot, rollout, refusals) for spot in choice.kept]
+    placed = [*choice.waiting, *(_standing(terms, spot, rollout, refusals) for spot in choice.kept)]
     placed += [told_refusal(terms.load, spot, refusals) or _ordered(spot) for spot in choice.new]
     placed += _leaving(terms, spots, choice, {one.pod.uid for one in placed})
     if not any(spot.host.unasked for spot in spots):
