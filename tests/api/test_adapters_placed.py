@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
+
+from engine_double.samples import write_adapter
 
 from engine_pods import EnginePod, MakePod, loaded_on, lora_adapter, until_ready
 from kube import Kube, until
@@ -27,6 +30,8 @@ def test_it_is_scaled_by_kubectl_and_by_an_autoscaler_and_nothing_that_works_mov
     kube: Kube, namespace: str, engine_pod: MakePod, adapter_path: str
 ) -> None:
     pods = [engine_pod(name, node) for name, node in (("a", "node-a"), ("b", "node-a"), ("c", "node-b"))]
+    for pod in pods:
+        pod.until_ready()
     kube.apply(lora_adapter(namespace, "sql", adapter_path, replicas=1))
     first = loaded_on(until_ready(kube, namespace, "sql", 1))
     kube.kubectl("-n", namespace, "scale", "loraadapter/sql", "--replicas=2")
@@ -45,10 +50,12 @@ def test_it_is_scaled_by_kubectl_and_by_an_autoscaler_and_nothing_that_works_mov
     until("labels say the same", lambda: {pod.name for pod in pods if pod.marks()}, lambda found: found == last)
 
 
-def test_a_pod_lost_moves_only_what_it_had(kube: Kube, namespace: str, engine_pod: MakePod, adapter_path: str) -> None:
+def test_a_pod_lost_moves_only_what_it_had(kube: Kube, namespace: str, engine_pod: MakePod, tmp_path: Path) -> None:
     pods = {name: engine_pod(name) for name in ("a", "b", "c")}
+    for pod in pods.values():
+        pod.until_ready()
     for name in ("one", "two"):
-        kube.apply(lora_adapter(namespace, name, adapter_path, replicas=1))
+        kube.apply(lora_adapter(namespace, name, str(write_adapter(tmp_path / name)), replicas=1))
     before = {name: loaded_on(until_ready(kube, namespace, name, 1)) for name in ("one", "two")}
     (lost,) = before["one"]
     assert before["two"] != before["one"], "spread over the pods"
@@ -64,7 +71,7 @@ def test_a_pod_lost_moves_only_what_it_had(kube: Kube, namespace: str, engine_po
 
 
 def test_a_pod_that_came_later_is_used_when_the_others_refuse(
-    kube: Kube, namespace: str, engine_pod: MakePod, tmp_path: object
+    kube: Kube, namespace: str, engine_pod: MakePod, tmp_path: Path
 ) -> None:
     engine_pod("a")
     kube.apply(lora_adapter(namespace, "sql", f"{tmp_path}/not-there", replicas=1))

@@ -1,4 +1,4 @@
-"""Credentials of LoraAdapters, on a real API server: read where that is granted, sent in the order, and seen nowhere."""
+"""Credentials of LoraAdapters, on a real API server: read where that is granted, sent in orders, seen nowhere."""
 
 from __future__ import annotations
 
