@@ -149,6 +149,16 @@ def test_an_order_that_was_refused_waits_for_its_time() -> None:
     assert [placed.message for placed in decided.placements["sql"].placed] == ["No more room."]
 
 
+def test_a_refusal_is_told_until_the_order_is_taken() -> None:
+    one = pod()
+    over = Refusal("Not here.", retryable=False, until=NOW)
+    decided = planned([one], {one.uid: seen()}, [lora_adapter()], {(one.uid, load_request(lora_adapter())): over})
+    assert [type(action) for action in decided.actions] == [Load]
+    assert [(placed.state, placed.reason) for placed in decided.placements["sql"].placed] == [
+        (PlacedState.FAILED, "SidecarRefused")
+    ]
+
+
 def test_the_finalizer_is_put_on_before_anything_is_loaded() -> None:
     adapter = lora_adapter(metadata={"finalizers": []})
     decided = planned([pod()], {pod().uid: seen()}, [adapter])

@@ -279,7 +279,13 @@ def _obstacle(terms: Terms, spot: Spot, refusals: Refusals, now: datetime) -> Pl
 def refused(order: Order, spot: Spot, refusals: Refusals, now: datetime) -> Placed | None:
     """Return what is to be said of a pod whose sidecar did not take this very order, until it may be given again."""
     refusal = refusals.get((spot.pod.uid, order))
-    if refusal is None or refusal.until <= now:
+    return None if refusal is None or refusal.until <= now else told_refusal(order, spot, refusals)
+
+
+def told_refusal(order: Order, spot: Spot, refusals: Refusals) -> Placed | None:
+    """Return what is to be said of a refusal, also while the order is tried once more."""
+    refusal = refusals.get((spot.pod.uid, order))
+    if refusal is None:
         return None
     state = PlacedState.PENDING if refusal.retryable else PlacedState.FAILED
     return Placed(spot.pod, state, "SidecarRefused", refusal.message)
@@ -329,7 +335,7 @@ def _displaced(by: LoraAdapter) -> str:
 def _no_room(spot: Spot) -> Placed:
     answer = spot.host.view.answer
     limit = None if answer is None else answer.capacity.loaded
-    words = f"The engine holds {count(limit or 0).replace('pod', 'adapter')} at most, and that many are there."
+    words = f"The engine holds {count(limit or 0, 'adapter')} at most, and that many are there."
     return _pending(spot, "NoCapacity", words)
 
 
