@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from patio.adapters import files
+from patio.adapters.board import Board
 from patio.adapters.desired import (
     Conflict,
     Desired,
@@ -53,14 +54,7 @@ from patio.adapters.progress import (
 from patio.adapters.situation import Action, Fetch, Load, Prepare, Reload, Restore, Situation, Unload
 from patio.adapters.store import Store
 from patio.api.downloads_protocol import DownloadReason
-from patio.api.protocol import (
-    MOST_ON_DISK,
-    AdapterCapacity,
-    AdapterList,
-    AdapterReport,
-    LoadRequest,
-    Readiness,
-)
+from patio.api.protocol import AdapterList, AdapterReport, LoadRequest, Readiness
 from patio.engine.base import Capacity, Engine, EngineError, EngineView, FaultReason, RetryableError
 
 log = logging.getLogger(__name__)
@@ -74,8 +68,8 @@ BLURRED_LOOKS = 3
 """Looks in a row without an answer before an engine that was ready no longer is: a busy one may be slow for a while."""
 LOOK_AT_FILES = 1.0
 LINGER = 600.0
-"""Seconds that files stay after the engine's list dropped them: requests under way may need them still. vLLM 0.32 reads
-them again for each one whose weights had to make room, and with --max-loras 1 that is any other load."""
+"""Seconds that files stay after the engine's list dropped them. vLLM 0.32 reads them again for requests under way whose
+weights had to make room (with --max-loras 1 any other load does that), and its engine dies when they are gone."""
 LOOK_AT_CAPACITY = 30.0
 """Seconds between questions for an engine's limits, until it tells them: vLLM 0.32 does after LoRA traffic only."""
 
@@ -108,7 +102,6 @@ class Reconciler:
         self._engine = engine
         self._store = store
         self._fetcher = fetcher
-        self._boot = boot
         self._rng = rng
         self._count = count
         required = tuple(required)
@@ -122,9 +115,7 @@ class Reconciler:
         self._prepares: dict[str, asyncio.Task[None]] = {}
         self._lingering: dict[str, float] = {}
         """Until when a path is kept that left the engine's list."""
-        self._on_disk: tuple[str, ...] = ()
-        self._reports: tuple[AdapterReport, ...] = ()
-        self._shown: tuple[object, ...] = ()
+        self._board = Board(engine, boot)
         self._capacity = Capacity()
         self._seen_at = float("-inf")
         self._prints = files.Prints()
@@ -134,8 +125,6 @@ class Reconciler:
         """Blurred looks in a row."""
         self._due = float("inf")
         """When the next retry may be made."""
-        self._turn = 0
-        self._turned = asyncio.Event()
         self._refresh()
 
     async def run(self) -> None:
@@ -160,7 +149,7 @@ class Reconciler:
     @property
     def revision(self) -> str:
         """Changes whenever `adapters` does."""
-        return f"{self._boot}-{self._turn}"
+        return self._board.list.revision
 
     @property
     def engine_ready(self) -> bool:
@@ -174,32 +163,23 @@ class Reconciler:
 
     def adapters(self) -> AdapterList:
         """Return every adapter wanted or present."""
-        return AdapterList(
-            revision=self.revision,
-            engine=self._engine.kind,
-            engine_ready=self._situation.view.ready,
-            base_models=self._situation.view.base_models,
-            adapters=self._reports,
-            capacity=AdapterCapacity(batch=self._capacity.batch, loaded=self._capacity.loaded),
-            on_disk=self._on_disk,
-        )
+        return self._board.list
 
     def readiness(self) -> Readiness:
         """Return whether the pod may get requests, and every reason why not."""
         waiting: tuple[str, ...] = ()
         if not self._situation.view.ready:
             waiting = (f"engine: {self._situation.view.problem or 'not asked yet'}",)
-        waiting += settled(self._situation, self._reports)
+        waiting += settled(self._situation, self._board.list.adapters)
         return Readiness(ready=not waiting, waiting_for=waiting)
 
     def report(self, name: str) -> AdapterReport | None:
         """Return how one adapter stands."""
-        return next((report for report in self._reports if report.lora_name == name), None)
+        return self._board.report(name)
 
     async def changed(self, revision: str) -> None:
         """Return when `revision` is no longer the current one."""
-        while self.revision == revision:
-            await self._turned.wait()
+        await self._board.changed(revision)
 
     async def order_load(self, request: LoadRequest) -> Conflict | None:
         """Want an adapter from now on, or its files. Raise `OSError` when that can not be stored; then nothing has
@@ -575,30 +555,15 @@ class Reconciler:
         self._show(plan(self._situation).reports)
 
     def _show(self, planned: Sequence[AdapterReport]) -> None:
-        """Publish the reports; when they differ from the last ones, everyone who waits for a change is woken."""
+        """Publish the reports, and say which files are in use."""
         view, desired, now = self._situation.view, self._situation.desired, time.monotonic()
         self._lingering = {path: until for path, until in self._lingering.items() if until > now}
         # An action under way may still give the engine what is no longer wanted.
         doing = [action.wanted for action in self._situation.busy.values() if not isinstance(action, Unload)]
         paths = [*(wanted.path for wanted in doing), *(wanted.held.path for wanted in doing if wanted.held is not None)]
         self._fetcher.keep(folders_in_use(desired, [*(view.adapters or {}).values(), *paths, *self._lingering]))
-        on_disk = tuple(sorted(self._fetcher.on_disk() | sources_at_hand(desired))[:MOST_ON_DISK])
-        known = {report.lora_name: report for report in self._reports}
-        reports = tuple(self._stamped(report, known.get(report.lora_name), time.time()) for report in planned)
-        shown = (reports, view.ready, view.base_models, self._capacity, on_disk)
-        if shown != self._shown:
-            self._on_disk = on_disk
-            self._shown = shown
-            self._reports = reports
-            self._turn += 1
-            self._turned.set()
-            self._turned = asyncio.Event()
-
-    def _stamped(self, report: AdapterReport, before: AdapterReport | None, now: float) -> AdapterReport:
-        """Return a report with the name for requests, and with the time at which its state began."""
-        since = before.since if before is not None and before.state is report.state else now
-        model = self._engine.request_model(report.lora_name, self._situation.view.base_models)
-        return report.model_copy(update={"model": model, "since": since})
+        on_disk = self._fetcher.on_disk() | sources_at_hand(desired)
+        self._board.publish(view, self._capacity, planned, on_disk)
 
 
 def _taken(known: dict[str, Credentials], name: str, credentials: Credentials) -> Credentials:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -11,6 +12,10 @@ import pytest
 from e2e_engine import model
 from e2e_engine.process import running_vllm
 from engine_double.recorded import more_vllm_exchanges
+from patio.engine.vllm import Vllm
+
+TOKENS = 400
+"""Some seconds of an answer, so that there is time to change something under it."""
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
@@ -51,6 +56,68 @@ def test_base_and_adapters_answer_differently_and_an_unloaded_one_not_at_all(
         engine.post("/v1/unload_lora_adapter", json={"lora_name": name}).raise_for_status()
     gone = engine.post("/v1/completions", json={"model": "lora-a", "prompt": model.PROMPT})
     assert gone.status_code == 404
+
+
+class Swapped:
+    """The adapter `swapped` of a real vLLM, over HTTP."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self.client = client
+
+    async def load(self, path: str, **more: object) -> None:
+        order = {"lora_name": "swapped", "lora_path": path, **more}
+        (await self.client.post("/v1/load_lora_adapter", json=order)).raise_for_status()
+
+    async def unload(self) -> None:
+        (await self.client.post("/v1/unload_lora_adapter", json={"lora_name": "swapped"})).raise_for_status()
+
+    async def listed(self) -> dict[str, str]:
+        cards = (await self.client.get("/v1/models")).json()["data"]
+        return {card["id"]: card["root"] for card in cards if card.get("parent")}
+
+    async def say(self, change: Callable[[], Awaitable[None]] | None = None) -> str:
+        """Return a long answer; with a change made once it has begun."""
+        body = {"model": "swapped", "prompt": model.PROMPT, "max_tokens": TOKENS, "temperature": 0}
+        said = ""
+        asked = {**body, "ignore_eos": True, "stream": True}
+        async with self.client.stream("POST", "/v1/completions", json=asked) as answer:
+            async for line in answer.aiter_lines():
+                if line.startswith("data: {"):
+                    said += json.loads(line.removeprefix("data: "))["choices"][0]["text"]
+                if said and change is not None:
+                    await change()
+                    change = None
+        return said
+
+
+async def test_only_a_load_in_place_changes_the_weights_of_a_request_under_way(
+    engine: httpx.Client, models: Path
+) -> None:
+    """What the engine double shows, and what the sidecar's way to replace weights rests on."""
+    url = str(engine.base_url)
+    one, two = (str(models / "adapters" / name) for name in model.ADAPTERS)
+    async with httpx.AsyncClient(base_url=url, timeout=120) as client:
+        swapped = Swapped(client)
+        whole = []
+        for path in (two, one):
+            await swapped.load(path)
+            whole.append(await swapped.say())
+            await swapped.unload()
+
+        async def replaced() -> None:
+            await Vllm(url.rstrip("/"), client, None).replace("swapped", two)
+
+        async def in_place() -> None:
+            await swapped.load(two, load_inplace=True)
+
+        said = []
+        for change in (replaced, in_place):
+            await swapped.load(one)
+            said.append(await swapped.say(change))
+            assert await swapped.listed() == {"swapped": two}, "and no trial is left"
+            await swapped.unload()
+    assert said[0] == whole[1], "by the old weights to its end"
+    assert said[1] not in whole, "a mix"
 
 
 def test_the_recordings_that_the_double_is_held_to_are_still_true(engine: httpx.Client, models: Path) -> None:
