@@ -62,7 +62,7 @@ def test_what_the_profile_says_of_folders_stays() -> None:
     assert env(injected(before, Runtime(mine)).pod, "patio")["PATIO_DOWNLOAD_ROOTS"] == "/mine"
 
 
-@pytest.mark.parametrize("path", ["/a,b", "/a/../b", "/ a ", "models"])
+@pytest.mark.parametrize("path", ["/a,b", "/a/../b", "/ a ", "/a /", "/ /", "//a", "models"])
 def test_a_folder_that_would_stop_the_sidecars_start_is_not_told(path: str) -> None:
     told = env(injected(pod(engine({"name": "models", "mountPath": path}), volumes=[CLAIM])).pod, "patio")
     read_settings([], {name: value for name, value in told.items() if name.startswith("PATIO_")})
