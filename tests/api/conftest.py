@@ -87,7 +87,7 @@ def adapter_path(tmp_path: Path) -> str:
 
 @pytest.fixture(scope="module")
 def webhooks(plane: ControlPlane, kube: Kube) -> Iterator[OperatorProcess]:
-    """A running operator that the API server asks about pods and profiles."""
+    """A running operator that the API server asks about pods, profiles and LoraAdapters."""
     process = OperatorProcess(plane.kubeconfig_for(OPERATOR))
     process.start()
     for kind in ("mutatingwebhookconfiguration", "validatingwebhookconfiguration"):
