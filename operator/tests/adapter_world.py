@@ -237,6 +237,7 @@ class World:
         """Make one pass, and let a second go by."""
         decided = self.plan()
         for action in decided.actions:
+            assert isinstance(action, Hold | Release) or action.reason
             self._carry_out(action)
         self._label()
         self.check()

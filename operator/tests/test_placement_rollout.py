@@ -13,7 +13,7 @@ from patio.api.protocol import AdapterState
 from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.placement.matching import load_request, source_revision
 from patio_operator.placement.planner import plan
-from patio_operator.placement.plans import Load, Mark, PlacedState, Plan
+from patio_operator.placement.plans import Load, Mark, PlacedState, Plan, Refusal, Trouble
 from patio_operator.placement.status import status
 
 from adapter_world import World
@@ -298,3 +298,14 @@ def test_a_pod_that_lost_the_old_weights_as_well_is_not_replaced_while_the_rollo
     fleet.sidecar(failed).entries["sql"].held = None
     fleet.settle()
     assert fleet.orders == []
+
+
+def test_a_sidecar_that_does_not_take_the_order_to_fetch_is_named() -> None:
+    new = declared(NEW)
+    prepare = load_request(new).model_copy(update={"prepare": True})
+    one = pod(marks=["sql"])
+    views = {one.uid: seen(report(load_request(declared(OLD))))}
+    refusal = Refusal("prepare is not known", retryable=False, until=NOW + timedelta(seconds=60))
+    decided = plan([one], views, [new], {}, {(one.uid, prepare): refusal}, {}, NOW)
+    assert decided.actions == ()
+    assert decided.placements["sql"].trouble == Trouble("SidecarRefused", "pod-0: prepare is not known")
