@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from patio.api.protocol import LoadRequest
 from patio.settings import read_settings
-from patio_operator.injection import Runtime
+from patio_operator.injection import Injection, Runtime, inject
 
 from pod_builders import SIDECAR, VLLM, env, injected, pod, profile
 
@@ -59,7 +62,7 @@ def test_what_the_profile_says_of_folders_stays() -> None:
     assert env(injected(before, Runtime(mine)).pod, "patio")["PATIO_DOWNLOAD_ROOTS"] == "/mine"
 
 
-@pytest.mark.parametrize("path", ["/a,b", "/a/../b", "/ a ", "models"])
+@pytest.mark.parametrize("path", ["/a,b", "/a/../b", "/ a ", "/a /", "/ /", "//a", "models"])
 def test_a_folder_that_would_stop_the_sidecars_start_is_not_told(path: str) -> None:
     told = env(injected(pod(engine({"name": "models", "mountPath": path}), volumes=[CLAIM])).pod, "patio")
     read_settings([], {name: value for name, value in told.items() if name.startswith("PATIO_")})
@@ -118,3 +121,14 @@ def test_a_folder_outside_of_what_the_engine_mounts_is_warned_about() -> None:
     there = pod(engine({"name": "models", "mountPath": "/models"}), volumes=[CLAIM])
     (warning,) = injected(there, adapters=(wanted("pvc:///data/sql"),)).warnings
     assert "pvc:///data/sql" in warning
+
+
+@given(st.lists(st.text(st.sampled_from("/ab.,$() \n"), min_size=1, max_size=8), min_size=1, max_size=3, unique=True))
+def test_the_sidecar_takes_whatever_folders_it_is_told(paths: list[str]) -> None:
+    mounts = [{"name": "models", "mountPath": path} for path in paths]
+    result = inject(pod(engine(*mounts), volumes=[CLAIM]), [Runtime(profile())], ())
+    if isinstance(result, Injection):
+        told = env(result.pod, "patio")
+        as_the_kubelet_expands_it = told.get("PATIO_DOWNLOAD_ROOTS", "").replace("$$(", "$(")
+        found = read_settings([], {"PATIO_DOWNLOAD_ROOTS": as_the_kubelet_expands_it}).downloads.other_roots
+        assert {str(one) for one in found} <= {str(PurePosixPath(path)) for path in paths}

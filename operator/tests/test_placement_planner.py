@@ -133,6 +133,14 @@ def test_a_pod_whose_engine_serves_another_model_is_not_one_of_the_adapters_pods
     assert decided.placements["sql"].placed == ()
 
 
+def test_with_a_guard_nothing_is_ordered_before_the_engine_has_named_its_base_model() -> None:
+    one, views = pod(), {pod().uid: seen(base_models=())}
+    guarded = planned([one], views, [lora_adapter(baseModel="tiny")])
+    assert guarded.actions == ()
+    assert [placed.reason for placed in guarded.placements["sql"].placed] == ["EngineNotReady"]
+    assert [type(action) for action in planned([one], views, [lora_adapter()]).actions] == [Load]
+
+
 def test_a_pod_that_is_leaving_is_left_alone() -> None:
     one = pod(leaving=True)
     decided = planned([one], {one.uid: seen()}, [lora_adapter()])
@@ -147,6 +155,16 @@ def test_an_order_that_was_refused_waits_for_its_time() -> None:
     assert decided.actions == ()
     assert decided.again_at == refusal.until
     assert [placed.message for placed in decided.placements["sql"].placed] == ["No more room."]
+
+
+def test_a_refusal_is_told_until_the_order_is_taken() -> None:
+    one = pod()
+    over = Refusal("Not here.", retryable=False, until=NOW)
+    decided = planned([one], {one.uid: seen()}, [lora_adapter()], {(one.uid, load_request(lora_adapter())): over})
+    assert [type(action) for action in decided.actions] == [Load]
+    assert [(placed.state, placed.reason) for placed in decided.placements["sql"].placed] == [
+        (PlacedState.FAILED, "SidecarRefused")
+    ]
 
 
 def test_the_finalizer_is_put_on_before_anything_is_loaded() -> None:

@@ -227,6 +227,15 @@ def test_after_a_takeover_nothing_is_placed_before_every_pod_was_asked() -> None
     assert decided.placements == {}, "nor is a status written from half a look"
 
 
+def test_a_ready_pod_that_nobody_asked_may_have_it_and_one_that_is_starting_has_not() -> None:
+    def told(unasked: Pod) -> list[str]:
+        views = {"uid-b": seen()}
+        return loaded_by(plan([unasked, pod("b")], views, [lora_adapter(replicas=1)], {}, {}, {}, NOW))
+
+    assert told(pod("a")) == []
+    assert told(pod("a", ready=False)) == told(pod("a", ip=None)) == ["b"]
+
+
 def test_a_label_tells_who_had_it_where_nobody_answers() -> None:
     pods = [pod("a", marks=["sql"]), pod("b")]
     views = {"uid-a": Seen(None, "gone", unreachable_since=NOW), "uid-b": seen()}
@@ -270,6 +279,44 @@ def test_a_pinned_adapter_displaces_the_newest_that_is_not() -> None:
     assert world.sidecar("p0").entries.keys() == {"old", "vip"}
     (displaced,) = world.plan().placements["new"].placed
     assert (displaced.state, displaced.reason) == (PlacedState.PENDING, "NoCapacity")
+
+
+def test_what_an_engine_has_no_room_for_after_all_leaves_again_the_newest_first_and_never_what_works() -> None:
+    adapters = [
+        lora_adapter(name, replicas=1, metadata={"creationTimestamp": f"2026-11-21T0{index}:00:00Z"})
+        for index, name in enumerate(("works", "older", "newer"))
+    ]
+    states = (AdapterState.LOADED, AdapterState.PENDING, AdapterState.PENDING)
+    reports = [report(load_request(one), state) for one, state in zip(adapters, states, strict=True)]
+    told = {room: planned([pod("a")], {"a": seen(*reports, room=room)}, *adapters) for room in (1, 2, 3)}
+    left = {
+        room: [one.request.lora_name for one in decided.actions if isinstance(one, Unload)]
+        for room, decided in told.items()
+    }
+    assert left == {1: ["older", "newer"], 2: ["newer"], 3: []}
+
+
+def test_what_makes_room_does_not_come_back_for_it() -> None:
+    vip, displaced = lora_adapter("vip", pinned=True), lora_adapter("sql", replicas=1)
+    leaving = report(load_request(displaced), AdapterState.UNLOADING)
+    decided = planned([pod("a")], {"a": seen(leaving, room=1)}, vip, displaced)
+    assert decided.actions == ()
+    assert [one.reason for one in decided.placements["vip"].placed] == ["MakingRoom"]
+
+
+def test_what_leaves_is_called_back_when_it_is_wanted_again() -> None:
+    adapter = lora_adapter(replicas=1)
+    leaving = report(load_request(adapter), AdapterState.UNLOADING)
+    assert loaded_by(planned([pod("a")], {"a": seen(leaving, room=1)}, adapter)) == ["a"]
+
+
+def test_an_unload_waits_a_second_after_the_label_went() -> None:
+    views = {"uid-a": having("a")["a"]}
+    gone = {("uid-a", "sql"): NOW - timedelta(seconds=0.4)}
+    early = plan([pod("a")], views, [lora_adapter(replicas=0)], {}, {}, gone, NOW)
+    assert early.actions == ()
+    assert early.again_at == NOW + timedelta(seconds=0.6)
+    assert list(unloaded_by(plan([pod("a")], views, [lora_adapter(replicas=0)], {}, {}, {}, NOW))) == ["a"]
 
 
 def test_a_pinned_adapter_displaces_nobody_where_another_pod_has_room_and_never_a_pinned_one() -> None:

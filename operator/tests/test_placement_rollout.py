@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,12 +11,13 @@ from hypothesis import strategies as st
 
 from patio.api.protocol import AdapterState
 from patio_operator.api.loraadapter import LoraAdapter
-from patio_operator.placement.matching import source_revision
-from patio_operator.placement.plans import Load, Mark, PlacedState, Plan
+from patio_operator.placement.matching import load_request, source_revision
+from patio_operator.placement.planner import plan
+from patio_operator.placement.plans import Load, Mark, PlacedState, Plan, Refusal, Trouble
 from patio_operator.placement.status import status
 
 from adapter_world import World
-from builders import NOW, lora_adapter, pod
+from builders import NOW, lora_adapter, pod, report, seen
 
 OLD, NEW = "s3://bucket/old", "s3://bucket/new"
 
@@ -253,3 +255,57 @@ def test_no_more_than_max_unavailable_pods_ever_meet_a_bad_source(
     assert len(failed) <= most
     assert have(fleet, OLD) | have(fleet, NEW) == set(fleet.pods) == fleet.answering("sql")
     assert bool(failed) != (have(fleet, NEW) == set(fleet.pods))
+
+
+def test_a_pod_switches_a_second_after_its_label_went() -> None:
+    pods = [pod("a"), pod("b", marks=["sql"])]
+    old, new = declared("file:///v1"), declared("file:///v2")
+    views = {one.uid: seen(report(load_request(old))) for one in pods}
+    gone = {("uid-a", "sql"): NOW - timedelta(seconds=0.4)}
+    early = plan(pods, views, [new], {}, {}, gone, NOW)
+    assert early.actions == ()
+    assert early.again_at == NOW + timedelta(seconds=0.6)
+    assert loads(plan(pods, views, [new], {}, {}, gone, NOW + timedelta(seconds=0.6))) == [("a", False)]
+
+
+def test_of_two_pods_the_second_waits_however_many_may_be_away() -> None:
+    fleet = world(2, maxUnavailable=2)
+    fleet.declare(declared("file:///adapters/new", maxUnavailable=2))
+    assert unmarked(fleet.step()) == ["p0"]
+    assert loads(fleet.step()) == [("p0", False)]
+    assert loads(fleet.step()) == []
+
+
+def test_pods_that_are_away_anyway_switch_no_more_than_max_unavailable_at_once() -> None:
+    fleet = world(3)
+    for name in ("p0", "p1"):
+        fleet.sidecar(name).crash()
+    fleet.step()
+    fleet.declare(declared("file:///adapters/new"))
+    assert loads(fleet.step()) == [("p0", False)]
+
+
+def test_a_pod_that_lost_the_old_weights_as_well_is_not_replaced_while_the_rollout_is_stopped() -> None:
+    fleet = world(4, replicas=2)
+    fleet.declare(declared(NEW, replicas=2))
+    for one in fleet.sidecars.values():
+        one.bad.add(revision(NEW))
+    fleet.settle()
+    (failed,) = [
+        name for name in fleet.holding("sql") if fleet.sidecar(name).entries["sql"].state is AdapterState.FAILED
+    ]
+    fleet.orders.clear()
+    fleet.sidecar(failed).entries["sql"].held = None
+    fleet.settle()
+    assert fleet.orders == []
+
+
+def test_a_sidecar_that_does_not_take_the_order_to_fetch_is_named() -> None:
+    new = declared(NEW)
+    prepare = load_request(new).model_copy(update={"prepare": True})
+    one = pod(marks=["sql"])
+    views = {one.uid: seen(report(load_request(declared(OLD))))}
+    refusal = Refusal("prepare is not known", retryable=False, until=NOW + timedelta(seconds=60))
+    decided = plan([one], views, [new], {}, {(one.uid, prepare): refusal}, {}, NOW)
+    assert decided.actions == ()
+    assert decided.placements["sql"].trouble == Trouble("SidecarRefused", "pod-0: prepare is not known")

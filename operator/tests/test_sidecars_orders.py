@@ -82,7 +82,7 @@ async def test_an_order_arrives_and_its_end_is_told() -> None:
         await eventually("it is gone", lambda: there.sidecar(0).adapters, {})
 
 
-async def test_a_refusal_is_shown_until_its_time_and_the_next_lasts_longer() -> None:
+async def test_a_refusal_stands_in_the_way_until_its_time_and_the_next_lasts_longer() -> None:
     async with world() as there:
         there.sidecar(0).refuses = ErrorDetail(code="Busy", message="not now", retryable=True)
         order = load(there.pod(0))
@@ -94,7 +94,8 @@ async def test_a_refusal_is_shown_until_its_time_and_the_next_lasts_longer() -> 
             assert (refusal.message, refusal.retryable) == ("not now", True)
             pauses.append((refusal.until - there.now[0]).total_seconds())
             there.now[0] = refusal.until
-            assert there.orders.refusals("team", ["uid-0"]) == {}
+            (refusal,) = there.orders.refusals("team", ["uid-0"]).values()
+            assert refusal.until <= there.now[0], "told, and no obstacle any more"
         assert 1 <= pauses[0] < 2 <= pauses[1] < 4 <= pauses[2]
 
 

@@ -11,8 +11,10 @@ import pytest
 
 from e2e_cluster import ensure_binaries
 from e2e_cluster.control_plane import ControlPlane, control_plane
+from engine_double.samples import write_adapter
 
 from converter import converting
+from engine_pods import EnginePod, MakePod
 from kube import Kube, connected, until
 from operator_process import OPERATOR, OperatorProcess
 
@@ -61,9 +63,31 @@ def operator(plane: ControlPlane) -> Iterator[OperatorProcess]:
     assert "forbidden" not in process.logged()
 
 
+@pytest.fixture
+def engine_pod(kube: Kube, namespace: str, tmp_path: Path) -> Iterator[MakePod]:
+    """Makes pods with an engine and a sidecar."""
+    made: list[EnginePod] = []
+
+    def make(name: str, node: str = "node-a") -> EnginePod:
+        pod = EnginePod(kube, namespace, name, tmp_path, node)
+        made.append(pod)
+        pod.start()
+        return pod
+
+    yield make
+    for pod in made:
+        pod.stop()
+
+
+@pytest.fixture
+def adapter_path(tmp_path: Path) -> str:
+    """The folder of an adapter that works."""
+    return str(write_adapter(tmp_path / "adapter"))
+
+
 @pytest.fixture(scope="module")
 def webhooks(plane: ControlPlane, kube: Kube) -> Iterator[OperatorProcess]:
-    """A running operator that the API server asks about pods and profiles."""
+    """A running operator that the API server asks about pods, profiles and LoraAdapters."""
     process = OperatorProcess(plane.kubeconfig_for(OPERATOR))
     process.start()
     for kind in ("mutatingwebhookconfiguration", "validatingwebhookconfiguration"):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,18 @@ import pytest
 import yaml
 
 from e2e_cluster.control_plane import ControlPlane
+from patio.api.sources import parse_source
 from patio_operator import groups
+from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.api.rolebasedgroup import RoleBasedGroup
+from patio_operator.api.schema import structural
+from patio_operator.api.source_rules import FORMATS
 from patio_operator.groups import conversion
 from patio_operator.injection import Access, Injection, Runtime, inject, json_patch
+from patio_operator.placement.fleet import Pod
+from patio_operator.placement.plans import Placed, PlacedState, Placement
+from patio_operator.placement.status import status
 
 pytestmark = pytest.mark.api
 
@@ -92,21 +101,37 @@ PODS = {"matchLabels": {"app": "vllm"}}
 ROLE = {"group": "g", "role": "r"}
 
 
+def uri(text: str, **source: Any) -> dict[str, Any]:
+    return {"source": {"uri": text, **source}, "selector": PODS}
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
         ({"source": FILE}, "exactly one of selector and roleRef must be given"),
         ({"source": FILE, "selector": PODS, "roleRef": ROLE}, "exactly one of selector and roleRef must be given"),
         ({"selector": PODS}, "spec.source: Required value"),
-        (
-            {"source": {"uri": "gs://bucket/x"}, "selector": PODS},
-            "uri must be one of hf://org/repo[@revision][/folder]",
-        ),
-        ({"source": {"uri": "file://relative"}, "selector": PODS}, "uri must be one of"),
-        ({"source": {"uri": "file:///"}, "selector": PODS}, "uri must be one of"),
-        ({"source": {"uri": "file:///a/../b"}, "selector": PODS}, "uri must not have . or .. as a part of its path"),
+        (uri("gs://bucket/x"), "uri must be one of hf://org/repo[@revision][/folder], org/repo, s3://bucket[/folder]"),
+        (uri("file://relative"), "uri must be one of"),
+        (uri("file:///"), "uri must be one of"),
+        (uri("file:///a/../b"), "uri must not have . or .. as a part of its path"),
+        (uri("file:///a/.."), "uri must not have . or .. as a part of its path"),
+        (uri("org/a--b"), "-- and .. are in no such name"),
+        (uri("s3://a..b/c"), "uri does not begin with the name of a bucket"),
+        (uri("org/repo@a..b"), "what follows the @ in uri is not the name of a branch, tag or commit"),
+        (uri("pvc://" + "é" * 600), "uri must not be longer than 1024 bytes"),
+        (uri("s3://bucket/x", revision="main"), "revision is for Hugging Face sources only"),
+        (uri("org/repo@main", revision="main"), "the revision is given twice"),
+        (uri("org/repo", revision="a..b"), "revision must be the name of a branch, tag or commit"),
+        (uri("org/repo", endpoint="ftp://x"), "endpoint must be a URL like https://s3.example.com"),
+        (uri("file:///a", endpoint="https://x"), "endpoint is for hf://, s3:// and obs:// sources"),
+        (uri("pvc://a", secretRef={"name": "x"}), "secretRef is for hf://, s3:// and obs:// sources"),
         ({"source": FILE, "selector": PODS, "adapterName": "../x"}, "spec.adapterName"),
+        ({"source": FILE, "selector": PODS, "adapterName": "patio-trial-1"}, "are the sidecars' own"),
         ({"source": FILE, "selector": {"matchLabels": {}}}, "at least 1 properties"),
+        ({"source": FILE, "selector": PODS, "replicas": -1}, "greater than or equal to 0"),
+        ({"source": FILE, "selector": PODS, "maxUnavailable": 0}, "greater than or equal to 1"),
+        ({"source": FILE, "selector": PODS, "service": True, "name": "1.sql"}, "choose another metadata.name"),
     ],
 )
 def test_what_is_wrong_with_an_adapter_is_said_at_apply(
@@ -115,10 +140,47 @@ def test_what_is_wrong_with_an_adapter_is_said_at_apply(
     assert message in refused(plane, "apply", "--dry-run=server", document=lora_adapter(**spec))
 
 
-@pytest.mark.parametrize("path", ["/adapters/sql", "/a..b/c", "/with space/%20"])
-def test_a_right_adapter_is_accepted(plane: ControlPlane, path: str) -> None:
-    document = lora_adapter(source={"uri": f"file://{path}"}, selector=PODS)
-    plane.kubectl("apply", "--dry-run=server", "-f", "-", stdin=json.dumps(document))
+@pytest.mark.parametrize(
+    "spec",
+    [
+        uri("file:///with space/%20"),
+        uri("file:///a..b/c"),
+        uri("pvc://adapters/sql"),
+        uri("org/repo", revision="refs/pr/1", endpoint="hub.example.com:8443/x", secretRef={"name": "hf"}),
+        uri("hf://org/repo@refs%2Fpr%2F1/folder"),
+        uri("obs://bucket", endpoint="https://obs.example.com", secretRef={"name": "keys"}),
+        uri("s3://bucket/a/b/") | {"replicas": 0, "pinned": True, "maxUnavailable": 5, "service": True},
+    ],
+    ids=lambda spec: str(spec["source"]["uri"]),
+)
+def test_a_right_adapter_is_accepted(plane: ControlPlane, spec: dict[str, Any]) -> None:
+    plane.kubectl("apply", "--dry-run=server", "-f", "-", stdin=json.dumps(lora_adapter(**spec)))
+
+
+def test_the_api_server_and_the_sidecar_agree_on_what_a_source_is(plane: ControlPlane) -> None:
+    words = ("", ".", "..", "a", "a..b", "a--b", "x y", "ü", "a:b", "@", "a@b", "a@%2F", "a@b%2Fc", "lora.lock")
+    uris = [
+        f"{scheme}{one}{joint}{two}"
+        for scheme in ("", "hf://", "s3://", "obs://", "pvc://", "file://", "file:///", "gs://")
+        for joint in ("/", "//", "@")
+        for one in words
+        for two in (*words, "a/b/", "b@c.lock", "b@main")
+    ]
+    named = {f"sql-{index}": one for index, one in enumerate(random.Random(0).sample(uris, 300)) if one}
+    taken = {named[name] for name in created(plane, [lora_adapter(name=name, **uri(named[name])) for name in named])}
+    assert taken == {one for one in named.values() if all(rule.keeps(one) for rule in FORMATS if rule.field == "uri")}
+    assert len(taken) > 30
+    assert all(parse_source(one) for one in taken)
+
+
+def created(plane: ControlPlane, items: list[dict[str, Any]]) -> list[str]:
+    """Return the names of those objects that the API server would create."""
+    document = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
+    try:
+        done = plane.kubectl("create", "--dry-run=server", "-o", "name", "-f", "-", stdin=document)
+    except subprocess.CalledProcessError as error:
+        done = str(error.stdout)
+    return [line.rpartition("/")[2] for line in done.splitlines()]
 
 
 def test_the_name_in_requests_cannot_be_changed_but_the_rest_can(plane: ControlPlane, namespace: str) -> None:
@@ -158,6 +220,22 @@ def test_a_status_is_shown_by_kubectl_get(plane: ControlPlane, namespace: str) -
     assert "sql" in plane.kubectl("-n", namespace, "get", "patio")
 
 
+def test_kubectl_scale_wait_and_an_autoscaler_find_what_they_need(plane: ControlPlane, namespace: str) -> None:
+    document = lora_adapter(namespace=namespace, source=FILE, selector=PODS, replicas=3)
+    plane.kubectl("apply", "-f", "-", stdin=json.dumps(document))
+    adapter = LoraAdapter.model_validate(json.loads(plane.kubectl("-n", namespace, "get", "lora", "sql", "-o", "json")))
+    on = Pod(namespace, "p", "u", "n", {}, "10.0.0.1")
+    placement = Placement((Placed(on, PlacedState.LOADED, "Loaded"),), desired=1)
+    patch = json.dumps({"status": status(adapter, placement, {}, datetime.now(UTC))})
+    plane.kubectl("-n", namespace, "patch", "lora", "sql", "--subresource=status", "--type=merge", "-p", patch)
+    plane.kubectl("-n", namespace, "wait", "--for=condition=Ready", "--timeout=5s", "lora/sql")
+    plane.kubectl("-n", namespace, "scale", "lora", "sql", "--replicas=5")
+    path = f"/apis/patio.dev/v1alpha1/namespaces/{namespace}/loraadapters/sql/scale"
+    scale = json.loads(plane.kubectl("get", "--raw", path))
+    assert scale["spec"] == {"replicas": 5}
+    assert scale["status"] == {"replicas": 1, "selector": "lora.patio.dev/sql=loaded"}
+
+
 def test_the_old_version_of_a_profile_is_served_with_a_warning(plane: ControlPlane) -> None:
     document = {
         "apiVersion": "workloads.x-k8s.io/v1alpha1",
@@ -183,8 +261,19 @@ def test_a_container_without_a_name_is_refused_with_its_path(plane: ControlPlane
 
 
 def test_every_field_can_be_explained(plane: ControlPlane) -> None:
-    for field in ("lora.spec.source.uri", "lora.status.instances.state", "rbg.spec.roles.engineRuntimes.containers"):
-        assert "<empty>" not in plane.kubectl("explain", field)
+    for field in (*fields_of_lora_adapters(), "rbg.spec.roles.engineRuntimes.containers"):
+        assert "<empty>" not in plane.kubectl("explain", field), field
+
+
+def fields_of_lora_adapters() -> list[str]:
+    schema = structural(LoraAdapter)["properties"]
+
+    def below(path: str, node: dict[str, Any]) -> Iterator[str]:
+        for name, field in node.get("properties", {}).items():
+            yield f"{path}.{name}"
+            yield from below(f"{path}.{name}", field.get("items", field))
+
+    return [field for part in ("spec", "status") for field in below(f"lora.{part}", schema[part])]
 
 
 PROFILE = ClusterEngineRuntimeProfile.model_validate(

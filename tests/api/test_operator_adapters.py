@@ -1,141 +1,43 @@
-"""LoraAdapters against a real API server and real sidecars beside engine doubles. Only the kubelet is missing.
-
-Each pod is an object of the API server whose address is loopback and whose sidecar is a process here, so that
-sidecars and the operator can be killed as they please.
-"""
+"""LoraAdapters against a real API server and real sidecars beside engine doubles. Only the kubelet is missing."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+import itertools
+import threading
+import time
 from typing import Any
 
 import httpx
 import pytest
 
-from engine_double.samples import write_adapter
-
-from kube import Kube, condition, is_ready, until
-from operator_process import OperatorProcess, free_port
+from engine_pods import MakePod, lora_adapter, until_ready
+from kube import Kube, condition, until
+from operator_process import OperatorProcess
 
 pytestmark = pytest.mark.api
 
-
-class EnginePod:
-    """A pod object, with an engine double and a sidecar as its processes."""
-
-    def __init__(self, kube: Kube, namespace: str, name: str, folder: Path) -> None:
-        self.name = name
-        self._kube = kube
-        self._namespace = namespace
-        self._folder = folder
-        self._engine_port = free_port()
-        self._sidecar_port = free_port()
-        self.engine = f"http://127.0.0.1:{self._engine_port}"
-        self.sidecar = f"http://127.0.0.1:{self._sidecar_port}"
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
-
-    def start(self) -> None:
-        """Start the processes, then make the pod known, as running."""
-        self.start_engine()
-        self.start_sidecar()
-        containers = [{"name": "engine", "image": "engine"}]
-        ports = [{"name": "patio", "containerPort": self._sidecar_port}]
-        sidecar = {"name": "patio", "image": "patio", "restartPolicy": "Always", "ports": ports}
-        labels = {"app": "vllm", "patio.dev/injected": "true"}
-        self._kube.apply(
-            {
-                "apiVersion": "v1",
-                "kind": "Pod",
-                "metadata": {"name": self.name, "namespace": self._namespace, "labels": labels},
-                "spec": {"containers": containers, "initContainers": [sidecar], "nodeName": "node-a"},
-            }
-        )
-        address = '{"status": {"phase": "Running", "podIP": "127.0.0.1", "podIPs": [{"ip": "127.0.0.1"}]}}'
-        self._kube.kubectl(
-            "-n", self._namespace, "patch", "pod", self.name, "--subresource=status", "--type=merge", "-p", address
-        )
-
-    def start_engine(self) -> None:
-        """Start the engine double."""
-        command = ["-m", "engine_double", "vllm", "serve", "/models/tiny", "--served-model-name", "tiny"]
-        flags = ["--enable-lora", "--host", "127.0.0.1", "--port", str(self._engine_port)]
-        self._start("engine", [*command, *flags], {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"})
-
-    def start_sidecar(self) -> None:
-        """Start the sidecar."""
-        command = ["-m", "patio.app", "--host", "127.0.0.1", "--port", str(self._sidecar_port)]
-        state = str(self._folder / f"{self.name}.json")
-        variables = {"INFERENCE_ENGINE": "vllm", "INFERENCE_ENGINE_ENDPOINT": self.engine, "PATIO_STATE_FILE": state}
-        self._start("sidecar", command, variables)
-
-    def kill(self, *which: str) -> None:
-        """End processes as by SIGKILL."""
-        for one in which:
-            process = self._processes.pop(one)
-            process.kill()
-            process.wait()
-
-    def stop(self) -> None:
-        """End what still runs."""
-        self.kill(*self._processes)
-
-    def models(self) -> set[str]:
-        """Return what the engine lists."""
-        return {one["id"] for one in httpx.get(f"{self.engine}/v1/models").json()["data"]}
-
-    def _start(self, which: str, command: list[str], variables: dict[str, str]) -> None:
-        environment = {"PATH": os.environ["PATH"], "POD_NAME": self.name, **variables}
-        with (self._folder / f"{self.name}-{which}.log").open("ab") as log:
-            self._processes[which] = subprocess.Popen(
-                [sys.executable, *command], env=environment, stdout=log, stderr=log
-            )
+TOLD_SECONDS = 2.0
+"""Within which a status says what a sidecar's end, or its engine's loss, made untrue."""
 
 
-MakePod = Callable[[str], EnginePod]
+def _is_ready(kube: Kube, namespace: str, name: str) -> bool:
+    return condition(kube.lora_adapter(namespace, name) or {}, "Ready").get("status") == "True"
 
 
-@pytest.fixture
-def engine_pod(kube: Kube, namespace: str, tmp_path: Path) -> Iterator[MakePod]:
-    """Makes pods with an engine and a sidecar."""
-    made: list[EnginePod] = []
-
-    def make(name: str) -> EnginePod:
-        pod = EnginePod(kube, namespace, name, tmp_path)
-        made.append(pod)
-        pod.start()
-        return pod
-
-    yield make
-    for pod in made:
-        pod.stop()
-
-
-@pytest.fixture
-def adapter_path(tmp_path: Path) -> str:
-    """The folder of an adapter that works."""
-    return str(write_adapter(tmp_path / "adapter"))
-
-
-def lora_adapter(namespace: str, name: str, path: str) -> dict[str, Any]:
-    return {
-        "apiVersion": "patio.dev/v1alpha1",
-        "kind": "LoraAdapter",
-        "metadata": {"name": name, "namespace": namespace},
-        "spec": {"source": {"uri": f"file://{path}"}, "selector": {"matchLabels": {"app": "vllm"}}},
-    }
-
-
-def until_ready(kube: Kube, namespace: str, name: str, replicas: int) -> None:
-    until(
-        f"{name} ready on {replicas}",
-        lambda: kube.lora_adapter(namespace, name) or {},
-        lambda one: is_ready(one) and one["status"]["readyReplicas"] == replicas,
-        within=30,
-    )
+def _status_writes(kube: Kube, namespace: str, name: str, pods: list[Any], seconds: float) -> list[float]:
+    """Have engines forget their adapters all the time; return when the status was another one."""
+    times: list[float] = []
+    last = kube.lora_adapter(namespace, name) or {}
+    end = time.monotonic() + seconds
+    pause = threading.Event()
+    while (now := time.monotonic()) < end:
+        httpx.post(f"{pods[int(now * 10) % len(pods)].engine}/_double/forget").raise_for_status()
+        seen = kube.lora_adapter(namespace, name) or {}
+        if seen["status"] != last["status"]:
+            times.append(time.monotonic())
+        last = seen
+        pause.wait(0.05)
+    return times
 
 
 @pytest.mark.usefixtures("operator")
@@ -153,22 +55,64 @@ def test_an_adapter_reaches_every_pod_and_those_that_come_later(
 
 
 @pytest.mark.usefixtures("operator")
-def test_a_sidecar_out_of_reach_is_unknown_until_it_is_back(
+def test_a_sidecar_out_of_reach_is_unknown_within_two_seconds_until_it_is_back(
     kube: Kube, namespace: str, engine_pod: MakePod, adapter_path: str
 ) -> None:
     pod = engine_pod("a")
     kube.apply(lora_adapter(namespace, "sql", adapter_path))
     until_ready(kube, namespace, "sql", 1)
     pod.kill("sidecar")
+    killed = time.monotonic()
     unknown = until(
         "the state Unknown",
         lambda: kube.lora_adapter(namespace, "sql") or {},
         lambda one: one["status"]["instances"][0]["state"] == "Unknown",
         within=20,
     )
+    took = time.monotonic() - killed
+    print(f"kill -9 of a sidecar: Unknown in the status after {took:.1f} s")
+    assert took < TOLD_SECONDS
+    assert condition(unknown, "Ready")["status"] == "False"
     assert condition(unknown, "Ready")["reason"] == "SidecarUnreachable"
     pod.start_sidecar()
     until_ready(kube, namespace, "sql", 1)
+
+
+@pytest.mark.usefixtures("operator")
+def test_an_adapter_that_the_engine_lost_is_told_within_two_seconds_and_comes_back(
+    kube: Kube, namespace: str, engine_pod: MakePod, adapter_path: str
+) -> None:
+    pod = engine_pod("a")
+    kube.apply(lora_adapter(namespace, "sql", adapter_path))
+    until_ready(kube, namespace, "sql", 1)
+    # Loads fail for a while, so that what is lost stays lost for longer than a look takes.
+    fault = {"path": "/v1/load_lora_adapter", "status": 503, "body": "busy"}
+    httpx.post(f"{pod.engine}/_double/faults", json=fault).raise_for_status()
+    httpx.post(f"{pod.engine}/_double/forget").raise_for_status()
+    lost = time.monotonic()
+    until("not Ready", lambda: not _is_ready(kube, namespace, "sql"), within=20)
+    took = time.monotonic() - lost
+    print(f"an adapter lost: not Ready after {took:.1f} s")
+    assert took < TOLD_SECONDS
+    httpx.delete(f"{pod.engine}/_double/faults").raise_for_status()
+    until_ready(kube, namespace, "sql", 1)
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_status_is_written_at_most_once_a_second_and_no_event_is_repeated(
+    kube: Kube, namespace: str, engine_pod: MakePod, adapter_path: str
+) -> None:
+    pods = [engine_pod("a"), engine_pod("b")]
+    kube.apply(lora_adapter(namespace, "sql", adapter_path))
+    until_ready(kube, namespace, "sql", 2)
+    times = _status_writes(kube, namespace, "sql", pods, seconds=6)
+    print(f"status writes while an engine loses its adapters all the time: {len(times)} in 6 s")
+    assert times
+    # A write is seen some milliseconds after it is made, and not always as many.
+    assert all(after - before > 0.9 for before, after in itertools.pairwise(times))
+    until_ready(kube, namespace, "sql", 2)
+    told = [one["message"] for one in kube.events(namespace, "sql")]
+    assert len(told) == len(set(told))
 
 
 @pytest.mark.usefixtures("operator")
@@ -211,6 +155,28 @@ def test_an_operator_that_was_killed_finds_what_changed_meanwhile(
     until_ready(kube, namespace, "new", 1)
     until("the old one is gone", lambda: kube.lora_adapter(namespace, "old") is None, within=20)
     assert pod.models() == {"tiny", "new"}
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_pod_out_of_reach_holds_a_deletion_up_for_its_bound_and_not_longer(
+    kube: Kube, namespace: str, engine_pod: MakePod, adapter_path: str
+) -> None:
+    here, gone = engine_pod("a"), engine_pod("b")
+    kube.apply(lora_adapter(namespace, "sql", adapter_path))
+    until_ready(kube, namespace, "sql", 2)
+    gone.kill("sidecar")
+    kube.kubectl("-n", namespace, "delete", "loraadapter", "sql", "--wait=false")
+    deleted = time.monotonic()
+    until("the pod that answers has let go of it", lambda: "sql" not in here.models(), within=20)
+    assert kube.lora_adapter(namespace, "sql") is not None
+    until("it is gone", lambda: kube.lora_adapter(namespace, "sql") is None, within=45)
+    took = time.monotonic() - deleted
+    print(f"deleted with a pod out of reach: gone after {took:.1f} s")
+    assert 25 < took < 40
+    (left,) = [one["message"] for one in kube.events(namespace, "sql") if one["reason"] == "LeftLoaded"]
+    assert "b did not confirm" in left
+    gone.start_sidecar()
+    until("what was left is unloaded", lambda: "sql" not in gone.models(), within=20)
 
 
 @pytest.mark.usefixtures("operator")

@@ -63,8 +63,8 @@ log = logging.getLogger(__name__)
 
 KEY_CHECK_SECONDS = 60.0
 """How often the key is looked at that calls to sidecars are signed with."""
-ORDER_CONNECTIONS = httpx.Limits(max_connections=2 * AT_ONCE, max_keepalive_connections=AT_ONCE)
-"""For the orders to sidecars; long-polls have connections of their own."""
+ORDER_CONNECTIONS = httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=0)
+"""For the orders to sidecars, which are rare: kept connections would be looked through for every other pod's order."""
 
 
 def main() -> None:

@@ -248,7 +248,7 @@ class Cluster:
 
 
 async def _lines(content: aiohttp.StreamReader) -> AsyncGenerator[bytes, None]:
-    """Yield whole lines however long they are: aiohttp's own gives up at 128 KiB, which a status may have."""
+    """Yield whole lines however long they are: aiohttp's own gives up at twice the size of its buffer."""
     begun = bytearray()
     async for chunk in content.iter_any():
         *whole, rest = chunk.split(b"\n")

@@ -60,6 +60,8 @@ class Watched(Generic[T]):
         """Whether the watch is there, so that what is here is as it is in the API server."""
         self.problem = "the API server has not answered yet"
         """Why it is not fresh."""
+        self.forbidden = False
+        """Whether that is a lack of rights."""
 
     def listen(self, listener: Listener[T]) -> None:
         """Have somebody told of every change from now on."""
@@ -106,7 +108,7 @@ class Watched(Generic[T]):
                     version = await self._follow(version)
             except ApiError as error:
                 log.warning("watch of %s lost, again in %.1f s: %s", self._kind.plural, pause, error.message)
-                self.fresh, self.problem = False, error.message
+                self.fresh, self.problem, self.forbidden = False, error.message, error.status == 403
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
 

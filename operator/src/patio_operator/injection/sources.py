@@ -45,18 +45,19 @@ def _common_folders(pod: Mapping[str, Any], engine: Mapping[str, Any], sidecar: 
     """Return the folders at which both mount the same volume of files, in the order of the engine's mounts."""
     volumes = {volume["name"]: volume for volume in pod["spec"].get("volumes") or []}
     mounts = [one for one in engine.get("volumeMounts") or [] if is_lasting(volumes.get(one["name"]) or {})]
+    folders = [str(PurePosixPath(mount["mountPath"])) for mount in mounts]
     return [
-        str(PurePosixPath(mount["mountPath"]))
-        for mount in mounts
-        if _can_be_listed(mount["mountPath"])
-        and _place(engine, mount["mountPath"]) == _place(sidecar, mount["mountPath"]) is not None
+        folder
+        for folder in folders
+        if _can_be_listed(folder) and _place(engine, folder) == _place(sidecar, folder) is not None
     ]
 
 
 def _can_be_listed(path: str) -> bool:
     """Whether the sidecar takes it as one of several roots, which stand in one variable with commas between them."""
     parts = PurePosixPath(path).parts
-    return path.startswith("/") and len(parts) > 1 and ".." not in parts and "," not in path and path == path.strip()
+    plain = parts[:1] == ("/",) and len(parts) > 1 and ".." not in parts
+    return plain and "," not in path and path == path.strip()
 
 
 def _place(container: Mapping[str, Any], path: str) -> tuple[str, PurePosixPath] | None:

@@ -1,10 +1,10 @@
 """From pods, their sidecars' reports and LoraAdapters to what is to be done. Pure: reasons in, reasons out.
 
 Reads the namespace as it is now and says what should happen next; it remembers nothing between calls, so that any
-order of events comes to the same end. The steps are modules of their own: `spots` (who has what), `placing` (which pods
-have, get and leave it; `rooms` counts what fits), `rollout` (a new source), `marks` (labels), `deletion`. Here they are
-put together: one LoraAdapter after the other, then one pod after the other. `reconcile.adapters` carries the plan out
-and calls again when a report or an object changes. What no LoraAdapter owns was loaded by hand and is never touched.
+order of events comes to the same end. The steps are modules of their own (see the package); here they are put together:
+one LoraAdapter after the other, the pinned and the older first, then one pod after the other. `reconcile.adapters`
+carries the plan out and calls again when a report or an object changes. What no LoraAdapter owns was loaded by hand and
+is never touched.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from patio_operator.placement.deletion import release
 from patio_operator.placement.fleet import Pod, Seen
 from patio_operator.placement.marks import mark, settled_at, shows
 from patio_operator.placement.matching import is_deleting, oldest_first
-from patio_operator.placement.placing import Choice, Refusals, refused
+from patio_operator.placement.obstacles import Refusals, refused, told_refusal
+from patio_operator.placement.placing import Choice
 from patio_operator.placement.plans import (
     Action,
     Hold,
@@ -73,7 +74,8 @@ def plan(
         seen: what their sidecars said, by pod UID.
         adapters: every LoraAdapter of the namespace, those being deleted included.
         credentials: what there is for the LoraAdapters that have a secretRef, by object name.
-        refusals: orders that a sidecar did not take, by pod UID and order (as the plan had it, without secrets).
+        refusals: orders that a sidecar did not take, by pod UID and order (as the plan had it, without secrets). One
+            whose time is over is still told until it is taken away: the order may be refused once more.
         unmarked: when the label of an adapter was last taken off a pod, by pod UID and adapter name; what is absent
             was long ago. Only a removal that really changed the pod counts.
         now: the time to judge bounds by.
@@ -116,28 +118,21 @@ def _adapter(
     draft.times += choice.times
     rollout = roll_out(terms, choice.kept, refusals, unmarked, now)
     draft.times += rollout.times
-    orders = rollout.orders + list(_again(terms, choice.kept))
-    orders += [
-        (spot, terms.load, "the pod does not have it" if not spot.going else _WANTED_AGAIN) for spot in choice.new
+    orders = [*rollout.orders, *_again(terms, choice.kept)]
+    orders += [(spot, terms.load, _WANTED_AGAIN if spot.going else _MISSING) for spot in choice.new]
+    draft.actions += [
+        Load(spot.pod, terms.key, request, why, terms.secret)
+        for spot, request, why in orders
+        if refused(request, spot, refusals, now) is None
     ]
-    ordered: set[str] = set()
-    placed = list(choice.waiting)
-    for spot, request, why in orders:
-        refusal = refused(request, spot, refusals, now)
-        if refusal is None:
-            ordered.add(spot.pod.uid)
-            draft.actions.append(Load(spot.pod, terms.key, request, why, terms.secret))
     for spot in (*choice.kept, *choice.new):
         draft.kept.add((spot.pod.uid, spot.name))
         if shows(spot) and spot.pod.uid not in rollout.unmark:
             draft.shown.setdefault(spot.pod.uid, set()).add(spot.name)
     for uid, why in (*choice.let_go.items(), *rollout.unmark.items()):
         draft.off.setdefault(uid, {})[terms.name] = why
-    placed += [_standing(terms, spot, rollout, refusals, now) for spot in choice.kept]
-    placed += [
-        Placed(spot.pod, PlacedState.PENDING, "Ordered", "The sidecar was told to load it: it does not have it.")
-        for spot in choice.new
-    ]
+    placed = [*choice.waiting, *(_standing(terms, spot, rollout, refusals) for spot in choice.kept)]
+    placed += [told_refusal(terms.load, spot, refusals) or _ordered(spot) for spot in choice.new]
     placed += _leaving(terms, spots, choice, {one.pod.uid for one in placed})
     if not any(spot.host.unasked for spot in spots):
         placed.sort(key=lambda one: one.pod.name)
@@ -162,13 +157,13 @@ def _again(terms: Terms, kept: Iterable[Spot]) -> Iterable[tuple[Spot, LoadReque
             yield spot, terms.load, "its credentials changed"
 
 
-def _standing(terms: Terms, spot: Spot, rollout: Rollout, refusals: Refusals, now: datetime) -> Placed:
+def _standing(terms: Terms, spot: Spot, rollout: Rollout, refusals: Refusals) -> Placed:
     """Say how the adapter stands on a pod that keeps it."""
     report, pod = spot.report, spot.pod
     if spot.host.silent or report is None:
         return Placed(pod, PlacedState.UNKNOWN, "SidecarUnreachable", spot.host.view.problem, updated=spot.updated)
     if not spot.updated:
-        refusal = refused(terms.load, spot, refusals, now)
+        refusal = told_refusal(terms.load, spot, refusals)
         if refusal is not None:
             return refusal
         waits = rollout.waits.get(pod.uid, "")
@@ -182,6 +177,10 @@ def _standing(terms: Terms, spot: Spot, rollout: Rollout, refusals: Refusals, no
     if spot.failed and spot.answers:
         words = f"{words} It goes on answering with the weights of the source before.".strip()
     return Placed(pod, PlacedState(report.state.value), report.reason, words, report.attempts)
+
+
+def _ordered(spot: Spot) -> Placed:
+    return Placed(spot.pod, PlacedState.PENDING, "Ordered", "The sidecar was told to load it: it does not have it.")
 
 
 def _leaving(terms: Terms, spots: Iterable[Spot], choice: Choice, told: set[str]) -> Iterable[Placed]:

@@ -72,7 +72,10 @@ Order = LoadRequest | UnloadRequest
 
 @dataclass(frozen=True)
 class Refusal:
-    """A sidecar's answer to an order it did not take; the very same order is not repeated before `until`."""
+    """A sidecar's answer to an order it did not take; the very same order is not repeated before `until`.
+
+    It is what is told of the pod for as long as the planner is shown it.
+    """
 
     message: str
     retryable: bool

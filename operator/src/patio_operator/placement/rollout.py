@@ -13,7 +13,7 @@ from datetime import datetime
 
 from patio.api.protocol import LoadRequest, PreparedReport, PreparedState
 from patio_operator.placement.marks import settled_at
-from patio_operator.placement.placing import Refusals, refused
+from patio_operator.placement.obstacles import Refusals, refused, told_refusal
 from patio_operator.placement.plans import Trouble
 from patio_operator.placement.spots import Spot, Terms
 from patio_operator.placement.words import count, names
@@ -92,6 +92,9 @@ def _prepared(
         if why is not None:
             fetching.append(spot)
             _order(rollout, terms.prepare, spot, why, refusals, now)
+            refusal = told_refusal(terms.prepare, spot, refusals)
+            if refusal is not None:
+                rollout.trouble = Trouble(refusal.reason, f"{spot.pod.name}: {refusal.message}")
         elif prepared is not None and prepared.state is PreparedState.FAILED and not prepared.retryable:
             bad.append(spot)
         elif prepared is not None and prepared.state is not PreparedState.PREPARED:

@@ -13,6 +13,6 @@ def names(pods: Sequence[str]) -> str:
     return shown if len(pods) <= SHOWN else f"{shown} and {len(pods) - SHOWN} more"
 
 
-def count(pods: int) -> str:
-    """Return a number of pods."""
-    return "1 pod" if pods == 1 else f"{pods} pods"
+def count(number: int, what: str = "pod") -> str:
+    """Return a number of pods, or of something else."""
+    return f"1 {what}" if number == 1 else f"{number} {what}s"

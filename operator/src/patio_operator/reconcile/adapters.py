@@ -22,7 +22,7 @@ from patio_operator.cluster.api import ApiError, Cluster, ConflictError, NotFoun
 from patio_operator.cluster.kinds import LORA_ADAPTER
 from patio_operator.cluster.known import Known, KnownAdapter, KnownPod
 from patio_operator.placement.planner import plan
-from patio_operator.placement.plans import Hold, Load, Mark, Placement, Plan, Release, Unload
+from patio_operator.placement.plans import Hold, Load, Mark, PlacedState, Placement, Plan, Release, Unload
 from patio_operator.placement.status import status
 from patio_operator.reconcile.credentials import SecretReader
 from patio_operator.reconcile.marks import Marks
@@ -142,7 +142,8 @@ class AdapterReconciler:
     ) -> list[float]:
         ports = [pods[one.pod.uid].engine_port for one in placement.placed if one.pod.uid in pods]
         trouble = await self._services.keep(known, ports)
-        if trouble is not None and placement.trouble is None:
+        loaded = all(one.state is PlacedState.LOADED for one in placement.placed)
+        if trouble is not None and placement.trouble is None and loaded:
             placement = replace(placement, trouble=trouble)
         after = status(known.adapter, placement, known.status, now)
         waits = (await self._statuses.write(known, after), self._services.again_in(known))

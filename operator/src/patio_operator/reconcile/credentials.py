@@ -46,12 +46,7 @@ class SecretReader:
         return [watched.run() for watched in self._watched.values()]
 
     async def credentials(self, adapters: Iterable[LoraAdapter]) -> dict[str, Credentials | Missing]:
-        """Say what there is for those LoraAdapters of one namespace that name a Secret, by their names.
-
-        Raises:
-            ApiError: a Secret could not be read for a reason that may pass.
-
-        """
+        """Say what there is for those LoraAdapters of one namespace that name a Secret, by their names."""
         found: dict[str, Credentials | Missing] = {}
         for adapter in adapters:
             if adapter.spec.source.secret_ref is not None:
@@ -77,7 +72,8 @@ class SecretReader:
                 "adapters.secrets.namespaces.",
             )
         if not watched.fresh:
-            return Missing("SecretForbidden", f"The operator cannot read Secret {name}: {watched.problem}")
+            reason = "SecretForbidden" if watched.forbidden else "SecretNotRead"
+            return Missing(reason, f"The operator cannot read Secret {name}: {watched.problem}")
         known = watched.get(name, namespace)
         if known is None:
             return Missing("SecretNotFound", f"There is no Secret {name} in namespace {namespace}.")
@@ -90,8 +86,9 @@ class SecretReader:
             body = await self._cluster.get(SECRET, name, namespace)
         except NotFoundError:
             return Missing("SecretNotFound", f"There is no Secret {name} in namespace {namespace}.")
-        except InvalidError as error:
-            return Missing("SecretForbidden", f"The operator cannot read Secret {name}: {error.message}")
+        except ApiError as error:
+            reason = "SecretForbidden" if isinstance(error, InvalidError) else "SecretNotRead"
+            return Missing(reason, f"The operator cannot read Secret {name}: {error.message}")
         verdict = _verdict(adapter, name, _decoded(body), _revision(body))
         self._verdicts[key] = asked, verdict
         return verdict

@@ -1,7 +1,8 @@
 """Keeps the Services of LoraAdapters with `spec.service`: made, put right, deleted when they are no longer asked for.
 
 What is ours is known from a watch, so a pass costs nothing when all is well. Before one is made, the API server itself
-says whether the name is free; somebody else's Service is looked at again from time to time, and never changed.
+says whether the name is free; somebody else's Service is looked at again from time to time, and never changed. What is
+wrong becomes part of the LoraAdapter's status, which tells users.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 
-from patio_operator.cluster import events
 from patio_operator.cluster.api import Cluster, ConflictError, InvalidError, NotFoundError, Object
 from patio_operator.cluster.kinds import SERVICE
 from patio_operator.cluster.known import KnownAdapter
@@ -80,8 +80,6 @@ class Services:
             self._troubles.pop(metadata.uid, None)
             return None
         self._troubles[metadata.uid] = trouble, self._clock() + LOOK_AGAIN
-        if trouble != before:
-            await events.record(self._cluster, known.reference, "Warning", trouble.reason, trouble.message)
         return trouble
 
     def again_in(self, known: KnownAdapter) -> float | None:

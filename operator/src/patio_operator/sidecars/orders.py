@@ -92,7 +92,7 @@ class Orders:
         self._taken: dict[str, dict[tuple[str, str], _Taken]] = {}
 
     def refusals(self, namespace: str, pods: Iterable[str]) -> dict[tuple[str, Order], Refusal]:
-        """Return what sidecars refused and is not to be tried yet, by pod UID and order.
+        """Return what sidecars refused, by pod UID and order; what may be tried again by now is still told.
 
         Args:
             namespace: whose pods.
@@ -106,7 +106,7 @@ class Orders:
         self._refused[namespace] = kept
         taken = self._taken.get(namespace, {})
         self._taken[namespace] = {key: one for key, one in taken.items() if key[0] in there}
-        return {key: one.refusal for key, one in kept.items() if one.refusal.until > now}
+        return {key: one.refusal for key, one in kept.items()}
 
     def give(self, orders: Iterable[Load | Unload], seen: Mapping[str, Seen]) -> datetime | None:
         """Give the orders that are not on their way already. `seen`: what the plan was made from.

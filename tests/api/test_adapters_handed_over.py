@@ -1,0 +1,65 @@
+"""Two replicas of the operator and LoraAdapters: what a leader that was killed leaves, another one takes over."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from e2e_cluster.control_plane import ControlPlane
+
+from engine_pods import MakePod, loaded_on, lora_adapter, until_ready
+from kube import Kube, condition, until
+from operator_process import OPERATOR, OperatorProcess
+
+pytestmark = pytest.mark.api
+
+TAKEOVER_SECONDS = 15.0
+
+
+@pytest.fixture
+def replicas(plane: ControlPlane) -> Iterator[list[OperatorProcess]]:
+    """Two running replicas; the first to start leads."""
+    with ExitStack() as stack:
+        both = [OperatorProcess(plane.kubeconfig_for(OPERATOR), f"patio-operator-{one}") for one in "ab"]
+        for one in both:
+            one.start()
+            stack.callback(one.end)
+            until("it leads, or the other does", lambda: any(each.leads() for each in both if each.runs()))
+        yield both
+        for one in both:
+            print(f"--- {one.name}\n{one.logged()}")
+            assert "forbidden" not in one.logged()
+
+
+def test_a_killed_leader_is_replaced_in_time_and_nothing_that_works_is_touched(
+    kube: Kube, namespace: str, engine_pod: MakePod, adapter_path: str, replicas: list[OperatorProcess]
+) -> None:
+    pods = [engine_pod(name) for name in "ab"]
+    kube.apply(
+        lora_adapter(namespace, "placed", adapter_path, replicas=1), lora_adapter(namespace, "everywhere", adapter_path)
+    )
+    before = loaded_on(until_ready(kube, namespace, "placed", 1))
+    everywhere = until_ready(kube, namespace, "everywhere", 2)
+    until("labels", lambda: [pod.marks() for pod in pods], lambda found: all("everywhere" in one for one in found))
+    calls = [len(pod.asked("/v1/load_lora_adapter")) + len(pod.asked("/v1/unload_lora_adapter")) for pod in pods]
+    (leader,) = [one for one in replicas if one.leads()]
+    leader.kill()
+    killed = time.monotonic()
+    kube.apply(lora_adapter(namespace, "after", adapter_path, replicas=2))
+    until_ready(kube, namespace, "after", 2, within=TAKEOVER_SECONDS + 15)
+    acted = time.monotonic() - killed
+    print(f"kill -9 of the leader: another one has acted after {acted:.1f} s")
+    assert acted < TAKEOVER_SECONDS + 2
+    assert loaded_on(until_ready(kube, namespace, "placed", 1)) == before
+    now = until_ready(kube, namespace, "everywhere", 2)
+    told, was = condition(now, "Ready"), condition(everywhere, "Ready")
+    assert told["lastTransitionTime"] == was["lastTransitionTime"], "it was Ready all the time"
+    assert all("everywhere" in pod.marks() for pod in pods)
+    after = [len(pod.asked("/v1/load_lora_adapter")) + len(pod.asked("/v1/unload_lora_adapter")) for pod in pods]
+    assert [later - earlier for later, earlier in zip(after, calls, strict=True)] == [1, 1], "what came meanwhile"
+    told_twice = [one["count"] for one in kube.events(namespace, "everywhere") if one["reason"] == "Loaded"]
+    assert told_twice == [1], json.dumps(told_twice)

@@ -1,0 +1,85 @@
+"""LoraAdapters with `replicas` on a real API server: scaled by hand and by an autoscaler, moved when a pod is lost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from engine_double.samples import write_adapter
+
+from engine_pods import EnginePod, MakePod, loaded_on, lora_adapter, until_ready
+from kube import Kube, until
+
+pytestmark = [pytest.mark.api, pytest.mark.usefixtures("operator")]
+
+
+def scale(kube: Kube, namespace: str, name: str, replicas: int) -> None:
+    """Scale as a HorizontalPodAutoscaler does: by the scale subresource."""
+    path = f"/apis/patio.dev/v1alpha1/namespaces/{namespace}/loraadapters/{name}/scale"
+    patch = json.dumps({"spec": {"replicas": replicas}})
+    kube.http.patch(path, content=patch, headers={"content-type": "application/merge-patch+json"}).raise_for_status()
+
+
+def holders(pods: list[EnginePod], name: str) -> set[str]:
+    return {pod.name for pod in pods if name in pod.models()}
+
+
+def test_it_is_scaled_by_kubectl_and_by_an_autoscaler_and_nothing_that_works_moves(
+    kube: Kube, namespace: str, engine_pod: MakePod, adapter_path: str
+) -> None:
+    pods = [engine_pod(name, node) for name, node in (("a", "node-a"), ("b", "node-a"), ("c", "node-b"))]
+    for pod in pods:
+        pod.until_ready()
+    kube.apply(lora_adapter(namespace, "sql", adapter_path, replicas=1))
+    first = loaded_on(until_ready(kube, namespace, "sql", 1))
+    kube.kubectl("-n", namespace, "scale", "loraadapter/sql", "--replicas=2")
+    two = loaded_on(until_ready(kube, namespace, "sql", 2))
+    assert first < two
+    assert "c" in two, "one on each node"
+    scale(kube, namespace, "sql", 3)
+    until_ready(kube, namespace, "sql", 3)
+    scale(kube, namespace, "sql", 1)
+    last = loaded_on(until_ready(kube, namespace, "sql", 1))
+    until("the others have unloaded it", lambda: holders(pods, "sql"), lambda found: found == last, within=20)
+    path = f"/apis/patio.dev/v1alpha1/namespaces/{namespace}/loraadapters/sql/scale"
+    seen = kube.get(path)
+    assert (seen["spec"]["replicas"], seen["status"]["replicas"]) == (1, 1)
+    assert seen["status"]["selector"] == "lora.patio.dev/sql=loaded"
+    until("labels say the same", lambda: {pod.name for pod in pods if pod.marks()}, lambda found: found == last)
+
+
+def test_a_pod_lost_moves_only_what_it_had(kube: Kube, namespace: str, engine_pod: MakePod, tmp_path: Path) -> None:
+    pods = {name: engine_pod(name) for name in ("a", "b", "c")}
+    for pod in pods.values():
+        pod.until_ready()
+    for name in ("one", "two"):
+        kube.apply(lora_adapter(namespace, name, str(write_adapter(tmp_path / name)), replicas=1))
+    before = {name: loaded_on(until_ready(kube, namespace, name, 1)) for name in ("one", "two")}
+    (lost,) = before["one"]
+    assert before["two"] != before["one"], "spread over the pods"
+    pods.pop(lost).remove()
+    after = until(
+        "moved",
+        lambda: loaded_on(until_ready(kube, namespace, "one", 1)),
+        lambda found: lost not in found,
+        within=20,
+    )
+    assert after < set(pods)
+    assert loaded_on(until_ready(kube, namespace, "two", 1)) == before["two"]
+
+
+def test_a_pod_that_came_later_is_used_when_the_others_refuse(
+    kube: Kube, namespace: str, engine_pod: MakePod, tmp_path: Path
+) -> None:
+    engine_pod("a")
+    kube.apply(lora_adapter(namespace, "sql", f"{tmp_path}/not-there", replicas=1))
+    told = until(
+        "all tried, and said so",
+        lambda: kube.lora_adapter(namespace, "sql") or {},
+        lambda one: (one.get("status") or {}).get("failedReplicas", 0) == 1,
+        within=30,
+    )
+    assert told["status"]["instances"][0]["reason"] == "AdapterNotFound"
+    assert len([one for one in kube.events(namespace, "sql") if one["reason"] == "AdapterNotFound"]) == 1

@@ -1,0 +1,77 @@
+"""A changed source of a LoraAdapter, on a real API server: pod by pod, without its label, and stopped by a fault."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from engine_double.samples import write_adapter
+
+from engine_pods import EnginePod, MakePod, lora_adapter, until_ready
+from kube import Kube, condition, until
+
+pytestmark = [pytest.mark.api, pytest.mark.usefixtures("operator")]
+
+
+def change_source(kube: Kube, namespace: str, name: str, path: Path) -> None:
+    patch = json.dumps({"spec": {"source": {"uri": f"file://{path}"}}})
+    kube.kubectl("-n", namespace, "patch", "loraadapter", name, "--type=merge", "-p", patch)
+
+
+def test_new_weights_come_pod_by_pod_and_a_pod_between_two_has_no_label(
+    kube: Kube, namespace: str, engine_pod: MakePod, tmp_path: Path
+) -> None:
+    old, new = write_adapter(tmp_path / "old"), write_adapter(tmp_path / "new")
+    pods = [engine_pod(name) for name in "abc"]
+    kube.apply(lora_adapter(namespace, "sql", str(old)))
+    until_ready(kube, namespace, "sql", 3)
+    until("all are labelled", lambda: [pod.marks() for pod in pods], lambda found: found == [{"sql"}] * 3)
+    change_source(kube, namespace, "sql", new)
+    fewest = 3
+    wrong: list[str] = []
+    deadline = time.monotonic() + 60
+    pause = threading.Event()
+    while [pod.root("sql") for pod in pods] != [str(new)] * 3:
+        # Labels after the engines: a label seen may be gone by now, but one that is here was here before.
+        roots = [pod.root("sql") for pod in pods]
+        marked = [bool(pod.marks()) for pod in pods]
+        fewest = min(fewest, sum(marked))
+        wrong += [pod.name for pod, root, mark in zip(pods, roots, marked, strict=True) if mark and root is None]
+        assert time.monotonic() < deadline, roots
+        pause.wait(0.02)
+    assert fewest == 2, "one pod at a time"
+    assert not wrong, "labelled, and without the adapter"
+    ready = until_ready(kube, namespace, "sql", 3)
+    assert ready["status"]["updatedReplicas"] == 3
+    until("all are labelled again", lambda: [pod.marks() for pod in pods], lambda found: found == [{"sql"}] * 3)
+
+
+def test_a_bad_source_stops_after_the_first_pod_and_the_others_keep_what_works(
+    kube: Kube, namespace: str, engine_pod: MakePod, tmp_path: Path
+) -> None:
+    old, bad = write_adapter(tmp_path / "old"), write_adapter(tmp_path / "bad", rank=4096)
+    pods = [engine_pod(name) for name in "ab"]
+    kube.apply(lora_adapter(namespace, "sql", str(old)))
+    until_ready(kube, namespace, "sql", 2)
+    change_source(kube, namespace, "sql", bad)
+    told = until(
+        "stopped, and said so",
+        lambda: kube.lora_adapter(namespace, "sql") or {},
+        lambda one: condition(one, "Degraded").get("reason") == "RolloutStopped",
+        within=30,
+    )
+    assert condition(told, "Ready")["status"] == "False"
+    assert [pod.root("sql") for pod in pods] == [str(old)] * 2
+    tried = [pod for pod in pods if _loads(pod, str(bad))]
+    assert len(tried) == 1
+    change_source(kube, namespace, "sql", old)
+    until_ready(kube, namespace, "sql", 2)
+
+
+def _loads(pod: EnginePod, path: str) -> int:
+    """Return how often the engine was asked to load from a folder."""
+    return sum(path in json.dumps(one) for one in pod.asked("/v1/load_lora_adapter"))

@@ -1,0 +1,67 @@
+"""The Service of a LoraAdapter, on a real API server: made, put right, taken away, and never over somebody else's."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from engine_pods import MakePod, lora_adapter, until_ready
+from kube import Kube, condition, until
+
+pytestmark = [pytest.mark.api, pytest.mark.usefixtures("operator")]
+
+
+def service(kube: Kube, namespace: str, name: str) -> Any:
+    return kube.get(f"/api/v1/namespaces/{namespace}/services/{name}")
+
+
+def patch(kube: Kube, namespace: str, what: str, change: dict[str, Any]) -> None:
+    kube.kubectl("-n", namespace, "patch", what, "--type=merge", "-p", json.dumps(change))
+
+
+def test_it_selects_the_pods_that_have_the_adapter_and_goes_when_it_is_not_asked_for(
+    kube: Kube, namespace: str, engine_pod: MakePod, adapter_path: str
+) -> None:
+    pod = engine_pod("a")
+    kube.apply(lora_adapter(namespace, "sql", adapter_path, adapterName="sql-expert", service=True))
+    adapter = until_ready(kube, namespace, "sql", 1)
+    made = until("the Service", lambda: service(kube, namespace, "sql"))
+    (port,) = made["spec"]["ports"]
+    assert (port["name"], port["port"], port["targetPort"]) == ("http", 80, pod.engine_port)
+    (owner,) = made["metadata"]["ownerReferences"]
+    assert (owner["uid"], owner["controller"]) == (adapter["metadata"]["uid"], True)
+    (selected,) = kube.pods(namespace, ",".join(f"{key}={value}" for key, value in made["spec"]["selector"].items()))
+    assert selected["metadata"]["name"] == "a"
+    patch(kube, namespace, "service/sql", {"spec": {"selector": {"app": "another"}}})
+    until("put right", lambda: service(kube, namespace, "sql")["spec"]["selector"] == made["spec"]["selector"])
+    kube.kubectl("-n", namespace, "delete", "service", "sql")
+    until("made again", lambda: service(kube, namespace, "sql"))
+    patch(kube, namespace, "loraadapter/sql", {"spec": {"service": False}})
+    until("gone", lambda: service(kube, namespace, "sql") is None)
+
+
+def test_a_service_of_somebody_else_is_left_alone_and_the_status_says_so(
+    kube: Kube, namespace: str, engine_pod: MakePod, adapter_path: str
+) -> None:
+    engine_pod("a")
+    ports = [{"name": "mine", "port": 5432}]
+    metadata = {"name": "sql", "namespace": namespace}
+    kube.apply({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {"ports": ports}})
+    before = service(kube, namespace, "sql")
+    kube.apply(lora_adapter(namespace, "sql", adapter_path, service=True))
+    told = until(
+        "said",
+        lambda: kube.lora_adapter(namespace, "sql") or {},
+        lambda one: condition(one, "Degraded").get("reason") == "ServiceNameTaken",
+        within=30,
+    )
+    assert condition(told, "Ready")["status"] == "True", "the adapter itself is where it should be"
+    assert service(kube, namespace, "sql") == before
+    assert [one["count"] for one in kube.events(namespace, "sql") if one["reason"] == "ServiceNameTaken"] == [1]
+    patch(kube, namespace, "loraadapter/sql", {"spec": {"service": False}})
+    until(
+        "nothing wrong", lambda: condition(kube.lora_adapter(namespace, "sql") or {}, "Degraded")["status"] == "False"
+    )
+    assert service(kube, namespace, "sql") == before
