@@ -133,6 +133,14 @@ def test_a_pod_whose_engine_serves_another_model_is_not_one_of_the_adapters_pods
     assert decided.placements["sql"].placed == ()
 
 
+def test_with_a_guard_nothing_is_ordered_before_the_engine_has_named_its_base_model() -> None:
+    one, views = pod(), {pod().uid: seen(base_models=())}
+    guarded = planned([one], views, [lora_adapter(baseModel="tiny")])
+    assert guarded.actions == ()
+    assert [placed.reason for placed in guarded.placements["sql"].placed] == ["EngineNotReady"]
+    assert [type(action) for action in planned([one], views, [lora_adapter()]).actions] == [Load]
+
+
 def test_a_pod_that_is_leaving_is_left_alone() -> None:
     one = pod(leaving=True)
     decided = planned([one], {one.uid: seen()}, [lora_adapter()])

@@ -20,6 +20,7 @@ from patio.adapters.desired import (
     sources_at_hand,
     with_fetched,
     with_load,
+    with_loaded,
     with_required,
     with_unload,
 )
@@ -126,6 +127,16 @@ def test_an_order_to_prepare_something_else_drops_what_was_prepared(other: LoadR
     desired = ordered(there(ordered(serving(), ahead())), other)
     assert desired.prepared["sql"].path == ""
     assert "/fetched/2" not in folders_in_use(desired, [])
+
+
+def test_an_order_to_go_back_to_what_is_still_held_asks_no_source() -> None:
+    first = serving()
+    kept = with_loaded(first, first.wanted["sql"])
+    refused = ordered(kept, order())
+    back = ordered(refused, order(OLD, "1"))
+    assert back.wanted["sql"].path == "/fetched/1"
+    assert (plan(Situation(back, LISTED)).actions, only(Situation(back, LISTED)).state) == ((), AdapterState.LOADED)
+    assert ordered(refused, order(OLD, "3")).wanted["sql"].path == ""
 
 
 def test_an_order_to_prepare_again_keeps_what_is_there() -> None:
@@ -297,7 +308,9 @@ def test_whatever_is_ordered_what_is_ahead_never_changes_what_is_wanted(
             now, outcome = with_unload(now, "sql", owner, present=False)
             if outcome is Outcome.LEAVING:
                 assert not now.wanted
-                assert not now.prepared
+            if "sql" in before.prepared:
+                theirs = owner is not None and before.prepared["sql"].owner != owner
+                assert ("sql" in now.prepared) is theirs
         else:
             for one in (now.wanted.get("sql"), now.prepared.get("sql")):
                 if one is not None:

@@ -7,25 +7,21 @@ away. Nothing here orders anything: `planner` does, from the `Choice`.
 
 from __future__ import annotations
 
-import hashlib
-import heapq
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
-from patio.api.sources import Source, SourceKind, parse_source
 from patio_operator.api.loraadapter import LoraAdapter
-from patio_operator.placement.plans import Order, Placed, PlacedState, Refusal, Trouble
+from patio_operator.placement.obstacles import Refusals, no_room, obstacle_of, pending, silent
+from patio_operator.placement.plans import Placed, Trouble
 from patio_operator.placement.rooms import Rooms
-from patio_operator.placement.spots import UNREACHABLE_BOUND, Spot, Terms, owned
+from patio_operator.placement.spots import UNREACHABLE_BOUND, Spot, Terms
+from patio_operator.placement.spreading import by_node, ranking
 from patio_operator.placement.words import count, names
 
 EXTRA_TRIES = 3
 """How many pods more than spec.replicas are tried when an adapter fails on some for good."""
-
-Refusals = Mapping[tuple[str, Order], Refusal]
 
 
 @dataclass
@@ -50,20 +46,20 @@ def everywhere(terms: Terms, spots: Sequence[Spot], rooms: Rooms, refusals: Refu
     """Choose for a LoraAdapter that every matching pod should have."""
     choice = Choice(desired=len(spots))
     for spot in spots:
-        by = rooms.displaced_by(spot.pod.uid, terms.adapter)
-        if by is not None:
+        displaced = rooms.displaced(spot.pod.uid, terms.adapter)
+        if displaced is not None:
             if spot.mine:
-                choice.let_go[spot.pod.uid] = _displaced(by)
-            choice.waiting.append(_pending(spot, "NoCapacity", _displaced(by)))
+                choice.let_go[spot.pod.uid] = displaced
+            choice.waiting.append(pending(spot, "NoCapacity", displaced))
         elif spot.mine and not spot.going:
             choice.kept.append(spot)
-        elif (obstacle := _obstacle(terms, spot, refusals, now)) is not None:
+        elif (obstacle := obstacle_of(terms, spot, refusals, now)) is not None:
             choice.waiting.append(obstacle)
         elif rooms.fits(spot.pod.uid, spot.name):
             rooms.take(spot.pod.uid, spot.name)
             choice.new.append(spot)
         else:
-            choice.waiting.append(_make_room(terms.adapter, spot, rooms) or _no_room(spot))
+            choice.waiting.append(_make_room(terms.adapter, spot, rooms) or no_room(spot))
     return choice
 
 
@@ -74,14 +70,15 @@ def some(terms: Terms, spots: Sequence[Spot], rooms: Rooms, refusals: Refusals, 
     choice = Choice(desired=wanted)
     have: list[Spot] = []
     for spot in spots:
-        by = rooms.displaced_by(spot.pod.uid, terms.adapter)
-        if by is not None and spot.mine:
-            choice.let_go[spot.pod.uid] = _displaced(by)
+        displaced = rooms.displaced(spot.pod.uid, terms.adapter)
+        if displaced is not None and spot.mine:
+            choice.let_go[spot.pod.uid] = displaced
         elif spot.mine and not spot.going:
             have.append(spot)
     lost = [spot for spot in have if spot.lost(now)]
     failing = [spot for spot in have if spot.failed and not spot.answers]
-    working = [spot for spot in have if not spot.lost(now) and not (spot.failed and not spot.answers)]
+    out = {spot.pod.uid for spot in (*lost, *failing)}
+    working = [spot for spot in have if spot.pod.uid not in out]
     choice.times += [
         since + UNREACHABLE_BOUND
         for spot in working
@@ -95,7 +92,7 @@ def some(terms: Terms, spots: Sequence[Spot], rooms: Rooms, refusals: Refusals, 
     answering = sum(spot.answers for spot in choice.kept)
     recorded = _failures_on_record(failing, wanted, answering, len(choice.kept), choice.let_go)
     if answering < wanted:
-        choice.waiting += [_silent(spot, f"Another pod takes its place. {spot.host.view.problem}") for spot in lost]
+        choice.waiting += [silent(spot, f"Another pod takes its place. {spot.host.view.problem}") for spot in lost]
     choice.kept += recorded
     missing = wanted - (len(choice.kept) - len(recorded))
     if any(spot.answers and not spot.loaded for spot in have):
@@ -112,7 +109,7 @@ def _without_surplus(adapter: LoraAdapter, working: Sequence[Spot], wanted: int,
     if surplus <= 0:
         return list(working)
     crowd = Counter(spot.pod.node for spot in working)
-    going = _by_node(
+    going = by_node(
         working,
         surplus,
         lambda spot: (spot.answers, not spot.host.silent),
@@ -126,7 +123,7 @@ def _without_surplus(adapter: LoraAdapter, working: Sequence[Spot], wanted: int,
         elif crowd[spot.pod.node] > 1:
             why = f"node {spot.pod.node} has it {crowd[spot.pod.node]} times"
         else:
-            why = "it came here last"
+            why = "it was loaded here last"
         let_go[spot.pod.uid] = f"{adapter.owner} wants it on {count(wanted)}, not on {len(working)}; {why}"
     return [spot for spot in working if spot.pod.uid not in let_go]
 
@@ -156,6 +153,9 @@ def _add(
     now: datetime,
 ) -> None:
     """Find pods for what is missing, and say what is in the way where there are none."""
+    if not spots:
+        choice.trouble = Trouble("NoMatchingPods", "No pod with a sidecar matches.")
+        return
     if terms.missing is not None:
         choice.trouble = Trouble(terms.missing.reason, terms.missing.message)
         return
@@ -167,27 +167,27 @@ def _add(
     for spot in spots:
         if spot.pod.uid in taken or (spot.mine and spot.host.silent):
             continue
-        obstacle = _obstacle(terms, spot, refusals, now)
+        obstacle = obstacle_of(terms, spot, refusals, now)
         if obstacle is not None:
             refused += obstacle.reason == "SidecarRefused"
             obstacles.append(obstacle)
         elif spot.host.view.answer is not None and not spot.host.view.answer.engine_ready:
-            obstacles.append(_pending(spot, "EngineNotReady", "Its engine is not ready."))
+            obstacles.append(pending(spot, "EngineNotReady", "Its engine is not ready."))
         elif rooms.fits(spot.pod.uid, spot.name):
             free.append(spot)
         else:
             full.append(spot)
     tries = choice.desired + EXTRA_TRIES - len(choice.kept) - refused
     crowd = Counter(spot.pod.node for spot in choice.kept)
-    rank = _ranking(terms, rooms)
-    for spot in _by_node(free, min(missing, tries), lambda _: (), crowd, 1, rank):
+    rank = ranking(terms, rooms)
+    for spot in by_node(free, min(missing, tries), lambda _: (), crowd, 1, rank):
         rooms.take(spot.pod.uid, spot.name)
         choice.new.append(spot)
     short = missing - len(choice.new)
     for spot in sorted(full, key=lambda one: (not rooms.is_becoming_free(one.pod.uid), *rank(one))):
         made = _make_room(terms.adapter, spot, rooms) if short > 0 and tries > len(choice.new) else None
         if made is None:
-            obstacles.append(_no_room(spot))
+            obstacles.append(no_room(spot))
         else:
             choice.waiting.append(made)
             short -= 1
@@ -195,112 +195,15 @@ def _add(
         choice.trouble = _short(choice, recorded, obstacles, short)
 
 
-def _ranking(terms: Terms, rooms: Rooms) -> Callable[[Spot], tuple[Any, ...]]:
-    """Return the order in which pods of one node get the adapter: what costs least first, and no two alike."""
-    sources = _written(terms)
-
-    def rank(spot: Spot) -> tuple[Any, ...]:
-        uid, answer = spot.pod.uid, spot.host.view.answer
-        at_hand = answer is not None and not sources.isdisjoint(answer.on_disk)
-        dice = hashlib.sha256(f"{terms.adapter.owner} {spot.pod.name}".encode()).digest()
-        return not at_hand, rooms.used(uid), not rooms.fits_batch(uid), dice, spot.pod.name
-
-    return rank
-
-
-def _written(terms: Terms) -> frozenset[str]:
-    """Return how sidecars may write the source in what they have on disk: with its revision in it, or without."""
-    if terms.load.source is None:
-        return frozenset()
-    source = parse_source(terms.load.source)
-    revision = terms.adapter.spec.source.revision
-    if source.kind is SourceKind.HF and revision is not None:
-        return frozenset({str(source), str(Source(source.kind, source.name, source.path, revision))})
-    return frozenset({str(source)})
-
-
-def _by_node(
-    spots: Iterable[Spot],
-    most: int,
-    first: Callable[[Spot], tuple[Any, ...]],
-    crowd: Mapping[str, int],
-    step: int,
-    then: Callable[[Spot], tuple[Any, ...]],
-) -> list[Spot]:
-    """Take spots one by one, each from the node where there are then the fewest.
-
-    Args:
-        spots: what there is to take.
-        most: how many to take.
-        first: what counts more than the node, smallest first.
-        crowd: how many there are on each node before.
-        step: 1 to fill, from the emptiest node; -1 to clear, from the fullest.
-        then: what counts on one node, smallest first.
-
-    """
-    nodes: dict[str, list[Spot]] = {}
-    for spot in spots:
-        nodes.setdefault(spot.pod.node, []).append(spot)
-    heads: list[tuple[Any, ...]] = []
-
-    def push(node: str, taken: int) -> None:
-        if nodes[node]:
-            spot = nodes[node].pop()
-            heapq.heappush(heads, (first(spot), step * crowd.get(node, 0) + taken, then(spot), node, taken, spot))
-
-    for node, here in nodes.items():
-        here.sort(key=lambda spot: (first(spot), then(spot)), reverse=True)
-        push(node, 0)
-    chosen: list[Spot] = []
-    while heads and len(chosen) < most:
-        *_, node, taken, spot = heapq.heappop(heads)
-        chosen.append(spot)
-        push(node, taken + 1)
-    return chosen
-
-
-def _obstacle(terms: Terms, spot: Spot, refusals: Refusals, now: datetime) -> Placed | None:
-    """Return why a pod cannot be told to load the adapter, room aside."""
-    if spot.holder is not None:
-        return _taken(spot, spot.holder.owner)
-    if spot.host.silent:
-        return _silent(spot, spot.host.view.problem)
-    report = spot.report
-    if report is not None and not spot.mine:
-        if owned(report, spot.pod.namespace):
-            words = f"The sidecar is letting go of the adapter of that name that {report.owner} had."
-            return _pending(spot, "WaitingForUnload", words)
-        return _taken(spot, "whoever loaded it by hand" if report.owner is None else report.owner)
-    if terms.missing is not None:
-        return _pending(spot, terms.missing.reason, terms.missing.message)
-    return refused(terms.load, spot, refusals, now)
-
-
-def refused(order: Order, spot: Spot, refusals: Refusals, now: datetime) -> Placed | None:
-    """Return what is to be said of a pod whose sidecar did not take this very order, until it may be given again."""
-    refusal = refusals.get((spot.pod.uid, order))
-    return None if refusal is None or refusal.until <= now else told_refusal(order, spot, refusals)
-
-
-def told_refusal(order: Order, spot: Spot, refusals: Refusals) -> Placed | None:
-    """Return what is to be said of a refusal, also while the order is tried once more."""
-    refusal = refusals.get((spot.pod.uid, order))
-    if refusal is None:
-        return None
-    state = PlacedState.PENDING if refusal.retryable else PlacedState.FAILED
-    return Placed(spot.pod, state, "SidecarRefused", refusal.message)
-
-
 def _short(choice: Choice, recorded: Sequence[Spot], obstacles: Sequence[Placed], short: int) -> Trouble:
     """Say why there are fewer pods than spec.replicas asks for."""
     found = choice.desired - short
     told = f"{found} of {count(choice.desired)} found"
-    if recorded:
-        tried = names([spot.pod.name for spot in recorded])
-        words = recorded[0].report.message if recorded[0].report is not None else ""
-        more = "no other pod is tried" if len(obstacles) == 0 else "no more pods are tried"
-        reason = recorded[0].report.reason if recorded[0].report is not None else "Failed"
-        return Trouble(reason, f"{told}: it failed on {tried}, and {more}. {recorded[0].pod.name}: {words}")
+    failed = next((spot.report for spot in recorded), None)
+    if failed is not None:
+        pods = [spot.pod.name for spot in recorded]
+        words = f"it failed on {names(pods)}, and no more pods are tried. {pods[0]}: {failed.message}"
+        return Trouble(failed.reason, f"{told}: {words}")
     if not obstacles:
         return Trouble("NotEnoughPods", f"{told}: no other pod with a sidecar matches.")
     kinds = {reason: [one for one in obstacles if one.reason == reason] for reason in (one.reason for one in obstacles)}
@@ -319,39 +222,13 @@ def _make_room(adapter: LoraAdapter, spot: Spot, rooms: Rooms) -> Placed | None:
         return None
     uid = spot.pod.uid
     if rooms.wait_for(uid):
-        return _pending(spot, "MakingRoom", "The engine has no room; another adapter is being unloaded.")
+        return pending(spot, "MakingRoom", "The engine has no room; another adapter is being unloaded.")
     victim = rooms.victim(uid)
     if victim is None:
         return None
     rooms.displace(uid, victim, adapter)
     words = f"The engine has no room; {victim.owner}, which is not pinned, is unloaded to make some."
-    return _pending(spot, "MakingRoom", words)
-
-
-def _displaced(by: LoraAdapter) -> str:
-    return f"The engine has no room, and {by.owner}, which is pinned, takes the place."
-
-
-def _no_room(spot: Spot) -> Placed:
-    answer = spot.host.view.answer
-    limit = None if answer is None else answer.capacity.loaded
-    words = f"The engine holds {count(limit or 0, 'adapter')} at most, and that many are there."
-    return _pending(spot, "NoCapacity", words)
-
-
-def _taken(spot: Spot, holder: str) -> Placed:
-    words = f"The name {spot.name!r} on this pod belongs to {holder}. Give one of them another spec.adapterName."
-    return Placed(spot.pod, PlacedState.FAILED, "NameTaken", words)
-
-
-def _silent(spot: Spot, words: str) -> Placed:
-    if spot.mine or spot.host.view.ever_answered:
-        return Placed(spot.pod, PlacedState.UNKNOWN, "SidecarUnreachable", words)
-    return _pending(spot, "SidecarStarting", words)
-
-
-def _pending(spot: Spot, reason: str, words: str) -> Placed:
-    return Placed(spot.pod, PlacedState.PENDING, reason, words)
+    return pending(spot, "MakingRoom", words)
 
 
 def _since(spot: Spot) -> float:

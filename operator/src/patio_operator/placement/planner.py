@@ -1,10 +1,10 @@
 """From pods, their sidecars' reports and LoraAdapters to what is to be done. Pure: reasons in, reasons out.
 
 Reads the namespace as it is now and says what should happen next; it remembers nothing between calls, so that any
-order of events comes to the same end. The steps are modules of their own: `spots` (who has what), `placing` (which pods
-have, get and leave it; `rooms` counts what fits), `rollout` (a new source), `marks` (labels), `deletion`. Here they are
-put together: one LoraAdapter after the other, then one pod after the other. `reconcile.adapters` carries the plan out
-and calls again when a report or an object changes. What no LoraAdapter owns was loaded by hand and is never touched.
+order of events comes to the same end. The steps are modules of their own (see the package); here they are put together:
+one LoraAdapter after the other, the pinned and the older first, then one pod after the other. `reconcile.adapters`
+carries the plan out and calls again when a report or an object changes. What no LoraAdapter owns was loaded by hand and
+is never touched.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from patio_operator.placement.deletion import release
 from patio_operator.placement.fleet import Pod, Seen
 from patio_operator.placement.marks import mark, settled_at, shows
 from patio_operator.placement.matching import is_deleting, oldest_first
-from patio_operator.placement.placing import Choice, Refusals, refused, told_refusal
+from patio_operator.placement.obstacles import Refusals, refused, told_refusal
+from patio_operator.placement.placing import Choice
 from patio_operator.placement.plans import (
     Action,
     Hold,
@@ -117,24 +118,20 @@ def _adapter(
     draft.times += choice.times
     rollout = roll_out(terms, choice.kept, refusals, unmarked, now)
     draft.times += rollout.times
-    orders = rollout.orders + list(_again(terms, choice.kept))
-    orders += [
-        (spot, terms.load, "the pod does not have it" if not spot.going else _WANTED_AGAIN) for spot in choice.new
+    orders = [*rollout.orders, *_again(terms, choice.kept)]
+    orders += [(spot, terms.load, _WANTED_AGAIN if spot.going else _MISSING) for spot in choice.new]
+    draft.actions += [
+        Load(spot.pod, terms.key, request, why, terms.secret)
+        for spot, request, why in orders
+        if refused(request, spot, refusals, now) is None
     ]
-    ordered: set[str] = set()
-    placed = list(choice.waiting)
-    for spot, request, why in orders:
-        refusal = refused(request, spot, refusals, now)
-        if refusal is None:
-            ordered.add(spot.pod.uid)
-            draft.actions.append(Load(spot.pod, terms.key, request, why, terms.secret))
     for spot in (*choice.kept, *choice.new):
         draft.kept.add((spot.pod.uid, spot.name))
         if shows(spot) and spot.pod.uid not in rollout.unmark:
             draft.shown.setdefault(spot.pod.uid, set()).add(spot.name)
     for uid, why in (*choice.let_go.items(), *rollout.unmark.items()):
         draft.off.setdefault(uid, {})[terms.name] = why
-    placed += [_standing(terms, spot, rollout, refusals) for spot in choice.kept]
+    placed = [*choice.waiting, *(_standing(terms, spot, rollout, refusals) for spot in choice.kept)]
     placed += [told_refusal(terms.load, spot, refusals) or _ordered(spot) for spot in choice.new]
     placed += _leaving(terms, spots, choice, {one.pod.uid for one in placed})
     if not any(spot.host.unasked for spot in spots):

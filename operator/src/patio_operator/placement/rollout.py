@@ -13,7 +13,7 @@ from datetime import datetime
 
 from patio.api.protocol import LoadRequest, PreparedReport, PreparedState
 from patio_operator.placement.marks import settled_at
-from patio_operator.placement.placing import Refusals, refused, told_refusal
+from patio_operator.placement.obstacles import Refusals, refused, told_refusal
 from patio_operator.placement.plans import Trouble
 from patio_operator.placement.spots import Spot, Terms
 from patio_operator.placement.words import count, names

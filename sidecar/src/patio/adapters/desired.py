@@ -25,6 +25,7 @@ class Held:
 
     path: str
     revision: str | None
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +185,7 @@ def with_loaded(desired: Desired, loaded: Wanted) -> Desired:
     now = desired.wanted.get(loaded.name)
     if now is None:
         return desired
-    after = replace(now, served=True, held=Held(loaded.path, loaded.revision))
+    after = replace(now, served=True, held=Held(loaded.path, loaded.revision, loaded.origin))
     return desired if after == now else replace(desired, wanted={**desired.wanted, now.name: after})
 
 
@@ -196,7 +197,7 @@ def with_fetched(desired: Desired, fetched: Wanted, folder: str) -> Desired:
     return replace(desired, wanted=wanted, prepared=prepared)
 
 
-def same_files(one: Wanted, other: Wanted) -> bool:
+def same_files(one: Wanted | Held, other: Wanted) -> bool:
     """Whether both are fetched from one origin in one revision, so that the files of one are those of the other."""
     return one.origin is not None and (one.origin, one.revision) == (other.origin, other.revision)
 
@@ -242,7 +243,8 @@ def _ordered(desired: Desired, request: LoadRequest, order: int) -> Wanted:
         origin=origin,
         credentials_revision=request.credentials_revision,
     )
-    there = (one.path for one in (before, ahead) if one is not None and one.path and same_files(one, ordered))
+    held = None if before is None else before.held
+    there = (one.path for one in (before, ahead, held) if one is not None and one.path and same_files(one, ordered))
     return replace(ordered, path=path or next(there, ""))
 
 

@@ -39,6 +39,7 @@ from patio.adapters.desired import (
     with_unloaded,
 )
 from patio.adapters.fetching import Credentials, Fetcher, credentials_of, download_request, files_of
+from patio.adapters.looks import Looks
 from patio.adapters.plan import full, gone, holds, lost, plan, recovered, settled
 from patio.adapters.progress import (
     Fault,
@@ -64,12 +65,7 @@ LOOK_WHILE_DOWN = 0.4
 """Seconds between looks. A closed port answers at once, and what is waiting for the engine should not wait for us."""
 
 SHORTEST_PAUSE = 0.1
-BLURRED_LOOKS = 3
-"""Looks in a row without an answer before an engine that was ready no longer is: a busy one may be slow for a while."""
 LOOK_AT_FILES = 1.0
-LINGER = 600.0
-"""Seconds that files stay after the engine's list dropped them. vLLM 0.32 reads them again for requests under way whose
-weights had to make room (with --max-loras 1 any other load does that), and its engine dies when they are gone."""
 LOOK_AT_CAPACITY = 30.0
 """Seconds between questions for an engine's limits, until it tells them: vLLM 0.32 does after LoRA traffic only."""
 
@@ -113,16 +109,12 @@ class Reconciler:
         self._prepare_credentials: dict[str, Credentials] = {}
         self._fetches: dict[str, asyncio.Task[None]] = {}
         self._prepares: dict[str, asyncio.Task[None]] = {}
-        self._lingering: dict[str, float] = {}
-        """Until when a path is kept that left the engine's list."""
+        self._looks = Looks(engine)
         self._board = Board(engine, boot)
         self._capacity = Capacity()
-        self._seen_at = float("-inf")
         self._prints = files.Prints()
         self._writing = asyncio.Lock()
         self._tasks: asyncio.TaskGroup | None = None
-        self._blurred = 0
-        """Blurred looks in a row."""
         self._due = float("inf")
         """When the next retry may be made."""
         self._refresh()
@@ -262,21 +254,11 @@ class Reconciler:
                 self._situation = replace(self._situation, desired=desired)
 
     async def _look(self) -> EngineView:
-        """Look at the engine. A view older than the one in hand is dropped, and a blurred one at first."""
-        asked = time.monotonic()
-        view = await self._engine.view()
-        if asked < self._seen_at:
-            return view
+        """Look at the engine, and take in what is seen if it counts."""
+        view = await self._looks.look()
         before = self._situation.view
-        self._blurred = self._blurred + 1 if view.blurred else 0
-        if before.ready and 0 < self._blurred < BLURRED_LOOKS:
+        if view is not self._looks.view or view is before:
             return view
-        self._seen_at = asked
-        if not view.listening:
-            self._lingering.clear()
-        elif view.adapters is not None and before.adapters is not None:
-            dropped = set(before.adapters.values()) - set(view.adapters.values())
-            self._lingering.update(dict.fromkeys(dropped, asked + LINGER))
         if view.ready and not before.ready:
             self._situation = replace(self._situation, life=self._situation.life + 1)
             log.info("engine ready engine=%s life=%d", self._engine.kind, self._situation.life)
@@ -289,9 +271,9 @@ class Reconciler:
                 self._evicted(name, "another one")
             elif progress.fault is None:
                 log.warning("adapter lost adapter=%s losses=%d", name, progress.losses + 1)
-                self._set_progress(name, after_loss(progress, asked, self._rng.random()))
+                self._set_progress(name, after_loss(progress, time.monotonic(), self._rng.random()))
         for name in recovered(self._situation, view):
-            self._set_progress(name, after_success(self._situation.progress[name], asked))
+            self._set_progress(name, after_success(self._situation.progress[name], time.monotonic()))
         self._situation = replace(self._situation, view=view)
         return view
 
@@ -556,12 +538,11 @@ class Reconciler:
 
     def _show(self, planned: Sequence[AdapterReport]) -> None:
         """Publish the reports, and say which files are in use."""
-        view, desired, now = self._situation.view, self._situation.desired, time.monotonic()
-        self._lingering = {path: until for path, until in self._lingering.items() if until > now}
+        view, desired = self._situation.view, self._situation.desired
         # An action under way may still give the engine what is no longer wanted.
         doing = [action.wanted for action in self._situation.busy.values() if not isinstance(action, Unload)]
         paths = [*(wanted.path for wanted in doing), *(wanted.held.path for wanted in doing if wanted.held is not None)]
-        self._fetcher.keep(folders_in_use(desired, [*(view.adapters or {}).values(), *paths, *self._lingering]))
+        self._fetcher.keep(folders_in_use(desired, [*(view.adapters or {}).values(), *paths, *self._looks.lingering()]))
         on_disk = self._fetcher.on_disk() | sources_at_hand(desired)
         self._board.publish(view, self._capacity, planned, on_disk)
 

@@ -1,0 +1,83 @@
+"""In which order pods get an adapter, and lose it: over nodes first, then by what costs least. Pure.
+
+Used by `placing` once it is known how many pods are to get it or to lose it. The order is total and depends on nothing
+but the pods and the LoraAdapter, so that every pass, on every replica, comes to the same pods.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from patio.api.sources import Source, SourceKind, parse_source
+from patio_operator.placement.rooms import Rooms
+from patio_operator.placement.spots import Spot, Terms
+
+Rank = Callable[[Spot], tuple[Any, ...]]
+"""What sorts spots, smallest first; no two alike."""
+
+
+def by_node(
+    spots: Iterable[Spot],
+    most: int,
+    first: Rank,
+    crowd: Mapping[str, int],
+    step: int,
+    then: Rank,
+) -> list[Spot]:
+    """Take spots one by one, each from the node where there are then the fewest.
+
+    Args:
+        spots: what there is to take.
+        most: how many to take.
+        first: what counts more than the node, smallest first.
+        crowd: how many there are on each node before.
+        step: 1 to fill, from the emptiest node; -1 to clear, from the fullest.
+        then: what counts on one node, smallest first.
+
+    """
+    nodes: dict[str, list[Spot]] = {}
+    for spot in spots:
+        nodes.setdefault(spot.pod.node, []).append(spot)
+    heads: list[tuple[Any, ...]] = []
+
+    def push(node: str, taken: int) -> None:
+        if nodes[node]:
+            spot = nodes[node].pop()
+            heapq.heappush(heads, (first(spot), step * crowd.get(node, 0) + taken, then(spot), node, taken, spot))
+
+    for node, here in nodes.items():
+        here.sort(key=lambda spot: (first(spot), then(spot)), reverse=True)
+        push(node, 0)
+    chosen: list[Spot] = []
+    while heads and len(chosen) < most:
+        *_, node, taken, spot = heapq.heappop(heads)
+        chosen.append(spot)
+        push(node, taken + 1)
+    return chosen
+
+
+def ranking(terms: Terms, rooms: Rooms) -> Rank:
+    """Return the order in which pods of one node get the adapter: what costs least first, and no two alike."""
+    sources = _written(terms)
+
+    def rank(spot: Spot) -> tuple[Any, ...]:
+        uid, answer = spot.pod.uid, spot.host.view.answer
+        at_hand = answer is not None and not sources.isdisjoint(answer.on_disk)
+        dice = hashlib.sha256(f"{terms.adapter.owner} {spot.pod.name}".encode()).digest()
+        return not at_hand, rooms.used(uid), not rooms.fits_batch(uid), dice, spot.pod.name
+
+    return rank
+
+
+def _written(terms: Terms) -> frozenset[str]:
+    """Return how sidecars may write the source in what they have on disk: with its revision in it, or without."""
+    if terms.load.source is None:
+        return frozenset()
+    source = parse_source(terms.load.source)
+    revision = terms.adapter.spec.source.revision
+    if source.kind is SourceKind.HF and revision is not None:
+        return frozenset({str(source), str(Source(source.kind, source.name, source.path, revision))})
+    return frozenset({str(source)})
