@@ -26,8 +26,8 @@ def for_new_pod(
     Args:
         adapters: all LoraAdapters of the pod's namespace.
         labels: the pod's.
-        served: names under which its engine will serve its base model; empty when that is not known. Then what is for one
-            base model only waits until the engine tells, as it does in the planner.
+        served: names under which its engine will serve its base model; empty when that is not known. Then what is for
+            one base model only waits until the engine tells, as it does in the planner.
         room: how many adapters its engine has room for; None: any number, as far as is known.
 
     """
