@@ -209,6 +209,19 @@ def test_instances_below_the_partition_keep_their_revision_even_when_they_are_ma
     assert len(world.names("ControllerRevision")) == 1
 
 
+def test_a_mark_of_a_rolled_profile_makes_the_instances_anew_one_by_one() -> None:
+    world = settled(leader_worker(replicas=2))
+    before = {name: one["metadata"]["uid"] for name, one in world.pods().items()}
+    world.metadata = {"annotations": {"patio.dev/rolled-roles": '{"multi": {"patio": "n3w"}, "x": 1}'}}
+    world.step()
+    assert {name.rsplit("-", 1)[0] for name in world.leaving()} == {"g-multi-1"}
+    world.settle()
+    after = world.pods()
+    assert all(after[name]["metadata"]["uid"] != uid for name, uid in before.items())
+    assert after["g-multi-0-0"]["metadata"]["annotations"]["patio.dev/rolled-profiles"] == '{"patio":"n3w"}'
+    assert "annotations" not in after["g-multi-0-1"]["metadata"], "workers have no profiles"
+
+
 def test_a_paused_update_changes_nothing() -> None:
     paused = {"rolloutStrategy": {"rollingUpdate": {"paused": True}}}
     world = settled(leader_worker(replicas=2, **paused))

@@ -11,10 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from patio_operator.api import rolled
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
+from patio_operator.api.rolebasedgroup import RoleBasedGroup
 from patio_operator.injection.trial import Problem, Verdict
 from patio_operator.rollouts import Plan, Ref, User, Workload, decode, plan, to_look_at, users_of
-from patio_operator.rollouts.workloads import mark, marks
+from patio_operator.rollouts.roles import decode_role, mark_role, role_of
+from patio_operator.rollouts.workloads import mark
 
 from builders import NOW
 
@@ -91,7 +94,7 @@ def test_what_is_rolled_keeps_what_it_was_rolled_for_by_other_profiles() -> None
     (roll,) = planned([user(A)], Workload(A, "1", {"gpu": "x", "patio": OLD})).rolls
     assert roll.rolled == {"gpu": "x", "patio": NEW}
     patch = mark(roll.rolled)
-    assert marks(patch["spec"]["template"]["metadata"]) == roll.rolled
+    assert rolled.of_template(patch["spec"]["template"]["metadata"]) == roll.rolled
 
 
 def test_workloads_that_are_up_come_before_those_that_are_not() -> None:
@@ -337,3 +340,85 @@ def test_what_another_controller_makes_is_its_to_roll(kind: str, applied_by: lis
     body["metadata"]["ownerReferences"] = [{"kind": kind, "name": "g", "controller": True}]
     body["metadata"]["managedFields"] = [{"manager": one, "operation": "Apply"} for one in applied_by]
     assert decode("StatefulSet", body).held == why
+
+
+# --- leader-worker roles, whose pods Patio makes itself
+
+ROLE = Ref("RoleBasedGroup", "team", "g/multi")
+
+
+def leader(revision: str, rolled_for: str) -> User:
+    return User("team", "leader", revision, ROLE, "RoleBasedGroup", rolled_for)
+
+
+def role_body(*, marked: str = "", replicas: int = 2, ready: int = 2) -> Object:
+    annotations = {"patio.dev/rolled-roles": json.dumps({"multi": {"patio": marked}, "other": {"x": "1"}})}
+    pattern = {"size": 2, "template": {"spec": {"containers": [{"name": "main", "image": "a"}]}}}
+    return {
+        "metadata": {"name": "g", "namespace": "team", "resourceVersion": "7", "annotations": annotations},
+        "spec": {"roles": [{"name": "multi", "replicas": replicas, "leaderWorkerPattern": pattern}]},
+        "status": {
+            "roleStatuses": [{"name": "multi", "replicas": ready, "readyReplicas": ready, "updatedReplicas": ready}]
+        },
+    }
+
+
+def role(users: Sequence[User], *, spared: int = 0, held: str = "", **body: Any) -> Workload:
+    group = RoleBasedGroup.model_validate(role_body(**body))
+    found = role_of(group, ROLE)
+    assert found is not None
+    return decode_role(ROLE, group, found, "patio", users, spared, held)
+
+
+def test_a_pod_that_a_group_controls_is_of_its_leader_worker_role() -> None:
+    metadata = {
+        "name": "g-multi-0-0",
+        "namespace": "team",
+        "labels": {"rbg.workloads.x-k8s.io/group-name": "g", "rbg.workloads.x-k8s.io/role-name": "multi"},
+        "annotations": {
+            "patio.dev/injected": json.dumps({"patio": NEW}),
+            "patio.dev/rolled-profiles": json.dumps({"patio": NEW}),
+        },
+        "ownerReferences": [
+            {"apiVersion": "workloads.x-k8s.io/v1alpha2", "kind": "RoleBasedGroup", "name": "g", "controller": True}
+        ],
+    }
+    (found,) = users_of("patio", [{"metadata": metadata}])
+    assert (found.workload, found.revision, found.rolled_for) == (ROLE, NEW, NEW)
+
+
+def test_a_role_is_rolled_by_a_mark_in_its_group_beside_those_of_other_roles() -> None:
+    behind = [leader(OLD, ""), leader(OLD, "")]
+    (roll,) = planned(behind, role(behind)).rolls
+    patch = mark_role(ROLE, role_body()["metadata"], roll.rolled)
+    metadata = {"annotations": patch["metadata"]["annotations"]}
+    assert rolled.of_role(metadata, "multi") == {"patio": NEW}
+    assert rolled.of_role(metadata, "other") == {"x": "1"}
+
+
+def test_a_marked_role_is_being_rolled_until_its_leaders_were_made_from_the_new_template_and_are_ready() -> None:
+    histories = (
+        ([leader(OLD, ""), leader(OLD, "")], 2, "Rolling"),
+        ([leader(OLD, "")], 1, "Rolling"),
+        ([leader(OLD, ""), leader(NEW, NEW)], 1, "Rolling"),
+        ([leader(NEW, NEW), leader(NEW, NEW)], 1, "Rolling"),
+        ([leader(NEW, NEW), leader(NEW, NEW)], 2, "AllCurrent"),
+    )
+    for users, ready, expected in histories:
+        seen = planned(users, role(users, marked=NEW, ready=ready))
+        assert seen.rolls == ()
+        assert reason(seen) == expected
+
+
+def test_instances_that_a_rollout_spares_hold_nothing_up_and_are_counted() -> None:
+    users = [leader(OLD, ""), leader(NEW, NEW)]
+    seen = planned(users, role(users, marked=NEW, spared=1))
+    assert reason(seen) == "SomeLeft"
+    assert "partition keeps every pod" in message(planned(users, role(users, spared=2)))
+
+
+def test_roles_of_upstreams_controller_are_counted_and_left_alone() -> None:
+    users = [leader(OLD, "")]
+    seen = planned(users, role(users, held="it is upstream's controller's"))
+    assert seen.rolls == ()
+    assert "upstream's controller's" in message(seen)

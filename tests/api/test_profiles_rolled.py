@@ -223,3 +223,61 @@ def stateful_set(kube: Kube, namespace: str) -> Any:
 def mark(workload: Object) -> str:
     annotations = workload["spec"]["template"]["metadata"].get("annotations") or {}
     return str(annotations.get("patio.dev/rolled-profiles") or "")
+
+
+def test_a_leader_worker_role_is_rolled_instance_by_instance(kube: Kube, namespace: str) -> None:
+    name = f"leaders-{namespace}"
+    kube.apply(profile(name))
+    kube.apply(leader_worker_group(namespace, name))
+
+    def leaders() -> dict[str, tuple[str, str]]:
+        """Image of the sidecar and UID of each leader."""
+        return {
+            one["metadata"]["name"]: (
+                next(each["image"] for each in one["spec"]["containers"] if each["name"] == "side"),
+                one["metadata"]["uid"],
+            )
+            for one in kube.pods(namespace)
+            if one["metadata"]["name"].endswith("-0") and "deletionTimestamp" not in one["metadata"]
+        }
+
+    until("two instances", leaders, lambda one: sorted(one) == ["g-multi-0-0", "g-multi-1-0"])
+    make_ready(kube, namespace)
+    until("two pods", lambda: counts(kube, name), lambda one: one == (2, 2, 0))
+    until("the group Ready", lambda: condition(group_object(kube, namespace), "Ready").get("status") == "True")
+    kube.apply(profile(name, "side:2"))
+    half = until("one is new", leaders, lambda one: one.get("g-multi-1-0", ("",))[0] == "side:2")
+    assert half["g-multi-0-0"][0] == "side:1"
+    assert reason(kube, name) == "Rolling"
+    make_ready(kube, namespace)
+    until("both are new", leaders, lambda one: {image for image, _ in one.values()} == {"side:2"} and len(one) == 2)
+    make_ready(kube, namespace)
+    until("all is new", lambda: reason(kube, name), lambda one: one == "AllCurrent")
+
+
+def group_object(kube: Kube, namespace: str) -> Object:
+    found: Object = kube.get(f"/apis/workloads.x-k8s.io/v1alpha2/namespaces/{namespace}/rolebasedgroups/g")
+    return found
+
+
+def leader_worker_group(namespace: str, profile_name: str) -> Object:
+    made = group(namespace, profile_name, replicas=2)
+    spec = {"containers": [{"name": "engine", "image": "engine"}]}
+    made["spec"]["roles"] = [
+        {
+            "name": "multi",
+            "replicas": 2,
+            "engineRuntimes": [{"profileName": profile_name}],
+            "leaderWorkerPattern": {"size": 2, "template": {"spec": spec}},
+        }
+    ]
+    return made
+
+
+def make_ready(kube: Kube, namespace: str) -> None:
+    """Write the status that kubelets would write, to the pods that have none."""
+    patch = json.dumps({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}})
+    for pod in kube.pods(namespace):
+        if "deletionTimestamp" not in pod["metadata"]:
+            arguments = ("--subresource=status", "--type=merge", "-p", patch)
+            kube.kubectl("-n", namespace, "patch", "pod", pod["metadata"]["name"], *arguments)

@@ -119,7 +119,7 @@ async def _run(
     group_reconciler = GroupReconciler(cluster, lambda: detector.observing)
     adapters = WorkQueue("adapters", _measured(telemetry, "LoraAdapter", adapter_reconciler.reconcile))
     groups = WorkQueue("group", _measured(telemetry, "RoleBasedGroup", group_reconciler.reconcile))
-    profile_reconciler = ProfileReconciler(cluster, settings.namespace, time.monotonic)
+    profile_reconciler = ProfileReconciler(cluster, settings.namespace, time.monotonic, lambda: detector.observing)
     profile_queue = WorkQueue(
         "profile", _measured(telemetry, "ClusterEngineRuntimeProfile", profile_reconciler.reconcile)
     )

@@ -27,6 +27,8 @@ ROLL_AT_ONCE = "patio.dev/roll-at-once"
 ROLLED = "patio.dev/rolled-profiles"
 """Annotation of a workload's pod template: the revision of each profile that it was last rolled for, as a JSON object.
 """
+ROLLED_ROLES = "patio.dev/rolled-roles"
+"""Annotation of a RoleBasedGroup: the same for each of its leader-worker roles, as a JSON object of such objects."""
 
 _NEW = "rbg.workloads.x-k8s.io/"
 _OLD = "rolebasedgroup.workloads.x-k8s.io/"

@@ -58,11 +58,11 @@ class Rolling(Model):
     """A workload that is being rolled."""
 
     kind: str
-    """Deployment, StatefulSet or DaemonSet."""
+    """Deployment, StatefulSet or DaemonSet; RoleBasedGroup for one of its leader-worker roles."""
     namespace: str
     """Its namespace."""
     name: str
-    """Its name."""
+    """Its name; GROUP/ROLE of a leader-worker role."""
     since: datetime
     """When its numbers last changed."""
     progress: Int32 = 0

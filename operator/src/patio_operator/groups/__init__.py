@@ -21,5 +21,6 @@ The sidecar is never in what is made here: pod templates only ask for it, admiss
 from patio_operator.groups.planner import made_by_patio, plan
 from patio_operator.groups.plans import Event, GroupPlan, Ref
 from patio_operator.groups.pruning import prune
+from patio_operator.groups.rollouts import spared_by_a_rollout
 
-__all__ = ["Event", "GroupPlan", "Ref", "made_by_patio", "plan", "prune"]
+__all__ = ["Event", "GroupPlan", "Ref", "made_by_patio", "plan", "prune", "spared_by_a_rollout"]

@@ -39,6 +39,11 @@ def of(role: Role) -> Rollout:
     return Rollout(partition, max(1, _scaled(wanted.max_unavailable, role.replicas)))
 
 
+def spared_by_a_rollout(role: Role) -> int:
+    """Return how many instances of a role keep the revision that they have."""
+    return min(of(role).partition, role.replicas)
+
+
 def _scaled(value: int | str, replicas: int) -> int:
     if isinstance(value, int):
         return value

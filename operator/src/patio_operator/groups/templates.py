@@ -1,8 +1,8 @@
 """A role's pod templates: the user's, and what makes its pods members of the group.
 
 Used by `objects` and `revisions`. Added are labels of both generations, variables before the user's own, the
-topology file, and the label and annotation by which the pods ask admission for the role's profiles. Nothing
-of the user's is dropped.
+topology file, and the label and annotation by which the pods ask admission for the role's profiles; to leaders, what
+they were last rolled for. Nothing of the user's is dropped.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from patio_operator.api import labels
+from patio_operator.api import labels, rolled
 from patio_operator.api.identity import put_before
 from patio_operator.api.rolebasedgroup import EngineRuntime, Role, RoleBasedGroup
 from patio_operator.groups import naming
@@ -80,6 +80,10 @@ def leader_template(group: RoleBasedGroup, role: Role) -> Template:
     patched = _patched(resolved(group, role), patch, f"role {role.name!r}: leaderWorkerPattern.leaderTemplatePatch")
     template = _member(group, role, patched, naming.LEADER, role.engine_runtimes)
     template["spec"]["subdomain"] = naming.service(group, role)
+    marks = rolled.of_role({"annotations": group.metadata.annotations}, role.name)
+    if marks:
+        annotations = template["metadata"].get("annotations") or {}
+        template["metadata"]["annotations"] = {**annotations, **rolled.template_annotation(marks)}
     return template
 
 

@@ -18,13 +18,17 @@ from patio_operator import injection, rollouts
 from patio_operator.api import labels
 from patio_operator.api.conditions import find
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
+from patio_operator.api.rolebasedgroup import RoleBasedGroup
 from patio_operator.cluster import events
 from patio_operator.cluster.api import Cluster, ConflictError, InvalidError, NotFoundError, Object
-from patio_operator.cluster.kinds import DAEMON_SET, DEPLOYMENT, POD, PROFILE, STATEFUL_SET
+from patio_operator.cluster.kinds import DAEMON_SET, DEPLOYMENT, POD, PROFILE, ROLE_BASED_GROUP, STATEFUL_SET
 from patio_operator.cluster.trial import try_profile
+from patio_operator.groups import spared_by_a_rollout
 from patio_operator.injection.trial import Verdict
 from patio_operator.reconcile.queue import Key
+from patio_operator.rollouts import roles
 from patio_operator.rollouts.status import ACCEPTED
+from patio_operator.rollouts.users import ROLE_KIND, User
 from patio_operator.rollouts.workloads import Ref, Workload, decode, mark
 
 log = logging.getLogger(__name__)
@@ -38,8 +42,12 @@ _RUNNING = "status.phase!=Succeeded,status.phase!=Failed"
 class ProfileReconciler:
     """Works off profiles: `reconcile((name,))`."""
 
-    def __init__(self, cluster: Cluster, namespace: str, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, cluster: Cluster, namespace: str, clock: Callable[[], float], observing: Callable[[], bool]
+    ) -> None:
+        """`observing` tells whether groups are upstream's controller's at the moment."""
         self._cluster = cluster
+        self._observing = observing
         self._namespace = namespace
         self._clock = clock
         self._last_pass: dict[str, float] = {}
@@ -75,7 +83,7 @@ class ProfileReconciler:
         verdict = await self._verdict(profile, before)
         pods = await self._cluster.list_metadata(POD, f"{labels.INJECTED}=true", _RUNNING)
         users = rollouts.users_of(name, pods)
-        workloads = await self._workloads(rollouts.to_look_at(profile, revision, users))
+        workloads = await self._workloads(name, rollouts.to_look_at(profile, revision, users), users)
         plan = rollouts.plan(profile, revision, verdict, users, workloads, datetime.now(UTC))
         for roll in plan.rolls:
             await self._roll(body, roll)
@@ -96,29 +104,55 @@ class ProfileReconciler:
                 self._refused[name] = generation, verdict
         return verdict
 
-    async def _workloads(self, refs: list[Ref]) -> dict[Ref, Workload]:
+    async def _workloads(self, profile: str, refs: list[Ref], users: list[User]) -> dict[Ref, Workload]:
         found: dict[Ref, Workload] = {}
         for ref in refs:
             try:
-                body = await self._cluster.get(_KINDS[ref.kind], ref.name, ref.namespace)
+                if ref.kind == ROLE_KIND:
+                    one = await self._role(profile, ref, users)
+                else:
+                    one = decode(ref.kind, await self._cluster.get(_KINDS[ref.kind], ref.name, ref.namespace))
             except NotFoundError:
                 continue
-            found[ref] = decode(ref.kind, body)
+            if one is not None:
+                found[ref] = one
         return found
 
-    async def _roll(self, profile: Object, roll: rollouts.Roll) -> None:
-        workload = roll.workload
-        ref = workload.ref
-        patch: dict[str, Any] = mark(roll.rolled)
-        patch["metadata"] = {"resourceVersion": workload.resource_version}
+    async def _role(self, profile: str, ref: Ref, users: list[User]) -> Workload | None:
+        name, _ = roles.group_and_role(ref)
         try:
-            await self._cluster.merge(_KINDS[ref.kind], ref.name, ref.namespace, patch)
+            group = RoleBasedGroup.model_validate(await self._cluster.get(ROLE_BASED_GROUP, name, ref.namespace))
+        except ValidationError:
+            return None  # its own status says why nothing is done with it
+        role = roles.role_of(group, ref)
+        if role is None:
+            return None
+        held = "it is upstream's controller's" if self._observing() else ""
+        return roles.decode_role(ref, group, role, profile, users, spared_by_a_rollout(role), held)
+
+    async def _roll(self, profile: Object, roll: rollouts.Roll) -> None:
+        ref = roll.workload.ref
+        try:
+            if ref.kind == ROLE_KIND:
+                await self._mark_role(roll)
+            else:
+                patch: dict[str, Any] = mark(roll.rolled)
+                patch["metadata"] = {"resourceVersion": roll.workload.resource_version}
+                await self._cluster.merge(_KINDS[ref.kind], ref.name, ref.namespace, patch)
         except (ConflictError, NotFoundError):
             log.debug("%s not rolled: it changed", ref)  # the next pass sees it as it is
         except InvalidError as error:
             await events.record(self._cluster, profile, "Warning", "NotRolled", f"{ref}: {error.message}")
         else:
             log.info("rolled: %s: %s", ref, roll.reason)
+
+    async def _mark_role(self, roll: rollouts.Roll) -> None:
+        """Mark a role in the metadata of its group, which it shares with others: as the group is now."""
+        ref = roll.workload.ref
+        group, _ = roles.group_and_role(ref)
+        body = await self._cluster.get(ROLE_BASED_GROUP, group, ref.namespace)
+        patch = roles.mark_role(ref, body["metadata"], roll.rolled)
+        await self._cluster.merge(ROLE_BASED_GROUP, group, ref.namespace, patch)
 
     async def _write_status(self, body: Object, before: Object, plan: rollouts.Plan) -> None:
         if plan.status == before:

@@ -5,6 +5,7 @@ and writes the status. Inside:
 
 - `users`: which pods have a profile at which revision, and which workload makes them
 - `workloads`: how a Deployment, StatefulSet or DaemonSet is rolled, whether it is up, and why it cannot be rolled
+- `roles`: the same for leader-worker roles, whose pods have no such controller
 - `planner`: which workload is rolled now, which one does not come up
 - `status`: the profile's status and what its users should hear
 """

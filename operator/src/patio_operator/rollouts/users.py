@@ -1,7 +1,8 @@
 """Which pods have a profile, at which revision, and which workload would make them anew.
 
 Comes first in a pass: from the metadata of the injected pods. A pod of a ReplicaSet is its Deployment's, whose name is
-the ReplicaSet's without the hash that the Deployment gave it: no right to read ReplicaSets is needed for that.
+the ReplicaSet's without the hash that the Deployment gave it: no right to read ReplicaSets is needed for that. A pod
+that a RoleBasedGroup controls is of a leader-worker role.
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from patio_operator.api import labels
+from patio_operator.api import labels, rolled
 from patio_operator.rollouts.workloads import Ref
 
+ROLE_KIND = "RoleBasedGroup"
+ROLE_GROUP = "workloads.x-k8s.io"
+"""What controls the pods of a leader-worker role."""
 _HASH = "pod-template-hash"
 _ROLLED = ("StatefulSet", "DaemonSet")
 
@@ -30,6 +34,8 @@ class User:
     """What makes it anew when its template changes; None when nothing does that Patio rolls."""
     made_by: str
     """Kind of its controller; `Pod` for one that nobody controls."""
+    rolled_for: str = ""
+    """The revision of the profile that its template was last rolled for; empty when it never was."""
 
 
 def users_of(profile: str, pods: Iterable[Mapping[str, Any]]) -> list[User]:
@@ -56,6 +62,7 @@ def users_of(profile: str, pods: Iterable[Mapping[str, Any]]) -> list[User]:
                 revision,
                 _workload(metadata, owner),
                 owner.get("kind", "Pod"),
+                rolled.of_template(metadata).get(profile, ""),
             )
         )
     return users
@@ -71,7 +78,11 @@ def profiles_in(metadata: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _workload(metadata: Mapping[str, Any], owner: Mapping[str, Any]) -> Ref | None:
-    if not owner.get("apiVersion", "").startswith("apps/"):
+    group, _, _ = owner.get("apiVersion", "").partition("/")
+    if group == ROLE_GROUP and owner["kind"] == ROLE_KIND:
+        found = labels.group_and_role(metadata.get("labels") or {})
+        return None if found is None else Ref(ROLE_KIND, metadata["namespace"], "/".join(found))
+    if group != "apps":
         return None
     kind, name = owner["kind"], owner["name"]
     suffix = "-" + (metadata.get("labels") or {}).get(_HASH, "")

@@ -1,17 +1,17 @@
 """A workload as a roll sees it: what it was last rolled for, whether it is up, and what keeps it from being rolled.
 
-Comes after `users`: from the Deployments, StatefulSets and DaemonSets whose pods are behind. How a workload replaces
-its pods is its own strategy's business; a strategy that replaces none keeps it from being rolled.
+Comes after `users`: from the Deployments, StatefulSets and DaemonSets whose pods are behind; `roles` reads the roles
+that have none of these. How a workload replaces its pods is its own strategy's business; a strategy that replaces none
+keeps it from being rolled.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from patio_operator.api import labels
+from patio_operator.api import rolled
 
 FIELD_MANAGER = "patio-operator"
 """Patio's own name in managedFields: what it applies, it may annotate."""
@@ -24,6 +24,7 @@ class Ref:
     kind: str
     namespace: str
     name: str
+    """Of a leader-worker role: GROUP/ROLE."""
 
     def __str__(self) -> str:
         return f"{self.kind} {self.namespace}/{self.name}"
@@ -65,7 +66,7 @@ def decode(kind: str, body: Mapping[str, Any]) -> Workload:
     return Workload(
         ref=Ref(kind, metadata["namespace"], metadata["name"]),
         resource_version=metadata["resourceVersion"],
-        rolled=marks((spec.get("template") or {}).get("metadata") or {}),
+        rolled=rolled.of_template((spec.get("template") or {}).get("metadata") or {}),
         is_up=observed and updated >= replaced and available >= wanted and total <= wanted,
         progress=int(updated) + int(available),
         failure=_failure(status) if observed else "",
@@ -74,19 +75,9 @@ def decode(kind: str, body: Mapping[str, Any]) -> Workload:
     )
 
 
-def marks(metadata: Mapping[str, Any]) -> dict[str, str]:
-    """Return the revision of each profile for which a pod template was rolled last, or the template of a pod."""
-    try:
-        said = json.loads((metadata.get("annotations") or {}).get(labels.ROLLED) or "{}")
-    except ValueError:
-        return {}
-    return {str(name): str(revision) for name, revision in said.items()} if isinstance(said, dict) else {}
-
-
 def mark(rolled_for: Mapping[str, str]) -> dict[str, Any]:
     """Return the patch of a workload that makes its template another one."""
-    text = json.dumps(dict(rolled_for), sort_keys=True, separators=(",", ":"))
-    return {"spec": {"template": {"metadata": {"annotations": {labels.ROLLED: text}}}}}
+    return {"spec": {"template": {"metadata": {"annotations": rolled.template_annotation(rolled_for)}}}}
 
 
 def _partition(spec: Mapping[str, Any]) -> int:

@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from patio_operator import injection
+from patio_operator.api import rolled
 from patio_operator.cluster.api import Object
 from patio_operator.placement.matching import for_pod, load_request
-from patio_operator.rollouts.workloads import marks
 from patio_operator.webhooks.lookups import Lookups
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ async def _inject(
         return refs
     if not refs:
         return injection.Injection(dict(pod))
-    rolled_for = marks(pod["metadata"])
+    rolled_for = rolled.of_template(pod["metadata"])
     runtimes: list[injection.Runtime] = []
     for ref in refs:
         # One after the other: what is known is answered at once, and a task for each would have to wait for its turn.
