@@ -38,8 +38,8 @@ def kube(staged: stage.Stage) -> Iterator[Kube]:
 
 
 @pytest.fixture(scope="module")
-def make_namespace(kube: Kube) -> Iterator[MakeNamespace]:
-    """Makes namespaces that are deleted after the module."""
+def make_namespace(kube: Kube, request: pytest.FixtureRequest) -> Iterator[MakeNamespace]:
+    """Makes namespaces that are deleted after the module; only real engines are waited for, as the next has no room."""
     made: list[str] = []
 
     def make(name: str) -> str:
@@ -48,7 +48,8 @@ def make_namespace(kube: Kube) -> Iterator[MakeNamespace]:
         return name
 
     yield make
-    kube.kubectl("delete", "namespace", *made, "--wait=true", "--timeout=120s")
+    wait = str(request.node.get_closest_marker("vllm") is not None).lower()
+    kube.kubectl("delete", "namespace", *made, f"--wait={wait}", "--timeout=120s")
 
 
 @pytest.fixture(scope="session")

@@ -73,4 +73,5 @@ def main():
     print(json.dumps({url: {"served": len(served), "lost": lost} for url, (served, lost) in seen.items()}))
 
 
-main()
+if __name__ == "__main__":
+    main()

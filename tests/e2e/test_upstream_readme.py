@@ -113,6 +113,8 @@ def test_the_readmes_manifests_give_pods_with_the_sidecar_and_metrics(
         )
         assert "\npatio:input_tokens_total{" in text
         assert kube.to_pod("GET", namespace, pod, 9091, "/health").status_code == 200
+        topology = kube.to_pod("GET", namespace, pod, 9091, "/v1/topology").json()
+        assert (topology["registered"], topology["reason"]) == (False, "NotConfigured")
     assert {one["status"]["containerStatuses"][1]["restartCount"] for one in kube.pods(namespace)} == {0}
 
 
