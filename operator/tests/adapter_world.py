@@ -79,6 +79,8 @@ class Sidecar:
                 credentials_revision=order.credentials_revision,
             )
             return None
+        if before is not None and before.prepared is not None and before.prepared.revision == order.revision:
+            before.prepared = None
         settled = (AdapterState.FAILED, AdapterState.UNLOADING)
         if before is not None and before.request == order and before.state not in settled:
             return None
