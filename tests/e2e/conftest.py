@@ -19,6 +19,13 @@ from stage import tell
 MakeNamespace = Callable[[str], str]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Let `stage.tell` be heard: once pytest captures, file descriptor 2 is a file of its own."""
+    capture = config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        stage.telling_to = os.fdopen(os.dup(2), "w")
+
+
 @pytest.fixture(scope="session")
 def staged() -> Iterator[stage.Stage]:
     """A cluster with the images of this tree."""

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import e2e_cluster
 from e2e_cluster import images
@@ -130,8 +130,12 @@ def prepare_cluster(names: Sequence[str], say: Callable[[str], None]) -> Stage:
 
 
 def tell(line: str) -> None:
-    """Tell of the progress of long steps, past pytest's capture."""
-    print(line, file=sys.__stderr__, flush=True)
+    """Tell of the progress of long steps, and what was measured, past pytest's capture."""
+    print(line, file=telling_to or sys.stderr, flush=True)
+
+
+telling_to: TextIO | None = None
+"""Where pytest's own output goes, if this is pytest's process."""
 
 
 def group(engine: Engine, namespace: str, name: str = "demo", replicas: int = 1) -> dict[str, Any]:
