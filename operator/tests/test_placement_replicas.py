@@ -281,6 +281,33 @@ def test_a_pinned_adapter_displaces_the_newest_that_is_not() -> None:
     assert (displaced.state, displaced.reason) == (PlacedState.PENDING, "NoCapacity")
 
 
+def test_what_an_engine_has_no_room_for_after_all_leaves_again_the_newest_first_and_never_what_works() -> None:
+    adapters = [
+        lora_adapter(name, replicas=1, metadata={"creationTimestamp": f"2026-11-21T0{index}:00:00Z"})
+        for index, name in enumerate(("works", "older", "newer"))
+    ]
+    states = (AdapterState.LOADED, AdapterState.PENDING, AdapterState.PENDING)
+    reports = [report(load_request(one), state) for one, state in zip(adapters, states, strict=True)]
+    told = {room: planned([pod("a")], {"a": seen(*reports, room=room)}, *adapters) for room in (1, 2, 3)}
+    left = {
+        room: [one.request.lora_name for one in decided.actions if isinstance(one, Unload)]
+        for room, decided in told.items()
+    }
+    assert left == {1: ["older", "newer"], 2: ["newer"], 3: []}
+
+
+def test_a_pinned_adapter_that_failed_elsewhere_displaces_nobody() -> None:
+    world = fleet(2, room=1)
+    world.declare(lora_adapter("works", replicas=1))
+    world.settle()
+    for one in world.sidecars.values():
+        one.bad = {source_revision(lora_adapter(uri="file:///bad"))}
+    world.declare(lora_adapter("vip", replicas=1, pinned=True, uri="file:///bad"))
+    world.settle()
+    assert len(world.holding("works")) == 1
+    assert [order.request.lora_name for _, _, order in world.orders] == ["works", "vip"]
+
+
 def test_what_makes_room_does_not_come_back_for_it() -> None:
     vip, displaced = lora_adapter("vip", pinned=True), lora_adapter("sql", replicas=1)
     leaving = report(load_request(displaced), AdapterState.UNLOADING)

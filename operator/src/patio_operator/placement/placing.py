@@ -46,11 +46,11 @@ def everywhere(terms: Terms, spots: Sequence[Spot], rooms: Rooms, refusals: Refu
     """Choose for a LoraAdapter that every matching pod should have."""
     choice = Choice(desired=len(spots))
     for spot in spots:
-        by = rooms.displaced_by(spot.pod.uid, terms.adapter)
-        if by is not None:
+        displaced = rooms.displaced(spot.pod.uid, terms.adapter)
+        if displaced is not None:
             if spot.mine:
-                choice.let_go[spot.pod.uid] = _displaced(by)
-            choice.waiting.append(pending(spot, "NoCapacity", _displaced(by)))
+                choice.let_go[spot.pod.uid] = displaced
+            choice.waiting.append(pending(spot, "NoCapacity", displaced))
         elif spot.mine and not spot.going:
             choice.kept.append(spot)
         elif (obstacle := obstacle_of(terms, spot, refusals, now)) is not None:
@@ -70,14 +70,15 @@ def some(terms: Terms, spots: Sequence[Spot], rooms: Rooms, refusals: Refusals, 
     choice = Choice(desired=wanted)
     have: list[Spot] = []
     for spot in spots:
-        by = rooms.displaced_by(spot.pod.uid, terms.adapter)
-        if by is not None and spot.mine:
-            choice.let_go[spot.pod.uid] = _displaced(by)
+        displaced = rooms.displaced(spot.pod.uid, terms.adapter)
+        if displaced is not None and spot.mine:
+            choice.let_go[spot.pod.uid] = displaced
         elif spot.mine and not spot.going:
             have.append(spot)
     lost = [spot for spot in have if spot.lost(now)]
     failing = [spot for spot in have if spot.failed and not spot.answers]
-    working = [spot for spot in have if not spot.lost(now) and not (spot.failed and not spot.answers)]
+    out = {spot.pod.uid for spot in (*lost, *failing)}
+    working = [spot for spot in have if spot.pod.uid not in out]
     choice.times += [
         since + UNREACHABLE_BOUND
         for spot in working
@@ -122,7 +123,7 @@ def _without_surplus(adapter: LoraAdapter, working: Sequence[Spot], wanted: int,
         elif crowd[spot.pod.node] > 1:
             why = f"node {spot.pod.node} has it {crowd[spot.pod.node]} times"
         else:
-            why = "it came here last"
+            why = "it was loaded here last"
         let_go[spot.pod.uid] = f"{adapter.owner} wants it on {count(wanted)}, not on {len(working)}; {why}"
     return [spot for spot in working if spot.pod.uid not in let_go]
 
@@ -184,7 +185,8 @@ def _add(
         choice.new.append(spot)
     short = missing - len(choice.new)
     for spot in sorted(full, key=lambda one: (not rooms.is_becoming_free(one.pod.uid), *rank(one))):
-        made = _make_room(terms.adapter, spot, rooms) if short > 0 and tries > len(choice.new) else None
+        # What fails elsewhere takes nobody's place.
+        made = _make_room(terms.adapter, spot, rooms) if short > 0 and not recorded else None
         if made is None:
             obstacles.append(no_room(spot))
         else:
@@ -198,12 +200,11 @@ def _short(choice: Choice, recorded: Sequence[Spot], obstacles: Sequence[Placed]
     """Say why there are fewer pods than spec.replicas asks for."""
     found = choice.desired - short
     told = f"{found} of {count(choice.desired)} found"
-    if recorded:
-        tried = names([spot.pod.name for spot in recorded])
-        words = recorded[0].report.message if recorded[0].report is not None else ""
-        more = "no other pod is tried" if len(obstacles) == 0 else "no more pods are tried"
-        reason = recorded[0].report.reason if recorded[0].report is not None else "Failed"
-        return Trouble(reason, f"{told}: it failed on {tried}, and {more}. {recorded[0].pod.name}: {words}")
+    failed = next((spot.report for spot in recorded), None)
+    if failed is not None:
+        pods = [spot.pod.name for spot in recorded]
+        words = f"it failed on {names(pods)}, and no more pods are tried. {pods[0]}: {failed.message}"
+        return Trouble(failed.reason, f"{told}: {words}")
     if not obstacles:
         return Trouble("NotEnoughPods", f"{told}: no other pod with a sidecar matches.")
     kinds = {reason: [one for one in obstacles if one.reason == reason] for reason in (one.reason for one in obstacles)}
@@ -229,10 +230,6 @@ def _make_room(adapter: LoraAdapter, spot: Spot, rooms: Rooms) -> Placed | None:
     rooms.displace(uid, victim, adapter)
     words = f"The engine has no room; {victim.owner}, which is not pinned, is unloaded to make some."
     return pending(spot, "MakingRoom", words)
-
-
-def _displaced(by: LoraAdapter) -> str:
-    return f"The engine has no room, and {by.owner}, which is pinned, takes the place."
 
 
 def _since(spot: Spot) -> float:

@@ -118,24 +118,20 @@ def _adapter(
     draft.times += choice.times
     rollout = roll_out(terms, choice.kept, refusals, unmarked, now)
     draft.times += rollout.times
-    orders = rollout.orders + list(_again(terms, choice.kept))
-    orders += [
-        (spot, terms.load, "the pod does not have it" if not spot.going else _WANTED_AGAIN) for spot in choice.new
+    orders = [*rollout.orders, *_again(terms, choice.kept)]
+    orders += [(spot, terms.load, _WANTED_AGAIN if spot.going else _MISSING) for spot in choice.new]
+    draft.actions += [
+        Load(spot.pod, terms.key, request, why, terms.secret)
+        for spot, request, why in orders
+        if refused(request, spot, refusals, now) is None
     ]
-    ordered: set[str] = set()
-    placed = list(choice.waiting)
-    for spot, request, why in orders:
-        refusal = refused(request, spot, refusals, now)
-        if refusal is None:
-            ordered.add(spot.pod.uid)
-            draft.actions.append(Load(spot.pod, terms.key, request, why, terms.secret))
     for spot in (*choice.kept, *choice.new):
         draft.kept.add((spot.pod.uid, spot.name))
         if shows(spot) and spot.pod.uid not in rollout.unmark:
             draft.shown.setdefault(spot.pod.uid, set()).add(spot.name)
     for uid, why in (*choice.let_go.items(), *rollout.unmark.items()):
         draft.off.setdefault(uid, {})[terms.name] = why
-    placed += [_standing(terms, spot, rollout, refusals) for spot in choice.kept]
+    placed = [*choice.waiting, *(_standing(terms, spot, rollout, refusals) for spot in choice.kept)]
     placed += [told_refusal(terms.load, spot, refusals) or _ordered(spot) for spot in choice.new]
     placed += _leaving(terms, spots, choice, {one.pod.uid for one in placed})
     if not any(spot.host.unasked for spot in spots):
@@ -148,14 +144,19 @@ _WANTED_AGAIN = "it is on its way out and is wanted again"
 
 
 def _again(terms: Terms, kept: Iterable[Spot]) -> Iterable[tuple[Spot, LoadRequest, str]]:
-    """Repeat the orders whose credentials are missing or are others by now."""
+    """Repeat orders whose credentials are missing or are others by now, and end what is fetched ahead for nothing."""
     if terms.missing is not None:
         return
     for spot in kept:
         report = spot.report
-        if not spot.updated or spot.host.silent or report is None or report.state is AdapterState.LOADED:
+        if not spot.updated or spot.host.silent or report is None:
             continue
-        if report.state is AdapterState.PENDING and report.reason == "CredentialsMissing":
+        if report.state is AdapterState.LOADED:
+            if terms.prepare is not None and report.prepared is not None:
+                # A change that was taken back. Files kept ahead go when others take their place and those are used.
+                there = report.prepared.revision == terms.load.revision
+                yield spot, terms.load if there else terms.prepare, "what was fetched ahead is not wanted any more"
+        elif report.state is AdapterState.PENDING and report.reason == "CredentialsMissing":
             yield spot, terms.load, "its sidecar has no credentials for it"
         elif report.credentials_revision != terms.load.credentials_revision:
             yield spot, terms.load, "its credentials changed"

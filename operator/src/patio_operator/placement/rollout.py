@@ -99,7 +99,7 @@ def _prepared(
             bad.append(spot)
         elif prepared is not None and prepared.state is not PreparedState.PREPARED:
             fetching.append(spot)
-            rollout.waits[spot.pod.uid] = f"The new files are {prepared.state.lower()}. {prepared.message}".strip()
+            rollout.waits[spot.pod.uid] = f"The new files are not here yet. {prepared.message}".strip()
     if bad:
         prepared = _of_now(bad[0], terms)
         words = "" if prepared is None else prepared.message or prepared.reason

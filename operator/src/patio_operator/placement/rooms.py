@@ -26,7 +26,7 @@ class Rooms:
         }
         self._taken: dict[str, set[str]] = {}
         self._becoming_free: dict[str, int] = {}
-        self._displaced: dict[tuple[str, str], LoraAdapter] = {}
+        self._displaced: dict[tuple[str, str], str] = {}
         self._hosts = {host.pod.uid: host for host in hosts}
         self._going: dict[str, frozenset[str]] = {}
         for uid, host in self._hosts.items():
@@ -35,6 +35,8 @@ class Rooms:
                 name for name, one in host.reports.items() if one.state is AdapterState.UNLOADING
             )
             self._becoming_free[uid] = len(self._going[uid])
+        for uid in self._hosts:
+            self._relieve(uid)
 
     def used(self, uid: str) -> int:
         """Return how many adapters a pod has or is promised."""
@@ -87,11 +89,30 @@ class Rooms:
 
     def displace(self, uid: str, victim: LoraAdapter, by: LoraAdapter) -> None:
         """Have a LoraAdapter make room for a pinned one; the room is promised, and free once the other is gone."""
-        self._displaced[(uid, victim.owner)] = by
+        self._displaced[uid, victim.owner] = (
+            f"The engine has no room, and {by.owner}, which is pinned, takes the place."
+        )
 
-    def displaced_by(self, uid: str, adapter: LoraAdapter) -> LoraAdapter | None:
-        """Return the pinned LoraAdapter that this one makes room for on a pod."""
+    def displaced(self, uid: str, adapter: LoraAdapter) -> str | None:
+        """Return why a LoraAdapter has to leave a pod for lack of room, in a sentence; None: it has not."""
         return self._displaced.get((uid, adapter.owner))
+
+    def _relieve(self, uid: str) -> None:
+        """Have what an engine was told beyond its limit, and did not load, leave again: the newest first.
+
+        It comes to that when a limit is lowered, when somebody loads by hand, and when an order crosses another.
+        """
+        limit, reports = self._limit(uid), self._hosts[uid].reports
+        if limit is None:
+            return
+        idle = {
+            report.owner
+            for report in reports.values()
+            if report.state not in (AdapterState.LOADED, AdapterState.UNLOADING) and report.held_revision is None
+        }
+        newest_first = sorted(rank for owner, rank in self._displaceable.items() if owner in idle)
+        for _, adapter in newest_first[: max(0, len(reports) - len(self._going[uid]) - limit)]:
+            self._displaced[uid, adapter.owner] = f"The engine holds no more than {limit}, and the others were first."
 
     def _limit(self, uid: str) -> int | None:
         answer = self._hosts[uid].view.answer
