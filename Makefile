@@ -57,6 +57,10 @@ unit: setup ## The quick tests: no API server, no cluster.
 bench: setup ## What the sidecar costs, beside one that parses metrics into objects. BENCH_ARGS="--scrapes 100000".
 	@$(RUN) python -m benchmarks.run $(BENCH_ARGS)
 
+.PHONY: bench-fleet
+bench-fleet: setup ## The operator with 1,000 simulated pods, and with 100 adapters on 100. BENCH_ARGS="--pods 300".
+	@$(RUN) python -m benchmarks.fleet $(BENCH_ARGS)
+
 .PHONY: fuzz
 fuzz: setup ## 100,000 hostile metric texts through the rewriting, 10,000 requests to the API of a sidecar.
 	@$(RUN) python -m benchmarks.fuzz $(FUZZ_ARGS)

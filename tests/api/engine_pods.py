@@ -39,10 +39,6 @@ class EnginePod:
         self.start_sidecar()
         self.make_known()
 
-    def until_ready(self) -> None:
-        """Wait until the sidecar says that its engine is there."""
-        until(f"{self.name} is ready", lambda: httpx.get(f"{self.sidecar}/ready").status_code == 200)
-
     def make_known(self) -> None:
         """Make the pod's object, as injection and the kubelet would have it."""
         containers = [{"name": "engine", "image": "engine"}]

@@ -59,7 +59,11 @@ def test_a_service_of_somebody_else_is_left_alone_and_the_status_says_so(
     )
     assert condition(told, "Ready")["status"] == "True", "the adapter itself is where it should be"
     assert service(kube, namespace, "sql") == before
-    assert [one["count"] for one in kube.events(namespace, "sql") if one["reason"] == "ServiceNameTaken"] == [1]
+    told_of = until(
+        "its event",
+        lambda: [one["count"] for one in kube.events(namespace, "sql") if one["reason"] == "ServiceNameTaken"],
+    )
+    assert told_of == [1]
     patch(kube, namespace, "loraadapter/sql", {"spec": {"service": False}})
     until(
         "nothing wrong", lambda: condition(kube.lora_adapter(namespace, "sql") or {}, "Degraded")["status"] == "False"
