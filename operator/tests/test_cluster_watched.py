@@ -150,18 +150,34 @@ async def test_an_answer_to_a_write_counts_before_the_watch_tells_and_an_older_e
         assert told == ["a@7"]
 
 
-async def test_after_a_refresh_the_watch_does_not_bring_the_past_back() -> None:
+async def test_a_refresh_reads_everything_anew_and_the_watch_goes_on_from_there() -> None:
     api = ApiServer()
     api.items = [adapter("a", 1), adapter("b", 1)]
     async with watching(api) as (_, kept):
-        await eventually("listed", lambda: kept.fresh, True)
+        await eventually("watched", lambda: api.watched_from, ["1"])
         api.items, api.version = [adapter("a", 8)], 9
         await kept.refresh()
         assert kept.all("team") == ["a@8"]
-        api.tell("MODIFIED", adapter("b", 3))
-        api.tell("DELETED", adapter("a", 2))
+        await eventually("watched from there", lambda: api.watched_from, ["1", "9"])
+        # The handler of the first watch still waits, and takes the first event.
+        api.tell("BOOKMARK", adapter("nobody", 9))
         api.tell("ADDED", adapter("c", 10))
         await eventually("caught up", lambda: sorted(kept.all("team")), ["a@8", "c@10"])
+
+
+async def test_a_refresh_waits_for_an_api_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watched, "FIRST_PAUSE", 0.01)
+    api = ApiServer()
+    async with watching(api) as (_, kept):
+        await eventually("watched", lambda: api.watched_from, ["1"])
+        api.refuses = True
+        waiting = asyncio.create_task(kept.refresh())
+        await eventually("lost", lambda: kept.fresh, False)
+        assert not waiting.done()
+        api.items, api.version, api.refuses = [adapter("a", 8)], 9, False
+        async with asyncio.timeout(DEADLINE):
+            await waiting
+        assert kept.all("team") == ["a@8"]
 
 
 async def test_an_object_larger_than_a_network_buffer_arrives() -> None:

@@ -296,6 +296,13 @@ def test_what_an_engine_has_no_room_for_after_all_leaves_again_the_newest_first_
     assert left == {1: ["older", "newer"], 2: ["newer"], 3: []}
 
 
+def test_of_what_an_engine_has_no_room_for_the_pinned_stays() -> None:
+    plain, pinned = lora_adapter("plain"), lora_adapter("vip", pinned=True)
+    reports = [report(load_request(plain)), report(load_request(pinned), AdapterState.PENDING)]
+    decided = planned([pod("a")], {"a": seen(*reports, room=1)}, plain, pinned)
+    assert [one.request.lora_name for one in decided.actions if isinstance(one, Unload)] == ["plain"]
+
+
 def test_a_pinned_adapter_that_failed_elsewhere_displaces_nobody() -> None:
     world = fleet(2, room=1)
     world.declare(lora_adapter("works", replicas=1))

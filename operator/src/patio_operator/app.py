@@ -176,7 +176,7 @@ async def _run(
     async def act() -> None:
         """Do what one replica only may do, until cancelled."""
         try:
-            await _until_done("pods and LoraAdapters", adapter_reconciler.begin)
+            await adapter_reconciler.begin()
             async with asyncio.TaskGroup() as acting:
                 acting.create_task(adapters.run(), name="adapters")
                 acting.create_task(groups.run(), name="groups")

@@ -6,6 +6,7 @@ kind and scope, in every replica: `Known.run` keeps them all. Nothing here decid
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Coroutine, Mapping
@@ -85,14 +86,8 @@ class Known:
         return self.pods.fresh and self.adapters.fresh
 
     async def refresh(self) -> None:
-        """Read anew what LoraAdapters are planned from.
-
-        Raises:
-            ApiError: the API server did not answer.
-
-        """
-        for watched in (self.pods, self.adapters, self.services):
-            await watched.refresh()
+        """Have everything read anew that LoraAdapters are planned from."""
+        await asyncio.gather(self.pods.refresh(), self.adapters.refresh())
 
 
 def decode_known_pod(body: Object) -> KnownPod:

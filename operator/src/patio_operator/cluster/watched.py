@@ -52,9 +52,8 @@ class Watched(Generic[T]):
         self._decode = decode
         self._scope = scope
         self._objects: _Objects[T] = {}
-        self._listed = ""
-        self._readings = 0
-        self._read = 0
+        self._asked: list[asyncio.Future[None]] = []
+        self._ask = asyncio.Event()
         self._listeners: list[Listener[T]] = []
         self.fresh = False
         """Whether the watch is there, so that what is here is as it is in the API server."""
@@ -88,24 +87,28 @@ class Watched(Generic[T]):
             self._keep(self._objects, body)
 
     async def refresh(self) -> None:
-        """Read everything anew; what the watch says of the time before is passed over.
-
-        Raises:
-            ApiError: the API server did not answer.
-
-        """
-        await self._list()
+        """Have everything read anew, and wait for that; `run` does it, so that no event falls in between."""
+        done = asyncio.get_running_loop().create_future()
+        self._asked.append(done)
+        self._ask.set()
+        await done
 
     async def run(self) -> None:
         """Keep them until cancelled."""
         pause = FIRST_PAUSE
         while True:
+            asked = len(self._asked)
+            self._ask.clear()
             try:
                 version = await self._list()
                 self.fresh = True
                 pause = FIRST_PAUSE
+                for done in self._asked[:asked]:
+                    if not done.done():
+                        done.set_result(None)
+                del self._asked[:asked]
                 while version:
-                    version = await self._follow(version)
+                    version = await self._follow_until_asked(version)
             except ApiError as error:
                 log.warning("watch of %s lost, again in %.1f s: %s", self._kind.plural, pause, error.message)
                 self.fresh, self.problem, self.forbidden = False, error.message, error.status == 403
@@ -115,20 +118,29 @@ class Watched(Generic[T]):
     async def _list(self) -> str:
         found: _Objects[T] = {}
         version = ""
-        self._readings = number = self._readings + 1
         async with aclosing(self._cluster.pages(self._kind, self._scope)) as pages:
             async for items, page_version in pages:
                 for item in items:
                     self._keep(found, item)
                 version = page_version
-        if number > self._read:  # else one that began later was faster
-            self._read = number
-            before, self._objects, self._listed = self._objects, found, version
-            for namespace in before.keys() | found.keys():
-                was, there = before.get(namespace, {}), found.get(namespace, {})
-                for name in was.keys() | there.keys():
-                    self._tell(namespace, was.get(name), there.get(name))
+        before, self._objects = self._objects, found
+        for namespace in before.keys() | found.keys():
+            was, there = before.get(namespace, {}), found.get(namespace, {})
+            for name in was.keys() | there.keys():
+                self._tell(namespace, was.get(name), there.get(name))
         return version
+
+    async def _follow_until_asked(self, version: str) -> str:
+        """Watch until the API server ends it, or a reading is asked for; return where to go on, empty for a reading."""
+        following = asyncio.create_task(self._follow(version), name=f"watch {self._kind.plural}")
+        asking = asyncio.create_task(self._ask.wait())
+        try:
+            await asyncio.wait((following, asking), return_when=asyncio.FIRST_COMPLETED)
+            return "" if self._ask.is_set() else following.result()
+        finally:
+            asking.cancel()
+            following.cancel()
+            await asyncio.gather(asking, following, return_exceptions=True)
 
     async def _follow(self, version: str) -> str:
         """Watch until the API server ends it; return where to go on, empty when that is too long ago."""
@@ -140,11 +152,9 @@ class Watched(Generic[T]):
                         return ""
                     raise ApiError(int(body.get("code") or 0), str(body.get("message")))
                 version = body["metadata"]["resourceVersion"]
-                if type_ == "BOOKMARK" or _older(version, self._listed):
-                    continue
                 if type_ == "DELETED":
                     self._drop(body)
-                else:
+                elif type_ != "BOOKMARK":
                     self._put(body)
         return version
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from patio_operator.api.loraadapter import UNLOAD_FINALIZER, LoraAdapter
 from patio_operator.cluster import events
-from patio_operator.cluster.api import ApiError, Cluster, ConflictError, NotFoundError
+from patio_operator.cluster.api import Cluster, ConflictError, NotFoundError
 from patio_operator.cluster.kinds import LORA_ADAPTER
 from patio_operator.cluster.known import Known, KnownAdapter, KnownPod
 from patio_operator.placement.planner import plan
@@ -77,13 +77,9 @@ class AdapterReconciler:
         self._looked: set[str] = set()
         known.adapters.listen(self._forget)
 
-    async def begin(self) -> str | None:
-        """Take in what the last leader wrote; return why that was not possible."""
-        try:
-            await self._known.refresh()
-        except ApiError as error:
-            return error.message
-        return None
+    async def begin(self) -> None:
+        """Take in what the last leader wrote."""
+        await self._known.refresh()
 
     async def end(self) -> None:
         """Stop what is under way, and forget what is of this term."""

@@ -36,6 +36,9 @@ POLL_SECONDS = 10.0
 ANSWER_SECONDS = 3.0
 """On top of that, for the answer."""
 CONNECT_SECONDS = 1.0
+FIRST_AT_ONCE = 100
+"""Sidecars asked for the first time, or again after a failure, at the same time. A thousand at once, on a busy machine,
+are a thousand that all take too long."""
 FIRST_PAUSE = 0.2
 LONGEST_PAUSE = 0.8
 """Between attempts at a sidecar that does not answer: one that is back is known within a second."""
@@ -76,6 +79,7 @@ class SidecarWatch:
         self._now = now
         self._rng = rng
         self._http: aiohttp.ClientSession | None = None
+        self._first = asyncio.Semaphore(FIRST_AT_ONCE)
         self._followed: dict[str, dict[str, _Followed]] = {}
 
     def follow(self, namespace: str, pods: Iterable[Pod]) -> None:
@@ -118,7 +122,11 @@ class SidecarWatch:
         failures = 0
         while True:
             try:
-                answer = await self._ask(one.url, revision)
+                if revision is None:
+                    async with self._first:
+                        answer = await self._ask(one.url, None)
+                else:
+                    answer = await self._ask(one.url, revision)
             except SilentError as error:
                 failures += 1
                 revision = None
