@@ -5,21 +5,18 @@ from __future__ import annotations
 import json
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from engine_double.samples import write_adapter
 
+from download_sources import running_hub
 from engine_pods import EnginePod, MakePod, lora_adapter, until_ready
 from kube import Kube, condition, until
 
 pytestmark = [pytest.mark.api, pytest.mark.usefixtures("operator")]
-
-
-def change_source(kube: Kube, namespace: str, name: str, path: Path) -> None:
-    patch = json.dumps({"spec": {"source": {"uri": f"file://{path}"}}})
-    kube.kubectl("-n", namespace, "patch", "loraadapter", name, "--type=merge", "-p", patch)
 
 
 def test_new_weights_come_pod_by_pod_and_a_pod_between_two_has_no_label(
@@ -30,7 +27,7 @@ def test_new_weights_come_pod_by_pod_and_a_pod_between_two_has_no_label(
     kube.apply(lora_adapter(namespace, "sql", str(old)))
     until_ready(kube, namespace, "sql", 3)
     until("all are labelled", lambda: [pod.marks() for pod in pods], lambda found: found == [{"sql"}] * 3)
-    change_source(kube, namespace, "sql", new)
+    _set_source(kube, namespace, "sql", {"uri": f"file://{new}"})
     fewest = 3
     wrong: list[str] = []
     deadline = time.monotonic() + 60
@@ -57,7 +54,7 @@ def test_a_bad_source_stops_after_the_first_pod_and_the_others_keep_what_works(
     pods = [engine_pod(name) for name in "ab"]
     kube.apply(lora_adapter(namespace, "sql", str(old)))
     until_ready(kube, namespace, "sql", 2)
-    change_source(kube, namespace, "sql", bad)
+    _set_source(kube, namespace, "sql", {"uri": f"file://{bad}"})
     told = until(
         "stopped, and said so",
         lambda: kube.lora_adapter(namespace, "sql") or {},
@@ -68,8 +65,41 @@ def test_a_bad_source_stops_after_the_first_pod_and_the_others_keep_what_works(
     assert [pod.root("sql") for pod in pods] == [str(old)] * 2
     tried = [pod for pod in pods if _loads(pod, str(bad))]
     assert len(tried) == 1
-    change_source(kube, namespace, "sql", old)
+    _set_source(kube, namespace, "sql", {"uri": f"file://{old}"})
     until_ready(kube, namespace, "sql", 2)
+
+
+def test_what_cannot_be_fetched_everywhere_is_loaded_nowhere(
+    kube: Kube, namespace: str, engine_pod: MakePod, tmp_path: Path
+) -> None:
+    folders = [write_adapter(tmp_path / name) for name in ("first", "second")]
+    pods = [engine_pod(name) for name in "ab"]
+    with ExitStack() as stack:
+        first, second = (
+            stack.enter_context(running_hub({path.name: path.read_bytes() for path in folder.iterdir()}))
+            for folder in folders
+        )
+        kube.apply(lora_adapter(namespace, "sql", "", source={"uri": "hf://team/adapter", "endpoint": first.url}))
+        until_ready(kube, namespace, "sql", 2, within=60)
+        before = [pod.root("sql") for pod in pods]
+        loads = [len(pod.asked("/v1/load_lora_adapter")) for pod in pods]
+        _set_source(kube, namespace, "sql", {"uri": "hf://team/missing", "endpoint": second.url})
+        told = until(
+            "stopped, and said so",
+            lambda: kube.lora_adapter(namespace, "sql") or {},
+            lambda one: condition(one, "Degraded").get("reason") == "RolloutStopped",
+            within=60,
+        )
+        assert told["status"]["readyReplicas"] == 2, "the old weights answer"
+        assert [len(pod.asked("/v1/load_lora_adapter")) for pod in pods] == loads
+        _set_source(kube, namespace, "sql", {"uri": "hf://team/adapter", "endpoint": second.url})
+        until_ready(kube, namespace, "sql", 2, within=60)
+        assert all(pod.root("sql") not in (None, root) for pod, root in zip(pods, before, strict=True))
+
+
+def _set_source(kube: Kube, namespace: str, name: str, source: dict[str, str]) -> None:
+    patch = json.dumps({"spec": {"source": source}})
+    kube.kubectl("-n", namespace, "patch", "loraadapter", name, "--type=merge", "-p", patch)
 
 
 def _loads(pod: EnginePod, path: str) -> int:

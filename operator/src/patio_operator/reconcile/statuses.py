@@ -41,12 +41,11 @@ class Statuses:
         gone: dict[str, Any] = dict.fromkeys(known.status.keys() - after.keys())
         # Of an object that was deleted and made anew, the UID would not fit.
         patch = {"metadata": {"uid": metadata.uid}, "status": gone | after}
-        self._written[key] = self._clock()
         try:
             body = await self._cluster.merge(LORA_ADAPTER, metadata.name, metadata.namespace, patch, "status")
         except (NotFoundError, ConflictError):
-            self._written.pop(key, None)
             return None
+        self._written[key] = self._clock()  # when it was answered: the next is a second later than this was stored
         self._adapters.took(body)
         for happened in events_of(known.status, after):
             await events.record(self._cluster, known.reference, happened.type, happened.reason, happened.message)
