@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
+import yaml
+
 import e2e_cluster
 from e2e_cluster import images
 from e2e_engine import environment, launch, model
@@ -188,6 +190,7 @@ def lora_adapter(namespace: str, name: str, path: str, **spec: Any) -> dict[str,
 
 def install_patio(kube: Kube, stage: Stage, say: Callable[[str], None]) -> None:
     """Install or upgrade Patio from the chart of this tree, with the images of this tree."""
+    renew_crds(kube, say)
     done = subprocess.run(
         [
             stage.helm,
@@ -218,6 +221,19 @@ def install_patio(kube: Kube, stage: Stage, say: Callable[[str], None]) -> None:
         raise RuntimeError(f"helm could not install Patio: {done.stderr}\n{operator}")
     until("the webhook's CA bundle", lambda: _ca_bundles(kube), all, within=30)
     say(done.stdout.splitlines()[0] if done.stdout else "installed")
+
+
+def renew_crds(kube: Kube, say: Callable[[str], None]) -> None:
+    """Apply the CRDs of this tree where a kept cluster has others: Helm leaves those alone."""
+    for path in sorted((CHART / "crds").glob("*.yaml")):
+        ours = yaml.safe_load(path.read_text())
+        there = kube.get(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{ours['metadata']['name']}")
+        if there is not None and _schemas(there) != _schemas(ours):
+            say(kube.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(path)).strip())
+
+
+def _schemas(crd: Mapping[str, Any]) -> list[Any]:
+    return [(one["name"], one["schema"]) for one in crd["spec"]["versions"]]
 
 
 def fresh_namespace(kube: Kube, name: str) -> None:
