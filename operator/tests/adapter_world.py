@@ -79,6 +79,8 @@ class Sidecar:
                 credentials_revision=order.credentials_revision,
             )
             return None
+        if before is not None and before.prepared is not None and before.prepared.revision == order.revision:
+            before.prepared = None
         settled = (AdapterState.FAILED, AdapterState.UNLOADING)
         if before is not None and before.request == order and before.state not in settled:
             return None
@@ -111,7 +113,10 @@ class Sidecar:
                     continue
                 entry.state = AdapterState.LOADING
             elif entry.state is AdapterState.LOADING:
-                if entry.request.revision in self.bad:
+                others = sum(one.held is not None for one in self.entries.values() if one is not entry)
+                if self.room is not None and others >= self.room:
+                    entry.state = AdapterState.PENDING  # no room after all
+                elif entry.request.revision in self.bad:
                     entry.state = AdapterState.FAILED
                 else:
                     entry.state, entry.held, entry.prepared = AdapterState.LOADED, entry.request.revision, None

@@ -128,8 +128,10 @@ def test_credentials_are_announced_and_never_given() -> None:
     assert not public.expects_credentials
 
 
-@pytest.mark.parametrize(("served", "given"), [((), 1), (("qwen",), 1), (("a", "qwen"), 1), (("llama",), 0)])
-def test_a_pod_of_another_base_model_is_given_nothing(served: tuple[str, ...], given: int) -> None:
+@pytest.mark.parametrize(("served", "given"), [((), 0), (("qwen",), 1), (("a", "qwen"), 1), (("llama",), 0)])
+def test_a_guarded_adapter_is_given_to_pods_that_are_known_to_serve_its_base_model(
+    served: tuple[str, ...], given: int
+) -> None:
     assert len(for_new_pod([of("sql", baseModel="qwen")], {"app": "vllm"}, served, None)) == given
 
 

@@ -296,6 +296,25 @@ def test_what_an_engine_has_no_room_for_after_all_leaves_again_the_newest_first_
     assert left == {1: ["older", "newer"], 2: ["newer"], 3: []}
 
 
+def test_of_what_an_engine_has_no_room_for_the_pinned_stays() -> None:
+    plain, pinned = lora_adapter("plain"), lora_adapter("vip", pinned=True)
+    reports = [report(load_request(plain)), report(load_request(pinned), AdapterState.PENDING)]
+    decided = planned([pod("a")], {"a": seen(*reports, room=1)}, plain, pinned)
+    assert [one.request.lora_name for one in decided.actions if isinstance(one, Unload)] == ["plain"]
+
+
+def test_a_pinned_adapter_that_failed_elsewhere_displaces_nobody() -> None:
+    world = fleet(2, room=1)
+    world.declare(lora_adapter("works", replicas=1))
+    world.settle()
+    for one in world.sidecars.values():
+        one.bad = {source_revision(lora_adapter(uri="file:///bad"))}
+    world.declare(lora_adapter("vip", replicas=1, pinned=True, uri="file:///bad"))
+    world.settle()
+    assert len(world.holding("works")) == 1
+    assert [order.request.lora_name for _, _, order in world.orders] == ["works", "vip"]
+
+
 def test_what_makes_room_does_not_come_back_for_it() -> None:
     vip, displaced = lora_adapter("vip", pinned=True), lora_adapter("sql", replicas=1)
     leaving = report(load_request(displaced), AdapterState.UNLOADING)

@@ -152,12 +152,25 @@ def test_taking_the_change_back_ends_a_stopped_rollout_without_moving_a_label() 
     fleet.orders.clear()
     fleet.declare(declared(OLD))
     decided = fleet.step()
-    assert [(one.pod.name, one.reason) for one in decided.actions if isinstance(one, Load)] == [
-        ("p0", "its engine has the declared source already")
-    ]
+    assert {one.pod.name: one.reason for one in decided.actions if isinstance(one, Load)} == {
+        "p0": "its engine has the declared source already",
+        "p1": "what was fetched ahead is not wanted any more",
+        "p2": "what was fetched ahead is not wanted any more",
+    }
     assert unmarked(decided) == []
     fleet.settle()
     assert [entry.state for name in fleet.pods for entry in fleet.sidecar(name).entries.values()] == ["Loaded"] * 3
+
+
+def test_a_change_that_is_taken_back_before_any_pod_switched_leaves_no_files_behind() -> None:
+    fleet = world()
+    fleet.sidecar("p1").unfetchable.add(revision(NEW))
+    fleet.declare(declared(NEW))
+    fleet.settle()
+    fleet.declare(declared(OLD))
+    fleet.settle()
+    assert have(fleet, OLD) == fleet.answering("sql") == set(fleet.pods)
+    assert all(fleet.sidecar(name).entries["sql"].prepared is None for name in fleet.pods)
 
 
 def test_a_third_source_goes_on_where_the_second_stopped() -> None:

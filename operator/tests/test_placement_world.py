@@ -155,6 +155,11 @@ def test_whatever_happened_it_ends_as_declared(happened: list[Event], seed: int)
         entries = world.sidecar(name).entries
         assert entries.keys() <= world.adapters.keys() | {"mine"}, "what was deleted is unloaded"
         assert entries["mine"].state is AdapterState.LOADED
+        assert not any(
+            entry.prepared and entry.state is AdapterState.LOADED and entry.request.source
+            for key, entry in entries.items()
+            if source_revision(world.adapters.get(key, lora_adapter())) == entry.request.revision
+        ), "nothing is kept ahead for nothing"
         assert world.pods[name].marks == {one for one in entries if one != "mine" and entries[one].held is not None}
 
 

@@ -149,7 +149,7 @@ async def test_a_source_that_comes_back_is_fetched_and_its_fault_was_reported(
         async def reported() -> bool:
             return "SourceUnreachable" in {report.reason for report in (await client.adapters()).adapters}
 
-        await eventually(reported, "the fault is shown")
+        await eventually(reported, "the fault is shown", 60)
         proxy.refuse = False
         await settle(client, "sql", "Loaded", 30)
 

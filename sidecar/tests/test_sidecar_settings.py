@@ -86,6 +86,11 @@ def test_required_adapters_are_read() -> None:
         ([], {"PATIO_REQUIRED_ADAPTERS": "{"}, "PATIO_REQUIRED_ADAPTERS"),
         ([], {"PATIO_REQUIRED_ADAPTERS": '[{"lora_name": "a"}]'}, "lora_path"),
         ([], {"PATIO_REQUIRED_ADAPTERS": json.dumps([{"lora_name": "a", "lora_path": "/a"}] * 2)}, "named twice"),
+        (
+            [],
+            {"PATIO_REQUIRED_ADAPTERS": json.dumps([{"lora_name": "a", "source": "s3://bucket/c", "prepare": True}])},
+            "not only prepared",
+        ),
         ([], {"INFERENCE_ENGIN": "vllm"}, "INFERENCE_ENGINE"),
         ([], {"PATIO_REQUIRED_ADAPTER": "[]"}, "PATIO_REQUIRED_ADAPTERS"),
         (["-E", "vllm"], {"ENGINE_ADMIN_API_KEY": "k"}, "ENGINE_ADMIN_API_KEY"),

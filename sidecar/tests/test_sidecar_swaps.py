@@ -205,6 +205,33 @@ async def test_old_weights_that_are_gone_too_are_not_asked_for_for_ever(sidecar:
         assert (report.reason, report.held_revision) == ("AdapterRefused", None)
 
 
+@pytest.mark.parametrize(("rank", "state", "answers"), [(8, "Loaded", "two"), (64, "Failed", "one")])
+async def test_a_sidecar_that_dies_between_the_weights_is_followed_by_one_that_ends_it(
+    sidecar: StartSidecar, tmp_path: Path, rank: int, state: str, answers: str
+) -> None:
+    one, two = write_adapter(tmp_path / "one"), write_adapter(tmp_path / "two", rank=rank)
+    async with running_double(engine="sglang", max_loaded_loras=2) as double:
+        async with sidecar(double) as client:
+            await ready(client)
+            await client.load(load_request("a", str(one), revision="1"))
+            double.fault(LOAD["sglang"], delay=60, times=1)
+            await client.load(load_request("a", str(two), revision="2", wait=0))
+
+            async def between() -> bool:
+                return not double.adapters and not double.engine.core.faults.ordered
+
+            await eventually(between, "the old weights are gone and the new ones are not there")
+        async with sidecar(double) as client:
+
+            async def ended() -> bool:
+                report = await report_of(client, "a")
+                seen = None if report is None else (report.state, report.held_revision)
+                return seen == (state, "2" if answers == "two" else "1")
+
+            await eventually(ended, f"{answers} answers")
+            assert double.adapters == {"a": str(tmp_path / answers)}
+
+
 @ENGINES
 async def test_a_trial_that_a_sidecar_left_is_taken_away_and_never_shown(
     engine: str, sidecar: StartSidecar, tmp_path: Path

@@ -26,11 +26,12 @@ def for_new_pod(
     Args:
         adapters: all LoraAdapters of the pod's namespace.
         labels: the pod's.
-        served: names under which its engine will serve its base model; empty when that is not known.
+        served: names under which its engine will serve its base model; empty when that is not known. Then what is for
+            one base model only waits until the engine tells, as it does in the planner.
         room: how many adapters its engine has room for; None: any number, as far as is known.
 
     """
-    here = [one for one in adapters if one.spec.base_model is None or not served or one.spec.base_model in served]
+    here = [one for one in adapters if one.spec.base_model is None or one.spec.base_model in served]
     required = [one for one in for_pod(here, labels).values() if one.spec.replicas is None]
     return [_order(one) for one in sorted(required, key=lambda one: not one.spec.pinned)[:room]]
 

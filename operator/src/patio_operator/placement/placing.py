@@ -185,7 +185,8 @@ def _add(
         choice.new.append(spot)
     short = missing - len(choice.new)
     for spot in sorted(full, key=lambda one: (not rooms.is_becoming_free(one.pod.uid), *rank(one))):
-        made = _make_room(terms.adapter, spot, rooms) if short > 0 and tries > len(choice.new) else None
+        # What fails elsewhere takes nobody's place.
+        made = _make_room(terms.adapter, spot, rooms) if short > 0 and not recorded else None
         if made is None:
             obstacles.append(no_room(spot))
         else:

@@ -144,14 +144,19 @@ _WANTED_AGAIN = "it is on its way out and is wanted again"
 
 
 def _again(terms: Terms, kept: Iterable[Spot]) -> Iterable[tuple[Spot, LoadRequest, str]]:
-    """Repeat the orders whose credentials are missing or are others by now."""
+    """Repeat orders whose credentials are missing or are others by now, and end what is fetched ahead for nothing."""
     if terms.missing is not None:
         return
     for spot in kept:
         report = spot.report
-        if not spot.updated or spot.host.silent or report is None or report.state is AdapterState.LOADED:
+        if not spot.updated or spot.host.silent or report is None:
             continue
-        if report.state is AdapterState.PENDING and report.reason == "CredentialsMissing":
+        if report.state is AdapterState.LOADED:
+            if terms.prepare is not None and report.prepared is not None:
+                # A change that was taken back. Files kept ahead go when others take their place and those are used.
+                there = report.prepared.revision == terms.load.revision
+                yield spot, terms.load if there else terms.prepare, "what was fetched ahead is not wanted any more"
+        elif report.state is AdapterState.PENDING and report.reason == "CredentialsMissing":
             yield spot, terms.load, "its sidecar has no credentials for it"
         elif report.credentials_revision != terms.load.credentials_revision:
             yield spot, terms.load, "its credentials changed"

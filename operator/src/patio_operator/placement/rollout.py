@@ -99,19 +99,18 @@ def _prepared(
             bad.append(spot)
         elif prepared is not None and prepared.state is not PreparedState.PREPARED:
             fetching.append(spot)
-            rollout.waits[spot.pod.uid] = f"The new files are {prepared.state.lower()}. {prepared.message}".strip()
+            rollout.waits[spot.pod.uid] = f"The new files are not here yet. {prepared.message}".strip()
     if bad:
         prepared = _of_now(bad[0], terms)
         words = "" if prepared is None else prepared.message or prepared.reason
         _stop(rollout, holders, bad, "could not fetch the new source", f"{bad[0].pod.name}: {words}")
         return False
     silent = [spot for spot in kept if spot.host.silent and not spot.updated and not spot.lost(now)]
+    lacking = names([one.pod.name for one in (*fetching, *silent)])
     for spot in holders:
-        waits_for = [one.pod.name for one in (*fetching, *silent) if one is not spot]
-        if waits_for:
-            rollout.waits.setdefault(
-                spot.pod.uid, f"The new files are here; {names(waits_for)} must have them before any pod switches."
-            )
+        if lacking:
+            words = f"The new files are here; {lacking} must have them before any pod switches."
+            rollout.waits.setdefault(spot.pod.uid, words)
     return not fetching and not silent
 
 
@@ -145,7 +144,9 @@ def _switch(
     """Have as many pods switch as may."""
     most = terms.adapter.spec.max_unavailable
     available = {spot.pod.uid for spot in kept if spot.answers and spot.marked and spot.pod.ready}
-    missing = len(kept) - len(available)
+    away = [spot.pod.name for spot in kept if spot.pod.uid not in available]
+    back_soon = any(spot.pod.uid not in available and not spot.host.silent for spot in kept)
+    missing = len(away)
     under_way = sum(spot.updated and not spot.loaded and not spot.host.silent for spot in kept)
     order = sorted(
         holders,
@@ -159,13 +160,15 @@ def _switch(
         here = spot.pod.uid in available
         refusal = refused(terms.load, spot, refusals, now)
         last = available == {spot.pod.uid}
-        back_soon = [one for one in kept if one is not spot and one.pod.uid not in available and not one.host.silent]
         if under_way >= most or (here and missing >= most) or (last and back_soon):
-            rollout.waits.setdefault(spot.pod.uid, _turn(most, [one for one in kept if one.pod.uid not in available]))
+            rollout.waits.setdefault(spot.pod.uid, _turn(most, away))
             continue
         under_way += 1
         missing += here
-        available.discard(spot.pod.uid)
+        if here:
+            available.discard(spot.pod.uid)
+            away.append(spot.pod.name)
+            back_soon = True
         at = settled_at(spot.pod.uid, spot.name, unmarked)
         if refusal is not None:
             rollout.waits[spot.pod.uid] = f"The sidecar refused: {refusal.message}"
@@ -182,9 +185,9 @@ def _switch(
                 rollout.times.append(at)
 
 
-def _turn(most: int, others: Sequence[Spot]) -> str:
+def _turn(most: int, away: Sequence[str]) -> str:
     words = f"It waits for its turn: at most {count(most)} at once"
-    return f"{words}, and {names([one.pod.name for one in others])} must be back first." if others else f"{words}."
+    return f"{words}, and {names(away)} must be back first." if away else f"{words}."
 
 
 def _order(rollout: Rollout, request: LoadRequest, spot: Spot, why: str, refusals: Refusals, now: datetime) -> None:

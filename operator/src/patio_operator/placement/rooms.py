@@ -7,7 +7,7 @@ a word. Everything that the sidecar reports takes room, loaded by hand or failed
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from patio.api.protocol import AdapterState
 from patio_operator.api.loraadapter import LoraAdapter
@@ -19,11 +19,8 @@ class Rooms:
     """What is left, by pod; the one thing in a plan that changes while it is made."""
 
     def __init__(self, hosts: Iterable[Host], adapters: Iterable[LoraAdapter]) -> None:
-        """Take the pods, and the LoraAdapters that may be displaced: unpinned ones among those that stay."""
-        newest_first = [one for one in reversed(oldest_first(adapters)) if not one.spec.pinned]
-        self._displaceable: Mapping[str, tuple[int, LoraAdapter]] = {
-            one.owner: (rank, one) for rank, one in enumerate(newest_first)
-        }
+        """Take the pods, and the LoraAdapters that stay."""
+        self._newest_first = {one.owner: one for one in reversed(oldest_first(adapters))}
         self._taken: dict[str, set[str]] = {}
         self._becoming_free: dict[str, int] = {}
         self._displaced: dict[tuple[str, str], str] = {}
@@ -75,17 +72,8 @@ class Rooms:
 
     def victim(self, uid: str) -> LoraAdapter | None:
         """Return the newest LoraAdapter on a pod that is not pinned, if there is one to make room."""
-        owners = [
-            report.owner or ""
-            for report in self._hosts[uid].reports.values()
-            if report.state is not AdapterState.UNLOADING
-        ]
-        here = [
-            self._displaceable[owner]
-            for owner in owners
-            if owner in self._displaceable and (uid, owner) not in self._displaced
-        ]
-        return min(here, key=lambda one: one[0])[1] if here else None
+        here = (one for one in self._there(uid) if not one.spec.pinned and (uid, one.owner) not in self._displaced)
+        return next(here, None)
 
     def displace(self, uid: str, victim: LoraAdapter, by: LoraAdapter) -> None:
         """Have a LoraAdapter make room for a pinned one; the room is promised, and free once the other is gone."""
@@ -98,21 +86,28 @@ class Rooms:
         return self._displaced.get((uid, adapter.owner))
 
     def _relieve(self, uid: str) -> None:
-        """Have what an engine was told beyond its limit, and did not load, leave again: the newest first.
+        """Have leave again what an engine was told beyond its limit: what it did not load, the newest first.
 
         It comes to that when a limit is lowered, when somebody loads by hand, and when an order crosses another.
         """
-        limit, reports = self._limit(uid), self._hosts[uid].reports
-        if limit is None:
+        limit, reports = self._limit(uid), self._hosts[uid].reports.values()
+        surplus = 0 if limit is None else len(reports) - len(self._going[uid]) - limit
+        if surplus <= 0:
             return
-        idle = {
-            report.owner
-            for report in reports.values()
-            if report.state not in (AdapterState.LOADED, AdapterState.UNLOADING) and report.held_revision is None
-        }
-        newest_first = sorted(rank for owner, rank in self._displaceable.items() if owner in idle)
-        for _, adapter in newest_first[: max(0, len(reports) - len(self._going[uid]) - limit)]:
-            self._displaced[uid, adapter.owner] = f"The engine holds no more than {limit}, and the others were first."
+        idle = {one.owner for one in reports if one.state is not AdapterState.LOADED and one.held_revision is None}
+        there = self._there(uid)
+        pinned = [one for one in there if one.spec.pinned and one.owner in idle]
+        leaving = [one for one in there if not one.spec.pinned and one.owner in idle]
+        if pinned:
+            leaving += [one for one in there if not one.spec.pinned and one.owner not in idle]
+        for one in (*leaving, *pinned)[:surplus]:
+            self._displaced[uid, one.owner] = f"The engine holds no more than {limit}; others were first or are pinned."
+
+    def _there(self, uid: str) -> list[LoraAdapter]:
+        """Return the LoraAdapters whose adapters a pod has and was not told to let go of, the newest first."""
+        reports = self._hosts[uid].reports.values()
+        owners = {one.owner for one in reports if one.state is not AdapterState.UNLOADING}
+        return [one for owner, one in self._newest_first.items() if owner in owners]
 
     def _limit(self, uid: str) -> int | None:
         answer = self._hosts[uid].view.answer
