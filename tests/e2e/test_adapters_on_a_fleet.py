@@ -123,7 +123,7 @@ def test_a_horizontal_pod_autoscaler_changes_how_many_pods_have_it(kube: Kube, n
         placed(kube, namespace, "some", wanted, within=60)
     kube.kubectl("-n", namespace, "delete", "hpa", "some")
     labelled = {one["metadata"]["name"] for one in kube.pods(namespace, "lora.patio.dev/some=loaded")}
-    assert labelled == having(kube, namespace, "some")
+    until("only pods with the label have it", lambda: having(kube, namespace, "some"), lambda one: one == labelled)
 
 
 def test_what_was_loaded_by_hand_is_still_there(kube: Kube, namespace: str) -> None:
