@@ -92,9 +92,9 @@ def start_client(kube: Kube, namespace: str, engine: Engine) -> None:
 def load(
     kube: Kube, namespace: str, service: str, model: str, *, seconds: float, clients: int = 4, tokens: int = 12
 ) -> Iterator[Future[Answers]]:
-    """Ask a Service of engines for completions for some seconds, while the body of the `with` does its work."""
+    """Ask a LoraAdapter's Service for completions for some seconds, while the body of the `with` does its work."""
     body: dict[str, Any] = {"model": model, "prompt": PROMPT, "max_tokens": tokens, "temperature": 0}
-    url = f"http://{service}.{namespace}.svc.cluster.local:8000/v1/completions"
+    url = f"http://{service}.{namespace}.svc.cluster.local/v1/completions"
     order = json.dumps({"url": url, "body": body, "seconds": seconds, "clients": clients})
 
     def run() -> Answers:

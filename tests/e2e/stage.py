@@ -188,8 +188,8 @@ def lora_adapter(namespace: str, name: str, path: str, **spec: Any) -> dict[str,
     }
 
 
-def install_patio(kube: Kube, stage: Stage, say: Callable[[str], None]) -> None:
-    """Install or upgrade Patio from the chart of this tree, with the images of this tree."""
+def install_patio(kube: Kube, stage: Stage, say: Callable[[str], None], *values: str) -> None:
+    """Install or upgrade Patio from the chart of this tree, with the images of this tree and these `name=value`."""
     renew_crds(kube, say)
     done = subprocess.run(
         [
@@ -208,6 +208,7 @@ def install_patio(kube: Kube, stage: Stage, say: Callable[[str], None]) -> None:
             # The tag stays the same when the image changes: this is what replaces the operator's pod then.
             "--set-string",
             f"operator.podAnnotations.built={stage.operator_archive.stem}",
+            *(word for value in values for word in ("--set", value)),
             "--wait",
             "--timeout",
             "2m",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -79,17 +78,8 @@ def test_a_deleted_one_stays_away_though_a_request_brings_it_back(kube: Kube, na
     pod = pod_of(kube, namespace)
     kube.kubectl("-n", namespace, "delete", "lora", "third", "--timeout=30s")
     kube.complete(namespace, pod, f"{BASE_MODEL}:third", PROMPT)
-    report: list[dict[str, Any]] = until(
-        "what came back is told as nobody's",
-        lambda: [
-            one
-            for one in kube.to_pod("GET", namespace, pod, 9091, "/v1/lora_adapters").json()["adapters"]
-            if one["lora_name"] == "third"
-        ],
-        within=10,
-    )
-    assert report[0]["owner"] is None
-    assert is_ready(kube.lora_adapter(namespace, "first") or {})
+    until("it is unloaded again", lambda: "third" not in kube.models(namespace, pod), within=15)
+    wait_for_adapter(kube, namespace, "first")
 
 
 def load(name: str, adapter: str) -> dict[str, str]:

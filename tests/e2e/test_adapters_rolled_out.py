@@ -74,9 +74,10 @@ def s3(kube: Kube) -> Iterator[S3]:
 
 
 @pytest.fixture(scope="module")
-def namespace(kube: Kube, s3: S3, make_namespace: Callable[[str], str]) -> str:
+def namespace(kube: Kube, staged: stage.Stage, s3: S3, make_namespace: Callable[[str], str]) -> Iterator[str]:
     """A namespace with three engines that take their time for a token, and an adapter with a Service."""
     name = make_namespace("rollout")
+    stage.install_patio(kube, staged, tell, f"adapters.secrets.namespaces={{{name}}}")
     engine = stage.double(tokens_per_second="20")
     secret = {"ACCESS_KEY": "access", "SECRET_KEY": SECRET}
     metadata = {"name": "s3", "namespace": name}
@@ -88,7 +89,8 @@ def namespace(kube: Kube, s3: S3, make_namespace: Callable[[str], str]) -> str:
     )
     wait_for_pods(kube, name, PODS + 1, within=90)
     wait_for_adapter(kube, name, "expert", within=60)
-    return name
+    yield name
+    stage.install_patio(kube, staged, tell)
 
 
 def routed(namespace: str, s3: S3, folder: str) -> dict[str, Any]:
