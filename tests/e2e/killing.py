@@ -6,20 +6,31 @@ import os
 import signal
 from pathlib import Path
 
+from kube import until
+
 PROC = Path("/proc")
 
 
 def kill_in_pod(pod: str, program: str) -> None:
-    """SIGKILL the processes of a pod whose command line has `program` in it; raise LookupError if there is none.
+    """SIGKILL the processes of a pod whose command line has `program` in it, and wait until there are others.
+
+    Raises:
+        TimedOutError: there was none, or none came again.
+
+    """
+    killed = until(f"{program} in {pod}", lambda: _processes(pod, program), within=30)
+    for pid in killed:
+        os.kill(pid, signal.SIGKILL)
+    until(f"{program} in {pod} again", lambda: _processes(pod, program) - killed, within=60)
+
+
+def _processes(pod: str, program: str) -> set[int]:
+    """Return the processes of a pod that run a program.
 
     A process is the pod's when its variables say so: the container runtime sets HOSTNAME. Both kinds of cluster run
     their containers in this machine's kernel.
     """
-    found = [pid for pid in map(int, filter(str.isdecimal, os.listdir(PROC))) if _is_it(pid, pod, program)]
-    if not found:
-        raise LookupError(f"pod {pod} has no process with {program!r} in its command line")
-    for pid in found:
-        os.kill(pid, signal.SIGKILL)
+    return {pid for pid in map(int, filter(str.isdecimal, os.listdir(PROC))) if _is_it(pid, pod, program)}
 
 
 def _is_it(pid: int, pod: str, program: str) -> bool:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import httpx
 import pytest
@@ -123,12 +124,14 @@ def kill(kube: Kube, namespace: str, what: str) -> None:
     if what == "kubelet":
         e2e_cluster.connect(say=tell).restart_kubelet()
     elif what == "operator":
+        killed_at = datetime.now(UTC)
         kill_in_pod(leader(kube), "patio_operator")
+        until("somebody leads", lambda: renewed(kube) > killed_at, within=30)
     else:
         pod_name = kube.pods(namespace)[0]["metadata"]["name"]
         programs = {"engine": ("engine_double",), "sidecar": ("patio.app",), "both": ("engine_double", "patio.app")}
-        for program in programs[what]:
-            kill_in_pod(pod_name, program)
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda program: kill_in_pod(pod_name, program), programs[what]))
 
 
 def leader(kube: Kube) -> str:
@@ -136,6 +139,12 @@ def leader(kube: Kube) -> str:
     lease = kube.get(f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM_NAMESPACE}/leases/patio-operator")
     name: str = lease["spec"]["holderIdentity"]
     return name
+
+
+def renewed(kube: Kube) -> datetime:
+    """Return when the leader last said that it leads."""
+    lease = kube.get(f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM_NAMESPACE}/leases/patio-operator")
+    return datetime.fromisoformat(lease["spec"]["renewTime"])
 
 
 def all_well(kube: Kube, namespace: str) -> bool:
@@ -185,8 +194,8 @@ def test_parts_killed_at_the_same_moment_come_back_too(kube: Kube, namespace: st
         (pod,) = wait_for_pods(kube, namespace, 1, within=60)
         wait_for_adapter(kube, namespace, "kept")
         with observed(kube, namespace, pod["metadata"]["name"]) as seen:
-            for victim in several:
-                kill(kube, namespace, victim)
+            with ThreadPoolExecutor() as pool:
+                list(pool.map(lambda victim: kill(kube, namespace, victim), several))
             until(f"all is well after the end of {several}", lambda: all_well(kube, namespace), within=90)
         lies = seen.lies()
         told = f"{len(lies) * PERIOD:.1f} s" if lies else "never"
