@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 
+from growing import grow
 from kube import Kube, condition, is_ready, until
 from stage import ADAPTERS, Engine, deployment, lora_adapter, tell, wait_for_adapter, wait_for_pods
 
@@ -44,31 +44,7 @@ def namespace(kube: Kube, double: Engine, make_namespace: Callable[[str], str]) 
 
 
 def test_each_new_pod_has_its_adapters_before_it_is_ready(kube: Kube, namespace: str) -> None:
-    old = {one["metadata"]["name"] for one in kube.pods(namespace)}
-    kube.kubectl("-n", namespace, "scale", "deployment/fleet", "--replicas=6")
-    up: dict[str, float] = {}
-    """When the engine of a pod was first seen to answer."""
-    loaded: dict[str, float] = {}
-
-    def look() -> bool:
-        for pod in kube.pods(namespace):
-            name = pod["metadata"]["name"]
-            if name in old or name in loaded or "podIP" not in pod["status"]:
-                continue
-            answer = kube.to_pod("GET", namespace, name, 8000, "/v1/models")
-            if answer.status_code != 200:
-                assert not is_ready(pod)
-                continue
-            now = time.monotonic()
-            up.setdefault(name, now)
-            if {"first", "second"} <= {one["id"] for one in answer.json()["data"]}:
-                loaded[name] = now
-            else:
-                assert not is_ready(kube.get(f"/api/v1/namespaces/{namespace}/pods/{name}"))
-        return len(loaded) == 4
-
-    until("four new engines with both adapters", look, within=90)
-    seconds = sorted(loaded[name] - up[name] for name in loaded)
+    seconds = grow(kube, namespace, "fleet", 6, {"first", "second"}, within=90)
     tell(f"from an engine that answers to both adapters: {', '.join(f'{one:.2f} s' for one in seconds)}")
     assert max(seconds) <= BEYOND_THE_LOAD
     wait_for_pods(kube, namespace, 6, within=60)

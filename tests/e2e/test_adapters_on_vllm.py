@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -9,8 +10,20 @@ from contextlib import suppress
 import pytest
 
 import stage
+from growing import grow
 from kube import Kube, KubectlError, condition, is_ready, until
-from stage import ADAPTERS, BASE_MODEL, PROMPT, Engine, group, lora_adapter, tell, wait_for_adapter, wait_for_pods
+from stage import (
+    ADAPTERS,
+    BASE_MODEL,
+    PROMPT,
+    Engine,
+    deployment,
+    group,
+    lora_adapter,
+    tell,
+    wait_for_adapter,
+    wait_for_pods,
+)
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
@@ -154,3 +167,21 @@ def test_a_second_pod_is_not_ready_before_it_serves_the_adapter(kube: Kube, name
         within=10,
     )
     assert is_ready(both or {})
+
+
+@pytest.mark.skipif(os.environ.get("PATIO_TEST_VLLM_FLEET") != "1", reason="six vLLMs: with PATIO_TEST_VLLM_FLEET=1")
+def test_a_fleet_that_grows_from_two_to_six_has_its_adapters_before_its_pods_are_ready(
+    kube: Kube, vllm: Engine, make_namespace: Callable[[str], str]
+) -> None:
+    name = make_namespace("vllm-fleet")
+    fleet = {"matchLabels": {"app": "fleet"}}
+    kube.apply(
+        deployment(vllm, name, "fleet", 2),
+        *(lora_adapter(name, one, path, selector=fleet) for one, path in ADAPTERS.items()),
+    )
+    wait_for_pods(kube, name, 2, within=400)
+    seconds = grow(kube, name, "fleet", 6, set(ADAPTERS), within=700)
+    tell(f"from a live vLLM that answers to both adapters: {', '.join(f'{one:.2f} s' for one in seconds)}")
+    wait_for_pods(kube, name, 6, within=60)
+    for one in ADAPTERS:
+        assert wait_for_adapter(kube, name, one)["status"]["readyReplicas"] == 6
