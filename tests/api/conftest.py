@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -119,3 +120,18 @@ def _asks(kube: Kube) -> bool:
         kube.http.post("/api/v1/namespaces/default/pods?dryRun=All", json=pod),
     )
     return all("denied the request" in one.text for one in answers)
+
+
+@pytest.fixture
+def replicas(plane: ControlPlane) -> Iterator[list[OperatorProcess]]:
+    """Two running replicas; the first to start leads."""
+    with ExitStack() as stack:
+        both = [OperatorProcess(plane.kubeconfig_for(OPERATOR), f"patio-operator-{one}") for one in "ab"]
+        for one in both:
+            one.start()
+            stack.callback(one.end)
+            until("it leads, or the other does", lambda: any(each.leads() for each in both if each.runs()))
+        yield both
+        for one in both:
+            print(f"--- {one.name}\n{one.logged()}")  # pytest shows it with a failure
+            assert "forbidden" not in one.logged()

@@ -4,35 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
 
 import pytest
 
-from e2e_cluster.control_plane import ControlPlane
-
 from engine_pods import MakePod, loaded_on, lora_adapter, until_ready
 from kube import Kube, condition, until
-from operator_process import OPERATOR, OperatorProcess
+from operator_process import OperatorProcess
 
 pytestmark = pytest.mark.api
 
 TAKEOVER_SECONDS = 15.0
-
-
-@pytest.fixture
-def replicas(plane: ControlPlane) -> Iterator[list[OperatorProcess]]:
-    """Two running replicas; the first to start leads."""
-    with ExitStack() as stack:
-        both = [OperatorProcess(plane.kubeconfig_for(OPERATOR), f"patio-operator-{one}") for one in "ab"]
-        for one in both:
-            one.start()
-            stack.callback(one.end)
-            until("it leads, or the other does", lambda: any(each.leads() for each in both if each.runs()))
-        yield both
-        for one in both:
-            print(f"--- {one.name}\n{one.logged()}")
-            assert "forbidden" not in one.logged()
 
 
 def test_a_killed_leader_is_replaced_in_time_and_nothing_that_works_is_touched(

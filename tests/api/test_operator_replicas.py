@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,21 +20,6 @@ pytestmark = pytest.mark.api
 
 TAKEOVER_SECONDS = 15.0
 HANDOVER_SECONDS = 3.0
-
-
-@pytest.fixture
-def replicas(plane: ControlPlane) -> Iterator[list[OperatorProcess]]:
-    """Two running replicas; the first to start leads."""
-    with ExitStack() as stack:
-        both = [OperatorProcess(plane.kubeconfig_for(OPERATOR), f"patio-operator-{one}") for one in "ab"]
-        for one in both:
-            one.start()
-            stack.callback(one.end)
-            until("it leads, or the other does", lambda: any(each.leads() for each in both if each.runs()))
-        yield both
-        for one in both:
-            print(f"--- {one.name}\n{one.logged()}")  # pytest shows it with a failure
-            assert "forbidden" not in one.logged()
 
 
 def lease(kube: Kube) -> dict[str, Any]:

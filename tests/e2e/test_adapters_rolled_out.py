@@ -8,14 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
-from moto.server import ThreadedMotoServer
 
 import e2e_cluster
 from e2e_cluster import network
@@ -23,6 +19,7 @@ from e2e_engine import model
 from e2e_engine.__main__ import model_directory
 
 import stage
+from download_sources import ACCESS_KEY, SECRET_KEY, S3Server, s3_server
 from kube import Kube, condition, is_ready, until
 from load_client import load, start_client
 from stage import deployment, lora_adapter, tell, wait_for_adapter, wait_for_pods
@@ -31,55 +28,30 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(420)]
 
 PODS = 3
 TOKENS = 12
-SECRET = "s3kr3tS3kr3tS3kr3t"
 ROUTED = {"matchLabels": {"app": "routed"}}
 BUCKET = "adapters"
 
 
-@dataclass(frozen=True)
-class S3:
-    """An S3 server that the pods can reach, with one folder for each set of weights."""
-
-    url: str
-
-    def source(self, folder: str) -> dict[str, Any]:
-        """Return the source of a LoraAdapter."""
-        return {"uri": f"s3://{BUCKET}/{folder}", "endpoint": self.url, "secretRef": {"name": "s3"}}
-
-
 @pytest.fixture(scope="module")
-def s3(kube: Kube) -> Iterator[S3]:
+def s3(kube: Kube) -> Iterator[S3Server]:
+    """An S3 server that the pods can reach, with a folder for each set of weights."""
     if e2e_cluster.connect(say=tell).name != "local":
         pytest.skip("the S3 server listens on the node's address, which is this machine's on the local cluster only")
-    server = ThreadedMotoServer(ip_address=network.NODE, port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    url = f"http://{host}:{port}"
-    client = boto3.client(
-        "s3",
-        endpoint_url=url,
-        region_name="us-east-1",
-        aws_access_key_id="access",
-        aws_secret_access_key=SECRET,
-        config=Config(s3={"addressing_style": "path"}),
-    )
-    client.create_bucket(Bucket=BUCKET)
     folders: dict[str, Path] = {one: model_directory() / "adapters" / one for one in model.ADAPTERS}
     folders["rank-32"] = model_directory() / "adapters" / "bad" / "rank-32"
-    for name, folder in folders.items():
-        for file in folder.iterdir():
-            client.put_object(Bucket=BUCKET, Key=f"{name}/{file.name}", Body=file.read_bytes())
-    yield S3(url)
-    server.stop()
+    with s3_server(network.NODE) as server:
+        for name, folder in folders.items():
+            server.put(BUCKET, {f"{name}/{file.name}": file.read_bytes() for file in folder.iterdir()})
+        yield server
 
 
 @pytest.fixture(scope="module")
-def namespace(kube: Kube, staged: stage.Stage, s3: S3, make_namespace: Callable[[str], str]) -> Iterator[str]:
+def namespace(kube: Kube, staged: stage.Stage, s3: S3Server, make_namespace: Callable[[str], str]) -> Iterator[str]:
     """A namespace with three engines that take their time for a token, and an adapter with a Service."""
     name = make_namespace("rollout")
     stage.install_patio(kube, staged, tell, f"adapters.secrets.namespaces={{{name}}}")
     engine = stage.double(tokens_per_second="20")
-    secret = {"ACCESS_KEY": "access", "SECRET_KEY": SECRET}
+    secret = {"ACCESS_KEY": ACCESS_KEY, "SECRET_KEY": SECRET_KEY}
     metadata = {"name": "s3", "namespace": name}
     start_client(kube, name, engine)
     kube.apply(
@@ -93,9 +65,10 @@ def namespace(kube: Kube, staged: stage.Stage, s3: S3, make_namespace: Callable[
     stage.install_patio(kube, staged, tell)
 
 
-def routed(namespace: str, s3: S3, folder: str) -> dict[str, Any]:
+def routed(namespace: str, s3: S3Server, folder: str) -> dict[str, Any]:
     """Return the LoraAdapter with its source in a folder."""
-    return lora_adapter(namespace, "expert", "", selector=ROUTED, service=True, source=s3.source(folder))
+    source = {"uri": f"s3://{BUCKET}/{folder}", "endpoint": s3.url, "secretRef": {"name": "s3"}}
+    return lora_adapter(namespace, "expert", "", selector=ROUTED, service=True, source=source)
 
 
 def answer_of_each(kube: Kube, namespace: str) -> dict[str, str]:
@@ -104,13 +77,13 @@ def answer_of_each(kube: Kube, namespace: str) -> dict[str, str]:
     return {pod: kube.complete(namespace, pod, "expert", stage.PROMPT, TOKENS) for pod in pods}
 
 
-def test_the_adapter_came_from_the_bucket_to_every_pod(kube: Kube, namespace: str, s3: S3) -> None:
+def test_the_adapter_came_from_the_bucket_to_every_pod(kube: Kube, namespace: str, s3: S3Server) -> None:
     pods = kube.pods(namespace, "app=routed")
     assert {kube.models(namespace, one["metadata"]["name"])["expert"].split("/")[-2][:3] for one in pods} == {"s3-"}
     assert len(set(answer_of_each(kube, namespace).values())) == 1
 
 
-def test_a_new_source_under_load_gives_no_error_and_no_mixed_answer(kube: Kube, namespace: str, s3: S3) -> None:
+def test_a_new_source_under_load_gives_no_error_and_no_mixed_answer(kube: Kube, namespace: str, s3: S3Server) -> None:
     (old,) = set(answer_of_each(kube, namespace).values())
     with load(kube, namespace, "expert", "expert", seconds=25, tokens=TOKENS) as running:
         until("the load arrives", lambda: any_running(kube, namespace), within=10)
@@ -135,7 +108,7 @@ def test_a_new_source_under_load_gives_no_error_and_no_mixed_answer(kube: Kube, 
 
 
 def test_a_bad_new_source_stops_after_the_first_pod_and_the_old_weights_go_on_answering(
-    kube: Kube, namespace: str, s3: S3
+    kube: Kube, namespace: str, s3: S3Server
 ) -> None:
     (old,) = set(answer_of_each(kube, namespace).values())
     with load(kube, namespace, "expert", "expert", seconds=15, tokens=TOKENS) as running:
@@ -161,7 +134,7 @@ def test_the_secret_is_in_no_object_and_no_log(kube: Kube, namespace: str) -> No
     for pod in kube.pods(namespace, "app=routed"):
         seen += kube.kubectl("-n", namespace, "logs", pod["metadata"]["name"], "-c", "patio")
     seen += kube.kubectl("-n", stage.SYSTEM_NAMESPACE, "logs", "deployment/patio-operator")
-    assert SECRET not in seen
+    assert SECRET_KEY not in seen
     assert json.loads(kube.kubectl("-n", namespace, "get", "service", "expert", "-o", "json"))["spec"]["selector"] == {
         "lora.patio.dev/expert": "loaded"
     }
