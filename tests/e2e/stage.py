@@ -6,6 +6,7 @@ vLLM, or of the double, is written; everything else is the same for both.
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -186,6 +187,20 @@ def lora_adapter(namespace: str, name: str, path: str, **spec: Any) -> dict[str,
         "metadata": {"name": name, "namespace": namespace},
         "spec": source | everyone | spec,
     }
+
+
+LOAD = """
+import sys, urllib.request
+headers = {"content-type": "application/json"}
+url = "http://127.0.0.1:9091/v1/load_lora_adapter"
+urllib.request.urlopen(urllib.request.Request(url, sys.argv[1].encode(), headers))
+"""
+
+
+def load_by_hand(kube: Kube, namespace: str, pod: str, name: str, path: str) -> None:
+    """Load an adapter through a pod's sidecar from inside the pod, and leave it to nobody."""
+    body = json.dumps({"lora_name": name, "lora_path": path})
+    kube.kubectl("-n", namespace, "exec", pod, "-c", "engine", "--", "python", "-c", LOAD, body)
 
 
 def install_patio(kube: Kube, stage: Stage, say: Callable[[str], None], *values: str) -> None:

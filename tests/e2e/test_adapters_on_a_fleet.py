@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 
 from growing import grow
 from kube import Kube, condition, is_ready, until
-from stage import ADAPTERS, Engine, deployment, lora_adapter, tell, wait_for_adapter, wait_for_pods
+from stage import ADAPTERS, Engine, deployment, load_by_hand, lora_adapter, tell, wait_for_adapter, wait_for_pods
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(420)]
 
@@ -18,14 +17,6 @@ FLEET = {"matchLabels": {"app": "fleet"}}
 BEYOND_THE_LOAD = 4.0
 """Seconds from an engine's being ready to an adapter that takes no time to load. The goal is one, which a machine that
 starts four pods at once on two busy cores may miss: what it was is printed."""
-
-LOAD = """
-import sys, urllib.request
-headers = {"content-type": "application/json"}
-url = "http://127.0.0.1:9091/v1/load_lora_adapter"
-urllib.request.urlopen(urllib.request.Request(url, sys.argv[1].encode(), headers))
-"""
-"""Loads an adapter by hand, from inside the pod."""
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +34,15 @@ def namespace(kube: Kube, double: Engine, make_namespace: Callable[[str], str]) 
     return name
 
 
-def test_each_new_pod_has_its_adapters_before_it_is_ready(kube: Kube, namespace: str) -> None:
+@pytest.fixture(scope="module")
+def by_hand(kube: Kube, namespace: str) -> str:
+    """A pod on which somebody loads an adapter by hand before anything else happens."""
+    pod: str = kube.pods(namespace)[0]["metadata"]["name"]
+    load_by_hand(kube, namespace, pod, "by-hand", ADAPTERS["lora-b"])
+    return pod
+
+
+def test_each_new_pod_has_its_adapters_before_it_is_ready(kube: Kube, namespace: str, by_hand: str) -> None:
     seconds = grow(kube, namespace, "fleet", 6, {"first", "second"}, within=90)
     tell(f"from an engine that answers to both adapters: {', '.join(f'{one:.2f} s' for one in seconds)}")
     assert max(seconds) <= BEYOND_THE_LOAD
@@ -57,14 +56,14 @@ def test_each_new_pod_has_its_adapters_before_it_is_ready(kube: Kube, namespace:
         )
 
 
-def test_replicas_are_placed_and_only_what_was_lost_is_placed_again(kube: Kube, namespace: str) -> None:
+def test_replicas_are_placed_and_only_what_was_lost_is_placed_again(kube: Kube, namespace: str, by_hand: str) -> None:
     kube.kubectl("-n", namespace, "scale", "deployment/fleet", "--replicas=10")
     wait_for_pods(kube, namespace, 10, within=120)
     kube.apply(lora_adapter(namespace, "some", ADAPTERS["lora-a"], selector=FLEET, replicas=3))
     before = instances(placed(kube, namespace, "some", 3))
     assert having(kube, namespace, "some") == set(before)
 
-    lost = sorted(before)[:2]
+    lost = sorted(before, key=lambda pod: (pod == by_hand, pod))[:2]
     kube.kubectl("-n", namespace, "delete", "pod", *lost, "--wait=true", "--timeout=60s")
     after = instances(
         until(
@@ -102,10 +101,7 @@ def test_a_horizontal_pod_autoscaler_changes_how_many_pods_have_it(kube: Kube, n
     until("only pods with the label have it", lambda: having(kube, namespace, "some"), lambda one: one == labelled)
 
 
-def test_what_was_loaded_by_hand_is_still_there(kube: Kube, namespace: str) -> None:
-    pod = kube.pods(namespace)[0]["metadata"]["name"]
-    body = json.dumps({"lora_name": "by-hand", "lora_path": ADAPTERS["lora-b"]})
-    kube.kubectl("-n", namespace, "exec", pod, "-c", "engine", "--", "python", "-c", LOAD, body)
+def test_what_was_loaded_by_hand_is_still_there_after_all_of_this(kube: Kube, namespace: str, by_hand: str) -> None:
     kube.apply(lora_adapter(namespace, "by-hand", ADAPTERS["lora-a"], selector=FLEET))
     clash = until(
         "the clash is told",
@@ -113,10 +109,10 @@ def test_what_was_loaded_by_hand_is_still_there(kube: Kube, namespace: str) -> N
         lambda one: condition(one, "Degraded").get("reason") == "NameTaken",
         within=20,
     )
-    assert pod in condition(clash, "Degraded")["message"]
+    assert by_hand in condition(clash, "Degraded")["message"]
     for name in ("by-hand", "some", "second"):
         kube.kubectl("-n", namespace, "delete", "lora", name, "--timeout=30s")
-    assert kube.models(namespace, pod)["by-hand"] == ADAPTERS["lora-b"]
+    assert kube.models(namespace, by_hand)["by-hand"] == ADAPTERS["lora-b"]
 
 
 def placed(kube: Kube, namespace: str, name: str, replicas: int, within: float = 30.0) -> dict[str, Any]:

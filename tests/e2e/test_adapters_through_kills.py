@@ -24,7 +24,17 @@ import e2e_cluster
 
 from killing import kill_in_pod
 from kube import Kube, is_ready, until
-from stage import ADAPTERS, SYSTEM_NAMESPACE, Engine, deployment, lora_adapter, tell, wait_for_adapter, wait_for_pods
+from stage import (
+    ADAPTERS,
+    SYSTEM_NAMESPACE,
+    Engine,
+    deployment,
+    load_by_hand,
+    lora_adapter,
+    tell,
+    wait_for_adapter,
+    wait_for_pods,
+)
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
@@ -176,10 +186,13 @@ def test_after_every_kill_the_adapter_is_back_and_the_status_never_lied(
         wait_for_pods(kube, namespace, 1, within=60)
         wait_for_adapter(kube, namespace, "kept")
         (pod,) = kube.pods(namespace)
-        with observed(kube, namespace, pod["metadata"]["name"]) as seen:
+        name = pod["metadata"]["name"]
+        load_by_hand(kube, namespace, name, "by-hand", ADAPTERS["lora-b"])
+        with observed(kube, namespace, name) as seen:
             for victim in (first, second):
                 kill(kube, namespace, victim)
                 until(f"all is well after the end of the {victim}", lambda: all_well(kube, namespace), within=90)
+        until("by-hand is there", lambda name=name: "by-hand" in kube.models(namespace, name), within=10)
         back = seen.seconds_back()
         told = ", ".join(f"{one:.2f} s" for one in back) or "the engine was never without it"
         tell(f"{first}, then {second}: adapter back after {told}; {len(seen.ready)} looks at the status")
