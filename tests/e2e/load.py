@@ -1,7 +1,8 @@
-"""Clients of engines, as a script that runs inside a cluster: `python3 - URL ...` until the file STOP is there.
+"""Clients of engines, as a script that runs inside a cluster: `python3 - ORDER` until the file STOP is there.
 
-Each client sends one request after the other, each on a connection of its own, and reads its stream of tokens to the
-end. Prints what was served and what was lost, by URL, as JSON. Standard library only.
+ORDER is JSON: `urls`, `clients` of each, the `body` of every request, and how many `tokens` to ask for, at least and at
+most. Each client sends one request after the other, each on a connection of its own, and reads its stream of tokens to
+the end. Prints what became of every request, as a JSON list of [url, outcome, text]. Standard library only.
 """
 
 import http.client
@@ -13,64 +14,59 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 STOP = Path("/tmp/stop")
-STREAMS = 4
-"""Clients of each URL."""
-TOKENS = (60, 240)
 
 
-def ask(url, tokens):
-    """Return what went wrong with one request, or nothing."""
+def ask(url, body):
+    """Return the finish reason of one request, or what went wrong with it, and its text as far as it came."""
     where = urlsplit(url)
     connection = http.client.HTTPConnection(where.hostname, where.port, timeout=120)
-    body = {"model": "tiny", "prompt": "once upon a time", "max_tokens": tokens, "ignore_eos": True, "stream": True}
     headers = {"content-type": "application/json", "connection": "close"}
-    reason, done = None, False
+    reason, done, text = None, False, ""
     try:
         connection.request("POST", "/v1/completions", json.dumps(body), headers)
         answer = connection.getresponse()
         if answer.status != 200:
-            return f"{answer.status} {answer.read(300).decode(errors='replace')}"
+            return f"{answer.status} {answer.read(300).decode(errors='replace')}", text
         for line in answer:
             if line.startswith(b"data: [DONE]"):
                 done = True
             elif line.startswith(b"data: {"):
                 event = json.loads(line.removeprefix(b"data: "))
                 if "choices" not in event:
-                    return f"error in the stream: {event}"
+                    return f"error in the stream: {event}", text
                 for choice in event["choices"]:
+                    text += choice["text"]
                     reason = choice["finish_reason"] or reason
     except (OSError, http.client.HTTPException) as error:
-        return f"{type(error).__name__}: {error}"
+        return f"{type(error).__name__}: {error}", text
     finally:
         connection.close()
-    return None if done and reason == "length" else f"ended with {reason}, done: {done}"
+    return reason if done else f"ended with {reason}, without the end of the stream", text
 
 
-def client(url, seed, served, lost):
+def client(url, order, seed, ended):
     """Send requests until it is time to stop."""
     chance = random.Random(seed)
     while not STOP.exists():
-        problem = ask(url, chance.randint(*TOKENS))
-        if problem is None:
-            served.append(1)
-        else:
-            lost.append(problem)
+        body = {**order["body"], "max_tokens": chance.randint(*order["tokens"]), "stream": True}
+        ended.append([url, *ask(url, body)])
 
 
 def main():
     """Run all clients and print what came of it."""
     STOP.unlink(missing_ok=True)
-    seen = {url: ([], []) for url in sys.argv[1:]}
+    order = json.loads(sys.argv[1])
+    ended = []
     threads = [
-        threading.Thread(target=client, args=(url, f"{url}{number}", *lists))
-        for url, lists in seen.items()
-        for number in range(STREAMS)
+        threading.Thread(target=client, args=(url, order, f"{url}{number}", ended))
+        for url in order["urls"]
+        for number in range(order["clients"])
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    print(json.dumps({url: {"served": len(served), "lost": lost} for url, (served, lost) in seen.items()}))
+    print(json.dumps(ended))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
-"""Load from inside the cluster: a pod that asks for completions without a pause and tells what it was answered.
+"""Load from inside the cluster: a pod with clients (`load.py`) that ask without a pause, and what they were answered.
 
-All requests of a load are the same: one model, one prompt, greedy, so that the same weights always answer the same.
 Every request has a connection of its own, as those of many small clients have, so that each one goes wherever the
 Service sends it then.
 """
@@ -10,57 +9,43 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from pathlib import Path
 
+import stage
 from kube import Kube, is_ready, until
-from stage import PROMPT, Engine
 
-POD = "client"
-
-SCRIPT = """
-import json, sys, threading, time, urllib.error, urllib.request
-order = json.loads(sys.argv[1])
-until = time.time() + order["seconds"]
-lock = threading.Lock()
-def ask():
-    while time.time() < until:
-        began = time.time()
-        call = urllib.request.Request(
-            order["url"], json.dumps(order["body"]).encode(), {"content-type": "application/json"})
-        try:
-            choice = json.load(urllib.request.urlopen(call, timeout=60))["choices"][0]
-            outcome = [choice["finish_reason"], choice["text"]]
-        except urllib.error.HTTPError as error:
-            outcome = [str(error.code), error.read().decode(errors="replace")[:300]]
-        except Exception as error:
-            outcome = [type(error).__name__, str(error)[:300]]
-        with lock:
-            print(json.dumps([began, time.time(), *outcome]), flush=True)
-threads = [threading.Thread(target=ask) for _ in range(order["clients"])]
-for one in threads: one.start()
-for one in threads: one.join()
-"""
+POD = "clients"
+SCRIPT = Path(__file__).with_name("load.py").read_text()
+SERVED = "length"
+"""The outcome of a request that got all tokens it asked for."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of one request; times are Unix seconds."""
+    """What became of one request."""
 
-    began: float
-    ended: float
+    url: str
     outcome: str
-    """`length` or `stop` as the engine says; otherwise an HTTP status or an exception."""
+    """`length` where all is well; otherwise what went wrong."""
     text: str
 
 
-@dataclass(frozen=True)
+@dataclass
 class Answers:
-    """What became of all requests of a load."""
+    """What became of all requests of a load; filled when it is over."""
 
-    all: tuple[Answer, ...]
+    all: list[Answer] = field(default_factory=list)
+
+    def served(self, url: str) -> int:
+        """Return how many requests to a URL got all they asked for."""
+        return sum(one.url == url and one.outcome == SERVED for one in self.all)
+
+    def lost(self, url: str) -> list[str]:
+        """Return what went wrong with requests to a URL."""
+        return [one.outcome for one in self.all if one.url == url and one.outcome != SERVED]
 
     @property
     def outcomes(self) -> Counter[str]:
@@ -68,40 +53,56 @@ class Answers:
         return Counter(one.outcome for one in self.all)
 
     @property
-    def texts(self) -> Counter[str]:
-        """How often each text was, of the requests that were answered whole."""
-        return Counter(one.text for one in self.all if one.outcome in ("length", "stop"))
+    def texts(self) -> set[str]:
+        """The texts of the requests that got all they asked for."""
+        return {one.text for one in self.all if one.outcome == SERVED}
 
 
-def start_client(kube: Kube, namespace: str, engine: Engine) -> None:
-    """Start the pod that the requests come from; it needs nothing but the Python in the engine's image."""
+def start_clients(kube: Kube, namespace: str) -> None:
+    """Start the pod that the requests come from; it needs nothing but a Python."""
     container = {
-        "name": "client",
-        "image": engine.container["image"],
+        "name": POD,
+        "image": stage.double().container["image"],
         "imagePullPolicy": "IfNotPresent",
         "command": ["python3", "-c", "import signal; signal.sigwait([signal.SIGTERM])"],
     }
     metadata = {"name": POD, "namespace": namespace}
-    spec = {"containers": [container], "enableServiceLinks": False}
+    spec = {"containers": [container], "enableServiceLinks": False, "terminationGracePeriodSeconds": 1}
     kube.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
     path = f"/api/v1/namespaces/{namespace}/pods/{POD}"
-    until("the client runs", lambda: kube.get(path), lambda pod: bool(pod) and is_ready(pod))
+    until("the clients' pod", lambda: kube.get(path), lambda pod: bool(pod) and is_ready(pod))
 
 
 @contextmanager
 def load(
-    kube: Kube, namespace: str, service: str, model: str, *, seconds: float, clients: int = 4, tokens: int = 12
-) -> Iterator[Future[Answers]]:
-    """Ask a LoraAdapter's Service for completions for some seconds, while the body of the `with` does its work."""
-    body: dict[str, Any] = {"model": model, "prompt": PROMPT, "max_tokens": tokens, "temperature": 0}
-    url = f"http://{service}.{namespace}.svc.cluster.local/v1/completions"
-    order = json.dumps({"url": url, "body": body, "seconds": seconds, "clients": clients})
+    kube: Kube,
+    namespace: str,
+    *urls: str,
+    model: str = stage.BASE_MODEL,
+    prompt: str = stage.PROMPT,
+    tokens: tuple[int, int],
+    clients: int = 4,
+) -> Iterator[Answers]:
+    """Have clients ask for the length of a `with`, greedily, so that the same weights always answer the same.
 
-    def run() -> Answers:
-        printed = kube.kubectl(
-            "-n", namespace, "exec", POD, "--", "python3", "-c", SCRIPT, order, timeout=seconds + 120
-        )
-        return Answers(tuple(Answer(*json.loads(line)) for line in printed.splitlines()))
+    Args:
+        kube: the cluster.
+        namespace: of the clients' pod.
+        urls: whom to ask, each by so many clients.
+        model: what to ask for.
+        prompt: what to complete.
+        tokens: how many tokens a request asks for, at least and at most.
+        clients: of each URL.
 
+    """
+    body = {"model": model, "prompt": prompt, "temperature": 0, "ignore_eos": True}
+    order = json.dumps({"urls": urls, "clients": clients, "body": body, "tokens": tokens})
+    execute = ("-n", namespace, "exec", "-i", POD, "--")
+    answers = Answers()
     with ThreadPoolExecutor(1) as pool:
-        yield pool.submit(run)
+        running = pool.submit(kube.kubectl, *execute, "python3", "-", order, stdin=SCRIPT, timeout=400.0)
+        try:
+            yield answers
+        finally:
+            kube.kubectl(*execute, "touch", "/tmp/stop")
+        answers.all += [Answer(*one) for one in json.loads(running.result())]

@@ -6,23 +6,20 @@ engines run at a time.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 import stage
 from kube import Kube, is_ready, until
+from load_client import load, start_clients
 from sample_groups import PARTS
 from stage import GROUP_API, Engine, tell
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
-LOAD = Path(__file__).with_name("load.py").read_text()
+TOKENS = (60, 240)
 SERVICE, ROUTER = "http://engines:8000", "http://drained-router-0.s-drained-router:8000"
 TOPOLOGY = {
     "TOPO_TYPE": "sglang",
@@ -75,17 +72,8 @@ def namespace(kube: Kube, make_namespace: Callable[[str], str]) -> str:
             "metadata": {"name": "engines", "namespace": name},
             "spec": {"selector": {"app": "engines"}, "ports": [{"port": 8000}]},
         },
-        {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {"name": "clients", "namespace": name},
-            "spec": {
-                "terminationGracePeriodSeconds": 1,
-                "containers": [{"name": "clients", "image": PARTS, "imagePullPolicy": "IfNotPresent"}],
-            },
-        },
     )
-    wait_ready(kube, name, "clients", within=60)
+    start_clients(kube, name)
     return name
 
 
@@ -93,20 +81,6 @@ def wait_ready(kube: Kube, namespace: str, *pods: str, within: float = 300.0) ->
     for pod in pods:
         path = f"/api/v1/namespaces/{namespace}/pods/{pod}"
         until(f"{pod} Ready", lambda path=path: kube.get(path), lambda one: bool(one) and is_ready(one), within=within)
-
-
-@contextmanager
-def load(kube: Kube, namespace: str, *urls: str) -> Iterator[dict[str, Any]]:
-    """Have clients ask for the length of the `with`; what came of it is in the dictionary afterwards."""
-    execute = ("-n", namespace, "exec", "-i", "clients", "--")
-    seen: dict[str, Any] = {}
-    with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(kube.kubectl, *execute, "/opt/patio/bin/python3", "-", *urls, stdin=LOAD, timeout=400.0)
-        try:
-            yield seen
-        finally:
-            kube.kubectl(*execute, "touch", "/tmp/stop")
-        seen.update(json.loads(running.result()))
 
 
 def scale_down(kube: Kube, namespace: str, smaller: dict[str, Any], pod: str) -> None:
@@ -132,18 +106,19 @@ def test_no_request_is_lost_with_the_sidecar_and_some_are_without(kube: Kube, na
         return [one for one in answer.json()["workers"] if one["is_healthy"]]
 
     until("the router has both engines", workers, lambda seen: len(seen) == 2, within=60)
-    with load(kube, namespace, SERVICE, ROUTER) as drained:
+    with load(kube, namespace, SERVICE, ROUTER, tokens=TOKENS) as drained:
         scale_down(kube, namespace, group(namespace, "drained", vllm, 1, **with_sidecar()), pod="drained-worker-1")
-    tell(f"scaled down with the sidecar: {drained}")
+    for url in (SERVICE, ROUTER):
+        tell(f"scaled down with the sidecar, {url}: {drained.served(url)} served, lost: {drained.lost(url)}")
 
     # Beside what is left of the first group, so that there are two engines again.
     kube.apply(group(namespace, "cut", vllm, 1))
     wait_ready(kube, namespace, "cut-worker-0")
-    with load(kube, namespace, SERVICE) as cut:
+    with load(kube, namespace, SERVICE, tokens=TOKENS) as cut:
         scale_down(kube, namespace, group(namespace, "cut", vllm, 0), pod="cut-worker-0")
-    tell(f"scaled down without it: {cut}")
+    tell(f"scaled down without it: {cut.served(SERVICE)} served, lost: {cut.lost(SERVICE)}")
 
     for url in (SERVICE, ROUTER):
-        assert drained[url]["served"] > 4
-        assert drained[url]["lost"] == []
-    assert cut[SERVICE]["lost"], "nothing was lost without the drain either: then this shows nothing"
+        assert drained.served(url) > 4
+        assert drained.lost(url) == []
+    assert cut.lost(SERVICE), "nothing was lost without the drain either: then this shows nothing"
