@@ -191,11 +191,10 @@ def test_a_pod_that_asks_for_an_unknown_profile_is_refused_with_its_name(kube: K
 
 def test_what_the_schema_refuses_is_refused_at_apply(kube: Kube, namespace: str) -> None:
     with pytest.raises(AssertionError, match="exactly one of selector and roleRef"):
-        kube.apply(lora_adapter(namespace, "bad", "/x", baseModel="tiny"))
-    elsewhere = lora_adapter(namespace, "bad", "/x")
-    elsewhere["spec"]["source"]["uri"] = "hf://org/repo"
-    with pytest.raises(AssertionError, match="not supported by this version"):
-        kube.apply(elsewhere)
+        role = {"group": "demo", "role": "worker"}
+        kube.apply(lora_adapter(namespace, "bad", "/x", roleRef=role, selector={"matchLabels": {"app": "x"}}))
+    with pytest.raises(AssertionError, match="uri must be one of hf://org/repo"):
+        kube.apply(lora_adapter(namespace, "bad", "ftp://example.com/adapter"))
 
 
 CALLS = """
