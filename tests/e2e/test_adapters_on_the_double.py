@@ -190,9 +190,9 @@ def test_a_pod_that_asks_for_an_unknown_profile_is_refused_with_its_name(kube: K
 
 
 def test_what_the_schema_refuses_is_refused_at_apply(kube: Kube, namespace: str) -> None:
+    role, selector = {"group": "demo", "role": "worker"}, {"matchLabels": {"app": "x"}}
     with pytest.raises(AssertionError, match="exactly one of selector and roleRef"):
-        role = {"group": "demo", "role": "worker"}
-        kube.apply(lora_adapter(namespace, "bad", "/x", roleRef=role, selector={"matchLabels": {"app": "x"}}))
+        kube.apply(lora_adapter(namespace, "bad", "/x", roleRef=role, selector=selector))
     with pytest.raises(AssertionError, match="uri must be one of hf://org/repo"):
         kube.apply(lora_adapter(namespace, "bad", "ftp://example.com/adapter"))
 

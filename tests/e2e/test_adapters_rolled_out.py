@@ -86,7 +86,7 @@ def test_the_adapter_came_from_the_bucket_to_every_pod(kube: Kube, namespace: st
 
 def test_a_new_source_under_load_gives_no_error_and_no_mixed_answer(kube: Kube, namespace: str, s3: S3Server) -> None:
     (old,) = set(answer_of_each(kube, namespace).values())
-    with load(kube, namespace, SERVICE, model="expert", tokens=(TOKENS, TOKENS)) as answers:
+    with load(kube, namespace, SERVICE, model="expert", tokens=(TOKENS, TOKENS), clients=12) as answers:
         until("the load arrives", lambda: any_running(kube, namespace), within=10)
         kube.apply(routed(namespace, s3, "lora-b"))
         rolled = until(
@@ -111,7 +111,7 @@ def test_a_bad_new_source_stops_after_the_first_pod_and_the_old_weights_go_on_an
     kube: Kube, namespace: str, s3: S3Server
 ) -> None:
     (old,) = set(answer_of_each(kube, namespace).values())
-    with load(kube, namespace, SERVICE, model="expert", tokens=(TOKENS, TOKENS)) as answers:
+    with load(kube, namespace, SERVICE, model="expert", tokens=(TOKENS, TOKENS), clients=12) as answers:
         kube.apply(routed(namespace, s3, "rank-32"))
         stopped = until(
             "the rollout stopped",
