@@ -96,7 +96,7 @@ def check_revision(revision: str) -> str:
 def check_endpoint(endpoint: str) -> str:
     """Return an endpoint as a base URL (`https://` if it has no scheme); raise `ValueError`, without the value."""
     url = endpoint if "://" in endpoint else f"https://{endpoint}"
-    if not re.fullmatch(r"https?://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?(?:/[A-Za-z0-9._~/-]*)?", url):
+    if not re.fullmatch(r"https?://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~/-]*)?", url):
         raise ValueError("the endpoint is not a URL like https://s3.example.com")
     return url.rstrip("/")
 
