@@ -283,7 +283,9 @@ def test_obs_wants_the_bucket_before_its_host_and_s3_leaves_it_to_the_library() 
     assert addressing_style(S3, "https://minio.example.com", "virtual") == "virtual"
 
 
-@pytest.mark.parametrize("endpoint", ["ftp://a", "http://", "http://u:p@h", "http://h/?q", "http://h x", "//h", "http://h:\u0669\u0660"])
+@pytest.mark.parametrize(
+    "endpoint", ["ftp://a", "http://", "http://u:p@h", "http://h/?q", "http://h x", "//h", "http://h:\u0669\u0660"]
+)
 def test_an_endpoint_is_a_plain_base_url(endpoint: str) -> None:
     with pytest.raises(ValueError, match="endpoint"):
         check_endpoint(endpoint)
