@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import AsyncIterator
 from typing import Any
-
-import pytest
-from kubernetes.aio import client
 
 from patio_operator.cluster.api import Cluster
 from patio_operator.webhooks import loraadapters
 
 Object = dict[str, Any]
-
-
-@pytest.fixture
-async def unreachable() -> AsyncIterator[Cluster]:
-    """An API server that is not there."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    cluster = Cluster(client.ApiClient(client.Configuration(host=f"http://127.0.0.1:{port}")))
-    yield cluster
-    await cluster.close()
 
 
 def adapter(app: str = "vllm", **metadata: Any) -> Object:

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import AsyncIterator
 from typing import Any
-
-import pytest
-from kubernetes.aio import client
 
 from patio_operator.cluster.api import Cluster
 from patio_operator.webhooks import profiles
@@ -15,17 +10,6 @@ from patio_operator.webhooks import profiles
 Object = dict[str, Any]
 
 SIDE = {"name": "side", "image": "side:1", "ports": [{"containerPort": 1}]}
-
-
-@pytest.fixture
-async def unreachable() -> AsyncIterator[Cluster]:
-    """An API server that is not there."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    cluster = Cluster(client.ApiClient(client.Configuration(host=f"http://127.0.0.1:{port}")))
-    yield cluster
-    await cluster.close()
 
 
 def profile(*containers: Object, **metadata: Any) -> Object:
