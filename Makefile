@@ -4,10 +4,9 @@ RUN := $(UV) run --frozen --no-sync
 
 ENGINE ?= vllm
 PYTEST_ARGS ?=
-# Tests mostly wait, so some run at the same time; those with a cluster or a real engine go one after the other.
+# Tests mostly wait, so some of the quick ones run at the same time.
 AT_ONCE ?= 3
-UNIT := sidecar/tests operator/tests tests/engine_double/tests
-API := tests/api tests/chart
+UNIT := sidecar/tests operator/tests tests/engine_double/tests tests/scripts
 BENCH_ARGS ?=
 FUZZ_ARGS ?=
 
@@ -15,7 +14,7 @@ FUZZ_ARGS ?=
 
 .PHONY: help
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: ## Install the locked Python environment (.venv).
@@ -34,6 +33,7 @@ lint: setup ## Format check, linters, types, import contracts, generated files.
 	$(RUN) ruff format --check .
 	$(RUN) ruff check .
 	$(RUN) mypy
+	$(RUN) mypy scripts/run_tests.py
 	$(RUN) lint-imports
 	$(RUN) python -m patio_operator.api.crd --check charts/patio/crds
 	$(RUN) python -m patio.document --check docs/openapi.json
@@ -42,12 +42,15 @@ lint: setup ## Format check, linters, types, import contracts, generated files.
 tools: setup ## Install system packages and build the cluster's binaries (first time: about ten minutes).
 	@$(RUN) python -m e2e_cluster tools >/dev/null
 
-# The tools come first: what takes minutes shows its progress here, which pytest would hide.
 .PHONY: test
-test: lint tools ## Everything: linters, unit, API server, cluster with the double, cluster with the real vLLM.
-	$(RUN) pytest -n $(AT_ONCE) --dist worksteal $(UNIT) $(PYTEST_ARGS)
-	$(RUN) pytest -n 2 --dist loadfile $(API) $(PYTEST_ARGS)
-	$(RUN) pytest tests/e2e $(PYTEST_ARGS)
+test: setup ## Everything, and one summary: linters, unit, API server, cluster with the double and with a real vLLM.
+	@$(RUN) python scripts/run_tests.py -- $(PYTEST_ARGS)
+
+LONG := PATIO_TEST_LONG=1 PATIO_TEST_ALL_SAMPLES=1 PATIO_TEST_ALL_ORDERS=1 PATIO_TEST_VLLM_FLEET=1 PATIO_TEST_DOWNLOAD_MB=200
+
+.PHONY: test-long
+test-long: setup ## Everything, with random seeds and more of them, all samples, all orders of kills: hours, before a release.
+	@$(LONG) $(RUN) python scripts/run_tests.py -- $(PYTEST_ARGS)
 
 .PHONY: unit
 unit: setup ## The quick tests: no API server, no cluster.
