@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from patio_operator.api import labels
+from patio_operator.api.bounded_json import read_json
 from patio_operator.groups import residue
 
 Object = dict[str, Any]
@@ -165,10 +166,7 @@ def _text(value: Any) -> str:
 
 def _kept(annotations: Mapping[str, str], key: str, type_: type) -> Any:
     """Return what an annotation keeps; None when it is not there, or not what a conversion writes."""
-    try:
-        value = json.loads(annotations.get(key, "null"))
-    except ValueError:
-        return None
+    value = read_json(annotations.get(key))
     return value if isinstance(value, type_) else None
 
 

@@ -12,6 +12,8 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from patio_operator.api.bounded_json import read_json
+
 Object = dict[str, Any]
 
 ROLES = ("spec", "roles")
@@ -50,7 +52,7 @@ def read(text: str) -> list[Object]:
         ValueError: the text is something else.
 
     """
-    differences = json.loads(text)
+    differences = read_json(text)
     if not isinstance(differences, list) or not all(_is_difference(one) for one in differences):
         raise ValueError("not a list of differences")
     return differences
