@@ -47,14 +47,14 @@ def read_event(text: str) -> Object:
         ValueError: the text is no event.
 
     """
+    too_deep = False
     try:
         event = json.loads(text)
     except RecursionError:
-        event = json.loads(cut(text, "too-deep")[0])
-        event["object"] = _left_of(event["object"])
+        event, too_deep = json.loads(cut(text, "too-deep")[0]), True
     if not isinstance(event, dict) or not isinstance(event.get("object"), dict) or "type" not in event:
         raise ValueError("the API server sent JSON that is no event of a watch")
-    return event
+    return {**event, "object": _left_of(event["object"])} if too_deep else event
 
 
 class Items:
