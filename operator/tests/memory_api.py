@@ -10,7 +10,7 @@ import asyncio
 import copy
 import json
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -20,6 +20,33 @@ from kubernetes.aio import client
 from patio_operator.cluster.api import Cluster
 
 Object = dict[str, Any]
+
+ROOT = "/apis/workloads.x-k8s.io/v1alpha2"
+GROUPS = f"{ROOT}/namespaces/team/rolebasedgroups"
+PROFILES = f"{ROOT}/clusterengineruntimeprofiles"
+STATEFUL_SETS = "/apis/apps/v1/namespaces/team/statefulsets"
+PODS = "/api/v1/namespaces/team/pods"
+
+
+def role(name: str = "w", **fields: Any) -> Object:
+    """A role of one pod each."""
+    template = {"spec": {"containers": [{"name": "e", "image": "i"}]}}
+    return {"name": name, "replicas": 1, "standalonePattern": {"template": template}} | fields
+
+
+def group(name: str, *roles: Object, **metadata: Any) -> Object:
+    """A RoleBasedGroup of one role unless some are given."""
+    return {
+        "apiVersion": "workloads.x-k8s.io/v1alpha2",
+        "kind": "RoleBasedGroup",
+        "metadata": {"name": name, **metadata},
+        "spec": {"roles": list(roles or (role(),))},
+    }
+
+
+def profile(name: str, **status: Any) -> Object:
+    """A profile that adds nothing, with a status."""
+    return {"kind": "ClusterEngineRuntimeProfile", "metadata": {"name": name}, "spec": {}, "status": status}
 
 
 class MemoryApi:
@@ -95,9 +122,7 @@ class MemoryApi:
         return web.json_response(body, status=status)
 
     def _answered(self, request: web.Request, body: Any) -> tuple[int, Object]:
-        path, subresource = request.path, ""
-        if path.endswith("/status"):
-            path, subresource = path.removesuffix("/status"), "status"
+        path = request.path.removesuffix("/status")
         if path in self.refused:
             return self.refused[path], {"message": f"{path} is refused"}
         if request.method == "POST":
@@ -215,3 +240,11 @@ async def connected(address: str) -> AsyncIterator[Cluster]:
         yield cluster
     finally:
         await cluster.close()
+
+
+async def until(what: str, condition: Callable[[], object], seen: Callable[[], object] = lambda: "") -> None:
+    """Wait until something is the case; say what was seen last when it never is."""
+    deadline = asyncio.get_running_loop().time() + 30
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, f"{what}: {seen()}"
+        await asyncio.sleep(0.005)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,33 +18,9 @@ from patio_operator.reconcile.groups import PASSES_AT_ONCE, GroupReconciler
 from patio_operator.reconcile.queue import Key, WorkQueue
 
 from group_world import leader_worker
-from memory_api import MemoryApi, connected, serving
+from memory_api import GROUPS, PODS, PROFILES, STATEFUL_SETS, MemoryApi, connected, group, profile, role, serving, until
 
 Object = dict[str, Any]
-
-ROOT = "/apis/workloads.x-k8s.io/v1alpha2"
-GROUPS = f"{ROOT}/namespaces/team/rolebasedgroups"
-PROFILES = f"{ROOT}/clusterengineruntimeprofiles"
-STATEFUL_SETS = "/apis/apps/v1/namespaces/team/statefulsets"
-PODS = "/api/v1/namespaces/team/pods"
-
-
-def role(name: str = "w", **fields: Any) -> Object:
-    template = {"spec": {"containers": [{"name": "e", "image": "i"}]}}
-    return {"name": name, "replicas": 1, "standalonePattern": {"template": template}} | fields
-
-
-def group(name: str, *roles: Object, **metadata: Any) -> Object:
-    return {
-        "apiVersion": "workloads.x-k8s.io/v1alpha2",
-        "kind": "RoleBasedGroup",
-        "metadata": {"name": name, **metadata},
-        "spec": {"roles": list(roles or (role(),))},
-    }
-
-
-def profile(name: str, **status: Any) -> Object:
-    return {"kind": "ClusterEngineRuntimeProfile", "metadata": {"name": name}, "spec": {}, "status": status}
 
 
 @dataclass
@@ -69,13 +45,6 @@ class Operator:
             return quiet > 30
 
         await until("settled", still, lambda: f"{len(self.groups)} keys, {self.api.asked}")
-
-
-async def until(what: str, condition: Callable[[], bool], seen: Callable[[], object] = lambda: "") -> None:
-    deadline = asyncio.get_running_loop().time() + 30
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline, f"{what}: {seen()}"
-        await asyncio.sleep(0.005)
 
 
 @asynccontextmanager
