@@ -3,7 +3,7 @@
 Waking a key that waits is nothing; waking one at work makes it work once more afterwards. A key whose work fails
 comes back after a growing pause. Nothing is kept of a key that has nothing more to do. Keys of the same first part (a
 namespace) take turns with those of others, so that none waits for all that one of them has. This is what
-controller-runtime calls a rate-limited queue; kopf has none that is shared by several kinds of objects.
+controller-runtime calls a rate-limited queue.
 """
 
 from __future__ import annotations
