@@ -40,6 +40,7 @@ from patio_operator.handlers import Wakes
 from patio_operator.handlers.wakes import there_are_groups, there_are_namespaces, there_are_profiles
 from patio_operator.injection import Access
 from patio_operator.leadership.elector import Elector
+from patio_operator.pauses import pause_after
 from patio_operator.reconcile.adapters import AdapterReconciler
 from patio_operator.reconcile.credentials import SecretReader
 from patio_operator.reconcile.groups import GroupReconciler
@@ -105,7 +106,7 @@ class Clusters:
     @classmethod
     async def connect(cls) -> Clusters:
         """Connect all."""
-        return cls(*[await Cluster.connect() for _ in range(4)])
+        return cls(await Cluster.connect(), await Cluster.connect(0), await Cluster.connect(), await Cluster.connect())
 
     async def close(self) -> None:
         """Close all."""
@@ -159,7 +160,7 @@ async def _run(
         return SignedCalls(pod_uid, lambda: signing.key, signing.look_up)
 
     rng = random.Random()  # noqa: S311 - jitter only
-    credentials = SecretReader(cluster, settings.secret_namespaces, on_secret)
+    credentials = SecretReader(clusters.watches, settings.secret_namespaces, on_secret)
     adapter_reconciler = AdapterReconciler(
         cluster,
         known,
@@ -310,11 +311,12 @@ async def _keep(what: str, keep: Callable[[], Awaitable[str | None]], every: flo
 
 async def _until_done(what: str, work: Callable[[], Awaitable[str | None]]) -> None:
     """Repeat until there is no problem: at its start an operator has nothing else to do."""
-    pause = 0.5
+    failures = 0
     while (problem := await work()) is not None:
+        failures += 1
+        pause = pause_after(failures, random.random(), longest=15.0)  # noqa: S311 - jitter only
         log.warning("%s: not ready, again in %.1f s: %s", what, pause, problem)
         await asyncio.sleep(pause)
-        pause = min(pause * 2, 15.0)
 
 
 def _now() -> datetime:

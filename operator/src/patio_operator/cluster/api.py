@@ -122,13 +122,19 @@ class Cluster:
         return datetime.now(UTC) + self._ahead
 
     @classmethod
-    async def connect(cls) -> Cluster:
-        """Connect with the pod's service account, or with the kubeconfig outside a pod."""
+    async def connect(cls, connections: int = 100) -> Cluster:
+        """Connect with the pod's service account, or with the kubeconfig outside a pod.
+
+        Args:
+            connections: that are there at once, at most; 0: as many as are asked for.
+
+        """
         configuration = client.Configuration()
         try:
             config.load_incluster_config(client_configuration=configuration)
         except config.ConfigException:
             await config.load_kube_config(client_configuration=configuration)
+        configuration.connection_pool_maxsize = connections
         return cls(client.ApiClient(configuration))
 
     async def close(self) -> None:

@@ -10,11 +10,9 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
-
-from pydantic import ValidationError
 
 from patio_operator.api import labels
 from patio_operator.api.bounded_json import read_object
@@ -28,6 +26,13 @@ from patio_operator.placement.services import KnownService, decode_service
 from patio_operator.rollouts import Use, use_of
 
 log = logging.getLogger(__name__)
+
+LONGEST_LABELS = 16_384
+LONGEST_NAMES = 65_536
+LONGEST_SPEC = 65_536
+"""Characters that are kept of a pod's labels, of its annotation with the names of its adapters, and of a LoraAdapter:
+what is known is in the memory of every replica."""
+_NOT_KEPT = ("labels", "annotations", "managedFields")
 
 
 @dataclass(frozen=True)
@@ -118,25 +123,50 @@ class Known:
 
 
 def decode_known_pod(body: Object) -> KnownPod:
-    """Reduce a pod with a sidecar."""
+    """Reduce a pod with a sidecar.
+
+    Raises:
+        ValueError: it has more labels than are kept of one.
+
+    """
     metadata = body["metadata"]
     annotations = metadata.get("annotations") or {}
+    size = sum(len(key) + len(value) for key, value in (metadata.get("labels") or {}).items())
+    if size > LONGEST_LABELS:
+        raise ValueError(f"its labels have {size} characters, more than {LONGEST_LABELS}")
+    names = annotations.get(labels.ADAPTER_NAMES)
+    if names is not None and len(names) > LONGEST_NAMES:
+        names = ""
     pod = decode_pod(body)
     use = None if pod.leaving else use_of(metadata)
-    return KnownPod(pod, use, _engine_port(annotations), annotations.get(labels.ADAPTER_NAMES))
+    return KnownPod(pod, use, _engine_port(annotations), names)
 
 
-def decode_adapter(body: Object) -> KnownAdapter | None:
-    """Reduce a LoraAdapter; None for one that cannot be read, which is logged."""
-    status = body.get("status") or {}
-    try:
-        adapter = LoraAdapter.model_validate({"metadata": body["metadata"], "spec": body["spec"]})
-    except (ValidationError, KeyError) as error:
-        # The CRD's schema refuses such objects; one that was stored under an older schema must not stop the others.
-        metadata = body["metadata"]
-        log.error("LoraAdapter %s/%s cannot be read: %s", metadata.get("namespace"), metadata.get("name"), error)
-        return None
-    return KnownAdapter(adapter, status)
+def decode_adapter(body: Object) -> KnownAdapter:
+    """Reduce a LoraAdapter.
+
+    Raises:
+        ValueError: it is not as the CRD's schema says now, or larger than what is kept of one.
+
+    """
+    size = len(json.dumps(body.get("spec")))
+    if size > LONGEST_SPEC:
+        raise ValueError(f"its spec has {size} characters, more than {LONGEST_SPEC}")
+    metadata = {key: value for key, value in body["metadata"].items() if key not in _NOT_KEPT}
+    adapter = LoraAdapter.model_validate({"metadata": metadata, "spec": body.get("spec")})
+    return KnownAdapter(adapter, body.get("status") or {})
+
+
+def adapters_in(bodies: Iterable[Object]) -> tuple[LoraAdapter, ...]:
+    """Return the LoraAdapters among some that can be read; the others are logged."""
+    found: list[LoraAdapter] = []
+    for body in bodies:
+        try:
+            found.append(decode_adapter(body).adapter)
+        except (ValueError, RecursionError) as error:
+            metadata = body["metadata"]
+            log.error("LoraAdapter %s/%s cannot be read: %s", metadata.get("namespace"), metadata.get("name"), error)
+    return tuple(found)
 
 
 def decode_group(body: Object) -> KnownGroup:

@@ -20,7 +20,7 @@ from patio_operator.cluster.kinds import (
     ROLE_BASED_GROUP,
     Kind,
 )
-from patio_operator.cluster.known import Known, decode_adapter
+from patio_operator.cluster.known import Known, adapters_in
 from patio_operator.injection import revision
 
 
@@ -63,8 +63,7 @@ class Lookups:
         return None if body is None else ClusterEngineRuntimeProfile.model_validate(body)
 
     async def _read_adapters(self, namespace: str) -> tuple[LoraAdapter, ...]:
-        bodies = await self._cluster.list_all(LORA_ADAPTER, namespace)
-        return tuple(one.adapter for body in bodies if (one := decode_adapter(body)) is not None)
+        return adapters_in(await self._cluster.list_all(LORA_ADAPTER, namespace))
 
     async def _read_group(self, key: tuple[str, str]) -> Object | None:
         namespace, name = key
