@@ -126,7 +126,10 @@ class MemoryApi:
         if path in self.refused:
             return self.refused[path], {"message": f"{path} is refused"}
         if request.method == "POST":
-            self.put(path, body)
+            if "dryRun" in request.query:
+                return 201, body
+            entry = {"manager": request.query.get("fieldManager"), "operation": "Update", "fieldsV1": {}}
+            self.put(path, body | {"metadata": body["metadata"] | {"managedFields": [entry]}})
             return 201, self.objects[f"{path}/{body['metadata']['name']}"]
         if request.method == "PATCH" and "apply" in request.headers["Content-Type"]:
             return 200, self._applied(path, body)

@@ -222,6 +222,39 @@ async def test_a_group_of_absurd_size_is_refused_in_words() -> None:
         await one.settled()
 
 
+async def test_a_group_of_megabytes_holds_nobody_up() -> None:
+    api = MemoryApi()
+    env = [{"name": f"V{number}", "value": "x" * 20} for number in range(450)]
+    large = [role(f"r{number}") for number in range(60)]
+    for one in large:
+        one["standalonePattern"]["template"]["spec"]["containers"][0]["env"] = env
+    api.put(GROUPS, group("large", *large))
+    api.put(GROUPS, group("fine"))
+    async with operator(api) as one:
+        await until("the other is made", lambda: f"{STATEFUL_SETS}/fine-w" in api.objects)
+        await until("refused", lambda: "status" in api.objects[f"{GROUPS}/large"])
+        (ready,) = api.objects[f"{GROUPS}/large"]["status"]["conditions"]
+        assert (ready["status"], ready["reason"]) == ("False", "TooLarge")
+        await one.settled()
+
+
+async def test_a_group_that_is_handed_over_is_taken_down() -> None:
+    api = MemoryApi()
+    api.put(GROUPS, group("g", role(), leader_worker()))
+    async with operator(api) as one:
+        await one.settled()
+        changed = api.objects[f"{GROUPS}/g"]
+        changed["metadata"]["annotations"] = {labels.HAND_OVER: "true"}
+        api.put(GROUPS, changed)
+
+        def left() -> list[str]:
+            return [path for path in api.objects if "/events/" not in path and path != f"{GROUPS}/g"]
+
+        await until("nothing is left", lambda: not left(), left)
+        (ready,) = api.objects[f"{GROUPS}/g"]["status"]["conditions"]
+        assert ready["reason"] == "HandedOver"
+
+
 async def test_a_group_nested_deeply_is_refused_in_words() -> None:
     deep: Any = "x"
     for _ in range(300):

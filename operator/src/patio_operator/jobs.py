@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
 MOST = 10_000
-"""Jobs that are under way or wait for a place. What is not begun is given again, by the pass that follows when one ends.
+"""Jobs that are under way or wait for a place. What is not begun is given again by the pass that follows when one ends.
 """
 FORGET_SECONDS = 300.0
 """A key that nobody tried again for so long is forgotten, with its failures."""

@@ -8,7 +8,6 @@ touch. Objects are plain dictionaries: what nobody here knows passes through.
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -48,7 +47,7 @@ def convert(body: Mapping[str, Any], version: str) -> Object:
 
     """
     if body["apiVersion"] == version:
-        return copy.deepcopy(dict(body))
+        return _copied(body)
     if (body["apiVersion"], version) == (V1ALPHA1, V1ALPHA2):
         return to_v1alpha2(body)
     if (body["apiVersion"], version) == (V1ALPHA2, V1ALPHA1):
@@ -86,7 +85,7 @@ def _converted(
 
 def _taken_out(body: Mapping[str, Any], key: str) -> tuple[Object, list[Object]]:
     """Return an object without an annotation, and what stood in it."""
-    given = copy.deepcopy(dict(body))
+    given = _copied(body)
     annotations = given["metadata"].get("annotations") or {}
     text = annotations.pop(key, None)
     if text is not None and not annotations:
@@ -106,7 +105,7 @@ def _put_in(body: Object, key: str, differences: list[Object]) -> Object:
 
 
 def _plainly_to_v1alpha2(body: Mapping[str, Any]) -> Object:
-    converted = copy.deepcopy(dict(body))
+    converted = _copied(body)
     converted["apiVersion"] = V1ALPHA2
     annotations = dict(converted["metadata"].get("annotations") or {})
     spec = converted.get("spec") or {}
@@ -126,7 +125,7 @@ def _plainly_to_v1alpha2(body: Mapping[str, Any]) -> Object:
 
 
 def _plainly_to_v1alpha1(body: Mapping[str, Any]) -> Object:
-    converted = copy.deepcopy(dict(body))
+    converted = _copied(body)
     converted["apiVersion"] = V1ALPHA1
     annotations = dict(converted["metadata"].get("annotations") or {})
     spec = converted.get("spec") or {}
@@ -158,6 +157,12 @@ def _gang(policy: Mapping[str, Any]) -> dict[str, str]:
         return {}
     wanted = {labels.GROUP_GANG_QUEUE: "queue", labels.GROUP_GANG_PRIORITY: "priorityClassName"}
     return {labels.GROUP_GANG: "true"} | {key: volcano[name] for key, name in wanted.items() if volcano.get(name)}
+
+
+def _copied(body: Mapping[str, Any]) -> Object:
+    """Return a copy, by way of JSON: several times faster than `copy.deepcopy`, which counts with large objects."""
+    copied: Object = json.loads(json.dumps(body))
+    return copied
 
 
 def _text(value: Any) -> str:

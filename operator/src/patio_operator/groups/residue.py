@@ -7,7 +7,6 @@ other version has their change.
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -30,7 +29,7 @@ def difference(came_back: Mapping[str, Any], given: Mapping[str, Any]) -> list[O
 
 def restore(body: Mapping[str, Any], differences: Iterable[Mapping[str, Any]]) -> Object:
     """Return a copy of an object with the differences in it that still apply."""
-    restored = _by_name(copy.deepcopy(body))
+    restored = _by_name(json.loads(json.dumps(body)))
     for one in differences:
         *parents, name = one["at"]
         place: Any = restored
@@ -39,7 +38,7 @@ def restore(body: Mapping[str, Any], differences: Iterable[Mapping[str, Any]]) -
         if not isinstance(place, dict) or not _same(_field("was", place, name), _field("was", one, "was")):
             continue
         if "is" in one:
-            place[name] = copy.deepcopy(one["is"])
+            place[name] = json.loads(json.dumps(one["is"]))
         else:
             del place[name]
     return _in_order(restored, body)

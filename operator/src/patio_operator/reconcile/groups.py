@@ -65,6 +65,8 @@ DEEPEST = 64
 """Levels that a group may have. Fields of pods are some fifteen levels deep."""
 LARGE = 5_000
 """Values in a group and what was made of it, above which it is planned in a thread."""
+LARGEST = 25_000
+"""Values that a group may have. One of ten roles has some two thousand."""
 PER_CHILD = 50
 """Values that count for an object which was made of a group."""
 
@@ -160,10 +162,12 @@ class GroupReconciler:
 
     async def _pass(self, body: Object, kept: _Kept, *, observing: bool) -> float | None:
         namespace, now = body["metadata"]["namespace"], self._cluster.now()
-        size = size_of({"spec": body.get("spec"), "metadata": body["metadata"]}, DEEPEST)
+        size = await asyncio.to_thread(size_of, {"spec": body.get("spec"), "metadata": body["metadata"]}, DEEPEST)
         try:
             if size is None:
                 raise _RefusedError("InvalidSpec", "a field of it is nested too deeply, or is no text")
+            if size > LARGEST:
+                raise _RefusedError("TooLarge", f"it has {size} fields and values, more than {LARGEST}: make several")
             group = await _decided(size, RoleBasedGroup.model_validate, body)
             kept.profiles = frozenset(one.profile_name for role in group.spec.roles for one in role.engine_runtimes)
             children = await self._children(group)
@@ -195,9 +199,10 @@ class GroupReconciler:
             await self._delete(ref)
         for happened in plan.events:
             await events.record(self._cluster, body, happened.type, happened.reason, happened.message)
-        if plan.status is not None:
-            await self._write_status(body, plan.status)
-        return None if plan.again_in is None else plan.again_in.total_seconds()
+        wrote = plan.status is not None and await self._write_status(body, plan.status)
+        again_in = [PASS_SECONDS] if wrote else []  # some of a plan waits until a status says what is to come
+        again_in += [] if plan.again_in is None else [plan.again_in.total_seconds()]
+        return min(again_in, default=None)
 
     async def _children(self, group: RoleBasedGroup) -> list[Object]:
         """List what carries a group's name, of every kind that groups are made of."""
@@ -320,13 +325,15 @@ class GroupReconciler:
                     continue
         return found
 
-    async def _write_status(self, body: Object, after: Object) -> None:
+    async def _write_status(self, body: Object, after: Object) -> bool:
+        """Write a status if it changed; return whether it did."""
         if after == (body.get("status") or {}):
-            return
+            return False
         metadata = body["metadata"]
         await self._cluster.merge(
             ROLE_BASED_GROUP, metadata["name"], metadata["namespace"], {"status": after}, "status"
         )
+        return True
 
 
 async def _decided(size: int, decide: Callable[..., T], *arguments: Any) -> T:

@@ -22,6 +22,9 @@ from patio_operator.groups import conversion
 
 log = logging.getLogger(__name__)
 
+LARGE = 65_536
+"""Characters of a group above which it is converted in a thread."""
+
 _FAULTS = (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError)
 """What an object raises that is not as the schema says."""
 
@@ -46,7 +49,10 @@ async def answer(review: str) -> str:
     result: dict[str, str] = {"status": "Success"}
     try:
         for body, text in given:
-            converted.append(_converted(body, text, request["desiredAPIVersion"]))
+            if len(text) > LARGE:
+                converted.append(await asyncio.to_thread(_converted, body, text, request["desiredAPIVersion"]))
+            else:
+                converted.append(_converted(body, text, request["desiredAPIVersion"]))
             begun = await _pause_since(begun)
     except conversion.ConversionError as error:
         converted, result = [], {"status": "Failure", "message": str(error)[:2000]}
