@@ -294,6 +294,7 @@ def test_of_leases_the_operator_may_write_its_own_and_look_for_upstreams(rendere
     assert of_leases("Role") == [(None, ["create"]), (["patio-operator"], ["get", "patch"])]
     variables = variables_of(rendered)
     assert (variables["PATIO_LEASE"], variables["PATIO_GROUPS"]) == ("patio-operator", "auto")
+    assert variables["PATIO_UPSTREAM_NAMESPACES"] == "rbgs-system"
 
 
 def test_certificates_are_made_by_the_operator_or_by_cert_manager(render: Callable[..., list[Object]]) -> None:

@@ -14,12 +14,15 @@ from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from functools import partial
 
-from patio.pauses import growing, spread
+from patio_operator.pauses import pause_after
 
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
+MOST = 10_000
+"""Jobs that are under way or wait for a place. What is not begun is given again by the pass that follows when one ends.
+"""
 FORGET_SECONDS = 300.0
 """A key that nobody tried again for so long is forgotten, with its failures."""
 
@@ -55,9 +58,13 @@ class Jobs:
         self._timers: set[asyncio.TimerHandle] = set()
 
     def start(self, namespace: str, group: str, key: Hashable, work: Work) -> bool:
-        """Begin, unless this key is at work or waits for its next try; return whether it was begun."""
+        """Begin, unless this key is at work or waits for its next try, or too many are; return whether it was begun."""
         failed = self._failed.get(key)
-        if key in self._tasks or (failed is not None and failed.until > asyncio.get_running_loop().time()):
+        if (
+            len(self._tasks) >= MOST
+            or key in self._tasks
+            or (failed is not None and failed.until > asyncio.get_running_loop().time())
+        ):
             return False
         self._members[group] = self._members.get(group, 0) + 1
         task = asyncio.create_task(self._run(group, key, work), name=f"{self._name} {key}")
@@ -88,7 +95,7 @@ class Jobs:
     def _again(self, namespace: str, key: Hashable) -> None:
         loop = asyncio.get_running_loop()
         times = self._failed[key].times + 1 if key in self._failed else 1
-        pause = spread(growing(FIRST_PAUSE, LONGEST_PAUSE, times), self._rng.random())
+        pause = pause_after(times, self._rng.random(), FIRST_PAUSE, LONGEST_PAUSE)
         now = loop.time()
         self._failed = {key: one for key, one in self._failed.items() if one.until > now - FORGET_SECONDS}
         self._failed[key] = _Failed(times, now + pause)

@@ -29,6 +29,8 @@ class Settings:
     """Name of this replica, which no other one has."""
     groups: Literal["auto", "manage", "observe"] = "auto"
     """Who realises RoleBasedGroups: see `upstream`. auto: whoever is there."""
+    upstream_namespaces: tuple[str, ...] = ("rbgs-system",)
+    """Where upstream's controller may be. Whoever may write there decides who realises groups."""
     lease: str = "patio-operator"
     service_name: str = "patio-webhook"
     webhook_configuration: str = "patio"
@@ -82,6 +84,7 @@ class Settings:
             namespace=namespace,
             pod_name=pod_name,
             groups=groups,
+            upstream_namespaces=_words(environment, "PATIO_UPSTREAM_NAMESPACES", cls.upstream_namespaces),
             lease=environment.get("PATIO_LEASE", cls.lease),
             service_name=environment.get("PATIO_SERVICE_NAME", cls.service_name),
             webhook_configuration=environment.get("PATIO_WEBHOOK_CONFIGURATION", cls.webhook_configuration),
@@ -92,11 +95,16 @@ class Settings:
             linger_seconds=_number(environment, "PATIO_LINGER_SECONDS", cls.linger_seconds),
             signing_secret=environment.get("PATIO_SIGNING_SECRET", cls.signing_secret),
             signing_key_age=_days(environment, "PATIO_SIGNING_KEY_DAYS", cls.signing_key_age),
-            secret_namespaces=tuple(environment.get("PATIO_SECRET_NAMESPACES", "").replace(",", " ").split()),
+            secret_namespaces=_words(environment, "PATIO_SECRET_NAMESPACES", ()),
             webhook_port=_port(environment, "PATIO_WEBHOOK_PORT", cls.webhook_port),
             health_port=_port(environment, "PATIO_HEALTH_PORT", cls.health_port),
             log_level=log_level,
         )
+
+
+def _words(environment: Mapping[str, str], name: str, default: tuple[str, ...]) -> tuple[str, ...]:
+    text = environment.get(name)
+    return default if text is None else tuple(text.replace(",", " ").split())
 
 
 def _number(environment: Mapping[str, str], name: str, default: float) -> float:

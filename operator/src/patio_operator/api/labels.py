@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from patio_operator.api.bounded_json import read_object
+
 PROFILE = "patio.dev/profile"
 """Label by which a pod asks for a profile: its name."""
 ENGINE_RUNTIMES = "patio.dev/engine-runtimes"
@@ -164,10 +166,5 @@ def mark_patch(metadata: Mapping[str, Any], names: Iterable[str]) -> dict[str, A
 
 def _whole_names(annotations: Mapping[str, str]) -> dict[str, str]:
     """Return the names that the annotation keeps, of those that fit their labels: anybody may have written it."""
-    try:
-        names = json.loads(annotations.get(ADAPTER_NAMES) or "{}")
-    except ValueError:
-        return {}
-    if not isinstance(names, dict):
-        return {}
+    names = read_object(annotations.get(ADAPTER_NAMES))
     return {key: name for key, name in names.items() if isinstance(name, str) and adapter_label(name) == key}

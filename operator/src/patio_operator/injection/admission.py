@@ -13,6 +13,7 @@ from typing import Any
 
 from patio.api.protocol import LoadRequest
 from patio_operator.api import labels
+from patio_operator.api.bounded_json import read_object
 from patio_operator.api.identity import put_before
 from patio_operator.injection import access as access_control
 from patio_operator.injection import profiles, sources, variables, volumes
@@ -124,12 +125,7 @@ def _inject(pod: Pod, wanted: Sequence[Runtime], adapters: Sequence[LoadRequest]
 
 def _revisions(pod: Mapping[str, Any]) -> dict[str, str]:
     """Return the profiles that were injected before, with their revisions."""
-    text = (pod["metadata"].get("annotations") or {}).get(labels.INJECTED)
-    try:
-        revisions = json.loads(text or "{}")
-    except ValueError:
-        return {}
-    return revisions if isinstance(revisions, dict) else {}
+    return read_object((pod["metadata"].get("annotations") or {}).get(labels.INJECTED))
 
 
 def _never_ending(pod: Pod, containers: Sequence[Container], source: str) -> list[str]:

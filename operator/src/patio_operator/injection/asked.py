@@ -7,13 +7,13 @@ a profile.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from patio_operator.api import labels
+from patio_operator.api.bounded_json import read_json
 from patio_operator.api.rolebasedgroup import EngineRuntime
 from patio_operator.injection.words import Refusal, RuntimeRef
 
@@ -34,8 +34,8 @@ def runtimes_of(pod: Mapping[str, Any], of_its_role: Sequence[RuntimeRef] = ()) 
     asked: list[RuntimeRef] = list(of_its_role)
     if text is not None:
         try:
-            entries = _RUNTIMES.validate_python(json.loads(text))
-        except (ValueError, ValidationError) as error:
+            entries = _RUNTIMES.validate_python(read_json(text))
+        except ValidationError as error:
             return Refusal(
                 f"The pod's annotation {labels.ENGINE_RUNTIMES} is not a JSON list of engineRuntimes: {error}"
             )

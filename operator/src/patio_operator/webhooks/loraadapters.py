@@ -16,6 +16,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from patio_operator.api import labels
+from patio_operator.api.bounded_json import read_object
 from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.cluster.api import ApiError, Cluster, Object
 from patio_operator.cluster.kinds import LORA_ADAPTER, POD
@@ -103,11 +104,7 @@ def _candidate(body: Object) -> Candidate | None:
     pod = decode_pod(body)
     if pod.leaving:
         return None
-    try:
-        said = json.loads((body["metadata"].get("annotations") or {}).get(labels.ENGINE) or "{}")
-    except ValueError:
-        said = {}
-    model = said.get("model") if isinstance(said, dict) else None
+    model = read_object((body["metadata"].get("annotations") or {}).get(labels.ENGINE)).get("model")
     return Candidate(pod.name, pod.labels, model if isinstance(model, str) else None)
 
 

@@ -77,8 +77,9 @@ def application(
 async def convert_groups(request: web.Request) -> web.Response:
     """Answer a ConversionReview of RoleBasedGroups."""
     try:
-        return web.json_response(convert.answer(json.loads(await request.read())))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        answer = await convert.answer((await request.read()).decode())
+        return web.Response(text=answer, content_type="application/json")
+    except ValueError as error:
         log.error("conversion not understood: %s: %s", type(error).__name__, error)
         return web.json_response({"error": "not a ConversionReview of RoleBasedGroups"}, status=400)
 
