@@ -1,8 +1,8 @@
 """What a LoraAdapter's Secret gives its downloads, without the planner ever seeing a value. Pure.
 
 The shell looks a Secret up and tells the planner which version of the credentials there is (`Credentials`), or why
-there is none (`Missing`). Just before an order is sent, it puts the values in (`with_secret`). Nothing here is logged,
-and no value becomes part of a plan, a refusal's key, a status or an event.
+there is none (`Missing`). Just before an order is sent, it seals the values in it (`access.sealing`). Nothing here is
+logged, and no value becomes part of a plan, a refusal's key, a status or an event.
 """
 
 from __future__ import annotations
@@ -65,7 +65,9 @@ def judge(adapter: LoraAdapter, values: Mapping[str, str], revision: str) -> Cre
 
 
 def with_secret(request: LoadRequest, values: Mapping[str, str]) -> LoadRequest:
-    """Return an order with a Secret's values in its config; what the order says already wins.
+    """Return the order that a sidecar makes of this one and a Secret's values, to be judged and never sent.
+
+    What the order says already wins.
 
     Args:
         request: an order for a source.
@@ -73,5 +75,9 @@ def with_secret(request: LoadRequest, values: Mapping[str, str]) -> LoadRequest:
 
     """
     said = json.loads(request.config) if request.config else {}
-    given = {key: values[name].strip() for name, key in CONFIG_KEYS.items() if values.get(name, "").strip()}
-    return request.model_copy(update={"config": json.dumps(given | said)})
+    return request.model_copy(update={"config": json.dumps(given(values) | said)})
+
+
+def given(values: Mapping[str, str]) -> dict[str, str]:
+    """Return what a Secret's values are in an order's `config`."""
+    return {key: values[name].strip() for name, key in CONFIG_KEYS.items() if values.get(name, "").strip()}

@@ -32,6 +32,7 @@ from patio.access.proof import (
 )
 from patio.access.replay import Use, UsedProofs
 from patio.api.access_protocol import DRAIN_PATH, DRAIN_SCHEME, PROOF, PROOF_SCHEME, UNKNOWN_KEY, ProofClaims
+from patio.api.credentials_protocol import HANDSHAKE_PATH
 from patio.api.topology_protocol import LEASES_PATH
 
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -55,6 +56,9 @@ class Gate:
 
     def is_open(self, peer: str | None, method: str, path: str) -> bool:
         """Whether a call needs no proof. `peer` is the address of the socket, never of a header."""
+        if path == HANDSHAKE_PATH:
+            # It gives the pod's token away, to the operator alone: not to another container, not where access is free.
+            return False
         if not self._settings.enforced or is_loopback(peer):
             return True
         if path.startswith(LEASES_PATH):
