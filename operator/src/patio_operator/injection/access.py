@@ -61,11 +61,11 @@ def give_token(pod: Pod, sidecar: Container) -> None:
         return  # there from an earlier admission, or its owner has arranged it
     spec = pod["spec"]
     token = {"audience": TOKEN_AUDIENCE, "expirationSeconds": TOKEN_SECONDS, "path": TOKEN_NAME}
-    volume = {"name": TOKEN_VOLUME, "projected": {"sources": [{"serviceAccountToken": token}]}}
+    sources = [{"serviceAccountToken": token}]
     there = next((one for one in spec.get("volumes") or [] if one["name"] == TOKEN_VOLUME), None)
     if there is None:
-        spec["volumes"] = [*(spec.get("volumes") or []), volume]
-    elif (there.get("projected") or {}).get("sources") != volume["projected"]["sources"]:
+        spec["volumes"] = [*(spec.get("volumes") or []), {"name": TOKEN_VOLUME, "projected": {"sources": sources}}]
+    elif (there.get("projected") or {}).get("sources") != sources:
         raise ClashError(
             f"Patio adds a volume {TOKEN_VOLUME!r} with a token for {sidecar['name']!r}, but the pod has another "
             "volume of that name: rename it"

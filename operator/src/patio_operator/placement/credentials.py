@@ -7,11 +7,15 @@ logged, and no value becomes part of a plan, a refusal's key, a status or an eve
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from patio.api.protocol import LoadRequest
+from patio.api.sources import SECRET_KEYS, read_config
 from patio_operator.api.loraadapter import LoraAdapter
 
 CONFIG_KEYS: Mapping[str, str] = {
@@ -22,6 +26,14 @@ CONFIG_KEYS: Mapping[str, str] = {
     "ENDPOINT": "endpoint",
 }
 """Key of the Secret, named as the sidecar's variables are, to key of an order's `config`."""
+
+
+MOST_CHARACTERS = 16 * 1024
+"""Of a value. Keys that are not ours may have as much as a Secret can hold; they are never looked at."""
+
+
+class SecretUnusableError(Exception):
+    """A value of a Secret is none that a source can be given. The message names the key, never the value."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +52,42 @@ class Missing:
     """`SecretNotFound`, `SecretIncomplete` or `SecretForbidden`."""
     message: str
     """A sentence that names the Secret and the remedy."""
+
+
+def decode(data: object) -> dict[str, str]:
+    """Return the values of our keys in a Secret's data, which is base64.
+
+    Raises:
+        SecretUnusableError: one of them is no text.
+
+    """
+    values: dict[str, str] = {}
+    for key in CONFIG_KEYS:
+        text = data.get(key) if isinstance(data, Mapping) else None
+        if not isinstance(text, str):
+            continue
+        if len(text) > MOST_CHARACTERS * 4:
+            raise SecretUnusableError(f"{key} is more than {MOST_CHARACTERS} characters")
+        try:
+            values[key] = base64.b64decode(text).decode()
+        except (binascii.Error, ValueError):
+            raise SecretUnusableError(f"{key} is not text in UTF-8") from None
+    return values
+
+
+def check(request: LoadRequest, values: Mapping[str, str]) -> None:
+    """See that the sidecar will take an order with a Secret's values.
+
+    Raises:
+        SecretUnusableError: it would not.
+
+    """
+    try:
+        read_config(with_secret(request, values).config)
+    except ValueError as error:  # its words name keys, never values
+        names = {key: name for name, key in CONFIG_KEYS.items() if key in SECRET_KEYS}
+        words = re.sub("|".join(names), lambda found: names[found.group()], str(error).removeprefix("config: "))
+        raise SecretUnusableError(words) from None
 
 
 def judge(adapter: LoraAdapter, values: Mapping[str, str], revision: str) -> Credentials | Missing:

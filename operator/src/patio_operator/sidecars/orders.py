@@ -21,12 +21,11 @@ import httpx
 
 from patio.api.credentials_protocol import SEALED_FOR_ANOTHER
 from patio.api.protocol import LoadRequest
-from patio.api.sources import read_config
 from patio.client import Refused, SidecarClient, SidecarError
 from patio.pauses import growing, spread
 from patio_operator.access.sealing import sealed
 from patio_operator.jobs import Jobs
-from patio_operator.placement.credentials import given, with_secret
+from patio_operator.placement.credentials import SecretUnusableError, check, given
 from patio_operator.placement.fleet import NOT_SEEN, Pod, Seen
 from patio_operator.placement.plans import Load, Order, Refusal, Unload
 from patio_operator.sidecars.handshake import Handshakes, NotReviewedError, UnprovenError
@@ -196,12 +195,11 @@ class Orders:
             return False
         request = order.request.model_copy(update={"credentials_revision": found.revision})
         try:
-            read_config(with_secret(request, found.values).config)
-            shut = partial(sealed, request, given(found.values), pod.uid)
-            await self._load_sealed(pod, client, shut, key)
-        except ValueError as error:  # its words name keys, never values. The next plan is told of the change
+            check(request, found.values)
+        except SecretUnusableError as error:  # it has changed since it was judged, and is judged again
             log.warning("secret %s/%s cannot be used: %s", pod.namespace, secret, error)
             return False
+        await self._load_sealed(pod, client, partial(sealed, request, given(found.values), pod.uid), key)
         return True
 
     async def _load_sealed(self, pod: Pod, client: SidecarClient, shut: Callable[[str], LoadRequest], key: str) -> None:
