@@ -63,7 +63,7 @@ async def sidecar(folder: Path, uid: str = "uid-0", key: str = KEY.public) -> As
     settings = Settings(
         engine=EngineKind.VLLM,
         engine_endpoint="http://127.0.0.1:9",
-        access=AccessSettings(keys=(key,), pod_uid=uid, token_file=str(folder / "token")),
+        access=AccessSettings(keys=(key,) if key else (), pod_uid=uid, token_file=str(folder / "token")),
     )
     async with httpx.AsyncClient() as http:
         parts = assemble(settings, Store(None), http, asyncio.Event())
@@ -110,6 +110,12 @@ async def test_a_token_of_another_pod_proves_nothing(tmp_path: Path) -> None:
     async with sidecar(tmp_path) as transport, called(transport) as client:
         with pytest.raises(UnprovenError, match="another pod"):
             await Handshakes(api.review).key(POD, client)
+
+
+async def test_a_sidecar_without_the_operators_key_is_unproven(tmp_path: Path) -> None:
+    async with sidecar(tmp_path, key="") as transport, called(transport) as client:
+        with pytest.raises(UnprovenError, match="no key of the operator"):
+            await Handshakes(ApiServer().review).key(POD, client)
 
 
 async def test_a_sidecar_of_another_pod_refuses_the_call(tmp_path: Path) -> None:

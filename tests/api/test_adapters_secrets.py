@@ -164,16 +164,13 @@ def test_a_pod_without_a_token_gets_credentials_once_it_has_one(
 ) -> None:
     pod = engine_pod("a")
     kube.apply(secret(namespace, HF_AUTH_TOKEN=TOKEN), private(namespace, hub))
-    told = until_reason(kube, namespace, "SidecarRefused")
-    assert "PATIO_OPERATOR_KEYS" in condition(told, "Ready")["message"], "it was not even given keys"
+    told = until_reason(kube, namespace, "SidecarUnproven")
+    assert "no key of the operator's" in condition(told, "Ready")["message"]
     other = engine_pod("b")
     pod.identify(operator_key(kube), shown=other.token())
     other.stop()
     kube.kubectl("-n", namespace, "label", "pod", "b", "app-", "patio.dev/injected-")
-    told = until_reason(kube, namespace, "SidecarUnproven")
-    message = condition(told, "Ready")["message"]
-    assert "another pod" in message
-    assert "Recreate the pod" in message
+    until("it is told", lambda: "that of another pod. Recreate the pod" in _text(kube, namespace))
     pod.identify(operator_key(kube))
     until_ready(kube, namespace, "sql", 1, within=60)
 

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from patio.api.access_protocol import PROOF_MISSING
 from patio.api.boxes import new_key
 from patio.api.credentials_protocol import TOKEN_MISSING, HandshakeRequest
 from patio.client import Refused, SidecarClient
@@ -106,6 +107,8 @@ def _not_a_proof(refused: Refused) -> str | None:
     """Say what a refusal means where it means that there is no proof to be had."""
     if refused.code == TOKEN_MISSING:
         return "it was given no service account token"
+    if refused.code == PROOF_MISSING:
+        return "it was given no key of the operator's"
     if refused.status in (404, 405) or refused.code == "UnreadableAnswer":
         return "what answers there does not know the handshake: its sidecar is older than this operator, or is none"
     return None

@@ -17,6 +17,7 @@ from patio.access.config import AccessSettings
 from patio.access.keys import Keys, follow
 from patio.access.proof import (
     MISSING,
+    MISSING_EVERYWHERE,
     NO_KEYS,
     REPLAYED,
     TOO_MANY,
@@ -80,12 +81,12 @@ class Gate:
 
         """
         if len(authorization) != 1:
-            return UNREADABLE if authorization else self._missing()
+            return UNREADABLE if authorization else self._missing(path)
         scheme, _, shown = authorization[0].partition(" ")
         if scheme.lower() == DRAIN_SCHEME.lower() and path == DRAIN_PATH:
             return Hook() if self._is_hook(shown) else WRONG_HOOK
         if scheme.lower() != PROOF_SCHEME.lower():
-            return self._missing()
+            return self._missing(path)
         return self._proven(request, shown, endorsements)
 
     def finish(self, claims: ProofClaims, body: bytes) -> Denial | None:
@@ -96,7 +97,9 @@ class Gate:
             denial = {Use.FIRST: None, Use.AGAIN: REPLAYED, Use.FULL: TOO_MANY}[use]
         return denial
 
-    def _missing(self) -> Denial:
+    def _missing(self, path: str) -> Denial:
+        if path == HANDSHAKE_PATH:
+            return MISSING_EVERYWHERE
         return MISSING if self._settings.keys else NO_KEYS
 
     def _is_hook(self, shown: str) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI, Request
 
+from patio.access.proof import MISSING_EVERYWHERE
 from patio.api.credentials_protocol import HANDSHAKE_PATH, TOKEN_MISSING, HandshakeAnswer, HandshakeRequest
 from patio.api.routes.access import PROVEN
 from patio.api.routes.answers import Fault
@@ -25,7 +26,7 @@ def add_credentials(app: FastAPI, sealing: Sealing) -> None:
         Needs the operator's signature from everywhere, loopback included.
         """
         if not call.scope.get(PROVEN, False):
-            raise Fault(401, "ProofMissing", "This call needs the operator's signature, also from inside the pod.")
+            raise Fault(401, MISSING_EVERYWHERE.code, MISSING_EVERYWHERE.message)
         try:
             answer = sealing.answer(request)
         except TokenError as error:
