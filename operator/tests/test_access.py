@@ -253,6 +253,7 @@ def test_the_engine_gets_a_hook_that_the_gate_of_its_sidecar_opens_the_drain_to(
 TOKEN_MOUNT = {"name": "patio-sidecar-token", "mountPath": "/var/run/secrets/patio.dev/sidecar", "readOnly": True}
 TOKEN = {"serviceAccountToken": {"audience": "patio.dev/sidecar", "expirationSeconds": 3600, "path": "token"}}
 """As the API server gives it back, which adds nothing to it."""
+ACCOUNT = {"serviceAccountName": "default"}
 
 
 def volumes(of: dict[str, Any]) -> list[Any]:
@@ -261,7 +262,7 @@ def volumes(of: dict[str, Any]) -> list[Any]:
 
 def test_the_sidecar_alone_is_given_a_token_of_its_pod() -> None:
     helper = {"name": "helper", "image": "helper:1"}
-    before = pod(VLLM, helper, automountServiceAccountToken=False)
+    before = pod(VLLM, helper, automountServiceAccountToken=False, **ACCOUNT)
     after = injected(before, initContainers=[SIDECAR], containers=[{"name": "monitor", "image": "monitor:1"}])
     assert volumes(after.pod) == [{"name": "patio-sidecar-token", "projected": {"sources": [TOKEN]}}]
     assert after.pod["spec"]["automountServiceAccountToken"] is False
@@ -273,20 +274,20 @@ def test_the_sidecar_alone_is_given_a_token_of_its_pod() -> None:
 
 def test_inject_containers_are_not_given_the_token() -> None:
     runtime = Runtime(profile(), inject_containers=("vllm",))
-    result = inject(pod(), (runtime,), (), ACCESS)
+    result = inject(pod(**ACCOUNT), (runtime,), (), ACCESS)
     assert isinstance(result, Injection)
     assert TOKEN_MOUNT["name"] not in str(container(result.pod, "vllm"))
 
 
 def test_a_token_that_the_api_server_completed_stays() -> None:
-    once = injected(pod()).pod
+    once = injected(pod(**ACCOUNT)).pod
     volumes(once)[0]["projected"]["defaultMode"] = 420
     assert injected(once).pod == once
 
 
 def test_a_volume_of_the_tokens_name_is_a_clash() -> None:
     taken = [{"name": "patio-sidecar-token", "emptyDir": {}}]
-    result = inject(pod(volumes=taken), (Runtime(profile()),), (), ACCESS)
+    result = inject(pod(volumes=taken, **ACCOUNT), (Runtime(profile()),), (), ACCESS)
     assert isinstance(result, Refusal)
     assert "'patio-sidecar-token'" in result.message
     assert "rename it" in result.message
@@ -294,9 +295,15 @@ def test_a_volume_of_the_tokens_name_is_a_clash() -> None:
 
 def test_a_token_that_the_pods_owner_arranged_stays() -> None:
     mount = {"name": "own", "mountPath": "/var/run/secrets/patio.dev/sidecar/"}
-    after = injected(pod(), initContainers=[SIDECAR | {"volumeMounts": [mount]}], volumes=[{"name": "own"}])
+    after = injected(pod(**ACCOUNT), initContainers=[SIDECAR | {"volumeMounts": [mount]}], volumes=[{"name": "own"}])
     assert container(after.pod, "patio")["volumeMounts"] == [mount]
     assert volumes(after.pod) == []
+
+
+def test_a_pod_of_no_service_account_gets_no_token() -> None:
+    after = injected(pod()).pod
+    assert volumes(after) == []
+    assert TOKEN_MOUNT not in container(after, "patio")["volumeMounts"]
 
 
 def test_a_second_admission_keeps_word_and_keys() -> None:
