@@ -159,7 +159,7 @@ def test_a_sidecar_that_proved_nothing_is_told_with_the_remedy(reason: str) -> N
     assert [one["state"] for one in told["instances"]] == ["Pending"]
 
 
-def test_an_admitted_pod_that_waits_for_credentials_tells_why_they_do_not_come() -> None:
+def test_an_admitted_pod_tells_why_credentials_do_not_come() -> None:
     of = adapter()
     waiting = reported(AdapterState.PENDING, "CredentialsMissing")
     (order,) = orders(planned(Credentials("7"), waiting))

@@ -31,7 +31,6 @@ from patio.api.credentials_protocol import (
     sealed_field,
 )
 from patio.api.protocol import LoadRequest
-from patio.api.sources import read_config
 from patio.app import assemble
 from patio.credentials.token import TokenError, read_token
 from patio.downloads.config import DownloadSettings
@@ -138,14 +137,15 @@ async def test_nobody_unsigned_gets_the_token_from_anywhere(tmp_path: Path, enfo
     async with started(NOBODY, tmp_path, enforced=enforced) as pod:
         for client in (pod.inside, pod.outside):
             for method in ("POST", "GET", "HEAD", "OPTIONS", "PUT"):
-                response = await client.request(method, HANDSHAKE_PATH, content=body)
-                assert response.status_code == 401, method
+                response = await client.request(method, HANDSHAKE_PATH, content=body, headers=JSON)
+                assert response.status_code in ((401,) if method == "POST" else (401, 405)), method
+                assert "proof" not in response.text
             drained = {"authorization": "Patio-Drain word"}
             assert (await client.post(HANDSHAKE_PATH, content=body, headers=drained)).status_code == 401
             for path in SPELLINGS:
                 response = await client.post(path, content=body, headers=JSON)
                 assert "proof" not in response.text, path
-                assert response.status_code in (307, 401, 404), path
+                assert response.status_code in (307, 400, 401, 404), path
 
 
 async def test_the_signed_caller_gets_the_token_as_it_is_now(tmp_path: Path) -> None:
@@ -236,18 +236,3 @@ async def test_credentials_for_another_start_or_order_change_nothing(tmp_path: P
 def test_only_an_order_for_a_source_has_sealed_credentials(fields: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="sealed_credentials"):
         LoadRequest(lora_name="sql", sealed_credentials="k.t", **fields)
-
-
-@pytest.mark.parametrize("value", ["hf_\u00fcber", "two words", "line\u2028break", "tab\there"])
-@pytest.mark.parametrize("key", ["hf_token", "session_token"])
-def test_what_no_header_can_have_is_refused_without_the_value(key: str, value: str) -> None:
-    with pytest.raises(ValueError, match=key) as caught:
-        read_config(json.dumps({key: value}))
-    assert value not in str(caught.value)
-
-
-@pytest.mark.parametrize("key", ["hf_token", "session_token"])
-def test_a_credential_has_a_greatest_length(key: str) -> None:
-    assert read_config(json.dumps({key: "x" * 16384}))
-    with pytest.raises(ValueError, match=f"{key} is more than 16384"):
-        read_config(json.dumps({key: "x" * 16385}))

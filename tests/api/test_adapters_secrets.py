@@ -175,7 +175,7 @@ def test_a_pod_without_a_token_gets_credentials_once_it_has_one(
     until_ready(kube, namespace, "sql", 1, within=60)
 
 
-def test_without_the_right_to_review_tokens_the_status_names_the_remedy(
+def test_without_the_right_to_review_tokens_the_remedy_is_told(
     kube: Kube, namespace: str, engine_pod: MakePod, hub: Hub, reader: OperatorProcess
 ) -> None:
     pod = engine_pod("a")

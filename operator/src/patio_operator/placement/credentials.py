@@ -28,8 +28,10 @@ CONFIG_KEYS: Mapping[str, str] = {
 """Key of the Secret, named as the sidecar's variables are, to key of an order's `config`."""
 
 
-MOST_CHARACTERS = 16 * 1024
+MOST_CHARACTERS = 8192
 """Of a value. Keys that are not ours may have as much as a Secret can hold; they are never looked at."""
+_SENDABLE = re.compile(r"[\x21-\x7e]+")
+"""What requests to sources can have in their headers."""
 
 
 class SecretUnusableError(Exception):
@@ -76,12 +78,18 @@ def decode(data: object) -> dict[str, str]:
 
 
 def check(request: LoadRequest, values: Mapping[str, str]) -> None:
-    """See that the sidecar will take an order with a Secret's values.
+    """See that the sidecar will take an order with a Secret's values, and that the source can be sent them.
 
     Raises:
-        SecretUnusableError: it would not.
+        SecretUnusableError: it would not, or cannot.
 
     """
+    for name in CONFIG_KEYS:
+        value = values.get(name, "").strip()
+        if len(value) > MOST_CHARACTERS:
+            raise SecretUnusableError(f"{name} is more than {MOST_CHARACTERS} characters")
+        if value and not _SENDABLE.fullmatch(value):
+            raise SecretUnusableError(f"{name} has a space, a line break or a character that is not ASCII")
     try:
         read_config(with_secret(request, values).config)
     except ValueError as error:  # its words name keys, never values
