@@ -101,3 +101,17 @@ def seen(
 def silent(view: Seen, since: datetime = NOW) -> Seen:
     """The same sidecar, once it has stopped answering."""
     return Seen(None, "It does not answer.", ever_answered=True, unreachable_since=since, last=view.answer or view.last)
+
+
+def review_status(namespace: str, pod_uid: str, **changes: Any) -> dict[str, Any]:
+    """The status of the TokenReview of a sidecar's token, as the API server gives it."""
+    user = {
+        "username": f"system:serviceaccount:{namespace}:default",
+        "uid": "sa-1",
+        "groups": ["system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated"],
+        "extra": {
+            "authentication.kubernetes.io/pod-name": ["pod-0"],
+            "authentication.kubernetes.io/pod-uid": [pod_uid],
+        },
+    }
+    return {"authenticated": True, "user": user, "audiences": ["patio.dev/sidecar"], **changes}

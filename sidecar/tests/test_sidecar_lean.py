@@ -15,7 +15,7 @@ def run(program: str) -> str:
 def test_what_nobody_uses_is_not_loaded() -> None:
     program = """
 import sys, patio.app
-names = ("click", "rich", "pygments", "pydantic.v1", "uvicorn.main", "uvicorn.supervisors", "multiprocessing")
+names = ("click", "rich", "pygments", "pydantic.v1", "uvicorn.main", "uvicorn.supervisors", "multiprocessing", "nacl")
 print([name for name in names if sys.modules.get(name) is not None])
 """
     assert run(program) == "[]"

@@ -168,6 +168,16 @@ def test_secrets_are_read_only_in_the_namespaces_that_are_granted(render: Callab
     assert granted("adapters.secrets.namespaces[0]=*") == {"*": [rule]}
 
 
+@pytest.mark.parametrize("namespace", ["team-a", "*"])
+def test_tokens_are_reviewed_only_where_secrets_are_read(render: Callable[..., list[Object]], namespace: str) -> None:
+    def rules(*values: str) -> list[Object]:
+        return [rule for rule in operator_rules(render(*values)) if "tokenreviews" in rule["resources"]]
+
+    assert rules() == []
+    granted = {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]}
+    assert rules(f"adapters.secrets.namespaces[0]={namespace}") == [granted]
+
+
 def test_the_operator_may_only_touch_its_own_webhook_configuration(rendered: list[Object]) -> None:
     of_webhooks = [rule for rule in operator_rules(rendered) if "admissionregistration.k8s.io" in rule["apiGroups"]]
     (rule,) = [rule for rule in of_webhooks if rule["verbs"] != ["get"]]

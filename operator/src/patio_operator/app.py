@@ -50,7 +50,10 @@ from patio_operator.reconcile.queue import Key, WorkQueue
 from patio_operator.reconcile.services import Services
 from patio_operator.reconcile.signing_key import SigningKeyKeeper
 from patio_operator.reconcile.statuses import Statuses
+from patio_operator.reconcile.token_reviews import TokenReviews
 from patio_operator.settings import Settings, SettingsError
+from patio_operator.sidecars.bounded import BoundedTransport
+from patio_operator.sidecars.handshake import Handshakes
 from patio_operator.sidecars.orders import AT_ONCE, Orders
 from patio_operator.sidecars.signed import SignedCalls
 from patio_operator.sidecars.watch import SidecarWatch
@@ -122,7 +125,8 @@ async def run(settings: Settings) -> None:
     telemetry = Telemetry()
     try:
         # Sidecars are addressed by pod IP: a proxy of the environment is never on the way to them.
-        async with httpx.AsyncClient(limits=ORDER_CONNECTIONS, trust_env=False) as http:
+        transport = BoundedTransport(httpx.AsyncHTTPTransport(limits=ORDER_CONNECTIONS, trust_env=False))
+        async with httpx.AsyncClient(transport=transport, trust_env=False, follow_redirects=False) as http:
             await _run(settings, clusters, http, telemetry, stop)
     finally:
         await clusters.close()
@@ -166,7 +170,7 @@ async def _run(
         known,
         credentials,
         SidecarWatch(wake_adapters, _now, rng),
-        Orders(http, auth, credentials, _now, rng, wake_adapters),
+        Orders(http, auth, credentials, Handshakes(TokenReviews(cluster).review), _now, rng, wake_adapters),
         Marks(cluster, known.pods, _now, rng, wake_adapters),
         Services(cluster, known.services, time.monotonic),
         Statuses(cluster, known.adapters, time.monotonic),

@@ -36,6 +36,8 @@ from patio.adapters.reconciler import Attempt, Reconciler
 from patio.adapters.store import Store
 from patio.api.protocol import Readiness, ServerStatus
 from patio.api.routes import Parts, create_app
+from patio.credentials.sealing import Sealing
+from patio.credentials.token import read_token
 from patio.downloads.downloads import Downloads
 from patio.downloads.telemetry import DownloadMetrics
 from patio.drain.drain import Drain
@@ -192,6 +194,7 @@ def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping
         stopping,
         Gate(settings.access, time.time),
         access_metrics.count_denial,
+        Sealing(settings.access.pod_uid, lambda: read_token(settings.access.token_file)),
     )
     return Sidecar(create_app(parts, __version__, settings.docs), reconciler, downloads, scraper, topology, drain)
 

@@ -109,6 +109,7 @@ def _inject(pod: Pod, wanted: Sequence[Runtime], adapters: Sequence[LoadRequest]
             warnings += sources.tell_roots(pod, engine_container, sidecar, adapters)
         if access is not None:
             access_control.give_keys(sidecar, access)
+            access_control.give_token(pod, sidecar)
     first = min(sidecars, key=lambda one: str(one["name"]), default=None)  # the same whichever profile came first
     if access is not None and engine_container is not None and first is not None:
         warnings += access_control.add_hook(pod, engine_container, first, access)

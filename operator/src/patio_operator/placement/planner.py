@@ -178,6 +178,8 @@ def _standing(terms: Terms, spot: Spot, rollout: Rollout, refusals: Refusals) ->
         return Placed(pod, PlacedState.PENDING, "OldSource", waits, report.attempts, updated=False)
     if terms.missing is not None and report.reason == "CredentialsMissing":
         return Placed(pod, PlacedState.PENDING, terms.missing.reason, terms.missing.message, report.attempts)
+    if report.reason == "CredentialsMissing" and (refusal := told_refusal(terms.load, spot, refusals)) is not None:
+        return refusal
     words = report.message
     if spot.failed and spot.answers:
         words = f"{words} It goes on answering with the weights of the source before.".strip()

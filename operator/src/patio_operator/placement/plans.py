@@ -43,7 +43,7 @@ class Load:
     """Without the values of a Secret."""
     reason: str
     secret: str | None = None
-    """Name of the Secret whose values the order needs (`credentials.with_secret`)."""
+    """Name of the Secret whose values the order needs (`credentials.given`)."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,8 @@ class Refusal:
     message: str
     retryable: bool
     until: datetime
+    reason: str = "SidecarRefused"
+    """Another one where the order was not even sent: nobody proved to be the sidecar that its credentials are for."""
 
 
 class PlacedState(StrEnum):

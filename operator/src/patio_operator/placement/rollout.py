@@ -14,7 +14,7 @@ from datetime import datetime
 from patio.api.protocol import LoadRequest, PreparedReport, PreparedState
 from patio_operator.placement.marks import settled_at
 from patio_operator.placement.obstacles import Refusals, refused, told_refusal
-from patio_operator.placement.plans import Trouble
+from patio_operator.placement.plans import Placed, Trouble
 from patio_operator.placement.spots import Spot, Terms
 from patio_operator.placement.words import count, names
 
@@ -171,7 +171,7 @@ def _switch(
             back_soon = True
         at = settled_at(spot.pod.uid, spot.name, unmarked)
         if refusal is not None:
-            rollout.waits[spot.pod.uid] = f"The sidecar refused: {refusal.message}"
+            rollout.waits[spot.pod.uid] = _refusal(refusal)
         elif last:
             # Nobody else has it: its label stays, for a request that may fail is better than one that must.
             _order(rollout, terms.load, spot, "it is the only pod to switch to the new source", refusals, now)
@@ -196,7 +196,11 @@ def _order(rollout: Rollout, request: LoadRequest, spot: Spot, why: str, refusal
         rollout.orders.append((spot, request, why))
         rollout.waits.setdefault(spot.pod.uid, f"The sidecar was told: {why}.")
     else:
-        rollout.waits[spot.pod.uid] = f"The sidecar refused: {refusal.message}"
+        rollout.waits[spot.pod.uid] = _refusal(refusal)
+
+
+def _refusal(refusal: Placed) -> str:
+    return f"The sidecar refused: {refusal.message}" if refusal.reason == "SidecarRefused" else refusal.message
 
 
 def _stop(rollout: Rollout, holders: Sequence[Spot], bad: Sequence[Spot], what: str, words: str) -> None:

@@ -27,7 +27,10 @@ MOST_FAULTS_TOLD = 5
 """Different faults that become events at once; the status has them all."""
 
 STUCK = frozenset(
-    ("NoCapacity", "SidecarRefused", "SecretNotRead", "SecretNotFound", "SecretIncomplete", "SecretForbidden")
+    (
+        *("NoCapacity", "SidecarRefused", "SidecarUnproven", "TokenReviewForbidden", "TokenNotReviewed"),
+        *("SecretNotRead", "SecretNotFound", "SecretIncomplete", "SecretForbidden"),
+    )
 )
 """Reasons for Pending that somebody has to do something about: nothing is under way."""
 NO_FAULT = frozenset(

@@ -17,6 +17,7 @@ from patio.access.config import AccessSettings
 from patio.access.keys import Keys, follow
 from patio.access.proof import (
     MISSING,
+    MISSING_EVERYWHERE,
     NO_KEYS,
     REPLAYED,
     TOO_MANY,
@@ -32,6 +33,7 @@ from patio.access.proof import (
 )
 from patio.access.replay import Use, UsedProofs
 from patio.api.access_protocol import DRAIN_PATH, DRAIN_SCHEME, PROOF, PROOF_SCHEME, UNKNOWN_KEY, ProofClaims
+from patio.api.credentials_protocol import HANDSHAKE_PATH
 from patio.api.topology_protocol import LEASES_PATH
 
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -55,6 +57,9 @@ class Gate:
 
     def is_open(self, peer: str | None, method: str, path: str) -> bool:
         """Whether a call needs no proof. `peer` is the address of the socket, never of a header."""
+        if path == HANDSHAKE_PATH:
+            # It gives the pod's token away, to the operator alone: not to another container, not where access is free.
+            return False
         if not self._settings.enforced or is_loopback(peer):
             return True
         if path.startswith(LEASES_PATH):
@@ -76,12 +81,12 @@ class Gate:
 
         """
         if len(authorization) != 1:
-            return UNREADABLE if authorization else self._missing()
+            return UNREADABLE if authorization else self._missing(path)
         scheme, _, shown = authorization[0].partition(" ")
         if scheme.lower() == DRAIN_SCHEME.lower() and path == DRAIN_PATH:
             return Hook() if self._is_hook(shown) else WRONG_HOOK
         if scheme.lower() != PROOF_SCHEME.lower():
-            return self._missing()
+            return self._missing(path)
         return self._proven(request, shown, endorsements)
 
     def finish(self, claims: ProofClaims, body: bytes) -> Denial | None:
@@ -92,7 +97,9 @@ class Gate:
             denial = {Use.FIRST: None, Use.AGAIN: REPLAYED, Use.FULL: TOO_MANY}[use]
         return denial
 
-    def _missing(self) -> Denial:
+    def _missing(self, path: str) -> Denial:
+        if path == HANDSHAKE_PATH:
+            return MISSING_EVERYWHERE
         return MISSING if self._settings.keys else NO_KEYS
 
     def _is_hook(self, shown: str) -> bool:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from patio.api.access_protocol import (
     LEEWAY,
     LIFETIME,
+    PROOF_MISSING,
     PROOF_SCHEME,
     EndorsementClaims,
     Header,
@@ -131,17 +132,20 @@ def judge_body(claims: ProofClaims, body: bytes) -> Denial | None:
 
 
 MISSING = Denial(
-    "ProofMissing",
+    PROOF_MISSING,
     "From outside the pod this call needs the operator's signature, in "
     f"`Authorization: {PROOF_SCHEME} …`. From inside the pod, or by `kubectl port-forward`, it needs none.",
 )
 NO_KEYS = Denial(
-    "ProofMissing",
+    PROOF_MISSING,
     "From outside the pod this call needs the operator's signature, and no key to verify one was given to this sidecar "
     "(PATIO_OPERATOR_KEYS): a pod that is made anew gets one. "
     "From inside the pod, or by `kubectl port-forward`, it needs none.",
 )
 UNREADABLE = Denial("ProofInvalid", "The Authorization header is not a proof: sign as docs/access.md says.")
+MISSING_EVERYWHERE = Denial(
+    PROOF_MISSING, "From everywhere, the inside of the pod included, this call needs the operator's signature."
+)
 WRONG_SIGNATURE = Denial("ProofInvalid", "The signature is not that of the key that the proof names.")
 WRONG_HOOK = Denial("ProofInvalid", "This is not what the preStop hook of this pod proves itself with.")
 REPLAYED = Denial("ProofReplayed", "This proof was used before, and is good once: sign anew.", True)

@@ -40,6 +40,9 @@ AdapterPath = Annotated[str, StringConstraints(min_length=1, max_length=4096, pa
 TRIAL_PREFIX = "patio-trial-"
 """How names begin under which the sidecar tries weights before it replaces others by them. Nobody orders those."""
 
+MAX_SEALED = 128 * 1024
+"""Characters of what is sealed in an order: a whole `config`, and what sealing adds."""
+
 MOST_ON_DISK = 100
 """Sources that a list names in `on_disk`."""
 
@@ -99,6 +102,13 @@ class LoadRequest(_Model):
         repr=False,
         description="A JSON object in a string, as for `/v1/download_model`. Credentials are kept in memory only.",
     )
+    sealed_credentials: str | None = Field(
+        default=None,
+        max_length=MAX_SEALED,
+        repr=False,
+        description="Credentials that belong into `config`, sealed for this sidecar's key and for this order alone; "
+        "see /v1/credentials/handshake.",
+    )
     max_workers: MaxWorkers = Field(default=8, description="Files of a source fetched at once.")
     async_download: bool = Field(default=False, description="Upstream's word for `wait: 0`.")
     owner: str | None = Field(
@@ -143,6 +153,8 @@ class LoadRequest(_Model):
             raise ValueError("output_dir and config belong to a source")
         if self.source is None and (self.prepare or self.expects_credentials or self.credentials_revision is not None):
             raise ValueError("prepare, expects_credentials and credentials_revision belong to a source")
+        if self.sealed_credentials is not None and (self.source is None or self.expects_credentials):
+            raise ValueError("sealed_credentials belong to a source, and to an order that expects no others")
         if self.prepare and self.used_in_place:
             raise ValueError("a file:// source is used where it is: there is nothing to prepare")
         if self.expects_credentials and any(key in SECRET_KEYS for key in read_config(self.config)):

@@ -11,6 +11,7 @@ from typing import TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from patio.api.credentials_protocol import HANDSHAKE_PATH, HandshakeAnswer, HandshakeRequest
 from patio.api.downloads_protocol import DownloadList, DownloadReport, DownloadRequest
 from patio.api.protocol import (
     AdapterList,
@@ -50,6 +51,10 @@ class SidecarClient:
     async def load(self, request: LoadRequest) -> AdapterReport:
         """Want an adapter. The report says `Loaded`, or how far it is when `request.wait` ran out first."""
         return await self._call("POST", "/v1/load_lora_adapter", AdapterReport, request.patience, body=request)
+
+    async def handshake(self, request: HandshakeRequest) -> HandshakeAnswer:
+        """Have the sidecar prove which pod it is in, to the holder of a key."""
+        return await self._call("POST", HANDSHAKE_PATH, HandshakeAnswer, 0, body=request)
 
     async def unload(self, request: UnloadRequest) -> UnloadAnswer:
         """Stop wanting an adapter. The answer says whether the engine has let go of it."""

@@ -20,11 +20,13 @@ from patio.api.protocol import ErrorBody, Readiness, ServerStatus
 from patio.api.routes.access import add_access
 from patio.api.routes.adapters import add_adapters
 from patio.api.routes.answers import add_faults
+from patio.api.routes.credentials import add_credentials
 from patio.api.routes.downloads import add_downloads
 from patio.api.routes.drain import add_drain
 from patio.api.routes.probes import add_probes
 from patio.api.routes.topology import add_topology
 from patio.api.topology_protocol import TopologyReport
+from patio.credentials.sealing import Sealing
 from patio.downloads.downloads import Downloads
 from patio.drain.drain import Drain
 from patio.metrics.scrape import Scraper
@@ -51,6 +53,7 @@ class Parts:
     """Set when the process is asked to leave: long-polls and waits end then."""
     gate: Gate
     count_denial: Callable[[str], None]
+    sealing: Sealing
 
 
 def create_app(parts: Parts, version: str, docs: bool) -> FastAPI:
@@ -65,7 +68,8 @@ def create_app(parts: Parts, version: str, docs: bool) -> FastAPI:
     )
     add_probes(app, parts.status, parts.readiness, parts.scraper)
     if parts.topology_server is None:
-        add_adapters(app, parts.reconciler, parts.stopping)
+        add_adapters(app, parts.reconciler, parts.sealing.opened, parts.stopping)
+        add_credentials(app, parts.sealing)
         add_downloads(app, parts.downloads, parts.stopping)
     add_topology(app, parts.topology, parts.topology_server)
     if parts.drain is not None:

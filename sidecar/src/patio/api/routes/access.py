@@ -20,6 +20,9 @@ from patio.api.routes.answers import answer
 
 log = logging.getLogger(__name__)
 
+PROVEN = "patio.proven"
+"""Key of a call's scope: true for a call that the operator signed. Nothing that a caller sends gets there."""
+
 
 def add_access(app: FastAPI, gate: Gate, count_denial: Callable[[str], None]) -> None:
     """Put the guard before the application's routes."""
@@ -51,7 +54,7 @@ class _Guard:
                 return  # the caller hung up
             denial = self._gate.finish(admitted, body) if len(body) <= MAX_BODY else BODY_TOO_LARGE
             if denial is None:
-                await self._app(scope, _again(body, receive), send)
+                await self._app({**scope, PROVEN: True}, _again(body, receive), send)
                 return
             admitted = denial
         if isinstance(admitted, Denial):

@@ -6,7 +6,7 @@ What to do about an adapter is decided in `adapters`; this module knows only how
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated
 
 from fastapi import FastAPI, Query, Response
@@ -25,6 +25,7 @@ from patio.api.protocol import (
 )
 from patio.api.routes.answers import Fault, answer, within
 from patio.api.routes.downloads import DOWNLOAD_STATUS
+from patio.credentials.sealing import SealedError
 from patio.engine.base import FaultReason
 
 FAULT_STATUS: Mapping[str, int] = {
@@ -40,8 +41,10 @@ FAULT_THAT_MAY_PASS = 503
 _UNDER_WAY = (AdapterState.PENDING, AdapterState.DOWNLOADING, AdapterState.LOADING)
 
 
-def add_adapters(app: FastAPI, reconciler: Reconciler, stopping: asyncio.Event) -> None:
-    """Add the routes."""
+def add_adapters(
+    app: FastAPI, reconciler: Reconciler, opened: Callable[[LoadRequest], LoadRequest], stopping: asyncio.Event
+) -> None:
+    """Add the routes. `opened` puts what is sealed in an order into its `config`."""
 
     @app.get("/v1/lora_adapters")
     async def adapters(
@@ -60,6 +63,10 @@ def add_adapters(app: FastAPI, reconciler: Reconciler, stopping: asyncio.Event) 
         if request.lora_name.startswith(TRIAL_PREFIX):
             words = f"Names that begin with {TRIAL_PREFIX} are the sidecar's own: it tries weights under them."
             raise Fault(400, "InvalidRequest", words)
+        try:
+            request = opened(request)
+        except SealedError as error:
+            raise Fault(409, error.code, error.message, error.retryable) from None
         try:
             conflict = await reconciler.order_load(request)
         except OSError as error:
