@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from patio.api.protocol import LoadRequest, PreparedReport, PreparedState
+from patio.api.protocol import LoadRequest, PreparedState
+from patio_operator.placement.fleet import Prepared
 from patio_operator.placement.marks import settled_at
 from patio_operator.placement.obstacles import Refusals, refused, told_refusal
 from patio_operator.placement.plans import Trouble
@@ -53,6 +54,8 @@ def roll_out(
     """
     rollout = Rollout()
     behind = [spot for spot in kept if not spot.updated and not spot.host.silent]
+    if not behind:
+        return rollout
     answering = any(spot.answers for spot in kept)
     back: list[Spot] = []
     holders: list[Spot] = []
@@ -149,13 +152,13 @@ def _prepared(
     return not fetching and not silent
 
 
-def _of_now(spot: Spot, terms: Terms) -> PreparedReport | None:
+def _of_now(spot: Spot, terms: Terms) -> Prepared | None:
     """Return what a pod says of the files of the declared source."""
     prepared = None if spot.report is None else spot.report.prepared
     return prepared if prepared is not None and prepared.revision == terms.load.revision else None
 
 
-def _why_prepare(prepared: PreparedReport | None, terms: Terms) -> str | None:
+def _why_prepare(prepared: Prepared | None, terms: Terms) -> str | None:
     if prepared is None:
         return "its source changed: the files are fetched on every pod before any switches"
     if prepared.state is PreparedState.PREPARED:
