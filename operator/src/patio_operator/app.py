@@ -134,7 +134,7 @@ async def _run(
         cluster,
         known,
         credentials,
-        SidecarWatch(wake_adapters, _now, rng),
+        SidecarWatch(wake_adapters, _now, rng, ask_loopback=settings.ask_loopback),
         Orders(http, auth, credentials, _now, rng, wake_adapters),
         Marks(cluster, known.pods, _now, rng, wake_adapters),
         Services(cluster, known.services, time.monotonic),

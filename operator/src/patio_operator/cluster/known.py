@@ -22,6 +22,7 @@ from patio_operator.cluster.kinds import LORA_ADAPTER, POD, SERVICE
 from patio_operator.cluster.watched import Watched
 from patio_operator.placement.fleet import Pod, decode_pod
 from patio_operator.placement.services import KnownService, decode_service
+from patio_operator.placement.status import Told, told
 from patio_operator.rollouts.users import profiles_in
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,8 @@ class KnownAdapter:
 
     adapter: LoraAdapter
     """Without its status."""
-    status: Mapping[str, Any]
+    status: Told
+    """What its status says."""
 
     @property
     def reference(self) -> Object:
@@ -109,7 +111,7 @@ def decode_adapter(body: Object) -> KnownAdapter | None:
         metadata = body["metadata"]
         log.error("LoraAdapter %s/%s cannot be read: %s", metadata.get("namespace"), metadata.get("name"), error)
         return None
-    return KnownAdapter(adapter, status)
+    return KnownAdapter(adapter, told(status))
 
 
 def decode_group_pod(body: Object) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from patio.api.access_protocol import OPERATOR_KEYS_VARIABLE
 from patio.api.protocol import SIDECAR_PORT, AdapterState, PreparedState
-from patio_operator.api.labels import marked
+from patio_operator.api.labels import marked, owners_shown
 
 SIDECAR_PORT_NAME = "patio"
 
@@ -32,6 +32,8 @@ class Pod:
     """Its condition Ready: Services send it requests."""
     marks: frozenset[str] = frozenset()
     """Names of the adapters that its labels show (`api.labels.marked`)."""
+    owners: frozenset[tuple[str, str]] = frozenset()
+    """Whose adapters these are, as its labels show it (`api.labels.owners_shown`)."""
 
     @property
     def sidecar_url(self) -> str | None:
@@ -136,6 +138,7 @@ def decode_pod(body: Mapping[str, Any]) -> Pod:
         leaving=metadata.get("deletionTimestamp") is not None or status.get("phase") in ("Succeeded", "Failed"),
         ready=any(one.get("type") == "Ready" and one.get("status") == "True" for one in status.get("conditions") or []),
         marks=marked(metadata.get("labels") or {}, metadata.get("annotations") or {}),
+        owners=owners_shown(metadata.get("labels") or {}),
     )
 
 

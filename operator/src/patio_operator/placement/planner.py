@@ -57,8 +57,8 @@ class _Draft:
     placements: dict[str, Placement] = field(default_factory=dict)
     kept: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     """Pod UID to the names of what stays, or is on its way."""
-    shown: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    """Pod UID to the names that its labels shall show."""
+    shown: defaultdict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
+    """Pod UID to the names that its labels shall show, each with the UID of its LoraAdapter."""
     off: dict[str, dict[str, str]] = field(default_factory=dict)
     """Pod UID and adapter name to why the label, or all of it, goes."""
     times: list[datetime] = field(default_factory=list)
@@ -171,12 +171,12 @@ def _adapter(
         for spot, request, why in orders
         if refused(request, spot, refusals, now) is None
     ]
-    name, kept, shown = terms.name, draft.kept, draft.shown
+    name, owner, kept, shown = terms.name, terms.adapter.metadata.uid, draft.kept, draft.shown
     for spot in (*choice.kept, *choice.new):
         uid = spot.pod.uid
         kept[uid].add(name)
         if shows(spot) and uid not in rollout.unmark:
-            shown[uid].add(name)
+            shown[uid][name] = owner
     for uid, why in (*choice.let_go.items(), *rollout.unmark.items()):
         draft.off.setdefault(uid, {})[terms.name] = why
     placed = list(choice.waiting)
@@ -256,7 +256,7 @@ def _pod(draft: _Draft, host: Host, refusals: Refusals, unmarked: Unmarked, now:
     if host.silent:
         return
     off = draft.off.get(host.pod.uid, {})
-    changed = mark(host, frozenset(draft.shown.get(host.pod.uid, ())), off)
+    changed = mark(host, draft.shown.get(host.pod.uid, {}), off)
     if changed is not None:
         draft.actions.append(changed)
     kept = draft.kept.get(host.pod.uid, ())

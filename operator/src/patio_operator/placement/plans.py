@@ -64,6 +64,8 @@ class Mark:
     names: frozenset[str]
     """Names in requests."""
     reason: str
+    owners: frozenset[tuple[str, str]] = frozenset()
+    """Whose they are (`api.labels.owners_of`)."""
 
 
 Action = Hold | Release | Load | Unload | Mark

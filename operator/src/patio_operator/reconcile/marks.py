@@ -73,7 +73,7 @@ class Marks:
         if known is None or known.pod.uid != pod.uid:
             return True
         annotations = {} if known.names is None else {labels.ADAPTER_NAMES: known.names}
-        patch = labels.mark_patch({"labels": known.pod.labels, "annotations": annotations}, mark.names)
+        patch = labels.mark_patch({"labels": known.pod.labels, "annotations": annotations}, mark.names, mark.owners)
         if not patch:
             return True
         patch["metadata"]["uid"] = pod.uid

@@ -47,6 +47,8 @@ FIRST_AT_ONCE = 100
 are a thousand that all take too long."""
 FIRST_AT_ONCE_OF_A_NAMESPACE = 50
 """Of these: one namespace whose pods all fall silent leaves room for others."""
+BEGUN_AT_ONCE = 500
+"""Pods that begin to be followed in one turn of the event loop."""
 FIRST_PAUSE = 0.2
 LONGEST_PAUSE = 0.8
 """Between attempts at a sidecar that does not answer: one that is back is known within a second."""
@@ -118,20 +120,25 @@ class SidecarWatch:
         self._first_of: dict[str, asyncio.Semaphore] = {}
         self._followed: dict[str, dict[str, _Followed]] = {}
 
-    def follow(self, namespace: str, pods: Iterable[Pod]) -> None:
-        """Follow exactly these pods of a namespace."""
+    def follow(self, namespace: str, pods: Iterable[Pod]) -> bool:
+        """Follow exactly these pods of a namespace; return whether it is to be called again, after others' turn."""
         targets = {pod.uid: (pod, url) for pod in pods if not pod.leaving and (url := pod.sidecar_url) is not None}
         followed = self._followed.setdefault(namespace, {})
         for uid in [uid for uid, one in followed.items() if uid not in targets or targets[uid][1] != one.url]:
             self._leave(followed.pop(uid))
+        begun = 0
         for uid, (pod, url) in targets.items():
             if uid not in followed:
+                if begun == BEGUN_AT_ONCE:
+                    return True
+                begun += 1
                 one = followed[uid] = _Followed(url, asyncio.get_running_loop().create_future())
                 one.task = asyncio.create_task(self._poll(one, pod), name=f"sidecar {namespace}/{pod.name}")
                 one.task.add_done_callback(partial(self._ended, namespace, uid, one))
         if not followed:
             del self._followed[namespace]
             self._first_of.pop(namespace, None)
+        return False
 
     async def looked(self, namespace: str, within: float) -> None:
         """Wait until every sidecar of a namespace has answered once, or has not, at most so many seconds."""
