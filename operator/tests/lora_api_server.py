@@ -32,6 +32,8 @@ class LoraApiServer:
         self.writes: list[tuple[str, str, Object]] = []
         self.lists: list[tuple[str, dict[str, str]]] = []
         """Each list: the plural and the query."""
+        self.selects_fields = True
+        """Whether it knows selectors of a custom resource's fields (Kubernetes 1.31)."""
         self.sent = 0
         """Bytes of answers to lists."""
         self._version = 100
@@ -119,6 +121,8 @@ class LoraApiServer:
 
     def _list(self, request: web.Request, plural: str, namespace: str) -> web.Response:
         self.lists.append((plural, dict(request.query)))
+        if "fieldSelector" in request.query and not self.selects_fields:
+            return web.json_response({"message": "field label not supported: spec.adapterName"}, status=400)
         wanted = request.query.get("fieldSelector", "").removeprefix("spec.adapterName=")
         items = [
             one

@@ -219,6 +219,7 @@ async def test_refused_status_holds_up_no_neighbour() -> None:
         there.queue.wake(("team",))
         await until("good is ready", lambda: there.ready("good") == ("True", "Loaded"), lambda: there.ready("good"))
         assert there.ready("bad") == ("", "")
+        await until("good's event", lambda: ("good", "Loaded") in api.events(), api.events)
         assert {name for name, _ in api.events()} == {"good"}, "no event tells of what was not written"
 
 

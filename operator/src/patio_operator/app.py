@@ -209,7 +209,7 @@ async def _run(
         lookups, telemetry, new_access, observing=lambda: detector.observing, stopping=stop.is_set
     )
     profile_reviews.add_route(application, cluster, settings.namespace)
-    adapter_reviews.add_route(application, cluster)
+    adapter_reviews.add_route(application, cluster, known)
     webhook = await server.serve(application, settings.webhook_port, keeper.context)
     serving.set()
     log.info("started: version %s, %s in namespace %s", __version__, settings.pod_name, settings.namespace)

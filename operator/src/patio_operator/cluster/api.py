@@ -122,7 +122,9 @@ class Cluster:
         answer = await self._request("GET", _path(kind, None), query, accept=_METADATA_LIST)
         return cast("list[Object]", answer["items"] or [])
 
-    async def pages(self, kind: Kind, scope: Scope = EVERYTHING) -> AsyncGenerator[tuple[list[Object], str], None]:
+    async def pages(
+        self, kind: Kind, scope: Scope = EVERYTHING, fields: str | None = None
+    ) -> AsyncGenerator[tuple[list[Object], str], None]:
         """Read all objects of a kind, some at a time; with each page the resourceVersion from which a watch goes on.
 
         Raises:
@@ -130,6 +132,7 @@ class Cluster:
 
         """
         query = {"limit": str(PAGE)} | ({"labelSelector": scope.labels} if scope.labels else {})
+        query |= {"fieldSelector": fields} if fields else {}
         accept = _METADATA_LIST if scope.metadata_only else "application/json"
         while True:
             answer = await self._request("GET", _path(kind, scope.namespace), query, accept=accept)

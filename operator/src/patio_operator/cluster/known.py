@@ -7,7 +7,6 @@ kind and scope, in every replica: `Known.run` keeps them all. Nothing here decid
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from patio_operator.api import labels
+from patio_operator.api.bounded_json import read_object
 from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.cluster.api import Cluster, Object, Scope
 from patio_operator.cluster.kinds import LORA_ADAPTER, POD, SERVICE
@@ -37,6 +37,8 @@ class KnownPod:
     """The revision of each profile that it got."""
     engine_port: int | None
     """Where its engine listens, as injection found out."""
+    model: str | None
+    """The name under which its engine serves its base model, as injection found out."""
     names: str | None
     """The annotation that keeps the whole names of its adapters."""
 
@@ -96,9 +98,8 @@ def decode_known_pod(body: Object) -> KnownPod:
     """Reduce a pod with a sidecar."""
     metadata = body["metadata"]
     annotations = metadata.get("annotations") or {}
-    return KnownPod(
-        decode_pod(body), profiles_in(metadata), _engine_port(annotations), annotations.get(labels.ADAPTER_NAMES)
-    )
+    port, model = _engine(annotations)
+    return KnownPod(decode_pod(body), profiles_in(metadata), port, model, annotations.get(labels.ADAPTER_NAMES))
 
 
 def decode_adapter(body: Object) -> KnownAdapter | None:
@@ -120,10 +121,9 @@ def decode_group_pod(body: Object) -> tuple[str, str]:
     return metadata["labels"][labels.GROUP_NAME], metadata["resourceVersion"]
 
 
-def _engine_port(annotations: Mapping[str, str]) -> int | None:
-    try:
-        engine = json.loads(annotations.get(labels.ENGINE) or "{}")
-    except ValueError:
-        return None
-    port = engine.get("port") if isinstance(engine, dict) else None
-    return port if isinstance(port, int) and 0 < port < 65536 else None
+def _engine(annotations: Mapping[str, str]) -> tuple[int | None, str | None]:
+    """Read the engine's port and model, as far as the annotation has them: anybody may have written it."""
+    said = read_object(annotations.get(labels.ENGINE))
+    port, model = said.get("port"), said.get("model")
+    there = isinstance(port, int) and not isinstance(port, bool) and 0 < port < 65536
+    return port if there else None, model if isinstance(model, str) else None
