@@ -26,6 +26,7 @@ from patio_operator.placement.matching import is_deleting
 from patio_operator.placement.planner import steps
 from patio_operator.placement.plans import Hold, Load, Mark, PlacedState, Placement, Plan, Release, Trouble, Unload
 from patio_operator.placement.status import status
+from patio_operator.placement.steps import in_parts
 from patio_operator.reconcile.credentials import SecretReader
 from patio_operator.reconcile.failures import Failures
 from patio_operator.reconcile.marks import Marks
@@ -141,12 +142,14 @@ class AdapterReconciler:
         holds = [one.adapter for one in decided.actions if isinstance(one, Hold)]
         held = await _some_at_once([partial(self._hold, one) for one in holds])
         unheld = {one.metadata.name for one, done in zip(holds, held, strict=True) if not done}
-        orders = [one for one in decided.actions if isinstance(one, Load | Unload)]
-        again_at = self._orders.give(
-            [one for one in orders if isinstance(one, Unload) or one.adapter not in unheld], seen
-        )
-        self._marks.give(one for one in decided.actions if isinstance(one, Mark))
-        again_in = [(at - now).total_seconds() for at in (again_at, decided.again_at) if at is not None]
+        times = [decided.again_at]
+        for part in in_parts(decided.actions):
+            orders = [one for one in part if isinstance(one, Load | Unload)]
+            may = [one for one in orders if isinstance(one, Unload) or one.adapter not in unheld]
+            times.append(self._orders.give(may, seen))
+            self._marks.give(one for one in part if isinstance(one, Mark))
+            await asyncio.sleep(0)
+        again_in = [(at - now).total_seconds() for at in times if at is not None]
         again_in += await self._write(decided, adapters, pods, now)
         return max(0.0, min(again_in)) if again_in else None
 
