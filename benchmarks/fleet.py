@@ -99,6 +99,7 @@ def environment(pods: int) -> Iterator[Environment]:
             "PATIO_HEALTH_PORT": str(health),
             "PATIO_WEBHOOK_PORT": str(webhook),
             "PATIO_LOG_LEVEL": "WARNING",
+            "PATIO_ASK_LOOPBACK": "true",
         }
         log = stack.enter_context(tempfile.TemporaryFile())
         operator = subprocess.Popen([sys.executable, "-m", "patio_operator"], env=variables, stderr=log, stdout=log)

@@ -14,6 +14,7 @@ from patio.api.protocol import (
     LoadRequest,
     PreparedReport,
 )
+from patio_operator.api.labels import owners_of
 from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.placement.fleet import Pod, Seen
 
@@ -44,9 +45,13 @@ def pod(
     ip: str | None = "10.0.0.1",
     **labels: str,
 ) -> Pod:
-    """A running pod with a sidecar, labelled `app: vllm` unless labels are given."""
+    """A running pod with a sidecar, labelled `app: vllm` unless labels are given.
+
+    `marks` are those of LoraAdapters that are called as their adapters.
+    """
     shown, marked = labels or {"app": "vllm"}, frozenset(marks)
-    return Pod("team", name, f"uid-{name}", node, shown, ip, leaving=leaving, ready=ready, marks=marked)
+    owners = owners_of((one, f"uid-{one}") for one in marked)
+    return Pod("team", name, f"uid-{name}", node, shown, ip, leaving=leaving, ready=ready, marks=marked, owners=owners)
 
 
 def report(

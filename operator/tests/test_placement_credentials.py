@@ -14,7 +14,7 @@ from patio_operator.placement.credentials import Credentials, Missing, judge, wi
 from patio_operator.placement.matching import load_request, source_revision
 from patio_operator.placement.planner import plan
 from patio_operator.placement.plans import Load, Order, PlacedState, Plan, Refusal
-from patio_operator.placement.status import status
+from patio_operator.placement.status import status, told
 
 from builders import NOW, lora_adapter, pod, report, seen
 
@@ -58,7 +58,7 @@ def test_without_the_secret_nothing_is_ordered_and_the_status_says_why(found: Mi
     for of in (adapter(), adapter().model_copy(update={"spec": lora_adapter(source=SOURCE, replicas=1).spec})):
         decided = planned(found, of=of)
         assert orders(decided) == []
-        (ready, progressing, _) = status(of, decided.placements["sql"], {}, NOW)["conditions"]
+        (ready, progressing, _) = status(of, decided.placements["sql"], told({}), NOW)["conditions"]
         assert (ready["status"], ready["reason"]) == ("False", reason)
         assert progressing["status"] == "False"
 

@@ -169,7 +169,7 @@ async def _run(
         cluster,
         known,
         credentials,
-        SidecarWatch(wake_adapters, _now, rng),
+        SidecarWatch(wake_adapters, _now, rng, ask_loopback=settings.ask_loopback),
         Orders(http, auth, credentials, Handshakes(TokenReviews(cluster).review), _now, rng, wake_adapters),
         Marks(cluster, known.pods, _now, rng, wake_adapters),
         Services(cluster, known.services, time.monotonic),
@@ -243,7 +243,7 @@ async def _run(
         lookups, telemetry, new_access, observing=lambda: detector.observing, stopping=stop.is_set
     )
     profile_reviews.add_route(application, clusters.admissions, settings.namespace)
-    adapter_reviews.add_route(application, clusters.admissions)
+    adapter_reviews.add_route(application, clusters.admissions, known)
     webhook = await server.serve(application, settings.webhook_port, keeper.context)
     serving.set()
     log.info("started: version %s, %s in namespace %s", __version__, settings.pod_name, settings.namespace)

@@ -48,6 +48,8 @@ class Settings:
     """How old the key may be that calls to sidecars are signed with."""
     secret_namespaces: tuple[str, ...] = ()
     """Where LoraAdapters may name Secrets; `*`: everywhere."""
+    ask_loopback: bool = False
+    """Whether sidecars are also asked at addresses of this machine. No pod has one: for tests and benchmarks."""
     webhook_port: int = 9443
     health_port: int = 8080
     log_level: str = "INFO"
@@ -96,6 +98,7 @@ class Settings:
             signing_secret=environment.get("PATIO_SIGNING_SECRET", cls.signing_secret),
             signing_key_age=_days(environment, "PATIO_SIGNING_KEY_DAYS", cls.signing_key_age),
             secret_namespaces=_words(environment, "PATIO_SECRET_NAMESPACES", ()),
+            ask_loopback=environment.get("PATIO_ASK_LOOPBACK") == "true",
             webhook_port=_port(environment, "PATIO_WEBHOOK_PORT", cls.webhook_port),
             health_port=_port(environment, "PATIO_HEALTH_PORT", cls.health_port),
             log_level=log_level,

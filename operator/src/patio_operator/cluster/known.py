@@ -23,6 +23,7 @@ from patio_operator.cluster.kinds import LORA_ADAPTER, POD, PROFILE, ROLE_BASED_
 from patio_operator.cluster.watched import Watched
 from patio_operator.placement.fleet import Pod, decode_pod
 from patio_operator.placement.services import KnownService, decode_service
+from patio_operator.placement.status import Told, told
 from patio_operator.rollouts import Use, use_of
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,8 @@ class KnownPod:
     """Which profiles it has, and what would make it anew; None of one that is going or has ended."""
     engine_port: int | None
     """Where its engine listens, as injection found out."""
+    model: str | None
+    """The name under which its engine serves its base model, as injection found out."""
     names: str | None
     """The annotation that keeps the whole names of its adapters."""
 
@@ -54,7 +57,8 @@ class KnownAdapter:
 
     adapter: LoraAdapter
     """Without its status."""
-    status: Mapping[str, Any]
+    status: Told
+    """What its status says."""
 
     @property
     def reference(self) -> Object:
@@ -139,7 +143,8 @@ def decode_known_pod(body: Object) -> KnownPod:
         names = ""
     pod = decode_pod(body)
     use = None if pod.leaving else use_of(metadata)
-    return KnownPod(pod, use, _engine_port(annotations), names)
+    port, model = _engine(annotations)
+    return KnownPod(pod, use, port, model, names)
 
 
 def decode_adapter(body: Object) -> KnownAdapter:
@@ -154,7 +159,7 @@ def decode_adapter(body: Object) -> KnownAdapter:
         raise ValueError(f"its spec has {size} characters, more than {LONGEST_SPEC}")
     metadata = {key: value for key, value in body["metadata"].items() if key not in _NOT_KEPT}
     adapter = LoraAdapter.model_validate({"metadata": metadata, "spec": body.get("spec")})
-    return KnownAdapter(adapter, body.get("status") or {})
+    return KnownAdapter(adapter, told(body.get("status") or {}))
 
 
 def adapters_in(bodies: Iterable[Object]) -> tuple[LoraAdapter, ...]:
@@ -184,6 +189,9 @@ def decode_member(body: Object) -> tuple[str, str]:
     return metadata["labels"][labels.GROUP_NAME], metadata["resourceVersion"]
 
 
-def _engine_port(annotations: Mapping[str, str]) -> int | None:
-    port = read_object(annotations.get(labels.ENGINE)).get("port")
-    return port if isinstance(port, int) and not isinstance(port, bool) and 0 < port < 65536 else None
+def _engine(annotations: Mapping[str, str]) -> tuple[int | None, str | None]:
+    """Read the engine's port and model, as far as the annotation has them: anybody may have written it."""
+    said = read_object(annotations.get(labels.ENGINE))
+    port, model = said.get("port"), said.get("model")
+    there = isinstance(port, int) and not isinstance(port, bool) and 0 < port < 65536
+    return port if there else None, model if isinstance(model, str) else None

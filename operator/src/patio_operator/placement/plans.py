@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 
 from patio.api.protocol import LoadRequest, UnloadRequest
 from patio_operator.api.loraadapter import LoraAdapter
@@ -63,6 +64,8 @@ class Mark:
     names: frozenset[str]
     """Names in requests."""
     reason: str
+    owners: frozenset[tuple[str, str]] = frozenset()
+    """Whose they are (`api.labels.owners_of`)."""
 
 
 Action = Hold | Release | Load | Unload | Mark
@@ -96,9 +99,8 @@ class PlacedState(StrEnum):
     UNKNOWN = "Unknown"
 
 
-@dataclass(frozen=True)
-class Placed:
-    """How an adapter stands on one pod."""
+class Placed(NamedTuple):
+    """How an adapter stands on one pod. There are as many as there are placements."""
 
     pod: Pod
     state: PlacedState

@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 AT_ONCE = 64
 """Orders under way at the same time, over all pods."""
+AT_ONCE_FOR_A_NAMESPACE = 48
+"""Of these: one whose pods do not answer orders leaves room for others."""
 AT_ONCE_FOR_A_POD = 2
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
@@ -98,7 +100,7 @@ class Orders:
         self._handshakes = handshakes
         self._now = now
         self._rng = rng
-        self._jobs = Jobs("order", AT_ONCE, AT_ONCE_FOR_A_POD, rng, on_end)
+        self._jobs = Jobs("order", AT_ONCE, AT_ONCE_FOR_A_POD, rng, on_end, AT_ONCE_FOR_A_NAMESPACE)
         self._refused: dict[str, dict[tuple[str, Order], _Refused]] = {}
         self._taken: dict[str, dict[tuple[str, str], _Taken]] = {}
 
