@@ -89,18 +89,26 @@ async def run(settings: Settings) -> None:
     stop = asyncio.Event()
     _on_signals(stop)
     cluster = await Cluster.connect()
+    # A client of their own: what admissions look up does not wait in line behind a thousand reconciliations.
+    admissions = await Cluster.connect()
     telemetry = Telemetry()
     try:
         # Sidecars are addressed by pod IP: a proxy of the environment is never on the way to them.
         async with httpx.AsyncClient(limits=ORDER_CONNECTIONS, trust_env=False) as http:
-            await _run(settings, cluster, http, telemetry, stop)
+            await _run(settings, cluster, admissions, http, telemetry, stop)
     finally:
+        await admissions.close()
         await cluster.close()
     log.info("stopped")
 
 
 async def _run(
-    settings: Settings, cluster: Cluster, http: httpx.AsyncClient, telemetry: Telemetry, stop: asyncio.Event
+    settings: Settings,
+    cluster: Cluster,
+    admissions: Cluster,
+    http: httpx.AsyncClient,
+    telemetry: Telemetry,
+    stop: asyncio.Event,
 ) -> None:
     serving = asyncio.Event()
     # Whether a replica leads is nobody's business but its own: every one that serves is ready.
@@ -204,12 +212,12 @@ async def _run(
     await _until_done("signing key", keep_signing_key)
     await _until_done("upstream's controller", detector.looked)
     elector = Elector(cluster, settings.namespace, settings.lease, settings.pod_name, telemetry.leader.set)
-    lookups = Lookups(cluster, known)
+    lookups = Lookups(admissions, known)
     application = server.application(
         lookups, telemetry, new_access, observing=lambda: detector.observing, stopping=stop.is_set
     )
-    profile_reviews.add_route(application, cluster, settings.namespace)
-    adapter_reviews.add_route(application, cluster)
+    profile_reviews.add_route(application, admissions, settings.namespace)
+    adapter_reviews.add_route(application, admissions)
     webhook = await server.serve(application, settings.webhook_port, keeper.context)
     serving.set()
     log.info("started: version %s, %s in namespace %s", __version__, settings.pod_name, settings.namespace)

@@ -21,6 +21,7 @@ from patio_operator.cluster.api import ApiError, Cluster, Object
 from patio_operator.cluster.kinds import LORA_ADAPTER, POD
 from patio_operator.placement.clashes import Candidate, Clash, clash_on_a_pod, declared_clash, rivals
 from patio_operator.placement.fleet import decode_pod
+from patio_operator.webhooks import reviewing
 
 log = logging.getLogger(__name__)
 
@@ -31,14 +32,10 @@ _FIELD = "spec.adapterName"
 def add_route(app: web.Application, cluster: Cluster) -> None:
     """Serve the reviews of LoraAdapters."""
 
-    async def validate(request: web.Request) -> web.Response:
-        try:
-            return web.json_response(await answer(cluster, json.loads(await request.read())))
-        except (ValueError, KeyError, TypeError) as error:
-            log.error("admission not understood: %s: %s", type(error).__name__, error)
-            return web.json_response({"error": "not an AdmissionReview of a LoraAdapter"}, status=400)
+    async def validate(review: Object) -> Object:
+        return await answer(cluster, review)
 
-    app.router.add_post(LORA_ADAPTERS_PATH, validate)
+    reviewing.add_validation(app, LORA_ADAPTERS_PATH, LoraAdapter.kind, validate)
 
 
 async def answer(cluster: Cluster, review: Mapping[str, Any]) -> Object:
