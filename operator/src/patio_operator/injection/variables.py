@@ -239,8 +239,8 @@ def _require(sidecar: Container, adapters: Sequence[LoadRequest]) -> list[str]:
     if len(texts) == len(adapters):
         return []
     return [
-        f"{len(adapters)} adapters are for this pod, and {len(texts)} of them fit into {REQUIRED_ADAPTERS_VARIABLE}: the "
-        "operator loads the others once the sidecar answers, and the pod is ready without waiting for them"
+        f"{len(adapters)} adapters are for this pod, and {len(texts)} of them fit into {REQUIRED_ADAPTERS_VARIABLE}: "
+        "the operator loads the others once the sidecar answers, and the pod is ready without waiting for them"
     ]
 
 
@@ -253,8 +253,8 @@ def allow_updates(container: Container, engine: Engine) -> list[str]:
         if engine.api_servers == 1:
             return []
         return [
-            f"{name!r} has several tokenizer processes (--tokenizer-worker-num), and a loaded adapter reaches one of them: "
-            "requests for it fail every other time. Leave the flag out where adapters are loaded"
+            f"{name!r} has several tokenizer processes (--tokenizer-worker-num), and a loaded adapter reaches one of "
+            "them: requests for it fail every other time. Leave the flag out where adapters are loaded"
         ]
     present = next((one for one in container.get("env") or [] if one["name"] == ALLOW_UPDATES), None)
     allowed = present is not None and (present.get("value") or "True").lower() in ("1", "true")

@@ -73,7 +73,7 @@ def lend(pod: Pod, engine: Mapping[str, Any], sidecar: Container) -> list[str]:
 
 
 def lend_socket(pod: Pod, engine: Mapping[str, Any], sidecar: Container, path: str) -> None:
-    """Mount the volume with the engine's Unix socket in the sidecar; raise when the socket is in none that it can have."""
+    """Mount the volume with the engine's Unix socket in the sidecar; raise when it is in none that can be."""
     there = {volume["name"] for volume in pod["spec"].get("volumes") or []}
     over = [
         one

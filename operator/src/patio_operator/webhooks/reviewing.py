@@ -140,6 +140,9 @@ def handler(
         except BusyError:
             log.error("%s not answered: more than can be answered at once", what)
             response = _problem(503, "more reviews than can be answered at once")
+        except ConnectionError:
+            log.warning("%s not read: whoever sent it went away", what)
+            response = _problem(400, "not read whole")
         except TimeoutError:
             log.error("%s not answered in time", what)
             response = _problem(503, "not read and answered in time")
@@ -217,17 +220,17 @@ def _no_number(text: str) -> float:
 
 
 def _shallow(value: object) -> bool:
-    level: list[object] = [value]
-    for _ in range(DEEPEST + 1):
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(DEEPEST):
+        if not level:
+            return True
         level = [
             inner
             for outer in level
-            if isinstance(outer, dict | list)
             for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
         ]
-        if not level:
-            return True
-    return False
+    return not level
 
 
 def _outcome(answered: Mapping[str, object]) -> str:
