@@ -116,6 +116,7 @@ async def _run(
         health_application(telemetry, lambda: serving.is_set() and not stop.is_set()), settings.health_port
     )
     mode_changed = asyncio.Event()
+    looks_at_groups = settings.groups != "off"
 
     def on_mode() -> None:
         mode_changed.set()
@@ -214,7 +215,7 @@ async def _run(
     elector = Elector(cluster, settings.namespace, settings.lease, settings.pod_name, telemetry.leader.set)
     lookups = Lookups(admissions, known)
     application = server.application(
-        lookups, telemetry, new_access, observing=lambda: detector.observing, stopping=stop.is_set
+        lookups, telemetry, new_access, observing=lambda: detector.observing and looks_at_groups, stopping=stop.is_set
     )
     profile_reviews.add_route(application, admissions, settings.namespace)
     adapter_reviews.add_route(application, admissions)
@@ -234,7 +235,9 @@ async def _run(
                 ),
             ]
             watching_ends = asyncio.Event()
-            tasks.create_task(_watch(settings.pod_name, wakers, stop, watching_ends), name="kopf")
+            tasks.create_task(
+                _watch(settings.pod_name, wakers, stop, watching_ends, looks_at_groups=looks_at_groups), name="kopf"
+            )
             await stop.wait()
             # The successor first; admissions go on until the Service leads nobody here any more.
             campaign.cancel()
@@ -280,9 +283,11 @@ async def _tell_mode(cluster: Cluster, settings: Settings, detector: Detector, c
         await changed.wait()
 
 
-async def _watch(pod_name: str, wakers: Wakers, stop: asyncio.Event, ends: asyncio.Event) -> None:
+async def _watch(
+    pod_name: str, wakers: Wakers, stop: asyncio.Event, ends: asyncio.Event, *, looks_at_groups: bool
+) -> None:
     registry = kopf.OperatorRegistry()
-    for module in (login, profiles, rolebasedgroups):
+    for module in (login, profiles, rolebasedgroups) if looks_at_groups else (login, profiles):
         module.register(registry)
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
