@@ -16,6 +16,7 @@ from patio_operator.injection import (
     Runtime,
     RuntimeRef,
     inject,
+    member_of,
     limits,
     runtimes_of,
     variables,
@@ -338,3 +339,12 @@ def test_many_warnings_are_counted() -> None:
     result = injected(pod(*engines))
     assert len(result.warnings) == limits.WARNINGS
     assert result.warnings[-1].endswith("warnings more")
+
+
+@pytest.mark.parametrize("name", ["..", "a/../../nodes", "A", "", "g" * 300])
+def test_a_group_that_has_no_name_is_looked_up_nowhere(name: str) -> None:
+    labels = {"rbg.workloads.x-k8s.io/group-name": name, "rbg.workloads.x-k8s.io/role-name": "r"}
+    controlled = {"labels": labels, "ownerReferences": [{"controller": True}]}
+    assert member_of({"metadata": controlled}) is None
+    labels["rbg.workloads.x-k8s.io/group-name"] = "g"
+    assert member_of({"metadata": controlled}) == ("g", "r")

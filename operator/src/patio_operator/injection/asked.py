@@ -56,7 +56,7 @@ def runtimes_of(pod: Mapping[str, Any], of_its_role: Sequence[RuntimeRef] = ()) 
         asked.append(RuntimeRef(label))
     refs: dict[str, RuntimeRef] = {}
     for ref in asked:
-        if not _NAME.fullmatch(ref.profile_name):
+        if not is_name(ref.profile_name):
             return Refusal(f"The pod asks for a profile {ref.profile_name[:64]!r}, which is no name of one: correct it")
         if refs.setdefault(ref.profile_name, ref) != ref:
             return Refusal(
@@ -64,6 +64,11 @@ def runtimes_of(pod: Mapping[str, Any], of_its_role: Sequence[RuntimeRef] = ()) 
                 "merge the two entries of engineRuntimes into one"
             )
     return tuple(refs.values())
+
+
+def is_name(text: object) -> bool:
+    """Whether an object of the API server may have this name."""
+    return isinstance(text, str) and _NAME.fullmatch(text) is not None
 
 
 def is_worker_of_a_set(metadata: Mapping[str, Any]) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from patio_operator.api import labels
-from patio_operator.injection.asked import read_runtimes
+from patio_operator.injection.asked import is_name, read_runtimes
 from patio_operator.injection.words import Refusal, RuntimeRef
 
 _POSITIONS = (
@@ -30,7 +30,9 @@ def member_of(pod: Mapping[str, Any]) -> tuple[str, str] | None:
     metadata = pod.get("metadata") or {}
     if not any(owner.get("controller") for owner in metadata.get("ownerReferences") or []):
         return None
-    return labels.group_and_role(metadata.get("labels") or {})
+    member = labels.group_and_role(metadata.get("labels") or {})
+    # Labels are checked after admission: what is no name would be asked for at another place of the API.
+    return member if member is not None and is_name(member[0]) else None
 
 
 def runtimes_of_role(
