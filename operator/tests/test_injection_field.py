@@ -16,8 +16,8 @@ from patio_operator.injection import (
     Runtime,
     RuntimeRef,
     inject,
-    member_of,
     limits,
+    member_of,
     runtimes_of,
     variables,
 )
