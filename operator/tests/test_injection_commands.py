@@ -149,7 +149,8 @@ def test_the_endpoint_is_what_the_flags_make_of_it() -> None:
         "https://localhost:8000"
     )
     assert engine("vllm", "serve", "m", "--uds", "/run/engine/s").endpoint == "unix:///run/engine/s"
-    assert engine("vllm", "serve", "m", "--uds", "$(WHERE)").endpoint is None
+    for path in ("$(WHERE)", "run/s", "/run/ s", "/run/" + "s" * 200, "/run/"):
+        assert engine("vllm", "serve", "m", "--uds", path).endpoint is None
     assert engine("vllm", "serve", "m", "--host", "::1").endpoint == "http://[::1]:8000"
     assert engine("vllm", "serve", "m", "--port", "99999999999999").endpoint is None
     assert engine("vllm", "serve", "m", "--port", "٣").endpoint is None

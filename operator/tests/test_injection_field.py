@@ -110,8 +110,21 @@ def test_several_tokenizers_of_sglang_are_warned_about() -> None:
 
 
 def test_an_engine_with_a_certificate_is_reached_by_https() -> None:
-    after = injected(pod(serving("--ssl-certfile", "/c/tls.crt", "--ssl-keyfile", "/c/tls.key"))).pod
-    assert env(after, "patio")[ENDPOINT] == "https://localhost:8000"
+    before = pod(serving("--ssl-certfile", "/c/tls.crt", "--ssl-keyfile", "/c/tls.key"))
+    after = injected(before).pod
+    told = env(after, "patio")
+    assert (told[ENDPOINT], told["ENGINE_TLS_VERIFY"]) == ("https://localhost:8000", "false")
+    assert injected(after).pod == after
+    ca = overridden(env=[{"name": "ENGINE_CA_FILE", "value": "/ca.pem"}])
+    assert "ENGINE_TLS_VERIFY" not in env(injected(before, ca).pod, "patio")
+    http = overridden(env=[{"name": ENDPOINT, "value": "http://localhost:1"}])
+    assert "ENGINE_TLS_VERIFY" not in env(injected(before, http).pod, "patio")
+
+
+def test_a_certificate_on_the_nodes_network_is_checked() -> None:
+    result = injected(pod(serving("--ssl-certfile", "/c/tls.crt"), hostNetwork=True))
+    assert "ENGINE_TLS_VERIFY" not in env(result.pod, "patio")
+    assert said(result, "serves TLS", "ENGINE_CA_FILE", "ENGINE_TLS_SERVER_NAME")
 
 
 RUN = {"name": "run", "mountPath": "/run/engine"}

@@ -127,8 +127,10 @@ def _inject(pod: Pod, wanted: Sequence[Runtime], adapters: Sequence[LoadRequest]
         warnings += variables.allow_updates(engine_container, engine)
     for sidecar in sidecars:
         warnings += _ports_of_the_node(pod, sidecar)
-        if engine_container is not None and engine.socket and not variables.has_endpoint(sidecar):
-            volumes.lend_socket(pod, engine_container, sidecar, engine.socket)
+        if engine_container is not None and not variables.has_endpoint(sidecar):
+            if engine.socket:
+                volumes.lend_socket(pod, engine_container, sidecar, engine.socket)
+            warnings += variables.trust(sidecar, engine, pod)
         warnings += variables.tell_sidecar(sidecar, engine, engine_container or {}, adapters)
         if engine_container is not None:
             warnings += volumes.lend(pod, engine_container, sidecar)

@@ -44,6 +44,8 @@ _SHORT: Mapping[str, str] = {
 }
 _SEVERAL = re.compile(r"\$\{?[@*]|args|opts|options|flags|params|extra", re.IGNORECASE)
 """In a reference: that it stands for several words."""
+_SOCKET = re.compile(r"/[\x21-\x7e]{0,105}[\x21-\x2e\x30-\x7e]")
+"""A path that Linux takes for a socket, and a URL for a path."""
 _NUMBER = re.compile(r"[0-9]{1,9}")
 
 
@@ -227,7 +229,7 @@ def _socket(flags: Mapping[str, str], variables: Variables) -> str | None:
     if "--uds" not in flags:
         return None
     path = resolved(flags["--uds"], variables) or ""
-    return path if path.startswith("/") else ""
+    return path if _SOCKET.fullmatch(path) else ""
 
 
 def _headless(kind: str, flags: Mapping[str, str], variables: Variables) -> bool:

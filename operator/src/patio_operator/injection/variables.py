@@ -18,7 +18,7 @@ from patio_operator.api import labels
 from patio_operator.api.identity import EnvSource, EnvVar, RoleIdentity, field, label, literal
 from patio_operator.injection.engine import ADMIN_API_KEY, API_KEY, DEFAULT_PORTS, SGLANG, VLLM, Engine
 from patio_operator.injection.profiles import replaced
-from patio_operator.injection.words import Container
+from patio_operator.injection.words import Container, Pod
 
 KIND = "INFERENCE_ENGINE"
 ENDPOINT = "INFERENCE_ENGINE_ENDPOINT"
@@ -30,6 +30,7 @@ LEADER_WORKER: Mapping[str, str] = {
 }
 """What pods of several that serve together are told, by RoleBasedGroup and by LeaderWorkerSet."""
 ALLOW_UPDATES = "VLLM_ALLOW_RUNTIME_LORA_UPDATING"
+TLS_VERIFY, CA_FILE, SERVER_NAME = "ENGINE_TLS_VERIFY", "ENGINE_CA_FILE", "ENGINE_TLS_SERVER_NAME"
 MOST_REQUIRED_BYTES = 64 * 1024
 """Of the variable with a pod's adapters. Linux starts no program with one of 128 KiB, and it stands in every pod."""
 LONGEST_KIND = 64
@@ -148,6 +149,20 @@ def _is_of_a_stateful_set(metadata: Mapping[str, Any]) -> bool:
 def has_endpoint(sidecar: Container) -> bool:
     """Whether a sidecar has been told where its engine is."""
     return any(variable["name"] == ENDPOINT for variable in sidecar.get("env") or [])
+
+
+def trust(sidecar: Container, engine: Engine, pod: Pod) -> list[str]:
+    """Have a sidecar trust the certificate of an engine in its own pod, where nobody else can answer in its place."""
+    names = {variable["name"] for variable in sidecar.get("env") or []}
+    if not engine.tls or engine.endpoint is None or names & {TLS_VERIFY, CA_FILE, SERVER_NAME}:
+        return []
+    if pod["spec"].get("hostNetwork"):
+        return [
+            f"{engine.container!r} serves TLS on the node's network: give {sidecar['name']!r} its CA as {CA_FILE} and "
+            f"the name that its certificate is for as {SERVER_NAME}"
+        ]
+    sidecar["env"] = [*(sidecar.get("env") or []), {"name": TLS_VERIFY, "value": "false"}]
+    return []
 
 
 def tell_sidecar(
