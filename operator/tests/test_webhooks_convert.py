@@ -25,7 +25,7 @@ def review(version: str) -> dict[str, Any]:
 
 
 async def answer(of: dict[str, Any]) -> Any:
-    return json.loads(await convert.answer(json.dumps(of)))
+    return json.loads((await convert.answer(json.dumps(of))).text)
 
 
 async def test_objects_are_converted_to_the_version_that_is_wanted() -> None:
@@ -57,7 +57,7 @@ def in_new(name: str = "g", **annotations: str) -> dict[str, Any]:
 
 async def converted(version: str, *objects: str) -> list[str]:
     request = f'{{"uid": "u", "desiredAPIVersion": "{version}", "objects": [{", ".join(objects)}]}}'
-    text = await convert.answer(f'{{"apiVersion": "apiextensions.k8s.io/v1", "request": {request}}}')
+    text = (await convert.answer(f'{{"apiVersion": "apiextensions.k8s.io/v1", "request": {request}}}')).text
     answered = bodies.Items(text, "response", "convertedObjects")
     found = [text[start:end] for _, start, end in answered.spans()]
     assert answered.rest["response"]["result"] == {"status": "Success"}

@@ -143,6 +143,7 @@ async def _run(
         health_application(telemetry, lambda: serving.is_set() and not stop.is_set()), settings.health_port
     )
     mode_changed = asyncio.Event()
+    looks_at_groups = settings.groups != "off"
 
     def on_mode() -> None:
         mode_changed.set()
@@ -240,7 +241,7 @@ async def _run(
     elector = Elector(clusters.lease, settings.namespace, settings.lease, settings.pod_name, telemetry.leader.set)
     lookups = Lookups(clusters.admissions, known)
     application = server.application(
-        lookups, telemetry, new_access, observing=lambda: detector.observing, stopping=stop.is_set
+        lookups, telemetry, new_access, observing=lambda: detector.observing and looks_at_groups, stopping=stop.is_set
     )
     profile_reviews.add_route(application, clusters.admissions, settings.namespace)
     adapter_reviews.add_route(application, clusters.admissions, known)
@@ -254,7 +255,10 @@ async def _run(
                 tasks.create_task(_keep("webhook certificate", keep_certificate, keeper.check_seconds)),
                 tasks.create_task(_keep("signing key", keep_signing_key, KEY_CHECK_SECONDS)),
                 tasks.create_task(detector.run(), name="upstream"),
-                *(tasks.create_task(one, name="watch") for one in (*known.watches(), *credentials.watches())),
+                *(
+                    tasks.create_task(one, name="watch")
+                    for one in (*known.watches(groups=looks_at_groups), *credentials.watches())
+                ),
             ]
             await stop.wait()
             # The successor first; admissions go on until this pod is no longer among the Service's endpoints.

@@ -12,7 +12,8 @@ from datetime import timedelta
 from typing import Literal
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
-GROUPS: tuple[Literal["auto", "manage", "observe"], ...] = ("auto", "manage", "observe")
+Groups = Literal["auto", "manage", "observe", "off"]
+GROUPS: tuple[Groups, ...] = ("auto", "manage", "observe", "off")
 
 
 class SettingsError(ValueError):
@@ -27,8 +28,9 @@ class Settings:
     """Where the operator runs, and where its webhook's Secret and Service and its Lease are."""
     pod_name: str
     """Name of this replica, which no other one has."""
-    groups: Literal["auto", "manage", "observe"] = "auto"
-    """Who realises RoleBasedGroups: see `upstream`. auto: whoever is there."""
+    groups: Groups = "auto"
+    """Who realises RoleBasedGroups: see `upstream`. auto: whoever is there. off: as observe, and groups are not even
+    looked at."""
     upstream_namespaces: tuple[str, ...] = ("rbgs-system",)
     """Where upstream's controller may be. Whoever may write there decides who realises groups."""
     lease: str = "patio-operator"

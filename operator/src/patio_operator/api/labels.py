@@ -88,6 +88,8 @@ POD_INDEX = "apps.kubernetes.io/pod-index"
 
 LWS_NAME = "leaderworkerset.sigs.k8s.io/name"
 """On the pods of a LeaderWorkerSet."""
+LWS_LEADER_NAME = "leaderworkerset.sigs.k8s.io/leader-name"
+"""Annotation of the pods of a LeaderWorkerSet that are not leaders: their leader's name."""
 LWS_GROUP_INDEX = "leaderworkerset.sigs.k8s.io/group-index"
 """Which of its groups of pods a pod is of; set by LeaderWorkerSet's own webhook, perhaps after ours."""
 

@@ -101,20 +101,11 @@ class Known:
         self.group_pods = Watched(cluster, POD, decode_member, of_groups)
         self.stateful_sets = Watched(cluster, STATEFUL_SET, decode_member, of_groups)
 
-    def watches(self) -> list[Coroutine[Any, Any, None]]:
-        """Return what keeps everything up to date, until cancelled."""
-        return [
-            one.run()
-            for one in (
-                self.pods,
-                self.adapters,
-                self.services,
-                self.profiles,
-                self.groups,
-                self.group_pods,
-                self.stateful_sets,
-            )
-        ]
+    def watches(self, *, groups: bool = True) -> list[Coroutine[Any, Any, None]]:
+        """Return what keeps everything up to date, until cancelled; `groups`: that of RoleBasedGroups too."""
+        always = (self.pods, self.adapters, self.services, self.profiles)
+        of_groups = (self.groups, self.group_pods, self.stateful_sets)
+        return [one.run() for one in (*always, *(of_groups if groups else ()))]
 
     @property
     def fresh(self) -> bool:

@@ -27,10 +27,10 @@ from patio.api.credentials_protocol import TOKEN_AUDIENCE, TOKEN_FOLDER, TOKEN_N
 from patio.api.protocol import SIDECAR_PORT
 from patio_operator.api.identity import EnvVar
 from patio_operator.api.identity import field as pod_field
+from patio_operator.injection.profiles import SIDECAR_PORT_NAME
 from patio_operator.injection.variables import KIND
 from patio_operator.injection.words import ClashError, Container, Pod
 
-SIDECAR_PORT_NAME = "patio"
 TOKEN_VOLUME = "patio-sidecar-token"  # noqa: S105 - a volume's name
 DEFAULT_GRACE = 30
 LONGEST_DRAIN = 3600
@@ -93,7 +93,13 @@ def add_hook(pod: Pod, engine: Container, sidecar: Container, access: Access) ->
                 f"container {engine['name']!r} has a preStop hook of its own, so Patio adds none: have it call "
                 f"http://localhost:{_port(sidecar)}{DRAIN_PATH}, or requests under way are cut off when the pod ends"
             ]
-        if all(one["name"] != sidecar["name"] for one in pod["spec"].get("initContainers") or []):
+        native = {one["name"] for one in pod["spec"].get("initContainers") or []}
+        if engine["name"] in native:
+            return [
+                f"{engine['name']!r} is an init container, which ends after {sidecar['name']!r} and cannot be drained "
+                "by it: make it an ordinary container, or requests under way are cut off when the pod ends"
+            ]
+        if sidecar["name"] not in native:
             return [
                 f"{sidecar['name']!r} is an ordinary container, which ends together with {engine['name']!r} and cannot "
                 "drain it: make it an init container with restartPolicy: Always"

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 LOOK_EVERY = 5.0
 """Seconds. A controller that is being installed needs longer than this to pull its image and start."""
 
-Asked = Literal["auto", "manage", "observe"]
+Asked = Literal["auto", "manage", "observe", "off"]
 
 
 class Detector:
@@ -47,7 +47,7 @@ class Detector:
         """Begin with what is asked for. `on_change` is called whenever `observing` has become something else."""
         self._on_change = on_change
         if self._asked != "auto":
-            self._judge(signs.Verdict(self._asked == "observe", f"the operator is set to {self._asked}"))
+            self._judge(signs.Verdict(self._asked != "manage", f"the operator is set to {self._asked}"))
 
     @property
     def observing(self) -> bool:

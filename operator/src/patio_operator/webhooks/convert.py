@@ -14,6 +14,7 @@ import json
 import logging
 import secrets
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from patio_operator.cluster import bodies
@@ -29,8 +30,17 @@ _FAULTS = (ValueError, KeyError, TypeError, AttributeError, IndexError, Recursio
 """What an object raises that is not as the schema says."""
 
 
-async def answer(review: str) -> str:
-    """Return the ConversionReview that answers this one, both in JSON.
+@dataclass(frozen=True)
+class Answer:
+    """The ConversionReview that answers another one."""
+
+    text: str
+    """In JSON."""
+    succeeded: bool
+
+
+async def answer(review: str) -> Answer:
+    """Return what answers a ConversionReview, which is JSON.
 
     Raises:
         ValueError: the text is no ConversionReview.
@@ -58,7 +68,8 @@ async def answer(review: str) -> str:
         converted, result = [], {"status": "Failure", "message": str(error)[:2000]}
     response = json.dumps({"uid": request.get("uid"), "result": result})
     head = json.dumps({"apiVersion": whole.rest.get("apiVersion"), "kind": "ConversionReview"})
-    return f'{head[:-1]}, "response": {response[:-1]}, "convertedObjects": [{", ".join(converted)}]}}}}'
+    text = f'{head[:-1]}, "response": {response[:-1]}, "convertedObjects": [{", ".join(converted)}]}}}}'
+    return Answer(text, result["status"] == "Success")
 
 
 def _converted(body: Any, text: str, version: str) -> str:

@@ -10,7 +10,6 @@ the LoraAdapter's status says `NameTaken`.
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -34,6 +33,7 @@ from patio_operator.cluster.fresh import FreshReads
 from patio_operator.cluster.kinds import LORA_ADAPTER
 from patio_operator.cluster.known import Known
 from patio_operator.placement.clashes import Candidate, Clash, clash_on_a_pod, declared_clash, rivals
+from patio_operator.webhooks import reviewing
 
 log = logging.getLogger(__name__)
 
@@ -50,14 +50,10 @@ def add_route(app: web.Application, cluster: Cluster, known: Known) -> None:
     """Serve the reviews of LoraAdapters."""
     rivals_of = Rivals(cluster, known)
 
-    async def validate(request: web.Request) -> web.Response:
-        try:
-            return web.json_response(await answer(rivals_of, json.loads(await request.read())))
-        except (ValueError, KeyError, TypeError) as error:
-            log.error("admission not understood: %s: %s", type(error).__name__, error)
-            return web.json_response({"error": "not an AdmissionReview of a LoraAdapter"}, status=400)
+    async def validate(review: Object) -> Object:
+        return await answer(rivals_of, review)
 
-    app.router.add_post(LORA_ADAPTERS_PATH, validate)
+    reviewing.add_validation(app, LORA_ADAPTERS_PATH, LoraAdapter.kind, validate)
 
 
 class Rivals:
