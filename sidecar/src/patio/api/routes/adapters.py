@@ -43,7 +43,6 @@ FAULT_THAT_MAY_PASS = 503
 _UNDER_WAY = (AdapterState.PENDING, AdapterState.DOWNLOADING, AdapterState.LOADING)
 
 
-STOPPING_SECONDS = 5
 TOO_MANY_SECONDS = 10
 """Seconds after which a long-poll that was turned away may come again."""
 
@@ -65,9 +64,6 @@ def add_adapters(app: FastAPI, reconciler: Reconciler, stopping: asyncio.Event, 
 
     async def _poll(call: Request, revision: str, wait: float) -> None:
         """Wait for another revision, unless too many do so already."""
-        if stopping.is_set():
-            # Answered at once with what the caller has, it would ask again at once, until the end.
-            raise Fault(503, "Stopping", "The sidecar is stopping.", True, retry_after=STOPPING_SECONDS)
         peer = peer_of(call.scope) or ""
         if not polls.enter(peer):
             words = "Too many long-polls are open, of this caller or in all: ask without `wait`, or later."
