@@ -128,4 +128,3 @@ def configure(level: str, as_json: bool) -> None:
     # A line for every look at the engine would bury all others.
     for chatty in ("httpx", "httpcore", "uvicorn.access"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    logging.getLogger("uvicorn.error").setLevel(max(logging.WARNING, logging.getLevelName(level)))

@@ -240,6 +240,8 @@ def configured(app: Callable[..., Any], files: int) -> Config:
         files: how many files this process may have open.
 
     """
+    # Its warnings are about what strangers send, a line each: what of it is told, `Connection` tells.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     most = max(8, min(MOST_CONNECTIONS, int(files * SHARE_OF_FILES)))
     crowd: Crowd[Connection] = Crowd(lambda one: one.idle, most, min(MOST_OF_A_PEER, max(4, most // 4)))
     lines = LineLimit()
