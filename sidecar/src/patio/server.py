@@ -119,8 +119,8 @@ class Connection(H11Protocol):
             self._await_progress()
         if unsent > WORTH_A_LOOK:
             self._bound_unsent()
+        # uvicorn's own time for unused connections runs from here; `_expect` goes on when something comes.
         super().on_response_complete()
-        self._expect()
 
     def pause_writing(self) -> None:
         """The caller does not take its answer: not for long."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
 CHANGES = frozenset({"POST", "PUT", "DELETE"})
@@ -17,6 +18,7 @@ JSON = "application/json"
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]*)(?::\d*)?")
 
 
+@lru_cache(maxsize=256)
 def address_of(peer: str | None) -> str | None:
     """Return the address of a peer, an IPv4 one that came through an IPv6 socket as what it is."""
     try:
@@ -28,6 +30,7 @@ def address_of(peer: str | None) -> str | None:
     return peer
 
 
+@lru_cache(maxsize=256)
 def is_loopback(peer: str | None) -> bool:
     """Whether an address is that of the pod's own loopback interface."""
     try:

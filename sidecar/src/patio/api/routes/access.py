@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from fastapi import FastAPI
 from starlette.routing import BaseRoute, Match
@@ -52,6 +51,38 @@ class _Reached:
     """Whether an endpoint runs; otherwise the router answers by itself: 404, or 405."""
 
 
+class _Matcher:
+    """Asks the routes as the router will: the first that matches wholly, else the first whose method differs.
+
+    What it found for a path without parameters it remembers; there are no more of these than routes.
+    """
+
+    def __init__(self, routes: Sequence[BaseRoute]) -> None:
+        self._routes = routes
+        self._known: dict[tuple[str, str], _Reached] = {}
+        self._of = 0
+
+    def match(self, scope: Scope) -> _Reached:
+        """Return what a call comes to."""
+        if self._of != len(self._routes):
+            self._known, self._of = {}, len(self._routes)
+        key = (scope["method"], scope["path"])
+        known = self._known.get(key)
+        if known is not None:
+            return known
+        partly: Openness | None = None
+        for route in self._routes:
+            match, child = route.matches(scope)
+            if match is Match.FULL:
+                reached = _Reached(openness_of(child.get("endpoint")), True)
+                if not child.get("path_params", True):
+                    self._known[key] = reached
+                return reached
+            if match is Match.PARTIAL and partly is None:
+                partly = openness_of(child.get("endpoint"))
+        return _Reached(partly or CLOSED, False)
+
+
 class _Guard:
     """ASGI middleware."""
 
@@ -59,7 +90,7 @@ class _Guard:
         self, app: ASGIApp, routes: Sequence[BaseRoute], gate: Gate, count_denial: Callable[[str], None]
     ) -> None:
         self._app = app
-        self._routes = routes
+        self._matcher = _Matcher(routes)
         self._gate = gate
         self._count_denial = count_denial
         self._lines = LineLimit()
@@ -76,7 +107,7 @@ class _Guard:
         if denial is not None:
             await self._deny(denial, scope, receive, send)
             return
-        reached = _reached(self._routes, scope)
+        reached = self._matcher.match(scope)
         admitted = self._admit(scope, reached)
         if isinstance(admitted, Denial):
             await self._deny(admitted, scope, receive, send)
@@ -142,18 +173,6 @@ class _Guard:
             scheme = "Bearer" if denial.code == "RouterKeyWrong" else PROOF_SCHEME
             response.headers["www-authenticate"] = f'{scheme} error="{denial.code}"'
         await response(scope, receive, send)
-
-
-def _reached(routes: Sequence[BaseRoute], scope: Scope) -> _Reached:
-    """Ask the routes as the router will: the first that matches wholly, else the first whose method differs."""
-    partly: Mapping[str, Any] | None = None
-    for route in routes:
-        match, child = route.matches(scope)
-        if match is Match.FULL:
-            return _Reached(openness_of(child.get("endpoint")), True)
-        if match is Match.PARTIAL and partly is None:
-            partly = child
-    return _Reached(CLOSED if partly is None else openness_of(partly.get("endpoint")), False)
 
 
 def peer_of(scope: Scope) -> str | None:

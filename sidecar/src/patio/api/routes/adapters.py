@@ -43,6 +43,8 @@ FAULT_THAT_MAY_PASS = 503
 _UNDER_WAY = (AdapterState.PENDING, AdapterState.DOWNLOADING, AdapterState.LOADING)
 
 
+ENDING_SECONDS = 0.5
+"""For which a long-poll is held that comes while the sidecar ends: no longer than the rest of that takes."""
 TOO_MANY_SECONDS = 10
 """Seconds after which a long-poll that was turned away may come again."""
 
@@ -64,6 +66,10 @@ def add_adapters(app: FastAPI, reconciler: Reconciler, stopping: asyncio.Event, 
 
     async def _poll(call: Request, revision: str, wait: float) -> None:
         """Wait for another revision, unless too many do so already."""
+        if stopping.is_set():
+            # Its caller asks again as soon as it has an answer, and the end has begun.
+            await asyncio.sleep(min(wait, ENDING_SECONDS))
+            return
         peer = peer_of(call.scope) or ""
         if not polls.enter(peer):
             words = "Too many long-polls are open, of this caller or in all: ask without `wait`, or later."
