@@ -65,9 +65,10 @@ bench-fleet: setup ## The operator with 1,000 simulated pods, and with 100 adapt
 	@$(RUN) python -m benchmarks.fleet $(BENCH_ARGS)
 
 .PHONY: fuzz
-fuzz: setup ## 100,000 hostile metric texts through the rewriting, 10,000 requests to the API of a sidecar.
+fuzz: setup ## 100,000 hostile metric texts, 10,000 requests to a sidecar's API, 100,000 calls from outside its pod.
 	@$(RUN) python -m benchmarks.fuzz $(FUZZ_ARGS)
 	@$(RUN) python -m benchmarks.fuzz_api $(FUZZ_API_ARGS)
+	@$(RUN) python -m benchmarks.fuzz_guard $(FUZZ_GUARD_ARGS)
 
 .PHONY: e2e
 e2e: setup ## The end-to-end tests on a real cluster.

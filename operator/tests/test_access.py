@@ -16,6 +16,7 @@ from fastapi import FastAPI
 
 from patio.access.config import AccessSettings
 from patio.access.gate import Gate, Hook
+from patio.access.openness import CLOSED, HOOK
 from patio.access.proof import Denial, Request
 from patio.api.access_protocol import MAX_ENDORSEMENTS, ProofClaims
 from patio.api.credentials_protocol import TOKEN_FILE
@@ -139,9 +140,9 @@ def test_the_age_of_a_key_is_a_number_of_days(value: str) -> None:
 def test_a_sidecar_takes_what_the_operator_signs() -> None:
     key = new_key(NOW)
     token = proof(key, UID, "POST", TARGET, b"{}", NOW.timestamp(), "j" * 16)
-    claims = sidecar_gate(key).admit(Request("POST", TARGET), TARGET, [f"Patio-Proof {token}"], ())
+    claims = sidecar_gate(key).admit(Request("POST", TARGET), CLOSED, [f"Patio-Proof {token}"], ())
     assert isinstance(claims, ProofClaims)
-    stranger = sidecar_gate(new_key(NOW)).admit(Request("POST", TARGET), TARGET, [f"Patio-Proof {token}"], ())
+    stranger = sidecar_gate(new_key(NOW)).admit(Request("POST", TARGET), CLOSED, [f"Patio-Proof {token}"], ())
     assert isinstance(stranger, Denial)
 
 
@@ -247,7 +248,7 @@ def test_the_engine_gets_a_hook_that_the_gate_of_its_sidecar_opens_the_drain_to(
     gate = Gate(AccessSettings(drain_proof_sha256=digest), lambda: 0.0)
     (header,) = call["httpHeaders"]
     assert header["name"] == "Authorization"
-    assert gate.admit(Request("GET", call["path"]), "/v1/drain", [header["value"]], ()) == Hook()
+    assert gate.admit(Request("GET", call["path"]), HOOK, [header["value"]], ()) == Hook()
 
 
 TOKEN_MOUNT = {"name": "patio-sidecar-token", "mountPath": "/var/run/secrets/patio.dev/sidecar", "readOnly": True}

@@ -32,6 +32,8 @@ OTHER_FAULTS = {
     "InUse": 409,
     "EngineFault": 503,
     "NotStored": 507,
+    "BodyTooLarge": 413,
+    "TooManyLongPolls": 429,
 }
 
 

@@ -20,7 +20,7 @@ from patio.engine.base import EngineKind, EngineView
 from patio.metrics import scrape
 from patio.metrics.own import OwnMetrics
 from patio.metrics.rewrite import Format
-from patio.metrics.scrape import DEADLINE, LONGEST, Page, Scraper, allowed
+from patio.metrics.scrape import DEADLINE, LEAST, LONGEST, Page, Scraper, allowed
 
 from sidecar_builders import StartSidecar, eventually
 
@@ -93,7 +93,8 @@ def values(page: Page) -> dict[str, float]:
         ("nan", DEADLINE),
         ("10", 8.0),
         ("1.000000", 0.8),
-        ("0.1", 0.08),
+        ("0.1", LEAST),
+        ("0.000001", LEAST),
         ("1e9", LONGEST),
         ("inf", LONGEST),
     ],

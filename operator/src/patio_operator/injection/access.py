@@ -90,8 +90,9 @@ def add_hook(pod: Pod, engine: Container, sidecar: Container, access: Access) ->
             return []  # its owner has arranged the hook
         if lifecycle.get("preStop"):
             return [
-                f"container {engine['name']!r} has a preStop hook of its own, so Patio adds none: have it call "
-                f"http://localhost:{_port(sidecar)}{DRAIN_PATH}, or requests under way are cut off when the pod ends"
+                f"container {engine['name']!r} has a preStop hook of its own, so Patio adds none: have it POST, with "
+                f"'Content-Type: application/json', to http://localhost:{_port(sidecar)}{DRAIN_PATH}, or requests "
+                "under way are cut off when the pod ends"
             ]
         native = {one["name"] for one in pod["spec"].get("initContainers") or []}
         if engine["name"] in native:

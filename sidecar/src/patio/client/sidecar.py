@@ -124,7 +124,8 @@ class SidecarClient:
                 self._base + path,
                 params=query,
                 content=None if body is None else body.model_dump_json(exclude_none=True, exclude_unset=True),
-                headers=None if body is None else {"content-type": "application/json"},
+                # Also where there is no body: over loopback it tells the call from one that a web page could send.
+                headers=None if method == "GET" else {"content-type": "application/json"},
                 auth=self._auth,
                 timeout=httpx.Timeout(None if wait is None else ANSWER_SECONDS + wait, connect=CONNECT_SECONDS),
             )

@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 DEADLINE = 5.0
 """Seconds for the engine to answer where the scraper does not say how long it waits: half of Prometheus' default."""
 LONGEST = 60.0
+LEAST = 0.8
+"""Whoever says less waits no less: anybody can say it, and a look that had no time tells nothing of the engine."""
 PART = 0.8
 """How much of the time that the scraper gives the engine may use."""
 LARGEST = 64 * 2**20
@@ -65,7 +67,7 @@ def allowed(header: str | None) -> float:
         seconds = float(header or "")
     except ValueError:
         return DEADLINE
-    return min(seconds * PART, LONGEST) if seconds > 0 else DEADLINE
+    return min(max(seconds * PART, LEAST), LONGEST) if seconds > 0 else DEADLINE
 
 
 class Scraper:

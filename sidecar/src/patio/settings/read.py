@@ -72,7 +72,8 @@ like PATIO_WEBHOOK_PORT into pods, hence not all of PATIO_."""
 class Settings:
     """The sidecar's settings, checked."""
 
-    host: str = "0.0.0.0"  # noqa: S104 - the pod's own address is where kubelet and the operator call
+    host: str = "::"
+    """Every address: of both families, or of IPv4 where the host has no IPv6."""
     port: int = SIDECAR_PORT
     log_level: str = "INFO"
     log_json: bool = False
@@ -121,7 +122,7 @@ def _parser() -> _Parser:
         allow_abbrev=False,
     )
     listen = parser.add_argument_group("serving")
-    listen.add_argument("-H", "--host", default="0.0.0.0", help="address to listen on (%(default)s)")  # noqa: S104
+    listen.add_argument("-H", "--host", default="::", help="address to listen on (%(default)s: all, of IPv6 and IPv4)")
     listen.add_argument("-P", "--port", help=f"port to listen on ({SIDECAR_PORT}; RUNTIME_PORT)")
     listen.add_argument(
         "--log-level", default="INFO", type=str.upper, choices=LEVELS, help="least level that is logged (%(default)s)"

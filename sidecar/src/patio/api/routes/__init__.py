@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
+from patio.access.crowd import LongPolls
 from patio.access.gate import Gate
+from patio.access.openness import EVERYONE, open_to
 from patio.adapters.reconciler import Reconciler
 from patio.api.protocol import ErrorBody, Readiness, ServerStatus
 from patio.api.routes.access import add_access
@@ -63,12 +65,15 @@ def create_app(parts: Parts, version: str, docs: bool) -> FastAPI:
         version=version,
         docs_url="/docs" if docs else None,
         redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
         openapi_url="/openapi.json" if docs else None,
         responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}},
     )
+    for route in app.routes:  # so far the document and its page, if they are served
+        open_to(EVERYONE)(route.endpoint)  # type: ignore[attr-defined]  # they are plain routes of functions
     add_probes(app, parts.status, parts.readiness, parts.scraper)
     if parts.topology_server is None:
-        add_adapters(app, parts.reconciler, parts.sealing.opened, parts.stopping)
+        add_adapters(app, parts.reconciler, parts.sealing.opened, parts.stopping, LongPolls())
         add_credentials(app, parts.sealing)
         add_downloads(app, parts.downloads, parts.stopping)
     add_topology(app, parts.topology, parts.topology_server)

@@ -9,8 +9,10 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Annotated
 
-from fastapi import FastAPI, Query, Response
+from fastapi import FastAPI, Query, Request, Response
 
+from patio.access.crowd import LongPolls
+from patio.access.openness import EVERYONE, open_to
 from patio.adapters.desired import Outcome
 from patio.adapters.reconciler import Reconciler
 from patio.api.protocol import (
@@ -23,6 +25,7 @@ from patio.api.protocol import (
     UnloadAnswer,
     UnloadRequest,
 )
+from patio.api.routes.access import peer_of
 from patio.api.routes.answers import Fault, answer, within
 from patio.api.routes.downloads import DOWNLOAD_STATUS
 from patio.credentials.sealing import SealedError
@@ -41,24 +44,51 @@ FAULT_THAT_MAY_PASS = 503
 _UNDER_WAY = (AdapterState.PENDING, AdapterState.DOWNLOADING, AdapterState.LOADING)
 
 
+ENDING_SECONDS = 0.5
+"""For which a long-poll is held that comes while the sidecar ends: no longer than the rest of that takes."""
+TOO_MANY_SECONDS = 10
+"""Seconds after which a long-poll that was turned away may come again."""
+
+
 def add_adapters(
-    app: FastAPI, reconciler: Reconciler, opened: Callable[[LoadRequest], LoadRequest], stopping: asyncio.Event
+    app: FastAPI,
+    reconciler: Reconciler,
+    opened: Callable[[LoadRequest], LoadRequest],
+    stopping: asyncio.Event,
+    polls: LongPolls,
 ) -> None:
     """Add the routes. `opened` puts what is sealed in an order into its `config`."""
 
     @app.get("/v1/lora_adapters")
+    @open_to(EVERYONE)
     async def adapters(
+        call: Request,
         revision: Annotated[str | None, Query(max_length=128, description="The last answer's revision.")] = None,
         wait: Annotated[float, Query(ge=0, le=300, description="Seconds to wait for another revision.")] = 0,
     ) -> AdapterList:
         """Every adapter wanted or present; with a revision, answered when there is another one."""
         if revision is not None and wait:
-            await within(wait, reconciler.changed(revision), stopping)
+            await _poll(call, revision, wait)
         return reconciler.adapters()
+
+    async def _poll(call: Request, revision: str, wait: float) -> None:
+        """Wait for another revision, unless too many do so already."""
+        if stopping.is_set():
+            # Its caller asks again as soon as it has an answer, and the end has begun.
+            await asyncio.sleep(min(wait, ENDING_SECONDS))
+            return
+        peer = peer_of(call.scope) or ""
+        if not polls.enter(peer):
+            words = "Too many long-polls are open, of this caller or in all: ask without `wait`, or later."
+            raise Fault(429, "TooManyLongPolls", words, True, retry_after=TOO_MANY_SECONDS)
+        try:
+            await within(wait, reconciler.changed(revision), stopping, call)
+        finally:
+            polls.leave(peer)
 
     @app.post("/v1/load_lora_adapter", response_model=AdapterReport, responses={202: {"model": AdapterReport}})
     @app.post("/load_lora_adapter", response_model=AdapterReport, responses={202: {"model": AdapterReport}})
-    async def load(request: LoadRequest) -> Response:
+    async def load(request: LoadRequest, call: Request) -> Response:
         """Want an adapter, or its files. 200 once the engine lists it (or they are there), else 202 after the wait."""
         if request.lora_name.startswith(TRIAL_PREFIX):
             words = f"Names that begin with {TRIAL_PREFIX} are the sidecar's own: it tries weights under them."
@@ -74,9 +104,9 @@ def add_adapters(
         if conflict is not None:
             raise Fault(409, "Conflict", conflict.message)
         if request.prepare:
-            return await _prepared(request)
+            return await _prepared(request, call)
         if request.patience:
-            await within(request.patience, _settled(reconciler, request.lora_name), stopping)
+            await within(request.patience, _settled(reconciler, request.lora_name), stopping, call)
         report = reconciler.report(request.lora_name)
         if report is not None and not request.patience:
             # The order was taken, and nobody waits for what becomes of it: even a fault is only the state so far.
@@ -89,10 +119,10 @@ def add_adapters(
             raise Fault(status, report.reason, report.message, report.retryable)
         return answer(report, 200 if report.state is AdapterState.LOADED else 202)
 
-    async def _prepared(request: LoadRequest) -> Response:
+    async def _prepared(request: LoadRequest, call: Request) -> Response:
         """Answer an order for files: 200 once they are there, 202 when the wait is over first."""
         if request.patience:
-            await within(request.patience, _fetched(reconciler, request.lora_name), stopping)
+            await within(request.patience, _fetched(reconciler, request.lora_name), stopping, call)
         report = reconciler.report(request.lora_name)
         if report is None:
             raise Fault(409, "Superseded", f"Adapter {request.lora_name} was ordered away before its files were there.")
@@ -106,7 +136,7 @@ def add_adapters(
 
     @app.post("/v1/unload_lora_adapter", response_model=UnloadAnswer, responses={202: {"model": UnloadAnswer}})
     @app.post("/unload_lora_adapter", response_model=UnloadAnswer, responses={202: {"model": UnloadAnswer}})
-    async def unload(request: UnloadRequest) -> Response:
+    async def unload(request: UnloadRequest, call: Request) -> Response:
         """Stop wanting an adapter. 200 once the engine has let go of it, 202 when the wait is over first."""
         name = request.lora_name
         try:
@@ -118,7 +148,7 @@ def add_adapters(
         if outcome is Outcome.KEPT:
             words = f"Nothing to do: {request.owner} does not want {name} here, and what others want stays."
             return answer(UnloadAnswer(lora_name=name, unloaded=True, message=words), 200)
-        await within(request.wait, _left(reconciler, name), stopping)
+        await within(request.wait, _left(reconciler, name), stopping, call)
         report = reconciler.report(name)
         if report is not None and report.state is AdapterState.UNLOADING:
             return answer(UnloadAnswer(lora_name=name, unloaded=False, message=report.message), 202)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI, Request
 
+from patio.access.openness import OPERATOR, open_to
 from patio.access.proof import MISSING_EVERYWHERE
 from patio.api.credentials_protocol import HANDSHAKE_PATH, TOKEN_MISSING, HandshakeAnswer, HandshakeRequest
 from patio.api.routes.access import PROVEN
@@ -20,6 +21,7 @@ def add_credentials(app: FastAPI, sealing: Sealing) -> None:
     """Add the route."""
 
     @app.post(HANDSHAKE_PATH)
+    @open_to(OPERATOR)
     async def handshake(request: HandshakeRequest, call: Request) -> HandshakeAnswer:
         """Prove which pod this is: the sidecar's key, and in a box for the caller's key the pod's token.
 
