@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import signal
 import time
 from pathlib import Path
@@ -31,7 +32,7 @@ GONE, BLIND, SILENT = Look(Sight.GONE), Look(Sight.BLIND), Look(Sight.NO_ANSWER)
 
 
 def seen(*steps: tuple[float, Look], left_at: float = 0.0, settle: float = 2.0) -> Verdict:
-    watch = Watch(began=0.0)
+    watch = Watch()
     for now, look in steps:
         watch = after(watch, look, now >= left_at, now)
     return verdict(watch, settle, steps[-1][0])
@@ -69,7 +70,7 @@ def test_without_settling_it_still_takes_two_looks() -> None:
 
 @given(st.lists(st.tuples(st.floats(0.01, 3), st.sampled_from([QUIET, BUSY, QUEUED, BLIND, SILENT])), min_size=1))
 def test_nothing_is_drained_within_the_settling_time_after_a_request(gaps: list[tuple[float, Look]]) -> None:
-    now, watch, last_noise = 0.0, Watch(began=0.0), 0.0
+    now, watch, last_noise = 0.0, Watch(), 0.0
     for gap, look in gaps:
         now += gap
         watch = after(watch, look, True, now)
@@ -102,6 +103,13 @@ def test_the_recorded_metrics_are_counted(recordings: Path) -> None:
     assert (total(text, ("vllm:num_requests_running",)), total(text, ("vllm:num_requests_waiting",))) == (2, 0)
     busy = (recordings / "sglang" / "metrics_busy.txt").read_bytes()
     assert (total(busy, ("sglang:num_running_reqs",)), total(busy, ("sglang:num_queue_reqs",))) == (8, 16)
+
+
+def refused() -> httpx.ConnectError:
+    """As httpx raises it where nothing listens."""
+    error = httpx.ConnectError("All connection attempts failed")
+    error.__context__ = ConnectionRefusedError(errno.ECONNREFUSED, "Connect call failed")
+    return error
 
 
 async def answer_of(*answers: httpx.Response | Exception) -> list[Look]:
@@ -138,8 +146,8 @@ OLD_LOADS = [{"dp_rank": 0, "num_reqs": 5, "num_waiting_reqs": 2, "num_tokens": 
         ((NOT_THERE, NOT_THERE, httpx.Response(200, text="up 1\n")), BLIND),
         ((httpx.Response(503), NOT_THERE, METRICS), SILENT),
         ((httpx.ReadTimeout(""), NOT_THERE, METRICS), SILENT),
-        ((httpx.ConnectError(""), NOT_THERE, METRICS), GONE),
-        ((NOT_THERE, NOT_THERE, httpx.ConnectError("")), GONE),
+        ((refused(), NOT_THERE, METRICS), GONE),
+        ((NOT_THERE, NOT_THERE, refused()), GONE),
     ],
 )
 async def test_an_engine_is_counted_by_what_it_has(answers: Any, expected: Look) -> None:
