@@ -26,8 +26,10 @@ CHANGE_SECONDS = 300.0
 """Deadline of a load or unload. Generous: weights come from slow disks, and SGLang 0.5.23 unloads wait for requests."""
 LARGEST_WORDS = 256 * 2**10
 """Bytes that are read of an answer whose status tells enough, or which is shown to people."""
-LARGEST_ANSWER = 8 * 2**20
-"""Bytes of a list or another answer that is understood: some ten thousand adapters."""
+LARGEST_LIST = 4 * 2**20
+"""Bytes of a model list: vLLM 0.32 has 600 for each adapter."""
+LARGEST_ANSWER = 2**20
+"""Bytes of any other answer that is understood. What holds the event loop up is bounded by it."""
 LARGEST_METRICS = 16 * 2**20
 LONGEST_NAME = 1024
 LONGEST_PATH = 4096
@@ -93,13 +95,13 @@ class EngineHttp:
     async def listed(self, key: str | None) -> EngineView:
         """Read `/v1/models` of an engine that is ready: entries with a parent are adapters, `root` is their path."""
         try:
-            answer = await self.look("/v1/models", key, LARGEST_ANSWER)
+            answer = await self.look("/v1/models", key, LARGEST_LIST)
             if answer.status in (401, 403):
                 raise unauthorized("/v1/models", answer.status, "set ENGINE_API_KEY in the sidecar")
             if not answer.is_success:
                 raise RetryableError(FaultReason.ENGINE_FAULT, f"/v1/models {answered(answer.status)}.")
             if not answer.whole:
-                words = f"/v1/models answered with more than {LARGEST_ANSWER} bytes, or compressed."
+                words = f"/v1/models answered with more than {LARGEST_LIST} bytes, or compressed."
                 raise RetryableError(FaultReason.ENGINE_FAULT, words)
             view, left_out = _read_list(answer.content)
         except EngineError as fault:
@@ -176,7 +178,7 @@ def answered(status: int) -> str:
 def _read_list(content: bytes) -> tuple[EngineView, int]:
     """Read a model list, and count the entries that can not be read. Raise `RetryableError`: it is none at all."""
     try:
-        data = read_json(content, LARGEST_ANSWER)
+        data = read_json(content, LARGEST_LIST)
     except ValueError:
         data = None
     listed = data.get("data") if isinstance(data, dict) else None
