@@ -14,6 +14,7 @@ UNIX = "unix://"
 LONGEST_SOCKET = 107
 """Bytes of a socket's path that Linux takes."""
 _URL = re.compile(r"[\x21-\x7e]+")
+_HOST = re.compile(r"[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?")
 _NETLOC = re.compile(r"(https?://)([^/\[\]@]*:[^/\[\]@]*:[^/\[\]@]*)(.*)", re.IGNORECASE | re.DOTALL)
 
 
@@ -68,9 +69,7 @@ def read_address(text: str) -> EngineAddress:
         raise ValueError("it is no URL with http or https, and a host")
     if parts.query or parts.fragment or "?" in url or "#" in url or parts.username is not None:
         raise ValueError("it has a query, a fragment or a user")
-    if any(len(label) > 63 for label in parts.hostname.split(".")) or (
-        ":" not in parts.hostname and "%" in parts.netloc
-    ):
+    if ":" not in parts.hostname and not _HOST.fullmatch(parts.hostname):
         raise ValueError("its host is no name of a host")
     return EngineAddress(url, url)
 

@@ -7,6 +7,7 @@ here. A message never has a key in it.
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -86,7 +87,8 @@ def read_tls(given: Mapping[str, str], address: EngineAddress, pod_ip: str) -> E
     if ca_name is not None:
         try:
             tls_context(tls)
-        except (OSError, ValueError) as error:
-            why = error.strerror if isinstance(error, OSError) and error.strerror else "no certificates in PEM"
-            raise SettingsError(f"{ca_name}: {path}: {why}") from None
+        except (ssl.SSLError, ValueError):
+            raise SettingsError(f"{ca_name}: {path}: no certificates in PEM") from None
+        except OSError as error:
+            raise SettingsError(f"{ca_name}: {path}: {error.strerror}") from None
     return tls
