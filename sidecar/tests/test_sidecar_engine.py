@@ -132,7 +132,7 @@ def test_hostile_words_are_words(fault_of: Callable[[str, int, str], EngineError
     assert "\x1b" not in message
 
 
-def test_a_refused_admin_key_is_told_to_be_unset_where_it_is_too_much() -> None:
+def test_a_refused_admin_key_is_told_with_its_remedy() -> None:
     async def refusal(api_key: str | None, admin_key: str | None) -> str:
         transport = httpx.MockTransport(lambda request: httpx.Response(401, json={"error": "Unauthorized"}))
         async with httpx.AsyncClient(transport=transport) as http:
@@ -272,7 +272,7 @@ async def test_a_list_read_during_an_order_is_not_shown_again(tmp_path: Path) ->
         assert (await engine.view()).adapters == {"a": path}
 
 
-def test_a_list_that_changes_by_itself_is_told_from_one_that_is_changed() -> None:
+def test_a_list_that_changes_by_itself_is_not_believed() -> None:
     watched = UnsteadyList()
     said = [watched.seen({"a"} if look % 2 else set(), 0, may_evict=False, now=float(look)) for look in range(12)]
     assert not any(said[:7])

@@ -65,9 +65,7 @@ async def test_a_certificate_for_another_name_can_be_used(
             await eventually(lambda: is_ready(client), "ready over TLS")
 
 
-async def test_a_certificate_that_is_not_trusted_is_no_engine_that_is_gone(
-    sidecar: StartSidecar, tmp_path: Path
-) -> None:
+async def test_an_untrusted_certificate_is_no_engine_that_is_gone(sidecar: StartSidecar, tmp_path: Path) -> None:
     async with contextlib.AsyncExitStack() as stack:
         _, port, _ = await stack.enter_async_context(behind_tls(tmp_path, "localhost"))
         async with sidecar(f"https://localhost:{port}", drain=QUICK) as client:

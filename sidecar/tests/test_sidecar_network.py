@@ -139,7 +139,7 @@ async def test_what_breaks_off_is_something_that_listens(said: bytes) -> None:
     assert cause_of(error) is Cause.BROKEN
 
 
-def test_one_address_that_refuses_decides_only_where_the_other_cannot_be() -> None:
+def test_all_addresses_of_a_name_have_to_refuse() -> None:
     def group(*codes: int) -> httpx.ConnectError:
         error = httpx.ConnectError("All connection attempts failed")
         error.__cause__ = OSError("All connection attempts failed")
