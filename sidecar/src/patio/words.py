@@ -15,18 +15,23 @@ import httpx
 LONGEST_WORDS = 2000
 """Characters of an engine's message that are shown: the longest recorded one has some 600."""
 LONGEST_ERROR = 300
-_UNFIT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def bounded_words(text: str, longest: int = LONGEST_WORDS) -> str:
     """Return a text of at most so many characters, and how many more there were."""
-    words = _UNFIT.sub("\N{REPLACEMENT CHARACTER}", text[:longest])
+    # JSON may have half a pair of surrogates, which nothing can encode. (In the pattern they would cost 0.5 MB.)
+    words = _CONTROL.sub("?", text[:longest].encode("utf-8", "replace").decode())
     return words if len(text) <= longest else f"{words}... ({len(text) - longest} characters more)"
 
 
 def is_fit(text: str) -> bool:
     """Whether a text can be shown as it is, whatever its length."""
-    return _UNFIT.search(text) is None
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return _CONTROL.search(text) is None
 
 
 def error_words(error: BaseException) -> str:
