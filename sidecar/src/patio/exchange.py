@@ -48,6 +48,11 @@ class Answer:
         return self.content.decode("utf-8", "replace")
 
 
+def is_plain(headers: httpx.Headers) -> bool:
+    """Whether what was answered is as it is: httpx would unpack anything else, however much comes out."""
+    return headers.get("content-encoding", "").strip().lower() in ("", "identity")
+
+
 async def exchange(
     http: httpx.AsyncClient,
     method: str,
@@ -88,7 +93,7 @@ async def exchange(
         ):
             content = bytearray()
             # Of an answer that is not compressed, httpx changes no byte.
-            plain = response.headers.get("content-encoding", "identity").strip().lower() in ("", "identity")
+            plain = is_plain(response.headers)
             if plain:
                 async for chunk in response.aiter_bytes():
                     content += chunk
