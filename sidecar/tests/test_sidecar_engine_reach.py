@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,13 @@ from engine_double import Double, running_double
 from patio.api.protocol import UnloadRequest
 from patio.client import SidecarClient
 from patio.drain.config import DrainSettings
+from patio.drain.looks import EngineLooks, Sources
+from patio.drain.plan import Sight
 from patio.engine.address import read_address
+from patio.engine.base import Engine, EngineError
 from patio.engine.clients import EngineClients, EngineTls, open_clients
+from patio.engine.sglang import Sglang
+from patio.engine.vllm import Vllm
 
 from engine_stand_ins import Authority, answering, authority, passing_on, saying
 from sidecar_builders import StartSidecar, adapter_files, eventually, load_request
@@ -146,3 +151,69 @@ async def test_one_context_serves_all_and_http_has_no_cas(url: str, checked: int
     assert len(contexts(clients)) == 1
     assert bool(context.get_ca_certs()) is bool(checked)
     await clients.close()
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+
+
+def body(content: bytes, status: str = "200 OK", kind: str = "application/json") -> bytes:
+    head = f"HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {len(content)}\r\n\r\n"
+    return head.encode() + content
+
+
+HOSTILE = {
+    "nothing": b"",
+    "no http": b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
+    "half a header": b"HTTP/1.1 200",
+    "half an answer": HEAD + b"content-length: 100\r\n\r\nhalf",
+    "two lengths": HEAD + b"content-length: 1\r\ncontent-length: 2\r\n\r\nx",
+    "a bad chunk": HEAD + b"transfer-encoding: chunked\r\n\r\nzz\r\n",
+    "a status of none": b"HTTP/1.1 999 What\r\ncontent-length: 0\r\n\r\n",
+    "switching": b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
+    "a redirect": b"HTTP/1.1 302 Found\r\nlocation: http://169.254.169.254/\r\ncontent-length: 0\r\n\r\n",
+    "a redirect to nowhere": b"HTTP/1.1 302 Found\r\nlocation: http://[\r\ncontent-length: 0\r\n\r\n",
+    "wait": body(b"", "429 Too Many Requests\r\nretry-after: 99999999999"),
+    "brackets": body(b"[" * 100_000),
+    "brackets as a fault": body(b'{"error":' * 50_000, "500 Internal Server Error"),
+    "no utf-8": body(b"\xff\xfe\x00{", "500 Internal Server Error", "text/plain; charset=utf-16"),
+    "a charset of none": body(b"{}", kind="text/plain; charset=no-such-codec"),
+    "half a surrogate": body(
+        b'{"error": {"message": "\\ud800"}, "error_message": "\\udfff"}', "500 Internal Server Error"
+    ),
+    "a list of a list": body(b'[[{"data": []}]]'),
+    "wrong types": body(b'{"data": [1, null, {"id": {}}], "loaded_adapters": [1], "success": "yes", "loads": 7}'),
+    "success that is none": body(b'{"success": true, "loaded_adapters": {"a": 7}, "data": null}'),
+    "gzip that is none": HEAD + b"content-encoding: gzip\r\ncontent-length: 4\r\n\r\nnone",
+    "a large number": body(b"1" * 5000),
+    "numbers that are none": body(
+        b'{"data": [], "num_reqs": NaN, "max_loras_per_batch": 1e999, "loads": [{"num_running_reqs": 1e999}]}'
+    ),
+}
+
+
+async def words_of(call: Awaitable[object]) -> str | None:
+    try:
+        await call
+    except EngineError as fault:
+        return fault.message
+    return None
+
+
+@pytest.mark.parametrize("said", HOSTILE.values(), ids=HOSTILE.keys())
+@pytest.mark.parametrize("kind", ["vllm", "sglang"])
+async def test_whatever_an_engine_answers_is_a_view_or_a_fault(kind: str, said: bytes) -> None:
+    async with answering(saying(said)) as port:
+        url = f"http://127.0.0.1:{port}"
+        clients = open_clients(read_address(url), EngineTls())
+        engine: Engine = Vllm(url, clients.looks, "k", clients.orders)
+        if kind == "sglang":
+            engine = Sglang(url, clients.looks, "k", None, None, clients.orders)
+        view = await engine.view()
+        assert view.listening, "something does listen"
+        assert len(view.problem.encode()) < 5000
+        for call in (engine.load("a", "/a"), engine.replace("a", "/a"), engine.unload("a"), engine.capacity()):
+            words = await words_of(call)
+            assert words is None or 0 < len(words.encode()) < 5000
+        sources = Sources(url, "/metrics", ("x:running",), ("x:waiting",), loads=kind == "sglang")
+        assert (await EngineLooks(sources, clients.drains).look()).sight is not Sight.GONE
+        await clients.close()

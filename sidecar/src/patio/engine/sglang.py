@@ -107,8 +107,10 @@ class Sglang:
     async def view(self) -> EngineView:
         """Ask `/ready` and the list."""
         view = await self._http.view(self._not_ready, self._listed)
+        if not view.ready:
+            self._facts, self._asked = None, float("-inf")
         if not view.listening:
-            self._facts, self._asked, self._list = None, float("-inf"), UnsteadyList()
+            self._list = UnsteadyList()
             self._took.clear()
         return view
 
