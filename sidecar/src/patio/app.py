@@ -38,7 +38,9 @@ from patio.downloads.downloads import Downloads
 from patio.downloads.telemetry import DownloadMetrics
 from patio.drain.drain import Drain
 from patio.drain.looks import EngineLooks, Sources
+from patio.engine.address import read_address
 from patio.engine.base import Engine, EngineKind, EngineView
+from patio.engine.clients import EngineClients, open_clients
 from patio.engine.sglang import Sglang
 from patio.engine.vllm import Vllm
 from patio.file_limit import raise_file_limit
@@ -83,6 +85,7 @@ class Sidecar:
     scraper: Scraper
     topology: Topology
     drain: Drain
+    engine_clients: EngineClients
 
     async def run(self) -> None:
         """Run what has to run beside the server, until cancelled."""
@@ -96,10 +99,13 @@ class Sidecar:
         """Drop what is under way."""
         await self.drain.close()
         await self.scraper.close()
+        await self.engine_clients.close()
 
 
 def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping: asyncio.Event) -> Sidecar:
-    """Put the parts together. `stopping` ends the waits of long requests."""
+    """Put the parts together. `http` is for routers; `stopping` ends the waits of long requests."""
+    address = read_address(settings.engine_endpoint)
+    clients = open_clients(address, settings.engine_tls)
     registry = CollectorRegistry()
     downloads = Downloads(
         settings.downloads,
@@ -109,7 +115,7 @@ def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping
         new_id=lambda: secrets.token_hex(6),
     )
     reconciler = Reconciler(
-        _engine(settings, http),
+        _engine(settings, clients),
         store,
         settings.required_adapters,
         downloads,
@@ -124,7 +130,7 @@ def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping
         lambda: reconciler.engine_ready,
         random.Random(),  # noqa: S311 - spreads readings, guards nothing
     )
-    drain = Drain(settings.drain, EngineLooks(_sources(settings), http), topology)
+    drain = Drain(settings.drain, EngineLooks(_sources(settings), clients.drains), topology)
     server = topology.server
     own = OwnMetrics(
         registry,
@@ -134,8 +140,8 @@ def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping
         settings.engine_version,
     )
     scraper = Scraper(
-        settings.engine_endpoint + settings.metrics_path if settings.scrape_engine and server is None else None,
-        http,
+        address.base_url + settings.metrics_path if settings.scrape_engine and server is None else None,
+        clients.looks,
         settings.engine,
         settings.metrics_prefixes,
         own,
@@ -173,14 +179,15 @@ def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping
         access_metrics.count_denial,
         Sealing(settings.access.pod_uid, lambda: read_token(settings.access.token_file)),
     )
-    return Sidecar(create_app(parts, __version__, settings.docs), reconciler, downloads, scraper, topology, drain)
+    app = create_app(parts, __version__, settings.docs)
+    return Sidecar(app, reconciler, downloads, scraper, topology, drain, clients)
 
 
 async def _serve(settings: Settings, store: Store, listening: socket.socket, files: int) -> None:
     limit_loop_errors(asyncio.get_running_loop())
     leaving, stopping = asyncio.Event(), asyncio.Event()
-    # The CA bundle is 4 MB of memory: only an engine or a router behind TLS gets it.
-    urls = (settings.engine_endpoint, *(url for endpoint in settings.topology.endpoints for url in endpoint.urls))
+    # The CA bundle is 4 MB of memory: only a router behind TLS gets it here. An engine has clients of its own.
+    urls = (url for endpoint in settings.topology.endpoints for url in endpoint.urls)
     verify = any(url.startswith("https:") for url in urls)
     async with httpx.AsyncClient(trust_env=False, verify=verify) as http:
         sidecar = assemble(settings, store, http, stopping)
@@ -231,10 +238,11 @@ def _sources(settings: Settings) -> Sources:
     )
 
 
-def _engine(settings: Settings, http: httpx.AsyncClient) -> Engine:
+def _engine(settings: Settings, clients: EngineClients) -> Engine:
+    endpoint, key = settings.engine_endpoint, settings.api_key
     if settings.engine is EngineKind.VLLM:
-        return Vllm(settings.engine_endpoint, http, settings.api_key)
-    return Sglang(settings.engine_endpoint, http, settings.api_key, settings.admin_api_key, settings.model)
+        return Vllm(endpoint, clients.looks, key, clients.orders)
+    return Sglang(endpoint, clients.looks, key, settings.admin_api_key, settings.model, clients.orders)
 
 
 def _count(own: OwnMetrics, attempt: Attempt) -> None:

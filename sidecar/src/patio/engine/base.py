@@ -8,6 +8,7 @@ engine's own words. Nothing here does I/O.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -108,6 +109,18 @@ class Capacity:
     """Adapters that fit in one batch."""
     loaded: int | None = None
     """Adapters that can be loaded at once."""
+
+
+_PASSING = re.compile(
+    r"out of memory|outofmemory|alloc_failed|EngineCore encountered an issue|EngineDeadError|server shutting down|"
+    r"no space left on device|too many open files|input/output error|stale file handle|timed out",
+    re.IGNORECASE,
+)
+
+
+def may_pass(message: str) -> bool:
+    """Whether an engine's words tell of its own trouble, whatever adapter it was given: that may be over next time."""
+    return _PASSING.search(message) is not None
 
 
 def trial_name(name: str, path: str) -> str:

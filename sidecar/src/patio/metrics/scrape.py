@@ -21,6 +21,7 @@ from patio.engine.base import EngineKind, EngineView
 from patio.metrics.derive import Sample, quoted
 from patio.metrics.own import OwnMetrics
 from patio.metrics.rewrite import Format, Rules, compile_rules, rewrite
+from patio.words import error_words
 
 log = logging.getLogger(__name__)
 
@@ -177,9 +178,10 @@ class Scraper:
         except httpx.TimeoutException:
             return _Failure("timeout", f"no answer in {LONGEST:g} s")
         except httpx.ConnectError as error:
-            return _Failure("connection", str(error))
-        except httpx.HTTPError as error:
-            return _Failure("broken", str(error) or type(error).__name__)
+            return _Failure("connection", error_words(error))
+        # An engine that answers with a TLS alert has ssl.SSLError escape httpx.
+        except (httpx.HTTPError, OSError) as error:
+            return _Failure("broken", error_words(error))
         if not _METRICS.match(text):
             return _Failure("garbage", "the answer is not in the Prometheus text format")
         return Page(bytes(text), Format.TEXT if kind.startswith("text/plain") else Format.OPENMETRICS)

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from patio.topology.config import Endpoint, Kind, Worker
 from patio.topology.plan import Entry, Fault, Reason
+from patio.words import error_words
 
 ANSWER_SECONDS = 5.0
 CONNECT_SECONDS = 2.0
@@ -158,8 +159,8 @@ class Router:
                     headers=self._headers,
                     timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
                 )
-            except httpx.RequestError as error:
-                words = f"The router at {url} does not answer: {str(error) or type(error).__name__}."
+            except (httpx.RequestError, OSError, ValueError) as error:
+                words = f"The router at {url} does not answer: {error_words(error)}."
                 fault = fault or RouterError(Fault(Reason.UNREACHABLE, words))
                 if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
                     continue
