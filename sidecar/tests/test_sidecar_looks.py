@@ -19,7 +19,7 @@ async def test_a_path_that_left_the_list_lingers_though_a_look_failed_in_between
     one, two = (str(write_adapter(tmp_path / name)) for name in ("one", "two"))
     async with running_double() as double, httpx.AsyncClient() as http:
         engine = Vllm(str(double), http, None)
-        looks = Looks(engine)
+        looks = Looks(engine, lambda view: None)
         await engine.load("a", one)
         await looks.look()
         assert looks.lingering() == frozenset()
@@ -37,7 +37,7 @@ async def test_a_path_lingers_no_longer_than_it_must(tmp_path: Path, monkeypatch
     one = str(write_adapter(tmp_path / "one"))
     async with running_double() as double, httpx.AsyncClient() as http:
         engine = Vllm(str(double), http, None)
-        looks = Looks(engine)
+        looks = Looks(engine, lambda view: None)
         await engine.load("a", one)
         await looks.look()
         await engine.unload("a")

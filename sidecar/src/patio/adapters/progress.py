@@ -60,6 +60,8 @@ def current(progress: Progress | None, wanted: Wanted, life: int) -> Progress:
     weights = (wanted.path, wanted.revision)
     if progress is None:
         return Progress(wanted.order, life, weights=weights)
+    if (progress.order, progress.life, progress.weights) == (wanted.order, life, weights):
+        return progress
     calls = progress.calls if progress.weights == weights else 0
     if progress.order == wanted.order and progress.life == life:
         return replace(progress, calls=calls, weights=weights)

@@ -73,6 +73,7 @@ class EngineHttp:
         return EngineView(
             ready=True,
             base_models=tuple(model.id for model in base_models),
+            base_roots=tuple(model.root for model in base_models if model.root),
             context_tokens=context if type(context) is int else None,
             adapters={name: path for name, path in loaded.items() if name not in trials},
             trials=trials,

@@ -11,7 +11,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -29,8 +33,12 @@ from patio.engine.base import (
 )
 from patio.engine.http import EngineHttp, down, unauthorized
 
+_T = TypeVar("_T")
+
 SWAPS = 5
 """Times that weights are unloaded and others loaded, before requests that bring the old ones back win."""
+QUICK = 1.0
+"""Seconds: a change that got no answer for longer waits for requests under way, and its outcome is still to come."""
 LOOK_AGAIN = 0.02
 """Seconds between looks for the moment at which an unload has struck a name off."""
 LOAD = "/load_lora_adapter"
@@ -51,6 +59,8 @@ class Sglang:
         self._key = api_key
         self._admin_key = admin_key or api_key
         self._model = model
+        self._may_evict = True
+        """Until the server has said that it was started without a limit."""
 
     @property
     def kind(self) -> EngineKind:
@@ -61,6 +71,11 @@ class Sglang:
     def unloads_stick(self) -> bool:
         """They do not: the next request for `<base>:<adapter>` loads it again."""
         return False
+
+    @property
+    def unloads_wait(self) -> bool:
+        """They do, with the one lock that every change takes."""
+        return True
 
     async def view(self) -> EngineView:
         """Ask `/ready`, then the list."""
@@ -76,7 +91,8 @@ class Sglang:
 
     async def load(self, name: str, path: str) -> Loaded:
         """Load under a free name, and tell which adapters had to go for it."""
-        before = (await self._http.listed(self._key)).adapters or {}
+        # Without --max-loaded-loras nobody is evicted, and the list may be long.
+        before = (await self._http.listed(self._key)).adapters or {} if self._may_evict else {}
         after = await self._change(LOAD, {"lora_name": name, "lora_path": path})
         return Loaded() if after is None else Loaded(evicted=frozenset(before.keys() - after - {name}))
 
@@ -106,23 +122,41 @@ class Sglang:
         """Unload, and have the load wait behind it, before the requests that would bring the old weights back.
 
         SGLang 0.5.23 strikes the name off its list at once and then waits for its requests, as does whoever comes
-        next: the one lock is given in the order in which it was asked for.
+        next: the one lock is given in the order in which it was asked for. Requests may take longer than a call may.
         """
-        unloading = asyncio.create_task(self.unload(name), name=f"unload {name}")
+        unloading = asyncio.create_task(self._patiently(partial(self.unload, name)), name=f"unload {name}")
         try:
             while not unloading.done():
                 listed = (await self._http.listed(self._key)).adapters
                 if listed is None or name not in listed:
                     break
                 await asyncio.wait([unloading], timeout=LOOK_AGAIN)
-            loaded = await self.load(name, path)
+            loaded = await self._patiently(partial(self.load, name, path))
             await unloading
+        except _TakenError:
+            await unloading
+            listed = (await self._http.listed(self._key)).adapters
+            if listed is None or listed.get(name) != path:
+                raise
+            # By the call that was given up, or by a request, and those are the new weights.
+            return Loaded()
         except EngineError:
             await unloading
             raise
         finally:
             unloading.cancel()
         return loaded
+
+    async def _patiently(self, change: Callable[[], Awaitable[_T]]) -> _T:
+        """Ask for a change again as long as it takes an engine that is up too long to answer."""
+        while True:
+            asked = time.monotonic()
+            try:
+                return await change()
+            except RetryableError as fault:
+                slow = fault.reason is FaultReason.UNREACHABLE and time.monotonic() - asked > QUICK
+                if not slow or not (await self.view()).ready:
+                    raise
 
     async def _evicts_nobody(self) -> bool:
         """Whether one adapter more takes no other's place, as far as the server tells."""
@@ -149,6 +183,7 @@ class Sglang:
             info = _ServerInfo.model_validate_json(response.content) if response.is_success else _ServerInfo()
         except ValidationError:
             info = _ServerInfo()
+        self._may_evict = info.max_loras_per_batch is None or info.max_loaded_loras is not None
         return Capacity(batch=info.max_loras_per_batch, loaded=info.max_loaded_loras)
 
     def request_model(self, name: str, base_models: tuple[str, ...]) -> str | None:

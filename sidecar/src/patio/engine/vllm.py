@@ -51,6 +51,11 @@ class Vllm:
         """They do."""
         return True
 
+    @property
+    def unloads_wait(self) -> bool:
+        """They do not: requests under way go on with the weights that they began with."""
+        return False
+
     async def view(self) -> EngineView:
         """Ask `/health`, then the list."""
         try:

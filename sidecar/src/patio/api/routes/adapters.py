@@ -11,7 +11,7 @@ from typing import Annotated
 
 from fastapi import FastAPI, Query, Response
 
-from patio.adapters.desired import Outcome
+from patio.adapters.desired import Outcome, TooMany
 from patio.adapters.reconciler import Reconciler
 from patio.api.protocol import (
     TRIAL_PREFIX,
@@ -43,15 +43,15 @@ _UNDER_WAY = (AdapterState.PENDING, AdapterState.DOWNLOADING, AdapterState.LOADI
 def add_adapters(app: FastAPI, reconciler: Reconciler, stopping: asyncio.Event) -> None:
     """Add the routes."""
 
-    @app.get("/v1/lora_adapters")
+    @app.get("/v1/lora_adapters", response_model=AdapterList)
     async def adapters(
         revision: Annotated[str | None, Query(max_length=128, description="The last answer's revision.")] = None,
         wait: Annotated[float, Query(ge=0, le=300, description="Seconds to wait for another revision.")] = 0,
-    ) -> AdapterList:
+    ) -> Response:
         """Every adapter wanted or present; with a revision, answered when there is another one."""
         if revision is not None and wait:
             await within(wait, reconciler.changed(revision), stopping)
-        return reconciler.adapters()
+        return Response(reconciler.adapters_json(), media_type="application/json")
 
     @app.post("/v1/load_lora_adapter", response_model=AdapterReport, responses={202: {"model": AdapterReport}})
     @app.post("/load_lora_adapter", response_model=AdapterReport, responses={202: {"model": AdapterReport}})
@@ -61,11 +61,13 @@ def add_adapters(app: FastAPI, reconciler: Reconciler, stopping: asyncio.Event) 
             words = f"Names that begin with {TRIAL_PREFIX} are the sidecar's own: it tries weights under them."
             raise Fault(400, "InvalidRequest", words)
         try:
-            conflict = await reconciler.order_load(request)
+            refusal = await reconciler.order_load(request)
         except OSError as error:
             raise _not_stored(error) from error
-        if conflict is not None:
-            raise Fault(409, "Conflict", conflict.message)
+        if isinstance(refusal, TooMany):
+            raise Fault(409, "TooManyAdapters", refusal.message)
+        if refusal is not None:
+            raise Fault(409, "Conflict", refusal.message)
         if request.prepare:
             return await _prepared(request)
         if request.patience:
@@ -126,26 +128,26 @@ def _not_stored(error: OSError) -> Fault:
 async def _settled(reconciler: Reconciler, name: str) -> None:
     """Return when a load is over, either way, or no longer wanted."""
     while True:
-        revision, report = reconciler.revision, reconciler.report(name)
+        report = reconciler.report(name)
         if report is None or report.state not in _UNDER_WAY:
             return
-        await reconciler.changed(revision)
+        await reconciler.report_changed(name, report)
 
 
 async def _fetched(reconciler: Reconciler, name: str) -> None:
     """Return when what is fetched ahead is there, failed, or no longer fetched ahead."""
     while True:
-        revision, report = reconciler.revision, reconciler.report(name)
+        report = reconciler.report(name)
         prepared = None if report is None else report.prepared
         if prepared is None or prepared.state in (PreparedState.PREPARED, PreparedState.FAILED):
             return
-        await reconciler.changed(revision)
+        await reconciler.report_changed(name, report)
 
 
 async def _left(reconciler: Reconciler, name: str) -> None:
     """Return when an unload is over, or the adapter is wanted again."""
     while True:
-        revision, report = reconciler.revision, reconciler.report(name)
+        report = reconciler.report(name)
         if report is None or report.state is not AdapterState.UNLOADING:
             return
-        await reconciler.changed(revision)
+        await reconciler.report_changed(name, report)
