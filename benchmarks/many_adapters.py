@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -87,6 +88,7 @@ def measure(engine: str, number: int, folder: Path) -> Found:
         ) as sidecar:
             began = time.monotonic()
             healthy(ours, sidecar)
+            sidecar.send_signal(signal.SIGUSR1)
             loaded, answers = asyncio.run(until_loaded(ours, number))
             ready, used = time.monotonic() - began, cpu(sidecar.pid)
             time.sleep(IDLE_SECONDS)

@@ -39,10 +39,10 @@ from patio.engine.base import Engine, EngineError, EngineView, FaultReason, Load
 
 log = logging.getLogger(__name__)
 
-LOADS_AT_ONCE = 8
-UNLOADS_AT_ONCE = 8
+LOADS_AT_ONCE = 4
+UNLOADS_AT_ONCE = 4
 """Calls at the engine at once."""
-MOST_ENGINE_ACTIONS = 64
+MOST_ENGINE_ACTIONS = 32
 MOST_FETCHES = 40
 MOST_PREPARES = 40
 """Actions under way at once; the others are planned again. Together the last two are fewer than downloads may be."""
