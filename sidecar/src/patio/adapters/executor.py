@@ -233,7 +233,7 @@ class Executor:
                 return
             progress = after_call(self._progress(wanted))
             self._state.progress[wanted.name] = progress
-            started = self._state.began[wanted.name] = time.monotonic()
+            started = self._begin(wanted.name)
             before = (self._state.view.adapters or {}).get(wanted.name)
             call = self._engine.load if isinstance(action, Load) else self._engine.replace
             error = await self._loaded(wanted, call(wanted.name, wanted.path))
@@ -264,7 +264,7 @@ class Executor:
                 return
             progress = after_restore(self._progress(wanted))
             self._state.progress[wanted.name] = progress
-            started = self._state.began[wanted.name] = time.monotonic()
+            started = self._begin(wanted.name)
             error = await self._loaded(wanted, self._engine.load(wanted.name, wanted.held.path))
         if error is not None:
             log.warning("adapter not restored adapter=%s reason=%s message=%s", wanted.name, error.reason, error)
@@ -281,7 +281,7 @@ class Executor:
             if name not in state.desired.leaving and name not in state.view.trials:
                 state.free(name)
                 return
-            started = state.began[name] = time.monotonic()
+            started = self._begin(name)
             try:
                 await self._engine.unload(name)
             except EngineError as error:
@@ -308,6 +308,12 @@ class Executor:
         for name in loaded.evicted:
             self.evicted(name, wanted.name)
         return None
+
+    def _begin(self, name: str) -> float:
+        """Note that the engine is asked now, so that a plan can tell when that takes long."""
+        self._changed()
+        self._state.began[name] = time.monotonic()
+        return self._state.began[name]
 
     def _still(self, wanted: Wanted) -> bool:
         """Whether what waited for its turn is wanted as it was."""
