@@ -16,7 +16,7 @@ import posixpath
 import stat
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import partial
@@ -144,6 +144,11 @@ class Files:
         self._attempted.pop(name, None)
         self._last.pop(name, None)
         self.changed -= {name}
+
+    def keep(self, names: Set[str]) -> None:
+        """Forget all others."""
+        for name in self._attempted.keys() - names:
+            self.forget(name)
 
     async def look(self, folders: Mapping[str, str]) -> None:
         """Look at the folders of adapters that failed, some at a time."""

@@ -227,8 +227,8 @@ class Reconciler:
         if known != credentials and name in self._state.preparing:
             self._executor.end_prepare(name)
 
-    def _end_prepares(self) -> None:
-        """End what fetches ahead for nobody."""
+    def _tidy(self) -> None:
+        """End what fetches ahead for nobody, and forget how it went with names that nobody knows any more."""
         state, prepared = self._state, self._state.desired.prepared
         for name, busy in list(state.preparing.items()):
             if name not in prepared or not same_files(prepared[name], busy.wanted):
@@ -237,6 +237,11 @@ class Reconciler:
         for known in (state.prepare_credentials, state.prepare_progress):
             for name in known.keys() - prepared.keys():
                 del known[name]
+        # An action may end after the order that no longer wants it.
+        desired = state.desired
+        known_names = desired.wanted.keys() | desired.leaving | desired.unloaded.keys() | state.view.trials
+        for name in state.progress.keys() - known_names - state.busy.keys():
+            del state.progress[name]
 
     async def _watch_engine(self) -> None:
         """Look at the engine again and again."""
@@ -311,6 +316,7 @@ class Reconciler:
                         if wanted.path and (progress := state.progress.get(name)) and progress.fault
                     }
                 )
+                self._files.keep(state.desired.wanted.keys())
                 await self._read_configurations()
             if self._files.changed:
                 self._changed.set()
@@ -382,7 +388,7 @@ class Reconciler:
         self._due = min((wait.until for wait in todo.waits), default=float("inf"))
         started = [action for action in todo.actions if self._executor.start(action, tasks)]
         # Only now: a fetch for what is wanted at last goes on with what was begun ahead.
-        self._end_prepares()
+        self._tidy()
         # What was started is shown as under way.
         names = {action.name if isinstance(action, Unload) else action.wanted.name for action in started}
         under_way = {report.lora_name: report for report in reports_of(self._situation(), names)}
