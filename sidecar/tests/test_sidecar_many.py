@@ -62,6 +62,7 @@ async def test_slow_loads_take_few_connections_and_no_readiness(sidecar: StartSi
     path = adapter_files(tmp_path / "a")
     async with running_double() as double, sidecar(double) as client:
         await ready(client)
+        await client.load(load_request("quick", path))
         double.fault(LOAD, delay=60)
         await asyncio.gather(*(client.load(load_request(f"a{number}", path, wait=0)) for number in range(130)))
         looks = len(double.calls("/v1/models"))
@@ -72,7 +73,9 @@ async def test_slow_loads_take_few_connections_and_no_readiness(sidecar: StartSi
 
         await eventually(looked, "the engine is looked at all the time")
         assert len(double.engine.core.faults.ordered) == 1
-        assert (await client.unload(UnloadRequest(lora_name="a129", wait=5))).unloaded
+        assert (await client.unload(UnloadRequest(lora_name="a129"))).unloaded
+        assert (await client.unload(UnloadRequest(lora_name="quick"))).unloaded
+        assert double.adapters == {}
         async with asyncio.timeout(10):
             await client.status()
 

@@ -42,10 +42,13 @@ log = logging.getLogger(__name__)
 LOADS_AT_ONCE = 4
 UNLOADS_AT_ONCE = 4
 """Calls at the engine at once."""
-MOST_ENGINE_ACTIONS = 32
+MOST_LOADS = 32
+MOST_UNLOADS = 32
 MOST_FETCHES = 40
 MOST_PREPARES = 40
-"""Actions under way at once; the others are planned again. Together the last two are fewer than downloads may be."""
+"""Actions under way at once, each kind for itself; the others are planned again. Together the last two are fewer than
+downloads may be.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +105,12 @@ class Executor:
             return True
         name = action.name if isinstance(action, Unload) else action.wanted.name
         if isinstance(action, Fetch):
-            if len(self._fetches) >= MOST_FETCHES:
-                return False
-        elif len(state.busy) - len(self._fetches) >= MOST_ENGINE_ACTIONS:
+            alike, most = len(self._fetches), MOST_FETCHES
+        elif isinstance(action, Unload):
+            alike, most = sum(isinstance(one, Unload) for one in state.busy.values()), MOST_UNLOADS
+        else:
+            alike, most = sum(not isinstance(one, Unload | Fetch) for one in state.busy.values()), MOST_LOADS
+        if alike >= most:
             return False
         kind = type(action).__name__.lower()
         log.info("adapter %s adapter=%s reason=%s", kind, name, action.reason)
@@ -228,9 +234,11 @@ class Executor:
             return
         self._state.made_for[wanted.path] = seen.base_model
         async with self._loading:
-            if not self._still(wanted):
+            now = self._still(wanted)
+            if now is None:
                 self._state.free(wanted.name)
                 return
+            wanted = now
             progress = after_call(self._progress(wanted))
             self._state.progress[wanted.name] = progress
             started = self._begin(wanted.name)
@@ -259,7 +267,7 @@ class Executor:
         wanted = action.wanted
         assert wanted.held is not None
         async with self._loading:
-            if not self._still(wanted):
+            if self._still(wanted) is None:
                 self._state.free(wanted.name)
                 return
             progress = after_restore(self._progress(wanted))
@@ -315,10 +323,11 @@ class Executor:
         self._state.began[name] = time.monotonic()
         return self._state.began[name]
 
-    def _still(self, wanted: Wanted) -> bool:
-        """Whether what waited for its turn is wanted as it was."""
+    def _still(self, wanted: Wanted) -> Wanted | None:
+        """Return what waited for its turn as it is wanted by now; None: not at all, or it is something else."""
         now = self._state.desired.wanted.get(wanted.name)
-        return now is not None and (now.path, now.revision) == (wanted.path, wanted.revision)
+        same = now is not None and (now.path, now.revision) == (wanted.path, wanted.revision)
+        return now if same else None
 
     def _progress(self, wanted: Wanted) -> Progress:
         return current(self._state.progress.get(wanted.name), wanted, self._state.life)
