@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 LOADS_AT_ONCE = 4
 UNLOADS_AT_ONCE = 4
 """Calls at the engine at once."""
-MOST_LOADS = 32
+MOST_LOADS = 48
 MOST_UNLOADS = 32
 MOST_FETCHES = 40
 MOST_PREPARES = 40

@@ -56,7 +56,7 @@ LOOK_WHILE_DOWN = 0.4
 """Seconds between looks. A closed port answers at once, and what is waiting for the engine should not wait for us."""
 
 SHORTEST_PAUSE = 0.1
-REST = 4.0
+REST = 8.0
 """Times a step's own duration that pass before the next one."""
 LOOK_AT_FILES = 1.0
 READ_A_ROUND = 8
