@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from patio.adapters.desired import Wanted
 from patio.adapters.prepare import credentials_awaited, plan_ahead, will_come
-from patio.adapters.progress import PATIENCE, Progress, current
+from patio.adapters.progress import PATIENCE, Progress, calls_for, current
 from patio.adapters.situation import (
     Action,
     Fetch,
@@ -194,8 +194,10 @@ def _trials(situation: Situation) -> list[Action | Prepare | Wait]:
 
 def _wanted(situation: Situation, wanted: Wanted, path: str | None, fits: bool) -> _Standing:
     name, view = wanted.name, situation.view
-    progress = current(situation.progress.get(name), wanted, situation.life)
     busy = situation.busy.get(name)
+    if busy is None and not wanted.fetching and view.ready and view.adapters is not None and holds(wanted, path):
+        return _LOADED
+    progress = current(situation.progress.get(name), wanted, situation.life)
     if wanted.fetching or isinstance(busy, Fetch):
         return _fetching(situation, wanted, progress, busy)
     if busy is not None:
@@ -207,8 +209,6 @@ def _wanted(situation: Situation, wanted: Wanted, path: str | None, fits: bool) 
         if view.fault is not None and view.fault.permanent:
             return _Standing(AdapterState.FAILED, view.fault.reason, view.problem, retryable=False)
         return _Standing(AdapterState.PENDING, "ListUnreadable", view.problem)
-    if holds(wanted, path):
-        return _LOADED
     if path is None and _restorable(wanted, progress):
         assert wanted.held is not None
         why = f"The weights from {wanted.held.path} answer again, since those wanted can not be loaded."
@@ -376,7 +376,6 @@ def _leaving(situation: Situation, name: str) -> _Standing:
 def _report(situation: Situation, name: str, standing: _Standing, prepared: PreparedReport | None) -> AdapterReport:
     listed = (situation.view.adapters or {}).get(name)
     wanted, ahead = situation.desired.wanted.get(name), situation.desired.prepared.get(name)
-    progress = None if wanted is None else current(situation.progress.get(name), wanted, situation.life)
     # What is only fetched ahead has an owner and an origin; nothing else of it is wanted yet.
     known = ahead if wanted is None and listed is None and name not in situation.desired.leaving else wanted
     return AdapterReport(
@@ -390,7 +389,7 @@ def _report(situation: Situation, name: str, standing: _Standing, prepared: Prep
         reason=str(standing.reason),
         message=standing.message,
         retryable=standing.retryable,
-        attempts=0 if progress is None else progress.calls,
+        attempts=0 if wanted is None else calls_for(situation.progress.get(name), wanted),
         since=0.0,
         held_revision=_held_revision(wanted, listed),
         prepared=prepared,
