@@ -14,7 +14,7 @@ FUZZ_ARGS ?=
 
 .PHONY: help
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: ## Install the locked Python environment (.venv).
@@ -59,6 +59,10 @@ unit: setup ## The quick tests: no API server, no cluster.
 .PHONY: bench
 bench: setup ## What the sidecar costs, beside one that parses metrics into objects. BENCH_ARGS="--scrapes 100000".
 	@$(RUN) python -m benchmarks.run $(BENCH_ARGS)
+
+.PHONY: bench-adapters
+bench-adapters: setup ## A sidecar with 100 and with 1,000 adapters. BENCH_ARGS="--engine vllm --adapters 500".
+	@$(RUN) python -m benchmarks.many_adapters $(BENCH_ARGS)
 
 .PHONY: bench-fleet
 bench-fleet: setup ## The operator with 1,000 simulated pods, and with 100 adapters on 100. BENCH_ARGS="--pods 300".

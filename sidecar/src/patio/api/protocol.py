@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
 
 from patio.api.sources import (
     SECRET_KEYS,
@@ -34,7 +34,23 @@ AdapterName = Annotated[
 ]
 """The name of an adapter in requests. Engines accept anything (vLLM 0.32 even `x/../y`); we do not."""
 
-AdapterPath = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^/[^\x00]*$")]
+ABSOLUTE_PATH = r"^/[^\x00]*$"
+
+
+def _is_absolute(path: str) -> str:
+    if not path.startswith("/"):
+        raise ValueError("a path has to be absolute, as the engine sees the adapter's folder: /adapters/sql")
+    if "\x00" in path:
+        raise ValueError("a path has no NUL character")
+    return path
+
+
+AdapterPath = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=4096),
+    AfterValidator(_is_absolute),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 4096, "pattern": ABSOLUTE_PATH}),
+]
 """An absolute path, the same in the sidecar and in the engine."""
 
 TRIAL_PREFIX = "patio-trial-"

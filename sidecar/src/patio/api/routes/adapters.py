@@ -13,7 +13,7 @@ from fastapi import FastAPI, Query, Request, Response
 
 from patio.access.crowd import LongPolls
 from patio.access.openness import EVERYONE, open_to
-from patio.adapters.desired import Outcome
+from patio.adapters.desired import Outcome, TooMany
 from patio.adapters.reconciler import Reconciler
 from patio.api.protocol import (
     TRIAL_PREFIX,
@@ -59,17 +59,17 @@ def add_adapters(
 ) -> None:
     """Add the routes. `opened` puts what is sealed in an order into its `config`."""
 
-    @app.get("/v1/lora_adapters")
+    @app.get("/v1/lora_adapters", response_model=AdapterList)
     @open_to(EVERYONE)
     async def adapters(
         call: Request,
         revision: Annotated[str | None, Query(max_length=128, description="The last answer's revision.")] = None,
         wait: Annotated[float, Query(ge=0, le=300, description="Seconds to wait for another revision.")] = 0,
-    ) -> AdapterList:
+    ) -> Response:
         """Every adapter wanted or present; with a revision, answered when there is another one."""
         if revision is not None and wait:
             await _poll(call, revision, wait)
-        return reconciler.adapters()
+        return Response(reconciler.adapters_json(), media_type="application/json")
 
     async def _poll(call: Request, revision: str, wait: float) -> None:
         """Wait for another revision, unless too many do so already."""
@@ -98,11 +98,13 @@ def add_adapters(
         except SealedError as error:
             raise Fault(409, error.code, error.message, error.retryable) from None
         try:
-            conflict = await reconciler.order_load(request)
+            refusal = await reconciler.order_load(request)
         except OSError as error:
             raise _not_stored(error) from error
-        if conflict is not None:
-            raise Fault(409, "Conflict", conflict.message)
+        if isinstance(refusal, TooMany):
+            raise Fault(409, "TooManyAdapters", refusal.message)
+        if refusal is not None:
+            raise Fault(409, "Conflict", refusal.message)
         if request.prepare:
             return await _prepared(request, call)
         if request.patience:
@@ -163,26 +165,26 @@ def _not_stored(error: OSError) -> Fault:
 async def _settled(reconciler: Reconciler, name: str) -> None:
     """Return when a load is over, either way, or no longer wanted."""
     while True:
-        revision, report = reconciler.revision, reconciler.report(name)
+        report = reconciler.report(name)
         if report is None or report.state not in _UNDER_WAY:
             return
-        await reconciler.changed(revision)
+        await reconciler.report_changed(name, report)
 
 
 async def _fetched(reconciler: Reconciler, name: str) -> None:
     """Return when what is fetched ahead is there, failed, or no longer fetched ahead."""
     while True:
-        revision, report = reconciler.revision, reconciler.report(name)
+        report = reconciler.report(name)
         prepared = None if report is None else report.prepared
         if prepared is None or prepared.state in (PreparedState.PREPARED, PreparedState.FAILED):
             return
-        await reconciler.changed(revision)
+        await reconciler.report_changed(name, report)
 
 
 async def _left(reconciler: Reconciler, name: str) -> None:
     """Return when an unload is over, or the adapter is wanted again."""
     while True:
-        revision, report = reconciler.revision, reconciler.report(name)
+        report = reconciler.report(name)
         if report is None or report.state is not AdapterState.UNLOADING:
             return
-        await reconciler.changed(revision)
+        await reconciler.report_changed(name, report)

@@ -78,6 +78,7 @@ FAULTS: Mapping[tuple[str, str], tuple[tuple[int, str, str, bool], ...]] = {
         _TOO_LARGE,
         (404, "AdapterNotFound", "Loading lora sql failed: No adapter found for /adapters/sql", False),
         (409, "Conflict", "Adapter sql is wanted by LoraAdapter/team-b/sql on this pod.", False),
+        (409, "TooManyAdapters", "2000 adapters are wanted on this pod, which is the most; unload others.", False),
         (422, "AdapterRefused", "LoRA rank 64 is greater than max_lora_rank 16.", False),
         (502, "EngineUnauthorized", "The engine refuses it without the right key; set ENGINE_API_KEY.", False),
         (503, "EngineFault", "The engine answered 503.", True),
