@@ -224,14 +224,14 @@ def test_nobody_removes_what_somebody_uses(tmp_path: Path) -> None:
     mine, theirs = Holds(root), Holds(root)
     assert mine.take(folder)
     assert theirs.take(folder)
-    assert not remove_unused(folder)
+    assert not remove_unused(folder, root)
     mine.close()
-    assert not remove_unused(folder)
+    assert not remove_unused(folder, root)
     theirs.settle([])
     assert folder.is_dir(), "nothing newer is in its place"
     assert theirs.take(folder)
     theirs.close()
-    assert remove_unused(folder)
+    assert remove_unused(folder, root)
     assert not mine.take(folder)
     assert set(below(root / KEY)) == {".lock"}
 
