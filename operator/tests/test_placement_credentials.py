@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from patio.api.protocol import AdapterReport, AdapterState, LoadRequest, PreparedReport, PreparedState
+from patio.api.sources import read_config
 from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.placement.credentials import Credentials, Missing, judge, with_secret
 from patio_operator.placement.matching import load_request, source_revision
@@ -131,3 +132,23 @@ def test_a_secret_must_have_what_its_source_needs(uri: str, values: dict[str, st
         assert isinstance(found, Missing)
         assert found.reason == "SecretIncomplete"
         assert words in found.message
+
+
+def test_region_and_addressing_reach_the_sidecar() -> None:
+    said = {"region": "eu-west-1", "addressingStyle": "virtual", "allowPlainHTTP": True}
+    request = load_request(lora_adapter(source={"uri": "s3://bucket/sql", **said}))
+    options = {"region": "eu-west-1", "addressing_style": "virtual", "allow_plain_http": "true"}
+    assert read_config(request.config) == options
+
+
+def test_a_secret_may_name_region_and_addressing() -> None:
+    request = load_request(lora_adapter(source=SOURCE))
+    values = {"ACCESS_KEY": "key", "SECRET_KEY": "s", "REGION": "eu-west-1", "ADDRESSING_STYLE": "virtual"}
+    config = read_config(with_secret(request, values).config)
+    assert (config["region"], config["addressing_style"]) == ("eu-west-1", "virtual")
+
+
+@pytest.mark.parametrize("change", [{"region": "eu-west-1"}, {"addressingStyle": "path"}, {"allowPlainHTTP": True}])
+def test_how_a_bucket_is_asked_is_told_to_pods_that_failed(change: dict[str, object]) -> None:
+    before, after = (lora_adapter(source=source) for source in (SOURCE, {**SOURCE, **change}))
+    assert source_revision(before) != source_revision(after)

@@ -165,7 +165,7 @@ def _repository(uri: str, rest: str, *, folder_allowed: bool) -> Source:
     if not tail and _REPOSITORY_PART.fullmatch(organisation.partition("@")[0]):
         words = "names a repository without its organisation: write org/repo (gpt2 is openai-community/gpt2 on the Hub)"
         raise ValueError(f"{_shown(uri)} {words}")
-    if folder.startswith(_PAGES):
+    if folder.lstrip("/").startswith(_PAGES):
         words = "is the address of a page of the Hub: write hf://org/repo@revision/folder"
         raise ValueError(f"{_shown(uri)} {words}")
     parts = (organisation, repository)
