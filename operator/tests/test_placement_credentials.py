@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from patio.api.protocol import AdapterReport, AdapterState, LoadRequest, PreparedReport, PreparedState
+from patio.api.sources import read_config
 from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.placement.credentials import Credentials, Missing, judge, with_secret
 from patio_operator.placement.matching import load_request, source_revision
@@ -177,3 +178,23 @@ def test_other_pods_are_chosen_in_place_of_unproven_ones() -> None:
     views = {f"uid-pod-{number}": seen() for number in range(7)}
     decided = plan(pods, views, [of], {"sql": Credentials("7")}, refusals, {}, NOW)
     assert [one.pod.name for one in orders(decided)] == ["pod-6"], "none of them counts as a try"
+
+
+def test_region_and_addressing_reach_the_sidecar() -> None:
+    said = {"region": "eu-west-1", "addressingStyle": "virtual", "allowPlainHTTP": True}
+    request = load_request(lora_adapter(source={"uri": "s3://bucket/sql", **said}))
+    options = {"region": "eu-west-1", "addressing_style": "virtual", "allow_plain_http": "true"}
+    assert read_config(request.config) == options
+
+
+def test_a_secret_may_name_region_and_addressing() -> None:
+    request = load_request(lora_adapter(source=SOURCE))
+    values = {"ACCESS_KEY": "key", "SECRET_KEY": "s", "REGION": "eu-west-1", "ADDRESSING_STYLE": "virtual"}
+    config = read_config(with_secret(request, values).config)
+    assert (config["region"], config["addressing_style"]) == ("eu-west-1", "virtual")
+
+
+@pytest.mark.parametrize("change", [{"region": "eu-west-1"}, {"addressingStyle": "path"}, {"allowPlainHTTP": True}])
+def test_how_a_bucket_is_asked_is_told_to_pods_that_failed(change: dict[str, object]) -> None:
+    before, after = (lora_adapter(source=source) for source in (SOURCE, {**SOURCE, **change}))
+    assert source_revision(before) != source_revision(after)

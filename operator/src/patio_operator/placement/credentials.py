@@ -24,6 +24,8 @@ CONFIG_KEYS: Mapping[str, str] = {
     "SECRET_KEY": "secret_key",
     "SESSION_TOKEN": "session_token",
     "ENDPOINT": "endpoint",
+    "REGION": "region",
+    "ADDRESSING_STYLE": "addressing_style",
 }
 """Key of the Secret, named as the sidecar's variables are, to key of an order's `config`."""
 

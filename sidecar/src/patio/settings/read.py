@@ -230,12 +230,26 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
 
 def _refuse_misspellings(environ: Mapping[str, str]) -> None:
     known = list(HONOURED)
+    services = [name.removesuffix("_SERVICE_HOST") for name in environ if name.endswith("_SERVICE_HOST")]
     for name in sorted(environ):
-        if name in known or not name.startswith(_OURS):
+        if name in known or not name.startswith(_OURS) or _is_services(name, environ[name], services):
             continue
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
         if close:
             raise SettingsError(f"{name}: no such variable; {close[0]} is meant, perhaps")
+
+
+def _is_services(name: str, value: str, services: Sequence[str]) -> bool:
+    """Whether Kubernetes made a variable of a Service of the namespace: then nobody misspelt it."""
+    if re.match(r"(?:tcp|udp|sctp)://", value):
+        return True
+    return any(
+        name.startswith(f"{service}_")
+        and re.fullmatch(
+            r"SERVICE_(?:HOST|PORT(?:_\w+)?)|PORT(?:_\d+_(?:TCP|UDP|SCTP)(?:_\w+)?)?", name[len(service) + 1 :]
+        )
+        for service in services
+    )
 
 
 def _engine(flag: str | None, given: Mapping[str, str]) -> EngineKind:

@@ -25,6 +25,8 @@ DOWNLOAD_STATUS: Mapping[str, int] = {
     DownloadReason.UNAUTHORIZED: 502,
     DownloadReason.UNREACHABLE: 503,
     DownloadReason.FAULT: 503,
+    DownloadReason.SLOW: 503,
+    DownloadReason.BUSY: 503,
     DownloadReason.CHANGED: 503,
     DownloadReason.CORRUPT: 503,
     DownloadReason.INTERRUPTED: 503,
