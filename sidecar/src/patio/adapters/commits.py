@@ -92,8 +92,10 @@ class Commits:
                 self._ordered.clear()
                 failures = 0 if await self._write() else failures + 1
                 pause = growing(FIRST_PAUSE, LONGEST_PAUSE, failures) if failures else PAUSE_BETWEEN
+                # Not `wait_for`, which in Python 3.11 loses a cancellation that comes with an order.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._ordered.wait(), pause)
+                    async with asyncio.timeout(pause):
+                        await self._ordered.wait()
         finally:
             self._running = False
             await self._write_last()
