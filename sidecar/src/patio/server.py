@@ -44,6 +44,10 @@ MOST_UNSENT = 64 * 2**20
 """Bytes of answers, over all connections, that wait for callers to take them."""
 WORTH_A_LOOK = 64 * 1024
 """Bytes of one answer from which all are counted."""
+MOST_UNREAD = 2**20
+"""Bytes of a body that still come after the answer: a client may not have seen it yet."""
+READ_AT_ONCE = 32 * 1024
+"""Bytes. h11 takes 1 ms for a thousand headers or 200 chunks of a byte, and nothing else runs meanwhile."""
 BACKLOG = 256
 """Connections that the kernel keeps for us; asyncio also tries to accept as many at once."""
 SHARE_OF_FILES = 0.5
@@ -82,6 +86,7 @@ class Connection(H11Protocol):
         self._lines = lines
         self._awaited: object = None
         """Which part of a request is to come: None, or the state of the caller in h11's words."""
+        self._unread = 0
         self._deadline: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
 
@@ -93,6 +98,7 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take part, unless there are too many."""
         super().connection_made(transport)
+        transport.max_size = READ_AT_ONCE  # type: ignore[attr-defined]  # asyncio's, without a way to pass it
         peer = address_of(self.client[0]) if self.client else None
         leaver = self._crowd.enter(self, peer or "")
         if leaver is not None:
@@ -111,6 +117,12 @@ class Connection(H11Protocol):
             return
         super().data_received(data)
         self._expect()
+        if self._awaited is h11.SEND_BODY and self.idle:
+            self._unread += len(data)
+            if self._unread > MOST_UNREAD:
+                self._close()
+        else:
+            self._unread = 0
 
     def on_response_complete(self) -> None:
         """Go on, once the caller has taken the answer."""
@@ -301,7 +313,11 @@ def limit_loop_errors(loop: asyncio.AbstractEventLoop, lines: LineLimit | None =
 
     def tell(loop: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
         error = context.get("exception")
-        if not isinstance(error, OSError) or error.errno not in NO_RESOURCE or "accept" not in context["message"]:
+        if (
+            not isinstance(error, OSError)
+            or error.errno not in NO_RESOURCE
+            or "accept" not in context.get("message", "")
+        ):
             loop.default_exception_handler(dict(context))
             return
         left_out = limit.take()
