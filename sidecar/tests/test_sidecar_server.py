@@ -448,6 +448,67 @@ async def test_no_files_left_is_told_once_and_as_our_own_fault(caplog: pytest.Lo
     assert said[2:] == ["something else"]
 
 
+FULL = """
+import asyncio, logging, os, resource, sys
+from patio.logs import configure
+from patio.server import limit_loop_errors, listen
+async def main():
+    configure("INFO", False)
+    limit_loop_errors(asyncio.get_running_loop())
+    async def answer(reader, writer):
+        writer.write(b"answered")
+        writer.close()
+    server = await asyncio.start_server(answer, sock=listen("127.0.0.1", 0), backlog=256)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+    held = []
+    try:
+        while True:
+            held.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        pass
+    print("full", flush=True)
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+    for one in held:
+        os.close(one)
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+asyncio.run(main())
+"""
+
+
+async def test_process_without_files_writes_a_line_and_goes_on(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with log.open("wb") as errors:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", FULL), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
+        )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        port = int(await process.stdout.readline())
+        assert await process.stdout.readline() == b"full\n"
+        callers = [await asyncio.open_connection("127.0.0.1", port) for _ in range(100)]
+        assert len(callers) == 100
+
+        async def told() -> bool:
+            return "can open no more files" in log.read_text()
+
+        await eventually(told, "the fault is told")
+        process.stdin.write(b"\n")
+
+        async def answered() -> bool:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            got = await closed(reader)
+            writer.close()
+            return got == b"answered"
+
+        await eventually(answered, "callers are answered again", 60)
+        assert log.read_text().count("\n") == 1
+    finally:
+        process.kill()
+        await process.wait()
+
+
 def test_connections_take_half_of_the_files_at_most() -> None:
     made = [configured(application(), files) for files in (10, 64, 256, 1024, 1_000_000)]
     crowds = [one.http(config=one, server_state=None, app_state={})._crowd for one in map(_loaded, made)]

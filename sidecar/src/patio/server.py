@@ -91,6 +91,11 @@ class Connection(H11Protocol):
         self._stalled: asyncio.TimerHandle | None = None
 
     @property
+    def peer(self) -> str:
+        """The address at the other end."""
+        return (address_of(self.client[0]) if self.client else None) or ""
+
+    @property
     def idle(self) -> bool:
         """Whether no request is being answered."""
         return self.cycle is None or self.cycle.response_complete
@@ -99,8 +104,7 @@ class Connection(H11Protocol):
         """Take part, unless there are too many."""
         super().connection_made(transport)
         transport.max_size = READ_AT_ONCE  # type: ignore[attr-defined]  # asyncio's, without a way to pass it
-        peer = address_of(self.client[0]) if self.client else None
-        leaver = self._crowd.enter(self, peer or "")
+        leaver = self._crowd.enter(self, self.peer)
         if leaver is not None:
             leaver.turn_away()
         self._expect()
@@ -159,7 +163,7 @@ class Connection(H11Protocol):
         if left_out is not None:
             log.warning(
                 "connection closed for another one peer=%s open=%d left_out=%d",
-                self.client[0] if self.client else None,
+                self.peer,
                 len(self._crowd),
                 left_out,
             )
@@ -168,7 +172,7 @@ class Connection(H11Protocol):
         """Answer what is no HTTP in the one shape of errors, where an answer can still be given."""
         left_out = self._lines.take()
         if left_out is not None:
-            log.info("no request peer=%s left_out=%d", self.client[0] if self.client else None, left_out)
+            log.info("no request peer=%s left_out=%d", self.peer, left_out)
         if self.cycle is not None:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
