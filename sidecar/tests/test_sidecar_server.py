@@ -459,6 +459,7 @@ async def main():
         writer.write(b"answered")
         writer.close()
     server = await asyncio.start_server(answer, sock=listen("127.0.0.1", 0), backlog=256)
+    await asyncio.to_thread(int)
     print(server.sockets[0].getsockname()[1], flush=True)
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
     held = []
