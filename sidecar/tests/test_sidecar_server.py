@@ -32,10 +32,10 @@ from patio.access.crowd import Crowd, LongPolls
 from patio.access.gate import Gate
 from patio.access.openness import EVERYONE, open_to
 from patio.adapters.store import Store
-from patio.api.protocol import LoadRequest
+from patio.api.protocol import AdapterList, LoadRequest
 from patio.api.routes import access
 from patio.api.routes.access import add_access
-from patio.api.routes.adapters import ENDING_SECONDS
+from patio.api.routes.adapters import ENDING_SECONDS, _Written
 from patio.app import assemble
 from patio.client import SidecarError
 from patio.file_limit import raise_file_limit
@@ -197,11 +197,12 @@ async def test_body_that_nobody_reads_has_its_time_too(monkeypatch: pytest.Monke
         await eventually(lambda: _true(not served.connections), "the connection is closed")
 
 
-async def test_body_that_comes_after_the_answer_has_an_end() -> None:
+@pytest.mark.parametrize("call", [b"POST /echo", b"GET /slow", b"GET /quick"])
+async def test_body_that_no_route_takes_has_an_end(call: bytes) -> None:
     async with serving() as served:
-        reader, writer = await served.connect()
-        writer.write(b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 100000000\r\n\r\n")
-        assert b" 401 " in await reader.readuntil(b"\r\n")
+        _, writer = await served.connect()
+        writer.write(call + b" HTTP/1.1\r\nhost: a\r\ncontent-length: 100000000\r\n\r\n")
+        await eventually(lambda: _true(served.connections == 1), "it is connected")
         sent = 0
         with contextlib.suppress(ConnectionError):
             while served.connections:
@@ -385,6 +386,13 @@ def test_long_polls_are_bounded_and_each_peer_has_some(comings: list[tuple[str, 
             assert not entered
         waiting[peer] += entered
     assert len(polls) == sum(waiting.values())
+
+
+def test_list_is_written_once_for_all_who_wait() -> None:
+    written, shown = _Written(), AdapterList(revision="1", engine="vllm", engine_ready=True)
+    assert AdapterList.model_validate_json(written.of(shown)) == shown
+    assert written.of(shown) is written.of(shown)
+    assert written.of(shown.model_copy(update={"revision": "2"})) != written.of(shown)
 
 
 async def test_long_poll_too_many_gets_429_and_a_plain_call_does_not(

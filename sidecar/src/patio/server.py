@@ -25,6 +25,7 @@ from uvicorn.server import ServerState
 from patio.access.crowd import MOST_CONNECTIONS, MOST_OF_A_PEER, Crowd
 from patio.access.inside import address_of
 from patio.access.limits import MAX_HEADER_BYTES, MAX_TARGET
+from patio.api.access_protocol import MAX_BODY
 from patio.api.protocol import ErrorBody, ErrorDetail
 from patio.drain.drain import Drain
 from patio.logs import LineLimit
@@ -44,8 +45,8 @@ MOST_UNSENT = 64 * 2**20
 """Bytes of answers, over all connections, that wait for callers to take them."""
 WORTH_A_LOOK = 64 * 1024
 """Bytes of one answer from which all are counted."""
-MOST_UNREAD = 2**20
-"""Bytes of a body that still come after the answer: a client may not have seen it yet."""
+MOST_OF_BODY = 2 * MAX_BODY
+"""Bytes that come after a head. No route takes half of it, but a client may not have seen yet that it is refused."""
 READ_AT_ONCE = 32 * 1024
 """Bytes. h11 takes 1 ms for a thousand headers or 200 chunks of a byte, and nothing else runs meanwhile."""
 BACKLOG = 256
@@ -86,7 +87,7 @@ class Connection(H11Protocol):
         self._lines = lines
         self._awaited: object = None
         """Which part of a request is to come: None, or the state of the caller in h11's words."""
-        self._unread = 0
+        self._of_body = 0
         self._deadline: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
 
@@ -121,12 +122,9 @@ class Connection(H11Protocol):
             return
         super().data_received(data)
         self._expect()
-        if self._awaited is h11.SEND_BODY and self.idle:
-            self._unread += len(data)
-            if self._unread > MOST_UNREAD:
-                self._close()
-        else:
-            self._unread = 0
+        self._of_body = self._of_body + len(data) if self._awaited is h11.SEND_BODY else 0
+        if self._of_body > MOST_OF_BODY:
+            self._close()
 
     def on_response_complete(self) -> None:
         """Go on, once the caller has taken the answer."""

@@ -49,20 +49,36 @@ TOO_MANY_SECONDS = 10
 """Seconds after which a long-poll that was turned away may come again."""
 
 
+class _Written:
+    """The list as JSON, written once for all who ask: a change wakes every long-poll at the same time."""
+
+    def __init__(self) -> None:
+        self._list: AdapterList | None = None
+        self._json = b""
+
+    def of(self, adapters: AdapterList) -> bytes:
+        """Return a list as JSON."""
+        if adapters is not self._list:
+            self._list, self._json = adapters, adapters.model_dump_json().encode()
+        return self._json
+
+
 def add_adapters(app: FastAPI, reconciler: Reconciler, stopping: asyncio.Event, polls: LongPolls) -> None:
     """Add the routes."""
 
-    @app.get("/v1/lora_adapters")
+    written = _Written()
+
+    @app.get("/v1/lora_adapters", response_model=AdapterList)
     @open_to(EVERYONE)
     async def adapters(
         call: Request,
         revision: Annotated[str | None, Query(max_length=128, description="The last answer's revision.")] = None,
         wait: Annotated[float, Query(ge=0, le=300, description="Seconds to wait for another revision.")] = 0,
-    ) -> AdapterList:
+    ) -> Response:
         """Every adapter wanted or present; with a revision, answered when there is another one."""
         if revision is not None and wait:
             await _poll(call, revision, wait)
-        return reconciler.adapters()
+        return Response(written.of(reconciler.adapters()), media_type="application/json")
 
     async def _poll(call: Request, revision: str, wait: float) -> None:
         """Wait for another revision, unless too many do so already."""
