@@ -213,12 +213,16 @@ async def test_body_that_no_route_takes_has_an_end(call: bytes) -> None:
         writer.close()
 
 
-async def test_answer_that_nobody_takes_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("connection", [b"keep-alive", b"close"])
+@pytest.mark.parametrize("size", [b"4000000", b"20000000"])
+async def test_answer_that_nobody_takes_ends_the_connection(
+    monkeypatch: pytest.MonkeyPatch, connection: bytes, size: bytes
+) -> None:
     monkeypatch.setattr(server, "STALLED_SECONDS", 0.3)
     async with serving() as served:
         _, writer = await served.connect()
         writer.transport.pause_reading()  # type: ignore[attr-defined]
-        writer.write(b"GET /large?size=20000000 HTTP/1.1\r\nhost: a\r\n\r\n")
+        writer.write(b"GET /large?size=%s HTTP/1.1\r\nhost: a\r\nconnection: %s\r\n\r\n" % (size, connection))
         await eventually(lambda: _true(served.connections == 1), "it is connected")
         await eventually(lambda: _true(not served.connections), "the connection is closed")
 

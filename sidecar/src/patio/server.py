@@ -40,7 +40,7 @@ HEAD_SECONDS = 10.0
 BODY_SECONDS = 30.0
 """In which a body has to be whole, also one that nobody reads. The guard gives up before, with an answer."""
 STALLED_SECONDS = 30.0
-"""How long a caller may take nothing of its answer."""
+"""In which a caller has to take its answer; a large one, in parts."""
 MOST_UNSENT = 64 * 2**20
 """Bytes of answers, over all connections, that wait for callers to take them."""
 WORTH_A_LOOK = 64 * 1024
@@ -142,11 +142,13 @@ class Connection(H11Protocol):
         self._await_progress()
 
     def resume_writing(self) -> None:
-        """It takes it."""
+        """It takes it: what is left has its own time."""
         super().resume_writing()
         if self._stalled is not None:
             self._stalled.cancel()
             self._stalled = None
+        if self.transport.get_write_buffer_size():
+            self._await_progress()
 
     def turn_away(self) -> None:
         """Close this connection for another one, with an answer where it has had none."""
