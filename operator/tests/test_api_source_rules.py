@@ -9,7 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from patio.api.sources import check_endpoint, check_revision, parse_source
-from patio_operator.api.source_rules import FORMATS, MAX_URI_BYTES, Rule
+from patio.downloads.addresses import in_clear
+from patio_operator.api.source_rules import FORMATS, IN_CLEAR, IN_THE_POD, MAX_URI_BYTES, Rule
 
 PLAIN = "a B7 org repo x-y a--b a..b a_b _ - . .. ... lora.lock ü %2F %2f %41 a:b main v1+2 {x} ' \\"
 WORDS = st.sampled_from([*PLAIN.split(" "), "", "x y", "a" * 97, "é" * 40, "\x00", "\n", "\x7f", "\u2028"])
@@ -104,3 +105,17 @@ def test_what_apply_takes_for_an_endpoint_the_sidecar_understands(endpoint: str)
 def test_no_rule_needs_what_re2_does_not_have(rule: Rule) -> None:
     assert not re.search(r"\(\?[=!<]|\\[1-9Zz]", rule.pattern)
     assert "'" not in rule.pattern, "it stands in quotes"
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from(["http://", "https://", "", "HTTP://"]),
+    st.sampled_from(["localhost", "127.0.0.1", "127.9.9.9", "[::1]", "127.0.0.1.example.com", "localhostx", "minio"]),
+    st.sampled_from(["", ":9000", "/x", ":9000/x"]),
+)
+def test_apply_and_the_sidecar_agree_on_what_is_in_clear(scheme: str, host: str, rest: str) -> None:
+    endpoint = scheme + host + rest
+    if not by_rules("endpoint", endpoint):
+        return
+    refused = re.search(IN_CLEAR, endpoint) is not None and re.search(IN_THE_POD, endpoint) is None
+    assert refused == in_clear(check_endpoint(endpoint))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
+import json
 import os
 import random
 import tempfile
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -17,12 +22,14 @@ from hypothesis import strategies as st
 
 from patio.api.downloads_protocol import DownloadReason
 from patio.api.sources import Source, SourceKind
-from patio.downloads.backends import Reading
+from patio.downloads import locks
+from patio.downloads.backends import Reading, begins_at
 from patio.downloads.disk import remove_unused
 from patio.downloads.faults import DownloadFault
 from patio.downloads.holds import Holds
 from patio.downloads.job import Done, Event, Job, Listed, Moved
-from patio.downloads.places import Place
+from patio.downloads.pace import LEAST_RATE, LISTING_SECONDS, Pace
+from patio.downloads.places import Place, users_lock
 from patio.downloads.plan import SYNC_STEP, Digest, Listing, RemoteFile
 from patio.downloads.transfer import download
 
@@ -224,14 +231,14 @@ def test_nobody_removes_what_somebody_uses(tmp_path: Path) -> None:
     mine, theirs = Holds(root), Holds(root)
     assert mine.take(folder)
     assert theirs.take(folder)
-    assert not remove_unused(folder)
+    assert not remove_unused(folder, root)
     mine.close()
-    assert not remove_unused(folder)
+    assert not remove_unused(folder, root)
     theirs.settle([])
     assert folder.is_dir(), "nothing newer is in its place"
     assert theirs.take(folder)
     theirs.close()
-    assert remove_unused(folder)
+    assert remove_unused(folder, root)
     assert not mine.take(folder)
     assert set(below(root / KEY)) == {".lock"}
 
@@ -269,3 +276,164 @@ def test_a_file_that_becomes_a_folder_and_back_is_shown_all_the_same(tmp_path: P
     for listed in ({"a": b"1"}, {"a/b/c": b"2", "x": b""}, {"a/b": b"3", "x": b""}, {"a": b"4"}):
         run(Memory(listed), job(tmp_path, shown=shown, all_files=True))
         assert files(shown) == listed
+
+
+def limited(folder: Path, name: str, limit: int) -> Job:
+    one = job(folder)
+    return replace(one, revisions=str(folder / "root" / f"s3-{name}-0123456789ab"), limit=limit)
+
+
+class Held(Memory):
+    """A source that gives half of a file and waits."""
+
+    half: threading.Event
+    rest: threading.Event
+
+    def _chunks(self, name: str, offset: int) -> Iterator[bytes]:
+        body = self.files[name]
+        yield body[: len(body) // 2]
+        self.half.set()
+        assert self.rest.wait(30)
+        yield body[len(body) // 2 :]
+
+
+def test_downloads_at_once_do_not_exceed_the_limit(tmp_path: Path) -> None:
+    held = Held({"m.safetensors": b"x" * 15_000})
+    held.half, held.rest = threading.Event(), threading.Event()
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(run, held, limited(tmp_path, "one", 20_000))
+        assert held.half.wait(30)
+        try:
+            second = attempt(Memory({"m.safetensors": b"y" * 15_000}), limited(tmp_path, "two", 20_000))
+            small = attempt(Memory({"m.safetensors": b"z" * 4_000}), limited(tmp_path, "three", 20_000))
+        finally:
+            held.rest.set()
+        assert (second, type(small)) == (DownloadReason.NO_SPACE, Done)
+        assert first.result(30)[0].revision
+    assert list((tmp_path / "root" / ".reserved").iterdir()) == []
+
+
+def test_a_reservation_of_a_dead_worker_counts_no_more(tmp_path: Path) -> None:
+    reserved = tmp_path / "root" / ".reserved"
+    reserved.mkdir(parents=True)
+    (reserved / "dead").write_text(json.dumps(["s3-x-0123456789ab/.partial-0123456789abcdef", 10**9]))
+    (reserved / "broken").write_text("{")
+    assert isinstance(attempt(Memory({"m.safetensors": b"y" * 100}), limited(tmp_path, "two", 20_000)), Done)
+    assert list(reserved.iterdir()) == []
+
+
+def test_a_thousand_revisions_are_held_by_one_descriptor(tmp_path: Path) -> None:
+    folders = [tmp_path / "root" / f"s3-m{number}-0123456789ab" / "0123456789abcdef" for number in range(1000)]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    before = len(os.listdir("/proc/self/fd"))
+    holds = Holds(tmp_path / "root")
+    assert all(holds.take(folder) for folder in folders)
+    assert len(os.listdir("/proc/self/fd")) == before + 1
+    assert not any(remove_unused(folder, tmp_path / "root") for folder in folders)
+    holds.close()
+    assert remove_unused(folders[500], tmp_path / "root")
+
+
+def test_a_folder_that_is_about_to_go_is_not_held(tmp_path: Path) -> None:
+    done, _ = run(Memory({"m.safetensors": b"x"}), job(tmp_path))
+    folder, root = Path(done.folder), tmp_path / "root"
+    file, place = users_lock(folder, root)
+    remover = locks.open_lock(file)
+    assert locks.own(remover, place)
+    holds = Holds(root)
+    assert not holds.take(folder)
+    os.close(remover)
+    assert holds.take(folder)
+    holds.close()
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ESTALE])
+def test_a_folder_that_can_not_be_looked_at_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    done, _ = run(Memory({"m.safetensors": b"x"}), job(tmp_path))
+    folder = Path(done.folder)
+    holds = Holds(tmp_path / "root")
+
+    def broken(path: object, **_: object) -> os.stat_result:
+        raise OSError(code, os.strerror(code), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", broken)
+        assert not holds.take(folder)
+        holds.settle([folder])
+    assert holds.take(folder)
+    holds.close()
+
+
+def test_a_lock_is_not_waited_for_without_a_limit(tmp_path: Path) -> None:
+    with locks.locked(tmp_path / ".lock"):
+        assert not locks.is_free(tmp_path / ".lock")
+        with pytest.raises(DownloadFault) as raised, locks.locked(tmp_path / ".lock", 0.1):
+            pass
+    assert raised.value.reason is DownloadReason.BUSY
+    assert locks.is_free(tmp_path / ".lock")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="becomes other users")
+def test_a_cache_is_shared_by_several_users(tmp_path: Path) -> None:
+    for folder in (tmp_path, *tmp_path.parents[:-2]):
+        folder.chmod(folder.stat().st_mode | 0o055)
+    root = tmp_path / "root"
+    root.mkdir()
+    root.chmod(0o777)
+    source = Memory({"m.safetensors": b"x" * 5000})
+
+    def as_user(user: int, one: Memory) -> Done | DownloadReason:
+        """Fetch in a process of another user, which can not become root again."""
+        near, far = os.pipe()
+        child = os.fork()
+        if child == 0:
+            with contextlib.suppress(BaseException):
+                os.umask(0o022)
+                os.setuid(user)
+                result = attempt(one, job(tmp_path))
+                os.write(far, (result.folder if isinstance(result, Done) else str(result)).encode())
+            os._exit(0)
+        os.close(far)
+        said = os.read(near, 4096).decode()
+        os.close(near)
+        os.waitpid(child, 0)
+        return Done(revision="", folder=said) if said.startswith("/") else DownloadReason(said)
+
+    source.patience = 3000
+    assert as_user(65532, source) is DownloadReason.UNREACHABLE
+    source.patience = None
+    first = as_user(2000, source)
+    assert isinstance(first, Done), "another user goes on with what was begun"
+    assert as_user(3000, source) == first, "and a third one uses it"
+    second = as_user(3000, Memory({"m.safetensors": b"new"}))
+    assert isinstance(second, Done), "or fetches the next"
+    Path(first.folder).parent.chmod(0o555)
+    (Path(first.folder).parent / ".lock").chmod(0)
+    assert as_user(4000, source) == first, "what is whole is used without writing"
+
+
+def test_a_worker_whose_source_drips_is_found_out() -> None:
+    pace = Pace()
+    assert [pace.tick(60.0) for _ in range(5)] == [None] * 5, "nobody waits for a source"
+    with pace.waiting():
+        assert pace.tick(119.0) is None
+        assert "gave 0 bytes" in str(pace.tick(1.0))
+        assert list(pace.chunks([b"x" * LEAST_RATE * 120])) == [b"x" * LEAST_RATE * 120]
+        assert pace.tick(120.0) is None
+        for _ in range(30):
+            pace.file_done()
+        assert pace.tick(120.0) is None, "many small files are no drip"
+    with pace.listing():
+        assert pace.tick(LISTING_SECONDS - 1) is None
+        assert "has not listed" in str(pace.tick(1.0))
+
+
+def test_another_part_than_was_asked_for_is_not_taken() -> None:
+    assert begins_at(None, 500, "x") == 0
+    assert begins_at("bytes 500-999/1000", 500, "x") == 500
+    for wrong in ("bytes 5000-9999/10000", "bytes 0-999/1000", ""):
+        with pytest.raises(DownloadFault):
+            begins_at(wrong, 500, "x")

@@ -221,6 +221,28 @@ def test_only_what_engines_read_and_no_code_is_fetched() -> None:
     assert [name for name in left if not why_skipped(name)] == []
 
 
+@pytest.mark.parametrize(
+    "name", ["tokenizer.model.v3", "tokenizer.mm.model.v1", "spm.model.v1", "tokenizer.model.v7m1", "tekken.json"]
+)
+def test_tokenizers_of_mistrals_format_are_fetched(name: str) -> None:
+    assert why_skipped(name) is None
+    assert why_skipped(f"{name}.bin") is not None
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("gpt2", "openai-community/gpt2"),
+        ("hf://gpt2", "without its organisation"),
+        ("https://huggingface.co/org/repo", "is a web address"),
+        ("hf://org/repo/tree/main/sub", "write hf://org/repo@revision/folder"),
+    ],
+)
+def test_what_is_nearly_a_repository_is_told_apart(uri: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        parse_source(uri)
+
+
 @given(st.text(max_size=80), st.text(max_size=80), st.sampled_from(list(SourceKind)))
 def test_the_folder_of_a_source_is_one_plain_name_of_its_own(name: str, path: str, kind: SourceKind) -> None:
     key = key_of(Source(kind, name, path), "")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import itertools
 import json
 import os
 import random
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -20,8 +22,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from patio.api.downloads_protocol import DownloadReason, DownloadReport, DownloadRequest, DownloadState
 from patio.api.sources import parse_source
 from patio.downloads.config import DownloadSettings
-from patio.downloads.downloads import Downloads
+from patio.downloads.downloads import WORKERS, Downloads
 from patio.downloads.faults import DownloadFault
+from patio.downloads.holds import Holds, is_there
+from patio.downloads.locks import locked
 from patio.downloads.names import key_of
 from patio.downloads.s3 import S3
 from patio.downloads.telemetry import DownloadMetrics
@@ -654,3 +658,84 @@ async def test_no_more_than_so_many_are_queued(start: Start, proxy: Proxy, monke
         with pytest.raises(DownloadFault) as refused:
             downloads.order(request("s3://bucket/4"))
         assert (refused.value.reason, refused.value.retryable) == (DownloadReason.TOO_MANY, True)
+
+
+def place(downloads_root: Path, s3: S3Server, bucket: str) -> Path:
+    return downloads_root / key_of(parse_source(f"s3://{bucket}/m"), s3.url)
+
+
+async def test_folders_that_others_write_to_take_no_turn(start: Start, s3: S3Server, tmp_path: Path) -> None:
+    names = [f"taken{number}" for number in range(WORKERS)]
+    for name in (*names, "open"):
+        s3.put(name, {"m/model.safetensors": name.encode()})
+    async with start(endpoint=s3.url) as downloads:
+        with contextlib.ExitStack() as stack:
+            for name in names:
+                folder = place(tmp_path / "root", s3, name)
+                folder.mkdir(parents=True)
+                stack.enter_context(locked(folder / ".lock"))
+            waiting = [asyncio.create_task(fetched(downloads, request(f"s3://{name}/m"))) for name in names]
+
+            async def all_wait() -> bool:
+                found = [one for one in downloads.reports() if one.state is DownloadState.WAITING]
+                return len(found) == WORKERS and all("another process" in one.message for one in found)
+
+            await eventually(all_wait, "the others wait for their folders")
+            await fetched(downloads, request("s3://open/m"))
+            assert workers() == []
+        for report in await asyncio.gather(*waiting):
+            assert report.attempts == 1
+
+
+async def test_a_disk_that_fails_ends_nothing(start: Start, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    s3.put("stale", {"m/model.safetensors": b"one"})
+    monkeypatch.setattr("patio.downloads.downloads.DISK_AGAIN", 0.01)
+    settled: list[object] = []
+    settle = Holds.settle
+
+    def broken(holds: Holds, wanted: Any) -> None:
+        settled.append(wanted)
+        if len(settled) < 3:
+            raise OSError(errno.ESTALE, "Stale file handle")
+        settle(holds, wanted)
+
+    monkeypatch.setattr(Holds, "settle", broken)
+    async with start(endpoint=s3.url) as downloads:
+        folder = str((await fetched(downloads, request("s3://stale/m"))).folder)
+        downloads.keep({folder})
+
+        async def known() -> bool:
+            return len(settled) >= 3 and bool(downloads.on_disk())
+
+        await eventually(known, "the disk is looked at again until it answers")
+
+
+async def test_a_volume_that_hangs_holds_up_no_other(
+    start: Start, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3.put("beside", {"m/model.safetensors": b"one"})
+    answer = threading.Event()
+
+    def hung(folder: Path) -> bool:
+        if "hung" in str(folder):
+            answer.wait(60)
+        return is_there(folder)
+
+    monkeypatch.setattr("patio.downloads.downloads.is_there", hung)
+    async with start(endpoint=s3.url) as downloads:
+        folder = str((await fetched(downloads, request("s3://beside/m"))).folder)
+        hanging = asyncio.create_task(downloads.hold("/hung/volume"))
+        async with asyncio.timeout(30):
+            assert await downloads.hold(folder)
+        answer.set()
+        assert not await hanging
+
+
+async def test_an_object_is_told_from_a_folder(start: Start, s3: S3Server) -> None:
+    s3.put("objects", {"test/churn": b"x", "test/churn-logs": b"y"})
+    async with start(endpoint=s3.url) as downloads:
+        for folder, words in (("test/churn", "is an object, not a folder"), ("none", "s3://objects/none at")):
+            report = await failed(downloads, request(f"s3://objects/{folder}"))
+            assert report.error is not None
+            assert report.error.code == "SourceNotFound"
+            assert words in report.error.message

@@ -331,13 +331,15 @@ async def test_calls_join_the_drain_that_runs_and_a_drained_pod_answers_at_once(
         await double.engine.core.batch.until_running(1)
         first = asyncio.create_task(client.drain(10))
         short = await client.drain(0.4)
-        answers = [await path_of(client).get("http://sidecar/v1/drain?timeout=10"), await first]
+        answers = [await path_of(client).post("http://sidecar/v1/drain", json={"timeout": 10}), await first]
         assert not short.drained
         assert answers[0].json()["drained"]
         assert answers[1].drained
         assert await request == "length"
         began = time.monotonic()
-        assert (await path_of(client).post("http://sidecar/v1/drain")).json()["drained"]
+        assert (
+            await path_of(client).post("http://sidecar/v1/drain", headers={"content-type": "application/json"})
+        ).json()["drained"]
         assert time.monotonic() - began < 0.25
 
 

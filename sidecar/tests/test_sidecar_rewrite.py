@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from patio.engine.base import EngineKind
 from patio.metrics.derive import Sample
 from patio.metrics.own import OwnMetrics
-from patio.metrics.rewrite import Format, compile_rules, rewrite
+from patio.metrics.rewrite import Format, compile_rules, cut, rewrite
 from patio.metrics.tables import SOURCES, STANDARD, VOCABULARIES, Asked, Derived
 
 VLLM = compile_rules(EngineKind.VLLM, ("patio",))
@@ -453,3 +453,21 @@ def test_rewriting_what_was_rewritten_adds_nothing(text: bytes) -> None:
 @given(st.binary(max_size=300), st.sampled_from([VLLM, SGLANG]))
 def test_garbage_passes_through(text: bytes, rules: object) -> None:
     assert rewrite(text, VLLM).text.startswith(text.rstrip(b"\n").removesuffix(b"# EOF"))
+
+
+@pytest.mark.parametrize(("engine", "file"), RECORDED)
+@pytest.mark.parametrize("size", [1, 100, 5_000])
+def test_pieces_of_a_text_give_what_the_whole_gives(recordings: Path, engine: EngineKind, file: str, size: int) -> None:
+    text = (recordings / file).read_bytes()
+    rules = compile_rules(engine, ("patio",))
+    pieces = cut(text, size)
+    assert len(pieces) > 10
+    assert all(piece.endswith(b"\n") for piece in pieces)
+    assert rewrite(pieces, rules).text == rewrite(text, rules).text
+
+
+@pytest.mark.parametrize("size", range(1, 60))
+def test_an_end_mark_is_found_in_whatever_piece(size: int) -> None:
+    text = b"# TYPE a gauge\na 1\n# EOF\n\n"
+    rules = compile_rules(EngineKind.VLLM, ("patio",), Format.OPENMETRICS)
+    assert rewrite(cut(text, size), rules).text == b"# TYPE a gauge\na 1\n# EOF\n"

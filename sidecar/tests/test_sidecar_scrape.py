@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import logging
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as strict_families
 from prometheus_client.parser import text_string_to_metric_families
 
 from engine_double import running_double
+from patio.api.routes.probes import add_probes
 from patio.engine.base import EngineKind, EngineView
-from patio.metrics import scrape
+from patio.metrics import pages, scrape
 from patio.metrics.own import OwnMetrics
-from patio.metrics.rewrite import Format
-from patio.metrics.scrape import DEADLINE, LONGEST, Page, Scraper, allowed
+from patio.metrics.pages import Page
+from patio.metrics.rewrite import PIECE, Format, Rewritten, rewrite
+from patio.metrics.scrape import DEADLINE, LEAST, LONGEST, Scraper, allowed
 
 from sidecar_builders import StartSidecar, eventually
 
@@ -93,7 +99,8 @@ def values(page: Page) -> dict[str, float]:
         ("nan", DEADLINE),
         ("10", 8.0),
         ("1.000000", 0.8),
-        ("0.1", 0.08),
+        ("0.1", LEAST),
+        ("0.000001", LEAST),
         ("1e9", LONGEST),
         ("inf", LONGEST),
     ],
@@ -226,3 +233,99 @@ async def test_openmetrics_goes_out_under_its_own_content_type(sidecar: StartSid
         answer = await client._http.get("http://sidecar/metrics")
         assert answer.headers["content-type"] == kind
         assert "patio:num_requests_running" in {family.name for family in strict_families(answer.text)}
+
+
+async def test_short_limits_of_a_stranger_fill_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    async with scraping(http(TEXT)) as (scraper, engine):
+        with caplog.at_level(logging.INFO, "patio"):
+            for _ in range(10):
+                engine.may.clear()
+                await scraper.page(0.001)
+                engine.may.set()
+                await scraper.page()
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+
+
+def large(size: int) -> bytes:
+    """Return a text of many series, of families that are renamed, derived and left alone."""
+    lines = [b"# HELP vllm:num_requests_running x\n# TYPE vllm:num_requests_running gauge\n"]
+    lines += [b'vllm:num_requests_running{engine="%d",model_name="m"} 1.0\n' % n for n in range(size // 300)]
+    lines.append(b"# TYPE vllm:lora_requests_info gauge\n")
+    lines += [b'vllm:lora_requests_info{max_lora="4",running_lora_adapters="a%d"} %d\n' % (n, n) for n in range(2000)]
+    lines.append(b"# TYPE other:thing gauge\n")
+    lines += [b'other:thing{a="%d"} 1.0\n' % n for n in range(size // 60)]
+    return b"".join(lines)
+
+
+async def test_a_large_text_is_rewritten_off_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = large(3 * PIECE)
+    threads = []
+
+    def watched(*given: Any) -> Rewritten:
+        threads.append(threading.current_thread())
+        return rewrite(*given)
+
+    monkeypatch.setattr(scrape, "rewrite", watched)
+    async with scraping(http(text)) as (scraper, engine):
+        page = await scraper.page()
+        assert page.text.startswith(text)
+        assert values(page)["patio:lora_slots_usedvllm"] == 1
+        assert page.text.count(b"\npatio:num_requests_running{") == 3 * PIECE // 300
+        engine.answer = http(TEXT)
+        await scraper.page()
+    assert [one is threading.main_thread() for one in threads] == [False, True]
+
+
+async def test_a_page_is_compressed_once_for_all() -> None:
+    async with scraping(http(large(3 * PIECE))) as (scraper, _):
+        page = await scraper.page()
+        first, second = await asyncio.gather(scraper.packed(page), scraper.packed(page))
+        assert first is second
+        assert gzip.decompress(first) == page.text
+
+
+async def test_large_pages_on_their_way_are_bounded() -> None:
+    async with scraping(http(large(3 * PIECE))) as (scraper, _):
+        kept = [await scraper.page() for _ in range(scrape.LARGE_PAGES)]
+        assert values(await scraper.page())["patio:engine_scrape_errors_totalbusy"] == 1
+        kept.pop()
+        assert (await scraper.page()).large
+
+
+async def test_a_line_without_an_end_is_garbage() -> None:
+    text = TEXT + b'a{b="' + b"c" * 2 * PIECE + b'"} 1\n'
+    async with scraping(http(text)) as (scraper, _):
+        assert values(await scraper.page())["patio:engine_scrape_errors_totalgarbage"] == 1
+
+
+async def test_a_compressed_answer_is_not_unpacked() -> None:
+    body = gzip.compress(TEXT)
+    answer = http(body, kind=f"{Format.TEXT.value}\r\ncontent-encoding: gzip")
+    async with scraping(answer) as (scraper, _):
+        assert values(await scraper.page())["patio:engine_scrape_errors_totalgarbage"] == 1
+
+
+async def test_a_reader_that_stops_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pages, "SEND_SECONDS", 0.05)
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+        await asyncio.Event().wait()
+
+    await Page((b"x" * 2 * PIECE,)).send(send, None)
+    assert len(sent) == 1, "nothing says that the answer is whole"
+
+
+@pytest.mark.parametrize("coding", ["identity", "gzip"])
+async def test_a_large_page_arrives_whole(coding: str) -> None:
+    text = large(4 * PIECE)
+    async with scraping(http(text)) as (scraper, _):
+        app = FastAPI()
+        add_probes(app, None, None, scraper)  # type: ignore[arg-type]  # of its routes only one is asked
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://here") as client:
+            answer = await client.get("/metrics", headers={"accept-encoding": coding})
+    assert answer.content.startswith(text)
+    assert b"\npatio:engine_up 1.0\n" in answer.content
+    assert answer.headers.get("content-encoding", "identity") == coding
+    assert coding == "gzip" or int(answer.headers["content-length"]) == len(answer.content)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from patio.api.sources import SourceKind
 from patio.app import main
 from patio.engine.base import EngineKind
 from patio.engine.clients import EngineTls
@@ -191,7 +192,7 @@ def test_variables_of_downloads_are_read() -> None:
         "PATIO_DOWNLOAD_FILES": "all",
     }
     downloads = read_settings([], variables).downloads
-    assert downloads.config == {
+    assert downloads.config(SourceKind.S3) == {
         "hf_token": "sekret",
         "hf_endpoint": "https://hub.example.com",
         "hf_revision": "v1",
@@ -203,6 +204,84 @@ def test_variables_of_downloads_are_read() -> None:
     assert (downloads.limit, downloads.all_files) == (20 * 2**30, True)
     shown = repr(read_settings([], variables))
     assert not [word for word in ("sekret", "geheim", "secreto") if word in shown]
+
+
+STANDARD = {
+    "HF_TOKEN": "hf_other",
+    "AWS_ACCESS_KEY_ID": "AKID",
+    "AWS_SECRET_ACCESS_KEY": "secret",
+    "AWS_SESSION_TOKEN": "session",
+    "AWS_ENDPOINT_URL": "https://minio.example.com",
+    "AWS_DEFAULT_REGION": "eu-west-1",
+}
+
+
+def test_standard_variables_count_where_our_own_are_not_set() -> None:
+    downloads = read_settings([], STANDARD).downloads
+    assert downloads.hf_token == "hf_other"
+    assert downloads.config(SourceKind.S3) == {
+        "hf_token": "hf_other",
+        "access_key": "AKID",
+        "secret_key": "secret",
+        "session_token": "session",
+        "endpoint": "https://minio.example.com",
+        "default_region": "eu-west-1",
+    }
+    assert downloads.config(SourceKind.OBS) == {"hf_token": "hf_other"}, "they are Amazon's"
+    shown = repr(downloads)
+    assert not [word for word in ("hf_other", "secret'", "session'") if word in shown]
+
+
+def test_our_own_variables_win_over_standard_ones() -> None:
+    own = {"HF_AUTH_TOKEN": "hf_own", "ACCESS_KEY": "own", "SECRET_KEY": "own-secret", "REGION": "us-west-2"}
+    config = read_settings([], STANDARD | own | {"ENDPOINT": "http://s3"}).downloads.config(SourceKind.S3)
+    assert (config["hf_token"], config["access_key"], config["endpoint"]) == ("hf_own", "own", "http://s3")
+    assert config["region"] == "us-west-2"
+    assert "session_token" not in config, "it belongs to the other key"
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"AWS_ACCESS_KEY_ID": "x"}, "AWS_SECRET_ACCESS_KEY is not"),
+        ({"SESSION_TOKEN": "sekret"}, "ACCESS_KEY is not"),
+        ({"HF_TOKEN": "sekr\u00e9t"}, "HF_TOKEN"),
+        ({"ACCESS_KEY": "a", "SECRET_KEY": "sekret\nword"}, "SECRET_KEY"),
+        ({"PATIO_DOWNLOAD_PLAIN_HTTP": "yes"}, "not one of allow, refuse"),
+        ({"ADDRESSING_STYLE": "dns"}, "not one of auto, path, virtual"),
+        ({"AWS_REGION": "eu west"}, "AWS_REGION"),
+    ],
+)
+def test_wrong_variables_of_downloads_name_themselves(variables: dict[str, str], words: str) -> None:
+    with pytest.raises(SettingsError, match=words) as raised:
+        read_settings([], variables)
+    assert "sekr" not in str(raised.value)
+
+
+SERVICES = "inference-engine inference-engines metric-scraper metric-scrape runtime-metrics runtime-url topo-register"
+
+
+@pytest.mark.parametrize(
+    "service", [*SERVICES.split(), "sgl-router-api", "sgl-router-svc", "patio-download", "router", "runtime"]
+)
+def test_a_service_of_any_name_stops_no_sidecar(service: str) -> None:
+    name = service.upper().replace("-", "_")
+    made = {
+        f"{name}_SERVICE_HOST": "10.0.0.1",
+        f"{name}_SERVICE_PORT": "8000",
+        f"{name}_SERVICE_PORT_HTTP": "8000",
+        f"{name}_PORT": "tcp://10.0.0.1:8000",
+        f"{name}_PORT_8000_TCP": "tcp://10.0.0.1:8000",
+        f"{name}_PORT_8000_TCP_PROTO": "tcp",
+        f"{name}_PORT_8000_TCP_PORT": "8000",
+        f"{name}_PORT_8000_TCP_ADDR": "10.0.0.1",
+    }
+    assert read_settings([], made) == Settings()
+
+
+def test_a_misspelling_beside_a_service_is_still_one() -> None:
+    with pytest.raises(SettingsError, match="INFERENCE_ENGINE_ENDPOINT"):
+        read_settings([], {"INFERENCE_ENGINE_SERVICE_HOST": "10.0.0.1", "INFERENCE_ENGINE_ENDPONT": "http://x"})
 
 
 def test_variables_of_kubernetes_are_no_misspellings() -> None:

@@ -68,7 +68,7 @@ def namespace(kube: Kube, staged: stage.Stage, s3: S3Server, make_namespace: Cal
 
 def routed(namespace: str, s3: S3Server, folder: str) -> dict[str, Any]:
     """Return the LoraAdapter with its source in a folder."""
-    source = {"uri": f"s3://{BUCKET}/{folder}", "endpoint": s3.url, "secretRef": {"name": "s3"}}
+    source = {"uri": f"s3://{BUCKET}/{folder}", "endpoint": s3.url, "secretRef": {"name": "s3"}, "allowPlainHTTP": True}
     return lora_adapter(namespace, "expert", "", selector=ROUTED, service=True, source=source)
 
 

@@ -24,6 +24,9 @@ UNLOAD_FINALIZER = "patio.dev/unload"
 MAX_INSTANCES = 100
 """How many pods status.instances lists; the counts are always whole."""
 
+AddressingStyle = Literal["auto", "path", "virtual"]
+"""`patio.api.sources.ADDRESSING_STYLES`."""
+
 InstanceState = Literal["Pending", "Downloading", "Loading", "Loaded", "Unloading", "Failed", "Unknown"]
 """`patio.api.protocol.AdapterState`, and Unknown for a sidecar out of reach."""
 
@@ -33,8 +36,8 @@ class SecretRef(Model):
 
     name: Annotated[str, Field(min_length=1, max_length=253)]
     """Name of a Secret in the LoraAdapter's namespace. Its keys are named as the sidecar's variables:
-    HF_AUTH_TOKEN for Hugging Face; ACCESS_KEY, SECRET_KEY and, where needed, SESSION_TOKEN and ENDPOINT for
-    S3 and OBS."""
+    HF_AUTH_TOKEN for Hugging Face; ACCESS_KEY, SECRET_KEY and, where needed, SESSION_TOKEN, ENDPOINT, REGION and
+    ADDRESSING_STYLE for S3 and OBS."""
 
 
 class Source(Model):
@@ -51,6 +54,14 @@ class Source(Model):
     """Hugging Face only: branch, tag or commit. Default: main, or what the uri names after an @."""
     endpoint: Annotated[str | None, Field(min_length=1, max_length=1024)] = None
     """Base URL of the S3 or OBS service, or of a mirror of Hugging Face, like `https://s3.example.com`."""
+    region: Annotated[str | None, Field(min_length=1, max_length=64)] = None
+    """S3 and OBS only: the bucket's region. Default: what the endpoint's name tells, else the sidecar's."""
+    addressing_style: AddressingStyle | None = None
+    """S3 and OBS only: whether the bucket's name stands in the `path` or before the host (`virtual`). Default:
+    AWS and OBS virtual, other stores path."""
+    allow_plain_http: Annotated[bool | None, Field(alias="allowPlainHTTP")] = None
+    """Whether the credentials may go to an endpoint without TLS (`http://`), where everybody on the way can read
+    them."""
     secret_ref: SecretRef | None = None
     """Credentials for the source. They reach the sidecars in signed calls and are stored nowhere else."""
 

@@ -25,6 +25,11 @@ _BUCKET = r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]"
 _SEGMENT = r"[^/\x00-\x1f\x7f]+"
 _FOLDER = rf"{_SEGMENT}(/{_SEGMENT})*/*"
 
+IN_CLEAR = r"^http://"
+"""Endpoints to which what is sent can be read on its way, but for those that are `IN_THE_POD`."""
+IN_THE_POD = r"^http://(localhost|127[.][0-9]+[.][0-9]+[.][0-9]+|\[::1\])(:[0-9]+)?(/.*)?$"
+"""Endpoints at the pod itself, by names that the sidecar takes for it as well."""
+
 _IS_HUB = r"^(hf://|[^:]*$)"
 _IN_HUB = r"^(hf://)?[^/:@]*/[^/@]*@"
 
@@ -67,6 +72,12 @@ FORMATS = (
         "uri names no Hugging Face repository: -- and .. are in no such name",
         forbidden=True,
     ),
+    Rule(
+        "uri",
+        r"^hf://[^/]+/[^/]+/+(tree|blob|resolve)/",
+        "uri is the address of a page of the Hub: write hf://org/repo@revision/folder",
+        forbidden=True,
+    ),
     Rule("uri", r"^(s3|obs)://[^/]*[.][.]", "uri does not begin with the name of a bucket", forbidden=True),
     Rule(
         "uri",
@@ -90,6 +101,13 @@ FORMATS = (
         r"^(https?://)?(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?$",
         "endpoint must be a URL like https://s3.example.com",
     ),
+    Rule(
+        "endpoint",
+        r"^(https?://)?(169[.]254[.]|\[[Ff][Ee][89ABab]|\[[Ff][Dd]00:[Ee][Cc]2:)",
+        "endpoint is an address of the machine that a pod runs on, which is never asked",
+        forbidden=True,
+    ),
+    Rule("region", r"^[A-Za-z0-9-]{1,64}$", "region must be the name of a region, like eu-west-1"),
 )
 """The form of each field by itself."""
 
@@ -119,6 +137,22 @@ RULES: tuple[JsonDict, ...] = (
         "rule": "!has(self.secretRef) || !self.uri.matches(r'^(file|pvc)://')",
         "message": "secretRef is for hf://, s3:// and obs:// sources: files of file:// and pvc:// need no credentials",
         "fieldPath": ".secretRef",
+    },
+    {
+        "rule": "!has(self.secretRef) || !has(self.endpoint) || (has(self.allowPlainHTTP) && self.allowPlainHTTP) || "
+        f"!self.endpoint.matches(r'{IN_CLEAR}') || self.endpoint.matches(r'{IN_THE_POD}')",
+        "message": "credentials are not sent without TLS: use https:// in endpoint, or say allowPlainHTTP: true",
+        "fieldPath": ".endpoint",
+    },
+    {
+        "rule": "!has(self.region) || self.uri.matches(r'^(s3|obs)://')",
+        "message": "region is for s3:// and obs:// sources",
+        "fieldPath": ".region",
+    },
+    {
+        "rule": "!has(self.addressingStyle) || self.uri.matches(r'^(s3|obs)://')",
+        "message": "addressingStyle is for s3:// and obs:// sources",
+        "fieldPath": ".addressingStyle",
     },
 )
 """The `x-kubernetes-validations` of spec.source."""

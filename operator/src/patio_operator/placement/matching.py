@@ -27,6 +27,9 @@ def source_revision(adapter: LoraAdapter) -> str:
     said = source.uri
     if source.revision is not None or source.endpoint is not None:
         said = json.dumps([source.uri, source.revision, source.endpoint])
+    if source.region is not None or source.addressing_style is not None or source.allow_plain_http:
+        # The content is the same; but pods that failed without them have to hear of them.
+        said = json.dumps([said, source.region, source.addressing_style, bool(source.allow_plain_http)])
     return hashlib.sha256(said.encode()).hexdigest()[:12]
 
 
@@ -41,6 +44,12 @@ def load_request(adapter: LoraAdapter) -> LoadRequest:
         options["hf_endpoint" if source.is_repository else "endpoint"] = source.endpoint
     if source.revision is not None:
         options["hf_revision"] = source.revision
+    if source.region is not None:
+        options["region"] = source.region
+    if source.addressing_style is not None:
+        options["addressing_style"] = source.addressing_style
+    if source.allow_plain_http:
+        options["allow_plain_http"] = "true"
     if not options:
         return LoadRequest(lora_name=name, source=source.uri, owner=owner, revision=revision, wait=0)
     config = json.dumps(options)

@@ -27,7 +27,7 @@ class DownloadState(StrEnum):
     """Its turn has not come: only so many run at once."""
     RUNNING = "Running"
     WAITING = "Waiting"
-    """A fault that may pass; the next attempt comes by itself."""
+    """For another process that writes to the same folder; or after a fault that may pass. It goes on by itself."""
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
     CANCELLED = "Cancelled"
@@ -47,6 +47,10 @@ class DownloadReason(StrEnum):
     UNREACHABLE = "SourceUnreachable"
     FAULT = "SourceFault"
     """The source answered with an error that may pass."""
+    SLOW = "SourceTooSlow"
+    """It gives so little that it would hold up all other downloads."""
+    BUSY = "FolderBusy"
+    """Another process writes to the folder."""
     CHANGED = "SourceChanged"
     """It was changed while it was read."""
     CORRUPT = "DownloadCorrupt"
@@ -80,7 +84,8 @@ class DownloadRequest(BaseModel):
         default=None,
         repr=False,
         description="A JSON object in a string: hf_token, hf_endpoint, hf_revision, access_key, secret_key, "
-        "session_token, endpoint, region, addressing_style. What is absent comes from the sidecar's variables.",
+        "session_token, endpoint, region, addressing_style, allow_plain_http. What is absent comes from the sidecar's "
+        "variables.",
     )
     max_workers: MaxWorkers = Field(default=8, description="Files fetched at once.")
     async_download: bool = Field(default=False, description="Answer at once with 202 and go on in the background.")

@@ -47,7 +47,7 @@ class Source:
 
 SECRET_KEYS = ("hf_token", "access_key", "secret_key", "session_token")
 """Keys of `config` whose values are never stored, shown or logged."""
-OPTION_KEYS = ("hf_endpoint", "hf_revision", "endpoint", "region", "addressing_style")
+OPTION_KEYS = ("hf_endpoint", "hf_revision", "endpoint", "region", "addressing_style", "allow_plain_http")
 """Keys of `config` that are no secrets."""
 
 ADDRESSING_STYLES = ("auto", "path", "virtual")
@@ -57,6 +57,8 @@ _FORMS = (
 )
 _REPOSITORY_PART = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_-])?")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")
+_PAGES = ("tree/", "blob/", "resolve/")
+"""How folders of a repository begin in copied web addresses."""
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,254}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
@@ -69,6 +71,9 @@ def parse_source(uri: str) -> Source:
     try:
         kind = SourceKind(scheme)
     except ValueError:
+        if scheme in ("http", "https"):
+            words = "is a web address: write hf://org/repo[@revision][/folder], or s3:// with the endpoint beside it"
+            raise ValueError(f"{_shown(uri)} {words}") from None
         raise ValueError(f"{_shown(uri)} is not one of {_FORMS}") from None
     if kind is SourceKind.HF:
         return _repository(uri, rest, folder_allowed=True)
@@ -101,13 +106,20 @@ def check_endpoint(endpoint: str) -> str:
     return url.rstrip("/")
 
 
+def check_region(region: str) -> str:
+    """Return the name of a region; raise `ValueError` for what can not be one."""
+    if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", region):
+        raise ValueError("it is not the name of a region")
+    return region
+
+
 def read_config(config: str | None) -> dict[str, str]:
     """Return what `config`, a JSON object in a string, says; raise `ValueError` that names keys, never values."""
     if config is None or not config.strip():
         return {}
     try:
         found = json.loads(config)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ValueError("config is not a JSON object in a string") from None
     if not isinstance(found, dict):
         raise ValueError("config is not a JSON object in a string")
@@ -131,8 +143,13 @@ def read_config(config: str | None) -> dict[str, str]:
         said["hf_revision"] = _named("hf_revision", check_revision, said["hf_revision"])
     if said.get("addressing_style", "auto") not in ADDRESSING_STYLES:
         raise ValueError(f"config: addressing_style is not one of {', '.join(ADDRESSING_STYLES)}")
-    if "region" in said and not re.fullmatch(r"[A-Za-z0-9-]{1,64}", said["region"]):
-        raise ValueError("config: region is not the name of one")
+    if "region" in said:
+        said["region"] = _named("region", check_region, said["region"])
+    if said.get("allow_plain_http", "true") not in ("true", "false"):
+        raise ValueError("config: allow_plain_http is neither true nor false")
+    for key in SECRET_KEYS:
+        if not re.fullmatch(r"[\x21-\x7e]{1,8192}", said.get(key, "x")):
+            raise ValueError(f"config: {key} has a character that no such value has, or too many")
     return said
 
 
@@ -145,6 +162,12 @@ def _repository(uri: str, rest: str, *, folder_allowed: bool) -> Source:
     organisation, _, tail = rest.partition("/")
     repository, _, folder = tail.partition("/")
     repository, at, quoted = repository.partition("@")
+    if not tail and _REPOSITORY_PART.fullmatch(organisation.partition("@")[0]):
+        words = "names a repository without its organisation: write org/repo (gpt2 is openai-community/gpt2 on the Hub)"
+        raise ValueError(f"{_shown(uri)} {words}")
+    if folder.lstrip("/").startswith(_PAGES):
+        words = "is the address of a page of the Hub: write hf://org/repo@revision/folder"
+        raise ValueError(f"{_shown(uri)} {words}")
     parts = (organisation, repository)
     if not all(_REPOSITORY_PART.fullmatch(part) and ".." not in part and "--" not in part for part in parts):
         raise ValueError(f"{_shown(uri)} is not one of {_FORMS}")
@@ -191,7 +214,10 @@ def _is_config(config: str) -> str:
 SourceUri = Annotated[str, StringConstraints(min_length=1, max_length=4096), AfterValidator(_is_source)]
 """A source as it is written; what `parse_source` understands."""
 
-ConfigText = Annotated[str, StringConstraints(max_length=65536), AfterValidator(_is_config)]
+MAX_CONFIG = 65536
+"""Characters of a `config`."""
+
+ConfigText = Annotated[str, StringConstraints(max_length=MAX_CONFIG), AfterValidator(_is_config)]
 """The `config` of a request; what `read_config` understands."""
 
 OutputDir = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^/[^\x00]*$")]

@@ -11,6 +11,7 @@ from typing import TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from patio.api.credentials_protocol import HANDSHAKE_PATH, HandshakeAnswer, HandshakeRequest
 from patio.api.downloads_protocol import DownloadList, DownloadReport, DownloadRequest
 from patio.api.protocol import (
     AdapterList,
@@ -50,6 +51,10 @@ class SidecarClient:
     async def load(self, request: LoadRequest) -> AdapterReport:
         """Want an adapter. The report says `Loaded`, or how far it is when `request.wait` ran out first."""
         return await self._call("POST", "/v1/load_lora_adapter", AdapterReport, request.patience, body=request)
+
+    async def handshake(self, request: HandshakeRequest) -> HandshakeAnswer:
+        """Have the sidecar prove which pod it is in, to the holder of a key."""
+        return await self._call("POST", HANDSHAKE_PATH, HandshakeAnswer, 0, body=request)
 
     async def unload(self, request: UnloadRequest) -> UnloadAnswer:
         """Stop wanting an adapter. The answer says whether the engine has let go of it."""
@@ -119,7 +124,8 @@ class SidecarClient:
                 self._base + path,
                 params=query,
                 content=None if body is None else body.model_dump_json(exclude_none=True, exclude_unset=True),
-                headers=None if body is None else {"content-type": "application/json"},
+                # Also where there is no body: over loopback it tells the call from one that a web page could send.
+                headers=None if method == "GET" else {"content-type": "application/json"},
                 auth=self._auth,
                 timeout=httpx.Timeout(None if wait is None else ANSWER_SECONDS + wait, connect=CONNECT_SECONDS),
             )

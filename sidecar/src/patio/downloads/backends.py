@@ -7,9 +7,14 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from patio.api.downloads_protocol import DownloadReason
+from patio.downloads.faults import DownloadFault
 from patio.downloads.plan import Digest, Listing, RemoteFile
 
 CHUNK = 256 * 1024
+"""Read from a disk at once."""
+NETWORK_CHUNK = 32 * 1024
+"""Read from the network at once: little, so that what a slow source gives is seen."""
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 30.0
 """Without a byte, before a source counts as out of reach."""
@@ -34,3 +39,12 @@ class Backend(Protocol):
 
     def read(self, file: RemoteFile, offset: int) -> AbstractContextManager[Reading]:
         """Open a file of the listing; called by several threads at once."""
+
+
+def begins_at(content_range: str | None, offset: int, what: str) -> int:
+    """Return where an answer begins, from its Content-Range; raise `DownloadFault` for another part than was asked."""
+    if content_range is None:
+        return 0
+    if not content_range.startswith(f"bytes {offset}-"):
+        raise DownloadFault(DownloadReason.FAULT, f"{what}: another part was sent than the one from byte {offset} on.")
+    return offset

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import signal
 import sys
 from collections.abc import Callable, Mapping
 
 from patio.api.downloads_protocol import DownloadReason
 from patio.downloads.faults import DownloadFault, redacted
 from patio.downloads.job import EVENT, JOB, Done, Event, Failed, Job
+
+log = logging.getLogger(__name__)
 
 PASSED_ON = (
     "HOME",
@@ -61,6 +65,9 @@ async def run_worker(job: Job, environ: Mapping[str, str], tell: Callable[[Event
     spawning = asyncio.create_task(_spawn(environ), name="worker's start")
     try:
         process = await asyncio.shield(spawning)
+    except OSError as error:
+        words = f"The downloading process can not be started: {error.strerror or error}."
+        raise DownloadFault(DownloadReason.INTERRUPTED, words) from None
     except asyncio.CancelledError:
         # Python 3.11 to 3.13 wait for ever when a start is cancelled before its pipes are connected.
         process = await spawning
@@ -80,8 +87,8 @@ async def run_worker(job: Job, environ: Mapping[str, str], tell: Callable[[Event
             event = EVENT.validate_json(line)
             if isinstance(event, Done | Failed):
                 ended = event
-            else:
-                tell(event)
+                break  # it says nothing more, and may hang on a disk
+            tell(event)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LEAVE_SECONDS):
                 await process.wait()
@@ -89,7 +96,10 @@ async def run_worker(job: Job, environ: Mapping[str, str], tell: Callable[[Event
         ended = None
     finally:
         code = await _end(process)
-        words = redacted(await said, job.secrets)
+        words = ""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LEAVE_SECONDS):
+                words = redacted(await said, job.secrets)
     if isinstance(ended, Done):
         return ended
     if isinstance(ended, Failed):
@@ -106,6 +116,8 @@ async def _spawn(environ: Mapping[str, str]) -> asyncio.subprocess.Process:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env={
+            # Only what the cluster gives a pod is a role: the node's own is nobody's to use.
+            "AWS_EC2_METADATA_DISABLED": "true",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "PYTHONUNBUFFERED": "1",
             **{name: environ[name] for name in PASSED_ON if name in environ},
@@ -120,7 +132,13 @@ async def _end(process: asyncio.subprocess.Process) -> int:
         process.kill()
     assert process.stdin is not None
     process.stdin.close()
-    return await process.wait()
+    try:
+        async with asyncio.timeout(LEAVE_SECONDS):
+            return await process.wait()
+    except TimeoutError:
+        # The kernel ends a process that hangs on a disk when the disk answers; nobody waits for that.
+        log.error("worker does not end, its disk hangs pid=%d", process.pid)
+        return -signal.SIGKILL
 
 
 async def _last_words(stream: asyncio.StreamReader) -> str:

@@ -6,6 +6,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from patio.api.downloads_protocol import DEFAULT_DOWNLOAD_ROOT
+from patio.api.sources import SourceKind
+
+
+@dataclass(frozen=True, slots=True)
+class StandardVariables:
+    """What the variables say that other programs read too: for S3 alone, and where Patio's own do not."""
+
+    access_key: str | None = field(default=None, repr=False)
+    secret_key: str | None = field(default=None, repr=False)
+    session_token: str | None = field(default=None, repr=False)
+    endpoint: str | None = None
+    region: str | None = None
+    """Where neither an order nor the endpoint's name tells it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,22 +38,34 @@ class DownloadSettings:
     hf_revision: str | None = None
     access_key: str | None = field(default=None, repr=False)
     secret_key: str | None = field(default=None, repr=False)
+    session_token: str | None = field(default=None, repr=False)
     endpoint: str | None = None
+    region: str | None = None
+    addressing_style: str | None = None
+    plain_http: bool = False
+    """Send these credentials to an endpoint without TLS as well."""
+    standard: StandardVariables = field(default_factory=StandardVariables)
 
     @property
     def roots(self) -> tuple[Path, ...]:
         """Every folder below which files may be written."""
         return (self.root, *self.other_roots)
 
-    @property
-    def config(self) -> dict[str, str]:
-        """The variables, under the keys that `config` of a request has for them."""
+    def config(self, kind: SourceKind) -> dict[str, str]:
+        """Return what the variables say for a kind of source, under the keys that `config` of a request has."""
+        standard = self.standard if kind is SourceKind.S3 else StandardVariables()
+        keys = self if self.access_key is not None else standard
         said = {
             "hf_token": self.hf_token,
             "hf_endpoint": self.hf_endpoint,
             "hf_revision": self.hf_revision,
-            "access_key": self.access_key,
-            "secret_key": self.secret_key,
-            "endpoint": self.endpoint,
+            "access_key": keys.access_key,
+            "secret_key": keys.secret_key,
+            "session_token": keys.session_token,
+            "endpoint": self.endpoint or standard.endpoint,
+            "region": self.region,
+            "default_region": standard.region,
+            "addressing_style": self.addressing_style,
+            "allow_plain_http": "true" if self.plain_http else None,
         }
         return {key: value for key, value in said.items() if value is not None}

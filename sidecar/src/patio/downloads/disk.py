@@ -1,27 +1,26 @@
-"""The disk under a download: locks, what a broken-off attempt left, room, and changes that survive a crash.
+"""The disk under a download: what a broken-off attempt left, what may be removed, and changes that survive a crash.
 
-Used by the worker (and `holds` for the locks). Every change that counts is a rename of something that was forced to
-disk before, so that a crash at any moment leaves a folder whole or not there.
+Used by the worker, and by `holds` to remove. Every change that counts is a rename of something that was forced to disk
+before, so that a crash at any moment leaves a folder whole or not there. What is made in a folder is as open as the
+folder: sidecars of several users may share it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from patio.api.downloads_protocol import DownloadReason
+from patio.downloads import locks
 from patio.downloads.faults import DownloadFault
 from patio.downloads.names import OWN, is_revision
-from patio.downloads.places import Place, source_note, user_lock
-from patio.downloads.plan import SPACE_LEFT, SYNC_STEP, OnDisk, RemoteFile
+from patio.downloads.places import Place, source_note, users_lock
+from patio.downloads.plan import SYNC_STEP, OnDisk, RemoteFile
+from patio.replacing import replace_file, sync_folder
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -43,6 +42,10 @@ class Partial:
         """Make the folder, or say what an earlier attempt left in it."""
         for folder in (self.folder, self.files, self._parts):
             real_folder(folder)
+        for file in files:
+            # Begun by a sidecar of another user: it can be removed, and not written to.
+            if _size(self.part(file)) is not None and not os.access(self.part(file), os.W_OK):
+                self.part(file).unlink()
         boot = _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else ""
         if not boot or not self._boot.exists() or self._boot.read_text() != boot:
             # The machine, or another one, may have crashed since: what can not be trusted is cut off, and only then
@@ -71,54 +74,24 @@ class Partial:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a lock file; whoever else wants it, in whatever process or pod, waits."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except OSError as error:
-            # A network file system without locks: then it is as if nobody else were there.
-            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
-                raise
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def is_free(path: Path) -> bool:
-    """Whether nobody holds a lock file right now."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    else:
-        return True
-    finally:
-        os.close(descriptor)
-
-
-def remove_unused(folder: Path) -> bool:
+def remove_unused(folder: Path, root: Path) -> bool:
     """Remove a revision unless somebody uses it; return whether it is gone."""
-    lock = user_lock(folder)
+    file, place = users_lock(folder, root)
     try:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+            return False  # of another user, whose files we could only hide
+        descriptor = locks.open_lock(file)
     except OSError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not locks.own(descriptor, place):
+            return False
         # Away in one step: nobody must find half of it.
         trash = folder.with_name(f".trash-{folder.name}-{os.getpid()}")
         folder.rename(trash)
-        lock.unlink(missing_ok=True)
         source_note(folder).unlink(missing_ok=True)
     except OSError:
-        # In use, or on a file system without such locks: then nothing is removed.
+        # On a file system without such locks, or one that can not be written, nothing is removed.
         return False
     finally:
         os.close(descriptor)
@@ -126,23 +99,34 @@ def remove_unused(folder: Path) -> bool:
     return True
 
 
-def make_room(place: Place, keep: str, root: Path, needed: int, limit: int | None) -> None:
-    """See that so many bytes fit; remove what nobody uses if they do not. Raise `DownloadFault` when nothing helps."""
-    lacking = _lacking(place, root, needed, limit)
-    if lacking <= 0:
-        return
-    for unused in _removable(place, keep, root):
-        if unused.name.startswith(".partial-"):
-            shutil.rmtree(unused, ignore_errors=True)
-        else:
-            remove_unused(unused)
-        lacking = _lacking(place, root, needed, limit)
-        if lacking <= 0:
-            return
-    words = f"{needed} bytes are to be fetched, and {lacking} of them do not fit on the disk of {place.revisions}"
-    if limit is not None:
-        words += f" or within PATIO_DOWNLOAD_LIMIT ({limit})"
-    raise DownloadFault(DownloadReason.NO_SPACE, words + ".")
+def removable(place: Place, keep: str, root: Path) -> list[Path]:
+    """Return what may go if nobody uses it: other revisions, oldest first, then broken-off attempts of others."""
+    homes = {place.revisions}
+    if root.is_dir():
+        homes.update(path for path in root.iterdir() if path.is_dir() and not path.is_symlink())
+    revisions: list[tuple[float, Path]] = []
+    partials: list[Path] = []
+    for home in homes:
+        with contextlib.suppress(OSError):  # one that can not be read, or is removed meanwhile
+            current = home / "current"
+            shown = os.readlink(current) if current.is_symlink() else ""
+            for path in home.iterdir():
+                if path.is_symlink() or not path.is_dir() or (home == place.revisions and path.name == keep):
+                    continue
+                if is_revision(path, root) and path.name != shown:
+                    revisions.append((path.stat().st_mtime, path))
+                elif _is_partial(path, root) and home != place.revisions and locks.is_free(home / ".lock"):
+                    partials.append(path)
+    return [*(path for _, path in sorted(revisions)), *partials]
+
+
+def used(folder: Path) -> int:
+    """Return the bytes of all files below a folder."""
+    total = 0
+    for path, _, names in os.walk(folder):
+        for name in names:
+            total += _size(Path(path, name)) or 0
+    return total
 
 
 def show(place: Place, revision: str) -> None:
@@ -171,71 +155,29 @@ def show(place: Place, revision: str) -> None:
 
 def replace_text(path: Path, text: str) -> None:
     """Write a small file for good."""
-    beside = path.with_name(path.name + ".new")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-    sync_folder(path.parent)
+    replace_file(path, text.encode(), 0o644)
 
 
 def real_folder(folder: Path) -> None:
     """Make a folder, if it is not there; raise `DownloadFault` for a link in its place."""
     with contextlib.suppress(FileExistsError):
         folder.mkdir()
+        folder.chmod(locks.mode_like(folder.parent))
     if folder.is_symlink() or not folder.is_dir():
         words = f"{folder} is a link or a file; files are written to real folders only."
         raise DownloadFault(DownloadReason.INVALID, words)
 
 
-def sync_folder(folder: Path) -> None:
-    """Force a folder's entries to disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # file systems over the network that have nothing to sync
-            raise
-    finally:
-        os.close(descriptor)
-
-
-def _lacking(place: Place, root: Path, needed: int, limit: int | None) -> int:
-    free = os.statvfs(place.revisions)
-    lacking = needed + SPACE_LEFT - free.f_bavail * free.f_frsize if needed else 0
-    if limit is not None and place.revisions.is_relative_to(root):
-        lacking = max(lacking, needed + _used(root) - limit)
-    return lacking
-
-
-def _used(folder: Path) -> int:
-    total = 0
-    for path, _, names in os.walk(folder):
-        for name in names:
-            total += _size(Path(path, name)) or 0
-    return total
-
-
-def _removable(place: Place, keep: str, root: Path) -> list[Path]:
-    """Return what may go if nobody uses it: other revisions, oldest first, then broken-off attempts of others."""
-    homes = {place.revisions}
-    if root.is_dir():
-        homes.update(path for path in root.iterdir() if path.is_dir() and not path.is_symlink())
-    revisions: list[Path] = []
-    partials: list[Path] = []
-    for home in homes:
-        current = home / "current"
-        shown = os.readlink(current) if current.is_symlink() else ""
-        for path in home.iterdir():
-            if path.is_symlink() or not path.is_dir() or (home == place.revisions and path.name == keep):
-                continue
-            if is_revision(path, root) and path.name != shown:
-                revisions.append(path)
-            elif _is_partial(path, root) and home != place.revisions and is_free(home / ".lock"):
-                partials.append(path)
-    return [*sorted(revisions, key=lambda path: path.stat().st_mtime), *partials]
+def folders_down_to(folder: Path) -> None:
+    """Make a folder and those above it, as far as they are not there."""
+    missing = []
+    while not folder.is_dir():
+        missing.append(folder)
+        folder = folder.parent
+    for one in reversed(missing):
+        with contextlib.suppress(FileExistsError):
+            one.mkdir()
+            one.chmod(locks.mode_like(one.parent))
 
 
 def _is_partial(path: Path, root: Path) -> bool:

@@ -1,8 +1,9 @@
 """All downloads of the sidecar: takes orders, shares what is asked for twice, runs workers, tells how they stand.
 
 Orders come from the routes and, through the protocol `adapters.fetching.Fetcher`, from the reconciler. A download is a
-task with one worker at a time; a fault that may pass is tried again after a growing pause. Only reports leave this
-module, and no report has a credential in it.
+task with one worker at a time; a fault that may pass is tried again after a growing pause. A folder that another
+process writes to is waited for without a worker, and without a turn. Only reports leave this module, and no report has
+a credential in it. Whatever a disk does ends no more than the download that needs it.
 """
 
 from __future__ import annotations
@@ -20,14 +21,17 @@ from typing import TYPE_CHECKING
 
 from patio.api.downloads_protocol import DownloadReason, DownloadReport, DownloadRequest, DownloadState
 from patio.api.protocol import ErrorDetail
-from patio.api.sources import Source, SourceKind, parse_source, read_config
+from patio.api.sources import SECRET_KEYS, Source, SourceKind, parse_source, read_config
+from patio.downloads.addresses import host_of, in_clear, is_never_asked
 from patio.downloads.config import DownloadSettings
-from patio.downloads.faults import DownloadFault
+from patio.downloads.faults import DownloadFault, in_clear_fault
 from patio.downloads.found import sources_under
-from patio.downloads.holds import Holds
-from patio.downloads.names import key_of
-from patio.downloads.places import local_folder, place_of
+from patio.downloads.holds import Holds, is_there
+from patio.downloads.locks import is_free
+from patio.downloads.names import is_revision, key_of
+from patio.downloads.places import Place, local_folder, place_of
 from patio.downloads.telemetry import DownloadMetrics
+from patio.downloads.threads import Threads
 from patio.pauses import growing, spread
 
 if TYPE_CHECKING:
@@ -40,6 +44,8 @@ WORKERS = 3
 """Downloads at once: a worker is a Python of about 50 MB."""
 ATTEMPTS = 5
 """In a row without a byte of progress, before a fault that may pass ends a download."""
+BUSY_ATTEMPTS = 50
+"""In a row at a folder, or at the room of a disk, that others were faster to lock."""
 CORRUPT_ATTEMPTS = 2
 """For what arrives whole and wrong: likely it is so at the source, and it may be large."""
 FIRST_PAUSE = 0.5
@@ -49,7 +55,17 @@ UNDER_WAY = 100
 """Downloads that have not ended, queued ones included, before no more are taken."""
 HISTORY = 100
 """Downloads that ended and are still shown."""
+FIRST_LOOK = 0.25
+LONGEST_LOOK = 2.0
+"""Seconds between looks at a folder that another process writes to."""
+LONGEST_WAIT = 3600.0
+"""Seconds that such a folder is waited for."""
+DISK_AGAIN = 10.0
+"""Seconds after which a disk that failed is looked at again."""
+AT_THE_DISK = 8
+"""Calls at once that may hang on a disk, beside those for the folders that engines use."""
 
+KEYS = ("access_key", "secret_key", "session_token")
 _ENDED = (DownloadState.SUCCEEDED, DownloadState.FAILED, DownloadState.CANCELLED)
 
 
@@ -103,6 +119,8 @@ class Downloads:
         self._turn = asyncio.Semaphore(WORKERS)
         self._holds = Holds(settings.root)
         self._holding = asyncio.Lock()
+        self._holders = Threads(1, "holds")
+        self._disk = Threads(AT_THE_DISK, "disk")
         self._in_use: frozenset[str] | None = None
         self._on_disk: frozenset[str] = frozenset()
         self._disk_due = asyncio.Event()
@@ -113,10 +131,11 @@ class Downloads:
             while True:
                 await self._disk_due.wait()
                 self._disk_due.clear()
-                if self._in_use is not None:
-                    async with self._holding:
-                        await asyncio.to_thread(self._holds.settle, [Path(folder) for folder in self._in_use])
-                self._on_disk = await asyncio.to_thread(sources_under, self._settings.root)
+                try:
+                    await self._look_at_disk()
+                except OSError as error:  # it may pass, and engines serve meanwhile
+                    log.error("disk of downloads not read error=%s", error.strerror or error)
+                    asyncio.get_running_loop().call_later(DISK_AGAIN, self._disk_due.set)
         finally:
             for download in self._downloads.values():
                 self._cancel(download)
@@ -187,8 +206,12 @@ class Downloads:
 
     async def hold(self, folder: str) -> bool:
         """Keep a folder from being removed by anybody; return whether it is there."""
+        path = Path(folder)
+        if not is_revision(path, self._settings.root):
+            # Perhaps on a volume that hangs: the others are not to wait for it.
+            return await self._disk.run(is_there, path)
         async with self._holding:
-            return await asyncio.to_thread(self._holds.take, Path(folder))
+            return await self._holders.run(self._holds.take, path)
 
     def on_disk(self) -> frozenset[str]:
         """Return the sources whose files are under the root, as of the last change that was made from here."""
@@ -200,6 +223,12 @@ class Downloads:
         if in_use != self._in_use:
             self._in_use = in_use
             self._disk_due.set()
+
+    async def _look_at_disk(self) -> None:
+        if self._in_use is not None:
+            async with self._holding:
+                await self._holders.run(self._holds.settle, [Path(folder) for folder in self._in_use])
+        self._on_disk = await self._disk.run(sources_under, self._settings.root)
 
     def _ordered(self, request: DownloadRequest) -> _Download:
         source = parse_source(request.source)
@@ -221,10 +250,13 @@ class Downloads:
         return download
 
     def _config(self, source: Source, given: Mapping[str, str]) -> dict[str, str]:
-        """Return what counts for a source: the request's words before the variables', and only what it needs."""
-        variables = self._settings.config
-        if "access_key" in given:  # keys come in pairs, and one from here with one from there fits nothing
-            variables = {key: value for key, value in variables.items() if key not in ("access_key", "secret_key")}
+        """Return what counts for a source: the request's words before the variables', and only what it needs.
+
+        Raise `DownloadFault` for an endpoint that must not be asked, or not with these credentials.
+        """
+        variables = self._settings.config(source.kind)
+        if "access_key" in given:  # keys come together, and one from here with one from there fits nothing
+            variables = {key: value for key, value in variables.items() if key not in KEYS}
         said = {**variables, **given}
         if source.kind is SourceKind.HF:
             needed = ("hf_token", "hf_endpoint") + (() if source.revision else ("hf_revision",))
@@ -232,10 +264,22 @@ class Downloads:
                 # The variable's token is for the variable's Hub: a request must not have it sent elsewhere.
                 said.pop("hf_token", None)
         elif source.kind in (SourceKind.S3, SourceKind.OBS):
-            needed = ("access_key", "secret_key", "session_token", "endpoint", "region", "addressing_style")
+            needed = (*KEYS, "endpoint", "region", "default_region", "addressing_style")
         else:
             needed = ()
-        return {key: said[key] for key in needed if key in said}
+        config = {key: said[key] for key in needed if key in said}
+        endpoint = config.get("endpoint") or config.get("hf_endpoint")
+        if endpoint is not None:
+            if is_never_asked(host_of(endpoint)):
+                words = f"{endpoint} is an address of the machine that the pod runs on, or of its cloud: never asked."
+                raise DownloadFault(DownloadReason.INVALID, words)
+            # Whoever names an endpoint without TLS, or credentials for one, says whether they may go there.
+            orders = any(key in given for key in (*SECRET_KEYS, "endpoint", "hf_endpoint"))
+            if (given if orders else said).get("allow_plain_http") == "true":
+                config["allow_plain_http"] = "true"
+            elif in_clear(endpoint) and any(key in config for key in SECRET_KEYS):
+                raise in_clear_fault(endpoint)
+        return config
 
     def _job(self, source: Source, config: dict[str, str], request: DownloadRequest) -> Job | None:
         """Return what a worker is to do; None when the files are used in place. Raise `DownloadFault`."""
@@ -278,11 +322,12 @@ class Downloads:
 
         if download.job is None:
             roots = self._settings.roots
-            folder = await asyncio.to_thread(local_folder, download.source.path, roots)
+            folder = await self._disk.run(local_folder, download.source.path, roots)
             self._succeed(download, folder, folder, None)
             return
-        failures = 0
+        failures = busy = 0
         while True:
+            await self._until_free(download, download.job)
             self._change(download, state=DownloadState.QUEUED)
             before = download.report.bytes_fetched
             try:
@@ -292,9 +337,17 @@ class Downloads:
             except DownloadFault as fault:
                 self._metrics.count_failure(str(download.source.kind), str(fault.reason))
                 download.fetched_before = download.report.bytes_fetched
-                # What arrives broken is no progress, however many bytes it has.
+                # What arrives broken or drips is no progress, however many bytes it has.
                 corrupt = fault.reason is DownloadReason.CORRUPT
-                moved = download.report.bytes_fetched > before and not corrupt
+                moved = (
+                    download.report.bytes_fetched > before and not corrupt and fault.reason is not DownloadReason.SLOW
+                )
+                if fault.reason is DownloadReason.BUSY and busy < BUSY_ATTEMPTS:
+                    # Somebody else was faster; it is no fault of the source.
+                    busy += 1
+                    self._change(download, state=DownloadState.WAITING, message=fault.message)
+                    await asyncio.sleep(pause(busy, None, self._rng.random()))
+                    continue
                 failures = 1 if moved else failures + 1
                 if not fault.passing or failures >= (CORRUPT_ATTEMPTS if corrupt else ATTEMPTS):
                     raise
@@ -305,6 +358,25 @@ class Downloads:
             else:
                 self._succeed(download, download.job.shown or done.folder, done.folder, done.revision)
                 return
+
+    async def _until_free(self, download: _Download, job: Job) -> None:
+        """Wait until nobody else writes to the folder: only then it is worth a turn."""
+        lock = Place(Path(job.revisions)).lock
+        until = time.monotonic() + LONGEST_WAIT
+        seconds = FIRST_LOOK
+        while not await self._free(lock):
+            words = f"Waiting for another process that writes to {lock.parent}."
+            if time.monotonic() >= until:
+                raise DownloadFault(DownloadReason.BUSY, f"Another process has written to {lock.parent} for too long.")
+            self._change(download, state=DownloadState.WAITING, message=words, error=None)
+            await asyncio.sleep(spread(seconds, self._rng.random()))
+            seconds = min(LONGEST_LOOK, 2 * seconds)
+
+    async def _free(self, lock: Path) -> bool:
+        try:
+            return await self._disk.run(is_free, lock)
+        except OSError:
+            return True  # the worker finds out what is wrong, and says it
 
     def _hear(self, download: _Download, event: Event) -> None:
         from patio.downloads.job import Listed, Moved, Noted

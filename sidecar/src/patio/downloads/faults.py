@@ -13,6 +13,8 @@ PASSING = frozenset(
     {
         DownloadReason.UNREACHABLE,
         DownloadReason.FAULT,
+        DownloadReason.SLOW,
+        DownloadReason.BUSY,
         DownloadReason.CHANGED,
         DownloadReason.CORRUPT,
         DownloadReason.INTERRUPTED,
@@ -44,8 +46,14 @@ class DownloadFault(Exception):  # noqa: N818 - what went wrong, not a bug
         return self.reason in PASSING or self.reason in LATER
 
 
-def of_status(status: int, what: str, retry_after: float | None = None) -> DownloadFault:
-    """Tell what a source's HTTP status means. `what` says who answered, and to what."""
+def of_status(status: int, what: str, retry_after: float | None = None, without: str = "") -> DownloadFault:
+    """Tell what a source's HTTP status means.
+
+    `what` says who answered, and to what; `without` where credentials could have come from, when none were sent.
+    """
+    if status in (401, 403) and without:
+        words = f"{what}: {status}, and it was asked without credentials: {without}."
+        return DownloadFault(DownloadReason.UNAUTHORIZED, words)
     if status == 401:
         words = f"{what}: 401, the source wants credentials, or others than it got."
         return DownloadFault(DownloadReason.UNAUTHORIZED, words)
@@ -58,6 +66,25 @@ def of_status(status: int, what: str, retry_after: float | None = None) -> Downl
     if status in (408, 425, 429) or status >= 500:
         return DownloadFault(DownloadReason.FAULT, f"{what}: {status}, an error that may pass.", retry_after)
     return DownloadFault(DownloadReason.REFUSED, f"{what}: {status}, which no retry mends.")
+
+
+def tls_hint(error: str) -> str:
+    """Return the remedy for an error of TLS, to be put behind it; nothing for others."""
+    if "WRONG_VERSION_NUMBER" in error or "wrong version number" in error:
+        return "; the endpoint does not speak TLS: where that is meant, write http:// before it"
+    if "CERTIFICATE_VERIFY_FAILED" in error:
+        return "; a CA of your own is named by SSL_CERT_FILE in the sidecar"
+    return ""
+
+
+def in_clear_fault(endpoint: str) -> DownloadFault:
+    """Tell that credentials are not sent where everybody on the way can read them."""
+    words = (
+        f"{endpoint} is asked without TLS, and there are credentials for it: they are not sent in clear. Use https://, "
+        "or allow it: source.allowPlainHTTP in a LoraAdapter, allow_plain_http in config, or "
+        "PATIO_DOWNLOAD_PLAIN_HTTP=allow in the sidecar."
+    )
+    return DownloadFault(DownloadReason.INVALID, words)
 
 
 def redacted(text: str, secrets: Iterable[str]) -> str:

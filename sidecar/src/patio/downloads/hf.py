@@ -1,7 +1,8 @@
 """Hugging Face, through huggingface_hub: the listing with sizes and hashes, files by commit with Range.
 
 The bytes are read with the library's own session and headers, and not with its download functions: those keep their own
-temporary files, while here all sources share one way to resume, check and rename.
+temporary files, while here all sources share one way to resume, check and rename. Redirects are followed to https only,
+or to the host that was asked in clear already, and a few of them.
 """
 
 from __future__ import annotations
@@ -9,19 +10,26 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import httpx
 from huggingface_hub import HfApi, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from huggingface_hub.utils import build_hf_headers, get_session  # type: ignore[attr-defined]  # documented, not in __all__
+from huggingface_hub.utils import build_hf_headers, get_session, set_client_factory  # type: ignore[attr-defined]  # documented, not in __all__
 
 from patio.api.downloads_protocol import DownloadReason
 from patio.api.sources import Source
-from patio.downloads.backends import CHUNK, CONNECT_SECONDS, READ_SECONDS, Reading
-from patio.downloads.faults import DownloadFault, of_status
+from patio.downloads.addresses import is_never_asked
+from patio.downloads.backends import CONNECT_SECONDS, NETWORK_CHUNK, READ_SECONDS, Reading, begins_at
+from patio.downloads.faults import DownloadFault, of_status, tls_hint
 from patio.downloads.plan import Digest, Listing, RemoteFile
 
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import RepoSibling
+
 DEFAULT_ENDPOINT = "https://huggingface.co"
+MOST_REDIRECTS = 5
+_WITHOUT = "set HF_AUTH_TOKEN or HF_TOKEN in the sidecar, or give a Secret with one"
 _TIMEOUT = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
 
 
@@ -37,27 +45,44 @@ class HuggingFace:
         self._token: str | bool = config.get("hf_token") or False
         self._what = f"{self._repository}@{self._revision} at {self._endpoint}"
         self._commit = ""
+        home = httpx.URL(self._endpoint)
+
+        def client() -> httpx.Client:
+            return httpx.Client(
+                event_hooks={"request": [lambda request: check_target(home, request.url)]},
+                follow_redirects=True,
+                max_redirects=MOST_REDIRECTS,
+                timeout=_TIMEOUT,
+            )
+
+        set_client_factory(client)
 
     def listing(self) -> Listing:
         """Ask for the commit behind the revision and its files."""
         api = HfApi(endpoint=self._endpoint, token=self._token)
-        with self._faults():
+        with self._faults(), self._understood():
             info = api.model_info(self._repository, revision=self._revision, files_metadata=True, timeout=READ_SECONDS)
         if info.sha is None or not re.fullmatch(r"[0-9a-f]{40}", info.sha):
             raise DownloadFault(DownloadReason.FAULT, f"{self._what}: the answer names no commit.")
         self._commit = info.sha
-        files = []
-        for sibling in info.siblings or []:
-            if not sibling.rfilename.startswith(self._folder):
-                continue
-            if sibling.size is None:
-                raise DownloadFault(DownloadReason.FAULT, f"{self._what}: {sibling.rfilename} has no size.")
-            digest = Digest("git", sibling.blob_id) if sibling.blob_id else None
-            if sibling.lfs is not None:
-                digest = Digest("sha256", sibling.lfs.sha256)
-            name = sibling.rfilename.removeprefix(self._folder)
-            files.append(RemoteFile(name, sibling.size, digest.value if digest else "", digest))
-        return Listing(tuple(files), info.sha)
+        with self._understood():
+            siblings = info.siblings or []
+            return Listing(
+                tuple(self._file(sibling) for sibling in siblings if sibling.rfilename.startswith(self._folder)),
+                info.sha,
+            )
+
+    def _file(self, sibling: RepoSibling) -> RemoteFile:
+        size, blob = sibling.size, sibling.blob_id
+        if not isinstance(size, int) or isinstance(size, bool):
+            raise DownloadFault(DownloadReason.FAULT, f"{self._what}: {sibling.rfilename[:200]} has no size.")
+        digest = None
+        if sibling.lfs is not None:
+            digest = Digest("sha256", str(sibling.lfs.sha256))
+        elif blob:
+            digest = Digest("git", str(blob))
+        name = sibling.rfilename.removeprefix(self._folder)
+        return RemoteFile(name, size, digest.value if digest else "", digest)
 
     @contextmanager
     def read(self, file: RemoteFile, offset: int) -> Iterator[Reading]:
@@ -73,9 +98,11 @@ class HuggingFace:
         ):
             if response.status_code not in (200, 206):
                 words = f"{file.name} of {self._what}"
-                raise of_status(response.status_code, words, _seconds(response.headers.get("retry-after")))
-            begins = offset if response.status_code == 206 else 0
-            yield Reading(begins, response.iter_raw(CHUNK), file.digest)
+                retry_after = _seconds(response.headers.get("retry-after"))
+                raise of_status(response.status_code, words, retry_after, "" if self._token else _WITHOUT)
+            part = response.headers.get("content-range", "") if response.status_code == 206 else None
+            begins = begins_at(part, offset, f"{file.name} of {self._what}")
+            yield Reading(begins, response.iter_raw(NETWORK_CHUNK), file.digest)
 
     @contextmanager
     def _faults(self) -> Iterator[None]:
@@ -83,18 +110,48 @@ class HuggingFace:
             yield
         except HfHubHTTPError as error:
             # 401 for a repository that does not exist is the Hub's way to say nothing about it.
-            fault = of_status(
-                error.response.status_code, self._what, _seconds(error.response.headers.get("retry-after"))
-            )
+            retry_after = _seconds(error.response.headers.get("retry-after"))
+            without = "" if self._token else _WITHOUT
+            fault = of_status(error.response.status_code, self._what, retry_after, without)
             if error.response.headers.get("x-error-code") in ("RepoNotFound", "RevisionNotFound", "EntryNotFound"):
                 words = f"{self._what}: the Hub does not have it, or not for this token."
                 fault = DownloadFault(DownloadReason.NOT_FOUND, words)
             raise fault from None
         except HFValidationError as error:
             raise DownloadFault(DownloadReason.INVALID, f"{self._what}: {error}") from None
+        except httpx.TooManyRedirects:
+            words = f"{self._what}: more than {MOST_REDIRECTS} redirects."
+            raise DownloadFault(DownloadReason.REFUSED, words) from None
+        except (httpx.UnsupportedProtocol, httpx.InvalidURL, httpx.LocalProtocolError) as error:
+            # Not in the library's words: they repeat a header, and the token with it.
+            words = f"{self._what}: {type(error).__name__}: the endpoint, the token or a redirect can not be used."
+            raise DownloadFault(DownloadReason.INVALID, words) from None
         except httpx.HTTPError as error:
-            words = f"{self._what}: {type(error).__name__}: {error}"
+            words = f"{self._what}: {type(error).__name__}: {error}{tls_hint(str(error))}"
             raise DownloadFault(DownloadReason.UNREACHABLE, words) from None
+
+    @contextmanager
+    def _understood(self) -> Iterator[None]:
+        """Tell of an answer that is not the Hub's."""
+        try:
+            yield
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            if isinstance(error, HFValidationError):
+                raise
+            words = f"{self._what}: the answer is not that of a Hub ({type(error).__name__})."
+            raise DownloadFault(DownloadReason.FAULT, words) from None
+
+
+def check_target(home: httpx.URL, url: httpx.URL) -> None:
+    """Raise `DownloadFault` for a URL, likely a redirect's, that must not be asked."""
+    if is_never_asked(url.host):
+        words = (
+            f"{url.host} is an address of the machine that the pod runs on, or of its cloud's metadata: never asked."
+        )
+        raise DownloadFault(DownloadReason.REFUSED, words)
+    if url.scheme != "https" and (url.scheme, url.host) != (home.scheme, home.host):
+        words = f"The Hub at {home.host} redirects to {url.scheme}://{url.host}: only https is followed."
+        raise DownloadFault(DownloadReason.REFUSED, words)
 
 
 def _seconds(retry_after: str | None) -> float | None:

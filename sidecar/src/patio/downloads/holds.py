@@ -1,21 +1,22 @@
 """Which folders of downloads this sidecar's engine uses, said to all who share the disk by locks that they see.
 
-A shared lock on a revision's lock file, held as long as the revision is wanted or loaded: nobody, in this pod or in
-another one on the same volume, removes it meanwhile. A sidecar that dies lets go of all, and takes them again when it
-is back. Calls block on the disk: they are made in a thread.
+A shared lock on the byte that stands for a revision, in the `.in-use` file of the root (or of an `output_dir`), held as
+long as the revision is wanted or loaded: nobody, in this pod or in another one on the same volume, removes it
+meanwhile. One descriptor holds all revisions of a root. A sidecar that dies lets go of all, and takes them again when
+it is back. A folder that can not be looked at is not there; it never ends anything. Calls block on the disk: they are
+made in a thread.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from patio.downloads import locks
 from patio.downloads.names import is_revision
-from patio.downloads.places import user_lock
+from patio.downloads.places import users_lock
 
 log = logging.getLogger(__name__)
 
@@ -25,13 +26,33 @@ class Holds:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._held: dict[Path, int] = {}
+        self._files: dict[Path, int] = {}
+        """Descriptors of the files that are locked."""
+        self._held: set[Path] = set()
+        self._unlockable: set[Path] = set()
+        """Files without a lock, once each in the log."""
 
     def take(self, folder: Path) -> bool:
-        """Hold a folder; return whether it is there. What Patio did not fetch is nobody's to remove."""
-        if is_revision(folder, self._root) and folder not in self._held and folder.is_dir():
-            self._lock(folder)
-        return folder.is_dir()
+        """Hold a folder; return whether it is there and stays. What Patio did not fetch is nobody's to remove."""
+        if not is_there(folder):
+            return False
+        if not is_revision(folder, self._root) or folder in self._held:
+            return True
+        file, place = users_lock(folder, self._root)
+        try:
+            if not self._lock(file, place):
+                return False  # somebody is about to remove it
+        except OSError as error:
+            # Where nothing can be locked (a read-only volume, or one without locks) nobody removes anything either.
+            if file not in self._unlockable:
+                self._unlockable.add(file)
+                log.info("revisions used without a lock file=%s error=%s", file, error.strerror or error)
+            return True
+        if not is_there(folder):
+            self._release(file, place)
+            return False
+        self._held.add(folder)
+        return True
 
     def settle(self, wanted: Iterable[Path]) -> None:
         """Hold these folders and let go of others. One that a newer one replaced is removed, if nobody else has it."""
@@ -39,30 +60,38 @@ class Holds:
         for folder in folders:
             self.take(folder)
         for folder in [folder for folder in self._held if folder not in folders]:
-            os.close(self._held.pop(folder))
+            self._held.discard(folder)
+            self._release(*users_lock(folder, self._root))
             if any(other.parent == folder.parent for other in folders):
                 from patio.downloads.disk import remove_unused  # as in `downloads`: for those who have any
 
-                if remove_unused(folder):
+                if remove_unused(folder, self._root):
                     log.info("older revision removed folder=%s", folder)
 
     def close(self) -> None:
         """Let go of everything."""
-        for descriptor in self._held.values():
+        for descriptor in self._files.values():
             os.close(descriptor)
+        self._files.clear()
         self._held.clear()
 
-    def _lock(self, folder: Path) -> None:
-        lock = user_lock(folder)
-        # Where no lock can be made (a volume that is read-only, or not Patio's) nobody removes anything either.
-        with contextlib.suppress(OSError):
-            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                # Whoever removes a revision removes its lock file: then this is a lock on nothing.
-                if not os.path.samestat(os.fstat(descriptor), lock.stat()):
-                    raise FileNotFoundError(lock)
-            except OSError:
-                os.close(descriptor)
-                raise
-            self._held[folder] = descriptor
+    def _lock(self, file: Path, place: int) -> bool:
+        descriptor = self._files.get(file)
+        if descriptor is None:
+            descriptor = self._files[file] = locks.open_lock(file)
+        return locks.share(descriptor, place)
+
+    def _release(self, file: Path, place: int) -> None:
+        descriptor = self._files.get(file)
+        if descriptor is None:
+            return
+        try:
+            locks.release(descriptor, place)
+        except OSError as error:
+            log.warning("revision stays locked file=%s error=%s", file, error.strerror or error)
+
+
+def is_there(folder: Path) -> bool:
+    """Whether a folder can be seen, now: a disk that fails, or does not let us look, shows none."""
+    # `Path.is_dir` of Python 3.11 raises EACCES, EIO and ESTALE.
+    return os.path.isdir(folder)

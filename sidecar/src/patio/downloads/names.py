@@ -23,6 +23,8 @@ _DATA = frozenset(
     {".safetensors", ".json", ".jsonl", ".txt", ".md", ".yaml", ".yml", ".jinja", ".jinja2"}
     | {".model", ".tiktoken", ".vocab", ".spm", ".bpe"}
 )
+_VERSIONED = re.compile(r".+\.model\.v[0-9]+[a-z0-9]*", re.IGNORECASE)
+"""Tokenizers of Mistral's format: `tokenizer.model.v3`, `tokenizer.mm.model.v1`, `tokenizer.model.v7m1`."""
 _DOCUMENTS = frozenset({"license", "licence", "notice", "readme"})
 _CODE = frozenset(
     {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".h5", ".keras"}
@@ -83,7 +85,7 @@ def why_skipped(name: str) -> str | None:
         return "weights in a format other than safetensors, which may run code when they are loaded"
     if suffix == ".py":
         return "code"
-    if suffix in _DATA or path.stem.lower() in _DOCUMENTS:
+    if suffix in _DATA or _VERSIONED.fullmatch(path.name) or path.stem.lower() in _DOCUMENTS:
         return None
     return "no file that an engine reads"
 

@@ -5,8 +5,9 @@
     <output_dir>/.patio/current             a link to the revision that is shown
     <output_dir>/config.json                links through `current`, so that all files change at once
 
-Beside the revisions: `.lock` (who writes), `.<revision>.lock` (who uses it), `.<revision>.source` (what it was fetched
-from), `.partial-<revision>` (what is under way).
+Beside the revisions: `.lock` (who writes), `.<revision>.source` (what it was fetched from), `.partial-<revision>` (what
+is under way). In the root, and in `.patio` of an output_dir: `.in-use` (who uses which revision). In the root:
+`.room.lock` (who looks for room) and `.reserved` (room that downloads under way will take).
 Links in the way that lead out of the roots are refused, not followed.
 """
 
@@ -20,6 +21,7 @@ from pathlib import Path, PurePosixPath
 
 from patio.api.downloads_protocol import DownloadReason
 from patio.downloads.faults import DownloadFault
+from patio.downloads.locks import place_in_file
 from patio.downloads.names import OWN
 
 
@@ -46,9 +48,21 @@ class Place:
         return self.revisions / ".lock"
 
 
-def user_lock(folder: Path) -> Path:
-    """Return the file that whoever uses a revision locks, shared; exclusively, whoever removes it."""
-    return folder.with_name(f".{folder.name}.lock")
+def users_lock(folder: Path, root: Path) -> tuple[Path, int]:
+    """Return the file, and the byte of it, that whoever uses a revision locks, shared; alone, whoever removes it."""
+    home = folder.parent
+    file = (home if home.name == OWN else root) / ".in-use"
+    return file, place_in_file(f"{home.name}/{folder.name}")
+
+
+def room_lock(root: Path) -> Path:
+    """Return the file that whoever looks for room under a root locks."""
+    return root / ".room.lock"
+
+
+def reservations(root: Path) -> Path:
+    """Return the folder of what downloads under way will take."""
+    return root / ".reserved"
 
 
 def source_note(folder: Path) -> Path:

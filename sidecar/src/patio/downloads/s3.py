@@ -1,6 +1,7 @@
 """S3 and what speaks like it, through botocore: any endpoint, path or virtual addressing; OBS with its own forms.
 
 Without keys the roles of the pod are used where there are any, else requests are not signed, as public buckets want it.
+No redirect is followed: a bucket of another region is asked for at the same endpoint, signed for its region.
 """
 
 from __future__ import annotations
@@ -27,14 +28,17 @@ from botocore.exceptions import (
 
 from patio.api.downloads_protocol import DownloadReason
 from patio.api.sources import Source, SourceKind
-from patio.downloads.backends import CHUNK, CONNECT_SECONDS, READ_SECONDS, Reading
-from patio.downloads.faults import DownloadFault, of_status
+from patio.downloads.addresses import in_clear, is_never_asked
+from patio.downloads.backends import CONNECT_SECONDS, NETWORK_CHUNK, READ_SECONDS, Reading, begins_at
+from patio.downloads.faults import DownloadFault, in_clear_fault, of_status, tls_hint
 from patio.downloads.names import MOST_FILES
 from patio.downloads.plan import Digest, Listing, RemoteFile
 
 ROLES = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")
 """Variables by which a cluster gives a pod a role."""
 Style = Literal["auto", "path", "virtual"]
+MOST_PAGES = 1000
+_WITHOUT = "set ACCESS_KEY and SECRET_KEY (or AWS_ACCESS_KEY_ID, ...) in the sidecar, or give a Secret with them"
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
 
@@ -49,13 +53,20 @@ class S3:
         if source.kind is SourceKind.OBS and endpoint is None:
             words = f"{source}: obs:// needs an endpoint, by ENDPOINT or in config."
             raise DownloadFault(DownloadReason.INVALID, words)
+        if endpoint is not None and is_never_asked(urlsplit(endpoint).hostname or ""):
+            # Checked here too: an agent for a pod's role may have this address, and only the cluster may name it.
+            words = f"{endpoint} is an address of the machine that the pod runs on: never asked."
+            raise DownloadFault(DownloadReason.INVALID, words)
         signature: Any = "s3v4"
-        if "access_key" not in config and not any(name in os.environ for name in ROLES):
+        self._signed = "access_key" in config or any(name in os.environ for name in ROLES)
+        if not self._signed:
             signature = UNSIGNED
+        elif endpoint is not None and in_clear(endpoint) and "allow_plain_http" not in config:
+            raise in_clear_fault(endpoint)
         # botocore makes its clients' methods from data at run time, so no type has them.
         self._client: Any = botocore.session.get_session().create_client(
             "s3",
-            region_name=config.get("region") or region_of(endpoint),
+            region_name=config.get("region") or region_of(endpoint, config.get("default_region", "us-east-1")),
             endpoint_url=endpoint,
             aws_access_key_id=config.get("access_key"),
             aws_secret_access_key=config.get("secret_key"),
@@ -77,19 +88,35 @@ class S3:
     def listing(self) -> Listing:
         """List the objects below the folder."""
         files: list[RemoteFile] = []
-        with self._faults(self._what):
+        seen = 0
+        with self._faults(self._what), self._understood():
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix)
-            for page in pages:
-                if len(files) > MOST_FILES:
-                    break
+            for number, page in enumerate(pages, 1):
                 for entry in page.get("Contents", ()):
-                    name = entry["Key"].removeprefix(self._prefix)
-                    if entry["Key"].endswith("/") and not entry["Size"]:
-                        continue  # how consoles show a folder
-                    tag = entry["ETag"].strip('"')
-                    digest = Digest("md5", tag) if _MD5.fullmatch(tag) else None
-                    files.append(RemoteFile(name, entry["Size"], tag, digest))
+                    seen += 1
+                    if not entry["Key"].endswith("/") or entry["Size"]:  # how consoles show a folder
+                        files.append(self._file(entry))
+                if seen > MOST_FILES or number >= MOST_PAGES:
+                    words = f"{self._what}: more than {MOST_FILES} objects, or {MOST_PAGES} pages of them, are there."
+                    raise DownloadFault(DownloadReason.REFUSED, words)
+            if not files:
+                raise self._nothing_there()
         return Listing(tuple(files))
+
+    def _file(self, entry: dict[str, Any]) -> RemoteFile:
+        tag = entry["ETag"].strip('"')
+        digest = Digest("md5", tag) if _MD5.fullmatch(tag) else None
+        return RemoteFile(entry["Key"].removeprefix(self._prefix), entry["Size"], tag, digest)
+
+    def _nothing_there(self) -> DownloadFault:
+        """Tell a folder that is not there from an object that was taken for one."""
+        name = self._prefix.rstrip("/")
+        if name:
+            beside = self._client.list_objects_v2(Bucket=self._bucket, Prefix=name, MaxKeys=1)
+            if any(entry["Key"] == name for entry in beside.get("Contents", ())):
+                words = f"{self._what}: that is an object, not a folder; name the folder that it is in."
+                return DownloadFault(DownloadReason.NOT_FOUND, words)
+        return DownloadFault(DownloadReason.NOT_FOUND, f"{self._what}: the source has no files there.")
 
     @contextmanager
     def read(self, file: RemoteFile, offset: int) -> Iterator[Reading]:
@@ -99,14 +126,23 @@ class S3:
             answer = self._client.get_object(
                 Bucket=self._bucket, Key=self._prefix + file.name, IfMatch=f'"{file.tag}"', **asked
             )
-            if answer["ETag"].strip('"') != file.tag:  # a store that does not know If-Match
+            if answer.get("ETag", "").strip('"') != file.tag:  # a store that does not know If-Match
                 words = f"{file.name} of {self._what}: it was changed while it was read."
                 raise DownloadFault(DownloadReason.CHANGED, words)
-            begins = offset if answer.get("ContentRange") else 0
+            begins = begins_at(answer.get("ContentRange"), offset, f"{file.name} of {self._what}")
             # Encrypted with a key of its own, an object's ETag is not the MD5 of its content.
             plain = answer.get("ServerSideEncryption", "AES256") == "AES256" and "SSECustomerAlgorithm" not in answer
             with closing(answer["Body"]) as body:
-                yield Reading(begins, body.iter_chunks(CHUNK), file.digest if plain else None)
+                yield Reading(begins, body.iter_chunks(NETWORK_CHUNK), file.digest if plain else None)
+
+    @contextmanager
+    def _understood(self) -> Iterator[None]:
+        """Tell of an answer that is not a store's."""
+        try:
+            yield
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            words = f"{self._what}: the answer is not that of such a store ({type(error).__name__})."
+            raise DownloadFault(DownloadReason.FAULT, words) from None
 
     @contextmanager
     def _faults(self, what: str) -> Iterator[None]:
@@ -115,17 +151,26 @@ class S3:
         except ClientError as error:
             # Of the answer only the code: its message may repeat the key.
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
-            code = error.response.get("Error", {}).get("Code", "")
+            code = str(error.response.get("Error", {}).get("Code", ""))[:100]
             retry_after = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("retry-after", "")
             seconds = float(retry_after) if retry_after.isdecimal() else None
             words = f"{what}: {code}" if code and not code.isdecimal() else what
             if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"):
                 raise DownloadFault(DownloadReason.UNAUTHORIZED, f"{words}: the credentials are wrong.") from None
-            raise of_status(status, words, seconds) from None
+            if 300 <= status < 400:
+                words = (
+                    f"{words}: {status}, a redirect, which is not followed; name the bucket's own endpoint or region."
+                )
+                raise DownloadFault(DownloadReason.REFUSED, words) from None
+            raise of_status(status, words, seconds, "" if self._signed else _WITHOUT) from None
         except (HTTPClientError, OSError) as error:
+            refused = getattr(error, "kwargs", {}).get("error")
+            if isinstance(refused, DownloadFault):
+                raise refused from None
             if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
                 raise
-            raise DownloadFault(DownloadReason.UNREACHABLE, f"{what}: {type(error).__name__}: {error}") from None
+            said = f"{type(error).__name__}: {error}"
+            raise DownloadFault(DownloadReason.UNREACHABLE, f"{what}: {said}{tls_hint(said)}") from None
         except (NoCredentialsError, PartialCredentialsError) as error:
             raise DownloadFault(DownloadReason.UNAUTHORIZED, f"{what}: {error}") from None
         except ParamValidationError as error:
@@ -134,11 +179,11 @@ class S3:
             raise DownloadFault(DownloadReason.UNREACHABLE, f"{what}: {type(error).__name__}: {error}") from None
 
 
-def region_of(endpoint: str | None) -> str:
+def region_of(endpoint: str | None, default: str = "us-east-1") -> str:
     """Return the region that an endpoint's name tells (`s3.eu-west-1.amazonaws.com`, `obs.cn-north-4.…`)."""
     host = urlsplit(endpoint or "").hostname or ""
     found = re.match(r"(?:.+\.)?(?:s3|obs)[.-]([a-z]{2}(?:-[a-z]+)+-\d+)\.", host)
-    return found.group(1) if found else "us-east-1"
+    return found.group(1) if found else default
 
 
 def addressing_style(kind: SourceKind, endpoint: str | None, asked: str | None) -> Style:

@@ -6,6 +6,7 @@ all are there. Whatever breaks off here goes on where it was, by this worker's s
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -20,16 +21,19 @@ from typing import Protocol
 
 from patio.api.downloads_protocol import DownloadReason
 from patio.downloads.backends import CHUNK, Backend, Reading
-from patio.downloads.disk import Partial, locked, make_room, remove_unused, replace_text, show
+from patio.downloads.disk import Partial, folders_down_to, remove_unused, replace_text, show
 from patio.downloads.faults import DownloadFault
 from patio.downloads.found import noted
 from patio.downloads.job import Done, Event, Job, Listed, Moved, Noted
+from patio.downloads.locks import locked
 from patio.downloads.names import is_revision
+from patio.downloads.pace import Pace
 from patio.downloads.places import Place, contained, source_note
 from patio.downloads.plan import (
     SYNC_STEP,
     Digest,
     Fetch,
+    Listing,
     RemoteFile,
     Selection,
     plan,
@@ -37,6 +41,7 @@ from patio.downloads.plan import (
     select,
     space_needed,
 )
+from patio.downloads.room import reserved
 
 EVENT_SECONDS = 0.2
 """Between two events about bytes."""
@@ -51,51 +56,94 @@ class _Hash(Protocol):
     def hexdigest(self) -> str: ...
 
 
-def download(job: Job, backend: Backend, emit: Emit) -> Done:
-    """Bring a source's folder to its place and return where it is; raise `DownloadFault`."""
+def download(job: Job, backend: Backend, emit: Emit, pace: Pace | None = None) -> Done:
+    """Bring a source's folder to its place and return where it is; raise `DownloadFault`.
+
+    A revision that is there whole is used without writing: its folder may be another user's, or read-only.
+    """
+    pace = pace or Pace()
     place = Place(Path(job.revisions), Path(job.shown) if job.shown else None)
     with _disk_faults(place):
         contained(str(place.revisions), [Path(root) for root in job.roots])
-        place.revisions.mkdir(parents=True, exist_ok=True)
+        emit(Noted(message="Asking the source what it has."))
+        with pace.listing():
+            listing = backend.listing()
+        found = _Found(job, place, listing)
+        if found.whole and place.shown is None:
+            return found.used(emit)
+        folders_down_to(place.revisions)
         emit(Noted(message="Waiting for whoever else writes there."))
-        with locked(place.lock):
-            return _locked(job, place, backend, emit)
+        with locked(place.lock) as waited:
+            if waited:
+                with pace.listing():
+                    found = _Found(job, place, backend.listing())
+            return _locked(job, place, backend, found, emit, pace)
 
 
-def _locked(job: Job, place: Place, backend: Backend, emit: Emit) -> Done:
-    emit(Noted(message="Asking the source what it has."))
-    listing = backend.listing()
-    selection = select(listing, job.all_files)
-    revision = revision_of(listing, job.all_files)
-    emit(
-        Listed(
-            revision=revision,
-            files=len(selection.files),
-            size=selection.size,
-            skipped=selection.skipped[:SKIPPED_SHOWN],
-            skipped_total=len(selection.skipped),
+class _Found:
+    """What a source has, and what of it is taken."""
+
+    def __init__(self, job: Job, place: Place, listing: Listing) -> None:
+        self.selection = select(listing, job.all_files)
+        self.revision = revision_of(listing, job.all_files)
+        self.target = place.folder(self.revision)
+        self._source = str(job.source)
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is there already."""
+        return self.target.is_dir() and not self.target.is_symlink()
+
+    def tell(self, emit: Emit) -> None:
+        """Say what is about to be fetched."""
+        skipped = self.selection.skipped
+        emit(
+            Listed(
+                revision=self.revision,
+                files=len(self.selection.files),
+                size=self.selection.size,
+                skipped=skipped[:SKIPPED_SHOWN],
+                skipped_total=len(skipped),
+            )
         )
-    )
+
+    def used(self, emit: Emit) -> Done:
+        """Say that nothing is to be fetched."""
+        self.tell(emit)
+        emit(Moved(files_done=len(self.selection.files), bytes_done=self.selection.size, bytes_fetched=0))
+        with contextlib.suppress(OSError):  # it is a hint, and perhaps another user's
+            self.note()
+        return Done(revision=self.revision, folder=str(self.target))
+
+    def note(self) -> None:
+        """Write down which source this is a revision of."""
+        known = noted(self.target)
+        if self._source not in known:
+            sources = sorted(known | {self._source})
+            replace_text(source_note(self.target), "".join(f"{source}\n" for source in sources))
+
+
+def _locked(job: Job, place: Place, backend: Backend, found: _Found, emit: Emit, pace: Pace) -> Done:
+    target, revision = found.target, found.revision
     _clean(place, revision)
-    target = place.folder(revision)
-    if target.is_dir() and not target.is_symlink():
-        emit(Moved(files_done=len(selection.files), bytes_done=selection.size, bytes_fetched=0))
+    if found.whole:
+        done = found.used(emit)
     else:
+        found.tell(emit)
         partial = Partial(place.partial(revision))
-        disk = partial.open(selection.files)
-        fetches = plan(selection, disk)
-        make_room(place, revision, Path(job.root), space_needed(fetches), job.limit)
-        _Transfer(partial, backend, selection, fetches, emit).run(job.max_workers)
+        disk = partial.open(found.selection.files)
+        fetches = plan(found.selection, disk)
+        with reserved(place, revision, Path(job.root), space_needed(fetches), job.limit):
+            _Transfer(partial, backend, found.selection, fetches, emit, pace).run(job.max_workers)
         partial.finish(target)
-    known = noted(target)
-    if str(job.source) not in known:
-        replace_text(source_note(target), "".join(f"{source}\n" for source in sorted(known | {str(job.source)})))
+        found.note()
+        done = Done(revision=revision, folder=str(target))
     if place.shown is not None:
         show(place, revision)
         for path in place.revisions.iterdir():
             if is_revision(path, Path(job.root)) and not path.is_symlink() and path != target:
-                remove_unused(path)
-    return Done(revision=revision, folder=str(target))
+                remove_unused(path, Path(job.root))
+    return done
 
 
 def _clean(place: Place, revision: str) -> None:
@@ -109,12 +157,19 @@ class _Transfer:
     """The files of one revision on their way."""
 
     def __init__(
-        self, partial: Partial, backend: Backend, selection: Selection, fetches: tuple[Fetch, ...], emit: Emit
+        self,
+        partial: Partial,
+        backend: Backend,
+        selection: Selection,
+        fetches: tuple[Fetch, ...],
+        emit: Emit,
+        pace: Pace,
     ) -> None:
         self._partial = partial
         self._backend = backend
         self._fetches = fetches
         self._emit = emit
+        self._pace = pace
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._files_done = len(selection.files) - len(fetches)
@@ -142,13 +197,16 @@ class _Transfer:
         descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         with os.fdopen(descriptor, "r+b") as opened:
             if file.size:
-                with self._backend.read(file, fetch.offset) as reading:
+                with contextlib.ExitStack() as stack:
+                    with self._pace.waiting():
+                        reading = stack.enter_context(self._backend.read(file, fetch.offset))
                     got = self._receive(opened.fileno(), fetch, reading)
                 _check(file, reading.digest, got, part)
             else:
                 os.ftruncate(descriptor, 0)
             os.fsync(descriptor)
         self._partial.keep(file)
+        self._pace.file_done()
         with self._lock:
             self._files_done += 1
 
@@ -165,7 +223,7 @@ class _Transfer:
                 hashing.update(earlier)
         os.lseek(descriptor, at, os.SEEK_SET)
         synced = at
-        for chunk in reading.chunks:
+        for chunk in self._pace.chunks(reading.chunks):
             if self._stop.is_set():
                 raise DownloadFault(DownloadReason.CANCELLED, "Another file of the download failed.")
             at += len(chunk)

@@ -1,25 +1,36 @@
 """The child process that downloads: `python -m patio.downloads.worker`, a job on stdin, events on stdout.
 
-It can be killed at any moment and loses nothing but time. It ends by itself when its stdin does: a sidecar that was
-killed leaves nobody behind who writes. Credentials come with the job only, and no event, message or log has them.
+It can be killed at any moment and loses nothing but time. It ends by itself when its stdin does, so a sidecar that was
+killed leaves nobody behind who writes; and when its source is too slow. It has little memory: an answer without an end
+costs this process, not the pod. Credentials come with the job only, and no event, message or log has them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import sys
 import threading
+import time
 from pathlib import Path
 
+from patio.api.downloads_protocol import DownloadReason
 from patio.api.sources import SourceKind
+from patio.downloads import network
 from patio.downloads.backends import Backend
 from patio.downloads.faults import DownloadFault, redacted
 from patio.downloads.job import JOB, Event, Failed, Job
+from patio.downloads.pace import Pace
 from patio.downloads.transfer import download
 
 NICE = 10
 """The engine comes first."""
+TICK = 1.0
+"""Seconds between looks at how much the source gives."""
+MOST_DATA = 384 * 2**20
+"""Bytes of memory of its own, most of them reserved and never used; a download takes a tenth of it."""
+_STACK = 512 * 1024
 
 
 def main() -> int:
@@ -29,19 +40,46 @@ def main() -> int:
     os.dup2(2, 1)
     with contextlib.suppress(OSError):
         os.nice(NICE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_DATA, (MOST_DATA, MOST_DATA))
+    threading.stack_size(_STACK)
     line = sys.stdin.buffer.readline()
     if not line:
         return 1
     threading.Thread(target=_leave_with_parent, name="parent", daemon=True).start()
     job = JOB.validate_json(line)
+    one_at_a_time = threading.Lock()
 
     def emit(event: Event) -> None:
-        events.write(event.model_dump_json() + "\n")
+        with one_at_a_time:
+            events.write(event.model_dump_json() + "\n")
 
-    try:
-        emit(download(job, backend_of(job), emit))
-    except DownloadFault as fault:
+    def fail(fault: DownloadFault) -> None:
         emit(Failed(reason=fault.reason, message=redacted(fault.message, job.secrets), retry_after=fault.retry_after))
+
+    def watch() -> None:
+        last = time.monotonic()
+        while True:
+            time.sleep(TICK)
+            now = time.monotonic()
+            # Not what this process slept through.
+            words = pace.tick(min(now - last, 2 * TICK))
+            last = now
+            if words is not None:
+                fail(DownloadFault(DownloadReason.SLOW, words))
+                os._exit(1)
+
+    pace = Pace()
+    threading.Thread(target=watch, name="pace", daemon=True).start()
+    try:
+        network.prepare(job)
+        emit(download(job, backend_of(job), emit, pace))
+    except DownloadFault as fault:
+        fail(fault)
+        return 1
+    except MemoryError:
+        words = f"What the source answered does not fit into {MOST_DATA >> 20} MiB of memory."
+        fail(DownloadFault(DownloadReason.REFUSED, words))
         return 1
     return 0
 

@@ -73,6 +73,8 @@ class EngineView:
     listening: bool = True
     """False: nothing listens on the port, so no process holds any adapter."""
     base_models: tuple[str, ...] = ()
+    base_roots: tuple[str, ...] = ()
+    """Paths, or names, from which the engine has its base model, as far as it tells."""
     context_tokens: int | None = None
     """Longest context of the first base model; None where the engine does not say."""
     adapters: Mapping[str, str] | None = field(default_factory=dict)
@@ -138,6 +140,10 @@ class Engine(Protocol):
     @property
     def unloads_stick(self) -> bool:
         """Whether what was unloaded stays away; where not, the next request for it loads it again from its old path."""
+
+    @property
+    def unloads_wait(self) -> bool:
+        """Whether an unload waits for the requests under way, and every other change behind it."""
 
     async def view(self) -> EngineView:
         """Ask whether it is ready and what it has. An engine that is down is an answer, not an error."""

@@ -203,6 +203,7 @@ def _read_list(content: bytes) -> tuple[EngineView, int]:
     view = EngineView(
         ready=True,
         base_models=tuple(entry["id"] for entry in base_models),
+        base_roots=tuple(entry["root"] for entry in base_models if entry.get("root")),
         context_tokens=context if type(context) is int and 0 < context < MOST_TOKENS else None,
         adapters={name: path for name, path in loaded.items() if name not in trials},
         trials=trials,

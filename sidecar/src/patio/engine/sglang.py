@@ -12,8 +12,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import httpx
 
@@ -34,8 +36,12 @@ from patio.engine.http import LARGEST_ANSWER, EngineHttp, answered, unauthorized
 from patio.engine.unsteady import UnsteadyList
 from patio.words import bounded_words
 
+_T = TypeVar("_T")
+
 SWAPS = 5
 """Times that weights are unloaded and others loaded, before requests that bring the old ones back win."""
+QUICK = 1.0
+"""Seconds: a change that got no answer for longer waits for requests under way, and its outcome is still to come."""
 LOOK_AGAIN = 0.02
 """Seconds between looks for the moment at which an unload has struck a name off."""
 LOAD = "/load_lora_adapter"
@@ -104,6 +110,11 @@ class Sglang:
         """They do not: the next request for `<base>:<adapter>` loads it again."""
         return False
 
+    @property
+    def unloads_wait(self) -> bool:
+        """They do, with the one lock that every change takes."""
+        return True
+
     async def view(self) -> EngineView:
         """Ask `/ready` and the list."""
         view = await self._http.view(self._not_ready, self._listed)
@@ -152,7 +163,9 @@ class Sglang:
 
     async def load(self, name: str, path: str) -> Loaded:
         """Load under a free name, and tell which adapters had to go for it."""
-        before = (await self._http.listed(self._key)).adapters or {}
+        # Without --max-loaded-loras nobody is evicted, and the list may be long.
+        may_evict = self._facts is None or self._facts.capacity.loaded is not None
+        before = (await self._http.listed(self._key)).adapters or {} if may_evict else {}
         try:
             after = await self._change(LOAD, {"lora_name": name, "lora_path": path})
         except _TakenError:
@@ -197,23 +210,41 @@ class Sglang:
         """Unload, and have the load wait behind it, before the requests that would bring the old weights back.
 
         SGLang 0.5.23 strikes the name off its list at once and then waits for its requests, as does whoever comes
-        next: the one lock is given in the order in which it was asked for.
+        next: the one lock is given in the order in which it was asked for. Requests may take longer than a call may.
         """
-        unloading = asyncio.create_task(self.unload(name), name=f"unload {name}")
+        unloading = asyncio.create_task(self._patiently(partial(self.unload, name)), name=f"unload {name}")
         try:
             while not unloading.done():
                 listed = (await self._http.listed(self._key)).adapters
                 if listed is None or name not in listed:
                     break
                 await asyncio.wait([unloading], timeout=LOOK_AGAIN)
-            loaded = await self.load(name, path)
+            loaded = await self._patiently(partial(self.load, name, path))
             await unloading
+        except _TakenError:
+            await unloading
+            listed = (await self._http.listed(self._key)).adapters
+            if listed is None or listed.get(name) != path:
+                raise
+            # By the call that was given up, or by a request, and those are the new weights.
+            return Loaded()
         except EngineError:
             await unloading
             raise
         finally:
             unloading.cancel()
         return loaded
+
+    async def _patiently(self, change: Callable[[], Awaitable[_T]]) -> _T:
+        """Ask for a change again as long as it takes an engine that is up too long to answer."""
+        while True:
+            asked = time.monotonic()
+            try:
+                return await change()
+            except RetryableError as fault:
+                slow = fault.reason is FaultReason.UNREACHABLE and time.monotonic() - asked > QUICK
+                if not slow or not (await self.view()).ready:
+                    raise
 
     async def _evicts_nobody(self) -> bool:
         """Whether one adapter more takes no other's place, as far as the server tells."""

@@ -59,6 +59,11 @@ class Vllm:
         """They do."""
         return True
 
+    @property
+    def unloads_wait(self) -> bool:
+        """They do not: requests under way go on with the weights that they began with."""
+        return False
+
     async def view(self) -> EngineView:
         """Ask `/health` and the list."""
         return await self._http.view(self._not_ready, self._listed)

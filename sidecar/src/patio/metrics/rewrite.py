@@ -4,6 +4,9 @@
 name, and renames whole blocks with `bytes.replace`, which costs a fraction of reading samples one by one. Only what is
 more than a rename is read, by `derive`. Values, labels and the original text are never touched, and what is not
 understood passes through. `scrape` calls it.
+
+A large text comes in pieces that end at line ends (`cut`): no single operation on bytes is long, so that a thread
+that rewrites lets other threads run.
 """
 
 from __future__ import annotations
@@ -29,6 +32,9 @@ from patio.metrics.tables import (
     Family,
     Source,
 )
+
+PIECE = 256 * 1024
+"""Bytes of a text that are worked on at once; a few times the size of any engine's text that was recorded."""
 
 _TYPE = b"\n# TYPE "
 _EOF = b"# EOF"
@@ -101,9 +107,15 @@ class Rules:
 class Rewritten:
     """The text to serve."""
 
-    text: bytes
+    parts: tuple[bytes, ...]
+    """Not joined: a large text is sent part by part."""
     clashes: tuple[str, ...] = ()
     """Names of ours that the engine has already: its own stays, ours gives way."""
+
+    @property
+    def text(self) -> bytes:
+        """All of it."""
+        return b"".join(self.parts)
 
 
 def compile_rules(engine: EngineKind, prefixes: Iterable[str], form: Format = Format.TEXT) -> Rules:
@@ -123,45 +135,76 @@ def compile_rules(engine: EngineKind, prefixes: Iterable[str], form: Format = Fo
     return Rules(form, tuple(rows), wanted, label, b"{" + label + b",", taken, re.compile(begins, re.MULTILINE))
 
 
+def cut(text: bytes, size: int = PIECE) -> list[bytes]:
+    """Return a text in pieces of about `size` bytes, each of which ends where a line does."""
+    pieces = []
+    start = 0
+    while len(text) - start > size:
+        end = text.rfind(b"\n", start, start + size) + 1 or text.find(b"\n", start + size) + 1
+        if not end:
+            break
+        pieces.append(text[start:end])
+        start = end
+    if start < len(text) or not pieces:
+        pieces.append(text[start:])
+    return pieces
+
+
 def rewrite(
-    text: bytes, rules: Rules, own: bytes = b"", asked: Mapping[str, Sequence[Sample]] | None = None
+    text: bytes | Sequence[bytes],
+    rules: Rules,
+    own: bytes = b"",
+    asked: Mapping[str, Sequence[Sample]] | None = None,
 ) -> Rewritten:
     """Return the text, then the standard families made of it, then the sidecar's own.
 
     `asked` has the samples of families whose source is no metric, by the family's name without a prefix. In OpenMetrics
     the end mark moves to the end; in the other format it is a comment like any other.
     """
+    pieces = [text] if isinstance(text, bytes) else [*text]
     if rules.form is Format.OPENMETRICS:
-        text, own = _without_end(text), _without_end(own)
-    end = b"" if not text or text.endswith(b"\n") else b"\n"
-    # What is made of lines that end as on Windows ends as everywhere else; the original keeps its own.
-    lines = text.replace(b"\r\n", b"\n") if b"\r" in text else text
+        pieces, own = _without_end(pieces), _without_end([own])[0]
+    end = b"\n" if pieces[-1] and not pieces[-1].endswith(b"\n") else b""
     families: dict[bytes, list[bytes]] = {}
-    # From the end (rsplit, rfind), CPython 3.11 searches bytes in half the time.
-    for block in (b"\n" + lines + end).rsplit(_TYPE)[1:]:
-        name, _, rest = block.partition(b" ")
-        if name in rules.wanted:
-            families.setdefault(name, []).append(rest)
-    ours = any(lines.rfind(prefix) != -1 for prefix in rules.prefixes)
-    taken = frozenset(rules.ours.findall(lines)) if ours else frozenset[bytes]()
-    parts = [text, end]
+    wanted = rules.wanted
+    name, kind = b"", b""
+    taken: frozenset[bytes] = frozenset()
+    ours = False
+    for piece in pieces:
+        # What is made of lines that end as on Windows ends as everywhere else; the original keeps its own.
+        lines = piece.replace(b"\r\n", b"\n") if b"\r" in piece else piece
+        # From the end (rsplit, rfind), CPython 3.11 searches bytes in half the time.
+        blocks = (b"\n" + lines + (end if piece is pieces[-1] else b"")).rsplit(_TYPE)
+        if name in wanted and blocks[0].strip():
+            # What a later piece adds to the last block of the one before.
+            families[name].append(kind + blocks[0])
+        for one in blocks[1:]:
+            name, _, rest = one.partition(b" ")
+            if name in wanted:
+                families.setdefault(name, []).append(rest)
+                kind = rest
+        kind = kind.partition(b"\n")[0]
+        if any(lines.rfind(prefix) != -1 for prefix in rules.prefixes):
+            ours = True
+            taken |= frozenset(rules.ours.findall(lines))
+    parts = [*pieces, end]
     clashes: list[str] = []
     for row in rules.rows:
         if not row.names.isdisjoint(taken):
             clashes.append(row.begins[1:].decode())
             continue
         made = _made(row, rules, families, ours)
-        if not made and row.asked and asked:
-            made = _written(row, rules, asked.get(row.family, ()))
+        if not made and row.asked and asked and (written := _written(row, rules, asked.get(row.family, ()))):
+            made = [written]
         if made:
-            parts += (row.header, made, b"\n")
+            parts += (row.header, *made, b"\n")
     if taken:
         own, hidden = _without(own, rules, taken)
         clashes += hidden
     parts.append(own)
     if rules.form is Format.OPENMETRICS:
         parts.append(_EOF + b"\n")
-    return Rewritten(b"".join(parts), tuple(clashes))
+    return Rewritten(tuple(parts), tuple(clashes))
 
 
 def _rows(family: Family, prefix: str, sources: tuple[Source, ...], form: Format) -> Iterable[_Row]:
@@ -197,18 +240,27 @@ def _source(source: str | Derived, suffixes: tuple[str, ...]) -> _Source:
     return _Source(families, b"\n" + old, braces, source.how if isinstance(source, Derived) else None)
 
 
-def _made(row: _Row, rules: Rules, families: Mapping[bytes, list[bytes]], ours: bool) -> bytes:
-    """Return the row's samples from the first source that has any, each after a newline; empty when none has."""
+def _made(row: _Row, rules: Rules, families: Mapping[bytes, list[bytes]], ours: bool) -> list[bytes]:
+    """Return the row's samples from the first source that has any, each after a newline; nothing when none has."""
     for source in row.sources:
         for family in source.families:
-            made = b""
+            made: list[bytes] = []
             for block in families.get(family, ()):
                 stop = block.find(b"\n")
                 if block[:stop].strip() in row.kinds:
-                    made += _renamed(block[stop:], source, row, rules, ours)
-            if made:
+                    body = block[stop:]
+                    made.append(_renamed(body, source, row, rules, ours) if source.how is None else body)
+            if source.how is not None:
+                made = [_derived(made, source, source.how, row, rules)]
+            if any(made):
                 return made
-    return b""
+    return []
+
+
+def _derived(bodies: Iterable[bytes], source: _Source, how: How, row: _Row, rules: Rules) -> bytes:
+    """Return what is made of the samples of one family, each after a newline."""
+    samples = [read(labels, rest) for body in bodies for _, labels, rest in _cut(body, source)]
+    return _written(row, rules, how([sample for sample in samples if sample is not None]))
 
 
 def _renamed(body: bytes, source: _Source, row: _Row, rules: Rules, ours: bool) -> bytes:
@@ -218,9 +270,6 @@ def _renamed(body: bytes, source: _Source, row: _Row, rules: Rules, ours: bool) 
         # The HELP line of the next family ends nearly every block.
         body = body[:comment] if body.find(b"\n", comment + 1) in (-1, len(body) - 1) else body
     body = body.rstrip(b"\n")
-    if source.how is not None:
-        samples = [read(labels, rest) for _, labels, rest in _cut(body, source)]
-        return _written(row, rules, source.how([sample for sample in samples if sample is not None]))
     if not ours and _LABEL not in body:
         # Where each line has one brace, right behind a name of ours and before a letter, all is done at once.
         parts = body.split(b"{")
@@ -281,7 +330,10 @@ def _without(own: bytes, rules: Rules, taken: frozenset[bytes]) -> tuple[bytes, 
     return b"".join(kept), hidden
 
 
-def _without_end(text: bytes) -> bytes:
+def _without_end(pieces: Sequence[bytes]) -> list[bytes]:
     """Return an OpenMetrics text without its end mark, which would hide what follows."""
-    stripped = text.rstrip()
-    return stripped.removesuffix(_EOF) if stripped.endswith(b"\n" + _EOF) or stripped == _EOF else text
+    last = max((number for number, piece in enumerate(pieces) if piece.strip()), default=0)
+    stripped = pieces[last].rstrip()
+    if stripped.endswith(b"\n" + _EOF) or stripped == _EOF:
+        return [*pieces[:last], stripped.removesuffix(_EOF)]
+    return [*pieces]

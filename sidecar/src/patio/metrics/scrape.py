@@ -3,6 +3,8 @@
 However many scrape at once, the engine is asked once. An engine that is down, slow, or answers with something else
 costs a scrape nothing but `patio:engine_up 0`: it never fails, since the sidecar's own metrics are what tells. Each
 scrape is answered before whoever asked stops waiting for it.
+
+A text of more than one piece is rewritten on a thread of its own, piece by piece; the event loop only waits for it.
 """
 
 from __future__ import annotations
@@ -11,7 +13,9 @@ import asyncio
 import logging
 import re
 import time
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 
@@ -20,7 +24,8 @@ import httpx
 from patio.engine.base import EngineKind, EngineView
 from patio.metrics.derive import Sample, quoted
 from patio.metrics.own import OwnMetrics
-from patio.metrics.rewrite import Format, Rules, compile_rules, rewrite
+from patio.metrics.pages import Page
+from patio.metrics.rewrite import PIECE, Format, Rules, compile_rules, rewrite
 from patio.words import error_words
 
 log = logging.getLogger(__name__)
@@ -28,10 +33,16 @@ log = logging.getLogger(__name__)
 DEADLINE = 5.0
 """Seconds for the engine to answer where the scraper does not say how long it waits: half of Prometheus' default."""
 LONGEST = 60.0
+LEAST = 0.8
+"""Whoever says less waits no less: anybody can say it, and a look that had no time tells nothing of the engine."""
 PART = 0.8
 """How much of the time that the scraper gives the engine may use."""
-LARGEST = 64 * 2**20
+LARGEST = 16 * 2**20
 """Bytes that an engine's metrics may have: a hundred times what any has, and no danger to the pod's memory."""
+LARGE_PAGES = 2
+"""Pages of more than one piece that may be on their way to slow readers before no other one is made."""
+QUIET = 60.0
+"""Seconds before a failure that comes and goes is said once more."""
 
 _METRICS = re.compile(rb"\s*(?:\Z|#|[a-zA-Z_:][a-zA-Z0-9_:]*(?:\{[^\n]*\})?[ \t]+\S)")
 # Over loopback, compressing costs the engine more than the bytes do.
@@ -39,11 +50,11 @@ _HEADERS = {"accept": "text/plain; version=0.0.4", "accept-encoding": "identity"
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
-    """What a scrape is answered with."""
+class _Fetched:
+    """What the engine said, in pieces that end where a line does."""
 
-    text: bytes
-    form: Format = Format.TEXT
+    pieces: tuple[bytes, ...]
+    form: Format
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +77,7 @@ def allowed(header: str | None) -> float:
         seconds = float(header or "")
     except ValueError:
         return DEADLINE
-    return min(seconds * PART, LONGEST) if seconds > 0 else DEADLINE
+    return min(max(seconds * PART, LEAST), LONGEST) if seconds > 0 else DEADLINE
 
 
 class Scraper:
@@ -88,7 +99,11 @@ class Scraper:
         self._view = view
         self._scraping: _Scrape | None = None
         self._complained: str | None = None
+        self._warned: dict[str, float] = {}
+        """When each reason was last logged."""
         self._clashes: tuple[str, ...] = ()
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="metrics")
+        self._large: weakref.WeakSet[Page] = weakref.WeakSet()
         vocabularies = tuple(prefixes)
 
         @cache
@@ -102,7 +117,7 @@ class Scraper:
         """Return what to serve within so many seconds (`DEADLINE`), with or without the engine's part."""
         if self._url is None:
             self._own.engine_up.set(1 if self._view().ready else 0)
-            return Page(self._own.text())
+            return Page((self._own.text(),))
         if self._scraping is None or self._scraping.task.done():
             self._scraping = _Scrape(asyncio.create_task(self._scrape(self._url), name="scrape"))
         joined = self._scraping
@@ -121,8 +136,13 @@ class Scraper:
         self._own.scrape_duration.set(limit)
         return self._without_engine(_Failure("timeout", f"no answer in {limit:g} s"))
 
+    async def packed(self, page: Page) -> bytes:
+        """Return a page compressed by gzip."""
+        return await page.packed(self._threads)
+
     async def close(self) -> None:
         """Drop a scrape that is under way."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
         if self._scraping is not None:
             self._scraping.task.cancel()
             await asyncio.gather(self._scraping.task, return_exceptions=True)
@@ -136,21 +156,35 @@ class Scraper:
         if self._complained is not None:
             log.info("engine scraped again after=%s", self._complained)
         self._complained = None
+        large = len(fetched.pieces) > 1
+        if large and len(self._large) >= LARGE_PAGES:
+            words = f"{LARGE_PAGES} large pages are still on their way to slow readers"
+            return self._without_engine(_Failure("busy", words))
         self._own.engine_up.set(1)
         self._own.scrape_duration.set(time.perf_counter() - started)
-        rewritten = rewrite(fetched.text, self._rules(fetched.form), self._own.text(fetched.form), self._asked())
+        own, rules = self._own.text(fetched.form), self._rules(fetched.form)
+        if large:
+            loop = asyncio.get_running_loop()
+            rewritten = await loop.run_in_executor(self._threads, rewrite, fetched.pieces, rules, own, self._asked())
+        else:
+            rewritten = rewrite(fetched.pieces, rules, own, self._asked())
         if rewritten.clashes != self._clashes:
             self._clashes = rewritten.clashes
             log.warning("engine has metrics of our names, its own are kept names=%s", ",".join(rewritten.clashes))
-        return Page(rewritten.text, fetched.form)
+        page = Page(rewritten.parts, fetched.form)
+        if large:
+            self._large.add(page)
+        return page
 
     def _without_engine(self, failure: _Failure) -> Page:
         self._own.engine_up.set(0)
         self._own.scrape_errors.labels(failure.reason).inc()
-        if self._complained != failure.reason:
+        now = time.monotonic()
+        if self._complained != failure.reason and now - self._warned.get(failure.reason, -QUIET) >= QUIET:
             log.warning("engine not scraped reason=%s message=%s", failure.reason, failure.message)
-        self._complained = failure.reason
-        return Page(self._own.text())
+            self._complained = failure.reason
+            self._warned[failure.reason] = now
+        return Page((self._own.text(),))
 
     def _asked(self) -> Mapping[str, Sequence[Sample]]:
         """Return what no metric of the engine tells, and its other answers do."""
@@ -160,19 +194,32 @@ class Scraper:
         model = ((b"model_name", quoted(view.base_models[0])),)
         return {"model_context_tokens": (Sample(model, view.context_tokens),)}
 
-    async def _fetch(self, url: str) -> Page | _Failure:
+    async def _fetch(self, url: str) -> _Fetched | _Failure:
+        pieces: list[bytes] = []
+        rest = bytearray()
+        size = 0
         try:
             async with self._http.stream("GET", url, headers=_HEADERS, timeout=LONGEST) as response:
                 if response.status_code != 200:
                     return _Failure("status", f"the engine answered {response.status_code}")
                 kind = response.headers.get("content-type", "text/plain")
                 if not kind.startswith(("text/plain", "application/openmetrics-text")):
-                    return _Failure("garbage", f"content type {kind!r}")
-                text = bytearray()
-                async for chunk in response.aiter_bytes():
-                    text += chunk
-                    if len(text) > LARGEST:
+                    return _Failure("garbage", f"content type {kind[:100]!r}")
+                coding = response.headers.get("content-encoding", "identity")
+                if coding != "identity":
+                    # A few bytes that become millions: nobody asked for it.
+                    return _Failure("garbage", f"content encoding {coding[:100]!r}")
+                async for chunk in response.aiter_raw():
+                    size += len(chunk)
+                    if size > LARGEST:
                         return _Failure("too_large", f"the answer has more than {LARGEST} bytes")
+                    rest += chunk
+                    if len(rest) >= PIECE:
+                        end = rest.rfind(b"\n") + 1
+                        if not end:
+                            return _Failure("garbage", f"a line of more than {PIECE} bytes")
+                        pieces.append(bytes(rest[:end]))
+                        del rest[:end]
         except httpx.TimeoutException:
             return _Failure("timeout", f"no answer in {LONGEST:g} s")
         except httpx.ConnectError as error:
@@ -180,6 +227,8 @@ class Scraper:
         # An engine that answers with a TLS alert has ssl.SSLError escape httpx.
         except (httpx.HTTPError, OSError) as error:
             return _Failure("broken", error_words(error))
-        if not _METRICS.match(text):
+        if rest or not pieces:
+            pieces.append(bytes(rest))
+        if not _METRICS.match(pieces[0]):
             return _Failure("garbage", "the answer is not in the Prometheus text format")
-        return Page(bytes(text), Format.TEXT if kind.startswith("text/plain") else Format.OPENMETRICS)
+        return _Fetched(tuple(pieces), Format.TEXT if kind.startswith("text/plain") else Format.OPENMETRICS)

@@ -7,31 +7,60 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from patio.api.downloads_protocol import DEFAULT_DOWNLOAD_ROOT, DOWNLOAD_ROOT_VARIABLE, DOWNLOAD_ROOTS_VARIABLE
-from patio.api.sources import check_endpoint, check_revision
-from patio.downloads.config import DownloadSettings
+from patio.api.sources import ADDRESSING_STYLES, check_endpoint, check_region, check_revision
+from patio.downloads.config import DownloadSettings, StandardVariables
 from patio.settings.errors import SettingsError
 
 VARIABLES = {
     "HF_AUTH_TOKEN": "token for Hugging Face",
+    "HF_TOKEN": "the same, as huggingface_hub has it; HUGGING_FACE_HUB_TOKEN likewise",
+    "HUGGING_FACE_HUB_TOKEN": "the same, as huggingface_hub had it first",
     "HF_ENDPOINT": "a Hub of one's own, or a mirror; default https://huggingface.co",
     "HF_REVISION": "branch, tag or commit where a request names none; default main",
     "ACCESS_KEY": "access key for s3:// and obs://; SECRET_KEY belongs to it",
     "SECRET_KEY": "secret key for s3:// and obs://",
+    "SESSION_TOKEN": "session token that belongs to ACCESS_KEY, for temporary credentials",
     "ENDPOINT": "endpoint for s3:// and obs://; default AWS",
+    "REGION": "region of buckets; default: what the endpoint's name tells",
+    "ADDRESSING_STYLE": "how buckets are addressed: path, virtual or auto",
+    "AWS_ACCESS_KEY_ID": "access key for s3:// where ACCESS_KEY is not set",
+    "AWS_SECRET_ACCESS_KEY": "secret key for s3://, belongs to AWS_ACCESS_KEY_ID",
+    "AWS_SESSION_TOKEN": "session token that belongs to AWS_ACCESS_KEY_ID",
+    "AWS_ENDPOINT_URL_S3": "endpoint for s3:// where ENDPOINT is not set; AWS_ENDPOINT_URL after it",
+    "AWS_ENDPOINT_URL": "endpoint for s3:// where ENDPOINT is not set",
+    "AWS_REGION": "region of s3:// buckets where nothing else tells it; AWS_DEFAULT_REGION after it",
+    "AWS_DEFAULT_REGION": "region of s3:// buckets where nothing else tells it",
     DOWNLOAD_ROOT_VARIABLE: f"folder of downloads, shared with the engine; default {DEFAULT_DOWNLOAD_ROOT}",
     DOWNLOAD_ROOTS_VARIABLE: "other folders, by commas, that output_dir, pvc:// and file:// may name",
     "PATIO_DOWNLOAD_LIMIT": "most bytes under the folder of downloads, like 20Gi; default: what the disk has",
+    "PATIO_DOWNLOAD_PLAIN_HTTP": "allow or refuse to send credentials to an endpoint without TLS; default refuse",
     "PATIO_DOWNLOAD_FILES": "safetensors (and config, tokenizer, ...) or all; default safetensors",
 }
 
+_CREDENTIALS = (
+    *("HF_AUTH_TOKEN", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "ACCESS_KEY", "SECRET_KEY", "SESSION_TOKEN"),
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
+)
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
 def read_downloads(given: Mapping[str, str]) -> DownloadSettings:
     """Return the settings of downloads; raise `SettingsError`, which never has a credential in it."""
-    if ("ACCESS_KEY" in given) != ("SECRET_KEY" in given):
-        there, missing = ("ACCESS_KEY", "SECRET_KEY") if "ACCESS_KEY" in given else ("SECRET_KEY", "ACCESS_KEY")
-        raise SettingsError(f"{there} is set and {missing} is not: they belong together")
+    for one, other in (("ACCESS_KEY", "SECRET_KEY"), ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")):
+        if (one in given) != (other in given):
+            there, missing = (one, other) if one in given else (other, one)
+            raise SettingsError(f"{there} is set and {missing} is not: they belong together")
+    if "SESSION_TOKEN" in given and "ACCESS_KEY" not in given:
+        raise SettingsError("SESSION_TOKEN is set and ACCESS_KEY is not: they belong together")
+    for name in _CREDENTIALS:
+        if not re.fullmatch(r"[\x21-\x7e]*", given.get(name, "")):
+            raise SettingsError(f"{name}: it has a character that no such value has, a line break or a letter like é")
+    plain = given.get("PATIO_DOWNLOAD_PLAIN_HTTP", "refuse")
+    if plain not in ("allow", "refuse"):
+        raise SettingsError(f"PATIO_DOWNLOAD_PLAIN_HTTP: {plain!r} is not one of allow, refuse")
+    style = given.get("ADDRESSING_STYLE")
+    if style is not None and style not in ADDRESSING_STYLES:
+        raise SettingsError(f"ADDRESSING_STYLE: {style!r} is not one of {', '.join(ADDRESSING_STYLES)}")
     files = given.get("PATIO_DOWNLOAD_FILES", "safetensors")
     if files not in ("safetensors", "all"):
         raise SettingsError(f"PATIO_DOWNLOAD_FILES: {files!r} is not one of safetensors, all")
@@ -44,13 +73,30 @@ def read_downloads(given: Mapping[str, str]) -> DownloadSettings:
         ),
         all_files=files == "all",
         limit=_bytes("PATIO_DOWNLOAD_LIMIT", given.get("PATIO_DOWNLOAD_LIMIT")),
-        hf_token=given.get("HF_AUTH_TOKEN"),
+        hf_token=_first(given, "HF_AUTH_TOKEN", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"),
         hf_endpoint=_checked("HF_ENDPOINT", check_endpoint, given),
         hf_revision=_checked("HF_REVISION", check_revision, given),
         access_key=given.get("ACCESS_KEY"),
         secret_key=given.get("SECRET_KEY"),
+        session_token=given.get("SESSION_TOKEN"),
         endpoint=_checked("ENDPOINT", check_endpoint, given),
+        region=_checked("REGION", check_region, given),
+        addressing_style=style,
+        plain_http=plain == "allow",
+        standard=StandardVariables(
+            access_key=given.get("AWS_ACCESS_KEY_ID"),
+            secret_key=given.get("AWS_SECRET_ACCESS_KEY"),
+            session_token=given.get("AWS_SESSION_TOKEN"),
+            endpoint=_checked("AWS_ENDPOINT_URL_S3", check_endpoint, given)
+            or _checked("AWS_ENDPOINT_URL", check_endpoint, given),
+            region=_checked("AWS_REGION", check_region, given) or _checked("AWS_DEFAULT_REGION", check_region, given),
+        ),
     )
+
+
+def _first(given: Mapping[str, str], *names: str) -> str | None:
+    """Return what the first of some variables says."""
+    return next((given[name] for name in names if name in given), None)
 
 
 def _folder(variable: str, value: str) -> Path:

@@ -87,7 +87,8 @@ like PATIO_WEBHOOK_PORT into pods, hence not all of PATIO_."""
 class Settings:
     """The sidecar's settings, checked."""
 
-    host: str = "0.0.0.0"  # noqa: S104 - the pod's own address is where kubelet and the operator call
+    host: str = "::"
+    """Every address: of both families, or of IPv4 where the host has no IPv6."""
     port: int = SIDECAR_PORT
     log_level: str = "INFO"
     log_json: bool = False
@@ -137,7 +138,7 @@ def _parser() -> _Parser:
         allow_abbrev=False,
     )
     listen = parser.add_argument_group("serving")
-    listen.add_argument("-H", "--host", default="0.0.0.0", help="address to listen on (%(default)s)")  # noqa: S104
+    listen.add_argument("-H", "--host", default="::", help="address to listen on (%(default)s: all, of IPv6 and IPv4)")
     listen.add_argument("-P", "--port", help=f"port to listen on ({SIDECAR_PORT}; RUNTIME_PORT)")
     listen.add_argument(
         "--log-level", default="INFO", type=str.upper, choices=LEVELS, help="least level that is logged (%(default)s)"
@@ -229,12 +230,26 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
 
 def _refuse_misspellings(environ: Mapping[str, str]) -> None:
     known = list(HONOURED)
+    services = [name.removesuffix("_SERVICE_HOST") for name in environ if name.endswith("_SERVICE_HOST")]
     for name in sorted(environ):
-        if name in known or not name.startswith(_OURS):
+        if name in known or not name.startswith(_OURS) or _is_services(name, environ[name], services):
             continue
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
         if close:
             raise SettingsError(f"{name}: no such variable; {close[0]} is meant, perhaps")
+
+
+def _is_services(name: str, value: str, services: Sequence[str]) -> bool:
+    """Whether Kubernetes made a variable of a Service of the namespace: then nobody misspelt it."""
+    if re.match(r"(?:tcp|udp|sctp)://", value):
+        return True
+    return any(
+        name.startswith(f"{service}_")
+        and re.fullmatch(
+            r"SERVICE_(?:HOST|PORT(?:_\w+)?)|PORT(?:_\d+_(?:TCP|UDP|SCTP)(?:_\w+)?)?", name[len(service) + 1 :]
+        )
+        for service in services
+    )
 
 
 def _engine(flag: str | None, given: Mapping[str, str]) -> EngineKind:

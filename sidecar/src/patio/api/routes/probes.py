@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Callable
 
 from fastapi import FastAPI, Request, Response
+from starlette.types import Receive, Scope, Send
 
+from patio.access.openness import EVERYONE, open_to
 from patio.api.protocol import Readiness, ServerStatus
 from patio.api.routes.answers import answer
+from patio.metrics.pages import Page
 from patio.metrics.scrape import Scraper, allowed
+
+
+class _LargePage(Response):
+    """A page in slices."""
+
+    def __init__(self, page: Page, packed: bytes | None, headers: dict[str, str]) -> None:
+        size = page.size if packed is None else len(packed)
+        super().__init__(headers={**headers, "content-length": str(size)})
+        self._page = page
+        self._packed = packed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await self._page.send(send, self._packed)
 
 
 def add_probes(
@@ -18,28 +35,34 @@ def add_probes(
     """Add the routes."""
 
     @app.get("/")
+    @open_to(EVERYONE)
     async def status() -> ServerStatus:
         """What this sidecar is and what it stands beside."""
         return status_of()
 
     @app.get("/health")
+    @open_to(EVERYONE)
     async def health() -> Response:
         """The sidecar is alive; nothing about the engine."""
         return Response(b'{"status":"ok"}', media_type="application/json")
 
     @app.get("/ready", responses={503: {"model": Readiness}})
+    @open_to(EVERYONE)
     async def ready() -> Response:
         """The engine is ready, every adapter that the pod waits for is settled, and it is not drained."""
         readiness = readiness_of()
         return answer(readiness, 200 if readiness.ready else 503)
 
     @app.get("/metrics", responses={200: {"content": {"text/plain": {}}}}, response_class=Response)
+    @open_to(EVERYONE)
     async def metrics(request: Request) -> Response:
         """The engine's metrics, the standard families made of them, and the sidecar's own."""
         page = await scraper.page(allowed(request.headers.get("x-prometheus-scrape-timeout-seconds")))
-        text = page.text
         headers = {"content-type": page.form.value, "vary": "accept-encoding"}
+        packed = None
         if "gzip" in request.headers.get("accept-encoding", ""):
             headers["content-encoding"] = "gzip"
-            text = gzip.compress(text, compresslevel=1, mtime=0)
-        return Response(text, headers=headers)
+            packed = await scraper.packed(page)
+        if page.large:
+            return _LargePage(page, packed, headers)
+        return Response(page.text if packed is None else packed, headers=headers)

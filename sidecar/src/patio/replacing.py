@@ -1,0 +1,42 @@
+"""One way to replace a small file: readers see the old content or the new one, also after a crash of the machine.
+
+Used by whoever keeps something over a restart. Calls block on the disk: they are made in a thread, or in a worker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+from pathlib import Path
+
+
+def replace_file(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Write a file whole, force it to disk and give it its name in one step; raise `OSError`."""
+    # A name of its own, so that neither another process nor what one left behind is in the way.
+    beside = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}.new")
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Force a folder's entries to disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # file systems over the network that have nothing to sync
+            raise
+    finally:
+        os.close(descriptor)
