@@ -152,12 +152,12 @@ def test_a_sidecar_that_proved_nothing_is_told_with_the_remedy(reason: str) -> N
     decided = plan([pod()], {"uid-pod-0": seen()}, [of], {"sql": Credentials("7")}, refusals, {}, NOW)
     assert orders(decided) == []
     assert decided.again_at == UNPROVEN.until
-    told = status(of, decided.placements["sql"], {}, NOW)
-    (ready, progressing, degraded) = told["conditions"]
+    shown = status(of, decided.placements["sql"], told({}), NOW)
+    (ready, progressing, degraded) = shown["conditions"]
     assert (ready["status"], ready["reason"], progressing["status"]) == ("False", reason, "False")
     assert (degraded["status"], degraded["reason"]) == ("True", reason)
     assert "Recreate the pod." in ready["message"]
-    assert [one["state"] for one in told["instances"]] == ["Pending"]
+    assert [one["state"] for one in shown["instances"]] == ["Pending"]
 
 
 def test_an_admitted_pod_tells_why_credentials_do_not_come() -> None:

@@ -44,7 +44,7 @@ A_POD = {
         "resourceVersion": "1",
         "labels": {"app": "vllm", "patio.dev/injected": "true", "lora.patio.dev/sql": "loaded"},
     },
-    "spec": {},
+    "spec": {"containers": [{"name": "patio", "ports": [{"name": "patio", "containerPort": 9091}]}]},
     "status": {"podIP": "10.0.0.1", "conditions": [{"type": "Ready", "status": "True"}]},
 }
 
@@ -162,7 +162,7 @@ async def test_an_edit_that_meets_a_status_write_is_ordered() -> None:
 
         def status() -> Mapping[str, Any]:
             there = known.adapters.get("sql", "team")
-            return {} if there is None else there.status
+            return {} if there is None else there.status.rest
 
         await until("the new weights are ordered", lambda: "Load" in idle.ordered)
         await until("the status is of the edit", lambda: status().get("observedGeneration") == 2)

@@ -16,6 +16,7 @@ from patio_operator.api.bounded_json import read_json
 from patio_operator.api.crd import CONVERSION_PATH
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.cluster.api import ApiError, Cluster, Object
+from patio_operator.cluster.known import Known
 from patio_operator.injection import Access
 from patio_operator.telemetry import Telemetry
 from patio_operator.webhooks import loraadapters, profiles, reviewing, server
@@ -64,7 +65,7 @@ async def webhook(unreachable: Cluster) -> AsyncIterator[Webhook]:
         stopping=lambda: False,
     )
     profiles.add_route(app, unreachable, "patio-system")
-    loraadapters.add_route(app, unreachable)
+    loraadapters.add_route(app, unreachable, Known(unreachable))
     runner = await server.serve(app, 0)
     port = port_of(runner)
     async with aiohttp.ClientSession() as session:
