@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import random
+import socket
+import ssl
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -12,10 +15,11 @@ import httpx
 import pytest
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from patio.topology.config import Endpoint, Kind, Worker
+from patio.topology.config import Endpoint, Kind, TopologySettings, Worker
+from patio.topology.memberships import Leased
 from patio.topology.plan import Standing
 from patio.topology.registrar import Registrar, Round
-from patio.topology.routers import Router
+from patio.topology.routers import Router, RouterError
 
 from router_double import RouterDouble
 
@@ -300,3 +304,25 @@ async def test_a_router_that_does_not_answer_is_asked_every_few_seconds() -> Non
         assert rounds[0].pause < 1 < 5 <= rounds[-1].pause < 7
         assert not any(found.reached for found in rounds)
         assert faults == ["RouterUnreachable"]
+
+
+@pytest.mark.parametrize(
+    ("cause", "reason"),
+    [
+        (ConnectionRefusedError(errno.ECONNREFUSED, ""), "RouterUnreachable"),
+        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), "RouterUnreachable"),
+        (ssl.SSLCertVerificationError(1, "self-signed certificate"), "RouterFault"),
+        (OSError(errno.EMFILE, "Too many open files"), "RouterFault"),
+    ],
+)
+async def test_only_a_router_that_was_asked_can_be_gone(cause: OSError, reason: str) -> None:
+    def fail(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("All connection attempts failed") from cause
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(fail)) as http:
+        router = Router(Endpoint(("http://router",)), http, None)
+        with pytest.raises(RouterError) as told:
+            await router.workers()
+        assert told.value.fault.reason == reason
+        leased = Leased(Endpoint(("http://router",)), http, TopologySettings(), random.Random(1), lambda reason: None)
+        assert (await leased.step(None)).standing.reason == reason

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from patio.network import NOT_ITS_FAULT, cause_of
 from patio.topology.config import Endpoint, Kind, Worker
 from patio.topology.plan import Entry, Fault, Reason
 from patio.words import error_words
@@ -161,7 +162,9 @@ class Router:
                 )
             except (httpx.RequestError, OSError, ValueError) as error:
                 words = f"The router at {url} does not answer: {error_words(error)}."
-                fault = fault or RouterError(Fault(Reason.UNREACHABLE, words))
+                # A router that was not asked, or not believed, may send requests all the same.
+                reason = Reason.FAULT if cause_of(error) in NOT_ITS_FAULT else Reason.UNREACHABLE
+                fault = fault or RouterError(Fault(reason, words))
                 if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
                     continue
                 break
