@@ -486,8 +486,9 @@ async def test_an_order_that_can_not_be_stored_changes_nothing(
 ) -> None:
     async with running_double() as double, sidecar(double) as client:
         await ready(client)
-        # A folder in the place of the temporary file: the disk says no, whoever asks.
-        (tmp_path / "state.json.new").mkdir()
+        # A folder in the place of the file: the disk says no, whoever asks.
+        (tmp_path / "state.json").unlink()
+        (tmp_path / "state.json").mkdir()
         with pytest.raises(Refused) as refused:
             await client.load(load_request("a", adapter_files(tmp_path / "a")))
         assert (refused.value.status, refused.value.code, refused.value.retryable) == (507, "NotStored", True)

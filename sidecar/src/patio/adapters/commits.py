@@ -64,7 +64,8 @@ class Commits:
         self._orders.append(_Order(change, then, answer))
         self._due.set()
         self._ordered.set()
-        # An order that was taken is carried out, also if its caller hangs up.
+        # An order that was taken is carried out, also if its caller hangs up; then nobody asks for its error.
+        answer.add_done_callback(lambda done: done.cancelled() or done.exception())
         return asyncio.shield(answer)
 
     def learn(self, change: Callable[[Desired], Desired]) -> None:

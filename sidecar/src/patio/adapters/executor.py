@@ -91,6 +91,8 @@ class Executor:
         self._unloading = asyncio.Semaphore(UNLOADS_AT_ONCE)
         self._fetches: dict[str, asyncio.Task[None]] = {}
         self._prepares: dict[str, asyncio.Task[None]] = {}
+        self._waiting: dict[str, asyncio.Task[None]] = {}
+        """Loads that have not asked the engine yet."""
 
     def start(self, action: Action | Prepare, tasks: asyncio.TaskGroup) -> bool:
         """Start an action, unless too many of its kind are under way; return whether it was started."""
@@ -118,12 +120,22 @@ class Executor:
         task = tasks.create_task(self._guarded(name, action), name=f"{kind} {name}")
         if isinstance(action, Fetch):
             self._fetches[name] = task
+        elif not isinstance(action, Unload):
+            self._waiting[name] = task
         return True
 
     def end_fetch(self, name: str) -> None:
         """End a fetch that nobody wants any more."""
         self._fetches.pop(name).cancel()
         self._state.free(name)
+
+    def end_waiting(self, name: str) -> None:
+        """End a load that waits for its turn and is no longer wanted as it was."""
+        action = self._state.busy.get(name)
+        if name in self._waiting and isinstance(action, Load | Reload | Restore) and self._still(action.wanted) is None:
+            self._waiting.pop(name).cancel()
+            self._state.free(name)
+            self._changed()
 
     def end_prepare(self, name: str) -> None:
         """The same for what is fetched ahead."""
@@ -161,6 +173,7 @@ class Executor:
             self._fetches.pop(name, None)
             self._state.free(name)
             self._state.progress[name] = self._failed(before, fault)
+        self._waiting.pop(name, None)
         self._changed()
 
     async def _guarded_prepare(self, action: Prepare) -> None:
@@ -320,6 +333,7 @@ class Executor:
     def _begin(self, name: str) -> float:
         """Note that the engine is asked now, so that a plan can tell when that takes long."""
         self._changed()
+        self._waiting.pop(name, None)
         self._state.began[name] = time.monotonic()
         return self._state.began[name]
 

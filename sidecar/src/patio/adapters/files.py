@@ -191,13 +191,17 @@ class Files:
             return None
         over = self._under_way[folder] = asyncio.get_running_loop().create_future()
         try:
-            async with self._turn:
-                looking = in_thread(partial(question, folder), "files")
-                looking.add_done_callback(lambda _: self._over(folder, over))
-                await asyncio.wait([looking], timeout=LOOK_SECONDS)
+            await self._turn.acquire()
         except BaseException:
             self._over(folder, over)
             raise
+        looking = in_thread(partial(question, folder), "files")
+        # Also when whoever asked leaves: the thread is still there.
+        looking.add_done_callback(lambda _: self._over(folder, over))
+        try:
+            await asyncio.wait([looking], timeout=LOOK_SECONDS)
+        finally:
+            self._turn.release()
         if not looking.done():
             self._hanging.add(folder)
             raise FolderHangsError

@@ -184,6 +184,7 @@ class Reconciler:
                 self._take_prepare_credentials(request.lora_name, credentials_of(request))
             elif refusal is None:
                 self._take_credentials(request.lora_name, credentials_of(request))
+                self._executor.end_waiting(request.lora_name)
 
         refusal = await self._commits.order(change, then)
         if refusal is None:
@@ -208,6 +209,7 @@ class Reconciler:
                 self._state.progress.pop(name, None)
                 self._files.forget(name)
                 self._take_credentials(name, {})
+                self._executor.end_waiting(name)
                 self._forget()
 
         outcome = await self._commits.order(change, then)
@@ -355,7 +357,9 @@ class Reconciler:
         for ahead in list(self._state.desired.prepared.values()):
             there = True
             with _logged("look for prepared files"):
-                there = not ahead.path or await self._fetcher.hold(ahead.path)
+                # What hangs is left to the order that will want it loaded.
+                if ahead.path and await self._files.read(ahead.path) is not None:
+                    there = await self._fetcher.hold(ahead.path)
             if not there:
                 log.info("prepared files are gone adapter=%s folder=%s", ahead.name, ahead.path)
                 self._commits.learn(partial(with_fetched, fetched=ahead, folder=""))

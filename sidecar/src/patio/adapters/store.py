@@ -1,6 +1,6 @@
 """The file that keeps what is wanted over a restart of the sidecar.
 
-Written whole, to a temporary file that is synced and renamed, so that it is always one state or the next. A missing
+Written whole (`patio.replacing`), so that it is always one state or the next. A missing
 file is a fresh pod; one that is broken or can not be read is set aside and reported, never overwritten and never a
 reason not to start: what admission asks for is in the pod's variables, and the operator repeats the rest. Read by the
 reconciler, written by `commits`.
@@ -9,13 +9,13 @@ reconciler, written by `commits`.
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
 from patio.adapters.desired import Desired
+from patio.replacing import replace_file
 
 log = logging.getLogger(__name__)
 
@@ -76,14 +76,4 @@ class Store:
         """Write a state down for good; raise `OSError`."""
         if self._path is None:
             return
-        beside = self._path.with_name(self._path.name + ".new")
-        with beside.open("wb") as file:
-            file.write(_FILE.dump_json(_File(VERSION, desired)))
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(self._path)
-        folder = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        replace_file(self._path, _FILE.dump_json(_File(VERSION, desired)))
