@@ -8,13 +8,13 @@ in the pod's variables, and the operator repeats the rest. The reconciler is its
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
 from patio.adapters.desired import Desired
+from patio.replacing import replace_file
 
 log = logging.getLogger(__name__)
 
@@ -59,14 +59,4 @@ class Store:
         """Write a state down for good; raise `OSError`."""
         if self._path is None:
             return
-        beside = self._path.with_name(self._path.name + ".new")
-        with beside.open("wb") as file:
-            file.write(_FILE.dump_json(_File(VERSION, desired)))
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(self._path)
-        folder = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        replace_file(self._path, _FILE.dump_json(_File(VERSION, desired)))
