@@ -8,14 +8,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 from pathlib import Path
 
 
 def replace_file(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """Write a file whole, force it to disk and give it its name in one step; raise `OSError`."""
-    # A name of its own, so that neither another process nor what one left behind is in the way.
-    beside = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}.new")
+    """Write a file whole, force it to disk and give it its name in one step; raise `OSError`. One writer at a time."""
+    beside = path.with_name(path.name + ".new")
+    # What a writer left behind that was killed, perhaps another user's.
+    beside.unlink(missing_ok=True)
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
