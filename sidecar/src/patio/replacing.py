@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from pathlib import Path
 
 
@@ -28,6 +29,15 @@ def replace_file(path: Path, content: bytes, mode: int = 0o600) -> None:
             beside.unlink()
         raise
     sync_folder(path.parent)
+
+
+def read_small(path: Path, most: int) -> bytes:
+    """Return what a file has, at most so many bytes of it; raise `OSError`. Others may have put anything there."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "It is no plain file", str(path))
+        return file.read(most)
 
 
 def sync_folder(folder: Path) -> None:
