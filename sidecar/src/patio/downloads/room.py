@@ -79,7 +79,9 @@ class _Note:
 
 
 def _shared(root: Path) -> bool:
-    """Make what a reservation takes, if it can be."""
+    """Make what a reservation takes, if it can be; a root that is not there is not made for it."""
+    if not root.is_dir():
+        return False
     try:
         folders_down_to(reservations(root))
     except (OSError, DownloadFault):
