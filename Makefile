@@ -4,10 +4,9 @@ RUN := $(UV) run --frozen --no-sync
 
 ENGINE ?= vllm
 PYTEST_ARGS ?=
-# Tests mostly wait, so some run at the same time; those with a cluster or a real engine go one after the other.
+# Tests mostly wait, so some of the quick ones run at the same time.
 AT_ONCE ?= 3
-UNIT := sidecar/tests operator/tests tests/engine_double/tests
-API := tests/api tests/chart
+UNIT := sidecar/tests operator/tests tests/engine_double/tests tests/scripts
 BENCH_ARGS ?=
 FUZZ_ARGS ?=
 
@@ -15,7 +14,7 @@ FUZZ_ARGS ?=
 
 .PHONY: help
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: ## Install the locked Python environment (.venv).
@@ -34,6 +33,7 @@ lint: setup ## Format check, linters, types, import contracts, generated files.
 	$(RUN) ruff format --check .
 	$(RUN) ruff check .
 	$(RUN) mypy
+	$(RUN) mypy scripts/run_tests.py
 	$(RUN) lint-imports
 	$(RUN) python -m patio_operator.api.crd --check charts/patio/crds
 	$(RUN) python -m patio.document --check docs/openapi.json
@@ -42,12 +42,15 @@ lint: setup ## Format check, linters, types, import contracts, generated files.
 tools: setup ## Install system packages and build the cluster's binaries (first time: about ten minutes).
 	@$(RUN) python -m e2e_cluster tools >/dev/null
 
-# The tools come first: what takes minutes shows its progress here, which pytest would hide.
 .PHONY: test
-test: lint tools ## Everything: linters, unit, API server, cluster with the double, cluster with the real vLLM.
-	$(RUN) pytest -n $(AT_ONCE) --dist worksteal $(UNIT) $(PYTEST_ARGS)
-	$(RUN) pytest -n 2 --dist loadfile $(API) $(PYTEST_ARGS)
-	$(RUN) pytest tests/e2e $(PYTEST_ARGS)
+test: setup ## Everything, and one summary: linters, unit, API server, cluster with the double and with a real vLLM.
+	@$(RUN) python scripts/run_tests.py -- $(PYTEST_ARGS)
+
+LONG := PATIO_TEST_LONG=1 PATIO_TEST_ALL_SAMPLES=1 PATIO_TEST_ALL_ORDERS=1 PATIO_TEST_VLLM_FLEET=1 PATIO_TEST_DOWNLOAD_MB=200
+
+.PHONY: test-long
+test-long: setup ## Everything, with random seeds and more of them, all samples, all orders of kills: hours, before a release.
+	@$(LONG) $(RUN) python scripts/run_tests.py -- $(PYTEST_ARGS)
 
 .PHONY: unit
 unit: setup ## The quick tests: no API server, no cluster.
@@ -57,14 +60,19 @@ unit: setup ## The quick tests: no API server, no cluster.
 bench: setup ## What the sidecar costs, beside one that parses metrics into objects. BENCH_ARGS="--scrapes 100000".
 	@$(RUN) python -m benchmarks.run $(BENCH_ARGS)
 
+.PHONY: bench-adapters
+bench-adapters: setup ## A sidecar with 100 and with 1,000 adapters. BENCH_ARGS="--engine vllm --adapters 500".
+	@$(RUN) python -m benchmarks.many_adapters $(BENCH_ARGS)
+
 .PHONY: bench-fleet
 bench-fleet: setup ## The operator with 1,000 simulated pods, and with 100 adapters on 100. BENCH_ARGS="--pods 300".
 	@$(RUN) python -m benchmarks.fleet $(BENCH_ARGS)
 
 .PHONY: fuzz
-fuzz: setup ## 100,000 hostile metric texts through the rewriting, 10,000 requests to the API of a sidecar.
+fuzz: setup ## 100,000 hostile metric texts, 10,000 requests to a sidecar's API, 100,000 calls from outside its pod.
 	@$(RUN) python -m benchmarks.fuzz $(FUZZ_ARGS)
 	@$(RUN) python -m benchmarks.fuzz_api $(FUZZ_API_ARGS)
+	@$(RUN) python -m benchmarks.fuzz_guard $(FUZZ_GUARD_ARGS)
 
 .PHONY: e2e
 e2e: setup ## The end-to-end tests on a real cluster.

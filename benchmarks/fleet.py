@@ -30,7 +30,7 @@ from kubernetes.aio import client, config
 from benchmarks.simulated_sidecars import address
 from e2e_cluster import ensure_binaries
 from e2e_cluster.control_plane import ControlPlane, control_plane
-from patio_operator.cluster.api import Cluster, Object
+from patio_operator.cluster.api import Cluster, Object, Scope
 from patio_operator.cluster.kinds import LORA_ADAPTER, POD
 
 ROOT = Path(__file__).parents[1]
@@ -99,6 +99,7 @@ def environment(pods: int) -> Iterator[Environment]:
             "PATIO_HEALTH_PORT": str(health),
             "PATIO_WEBHOOK_PORT": str(webhook),
             "PATIO_LOG_LEVEL": "WARNING",
+            "PATIO_ASK_LOOPBACK": "true",
         }
         log = stack.enter_context(tempfile.TemporaryFile())
         operator = subprocess.Popen([sys.executable, "-m", "patio_operator"], env=variables, stderr=log, stdout=log)
@@ -286,8 +287,8 @@ async def followed(there: Environment, number: int) -> None:
 async def labelled(cluster: Cluster, number: int, began: float) -> None:
     """Wait until so many pods have the adapter's label."""
     while time.monotonic() - began < DEADLINE:
-        pods = await cluster.list_metadata(POD, "lora.patio.dev/one=loaded", "metadata.name!=none")
-        if len(pods) == number:
+        scope = Scope(labels="lora.patio.dev/one=loaded", metadata_only=True)
+        if sum([len(pods) async for pods, _ in cluster.pages(POD, scope)]) == number:
             return
         await asyncio.sleep(0.25)
     print("  (not all pods were labelled)")

@@ -47,8 +47,8 @@ SHORT = 0.01
 
 
 @contextlib.contextmanager
-def running_sidecar(engine: str) -> Iterator[str]:
-    """A sidecar that serves its document, beside an engine double; yield its URL."""
+def running_sidecar(engine: str, host: str = "127.0.0.1", **variables: str) -> Iterator[str]:
+    """A sidecar that serves its document, beside an engine double; yield its URL on loopback."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         ports = [_free_port(), _free_port()]
@@ -66,9 +66,10 @@ def running_sidecar(engine: str) -> Iterator[str]:
             "ENDPOINT": nowhere,
             "ACCESS_KEY": "nobody",
             "SECRET_KEY": "nothing",
+            **variables,
         }
         stack.enter_context(_process([*double, "--host", "127.0.0.1", "--enable-lora"], environment))
-        running = stack.enter_context(_process([*sidecar, "--host", "127.0.0.1"], environment))
+        running = stack.enter_context(_process([*sidecar, "--host", host], environment))
         url = f"http://127.0.0.1:{ports[1]}"
         until = time.monotonic() + START_SECONDS
         while not _lives(url):

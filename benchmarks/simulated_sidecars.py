@@ -2,7 +2,7 @@
 
 They speak the adapter part of the sidecar's API (`patio.api.protocol`), load at once or after a while, and have neither
 engine nor files nor disk. Used by `benchmarks.fleet`, and by tests of the operator that need many sidecars, or ones
-that die when they are told to. They believe every caller.
+that die when they are told to. They believe every caller, and prove which pod they are in where they are told how.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 from aiohttp import web
 
+from patio.api.credentials_protocol import HANDSHAKE_PATH, HandshakeAnswer, HandshakeRequest
 from patio.api.protocol import (
     AdapterCapacity,
     AdapterList,
@@ -29,6 +30,7 @@ from patio.api.protocol import (
     UnloadAnswer,
     UnloadRequest,
 )
+from patio.credentials.sealing import SealedError, Sealing
 
 
 def address(number: int) -> str:
@@ -48,7 +50,17 @@ class SimulatedSidecar:
     """With which it answers every order."""
     adapters: dict[str, AdapterReport] = field(default_factory=dict)
     orders: list[LoadRequest | UnloadRequest] = field(default_factory=list)
-    """Every order that it took or refused, in turn."""
+    """Every order that it took or refused, in turn, as it came."""
+    sealing: Sealing | None = None
+    """How it proves which pod it is in; None: it is too old to know about that."""
+    handshake_refused: ErrorDetail | None = None
+    """With which it answers every handshake."""
+    trickles: bool = False
+    """Whether its answers to orders never end."""
+    opened: list[LoadRequest] = field(default_factory=list)
+    """The orders that it took, with what was sealed in them."""
+    bodies: list[bytes] = field(default_factory=list)
+    """Everything that was sent to it."""
     looks: int = 0
     """How often it was asked for its adapters."""
     _version: int = 0
@@ -129,6 +141,7 @@ class SimulatedFleet:
         app = web.Application(middlewares=[self._remember])
         app.router.add_get("/v1/lora_adapters", self._look)
         app.router.add_post("/v1/load_lora_adapter", self._load)
+        app.router.add_post(HANDSHAKE_PATH, self._handshake)
         app.router.add_post("/v1/unload_lora_adapter", self._unload)
         app.router.add_post("/simulated/kill", self._killed)
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
@@ -174,13 +187,32 @@ class SimulatedFleet:
         body = await request[_SIDECAR].adapters_after(query.get("revision"), float(query.get("wait", 0)))
         return web.Response(body=body, content_type="application/json")
 
-    async def _load(self, request: web.Request) -> web.Response:
+    async def _load(self, request: web.Request) -> web.StreamResponse:
         order = LoadRequest.model_validate_json(await request.read())
         sidecar = request[_SIDECAR]
+        sidecar.bodies.append(await request.read())
         sidecar.orders.append(order)
+        if sidecar.trickles:
+            return await _trickle(request)
         if sidecar.refuses is not None:
             return _refusal(sidecar.refuses)
+        if sidecar.sealing is not None:
+            try:
+                sidecar.opened.append(sidecar.sealing.opened(order))
+            except SealedError as error:
+                return _refusal(ErrorDetail(code=error.code, message=error.message, retryable=error.retryable))
         return _json(sidecar.load(order), 202)
+
+    async def _handshake(self, request: web.Request) -> web.Response:
+        sidecar = request[_SIDECAR]
+        sidecar.bodies.append(await request.read())
+        if sidecar.handshake_refused is not None:
+            return _refusal(sidecar.handshake_refused)
+        if sidecar.sealing is None:
+            return web.Response(status=404)
+        answer = sidecar.sealing.answer(HandshakeRequest.model_validate_json(await request.read()))
+        assert answer is not None
+        return _json(answer, 200)
 
     async def _unload(self, request: web.Request) -> web.Response:
         order = UnloadRequest.model_validate_json(await request.read())
@@ -212,8 +244,16 @@ def _report(request: LoadRequest, state: AdapterState, reason: str) -> AdapterRe
     )
 
 
-def _json(answer: AdapterReport | UnloadAnswer, status: int) -> web.Response:
+def _json(answer: AdapterReport | UnloadAnswer | HandshakeAnswer, status: int) -> web.Response:
     return web.Response(body=answer.model_dump_json().encode(), content_type="application/json", status=status)
+
+
+async def _trickle(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+    while True:
+        await response.write(b" ")
+        await asyncio.sleep(0.01)
 
 
 def _refusal(detail: ErrorDetail) -> web.Response:

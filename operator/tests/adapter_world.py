@@ -168,7 +168,7 @@ class World:
     def __init__(self, seed: int = 0, pace: float = 1.0) -> None:
         """Take how likely it is that in one second a sidecar gets on, that it is heard, and that a label arrives."""
         self.pace = pace
-        self._labels: dict[str, frozenset[str]] = {}
+        self._labels: dict[str, Mark] = {}
         self._heard: dict[str, Seen] = {}
         self.now = NOW
         self.pods: dict[str, Pod] = {}
@@ -300,20 +300,20 @@ class World:
         elif isinstance(action, Release):
             del self.adapters[action.adapter.metadata.name]
         elif isinstance(action, Mark):
-            self._labels[action.pod.name] = action.names
+            self._labels[action.pod.name] = action
         else:
             self._order(action)
 
     def _label(self) -> None:
         """Have labels arrive: some at once, some later."""
-        for name, names in list(self._labels.items()):
+        for name, mark in list(self._labels.items()):
             if self.rng.random() >= self.pace:
                 continue
             del self._labels[name]
             if name in self.pods:
                 before = self.pods[name]
-                self.unmarked |= {(before.uid, gone): self.now for gone in before.marks - names}
-                self.pods[name] = replace(before, marks=names)
+                self.unmarked |= {(before.uid, gone): self.now for gone in before.marks - mark.names}
+                self.pods[name] = replace(before, marks=mark.names, owners=mark.owners)
 
     def _order(self, order: Load | Unload) -> None:
         name = order.request.lora_name

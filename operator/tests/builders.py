@@ -14,6 +14,7 @@ from patio.api.protocol import (
     LoadRequest,
     PreparedReport,
 )
+from patio_operator.api.labels import owners_of
 from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.placement.fleet import Pod, Seen
 
@@ -44,9 +45,13 @@ def pod(
     ip: str | None = "10.0.0.1",
     **labels: str,
 ) -> Pod:
-    """A running pod with a sidecar, labelled `app: vllm` unless labels are given."""
+    """A running pod with a sidecar, labelled `app: vllm` unless labels are given.
+
+    `marks` are those of LoraAdapters that are called as their adapters.
+    """
     shown, marked = labels or {"app": "vllm"}, frozenset(marks)
-    return Pod("team", name, f"uid-{name}", node, shown, ip, leaving=leaving, ready=ready, marks=marked)
+    owners = owners_of((one, f"uid-{one}") for one in marked)
+    return Pod("team", name, f"uid-{name}", node, shown, ip, leaving=leaving, ready=ready, marks=marked, owners=owners)
 
 
 def report(
@@ -101,3 +106,17 @@ def seen(
 def silent(view: Seen, since: datetime = NOW) -> Seen:
     """The same sidecar, once it has stopped answering."""
     return Seen(None, "It does not answer.", ever_answered=True, unreachable_since=since, last=view.answer or view.last)
+
+
+def review_status(namespace: str, pod_uid: str, **changes: Any) -> dict[str, Any]:
+    """The status of the TokenReview of a sidecar's token, as the API server gives it."""
+    user = {
+        "username": f"system:serviceaccount:{namespace}:default",
+        "uid": "sa-1",
+        "groups": ["system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated"],
+        "extra": {
+            "authentication.kubernetes.io/pod-name": ["pod-0"],
+            "authentication.kubernetes.io/pod-uid": [pod_uid],
+        },
+    }
+    return {"authenticated": True, "user": user, "audiences": ["patio.dev/sidecar"], **changes}

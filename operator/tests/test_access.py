@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
 import time
@@ -15,15 +16,17 @@ from fastapi import FastAPI
 
 from patio.access.config import AccessSettings
 from patio.access.gate import Gate, Hook
+from patio.access.openness import CLOSED, HOOK
 from patio.access.proof import Denial, Request
 from patio.api.access_protocol import MAX_ENDORSEMENTS, ProofClaims
+from patio.api.credentials_protocol import TOKEN_FILE
 from patio.api.protocol import UnloadRequest
 from patio.api.routes.access import add_access
 from patio.client import Refused, SidecarClient
 from patio_operator.access.keys import SigningKey, decode, due, encode, new_key, successor
 from patio_operator.access.proofs import proof
 from patio_operator.api import labels
-from patio_operator.injection import Access, Injection, Runtime, inject
+from patio_operator.injection import Access, Injection, Refusal, Runtime, inject
 from patio_operator.injection.access import drain_seconds
 from patio_operator.reconcile.signing_key import decide
 from patio_operator.settings import Settings, SettingsError
@@ -36,6 +39,8 @@ UID = "6d1f4c1e-8a55-4b38-9f0e-2f6f3c1b7d10"
 AGE = timedelta(days=30)
 ACCESS = Access(("pUbLiC", "other"), "a-word")
 TARGET = "/v1/unload_lora_adapter"
+UNSUPPORTED = "-----BEGIN PRIVATE KEY-----\nMA4CAQAwBQYDKgMEBAIEAA==\n-----END PRIVATE KEY-----\n"
+"""A private key of a kind that nobody knows."""
 
 
 def rotated(key: SigningKey, times: int) -> SigningKey:
@@ -64,6 +69,20 @@ def test_a_secret_gives_back_the_key_and_nothing_from_a_broken_one() -> None:
         assert decode({**data, name: "%"}) is None
     for name in ("signing.key", "made"):
         assert decode({**data, name: "bm90IHJpZ2h0"}) is None
+
+
+def test_what_is_odd_in_the_secret_is_left_out_or_no_key() -> None:
+    data = encode(rotated(new_key(NOW), 2))
+    unsupported = base64.b64encode(UNSUPPORTED.encode()).decode()
+    assert decode({**data, "signing.key": unsupported}) is None
+    odd = "\u00fcber " + "x" * 1025 + " a.b.c"
+    again = decode({**data, "endorsements": base64.b64encode(odd.encode()).decode()})
+    assert again is not None
+    assert again.endorsements == ("a.b.c",)
+    many = base64.b64encode(b"a.b.c " * 100_000).decode()
+    again = decode({**data, "endorsements": many})
+    assert again is not None
+    assert len(again.endorsements) == MAX_ENDORSEMENTS
 
 
 def test_a_private_key_is_in_no_repr() -> None:
@@ -121,9 +140,9 @@ def test_the_age_of_a_key_is_a_number_of_days(value: str) -> None:
 def test_a_sidecar_takes_what_the_operator_signs() -> None:
     key = new_key(NOW)
     token = proof(key, UID, "POST", TARGET, b"{}", NOW.timestamp(), "j" * 16)
-    claims = sidecar_gate(key).admit(Request("POST", TARGET), TARGET, [f"Patio-Proof {token}"], ())
+    claims = sidecar_gate(key).admit(Request("POST", TARGET), CLOSED, [f"Patio-Proof {token}"], ())
     assert isinstance(claims, ProofClaims)
-    stranger = sidecar_gate(new_key(NOW)).admit(Request("POST", TARGET), TARGET, [f"Patio-Proof {token}"], ())
+    stranger = sidecar_gate(new_key(NOW)).admit(Request("POST", TARGET), CLOSED, [f"Patio-Proof {token}"], ())
     assert isinstance(stranger, Denial)
 
 
@@ -229,7 +248,63 @@ def test_the_engine_gets_a_hook_that_the_gate_of_its_sidecar_opens_the_drain_to(
     gate = Gate(AccessSettings(drain_proof_sha256=digest), lambda: 0.0)
     (header,) = call["httpHeaders"]
     assert header["name"] == "Authorization"
-    assert gate.admit(Request("GET", call["path"]), "/v1/drain", [header["value"]], ()) == Hook()
+    assert gate.admit(Request("GET", call["path"]), HOOK, [header["value"]], ()) == Hook()
+
+
+TOKEN_MOUNT = {"name": "patio-sidecar-token", "mountPath": "/var/run/secrets/patio.dev/sidecar", "readOnly": True}
+TOKEN = {"serviceAccountToken": {"audience": "patio.dev/sidecar", "expirationSeconds": 3600, "path": "token"}}
+"""As the API server gives it back, which adds nothing to it."""
+ACCOUNT = {"serviceAccountName": "default"}
+
+
+def volumes(of: dict[str, Any]) -> list[Any]:
+    return [one for one in of["spec"]["volumes"] if one["name"] == "patio-sidecar-token"]
+
+
+def test_the_sidecar_alone_is_given_a_token_of_its_pod() -> None:
+    helper = {"name": "helper", "image": "helper:1"}
+    before = pod(VLLM, helper, automountServiceAccountToken=False, **ACCOUNT)
+    after = injected(before, initContainers=[SIDECAR], containers=[{"name": "monitor", "image": "monitor:1"}])
+    assert volumes(after.pod) == [{"name": "patio-sidecar-token", "projected": {"sources": [TOKEN]}}]
+    assert after.pod["spec"]["automountServiceAccountToken"] is False
+    assert TOKEN_MOUNT in container(after.pod, "patio")["volumeMounts"]
+    assert TOKEN_FILE == "/var/run/secrets/patio.dev/sidecar/token"
+    for name in ("vllm", "helper", "monitor"):
+        assert TOKEN_MOUNT["name"] not in str(container(after.pod, name))
+
+
+def test_inject_containers_are_not_given_the_token() -> None:
+    runtime = Runtime(profile(), inject_containers=("vllm",))
+    result = inject(pod(**ACCOUNT), (runtime,), (), ACCESS)
+    assert isinstance(result, Injection)
+    assert TOKEN_MOUNT["name"] not in str(container(result.pod, "vllm"))
+
+
+def test_a_token_that_the_api_server_completed_stays() -> None:
+    once = injected(pod(**ACCOUNT)).pod
+    volumes(once)[0]["projected"]["defaultMode"] = 420
+    assert injected(once).pod == once
+
+
+def test_a_volume_of_the_tokens_name_is_a_clash() -> None:
+    taken = [{"name": "patio-sidecar-token", "emptyDir": {}}]
+    result = inject(pod(volumes=taken, **ACCOUNT), (Runtime(profile()),), (), ACCESS)
+    assert isinstance(result, Refusal)
+    assert "'patio-sidecar-token'" in result.message
+    assert "rename it" in result.message
+
+
+def test_a_token_that_the_pods_owner_arranged_stays() -> None:
+    mount = {"name": "own", "mountPath": "/var/run/secrets/patio.dev/sidecar/"}
+    after = injected(pod(**ACCOUNT), initContainers=[SIDECAR | {"volumeMounts": [mount]}], volumes=[{"name": "own"}])
+    assert container(after.pod, "patio")["volumeMounts"] == [mount]
+    assert volumes(after.pod) == []
+
+
+def test_a_pod_of_no_service_account_gets_no_token() -> None:
+    after = injected(pod()).pod
+    assert volumes(after) == []
+    assert TOKEN_MOUNT not in container(after, "patio")["volumeMounts"]
 
 
 def test_a_second_admission_keeps_word_and_keys() -> None:

@@ -9,7 +9,16 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patio_operator.api.labels import ADAPTER_NAMES, adapter_label, adapter_selector, mark_patch, marked
+from patio_operator.api.labels import (
+    ADAPTER_NAMES,
+    adapter_label,
+    adapter_labels,
+    adapter_selector,
+    mark_patch,
+    marked,
+    owners_of,
+    owners_shown,
+)
 
 LABEL = re.compile(r"lora\.patio\.dev/[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 LONG = "a" * 64
@@ -33,7 +42,7 @@ def shown(metadata: dict[str, Any]) -> frozenset[str]:
 
 def test_a_name_that_can_be_a_label_is_one() -> None:
     assert adapter_label("sql-expert.v2") == "lora.patio.dev/sql-expert.v2"
-    assert adapter_selector("sql") == "lora.patio.dev/sql=loaded"
+    assert adapter_selector("sql", "7-8") == "lora.patio.dev/sql=loaded,owner.lora.patio.dev/7-8=sql"
 
 
 def test_a_long_name_is_cut_and_hashed_and_its_annotation_has_the_whole() -> None:
@@ -42,6 +51,21 @@ def test_a_long_name_is_cut_and_hashed_and_its_annotation_has_the_whole() -> Non
     assert key != adapter_label(LONG + "a")
     patch = mark_patch({}, [LONG, "sql"])
     assert json.loads(patch["metadata"]["annotations"][ADAPTER_NAMES]) == {key: LONG}
+
+
+@given(st.sets(NAMES, max_size=4), st.sets(NAMES, max_size=4), st.sampled_from(["u-1", "u-2"]))
+def test_owners_are_shown_beside_names_and_go_with_them(before: set[str], names: set[str], uid: str) -> None:
+    pod: dict[str, Any] = {"labels": {"app": "x", "owner.lora.patio.dev/old": "sql"}}
+    for marks, owner in ((before, "u-1"), (names, uid)):
+        owners = owners_of((name, f"{owner}-{number}") for number, name in enumerate(sorted(marks)))
+        pod = after(pod, mark_patch(pod, marks, owners))
+        assert owners_shown(pod["labels"]) == owners
+        assert shown(pod) == marks
+        assert mark_patch(pod, marks, owners) == {}
+    assert all(
+        adapter_labels(name, f"{uid}-{i}").items() <= pod["labels"].items() for i, name in enumerate(sorted(names))
+    )
+    assert pod["labels"]["app"] == "x"
 
 
 @given(st.sets(NAMES, max_size=4), st.sets(NAMES, max_size=4))

@@ -25,7 +25,12 @@ def adapter(name: str, version: int) -> Object:
     return {"metadata": metadata}
 
 
+VERSION = {"resourceVersion": "1"}
+
+
 def named(body: Object) -> str:
+    if body["metadata"]["name"].startswith("bad") or "bad" in body:
+        raise RecursionError("bad")
     return f"{body['metadata']['name']}@{body['metadata']['resourceVersion']}"
 
 
@@ -39,10 +44,17 @@ class ApiServer:
         self.lists = 0
         self.watched_from: list[str] = []
         self.refuses = False
-        self._events: asyncio.Queue[Object | None] = asyncio.Queue()
+        self.raw = ""
+        self.ends = ""
+        self.holds: asyncio.Event | None = None
+        self.held = 0
+        self._events: asyncio.Queue[str | None] = asyncio.Queue()
 
     def tell(self, type_: str, body: Object) -> None:
-        self._events.put_nowait({"type": type_, "object": body})
+        self.tell_raw(json.dumps({"type": type_, "object": body}))
+
+    def tell_raw(self, line: str) -> None:
+        self._events.put_nowait(line)
 
     def end_the_watch(self) -> None:
         self._events.put_nowait(None)
@@ -53,16 +65,30 @@ class ApiServer:
         assert request.query["labelSelector"] == "app"
         if "watch" not in request.query:
             self.lists += 1
+            if self.raw:
+                return web.Response(text=self.raw, content_type="application/json")
+            if "continue" in request.query and self.holds is not None:
+                self.held += 1
+                await self.holds.wait()
             metadata = {"resourceVersion": str(self.version)}
             first = int(request.query.get("continue", 0))
             if first + self.page < len(self.items):
                 metadata["continue"] = str(first + self.page)
             return web.json_response({"items": self.items[first : first + self.page], "metadata": metadata})
+        if self.ends == "is refused":
+            return web.json_response({"message": "too many"}, status=429)
         self.watched_from.append(request.query["resourceVersion"])
         response = web.StreamResponse()
         await response.prepare(request)
-        while (event := await self._events.get()) is not None:
-            await response.write(json.dumps(event).encode() + b"\n")
+        if self.ends:
+            if "event" in self.ends:
+                await response.write(json.dumps({"type": "ADDED", "object": adapter("a", 2)}).encode() + b"\n")
+            if "gone" in self.ends:
+                gone = {"type": "ERROR", "object": {"code": 410, "message": "too old"}}
+                await response.write(json.dumps(gone).encode() + b"\n")
+            return response
+        while (line := await self._events.get()) is not None:
+            await response.write(line.encode() + b"\n")
         return response
 
 
@@ -147,7 +173,7 @@ async def test_an_answer_to_a_write_counts_before_the_watch_tells_and_an_older_e
         api.tell("MODIFIED", adapter("a", 5))
         api.tell("MODIFIED", adapter("a", 7))
         await eventually("the later one", lambda: kept.all("team"), ["a@7"])
-        assert told == ["a@7"]
+        assert told == ["a@5", "a@7"]
 
 
 async def test_a_refresh_reads_everything_anew_and_the_watch_goes_on_from_there() -> None:
@@ -219,6 +245,175 @@ async def test_while_it_is_lost_it_says_so_and_it_comes_back(monkeypatch: pytest
         await eventually("lost", lambda: kept.fresh, False)
         api.items, api.refuses = [adapter("a", 2)], False
         await eventually("back", lambda: (kept.fresh, kept.all("team")), (True, ["a@2"]))
+
+
+async def test_an_object_that_cannot_be_decoded_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    told: list[str] = []
+    api = ApiServer()
+    api.items = [adapter("bad", 1), adapter("a", 1)]
+    async with watching(api) as (_, kept):
+        kept.on_unreadable = lambda kind, body, why: told.append(f"{kind.kind} {body['metadata']['name']}: {why}")
+        await eventually("listed", lambda: kept.all("team"), ["a@1"])
+        api.tell("ADDED", adapter("bad", 2))
+        api.tell("ADDED", adapter("b", 3))
+        await eventually("watched", lambda: sorted(kept.all("team")), ["a@1", "b@3"])
+        assert kept.fresh
+    assert told == ["LoraAdapter bad: RecursionError: bad"] * 2
+    assert "LoraAdapter team/bad left out, it cannot be read" in caplog.text
+
+
+async def test_an_object_that_becomes_bad_is_no_longer_known() -> None:
+    told: list[object] = []
+    api = ApiServer()
+    api.items = [adapter("a", 1)]
+    async with watching(api) as (_, kept):
+        await eventually("listed", lambda: kept.all("team"), ["a@1"])
+        kept.listen(lambda *change: told.append(change))
+        api.tell("MODIFIED", adapter("a", 2) | {"bad": True})
+        await eventually("left out", lambda: kept.all("team"), [])
+        api.tell("MODIFIED", adapter("a", 3))
+        await eventually("back", lambda: kept.all("team"), ["a@3"])
+    assert told == [("team", "a@1", None), ("team", None, "a@3")]
+
+
+async def test_an_object_nested_too_deeply_is_left_out() -> None:
+    api = ApiServer()
+    deep = '"spec": ' + "[" * 5000 + "]" * 5000
+    api.raw = json.dumps({"items": [adapter("a", 1), adapter("deep", 1) | {"spec": "DEEP"}], "metadata": VERSION})
+    api.raw = api.raw.replace('"spec": "DEEP"', deep)
+    async with watching(api) as (_, kept):
+        await eventually("listed", lambda: kept.all("team"), ["a@1"])
+        api.tell_raw(
+            json.dumps({"type": "ADDED", "object": adapter("b", 2) | {"spec": "DEEP"}}).replace('"spec": "DEEP"', deep)
+        )
+        api.tell("ADDED", adapter("c", 3))
+        await eventually("watched", lambda: sorted(kept.all("team")), ["a@1", "c@3"])
+
+
+async def test_bad_objects_fill_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    api = ApiServer()
+    api.page = 1000
+    api.items = [adapter(f"bad-{number}", 1) | {"bad": True} for number in range(200)]
+    async with watching(api) as (_, kept):
+        await eventually("listed", lambda: kept.fresh, True)
+    assert caplog.text.count("left out") == watched.COMPLAINTS
+
+
+async def test_a_listener_that_breaks_is_no_others_trouble() -> None:
+    told: list[object] = []
+
+    def breaks(*_: object) -> None:
+        raise RuntimeError("broken")
+
+    api = ApiServer()
+    async with watching(api) as (_, kept):
+        kept.listen(breaks)
+        kept.listen(lambda _, __, there: told.append(there))
+        await eventually("listed", lambda: kept.fresh, True)
+        api.tell("ADDED", adapter("a", 2))
+        await eventually("told", lambda: told, ["a@2"])
+
+
+async def test_what_is_no_event_loses_the_watch_and_not_the_process() -> None:
+    api = ApiServer()
+    async with watching(api) as (_, kept):
+        await eventually("watched", lambda: len(api.watched_from), 1)
+        api.tell_raw("no JSON")
+        await eventually("watched again", lambda: len(api.watched_from), 2)
+        assert kept.fresh
+
+
+async def test_an_answer_with_anothers_change_is_told() -> None:
+    told: list[object] = []
+    api = ApiServer()
+    api.items = [adapter("a", 1)]
+    async with watching(api) as (_, kept):
+        await eventually("listed", lambda: kept.fresh, True)
+        kept.listen(lambda _, was, there: told.append((was, there)))
+        kept.took(adapter("a", 7))  # it has a change by somebody else, version 6, which the watch has not told yet
+        assert told == [("a@1", "a@7")]
+        api.tell("MODIFIED", adapter("a", 6))
+        api.tell("ADDED", adapter("b", 8))
+        await eventually("the watch went on", lambda: kept.get("b", "team"), "b@8")
+        assert kept.get("a", "team") == "a@7"
+
+
+async def test_an_answer_during_a_listing_outlives_it() -> None:
+    api = ApiServer()
+    api.page, api.items = 1, [adapter("a", 1), adapter("b", 1)]
+    async with watching(api) as (_, kept):
+        await eventually("listed", lambda: kept.fresh, True)
+        api.holds = asyncio.Event()
+        waiting = asyncio.create_task(kept.refresh())
+        await eventually("the second page is asked for", lambda: api.held, 1)
+        kept.took(adapter("a", 5))
+        api.holds.set()
+        async with asyncio.timeout(DEADLINE):
+            await waiting
+        assert sorted(kept.all("team")) == ["a@5", "b@1"]
+
+
+async def test_a_refresh_does_not_wait_out_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watched, "FIRST_PAUSE", 1000.0)
+    api = ApiServer()
+    async with watching(api) as (_, kept):
+        await eventually("watched", lambda: api.watched_from, ["1"])
+        api.refuses = True
+        api.tell("ERROR", {"code": 500, "message": "broken"})
+        await eventually("lost", lambda: kept.fresh, False)
+        api.items, api.version, api.refuses = [adapter("a", 8)], 9, False
+        async with asyncio.timeout(DEADLINE):
+            await kept.refresh()
+        assert kept.all("team") == ["a@8"]
+
+
+async def test_a_refresh_does_not_wait_for_an_older_listing() -> None:
+    api = ApiServer()
+    api.page, api.items, api.holds = 1, [adapter("a", 1), adapter("b", 1)], asyncio.Event()
+    async with watching(api) as (_, kept):
+        await eventually("the second page is asked for", lambda: api.held, 1)
+        held, api.holds = api.holds, None
+        async with asyncio.timeout(DEADLINE):
+            await kept.refresh()
+        assert sorted(kept.all("team")) == ["a@1", "b@1"]
+        held.set()
+
+
+@pytest.mark.parametrize("way", ["ends", "is gone", "is refused", "ends after an event, gone"])
+async def test_a_watch_that_ends_at_once_backs_off(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+
+    async def sleep(_: Watched[str], seconds: float) -> None:
+        pauses.append(seconds)
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(Watched, "_sleep", sleep)
+    api = ApiServer()
+    api.ends = way
+    async with watching(api):
+        await eventually("tried often", lambda: len(pauses) >= 8, True)
+    assert pauses[:8] != sorted(pauses[:8])[::-1]
+    assert max(pauses[:8]) > 20, pauses
+    assert all(0.8 * 2**n <= pause <= 1.3 * 30.0 for n, pause in enumerate(pauses[:5])), pauses
+
+
+async def test_many_objects_are_decoded_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(watched, "SLICE_SECONDS", 0.0)
+    api = ApiServer()
+    api.page, api.items = 1000, [adapter(str(number), 1) for number in range(500)]
+    async with watching(api) as (_, kept):
+        beside = asyncio.create_task(others())
+        await eventually("listed", lambda: len(kept.all("team")), 500)
+        beside.cancel()
+    assert turns > 500
 
 
 async def test_an_api_server_that_is_gone_is_a_lost_watch_like_any_other() -> None:

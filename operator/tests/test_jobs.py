@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -121,3 +121,44 @@ async def test_nothing_goes_on_after_the_end() -> None:
     await work.close()
     assert ended.is_set()
     assert ends.told == []
+
+
+async def test_one_namespace_leaves_room_for_another() -> None:
+    ends = Ends()
+    work = Jobs("test", 4, 4, random.Random(0), ends, 3)
+    release = asyncio.Event()
+    running: list[str] = []
+
+    def job(name: str) -> Callable[[], Awaitable[bool]]:
+        async def one() -> bool:
+            running.append(name)
+            await release.wait()
+            return True
+
+        return one
+
+    for namespace in ("slow", "other"):
+        for number in range(10):
+            work.start(namespace, f"{namespace}-{number}", f"{namespace}-{number}", job(namespace))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert running == ["slow", "slow", "slow", "other"]
+    release.set()
+    await ends.reach(20)
+    assert running[4:8].count("other") >= 2, "they take turns"
+
+
+async def test_what_waits_costs_no_task() -> None:
+    work = Jobs("test", 4, 2, random.Random(0), Ends())
+    before = len(asyncio.all_tasks())
+
+    async def one() -> bool:
+        await asyncio.Event().wait()
+        return True
+
+    for number in range(10_000):
+        assert work.start("team", f"pod-{number % 100}", number, one)
+    assert len(asyncio.all_tasks()) - before == 4
+    await work.close()
+    assert work.start("team", "pod-1", 1, one)
+    await work.close()

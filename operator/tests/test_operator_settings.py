@@ -42,3 +42,10 @@ def test_a_malformed_value_is_named(name: str, value: str) -> None:
 @pytest.mark.parametrize("mode", ["auto", "manage", "observe"])
 def test_who_realises_groups_can_be_said(mode: str) -> None:
     assert Settings.from_environment(NEEDED | {"PATIO_GROUPS": mode}).groups == mode
+
+
+def test_where_upstreams_controller_may_be_can_be_said() -> None:
+    assert Settings.from_environment(NEEDED).upstream_namespaces == ("rbgs-system",)
+    said = NEEDED | {"PATIO_UPSTREAM_NAMESPACES": "one, two"}
+    assert Settings.from_environment(said).upstream_namespaces == ("one", "two")
+    assert Settings.from_environment(NEEDED | {"PATIO_UPSTREAM_NAMESPACES": ""}).upstream_namespaces == ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,8 +14,8 @@ from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.placement.credentials import Credentials, Missing, judge, with_secret
 from patio_operator.placement.matching import load_request, source_revision
 from patio_operator.placement.planner import plan
-from patio_operator.placement.plans import Load, PlacedState, Plan
-from patio_operator.placement.status import status
+from patio_operator.placement.plans import Load, Order, PlacedState, Plan, Refusal
+from patio_operator.placement.status import status, told
 
 from builders import NOW, lora_adapter, pod, report, seen
 
@@ -58,7 +59,7 @@ def test_without_the_secret_nothing_is_ordered_and_the_status_says_why(found: Mi
     for of in (adapter(), adapter().model_copy(update={"spec": lora_adapter(source=SOURCE, replicas=1).spec})):
         decided = planned(found, of=of)
         assert orders(decided) == []
-        (ready, progressing, _) = status(of, decided.placements["sql"], {}, NOW)["conditions"]
+        (ready, progressing, _) = status(of, decided.placements["sql"], told({}), NOW)["conditions"]
         assert (ready["status"], ready["reason"]) == ("False", reason)
         assert progressing["status"] == "False"
 
@@ -132,6 +133,51 @@ def test_a_secret_must_have_what_its_source_needs(uri: str, values: dict[str, st
         assert isinstance(found, Missing)
         assert found.reason == "SecretIncomplete"
         assert words in found.message
+
+
+UNPROVEN = Refusal("Recreate the pod.", True, NOW + timedelta(seconds=9), "SidecarUnproven")
+
+
+def asked_for(of: LoraAdapter, number: int = 0) -> tuple[str, Order]:
+    """The order for a pod, as a plan without refusals has it."""
+    decided = plan([pod(f"pod-{number}")], {f"uid-pod-{number}": seen()}, [of], {"sql": Credentials("7")}, {}, {}, NOW)
+    (order,) = orders(decided)
+    return f"uid-pod-{number}", order.request
+
+
+@pytest.mark.parametrize("reason", ["SidecarUnproven", "TokenReviewForbidden", "TokenNotReviewed"])
+def test_a_sidecar_that_proved_nothing_is_told_with_the_remedy(reason: str) -> None:
+    of = adapter()
+    refusals = {asked_for(of): Refusal("Recreate the pod.", True, UNPROVEN.until, reason)}
+    decided = plan([pod()], {"uid-pod-0": seen()}, [of], {"sql": Credentials("7")}, refusals, {}, NOW)
+    assert orders(decided) == []
+    assert decided.again_at == UNPROVEN.until
+    shown = status(of, decided.placements["sql"], told({}), NOW)
+    (ready, progressing, degraded) = shown["conditions"]
+    assert (ready["status"], ready["reason"], progressing["status"]) == ("False", reason, "False")
+    assert (degraded["status"], degraded["reason"]) == ("True", reason)
+    assert "Recreate the pod." in ready["message"]
+    assert [one["state"] for one in shown["instances"]] == ["Pending"]
+
+
+def test_an_admitted_pod_tells_why_credentials_do_not_come() -> None:
+    of = adapter()
+    waiting = reported(AdapterState.PENDING, "CredentialsMissing")
+    (order,) = orders(planned(Credentials("7"), waiting))
+    given, refusals = {"sql": Credentials("7")}, {("uid-pod-0", order.request): UNPROVEN}
+    decided = plan([pod(marks=["sql"])], {"uid-pod-0": seen(waiting)}, [of], given, refusals, {}, NOW)
+    assert orders(decided) == []
+    (placed,) = decided.placements["sql"].placed
+    assert (placed.state, placed.reason) == (PlacedState.PENDING, "SidecarUnproven")
+
+
+def test_other_pods_are_chosen_in_place_of_unproven_ones() -> None:
+    of = lora_adapter(source=SOURCE, replicas=1)
+    refusals = {asked_for(of, number): UNPROVEN for number in range(6)}
+    pods = [pod(f"pod-{number}") for number in range(7)]
+    views = {f"uid-pod-{number}": seen() for number in range(7)}
+    decided = plan(pods, views, [of], {"sql": Credentials("7")}, refusals, {}, NOW)
+    assert [one.pod.name for one in orders(decided)] == ["pod-6"], "none of them counts as a try"
 
 
 def test_region_and_addressing_reach_the_sidecar() -> None:

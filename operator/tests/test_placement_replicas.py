@@ -15,7 +15,7 @@ from patio_operator.placement.matching import load_request, source_revision
 from patio_operator.placement.planner import plan
 from patio_operator.placement.plans import Load, Mark, Order, PlacedState, Plan, Refusal, Unload
 from patio_operator.placement.spots import UNREACHABLE_BOUND
-from patio_operator.placement.status import status
+from patio_operator.placement.status import status, told
 
 from adapter_world import Sidecar, World, loads
 from builders import NOW, lora_adapter, pod, report, seen, silent
@@ -94,7 +94,7 @@ def test_fewer_pods_than_replicas_are_all_used_and_the_lack_is_told() -> None:
     trouble = decided.placements["sql"].trouble
     assert trouble is not None
     assert trouble.reason == "NotEnoughPods"
-    (ready, *_) = status(lora_adapter(replicas=3), decided.placements["sql"], {}, NOW)["conditions"]
+    (ready, *_) = status(lora_adapter(replicas=3), decided.placements["sql"], told({}), NOW)["conditions"]
     assert (ready["status"], ready["reason"]) == ("False", "NotEnoughPods")
 
 
@@ -127,7 +127,7 @@ def test_the_label_goes_before_the_unload() -> None:
 
 def test_replicas_zero_is_not_ready_and_says_so() -> None:
     decided = planned([pod("a")], {"a": seen()}, lora_adapter(replicas=0))
-    (ready, _, degraded) = status(lora_adapter(replicas=0), decided.placements["sql"], {}, NOW)["conditions"]
+    (ready, _, degraded) = status(lora_adapter(replicas=0), decided.placements["sql"], told({}), NOW)["conditions"]
     assert (ready["status"], ready["reason"]) == ("False", "ScaledToZero")
     assert degraded["status"] == "False"
 
@@ -183,7 +183,7 @@ def test_where_all_refuse_it_no_more_than_three_extra_pods_are_tried_once_each()
     tried = [name for name, _ in loads(world.orders)]
     assert len(tried) == len(set(tried)) == 5
     decided = world.plan()
-    after = status(lora_adapter(replicas=2), decided.placements["sql"], {}, NOW)
+    after = status(lora_adapter(replicas=2), decided.placements["sql"], told({}), NOW)
     ready, progressing, degraded = after["conditions"]
     assert (ready["status"], ready["reason"]) == ("False", "Failed")
     assert "rank 64 is too high" in ready["message"]
@@ -258,7 +258,7 @@ def test_no_room_is_told_in_words() -> None:
     for adapter in (lora_adapter(replicas=1), lora_adapter()):
         decided = planned([pod("a")], {"a": seen(mine, room=1)}, adapter)
         assert decided.actions == ()
-        ready, progressing, degraded = status(adapter, decided.placements["sql"], {}, NOW)["conditions"]
+        ready, progressing, degraded = status(adapter, decided.placements["sql"], told({}), NOW)["conditions"]
         assert (ready["status"], ready["reason"]) == ("False", "NoCapacity")
         assert progressing["status"] == "False"
         assert degraded["message"].endswith("a: The engine holds 1 adapter at most, and that many are there.")

@@ -14,7 +14,7 @@ from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.placement.matching import load_request, source_revision
 from patio_operator.placement.planner import plan
 from patio_operator.placement.plans import Load, Mark, PlacedState, Plan, Refusal, Trouble
-from patio_operator.placement.status import status
+from patio_operator.placement.status import status, told
 
 from adapter_world import World
 from builders import NOW, lora_adapter, pod, report, seen
@@ -133,7 +133,7 @@ def test_a_source_that_an_engine_refuses_stops_after_the_first_pod_which_goes_on
     assert switched == ["p0"]
     assert have(fleet, OLD) == set(fleet.pods)
     assert all(one.marks == {"sql"} for one in fleet.pods.values())
-    after = status(declared(NEW), fleet.plan().placements["sql"], {}, NOW)
+    after = status(declared(NEW), fleet.plan().placements["sql"], told({}), NOW)
     ready, progressing, degraded = after["conditions"]
     assert (ready["status"], ready["reason"]) == ("False", "RolloutStopped")
     assert (progressing["status"], progressing["reason"]) == ("False", "RolloutStopped")

@@ -13,7 +13,9 @@ from builders import lora_adapter
 def test_it_selects_the_pods_that_have_the_adapter_by_its_name_in_requests() -> None:
     name = "An.Adapter-" + "x" * 80
     made = service(lora_adapter("sql", adapterName=name), 8000)
-    assert made["spec"]["selector"] == {adapter_label(name): "loaded"}
+    key = adapter_label(name)
+    owner = {"owner.lora.patio.dev/uid-sql": key.removeprefix("lora.patio.dev/")}
+    assert made["spec"]["selector"] == {key: "loaded"} | owner
     assert made["spec"]["ports"] == [{"name": "http", "port": 80, "targetPort": 8000, "protocol": "TCP"}]
     assert made["metadata"]["ownerReferences"][0]["uid"] == "uid-sql"
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from patio_operator.api.loraadapter import MAX_INSTANCES, LoraAdapter, LoraAdapterStatus
 from patio_operator.placement.plans import Placed, PlacedState, Placement, Trouble
-from patio_operator.placement.status import Happened, events
+from patio_operator.placement.status import Happened, told
+from patio_operator.placement.status import events as events_of
 from patio_operator.placement.status import status as status_of
 
 from builders import NOW, lora_adapter, pod
@@ -22,7 +23,11 @@ def placed(name: str, state: PlacedState, reason: str = "", message: str = "") -
 
 
 def status(adapter: LoraAdapter, on: list[Placed], before: dict[str, Any], now: datetime) -> dict[str, Any]:
-    return status_of(adapter, Placement(tuple(on), len(on)), before, now)
+    return status_of(adapter, Placement(tuple(on), len(on)), told(before), now)
+
+
+def events(before: dict[str, Any], after: dict[str, Any]) -> tuple[Happened, ...]:
+    return events_of(told(before), after)
 
 
 def ready(of: dict[str, Any]) -> tuple[str, str]:
@@ -133,13 +138,13 @@ def test_trouble_with_the_whole_is_told_once_and_is_degraded() -> None:
     trouble = Trouble("RolloutStopped", "The rollout stopped: a failed.")
     old = Placed(pod("b"), PlacedState.LOADED, "OldSource", updated=False)
     failed = placed("a", PlacedState.FAILED, "AdapterRefused", "rank 64")
-    after = status_of(ADAPTER, Placement((failed, old), 2, trouble), {}, NOW)
+    after = status_of(ADAPTER, Placement((failed, old), 2, trouble), told({}), NOW)
     assert ready(after) == ("False", "RolloutStopped")
     assert [(one.type, one.reason) for one in events({}, after)] == [
         ("Warning", "AdapterRefused"),
         ("Warning", "RolloutStopped"),
     ]
-    again = status_of(ADAPTER, Placement((failed, old), 2, trouble), after, LATER)
+    again = status_of(ADAPTER, Placement((failed, old), 2, trouble), told(after), LATER)
     assert again == after
     assert events(after, again) == ()
 
@@ -160,7 +165,7 @@ def test_a_fault_told_with_another_number_is_no_new_event() -> None:
 
 def test_a_status_has_a_bound() -> None:
     world = [Placed(pod(f"p{index:04}"), PlacedState.FAILED, f"R{index}", "x" * 100_000) for index in range(2000)]
-    after = status_of(ADAPTER, Placement(tuple(world), 2000, Trouble("RolloutStopped", "y" * 100_000)), {}, NOW)
+    after = status_of(ADAPTER, Placement(tuple(world), 2000, Trouble("RolloutStopped", "y" * 100_000)), told({}), NOW)
     assert len(json.dumps(after)) < 100_000
     assert len(events({}, after)) < 10
     assert after["failedReplicas"] == 2000
@@ -169,14 +174,14 @@ def test_a_status_has_a_bound() -> None:
 
 def test_what_is_being_unloaded_is_listed_and_not_counted() -> None:
     world = [placed("a", PlacedState.LOADED), placed("b", PlacedState.UNLOADING)]
-    after = status_of(ADAPTER, Placement(tuple(world), 1), {}, NOW)
+    after = status_of(ADAPTER, Placement(tuple(world), 1), told({}), NOW)
     assert ready(after) == ("True", "Loaded")
     assert [one["pod"] for one in after["instances"]] == ["a", "b"]
     assert (after["desiredReplicas"], after["readyReplicas"], after["loadingReplicas"]) == (1, 1, 0)
 
 
 def test_the_scale_subresource_finds_the_pods_by_their_label() -> None:
-    assert status(ADAPTER, [], {}, NOW)["selector"] == "lora.patio.dev/sql=loaded"
+    assert status(ADAPTER, [], {}, NOW)["selector"] == "lora.patio.dev/sql=loaded,owner.lora.patio.dev/uid-sql=sql"
 
 
 def test_a_status_that_somebody_else_wrote_is_replaced() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -161,6 +162,22 @@ def test_whatever_happened_it_ends_as_declared(happened: list[Event], seed: int)
             if source_revision(world.adapters.get(key, lora_adapter())) == entry.request.revision
         ), "nothing is kept ahead for nothing"
         assert world.pods[name].marks == {one for one in entries if one != "mine" and entries[one].held is not None}
+
+
+@pytest.mark.parametrize("seed", [3, 65, 115, 183, 333])
+def test_change_taken_back_late_keeps_requests_off_weights(seed: int) -> None:
+    # The report that says which weights are there is older than the switch that took them away.
+    happened = [
+        Event(lose, ("a",)),
+        Event(crash, ("b",)),
+        Event(declare, ("code", "s3://bucket/v4", None, False, 1)),
+        Event(wait, (6,)),
+        Event(declare, ("code", "file:///adapters/v1", 1, False, 1)),
+        Event(wait, (2,)),
+        Event(declare, ("code", "s3://bucket/v4", None, False, 1)),
+    ]
+    world = lived(happened, seed)  # which checks it at every step
+    assert have(world, "code", AdapterState.LOADED) == {"b", "c"}
 
 
 @settings(max_examples=150, deadline=None)

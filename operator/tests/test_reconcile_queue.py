@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
-from patio_operator.reconcile.queue import LONGEST_PAUSE, Key, WorkQueue, pause_after
+import pytest
+
+from patio_operator.pauses import FIRST_PAUSE, LONGEST_PAUSE, pause_after
+from patio_operator.reconcile import queue as queue_module
+from patio_operator.reconcile.queue import Key, WorkQueue
 
 
 async def reached(condition: asyncio.Event) -> None:
@@ -94,28 +100,156 @@ async def test_work_may_ask_to_come_again() -> None:
     task.cancel()
 
 
-async def test_a_queue_that_stopped_collects_and_begins_again_with_every_key_it_ever_had() -> None:
+@asynccontextmanager
+async def running(queue: WorkQueue) -> AsyncIterator[None]:
+    task = asyncio.create_task(queue.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait((task,))
+
+
+async def until(what: str, condition: Callable[[], bool]) -> None:
+    deadline = asyncio.get_running_loop().time() + 10
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, what
+        await asyncio.sleep(0.005)
+
+
+async def test_a_queue_that_begins_works_on_all_that_there_is() -> None:
+    there_are: list[Key] = [("a",), ("b",)]
     worked: list[Key] = []
-    enough = asyncio.Event()
 
     async def work(key: Key) -> None:
         worked.append(key)
-        if len(worked) in (1, 3):
-            enough.set()
+
+    queue = WorkQueue("test", work, lambda: there_are)
+    for number in range(1000):
+        queue.wake((f"woken while another replica leads {number}",))
+    assert len(queue) == 0
+    async with running(queue):
+        await until("all of them", lambda: sorted(worked) == there_are)
+    there_are.append(("c",))
+    async with running(queue):
+        await until("all once more", lambda: sorted(worked[2:]) == there_are)
+
+
+async def test_keys_that_are_woken_before_it_begins_are_kept() -> None:
+    worked: list[Key] = []
+
+    async def work(key: Key) -> None:
+        worked.append(key)
 
     queue = WorkQueue("test", work)
     queue.wake(("a",))
-    task = asyncio.create_task(queue.run())
-    await reached(enough)
-    task.cancel()
-    await asyncio.wait((task,))
-    enough.clear()
-    queue.wake(("b",))
-    task = asyncio.create_task(queue.run())
-    await reached(enough)
-    task.cancel()
-    assert sorted(worked) == [("a",), ("a",), ("b",)]
+    async with running(queue):
+        await until("worked on", lambda: worked == [("a",)])
+
+
+async def test_only_so_many_keys_are_worked_on_at_once() -> None:
+    at_once, most, done = 0, 0, 0
+
+    async def work(_: Key) -> None:
+        nonlocal at_once, most, done
+        at_once += 1
+        most = max(most, at_once)
+        await asyncio.sleep(0)
+        at_once -= 1
+        done += 1
+
+    queue = WorkQueue("test", work, workers=3)
+    for number in range(200):
+        queue.wake((f"key {number}",))
+    async with running(queue):
+        await until("all done", lambda: done == 200)
+    assert most == 3
+
+
+async def test_nothing_is_kept_of_keys_that_are_done() -> None:
+    done = 0
+
+    async def work(_: Key) -> None:
+        nonlocal done
+        done += 1
+
+    queue = WorkQueue("test", work)
+    async with running(queue):
+        before = len(asyncio.all_tasks())
+        for number in range(20_000):
+            queue.wake(("team", str(number)))
+        await until("all done", lambda: done == 20_000)
+        assert len(queue) == 0
+        assert len(asyncio.all_tasks()) <= before + queue._workers
+
+
+async def test_namespaces_take_turns() -> None:
+    worked: list[Key] = []
+
+    async def work(key: Key) -> None:
+        if not worked:
+            await until("all are ready", lambda: not queue._timers)
+        worked.append(key)
+
+    queue = WorkQueue("test", work, workers=1)
+    for number in range(100):
+        queue.wake(("many", str(number)))
+    queue.wake(("one", "only"))
+    async with running(queue):
+        await until("all done", lambda: len(worked) == 101)
+    assert worked.index(("one", "only")) <= 2
+
+
+async def test_waking_a_key_that_fails_does_not_make_it_fail_faster() -> None:
+    tries = 0
+
+    async def work(_: Key) -> None:
+        nonlocal tries
+        tries += 1
+        raise RuntimeError("always")
+
+    queue = WorkQueue("test", work)
+    async with running(queue):
+        queue.wake(("a",))
+        await until("the first try", lambda: tries == 1)
+        began = asyncio.get_running_loop().time()
+        while tries == 1:
+            queue.wake(("a",))
+            await asyncio.sleep(0.001)
+        assert asyncio.get_running_loop().time() - began >= FIRST_PAUSE - 0.1
+
+
+async def test_work_that_never_ends_does_not_keep_its_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue_module, "WORK_SECONDS", 0.01)
+    done = asyncio.Event()
+
+    async def work(key: Key) -> None:
+        if key == ("stuck",):
+            await asyncio.Event().wait()
+        done.set()
+
+    queue = WorkQueue("test", work, workers=1)
+    queue.wake(("stuck",))
+    queue.wake(("fine",))
+    async with running(queue):
+        await reached(done)
+
+
+async def test_every_key_gets_a_pass_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue_module, "RESYNC_SECONDS", 0.2)
+    worked: list[Key] = []
+
+    async def work(key: Key) -> None:
+        worked.append(key)
+
+    queue = WorkQueue("test", work, lambda: [("a",), ("b",)])
+    async with running(queue):
+        await until("each twice, though nothing happened", lambda: worked.count(("a",)) > 1 < worked.count(("b",)))
 
 
 def test_no_number_of_failures_is_too_many() -> None:
-    assert [pause_after(failures) for failures in (1, 2, 3, 100_000)] == [0.5, 1.0, 2.0, LONGEST_PAUSE]
+    assert [pause_after(failures, 0.0) for failures in (1, 2, 3, 100_000)] == [0.8, 1.6, 3.2, LONGEST_PAUSE]
+
+
+def test_what_failed_together_does_not_come_back_together() -> None:
+    assert pause_after(1, 0.0) < pause_after(1, 0.5) < pause_after(1, 1.0) <= 1.3 * FIRST_PAUSE

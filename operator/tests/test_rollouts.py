@@ -15,7 +15,7 @@ from patio_operator.api import rolled
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.api.rolebasedgroup import RoleBasedGroup
 from patio_operator.injection.trial import Problem, Verdict
-from patio_operator.rollouts import Plan, Ref, User, Workload, decode, plan, to_look_at, users_of
+from patio_operator.rollouts import Plan, Ref, User, Workload, decode, plan, to_look_at, use_of, users_of
 from patio_operator.rollouts.roles import decode_role, mark_role, role_of
 from patio_operator.rollouts.workloads import mark
 
@@ -263,7 +263,7 @@ def pod(name: str, owner: Object | None = None, *, revisions: Any = None, labels
     ],
 )
 def test_a_pod_is_its_workloads(owner: Object | None, labels: Object, expected: Ref | None) -> None:
-    (found,) = users_of("patio", [pod("web-0", owner, labels=labels)])
+    (found,) = users_of("patio", [use_of(pod("web-0", owner, labels=labels)["metadata"])])
     assert found.workload == expected
     assert found.revision == OLD
 
@@ -273,7 +273,8 @@ def test_pods_of_other_profiles_and_those_that_go_are_not_counted() -> None:
     going["metadata"]["deletionTimestamp"] = "2026-11-21T12:00:00Z"
     odd = pod("odd")
     odd["metadata"]["annotations"]["patio.dev/injected"] = "{"
-    assert users_of("patio", [going, pod("other", revisions={"gpu": OLD}), odd, {"metadata": {"name": "x"}}]) == []
+    pods = [going, pod("other", revisions={"gpu": OLD}), odd, {"metadata": {"name": "x"}}]
+    assert users_of("patio", [use_of(one["metadata"]) for one in pods]) == []
 
 
 def deployment(*, spec: Object | None = None, **status: Any) -> Object:
@@ -383,7 +384,7 @@ def test_a_pod_that_a_group_controls_is_of_its_leader_worker_role() -> None:
             {"apiVersion": "workloads.x-k8s.io/v1alpha2", "kind": "RoleBasedGroup", "name": "g", "controller": True}
         ],
     }
-    (found,) = users_of("patio", [{"metadata": metadata}])
+    (found,) = users_of("patio", [use_of(metadata)])
     assert (found.workload, found.revision, found.rolled_for) == (ROLE, NEW, NEW)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import logging
 import random
@@ -16,17 +17,22 @@ import httpx
 import pytest
 
 from benchmarks.simulated_sidecars import SimulatedFleet, SimulatedSidecar
+from patio.api.credentials_protocol import TOKEN_MISSING
 from patio.api.protocol import ErrorDetail, LoadRequest, UnloadRequest
+from patio.credentials.sealing import Sealing
 from patio_operator import jobs
 from patio_operator.placement.fleet import Pod, Seen
 from patio_operator.placement.matching import load_request
 from patio_operator.placement.plans import Load, Unload
+from patio_operator.sidecars import orders
+from patio_operator.sidecars.handshake import Handshakes, NotReviewedError
 from patio_operator.sidecars.orders import Orders, SecretValues
 
-from builders import NOW, lora_adapter, report, seen
+from builders import NOW, lora_adapter, report, review_status, seen
 
 DEADLINE = 10.0
 SECRET = "hf_do_not_show_me"
+REQUEST = LoadRequest(lora_name="sql", source="hf://org/repo", owner="me", revision="1", wait=0)
 
 
 @dataclass
@@ -38,9 +44,26 @@ class World:
     now: list[datetime]
     ends: list[str]
     secrets: dict[str, SecretValues] = field(default_factory=dict)
+    reviewing: NotReviewedError | None = None
+    """Why no token is reviewed."""
+    reviewed: list[str] = field(default_factory=list)
 
     async def values(self, namespace: str, name: str) -> SecretValues | None:
         return self.secrets.get(f"{namespace}/{name}")
+
+    async def review(self, token: str) -> dict[str, Any]:
+        """Answer as the API server does: a token is `token of NAMESPACE UID`."""
+        self.reviewed.append(token)
+        if self.reviewing is not None:
+            raise self.reviewing
+        *_, namespace, uid = token.split("_")
+        return {"status": review_status(namespace, uid)}
+
+    def proves(self, number: int, uid: str | None = None) -> Sealing:
+        """Have a sidecar prove itself, with the token of its pod or of another one."""
+        sealing = Sealing(f"uid-{number}", lambda: f"token_team_{uid or f'uid-{number}'}")
+        self.sidecar(number).sealing = sealing
+        return sealing
 
     def pod(self, number: int) -> Pod:
         ip = list(self.fleet.sidecars)[number]
@@ -55,7 +78,10 @@ async def world(count: int = 1) -> AsyncIterator[World]:
     now, ends = [NOW], list[str]()
     async with SimulatedFleet(SimulatedSidecar() for _ in range(count)) as fleet, httpx.AsyncClient() as http:
         there = World(fleet, None, now, ends)  # type: ignore[arg-type]
-        there.orders = Orders(http, lambda _: httpx.Auth(), there, lambda: now[0], random.Random(0), ends.append)
+        handshakes = Handshakes(there.review)
+        there.orders = Orders(
+            http, lambda _: httpx.Auth(), there, handshakes, lambda: now[0], random.Random(0), ends.append
+        )
         try:
             yield there
         finally:
@@ -140,27 +166,105 @@ async def test_an_order_that_was_taken_is_not_repeated_before_the_report_can_sho
         await eventually("and when it did not for too long", lambda: len(there.ends), 4)
 
 
-async def test_a_secret_is_in_the_order_that_is_sent_and_nowhere_else(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_secret_is_sealed_in_its_order_and_nowhere_else(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     async with world() as there:
+        there.proves(0)
         there.secrets["team/hub"] = SecretValues("s-7", {"HF_AUTH_TOKEN": SECRET, "unrelated": "more"})
-        request = LoadRequest(lora_name="sql", source="hf://org/repo", owner="me", revision="1", wait=0)
-        there.sidecar(0).refuses = ErrorDetail(code="Busy", message="not now", retryable=True)
-        there.orders.give([load(there.pod(0), request, "hub")], {})
+        there.orders.give([load(there.pod(0), REQUEST, "hub")], {})
         await eventually("it was sent", lambda: len(there.ends), 1)
-        (sent,) = there.sidecar(0).orders
-        assert isinstance(sent, LoadRequest)
-        assert json.loads(sent.config or "") == {"hf_token": SECRET}
-        assert sent.credentials_revision == "s-7"
+        (opened,) = there.sidecar(0).opened
+        assert json.loads(opened.config or "") == {"hf_token": SECRET}
+        assert opened.credentials_revision == "s-7"
+        there.sidecar(0).refuses = ErrorDetail(code="Busy", message="not now", retryable=True)
+        there.now[0] += timedelta(seconds=3)
+        there.orders.give([load(there.pod(0), REQUEST, "hub")], {})
+        await eventually("it was refused", lambda: len(there.ends), 2)
         refusals = there.orders.refusals("team", ["uid-0"])
-        assert ("uid-0", request) in refusals
-        assert SECRET not in repr(refusals) + repr(there.secrets) + caplog.text
+        assert ("uid-0", REQUEST) in refusals
+        kept = repr(refusals) + repr(there.secrets) + caplog.text + repr(there.sidecar(0).orders)
+        assert SECRET not in kept + repr(there.sidecar(0).bodies)
+        assert len(there.reviewed) == 1, "a proof is good for some time"
+
+
+@pytest.mark.parametrize("stranger", ["older", "without a token", "with another pod's token"])
+async def test_who_does_not_prove_itself_gets_no_credentials(stranger: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with world() as there:
+        if stranger == "with another pod's token":
+            there.proves(0, "uid-7")
+        if stranger == "without a token":
+            there.sidecar(0).handshake_refused = ErrorDetail(code=TOKEN_MISSING, message="none", retryable=False)
+        there.secrets["team/hub"] = SecretValues("s-7", {"HF_AUTH_TOKEN": SECRET})
+        for number in (1, 2):
+            there.orders.give([load(there.pod(0), REQUEST, "hub")], {})
+            await eventually("it was given up", lambda number=number: len(there.ends), number)  # type: ignore[misc]
+            (refusal,) = there.orders.refusals("team", ["uid-0"]).values()
+            assert (refusal.reason, refusal.retryable) == ("SidecarUnproven", True)
+            assert "Recreate the pod" in refusal.message
+            there.now[0] = refusal.until
+        assert there.sidecar(0).orders == []
+        assert len(there.sidecar(0).bodies) == 2, "two handshakes"
+        sent = b"".join(there.sidecar(0).bodies)
+        assert SECRET.encode() not in sent
+        assert base64.b64encode(SECRET.encode()) not in sent
+        assert SECRET not in caplog.text
+
+
+async def test_a_sidecar_that_started_anew_proves_itself_again() -> None:
+    async with world() as there:
+        there.proves(0)
+        there.secrets["team/hub"] = SecretValues("s-7", {"HF_AUTH_TOKEN": SECRET})
+        there.orders.give([load(there.pod(0), REQUEST, "hub")], {})
+        await eventually("it was sent", lambda: len(there.ends), 1)
+        there.proves(0)
+        there.now[0] += timedelta(seconds=3)
+        there.orders.give([load(there.pod(0), REQUEST, "hub")], {})
+        await eventually("it was sent again", lambda: len(there.ends), 2)
+        assert len(there.reviewed) == 2
+        assert len(there.sidecar(0).opened) == 2
+        assert there.orders.refusals("team", ["uid-0"]) == {}
+
+
+@pytest.mark.parametrize("reason", ["TokenReviewForbidden", "TokenNotReviewed"])
+async def test_an_unreviewed_token_gets_no_credentials_yet(reason: str) -> None:
+    async with world() as there:
+        there.proves(0)
+        there.reviewing = NotReviewedError(reason, "no answer")
+        there.secrets["team/hub"] = SecretValues("s-7", {"HF_AUTH_TOKEN": SECRET})
+        there.orders.give([load(there.pod(0), REQUEST, "hub")], {})
+        await eventually("it was given up", lambda: len(there.ends), 1)
+        (refusal,) = there.orders.refusals("team", ["uid-0"]).values()
+        assert (refusal.reason, refusal.message) == (reason, "no answer")
+        there.reviewing, there.now[0] = None, refusal.until
+        there.orders.give([load(there.pod(0), REQUEST, "hub")], {})
+        await eventually("it was sent", lambda: len(there.ends), 2)
+        assert len(there.sidecar(0).opened) == 1
+
+
+async def test_an_order_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(orders, "ORDER_SECONDS", 0.05)
+    async with world() as there:
+        there.sidecar(0).trickles = True
+        there.orders.give([load(there.pod(0))], {})
+        await eventually("it was given up", lambda: len(there.ends), 1)
+        assert there.orders.refusals("team", ["uid-0"]) == {}, "not delivered, which is no refusal"
+
+
+async def test_a_secret_that_cannot_be_sent_is_not_sent(caplog: pytest.LogCaptureFixture) -> None:
+    async with world() as there:
+        there.proves(0)
+        there.secrets["team/hub"] = SecretValues("s-8", {"HF_AUTH_TOKEN": f"{SECRET}\nX-Other: 1"})
+        there.orders.give([load(there.pod(0), REQUEST, "hub")], {})
+        await eventually("it was given up", lambda: len(there.ends), 1)
+        assert there.sidecar(0).orders == []
+        assert SECRET not in caplog.text
 
 
 async def test_without_its_secret_an_order_is_not_sent() -> None:
     async with world() as there:
-        request = LoadRequest(lora_name="sql", source="hf://org/repo", owner="me", revision="1", wait=0)
-        there.orders.give([load(there.pod(0), request, "hub")], {})
+        there.proves(0)
+        there.orders.give([load(there.pod(0), REQUEST, "hub")], {})
         await eventually("it was not", lambda: len(there.ends), 1)
         assert there.sidecar(0).orders == []
 

@@ -30,7 +30,7 @@ async def following(count: int) -> AsyncIterator[tuple[SimulatedFleet, SidecarWa
             Pod("team", f"pod-{number}", f"uid-{number}", "node-a", {}, ip, fleet.port)
             for number, ip in enumerate(fleet.sidecars)
         ]
-        watch = SidecarWatch(woken.append, lambda: NOW, random.Random(0))
+        watch = SidecarWatch(woken.append, lambda: NOW, random.Random(0), ask_loopback=True)
         watch.follow("team", pods)
         try:
             await watch.looked("team", DEADLINE)

@@ -48,6 +48,8 @@ def test_any_one_sign_is_enough(seen: Seen, sign: str) -> None:
         Seen(leases=[lease("one", timedelta(minutes=2))]),
         Seen(leases=[lease("", A_SECOND)]),
         Seen(leases=[named("rbg-controller")]),
+        Seen(leases=[lease("from the future", timedelta(days=-3650))]),
+        Seen(leases=[named("rbg-controller", spec={"holderIdentity": "one", "renewTime": "soon"})]),
     ],
 )
 def test_what_is_left_of_a_controller_is_no_sign(seen: Seen) -> None:

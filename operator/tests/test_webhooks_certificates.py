@@ -162,5 +162,7 @@ def test_a_secret_gives_back_what_was_put_in_and_nothing_from_a_broken_one() -> 
     assert decode({**data, "tls.crt": base64.b64encode(b"not a certificate").decode()}) is None
     assert decode({**data, "tls.key": data["ca.key"]}) is None, "a key that is not the certificate's"
     assert decode({"ca.crt": data["ca.crt"]}) is None
+    unsupported = b"-----BEGIN PRIVATE KEY-----\nMA4CAQAwBQYDKgMEBAIEAA==\n-----END PRIVATE KEY-----\n"
+    assert decode({**data, "tls.key": base64.b64encode(unsupported).decode()}) is None, "a kind that nobody knows"
     without = decode({name: value for name, value in data.items() if name != "ca.key"})
     assert without == without_key(bundle), "how a new CA is asked for"

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from patio_operator.cluster.api import Cluster
+from patio_operator.cluster.known import Known
 from patio_operator.webhooks import loraadapters
+
+from lora_api_server import LoraApiServer
 
 Object = dict[str, Any]
 
@@ -20,7 +24,8 @@ def adapter(app: str = "vllm", **metadata: Any) -> Object:
 async def answer(cluster: Cluster, new: Object, old: Object | None = None) -> Object:
     request = {"uid": "7", "namespace": "team", "object": new, "oldObject": old}
     review = {"apiVersion": "admission.k8s.io/v1", "request": request}
-    response: Object = (await loraadapters.answer(cluster, review))["response"]
+    rivals_of = loraadapters.Rivals(cluster, Known(cluster))
+    response: Object = (await loraadapters.answer(rivals_of, review))["response"]
     assert response["uid"] == "7"
     return response
 
@@ -37,3 +42,56 @@ async def test_only_what_changes_what_is_wanted_is_compared(unreachable: Cluster
     moved["spec"]["source"] = {"uri": "s3://bucket/sql"}
     for new in (adapter(labels={"a": "b"}), moved, adapter("other", deletionTimestamp="2026-11-21T12:00:00Z")):
         assert await answer(unreachable, new, adapter()) == {"uid": "7", "allowed": True}
+
+
+def rival(name: str, app: str, called: str | None = "sql") -> Object:
+    made = adapter(app, name=name, uid=f"uid-{name}", creationTimestamp="2026-11-21T10:00:00Z")
+    if called is not None:
+        made["spec"]["adapterName"] = called
+    return made
+
+
+async def test_creation_reads_only_those_of_its_name() -> None:
+    api = LoraApiServer()
+    for number in range(300):
+        body = rival(f"other-{number}", f"app-{number}", f"name-{number}")
+        body["status"] = {"instances": [{"pod": f"p{one}", "state": "Loaded"} for one in range(100)]}
+        api.put("loraadapters", body)
+    api.put("loraadapters", rival("first", "vllm"))
+    async with api.serving() as cluster:
+        response = await answer(cluster, rival("second", "vllm"))
+        assert not response["allowed"]
+        assert "'first'" in response["status"]["message"]
+    assert [query["fieldSelector"] for _, query in api.lists] == ["spec.adapterName=sql"]
+    assert all("limit" in query for _, query in api.lists)
+    assert api.sent < 10_000
+
+
+async def test_rival_without_an_adapter_name_is_found_by_its_own() -> None:
+    api = LoraApiServer()
+    api.put("loraadapters", rival("sql", "vllm", None))
+    async with api.serving() as cluster:
+        assert not (await answer(cluster, rival("second", "vllm")))["allowed"]
+        assert (await answer(cluster, rival("third", "other")))["allowed"]
+
+
+async def test_server_that_selects_by_no_field_is_not_asked_for_all() -> None:
+    api = LoraApiServer()
+    api.put("loraadapters", rival("first", "vllm"))
+    api.selects_fields = False
+    async with api.serving() as cluster:
+        known = Known(cluster)
+        watches = [asyncio.create_task(one) for one in known.watches()]
+        deadline = asyncio.get_running_loop().time() + 20
+        while not known.fresh:
+            assert asyncio.get_running_loop().time() < deadline, known.adapters.problem
+            await asyncio.sleep(0.01)
+        before = len(api.lists)
+        request = {"uid": "7", "namespace": "team", "object": rival("second", "vllm")}
+        review = {"apiVersion": "admission.k8s.io/v1", "request": request}
+        response = (await loraadapters.answer(loraadapters.Rivals(cluster, known), review))["response"]
+        assert not response["allowed"]
+        assert len(api.lists) == before + 1
+        for one in watches:
+            one.cancel()
+        await asyncio.gather(*watches, return_exceptions=True)

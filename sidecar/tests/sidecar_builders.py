@@ -16,7 +16,8 @@ from patio.api.protocol import LoadRequest
 from patio.client import SidecarClient
 from patio.engine.base import EngineView
 
-DEADLINE = 15.0
+DEADLINE = 60.0
+"""Seconds until a condition that was waited for counts as failed, on the busiest machine."""
 
 StartSidecar = Callable[..., AbstractAsyncContextManager[SidecarClient]]
 """The fixture `sidecar`: starts one beside a double."""
@@ -56,6 +57,7 @@ async def eventually(
     check: Callable[[], Awaitable[Any]], what: str, seconds: float = DEADLINE, every: float = 0.02
 ) -> Any:
     """Return the first true value of `check`; fail with the last one seen."""
+    seconds = max(seconds, DEADLINE)
     until = time.monotonic() + seconds
     while True:
         seen = await check()

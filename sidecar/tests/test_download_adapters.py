@@ -214,7 +214,8 @@ async def test_credentials_of_an_order_are_in_no_file_and_their_absence_is_said(
             report = await settle(client, "two", "Failed")
             assert (report.reason, report.retryable) == ("CredentialsMissing", True)
             assert "hf_token" in report.message
-            assert (await client.load(waiting.model_copy(update={"wait": 30.0}))).state == "Loaded"
+            await client.load(waiting.model_copy(update={"wait": 30.0}))
+            await settle(client, "two", "Loaded")
 
 
 async def test_an_adapter_named_at_admission_is_fetched_and_the_pod_waits_for_it(

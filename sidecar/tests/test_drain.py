@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import signal
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from engine_double import Double, running_double
 from patio.client import SidecarClient
 from patio.drain import looks
 from patio.drain.config import DrainSettings
+from patio.drain.drain import Drain
 from patio.drain.looks import EngineLooks, Sources, total
 from patio.drain.plan import BLIND_SECONDS, Look, Sight, Verdict, Watch, after, verdict
 from patio.settings import Settings
@@ -31,7 +35,7 @@ GONE, BLIND, SILENT = Look(Sight.GONE), Look(Sight.BLIND), Look(Sight.NO_ANSWER)
 
 
 def seen(*steps: tuple[float, Look], left_at: float = 0.0, settle: float = 2.0) -> Verdict:
-    watch = Watch(began=0.0)
+    watch = Watch()
     for now, look in steps:
         watch = after(watch, look, now >= left_at, now)
     return verdict(watch, settle, steps[-1][0])
@@ -69,7 +73,7 @@ def test_without_settling_it_still_takes_two_looks() -> None:
 
 @given(st.lists(st.tuples(st.floats(0.01, 3), st.sampled_from([QUIET, BUSY, QUEUED, BLIND, SILENT])), min_size=1))
 def test_nothing_is_drained_within_the_settling_time_after_a_request(gaps: list[tuple[float, Look]]) -> None:
-    now, watch, last_noise = 0.0, Watch(began=0.0), 0.0
+    now, watch, last_noise = 0.0, Watch(), 0.0
     for gap, look in gaps:
         now += gap
         watch = after(watch, look, True, now)
@@ -102,6 +106,13 @@ def test_the_recorded_metrics_are_counted(recordings: Path) -> None:
     assert (total(text, ("vllm:num_requests_running",)), total(text, ("vllm:num_requests_waiting",))) == (2, 0)
     busy = (recordings / "sglang" / "metrics_busy.txt").read_bytes()
     assert (total(busy, ("sglang:num_running_reqs",)), total(busy, ("sglang:num_queue_reqs",))) == (8, 16)
+
+
+def refused() -> httpx.ConnectError:
+    """As httpx raises it where nothing listens."""
+    error = httpx.ConnectError("All connection attempts failed")
+    error.__context__ = ConnectionRefusedError(errno.ECONNREFUSED, "Connect call failed")
+    return error
 
 
 async def answer_of(*answers: httpx.Response | Exception) -> list[Look]:
@@ -138,12 +149,127 @@ OLD_LOADS = [{"dp_rank": 0, "num_reqs": 5, "num_waiting_reqs": 2, "num_tokens": 
         ((NOT_THERE, NOT_THERE, httpx.Response(200, text="up 1\n")), BLIND),
         ((httpx.Response(503), NOT_THERE, METRICS), SILENT),
         ((httpx.ReadTimeout(""), NOT_THERE, METRICS), SILENT),
-        ((httpx.ConnectError(""), NOT_THERE, METRICS), GONE),
-        ((NOT_THERE, NOT_THERE, httpx.ConnectError("")), GONE),
+        ((refused(), NOT_THERE, METRICS), GONE),
+        ((NOT_THERE, NOT_THERE, refused()), GONE),
     ],
 )
 async def test_an_engine_is_counted_by_what_it_has(answers: Any, expected: Look) -> None:
     assert await answer_of(*answers) == [expected, expected]
+
+
+RUNNING = httpx.Response(200, text="vllm:num_requests_running 5\nvllm:num_requests_waiting 0\n")
+IDLE = httpx.Response(200, text="vllm:num_requests_running 0\nvllm:num_requests_waiting 0\n")
+
+
+class Routers:
+    """What a drain hears of its routers."""
+
+    def __init__(self, left: bool = False, unreachable: bool = False) -> None:
+        self.left = left
+        self.unreachable = unreachable
+
+    def begin(self) -> None: ...
+
+
+class Answers:
+    """An engine with metrics alone; the last answer stays."""
+
+    def __init__(self, *said: httpx.Response | Exception) -> None:
+        self.said = list(said)
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        one = self.said.pop(0) if len(self.said) > 1 else self.said[0]
+        if isinstance(one, Exception):
+            raise one
+        return one
+
+
+@contextlib.asynccontextmanager
+async def draining(engine: Answers, routers: Routers, settle: float = 0.1) -> AsyncIterator[Drain]:
+    sources = Sources(
+        "http://e", "/metrics", ("vllm:num_requests_running",), ("vllm:num_requests_waiting",), loads=False
+    )
+    async with httpx.AsyncClient(transport=httpx.MockTransport(engine)) as http:
+        drain = Drain(DrainSettings(10, settle), EngineLooks(sources, http), routers)
+        try:
+            yield drain
+        finally:
+            await drain.close()
+
+
+async def test_a_router_that_never_lets_go_is_never_drained() -> None:
+    engine, routers = Answers(IDLE), Routers()
+    async with draining(engine, routers) as drain:
+        answer = await drain.drain(0.5)
+        assert (answer.drained, answer.unregistered, answer.running) == (False, False, 0)
+        assert "still has requests" not in answer.message
+        engine.said = [RUNNING]
+        later = await drain.drain(1.2)
+        assert (later.drained, later.running) == (False, 5), "a later call looks again"
+        engine.said, routers.left = [IDLE], True
+        assert (await drain.drain(10)).drained
+
+
+async def test_a_drained_pod_that_gets_requests_is_drained_again() -> None:
+    engine, routers = Answers(IDLE), Routers(unreachable=True)
+    async with draining(engine, routers) as drain:
+        assert (await drain.drain(1.5)).drained, "the routers are gone, most likely"
+        engine.said = [RUNNING]
+        again = await drain.drain(0.8)
+        assert (again.drained, again.running) == (False, 5)
+        routers.unreachable = False
+        engine.said = [IDLE]
+        answer = await drain.drain(1.5)
+        assert (answer.drained, answer.unregistered) == (False, False), "a router that answers lists it"
+
+
+async def test_a_more_patient_call_waits_longer_for_silent_routers() -> None:
+    async with draining(Answers(IDLE), Routers(unreachable=True)) as drain:
+        assert (await drain.drain(1.5)).drained
+        patient = asyncio.create_task(drain.drain(60))
+        assert not (await drain.drain(1.0)).drained
+        patient.cancel()
+        await asyncio.gather(patient, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    "odd", [httpx.Response(429), httpx.Response(401), httpx.Response(404), httpx.Response(200, text="x")]
+)
+async def test_one_odd_answer_does_not_blind_a_drain(odd: httpx.Response) -> None:
+    engine = Answers(odd, RUNNING)
+    async with draining(engine, Routers(left=True)) as drain:
+        answer = await drain.drain(1.2)
+        assert (answer.drained, answer.running) == (False, 5)
+        engine.said = [IDLE]
+        assert (await drain.drain(10)).drained
+
+
+def test_who_told_once_is_never_blind() -> None:
+    steps = [(0.0, BUSY), *((float(at), BLIND) for at in range(1, 30))]
+    assert seen(*steps) is Verdict.GO_ON
+    assert seen((0.0, BLIND), (9.0, SILENT), (BLIND_SECONDS, BLIND)) is Verdict.BLIND
+    assert seen((0.0, SILENT), (BLIND_SECONDS, BLIND)) is Verdict.GO_ON
+
+
+async def test_a_place_that_only_breaks_is_given_up_for_the_next() -> None:
+    broken = [httpx.Response(500)] * 20
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        return broken.pop() if request.url.path == "/v1/loads" else METRICS
+
+    sources = Sources("http://e", "/metrics", ("sglang:num_running_reqs",), ("sglang:num_queue_reqs",), loads=True)
+    async with httpx.AsyncClient(transport=httpx.MockTransport(handle)) as http:
+        engine = EngineLooks(sources, http)
+        seen_sights = [(await engine.look()).sight for _ in range(6)]
+    assert seen_sights[0] is Sight.NO_ANSWER
+    assert seen_sights[-1] is Sight.COUNTED
+
+
+@pytest.mark.parametrize(
+    "error", [httpx.ConnectError(""), httpx.PoolTimeout(""), httpx.ReadError(""), httpx.ConnectTimeout("")]
+)
+async def test_only_a_refused_connection_is_an_engine_that_is_gone(error: Exception) -> None:
+    assert await answer_of(error, NOT_THERE, METRICS) == [SILENT, SILENT]
 
 
 def path_of(client: SidecarClient) -> httpx.AsyncClient:
@@ -205,13 +331,15 @@ async def test_calls_join_the_drain_that_runs_and_a_drained_pod_answers_at_once(
         await double.engine.core.batch.until_running(1)
         first = asyncio.create_task(client.drain(10))
         short = await client.drain(0.4)
-        answers = [await path_of(client).get("http://sidecar/v1/drain?timeout=10"), await first]
+        answers = [await path_of(client).post("http://sidecar/v1/drain", json={"timeout": 10}), await first]
         assert not short.drained
         assert answers[0].json()["drained"]
         assert answers[1].drained
         assert await request == "length"
         began = time.monotonic()
-        assert (await path_of(client).post("http://sidecar/v1/drain")).json()["drained"]
+        assert (
+            await path_of(client).post("http://sidecar/v1/drain", headers={"content-type": "application/json"})
+        ).json()["drained"]
         assert time.monotonic() - began < 0.25
 
 

@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patio.access.config import AccessSettings
-from patio.access.gate import Gate, Hook, is_loopback
+from patio.access.gate import Call, Gate, Hook
+from patio.access.inside import is_loopback
 from patio.access.keys import GRACE, Keys, follow
 from patio.access.notices import OFF, REMIND_SECONDS, warn_while_off
+from patio.access.openness import CLOSED, EVERYONE, HOOK, Openness
 from patio.access.proof import Denial, Request, read
 from patio.access.replay import KEPT, Use, UsedProofs
 from patio.api.access_protocol import LEEWAY, LIFETIME, MAX_ENDORSEMENTS, ProofClaims, base64url, from_base64url
@@ -38,14 +40,14 @@ def gate(*keys: Signer, clock: Clock | None = None, started: float = NOW - 3600,
     clock = clock or Clock()
     at, clock.now = clock.now, started
     given = tuple(one.public for one in keys or (ROOT,))
-    made = Gate(AccessSettings(keys=given, pod_uid=POD, **settings), clock)
+    made = Gate(AccessSettings(keys=given, pod_uid=POD, **settings), clock, clock)
     clock.now = at
     return made
 
 
 def outcome(of: Gate, token: str, request: Request = LOAD, body: bytes = BODY, chain: tuple[str, ...] = ()) -> str:
     """Return the code of the denial, or `taken`."""
-    admitted = of.admit(request, request.target.partition("?")[0], [f"Patio-Proof {token}"], chain)
+    admitted = of.admit(request, CLOSED, [f"Patio-Proof {token}"], chain)
     if isinstance(admitted, ProofClaims):
         denial = of.finish(admitted, body)
         return "taken" if denial is None else denial.code
@@ -133,19 +135,19 @@ def test_a_signature_of_another_key_under_the_names_of_a_known_one_is_refused() 
 
 
 def test_the_denial_of_a_missing_proof_says_what_is_missing() -> None:
-    missing = gate().admit(LOAD, LOAD.target, [], ())
-    basic = gate().admit(LOAD, LOAD.target, ["Basic eDp5"], ())
+    missing = gate().admit(LOAD, CLOSED, [], ())
+    basic = gate().admit(LOAD, CLOSED, ["Basic eDp5"], ())
     assert isinstance(missing, Denial)
     assert missing == basic
     assert (missing.code, "port-forward" in missing.message) == ("ProofMissing", True)
-    without_keys = Gate(AccessSettings(), Clock()).admit(LOAD, LOAD.target, [f"Patio-Proof {signed()}"], ())
+    without_keys = Gate(AccessSettings(), Clock(), Clock()).admit(LOAD, CLOSED, [f"Patio-Proof {signed()}"], ())
     assert isinstance(without_keys, Denial)
     assert "PATIO_OPERATOR_KEYS" in without_keys.message
 
 
 def test_two_authorizations_are_none() -> None:
     both = [f"Patio-Proof {signed()}", f"Patio-Proof {signed()}"]
-    assert isinstance(gate().admit(LOAD, LOAD.target, both, ()), Denial)
+    assert isinstance(gate().admit(LOAD, CLOSED, both, ()), Denial)
 
 
 @given(st.binary(max_size=80))
@@ -228,24 +230,63 @@ def test_no_proof_is_taken_twice_within_the_time_that_it_is_kept(uses: list[tupl
     for which, passed in uses:
         now += passed
         again = which in last and now < last[which] + KEPT
-        assert used.use(str(which), now) is (Use.AGAIN if again else Use.FIRST)
+        assert used.use(str(which), now + LIFETIME, now) is (Use.AGAIN if again else Use.FIRST)
         if not again:
             last[which] = now
 
 
+@given(st.lists(st.tuples(st.integers(0, 5), st.floats(0, KEPT)), max_size=40))
+def test_no_proof_is_ever_taken_twice_however_clocks_are_set(uses: list[tuple[int, float]]) -> None:
+    used, taken, now = UsedProofs(), set[int](), 5.0
+    for which, passed in uses:
+        now += passed
+        if used.use(str(which), NOW + which, now) is Use.FIRST:
+            assert which not in taken
+            taken.add(which)
+
+
 def test_more_proofs_than_are_remembered_are_not_taken_until_there_is_room() -> None:
     used = UsedProofs(at_most=2)
-    assert [used.use(one, NOW) for one in "abc"] == [Use.FIRST, Use.FIRST, Use.FULL]
-    assert used.use("c", NOW + KEPT) is Use.FIRST
+    assert [used.use(one, NOW, NOW) for one in "abc"] == [Use.FIRST, Use.FIRST, Use.FULL]
+    assert used.use("c", NOW + KEPT, NOW + KEPT) is Use.FIRST
+
+
+@pytest.mark.parametrize("seconds", [-7200.0, -3600.0, -45.0, 45.0, 3600.0])
+def test_clock_set_after_start_changes_nothing(seconds: float) -> None:
+    clock, monotonic = Clock(NOW - seconds), Clock(17.0)
+    one = Gate(AccessSettings(keys=(ROOT.public,), pod_uid=POD), clock, monotonic)
+    clock.now, monotonic.now = NOW + 1, 18.0
+    assert outcome(one, signed(iat=NOW - 5)) == "ProofExpired", "from before the start"
+    token = signed(iat=NOW + 1)
+    assert outcome(one, token) == "taken"
+    assert outcome(one, token) == "ProofReplayed"
+
+
+def test_used_proof_is_refused_after_clock_went_there_and_back() -> None:
+    clock, monotonic = Clock(), Clock(4000.0)
+    one = Gate(AccessSettings(keys=(ROOT.public,), pod_uid=POD), clock, monotonic)
+    first, between = signed(iat=NOW), signed(iat=NOW + 600)
+    assert outcome(one, first) == "taken"
+    clock.now, monotonic.now = NOW + 600, 4001.0
+    assert outcome(one, between) == "taken"
+    clock.now, monotonic.now = NOW + 2, 4002.0
+    assert outcome(one, first) == "ProofReplayed"
+    monotonic.now = 4003.0 + KEPT
+    assert outcome(one, first) == "ProofReplayed", "forgotten, and not new for that"
 
 
 # --- who needs a proof at all
 
 
+JSON = ("application/json",)
+OPENNESS = st.sampled_from([CLOSED, HOOK])
+WORDS = st.text(st.characters(codec="latin-1"), max_size=20)
+
+
 @pytest.mark.parametrize("peer", ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"])
 def test_loopback_is_inside(peer: str) -> None:
     assert is_loopback(peer)
-    assert gate().is_open(peer, "POST", "/v1/load_lora_adapter")
+    assert gate().is_open(Call(peer, "POST", JSON), CLOSED)
 
 
 @pytest.mark.parametrize(
@@ -253,28 +294,78 @@ def test_loopback_is_inside(peer: str) -> None:
 )
 def test_everything_else_is_outside(peer: str | None) -> None:
     assert not is_loopback(peer)
-    assert not gate().is_open(peer, "POST", "/v1/load_lora_adapter")
+    assert not gate().is_open(Call(peer, "POST", JSON), CLOSED)
 
 
-@given(st.text(st.characters(codec="ascii"), max_size=10), st.text(max_size=20))
-def test_from_outside_only_reads_are_open_and_a_drain_is_none(method: str, path: str) -> None:
-    assert gate().is_open("10.1.2.3", method, path) == (method in ("GET", "HEAD", "OPTIONS") and path != "/v1/drain")
-    assert not gate().is_open("10.1.2.3", method, "/v1/drain")
+@given(st.text(st.characters(codec="ascii"), max_size=10), st.lists(WORDS, max_size=2), st.lists(WORDS, max_size=2))
+def test_from_outside_nothing_but_openness_opens(method: str, types: list[str], hosts: list[str]) -> None:
+    call = Call("10.1.2.3", method, types, hosts)
+    assert gate().is_open(call, EVERYONE)
+    assert not gate().is_open(call, CLOSED)
+    assert not gate().is_open(call, HOOK)
+
+
+@given(st.sampled_from(["GET", "HEAD", "OPTIONS", "TRACE", "post", "PATCH"]) | WORDS, OPENNESS)
+def test_from_loopback_a_get_needs_a_proof(method: str, openness: Openness) -> None:
+    is_change = method in ("POST", "PUT", "DELETE")
+    assert gate().is_open(Call("127.0.0.1", method, JSON, ("localhost:9091",)), openness) == is_change
+
+
+@pytest.mark.parametrize(
+    "types",
+    [
+        (),
+        ("text/plain",),
+        ("application/x-www-form-urlencoded",),
+        ("multipart/form-data; boundary=application/json",),
+        ("text/plain; application/json",),
+        ("application/json", "text/plain"),
+        ("application/json, text/plain",),
+        ("application/jsonp",),
+    ],
+)
+def test_from_loopback_what_a_page_can_post_needs_a_proof(types: tuple[str, ...]) -> None:
+    assert not gate().is_open(Call("127.0.0.1", "POST", types), CLOSED)
+
+
+@pytest.mark.parametrize("of", ["application/json", "Application/JSON ; charset=utf-8"])
+def test_from_loopback_posted_json_is_free(of: str) -> None:
+    assert gate().is_open(Call("127.0.0.1", "POST", (of,)), CLOSED)
+
+
+@pytest.mark.parametrize(
+    ("host", "free"),
+    [
+        ("localhost:9091", True),
+        ("LOCALHOST", True),
+        ("app.localhost:80", True),
+        ("sidecar", True),
+        ("127.0.0.1:9091", True),
+        ("10.0.0.7", True),
+        ("[::1]:9091", True),
+        ("rebound.example:9091", False),
+        ("127.0.0.1.nip.io", False),
+        ("localhost.example", False),
+        ("127.0.0.1:9091.example", False),
+    ],
+)
+def test_from_loopback_a_page_of_a_rebound_name_needs_a_proof(host: str, free: bool) -> None:
+    assert gate().is_open(Call("127.0.0.1", "POST", JSON, (host,)), CLOSED) == free
 
 
 def test_the_hook_opens_the_drain_of_its_pod_and_nothing_else() -> None:
     digest = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"  # of foo
     one = gate(drain_proof_sha256=digest)
     drain = Request("GET", "/v1/drain?timeout=22")
-    assert one.admit(drain, "/v1/drain", ["Patio-Drain foo"], ()) == Hook()
-    assert one.admit(drain, "/v1/drain", ["Patio-Drain foo"], ()) == Hook(), "drains join each other"
-    for shown, path in (
-        ("Patio-Drain bar", "/v1/drain"),
-        ("Patio-Drain foo", LOAD.target),
-        ("Patio-Drain ", "/v1/drain"),
+    assert one.admit(drain, HOOK, ["Patio-Drain foo"], ()) == Hook()
+    assert one.admit(drain, HOOK, ["Patio-Drain foo"], ()) == Hook(), "drains join each other"
+    for shown, openness in (
+        ("Patio-Drain bar", HOOK),
+        ("Patio-Drain foo", CLOSED),
+        ("Patio-Drain ", HOOK),
     ):
-        assert isinstance(one.admit(drain, path, [shown], ()), Denial)
-    assert isinstance(gate().admit(drain, "/v1/drain", ["Patio-Drain "], ()), Denial), "a pod without a hook"
+        assert isinstance(one.admit(drain, openness, [shown], ()), Denial)
+    assert isinstance(gate().admit(drain, HOOK, ["Patio-Drain "], ()), Denial), "a pod without a hook"
 
 
 # --- settings and the off-switch

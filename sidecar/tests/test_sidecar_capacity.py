@@ -10,6 +10,8 @@ import httpx
 from engine_double import running_double
 from patio.api.protocol import AdapterCapacity
 from patio.client import SidecarClient
+from patio.engine.base import Capacity
+from patio.engine.sglang import Sglang
 from patio.engine.vllm import Vllm
 
 from sidecar_builders import StartSidecar, adapter_files, eventually
@@ -28,6 +30,11 @@ async def told(client: SidecarClient) -> AdapterCapacity:
 async def test_sglang_tells_both_of_its_limits(sidecar: StartSidecar) -> None:
     async with running_double(engine="sglang", max_loras=3, max_loaded_loras=8) as double, sidecar(double) as client:
         assert await told(client) == AdapterCapacity(batch=3, loaded=8)
+
+
+async def test_sglang_without_adapters_tells_no_room_for_them() -> None:
+    async with running_double(engine="sglang", enable_lora=False) as double, httpx.AsyncClient() as http:
+        assert await Sglang(str(double), http, None, None, None).capacity() == Capacity()
 
 
 async def test_vllm_tells_the_size_of_its_batch_after_traffic(sidecar: StartSidecar, tmp_path: Path) -> None:

@@ -180,3 +180,25 @@ def test_a_place_that_can_not_be_written_keeps_nothing() -> None:
     store = Store(None)
     store.save(loaded(Desired(), "sql"))
     assert store.load() == Desired()
+
+
+def test_a_state_file_that_can_not_be_read_is_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "state.json"
+    file.mkdir()
+    store = Store(file)
+    assert store.load() == Desired()
+    assert "set aside" in caplog.text
+    assert (tmp_path / "state.json.broken").is_dir()
+    store.save(loaded(Desired(), "sql"))
+    assert Store(file).load() == loaded(Desired(), "sql")
+
+
+def test_a_state_file_that_can_not_be_set_aside_is_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file, aside = tmp_path / "state.json", tmp_path / "state.json.broken"
+    file.mkdir()
+    aside.write_text("of an earlier time")
+    store = Store(file)
+    assert store.load() == Desired()
+    assert "left alone" in caplog.text
+    store.save(loaded(Desired(), "sql"))
+    assert (file.is_dir(), aside.read_text()) == (True, "of an earlier time")

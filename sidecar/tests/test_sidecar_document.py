@@ -29,9 +29,12 @@ OTHER_FAULTS = {
     "ProofMissing": 401,
     "NotFound": 404,
     "Conflict": 409,
+    "TooManyAdapters": 409,
     "InUse": 409,
     "EngineFault": 503,
     "NotStored": 507,
+    "BodyTooLarge": 413,
+    "TooManyLongPolls": 429,
 }
 
 

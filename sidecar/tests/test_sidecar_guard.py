@@ -137,6 +137,18 @@ async def test_reads_and_probes_stay_open(pod: StartPod) -> None:
         assert "\npatio:access_control_enforced 1.0" in (await one.outside.get("/metrics")).text
 
 
+async def test_tiny_scrape_timeouts_are_no_errors_of_the_engine(
+    pod: StartPod, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running_double(engine="vllm") as double, pod(double) as one:
+        caplog.clear()
+        for seconds in ("0.000001", "1e-300", "nan", "-1") * 10:
+            answer = await one.outside.get("/metrics", headers={"x-prometheus-scrape-timeout-seconds": seconds})
+            assert "\npatio:engine_up 1.0" in answer.text
+            assert "patio:engine_scrape_errors_total{" not in answer.text
+        assert [record.getMessage() for record in caplog.records if record.name.startswith("patio")] == []
+
+
 async def test_a_header_that_names_loopback_makes_nobody_an_insider(pod: StartPod) -> None:
     async with running_double(engine="vllm") as double, pod(double) as one:
         for header in ("x-forwarded-for", "forwarded", "x-real-ip", "host"):
@@ -256,6 +268,65 @@ async def test_on_a_real_server_a_denied_upload_leaves_the_next_call_alone() -> 
         finally:
             server.should_exit = True
             await serving
+
+
+async def test_picture_that_an_engine_fetches_drains_no_pod(pod: StartPod) -> None:
+    async with running_double(engine="vllm") as double, pod(double) as one:
+        for target in ("/v1/drain?timeout=1", "/v1/drain", "/v1/drain%0A?timeout=1", "//v1/drain", "/v1/drain/"):
+            for caller in (one.inside, one.outside):
+                assert not (await caller.get(target, follow_redirects=True)).is_success
+        assert await ready(one.inside)
+
+
+async def test_page_beside_a_port_forward_changes_nothing(pod: StartPod) -> None:
+    order = '{"lora_name": "a", "lora_path": "/a", "wait": 0}'
+    async with running_double(engine="vllm") as double, pod(double) as one:
+        for headers in (
+            {"content-type": "text/plain"},
+            {"content-type": "application/x-www-form-urlencoded"},
+            {},
+            {"content-type": "application/json", "host": "rebound.example:9091"},
+        ):
+            for target in ("/v1/load_lora_adapter", "/v1/drain"):
+                answer = await one.inside.post(target, content=order, headers=headers)
+                assert (answer.status_code, code(answer)) == (401, "ProofMissing")
+                assert "application/json" in answer.json()["error"]["message"]
+        assert (await one.inside.get("/v1/lora_adapters")).json()["adapters"] == []
+        assert await ready(one.inside)
+
+
+async def test_people_in_the_pod_drain_by_a_post_of_json(pod: StartPod) -> None:
+    async with running_double(engine="vllm") as double, pod(double) as one:
+        answer = await one.inside.post("/v1/drain", json={"timeout": 0.3}, headers={"host": "localhost:9091"})
+        assert answer.status_code == 200
+        assert not await ready(one.inside)
+
+
+async def test_hook_drains_by_get_from_outside_and_from_loopback(pod: StartPod) -> None:
+    access = AccessSettings(keys=(ROOT.public,), pod_uid=POD, drain_proof_sha256=body_digest(b"word"))
+    async with running_double(engine="vllm") as double, pod(double, access) as one:
+        for caller in (one.outside, one.inside):
+            for shown in ("Patio-Drain ", "Patio-Drain drow", "Patio-Drain word2"):
+                answer = await caller.get("/v1/drain?timeout=1", headers={"authorization": shown})
+                assert (answer.status_code, code(answer)) == (401, "ProofInvalid")
+        assert await ready(one.inside)
+        for caller in (one.outside, one.inside):
+            answer = await caller.get("/v1/drain?timeout=0.3", headers={"authorization": "Patio-Drain word"})
+            assert answer.status_code == 200
+        assert not await ready(one.inside)
+
+
+async def test_refused_calls_fill_no_log_and_their_paths_are_short(
+    pod: StartPod, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running_double(engine="vllm") as double, pod(double) as one:
+        with caplog.at_level("INFO", "patio.api.routes.access"):
+            for _ in range(100):
+                await one.outside.get("/" + "a" * 4000)
+        said = [record.getMessage() for record in caplog.records if "call refused" in record.getMessage()]
+        assert 1 <= len(said) <= 40
+        assert max(map(len, said)) < 400
+        assert 'code="ProofMissing"} 100.0' in (await one.inside.get("/metrics")).text
 
 
 async def test_without_keys_nobody_from_outside_may_change_anything(pod: StartPod) -> None:

@@ -15,7 +15,7 @@ def run(program: str) -> str:
 def test_what_nobody_uses_is_not_loaded() -> None:
     program = """
 import sys, patio.app
-names = ("click", "rich", "pygments", "pydantic.v1", "uvicorn.main", "uvicorn.supervisors", "multiprocessing")
+names = ("click", "rich", "pygments", "pydantic.v1", "uvicorn.main", "uvicorn.supervisors", "multiprocessing", "nacl")
 print([name for name in names if sys.modules.get(name) is not None])
 """
     assert run(program) == "[]"
@@ -23,9 +23,9 @@ print([name for name in names if sys.modules.get(name) is not None])
 
 def test_uvicorn_is_whole_for_who_asks() -> None:
     program = """
-import patio.app, uvicorn, uvicorn.server
+import patio.app, patio.server, uvicorn, uvicorn.server
 assert uvicorn.Server is uvicorn.server.Server
-assert uvicorn.Config is patio.app.Config
+assert uvicorn.Config is patio.server.Config
 print(callable(uvicorn.run), uvicorn.__version__ != "", hasattr(uvicorn, "nothing"))
 """
     assert run(program) == "True True False"

@@ -6,8 +6,10 @@ import json
 import logging
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from patio.logs import configure
+from patio.logs import LONGEST_FIELD, LineLimit, _Json, _Text, configure, quoted
 
 
 @pytest.mark.parametrize("as_json", [False, True])
@@ -32,3 +34,63 @@ def test_an_engines_words_never_make_a_second_line(as_json: bool, capsys: pytest
         assert "ValueError: broken" in json.loads(lines[1])["exception"]
     else:
         assert lines[-1] == "ValueError: broken"
+
+
+def text(form: str, *values: object) -> str:
+    return _Text("%(message)s").format(logging.LogRecord("a", logging.INFO, "", 0, form, values, None))
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("plain/path.1:2", "plain/path.1:2"),
+        ("two words", '"two words"'),
+        ("a=b", '"a=b"'),
+        ("", '""'),
+        ('say "x"', '"say \\"x\\""'),
+        ("back\\slash", '"back\\\\slash"'),
+        ("esc\x1b[2Jape", '"esc\\x1b[2Jape"'),
+        ("csi\x9b2J", '"csi\\x9b2J"'),
+        ("line\u2028end", '"line\\u2028end"'),
+        (None, "None"),
+    ],
+)
+def test_field_is_quoted_where_it_could_be_two(value: object, expected: str) -> None:
+    assert text("did it path=%s end=%d", value, 1) == f"did it path={expected} end=1"
+    assert quoted(value) == expected
+
+
+def test_words_that_are_no_field_are_not_quoted() -> None:
+    assert text("%s", "a sentence of ours") == "a sentence of ours"
+    assert text("100%% of %s x=%5.1f y=%r", "all of it", 1.25, "a b") == "all of it".join(
+        ("100% of ", ' x=  1.2 y="a b"')
+    )
+    assert text("nothing to fill in, 100%") == "nothing to fill in, 100%"
+
+
+@given(st.lists(st.text(), min_size=1, max_size=3))
+def test_any_words_stay_in_their_field_and_line(words: list[str]) -> None:
+    line = text("said " + " ".join(f"k{number}=%s" for number in range(len(words))), *words)
+    assert len(line.splitlines()) == 1
+    assert line.isprintable() or not any(ord(one) < 32 or 127 <= ord(one) < 160 for one in line)
+    rest = line.removeprefix("said")
+    for number, word in enumerate(words):
+        rest = rest.removeprefix(f" k{number}=")
+        value = quoted(word)
+        assert rest.startswith(value)
+        rest = rest.removeprefix(value)
+    assert rest == ""
+
+
+def test_long_fields_are_cut_in_text_and_long_lines_in_json() -> None:
+    assert len(text("x message=%s", "y" * 5_000_000)) <= LONGEST_FIELD + 20
+    record = logging.LogRecord("a", logging.INFO, "", 0, "x message=%s", ("y" * 5_000_000,), None)
+    assert len(_Json().format(record)) < 10_000
+
+
+def test_lines_beyond_the_limit_are_counted() -> None:
+    now = 0.0
+    limit = LineLimit(2, 10.0, lambda: now)
+    assert [limit.take() for _ in range(5)] == [0, 0, None, None, None]
+    now = 10.0
+    assert [limit.take(), limit.take(), limit.take()] == [3, 0, None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import httpx
@@ -10,7 +11,10 @@ import pytest
 from engine_double import running_double
 from engine_double.samples import write_adapter
 from patio.adapters.looks import Looks
+from patio.engine.base import EngineView
 from patio.engine.vllm import Vllm
+
+from sidecar_builders import eventually
 
 
 async def test_a_path_that_left_the_list_lingers_though_a_look_failed_in_between_and_goes_with_the_engine(
@@ -19,7 +23,7 @@ async def test_a_path_that_left_the_list_lingers_though_a_look_failed_in_between
     one, two = (str(write_adapter(tmp_path / name)) for name in ("one", "two"))
     async with running_double() as double, httpx.AsyncClient() as http:
         engine = Vllm(str(double), http, None)
-        looks = Looks(engine)
+        looks = Looks(engine, lambda view: None)
         await engine.load("a", one)
         await looks.look()
         assert looks.lingering() == frozenset()
@@ -37,7 +41,7 @@ async def test_a_path_lingers_no_longer_than_it_must(tmp_path: Path, monkeypatch
     one = str(write_adapter(tmp_path / "one"))
     async with running_double() as double, httpx.AsyncClient() as http:
         engine = Vllm(str(double), http, None)
-        looks = Looks(engine)
+        looks = Looks(engine, lambda view: None)
         await engine.load("a", one)
         await looks.look()
         await engine.unload("a")
@@ -45,3 +49,68 @@ async def test_a_path_lingers_no_longer_than_it_must(tmp_path: Path, monkeypatch
         assert looks.lingering() == {one}
         monkeypatch.setattr("patio.adapters.looks.LINGER", -1.0)
         assert looks.lingering() == frozenset()
+
+
+async def test_those_who_look_together_share_the_next_look(tmp_path: Path) -> None:
+    async with running_double() as double, httpx.AsyncClient() as http:
+        seen: list[EngineView] = []
+        looks = Looks(Vllm(str(double), http, None), seen.append)
+        double.fault("/health", delay=0.2, times=1)
+        first = asyncio.create_task(looks.look())
+
+        async def asked() -> bool:
+            return not double.engine.core.faults.ordered
+
+        await eventually(asked, "the first look is under way")
+        views = await asyncio.gather(*(looks.look() for _ in range(50)))
+        assert len(double.calls("/health")) == 2, "none of them may count the look that began before it"
+        assert {id(view) for view in views} == {id(looks.view)}
+        assert seen == [await first, looks.view]
+
+
+async def test_one_of_many_who_look_may_leave() -> None:
+    async with running_double() as double, httpx.AsyncClient() as http:
+        looks = Looks(Vllm(str(double), http, None), lambda view: None)
+        double.fault("/health", delay=0.2, times=1)
+        leaving, staying = (asyncio.create_task(looks.look()) for _ in range(2))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        assert (await staying).ready
+        assert len(double.calls("/health")) == 1
+
+
+async def test_a_burst_of_looks_without_an_answer_is_one_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running_double() as double, httpx.AsyncClient() as http:
+        looks = Looks(Vllm(str(double), http, None), lambda view: None)
+        assert (await looks.look()).ready
+        monkeypatch.setattr("patio.engine.http.LOOK_SECONDS", 0.02)
+        monkeypatch.setattr("patio.adapters.looks.BLURRED_APART", 3600.0)
+        double.fault("/health", delay=0.5)
+        for _ in range(6):
+            assert not (await looks.look()).ready
+        assert looks.view.ready
+        monkeypatch.setattr("patio.adapters.looks.BLURRED_APART", 0.0)
+        for _ in range(2):
+            await looks.look()
+        assert not looks.view.ready
+
+
+async def test_an_answer_that_breaks_a_look_is_an_engine_that_is_not_ready(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running_double() as double, httpx.AsyncClient() as http:
+        engine = Vllm(str(double), http, None)
+        looks = Looks(engine, lambda view: None)
+        assert (await looks.look()).ready
+
+        async def broken() -> EngineView:
+            raise RecursionError("too deep")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(engine, "view", broken)
+            for _ in range(3):
+                view = await looks.look()
+        assert (view.ready, view.listening) == (False, True)
+        assert "RecursionError" in view.problem
+        assert caplog.text.count("look at the engine broke") == 1
+        assert (await looks.look()).ready

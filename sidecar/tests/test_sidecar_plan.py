@@ -19,7 +19,7 @@ from patio.adapters.desired import (
     with_returned,
     with_unloaded,
 )
-from patio.adapters.plan import gone, holds, lost, plan, recovered, settled
+from patio.adapters.plan import SLOW, gone, holds, lost, plan, recovered, reports_of, settled
 from patio.adapters.progress import (
     FIRST_PAUSE,
     LONGEST_PAUSE,
@@ -430,3 +430,61 @@ def test_plans_carried_out_lead_to_what_is_wanted_and_then_to_rest(
     for name, path in was_there.items():
         if name not in goal.wanted and name not in leaving:
             assert (situation.view.adapters or {})[name] == path
+
+
+@pytest.mark.parametrize(
+    ("made_for", "served", "root", "doubted"),
+    [
+        ("org/Tiny", "tiny", None, False),
+        ("/models/tiny/", "served", "/mnt/models/Tiny", False),
+        ("meta-llama/Llama-3.1-8B", "llama", "/hub/models--meta-llama--Llama-3.1-8B/snapshots/0a1b", False),
+        ("org/other", "tiny", "/models/tiny", True),
+        ("", "tiny", None, False),
+    ],
+)
+def test_an_adapter_made_for_another_model_is_doubted(
+    made_for: str, served: str, root: str | None, doubted: bool
+) -> None:
+    view = replace(engine({"a": "/adapters/x"}), base_models=(served,), base_roots=() if root is None else (root,))
+    situation = Situation(desired(wanted("a")), view, made_for={"/adapters/x": made_for})
+    report = only(plan(situation))
+    assert report.state is AdapterState.LOADED
+    assert bool(report.message) is doubted
+    assert not doubted or (made_for in report.message and served in report.message)
+    assert only(plan(replace(situation, view=replace(view, adapters={})))).message != report.message or not doubted
+
+
+def test_a_report_says_what_a_slow_change_waits_for() -> None:
+    swap = Reload(wanted("a", "/new"), "why")
+    load = Load(wanted("b", "/b"), "why")
+    situation = Situation(
+        desired(wanted("a", "/new"), wanted("b", "/b")),
+        engine({}),
+        busy={"a": swap, "b": load},
+        began={"a": 10.0, "b": 11.0},
+        unloads_wait=True,
+        now=10.5,
+    )
+    quick = plan(situation)
+    assert [report.message for report in quick.reports] == ["why", "why"]
+    assert [wait.until for wait in quick.waits] == [10.0 + SLOW, 11.0 + SLOW], "then there is more to say"
+    one, other = (report.message for report in plan(replace(situation, now=20.0)).reports)
+    assert "waits for the requests under way to a" in one
+    assert "one change at a time" in other
+    assert "requests under way to a" in other
+    trying = replace(situation, now=20.0, view=engine({"a": "/old"}))
+    assert {report.message for report in plan(trying).reports} == {"why The engine has not answered yet."}
+    vllm = replace(situation, now=20.0, unloads_wait=False)
+    assert {report.message for report in plan(vllm).reports} == {"why The engine has not answered yet."}
+
+
+def test_what_waits_for_its_turn_is_not_slow() -> None:
+    busy = {"a": Load(wanted("a"), "why")}
+    found = plan(Situation(desired(wanted("a")), engine(), busy=busy, unloads_wait=True, now=1000.0))
+    assert (only(found).message, found.waits) == ("why", ())
+
+
+def test_some_reports_are_those_of_the_whole_plan() -> None:
+    situation = Situation(desired(wanted("a"), wanted("b", "/b"), wanted("c")), engine({"b": "/b"}))
+    reports = {report.lora_name: report for report in plan(situation).reports}
+    assert reports_of(situation, ("b", "a")) == (reports["b"], reports["a"])

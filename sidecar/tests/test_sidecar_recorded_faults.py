@@ -64,6 +64,18 @@ async def test_every_recorded_refusal_ends_as_failed_in_the_engines_words_and_is
         assert (await client.ready()).ready, "bad adapters hold nothing back"
 
 
+async def test_a_refusal_of_one_gpu_is_asked_once(sidecar: StartSidecar, tmp_path: Path) -> None:
+    path = adapter_files(tmp_path / "a", rank=64)
+    async with running_double(one_process=True) as double, sidecar(double) as client:
+        await eventually(lambda: _ready(client), "the sidecar is ready")
+        with pytest.raises(Refused) as refused:
+            await client.load(load_request("a", path))
+        words = "Call to add_lora method failed: LoRA rank 64 is greater than max_lora_rank 16."
+        assert (refused.value.code, refused.value.message) == ("AdapterRefused", words)
+        await looked_again(double)
+        assert len(double.calls(LOAD["vllm"])) == 1
+
+
 @pytest.mark.parametrize("engine", ["vllm", "sglang"])
 @pytest.mark.parametrize(("status", "body"), [(408, ""), (429, "slow down"), (502, ""), (503, "busy"), (500, "what?")])
 async def test_every_fault_that_may_pass_heals(

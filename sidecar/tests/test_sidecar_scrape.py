@@ -99,7 +99,7 @@ def values(page: Page) -> dict[str, float]:
         ("nan", DEADLINE),
         ("10", 8.0),
         ("1.000000", 0.8),
-        ("0.1", 0.08),
+        ("0.1", LEAST),
         ("0.000001", LEAST),
         ("1e9", LONGEST),
         ("inf", LONGEST),

@@ -10,7 +10,10 @@ import pytest
 from patio.api.sources import SourceKind
 from patio.app import main
 from patio.engine.base import EngineKind
+from patio.engine.clients import EngineTls
 from patio.settings import HONOURED, Settings, SettingsError, read_settings
+
+from engine_stand_ins import authority
 
 
 def test_nothing_given_means_the_defaults() -> None:
@@ -95,6 +98,31 @@ def test_required_adapters_are_read() -> None:
         ([], {"INFERENCE_ENGIN": "vllm"}, "INFERENCE_ENGINE"),
         ([], {"PATIO_REQUIRED_ADAPTER": "[]"}, "PATIO_REQUIRED_ADAPTERS"),
         (["-E", "vllm"], {"ENGINE_ADMIN_API_KEY": "k"}, "ENGINE_ADMIN_API_KEY"),
+        *(
+            ([], {name: key}, name)
+            for name in ("ENGINE_API_KEY", "ENGINE_ADMIN_API_KEY")
+            for key in ("sekret\nword", "sekret\rx", "sekrét", "sekret\0", "sekret\tx", "sekret" * 2000)
+        ),
+        ([], {"TOPO_TYPE": "sglang", "SGL_ROUTER_API_KEY": "sekret\nword"}, "SGL_ROUTER_API_KEY"),
+        (
+            [],
+            {"INFERENCE_ENGINE_ENDPOINT": "http://u:sekret@a", "RUNTIME_URL": "http://b"},
+            "INFERENCE_ENGINE_ENDPOINT",
+        ),
+        ([], {"INFERENCE_ENGINE_ENDPOINT": "http://a\n:8000"}, "INFERENCE_ENGINE_ENDPOINT"),
+        ([], {"INFERENCE_ENGINE_ENDPOINT": "unix://run/x.sock"}, "unix:///run/vllm.sock"),
+        (["-B", "http://a..b:8000"], {}, "--engine-base-url"),
+        (["-M", "/metrics\n"], {}, "--engine-metrics-path"),
+        (["-M", "/metrics#x"], {}, "--engine-metrics-path"),
+        (["-B", "https://a"], {"ENGINE_CA_FILE": "/nowhere.pem"}, "ENGINE_CA_FILE: /nowhere.pem: No such file"),
+        (["-B", "https://a"], {"SSL_CERT_FILE": "/nowhere.pem"}, "SSL_CERT_FILE"),
+        (["-B", "https://a"], {"ENGINE_CA_FILE": __file__}, "no certificates in PEM"),
+        (["-B", "https://a"], {"ENGINE_TLS_VERIFY": "false"}, "is not this pod"),
+        (["-B", "https://localhost"], {"ENGINE_TLS_VERIFY": "no"}, "neither true nor false"),
+        (["-B", "https://localhost"], {"ENGINE_TLS_SERVER_NAME": "a b"}, "ENGINE_TLS_SERVER_NAME"),
+        (["-B", "https://localhost"], {"ENGINE_TLS_VERIFY": "false", "ENGINE_CA_FILE": "/x"}, "contradict"),
+        (["-B", "http://a"], {"ENGINE_TLS_VERIFY": "false"}, "without TLS"),
+        ([], {"ENGINE_TLS_VERFY": "false"}, "ENGINE_TLS_VERIFY"),
         ([], {"ACCESS_KEY": "sekret"}, "SECRET_KEY"),
         ([], {"SECRET_KEY": "sekret"}, "ACCESS_KEY"),
         ([], {"ENDPOINT": "http://a:sekret@host"}, "ENDPOINT"),
@@ -118,6 +146,36 @@ def test_wrong_settings_stop_the_start_and_name_themselves(
     assert said.count("\n") == 1
     assert names in said
     assert "sekret" not in said
+
+
+def test_an_engine_behind_tls_is_known_by_what_is_set(tmp_path: Path) -> None:
+    ca = str(authority(tmp_path, "localhost").file)
+    own = read_settings(["-B", "https://localhost"], {"ENGINE_CA_FILE": ca, "SSL_CERT_FILE": "/other.pem"})
+    assert own.engine_tls == EngineTls(Path(ca))
+    assert read_settings(["-B", "https://a"], {"SSL_CERT_FILE": ca}).engine_tls == EngineTls(Path(ca))
+    assert read_settings(["-B", "https://a"], {"SSL_CERT_DIR": str(tmp_path)}).engine_tls.ca_folder == tmp_path
+    named = read_settings(["-B", "https://a"], {"ENGINE_TLS_SERVER_NAME": "engine.team-a.svc"})
+    assert named.engine_tls.server_name == "engine.team-a.svc"
+    for url in ("https://localhost", "https://127.0.0.1:8443", "https://fd00::7:8000"):
+        unchecked = read_settings(["-B", url], {"ENGINE_TLS_VERIFY": "False", "POD_IP": "fd00::7"})
+        assert not unchecked.engine_tls.verify
+    assert read_settings([], {"SSL_CERT_FILE": "/nowhere.pem"}).engine_tls == EngineTls()
+
+
+def test_an_ipv6_address_needs_no_brackets() -> None:
+    assert (
+        read_settings([], {"INFERENCE_ENGINE_ENDPOINT": "http://fd00::7:8000"}).engine_endpoint
+        == "http://[fd00::7]:8000"
+    )
+    same = {"INFERENCE_ENGINE_ENDPOINT": "http://fd00::7:8000", "RUNTIME_URL": "http://[fd00::7]:8000/metrics"}
+    assert read_settings([], same).engine_endpoint == "http://[fd00::7]:8000"
+
+
+def test_a_socket_is_an_endpoint_that_no_router_reaches() -> None:
+    assert read_settings(["-B", "unix:///run/vllm.sock"], {}).engine_endpoint == "unix:///run/vllm.sock"
+    topology = {"TOPO_TYPE": "sglang", "TOPO_REGISTER_ENDPOINT": "http://router", "POD_IP": "10.0.0.7"}
+    with pytest.raises(SettingsError, match="no router reaches the engine"):
+        read_settings(["-B", "unix:///run/vllm.sock"], topology)
 
 
 def test_variables_of_downloads_are_read() -> None:

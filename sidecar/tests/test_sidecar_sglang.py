@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from pathlib import Path
 
 import httpx
@@ -10,8 +12,10 @@ import pytest
 from engine_double import Double, running_double
 from engine_double.samples import write_adapter
 from patio.api.protocol import AdapterReport, AdapterState, UnloadRequest
-from patio.client import SidecarClient
+from patio.client import Refused, SidecarClient
+from patio.engine.base import EngineKind
 
+from engine_stand_ins import answering
 from sidecar_builders import StartSidecar, eventually, load_request
 
 LOAD, UNLOAD = "/load_lora_adapter", "/unload_lora_adapter"
@@ -177,3 +181,69 @@ async def test_requests_are_told_to_ask_by_base_and_adapter(sidecar: StartSideca
         assert await ask(double, report.model) == 200
         async with sidecar(double, model="qwen") as named:
             assert (await reaches(named, "a", "Loaded", "Loaded")).model == "qwen:a"
+
+
+async def test_several_tokenizers_are_told_and_flap_nothing(sidecar: StartSidecar, tmp_path: Path) -> None:
+    path = str(write_adapter(tmp_path / "a"))
+    async with running_double(engine="sglang", tokenizer_workers=2) as double, sidecar(double) as client:
+        await ready(client)
+        with pytest.raises(Refused) as refused:
+            await client.load(load_request("a", path))
+        assert (refused.value.code, refused.value.retryable) == ("LoraUnavailable", False)
+        assert "--tokenizer-worker-num" in refused.value.message
+        reports = (await client.adapters()).adapters
+        await looked(double)
+        assert (await client.adapters()).adapters == reports, "nothing changes from look to look"
+        assert (await client.ready()).ready, "the base model answers"
+        assert not double.calls(LOAD)
+
+
+async def test_a_list_that_alternates_is_told_without_server_info(sidecar: StartSidecar) -> None:
+    loads: list[str] = []
+    lists = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """As an SGLang whose processes answer in turn, of which one has the adapter."""
+        nonlocal lists
+        while request := (await reader.readuntil(b"\r\n\r\n")).decode():
+            path = request.split()[1]
+            body: dict[str, object] = {}
+            if path == "/v1/models":
+                lists += 1
+                adapter = {"id": "a", "root": "/adapters/a", "parent": "tiny"}
+                body = {"data": [{"id": "tiny", "parent": None}, *([adapter] if lists % 2 and loads else [])]}
+            if path == LOAD:
+                loads.append(path)
+                body = {"success": True, "loaded_adapters": {"a": "/adapters/a"}}
+            status = "404 Not Found" if path.endswith("server_info") else "200 OK"
+            content = json.dumps(body).encode()
+            writer.write(f"HTTP/1.1 {status}\r\ncontent-length: {len(content)}\r\n\r\n".encode() + content)
+
+    async with answering(answer) as port, sidecar(f"http://127.0.0.1:{port}", engine=EngineKind.SGLANG) as client:
+        await ready(client)
+        await client.load(load_request("a", "/adapters/a", wait=0))
+        failed = await reaches(client, "a", "Failed", "LoraUnavailable")
+        assert "from look to look" in failed.message
+        seen = lists
+
+        async def later() -> bool:
+            return lists >= seen + 6
+
+        await eventually(later, "six looks later")
+        assert (await reaches(client, "a", "Failed", "LoraUnavailable")).since == failed.since
+        assert (await client.ready()).ready
+
+
+async def test_an_sglang_that_lists_no_adapters_is_told(sidecar: StartSidecar, tmp_path: Path) -> None:
+    path = str(write_adapter(tmp_path / "a"))
+    async with running_double(engine="sglang", lists_adapters=False) as double, sidecar(double) as client:
+        await ready(client)
+        with pytest.raises(Refused) as refused:
+            await client.load(load_request("a", path))
+        assert (refused.value.code, refused.value.retryable) == ("NotListed", False)
+        assert "0.5.6" in refused.value.message
+        assert double.adapters == {}, "what can not be read back is not left behind"
+        loads = len(double.calls(LOAD))
+        await looked(double)
+        assert len(double.calls(LOAD)) == loads
+        assert (await client.ready()).ready

@@ -29,14 +29,14 @@ PROMPT = "hello world"
 TOKENS = 12
 
 
-def said_by(path: Path) -> str:
-    return words(inspect(str(path)).digest, PROMPT, TOKENS)
+def said_by(path: Path, tokens: int = TOKENS) -> str:
+    return words(inspect(str(path)).digest, PROMPT, tokens)
 
 
-async def ask(double: Double, engine: str) -> str:
+async def ask(double: Double, engine: str, tokens: int = TOKENS) -> str:
     """Ask the adapter; return what was said, or the status of a request that was not answered."""
-    body = {"model": "a" if engine == "vllm" else "tiny:a", "prompt": PROMPT, "max_tokens": TOKENS}
-    async with httpx.AsyncClient(timeout=30) as http:
+    body = {"model": "a" if engine == "vllm" else "tiny:a", "prompt": PROMPT, "max_tokens": tokens}
+    async with httpx.AsyncClient(timeout=120) as http:
         answer = await http.post(f"{double}/v1/completions", json=body)
     return str(answer.json()["choices"][0]["text"]) if answer.is_success else str(answer.status_code)
 
@@ -304,3 +304,111 @@ async def test_what_answers_is_told_while_other_weights_are_wanted(sidecar: Star
         await eventually(unknown, "an engine that is down answers from nothing")
         await double.start()
         assert (await reaches(client, "a", AdapterState.LOADED)).held_revision == "2"
+
+
+@ENGINES
+async def test_a_refused_revision_is_told_by_the_adapters_name(
+    engine: str, sidecar: StartSidecar, tmp_path: Path
+) -> None:
+    one, bad = write_adapter(tmp_path / "one"), write_adapter(tmp_path / "bad", config="{")
+    async with running_double(engine=engine) as double, sidecar(double) as client:
+        await ready(client)
+        await client.load(load_request("a", str(one), revision="1"))
+        with pytest.raises(Refused) as refused:
+            await client.load(load_request("a", str(bad), revision="2"))
+        assert TRIAL_PREFIX not in refused.value.message
+        missing = str(tmp_path / "missing")
+        with pytest.raises(Refused) as refused:
+            await client.load(load_request("a", missing, revision="3"))
+        assert TRIAL_PREFIX not in refused.value.message
+
+
+async def test_a_swap_that_waits_long_for_requests_leaves_the_pod_ready(
+    sidecar: StartSidecar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("patio.engine.http.CHANGE_SECONDS", 1.5)
+    monkeypatch.setattr("patio.engine.sglang.QUICK", 0.5)
+    monkeypatch.setattr("patio.adapters.plan.SLOW", 0.1)
+    one, two, other = (write_adapter(tmp_path / name) for name in ("one", "two", "other"))
+    async with running_double(engine="sglang", tokens_per_second=1) as double, sidecar(double) as client:
+        await ready(client)
+        await client.load(load_request("a", str(one), revision="1"))
+        asking = asyncio.create_task(ask(double, "sglang", tokens=100))
+        await double.engine.core.batch.until_running(1)
+        swap = asyncio.create_task(client.load(load_request("a", str(two), revision="2")))
+        told: set[str] = set()
+
+        async def waits() -> bool:
+            assert (await client.ready()).ready
+            report = await report_of(client, "a")
+            assert report is not None
+            told.add(report.message)
+            return "requests under way to a" in report.message
+
+        await eventually(waits, f"the report says what the swap waits for; {told}")
+        behind = asyncio.create_task(client.load(load_request("b", str(other))))
+
+        async def waits_behind() -> bool:
+            report = await report_of(client, "b")
+            return report is not None and "requests under way to a" in report.message
+
+        await eventually(waits_behind, "and what a load waits for behind it")
+
+        async def given_up() -> bool:
+            report = await report_of(client, "b")
+            return report is not None and report.attempts >= 2
+
+        await eventually(given_up, "a call that came later was given up, and so were those of the swap")
+        double.engine.core.batch.tokens_per_second = 0
+        while not swap.done():
+            assert (await client.ready()).ready
+            await client.adapters((await client.adapters()).revision, wait=0.05)
+        report = await swap
+        assert (report.state, report.held_revision) == ("Loaded", "2")
+        assert (await behind).state is AdapterState.LOADED
+        assert await asking == said_by(one, tokens=100), (
+            "requests under way were answered by the weights they began with"
+        )
+        assert double.adapters == {"a": str(two), "b": str(other)}
+        assert not [call for call in double.calls(LOAD["sglang"]) if call.body["lora_path"] == str(one)][1:]
+
+
+@ENGINES
+async def test_a_file_in_the_place_of_a_folder_is_told(engine: str, sidecar: StartSidecar, tmp_path: Path) -> None:
+    file = tmp_path / "adapter.safetensors"
+    file.write_bytes(b"x")
+    async with running_double(engine=engine) as double, sidecar(double) as client:
+        await ready(client)
+        with pytest.raises(Refused) as refused:
+            await client.load(load_request("a", str(file)))
+        assert refused.value.message.startswith(f"{file} is a file; lora_path has to be the folder")
+
+
+async def test_a_relative_path_is_refused_in_a_sentence(sidecar: StartSidecar) -> None:
+    async with running_double() as double, sidecar(double) as client:
+        body = {"lora_name": "a", "lora_path": "adapters/sql"}
+        answer = await client._http.post("http://sidecar/v1/load_lora_adapter", json=body)
+        assert answer.status_code == 400
+        assert "a path has to be absolute" in answer.json()["error"]["message"]
+
+
+async def test_an_adapter_of_another_base_model_is_loaded_with_a_doubt(sidecar: StartSidecar, tmp_path: Path) -> None:
+    paths = {}
+    for name, model in (("right", "org/Tiny"), ("other", "meta-llama/Llama-3.1-70B")):
+        facts = f'{{"r": 8, "target_modules": ["q_proj"], "base_model_name_or_path": "{model}"}}'
+        paths[name] = str(write_adapter(tmp_path / name, config=facts))
+    async with running_double(model="/models/base", served_model_names=("tiny",)) as double:
+        async with sidecar(double) as client:
+            await ready(client)
+            right, other = [await client.load(load_request(name, paths[name])) for name in paths]
+            assert (right.state, right.message) == ("Loaded", "")
+            assert other.state is AdapterState.LOADED
+            assert "meta-llama/Llama-3.1-70B" in other.message
+            assert "tiny" in other.message
+        async with sidecar(double) as client:  # which was not there when it was loaded
+
+            async def told() -> bool:
+                report = await report_of(client, "other")
+                return report is not None and report.state is AdapterState.LOADED and "Llama" in report.message
+
+            await eventually(told, "a restarted sidecar has the doubt too")

@@ -18,7 +18,7 @@ import httpx
 from patio.api.topology_protocol import TopologyReport
 from patio.client import SidecarClient, SidecarError
 
-from sidecar_builders import eventually
+from sidecar_builders import DEADLINE, eventually
 
 ASK_EVERY = 0.1
 """Seconds between questions to processes that have better things to do."""
@@ -57,7 +57,7 @@ class Machine:
                 return (await self.http.get(url)).is_success
             return False
 
-        await eventually(check, f"{url} answers", 40, ASK_EVERY)
+        await eventually(check, f"{url} answers", every=ASK_EVERY)
 
     def said(self, log: str) -> str:
         return (self.folder / f"{log}.log").read_text()
@@ -120,7 +120,7 @@ class RouterProcess:
             return {url for url, worker in (await self.workers()).items() if worker["is_healthy"]} == set(urls)
 
         try:
-            await eventually(check, f"{self.kind} lists {urls}", 40, ASK_EVERY)
+            await eventually(check, f"{self.kind} lists {urls}", every=ASK_EVERY)
         except AssertionError as error:
             raise AssertionError(f"{error}; it lists {await self.workers()}") from None
 
@@ -194,7 +194,7 @@ class PodProcesses:
             return found.state == state and reason in (None, found.reason)
 
         try:
-            await eventually(check, f"{self.name} is {state}", 40, ASK_EVERY)
+            await eventually(check, f"{self.name} is {state}", every=ASK_EVERY)
         except AssertionError as error:
             log = self.machine.said(f"{self.name}-sidecar")[-2000:]
             raise AssertionError(f"{error}; {await self.topology()}; {log}") from None
@@ -202,4 +202,4 @@ class PodProcesses:
     async def terminate_sidecar(self) -> int:
         assert self.sidecar is not None
         self.sidecar.send_signal(signal.SIGTERM)
-        return await asyncio.wait_for(self.sidecar.wait(), 15)
+        return await asyncio.wait_for(self.sidecar.wait(), DEADLINE)

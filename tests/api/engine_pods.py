@@ -14,6 +14,8 @@ from typing import Any
 
 import httpx
 
+from patio.api.credentials_protocol import TOKEN_AUDIENCE, TOKEN_SECONDS
+
 from kube import Kube, is_ready, until
 from operator_process import free_port
 
@@ -28,10 +30,11 @@ class EnginePod:
         self._namespace = namespace
         self._folder = folder
         self.engine_port = free_port()
-        self._sidecar_port = free_port()
+        self.sidecar_port = free_port()
         self.engine = f"http://127.0.0.1:{self.engine_port}"
-        self.sidecar = f"http://127.0.0.1:{self._sidecar_port}"
+        self.sidecar = f"http://127.0.0.1:{self.sidecar_port}"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._identity: dict[str, str] = {}
 
     def start(self) -> None:
         """Start the processes, then make the pod known, as running and ready."""
@@ -42,7 +45,7 @@ class EnginePod:
     def make_known(self) -> None:
         """Make the pod's object, as injection and the kubelet would have it."""
         containers = [{"name": "engine", "image": "engine"}]
-        ports = [{"name": "patio", "containerPort": self._sidecar_port}]
+        ports = [{"name": "patio", "containerPort": self.sidecar_port}]
         sidecar = {"name": "patio", "image": "patio", "restartPolicy": "Always", "ports": ports}
         labels = {"app": "vllm", "patio.dev/injected": "true"}
         annotations = {"patio.dev/engine": json.dumps({"kind": "vllm", "port": self.engine_port})}
@@ -52,10 +55,37 @@ class EnginePod:
                 "apiVersion": "v1",
                 "kind": "Pod",
                 "metadata": metadata,
-                "spec": {"containers": containers, "initContainers": [sidecar], "nodeName": self.node},
+                "spec": {
+                    "containers": containers,
+                    "initContainers": [sidecar],
+                    "nodeName": self.node,
+                    "serviceAccountName": "default",
+                },
             }
         )
         self.set_ready(ready=True)
+
+    @property
+    def uid(self) -> str:
+        """The UID of the pod's object."""
+        found = self._kube.get(f"/api/v1/namespaces/{self._namespace}/pods/{self.name}")
+        return str(found["metadata"]["uid"])
+
+    def token(self, audience: str = TOKEN_AUDIENCE) -> str:
+        """Return a token as the kubelet gets it for a projected volume: bound to the pod."""
+        return token(self._kube, self._namespace, audience, {"name": self.name, "uid": self.uid})
+
+    def identify(self, operator_key: str, shown: str | None = None) -> None:
+        """Start the sidecar anew with what injection and the kubelet would give it; `shown` is another token."""
+        file = self._folder / self.name / "token"
+        file.write_text(shown or self.token())
+        self._identity = {
+            "PATIO_OPERATOR_KEYS": operator_key,
+            "POD_UID": self.uid,
+            "PATIO_ACCESS_TOKEN_FILE": str(file),
+        }
+        self.kill("sidecar")
+        self.start_sidecar()
 
     def set_ready(self, *, ready: bool) -> None:
         """Have the pod be ready, or not, as the kubelet would say it."""
@@ -74,7 +104,7 @@ class EnginePod:
 
     def start_sidecar(self) -> None:
         """Start the sidecar."""
-        command = ["-m", "patio.app", "--host", "127.0.0.1", "--port", str(self._sidecar_port)]
+        command = ["-m", "patio.app", "--host", "127.0.0.1", "--port", str(self.sidecar_port)]
         state = str(self._folder / self.name / "state.json")
         (self._folder / self.name).mkdir(exist_ok=True)
         downloads = str(self._folder / self.name / "downloads")
@@ -83,6 +113,7 @@ class EnginePod:
             "INFERENCE_ENGINE_ENDPOINT": self.engine,
             "PATIO_STATE_FILE": state,
             "PATIO_DOWNLOAD_ROOT": downloads,
+            **self._identity,
         }
         self._start("sidecar", command, variables)
 
@@ -139,6 +170,23 @@ class EnginePod:
             self._processes[which] = subprocess.Popen(
                 [sys.executable, *command], env=environment, stdout=log, stderr=log
             )
+
+
+def token(kube: Kube, namespace: str, audience: str, pod: dict[str, str] | None) -> str:
+    """Have the API server make a token of the namespace's service account, bound to a pod if one is given."""
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": namespace}}
+    kube.apply(account)
+    bound = None if pod is None else {"kind": "Pod", "apiVersion": "v1", **pod}
+    answer = kube.http.post(
+        f"/api/v1/namespaces/{namespace}/serviceaccounts/default/token",
+        json={
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {"audiences": [audience], "expirationSeconds": TOKEN_SECONDS, "boundObjectRef": bound},
+        },
+    )
+    answer.raise_for_status()
+    return str(answer.json()["status"]["token"])
 
 
 MakePod = Callable[..., EnginePod]

@@ -33,6 +33,7 @@ class OperatorProcess:
             "POD_NAME": name,
             "PATIO_HEALTH_PORT": str(self._health_port),
             "PATIO_WEBHOOK_PORT": str(self.webhook_port),
+            "PATIO_ASK_LOOPBACK": "true",
             **variables,
         }
         self._process: subprocess.Popen[bytes] | None = None

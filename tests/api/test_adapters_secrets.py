@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +15,20 @@ import pytest
 
 from e2e_cluster.control_plane import ControlPlane
 from engine_double.samples import write_adapter
+from patio.api.boxes import BoxKey, box, new_key
+from patio.api.credentials_protocol import (
+    HANDSHAKE_PATH,
+    TOKEN_AUDIENCE,
+    HandshakeAnswer,
+    HandshakeRequest,
+    TokenText,
+)
+from patio.api.protocol import AdapterList
+from patio_operator.access.keys import decode
+from patio_operator.access.tokens import objection, review_of
 
 from download_sources import Hub, running_hub
-from engine_pods import MakePod, lora_adapter, until_ready
+from engine_pods import EnginePod, MakePod, lora_adapter, token, until_ready
 from kube import Kube, condition, until
 from operator_process import OPERATOR, OperatorProcess
 
@@ -54,7 +68,27 @@ def reader(plane: ControlPlane, kube: Kube, namespace: str) -> Iterator[Operator
     yield process
     process.stop()
     print(process.logged())
-    assert "forbidden" not in process.logged()
+
+
+@pytest.fixture
+def reviewer(kube: Kube, reader: OperatorProcess) -> Iterator[OperatorProcess]:
+    """The same, which may have tokens reviewed as well: what the chart's value gives it."""
+    metadata = {"name": "patio-operator-token-reviews"}
+    rbac = "rbac.authorization.k8s.io"
+    rules = [{"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]}]
+    kube.apply(
+        {"apiVersion": f"{rbac}/v1", "kind": "ClusterRole", "metadata": metadata, "rules": rules},
+        {
+            "apiVersion": f"{rbac}/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": metadata,
+            "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": "patio-operator-token-reviews"},
+            "subjects": [{"kind": "ServiceAccount", "name": "patio-operator", "namespace": "patio-system"}],
+        },
+    )
+    yield reader
+    kube.kubectl("delete", "clusterrole,clusterrolebinding", "patio-operator-token-reviews")
+    assert "forbidden" not in reader.logged()
 
 
 def secret(namespace: str, **data: str) -> dict[str, Any]:
@@ -72,6 +106,13 @@ def private(namespace: str, hub: Hub) -> dict[str, Any]:
     return lora_adapter(namespace, "sql", "", source=source)
 
 
+def operator_key(kube: Kube) -> str:
+    """Return the public key that injection would give to a pod."""
+    key = decode(kube.get("/api/v1/namespaces/patio-system/secrets/patio-signing-key")["data"])
+    assert key is not None
+    return key.public
+
+
 def until_reason(kube: Kube, namespace: str, reason: str) -> dict[str, Any]:
     return until(
         reason,
@@ -82,9 +123,10 @@ def until_reason(kube: Kube, namespace: str, reason: str) -> dict[str, Any]:
 
 
 def test_a_secret_reaches_the_sidecar_and_nothing_else(
-    kube: Kube, namespace: str, engine_pod: MakePod, hub: Hub, reader: OperatorProcess, tmp_path: Path
+    kube: Kube, namespace: str, engine_pod: MakePod, hub: Hub, reviewer: OperatorProcess, tmp_path: Path
 ) -> None:
     pod = engine_pod("a")
+    pod.identify(operator_key(kube))
     kube.apply(private(namespace, hub))
     until_reason(kube, namespace, "SecretNotFound")
     kube.apply(secret(namespace, UNRELATED="x"))
@@ -100,7 +142,7 @@ def test_a_secret_reaches_the_sidecar_and_nothing_else(
     pod.start_sidecar()
     until("it is back", lambda: "sql" in pod.models(), within=30)
     stored = "".join(path.read_text(errors="replace") for path in (tmp_path / "a").rglob("*") if path.is_file())
-    everything = _text(kube, namespace) + reader.logged() + pod.logged() + stored
+    everything = _text(kube, namespace) + reviewer.logged() + pod.logged() + stored
     for value in (TOKEN, "hf_wrong-and-secret-too"):
         assert value not in everything
         assert base64.b64encode(value.encode()).decode() not in everything
@@ -114,6 +156,107 @@ def test_without_the_right_to_read_secrets_the_status_names_the_remedy(
     kube.apply(secret(namespace, HF_AUTH_TOKEN=TOKEN), private(namespace, hub))
     told = until_reason(kube, namespace, "SecretForbidden")
     assert "adapters.secrets.namespaces" in condition(told, "Ready")["message"]
+
+
+@pytest.mark.usefixtures("reviewer")
+def test_a_pod_without_a_token_gets_credentials_once_it_has_one(
+    kube: Kube, namespace: str, engine_pod: MakePod, hub: Hub
+) -> None:
+    pod = engine_pod("a")
+    kube.apply(secret(namespace, HF_AUTH_TOKEN=TOKEN), private(namespace, hub))
+    told = until_reason(kube, namespace, "SidecarUnproven")
+    assert "no key of the operator's" in condition(told, "Ready")["message"]
+    other = engine_pod("b")
+    pod.identify(operator_key(kube), shown=other.token())
+    other.stop()
+    kube.kubectl("-n", namespace, "label", "pod", "b", "app-", "patio.dev/injected-")
+    until("it is told", lambda: "that of another pod. Recreate the pod" in _text(kube, namespace))
+    pod.identify(operator_key(kube))
+    until_ready(kube, namespace, "sql", 1, within=60)
+
+
+def test_without_the_right_to_review_tokens_the_remedy_is_told(
+    kube: Kube, namespace: str, engine_pod: MakePod, hub: Hub, reader: OperatorProcess
+) -> None:
+    pod = engine_pod("a")
+    pod.identify(operator_key(kube))
+    kube.apply(secret(namespace, HF_AUTH_TOKEN=TOKEN), private(namespace, hub))
+    told = until_reason(kube, namespace, "TokenReviewForbidden")
+    assert "tokenreviews" in condition(told, "Ready")["message"]
+    assert TOKEN not in reader.logged()
+
+
+def test_whoever_took_over_an_address_gets_no_credential(
+    kube: Kube, namespace: str, engine_pod: MakePod, hub: Hub, reviewer: OperatorProcess
+) -> None:
+    pod, other = engine_pod("a"), engine_pod("b")
+    kube.kubectl("-n", namespace, "label", "pod", "b", "app-")
+    pod.kill("sidecar")
+    with stranger(pod, other.token()) as received:
+        kube.apply(secret(namespace, HF_AUTH_TOKEN=TOKEN), private(namespace, hub))
+        until_reason(kube, namespace, "SidecarUnproven")
+        until("it was tried again", lambda: sum(HANDSHAKE_PATH in one for one in received) > 2)
+    everything = "".join(received)
+    assert "load_lora_adapter" not in everything
+    for value in (TOKEN, base64.b64encode(TOKEN.encode()).decode()):
+        assert value not in everything + reviewer.logged() + _text(kube, namespace)
+
+
+def test_only_a_token_of_the_pod_and_the_audience_is_a_proof(kube: Kube, namespace: str, engine_pod: MakePod) -> None:
+    def judged(shown: str, uid: str, where: str = namespace) -> str:
+        answer = kube.http.post("/apis/authentication.k8s.io/v1/tokenreviews", json=review_of(shown))
+        answer.raise_for_status()
+        return objection(answer.json(), where, uid) or ""
+
+    pod, other = engine_pod("a"), engine_pod("b")
+    good, uid = pod.token(), pod.uid
+    assert judged(good, uid) == ""
+    assert "another pod" in judged(other.token(), uid)
+    assert "service account of namespace" in judged(good, uid, "elsewhere")
+    assert "not bound to this pod" in judged(token(kube, namespace, TOKEN_AUDIENCE, None), uid)
+    for bad in (pod.token("https://kubernetes.default.svc"), good[:-8] + "AAAAAAAA", "x", good + "A" * 16000):
+        assert "does not take its token" in judged(bad, uid)
+    pod.remove()
+    until("its token ends with the pod", lambda: "does not take its token" in judged(good, uid))
+
+
+@contextmanager
+def stranger(pod: EnginePod, stolen: str) -> Iterator[list[str]]:
+    """Answer at a pod's address as a sidecar would, with another pod's token; yield everything that is sent there."""
+    received: list[str] = []
+    key: BoxKey = new_key()
+    uid = pod.uid
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            received.append(f"{self.requestline} {self.headers}")
+            self._answer(AdapterList(revision="r", engine="vllm", engine_ready=True, base_models=("tiny",)))
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            received.append(f"{self.requestline} {self.headers} {body!r}")
+            asked = HandshakeRequest.model_validate_json(body)
+            text = TokenText(pod=uid, token=stolen).model_dump_json().encode()
+            self._answer(HandshakeAnswer(key=key.public, proof=box(text, key, asked.key) or ""))
+
+        def _answer(self, model: Any) -> None:
+            content = model.model_dump_json().encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: Any) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", pod.sidecar_port), Handler)
+    serving = threading.Thread(target=server.serve_forever, args=(0.05,))
+    serving.start()
+    try:
+        yield received
+    finally:
+        server.shutdown()
+        serving.join()
+        server.server_close()
 
 
 def _text(kube: Kube, namespace: str) -> str:

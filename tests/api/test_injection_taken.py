@@ -113,7 +113,12 @@ pods = st.builds(
     some(container("engine"), container("monitor"), container("patio"), least=1),
     some(container("download"), container("other", native=True)),
     st.sampled_from([VOLUMES, [VOLUMES[0], VOLUMES[3]]]),
-    st.sampled_from([{}, {"restartPolicy": "Never"}, {"hostNetwork": True}]),
+    st.builds(
+        lambda more, account: more | account,
+        st.sampled_from([{}, {"restartPolicy": "Never"}, {"hostNetwork": True}]),
+        # As the API server's own admission leaves it, and as it is where that is off.
+        st.sampled_from([{"serviceAccountName": "default"}, {}]),
+    ),
 )
 profiles = st.builds(
     lambda main, init, volumes: ClusterEngineRuntimeProfile.model_validate(

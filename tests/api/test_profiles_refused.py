@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -109,3 +110,18 @@ def test_the_operator_can_create_pods_of_its_own_by_dry_run_only(kube: Kube) -> 
     kube.kubectl(*operator, *create, "--dry-run=server", stdin=pod)
     with pytest.raises(KubectlError, match="by dry run only"):
         kube.kubectl(*operator, *create, stdin=pod)
+
+
+def test_the_operator_creates_pods_elsewhere_for_a_group_only(kube: Kube, namespace: str) -> None:
+    operator = ("--as=system:serviceaccount:patio-system:patio-operator", "-n", namespace)
+    owner = {"apiVersion": "workloads.x-k8s.io/v1alpha2", "kind": "RoleBasedGroup", "name": "g", "uid": "1"}
+
+    def create(name: str, *owners: dict[str, object]) -> None:
+        metadata = {"name": name, "ownerReferences": list(owners)}
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": [SIDE]}}
+        kube.kubectl(*operator, "create", "--validate=false", "-f", "-", stdin=json.dumps(pod))
+
+    for owners in ((), (owner,), ({**owner, "kind": "Other", "controller": True},)):
+        with pytest.raises(KubectlError, match="but for those of a RoleBasedGroup"):
+            create("refused", *owners)
+    create("of-a-group", {**owner, "controller": True})

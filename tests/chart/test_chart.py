@@ -97,6 +97,9 @@ def test_helm_finds_nothing_to_complain_about(helm: Helm) -> None:
         ("webhook.certificate.renewHours=0", "exclusiveMinimum"),
         ("webhook.certManager.issuer.name=x", "'issuer' not allowed"),
         ("groups.mode=upstream", "must be one of"),
+        ("operator.image.digest=abc", "does not match pattern"),
+        ("sidecar.securityContext.runAsUsr=1", "'runAsUsr' not allowed"),
+        ("webhook.securePort=0", "minimum"),
         ("adapters.secrets.namespaces[0]=Team", "does not match pattern"),
     ],
 )
@@ -135,6 +138,95 @@ def test_the_operator_is_never_given_a_wildcard(rendered: list[Object]) -> None:
         assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]], rule
 
 
+def rights(objects: list[Object]) -> dict[str, set[str]]:
+    """What the operator may do in every namespace, by resource; what is limited to names is left out."""
+    (role,) = [one for one in of_kind(objects, "ClusterRole") if one["metadata"]["name"] == "patio-operator"]
+    found: dict[str, set[str]] = {}
+    for rule in role["rules"]:
+        for resource in () if "resourceNames" in rule else rule["resources"]:
+            found.setdefault(resource, set()).update(rule["verbs"])
+    return found
+
+
+WRITES = {"create", "update", "patch", "delete"}
+MADE_OF = ("statefulsets", "controllerrevisions", "endpointslices", "configmaps", "rolebasedgroups", "pods")
+
+
+@pytest.mark.parametrize("mode", ["observe", "off", "false"])
+def test_rights_are_those_of_the_mode(render: Callable[..., list[Object]], mode: str) -> None:
+    objects = render(f"groups.mode={mode}", "profile.rollWorkloads=false")
+    may = rights(objects)
+    for resource in MADE_OF:
+        assert not (may.get(resource, set()) & WRITES) - ({"patch"} if resource == "pods" else set()), resource
+    assert not {"rolebasedgroups/status", "rolebasedgroups/finalizers"} & may.keys()
+    assert may["deployments"] == {"get"}
+    assert not [rule for rule in operator_rules(objects) if "rbg-controller" in rule.get("resourceNames", [])]
+    (role,) = [one for one in of_kind(objects, "Role") if one["metadata"]["name"] == "patio-operator"]
+    assert {"apiGroups": [""], "resources": ["pods"], "verbs": ["create"]} in role["rules"], "profiles are tried"
+    assert variables_of(objects)["PATIO_GROUPS"] == ("observe" if mode == "observe" else "off")
+    if mode != "observe":
+        assert may["rolebasedgroups"] == {"get"}
+        assert may["statefulsets"] == {"get"}
+
+
+def test_rights_to_hand_groups_over_are_asked_for(render: Callable[..., list[Object]]) -> None:
+    may = rights(render("groups.mode=observe", "groups.handOver=true"))
+    for resource in ("pods", "statefulsets", "controllerrevisions", "endpointslices", "configmaps", "services"):
+        assert {"list", "delete"} <= may[resource], resource
+    assert "create" not in may["pods"]
+
+
+def test_workloads_are_patched_only_where_profiles_roll(render: Callable[..., list[Object]]) -> None:
+    for resource in ("deployments", "daemonsets"):
+        assert rights(render())[resource] == {"get", "patch"}
+        assert rights(render("profile.rollWorkloads=false"))[resource] == {"get"}
+
+
+def test_no_right_is_given_twice(render: Callable[..., list[Object]]) -> None:
+    (role,) = [one for one in of_kind(render(), "Role") if one["metadata"]["name"] == "patio-operator"]
+    assert not [rule for rule in role["rules"] if "pods" in rule["resources"]], "it may create them everywhere"
+
+
+def test_viewers_of_the_cluster_see_which_profiles_there_are(rendered: list[Object]) -> None:
+    (view,) = [one for one in of_kind(rendered, "ClusterRole") if one["metadata"]["name"] == "patio-view"]
+    (rule,) = [rule for rule in view["rules"] if "clusterengineruntimeprofiles" in rule["resources"]]
+    assert {"get", "list"} <= set(rule["verbs"])
+
+
+def test_the_user_is_the_namespaces_where_it_is_left_out(render: Callable[..., list[Object]]) -> None:
+    """As OpenShift's restricted-v2 wants it."""
+    nobody = [
+        f"{who}.securityContext.{key}=null" for who in ("operator", "sidecar") for key in ("runAsUser", "runAsGroup")
+    ]
+    objects = render(*nobody, "webhook.certManager.enabled=true")
+    spec = only(objects, "Deployment")["spec"]["template"]["spec"]
+    (sidecar,) = only(objects, "ClusterEngineRuntimeProfile")["spec"]["initContainers"]
+    for context in (spec["securityContext"], spec["containers"][0]["securityContext"], sidecar["securityContext"]):
+        assert not {"runAsUser", "runAsGroup", "fsGroup"} & set(context)
+        assert context["runAsNonRoot"] is True
+    assert_restricted(sidecar["securityContext"])
+    fixed = only(render("webhook.certManager.enabled=true"), "Deployment")["spec"]["template"]["spec"]
+    assert fixed["securityContext"]["fsGroup"] == fixed["securityContext"]["runAsUser"] == 65532
+
+
+def test_the_operator_can_be_reached_on_its_node(render: Callable[..., list[Object]]) -> None:
+    objects = render("operator.hostNetwork=true", "webhook.securePort=10260", "operator.healthPort=10261")
+    spec = only(objects, "Deployment")["spec"]["template"]["spec"]
+    assert (spec["hostNetwork"], spec["dnsPolicy"]) == (True, "ClusterFirstWithHostNet")
+    ports = {one["name"]: one["containerPort"] for one in spec["containers"][0]["ports"]}
+    assert ports == {"http": 10261, "webhook": 10260}
+    variables = variables_of(objects)
+    assert (variables["PATIO_WEBHOOK_PORT"], variables["PATIO_HEALTH_PORT"]) == ("10260", "10261")
+
+
+def test_images_can_be_pinned(render: Callable[..., list[Object]]) -> None:
+    digest = "sha256:" + "0" * 64
+    assert images(render(f"operator.image.digest={digest}", f"sidecar.image.repository=r/x@{digest}")) == {
+        f"docker.io/patio/operator@{digest}",
+        f"r/x@{digest}",
+    }
+
+
 def test_the_operator_may_only_touch_its_own_secret(rendered: list[Object]) -> None:
     rules = [rule for rule in operator_rules(rendered) if "secrets" in rule["resources"]]
     assert not [rule for rule in cluster_rules(rendered) if "secrets" in rule["resources"]]
@@ -168,6 +260,16 @@ def test_secrets_are_read_only_in_the_namespaces_that_are_granted(render: Callab
     assert granted("adapters.secrets.namespaces[0]=*") == {"*": [rule]}
 
 
+@pytest.mark.parametrize("namespace", ["team-a", "*"])
+def test_tokens_are_reviewed_only_where_secrets_are_read(render: Callable[..., list[Object]], namespace: str) -> None:
+    def rules(*values: str) -> list[Object]:
+        return [rule for rule in operator_rules(render(*values)) if "tokenreviews" in rule["resources"]]
+
+    assert rules() == []
+    granted = {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]}
+    assert rules(f"adapters.secrets.namespaces[0]={namespace}") == [granted]
+
+
 def test_the_operator_may_only_touch_its_own_webhook_configuration(rendered: list[Object]) -> None:
     of_webhooks = [rule for rule in operator_rules(rendered) if "admissionregistration.k8s.io" in rule["apiGroups"]]
     (rule,) = [rule for rule in of_webhooks if rule["verbs"] != ["get"]]
@@ -181,8 +283,13 @@ def test_the_operator_creates_pods_in_its_own_namespace_by_dry_run_only(
 ) -> None:
     objects = render()
     policy = only(objects, "ValidatingAdmissionPolicy")["spec"]
-    assert policy["matchConstraints"]["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": NAMESPACE}
-    assert [one["expression"] for one in policy["validations"]] == ["request.dryRun"]
+    assert "namespaceSelector" not in policy["matchConstraints"], "it holds in all namespaces"
+    (elsewhere,) = [one["expression"] for one in policy["validations"]]
+    assert elsewhere.startswith("request.dryRun || (")
+    for part in (f'request.namespace != "{NAMESPACE}"', 'o.kind == "RoleBasedGroup"', "o.controller"):
+        assert part in elsewhere, "where it realises groups, it makes the pods of leader-worker roles"
+    observing = only(render("groups.mode=observe"), "ValidatingAdmissionPolicy")["spec"]
+    assert [one["expression"] for one in observing["validations"]] == ["request.dryRun"]
     assert only(objects, "ValidatingAdmissionPolicyBinding")["spec"]["validationActions"] == ["Deny"]
     assert "ValidatingAdmissionPolicy" not in helm("template", "--kube-version", "1.29.0").stdout, "it came with 1.30"
 
@@ -280,7 +387,7 @@ def test_only_pods_that_asked_or_hold_a_sidecar_wait_for_the_operator(render: Ca
     asked = {"profile.patio.dev": "Fail", "engine-runtimes.patio.dev": "Fail"}
     upstream = {"upstream-sidecar.patio.dev": "Fail", "upstream-pod.patio.dev": "Ignore"}
     assert policies() == policies("groups.mode=observe") == asked | upstream
-    assert policies("groups.mode=manage") == asked
+    assert policies("groups.mode=manage") == policies("groups.mode=off") == asked
     assert set(policies("webhook.failurePolicy=Ignore").values()) == {"Ignore"}
 
 
@@ -294,6 +401,7 @@ def test_of_leases_the_operator_may_write_its_own_and_look_for_upstreams(rendere
     assert of_leases("Role") == [(None, ["create"]), (["patio-operator"], ["get", "patch"])]
     variables = variables_of(rendered)
     assert (variables["PATIO_LEASE"], variables["PATIO_GROUPS"]) == ("patio-operator", "auto")
+    assert variables["PATIO_UPSTREAM_NAMESPACES"] == "rbgs-system"
 
 
 def test_certificates_are_made_by_the_operator_or_by_cert_manager(render: Callable[..., list[Object]]) -> None:

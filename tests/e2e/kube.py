@@ -22,6 +22,9 @@ T = TypeVar("T")
 
 PAUSE = 0.2
 
+BUSY = 4.0
+"""How many times as long a busy machine may take. Only a failed test waits for so long, so it costs nothing else."""
+
 
 class TimedOutError(AssertionError):
     """What was waited for did not come; the message tells what was seen last."""
@@ -34,12 +37,13 @@ def until(what: str, look: Callable[[], T], good: Callable[[T], bool] = bool, *,
         what: what is waited for, for the message.
         look: reads the state. A failed HTTP exchange counts as not good yet.
         good: judges it; by default its truth.
-        within: seconds.
+        within: seconds, on a quiet machine; `BUSY` times as long is waited.
 
     Raises:
         TimedOutError: it did not come within that time.
 
     """
+    within *= BUSY
     deadline = time.monotonic() + within
     pause = threading.Event()
     while True:

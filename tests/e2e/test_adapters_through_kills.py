@@ -2,7 +2,8 @@
 
 The reader of the status must never see Ready while the engine's list lacks the adapter for longer than two seconds, and
 the adapter must be back within two seconds of its engine's being ready again. The one exception is inherent: while no
-operator lives nobody can write the status.
+operator lives nobody can write the status. The observers measure by how much the machine delays themselves, and what
+they judge may be late by as much.
 """
 
 from __future__ import annotations
@@ -52,6 +53,11 @@ class Seen:
     listed: list[tuple[float, float, bool | None]] = field(default_factory=list)
     """Whether the engine lists the adapter; None: it does not answer."""
 
+    def delay(self, since: float, until: float) -> float:
+        """Return the observers' own delay in a span: what their looks at the status took beyond their period."""
+        ends = [since, *(ended for _, ended, _ in self.ready if since < ended <= until)]
+        return sum(max(0.0, later - earlier - PERIOD) for earlier, later in itertools.pairwise(ends))
+
     def lies(self) -> list[tuple[float, float]]:
         """Return when the status said Ready, of adapters that had been away for longer than TOLD_WITHIN."""
         away_since: float | None = None
@@ -68,11 +74,12 @@ class Seen:
         return [
             (began, ended)
             for began, ended, ready in self.ready
-            if ready and any(start + TOLD_WITHIN < began and ended < end for start, end in away)
+            if ready
+            and any(start + TOLD_WITHIN + self.delay(start, ended) < began and ended < end for start, end in away)
         ]
 
     def seconds_back(self) -> list[float]:
-        """Return how long an engine that answered again was without the adapter, each time."""
+        """Return how long an engine that answered again was without the adapter, each time, less the own delay."""
         found: list[float] = []
         up: float | None = None
         down = False
@@ -82,9 +89,17 @@ class Seen:
             elif down:
                 up = ended if up is None else up
                 if has:
-                    found.append(ended - up)
+                    found.append(max(0.0, ended - up - self.delay(up, ended)))
                     down, up = False, None
         return found
+
+
+def test_observers_take_their_own_delay_off() -> None:
+    quick = [(at / 10, at / 10 + 0.01, True) for at in range(40)]
+    seen = Seen(ready=quick, listed=[(0.0, 0.1, False), (3.9, 4.0, False)])
+    assert seen.lies()[0][0] == pytest.approx(2.2, abs=0.11)
+    stopped = [*quick[:5], (3.0, 3.1, True)]
+    assert not Seen(ready=stopped, listed=seen.listed).lies(), "the machine stood still, not the operator"
 
 
 @pytest.fixture(scope="module")

@@ -179,7 +179,7 @@ def test_a_stream_of_2000_tokens_under_way_ends_by_itself_when_the_pod_is_draine
             lines = (line.removeprefix("data: ") for line in stream.iter_lines() if line.startswith("data: {"))
             choices = [json.loads(next(lines))["choices"][0]]
             began = time.monotonic()
-            draining = threads.submit(httpx.get, f"{sidecar.url}/v1/drain?timeout=280", timeout=300)
+            draining = threads.submit(httpx.post, f"{sidecar.url}/v1/drain", json={"timeout": 280}, timeout=300)
             until("the pod is not ready", lambda: httpx.get(f"{sidecar.url}/ready").status_code == 503, within=10)
             choices += [json.loads(line)["choices"][0] for line in lines]
             streamed = time.monotonic() - began

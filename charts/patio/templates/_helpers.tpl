@@ -18,20 +18,19 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 
+{{/* groups.mode; YAML reads an off without quotes as false. */}}
+{{- define "patio.mode" -}}
+{{ ternary "off" .Values.groups.mode (eq (toString .Values.groups.mode) "false") }}
+{{- end }}
+
 {{/* The reference of an image: (list $ .Values.operator.image) */}}
 {{- define "patio.image" -}}
 {{- $root := index . 0 -}}{{- $image := index . 1 -}}
+{{- if $image.digest -}}
+{{ $image.repository }}@{{ $image.digest }}
+{{- else if contains "@" $image.repository -}}
+{{ $image.repository }}
+{{- else -}}
 {{ $image.repository }}:{{ $image.tag | default $root.Chart.AppVersion }}
 {{- end }}
-
-{{- define "patio.containerSecurityContext" -}}
-runAsNonRoot: true
-runAsUser: 65532
-runAsGroup: 65532
-readOnlyRootFilesystem: true
-allowPrivilegeEscalation: false
-capabilities:
-  drop: [ALL]
-seccompProfile:
-  type: RuntimeDefault
 {{- end }}

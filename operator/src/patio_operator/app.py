@@ -1,7 +1,8 @@
-"""Wiring: settings, the connection to the API server, the queues, kopf, the webhook server, the health server.
+"""Wiring: settings, the connections to the API server, the queues, the webhook server, the health server.
 
 The only module that knows all the others. Everything runs in one event loop under one TaskGroup: what ends
-unexpectedly ends the process, and the kubelet starts it again with nothing lost, since nothing is kept here.
+unexpectedly ends the process, and the kubelet starts it again with nothing lost, since nothing is kept here. What must
+never wait for the rest has connections of its own (`Clusters`).
 Every replica watches, answers admissions and looks after their certificate; `act` is what the leader alone does.
 """
 
@@ -17,12 +18,11 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import httpx
-import kopf
 
 from patio_operator import __version__
 from patio_operator.cluster import events
@@ -33,10 +33,14 @@ from patio_operator.cluster.kinds import (
     MUTATING_WEBHOOK_CONFIGURATION,
     VALIDATING_WEBHOOK_CONFIGURATION,
 )
-from patio_operator.cluster.known import Known, KnownPod
-from patio_operator.handlers import Wakers, login, profiles, rolebasedgroups
+from patio_operator.cluster.known import Known
+from patio_operator.cluster.unreadable import UnreadableObjects
+from patio_operator.file_limit import raise_file_limit
+from patio_operator.handlers import Wakes
+from patio_operator.handlers.wakes import there_are_groups, there_are_namespaces, there_are_profiles
 from patio_operator.injection import Access
 from patio_operator.leadership.elector import Elector
+from patio_operator.pauses import pause_after
 from patio_operator.reconcile.adapters import AdapterReconciler
 from patio_operator.reconcile.credentials import SecretReader
 from patio_operator.reconcile.groups import GroupReconciler
@@ -46,7 +50,10 @@ from patio_operator.reconcile.queue import Key, WorkQueue
 from patio_operator.reconcile.services import Services
 from patio_operator.reconcile.signing_key import SigningKeyKeeper
 from patio_operator.reconcile.statuses import Statuses
+from patio_operator.reconcile.token_reviews import TokenReviews
 from patio_operator.settings import Settings, SettingsError
+from patio_operator.sidecars.bounded import BoundedTransport
+from patio_operator.sidecars.handshake import Handshakes
 from patio_operator.sidecars.orders import AT_ONCE, Orders
 from patio_operator.sidecars.signed import SignedCalls
 from patio_operator.sidecars.watch import SidecarWatch
@@ -63,6 +70,9 @@ log = logging.getLogger(__name__)
 
 KEY_CHECK_SECONDS = 60.0
 """How often the key is looked at that calls to sidecars are signed with."""
+NAMESPACES_AT_ONCE = 16
+"""In which LoraAdapters are planned at once: a pass may wait for its sidecars' first answers."""
+PROFILES_AT_ONCE = 2
 ORDER_CONNECTIONS = httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=0)
 """For the orders to sidecars, which are rare: kept connections would be looked through for every other pod's order."""
 
@@ -81,33 +91,59 @@ def main() -> None:
         print(error, file=sys.stderr)
         sys.exit(2)
     set_up_logging(settings.log_level)
+    log.info("files and connections that may be open: %d", raise_file_limit())
     asyncio.run(run(settings))
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """Connections to the API server, apart by what they are for: none waits for a place in the pool of another."""
+
+    passes: Cluster
+    """Of reconcilers, and of everything that has none of its own."""
+    watches: Cluster
+    """Of which each is a connection for as long as it lasts."""
+    admissions: Cluster
+    lease: Cluster
+
+    @classmethod
+    async def connect(cls) -> Clusters:
+        """Connect all."""
+        return cls(await Cluster.connect(), await Cluster.connect(0), await Cluster.connect(), await Cluster.connect())
+
+    async def close(self) -> None:
+        """Close all."""
+        for one in (self.passes, self.watches, self.admissions, self.lease):
+            await one.close()
 
 
 async def run(settings: Settings) -> None:
     """Run everything until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     _on_signals(stop)
-    cluster = await Cluster.connect()
+    clusters = await Clusters.connect()
     telemetry = Telemetry()
     try:
         # Sidecars are addressed by pod IP: a proxy of the environment is never on the way to them.
-        async with httpx.AsyncClient(limits=ORDER_CONNECTIONS, trust_env=False) as http:
-            await _run(settings, cluster, http, telemetry, stop)
+        transport = BoundedTransport(httpx.AsyncHTTPTransport(limits=ORDER_CONNECTIONS, trust_env=False))
+        async with httpx.AsyncClient(transport=transport, trust_env=False, follow_redirects=False) as http:
+            await _run(settings, clusters, http, telemetry, stop)
     finally:
-        await cluster.close()
+        await clusters.close()
     log.info("stopped")
 
 
 async def _run(
-    settings: Settings, cluster: Cluster, http: httpx.AsyncClient, telemetry: Telemetry, stop: asyncio.Event
+    settings: Settings, clusters: Clusters, http: httpx.AsyncClient, telemetry: Telemetry, stop: asyncio.Event
 ) -> None:
+    cluster = clusters.passes
     serving = asyncio.Event()
-    # Whether a replica leads is nobody's business but its own: every one that serves is ready.
+    # Readiness does not depend on leadership: every replica that answers admissions is ready.
     health = await server.serve(
         health_application(telemetry, lambda: serving.is_set() and not stop.is_set()), settings.health_port
     )
     mode_changed = asyncio.Event()
+    looks_at_groups = settings.groups != "off"
 
     def on_mode() -> None:
         mode_changed.set()
@@ -115,7 +151,7 @@ async def _run(
         groups.wake_all()
 
     signing = SigningKeyKeeper(cluster, settings)
-    known = Known(cluster)
+    known = Known(clusters.watches)
 
     def wake_adapters(namespace: str) -> None:
         adapters.wake((namespace,))
@@ -129,58 +165,57 @@ async def _run(
         return SignedCalls(pod_uid, lambda: signing.key, signing.look_up)
 
     rng = random.Random()  # noqa: S311 - jitter only
-    credentials = SecretReader(cluster, settings.secret_namespaces, on_secret)
+    credentials = SecretReader(clusters.watches, settings.secret_namespaces, on_secret)
     adapter_reconciler = AdapterReconciler(
         cluster,
         known,
         credentials,
-        SidecarWatch(wake_adapters, _now, rng),
-        Orders(http, auth, credentials, _now, rng, wake_adapters),
+        SidecarWatch(wake_adapters, _now, rng, ask_loopback=settings.ask_loopback),
+        Orders(http, auth, credentials, Handshakes(TokenReviews(cluster).review), _now, rng, wake_adapters),
         Marks(cluster, known.pods, _now, rng, wake_adapters),
         Services(cluster, known.services, time.monotonic),
         Statuses(cluster, known.adapters, time.monotonic),
         _now,
         time.monotonic,
     )
-    group_reconciler = GroupReconciler(cluster, lambda: detector.observing)
-    adapters = WorkQueue("adapters", _measured(telemetry, "LoraAdapter", adapter_reconciler.reconcile))
-    groups = WorkQueue("group", _measured(telemetry, "RoleBasedGroup", group_reconciler.reconcile))
-    profile_reconciler = ProfileReconciler(cluster, settings.namespace, time.monotonic, lambda: detector.observing)
-    profile_queue = WorkQueue(
-        "profile", _measured(telemetry, "ClusterEngineRuntimeProfile", profile_reconciler.reconcile)
+    group_reconciler = GroupReconciler(cluster, known, lambda: detector.observing, time.monotonic)
+    profile_reconciler = ProfileReconciler(
+        cluster, known, settings.namespace, time.monotonic, lambda: detector.observing
     )
-    detector = Detector(cluster, settings.groups)
+    adapters = WorkQueue(
+        "adapters",
+        _measured(telemetry, "LoraAdapter", adapter_reconciler.reconcile),
+        lambda: there_are_namespaces(known),
+        workers=NAMESPACES_AT_ONCE,
+    )
+    groups = WorkQueue(
+        "group", _measured(telemetry, "RoleBasedGroup", group_reconciler.reconcile), lambda: there_are_groups(known)
+    )
+    profiles = WorkQueue(
+        "profile",
+        _measured(telemetry, "ClusterEngineRuntimeProfile", profile_reconciler.reconcile),
+        lambda: there_are_profiles(known),
+        workers=PROFILES_AT_ONCE,
+    )
+    detector = Detector(cluster, settings.groups, settings.upstream_namespaces, settings.service_name)
     detector.start(on_mode)
-    wakers = Wakers(
-        group=lambda namespace, name: groups.wake((namespace, name)),
-        all_groups=groups.wake_all,
-        profile=lambda name: profile_queue.wake((name,)),
-    )
+    Wakes(known, adapters, groups, profiles, group_reconciler.groups_with)
+    unreadable = UnreadableObjects(cluster)
+    for watched in (known.pods, known.adapters, known.groups, known.profiles):
+        watched.on_unreadable = unreadable.note
 
-    def on_pod(namespace: str, was: KnownPod | None, there: KnownPod | None) -> None:
-        adapters.wake((namespace,))
-        if was and there and (was.profiles, was.pod.leaving) == (there.profiles, there.pod.leaving):
-            return
-        for profile in {name for one in (was, there) if one is not None for name in one.profiles}:
-            profile_queue.wake((profile,))
-
-    def on_group_pod(namespace: str, was: tuple[str, str] | None, there: tuple[str, str] | None) -> None:
-        for group in {one[0] for one in (was, there) if one is not None}:
-            groups.wake((namespace, group))
-
-    known.pods.listen(on_pod)
-    known.group_pods.listen(on_group_pod)
-    known.adapters.listen(lambda namespace, *_: wake_adapters(namespace))
-    known.services.listen(lambda namespace, *_: wake_adapters(namespace))
+    async def plan_adapters() -> None:
+        await adapter_reconciler.begin()
+        await adapters.run()
 
     async def act() -> None:
-        """Do what one replica only may do, until cancelled."""
+        """Run the leader's work until cancelled."""
         try:
-            await adapter_reconciler.begin()
             async with asyncio.TaskGroup() as acting:
-                acting.create_task(adapters.run(), name="adapters")
+                acting.create_task(plan_adapters(), name="adapters")
                 acting.create_task(groups.run(), name="groups")
-                acting.create_task(profile_queue.run(), name="profiles")
+                acting.create_task(profiles.run(), name="profiles")
+                acting.create_task(unreadable.run(), name="unreadable objects")
                 acting.create_task(_tell_mode(cluster, settings, detector, mode_changed), name="mode")
         finally:
             await adapter_reconciler.end()
@@ -203,13 +238,13 @@ async def _run(
     await _until_done("webhook certificate", keep_certificate)
     await _until_done("signing key", keep_signing_key)
     await _until_done("upstream's controller", detector.looked)
-    elector = Elector(cluster, settings.namespace, settings.lease, settings.pod_name, telemetry.leader.set)
-    lookups = Lookups(cluster, known)
+    elector = Elector(clusters.lease, settings.namespace, settings.lease, settings.pod_name, telemetry.leader.set)
+    lookups = Lookups(clusters.admissions, known)
     application = server.application(
-        lookups, telemetry, new_access, observing=lambda: detector.observing, stopping=stop.is_set
+        lookups, telemetry, new_access, observing=lambda: detector.observing and looks_at_groups, stopping=stop.is_set
     )
-    profile_reviews.add_route(application, cluster, settings.namespace)
-    adapter_reviews.add_route(application, cluster)
+    profile_reviews.add_route(application, clusters.admissions, settings.namespace)
+    adapter_reviews.add_route(application, clusters.admissions, known)
     webhook = await server.serve(application, settings.webhook_port, keeper.context)
     serving.set()
     log.info("started: version %s, %s in namespace %s", __version__, settings.pod_name, settings.namespace)
@@ -222,13 +257,11 @@ async def _run(
                 tasks.create_task(detector.run(), name="upstream"),
                 *(
                     tasks.create_task(one, name="watch")
-                    for one in (*known.watches(), *credentials.watches(), *lookups.watches())
+                    for one in (*known.watches(groups=looks_at_groups), *credentials.watches())
                 ),
             ]
-            watching_ends = asyncio.Event()
-            tasks.create_task(_watch(settings.pod_name, wakers, stop, watching_ends), name="kopf")
             await stop.wait()
-            # The successor first; admissions go on until the Service leads nobody here any more.
+            # The successor first; admissions go on until this pod is no longer among the Service's endpoints.
             campaign.cancel()
             await asyncio.wait((campaign,))
             await asyncio.sleep(settings.linger_seconds)
@@ -236,7 +269,6 @@ async def _run(
                 task.cancel()
             await webhook.cleanup()
             await health.cleanup()
-            watching_ends.set()
     finally:
         await webhook.cleanup()
         await health.cleanup()
@@ -272,50 +304,6 @@ async def _tell_mode(cluster: Cluster, settings: Settings, detector: Detector, c
         await changed.wait()
 
 
-async def _watch(pod_name: str, wakers: Wakers, stop: asyncio.Event, ends: asyncio.Event) -> None:
-    registry = kopf.OperatorRegistry()
-    for module in (login, profiles, rolebasedgroups):
-        module.register(registry)
-    settings = kopf.OperatorSettings()
-    settings.posting.enabled = False
-    # A quiet watch is closed by the API server after a while; the client must notice a dead connection by itself.
-    settings.watching.server_timeout = 240
-    settings.watching.client_timeout = 300
-    settings.networking.connect_timeout = 10
-    # Without one kopf looks the user's name up, and a container's user has none. Its type is private to kopf.
-    identity: Any = pod_name
-
-    @kopf.on.cleanup(registry=registry)
-    async def stopping(**_: Any) -> None:
-        # Also where kopf ends by itself: nothing is worth doing without it.
-        stop.set()
-
-    async with asyncio.TaskGroup() as tasks:
-        started = asyncio.Event()
-        signals = tasks.create_task(_take_signals_back(started, stop))
-        # No peering: a standby watches as the leader does, so that it knows what to work on when it leads.
-        await kopf.operator(
-            registry=registry,
-            settings=settings,
-            standalone=True,
-            clusterwide=True,
-            memo=wakers,
-            identity=identity,
-            stop_flag=ends,
-            ready_flag=started,
-        )
-        signals.cancel()
-
-
-async def _take_signals_back(started: asyncio.Event, stop: asyncio.Event) -> None:
-    """Have signals end this process in our order: kopf, which takes them when it starts, would end itself first.
-
-    Then it waits five seconds for every other task of the loop and cancels it, admissions included.
-    """
-    await started.wait()
-    _on_signals(stop)
-
-
 def _on_signals(stop: asyncio.Event) -> None:
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signal_number, stop.set)
@@ -331,11 +319,12 @@ async def _keep(what: str, keep: Callable[[], Awaitable[str | None]], every: flo
 
 async def _until_done(what: str, work: Callable[[], Awaitable[str | None]]) -> None:
     """Repeat until there is no problem: at its start an operator has nothing else to do."""
-    pause = 0.5
+    failures = 0
     while (problem := await work()) is not None:
+        failures += 1
+        pause = pause_after(failures, random.random(), longest=15.0)  # noqa: S311 - jitter only
         log.warning("%s: not ready, again in %.1f s: %s", what, pause, problem)
         await asyncio.sleep(pause)
-        pause = min(pause * 2, 15.0)
 
 
 def _now() -> datetime:

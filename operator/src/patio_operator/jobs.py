@@ -10,18 +10,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from functools import partial
 
-from patio.pauses import growing, spread
+from patio_operator.pauses import pause_after
 
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
+MOST = 10_000
+"""Jobs that are under way or wait for a place. What is not begun is given again by the pass that follows when one ends.
+"""
 FORGET_SECONDS = 300.0
 """A key that nobody tried again for so long is forgotten, with its failures."""
+
+FEW_FAILURES = 256
+"""Failures that are kept before old ones are looked for."""
 
 Work = Callable[[], Awaitable[bool]]
 """Does something; returns whether that worked. What it raises is a fault of the program, and counts as a failure."""
@@ -33,36 +40,61 @@ class _Failed:
     until: float
 
 
+@dataclass(frozen=True)
+class _Job:
+    namespace: str
+    group: str
+    key: Hashable
+    work: Work
+
+
 class Jobs:
     """Runs work in the background. Close it at the end."""
 
     def __init__(
-        self, name: str, at_once: int, for_one: int, rng: random.Random, on_end: Callable[[str], None]
+        self,
+        name: str,
+        at_once: int,
+        for_one: int,
+        rng: random.Random,
+        on_end: Callable[[str], None],
+        for_namespace: int | None = None,
     ) -> None:
-        """Take the bounds, over all jobs and over those of one group.
+        """Take the bounds, over all jobs, over those of one group, and over those of one namespace (default: all).
 
         `on_end` is called with a job's namespace when it is over, or after its pause when it failed.
         """
         self._name = name
-        self._slots = asyncio.Semaphore(at_once)
+        self._at_once = at_once
         self._for_one = for_one
+        self._for_namespace = for_namespace or at_once
         self._rng = rng
         self._on_end = on_end
-        self._tasks: dict[Hashable, asyncio.Task[bool]] = {}
-        self._groups: dict[str, asyncio.Semaphore] = {}
-        self._members: dict[str, int] = {}
+        self._keys: set[Hashable] = set()
+        """Of what runs and what waits."""
+        self._tasks: set[asyncio.Task[bool]] = set()
+        self._running: Counter[tuple[str, str]] = Counter()
+        """Jobs under way, by group and by namespace."""
+        self._waiting: dict[str, dict[str, deque[_Job]]] = {}
+        """By namespace and group. What waits is no task: there may be a hundred thousand. The namespaces, and the
+        groups of each, have their turns in the order in which they are here."""
         self._failed: dict[Hashable, _Failed] = {}
+        self._kept = FEW_FAILURES
         self._timers: set[asyncio.TimerHandle] = set()
 
     def start(self, namespace: str, group: str, key: Hashable, work: Work) -> bool:
-        """Begin, unless this key is at work or waits for its next try; return whether it was begun."""
+        """Begin, unless this key is at work or waits for its next try, or too many are; return whether it was begun."""
         failed = self._failed.get(key)
-        if key in self._tasks or (failed is not None and failed.until > asyncio.get_running_loop().time()):
+        if (
+            len(self._keys) >= MOST
+            or key in self._keys
+            or (failed is not None and failed.until > asyncio.get_running_loop().time())
+        ):
             return False
-        self._members[group] = self._members.get(group, 0) + 1
-        task = asyncio.create_task(self._run(group, key, work), name=f"{self._name} {key}")
-        self._tasks[key] = task
-        task.add_done_callback(partial(self._over, namespace, group, key))
+        self._keys.add(key)
+        self._waiting.setdefault(namespace, {}).setdefault(group, deque()).append(_Job(namespace, group, key, work))
+        if len(self._tasks) < self._at_once:
+            self._begin_what_may()
         return True
 
     async def close(self) -> None:
@@ -70,27 +102,62 @@ class Jobs:
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
-        tasks = list(self._tasks.values())
+        for groups in self._waiting.values():
+            self._keys -= {job.key for jobs in groups.values() for job in jobs}
+        self._waiting.clear()
+        tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._failed.clear()
 
-    async def _run(self, group: str, key: Hashable, work: Work) -> bool:
-        # First the group's: jobs of one slow peer wait for each other, not in the places of others.
-        async with self._groups.setdefault(group, asyncio.Semaphore(self._for_one)), self._slots:
-            try:
-                return await work()
-            except Exception as fault:  # noqa: BLE001 - the outermost place of a task that nobody waits for
-                log.error("%s %s broke: %s: %s", self._name, key, type(fault).__name__, fault)
-                return False
+    def _begin_what_may(self) -> None:
+        """Begin what waits, each namespace and each group of it in turn: one that is slow holds up no other."""
+        while len(self._tasks) < self._at_once:
+            job = self._next()
+            if job is None:
+                return
+            self._running.update((_group(job), _namespace(job)))
+            task = asyncio.create_task(self._run(job), name=f"{self._name} {job.key}")
+            self._tasks.add(task)
+            task.add_done_callback(partial(self._over, job))
+
+    def _next(self) -> _Job | None:
+        for namespace in list(self._waiting):
+            if self._running["namespace", namespace] >= self._for_namespace:
+                continue
+            groups = self._waiting[namespace]
+            for group in groups:
+                if self._running["group", group] < self._for_one:
+                    return self._taken(namespace, group)
+        return None
+
+    def _taken(self, namespace: str, group: str) -> _Job:
+        """Take the first job of a group, and put its group and its namespace behind the others."""
+        groups = self._waiting.pop(namespace)
+        jobs = groups.pop(group)
+        job = jobs.popleft()
+        if jobs:
+            groups[group] = jobs
+        if groups:
+            self._waiting[namespace] = groups
+        return job
+
+    async def _run(self, job: _Job) -> bool:
+        try:
+            return await job.work()
+        except Exception as fault:  # noqa: BLE001 - the outermost place of a task that nobody waits for
+            log.error("%s %s broke: %s: %s", self._name, job.key, type(fault).__name__, fault)
+            return False
 
     def _again(self, namespace: str, key: Hashable) -> None:
         loop = asyncio.get_running_loop()
         times = self._failed[key].times + 1 if key in self._failed else 1
-        pause = spread(growing(FIRST_PAUSE, LONGEST_PAUSE, times), self._rng.random())
+        pause = pause_after(times, self._rng.random(), FIRST_PAUSE, LONGEST_PAUSE)
         now = loop.time()
-        self._failed = {key: one for key, one in self._failed.items() if one.until > now - FORGET_SECONDS}
+        if len(self._failed) > self._kept:
+            self._failed = {key: one for key, one in self._failed.items() if one.until > now - FORGET_SECONDS}
+            self._kept = max(FEW_FAILURES, 2 * len(self._failed))
         self._failed[key] = _Failed(times, now + pause)
 
         def wake() -> None:
@@ -100,16 +167,26 @@ class Jobs:
         timer = loop.call_later(pause, wake)
         self._timers.add(timer)
 
-    def _over(self, namespace: str, group: str, key: Hashable, task: asyncio.Task[bool]) -> None:
-        del self._tasks[key]
-        self._members[group] -= 1
-        if not self._members[group]:
-            del self._members[group]
-            self._groups.pop(group, None)
+    def _over(self, job: _Job, task: asyncio.Task[bool]) -> None:
+        self._tasks.discard(task)
+        self._keys.discard(job.key)
+        for counted in (_group(job), _namespace(job)):
+            self._running[counted] -= 1
+            if not self._running[counted]:
+                del self._running[counted]
         if task.cancelled():
             return
         if task.result():
-            self._failed.pop(key, None)
-            self._on_end(namespace)
+            self._failed.pop(job.key, None)
+            self._on_end(job.namespace)
         else:
-            self._again(namespace, key)
+            self._again(job.namespace, job.key)
+        self._begin_what_may()
+
+
+def _group(job: _Job) -> tuple[str, str]:
+    return "group", job.group
+
+
+def _namespace(job: _Job) -> tuple[str, str]:
+    return "namespace", job.namespace

@@ -12,7 +12,8 @@ from datetime import timedelta
 from typing import Literal
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
-GROUPS: tuple[Literal["auto", "manage", "observe"], ...] = ("auto", "manage", "observe")
+Groups = Literal["auto", "manage", "observe", "off"]
+GROUPS: tuple[Groups, ...] = ("auto", "manage", "observe", "off")
 
 
 class SettingsError(ValueError):
@@ -27,8 +28,11 @@ class Settings:
     """Where the operator runs, and where its webhook's Secret and Service and its Lease are."""
     pod_name: str
     """Name of this replica, which no other one has."""
-    groups: Literal["auto", "manage", "observe"] = "auto"
-    """Who realises RoleBasedGroups: see `upstream`. auto: whoever is there."""
+    groups: Groups = "auto"
+    """Who realises RoleBasedGroups: see `upstream`. auto: whoever is there. off: as observe, and groups are not even
+    looked at."""
+    upstream_namespaces: tuple[str, ...] = ("rbgs-system",)
+    """Where upstream's controller may be. Whoever may write there decides who realises groups."""
     lease: str = "patio-operator"
     service_name: str = "patio-webhook"
     webhook_configuration: str = "patio"
@@ -46,6 +50,8 @@ class Settings:
     """How old the key may be that calls to sidecars are signed with."""
     secret_namespaces: tuple[str, ...] = ()
     """Where LoraAdapters may name Secrets; `*`: everywhere."""
+    ask_loopback: bool = False
+    """Whether sidecars are also asked at addresses of this machine. No pod has one: for tests and benchmarks."""
     webhook_port: int = 9443
     health_port: int = 8080
     log_level: str = "INFO"
@@ -82,6 +88,7 @@ class Settings:
             namespace=namespace,
             pod_name=pod_name,
             groups=groups,
+            upstream_namespaces=_words(environment, "PATIO_UPSTREAM_NAMESPACES", cls.upstream_namespaces),
             lease=environment.get("PATIO_LEASE", cls.lease),
             service_name=environment.get("PATIO_SERVICE_NAME", cls.service_name),
             webhook_configuration=environment.get("PATIO_WEBHOOK_CONFIGURATION", cls.webhook_configuration),
@@ -92,11 +99,17 @@ class Settings:
             linger_seconds=_number(environment, "PATIO_LINGER_SECONDS", cls.linger_seconds),
             signing_secret=environment.get("PATIO_SIGNING_SECRET", cls.signing_secret),
             signing_key_age=_days(environment, "PATIO_SIGNING_KEY_DAYS", cls.signing_key_age),
-            secret_namespaces=tuple(environment.get("PATIO_SECRET_NAMESPACES", "").replace(",", " ").split()),
+            secret_namespaces=_words(environment, "PATIO_SECRET_NAMESPACES", ()),
+            ask_loopback=environment.get("PATIO_ASK_LOOPBACK") == "true",
             webhook_port=_port(environment, "PATIO_WEBHOOK_PORT", cls.webhook_port),
             health_port=_port(environment, "PATIO_HEALTH_PORT", cls.health_port),
             log_level=log_level,
         )
+
+
+def _words(environment: Mapping[str, str], name: str, default: tuple[str, ...]) -> tuple[str, ...]:
+    text = environment.get(name)
+    return default if text is None else tuple(text.replace(",", " ").split())
 
 
 def _number(environment: Mapping[str, str], name: str, default: float) -> float:

@@ -44,6 +44,12 @@ class Telemetry:
         self.admissions = Counter(
             "patio_operator_admissions_total", "Pods reviewed, by outcome.", ["outcome"], registry=self.registry
         )
+        self.validations = Counter(
+            "patio_operator_reviews_total",
+            "Profiles and LoraAdapters checked before they are stored, RoleBasedGroups converted, by kind and outcome.",
+            ["kind", "outcome"],
+            registry=self.registry,
+        )
         self.admission_seconds = Histogram(
             "patio_operator_admission_duration_seconds",
             "Time to answer one admission.",

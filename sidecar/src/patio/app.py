@@ -15,19 +15,15 @@ import logging
 import os
 import random
 import secrets
-import signal
 import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import FrameType
 
 import httpx
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, disable_created_metrics
-from uvicorn.config import Config
-from uvicorn.server import Server
 
 from patio import __version__
 from patio.access.gate import Gate
@@ -36,62 +32,47 @@ from patio.adapters.reconciler import Attempt, Reconciler
 from patio.adapters.store import Store
 from patio.api.protocol import Readiness, ServerStatus
 from patio.api.routes import Parts, create_app
+from patio.credentials.sealing import Sealing
+from patio.credentials.token import read_token
 from patio.downloads.downloads import Downloads
 from patio.downloads.telemetry import DownloadMetrics
 from patio.drain.drain import Drain
 from patio.drain.looks import EngineLooks, Sources
+from patio.engine.address import read_address
 from patio.engine.base import Engine, EngineKind, EngineView
+from patio.engine.clients import EngineClients, open_clients
 from patio.engine.sglang import Sglang
 from patio.engine.vllm import Vllm
+from patio.file_limit import raise_file_limit
 from patio.logs import configure
 from patio.metrics.own import OwnMetrics
 from patio.metrics.scrape import Scraper
 from patio.metrics.tables import renamed_from
+from patio.server import LEAVE_SECONDS, Server, configured, limit_loop_errors, listen
 from patio.settings import Settings, SettingsError, read_settings
 from patio.topology.parts import Topology, build
 
 log = logging.getLogger(__name__)
 
-LEAVE_SECONDS = 5
-"""How long requests under way, and leaving the routers, may take after SIGTERM."""
-
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run the sidecar; return the exit code."""
+    files = raise_file_limit()
     try:
         settings = read_settings(argv, environ)
         store = _store(settings)
-        listening = _listen(settings)
+        listening = listen(settings.host, settings.port)
     except SettingsError as error:
         print(f"patio: {error}", file=sys.stderr)
         return 2
     configure(settings.log_level, settings.log_json)
     disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus-client 0.26 has no type there
     try:
-        asyncio.run(_serve(settings, store, listening))
+        asyncio.run(_serve(settings, store, listening, files))
     except Exception:  # the outermost: say why, and leave for kubelet to start us again
         log.exception("sidecar failed")
         return 1
     return 0
-
-
-class _Server(Server):
-    """uvicorn's server, which also tells those who wait that the end has come."""
-
-    def __init__(self, config: Config, stopping: asyncio.Event, drain: Drain) -> None:
-        super().__init__(config)
-        self._stopping = stopping
-        self._drain = drain
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        awaited = self._drain.awaited
-        if awaited is not None and not self._stopping.is_set():
-            # Where this is no native sidecar, SIGTERM comes while the engine's preStop hook still waits for the drain.
-            awaited.add_done_callback(lambda _: self.handle_exit(sig, frame))
-            self._stopping.set()
-            return
-        self._stopping.set()
-        super().handle_exit(sig, frame)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +85,7 @@ class Sidecar:
     scraper: Scraper
     topology: Topology
     drain: Drain
+    engine_clients: EngineClients
 
     async def run(self) -> None:
         """Run what has to run beside the server, until cancelled."""
@@ -117,10 +99,13 @@ class Sidecar:
         """Drop what is under way."""
         await self.drain.close()
         await self.scraper.close()
+        await self.engine_clients.close()
 
 
 def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping: asyncio.Event) -> Sidecar:
-    """Put the parts together. `stopping` ends the waits of long requests."""
+    """Put the parts together. `http` is for routers; `stopping` ends the waits of long requests."""
+    address = read_address(settings.engine_endpoint)
+    clients = open_clients(address, settings.engine_tls)
     registry = CollectorRegistry()
     downloads = Downloads(
         settings.downloads,
@@ -130,7 +115,7 @@ def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping
         new_id=lambda: secrets.token_hex(6),
     )
     reconciler = Reconciler(
-        _engine(settings, http),
+        _engine(settings, clients),
         store,
         settings.required_adapters,
         downloads,
@@ -145,7 +130,7 @@ def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping
         lambda: reconciler.engine_ready,
         random.Random(),  # noqa: S311 - spreads readings, guards nothing
     )
-    drain = Drain(settings.drain, EngineLooks(_sources(settings), http), topology)
+    drain = Drain(settings.drain, EngineLooks(_sources(settings), clients.drains), topology)
     server = topology.server
     own = OwnMetrics(
         registry,
@@ -155,8 +140,8 @@ def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping
         settings.engine_version,
     )
     scraper = Scraper(
-        settings.engine_endpoint + settings.metrics_path if settings.scrape_engine and server is None else None,
-        http,
+        address.base_url + settings.metrics_path if settings.scrape_engine and server is None else None,
+        clients.looks,
         settings.engine,
         settings.metrics_prefixes,
         own,
@@ -192,48 +177,42 @@ def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping
         stopping,
         Gate(settings.access, time.time),
         access_metrics.count_denial,
+        Sealing(settings.access.pod_uid, lambda: read_token(settings.access.token_file)),
     )
-    return Sidecar(create_app(parts, __version__, settings.docs), reconciler, downloads, scraper, topology, drain)
+    app = create_app(parts, __version__, settings.docs)
+    return Sidecar(app, reconciler, downloads, scraper, topology, drain, clients)
 
 
-async def _serve(settings: Settings, store: Store, listening: socket.socket) -> None:
-    stopping = asyncio.Event()
-    # The CA bundle is 4 MB of memory: only an engine or a router behind TLS gets it.
-    urls = (settings.engine_endpoint, *(url for endpoint in settings.topology.endpoints for url in endpoint.urls))
+async def _serve(settings: Settings, store: Store, listening: socket.socket, files: int) -> None:
+    limit_loop_errors(asyncio.get_running_loop())
+    leaving, stopping = asyncio.Event(), asyncio.Event()
+    # The CA bundle is 4 MB of memory: only a router behind TLS gets it here. An engine has clients of its own.
+    urls = (url for endpoint in settings.topology.endpoints for url in endpoint.urls)
     verify = any(url.startswith("https:") for url in urls)
     async with httpx.AsyncClient(trust_env=False, verify=verify) as http:
         sidecar = assemble(settings, store, http, stopping)
-        config = Config(
-            sidecar.app,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            # Who calls is what the socket says: a header that anybody can write must not pass for loopback.
-            proxy_headers=False,
-            lifespan="off",
-            timeout_graceful_shutdown=LEAVE_SECONDS,
-        )
-        server = _Server(config, stopping, sidecar.drain)
-        # uvicorn raises the signal once more when it has served; by default that would end the process in mid-clean-up.
-        signal.signal(signal.SIGTERM, server.handle_exit)
+        config = configured(sidecar.app, files)
+        server = Server(config, leaving, stopping, sidecar.drain)
+        server.take_signals()
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(sidecar.run(), name="sidecar")
-            leaving = tasks.create_task(_leave_at_the_end(stopping, sidecar.topology), name="leave routers")
+            left = tasks.create_task(_leave_at_the_end(leaving, sidecar.topology), name="leave routers")
             host, port = listening.getsockname()[:2]
             log.info(
-                "serving version=%s address=%s port=%d engine=%s endpoint=%s required=%d",
+                "serving version=%s address=%s port=%d engine=%s endpoint=%s required=%d files=%d",
                 __version__,
                 host,
                 port,
                 settings.engine,
                 settings.engine_endpoint,
                 len(settings.required_adapters),
+                files,
             )
             reminding = None if settings.access.enforced else tasks.create_task(warn_while_off(), name="reminder")
             config.load()
             lean.settle()
             await server.serve(sockets=[listening])
-            await leaving
+            await left
             running.cancel()
             if reminding is not None:
                 reminding.cancel()
@@ -241,9 +220,9 @@ async def _serve(settings: Settings, store: Store, listening: socket.socket) -> 
     log.info("stopped")
 
 
-async def _leave_at_the_end(stopping: asyncio.Event, topology: Topology) -> None:
+async def _leave_at_the_end(leaving: asyncio.Event, topology: Topology) -> None:
     """Leave the routers while the last requests are answered; a router that is gone holds nothing up."""
-    await stopping.wait()
+    await leaving.wait()
     if not await topology.until_left(LEAVE_SECONDS):
         log.warning("ending while a router still lists this worker seconds=%d", LEAVE_SECONDS)
 
@@ -259,10 +238,11 @@ def _sources(settings: Settings) -> Sources:
     )
 
 
-def _engine(settings: Settings, http: httpx.AsyncClient) -> Engine:
+def _engine(settings: Settings, clients: EngineClients) -> Engine:
+    endpoint, key = settings.engine_endpoint, settings.api_key
     if settings.engine is EngineKind.VLLM:
-        return Vllm(settings.engine_endpoint, http, settings.api_key)
-    return Sglang(settings.engine_endpoint, http, settings.api_key, settings.admin_api_key, settings.model)
+        return Vllm(endpoint, clients.looks, key, clients.orders)
+    return Sglang(endpoint, clients.looks, key, settings.admin_api_key, settings.model, clients.orders)
 
 
 def _count(own: OwnMetrics, attempt: Attempt) -> None:
@@ -282,19 +262,6 @@ def _store(settings: Settings) -> Store:
         print(f"patio: {folder} is not writable: a restart of the sidecar forgets what is wanted", file=sys.stderr)
         return Store(None)
     return Store(settings.state_file)
-
-
-def _listen(settings: Settings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    # asyncio turns Nagle's algorithm off only where the protocol is named; without, every answer waits 40 ms.
-    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((settings.host, settings.port))
-    except OSError as error:
-        listening.close()
-        raise SettingsError(f"can not listen on {settings.host}:{settings.port}: {error.strerror or error}") from None
-    return listening
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -24,6 +25,9 @@ from patio.api.access_protocol import (
     base64url,
     signing_input,
 )
+
+_LONGEST_ENDORSEMENT = 1024
+"""Characters. Ours have about 250; they go into a header."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +89,10 @@ def decode(data: Mapping[str, str]) -> SigningKey | None:
         )
         private = serialization.load_pem_private_key(pem, None)
         when = datetime.fromisoformat(made.decode())
-        chain = tuple(endorsements.decode().split())
-    except (KeyError, ValueError, TypeError, binascii.Error):
+        written = endorsements.decode().split()[-MAX_ENDORSEMENTS:]
+    except (KeyError, ValueError, TypeError, binascii.Error, UnsupportedAlgorithm):
         return None
     if not isinstance(private, Ed25519PrivateKey) or when.tzinfo is None:
         return None
-    return SigningKey(private, when, chain)
+    chain = (one for one in written if one.isascii() and len(one) <= _LONGEST_ENDORSEMENT)
+    return SigningKey(private, when, tuple(chain))

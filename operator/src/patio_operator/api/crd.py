@@ -67,6 +67,8 @@ class Definition:
     categories: tuple[str, ...] = ()
     scale: Mapping[str, str] = field(default_factory=dict)
     """Paths of the scale subresource: specReplicasPath, statusReplicasPath, labelSelectorPath."""
+    selectable: tuple[str, ...] = ()
+    """Paths of fields by which the API server selects (Kubernetes 1.31 and newer; older ones take no notice)."""
     older: Mapping[str, Resource] = field(default_factory=dict)
     """Older versions that are still served, by name, with their models. Where one has a model of its own, the operator
     converts; where it is the stored version's, nothing needs to be."""
@@ -129,6 +131,8 @@ class Definition:
                 f"{group}/{version} {kind} is deprecated; use {group}/{self.model.version} {kind}"
             )
         entry["subresources"] = {"status": {}} | ({"scale": dict(self.scale)} if self.scale else {})
+        if self.selectable:
+            entry["selectableFields"] = [{"jsonPath": path} for path in self.selectable]
         if self.columns:
             entry["additionalPrinterColumns"] = [column.to_api() for column in self.columns]
         entry["schema"] = {"openAPIV3Schema": _root(model)}
@@ -138,6 +142,7 @@ class Definition:
 DEFINITIONS = (
     Definition(
         model=LoraAdapter,
+        selectable=(".spec.adapterName",),
         namespaced=True,
         short_names=("lora",),
         categories=("patio",),

@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from patio_operator.api.bounded_json import read_object
+
 PROFILE = "patio.dev/profile"
 """Label by which a pod asks for a profile: its name."""
 ENGINE_RUNTIMES = "patio.dev/engine-runtimes"
@@ -86,6 +88,8 @@ POD_INDEX = "apps.kubernetes.io/pod-index"
 
 LWS_NAME = "leaderworkerset.sigs.k8s.io/name"
 """On the pods of a LeaderWorkerSet."""
+LWS_LEADER_NAME = "leaderworkerset.sigs.k8s.io/leader-name"
+"""Annotation of the pods of a LeaderWorkerSet that are not leaders: their leader's name."""
 LWS_GROUP_INDEX = "leaderworkerset.sigs.k8s.io/group-index"
 """Which of its groups of pods a pod is of; set by LeaderWorkerSet's own webhook, perhaps after ours."""
 
@@ -93,6 +97,9 @@ ADAPTER_PREFIX = "lora.patio.dev/"
 """Of the labels that a pod has for each adapter that its engine answers by: `lora.patio.dev/<name>: loaded`."""
 ADAPTER_LOADED = "loaded"
 """Their value."""
+ADAPTER_OWNER_PREFIX = "owner.lora.patio.dev/"
+"""Of the labels that say whose adapter each of these is: `owner.lora.patio.dev/<UID of the LoraAdapter>: <name>`. Two
+LoraAdapters may have one name on different pods; by this label a Service selects the pods of one of them."""
 ADAPTER_NAMES = ADAPTER_PREFIX + "names"
 """Annotation of a pod: the whole names of the adapters whose labels are hashed, as a JSON object by label key."""
 ADAPTER_SERVICE = "patio.dev/adapter-service"
@@ -122,9 +129,21 @@ def adapter_label(name: str) -> str:
     return f"{ADAPTER_PREFIX}{beginning}-{digest}" if beginning else ADAPTER_PREFIX + digest
 
 
-def adapter_selector(name: str) -> str:
-    """Return the label selector of the pods that have an adapter, as text."""
-    return f"{adapter_label(name)}={ADAPTER_LOADED}"
+def adapter_labels(name: str, owner: str) -> dict[str, str]:
+    """Return the labels of the pods that have the adapter of one LoraAdapter.
+
+    Args:
+        name: the adapter's, in requests.
+        owner: UID of the LoraAdapter.
+
+    """
+    key = adapter_label(name)
+    return {key: ADAPTER_LOADED, ADAPTER_OWNER_PREFIX + owner: key.removeprefix(ADAPTER_PREFIX)}
+
+
+def adapter_selector(name: str, owner: str) -> str:
+    """Return the label selector of the pods that have the adapter of one LoraAdapter, as text."""
+    return ",".join(f"{key}={value}" for key, value in adapter_labels(name, owner).items())
 
 
 def marked(labels: Mapping[str, str], annotations: Mapping[str, str]) -> frozenset[str]:
@@ -136,23 +155,34 @@ def marked(labels: Mapping[str, str], annotations: Mapping[str, str]) -> frozens
     return frozenset(names.get(key, key.removeprefix(ADAPTER_PREFIX)) for key in keys)
 
 
-def mark_patch(metadata: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+def owners_shown(labels: Mapping[str, str]) -> frozenset[tuple[str, str]]:
+    """Return whose adapters a pod's labels show: UIDs of LoraAdapters, each with the label's value."""
+    start = len(ADAPTER_OWNER_PREFIX)
+    return frozenset((key[start:], value) for key, value in labels.items() if key.startswith(ADAPTER_OWNER_PREFIX))
+
+
+def owners_of(adapters: Iterable[tuple[str, str]]) -> frozenset[tuple[str, str]]:
+    """Return what `owners_shown` is of a pod that shows these: the adapters' names, each with its LoraAdapter's UID."""
+    return frozenset((owner, adapter_label(name).removeprefix(ADAPTER_PREFIX)) for name, owner in adapters)
+
+
+def mark_patch(
+    metadata: Mapping[str, Any], names: Iterable[str], owners: Iterable[tuple[str, str]] = ()
+) -> dict[str, Any]:
     """Return the merge patch after which a pod shows exactly these adapters; empty when it does already.
 
     Args:
         metadata: the pod's, as the API server gives it.
         names: the adapters' names in requests.
+        owners: whose they are (`owners_of`).
 
     """
     labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
-    wanted = {adapter_label(name): name for name in names}
-    changed: dict[str, str | None] = {key: ADAPTER_LOADED for key in wanted if labels.get(key) != ADAPTER_LOADED}
-    changed |= {
-        key: None
-        for key, value in labels.items()
-        if key.startswith(ADAPTER_PREFIX) and value == ADAPTER_LOADED and key not in wanted
-    }
-    hashed = {key: name for key, name in sorted(wanted.items()) if key != ADAPTER_PREFIX + name}
+    named = {adapter_label(name): name for name in names}
+    wanted = dict.fromkeys(named, ADAPTER_LOADED) | {ADAPTER_OWNER_PREFIX + uid: value for uid, value in owners}
+    changed: dict[str, str | None] = {key: value for key, value in wanted.items() if labels.get(key) != value}
+    changed |= {key: None for key, value in labels.items() if _is_mark(key, value) and key not in wanted}
+    hashed = {key: name for key, name in sorted(named.items()) if key != ADAPTER_PREFIX + name}
     patch: dict[str, Any] = {}
     if changed:
         patch["labels"] = changed
@@ -162,12 +192,11 @@ def mark_patch(metadata: Mapping[str, Any], names: Iterable[str]) -> dict[str, A
     return {"metadata": patch} if patch else {}
 
 
+def _is_mark(key: str, value: str) -> bool:
+    return key.startswith(ADAPTER_OWNER_PREFIX) or (key.startswith(ADAPTER_PREFIX) and value == ADAPTER_LOADED)
+
+
 def _whole_names(annotations: Mapping[str, str]) -> dict[str, str]:
     """Return the names that the annotation keeps, of those that fit their labels: anybody may have written it."""
-    try:
-        names = json.loads(annotations.get(ADAPTER_NAMES) or "{}")
-    except ValueError:
-        return {}
-    if not isinstance(names, dict):
-        return {}
+    names = read_object(annotations.get(ADAPTER_NAMES))
     return {key: name for key, name in names.items() if isinstance(name, str) and adapter_label(name) == key}

@@ -175,7 +175,7 @@ class EngineRuntime(Model):
     gets the volumes, read-only."""
     containers: NamedContainers = ()
     """Overrides of the profile's containers, found by name: env replaces by name, args are appended, image
-    and resources replace."""
+    and resources replace, ports get another containerPort by name."""
 
 
 class ScalingAdapter(Model):

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from patio_operator.api import labels
+from patio_operator.api.bounded_json import read_json
 
 Marks = Mapping[str, str]
 """Revision by profile."""
@@ -40,10 +41,7 @@ def group_annotation(metadata: Mapping[str, Any], role: str, marks: Marks) -> di
 
 
 def _json(metadata: Mapping[str, Any], key: str) -> Any:
-    try:
-        return json.loads((metadata.get("annotations") or {}).get(key) or "{}")
-    except ValueError:
-        return {}
+    return read_json((metadata.get("annotations") or {}).get(key))
 
 
 def _marks(said: Any) -> dict[str, str]:

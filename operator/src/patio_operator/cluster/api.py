@@ -7,9 +7,14 @@ says what they can do next. Decides nothing.
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncGenerator, Mapping, Sequence
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any, cast
 from urllib.parse import quote, urlencode
 
@@ -17,10 +22,16 @@ import aiohttp
 from kubernetes.aio import client, config
 
 from patio_operator.api.labels import FIELD_MANAGER
+from patio_operator.cluster import bodies
+from patio_operator.cluster.bodies import TooDeep
 from patio_operator.cluster.kinds import Kind
+from patio_operator.file_limit import words_of
+
+log = logging.getLogger(__name__)
 
 REQUEST_TIMEOUT = 15.0
 """Seconds for one request to the API server."""
+GONE = 410
 WATCH_SECONDS = "240"
 """After which the API server ends a watch, to be begun anew."""
 WATCH_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=90)
@@ -29,6 +40,14 @@ WATCH_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=90)
 PAGE = 250
 """Objects asked for at a time where many are listed: what is parsed at once bounds the memory that is never given back.
 """
+MOST_BYTES = 8 * 1024 * 1024
+"""Of one answer, and of one event of a watch. Where a page is larger, fewer objects are asked for at a time."""
+MOST_OBJECTS = 20_000
+"""That a list may have which is read as a whole."""
+SLICE_SECONDS = 0.01
+"""How long a list is decoded before other tasks have their turn."""
+CLOCKS_DIFFER = timedelta(seconds=2)
+"""The API server's clock is read in whole seconds, from answers that took some time."""
 
 _METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
@@ -64,6 +83,14 @@ class TerminatingError(InvalidError):
     """The namespace is being deleted: nothing new can be made in it, and nothing needs to be."""
 
 
+class UnreadableError(ApiError):
+    """An object is nested more deeply than can be read: the same request fails until its owner changes it."""
+
+
+class TooLargeError(ApiError):
+    """An answer is larger than is read at once."""
+
+
 class RetryableApiError(ApiError):
     """The API server is out of reach or overloaded: the same request may succeed later."""
 
@@ -88,15 +115,26 @@ class Cluster:
 
     def __init__(self, api_client: client.ApiClient) -> None:
         self._client = api_client
+        self._ahead = timedelta(0)
+
+    def now(self) -> datetime:
+        """Return the time by the API server's clock, as of its last answer: to compare with times that it wrote."""
+        return datetime.now(UTC) + self._ahead
 
     @classmethod
-    async def connect(cls) -> Cluster:
-        """Connect with the pod's service account, or with the kubeconfig outside a pod."""
+    async def connect(cls, connections: int = 100) -> Cluster:
+        """Connect with the pod's service account, or with the kubeconfig outside a pod.
+
+        Args:
+            connections: that are there at once, at most; 0: as many as are asked for.
+
+        """
         configuration = client.Configuration()
         try:
             config.load_incluster_config(client_configuration=configuration)
         except config.ConfigException:
             await config.load_kube_config(client_configuration=configuration)
+        configuration.connection_pool_maxsize = connections
         return cls(client.ApiClient(configuration))
 
     async def close(self) -> None:
@@ -105,36 +143,79 @@ class Cluster:
 
     async def get(self, kind: Kind, name: str, namespace: str | None = None) -> Object:
         """Read one object."""
-        return await self._request("GET", _path(kind, namespace, name))
+        body = await self._request("GET", _path(kind, namespace, name))
+        if isinstance(body, TooDeep):
+            raise UnreadableError(0, f"{kind.kind} {name} is nested too deeply to be read")
+        return body
 
     async def list_all(
-        self, kind: Kind, namespace: str | None = None, labels: str | None = None, fields: str | None = None
+        self,
+        kind: Kind,
+        namespace: str | None = None,
+        labels: str | None = None,
+        fields: str | None = None,
+        keep: Callable[[Object], Object] | None = None,
     ) -> list[Object]:
-        """Read all objects of a kind, of all namespaces when none is given, that match label and field selectors."""
-        selectors = {"labelSelector": labels, "fieldSelector": fields}
-        query = {name: selector for name, selector in selectors.items() if selector}
-        answer = await self._request("GET", _path(kind, namespace), query)
-        return cast("list[Object]", answer["items"])
+        """Read all objects of a kind, of all namespaces when none is given, that match label and field selectors.
 
-    async def list_metadata(self, kind: Kind, labels: str, fields: str) -> list[Object]:
-        """Read the metadata alone of all objects of a kind that match selectors of labels and fields."""
-        query = {"labelSelector": labels, "fieldSelector": fields}
-        answer = await self._request("GET", _path(kind, None), query, accept=_METADATA_LIST)
-        return cast("list[Object]", answer["items"] or [])
+        Args:
+            kind: of the objects.
+            namespace: where they are.
+            labels: a label selector.
+            fields: a field selector.
+            keep: returns what is kept of each.
 
-    async def pages(self, kind: Kind, scope: Scope = EVERYTHING) -> AsyncGenerator[tuple[list[Object], str], None]:
+        Raises:
+            TooLargeError: there are more objects than can be read.
+
+        """
+        try:
+            return await self._listed(kind, Scope(namespace, labels), fields, keep)
+        except ApiError as error:
+            if error.status != GONE:
+                raise
+            return await self._listed(kind, Scope(namespace, labels), fields, keep)  # it took too long the first time
+
+    async def _listed(
+        self, kind: Kind, scope: Scope, fields: str | None, keep: Callable[[Object], Object] | None
+    ) -> list[Object]:
+        found: list[Object] = []
+        async for items, _ in self.pages(kind, scope, fields):
+            for one in items:
+                if isinstance(one, TooDeep):
+                    log.warning("%s left out: it is nested too deeply to be read", _named(kind, one))
+                else:
+                    found.append(one if keep is None else keep(one))
+            if len(found) > MOST_OBJECTS:
+                raise TooLargeError(0, f"There are more than {MOST_OBJECTS} {kind.plural}")
+        return found
+
+    async def pages(
+        self, kind: Kind, scope: Scope = EVERYTHING, fields: str | None = None
+    ) -> AsyncGenerator[tuple[list[Object], str], None]:
         """Read all objects of a kind, some at a time; with each page the resourceVersion from which a watch goes on.
+
+        An object that is nested too deeply is a `TooDeep` among the others.
 
         Raises:
             ApiError: 410 when the reading took longer than the API server remembers; it begins anew then.
 
         """
-        query = {"limit": str(PAGE)} | ({"labelSelector": scope.labels} if scope.labels else {})
+        selectors = {"labelSelector": scope.labels, "fieldSelector": fields}
+        query = {name: selector for name, selector in selectors.items() if selector}
         accept = _METADATA_LIST if scope.metadata_only else "application/json"
+        limit = PAGE
         while True:
-            answer = await self._request("GET", _path(kind, scope.namespace), query, accept=accept)
-            yield answer["items"] or [], answer["metadata"]["resourceVersion"]
-            if not (more := answer["metadata"].get("continue")):
+            try:
+                text = await self._text("GET", _path(kind, scope.namespace), query | {"limit": str(limit)}, accept)
+            except TooLargeError:
+                if limit == 1:
+                    raise
+                limit = max(1, limit // 8)
+                continue
+            items, metadata = await _decoded(text)
+            yield items, str(metadata.get("resourceVersion") or "")
+            if not (more := metadata.get("continue")):
                 return
             query["continue"] = more
 
@@ -149,11 +230,13 @@ class Cluster:
             path = _path(kind, scope.namespace)
             response = await self._call("GET", path, query, None, accept=accept, timeout=WATCH_TIMEOUT)
             if response.status >= 300:
-                raise _error(response.status, await response.read())
+                raise _error(response.status, await _read(response))
             async for line in _lines(response.response.content):
-                yield json.loads(line)
+                yield bodies.read_event(line.decode())
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise RetryableApiError(0, f"The watch broke off: {error or type(error).__name__}") from error
+            raise RetryableApiError(0, f"The watch broke off: {words_of(error)}") from error
+        except ValueError as error:
+            raise RetryableApiError(0, f"The watch broke off: {error}") from error
         finally:
             if response is not None:
                 response.response.close()
@@ -222,14 +305,37 @@ class Cluster:
         content_type: str = "application/json",
         accept: str = "application/json",
     ) -> Object:
+        text = await self._text(method, path, query, accept, body, content_type)
+        try:
+            return bodies.read_object(text)
+        except ValueError as error:
+            raise RetryableApiError(0, f"The API server's answer cannot be read: {error}") from error
+
+    async def _text(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None,
+        accept: str,
+        body: Object | list[Object] | None = None,
+        content_type: str = "application/json",
+    ) -> str:
         try:
             response = await self._call(method, path, query, body, content_type, accept)
-            data = await response.read()
+            data = await _read(response)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise RetryableApiError(0, f"The API server cannot be reached: {error or type(error).__name__}") from error
+            raise RetryableApiError(0, f"The API server cannot be reached: {words_of(error)}") from error
+        self._note_time(response.response.headers.get("Date"))
         if response.status >= 300:
             raise _error(response.status, data)
-        return cast("Object", json.loads(data))
+        return data.decode("utf-8", "replace")
+
+    def _note_time(self, date: str | None) -> None:
+        try:
+            ahead = parsedate_to_datetime(date or "") - datetime.now(UTC)
+        except (ValueError, TypeError):
+            return
+        self._ahead = ahead if abs(ahead) > CLOCKS_DIFFER else timedelta(0)
 
     async def _call(
         self,
@@ -247,15 +353,59 @@ class Cluster:
         return await self._client.call_api(method, url, header_params=headers, body=body, _request_timeout=timeout)
 
 
+async def _read(response: Any) -> bytes:
+    """Read an answer that is not too large.
+
+    Raises:
+        TooLargeError: it is.
+
+    """
+    read = bytearray()
+    try:
+        async for chunk in response.response.content.iter_any():
+            read += chunk
+            if len(read) > MOST_BYTES:
+                response.response.close()
+                raise TooLargeError(0, f"The API server's answer is larger than {MOST_BYTES} bytes")
+    finally:
+        response.response.release()
+    return bytes(read)
+
+
+async def _decoded(text: str) -> tuple[list[Object], Object]:
+    """Decode a list, a slice at a time; return its items and its metadata."""
+    items = bodies.Items(text, "items")
+    found: list[Object] = []
+    begun = time.perf_counter()
+    try:
+        for one in items:
+            found.append(one)
+            if time.perf_counter() - begun > SLICE_SECONDS:
+                await asyncio.sleep(0)
+                begun = time.perf_counter()
+    except ValueError as error:
+        raise RetryableApiError(0, f"The API server's answer cannot be read: {error}") from error
+    return found, items.rest.get("metadata") or {}
+
+
 async def _lines(content: aiohttp.StreamReader) -> AsyncGenerator[bytes, None]:
-    """Yield whole lines however long they are: aiohttp's own gives up at twice the size of its buffer."""
+    """Yield whole lines, far longer ones than aiohttp's own reader takes: that gives up at the size of its buffer."""
     begun = bytearray()
     async for chunk in content.iter_any():
         *whole, rest = chunk.split(b"\n")
         for line in whole:
-            yield bytes(begun + line)
+            begun += line
+            if begun:
+                yield bytes(begun)
             begun.clear()
         begun += rest
+        if len(begun) > MOST_BYTES:
+            raise RetryableApiError(0, f"The watch broke off: an event is larger than {MOST_BYTES} bytes")
+
+
+def _named(kind: Kind, body: Object) -> str:
+    metadata = body.get("metadata") or {}
+    return f"{kind.kind} {metadata.get('namespace', '')}/{metadata.get('name', '')}"
 
 
 def _path(kind: Kind, namespace: str | None, name: str | None = None) -> str:
@@ -269,7 +419,7 @@ def _error(status: int, data: bytes) -> ApiError:
         answer = json.loads(data)
         message = str(answer.get("message") or "")
         causes = (answer.get("details") or {}).get("causes") or []
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         message, causes = data.decode("utf-8", "replace")[:500], []
     message = message or f"The API server answered {status}."
     if status == 404:

@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+MOST_TRIES = 10
+"""How often another replica may be faster before the next pass is waited for."""
+
 
 @dataclass(frozen=True)
 class Decision(Generic[T]):
@@ -42,8 +45,13 @@ async def keep_secret(cluster: Cluster, namespace: str, name: str, decide: Calla
         name: of the Secret.
         decide: is given the Secret, None when there is none; asked again when another replica was faster.
 
+    Raises:
+        ApiError: it cannot be read or written; also when each try finds that somebody was faster.
+
     """
+    tries = 0
     while True:
+        tries += 1
         secret: Object | None
         try:
             secret = await cluster.get(SECRET, name, namespace)
@@ -62,6 +70,8 @@ async def keep_secret(cluster: Cluster, namespace: str, name: str, decide: Calla
                 }
                 await cluster.merge(SECRET, name, namespace, {"metadata": metadata, "data": decision.data})
         except (ConflictError, NotFoundError):
+            if tries == MOST_TRIES:
+                raise
             continue
         log.info("%s, kept in Secret %s", decision.words, name)
         return decision.value

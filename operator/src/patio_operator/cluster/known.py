@@ -7,24 +7,33 @@ kind and scope, in every replica: `Known.run` keeps them all. Nothing here decid
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import logging
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
-
 from patio_operator.api import labels
+from patio_operator.api.bounded_json import read_object
 from patio_operator.api.loraadapter import LoraAdapter
+from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.cluster.api import Cluster, Object, Scope
-from patio_operator.cluster.kinds import LORA_ADAPTER, POD, SERVICE
+from patio_operator.cluster.kinds import LORA_ADAPTER, POD, PROFILE, ROLE_BASED_GROUP, SERVICE, STATEFUL_SET
 from patio_operator.cluster.watched import Watched
 from patio_operator.placement.fleet import Pod, decode_pod
 from patio_operator.placement.services import KnownService, decode_service
-from patio_operator.rollouts.users import profiles_in
+from patio_operator.placement.status import Told, told
+from patio_operator.rollouts import Use, use_of
 
 log = logging.getLogger(__name__)
+
+LONGEST_LABELS = 16_384
+LONGEST_NAMES = 65_536
+LONGEST_SPEC = 65_536
+"""Characters that are kept of a pod's labels, of its annotation with the names of its adapters, and of a LoraAdapter:
+what is known is in the memory of every replica."""
+_NOT_KEPT = ("labels", "annotations", "managedFields")
 
 
 @dataclass(frozen=True)
@@ -32,10 +41,12 @@ class KnownPod:
     """A pod with a sidecar."""
 
     pod: Pod
-    profiles: Mapping[str, str]
-    """The revision of each profile that it got."""
+    use: Use | None
+    """Which profiles it has, and what would make it anew; None of one that is going or has ended."""
     engine_port: int | None
     """Where its engine listens, as injection found out."""
+    model: str | None
+    """The name under which its engine serves its base model, as injection found out."""
     names: str | None
     """The annotation that keeps the whole names of its adapters."""
 
@@ -46,7 +57,8 @@ class KnownAdapter:
 
     adapter: LoraAdapter
     """Without its status."""
-    status: Mapping[str, Any]
+    status: Told
+    """What its status says."""
 
     @property
     def reference(self) -> Object:
@@ -64,6 +76,16 @@ class KnownAdapter:
         }
 
 
+@dataclass(frozen=True)
+class KnownGroup:
+    """A RoleBasedGroup: what tells that somebody changed it, apart from its status."""
+
+    name: str
+    digest: str
+    handed_over: bool
+    """Whether it is to be left to upstream's controller."""
+
+
 class Known:
     """The watches."""
 
@@ -74,11 +96,16 @@ class Known:
         self.pods = Watched(cluster, POD, decode_known_pod, injected)
         self.adapters = Watched(cluster, LORA_ADAPTER, decode_adapter)
         self.services: Watched[KnownService] = Watched(cluster, SERVICE, decode_service, ours)
-        self.group_pods = Watched(cluster, POD, decode_group_pod, of_groups)
+        self.profiles = Watched(cluster, PROFILE, ClusterEngineRuntimeProfile.model_validate)
+        self.groups = Watched(cluster, ROLE_BASED_GROUP, decode_group, Scope(metadata_only=True))
+        self.group_pods = Watched(cluster, POD, decode_member, of_groups)
+        self.stateful_sets = Watched(cluster, STATEFUL_SET, decode_member, of_groups)
 
-    def watches(self) -> list[Coroutine[Any, Any, None]]:
-        """Return what keeps everything up to date, until cancelled."""
-        return [self.pods.run(), self.adapters.run(), self.services.run(), self.group_pods.run()]
+    def watches(self, *, groups: bool = True) -> list[Coroutine[Any, Any, None]]:
+        """Return what keeps everything up to date, until cancelled; `groups`: that of RoleBasedGroups too."""
+        always = (self.pods, self.adapters, self.services, self.profiles)
+        of_groups = (self.groups, self.group_pods, self.stateful_sets)
+        return [one.run() for one in (*always, *(of_groups if groups else ()))]
 
     @property
     def fresh(self) -> bool:
@@ -91,37 +118,71 @@ class Known:
 
 
 def decode_known_pod(body: Object) -> KnownPod:
-    """Reduce a pod with a sidecar."""
+    """Reduce a pod with a sidecar.
+
+    Raises:
+        ValueError: it has more labels than are kept of one.
+
+    """
     metadata = body["metadata"]
     annotations = metadata.get("annotations") or {}
-    return KnownPod(
-        decode_pod(body), profiles_in(metadata), _engine_port(annotations), annotations.get(labels.ADAPTER_NAMES)
-    )
+    size = sum(len(key) + len(value) for key, value in (metadata.get("labels") or {}).items())
+    if size > LONGEST_LABELS:
+        raise ValueError(f"its labels have {size} characters, more than {LONGEST_LABELS}")
+    names = annotations.get(labels.ADAPTER_NAMES)
+    if names is not None and len(names) > LONGEST_NAMES:
+        names = ""
+    pod = decode_pod(body)
+    use = None if pod.leaving else use_of(metadata)
+    port, model = _engine(annotations)
+    return KnownPod(pod, use, port, model, names)
 
 
-def decode_adapter(body: Object) -> KnownAdapter | None:
-    """Reduce a LoraAdapter; None for one that cannot be read, which is logged."""
-    status = body.get("status") or {}
-    try:
-        adapter = LoraAdapter.model_validate({"metadata": body["metadata"], "spec": body["spec"]})
-    except (ValidationError, KeyError) as error:
-        # The CRD's schema refuses such objects; one that was stored under an older schema must not stop the others.
-        metadata = body["metadata"]
-        log.error("LoraAdapter %s/%s cannot be read: %s", metadata.get("namespace"), metadata.get("name"), error)
-        return None
-    return KnownAdapter(adapter, status)
+def decode_adapter(body: Object) -> KnownAdapter:
+    """Reduce a LoraAdapter.
+
+    Raises:
+        ValueError: it is not as the CRD's schema says now, or larger than what is kept of one.
+
+    """
+    size = len(json.dumps(body.get("spec")))
+    if size > LONGEST_SPEC:
+        raise ValueError(f"its spec has {size} characters, more than {LONGEST_SPEC}")
+    metadata = {key: value for key, value in body["metadata"].items() if key not in _NOT_KEPT}
+    adapter = LoraAdapter.model_validate({"metadata": metadata, "spec": body.get("spec")})
+    return KnownAdapter(adapter, told(body.get("status") or {}))
 
 
-def decode_group_pod(body: Object) -> tuple[str, str]:
-    """Reduce a pod of a RoleBasedGroup to the group's name and the pod's version: each change is one."""
+def adapters_in(bodies: Iterable[Object]) -> tuple[LoraAdapter, ...]:
+    """Return the LoraAdapters among some that can be read; the others are logged."""
+    found: list[LoraAdapter] = []
+    for body in bodies:
+        try:
+            found.append(decode_adapter(body).adapter)
+        except (ValueError, RecursionError) as error:
+            metadata = body["metadata"]
+            log.error("LoraAdapter %s/%s cannot be read: %s", metadata.get("namespace"), metadata.get("name"), error)
+    return tuple(found)
+
+
+def decode_group(body: Object) -> KnownGroup:
+    """Reduce a RoleBasedGroup, of which only metadata is here. Its generation is another one when its spec is."""
+    metadata = body["metadata"]
+    annotations = metadata.get("annotations") or {}
+    told = [metadata["uid"], metadata.get("generation"), metadata.get("deletionTimestamp"), annotations]
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    return KnownGroup(metadata["name"], digest, annotations.get(labels.HAND_OVER) == "true")
+
+
+def decode_member(body: Object) -> tuple[str, str]:
+    """Reduce what is labelled as a RoleBasedGroup's to the group's name and its own version: each change is one."""
     metadata = body["metadata"]
     return metadata["labels"][labels.GROUP_NAME], metadata["resourceVersion"]
 
 
-def _engine_port(annotations: Mapping[str, str]) -> int | None:
-    try:
-        engine = json.loads(annotations.get(labels.ENGINE) or "{}")
-    except ValueError:
-        return None
-    port = engine.get("port") if isinstance(engine, dict) else None
-    return port if isinstance(port, int) and 0 < port < 65536 else None
+def _engine(annotations: Mapping[str, str]) -> tuple[int | None, str | None]:
+    """Read the engine's port and model, as far as the annotation has them: anybody may have written it."""
+    said = read_object(annotations.get(labels.ENGINE))
+    port, model = said.get("port"), said.get("model")
+    there = isinstance(port, int) and not isinstance(port, bool) and 0 < port < 65536
+    return port if there else None, model if isinstance(model, str) else None

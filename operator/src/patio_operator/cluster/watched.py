@@ -2,32 +2,43 @@
 
 One for a kind and scope in the process, shared by all who read it; it runs in every replica, so that a standby is warm.
 What is kept of an object is what `decode` returns of it, and listeners are told only when that changes: of a pod's many
-events few matter. What is here may be some milliseconds old, and is only to be used while `fresh`. Who wrote an object
-gives the answer to `took`, and who begins to lead asks for a `refresh`, so that neither acts on what was before.
+events few matter. An object that cannot be decoded is left out, with a line in the log, and ends nothing. Callers check
+`fresh` first. After a write, pass the API server's answer to `took`; on becoming leader, await `refresh()`. Both avoid
+acting on stale data.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+import random
+import time
+from collections.abc import Callable, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from patio_operator.cluster.api import EVERYTHING, ApiError, Cluster, Object, Scope
+from patio_operator.cluster.api import EVERYTHING, GONE, SLICE_SECONDS, ApiError, Cluster, Object, Scope
+from patio_operator.cluster.bodies import TooDeep
 from patio_operator.cluster.kinds import Kind
+from patio_operator.pauses import FIRST_PAUSE, LONGEST_PAUSE, pause_after
 
 log = logging.getLogger(__name__)
 
-FIRST_PAUSE = 0.5
-LONGEST_PAUSE = 30.0
-GONE = 410
+HEALTHY_SECONDS = 1.0
+"""A watch that ends sooner and told nothing is a failure, as in client-go: begun anew, it would end as soon."""
+MOST_RESUMED = 2
+"""How many failures of that kind in a row are bridged by the next watch; after these everything is listed anew."""
+COMPLAINTS = 10
+COMPLAINT_SECONDS = 10.0
+"""So many objects that cannot be decoded are logged in so much time: their owners may change them all the time."""
 
 T = TypeVar("T")
 
 Listener = Callable[[str, T | None, T | None], None]
 """Is called with a namespace, and what was there and what is there of one object; None: nothing."""
+Unreadable = Callable[[Kind, Object, str], None]
+"""Is called with the kind of an object that cannot be decoded, its body, of which metadata is there, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +55,29 @@ class Watched(Generic[T]):
     """The objects of one kind and scope; `run` keeps them."""
 
     def __init__(
-        self, cluster: Cluster, kind: Kind, decode: Callable[[Object], T | None], scope: Scope = EVERYTHING
+        self,
+        cluster: Cluster,
+        kind: Kind,
+        decode: Callable[[Object], T | None],
+        scope: Scope = EVERYTHING,
     ) -> None:
         """`decode` returns what to keep of an object, comparable, and None for one that is of no interest."""
         self._cluster = cluster
         self._kind = kind
         self._decode = decode
         self._scope = scope
+        self._rng = random.Random()  # noqa: S311 - jitter only
         self._objects: _Objects[T] = {}
+        self._written: list[Object] | None = None
+        self._failures = 0
+        self._heard = False
         self._asked: list[asyncio.Future[None]] = []
         self._ask = asyncio.Event()
         self._listeners: list[Listener[T]] = []
+        self._complaints: list[float] = []
+        self._said = ""
+        self.on_unreadable: Unreadable = lambda kind, body, why: None
+        """Is told of the objects that are left out and logged."""
         self.fresh = False
         """Whether the watch is there, so that what is here is as it is in the API server."""
         self.problem = "the API server has not answered yet"
@@ -63,7 +86,7 @@ class Watched(Generic[T]):
         """Whether that is a lack of rights."""
 
     def listen(self, listener: Listener[T]) -> None:
-        """Have somebody told of every change from now on."""
+        """Have a listener told of every change from now on."""
         self._listeners.append(listener)
 
     def get(self, name: str, namespace: str = "") -> T | None:
@@ -75,19 +98,31 @@ class Watched(Generic[T]):
         """Return the objects of a namespace, those without one by default."""
         return [kept.value for kept in self._objects.get(namespace, {}).values()]
 
+    def places(self) -> list[tuple[str, str]]:
+        """Return namespace and name of every object."""
+        return [(namespace, name) for namespace, objects in self._objects.items() for name in objects]
+
     def namespaces(self) -> list[str]:
         """Return the namespaces that have any."""
         return list(self._objects)
 
     def took(self, body: Object) -> None:
-        """Take in what the API server answered to a write, before the watch tells of it. Listeners are not told."""
+        """Take in what the API server answered to a write, before the watch tells of it.
+
+        Listeners are told: what was written is not all that may have changed, and the watch's own event will be known.
+        """
+        if self._written is not None:
+            self._written.append(body)
+        self._take(body)
+
+    def _take(self, body: Object) -> None:
         metadata = body["metadata"]
         kept = self._objects.get(metadata.get("namespace", ""), {}).get(metadata["name"])
-        if kept is not None and kept.uid == metadata["uid"] and not _older(metadata["resourceVersion"], kept.version):
-            self._keep(self._objects, body)
+        if kept is not None and kept.uid == metadata["uid"]:
+            self._put(body)
 
     async def refresh(self) -> None:
-        """Have everything read anew, and wait for that; `run` does it, so that no event falls in between."""
+        """Have everything listed anew, at once, and wait for that; `run` does it, so that no event falls in between."""
         done = asyncio.get_running_loop().create_future()
         self._asked.append(done)
         self._ask.set()
@@ -95,52 +130,121 @@ class Watched(Generic[T]):
 
     async def run(self) -> None:
         """Keep them until cancelled."""
-        pause = FIRST_PAUSE
         while True:
-            asked = len(self._asked)
             self._ask.clear()
-            try:
-                version = await self._list()
-                self.fresh = True
-                pause = FIRST_PAUSE
-                for done in self._asked[:asked]:
-                    if not done.done():
-                        done.set_result(None)
-                del self._asked[:asked]
-                while version:
-                    version = await self._follow_until_asked(version)
-            except ApiError as error:
-                log.warning("watch of %s lost, again in %.1f s: %s", self._kind.plural, pause, error.message)
-                self.fresh, self.problem, self.forbidden = False, error.message, error.status == 403
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, LONGEST_PAUSE)
+            error = await self._kept_until_lost(len(self._asked))
+            if error is not None and not self._ask.is_set():
+                await self._rest(error)
+
+    async def _kept_until_lost(self, asked: int) -> Exception | None:
+        """List and watch until that fails or a listing is asked for; return the failure, and none for the latter."""
+        try:
+            version = await self._until_asked(self._list())
+            if version is None:
+                return None
+            self.fresh, self._said = True, ""
+            for done in self._asked[:asked]:
+                if not done.done():
+                    done.set_result(None)
+            del self._asked[:asked]
+            while version:
+                version = await self._watched(version)
+        except ApiError as error:
+            return error
+        except Exception as fault:  # noqa: BLE001 - the outermost place: a watch that ended would stop everything
+            log.error("watch of %s broke: %s: %s", self._kind.plural, type(fault).__name__, fault)
+            return fault
+        return None
+
+    async def _watched(self, version: str) -> str:
+        """Watch until the API server ends it; return where to go on, empty to list anew.
+
+        Raises:
+            ApiError: the watch failed, or ends as soon as it begins.
+
+        """
+        begun, self._heard = time.monotonic(), False
+        after: str | None = ""
+        try:
+            after = await self._until_asked(self._follow(version))
+        finally:
+            lasted = time.monotonic() - begun
+            healthy = bool(after) and (self._heard or lasted >= HEALTHY_SECONDS)
+            if healthy or lasted >= LONGEST_PAUSE:
+                self._failures = 0
+        if after is None:
+            return ""
+        if not after and lasted < LONGEST_PAUSE:
+            raise ApiError(GONE, "what was listed is too old to be watched")
+        if after and not healthy:
+            self._failures += 1
+            if self._failures > MOST_RESUMED:
+                raise ApiError(0, "the API server ends the watch as soon as it begins")
+            await self._sleep(self._pause())
+        return "" if self._ask.is_set() else after
+
+    async def _rest(self, error: Exception) -> None:
+        """Wait after a failure; until a listing is asked for, at the longest."""
+        self._failures += 1
+        pause, words = self._pause(), str(error)
+        self.fresh, self.problem = False, words
+        self.forbidden = isinstance(error, ApiError) and error.status == 403
+        level = logging.DEBUG if words == self._said else logging.WARNING
+        log.log(level, "watch of %s lost, again in %.1f s: %s", self._kind.plural, pause, words)
+        self._said = words
+        await self._sleep(pause)
+
+    def _pause(self) -> float:
+        return pause_after(self._failures, self._rng.random(), FIRST_PAUSE)
+
+    async def _sleep(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._ask.wait()
+        except TimeoutError:
+            pass
 
     async def _list(self) -> str:
-        found: _Objects[T] = {}
-        version = ""
-        async with aclosing(self._cluster.pages(self._kind, self._scope)) as pages:
-            async for items, page_version in pages:
-                for item in items:
-                    self._keep(found, item)
-                version = page_version
+        written: list[Object] = []
+        self._written = written
+        try:
+            found, version = await self._listed()
+        finally:
+            self._written = None
         before, self._objects = self._objects, found
         for namespace in before.keys() | found.keys():
             was, there = before.get(namespace, {}), found.get(namespace, {})
             for name in was.keys() | there.keys():
                 self._tell(namespace, was.get(name), there.get(name))
+        for body in written:
+            self._take(body)  # written while the list was read, which may have what was before
         return version
 
-    async def _follow_until_asked(self, version: str) -> str:
-        """Watch until the API server ends it, or a reading is asked for; return where to go on, empty for a reading."""
-        following = asyncio.create_task(self._follow(version), name=f"watch {self._kind.plural}")
+    async def _listed(self) -> tuple[_Objects[T], str]:
+        found: _Objects[T] = {}
+        version = ""
+        begun = time.perf_counter()
+        async with aclosing(self._cluster.pages(self._kind, self._scope)) as pages:
+            async for items, page_version in pages:
+                for item in items:
+                    self._keep(found, item)
+                    if time.perf_counter() - begun > SLICE_SECONDS:
+                        await asyncio.sleep(0)
+                        begun = time.perf_counter()
+                version = page_version
+        return found, version
+
+    async def _until_asked(self, work: Coroutine[Any, Any, str]) -> str | None:
+        """Do some work unless a listing is asked for meanwhile; return what it returned, None when it was given up."""
+        working = asyncio.create_task(work, name=f"watch {self._kind.plural}")
         asking = asyncio.create_task(self._ask.wait())
         try:
-            await asyncio.wait((following, asking), return_when=asyncio.FIRST_COMPLETED)
-            return "" if self._ask.is_set() else following.result()
+            await asyncio.wait((working, asking), return_when=asyncio.FIRST_COMPLETED)
+            return None if self._ask.is_set() else working.result()
         finally:
             asking.cancel()
-            following.cancel()
-            await asyncio.gather(asking, following, return_exceptions=True)
+            working.cancel()
+            await asyncio.gather(asking, working, return_exceptions=True)
 
     async def _follow(self, version: str) -> str:
         """Watch until the API server ends it; return where to go on, empty when that is too long ago."""
@@ -150,8 +254,9 @@ class Watched(Generic[T]):
                 if type_ == "ERROR":
                     if body.get("code") == GONE:
                         return ""
-                    raise ApiError(int(body.get("code") or 0), str(body.get("message")))
+                    raise ApiError(_number(body.get("code")), str(body.get("message")))
                 version = body["metadata"]["resourceVersion"]
+                self._heard = True
                 if type_ == "DELETED":
                     self._drop(body)
                 elif type_ != "BOOKMARK":
@@ -179,12 +284,33 @@ class Watched(Generic[T]):
     def _keep(self, objects: _Objects[T], body: Object) -> None:
         metadata = body["metadata"]
         namespace, name = metadata.get("namespace", ""), metadata["name"]
-        decoded = self._decode(body)
+        decoded = self._decoded(body)
         if decoded is None:
             self._forget(objects, namespace, name)
         else:
             kept = _Kept(metadata["uid"], metadata["resourceVersion"], decoded)
             objects.setdefault(namespace, {})[name] = kept
+
+    def _decoded(self, body: Object) -> T | None:
+        """Decode an object; None also for one that cannot be, whatever its owner wrote into it."""
+        try:
+            if isinstance(body, TooDeep):
+                raise ValueError("it is nested too deeply")
+            return self._decode(body)
+        except Exception as error:  # noqa: BLE001 - an object of one user never stops what is done for the others
+            self._complain(body, f"{type(error).__name__}: {error}"[:500])
+            return None
+
+    def _complain(self, body: Object, why: str) -> None:
+        now = time.monotonic()
+        self._complaints = [when for when in self._complaints if when > now - COMPLAINT_SECONDS]
+        if len(self._complaints) >= COMPLAINTS:
+            return
+        self._complaints.append(now)
+        metadata = body["metadata"]
+        name = f"{metadata.get('namespace', '')}/{metadata['name']}"
+        log.error("%s %s left out, it cannot be read: %s", self._kind.kind, name, why)
+        self.on_unreadable(self._kind, body, why)
 
     @staticmethod
     def _forget(objects: _Objects[T], namespace: str, name: str) -> None:
@@ -197,7 +323,14 @@ class Watched(Generic[T]):
         there = None if after is None else after.value
         if was != there:
             for listener in self._listeners:
-                listener(namespace, was, there)
+                try:
+                    listener(namespace, was, there)
+                except Exception:  # what one listener makes of an object is not another one's trouble
+                    log.exception("a change of %s in %r was not taken in", self._kind.plural, namespace)
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) else 0
 
 
 def _older(version: str, than: str) -> bool:

@@ -8,13 +8,13 @@ touch. Objects are plain dictionaries: what nobody here knows passes through.
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from patio_operator.api import labels
+from patio_operator.api.bounded_json import read_json
 from patio_operator.groups import residue
 
 Object = dict[str, Any]
@@ -47,7 +47,7 @@ def convert(body: Mapping[str, Any], version: str) -> Object:
 
     """
     if body["apiVersion"] == version:
-        return copy.deepcopy(dict(body))
+        return _copied(body)
     if (body["apiVersion"], version) == (V1ALPHA1, V1ALPHA2):
         return to_v1alpha2(body)
     if (body["apiVersion"], version) == (V1ALPHA2, V1ALPHA1):
@@ -85,7 +85,7 @@ def _converted(
 
 def _taken_out(body: Mapping[str, Any], key: str) -> tuple[Object, list[Object]]:
     """Return an object without an annotation, and what stood in it."""
-    given = copy.deepcopy(dict(body))
+    given = _copied(body)
     annotations = given["metadata"].get("annotations") or {}
     text = annotations.pop(key, None)
     if text is not None and not annotations:
@@ -105,7 +105,7 @@ def _put_in(body: Object, key: str, differences: list[Object]) -> Object:
 
 
 def _plainly_to_v1alpha2(body: Mapping[str, Any]) -> Object:
-    converted = copy.deepcopy(dict(body))
+    converted = _copied(body)
     converted["apiVersion"] = V1ALPHA2
     annotations = dict(converted["metadata"].get("annotations") or {})
     spec = converted.get("spec") or {}
@@ -125,7 +125,7 @@ def _plainly_to_v1alpha2(body: Mapping[str, Any]) -> Object:
 
 
 def _plainly_to_v1alpha1(body: Mapping[str, Any]) -> Object:
-    converted = copy.deepcopy(dict(body))
+    converted = _copied(body)
     converted["apiVersion"] = V1ALPHA1
     annotations = dict(converted["metadata"].get("annotations") or {})
     spec = converted.get("spec") or {}
@@ -159,16 +159,19 @@ def _gang(policy: Mapping[str, Any]) -> dict[str, str]:
     return {labels.GROUP_GANG: "true"} | {key: volcano[name] for key, name in wanted.items() if volcano.get(name)}
 
 
+def _copied(body: Mapping[str, Any]) -> Object:
+    """Return a copy, by way of JSON: several times faster than `copy.deepcopy`, which counts with large objects."""
+    copied: Object = json.loads(json.dumps(body))
+    return copied
+
+
 def _text(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
 def _kept(annotations: Mapping[str, str], key: str, type_: type) -> Any:
     """Return what an annotation keeps; None when it is not there, or not what a conversion writes."""
-    try:
-        value = json.loads(annotations.get(key, "null"))
-    except ValueError:
-        return None
+    value = read_json(annotations.get(key))
     return value if isinstance(value, type_) else None
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from patio_operator.api.bounded_json import read_object
 from patio_operator.api.conditions import TIME_FORMAT, time_of
 from patio_operator.api.rolebasedgroup import LeaderWorkerPattern, RestartPolicyConfig
 
@@ -51,9 +52,9 @@ def read(text: str | None) -> Memories:
     try:
         return {
             role: {int(index): _one(entry) for index, entry in entries.items()}
-            for role, entries in json.loads(text or "{}").items()
+            for role, entries in read_object(text).items()
         }
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, OverflowError):
         return {}
 
 
@@ -85,6 +86,8 @@ def policy(pattern: LeaderWorkerPattern) -> RestartPolicyConfig:
 def recreated(before: Memory, config: RestartPolicyConfig, now: datetime) -> tuple[Memory, timedelta]:
     """Return what is remembered of an instance that is made anew because of a restart, and how long that must wait."""
     count, at = before.recreations, before.recreated_at
+    if at is not None:
+        at = min(at, now)  # written by a clock that was ahead, or by somebody else
     longest = timedelta(seconds=config.max_delay_seconds)
     if at is None or now - at > max(2 * longest, _FORGET_AFTER):
         count = 0

@@ -137,18 +137,18 @@ class _Children:
 
     def __init__(self, group: RoleBasedGroup, children: Sequence[Child]) -> None:
         self.all = children
+        self._by_name: dict[tuple[str, str], list[Child]] = {}
+        self._by_role: dict[tuple[str, str | None], list[Child]] = {}
+        for one in children:
+            self._by_name.setdefault((one["kind"], one["metadata"]["name"]), []).append(one)
+            self._by_role.setdefault((one["kind"], _role_of(one)), []).append(one)
         self._group_uid = group.metadata.uid
         self._labels = naming.whole_group(group).items()
 
     def find(self, kind: str, name: str) -> Child | None:
         """Return the group's object of a kind and name."""
         return next(
-            (
-                one
-                for one in self.all
-                if (one["kind"], one["metadata"]["name"]) == (kind, name)
-                and (self.is_ours(one) or self.is_orphaned(one))
-            ),
+            (one for one in self._by_name.get((kind, name), ()) if self.is_ours(one) or self.is_orphaned(one)),
             None,
         )
 
@@ -161,16 +161,13 @@ class _Children:
         """Return the pods of a leader-worker role."""
         return [
             one
-            for one in self.all
-            if one["kind"] == "Pod"
-            and _role_of(one) == role.name
-            and instances.is_member(one)
-            and (self.is_ours(one) or self.is_orphaned(one))
+            for one in self._by_role.get(("Pod", role.name), ())
+            if instances.is_member(one) and (self.is_ours(one) or self.is_orphaned(one))
         ]
 
     def pods(self, role: Role) -> list[Child]:
         """Return the pods of a role, whoever makes them."""
-        return [one for one in self.all if one["kind"] == "Pod" and _role_of(one) == role.name]
+        return list(self._by_role.get(("Pod", role.name), ()))
 
     def pods_of(self, workload: Child) -> list[Child]:
         """Return the pods of a StatefulSet."""
@@ -181,10 +178,8 @@ class _Children:
         """Return the ControllerRevisions of a leader-worker role."""
         return [
             one
-            for one in self.all
-            if one["kind"] == "ControllerRevision"
-            and _role_of(one) == role.name
-            and (self.is_ours(one) or self.is_orphaned(one))
+            for one in self._by_role.get(("ControllerRevision", role.name), ())
+            if self.is_ours(one) or self.is_orphaned(one)
         ]
 
     def orphaned_pods(self) -> list[Child]:

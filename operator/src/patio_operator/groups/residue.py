@@ -7,10 +7,11 @@ other version has their change.
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+from patio_operator.api.bounded_json import read_json
 
 Object = dict[str, Any]
 
@@ -28,7 +29,7 @@ def difference(came_back: Mapping[str, Any], given: Mapping[str, Any]) -> list[O
 
 def restore(body: Mapping[str, Any], differences: Iterable[Mapping[str, Any]]) -> Object:
     """Return a copy of an object with the differences in it that still apply."""
-    restored = _by_name(copy.deepcopy(body))
+    restored = _by_name(json.loads(json.dumps(body)))
     for one in differences:
         *parents, name = one["at"]
         place: Any = restored
@@ -37,7 +38,7 @@ def restore(body: Mapping[str, Any], differences: Iterable[Mapping[str, Any]]) -
         if not isinstance(place, dict) or not _same(_field("was", place, name), _field("was", one, "was")):
             continue
         if "is" in one:
-            place[name] = copy.deepcopy(one["is"])
+            place[name] = json.loads(json.dumps(one["is"]))
         else:
             del place[name]
     return _in_order(restored, body)
@@ -50,7 +51,7 @@ def read(text: str) -> list[Object]:
         ValueError: the text is something else.
 
     """
-    differences = json.loads(text)
+    differences = read_json(text)
     if not isinstance(differences, list) or not all(_is_difference(one) for one in differences):
         raise ValueError("not a list of differences")
     return differences

@@ -24,7 +24,10 @@ _LONGEST_HOST_NAME = 63
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _LONGEST_STATEFUL_SET = 52
 """Its pods carry a label of its name, a dash and a hash of ten characters, in at most 63."""
-_PERCENT = re.compile(r"\d+%")
+_PERCENT = re.compile(r"[0-9]{1,3}%")
+MOST_ROLES = 64
+MOST_PODS = 5_000
+"""Of a group. Its topology names every instance, in a ConfigMap that may have 1 MiB."""
 
 
 def check(group: RoleBasedGroup) -> None:
@@ -36,6 +39,7 @@ def check(group: RoleBasedGroup) -> None:
     """
     for field in _unsupported_of(group.metadata.annotations):
         raise _unsupported("the group", field, f"remove it, or {_UPSTREAM}")
+    _check_how_many(group)
     for role in group.spec.roles:
         _check_role(group, role)
     _check_pods_apart(group)
@@ -52,6 +56,18 @@ def _unsupported_of(annotations: Mapping[str, str]) -> Iterator[str]:
         yield f"annotation {labels.OLD_EXCLUSIVE_TOPOLOGY if old else labels.GROUP_EXCLUSIVE_TOPOLOGY}"
     if labels.KEPT_COORDINATION in annotations:
         yield "spec.coordination (v1alpha1)"
+
+
+def _check_how_many(group: RoleBasedGroup) -> None:
+    roles = group.spec.roles
+    if len(roles) > MOST_ROLES:
+        remedy = f"make several groups of at most {MOST_ROLES} roles"
+        raise _unsupported("the group", f"a number of {len(roles)} roles", remedy)
+    pods = sum(
+        one.replicas * max(one.leader_worker_pattern.size if one.leader_worker_pattern else 1, 1) for one in roles
+    )
+    if pods > MOST_PODS:
+        raise _unsupported("the group", f"a number of {pods} pods", f"make several groups of at most {MOST_PODS} pods")
 
 
 def _check_role(group: RoleBasedGroup, role: Role) -> None:

@@ -1,22 +1,10 @@
-"""kopf's handlers, one file per watched kind. Each turns an event into a key on a work queue, and nothing more.
+"""Which change wakes which reconciler: `Wakes`.
 
-They are coroutines though they wait for nothing: kopf runs plain functions in threads, which queues are not made for.
-`Wakers` is what they get from the app, as kopf's memo: how to wake the reconcilers. Pods and LoraAdapters are not
-among the kinds: `cluster.known` watches them.
+Comes between the watches (`cluster.known`), which tell what was there and what is there of an object, and the work
+queues of `reconcile`. Each handler turns a change into keys, and nothing more. What users write into labels and
+annotations becomes a key only when there is an object of that name.
 """
 
-from __future__ import annotations
+from patio_operator.handlers.wakes import Wakes
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
-
-@dataclass
-class Wakers:
-    """Wakes reconcilers. kopf hands a copy of it to every handler."""
-
-    group: Callable[[str, str], None]
-    """Takes a RoleBasedGroup's namespace and name."""
-    all_groups: Callable[[], None]
-    profile: Callable[[str], None]
-    """Takes a profile's name."""
+__all__ = ["Wakes"]

@@ -5,7 +5,8 @@ with the `json_patch` between the pod and `inject`'s. Inside, `admission` goes t
 other:
 
 - `asked`: what the pod asks for; `observed`: what upstream's controller meant for it
-- `engine`: which container is the engine and what it serves, from its command line
+- `limits`: how much of a pod is read at all
+- `engine`: which container is the engine and what it serves, from its command line, which `command_line` reads
 - `profiles`: the profile's containers and volumes, with the role's overrides
 - `volumes`: which files the engine and the sidecar must both see
 - `sources`: what adapters' sources need of these volumes
@@ -20,12 +21,14 @@ from patio_operator.injection.access import Access
 from patio_operator.injection.admission import engine_of, inject
 from patio_operator.injection.asked import runtimes_of
 from patio_operator.injection.engine import Engine
+from patio_operator.injection.limits import MESSAGE, is_large, shortened
 from patio_operator.injection.observed import member_of, runtimes_of_role
 from patio_operator.injection.patch import json_patch
 from patio_operator.injection.profiles import revision
 from patio_operator.injection.words import Injection, Refusal, Runtime, RuntimeRef
 
 __all__ = [
+    "MESSAGE",
     "Access",
     "Engine",
     "Injection",
@@ -34,9 +37,11 @@ __all__ = [
     "RuntimeRef",
     "engine_of",
     "inject",
+    "is_large",
     "json_patch",
     "member_of",
     "revision",
     "runtimes_of",
     "runtimes_of_role",
+    "shortened",
 ]

@@ -3,6 +3,10 @@
 Called by `admission` after `variables`. The hook makes the engine's container wait, when its pod is ended, until the
 sidecar has drained it. It proves itself with a word that is good for the drain of this one pod and is nowhere but in
 the hook; the sidecar is given its digest.
+
+The other way round, the sidecar proves to the operator which pod it is in, by a service account token that the kubelet
+puts into its container alone: of an audience of its own, so that it opens nothing at the API server, and bound to the
+pod. Nothing of all this is secret in the pod's spec.
 """
 
 from __future__ import annotations
@@ -19,13 +23,15 @@ from patio.api.access_protocol import (
     OPERATOR_KEYS_VARIABLE,
     POD_UID_VARIABLE,
 )
+from patio.api.credentials_protocol import TOKEN_AUDIENCE, TOKEN_FOLDER, TOKEN_NAME, TOKEN_SECONDS
 from patio.api.protocol import SIDECAR_PORT
 from patio_operator.api.identity import EnvVar
 from patio_operator.api.identity import field as pod_field
+from patio_operator.injection.profiles import SIDECAR_PORT_NAME
 from patio_operator.injection.variables import KIND
-from patio_operator.injection.words import Container, Pod
+from patio_operator.injection.words import ClashError, Container, Pod
 
-SIDECAR_PORT_NAME = "patio"
+TOKEN_VOLUME = "patio-sidecar-token"  # noqa: S105 - a volume's name
 DEFAULT_GRACE = 30
 LONGEST_DRAIN = 3600
 """Seconds that the sidecar takes as a timeout of a drain."""
@@ -48,6 +54,30 @@ def give_keys(sidecar: Container, access: Access) -> None:
     _set_missing(sidecar, {"name": OPERATOR_KEYS_VARIABLE, "value": ",".join(access.operator_keys)})
 
 
+def give_token(pod: Pod, sidecar: Container) -> None:
+    """Have the kubelet put a token into the sidecar that proves which pod it is in."""
+    mounts = sidecar.get("volumeMounts") or []
+    if any(mount["mountPath"].rstrip("/") == TOKEN_FOLDER for mount in mounts):
+        return  # there from an earlier admission, or its owner has arranged it
+    spec = pod["spec"]
+    if not spec.get("serviceAccountName"):
+        # The API server refuses tokens for nobody. Its own admission names an account before webhooks are asked, unless
+        # that part of it is off; the sidecar then proves nothing, and gets no credentials.
+        return
+    token = {"audience": TOKEN_AUDIENCE, "expirationSeconds": TOKEN_SECONDS, "path": TOKEN_NAME}
+    sources = [{"serviceAccountToken": token}]
+    there = next((one for one in spec.get("volumes") or [] if one["name"] == TOKEN_VOLUME), None)
+    if there is None:
+        spec["volumes"] = [*(spec.get("volumes") or []), {"name": TOKEN_VOLUME, "projected": {"sources": sources}}]
+    elif (there.get("projected") or {}).get("sources") != sources:
+        raise ClashError(
+            f"Patio adds a volume {TOKEN_VOLUME!r} with a token for {sidecar['name']!r}, but the pod has another "
+            "volume of that name: rename it"
+        )
+    mount = {"name": TOKEN_VOLUME, "mountPath": TOKEN_FOLDER, "readOnly": True}
+    sidecar["volumeMounts"] = [*mounts, mount]
+
+
 def add_hook(pod: Pod, engine: Container, sidecar: Container, access: Access) -> list[str]:
     """Have the engine's container drained before it is ended; return what its owner should know."""
     names = {variable["name"] for variable in sidecar.get("env") or []}
@@ -60,10 +90,17 @@ def add_hook(pod: Pod, engine: Container, sidecar: Container, access: Access) ->
             return []  # its owner has arranged the hook
         if lifecycle.get("preStop"):
             return [
-                f"container {engine['name']!r} has a preStop hook of its own, so Patio adds none: have it call "
-                f"http://localhost:{_port(sidecar)}{DRAIN_PATH}, or requests under way are cut off when the pod ends"
+                f"container {engine['name']!r} has a preStop hook of its own, so Patio adds none: have it POST, with "
+                f"'Content-Type: application/json', to http://localhost:{_port(sidecar)}{DRAIN_PATH}, or requests "
+                "under way are cut off when the pod ends"
             ]
-        if all(one["name"] != sidecar["name"] for one in pod["spec"].get("initContainers") or []):
+        native = {one["name"] for one in pod["spec"].get("initContainers") or []}
+        if engine["name"] in native:
+            return [
+                f"{engine['name']!r} is an init container, which ends after {sidecar['name']!r} and cannot be drained "
+                "by it: make it an ordinary container, or requests under way are cut off when the pod ends"
+            ]
+        if sidecar["name"] not in native:
             return [
                 f"{sidecar['name']!r} is an ordinary container, which ends together with {engine['name']!r} and cannot "
                 "drain it: make it an init container with restartPolicy: Always"

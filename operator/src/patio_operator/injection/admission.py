@@ -13,11 +13,13 @@ from typing import Any
 
 from patio.api.protocol import LoadRequest
 from patio_operator.api import labels
+from patio_operator.api.bounded_json import read_object
 from patio_operator.api.identity import put_before
 from patio_operator.injection import access as access_control
-from patio_operator.injection import profiles, sources, variables, volumes
-from patio_operator.injection.access import SIDECAR_PORT_NAME, Access
-from patio_operator.injection.engine import Engine, find_engine
+from patio_operator.injection import limits, profiles, sources, variables, volumes
+from patio_operator.injection.access import Access
+from patio_operator.injection.engine import Engine, engines_in, find_engine
+from patio_operator.injection.profiles import SIDECAR_PORT_NAME
 from patio_operator.injection.words import (
     ClashError,
     Container,
@@ -48,21 +50,43 @@ def inject(
     """
     if not wanted:
         return Injection(copy.deepcopy(dict(pod)))
+    too_much = limits.excess(pod)
+    if too_much is not None:
+        return Refusal(limits.shortened(too_much, limits.MESSAGE))
     injected: Pod = copy.deepcopy(dict(pod))
+    engine = engine_of(pod, wanted)
     try:
+        if engine.headless:
+            return Injection(injected, (_left_alone(engine),))
         warnings = _inject(injected, wanted, adapters, access)
     except ClashError as clash:
-        return Refusal(str(clash))
-    return Injection(injected, tuple(dict.fromkeys(warnings)))
+        return Refusal(limits.shortened(str(clash), limits.MESSAGE))
+    return Injection(injected, limits.few(warnings))
 
 
 def engine_of(pod: Mapping[str, Any], wanted: Sequence[Runtime]) -> Engine:
     """Return what is known of a pod's engine before the profiles are in it, whose containers are none."""
+    if limits.excess(pod) is not None:
+        return Engine(container="")
     try:
         theirs = _names(wanted)
     except ClashError:  # `inject` says so
         theirs = set()
-    return find_engine([one for one in pod["spec"].get("containers") or [] if one["name"] not in theirs])
+    return find_engine(_own(pod, theirs))
+
+
+def _own(pod: Mapping[str, Any], theirs: set[str]) -> list[Container]:
+    """Return the containers that may be the engine: the pod's own that run as long as it does, main ones first."""
+    spec = pod["spec"]
+    native = [one for one in spec.get("initContainers") or [] if one.get("restartPolicy") == "Always"]
+    return [one for one in [*(spec.get("containers") or []), *native] if one["name"] not in theirs]
+
+
+def _left_alone(engine: Engine) -> str:
+    return (
+        f"{engine.container!r} serves no requests (--headless, or not the first node of several), so the pod gets no "
+        "profile: adapters go through the pod that serves"
+    )
 
 
 def _names(wanted: Sequence[Runtime]) -> set[str]:
@@ -72,13 +96,13 @@ def _names(wanted: Sequence[Runtime]) -> set[str]:
 
 def _inject(pod: Pod, wanted: Sequence[Runtime], adapters: Sequence[LoadRequest], access: Access | None) -> list[str]:
     theirs = _names(wanted)
-    own = [one for one in pod["spec"].get("containers") or [] if one["name"] not in theirs]
+    own = _own(pod, theirs)
     engine = find_engine(own)
     before = _revisions(pod)
     revisions = dict(before)
     origins: dict[str, str] = {}
     volume_origins: dict[str, str] = {}
-    warnings: list[str] = []
+    warnings = _other_engines(own, engine)
     referring: list[tuple[Container, set[str]]] = []
     for runtime in wanted:
         effective = profiles.effective(runtime)
@@ -102,12 +126,18 @@ def _inject(pod: Pod, wanted: Sequence[Runtime], adapters: Sequence[LoadRequest]
     if engine_container is not None and sidecars:
         warnings += variables.allow_updates(engine_container, engine)
     for sidecar in sidecars:
-        warnings += variables.tell_sidecar(sidecar, engine, adapters)
+        warnings += _ports_of_the_node(pod, sidecar)
+        if engine_container is not None and not variables.has_endpoint(sidecar):
+            if engine.socket:
+                volumes.lend_socket(pod, engine_container, sidecar, engine.socket)
+            warnings += variables.trust(sidecar, engine, pod)
+        warnings += variables.tell_sidecar(sidecar, engine, engine_container or {}, adapters)
         if engine_container is not None:
             warnings += volumes.lend(pod, engine_container, sidecar)
             warnings += sources.tell_roots(pod, engine_container, sidecar, adapters)
         if access is not None:
             access_control.give_keys(sidecar, access)
+            access_control.give_token(pod, sidecar)
     first = min(sidecars, key=lambda one: str(one["name"]), default=None)  # the same whichever profile came first
     if access is not None and engine_container is not None and first is not None:
         warnings += access_control.add_hook(pod, engine_container, first, access)
@@ -123,13 +153,36 @@ def _inject(pod: Pod, wanted: Sequence[Runtime], adapters: Sequence[LoadRequest]
 
 
 def _revisions(pod: Mapping[str, Any]) -> dict[str, str]:
-    """Return the profiles that were injected before, with their revisions."""
-    text = (pod["metadata"].get("annotations") or {}).get(labels.INJECTED)
-    try:
-        revisions = json.loads(text or "{}")
-    except ValueError:
+    """Return the profiles that were injected before, with their revisions, by the annotation, which is anybody's."""
+    revisions = read_object((pod["metadata"].get("annotations") or {}).get(labels.INJECTED))
+    if len(revisions) > limits.PROFILES:
         return {}
-    return revisions if isinstance(revisions, dict) else {}
+    return {
+        name: revision
+        for name, revision in revisions.items()
+        if isinstance(revision, str) and len(name) <= limits.NAME and len(revision) <= limits.REVISION
+    }
+
+
+def _other_engines(own: Sequence[Container], engine: Engine) -> list[str]:
+    if engine.kind is None:
+        return []
+    return [
+        f"container {other.container!r} is an engine as well, and Patio serves {engine.container!r} only: it gets no "
+        "adapters, and the pod may be ready without it. Give it a pod of its own"
+        for other in engines_in(own)
+        if other.container != engine.container
+    ]
+
+
+def _ports_of_the_node(pod: Pod, sidecar: Container) -> list[str]:
+    if not pod["spec"].get("hostNetwork"):
+        return []
+    numbers = ", ".join(str(one["containerPort"]) for one in sidecar.get("ports") or [])
+    return [
+        f"the pod has hostNetwork: {sidecar['name']!r} takes port {numbers} of the node, and no second pod with it "
+        "fits there unless its engineRuntimes override ports"
+    ]
 
 
 def _never_ending(pod: Pod, containers: Sequence[Container], source: str) -> list[str]:

@@ -1,33 +1,52 @@
 """Which container of a pod is the engine, and what it serves, read from its command line.
 
 Comes first in an admission: `volumes` needs the container, `variables` the kind, port and key. Understands
-`vllm serve`, `python -m vllm.entrypoints...`, `python -m sglang.launch_server`, `sglang serve`, all of them
-also inside the script of a `sh -c`, and images that start an engine by themselves. Never runs or resolves
-anything: a value that hangs on what a shell would compute stays unknown.
+`vllm serve`, `python -m vllm.entrypoints...`, `python -m sglang.launch_server`, `sglang serve` among the commands
+that `command_line` finds, and images that start an engine by themselves. Never runs or resolves anything: a value that
+hangs on what a shell would compute stays unknown, and where flags come from elsewhere `unread` says so.
 """
 
 from __future__ import annotations
 
 import re
-import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise, takewhile
 from typing import Any
 
 from patio_operator.api.identity import EnvSource
+from patio_operator.injection.command_line import ASSIGNMENT, REFERENCE, CommandLine, Variables, name_in, resolved
 
 VLLM = "vllm"
 SGLANG = "sglang"
 DEFAULT_PORTS: Mapping[str, int] = {VLLM: 8000, SGLANG: 30000}
+LONGEST_NAME = 512
+"""Characters of a model's name; it gets into an annotation. A longer one is not known."""
+MOST_NAMES = 64
+"""Under which a base model is served."""
 
-_SEPARATORS = ";&|()<>\n"
-_SHELLS = ("sh", "bash", "dash", "ash", "zsh")
 API_KEY = "--api-key"
 ADMIN_API_KEY = "--admin-api-key"
 _PYTHON_MODULES = ((re.compile(r"vllm\.entrypoints\."), VLLM), (re.compile(r"sglang\.launch_server$"), SGLANG))
-_REFERENCE = re.compile(r"\$(?:\((\w+)\)|\{(\w+)\}|\{(\w+):-([^}]*)\}|(\w+))")
 _IMAGE = re.compile(r"(?:^|/)(vllm|sglang)(?!.*router)[^/]*$")
+_LONGEST_IMAGE = 1024
+_OFF = ("false", "0", "no", "off")
+_SHORT: Mapping[str, str] = {
+    "-asc": "--api-server-count",
+    "-dp": "--data-parallel-size",
+    "-dpl": "--data-parallel-size-local",
+    "-dpr": "--data-parallel-start-rank",
+    "-dpn": "--data-parallel-rank",
+    "-dpe": "--data-parallel-external-lb",
+    "-dph": "--data-parallel-hybrid-lb",
+    "--dp-size": "--data-parallel-size",
+}
+_SEVERAL = re.compile(r"\$\{?[@*]|args|opts|options|flags|params|extra", re.IGNORECASE)
+"""In a reference: that it stands for several words."""
+_SOCKET = re.compile(r"/[\x21-\x7e]{0,105}[\x21-\x2e\x30-\x7e]")
+"""A path that Linux takes for a socket, and a URL for a path."""
+_NUMBER = re.compile(r"[0-9]{1,9}")
 
 
 @dataclass(frozen=True)
@@ -54,113 +73,204 @@ class Engine:
     unknown_keys: tuple[str, ...] = ()
     """Flags that give it a key other than by a variable of its own: in clear text, or computed by its
     shell."""
+    tls: bool = False
+    """Whether it serves TLS (`--ssl-certfile`)."""
+    socket: str | None = None
+    """The Unix socket on which it listens instead of a port (`--uds`); empty: it does, and the path is not known."""
+    headless: bool = False
+    """Whether it serves nothing: a vLLM with `--headless`, or another node than the first of an engine of several."""
+    api_servers: int | None = 1
+    """Processes that answer requests, each with a list of adapters of its own. None: not known."""
+    unread: str | None = None
+    """Where flags come from that are not on the command line: a file, or a variable that is not known."""
+
+    @property
+    def endpoint(self) -> str | None:
+        """The base URL at which the sidecar reaches it; None when that is not known."""
+        if self.socket is not None:
+            return f"unix://{self.socket}" if self.socket and not self.tls else None
+        if self.port is None:
+            return None
+        return f"{'https' if self.tls else 'http'}://{self.host}:{self.port}"
 
 
 def find_engine(containers: Sequence[Mapping[str, Any]]) -> Engine:
     """Return the first container that is recognised as an engine; else the first container, with nothing
     known."""
+    engine = next(engines_in(containers), None)
+    return engine or Engine(container=containers[0]["name"] if containers else "")
+
+
+def engines_in(containers: Iterable[Mapping[str, Any]]) -> Iterator[Engine]:
+    """Yield the containers that are recognised as engines, in their order."""
     for container in containers:
         engine = _recognise(container)
         if engine is not None:
-            return engine
-    return Engine(container=containers[0]["name"] if containers else "")
+            yield engine
 
 
 def _recognise(container: Mapping[str, Any]) -> Engine | None:
-    words = [*(container.get("command") or []), *(container.get("args") or [])]
-    for command in _commands(words):
+    line = CommandLine(container)
+    headless: Engine | None = None
+    for command in line.commands():
         started = _started(command)
-        if started is not None:
-            kind, rest = started
-            return _described(container, kind, rest, DEFAULT_PORTS[kind])
-    if container.get("command"):
-        return None
-    image = _IMAGE.search(re.sub(r"[@:][^/]*$", "", container.get("image") or ""))
-    if image is None:
-        return None
-    kind = image.group(1)
-    ports = [port["containerPort"] for port in container.get("ports") or []]
-    return _described(
-        container, kind, container.get("args") or [], ports[0] if len(ports) == 1 else DEFAULT_PORTS[kind]
+        if started is None:
+            continue
+        kind, at = started
+        variables = ChainMap(_set_for(command[:at]), line.variables)
+        engine = _described(container, kind, command[at:], DEFAULT_PORTS[kind], variables)
+        if not engine.headless:
+            return engine
+        headless = headless or engine  # one template for leader and workers has both commands
+    if headless is not None or container.get("command"):
+        return headless
+    image = container.get("image") or ""
+    match = (
+        _IMAGE.search(re.sub(r"[@:][^/@:]*$", "", image.partition("@")[0])) if len(image) <= _LONGEST_IMAGE else None
     )
-
-
-def _commands(words: Sequence[str]) -> Iterator[list[str]]:
-    """Yield the simple commands of a container: its words, or those of the script that its shell is given."""
-    if not words or words[0].rsplit("/", 1)[-1] not in _SHELLS:
-        yield list(words)
-        return
-    script = next((word for flag, word in pairwise(words) if re.match(r"-\w*c$", flag)), None)
-    if script is None:
-        return
-    lexer = shlex.shlex(script.replace("\\\n", " "), posix=True, punctuation_chars=_SEPARATORS)
-    lexer.whitespace, lexer.whitespace_split, lexer.commenters = " \t\r", True, ""
-    command: list[str] = []
-    try:
-        for token in lexer:
-            if token and set(token) <= set(_SEPARATORS):
-                yield command
-                command = []
-            else:
-                command.append(token)
-    except ValueError:  # a quote without its end: what was read so far still counts
-        pass
-    yield command
-
-
-def _started(command: Sequence[str]) -> tuple[str, list[str]] | None:
-    """Say which engine a command starts, and with which words after it."""
-    if command and command[0].startswith("#"):
+    if match is None:
         return None
+    kind = match.group(1)
+    ports = [port["containerPort"] for port in container.get("ports") or []]
+    port = ports[0] if len(ports) == 1 else DEFAULT_PORTS[kind]
+    return _described(container, kind, container.get("args") or [], port, line.variables)
+
+
+def _started(command: Sequence[str]) -> tuple[str, int] | None:
+    """Say which engine a command starts, and where the words after it begin."""
     for index, (word, following) in enumerate(pairwise(command)):
-        rest = list(command[index + 2 :])
         program = word.rsplit("/", 1)[-1]
         if following == "serve" and program in (VLLM, SGLANG):
-            return program, rest
+            return program, index + 2
         if word == "-m":
             kind = next((kind for module, kind in _PYTHON_MODULES if module.match(following)), None)
             if kind is not None:
-                return kind, rest[1:] if rest[:1] == ["serve"] else rest
+                return kind, index + (3 if command[index + 2 : index + 3] == ["serve"] else 2)
     return None
 
 
-def _described(container: Mapping[str, Any], kind: str, words: Sequence[str], default_port: int) -> Engine:
+def _set_for(words: Iterable[str]) -> dict[str, Mapping[str, Any]]:
+    """Return the variables that are set for one command: `A=b vllm serve`, `env A=b vllm serve`."""
+    matches = (ASSIGNMENT.fullmatch(word) for word in words)
+    return {match[1]: {"name": match[1], "value": match[2], "script": True} for match in matches if match is not None}
+
+
+def _described(
+    container: Mapping[str, Any], kind: str, words: Sequence[str], default_port: int, variables: Variables
+) -> Engine:
     flags = _flags(words)
-    env = {variable["name"]: variable for variable in container.get("env") or []}
-    keys = {flag: _source(_referred(flags[flag], env)) for flag in (API_KEY, ADMIN_API_KEY) if flags.get(flag)}
-    if kind == VLLM and "VLLM_API_KEY" in env:
-        keys.setdefault(API_KEY, _source(env["VLLM_API_KEY"]))
+    keys = {flag: _source(_referred(flags[flag], variables)) for flag in (API_KEY, ADMIN_API_KEY) if flags.get(flag)}
+    if kind == VLLM and "VLLM_API_KEY" in variables:
+        keys.setdefault(API_KEY, _source(variables["VLLM_API_KEY"]))
     positional = words[0] if kind == VLLM and words and not words[0].startswith("-") else None
-    model = flags.get("--served-model-name") or positional or flags.get("--model") or flags.get("--model-path")
-    model = _resolved(model, env)
-    port = _resolved(flags.get("--port"), env)
+    model = _name(
+        flags.get("--served-model-name") or positional or flags.get("--model") or flags.get("--model-path"), variables
+    )
+    port = _number(flags.get("--port"), variables) if "--port" in flags else default_port
+    if "--uds" in flags:
+        port = None
     return Engine(
         container=container["name"],
         kind=kind,
-        port=(int(port) if port and port.isdecimal() else None) if "--port" in flags else default_port,
+        port=port if port is not None and 0 < port < 65536 else None,
         model=model,
-        served=_served(model, words, env),
-        host=_host(flags.get("--host"), env),
-        room=_room(words, env),
-        lora="--enable-lora" in flags or "--lora-modules" in flags or "--lora-paths" in flags,
+        served=_served(model, words, variables),
+        host=_host(flags.get("--host"), variables),
+        room=_room(words, variables),
+        lora=_takes_adapters(words, flags),
         keys={flag: source for flag, source in keys.items() if source is not None},
         unknown_keys=tuple(flag for flag, source in keys.items() if source is None),
+        tls="--ssl-certfile" in flags,
+        socket=_socket(flags, variables),
+        headless=_headless(kind, flags, variables),
+        api_servers=_api_servers(kind, flags, variables),
+        unread=_unread(words, flags, variables),
     )
 
 
-def _served(model: str | None, words: Sequence[str], env: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+def _name(text: str | None, variables: Variables) -> str | None:
+    name = resolved(text, variables)
+    return name if name is None or len(name) <= LONGEST_NAME else None
+
+
+def _number(text: str | None, variables: Variables) -> int | None:
+    number = resolved(text, variables)
+    return int(number) if number is not None and _NUMBER.fullmatch(number) else None
+
+
+def _served(model: str | None, words: Sequence[str], variables: Variables) -> tuple[str, ...]:
     """Return every name of the base model: `--served-model-name a b` gives it two."""
-    if model is None:
+    said = _values(words, "--served-model-name")
+    if model is None or len(said) > MOST_NAMES:
         return ()
-    names = [_resolved(word, env) for word in _values(words, "--served-model-name")]
+    names = [_name(word, variables) for word in said]
     return () if None in names else tuple(dict.fromkeys((model, *(name for name in names if name))))
 
 
-def _room(words: Sequence[str], env: Mapping[str, Mapping[str, Any]]) -> int | None:
-    limit = _resolved(next(iter(_values(words, "--max-loaded-loras")), None), env)
-    if limit is None or not limit.isdecimal():
+def _room(words: Sequence[str], variables: Variables) -> int | None:
+    limit = _number(next(iter(_values(words, "--max-loaded-loras")), None), variables)
+    return None if limit is None else max(0, limit - len(_values(words, "--lora-paths")))
+
+
+def _takes_adapters(words: Sequence[str], flags: Mapping[str, str]) -> bool:
+    """Say whether adapters are enabled; of `--enable-lora`, `--enable-lora=False` and `--no-enable-lora` the last."""
+    said: bool | None = None
+    for word in words:
+        name, _, value = word.partition("=")
+        name = name.replace("_", "-")
+        if name == "--enable-lora":
+            said = (value or flags[name]).lower() not in _OFF
+        elif name == "--no-enable-lora":
+            said = False
+    return said if said is not None else "--lora-modules" in flags or "--lora-paths" in flags
+
+
+def _socket(flags: Mapping[str, str], variables: Variables) -> str | None:
+    if "--uds" not in flags:
         return None
-    return max(0, int(limit) - len(_values(words, "--lora-paths")))
+    path = resolved(flags["--uds"], variables) or ""
+    return path if _SOCKET.fullmatch(path) else ""
+
+
+def _headless(kind: str, flags: Mapping[str, str], variables: Variables) -> bool:
+    if kind == VLLM and (flags.get("--headless", "off") or "on").lower() not in _OFF:
+        return True
+    if kind == VLLM and _number(flags.get("--api-server-count"), variables) == 0:
+        return True
+    return kind == SGLANG and (_number(flags.get("--node-rank"), variables) or 0) > 0
+
+
+def _api_servers(kind: str, flags: Mapping[str, str], variables: Variables) -> int | None:
+    """Count the processes that answer requests, as vLLM (0.32, entrypoints/cli/serve.py) and SGLang (0.5) make them."""
+    if kind == SGLANG:
+        return _count("--tokenizer-worker-num", flags, variables)
+    if "--api-server-count" in flags:
+        return _count("--api-server-count", flags, variables)
+    local = _count("--data-parallel-size-local", flags, variables)
+    if "--data-parallel-multi-port-external-lb" in flags:
+        return local  # a server for each, and a port
+    if "--data-parallel-external-lb" in flags or "--data-parallel-rank" in flags:
+        return 1
+    if "--data-parallel-hybrid-lb" in flags or "--data-parallel-start-rank" in flags:
+        return local
+    return _count("--data-parallel-size", flags, variables)
+
+
+def _count(flag: str, flags: Mapping[str, str], variables: Variables) -> int | None:
+    return _number(flags[flag], variables) if flag in flags else 1
+
+
+def _unread(words: Sequence[str], flags: Mapping[str, str], variables: Variables) -> str | None:
+    if "--config" in flags:
+        return f"--config {flags['--config'][:64]}"
+    for index, word in enumerate(words):
+        # A reference where a flag may stand. After a flag it is that flag's value unless its name says otherwise, and
+        # the first word is the model.
+        if not word.startswith("$") or not (_SEVERAL.search(word) or (index > 0 and words[index - 1][:1] != "-")):
+            continue
+        if resolved(word, variables) is None:
+            return word[:64]
+    return None
 
 
 def _values(words: Sequence[str], flag: str) -> list[str]:
@@ -178,50 +288,32 @@ def _flags(words: Sequence[str]) -> dict[str, str]:
     last."""
     flags: dict[str, str] = {}
     for index, word in enumerate(words):
-        if not word.startswith("--"):
-            continue
         name, equals, value = word.partition("=")
+        if not name.startswith("--") and name not in _SHORT:
+            continue
         if not equals and index + 1 < len(words) and not words[index + 1].startswith("--"):
             value = words[index + 1]
-        flags[name.replace("_", "-")] = value
+        name = name.replace("_", "-")
+        flags[_SHORT.get(name, name)] = value
     return flags
 
 
-def _resolved(text: str | None, env: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """Put the container's own literal variables in; None when something else is referred to."""
-    if text is None:
-        return None
-    unknown = False
-
-    def value(match: re.Match[str]) -> str:
-        nonlocal unknown
-        name = next(group for group in (match[1], match[2], match[3], match[5]) if group)
-        known = (env.get(name) or {}).get("value")
-        if known is None and match[3] and name not in env:
-            known = match[4]
-        unknown = unknown or known is None
-        return known or ""
-
-    resolved = _REFERENCE.sub(value, text)
-    return None if unknown or "$" in resolved or "`" in resolved else resolved or None
-
-
-def _host(text: str | None, env: Mapping[str, Mapping[str, Any]]) -> str:
-    variable = _referred(text, env)
+def _host(text: str | None, variables: Variables) -> str:
+    variable = _referred(text, variables)
     path = (((variable or {}).get("valueFrom") or {}).get("fieldRef") or {}).get("fieldPath")
-    return "$(POD_IP)" if path == "status.podIP" else "localhost"
+    if path == "status.podIP":
+        return "$(POD_IP)"
+    return "[::1]" if text in ("::1", "[::1]") else "localhost"
 
 
-def _referred(text: str | None, env: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
+def _referred(text: str | None, variables: Variables) -> Mapping[str, Any] | None:
     """Return the container's variable that a text is nothing but a reference to."""
-    match = _REFERENCE.fullmatch(text or "")
-    if match is None:
-        return None
-    return env.get(next(group for group in (match[1], match[2], match[3], match[5]) if group))
+    match = REFERENCE.fullmatch(text or "")
+    return None if match is None else variables.get(name_in(match))
 
 
 def _source(variable: Mapping[str, Any] | None) -> EnvSource | None:
-    """Return a variable without its name; None when its value refers to other variables of its container."""
-    if variable is None or "$(" in (variable.get("value") or ""):
+    """Return a variable without its name; None when its value refers to others of its container, or is in a script."""
+    if variable is None or "script" in variable or "$(" in (variable.get("value") or ""):
         return None
     return {key: value for key, value in variable.items() if key in ("value", "valueFrom")}

@@ -10,13 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
 from patio_operator.api import labels
-from patio_operator.api.rolebasedgroup import EngineRuntime
+from patio_operator.injection.asked import is_name, read_runtimes
 from patio_operator.injection.words import Refusal, RuntimeRef
 
-_RUNTIMES = TypeAdapter(tuple[EngineRuntime, ...])
 _POSITIONS = (
     labels.COMPONENT_INDEX,
     labels.OLD_COMPONENT_INDEX,
@@ -33,7 +30,9 @@ def member_of(pod: Mapping[str, Any]) -> tuple[str, str] | None:
     metadata = pod.get("metadata") or {}
     if not any(owner.get("controller") for owner in metadata.get("ownerReferences") or []):
         return None
-    return labels.group_and_role(metadata.get("labels") or {})
+    member = labels.group_and_role(metadata.get("labels") or {})
+    # Labels are checked after admission: what is no name would be asked for at another place of the API.
+    return member if member is not None and is_name(member[0]) else None
 
 
 def runtimes_of_role(
@@ -51,10 +50,9 @@ def runtimes_of_role(
     role = next((one for one in roles if one.get("name") == role_name), None)
     if role is None or _is_worker(pod, role):
         return ()
-    try:
-        entries = _RUNTIMES.validate_python(role.get("engineRuntimes") or [])
-    except ValidationError as error:
-        return Refusal(f"engineRuntimes of role {role_name!r} cannot be read: {error}")
+    entries = read_runtimes(role.get("engineRuntimes") or [])
+    if isinstance(entries, str):
+        return Refusal(f"engineRuntimes of role {role_name!r} cannot be read: {entries}")
     return tuple(RuntimeRef(one.profile_name, one.containers, one.inject_containers, rendered=True) for one in entries)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,9 @@ from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.injection.words import ClashError, Container, Pod, Runtime, containers_of, runs_beside
 
 _LISTS = (("initContainers", "init_containers"), ("containers", "containers"))
-_OVERRIDABLE = ("name", "env", "args", "image", "resources")
+_OVERRIDABLE = ("name", "env", "args", "image", "resources", "ports")
+_PROBES = ("readinessProbe", "livenessProbe", "startupProbe")
+SIDECAR_PORT_NAME = "patio"
 
 
 def revision(profile: ClusterEngineRuntimeProfile) -> str:
@@ -60,7 +63,7 @@ def effective(runtime: Runtime) -> Effective:
         if ignored:
             warnings.append(
                 f"override of container {override['name']!r} of profile {runtime.name!r}: {', '.join(ignored)} "
-                "ignored (env, args, image and resources can be overridden)"
+                "ignored (env, args, image, resources and ports can be overridden)"
             )
         if override.get("env"):
             container["env"] = replaced(container.get("env") or [], copy.deepcopy(override["env"]))
@@ -69,7 +72,31 @@ def effective(runtime: Runtime) -> Effective:
         for key in ("image", "resources"):
             if override.get(key):
                 container[key] = copy.deepcopy(override[key])
+        for port in override.get("ports") or []:
+            _move_port(container, port["name"], port["containerPort"], f"profile {runtime.name!r}")
     return Effective(lists["init_containers"], lists["containers"], tuple(warnings))
+
+
+def _move_port(container: Container, name: str, number: int, source: str) -> None:
+    """Give a container's port another number, in its probes too; Patio's sidecar is told to listen there."""
+    ports = container.get("ports") or []
+    port = next((one for one in ports if one.get("name") == name), None)
+    if port is None:
+        raise ClashError(
+            f"engineRuntimes overrides a port {name!r} of container {container['name']!r}, but {source} has "
+            f"{_listed([str(one.get('name') or one['containerPort']) for one in ports])} there: correct the name"
+        )
+    before = port["containerPort"]
+    port["containerPort"] = number
+    if port.get("hostPort") == before:
+        port["hostPort"] = number
+    for probe in _PROBES:
+        for action in (container.get(probe) or {}).values():
+            if isinstance(action, dict) and action.get("port") == before:
+                action["port"] = number
+    said = any(re.match(r"--port(=|$)|-P", word) for word in container.get("args") or [])
+    if name == SIDECAR_PORT_NAME and not said:
+        container["args"] = [*(container.get("args") or []), f"--port={number}"]
 
 
 def replaced(env: Sequence[Mapping[str, Any]], by: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

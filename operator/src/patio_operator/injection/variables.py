@@ -18,7 +18,7 @@ from patio_operator.api import labels
 from patio_operator.api.identity import EnvSource, EnvVar, RoleIdentity, field, label, literal
 from patio_operator.injection.engine import ADMIN_API_KEY, API_KEY, DEFAULT_PORTS, SGLANG, VLLM, Engine
 from patio_operator.injection.profiles import replaced
-from patio_operator.injection.words import Container
+from patio_operator.injection.words import Container, Pod
 
 KIND = "INFERENCE_ENGINE"
 ENDPOINT = "INFERENCE_ENGINE_ENDPOINT"
@@ -30,6 +30,11 @@ LEADER_WORKER: Mapping[str, str] = {
 }
 """What pods of several that serve together are told, by RoleBasedGroup and by LeaderWorkerSet."""
 ALLOW_UPDATES = "VLLM_ALLOW_RUNTIME_LORA_UPDATING"
+TLS_VERIFY, CA_FILE, SERVER_NAME = "ENGINE_TLS_VERIFY", "ENGINE_CA_FILE", "ENGINE_TLS_SERVER_NAME"
+MOST_REQUIRED_BYTES = 64 * 1024
+"""Of the variable with a pod's adapters. Linux starts no program with one of 128 KiB, and it stands in every pod."""
+LONGEST_KIND = 64
+"""Characters of what an override says the engine is, in an annotation."""
 
 
 def of_the_pod(pod: Mapping[str, Any]) -> list[EnvVar]:
@@ -141,8 +146,29 @@ def _is_of_a_stateful_set(metadata: Mapping[str, Any]) -> bool:
     return any(owner.get("controller") and owner.get("kind") == "StatefulSet" for owner in owners)
 
 
-def tell_sidecar(sidecar: Container, engine: Engine, adapters: Sequence[LoadRequest]) -> list[str]:
-    """Tell a sidecar about its engine and its adapters; return what its owner should know."""
+def has_endpoint(sidecar: Container) -> bool:
+    """Whether a sidecar has been told where its engine is."""
+    return any(variable["name"] == ENDPOINT for variable in sidecar.get("env") or [])
+
+
+def trust(sidecar: Container, engine: Engine, pod: Pod) -> list[str]:
+    """Have a sidecar trust the certificate of an engine in its own pod, where nobody else can answer in its place."""
+    names = {variable["name"] for variable in sidecar.get("env") or []}
+    if not engine.tls or engine.endpoint is None or names & {TLS_VERIFY, CA_FILE, SERVER_NAME}:
+        return []
+    if pod["spec"].get("hostNetwork"):
+        return [
+            f"{engine.container!r} serves TLS on the node's network: give {sidecar['name']!r} its CA as {CA_FILE} and "
+            f"the name that its certificate is for as {SERVER_NAME}"
+        ]
+    sidecar["env"] = [*(sidecar.get("env") or []), {"name": TLS_VERIFY, "value": "false"}]
+    return []
+
+
+def tell_sidecar(
+    sidecar: Container, engine: Engine, container: Mapping[str, Any], adapters: Sequence[LoadRequest]
+) -> list[str]:
+    """Tell a sidecar about its engine, in `container`, and its adapters; return what its owner should know."""
     env = {variable["name"]: variable for variable in sidecar.get("env") or []}
     told: list[EnvVar] = []
     warnings: list[str] = []
@@ -158,13 +184,15 @@ def tell_sidecar(sidecar: Container, engine: Engine, adapters: Sequence[LoadRequ
         )
     if engine.kind is not None:
         told.append({"name": KIND, "value": engine.kind})
-        if engine.port is not None:
-            told.append({"name": ENDPOINT, "value": f"http://{engine.host}:{engine.port}"})
+        if engine.endpoint is not None:
+            told.append({"name": ENDPOINT, "value": engine.endpoint})
         elif ENDPOINT not in env:
+            what = "the port" if engine.socket is None else "where the Unix socket"
             warnings.append(
-                f"the port of {engine.container!r} hangs on what its shell computes: set {ENDPOINT} for "
+                f"{what} of {engine.container!r} is cannot be read from its command: set {ENDPOINT} for "
                 f"{sidecar['name']!r}"
             )
+        warnings += _guesses(sidecar, engine, env)
     told += [{"name": KEYS[flag], **source} for flag, source in engine.keys.items()]
     warnings += [
         f"{flag} of {engine.container!r} is not a reference to one of its variables and is not copied: put the key "
@@ -172,49 +200,110 @@ def tell_sidecar(sidecar: Container, engine: Engine, adapters: Sequence[LoadRequ
         for flag in engine.unknown_keys
         if KEYS[flag] not in env
     ]
+    warnings += _keys_elsewhere(sidecar, engine, container, env)
     missing = [one for one in told if one["name"] not in env]
     if missing:  # after its own, which they refer to: POD_IP
         sidecar["env"] = [*(sidecar.get("env") or []), *missing]
-    _require(sidecar, adapters)
-    return warnings
+    return warnings + _require(sidecar, adapters)
 
 
-def _require(sidecar: Container, adapters: Sequence[LoadRequest]) -> None:
+def _guesses(sidecar: Container, engine: Engine, env: Mapping[str, Any]) -> list[str]:
+    """Say what may be otherwise than the command tells."""
+    if engine.unread is None or ENDPOINT in env:
+        return []
+    adapters = "adapters on" if engine.lora else "no adapters"
+    return [
+        f"{engine.container!r} takes flags from {engine.unread}, which Patio cannot read. It goes by "
+        f"{engine.endpoint} and {adapters}: if not so, set {ENDPOINT} for {sidecar['name']!r}, and put --enable-lora "
+        "on the command line"
+    ]
+
+
+def _keys_elsewhere(
+    sidecar: Container, engine: Engine, container: Mapping[str, Any], env: Mapping[str, Any]
+) -> list[str]:
+    """Warn of a key that the engine may have from a Secret as a whole, which is not copied."""
+    name = KEYS[API_KEY]
+    secrets = [one for one in container.get("envFrom") or [] if one.get("secretRef")]
+    known = name in env or API_KEY in engine.keys or API_KEY in engine.unknown_keys
+    if engine.kind != VLLM or not secrets or known:
+        return []
+    return [
+        f"{engine.container!r} has the variables of a Secret (envFrom): if VLLM_API_KEY is among them, give it to "
+        f"{sidecar['name']!r} as {name}"
+    ]
+
+
+def _require(sidecar: Container, adapters: Sequence[LoadRequest]) -> list[str]:
+    """Write the adapters that must be there before the pod is ready, as many as a variable can hold."""
     env = sidecar.get("env") or []
-    if adapters:
-        requests = [one.model_dump(mode="json", exclude_defaults=True, exclude={"wait"}) for one in adapters]
-        text = json.dumps(requests, sort_keys=True, separators=(",", ":"))
-        # `$(` would be expanded by the kubelet; `$$(` is how it is written literally
-        value = {"name": REQUIRED_ADAPTERS_VARIABLE, "value": text.replace("$(", "$$(")}
+    texts: list[str] = []
+    room = MOST_REQUIRED_BYTES
+    for adapter in adapters:
+        request = adapter.model_dump(mode="json", exclude_defaults=True, exclude={"wait"})
+        # `$(` would be expanded by the kubelet; `$$(` is how it is written literally. ASCII: characters are bytes.
+        text = json.dumps(request, sort_keys=True, separators=(",", ":")).replace("$(", "$$(")
+        if len(text) < room:
+            texts.append(text)
+            room -= len(text) + 1
+    if texts:
+        value = {"name": REQUIRED_ADAPTERS_VARIABLE, "value": f"[{','.join(texts)}]"}
         sidecar["env"] = replaced(env, [value])
     elif any(variable["name"] == REQUIRED_ADAPTERS_VARIABLE for variable in env):
         sidecar["env"] = [one for one in env if one["name"] != REQUIRED_ADAPTERS_VARIABLE]
+    if len(texts) == len(adapters):
+        return []
+    return [
+        f"{len(adapters)} adapters are for this pod, and {len(texts)} of them fit into {REQUIRED_ADAPTERS_VARIABLE}: "
+        "the operator loads the others once the sidecar answers, and the pod is ready without waiting for them"
+    ]
 
 
 def allow_updates(container: Container, engine: Engine) -> list[str]:
-    """Let a vLLM that takes adapters take them at run time."""
-    if engine.kind != VLLM or not engine.lora:
+    """Let a vLLM that takes adapters take them at run time; return what its owner should know."""
+    if not engine.lora or engine.kind is None:
         return []
+    name = container["name"]
+    if engine.kind == SGLANG:
+        if engine.api_servers == 1:
+            return []
+        return [
+            f"{name!r} has several tokenizer processes (--tokenizer-worker-num), and a loaded adapter reaches one of "
+            "them: requests for it fail every other time. Leave the flag out where adapters are loaded"
+        ]
     present = next((one for one in container.get("env") or [] if one["name"] == ALLOW_UPDATES), None)
+    allowed = present is not None and (present.get("value") or "True").lower() in ("1", "true")
+    if engine.api_servers != 1:
+        servers = "several API servers" if engine.api_servers else "a number of API servers that is not known"
+        if allowed:
+            return (
+                []
+                if engine.api_servers is None
+                else [
+                    f"{name!r} has {servers}, with which vLLM ends at its start where {ALLOW_UPDATES} is set: add "
+                    "--api-server-count 1"
+                ]
+            )
+        return [
+            f"{name!r} has {servers}, so {ALLOW_UPDATES} is not set and no adapter can be loaded while it runs: add "
+            "--api-server-count 1, which goes with data parallelism too"
+        ]
     if present is None:
         container["env"] = [*(container.get("env") or []), {"name": ALLOW_UPDATES, "value": "True"}]
-    elif (present.get("value") or "True").lower() not in ("1", "true"):
-        return [
-            f"container {container['name']!r} sets {ALLOW_UPDATES}={present['value']}: no adapter can be loaded "
-            "while it runs"
-        ]
+    elif not allowed:
+        return [f"container {name!r} sets {ALLOW_UPDATES} to off: no adapter can be loaded while it runs"]
     return []
 
 
 def summary(engine: Engine, sidecar: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return what the annotation says about the engine; `guessed` names what only its command line said."""
     env = {variable["name"]: variable.get("value") for variable in (sidecar or {}).get("env") or []}
-    kind = env.get(KIND) or engine.kind
+    kind = (env.get(KIND) or engine.kind or "")[:LONGEST_KIND] or None
     port = engine.port
-    endpoint = re.search(r":(\d+)/?$", env.get(ENDPOINT) or "")
+    endpoint = re.match(r"https?://[^/]*:(\d{1,5})/?$", env.get(ENDPOINT) or "")
     if endpoint:
         port = int(endpoint.group(1))
-    elif port is None and kind in (VLLM, SGLANG):
+    elif port is None and engine.socket is None and kind in (VLLM, SGLANG):
         port = DEFAULT_PORTS[kind]
     guessed = [
         name

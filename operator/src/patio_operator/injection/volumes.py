@@ -13,7 +13,11 @@ from typing import Any
 
 from patio_operator.injection.words import ClashError, Container, Pod, Runtime
 
-_LASTING = ("persistentVolumeClaim", "hostPath", "nfs", "ephemeral")
+_LASTING = (
+    *("persistentVolumeClaim", "hostPath", "nfs", "ephemeral"),
+    *("cephfs", "azureFile", "azureDisk", "gcePersistentDisk", "awsElasticBlockStore", "iscsi", "fc", "glusterfs"),
+)
+_SECRETS_DRIVER = "secrets-store.csi.k8s.io"
 _DIRECTORIES = ("", "Directory", "DirectoryOrCreate")
 _DEVICES = ("/dev", "/proc", "/sys", "/run", "/var/run")
 """Devices and sockets, in a container and on a node."""
@@ -41,6 +45,10 @@ def share(pod: Pod, runtime: Runtime, wanted: Iterable[Container], targets: Sequ
                 if not shared or not one_meaning or _under(mount["mountPath"], (*_DEVICES, *_SYSTEM)):
                     continue
                 mount = {**_plain(mount), "readOnly": True}
+            elif "hostPath" in volumes[mount["name"]] and mount.get("readOnly") is not False:
+                # Who names the container is not who made the profile: a folder of the node is written to only where the
+                # profile says so, by `readOnly: false`.
+                mount = {**mount, "readOnly": True}
             _mount(container, mount, "container", f"profile {runtime.name!r}")
 
 
@@ -48,10 +56,11 @@ def lend(pod: Pod, engine: Mapping[str, Any], sidecar: Container) -> list[str]:
     """Mount the engine's data volumes in the sidecar, read-only; return what could not be and should be
     known."""
     volumes = {volume["name"]: volume for volume in pod["spec"].get("volumes") or []}
+    filled = _filled(pod)
     warnings = []
     for mount in engine.get("volumeMounts") or []:
         path = mount["mountPath"]
-        if _under(path, (*_DEVICES, *_SYSTEM)) or not is_lasting(volumes.get(mount["name"]) or {}):
+        if _under(path, (*_DEVICES, *_SYSTEM)) or not _has_files(volumes.get(mount["name"]) or {}, filled):
             continue
         if mount.get("subPathExpr"):
             warnings.append(
@@ -61,6 +70,46 @@ def lend(pod: Pod, engine: Mapping[str, Any], sidecar: Container) -> list[str]:
             continue
         _mount(sidecar, {**_plain(mount), "readOnly": True}, "sidecar", f"container {engine['name']!r}")
     return warnings
+
+
+def lend_socket(pod: Pod, engine: Mapping[str, Any], sidecar: Container, path: str) -> None:
+    """Mount the volume with the engine's Unix socket in the sidecar; raise when it is in none that can be."""
+    there = {volume["name"] for volume in pod["spec"].get("volumes") or []}
+    over = [
+        one
+        for one in engine.get("volumeMounts") or []
+        if one["name"] in there and _under(path, (_normal(one["mountPath"]),)) and _normal(one["mountPath"]) != "/"
+    ]
+    mount = max(over, key=lambda one: len(_normal(one["mountPath"])), default=None)
+    own = mount is not None and _normal(mount["mountPath"]) not in (*_DEVICES, *_SYSTEM)
+    if mount is None or not own or mount.get("subPathExpr") or _under(mount["mountPath"], ("/dev", "/proc", "/sys")):
+        raise ClashError(
+            f"container {engine['name']!r} listens on the Unix socket {path} (--uds), which {sidecar['name']!r} cannot "
+            f"see: mount an emptyDir in {engine['name']!r} at a folder of its own, such as /run/engine, and have the "
+            "socket there"
+        )
+    _mount(sidecar, {**_plain(mount), "readOnly": True}, "sidecar", f"container {engine['name']!r}")
+
+
+def _filled(pod: Pod) -> set[str]:
+    """Return the volumes that an init container mounts, and perhaps fills, before the pod's others start."""
+    return {
+        mount["name"]
+        for container in pod["spec"].get("initContainers") or []
+        if container.get("restartPolicy") != "Always"
+        for mount in container.get("volumeMounts") or []
+    }
+
+
+def _has_files(volume: Mapping[str, Any], filled: set[str]) -> bool:
+    """Whether a volume may hold adapters when the engine starts."""
+    driver = (volume.get("csi") or {}).get("driver")
+    return (
+        is_lasting(volume)
+        or "image" in volume
+        or (driver is not None and driver != _SECRETS_DRIVER)
+        or ("emptyDir" in volume and volume["name"] in filled)
+    )
 
 
 def is_lasting(volume: Mapping[str, Any]) -> bool:

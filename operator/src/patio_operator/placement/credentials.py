@@ -1,17 +1,21 @@
 """What a LoraAdapter's Secret gives its downloads, without the planner ever seeing a value. Pure.
 
 The shell looks a Secret up and tells the planner which version of the credentials there is (`Credentials`), or why
-there is none (`Missing`). Just before an order is sent, it puts the values in (`with_secret`). Nothing here is logged,
-and no value becomes part of a plan, a refusal's key, a status or an event.
+there is none (`Missing`). Just before an order is sent, it seals the values in it (`access.sealing`). Nothing here is
+logged, and no value becomes part of a plan, a refusal's key, a status or an event.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from patio.api.protocol import LoadRequest
+from patio.api.sources import SECRET_KEYS, read_config
 from patio_operator.api.loraadapter import LoraAdapter
 
 CONFIG_KEYS: Mapping[str, str] = {
@@ -24,6 +28,16 @@ CONFIG_KEYS: Mapping[str, str] = {
     "ADDRESSING_STYLE": "addressing_style",
 }
 """Key of the Secret, named as the sidecar's variables are, to key of an order's `config`."""
+
+
+MOST_CHARACTERS = 8192
+"""Of a value. Keys that are not ours may have as much as a Secret can hold; they are never looked at."""
+_SENDABLE = re.compile(r"[\x21-\x7e]+")
+"""What requests to sources can have in their headers."""
+
+
+class SecretUnusableError(Exception):
+    """A value of a Secret is none that a source can be given. The message names the key, never the value."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +56,48 @@ class Missing:
     """`SecretNotFound`, `SecretIncomplete` or `SecretForbidden`."""
     message: str
     """A sentence that names the Secret and the remedy."""
+
+
+def decode(data: object) -> dict[str, str]:
+    """Return the values of our keys in a Secret's data, which is base64.
+
+    Raises:
+        SecretUnusableError: one of them is no text.
+
+    """
+    values: dict[str, str] = {}
+    for key in CONFIG_KEYS:
+        text = data.get(key) if isinstance(data, Mapping) else None
+        if not isinstance(text, str):
+            continue
+        if len(text) > MOST_CHARACTERS * 4:
+            raise SecretUnusableError(f"{key} is more than {MOST_CHARACTERS} characters")
+        try:
+            values[key] = base64.b64decode(text).decode()
+        except (binascii.Error, ValueError):
+            raise SecretUnusableError(f"{key} is not text in UTF-8") from None
+    return values
+
+
+def check(request: LoadRequest, values: Mapping[str, str]) -> None:
+    """See that the sidecar will take an order with a Secret's values, and that the source can be sent them.
+
+    Raises:
+        SecretUnusableError: it would not, or cannot.
+
+    """
+    for name in CONFIG_KEYS:
+        value = values.get(name, "").strip()
+        if len(value) > MOST_CHARACTERS:
+            raise SecretUnusableError(f"{name} is more than {MOST_CHARACTERS} characters")
+        if value and not _SENDABLE.fullmatch(value):
+            raise SecretUnusableError(f"{name} has a space, a line break or a character that is not ASCII")
+    try:
+        read_config(with_secret(request, values).config)
+    except ValueError as error:  # its words name keys, never values
+        names = {key: name for name, key in CONFIG_KEYS.items() if key in SECRET_KEYS}
+        words = re.sub("|".join(names), lambda found: names[found.group()], str(error).removeprefix("config: "))
+        raise SecretUnusableError(words) from None
 
 
 def judge(adapter: LoraAdapter, values: Mapping[str, str], revision: str) -> Credentials | Missing:
@@ -67,7 +123,9 @@ def judge(adapter: LoraAdapter, values: Mapping[str, str], revision: str) -> Cre
 
 
 def with_secret(request: LoadRequest, values: Mapping[str, str]) -> LoadRequest:
-    """Return an order with a Secret's values in its config; what the order says already wins.
+    """Return the order that a sidecar makes of this one and a Secret's values, to be judged and never sent.
+
+    What the order says already wins.
 
     Args:
         request: an order for a source.
@@ -75,5 +133,9 @@ def with_secret(request: LoadRequest, values: Mapping[str, str]) -> LoadRequest:
 
     """
     said = json.loads(request.config) if request.config else {}
-    given = {key: values[name].strip() for name, key in CONFIG_KEYS.items() if values.get(name, "").strip()}
-    return request.model_copy(update={"config": json.dumps(given | said)})
+    return request.model_copy(update={"config": json.dumps(given(values) | said)})
+
+
+def given(values: Mapping[str, str]) -> dict[str, str]:
+    """Return what a Secret's values are in an order's `config`."""
+    return {key: values[name].strip() for name, key in CONFIG_KEYS.items() if values.get(name, "").strip()}

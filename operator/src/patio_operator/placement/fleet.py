@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from patio.api.protocol import SIDECAR_PORT, AdapterList, AdapterReport
-from patio_operator.api.labels import marked
+from patio.api.access_protocol import OPERATOR_KEYS_VARIABLE
+from patio.api.protocol import SIDECAR_PORT, AdapterState, PreparedState
+from patio_operator.api.labels import marked, owners_shown
 
 SIDECAR_PORT_NAME = "patio"
 
@@ -23,34 +24,89 @@ class Pod:
     node: str
     labels: Mapping[str, str]
     ip: str | None
-    sidecar_port: int = SIDECAR_PORT
+    sidecar_port: int | None = SIDECAR_PORT
+    """Where its sidecar listens; None: it has no container that injection could have made."""
     leaving: bool = False
     """Being deleted, or finished: nothing is placed on it any more."""
     ready: bool = True
     """Its condition Ready: Services send it requests."""
     marks: frozenset[str] = frozenset()
     """Names of the adapters that its labels show (`api.labels.marked`)."""
+    owners: frozenset[tuple[str, str]] = frozenset()
+    """Whose adapters these are, as its labels show it (`api.labels.owners_shown`)."""
 
     @property
     def sidecar_url(self) -> str | None:
         """Where its sidecar answers, once it has an address."""
-        if self.ip is None:
+        if self.ip is None or self.sidecar_port is None:
             return None
         host = f"[{self.ip}]" if ":" in self.ip else self.ip
         return f"http://{host}:{self.sidecar_port}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Files that were asked for ahead of their use (`patio.api.protocol.PreparedReport`)."""
+
+    revision: str | None
+    state: PreparedState
+    reason: str
+    message: str = ""
+    retryable: bool = True
+    credentials_revision: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a sidecar says of one adapter: of `patio.api.protocol.AdapterReport` what is planned from.
+
+    A large fleet has hundreds of thousands: these are small, and share their texts.
+    """
+
+    lora_name: str
+    state: AdapterState
+    owner: str | None = None
+    revision: str | None = None
+    reason: str = ""
+    message: str = ""
+    attempts: int = 0
+    since: float = 0.0
+    held_revision: str | None = None
+    credentials_revision: str | None = None
+    prepared: Prepared | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """How many adapters an engine was started for; None: it does not tell."""
+
+    batch: int | None = None
+    loaded: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a sidecar says (`patio.api.protocol.AdapterList`); read by `reports`."""
+
+    revision: str
+    engine_ready: bool
+    base_models: tuple[str, ...] = ()
+    adapters: tuple[Report, ...] = ()
+    capacity: Capacity = Capacity()
+    on_disk: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Seen:
     """What is known of a pod's sidecar: its last answer, or why there is none."""
 
-    answer: AdapterList | None = None
+    answer: Answer | None = None
     problem: str = ""
     """Why there is no answer, in a sentence."""
     ever_answered: bool = False
     unreachable_since: datetime | None = None
     """When it was first asked in vain. None while it answers, and before anybody asked."""
-    last: AdapterList | None = None
+    last: Answer | None = None
     """What it answered before it fell silent: who had what, not what is."""
 
     @property
@@ -58,7 +114,7 @@ class Seen:
         """Whether it is known to answer or not to."""
         return self.answer is not None or self.unreachable_since is not None
 
-    def report(self, name: str) -> AdapterReport | None:
+    def report(self, name: str) -> Report | None:
         """Return the sidecar's report on an adapter."""
         if self.answer is None:
             return None
@@ -82,12 +138,18 @@ def decode_pod(body: Mapping[str, Any]) -> Pod:
         leaving=metadata.get("deletionTimestamp") is not None or status.get("phase") in ("Succeeded", "Failed"),
         ready=any(one.get("type") == "Ready" and one.get("status") == "True" for one in status.get("conditions") or []),
         marks=marked(metadata.get("labels") or {}, metadata.get("annotations") or {}),
+        owners=owners_shown(metadata.get("labels") or {}),
     )
 
 
-def _sidecar_port(spec: Mapping[str, Any]) -> int:
-    for container in [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]:
+def _sidecar_port(spec: Mapping[str, Any]) -> int | None:
+    """Find the sidecar by what injection gives each: a port of this name, or the operator's keys."""
+    containers = [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]
+    for container in containers:
         for port in container.get("ports") or []:
             if port.get("name") == SIDECAR_PORT_NAME:
                 return int(port["containerPort"])
-    return SIDECAR_PORT
+    for container in containers:
+        if any(one.get("name") == OPERATOR_KEYS_VARIABLE for one in container.get("env") or []):
+            return SIDECAR_PORT
+    return None

@@ -11,9 +11,13 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from patio.api.protocol import AdapterState
+from patio_operator.api.labels import owners_of
 from patio_operator.placement.plans import Mark
 from patio_operator.placement.spots import Host, Spot
 
+MOST_LABELLED = 1000
+"""Adapters that a pod's labels show; each has two labels, and an object of the API server has its limit. Those beyond
+it answer, and no Service leads to them on that pod."""
 SETTLE = timedelta(seconds=1)
 """How long after a pod's label went a request may still be on its way there."""
 
@@ -34,17 +38,24 @@ def shows(spot: Spot) -> bool:
     return True
 
 
-def mark(host: Host, shown: frozenset[str], off: Mapping[str, str]) -> Mark | None:
+def mark(host: Host, shown: Mapping[str, str], off: Mapping[str, str]) -> Mark | None:
     """Return how a pod's labels must change; None: they are right, or nothing is known of the pod.
 
     Args:
         host: the pod.
-        shown: the names that its labels shall show.
+        shown: the names that its labels shall show, each with the UID of its LoraAdapter.
         off: why a name that it shows must go, where there is more to say than that it does not answer.
 
     """
-    if host.silent or shown == host.pod.marks:
+    pod = host.pod
+    if host.silent:
         return None
-    words = [f"{name} answers" for name in sorted(shown - host.pod.marks)]
-    words += [f"{name}: {off.get(name, 'it does not answer')}" for name in sorted(host.pod.marks - shown)]
-    return Mark(host.pod, shown, "; ".join(words))
+    if len(shown) > MOST_LABELLED:
+        kept = sorted(shown, key=lambda name: (name not in pod.marks, name))[:MOST_LABELLED]
+        shown = {name: shown[name] for name in kept}
+    owners = owners_of(shown.items())
+    if shown.keys() == pod.marks and owners == pod.owners:
+        return None
+    words = [f"{name} answers" for name in sorted(shown.keys() - pod.marks)]
+    words += [f"{name}: {off.get(name, 'it does not answer')}" for name in sorted(pod.marks - shown.keys())]
+    return Mark(pod, frozenset(shown), "; ".join(words) or "they did not say whose adapters these are", owners)

@@ -48,7 +48,7 @@ def told_refusal(order: Order, spot: Spot, refusals: Refusals) -> Placed | None:
     if refusal is None:
         return None
     state = PlacedState.PENDING if refusal.retryable else PlacedState.FAILED
-    return Placed(spot.pod, state, "SidecarRefused", refusal.message)
+    return Placed(spot.pod, state, refusal.reason, refusal.message)
 
 
 def no_room(spot: Spot) -> Placed:

@@ -213,7 +213,10 @@ def _short(choice: Choice, recorded: Sequence[Spot], obstacles: Sequence[Placed]
     return Trouble(worst, f"{told}. {groups}")
 
 
-_WEIGHT = ("NoCapacity", "NameTaken", "SidecarRefused", "WaitingForUnload", "EngineNotReady")
+_WEIGHT = (
+    *("NoCapacity", "NameTaken", "TokenReviewForbidden", "SidecarUnproven", "SidecarRefused", "TokenNotReviewed"),
+    *("WaitingForUnload", "EngineNotReady"),
+)
 """Of what is in the way, the first of these is named."""
 
 

@@ -9,6 +9,7 @@ is never touched.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,8 +17,9 @@ from datetime import datetime
 from patio.api.protocol import AdapterState, LoadRequest, UnloadRequest
 from patio_operator.api.loraadapter import UNLOAD_FINALIZER, LoraAdapter
 from patio_operator.placement import placing
+from patio_operator.placement.candidates import Candidates
 from patio_operator.placement.credentials import Credentials, Missing
-from patio_operator.placement.deletion import release
+from patio_operator.placement.deletion import Holders, release
 from patio_operator.placement.fleet import Pod, Seen
 from patio_operator.placement.marks import mark, settled_at, shows
 from patio_operator.placement.matching import is_deleting, oldest_first
@@ -38,9 +40,13 @@ from patio_operator.placement.plans import (
 )
 from patio_operator.placement.rollout import Rollout, roll_out
 from patio_operator.placement.rooms import Rooms
-from patio_operator.placement.spots import Host, Spot, Terms, hosts_of, owned, spots_of, terms_of
+from patio_operator.placement.spots import Host, Spot, Terms, claims_of, host_of, owned, spots_of, terms_of
+from patio_operator.placement.steps import Steps, finish, in_parts
 
 Unmarked = Mapping[tuple[str, str], datetime]
+
+MANY_REPORTS = 2000
+"""Reports of pods after which others get a turn: a pod may have a thousand."""
 
 
 @dataclass
@@ -49,10 +55,10 @@ class _Draft:
 
     actions: list[Action] = field(default_factory=list)
     placements: dict[str, Placement] = field(default_factory=dict)
-    kept: set[tuple[str, str]] = field(default_factory=set)
-    """Pod UID and adapter name of what stays, or is on its way."""
-    shown: dict[str, set[str]] = field(default_factory=dict)
-    """Pod UID to the names that its labels shall show."""
+    kept: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    """Pod UID to the names of what stays, or is on its way."""
+    shown: defaultdict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
+    """Pod UID to the names that its labels shall show, each with the UID of its LoraAdapter."""
     off: dict[str, dict[str, str]] = field(default_factory=dict)
     """Pod UID and adapter name to why the label, or all of it, goes."""
     times: list[datetime] = field(default_factory=list)
@@ -66,8 +72,23 @@ def plan(
     refusals: Mapping[tuple[str, Order], Refusal],
     unmarked: Mapping[tuple[str, str], datetime],
     now: datetime,
+    deleted_at: Mapping[str, datetime] | None = None,
 ) -> Plan:
-    """Plan one namespace.
+    """Plan one namespace at once; for the arguments see `steps`."""
+    return finish(steps(pods, seen, adapters, credentials, refusals, unmarked, now, deleted_at or {}))
+
+
+def steps(
+    pods: Sequence[Pod],
+    seen: Mapping[str, Seen],
+    adapters: Sequence[LoraAdapter],
+    credentials: Mapping[str, Credentials | Missing],
+    refusals: Mapping[tuple[str, Order], Refusal],
+    unmarked: Mapping[tuple[str, str], datetime],
+    now: datetime,
+    deleted_at: Mapping[str, datetime],
+) -> Steps[Plan]:
+    """Plan one namespace, a little at a time.
 
     Args:
         pods: every pod with a sidecar in the namespace.
@@ -79,29 +100,53 @@ def plan(
         unmarked: when the label of an adapter was last taken off a pod, by pod UID and adapter name; what is absent
             was long ago. Only a removal that really changed the pod counts.
         now: the time to judge bounds by.
+        deleted_at: when the operator saw first that a LoraAdapter is deleted, by UID and its own clock; for what is
+            absent the API server's time counts.
 
     """
-    hosts = hosts_of(pods, seen)
-    staying = [one for one in oldest_first(adapters) if not is_deleting(one)]
+    in_order = oldest_first(adapters)
+    staying = [one for one in in_order if not is_deleting(one)]
+    deleted = [one for one in in_order if is_deleting(one) and UNLOAD_FINALIZER in one.metadata.finalizers]
     draft = _Draft()
     draft.actions += [Hold(one) for one in staying if UNLOAD_FINALIZER not in one.metadata.finalizers]
     draft.times += [refusal.until for refusal in refusals.values() if refusal.until > now]
-    terms = [terms_of(one, credentials) for one in staying]
-    spots = spots_of(terms, hosts)
-    rooms = Rooms(hosts, staying)
-    for one in sorted(terms, key=lambda one: not one.adapter.spec.pinned):
-        choose = placing.everywhere if one.adapter.spec.replicas is None else placing.some
-        choice = choose(one, spots[one.key], rooms, refusals, now)
-        _adapter(draft, one, spots[one.key], choice, refusals, unmarked, now)
+    hosts: list[Host] = []
+    candidates: Candidates[Host] = Candidates(staying)
+    rooms, holders = Rooms(staying), Holders(deleted)
+    passed = 0
+    counting = [pod for pod in pods if not pod.leaving and pod.sidecar_port is not None]
+    for pod in sorted(counting, key=lambda one: one.name):
+        host = host_of(pod, seen)
+        hosts.append(host)
+        candidates.add(pod.labels, host)
+        rooms.add(host)
+        holders.add(host)
+        passed += 1 + len(host.reports)
+        if passed > MANY_REPORTS:
+            passed = 0
+            yield
+    claims = yield from claims_of(staying, candidates)
+    for adapter in sorted(staying, key=lambda one: not one.spec.pinned):
+        terms = terms_of(adapter, credentials)
+        spots = yield from spots_of(terms, candidates, claims)
+        choose = placing.everywhere if adapter.spec.replicas is None else placing.some
+        choice = choose(terms, spots, rooms, refusals, now)
+        yield
+        yield from _adapter(draft, terms, spots, choice, refusals, unmarked, now)
     for host in hosts:
         _pod(draft, host, refusals, unmarked, now)
-    for adapter in oldest_first(adapters):
-        if is_deleting(adapter) and UNLOAD_FINALIZER in adapter.metadata.finalizers:
-            outcome = release(hosts, adapter, now)
-            if isinstance(outcome, Release):
-                draft.actions.append(outcome)
-            else:
-                draft.times.append(outcome)
+        passed += 1 + len(host.reports)
+        if passed > MANY_REPORTS:
+            passed = 0
+            yield
+    for adapter in deleted:
+        noticed = deleted_at.get(adapter.metadata.uid) or adapter.metadata.deletion_timestamp or now
+        outcome = release(holders, adapter, noticed, now)
+        if isinstance(outcome, Release):
+            draft.actions.append(outcome)
+        else:
+            draft.times.append(outcome)
+        yield
     return Plan(tuple(draft.actions), draft.placements, min((one for one in draft.times if one > now), default=None))
 
 
@@ -113,10 +158,11 @@ def _adapter(
     refusals: Refusals,
     unmarked: Unmarked,
     now: datetime,
-) -> None:
+) -> Steps[None]:
     """Add one LoraAdapter's orders, labels and standing."""
     draft.times += choice.times
     rollout = roll_out(terms, choice.kept, refusals, unmarked, now)
+    yield
     draft.times += rollout.times
     orders = [*rollout.orders, *_again(terms, choice.kept)]
     orders += [(spot, terms.load, _WANTED_AGAIN if spot.going else _MISSING) for spot in choice.new]
@@ -125,18 +171,25 @@ def _adapter(
         for spot, request, why in orders
         if refused(request, spot, refusals, now) is None
     ]
+    name, owner, kept, shown = terms.name, terms.adapter.metadata.uid, draft.kept, draft.shown
     for spot in (*choice.kept, *choice.new):
-        draft.kept.add((spot.pod.uid, spot.name))
-        if shows(spot) and spot.pod.uid not in rollout.unmark:
-            draft.shown.setdefault(spot.pod.uid, set()).add(spot.name)
+        uid = spot.pod.uid
+        kept[uid].add(name)
+        if shows(spot) and uid not in rollout.unmark:
+            shown[uid][name] = owner
     for uid, why in (*choice.let_go.items(), *rollout.unmark.items()):
         draft.off.setdefault(uid, {})[terms.name] = why
-    placed = [*choice.waiting, *(_standing(terms, spot, rollout, refusals) for spot in choice.kept)]
+    placed = list(choice.waiting)
+    yield
+    for some_kept in in_parts(choice.kept):
+        placed += [_standing(terms, spot, rollout, refusals) for spot in some_kept]
+        yield
     placed += [told_refusal(terms.load, spot, refusals) or _ordered(spot) for spot in choice.new]
-    placed += _leaving(terms, spots, choice, {one.pod.uid for one in placed})
+    placed += _leaving(spots, choice, {one.pod.uid for one in placed})
     if not any(spot.host.unasked for spot in spots):
         placed.sort(key=lambda one: one.pod.name)
         draft.placements[terms.key] = Placement(tuple(placed), choice.desired, choice.trouble or rollout.trouble)
+    yield
 
 
 _MISSING = "the pod does not have it"
@@ -165,6 +218,8 @@ def _again(terms: Terms, kept: Iterable[Spot]) -> Iterable[tuple[Spot, LoadReque
 def _standing(terms: Terms, spot: Spot, rollout: Rollout, refusals: Refusals) -> Placed:
     """Say how the adapter stands on a pod that keeps it."""
     report, pod = spot.report, spot.pod
+    if spot.updated and spot.answers and report is not None and report.state is AdapterState.LOADED:
+        return Placed(pod, PlacedState.LOADED, report.reason, report.message, report.attempts)
     if spot.host.silent or report is None:
         return Placed(pod, PlacedState.UNKNOWN, "SidecarUnreachable", spot.host.view.problem, updated=spot.updated)
     if not spot.updated:
@@ -178,6 +233,8 @@ def _standing(terms: Terms, spot: Spot, rollout: Rollout, refusals: Refusals) ->
         return Placed(pod, PlacedState.PENDING, "OldSource", waits, report.attempts, updated=False)
     if terms.missing is not None and report.reason == "CredentialsMissing":
         return Placed(pod, PlacedState.PENDING, terms.missing.reason, terms.missing.message, report.attempts)
+    if report.reason == "CredentialsMissing" and (refusal := told_refusal(terms.load, spot, refusals)) is not None:
+        return refusal
     words = report.message
     if spot.failed and spot.answers:
         words = f"{words} It goes on answering with the weights of the source before.".strip()
@@ -188,7 +245,7 @@ def _ordered(spot: Spot) -> Placed:
     return Placed(spot.pod, PlacedState.PENDING, "Ordered", "The sidecar was told to load it: it does not have it.")
 
 
-def _leaving(terms: Terms, spots: Iterable[Spot], choice: Choice, told: set[str]) -> Iterable[Placed]:
+def _leaving(spots: Iterable[Spot], choice: Choice, told: set[str]) -> Iterable[Placed]:
     """Say of the pods that let go of it that they do."""
     for spot in spots:
         if spot.mine and not spot.host.silent and spot.pod.uid not in told:
@@ -201,11 +258,12 @@ def _pod(draft: _Draft, host: Host, refusals: Refusals, unmarked: Unmarked, now:
     if host.silent:
         return
     off = draft.off.get(host.pod.uid, {})
-    changed = mark(host, frozenset(draft.shown.get(host.pod.uid, ())), off)
+    changed = mark(host, draft.shown.get(host.pod.uid, {}), off)
     if changed is not None:
         draft.actions.append(changed)
+    kept = draft.kept.get(host.pod.uid, ())
     for name, report in host.reports.items():
-        if (host.pod.uid, name) in draft.kept or report.state is AdapterState.UNLOADING:
+        if name in kept or report.state is AdapterState.UNLOADING:
             continue
         if not owned(report, host.pod.namespace) or name in host.pod.marks:
             continue

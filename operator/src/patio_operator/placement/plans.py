@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 
 from patio.api.protocol import LoadRequest, UnloadRequest
 from patio_operator.api.loraadapter import LoraAdapter
@@ -43,7 +44,7 @@ class Load:
     """Without the values of a Secret."""
     reason: str
     secret: str | None = None
-    """Name of the Secret whose values the order needs (`credentials.with_secret`)."""
+    """Name of the Secret whose values the order needs (`credentials.given`)."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ class Mark:
     names: frozenset[str]
     """Names in requests."""
     reason: str
+    owners: frozenset[tuple[str, str]] = frozenset()
+    """Whose they are (`api.labels.owners_of`)."""
 
 
 Action = Hold | Release | Load | Unload | Mark
@@ -80,6 +83,8 @@ class Refusal:
     message: str
     retryable: bool
     until: datetime
+    reason: str = "SidecarRefused"
+    """Another one where the order was not even sent: nobody proved to be the sidecar that its credentials are for."""
 
 
 class PlacedState(StrEnum):
@@ -94,9 +99,8 @@ class PlacedState(StrEnum):
     UNKNOWN = "Unknown"
 
 
-@dataclass(frozen=True)
-class Placed:
-    """How an adapter stands on one pod."""
+class Placed(NamedTuple):
+    """How an adapter stands on one pod. There are as many as there are placements."""
 
     pod: Pod
     state: PlacedState

@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from patio.api.protocol import LoadRequest, PreparedReport, PreparedState
+from patio.api.protocol import LoadRequest, PreparedState
+from patio_operator.placement.fleet import Prepared
 from patio_operator.placement.marks import settled_at
 from patio_operator.placement.obstacles import Refusals, refused, told_refusal
-from patio_operator.placement.plans import Trouble
+from patio_operator.placement.plans import Placed, Trouble
 from patio_operator.placement.spots import Spot, Terms
 from patio_operator.placement.words import count, names
 
@@ -53,16 +54,20 @@ def roll_out(
     """
     rollout = Rollout()
     behind = [spot for spot in kept if not spot.updated and not spot.host.silent]
+    if not behind:
+        return rollout
     answering = any(spot.answers for spot in kept)
+    back: list[Spot] = []
     holders: list[Spot] = []
     for spot in behind:
         assert spot.report is not None
         if spot.report.held_revision == terms.load.revision:
-            _order(rollout, terms.load, spot, "its engine has the declared source already", refusals, now)
+            back.append(spot)
         elif not spot.answers and (spot.failed or not answering):
             _order(rollout, terms.load, spot, "its source changed, and it does not answer", refusals, now)
         else:
             holders.append(spot)
+    _take_back(rollout, terms, kept, back, refusals, unmarked, now)
     if not holders:
         return rollout
     failed = [spot for spot in kept if spot.updated and spot.failed]
@@ -73,6 +78,39 @@ def roll_out(
         return rollout
     _switch(rollout, terms, kept, holders, refusals, unmarked, now)
     return rollout
+
+
+def _take_back(
+    rollout: Rollout,
+    terms: Terms,
+    kept: Sequence[Spot],
+    back: Sequence[Spot],
+    refusals: Refusals,
+    unmarked: Mapping[tuple[str, str], datetime],
+    now: datetime,
+) -> None:
+    """Have pods stay with the declared source that were told to load another one, which is not declared any more.
+
+    A sidecar that gave the other one up stays where it is. One that is at it may have switched since it reported, and
+    switches back then: its label goes first, as in every switch, unless no other pod has the adapter.
+    """
+    why = "it is told to stay with the declared source, and may have switched meanwhile"
+    available = {spot.pod.uid for spot in kept if spot.answers and spot.marked and spot.pod.ready}
+    for spot in back:
+        at = settled_at(spot.pod.uid, spot.name, unmarked)
+        if spot.failed:
+            _order(rollout, terms.load, spot, "its engine has the declared source already", refusals, now)
+        elif available == {spot.pod.uid}:
+            _order(rollout, terms.load, spot, f"{why}; it is the only pod", refusals, now)
+        elif spot.marked or (at is not None and at > now):
+            available.discard(spot.pod.uid)
+            rollout.unmark[spot.pod.uid] = why
+            rollout.waits[spot.pod.uid] = "It is told to stay with this source once no more requests are sent here."
+            if at is not None and at > now:
+                rollout.times.append(at)
+        else:
+            rollout.unmark[spot.pod.uid] = why
+            _order(rollout, terms.load, spot, why, refusals, now)
 
 
 def _prepared(
@@ -114,13 +152,13 @@ def _prepared(
     return not fetching and not silent
 
 
-def _of_now(spot: Spot, terms: Terms) -> PreparedReport | None:
+def _of_now(spot: Spot, terms: Terms) -> Prepared | None:
     """Return what a pod says of the files of the declared source."""
     prepared = None if spot.report is None else spot.report.prepared
     return prepared if prepared is not None and prepared.revision == terms.load.revision else None
 
 
-def _why_prepare(prepared: PreparedReport | None, terms: Terms) -> str | None:
+def _why_prepare(prepared: Prepared | None, terms: Terms) -> str | None:
     if prepared is None:
         return "its source changed: the files are fetched on every pod before any switches"
     if prepared.state is PreparedState.PREPARED:
@@ -171,7 +209,7 @@ def _switch(
             back_soon = True
         at = settled_at(spot.pod.uid, spot.name, unmarked)
         if refusal is not None:
-            rollout.waits[spot.pod.uid] = f"The sidecar refused: {refusal.message}"
+            rollout.waits[spot.pod.uid] = _refusal(refusal)
         elif last:
             # Nobody else has it: its label stays, for a request that may fail is better than one that must.
             _order(rollout, terms.load, spot, "it is the only pod to switch to the new source", refusals, now)
@@ -196,7 +234,11 @@ def _order(rollout: Rollout, request: LoadRequest, spot: Spot, why: str, refusal
         rollout.orders.append((spot, request, why))
         rollout.waits.setdefault(spot.pod.uid, f"The sidecar was told: {why}.")
     else:
-        rollout.waits[spot.pod.uid] = f"The sidecar refused: {refusal.message}"
+        rollout.waits[spot.pod.uid] = _refusal(refusal)
+
+
+def _refusal(refusal: Placed) -> str:
+    return f"The sidecar refused: {refusal.message}" if refusal.reason == "SidecarRefused" else refusal.message
 
 
 def _stop(rollout: Rollout, holders: Sequence[Spot], bad: Sequence[Spot], what: str, words: str) -> None:

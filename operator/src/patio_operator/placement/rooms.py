@@ -18,22 +18,23 @@ from patio_operator.placement.spots import Host
 class Rooms:
     """What is left, by pod; the one thing in a plan that changes while it is made."""
 
-    def __init__(self, hosts: Iterable[Host], adapters: Iterable[LoraAdapter]) -> None:
-        """Take the pods, and the LoraAdapters that stay."""
-        self._newest_first = {one.owner: one for one in reversed(oldest_first(adapters))}
+    def __init__(self, adapters: Iterable[LoraAdapter]) -> None:
+        """Take the LoraAdapters that stay; their pods are added before anything is asked of them."""
+        self._newest_first = {one.owner: (age, one) for age, one in enumerate(reversed(oldest_first(adapters)))}
         self._taken: dict[str, set[str]] = {}
         self._becoming_free: dict[str, int] = {}
         self._displaced: dict[tuple[str, str], str] = {}
-        self._hosts = {host.pod.uid: host for host in hosts}
+        self._hosts: dict[str, Host] = {}
         self._going: dict[str, frozenset[str]] = {}
-        for uid, host in self._hosts.items():
-            self._taken[uid] = set(host.reports)
-            self._going[uid] = frozenset(
-                name for name, one in host.reports.items() if one.state is AdapterState.UNLOADING
-            )
-            self._becoming_free[uid] = len(self._going[uid])
-        for uid in self._hosts:
-            self._relieve(uid)
+
+    def add(self, host: Host) -> None:
+        """Add a pod."""
+        uid = host.pod.uid
+        self._hosts[uid] = host
+        self._taken[uid] = set(host.reports)
+        self._going[uid] = frozenset(name for name, one in host.reports.items() if one.state is AdapterState.UNLOADING)
+        self._becoming_free[uid] = len(self._going[uid])
+        self._relieve(uid)
 
     def used(self, uid: str) -> int:
         """Return how many adapters a pod has or is promised."""
@@ -83,7 +84,7 @@ class Rooms:
 
     def displaced(self, uid: str, adapter: LoraAdapter) -> str | None:
         """Return why a LoraAdapter has to leave a pod for lack of room, in a sentence; None: it has not."""
-        return self._displaced.get((uid, adapter.owner))
+        return self._displaced.get((uid, adapter.owner)) if self._displaced else None
 
     def _relieve(self, uid: str) -> None:
         """Have leave again what an engine was told beyond its limit: what it did not load, the newest first.
@@ -107,7 +108,8 @@ class Rooms:
         """Return the LoraAdapters whose adapters a pod has and was not told to let go of, the newest first."""
         reports = self._hosts[uid].reports.values()
         owners = {one.owner for one in reports if one.state is not AdapterState.UNLOADING}
-        return [one for owner, one in self._newest_first.items() if owner in owners]
+        ours = [self._newest_first[owner] for owner in owners if owner is not None and owner in self._newest_first]
+        return [one for _, one in sorted(ours, key=lambda each: each[0])]
 
     def _limit(self, uid: str) -> int | None:
         answer = self._hosts[uid].view.answer

@@ -1,7 +1,8 @@
 """The Service of a LoraAdapter: what it should be, and what may be done with what has its name. Pure.
 
-It selects the pods whose label says that their engine answers by the adapter's name, so that a request for the adapter
-reaches no other pod. It is the LoraAdapter's (owner reference), goes with it, and is never made over somebody else's.
+It selects the pods whose labels say that their engine answers by the adapter's name, and from what this LoraAdapter had
+loaded, so that a request for the adapter reaches no other pod. It is the LoraAdapter's (owner reference), goes with it,
+and is never made over somebody else's.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from patio_operator.api.labels import ADAPTER_LOADED, ADAPTER_SERVICE, adapter_label
+from patio_operator.api.labels import ADAPTER_LOADED, ADAPTER_SERVICE, adapter_label, adapter_labels, owners_of
 from patio_operator.api.loraadapter import LoraAdapter
+from patio_operator.placement.fleet import Pod
 from patio_operator.placement.plans import Trouble
 
 PORT = 80
@@ -73,7 +75,7 @@ def service(adapter: LoraAdapter, engine_port: int) -> dict[str, Any]:
             ],
         },
         "spec": {
-            "selector": {adapter_label(adapter.adapter_name): ADAPTER_LOADED},
+            "selector": adapter_labels(adapter.adapter_name, metadata.uid),
             "ports": [{"name": PORT_NAME, "port": PORT, "targetPort": engine_port, "protocol": "TCP"}],
         },
     }
@@ -83,6 +85,17 @@ def is_as_wanted(known: KnownService, wanted: Mapping[str, Any]) -> bool:
     """Tell whether a Service is as `service` says."""
     other = decode_service({**wanted, "metadata": {**wanted["metadata"], "uid": known.uid}})
     return known == other
+
+
+def waits_for_labels(known: KnownService, adapter: LoraAdapter, pods: Iterable[Pod]) -> bool:
+    """Tell whether a Service that selects by the name alone, as older versions made them, is to be left for a moment.
+
+    Its pods get the label that says whose adapter they have first: else it would lead nowhere in between.
+    """
+    if known.selector != {adapter_label(adapter.adapter_name): ADAPTER_LOADED}:
+        return False
+    (owner,) = owners_of([(adapter.adapter_name, adapter.metadata.uid)])
+    return any(adapter.adapter_name in pod.marks and owner not in pod.owners for pod in pods)
 
 
 def engine_port(ports: Iterable[int | None]) -> int | None:

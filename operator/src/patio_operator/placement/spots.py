@@ -7,15 +7,19 @@ never taken for what is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
+from typing import NamedTuple
 
-from patio.api.protocol import AdapterReport, AdapterState, LoadRequest
+from patio.api.protocol import AdapterState, LoadRequest
 from patio_operator.api.loraadapter import LoraAdapter
+from patio_operator.placement.candidates import Candidates
 from patio_operator.placement.credentials import Credentials, Missing
-from patio_operator.placement.fleet import NOT_SEEN, Pod, Seen
-from patio_operator.placement.matching import OWNER_PREFIX, load_request, oldest_first, selects
+from patio_operator.placement.fleet import NOT_SEEN, Pod, Report, Seen
+from patio_operator.placement.matching import OWNER_PREFIX, load_request, oldest_first
+from patio_operator.placement.steps import Steps, in_parts
 
 UNREACHABLE_BOUND = timedelta(seconds=30)
 """How long a pod whose sidecar is silent keeps its place before another pod is given the adapter."""
@@ -27,20 +31,14 @@ class Host:
 
     pod: Pod
     view: Seen
-    reports: Mapping[str, AdapterReport]
-
-    @property
-    def silent(self) -> bool:
-        """Whether its sidecar does not answer now."""
-        return self.view.answer is None
-
-    @property
-    def unasked(self) -> bool:
-        """Whether it may well have adapters and nobody has asked it yet: what it has decides where others go."""
-        return not self.view.asked and self.pod.ip is not None and (self.pod.ready or bool(self.pod.marks))
+    reports: Mapping[str, Report]
+    silent: bool
+    """Whether its sidecar does not answer now."""
+    unasked: bool
+    """Whether it may well have adapters and nobody has asked it yet: what it has decides where others go."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Terms:
     """What the orders for one LoraAdapter say."""
 
@@ -62,39 +60,31 @@ class Terms:
         """The LoraAdapter's object name."""
         return self.adapter.metadata.name
 
+    @cached_property
+    def owner(self) -> str:
+        """How sidecars know the LoraAdapter."""
+        return self.adapter.owner
 
-@dataclass(frozen=True, slots=True)
-class Spot:
-    """One pod, as one LoraAdapter that selects it sees it."""
+
+class Spot(NamedTuple):
+    """One pod, as one LoraAdapter that selects it sees it. There are as many as there are placements."""
 
     host: Host
+    pod: Pod
     name: str
     """The adapter's, in requests."""
-    report: AdapterReport | None
+    report: Report | None
     """On the adapter's name, whoever wants it."""
     mine: bool
     """This LoraAdapter had it loaded there, or is having it."""
     updated: bool
     """Mine, and ordered from the source as it is declared now."""
+    going: bool
+    """Whether the pod was told to let go of it."""
+    answers: bool
+    """Whether the engine is known to answer under the name from what this LoraAdapter ordered, new or old."""
     holder: LoraAdapter | None = None
     """The older LoraAdapter that wants the name on this pod; None: nobody does."""
-
-    @property
-    def pod(self) -> Pod:
-        """The pod."""
-        return self.host.pod
-
-    @property
-    def going(self) -> bool:
-        """Whether the pod was told to let go of it."""
-        return self.report is not None and self.report.state is AdapterState.UNLOADING
-
-    @property
-    def answers(self) -> bool:
-        """Whether the engine is known to answer under the name from what this LoraAdapter ordered, new or old."""
-        if not self.mine or self.going or self.report is None or self.host.silent:
-            return False
-        return self.report.state is AdapterState.LOADED or self.report.held_revision is not None
 
     @property
     def loaded(self) -> bool:
@@ -127,15 +117,13 @@ class Spot:
         return self.host.silent and since is not None and now - since >= UNREACHABLE_BOUND
 
 
-def hosts_of(pods: Iterable[Pod], seen: Mapping[str, Seen]) -> list[Host]:
-    """Return the pods that count, by name."""
-    found = []
-    for pod in sorted(pods, key=lambda one: one.name):
-        if not pod.leaving:
-            view = seen.get(pod.uid, NOT_SEEN)
-            known = view.answer or view.last
-            found.append(Host(pod, view, {} if known is None else {one.lora_name: one for one in known.adapters}))
-    return found
+def host_of(pod: Pod, seen: Mapping[str, Seen]) -> Host:
+    """Return a pod with what its sidecar says."""
+    view = seen.get(pod.uid, NOT_SEEN)
+    known = view.answer or view.last
+    reports = {} if known is None else {one.lora_name: one for one in known.adapters}
+    unasked = not view.asked and pod.ip is not None and (pod.ready or bool(pod.marks))
+    return Host(pod, view, reports, view.answer is None, unasked)
 
 
 def terms_of(adapter: LoraAdapter, credentials: Mapping[str, Credentials | Missing]) -> Terms:
@@ -158,33 +146,57 @@ def terms_of(adapter: LoraAdapter, credentials: Mapping[str, Credentials | Missi
     return Terms(adapter, load, prepare, secret, missing)
 
 
-def spots_of(terms: Sequence[Terms], hosts: Sequence[Host]) -> dict[str, list[Spot]]:
-    """Return the spots of each LoraAdapter, by object name. Where two want one name on a pod, the older has it."""
-    by_key = {one.key: one for one in terms}
+Claims = Mapping[tuple[str, str], LoraAdapter]
+"""Who has a name on a pod, by the pod's UID and the name, where several LoraAdapters want it."""
+
+
+def claims_of(adapters: Iterable[LoraAdapter], candidates: Candidates[Host]) -> Steps[Claims]:
+    """Return who has the names that several LoraAdapters want: on each pod, the older one."""
+    named: dict[str, list[LoraAdapter]] = {}
+    for adapter in oldest_first(adapters):
+        named.setdefault(adapter.adapter_name, []).append(adapter)
     claims: dict[tuple[str, str], LoraAdapter] = {}
-    spots: dict[str, list[Spot]] = {}
-    for adapter in oldest_first(one.adapter for one in terms):
-        own = by_key[adapter.metadata.name]
-        found = spots[own.key] = []
-        for host in hosts:
-            if not selects(adapter, host.pod.labels) or not _serves(host.view, adapter.spec.base_model):
-                continue
-            claim = claims.setdefault((host.pod.uid, own.name), adapter)
-            found.append(_spot(host, own, None if claim is adapter else claim))
+    for name, rivals in named.items():
+        if len(rivals) == 1:
+            continue
+        for adapter in rivals:
+            for part in in_parts(candidates.of(adapter)):
+                for host in part:
+                    if _serves(host.view, adapter.spec.base_model):
+                        claims.setdefault((host.pod.uid, name), adapter)
+                yield
+    return claims
+
+
+def spots_of(terms: Terms, candidates: Candidates[Host], claims: Claims) -> Steps[list[Spot]]:
+    """Return the pods that a LoraAdapter is for, as it sees them."""
+    spots: list[Spot] = []
+    adapter, name, base_model = terms.adapter, terms.name, terms.adapter.spec.base_model
+    for part in in_parts(candidates.of(adapter)):
+        for host in part:
+            if base_model is None or _serves(host.view, base_model):
+                claim = claims.get((host.pod.uid, name), adapter)
+                spots.append(_spot(host, terms, None if claim is adapter else claim))
+        yield
     return spots
 
 
 def _spot(host: Host, terms: Terms, holder: LoraAdapter | None) -> Spot:
-    report = host.reports.get(terms.name)
-    mine = holder is None and report is not None and report.owner == terms.adapter.owner
-    if report is None and holder is None and host.silent and host.view.last is None and terms.name in host.pod.marks:
+    name, pod = terms.name, host.pod
+    report = host.reports.get(name)
+    if report is None:
         # Nobody who is running now ever heard from this sidecar, but its label says that it had it.
-        return Spot(host, terms.name, None, mine=True, updated=False)
-    updated = mine and report is not None and report.revision == terms.load.revision
-    return Spot(host, terms.name, report, mine, updated, holder)
+        had = holder is None and host.silent and host.view.last is None and name in pod.marks
+        return Spot(host, pod, name, None, had, False, False, False, holder)
+    state = report.state
+    mine = holder is None and report.owner == terms.owner
+    updated = mine and report.revision == terms.load.revision
+    going = state is AdapterState.UNLOADING
+    there = state is AdapterState.LOADED or report.held_revision is not None
+    return Spot(host, pod, name, report, mine, updated, going, mine and there and not going and not host.silent, holder)
 
 
-def owned(report: AdapterReport, namespace: str) -> bool:
+def owned(report: Report, namespace: str) -> bool:
     """Tell whether a LoraAdapter of the namespace, present or past, had this loaded."""
     return report.owner is not None and report.owner.startswith(f"{OWNER_PREFIX}{namespace}/")
 

@@ -7,14 +7,16 @@ are cut, pods beyond `MAX_INSTANCES` are only counted.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from patio_operator.api.conditions import TIME_FORMAT, condition, find
 from patio_operator.api.labels import adapter_selector
 from patio_operator.api.loraadapter import MAX_INSTANCES, LoraAdapter
+from patio_operator.placement.matching import is_deleting
 from patio_operator.placement.plans import Placed, PlacedState, Placement
 from patio_operator.placement.words import count, names
 
@@ -27,7 +29,10 @@ MOST_FAULTS_TOLD = 5
 """Different faults that become events at once; the status has them all."""
 
 STUCK = frozenset(
-    ("NoCapacity", "SidecarRefused", "SecretNotRead", "SecretNotFound", "SecretIncomplete", "SecretForbidden")
+    (
+        *("NoCapacity", "SidecarRefused", "SidecarUnproven", "TokenReviewForbidden", "TokenNotReviewed"),
+        *("SecretNotRead", "SecretNotFound", "SecretIncomplete", "SecretForbidden"),
+    )
 )
 """Reasons for Pending that somebody has to do something about: nothing is under way."""
 NO_FAULT = frozenset(
@@ -43,6 +48,26 @@ class Happened:
     type: str
     reason: str
     message: str
+
+
+class ToldOfPod(NamedTuple):
+    """What a status says of one pod."""
+
+    state: str
+    reason: str
+    since: str
+    rest: int
+    """A hash of everything else, in this process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a status says, as far as the next one depends on it: a fleet's statuses whole would be hundreds of MB."""
+
+    rest: Mapping[str, Any]
+    """Everything but the instances."""
+    instances: Mapping[str, ToldOfPod]
+    """By the pod's name."""
 
 
 @dataclass(frozen=True)
@@ -75,20 +100,35 @@ _ORDER = {PlacedState.FAILED: 0, PlacedState.UNKNOWN: 1, PlacedState.LOADED: 3, 
 """Troubles first, since the list is capped; everything on its way between them and what is loaded."""
 
 
-def status(adapter: LoraAdapter, placement: Placement, before: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+def told(status: Mapping[str, Any]) -> Told:
+    """Reduce a status, the API server's or a new one: two that say the same are equal."""
+    instances = status.get("instances") or []
+    return Told(
+        {name: value for name, value in status.items() if name != "instances"},
+        {sys.intern(str(one.get("pod"))): _told_of_pod(one) for one in instances if isinstance(one, dict)},
+    )
+
+
+def _told_of_pod(one: Mapping[str, Any]) -> ToldOfPod:
+    state, reason, since = (sys.intern(str(one.get(name) or "")) for name in ("state", "reason", "since"))
+    rest = hash((str(one.get("node") or ""), str(one.get("message") or ""), str(one.get("attempts") or 0)))
+    return ToldOfPod(state, reason, since, rest)
+
+
+def status(adapter: LoraAdapter, placement: Placement, before: Told, now: datetime) -> dict[str, Any]:
     """Return the status of a LoraAdapter.
 
     Args:
         adapter: the LoraAdapter, as it was planned from.
         placement: how it stands.
-        before: the status that is there, for the times of what did not change.
+        before: what the status that is there says, for the times of what did not change.
         now: the time of what did.
 
     """
     standing = _counted(adapter, placement)
     shown = sorted(placement.placed, key=_worst_first)[:MAX_INSTANCES]
-    conditions, generation = before.get("conditions") or [], adapter.metadata.generation
-    was = {one.get("pod"): one for one in before.get("instances") or []}
+    conditions, generation = before.rest.get("conditions") or [], adapter.metadata.generation
+    since = now.strftime(TIME_FORMAT)
     return {
         "observedGeneration": generation,
         "adapterName": adapter.adapter_name,
@@ -97,7 +137,7 @@ def status(adapter: LoraAdapter, placement: Placement, before: Mapping[str, Any]
         "updatedReplicas": standing.updated,
         "loadingReplicas": len(standing.moving) + len(standing.stuck),
         "failedReplicas": len(standing.failed),
-        "selector": adapter_selector(adapter.adapter_name),
+        "selector": adapter_selector(adapter.adapter_name, adapter.metadata.uid),
         "conditions": [
             condition(conditions, type_, value, reason, _cut(message, MAX_MESSAGE), generation, now)
             for type_, (value, reason, message) in (
@@ -106,32 +146,32 @@ def status(adapter: LoraAdapter, placement: Placement, before: Mapping[str, Any]
                 ("Degraded", _degraded(standing)),
             )
         ],
-        "instances": [_instance(one, was.get(one.pod.name, {}), now) for one in shown],
+        "instances": [_instance(one, before.instances.get(one.pod.name), since) for one in shown],
     }
 
 
-def events(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Happened, ...]:
+def events(before: Told, after: Mapping[str, Any]) -> tuple[Happened, ...]:
     """Return what to tell of the change from one status to the next: each new verdict, once."""
     told: list[Happened] = []
-    ready, was = find(after, "Ready"), find(before, "Ready")
+    ready, was = find(after, "Ready"), find(before.rest, "Ready")
     if ready["status"] == "True" and was.get("status") != "True":
         told.append(Happened("Normal", ready["reason"], ready["message"]))
     elif ready["status"] == "False" and was.get("status") == "True":
-        asked = after["observedGeneration"] != before.get("observedGeneration")
-        if asked or after["readyReplicas"] >= before.get("readyReplicas", 0):
+        asked = after["observedGeneration"] != before.rest.get("observedGeneration")
+        if asked or after["readyReplicas"] >= before.rest.get("readyReplicas", 0):
             told.append(Happened("Normal", ready["reason"], ready["message"]))
         else:
             told.append(Happened("Warning", "NotReady", ready["message"]))
     # The status read may be one that somebody else wrote: the schema asks for little. The message is not compared: one
     # and the same fault may be told with another number each time.
-    known = {(one.get("pod"), one.get("reason")) for one in before.get("instances") or []}
+    known = {(pod, one.reason) for pod, one in before.instances.items()}
     fresh: dict[tuple[str, str], list[str]] = {}
     for one in after["instances"]:
         if one["state"] == PlacedState.FAILED and (one["pod"], one["reason"]) not in known:
             fresh.setdefault((one["reason"], one["message"]), []).append(one["pod"])
     faults = [Happened("Warning", reason, f"{names(pods)}: {words}") for (reason, words), pods in fresh.items()]
     told += faults[:MOST_FAULTS_TOLD]
-    degraded, was = find(after, "Degraded"), find(before, "Degraded")
+    degraded, was = find(after, "Degraded"), find(before.rest, "Degraded")
     new = degraded["status"] == "True" and (was.get("status"), was.get("reason")) != ("True", degraded["reason"])
     if new and degraded["reason"] not in {reason for reason, _ in fresh} | {"SidecarUnreachable"}:
         told.append(Happened("Warning", degraded["reason"], degraded["message"]))
@@ -158,6 +198,8 @@ def _counted(adapter: LoraAdapter, placement: Placement) -> _Standing:
 
 def _ready(standing: _Standing) -> tuple[str, str, str]:
     placement, desired = standing.placement, standing.placement.desired
+    if is_deleting(standing.adapter) and placement.trouble is not None:
+        return "False", placement.trouble.reason, placement.trouble.message
     if standing.adapter.spec.replicas == 0:
         return "False", "ScaledToZero", "spec.replicas is 0: no pod has the adapter."
     if desired == 0 or (placement.trouble is not None and placement.trouble.reason == "NoMatchingPods"):
@@ -229,8 +271,8 @@ def _said(one: Placed) -> str:
     return f"{one.pod.name}: {one.message or one.reason}"
 
 
-def _instance(one: Placed, was: Mapping[str, Any], now: datetime) -> dict[str, Any]:
-    same = (was.get("state"), was.get("reason")) == (one.state, one.reason) and "since" in was
+def _instance(one: Placed, was: ToldOfPod | None, now: str) -> dict[str, Any]:
+    same = was is not None and was.since and (was.state, was.reason) == (one.state, one.reason)
     return {
         "pod": one.pod.name,
         "node": one.pod.node,
@@ -238,7 +280,7 @@ def _instance(one: Placed, was: Mapping[str, Any], now: datetime) -> dict[str, A
         "reason": one.reason,
         "message": _cut(one.message, MAX_INSTANCE_MESSAGE),
         "attempts": one.attempts,
-        "since": str(was["since"]) if same else now.strftime(TIME_FORMAT),
+        "since": was.since if was is not None and same else now,
     }
 
 

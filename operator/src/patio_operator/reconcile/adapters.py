@@ -10,24 +10,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from contextlib import suppress
+import random
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from patio_operator.api.loraadapter import UNLOAD_FINALIZER, LoraAdapter
 from patio_operator.cluster import events
-from patio_operator.cluster.api import Cluster, ConflictError, NotFoundError
+from patio_operator.cluster.api import ApiError, Cluster, ConflictError, NotFoundError
 from patio_operator.cluster.kinds import LORA_ADAPTER
 from patio_operator.cluster.known import Known, KnownAdapter, KnownPod
-from patio_operator.placement.planner import plan
-from patio_operator.placement.plans import Hold, Load, Mark, PlacedState, Placement, Plan, Release, Unload
+from patio_operator.placement.matching import is_deleting
+from patio_operator.placement.planner import steps
+from patio_operator.placement.plans import Hold, Load, Mark, PlacedState, Placement, Plan, Release, Trouble, Unload
 from patio_operator.placement.status import status
+from patio_operator.placement.steps import in_parts
 from patio_operator.reconcile.credentials import SecretReader
+from patio_operator.reconcile.failures import Failures
 from patio_operator.reconcile.marks import Marks
 from patio_operator.reconcile.queue import Key
 from patio_operator.reconcile.services import Services
+from patio_operator.reconcile.slices import Heap, in_slices
 from patio_operator.reconcile.statuses import Statuses
 from patio_operator.sidecars.orders import Orders
 from patio_operator.sidecars.watch import SidecarWatch
@@ -41,9 +46,13 @@ FIRST_LOOK_SECONDS = 2.0
 of pods that lost their adapters."""
 REST = 4.0
 """How long a namespace rests after it was planned, in times of how long that took: a thousand pods that report one
-after the other are some plans a second, and admissions and long-polls get most of the time. (In a thread a plan would
-be in their way no less: each of their system calls would wait for the interpreter's lock.)"""
+after the other are some plans a second, and admissions and long-polls get most of the time."""
 WRITES_AT_ONCE = 8
+
+FINALIZER, SERVICE, STATUS = "finalizer", "service", "status"
+"""What is written of a LoraAdapter; each may be refused by itself."""
+
+T = TypeVar("T")
 
 
 class AdapterReconciler:
@@ -75,6 +84,10 @@ class AdapterReconciler:
         self._clock = clock
         self._resting: dict[str, float] = {}
         self._looked: set[str] = set()
+        self._failures = Failures(clock, random.Random())  # noqa: S311 - jitter only
+        self._deleted_at: dict[str, datetime] = {}
+        self._computing = asyncio.Lock()
+        self._heap = Heap()
         known.adapters.listen(self._forget)
 
     async def begin(self) -> None:
@@ -97,31 +110,46 @@ class AdapterReconciler:
         if rest > 0:
             return rest
         pods = {one.pod.uid: one for one in self._known.pods.all(namespace)}
-        self._watch.follow(namespace, [one.pod for one in pods.values()])
+        of_pods = [one.pod for one in pods.values()]
+        while self._watch.follow(namespace, of_pods):  # noqa: ASYNC110 - a turn for others, not a wait
+            await asyncio.sleep(0)
         if namespace not in self._looked:
             await self._watch.looked(namespace, FIRST_LOOK_SECONDS)
             self._looked.add(namespace)
             return 0.0  # what is known of the cluster may be another by now
         adapters = {one.adapter.metadata.name: one for one in self._known.adapters.all(namespace)}
-        credentials = await self._secrets.credentials(one.adapter for one in adapters.values())
+        of_adapters = [one.adapter for one in adapters.values()]
+        credentials = await self._secrets.credentials(of_adapters)
         seen, now = self._watch.seen(namespace), self._now()
-        started = self._clock()
-        decided = plan(
-            [one.pod for one in pods.values()],
-            seen,
-            [one.adapter for one in adapters.values()],
-            credentials,
-            self._orders.refusals(namespace, pods),
-            self._marks.unmarked(namespace, pods),
-            now,
+        for one in of_adapters:
+            if is_deleting(one):
+                self._deleted_at.setdefault(one.metadata.uid, now)
+        self._heap.holds(sum(len(one.answer.adapters) for one in seen.values() if one.answer is not None))
+        decided, spent = await in_slices(
+            steps(
+                of_pods,
+                seen,
+                of_adapters,
+                credentials,
+                self._orders.refusals(namespace, pods),
+                self._marks.unmarked(namespace, pods),
+                now,
+                dict(self._deleted_at),
+            )
         )
-        ended = self._clock()
-        self._resting[namespace] = ended + REST * (ended - started)
+        self._resting[namespace] = self._clock() + REST * spent
         # Before the first load, so that no adapter is left behind by an object that was deleted meanwhile.
-        await _some_at_once(self._hold(one.adapter) for one in decided.actions if isinstance(one, Hold))
-        again_at = self._orders.give([one for one in decided.actions if isinstance(one, Load | Unload)], seen)
-        self._marks.give(one for one in decided.actions if isinstance(one, Mark))
-        again_in = [(at - now).total_seconds() for at in (again_at, decided.again_at) if at is not None]
+        holds = [one.adapter for one in decided.actions if isinstance(one, Hold)]
+        held = await _some_at_once([partial(self._hold, one) for one in holds])
+        unheld = {one.metadata.name for one, done in zip(holds, held, strict=True) if not done}
+        times = [decided.again_at]
+        for part in in_parts(decided.actions):
+            orders = [one for one in part if isinstance(one, Load | Unload)]
+            may = [one for one in orders if isinstance(one, Unload) or one.adapter not in unheld]
+            times.append(self._orders.give(may, seen))
+            self._marks.give(one for one in part if isinstance(one, Mark))
+            await asyncio.sleep(0)
+        again_in = [(at - now).total_seconds() for at in times if at is not None]
         again_in += await self._write(decided, adapters, pods, now)
         return max(0.0, min(again_in)) if again_in else None
 
@@ -129,28 +157,88 @@ class AdapterReconciler:
         self, decided: Plan, adapters: Mapping[str, KnownAdapter], pods: Mapping[str, KnownPod], now: datetime
     ) -> list[float]:
         """Write what belongs into the API server; return after how many seconds there may be more to write."""
-        await _some_at_once(self._release(adapters, one) for one in decided.actions if isinstance(one, Release))
-        told = [self._tell(adapters[name], one, pods, now) for name, one in decided.placements.items()]
-        return [wait for waits in await _some_at_once(told) for wait in waits]
+        released = [one for one in decided.actions if isinstance(one, Release)]
+        work = [partial(self._release, adapters[one.adapter.metadata.name], one, now) for one in released]
+        work += [partial(self._tell, adapters[name], one, pods, now) for name, one in decided.placements.items()]
+        return [wait for waits in await _some_at_once(work) for wait in waits]
 
     async def _tell(
         self, known: KnownAdapter, placement: Placement, pods: Mapping[str, KnownPod], now: datetime
     ) -> list[float]:
-        ports = [pods[one.pod.uid].engine_port for one in placement.placed if one.pod.uid in pods]
-        trouble = await self._services.keep(known, ports)
+        """Write a LoraAdapter's Service and status."""
+        uid = known.adapter.metadata.uid
+        there = [pods[one.pod.uid] for one in placement.placed if one.pod.uid in pods]
+        trouble, waits = await self._keep_service(known, there)
+        words = self._failures.words(uid, FINALIZER)
         loaded = all(one.state is PlacedState.LOADED for one in placement.placed)
-        if trouble is not None and placement.trouble is None and loaded:
+        if words is not None:
+            placement = replace(placement, trouble=Trouble("FinalizerRefused", _no_finalizer(words)))
+        elif trouble is not None and placement.trouble is None and loaded:
             placement = replace(placement, trouble=trouble)
-        after = status(known.adapter, placement, known.status, now)
-        waits = (await self._statuses.write(known, after), self._services.again_in(known))
-        return [wait for wait in waits if wait is not None]
+        waits.append(self._failures.wait(uid, FINALIZER))
+        waits += await self._write_status(known, placement, now)
+        return [wait for wait in waits if wait > 0]
 
-    async def _hold(self, adapter: LoraAdapter) -> None:
-        await self._write_finalizers(adapter, [*adapter.metadata.finalizers, UNLOAD_FINALIZER])
+    async def _keep_service(self, known: KnownAdapter, pods: Sequence[KnownPod]) -> tuple[Trouble | None, list[float]]:
+        uid = known.adapter.metadata.uid
+        trouble: Trouble | None = None
 
-    async def _release(self, adapters: Mapping[str, KnownAdapter], release: Release) -> None:
+        async def keep() -> None:
+            nonlocal trouble
+            trouble = await self._services.keep(known, pods)
+
+        waits = await self._try(known.adapter, SERVICE, keep)
+        words = self._failures.words(uid, SERVICE)
+        if words is not None:
+            return Trouble("ServiceRefused", f"The API server does not take the Service: {words}"), waits
+        again_in = self._services.again_in(known)
+        return trouble, waits if again_in is None else [again_in]
+
+    async def _write_status(self, known: KnownAdapter, placement: Placement, now: datetime) -> list[float]:
+        uid = known.adapter.metadata.uid
+        wait = self._failures.wait(uid, STATUS)
+        if wait:
+            return [wait]
+        async with self._computing:  # one in each turn of the loop: a status of thousands of pods takes milliseconds
+            after = status(known.adapter, placement, known.status, now)
+            await asyncio.sleep(0)
+        waits: list[float] = []
+
+        async def write() -> None:
+            later = await self._statuses.write(known, after)
+            if later is not None:
+                waits.append(later)
+
+        return waits + await self._try(known.adapter, STATUS, write)
+
+    async def _hold(self, adapter: LoraAdapter) -> bool:
+        """Put the finalizer on a LoraAdapter; return whether it is there."""
+        done = False
+
+        async def write() -> None:
+            nonlocal done
+            done = await self._write_finalizers(adapter, [*adapter.metadata.finalizers, UNLOAD_FINALIZER])
+
+        await self._try(adapter, FINALIZER, write)
+        return done
+
+    async def _release(self, known: KnownAdapter, release: Release, now: datetime) -> list[float]:
+        """Take the finalizer off, and tell of it once that is done; where it may not be, the status says so."""
         adapter = release.adapter
-        about = adapters[adapter.metadata.name].reference
+
+        async def write() -> None:
+            kept = [one for one in adapter.metadata.finalizers if one != UNLOAD_FINALIZER]
+            if await self._write_finalizers(adapter, kept):
+                await self._tell_release(known.reference, release)
+
+        waits = await self._try(adapter, FINALIZER, write)
+        words = self._failures.words(adapter.metadata.uid, FINALIZER)
+        if words is not None:
+            trouble = Trouble("FinalizerRefused", f"It is deleted and cannot go: {_no_finalizer(words)}")
+            waits += await self._write_status(known, Placement(trouble=trouble), now)
+        return waits
+
+    async def _tell_release(self, about: Mapping[str, Any], release: Release) -> None:
         if release.left_on:
             message = (
                 f"Deleted, though {', '.join(release.left_on[:5])} did not confirm the unload in time. "
@@ -159,15 +247,36 @@ class AdapterReconciler:
             await events.record(self._cluster, about, "Warning", "LeftLoaded", message)
         else:
             await events.record(self._cluster, about, "Normal", "Unloaded", "The adapter is unloaded everywhere.")
-        await self._write_finalizers(adapter, [one for one in adapter.metadata.finalizers if one != UNLOAD_FINALIZER])
 
-    async def _write_finalizers(self, adapter: LoraAdapter, finalizers: list[str]) -> None:
+    async def _write_finalizers(self, adapter: LoraAdapter, finalizers: list[str]) -> bool:
+        """Write the finalizers; return False when the object was changed or is gone: its event brings the next pass."""
         metadata = adapter.metadata
         patch = {"metadata": {"finalizers": finalizers, "resourceVersion": metadata.resource_version}}
-        # Changed or gone since it was read: its event brings the next pass.
-        with suppress(ConflictError, NotFoundError):
+        try:
             body = await self._cluster.merge(LORA_ADAPTER, metadata.name, metadata.namespace, patch)
-            self._known.adapters.took(body)
+        except (ConflictError, NotFoundError):
+            return False
+        self._known.adapters.took(body)
+        return True
+
+    async def _try(self, adapter: LoraAdapter, what: str, work: Callable[[], Awaitable[None]]) -> list[float]:
+        """Write something of one LoraAdapter, unless that failed a moment ago; return when to try again.
+
+        What the API server does not take of one object, by a policy of the cluster for example, is no other's fault.
+        """
+        metadata = adapter.metadata
+        wait = self._failures.wait(metadata.uid, what)
+        if wait:
+            return [wait]
+        try:
+            await work()
+        except ApiError as error:
+            wait = self._failures.failed(metadata.uid, what, error.message)
+            name = f"{metadata.namespace}/{metadata.name}"
+            log.warning("%s of LoraAdapter %s not written, again in %.1f s: %s", what, name, wait, error.message)
+            return [wait]
+        self._failures.worked(metadata.uid, what)
+        return []
 
     def _forget(self, namespace: str, was: KnownAdapter | None, there: KnownAdapter | None) -> None:
         if was is not None and there is None:
@@ -175,18 +284,30 @@ class AdapterReconciler:
             self._secrets.forget(namespace, metadata.name)
             self._statuses.forget(namespace, metadata.name)
             self._services.forget(metadata.uid)
+            self._failures.forget(metadata.uid)
+            self._deleted_at.pop(metadata.uid, None)
 
 
-async def _some_at_once(work: Iterable[Coroutine[Any, Any, Any]]) -> list[Any]:
-    """Await all, a few at a time; then raise what the first of them raised."""
-    slots = asyncio.Semaphore(WRITES_AT_ONCE)
+def _no_finalizer(words: str) -> str:
+    return f"The API server does not take a change of metadata.finalizers of this object: {words}"
 
-    async def one(coroutine: Awaitable[Any]) -> Any:
-        async with slots:
-            return await coroutine
 
-    ends = await asyncio.gather(*(one(coroutine) for coroutine in work), return_exceptions=True)
-    for end in ends:
-        if isinstance(end, BaseException):
-            raise end
-    return ends
+async def _some_at_once(work: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
+    """Do all, a few at a time; then raise what the first of them raised."""
+    ends: dict[int, T] = {}
+    faults: list[Exception] = []
+    waiting = iter(enumerate(work))
+
+    async def some() -> None:
+        for number, one in waiting:
+            try:
+                ends[number] = await one()
+            except Exception as fault:  # noqa: BLE001 - the others go on first
+                faults.append(fault)
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(min(WRITES_AT_ONCE, len(work))):
+            tasks.create_task(some())
+    if faults:
+        raise faults[0]
+    return [ends[number] for number in range(len(work))]

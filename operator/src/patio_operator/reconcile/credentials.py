@@ -7,18 +7,15 @@ nothing of a content is ever logged.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
-from patio.api.sources import read_config
 from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.cluster.api import ApiError, Cluster, InvalidError, NotFoundError, Object, Scope
 from patio_operator.cluster.kinds import SECRET
 from patio_operator.cluster.watched import Watched
-from patio_operator.placement.credentials import Credentials, Missing, judge, with_secret
+from patio_operator.placement.credentials import Credentials, Missing, SecretUnusableError, check, decode, judge
 from patio_operator.placement.matching import load_request
 from patio_operator.sidecars.orders import SecretValues
 
@@ -60,7 +57,11 @@ class SecretReader:
         except ApiError as error:
             log.warning("secret %s/%s not read: %s", namespace, name, error.message)
             return None
-        return SecretValues(_revision(body), _decoded(body))
+        try:
+            return SecretValues(_revision(body), decode(body.get("data")))
+        except SecretUnusableError as error:
+            log.warning("secret %s/%s cannot be used: %s", namespace, name, error)
+            return None
 
     async def _judged(self, adapter: LoraAdapter, name: str) -> Credentials | Missing:
         namespace = adapter.metadata.namespace
@@ -89,7 +90,7 @@ class SecretReader:
         except ApiError as error:
             reason = "SecretForbidden" if isinstance(error, InvalidError) else "SecretNotRead"
             return Missing(reason, f"The operator cannot read Secret {name}: {error.message}")
-        verdict = _verdict(adapter, name, _decoded(body), _revision(body))
+        verdict = _verdict(adapter, name, body)
         self._verdicts[key] = asked, verdict
         return verdict
 
@@ -98,14 +99,14 @@ class SecretReader:
         self._verdicts.pop((namespace, adapter), None)
 
 
-def _verdict(adapter: LoraAdapter, name: str, values: Mapping[str, str], revision: str) -> Credentials | Missing:
-    verdict = judge(adapter, values, revision)
-    if isinstance(verdict, Missing):
-        return verdict
+def _verdict(adapter: LoraAdapter, name: str, body: Object) -> Credentials | Missing:
     try:
-        read_config(with_secret(load_request(adapter), values).config)
-    except ValueError as error:  # its words name keys, never values
-        return Missing("SecretIncomplete", f"Secret {name} cannot be used: {error}")
+        values = decode(body.get("data"))
+        verdict = judge(adapter, values, _revision(body))
+        if isinstance(verdict, Credentials):
+            check(load_request(adapter), values)
+    except SecretUnusableError as error:
+        return Missing("SecretIncomplete", f"Secret {name} cannot be used: {error}.")
     return verdict
 
 
@@ -116,13 +117,3 @@ def _name_and_revision(body: Object) -> tuple[str, str]:
 def _revision(body: Object) -> str:
     metadata = body["metadata"]
     return f"{metadata['uid']}.{metadata['resourceVersion']}"
-
-
-def _decoded(body: Object) -> dict[str, str]:
-    values: dict[str, str] = {}
-    for key, text in (body.get("data") or {}).items():
-        try:
-            values[key] = base64.b64decode(text).decode()
-        except (binascii.Error, UnicodeDecodeError):
-            continue  # not one of ours: those are text
-    return values

@@ -23,6 +23,7 @@ from patio_operator.placement.plans import Mark
 log = logging.getLogger(__name__)
 
 AT_ONCE = 16
+AT_ONCE_FOR_A_NAMESPACE = 12
 
 
 class Marks:
@@ -40,7 +41,7 @@ class Marks:
         self._cluster = cluster
         self._pods = pods
         self._now = now
-        self._jobs = Jobs("mark", AT_ONCE, 1, rng, on_end)
+        self._jobs = Jobs("mark", AT_ONCE, 1, rng, on_end, AT_ONCE_FOR_A_NAMESPACE)
         self._unmarked: dict[str, dict[tuple[str, str], datetime]] = {}
 
     def unmarked(self, namespace: str, pods: Iterable[str]) -> Mapping[tuple[str, str], datetime]:
@@ -73,7 +74,7 @@ class Marks:
         if known is None or known.pod.uid != pod.uid:
             return True
         annotations = {} if known.names is None else {labels.ADAPTER_NAMES: known.names}
-        patch = labels.mark_patch({"labels": known.pod.labels, "annotations": annotations}, mark.names)
+        patch = labels.mark_patch({"labels": known.pod.labels, "annotations": annotations}, mark.names, mark.owners)
         if not patch:
             return True
         patch["metadata"]["uid"] = pod.uid

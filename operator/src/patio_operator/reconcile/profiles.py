@@ -1,27 +1,30 @@
 """Keeps a profile's status true, and rolls the workloads that use it when it changes.
 
-One pass: read the profile, try it if nobody has tried this generation, list the metadata of the pods that have it,
-read the workloads that are behind, let `rollouts.plan` decide, patch the pod templates that it names, write the status
-that changed. Woken by events of the profile and of injected pods; at most one pass a second for each profile.
+One pass: read the profile, try it if nobody has tried this generation, take the pods that have it from what the watches
+know, read some of the workloads that are behind, let `rollouts.plan` decide, patch the pod templates that it names,
+write the status that changed. Woken by changes of the profile and of injected pods; at most one pass a second for each.
+What is remembered of workloads saves reading them: none is rolled that was not read in the same pass.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import ValidationError
 
 from patio_operator import injection, rollouts
-from patio_operator.api import labels
 from patio_operator.api.conditions import find
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.api.rolebasedgroup import RoleBasedGroup
 from patio_operator.cluster import events
-from patio_operator.cluster.api import Cluster, ConflictError, InvalidError, NotFoundError, Object
-from patio_operator.cluster.kinds import DAEMON_SET, DEPLOYMENT, POD, PROFILE, ROLE_BASED_GROUP, STATEFUL_SET
+from patio_operator.cluster.api import Cluster, ConflictError, InvalidError, NotFoundError, Object, UnreadableError
+from patio_operator.cluster.kinds import DAEMON_SET, DEPLOYMENT, PROFILE, ROLE_BASED_GROUP, STATEFUL_SET
+from patio_operator.cluster.known import Known
 from patio_operator.cluster.trial import try_profile
 from patio_operator.groups import spared_by_a_rollout
 from patio_operator.injection.trial import Verdict
@@ -36,87 +39,144 @@ log = logging.getLogger(__name__)
 PASS_SECONDS = 1.0
 """Between two passes over a profile: a thousand pods that come at once are a few passes."""
 _KINDS = {"Deployment": DEPLOYMENT, "StatefulSet": STATEFUL_SET, "DaemonSet": DAEMON_SET}
-_RUNNING = "status.phase!=Succeeded,status.phase!=Failed"
+READ_IN_A_PASS = 20
+"""Workloads, beside those that are being rolled: each is a request."""
+READ_AT_ONCE = 4
+REMEMBERED_SECONDS = 120.0
+"""After which a workload that waits or is held is read again."""
+NOT_FRESH_PAUSE = 1.0
+
+
+@dataclass
+class _Kept:
+    """What is remembered of a profile."""
+
+    last_pass: float = -PASS_SECONDS
+    written: Object = field(default_factory=dict)
+    """Its status. Upstream's CRD keeps none: without this, every pass would write one."""
+    refused: tuple[int, Verdict] = (0, Verdict())
+    """What the trial of a generation found."""
+    workloads: dict[Ref, tuple[float, Workload | None]] = field(default_factory=dict)
+    """Those that are behind, and when they were read; None: there is no such one."""
 
 
 class ProfileReconciler:
     """Works off profiles: `reconcile((name,))`."""
 
     def __init__(
-        self, cluster: Cluster, namespace: str, clock: Callable[[], float], observing: Callable[[], bool]
+        self,
+        cluster: Cluster,
+        known: Known,
+        namespace: str,
+        clock: Callable[[], float],
+        observing: Callable[[], bool],
     ) -> None:
         """`observing` tells whether groups are upstream's controller's at the moment."""
         self._cluster = cluster
+        self._known = known
         self._observing = observing
         self._namespace = namespace
         self._clock = clock
-        self._last_pass: dict[str, float] = {}
-        self._written: dict[str, Object] = {}
-        self._refused: dict[str, tuple[int, Verdict]] = {}
+        self._kept: dict[str, _Kept] = {}
 
     async def reconcile(self, key: Key) -> float | None:
         """Make one pass over a profile; return after how many seconds to look again, if it matters."""
         (name,) = key
-        wait = self._last_pass.get(name, -PASS_SECONDS) + PASS_SECONDS - self._clock()
+        if not self._known.pods.fresh:
+            return NOT_FRESH_PAUSE
+        kept = self._kept.setdefault(name, _Kept(last_pass=self._clock() - PASS_SECONDS))
+        wait = kept.last_pass + PASS_SECONDS - self._clock()
         if wait > 0:
             return wait
         started = self._clock()
-        again_in = await self._pass(name)
-        self._last_pass[name] = started  # one that failed comes back after the queue's own pause
+        again_in = await self._pass(name, kept)
+        kept.last_pass = started  # one that failed comes back after the queue's own pause
         return again_in
 
-    async def _pass(self, name: str) -> float | None:
+    async def _pass(self, name: str, kept: _Kept) -> float | None:
         try:
             body = await self._cluster.get(PROFILE, name)
         except NotFoundError:
-            self._written.pop(name, None)
-            self._refused.pop(name, None)
+            self._kept.pop(name, None)
             return None
-        # Upstream's CRD keeps no status: without this, every pass would write one.
-        body["status"] = before = body.get("status") or self._written.get(name) or {}
+        body["status"] = before = body.get("status") or kept.written
         try:
             profile = ClusterEngineRuntimeProfile.model_validate(body)
         except ValidationError as error:
             log.error("profile %s cannot be read: %s", name, error)
             return None
         revision = injection.revision(profile)
-        verdict = await self._verdict(profile, before)
-        pods = await self._cluster.list_metadata(POD, f"{labels.INJECTED}=true", _RUNNING)
-        users = rollouts.users_of(name, pods)
-        workloads = await self._workloads(name, rollouts.to_look_at(profile, revision, users), users)
-        plan = rollouts.plan(profile, revision, verdict, users, workloads, datetime.now(UTC))
+        verdict = await self._verdict(profile, before, kept)
+        pods = self._known.pods
+        users = rollouts.users_of(name, (one.use for there in pods.namespaces() for one in pods.all(there)))
+        refs = rollouts.to_look_at(profile, revision, users)
+        kept.workloads = {ref: one for ref, one in kept.workloads.items() if ref in refs}
+        fresh = await self._read(name, self._due(profile, refs, kept), users, kept)
+        now = datetime.now(UTC)
+        while True:
+            workloads = {ref: one for ref, (_, one) in kept.workloads.items() if one is not None}
+            unread = [ref for ref in refs if ref not in kept.workloads]
+            plan = rollouts.plan(profile, revision, verdict, users, workloads, now, unread)
+            remembered = {one.workload.ref for one in plan.rolls} - fresh
+            if not remembered:
+                break
+            fresh |= await self._read(name, remembered, users, kept)
         for roll in plan.rolls:
             await self._roll(body, roll)
-        await self._write_status(body, before, plan)
+            kept.workloads.pop(roll.workload.ref, None)
+        if unread and not plan.status.get("rolling"):
+            return PASS_SECONDS  # there may be some to roll among them: what there is to say is not known yet
+        await self._write_status(body, before, plan, kept)
         return plan.again_in.total_seconds() if plan.again_in is not None else None
 
-    async def _verdict(self, profile: ClusterEngineRuntimeProfile, status: Object) -> Verdict:
+    def _due(self, profile: ClusterEngineRuntimeProfile, refs: Iterable[Ref], kept: _Kept) -> set[Ref]:
+        """Return the workloads to read: those that are being rolled, and of the others those not read for longest."""
+        rolling = {Ref(one.kind, one.namespace, one.name) for one in profile.status.rolling}
+        old = self._clock() - REMEMBERED_SECONDS
+        read = {ref: when for ref, (when, _) in kept.workloads.items()}
+        others = [ref for ref in refs if ref not in rolling and read.get(ref, old) <= old]
+        others.sort(key=lambda ref: (ref in read, read.get(ref, old), ref))
+        return rolling.intersection(refs) | set(others[:READ_IN_A_PASS])
+
+    async def _verdict(self, profile: ClusterEngineRuntimeProfile, status: Object, kept: _Kept) -> Verdict:
         """Return what the trial of this generation found: when it was made, or now."""
         generation = profile.metadata.generation
         accepted = find(status, ACCEPTED)
         if accepted.get("observedGeneration") == generation and accepted["status"] == "True":
             return Verdict()
-        name = profile.metadata.name
-        tried, verdict = self._refused.get(name, (0, Verdict()))
+        tried, verdict = kept.refused
         if tried != generation:
             verdict = await try_profile(self._cluster, self._namespace, profile)
             if verdict.problems:
-                self._refused[name] = generation, verdict
+                kept.refused = generation, verdict
         return verdict
 
-    async def _workloads(self, profile: str, refs: list[Ref], users: list[User]) -> dict[Ref, Workload]:
-        found: dict[Ref, Workload] = {}
-        for ref in refs:
-            try:
-                if ref.kind == ROLE_KIND:
-                    one = await self._role(profile, ref, users)
-                else:
-                    one = decode(ref.kind, await self._cluster.get(_KINDS[ref.kind], ref.name, ref.namespace))
-            except NotFoundError:
-                continue
-            if one is not None:
-                found[ref] = one
-        return found
+    async def _read(self, profile: str, refs: Collection[Ref], users: list[User], kept: _Kept) -> set[Ref]:
+        """Read workloads, a few at a time; return which were read."""
+        slots = asyncio.Semaphore(READ_AT_ONCE)
+
+        async def read(ref: Ref) -> None:
+            async with slots:
+                one = await self._workload(profile, ref, users)
+            kept.workloads[ref] = self._clock(), one
+
+        ends = await asyncio.gather(*(read(ref) for ref in sorted(refs)), return_exceptions=True)
+        for end in ends:
+            if isinstance(end, BaseException):
+                raise end
+        return set(refs)
+
+    async def _workload(self, profile: str, ref: Ref, users: list[User]) -> Workload | None:
+        try:
+            if ref.kind == ROLE_KIND:
+                return await self._role(profile, ref, users)
+            if ref.kind not in _KINDS:
+                return None
+            return decode(ref.kind, await self._cluster.get(_KINDS[ref.kind], ref.name, ref.namespace))
+        except NotFoundError:
+            return None
+        except (InvalidError, UnreadableError) as error:  # of one workload, it keeps no other from being rolled
+            return Workload(ref, "", held=f"it cannot be read: {error.message}")
 
     async def _role(self, profile: str, ref: Ref, users: list[User]) -> Workload | None:
         name, _ = roles.group_and_role(ref)
@@ -154,7 +214,7 @@ class ProfileReconciler:
         patch = roles.mark_role(ref, body["metadata"], roll.rolled)
         await self._cluster.merge(ROLE_BASED_GROUP, group, ref.namespace, patch)
 
-    async def _write_status(self, body: Object, before: Object, plan: rollouts.Plan) -> None:
+    async def _write_status(self, body: Object, before: Object, plan: rollouts.Plan, kept: _Kept) -> None:
         if plan.status == before:
             return
         name = body["metadata"]["name"]
@@ -163,6 +223,6 @@ class ProfileReconciler:
             await self._cluster.merge(PROFILE, name, None, {"status": {**gone, **plan.status}}, "status")
         except NotFoundError:
             return
-        self._written[name] = plan.status
+        kept.written = plan.status
         for happened in plan.events:
             await events.record(self._cluster, body, happened.type, happened.reason, happened.message)

@@ -1,96 +1,192 @@
-"""A work queue of keys: woken by anything, worked off one at a time for each key.
+"""A work queue of keys: woken by anything, worked off by a few workers, each key by one at a time.
 
 Waking a key that waits is nothing; waking one at work makes it work once more afterwards. A key whose work fails
-comes back after a growing pause. This is what controller-runtime calls a rate-limited queue; kopf has none that is
-shared by several kinds of objects.
+comes back after a growing pause. Nothing is kept of a key that has nothing more to do. Keys of the same first part (a
+namespace) take turns with those of others, so that none waits for all that one of them has. This is what
+controller-runtime calls a rate-limited queue.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+
+from patio_operator.pauses import FIRST_PAUSE, pause_after
 
 log = logging.getLogger(__name__)
 
 SETTLE_SECONDS = 0.05
 """A burst of events is worked off once: a woken key waits this long."""
-FIRST_PAUSE = 0.5
-LONGEST_PAUSE = 30.0
+WORKERS = 8
+"""Keys that are worked on at once."""
+RESYNC_SECONDS = 600.0
+"""In which every key that there is gets a pass, whether or not it was woken: the net under every event."""
+WORK_SECONDS = 600.0
+"""After which work is given up, as failed: it would keep its worker from all others."""
 
 Key = tuple[str, ...]
-
-
-def pause_after(failures: int) -> float:
-    """Return the seconds to wait after so many failures in a row, from 1 on, however many they are."""
-    return min(FIRST_PAUSE * 2.0 ** min(failures - 1, 32), LONGEST_PAUSE)
 
 
 class WorkQueue:
     """Runs `work(key)` for every key that is woken; `work` may return seconds after which to wake it again."""
 
-    def __init__(self, name: str, work: Callable[[Key], Awaitable[float | None]]) -> None:
+    def __init__(
+        self,
+        name: str,
+        work: Callable[[Key], Awaitable[float | None]],
+        there_are: Callable[[], Iterable[Key]] | None = None,
+        *,
+        workers: int = WORKERS,
+        rng: random.Random | None = None,
+    ) -> None:
+        """Take the work, and the bounds.
+
+        Args:
+            name: for logs.
+            work: makes a pass over a key.
+            there_are: returns the keys of all objects that there are. They are worked on when the queue begins to run,
+                and again now and then; a queue that does not run keeps none. Without it, it keeps those that are woken.
+            workers: how many keys are worked on at once.
+            rng: spreads pauses.
+
+        """
         self._name = name
         self._work = work
-        self._wakes: dict[Key, asyncio.Event] = {}
-        self._group: asyncio.TaskGroup | None = None
+        self._there_are = there_are
+        self._workers = workers
+        self._rng = rng or random.Random()  # noqa: S311 - jitter only
+        self._woken: dict[Key, None] = {}
+        """Woken while nobody works, or not ready yet."""
+        self._timers: dict[Key, asyncio.TimerHandle] = {}
+        self._ready: dict[str, deque[Key]] = {}
+        self._queued: set[Key] = set()
+        self._at_work: set[Key] = set()
+        self._once_more: set[Key] = set()
+        self._failures: dict[Key, int] = {}
+        self._some = asyncio.Semaphore(0)
+        self._running = False
 
     def wake(self, key: Key) -> None:
         """Have a key worked on soon."""
-        event = self._wakes.get(key)
-        if event is None:
-            event = self._wakes[key] = asyncio.Event()
-            if self._group is not None:
-                self._start(key, event)
-        event.set()
+        if not self._running:
+            if self._there_are is None:
+                self._woken[key] = None
+        elif key in self._at_work:
+            self._once_more.add(key)
+        elif key not in self._queued:
+            self._due(key, self._soon(key))
 
     def wake_all(self) -> None:
-        """Have every key worked on that was ever woken."""
-        for event in self._wakes.values():
-            event.set()
+        """Have every key worked on that there is."""
+        for key in list(self._there_are()) if self._there_are is not None else list(self._woken):
+            self.wake(key)
+
+    def __len__(self) -> int:
+        """Return how many keys something is kept of."""
+        return len({*self._woken, *self._timers, *self._queued, *self._at_work, *self._failures})
 
     async def run(self) -> None:
-        """Work until cancelled, beginning with every key that was ever woken; may be run again after that.
+        """Work until cancelled, beginning with every key that there is; may be run again after that."""
+        self._running = True
+        woken, self._woken = self._woken, {}
+        for key in woken:
+            self.wake(key)
+        self.wake_all()
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number in range(self._workers):
+                    group.create_task(self._keep_working(), name=f"{self._name} {number}")
+                if self._there_are is not None:
+                    group.create_task(self._resync(self._there_are), name=f"{self._name} resync")
+        finally:
+            self._stop()
 
-        A replica that does not lead collects keys; what it did not finish when it last led is among them.
-        """
-        async with asyncio.TaskGroup() as group:
-            self._group = group
-            for key, event in self._wakes.items():
-                event.set()
-                self._start(key, event)
-            try:
-                await asyncio.Event().wait()
-            finally:
-                self._group = None  # a group that ends takes no more tasks
+    def _stop(self) -> None:
+        self._running = False
+        for timer in self._timers.values():
+            timer.cancel()
+        if self._there_are is None:
+            self._woken |= dict.fromkeys([*self._timers, *self._queued, *self._at_work])
+        for kept in (self._timers, self._ready, self._queued, self._at_work, self._once_more, self._failures):
+            kept.clear()
+        self._some = asyncio.Semaphore(0)
 
-    def _start(self, key: Key, event: asyncio.Event) -> None:
-        assert self._group is not None
-        self._group.create_task(self._keep(key, event), name=f"{self._name} {'/'.join(key)}")
+    def _soon(self, key: Key) -> float:
+        """Return the seconds that a woken key waits: some more while it fails, however often it is woken."""
+        return FIRST_PAUSE if key in self._failures else SETTLE_SECONDS
 
-    async def _keep(self, key: Key, event: asyncio.Event) -> None:
-        failures = 0
-        again_in: float | None = None
+    def _due(self, key: Key, seconds: float) -> None:
+        """Have a key ready in so many seconds, or sooner if it is to be already."""
+        loop = asyncio.get_running_loop()
+        before = self._timers.get(key)
+        if before is not None:
+            if before.when() <= loop.time() + seconds:
+                return
+            before.cancel()
+        self._timers[key] = loop.call_later(seconds, self._is_ready, key)
+
+    def _is_ready(self, key: Key) -> None:
+        del self._timers[key]
+        self._queued.add(key)
+        self._ready.setdefault(key[0], deque()).append(key)
+        self._some.release()
+
+    def _next(self) -> Key:
+        """Take the first key of the first part whose turn it is, which then comes last."""
+        first = next(iter(self._ready))
+        keys = self._ready.pop(first)
+        key = keys.popleft()
+        if keys:
+            self._ready[first] = keys
+        self._queued.discard(key)
+        return key
+
+    async def _keep_working(self) -> None:
         while True:
+            await self._some.acquire()
+            key = self._next()
+            self._at_work.add(key)
             try:
-                async with asyncio.timeout(again_in):
-                    await event.wait()
-            except TimeoutError:
-                pass
-            await asyncio.sleep(SETTLE_SECONDS)
-            event.clear()
-            try:
+                again_in = await self._worked(key)
+            finally:
+                self._at_work.discard(key)
+            if key in self._once_more:
+                self._once_more.discard(key)
+                again_in = self._soon(key)
+            if again_in is not None:
+                self._due(key, max(again_in, SETTLE_SECONDS))
+
+    async def _worked(self, key: Key) -> float | None:
+        """Make a pass over a key; return in how many seconds the next one is due, if one is."""
+        try:
+            async with asyncio.timeout(WORK_SECONDS):
                 again_in = await self._work(key)
-                failures = 0
-            except Exception as error:
-                failures += 1
-                again_in = pause_after(failures)
-                log.warning(
-                    "%s %s failed, again in %.1f s: %s: %s",
-                    self._name,
-                    "/".join(key),
-                    again_in,
-                    type(error).__name__,
-                    error,
-                    exc_info=log.isEnabledFor(logging.DEBUG),
-                )
+        except Exception as error:
+            failures = self._failures[key] = self._failures.get(key, 0) + 1
+            pause = pause_after(failures, self._rng.random())
+            log.warning(
+                "%s %s failed, again in %.1f s: %s: %s",
+                self._name,
+                "/".join(key),
+                pause,
+                type(error).__name__,
+                error,
+                exc_info=log.isEnabledFor(logging.DEBUG),
+            )
+            return pause
+        self._failures.pop(key, None)
+        return again_in
+
+    async def _resync(self, there_are: Callable[[], Iterable[Key]]) -> None:
+        """Wake every key once in a while, one after the other."""
+        while True:
+            keys = list(there_are())
+            self._rng.shuffle(keys)
+            if not keys:
+                await asyncio.sleep(RESYNC_SECONDS)
+            for key in keys:
+                await asyncio.sleep(RESYNC_SECONDS * (0.75 + 0.5 * self._rng.random()) / len(keys))
+                self.wake(key)

@@ -8,11 +8,11 @@ wrong becomes part of the LoraAdapter's status, which tells users.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 from patio_operator.cluster.api import Cluster, ConflictError, InvalidError, NotFoundError, Object
 from patio_operator.cluster.kinds import SERVICE
-from patio_operator.cluster.known import KnownAdapter
+from patio_operator.cluster.known import KnownAdapter, KnownPod
 from patio_operator.cluster.watched import Watched
 from patio_operator.placement.matching import is_deleting
 from patio_operator.placement.plans import Trouble
@@ -23,6 +23,7 @@ from patio_operator.placement.services import (
     name_trouble,
     service,
     taken,
+    waits_for_labels,
 )
 
 log = logging.getLogger(__name__)
@@ -41,12 +42,12 @@ class Services:
         self._clock = clock
         self._troubles: dict[str, tuple[Trouble, float]] = {}
 
-    async def keep(self, known: KnownAdapter, ports: Iterable[int | None]) -> Trouble | None:
+    async def keep(self, known: KnownAdapter, pods: Sequence[KnownPod]) -> Trouble | None:
         """Make a LoraAdapter's Service be as it should; return why it is not.
 
         Args:
             known: the LoraAdapter.
-            ports: where the engines of its pods listen.
+            pods: those that have it, or should.
 
         """
         adapter = known.adapter
@@ -63,8 +64,10 @@ class Services:
             if ours is not None:
                 await self._delete(ours)
             return None
-        port = engine_port(ports)
+        port = engine_port(one.engine_port for one in pods)
         if port is None:  # no pod to send a request to
+            return None
+        if ours is not None and waits_for_labels(ours, adapter, (one.pod for one in pods)):
             return None
         wanted = service(adapter, port)
         if ours is not None and is_as_wanted(ours, wanted):

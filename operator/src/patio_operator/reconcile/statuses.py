@@ -15,6 +15,7 @@ from patio_operator.cluster.kinds import LORA_ADAPTER
 from patio_operator.cluster.known import KnownAdapter
 from patio_operator.cluster.watched import Watched
 from patio_operator.placement.status import events as events_of
+from patio_operator.placement.status import told
 
 WRITE_SECONDS = 1.0
 
@@ -31,14 +32,14 @@ class Statuses:
 
     async def write(self, known: KnownAdapter, after: dict[str, Any]) -> float | None:
         """Write a status if it changed; return after how many seconds that may be done, if not now."""
-        if after == known.status:
+        if told(after) == known.status:
             return None
         metadata = known.adapter.metadata
         key = (metadata.namespace, metadata.name)
         wait = self._written.get(key, -WRITE_SECONDS) + WRITE_SECONDS - self._clock()
         if wait > 0:
             return wait
-        gone: dict[str, Any] = dict.fromkeys(known.status.keys() - after.keys())
+        gone: dict[str, Any] = dict.fromkeys(known.status.rest.keys() - after.keys())
         # Of an object that was deleted and made anew, the UID would not fit.
         patch = {"metadata": {"uid": metadata.uid}, "status": gone | after}
         try:

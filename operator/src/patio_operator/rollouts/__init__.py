@@ -11,7 +11,7 @@ and writes the status. Inside:
 """
 
 from patio_operator.rollouts.planner import Plan, Roll, plan, to_look_at
-from patio_operator.rollouts.users import User, users_of
+from patio_operator.rollouts.users import Use, User, use_of, users_of
 from patio_operator.rollouts.workloads import Ref, Workload, decode
 
-__all__ = ["Plan", "Ref", "Roll", "User", "Workload", "decode", "plan", "to_look_at", "users_of"]
+__all__ = ["Plan", "Ref", "Roll", "Use", "User", "Workload", "decode", "plan", "to_look_at", "use_of", "users_of"]

@@ -26,6 +26,10 @@ LOOK_AGAIN = timedelta(seconds=5)
 LOOK_AT_HELD = timedelta(seconds=30)
 """Whether what could not be rolled or tried now can be."""
 
+_LAST = 2
+"""The turn of workloads that are not up."""
+MOST_AT_ONCE = 1_000
+
 
 @dataclass(frozen=True)
 class Roll:
@@ -62,6 +66,7 @@ def plan(
     users: Sequence[User],
     workloads: Mapping[Ref, Workload],
     now: datetime,
+    unread: Collection[Ref] = (),
 ) -> Plan:
     """Say what to roll, and the profile's status.
 
@@ -72,6 +77,8 @@ def plan(
         users: the pods that have it.
         workloads: those of `to_look_at` that are there.
         now: UTC.
+        unread: those of `to_look_at` of which nothing is known yet: one that is not up waits until it is known whether
+            some of them are.
 
     """
     behind = [user for user in users if user.revision != revision]
@@ -96,13 +103,14 @@ def plan(
     failures = [(workload.ref, _failure(workload, entry, now)) for workload, entry in rolling]
     failed = [(ref, words) for ref, words in failures if words]
     free = 0 if failed else max(at_once(profile) - len(rolling), 0)
-    chosen = sorted(candidates, key=lambda one: (_turn(one, before), one.ref))[:free]
+    turns = sorted((_turn(one, before), one.ref, one) for one in candidates)
+    chosen = [one for turn, _, one in turns if turn < _LAST or not unread][:free]
     rolls = tuple(
         Roll(one, {**one.rolled, name: revision}, f"profile {name} changed, its pods run an older revision")
         for one in chosen
     )
     entries = [entry for _, entry in rolling] + [_followed(one, None, now) for one in chosen]
-    waiting = len(candidates) - len(chosen)
+    waiting = len(candidates) - len(chosen) + len(unread)
     state = State(revision, len(users), len(behind), verdict, tuple(entries), waiting, tuple(failed), tuple(left))
     return _done(profile, state, rolls, now)
 
@@ -110,7 +118,7 @@ def plan(
 def at_once(profile: ClusterEngineRuntimeProfile) -> int:
     """Return how many workloads may be rolled at once."""
     said = profile.metadata.annotations.get(labels.ROLL_AT_ONCE, "1")
-    return max(int(said), 1) if said.isdecimal() else 1
+    return min(max(int(said), 1), MOST_AT_ONCE) if len(said) < 10 and said.isdecimal() else 1
 
 
 def _done(profile: ClusterEngineRuntimeProfile, state: State, rolls: tuple[Roll, ...], now: datetime) -> Plan:
@@ -131,7 +139,7 @@ def _turn(workload: Workload, before: Collection[Ref]) -> int:
     """Return which workloads come first: those that an older revision left down, then those that are up."""
     if workload.ref in before:
         return 0
-    return 1 if workload.is_up else 2
+    return 1 if workload.is_up else _LAST
 
 
 def _followed(workload: Workload, before: Rolling | None, now: datetime) -> Rolling:

@@ -7,17 +7,22 @@ that a RoleBasedGroup controls is of a leader-worker role.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from patio_operator.api import labels, rolled
+from patio_operator.api.bounded_json import read_object
+from patio_operator.api.names import is_object_name
 from patio_operator.rollouts.workloads import Ref
 
 ROLE_KIND = "RoleBasedGroup"
 ROLE_GROUP = "workloads.x-k8s.io"
 """What controls the pods of a leader-worker role."""
+MOST_PROFILES = 16
+"""Profiles that a pod can have: more than that nobody injected."""
+LONGEST_ANNOTATION = 8_192
+LONGEST_REVISION = 64
 _HASH = "pod-template-hash"
 _ROLLED = ("StatefulSet", "DaemonSet")
 
@@ -38,48 +43,73 @@ class User:
     """The revision of the profile that its template was last rolled for; empty when it never was."""
 
 
-def users_of(profile: str, pods: Iterable[Mapping[str, Any]]) -> list[User]:
-    """Return the pods that have a profile, without those that are being deleted.
+@dataclass(frozen=True)
+class Use:
+    """What an injected pod says of its profiles, and of what would make it anew."""
+
+    namespace: str
+    name: str
+    revisions: Mapping[str, str]
+    """The revision of each profile that it got."""
+    rolled_for: Mapping[str, str]
+    """The revision of each profile that its template was last rolled for."""
+    workload: Ref | None
+    made_by: str
+
+
+def use_of(metadata: Mapping[str, Any]) -> Use | None:
+    """Read a pod's metadata; None for a pod that has no profile or is being deleted."""
+    revisions = profiles_in(metadata)
+    if not revisions or metadata.get("deletionTimestamp"):
+        return None
+    owner: Mapping[str, Any] = next((one for one in metadata.get("ownerReferences") or [] if one.get("controller")), {})
+    rolled_for = {name: one for name, one in rolled.of_template(metadata).items() if name in revisions}
+    return Use(
+        metadata["namespace"],
+        metadata["name"],
+        revisions,
+        rolled_for,
+        _workload(metadata, owner),
+        owner.get("kind", "Pod"),
+    )
+
+
+def users_of(profile: str, uses: Iterable[Use | None]) -> list[User]:
+    """Return the pods that have a profile.
 
     Args:
         profile: its name.
-        pods: objects of which only metadata is read.
+        uses: what `use_of` said of pods.
 
     """
-    users: list[User] = []
-    for pod in pods:
-        metadata = pod["metadata"]
-        revision = profiles_in(metadata).get(profile)
-        if revision is None or metadata.get("deletionTimestamp"):
-            continue
-        owner: Mapping[str, Any] = next(
-            (one for one in metadata.get("ownerReferences") or [] if one.get("controller")), {}
+    return [
+        User(
+            one.namespace, one.name, one.revisions[profile], one.workload, one.made_by, one.rolled_for.get(profile, "")
         )
-        users.append(
-            User(
-                metadata["namespace"],
-                metadata["name"],
-                revision,
-                _workload(metadata, owner),
-                owner.get("kind", "Pod"),
-                rolled.of_template(metadata).get(profile, ""),
-            )
-        )
-    return users
+        for one in uses
+        if one is not None and profile in one.revisions
+    ]
 
 
 def profiles_in(metadata: Mapping[str, Any]) -> dict[str, str]:
-    """Return the revision of each profile that a pod got; nothing where the annotation cannot be read."""
-    try:
-        said = json.loads((metadata.get("annotations") or {}).get(labels.INJECTED) or "{}")
-    except ValueError:
+    """Return the revision of each profile that a pod got.
+
+    Anybody can write the annotation. What is not as injection writes it counts as nothing: it names a few profiles, and
+    each by a name that one can have.
+    """
+    said = read_object((metadata.get("annotations") or {}).get(labels.INJECTED), LONGEST_ANNOTATION)
+    if len(said) > MOST_PROFILES:
         return {}
-    return {str(name): str(revision) for name, revision in said.items()} if isinstance(said, dict) else {}
+    return {
+        name: revision
+        for name, revision in said.items()
+        if is_object_name(name) and isinstance(revision, str) and len(revision) <= LONGEST_REVISION
+    }
 
 
 def _workload(metadata: Mapping[str, Any], owner: Mapping[str, Any]) -> Ref | None:
     group, _, _ = owner.get("apiVersion", "").partition("/")
-    if group == ROLE_GROUP and owner["kind"] == ROLE_KIND:
+    if group == ROLE_GROUP and owner.get("kind") == ROLE_KIND:
         found = labels.group_and_role(metadata.get("labels") or {})
         return None if found is None else Ref(ROLE_KIND, metadata["namespace"], "/".join(found))
     if group != "apps":

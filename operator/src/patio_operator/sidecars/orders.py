@@ -2,12 +2,13 @@
 
 What a sidecar does not take becomes a `Refusal`, which the planner is shown so that it waits before the next try,
 longer each time. An order that was not delivered is no refusal: it is given again after a growing pause. One that was
-taken is not repeated before the sidecar's report can show what became of it. A Secret's values are put into an order
-here, at the last moment, and are in nothing that is kept.
+taken is not repeated before the sidecar's report can show what became of it. A Secret's values are sealed in an order
+here, at the last moment, for a sidecar that proved which pod it is in (`handshake`), and are in nothing that is kept.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 from collections.abc import Callable, Iterable, Mapping
@@ -18,21 +19,31 @@ from typing import Protocol
 
 import httpx
 
+from patio.api.credentials_protocol import SEALED_FOR_ANOTHER
+from patio.api.protocol import LoadRequest
 from patio.client import Refused, SidecarClient, SidecarError
 from patio.pauses import growing, spread
+from patio_operator.access.sealing import sealed
 from patio_operator.jobs import Jobs
-from patio_operator.placement.credentials import with_secret
-from patio_operator.placement.fleet import NOT_SEEN, Seen
+from patio_operator.placement.credentials import SecretUnusableError, check, given
+from patio_operator.placement.fleet import NOT_SEEN, Pod, Seen
 from patio_operator.placement.plans import Load, Order, Refusal, Unload
+from patio_operator.sidecars.handshake import Handshakes, NotReviewedError, UnprovenError
 
 log = logging.getLogger(__name__)
 
 AT_ONCE = 64
 """Orders under way at the same time, over all pods."""
+AT_ONCE_FOR_A_NAMESPACE = 48
+"""Of these: one whose pods do not answer orders leaves room for others."""
 AT_ONCE_FOR_A_POD = 2
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
 """After a refusal that may pass; after one that is for good the longest at once."""
+ORDER_SECONDS = 60.0
+"""For one order in all, a handshake and the API server's answer about it included."""
+MOST_WORDS = 1000
+"""Characters of a refusal: whoever has the pod's address may have written it."""
 REPORT_SECONDS = 2.0
 """How long the report of a sidecar that took an order may be without it."""
 
@@ -77,6 +88,7 @@ class Orders:
         http: httpx.AsyncClient,
         auth: Callable[[str], httpx.Auth],
         secrets: Secrets,
+        handshakes: Handshakes,
         now: Callable[[], datetime],
         rng: random.Random,
         on_end: Callable[[str], None],
@@ -85,9 +97,10 @@ class Orders:
         self._http = http
         self._auth = auth
         self._secrets = secrets
+        self._handshakes = handshakes
         self._now = now
         self._rng = rng
-        self._jobs = Jobs("order", AT_ONCE, AT_ONCE_FOR_A_POD, rng, on_end)
+        self._jobs = Jobs("order", AT_ONCE, AT_ONCE_FOR_A_POD, rng, on_end, AT_ONCE_FOR_A_NAMESPACE)
         self._refused: dict[str, dict[tuple[str, Order], _Refused]] = {}
         self._taken: dict[str, dict[tuple[str, str], _Taken]] = {}
 
@@ -132,6 +145,7 @@ class Orders:
         await self._jobs.close()
         self._refused.clear()
         self._taken.clear()
+        self._handshakes.clear()
 
     async def _give(self, order: Load | Unload, report: str | None) -> bool:
         """Give one order; return whether the sidecar answered."""
@@ -142,22 +156,30 @@ class Orders:
         client = SidecarClient(url, self._http, self._auth(pod.uid))
         what = f"{_verb(order)} {planned.lora_name} on {pod.namespace}/{pod.name}"
         log.info("order: %s: %s", what, order.reason)
+        refuse = partial(self._refuse, pod.namespace, (pod.uid, planned))
         try:
-            if isinstance(order, Unload):
-                await client.unload(order.request)
-            else:
-                request = order.request
-                if order.secret is not None:
-                    secret = await self._secrets.values(pod.namespace, order.secret)
-                    if secret is None:
-                        return False
-                    request = with_secret(request, secret.values)
-                    request = request.model_copy(update={"credentials_revision": secret.revision})
-                await client.load(request)
+            async with asyncio.timeout(ORDER_SECONDS):
+                if isinstance(order, Unload):
+                    await client.unload(order.request)
+                elif order.secret is None:
+                    await client.load(order.request)
+                elif not await self._load_with_credentials(order, order.secret, client):
+                    return False
         except Refused as error:
-            log.warning("order refused: %s: %s", what, error)
-            self._refuse(pod.namespace, (pod.uid, planned), error)
+            log.warning("order refused: %s: %s: %s", what, error.code, error.message[:MOST_WORDS])
+            refuse(error.message, error.retryable)
             return True
+        except UnprovenError as error:
+            log.warning("order not sent: %s: %s", what, error)
+            refuse(str(error), True, "SidecarUnproven")
+            return True
+        except NotReviewedError as error:
+            log.warning("order not sent: %s: %s", what, error)
+            refuse(str(error), True, error.reason)
+            return True
+        except TimeoutError:
+            log.info("order not delivered: %s: no end within %g s", what, ORDER_SECONDS)
+            return False
         except SidecarError as error:
             log.info("order not delivered: %s: %s", what, error)
             return False
@@ -166,12 +188,45 @@ class Orders:
         self._taken.setdefault(pod.namespace, {})[pod.uid, planned.lora_name] = _Taken(planned, report, until)
         return True
 
-    def _refuse(self, namespace: str, key: tuple[str, Order], error: Refused) -> None:
+    async def _load_with_credentials(self, order: Load, secret: str, client: SidecarClient) -> bool:
+        """Send an order with a Secret's values in it; return False when they cannot be had at the moment."""
+        pod = order.pod
+        key = await self._handshakes.key(pod, client)
+        found = await self._secrets.values(pod.namespace, secret)
+        if found is None:
+            return False
+        request = order.request.model_copy(update={"credentials_revision": found.revision})
+        try:
+            check(request, found.values)
+        except SecretUnusableError as error:  # it has changed since it was judged, and is judged again
+            log.warning("secret %s/%s cannot be used: %s", pod.namespace, secret, error)
+            return False
+        await self._load_sealed(pod, client, partial(sealed, request, given(found.values), pod.uid), key)
+        return True
+
+    async def _load_sealed(self, pod: Pod, client: SidecarClient, shut: Callable[[str], LoadRequest], key: str) -> None:
+        try:
+            await client.load(shut(key))
+        except Refused as refused:
+            if refused.code != SEALED_FOR_ANOTHER:
+                raise
+            # It has started since. Once only: one that says so again is refused like any other.
+            self._handshakes.forget(pod.uid)
+            await client.load(shut(await self._handshakes.key(pod, client)))
+
+    def _refuse(
+        self,
+        namespace: str,
+        key: tuple[str, Order],
+        message: str,
+        retryable: bool,
+        reason: str = "SidecarRefused",
+    ) -> None:
         refused = self._refused.setdefault(namespace, {})
         times = refused[key].times + 1 if key in refused else 1
-        pause = growing(FIRST_PAUSE, LONGEST_PAUSE, times) if error.retryable else LONGEST_PAUSE
+        pause = growing(FIRST_PAUSE, LONGEST_PAUSE, times) if retryable else LONGEST_PAUSE
         until = self._now() + timedelta(seconds=spread(pause, self._rng.random()))
-        refused[key] = _Refused(Refusal(error.message, error.retryable, until), times)
+        refused[key] = _Refused(Refusal(message[:MOST_WORDS], retryable, until, reason), times)
 
 
 def _verb(order: Load | Unload) -> str:

@@ -1,7 +1,7 @@
 """Keeps looking whether upstream's controller is there; `observing` is what it last saw.
 
-Reads only. Whoever must know the state asks `observing`, in any replica. What was asked for by the setting is never
-looked for.
+Reads only, and only where no user of another namespace can put anything. Whoever must know the state asks `observing`,
+in any replica. What was asked for by the setting is never looked for.
 """
 
 from __future__ import annotations
@@ -9,12 +9,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Collection
 from typing import Literal
 
 from patio_operator.cluster.api import ApiError, Cluster, NotFoundError, Object
-from patio_operator.cluster.kinds import DEPLOYMENT, LEASE, POD, VALIDATING_WEBHOOK_CONFIGURATION
+from patio_operator.cluster.kinds import (
+    CUSTOM_RESOURCE_DEFINITION,
+    DEPLOYMENT,
+    LEASE,
+    POD,
+    VALIDATING_WEBHOOK_CONFIGURATION,
+    Kind,
+)
 from patio_operator.upstream import signs
 
 log = logging.getLogger(__name__)
@@ -22,15 +28,18 @@ log = logging.getLogger(__name__)
 LOOK_EVERY = 5.0
 """Seconds. A controller that is being installed needs longer than this to pull its image and start."""
 
-Asked = Literal["auto", "manage", "observe"]
+Asked = Literal["auto", "manage", "observe", "off"]
 
 
 class Detector:
     """Looks for upstream's controller, unless it is told what to take for granted."""
 
-    def __init__(self, cluster: Cluster, asked: Asked) -> None:
+    def __init__(self, cluster: Cluster, asked: Asked, namespaces: Collection[str], own_service: str) -> None:
+        """Take the namespaces where upstream's controller may be, and the name of Patio's own webhook Service."""
         self._cluster = cluster
         self._asked = asked
+        self._namespaces = namespaces
+        self._own_service = own_service
         self._on_change: Callable[[], None] = lambda: None
         self._verdict: signs.Verdict | None = None
 
@@ -38,7 +47,7 @@ class Detector:
         """Begin with what is asked for. `on_change` is called whenever `observing` has become something else."""
         self._on_change = on_change
         if self._asked != "auto":
-            self._judge(signs.Verdict(self._asked == "observe", f"the operator is set to {self._asked}"))
+            self._judge(signs.Verdict(self._asked != "manage", f"the operator is set to {self._asked}"))
 
     @property
     def observing(self) -> bool:
@@ -66,25 +75,32 @@ class Detector:
         if self._asked != "auto":
             return None
         try:
-            found = signs.signs(await self._read(), datetime.now(UTC))
+            found = signs.signs(await self._read(), self._cluster.now())
         except ApiError as error:
             return error.message
         self._judge(signs.verdict(self._verdict, found, time.monotonic()))
         return None
 
     async def _read(self) -> signs.Seen:
-        # By name, in all namespaces: that is all the operator may read of Deployments and Leases.
-        deployments, pods, leases, webhooks = await asyncio.gather(
-            self._cluster.list_all(DEPLOYMENT, fields=f"metadata.name={signs.DEPLOYMENT}"),
-            self._cluster.list_all(POD, labels=signs.POD_LABELS),
-            self._cluster.list_all(LEASE, fields=f"metadata.name={signs.LEASE}"),
-            self._webhooks(),
-        )
-        return signs.Seen(deployments, pods, leases, webhooks)
+        webhooks = await self._found(VALIDATING_WEBHOOK_CONFIGURATION, signs.WEBHOOKS)
+        if webhooks is not None:
+            return signs.Seen(webhooks=webhooks)
+        crd = await self._found(CUSTOM_RESOURCE_DEFINITION, signs.CRD)
+        home = None if crd is None else signs.home_of(crd, self._own_service)
+        deployments: list[Object] = []
+        pods: list[Object] = []
+        leases: list[Object] = []
+        for namespace in {*self._namespaces, *([] if home is None else [home])}:
+            # By their names: that is all the operator may read of Deployments and Leases.
+            by_name = f"metadata.name={signs.DEPLOYMENT}"
+            deployments += await self._cluster.list_all(DEPLOYMENT, namespace, fields=by_name)
+            pods += await self._cluster.list_all(POD, namespace, labels=signs.POD_LABELS)
+            leases += await self._cluster.list_all(LEASE, namespace, fields=f"metadata.name={signs.LEASE}")
+        return signs.Seen(deployments, pods, leases)
 
-    async def _webhooks(self) -> Object | None:
+    async def _found(self, kind: Kind, name: str) -> Object | None:
         try:
-            return await self._cluster.get(VALIDATING_WEBHOOK_CONFIGURATION, signs.WEBHOOKS)
+            return await self._cluster.get(kind, name)
         except NotFoundError:
             return None
 

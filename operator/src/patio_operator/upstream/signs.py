@@ -1,8 +1,10 @@
 """By what upstream's controller is recognised, and when its absence is believed. Pure; used by `detector`.
 
 Any one sign is enough: two controllers that realise the same groups delete each other's pods, while groups that
-nobody realises for a while come to no harm. CRDs are no sign, since they survive an uninstall. For the same
-reason its absence has to last before Patio takes groups over: a reinstallation is no absence.
+nobody realises for a while come to no harm. A sign is only what no user of a namespace can make: the cluster's webhook
+configuration, and objects in the namespaces that the chart names, or that the CRD names which upstream installed. CRDs
+alone are no sign, since they survive an uninstall. For the same reason its absence has to last before Patio takes
+groups over: a reinstallation is no absence.
 """
 
 from __future__ import annotations
@@ -15,10 +17,12 @@ from typing import Any
 LEASE = "rbg-controller"
 DEPLOYMENT = "rbgs-controller-manager"
 WEBHOOKS = "rbgs-validating-webhook-configuration"
+CRD = "rolebasedgroups.workloads.x-k8s.io"
 POD_LABELS = "control-plane=rbgs-controller"
 
 LEASE_FRESH = timedelta(seconds=60)
-"""A Lease survives its controller. A running one renews it every few seconds; the rest is for clocks that differ."""
+"""A Lease survives its controller. A running one renews it every few seconds; the rest is for clocks that differ, in
+either direction."""
 ABSENT_SECONDS = 30.0
 """How long there must be no sign of a controller that was there."""
 
@@ -27,7 +31,7 @@ Object = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Seen:
-    """What there is of the objects by which upstream's controller is known."""
+    """What there is of the objects by which upstream's controller is known, in the namespaces where it may be."""
 
     deployments: Iterable[Object] = ()
     pods: Iterable[Object] = ()
@@ -45,10 +49,23 @@ class Verdict:
     """Since when there was no sign of it (seconds, monotonic), while its absence is not believed yet."""
 
 
+def home_of(crd: Object, own: str) -> str | None:
+    """Return the namespace of the controller that converts RoleBasedGroups, by their CRD; None when that is Patio.
+
+    Args:
+        crd: the CustomResourceDefinition.
+        own: name of Patio's own webhook Service.
+
+    """
+    conversion = (crd.get("spec") or {}).get("conversion") or {}
+    service = ((conversion.get("webhook") or {}).get("clientConfig") or {}).get("service") or {}
+    return service.get("namespace") if service.get("name") not in (None, own) else None
+
+
 def signs(seen: Seen, now: datetime) -> tuple[str, ...]:
     """Name what says that upstream's controller runs, the surest first."""
     return (
-        *(f"Deployment {_name(one)}" for one in seen.deployments if (one["spec"].get("replicas", 1)) > 0),
+        *(f"Deployment {_name(one)}" for one in seen.deployments if one["spec"].get("replicas", 1) > 0),
         *(f"Pod {_name(one)}" for one in seen.pods if _lives(one)),
         *(f"Lease {_name(one)}" for one in seen.leases if _is_renewed(one, now)),
         *((f"ValidatingWebhookConfiguration {WEBHOOKS}",) if seen.webhooks is not None else ()),
@@ -79,9 +96,9 @@ def _lives(pod: Object) -> bool:
 
 def _is_renewed(lease: Object, now: datetime) -> bool:
     spec = lease.get("spec") or {}
-    renewed = spec.get("renewTime")
-    return (
-        bool(spec.get("holderIdentity"))
-        and renewed is not None
-        and (now - datetime.fromisoformat(renewed) < LEASE_FRESH)
-    )
+    if not spec.get("holderIdentity"):
+        return False
+    try:
+        return abs(now - datetime.fromisoformat(spec.get("renewTime") or "")) < LEASE_FRESH
+    except (ValueError, TypeError):
+        return False

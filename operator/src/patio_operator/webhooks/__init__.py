@@ -1,5 +1,5 @@
 """Admission and conversion: `review`, `profiles`, `loraadapters` and `convert` answer, `server` listens over TLS.
 
-`certificates` and `crd_bundle` decide what TLS needs, `keeper` keeps it. Apart from kopf on purpose: every replica
+`certificates` and `crd_bundle` decide what TLS needs, `keeper` keeps it. Every replica
 answers, whichever leads, from what it reads when it is asked.
 """

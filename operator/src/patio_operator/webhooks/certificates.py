@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -148,7 +148,7 @@ def decode(data: Mapping[str, str]) -> Bundle | None:
             return None
         if not _fits(key, x509.load_pem_x509_certificate(certificate)):
             return None
-    except (KeyError, ValueError, TypeError, binascii.Error):
+    except (KeyError, ValueError, TypeError, binascii.Error, UnsupportedAlgorithm):
         return None
     return Bundle(tuple(_pem(one) for one in authorities), ca_key, certificate, key)
 

@@ -8,12 +8,6 @@ roll that made the pod, all of it while a watch is lost, and groups. Admissions 
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Coroutine
-from typing import Any
-
-from pydantic import ValidationError
-
 from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.cluster.api import Cluster, NotFoundError, Object
@@ -26,11 +20,8 @@ from patio_operator.cluster.kinds import (
     ROLE_BASED_GROUP,
     Kind,
 )
-from patio_operator.cluster.known import Known, decode_adapter
-from patio_operator.cluster.watched import Watched
+from patio_operator.cluster.known import Known, adapters_in
 from patio_operator.injection import revision
-
-log = logging.getLogger(__name__)
 
 
 class Lookups:
@@ -39,14 +30,9 @@ class Lookups:
     def __init__(self, cluster: Cluster, known: Known) -> None:
         self._cluster = cluster
         self._known = known
-        self._known_profiles = Watched(cluster, PROFILE, _decoded_profile)
         self._profiles = FreshReads(self._read_profile)
         self._adapters = FreshReads(self._read_adapters)
         self._groups = FreshReads(self._read_group)
-
-    def watches(self) -> list[Coroutine[Any, Any, None]]:
-        """Return what keeps the profiles up to date, until cancelled."""
-        return [self._known_profiles.run()]
 
     async def profile(self, name: str, rolled_for: str | None) -> ClusterEngineRuntimeProfile | None:
         """Return a profile; None when there is none of that name.
@@ -57,7 +43,7 @@ class Lookups:
                 roll must not get the revision before.
 
         """
-        known = self._known_profiles.get(name) if self._known_profiles.fresh else None
+        known = self._known.profiles.get(name) if self._known.profiles.fresh else None
         if known is not None and rolled_for in (None, revision(known)):
             return known
         return await self._profiles.get(name)
@@ -77,8 +63,7 @@ class Lookups:
         return None if body is None else ClusterEngineRuntimeProfile.model_validate(body)
 
     async def _read_adapters(self, namespace: str) -> tuple[LoraAdapter, ...]:
-        bodies = await self._cluster.list_all(LORA_ADAPTER, namespace)
-        return tuple(one.adapter for body in bodies if (one := decode_adapter(body)) is not None)
+        return adapters_in(await self._cluster.list_all(LORA_ADAPTER, namespace))
 
     async def _read_group(self, key: tuple[str, str]) -> Object | None:
         namespace, name = key
@@ -91,12 +76,4 @@ class Lookups:
                 return await self._cluster.get(kind, name, namespace)
             except NotFoundError:
                 continue
-        return None
-
-
-def _decoded_profile(body: Object) -> ClusterEngineRuntimeProfile | None:
-    try:
-        return ClusterEngineRuntimeProfile.model_validate(body)
-    except ValidationError as error:
-        log.error("profile %s cannot be read: %s", body["metadata"]["name"], error)
         return None

@@ -1,53 +1,117 @@
 """Answers the AdmissionReview of a LoraAdapter: refused when another one wants its name on the same pods.
 
-Reads the namespace's LoraAdapters, and its pods where the selections alone do not tell; `placement.clashes` decides.
+Reads the LoraAdapters of the same name in requests, and where the selections alone do not tell, looks at the pods that
+the watch knows; `placement.clashes` decides. The API server finds them by their field `spec.adapterName`: what was
+created a moment ago is among them, and the work does not grow with the namespace. Servers that cannot (before
+Kubernetes 1.31) are not asked for everything instead: then the watch's LoraAdapters count.
 What cannot be checked is let through with a warning, as it is while no operator answers (`failurePolicy: Ignore`): then
 the LoraAdapter's status says `NameTaken`.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from aiohttp import web
 from pydantic import ValidationError
 
-from patio_operator.api import labels
 from patio_operator.api.loraadapter import LoraAdapter
-from patio_operator.cluster.api import ApiError, Cluster, Object
-from patio_operator.cluster.kinds import LORA_ADAPTER, POD
+from patio_operator.cluster.api import (
+    ApiError,
+    Cluster,
+    InvalidError,
+    NotFoundError,
+    Object,
+    RetryableApiError,
+    Scope,
+)
+from patio_operator.cluster.fresh import FreshReads
+from patio_operator.cluster.kinds import LORA_ADAPTER
+from patio_operator.cluster.known import Known
 from patio_operator.placement.clashes import Candidate, Clash, clash_on_a_pod, declared_clash, rivals
-from patio_operator.placement.fleet import decode_pod
+from patio_operator.webhooks import reviewing
 
 log = logging.getLogger(__name__)
 
 LORA_ADAPTERS_PATH = "/validate/loraadapters"
 _FIELD = "spec.adapterName"
+_OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 
 
-def add_route(app: web.Application, cluster: Cluster) -> None:
+MOST_COMPARED = 500
+"""LoraAdapters of one name with which a new one is compared: a page of the API server."""
+
+
+def add_route(app: web.Application, cluster: Cluster, known: Known) -> None:
     """Serve the reviews of LoraAdapters."""
+    rivals_of = Rivals(cluster, known)
 
-    async def validate(request: web.Request) -> web.Response:
+    async def validate(review: Object) -> Object:
+        return await answer(rivals_of, review)
+
+    reviewing.add_validation(app, LORA_ADAPTERS_PATH, LoraAdapter.kind, validate)
+
+
+class Rivals:
+    """Who has a name in requests in a namespace. Reviews at the same time share what is read for them."""
+
+    def __init__(self, cluster: Cluster, known: Known) -> None:
+        self._cluster = cluster
+        self._known = known
+        self._reads = FreshReads(self._read)
+
+    async def of_name(self, namespace: str, name: str) -> Sequence[LoraAdapter]:
+        """Return the LoraAdapters that have a name in requests; raise ApiError when nobody knows."""
+        return await self._reads.get((namespace, name))
+
+    def pods(self, namespace: str) -> list[Candidate]:
+        """Return the pods with a sidecar, as the watch knows them."""
+        if not self._known.pods.fresh:
+            raise RetryableApiError(0, f"pods cannot be watched: {self._known.pods.problem}")
+        there = self._known.pods.all(namespace)
+        return [Candidate(one.pod.name, one.pod.labels, one.model) for one in there if not one.pod.leaving]
+
+    async def _read(self, key: tuple[str, str]) -> Sequence[LoraAdapter]:
+        namespace, name = key
+        found: dict[str, LoraAdapter] = {}
+        if self._known.adapters.fresh:
+            known = (one.adapter for one in self._known.adapters.all(namespace))
+            found = {one.metadata.name: one for one in known if one.adapter_name == name}
         try:
-            return web.json_response(await answer(cluster, json.loads(await request.read())))
-        except (ValueError, KeyError, TypeError) as error:
-            log.error("admission not understood: %s: %s", type(error).__name__, error)
-            return web.json_response({"error": "not an AdmissionReview of a LoraAdapter"}, status=400)
+            pages = self._cluster.pages(LORA_ADAPTER, Scope(namespace), f"spec.adapterName={name}")
+            async with aclosing(pages):
+                bodies, _ = await anext(pages)
+            bodies = [*bodies[:MOST_COMPARED], *await self._called(namespace, name)]
+        except InvalidError:
+            if not self._known.adapters.fresh:
+                raise
+            return list(found.values())
+        decoded = (one for one in map(_decoded, bodies) if one is not None)
+        now = {one.metadata.name: one for one in decoded if one.adapter_name == name}
+        # What the watch alone has may be gone by now; of more than a page it is the rest.
+        return list((found | now if len(now) >= MOST_COMPARED else now).values())
 
-    app.router.add_post(LORA_ADAPTERS_PATH, validate)
+    async def _called(self, namespace: str, name: str) -> list[Object]:
+        """Read the LoraAdapter that is called as the name, which is its name in requests if it gives no other."""
+        if not _OBJECT_NAME.fullmatch(name):
+            return []
+        try:
+            return [await self._cluster.get(LORA_ADAPTER, name, namespace)]
+        except NotFoundError:
+            return []
 
 
-async def answer(cluster: Cluster, review: Mapping[str, Any]) -> Object:
+async def answer(rivals_of: Rivals, review: Mapping[str, Any]) -> Object:
     """Return the AdmissionReview that answers this one."""
     request = review["request"]
     namespace, name = request["namespace"], request["object"]["metadata"].get("name", "")
     response: Object = {"allowed": True}
     try:
-        clash = await _clash(cluster, namespace, request["object"], request.get("oldObject") or {})
+        clash = await _clash(rivals_of, namespace, request["object"], request.get("oldObject") or {})
     except ApiError as error:
         log.warning("LoraAdapter not compared with others: %s/%s: %s", namespace, name, error.message)
         clash = None
@@ -62,7 +126,7 @@ async def answer(cluster: Cluster, review: Mapping[str, Any]) -> Object:
     }
 
 
-async def _clash(cluster: Cluster, namespace: str, body: Object, old: Object) -> Clash | None:
+async def _clash(rivals_of: Rivals, namespace: str, body: Object, old: Object) -> Clash | None:
     adapter = _decoded(body | {"metadata": {**body["metadata"], "namespace": namespace}})
     before = _decoded(old) if old else None
     if adapter is None or adapter.metadata.deletion_timestamp is not None:
@@ -70,25 +134,16 @@ async def _clash(cluster: Cluster, namespace: str, body: Object, old: Object) ->
     if before is not None and _wants(before) == _wants(adapter):
         # It was let through before, perhaps while nobody was asked: the rest of it can be changed all the same.
         return None
-    there = [
-        one for one in await cluster.list_all(LORA_ADAPTER, namespace) if _name_in_requests(one) == adapter.adapter_name
-    ]
-    others = rivals(adapter, [one for one in map(_decoded, there) if one is not None])
+    others = rivals(adapter, await rivals_of.of_name(namespace, adapter.adapter_name))
     clash = declared_clash(adapter, others)
     if clash is not None or not others:
         return clash
-    pods = await cluster.list_all(POD, namespace, f"{labels.INJECTED}=true")
-    return clash_on_a_pod(adapter, others, [one for one in map(_candidate, pods) if one is not None])
+    return clash_on_a_pod(adapter, others, rivals_of.pods(namespace))
 
 
 def _wants(adapter: LoraAdapter) -> tuple[Any, ...]:
     spec = adapter.spec
     return adapter.adapter_name, spec.selector, spec.role_ref, spec.base_model
-
-
-def _name_in_requests(body: Object) -> Any:
-    """Read the name without the rest: a namespace may have a thousand LoraAdapters, and few of one name."""
-    return (body.get("spec") or {}).get("adapterName") or body["metadata"]["name"]
 
 
 def _decoded(body: Object) -> LoraAdapter | None:
@@ -97,18 +152,6 @@ def _decoded(body: Object) -> LoraAdapter | None:
         return LoraAdapter.model_validate(body)
     except ValidationError:
         return None
-
-
-def _candidate(body: Object) -> Candidate | None:
-    pod = decode_pod(body)
-    if pod.leaving:
-        return None
-    try:
-        said = json.loads((body["metadata"].get("annotations") or {}).get(labels.ENGINE) or "{}")
-    except ValueError:
-        said = {}
-    model = said.get("model") if isinstance(said, dict) else None
-    return Candidate(pod.name, pod.labels, model if isinstance(model, str) else None)
 
 
 def _status(name: str, clash: Clash) -> Object:

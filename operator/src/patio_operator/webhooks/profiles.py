@@ -6,7 +6,6 @@ again and writes what it finds into the profile's status.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +17,7 @@ from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.cluster.api import Cluster, Object
 from patio_operator.cluster.trial import try_profile
 from patio_operator.injection.trial import Problem, Verdict
+from patio_operator.webhooks import reviewing
 
 log = logging.getLogger(__name__)
 
@@ -27,14 +27,10 @@ PROFILES_PATH = "/validate/profiles"
 def add_route(app: web.Application, cluster: Cluster, namespace: str) -> None:
     """Serve the reviews of profiles; `namespace` is the one that trial pods would be in."""
 
-    async def validate_profiles(request: web.Request) -> web.Response:
-        try:
-            return web.json_response(await answer(cluster, namespace, json.loads(await request.read())))
-        except (ValueError, KeyError, TypeError) as error:
-            log.error("admission not understood: %s: %s", type(error).__name__, error)
-            return web.json_response({"error": "not an AdmissionReview of a profile"}, status=400)
+    async def validate(review: Object) -> Object:
+        return await answer(cluster, namespace, review)
 
-    app.router.add_post(PROFILES_PATH, validate_profiles)
+    reviewing.add_validation(app, PROFILES_PATH, ClusterEngineRuntimeProfile.kind, validate)
 
 
 async def answer(cluster: Cluster, namespace: str, review: Mapping[str, Any]) -> Object:

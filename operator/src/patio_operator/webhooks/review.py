@@ -7,6 +7,7 @@ controller has asked for nothing itself: what cannot be added to it is a warning
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import logging
@@ -17,6 +18,7 @@ from patio_operator import injection
 from patio_operator.api import rolled
 from patio_operator.cluster.api import Object
 from patio_operator.placement.admitted import for_new_pod
+from patio_operator.webhooks import reviewing
 from patio_operator.webhooks.lookups import Lookups
 
 log = logging.getLogger(__name__)
@@ -39,8 +41,10 @@ async def answer(
     """
     request = review["request"]
     pod = request["object"]
+    if not isinstance(pod.get("spec"), dict):
+        raise reviewing.BadReviewError("request.object has no spec")
     namespace = request.get("namespace") or pod["metadata"].get("namespace") or "default"
-    name = pod["metadata"].get("name") or pod["metadata"].get("generateName", "") + "…"
+    name = str(pod["metadata"].get("name") or pod["metadata"].get("generateName", "") + "…")[:253]
     of_its_role = await _runtimes_of_role(lookups, pod, namespace) if observing else ()
     result = await _inject(lookups, pod, namespace, of_its_role, new_access)
     if isinstance(result, injection.Refusal) and of_its_role != () and injection.runtimes_of(pod) == ():
@@ -49,7 +53,7 @@ async def answer(
     if isinstance(result, injection.Refusal):
         log.warning("pod refused: %s/%s: %s", namespace, name, result.message)
         return _response(review, {"allowed": False, "status": {"code": 422, "message": result.message}})
-    response: Object = {"allowed": True, "warnings": [one[:256] for one in result.warnings]}
+    response: Object = {"allowed": True, "warnings": [injection.shortened(one, 256) for one in result.warnings]}
     patch = injection.json_patch(pod, result.pod)
     if patch:
         response["patchType"] = "JSONPatch"
@@ -96,9 +100,15 @@ async def _inject(
             )
         runtimes.append(injection.Runtime(profile, ref.overrides, ref.inject_containers, ref.rendered))
     adapters = await lookups.adapters(namespace)
-    engine = injection.engine_of(pod, runtimes)
-    required = for_new_pod(adapters, pod["metadata"].get("labels") or {}, engine.served, engine.room)
-    return injection.inject(pod, runtimes, required, new_access())
+
+    def injected() -> injection.Injection | injection.Refusal:
+        engine = injection.engine_of(pod, runtimes)
+        required = for_new_pod(adapters, pod["metadata"].get("labels") or {}, engine.served, engine.room)
+        return injection.inject(pod, runtimes, required, new_access())
+
+    if injection.is_large(pod):
+        return await asyncio.to_thread(injected)  # other pods do not wait for it
+    return injected()
 
 
 def _response(review: Mapping[str, Any], response: Object) -> Object:

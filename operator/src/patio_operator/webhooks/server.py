@@ -1,31 +1,32 @@
-"""The HTTPS server that the API server calls at admission and for conversion. Decodes, calls `review` or `convert`,
-encodes.
+"""The HTTPS server that the API server calls at admission and for conversion: which route is answered by what, within
+which limits.
+
+`reviewing` reads and encodes, `review` and `convert` decide. What one kind of review takes is bounded apart from the
+others: a flood of conversions holds up no pod.
 """
 
 from __future__ import annotations
 
-import json
-import logging
 import ssl
-import time
 from collections.abc import Callable
 
 from aiohttp import web
 
 from patio_operator.api.crd import CONVERSION_PATH
-from patio_operator.cluster.api import ApiError
+from patio_operator.cluster.api import Object
 from patio_operator.injection import Access
 from patio_operator.telemetry import Telemetry
-from patio_operator.webhooks import convert, review
+from patio_operator.webhooks import convert, review, reviewing
 from patio_operator.webhooks.lookups import Lookups
-
-log = logging.getLogger(__name__)
+from patio_operator.webhooks.reviewing import Limits, MiB
 
 PODS_PATH = "/mutate/pods"
 SHUTDOWN_SECONDS = 3.0
 """How long an answer under way is waited for at the end."""
-MAX_REVIEW_BYTES = 32 * 1024 * 1024
-"""An object is at most 1.5 MiB in etcd. A review may hold a pod twice, and several groups to convert."""
+PODS = Limits(longest=4 * MiB, bytes_at_once=16 * MiB)
+"""The API server takes requests of 3 MiB; an ordinary pod's review has 10 to 50 kB."""
+CONVERSIONS = Limits(longest=32 * MiB, bytes_at_once=48 * MiB, at_once=64)
+"""An object is at most 1.5 MiB in etcd. A review may hold several groups to convert."""
 
 
 def application(
@@ -48,44 +49,43 @@ def application(
 
     """
 
-    async def mutate_pods(request: web.Request) -> web.Response:
-        started = time.perf_counter()
-        try:
-            body = json.loads(await request.read())
-            answer = await review.answer(lookups, body, new_access, observing=observing())
-        except ApiError as error:
-            log.error("admission not answered: %s", error.message)
-            telemetry.admissions.labels("error").inc()
-            return web.json_response({"error": error.message}, status=500)
-        except (ValueError, KeyError, TypeError) as error:
-            log.error("admission not understood: %s: %s", type(error).__name__, error)
-            telemetry.admissions.labels("error").inc()
-            return web.json_response({"error": "not an AdmissionReview of a pod"}, status=400)
-        telemetry.admissions.labels("allowed" if answer["response"]["allowed"] else "refused").inc()
-        telemetry.admission_seconds.observe(time.perf_counter() - started)
-        response = web.json_response(answer)
-        if stopping():
-            response.force_close()
-        return response
+    async def answer(body: Object) -> Object:
+        return await review.answer(lookups, body, new_access, observing=observing())
 
-    app = web.Application(client_max_size=MAX_REVIEW_BYTES)
-    app.router.add_post(PODS_PATH, mutate_pods)
-    app.router.add_post(CONVERSION_PATH, convert_groups)
+    def count(outcome: str, seconds: float) -> None:
+        telemetry.admissions.labels(outcome).inc()
+        if outcome != "error":
+            telemetry.admission_seconds.observe(seconds)
+
+    pods = reviewing.handler("an AdmissionReview of a pod", answer, PODS, count, stopping=stopping)
+    counted = reviewing.counting(telemetry, "RoleBasedGroup")
+    app = web.Application(client_max_size=CONVERSIONS.longest)
+    app[reviewing.TELEMETRY] = telemetry
+    app.router.add_post(PODS_PATH, pods)
+    app.router.add_post(CONVERSION_PATH, converter(counted))
     return app
 
 
+def converter(count: reviewing.Count) -> reviewing.Handler:
+    """Return what answers ConversionReviews of RoleBasedGroups."""
+
+    async def answer(data: bytes) -> tuple[str, str]:
+        converted = await convert.answer(data.decode())
+        return ("allowed" if converted.succeeded else "refused"), converted.text
+
+    return reviewing.text_handler("a ConversionReview of RoleBasedGroups", answer, CONVERSIONS, count)
+
+
 async def convert_groups(request: web.Request) -> web.Response:
-    """Answer a ConversionReview of RoleBasedGroups."""
-    try:
-        return web.json_response(convert.answer(json.loads(await request.read())))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        log.error("conversion not understood: %s: %s", type(error).__name__, error)
-        return web.json_response({"error": "not a ConversionReview of RoleBasedGroups"}, status=400)
+    """Answer a ConversionReview of RoleBasedGroups, uncounted."""
+    return await converter(lambda *_: None)(request)
 
 
 async def serve(app: web.Application, port: int, context: ssl.SSLContext | None = None) -> web.AppRunner:
     """Listen on all addresses; clean the runner up to stop."""
-    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN_SECONDS)
+    runner = web.AppRunner(
+        app, access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN_SECONDS, auto_decompress=False
+    )
     await runner.setup()
     await web.TCPSite(runner, port=port, ssl_context=context).start()
     return runner

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from patio.api.credentials_protocol import TOKEN_FILE
+
 
 @dataclass(frozen=True, slots=True)
 class AccessSettings:
@@ -17,3 +19,5 @@ class AccessSettings:
     """The pod that proofs must be for."""
     drain_proof_sha256: str = field(default="", repr=False)
     """SHA-256, in hex, of what the preStop hook shows. Empty: there is no hook."""
+    token_file: str = TOKEN_FILE
+    """Where the kubelet keeps the service account token that proves which pod this is."""

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
 
 from patio.access.config import AccessSettings
+from patio.access.inside import is_loopback, is_meant
 from patio.access.keys import Keys, follow
+from patio.access.openness import Openness, To
 from patio.access.proof import (
     MISSING,
+    MISSING_EVERYWHERE,
     NO_KEYS,
     REPLAYED,
     TOO_MANY,
@@ -31,11 +34,7 @@ from patio.access.proof import (
     verify,
 )
 from patio.access.replay import Use, UsedProofs
-from patio.api.access_protocol import DRAIN_PATH, DRAIN_SCHEME, PROOF, PROOF_SCHEME, UNKNOWN_KEY, ProofClaims
-from patio.api.topology_protocol import LEASES_PATH
-
-READS = frozenset({"GET", "HEAD", "OPTIONS"})
-"""Methods that change nothing, except on `DRAIN_PATH`: a preStop hook can only GET."""
+from patio.api.access_protocol import DRAIN_SCHEME, PROOF, PROOF_SCHEME, UNKNOWN_KEY, ProofClaims
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,56 +42,71 @@ class Hook:
     """The preStop hook of this pod called."""
 
 
-class Gate:
-    """Decides about every call that comes from outside the pod."""
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Where a call comes from and how it presents itself."""
 
-    def __init__(self, settings: AccessSettings, clock: Callable[[], float]) -> None:
+    peer: str | None
+    """The address of the socket, never of a header."""
+    method: str
+    content_types: Sequence[str] = ()
+    hosts: Sequence[str] = ()
+
+
+class Gate:
+    """Decides about every call that reaches an endpoint."""
+
+    def __init__(
+        self, settings: AccessSettings, clock: Callable[[], float], monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`clock` is the node's, which may be set while this runs; `monotonic` measures how long it has run."""
         self._settings = settings
         self._clock = clock
-        self._started = clock()
+        self._monotonic = monotonic
+        self._began = monotonic()
         self._keys = Keys(frozenset(settings.keys))
         self._used = UsedProofs()
 
-    def is_open(self, peer: str | None, method: str, path: str) -> bool:
-        """Whether a call needs no proof. `peer` is the address of the socket, never of a header."""
-        if not self._settings.enforced or is_loopback(peer):
+    def is_open(self, call: Call, openness: Openness) -> bool:
+        """Whether a call that reaches an endpoint needs no proof."""
+        if openness.to is To.OPERATOR:
+            return False
+        if openness.to is To.EVERYONE or not self._settings.enforced:
             return True
-        if path.startswith(LEASES_PATH):
-            # Other pods' sidecars lease there, and none of them can sign. It gives no more than the router's own
-            # /workers does to all who reach it, and asks for the same key: `topology.server`.
-            return True
-        return method in READS and path != DRAIN_PATH
+        return is_loopback(call.peer) and is_meant(call.method, call.content_types, call.hosts)
 
     def admit(
-        self, request: Request, path: str, authorization: Sequence[str], endorsements: Sequence[str]
+        self, request: Request, openness: Openness, authorization: Sequence[str], endorsements: Sequence[str]
     ) -> ProofClaims | Hook | Denial:
         """Judge a call by its head.
 
         Args:
             request: what came.
-            path: its path, decoded.
+            openness: what its endpoint declares.
             authorization: the values of all Authorization headers.
             endorsements: compact JWS of the Endorsements header, oldest first.
 
         """
         if len(authorization) != 1:
-            return UNREADABLE if authorization else self._missing()
+            return UNREADABLE if authorization else self._missing(openness)
         scheme, _, shown = authorization[0].partition(" ")
-        if scheme.lower() == DRAIN_SCHEME.lower() and path == DRAIN_PATH:
+        if scheme.lower() == DRAIN_SCHEME.lower() and openness.to is To.HOOK:
             return Hook() if self._is_hook(shown) else WRONG_HOOK
         if scheme.lower() != PROOF_SCHEME.lower():
-            return self._missing()
+            return self._missing(openness)
         return self._proven(request, shown, endorsements)
 
     def finish(self, claims: ProofClaims, body: bytes) -> Denial | None:
         """Judge the body, and take the proof: it is not good again."""
         denial = judge_body(claims, body)
         if denial is None:
-            use = self._used.use(claims.jti, self._clock())
+            use = self._used.use(claims.jti, claims.exp, self._monotonic())
             denial = {Use.FIRST: None, Use.AGAIN: REPLAYED, Use.FULL: TOO_MANY}[use]
         return denial
 
-    def _missing(self) -> Denial:
+    def _missing(self, openness: Openness) -> Denial:
+        if openness.to is To.OPERATOR:
+            return MISSING_EVERYWHERE
         return MISSING if self._settings.keys else NO_KEYS
 
     def _is_hook(self, shown: str) -> bool:
@@ -115,18 +129,9 @@ class Gate:
         if claims is None:
             return WRONG_SIGNATURE
         self._keys = keys
-        return judge(claims, request, self._settings.pod_uid, self._started, now) or claims
-
-
-def is_loopback(peer: str | None) -> bool:
-    """Whether an address is that of the pod's own loopback interface."""
-    try:
-        address = ip_address(peer or "")
-    except ValueError:
-        return False
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    return address.is_loopback
+        # Counted back from now, so that a clock that is set moves the start with it.
+        started = now - (self._monotonic() - self._began)
+        return judge(claims, request, self._settings.pod_uid, started, now) or claims
 
 
 def _unknown(signer: str, endorsed: bool) -> Denial:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from patio.api.access_protocol import (
     LEEWAY,
     LIFETIME,
+    PROOF_MISSING,
     PROOF_SCHEME,
     EndorsementClaims,
     Header,
@@ -131,19 +132,30 @@ def judge_body(claims: ProofClaims, body: bytes) -> Denial | None:
 
 
 MISSING = Denial(
-    "ProofMissing",
+    PROOF_MISSING,
     "From outside the pod this call needs the operator's signature, in "
-    f"`Authorization: {PROOF_SCHEME} …`. From inside the pod, or by `kubectl port-forward`, it needs none.",
+    f"`Authorization: {PROOF_SCHEME} …`. From inside the pod, or by `kubectl port-forward`, a POST of JSON needs none.",
 )
 NO_KEYS = Denial(
-    "ProofMissing",
+    PROOF_MISSING,
     "From outside the pod this call needs the operator's signature, and no key to verify one was given to this sidecar "
     "(PATIO_OPERATOR_KEYS): a pod that is made anew gets one. "
-    "From inside the pod, or by `kubectl port-forward`, it needs none.",
+    "From inside the pod, or by `kubectl port-forward`, a POST of JSON needs none.",
+)
+NOT_MEANT = Denial(
+    "ProofMissing",
+    "From inside the pod this call needs no proof when it is a POST, PUT or DELETE with `Content-Type: "
+    "application/json` to localhost or an address. As it came, an engine that fetches what its users name, or a web "
+    "page, could have sent it.",
 )
 UNREADABLE = Denial("ProofInvalid", "The Authorization header is not a proof: sign as docs/access.md says.")
+MISSING_EVERYWHERE = Denial(
+    PROOF_MISSING, "From everywhere, the inside of the pod included, this call needs the operator's signature."
+)
 WRONG_SIGNATURE = Denial("ProofInvalid", "The signature is not that of the key that the proof names.")
 WRONG_HOOK = Denial("ProofInvalid", "This is not what the preStop hook of this pod proves itself with.")
 REPLAYED = Denial("ProofReplayed", "This proof was used before, and is good once: sign anew.", True)
 TOO_MANY = Denial("TooManyProofs", "Too many signed calls in two minutes; again later.", True, 429)
-BODY_TOO_LARGE = Denial("BodyTooLarge", "The body of a signed call is at most 1 MiB.", status=413)
+BODY_TOO_LARGE = Denial(
+    "BodyTooLarge", "The body is larger than this route takes: 1 MiB at most, 64 KiB for a lease.", status=413
+)

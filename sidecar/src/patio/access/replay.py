@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import Enum
 
 from patio.api.access_protocol import LEEWAY, LIFETIME
@@ -25,17 +26,30 @@ class UsedProofs:
 
     def __init__(self, at_most: int = AT_MOST) -> None:
         self._at_most = at_most
-        self._until: dict[str, float] = {}
+        self._kept: dict[str, tuple[float, float]] = {}
+        """Until when it is remembered, and when the proof says that it ends."""
+        self._forgotten = -math.inf
+        """The latest end among the proofs that are no longer remembered."""
 
-    def use(self, jti: str, now: float) -> Use:
-        """Take a proof, if it was not taken before."""
-        for first in list(self._until):
-            if self._until[first] > now:
+    def use(self, jti: str, exp: float, now: float) -> Use:
+        """Take a proof, if it was not taken before.
+
+        Args:
+            jti: the proof's id.
+            exp: when it ends, by the clock of who signed it.
+            now: seconds that only ever pass (monotonic): a clock that is set forward forgets nothing.
+
+        """
+        for first in list(self._kept):
+            until, end = self._kept[first]
+            if until > now:
                 break  # in the order of use, so those behind it end later
-            del self._until[first]
-        if self._until.get(jti, now) > now:
+            self._forgotten = max(self._forgotten, end)
+            del self._kept[first]
+        # Was this clock set back, an old proof may look new again. It may be one of the forgotten ones.
+        if jti in self._kept or exp <= self._forgotten:
             return Use.AGAIN
-        if len(self._until) >= self._at_most:
+        if len(self._kept) >= self._at_most:
             return Use.FULL
-        self._until[jti] = now + KEPT
+        self._kept[jti] = (now + KEPT, exp)
         return Use.FIRST

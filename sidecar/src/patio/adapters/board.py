@@ -23,47 +23,74 @@ class Board:
         self._boot = boot
         self._turn = 0
         self._turned = asyncio.Event()
+        self._reports: dict[str, AdapterReport] = {}
+        self._planned: dict[str, AdapterReport] = {}
+        """What they were made from."""
+        self._waiting: dict[str, asyncio.Event] = {}
+        """Who waits for a change of one adapter."""
+        self._json: bytes | None = None
         self.list = AdapterList(revision=self._revision, engine=engine.kind, engine_ready=False)
         """Every adapter wanted or present."""
 
     def report(self, name: str) -> AdapterReport | None:
         """Return how one adapter stands."""
-        return next((report for report in self.list.adapters if report.lora_name == name), None)
+        return self._reports.get(name)
+
+    @property
+    def json(self) -> bytes:
+        """The list as JSON, written once for all who ask."""
+        if self._json is None:
+            self._json = self.list.model_dump_json().encode()
+        return self._json
 
     async def changed(self, revision: str) -> None:
         """Return when `revision` is no longer the current one."""
         while self.list.revision == revision:
             await self._turned.wait()
 
+    async def report_changed(self, name: str, report: AdapterReport | None) -> None:
+        """Return when `report` is no longer the current one of an adapter."""
+        while self._reports.get(name) is report:
+            await self._waiting.setdefault(name, asyncio.Event()).wait()
+
     def publish(
         self, view: EngineView, capacity: Capacity, planned: Sequence[AdapterReport], on_disk: Collection[str]
     ) -> None:
         """Show how things stand; where they differ from before, everyone who waits for a change is woken."""
-        before = {report.lora_name: report for report in self.list.adapters}
         now = time.time()
+        reports = {report.lora_name: self._stamped(report, view, now) for report in planned}
         shown = AdapterList(
             revision=self.list.revision,
             engine=self._engine.kind,
             engine_ready=view.ready,
             base_models=view.base_models,
-            adapters=tuple(self._stamped(report, before.get(report.lora_name), view, now) for report in planned),
+            adapters=tuple(reports.values()),
             capacity=AdapterCapacity(batch=capacity.batch, loaded=capacity.loaded),
             on_disk=tuple(sorted(on_disk)[:MOST_ON_DISK]),
         )
-        if shown != self.list:
-            self._turn += 1
-            self.list = shown.model_copy(update={"revision": self._revision})
-            self._turned.set()
-            self._turned = asyncio.Event()
+        before, self._reports = self._reports, reports
+        self._planned = {report.lora_name: report for report in planned}
+        if shown == self.list:
+            return
+        self._turn += 1
+        self._json = None
+        self.list = shown.model_copy(update={"revision": self._revision})
+        self._turned.set()
+        self._turned = asyncio.Event()
+        for name in [name for name in self._waiting if reports.get(name) is not before.get(name)]:
+            self._waiting.pop(name).set()
 
     @property
     def _revision(self) -> str:
         return f"{self._boot}-{self._turn}"
 
-    def _stamped(
-        self, report: AdapterReport, before: AdapterReport | None, view: EngineView, now: float
-    ) -> AdapterReport:
-        """Return a report with the name for requests, and with the time at which its state began."""
-        since = before.since if before is not None and before.state is report.state else now
+    def _stamped(self, report: AdapterReport, view: EngineView, now: float) -> AdapterReport:
+        """Return a report with the name for requests, and with the time at which its state began; the one before, if
+        it is no other.
+        """
+        before = self._reports.get(report.lora_name)
         model = self._engine.request_model(report.lora_name, view.base_models)
+        if before is not None and before.model == model and self._planned[report.lora_name] == report:
+            return before
+        since = before.since if before is not None and before.state is report.state else now
         return report.model_copy(update={"model": model, "since": since})

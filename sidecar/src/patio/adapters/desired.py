@@ -77,6 +77,8 @@ class Desired:
     orders: int = 0
 
 
+MOST_ADAPTERS = 2000
+"""Names that are wanted or prepared on a pod. Each costs work at every change and a part of every report."""
 MOST_UNLOADED = 100
 """Names in `Desired.unloaded`."""
 
@@ -106,11 +108,29 @@ class Conflict:
         return f"Adapter {self.name} {holder} on this pod; unload it there first or choose another name."
 
 
-def with_load(desired: Desired, request: LoadRequest) -> Desired | Conflict:
-    """Want an adapter, or have its files fetched ahead; or say who wants the name already."""
+@dataclass(frozen=True, slots=True)
+class TooMany:
+    """One name more than a pod takes."""
+
+    name: str
+
+    @property
+    def message(self) -> str:
+        """The limit in words, with the remedy."""
+        return f"{MOST_ADAPTERS} adapters are wanted on this pod, which is the most; unload others before {self.name}."
+
+
+Refusal = Conflict | TooMany
+"""Why an order is not taken."""
+
+
+def with_load(desired: Desired, request: LoadRequest) -> Desired | Refusal:
+    """Want an adapter, or have its files fetched ahead; or say who wants the name already, or that there are enough."""
     conflict = _conflict(desired, request)
     if conflict is not None:
         return conflict
+    if _is_one_too_many(desired, request.lora_name):
+        return TooMany(request.lora_name)
     orders = desired.orders + 1
     if request.prepare:
         ahead = _ordered(desired, request, orders)
@@ -169,10 +189,14 @@ def with_new_engine(desired: Desired) -> Desired:
 
 
 def with_required(desired: Desired, required: Iterable[LoadRequest]) -> Desired:
-    """Take in what admission asks for, except what was taken in before: orders made since then count more."""
+    """Take in what admission asks for, except what was taken in before: orders made since then count more. What is one
+    too many is left out, and not in `required_seen`.
+    """
     for request in required:
         digest = _digest(request)
         if desired.required_seen.get(request.lora_name) == digest:
+            continue
+        if _is_one_too_many(desired, request.lora_name):
             continue
         wanted = replace(_ordered(desired, request, desired.orders + 1), required=True)
         seen = {**desired.required_seen, wanted.name: digest}
@@ -219,6 +243,12 @@ def with_gone(desired: Desired, names: Iterable[str]) -> Desired:
     """Forget names on their way out that the engine has let go of."""
     left = desired.leaving.difference(names)
     return desired if left == desired.leaving else replace(desired, leaving=left)
+
+
+def _is_one_too_many(desired: Desired, name: str) -> bool:
+    if len(desired.wanted) + len(desired.prepared) < MOST_ADAPTERS:
+        return False
+    return len({*desired.wanted, *desired.prepared, name}) > MOST_ADAPTERS
 
 
 def _conflict(desired: Desired, request: LoadRequest) -> Conflict | None:

@@ -57,13 +57,24 @@ class Progress:
 
 def current(progress: Progress | None, wanted: Wanted, life: int) -> Progress:
     """Return the progress that still counts: a new order or a new life of the engine forgives all failures."""
-    weights = (wanted.path, wanted.revision)
+    weights = _weights(wanted)
     if progress is None:
         return Progress(wanted.order, life, weights=weights)
-    calls = progress.calls if progress.weights == weights else 0
+    if (progress.order, progress.life, progress.weights) == (wanted.order, life, weights):
+        return progress
+    calls = calls_for(progress, wanted)
     if progress.order == wanted.order and progress.life == life:
         return replace(progress, calls=calls, weights=weights)
     return Progress(wanted.order, life, calls=calls, weights=weights)
+
+
+def calls_for(progress: Progress | None, wanted: Wanted) -> int:
+    """Return the load calls that were made for the wanted weights."""
+    return progress.calls if progress is not None and progress.weights == _weights(wanted) else 0
+
+
+def _weights(wanted: Wanted) -> tuple[str, str | None]:
+    return wanted.path, wanted.revision
 
 
 def after_call(progress: Progress) -> Progress:

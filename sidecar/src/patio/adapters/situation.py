@@ -90,6 +90,10 @@ class Situation:
     progress: Mapping[str, Progress] = field(default_factory=dict)
     busy: Mapping[str, Action] = field(default_factory=dict)
     """What is under way, by name."""
+    began: Mapping[str, float] = field(default_factory=dict)
+    """When the engine was asked for it; not there while it waits for its turn."""
+    unloads_wait: bool = False
+    """Whether an unload waits for the requests under way, and every other change behind it."""
     changed: frozenset[str] = frozenset()
     """Names whose files changed since their last attempt, and have come to rest."""
     credentials: frozenset[str] = frozenset()
@@ -103,6 +107,8 @@ class Situation:
     limit: int | None = None
     """Adapters that the engine keeps loaded; one more makes it evict another. None: it has no such limit, or none is
     known."""
+    made_for: Mapping[str, str] = field(default_factory=dict)
+    """The base model that an adapter's files name, by the adapter's path."""
     now: float = 0.0
 
 

@@ -1,8 +1,9 @@
 """The file that keeps what is wanted over a restart of the sidecar.
 
 Written whole, to a temporary file that is synced and renamed, so that it is always one state or the next. A missing
-file is a fresh pod; a broken one is set aside and reported, never a reason not to start: what admission asks for is
-in the pod's variables, and the operator repeats the rest. The reconciler is its only user.
+file is a fresh pod; one that is broken or can not be read is set aside and reported, never overwritten and never a
+reason not to start: what admission asks for is in the pod's variables, and the operator repeats the rest. Read by the
+reconciler, written by `commits`.
 """
 
 from __future__ import annotations
@@ -44,16 +45,32 @@ class Store:
             content = self._path.read_bytes()
         except FileNotFoundError:
             return Desired()
+        except OSError as error:
+            return self._without(error)
         try:
             file = _FILE.validate_json(content)
             if file.version != VERSION:
                 raise ValueError(f"version {file.version} is not {VERSION}")
         except (ValidationError, ValueError) as error:
-            aside = self._path.with_name(self._path.name + ".broken")
-            self._path.replace(aside)
-            log.error("state file unreadable, set aside path=%s aside=%s error=%s", self._path, aside, error)
-            return Desired()
+            return self._without(error)
         return file.desired
+
+    def _without(self, error: Exception) -> Desired:
+        """Set the file aside and start without it; where even that can not be, leave it alone and write nothing."""
+        assert self._path is not None
+        aside = self._path.with_name(self._path.name + ".broken")
+        try:
+            self._path.replace(aside)
+        except OSError as refused:
+            log.error(
+                "state file unreadable, left alone: a restart of the sidecar forgets what is wanted path=%s error=%s "
+                "not_set_aside=%s",
+                *(self._path, error, refused),
+            )
+            self._path = None
+        else:
+            log.error("state file unreadable, set aside path=%s aside=%s error=%s", self._path, aside, error)
+        return Desired()
 
     def save(self, desired: Desired) -> None:
         """Write a state down for good; raise `OSError`."""

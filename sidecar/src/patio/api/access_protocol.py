@@ -28,6 +28,8 @@ ENDORSEMENTS_HEADER = "Patio-Endorsements"
 """Comma list of endorsements, oldest first."""
 DRAIN_PATH = "/v1/drain"
 
+PROOF_MISSING = "ProofMissing"
+"""Code of the answer to a call that shows no proof, or for which the sidecar was given no key to verify one."""
 UNKNOWN_KEY = "UnknownKey"
 """Code of the answer, and `error` of its WWW-Authenticate, that asks for the call again with endorsements."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
 
 from patio.api.sources import (
     SECRET_KEYS,
@@ -34,11 +34,30 @@ AdapterName = Annotated[
 ]
 """The name of an adapter in requests. Engines accept anything (vLLM 0.32 even `x/../y`); we do not."""
 
-AdapterPath = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^/[^\x00]*$")]
+ABSOLUTE_PATH = r"^/[^\x00]*$"
+
+
+def _is_absolute(path: str) -> str:
+    if not path.startswith("/"):
+        raise ValueError("a path has to be absolute, as the engine sees the adapter's folder: /adapters/sql")
+    if "\x00" in path:
+        raise ValueError("a path has no NUL character")
+    return path
+
+
+AdapterPath = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=4096),
+    AfterValidator(_is_absolute),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 4096, "pattern": ABSOLUTE_PATH}),
+]
 """An absolute path, the same in the sidecar and in the engine."""
 
 TRIAL_PREFIX = "patio-trial-"
 """How names begin under which the sidecar tries weights before it replaces others by them. Nobody orders those."""
+
+MAX_SEALED = 128 * 1024
+"""Characters of what is sealed in an order: a whole `config`, and what sealing adds."""
 
 MOST_ON_DISK = 100
 """Sources that a list names in `on_disk`."""
@@ -99,6 +118,13 @@ class LoadRequest(_Model):
         repr=False,
         description="A JSON object in a string, as for `/v1/download_model`. Credentials are kept in memory only.",
     )
+    sealed_credentials: str | None = Field(
+        default=None,
+        max_length=MAX_SEALED,
+        repr=False,
+        description="Credentials that belong into `config`, sealed for this sidecar's key and for this order alone; "
+        "see /v1/credentials/handshake.",
+    )
     max_workers: MaxWorkers = Field(default=8, description="Files of a source fetched at once.")
     async_download: bool = Field(default=False, description="Upstream's word for `wait: 0`.")
     owner: str | None = Field(
@@ -143,6 +169,8 @@ class LoadRequest(_Model):
             raise ValueError("output_dir and config belong to a source")
         if self.source is None and (self.prepare or self.expects_credentials or self.credentials_revision is not None):
             raise ValueError("prepare, expects_credentials and credentials_revision belong to a source")
+        if self.sealed_credentials is not None and (self.source is None or self.expects_credentials):
+            raise ValueError("sealed_credentials belong to a source, and to an order that expects no others")
         if self.prepare and self.used_in_place:
             raise ValueError("a file:// source is used where it is: there is nothing to prepare")
         if self.expects_credentials and any(key in SECRET_KEYS for key in read_config(self.config)):

@@ -214,7 +214,10 @@ def _is_config(config: str) -> str:
 SourceUri = Annotated[str, StringConstraints(min_length=1, max_length=4096), AfterValidator(_is_source)]
 """A source as it is written; what `parse_source` understands."""
 
-ConfigText = Annotated[str, StringConstraints(max_length=65536), AfterValidator(_is_config)]
+MAX_CONFIG = 65536
+"""Characters of a `config`."""
+
+ConfigText = Annotated[str, StringConstraints(max_length=MAX_CONFIG), AfterValidator(_is_config)]
 """The `config` of a request; what `read_config` understands."""
 
 OutputDir = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^/[^\x00]*$")]

@@ -12,6 +12,7 @@ from typing import TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from patio.api.credentials_protocol import HANDSHAKE_PATH, HandshakeAnswer, HandshakeRequest
 from patio.api.downloads_protocol import DownloadList, DownloadReport, DownloadRequest
 from patio.api.protocol import (
     AdapterList,
@@ -25,6 +26,7 @@ from patio.api.protocol import (
 )
 from patio.api.topology_protocol import DrainAnswer, DrainRequest, LeaseRequest, Registration, TopologyReport
 from patio.client.errors import Refused, Unreachable
+from patio.words import error_words
 
 _M = TypeVar("_M", bound=BaseModel)
 
@@ -53,6 +55,10 @@ class SidecarClient:
     async def load(self, request: LoadRequest) -> AdapterReport:
         """Want an adapter. The report says `Loaded`, or how far it is when `request.wait` ran out first."""
         return await self._call("POST", "/v1/load_lora_adapter", AdapterReport, request.patience, body=request)
+
+    async def handshake(self, request: HandshakeRequest) -> HandshakeAnswer:
+        """Have the sidecar prove which pod it is in, to the holder of a key."""
+        return await self._call("POST", HANDSHAKE_PATH, HandshakeAnswer, 0, body=request)
 
     async def unload(self, request: UnloadRequest) -> UnloadAnswer:
         """Stop wanting an adapter. The answer says whether the engine has let go of it."""
@@ -119,7 +125,8 @@ class SidecarClient:
         seconds = None if wait is None else ANSWER_SECONDS + wait
         # Unpacked, a few bytes become millions.
         headers = {"accept-encoding": "identity"}
-        if body is not None:
+        if method != "GET":
+            # Also where there is no body: over loopback it tells the call from one that a web page could send.
             headers["content-type"] = "application/json"
         content = bytearray()
         try:
@@ -143,7 +150,7 @@ class SidecarClient:
                     if len(content) > LARGEST:
                         raise _unreadable(response)
         except (httpx.HTTPError, TimeoutError) as error:
-            raise Unreachable(f"{method} {self._base}{path}: {str(error) or type(error).__name__}") from error
+            raise Unreachable(f"{method} {self._base}{path}: {error_words(error)}") from error
         if response.is_success or response.status_code == also:
             try:
                 return model.model_validate_json(bytes(content))

@@ -1,7 +1,8 @@
 """Drains the pod: not ready, out of the routers' lists, then waiting for the engine's last request.
 
-One drain at a time, which later calls join; a pod that was drained stays so until its sidecar starts anew. `plan`
-decides, `looks` counts, `app` gives it the topology. It never stops the engine: that is the kubelet's, afterwards.
+One drain at a time, which later calls join; a pod stays out of service until its sidecar starts anew, and each call
+looks at the engine again. `plan` decides, `looks` counts, `app` gives it the topology. It never stops the engine: that
+is the kubelet's, afterwards.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ NEAR_THE_END = 0.25
 """Seconds before its deadline that a call is answered: the answer has to arrive."""
 LEAVE_SHARE = 0.4
 LONGEST_LEAVE = 10.0
-"""How much of the time is spent on routers that do not answer: most likely they are gone, and send nothing."""
+"""How much of a call's time is spent on routers that do not answer: most likely they are gone, and send nothing."""
 
 
 class Departure(Protocol):
@@ -36,6 +37,10 @@ class Departure(Protocol):
     def left(self) -> bool:
         """Whether all of them say that they send nothing more."""
 
+    @property
+    def unreachable(self) -> bool:
+        """Whether each of them that does not say so did not answer when it was asked to let go."""
+
 
 class Drain:
     """The drain of this pod."""
@@ -46,8 +51,10 @@ class Drain:
         self._departure = departure
         self._called = False
         self._task: asyncio.Task[None] | None = None
-        self._watch = Watch(began=0.0)
+        self._watch = Watch()
         self._over = Verdict.GO_ON
+        self._leave_until = float("-inf")
+        """When the most patient caller no longer waits for routers that do not answer."""
         self._callers = 0
         self._answered: asyncio.Future[None] | None = None
 
@@ -67,12 +74,11 @@ class Drain:
         called = time.monotonic()
         self._called = True
         self._departure.begin()
-        if self._task is None and self._over is not Verdict.DRAINED:
+        self._leave_until = max(self._leave_until, called + min(LONGEST_LEAVE, LEAVE_SHARE * seconds))
+        if self._task is None:
             log.info("drain begins seconds=%g", seconds)
-            patience = min(LONGEST_LEAVE, LEAVE_SHARE * seconds)
-            self._task = asyncio.create_task(self._until_over(patience), name="drain")
-        if self._task is not None:
-            await self._wait(self._task, seconds)
+            self._task = asyncio.create_task(self._until_over(), name="drain")
+        await self._wait(self._task, seconds)
         return self._answer(time.monotonic() - called)
 
     async def close(self) -> None:
@@ -96,13 +102,15 @@ class Drain:
         if task.done():
             task.result()
 
-    async def _until_over(self, patience: float) -> None:
+    async def _until_over(self) -> None:
         began = time.monotonic()
+        if self._over is not Verdict.DRAINED:
+            self._watch = Watch()
+        # What was drained is so still if the next look says the same.
         self._over = Verdict.GO_ON
-        self._watch = Watch(began=began)
         try:
             while self._over is Verdict.GO_ON:
-                left = self._departure.left or time.monotonic() - began >= patience
+                left = self._left_or_given_up()
                 look = await self._looks.look()
                 now = time.monotonic()
                 self._watch = after(self._watch, look, left, now)
@@ -113,6 +121,10 @@ class Drain:
         finally:
             self._task = None
 
+    def _left_or_given_up(self) -> bool:
+        departure = self._departure
+        return departure.left or (departure.unreachable and time.monotonic() >= self._leave_until)
+
     def _answer(self, waited: float) -> DrainAnswer:
         last, left = self._watch.last, self._departure.left
         drained = self._over is Verdict.DRAINED
@@ -121,7 +133,9 @@ class Drain:
             words.append("A router does not say that it sends nothing more; see GET /v1/topology.")
         if self._over is Verdict.BLIND:
             words.append("The engine does not tell how many requests it has.")
-        elif not drained:
+        elif last.sight is Sight.NO_ANSWER:
+            words.append("The engine does not answer how many requests it has.")
+        elif not drained and not (last.quiet and not left):
             words.append("The engine still has requests, or had some a moment ago.")
         elif last.sight is Sight.GONE:
             words.append("The engine is gone.")

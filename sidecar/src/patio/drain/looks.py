@@ -1,7 +1,9 @@
 """How many requests the engine has, read from the engine itself.
 
 From `/v1/loads` where there is one (SGLang 0.5: its scheduler answers at once, while its gauges may be some seconds
-old), else from `/get_load` (older), else from the engine's metrics. `drain` asks; what the numbers mean is `plan`'s.
+old), else from `/get_load` (older), else from the engine's metrics. What an engine does not have is asked again with
+each look: an odd answer, as from a limit of rates, is no reason not to see for the rest of a drain. `drain` asks; what
+the numbers mean is `plan`'s.
 """
 
 from __future__ import annotations
@@ -15,10 +17,17 @@ import httpx
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from patio.drain.plan import Look, Sight
+from patio.engine.address import read_address
+from patio.exchange import Answer, ExchangeError, exchange
+from patio.network import Cause
 
 LOOK_SECONDS = 2.0
+LARGEST = 16 * 2**20
+ODD_LOOKS = 4
+"""Looks in a row with an answer that may pass (429, 5xx), after which the next place is asked in the same look."""
 _LOADS = "/v1/loads"
 _LOAD = "/get_load"
+_MAY_PASS = frozenset({408, 425, 429})
 
 
 class _Read(BaseModel):
@@ -63,54 +72,62 @@ class EngineLooks:
     def __init__(self, sources: Sources, http: httpx.AsyncClient) -> None:
         self._sources = sources
         self._http = http
-        self._paths = [*((_LOADS, _LOAD) if sources.loads else ()), sources.metrics_path]
+        self._base_url = read_address(sources.endpoint).base_url
+        self._paths = (*((_LOADS, _LOAD) if sources.loads else ()), sources.metrics_path)
+        self._told: str | None = None
+        """Where it told its numbers last; asked first."""
+        self._odd: dict[str, int] = {}
+        """Answers in a row, by path, that may be others next time."""
 
     async def look(self) -> Look:
         """Count the engine's requests, once. An engine that is down is an answer."""
-        while self._paths:
-            path = self._paths[0]
+        odd = False
+        for path in sorted(self._paths, key=lambda path: path != self._told):
             try:
-                response = await self._get(path)
-            except httpx.ConnectError:
-                return Look(Sight.GONE)
-            except httpx.HTTPError:
-                return Look(Sight.NO_ANSWER)
-            if response.status_code >= 500:
-                return Look(Sight.NO_ANSWER)
-            look = self._read(path, response) if response.is_success else None
+                answer = await self._get(path)
+            except ExchangeError as error:
+                return Look(Sight.GONE if error.cause is Cause.REFUSED else Sight.NO_ANSWER)
+            look = self._read(path, answer.content) if answer.is_success and answer.whole else None
             if look is not None:
+                self._told = path
+                self._odd.pop(path, None)
                 return look
-            # It does not have this, and will not have it later.
-            self._paths.pop(0)
-        try:
-            await self._get(self._sources.metrics_path)
-        except httpx.ConnectError:
-            return Look(Sight.GONE)
-        except httpx.HTTPError:
-            return Look(Sight.NO_ANSWER)
-        return Look(Sight.BLIND)
+            if answer.status in _MAY_PASS or (answer.status >= 500 and answer.status != 501):
+                odd = True
+                self._odd[path] = self._odd.get(path, 0) + 1
+                if self._odd[path] < ODD_LOOKS:
+                    return Look(Sight.NO_ANSWER)
+        return Look(Sight.NO_ANSWER if odd else Sight.BLIND)
 
-    async def _get(self, path: str) -> httpx.Response:
+    async def _get(self, path: str) -> Answer:
         key = self._sources.key
-        headers = {} if key is None else {"authorization": f"Bearer {key}"}
-        query = {"include": "core,disagg"} if path == _LOADS else None
-        return await self._http.get(self._sources.endpoint + path, params=query, headers=headers, timeout=LOOK_SECONDS)
+        return await exchange(
+            self._http,
+            "GET",
+            self._base_url + path,
+            where=f"the engine at {self._sources.endpoint}",
+            path=path,
+            seconds=LOOK_SECONDS,
+            largest=LARGEST,
+            headers={} if key is None else {"authorization": f"Bearer {key}"},
+            query={"include": "core,disagg"} if path == _LOADS else None,
+        )
 
-    def _read(self, path: str, response: httpx.Response) -> Look | None:
+    def _read(self, path: str, content: bytes) -> Look | None:
         try:
             if path == _LOADS:
-                ranks = _Loads.model_validate_json(response.content).loads
+                ranks = _Loads.model_validate_json(content).loads
                 running = sum(rank.num_running_reqs for rank in ranks)
                 queued = sum(rank.num_waiting_reqs + _queued(rank.disaggregation) for rank in ranks)
                 return Look(Sight.COUNTED, running, queued)
             if path == _LOAD:
-                old = _OLD.validate_json(response.content)
+                old = _OLD.validate_json(content)
                 waiting = sum(rank.num_waiting_reqs for rank in old)
                 return Look(Sight.COUNTED, max(0, sum(rank.num_reqs for rank in old) - waiting), waiting)
         except ValidationError:
             return None
-        found_running = total(response.content, self._sources.running)
-        found_waiting = total(response.content, self._sources.waiting)
+        found_running = total(content, self._sources.running)
+        found_waiting = total(content, self._sources.waiting)
         if found_running is None:
             return None
         return Look(Sight.COUNTED, found_running, found_waiting or 0)

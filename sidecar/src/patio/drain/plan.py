@@ -42,10 +42,13 @@ class Look:
 class Watch:
     """What was seen so far."""
 
-    began: float
     last: Look = Look(Sight.NO_ANSWER)
     quiet_since: float | None = None
     quiet_looks: int = 0
+    blind_since: float | None = None
+    """Since when it answers and tells no numbers."""
+    told: bool = False
+    """Whether it ever told its numbers: then it is worth waiting until it does again."""
     left: bool = False
     """Whether the routers send nothing more, or could not be asked for so long that waiting for them is over."""
 
@@ -61,10 +64,15 @@ class Verdict(StrEnum):
 
 def after(watch: Watch, look: Look, left: bool, now: float) -> Watch:
     """Return what is known after one more look. Quiet counts from when the routers were left."""
+    watch = replace(watch, last=look, left=left, told=watch.told or look.sight is Sight.COUNTED)
+    if look.sight is Sight.BLIND:
+        watch = replace(watch, blind_since=now if watch.blind_since is None else watch.blind_since)
+    elif look.sight is not Sight.NO_ANSWER:
+        watch = replace(watch, blind_since=None)
     if not left or not look.quiet:
-        return replace(watch, last=look, left=left, quiet_since=None, quiet_looks=0)
+        return replace(watch, quiet_since=None, quiet_looks=0)
     since = now if watch.quiet_since is None else watch.quiet_since
-    return replace(watch, last=look, left=left, quiet_since=since, quiet_looks=watch.quiet_looks + 1)
+    return replace(watch, quiet_since=since, quiet_looks=watch.quiet_looks + 1)
 
 
 def verdict(watch: Watch, settle: float, now: float) -> Verdict:
@@ -75,6 +83,6 @@ def verdict(watch: Watch, settle: float, now: float) -> Verdict:
         return Verdict.DRAINED
     if watch.quiet_looks >= 2 and watch.quiet_since is not None and now - watch.quiet_since >= settle:
         return Verdict.DRAINED
-    if watch.last.sight is Sight.BLIND and now - watch.began >= BLIND_SECONDS:
-        return Verdict.BLIND
-    return Verdict.GO_ON
+    if watch.last.sight is not Sight.BLIND or watch.blind_since is None or watch.told:
+        return Verdict.GO_ON
+    return Verdict.BLIND if now - watch.blind_since >= BLIND_SECONDS else Verdict.GO_ON

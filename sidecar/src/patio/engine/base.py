@@ -8,6 +8,7 @@ engine's own words. Nothing here does I/O.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -72,6 +73,8 @@ class EngineView:
     listening: bool = True
     """False: nothing listens on the port, so no process holds any adapter."""
     base_models: tuple[str, ...] = ()
+    base_roots: tuple[str, ...] = ()
+    """Paths, or names, from which the engine has its base model, as far as it tells."""
     context_tokens: int | None = None
     """Longest context of the first base model; None where the engine does not say."""
     adapters: Mapping[str, str] | None = field(default_factory=dict)
@@ -110,6 +113,18 @@ class Capacity:
     """Adapters that can be loaded at once."""
 
 
+_PASSING = re.compile(
+    r"out of memory|outofmemory|alloc_failed|EngineCore encountered an issue|EngineDeadError|server shutting down|"
+    r"no space left on device|too many open files|input/output error|stale file handle|timed out",
+    re.IGNORECASE,
+)
+
+
+def may_pass(message: str) -> bool:
+    """Whether an engine's words tell of its own trouble, whatever adapter it was given: that may be over next time."""
+    return _PASSING.search(message) is not None
+
+
 def trial_name(name: str, path: str) -> str:
     """Return the name under which the weights of a path are tried, before they replace those of an adapter."""
     return TRIAL_PREFIX + hashlib.sha256(f"{name}\0{path}".encode()).hexdigest()[:12]
@@ -125,6 +140,10 @@ class Engine(Protocol):
     @property
     def unloads_stick(self) -> bool:
         """Whether what was unloaded stays away; where not, the next request for it loads it again from its old path."""
+
+    @property
+    def unloads_wait(self) -> bool:
+        """Whether an unload waits for the requests under way, and every other change behind it."""
 
     async def view(self) -> EngineView:
         """Ask whether it is ready and what it has. An engine that is down is an answer, not an error."""

@@ -1,102 +1,159 @@
-"""The HTTP that all engines have in common: one client, deadlines, the model list, faults that no engine words itself.
+"""The HTTP that all engines have in common: deadlines, sizes, the model list, faults that no engine words itself.
 
-Below `vllm` and `sglang`, above httpx. It turns whatever the network does into `EngineError`s, and must never let
-a key or an httpx exception out.
+Below `vllm` and `sglang`, above `patio.exchange`. It turns whatever the network does into `EngineError`s, told apart by
+cause: only a refused connection is an engine that is gone. It must never let a key or an httpx exception out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 import httpx
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from patio.api.protocol import TRIAL_PREFIX
+from patio.bounded_json import read_json
+from patio.engine.address import read_address
 from patio.engine.base import EngineError, EngineView, FaultReason, PermanentError, RetryableError
+from patio.exchange import Answer, ExchangeError, exchange
+from patio.network import Cause
+from patio.words import is_fit
 
 LOOK_SECONDS = 2.0
 """Deadline of a look at the engine: readiness and its list."""
 CHANGE_SECONDS = 300.0
 """Deadline of a load or unload. Generous: weights come from slow disks, and SGLang 0.5.23 unloads wait for requests."""
-CONNECT_SECONDS = 2.0
+LARGEST_WORDS = 256 * 2**10
+"""Bytes that are read of an answer whose status tells enough, or which is shown to people."""
+LARGEST_LIST = 4 * 2**20
+"""Bytes of a model list: vLLM 0.32 has 600 for each adapter."""
+LARGEST_ANSWER = 2**20
+"""Bytes of any other answer that is understood. What holds the event loop up is bounded by it."""
+LARGEST_METRICS = 16 * 2**20
+LONGEST_NAME = 1024
+LONGEST_PATH = 4096
+"""Characters of a name and of a path in an engine's list: what is longer is no adapter that anybody could ask for."""
+MOST_TOKENS = 2**53
 
-
-class _Entry(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    id: str
-    root: str | None = None
-    parent: str | None = None
-    max_model_len: object = None
-    """A number, of no weight here: whatever else it may be does not spoil the list."""
-
-
-class _ModelList(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    data: tuple[_Entry, ...]
+log = logging.getLogger(__name__)
 
 
 class EngineHttp:
-    """An engine's HTTP side. The caller's client is used and stays open."""
+    """An engine's HTTP side. The caller's clients are used and stay open."""
 
-    def __init__(self, endpoint: str, http: httpx.AsyncClient) -> None:
-        self._endpoint = endpoint
-        self._http = http
+    def __init__(self, endpoint: str, looks: httpx.AsyncClient, orders: httpx.AsyncClient | None = None) -> None:
+        """`looks` is for what must never wait, `orders` for loads and unloads; without it, `looks` is for both."""
+        self._address = read_address(endpoint)
+        self._looks = looks
+        self._orders = looks if orders is None else orders
+        self._answered = False
+        """Whether anything was ever answered over this address."""
+        self._under_way = 0
+        """Orders without an answer so far."""
+        self._orders_seen = 0
+        """Counts the beginnings and ends of orders: a list from before one of them is no news."""
+        self._steady: tuple[int, EngineView] | None = None
+        """The last view that found everything as it should be, and the orders before it."""
+        self._list_next = False
+        self._left_out = 0
 
-    async def look(self, path: str, key: str | None = None) -> httpx.Response:
+    async def look(self, path: str, key: str | None = None, largest: int = LARGEST_WORDS) -> Answer:
         """GET; raise `RetryableError` when nobody answers."""
-        return await self._send("GET", path, key, LOOK_SECONDS, None)
+        return await self._send(self._looks, "GET", path, key, LOOK_SECONDS, largest, None)
 
-    async def change(self, path: str, key: str | None, body: Mapping[str, object]) -> httpx.Response:
+    async def change(self, path: str, key: str | None, body: Mapping[str, object]) -> Answer:
         """POST; raise `RetryableError` when nobody answers."""
-        return await self._send("POST", path, key, CHANGE_SECONDS, body)
+        self._under_way += 1
+        self._orders_seen += 1
+        try:
+            return await self._send(self._orders, "POST", path, key, CHANGE_SECONDS, LARGEST_ANSWER, body)
+        finally:
+            self._under_way -= 1
+            self._orders_seen += 1
+
+    async def view(
+        self, not_ready: Callable[[], Awaitable[EngineError | None]], listed: Callable[[], Awaitable[EngineView]]
+    ) -> EngineView:
+        """Look at the engine by one request where two have told lately that all is well.
+
+        Readiness and the list take turns then, and a crash is seen by either. Both are asked while the engine is not
+        ready, after anything that was not as it should be, and after every order, whose outcome is read from the list.
+        """
+        orders, steady = self._orders_seen, self._steady
+        fresh = steady is not None and not self._under_way and steady[0] == orders
+        self._steady, list_only = None, fresh and self._list_next
+        self._list_next = fresh and not self._list_next
+        fault = None if list_only else await not_ready()
+        if fault is not None:
+            return down(fault)
+        seen = steady[1] if steady is not None and fresh and not list_only else await listed()
+        if seen.ready and seen.fault is None and not self._under_way and orders == self._orders_seen:
+            self._steady = (orders, seen)
+        return seen
 
     async def listed(self, key: str | None) -> EngineView:
         """Read `/v1/models` of an engine that is ready: entries with a parent are adapters, `root` is their path."""
         try:
-            response = await self.look("/v1/models", key)
-            if response.status_code == 401:
-                raise unauthorized("/v1/models", "ENGINE_API_KEY")
-            if not response.is_success:
-                raise RetryableError(FaultReason.ENGINE_FAULT, f"/v1/models answered {response.status_code}.")
-            models = _ModelList.model_validate_json(response.content).data
+            answer = await self.look("/v1/models", key, LARGEST_LIST)
+            if answer.status in (401, 403):
+                raise unauthorized("/v1/models", answer.status, "set ENGINE_API_KEY in the sidecar")
+            if not answer.is_success:
+                raise RetryableError(FaultReason.ENGINE_FAULT, f"/v1/models {answered(answer.status)}.")
+            if not answer.whole:
+                words = f"/v1/models answered with more than {LARGEST_LIST} bytes, or compressed."
+                raise RetryableError(FaultReason.ENGINE_FAULT, words)
+            view, left_out = _read_list(answer.content)
         except EngineError as fault:
             return EngineView(ready=True, adapters=None, fault=fault)
-        except ValidationError:
-            words = "/v1/models answered with something else than a model list."
-            return EngineView(ready=True, adapters=None, fault=RetryableError(FaultReason.ENGINE_FAULT, words))
-        base_models = [model for model in models if model.parent is None]
-        context = base_models[0].max_model_len if base_models else None
-        loaded = {model.id: model.root or "" for model in models if model.parent is not None}
-        trials = frozenset(name for name in loaded if name.startswith(TRIAL_PREFIX))
-        return EngineView(
-            ready=True,
-            base_models=tuple(model.id for model in base_models),
-            context_tokens=context if type(context) is int else None,
-            adapters={name: path for name, path in loaded.items() if name not in trials},
-            trials=trials,
-        )
+        if left_out and left_out != self._left_out:
+            log.warning("entries of the engine's model list can not be read and are left out entries=%d", left_out)
+        self._left_out = left_out
+        return view
 
     async def _send(
-        self, method: str, path: str, key: str | None, seconds: float, body: Mapping[str, object] | None
-    ) -> httpx.Response:
-        headers = {} if key is None else {"authorization": f"Bearer {key}"}
-        timeout = httpx.Timeout(seconds, connect=CONNECT_SECONDS)
+        self,
+        http: httpx.AsyncClient,
+        method: str,
+        path: str,
+        key: str | None,
+        seconds: float,
+        largest: int,
+        body: Mapping[str, object] | None,
+    ) -> Answer:
+        shown = self._address.shown
         try:
-            return await self._http.request(method, self._endpoint + path, headers=headers, json=body, timeout=timeout)
-        except httpx.ConnectError as error:
-            raise NotListening(self._endpoint) from error
-        except httpx.TimeoutException as error:
-            words = f"The engine at {self._endpoint} did not answer {path} in time."
-            raise RetryableError(FaultReason.UNREACHABLE, words) from error
-        except httpx.HTTPError as error:
-            words = f"The engine at {self._endpoint} broke off {path}: {str(error) or type(error).__name__}."
-            raise RetryableError(FaultReason.UNREACHABLE, words) from error
+            answer = await exchange(
+                http,
+                method,
+                self._address.base_url + path,
+                where=f"the engine at {shown}",
+                path=path,
+                seconds=seconds,
+                largest=largest,
+                headers={} if key is None else {"authorization": f"Bearer {key}"},
+                body=body,
+            )
+        except ExchangeError as error:
+            if error.cause is Cause.REFUSED:
+                raise NotListening(shown) from error
+            raise RetryableError(FaultReason.UNREACHABLE, error.message + self._remedy(error.cause)) from error
+        self._answered = True
+        return answer
+
+    def _remedy(self, cause: Cause) -> str:
+        if cause is Cause.TLS:
+            return (
+                " ENGINE_CA_FILE names the CAs of its certificate, ENGINE_TLS_SERVER_NAME the name that it is for; an "
+                "engine without TLS is http://."
+            )
+        if cause is Cause.BROKEN and not self._answered and not self._address.tls:
+            return " If it speaks TLS, its URL begins with https://."
+        return ""
 
 
 class NotListening(RetryableError):  # noqa: N818 - a state of the engine, not a failure of ours
-    """The port is closed: the engine is starting, stopping or gone, and holds no adapter."""
+    """The connection was refused: the engine is starting, stopping or gone, and holds no adapter."""
 
     def __init__(self, endpoint: str) -> None:
         super().__init__(FaultReason.UNREACHABLE, f"Nothing listens at {endpoint}: the engine is not up.")
@@ -107,7 +164,53 @@ def down(fault: EngineError) -> EngineView:
     return EngineView(ready=False, listening=not isinstance(fault, NotListening), adapters=None, fault=fault)
 
 
-def unauthorized(path: str, variable: str) -> PermanentError:
-    """Return the fault of a key that is missing or wrong, naming the variable that mends it."""
-    words = f"The engine refuses {path} without the right key (401 Unauthorized); set {variable} in the sidecar."
+def unauthorized(path: str, status: int, remedy: str) -> PermanentError:
+    """Return the fault of a key that is missing or wrong, with what mends it."""
+    words = f"The engine refuses {path} without the right key ({status}); {remedy}."
     return PermanentError(FaultReason.UNAUTHORIZED, words)
+
+
+def answered(status: int) -> str:
+    """Return a status in words."""
+    return f"answered {status}" + (", a redirect, which is not followed" if 300 <= status < 400 else "")
+
+
+def _read_list(content: bytes) -> tuple[EngineView, int]:
+    """Read a model list, and count the entries that can not be read. Raise `RetryableError`: it is none at all."""
+    try:
+        data = read_json(content, LARGEST_LIST)
+    except ValueError:
+        data = None
+    listed = data.get("data") if isinstance(data, dict) else None
+    if not isinstance(listed, list):
+        words = "/v1/models answered with something else than a model list."
+        raise RetryableError(FaultReason.ENGINE_FAULT, words)
+    entries = [entry for entry in listed if _is_model(entry)]
+    base_models = [entry for entry in entries if entry.get("parent") is None]
+    context = base_models[0].get("max_model_len") if base_models else None
+    loaded = {entry["id"]: entry.get("root") or "" for entry in entries if entry.get("parent") is not None}
+    trials = frozenset(name for name in loaded if name.startswith(TRIAL_PREFIX))
+    view = EngineView(
+        ready=True,
+        base_models=tuple(entry["id"] for entry in base_models),
+        base_roots=tuple(entry["root"] for entry in base_models if entry.get("root")),
+        context_tokens=context if type(context) is int and 0 < context < MOST_TOKENS else None,
+        adapters={name: path for name, path in loaded.items() if name not in trials},
+        trials=trials,
+    )
+    return view, len(listed) - len(entries)
+
+
+def _is_model(entry: Any) -> bool:
+    if not isinstance(entry, dict):
+        return False
+    name, root, parent = entry.get("id"), entry.get("root"), entry.get("parent")
+    return (
+        _is_text(name, LONGEST_NAME)
+        and (root is None or _is_text(root, LONGEST_PATH))
+        and (parent is None or _is_text(parent, LONGEST_PATH))
+    )
+
+
+def _is_text(value: object, longest: int) -> bool:
+    return isinstance(value, str) and len(value) <= longest and is_fit(value)

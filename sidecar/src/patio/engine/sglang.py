@@ -3,19 +3,23 @@
 Ready is `/ready`, never `/health`, which generates a token and takes a second. Loads are not idempotent, a taken name
 must be unloaded first, a full server evicts without a word (what was there before is compared with the answer), and a
 request for what was unloaded loads it again.
-With an admin key, changes take only that key and the list only the other one.
+With an admin key, changes take only that key and the list only the other one. With several tokenizer workers each has
+adapters and a list of its own, so that none can be loaded: `tokenizers` tells.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-from dataclasses import dataclass
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeVar
 
 import httpx
-from pydantic import BaseModel, ConfigDict, ValidationError
 
+from patio.bounded_json import read_json
 from patio.engine.base import (
     Capacity,
     EngineError,
@@ -25,12 +29,19 @@ from patio.engine.base import (
     Loaded,
     PermanentError,
     RetryableError,
+    may_pass,
     trial_name,
 )
-from patio.engine.http import EngineHttp, down, unauthorized
+from patio.engine.http import LARGEST_ANSWER, EngineHttp, answered, unauthorized
+from patio.engine.unsteady import UnsteadyList
+from patio.words import bounded_words
+
+_T = TypeVar("_T")
 
 SWAPS = 5
 """Times that weights are unloaded and others loaded, before requests that bring the old ones back win."""
+QUICK = 1.0
+"""Seconds: a change that got no answer for longer waits for requests under way, and its outcome is still to come."""
 LOOK_AGAIN = 0.02
 """Seconds between looks for the moment at which an unload has struck a name off."""
 LOAD = "/load_lora_adapter"
@@ -39,18 +50,55 @@ NO_RUNTIME_LOADING = (
     "SGLang broke on it (500 Internal Server Error), as it does with --dp-size above 1, which can not load adapters at "
     "run time."
 )
+SEVERAL_WORKERS = (
+    "SGLang runs several tokenizer workers (--tokenizer-worker-num), each with adapters of its own: what one of them "
+    "loads the others do not have. Start it with --tokenizer-worker-num 1 to load adapters at run time."
+)
+UNSTEADY = (
+    "SGLang's list of adapters is another one from look to look, as it is with several tokenizer workers "
+    "(--tokenizer-worker-num), each of which has adapters of its own; or something beside this sidecar loads and "
+    "unloads all the time."
+)
+NOT_LISTED = (
+    "SGLang says that it has the adapter, and does not list it in /v1/models: SGLang lists adapters from 0.5.6 on, and "
+    "with several tokenizer workers (--tokenizer-worker-num) only those of one of them. What can not be read back is "
+    "not relied on."
+)
+_NO_KEY = "set ENGINE_API_KEY or ENGINE_ADMIN_API_KEY in the sidecar"
+_NO_ADMIN_KEY = "set ENGINE_ADMIN_API_KEY in the sidecar, or mend ENGINE_API_KEY if the engine has only --api-key"
+_OTHER_KEY = (
+    "ENGINE_ADMIN_API_KEY in the sidecar has to be the engine's --admin-api-key; unset it if the engine has only "
+    "--api-key"
+)
+ASK_AGAIN = 30.0
+"""Seconds between questions for the facts of a server that does not tell them."""
 
 
 class Sglang:
     """An SGLang server."""
 
     def __init__(
-        self, endpoint: str, http: httpx.AsyncClient, api_key: str | None, admin_key: str | None, model: str | None
+        self,
+        endpoint: str,
+        http: httpx.AsyncClient,
+        api_key: str | None,
+        admin_key: str | None,
+        model: str | None,
+        orders: httpx.AsyncClient | None = None,
     ) -> None:
-        self._http = EngineHttp(endpoint, http)
+        """`orders` is the client for loads and unloads; None: `http` is."""
+        self._http = EngineHttp(endpoint, http, orders)
         self._key = api_key
         self._admin_key = admin_key or api_key
+        self._remedy = _OTHER_KEY if admin_key is not None else _NO_KEY if api_key is None else _NO_ADMIN_KEY
         self._model = model
+        self._facts: _Facts | None = None
+        """What this life of the server was started with, once it has told."""
+        self._asked = float("-inf")
+        self._list = UnsteadyList()
+        self._orders = 0
+        self._took: set[str] = set()
+        """Names that it said to have loaded in this life."""
 
     @property
     def kind(self) -> EngineKind:
@@ -62,23 +110,79 @@ class Sglang:
         """They do not: the next request for `<base>:<adapter>` loads it again."""
         return False
 
+    @property
+    def unloads_wait(self) -> bool:
+        """They do, with the one lock that every change takes."""
+        return True
+
     async def view(self) -> EngineView:
-        """Ask `/ready`, then the list."""
+        """Ask `/ready` and the list."""
+        view = await self._http.view(self._not_ready, self._listed)
+        if not view.ready:
+            self._facts, self._asked = None, float("-inf")
+        if not view.listening:
+            self._list = UnsteadyList()
+            self._took.clear()
+        return view
+
+    async def _not_ready(self) -> EngineError | None:
         try:
-            ready = await self._http.look("/ready")
+            ready = await self._http.look("/ready", self._key)
         except EngineError as fault:
-            return down(fault)
+            return fault
+        if ready.is_success:
+            return None
+        if ready.status in (401, 403):
+            return unauthorized("/ready", ready.status, "set ENGINE_API_KEY in the sidecar")
+        if ready.status != 404:
+            words = f"SGLang is warming up, paused or stopping (/ready {answered(ready.status)})."
+            return RetryableError(FaultReason.ENGINE_FAULT, words)
         # Older SGLang has no /ready: there, the list answers once the model is loaded.
-        if ready.is_success or ready.status_code == 404:
-            return await self._http.listed(self._key)
-        words = f"SGLang is warming up, paused or stopping (/ready answered {ready.status_code})."
-        return down(RetryableError(FaultReason.ENGINE_FAULT, words))
+        listed = await self._http.listed(self._key)
+        return listed.fault if listed.fault is not None and not listed.fault.permanent else None
+
+    async def _listed(self) -> EngineView:
+        """Read the list, unless it is only one of several or changes all the time."""
+        view = await self._http.listed(self._key)
+        now = time.monotonic()
+        if view.adapters is None:
+            return view
+        if self._facts is None and now - self._asked >= ASK_AGAIN:
+            self._asked = now
+            with contextlib.suppress(EngineError):
+                self._facts = await self._read_facts()
+        words = SEVERAL_WORKERS if self._facts is not None and self._facts.tokenizers > 1 else None
+        may_evict = self._facts is not None and self._facts.capacity.loaded is not None
+        if words is None and self._list.seen(view.adapters.keys(), self._orders, may_evict=may_evict, now=now):
+            words = UNSTEADY
+        if words is None:
+            return view
+        return replace(
+            view, adapters=None, trials=frozenset(), fault=PermanentError(FaultReason.LORA_UNAVAILABLE, words)
+        )
 
     async def load(self, name: str, path: str) -> Loaded:
         """Load under a free name, and tell which adapters had to go for it."""
-        before = (await self._http.listed(self._key)).adapters or {}
-        after = await self._change(LOAD, {"lora_name": name, "lora_path": path})
+        # Without --max-loaded-loras nobody is evicted, and the list may be long.
+        may_evict = self._facts is None or self._facts.capacity.loaded is not None
+        before = (await self._http.listed(self._key)).adapters or {} if may_evict else {}
+        try:
+            after = await self._change(LOAD, {"lora_name": name, "lora_path": path})
+        except _TakenError:
+            await self._refuse_unlisted(name)
+            raise
+        self._took.add(name)
         return Loaded() if after is None else Loaded(evicted=frozenset(before.keys() - after - {name}))
+
+    async def _refuse_unlisted(self, name: str) -> None:
+        """Raise `PermanentError` for a name that this server took, has, and lists not at all; it is let go."""
+        view = await self._http.listed(self._key)
+        if name not in self._took or view.adapters is None or name in view.adapters or name in view.trials:
+            return
+        self._took.discard(name)
+        with contextlib.suppress(EngineError):
+            await self.unload(name)
+        raise PermanentError(FaultReason.NOT_LISTED, NOT_LISTED)
 
     async def replace(self, name: str, path: str) -> Loaded:
         """Try the weights, where that evicts nobody; then unload and load, more than once if requests are quicker."""
@@ -106,23 +210,41 @@ class Sglang:
         """Unload, and have the load wait behind it, before the requests that would bring the old weights back.
 
         SGLang 0.5.23 strikes the name off its list at once and then waits for its requests, as does whoever comes
-        next: the one lock is given in the order in which it was asked for.
+        next: the one lock is given in the order in which it was asked for. Requests may take longer than a call may.
         """
-        unloading = asyncio.create_task(self.unload(name), name=f"unload {name}")
+        unloading = asyncio.create_task(self._patiently(partial(self.unload, name)), name=f"unload {name}")
         try:
             while not unloading.done():
                 listed = (await self._http.listed(self._key)).adapters
                 if listed is None or name not in listed:
                     break
                 await asyncio.wait([unloading], timeout=LOOK_AGAIN)
-            loaded = await self.load(name, path)
+            loaded = await self._patiently(partial(self.load, name, path))
             await unloading
+        except _TakenError:
+            await unloading
+            listed = (await self._http.listed(self._key)).adapters
+            if listed is None or listed.get(name) != path:
+                raise
+            # By the call that was given up, or by a request, and those are the new weights.
+            return Loaded()
         except EngineError:
             await unloading
             raise
         finally:
             unloading.cancel()
         return loaded
+
+    async def _patiently(self, change: Callable[[], Awaitable[_T]]) -> _T:
+        """Ask for a change again as long as it takes an engine that is up too long to answer."""
+        while True:
+            asked = time.monotonic()
+            try:
+                return await change()
+            except RetryableError as fault:
+                slow = fault.reason is FaultReason.UNREACHABLE and time.monotonic() - asked > QUICK
+                if not slow or not (await self.view()).ready:
+                    raise
 
     async def _evicts_nobody(self) -> bool:
         """Whether one adapter more takes no other's place, as far as the server tells."""
@@ -141,15 +263,19 @@ class Sglang:
 
     async def capacity(self) -> Capacity:
         """Read the limits that the server was started with."""
-        response = await self._http.look("/server_info", self._key)
-        if response.status_code == 404:
+        facts = self._facts or await self._read_facts()
+        return Capacity() if facts is None else facts.capacity
+
+    async def _read_facts(self) -> _Facts | None:
+        answer = await self._http.look("/server_info", self._key, LARGEST_ANSWER)
+        if answer.status == 404:
             # The name that 0.5.23 deprecates is the only one that older versions have.
-            response = await self._http.look("/get_server_info", self._key)
+            answer = await self._http.look("/get_server_info", self._key, LARGEST_ANSWER)
         try:
-            info = _ServerInfo.model_validate_json(response.content) if response.is_success else _ServerInfo()
-        except ValidationError:
-            info = _ServerInfo()
-        return Capacity(batch=info.max_loras_per_batch, loaded=info.max_loaded_loras)
+            info = read_json(answer.content, LARGEST_ANSWER) if answer.is_success and answer.whole else None
+        except ValueError:
+            return None
+        return _facts(info) if isinstance(info, dict) else None
 
     def request_model(self, name: str, base_models: tuple[str, ...]) -> str | None:
         """Return `<base>:<adapter>`; the bare name is answered by the base model, with a 200."""
@@ -157,20 +283,35 @@ class Sglang:
         return None if base is None else f"{base}:{name}"
 
     async def _change(self, path: str, body: dict[str, object]) -> frozenset[str] | None:
-        response = await self._http.change(path, self._admin_key, body)
-        answer = _read(response.text)
-        if response.is_success and answer.success:
-            return answer.loaded
-        raise fault_of(path, response.status_code, response.text, bool(self._admin_key))
+        self._orders += 1
+        try:
+            answer = await self._http.change(path, self._admin_key, body)
+        finally:
+            self._orders += 1
+        said = _read(answer.text)
+        if answer.is_success and said.success:
+            return said.loaded
+        raise fault_of(path, answer.status, answer.text, self._remedy)
 
 
-class _ServerInfo(BaseModel):
-    """The part of `/server_info` that tells of adapters."""
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What `/server_info` tells of adapters."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    capacity: Capacity
+    tokenizers: int
 
-    max_loras_per_batch: int | None = None
-    max_loaded_loras: int | None = None
+
+def _facts(info: dict[str, Any]) -> _Facts:
+    # SGLang 0.5.23 without --enable-lora tells its default of max_loras_per_batch all the same.
+    off = "enable_lora" in info and not info["enable_lora"]
+    batch, loaded = _count(info.get("max_loras_per_batch")), _count(info.get("max_loaded_loras"))
+    tokenizers = _count(info.get("tokenizer_worker_num")) or 1
+    return _Facts(Capacity() if off else Capacity(batch=batch, loaded=loaded), tokenizers)
+
+
+def _count(value: object) -> int | None:
+    return value if type(value) is int and 0 < value < 2**31 else None
 
 
 class _NotThereError(PermanentError):
@@ -188,11 +329,13 @@ class _Read:
     loaded: frozenset[str] | None
 
 
-def fault_of(path: str, status: int, text: str, has_key: bool = False) -> EngineError:
-    """Tell what to do next from SGLang's answer to a load or unload."""
-    message = _read(text).words or text.strip() or f"SGLang answered {status}."
-    if status == 401:
-        return unauthorized(path, "ENGINE_ADMIN_API_KEY" if has_key else "ENGINE_API_KEY or ENGINE_ADMIN_API_KEY")
+def fault_of(path: str, status: int, text: str, key_remedy: str = _NO_KEY) -> EngineError:
+    """Tell what to do next from SGLang's answer to a load or unload; `key_remedy` is what mends a 401."""
+    words = _read(text).words
+    whole = words or (text.strip() if status >= 400 else "") or f"SGLang {answered(status)}."
+    message = bounded_words(whole)
+    if status in (401, 403):
+        return unauthorized(path, status, key_remedy)
     if status in (404, 405):
         words = f"This SGLang has no {path} (it answered {status}): it can not load adapters at run time."
         return PermanentError(FaultReason.LORA_UNAVAILABLE, words)
@@ -205,13 +348,14 @@ def fault_of(path: str, status: int, text: str, has_key: bool = False) -> Engine
         return _TakenError(FaultReason.ENGINE_FAULT, message)
     if "Repo id must be in the form" in message:
         # A missing path falls through to the hub, whose complaint hides what is wrong.
-        words = f"The path does not exist in the engine's container: {message}"
+        words = f"The path does not exist in the engine's container, or is no folder there: {message}"
         return PermanentError(FaultReason.ADAPTER_NOT_FOUND, words)
     if "No such file or directory" in message or "cached snapshot folder" in message:
         return PermanentError(FaultReason.ADAPTER_NOT_FOUND, message)
     if status == 500 and message == "Internal Server Error":
         return PermanentError(FaultReason.LORA_UNAVAILABLE, NO_RUNTIME_LOADING)
-    if status < 500 and status not in (408, 425, 429):
+    refused = status < 500 and status not in (408, 425, 429) and (status >= 400 or words is not None)
+    if refused and not may_pass(whole):
         return PermanentError(FaultReason.ADAPTER_REFUSED, message)
     return RetryableError(FaultReason.ENGINE_FAULT, message)
 
@@ -219,7 +363,7 @@ def fault_of(path: str, status: int, text: str, has_key: bool = False) -> Engine
 def _read(text: str) -> _Read:
     """Read `{"success", "error_message", "loaded_adapters"}`, or the other shape of SGLang's errors."""
     try:
-        body = json.loads(text)
+        body = read_json(text, LARGEST_ANSWER)
     except ValueError:
         return _Read(False, None, None)
     if not isinstance(body, dict):

@@ -7,11 +7,11 @@ can never work; a 404 without vLLM's error shape is a server that may not change
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 
 import httpx
 
+from patio.bounded_json import read_json
 from patio.engine.base import (
     Capacity,
     EngineError,
@@ -21,24 +21,32 @@ from patio.engine.base import (
     Loaded,
     PermanentError,
     RetryableError,
+    may_pass,
     trial_name,
 )
-from patio.engine.http import EngineHttp, down, unauthorized
+from patio.engine.http import LARGEST_ANSWER, LARGEST_METRICS, EngineHttp, answered, unauthorized
+from patio.words import bounded_words
 
 LOAD = "/v1/load_lora_adapter"
 UNLOAD = "/v1/unload_lora_adapter"
-_MAX_LORAS = re.compile(r'^vllm:lora_requests_info\{[^\n]*\bmax_lora="(\d+)"', re.MULTILINE)
+_MAX_LORAS = re.compile(r'^vllm:lora_requests_info\{[^\n]*\bmax_lora="(\d{1,9})"', re.MULTILINE)
 RUNTIME_UPDATING_OFF = (
     "vLLM does not let adapters be loaded at run time; start it with --enable-lora and "
-    "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True."
+    "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, which takes one API server (--api-server-count 1)."
 )
+_REFUSED = re.compile(r"Worker failed with error|^Call to add_lora method failed:")
+"""vLLM 0.32: the first is put around the cause by the executor of several processes, the second around both by the
+engine's core. One GPU has the executor `uni`, whose cause follows the second as it is."""
 
 
 class Vllm:
     """A vLLM server."""
 
-    def __init__(self, endpoint: str, http: httpx.AsyncClient, api_key: str | None) -> None:
-        self._http = EngineHttp(endpoint, http)
+    def __init__(
+        self, endpoint: str, http: httpx.AsyncClient, api_key: str | None, orders: httpx.AsyncClient | None = None
+    ) -> None:
+        """`orders` is the client for loads and unloads; None: `http` is."""
+        self._http = EngineHttp(endpoint, http, orders)
         self._key = api_key
 
     @property
@@ -51,14 +59,27 @@ class Vllm:
         """They do."""
         return True
 
+    @property
+    def unloads_wait(self) -> bool:
+        """They do not: requests under way go on with the weights that they began with."""
+        return False
+
     async def view(self) -> EngineView:
-        """Ask `/health`, then the list."""
+        """Ask `/health` and the list."""
+        return await self._http.view(self._not_ready, self._listed)
+
+    async def _not_ready(self) -> EngineError | None:
         try:
-            health = await self._http.look("/health")
+            health = await self._http.look("/health", self._key)
         except EngineError as fault:
-            return down(fault)
-        if not health.is_success:
-            return down(RetryableError(FaultReason.ENGINE_FAULT, f"vLLM's /health answered {health.status_code}."))
+            return fault
+        if health.is_success:
+            return None
+        if health.status in (401, 403):
+            return unauthorized("/health", health.status, "set ENGINE_API_KEY in the sidecar")
+        return RetryableError(FaultReason.ENGINE_FAULT, f"vLLM's /health {answered(health.status)}.")
+
+    async def _listed(self) -> EngineView:
         return await self._http.listed(self._key)
 
     async def load(self, name: str, path: str) -> Loaded:
@@ -96,8 +117,8 @@ class Vllm:
 
     async def capacity(self) -> Capacity:
         """Read --max-loras from the one place where vLLM 0.32 tells it: a metric's label, there after LoRA traffic."""
-        response = await self._http.look("/metrics", self._key)
-        found = _MAX_LORAS.search(response.text) if response.is_success else None
+        answer = await self._http.look("/metrics", self._key, LARGEST_METRICS)
+        found = _MAX_LORAS.search(answer.text) if answer.is_success else None
         return Capacity(batch=None if found is None else int(found[1]))
 
     def request_model(self, name: str, base_models: tuple[str, ...]) -> str | None:
@@ -105,9 +126,9 @@ class Vllm:
         return name
 
     async def _change(self, path: str, body: dict[str, object]) -> None:
-        response = await self._http.change(path, self._key, body)
-        if not response.is_success:
-            raise fault_of(path, response.status_code, response.text)
+        answer = await self._http.change(path, self._key, body)
+        if not answer.is_success:
+            raise fault_of(path, answer.status, answer.text)
 
 
 class _AlreadyLoadedError(RetryableError):
@@ -117,11 +138,12 @@ class _AlreadyLoadedError(RetryableError):
 def fault_of(path: str, status: int, text: str) -> EngineError:
     """Tell what to do next from vLLM's answer to a load or unload."""
     words = _words(text)
-    if status == 401:
-        return unauthorized(path, "ENGINE_API_KEY")
+    if status in (401, 403):
+        return unauthorized(path, status, "set ENGINE_API_KEY in the sidecar")
     if status in (404, 405) and words is None:
         return PermanentError(FaultReason.LORA_UNAVAILABLE, RUNTIME_UPDATING_OFF)
-    message = words or text.strip() or f"vLLM answered {status}."
+    whole = words or text.strip() or f"vLLM {answered(status)}."
+    message = bounded_words(whole)
     if status == 404:
         return PermanentError(FaultReason.ADAPTER_NOT_FOUND, message)
     if "LoRA is not enabled" in message:
@@ -129,7 +151,8 @@ def fault_of(path: str, status: int, text: str) -> EngineError:
     if status == 400 and "already" in message and "loaded" in message:
         return _AlreadyLoadedError(FaultReason.ENGINE_FAULT, message)
     # vLLM 0.32 answers 500 to rank above --max-lora-rank, DoRA, no tensors, truncated files and a broken config.
-    if (400 <= status < 500 and status not in (408, 425, 429)) or "Worker failed with error" in message:
+    refused = 400 <= status < 500 and status not in (408, 425, 429)
+    if (refused or _REFUSED.search(whole)) and not may_pass(whole):
         return PermanentError(FaultReason.ADAPTER_REFUSED, message)
     return RetryableError(FaultReason.ENGINE_FAULT, message)
 
@@ -137,7 +160,7 @@ def fault_of(path: str, status: int, text: str) -> EngineError:
 def _words(text: str) -> str | None:
     """Return the message of vLLM's error shape, `{"error": {"message"}}` or, before 0.10, `{"message"}`."""
     try:
-        body = json.loads(text)
+        body = read_json(text, LARGEST_ANSWER)
     except ValueError:
         return None
     if not isinstance(body, dict):

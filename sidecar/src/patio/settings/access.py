@@ -13,12 +13,16 @@ from patio.api.access_protocol import (
     POD_UID_VARIABLE,
     from_base64url,
 )
+from patio.api.credentials_protocol import TOKEN_FILE
 from patio.settings.errors import SettingsError
+
+TOKEN_FILE_VARIABLE = "PATIO_ACCESS_TOKEN_FILE"  # noqa: S105 - the name of a variable
 
 VARIABLES = {
     OPERATOR_KEYS_VARIABLE: "comma list of public keys whose signatures count outside the pod; set at admission",
     POD_UID_VARIABLE: "UID of this pod, which signed calls must be for; set at admission",
     DRAIN_PROOF_VARIABLE: "SHA-256 of what the pod's preStop hook proves itself with; set at admission",
+    TOKEN_FILE_VARIABLE: f"where this pod's service account token lies; default {TOKEN_FILE}",
     ACCESS_CONTROL_VARIABLE: "on or off; off lets everyone who reaches the port change things; default on",
 }
 
@@ -52,4 +56,7 @@ def read_access(flag: str | None, given: Mapping[str, str]) -> AccessSettings:
     drain_proof = given.get(DRAIN_PROOF_VARIABLE, "")
     if drain_proof and not re.fullmatch("[0-9a-f]{64}", drain_proof):
         raise SettingsError(f"{DRAIN_PROOF_VARIABLE}: not a SHA-256 in hex")
-    return AccessSettings(value.lower() == "on", keys, given.get(POD_UID_VARIABLE, ""), drain_proof)
+    token_file = given.get(TOKEN_FILE_VARIABLE, TOKEN_FILE)
+    if not token_file.startswith("/"):
+        raise SettingsError(f"{TOKEN_FILE_VARIABLE}: {token_file!r} is not an absolute path")
+    return AccessSettings(value.lower() == "on", keys, given.get(POD_UID_VARIABLE, ""), drain_proof, token_file)

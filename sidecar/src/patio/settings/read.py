@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
-from urllib.parse import urlsplit
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -22,9 +21,12 @@ from patio.access.config import AccessSettings
 from patio.api.protocol import REQUIRED_ADAPTERS_VARIABLE, SIDECAR_PORT, LoadRequest
 from patio.downloads.config import DownloadSettings
 from patio.drain.config import DrainSettings
+from patio.engine.address import EngineAddress
 from patio.engine.base import EngineKind
+from patio.engine.clients import EngineTls
 from patio.metrics.tables import VOCABULARIES
 from patio.settings import access, downloads, drain, topology
+from patio.settings import engine as engine_settings
 from patio.settings.errors import SettingsError
 from patio.topology.config import TopologySettings
 
@@ -34,11 +36,12 @@ LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 HONOURED = {
     "INFERENCE_ENGINE": "vllm or sglang; default sglang",
     "INFERENCE_ENGINE_VERSION": "shown in patio:build_info; behaviour is chosen by what the engine answers",
-    "INFERENCE_ENGINE_ENDPOINT": "base URL of the engine; default http://localhost:8000",
+    "INFERENCE_ENGINE_ENDPOINT": "base URL of the engine, or unix:///path; default http://localhost:8000",
     "METRIC_SCRAPE_PATH": "the engine's metrics path; default /metrics",
     "RUNTIME_PORT": "port to listen on, as the MatrixInfer and kthena runtimes name it",
     "RUNTIME_URL": "the same as INFERENCE_ENGINE_ENDPOINT; a metrics path at its end is dropped",
     "RUNTIME_METRICS_PATH": "the same as METRIC_SCRAPE_PATH",
+    **engine_settings.HONOURED,
     "ENGINE_API_KEY": "sent to the engine as a bearer token",
     "ENGINE_ADMIN_API_KEY": "SGLang's --admin-api-key, for loads and unloads",
     "POD_NAME": "name of this pod, shown in GET /",
@@ -51,9 +54,20 @@ HONOURED = {
     **downloads.VARIABLES,
     **drain.HONOURED,
 }
+_PATH = re.compile(r"[\x21\x22\x24-\x7e]+")
 _ENDPOINTS = ("INFERENCE_ENGINE_ENDPOINT", "RUNTIME_URL")
 _OURS = (
-    *("INFERENCE_E", "METRIC_S", "ENGINE_A", "PATIO_REQ", "PATIO_STATE", "RUNTIME_U", "RUNTIME_ME"),
+    *(
+        "INFERENCE_E",
+        "METRIC_S",
+        "ENGINE_A",
+        "ENGINE_CA",
+        "ENGINE_TLS",
+        "PATIO_REQ",
+        "PATIO_STATE",
+        "RUNTIME_U",
+        "RUNTIME_ME",
+    ),
     *(
         "TOPO_",
         "SGL_ROUTER_",
@@ -73,7 +87,8 @@ like PATIO_WEBHOOK_PORT into pods, hence not all of PATIO_."""
 class Settings:
     """The sidecar's settings, checked."""
 
-    host: str = "0.0.0.0"  # noqa: S104 - the pod's own address is where kubelet and the operator call
+    host: str = "::"
+    """Every address: of both families, or of IPv4 where the host has no IPv6."""
     port: int = SIDECAR_PORT
     log_level: str = "INFO"
     log_json: bool = False
@@ -81,7 +96,8 @@ class Settings:
     scrape_engine: bool = True
     engine: EngineKind = EngineKind.SGLANG
     engine_version: str = ""
-    engine_endpoint: str = "http://localhost:8000"
+    engine_endpoint: str = engine_settings.DEFAULT_ENDPOINT
+    engine_tls: EngineTls = field(default_factory=EngineTls)
     metrics_path: str = "/metrics"
     metrics_prefixes: tuple[str, ...] = ("patio",)
     api_key: str | None = field(default=None, repr=False)
@@ -122,7 +138,7 @@ def _parser() -> _Parser:
         allow_abbrev=False,
     )
     listen = parser.add_argument_group("serving")
-    listen.add_argument("-H", "--host", default="0.0.0.0", help="address to listen on (%(default)s)")  # noqa: S104
+    listen.add_argument("-H", "--host", default="::", help="address to listen on (%(default)s: all, of IPv6 and IPv4)")
     listen.add_argument("-P", "--port", help=f"port to listen on ({SIDECAR_PORT}; RUNTIME_PORT)")
     listen.add_argument(
         "--log-level", default="INFO", type=str.upper, choices=LEVELS, help="least level that is logged (%(default)s)"
@@ -177,12 +193,12 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
     pod_name, dot, pod_namespace = (flags.pod or "").partition(".")
     if flags.pod is not None and (not pod_name or (dot and not pod_namespace)):
         raise SettingsError(f"--pod: {flags.pod!r} is neither NAME nor NAME.NAMESPACE")
-    api_key = given.get("ENGINE_API_KEY")
-    engine_endpoint = _endpoint(flags.engine_base_url, metrics_path, given)
+    api_key = engine_settings.read_key("ENGINE_API_KEY", given)
+    address = _endpoint(flags.engine_base_url, metrics_path, given)
     state_file = Path(given.get("PATIO_STATE_FILE", DEFAULT_STATE_FILE))
     pod_name, pod_namespace = pod_name or given.get("POD_NAME", ""), pod_namespace or given.get("POD_NAMESPACE", "")
     pod_ip = given.get("POD_IP", "")
-    pod = topology.Pod(engine_endpoint, pod_name, pod_namespace, pod_ip, state_file.parent, api_key)
+    pod = topology.Pod(address.shown, pod_name, pod_namespace, pod_ip, state_file.parent, api_key)
     return Settings(
         host=flags.host,
         port=_port(flags.port, given),
@@ -192,11 +208,12 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         scrape_engine=flags.scrape_engine_metrics,
         engine=engine,
         engine_version=given.get("INFERENCE_ENGINE_VERSION", ""),
-        engine_endpoint=engine_endpoint,
+        engine_endpoint=address.shown,
+        engine_tls=engine_settings.read_tls(given, address, pod_ip),
         metrics_path=metrics_path,
         metrics_prefixes=_prefixes(flags.metrics_prefix),
         api_key=api_key,
-        admin_api_key=given.get("ENGINE_ADMIN_API_KEY"),
+        admin_api_key=engine_settings.read_key("ENGINE_ADMIN_API_KEY", given),
         pod_name=pod_name,
         pod_namespace=pod_namespace,
         pod_ip=pod_ip,
@@ -243,21 +260,17 @@ def _engine(flag: str | None, given: Mapping[str, str]) -> EngineKind:
         raise SettingsError(f"{name}: {value!r} is not one of {', '.join(EngineKind)}") from None
 
 
-def _endpoint(flag: str | None, metrics_path: str, given: Mapping[str, str]) -> str:
-    default = "http://localhost:8000"
+def _endpoint(flag: str | None, metrics_path: str, given: Mapping[str, str]) -> EngineAddress:
     if (runtime_url := given.get("RUNTIME_URL")) is not None:
         # MatrixInfer documents http://localhost:8000/metrics as its default, kthena the base URL alone.
         given = {**given, "RUNTIME_URL": runtime_url.rstrip("/").removesuffix(metrics_path)}
-    given = {name: value.rstrip("/") if name in _ENDPOINTS else value for name, value in given.items()}
-    name, value = _said("--engine-base-url", flag, _ENDPOINTS, given, default)
-    try:
-        url = urlsplit(value)
-        usable = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
-    except ValueError:
-        usable = False
-    if not usable or url.query or url.fragment or url.username:
-        raise SettingsError(f"{name}: not a base URL like {default}")
-    return value.rstrip("/")
+    if flag is not None:
+        return engine_settings.read_endpoint("--engine-base-url", flag)
+    # Each is checked before they are compared: a message about two of them shows both.
+    addresses = {name: engine_settings.read_endpoint(name, given[name]) for name in _ENDPOINTS if name in given}
+    urls = {name: address.shown for name, address in addresses.items()}
+    name, _ = _said("--engine-base-url", None, _ENDPOINTS, urls, engine_settings.DEFAULT_ENDPOINT)
+    return addresses.get(name) or engine_settings.read_endpoint(name, engine_settings.DEFAULT_ENDPOINT)
 
 
 def _metrics_path(flag: str | None, given: Mapping[str, str]) -> str:
@@ -265,6 +278,8 @@ def _metrics_path(flag: str | None, given: Mapping[str, str]) -> str:
     name, value = _said("--engine-metrics-path", flag, variables, given, "/metrics")
     if not value.startswith("/"):
         raise SettingsError(f"{name}: {value!r} does not begin with /")
+    if not _PATH.fullmatch(value):
+        raise SettingsError(f"{name}: {value!r} has characters that no URL's path has")
     return value
 
 

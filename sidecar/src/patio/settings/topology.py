@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from patio.settings.engine import read_key
 from patio.settings.errors import SettingsError
 from patio.topology.addresses import host_url, listed, pod_names
 from patio.topology.config import Endpoint, Role, TopologySettings, Worker
@@ -83,11 +84,7 @@ def topology_settings(instance_info: str | None, given: Mapping[str, str], pod: 
         return TopologySettings()
     if kind.lower() not in _TYPES:
         raise SettingsError(f"TOPO_TYPE: {kind!r} is not one of {', '.join((*_TYPES, 'none'))}")
-    key = given.get("SGL_ROUTER_API_KEY")
-    if key is not None and not re.fullmatch(r"[\x21-\x7e]+", key):
-        raise SettingsError(
-            "SGL_ROUTER_API_KEY: it has a character that no header has, a line break or a letter like é"
-        )
+    key = read_key("SGL_ROUTER_API_KEY", given)
     if role is Role.SERVER:
         if instance_info is not None:
             raise SettingsError("--instance-info: says what to register, and TOPO_ROLE=server registers no engine here")
@@ -221,9 +218,14 @@ def _from_file(path: Path, role: str | None, port: int | None) -> tuple[str, ...
 
 def _worker_url(info: InstanceInfo, given: Mapping[str, str], pod: Pod) -> str:
     engine = urlsplit(pod.engine_endpoint)
+    if engine.scheme == "unix" and info.port is None:
+        raise SettingsError(
+            f"TOPO_TYPE: no router reaches the engine at {pod.engine_endpoint}: have it listen on a port, and say "
+            "which with --instance-info"
+        )
     port = info.port or engine.port or (443 if engine.scheme == "https" else 80)
     if pod.ip:
-        return host_url(pod.ip, port, engine.scheme)
+        return host_url(pod.ip, port, "http" if engine.scheme == "unix" else engine.scheme)
     group, role = _either(given, "RBG_GROUP_NAME", "GROUP_NAME"), _either(given, "RBG_ROLE_NAME", "ROLE_NAME")
     index = _index(given)
     if group is None or role is None or index is None:

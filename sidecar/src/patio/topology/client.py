@@ -46,6 +46,8 @@ class TopologyClient:
             for membership in self._memberships
         ]
         self._out = [False] * len(self._memberships)
+        self._unreachable = [False] * len(self._memberships)
+        """Which routers did not answer when they were asked to let go."""
 
     async def run(self) -> None:
         """Keep it so, until cancelled."""
@@ -69,6 +71,11 @@ class TopologyClient:
         """Whether this pod leaves, and every router sends it nothing more."""
         return self._leaving and all(self._out)
 
+    @property
+    def unreachable(self) -> bool:
+        """Whether this pod leaves, and every router that has not let go did not answer when it was asked to."""
+        return self._leaving and all(out or gone for out, gone in zip(self._out, self._unreachable, strict=True))
+
     async def until_left(self, seconds: float) -> bool:
         """Leave; return whether every router sends nothing more, within so many seconds."""
         self.leave()
@@ -89,6 +96,7 @@ class TopologyClient:
             standing, pause, verified = await membership.step(self._worker if wanted else None)
             self._show(number, self._explained(standing), verified)
             self._out[number] = standing.out and not wanted
+            self._unreachable[number] = standing.reason == Reason.UNREACHABLE and not wanted
             self._wake()
             await self._rest(wanted, pause)
 

@@ -40,7 +40,7 @@ class LeaseFile:
         except FileNotFoundError:
             return {}
         except (OSError, ValidationError) as error:
-            log.error("lease file not read path=%s error=%s", self._path, " ".join(str(error).split()))
+            log.error("lease file not read path=%s error=%s", self._path, " ".join(str(error)[:500].split()))
             return {}
 
     def save(self, leases: Mapping[str, tuple[str, float]]) -> None:

@@ -58,6 +58,11 @@ class Topology:
         """Whether all routers send nothing more; so it is without any."""
         return self.client is None or self.client.left
 
+    @property
+    def unreachable(self) -> bool:
+        """Whether all routers that may still send something did not answer when they were asked to let go."""
+        return self.client is None or self.client.unreachable
+
     async def until_left(self, seconds: float) -> bool:
         """Leave all routers; return whether they send nothing more, within so many seconds."""
         return self.client is None or await self.client.until_left(seconds)

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from patio.topology.config import Endpoint, Kind, Worker
 from patio.topology.plan import Entry, Fault, Reason
+from patio.words import error_words
 
 log = logging.getLogger(__name__)
 
@@ -194,14 +195,8 @@ class Router:
             try:
                 async with asyncio.timeout(ANSWER_SECONDS):
                     response = await self._ask(method, url, path, body)
-            except (httpx.LocalProtocolError, httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
-                # Not in the library's words: they repeat a header, and the key with it.
-                words = f"The router at {url} can not be asked: {type(error).__name__}."
-                fault = fault or RouterError(Fault(Reason.UNREACHABLE, words))
-                break
-            except (httpx.RequestError, TimeoutError) as error:
-                words = str(error)[:WORDS_SHOWN] or type(error).__name__
-                words = f"The router at {url} does not answer: {words}."
+            except (httpx.RequestError, httpx.InvalidURL, OSError, ValueError) as error:
+                words = f"The router at {url} does not answer: {error_words(error)}."
                 fault = fault or RouterError(Fault(Reason.UNREACHABLE, words))
                 if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
                     continue

@@ -65,6 +65,7 @@ def settings_from(argv: Sequence[str], environment: Mapping[str, str]) -> tuple[
         "runtime_lora": environment.get("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "").lower() in ("1", "true"),
         "profiler": known.profiler_config is not None,
         "dp_size": known.dp_size,
+        "tokenizer_workers": known.tokenizer_worker_num,
         "max_num_seqs": known.max_num_seqs,
         "tokens_per_second": known.tokens_per_second,
         "startup_seconds": known.startup_seconds,
@@ -98,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--enable-metrics", action="store_true")
     parser.add_argument("--profiler-config")
     parser.add_argument("--dp-size", "--data-parallel-size", type=int, default=defaults.dp_size)
+    parser.add_argument("--tokenizer-worker-num", type=int, default=defaults.tokenizer_workers)
     parser.add_argument("--max-num-seqs", "--max-running-requests", type=int, default=defaults.max_num_seqs)
     parser.add_argument("--nnodes", type=int, default=defaults.nodes)
     parser.add_argument("--node-rank", type=int, default=defaults.node_rank)

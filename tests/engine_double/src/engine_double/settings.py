@@ -62,6 +62,13 @@ class Settings:
     health_timeout_seconds: float = 20.0
     """SGLang: after how long `/health` gives up on a paused server (SGLANG_HEALTH_CHECK_TIMEOUT)."""
 
+    one_process: bool = False
+    """vLLM: the executor `uni`, that of one GPU, which words refusals without "Worker failed"."""
+    tokenizer_workers: int = 1
+    """SGLang: `--tokenizer-worker-num`; each has adapters of its own, and answers what happens to reach it."""
+    lists_adapters: bool = True
+    """SGLang before 0.5.6 has no adapters in `/v1/models`."""
+
     lora_load_seconds: float = 0.0
     """How long the load of an adapter takes, as those of large ones do."""
 

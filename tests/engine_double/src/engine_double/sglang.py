@@ -9,6 +9,7 @@ turns 503 at once and the port closes when the last request is done. Adapters an
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import time
 import uuid
@@ -54,7 +55,8 @@ class Sglang:
 
     def __init__(self, core: Core) -> None:
         self.core = core
-        self._loras = Loras(core.settings, core.batch)
+        self._workers = [Loras(core.settings, core.batch) for _ in range(core.settings.tokenizer_workers)]
+        self._turn = itertools.cycle(self._workers)
         self._profiling = False
         self._unhealthy = False
 
@@ -100,11 +102,17 @@ class Sglang:
 
     def adapters(self) -> dict[str, str]:
         """Name -> path."""
-        return self._loras.listed()
+        return {name: path for loras in self._workers for name, path in loras.listed().items()}
 
     def forget(self) -> None:
         """Back to the adapters of `--lora-paths`."""
-        self._loras.forget()
+        for loras in self._workers:
+            loras.forget()
+
+    @property
+    def _loras(self) -> Loras:
+        """The adapters of the worker that answers requests."""
+        return self._workers[0]
 
     async def drain(self) -> None:
         """Not ready any more, but everything in flight is finished."""
@@ -144,7 +152,8 @@ class Sglang:
     async def _models(self, _: Request) -> Response:
         settings = self.core.settings
         cards = [_card(name, name, None, settings.max_model_len) for name in settings.served_model_names]
-        cards += [_card(name, path, settings.base_model, None) for name, path in self._loras.listed().items()]
+        listed = next(self._turn).listed() if settings.lists_adapters else {}
+        cards += [_card(name, path, settings.base_model, None) for name, path in listed.items()]
         return CompactJSON({"object": "list", "data": cards})
 
     async def _model(self, request: Request) -> Response:
@@ -177,7 +186,9 @@ class Sglang:
             "model_path": settings.model,
             "tokenizer_path": settings.model,
             "served_model_name": settings.base_model,
-            "enable_lora": settings.enable_lora,
+            # SGLang 0.5.23 tells null where nobody set it.
+            "enable_lora": settings.enable_lora or None,
+            "tokenizer_worker_num": settings.tokenizer_workers,
             "max_lora_rank": settings.max_lora_rank,
             "max_loras_per_batch": settings.max_loras,
             "max_loaded_loras": settings.max_loaded_loras,
@@ -293,15 +304,17 @@ class Sglang:
 
     async def _load(self, request: Request) -> Response:
         body = await _validated(request, "LoadLoRAAdapterReqInput", ("lora_name", "lora_path"))
+        loras = next(self._turn)
         return await self._changing(
-            lambda: self._loras.load(body["lora_name"], body["lora_path"], pinned=bool(body.get("pinned", False)))
+            loras, lambda: loras.load(body["lora_name"], body["lora_path"], pinned=bool(body.get("pinned", False)))
         )
 
     async def _unload(self, request: Request) -> Response:
         body = await _validated(request, "UnloadLoRAAdapterReqInput", ("lora_name",))
-        return await self._changing(lambda: self._loras.unload(body["lora_name"]))
+        loras = next(self._turn)
+        return await self._changing(loras, lambda: loras.unload(body["lora_name"]))
 
-    async def _changing(self, change: Callable[[], Any]) -> Response:
+    async def _changing(self, loras: Loras, change: Callable[[], Any]) -> Response:
         if self.core.settings.dp_size > 1:
             return PlainTextResponse("Internal Server Error", status_code=500)
         if not self.core.settings.enable_lora:
@@ -310,7 +323,7 @@ class Sglang:
             await change()
         except LoraError as error:
             return _lora_answer(str(error), error.loaded, status=400)
-        return _lora_answer("", self._loras.in_load_order(), status=200)
+        return _lora_answer("", loras.in_load_order(), status=200)
 
     # Answers
 

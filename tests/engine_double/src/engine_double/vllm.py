@@ -315,27 +315,32 @@ class Vllm:
             before.weights.digest = digest
             self._loaded[name] = Adapter(path, before.weights)
 
+    def _worker_failure(self, cause: str) -> RefusalError:
+        if not self.core.settings.one_process:
+            cause = f"Worker failed with error '{cause}', please check the stack trace above for the root cause"
+        return RefusalError(500, "InternalServerError", f"Call to add_lora method failed: {cause}")
+
     def _judge(self, name: str, path: str) -> str:
         """The digest of an adapter that works, or the worker's refusal."""
         settings = self.core.settings
         if not settings.enable_lora:
-            raise _worker_failure("LoRA is not enabled. Use --enable-lora to enable LoRA.")
+            raise self._worker_failure("LoRA is not enabled. Use --enable-lora to enable LoRA.")
         seen = inspect(path)
         match seen.finding:
             case Finding.NO_DIRECTORY | Finding.NO_CONFIG:
                 raise RefusalError(404, "NotFoundError", f"Loading lora {name} failed: No adapter found for {path}")
             case Finding.NOT_A_DIRECTORY:
-                raise _worker_failure(f"[Errno 20] Not a directory: '{path}/adapter_config.json'")
+                raise self._worker_failure(f"[Errno 20] Not a directory: '{path}/adapter_config.json'")
             case Finding.BROKEN_CONFIG:
-                raise _worker_failure(seen.detail)
+                raise self._worker_failure(seen.detail)
         if seen.rank > settings.max_lora_rank:
-            raise _worker_failure(f"LoRA rank {seen.rank} is greater than max_lora_rank {settings.max_lora_rank}.")
+            raise self._worker_failure(f"LoRA rank {seen.rank} is greater than max_lora_rank {settings.max_lora_rank}.")
         if seen.dora:
-            raise _worker_failure("vLLM does not yet support DoRA.")
+            raise self._worker_failure("vLLM does not yet support DoRA.")
         if seen.finding is Finding.NO_WEIGHTS:
-            raise _worker_failure(f"{path} doesn't contain tensors")
+            raise self._worker_failure(f"{path} doesn't contain tensors")
         if seen.finding is Finding.BROKEN_WEIGHTS:
-            raise _worker_failure(seen.detail)
+            raise self._worker_failure(seen.detail)
         return seen.digest
 
     def _remove(self, name: str) -> None:
@@ -448,15 +453,6 @@ def _card(name: str, root: str, parent: str | None, max_model_len: int | None) -
         "max_model_len": max_model_len,
         "permission": [permission],
     }
-
-
-def _worker_failure(cause: str) -> RefusalError:
-    return RefusalError(
-        500,
-        "InternalServerError",
-        f"Call to add_lora method failed: Worker failed with error '{cause}', please check the stack trace above for "
-        "the root cause",
-    )
 
 
 async def _json_body(request: Request, required: dict[str, type]) -> dict[str, Any]:

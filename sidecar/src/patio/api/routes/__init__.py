@@ -14,17 +14,21 @@ from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
+from patio.access.crowd import LongPolls
 from patio.access.gate import Gate
+from patio.access.openness import EVERYONE, open_to
 from patio.adapters.reconciler import Reconciler
 from patio.api.protocol import ErrorBody, Readiness, ServerStatus
 from patio.api.routes.access import add_access
 from patio.api.routes.adapters import add_adapters
 from patio.api.routes.answers import add_faults
+from patio.api.routes.credentials import add_credentials
 from patio.api.routes.downloads import add_downloads
 from patio.api.routes.drain import add_drain
 from patio.api.routes.probes import add_probes
 from patio.api.routes.topology import add_topology
 from patio.api.topology_protocol import TopologyReport
+from patio.credentials.sealing import Sealing
 from patio.downloads.downloads import Downloads
 from patio.drain.drain import Drain
 from patio.metrics.scrape import Scraper
@@ -51,6 +55,7 @@ class Parts:
     """Set when the process is asked to leave: long-polls and waits end then."""
     gate: Gate
     count_denial: Callable[[str], None]
+    sealing: Sealing
 
 
 def create_app(parts: Parts, version: str, docs: bool) -> FastAPI:
@@ -60,12 +65,16 @@ def create_app(parts: Parts, version: str, docs: bool) -> FastAPI:
         version=version,
         docs_url="/docs" if docs else None,
         redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
         openapi_url="/openapi.json" if docs else None,
         responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}},
     )
+    for route in app.routes:  # so far the document and its page, if they are served
+        open_to(EVERYONE)(route.endpoint)  # type: ignore[attr-defined]  # they are plain routes of functions
     add_probes(app, parts.status, parts.readiness, parts.scraper)
     if parts.topology_server is None:
-        add_adapters(app, parts.reconciler, parts.stopping)
+        add_adapters(app, parts.reconciler, parts.sealing.opened, parts.stopping, LongPolls())
+        add_credentials(app, parts.sealing)
         add_downloads(app, parts.downloads, parts.stopping)
     add_topology(app, parts.topology, parts.topology_server)
     if parts.drain is not None:

@@ -1,86 +1,194 @@
-"""Stands before every route: a call from outside the pod that changes something goes on only with a proof.
+"""Stands before every route: a call goes on only if its endpoint is open to whoever calls, or with a proof.
 
-What counts as one is `access.gate`'s to say. A new route that changes something is guarded without anyone thinking of
-it, since everything but a read is; the body is read here, once its sender has proven who it is, and given on.
+To whom an endpoint is open it declares itself (`access.openness`); one that declares nothing is closed. Which endpoint
+a call would reach is asked of the application's own routes, with the router's own question, so no spelling of a path or
+a method can be seen by one and not by the other. What follows is `access.gate`'s to say. Bodies are read here, bounded
+in size, time and depth, once their senders may send one, and given on.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from fastapi import FastAPI
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from patio.access.gate import Gate
-from patio.access.proof import BODY_TOO_LARGE, Denial, Request
-from patio.api.access_protocol import ENDORSEMENTS_HEADER, MAX_BODY, PROOF_SCHEME, ProofClaims
+from patio.access.gate import Call, Gate
+from patio.access.inside import address_of, is_loopback
+from patio.access.limits import BODY_TOO_SLOW, judge_head, judge_json
+from patio.access.openness import CLOSED, Openness, To, openness_of
+from patio.access.proof import BODY_TOO_LARGE, MISSING, NO_KEYS, NOT_MEANT, Denial, Request
+from patio.api.access_protocol import ENDORSEMENTS_HEADER, PROOF_SCHEME, ProofClaims
 from patio.api.protocol import ErrorBody, ErrorDetail
 from patio.api.routes.answers import answer
+from patio.logs import LineLimit
 
 log = logging.getLogger(__name__)
+
+PROVEN = "patio.proven"
+"""Key of a call's scope: true for a call that the operator signed. Nothing that a caller sends gets there."""
+BODY_SECONDS = 20.0
+"""In which a body has to arrive whole."""
+SHOWN = 200
+"""Characters of a path in the log."""
 
 
 def add_access(app: FastAPI, gate: Gate, count_denial: Callable[[str], None]) -> None:
     """Put the guard before the application's routes."""
-    app.add_middleware(_Guard, gate=gate, count_denial=count_denial)
+    # A redirect would answer for a path that no route has, with an address out of the Host header.
+    app.router.redirect_slashes = False
+    app.add_middleware(_Guard, routes=app.router.routes, gate=gate, count_denial=count_denial)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reached:
+    """What a call comes to."""
+
+    openness: Openness
+    endpoint: bool
+    """Whether an endpoint runs; otherwise the router answers by itself: 404, or 405."""
+
+
+class _Matcher:
+    """Asks the routes as the router will: the first that matches wholly, else the first whose method differs.
+
+    What it found for a path without parameters it remembers; there are no more of these than routes.
+    """
+
+    def __init__(self, routes: Sequence[BaseRoute]) -> None:
+        self._routes = routes
+        self._known: dict[tuple[str, str], _Reached] = {}
+        self._of = 0
+
+    def match(self, scope: Scope) -> _Reached:
+        """Return what a call comes to."""
+        if self._of != len(self._routes):
+            self._known, self._of = {}, len(self._routes)
+        key = (scope["method"], scope["path"])
+        known = self._known.get(key)
+        if known is not None:
+            return known
+        partly: Openness | None = None
+        for route in self._routes:
+            match, child = route.matches(scope)
+            if match is Match.FULL:
+                reached = _Reached(openness_of(child.get("endpoint")), True)
+                if not child.get("path_params", True):
+                    self._known[key] = reached
+                return reached
+            if match is Match.PARTIAL and partly is None:
+                partly = openness_of(child.get("endpoint"))
+        return _Reached(partly or CLOSED, False)
 
 
 class _Guard:
     """ASGI middleware."""
 
-    def __init__(self, app: ASGIApp, gate: Gate, count_denial: Callable[[str], None]) -> None:
+    def __init__(
+        self, app: ASGIApp, routes: Sequence[BaseRoute], gate: Gate, count_denial: Callable[[str], None]
+    ) -> None:
         self._app = app
+        self._matcher = _Matcher(routes)
         self._gate = gate
         self._count_denial = count_denial
+        self._lines = LineLimit()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a call through, or answer it."""
-        if scope["type"] != "http" or self._gate.is_open(_peer(scope), scope["method"], scope["path"]):
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        admitted = self._gate.admit(
-            Request(scope["method"], _target(scope)),
-            scope["path"],
-            _headers(scope, b"authorization"),
-            _listed(_headers(scope, ENDORSEMENTS_HEADER.lower().encode())),
-        )
-        if isinstance(admitted, ProofClaims):
-            body = await _body(receive)
-            if body is None:
-                return  # the caller hung up
-            denial = self._gate.finish(admitted, body) if len(body) <= MAX_BODY else BODY_TOO_LARGE
-            if denial is None:
-                await self._app(scope, _again(body, receive), send)
-                return
-            admitted = denial
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        denial = judge_head(scope["path"], _raw_target(scope), scope["headers"])
+        if denial is not None:
+            await self._deny(denial, scope, receive, send)
+            return
+        reached = self._matcher.match(scope)
+        admitted = self._admit(scope, reached)
         if isinstance(admitted, Denial):
             await self._deny(admitted, scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
+            return
+        if reached.openness.to is To.EVERYONE or not reached.endpoint:
+            await self._app(scope, receive, send)  # which reads no body
+            return
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                body = await _body(receive, reached.openness.max_body)
+        except TimeoutError:
+            await self._deny(BODY_TOO_SLOW, scope, receive, send)
+            return
+        if body is None:
+            return  # the caller hung up
+        denial = BODY_TOO_LARGE if len(body) > reached.openness.max_body else None
+        if denial is None and any("json" in one.lower() for one in _headers(scope, b"content-type")):
+            denial = judge_json(body)
+        if denial is None and admitted is not None:
+            denial = self._gate.finish(admitted, body)
+        if denial is not None:
+            await self._deny(denial, scope, receive, send)
+            return
+        proven = {} if admitted is None else {PROVEN: True}
+        await self._app({**scope, **proven}, _again(body, receive), send)
+
+    def _admit(self, scope: Scope, reached: _Reached) -> ProofClaims | Denial | None:
+        """Judge a call by its head; a proof is good only once the body is known."""
+        openness, inside = reached.openness, is_loopback(peer_of(scope))
+        authorization = _headers(scope, b"authorization")
+        if openness.admits is not None:
+            shown = authorization[0] if len(authorization) == 1 else None
+            return None if openness.admits(shown) else Denial("RouterKeyWrong", openness.denial)
+        if inside and not reached.endpoint:
+            return None  # a 404 or 405 tells more than a 401, and nobody else hears it
+        call = Call(peer_of(scope), scope["method"], _headers(scope, b"content-type"), hosts=_headers(scope, b"host"))
+        if self._gate.is_open(call, openness):
+            return None
+        admitted = self._gate.admit(
+            Request(scope["method"], _raw_target(scope).decode("latin-1")),
+            openness,
+            authorization,
+            _listed(_headers(scope, ENDORSEMENTS_HEADER.lower().encode())),
+        )
+        if inside and admitted in (MISSING, NO_KEYS):
+            return NOT_MEANT
+        return admitted if isinstance(admitted, ProofClaims | Denial) else None
 
     async def _deny(self, denial: Denial, scope: Scope, receive: Receive, send: Send) -> None:
         self._count_denial(denial.code)
-        log.info(
-            "call refused code=%s peer=%s method=%s path=%r", denial.code, _peer(scope), scope["method"], scope["path"]
-        )
+        left_out = self._lines.take()
+        if left_out is not None:
+            log.info(
+                "call refused code=%s peer=%s method=%s path=%s left_out=%d",
+                denial.code,
+                peer_of(scope),
+                scope["method"][:SHOWN],
+                scope["path"][:SHOWN],
+                left_out,
+            )
         detail = ErrorDetail(code=denial.code, message=denial.message, retryable=denial.retryable)
         response = answer(ErrorBody(error=detail), denial.status)
         if denial.status == 401:
-            response.headers["www-authenticate"] = f'{PROOF_SCHEME} error="{denial.code}"'
+            scheme = "Bearer" if denial.code == "RouterKeyWrong" else PROOF_SCHEME
+            response.headers["www-authenticate"] = f'{scheme} error="{denial.code}"'
         await response(scope, receive, send)
 
 
-def _peer(scope: Scope) -> str | None:
+def peer_of(scope: Scope) -> str | None:
+    """Return the address of whoever calls."""
     client = scope.get("client")
-    return client[0] if client else None
+    return address_of(client[0]) if client else None
 
 
-def _target(scope: Scope) -> str:
+def _raw_target(scope: Scope) -> bytes:
     """Path and query as they stood in the request line."""
     query = b"?" + scope["query_string"] if scope["query_string"] else b""
     target: bytes = scope["raw_path"] + query
-    return target.decode("latin-1")
+    return target
 
 
 def _headers(scope: Scope, name: bytes) -> list[str]:
@@ -91,7 +199,7 @@ def _listed(values: list[str]) -> list[str]:
     return [part for value in values for one in value.split(",") if (part := one.strip())]
 
 
-async def _body(receive: Receive) -> bytes | None:
+async def _body(receive: Receive, most: int) -> bytes | None:
     """Read the body, at most one piece beyond what is allowed; None when the caller hung up."""
     parts: list[bytes] = []
     size = 0
@@ -102,7 +210,7 @@ async def _body(receive: Receive) -> bytes | None:
         part: bytes = message.get("body", b"")
         parts.append(part)
         size += len(part)
-        if size > MAX_BODY or not message.get("more_body", False):
+        if size > most or not message.get("more_body", False):
             return b"".join(parts)
 
 

@@ -6,12 +6,14 @@ What to do about an adapter is decided in `adapters`; this module knows only how
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated
 
-from fastapi import FastAPI, Query, Response
+from fastapi import FastAPI, Query, Request, Response
 
-from patio.adapters.desired import Outcome
+from patio.access.crowd import LongPolls
+from patio.access.openness import EVERYONE, open_to
+from patio.adapters.desired import Outcome, TooMany
 from patio.adapters.reconciler import Reconciler
 from patio.api.protocol import (
     TRIAL_PREFIX,
@@ -23,8 +25,10 @@ from patio.api.protocol import (
     UnloadAnswer,
     UnloadRequest,
 )
+from patio.api.routes.access import peer_of
 from patio.api.routes.answers import Fault, answer, within
 from patio.api.routes.downloads import DOWNLOAD_STATUS
+from patio.credentials.sealing import SealedError
 from patio.engine.base import FaultReason
 
 FAULT_STATUS: Mapping[str, int] = {
@@ -40,36 +44,71 @@ FAULT_THAT_MAY_PASS = 503
 _UNDER_WAY = (AdapterState.PENDING, AdapterState.DOWNLOADING, AdapterState.LOADING)
 
 
-def add_adapters(app: FastAPI, reconciler: Reconciler, stopping: asyncio.Event) -> None:
-    """Add the routes."""
+ENDING_SECONDS = 0.5
+"""For which a long-poll is held that comes while the sidecar ends: no longer than the rest of that takes."""
+TOO_MANY_SECONDS = 10
+"""Seconds after which a long-poll that was turned away may come again."""
 
-    @app.get("/v1/lora_adapters")
+
+def add_adapters(
+    app: FastAPI,
+    reconciler: Reconciler,
+    opened: Callable[[LoadRequest], LoadRequest],
+    stopping: asyncio.Event,
+    polls: LongPolls,
+) -> None:
+    """Add the routes. `opened` puts what is sealed in an order into its `config`."""
+
+    @app.get("/v1/lora_adapters", response_model=AdapterList)
+    @open_to(EVERYONE)
     async def adapters(
+        call: Request,
         revision: Annotated[str | None, Query(max_length=128, description="The last answer's revision.")] = None,
         wait: Annotated[float, Query(ge=0, le=300, description="Seconds to wait for another revision.")] = 0,
-    ) -> AdapterList:
+    ) -> Response:
         """Every adapter wanted or present; with a revision, answered when there is another one."""
         if revision is not None and wait:
-            await within(wait, reconciler.changed(revision), stopping)
-        return reconciler.adapters()
+            await _poll(call, revision, wait)
+        return Response(reconciler.adapters_json(), media_type="application/json")
+
+    async def _poll(call: Request, revision: str, wait: float) -> None:
+        """Wait for another revision, unless too many do so already."""
+        if stopping.is_set():
+            # Its caller asks again as soon as it has an answer, and the end has begun.
+            await asyncio.sleep(min(wait, ENDING_SECONDS))
+            return
+        peer = peer_of(call.scope) or ""
+        if not polls.enter(peer):
+            words = "Too many long-polls are open, of this caller or in all: ask without `wait`, or later."
+            raise Fault(429, "TooManyLongPolls", words, True, retry_after=TOO_MANY_SECONDS)
+        try:
+            await within(wait, reconciler.changed(revision), stopping, call)
+        finally:
+            polls.leave(peer)
 
     @app.post("/v1/load_lora_adapter", response_model=AdapterReport, responses={202: {"model": AdapterReport}})
     @app.post("/load_lora_adapter", response_model=AdapterReport, responses={202: {"model": AdapterReport}})
-    async def load(request: LoadRequest) -> Response:
+    async def load(request: LoadRequest, call: Request) -> Response:
         """Want an adapter, or its files. 200 once the engine lists it (or they are there), else 202 after the wait."""
         if request.lora_name.startswith(TRIAL_PREFIX):
             words = f"Names that begin with {TRIAL_PREFIX} are the sidecar's own: it tries weights under them."
             raise Fault(400, "InvalidRequest", words)
         try:
-            conflict = await reconciler.order_load(request)
+            request = opened(request)
+        except SealedError as error:
+            raise Fault(409, error.code, error.message, error.retryable) from None
+        try:
+            refusal = await reconciler.order_load(request)
         except OSError as error:
             raise _not_stored(error) from error
-        if conflict is not None:
-            raise Fault(409, "Conflict", conflict.message)
+        if isinstance(refusal, TooMany):
+            raise Fault(409, "TooManyAdapters", refusal.message)
+        if refusal is not None:
+            raise Fault(409, "Conflict", refusal.message)
         if request.prepare:
-            return await _prepared(request)
+            return await _prepared(request, call)
         if request.patience:
-            await within(request.patience, _settled(reconciler, request.lora_name), stopping)
+            await within(request.patience, _settled(reconciler, request.lora_name), stopping, call)
         report = reconciler.report(request.lora_name)
         if report is not None and not request.patience:
             # The order was taken, and nobody waits for what becomes of it: even a fault is only the state so far.
@@ -82,10 +121,10 @@ def add_adapters(app: FastAPI, reconciler: Reconciler, stopping: asyncio.Event) 
             raise Fault(status, report.reason, report.message, report.retryable)
         return answer(report, 200 if report.state is AdapterState.LOADED else 202)
 
-    async def _prepared(request: LoadRequest) -> Response:
+    async def _prepared(request: LoadRequest, call: Request) -> Response:
         """Answer an order for files: 200 once they are there, 202 when the wait is over first."""
         if request.patience:
-            await within(request.patience, _fetched(reconciler, request.lora_name), stopping)
+            await within(request.patience, _fetched(reconciler, request.lora_name), stopping, call)
         report = reconciler.report(request.lora_name)
         if report is None:
             raise Fault(409, "Superseded", f"Adapter {request.lora_name} was ordered away before its files were there.")
@@ -99,7 +138,7 @@ def add_adapters(app: FastAPI, reconciler: Reconciler, stopping: asyncio.Event) 
 
     @app.post("/v1/unload_lora_adapter", response_model=UnloadAnswer, responses={202: {"model": UnloadAnswer}})
     @app.post("/unload_lora_adapter", response_model=UnloadAnswer, responses={202: {"model": UnloadAnswer}})
-    async def unload(request: UnloadRequest) -> Response:
+    async def unload(request: UnloadRequest, call: Request) -> Response:
         """Stop wanting an adapter. 200 once the engine has let go of it, 202 when the wait is over first."""
         name = request.lora_name
         try:
@@ -111,7 +150,7 @@ def add_adapters(app: FastAPI, reconciler: Reconciler, stopping: asyncio.Event) 
         if outcome is Outcome.KEPT:
             words = f"Nothing to do: {request.owner} does not want {name} here, and what others want stays."
             return answer(UnloadAnswer(lora_name=name, unloaded=True, message=words), 200)
-        await within(request.wait, _left(reconciler, name), stopping)
+        await within(request.wait, _left(reconciler, name), stopping, call)
         report = reconciler.report(name)
         if report is not None and report.state is AdapterState.UNLOADING:
             return answer(UnloadAnswer(lora_name=name, unloaded=False, message=report.message), 202)
@@ -126,26 +165,26 @@ def _not_stored(error: OSError) -> Fault:
 async def _settled(reconciler: Reconciler, name: str) -> None:
     """Return when a load is over, either way, or no longer wanted."""
     while True:
-        revision, report = reconciler.revision, reconciler.report(name)
+        report = reconciler.report(name)
         if report is None or report.state not in _UNDER_WAY:
             return
-        await reconciler.changed(revision)
+        await reconciler.report_changed(name, report)
 
 
 async def _fetched(reconciler: Reconciler, name: str) -> None:
     """Return when what is fetched ahead is there, failed, or no longer fetched ahead."""
     while True:
-        revision, report = reconciler.revision, reconciler.report(name)
+        report = reconciler.report(name)
         prepared = None if report is None else report.prepared
         if prepared is None or prepared.state in (PreparedState.PREPARED, PreparedState.FAILED):
             return
-        await reconciler.changed(revision)
+        await reconciler.report_changed(name, report)
 
 
 async def _left(reconciler: Reconciler, name: str) -> None:
     """Return when an unload is over, or the adapter is wanted again."""
     while True:
-        revision, report = reconciler.revision, reconciler.report(name)
+        report = reconciler.report(name)
         if report is None or report.state is not AdapterState.UNLOADING:
             return
-        await reconciler.changed(revision)
+        await reconciler.report_changed(name, report)

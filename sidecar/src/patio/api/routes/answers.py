@@ -16,15 +16,21 @@ from starlette.exceptions import HTTPException
 
 from patio.api.protocol import ErrorBody, ErrorDetail
 
+MESSAGE = 1000
+"""Characters of a message about a request that is wrong."""
 _ROUTING_CODES = {404: "NotFound", 405: "MethodNotAllowed"}
 
 
 class Fault(Exception):  # noqa: N818 - it becomes an answer
     """An answer in the error shape."""
 
-    def __init__(self, status: int, code: str, message: str, retryable: bool = False) -> None:
+    def __init__(
+        self, status: int, code: str, message: str, retryable: bool = False, *, retry_after: int | None = None
+    ) -> None:
+        """`retry_after` is in seconds, for callers that would ask again at once."""
         super().__init__(message)
         self.status = status
+        self.headers = {} if retry_after is None else {"retry-after": str(retry_after)}
         self.detail = ErrorDetail(code=code, message=message, retryable=retryable)
 
 
@@ -33,15 +39,20 @@ def answer(body: BaseModel, status: int) -> Response:
     return Response(body.model_dump_json(), status, media_type="application/json")
 
 
-async def within(seconds: float | None, event: Awaitable[None], stopping: asyncio.Event) -> None:
-    """Wait for an event, at most so long if there is a limit, and not into the sidecar's own end."""
-    waiting = asyncio.ensure_future(event)
-    leaving = asyncio.ensure_future(stopping.wait())
+async def within(seconds: float | None, event: Awaitable[None], stopping: asyncio.Event, call: Request) -> None:
+    """Wait until `event` ends, `seconds` have passed (None: no limit), the sidecar stops or the caller hangs up."""
+    waits = [asyncio.ensure_future(one) for one in (event, stopping.wait(), _hung_up(call))]
     try:
-        await asyncio.wait((waiting, leaving), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        waiting.cancel()
-        leaving.cancel()
+        for one in waits:
+            one.cancel()
+
+
+async def _hung_up(call: Request) -> None:
+    """Return when the caller's connection is closed. The body has been read, or is of no interest."""
+    while (await call.receive())["type"] != "http.disconnect":
+        pass
 
 
 def add_faults(app: FastAPI) -> None:
@@ -49,7 +60,9 @@ def add_faults(app: FastAPI) -> None:
 
     async def fault(request: Request, error: Exception) -> Response:
         assert isinstance(error, Fault)
-        return answer(ErrorBody(error=error.detail), error.status)
+        response = answer(ErrorBody(error=error.detail), error.status)
+        response.headers.update(error.headers)
+        return response
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -57,12 +70,12 @@ def add_faults(app: FastAPI) -> None:
             ".".join(str(part) for part in one["loc"] if part not in ("body", "query")) + ": " + one["msg"]
             for one in error.errors()
         )
-        return answer(_error("InvalidRequest", said.removeprefix(": ")), 400)
+        return answer(_error("InvalidRequest", _cut(said.removeprefix(": "))), 400)
 
     async def routing(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         code = _ROUTING_CODES.get(error.status_code, "InvalidRequest")
-        words = f"{request.method} {request.url.path}: {error.detail}."
+        words = _cut(f"{request.method} {request.scope['path']}: {error.detail}.")
         response = answer(_error(code, words), error.status_code)
         response.headers.update(error.headers or {})
         return response
@@ -75,6 +88,11 @@ def add_faults(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, routing)
     app.add_exception_handler(Exception, unforeseen)
+
+
+def _cut(words: str) -> str:
+    """Bound a message in which the caller's own words come back."""
+    return words if len(words) <= MESSAGE else words[: MESSAGE - 1] + "…"
 
 
 def _error(code: str, message: str, retryable: bool = False) -> ErrorBody:

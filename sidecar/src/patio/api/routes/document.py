@@ -14,9 +14,9 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 DESCRIPTION = (
-    "The sidecar of one engine pod. Reads are open to everyone who reaches the port. From outside the pod every call "
-    "that changes something, and `GET /v1/drain`, needs the operator's signature (docs/access.md); from inside it "
-    "needs none."
+    "The sidecar of one engine pod. Routes that change nothing are open to everyone who reaches the port. All others "
+    "need the operator's signature from outside the pod (docs/access.md). From inside it, POST, PUT and DELETE with "
+    "`Content-Type: application/json` need none; `GET /v1/drain` needs the word of the pod's preStop hook."
 )
 ERROR = "#/components/schemas/ErrorBody"
 
@@ -68,14 +68,17 @@ ANSWERS: Mapping[tuple[str, str], Any] = {
 }
 
 _UNSIGNED = (401, "ProofMissing", "From outside the pod this call needs the operator's signature.", False)
+_TOO_LARGE = (413, "BodyTooLarge", "The body is larger than this route takes.", False)
 _INVALID = (400, "InvalidRequest", "lora_name: String should match pattern", False)
 
 FAULTS: Mapping[tuple[str, str], tuple[tuple[int, str, str, bool], ...]] = {
     ("post", "/v1/load_lora_adapter"): (
         _INVALID,
         _UNSIGNED,
+        _TOO_LARGE,
         (404, "AdapterNotFound", "Loading lora sql failed: No adapter found for /adapters/sql", False),
         (409, "Conflict", "Adapter sql is wanted by LoraAdapter/team-b/sql on this pod.", False),
+        (409, "TooManyAdapters", "2000 adapters are wanted on this pod, which is the most; unload others.", False),
         (422, "AdapterRefused", "LoRA rank 64 is greater than max_lora_rank 16.", False),
         (502, "EngineUnauthorized", "The engine refuses it without the right key; set ENGINE_API_KEY.", False),
         (503, "EngineFault", "The engine answered 503.", True),
@@ -84,12 +87,14 @@ FAULTS: Mapping[tuple[str, str], tuple[tuple[int, str, str, bool], ...]] = {
     ("post", "/v1/unload_lora_adapter"): (
         _INVALID,
         _UNSIGNED,
+        _TOO_LARGE,
         (404, "NotFound", "Adapter sql is neither wanted nor loaded on this pod.", False),
         (507, "NotStored", "The order could not be stored, so nothing was changed: No space left on device.", True),
     ),
     ("post", "/v1/download_model"): (
         _INVALID,
         _UNSIGNED,
+        _TOO_LARGE,
         (404, "SourceNotFound", "There is nothing at s3://models/lora/sql.", False),
         (502, "SourceUnauthorized", "The source wants other credentials.", False),
         (503, "SourceUnreachable", "The source does not answer.", True),
@@ -101,9 +106,12 @@ FAULTS: Mapping[tuple[str, str], tuple[tuple[int, str, str, bool], ...]] = {
         (404, "NotFound", "There is no download 'x'.", False),
         (409, "InUse", "An adapter waits for this download; unload the adapter to stop it.", False),
     ),
-    ("post", "/v1/drain"): (_INVALID, _UNSIGNED),
+    ("post", "/v1/drain"): (_INVALID, _UNSIGNED, _TOO_LARGE),
     ("get", "/v1/drain"): (_INVALID, _UNSIGNED),
-    ("get", "/v1/lora_adapters"): (_INVALID,),
+    ("get", "/v1/lora_adapters"): (
+        _INVALID,
+        (429, "TooManyLongPolls", "Too many long-polls are open, of this caller or in all.", True),
+    ),
 }
 """Status, code, message and whether a retry can help, of the faults that a caller must be ready for."""
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 
+from patio.access.openness import EVERYONE, open_to
 from patio.api.downloads_protocol import DownloadList, DownloadReason, DownloadReport, DownloadRequest
 from patio.api.routes.answers import Fault, answer, within
 from patio.downloads.downloads import Downloads
@@ -39,14 +40,14 @@ def add_downloads(app: FastAPI, downloads: Downloads, stopping: asyncio.Event) -
     """Add the routes."""
 
     @app.post("/v1/download_model", response_model=DownloadReport, responses={202: {"model": DownloadReport}})
-    async def download(request: DownloadRequest) -> Response:
+    async def download(request: DownloadRequest, call: Request) -> Response:
         """Fetch a folder. 200 when it is there; with `async_download` 202 at once. A second order joins the first."""
         try:
             report = downloads.order(request)
         except DownloadFault as fault:
             raise _fault(fault.reason, fault.message, fault.retryable) from fault
         if not request.async_download:
-            await within(None, downloads.ended(report.id), stopping)
+            await within(None, downloads.ended(report.id), stopping, call)
             report = downloads.report(report.id) or report
         if request.async_download or report.finished is None:
             return answer(report, 202)
@@ -55,11 +56,13 @@ def add_downloads(app: FastAPI, downloads: Downloads, stopping: asyncio.Event) -
         return answer(report, 200)
 
     @app.get("/v1/downloads")
+    @open_to(EVERYONE)
     async def reports() -> DownloadList:
         """Every download under way, and the last that ended, the newest first."""
         return DownloadList(downloads=downloads.reports())
 
     @app.get("/v1/downloads/{download_id}")
+    @open_to(EVERYONE)
     async def report(download_id: str) -> DownloadReport:
         """One download, with its progress."""
         found = downloads.report(download_id)

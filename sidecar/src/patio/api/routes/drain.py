@@ -1,6 +1,6 @@
 """The drain routes: take the pod out of service, wait for its requests, say what came of it.
 
-GET does the same as POST: kubelet's `httpGet` hooks can not send anything else.
+GET does the same as POST, for the kubelet: its `httpGet` hooks can send nothing else, and show the hook's word.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from typing import Annotated
 
 from fastapi import Body, FastAPI, Query
 
+from patio.access.openness import HOOK, open_to
 from patio.api.topology_protocol import DrainAnswer, DrainRequest
 from patio.drain.drain import Drain
 
@@ -17,6 +18,7 @@ def add_drain(app: FastAPI, drain: Drain) -> None:
     """Add the routes."""
 
     @app.post("/v1/drain")
+    @open_to(HOOK)
     async def post(request: Annotated[DrainRequest | None, Body()] = None) -> DrainAnswer:
         """Make /ready fail, leave the router, wait until the engine has no request or the time is over.
 
@@ -25,8 +27,9 @@ def add_drain(app: FastAPI, drain: Drain) -> None:
         return await drain.drain(None if request is None else request.timeout)
 
     @app.get("/v1/drain")
+    @open_to(HOOK)
     async def get(
         timeout: Annotated[float | None, Query(ge=0, le=3600, description="Seconds; absent: the setting.")] = None,
     ) -> DrainAnswer:
-        """The same, for kubelet's `httpGet` preStop hook. It changes something, though it is a GET."""
+        """The same, for the kubelet's preStop hook, whose word it needs from loopback as well: it changes something."""
         return await drain.drain(timeout)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from fastapi import FastAPI, Request, Response
 from starlette.types import Receive, Scope, Send
 
+from patio.access.openness import EVERYONE, open_to
 from patio.api.protocol import Readiness, ServerStatus
 from patio.api.routes.answers import answer
 from patio.metrics.pages import Page
@@ -34,22 +35,26 @@ def add_probes(
     """Add the routes."""
 
     @app.get("/")
+    @open_to(EVERYONE)
     async def status() -> ServerStatus:
         """What this sidecar is and what it stands beside."""
         return status_of()
 
     @app.get("/health")
+    @open_to(EVERYONE)
     async def health() -> Response:
         """The sidecar is alive; nothing about the engine."""
         return Response(b'{"status":"ok"}', media_type="application/json")
 
     @app.get("/ready", responses={503: {"model": Readiness}})
+    @open_to(EVERYONE)
     async def ready() -> Response:
         """The engine is ready, every adapter that the pod waits for is settled, and it is not drained."""
         readiness = readiness_of()
         return answer(readiness, 200 if readiness.ready else 503)
 
     @app.get("/metrics", responses={200: {"content": {"text/plain": {}}}}, response_class=Response)
+    @open_to(EVERYONE)
     async def metrics(request: Request) -> Response:
         """The engine's metrics, the standard families made of them, and the sidecar's own."""
         page = await scraper.page(allowed(request.headers.get("x-prometheus-scrape-timeout-seconds")))

@@ -8,13 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
-from fastapi import Depends, FastAPI, Header, Path
+from fastapi import FastAPI, Path
 
+from patio.access.openness import EVERYONE, Openness, To, open_to
 from patio.api.routes.answers import Fault
 from patio.api.topology_protocol import LEASES_PATH, LeaseId, LeaseRequest, Registration, TopologyReport
 
 if TYPE_CHECKING:
     from patio.topology.server import TopologyServer
+
+MAX_LEASE = 64 * 1024
+"""Bytes of the body of a lease."""
+KEY_WANTED = "Leases take the router's key, as a bearer token: set SGL_ROUTER_API_KEY in the pod's sidecar."
 
 _Id = Annotated[LeaseId, Path(description="The pod that leases, as `name.namespace`.")]
 
@@ -23,6 +28,7 @@ def add_topology(app: FastAPI, report: Callable[[], TopologyReport], server: Top
     """Add the routes; those of leases only beside a router."""
 
     @app.get("/v1/topology")
+    @open_to(EVERYONE)
     async def topology() -> TopologyReport:
         """Every registration as the router showed it last; beside a router, every lease."""
         return report()
@@ -30,12 +36,12 @@ def add_topology(app: FastAPI, report: Callable[[], TopologyReport], server: Top
     if server is None:
         return
 
-    def admitted(authorization: Annotated[str | None, Header()] = None) -> None:
-        if not server.admits(authorization):
-            words = "Leases take the router's key, as a bearer token: set SGL_ROUTER_API_KEY in the pod's sidecar."
-            raise Fault(401, "RouterKeyWrong", words)
+    # Other pods' sidecars lease, and none of them can sign. A lease gives no more than the router's own /workers does
+    # to all who reach it, and asks for the same key, before its body is read.
+    leasing = Openness(To.KEY, server.admits, KEY_WANTED, MAX_LEASE)
 
-    @app.put(LEASES_PATH + "{lease_id}", dependencies=[Depends(admitted)])
+    @app.put(LEASES_PATH + "{lease_id}")
+    @open_to(leasing)
     async def renew(lease_id: _Id, request: LeaseRequest) -> Registration:
         """Keep a worker registered with the router beside this sidecar, for so long from now; say how it stands."""
         from patio.topology.server import TooManyLeases  # only beside a router
@@ -45,7 +51,8 @@ def add_topology(app: FastAPI, report: Callable[[], TopologyReport], server: Top
         except TooManyLeases as full:
             raise Fault(429, "TooManyLeases", str(full), retryable=True) from None
 
-    @app.delete(LEASES_PATH + "{lease_id}", dependencies=[Depends(admitted)])
+    @app.delete(LEASES_PATH + "{lease_id}")
+    @open_to(leasing)
     async def release(lease_id: _Id) -> Registration:
         """Give a lease back. 200 and how the worker leaves; 404 when there is nothing left of it."""
         registration = server.release(lease_id)

@@ -1,0 +1,52 @@
+"""Tells the owners of objects that cannot be read, by an event on each: the log is not theirs to see.
+
+Comes after `watched`, which leaves such objects out. Objects wait here until the replica leads, a bounded number of
+them, and are told of one after the other: their owners may make as many as they like.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from patio_operator.cluster import events
+from patio_operator.cluster.api import Cluster, Object
+from patio_operator.cluster.kinds import Kind
+
+MOST_WAITING = 100
+EVENT_SECONDS = 1.0
+"""Between two events."""
+
+
+class UnreadableObjects:
+    """Records an event for each object that is noted, while `run` runs."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._waiting: dict[tuple[str, str, str], tuple[Object, str]] = {}
+        self._some = asyncio.Event()
+
+    def note(self, kind: Kind, body: Mapping[str, Any], why: str) -> None:
+        """Have the owner of an object told, unless too many others wait for that."""
+        metadata = body["metadata"]
+        key = kind.kind, metadata.get("namespace", ""), metadata["name"]
+        if key in self._waiting or len(self._waiting) < MOST_WAITING:
+            own = {name: metadata[name] for name in ("name", "namespace", "uid") if name in metadata}
+            self._waiting[key] = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": own}, why
+            self._some.set()
+
+    def __len__(self) -> int:
+        """Return how many wait."""
+        return len(self._waiting)
+
+    async def run(self) -> None:
+        """Record events until cancelled."""
+        while True:
+            await self._some.wait()
+            self._some.clear()
+            while self._waiting:
+                about, why = self._waiting.pop(next(iter(self._waiting)))
+                message = f"Patio's operator leaves it out: it cannot be read: {why}"
+                await events.record(self._cluster, about, "Warning", "Unreadable", message)
+                await asyncio.sleep(EVENT_SECONDS)

@@ -1,0 +1,39 @@
+"""Asks the API server about the tokens of sidecars. A shell: what an answer means is `access.tokens`' to say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from patio_operator.access.tokens import review_of
+from patio_operator.cluster.api import ApiError, Cluster
+from patio_operator.cluster.kinds import TOKEN_REVIEW
+from patio_operator.sidecars.handshake import NotReviewedError
+
+FORBIDDEN = 403
+
+
+class TokenReviews:
+    """Has tokens reviewed."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    async def review(self, token: str) -> Mapping[str, Any]:
+        """Return the API server's TokenReview of a token.
+
+        Raises:
+            NotReviewedError: it did not give one, and why.
+
+        """
+        try:
+            return await self._cluster.create(TOKEN_REVIEW, review_of(token))
+        except ApiError as error:
+            if error.status == FORBIDDEN:
+                words = (
+                    "The operator may not have the API server review sidecars' tokens, so no credentials are sent: "
+                    f"give its ClusterRole create of tokenreviews (authentication.k8s.io). {error.message}"
+                )
+                raise NotReviewedError("TokenReviewForbidden", words) from None
+            words = f"The API server did not review the sidecar's token, so no credentials are sent: {error.message}"
+            raise NotReviewedError("TokenNotReviewed", words) from None

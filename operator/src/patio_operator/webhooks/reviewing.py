@@ -1,0 +1,256 @@
+"""How a review comes in and its answer goes out: limits, decoding, counting. One way for every kind of review.
+
+`server`, `profiles` and `loraadapters` give each route its `answer`, which gets a review that has the shape of one.
+Whoever reaches the port can post anything: the length is declared and bounded before a body is read, bodies that are
+read at the same time share a bounded room for each kind, reading and answering have deadlines. What is no review is
+answered with 400 and a sentence, and never with 500.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from patio_operator.cluster.api import ApiError, Object
+from patio_operator.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
+
+MiB = 1024 * 1024
+DEEPEST = 64
+"""Levels of lists and objects in a review. A pod has about twenty, with its managed fields."""
+READ_SECONDS = 10.0
+"""For the body, which the API server sends at once."""
+WAIT_SECONDS = 5.0
+"""How long a review waits for room behind others."""
+ANSWER_SECONDS = 30.0
+"""The longest timeout that a webhook can have: nobody waits longer for the answer."""
+
+Answer = Callable[[Object], Awaitable[Object]]
+"""Takes a review and returns the one that answers it."""
+Count = Callable[[str, float], None]
+"""Takes the outcome of a review and how long it took."""
+TextAnswer = Callable[[bytes], Awaitable[tuple[str, str]]]
+"""Takes the body of a request and returns the outcome, and the text of the answer."""
+Handler = Callable[[web.Request], Awaitable[web.Response]]
+TELEMETRY = web.AppKey("telemetry", Telemetry)
+"""Where an application has what counts its reviews."""
+
+
+class BadReviewError(ValueError):
+    """The body is no review; the message says why."""
+
+
+class BusyError(Exception):
+    """There was no room for a review in time."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one kind of review may take of the process."""
+
+    longest: int
+    """Bytes of one body."""
+    bytes_at_once: int
+    """Bytes of all bodies that are in work."""
+    at_once: int = 256
+    """Reviews that are in work."""
+
+
+VALIDATIONS = Limits(longest=8 * MiB, bytes_at_once=16 * MiB, at_once=64)
+"""Of one kind of object. A review has an object twice: as it is and as it is to be."""
+
+
+@dataclass
+class Gate:
+    """Lets reviews in as long as there is room; others wait in line."""
+
+    limits: Limits
+    _bytes: int = 0
+    _count: int = 0
+    _left: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    @asynccontextmanager
+    async def room(self, length: int) -> AsyncIterator[None]:
+        """Hold room for a body of this length.
+
+        Raises:
+            BusyError: there was none in time.
+
+        """
+        try:
+            async with asyncio.timeout(WAIT_SECONDS), self._left:
+                await self._left.wait_for(lambda: self._fits(length))
+                self._bytes += length
+                self._count += 1
+        except TimeoutError:
+            raise BusyError from None
+        try:
+            yield
+        finally:
+            self._bytes -= length
+            self._count -= 1
+            async with self._left:
+                self._left.notify_all()
+
+    def _fits(self, length: int) -> bool:
+        return self._count < self.limits.at_once and self._bytes + length <= self.limits.bytes_at_once
+
+
+def handler(
+    what: str, answer: Answer, limits: Limits, count: Count, *, stopping: Callable[[], bool] = lambda: False
+) -> Handler:
+    """Return the handler of a route of reviews that are decoded at once; the arguments are those of `text_handler`."""
+
+    async def respond(data: bytes) -> tuple[str, str]:
+        answered = await answer(read_review(data))
+        return _outcome(answered), json.dumps(answered)
+
+    return text_handler(what, respond, limits, count, stopping=stopping)
+
+
+def text_handler(
+    what: str, answer: TextAnswer, limits: Limits, count: Count, *, stopping: Callable[[], bool] = lambda: False
+) -> Handler:
+    """Return the handler of a route of reviews.
+
+    Args:
+        what: what is reviewed, in words: "an AdmissionReview of a pod".
+        answer: decodes and decides.
+        limits: what its reviews may take of the process.
+        count: is told of each outcome: allowed, refused or error.
+        stopping: whether this replica is about to end: then each answer ends its connection, so that the API server
+            takes the next question to another replica.
+
+    """
+    gate = Gate(limits)
+
+    async def handle(request: web.Request) -> web.Response:
+        started = time.perf_counter()
+        outcome = "error"
+        try:
+            length = _declared(request, limits.longest)
+            async with gate.room(length):
+                async with asyncio.timeout(READ_SECONDS):
+                    data = await request.read()
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    outcome, text = await answer(data)
+            response = web.json_response(text=text)
+        except web.HTTPException:
+            count(outcome, time.perf_counter() - started)
+            raise
+        except ApiError as error:
+            log.error("%s not answered: %s", what, error.message)
+            response = _problem(500, error.message)
+        except BusyError:
+            log.error("%s not answered: more than can be answered at once", what)
+            response = _problem(503, "more reviews than can be answered at once")
+        except ConnectionError:
+            log.warning("%s not read: whoever sent it went away", what)
+            response = _problem(400, "not read whole")
+        except TimeoutError:
+            log.error("%s not answered in time", what)
+            response = _problem(503, "not read and answered in time")
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            # A review of the API server has the fields and types of its kind: what lacks them is none.
+            log.error("%s not understood: %s: %s", what, type(error).__name__, str(error)[:500])
+            reason = f": {error}" if isinstance(error, BadReviewError) else ""
+            response = _problem(400, f"not {what}{reason}")
+        count(outcome, time.perf_counter() - started)
+        if stopping():
+            response.force_close()
+        return response
+
+    return handle
+
+
+def add_validation(app: web.Application, path: str, kind: str, answer: Answer) -> None:
+    """Serve the reviews of one kind of object before it is stored."""
+    count = counting(app[TELEMETRY], kind)
+    app.router.add_post(path, handler(f"an AdmissionReview of a {kind}", answer, VALIDATIONS, count))
+
+
+def counting(telemetry: Telemetry, kind: str) -> Count:
+    """Return what counts the reviews of one kind of object."""
+
+    def count(outcome: str, _: float) -> None:
+        telemetry.validations.labels(kind, outcome).inc()
+
+    return count
+
+
+def read_review(data: bytes) -> Object:
+    """Decode a review.
+
+    Raises:
+        BadReviewError: it is none.
+
+    """
+    try:
+        review = json.loads(data, parse_constant=_no_number)
+    except RecursionError:
+        raise BadReviewError("it is nested too deeply") from None
+    except ValueError:
+        raise BadReviewError("it is no JSON") from None
+    if not _shallow(review):
+        raise BadReviewError(f"it is nested more than {DEEPEST} levels deep")
+    if not isinstance(review, dict):
+        raise BadReviewError("it is no object")
+    request = review.get("request")
+    if not isinstance(request, dict) or not isinstance(request.get("uid"), str):
+        raise BadReviewError("it has no request with a uid")
+    if not isinstance(review.get("apiVersion"), str):
+        raise BadReviewError("it has no apiVersion")
+    for key in ("object", "oldObject"):
+        body = request.get(key)
+        if body is not None and not (isinstance(body, dict) and isinstance(body.get("metadata"), dict)):
+            raise BadReviewError(f"request.{key} is no object with metadata")
+    return review
+
+
+def _declared(request: web.Request, longest: int) -> int:
+    """Return the length of the body, before it is read."""
+    length = request.content_length
+    if length is None:
+        raise web.HTTPLengthRequired(text="Give a Content-Length.")
+    if length > longest:
+        raise web.HTTPRequestEntityTooLarge(longest, length, text=f"A review here has at most {longest} bytes.")
+    if request.headers.get("Content-Encoding", "identity") != "identity":
+        raise web.HTTPUnsupportedMediaType(text="Send the review without a Content-Encoding.")
+    return length
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no JSON")
+
+
+def _shallow(value: object) -> bool:
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(DEEPEST):
+        if not level:
+            return True
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+    return not level
+
+
+def _outcome(answered: Mapping[str, object]) -> str:
+    response = answered["response"]
+    assert isinstance(response, dict)
+    converted = (response.get("result") or {}).get("status") == "Success"
+    return "allowed" if response.get("allowed") or converted else "refused"
+
+
+def _problem(status: int, message: str) -> web.Response:
+    return web.json_response({"error": message}, status=status)

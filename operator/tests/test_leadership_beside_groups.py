@@ -1,0 +1,49 @@
+"""The Lease beside a thousand groups and an API server that takes its time: it is never lost, nor held up."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from patio_operator.cluster.known import Known
+from patio_operator.handlers.wakes import there_are_groups
+from patio_operator.leadership import rules
+from patio_operator.leadership.elector import Elector
+from patio_operator.reconcile.groups import GroupReconciler
+from patio_operator.reconcile.queue import WORKERS, WorkQueue
+
+from memory_api import GROUPS, MemoryApi, connected, group, serving, until
+
+GROUPS_THERE = 1000
+
+
+async def test_a_thousand_groups_do_not_cost_the_lease() -> None:
+    api = MemoryApi()
+    api.latency, api.fast = 0.3, "/leases"
+    for number in range(GROUPS_THERE):
+        api.put(GROUPS, group(f"g{number}"))
+    changes: list[bool] = []
+    async with serving(api) as address, connected(address) as cluster, connected(address) as own:
+        known = Known(cluster)
+        reconciler = GroupReconciler(cluster, known, lambda: False, time.monotonic)
+        queue = WorkQueue("group", reconciler.reconcile, lambda: there_are_groups(known))
+        watches = [asyncio.create_task(one) for one in known.watches()]
+        await until("the groups are known", lambda: len(known.groups.places()) == GROUPS_THERE)
+        elector = Elector(own, "patio-system", "patio-operator", "one", changes.append)
+        task = asyncio.create_task(elector.run(queue.run))
+        lease = "/apis/coordination.k8s.io/v1/namespaces/patio-system/leases/patio-operator"
+        renewals: set[str] = set()
+
+        def renewed() -> bool:
+            if lease in api.objects:
+                renewals.add(api.objects[lease]["spec"]["renewTime"])
+            return len(renewals) > rules.DURATION / rules.RENEW_EVERY + 1
+
+        # longer than a Lease lasts: a term that is lost would have ended by then
+        await until("renewed again and again", renewed, lambda: f"{renewals}, {api.asked}")
+        assert changes == [True]
+        assert api.asked["GET rolebasedgroups"] > WORKERS, "groups were worked on meanwhile"
+        assert api.most_at_once <= WORKERS * 6 + 10, api.most_at_once
+        for one in (task, *watches):
+            one.cancel()
+        await asyncio.gather(task, *watches, return_exceptions=True)

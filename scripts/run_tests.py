@@ -1,0 +1,145 @@
+"""Runs every stage of the tests, whatever fails, and ends with one summary: what `make test` calls.
+
+A stage is one command: the linters, the cluster's tools, and a pytest run each for the quick tests, for those with an
+API server and for those with a cluster. Counts come from the reports that pytest writes (JUnit XML), never from its
+output. The exit code is 0 only if every stage succeeded. The last line is the sum: `N passed, N failed, N skipped`.
+
+    python scripts/run_tests.py [--stages unit,api] [-- ARGUMENTS OF PYTEST]
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from xml.etree import ElementTree
+
+TESTS_AT_ONCE = 3
+"""Tests mostly wait, so some run at the same time; those with a cluster or a real engine go one after the other."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One command of the test suite."""
+
+    name: str
+    command: tuple[str, ...]
+    is_pytest: bool = True
+
+
+STAGES = (
+    Stage("lint", ("make", "lint"), is_pytest=False),
+    # The tools come before the tests: what takes minutes shows its progress here, which pytest would hide.
+    Stage("tools", ("make", "tools"), is_pytest=False),
+    Stage(
+        "unit",
+        (
+            *("-n", str(TESTS_AT_ONCE), "--dist", "worksteal"),
+            *("sidecar/tests", "operator/tests", "tests/engine_double/tests", "tests/scripts"),
+        ),
+    ),
+    Stage("api", ("-n", "2", "--dist", "loadfile", "tests/api", "tests/chart")),
+    Stage("cluster", ("tests/e2e",)),
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """The outcome of one stage."""
+
+    name: str
+    succeeded: bool
+    seconds: float
+    is_pytest: bool
+    passed: int = 0
+    failures: tuple[str, ...] = ()
+    """Names of the tests that failed, or could not be run."""
+    skips: Counter[str] = field(default_factory=Counter)
+    """How many tests were skipped, by reason."""
+
+
+def read_report(report: Path) -> tuple[int, tuple[str, ...], Counter[str]]:
+    """Read a JUnit report of pytest: the number of tests passed, the names of those that failed, reasons of skips.
+
+    Raises:
+        OSError: there is no report.
+        ElementTree.ParseError: the report ends in the middle.
+
+    """
+    passed = 0
+    failures: list[str] = []
+    skips: Counter[str] = Counter()
+    for case in ElementTree.parse(report).getroot().iter("testcase"):
+        outcomes = {child.tag: child for child in case}
+        if "failure" in outcomes or "error" in outcomes:
+            failures.append(f"{case.get('classname', '')}::{case.get('name', '')}")
+        elif "skipped" in outcomes:
+            skips[outcomes["skipped"].get("message") or "no reason given"] += 1
+        else:
+            passed += 1
+    return passed, tuple(dict.fromkeys(failures)), skips
+
+
+def summary(results: Sequence[Result]) -> str:
+    """Return the summary of all stages, for a person, with the plain sum as its last line."""
+    lines = ["", f"{'stage':<10}{'passed':>8}{'failed':>8}{'skipped':>9}{'time':>10}"]
+    for one in results:
+        counts = (str(one.passed), str(len(one.failures)), str(one.skips.total())) if one.is_pytest else ("-",) * 3
+        verdict = "" if one.succeeded else "   FAILED"
+        lines.append(f"{one.name:<10}{counts[0]:>8}{counts[1]:>8}{counts[2]:>9}{one.seconds:>8.0f} s{verdict}")
+    skips = sum((one.skips for one in results), Counter[str]())
+    if skips:
+        lines += ["", "skipped:", *(f"  {count:>4}  {reason}" for reason, count in sorted(skips.items()))]
+    failures = [name for one in results for name in one.failures]
+    if failures:
+        lines += ["", "failed:", *(f"  {name}" for name in failures)]
+    # A stage that failed without a failed test (a linter, a crash) counts as one failure.
+    failed = len(failures) + sum(not one.succeeded and not one.failures for one in results)
+    lines += ["", f"{sum(one.passed for one in results)} passed, {failed} failed, {skips.total()} skipped"]
+    return "\n".join(lines)
+
+
+def run(stage: Stage, folder: Path, pytest_arguments: Sequence[str]) -> Result:
+    """Run one stage with this process's output."""
+    print(f"\n==> {stage.name}", flush=True)
+    report = folder / f"{stage.name}.xml"
+    command = list(stage.command)
+    if stage.is_pytest:
+        command = [sys.executable, "-m", "pytest", f"--junitxml={report}", *command, *pytest_arguments]
+    began = time.monotonic()
+    code = subprocess.run(command, check=False).returncode
+    seconds = time.monotonic() - began
+    if not stage.is_pytest:
+        return Result(stage.name, code == 0, seconds, is_pytest=False)
+    try:
+        passed, failures, skips = read_report(report)
+    except (OSError, ElementTree.ParseError):
+        return Result(stage.name, False, seconds, is_pytest=True)
+    return Result(stage.name, code == 0, seconds, True, passed, failures, skips)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the stages; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = [stage.name for stage in STAGES]
+    parser.add_argument("--stages", default=",".join(names), help="which stages, with commas (default: %(default)s)")
+    parser.add_argument("pytest_arguments", nargs="*", metavar="ARGUMENT", help="for pytest, after --")
+    chosen = parser.parse_args(arguments)
+    wanted = chosen.stages.split(",")
+    unknown = set(wanted) - set(names)
+    if unknown:
+        parser.error(f"unknown stage {', '.join(sorted(unknown))}; the stages are {', '.join(names)}")
+    with tempfile.TemporaryDirectory() as folder:
+        results = [run(stage, Path(folder), chosen.pytest_arguments) for stage in STAGES if stage.name in wanted]
+    print(summary(results), flush=True)
+    return 0 if all(one.succeeded for one in results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

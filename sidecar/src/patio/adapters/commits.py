@@ -1,0 +1,159 @@
+"""Changes of what is wanted, and the one writer that stores them: many at once with one write (group commit).
+
+An order counts, and is answered, once it is on disk; if it can not be stored nothing has changed. What was learned (an
+engine took these weights, these files are here) counts at once and is written soon after, with whatever else there is.
+The store may hang on its volume: it has a thread of its own, and only orders wait for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from patio.adapters.desired import Desired
+from patio.adapters.state import State
+from patio.adapters.store import Store
+from patio.pauses import growing
+from patio.threads import in_thread
+
+log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+PAUSE_BETWEEN = 0.1
+"""Seconds from one write to the next while there is no order: a thousand loads make a thousand changes."""
+FIRST_PAUSE = 1.0
+LONGEST_PAUSE = 30.0
+"""Pauses after a write that failed and that no order waits for."""
+LAST_SECONDS = 1.0
+"""For the last write, when the sidecar ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    change: Callable[[Desired], tuple[Desired, Any]]
+    then: Callable[[Any], None]
+    answer: asyncio.Future[Any]
+
+
+class Commits:
+    """The changes of one sidecar."""
+
+    def __init__(self, state: State, store: Store) -> None:
+        self._state = state
+        self._store = store
+        self._stored: Desired | None = None
+        """What was written last."""
+        self._orders: list[_Order] = []
+        self._due = asyncio.Event()
+        self._ordered = asyncio.Event()
+        self._writing: asyncio.Future[None] | None = None
+
+    def order(self, change: Callable[[Desired], tuple[Desired, _T]], then: Callable[[_T], None]) -> Awaitable[_T]:
+        """Store a change and let it count; return what it came to, or raise `OSError`.
+
+        `change` may be called twice: for what is written, and for what was learned meanwhile. `then` is called with
+        the outcome, at the moment from which the change counts, and not if it could not be stored.
+        """
+        answer: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
+        self._orders.append(_Order(change, then, answer))
+        self._due.set()
+        self._ordered.set()
+        # An order that was taken is carried out, also if its caller hangs up.
+        return asyncio.shield(answer)
+
+    def learn(self, change: Callable[[Desired], Desired]) -> None:
+        """Let a change count that nobody ordered, and have it written soon."""
+        self._state.desired = change(self._state.desired)
+        if self._state.desired is not self._stored:
+            self._due.set()
+
+    async def run(self) -> None:
+        """Write until cancelled, and then once more."""
+        failures = 0
+        self._due.set()
+        try:
+            while True:
+                await self._due.wait()
+                self._due.clear()
+                self._ordered.clear()
+                failures = 0 if await self._write() else failures + 1
+                pause = growing(FIRST_PAUSE, LONGEST_PAUSE, failures) if failures else PAUSE_BETWEEN
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._ordered.wait(), pause)
+        finally:
+            await self._write_last()
+
+    async def _write(self) -> bool:
+        """Write what there is; return whether it is on disk."""
+        before, orders = self._state.desired, self._orders
+        self._orders = []
+        after, done = before, []
+        for order in orders:
+            try:
+                after, outcome = order.change(after)
+            except Exception as error:  # noqa: BLE001 - the outermost of an order: its caller has the error
+                _fail(order, error)
+            else:
+                done.append((order, outcome))
+        if after is before:
+            # Nothing to store, so a disk that is full refuses nobody.
+            self._let_count(done)
+            done = []
+            after = self._state.desired
+        if after is not self._stored:
+            try:
+                await self._save(after)
+            except (OSError, ValueError) as error:
+                if not done:
+                    log.error("state not stored error=%s", error)
+                for order, _ in done:
+                    _fail(order, OSError(getattr(error, "errno", None), getattr(error, "strerror", None) or str(error)))
+                self._due.set()
+                return False
+        if self._state.desired is before:
+            self._state.desired = after
+        else:
+            # Something was learned while the disk was at work: both count.
+            done = [(order, self._apply(order)) for order, _ in done]
+            self._due.set()
+        self._let_count(done)
+        return True
+
+    def _apply(self, order: _Order) -> Any:
+        self._state.desired, outcome = order.change(self._state.desired)
+        return outcome
+
+    def _let_count(self, done: list[tuple[_Order, Any]]) -> None:
+        for order, outcome in done:
+            order.then(outcome)
+            if not order.answer.done():
+                order.answer.set_result(outcome)
+
+    async def _save(self, desired: Desired) -> None:
+        self._writing = in_thread(partial(self._store.save, desired), "store")
+        await asyncio.shield(self._writing)
+        self._stored = desired
+
+    async def _write_last(self) -> None:
+        """Write what was learned since, unless the disk hangs."""
+        for order in self._orders:
+            order.answer.cancel()
+        if self._writing is not None and not self._writing.done():
+            await asyncio.wait([self._writing], timeout=LAST_SECONDS)
+        if self._state.desired is self._stored or (self._writing is not None and not self._writing.done()):
+            return
+        last = in_thread(partial(self._store.save, self._state.desired), "store")
+        await asyncio.wait([last], timeout=LAST_SECONDS)
+        if last.done() and last.exception() is not None:
+            log.error("state not stored error=%s", last.exception())
+
+
+def _fail(order: _Order, error: Exception) -> None:
+    if not order.answer.done():
+        order.answer.set_exception(error)

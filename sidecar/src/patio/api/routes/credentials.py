@@ -1,0 +1,38 @@
+"""The route by which this sidecar proves which pod it is in. Never open: not from inside the pod either.
+
+Its answer is the pod's token, readable for the caller alone. The guard lets nobody reach it without the operator's
+signature, and says so in the scope of a call; the route looks for that itself.
+"""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, Request
+
+from patio.access.openness import OPERATOR, open_to
+from patio.access.proof import MISSING_EVERYWHERE
+from patio.api.credentials_protocol import HANDSHAKE_PATH, TOKEN_MISSING, HandshakeAnswer, HandshakeRequest
+from patio.api.routes.access import PROVEN
+from patio.api.routes.answers import Fault
+from patio.credentials.sealing import Sealing
+from patio.credentials.token import TokenError
+
+
+def add_credentials(app: FastAPI, sealing: Sealing) -> None:
+    """Add the route."""
+
+    @app.post(HANDSHAKE_PATH)
+    @open_to(OPERATOR)
+    async def handshake(request: HandshakeRequest, call: Request) -> HandshakeAnswer:
+        """Prove which pod this is: the sidecar's key, and in a box for the caller's key the pod's token.
+
+        Needs the operator's signature from everywhere, loopback included.
+        """
+        if not call.scope.get(PROVEN, False):
+            raise Fault(401, MISSING_EVERYWHERE.code, MISSING_EVERYWHERE.message)
+        try:
+            answer = sealing.answer(request)
+        except TokenError as error:
+            raise Fault(409, TOKEN_MISSING, str(error)) from error
+        if answer is None:
+            raise Fault(400, "InvalidRequest", "key: not an X25519 public key (32 bytes as base64url).")
+        return answer

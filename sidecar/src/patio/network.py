@@ -1,0 +1,95 @@
+"""Why a call over HTTP came to nothing, told apart by cause and never by the class of a library's error. Pure.
+
+`cause_of` looks at the error that the system or TLS raised, however often libraries wrapped it: httpx makes one
+ConnectError of nearly all of them. Only a refused connection means that nothing listens; all other causes leave open
+what the other side has and does. Used where engines and routers are asked.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import ssl
+from enum import StrEnum
+
+import anyio
+import httpx
+
+from patio.words import causes, error_words
+
+
+class Cause(StrEnum):
+    """Why nobody answered."""
+
+    REFUSED = "refused"
+    """Nothing listens there: the port is closed, or the socket's file is not there."""
+    TLS = "tls"
+    """Who listens there could not prove who it is, or does not speak TLS as we do."""
+    NAME = "name"
+    """The host's name was not found, or no name server answered."""
+    OUR_LIMIT = "our limit"
+    """This process has no descriptor, port, memory or connection left: the other side was never asked."""
+    TIMED_OUT = "timed out"
+    BROKEN = "broken"
+    """It was there, and the exchange broke off."""
+    UNREACHABLE = "unreachable"
+    """The network, or who may open a socket, is in the way."""
+    UNSENDABLE = "unsendable"
+    """The request can not be sent as it is."""
+
+
+_REFUSED = frozenset({errno.ECONNREFUSED, errno.ENOENT})
+_NO_SUCH_ADDRESS = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
+"""What a machine without IPv6 says of `::1`: where the other address of a name refuses, nothing can listen on this."""
+_OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
+_BROKEN = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED})
+
+
+def cause_of(error: BaseException) -> Cause:
+    """Return the cause of an error that httpx, or what it is built on, raised."""
+    if isinstance(error, httpx.PoolTimeout):
+        return Cause.OUR_LIMIT
+    if isinstance(error, httpx.LocalProtocolError | httpx.InvalidURL | httpx.UnsupportedProtocol | UnicodeError):
+        return Cause.UNSENDABLE
+    chain = causes(error)
+    # `TimeoutError` is an `OSError` too, so what was raised by a clock of ours is told first.
+    if isinstance(error, httpx.TimeoutException) or (isinstance(error, TimeoutError) and error.errno is None):
+        return Cause.TIMED_OUT
+    # A stream ends while it is opened only during a handshake.
+    ended = isinstance(error, httpx.ConnectError) and any(isinstance(one, anyio.EndOfStream) for one in chain)
+    if ended or any(isinstance(one, ssl.SSLError) for one in chain):
+        return Cause.TLS
+    if any(isinstance(one, socket.gaierror) for one in chain):
+        return Cause.NAME
+    codes = {one.errno for one in chain if isinstance(one, OSError) and one.errno is not None}
+    if isinstance(error, httpx.ConnectError | OSError) and codes & _REFUSED and codes <= _REFUSED | _NO_SUCH_ADDRESS:
+        return Cause.REFUSED
+    if codes & _OURS:
+        return Cause.OUR_LIMIT
+    if errno.ETIMEDOUT in codes:
+        return Cause.TIMED_OUT
+    if isinstance(error, httpx.ConnectError) and not codes & _BROKEN:
+        return Cause.UNREACHABLE
+    return Cause.BROKEN
+
+
+def call_words(where: str, path: str, error: BaseException) -> str:
+    """Return the sentence that tells why nobody answered; `where` names who was asked, like `the engine at http://e`."""
+    words, subject = error_words(error), where[0].upper() + where[1:]
+    match cause_of(error):
+        case Cause.TLS:
+            return f"{subject} listens, and the TLS connection failed: {words}."
+        case Cause.NAME:
+            return f"The host's name of {where} was not found: {words}."
+        case Cause.OUR_LIMIT:
+            return f"The sidecar could not ask {where}, for lack of something of its own: {words}."
+        case Cause.TIMED_OUT:
+            return f"{subject} did not answer {path} in time."
+        case Cause.UNREACHABLE:
+            return f"{subject} could not be reached: {words}."
+        case Cause.UNSENDABLE:
+            return f"The sidecar can not send {path} to {where}: {words}."
+        case Cause.REFUSED:
+            return f"{subject} is not up: nothing listens there."
+        case Cause.BROKEN:
+            return f"{subject} broke off {path}: {words}."

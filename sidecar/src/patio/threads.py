@@ -1,0 +1,45 @@
+"""Threads for calls that block, each of its own: what hangs in one holds up nobody, not even the end of the process.
+
+The default executor of asyncio has a few threads for all, name look-ups included, and the process waits for them at its
+end. A call on a network volume may never return; here it costs a thread, and its caller decides how long to wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+_T = TypeVar("_T")
+
+
+def in_thread(function: Callable[[], _T], name: str) -> asyncio.Future[_T]:
+    """Start a function in a daemon thread; the future has what comes of it. Cancelling it ends only the waiting."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[_T] = loop.create_future()
+
+    def finish(result: _T | None, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)  # type: ignore[arg-type]  # there is no error, so this is the result
+
+    def work() -> None:
+        result, error = None, None
+        try:
+            result = function()
+        except BaseException as raised:  # noqa: BLE001 - the outermost of the thread: the future has it
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits any more
+            loop.call_soon_threadsafe(finish, result, error)
+
+    try:
+        threading.Thread(target=work, name=name, daemon=True).start()
+    except RuntimeError as raised:
+        future.set_exception(OSError(errno.EAGAIN, f"no thread can be started: {raised}"))
+    return future

@@ -1,0 +1,72 @@
+"""Words of others, made fit for our reports and logs: an engine's message, the text of a library's error. Pure.
+
+Whatever is shown of them is bounded, says how much was cut, and has no character that a terminal or an encoder trips
+over. The text of an error never has a header's value in it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import ssl
+
+import httpx
+
+LONGEST_WORDS = 2000
+"""Characters of an engine's message that are shown: the longest recorded one has some 600."""
+LONGEST_ERROR = 300
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def bounded_words(text: str, longest: int = LONGEST_WORDS) -> str:
+    """Return a text of at most so many characters, and how many more there were."""
+    # JSON may have half a pair of surrogates, which nothing can encode. (In the pattern they would cost 0.5 MB.)
+    words = _CONTROL.sub("?", text[:longest].encode("utf-8", "replace").decode())
+    return words if len(text) <= longest else f"{words}... ({len(text) - longest} characters more)"
+
+
+def is_fit(text: str) -> bool:
+    """Whether a text can be shown as it is, whatever its length."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return _CONTROL.search(text) is None
+
+
+def error_words(error: BaseException) -> str:
+    """Return what a library's error says, or its class where it says nothing or could say too much."""
+    told = _root(error)
+    # h11 quotes the header that it refuses to send, and a codec the text that it can not encode: keys may be in both.
+    if isinstance(told, UnicodeError) or any(isinstance(one, httpx.LocalProtocolError) for one in (error, told)):
+        return type(error).__name__
+    if isinstance(told, ssl.SSLError):
+        reason = (told.reason or "").replace("_", " ").lower()
+        text: str = getattr(told, "verify_message", "") or reason or told.strerror or type(told).__name__
+        return bounded_words(text.rstrip("."), LONGEST_ERROR)
+    if isinstance(told, OSError) and told.errno is not None and told.errno > 0:
+        return os.strerror(told.errno)
+    text = (told.strerror if isinstance(told, OSError) else str(told)) or str(told) or str(error)
+    return bounded_words(" ".join(text.split()).rstrip(".") or type(error).__name__, LONGEST_ERROR)
+
+
+def causes(error: BaseException) -> list[BaseException]:
+    """Return an error and everything that it came from, the members of groups included; each once."""
+    found: list[BaseException] = []
+    waiting: list[BaseException | None] = [error]
+    while waiting and len(found) < 64:
+        one = waiting.pop(0)
+        if one is None or any(one is known for known in found):
+            continue
+        found.append(one)
+        waiting += list(one.exceptions) if isinstance(one, BaseExceptionGroup) else []
+        # httpcore 1 raises what it mapped once more "from None", which leaves the context as the only way.
+        waiting.append(one.__context__ if one.__cause__ is None else one.__cause__)
+    return found
+
+
+def _root(error: BaseException) -> BaseException:
+    """Return the error that says most: the system's own, where there is one."""
+    chain = causes(error)
+    system = [one for one in chain if isinstance(one, OSError) and (one.errno is not None or one.strerror)]
+    return system[-1] if system else error

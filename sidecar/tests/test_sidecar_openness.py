@@ -1,0 +1,217 @@
+"""To whom each route is open, and that no spelling of a call from outside reaches a closed one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.fuzz_guard import Answers, Attempt, Attempts, applications, call, hold, routes_of, watch
+from patio.access.limits import MAX_DEPTH, MAX_HEADERS, MAX_TARGET
+from patio.access.openness import To, openness_of
+from patio.adapters.store import Store
+from patio.app import assemble
+from patio.settings import Settings, read_settings
+
+OPEN = {
+    ("GET", "/"),
+    ("GET", "/health"),
+    ("GET", "/ready"),
+    ("GET", "/metrics"),
+    ("GET", "/v1/topology"),
+    ("GET", "/docs"),
+    ("HEAD", "/docs"),
+    ("GET", "/openapi.json"),
+    ("HEAD", "/openapi.json"),
+}
+OF_ADAPTERS = {("GET", "/v1/lora_adapters"), ("GET", "/v1/downloads"), ("GET", "/v1/downloads/{download_id}")}
+LEASES = {("PUT", "/v1/topology/leases/{lease_id}"), ("DELETE", "/v1/topology/leases/{lease_id}")}
+DRAINS = {("GET", "/v1/drain"), ("POST", "/v1/drain")}
+BESIDE_ENGINE, BESIDE_ROUTER = 0, 1
+
+
+@pytest.fixture(scope="module")
+def apps(tmp_path_factory: pytest.TempPathFactory) -> list[FastAPI]:
+    """Beside an engine, beside a router; a closed endpoint that is reached raises."""
+    made = list(applications(tmp_path_factory.mktemp("downloads")))
+    for app in made:
+        watch(app, Answers())
+    return made
+
+
+def open_to(app: FastAPI, *whom: To) -> set[tuple[str, str]]:
+    return {
+        (method, route.path)  # type: ignore[attr-defined]
+        for route in app.router.routes
+        for method in route.methods  # type: ignore[attr-defined]
+        if openness_of(route.endpoint).to in whom  # type: ignore[attr-defined]
+    }
+
+
+def test_open_routes_are_these_and_all_others_are_closed(apps: list[FastAPI]) -> None:
+    engine, router = apps
+    assert open_to(engine, To.EVERYONE) == OPEN | OF_ADAPTERS
+    assert open_to(router, To.EVERYONE) == OPEN
+    assert (open_to(engine, To.KEY), open_to(router, To.KEY)) == (set(), LEASES)
+    assert (open_to(engine, To.HOOK), open_to(router, To.HOOK)) == (DRAINS, set())
+
+
+async def test_new_route_is_closed_until_it_says_otherwise(apps: list[FastAPI]) -> None:
+    app = assemble(Settings(), Store(None), httpx.AsyncClient(), asyncio.Event()).app
+    reached = []
+
+    @app.get("/new")
+    async def new() -> None:
+        reached.append("new")
+
+    for peer in ("10.1.2.3", "127.0.0.1"):
+        status, _ = await call(app, Attempt("GET", "/new"), peer)
+        assert (status, reached) == (401, [])
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.randoms(use_true_random=False), st.sampled_from([BESIDE_ENGINE, BESIDE_ROUTER]))
+def test_no_spelling_from_outside_reaches_a_closed_route(apps: list[FastAPI], rng: random.Random, which: int) -> None:
+    app = apps[which]
+    attempts = Attempts(routes_of(app))
+
+    async def some() -> None:
+        for _ in range(10):
+            await hold(app, attempts.make(rng), Answers())
+
+    asyncio.run(some())
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF), max_size=40), st.sampled_from(["GET", "POST"]))
+def test_any_target_from_outside_reaches_no_closed_route(apps: list[FastAPI], target: str, method: str) -> None:
+    asyncio.run(hold(apps[BESIDE_ENGINE], Attempt(method, "/v1/" + target), Answers()))
+
+
+@pytest.mark.parametrize("end", ["%0A", "%0a", "%00", "%0D%0A", "%09", "%1B", "%7F", "%C2%85", "\n", "\x00"])
+@pytest.mark.parametrize("path", ["/v1/drain", "/health", "/v1/load_lora_adapter", "/nothing"])
+@pytest.mark.parametrize("peer", ["10.1.2.3", "127.0.0.1"])
+async def test_path_with_control_character_gets_400(apps: list[FastAPI], path: str, end: str, peer: str) -> None:
+    for method in ("GET", "POST"):
+        status, body = await call(apps[BESIDE_ENGINE], Attempt(method, path + end), peer)
+        assert (status, json.loads(body)["error"]["code"]) == (400, "InvalidRequest")
+
+
+async def test_unknown_path_is_401_outside_and_404_inside(apps: list[FastAPI]) -> None:
+    for path in ("/nothing", "/health/", "/v1/drain/", "//health", "http://sidecar/health", "*"):
+        assert (await call(apps[BESIDE_ENGINE], Attempt("GET", path)))[0] == 401
+        assert (await call(apps[BESIDE_ENGINE], Attempt("GET", path), "127.0.0.1"))[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("attempt", "expected"),
+    [
+        (Attempt("GET", "/health?" + "a" * (MAX_TARGET - 8)), 200),
+        (Attempt("GET", "/health?" + "a" * (MAX_TARGET - 7)), 414),
+        (Attempt("GET", "/health", (("x", "y"),) * MAX_HEADERS), 200),
+        (Attempt("GET", "/health", (("x", "y"),) * (MAX_HEADERS + 1)), 431),
+        (Attempt("GET", "/health", (("x", "y" * 60_000),)), 200),
+        (Attempt("GET", "/health", (("x", "y" * 70_000),)), 431),
+    ],
+)
+async def test_heads_have_a_greatest_size(apps: list[FastAPI], attempt: Attempt, expected: int) -> None:
+    assert (await call(apps[BESIDE_ENGINE], attempt))[0] == expected
+
+
+def real() -> FastAPI:
+    return assemble(Settings(), Store(None), httpx.AsyncClient(), asyncio.Event()).app
+
+
+JSON = (("content-type", "application/json"),)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b'{"extra": ' + b"[" * MAX_DEPTH + b"]" * MAX_DEPTH + b"}",
+        b'["\\"]", ' + b"[" * (MAX_DEPTH + 1),
+        '{"lora_name": "a"}'.encode("utf-16"),
+        b'{"lora_name": "\xff"}',
+        b"\0",
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/load_lora_adapter", "/v1/download_model", "/v1/drain"])
+async def test_body_that_no_client_writes_gets_400(path: str, body: bytes) -> None:
+    status, answered = await call(real(), Attempt("POST", path, JSON, body), "127.0.0.1")
+    assert (status, json.loads(answered)["error"]["code"]) == (400, "InvalidRequest"), answered
+
+
+async def test_body_as_deep_as_allowed_is_read() -> None:
+    body = b'{"x": "' + b"[{" * 500 + b'", "y": ' + b"[" * (MAX_DEPTH - 1) + b"]" * (MAX_DEPTH - 1) + b"}"
+    status, answered = await call(real(), Attempt("POST", "/v1/drain", JSON, body), "127.0.0.1")
+    assert status == 400
+    assert "Extra inputs" in json.loads(answered)["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["wait=nan", "wait=NaN", "wait=inf", "wait=-inf", "wait=1e999", "wait=-1", "wait=300.1", "wait=", "wait=%00"],
+)
+async def test_wait_that_is_no_time_gets_400(query: str) -> None:
+    status, _ = await call(real(), Attempt("GET", f"/v1/lora_adapters?revision=x&{query}"))
+    assert status == 400
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e999", "-1", "3600.5", "[]"])
+async def test_timeout_that_is_no_time_gets_400_and_drains_nothing(value: str) -> None:
+    app = real()
+    body = f'{{"timeout": {value}}}'.encode()
+    status, _ = await call(app, Attempt("POST", "/v1/drain", JSON, body), "127.0.0.1")
+    assert status == 400
+    _, ready = await call(app, Attempt("GET", "/ready"))
+    assert not any("drain" in one for one in json.loads(ready)["waiting_for"])
+
+
+async def test_message_about_a_wrong_request_is_bounded() -> None:
+    body = json.dumps({f"key{number}" * 50: 1 for number in range(1000)}).encode()
+    _, answered = await call(real(), Attempt("POST", "/v1/load_lora_adapter", JSON, body), "127.0.0.1")
+    assert len(json.loads(answered)["error"]["message"]) <= 1000
+
+
+def routes() -> Iterator[APIRoute]:
+    return (route for route in real().router.routes if isinstance(route, APIRoute))
+
+
+def test_every_endpoint_that_takes_a_body_is_closed_or_keyed() -> None:
+    assert [
+        route.path for route in routes() if route.body_field and openness_of(route.endpoint).to is To.EVERYONE
+    ] == []
+
+
+async def test_no_secret_is_in_any_answer(tmp_path: Path) -> None:
+    secrets = {
+        "ENGINE_API_KEY": "engine-sekret",
+        "ENGINE_ADMIN_API_KEY": "admin-sekret",
+        "HF_AUTH_TOKEN": "hf-sekret",
+        "ACCESS_KEY": "access-sekret",
+        "SECRET_KEY": "s3-sekret",
+        "SGL_ROUTER_API_KEY": "router-sekret",
+    }
+    variables = {**secrets, "PATIO_DOWNLOAD_ROOT": str(tmp_path), "INFERENCE_ENGINE_ENDPOINT": "http://127.0.0.1:9"}
+    read = read_settings(["--enable-fastapi-docs"], variables)
+    app = assemble(read, Store(None), httpx.AsyncClient(), asyncio.Event()).app
+    order = {"lora_name": "a", "source": "hf://o/r", "config": json.dumps({"hf_token": "own-sekret"}), "wait": 0}
+    said = []
+    for method, path in routes_of(app):
+        path = path.replace("{download_id}", "x")
+        for body in (b"", b"[", json.dumps(order).encode(), json.dumps({**order, "more": 1}).encode()):
+            for peer in ("10.1.2.3", "127.0.0.1"):
+                said.append((await call(app, Attempt(method, path, JSON, body), peer))[1].decode())
+    assert len(said) > 100
+    assert [one for one in said if "sekret" in one] == []

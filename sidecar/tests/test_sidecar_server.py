@@ -1,0 +1,597 @@
+"""What strangers can hold of the server: connections, time, memory, long-polls; and what it does at its limits."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import json
+import logging
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI, Request, Response
+from hypothesis import given
+from hypothesis import strategies as st
+from uvicorn.server import Server as UvicornServer
+from uvicorn.server import ServerState
+
+from patio import server
+from patio.access.config import AccessSettings
+from patio.access.crowd import Crowd, LongPolls
+from patio.access.gate import Gate
+from patio.access.openness import EVERYONE, open_to
+from patio.adapters.store import Store
+from patio.api.protocol import LoadRequest
+from patio.api.routes import access
+from patio.api.routes.access import add_access
+from patio.api.routes.adapters import ENDING_SECONDS
+from patio.app import assemble
+from patio.client import SidecarError
+from patio.file_limit import raise_file_limit
+from patio.logs import LineLimit
+from patio.server import configured, limit_loop_errors, listen
+from patio.settings import Settings, SettingsError
+
+from sidecar_builders import StartSidecar, eventually
+from topology_processes import PodProcesses, machine
+
+MANY = 20_000
+
+
+def application() -> FastAPI:
+    app = FastAPI()
+    add_access(app, Gate(AccessSettings(), time.time), lambda _: None)
+
+    @app.get("/quick")
+    @open_to(EVERYONE)
+    async def quick() -> str:
+        return "quick"
+
+    @app.get("/large")
+    @open_to(EVERYONE)
+    async def large(size: int) -> Response:
+        return Response(bytes(size))
+
+    @app.get("/slow")
+    @open_to(EVERYONE)
+    async def slow(request: Request) -> str:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        return "over"
+
+    @app.post("/echo")
+    async def echo(request: Request) -> int:
+        return len(await request.body())
+
+    return app
+
+
+class Serving:
+    """A server in this process; callers choose the address they come from, within 127.0.0.0/8."""
+
+    def __init__(self, port: int, running: UvicornServer) -> None:
+        self.port = port
+        self._running = running
+
+    @property
+    def connections(self) -> int:
+        return len(self._running.server_state.connections)
+
+    @property
+    def tasks(self) -> int:
+        return len(self._running.server_state.tasks)
+
+    async def connect(self, source: str = "127.0.0.1") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection("127.0.0.1", self.port, local_addr=(source, 0))
+
+    async def ask(self, target: str, source: str = "127.0.0.1") -> bytes:
+        reader, writer = await self.connect(source)
+        writer.write(f"GET {target} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n".encode())
+        try:
+            async with asyncio.timeout(10):
+                return await reader.read()
+        finally:
+            writer.close()
+
+
+@contextlib.asynccontextmanager
+async def serving(files: int = MANY) -> AsyncIterator[Serving]:
+    listening = listen("127.0.0.1", 0)
+    running = UvicornServer(configured(application(), files))
+    task = asyncio.create_task(running.serve(sockets=[listening]))
+    try:
+        await eventually(lambda: _true(running.started), "it serves")
+        yield Serving(listening.getsockname()[1], running)
+    finally:
+        running.force_exit = running.should_exit = True
+        for one in list(running.server_state.connections):
+            one.transport.abort()
+        await task
+
+
+async def _true(value: bool) -> bool:
+    return value
+
+
+async def closed(reader: asyncio.StreamReader, seconds: float = 10.0) -> bytes:
+    """Return what still comes until the other side closes."""
+    with contextlib.suppress(ConnectionError):
+        async with asyncio.timeout(seconds):
+            return await reader.read()
+    return b""
+
+
+# --- time
+
+
+@pytest.mark.parametrize("said", [b"", b"G", b"GET /quick HTTP/1.1\r\n", b"GET /quick HTTP/1.1\r\nhost: a\r\nx: "])
+async def test_head_that_is_not_whole_in_time_ends_the_connection(monkeypatch: pytest.MonkeyPatch, said: bytes) -> None:
+    monkeypatch.setattr(server, "HEAD_SECONDS", 0.3)
+    async with serving() as served:
+        reader, writer = await served.connect()
+        writer.write(said)
+
+        async def drip() -> None:
+            with contextlib.suppress(ConnectionError):
+                while said:
+                    await asyncio.sleep(0.05)
+                    writer.write(b"a")
+
+        dripping = asyncio.create_task(drip())
+        assert await closed(reader) == b""
+        dripping.cancel()
+        assert served.connections == 0
+
+
+async def test_second_head_has_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "HEAD_SECONDS", 0.5)
+    async with serving() as served:
+        reader, writer = await served.connect()
+        for _ in range(3):
+            writer.write(b"GET /quick HTTP/1.1\r\nhost: a\r\n\r\n")
+            assert b"200 OK" in await reader.readuntil(b'"quick"')
+        assert await closed(reader) == b""
+
+
+async def test_body_that_is_not_whole_in_time_gets_408(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access, "BODY_SECONDS", 0.2)
+    monkeypatch.setattr(server, "BODY_SECONDS", 0.5)
+    async with serving() as served:
+        reader, writer = await served.connect()
+        head = b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 10\r\n\r\n12"
+        writer.write(head)
+        answered = await closed(reader)
+        assert b" 408 " in answered
+        assert b"BodyTooSlow" in answered
+        assert served.connections == 0
+
+
+@pytest.mark.parametrize("method", [b"POST /echo", b"GET /quick"])
+async def test_body_that_nobody_reads_has_its_time_too(monkeypatch: pytest.MonkeyPatch, method: bytes) -> None:
+    monkeypatch.setattr(server, "BODY_SECONDS", 0.3)
+    async with serving() as served:
+        reader, writer = await served.connect()
+        writer.write(method + b" HTTP/1.1\r\nhost: a\r\ncontent-length: 100000000\r\n\r\n")
+
+        async def drip() -> None:
+            with contextlib.suppress(ConnectionError):
+                while True:
+                    writer.write(b"a" * 1000)
+                    await writer.drain()
+                    await asyncio.sleep(0.02)
+
+        dripping = asyncio.create_task(drip())
+        assert (await closed(reader)).startswith(b"HTTP/1.1 ")
+        dripping.cancel()
+        await eventually(lambda: _true(not served.connections), "the connection is closed")
+
+
+async def test_answer_that_nobody_takes_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "STALLED_SECONDS", 0.3)
+    async with serving() as served:
+        _, writer = await served.connect()
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(b"GET /large?size=20000000 HTTP/1.1\r\nhost: a\r\n\r\n")
+        await eventually(lambda: _true(served.connections == 1), "it is connected")
+        await eventually(lambda: _true(not served.connections), "the connection is closed")
+
+
+async def test_answers_that_nobody_takes_have_a_greatest_size_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MOST_UNSENT", 40_000_000)
+    async with serving() as served:
+        for number in range(8):
+            _, writer = await served.connect(f"127.0.0.{number + 1}")
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            writer.write(b"GET /large?size=20000000 HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+        await eventually(lambda: _true(not served.tasks), "all are answered")
+        await eventually(lambda: _true(0 < served.connections <= 3), "most have lost their answers")
+        assert b'"quick"' in await served.ask("/quick")
+
+
+async def test_caller_that_hangs_up_is_waited_for_no_longer() -> None:
+    async with serving() as served:
+        _, writer = await served.connect()
+        writer.write(b"GET /slow HTTP/1.1\r\nhost: a\r\n\r\n")
+        await eventually(lambda: _true(served.tasks == 1), "it waits")
+        writer.close()
+        await eventually(lambda: _true(not served.tasks), "it waits no longer")
+
+
+# --- what is no HTTP
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x16\x03\x01\x02\x00",
+        b"GET  /quick\r\n\r\n",
+        b"GET /quick HTTP/1.1\r\n\r\n",
+        b"GET /quick HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n",
+        b"GET /qu\x01ick HTTP/1.1\r\nhost: a\r\n\r\n",
+        b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n12",
+        b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: -1\r\n\r\n",
+        b"GET /quick HTTP/1.1\r\nhost: a\r\nx: " + b"y" * 200_000,
+    ],
+)
+async def test_what_is_no_request_gets_400_in_the_one_shape(sent: bytes) -> None:
+    async with serving() as served:
+        reader, writer = await served.connect()
+        writer.write(sent)
+        head, _, body = (await closed(reader)).partition(b"\r\n\r\n")
+        if len(sent) < 100_000:  # the kernel may drop the answer to those who still send
+            assert head.startswith(b"HTTP/1.1 400 ")
+            assert json.loads(body)["error"]["code"] == "InvalidRequest"
+        assert b'"quick"' in await served.ask("/quick")
+
+
+async def test_broken_chunks_after_an_answer_are_no_error_of_ours(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving() as served:
+        for _ in range(50):
+            reader, writer = await served.connect()
+            writer.write(b"POST /nothing HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n")
+            await reader.readuntil(b"}")
+            writer.write(b"not a chunk\r\n")
+            await closed(reader)
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+async def test_upgrades_and_noise_fill_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving() as served:
+        with caplog.at_level(logging.INFO, "patio"):
+            for sent in [
+                b"\x00\r\n\r\n",
+                b"GET /quick HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n",
+            ]:
+                for _ in range(60):
+                    reader, writer = await served.connect()
+                    writer.write(sent)
+                    await reader.read(1)
+                    writer.close()
+    assert len(caplog.records) <= 25
+
+
+async def test_calls_in_one_go_are_answered_in_order() -> None:
+    async with serving() as served:
+        reader, writer = await served.connect()
+        one = b"GET /quick HTTP/1.1\r\nhost: a\r\n\r\n"
+        refused = b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % len(one) + one
+        writer.write(one + refused + one + one.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n"))
+        answered = await closed(reader)
+        assert [part[:3] for part in answered.split(b"HTTP/1.1 ")[1:]] == [b"200", b"401", b"200", b"200"]
+
+
+# --- places
+
+
+async def test_strangers_hold_what_they_can_and_others_are_answered() -> None:
+    async with serving(files=200) as served:
+        held = []
+        for number in range(150):
+            _, writer = await served.connect("127.0.0.9" if number < 100 else f"127.0.1.{number}")
+            with contextlib.suppress(ConnectionError):
+                writer.write(b"GET /slow HTTP/1.1\r\nhost: a\r\n\r\n")
+                await writer.drain()
+            held.append(writer)
+        for source in ("127.0.0.1", "127.0.0.2"):
+            assert b'"quick"' in await served.ask("/quick", source)
+        assert served.connections <= 101
+        for writer in held:
+            writer.close()
+        await eventually(lambda: _true(not served.tasks), "nothing waits for strangers")
+        assert b'"quick"' in await served.ask("/quick", "127.0.0.9")
+
+
+async def test_one_peer_too_many_is_told_so() -> None:
+    async with serving(files=64) as served:
+        kept = []
+        for _ in range(8):
+            _, writer = await served.connect()
+            writer.write(b"GET /slow HTTP/1.1\r\nhost: a\r\n\r\n")
+            kept.append(writer)
+        await eventually(lambda: _true(served.tasks == 8), "all wait")
+        reader, _ = await served.connect()
+        answered = await closed(reader)
+        assert b" 503 " in answered
+        assert json.loads(answered.partition(b"\r\n\r\n")[2])["error"]["code"] == "TooManyConnections"
+        assert served.tasks == 8
+
+
+PEERS = st.sampled_from("abcdef")
+
+
+@given(st.lists(st.tuples(PEERS, st.booleans()), max_size=80), st.integers(1, 12), st.integers(1, 12))
+def test_crowd_is_never_larger_than_allowed(comers: list[tuple[str, bool]], most: int, of_a_peer: int) -> None:
+    idle: dict[int, bool] = {}
+    peers: dict[int, str] = {}
+    crowd: Crowd[int] = Crowd(lambda one: idle[one], most, of_a_peer)
+    for number, (peer, is_idle) in enumerate(comers):
+        idle[number], peers[number] = is_idle, peer
+        leaver = crowd.enter(number, peer)
+        inside = [one for one in peers if one in crowd]
+        counts = {one: [peers[other] for other in inside].count(one) for one in "abcdef"}
+        assert len(crowd) == len(inside) <= most
+        assert max(counts.values()) <= of_a_peer
+        if leaver is not None and leaver != number and peers[leaver] != peer:
+            assert counts[peers[leaver]] + 1 >= max(counts.values()), "who holds the most loses one"
+
+
+def test_single_connection_stays_while_another_peer_has_two() -> None:
+    crowd: Crowd[str] = Crowd(lambda _: False, 3, 3)
+    assert [crowd.enter(one, one[0]) for one in ("a1", "b1", "b2")] == [None, None, None]
+    assert crowd.enter("c1", "c") == "b1"
+    assert crowd.enter("d1", "d") == "d1", "all have one, and none is idle"
+
+
+@given(st.lists(st.tuples(PEERS, st.booleans()), max_size=200))
+def test_long_polls_are_bounded_and_each_peer_has_some(comings: list[tuple[str, bool]]) -> None:
+    polls, waiting = LongPolls(10, 5, 2), dict.fromkeys("abcdef", 0)
+    for peer, comes in comings:
+        if not comes:
+            if waiting[peer]:
+                polls.leave(peer)
+                waiting[peer] -= 1
+            continue
+        entered = polls.enter(peer)
+        if waiting[peer] < 2:
+            assert entered
+        if waiting[peer] >= 5 or (sum(waiting.values()) >= 10 and waiting[peer] >= 2):
+            assert not entered
+        waiting[peer] += entered
+    assert len(polls) == sum(waiting.values())
+
+
+async def test_long_poll_too_many_gets_429_and_a_plain_call_does_not(
+    sidecar: StartSidecar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with sidecar("http://127.0.0.1:9") as client:
+        revision = (await client.adapters()).revision
+        http = client._http
+        polls = [
+            asyncio.create_task(http.get(f"http://sidecar/v1/lora_adapters?revision={revision}&wait=30"))
+            for _ in range(33)
+        ]
+        done, waiting = await asyncio.wait(polls, timeout=20, return_when=asyncio.FIRST_COMPLETED)
+        (turned_away,) = [one.result() for one in done]
+        assert turned_away.status_code == 429
+        assert turned_away.headers["retry-after"] == "10"
+        assert turned_away.json()["error"]["code"] == "TooManyLongPolls"
+        assert turned_away.json()["error"]["retryable"] is True
+        assert (await client.adapters()).revision == revision
+        await client.load(LoadRequest(lora_name="a", lora_path="/a", wait=0))
+        for one in waiting:
+            assert (await one).status_code == 200
+        assert (await client.adapters(revision, 0.01)).adapters
+
+
+# --- files
+
+
+def test_file_limit_is_raised_to_the_hard_one() -> None:
+    program = """
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 512))
+from patio.file_limit import raise_file_limit
+print(raise_file_limit(), resource.getrlimit(resource.RLIMIT_NOFILE))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["512", "(512,", "512)"]
+    assert raise_file_limit() > 0
+
+
+async def test_no_files_left_is_told_once_and_as_our_own_fault(caplog: pytest.LogCaptureFixture) -> None:
+    loop = asyncio.get_running_loop()
+    now = 0.0
+    limit_loop_errors(loop, LineLimit(1, 30.0, lambda: now))
+    context = {
+        "message": "socket.accept() out of system resource",
+        "exception": OSError(errno.EMFILE, os.strerror(errno.EMFILE)),
+    }
+    try:
+        for _ in range(1000):
+            loop.call_exception_handler(dict(context))
+        now = 31.0
+        loop.call_exception_handler(dict(context))
+        loop.call_exception_handler({"message": "something else", "exception": ValueError("x")})
+    finally:
+        loop.set_exception_handler(None)
+    said = [record.getMessage() for record in caplog.records]
+    assert [one.rpartition(" ")[2] for one in said[:2]] == ["left_out=0", "left_out=999"]
+    assert "this sidecar" in said[0]
+    assert "no fault of the engine" in said[0]
+    assert said[2:] == ["something else"]
+
+
+def test_connections_take_half_of_the_files_at_most() -> None:
+    made = [configured(application(), files) for files in (10, 64, 256, 1024, 1_000_000)]
+    crowds = [one.http(config=one, server_state=None, app_state={})._crowd for one in map(_loaded, made)]
+    assert [one._most for one in crowds] == [8, 32, 128, 512, 512]
+    assert [one._most_of_a_peer for one in crowds] == [4, 8, 32, 64, 64]
+
+
+def _loaded(config: Any) -> Any:
+    made = config.http
+    config.load()
+    config.http = lambda **given: made(**{**given, "server_state": ServerState(), "_loop": object()})
+    return config
+
+
+@pytest.fixture
+def few_files() -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == before
+
+
+LIMITED = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128)); "
+
+
+async def test_process_with_few_files_answers_while_strangers_hold_on(tmp_path: Path, few_files: None) -> None:
+    async with machine(tmp_path) as here:
+        pod = PodProcesses(here, "pod-0", variables={"TOPO_TYPE": "none"})
+        await pod.start_engine()
+        await here.answers(f"{pod.url}/health")
+        pod.sidecar = await here.start(
+            "pod-0-sidecar",
+            *("-c", LIMITED + "sys.argv = sys.argv[1:]; runpy.run_module('patio.app', run_name='__main__')", "patio"),
+            *("--host", "127.0.0.1", "--port", str(pod.sidecar_port), "--engine", "vllm"),
+            **{"INFERENCE_ENGINE_ENDPOINT": pod.url, "PATIO_STATE_FILE": str(tmp_path / "state.json")},
+        )
+        base = f"http://127.0.0.1:{pod.sidecar_port}"
+        await here.answers(f"{base}/ready", pod.sidecar)
+        revision = (await pod.client.adapters()).revision
+        poll = f"GET /v1/lora_adapters?revision={revision}&wait=300 HTTP/1.1\r\nhost: a\r\n\r\n".encode()
+        held = []
+        for number in range(300):
+            with contextlib.suppress(OSError):
+                source = f"127.0.{number % 3}.{number % 20 + 9}"
+                _, writer = await asyncio.open_connection("127.0.0.1", pod.sidecar_port, local_addr=(source, 0))
+                held.append(writer)
+                if number % 2:
+                    writer.write(poll)
+        began = time.monotonic()
+        for _ in range(20):
+            answer = await here.http.get(f"{base}/ready", headers={"connection": "close"}, timeout=10)
+            assert answer.status_code == 200, answer.text
+        assert await pod.client.adapters(revision, 0.01)
+        open_files = len(os.listdir(f"/proc/{pod.sidecar.pid}/fd"))
+        assert open_files < 128, f"{open_files} after {time.monotonic() - began:.1f} s"
+        for writer in held:
+            writer.close()
+        said = here.said("pod-0-sidecar")
+        assert said.count("\n") < 200
+        assert "Traceback" not in said
+        assert await pod.terminate_sidecar() == 0
+
+
+async def test_sigterm_while_drained_answers_no_long_poll_early(tmp_path: Path) -> None:
+    async with machine(tmp_path) as here:
+        pod = PodProcesses(here, "pod-0", variables={"TOPO_TYPE": "none", "PATIO_DRAIN_SETTLE": "0.3"})
+        await pod.start_engine("--tokens-per-second", "10")
+        await here.answers(f"{pod.url}/health")
+        await pod.start_sidecar()
+        await here.answers(f"http://127.0.0.1:{pod.sidecar_port}/ready")
+        body = {"model": "tiny", "prompt": "a", "max_tokens": 30}
+        request = asyncio.create_task(here.http.post(f"{pod.url}/v1/completions", json=body, timeout=30))
+
+        async def busy() -> bool:
+            return bool((await here.http.get(f"{pod.url}/_double/state")).json()["running"])
+
+        await eventually(busy, "the request runs")
+        draining = asyncio.create_task(pod.client.drain(20))
+        await eventually(lambda: _said(here, "drain begins"), "the drain begins")
+        assert pod.sidecar is not None
+        pod.sidecar.send_signal(signal.SIGTERM)
+        answered = 0
+        revision = (await pod.client.adapters()).revision
+        while not draining.done():
+            with contextlib.suppress(SidecarError):
+                revision = (await pod.client.adapters(revision, 30)).revision
+                answered += 1
+        assert (await draining).drained
+        await request
+        assert answered <= 3
+        assert await asyncio.wait_for(pod.sidecar.wait(), 15) == 0
+
+
+async def test_long_poll_that_comes_at_the_end_is_held_for_a_moment() -> None:
+    stopping = asyncio.Event()
+    app = assemble(Settings(), Store(None), httpx.AsyncClient(), stopping).app
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://a") as http:
+        revision = (await http.get("/v1/lora_adapters")).json()["revision"]
+        stopping.set()
+        began = time.monotonic()
+        for _ in range(2):
+            assert (await http.get(f"/v1/lora_adapters?revision={revision}&wait=60")).status_code == 200
+        assert time.monotonic() - began >= 2 * ENDING_SECONDS
+
+
+async def _said(here: Any, words: str) -> bool:
+    return words in here.said("pod-0-sidecar")
+
+
+# --- addresses
+
+
+def _has_ipv6() -> bool:
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6) as probe:
+        probe.bind(("::1", 0))
+        return True
+    return False
+
+
+def _reaches(listening: socket.socket, host: str) -> bool:
+    listening.listen()
+    try:
+        with socket.create_connection((host, listening.getsockname()[1]), timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not _has_ipv6(), reason="this host has no IPv6")
+def test_default_host_is_every_address_of_both_families() -> None:
+    with listen("::", 0) as listening:
+        assert [_reaches(listening, host) for host in ("127.0.0.1", "::1")] == [True, True]
+    with listen("0.0.0.0", 0) as listening:
+        assert [_reaches(listening, host) for host in ("127.0.0.1", "::1")] == [True, False]
+
+
+@pytest.mark.parametrize("fault", [errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL])
+def test_host_without_ipv6_is_listened_on_by_ipv4(monkeypatch: pytest.MonkeyPatch, fault: int) -> None:
+    real = server._bound
+
+    def bound(host: str, port: int) -> socket.socket:
+        if ":" in host:
+            raise OSError(fault, os.strerror(fault))
+        return real(host, port)
+
+    monkeypatch.setattr(server, "_bound", bound)
+    with listen("::", 0) as listening:
+        assert _reaches(listening, "127.0.0.1")
+    with pytest.raises(SettingsError, match="can not listen on fd00::1"):
+        listen("fd00::1", 0)
+
+
+def test_taken_port_is_no_reason_for_another_family() -> None:
+    with listen("::", 0) as taken:
+        taken.listen()
+        with pytest.raises(SettingsError, match="in use"):
+            listen("::", taken.getsockname()[1])
+
+
+async def test_outside_caller_over_dual_stack_is_no_insider() -> None:
+    transport = httpx.ASGITransport(app=application(), client=("::ffff:10.1.2.3", 5))
+    async with httpx.AsyncClient(transport=transport, base_url="http://a") as http:
+        assert (await http.post("/echo", json={})).status_code == 401
