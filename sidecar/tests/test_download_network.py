@@ -422,3 +422,12 @@ def test_a_bundle_that_is_not_there_hides_none_that_is(tmp_path: Path) -> None:
     environ = {"SSL_CERT_FILE": "/nowhere"}
     one_bundle(environ)
     assert environ == {}
+
+
+async def test_what_a_source_answers_is_told_in_short(tmp_path: Path) -> None:
+    body = b"<ListBucketResult><a>" + b"x" * 2_000_000 + SECRET_KEY.encode()
+    with store(200, {"content-type": "application/xml"}, body) as (url, _):
+        found = await fault(job(tmp_path, BUCKET, endpoint=url, **KEYS))
+    assert len(found.message) <= 1000
+    assert SECRET_KEY not in found.message
+    assert found.reason in (DownloadReason.FAULT, DownloadReason.UNREACHABLE), found.message
