@@ -10,13 +10,21 @@ from __future__ import annotations
 
 import re
 from collections import ChainMap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise, takewhile
 from typing import Any
 
 from patio_operator.api.identity import EnvSource
-from patio_operator.injection.command_line import ASSIGNMENT, REFERENCE, CommandLine, Variables, name_in, resolved
+from patio_operator.injection.command_line import (
+    ASSIGNMENT,
+    REFERENCE,
+    Budget,
+    CommandLine,
+    Variables,
+    name_in,
+    resolved,
+)
 
 VLLM = "vllm"
 SGLANG = "sglang"
@@ -97,20 +105,23 @@ class Engine:
 def find_engine(containers: Sequence[Mapping[str, Any]]) -> Engine:
     """Return the first container that is recognised as an engine; else the first container, with nothing
     known."""
-    engine = next(engines_in(containers), None)
-    return engine or Engine(container=containers[0]["name"] if containers else "")
+    return next(iter(engines_in(containers)), None) or unknown(containers)
 
 
-def engines_in(containers: Iterable[Mapping[str, Any]]) -> Iterator[Engine]:
-    """Yield the containers that are recognised as engines, in their order."""
-    for container in containers:
-        engine = _recognise(container)
-        if engine is not None:
-            yield engine
+def unknown(containers: Sequence[Mapping[str, Any]]) -> Engine:
+    """Return what is known where none is recognised: it is the first container, perhaps."""
+    return Engine(container=containers[0]["name"] if containers else "")
 
 
-def _recognise(container: Mapping[str, Any]) -> Engine | None:
-    line = CommandLine(container)
+def engines_in(containers: Iterable[Mapping[str, Any]]) -> list[Engine]:
+    """Return the containers that are recognised as engines, in their order; those that serve nothing come last."""
+    budget = Budget()
+    found = (_recognise(container, budget) for container in containers)
+    return sorted((one for one in found if one is not None), key=lambda one: one.headless)
+
+
+def _recognise(container: Mapping[str, Any], budget: Budget) -> Engine | None:
+    line = CommandLine(container, budget=budget)
     headless: Engine | None = None
     for command in line.commands():
         started = _started(command)
