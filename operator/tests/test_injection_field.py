@@ -366,7 +366,7 @@ def test_a_group_that_has_no_name_is_looked_up_nowhere(name: str) -> None:
 
 def test_folders_for_sources_fit_into_a_variable() -> None:
     claims = [{"name": f"c{n}", "persistentVolumeClaim": {"claimName": f"c{n}"}} for n in range(200)]
-    folders = [{"name": f"c{n}", "mountPath": f"/{n}" + "/x" * 2000} for n in range(200)]
+    folders = [{"name": f"c{n}", "mountPath": f"/{n}" + "/x" * 400} for n in range(200)]
     after = injected(pod(serving(volumeMounts=folders), volumes=claims)).pod
     assert 4000 < len(env(after, "patio")["PATIO_DOWNLOAD_ROOTS"]) <= sources.MOST_ROOTS
     assert injected(after).pod == after

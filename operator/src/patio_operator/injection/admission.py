@@ -171,8 +171,8 @@ def _revisions(pod: Mapping[str, Any]) -> dict[str, str]:
 
 def _other_engines(engines: Sequence[Engine]) -> list[str]:
     return [
-        f"container {other.container!r} is an engine as well, and Patio serves {engines[0].container!r} only: it gets no "
-        "adapters, and the pod may be ready without it. Give it a pod of its own"
+        f"container {other.container!r} is an engine as well, and Patio serves {engines[0].container!r} only: it gets "
+        "no adapters, and the pod may be ready without it. Give it a pod of its own"
         for other in engines[1:]
     ]
 

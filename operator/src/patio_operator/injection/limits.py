@@ -23,8 +23,8 @@ OF_A_CONTAINER: Mapping[str, int] = {
 WORDS = 50_000
 """Of a container's command and arguments."""
 WORDS_BYTES = 2 * 1024 * 1024
-PATH = 4096
-"""Characters of a path, as Linux has it."""
+PATH = 1024
+"""Characters of a path at which something is mounted."""
 MANY_CONTAINERS = 32
 LONG_COMMANDS = 8 * 1024
 """Characters of all commands of a pod."""

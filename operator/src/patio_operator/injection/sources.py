@@ -50,15 +50,10 @@ def _common_folders(pod: Mapping[str, Any], engine: Mapping[str, Any], sidecar: 
     mounts = [one for one in engine.get("volumeMounts") or [] if is_lasting(volumes.get(one["name"]) or {})]
     folders = [str(PurePosixPath(mount["mountPath"])) for mount in mounts]
     here, there = _mounts(engine), _mounts(sidecar)
-    common = [
-        folder
-        for folder in folders
-        if _can_be_listed(folder) and _place(here, folder) == _place(there, folder) is not None
-    ]
     room = MOST_ROOTS
     listed: list[str] = []
-    for folder in common:
-        if len(folder) < room:
+    for folder in folders:
+        if len(folder) < room and _can_be_listed(folder) and _place(here, folder) == _place(there, folder) is not None:
             listed.append(folder)
             room -= len(folder) + 1
     return listed
