@@ -12,7 +12,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -33,10 +33,12 @@ WAIT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
 """The longest timeout that a webhook can have: nobody waits longer for the answer."""
 
-Answer = Callable[[Object], Awaitable[Object]]
+Decide = Callable[[Object], Awaitable[Object]]
 """Takes a review and returns the one that answers it."""
 Count = Callable[[str, float], None]
 """Takes the outcome of a review and how long it took."""
+Answer = Callable[[bytes], Awaitable["Reply"]]
+"""Takes a review and answers it, both as they are sent."""
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 TELEMETRY = web.AppKey("telemetry", Telemetry)
 """Where an application has what counts its reviews."""
@@ -44,6 +46,15 @@ TELEMETRY = web.AppKey("telemetry", Telemetry)
 
 class BadReviewError(ValueError):
     """The body is no review; the message says why."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The answer to a review, and what it came to."""
+
+    text: str
+    outcome: str
+    """allowed or refused."""
 
 
 class BusyError(Exception):
@@ -126,11 +137,10 @@ def handler(
             async with gate.room(length):
                 async with asyncio.timeout(READ_SECONDS):
                     data = await request.read()
-                review = read_review(data)
                 async with asyncio.timeout(ANSWER_SECONDS):
-                    answered = await answer(review)
-            outcome = _outcome(answered)
-            response = web.json_response(answered)
+                    reply = await answer(data)
+            outcome = reply.outcome
+            response = web.Response(text=reply.text, content_type="application/json")
         except web.HTTPException:
             count(outcome, time.perf_counter() - started)
             raise
@@ -159,10 +169,20 @@ def handler(
     return handle
 
 
-def add_validation(app: web.Application, path: str, kind: str, answer: Answer) -> None:
+def deciding(decide: Decide) -> Answer:
+    """Return what answers the AdmissionReviews that are some."""
+
+    async def answer(data: bytes) -> Reply:
+        answered = await decide(read_review(data))
+        return Reply(json.dumps(answered), "allowed" if answered["response"]["allowed"] else "refused")
+
+    return answer
+
+
+def add_validation(app: web.Application, path: str, kind: str, decide: Decide) -> None:
     """Serve the reviews of one kind of object before it is stored."""
     count = counting(app[TELEMETRY], kind)
-    app.router.add_post(path, handler(f"an AdmissionReview of a {kind}", answer, VALIDATIONS, count))
+    app.router.add_post(path, handler(f"an AdmissionReview of a {kind}", deciding(decide), VALIDATIONS, count))
 
 
 def counting(telemetry: Telemetry, kind: str) -> Count:
@@ -231,13 +251,6 @@ def _shallow(value: object) -> bool:
             if isinstance(inner, dict | list)
         ]
     return not level
-
-
-def _outcome(answered: Mapping[str, object]) -> str:
-    response = answered["response"]
-    assert isinstance(response, dict)
-    converted = (response.get("result") or {}).get("status") == "Success"
-    return "allowed" if response.get("allowed") or converted else "refused"
 
 
 def _problem(status: int, message: str) -> web.Response:

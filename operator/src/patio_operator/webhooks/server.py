@@ -8,6 +8,7 @@ others: a flood of conversions holds up no pod.
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 from collections.abc import Callable
 
@@ -19,7 +20,7 @@ from patio_operator.injection import Access
 from patio_operator.telemetry import Telemetry
 from patio_operator.webhooks import convert, review, reviewing
 from patio_operator.webhooks.lookups import Lookups
-from patio_operator.webhooks.reviewing import Limits, MiB
+from patio_operator.webhooks.reviewing import Limits, MiB, Reply
 
 PODS_PATH = "/mutate/pods"
 SHUTDOWN_SECONDS = 3.0
@@ -61,7 +62,7 @@ def application(
         if outcome != "error":
             telemetry.admission_seconds.observe(seconds)
 
-    pods = reviewing.handler("an AdmissionReview of a pod", answer, PODS, count, stopping=stopping)
+    pods = reviewing.handler("an AdmissionReview of a pod", reviewing.deciding(answer), PODS, count, stopping=stopping)
     counted = reviewing.counting(telemetry, "RoleBasedGroup")
     app = web.Application(client_max_size=CONVERSIONS.longest)
     app[reviewing.TELEMETRY] = telemetry
@@ -73,11 +74,14 @@ def application(
 def converter(count: reviewing.Count) -> reviewing.Handler:
     """Return what answers ConversionReviews of RoleBasedGroups."""
 
-    async def answer(body: Object) -> Object:
-        objects = body["request"]["objects"]
-        if len(objects) <= MANY:
-            return convert.answer(body)
-        return await asyncio.to_thread(convert.answer, body)  # admissions are answered in between
+    async def answer(data: bytes) -> Reply:
+        body = reviewing.read_review(data)
+        if len(body["request"]["objects"]) <= MANY:
+            converted = convert.answer(body)
+        else:
+            converted = await asyncio.to_thread(convert.answer, body)  # admissions are answered in between
+        good = converted["response"]["result"]["status"] == "Success"
+        return Reply(json.dumps(converted), "allowed" if good else "refused")
 
     return reviewing.handler("a ConversionReview of RoleBasedGroups", answer, CONVERSIONS, count)
 
