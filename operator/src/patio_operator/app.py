@@ -25,7 +25,7 @@ import httpx
 import kopf
 
 from patio_operator import __version__
-from patio_operator.cluster import events
+from patio_operator.cluster import confined, events
 from patio_operator.cluster.api import ApiError, Cluster
 from patio_operator.cluster.kinds import (
     CUSTOM_RESOURCE_DEFINITION,
@@ -88,9 +88,9 @@ async def run(settings: Settings) -> None:
     """Run everything until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     _on_signals(stop)
-    cluster = await Cluster.connect()
+    cluster = await confined.connect(settings.watch_namespaces)
     # A client of their own: what admissions look up does not wait in line behind a thousand reconciliations.
-    admissions = await Cluster.connect()
+    admissions = await confined.connect(settings.watch_namespaces)
     telemetry = Telemetry()
     try:
         # Sidecars are addressed by pod IP: a proxy of the environment is never on the way to them.
@@ -235,9 +235,7 @@ async def _run(
                 ),
             ]
             watching_ends = asyncio.Event()
-            tasks.create_task(
-                _watch(settings.pod_name, wakers, stop, watching_ends, looks_at_groups=looks_at_groups), name="kopf"
-            )
+            tasks.create_task(_watch(settings, wakers, stop, watching_ends), name="kopf")
             await stop.wait()
             # The successor first; admissions go on until the Service leads nobody here any more.
             campaign.cancel()
@@ -283,11 +281,9 @@ async def _tell_mode(cluster: Cluster, settings: Settings, detector: Detector, c
         await changed.wait()
 
 
-async def _watch(
-    pod_name: str, wakers: Wakers, stop: asyncio.Event, ends: asyncio.Event, *, looks_at_groups: bool
-) -> None:
+async def _watch(chosen: Settings, wakers: Wakers, stop: asyncio.Event, ends: asyncio.Event) -> None:
     registry = kopf.OperatorRegistry()
-    for module in (login, profiles, rolebasedgroups) if looks_at_groups else (login, profiles):
+    for module in (login, profiles) if chosen.groups == "off" else (login, profiles, rolebasedgroups):
         module.register(registry)
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
@@ -296,7 +292,7 @@ async def _watch(
     settings.watching.client_timeout = 300
     settings.networking.connect_timeout = 10
     # Without one kopf looks the user's name up, and a container's user has none. Its type is private to kopf.
-    identity: Any = pod_name
+    identity: Any = chosen.pod_name
 
     @kopf.on.cleanup(registry=registry)
     async def stopping(**_: Any) -> None:
@@ -311,7 +307,8 @@ async def _watch(
             registry=registry,
             settings=settings,
             standalone=True,
-            clusterwide=True,
+            clusterwide=not chosen.watch_namespaces,
+            namespaces=chosen.watch_namespaces,
             memo=wakers,
             identity=identity,
             stop_flag=ends,

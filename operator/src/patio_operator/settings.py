@@ -48,6 +48,8 @@ class Settings:
     """How old the key may be that calls to sidecars are signed with."""
     secret_namespaces: tuple[str, ...] = ()
     """Where LoraAdapters may name Secrets; `*`: everywhere."""
+    watch_namespaces: tuple[str, ...] = ()
+    """The only namespaces that it works in; empty: all."""
     webhook_port: int = 9443
     health_port: int = 8080
     log_level: str = "INFO"
@@ -95,6 +97,7 @@ class Settings:
             signing_secret=environment.get("PATIO_SIGNING_SECRET", cls.signing_secret),
             signing_key_age=_days(environment, "PATIO_SIGNING_KEY_DAYS", cls.signing_key_age),
             secret_namespaces=tuple(environment.get("PATIO_SECRET_NAMESPACES", "").replace(",", " ").split()),
+            watch_namespaces=tuple(environment.get("PATIO_WATCH_NAMESPACES", "").replace(",", " ").split()),
             webhook_port=_port(environment, "PATIO_WEBHOOK_PORT", cls.webhook_port),
             health_port=_port(environment, "PATIO_HEALTH_PORT", cls.health_port),
             log_level=log_level,

@@ -116,10 +116,10 @@ class Cluster:
         answer = await self._request("GET", _path(kind, namespace), query)
         return cast("list[Object]", answer["items"])
 
-    async def list_metadata(self, kind: Kind, labels: str, fields: str) -> list[Object]:
+    async def list_metadata(self, kind: Kind, labels: str, fields: str, namespace: str | None = None) -> list[Object]:
         """Read the metadata alone of all objects of a kind that match selectors of labels and fields."""
         query = {"labelSelector": labels, "fieldSelector": fields}
-        answer = await self._request("GET", _path(kind, None), query, accept=_METADATA_LIST)
+        answer = await self._request("GET", _path(kind, namespace), query, accept=_METADATA_LIST)
         return cast("list[Object]", answer["items"] or [])
 
     async def pages(self, kind: Kind, scope: Scope = EVERYTHING) -> AsyncGenerator[tuple[list[Object], str], None]:
