@@ -179,10 +179,10 @@ def deciding(decide: Decide) -> Answer:
     return answer
 
 
-def add_validation(app: web.Application, path: str, kind: str, decide: Decide) -> None:
+def add_validation(app: web.Application, path: str, kind: str, decide: Decide, limits: Limits = VALIDATIONS) -> None:
     """Serve the reviews of one kind of object before it is stored."""
     count = counting(app[TELEMETRY], kind)
-    app.router.add_post(path, handler(f"an AdmissionReview of a {kind}", deciding(decide), VALIDATIONS, count))
+    app.router.add_post(path, handler(f"an AdmissionReview of a {kind}", deciding(decide), limits, count))
 
 
 def counting(telemetry: Telemetry, kind: str) -> Count:
