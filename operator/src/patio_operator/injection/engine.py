@@ -52,6 +52,9 @@ _SHORT: Mapping[str, str] = {
 }
 _SEVERAL = re.compile(r"\$\{?[@*]|args|opts|options|flags|params|extra", re.IGNORECASE)
 """In a reference: that it stands for several words."""
+_ALL_ADDRESSES = ("", "0.0.0.0", "::", "*", "localhost", "127.0.0.1")  # noqa: S104 - what an engine is told
+_IPV6 = re.compile(r"[0-9a-fA-F:.]{2,45}")
+_HOST_NAME = re.compile(r"[0-9A-Za-z]([0-9A-Za-z.-]{0,251}[0-9A-Za-z])?")
 _SOCKET = re.compile(r"/[\x21-\x7e]{0,105}[\x21-\x2e\x30-\x7e]")
 """A path that Linux takes for a socket, and a URL for a path."""
 _NUMBER = re.compile(r"[0-9]{1,9}")
@@ -144,7 +147,8 @@ def _recognise(container: Mapping[str, Any], budget: Budget) -> Engine | None:
     kind = match.group(1)
     ports = [port["containerPort"] for port in container.get("ports") or []]
     port = ports[0] if len(ports) == 1 else DEFAULT_PORTS[kind]
-    return _described(container, kind, container.get("args") or [], port, line.variables)
+    words = container.get("args") or []
+    return _described(container, kind, words[1:] if words[:1] == ["serve"] else words, port, line.variables)
 
 
 def _started(command: Sequence[str]) -> tuple[str, int] | None:
@@ -274,6 +278,9 @@ def _count(flag: str, flags: Mapping[str, str], variables: Variables) -> int | N
 def _unread(words: Sequence[str], flags: Mapping[str, str], variables: Variables) -> str | None:
     if "--config" in flags:
         return f"--config {flags['--config'][:64]}"
+    host = flags.get("--host")
+    if host and resolved(host, variables) is None and _host(host, variables) == "localhost":
+        return f"--host {host[:64]}"
     for index, word in enumerate(words):
         # A reference where a flag may stand. After a flag it is that flag's value unless its name says otherwise, and
         # the first word is the model.
@@ -312,9 +319,14 @@ def _flags(words: Sequence[str]) -> dict[str, str]:
 def _host(text: str | None, variables: Variables) -> str:
     variable = _referred(text, variables)
     path = (((variable or {}).get("valueFrom") or {}).get("fieldRef") or {}).get("fieldPath")
-    if path == "status.podIP":
+    if path in ("status.podIP", "status.hostIP"):  # of a pod that listens there, both are the node's
         return "$(POD_IP)"
-    return "[::1]" if text in ("::1", "[::1]") else "localhost"
+    host = (resolved(text, variables) or "").strip("[]")
+    if host in _ALL_ADDRESSES:
+        return "localhost"
+    if host.count(":") > 1 and _IPV6.fullmatch(host):
+        return f"[{host}]"
+    return host if _HOST_NAME.fullmatch(host) else "localhost"
 
 
 def _referred(text: str | None, variables: Variables) -> Mapping[str, Any] | None:
