@@ -272,6 +272,25 @@ def test_volumes_that_are_filled_before_the_engine_are_lent() -> None:
     assert all(read_only for path, (_, read_only) in lent.items() if path != "/var/lib/patio")
 
 
+@pytest.mark.parametrize("path", ["/opt", "/opt/app", "/opt/patio/lib", "/var/lib"])
+def test_a_volume_over_the_sidecars_own_is_not_lent(path: str) -> None:
+    claim = {"name": "claim", "persistentVolumeClaim": {"claimName": "c"}}
+    engine = serving(volumeMounts=[{"name": "claim", "mountPath": path}])
+    result = injected(pod(engine, volumes=[claim]))
+    assert mounts(result.pod, "patio") == {"/var/lib/patio": ("patio", False)}
+    assert said(result, f"mounts {path}", "'patio'", "folder of its own")
+    assert injected(result.pod).pod == result.pod
+
+
+def test_volumes_beside_the_sidecars_own_are_lent() -> None:
+    claim = {"name": "claim", "persistentVolumeClaim": {"claimName": "c"}}
+    paths = ("/opt/models", "/data/below", "/data")
+    engine = serving(volumeMounts=[{"name": "claim", "mountPath": path} for path in paths])
+    once = injected(pod(engine, volumes=[claim]))
+    assert {path: mounts(once.pod, "patio")[path] for path in paths} == dict.fromkeys(paths, ("claim", True))
+    assert injected(once.pod) == once
+
+
 @pytest.mark.parametrize(
     ("said_so", "read_only"), [({}, True), ({"readOnly": True}, True), ({"readOnly": False}, False)]
 )
