@@ -89,8 +89,9 @@ async def test_all_is_what_there_is_in_the_namespaces(cluster: ConfinedCluster) 
 
 
 async def test_an_unconfined_read_of_all_is_forbidden_there(cluster: ConfinedCluster) -> None:
+    unconfined = Cluster(cluster._client)
     with pytest.raises(ApiError, match="forbidden"):
-        await Cluster.list_all(cluster, LORA_ADAPTER)
+        await unconfined.list_all(LORA_ADAPTER)
 
 
 async def test_a_watch_of_all_goes_on_in_each_namespace_where_it_was(api: ApiServer, cluster: ConfinedCluster) -> None:
