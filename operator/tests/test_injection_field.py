@@ -294,7 +294,7 @@ def test_volumes_beside_the_sidecars_own_are_lent() -> None:
 @pytest.mark.parametrize(
     ("said_so", "read_only"), [({}, True), ({"readOnly": True}, True), ({"readOnly": False}, False)]
 )
-def test_a_folder_of_the_node_is_written_to_only_if_the_profile_says(said_so: Object, read_only: bool) -> None:
+def test_a_folder_of_the_node_is_written_to_if_the_profile_says(said_so: Object, read_only: bool) -> None:
     side = SIDECAR | {"volumeMounts": [{"name": "node", "mountPath": "/node", **said_so}]}
     mine = profile(initContainers=[side], volumes=[{"name": "node", "hostPath": {"path": "/srv"}}])
     after = injected(pod(VLLM, {"name": "x", "image": "x"}), Runtime(mine, (), ("x",))).pod
