@@ -17,15 +17,16 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import httpx
 
 from patio_operator import __version__
-from patio_operator.cluster import events
+from patio_operator.cluster import confined, events
 from patio_operator.cluster.api import ApiError, Cluster
 from patio_operator.cluster.kinds import (
     CUSTOM_RESOURCE_DEFINITION,
@@ -107,9 +108,10 @@ class Clusters:
     lease: Cluster
 
     @classmethod
-    async def connect(cls) -> Clusters:
-        """Connect all."""
-        return cls(await Cluster.connect(), await Cluster.connect(0), await Cluster.connect(), await Cluster.connect())
+    async def connect(cls, namespaces: Sequence[str]) -> Clusters:
+        """Connect all, to the namespaces that are named or to all."""
+        connect = partial(confined.connect, namespaces)
+        return cls(await connect(), await connect(0), await connect(), await connect())
 
     async def close(self) -> None:
         """Close all."""
@@ -121,7 +123,7 @@ async def run(settings: Settings) -> None:
     """Run everything until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     _on_signals(stop)
-    clusters = await Clusters.connect()
+    clusters = await Clusters.connect(settings.watch_namespaces)
     telemetry = Telemetry()
     try:
         # Sidecars are addressed by pod IP: a proxy of the environment is never on the way to them.
