@@ -79,7 +79,7 @@ async def test_an_order_counts_when_it_is_on_disk(tmp_path: Path) -> None:
     async with running(tmp_path / "state.json") as (commits, state, disk):
         disk.free.clear()
         counted: list[str] = []
-        order = asyncio.ensure_future(commits.order(load("a"), counted.append))
+        order = asyncio.create_task(commits.order(load("a"), counted.append))
         await asyncio.sleep(0)
         assert (state.desired.wanted, counted, order.done()) == ({}, [], False)
         disk.free.set()
@@ -103,7 +103,7 @@ async def test_a_hung_disk_holds_up_orders_only(tmp_path: Path) -> None:
     async with running(tmp_path / "state.json") as (commits, state, disk):
         await commits.order(load("a"), lambda _: None)
         disk.free.clear()
-        order = asyncio.ensure_future(commits.order(load("b"), lambda _: None))
+        order = asyncio.create_task(commits.order(load("b"), lambda _: None))
         await asyncio.sleep(0)
         commits.learn(lambda desired: with_loaded(desired, desired.wanted["a"]))
         assert state.desired.wanted["a"].served
@@ -155,8 +155,30 @@ async def test_an_order_that_breaks_fails_alone(tmp_path: Path) -> None:
         raise RuntimeError("odd")
 
     async with running(tmp_path / "state.json") as (commits, state, _):
-        one, other = commits.order(broken, lambda _: None), commits.order(load("b"), lambda _: None)
+        orders = (commits.order(broken, lambda _: None), commits.order(load("b"), lambda _: None))
+        one, other = (asyncio.create_task(order) for order in orders)
         with pytest.raises(RuntimeError, match="odd"):
             await one
         assert await other == "b"
         assert set(state.desired.wanted) == {"b"}
+
+
+async def test_without_a_writer_orders_write_themselves(tmp_path: Path) -> None:
+    disk = Disk(tmp_path / "state.json")
+    state = State(Desired())
+    commits = Commits(state, disk)
+    names = [f"a{number}" for number in range(5)]
+    assert await asyncio.gather(*(commits.order(load(name), lambda _: None) for name in names)) == names
+    assert Store(tmp_path / "state.json").load() == state.desired
+    assert state.desired.wanted.keys() == set(names)
+
+
+async def test_orders_that_wait_at_the_end_are_answered(tmp_path: Path) -> None:
+    async with running(tmp_path / "state.json") as (commits, state, disk):
+        disk.free.clear()
+        first = asyncio.create_task(commits.order(load("a"), lambda _: None))
+        await asyncio.sleep(0)
+        second = asyncio.create_task(commits.order(load("b"), lambda _: None))
+        await asyncio.sleep(0)
+    assert (await first, await second) == ("a", "b")
+    assert Store(tmp_path / "state.json").load() == state.desired

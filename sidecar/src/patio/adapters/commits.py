@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -53,8 +53,10 @@ class Commits:
         self._due = asyncio.Event()
         self._ordered = asyncio.Event()
         self._writing: asyncio.Future[None] | None = None
+        self._running = False
+        self._alone = asyncio.Lock()
 
-    def order(self, change: Callable[[Desired], tuple[Desired, _T]], then: Callable[[_T], None]) -> Awaitable[_T]:
+    async def order(self, change: Callable[[Desired], tuple[Desired, _T]], then: Callable[[_T], None]) -> _T:
         """Store a change and let it count; return what it came to, or raise `OSError`.
 
         `change` may be called twice: for what is written, and for what was learned meanwhile. `then` is called with
@@ -66,7 +68,11 @@ class Commits:
         self._ordered.set()
         # An order that was taken is carried out, also if its caller hangs up; then nobody asks for its error.
         answer.add_done_callback(lambda done: done.cancelled() or done.exception())
-        return asyncio.shield(answer)
+        if not self._running:
+            # Before the first adapter is reconciled, and at the end: there is no writer, so orders write themselves.
+            async with self._alone:
+                await self._write()
+        return await asyncio.shield(answer)
 
     def learn(self, change: Callable[[Desired], Desired]) -> None:
         """Let a change count that nobody ordered, and have it written soon."""
@@ -78,6 +84,7 @@ class Commits:
         """Write until cancelled, and then once more."""
         failures = 0
         self._due.set()
+        self._running = True
         try:
             while True:
                 await self._due.wait()
@@ -88,6 +95,7 @@ class Commits:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._ordered.wait(), pause)
         finally:
+            self._running = False
             await self._write_last()
 
     async def _write(self) -> bool:
@@ -110,6 +118,10 @@ class Commits:
         if after is not self._stored:
             try:
                 await self._save(after)
+            except asyncio.CancelledError:
+                # They are written with the last write.
+                self._orders = [order for order, _ in done] + self._orders
+                raise
             except (OSError, ValueError) as error:
                 if not done:
                     log.error("state not stored error=%s", error)
@@ -143,16 +155,13 @@ class Commits:
 
     async def _write_last(self) -> None:
         """Write what was learned since, unless the disk hangs."""
-        for order in self._orders:
-            order.answer.cancel()
         if self._writing is not None and not self._writing.done():
             await asyncio.wait([self._writing], timeout=LAST_SECONDS)
-        if self._state.desired is self._stored or (self._writing is not None and not self._writing.done()):
-            return
-        last = in_thread(partial(self._store.save, self._state.desired), "store")
+            if not self._writing.done():
+                return
+        last = asyncio.create_task(self._write())
         await asyncio.wait([last], timeout=LAST_SECONDS)
-        if last.done() and last.exception() is not None:
-            log.error("state not stored error=%s", last.exception())
+        last.cancel()
 
 
 def _fail(order: _Order, error: Exception) -> None:

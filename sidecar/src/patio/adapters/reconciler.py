@@ -95,6 +95,7 @@ class Reconciler:
         self._files = Files()
         self._changed = asyncio.Event()
         """There may be something new to plan."""
+        self._running = False
         self._stepped: list[asyncio.Future[None]] = []
         """Who waits for the next step."""
         self._executor = Executor(
@@ -116,6 +117,7 @@ class Reconciler:
 
     async def run(self) -> None:
         """Reconcile until cancelled."""
+        self._running = True
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._commits.run(), name="commits")
@@ -125,6 +127,8 @@ class Reconciler:
                 tasks.create_task(self._check_prepared(), name="prepared")
                 await self._watch_engine()
         finally:
+            self._running = False
+            self._end_waits()
             await self._looks.close()
 
     @property
@@ -371,20 +375,26 @@ class Reconciler:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            waiting, self._stepped = self._stepped, []
             began = time.monotonic()
             self._step(tasks)
-            for one in waiting:
-                if not one.done():
-                    one.set_result(None)
+            self._end_waits()
             await asyncio.sleep(REST * (time.monotonic() - began))
 
     async def _step_taken(self) -> None:
         """Return when a step has taken in what is known now."""
+        if not self._running:
+            self._show(plan(self._situation()).reports)
+            return
         taken = asyncio.get_running_loop().create_future()
         self._stepped.append(taken)
         self._changed.set()
         await taken
+
+    def _end_waits(self) -> None:
+        for one in self._stepped:
+            if not one.done():
+                one.set_result(None)
+        self._stepped.clear()
 
     def _step(self, tasks: asyncio.TaskGroup) -> None:
         """Plan, start what is to be done, and show how things stand."""
