@@ -205,6 +205,7 @@ async def _run(
 
     async def act() -> None:
         """Run the leader's work until cancelled."""
+        known.hurry()
         try:
             async with asyncio.TaskGroup() as acting:
                 acting.create_task(plan_adapters(), name="adapters")
@@ -304,7 +305,10 @@ def _on_signals(stop: asyncio.Event) -> None:
 async def _keep(what: str, keep: Callable[[], Awaitable[str | None]], every: float) -> None:
     while True:
         await asyncio.sleep(every)
-        problem = await keep()
+        try:
+            problem = await keep()
+        except Exception as fault:  # noqa: BLE001 - the outermost place: it ends nothing else
+            problem = f"{type(fault).__name__}: {fault}"
         if problem is not None:
             log.warning("%s not checked: %s", what, problem)
 

@@ -99,18 +99,23 @@ class Known:
 
     def watches(self) -> list[Coroutine[Any, Any, None]]:
         """Return what keeps everything up to date, until cancelled."""
-        return [
-            one.run()
-            for one in (
-                self.pods,
-                self.adapters,
-                self.services,
-                self.profiles,
-                self.groups,
-                self.group_pods,
-                self.stateful_sets,
-            )
-        ]
+        return [one.run() for one in self._all()]
+
+    def hurry(self) -> None:
+        """Have no watch that is lost wait any longer before it tries again."""
+        for one in self._all():
+            one.hurry()
+
+    def _all(self) -> tuple[Watched[Any], ...]:
+        return (
+            self.pods,
+            self.adapters,
+            self.services,
+            self.profiles,
+            self.groups,
+            self.group_pods,
+            self.stateful_sets,
+        )
 
     @property
     def fresh(self) -> bool:

@@ -128,6 +128,11 @@ class Watched(Generic[T]):
         self._ask.set()
         await done
 
+    def hurry(self) -> None:
+        """Have a watch that is lost not wait any longer before it tries again."""
+        if not self.fresh:
+            self._ask.set()
+
     async def run(self) -> None:
         """Keep them until cancelled."""
         while True:
