@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -165,12 +165,12 @@ async def _run(
         cluster,
         known,
         credentials,
-        SidecarWatch(wake_adapters, _now, rng),
-        Orders(http, auth, credentials, _now, rng, wake_adapters),
-        Marks(cluster, known.pods, _now, rng, wake_adapters),
+        SidecarWatch(wake_adapters, cluster.now, rng),
+        Orders(http, auth, credentials, cluster.now, rng, wake_adapters),
+        Marks(cluster, known.pods, cluster.now, rng, wake_adapters),
         Services(cluster, known.services, time.monotonic),
         Statuses(cluster, known.adapters, time.monotonic),
-        _now,
+        cluster.now,
         time.monotonic,
     )
     group_reconciler = GroupReconciler(cluster, known, lambda: detector.observing, time.monotonic)
@@ -321,10 +321,6 @@ async def _until_done(what: str, work: Callable[[], Awaitable[str | None]]) -> N
         pause = pause_after(failures, random.random(), longest=15.0)  # noqa: S311 - jitter only
         log.warning("%s: not ready, again in %.1f s: %s", what, pause, problem)
         await asyncio.sleep(pause)
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
 
 
 def _measured(
