@@ -37,11 +37,10 @@ class Operator:
     async def settled(self) -> None:
         """Wait until every watch is there and nothing is worked on."""
         quiet = 0
-        watches = (self.known.groups, self.known.profiles, self.known.group_pods, self.known.stateful_sets)
 
         def still() -> bool:
             nonlocal quiet
-            quiet = quiet + 1 if all(one.fresh for one in watches) and not len(self.groups) else 0
+            quiet = quiet + 1 if self.known.complete and not len(self.groups) else 0
             return quiet > 30
 
         await until("settled", still, lambda: f"{len(self.groups)} keys, {self.api.asked}")

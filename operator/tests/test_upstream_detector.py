@@ -58,13 +58,13 @@ async def test_signs_in_a_namespace_of_a_user_are_none() -> None:
     [
         ("/api/v1/namespaces/rbgs-system/pods", POD),
         ("/apis/apps/v1/namespaces/rbgs-system/deployments", DEPLOYMENT),
-        ("/apis/coordination.k8s.io/v1/namespaces/rbgs-system/leases", lease()),
+        ("/apis/coordination.k8s.io/v1/namespaces/rbgs-system/leases", None),
         (WEBHOOKS, {"metadata": {"name": "rbgs-validating-webhook-configuration"}}),
     ],
 )
-async def test_signs_where_the_chart_says_are_believed(collection: str, body: Object) -> None:
+async def test_signs_where_the_chart_says_are_believed(collection: str, body: Object | None) -> None:
     api = MemoryApi()
-    api.put(collection, body)
+    api.put(collection, body or lease())
     async with looking(api) as detector:
         assert await detector.looked() is None
         assert detector.observing

@@ -118,6 +118,11 @@ class Known:
         )
 
     @property
+    def complete(self) -> bool:
+        """Whether every watch is there."""
+        return all(one.fresh for one in self._all())
+
+    @property
     def fresh(self) -> bool:
         """Whether what LoraAdapters are planned from is as it is in the API server."""
         return self.pods.fresh and self.adapters.fresh
