@@ -43,6 +43,9 @@ PAGE = 250
 """
 MOST_BYTES = 8 * 1024 * 1024
 """Of one answer, and of one event of a watch. Where a page is larger, fewer objects are asked for at a time."""
+LONGEST_MESSAGE = 4_000
+MOST_CAUSES = 50
+"""What is read of a refusal: it repeats what somebody wrote, however long that is."""
 MOST_OBJECTS = 20_000
 """That a list may have which is read as a whole."""
 SLICE_SECONDS = 0.01
@@ -420,8 +423,8 @@ def _path(kind: Kind, namespace: str | None, name: str | None = None) -> str:
 def _error(status: int, data: bytes) -> ApiError:
     try:
         answer = json.loads(data)
-        message = str(answer.get("message") or "")
-        causes = (answer.get("details") or {}).get("causes") or []
+        message = str(answer.get("message") or "")[:LONGEST_MESSAGE]
+        causes = ((answer.get("details") or {}).get("causes") or [])[:MOST_CAUSES]
     except (ValueError, AttributeError, RecursionError):
         message, causes = data.decode("utf-8", "replace")[:500], []
     message = message or f"The API server answered {status}."

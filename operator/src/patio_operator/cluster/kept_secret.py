@@ -7,13 +7,16 @@ slower takes what the faster one wrote. Nothing of a Secret's content is ever lo
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from patio_operator.cluster.api import Cluster, ConflictError, NotFoundError, Object
 from patio_operator.cluster.kinds import SECRET
+from patio_operator.pauses import pause_after
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +46,7 @@ async def keep_secret(cluster: Cluster, namespace: str, name: str, decide: Calla
         decide: is given the Secret, None when there is none; asked again when another replica was faster.
 
     """
+    failures = 0
     while True:
         secret: Object | None
         try:
@@ -62,6 +66,8 @@ async def keep_secret(cluster: Cluster, namespace: str, name: str, decide: Calla
                 }
                 await cluster.merge(SECRET, name, namespace, {"metadata": metadata, "data": decision.data})
         except (ConflictError, NotFoundError):
+            failures += 1
+            await asyncio.sleep(pause_after(failures, random.random(), 0.1, 5.0))  # noqa: S311 - jitter only
             continue
         log.info("%s, kept in Secret %s", decision.words, name)
         return decision.value

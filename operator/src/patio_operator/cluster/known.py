@@ -175,7 +175,12 @@ def adapters_in(bodies: Iterable[Object]) -> tuple[LoraAdapter, ...]:
             found.append(decode_adapter(body).adapter)
         except (ValueError, RecursionError) as error:
             metadata = body["metadata"]
-            log.error("LoraAdapter %s/%s cannot be read: %s", metadata.get("namespace"), metadata.get("name"), error)
+            log.error(
+                "LoraAdapter %s/%s cannot be read: %s",
+                metadata.get("namespace"),
+                metadata.get("name"),
+                str(error)[:500],
+            )
     return tuple(found)
 
 
