@@ -110,6 +110,7 @@ def steps(
     draft = _Draft()
     draft.actions += [Hold(one) for one in staying if UNLOAD_FINALIZER not in one.metadata.finalizers]
     draft.times += [refusal.until for refusal in refusals.values() if refusal.until > now]
+    yield
     hosts: list[Host] = []
     candidates: Candidates[Host] = Candidates(staying)
     rooms, holders = Rooms(staying), Holders(deleted)
@@ -125,6 +126,7 @@ def steps(
         if passed > MANY_REPORTS:
             passed = 0
             yield
+    yield
     claims = yield from claims_of(staying, candidates)
     for adapter in sorted(staying, key=lambda one: not one.spec.pinned):
         terms = terms_of(adapter, credentials)
