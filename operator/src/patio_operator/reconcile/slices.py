@@ -35,6 +35,7 @@ async def in_slices(steps: Steps[T]) -> tuple[T, float]:
         began = time.perf_counter()
         until = began + SLICE_SECONDS
         try:
+            next(steps)
             while time.perf_counter() < until:
                 next(steps)
         except StopIteration as end:
