@@ -112,6 +112,13 @@ class AdapterReconciler:
             return rest
         pods = {one.pod.uid: one for one in self._known.pods.all(namespace)}
         of_pods = [one.pod for one in pods.values()]
+        if not pods and not self._known.adapters.all(namespace):
+            self._watch.follow(namespace, ())
+            self._orders.refusals(namespace, ())
+            self._marks.unmarked(namespace, ())
+            self._looked.discard(namespace)
+            self._resting.pop(namespace, None)
+            return None
         while self._watch.follow(namespace, of_pods):  # noqa: ASYNC110 - a turn for others, not a wait
             await asyncio.sleep(0)
         if namespace not in self._looked:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 
 from patio_operator.api import labels
@@ -22,6 +22,8 @@ from patio_operator.placement.plans import Mark
 
 log = logging.getLogger(__name__)
 
+REMEMBERED = timedelta(minutes=10)
+"""After which it counts as long ago that a label went."""
 AT_ONCE = 16
 AT_ONCE_FOR_A_NAMESPACE = 12
 
@@ -52,11 +54,12 @@ class Marks:
             pods: UIDs of those that there are; what was of others is forgotten.
 
         """
-        there = set(pods)
-        self._unmarked[namespace] = {
-            key: when for key, when in self._unmarked.get(namespace, {}).items() if key[0] in there
-        }
-        return dict(self._unmarked[namespace])
+        there, since = set(pods), self._now() - REMEMBERED
+        before = self._unmarked.pop(namespace, {})
+        kept = {key: when for key, when in before.items() if key[0] in there and when > since}
+        if kept:
+            self._unmarked[namespace] = kept
+        return dict(kept)
 
     def give(self, marks: Iterable[Mark]) -> None:
         """Patch the pods whose labels are not being patched already."""

@@ -105,9 +105,11 @@ class Orders:
         kept = {key: one for key, one in self._refused.get(namespace, {}).items() if key[0] in there}
         # Known for a while longer: an order refused again is to wait longer.
         kept = {key: one for key, one in kept.items() if one.refusal.until > now - timedelta(seconds=LONGEST_PAUSE)}
-        self._refused[namespace] = kept
         taken = self._taken.get(namespace, {})
-        self._taken[namespace] = {key: one for key, one in taken.items() if key[0] in there}
+        still = {key: one for key, one in taken.items() if key[0] in there and one.until > now}
+        self._refused[namespace], self._taken[namespace] = kept, still
+        if not there:
+            del self._refused[namespace], self._taken[namespace]
         return {key: one.refusal for key, one in kept.items()}
 
     def give(self, orders: Iterable[Load | Unload], seen: Mapping[str, Seen]) -> datetime | None:
