@@ -274,6 +274,7 @@ class World:
         """Check what must hold at every moment."""
         for pod in self.pods.values():
             one = self.sidecars[pod.uid]
+            assert {name for _, name in pod.owners} == pod.marks, f"{pod.name} does not say whose adapters it shows"
             # An order that crosses a late report may be one too many, for a moment.
             assert one.room is None or len(one.entries) <= one.room or self.pace < 1, f"{pod.name} is overfull"
 

@@ -220,3 +220,16 @@ def test_labels_of_a_pod_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(labels.owners) == 3
     there = replace(one, marks=labels.names, owners=labels.owners)
     assert planned([there], {one.uid: view}, adapters).actions == ()
+
+
+def test_a_name_that_changes_hands_changes_its_owners_label() -> None:
+    old = lora_adapter("old", adapterName="sql", metadata=DELETED)
+    new = lora_adapter("new", adapterName="sql")
+    one = replace(pod(), marks=frozenset({"sql"}), owners=frozenset({("uid-old", "sql")}))
+    (gone,) = planned([one], {one.uid: seen(report(load_request(old)))}, [old, new]).actions
+    assert isinstance(gone, Mark)
+    assert (gone.names, gone.owners) == (frozenset(), frozenset()), "both labels go before the weights do"
+    bare = replace(one, marks=gone.names, owners=gone.owners)
+    (shown,) = planned([bare], {one.uid: seen(report(load_request(new)))}, [new]).actions
+    assert isinstance(shown, Mark)
+    assert (shown.names, shown.owners) == (frozenset({"sql"}), frozenset({("uid-new", "sql")}))
