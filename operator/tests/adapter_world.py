@@ -236,7 +236,11 @@ class World:
         pods, adapters = list(self.pods.values()), list(self.adapters.values())
         self.rng.shuffle(pods)
         self.rng.shuffle(adapters)
-        return plan(pods, self.seen(), adapters, self.credentials, self.refusals, self.unmarked, self.now)
+        coming = {
+            (mark.pod.uid, name): self.now for mark in self._labels.values() for name in mark.names - mark.pod.marks
+        }
+        unmarked = self.unmarked | coming
+        return plan(pods, self.seen(), adapters, self.credentials, self.refusals, unmarked, self.now)
 
     def step(self) -> Plan:
         """Make one pass, and let a second go by."""
@@ -301,7 +305,7 @@ class World:
         elif isinstance(action, Release):
             del self.adapters[action.adapter.metadata.name]
         elif isinstance(action, Mark):
-            self._labels[action.pod.name] = action
+            self._labels.setdefault(action.pod.name, action)  # one patch a pod at a time
         else:
             self._order(action)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -322,3 +322,16 @@ def test_a_sidecar_that_does_not_take_the_order_to_fetch_is_named() -> None:
     decided = plan([one], views, [new], {}, {(one.uid, prepare): refusal}, {}, NOW)
     assert decided.actions == ()
     assert decided.placements["sql"].trouble == Trouble("SidecarRefused", "pod-0: prepare is not known")
+
+
+@pytest.mark.parametrize(
+    ("marks", "unmarked", "ordered"),
+    [((), {}, True), (("sql",), {}, False), ((), {("uid-p0", "sql"): NOW}, False)],
+)
+def test_pod_wanted_again_switches_only_without_requests(
+    marks: tuple[str, ...], unmarked: dict[tuple[str, str], datetime], ordered: bool
+) -> None:
+    going = report(load_request(declared(OLD)), AdapterState.UNLOADING, held=revision(OLD))
+    decided = plan([pod("p0", marks=marks)], {"uid-p0": seen(going)}, [declared(NEW)], {}, {}, unmarked, NOW)
+    assert any(isinstance(one, Load) for one in decided.actions) == ordered
+    assert ordered or decided.again_at is not None or any(isinstance(one, Mark) for one in decided.actions)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 from patio_operator.cluster.api import Cluster
@@ -310,3 +311,23 @@ async def test_a_mark_of_no_owner_is_completed() -> None:
             return {key: value for key, value in api.get("pods", "p")["metadata"]["labels"].items() if "lora." in key}
 
         await until("relabelled", lambda: marks() == wanted, marks)
+
+
+async def test_label_on_its_way_counts_as_gone_just_now() -> None:
+    api = LoraApiServer()
+    api.put("pods", pod("p"))
+    api.put("loraadapters", adapter("sql"))
+    api.denies = lambda method, path: POLICY if path.endswith("/pods/p") else None
+    async with running(api, p=has("sql")) as there:
+        hold = asyncio.Event()
+        merge = there.marks._cluster.merge
+
+        async def late(*args: Any) -> Any:
+            await hold.wait()
+            return await merge(*args)
+
+        there.marks._cluster = SimpleNamespace(merge=late)  # type: ignore[assignment]
+        under_way = partial(there.marks.unmarked, "team", ["uid-p"])
+        await until("on its way", lambda: ("uid-p", "sql") in under_way(), under_way)
+        hold.set()
+        await until("refused", lambda: under_way() == {}, under_way)

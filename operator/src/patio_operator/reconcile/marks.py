@@ -45,9 +45,14 @@ class Marks:
         self._now = now
         self._jobs = Jobs("mark", AT_ONCE, 1, rng, on_end, AT_ONCE_FOR_A_NAMESPACE)
         self._unmarked: dict[str, dict[tuple[str, str], datetime]] = {}
+        self._coming: dict[str, frozenset[str]] = {}
+        """Names that a patch under way may put on a pod, by the pod's UID."""
 
     def unmarked(self, namespace: str, pods: Iterable[str]) -> Mapping[tuple[str, str], datetime]:
         """Return when the label of an adapter was last taken off a pod, by the pod's UID and the adapter's name.
+
+        A label that a patch under way may put on counts as one that went just now: weights must not go before it is
+        known to be there or not.
 
         Args:
             namespace: whose pods.
@@ -59,19 +64,30 @@ class Marks:
         kept = {key: when for key, when in before.items() if key[0] in there and when > since}
         if kept:
             self._unmarked[namespace] = kept
-        return dict(kept)
+        now = self._now()
+        coming = {(uid, name): now for uid in self._coming.keys() & there for name in self._coming[uid]}
+        return kept | coming
 
     def give(self, marks: Iterable[Mark]) -> None:
         """Patch the pods whose labels are not being patched already."""
         for mark in marks:
-            self._jobs.start(mark.pod.namespace, mark.pod.uid, mark.pod.uid, partial(self._patch, mark))
+            uid = mark.pod.uid
+            if self._jobs.start(mark.pod.namespace, uid, uid, partial(self._patch, mark)):
+                self._coming[uid] = mark.names - mark.pod.marks
 
     async def close(self) -> None:
         """Stop what is under way and forget everything."""
         await self._jobs.close()
         self._unmarked.clear()
+        self._coming.clear()
 
     async def _patch(self, mark: Mark) -> bool:
+        try:
+            return await self._write(mark)
+        finally:
+            self._coming.pop(mark.pod.uid, None)
+
+    async def _write(self, mark: Mark) -> bool:
         pod = mark.pod
         known = self._pods.get(pod.name, pod.namespace)
         if known is None or known.pod.uid != pod.uid:
