@@ -231,7 +231,7 @@ async def measure(adapters: int, pods: int, of_each: int) -> None:
         cast("SecretReader", _Secrets()),
         cast("SidecarWatch", _Sidecars(views)),
         cast("Orders", orders),
-        Marks(cluster, known.pods, lambda: datetime.now(UTC), random.Random(0), lambda _: None),
+        Marks(cluster, known.pods, lambda: datetime.now(UTC), random.Random(0), lambda _: None, lambda *_: False),
         Services(cluster, known.services, time.monotonic),
         Statuses(cluster, known.adapters, time.monotonic),
         lambda: datetime.now(UTC),

@@ -130,13 +130,14 @@ async def _run(
 
     rng = random.Random()  # noqa: S311 - jitter only
     credentials = SecretReader(cluster, settings.secret_namespaces, on_secret)
+    orders = Orders(http, auth, credentials, _now, rng, wake_adapters)
     adapter_reconciler = AdapterReconciler(
         cluster,
         known,
         credentials,
         SidecarWatch(wake_adapters, _now, rng, ask_loopback=settings.ask_loopback),
-        Orders(http, auth, credentials, _now, rng, wake_adapters),
-        Marks(cluster, known.pods, _now, rng, wake_adapters),
+        orders,
+        Marks(cluster, known.pods, _now, rng, wake_adapters, orders.under_way),
         Services(cluster, known.services, time.monotonic),
         Statuses(cluster, known.adapters, time.monotonic),
         _now,

@@ -38,8 +38,14 @@ class Marks:
         now: Callable[[], datetime],
         rng: random.Random,
         on_end: Callable[[str], None],
+        ordered: Callable[[str, str], bool],
     ) -> None:
-        """`on_end` is called with the namespace of each patch that is over."""
+        """Take what is called with the namespace of each patch that is over, and who knows the orders under way.
+
+        `ordered` tells by a pod's UID and an adapter's name whether an order about it is under way: it may take weights
+        away though no plan wants that any more, so no label is put on meanwhile.
+        """
+        self._ordered = ordered
         self._cluster = cluster
         self._pods = pods
         self._now = now
@@ -93,9 +99,12 @@ class Marks:
         if known is None or known.pod.uid != pod.uid:
             return True
         annotations = {} if known.names is None else {labels.ADAPTER_NAMES: known.names}
-        patch = labels.mark_patch({"labels": known.pod.labels, "annotations": annotations}, mark.names, mark.owners)
+        names = frozenset(one for one in mark.names if one in known.pod.marks or not self._ordered(mark.pod.uid, one))
+        shown = {labels.adapter_label(one).removeprefix(labels.ADAPTER_PREFIX) for one in names}
+        owners = [(owner, value) for owner, value in mark.owners if value in shown]
+        patch = labels.mark_patch({"labels": known.pod.labels, "annotations": annotations}, names, owners)
         if not patch:
-            return True
+            return names == mark.names  # else again, after a pause
         patch["metadata"]["uid"] = pod.uid
         log.info("labels of %s/%s: %s", pod.namespace, pod.name, mark.reason)
         try:
@@ -106,7 +115,7 @@ class Marks:
             log.warning("labels of %s/%s not written: %s", pod.namespace, pod.name, error.message)
             return False
         now = self._now()
-        for name in known.pod.marks - mark.names:
+        for name in known.pod.marks - names:
             self._unmarked.setdefault(pod.namespace, {})[pod.uid, name] = now
         self._pods.took(body)
         return True

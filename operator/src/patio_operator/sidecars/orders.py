@@ -149,6 +149,10 @@ class Orders:
             self._jobs.start(pod.namespace, pod.uid, key, partial(self._give_if_wanted, order, report))
         return again_at
 
+    def under_way(self, pod_uid: str, name: str) -> bool:
+        """Tell whether an order about an adapter is on its way to a pod, or waits to be."""
+        return self._jobs.under_way((pod_uid, name))
+
     async def close(self) -> None:
         """Stop what is under way and forget everything."""
         await self._jobs.close()
