@@ -335,3 +335,17 @@ def test_pod_wanted_again_switches_only_without_requests(
     decided = plan([pod("p0", marks=marks)], {"uid-p0": seen(going)}, [declared(NEW)], {}, {}, unmarked, NOW)
     assert any(isinstance(one, Load) for one in decided.actions) == ordered
     assert ordered or decided.again_at is not None or any(isinstance(one, Mark) for one in decided.actions)
+
+
+def test_engine_that_restarts_gets_a_new_source_without_requests() -> None:
+    restarting = seen(report(load_request(declared(OLD)), AdapterState.PENDING))
+
+    def actions(marks: tuple[str, ...], unmarked: dict[tuple[str, str], datetime]) -> list[type]:
+        there = [pod("p0", marks=marks)]
+        return [
+            type(one) for one in plan(there, {"uid-p0": restarting}, [declared(NEW)], {}, {}, unmarked, NOW).actions
+        ]
+
+    assert actions(("sql",), {}) == [Mark], "it may answer from the old one again by now"
+    assert actions((), {("uid-p0", "sql"): NOW}) == []
+    assert actions((), {}) == [Load]
