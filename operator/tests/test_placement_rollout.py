@@ -349,3 +349,15 @@ def test_engine_that_restarts_gets_a_new_source_without_requests() -> None:
     assert actions(("sql",), {}) == [Mark], "it may answer from the old one again by now"
     assert actions((), {("uid-p0", "sql"): NOW}) == []
     assert actions((), {}) == [Load]
+
+
+def test_pod_that_shows_what_it_does_not_have_loads_after_its_label() -> None:
+    # Its report may be older than what it has by now.
+    def actions(marks: tuple[str, ...]) -> list[type]:
+        return [
+            type(one)
+            for one in plan([pod("p0", marks=marks)], {"uid-p0": seen()}, [declared(NEW)], {}, {}, {}, NOW).actions
+        ]
+
+    assert actions(("sql",)) == [Mark]
+    assert actions(()) == [Load]

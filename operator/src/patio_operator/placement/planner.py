@@ -169,10 +169,8 @@ def _adapter(
     draft.times += rollout.times
     orders = [*rollout.orders, *_again(terms, choice.kept)]
     for spot in choice.new:
-        if not spot.going:
-            orders.append((spot, terms.load, _MISSING))
-        elif _is_quiet(draft, spot, unmarked, now):
-            orders.append((spot, terms.load, _WANTED_AGAIN))
+        if _is_quiet(draft, spot, unmarked, now):
+            orders.append((spot, terms.load, _WANTED_AGAIN if spot.going else _MISSING))
     draft.actions += [
         Load(spot.pod, terms.key, request, why, terms.secret)
         for spot, request, why in orders
