@@ -168,13 +168,15 @@ async def _run(
 
     rng = random.Random()  # noqa: S311 - jitter only
     credentials = SecretReader(clusters.watches, settings.secret_namespaces, on_secret)
+    handshakes = Handshakes(TokenReviews(cluster).review)
+    orders = Orders(http, auth, credentials, handshakes, cluster.now, rng, wake_adapters)
     adapter_reconciler = AdapterReconciler(
         cluster,
         known,
         credentials,
         SidecarWatch(wake_adapters, cluster.now, rng, ask_loopback=settings.ask_loopback),
-        Orders(http, auth, credentials, Handshakes(TokenReviews(cluster).review), cluster.now, rng, wake_adapters),
-        Marks(cluster, known.pods, cluster.now, rng, wake_adapters),
+        orders,
+        Marks(cluster, known.pods, cluster.now, rng, wake_adapters, orders.under_way),
         Services(cluster, known.services, time.monotonic),
         Statuses(cluster, known.adapters, time.monotonic),
         cluster.now,
