@@ -1,8 +1,9 @@
 """`make bench-fleet`: the operator and a large fleet: a real API server, the operator, simulated pods and sidecars.
 
-Two measurements: one LoraAdapter on a thousand pods, and a hundred LoraAdapters with three replicas each on a hundred
-pods, one of which is then lost. Pods are objects of the API server whose address is loopback; behind each is a sidecar
-of `benchmarks.simulated_sidecars`. Prints what docs/benchmarks.md shows.
+First `benchmarks.plans`, which needs none of these. Then two measurements: one LoraAdapter on a thousand pods, and a
+hundred LoraAdapters with three replicas each on a hundred pods, one of which is then lost. Pods are objects of the API
+server whose address is loopback; behind each is a sidecar of `benchmarks.simulated_sidecars`. Prints what
+docs/benchmarks.md shows.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Any
 import httpx
 from kubernetes.aio import client, config
 
+from benchmarks import plans
 from benchmarks.simulated_sidecars import address
 from e2e_cluster import ensure_binaries
 from e2e_cluster.control_plane import ControlPlane, control_plane
@@ -47,9 +49,12 @@ def main() -> None:
         "--pods", type=int, default=1000, help="of the first measurement (%(default)s; 0: leave it out)"
     )
     parser.add_argument("--adapters", type=int, default=100, help="of the second, on as many pods (0: leave it out)")
+    parser.add_argument("--no-plans", action="store_true", help="leave out the passes over 2,000 LoraAdapters")
     given = parser.parse_args()
     load = f"load {os.getloadavg()[0]:.1f}"
     print(f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, {load}", flush=True)
+    if not given.no_plans:
+        plans.in_processes()
     for measure, number in ((one_on_many, given.pods), (many_on_many, given.adapters)):
         if number:
             with environment(number) as there:

@@ -107,7 +107,8 @@ def _fuzz_one(operation: Any, mode: GenerationMode, cases: int, chosen: int) -> 
         nonlocal sent
         sent += 1
         _shorten(case)
-        response = case.call()
+        # Over loopback what changes something comes as JSON, also where it has no body.
+        response = case.call(headers={"content-type": "application/json"} if case.method == "DELETE" else None)
         status = response.status_code
         asked = f"{case.method} {case.formatted_path} answered {status}: {response.text[:500]}"
         assert status < 500 or status in OTHERS_WORDS, asked

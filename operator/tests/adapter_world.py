@@ -11,6 +11,7 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from patio.api.protocol import (
     AdapterCapacity,
@@ -169,6 +170,9 @@ class World:
         """Take how likely it is that in one second a sidecar gets on, that it is heard, and that a label arrives."""
         self.pace = pace
         self._labels: dict[str, Mark] = {}
+        self._ordered: dict[tuple[str, str], Load | Unload] = {}
+        """What is under way, by pod UID and name."""
+        self._wanted: tuple[set[tuple[Any, ...]], set[tuple[Any, ...]]] = set(), set()
         self._heard: dict[str, Seen] = {}
         self.now = NOW
         self.pods: dict[str, Pod] = {}
@@ -236,14 +240,21 @@ class World:
         pods, adapters = list(self.pods.values()), list(self.adapters.values())
         self.rng.shuffle(pods)
         self.rng.shuffle(adapters)
-        return plan(pods, self.seen(), adapters, self.credentials, self.refusals, self.unmarked, self.now)
+        coming = {
+            (mark.pod.uid, name): self.now for mark in self._labels.values() for name in mark.names - mark.pod.marks
+        }
+        unmarked = self.unmarked | coming
+        return plan(pods, self.seen(), adapters, self.credentials, self.refusals, unmarked, self.now)
 
     def step(self) -> Plan:
         """Make one pass, and let a second go by."""
         decided = self.plan()
+        given = [one for one in decided.actions if isinstance(one, Load | Unload)]
+        self._wanted = {_told_apart(one) for one in given}, self._wanted[0]
         for action in decided.actions:
             assert isinstance(action, Hold | Release) or action.reason
             self._carry_out(action)
+        self._arrive()
         self._label()
         self.check()
         for one in self.sidecars.values():
@@ -274,6 +285,7 @@ class World:
         """Check what must hold at every moment."""
         for pod in self.pods.values():
             one = self.sidecars[pod.uid]
+            assert {name for _, name in pod.owners} == pod.marks, f"{pod.name} does not say whose adapters it shows"
             # An order that crosses a late report may be one too many, for a moment.
             assert one.room is None or len(one.entries) <= one.room or self.pace < 1, f"{pod.name} is overfull"
 
@@ -282,7 +294,7 @@ class World:
         return {one for one in self.holding(name) if name in self.pods[one].marks and self.sidecar(one).alive}
 
     def _moving(self) -> bool:
-        if self._labels:
+        if self._labels or self._ordered:
             return True
         still = (AdapterState.LOADED, AdapterState.FAILED)
         return any(
@@ -300,18 +312,33 @@ class World:
         elif isinstance(action, Release):
             del self.adapters[action.adapter.metadata.name]
         elif isinstance(action, Mark):
-            self._labels[action.pod.name] = action
+            self._labels.setdefault(action.pod.name, action)  # one patch a pod at a time
         else:
-            self._order(action)
+            self._ordered.setdefault((action.pod.uid, action.request.lora_name), action)
+
+    def _arrive(self) -> None:
+        """Have orders arrive: some at once, some later, and some not, as no plan wants them any more."""
+        for key, order in list(self._ordered.items()):
+            if self.rng.random() >= self.pace:
+                continue
+            del self._ordered[key]
+            if order.pod.uid in self.sidecars and any(_told_apart(order) in wanted for wanted in self._wanted):
+                self._order(order)
 
     def _label(self) -> None:
-        """Have labels arrive: some at once, some later."""
+        """Have labels arrive: some at once, some later. None comes while an order about its adapter is under way."""
         for name, mark in list(self._labels.items()):
             if self.rng.random() >= self.pace:
                 continue
             del self._labels[name]
             if name in self.pods:
                 before = self.pods[name]
+                busy = {one for one in mark.names - before.marks if (before.uid, one) in self._ordered}
+                mark = replace(
+                    mark,
+                    names=mark.names - busy,
+                    owners=frozenset((uid, of) for uid, of in mark.owners if of not in busy),
+                )
                 self.unmarked |= {(before.uid, gone): self.now for gone in before.marks - mark.names}
                 self.pods[name] = replace(before, marks=mark.names, owners=mark.owners)
 
@@ -339,6 +366,12 @@ class World:
         taken = self.unmarked.get((self.pods[pod].uid, name))
         assert taken is None or self.now - taken >= SECOND, f"{pod} was marked for {name} a moment ago"
         return True
+
+
+def _told_apart(order: Load | Unload) -> tuple[Any, ...]:
+    request = order.request
+    of_load = (request.revision, request.credentials_revision, request.prepare) if isinstance(order, Load) else ()  # type: ignore[union-attr]
+    return type(order), order.pod.uid, request.lora_name, of_load
 
 
 def loads(orders: Iterable[tuple[datetime, str, Load | Unload]]) -> list[tuple[str, str]]:

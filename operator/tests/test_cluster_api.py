@@ -17,7 +17,7 @@ from aiohttp import web
 from kubernetes.aio import client
 
 from patio_operator.cluster import api as cluster_api
-from patio_operator.cluster.api import Cluster, RetryableApiError, TooLargeError, UnreadableError
+from patio_operator.cluster.api import Cluster, InvalidError, RetryableApiError, TooLargeError, UnreadableError
 from patio_operator.cluster.kinds import POD, ROLE_BASED_GROUP
 from patio_operator.file_limit import is_out_of_files, raise_file_limit, words_of
 
@@ -104,6 +104,16 @@ async def test_a_refusal_in_odd_words_is_a_refusal(text: str) -> None:
     async with answering(lambda _: web.Response(status=503, text=text)) as cluster:
         with pytest.raises(RetryableApiError):
             await cluster.get(POD, "p", "team")
+
+
+async def test_a_refusal_that_repeats_megabytes_is_cut_short() -> None:
+    causes = [{"field": "spec", "message": "x" * 10}] * 10_000
+    text = json.dumps({"message": "Invalid value: " + "x" * 1_000_000, "details": {"causes": causes}})
+    async with answering(lambda _: web.Response(status=422, text=text)) as cluster:
+        with pytest.raises(InvalidError) as refused:
+            await cluster.get(POD, "p", "team")
+    assert len(refused.value.message) == cluster_api.LONGEST_MESSAGE
+    assert len(refused.value.causes) == cluster_api.MOST_CAUSES
 
 
 async def test_a_listing_that_took_too_long_is_begun_anew() -> None:

@@ -367,6 +367,19 @@ async def test_a_refresh_does_not_wait_out_a_pause(monkeypatch: pytest.MonkeyPat
         assert kept.all("team") == ["a@8"]
 
 
+async def test_a_new_leader_wakes_a_watch_that_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watched, "FIRST_PAUSE", 1000.0)
+    api = ApiServer()
+    api.refuses = True
+    async with watching(api) as (_, kept):
+        await eventually("it rests", lambda: kept.problem, "not now")
+        api.refuses = False
+        kept.hurry()
+        await eventually("it is there", lambda: kept.fresh, True)
+        kept.hurry()
+        assert kept.fresh
+
+
 async def test_a_refresh_does_not_wait_for_an_older_listing() -> None:
     api = ApiServer()
     api.page, api.items, api.holds = 1, [adapter("a", 1), adapter("b", 1)], asyncio.Event()

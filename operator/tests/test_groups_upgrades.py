@@ -2,8 +2,8 @@
 
 A StatefulSet replaces its pods when its template changes, and a leader-worker instance is made anew for another
 revision. Patio's own part of a template is in every group's: a change of it would restart the engines of all groups at
-once, with no budget over them. Whoever wants to add something else adds it to groups whose spec changes, and leaves
-the others as they are; then another recording is made for the new part, beside this one.
+once, with no budget over them. Whoever wants to add something else has to add it to groups whose spec changes, and
+leave the others as they are; then another recording is made for the new part, beside this one.
 """
 
 from __future__ import annotations

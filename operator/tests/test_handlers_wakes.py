@@ -37,8 +37,7 @@ async def listening(api: MemoryApi) -> AsyncIterator[tuple[Known, Woken]]:
         queues = [queue(name) for name in woken]
         Wakes(known, *queues, lambda _: [])
         tasks = [asyncio.create_task(one) for one in (*known.watches(), *(one.run() for one in queues))]
-        watches = (known.pods, known.adapters, known.groups, known.profiles, known.group_pods, known.stateful_sets)
-        await until("everything is known", lambda: all(one.fresh for one in watches))
+        await until("everything is known", lambda: known.complete)
         await until("everything is done", lambda: not any(len(one) for one in queues))
         for keys in woken.values():
             keys.clear()

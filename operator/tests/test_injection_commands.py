@@ -163,6 +163,7 @@ def test_the_endpoint_is_what_the_flags_make_of_it() -> None:
         (["sh", "-c", "vllm serve m --enable-lora $EXTRA_ARGS"], "$EXTRA_ARGS"),
         (["sh", "-c", 'vllm serve m "$@"'], "$@"),
         (["vllm", "serve", "$(MODEL)", "--port", "$(PORT)"], None),
+        (["vllm", "serve", "m", "--host", "$(OTHER)"], "--host $(OTHER)"),
         (["vllm", "serve", "m"], None),
     ],
 )

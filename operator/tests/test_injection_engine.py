@@ -57,6 +57,7 @@ SGLANG_SERVER = ["python3", "-m", "sglang.launch_server"]
         (shell("vllm serve 'an open quote"), "vllm", 8000, None),
         (engine([], ["--model", "m"], image="vllm/vllm-openai:v0.32.0"), "vllm", 8000, "m"),
         (engine([], image="registry:5000/vllm-cpu@sha256:abc", ports=[{"containerPort": 9000}]), "vllm", 9000, None),
+        (engine([], ["serve", "m"], image="vllm/vllm-openai:v0.32.0"), "vllm", 8000, "m"),
         (engine([], image="lmsysorg/sglang:latest", ports=[{"containerPort": 8000}]), "sglang", 8000, None),
         (engine(["nginx"], image="vllm/vllm-openai:v1"), None, None, None),
         (engine([], image="lmsysorg/sglang-router:v0.2.2"), None, None, None),
@@ -84,7 +85,18 @@ def test_without_a_recognised_one_the_engine_is_the_first_container() -> None:
 
 @pytest.mark.parametrize(
     ("host", "reached_at"),
-    [("0.0.0.0", "localhost"), ("$(POD_IP)", "$(POD_IP)"), ("${POD_IP}", "$(POD_IP)"), ("$OTHER", "localhost")],
+    [
+        ("0.0.0.0", "localhost"),
+        ("::", "localhost"),
+        ("127.0.0.1", "localhost"),
+        ("$(POD_IP)", "$(POD_IP)"),
+        ("${POD_IP}", "$(POD_IP)"),
+        ("$OTHER", "localhost"),
+        ("::1", "[::1]"),
+        ("[fd00::7]", "[fd00::7]"),
+        ("10.1.2.3", "10.1.2.3"),
+        ("a b", "localhost"),
+    ],
 )
 def test_an_engine_that_listens_on_the_pods_address_is_reached_there(host: str, reached_at: str) -> None:
     assert engine(["vllm", "serve", "m", "--host", host], env=[POD_IP]).host == reached_at

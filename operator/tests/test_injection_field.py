@@ -19,6 +19,7 @@ from patio_operator.injection import (
     limits,
     member_of,
     runtimes_of,
+    sources,
     variables,
 )
 
@@ -271,10 +272,29 @@ def test_volumes_that_are_filled_before_the_engine_are_lent() -> None:
     assert all(read_only for path, (_, read_only) in lent.items() if path != "/var/lib/patio")
 
 
+@pytest.mark.parametrize("path", ["/opt", "/opt/app", "/opt/patio/lib", "/var/lib"])
+def test_a_volume_over_the_sidecars_own_is_not_lent(path: str) -> None:
+    claim = {"name": "claim", "persistentVolumeClaim": {"claimName": "c"}}
+    engine = serving(volumeMounts=[{"name": "claim", "mountPath": path}])
+    result = injected(pod(engine, volumes=[claim]))
+    assert mounts(result.pod, "patio") == {"/var/lib/patio": ("patio", False)}
+    assert said(result, f"mounts {path}", "'patio'", "folder of its own")
+    assert injected(result.pod).pod == result.pod
+
+
+def test_volumes_beside_the_sidecars_own_are_lent() -> None:
+    claim = {"name": "claim", "persistentVolumeClaim": {"claimName": "c"}}
+    paths = ("/opt/models", "/data/below", "/data")
+    engine = serving(volumeMounts=[{"name": "claim", "mountPath": path} for path in paths])
+    once = injected(pod(engine, volumes=[claim]))
+    assert {path: mounts(once.pod, "patio")[path] for path in paths} == dict.fromkeys(paths, ("claim", True))
+    assert injected(once.pod) == once
+
+
 @pytest.mark.parametrize(
     ("said_so", "read_only"), [({}, True), ({"readOnly": True}, True), ({"readOnly": False}, False)]
 )
-def test_a_folder_of_the_node_is_written_to_only_if_the_profile_says(said_so: Object, read_only: bool) -> None:
+def test_a_folder_of_the_node_is_written_to_if_the_profile_says(said_so: Object, read_only: bool) -> None:
     side = SIDECAR | {"volumeMounts": [{"name": "node", "mountPath": "/node", **said_so}]}
     mine = profile(initContainers=[side], volumes=[{"name": "node", "hostPath": {"path": "/srv"}}])
     after = injected(pod(VLLM, {"name": "x", "image": "x"}), Runtime(mine, (), ("x",))).pod
@@ -361,3 +381,11 @@ def test_a_group_that_has_no_name_is_looked_up_nowhere(name: str) -> None:
     assert member_of({"metadata": controlled}) is None
     labels["rbg.workloads.x-k8s.io/group-name"] = "g"
     assert member_of({"metadata": controlled}) == ("g", "r")
+
+
+def test_folders_for_sources_fit_into_a_variable() -> None:
+    claims = [{"name": f"c{n}", "persistentVolumeClaim": {"claimName": f"c{n}"}} for n in range(200)]
+    folders = [{"name": f"c{n}", "mountPath": f"/{n}" + "/x" * 400} for n in range(200)]
+    after = injected(pod(serving(volumeMounts=folders), volumes=claims)).pod
+    assert 4000 < len(env(after, "patio")["PATIO_DOWNLOAD_ROOTS"]) <= sources.MOST_ROOTS
+    assert injected(after).pod == after

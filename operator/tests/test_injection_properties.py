@@ -19,6 +19,10 @@ COMMANDS = [
     ["vllm", "serve", "m", "--enable-lora"],
     ["sh", "-c", "python3 -m sglang.launch_server --port 8000"],
     ["nginx"],
+    ["vllm", "serve", "m", "--uds", "/data/s"],
+    ["vllm", "serve", "m", "--ssl-certfile", "/c", "--enable-lora"],
+    ["tini", "--", "bash", "-c", "sh -c 'exec vllm serve m --enable-lora -dp 2 $ARGS'"],
+    ["vllm", "serve", "m", "--headless"],
 ]
 VOLUMES = ["models", "patio", "shm"]
 PATHS = ["/models", "/var/lib/patio", "/dev/shm", "/data"]
@@ -76,14 +80,15 @@ volumes = st.lists(
 )
 labels = st.sampled_from([{}, {"rbg.workloads.x-k8s.io/group-name": "g", "rbg.workloads.x-k8s.io/role-name": "r"}])
 pods = st.builds(
-    lambda main, init, volume, label: {
+    lambda main, init, volume, label, on_node: {
         "metadata": {"name": "p", "labels": label},
-        "spec": {"containers": main, "initContainers": init, "volumes": volume},
+        "spec": {"containers": main, "initContainers": init, "volumes": volume, "hostNetwork": on_node},
     },
     containers(NAMES[:3], least=1),
     containers(NAMES[3:]),
     volumes,
     labels,
+    st.booleans(),
 )
 native = {"name": "patio", "image": "p:1", "restartPolicy": "Always", "ports": [{"containerPort": 9090}]}
 specs = st.one_of(

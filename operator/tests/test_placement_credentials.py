@@ -29,7 +29,9 @@ def adapter(**source: Any) -> LoraAdapter:
 
 def planned(found: Credentials | Missing | None, *reports: AdapterReport, of: LoraAdapter | None = None) -> Plan:
     given = {} if found is None else {"sql": found}
-    return plan([pod(marks=["sql"])], {"uid-pod-0": seen(*reports)}, [of or adapter()], given, {}, {}, NOW)
+    return plan(
+        [pod(marks=["sql"] if reports else [])], {"uid-pod-0": seen(*reports)}, [of or adapter()], given, {}, {}, NOW
+    )
 
 
 def orders(decided: Plan) -> list[Load]:

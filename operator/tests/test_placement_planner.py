@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from patio.api.protocol import AdapterState, LoadRequest
 from patio_operator.api.loraadapter import LoraAdapter
+from patio_operator.placement import marks
 from patio_operator.placement.deletion import DELETION_BOUND
 from patio_operator.placement.fleet import Pod, Seen
 from patio_operator.placement.matching import load_request
@@ -15,6 +17,7 @@ from patio_operator.placement.planner import plan
 from patio_operator.placement.plans import (
     Hold,
     Load,
+    Mark,
     Order,
     PlacedState,
     Plan,
@@ -204,3 +207,29 @@ def test_a_role_is_found_by_the_labels_of_either_generation(role_label: str) -> 
     one = pod("demo-worker-0", **labels)
     adapter = lora_adapter(selector=None, roleRef={"group": "demo", "role": "worker"})
     assert [type(action) for action in planned([one], {one.uid: seen()}, [adapter]).actions] == [Load]
+
+
+def test_labels_of_a_pod_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(marks, "MOST_LABELLED", 3)
+    adapters = [lora_adapter(f"a{number}") for number in range(5)]
+    one = pod(marks=["a4"])
+    view = seen(*[report(load_request(each)) for each in adapters])
+    (labels,) = planned([one], {one.uid: view}, adapters).actions
+    assert isinstance(labels, Mark)
+    assert labels.names == {"a4", "a0", "a1"}, "what is there stays"
+    assert len(labels.owners) == 3
+    there = replace(one, marks=labels.names, owners=labels.owners)
+    assert planned([there], {one.uid: view}, adapters).actions == ()
+
+
+def test_a_name_that_changes_hands_changes_its_owners_label() -> None:
+    old = lora_adapter("old", adapterName="sql", metadata=DELETED)
+    new = lora_adapter("new", adapterName="sql")
+    one = replace(pod(), marks=frozenset({"sql"}), owners=frozenset({("uid-old", "sql")}))
+    (gone,) = planned([one], {one.uid: seen(report(load_request(old)))}, [old, new]).actions
+    assert isinstance(gone, Mark)
+    assert (gone.names, gone.owners) == (frozenset(), frozenset()), "both labels go before the weights do"
+    bare = replace(one, marks=gone.names, owners=gone.owners)
+    (shown,) = planned([bare], {one.uid: seen(report(load_request(new)))}, [new]).actions
+    assert isinstance(shown, Mark)
+    assert (shown.names, shown.owners) == (frozenset({"sql"}), frozenset({("uid-new", "sql")}))

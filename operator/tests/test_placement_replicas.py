@@ -393,3 +393,14 @@ def test_what_can_be_loaded_is_and_what_cannot_is_tried_a_bounded_number_of_time
             for name in world.pods
             if "sql" in world.sidecar(name).entries
         )
+
+
+def test_sidecar_that_could_not_be_asked_moves_nothing() -> None:
+    adapter = lora_adapter(replicas=1)
+    had = seen(report(load_request(adapter)))
+    unasked = Seen(None, "The operator could not ask.", ever_answered=True, last=had.answer)
+    views = {"uid-a": unasked, "uid-b": seen()}
+    later = NOW + timedelta(minutes=10)
+    decided = plan([pod("a", marks=["sql"]), pod("b")], views, [adapter], {}, {}, {}, later)
+    assert decided.actions == ()
+    assert "sql" not in decided.placements, "its status stays as it is"

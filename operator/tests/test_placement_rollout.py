@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -322,3 +322,42 @@ def test_a_sidecar_that_does_not_take_the_order_to_fetch_is_named() -> None:
     decided = plan([one], views, [new], {}, {(one.uid, prepare): refusal}, {}, NOW)
     assert decided.actions == ()
     assert decided.placements["sql"].trouble == Trouble("SidecarRefused", "pod-0: prepare is not known")
+
+
+@pytest.mark.parametrize(
+    ("marks", "unmarked", "ordered"),
+    [((), {}, True), (("sql",), {}, False), ((), {("uid-p0", "sql"): NOW}, False)],
+)
+def test_pod_wanted_again_switches_only_without_requests(
+    marks: tuple[str, ...], unmarked: dict[tuple[str, str], datetime], ordered: bool
+) -> None:
+    going = report(load_request(declared(OLD)), AdapterState.UNLOADING, held=revision(OLD))
+    decided = plan([pod("p0", marks=marks)], {"uid-p0": seen(going)}, [declared(NEW)], {}, {}, unmarked, NOW)
+    assert any(isinstance(one, Load) for one in decided.actions) == ordered
+    assert ordered or decided.again_at is not None or any(isinstance(one, Mark) for one in decided.actions)
+
+
+def test_engine_that_restarts_gets_a_new_source_without_requests() -> None:
+    restarting = seen(report(load_request(declared(OLD)), AdapterState.PENDING))
+
+    def actions(marks: tuple[str, ...], unmarked: dict[tuple[str, str], datetime]) -> list[type]:
+        there = [pod("p0", marks=marks)]
+        return [
+            type(one) for one in plan(there, {"uid-p0": restarting}, [declared(NEW)], {}, {}, unmarked, NOW).actions
+        ]
+
+    assert actions(("sql",), {}) == [Mark], "it may answer from the old one again by now"
+    assert actions((), {("uid-p0", "sql"): NOW}) == []
+    assert actions((), {}) == [Load]
+
+
+def test_pod_that_shows_what_it_does_not_have_loads_after_its_label() -> None:
+    # Its report may be older than what it has by now.
+    def actions(marks: tuple[str, ...]) -> list[type]:
+        return [
+            type(one)
+            for one in plan([pod("p0", marks=marks)], {"uid-p0": seen()}, [declared(NEW)], {}, {}, {}, NOW).actions
+        ]
+
+    assert actions(("sql",)) == [Mark]
+    assert actions(()) == [Load]

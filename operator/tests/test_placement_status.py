@@ -8,7 +8,7 @@ from typing import Any
 
 from patio_operator.api.loraadapter import MAX_INSTANCES, LoraAdapter, LoraAdapterStatus
 from patio_operator.placement.plans import Placed, PlacedState, Placement, Trouble
-from patio_operator.placement.status import Happened, told
+from patio_operator.placement.status import Happened, says, told
 from patio_operator.placement.status import events as events_of
 from patio_operator.placement.status import status as status_of
 
@@ -189,3 +189,22 @@ def test_a_status_that_somebody_else_wrote_is_replaced() -> None:
     after = status(ADAPTER, [placed("a", PlacedState.LOADED)], foreign, NOW)
     assert ready(after) == ("True", "Loaded")
     assert [one.reason for one in events(foreign, after)] == ["Loaded"]
+
+
+def test_what_is_kept_of_a_status_tells_every_change_and_is_small() -> None:
+    world = [placed(f"p{number}", PlacedState.FAILED, "AdapterRefused", "x" * 500) for number in range(100)]
+    first = status(ADAPTER, world, {}, NOW)
+    kept = told(json.loads(json.dumps(first)))
+    assert says(kept, first)
+    assert "xxx" not in repr(kept.instances)
+    for field, value in (("message", "other"), ("node", "node-b"), ("attempts", 7), ("reason", "Lost"), ("pod", "q")):
+        instances = [first["instances"][0] | {field: value}, *first["instances"][1:]]
+        assert not says(kept, first | {"instances": instances}), field
+    assert not says(kept, first | {"readyReplicas": 1})
+    assert not says(kept, {name: value for name, value in first.items() if name != "selector"})
+    assert not says(told({}), first)
+
+
+def test_status_that_somebody_else_wrote_is_read_as_far_as_it_goes() -> None:
+    assert told({"instances": None, "conditions": None}).instances == {}
+    assert told({"instances": ["x", {"pod": "a"}, {}]}).instances.keys() == {"a", "None"}

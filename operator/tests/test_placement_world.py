@@ -164,7 +164,7 @@ def test_whatever_happened_it_ends_as_declared(happened: list[Event], seed: int)
         assert world.pods[name].marks == {one for one in entries if one != "mine" and entries[one].held is not None}
 
 
-@pytest.mark.parametrize("seed", [3, 65, 115, 183, 333])
+@pytest.mark.parametrize("seed", [3, 45, 69, 83, 107])
 def test_change_taken_back_late_keeps_requests_off_weights(seed: int) -> None:
     # The report that says which weights are there is older than the switch that took them away.
     happened = [

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 from patio_operator.cluster.api import Cluster
@@ -101,7 +102,11 @@ class Running:
         self.sidecars, self.orders = Sidecars(), Orders()
         self.passes = 0
         wake = self._wake
-        self.marks = Marks(cluster, known.pods, lambda: datetime.now(UTC), random.Random(0), wake)
+        self.ordered: set[tuple[str, str]] = set()
+        """Pod UIDs and names for which an order is under way."""
+        self.marks = Marks(
+            cluster, known.pods, lambda: datetime.now(UTC), random.Random(0), wake, lambda *one: one in self.ordered
+        )
         self.reconciler = AdapterReconciler(
             cluster,
             known,
@@ -310,3 +315,49 @@ async def test_a_mark_of_no_owner_is_completed() -> None:
             return {key: value for key, value in api.get("pods", "p")["metadata"]["labels"].items() if "lora." in key}
 
         await until("relabelled", lambda: marks() == wanted, marks)
+
+
+async def test_label_on_its_way_counts_as_gone_just_now() -> None:
+    api = LoraApiServer()
+    api.put("pods", pod("p"))
+    api.put("loraadapters", adapter("sql"))
+    api.denies = lambda method, path: POLICY if path.endswith("/pods/p") else None
+    async with running(api, p=has("sql")) as there:
+        hold = asyncio.Event()
+        merge = there.marks._cluster.merge
+
+        async def late(*args: Any) -> Any:
+            await hold.wait()
+            return await merge(*args)
+
+        there.marks._cluster = SimpleNamespace(merge=late)  # type: ignore[assignment]
+        under_way = partial(there.marks.unmarked, "team", ["uid-p"])
+        await until("on its way", lambda: ("uid-p", "sql") in under_way(), under_way)
+        hold.set()
+        await until("refused", lambda: under_way() == {}, under_way)
+
+
+async def test_label_waits_for_an_order_that_is_under_way() -> None:
+    api = LoraApiServer()
+    api.put("pods", pod("p"))
+    for name in ("sql", "chat"):
+        api.put("loraadapters", adapter(name))
+    async with running(api) as there:
+        there.ordered.add(("uid-p", "sql"))
+        there.sidecars.views = {"uid-p": has("sql", "chat")}
+        there.queue.wake(("team",))
+
+        def marks() -> set[str]:
+            labels = api.get("pods", "p")["metadata"]["labels"]
+            return {key for key in labels if "lora.patio.dev/" in key}
+
+        chat = {"lora.patio.dev/chat", "owner.lora.patio.dev/uid-chat"}
+        await until("the other is shown", lambda: marks() == chat, marks)
+        for _ in range(3):
+            passes = there.passes
+            there.queue.wake(("team",))
+            await until("another pass", lambda passes=passes: there.passes > passes, lambda: there.passes)  # type: ignore[misc]
+            assert marks() == chat
+        there.ordered.clear()
+        both = chat | {"lora.patio.dev/sql", "owner.lora.patio.dev/uid-sql"}
+        await until("both are shown", lambda: marks() == both, marks)

@@ -14,7 +14,7 @@ from patio_operator.cluster.api import Cluster
 from patio_operator.cluster.known import Known
 from patio_operator.handlers import Wakes
 from patio_operator.handlers.wakes import there_are_groups, there_are_profiles
-from patio_operator.reconcile.groups import PASSES_AT_ONCE, GroupReconciler
+from patio_operator.reconcile.groups import PASSES_AT_ONCE, PODS_IN_A_PASS, GroupReconciler
 from patio_operator.reconcile.queue import Key, WorkQueue
 
 from group_world import leader_worker
@@ -37,11 +37,10 @@ class Operator:
     async def settled(self) -> None:
         """Wait until every watch is there and nothing is worked on."""
         quiet = 0
-        watches = (self.known.groups, self.known.profiles, self.known.group_pods, self.known.stateful_sets)
 
         def still() -> bool:
             nonlocal quiet
-            quiet = quiet + 1 if all(one.fresh for one in watches) and not len(self.groups) else 0
+            quiet = quiet + 1 if self.known.complete and not len(self.groups) else 0
             return quiet > 30
 
         await until("settled", still, lambda: f"{len(self.groups)} keys, {self.api.asked}")
@@ -253,6 +252,30 @@ async def test_a_group_that_is_handed_over_is_taken_down() -> None:
         await until("nothing is left", lambda: not left(), left)
         (ready,) = api.objects[f"{GROUPS}/g"]["status"]["conditions"]
         assert ready["reason"] == "HandedOver"
+
+
+async def test_a_group_of_many_pods_is_made_in_several_passes() -> None:
+    api = MemoryApi()
+    api.put(GROUPS, group("g", leader_worker(replicas=130)))
+    async with operator(api) as one:
+
+        def pods() -> int:
+            return sum(path.startswith(f"{PODS}/") for path in api.objects)
+
+        await until("some of them", pods)
+        await until("all of them", lambda: pods() == 260, pods)
+        assert len(one.passes) >= 260 / PODS_IN_A_PASS
+
+
+async def test_a_group_whose_name_is_no_label_says_so() -> None:
+    api = MemoryApi()
+    api.put(GROUPS, group("n" * 100))
+    api.refused[STATEFUL_SETS] = 400
+    async with operator(api) as one:
+        await until("said", lambda: "status" in api.objects[f"{GROUPS}/{'n' * 100}"])
+        (ready,) = api.objects[f"{GROUPS}/{'n' * 100}"]["status"]["conditions"]
+        assert ready["reason"] == "Rejected"
+        assert len(one.passes) < 5
 
 
 async def test_a_group_nested_deeply_is_refused_in_words() -> None:

@@ -47,7 +47,7 @@ async def operator(api: MemoryApi) -> AsyncIterator[tuple[ProfileReconciler, lis
     async with serving(api) as address, connected(address) as cluster, connected(address) as watching:
         known = Known(watching)
         tasks = [asyncio.create_task(one) for one in known.watches()]
-        await until("the pods are known", lambda: known.pods.fresh and known.profiles.fresh)
+        await until("the pods are known", lambda: known.complete)
         yield ProfileReconciler(cluster, known, "patio-system", lambda: now[0], lambda: False), now
         for task in tasks:
             task.cancel()

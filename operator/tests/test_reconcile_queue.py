@@ -188,7 +188,7 @@ async def test_namespaces_take_turns() -> None:
 
     async def work(key: Key) -> None:
         if not worked:
-            await until("all are ready", lambda: not queue._timers)
+            await until("all others wait", lambda: len(queue._queued) == 100)
         worked.append(key)
 
     queue = WorkQueue("test", work, workers=1)

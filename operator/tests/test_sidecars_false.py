@@ -214,3 +214,20 @@ def test_pod_without_a_sidecars_container_is_not_followed(containers: list[objec
     found = decode_pod({"metadata": metadata, "spec": {"containers": containers}, "status": {"podIP": "10.0.0.1"}})
     assert found.sidecar_port == port
     assert (found.sidecar_url is None) == (port is None)
+
+
+async def test_why_there_is_no_answer_is_told_by_the_cause() -> None:
+    async def closing(request: web.Request) -> web.Response:
+        assert request.transport is not None
+        request.transport.close()
+        return web.Response()
+
+    async def refusing(_: web.Request) -> web.Response:
+        return web.Response(status=503)
+
+    async with serving(closing) as port, following(port) as watch:
+        assert "closed without an answer" in (await problem(watch)).problem
+    async with serving(refusing) as port, following(port) as watch:
+        assert "it answered 503" in (await problem(watch)).problem
+    async with following(port) as watch:
+        assert "the connection is refused" in (await problem(watch)).problem

@@ -272,3 +272,31 @@ async def test_without_its_secret_an_order_is_not_sent() -> None:
 def _with_revision(view: Seen, revision: str) -> Seen:
     assert view.answer is not None
     return Seen(view.answer.model_copy(update={"revision": revision}), ever_answered=True)
+
+
+async def test_order_that_waited_and_is_not_wanted_any_more_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(orders, "AT_ONCE", 1)
+    came, go = asyncio.Event(), asyncio.Event()
+
+    async def still(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        came.set()
+        await go.wait()
+        writer.close()
+
+    server = await asyncio.start_server(still, "127.0.0.1", 0)
+    async with world(3) as there, server:
+        slow = Pod("team", "slow", "uid-slow", "node-a", {}, "127.0.0.1", server.sockets[0].getsockname()[1])
+        uids = ["uid-slow", "uid-0", "uid-1", "uid-2"]
+
+        def a_pass(*pods: Pod) -> None:
+            there.orders.refusals("team", uids)
+            there.orders.give([load(one) for one in pods], {})
+
+        a_pass(slow, there.pod(0), there.pod(1))
+        await came.wait()
+        a_pass(slow, there.pod(0))
+        a_pass(slow, there.pod(0), there.pod(2))
+        go.set()
+        await eventually("the last is given", lambda: list(there.sidecar(2).adapters), ["sql"])
+        assert list(there.sidecar(0).adapters) == ["sql"]
+        assert there.sidecar(1).orders == []

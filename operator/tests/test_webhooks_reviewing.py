@@ -232,7 +232,8 @@ async def test_an_answer_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None
         await asyncio.sleep(3600)
         return {}
 
-    handle = reviewing.handler("a review", never, reviewing.VALIDATIONS, lambda outcome, _: outcomes.append(outcome))
+    answer, limits = reviewing.deciding(never), reviewing.VALIDATIONS
+    handle = reviewing.handler("a review", answer, limits, lambda outcome, _: outcomes.append(outcome))
     app = web.Application()
     app.router.add_post("/", handle)
     runner = await server.serve(app, 0)

@@ -30,7 +30,7 @@ async def answering(
         task = asyncio.current_task()
         assert task is not None
         tasks.add(task)
-        with contextlib.suppress(OSError, asyncio.CancelledError):
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             await answer(reader, writer)
         writer.close()
         tasks.discard(task)

@@ -260,10 +260,12 @@ async def test_routes_of_downloads(
         assert done.json()["path"] == str(tmp_path / "models" / "r")
         assert is_there(str(tmp_path / "models" / "r" / ".patio"))
         assert 'patio:download_bytes_total{source="s3"} 3' in (await http.get("/metrics")).text
-        struck = await http.delete(f"/v1/downloads/{download_id}")
+        json_headers = {"content-type": "application/json"}
+        assert (await http.delete(f"/v1/downloads/{download_id}")).status_code == 401, "a page could send it"
+        struck = await http.delete(f"/v1/downloads/{download_id}", headers=json_headers)
         assert (struck.status_code, struck.json()["state"]) == (200, "Succeeded")
         for method in ("GET", "DELETE"):
-            missing = await http.request(method, f"/v1/downloads/{download_id}")
+            missing = await http.request(method, f"/v1/downloads/{download_id}", headers=json_headers)
             assert (missing.status_code, missing.json()["error"]["code"]) == (404, "NotFound")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -22,14 +23,16 @@ from hypothesis import strategies as st
 
 from patio.api.downloads_protocol import DownloadReason
 from patio.api.sources import Source, SourceKind
-from patio.downloads import locks
+from patio.downloads import found, local, locks
 from patio.downloads.backends import Reading, begins_at
 from patio.downloads.disk import remove_unused
 from patio.downloads.faults import DownloadFault
+from patio.downloads.found import sources_under
 from patio.downloads.holds import Holds
 from patio.downloads.job import Done, Event, Job, Listed, Moved
+from patio.downloads.local import Local
 from patio.downloads.pace import LEAST_RATE, LISTING_SECONDS, Pace
-from patio.downloads.places import Place, users_lock
+from patio.downloads.places import Place, source_note, users_lock
 from patio.downloads.plan import SYNC_STEP, Digest, Listing, RemoteFile
 from patio.downloads.transfer import download
 
@@ -437,3 +440,41 @@ def test_another_part_than_was_asked_for_is_not_taken() -> None:
     for wrong in ("bytes 5000-9999/10000", "bytes 0-999/1000", ""):
         with pytest.raises(DownloadFault):
             begins_at(wrong, 500, "x")
+
+
+def test_the_lock_of_an_older_sidecar_is_respected(tmp_path: Path) -> None:
+    done, _ = run(Memory({"m.safetensors": b"x"}), job(tmp_path))
+    folder, root = Path(done.folder), tmp_path / "root"
+    lock = folder.with_name(f".{folder.name}.lock")
+    with lock.open("w") as older:
+        fcntl.flock(older, fcntl.LOCK_SH)
+        assert not remove_unused(folder, root)
+    assert remove_unused(folder, root)
+    assert not lock.exists()
+
+
+def test_a_pipe_in_the_place_of_a_note_holds_nobody_up(tmp_path: Path) -> None:
+    done, _ = run(Memory({"m.safetensors": b"x"}), job(tmp_path))
+    note = source_note(Path(done.folder))
+    note.unlink()
+    os.mkfifo(note)
+    assert sources_under(tmp_path / "root") == frozenset()
+    os.mkfifo(tmp_path / "root" / ".reserved" / "odd")
+    assert isinstance(attempt(Memory({"m.safetensors": b"y"}), job(tmp_path)), Done)
+
+
+def test_sources_on_disk_are_told_up_to_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done, _ = run(Memory({"m.safetensors": b"x"}), job(tmp_path))
+    source_note(Path(done.folder)).write_text("".join(f"s3://bucket/{number}\n" for number in range(50)))
+    assert len(sources_under(tmp_path / "root")) == 50
+    monkeypatch.setattr(found, "MOST_SOURCES", 10)
+    assert len(sources_under(tmp_path / "root")) == 10
+
+
+def test_a_folder_of_too_many_files_is_not_walked_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "MOST_FILES", 3)
+    for number in range(6):
+        (tmp_path / f"{number}.json").touch()
+    with pytest.raises(DownloadFault) as raised:
+        Local(str(tmp_path), (tmp_path,)).listing()
+    assert raised.value.reason is DownloadReason.REFUSED

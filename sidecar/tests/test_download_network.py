@@ -33,6 +33,7 @@ from patio.downloads.faults import DownloadFault
 from patio.downloads.job import Job
 from patio.downloads.network import BUNDLES, one_bundle, past_proxies
 from patio.downloads.telemetry import DownloadMetrics
+from patio.downloads.worker import backend_of
 
 from download_sources import ACCESS_KEY, SECRET_KEY, TOKEN, running_hub
 
@@ -134,6 +135,19 @@ def test_no_name_stands_for_the_machine(tmp_path: Path, resolver: dict[str, str]
         with pytest.raises(DownloadFault) as raised:
             socket.getaddrinfo(host, 80)
         assert raised.value.reason is DownloadReason.INVALID
+
+
+@pytest.mark.parametrize("source", [BUCKET, REPOSITORY], ids=["s3", "hf"])
+def test_libraries_ask_no_name_that_stands_for_the_machine(
+    tmp_path: Path, resolver: dict[str, str], source: Source
+) -> None:
+    one = job(tmp_path, source, endpoint="http://rebound:80", hf_endpoint="http://rebound:80")
+    network.prepare(one)
+    resolver["rebound"] = "169.254.169.254"
+    with pytest.raises(DownloadFault) as raised:
+        backend_of(one).listing()
+    assert raised.value.reason is DownloadReason.INVALID
+    assert "never asked" in raised.value.message
 
 
 def test_the_clusters_own_agent_gives_a_pod_its_role(
@@ -422,3 +436,12 @@ def test_a_bundle_that_is_not_there_hides_none_that_is(tmp_path: Path) -> None:
     environ = {"SSL_CERT_FILE": "/nowhere"}
     one_bundle(environ)
     assert environ == {}
+
+
+async def test_what_a_source_answers_is_told_in_short(tmp_path: Path) -> None:
+    body = b"<ListBucketResult><a>" + b"x" * 2_000_000 + SECRET_KEY.encode()
+    with store(200, {"content-type": "application/xml"}, body) as (url, _):
+        found = await fault(job(tmp_path, BUCKET, endpoint=url, **KEYS))
+    assert len(found.message) <= 1000
+    assert SECRET_KEY not in found.message
+    assert found.reason in (DownloadReason.FAULT, DownloadReason.UNREACHABLE), found.message

@@ -200,34 +200,37 @@ async def draining(engine: Answers, routers: Routers, settle: float = 0.1) -> As
 async def test_a_router_that_never_lets_go_is_never_drained() -> None:
     engine, routers = Answers(IDLE), Routers()
     async with draining(engine, routers) as drain:
-        answer = await drain.drain(0.5)
+        answer = await drain.drain(2)
         assert (answer.drained, answer.unregistered, answer.running) == (False, False, 0)
         assert "still has requests" not in answer.message
         engine.said = [RUNNING]
-        later = await drain.drain(1.2)
+        later = await drain.drain(2)
         assert (later.drained, later.running) == (False, 5), "a later call looks again"
         engine.said, routers.left = [IDLE], True
         assert (await drain.drain(10)).drained
 
 
-async def test_a_drained_pod_that_gets_requests_is_drained_again() -> None:
+async def test_a_drained_pod_that_gets_requests_is_drained_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("patio.drain.drain.LEAVE_SHARE", 0.01)
     engine, routers = Answers(IDLE), Routers(unreachable=True)
     async with draining(engine, routers) as drain:
-        assert (await drain.drain(1.5)).drained, "the routers are gone, most likely"
+        assert (await drain.drain(20)).drained, "the routers are gone, most likely"
         engine.said = [RUNNING]
-        again = await drain.drain(0.8)
+        again = await drain.drain(2)
         assert (again.drained, again.running) == (False, 5)
         routers.unreachable = False
         engine.said = [IDLE]
-        answer = await drain.drain(1.5)
+        answer = await drain.drain(2)
         assert (answer.drained, answer.unregistered) == (False, False), "a router that answers lists it"
 
 
-async def test_a_more_patient_call_waits_longer_for_silent_routers() -> None:
+async def test_a_more_patient_call_waits_longer_for_silent_routers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("patio.drain.drain.LEAVE_SHARE", 0.01)
+    monkeypatch.setattr("patio.drain.drain.LONGEST_LEAVE", 3600.0)
     async with draining(Answers(IDLE), Routers(unreachable=True)) as drain:
-        assert (await drain.drain(1.5)).drained
-        patient = asyncio.create_task(drain.drain(60))
-        assert not (await drain.drain(1.0)).drained
+        assert (await drain.drain(20)).drained
+        patient = asyncio.create_task(drain.drain(3600))
+        assert not (await drain.drain(2)).drained
         patient.cancel()
         await asyncio.gather(patient, return_exceptions=True)
 
@@ -238,7 +241,7 @@ async def test_a_more_patient_call_waits_longer_for_silent_routers() -> None:
 async def test_one_odd_answer_does_not_blind_a_drain(odd: httpx.Response) -> None:
     engine = Answers(odd, RUNNING)
     async with draining(engine, Routers(left=True)) as drain:
-        answer = await drain.drain(1.2)
+        answer = await drain.drain(2)
         assert (answer.drained, answer.running) == (False, 5)
         engine.said = [IDLE]
         assert (await drain.drain(10)).drained

@@ -58,6 +58,11 @@ def test_only_the_latest_series_of_adapters_is_true() -> None:
     assert list(lora_slots_used(series[:1])) == [Sample((), 2)]
 
 
+@pytest.mark.parametrize(("running", "used"), [("", 0), ("a", 1), ("a,b", 2), ("a, b", 1), ("a, b,c", 2)])
+def test_a_comma_in_an_adapters_name_is_none_between_two(running: str, used: int) -> None:
+    assert list(lora_slots_used([lora(1.0, running)])) == [Sample((), used)]
+
+
 def test_each_engine_has_a_latest_series_of_its_own() -> None:
     series = [lora(1, "a", engine="0"), lora(8, "", engine="1"), lora(2, "a,b", engine="0")]
     assert dict(lora_slots_used(series)) == {

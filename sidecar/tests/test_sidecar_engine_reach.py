@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
@@ -134,6 +135,31 @@ async def test_each_kind_of_call_has_a_pool_of_its_own() -> None:
             assert (await one.get(f"{double}/health")).status_code == 200
             assert not one.follow_redirects
             assert not one.trust_env
+
+
+async def test_looks_given_up_at_once_leave_the_next_one_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    # httpcore 1 keeps a connection that it gave to a waiting request just when that was given up, and never uses it.
+    monkeypatch.setattr("patio.engine.http.LOOK_SECONDS", 0.05)
+    hangs = True
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.readuntil(b"\r\n\r\n"):
+            if hangs:
+                await asyncio.sleep(3600)
+            writer.write(body(b'{"data": []}'))
+
+    async with answering(answer) as port:
+        url = f"http://127.0.0.1:{port}"
+        clients = open_clients(read_address(url), EngineTls())
+        engine = Vllm(url, clients.looks, None, clients.orders)
+        for _ in range(5):
+            views = await asyncio.gather(*(engine.view() for _ in range(200)))
+            assert all(view.blurred for view in views)
+        hangs = False
+        monkeypatch.setattr("patio.engine.http.LOOK_SECONDS", 20.0)
+        view = await engine.view()
+        assert view.ready, view.problem
+        await clients.close()
 
 
 def contexts(clients: EngineClients) -> set[int]:

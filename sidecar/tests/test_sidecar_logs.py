@@ -88,6 +88,14 @@ def test_long_fields_are_cut_in_text_and_long_lines_in_json() -> None:
     assert len(_Json().format(record)) < 10_000
 
 
+@given(st.text())
+def test_any_words_stay_in_one_line_of_json(words: str) -> None:
+    line = _Json().format(logging.LogRecord("a", logging.INFO, "", 0, "x message=%s", (words,), None))
+    assert len(line.splitlines()) == 1
+    assert not any(ord(one) < 32 or 127 <= ord(one) < 160 for one in line)
+    assert json.loads(line)["message"] == f"x message={words}"
+
+
 def test_lines_beyond_the_limit_are_counted() -> None:
     now = 0.0
     limit = LineLimit(2, 10.0, lambda: now)

@@ -32,10 +32,10 @@ from patio.access.crowd import Crowd, LongPolls
 from patio.access.gate import Gate
 from patio.access.openness import EVERYONE, open_to
 from patio.adapters.store import Store
-from patio.api.protocol import LoadRequest
+from patio.api.protocol import AdapterList, LoadRequest
 from patio.api.routes import access
 from patio.api.routes.access import add_access
-from patio.api.routes.adapters import ENDING_SECONDS
+from patio.api.routes.adapters import ENDING_SECONDS, _Written
 from patio.app import assemble
 from patio.client import SidecarError
 from patio.file_limit import raise_file_limit
@@ -197,12 +197,32 @@ async def test_body_that_nobody_reads_has_its_time_too(monkeypatch: pytest.Monke
         await eventually(lambda: _true(not served.connections), "the connection is closed")
 
 
-async def test_answer_that_nobody_takes_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("call", [b"POST /echo", b"GET /slow", b"GET /quick"])
+async def test_body_that_no_route_takes_has_an_end(call: bytes) -> None:
+    async with serving() as served:
+        _, writer = await served.connect()
+        writer.write(call + b" HTTP/1.1\r\nhost: a\r\ncontent-length: 100000000\r\n\r\n")
+        await eventually(lambda: _true(served.connections == 1), "it is connected")
+        sent = 0
+        with contextlib.suppress(ConnectionError):
+            while served.connections:
+                writer.write(b"a" * 65536)
+                await writer.drain()
+                sent += 65536
+                assert sent < 50_000_000
+        writer.close()
+
+
+@pytest.mark.parametrize("connection", [b"keep-alive", b"close"])
+@pytest.mark.parametrize("size", [b"4000000", b"20000000"])
+async def test_answer_that_nobody_takes_ends_the_connection(
+    monkeypatch: pytest.MonkeyPatch, connection: bytes, size: bytes
+) -> None:
     monkeypatch.setattr(server, "STALLED_SECONDS", 0.3)
     async with serving() as served:
         _, writer = await served.connect()
         writer.transport.pause_reading()  # type: ignore[attr-defined]
-        writer.write(b"GET /large?size=20000000 HTTP/1.1\r\nhost: a\r\n\r\n")
+        writer.write(b"GET /large?size=%s HTTP/1.1\r\nhost: a\r\nconnection: %s\r\n\r\n" % (size, connection))
         await eventually(lambda: _true(served.connections == 1), "it is connected")
         await eventually(lambda: _true(not served.connections), "the connection is closed")
 
@@ -242,6 +262,7 @@ async def test_caller_that_hangs_up_is_waited_for_no_longer() -> None:
         b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n12",
         b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: -1\r\n\r\n",
         b"GET /quick HTTP/1.1\r\nhost: a\r\nx: " + b"y" * 200_000,
+        b"GET /quick HTTP/1.1\r\nhost: a\r\n" + b"a:b\r\n" * 50_000 + b"\r\n",
     ],
 )
 async def test_what_is_no_request_gets_400_in_the_one_shape(sent: bytes) -> None:
@@ -249,7 +270,7 @@ async def test_what_is_no_request_gets_400_in_the_one_shape(sent: bytes) -> None
         reader, writer = await served.connect()
         writer.write(sent)
         head, _, body = (await closed(reader)).partition(b"\r\n\r\n")
-        if len(sent) < 100_000:  # the kernel may drop the answer to those who still send
+        if head or len(sent) < 100_000:  # the kernel may drop the answer to those who still send
             assert head.startswith(b"HTTP/1.1 400 ")
             assert json.loads(body)["error"]["code"] == "InvalidRequest"
         assert b'"quick"' in await served.ask("/quick")
@@ -371,6 +392,13 @@ def test_long_polls_are_bounded_and_each_peer_has_some(comings: list[tuple[str, 
     assert len(polls) == sum(waiting.values())
 
 
+def test_list_is_written_once_for_all_who_wait() -> None:
+    written, shown = _Written(), AdapterList(revision="1", engine="vllm", engine_ready=True)
+    assert AdapterList.model_validate_json(written.of(shown)) == shown
+    assert written.of(shown) is written.of(shown)
+    assert written.of(shown.model_copy(update={"revision": "2"})) != written.of(shown)
+
+
 async def test_long_poll_too_many_gets_429_and_a_plain_call_does_not(
     sidecar: StartSidecar, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -430,6 +458,68 @@ async def test_no_files_left_is_told_once_and_as_our_own_fault(caplog: pytest.Lo
     assert "this sidecar" in said[0]
     assert "no fault of the engine" in said[0]
     assert said[2:] == ["something else"]
+
+
+FULL = """
+import asyncio, logging, os, resource, sys
+from patio.logs import configure
+from patio.server import limit_loop_errors, listen
+async def main():
+    configure("INFO", False)
+    limit_loop_errors(asyncio.get_running_loop())
+    async def answer(reader, writer):
+        writer.write(b"answered")
+        writer.close()
+    server = await asyncio.start_server(answer, sock=listen("127.0.0.1", 0), backlog=256)
+    await asyncio.to_thread(int)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+    held = []
+    try:
+        while True:
+            held.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        pass
+    print("full", flush=True)
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+    for one in held:
+        os.close(one)
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+asyncio.run(main())
+"""
+
+
+async def test_process_without_files_writes_a_line_and_goes_on(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with log.open("wb") as errors:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", FULL), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
+        )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        port = int(await process.stdout.readline())
+        assert await process.stdout.readline() == b"full\n"
+        callers = [await asyncio.open_connection("127.0.0.1", port) for _ in range(100)]
+        assert len(callers) == 100
+
+        async def told() -> bool:
+            return "can open no more files" in log.read_text()
+
+        await eventually(told, "the fault is told")
+        process.stdin.write(b"\n")
+
+        async def answered() -> bool:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            got = await closed(reader)
+            writer.close()
+            return got == b"answered"
+
+        await eventually(answered, "callers are answered again", 60)
+        assert log.read_text().count("\n") == 1
+    finally:
+        process.kill()
+        await process.wait()
 
 
 def test_connections_take_half_of_the_files_at_most() -> None:

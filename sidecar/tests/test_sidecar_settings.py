@@ -20,6 +20,7 @@ def test_nothing_given_means_the_defaults() -> None:
     settings = read_settings([], {})
     assert settings == Settings()
     assert (settings.engine, settings.engine_endpoint, settings.port) == ("sglang", "http://localhost:8000", 9091)
+    assert settings.host == "::"
 
 
 def test_a_flag_wins_over_its_variable() -> None:

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import errno
 import random
+import socket
+import ssl
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 import pytest
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from patio.topology.config import Endpoint, Kind, Worker
+from patio.api.topology_protocol import LeaseRequest
+from patio.client import Refused, SidecarClient, Unreachable, sidecar
+from patio.topology import routers
+from patio.topology.config import Endpoint, Kind, TopologySettings, Worker
+from patio.topology.lease_file import LeaseFile
+from patio.topology.memberships import Leased
 from patio.topology.plan import Standing
 from patio.topology.registrar import Registrar, Round
-from patio.topology.routers import Router
+from patio.topology.routers import LARGEST, Router, RouterError
+from patio.topology.server import TopologyServer
 
 from router_double import RouterDouble
+from sidecar_builders import eventually
 
 URL = "http://10.0.0.1:8000"
 WORKER = Worker(URL)
@@ -300,3 +312,132 @@ async def test_a_router_that_does_not_answer_is_asked_every_few_seconds() -> Non
         assert rounds[0].pause < 1 < 5 <= rounds[-1].pause < 7
         assert not any(found.reached for found in rounds)
         assert faults == ["RouterUnreachable"]
+
+
+@pytest.mark.parametrize(
+    ("cause", "reason"),
+    [
+        (ConnectionRefusedError(errno.ECONNREFUSED, ""), "RouterUnreachable"),
+        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), "RouterUnreachable"),
+        (ssl.SSLCertVerificationError(1, "self-signed certificate"), "RouterFault"),
+        (OSError(errno.EMFILE, "Too many open files"), "RouterFault"),
+    ],
+)
+async def test_only_a_router_that_was_asked_can_be_gone(cause: OSError, reason: str) -> None:
+    def fail(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("All connection attempts failed") from cause
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(fail)) as http:
+        router = Router(Endpoint(("http://router",)), http, None)
+        with pytest.raises(RouterError) as told:
+            await router.workers()
+        assert told.value.fault.reason == reason
+        leased = Leased(Endpoint(("http://router",)), http, TopologySettings(), random.Random(1), lambda reason: None)
+        assert (await leased.step(None)).standing.reason == reason
+
+
+DEEP = b"[" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (Response(b"x" * (LARGEST + 1)), "RouterFault"),
+        (Response(b'{"workers": ' + DEEP), "RouterRefused"),
+        (Response(b"x" * LARGEST), "RouterRefused"),
+        (Response(status_code=307, headers={"location": "http://elsewhere/"}), "RouterFault"),
+    ],
+    ids=["large", "deep", "at the limit", "redirect"],
+)
+async def test_what_a_router_answers_is_bounded(answer: Response, reason: str) -> None:
+    async with here("smg", broken=answer) as it:
+        standing = await it.stands(WORKER)
+        assert standing.reason == reason
+        assert len(standing.message) < 1000
+
+
+async def test_one_worker_that_can_not_be_read_hides_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    good = {"id": "a/../b", "url": URL, "worker_type": "regular", "is_healthy": True}
+    odd = [None, "x", {"id": 7}, {"id": "x" * 300, "url": "http://x"}, {"id": "x", "url": "x" * 3000}]
+    asked: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        asked.append(scope["raw_path"].decode())
+        listed = scope["path"] == "/workers"
+        answer = JSONResponse({"workers": [*odd, good]} if listed else {}, 200 if listed else 404)
+        await answer(scope, receive, send)
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app)) as http:
+        router = Router(Endpoint(("http://router",)), http, None)
+        for _ in range(2):
+            assert list(await router.workers()) == [URL]
+        assert await router.worker("a/../b?c#d") is None
+    assert asked[-1] == "/workers/a%2F..%2Fb%3Fc%23d"
+    assert len(caplog.records) == 1
+
+
+async def test_a_router_that_drips_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routers, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(sidecar, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(sidecar, "CONNECT_SECONDS", 0.2)
+    ended = asyncio.Event()
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n")
+            while not ended.is_set():
+                writer.write(b" ")
+                await writer.drain()
+                await asyncio.sleep(0.05)
+        writer.close()
+
+    server = await asyncio.start_server(drip, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with httpx.AsyncClient() as http, asyncio.timeout(30):
+        with pytest.raises(RouterError) as raised:
+            await Router(Endpoint((url,)), http, None).workers()
+        assert raised.value.fault.reason == "RouterUnreachable"
+        with pytest.raises(Unreachable):
+            await SidecarClient(url, http).topology()
+    ended.set()
+    server.close()
+
+
+async def test_a_key_that_is_no_header_is_not_repeated() -> None:
+    async with httpx.AsyncClient() as http:
+        router = Router(Endpoint(("http://127.0.0.1:9",)), http, "sekret\nword")
+        with pytest.raises(RouterError) as raised:
+            await router.workers()
+    assert "sekret" not in raised.value.fault.message
+
+
+async def test_a_sidecars_answer_is_bounded() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/ready":
+            return httpx.Response(307, headers={"location": "http://elsewhere/"})
+        return httpx.Response(200, content=b"[" * (sidecar.LARGEST + 1))
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer), follow_redirects=True) as http:
+        client = SidecarClient("http://other", http)
+        for call in (client.topology, client.ready):
+            with pytest.raises(Refused) as raised:
+                await call()
+            assert raised.value.code == "UnreadableAnswer"
+
+
+async def test_what_has_left_is_forgotten_unasked() -> None:
+    async with here("smg") as it:
+        server = TopologyServer(it.registrar, LeaseFile(None), None)
+        running = asyncio.create_task(server.run())
+        for number in range(5):
+            server.renew(f"pod-{number}", LeaseRequest(url=f"http://10.0.1.{number}:8000", seconds=60))
+            server.release(f"pod-{number}")
+        assert len(server._leaving) == 5
+
+        async def forgotten() -> bool:
+            return not server._leaving
+
+        await eventually(forgotten, "their pods never ask again")
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)

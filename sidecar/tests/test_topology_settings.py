@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from patio.settings import Settings, SettingsError, read_settings
+from patio.settings.topology import LARGEST_FILE
 from patio.topology.addresses import listed, pod_names
 from patio.topology.config import Role, TopologySettings
 
@@ -238,3 +240,48 @@ def test_long_names_are_cut_as_rolebasedgroup_cuts_them() -> None:
 def test_a_topology_file_that_does_not_say_it_is_refused(content: object, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         listed(content, None, None)
+
+
+BOMB = "a: &a {k: v}\n" + "\n".join(
+    f"{b}: &{b} {{<<: [{', '.join(['*' + a] * 9)}]}}" for a, b in pairwise("abcdefghij")
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (BOMB, "it has aliases"),
+        ("[" * 5000, "nested too deep"),
+        ("#" * (LARGEST_FILE + 1), "more than"),
+        ("a: [", "is not YAML"),
+        ("roles: {router: {instances: [{address: 'a/../b', ports: {http: 1}}]}}", "no address"),
+        ("roles: {router: {instances: [{address: a, ports: {http: 99999}}]}}", "no port"),
+        (
+            "roles: {router: {instances: ["
+            + ", ".join(f"{{address: a{n}, ports: {{http: 1}}}}" for n in range(65))
+            + "]}}",
+            "65 routers are named",
+        ),
+    ],
+    ids=["aliases", "deep", "large", "broken", "path", "port", "many"],
+)
+def test_a_topology_file_of_any_content_is_read_or_refused(tmp_path: Path, content: str, said: str) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(content)
+    with pytest.raises(SettingsError, match=said):
+        read_settings([], {**POD, "TOPO_TYPE": "sglang", "TOPO_CONFIG_FILE": str(file)})
+
+
+def test_a_topology_file_at_the_limit_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    said = "roles: {router: {instances: [{address: router-0, ports: {http: 8000}}]}}\n"
+    file.write_text(said + "#" * (LARGEST_FILE - len(said)))
+    settings = of({**POD, "TOPO_TYPE": "sglang", "TOPO_CONFIG_FILE": str(file)})
+    assert settings.endpoints[0].urls == ("http://router-0:8000",)
+
+
+@pytest.mark.parametrize("key", ["sekret\nword", "sekr\u00e9t"])
+def test_a_routers_key_that_is_no_header_stops_the_start(key: str) -> None:
+    with pytest.raises(SettingsError, match="SGL_ROUTER_API_KEY") as raised:
+        read_settings([], {**DIRECT, "SGL_ROUTER_API_KEY": key})
+    assert "sekr" not in str(raised.value)

@@ -233,6 +233,20 @@ async def test_leases_outlive_the_sidecar_and_what_nobody_renews_is_removed(tmp_
     assert len(double.orders()) == orders
 
 
+async def test_leases_are_bounded_in_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("patio.topology.server.MOST_LEASES", 2)
+    double = RouterDouble("smg", alive={"http://a:1"})
+    async with running(server_settings(tmp_path), to_router(double)) as sidecar, client_of(sidecar) as client:
+        for name in "ab":
+            await client.renew_lease(name, LeaseRequest(url=f"http://{name}:1", seconds=60))
+        with pytest.raises(Refused) as refused:
+            await client.renew_lease("c", LeaseRequest(url="http://c:1", seconds=60))
+        assert (refused.value.status, refused.value.code, refused.value.retryable) == (429, "TooManyLeases", True)
+        await client.renew_lease("a", LeaseRequest(url="http://a:1", seconds=60))
+        await client.release_lease("b")
+        await client.renew_lease("c", LeaseRequest(url="http://c:1", seconds=60))
+
+
 async def test_a_broken_lease_file_is_no_reason_not_to_start(tmp_path: Path) -> None:
     (tmp_path / "leases.json").write_text("{")
     double = RouterDouble("smg", alive={"http://a:1"})

@@ -46,7 +46,8 @@ def test_it_is_scaled_by_kubectl_and_by_an_autoscaler_and_nothing_that_works_mov
     path = f"/apis/patio.dev/v1alpha1/namespaces/{namespace}/loraadapters/sql/scale"
     seen = kube.get(path)
     assert (seen["spec"]["replicas"], seen["status"]["replicas"]) == (1, 1)
-    assert seen["status"]["selector"] == "lora.patio.dev/sql=loaded"
+    uid = seen["metadata"]["uid"]
+    assert seen["status"]["selector"] == f"lora.patio.dev/sql=loaded,owner.lora.patio.dev/{uid}=sql"
     until(
         "labels say the same", lambda: {pod.name for pod in pods if "sql" in pod.marks()}, lambda found: found == last
     )

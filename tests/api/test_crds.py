@@ -25,7 +25,7 @@ from patio_operator.groups import conversion
 from patio_operator.injection import Access, Injection, Runtime, inject, json_patch
 from patio_operator.placement.fleet import Pod
 from patio_operator.placement.plans import Placed, PlacedState, Placement
-from patio_operator.placement.status import status
+from patio_operator.placement.status import status, told
 
 pytestmark = pytest.mark.api
 
@@ -239,14 +239,15 @@ def test_kubectl_scale_wait_and_an_autoscaler_find_what_they_need(plane: Control
     adapter = LoraAdapter.model_validate(json.loads(plane.kubectl("-n", namespace, "get", "lora", "sql", "-o", "json")))
     on = Pod(namespace, "p", "u", "n", {}, "10.0.0.1")
     placement = Placement((Placed(on, PlacedState.LOADED, "Loaded"),), desired=1)
-    patch = json.dumps({"status": status(adapter, placement, {}, datetime.now(UTC))})
+    patch = json.dumps({"status": status(adapter, placement, told({}), datetime.now(UTC))})
     plane.kubectl("-n", namespace, "patch", "lora", "sql", "--subresource=status", "--type=merge", "-p", patch)
     plane.kubectl("-n", namespace, "wait", "--for=condition=Ready", "--timeout=5s", "lora/sql")
     plane.kubectl("-n", namespace, "scale", "lora", "sql", "--replicas=5")
     path = f"/apis/patio.dev/v1alpha1/namespaces/{namespace}/loraadapters/sql/scale"
     scale = json.loads(plane.kubectl("get", "--raw", path))
     assert scale["spec"] == {"replicas": 5}
-    assert scale["status"] == {"replicas": 1, "selector": "lora.patio.dev/sql=loaded"}
+    selector = f"lora.patio.dev/sql=loaded,owner.lora.patio.dev/{adapter.metadata.uid}=sql"
+    assert scale["status"] == {"replicas": 1, "selector": selector}
 
 
 def test_the_old_version_of_a_profile_is_served_with_a_warning(plane: ControlPlane) -> None:

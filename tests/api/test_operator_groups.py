@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from kube import Kube, condition, until
+from operator_process import OperatorProcess
 
 pytestmark = pytest.mark.api
 
@@ -61,6 +62,44 @@ def test_the_status_follows_the_statefulsets(kube: Kube, namespace: str) -> None
     patch = json.dumps({"status": status})
     kube.kubectl("-n", namespace, "patch", "sts", "demo-worker", "--subresource=status", "--type=merge", "-p", patch)
     until("Ready", lambda: condition(group(kube, namespace), "Ready"), lambda one: one.get("status") == "True")
+
+
+def test_a_pass_over_what_is_as_it_should_be_applies_nothing(
+    kube: Kube, namespace: str, operator: OperatorProcess
+) -> None:
+    def passes() -> float:
+        return counted(operator.metrics(), "patio_operator_reconciles_total", 'kind="RoleBasedGroup"')
+
+    def applies() -> float:
+        kinds = ("statefulsets", "services", "configmaps")
+        metrics = kube.http.get("/metrics").text
+        return sum(counted(metrics, "apiserver_request_total", f'resource="{one}"', 'verb="APPLY"') for one in kinds)
+
+    def waked(number: int) -> None:
+        before = passes()
+        labels = {"rbg.workloads.x-k8s.io/group-name": "demo"}
+        metadata = {"name": f"wakes-{number}", "namespace": namespace, "labels": labels}
+        spec = {"containers": [{"name": "c", "image": "i"}]}
+        kube.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+        until("a pass", passes, lambda seen: seen > before)
+
+    kube.apply(rbg(namespace, role("worker")))
+    until("the status", lambda: condition(group(kube, namespace), "Ready"))
+    waked(0)
+    before = applies()
+    assert before >= 3
+    for number in range(1, 4):
+        waked(number)
+    assert applies() == before
+    kube.kubectl("-n", namespace, "scale", "sts", "demo-worker", "--replicas=5")
+    until("as the group says", lambda: stateful_set(kube, namespace, "demo-worker")["spec"]["replicas"] == 1)
+
+
+def counted(metrics: str, name: str, *labels: str) -> float:
+    lines = [
+        one for one in metrics.splitlines() if one.startswith(name + "{") and all(label in one for label in labels)
+    ]
+    return sum(float(one.rsplit(" ", 1)[1]) for one in lines)
 
 
 @pytest.mark.usefixtures("operator")

@@ -187,6 +187,59 @@ def test_no_right_is_given_twice(render: Callable[..., list[Object]]) -> None:
     assert not [rule for rule in role["rules"] if "pods" in rule["resources"]], "it may create them everywhere"
 
 
+CONFINED = ("watchNamespaces[0]=team-a", "watchNamespaces[1]=team-b", "groups.mode=manage")
+OF_THE_CLUSTER = {
+    "clusterengineruntimeprofiles",
+    "clusterengineruntimeprofiles/status",
+    "customresourcedefinitions",
+    "mutatingwebhookconfigurations",
+    "validatingwebhookconfigurations",
+}
+
+
+def test_rights_end_with_the_namespaces_that_are_watched(render: Callable[..., list[Object]]) -> None:
+    objects = render(*CONFINED)
+    roles = {one["metadata"]["name"]: one for one in of_kind(objects, "ClusterRole")}
+    everywhere = only(objects, "ClusterRoleBinding")
+    assert everywhere["roleRef"]["name"] == "patio-operator-cluster"
+    of_all = {resource for rule in roles["patio-operator-cluster"]["rules"] for resource in rule["resources"]}
+    assert of_all == OF_THE_CLUSTER
+    inside = {resource for rule in roles["patio-operator"]["rules"] for resource in rule["resources"]}
+    assert not inside & OF_THE_CLUSTER
+    bound = [one for one in of_kind(objects, "RoleBinding") if one["roleRef"]["name"] == "patio-operator"]
+    assert {one["metadata"]["namespace"] for one in bound if one["roleRef"]["kind"] == "ClusterRole"} == {
+        "team-a",
+        "team-b",
+    }
+    for webhook in only(objects, "MutatingWebhookConfiguration")["webhooks"]:
+        assert webhook["namespaceSelector"]["matchExpressions"][1]["values"] == ["team-a", "team-b"]
+    validating = {one["name"]: one for one in only(objects, "ValidatingWebhookConfiguration")["webhooks"]}
+    (selected,) = validating["loraadapters.patio.dev"]["namespaceSelector"]["matchExpressions"]
+    assert (selected["operator"], selected["values"]) == ("In", ["team-a", "team-b"])
+    assert "namespaceSelector" not in validating["profiles.patio.dev"]
+    assert variables_of(objects)["PATIO_WATCH_NAMESPACES"] == "team-a,team-b"
+
+
+def test_confined_and_not_it_has_the_same_rights(render: Callable[..., list[Object]]) -> None:
+    def all_rights(*values: str) -> set[tuple[str, str, str]]:
+        roles = [one for one in of_kind(render(*values), "ClusterRole") if "operator" in one["metadata"]["name"]]
+        return {
+            (resource, verb, str(rule.get("resourceNames")))
+            for role in roles
+            for rule in role["rules"]
+            for resource in rule["resources"]
+            for verb in rule["verbs"]
+        }
+
+    assert all_rights(*CONFINED) == all_rights("groups.mode=manage")
+
+
+def test_what_needs_the_whole_cluster_is_refused_for_namespaces(helm: Helm) -> None:
+    assert "groups.mode" in helm("template", "--set", "watchNamespaces[0]=a").stderr
+    values = "watchNamespaces[0]=a,groups.mode=off,adapters.secrets.namespaces[0]=*"
+    assert "adapters.secrets.namespaces" in helm("template", "--set", values).stderr
+
+
 def test_viewers_of_the_cluster_see_which_profiles_there_are(rendered: list[Object]) -> None:
     (view,) = [one for one in of_kind(rendered, "ClusterRole") if one["metadata"]["name"] == "patio-view"]
     (rule,) = [rule for rule in view["rules"] if "clusterengineruntimeprofiles" in rule["resources"]]

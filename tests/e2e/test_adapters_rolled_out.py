@@ -134,8 +134,10 @@ def test_the_secret_is_in_no_object_and_no_log(kube: Kube, namespace: str) -> No
         seen += kube.kubectl("-n", namespace, "logs", pod["metadata"]["name"], "-c", "patio")
     seen += kube.kubectl("-n", stage.SYSTEM_NAMESPACE, "logs", "deployment/patio-operator")
     assert SECRET_KEY not in seen
+    lora = json.loads(kube.kubectl("-n", namespace, "get", "lora", "expert", "-o", "json"))
     assert json.loads(kube.kubectl("-n", namespace, "get", "service", "expert", "-o", "json"))["spec"]["selector"] == {
-        "lora.patio.dev/expert": "loaded"
+        "lora.patio.dev/expert": "loaded",
+        f"owner.lora.patio.dev/{lora['metadata']['uid']}": "expert",
     }
 
 

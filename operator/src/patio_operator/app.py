@@ -17,15 +17,16 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import httpx
 
 from patio_operator import __version__
-from patio_operator.cluster import events
+from patio_operator.cluster import confined, events
 from patio_operator.cluster.api import ApiError, Cluster
 from patio_operator.cluster.kinds import (
     CUSTOM_RESOURCE_DEFINITION,
@@ -107,9 +108,10 @@ class Clusters:
     lease: Cluster
 
     @classmethod
-    async def connect(cls) -> Clusters:
-        """Connect all."""
-        return cls(await Cluster.connect(), await Cluster.connect(0), await Cluster.connect(), await Cluster.connect())
+    async def connect(cls, namespaces: Sequence[str]) -> Clusters:
+        """Connect all, to the namespaces that are named or to all."""
+        connect = partial(confined.connect, namespaces)
+        return cls(await connect(), await connect(0), await connect(), await connect())
 
     async def close(self) -> None:
         """Close all."""
@@ -121,7 +123,7 @@ async def run(settings: Settings) -> None:
     """Run everything until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     _on_signals(stop)
-    clusters = await Clusters.connect()
+    clusters = await Clusters.connect(settings.watch_namespaces)
     telemetry = Telemetry()
     try:
         # Sidecars are addressed by pod IP: a proxy of the environment is never on the way to them.
@@ -151,7 +153,7 @@ async def _run(
         groups.wake_all()
 
     signing = SigningKeyKeeper(cluster, settings)
-    known = Known(clusters.watches)
+    known = Known(clusters.watches, groups=looks_at_groups)
 
     def wake_adapters(namespace: str) -> None:
         adapters.wake((namespace,))
@@ -166,16 +168,18 @@ async def _run(
 
     rng = random.Random()  # noqa: S311 - jitter only
     credentials = SecretReader(clusters.watches, settings.secret_namespaces, on_secret)
+    handshakes = Handshakes(TokenReviews(cluster).review)
+    orders = Orders(http, auth, credentials, handshakes, cluster.now, rng, wake_adapters)
     adapter_reconciler = AdapterReconciler(
         cluster,
         known,
         credentials,
-        SidecarWatch(wake_adapters, _now, rng, ask_loopback=settings.ask_loopback),
-        Orders(http, auth, credentials, Handshakes(TokenReviews(cluster).review), _now, rng, wake_adapters),
-        Marks(cluster, known.pods, _now, rng, wake_adapters),
+        SidecarWatch(wake_adapters, cluster.now, rng, ask_loopback=settings.ask_loopback),
+        orders,
+        Marks(cluster, known.pods, cluster.now, rng, wake_adapters, orders.under_way),
         Services(cluster, known.services, time.monotonic),
         Statuses(cluster, known.adapters, time.monotonic),
-        _now,
+        cluster.now,
         time.monotonic,
     )
     group_reconciler = GroupReconciler(cluster, known, lambda: detector.observing, time.monotonic)
@@ -210,6 +214,7 @@ async def _run(
 
     async def act() -> None:
         """Run the leader's work until cancelled."""
+        known.hurry()
         try:
             async with asyncio.TaskGroup() as acting:
                 acting.create_task(plan_adapters(), name="adapters")
@@ -255,10 +260,7 @@ async def _run(
                 tasks.create_task(_keep("webhook certificate", keep_certificate, keeper.check_seconds)),
                 tasks.create_task(_keep("signing key", keep_signing_key, KEY_CHECK_SECONDS)),
                 tasks.create_task(detector.run(), name="upstream"),
-                *(
-                    tasks.create_task(one, name="watch")
-                    for one in (*known.watches(groups=looks_at_groups), *credentials.watches())
-                ),
+                *(tasks.create_task(one, name="watch") for one in (*known.watches(), *credentials.watches())),
             ]
             await stop.wait()
             # The successor first; admissions go on until this pod is no longer among the Service's endpoints.
@@ -312,7 +314,10 @@ def _on_signals(stop: asyncio.Event) -> None:
 async def _keep(what: str, keep: Callable[[], Awaitable[str | None]], every: float) -> None:
     while True:
         await asyncio.sleep(every)
-        problem = await keep()
+        try:
+            problem = await keep()
+        except Exception as fault:  # noqa: BLE001 - the outermost place: it ends nothing else
+            problem = f"{type(fault).__name__}: {fault}"
         if problem is not None:
             log.warning("%s not checked: %s", what, problem)
 
@@ -325,10 +330,6 @@ async def _until_done(what: str, work: Callable[[], Awaitable[str | None]]) -> N
         pause = pause_after(failures, random.random(), longest=15.0)  # noqa: S311 - jitter only
         log.warning("%s: not ready, again in %.1f s: %s", what, pause, problem)
         await asyncio.sleep(pause)
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
 
 
 def _measured(

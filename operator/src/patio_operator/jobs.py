@@ -97,6 +97,10 @@ class Jobs:
             self._begin_what_may()
         return True
 
+    def under_way(self, key: Hashable) -> bool:
+        """Tell whether a key is at work, or waits for its turn."""
+        return key in self._keys
+
     async def close(self) -> None:
         """End everything and forget it."""
         for timer in self._timers:

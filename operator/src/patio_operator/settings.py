@@ -52,6 +52,8 @@ class Settings:
     """Where LoraAdapters may name Secrets; `*`: everywhere."""
     ask_loopback: bool = False
     """Whether sidecars are also asked at addresses of this machine. No pod has one: for tests and benchmarks."""
+    watch_namespaces: tuple[str, ...] = ()
+    """The only namespaces that it works in; empty: all."""
     webhook_port: int = 9443
     health_port: int = 8080
     log_level: str = "INFO"
@@ -101,6 +103,7 @@ class Settings:
             signing_key_age=_days(environment, "PATIO_SIGNING_KEY_DAYS", cls.signing_key_age),
             secret_namespaces=_words(environment, "PATIO_SECRET_NAMESPACES", ()),
             ask_loopback=environment.get("PATIO_ASK_LOOPBACK") == "true",
+            watch_namespaces=_words(environment, "PATIO_WATCH_NAMESPACES", ()),
             webhook_port=_port(environment, "PATIO_WEBHOOK_PORT", cls.webhook_port),
             health_port=_port(environment, "PATIO_HEALTH_PORT", cls.health_port),
             log_level=log_level,

@@ -8,6 +8,7 @@ what is compressed is not unpacked. It raises `ExchangeError` alone, and must ne
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -65,6 +66,7 @@ async def exchange(
     headers: Mapping[str, str],
     body: Mapping[str, object] | None = None,
     query: Mapping[str, str] | None = None,
+    turns: asyncio.Semaphore | None = None,
 ) -> Answer:
     """Ask, and return the answer, of which at most `largest` bytes are read.
 
@@ -72,6 +74,7 @@ async def exchange(
         where: who is asked, for messages: `the engine at http://localhost:8000`.
         path: what is asked for, for messages.
         seconds: the deadline of all of it.
+        turns: what limits the calls that are under way at once; waiting for it counts.
 
     Raises:
         ExchangeError: there is no answer.
@@ -81,6 +84,7 @@ async def exchange(
     try:
         async with (
             asyncio.timeout(seconds),
+            turns or contextlib.nullcontext(),
             http.stream(
                 method,
                 url,

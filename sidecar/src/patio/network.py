@@ -38,6 +38,8 @@ class Cause(StrEnum):
     """The request can not be sent as it is."""
 
 
+NOT_ITS_FAULT = frozenset({Cause.TLS, Cause.OUR_LIMIT, Cause.UNSENDABLE})
+"""Causes that say nothing of whether the other side is up: it is, or was not asked."""
 _REFUSED = frozenset({errno.ECONNREFUSED, errno.ENOENT})
 _NO_SUCH_ADDRESS = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 """What a machine without IPv6 says of `::1`: where the other address of a name refuses, nothing can listen on this."""

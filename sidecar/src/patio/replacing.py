@@ -8,14 +8,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
+import stat
 from pathlib import Path
 
 
 def replace_file(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """Write a file whole, force it to disk and give it its name in one step; raise `OSError`."""
-    # A name of its own, so that neither another process nor what one left behind is in the way.
-    beside = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}.new")
+    """Write a file whole, force it to disk and give it its name in one step; raise `OSError`. One writer at a time."""
+    beside = path.with_name(path.name + ".new")
+    # What a writer left behind that was killed, perhaps another user's.
+    beside.unlink(missing_ok=True)
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -28,6 +29,15 @@ def replace_file(path: Path, content: bytes, mode: int = 0o600) -> None:
             beside.unlink()
         raise
     sync_folder(path.parent)
+
+
+def read_small(path: Path, most: int) -> bytes:
+    """Return what a file has, at most so many bytes of it; raise `OSError`. Others may have put anything there."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "It is no plain file", str(path))
+        return file.read(most)
 
 
 def sync_folder(folder: Path) -> None:

@@ -25,6 +25,7 @@ from uvicorn.server import ServerState
 from patio.access.crowd import MOST_CONNECTIONS, MOST_OF_A_PEER, Crowd
 from patio.access.inside import address_of
 from patio.access.limits import MAX_HEADER_BYTES, MAX_TARGET
+from patio.api.access_protocol import MAX_BODY
 from patio.api.protocol import ErrorBody, ErrorDetail
 from patio.drain.drain import Drain
 from patio.logs import LineLimit
@@ -39,11 +40,15 @@ HEAD_SECONDS = 10.0
 BODY_SECONDS = 30.0
 """In which a body has to be whole, also one that nobody reads. The guard gives up before, with an answer."""
 STALLED_SECONDS = 30.0
-"""How long a caller may take nothing of its answer."""
+"""In which a caller has to take its answer; a large one, in parts."""
 MOST_UNSENT = 64 * 2**20
 """Bytes of answers, over all connections, that wait for callers to take them."""
 WORTH_A_LOOK = 64 * 1024
 """Bytes of one answer from which all are counted."""
+MOST_OF_BODY = 2 * MAX_BODY
+"""Bytes that come after a head. No route takes half of it, but a client may not have seen yet that it is refused."""
+READ_AT_ONCE = 32 * 1024
+"""Bytes. h11 takes 1 ms for a thousand headers or 200 chunks of a byte, and nothing else runs meanwhile."""
 BACKLOG = 256
 """Connections that the kernel keeps for us; asyncio also tries to accept as many at once."""
 SHARE_OF_FILES = 0.5
@@ -82,8 +87,14 @@ class Connection(H11Protocol):
         self._lines = lines
         self._awaited: object = None
         """Which part of a request is to come: None, or the state of the caller in h11's words."""
+        self._of_body = 0
         self._deadline: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
+
+    @property
+    def peer(self) -> str:
+        """The address at the other end."""
+        return (address_of(self.client[0]) if self.client else None) or ""
 
     @property
     def idle(self) -> bool:
@@ -93,8 +104,8 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take part, unless there are too many."""
         super().connection_made(transport)
-        peer = address_of(self.client[0]) if self.client else None
-        leaver = self._crowd.enter(self, peer or "")
+        transport.max_size = READ_AT_ONCE  # type: ignore[attr-defined]  # asyncio's, without a way to pass it
+        leaver = self._crowd.enter(self, self.peer)
         if leaver is not None:
             leaver.turn_away()
         self._expect()
@@ -111,6 +122,9 @@ class Connection(H11Protocol):
             return
         super().data_received(data)
         self._expect()
+        self._of_body = self._of_body + len(data) if self._awaited is h11.SEND_BODY else 0
+        if self._of_body > MOST_OF_BODY:
+            self._close()
 
     def on_response_complete(self) -> None:
         """Go on, once the caller has taken the answer."""
@@ -128,11 +142,13 @@ class Connection(H11Protocol):
         self._await_progress()
 
     def resume_writing(self) -> None:
-        """It takes it."""
+        """It takes it: what is left has its own time."""
         super().resume_writing()
         if self._stalled is not None:
             self._stalled.cancel()
             self._stalled = None
+        if self.transport.get_write_buffer_size():
+            self._await_progress()
 
     def turn_away(self) -> None:
         """Close this connection for another one, with an answer where it has had none."""
@@ -147,7 +163,7 @@ class Connection(H11Protocol):
         if left_out is not None:
             log.warning(
                 "connection closed for another one peer=%s open=%d left_out=%d",
-                self.client[0] if self.client else None,
+                self.peer,
                 len(self._crowd),
                 left_out,
             )
@@ -156,7 +172,7 @@ class Connection(H11Protocol):
         """Answer what is no HTTP in the one shape of errors, where an answer can still be given."""
         left_out = self._lines.take()
         if left_out is not None:
-            log.info("no request peer=%s left_out=%d", self.client[0] if self.client else None, left_out)
+            log.info("no request peer=%s left_out=%d", self.peer, left_out)
         if self.cycle is not None:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
@@ -301,7 +317,11 @@ def limit_loop_errors(loop: asyncio.AbstractEventLoop, lines: LineLimit | None =
 
     def tell(loop: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
         error = context.get("exception")
-        if not isinstance(error, OSError) or error.errno not in NO_RESOURCE or "accept" not in context["message"]:
+        if (
+            not isinstance(error, OSError)
+            or error.errno not in NO_RESOURCE
+            or "accept" not in context.get("message", "")
+        ):
             loop.default_exception_handler(dict(context))
             return
         left_out = limit.take()

@@ -41,7 +41,7 @@ def error_words(error: BaseException) -> str:
     if isinstance(told, UnicodeError) or any(isinstance(one, httpx.LocalProtocolError) for one in (error, told)):
         return type(error).__name__
     if isinstance(told, ssl.SSLError):
-        reason = (told.reason or "").replace("_", " ").lower()
+        reason = (getattr(told, "reason", None) or "").replace("_", " ").lower()
         text: str = getattr(told, "verify_message", "") or reason or told.strerror or type(told).__name__
         return bounded_words(text.rstrip("."), LONGEST_ERROR)
     if isinstance(told, OSError) and told.errno is not None and told.errno > 0:

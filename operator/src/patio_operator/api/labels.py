@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -152,13 +153,15 @@ def marked(labels: Mapping[str, str], annotations: Mapping[str, str]) -> frozens
     if not keys:
         return frozenset()
     names = _whole_names(annotations)
-    return frozenset(names.get(key, key.removeprefix(ADAPTER_PREFIX)) for key in keys)
+    return frozenset(sys.intern(names.get(key, key.removeprefix(ADAPTER_PREFIX))) for key in keys)
 
 
 def owners_shown(labels: Mapping[str, str]) -> frozenset[tuple[str, str]]:
     """Return whose adapters a pod's labels show: UIDs of LoraAdapters, each with the label's value."""
     start = len(ADAPTER_OWNER_PREFIX)
-    return frozenset((key[start:], value) for key, value in labels.items() if key.startswith(ADAPTER_OWNER_PREFIX))
+    return frozenset(
+        (sys.intern(key[start:]), value) for key, value in labels.items() if key.startswith(ADAPTER_OWNER_PREFIX)
+    )
 
 
 def owners_of(adapters: Iterable[tuple[str, str]]) -> frozenset[tuple[str, str]]:

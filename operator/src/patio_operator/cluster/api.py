@@ -11,6 +11,7 @@ import asyncio
 import json
 import logging
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -42,6 +43,9 @@ PAGE = 250
 """
 MOST_BYTES = 8 * 1024 * 1024
 """Of one answer, and of one event of a watch. Where a page is larger, fewer objects are asked for at a time."""
+LONGEST_MESSAGE = 4_000
+MOST_CAUSES = 50
+"""What is read of a refusal: it repeats what somebody wrote, however long that is."""
 MOST_OBJECTS = 20_000
 """That a list may have which is read as a whole."""
 SLICE_SECONDS = 0.01
@@ -116,6 +120,7 @@ class Cluster:
     def __init__(self, api_client: client.ApiClient) -> None:
         self._client = api_client
         self._ahead = timedelta(0)
+        self._differences: deque[timedelta] = deque(maxlen=16)
 
     def now(self) -> datetime:
         """Return the time by the API server's clock, as of its last answer: to compare with times that it wrote."""
@@ -322,19 +327,20 @@ class Cluster:
     ) -> str:
         try:
             response = await self._call(method, path, query, body, content_type, accept)
+            self._note_time(response.response.headers.get("Date"))
             data = await _read(response)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise RetryableApiError(0, f"The API server cannot be reached: {words_of(error)}") from error
-        self._note_time(response.response.headers.get("Date"))
         if response.status >= 300:
             raise _error(response.status, data)
         return data.decode("utf-8", "replace")
 
     def _note_time(self, date: str | None) -> None:
         try:
-            ahead = parsedate_to_datetime(date or "") - datetime.now(UTC)
+            self._differences.append(parsedate_to_datetime(date or "") - datetime.now(UTC))
         except (ValueError, TypeError):
             return
+        ahead = max(self._differences)  # what was on its way for the shortest time
         self._ahead = ahead if abs(ahead) > CLOCKS_DIFFER else timedelta(0)
 
     async def _call(
@@ -417,8 +423,8 @@ def _path(kind: Kind, namespace: str | None, name: str | None = None) -> str:
 def _error(status: int, data: bytes) -> ApiError:
     try:
         answer = json.loads(data)
-        message = str(answer.get("message") or "")
-        causes = (answer.get("details") or {}).get("causes") or []
+        message = str(answer.get("message") or "")[:LONGEST_MESSAGE]
+        causes = ((answer.get("details") or {}).get("causes") or [])[:MOST_CAUSES]
     except (ValueError, AttributeError, RecursionError):
         message, causes = data.decode("utf-8", "replace")[:500], []
     message = message or f"The API server answered {status}."

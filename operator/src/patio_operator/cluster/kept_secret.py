@@ -7,13 +7,16 @@ slower takes what the faster one wrote. Nothing of a Secret's content is ever lo
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from patio_operator.cluster.api import Cluster, ConflictError, NotFoundError, Object
 from patio_operator.cluster.kinds import SECRET
+from patio_operator.pauses import pause_after
 
 log = logging.getLogger(__name__)
 
@@ -49,9 +52,8 @@ async def keep_secret(cluster: Cluster, namespace: str, name: str, decide: Calla
         ApiError: it cannot be read or written; also when each try finds that somebody was faster.
 
     """
-    tries = 0
+    failures = 0
     while True:
-        tries += 1
         secret: Object | None
         try:
             secret = await cluster.get(SECRET, name, namespace)
@@ -70,8 +72,10 @@ async def keep_secret(cluster: Cluster, namespace: str, name: str, decide: Calla
                 }
                 await cluster.merge(SECRET, name, namespace, {"metadata": metadata, "data": decision.data})
         except (ConflictError, NotFoundError):
-            if tries == MOST_TRIES:
+            failures += 1
+            if failures == MOST_TRIES:
                 raise
+            await asyncio.sleep(pause_after(failures, random.random(), 0.1, 5.0))  # noqa: S311 - jitter only
             continue
         log.info("%s, kept in Secret %s", decision.words, name)
         return decision.value

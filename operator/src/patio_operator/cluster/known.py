@@ -89,7 +89,9 @@ class KnownGroup:
 class Known:
     """The watches."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, *, groups: bool = True) -> None:
+        """`groups`: whether RoleBasedGroups and what they are made of are watched."""
+        self._with_groups = groups
         injected = Scope(labels=f"{labels.INJECTED}=true")
         ours = Scope(labels=labels.ADAPTER_SERVICE)
         of_groups = Scope(labels=labels.GROUP_NAME, metadata_only=True)
@@ -101,11 +103,24 @@ class Known:
         self.group_pods = Watched(cluster, POD, decode_member, of_groups)
         self.stateful_sets = Watched(cluster, STATEFUL_SET, decode_member, of_groups)
 
-    def watches(self, *, groups: bool = True) -> list[Coroutine[Any, Any, None]]:
-        """Return what keeps everything up to date, until cancelled; `groups`: that of RoleBasedGroups too."""
+    def watches(self) -> list[Coroutine[Any, Any, None]]:
+        """Return what keeps everything up to date, until cancelled."""
+        return [one.run() for one in self._all()]
+
+    def hurry(self) -> None:
+        """Have no watch that is lost wait any longer before it tries again."""
+        for one in self._all():
+            one.hurry()
+
+    def _all(self) -> tuple[Watched[Any], ...]:
         always = (self.pods, self.adapters, self.services, self.profiles)
         of_groups = (self.groups, self.group_pods, self.stateful_sets)
-        return [one.run() for one in (*always, *(of_groups if groups else ()))]
+        return (*always, *of_groups) if self._with_groups else always
+
+    @property
+    def complete(self) -> bool:
+        """Whether every watch is there."""
+        return all(one.fresh for one in self._all())
 
     @property
     def fresh(self) -> bool:
@@ -161,7 +176,12 @@ def adapters_in(bodies: Iterable[Object]) -> tuple[LoraAdapter, ...]:
             found.append(decode_adapter(body).adapter)
         except (ValueError, RecursionError) as error:
             metadata = body["metadata"]
-            log.error("LoraAdapter %s/%s cannot be read: %s", metadata.get("namespace"), metadata.get("name"), error)
+            log.error(
+                "LoraAdapter %s/%s cannot be read: %s",
+                metadata.get("namespace"),
+                metadata.get("name"),
+                str(error)[:500],
+            )
     return tuple(found)
 
 

@@ -128,6 +128,11 @@ class Watched(Generic[T]):
         self._ask.set()
         await done
 
+    def hurry(self) -> None:
+        """Have a watch that is lost not wait any longer before it tries again."""
+        if not self.fresh:
+            self._ask.set()
+
     async def run(self) -> None:
         """Keep them until cancelled."""
         while True:
@@ -142,11 +147,12 @@ class Watched(Generic[T]):
             version = await self._until_asked(self._list())
             if version is None:
                 return None
-            self.fresh, self._said = True, ""
             for done in self._asked[:asked]:
                 if not done.done():
                     done.set_result(None)
             del self._asked[:asked]
+            if not version:
+                raise ApiError(0, "the list has no version to watch from")
             while version:
                 version = await self._watched(version)
         except ApiError as error:
@@ -205,6 +211,10 @@ class Watched(Generic[T]):
             pass
 
     async def _list(self) -> str:
+        """List everything, tell what is another than before, and return where a watch goes on.
+
+        From when what was listed counts, nothing is waited for: given up in between, listeners would miss some of it.
+        """
         written: list[Object] = []
         self._written = written
         try:
@@ -212,6 +222,7 @@ class Watched(Generic[T]):
         finally:
             self._written = None
         before, self._objects = self._objects, found
+        self.fresh, self._said = True, ""
         for namespace in before.keys() | found.keys():
             was, there = before.get(namespace, {}), found.get(namespace, {})
             for name in was.keys() | there.keys():

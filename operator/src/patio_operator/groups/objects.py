@@ -17,6 +17,9 @@ from patio_operator.groups import memory, naming, rollouts, templates
 
 Object = dict[str, Any]
 
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+"""The one in C where there is one: a group may have thousands of instances."""
+
 
 def service(group: RoleBasedGroup, role: Role) -> Object:
     """Return the Service that gives a role's pods their host names, before they are ready too."""
@@ -118,7 +121,7 @@ def config_map(group: RoleBasedGroup, memories: memory.Memories) -> Object:
             **({"annotations": {labels.INSTANCES: remembered}} if remembered != "{}" else {}),
             "ownerReferences": [naming.owner(group)],
         },
-        "data": {templates.CONFIG_FILE: yaml.safe_dump(topology, sort_keys=False, width=1000)},
+        "data": {templates.CONFIG_FILE: yaml.dump(topology, Dumper=_DUMPER, sort_keys=False, width=1000)},
     }
 
 

@@ -18,7 +18,7 @@ from patio_operator.api.identity import put_before
 from patio_operator.injection import access as access_control
 from patio_operator.injection import limits, profiles, sources, variables, volumes
 from patio_operator.injection.access import Access
-from patio_operator.injection.engine import Engine, engines_in, find_engine
+from patio_operator.injection.engine import Engine, engines_in, find_engine, unknown
 from patio_operator.injection.profiles import SIDECAR_PORT_NAME
 from patio_operator.injection.words import (
     ClashError,
@@ -54,11 +54,12 @@ def inject(
     if too_much is not None:
         return Refusal(limits.shortened(too_much, limits.MESSAGE))
     injected: Pod = copy.deepcopy(dict(pod))
-    engine = engine_of(pod, wanted)
     try:
-        if engine.headless:
-            return Injection(injected, (_left_alone(engine),))
-        warnings = _inject(injected, wanted, adapters, access)
+        own = _own(injected, _names(wanted))
+        engines = engines_in(own)
+        if engines and engines[0].headless:
+            return Injection(injected, (_left_alone(engines[0]),))
+        warnings = _inject(injected, own, engines, wanted, adapters, access)
     except ClashError as clash:
         return Refusal(limits.shortened(str(clash), limits.MESSAGE))
     return Injection(injected, limits.few(warnings))
@@ -94,15 +95,20 @@ def _names(wanted: Sequence[Runtime]) -> set[str]:
     return {one["name"] for runtime in wanted for one in profiles.effective(runtime).all}
 
 
-def _inject(pod: Pod, wanted: Sequence[Runtime], adapters: Sequence[LoadRequest], access: Access | None) -> list[str]:
-    theirs = _names(wanted)
-    own = _own(pod, theirs)
-    engine = find_engine(own)
+def _inject(
+    pod: Pod,
+    own: Sequence[Container],
+    engines: Sequence[Engine],
+    wanted: Sequence[Runtime],
+    adapters: Sequence[LoadRequest],
+    access: Access | None,
+) -> list[str]:
+    engine = engines[0] if engines else unknown(own)
     before = _revisions(pod)
     revisions = dict(before)
     origins: dict[str, str] = {}
     volume_origins: dict[str, str] = {}
-    warnings = _other_engines(own, engine)
+    warnings = _other_engines(engines)
     referring: list[tuple[Container, set[str]]] = []
     for runtime in wanted:
         effective = profiles.effective(runtime)
@@ -164,14 +170,11 @@ def _revisions(pod: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _other_engines(own: Sequence[Container], engine: Engine) -> list[str]:
-    if engine.kind is None:
-        return []
+def _other_engines(engines: Sequence[Engine]) -> list[str]:
     return [
-        f"container {other.container!r} is an engine as well, and Patio serves {engine.container!r} only: it gets no "
-        "adapters, and the pod may be ready without it. Give it a pod of its own"
-        for other in engines_in(own)
-        if other.container != engine.container
+        f"container {other.container!r} is an engine as well, and Patio serves {engines[0].container!r} only: it gets "
+        "no adapters, and the pod may be ready without it. Give it a pod of its own"
+        for other in engines[1:]
     ]
 
 

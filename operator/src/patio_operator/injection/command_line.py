@@ -16,7 +16,7 @@ from typing import Any
 DEEPEST = 8
 """Shells within shells."""
 MOST_CHARACTERS = 64 * 1024
-"""Of all scripts of one container, those inside others counted again: about 0.1 s. A script that does not fit is not
+"""Of all scripts of one pod, those inside others counted again: about 0.1 s. A script that does not fit is not
 read, not even its beginning."""
 MOST_WORDS = 50_000
 """That are put into scripts for references."""
@@ -72,14 +72,21 @@ class _Word:
 
 
 @dataclass
+class Budget:
+    """What has been read of a pod's scripts."""
+
+    characters: int = 0
+    words: int = 0
+
+
+@dataclass
 class CommandLine:
     """What a container runs. Iterate over `commands` once; `variables` is what is set where the last command stands."""
 
     container: Mapping[str, Any]
     variables: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     """By name, as in a container's `env`, without `value` where it is not known. A script's own have `script`."""
-    _characters: int = 0
-    _words: int = 0
+    budget: Budget = field(default_factory=Budget)
 
     def __post_init__(self) -> None:
         self.variables.update((one["name"], one) for one in self.container.get("env") or [])
@@ -108,8 +115,8 @@ class CommandLine:
         yield from self._script(script, positional, depth + 1)
 
     def _script(self, script: str, positional: Sequence[str], depth: int) -> Iterator[list[str]]:
-        self._characters += len(script)
-        if depth > DEEPEST or self._characters > MOST_CHARACTERS:
+        self.budget.characters += len(script)
+        if depth > DEEPEST or self.budget.characters > MOST_CHARACTERS:
             return
         for command in _simple_commands(script):
             words = self._expanded(command, positional)
@@ -132,14 +139,14 @@ class CommandLine:
                 several = [positional[index]] if index < len(positional) else []
             elif word.bare and word.text.startswith("$"):
                 value = resolved(word.text, self.variables)
-                self._characters += len(value or "")
+                self.budget.characters += len(value or "")
                 if value is not None and re.search(r"\s|^-", value):
                     several = value.split()
             if several is None:
                 words.append(word.text)
                 continue
-            self._words += len(several)
-            if self._words > MOST_WORDS or self._characters > MOST_CHARACTERS:
+            self.budget.words += len(several)
+            if self.budget.words > MOST_WORDS or self.budget.characters > MOST_CHARACTERS:
                 return None
             words += several
         return words

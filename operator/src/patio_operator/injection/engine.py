@@ -10,13 +10,21 @@ from __future__ import annotations
 
 import re
 from collections import ChainMap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise, takewhile
 from typing import Any
 
 from patio_operator.api.identity import EnvSource
-from patio_operator.injection.command_line import ASSIGNMENT, REFERENCE, CommandLine, Variables, name_in, resolved
+from patio_operator.injection.command_line import (
+    ASSIGNMENT,
+    REFERENCE,
+    Budget,
+    CommandLine,
+    Variables,
+    name_in,
+    resolved,
+)
 
 VLLM = "vllm"
 SGLANG = "sglang"
@@ -44,6 +52,9 @@ _SHORT: Mapping[str, str] = {
 }
 _SEVERAL = re.compile(r"\$\{?[@*]|args|opts|options|flags|params|extra", re.IGNORECASE)
 """In a reference: that it stands for several words."""
+_ALL_ADDRESSES = ("", "0.0.0.0", "::", "*", "localhost", "127.0.0.1")  # noqa: S104 - what an engine is told
+_IPV6 = re.compile(r"[0-9a-fA-F:.]{2,45}")
+_HOST_NAME = re.compile(r"[0-9A-Za-z]([0-9A-Za-z.-]{0,251}[0-9A-Za-z])?")
 _SOCKET = re.compile(r"/[\x21-\x7e]{0,105}[\x21-\x2e\x30-\x7e]")
 """A path that Linux takes for a socket, and a URL for a path."""
 _NUMBER = re.compile(r"[0-9]{1,9}")
@@ -97,20 +108,23 @@ class Engine:
 def find_engine(containers: Sequence[Mapping[str, Any]]) -> Engine:
     """Return the first container that is recognised as an engine; else the first container, with nothing
     known."""
-    engine = next(engines_in(containers), None)
-    return engine or Engine(container=containers[0]["name"] if containers else "")
+    return next(iter(engines_in(containers)), None) or unknown(containers)
 
 
-def engines_in(containers: Iterable[Mapping[str, Any]]) -> Iterator[Engine]:
-    """Yield the containers that are recognised as engines, in their order."""
-    for container in containers:
-        engine = _recognise(container)
-        if engine is not None:
-            yield engine
+def unknown(containers: Sequence[Mapping[str, Any]]) -> Engine:
+    """Return what is known where none is recognised: it is the first container, perhaps."""
+    return Engine(container=containers[0]["name"] if containers else "")
 
 
-def _recognise(container: Mapping[str, Any]) -> Engine | None:
-    line = CommandLine(container)
+def engines_in(containers: Iterable[Mapping[str, Any]]) -> list[Engine]:
+    """Return the containers that are recognised as engines, in their order; those that serve nothing come last."""
+    budget = Budget()
+    found = (_recognise(container, budget) for container in containers)
+    return sorted((one for one in found if one is not None), key=lambda one: one.headless)
+
+
+def _recognise(container: Mapping[str, Any], budget: Budget) -> Engine | None:
+    line = CommandLine(container, budget=budget)
     headless: Engine | None = None
     for command in line.commands():
         started = _started(command)
@@ -133,7 +147,8 @@ def _recognise(container: Mapping[str, Any]) -> Engine | None:
     kind = match.group(1)
     ports = [port["containerPort"] for port in container.get("ports") or []]
     port = ports[0] if len(ports) == 1 else DEFAULT_PORTS[kind]
-    return _described(container, kind, container.get("args") or [], port, line.variables)
+    words = container.get("args") or []
+    return _described(container, kind, words[1:] if words[:1] == ["serve"] else words, port, line.variables)
 
 
 def _started(command: Sequence[str]) -> tuple[str, int] | None:
@@ -263,6 +278,9 @@ def _count(flag: str, flags: Mapping[str, str], variables: Variables) -> int | N
 def _unread(words: Sequence[str], flags: Mapping[str, str], variables: Variables) -> str | None:
     if "--config" in flags:
         return f"--config {flags['--config'][:64]}"
+    host = flags.get("--host")
+    if host and resolved(host, variables) is None and _host(host, variables) == "localhost":
+        return f"--host {host[:64]}"
     for index, word in enumerate(words):
         # A reference where a flag may stand. After a flag it is that flag's value unless its name says otherwise, and
         # the first word is the model.
@@ -301,9 +319,14 @@ def _flags(words: Sequence[str]) -> dict[str, str]:
 def _host(text: str | None, variables: Variables) -> str:
     variable = _referred(text, variables)
     path = (((variable or {}).get("valueFrom") or {}).get("fieldRef") or {}).get("fieldPath")
-    if path == "status.podIP":
+    if path in ("status.podIP", "status.hostIP"):  # of a pod that listens there, both are the node's
         return "$(POD_IP)"
-    return "[::1]" if text in ("::1", "[::1]") else "localhost"
+    host = (resolved(text, variables) or "").strip("[]")
+    if host in _ALL_ADDRESSES:
+        return "localhost"
+    if host.count(":") > 1 and _IPV6.fullmatch(host):
+        return f"[{host}]"
+    return host if _HOST_NAME.fullmatch(host) else "localhost"
 
 
 def _referred(text: str | None, variables: Variables) -> Mapping[str, Any] | None:

@@ -23,9 +23,11 @@ OF_A_CONTAINER: Mapping[str, int] = {
 WORDS = 50_000
 """Of a container's command and arguments."""
 WORDS_BYTES = 2 * 1024 * 1024
-PATH = 4096
-"""Characters of a path, as Linux has it."""
+PATH = 1024
+"""Characters of a path at which something is mounted."""
 MANY_CONTAINERS = 32
+MANY_ENTRIES = 512
+"""Of all the lists above, in all containers."""
 LONG_COMMANDS = 8 * 1024
 """Characters of all commands of a pod."""
 NAME = 253
@@ -68,7 +70,8 @@ def is_large(pod: Mapping[str, Any]) -> bool:
     """Whether reading a pod may take longer than others should wait for it."""
     containers = containers_of(pod)
     words = (word for one in containers for key in ("command", "args") for word in one.get(key) or [])
-    return len(containers) > MANY_CONTAINERS or sum(len(word) + 1 for word in words) > LONG_COMMANDS
+    entries = sum(len(one.get(key) or []) for one in containers for key in OF_A_CONTAINER)
+    return len(containers) > MANY_CONTAINERS or entries > MANY_ENTRIES or sum(map(len, words)) > LONG_COMMANDS
 
 
 def shortened(text: str, most: int) -> str:

@@ -16,6 +16,9 @@ from patio.api.sources import SourceKind, parse_source
 from patio_operator.injection.volumes import is_lasting
 from patio_operator.injection.words import Container
 
+MOST_ROOTS = 8 * 1024
+"""Characters of the variable with the roots; further folders are left out."""
+_Mounts = list[tuple[tuple[str, ...], Mapping[str, Any]]]
 _FETCHED = (SourceKind.HF, SourceKind.S3, SourceKind.OBS)
 
 
@@ -46,11 +49,14 @@ def _common_folders(pod: Mapping[str, Any], engine: Mapping[str, Any], sidecar: 
     volumes = {volume["name"]: volume for volume in pod["spec"].get("volumes") or []}
     mounts = [one for one in engine.get("volumeMounts") or [] if is_lasting(volumes.get(one["name"]) or {})]
     folders = [str(PurePosixPath(mount["mountPath"])) for mount in mounts]
-    return [
-        folder
-        for folder in folders
-        if _can_be_listed(folder) and _place(engine, folder) == _place(sidecar, folder) is not None
-    ]
+    here, there = _mounts(engine), _mounts(sidecar)
+    room = MOST_ROOTS
+    listed: list[str] = []
+    for folder in folders:
+        if len(folder) < room and _can_be_listed(folder) and _place(here, folder) == _place(there, folder) is not None:
+            listed.append(folder)
+            room -= len(folder) + 1
+    return listed
 
 
 def _can_be_listed(path: str) -> bool:
@@ -60,16 +66,21 @@ def _can_be_listed(path: str) -> bool:
     return plain and "," not in path and path == path.strip()
 
 
-def _place(container: Mapping[str, Any], path: str) -> tuple[str, PurePosixPath] | None:
-    """Return which folder of which volume a container has at a path; None: none, or it is not known which."""
-    wanted = PurePosixPath(path)
-    over = [one for one in container.get("volumeMounts") or [] if wanted.is_relative_to(one["mountPath"])]
+def _mounts(container: Mapping[str, Any]) -> _Mounts:
+    """Return a container's mounts with the parts of their paths, taken apart once: each path is compared with each."""
+    return [(PurePosixPath(one["mountPath"]).parts, one) for one in container.get("volumeMounts") or []]
+
+
+def _place(mounts: _Mounts, path: str) -> tuple[str, tuple[str, ...]] | None:
+    """Return which folder of which volume is mounted at a path; None: none, or it is not known which."""
+    wanted = PurePosixPath(path).parts
+    over = [(len(parts), one) for parts, one in mounts if wanted[: len(parts)] == parts]
     if not over:
         return None
-    nearest = max(over, key=lambda one: len(PurePosixPath(one["mountPath"]).parts))
+    length, nearest = max(over, key=lambda one: one[0])
     if nearest.get("subPathExpr"):
         return None
-    return nearest["name"], PurePosixPath(nearest.get("subPath") or "", wanted.relative_to(nearest["mountPath"]))
+    return nearest["name"], PurePosixPath(nearest.get("subPath") or "").parts + wanted[length:]
 
 
 def _warnings(
@@ -79,7 +90,7 @@ def _warnings(
     roots: Sequence[str],
     download_root: str,
 ) -> list[str]:
-    here, there = _place(sidecar, download_root), _place(engine, download_root)
+    here, there = _place(_mounts(sidecar), download_root), _place(_mounts(engine), download_root)
     warnings: dict[str, None] = {}
     for adapter in adapters:
         if adapter.source is None:

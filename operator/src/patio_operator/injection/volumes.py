@@ -21,6 +21,8 @@ _SECRETS_DRIVER = "secrets-store.csi.k8s.io"
 _DIRECTORIES = ("", "Directory", "DirectoryOrCreate")
 _DEVICES = ("/dev", "/proc", "/sys", "/run", "/var/run")
 """Devices and sockets, in a container and on a node."""
+_PROGRAMS = ("/opt/patio", "/opt/app")
+"""Where the sidecar's image has its own."""
 _SYSTEM = ("/etc", "/usr", "/bin", "/sbin", "/lib", "/lib64", "/tmp")  # noqa: S108 - paths in a container
 """What a container is made of, and its scratch space: another container's in its place would break it."""
 
@@ -58,18 +60,41 @@ def lend(pod: Pod, engine: Mapping[str, Any], sidecar: Container) -> list[str]:
     volumes = {volume["name"]: volume for volume in pod["spec"].get("volumes") or []}
     filled = _filled(pod)
     warnings = []
-    for mount in engine.get("volumeMounts") or []:
+    lendable = [
+        mount
+        for mount in engine.get("volumeMounts") or []
+        if not _under(mount["mountPath"], (*_DEVICES, *_SYSTEM))
+        and _has_files(volumes.get(mount["name"]) or {}, filled)
+    ]
+    lent = {_normal(mount["mountPath"]) for mount in lendable}
+    own = [path for one in sidecar.get("volumeMounts") or [] if (path := _normal(one["mountPath"])) not in lent]
+    for mount in lendable:
         path = mount["mountPath"]
-        if _under(path, (*_DEVICES, *_SYSTEM)) or not _has_files(volumes.get(mount["name"]) or {}, filled):
-            continue
         if mount.get("subPathExpr"):
             warnings.append(
                 f"container {engine['name']!r} mounts {path} with subPathExpr: it is not mounted in "
                 f"{sidecar['name']!r}, which cannot check adapters there"
             )
             continue
+        hidden = _hidden(own, _normal(path))
+        if hidden is not None:
+            warnings.append(
+                f"container {engine['name']!r} mounts {path}: it is not mounted in {sidecar['name']!r}, which has "
+                f"{hidden} there and cannot check adapters below it. Mount it at a folder of its own"
+            )
+            continue
         _mount(sidecar, {**_plain(mount), "readOnly": True}, "sidecar", f"container {engine['name']!r}")
     return warnings
+
+
+def _hidden(own: Iterable[str], path: str) -> str | None:
+    """Say what of its own a sidecar would not find any more below a mount; None if nothing.
+
+    A runtime has to make the folders at which other volumes are mounted below, which it cannot where this is read-only.
+    """
+    if any(_under(one, (path,)) or _under(path, (one,)) for one in _PROGRAMS):
+        return "its program"
+    return next((one for one in own if _under(one, (path,))), None)
 
 
 def lend_socket(pod: Pod, engine: Mapping[str, Any], sidecar: Container, path: str) -> None:

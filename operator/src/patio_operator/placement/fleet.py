@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -127,18 +128,20 @@ NOT_SEEN = Seen(problem="The sidecar has not answered yet.")
 def decode_pod(body: Mapping[str, Any]) -> Pod:
     """Read a pod as the API server gives it."""
     metadata, spec, status = body["metadata"], body.get("spec") or {}, body.get("status") or {}
+    # Pods of a fleet have most of their labels in common: each text is kept once.
+    labels = {sys.intern(key): sys.intern(value) for key, value in (metadata.get("labels") or {}).items()}
     return Pod(
         namespace=metadata["namespace"],
-        name=metadata["name"],
+        name=sys.intern(metadata["name"]),
         uid=metadata["uid"],
         node=spec.get("nodeName") or "",
-        labels=metadata.get("labels") or {},
+        labels=labels,
         ip=status.get("podIP") or None,
         sidecar_port=_sidecar_port(spec),
         leaving=metadata.get("deletionTimestamp") is not None or status.get("phase") in ("Succeeded", "Failed"),
         ready=any(one.get("type") == "Ready" and one.get("status") == "True" for one in status.get("conditions") or []),
-        marks=marked(metadata.get("labels") or {}, metadata.get("annotations") or {}),
-        owners=owners_shown(metadata.get("labels") or {}),
+        marks=marked(labels, metadata.get("annotations") or {}),
+        owners=owners_shown(labels),
     )
 
 

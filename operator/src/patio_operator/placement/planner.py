@@ -98,7 +98,8 @@ def steps(
         refusals: orders that a sidecar did not take, by pod UID and order (as the plan had it, without secrets). One
             whose time is over is still told until it is taken away: the order may be refused once more.
         unmarked: when the label of an adapter was last taken off a pod, by pod UID and adapter name; what is absent
-            was long ago. Only a removal that really changed the pod counts.
+            was long ago. Only a removal that really changed the pod counts. A label that may be about to come, by a
+            patch that is under way, is one that went now.
         now: the time to judge bounds by.
         deleted_at: when the operator saw first that a LoraAdapter is deleted, by UID and its own clock; for what is
             absent the API server's time counts.
@@ -110,6 +111,7 @@ def steps(
     draft = _Draft()
     draft.actions += [Hold(one) for one in staying if UNLOAD_FINALIZER not in one.metadata.finalizers]
     draft.times += [refusal.until for refusal in refusals.values() if refusal.until > now]
+    yield
     hosts: list[Host] = []
     candidates: Candidates[Host] = Candidates(staying)
     rooms, holders = Rooms(staying), Holders(deleted)
@@ -125,6 +127,7 @@ def steps(
         if passed > MANY_REPORTS:
             passed = 0
             yield
+    yield
     claims = yield from claims_of(staying, candidates)
     for adapter in sorted(staying, key=lambda one: not one.spec.pinned):
         terms = terms_of(adapter, credentials)
@@ -165,7 +168,9 @@ def _adapter(
     yield
     draft.times += rollout.times
     orders = [*rollout.orders, *_again(terms, choice.kept)]
-    orders += [(spot, terms.load, _WANTED_AGAIN if spot.going else _MISSING) for spot in choice.new]
+    for spot in choice.new:
+        if _is_quiet(draft, spot, unmarked, now):
+            orders.append((spot, terms.load, _WANTED_AGAIN if spot.going else _MISSING))
     draft.actions += [
         Load(spot.pod, terms.key, request, why, terms.secret)
         for spot, request, why in orders
@@ -190,6 +195,15 @@ def _adapter(
         placed.sort(key=lambda one: one.pod.name)
         draft.placements[terms.key] = Placement(tuple(placed), choice.desired, choice.trouble or rollout.trouble)
     yield
+
+
+def _is_quiet(draft: _Draft, spot: Spot, unmarked: Unmarked, now: datetime) -> bool:
+    """Tell whether requests to the adapter are over on a pod: what is ordered there may take other weights away."""
+    at = settled_at(spot.pod.uid, spot.name, unmarked)
+    if at is not None and at > now:
+        draft.times.append(at)
+        return False
+    return not spot.marked
 
 
 _MISSING = "the pod does not have it"

@@ -64,7 +64,13 @@ def roll_out(
         if spot.report.held_revision == terms.load.revision:
             back.append(spot)
         elif not spot.answers and (spot.failed or not answering):
-            _order(rollout, terms.load, spot, "its source changed, and it does not answer", refusals, now)
+            # As far as is known: by now its engine may answer again, and requests come while it has its label.
+            at = settled_at(spot.pod.uid, spot.name, unmarked)
+            if spot.marked or (at is not None and at > now):
+                rollout.waits[spot.pod.uid] = "It gets the new source once no more requests are sent here."
+                rollout.times += [] if at is None or at <= now else [at]
+            else:
+                _order(rollout, terms.load, spot, "its source changed, and it does not answer", refusals, now)
         else:
             holders.append(spot)
     _take_back(rollout, terms, kept, back, refusals, unmarked, now)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from patio_operator.api.conditions import TIME_FORMAT, condition, find
 from patio_operator.api.labels import adapter_selector
@@ -50,14 +50,9 @@ class Happened:
     message: str
 
 
-class ToldOfPod(NamedTuple):
-    """What a status says of one pod."""
-
-    state: str
-    reason: str
-    since: str
-    rest: int
-    """A hash of everything else, in this process."""
+ToldOfPod = tuple[str, str, str, int]
+"""What a status says of one pod: state, reason, since, and a hash of the rest, in this process. A plain tuple of plain
+values is nothing that the garbage collector looks at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,18 +96,31 @@ _ORDER = {PlacedState.FAILED: 0, PlacedState.UNKNOWN: 1, PlacedState.LOADED: 3, 
 
 
 def told(status: Mapping[str, Any]) -> Told:
-    """Reduce a status, the API server's or a new one: two that say the same are equal."""
-    instances = status.get("instances") or []
+    """Reduce a status, as the API server has it."""
+    instances = [one for one in status.get("instances") or [] if isinstance(one, dict)]
     return Told(
         {name: value for name, value in status.items() if name != "instances"},
-        {sys.intern(str(one.get("pod"))): _told_of_pod(one) for one in instances if isinstance(one, dict)},
+        {sys.intern(str(one.get("pod"))): _told_of_pod(one) for one in instances},
     )
+
+
+def says(before: Told, after: Mapping[str, Any]) -> bool:
+    """Tell whether a status that is there says what a new one says."""
+    instances, was = after["instances"], before.instances
+    if len(instances) != len(was) or before.rest.keys() != after.keys() - {"instances"}:
+        return False
+    if any(after[name] != value for name, value in before.rest.items()):
+        return False
+    return all(was.get(one["pod"]) == (one["state"], one["reason"], one["since"], _rest(one)) for one in instances)
 
 
 def _told_of_pod(one: Mapping[str, Any]) -> ToldOfPod:
     state, reason, since = (sys.intern(str(one.get(name) or "")) for name in ("state", "reason", "since"))
-    rest = hash((str(one.get("node") or ""), str(one.get("message") or ""), str(one.get("attempts") or 0)))
-    return ToldOfPod(state, reason, since, rest)
+    return state, reason, since, _rest(one)
+
+
+def _rest(one: Mapping[str, Any]) -> int:
+    return hash((str(one.get("node") or ""), str(one.get("message") or ""), one.get("attempts") or 0))
 
 
 def status(adapter: LoraAdapter, placement: Placement, before: Told, now: datetime) -> dict[str, Any]:
@@ -164,7 +172,7 @@ def events(before: Told, after: Mapping[str, Any]) -> tuple[Happened, ...]:
             told.append(Happened("Warning", "NotReady", ready["message"]))
     # The status read may be one that somebody else wrote: the schema asks for little. The message is not compared: one
     # and the same fault may be told with another number each time.
-    known = {(pod, one.reason) for pod, one in before.instances.items()}
+    known = {(pod, reason) for pod, (_, reason, _, _) in before.instances.items()}
     fresh: dict[tuple[str, str], list[str]] = {}
     for one in after["instances"]:
         if one["state"] == PlacedState.FAILED and (one["pod"], one["reason"]) not in known:
@@ -272,7 +280,7 @@ def _said(one: Placed) -> str:
 
 
 def _instance(one: Placed, was: ToldOfPod | None, now: str) -> dict[str, Any]:
-    same = was is not None and was.since and (was.state, was.reason) == (one.state, one.reason)
+    same = was is not None and was[2] and was[0] == one.state and was[1] == one.reason
     return {
         "pod": one.pod.name,
         "node": one.pod.node,
@@ -280,7 +288,7 @@ def _instance(one: Placed, was: ToldOfPod | None, now: str) -> dict[str, Any]:
         "reason": one.reason,
         "message": _cut(one.message, MAX_INSTANCE_MESSAGE),
         "attempts": one.attempts,
-        "since": was.since if was is not None and same else now,
+        "since": was[2] if was is not None and same else now,
     }
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -22,11 +22,12 @@ from patio_operator.cluster import events
 from patio_operator.cluster.api import ApiError, Cluster, ConflictError, NotFoundError
 from patio_operator.cluster.kinds import LORA_ADAPTER
 from patio_operator.cluster.known import Known, KnownAdapter, KnownPod
+from patio_operator.placement.fleet import Seen
 from patio_operator.placement.matching import is_deleting
 from patio_operator.placement.planner import steps
 from patio_operator.placement.plans import Hold, Load, Mark, PlacedState, Placement, Plan, Release, Trouble, Unload
 from patio_operator.placement.status import status
-from patio_operator.placement.steps import in_parts
+from patio_operator.placement.steps import Steps, in_parts
 from patio_operator.reconcile.credentials import SecretReader
 from patio_operator.reconcile.failures import Failures
 from patio_operator.reconcile.marks import Marks
@@ -111,6 +112,13 @@ class AdapterReconciler:
             return rest
         pods = {one.pod.uid: one for one in self._known.pods.all(namespace)}
         of_pods = [one.pod for one in pods.values()]
+        if not pods and not self._known.adapters.all(namespace):
+            self._watch.follow(namespace, ())
+            self._orders.refusals(namespace, ())
+            self._marks.unmarked(namespace, ())
+            self._looked.discard(namespace)
+            self._resting.pop(namespace, None)
+            return None
         while self._watch.follow(namespace, of_pods):  # noqa: ASYNC110 - a turn for others, not a wait
             await asyncio.sleep(0)
         if namespace not in self._looked:
@@ -124,19 +132,32 @@ class AdapterReconciler:
         for one in of_adapters:
             if is_deleting(one):
                 self._deleted_at.setdefault(one.metadata.uid, now)
-        self._heap.holds(sum(len(one.answer.adapters) for one in seen.values() if one.answer is not None))
-        decided, spent = await in_slices(
-            steps(
-                of_pods,
-                seen,
-                of_adapters,
-                credentials,
-                self._orders.refusals(namespace, pods),
-                self._marks.unmarked(namespace, pods),
-                now,
-                dict(self._deleted_at),
-            )
+        planned = steps(
+            of_pods,
+            seen,
+            of_adapters,
+            credentials,
+            self._orders.refusals(namespace, pods),
+            self._marks.unmarked(namespace, pods),
+            now,
+            dict(self._deleted_at),
         )
+        reports = sum(len(one.answer.adapters) for one in seen.values() if one.answer is not None)
+        with self._heap.quiet(reports + sum(len(one.status.instances) for one in adapters.values())):
+            again_in = await self._carry_out(namespace, planned, adapters, pods, seen, now)
+        return max(0.0, min(again_in)) if again_in else None
+
+    async def _carry_out(
+        self,
+        namespace: str,
+        planned: Steps[Plan],
+        adapters: Mapping[str, KnownAdapter],
+        pods: Mapping[str, KnownPod],
+        seen: Mapping[str, Seen],
+        now: datetime,
+    ) -> list[float]:
+        """Make the plan and do what it says; return after how many seconds there may be more to do."""
+        decided, spent = await in_slices(planned)
         self._resting[namespace] = self._clock() + REST * spent
         # Before the first load, so that no adapter is left behind by an object that was deleted meanwhile.
         holds = [one.adapter for one in decided.actions if isinstance(one, Hold)]
@@ -150,36 +171,46 @@ class AdapterReconciler:
             self._marks.give(one for one in part if isinstance(one, Mark))
             await asyncio.sleep(0)
         again_in = [(at - now).total_seconds() for at in times if at is not None]
-        again_in += await self._write(decided, adapters, pods, now)
-        return max(0.0, min(again_in)) if again_in else None
+        released = [one for one in decided.actions if isinstance(one, Release)]
+        placements = dict(decided.placements)
+        del decided  # what is told is dropped one by one: to free a hundred thousand at once takes its time
+        return again_in + await self._write(released, placements, adapters, pods, now)
 
     async def _write(
-        self, decided: Plan, adapters: Mapping[str, KnownAdapter], pods: Mapping[str, KnownPod], now: datetime
+        self,
+        released: Sequence[Release],
+        placements: dict[str, Placement],
+        adapters: Mapping[str, KnownAdapter],
+        pods: Mapping[str, KnownPod],
+        now: datetime,
     ) -> list[float]:
         """Write what belongs into the API server; return after how many seconds there may be more to write."""
-        released = [one for one in decided.actions if isinstance(one, Release)]
-        work = [partial(self._release, adapters[one.adapter.metadata.name], one, now) for one in released]
-        work += [partial(self._tell, adapters[name], one, pods, now) for name, one in decided.placements.items()]
-        return [wait for waits in await _some_at_once(work) for wait in waits]
+
+        def work() -> Iterator[Callable[[], Awaitable[list[float]]]]:
+            for one in released:
+                yield partial(self._release, adapters[one.adapter.metadata.name], one, now)
+            for name in list(placements):
+                yield partial(self._tell, adapters[name], placements.pop(name), pods, now)
+
+        return [wait for waits in await _some_at_once(work()) for wait in waits]
 
     async def _tell(
         self, known: KnownAdapter, placement: Placement, pods: Mapping[str, KnownPod], now: datetime
     ) -> list[float]:
         """Write a LoraAdapter's Service and status."""
         uid = known.adapter.metadata.uid
-        there = [pods[one.pod.uid] for one in placement.placed if one.pod.uid in pods]
+        there = (pods[one.pod.uid] for one in placement.placed if one.pod.uid in pods)
         trouble, waits = await self._keep_service(known, there)
         words = self._failures.words(uid, FINALIZER)
-        loaded = all(one.state is PlacedState.LOADED for one in placement.placed)
         if words is not None:
             placement = replace(placement, trouble=Trouble("FinalizerRefused", _no_finalizer(words)))
-        elif trouble is not None and placement.trouble is None and loaded:
+        elif trouble is not None and placement.trouble is None and _is_loaded(placement):
             placement = replace(placement, trouble=trouble)
         waits.append(self._failures.wait(uid, FINALIZER))
         waits += await self._write_status(known, placement, now)
         return [wait for wait in waits if wait > 0]
 
-    async def _keep_service(self, known: KnownAdapter, pods: Sequence[KnownPod]) -> tuple[Trouble | None, list[float]]:
+    async def _keep_service(self, known: KnownAdapter, pods: Iterable[KnownPod]) -> tuple[Trouble | None, list[float]]:
         uid = known.adapter.metadata.uid
         trouble: Trouble | None = None
 
@@ -288,12 +319,16 @@ class AdapterReconciler:
             self._deleted_at.pop(metadata.uid, None)
 
 
+def _is_loaded(placement: Placement) -> bool:
+    return all(one.state is PlacedState.LOADED for one in placement.placed)
+
+
 def _no_finalizer(words: str) -> str:
     return f"The API server does not take a change of metadata.finalizers of this object: {words}"
 
 
-async def _some_at_once(work: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
-    """Do all, a few at a time; then raise what the first of them raised."""
+async def _some_at_once(work: Iterable[Callable[[], Awaitable[T]]]) -> list[T]:
+    """Do all, a few at a time; then raise what the first of them raised, or return what they returned, in order."""
     ends: dict[int, T] = {}
     faults: list[Exception] = []
     waiting = iter(enumerate(work))
@@ -306,8 +341,8 @@ async def _some_at_once(work: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
                 faults.append(fault)
 
     async with asyncio.TaskGroup() as tasks:
-        for _ in range(min(WRITES_AT_ONCE, len(work))):
+        for _ in range(WRITES_AT_ONCE):
             tasks.create_task(some())
     if faults:
         raise faults[0]
-    return [ends[number] for number in range(len(work))]
+    return [ends[number] for number in sorted(ends)]

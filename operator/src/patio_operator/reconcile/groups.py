@@ -68,7 +68,10 @@ LARGE = 5_000
 LARGEST = 25_000
 """Values that a group may have. One of ten roles has some two thousand."""
 PER_CHILD = 50
-"""Values that count for an object which was made of a group."""
+"""Values that count for an object which was made of a group, or a pod that it asks for."""
+PODS_IN_A_PASS = 100
+"""That are created, and that are deleted: a pass over a large group does not keep its worker from the others."""
+EVENTS_IN_A_PASS = 20
 
 T = TypeVar("T")
 
@@ -171,11 +174,12 @@ class GroupReconciler:
             group = await _decided(size, RoleBasedGroup.model_validate, body)
             kept.profiles = frozenset(one.profile_name for role in group.spec.roles for one in role.engine_runtimes)
             children = await self._children(group)
-            size += PER_CHILD * len(children)
+            size += PER_CHILD * (len(children) + sum(one.replicas for one in group.spec.roles))
             if observing:
-                for ref in groups.made_by_patio(group, children):
+                made = groups.made_by_patio(group, children)
+                for ref in made[:PODS_IN_A_PASS]:
                     await self._delete(ref)
-                return None
+                return PASS_SECONDS if len(made) > PODS_IN_A_PASS else None
             profiles = await self._profiles(kept.profiles)
             plan = await _decided(size, groups.plan, group, children, profiles, now)
             strangers = await self._unlabelled(plan.applies, children, namespace)
@@ -185,6 +189,11 @@ class GroupReconciler:
             if not observing:
                 await self._write_status(body, _refused(body, *_why(error), now))
             return None
+        except InvalidError as error:
+            if not observing:
+                await self._write_status(body, _refused(body, "Rejected", error.message, now))
+            raise
+        more = max(len(plan.creates), len(plan.tear_down), len(plan.deletes)) > PODS_IN_A_PASS
         try:
             in_the_way = await self._carry_out(plan, group, body, children, kept)
         except TerminatingError:
@@ -195,12 +204,12 @@ class GroupReconciler:
             raise
         if in_the_way:
             plan = await _decided(size, groups.plan, group, [*children, *in_the_way], profiles, now)
-        for ref in plan.deletes:
+        for ref in plan.deletes[:PODS_IN_A_PASS]:
             await self._delete(ref)
-        for happened in plan.events:
+        for happened in plan.events[:EVENTS_IN_A_PASS]:
             await events.record(self._cluster, body, happened.type, happened.reason, happened.message)
         wrote = plan.status is not None and await self._write_status(body, plan.status)
-        again_in = [PASS_SECONDS] if wrote else []  # some of a plan waits until a status says what is to come
+        again_in = [PASS_SECONDS] if wrote or more else []  # some of a plan waits until a status says what is to come
         again_in += [] if plan.again_in is None else [plan.again_in.total_seconds()]
         return min(again_in, default=None)
 
@@ -251,7 +260,7 @@ class GroupReconciler:
             # the UID is a condition: of another pod it cannot be changed
             mine = {"metadata": {"uid": ref.uid, "ownerReferences": [naming.owner(group)]}}
             await self._cluster.merge(BY_KIND[ref.api_version, ref.kind], ref.name, namespace, mine)
-        for ref in plan.tear_down:
+        for ref in plan.tear_down[:PODS_IN_A_PASS]:
             await self._delete(ref)
         there = {(one["kind"], one["metadata"]["name"]): one for one in children}
         applied: dict[tuple[str, str], tuple[str, str, str]] = {}
@@ -266,7 +275,7 @@ class GroupReconciler:
                 applied[place] = answer["metadata"]["uid"], asked, _ours(answer)
         kept.applied = applied
         in_the_way: list[Object] = []
-        for pod in plan.creates:
+        for pod in plan.creates[:PODS_IN_A_PASS]:
             try:
                 await self._cluster.create(POD, pod, namespace)
             except ConflictError:

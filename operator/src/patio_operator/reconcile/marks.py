@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 
 from patio_operator.api import labels
@@ -22,6 +22,8 @@ from patio_operator.placement.plans import Mark
 
 log = logging.getLogger(__name__)
 
+REMEMBERED = timedelta(minutes=10)
+"""After which it counts as long ago that a label went."""
 AT_ONCE = 16
 AT_ONCE_FOR_A_NAMESPACE = 12
 
@@ -36,47 +38,73 @@ class Marks:
         now: Callable[[], datetime],
         rng: random.Random,
         on_end: Callable[[str], None],
+        ordered: Callable[[str, str], bool],
     ) -> None:
-        """`on_end` is called with the namespace of each patch that is over."""
+        """Take what is called with the namespace of each patch that is over, and who knows the orders under way.
+
+        `ordered` tells by a pod's UID and an adapter's name whether an order about it is under way: it may take weights
+        away though no plan wants that any more, so no label is put on meanwhile.
+        """
+        self._ordered = ordered
         self._cluster = cluster
         self._pods = pods
         self._now = now
         self._jobs = Jobs("mark", AT_ONCE, 1, rng, on_end, AT_ONCE_FOR_A_NAMESPACE)
         self._unmarked: dict[str, dict[tuple[str, str], datetime]] = {}
+        self._coming: dict[str, frozenset[str]] = {}
+        """Names that a patch under way may put on a pod, by the pod's UID."""
 
     def unmarked(self, namespace: str, pods: Iterable[str]) -> Mapping[tuple[str, str], datetime]:
         """Return when the label of an adapter was last taken off a pod, by the pod's UID and the adapter's name.
+
+        A label that a patch under way may put on counts as one that went just now: weights must not go before it is
+        known to be there or not.
 
         Args:
             namespace: whose pods.
             pods: UIDs of those that there are; what was of others is forgotten.
 
         """
-        there = set(pods)
-        self._unmarked[namespace] = {
-            key: when for key, when in self._unmarked.get(namespace, {}).items() if key[0] in there
-        }
-        return dict(self._unmarked[namespace])
+        there, since = set(pods), self._now() - REMEMBERED
+        before = self._unmarked.pop(namespace, {})
+        kept = {key: when for key, when in before.items() if key[0] in there and when > since}
+        if kept:
+            self._unmarked[namespace] = kept
+        now = self._now()
+        coming = {(uid, name): now for uid in self._coming.keys() & there for name in self._coming[uid]}
+        return kept | coming
 
     def give(self, marks: Iterable[Mark]) -> None:
         """Patch the pods whose labels are not being patched already."""
         for mark in marks:
-            self._jobs.start(mark.pod.namespace, mark.pod.uid, mark.pod.uid, partial(self._patch, mark))
+            uid = mark.pod.uid
+            if self._jobs.start(mark.pod.namespace, uid, uid, partial(self._patch, mark)):
+                self._coming[uid] = mark.names - mark.pod.marks
 
     async def close(self) -> None:
         """Stop what is under way and forget everything."""
         await self._jobs.close()
         self._unmarked.clear()
+        self._coming.clear()
 
     async def _patch(self, mark: Mark) -> bool:
+        try:
+            return await self._write(mark)
+        finally:
+            self._coming.pop(mark.pod.uid, None)
+
+    async def _write(self, mark: Mark) -> bool:
         pod = mark.pod
         known = self._pods.get(pod.name, pod.namespace)
         if known is None or known.pod.uid != pod.uid:
             return True
         annotations = {} if known.names is None else {labels.ADAPTER_NAMES: known.names}
-        patch = labels.mark_patch({"labels": known.pod.labels, "annotations": annotations}, mark.names, mark.owners)
+        names = frozenset(one for one in mark.names if one in known.pod.marks or not self._ordered(mark.pod.uid, one))
+        shown = {labels.adapter_label(one).removeprefix(labels.ADAPTER_PREFIX) for one in names}
+        owners = [(owner, value) for owner, value in mark.owners if value in shown]
+        patch = labels.mark_patch({"labels": known.pod.labels, "annotations": annotations}, names, owners)
         if not patch:
-            return True
+            return names == mark.names  # else again, after a pause
         patch["metadata"]["uid"] = pod.uid
         log.info("labels of %s/%s: %s", pod.namespace, pod.name, mark.reason)
         try:
@@ -87,7 +115,7 @@ class Marks:
             log.warning("labels of %s/%s not written: %s", pod.namespace, pod.name, error.message)
             return False
         now = self._now()
-        for name in known.pod.marks - mark.names:
+        for name in known.pod.marks - names:
             self._unmarked.setdefault(pod.namespace, {})[pod.uid, name] = now
         self._pods.took(body)
         return True

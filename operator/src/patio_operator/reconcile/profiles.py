@@ -109,7 +109,9 @@ class ProfileReconciler:
         verdict = await self._verdict(profile, before, kept)
         pods = self._known.pods
         users = rollouts.users_of(name, (one.use for there in pods.namespaces() for one in pods.all(there)))
+        await asyncio.sleep(0)  # with many thousands of pods each of these takes its time
         refs = rollouts.to_look_at(profile, revision, users)
+        await asyncio.sleep(0)
         kept.workloads = {ref: one for ref, one in kept.workloads.items() if ref in refs}
         fresh = await self._read(name, self._due(profile, refs, kept), users, kept)
         now = datetime.now(UTC)

@@ -26,6 +26,8 @@ RESYNC_SECONDS = 600.0
 """In which every key that there is gets a pass, whether or not it was woken: the net under every event."""
 WORK_SECONDS = 600.0
 """After which work is given up, as failed: it would keep its worker from all others."""
+LONGEST_ERROR = 1_000
+"""Characters of an error in the log: it may repeat what a user wrote."""
 
 Key = tuple[str, ...]
 
@@ -173,7 +175,7 @@ class WorkQueue:
                 "/".join(key),
                 pause,
                 type(error).__name__,
-                error,
+                str(error)[:LONGEST_ERROR],
                 exc_info=log.isEnabledFor(logging.DEBUG),
             )
             return pause

@@ -8,7 +8,7 @@ wrong becomes part of the LoraAdapter's status, which tells users.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 
 from patio_operator.cluster.api import Cluster, ConflictError, InvalidError, NotFoundError, Object
 from patio_operator.cluster.kinds import SERVICE
@@ -42,12 +42,12 @@ class Services:
         self._clock = clock
         self._troubles: dict[str, tuple[Trouble, float]] = {}
 
-    async def keep(self, known: KnownAdapter, pods: Sequence[KnownPod]) -> Trouble | None:
+    async def keep(self, known: KnownAdapter, pods: Iterable[KnownPod]) -> Trouble | None:
         """Make a LoraAdapter's Service be as it should; return why it is not.
 
         Args:
             known: the LoraAdapter.
-            pods: those that have it, or should.
+            pods: those that have it, or should; only looked at where there is to be a Service.
 
         """
         adapter = known.adapter
@@ -64,6 +64,7 @@ class Services:
             if ours is not None:
                 await self._delete(ours)
             return None
+        pods = list(pods)
         port = engine_port(one.engine_port for one in pods)
         if port is None:  # no pod to send a request to
             return None

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from patio_operator.placement.steps import Steps
-
-log = logging.getLogger(__name__)
 
 SLICE_SECONDS = 0.005
 SMALL = 10_000
@@ -23,6 +22,8 @@ SMALL = 10_000
 GROWN = 1.5
 AT_MOST_EVERY = 3600.0
 """Seconds after which objects are set aside again though there are not more."""
+LONGEST_QUIET = 10.0
+"""Seconds for which nothing is collected, at most: a pass may wait long for the API server."""
 
 T = TypeVar("T")
 
@@ -34,6 +35,7 @@ async def in_slices(steps: Steps[T]) -> tuple[T, float]:
         began = time.perf_counter()
         until = began + SLICE_SECONDS
         try:
+            next(steps)
             while time.perf_counter() < until:
                 next(steps)
         except StopIteration as end:
@@ -44,24 +46,41 @@ async def in_slices(steps: Steps[T]) -> tuple[T, float]:
 
 
 class Heap:
-    """Keeps full garbage collections short.
+    """Keeps garbage collections short.
 
-    A collection stops the loop for as long as there are objects to look at: 0.1 s and more with a hundred thousand
+    A full collection stops the loop for as long as there are objects to look at: 0.1 s and more with a hundred thousand
     placements. Nearly all are caches, which stay and are in no cycles: they are set aside (`gc.freeze`) when there are
-    many more than last time, so that a collection looks at what came since. They are freed as ever once nobody has
-    them.
+    many more than last time, and are freed as ever once nobody has them. What a pass makes of them is gone when it
+    ends: meanwhile nothing is collected.
     """
 
     def __init__(self) -> None:
         self._frozen = 0
         self._when = time.monotonic()
+        self._quiet = 0
 
-    def holds(self, objects: int) -> None:
-        """Say how many objects there are that stay, about."""
-        now = time.monotonic()
-        grown = objects > GROWN * self._frozen
-        if objects < SMALL or not (grown or now - self._when > AT_MOST_EVERY):
+    @contextmanager
+    def quiet(self, objects: int) -> Iterator[None]:
+        """Have no garbage collected meanwhile, for `LONGEST_QUIET` at most, if there are many objects.
+
+        Args:
+            objects: how many there are that stay, about.
+
+        """
+        if objects < SMALL:
+            yield
             return
-        gc.freeze()
-        self._frozen, self._when = objects, now
-        log.debug("%d objects set aside", objects)
+        now = time.monotonic()
+        if objects > GROWN * self._frozen or now - self._when > AT_MOST_EVERY:
+            gc.freeze()
+            self._frozen, self._when = objects, now
+        self._quiet += 1
+        gc.disable()
+        timer = asyncio.get_running_loop().call_later(LONGEST_QUIET, gc.enable)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            self._quiet -= 1
+            if not self._quiet:
+                gc.enable()

@@ -15,7 +15,7 @@ from patio_operator.cluster.kinds import LORA_ADAPTER
 from patio_operator.cluster.known import KnownAdapter
 from patio_operator.cluster.watched import Watched
 from patio_operator.placement.status import events as events_of
-from patio_operator.placement.status import told
+from patio_operator.placement.status import says
 
 WRITE_SECONDS = 1.0
 
@@ -32,7 +32,7 @@ class Statuses:
 
     async def write(self, known: KnownAdapter, after: dict[str, Any]) -> float | None:
         """Write a status if it changed; return after how many seconds that may be done, if not now."""
-        if told(after) == known.status:
+        if says(known.status, after):
             return None
         metadata = known.adapter.metadata
         key = (metadata.namespace, metadata.name)

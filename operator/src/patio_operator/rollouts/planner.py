@@ -7,6 +7,7 @@ changes again: then it is the first to get the change. Workloads that are not up
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -90,8 +91,9 @@ def plan(
     rolling: list[tuple[Workload, Rolling]] = []
     candidates: list[Workload] = []
     left = [Left(_made(user), "", 1) for user in behind if user.workload is None]
+    pods_behind = Counter(user.workload for user in behind)
     for ref, workload in sorted(workloads.items()):
-        pods = sum(user.workload == ref for user in behind)
+        pods = pods_behind[ref]
         if workload.held:
             left += [Left(f"of {ref}", workload.held, pods)] if pods else []
         elif workload.rolled.get(name) != revision:

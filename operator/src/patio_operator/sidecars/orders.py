@@ -20,7 +20,7 @@ from typing import Protocol
 import httpx
 
 from patio.api.credentials_protocol import SEALED_FOR_ANOTHER
-from patio.api.protocol import LoadRequest
+from patio.api.protocol import LoadRequest, UnloadRequest
 from patio.client import Refused, SidecarClient, SidecarError
 from patio.pauses import growing, spread
 from patio_operator.access.sealing import sealed
@@ -80,6 +80,17 @@ class _Taken:
     until: datetime
 
 
+_Wanted = tuple[str, str, str | None, str | None, bool]
+"""Pod UID, name, and what tells one order for them from another."""
+
+
+def _wanted(order: Load | Unload) -> _Wanted:
+    request = order.request
+    if isinstance(request, UnloadRequest):
+        return order.pod.uid, request.lora_name, None, None, False
+    return order.pod.uid, request.lora_name, request.revision or "", request.credentials_revision, request.prepare
+
+
 class Orders:
     """Gives orders, and remembers those that were not taken until they may be tried again. Close it at the end."""
 
@@ -101,11 +112,15 @@ class Orders:
         self._now = now
         self._rng = rng
         self._jobs = Jobs("order", AT_ONCE, AT_ONCE_FOR_A_POD, rng, on_end, AT_ONCE_FOR_A_NAMESPACE)
+        self._wanted: dict[str, tuple[set[_Wanted], set[_Wanted]]] = {}
+        """By namespace, what this pass and the one before gave: what waits and is in neither is not given any more."""
         self._refused: dict[str, dict[tuple[str, Order], _Refused]] = {}
         self._taken: dict[str, dict[tuple[str, str], _Taken]] = {}
 
     def refusals(self, namespace: str, pods: Iterable[str]) -> dict[tuple[str, Order], Refusal]:
         """Return what sidecars refused, by pod UID and order; what may be tried again by now is still told.
+
+        Each pass begins with it, and then gives its orders.
 
         Args:
             namespace: whose pods.
@@ -113,12 +128,15 @@ class Orders:
 
         """
         now, there = self._now(), set(pods)
+        self._wanted[namespace] = set(), self._wanted.get(namespace, (set(), set()))[0]
         kept = {key: one for key, one in self._refused.get(namespace, {}).items() if key[0] in there}
         # Known for a while longer: an order refused again is to wait longer.
         kept = {key: one for key, one in kept.items() if one.refusal.until > now - timedelta(seconds=LONGEST_PAUSE)}
-        self._refused[namespace] = kept
         taken = self._taken.get(namespace, {})
-        self._taken[namespace] = {key: one for key, one in taken.items() if key[0] in there}
+        still = {key: one for key, one in taken.items() if key[0] in there and one.until > now}
+        self._refused[namespace], self._taken[namespace] = kept, still
+        if not there:
+            del self._refused[namespace], self._taken[namespace], self._wanted[namespace]
         return {key: one.refusal for key, one in kept.items()}
 
     def give(self, orders: Iterable[Load | Unload], seen: Mapping[str, Seen]) -> datetime | None:
@@ -131,14 +149,19 @@ class Orders:
         for order in orders:
             pod, request = order.pod, order.request
             key = (pod.uid, request.lora_name)
+            self._wanted.setdefault(pod.namespace, (set(), set()))[0].add(_wanted(order))
             answer = seen.get(pod.uid, NOT_SEEN).answer
             report = None if answer is None else answer.revision
             taken = self._taken.get(pod.namespace, {}).get(key)
             if taken is not None and taken.until > now and (taken.order, taken.report) == (request, report):
                 again_at = taken.until if again_at is None else min(again_at, taken.until)
                 continue
-            self._jobs.start(pod.namespace, pod.uid, key, partial(self._give, order, report))
+            self._jobs.start(pod.namespace, pod.uid, key, partial(self._give_if_wanted, order, report))
         return again_at
+
+    def under_way(self, pod_uid: str, name: str) -> bool:
+        """Tell whether an order about an adapter is on its way to a pod, or waits to be."""
+        return self._jobs.under_way((pod_uid, name))
 
     async def close(self) -> None:
         """Stop what is under way and forget everything."""
@@ -146,6 +169,14 @@ class Orders:
         self._refused.clear()
         self._taken.clear()
         self._handshakes.clear()
+        self._wanted.clear()
+
+    async def _give_if_wanted(self, order: Load | Unload, report: str | None) -> bool:
+        """Give an order that has waited for its turn, unless no plan wants it any more."""
+        wanted = _wanted(order)
+        if any(wanted in of_a_pass for of_a_pass in self._wanted.get(order.pod.namespace, ())):
+            return await self._give(order, report)
+        return True
 
     async def _give(self, order: Load | Unload, report: str | None) -> bool:
         """Give one order; return whether the sidecar answered."""

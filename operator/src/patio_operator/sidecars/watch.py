@@ -63,6 +63,8 @@ QUICK_PAUSE = 0.1
 LONGEST_QUICK_PAUSE = 1.0
 READING_SHARE = 20
 """The next look waits so many times as long as the answer took to be read."""
+TOLD_EVERY = 30.0
+"""Seconds between lines of the log about a fault of the operator's own."""
 LONGEST_PROBLEM = 300
 """Characters of a library's words."""
 
@@ -118,6 +120,7 @@ class SidecarWatch:
         self._http: aiohttp.ClientSession | None = None
         self._first = asyncio.Semaphore(FIRST_AT_ONCE)
         self._first_of: dict[str, asyncio.Semaphore] = {}
+        self._tell_next = 0.0
         self._followed: dict[str, dict[str, _Followed]] = {}
 
     def follow(self, namespace: str, pods: Iterable[Pod]) -> bool:
@@ -184,10 +187,7 @@ class SidecarWatch:
             except OwnFaultError as error:
                 failures += 1
                 revision = None
-                if failures == 1:
-                    log.error(
-                        "sidecar of %s/%s not asked, the operator is at fault: %s", pod.namespace, pod.name, error
-                    )
+                self._tell_own_fault(pod, error)
                 if one.seen.unreachable_since is None:  # else it is known for worse, and stays so
                     self._set(one, pod, _not_asked(one.seen, str(error)))
             except SilentError as error:
@@ -248,6 +248,12 @@ class SidecarWatch:
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._http
+
+    def _tell_own_fault(self, pod: Pod, error: OwnFaultError) -> None:
+        now = asyncio.get_running_loop().time()
+        if now >= self._tell_next:  # all sidecars have it at the same time
+            self._tell_next = now + TOLD_EVERY
+            log.error("the operator cannot ask sidecars, %s/%s among them: %s", pod.namespace, pod.name, error)
 
     def _ended(self, namespace: str, uid: str, one: _Followed, task: asyncio.Task[None]) -> None:
         """Forget a poll that broke, so that the next pass starts another: a stale answer is no truth."""

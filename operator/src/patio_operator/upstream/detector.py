@@ -66,7 +66,10 @@ class Detector:
         """Look again and again."""
         while True:
             await asyncio.sleep(LOOK_EVERY)
-            problem = await self.looked()
+            try:
+                problem = await self.looked()
+            except Exception as fault:  # noqa: BLE001 - the outermost place: it ends nothing else
+                problem = f"{type(fault).__name__}: {fault}"
             if problem is not None:
                 log.warning("not known whether upstream's controller is there: %s", problem)
 

@@ -18,10 +18,13 @@ from patio_operator.cluster.api import Cluster, Object
 from patio_operator.cluster.trial import try_profile
 from patio_operator.injection.trial import Problem, Verdict
 from patio_operator.webhooks import reviewing
+from patio_operator.webhooks.reviewing import Limits, MiB
 
 log = logging.getLogger(__name__)
 
 PROFILES_PATH = "/validate/profiles"
+LIMITS = Limits(longest=4 * MiB, bytes_at_once=16 * MiB, at_once=4)
+"""A trial may take a hundred requests to the API server."""
 
 
 def add_route(app: web.Application, cluster: Cluster, namespace: str) -> None:
@@ -30,7 +33,7 @@ def add_route(app: web.Application, cluster: Cluster, namespace: str) -> None:
     async def validate(review: Object) -> Object:
         return await answer(cluster, namespace, review)
 
-    reviewing.add_validation(app, PROFILES_PATH, ClusterEngineRuntimeProfile.kind, validate)
+    reviewing.add_validation(app, PROFILES_PATH, ClusterEngineRuntimeProfile.kind, validate, LIMITS)
 
 
 async def answer(cluster: Cluster, namespace: str, review: Mapping[str, Any]) -> Object:

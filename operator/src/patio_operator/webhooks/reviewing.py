@@ -12,7 +12,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -33,12 +33,12 @@ WAIT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
 """The longest timeout that a webhook can have: nobody waits longer for the answer."""
 
-Answer = Callable[[Object], Awaitable[Object]]
+Decide = Callable[[Object], Awaitable[Object]]
 """Takes a review and returns the one that answers it."""
 Count = Callable[[str, float], None]
 """Takes the outcome of a review and how long it took."""
-TextAnswer = Callable[[bytes], Awaitable[tuple[str, str]]]
-"""Takes the body of a request and returns the outcome, and the text of the answer."""
+Answer = Callable[[bytes], Awaitable["Reply"]]
+"""Takes a review and answers it, both as they are sent."""
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 TELEMETRY = web.AppKey("telemetry", Telemetry)
 """Where an application has what counts its reviews."""
@@ -46,6 +46,15 @@ TELEMETRY = web.AppKey("telemetry", Telemetry)
 
 class BadReviewError(ValueError):
     """The body is no review; the message says why."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The answer to a review, and what it came to."""
+
+    text: str
+    outcome: str
+    """allowed or refused."""
 
 
 class BusyError(Exception):
@@ -107,23 +116,11 @@ class Gate:
 def handler(
     what: str, answer: Answer, limits: Limits, count: Count, *, stopping: Callable[[], bool] = lambda: False
 ) -> Handler:
-    """Return the handler of a route of reviews that are decoded at once; the arguments are those of `text_handler`."""
-
-    async def respond(data: bytes) -> tuple[str, str]:
-        answered = await answer(read_review(data))
-        return _outcome(answered), json.dumps(answered)
-
-    return text_handler(what, respond, limits, count, stopping=stopping)
-
-
-def text_handler(
-    what: str, answer: TextAnswer, limits: Limits, count: Count, *, stopping: Callable[[], bool] = lambda: False
-) -> Handler:
     """Return the handler of a route of reviews.
 
     Args:
         what: what is reviewed, in words: "an AdmissionReview of a pod".
-        answer: decodes and decides.
+        answer: decides.
         limits: what its reviews may take of the process.
         count: is told of each outcome: allowed, refused or error.
         stopping: whether this replica is about to end: then each answer ends its connection, so that the API server
@@ -141,8 +138,9 @@ def text_handler(
                 async with asyncio.timeout(READ_SECONDS):
                     data = await request.read()
                 async with asyncio.timeout(ANSWER_SECONDS):
-                    outcome, text = await answer(data)
-            response = web.json_response(text=text)
+                    reply = await answer(data)
+            outcome = reply.outcome
+            response = web.Response(text=reply.text, content_type="application/json")
         except web.HTTPException:
             count(outcome, time.perf_counter() - started)
             raise
@@ -171,10 +169,20 @@ def text_handler(
     return handle
 
 
-def add_validation(app: web.Application, path: str, kind: str, answer: Answer) -> None:
+def deciding(decide: Decide) -> Answer:
+    """Return what answers the AdmissionReviews that are some."""
+
+    async def answer(data: bytes) -> Reply:
+        answered = await decide(read_review(data))
+        return Reply(json.dumps(answered), "allowed" if answered["response"]["allowed"] else "refused")
+
+    return answer
+
+
+def add_validation(app: web.Application, path: str, kind: str, decide: Decide, limits: Limits = VALIDATIONS) -> None:
     """Serve the reviews of one kind of object before it is stored."""
     count = counting(app[TELEMETRY], kind)
-    app.router.add_post(path, handler(f"an AdmissionReview of a {kind}", answer, VALIDATIONS, count))
+    app.router.add_post(path, handler(f"an AdmissionReview of a {kind}", deciding(decide), limits, count))
 
 
 def counting(telemetry: Telemetry, kind: str) -> Count:
@@ -243,13 +251,6 @@ def _shallow(value: object) -> bool:
             if isinstance(inner, dict | list)
         ]
     return not level
-
-
-def _outcome(answered: Mapping[str, object]) -> str:
-    response = answered["response"]
-    assert isinstance(response, dict)
-    converted = (response.get("result") or {}).get("status") == "Success"
-    return "allowed" if response.get("allowed") or converted else "refused"
 
 
 def _problem(status: int, message: str) -> web.Response:

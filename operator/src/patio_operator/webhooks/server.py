@@ -18,7 +18,7 @@ from patio_operator.injection import Access
 from patio_operator.telemetry import Telemetry
 from patio_operator.webhooks import convert, review, reviewing
 from patio_operator.webhooks.lookups import Lookups
-from patio_operator.webhooks.reviewing import Limits, MiB
+from patio_operator.webhooks.reviewing import Limits, MiB, Reply
 
 PODS_PATH = "/mutate/pods"
 SHUTDOWN_SECONDS = 3.0
@@ -57,7 +57,7 @@ def application(
         if outcome != "error":
             telemetry.admission_seconds.observe(seconds)
 
-    pods = reviewing.handler("an AdmissionReview of a pod", answer, PODS, count, stopping=stopping)
+    pods = reviewing.handler("an AdmissionReview of a pod", reviewing.deciding(answer), PODS, count, stopping=stopping)
     counted = reviewing.counting(telemetry, "RoleBasedGroup")
     app = web.Application(client_max_size=CONVERSIONS.longest)
     app[reviewing.TELEMETRY] = telemetry
@@ -69,11 +69,11 @@ def application(
 def converter(count: reviewing.Count) -> reviewing.Handler:
     """Return what answers ConversionReviews of RoleBasedGroups."""
 
-    async def answer(data: bytes) -> tuple[str, str]:
+    async def answer(data: bytes) -> Reply:
         converted = await convert.answer(data.decode())
-        return ("allowed" if converted.succeeded else "refused"), converted.text
+        return Reply(converted.text, "allowed" if converted.succeeded else "refused")
 
-    return reviewing.text_handler("a ConversionReview of RoleBasedGroups", answer, CONVERSIONS, count)
+    return reviewing.handler("a ConversionReview of RoleBasedGroups", answer, CONVERSIONS, count)
 
 
 async def convert_groups(request: web.Request) -> web.Response:

@@ -14,8 +14,8 @@ from patio.access.proof import Denial
 MAX_TARGET = 8192
 """Bytes of path and query."""
 MAX_HEADERS = 100
-MAX_HEADER_BYTES = 64 * 1024
-"""Of all headers together: a proof and 32 endorsements have 14 KiB."""
+MAX_HEADER_BYTES = 48 * 1024
+"""Of all headers together: the longest proof and 32 endorsements have 27 KiB."""
 MAX_DEPTH = 32
 """Objects and lists in each other. The API's own have four; a router's extra fields may have more."""
 

@@ -6,6 +6,7 @@ It knows nothing of the sidecar but its wire vocabulary, `patio.api.protocol`, a
 
 from __future__ import annotations
 
+import asyncio
 from typing import TypeVar
 
 import httpx
@@ -25,12 +26,15 @@ from patio.api.protocol import (
 )
 from patio.api.topology_protocol import DrainAnswer, DrainRequest, LeaseRequest, Registration, TopologyReport
 from patio.client.errors import Refused, Unreachable
+from patio.words import error_words
 
 _M = TypeVar("_M", bound=BaseModel)
 
 ANSWER_SECONDS = 5.0
 """How long a sidecar may take to answer, on top of the wait that a call asks for."""
 CONNECT_SECONDS = 3.0
+LARGEST = 16 * 2**20
+"""Bytes of an answer: whoever answers at an address may be anybody."""
 LONGEST_DRAIN = 3600.0
 """Seconds that a drain may take whose deadline only the sidecar knows."""
 
@@ -118,26 +122,42 @@ class SidecarClient:
         body: BaseModel | None = None,
         also: int | None = None,
     ) -> _M:
+        seconds = None if wait is None else ANSWER_SECONDS + wait
+        # Unpacked, a few bytes become millions.
+        headers = {"accept-encoding": "identity"}
+        if method != "GET":
+            # Also where there is no body: over loopback it tells the call from one that a web page could send.
+            headers["content-type"] = "application/json"
+        content = bytearray()
         try:
-            response = await self._http.request(
-                method,
-                self._base + path,
-                params=query,
-                content=None if body is None else body.model_dump_json(exclude_none=True, exclude_unset=True),
-                # Also where there is no body: over loopback it tells the call from one that a web page could send.
-                headers=None if method == "GET" else {"content-type": "application/json"},
-                auth=self._auth,
-                timeout=httpx.Timeout(None if wait is None else ANSWER_SECONDS + wait, connect=CONNECT_SECONDS),
-            )
-        except httpx.HTTPError as error:
-            raise Unreachable(f"{method} {self._base}{path}: {str(error) or type(error).__name__}") from error
+            async with (
+                asyncio.timeout(None if seconds is None else CONNECT_SECONDS + seconds),
+                self._http.stream(
+                    method,
+                    self._base + path,
+                    params=query,
+                    content=None if body is None else body.model_dump_json(exclude_none=True, exclude_unset=True),
+                    headers=headers,
+                    auth=self._auth,
+                    timeout=httpx.Timeout(seconds, connect=CONNECT_SECONDS),
+                    follow_redirects=False,
+                ) as response,
+            ):
+                if response.headers.get("content-encoding", "identity") != "identity":
+                    raise _unreadable(response)
+                async for chunk in response.aiter_bytes():
+                    content += chunk
+                    if len(content) > LARGEST:
+                        raise _unreadable(response)
+        except (httpx.HTTPError, TimeoutError) as error:
+            raise Unreachable(f"{method} {self._base}{path}: {error_words(error)}") from error
         if response.is_success or response.status_code == also:
             try:
-                return model.model_validate_json(response.content)
+                return model.model_validate_json(bytes(content))
             except ValidationError as error:
                 raise _unreadable(response) from error
         try:
-            detail = ErrorBody.model_validate_json(response.content).error
+            detail = ErrorBody.model_validate_json(bytes(content)).error
         except ValidationError:
             raise _unreadable(response) from None
         raise Refused(detail.code, detail.message, detail.retryable, response.status_code)

@@ -20,7 +20,7 @@ from patio.downloads.faults import DownloadFault
 from patio.downloads.names import OWN, is_revision
 from patio.downloads.places import Place, source_note, users_lock
 from patio.downloads.plan import SYNC_STEP, OnDisk, RemoteFile
-from patio.replacing import replace_file, sync_folder
+from patio.replacing import read_small, replace_file, sync_folder
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -47,7 +47,7 @@ class Partial:
             if _size(self.part(file)) is not None and not os.access(self.part(file), os.W_OK):
                 self.part(file).unlink()
         boot = _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else ""
-        if not boot or not self._boot.exists() or self._boot.read_text() != boot:
+        if not boot or _text(self._boot) != boot:
             # The machine, or another one, may have crashed since: what can not be trusted is cut off, and only then
             # the mark says that everything can.
             for file in files:
@@ -84,12 +84,13 @@ def remove_unused(folder: Path, root: Path) -> bool:
     except OSError:
         return False
     try:
-        if not locks.own(descriptor, place):
+        if not locks.own(descriptor, place) or not locks.is_unused(_lock_of_before(folder)):
             return False
         # Away in one step: nobody must find half of it.
         trash = folder.with_name(f".trash-{folder.name}-{os.getpid()}")
         folder.rename(trash)
         source_note(folder).unlink(missing_ok=True)
+        _lock_of_before(folder).unlink(missing_ok=True)
     except OSError:
         # On a file system without such locks, or one that can not be written, nothing is removed.
         return False
@@ -97,6 +98,11 @@ def remove_unused(folder: Path, root: Path) -> bool:
         os.close(descriptor)
     shutil.rmtree(trash, ignore_errors=True)
     return True
+
+
+def _lock_of_before(folder: Path) -> Path:
+    """Return the file that sidecars of before 0021 lock while they use a revision."""
+    return folder.with_name(f".{folder.name}.lock")
 
 
 def removable(place: Place, keep: str, root: Path) -> list[Path]:
@@ -183,6 +189,13 @@ def folders_down_to(folder: Path) -> None:
 def _is_partial(path: Path, root: Path) -> bool:
     name = path.name.removeprefix(".partial-")
     return name != path.name and is_revision(path.with_name(name), root)
+
+
+def _text(path: Path) -> str:
+    try:
+        return read_small(path, 1024).decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def _size(path: Path) -> int | None:

@@ -13,9 +13,12 @@ from pathlib import Path
 from patio.api.sources import parse_source
 from patio.downloads.names import is_revision
 from patio.downloads.places import source_note
+from patio.replacing import read_small
 
 MOST_BYTES = 64 * 1024
 """Of a note that are read; a revision has few names."""
+MOST_SOURCES = 10_000
+"""Under one root that are told."""
 
 
 def sources_under(root: Path) -> frozenset[str]:
@@ -27,14 +30,15 @@ def sources_under(root: Path) -> frozenset[str]:
                 for folder in home.iterdir():
                     if is_revision(folder, root) and folder.is_dir():
                         found |= noted(folder)
+                    if len(found) > MOST_SOURCES:
+                        return frozenset(sorted(found)[:MOST_SOURCES])
     return frozenset(found)
 
 
 def noted(folder: Path) -> frozenset[str]:
     """Return the sources that one revision was fetched from. What is not one is skipped: others write there too."""
     try:
-        with source_note(folder).open("rb") as file:
-            lines = file.read(MOST_BYTES).decode(errors="replace").splitlines()
+        lines = read_small(source_note(folder), MOST_BYTES).decode(errors="replace").splitlines()
     except OSError:
         return frozenset()
     return frozenset(line for line in lines if _is_source(line))

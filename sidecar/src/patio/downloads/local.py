@@ -13,6 +13,7 @@ from pathlib import Path
 from patio.api.downloads_protocol import DownloadReason
 from patio.downloads.backends import CHUNK, Reading
 from patio.downloads.faults import DownloadFault
+from patio.downloads.names import MOST_FILES
 from patio.downloads.places import contained, local_folder
 from patio.downloads.plan import Listing, RemoteFile
 
@@ -35,6 +36,8 @@ class Local:
                     stat = path.stat()
                     shown = os.path.relpath(path, self._folder)
                     files.append(RemoteFile(shown, stat.st_size, str(stat.st_mtime_ns)))
+            if len(files) > MOST_FILES:
+                raise DownloadFault(DownloadReason.REFUSED, f"{self._folder} has more than {MOST_FILES} files.")
         return Listing(tuple(files))
 
     @contextmanager

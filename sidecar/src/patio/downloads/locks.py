@@ -79,6 +79,22 @@ def is_free(path: Path) -> bool:
         os.close(descriptor)
 
 
+def is_unused(path: Path) -> bool:
+    """Whether nobody holds a lock file, shared or alone."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    else:
+        return True
+    finally:
+        os.close(descriptor)
+
+
 def place_in_file(name: str) -> int:
     """Return the byte that stands for a name."""
     return int.from_bytes(hashlib.sha256(name.encode(errors="surrogateescape")).digest()[:8], "big") >> 2

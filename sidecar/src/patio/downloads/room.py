@@ -25,6 +25,7 @@ from patio.downloads.disk import folders_down_to, removable, remove_unused, used
 from patio.downloads.faults import DownloadFault
 from patio.downloads.places import Place, reservations, room_lock
 from patio.downloads.plan import SPACE_LEFT
+from patio.replacing import read_small
 
 ROOM_SECONDS = 60.0
 """For others to find their room."""
@@ -78,7 +79,9 @@ class _Note:
 
 
 def _shared(root: Path) -> bool:
-    """Make what a reservation takes, if it can be."""
+    """Make what a reservation takes, if it can be; a root that is not there is not made for it."""
+    if not root.is_dir():
+        return False
     try:
         folders_down_to(reservations(root))
     except (OSError, DownloadFault):
@@ -111,8 +114,7 @@ def _others(root: Path) -> tuple[_Reservation, ...]:
                 if locks.is_free(path):
                     path.unlink()
                     continue
-                with open(path, "rb") as file:
-                    folder, size = json.loads(file.read(_LONGEST_NOTE))
+                folder, size = json.loads(read_small(path, _LONGEST_NOTE))
                 found.append(_Reservation(root / str(folder), int(size)))
     return tuple(found)
 

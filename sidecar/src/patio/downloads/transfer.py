@@ -70,6 +70,9 @@ def download(job: Job, backend: Backend, emit: Emit, pace: Pace | None = None) -
             listing = backend.listing()
         found = _Found(job, place, listing)
         if found.whole and place.shown is None:
+            # The note is a hint: it is written where that can be done at once.
+            with contextlib.suppress(OSError, DownloadFault), locked(place.lock, 0):
+                found.note()
             return found.used(emit)
         folders_down_to(place.revisions)
         emit(Noted(message="Waiting for whoever else writes there."))
@@ -111,8 +114,6 @@ class _Found:
         """Say that nothing is to be fetched."""
         self.tell(emit)
         emit(Moved(files_done=len(self.selection.files), bytes_done=self.selection.size, bytes_fetched=0))
-        with contextlib.suppress(OSError):  # it is a hint, and perhaps another user's
-            self.note()
         return Done(revision=self.revision, folder=str(self.target))
 
     def note(self) -> None:
@@ -128,6 +129,8 @@ def _locked(job: Job, place: Place, backend: Backend, found: _Found, emit: Emit,
     _clean(place, revision)
     if found.whole:
         done = found.used(emit)
+        with contextlib.suppress(OSError):
+            found.note()
     else:
         found.tell(emit)
         partial = Partial(place.partial(revision))

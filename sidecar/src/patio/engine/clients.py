@@ -1,8 +1,10 @@
 """The HTTP clients that ask the engine: one for looks, one for orders, one for drains, each with a pool of its own.
 
 `app` opens them. Loads that wait for hundreds of seconds, or a scrape of an engine that hangs, can not take the
-connections by which the sidecar sees whether its engine is ready, and none of them those of a drain. One TLS context
-serves all; the CA bundle, 4 MB of memory, is read only for an engine behind TLS.
+connections by which the sidecar sees whether its engine is ready, and none of them those of a drain. How many calls
+there are at once is limited by who calls, never by a pool: httpcore 1 keeps a connection that it gave to a waiting
+request just when that was given up, and never uses it. One TLS context serves all; the CA bundle, 4 MB of memory, is
+read only for an engine behind TLS.
 """
 
 from __future__ import annotations
@@ -16,11 +18,8 @@ import httpx
 
 from patio.engine.address import EngineAddress
 
-LOOKS = 32
-"""Connections of looks, capacities and scrapes together."""
-ORDERS = 128
-"""Connections of loads and unloads: the reconciler has a limit of its own, far below."""
-DRAINS = 8
+KEPT = 4
+"""Idle connections that are kept; orders keep none."""
 KEPT_SECONDS = 4.0
 """uvicorn closes connections that were idle for five."""
 
@@ -56,16 +55,14 @@ def open_clients(address: EngineAddress, tls: EngineTls) -> EngineClients:
     # httpx wants a context for http as well; a bare one knows no CA and costs nothing.
     context = tls_context(tls) if address.tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
-    def client(connections: int, kept: int) -> httpx.AsyncClient:
-        limits = httpx.Limits(
-            max_connections=connections, max_keepalive_connections=kept, keepalive_expiry=KEPT_SECONDS
-        )
+    def client(kept: int) -> httpx.AsyncClient:
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=kept, keepalive_expiry=KEPT_SECONDS)
         transport = httpx.AsyncHTTPTransport(verify=context, uds=address.socket, limits=limits, trust_env=False)
         hooks = {} if tls.server_name is None else {"request": [_asking_for(tls.server_name)]}
         return httpx.AsyncClient(transport=transport, trust_env=False, event_hooks=hooks)
 
     # An order is never sent on a connection that the engine is about to close: it would not be known whether it came.
-    return EngineClients(client(LOOKS, kept=LOOKS), client(ORDERS, kept=0), client(DRAINS, kept=DRAINS))
+    return EngineClients(client(KEPT), client(0), client(KEPT))
 
 
 def tls_context(tls: EngineTls) -> ssl.SSLContext:

@@ -6,6 +6,7 @@ cause: only a refused connection is an engine that is gone. It must never let a 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -24,6 +25,9 @@ LOOK_SECONDS = 2.0
 """Deadline of a look at the engine: readiness and its list."""
 CHANGE_SECONDS = 300.0
 """Deadline of a load or unload. Generous: weights come from slow disks, and SGLang 0.5.23 unloads wait for requests."""
+LOOKS_AT_ONCE = 16
+ORDERS_AT_ONCE = 64
+"""Far more than the reconciler has under way; a swap on SGLang takes two."""
 LARGEST_WORDS = 256 * 2**10
 """Bytes that are read of an answer whose status tells enough, or which is shown to people."""
 LARGEST_LIST = 4 * 2**20
@@ -47,6 +51,8 @@ class EngineHttp:
         self._address = read_address(endpoint)
         self._looks = looks
         self._orders = looks if orders is None else orders
+        self._look_turns = asyncio.Semaphore(LOOKS_AT_ONCE)
+        self._order_turns = asyncio.Semaphore(ORDERS_AT_ONCE)
         self._answered = False
         """Whether anything was ever answered over this address."""
         self._under_way = 0
@@ -60,14 +66,16 @@ class EngineHttp:
 
     async def look(self, path: str, key: str | None = None, largest: int = LARGEST_WORDS) -> Answer:
         """GET; raise `RetryableError` when nobody answers."""
-        return await self._send(self._looks, "GET", path, key, LOOK_SECONDS, largest, None)
+        return await self._send(self._looks, self._look_turns, "GET", path, key, LOOK_SECONDS, largest, None)
 
     async def change(self, path: str, key: str | None, body: Mapping[str, object]) -> Answer:
         """POST; raise `RetryableError` when nobody answers."""
         self._under_way += 1
         self._orders_seen += 1
         try:
-            return await self._send(self._orders, "POST", path, key, CHANGE_SECONDS, LARGEST_ANSWER, body)
+            return await self._send(
+                self._orders, self._order_turns, "POST", path, key, CHANGE_SECONDS, LARGEST_ANSWER, body
+            )
         finally:
             self._under_way -= 1
             self._orders_seen += 1
@@ -114,6 +122,7 @@ class EngineHttp:
     async def _send(
         self,
         http: httpx.AsyncClient,
+        turns: asyncio.Semaphore,
         method: str,
         path: str,
         key: str | None,
@@ -133,6 +142,7 @@ class EngineHttp:
                 largest=largest,
                 headers={} if key is None else {"authorization": f"Bearer {key}"},
                 body=body,
+                turns=turns,
             )
         except ExchangeError as error:
             if error.cause is Cause.REFUSED:

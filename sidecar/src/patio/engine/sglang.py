@@ -4,7 +4,7 @@ Ready is `/ready`, never `/health`, which generates a token and takes a second. 
 must be unloaded first, a full server evicts without a word (what was there before is compared with the answer), and a
 request for what was unloaded loads it again.
 With an admin key, changes take only that key and the list only the other one. With several tokenizer workers each has
-adapters and a list of its own, so that none can be loaded: `tokenizers` tells.
+adapters and a list of its own, so that none can be loaded: `/server_info` tells, or a list that `unsteady` sees change.
 """
 
 from __future__ import annotations
@@ -256,10 +256,9 @@ class Sglang:
 
     async def unload(self, name: str) -> None:
         """Let go; SGLang 0.5.23 waits for requests under way, without a limit of its own."""
-        try:
+        with contextlib.suppress(_NotThereError):
             await self._change(UNLOAD, {"lora_name": name})
-        except _NotThereError:
-            return
+        self._took.discard(name)
 
     async def capacity(self) -> Capacity:
         """Read the limits that the server was started with."""

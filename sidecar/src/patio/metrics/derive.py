@@ -35,6 +35,8 @@ How = Callable[[Sequence[Read]], Iterable[Sample]]
 _OF_THE_ENGINE = (b"engine", b"model_name")
 """Labels that say whose configuration it is; the others are the configuration."""
 _LORA = (b"max_lora", b"running_lora_adapters", b"waiting_lora_adapters")
+_NAMES = re.compile(rb",(?! )")
+"""Between two names: vLLM joins them by a comma alone, so one before a space is part of a name."""
 _LABEL = re.compile(rb'([a-zA-Z_][a-zA-Z0-9_]*)[ \t]*=[ \t]*"((?:[^"\\]++|\\.)*+)"')
 
 
@@ -83,7 +85,7 @@ def lora_slots_used(samples: Sequence[Read]) -> Iterable[Sample]:
     for labels, config in _latest_lora(samples):
         names = config.get(b"running_lora_adapters")
         if names is not None:
-            yield Sample(labels, sum(1 for name in names.split(b",") if name.strip()))
+            yield Sample(labels, sum(1 for name in _NAMES.split(names) if name.strip()))
 
 
 def sum_over(label: bytes) -> How:

@@ -49,7 +49,7 @@ def read_access(flag: str | None, given: Mapping[str, str]) -> AccessSettings:
     for key in keys:
         if len(from_base64url(key) or b"") != 32:
             raise SettingsError(
-                f"{OPERATOR_KEYS_VARIABLE}: {key!r} is not an Ed25519 public key (32 bytes as base64url)"
+                f"{OPERATOR_KEYS_VARIABLE}: {key[:8]!r}… is not an Ed25519 public key (32 bytes as base64url)"
             )
     if keys and POD_UID_VARIABLE not in given:
         raise SettingsError(f"{OPERATOR_KEYS_VARIABLE} needs {POD_UID_VARIABLE}: proofs are for one pod")

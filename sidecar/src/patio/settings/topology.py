@@ -44,6 +44,9 @@ _WHERE = ("TOPO_REGISTER_ENDPOINT", "TOPO_CONFIG_FILE", *_ROUTER_ROLE)
 _OFF = ("none", "off")
 _TYPES = ("sglang",)
 DEFAULT_HEARTBEAT = 30.0
+MOST_ROUTERS = 64
+LARGEST_FILE = 2**20
+"""Bytes of a topology file: as many as a ConfigMap may have."""
 LEASE_FILE = "leases.json"
 NOT_CONFIGURED = (
     "TOPO_TYPE is set and nothing names a router, so none is told of this engine: set TOPO_REGISTER_ENDPOINT, or "
@@ -147,6 +150,14 @@ def _heartbeat(given: Mapping[str, str]) -> float:
 
 
 def _endpoints(given: Mapping[str, str]) -> tuple[Endpoint, ...]:
+    found = _found(given)
+    if len(found) > MOST_ROUTERS:
+        name = "TOPO_REGISTER_ENDPOINT" if "TOPO_REGISTER_ENDPOINT" in given else "TOPO_CONFIG_FILE"
+        raise SettingsError(f"{name}: {len(found)} routers are named, and {MOST_ROUTERS} can be registered with")
+    return found
+
+
+def _found(given: Mapping[str, str]) -> tuple[Endpoint, ...]:
     if (said := given.get("TOPO_REGISTER_ENDPOINT")) is not None:
         urls = dict.fromkeys(_base_url(part.strip()) for part in said.split(",") if part.strip())
         return tuple(Endpoint((url,), may_be_server=True) for url in urls)
@@ -181,12 +192,26 @@ def _beside(given: Mapping[str, str]) -> Endpoint:
 def _from_file(path: Path, role: str | None, port: int | None) -> tuple[str, ...]:
     import yaml  # only those who have such a file pay for the parser
 
+    class Loader(yaml.SafeLoader):
+        """Without aliases, by which a short text becomes a large one; no topology file needs them."""
+
+        def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+            if self.check_event(yaml.AliasEvent):
+                raise ValueError("it has aliases (*name), which are not read")
+            return super().compose_node(parent, index)
+
     try:
-        return listed(yaml.safe_load(path.read_bytes()), role, port)
+        with path.open("rb") as file:
+            content = file.read(LARGEST_FILE + 1)
+        if len(content) > LARGEST_FILE:
+            raise ValueError(f"it has more than {LARGEST_FILE} bytes")
+        return listed(yaml.load(content, Loader), role, port)  # noqa: S506 - it is a safe loader
     except OSError as error:
         raise SettingsError(f"TOPO_CONFIG_FILE: {path}: {error.strerror or error}") from None
+    except RecursionError:
+        raise SettingsError(f"TOPO_CONFIG_FILE: {path}: it is nested too deep") from None
     except yaml.YAMLError as error:
-        raise SettingsError(f"TOPO_CONFIG_FILE: {path} is not YAML: {' '.join(str(error).split())}") from None
+        raise SettingsError(f"TOPO_CONFIG_FILE: {path} is not YAML: {' '.join(str(error).split())[:500]}") from None
     except ValueError as error:
         raise SettingsError(f"TOPO_CONFIG_FILE: {path}: {error}") from None
 

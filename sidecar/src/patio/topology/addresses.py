@@ -5,8 +5,10 @@ Pure: names and parsed YAML in, base URLs out. `settings.topology` reads variabl
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
+_HOST = re.compile(r"[A-Za-z0-9._:-]{1,253}")
 LONGEST_NAME = 63
 """RoleBasedGroup cuts the names of workloads and Services to this, and trims dashes at their end."""
 
@@ -50,12 +52,12 @@ def host_url(host: str, port: int, scheme: str = "http") -> str:
 
 def _instance_url(instance: Mapping[str, object], role: str, port: int | None) -> str:
     address = instance.get("address")
-    if not isinstance(address, str) or not address:
+    if not isinstance(address, str) or not _HOST.fullmatch(address):
         raise ValueError(f"an instance of role {role!r} has no address")
     if port is None:
         ports = _mapping(instance.get("ports"))
         chosen = ports.get("http") if "http" in ports or len(ports) != 1 else next(iter(ports.values()))
-        if not isinstance(chosen, int) or isinstance(chosen, bool):
+        if not isinstance(chosen, int) or isinstance(chosen, bool) or not 0 < chosen < 65536:
             raise ValueError(f"it lists no port of role {role!r}: set ROUTER_PORT")
         port = chosen
     return host_url(address, port)

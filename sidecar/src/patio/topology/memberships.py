@@ -16,6 +16,7 @@ from pydantic import JsonValue, TypeAdapter
 
 from patio.api.topology_protocol import LeaseRequest, Registration, RegistrationState
 from patio.client import Refused, SidecarClient, Unreachable
+from patio.network import NOT_ITS_FAULT, cause_of
 from patio.topology.config import Endpoint, Role, TopologySettings, Worker
 from patio.topology.plan import (
     Fault,
@@ -184,7 +185,7 @@ class Either:
             try:
                 role = (await self._asked.topology()).role
             except Unreachable as error:
-                return self._not_known(Fault(Reason.UNREACHABLE, f"{error}."), worker)
+                return self._not_known(_fault(error), worker)
             except Refused as refused:
                 if refused.status >= 500:
                     return self._not_known(Fault(Reason.FAULT, refused.message), worker)
@@ -210,7 +211,8 @@ class Either:
 
 def _fault(error: Unreachable | Refused) -> Fault:
     if isinstance(error, Unreachable):
-        return Fault(Reason.UNREACHABLE, f"{error}.")
+        reason = Reason.FAULT if cause_of(error.__cause__ or error) in NOT_ITS_FAULT else Reason.UNREACHABLE
+        return Fault(reason, f"{error}.")
     if error.status in (401, 403):
         return Fault(Reason.UNAUTHORIZED, error.message, permanent=True)
     if error.retryable or error.status >= 500:

@@ -1,23 +1,35 @@
 """The HTTP of the routers: sglang-router 0.3.2 and smg 1.13.0, told apart by what they answer, never by a version.
 
 Below `registrar`, above httpx. It turns whatever the network and the router do into `Entry`s and `RouterError`s, and
-must never let a key or an httpx exception out.
+must never let a key or an httpx exception out. What a router answers is text of others: of a size, within a time, and
+what can not be read of a list is left out of it.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import quote
 
 import httpx
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from patio.network import NOT_ITS_FAULT, cause_of
 from patio.topology.config import Endpoint, Kind, Worker
 from patio.topology.plan import Entry, Fault, Reason
 from patio.words import error_words
 
+log = logging.getLogger(__name__)
+
 ANSWER_SECONDS = 5.0
+"""For the whole of an answer."""
 CONNECT_SECONDS = 2.0
+LARGEST = 4 * 2**20
+"""Bytes of an answer: thousands of workers."""
+WORDS_SHOWN = 500
 
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -41,9 +53,9 @@ class _Job(_Read):
 
 
 class _Worker(_Read):
-    id: str
-    url: str
-    worker_type: str = "regular"
+    id: str = Field(min_length=1, max_length=256)
+    url: str = Field(max_length=2048)
+    worker_type: str = Field(default="regular", max_length=64)
     bootstrap_port: int | None = None
     connection_mode: str = ""
     is_healthy: bool = False
@@ -52,15 +64,31 @@ class _Worker(_Read):
 
 
 class _Workers(_Read):
-    workers: tuple[_Worker, ...]
+    workers: tuple[object, ...]
 
 
 class _Accepted(_Read):
-    worker_id: str | None = None
+    worker_id: str | None = Field(default=None, max_length=256)
 
 
 class _Server(_Read):
     routers_count: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What a router said, whole."""
+
+    status_code: int
+    content: bytes
+
+    @property
+    def is_success(self) -> bool:
+        return 200 <= self.status_code < 300
+
+    @property
+    def text(self) -> str:
+        return self.content.decode(errors="replace")
 
 
 class Router:
@@ -70,7 +98,11 @@ class Router:
         self._endpoint = endpoint
         self._urls = list(endpoint.urls)
         self._http = http
-        self._headers = {} if key is None else {"authorization": f"Bearer {key}"}
+        self._headers = {"accept-encoding": "identity"}
+        if key is not None:
+            self._headers["authorization"] = f"Bearer {key}"
+        self._unread = 0
+        """Workers of the last list that could not be read."""
 
     @property
     def name(self) -> str:
@@ -83,14 +115,24 @@ class Router:
         if not response.is_success:
             raise self._fault(response)
         try:
-            workers = _Workers.model_validate_json(response.content).workers
+            listed = _Workers.model_validate_json(response.content).workers
         except ValidationError:
             raise self._not_a_router(response) from None
+        workers = []
+        for one in listed:
+            try:
+                workers.append(_Worker.model_validate(one))
+            except ValidationError:
+                continue
+        unread = len(listed) - len(workers)
+        if unread != self._unread:
+            log.warning("workers of a router not read router=%s number=%d", self.name, unread)
+            self._unread = unread
         return {worker.url.rstrip("/"): _entry(worker, listed=True) for worker in workers}
 
     async def worker(self, worker_id: str) -> Entry | None:
         """Return one worker, listed or on its way; None when the router knows no such id. Raise `RouterError`."""
-        response = await self._call("GET", f"/workers/{worker_id}")
+        response = await self._call("GET", f"/workers/{quote(worker_id, safe='')}")
         if response.status_code == 404:
             return None
         if not response.is_success:
@@ -119,7 +161,7 @@ class Router:
 
     async def remove(self, worker_id: str) -> None:
         """Order a worker to be forgotten; one that is not there is no error. Raise `RouterError`."""
-        response = await self._call("DELETE", f"/workers/{worker_id}")
+        response = await self._call("DELETE", f"/workers/{quote(worker_id, safe='')}")
         if not response.is_success and response.status_code != 404:
             raise self._fault(response)
 
@@ -148,20 +190,17 @@ class Router:
         kinds = {entry.kind for entry in (await self.workers()).values() if entry.healthy}
         return None if {Kind.PREFILL, Kind.DECODE} <= kinds else words
 
-    async def _call(self, method: str, path: str, body: Mapping[str, object] | None = None) -> httpx.Response:
+    async def _call(self, method: str, path: str, body: Mapping[str, object] | None = None) -> _Answer:
         fault: RouterError | None = None
         for url in tuple(self._urls):
             try:
-                response = await self._http.request(
-                    method,
-                    url + path,
-                    json=body,
-                    headers=self._headers,
-                    timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
-                )
-            except (httpx.RequestError, OSError, ValueError) as error:
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    response = await self._ask(method, url, path, body)
+            except (httpx.RequestError, httpx.InvalidURL, OSError, ValueError) as error:
                 words = f"The router at {url} does not answer: {error_words(error)}."
-                fault = fault or RouterError(Fault(Reason.UNREACHABLE, words))
+                # A router that was not asked, or not believed, may send requests all the same.
+                reason = Reason.FAULT if cause_of(error) in NOT_ITS_FAULT else Reason.UNREACHABLE
+                fault = fault or RouterError(Fault(reason, words))
                 if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
                     continue
                 break
@@ -172,8 +211,21 @@ class Router:
         assert fault is not None
         raise fault from None
 
-    def _fault(self, response: httpx.Response) -> RouterError:
-        words = " ".join(response.text.split())[:500] or "no words"
+    async def _ask(self, method: str, url: str, path: str, body: Mapping[str, object] | None) -> _Answer:
+        content = bytearray()
+        timeout = httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
+        async with self._http.stream(
+            method, url + path, json=body, headers=self._headers, timeout=timeout, follow_redirects=False
+        ) as response:
+            async for chunk in response.aiter_raw():
+                content += chunk
+                if len(content) > LARGEST:
+                    words = f"The router at {url} answered with more than {LARGEST} bytes."
+                    raise RouterError(Fault(Reason.FAULT, words))
+            return _Answer(response.status_code, bytes(content))
+
+    def _fault(self, response: _Answer) -> RouterError:
+        words = " ".join(response.text.split())[:WORDS_SHOWN] or "no words"
         where = f"The router at {self._urls[0]} answered {response.status_code}"
         if response.status_code in (401, 403):
             words = f"{where}: it wants another key; set SGL_ROUTER_API_KEY to its --api-key."
@@ -184,7 +236,7 @@ class Router:
             return RouterError(Fault(Reason.REFUSED, f"{where}: {words}", permanent=True))
         return RouterError(Fault(Reason.FAULT, f"{where}: {words}"))
 
-    def _not_a_router(self, response: httpx.Response) -> RouterError:
+    def _not_a_router(self, response: _Answer) -> RouterError:
         words = (
             f"Who answers at {self._urls[0]} is no router with /workers (sglang-router 0.3, smg 1): it answered "
             f"{response.status_code} there."
@@ -208,11 +260,11 @@ def _entry(worker: _Worker, listed: bool) -> Entry:
         healthy=worker.is_healthy,
         draining=worker.status == "draining",
         pending=pending,
-        failed=(job.message or "no words") if failed and job is not None else None,
+        failed=(job.message or "no words")[:WORDS_SHOWN] if failed and job is not None else None,
     )
 
 
-def _routers_count(response: httpx.Response) -> int | None:
+def _routers_count(response: _Answer) -> int | None:
     try:
         return _Server.model_validate_json(response.content).routers_count
     except ValidationError:

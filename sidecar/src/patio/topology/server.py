@@ -23,8 +23,13 @@ log = logging.getLogger(__name__)
 
 LOOK = 1.0
 """Seconds between looks at the router, over loopback: what it lost is back as soon."""
+MOST_LEASES = 10_000
 OVERSLEPT = 3.0
 """Seconds late by which a round proves that this process stood still, and could hear no pod."""
+
+
+class TooManyLeases(Exception):  # noqa: N818 - an answer, not a bug
+    """So many leases are held that no other one is granted."""
 
 
 class TopologyServer:
@@ -66,6 +71,7 @@ class TopologyServer:
             await self._keep()
             self._round = await self._registrar.round(self._leases.wanted, self._leases.held)
             self._show()
+            self._forget()
             now = time.monotonic()
             ends = self._leases.next_end
             pause = min(LOOK, self._round.pause, LOOK if ends is None else max(0.0, ends - now))
@@ -81,7 +87,7 @@ class TopologyServer:
         return self._proof is None or hmac.compare_digest(self._proof, (authorization or "").encode())
 
     def renew(self, lease_id: str, request: LeaseRequest) -> Registration:
-        """Begin or renew a lease; return how its worker stands with the router."""
+        """Begin or renew a lease; return how its worker stands with the router. Raise `TooManyLeases`."""
         worker = Worker(
             url=request.url,
             kind=Kind(request.worker_type),
@@ -90,6 +96,8 @@ class TopologyServer:
             api_key=request.api_key,
         )
         before = self._leases.by_id.get(lease_id)
+        if before is None and len(self._leases.by_id) >= MOST_LEASES:
+            raise TooManyLeases(f"{MOST_LEASES} leases are held; a pod that goes gives its own back.")
         self._leases = granted(self._leases, lease_id, worker, request.seconds, time.monotonic())
         if before is None or before.worker != worker:
             log.info("lease begun lease=%s worker=%s kind=%s", lease_id, worker.url, worker.kind)
@@ -148,6 +156,15 @@ class TopologyServer:
         except OSError as error:
             log.error("leases not stored error=%s", error)
         self._saved = content
+
+    def _forget(self) -> None:
+        """Forget what has left, whether or not its pod asks once more."""
+        standings = self._round.standings
+        self._leaving = {
+            lease_id: url
+            for lease_id, url in self._leaving.items()
+            if url in standings and standings[url].state is not RegistrationState.NOT_REGISTERED
+        }
 
     def _show(self) -> None:
         """Remember since when each worker stands as it does."""

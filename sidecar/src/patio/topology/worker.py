@@ -31,7 +31,7 @@ def read_instance_info(text: str) -> InstanceInfo:
     """Read the flag's value; raise `ValueError` with what is wrong."""
     try:
         content = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"not JSON: {error}") from None
     data = content.get("data") if isinstance(content, dict) else None
     if not isinstance(data, dict) or len(content) != 1:

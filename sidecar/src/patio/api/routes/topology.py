@@ -44,7 +44,12 @@ def add_topology(app: FastAPI, report: Callable[[], TopologyReport], server: Top
     @open_to(leasing)
     async def renew(lease_id: _Id, request: LeaseRequest) -> Registration:
         """Keep a worker registered with the router beside this sidecar, for so long from now; say how it stands."""
-        return server.renew(lease_id, request)
+        from patio.topology.server import TooManyLeases  # only beside a router
+
+        try:
+            return server.renew(lease_id, request)
+        except TooManyLeases as full:
+            raise Fault(429, "TooManyLeases", str(full), retryable=True) from None
 
     @app.delete(LEASES_PATH + "{lease_id}")
     @open_to(leasing)
