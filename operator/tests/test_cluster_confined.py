@@ -12,7 +12,7 @@ from kubernetes.aio import client
 
 from patio_operator.cluster.api import ApiError, Cluster, Object, Scope
 from patio_operator.cluster.confined import ConfinedCluster
-from patio_operator.cluster.kinds import LORA_ADAPTER, POD, PROFILE
+from patio_operator.cluster.kinds import LORA_ADAPTER, PROFILE
 from patio_operator.cluster.watched import Watched
 
 DEADLINE = 10.0
@@ -81,7 +81,6 @@ def names(bodies: list[Object]) -> list[str]:
 
 async def test_all_is_what_there_is_in_the_namespaces(cluster: ConfinedCluster) -> None:
     assert names(await cluster.list_all(LORA_ADAPTER)) == ["one", "two"]
-    assert names(await cluster.list_metadata(POD, "x", "y")) == ["one", "two"]
     assert names(await cluster.list_all(LORA_ADAPTER, "b")) == ["two"]
     assert names(await cluster.list_all(PROFILE)) == ["patio"]
     with pytest.raises(ApiError, match="forbidden"):

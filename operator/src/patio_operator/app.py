@@ -37,7 +37,7 @@ from patio_operator.cluster.kinds import (
 from patio_operator.cluster.known import Known
 from patio_operator.cluster.unreadable import UnreadableObjects
 from patio_operator.file_limit import raise_file_limit
-from patio_operator.handlers import Wakes
+from patio_operator.handlers import Wakes, framework
 from patio_operator.handlers.wakes import there_are_groups, there_are_namespaces, there_are_profiles
 from patio_operator.injection import Access
 from patio_operator.leadership.elector import Elector
@@ -262,6 +262,17 @@ async def _run(
                 tasks.create_task(detector.run(), name="upstream"),
                 *(tasks.create_task(one, name="watch") for one in (*known.watches(), *credentials.watches())),
             ]
+            watching_ends = asyncio.Event()
+            tasks.create_task(
+                framework.run(
+                    settings.pod_name,
+                    lambda name: profiles.wake((name,)),
+                    partial(_on_signals, stop),
+                    stop,
+                    watching_ends,
+                ),
+                name="kopf",
+            )
             await stop.wait()
             # The successor first; admissions go on until this pod is no longer among the Service's endpoints.
             campaign.cancel()
@@ -271,6 +282,7 @@ async def _run(
                 task.cancel()
             await webhook.cleanup()
             await health.cleanup()
+            watching_ends.set()
     finally:
         await webhook.cleanup()
         await health.cleanup()

@@ -1,8 +1,8 @@
-"""Which change wakes which reconciler: `Wakes`.
+"""What wakes which reconciler: `wakes` by the operator's own watches, `framework` by kopf.
 
-Comes between the watches (`cluster.known`), which tell what was there and what is there of an object, and the work
-queues of `reconcile`. Each handler turns a change into keys, and nothing more. What users write into labels and
-annotations becomes a key only when there is an object of that name.
+Comes between the watches and the work queues of `reconcile`. Each handler turns a change into keys, and nothing more.
+What users write into labels and annotations becomes a key only when there is an object of that name. kopf watches the
+ClusterEngineRuntimeProfiles, which only administrators write; `cluster.known` watches all other kinds.
 """
 
 from patio_operator.handlers.wakes import Wakes

@@ -78,7 +78,6 @@ class Wakes:
         one = there or was
         assert one is not None
         name = one.metadata.name
-        self._profiles.wake((name,))
         if (was is None) != (there is None):  # a group needs to know that there is one, not what it says
             for key in list(self._groups_with(name)):
                 self._groups.wake(key)

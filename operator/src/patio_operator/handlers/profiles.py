@@ -1,0 +1,23 @@
+"""kopf's handler of ClusterEngineRuntimeProfiles: each event of one wakes its reconciler.
+
+It is a coroutine though it waits for nothing: kopf runs plain functions in threads, which queues are not made for.
+Profiles are the one kind that only administrators of the cluster write. What users of a namespace write does not come
+here: kopf decodes objects without a bound, and one that it cannot decode would end the process (`cluster.watched`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import kopf
+
+from patio_operator.cluster.kinds import PROFILE
+
+
+def register(registry: kopf.OperatorRegistry, wake: Callable[[str], None]) -> None:
+    """Register the handler; `wake` takes a profile's name."""
+
+    @kopf.on.event(PROFILE.group, PROFILE.version, PROFILE.plural, registry=registry)
+    async def on_profile(name: str, **_: Any) -> None:
+        wake(name)
