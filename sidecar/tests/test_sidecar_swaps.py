@@ -361,7 +361,8 @@ async def test_a_swap_that_waits_long_for_requests_leaves_the_pod_ready(
         await eventually(given_up, "a call that came later was given up, and so were those of the swap")
         double.engine.core.batch.tokens_per_second = 0
         while not swap.done():
-            assert (await client.ready()).ready
+            seen = await client.ready()
+            assert seen.ready, seen.waiting_for
             await client.adapters((await client.adapters()).revision, wait=0.05)
         report = await swap
         assert (report.state, report.held_revision) == ("Loaded", "2")

@@ -55,6 +55,7 @@ class Commits:
         self._writing: asyncio.Future[None] | None = None
         self._running = False
         self._alone = asyncio.Lock()
+        """One write at a time, whoever makes it."""
 
     async def order(self, change: Callable[[Desired], tuple[Desired, _T]], then: Callable[[_T], None]) -> _T:
         """Store a change and let it count; return what it came to, or raise `OSError`.
@@ -70,8 +71,7 @@ class Commits:
         answer.add_done_callback(lambda done: done.cancelled() or done.exception())
         if not self._running:
             # Before the first adapter is reconciled, and at the end: there is no writer, so orders write themselves.
-            async with self._alone:
-                await self._write()
+            await self._write()
         return await asyncio.shield(answer)
 
     def learn(self, change: Callable[[Desired], Desired]) -> None:
@@ -102,6 +102,10 @@ class Commits:
 
     async def _write(self) -> bool:
         """Write what there is; return whether it is on disk."""
+        async with self._alone:
+            return await self._write_alone()
+
+    async def _write_alone(self) -> bool:
         before, orders = self._state.desired, self._orders
         self._orders = []
         after, done = before, []
