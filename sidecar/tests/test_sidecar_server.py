@@ -32,10 +32,10 @@ from patio.access.crowd import Crowd, LongPolls
 from patio.access.gate import Gate
 from patio.access.openness import EVERYONE, open_to
 from patio.adapters.store import Store
-from patio.api.protocol import AdapterList, LoadRequest
+from patio.api.protocol import LoadRequest
 from patio.api.routes import access
 from patio.api.routes.access import add_access
-from patio.api.routes.adapters import ENDING_SECONDS, _Written
+from patio.api.routes.adapters import ENDING_SECONDS
 from patio.app import assemble
 from patio.client import SidecarError
 from patio.file_limit import raise_file_limit
@@ -390,13 +390,6 @@ def test_long_polls_are_bounded_and_each_peer_has_some(comings: list[tuple[str, 
             assert not entered
         waiting[peer] += entered
     assert len(polls) == sum(waiting.values())
-
-
-def test_list_is_written_once_for_all_who_wait() -> None:
-    written, shown = _Written(), AdapterList(revision="1", engine="vllm", engine_ready=True)
-    assert AdapterList.model_validate_json(written.of(shown)) == shown
-    assert written.of(shown) is written.of(shown)
-    assert written.of(shown.model_copy(update={"revision": "2"})) != written.of(shown)
 
 
 async def test_long_poll_too_many_gets_429_and_a_plain_call_does_not(

@@ -155,6 +155,9 @@ class Commits:
                 order.answer.set_result(outcome)
 
     async def _save(self, desired: Desired) -> None:
+        if self._writing is not None and not self._writing.done():
+            # Of a writer that was cancelled: the file has one writer at a time.
+            await asyncio.wait([self._writing])
         self._writing = in_thread(partial(self._store.save, desired), "store")
         await asyncio.shield(self._writing)
         self._stored = desired
