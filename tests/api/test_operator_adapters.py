@@ -24,17 +24,19 @@ def _is_ready(kube: Kube, namespace: str, name: str) -> bool:
     return condition(kube.lora_adapter(namespace, name) or {}, "Ready").get("status") == "True"
 
 
-def _status_writes(kube: Kube, namespace: str, name: str, pods: list[Any], seconds: float) -> list[float]:
-    """Have engines forget their adapters all the time; return when the status was another one."""
-    times: list[float] = []
+def _status_writes(kube: Kube, namespace: str, name: str, pods: list[Any], seconds: float) -> list[tuple[float, float]]:
+    """Have engines forget their adapters all the time; return between which times the status became another one."""
+    times: list[tuple[float, float]] = []
+    began = time.monotonic()
     last = kube.lora_adapter(namespace, name) or {}
-    end = time.monotonic() + seconds
+    end = began + seconds
     pause = threading.Event()
     while (now := time.monotonic()) < end:
         httpx.post(f"{pods[int(now * 10) % len(pods)].engine}/_double/forget").raise_for_status()
+        before, began = began, time.monotonic()
         seen = kube.lora_adapter(namespace, name) or {}
         if seen["status"] != last["status"]:
-            times.append(time.monotonic())
+            times.append((before, time.monotonic()))
         last = seen
         pause.wait(0.05)
     return times
@@ -108,8 +110,8 @@ def test_a_status_is_written_at_most_once_a_second_and_no_event_is_repeated(
     times = _status_writes(kube, namespace, "sql", pods, seconds=6)
     print(f"status writes while an engine loses its adapters all the time: {len(times)} in 6 s")
     assert times
-    # A write is seen some milliseconds after it is made, and not always as many.
-    assert all(after - before > 0.9 for before, after in itertools.pairwise(times))
+    # A write is seen some time after it is made, and not always as much: they may have been a second apart.
+    assert all(seen - not_before >= 1.0 for (not_before, _), (_, seen) in itertools.pairwise(times))
     until_ready(kube, namespace, "sql", 2)
     told = [one["message"] for one in kube.events(namespace, "sql")]
     assert len(told) == len(set(told))
