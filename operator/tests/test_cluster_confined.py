@@ -15,7 +15,7 @@ from patio_operator.cluster.confined import ConfinedCluster
 from patio_operator.cluster.kinds import LORA_ADAPTER, PROFILE
 from patio_operator.cluster.watched import Watched
 
-DEADLINE = 10.0
+DEADLINE = 60.0
 
 
 def adapter(namespace: str, name: str, version: int) -> Object:

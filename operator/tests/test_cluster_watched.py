@@ -17,7 +17,7 @@ from patio_operator.cluster.api import Cluster, Object, RetryableApiError, Scope
 from patio_operator.cluster.kinds import LORA_ADAPTER
 from patio_operator.cluster.watched import Watched
 
-DEADLINE = 10.0
+DEADLINE = 60.0
 
 
 def adapter(name: str, version: int) -> Object:

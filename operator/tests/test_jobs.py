@@ -25,7 +25,7 @@ class Ends:
         self._told.set()
 
     async def reach(self, number: int) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(self.told) < number:
                 self._told.clear()
                 await self._told.wait()

@@ -26,7 +26,7 @@ from patio_operator.reconcile.statuses import Statuses
 from builders import lora_adapter, report, seen
 from lora_api_server import LoraApiServer, Object
 
-DEADLINE = 20.0
+DEADLINE = 60.0
 POLICY = "admission webhook denied the request: label team is missing"
 
 

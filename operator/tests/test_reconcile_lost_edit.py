@@ -151,7 +151,7 @@ async def operator(change: Object) -> AsyncIterator[tuple[Known, Idle]]:
 
 
 async def until(what: str, condition: Callable[[], Any]) -> None:
-    deadline = asyncio.get_running_loop().time() + 20
+    deadline = asyncio.get_running_loop().time() + 60
     while not condition():
         assert asyncio.get_running_loop().time() < deadline, what
         await asyncio.sleep(0.005)

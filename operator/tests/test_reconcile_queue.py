@@ -14,7 +14,7 @@ from patio_operator.reconcile.queue import Key, WorkQueue
 
 
 async def reached(condition: asyncio.Event) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await condition.wait()
 
 

@@ -19,7 +19,7 @@ from patio_operator.placement.fleet import Pod, Seen, decode_pod
 from patio_operator.sidecars import watch as watch_module
 from patio_operator.sidecars.watch import SidecarWatch, address_problem
 
-DEADLINE = 20.0
+DEADLINE = 60.0
 PATH = "/v1/lora_adapters"
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

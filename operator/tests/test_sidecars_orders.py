@@ -30,7 +30,7 @@ from patio_operator.sidecars.orders import Orders, SecretValues
 
 from builders import NOW, lora_adapter, report, review_status, seen
 
-DEADLINE = 10.0
+DEADLINE = 60.0
 SECRET = "hf_do_not_show_me"
 REQUEST = LoadRequest(lora_name="sql", source="hf://org/repo", owner="me", revision="1", wait=0)
 
