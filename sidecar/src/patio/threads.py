@@ -11,8 +11,10 @@ import contextlib
 import errno
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from functools import partial
+from typing import ParamSpec, TypeVar
 
+_P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
@@ -43,3 +45,22 @@ def in_thread(function: Callable[[], _T], name: str) -> asyncio.Future[_T]:
     except RuntimeError as raised:
         future.set_exception(OSError(errno.EAGAIN, f"no thread can be started: {raised}"))
     return future
+
+
+class Threads:
+    """So many calls at once, each in a thread of its own; others wait."""
+
+    def __init__(self, most: int, name: str) -> None:
+        self._turn = asyncio.Semaphore(most)
+        self._name = name
+
+    async def run(self, call: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """Make a call. Cancelled, its caller leaves; its turn is given back when the call returns."""
+        await self._turn.acquire()
+        running = in_thread(partial(call, *args, **kwargs), self._name)
+        running.add_done_callback(self._over)
+        return await asyncio.shield(running)
+
+    def _over(self, running: asyncio.Future[_T]) -> None:
+        self._turn.release()
+        running.exception()  # which nobody asks for whose caller has left

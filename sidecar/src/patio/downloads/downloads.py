@@ -31,8 +31,8 @@ from patio.downloads.locks import is_free
 from patio.downloads.names import is_revision, key_of
 from patio.downloads.places import Place, local_folder, place_of
 from patio.downloads.telemetry import DownloadMetrics
-from patio.downloads.threads import Threads
 from patio.pauses import growing, spread
+from patio.threads import Threads
 
 if TYPE_CHECKING:
     # What only a download needs is imported by the first one: most sidecars never make any.
