@@ -64,6 +64,8 @@ class MemoryApi:
         """Statuses by path."""
         self.version = 1
         self._watches: list[tuple[str, asyncio.Queue[str | None]]] = []
+        self._told: list[tuple[int, str, str]] = []
+        """Every event: its version, its object's path and its line, for watches that begin later."""
 
     @property
     def writes(self) -> int:
@@ -100,6 +102,7 @@ class MemoryApi:
 
     def _tell(self, type_: str, path: str) -> None:
         line = json.dumps({"type": type_, "object": self.objects[path]})
+        self._told.append((self.version, path, line))
         for collection, queue in self._watches:
             if _is_in(path, collection):
                 queue.put_nowait(line)
@@ -180,6 +183,10 @@ class MemoryApi:
 
     async def _watch(self, request: web.Request) -> web.StreamResponse:
         queue: asyncio.Queue[str | None] = asyncio.Queue()
+        since = int(request.query.get("resourceVersion") or self.version)
+        for version, path, line in self._told:
+            if version > since and _is_in(path, request.path):
+                queue.put_nowait(line)
         self._watches.append((request.path, queue))
         response = web.StreamResponse()
         await response.prepare(request)
