@@ -21,7 +21,8 @@ SIDECAR = Path(patio.adapters.__file__).parent
 SPOKEN_IN = [
     *sorted((OPERATOR / "placement").glob("*.py")),
     *(OPERATOR / "reconcile" / name for name in ("adapters.py", "credentials.py", "services.py")),
-    *(SIDECAR / name for name in ("plan.py", "prepare.py")),
+    OPERATOR / "cluster" / "unreadable.py",
+    *(SIDECAR / name for name in ("executor.py", "plan.py", "prepare.py")),
 ]
 """Where reasons are written down, beside those that are enumerations."""
 NO_REASONS = {

@@ -63,7 +63,7 @@ class Source(Model):
     """Whether the credentials may go to an endpoint without TLS (`http://`), where everybody on the way can read
     them."""
     secret_ref: SecretRef | None = None
-    """Credentials for the source. They reach the sidecars in signed calls and are stored nowhere else."""
+    """Credentials for the source. They reach the sidecars sealed, in signed calls, and are stored nowhere else."""
 
     @property
     def path(self) -> str:

@@ -1,7 +1,7 @@
 """What the process knows of the cluster by its watches: of each object what planners and admissions need, and no more.
 
 A thousand pods as the API server tells them are tens of megabytes; as they are kept here, one or two. One watch for a
-kind and scope, in every replica: `Known.run` keeps them all. Nothing here decides.
+kind and scope, in every replica: `Known.watches` are all of them. Nothing here decides.
 """
 
 from __future__ import annotations

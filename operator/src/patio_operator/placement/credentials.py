@@ -53,7 +53,7 @@ class Missing:
     """There are no credentials to be had."""
 
     reason: str
-    """`SecretNotFound`, `SecretIncomplete` or `SecretForbidden`."""
+    """`SecretNotRead`, `SecretNotFound`, `SecretIncomplete` or `SecretForbidden`."""
     message: str
     """A sentence that names the Secret and the remedy."""
 

@@ -1,7 +1,7 @@
 """Profiles and the pods that have them: who runs which revision, and what a change rolls. Pure.
 
-`reconcile.profiles` lists the injected pods, reads the workloads that `planner.to_look_at` names, carries `plan` out
-and writes the status. Inside:
+`reconcile.profiles` takes the injected pods from what the watches know, reads the workloads that `planner.to_look_at`
+names, carries `plan` out and writes the status. Inside:
 
 - `users`: which pods have a profile at which revision, and which workload makes them
 - `workloads`: how a Deployment, StatefulSet or DaemonSet is rolled, whether it is up, and why it cannot be rolled

@@ -23,7 +23,7 @@ from patio.api.sources import (
 )
 
 SIDECAR_PORT = 9091
-"""Where the sidecar listens unless told otherwise (design section 4)."""
+"""Where the sidecar listens unless told otherwise."""
 
 REQUIRED_ADAPTERS_VARIABLE = "PATIO_REQUIRED_ADAPTERS"
 """Variable that the admission webhook sets on the sidecar: a JSON list of `LoadRequest`. Adapters named in it
