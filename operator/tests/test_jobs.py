@@ -184,3 +184,23 @@ async def test_a_namespace_whose_jobs_never_end_keeps_no_other_from_beginning(mo
     await work.close()
     assert work.start("other", "pod", "other", done)
     await work.close()
+
+
+async def test_a_job_that_waits_for_something_cancelled_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "FIRST_PAUSE", 0.001)
+    ends = Ends()
+    work = Jobs("test", 1, 1, random.Random(0), ends)
+
+    async def cancelled() -> bool:
+        other = asyncio.get_running_loop().create_future()
+        other.cancel()
+        return bool(await other)
+
+    async def done() -> bool:
+        return True
+
+    work.start("team", "pod", "cancelled", cancelled)
+    work.start("other", "pod", "done", done)
+    await ends.reach(2)
+    assert set(ends.told) == {"team", "other"}
+    await work.close()

@@ -156,7 +156,10 @@ class Jobs:
     async def _run(self, job: _Job) -> bool:
         try:
             return await job.work()
-        except Exception as fault:  # noqa: BLE001 - the outermost place of a task that nobody waits for
+        except (Exception, asyncio.CancelledError) as fault:
+            task = asyncio.current_task()
+            if isinstance(fault, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise
             log.error("%s %s broke: %s: %s", self._name, job.key, type(fault).__name__, fault)
             return False
 
