@@ -158,7 +158,7 @@ async def test_answers_that_take_long_to_read_get_a_small_share_of_the_time_toge
 
     def slowly(body: bytes) -> Answer:
         read_at.append(time.monotonic())
-        until = time.thread_time() + 0.02
+        until = time.thread_time() + 0.025
         while time.thread_time() < until:
             pass
         if not readable:
@@ -172,8 +172,8 @@ async def test_answers_that_take_long_to_read_get_a_small_share_of_the_time_toge
     async with serving(at_once) as port, following(port) as watch:
         watch.follow("team", [Pod("team", f"evil-{n}", f"u-{n}", "node-a", {}, "127.0.0.1", port) for n in range(pods)])
         await asyncio.sleep(4.0)
-    # Each once, and then together one in 20 times 20 ms.
-    assert pods <= len(read_at) <= pods + 1 + 4.0 / 0.4
+    # Each once, and then together one in 20 times 25 ms.
+    assert pods <= len(read_at) <= pods + 1 + 4.0 / 0.5
 
 
 @pytest.mark.parametrize("part", ["[],", '{"a":1},', "1,", '"",'])

@@ -64,9 +64,10 @@ QUICK_PAUSE = 0.1
 LONGEST_QUICK_PAUSE = 1.0
 READING_SHARE = 20
 """The next look waits so many times as long as the answer took to be read, also when it could not be."""
-LONG_READING = 0.01
-"""Seconds of CPU. The sidecars of a namespace whose answers take longer wait for each other's: together they get no
-more of the event loop than one."""
+LONG_READING = 0.02
+"""Seconds of CPU; a thousand adapters take half of it. The sidecars of a namespace whose answers take longer wait for
+each other's: together they get no more of the event loop than one."""
+LONGEST_REST = 30.0
 TOLD_EVERY = 30.0
 """Seconds between lines of the log about a fault of the operator's own."""
 LONGEST_PROBLEM = 300
@@ -228,7 +229,7 @@ class SidecarWatch:
             return READING_SHARE * spent
         now = asyncio.get_running_loop().time()
         until = self._rested[namespace] = max(now, self._rested.get(namespace, 0.0)) + READING_SHARE * spent
-        return until - now
+        return min(until - now, LONGEST_REST)
 
     async def _ask(self, url: str, revision: str | None) -> bytes:
         """Ask for the adapters; given a revision, wait for another one for some time.
