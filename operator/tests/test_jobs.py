@@ -162,3 +162,45 @@ async def test_what_waits_costs_no_task() -> None:
     await work.close()
     assert work.start("team", "pod-1", 1, one)
     await work.close()
+
+
+async def test_a_namespace_whose_jobs_never_end_keeps_no_other_from_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "MOST", 20)
+    monkeypatch.setattr(jobs, "IN_ANY_CASE", 3)
+    ends = Ends()
+    work = Jobs("test", 4, 4, random.Random(0), ends, 3)
+
+    async def never() -> bool:
+        await asyncio.Event().wait()
+        return True
+
+    async def done() -> bool:
+        return True
+
+    assert [work.start("slow", f"pod-{number}", number, never) for number in range(30)].count(True) == 20
+    assert [work.start("other", "pod", f"other-{number}", done) for number in range(9)].count(True) == 3
+    await ends.reach(3)
+    assert ends.told == ["other"] * 3
+    await work.close()
+    assert work.start("other", "pod", "other", done)
+    await work.close()
+
+
+async def test_a_job_that_waits_for_something_cancelled_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "FIRST_PAUSE", 0.001)
+    ends = Ends()
+    work = Jobs("test", 1, 1, random.Random(0), ends)
+
+    async def cancelled() -> bool:
+        other = asyncio.get_running_loop().create_future()
+        other.cancel()
+        return bool(await other)
+
+    async def done() -> bool:
+        return True
+
+    work.start("team", "pod", "cancelled", cancelled)
+    work.start("other", "pod", "done", done)
+    await ends.reach(2)
+    assert set(ends.told) == {"team", "other"}
+    await work.close()

@@ -253,3 +253,18 @@ def test_no_number_of_failures_is_too_many() -> None:
 
 def test_what_failed_together_does_not_come_back_together() -> None:
     assert pause_after(1, 0.0) < pause_after(1, 0.5) < pause_after(1, 1.0) <= 1.3 * FIRST_PAUSE
+
+
+async def test_work_that_waits_for_something_cancelled_ends_no_worker() -> None:
+    worked: list[str] = []
+
+    async def work(key: Key) -> None:
+        if key == ("cancelled",):
+            other = asyncio.get_running_loop().create_future()
+            other.cancel()
+            await other
+        worked.append(key[0])
+
+    queue = WorkQueue("test", work, lambda: [("cancelled",), ("other",)], workers=1)
+    async with running(queue):
+        await until("the other key is worked on", lambda: worked == ["other"])

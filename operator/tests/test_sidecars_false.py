@@ -8,6 +8,7 @@ import gzip
 import json
 import random
 import resource
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -15,7 +16,8 @@ from datetime import UTC, datetime
 import pytest
 from aiohttp import web
 
-from patio_operator.placement.fleet import Pod, Seen, decode_pod
+from patio_operator.placement.fleet import Answer, Pod, Seen, decode_pod
+from patio_operator.placement.reports import read_answer
 from patio_operator.sidecars import watch as watch_module
 from patio_operator.sidecars.watch import SidecarWatch, address_problem
 
@@ -145,6 +147,41 @@ async def test_long_polls_answered_at_once_do_not_spin() -> None:
         assert watch.seen("team")["u"].answer is not None
     # Ten at once, then after pauses that grow to a second.
     assert looks <= watch_module.QUICK_ANSWERS + 8
+
+
+@pytest.mark.parametrize("readable", [True, False])
+async def test_answers_that_take_long_to_read_get_a_small_share_of_the_time_together(
+    readable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, pods = watch_module._read, 5
+    read_at: list[float] = []
+
+    def slowly(body: bytes) -> Answer:
+        read_at.append(time.monotonic())
+        until = time.thread_time() + 0.025
+        while time.thread_time() < until:
+            pass
+        if not readable:
+            raise watch_module.SilentError("it answered with something else")
+        return read(body)
+
+    async def at_once(_: web.Request) -> web.Response:
+        return web.Response(text=text(revision=f"r-{len(read_at)}"))
+
+    monkeypatch.setattr(watch_module, "_read", slowly)
+    async with serving(at_once) as port, following(port) as watch:
+        watch.follow("team", [Pod("team", f"evil-{n}", f"u-{n}", "node-a", {}, "127.0.0.1", port) for n in range(pods)])
+        await asyncio.sleep(4.0)
+    # Each once, and then together one in 20 times 25 ms.
+    assert pods <= len(read_at) <= pods + 1 + 4.0 / 0.5
+
+
+@pytest.mark.parametrize("part", ["[],", '{"a":1},', "1,", '"",'])
+def test_answer_of_millions_of_parts_is_not_decoded(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("patio_operator.placement.reports.from_json", None)
+    body = text(more=[]).replace("[]}", f"[{part * (watch_module.MOST_BYTES // len(part))}1]}}")
+    with pytest.raises(ValueError, match="not an answer"):
+        read_answer(body.encode())
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from patio.access.config import AccessSettings
 from patio.adapters.store import Store
 from patio.api.boxes import box, new_key
 from patio.api.credentials_protocol import HandshakeAnswer, HandshakeRequest, TokenText
+from patio.api.protocol import UnloadRequest
 from patio.app import assemble
 from patio.client import Refused, SidecarClient, Unreachable
 from patio.engine.base import EngineKind
@@ -269,6 +270,14 @@ async def test_a_compressed_answer_is_not_taken() -> None:
     async with httpx.AsyncClient(transport=BoundedTransport(transport)) as http:
         with pytest.raises(Unreachable, match="compressed"):
             await SidecarClient("http://sidecar", http).adapters()
+
+
+async def test_an_answer_to_an_order_that_takes_long_to_decode_is_not_taken() -> None:
+    body = b'{"x":[' + b"[]," * 100_000 + b"[]]}"
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, stream=Whole(body)))
+    async with httpx.AsyncClient(transport=BoundedTransport(transport)) as http:
+        with pytest.raises(Unreachable, match="the answer is more than"):
+            await SidecarClient("http://sidecar", http).unload(UnloadRequest(lora_name="a"))
 
 
 @pytest.mark.parametrize("most", [999, 1000])

@@ -289,6 +289,12 @@ def test_loopback_is_inside(peer: str) -> None:
     assert gate().is_open(Call(peer, "POST", JSON), CLOSED)
 
 
+@pytest.mark.parametrize("peer", ["127.0.0.6", "::ffff:127.0.0.6"])
+def test_what_a_meshs_proxy_hands_on_is_from_outside(peer: str) -> None:
+    assert not is_loopback(peer)
+    assert not gate().is_open(Call(peer, "POST", JSON), CLOSED)
+
+
 @pytest.mark.parametrize(
     "peer", ["10.1.2.3", "0.0.0.0", "::", "::ffff:10.0.0.1", "fe80::1%eth0", "localhost", "", None]
 )

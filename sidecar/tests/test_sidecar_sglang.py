@@ -14,6 +14,7 @@ from engine_double.samples import write_adapter
 from patio.api.protocol import AdapterReport, AdapterState, UnloadRequest
 from patio.client import Refused, SidecarClient
 from patio.engine.base import EngineKind
+from patio.engine.sglang import Sglang
 
 from engine_stand_ins import answering
 from sidecar_builders import StartSidecar, eventually, load_request
@@ -247,3 +248,54 @@ async def test_an_sglang_that_lists_no_adapters_is_told(sidecar: StartSidecar, t
         await looked(double)
         assert len(double.calls(LOAD)) == loads
         assert (await client.ready()).ready
+
+
+async def test_an_unload_that_is_asked_for_again_behind_the_load_does_not_take_the_new_weights_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("patio.engine.http.CHANGE_SECONDS", 0.6)
+    monkeypatch.setattr("patio.engine.sglang.QUICK", 0.1)
+    adapters = {"a": "/one"}
+    lock, requests_ended, load_asked = asyncio.Lock(), asyncio.Event(), asyncio.Event()
+    unloads = 0
+
+    async def change(path: str, body: dict[str, str]) -> httpx.Response:
+        name = body["lora_name"]
+        async with lock:  # given in the order in which it was asked for, also to whom nobody listens any more
+            if path == UNLOAD:
+                await asyncio.sleep(0.2)
+                there = adapters.pop(name, None) is not None
+                await requests_ended.wait()
+            else:
+                there = name not in adapters
+                adapters.setdefault(name, body["lora_path"])
+        words = {"error_message": "LoRA adapter is already loaded" if path == LOAD else "It does not exist"}
+        return httpx.Response(200 if there else 400, json={"success": there, **({} if there else words)})
+
+    async def engine(request: httpx.Request) -> httpx.Response:
+        nonlocal unloads
+        path = request.url.path
+        if path == "/v1/models":
+            base = {"id": "tiny", "root": "tiny", "parent": None}
+            return httpx.Response(
+                200,
+                json={"data": [base, *({"id": one, "root": at, "parent": "tiny"} for one, at in adapters.items())]},
+            )
+        if request.method == "GET":
+            return httpx.Response(200, json={})
+        changing = asyncio.create_task(change(path, json.loads(request.content)))
+        under_way.add(changing)
+        if path == LOAD:
+            load_asked.set()
+        else:
+            unloads += 1
+            if unloads == 2 and load_asked.is_set():
+                requests_ended.set()
+        return await asyncio.shield(changing)
+
+    under_way: set[asyncio.Task[httpx.Response]] = set()
+    async with httpx.AsyncClient(transport=httpx.MockTransport(engine)) as http:
+        await Sglang("http://engine", http, None, None, None).replace("a", "/two")
+    await asyncio.gather(*under_way)
+    assert unloads >= 2
+    assert adapters == {"a": "/two"}

@@ -240,9 +240,14 @@ async def _run(
     def new_access() -> Access:
         return Access((signing.key.public,), secrets.token_urlsafe(24))
 
-    await _until_done("webhook certificate", keep_certificate)
-    await _until_done("signing key", keep_signing_key)
-    await _until_done("upstream's controller", detector.looked)
+    for what, work in (
+        ("webhook certificate", keep_certificate),
+        ("signing key", keep_signing_key),
+        ("upstream's controller", detector.looked),
+    ):
+        if not await _until_done(what, work, stop):
+            await health.cleanup()
+            return
     elector = Elector(clusters.lease, settings.namespace, settings.lease, settings.pod_name, telemetry.leader.set)
     lookups = Lookups(clusters.admissions, known)
     application = server.application(
@@ -334,14 +339,28 @@ async def _keep(what: str, keep: Callable[[], Awaitable[str | None]], every: flo
             log.warning("%s not checked: %s", what, problem)
 
 
-async def _until_done(what: str, work: Callable[[], Awaitable[str | None]]) -> None:
-    """Repeat until there is no problem: at its start an operator has nothing else to do."""
-    failures = 0
-    while (problem := await work()) is not None:
-        failures += 1
-        pause = pause_after(failures, random.random(), longest=15.0)  # noqa: S311 - jitter only
-        log.warning("%s: not ready, again in %.1f s: %s", what, pause, problem)
-        await asyncio.sleep(pause)
+async def _until_done(what: str, work: Callable[[], Awaitable[str | None]], stop: asyncio.Event) -> bool:
+    """Repeat until there is no problem: at its start an operator has nothing else to do. False: it is to end first."""
+
+    async def repeat() -> None:
+        failures = 0
+        while (problem := await work()) is not None:
+            failures += 1
+            pause = pause_after(failures, random.random(), longest=15.0)  # noqa: S311 - jitter only
+            log.warning("%s: not ready, again in %.1f s: %s", what, pause, problem)
+            await asyncio.sleep(pause)
+
+    repeating, stopping = asyncio.create_task(repeat(), name=what), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait((repeating, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if not repeating.done():
+            return False
+        repeating.result()
+        return True
+    finally:
+        for one in (repeating, stopping):
+            one.cancel()
+        await asyncio.gather(repeating, stopping, return_exceptions=True)
 
 
 def _measured(

@@ -24,6 +24,8 @@ LONGEST_PAUSE = 30.0
 MOST = 10_000
 """Jobs that are under way or wait for a place. What is not begun is given again by the pass that follows when one ends.
 """
+IN_ANY_CASE = 1_000
+"""Of these, of one namespace, also when others have all the rest: their jobs may wait for peers that never answer."""
 FORGET_SECONDS = 300.0
 """A key that nobody tried again for so long is forgotten, with its failures."""
 
@@ -72,6 +74,8 @@ class Jobs:
         self._on_end = on_end
         self._keys: set[Hashable] = set()
         """Of what runs and what waits."""
+        self._keys_of: Counter[str] = Counter()
+        """How many of these are of a namespace."""
         self._tasks: set[asyncio.Task[bool]] = set()
         self._running: Counter[tuple[str, str]] = Counter()
         """Jobs under way, by group and by namespace."""
@@ -86,12 +90,13 @@ class Jobs:
         """Begin, unless this key is at work or waits for its next try, or too many are; return whether it was begun."""
         failed = self._failed.get(key)
         if (
-            len(self._keys) >= MOST
+            (len(self._keys) >= MOST and self._keys_of[namespace] >= IN_ANY_CASE)
             or key in self._keys
             or (failed is not None and failed.until > asyncio.get_running_loop().time())
         ):
             return False
         self._keys.add(key)
+        self._keys_of[namespace] += 1
         self._waiting.setdefault(namespace, {}).setdefault(group, deque()).append(_Job(namespace, group, key, work))
         if len(self._tasks) < self._at_once:
             self._begin_what_may()
@@ -107,7 +112,8 @@ class Jobs:
             timer.cancel()
         self._timers.clear()
         for groups in self._waiting.values():
-            self._keys -= {job.key for jobs in groups.values() for job in jobs}
+            for job in [job for jobs in groups.values() for job in jobs]:
+                self._forget(job)
         self._waiting.clear()
         tasks = list(self._tasks)
         for task in tasks:
@@ -150,7 +156,10 @@ class Jobs:
     async def _run(self, job: _Job) -> bool:
         try:
             return await job.work()
-        except Exception as fault:  # noqa: BLE001 - the outermost place of a task that nobody waits for
+        except (Exception, asyncio.CancelledError) as fault:
+            task = asyncio.current_task()
+            if isinstance(fault, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise
             log.error("%s %s broke: %s: %s", self._name, job.key, type(fault).__name__, fault)
             return False
 
@@ -171,9 +180,15 @@ class Jobs:
         timer = loop.call_later(pause, wake)
         self._timers.add(timer)
 
+    def _forget(self, job: _Job) -> None:
+        self._keys.discard(job.key)
+        self._keys_of[job.namespace] -= 1
+        if not self._keys_of[job.namespace]:
+            del self._keys_of[job.namespace]
+
     def _over(self, job: _Job, task: asyncio.Task[bool]) -> None:
         self._tasks.discard(task)
-        self._keys.discard(job.key)
+        self._forget(job)
         for counted in (_group(job), _namespace(job)):
             self._running[counted] -= 1
             if not self._running[counted]:

@@ -19,6 +19,8 @@ from patio_operator.placement.fleet import Answer, Capacity, Prepared, Report
 
 MOST_ADAPTERS = 4096
 """Of one pod; what is beyond is left out."""
+MOST_PARTS = 150_000
+"""Commas and opening brackets of an answer. Thousands of adapters have fewer; millions take half a second to decode."""
 MOST_BASE_MODELS = 64
 MOST_ATTEMPTS = 2**31 - 1
 """What a status can hold."""
@@ -42,6 +44,8 @@ def read_answer(body: bytes) -> Answer:
         ValueError: it is none.
 
     """
+    if sum(map(body.count, (b",", b"[", b"{"))) > MOST_PARTS:
+        raise ValueError("not an answer of the sidecar's API")
     found = from_json(body, allow_inf_nan=False)
     if not isinstance(found, dict) or not isinstance(found.get("adapters", []), list):
         raise ValueError("not an answer of the sidecar's API")

@@ -166,7 +166,11 @@ class WorkQueue:
         try:
             async with asyncio.timeout(WORK_SECONDS):
                 again_in = await self._work(key)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise
+            # Else it was something that the work waited for, and this worker goes on.
             failures = self._failures[key] = self._failures.get(key, 0) + 1
             pause = pause_after(failures, self._rng.random())
             log.warning(

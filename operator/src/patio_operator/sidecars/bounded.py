@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator
 
 import httpx
 
-MOST_BYTES = 4 * 1024 * 1024
-"""Of one answer: that of a pod with a thousand adapters is a fifth of it."""
+MOST_BYTES = 64 * 1024
+"""Of one answer to an order or a handshake, which are a proof or the report of one adapter. The event loop stands still
+while an answer is decoded: with megabytes of empty lists, for seconds."""
 
 
 class BoundedTransport(httpx.AsyncBaseTransport):

@@ -23,6 +23,7 @@ import logging
 import os
 import random
 import socket
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -62,7 +63,11 @@ QUICK_ANSWERS = 10
 QUICK_PAUSE = 0.1
 LONGEST_QUICK_PAUSE = 1.0
 READING_SHARE = 20
-"""The next look waits so many times as long as the answer took to be read."""
+"""The next look waits so many times as long as the answer took to be read, also when it could not be."""
+LONG_READING = 0.02
+"""Seconds of CPU; a thousand adapters take half of it. The sidecars of a namespace whose answers take longer wait for
+each other's: together they get no more of the event loop than one."""
+LONGEST_REST = 30.0
 TOLD_EVERY = 30.0
 """Seconds between lines of the log about a fault of the operator's own."""
 LONGEST_PROBLEM = 300
@@ -121,6 +126,8 @@ class SidecarWatch:
         self._first = asyncio.Semaphore(FIRST_AT_ONCE)
         self._first_of: dict[str, asyncio.Semaphore] = {}
         self._tell_next = 0.0
+        self._rested: dict[str, float] = {}
+        """By namespace, until when those rest whose answers took long to be read."""
         self._followed: dict[str, dict[str, _Followed]] = {}
 
     def follow(self, namespace: str, pods: Iterable[Pod]) -> bool:
@@ -141,6 +148,7 @@ class SidecarWatch:
         if not followed:
             del self._followed[namespace]
             self._first_of.pop(namespace, None)
+            self._rested.pop(namespace, None)
         return False
 
     async def looked(self, namespace: str, within: float) -> None:
@@ -174,7 +182,7 @@ class SidecarWatch:
         failures = quick = 0
         clock = asyncio.get_running_loop().time
         while True:
-            asked = clock()
+            asked, pause = clock(), 0.0
             try:
                 if revision is None:
                     of_namespace = asyncio.Semaphore(FIRST_AT_ONCE_OF_A_NAMESPACE)
@@ -182,8 +190,11 @@ class SidecarWatch:
                         body = await self._ask(one.url, None)
                 else:
                     body = await self._ask(one.url, revision)
-                came = clock()
-                answer = _read(body)
+                came, spent = clock(), time.thread_time()
+                try:
+                    answer = _read(body)
+                finally:
+                    pause = self._rest(pod.namespace, time.thread_time() - spent)
             except OwnFaultError as error:
                 failures += 1
                 revision = None
@@ -204,13 +215,21 @@ class SidecarWatch:
                 quick = quick + 1 if came - asked < QUICK_SECONDS else 0
                 revision = answer.revision
                 self._set(one, pod, Seen(answer, ever_answered=True))
-                pause = READING_SHARE * (clock() - came)
                 if quick > QUICK_ANSWERS:
                     pause = max(pause, growing(QUICK_PAUSE, LONGEST_QUICK_PAUSE, quick - QUICK_ANSWERS))
                 if pause > QUICK_PAUSE / 10:
                     await asyncio.sleep(pause)
                 continue
-            await asyncio.sleep(spread(growing(FIRST_PAUSE, LONGEST_PAUSE, failures), self._rng.random()))
+            again_in = spread(growing(FIRST_PAUSE, LONGEST_PAUSE, failures), self._rng.random())
+            await asyncio.sleep(max(pause, again_in))
+
+    def _rest(self, namespace: str, spent: float) -> float:
+        """Return how long a sidecar rests whose answer took so long to be read."""
+        if spent < LONG_READING:
+            return READING_SHARE * spent
+        now = asyncio.get_running_loop().time()
+        until = self._rested[namespace] = max(now, self._rested.get(namespace, 0.0)) + READING_SHARE * spent
+        return min(until - now, LONGEST_REST)
 
     async def _ask(self, url: str, revision: str | None) -> bytes:
         """Ask for the adapters; given a revision, wait for another one for some time.

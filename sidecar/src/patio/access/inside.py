@@ -15,6 +15,8 @@ from ipaddress import IPv6Address, ip_address
 
 CHANGES = frozenset({"POST", "PUT", "DELETE"})
 JSON = "application/json"
+OF_A_MESH = "127.0.0.6"
+"""From where Istio's proxy hands on what came from outside the pod."""
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]*)(?::\d*)?")
 
 
@@ -32,9 +34,10 @@ def address_of(peer: str | None) -> str | None:
 
 @lru_cache(maxsize=256)
 def is_loopback(peer: str | None) -> bool:
-    """Whether an address is that of the pod's own loopback interface."""
+    """Whether an address is one from which only programs of the pod call."""
+    address = address_of(peer)
     try:
-        return ip_address(address_of(peer) or "").is_loopback
+        return ip_address(address or "").is_loopback and address != OF_A_MESH
     except ValueError:
         return False
 

@@ -221,6 +221,11 @@ class Sglang:
                 await asyncio.wait([unloading], timeout=LOOK_AGAIN)
             loaded = await self._patiently(partial(self.load, name, path))
             await unloading
+            listed = (await self._http.listed(self._key)).adapters
+            if listed is not None and name not in listed:
+                # An unload that took too long was asked for again, behind the load, and took the new weights away.
+                again = await self._patiently(partial(self.load, name, path))
+                loaded = Loaded(evicted=loaded.evicted | again.evicted)
         except _TakenError:
             await unloading
             listed = (await self._http.listed(self._key)).adapters
