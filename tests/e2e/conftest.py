@@ -56,7 +56,7 @@ def make_namespace(kube: Kube, request: pytest.FixtureRequest) -> Iterator[MakeN
 
     yield make
     wait = str(request.node.get_closest_marker("vllm") is not None).lower()
-    kube.kubectl("delete", "namespace", *made, f"--wait={wait}", "--timeout=120s")
+    kube.kubectl("delete", "namespace", *made, "--ignore-not-found", f"--wait={wait}", "--timeout=120s")
 
 
 @pytest.fixture(scope="session")

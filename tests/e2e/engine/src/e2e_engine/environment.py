@@ -27,12 +27,15 @@ from e2e_cluster.places import cache_root
 from e2e_cluster.progress import Say
 
 LOCK = "requirements.txt"
-METHOD = "1"
+METHOD = "2"
 """To be raised with every change of how it is installed: it is part of the directory's name."""
 
 PYTHON = (3, 11)
 PLATFORM = "x86_64-manylinux_2_36"
 """Debian bookworm's, since the engine's pod runs on that."""
+
+PLUGIN = "without_amx"
+"""Module and distribution that `_choose_kernel` writes."""
 
 NOT_COMPILED = r"/tests?/|/transformers/models/(?!__init__|auto/|llama/)|/torch/testing/"
 """Modules that serving a Llama never imports; leaving them out saves a third of the compilation."""
@@ -84,6 +87,7 @@ def _fill(site: Path, uv: str, say: Say) -> None:
                 ]
             )
         _call_it_vllm(site)
+        _choose_kernel(site)
     with _step("vLLM's bytecode", say):
         # Pods mount the directory read-only: without this each start would compile for 40 seconds. The exit status
         # means nothing, since some packages ship templates that are no valid Python.
@@ -108,6 +112,22 @@ def _call_it_vllm(site: Path) -> None:
     metadata = re.sub(r"^Version: .*$", f"Version: {version}+cpu", metadata, count=1, flags=re.M)
     (alias / "METADATA").write_text(metadata)
     shutil.copy(original / "entry_points.txt", alias)
+
+
+def _choose_kernel(site: Path) -> None:
+    """Have vLLM take the same attention kernel on every machine, by a plugin, which it loads in all its processes.
+
+    Where the processor says that it has AMX, vLLM 0.32 takes another kernel. In virtual machines that one may end the
+    worker with an illegal instruction at the first request; where it works, its answers need not be those recorded.
+    """
+    (site / f"{PLUGIN}.py").write_text(
+        "import torch.cpu\n\n\ndef register():\n    torch.cpu._is_amx_tile_supported = lambda: False\n"
+    )
+    metadata = site / f"{PLUGIN}-1.dist-info"
+    metadata.mkdir()
+    name = PLUGIN.replace("_", "-")
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
+    (metadata / "entry_points.txt").write_text(f"[vllm.general_plugins]\n{PLUGIN} = {PLUGIN}:register\n")
 
 
 def _lock_text() -> str:
