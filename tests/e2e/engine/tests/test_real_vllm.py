@@ -17,6 +17,9 @@ from patio.engine.vllm import Vllm
 TOKENS = 400
 """Some seconds of an answer, so that there is time to change something under it."""
 
+TRIES = 10
+"""Answers in which a change may come too late to be seen."""
+
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
 
@@ -110,14 +113,19 @@ async def test_only_a_load_in_place_changes_the_weights_of_a_request_under_way(
         async def in_place() -> None:
             await swapped.load(two, load_inplace=True)
 
-        said = []
-        for change in (replaced, in_place):
+        async def said_through(change: Callable[[], Awaitable[None]]) -> str:
             await swapped.load(one)
-            said.append(await swapped.say(change))
+            said = await swapped.say(change)
             assert await swapped.listed() == {"swapped": two}, "and no trial is left"
             await swapped.unload()
-    assert said[0] == whole[1], "by the old weights to its end"
-    assert said[1] not in whole, "a mix"
+            return said
+
+        assert await said_through(replaced) == whole[1], "by the old weights to its end"
+        # On a busy machine the load can come when the engine has already made the whole answer.
+        for _ in range(TRIES):
+            if (mixed := await said_through(in_place)) not in whole:
+                break
+        assert mixed not in whole, "a mix"
 
 
 def test_the_recordings_that_the_double_is_held_to_are_still_true(engine: httpx.Client, models: Path) -> None:
