@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patio.api.boxes import BoxKey, box, is_public_key, new_key, open_box, open_sealed, seal
-from patio.api.credentials_protocol import HandshakeAnswer, HandshakeRequest, order_digest
-from patio.api.protocol import LoadRequest
 from patio.credentials.sealing import SealedError, Sealing
 from patio_operator.access.sealing import sealed, token_of
 from patio_operator.access.tokens import objection, review_of
+from patio_protocol.adapters import LoadRequest
+from patio_protocol.credentials import HandshakeAnswer, HandshakeRequest, order_digest
+from patio_protocol.sealed_boxes import BoxKey, box, is_public_key, new_key, open_box, open_sealed, seal
 
 from builders import review_status
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from patio.api.protocol import AdapterReport, AdapterState, LoadRequest, PreparedReport, PreparedState
-from patio.api.sources import read_config
 from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.placement.credentials import Credentials, Missing, judge, with_secret
 from patio_operator.placement.matching import load_request, source_revision
 from patio_operator.placement.planner import plan
 from patio_operator.placement.plans import Load, Order, PlacedState, Plan, Refusal
 from patio_operator.placement.status import status, told
+from patio_protocol.adapters import AdapterReport, AdapterState, LoadRequest, PreparedReport, PreparedState
+from patio_protocol.sources import read_config
 
 from builders import NOW, lora_adapter, pod, report, seen
 

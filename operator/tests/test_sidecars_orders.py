@@ -17,8 +17,6 @@ import httpx
 import pytest
 
 from benchmarks.simulated_sidecars import SimulatedFleet, SimulatedSidecar
-from patio.api.credentials_protocol import TOKEN_MISSING
-from patio.api.protocol import ErrorDetail, LoadRequest, UnloadRequest
 from patio.credentials.sealing import Sealing
 from patio_operator import jobs
 from patio_operator.placement.fleet import Pod, Seen
@@ -27,6 +25,8 @@ from patio_operator.placement.plans import Load, Unload
 from patio_operator.sidecars import orders
 from patio_operator.sidecars.handshake import Handshakes, NotReviewedError
 from patio_operator.sidecars.orders import Orders, SecretValues
+from patio_protocol.adapters import ErrorDetail, LoadRequest, UnloadRequest
+from patio_protocol.credentials import TOKEN_MISSING
 
 from builders import NOW, lora_adapter, report, review_status, seen
 

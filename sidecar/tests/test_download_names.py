@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from patio.api.downloads_protocol import DownloadReason, DownloadRequest
-from patio.api.protocol import LoadRequest
-from patio.api.sources import Source, SourceKind, check_endpoint, parse_source, read_config, without_secrets
 from patio.downloads.faults import DownloadFault, of_status, redacted
 from patio.downloads.names import check_listing, is_revision, key_of, safe_name, why_skipped
 from patio.downloads.s3 import addressing_style, region_of
+from patio_protocol.adapters import LoadRequest
+from patio_protocol.downloads import DownloadReason, DownloadRequest
+from patio_protocol.sources import Source, SourceKind, check_endpoint, parse_source, read_config, without_secrets
 
 HF, S3, OBS, PVC, FILE = SourceKind
 

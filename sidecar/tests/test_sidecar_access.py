@@ -16,8 +16,8 @@ from patio.access.notices import OFF, REMIND_SECONDS, warn_while_off
 from patio.access.openness import CLOSED, EVERYONE, HOOK, Openness
 from patio.access.proof import Denial, Request, read
 from patio.access.replay import KEPT, Use, UsedProofs
-from patio.api.access_protocol import LEEWAY, LIFETIME, MAX_ENDORSEMENTS, ProofClaims, base64url, from_base64url
 from patio.settings import SettingsError, read_settings
+from patio_protocol.authentication import LEEWAY, LIFETIME, MAX_ENDORSEMENTS, ProofClaims, base64url, from_base64url
 
 from proof_builders import NOW, POD, Signer
 

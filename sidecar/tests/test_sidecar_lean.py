@@ -47,7 +47,7 @@ print(app.openapi()["paths"]["/"]["get"]["responses"]["200"]["description"], pyd
 
 def test_the_client_leaves_its_users_process_alone() -> None:
     program = """
-import sys, patio.client, patio.api.protocol
+import sys, patio_protocol.client, patio_protocol.adapters
 print([name for name in sys.modules if sys.modules[name] is None or name in ("patio.lean", "fastapi", "uvicorn")])
 """
     assert run(program) == "[]"

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from patio.network import Cause, call_words, cause_of
-from patio.words import LONGEST_WORDS, bounded_words, causes, error_words, is_fit
+from patio_protocol.error_text import LONGEST_WORDS, bounded_words, causes, error_words, is_fit
 
 from engine_stand_ins import answering, authority, saying
 

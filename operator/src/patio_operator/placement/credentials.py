@@ -14,9 +14,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from patio.api.protocol import LoadRequest
-from patio.api.sources import SECRET_KEYS, read_config
 from patio_operator.api.loraadapter import LoraAdapter
+from patio_protocol.adapters import LoadRequest
+from patio_protocol.sources import SECRET_KEYS, read_config
 
 CONFIG_KEYS: Mapping[str, str] = {
     "HF_AUTH_TOKEN": "hf_token",

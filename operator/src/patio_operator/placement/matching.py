@@ -11,9 +11,9 @@ import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
-from patio.api.protocol import LoadRequest
 from patio_operator.api.labels import group_and_role
 from patio_operator.api.loraadapter import LoraAdapter
+from patio_protocol.adapters import LoadRequest
 
 OWNER_PREFIX = f"{LoraAdapter.kind}/"
 """How the owners of adapters that LoraAdapters had loaded begin (`LoraAdapter.owner`)."""

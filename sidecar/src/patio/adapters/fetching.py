@@ -11,9 +11,9 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from patio.api.downloads_protocol import DownloadReport, DownloadRequest
-from patio.api.protocol import LoadRequest
-from patio.api.sources import SECRET_KEYS, parse_source, read_config, without_secrets
+from patio_protocol.adapters import LoadRequest
+from patio_protocol.downloads import DownloadReport, DownloadRequest
+from patio_protocol.sources import SECRET_KEYS, parse_source, read_config, without_secrets
 
 Credentials = Mapping[str, str]
 """The secret part of a `config`, by its keys. Never stored, shown or logged."""

@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 from pydantic import ValidationError
 
-from patio.api.boxes import BoxKey, box, new_key, open_sealed
-from patio.api.credentials_protocol import (
+from patio_protocol.adapters import LoadRequest
+from patio_protocol.credentials import (
     SEALED_FOR_ANOTHER,
     SEALED_INVALID,
     CredentialsText,
@@ -22,8 +22,8 @@ from patio.api.credentials_protocol import (
     TokenText,
     order_digest,
 )
-from patio.api.protocol import LoadRequest
-from patio.api.sources import MAX_CONFIG, read_config
+from patio_protocol.sealed_boxes import BoxKey, box, new_key, open_sealed
+from patio_protocol.sources import MAX_CONFIG, read_config
 
 
 class SealedError(Exception):

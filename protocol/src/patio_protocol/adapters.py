@@ -11,7 +11,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
 
-from patio.api.sources import (
+from patio_protocol.sources import (
     SECRET_KEYS,
     ConfigText,
     MaxWorkers,
@@ -52,9 +52,6 @@ AdapterPath = Annotated[
     WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 4096, "pattern": ABSOLUTE_PATH}),
 ]
 """An absolute path, the same in the sidecar and in the engine."""
-
-TRIAL_PREFIX = "patio-trial-"
-"""How names begin under which the sidecar tries weights before it replaces others by them. Nobody orders those."""
 
 MAX_SEALED = 128 * 1024
 """Characters of what is sealed in an order: a whole `config`, and what sealing adds."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from patio.api.protocol import AdapterList, AdapterReport, LoadRequest, PreparedState
+from patio_protocol.adapters import AdapterList, AdapterReport, LoadRequest, PreparedState
 
 SOURCE = "s3://bucket/sql"
 

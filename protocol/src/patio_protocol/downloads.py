@@ -10,8 +10,8 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from patio.api.protocol import ErrorDetail
-from patio.api.sources import ConfigText, MaxWorkers, OutputDir, SourceUri
+from patio_protocol.adapters import ErrorDetail
+from patio_protocol.sources import ConfigText, MaxWorkers, OutputDir, SourceUri
 
 DOWNLOAD_ROOT_VARIABLE = "PATIO_DOWNLOAD_ROOT"
 """The folder of downloads, which sidecar and engine see under the same path."""
