@@ -1,4 +1,4 @@
-"""The words of the sidecar's HTTP API, shared by its routes, its client and the operator.
+"""Models of the adapter routes and the probes of a sidecar, shared by its routes, `client` and the operator.
 
 Pure data: pydantic models and the rules on names that both ends check. Nothing here does I/O. Field names on
 the wire are those of upstream Patio and of vLLM (`lora_name`, `lora_path`), so that callers of either can stay.

@@ -1,4 +1,4 @@
-"""How long to wait before trying again: one rule for adapters, routers, downloads. Pure; the dice are the caller's."""
+"""Backoff: how long to wait before trying again. One rule for sidecar and operator. Pure; the dice are the caller's."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """`SidecarClient`: one method per route, models in, models out.
 
 Used by the operator, fit for anyone. It owns no connections: the caller's `httpx.AsyncClient` is used and stays open.
-It knows nothing of the sidecar but its wire vocabulary, `patio_protocol.adapters`, and must import no server code.
+It knows nothing of the sidecar but the models of this package. Everything it raises is a `SidecarError` (`errors`).
 """
 
 from __future__ import annotations

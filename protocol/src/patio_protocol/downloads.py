@@ -1,4 +1,4 @@
-"""The words of the download routes, shared by routes, client, `adapters` and `downloads`. Pure data.
+"""Models of the download routes, shared by the routes, `client` and the downloads themselves. Pure data.
 
 Requests have upstream's shape (`source`, `output_dir`, `config` as a JSON string, `max_workers`, `async_download`). A
 request may carry credentials in `config`; a report never does.

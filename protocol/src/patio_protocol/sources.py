@@ -1,4 +1,4 @@
-"""Where files can come from, in words: source URIs and the `config` that goes with them. Pure.
+"""Sources: the URIs that say where files come from, and the `config` that goes with them. Pure.
 
 Used wherever such a URI is taken in: the wire models refuse what `parse_source` does not understand, `downloads`
 fetches what it returns. Everything that could leave its folder is refused here: a URI names a place below a

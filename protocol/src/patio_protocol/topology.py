@@ -1,4 +1,4 @@
-"""The words of the topology and drain routes, shared by the routes, the client and the sidecars among themselves.
+"""Models of the topology and drain routes, shared by the routes, `client` and the sidecars that call each other.
 
 Pure data, like `adapters`.
 """
