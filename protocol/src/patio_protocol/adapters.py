@@ -13,9 +13,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from patio_protocol.sources import (
     SECRET_KEYS,
-    ConfigText,
     MaxWorkers,
     OutputDir,
+    SourceConfig,
     SourceKind,
     SourceUri,
     parse_source,
@@ -110,7 +110,7 @@ class LoadRequest(_Model):
     output_dir: OutputDir | None = Field(
         default=None, description="Where a source's files shall be seen; under an allowed root. Not needed."
     )
-    config: ConfigText | None = Field(
+    config: SourceConfig | None = Field(
         default=None,
         repr=False,
         description="A JSON object in a string, as for `/v1/download_model`. Credentials are kept in memory only.",
