@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from patio.adapters.desired import Desired, Held, Wanted
-from patio.api.protocol import LoadRequest
-from patio.client import SidecarClient
 from patio.engine.base import EngineView
+from patio_protocol.adapters import LoadRequest
+from patio_protocol.client import SidecarClient
 
 DEADLINE = 60.0
 """Seconds until a condition that was waited for counts as failed, on the busiest machine."""

@@ -35,9 +35,9 @@ from patio.adapters.progress import (
     current,
 )
 from patio.adapters.situation import Load, Plan, Prepare, Reload, Restore, Situation, Unload, Wait
-from patio.api.protocol import AdapterReport, AdapterState
 from patio.engine.base import EngineView, FaultReason, PermanentError, RetryableError, trial_name
 from patio.engine.http import NotListening, down
+from patio_protocol.adapters import AdapterReport, AdapterState
 
 from sidecar_builders import desired, engine, wanted
 

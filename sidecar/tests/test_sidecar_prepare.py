@@ -28,8 +28,8 @@ from patio.adapters.plan import plan, settled
 from patio.adapters.progress import PATIENCE, SLOW_RETRY, Fault, after_fault, current
 from patio.adapters.situation import Fetch, Load, Prepare, Reload, Situation, Wait
 from patio.adapters.store import Store
-from patio.api.protocol import AdapterReport, AdapterState, LoadRequest, PreparedReport, PreparedState
 from patio.engine.http import NotListening, down
+from patio_protocol.adapters import AdapterReport, AdapterState, LoadRequest, PreparedReport, PreparedState
 
 from sidecar_builders import engine
 

@@ -1,6 +1,6 @@
 """What this pod should have, and how orders change it. Pure: every function returns a new `Desired`.
 
-Orders come from `api.routes` and, once at start, from the variable that admission put in. `store` writes a `Desired`
+Orders come from `routes` and, once at start, from the variable that admission put in. `store` writes a `Desired`
 down before it counts; `plan` compares it with the engine. Nothing here knows an engine or a clock.
 """
 
@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from patio.adapters.fetching import Origin, files_of
-from patio.api.protocol import LoadRequest
+from patio_protocol.adapters import LoadRequest
 
 _T = TypeVar("_T")
 

@@ -34,8 +34,8 @@ from patio.adapters.progress import (
 )
 from patio.adapters.situation import Action, Fetch, Load, Prepare, Reload, Restore, Unload
 from patio.adapters.state import State
-from patio.api.downloads_protocol import DownloadReason
 from patio.engine.base import Engine, EngineError, EngineView, FaultReason, Loaded, RetryableError, trial_name
+from patio_protocol.downloads import DownloadReason
 
 log = logging.getLogger(__name__)
 

@@ -25,9 +25,9 @@ from patio.adapters.situation import (
     Unload,
     Wait,
 )
-from patio.api.downloads_protocol import DownloadReason
-from patio.api.protocol import AdapterReport, AdapterState, PreparedReport, PreparedState
 from patio.engine.base import EngineView, FaultReason, trial_name
+from patio_protocol.adapters import AdapterReport, AdapterState, PreparedReport, PreparedState
+from patio_protocol.downloads import DownloadReason
 
 
 @dataclass(frozen=True, slots=True)

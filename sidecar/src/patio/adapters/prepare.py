@@ -9,8 +9,8 @@ from __future__ import annotations
 from patio.adapters.desired import Wanted
 from patio.adapters.progress import PATIENCE, current
 from patio.adapters.situation import Prepare, Situation, Wait
-from patio.api.downloads_protocol import DownloadReason
-from patio.api.protocol import PreparedReport, PreparedState
+from patio_protocol.adapters import PreparedReport, PreparedState
+from patio_protocol.downloads import DownloadReason
 
 
 def credentials_awaited(wanted: Wanted, at_hand: bool) -> str | None:

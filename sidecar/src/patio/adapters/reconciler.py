@@ -1,6 +1,6 @@
 """Makes the engine have what is wanted: it looks, plans, and starts what the plan says.
 
-Orders come in from `api.routes`, each stored by `commits` before it counts; `plan` decides; `executor` carries out.
+Orders come in from `routes`, each stored by `commits` before it counts; `plan` decides; `executor` carries out.
 Whatever changes only marks that there is something to plan: one step then takes in all changes since the last one, and
 steps are a small part of the event loop's time however many adapters there are. The one writer, with its executor, of
 the sidecar's adapter state; it must never act on what is not wanted.
@@ -44,8 +44,8 @@ from patio.adapters.progress import Progress, after_loss, after_success, current
 from patio.adapters.situation import Fetch, Situation, Unload
 from patio.adapters.state import State
 from patio.adapters.store import Store
-from patio.api.protocol import AdapterList, AdapterReport, LoadRequest, Readiness
 from patio.engine.base import Capacity, Engine, EngineError, EngineView
+from patio_protocol.adapters import AdapterList, AdapterReport, LoadRequest, Readiness
 
 __all__ = ["Attempt", "Reconciler"]
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 from patio.adapters.desired import Desired, Wanted
 from patio.adapters.progress import Progress
-from patio.api.protocol import AdapterReport
 from patio.engine.base import EngineView
+from patio_protocol.adapters import AdapterReport
 
 UNSEEN = EngineView(ready=False, adapters=None)
 """The view before the first look."""
