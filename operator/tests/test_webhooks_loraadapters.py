@@ -83,8 +83,8 @@ async def test_server_that_selects_by_no_field_is_not_asked_for_all() -> None:
         known = Known(cluster)
         watches = [asyncio.create_task(one) for one in known.watches()]
         deadline = asyncio.get_running_loop().time() + 60
-        while not known.fresh:
-            assert asyncio.get_running_loop().time() < deadline, known.adapters.problem
+        while not known.complete:
+            assert asyncio.get_running_loop().time() < deadline, known.adapters.problem_in("team")
             await asyncio.sleep(0.01)
         before = len(api.lists)
         request = {"uid": "7", "namespace": "team", "object": rival("second", "vllm")}

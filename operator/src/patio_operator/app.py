@@ -17,7 +17,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -26,7 +26,7 @@ from pathlib import Path
 import httpx
 
 from patio_operator import __version__
-from patio_operator.cluster import confined, events
+from patio_operator.cluster import events
 from patio_operator.cluster.api import ApiError, Cluster
 from patio_operator.cluster.kinds import (
     CUSTOM_RESOURCE_DEFINITION,
@@ -108,9 +108,9 @@ class Clusters:
     lease: Cluster
 
     @classmethod
-    async def connect(cls, namespaces: Sequence[str]) -> Clusters:
-        """Connect all, to the namespaces that are named or to all."""
-        connect = partial(confined.connect, namespaces)
+    async def connect(cls) -> Clusters:
+        """Connect all."""
+        connect = Cluster.connect
         return cls(await connect(), await connect(0), await connect(), await connect())
 
     async def close(self) -> None:
@@ -123,7 +123,7 @@ async def run(settings: Settings) -> None:
     """Run everything until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     _on_signals(stop)
-    clusters = await Clusters.connect(settings.watch_namespaces)
+    clusters = await Clusters.connect()
     telemetry = Telemetry()
     try:
         # Sidecars are addressed by pod IP: a proxy of the environment is never on the way to them.
@@ -153,7 +153,7 @@ async def _run(
         groups.wake_all()
 
     signing = SigningKeyKeeper(cluster, settings)
-    known = Known(clusters.watches, groups=looks_at_groups)
+    known = Known(clusters.watches, groups=looks_at_groups, namespaces=settings.watch_namespaces)
 
     def wake_adapters(namespace: str) -> None:
         adapters.wake((namespace,))

@@ -41,7 +41,7 @@ from patio_operator.sidecars.watch import SidecarWatch
 log = logging.getLogger(__name__)
 
 NOT_FRESH_PAUSE = 0.5
-"""Seconds after which to look again while a watch is lost."""
+"""Seconds after which to look again while a watch of the namespace is lost."""
 FIRST_LOOK_SECONDS = 2.0
 """How long the first pass over a namespace waits for its sidecars: one that does not know yet who has what would tell
 of pods that lost their adapters."""
@@ -105,7 +105,7 @@ class AdapterReconciler:
     async def reconcile(self, key: Key) -> float | None:
         """Make one pass over a namespace; return after how many seconds to look again, if it matters."""
         (namespace,) = key
-        if not self._known.fresh:
+        if not self._known.fresh_in(namespace):
             return NOT_FRESH_PAUSE
         rest = self._resting.get(namespace, 0.0) - self._clock()
         if rest > 0:

@@ -72,9 +72,9 @@ class SecretReader:
                 f"The operator may not read Secret {name}: add {namespace} to the chart's value "
                 "adapters.secrets.namespaces.",
             )
-        if not watched.fresh:
-            reason = "SecretForbidden" if watched.forbidden else "SecretNotRead"
-            return Missing(reason, f"The operator cannot read Secret {name}: {watched.problem}")
+        if not watched.fresh_in(namespace):
+            reason = "SecretForbidden" if watched.forbidden_in(namespace) else "SecretNotRead"
+            return Missing(reason, f"The operator cannot read Secret {name}: {watched.problem_in(namespace)}")
         known = watched.get(name, namespace)
         if known is None:
             return Missing("SecretNotFound", f"There is no Secret {name} in namespace {namespace}.")

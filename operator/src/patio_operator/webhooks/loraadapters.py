@@ -70,15 +70,15 @@ class Rivals:
 
     def pods(self, namespace: str) -> list[Candidate]:
         """Return the pods with a sidecar, as the watch knows them."""
-        if not self._known.pods.fresh:
-            raise RetryableApiError(0, f"pods cannot be watched: {self._known.pods.problem}")
+        if not self._known.pods.fresh_in(namespace):
+            raise RetryableApiError(0, f"pods cannot be watched: {self._known.pods.problem_in(namespace)}")
         there = self._known.pods.all(namespace)
         return [Candidate(one.pod.name, one.pod.labels, one.model) for one in there if not one.pod.leaving]
 
     async def _read(self, key: tuple[str, str]) -> Sequence[LoraAdapter]:
         namespace, name = key
         found: dict[str, LoraAdapter] = {}
-        if self._known.adapters.fresh:
+        if self._known.adapters.fresh_in(namespace):
             known = (one.adapter for one in self._known.adapters.all(namespace))
             found = {one.metadata.name: one for one in known if one.adapter_name == name}
         try:
@@ -87,7 +87,7 @@ class Rivals:
                 bodies, _ = await anext(pages)
             bodies = [*bodies[:MOST_COMPARED], *await self._called(namespace, name)]
         except InvalidError:
-            if not self._known.adapters.fresh:
+            if not self._known.adapters.fresh_in(namespace):
                 raise
             return list(found.values())
         decoded = (one for one in map(_decoded, bodies) if one is not None)
