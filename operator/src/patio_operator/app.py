@@ -53,9 +53,9 @@ from patio_operator.reconcile.signing_key import SigningKeyKeeper
 from patio_operator.reconcile.statuses import Statuses
 from patio_operator.reconcile.token_reviews import TokenReviews
 from patio_operator.settings import Settings, SettingsError
-from patio_operator.sidecars.bounded import BoundedTransport
+from patio_operator.sidecars.bounded import open_client
 from patio_operator.sidecars.handshake import Handshakes
-from patio_operator.sidecars.orders import AT_ONCE, Orders
+from patio_operator.sidecars.orders import Orders
 from patio_operator.sidecars.signed import SignedCalls
 from patio_operator.sidecars.watch import SidecarWatch
 from patio_operator.telemetry import Telemetry, health_application, set_up_logging
@@ -74,8 +74,6 @@ KEY_CHECK_SECONDS = 60.0
 NAMESPACES_AT_ONCE = 16
 """In which LoraAdapters are planned at once: a pass may wait for its sidecars' first answers."""
 PROFILES_AT_ONCE = 2
-ORDER_CONNECTIONS = httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=0)
-"""For the orders to sidecars, which are rare: kept connections would be looked through for every other pod's order."""
 
 
 def main() -> None:
@@ -126,9 +124,7 @@ async def run(settings: Settings) -> None:
     clusters = await Clusters.connect()
     telemetry = Telemetry()
     try:
-        # Sidecars are addressed by pod IP: a proxy of the environment is never on the way to them.
-        transport = BoundedTransport(httpx.AsyncHTTPTransport(limits=ORDER_CONNECTIONS, trust_env=False))
-        async with httpx.AsyncClient(transport=transport, trust_env=False, follow_redirects=False) as http:
+        async with open_client() as http:
             await _run(settings, clusters, http, telemetry, stop)
     finally:
         await clusters.close()

@@ -12,7 +12,7 @@ from fastapi import FastAPI, Request, Response
 
 from patio.access.openness import EVERYONE, open_to
 from patio.api.downloads_protocol import DownloadList, DownloadReason, DownloadReport, DownloadRequest
-from patio.api.routes.answers import Fault, answer, within
+from patio.api.routes.answers import INTERNAL_ERROR, Fault, answer, within
 from patio.downloads.downloads import Downloads
 from patio.downloads.faults import DownloadFault
 
@@ -22,6 +22,7 @@ DOWNLOAD_STATUS: Mapping[str, int] = {
     DownloadReason.CANCELLED: 409,
     DownloadReason.REFUSED: 422,
     DownloadReason.TOO_MANY: 429,
+    INTERNAL_ERROR: 500,
     DownloadReason.UNAUTHORIZED: 502,
     DownloadReason.UNREACHABLE: 503,
     DownloadReason.FAULT: 503,
