@@ -87,8 +87,8 @@ def test_stored_endpoint_without_tls_is_sent_no_credentials(
     decided = planned(found, of=of)
     assert orders(decided) == []
     (ready, _, degraded) = status(of, decided.placements["sql"], told({}), NOW)["conditions"]
-    assert (ready["status"], ready["reason"]) == ("False", "EndpointWithoutTLS")
-    assert (degraded["status"], degraded["reason"]) == ("True", "EndpointWithoutTLS")
+    assert (ready["status"], ready["reason"]) == ("False", "InsecureEndpoint")
+    assert (degraded["status"], degraded["reason"]) == ("True", "InsecureEndpoint")
     assert "source.allowPlainHTTP" in degraded["message"]
     allowed = adapter(**source, allowPlainHTTP=True)
     assert judge(allowed, KEYS | values, "7") == Credentials("7")

@@ -31,7 +31,7 @@ MOST_FAULTS_TOLD = 5
 STUCK = frozenset(
     (
         *("NoCapacity", "SidecarRefused", "SidecarUnproven", "TokenReviewForbidden", "TokenNotReviewed"),
-        *("SecretNotRead", "SecretNotFound", "SecretIncomplete", "SecretForbidden", "EndpointWithoutTLS"),
+        *("SecretNotRead", "SecretNotFound", "SecretIncomplete", "SecretForbidden", "InsecureEndpoint"),
     )
 )
 """Reasons for Pending while nothing is under way on that pod."""
