@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from patio.access.config import AccessSettings
 from patio.access.gate import Call, Gate, Hook
-from patio.access.inside import is_loopback
+from patio.access.inside import CHANGES, is_loopback, is_meant
 from patio.access.keys import GRACE, Keys, follow
 from patio.access.notices import OFF, REMIND_SECONDS, warn_while_off
 from patio.access.openness import CLOSED, EVERYONE, HOOK, Openness
-from patio.access.proof import Denial, Request, read
+from patio.access.proof import MISSING, NO_KEYS, Denial, Request, read
 from patio.access.replay import KEPT, Use, UsedProofs
 from patio.settings import SettingsError, read_settings
 from patio_protocol.authentication import LEEWAY, LIFETIME, MAX_ENDORSEMENTS, ProofClaims
@@ -408,3 +408,11 @@ async def test_the_warning_of_the_off_switch_comes_back(caplog: pytest.LogCaptur
         await warn_while_off(sleep)
     assert slept == [REMIND_SECONDS] * 3
     assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [OFF] * 3
+
+
+@pytest.mark.parametrize("denial", [MISSING, NO_KEYS])
+def test_missing_proof_names_every_call_that_needs_none(denial: Denial) -> None:
+    for method in CHANGES:
+        assert is_meant(method, ["application/json"], ["localhost"])
+        assert method in denial.message
+    assert "`Content-Type: application/json`" in denial.message
