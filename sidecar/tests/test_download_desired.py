@@ -8,21 +8,23 @@ from pathlib import Path
 
 import pytest
 
-from patio.adapters.desired import Desired, Held, Wanted, folders_in_use, with_fetched, with_load, with_required
+from patio.adapters.desired import AdapterSpec, Desired, Held, folders_in_use, with_fetched, with_load, with_required
 from patio.adapters.fetching import Origin, credentials_of, download_request, files_of
-from patio.adapters.plan import plan, settled
+from patio.adapters.plan import Fetch, Load, Reload
+from patio.adapters.planner import plan, settled
 from patio.adapters.progress import SLOW_RETRY, Fault, Progress, after_fault, after_fetch, current
-from patio.adapters.situation import Fetch, Load, Reload, Situation
+from patio.adapters.snapshot import AdapterSnapshot
 from patio.adapters.store import Store
 from patio.api.protocol import AdapterReport, AdapterState, LoadRequest
 from patio.api.sources import read_config
 from patio.engine.http import NotListening, down
 
-from sidecar_builders import desired, engine
+from sidecar_builders import active, desired, engine, keyed
 
 SOURCE = "s3://bucket/sql"
 ORIGIN = Origin(SOURCE)
 DOWN = down(NotListening("http://localhost:8000"))
+SECRET = {"secret_key": "sekret"}
 KEYS = json.dumps({"access_key": "AK", "secret_key": "sekret", "region": "eu-west-1"})
 
 
@@ -36,18 +38,18 @@ def ordered(before: Desired, request: LoadRequest) -> Desired:
     return after
 
 
-def fetching(**fields: object) -> Wanted:
-    return replace(Wanted("sql", "", origin=ORIGIN), **fields)  # type: ignore[arg-type]
+def fetching(**fields: object) -> AdapterSpec:
+    return replace(AdapterSpec("sql", "", origin=ORIGIN), **fields)  # type: ignore[arg-type]
 
 
-def only(situation: Situation) -> AdapterReport:
-    (report,) = plan(situation).reports
+def only(snapshot: AdapterSnapshot) -> AdapterReport:
+    (report,) = plan(snapshot).reports
     return report
 
 
 def test_an_order_with_a_source_is_fetched_whatever_the_engine_does() -> None:
     for view in (DOWN, engine()):
-        found = plan(Situation(desired(fetching()), view))
+        found = plan(AdapterSnapshot(desired(fetching()), view))
         (action,) = found.actions
         assert isinstance(action, Fetch)
         assert SOURCE in action.reason
@@ -55,28 +57,28 @@ def test_an_order_with_a_source_is_fetched_whatever_the_engine_does() -> None:
 
 def test_what_is_fetched_is_downloading_and_then_loaded_from_its_folder() -> None:
     wanted = fetching()
-    busy = Situation(desired(wanted), DOWN, busy={"sql": Fetch(wanted, "why")})
+    busy = AdapterSnapshot(desired(wanted), DOWN, running=keyed({"sql": Fetch(wanted, "why")}))
     assert plan(busy).actions == ()
     assert (only(busy).state, only(busy).lora_path, only(busy).source) == (AdapterState.DOWNLOADING, None, SOURCE)
     there = with_fetched(busy.desired, wanted, "/fetched/k/r")
-    (action,) = plan(Situation(there, engine())).actions
+    (action,) = plan(AdapterSnapshot(there, engine())).actions
     assert isinstance(action, Load)
-    assert action.wanted.path == "/fetched/k/r"
-    assert only(Situation(there, DOWN)).state is AdapterState.PENDING
+    assert action.spec.path == "/fetched/k/r"
+    assert only(AdapterSnapshot(there, DOWN)).state is AdapterState.PENDING
 
 
 def test_old_weights_are_left_to_answer_until_the_new_ones_are_there() -> None:
     first = with_fetched(ordered(Desired(), order(revision="1")), fetching(revision="1"), "/fetched/k/1")
-    wanted = replace(first.wanted["sql"], served=True, held=Held("/fetched/k/1", "1"))
+    wanted = replace(active(first)["sql"], served=True, held=Held("/fetched/k/1", "1"))
     second = ordered(desired(wanted), order(revision="2"))
     serving = engine({"sql": "/fetched/k/1"})
-    situation = Situation(second, serving)
-    (action,) = plan(situation).actions
+    snapshot = AdapterSnapshot(second, serving)
+    (action,) = plan(snapshot).actions
     assert isinstance(action, Fetch)
-    assert not settled(situation, plan(situation).reports), "what goes on answering holds nothing back"
+    assert not settled(snapshot, plan(snapshot).reports), "what goes on answering holds nothing back"
     assert "/fetched/k/1" in folders_in_use(second, [])
-    there = with_fetched(second, second.wanted["sql"], "/fetched/k/2")
-    (action,) = plan(Situation(there, serving)).actions
+    there = with_fetched(second, active(second)["sql"], "/fetched/k/2")
+    (action,) = plan(AdapterSnapshot(there, serving)).actions
     assert isinstance(action, Reload)
     assert folders_in_use(there, serving.adapters.values() if serving.adapters else ()) == {
         "/fetched/k/1",
@@ -88,7 +90,7 @@ def test_a_fault_of_fetching_waits_as_one_of_loading_does() -> None:
     wanted = fetching()
     progress = current(None, wanted, 0)
     passing = after_fault(progress, Fault("SourceUnreachable", "no route", permanent=False), 0.0, 0.0)
-    found = Situation(desired(wanted), engine(), progress={"sql": passing})
+    found = AdapterSnapshot(desired(wanted), engine(), progress=keyed({"sql": passing}))
     assert (only(found).state, only(found).reason, plan(found).actions) == (
         AdapterState.PENDING,
         "SourceUnreachable",
@@ -96,7 +98,7 @@ def test_a_fault_of_fetching_waits_as_one_of_loading_does() -> None:
     )
     assert isinstance(plan(replace(found, now=1.0)).actions[0], Fetch)
     refused = after_fault(progress, Fault("SourceNotFound", "404", permanent=True), 0.0, 0.0)
-    found = Situation(desired(wanted), engine(), progress={"sql": refused}, now=SLOW_RETRY - 1)
+    found = AdapterSnapshot(desired(wanted), engine(), progress=keyed({"sql": refused}), now=SLOW_RETRY - 1)
     assert (only(found).state, only(found).reason, only(found).retryable) == (
         AdapterState.FAILED,
         "SourceNotFound",
@@ -107,13 +109,13 @@ def test_a_fault_of_fetching_waits_as_one_of_loading_does() -> None:
 
 def test_an_order_repeated_keeps_what_was_fetched_and_another_one_does_not() -> None:
     there = with_fetched(ordered(Desired(), order()), fetching(), "/fetched/k/r")
-    assert ordered(there, order()).wanted["sql"].path == "/fetched/k/r"
-    assert ordered(there, order(config=KEYS.replace('"region": "eu-west-1"', '"region": ""'))).wanted["sql"].path
-    assert ordered(there, order(config='{"region": "x"}')).wanted["sql"].path == ""
-    assert ordered(there, order(revision="2")).wanted["sql"].path == ""
-    assert ordered(there, order(source="s3://bucket/other")).wanted["sql"].path == ""
+    assert active(ordered(there, order()))["sql"].path == "/fetched/k/r"
+    assert active(ordered(there, order(config=KEYS.replace('"region": "eu-west-1"', '"region": ""'))))["sql"].path
+    assert active(ordered(there, order(config='{"region": "x"}')))["sql"].path == ""
+    assert active(ordered(there, order(revision="2")))["sql"].path == ""
+    assert active(ordered(there, order(source="s3://bucket/other")))["sql"].path == ""
     by_path = LoadRequest(lora_name="sql", lora_path="/a")
-    assert (ordered(there, by_path).wanted["sql"].path, ordered(there, by_path).wanted["sql"].origin) == ("/a", None)
+    assert (active(ordered(there, by_path))["sql"].path, active(ordered(there, by_path))["sql"].origin) == ("/a", None)
 
 
 def test_what_was_fetched_for_another_order_is_not_taken() -> None:
@@ -124,8 +126,8 @@ def test_what_was_fetched_for_another_order_is_not_taken() -> None:
 
 def test_files_that_are_gone_are_fetched_again() -> None:
     there = with_fetched(ordered(Desired(), order()), fetching(), "/fetched/k/r")
-    gone = with_fetched(there, there.wanted["sql"], "")
-    assert isinstance(plan(Situation(gone, engine())).actions[0], Fetch)
+    gone = with_fetched(there, active(there)["sql"], "")
+    assert isinstance(plan(AdapterSnapshot(gone, engine())).actions[0], Fetch)
 
 
 def test_a_file_source_is_a_path_unless_it_is_to_be_copied() -> None:
@@ -146,21 +148,21 @@ def test_an_origin_has_the_names_of_its_credentials_and_never_the_values() -> No
 
 def test_without_its_credentials_an_adapter_waits_for_the_order_to_be_repeated() -> None:
     there = ordered(Desired(), order(config=KEYS))
-    found = Situation(there, engine())
+    found = AdapterSnapshot(there, engine())
     assert (only(found).state, only(found).reason, only(found).retryable) == (
         AdapterState.FAILED,
         "CredentialsMissing",
         True,
     )
     assert plan(found).actions == ()
-    assert isinstance(plan(replace(found, credentials=frozenset({"sql"}))).actions[0], Fetch)
-    on_disk = with_fetched(there, there.wanted["sql"], "/fetched/k/r")
-    assert isinstance(plan(Situation(on_disk, engine())).actions[0], Load), "what is on disk needs no credentials"
+    assert isinstance(plan(replace(found, credentials=keyed({"sql": SECRET}))).actions[0], Fetch)
+    on_disk = with_fetched(there, active(there)["sql"], "/fetched/k/r")
+    assert isinstance(plan(AdapterSnapshot(on_disk, engine())).actions[0], Load), "what is on disk needs no credentials"
 
 
 def test_an_order_for_another_source_waits_for_a_load_that_is_under_way() -> None:
     wanted = fetching()
-    busy = Situation(desired(wanted), engine(), busy={"sql": Load(Wanted("sql", "/old"), "why")})
+    busy = AdapterSnapshot(desired(wanted), engine(), running=keyed({"sql": Load(AdapterSpec("sql", "/old"), "why")}))
     assert (only(busy).state, plan(busy).actions) == (AdapterState.PENDING, ())
 
 
@@ -178,7 +180,7 @@ def test_a_state_file_of_before_there_were_sources_is_read(tmp_path: Path) -> No
     path.write_text(
         json.dumps({"version": 1, "desired": {"wanted": {"a": {"name": "a", "path": "/a"}}, "required_seen": {}}})
     )
-    assert Store(path).load().wanted["a"] == Wanted("a", "/a")
+    assert active(Store(path).load())["a"] == AdapterSpec("a", "/a")
 
 
 @pytest.mark.parametrize("change", [{"source": "s3://bucket/two"}, {"config": '{"region": "x"}'}, {"revision": "2"}])
@@ -190,4 +192,6 @@ def test_an_admission_variable_that_names_another_source_counts_again(change: di
 
 
 def test_progress_of_fetching_counts_no_load_calls() -> None:
-    assert only(Situation(desired(fetching()), engine(), progress={"sql": Progress(calls=0)})).attempts == 0
+    assert (
+        only(AdapterSnapshot(desired(fetching()), engine(), progress=keyed({"sql": Progress(calls=0)}))).attempts == 0
+    )

@@ -12,10 +12,10 @@ import pytest
 
 from patio.adapters.commits import Commits
 from patio.adapters.desired import Desired, with_load, with_loaded
-from patio.adapters.state import State
+from patio.adapters.snapshot import AdapterSnapshot, State
 from patio.adapters.store import Store
 
-from sidecar_builders import eventually, load_request
+from sidecar_builders import active, eventually, load_request
 
 
 class Disk(Store):
@@ -39,7 +39,7 @@ class Disk(Store):
 @contextlib.asynccontextmanager
 async def running(path: Path) -> AsyncIterator[tuple[Commits, State, Disk]]:
     disk = Disk(path)
-    state = State(Desired())
+    state = State(AdapterSnapshot(Desired()))
     commits = Commits(state, disk)
     task = asyncio.create_task(commits.run())
     try:
@@ -71,8 +71,8 @@ async def test_a_hundred_orders_at_once_are_few_writes(tmp_path: Path) -> None:
         names = [f"a{number}" for number in range(100)]
         assert await asyncio.gather(*(commits.order(load(name), lambda _: None) for name in names)) == names
         assert disk.writes <= 4
-        assert Store(tmp_path / "state.json").load() == state.desired
-        assert state.desired.wanted.keys() == set(names)
+        assert Store(tmp_path / "state.json").load() == state.snapshot.desired
+        assert active(state.snapshot.desired).keys() == set(names)
 
 
 async def test_an_order_counts_when_it_is_on_disk(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ async def test_an_order_counts_when_it_is_on_disk(tmp_path: Path) -> None:
         counted: list[str] = []
         order = asyncio.create_task(commits.order(load("a"), counted.append))
         await asyncio.sleep(0)
-        assert (state.desired.wanted, counted, order.done()) == ({}, [], False)
+        assert (active(state.snapshot.desired), counted, order.done()) == ({}, [], False)
         disk.free.set()
         assert await order == "a"
         assert counted == ["a"]
@@ -89,11 +89,11 @@ async def test_an_order_counts_when_it_is_on_disk(tmp_path: Path) -> None:
 
 async def test_an_order_that_can_not_be_stored_has_no_effect(tmp_path: Path) -> None:
     async with running(tmp_path / "state.json") as (commits, state, disk):
-        before, counted = state.desired, list[str]()
+        before, counted = state.snapshot.desired, list[str]()
         disk.error = OSError(28, "No space left on device")
         with pytest.raises(OSError, match="No space left"):
             await commits.order(load("a"), counted.append)
-        assert state.desired is before
+        assert state.snapshot.desired is before
         assert counted == []
         disk.error = None
         assert await commits.order(load("a"), counted.append) == "a"
@@ -105,15 +105,15 @@ async def test_a_hung_disk_holds_up_orders_only(tmp_path: Path) -> None:
         disk.free.clear()
         order = asyncio.create_task(commits.order(load("b"), lambda _: None))
         await asyncio.sleep(0)
-        commits.learn(lambda desired: with_loaded(desired, desired.wanted["a"]))
-        assert state.desired.wanted["a"].served
+        commits.learn(lambda desired: with_loaded(desired, active(desired)["a"]))
+        assert active(state.snapshot.desired)["a"].served
         assert not order.done()
         disk.free.set()
         await order
-        assert state.desired.wanted["a"].served, "what was learned while the disk was at work counts too"
+        assert active(state.snapshot.desired)["a"].served, "what was learned while the disk was at work counts too"
 
         async def stored() -> bool:
-            return Store(tmp_path / "state.json").load() == state.desired
+            return Store(tmp_path / "state.json").load() == state.snapshot.desired
 
         await eventually(stored, "and is stored")
 
@@ -138,7 +138,7 @@ async def test_an_order_is_carried_out_though_its_caller_left(tmp_path: Path) ->
         disk.free.set()
 
         async def done() -> bool:
-            return counted == ["a"] and "a" in state.desired.wanted
+            return counted == ["a"] and "a" in active(state.snapshot.desired)
 
         await eventually(done, "the order counts")
 
@@ -146,8 +146,8 @@ async def test_an_order_is_carried_out_though_its_caller_left(tmp_path: Path) ->
 async def test_what_was_learned_is_stored_at_the_end(tmp_path: Path) -> None:
     async with running(tmp_path / "state.json") as (commits, state, _):
         await commits.order(load("a"), lambda _: None)
-        commits.learn(lambda desired: with_loaded(desired, desired.wanted["a"]))
-    assert Store(tmp_path / "state.json").load() == state.desired
+        commits.learn(lambda desired: with_loaded(desired, active(desired)["a"]))
+    assert Store(tmp_path / "state.json").load() == state.snapshot.desired
 
 
 async def test_an_order_that_breaks_fails_alone(tmp_path: Path) -> None:
@@ -160,17 +160,17 @@ async def test_an_order_that_breaks_fails_alone(tmp_path: Path) -> None:
         with pytest.raises(RuntimeError, match="odd"):
             await one
         assert await other == "b"
-        assert set(state.desired.wanted) == {"b"}
+        assert set(active(state.snapshot.desired)) == {"b"}
 
 
 async def test_without_a_writer_orders_write_themselves(tmp_path: Path) -> None:
     disk = Disk(tmp_path / "state.json")
-    state = State(Desired())
+    state = State(AdapterSnapshot(Desired()))
     commits = Commits(state, disk)
     names = [f"a{number}" for number in range(5)]
     assert await asyncio.gather(*(commits.order(load(name), lambda _: None) for name in names)) == names
-    assert Store(tmp_path / "state.json").load() == state.desired
-    assert state.desired.wanted.keys() == set(names)
+    assert Store(tmp_path / "state.json").load() == state.snapshot.desired
+    assert active(state.snapshot.desired).keys() == set(names)
 
 
 async def test_orders_that_wait_at_the_end_are_answered(tmp_path: Path) -> None:
@@ -181,4 +181,4 @@ async def test_orders_that_wait_at_the_end_are_answered(tmp_path: Path) -> None:
         second = asyncio.create_task(commits.order(load("b"), lambda _: None))
         await asyncio.sleep(0)
     assert (await first, await second) == ("a", "b")
-    assert Store(tmp_path / "state.json").load() == state.desired
+    assert Store(tmp_path / "state.json").load() == state.snapshot.desired

@@ -20,7 +20,7 @@ from patio.adapters.desired import (
 )
 from patio.adapters.store import Store
 
-from sidecar_builders import load_request
+from sidecar_builders import active, load_request
 
 OWNER = "LoraAdapter/team-a/sql"
 
@@ -53,7 +53,7 @@ def test_the_owner_and_a_hand_without_owner_may_unload() -> None:
     for owner in (OWNER, None):
         after, outcome = with_unload(owned, "sql", owner, present=True)
         assert outcome is Outcome.LEAVING
-        assert not after.wanted
+        assert not active(after)
         assert after.leaving == {"sql"}
 
 
@@ -67,31 +67,31 @@ def test_a_load_after_an_unload_is_wanted_again() -> None:
     left, _ = with_unload(loaded(Desired(), "sql"), "sql", None, present=True)
     again = loaded(left, "sql")
     assert again.leaving == frozenset()
-    assert not again.wanted["sql"].served
+    assert not active(again)["sql"].served
 
 
 def test_a_repeated_order_counts_as_a_new_one_and_keeps_what_is_known() -> None:
     once = loaded(Desired(), "sql", revision="1")
-    once = with_loaded(once, once.wanted["sql"])
+    once = with_loaded(once, active(once)["sql"])
     twice = loaded(once, "sql", revision="1")
-    assert twice.wanted["sql"].order > once.wanted["sql"].order
-    assert twice.wanted["sql"].held == once.wanted["sql"].held
-    assert twice.wanted["sql"].served
+    assert active(twice)["sql"].order > active(once)["sql"].order
+    assert active(twice)["sql"].held == active(once)["sql"].held
+    assert active(twice)["sql"].served
 
 
 def test_a_required_adapter_that_was_unloaded_stays_away_over_a_restart() -> None:
     required = [load_request("sql", owner=OWNER, revision="1")]
     start = with_required(Desired(), required)
-    assert start.wanted["sql"].required
+    assert active(start)["sql"].required
     left, _ = with_unload(start, "sql", OWNER, present=True)
-    assert not with_required(with_gone(left, ["sql"]), required).wanted
+    assert not active(with_required(with_gone(left, ["sql"]), required))
 
 
 def test_a_new_value_of_the_variable_is_taken_in() -> None:
     start = with_required(Desired(), [load_request("sql", owner=OWNER, revision="1")])
     left, _ = with_unload(start, "sql", OWNER, present=True)
     again = with_required(left, [load_request("sql", owner=OWNER, revision="2")])
-    assert again.wanted["sql"].revision == "2"
+    assert active(again)["sql"].revision == "2"
     assert again.leaving == frozenset()
 
 
@@ -99,14 +99,14 @@ def test_a_later_order_for_a_required_adapter_survives_a_restart_and_stays_requi
     required = [load_request("sql", owner=OWNER, revision="1")]
     newer = loaded(with_required(Desired(), required), "sql", owner=OWNER, revision="2")
     again = with_required(newer, required)
-    assert again.wanted["sql"].revision == "2"
-    assert again.wanted["sql"].required
+    assert active(again)["sql"].revision == "2"
+    assert active(again)["sql"].required
 
 
 def test_weights_that_were_taken_after_the_order_was_withdrawn_are_not_wanted_again() -> None:
     before = loaded(Desired(), "sql")
     left, _ = with_unload(before, "sql", None, present=True)
-    assert with_loaded(left, before.wanted["sql"]) == left
+    assert with_loaded(left, active(before)["sql"]) == left
 
 
 names = st.sampled_from(["a", "b", "c"])
@@ -126,18 +126,18 @@ def test_whatever_is_ordered_a_name_is_wanted_or_leaving_never_both(
         if kind == "load":
             after = with_load(now, load_request(name, owner=owner))
             if isinstance(after, Conflict):
-                assert now.wanted[name].owner != owner
+                assert active(now)[name].owner != owner
             else:
                 now = after
-                assert now.wanted[name].owner == owner
+                assert active(now)[name].owner == owner
         else:
             before = now
             now, outcome = with_unload(now, name, owner, present)
             if outcome is not Outcome.LEAVING:
                 assert now == before
-            if owner is not None and name in before.wanted and before.wanted[name].owner != owner:
-                assert name in now.wanted
-        assert not now.wanted.keys() & now.leaving
+            if owner is not None and name in active(before) and active(before)[name].owner != owner:
+                assert name in active(now)
+        assert not active(now).keys() & now.leaving
 
 
 @given(orders)
@@ -149,8 +149,8 @@ def test_what_is_stored_is_what_is_read(orders: list[tuple[str, str, str | None,
         if kind == "load":
             after = with_load(now, load_request(name, owner=owner))
             now = after if isinstance(after, Desired) else now
-            if name in now.wanted:
-                now = with_loaded(now, now.wanted[name])
+            if name in active(now):
+                now = with_loaded(now, active(now)[name])
         else:
             now, _ = with_unload(now, name, owner, present)
     with tempfile.TemporaryDirectory() as folder:

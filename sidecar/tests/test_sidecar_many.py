@@ -18,7 +18,7 @@ from patio.client import Refused, SidecarClient
 from patio.downloads.downloads import Downloads
 from patio.engine.vllm import Vllm
 
-from sidecar_builders import StartSidecar, adapter_files, eventually, load_request
+from sidecar_builders import StartSidecar, active, adapter_files, eventually, load_request
 
 LOAD = "/v1/load_lora_adapter"
 
@@ -57,7 +57,7 @@ async def test_three_hundred_adapters_cost_few_looks_writes_and_steps(
         assert writes < most
         boot, _, before = revision.partition("-")
         assert int((await client.adapters()).revision.removeprefix(f"{boot}-")) - int(before) < most
-    assert all(one.held is not None for one in Store(tmp_path / "state.json").load().wanted.values())
+    assert all(one.held is not None for one in active(Store(tmp_path / "state.json").load()).values())
 
 
 async def test_slow_loads_take_few_connections_and_no_readiness(sidecar: StartSidecar, tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_a_pod_takes_so_many_adapters_and_no_more(monkeypatch: pytest.MonkeyPatc
     ahead = load_request("d", None, source="s3://bucket/d", prepare=True)
     assert with_load(now, ahead) == TooMany("d")
     required = with_required(now, [load_request("a", revision="2"), load_request("e")])
-    assert required.wanted.keys() == required.required_seen.keys() | {"b", "c"} == {"a", "b", "c"}
+    assert active(required).keys() == required.required_seen.keys() | {"b", "c"} == {"a", "b", "c"}
     assert MOST_ADAPTERS >= 1000
 
 

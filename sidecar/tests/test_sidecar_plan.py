@@ -10,16 +10,20 @@ from hypothesis import strategies as st
 
 from patio.adapters.desired import (
     MOST_UNLOADED,
+    AdapterSpec,
     Desired,
     Held,
-    Wanted,
+    Slot,
     returned,
     with_gone,
     with_loaded,
     with_returned,
     with_unloaded,
 )
-from patio.adapters.plan import SLOW, gone, holds, lost, plan, recovered, reports_of, settled
+from patio.adapters.explanations import SLOW
+from patio.adapters.observation import gone, lost, recovered
+from patio.adapters.plan import Fetch, Load, Plan, Reload, Restore, Unload
+from patio.adapters.planner import plan, reports_of, settled
 from patio.adapters.progress import (
     FIRST_PAUSE,
     LONGEST_PAUSE,
@@ -34,13 +38,14 @@ from patio.adapters.progress import (
     after_success,
     current,
 )
-from patio.adapters.situation import Load, Plan, Prepare, Reload, Restore, Situation, Unload, Wait
+from patio.adapters.snapshot import AdapterSnapshot, holds
 from patio.api.protocol import AdapterReport, AdapterState
-from patio.engine.base import EngineView, FaultReason, PermanentError, RetryableError, trial_name
+from patio.engine.base import Capacity, EngineView, FaultReason, PermanentError, RetryableError, trial_name
 from patio.engine.http import NotListening, down
 
-from sidecar_builders import desired, engine, wanted
+from sidecar_builders import active, desired, engine, keyed, wanted
 
+A = ("a", Slot.ACTIVE)
 REFUSED = Fault(FaultReason.ADAPTER_REFUSED, "rank 32 is greater than 16", permanent=True)
 BUSY = Fault(FaultReason.ENGINE_FAULT, "try later", permanent=False)
 
@@ -51,19 +56,19 @@ def only(found: Plan) -> AdapterReport:
 
 
 def test_a_wanted_adapter_is_loaded() -> None:
-    found = plan(Situation(desired(wanted("a")), engine()))
+    found = plan(AdapterSnapshot(desired(wanted("a")), engine()))
     assert found.actions == (Load(wanted("a"), "It is wanted and the engine does not list it."),)
     assert only(found).state is AdapterState.PENDING
 
 
 def test_a_loaded_adapter_is_left_alone() -> None:
-    found = plan(Situation(desired(wanted("a")), engine({"a": "/adapters/x"})))
+    found = plan(AdapterSnapshot(desired(wanted("a")), engine({"a": "/adapters/x"})))
     assert found.actions == ()
     assert only(found).state is AdapterState.LOADED
 
 
 def test_another_path_under_the_name_is_replaced() -> None:
-    (action,) = plan(Situation(desired(wanted("a", "/new")), engine({"a": "/old"}))).actions
+    (action,) = plan(AdapterSnapshot(desired(wanted("a", "/new")), engine({"a": "/old"}))).actions
     assert isinstance(action, Reload)
     assert "/old" in action.reason
 
@@ -75,13 +80,13 @@ def test_a_revision_that_the_engine_was_not_seen_to_take_is_loaded_again(
     revision: str | None, held: str | None, reloads: bool
 ) -> None:
     one = wanted("a", revision=revision, held=held)
-    found = plan(Situation(desired(one), engine({"a": "/adapters/x"})))
+    found = plan(AdapterSnapshot(desired(one), engine({"a": "/adapters/x"})))
     assert bool(found.actions) is reloads
 
 
 def test_nothing_is_done_while_the_engine_is_down() -> None:
     view = down(NotListening("http://localhost:8000"))
-    found = plan(Situation(desired(wanted("a")), view))
+    found = plan(AdapterSnapshot(desired(wanted("a")), view))
     assert found.actions == ()
     assert only(found).reason == "EngineNotReady"
     assert "http://localhost:8000" in only(found).message
@@ -89,75 +94,75 @@ def test_nothing_is_done_while_the_engine_is_down() -> None:
 
 def test_a_list_that_a_key_is_missing_for_fails_everything_at_once() -> None:
     fault = PermanentError(FaultReason.UNAUTHORIZED, "set ENGINE_API_KEY")
-    found = plan(Situation(desired(wanted("a")), EngineView(ready=True, adapters=None, fault=fault)))
+    found = plan(AdapterSnapshot(desired(wanted("a")), EngineView(ready=True, adapters=None, fault=fault)))
     assert found.actions == ()
     assert (only(found).state, only(found).reason) == (AdapterState.FAILED, "EngineUnauthorized")
     passing = RetryableError(FaultReason.ENGINE_FAULT, "500")
-    found = plan(Situation(desired(wanted("a")), EngineView(ready=True, adapters=None, fault=passing)))
+    found = plan(AdapterSnapshot(desired(wanted("a")), EngineView(ready=True, adapters=None, fault=passing)))
     assert only(found).state is AdapterState.PENDING
 
 
 def test_what_the_engine_has_of_its_own_is_reported_and_left_alone() -> None:
-    found = plan(Situation(Desired(), engine({"b": "/b"})))
+    found = plan(AdapterSnapshot(Desired(), engine({"b": "/b"})))
     assert found.actions == ()
     assert (only(found).reason, only(found).owner, only(found).lora_path) == ("LoadedInEngine", None, "/b")
 
 
 def test_a_name_on_its_way_out_is_unloaded_and_then_gone() -> None:
     leaving = desired(leaving=frozenset({"a"}))
-    assert plan(Situation(leaving, engine({"a": "/a"}))).actions == (Unload("a", "It is no longer wanted."),)
-    assert gone(Situation(leaving, engine({"a": "/a"}))) == frozenset()
-    assert gone(Situation(leaving, engine())) == {"a"}
+    assert plan(AdapterSnapshot(leaving, engine({"a": "/a"}))).actions == (Unload("a", "It is no longer wanted."),)
+    assert gone(AdapterSnapshot(leaving, engine({"a": "/a"}))) == frozenset()
+    assert gone(AdapterSnapshot(leaving, engine())) == {"a"}
 
 
 def test_a_closed_port_holds_no_adapter_but_an_engine_that_is_paused_may() -> None:
     leaving = desired(leaving=frozenset({"a"}))
-    assert gone(Situation(leaving, down(NotListening("x")))) == {"a"}
-    assert gone(Situation(leaving, down(RetryableError(FaultReason.ENGINE_FAULT, "paused")))) == frozenset()
+    assert gone(AdapterSnapshot(leaving, down(NotListening("x")))) == {"a"}
+    assert gone(AdapterSnapshot(leaving, down(RetryableError(FaultReason.ENGINE_FAULT, "paused")))) == frozenset()
 
 
 def test_a_name_that_is_being_loaded_is_not_yet_gone() -> None:
     leaving = desired(leaving=frozenset({"a"}))
-    assert gone(Situation(leaving, engine(), busy={"a": Load(wanted("a"), "")})) == frozenset()
+    assert gone(AdapterSnapshot(leaving, engine(), running=keyed({"a": Load(wanted("a"), "")}))) == frozenset()
 
 
-def failed(one: Wanted, fault: Fault, times: int = 1) -> Situation:
+def failed(one: AdapterSpec, fault: Fault, times: int = 1) -> AdapterSnapshot:
     progress = current(None, one, 1)
     for _ in range(times):
         progress = after_fault(after_call(progress), fault, 0.0, 0.0)
-    return Situation(desired(one), engine(), life=1, progress={one.name: progress})
+    return AdapterSnapshot(desired(one), engine(), life=1, progress=keyed({one.name: progress}))
 
 
 def test_a_refusal_is_failed_with_the_engines_words_and_left_for_long() -> None:
-    situation = replace(failed(wanted("a"), REFUSED), now=SLOW_RETRY - 1)
-    found = plan(situation)
+    snapshot = replace(failed(wanted("a"), REFUSED), now=SLOW_RETRY - 1)
+    found = plan(snapshot)
     assert found.actions == ()
-    assert found.waits == (Wait("a", SLOW_RETRY, REFUSED.message),)
+    assert found.requeue_at == SLOW_RETRY
     assert (only(found).state, only(found).retryable, only(found).attempts) == (AdapterState.FAILED, False, 1)
     assert only(found).message == REFUSED.message
-    again = plan(replace(situation, now=SLOW_RETRY))
+    again = plan(replace(snapshot, now=SLOW_RETRY))
     assert isinstance(again.actions[0], Load)
     assert only(again).state is AdapterState.FAILED
 
 
 def test_a_retry_of_what_failed_says_failed_until_it_is_over() -> None:
     one = wanted("a")
-    situation = replace(failed(one, REFUSED), busy={"a": Load(one, "again")})
-    assert only(plan(situation)).state is AdapterState.FAILED
+    snapshot = replace(failed(one, REFUSED), running=keyed({"a": Load(one, "again")}))
+    assert only(plan(snapshot)).state is AdapterState.FAILED
 
 
 @pytest.mark.parametrize("why", ["order", "life", "revision", "files"])
 def test_a_refusal_is_tried_again_at_once_when_something_changed(why: str) -> None:
-    situation = failed(wanted("a"), REFUSED)
+    snapshot = failed(wanted("a"), REFUSED)
     if why == "order":
-        situation = replace(situation, desired=desired(wanted("a", order=1)))
+        snapshot = replace(snapshot, desired=desired(wanted("a", order=1)))
     elif why == "life":
-        situation = replace(situation, life=2)
+        snapshot = replace(snapshot, life=2)
     elif why == "revision":
-        situation = replace(situation, desired=desired(wanted("a", order=1, revision="2")))
+        snapshot = replace(snapshot, desired=desired(wanted("a", order=1, revision="2")))
     else:
-        situation = replace(situation, changed=frozenset({"a"}))
-    assert len(plan(situation).actions) == 1
+        snapshot = replace(snapshot, changed_files=frozenset({"a"}))
+    assert len(plan(snapshot).actions) == 1
 
 
 def test_a_fault_that_may_pass_is_tried_with_growing_pauses() -> None:
@@ -200,12 +205,12 @@ def test_an_adapter_that_vanishes_is_loaded_at_once_and_then_ever_later() -> Non
 
 
 def test_only_what_was_there_and_is_not_being_changed_is_lost() -> None:
-    situation = Situation(
+    snapshot = AdapterSnapshot(
         desired(wanted("a"), wanted("b"), wanted("c")), engine({"a": "/adapters/x", "b": "/adapters/x"})
     )
-    situation = replace(situation, busy={"b": Reload(wanted("b"), "")})
-    assert lost(situation, engine()) == {"a"}
-    assert lost(situation, down(NotListening("x"))) == frozenset()
+    snapshot = replace(snapshot, running=keyed({"b": Reload(wanted("b"), "")}))
+    assert lost(snapshot, engine()) == {"a"}
+    assert lost(snapshot, down(NotListening("x"))) == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -220,43 +225,45 @@ def test_only_what_was_there_and_is_not_being_changed_is_lost() -> None:
     ],
     ids=["asked for later", "required", "served before", "loaded", "required, other weights", "swapped while serving"],
 )
-def test_the_pod_waits_for_required_and_for_served_adapters(one: Wanted, listed: dict[str, str], waits: bool) -> None:
-    situation = Situation(desired(one), engine(listed))
-    assert bool(settled(situation, plan(situation).reports)) is waits
+def test_the_pod_waits_for_required_and_for_served_adapters(
+    one: AdapterSpec, listed: dict[str, str], waits: bool
+) -> None:
+    snapshot = AdapterSnapshot(desired(one), engine(listed))
+    assert bool(settled(snapshot, plan(snapshot).reports)) is waits
 
 
 def test_an_adapter_holds_nothing_back_for_the_moment_in_which_it_is_swapped() -> None:
     one = wanted("a", "/new", served=True)
-    swapped = Situation(desired(one), engine(), busy={"a": Reload(one, "why")})
+    swapped = AdapterSnapshot(desired(one), engine(), running=keyed({"a": Reload(one, "why")}))
     assert not settled(swapped, plan(swapped).reports)
-    loaded_anew = Situation(desired(one), engine(), busy={"a": Load(one, "why")})
+    loaded_anew = AdapterSnapshot(desired(one), engine(), running=keyed({"a": Load(one, "why")}))
     assert settled(loaded_anew, plan(loaded_anew).reports)
 
 
 def test_an_adapter_that_failed_for_good_does_not_hold_the_base_model_back() -> None:
-    situation = failed(wanted("a", required=True), REFUSED)
-    assert not settled(situation, plan(situation).reports)
+    snapshot = failed(wanted("a", required=True), REFUSED)
+    assert not settled(snapshot, plan(snapshot).reports)
 
 
-def over(old: str) -> Wanted:
+def over(old: str) -> AdapterSpec:
     """Return new weights that are wanted where others were held."""
-    return Wanted("a", "/new", revision="2", served=True, held=Held(old, "1"))
+    return AdapterSpec("a", "/new", revision="2", served=True, held=Held(old, "1"))
 
 
-def failed_over(old: str = "/old") -> Situation:
+def failed_over(old: str = "/old") -> AdapterSnapshot:
     """Return a pod whose engine lost the old weights and refused the wanted ones."""
     return failed(over(old), REFUSED)
 
 
 def test_weights_that_were_held_are_restored_when_the_wanted_ones_are_refused() -> None:
-    situation = failed_over()
-    (action,) = plan(situation).actions
+    snapshot = failed_over()
+    (action,) = plan(snapshot).actions
     assert isinstance(action, Restore)
     assert "/old" in action.reason
-    assert (only(plan(situation)).state, only(plan(situation)).message) == (AdapterState.FAILED, REFUSED.message)
-    busy = replace(situation, busy={"a": action})
+    assert (only(plan(snapshot)).state, only(plan(snapshot)).message) == (AdapterState.FAILED, REFUSED.message)
+    busy = replace(snapshot, running=keyed({"a": action}))
     assert only(plan(busy)).state is AdapterState.FAILED
-    back = replace(situation, view=engine({"a": "/old"}))
+    back = replace(snapshot, view=engine({"a": "/old"}))
     assert plan(back).actions == ()
     assert (only(plan(back)).held_revision, only(plan(back)).revision) == ("1", "2")
     later = plan(replace(back, now=SLOW_RETRY)).actions
@@ -264,15 +271,15 @@ def test_weights_that_were_held_are_restored_when_the_wanted_ones_are_refused() 
 
 
 def test_weights_are_restored_once_for_each_time_that_the_wanted_ones_fail() -> None:
-    situation = failed_over()
-    tried = replace(situation, progress={"a": after_restore(situation.progress["a"])})
+    snapshot = failed_over()
+    tried = replace(snapshot, progress={A: after_restore(snapshot.progress[A])})
     assert plan(tried).actions == ()
-    again = replace(tried, progress={"a": after_fault(tried.progress["a"], REFUSED, 0.0, 0.0)})
+    again = replace(tried, progress={A: after_fault(tried.progress[A], REFUSED, 0.0, 0.0)})
     assert isinstance(plan(again).actions[0], Restore)
 
 
 @pytest.mark.parametrize(
-    "situation",
+    "snapshot",
     [
         failed_over("/new"),
         failed_over("/new/"),
@@ -281,24 +288,24 @@ def test_weights_are_restored_once_for_each_time_that_the_wanted_ones_fail() -> 
     ],
     ids=["the same folder", "the same folder, written otherwise", "nothing held before", "evicted"],
 )
-def test_what_can_not_be_restored_or_must_not_is_left(situation: Situation) -> None:
-    assert plan(situation).actions == ()
+def test_what_can_not_be_restored_or_must_not_is_left(snapshot: AdapterSnapshot) -> None:
+    assert plan(snapshot).actions == ()
 
 
 def test_a_trial_is_taken_away_unless_a_reload_is_at_it() -> None:
     one = wanted("a", "/new")
     trial = trial_name("a", "/new")
     view = replace(engine({"a": "/old"}), trials=frozenset({trial}))
-    busy = Situation(desired(one), view, busy={"a": Reload(one, "why")})
+    busy = AdapterSnapshot(desired(one), view, running=keyed({"a": Reload(one, "why")}))
     assert plan(busy).actions == ()
-    over = Situation(desired(wanted("a", "/old")), view)
+    over = AdapterSnapshot(desired(wanted("a", "/old")), view)
     (action,) = plan(over).actions
     assert isinstance(action, Unload)
     assert action.name == trial
     assert [report.lora_name for report in plan(over).reports] == ["a"]
-    assert plan(replace(over, busy={trial: action})).actions == ()
-    refused = replace(over, progress={trial: after_fault(Progress(), BUSY, 0.0, 0.0)})
-    assert (plan(refused).actions, [wait.name for wait in plan(refused).waits]) == ((), [trial])
+    assert plan(replace(over, running=keyed({trial: action}))).actions == ()
+    refused = replace(over, progress=keyed({trial: after_fault(Progress(), BUSY, 0.0, 0.0)}))
+    assert (plan(refused).actions, plan(refused).requeue_at) == ((), FIRST_PAUSE)
 
 
 @pytest.mark.parametrize(
@@ -309,7 +316,7 @@ def test_the_revision_that_answers_is_that_of_the_path_that_the_engine_lists(
     listed: str | None, held: str, tells: str | None
 ) -> None:
     one = wanted("a", "/adapters/x", revision="2", held=held)
-    found = plan(Situation(desired(one), engine({} if listed is None else {"a": listed})))
+    found = plan(AdapterSnapshot(desired(one), engine({} if listed is None else {"a": listed})))
     assert only(found).held_revision == tells
 
 
@@ -317,12 +324,12 @@ def test_what_comes_back_after_an_unload_is_unloaded_once_more_and_then_ever_lat
     gone_once = with_unloaded(desired(), "a", "/a")
     assert returned(gone_once, {"a": "/a"}) == {"a"}
     assert returned(gone_once, {"a": "/other"}) == frozenset(), "that is another one"
-    assert returned(replace(gone_once, wanted={"a": wanted("a")}), {"a": "/a"}) == frozenset()
+    assert returned(replace(gone_once, specs={A: wanted("a")}), {"a": "/a"}) == frozenset()
     back = with_returned(gone_once, {"a"})
     progress = after_loss(Progress(life=1), 10.0, 0.0)
-    first = Situation(back, engine({"a": "/a"}), life=1, progress={"a": progress}, now=10.0)
+    first = AdapterSnapshot(back, engine({"a": "/a"}), life=1, progress={A: progress}, now=10.0)
     assert isinstance(plan(first).actions[0], Unload)
-    second = replace(first, progress={"a": after_loss(progress, 10.0, 0.0)})
+    second = replace(first, progress={A: after_loss(progress, 10.0, 0.0)})
     assert plan(second).actions == ()
     assert (only(plan(second)).state, only(plan(second)).reason) == (AdapterState.UNLOADING, "CameBack")
     assert isinstance(plan(replace(second, now=15.0)).actions[0], Unload)
@@ -341,19 +348,26 @@ def test_evicted_adapters_are_loaded_again_as_far_as_there_are_free_places() -> 
     names = ("a", "b", "c")
     evicted = Fault(FaultReason.EVICTED, "no room", permanent=True)
     progress = {name: after_fault(current(None, wanted(name), 1), evicted, 0.0, 0.0) for name in names}
-    situation = Situation(
-        desired(*map(wanted, names), wanted("d")), engine({"d": "/adapters/x"}), life=1, progress=progress, now=1.0
+    snapshot = AdapterSnapshot(
+        desired(*map(wanted, names), wanted("d")),
+        engine({"d": "/adapters/x"}),
+        life=1,
+        progress=keyed(progress),
+        now=1.0,
     )
     for limit, free in ((None, 0), (1, 0), (2, 1), (3, 2), (9, 3)):
-        actions = plan(replace(situation, limit=limit)).actions
-        assert [action.wanted.name for action in actions if isinstance(action, Load)] == list(names[:free])
+        actions = plan(replace(snapshot, capacity=Capacity(loaded=limit))).actions
+        assert [action.spec.name for action in actions if isinstance(action, Load)] == list(names[:free])
 
 
 def test_what_failed_and_is_there_all_the_same_has_recovered() -> None:
-    situation = failed(wanted("a"), REFUSED)
-    assert recovered(situation, engine({"a": "/adapters/x"})) == {"a"}
-    assert recovered(situation, engine({"a": "/other"})) == frozenset()
-    assert recovered(replace(situation, busy={"a": Load(wanted("a"), "")}), engine({"a": "/adapters/x"})) == frozenset()
+    snapshot = failed(wanted("a"), REFUSED)
+    assert recovered(snapshot, engine({"a": "/adapters/x"})) == {"a"}
+    assert recovered(snapshot, engine({"a": "/other"})) == frozenset()
+    assert (
+        recovered(replace(snapshot, running=keyed({"a": Load(wanted("a"), "")})), engine({"a": "/adapters/x"}))
+        == frozenset()
+    )
 
 
 def test_a_trailing_slash_is_no_other_path() -> None:
@@ -364,7 +378,7 @@ def test_a_trailing_slash_is_no_other_path() -> None:
 names = st.sampled_from(["a", "b", "c", "d"])
 paths = st.sampled_from(["/1", "/2"])
 adapters = st.builds(
-    Wanted,
+    AdapterSpec,
     name=names,
     path=paths,
     held=st.one_of(st.none(), st.builds(Held, paths, st.sampled_from([None, "1", "2"]))),
@@ -375,61 +389,63 @@ adapters = st.builds(
 
 @given(st.lists(adapters), st.dictionaries(names, paths), st.frozensets(names), st.frozensets(names), st.data())
 def test_plans_carried_out_lead_to_what_is_wanted_and_then_to_rest(
-    many: list[Wanted], listed: dict[str, str], leaving: frozenset[str], bad: frozenset[str], data: st.DataObject
+    many: list[AdapterSpec], listed: dict[str, str], leaving: frozenset[str], bad: frozenset[str], data: st.DataObject
 ) -> None:
     """A simulated engine that refuses some adapters and now and then answers with a fault that passes."""
     goal = desired(*many)
-    situation = Situation(replace(goal, leaving=leaving - goal.wanted.keys()), engine(listed), life=1)
+    snapshot = AdapterSnapshot(replace(goal, leaving=leaving - active(goal).keys()), engine(listed), life=1)
     was_there = dict(listed)
     now = 0.0
     for _ in range(60):
-        situation = replace(situation, now=now, desired=with_gone(situation.desired, gone(situation)))
-        found = plan(situation)
-        names_acted = [a.name if isinstance(a, Unload) else a.wanted.name for a in found.actions]
+        snapshot = replace(snapshot, now=now, desired=with_gone(snapshot.desired, gone(snapshot)))
+        found = plan(snapshot)
+        names_acted = [action.key[0] for action in found.actions]
         assert len(set(names_acted)) == len(names_acted)
-        if not found.actions and not any(wait.name not in bad for wait in found.waits):
+        if not found.actions and all(
+            report.state in (AdapterState.LOADED, AdapterState.FAILED) for report in found.reports
+        ):
             break
-        has = dict(situation.view.adapters or {})
-        progress = dict(situation.progress)
+        has = dict(snapshot.view.adapters or {})
+        progress = dict(snapshot.progress)
         for action in found.actions:
             if isinstance(action, Unload):
                 del has[action.name]
                 continue
-            assert not isinstance(action, Prepare)
-            one = action.wanted
+            assert not isinstance(action, Fetch)
+            one = action.spec
             if isinstance(action, Restore):
                 assert one.name not in has
                 assert one.held is not None
                 has[one.name] = one.held.path
-                progress[one.name] = after_restore(progress[one.name])
+                progress[action.key] = after_restore(progress[action.key])
                 continue
             assert isinstance(action, Reload) == (one.name in has)
             if isinstance(action, Reload) and data.draw(st.booleans()):
                 # It was not tried before, or the trial passed: the old weights are gone when the load fails.
                 del has[one.name]
-            before = after_call(current(progress.get(one.name), one, 1))
+            before = after_call(current(progress.get(action.key), one, 1))
             if one.name in bad:
-                progress[one.name] = after_fault(before, REFUSED, now, 0.5)
+                progress[action.key] = after_fault(before, REFUSED, now, 0.5)
             elif before.failures < 3 and data.draw(st.booleans()):
-                progress[one.name] = after_fault(before, BUSY, now, 0.5)
+                progress[action.key] = after_fault(before, BUSY, now, 0.5)
             else:
                 has[one.name] = one.path
-                progress[one.name] = after_success(before, now)
-                situation = replace(situation, desired=with_loaded(situation.desired, one))
-        situation = replace(situation, view=engine(has), progress=progress)
+                progress[action.key] = after_success(before, now)
+                snapshot = replace(snapshot, desired=with_loaded(snapshot.desired, one))
+        snapshot = replace(snapshot, view=engine(has), progress=progress)
         now += 5.0
     else:
-        raise AssertionError(f"no rest: {plan(situation)}")
-    final = {report.lora_name: report.state for report in plan(situation).reports}
-    for one in goal.wanted.values():
+        raise AssertionError(f"no rest: {plan(snapshot)}")
+    final = {report.lora_name: report.state for report in plan(snapshot).reports}
+    for one in active(goal).values():
         bad_one = one.name in bad and not holds(one, was_there.get(one.name))
         assert final[one.name] is (AdapterState.FAILED if bad_one else AdapterState.LOADED)
         if one.held is not None and one.held.path != one.path:
-            assert one.name in (situation.view.adapters or {}), "where weights were held before, some answer"
-    assert not situation.desired.leaving
+            assert one.name in (snapshot.view.adapters or {}), "where weights were held before, some answer"
+    assert not snapshot.desired.leaving
     for name, path in was_there.items():
-        if name not in goal.wanted and name not in leaving:
-            assert (situation.view.adapters or {})[name] == path
+        if name not in active(goal) and name not in leaving:
+            assert (snapshot.view.adapters or {})[name] == path
 
 
 @pytest.mark.parametrize(
@@ -446,45 +462,46 @@ def test_an_adapter_made_for_another_model_is_doubted(
     made_for: str, served: str, root: str | None, doubted: bool
 ) -> None:
     view = replace(engine({"a": "/adapters/x"}), base_models=(served,), base_roots=() if root is None else (root,))
-    situation = Situation(desired(wanted("a")), view, made_for={"/adapters/x": made_for})
-    report = only(plan(situation))
+    snapshot = AdapterSnapshot(desired(wanted("a")), view, base_models={"/adapters/x": made_for})
+    report = only(plan(snapshot))
     assert report.state is AdapterState.LOADED
     assert bool(report.message) is doubted
     assert not doubted or (made_for in report.message and served in report.message)
-    assert only(plan(replace(situation, view=replace(view, adapters={})))).message != report.message or not doubted
+    assert only(plan(replace(snapshot, view=replace(view, adapters={})))).message != report.message or not doubted
 
 
 def test_a_report_says_what_a_slow_change_waits_for() -> None:
     swap = Reload(wanted("a", "/new"), "why")
     load = Load(wanted("b", "/b"), "why")
-    situation = Situation(
+    snapshot = AdapterSnapshot(
         desired(wanted("a", "/new"), wanted("b", "/b")),
         engine({}),
-        busy={"a": swap, "b": load},
-        began={"a": 10.0, "b": 11.0},
+        running=keyed({"a": swap, "b": load}),
+        asked_at=keyed({"a": 10.0, "b": 11.0}),
         unloads_wait=True,
         now=10.5,
     )
-    quick = plan(situation)
+    quick = plan(snapshot)
     assert [report.message for report in quick.reports] == ["why", "why"]
-    assert [wait.until for wait in quick.waits] == [10.0 + SLOW, 11.0 + SLOW], "then there is more to say"
-    one, other = (report.message for report in plan(replace(situation, now=20.0)).reports)
+    assert quick.requeue_at == 10.0 + SLOW, "then there is more to say"
+    assert plan(replace(snapshot, now=10.0 + SLOW)).requeue_at == 11.0 + SLOW
+    one, other = (report.message for report in plan(replace(snapshot, now=20.0)).reports)
     assert "waits for the requests under way to a" in one
     assert "one change at a time" in other
     assert "requests under way to a" in other
-    trying = replace(situation, now=20.0, view=engine({"a": "/old"}))
+    trying = replace(snapshot, now=20.0, view=engine({"a": "/old"}))
     assert {report.message for report in plan(trying).reports} == {"why The engine has not answered yet."}
-    vllm = replace(situation, now=20.0, unloads_wait=False)
+    vllm = replace(snapshot, now=20.0, unloads_wait=False)
     assert {report.message for report in plan(vllm).reports} == {"why The engine has not answered yet."}
 
 
 def test_what_waits_for_its_turn_is_not_slow() -> None:
-    busy = {"a": Load(wanted("a"), "why")}
-    found = plan(Situation(desired(wanted("a")), engine(), busy=busy, unloads_wait=True, now=1000.0))
-    assert (only(found).message, found.waits) == ("why", ())
+    running = keyed({"a": Load(wanted("a"), "why")})
+    found = plan(AdapterSnapshot(desired(wanted("a")), engine(), running=running, unloads_wait=True, now=1000.0))
+    assert (only(found).message, found.requeue_at) == ("why", None)
 
 
 def test_some_reports_are_those_of_the_whole_plan() -> None:
-    situation = Situation(desired(wanted("a"), wanted("b", "/b"), wanted("c")), engine({"b": "/b"}))
-    reports = {report.lora_name: report for report in plan(situation).reports}
-    assert reports_of(situation, ("b", "a")) == (reports["b"], reports["a"])
+    snapshot = AdapterSnapshot(desired(wanted("a"), wanted("b", "/b"), wanted("c")), engine({"b": "/b"}))
+    reports = {report.lora_name: report for report in plan(snapshot).reports}
+    assert reports_of(snapshot, ("b", "a")) == (reports["b"], reports["a"])

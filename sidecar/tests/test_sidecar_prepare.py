@@ -16,6 +16,7 @@ from patio.adapters.desired import (
     Desired,
     Held,
     Outcome,
+    Slot,
     folders_in_use,
     sources_at_hand,
     with_fetched,
@@ -24,18 +25,20 @@ from patio.adapters.desired import (
     with_required,
     with_unload,
 )
-from patio.adapters.plan import plan, settled
+from patio.adapters.plan import Action, Fetch, Load, Reload
+from patio.adapters.planner import plan, settled
 from patio.adapters.progress import PATIENCE, SLOW_RETRY, Fault, after_fault, current
-from patio.adapters.situation import Fetch, Load, Prepare, Reload, Situation, Wait
+from patio.adapters.snapshot import AdapterSnapshot
 from patio.adapters.store import Store
 from patio.api.protocol import AdapterReport, AdapterState, LoadRequest, PreparedReport, PreparedState
 from patio.engine.http import NotListening, down
 
-from sidecar_builders import engine
+from sidecar_builders import active, engine, keyed, staged
 
 OWNER = "LoraAdapter/team-a/sql"
 OLD, NEW = "s3://bucket/sql-1", "s3://bucket/sql-2"
 KEYS = json.dumps({"access_key": "AK", "secret_key": "sekret"})
+SECRET = {"secret_key": "sekret"}
 DOWN = down(NotListening("http://localhost:8000"))
 
 
@@ -58,95 +61,106 @@ def ordered(before: Desired, *requests: LoadRequest) -> Desired:
 def serving(**fields: Any) -> Desired:
     """Return a pod that has the adapter in its first revision."""
     first = ordered(Desired(), order(OLD, "1", **fields))
-    first = with_fetched(first, first.wanted["sql"], "/fetched/1")
-    return replace(first, wanted={"sql": replace(first.wanted["sql"], served=True, held=Held("/fetched/1", "1"))})
+    first = with_fetched(first, active(first)["sql"], "/fetched/1")
+    return replace(
+        first, specs=keyed({"sql": replace(active(first)["sql"], served=True, held=Held("/fetched/1", "1"))})
+    )
 
 
 def there(desired: Desired) -> Desired:
-    return with_fetched(desired, desired.prepared["sql"], "/fetched/2")
+    return with_fetched(desired, staged(desired)["sql"], "/fetched/2")
 
 
 LISTED = engine({"sql": "/fetched/1"})
 
 
-def only(situation: Situation) -> AdapterReport:
-    (report,) = plan(situation).reports
+def only(snapshot: AdapterSnapshot) -> AdapterReport:
+    (report,) = plan(snapshot).reports
     return report
 
 
-def prepared(situation: Situation) -> PreparedReport:
-    found = only(situation).prepared
+def prepared(snapshot: AdapterSnapshot) -> PreparedReport:
+    found = only(snapshot).prepared
     assert found is not None
     return found
+
+
+def is_staging(action: Action) -> bool:
+    return isinstance(action, Fetch) and action.slot is Slot.STAGED
 
 
 def test_an_order_to_prepare_leaves_what_is_wanted_and_loaded_as_it_is() -> None:
     before = serving()
     after = ordered(before, ahead())
-    assert (after.wanted, after.leaving) == (before.wanted, before.leaving)
-    (action,) = plan(Situation(after, LISTED)).actions
-    assert isinstance(action, Prepare)
-    report = only(Situation(after, LISTED))
+    assert (active(after), after.leaving) == (active(before), before.leaving)
+    (action,) = plan(AdapterSnapshot(after, LISTED)).actions
+    assert is_staging(action)
+    report = only(AdapterSnapshot(after, LISTED))
     assert (report.state, report.revision, report.held_revision) == (AdapterState.LOADED, "1", "1")
-    assert not settled(Situation(after, LISTED), (report,))
+    assert not settled(AdapterSnapshot(after, LISTED), (report,))
 
 
 def test_what_is_fetched_ahead_is_downloading_and_then_prepared_whatever_the_engine_does() -> None:
     desired = ordered(serving(), ahead(credentials_revision="7"))
     for view in (LISTED, DOWN):
-        busy = Situation(desired, view, preparing={"sql": Prepare(desired.prepared["sql"], "why")})
+        busy = AdapterSnapshot(
+            desired, view, running=keyed({"sql": Fetch(staged(desired)["sql"], "why", Slot.STAGED)}, Slot.STAGED)
+        )
         assert prepared(busy).state is PreparedState.DOWNLOADING
-        assert not [action for action in plan(busy).actions if isinstance(action, Prepare)]
-        done = prepared(Situation(there(desired), view))
+        assert not [action for action in plan(busy).actions if is_staging(action)]
+        done = prepared(AdapterSnapshot(there(desired), view))
         assert (done.state, done.reason, done.revision, done.credentials_revision) == ("Prepared", "Prepared", "2", "7")
 
 
 def test_the_same_order_without_prepare_takes_the_folder_and_switches_at_once() -> None:
     switched = ordered(there(ordered(serving(), ahead())), order())
-    assert switched.prepared == {}
-    (action,) = plan(Situation(switched, LISTED)).actions
+    assert staged(switched) == {}
+    (action,) = plan(AdapterSnapshot(switched, LISTED)).actions
     assert isinstance(action, Reload)
-    assert action.wanted.path == "/fetched/2"
-    assert action.wanted.held == Held("/fetched/1", "1")
+    assert action.spec.path == "/fetched/2"
+    assert action.spec.held == Held("/fetched/1", "1")
 
 
 def test_an_order_of_what_is_not_fetched_whole_yet_goes_on_fetching() -> None:
     switched = ordered(ordered(serving(), ahead()), order())
-    assert switched.prepared == {}
-    assert isinstance(plan(Situation(switched, LISTED)).actions[0], Fetch)
+    assert staged(switched) == {}
+    assert isinstance(plan(AdapterSnapshot(switched, LISTED)).actions[0], Fetch)
 
 
 @pytest.mark.parametrize("other", [order(OLD, "1"), order(NEW, "3"), order("s3://bucket/sql-3", "2")])
 def test_an_order_for_something_else_leaves_what_is_prepared(other: LoadRequest) -> None:
     desired = there(ordered(serving(), ahead()))
-    assert ordered(desired, other).prepared == desired.prepared
+    assert staged(ordered(desired, other)) == staged(desired)
 
 
 @pytest.mark.parametrize("other", [ahead(revision="3"), ahead(source="s3://bucket/sql-3")])
 def test_an_order_to_prepare_something_else_drops_what_was_prepared(other: LoadRequest) -> None:
     desired = ordered(there(ordered(serving(), ahead())), other)
-    assert desired.prepared["sql"].path == ""
+    assert staged(desired)["sql"].path == ""
     assert "/fetched/2" not in folders_in_use(desired, [])
 
 
 def test_an_order_to_go_back_to_what_is_still_held_asks_no_source() -> None:
     first = serving()
-    kept = with_loaded(first, first.wanted["sql"])
+    kept = with_loaded(first, active(first)["sql"])
     refused = ordered(kept, order())
     back = ordered(refused, order(OLD, "1"))
-    assert back.wanted["sql"].path == "/fetched/1"
-    assert (plan(Situation(back, LISTED)).actions, only(Situation(back, LISTED)).state) == ((), AdapterState.LOADED)
-    assert ordered(refused, order(OLD, "3")).wanted["sql"].path == ""
+    assert active(back)["sql"].path == "/fetched/1"
+    assert (plan(AdapterSnapshot(back, LISTED)).actions, only(AdapterSnapshot(back, LISTED)).state) == (
+        (),
+        AdapterState.LOADED,
+    )
+    assert active(ordered(refused, order(OLD, "3")))["sql"].path == ""
 
 
 def test_an_order_to_prepare_again_keeps_what_is_there() -> None:
     desired = ordered(there(ordered(serving(), ahead())), ahead())
-    assert desired.prepared["sql"].path == "/fetched/2"
+    assert staged(desired)["sql"].path == "/fetched/2"
 
 
 def test_what_is_wanted_and_there_is_prepared_at_once() -> None:
     desired = ordered(serving(), ahead(source=OLD, revision="1"))
-    assert prepared(Situation(desired, LISTED)).state is PreparedState.PREPARED
+    assert prepared(AdapterSnapshot(desired, LISTED)).state is PreparedState.PREPARED
 
 
 def test_prepared_files_are_in_use_and_known_to_be_there() -> None:
@@ -159,7 +173,7 @@ def test_an_unload_drops_what_is_prepared() -> None:
     desired = there(ordered(serving(owner=OWNER), ahead(owner=OWNER)))
     for owner in (OWNER, None):
         after, outcome = with_unload(desired, "sql", owner, present=True)
-        assert (outcome, dict(after.prepared)) == (Outcome.LEAVING, {})
+        assert (outcome, dict(staged(after))) == (Outcome.LEAVING, {})
         assert after.leaving == {"sql"}
     kept, outcome = with_unload(desired, "sql", "LoraAdapter/team-b/sql", present=True)
     assert (kept, outcome) == (desired, Outcome.KEPT)
@@ -168,7 +182,7 @@ def test_an_unload_drops_what_is_prepared() -> None:
 def test_an_unload_of_what_is_only_prepared_touches_no_adapter_of_that_name() -> None:
     desired = there(ordered(Desired(), ahead(owner=OWNER)))
     after, outcome = with_unload(desired, "sql", OWNER, present=True)
-    assert (outcome, after.leaving, dict(after.prepared)) == (Outcome.LEAVING, frozenset(), {})
+    assert (outcome, after.leaving, dict(staged(after))) == (Outcome.LEAVING, frozenset(), {})
 
 
 def test_a_name_that_somebody_else_wants_is_not_prepared_and_one_that_is_prepared_not_taken() -> None:
@@ -180,35 +194,35 @@ def test_a_name_that_somebody_else_wants_is_not_prepared_and_one_that_is_prepare
 def test_what_nobody_wants_yet_is_prepared_too_and_holds_no_pod_back() -> None:
     desired = ordered(Desired(), ahead(owner=OWNER))
     for now, reason in ((desired, "Preparing"), (there(desired), "Prepared")):
-        situation = Situation(now, engine())
-        report = only(situation)
+        snapshot = AdapterSnapshot(now, engine())
+        report = only(snapshot)
         assert (report.state, report.reason, report.owner, report.source) == ("Pending", reason, OWNER, NEW)
         assert (report.revision, report.lora_path, report.required) == (None, None, False)
-        assert not settled(situation, (report,))
-        assert not [action for action in plan(situation).actions if not isinstance(action, Prepare)]
+        assert not settled(snapshot, (report,))
+        assert not [action for action in plan(snapshot).actions if not is_staging(action)]
 
 
 def test_a_source_that_can_not_be_had_is_failed_ahead_and_nothing_else_is() -> None:
     desired = ordered(serving(), ahead())
-    progress = current(None, desired.prepared["sql"], 0)
+    progress = current(None, staged(desired)["sql"], 0)
     refused = after_fault(progress, Fault("SourceNotFound", "404", permanent=True), 0.0, 0.0)
-    situation = Situation(desired, LISTED, prepare_progress={"sql": refused}, now=SLOW_RETRY - 1)
-    seen = prepared(situation)
+    snapshot = AdapterSnapshot(desired, LISTED, progress=keyed({"sql": refused}, Slot.STAGED), now=SLOW_RETRY - 1)
+    seen = prepared(snapshot)
     assert (seen.state, seen.reason, seen.message, seen.retryable) == ("Failed", "SourceNotFound", "404", False)
-    assert only(situation).state is AdapterState.LOADED
-    assert plan(situation).actions == ()
-    assert plan(situation).waits == (Wait("sql", SLOW_RETRY, "404"),)
-    assert isinstance(plan(replace(situation, now=SLOW_RETRY)).actions[0], Prepare)
+    assert only(snapshot).state is AdapterState.LOADED
+    assert plan(snapshot).actions == ()
+    assert plan(snapshot).requeue_at == SLOW_RETRY
+    assert is_staging(plan(replace(snapshot, now=SLOW_RETRY)).actions[0])
     again = ordered(desired, ahead())
-    assert isinstance(plan(replace(situation, desired=again)).actions[0], Prepare), "an order says: again"
+    assert is_staging(plan(replace(snapshot, desired=again)).actions[0]), "an order says: again"
 
 
 def test_a_fault_that_may_pass_is_pending_ahead_until_it_has_not_passed_for_long() -> None:
     desired = ordered(serving(), ahead())
-    progress = current(None, desired.prepared["sql"], 0)
+    progress = current(None, staged(desired)["sql"], 0)
     for failures in range(1, PATIENCE + 1):
         progress = after_fault(progress, Fault("SourceUnreachable", "no route", permanent=False), 0.0, 0.0)
-        seen = prepared(Situation(desired, LISTED, prepare_progress={"sql": progress}))
+        seen = prepared(AdapterSnapshot(desired, LISTED, progress=keyed({"sql": progress}, Slot.STAGED)))
         assert seen.state is (PreparedState.FAILED if failures >= PATIENCE else PreparedState.PENDING)
         assert seen.retryable
 
@@ -216,10 +230,10 @@ def test_a_fault_that_may_pass_is_pending_ahead_until_it_has_not_passed_for_long
 def test_a_new_life_of_the_engine_is_no_reason_to_ask_a_source_again() -> None:
     desired = ordered(serving(), ahead())
     refused = after_fault(
-        current(None, desired.prepared["sql"], 0), Fault("SourceNotFound", "404", permanent=True), 0.0, 0.0
+        current(None, staged(desired)["sql"], 0), Fault("SourceNotFound", "404", permanent=True), 0.0, 0.0
     )
-    situation = Situation(desired, LISTED, life=7, prepare_progress={"sql": refused}, now=1.0)
-    assert not [action for action in plan(situation).actions if isinstance(action, Prepare)]
+    snapshot = AdapterSnapshot(desired, LISTED, life=7, progress=keyed({"sql": refused}, Slot.STAGED), now=1.0)
+    assert not [action for action in plan(snapshot).actions if is_staging(action)]
 
 
 def test_what_is_prepared_survives_a_restart_and_has_no_secret_in_the_file(tmp_path: Path) -> None:
@@ -227,7 +241,9 @@ def test_what_is_prepared_survives_a_restart_and_has_no_secret_in_the_file(tmp_p
     Store(tmp_path / "state.json").save(desired)
     assert Store(tmp_path / "state.json").load() == desired
     assert "sekret" not in (tmp_path / "state.json").read_text()
-    assert prepared(Situation(desired, LISTED)).state is PreparedState.PREPARED, "files that are there need no secret"
+    assert prepared(AdapterSnapshot(desired, LISTED)).state is PreparedState.PREPARED, (
+        "files that are there need no secret"
+    )
 
 
 @pytest.mark.parametrize(
@@ -238,41 +254,41 @@ def test_after_a_restart_credentials_are_awaited_from_an_owner_and_missed_where_
 ) -> None:
     request = order(owner=owner, config=KEYS, credentials_revision="7")
     desired = with_required(Desired(), [request]) if required else ordered(Desired(), request)
-    situation = Situation(desired, engine())
-    report = only(situation)
+    snapshot = AdapterSnapshot(desired, engine())
+    report = only(snapshot)
     assert (report.state, report.reason, report.retryable) == (state, "CredentialsMissing", True)
     assert report.credentials_revision == "7"
     assert "access_key, secret_key" in report.message
-    assert plan(situation).actions == ()
-    assert bool(settled(situation, (report,))) is (required and owner is not None)
-    assert isinstance(plan(replace(situation, credentials=frozenset({"sql"}))).actions[0], Fetch)
-    on_disk = with_fetched(desired, desired.wanted["sql"], "/fetched/2")
-    assert isinstance(plan(Situation(on_disk, engine())).actions[0], Load)
+    assert plan(snapshot).actions == ()
+    assert bool(settled(snapshot, (report,))) is (required and owner is not None)
+    assert isinstance(plan(replace(snapshot, credentials=keyed({"sql": SECRET}))).actions[0], Fetch)
+    on_disk = with_fetched(desired, active(desired)["sql"], "/fetched/2")
+    assert isinstance(plan(AdapterSnapshot(on_disk, engine())).actions[0], Load)
 
 
 @pytest.mark.parametrize("owner", [OWNER, None])
 def test_credentials_that_come_later_are_waited_for_and_then_used(owner: str | None) -> None:
     awaited = with_required(Desired(), [order(owner=owner, expects_credentials=True)])
-    situation = Situation(awaited, engine())
-    report = only(situation)
+    snapshot = AdapterSnapshot(awaited, engine())
+    report = only(snapshot)
     assert (report.state, report.reason, report.retryable) == ("Pending", "CredentialsMissing", True)
-    assert plan(situation).actions == ()
-    assert settled(situation, (report,)), "a pod that must have it waits"
+    assert plan(snapshot).actions == ()
+    assert settled(snapshot, (report,)), "a pod that must have it waits"
     came = ordered(awaited, order(owner=owner, config=KEYS, credentials_revision="1"))
-    assert came.wanted["sql"].required
-    assert isinstance(plan(Situation(came, engine(), credentials=frozenset({"sql"}))).actions[0], Fetch)
+    assert active(came)["sql"].required
+    assert isinstance(plan(AdapterSnapshot(came, engine(), credentials=keyed({"sql": SECRET}))).actions[0], Fetch)
     assert with_required(came, [order(owner=owner, expects_credentials=True)]) == came, "a restart awaits nothing anew"
 
 
 def test_credentials_of_what_is_ahead_are_its_own() -> None:
     desired = ordered(serving(), ahead(config=KEYS))
-    situation = Situation(desired, LISTED, credentials=frozenset({"sql"}))
-    seen = prepared(situation)
+    snapshot = AdapterSnapshot(desired, LISTED, credentials=keyed({"sql": SECRET}))
+    seen = prepared(snapshot)
     assert (seen.state, seen.reason) == ("Failed", "CredentialsMissing")
-    assert plan(situation).actions == ()
-    assert isinstance(plan(replace(situation, prepare_credentials=frozenset({"sql"}))).actions[0], Prepare)
+    assert plan(snapshot).actions == ()
+    assert is_staging(plan(replace(snapshot, credentials=keyed({"sql": SECRET}, Slot.STAGED))).actions[0])
     owned = ordered(serving(owner=OWNER), ahead(config=KEYS, owner=OWNER))
-    assert prepared(Situation(owned, LISTED)).state is PreparedState.PENDING
+    assert prepared(AdapterSnapshot(owned, LISTED)).state is PreparedState.PENDING
 
 
 steps = st.lists(
@@ -297,25 +313,25 @@ def test_whatever_is_ordered_what_is_ahead_never_changes_what_is_wanted(
             after = with_load(now, order(source, revision, owner=owner, prepare=kind == "prepare"))
             now = before if isinstance(after, Conflict) else after
             if kind == "prepare":
-                assert (now.wanted, now.leaving, now.unloaded) == (before.wanted, before.leaving, before.unloaded)
+                assert (active(now), now.leaving, now.unloaded) == (active(before), before.leaving, before.unloaded)
             elif now is not before:
-                taken = before.prepared.get("sql")
-                wanted = now.wanted["sql"]
+                taken = staged(before).get("sql")
+                wanted = active(now)["sql"]
                 if taken is not None and (taken.origin, taken.revision) == (wanted.origin, wanted.revision):
-                    assert wanted.path == taken.path or wanted.path == before.wanted["sql"].path
-                    assert not now.prepared
+                    assert wanted.path == taken.path or wanted.path == active(before)["sql"].path
+                    assert not staged(now)
         elif kind == "unload":
             now, outcome = with_unload(now, "sql", owner, present=False)
             if outcome is Outcome.LEAVING:
-                assert not now.wanted
-            if "sql" in before.prepared:
-                theirs = owner is not None and before.prepared["sql"].owner != owner
-                assert ("sql" in now.prepared) is theirs
+                assert not active(now)
+            if "sql" in staged(before):
+                theirs = owner is not None and staged(before)["sql"].owner != owner
+                assert ("sql" in staged(now)) is theirs
         else:
-            for one in (now.wanted.get("sql"), now.prepared.get("sql")):
+            for one in (active(now).get("sql"), staged(now).get("sql")):
                 if one is not None:
                     now = with_fetched(now, one, f"/fetched/{one.revision}")
-        for one in (*now.wanted.values(), *now.prepared.values()):
+        for one in (*active(now).values(), *staged(now).values()):
             assert not one.path or one.path in folders_in_use(now, [])
-        owners = {one.owner for one in (*now.wanted.values(), *now.prepared.values())}
+        owners = {one.owner for one in (*active(now).values(), *staged(now).values())}
         assert len(owners) <= 1, "one name has one owner"

@@ -328,7 +328,7 @@ async def test_a_swap_that_waits_long_for_requests_leaves_the_pod_ready(
 ) -> None:
     monkeypatch.setattr("patio.engine.http.CHANGE_SECONDS", 1.5)
     monkeypatch.setattr("patio.engine.sglang.QUICK", 0.5)
-    monkeypatch.setattr("patio.adapters.plan.SLOW", 0.1)
+    monkeypatch.setattr("patio.adapters.explanations.SLOW", 0.1)
     one, two, other = (write_adapter(tmp_path / name) for name in ("one", "two", "other"))
     async with running_double(engine="sglang", tokens_per_second=1) as double, sidecar(double) as client:
         await ready(client)

@@ -127,14 +127,14 @@ def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping
         settings.topology,
         http,
         registry,
-        lambda: reconciler.engine_ready,
+        lambda: reconciler.engine_view.ready,
         random.Random(),  # noqa: S311 - spreads readings, guards nothing
     )
     drain = Drain(settings.drain, EngineLooks(_sources(settings), clients.drains), topology)
     server = topology.server
     own = OwnMetrics(
         registry,
-        lambda: [(report.lora_name, report.state.value) for report in reconciler.adapters().adapters],
+        lambda: [(report.lora_name, report.state.value) for report in reconciler.published.list.adapters],
         __version__,
         settings.engine.value,
         settings.engine_version,
@@ -154,7 +154,7 @@ def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping
             pod=settings.pod,
             engine=settings.engine.value,
             engine_endpoint=settings.engine_endpoint,
-            engine_ready=reconciler.engine_ready,
+            engine_ready=reconciler.engine_view.ready,
             access_control_enforced=settings.access.enforced,
         )
 

@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from patio.adapters.situation import UNSEEN
+from patio.adapters.snapshot import UNOBSERVED
 from patio.engine.base import Engine, EngineView, FaultReason, RetryableError
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class Looks:
         """The paths of the last list that could be read."""
         self._dropped: dict[str, float] = {}
         """When a path left the list."""
-        self.view = UNSEEN
+        self.view = UNOBSERVED
         """The last look that counts."""
 
     async def look(self) -> EngineView:

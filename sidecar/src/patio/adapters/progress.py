@@ -1,14 +1,14 @@
 """How attempts went so far, and the wait before the next one. Pure.
 
-The rules by which the outcome of a load, an unload or a fetch becomes a pause, a failure or a fresh start. `plan` and
-`prepare` read a `Progress`, the reconciler writes it. Clocks and dice are the caller's.
+The rules by which the outcome of a load, an unload or a fetch becomes a pause, a failure or a fresh start. `planner`
+reads a `Progress`, `executor` and `observation` write it. Clocks and dice are the caller's.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from patio.adapters.desired import Wanted
+from patio.adapters.desired import AdapterSpec
 from patio.engine.base import FaultReason
 from patio.pauses import growing, spread
 
@@ -55,7 +55,7 @@ class Progress:
     """When the engine last did as it should."""
 
 
-def current(progress: Progress | None, wanted: Wanted, life: int) -> Progress:
+def current(progress: Progress | None, wanted: AdapterSpec, life: int) -> Progress:
     """Return the progress that still counts: a new order or a new life of the engine forgives all failures."""
     weights = _weights(wanted)
     if progress is None:
@@ -68,12 +68,12 @@ def current(progress: Progress | None, wanted: Wanted, life: int) -> Progress:
     return Progress(wanted.order, life, calls=calls, weights=weights)
 
 
-def calls_for(progress: Progress | None, wanted: Wanted) -> int:
+def calls_for(progress: Progress | None, wanted: AdapterSpec) -> int:
     """Return the load calls that were made for the wanted weights."""
     return progress.calls if progress is not None and progress.weights == _weights(wanted) else 0
 
 
-def _weights(wanted: Wanted) -> tuple[str, str | None]:
+def _weights(wanted: AdapterSpec) -> tuple[str, str | None]:
     return wanted.path, wanted.revision
 
 

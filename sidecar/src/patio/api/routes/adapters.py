@@ -13,6 +13,7 @@ from fastapi import FastAPI, Query, Request, Response
 
 from patio.access.crowd import LongPolls
 from patio.access.openness import EVERYONE, open_to
+from patio.adapters.board import Board
 from patio.adapters.desired import Outcome, TooMany
 from patio.adapters.reconciler import Reconciler
 from patio.api.protocol import (
@@ -58,6 +59,7 @@ def add_adapters(
     polls: LongPolls,
 ) -> None:
     """Add the routes. `opened` puts what is sealed in an order into its `config`."""
+    published = reconciler.published
 
     @app.get("/v1/lora_adapters", response_model=AdapterList)
     @open_to(EVERYONE)
@@ -69,7 +71,7 @@ def add_adapters(
         """Every adapter wanted or present; with a revision, answered when there is another one."""
         if revision is not None and wait:
             await _poll(call, revision, wait)
-        return Response(reconciler.adapters_json(), media_type="application/json")
+        return Response(published.json, media_type="application/json")
 
     async def _poll(call: Request, revision: str, wait: float) -> None:
         """Wait for another revision, unless too many do so already."""
@@ -82,7 +84,7 @@ def add_adapters(
             words = "Too many long-polls are open, of this caller or in all: ask without `wait`, or later."
             raise Fault(429, "TooManyLongPolls", words, True, retry_after=TOO_MANY_SECONDS)
         try:
-            await within(wait, reconciler.changed(revision), stopping, call)
+            await within(wait, published.changed(revision), stopping, call)
         finally:
             polls.leave(peer)
 
@@ -108,8 +110,8 @@ def add_adapters(
         if request.prepare:
             return await _prepared(request, call)
         if request.patience:
-            await within(request.patience, _settled(reconciler, request.lora_name), stopping, call)
-        report = reconciler.report(request.lora_name)
+            await within(request.patience, _settled(published, request.lora_name), stopping, call)
+        report = published.report(request.lora_name)
         if report is not None and not request.patience:
             # The order was taken, and nobody waits for what becomes of it: even a fault is only the state so far.
             return answer(report, 200 if report.state is AdapterState.LOADED else 202)
@@ -124,8 +126,8 @@ def add_adapters(
     async def _prepared(request: LoadRequest, call: Request) -> Response:
         """Answer an order for files: 200 once they are there, 202 when the wait is over first."""
         if request.patience:
-            await within(request.patience, _fetched(reconciler, request.lora_name), stopping, call)
-        report = reconciler.report(request.lora_name)
+            await within(request.patience, _fetched(published, request.lora_name), stopping, call)
+        report = published.report(request.lora_name)
         if report is None:
             raise Fault(409, "Superseded", f"Adapter {request.lora_name} was ordered away before its files were there.")
         prepared = report.prepared
@@ -150,8 +152,8 @@ def add_adapters(
         if outcome is Outcome.KEPT:
             words = f"Nothing to do: {request.owner} does not want {name} here, and what others want stays."
             return answer(UnloadAnswer(lora_name=name, unloaded=True, message=words), 200)
-        await within(request.wait, _left(reconciler, name), stopping, call)
-        report = reconciler.report(name)
+        await within(request.wait, _left(published, name), stopping, call)
+        report = published.report(name)
         if report is not None and report.state is AdapterState.UNLOADING:
             return answer(UnloadAnswer(lora_name=name, unloaded=False, message=report.message), 202)
         return answer(UnloadAnswer(lora_name=name, unloaded=True), 200)
@@ -162,29 +164,29 @@ def _not_stored(error: OSError) -> Fault:
     return Fault(507, "NotStored", words, retryable=True)
 
 
-async def _settled(reconciler: Reconciler, name: str) -> None:
+async def _settled(published: Board, name: str) -> None:
     """Return when a load is over, either way, or no longer wanted."""
     while True:
-        report = reconciler.report(name)
+        report = published.report(name)
         if report is None or report.state not in _UNDER_WAY:
             return
-        await reconciler.report_changed(name, report)
+        await published.report_changed(name, report)
 
 
-async def _fetched(reconciler: Reconciler, name: str) -> None:
+async def _fetched(published: Board, name: str) -> None:
     """Return when what is fetched ahead is there, failed, or no longer fetched ahead."""
     while True:
-        report = reconciler.report(name)
+        report = published.report(name)
         prepared = None if report is None else report.prepared
         if prepared is None or prepared.state in (PreparedState.PREPARED, PreparedState.FAILED):
             return
-        await reconciler.report_changed(name, report)
+        await published.report_changed(name, report)
 
 
-async def _left(reconciler: Reconciler, name: str) -> None:
+async def _left(published: Board, name: str) -> None:
     """Return when an unload is over, or the adapter is wanted again."""
     while True:
-        report = reconciler.report(name)
+        report = published.report(name)
         if report is None or report.state is not AdapterState.UNLOADING:
             return
-        await reconciler.report_changed(name, report)
+        await published.report_changed(name, report)

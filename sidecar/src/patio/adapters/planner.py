@@ -1,0 +1,276 @@
+"""What to do next, from what is desired, what the engine lists, and how earlier attempts went. Pure.
+
+From an `AdapterSnapshot` to a `Plan`: actions and the reports that the API shows, both from the same poll of the
+engine. What is staged is `staging`'s part of the plan; backoff is `progress`'s. Clocks, dice and the engine are the
+caller's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from patio.adapters.desired import AdapterSpec, Slot
+from patio.adapters.explanations import base_model_doubt, progress_of_call, reason_to_load, short_model_names, slow_at
+from patio.adapters.plan import Action, Fetch, Load, Plan, Reload, Restore, Unload
+from patio.adapters.progress import PATIENCE, Progress, calls_for
+from patio.adapters.snapshot import AdapterSnapshot, holds, same_path
+from patio.adapters.staging import credentials_awaited, plan_staged, will_come
+from patio.api.downloads_protocol import DownloadReason
+from patio.api.protocol import AdapterReport, AdapterState, PreparedReport, PreparedState
+from patio.engine.base import FaultReason, trial_name
+
+Step = Action | float
+"""What follows for an adapter: an action, or when to plan again."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """How one adapter stands, and what follows."""
+
+    state: AdapterState
+    reason: str
+    message: str = ""
+    retryable: bool = True
+    then: Step | None = None
+
+
+_LOADED = _Standing(AdapterState.LOADED, "Loaded")
+
+
+def plan(snapshot: AdapterSnapshot) -> Plan:
+    """Return what to do next. No action for a name that is settled, waits, or has one under way."""
+    desired = snapshot.desired
+    names = sorted({name for name, _ in desired.specs} | desired.leaving | (snapshot.view.adapters or {}).keys())
+    steps, reports = _planned(snapshot, names)
+    steps += _trials(snapshot)
+    steps += slow_at(snapshot)
+    return Plan(
+        actions=tuple(step for step in steps if not isinstance(step, float)),
+        reports=tuple(reports),
+        requeue_at=min((step for step in steps if isinstance(step, float)), default=None),
+    )
+
+
+def reports_of(snapshot: AdapterSnapshot, names: Iterable[str]) -> tuple[AdapterReport, ...]:
+    """Return how some adapters stand."""
+    return tuple(_planned(snapshot, names)[1])
+
+
+def _planned(snapshot: AdapterSnapshot, names: Iterable[str]) -> tuple[list[Step], list[AdapterReport]]:
+    steps: list[Step] = []
+    reports: list[AdapterReport] = []
+    fitting = _fitting(snapshot)
+    serving = frozenset(short_model_names(snapshot.view))
+    for name in names:
+        staged = snapshot.desired.spec(name, Slot.STAGED)
+        prepared, fetch = (None, None) if staged is None else plan_staged(snapshot, staged)
+        standing = _standing(snapshot, name, prepared, fitting, serving)
+        steps += [step for step in (standing.then, fetch) if step is not None]
+        reports.append(_report(snapshot, name, standing, prepared))
+    return steps, reports
+
+
+def settled(snapshot: AdapterSnapshot, reports: tuple[AdapterReport, ...]) -> tuple[str, ...]:
+    """Return what the pod's readiness waits for, in words; empty when the adapters hold nothing back.
+
+    A bad adapter must not take the base model down, so Failed counts. One that is swapped for another revision holds
+    nothing back, though it is away for the moment between the two.
+    """
+    listed = snapshot.view.adapters or {}
+    waiting: list[str] = []
+    for report in reports:
+        spec = snapshot.desired.spec(report.lora_name)
+        if spec is None or not spec.gating or report.state in (AdapterState.LOADED, AdapterState.FAILED):
+            continue
+        swapped = isinstance(snapshot.running.get((spec.name, Slot.ACTIVE)), Reload)
+        if spec.served and (swapped or spec.name in listed):
+            continue
+        waiting.append(f"adapter {report.lora_name} is {report.state}: {report.message or report.reason}")
+    return tuple(waiting)
+
+
+def _standing(
+    snapshot: AdapterSnapshot,
+    name: str,
+    prepared: PreparedReport | None,
+    fitting: frozenset[str],
+    serving: frozenset[str],
+) -> _Standing:
+    listed = snapshot.view.adapters or {}
+    spec = snapshot.desired.spec(name)
+    if spec is not None:
+        standing = _active(snapshot, spec, listed.get(name), name in fitting)
+        doubt = base_model_doubt(snapshot, spec, serving) if standing.state is AdapterState.LOADED else ""
+        return replace(standing, message=doubt) if doubt else standing
+    if name in snapshot.desired.leaving:
+        return _leaving(snapshot, name)
+    if name in listed:
+        words = "The engine has it; nobody asked this sidecar for it, so it is left alone."
+        return _Standing(AdapterState.LOADED, "LoadedInEngine", words)
+    there = prepared is not None and prepared.state is PreparedState.PREPARED
+    words = "Nobody wants it loaded yet; its files are fetched ahead."
+    return _Standing(AdapterState.PENDING, "Prepared" if there else "Preparing", words)
+
+
+def _trials(snapshot: AdapterSnapshot) -> list[Step]:
+    """Return what takes away the trials that nobody is at any more: a reload broke off, or the sidecar died."""
+    swaps = [action.spec for action in snapshot.running.values() if isinstance(action, Reload)]
+    under_way = {trial_name(spec.name, spec.path) for spec in swaps} | _running_names(snapshot)
+    steps: list[Step] = []
+    for name in sorted(snapshot.view.trials - under_way):
+        progress = snapshot.progress.get((name, Slot.ACTIVE), Progress())
+        if progress.life == snapshot.life and snapshot.now < progress.not_before:
+            steps.append(progress.not_before)
+        else:
+            steps.append(Unload(name, "It was a trial, and the trial is over."))
+    return steps
+
+
+def _active(snapshot: AdapterSnapshot, spec: AdapterSpec, path: str | None, fits: bool) -> _Standing:
+    name, view = spec.name, snapshot.view
+    running = snapshot.running.get((name, Slot.ACTIVE))
+    if running is None and not spec.fetching and view.ready and view.adapters is not None and holds(spec, path):
+        return _LOADED
+    progress = snapshot.progress_of(spec)
+    if spec.fetching or isinstance(running, Fetch):
+        return _fetching(snapshot, spec, progress, running)
+    if running is not None:
+        # Until a retry is over, what is known is that it failed: readiness must not flap with every try.
+        return _failed(progress) or _Standing(
+            AdapterState.LOADING, "Loading", progress_of_call(snapshot, name, running)
+        )
+    if not view.ready:
+        return _Standing(AdapterState.PENDING, "EngineNotReady", view.problem or "The engine was not asked yet.")
+    if view.adapters is None:
+        if view.fault is not None and view.fault.permanent:
+            return _Standing(AdapterState.FAILED, view.fault.reason, view.problem, retryable=False)
+        return _Standing(AdapterState.PENDING, "ListUnreadable", view.problem)
+    if path is None and _restorable(spec, progress):
+        assert spec.held is not None
+        why = f"The weights from {spec.held.path} answer again, since those wanted can not be loaded."
+        return _then(_failed(progress) or _pausing(progress), Restore(spec, why))
+    if snapshot.now < progress.not_before and name not in snapshot.changed_files and not fits:
+        return _then(_failed(progress) or _pausing(progress), progress.not_before)
+    why = reason_to_load(snapshot, spec, path, progress, fits)
+    action = Load(spec, why) if path is None else Reload(spec, why)
+    return _then(_failed(progress) or _Standing(AdapterState.PENDING, "Queued", why), action)
+
+
+def _fetching(snapshot: AdapterSnapshot, spec: AdapterSpec, progress: Progress, running: Action | None) -> _Standing:
+    """Return how an adapter stands whose files are not there; the engine has no say in that."""
+    assert spec.origin is not None
+    if isinstance(running, Fetch):
+        return _failed(progress) or _Standing(AdapterState.DOWNLOADING, "Downloading", running.reason)
+    if running is not None:
+        return _Standing(AdapterState.PENDING, "Queued", f"Waiting for what is under way: {running.reason}")
+    words = credentials_awaited(spec, (spec.name, Slot.ACTIVE) in snapshot.credentials)
+    if words is not None:
+        state = AdapterState.PENDING if will_come(spec) else AdapterState.FAILED
+        return _Standing(state, DownloadReason.CREDENTIALS_MISSING, words)
+    if snapshot.now < progress.not_before:
+        return _then(_failed(progress) or _pausing(progress), progress.not_before)
+    why = f"Its files are fetched from {spec.origin.uri}."
+    if progress.fault is not None:
+        why = f"Trying again after: {progress.fault.message}"
+    return _then(_failed(progress) or _Standing(AdapterState.PENDING, "Queued", why), Fetch(spec, why))
+
+
+def _then(standing: _Standing, then: Step) -> _Standing:
+    """Return a standing from which something follows. Not by `replace`, which costs as much as all the rest."""
+    return _Standing(standing.state, standing.reason, standing.message, standing.retryable, then)
+
+
+def _failed(progress: Progress) -> _Standing | None:
+    """Return the standing of what counts as failed: refused for good, or failing for too long."""
+    fault = progress.fault
+    if fault is None or not (fault.permanent or progress.failures >= PATIENCE):
+        return None
+    return _Standing(AdapterState.FAILED, fault.reason, fault.message, retryable=not fault.permanent)
+
+
+def _fitting(snapshot: AdapterSnapshot) -> frozenset[str]:
+    """Return which of the adapters that were evicted have a free place by now, so that loading them evicts nobody."""
+    limit = snapshot.capacity.loaded
+    if limit is None:
+        return frozenset()
+    listed = (snapshot.view.adapters or {}).keys() | snapshot.view.trials | _running_names(snapshot)
+    evicted = sorted(
+        name
+        for (name, slot), progress in snapshot.progress.items()
+        if slot is Slot.ACTIVE
+        and snapshot.desired.spec(name) is not None
+        and name not in listed
+        and progress.fault is not None
+        and progress.fault.reason is FaultReason.EVICTED
+    )
+    return frozenset(evicted[: max(0, limit - len(listed))])
+
+
+def _running_names(snapshot: AdapterSnapshot) -> set[str]:
+    return {name for name, slot in snapshot.running if slot is Slot.ACTIVE}
+
+
+def _restorable(spec: AdapterSpec, progress: Progress) -> bool:
+    """Whether other weights were held under the name before, and were not tried since the wanted ones failed."""
+    if progress.fault is None or progress.fault.reason is FaultReason.EVICTED or spec.held is None:
+        return False
+    return not same_path(spec.held.path, spec.path) and progress.restored < progress.failures
+
+
+def _pausing(progress: Progress) -> _Standing:
+    if progress.fault is None:
+        words = "It vanished from the engine's list more than once; it is loaded again after a pause."
+        return _Standing(AdapterState.PENDING, "Lost", words)
+    return _Standing(AdapterState.PENDING, progress.fault.reason, progress.fault.message)
+
+
+def _leaving(snapshot: AdapterSnapshot, name: str) -> _Standing:
+    running = snapshot.running.get((name, Slot.ACTIVE))
+    if running is not None:
+        return _Standing(AdapterState.UNLOADING, "Unloading", progress_of_call(snapshot, name, running))
+    progress = snapshot.progress.get((name, Slot.ACTIVE), Progress())
+    fault = progress.fault if progress.life == snapshot.life else None
+    if snapshot.view.adapters is None or not snapshot.view.ready:
+        return _Standing(AdapterState.UNLOADING, "EngineNotReady", snapshot.view.problem)
+    if progress.life == snapshot.life and snapshot.now < progress.not_before:
+        if fault is None:
+            words = "A request for it had the engine load it again after it was unloaded; it is unloaded after a pause."
+            return _Standing(AdapterState.UNLOADING, "CameBack", words, then=progress.not_before)
+        return _Standing(AdapterState.UNLOADING, fault.reason, fault.message, not fault.permanent, progress.not_before)
+    if name not in snapshot.view.adapters:
+        return _Standing(AdapterState.UNLOADING, "Unloaded", "The engine no longer lists it.")
+    action = Unload(name, "It is no longer wanted.")
+    return _Standing(AdapterState.UNLOADING, "Unloading", action.reason, then=action)
+
+
+def _report(
+    snapshot: AdapterSnapshot, name: str, standing: _Standing, prepared: PreparedReport | None
+) -> AdapterReport:
+    listed = (snapshot.view.adapters or {}).get(name)
+    spec, staged = snapshot.desired.spec(name), snapshot.desired.spec(name, Slot.STAGED)
+    # What is only fetched ahead has an owner and an origin; nothing else of it is wanted yet.
+    known = staged if spec is None and listed is None and name not in snapshot.desired.leaving else spec
+    return AdapterReport(
+        lora_name=name,
+        lora_path=listed if spec is None else spec.path or None,
+        source=None if known is None or known.origin is None else known.origin.uri,
+        owner=None if known is None else known.owner,
+        revision=None if spec is None else spec.revision,
+        required=spec is not None and spec.required,
+        state=standing.state,
+        reason=str(standing.reason),
+        message=standing.message,
+        retryable=standing.retryable,
+        attempts=0 if spec is None else calls_for(snapshot.progress.get((name, Slot.ACTIVE)), spec),
+        since=0.0,
+        held_revision=_held_revision(spec, listed),
+        prepared=prepared,
+        credentials_revision=None if spec is None else spec.credentials_revision,
+    )
+
+
+def _held_revision(spec: AdapterSpec | None, listed: str | None) -> str | None:
+    if spec is None or spec.held is None or listed is None:
+        return None
+    return spec.held.revision if same_path(listed, spec.held.path) else None
