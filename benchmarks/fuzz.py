@@ -19,11 +19,11 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as lax
 
 from benchmarks.hostile import hostile, recorded
-from patio.engine.base import EngineKind
 from patio.metrics.derive import Sample
 from patio.metrics.own import OwnMetrics
 from patio.metrics.rewrite import Format, Rules, compile_rules, rewrite
 from patio.metrics.tables import SOURCES, STANDARD, VOCABULARIES
+from patio_protocol.engines import EngineKind
 
 ASKED = {"model_context_tokens": [Sample(((b"model_name", b"tiny"),), 512)]}
 _OURS = re.compile(rb"^[ \t]*(?:#[ \t]*(HELP|TYPE)[ \t]+)?((?:patio|matrixinfer|kthena):[a-zA-Z0-9_:]*)", re.MULTILINE)

@@ -32,7 +32,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from patio.api.protocol import ErrorBody
+from patio_protocol.adapters import ErrorBody
 
 CONFORMANCE: list[CheckFunction] = [
     content_type_conformance,

@@ -33,11 +33,11 @@ from benchmarks.fuzz_api import running_sidecar
 from patio.access.config import AccessSettings
 from patio.access.openness import To, openness_of
 from patio.adapters.store import Store
-from patio.api.access_protocol import EndorsementClaims, Header, ProofClaims, base64url, body_digest, signing_input
 from patio.app import assemble
 from patio.downloads.config import DownloadSettings
 from patio.settings import Settings
 from patio.topology.config import Endpoint, Role, TopologySettings
+from patio_protocol.authentication import EndorsementClaims, Header, ProofClaims, base64url, body_digest, signing_input
 
 OUTSIDE = "10.1.2.3"
 POD = "6d1f4c1e-8a55-4b38-9f0e-2f6f3c1b7d10"

@@ -27,9 +27,9 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks import baseline
-from patio.engine.base import EngineKind
 from patio.metrics.rewrite import compile_rules, rewrite
 from patio.metrics.tables import SOURCES, STANDARD
+from patio_protocol.engines import EngineKind
 
 ROOT = Path(__file__).parents[1]
 RECORDINGS = ROOT / "tests/engine_double/src/engine_double/recordings"

@@ -1,8 +1,8 @@
 """Sidecars by the thousand in one process, each on a loopback address of its own: what an operator meets in a fleet.
 
-They speak the adapter part of the sidecar's API (`patio.api.protocol`), load at once or after a while, and have neither
-engine nor files nor disk. Used by `benchmarks.fleet`, and by tests of the operator that need many sidecars, or ones
-that die when they are told to. They believe every caller, and prove which pod they are in where they are told how.
+They speak the adapter part of the sidecar's API (`patio_protocol.adapters`), load at once or after a while, and have
+neither engine nor files nor disk. Used by `benchmarks.fleet`, and by tests of the operator that need many sidecars, or
+ones that die when they are told to. They believe every caller, and prove which pod they are in where they are told how.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 
 from aiohttp import web
 
-from patio.api.credentials_protocol import HANDSHAKE_PATH, HandshakeAnswer, HandshakeRequest
-from patio.api.protocol import (
+from patio.credentials.sealing import SealedError, Sealing
+from patio_protocol.adapters import (
     AdapterCapacity,
     AdapterList,
     AdapterReport,
@@ -30,7 +30,7 @@ from patio.api.protocol import (
     UnloadAnswer,
     UnloadRequest,
 )
-from patio.credentials.sealing import SealedError, Sealing
+from patio_protocol.credentials import HANDSHAKE_PATH, HandshakeAnswer, HandshakeRequest
 
 
 def address(number: int) -> str:

@@ -13,7 +13,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from patio.api.protocol import (
+from patio_operator.api.loraadapter import LoraAdapter
+from patio_operator.placement.credentials import Credentials, Missing
+from patio_operator.placement.fleet import Pod, Seen
+from patio_operator.placement.planner import plan
+from patio_operator.placement.plans import Hold, Load, Mark, Order, Plan, Refusal, Release, Unload
+from patio_protocol.adapters import (
     AdapterCapacity,
     AdapterList,
     AdapterReport,
@@ -23,11 +28,6 @@ from patio.api.protocol import (
     PreparedState,
     UnloadRequest,
 )
-from patio_operator.api.loraadapter import LoraAdapter
-from patio_operator.placement.credentials import Credentials, Missing
-from patio_operator.placement.fleet import Pod, Seen
-from patio_operator.placement.planner import plan
-from patio_operator.placement.plans import Hold, Load, Mark, Order, Plan, Refusal, Release, Unload
 
 from builders import NOW
 

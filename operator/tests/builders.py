@@ -6,7 +6,10 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from patio.api.protocol import (
+from patio_operator.api.labels import owners_of
+from patio_operator.api.loraadapter import LoraAdapter
+from patio_operator.placement.fleet import Pod, Seen
+from patio_protocol.adapters import (
     AdapterCapacity,
     AdapterList,
     AdapterReport,
@@ -14,9 +17,6 @@ from patio.api.protocol import (
     LoadRequest,
     PreparedReport,
 )
-from patio_operator.api.labels import owners_of
-from patio_operator.api.loraadapter import LoraAdapter
-from patio_operator.placement.fleet import Pod, Seen
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 

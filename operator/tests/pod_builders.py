@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from patio.api.protocol import LoadRequest
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.injection import Injection, Runtime, inject
+from patio_protocol.adapters import LoadRequest
 
 Object = dict[str, Any]
 

@@ -18,11 +18,7 @@ from patio.access.config import AccessSettings
 from patio.access.gate import Gate, Hook
 from patio.access.openness import CLOSED, HOOK
 from patio.access.proof import Denial, Request
-from patio.api.access_protocol import MAX_ENDORSEMENTS, ProofClaims
-from patio.api.credentials_protocol import TOKEN_FILE
-from patio.api.protocol import UnloadRequest
-from patio.api.routes.access import add_access
-from patio.client import Refused, SidecarClient
+from patio.routes.access import add_access
 from patio_operator.access.keys import SigningKey, decode, due, encode, new_key, successor
 from patio_operator.access.proofs import proof
 from patio_operator.api import labels
@@ -31,6 +27,11 @@ from patio_operator.injection.access import drain_seconds
 from patio_operator.reconcile.signing_key import decide
 from patio_operator.settings import Settings, SettingsError
 from patio_operator.sidecars.signed import SignedCalls
+from patio_protocol.adapters import UnloadRequest
+from patio_protocol.authentication import MAX_ENDORSEMENTS, ProofClaims
+from patio_protocol.client import SidecarClient
+from patio_protocol.credentials import TOKEN_FILE
+from patio_protocol.errors import Refused
 
 from builders import NOW
 from pod_builders import SIDECAR, VLLM, container, env, pod, profile

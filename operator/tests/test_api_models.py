@@ -9,12 +9,12 @@ import pytest
 import yaml
 from test_groups import NOW
 
-from patio.api.protocol import AdapterState
 from patio_operator import groups
 from patio_operator.api.loraadapter import InstanceState, LoraAdapter
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.api.rolebasedgroup import RoleBasedGroup
 from patio_operator.groups import conversion
+from patio_protocol.adapters import AdapterState
 
 PROFILES = {"nvidia-runtime-profile", "sglang-pd-runtime"}
 SAMPLES = Path(__file__).resolve().parents[2] / "tests" / "samples" / "rbg"

@@ -1,4 +1,4 @@
-"""What `kubectl apply` lets through, the sidecar understands: the CRD's rules against `patio.api.sources`."""
+"""What `kubectl apply` lets through, the sidecar understands: the CRD's rules against `patio_protocol.sources`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from patio.api.sources import check_endpoint, check_revision, parse_source
 from patio.downloads.addresses import in_clear
 from patio_operator.api.source_rules import FORMATS, IN_CLEAR, IN_THE_POD, MAX_URI_BYTES, Rule
+from patio_protocol.sources import check_endpoint, check_revision, parse_source
 
 PLAIN = "a B7 org repo x-y a--b a..b a_b _ - . .. ... lora.lock ü %2F %2f %41 a:b main v1+2 {x} ' \\"
 WORDS = st.sampled_from([*PLAIN.split(" "), "", "x y", "a" * 97, "é" * 40, "\x00", "\n", "\x7f", "\u2028"])

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from patio.api.protocol import LoadRequest
 from patio_operator.injection import Injection, Refusal, Runtime, RuntimeRef, inject, revision, runtimes_of
+from patio_protocol.adapters import LoadRequest
 
 from pod_builders import SIDECAR, VLLM, container, engine_annotation, env, injected, mounts, pod, profile, refusal
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from patio.api.protocol import LoadRequest
 from patio_operator.injection import (
     Access,
     Injection,
@@ -22,6 +21,7 @@ from patio_operator.injection import (
     sources,
     variables,
 )
+from patio_protocol.adapters import LoadRequest
 
 from pod_builders import SIDECAR, VLLM, container, engine_annotation, env, injected, mounts, pod, profile, refusal
 

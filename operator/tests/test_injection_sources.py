@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patio.api.protocol import LoadRequest
 from patio.settings import read_settings
 from patio_operator.injection import Injection, Runtime, inject
+from patio_protocol.adapters import LoadRequest
 
 from pod_builders import SIDECAR, VLLM, env, injected, pod, profile
 

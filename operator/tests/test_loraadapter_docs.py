@@ -9,9 +9,9 @@ from pathlib import Path
 
 import patio.adapters
 import patio_operator
-from patio.api.downloads_protocol import DownloadReason
 from patio.engine.base import FaultReason
 from patio_operator.api.loraadapter import LoraAdapterSpec, LoraAdapterStatus, Source
+from patio_protocol.downloads import DownloadReason
 
 DOCS = Path(__file__).parents[2] / "docs"
 TEXT = (DOCS / "loraadapter.md").read_text()

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from patio.api.protocol import AdapterReport, AdapterState, LoadRequest, PreparedReport, PreparedState
-from patio.api.sources import read_config
 from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.placement.credentials import Credentials, Missing, judge, with_secret
 from patio_operator.placement.matching import load_request, source_revision
 from patio_operator.placement.planner import plan
 from patio_operator.placement.plans import Load, Order, PlacedState, Plan, Refusal
 from patio_operator.placement.status import status, told
+from patio_protocol.adapters import AdapterReport, AdapterState, LoadRequest, PreparedReport, PreparedState
+from patio_protocol.sources import read_config
 
 from builders import NOW, lora_adapter, pod, report, seen
 
@@ -47,7 +46,7 @@ def test_an_order_names_its_secret_and_has_none_of_its_values() -> None:
     (order,) = orders(planned(Credentials("7")))
     assert order.secret == "keys"
     assert order.request.credentials_revision == "7"
-    assert json.loads(order.request.config or "") == {"endpoint": "https://s3.example.com"}
+    assert dict(order.request.config or {}) == {"endpoint": "https://s3.example.com"}
 
 
 def test_only_what_an_older_sidecar_understands_is_in_an_order_that_needs_no_more() -> None:
@@ -107,7 +106,7 @@ def test_what_is_fetched_ahead_gets_changed_credentials_as_well() -> None:
 def test_the_values_are_put_in_just_before_an_order_is_sent() -> None:
     request = load_request(adapter())
     sent = with_secret(request, {"ACCESS_KEY": " key ", "SECRET_KEY": "s3cr3t", "ENDPOINT": "https://other", "X": "y"})
-    assert json.loads(sent.config or "") == {
+    assert dict(sent.config or {}) == {
         "access_key": "key",
         "secret_key": "s3cr3t",
         "endpoint": "https://s3.example.com",

@@ -7,7 +7,6 @@ from datetime import timedelta
 
 import pytest
 
-from patio.api.protocol import AdapterState, LoadRequest
 from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.placement import marks
 from patio_operator.placement.deletion import DELETION_BOUND
@@ -25,6 +24,7 @@ from patio_operator.placement.plans import (
     Release,
     Unload,
 )
+from patio_protocol.adapters import AdapterState, LoadRequest
 
 from builders import NOW, lora_adapter, pod, report, seen, silent
 

@@ -8,7 +8,6 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patio.api.protocol import AdapterState, LoadRequest
 from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.placement.fleet import Pod, Seen
 from patio_operator.placement.matching import load_request, source_revision
@@ -16,6 +15,7 @@ from patio_operator.placement.planner import plan
 from patio_operator.placement.plans import Load, Mark, Order, PlacedState, Plan, Refusal, Unload
 from patio_operator.placement.spots import UNREACHABLE_BOUND
 from patio_operator.placement.status import status, told
+from patio_protocol.adapters import AdapterState, LoadRequest
 
 from adapter_world import Sidecar, World, loads
 from builders import NOW, lora_adapter, pod, report, seen, silent

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patio.api.protocol import AdapterState
 from patio_operator.api.loraadapter import LoraAdapterStatus
 from patio_operator.placement.fleet import Seen
 from patio_operator.placement.matching import load_request
@@ -17,6 +16,7 @@ from patio_operator.placement.planner import plan
 from patio_operator.placement.plans import Load, Unload
 from patio_operator.placement.reports import LONGEST_MESSAGE, MOST_ADAPTERS, MOST_ATTEMPTS, read_answer
 from patio_operator.placement.status import status, told
+from patio_protocol.adapters import AdapterState
 
 from builders import NOW, lora_adapter, pod, report, seen
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patio.api.protocol import AdapterState
 from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.placement.matching import load_request, source_revision
 from patio_operator.placement.planner import plan
 from patio_operator.placement.plans import Load, Mark, PlacedState, Plan, Refusal, Trouble
 from patio_operator.placement.status import status, told
+from patio_protocol.adapters import AdapterState
 
 from adapter_world import World
 from builders import NOW, lora_adapter, pod, report, seen

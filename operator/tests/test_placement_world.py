@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patio.api.protocol import AdapterState, LoadRequest
 from patio_operator.placement.matching import is_deleting, load_request, source_revision
 from patio_operator.placement.plans import Load
+from patio_protocol.adapters import AdapterState, LoadRequest
 
 from adapter_world import Entry, Sidecar, World
 from builders import lora_adapter, pod

@@ -8,9 +8,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from patio_operator.pauses import FIRST_PAUSE, LONGEST_PAUSE, pause_after
 from patio_operator.reconcile import queue as queue_module
-from patio_operator.reconcile.queue import Key, WorkQueue
+from patio_operator.reconcile.queue import FIRST_PAUSE, Key, WorkQueue
 
 
 async def reached(condition: asyncio.Event) -> None:
@@ -245,14 +244,6 @@ async def test_every_key_gets_a_pass_once_in_a_while(monkeypatch: pytest.MonkeyP
     queue = WorkQueue("test", work, lambda: [("a",), ("b",)])
     async with running(queue):
         await until("each twice, though nothing happened", lambda: worked.count(("a",)) > 1 < worked.count(("b",)))
-
-
-def test_no_number_of_failures_is_too_many() -> None:
-    assert [pause_after(failures, 0.0) for failures in (1, 2, 3, 100_000)] == [0.8, 1.6, 3.2, LONGEST_PAUSE]
-
-
-def test_what_failed_together_does_not_come_back_together() -> None:
-    assert pause_after(1, 0.0) < pause_after(1, 0.5) < pause_after(1, 1.0) <= 1.3 * FIRST_PAUSE
 
 
 async def test_work_that_waits_for_something_cancelled_ends_no_worker() -> None:

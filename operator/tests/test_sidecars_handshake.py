@@ -18,12 +18,7 @@ import pytest
 
 from patio.access.config import AccessSettings
 from patio.adapters.store import Store
-from patio.api.boxes import box, new_key
-from patio.api.credentials_protocol import HandshakeAnswer, HandshakeRequest, TokenText
-from patio.api.protocol import UnloadRequest
 from patio.app import assemble
-from patio.client import Refused, SidecarClient, Unreachable
-from patio.engine.base import EngineKind
 from patio.settings import Settings
 from patio_operator.access.keys import new_key as new_signing_key
 from patio_operator.access.keys import successor
@@ -32,6 +27,12 @@ from patio_operator.sidecars import handshake as handshakes
 from patio_operator.sidecars.bounded import BoundedTransport
 from patio_operator.sidecars.handshake import Handshakes, NotReviewedError, UnprovenError
 from patio_operator.sidecars.signed import SignedCalls
+from patio_protocol.adapters import UnloadRequest
+from patio_protocol.client import SidecarClient
+from patio_protocol.credentials import HandshakeAnswer, HandshakeRequest, TokenText
+from patio_protocol.engines import EngineKind
+from patio_protocol.errors import Refused, Unreachable
+from patio_protocol.sealed_boxes import box, new_key
 
 from builders import review_status
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import logging
 import random
 from collections.abc import AsyncIterator, Callable
@@ -17,8 +16,6 @@ import httpx
 import pytest
 
 from benchmarks.simulated_sidecars import SimulatedFleet, SimulatedSidecar
-from patio.api.credentials_protocol import TOKEN_MISSING
-from patio.api.protocol import ErrorDetail, LoadRequest, UnloadRequest
 from patio.credentials.sealing import Sealing
 from patio_operator import jobs
 from patio_operator.placement.fleet import Pod, Seen
@@ -27,6 +24,8 @@ from patio_operator.placement.plans import Load, Unload
 from patio_operator.sidecars import orders
 from patio_operator.sidecars.handshake import Handshakes, NotReviewedError
 from patio_operator.sidecars.orders import Orders, SecretValues
+from patio_protocol.adapters import ErrorDetail, LoadRequest, UnloadRequest
+from patio_protocol.credentials import TOKEN_MISSING
 
 from builders import NOW, lora_adapter, report, review_status, seen
 
@@ -174,7 +173,7 @@ async def test_a_secret_is_sealed_in_its_order_and_nowhere_else(caplog: pytest.L
         there.orders.give([load(there.pod(0), REQUEST, "hub")], {})
         await eventually("it was sent", lambda: len(there.ends), 1)
         (opened,) = there.sidecar(0).opened
-        assert json.loads(opened.config or "") == {"hf_token": SECRET}
+        assert dict(opened.config or {}) == {"hf_token": SECRET}
         assert opened.credentials_revision == "s-7"
         there.sidecar(0).refuses = ErrorDetail(code="Busy", message="not now", retryable=True)
         there.now[0] += timedelta(seconds=3)

@@ -14,10 +14,10 @@ import pytest
 from engine_double import Double
 from patio.adapters.store import Store
 from patio.app import assemble
-from patio.client import SidecarClient
 from patio.downloads.config import DownloadSettings
-from patio.engine.base import EngineKind
 from patio.settings import Settings
+from patio_protocol.client import SidecarClient
+from patio_protocol.engines import EngineKind
 
 from download_sources import ACCESS_KEY, SECRET_KEY, Proxy, S3Server, proxy_to, s3_server, workers
 from sidecar_builders import StartSidecar

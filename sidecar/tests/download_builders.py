@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 
 from engine_double import Double
-from patio.api.protocol import AdapterReport, LoadRequest
-from patio.client import SidecarClient
+from patio_protocol.adapters import AdapterReport, LoadRequest
+from patio_protocol.client import SidecarClient
 
 from download_sources import S3Server
 from sidecar_builders import adapter_files, eventually

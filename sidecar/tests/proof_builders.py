@@ -8,7 +8,7 @@ from typing import Any
 
 from nacl.signing import SigningKey
 
-from patio.api.access_protocol import EndorsementClaims, Header, ProofClaims, base64url, body_digest, signing_input
+from patio_protocol.authentication import EndorsementClaims, Header, ProofClaims, base64url, body_digest, signing_input
 
 POD = "6d1f4c1e-8a55-4b38-9f0e-2f6f3c1b7d10"
 NOW = 1_795_250_000.0

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from patio.adapters.desired import AdapterSpec, Desired, Held, Key, Slot
-from patio.api.protocol import LoadRequest
-from patio.client import SidecarClient
 from patio.engine.base import EngineView
+from patio_protocol.adapters import LoadRequest
+from patio_protocol.client import SidecarClient
 
 _T = TypeVar("_T")
 

@@ -19,8 +19,12 @@ import pytest
 from engine_double import Double, running_double
 from patio.access.config import AccessSettings
 from patio.adapters.store import Store
-from patio.api.boxes import new_key, open_box, seal
-from patio.api.credentials_protocol import (
+from patio.app import assemble
+from patio.credentials.token import TokenError, read_token
+from patio.downloads.config import DownloadSettings
+from patio.settings import Settings
+from patio_protocol.adapters import LoadRequest
+from patio_protocol.credentials import (
     HANDSHAKE_PATH,
     MAX_TOKEN,
     CredentialsText,
@@ -30,12 +34,8 @@ from patio.api.credentials_protocol import (
     order_digest,
     sealed_field,
 )
-from patio.api.protocol import LoadRequest
-from patio.app import assemble
-from patio.credentials.token import TokenError, read_token
-from patio.downloads.config import DownloadSettings
-from patio.engine.base import EngineKind
-from patio.settings import Settings
+from patio_protocol.engines import EngineKind
+from patio_protocol.sealed_boxes import new_key, open_box, seal
 
 from download_sources import TOKEN, running_hub
 from proof_builders import POD, Signer

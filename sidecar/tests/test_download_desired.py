@@ -15,9 +15,9 @@ from patio.adapters.planner import plan, settled
 from patio.adapters.progress import SLOW_RETRY, Fault, Progress, after_fault, after_fetch, current
 from patio.adapters.snapshot import AdapterSnapshot
 from patio.adapters.store import Store
-from patio.api.protocol import AdapterReport, AdapterState, LoadRequest
-from patio.api.sources import read_config
 from patio.engine.http import NotListening, down
+from patio_protocol.adapters import AdapterReport, AdapterState, LoadRequest
+from patio_protocol.sources import read_config
 
 from sidecar_builders import active, desired, engine, keyed
 

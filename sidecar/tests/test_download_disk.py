@@ -21,8 +21,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patio.api.downloads_protocol import DownloadReason
-from patio.api.sources import Source, SourceKind
 from patio.downloads import found, local, locks
 from patio.downloads.backends import Reading, begins_at
 from patio.downloads.disk import remove_unused
@@ -35,6 +33,8 @@ from patio.downloads.pace import LEAST_RATE, LISTING_SECONDS, Pace
 from patio.downloads.places import Place, source_note, users_lock
 from patio.downloads.plan import SYNC_STEP, Digest, Listing, RemoteFile
 from patio.downloads.transfer import download
+from patio_protocol.downloads import DownloadReason
+from patio_protocol.sources import Source, SourceKind
 
 from download_sources import below, content
 

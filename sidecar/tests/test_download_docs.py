@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from patio.api.downloads_protocol import DEFAULT_DOWNLOAD_ROOT, DownloadRequest, DownloadState
-from patio.api.routes.downloads import DOWNLOAD_STATUS
-from patio.api.sources import OPTION_KEYS, SECRET_KEYS, SourceKind
+from patio.routes.downloads import DOWNLOAD_STATUS
+from patio_protocol.downloads import DEFAULT_DOWNLOAD_ROOT, DownloadRequest, DownloadState
+from patio_protocol.sources import OPTION_KEYS, SECRET_KEYS, SourceKind
 
 DOCS = Path(__file__).parents[2] / "docs"
 TEXT = (DOCS / "downloads.md").read_text()

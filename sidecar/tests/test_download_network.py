@@ -22,8 +22,6 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from prometheus_client import CollectorRegistry
 
-from patio.api.downloads_protocol import DownloadReason, DownloadRequest
-from patio.api.sources import Source, SourceKind
 from patio.downloads import network
 from patio.downloads.addresses import in_clear, is_loopback, is_never_asked
 from patio.downloads.child import run_worker
@@ -34,6 +32,8 @@ from patio.downloads.job import Job
 from patio.downloads.network import BUNDLES, one_bundle, past_proxies
 from patio.downloads.telemetry import DownloadMetrics
 from patio.downloads.worker import backend_of
+from patio_protocol.downloads import DownloadReason, DownloadRequest
+from patio_protocol.sources import Source, SourceKind
 
 from download_sources import ACCESS_KEY, SECRET_KEY, TOKEN, running_hub
 

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patio.api.downloads_protocol import DownloadReason
 from patio.downloads.downloads import LONGEST_ASKED_PAUSE, LONGEST_PAUSE, pause
 from patio.downloads.faults import DownloadFault
 from patio.downloads.places import contained, local_folder, place_of
@@ -23,6 +22,7 @@ from patio.downloads.plan import (
     select,
     space_needed,
 )
+from patio_protocol.downloads import DownloadReason
 
 WEIGHTS = RemoteFile("adapter_model.safetensors", 1000, "e1")
 CONFIG = RemoteFile("adapter_config.json", 10, "e2")

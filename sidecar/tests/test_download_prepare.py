@@ -10,9 +10,10 @@ import pytest
 from download_builders import adapter, contents, is_there, order, put, served, settle
 
 from engine_double import running_double
-from patio.api.protocol import PreparedReport, UnloadRequest
-from patio.client import Refused, SidecarClient
 from patio.downloads.config import DownloadSettings
+from patio_protocol.adapters import PreparedReport, UnloadRequest
+from patio_protocol.client import SidecarClient
+from patio_protocol.errors import Refused
 
 from download_sources import TOKEN, Proxy, S3Server, running_hub, workers
 from sidecar_builders import StartSidecar, eventually

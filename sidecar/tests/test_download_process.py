@@ -16,8 +16,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from patio.api.downloads_protocol import DownloadRequest
-from patio.client import Refused, SidecarClient, SidecarError
+from patio_protocol.client import SidecarClient
+from patio_protocol.downloads import DownloadRequest
+from patio_protocol.errors import Refused, SidecarError
 
 from download_sources import (
     ACCESS_KEY,

@@ -19,8 +19,6 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from patio.api.downloads_protocol import DownloadReason, DownloadReport, DownloadRequest, DownloadState
-from patio.api.sources import parse_source
 from patio.downloads.config import DownloadSettings
 from patio.downloads.downloads import WORKERS, Downloads
 from patio.downloads.faults import DownloadFault
@@ -29,6 +27,8 @@ from patio.downloads.locks import locked
 from patio.downloads.names import key_of
 from patio.downloads.s3 import S3
 from patio.downloads.telemetry import DownloadMetrics
+from patio_protocol.downloads import DownloadReason, DownloadReport, DownloadRequest, DownloadState
+from patio_protocol.sources import parse_source
 
 from download_sources import (
     ACCESS_KEY,

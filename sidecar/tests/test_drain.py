@@ -17,13 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine_double import Double, running_double
-from patio.client import SidecarClient
 from patio.drain import looks
 from patio.drain.config import DrainSettings
 from patio.drain.drain import Drain
 from patio.drain.looks import EngineLooks, Sources, total
 from patio.drain.plan import BLIND_SECONDS, Look, Sight, Verdict, Watch, after, verdict
 from patio.settings import Settings
+from patio_protocol.client import SidecarClient
 
 from sidecar_builders import StartSidecar, eventually
 from topology_processes import PodProcesses, machine

@@ -16,8 +16,8 @@ from patio.access.notices import OFF, REMIND_SECONDS, warn_while_off
 from patio.access.openness import CLOSED, EVERYONE, HOOK, Openness
 from patio.access.proof import Denial, Request, read
 from patio.access.replay import KEPT, Use, UsedProofs
-from patio.api.access_protocol import LEEWAY, LIFETIME, MAX_ENDORSEMENTS, ProofClaims, base64url, from_base64url
 from patio.settings import SettingsError, read_settings
+from patio_protocol.authentication import LEEWAY, LIFETIME, MAX_ENDORSEMENTS, ProofClaims
 
 from proof_builders import NOW, POD, Signer
 
@@ -148,16 +148,6 @@ def test_the_denial_of_a_missing_proof_says_what_is_missing() -> None:
 def test_two_authorizations_are_none() -> None:
     both = [f"Patio-Proof {signed()}", f"Patio-Proof {signed()}"]
     assert isinstance(gate().admit(LOAD, CLOSED, both, ()), Denial)
-
-
-@given(st.binary(max_size=80))
-def test_there_is_one_text_for_the_same_bytes(data: bytes) -> None:
-    text = base64url(data)
-    assert from_base64url(text) == data
-    if text:
-        last = "B" if text[-1] == "A" else "A"
-        assert from_base64url(text[:-1] + last) != data
-        assert from_base64url(text + "=") is None
 
 
 # --- keys that follow each other

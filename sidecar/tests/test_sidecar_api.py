@@ -13,9 +13,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from engine_double import Double, running_double
 from patio.adapters import progress
-from patio.api.protocol import TRIAL_PREFIX, AdapterState, LoadRequest, UnloadRequest
-from patio.client import Refused, SidecarClient, Unreachable
 from patio.settings import Settings
+from patio_protocol.adapters import AdapterState, LoadRequest, UnloadRequest
+from patio_protocol.client import SidecarClient
+from patio_protocol.engines import TRIAL_PREFIX
+from patio_protocol.errors import Refused, Unreachable
 
 from sidecar_builders import StartSidecar, adapter_files, eventually, load_request
 

@@ -8,11 +8,11 @@ from typing import Any
 import httpx
 
 from engine_double import running_double
-from patio.api.protocol import AdapterCapacity
-from patio.client import SidecarClient
 from patio.engine.base import Capacity
 from patio.engine.sglang import Sglang
 from patio.engine.vllm import Vllm
+from patio_protocol.adapters import AdapterCapacity
+from patio_protocol.client import SidecarClient
 
 from sidecar_builders import StartSidecar, adapter_files, eventually
 

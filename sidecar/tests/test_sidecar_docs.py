@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from patio.api.routes.adapters import FAULT_STATUS
-from patio.engine.base import EngineKind
 from patio.metrics.own import OwnMetrics
 from patio.metrics.tables import SOURCES, STANDARD, VOCABULARIES, Asked, Derived, Source
+from patio.routes.adapters import FAULT_STATUS
 from patio.settings import HONOURED
 from patio.settings.read import _parser
+from patio_protocol.engines import EngineKind
 
 DOCS = Path(__file__).parents[2] / "docs"
 TEXT = (DOCS / "sidecar.md").read_text()

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from patio.api.downloads_protocol import DownloadRequest
-from patio.api.protocol import AdapterList, AdapterReport, LoadRequest, Readiness, UnloadAnswer, UnloadRequest
-from patio.api.routes.adapters import FAULT_STATUS
-from patio.api.routes.document import ANSWERS, FAULTS, REQUESTS
-from patio.api.routes.downloads import DOWNLOAD_STATUS
-from patio.api.topology_protocol import DrainRequest
 from patio.document import document
+from patio.routes.adapters import FAULT_STATUS
+from patio.routes.downloads import DOWNLOAD_STATUS
+from patio.routes.openapi import ANSWERS, FAULTS, REQUESTS
+from patio_protocol.adapters import AdapterList, AdapterReport, LoadRequest, Readiness, UnloadAnswer, UnloadRequest
+from patio_protocol.downloads import DownloadRequest
+from patio_protocol.topology import DrainRequest
 
 MODELS: dict[tuple[str, str], tuple[type[BaseModel] | None, type[BaseModel] | None]] = {
     ("post", "/v1/load_lora_adapter"): (LoadRequest, AdapterReport),

@@ -12,8 +12,6 @@ import httpx
 import pytest
 
 from engine_double import Double, running_double
-from patio.api.protocol import UnloadRequest
-from patio.client import SidecarClient
 from patio.drain.config import DrainSettings
 from patio.drain.looks import EngineLooks, Sources
 from patio.drain.plan import Sight
@@ -22,6 +20,8 @@ from patio.engine.base import Engine, EngineError
 from patio.engine.clients import EngineClients, EngineTls, open_clients
 from patio.engine.sglang import Sglang
 from patio.engine.vllm import Vllm
+from patio_protocol.adapters import UnloadRequest
+from patio_protocol.client import SidecarClient
 
 from engine_stand_ins import Authority, answering, authority, passing_on, saying
 from sidecar_builders import StartSidecar, adapter_files, eventually, load_request

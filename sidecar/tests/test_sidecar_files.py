@@ -15,7 +15,7 @@ import pytest
 from engine_double import running_double
 from patio.adapters import files
 from patio.adapters.files import Files, FolderHangsError, Seen, look_at
-from patio.api.protocol import AdapterState, UnloadRequest
+from patio_protocol.adapters import AdapterState, UnloadRequest
 
 from sidecar_builders import StartSidecar, adapter_files, eventually, load_request
 

@@ -9,8 +9,8 @@ import pytest
 
 from engine_double import Double, running_double
 from engine_double.samples import write_adapter
-from patio.api.protocol import AdapterReport, AdapterState
-from patio.client import SidecarClient
+from patio_protocol.adapters import AdapterReport, AdapterState
+from patio_protocol.client import SidecarClient
 
 from sidecar_builders import StartSidecar, eventually, load_request
 

@@ -23,12 +23,13 @@ from patio.access.config import AccessSettings
 from patio.access.gate import Gate
 from patio.access.notices import AccessMetrics
 from patio.adapters.store import Store
-from patio.api.access_protocol import MAX_BODY, body_digest
-from patio.api.routes.access import add_access
 from patio.app import Sidecar, assemble
-from patio.client import Refused, SidecarClient
-from patio.engine.base import EngineKind
+from patio.routes.access import add_access
 from patio.settings import Settings
+from patio_protocol.authentication import MAX_BODY, body_digest
+from patio_protocol.client import SidecarClient
+from patio_protocol.engines import EngineKind
+from patio_protocol.errors import Refused
 
 from proof_builders import POD, Signer
 from sidecar_builders import adapter_files, eventually, load_request
@@ -320,7 +321,7 @@ async def test_refused_calls_fill_no_log_and_their_paths_are_short(
     pod: StartPod, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with running_double(engine="vllm") as double, pod(double) as one:
-        with caplog.at_level("INFO", "patio.api.routes.access"):
+        with caplog.at_level("INFO", "patio.routes.access"):
             for _ in range(100):
                 await one.outside.get("/" + "a" * 4000)
         said = [record.getMessage() for record in caplog.records if "call refused" in record.getMessage()]

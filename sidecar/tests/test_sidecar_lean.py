@@ -43,11 +43,3 @@ def root() -> dict[str, int]: ...
 print(app.openapi()["paths"]["/"]["get"]["responses"]["200"]["description"], pydantic.BaseModel.model_config)
 """
     assert run(program) == "Successful Response {}"
-
-
-def test_the_client_leaves_its_users_process_alone() -> None:
-    program = """
-import sys, patio.client, patio.api.protocol
-print([name for name in sys.modules if sys.modules[name] is None or name in ("patio.lean", "fastapi", "uvicorn")])
-"""
-    assert run(program) == "[]"

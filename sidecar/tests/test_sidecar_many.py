@@ -13,10 +13,11 @@ from engine_double import running_double
 from patio.adapters.desired import MOST_ADAPTERS, Desired, TooMany, with_load, with_required
 from patio.adapters.executor import LOADS_AT_ONCE
 from patio.adapters.store import Store
-from patio.api.protocol import AdapterReport, AdapterState, UnloadRequest
-from patio.client import Refused, SidecarClient
 from patio.downloads.downloads import Downloads
 from patio.engine.vllm import Vllm
+from patio_protocol.adapters import AdapterReport, AdapterState, UnloadRequest
+from patio_protocol.client import SidecarClient
+from patio_protocol.errors import Refused
 
 from sidecar_builders import StartSidecar, active, adapter_files, eventually, load_request
 

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from patio.network import Cause, call_words, cause_of
-from patio.words import LONGEST_WORDS, bounded_words, causes, error_words, is_fit
+from patio_protocol.error_text import error_words
 
 from engine_stand_ins import answering, authority, saying
 
@@ -160,19 +160,3 @@ async def test_a_header_that_cannot_be_sent_is_in_no_words(key: str) -> None:
     assert cause_of(error) is Cause.UNSENDABLE
     words = call_words("the engine", "/health", error)
     assert not [part for part in ("sekret", "cret", "word", "\\xe9") if part in words]
-
-
-def test_words_of_others_are_bounded_and_fit() -> None:
-    assert bounded_words("rank 64") == "rank 64"
-    long = bounded_words("x" * 5_000_000)
-    assert len(long) < LONGEST_WORDS + 40
-    assert long.endswith("... (4998000 characters more)")
-    assert bounded_words("a\x1b[31m\ud800\x00\r\n\té") == "a?[31m???\n\té"
-    assert is_fit("bücher\n")
-    assert not is_fit("a\ud800")
-
-
-def test_errors_that_go_round_in_circles_are_walked_once() -> None:
-    one, two = ValueError("1"), ValueError("2")
-    one.__context__, two.__context__ = two, one
-    assert causes(one) == [one, two]

@@ -31,10 +31,10 @@ from benchmarks.fuzz_guard import (
 from patio.access.limits import MAX_DEPTH, MAX_HEADERS, MAX_TARGET
 from patio.access.openness import To, openness_of
 from patio.adapters.store import Store
-from patio.api.access_protocol import MAX_BODY
-from patio.api.routes.topology import MAX_LEASE
 from patio.app import assemble
+from patio.routes.topology import MAX_LEASE
 from patio.settings import Settings, read_settings
+from patio_protocol.authentication import MAX_BODY
 
 OPEN = {
     ("GET", "/"),

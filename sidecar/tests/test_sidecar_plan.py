@@ -39,9 +39,9 @@ from patio.adapters.progress import (
     current,
 )
 from patio.adapters.snapshot import AdapterSnapshot, holds
-from patio.api.protocol import AdapterReport, AdapterState
 from patio.engine.base import Capacity, EngineView, FaultReason, PermanentError, RetryableError, trial_name
 from patio.engine.http import NotListening, down
+from patio_protocol.adapters import AdapterReport, AdapterState
 
 from sidecar_builders import active, desired, engine, keyed, wanted
 

@@ -30,8 +30,8 @@ from patio.adapters.planner import plan, settled
 from patio.adapters.progress import PATIENCE, SLOW_RETRY, Fault, after_fault, current
 from patio.adapters.snapshot import AdapterSnapshot
 from patio.adapters.store import Store
-from patio.api.protocol import AdapterReport, AdapterState, LoadRequest, PreparedReport, PreparedState
 from patio.engine.http import NotListening, down
+from patio_protocol.adapters import AdapterReport, AdapterState, LoadRequest, PreparedReport, PreparedState
 
 from sidecar_builders import active, engine, keyed, staged
 

@@ -17,7 +17,8 @@ from typing import Any
 import httpx
 import pytest
 
-from patio.client import SidecarClient, SidecarError
+from patio_protocol.client import SidecarClient
+from patio_protocol.errors import SidecarError
 
 from sidecar_builders import adapter_files, eventually, load_request
 

@@ -9,10 +9,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from e2e_cluster import ensure_binaries
-from patio.engine.base import EngineKind
 from patio.metrics.own import OwnMetrics
 from patio.metrics.rewrite import compile_rules, rewrite
 from patio.metrics.tables import VOCABULARIES
+from patio_protocol.engines import EngineKind
 
 pytestmark = pytest.mark.api
 

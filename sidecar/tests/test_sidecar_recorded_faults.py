@@ -8,8 +8,9 @@ import pytest
 
 from engine_double import Double, running_double
 from patio.adapters import progress
-from patio.api.protocol import AdapterReport, AdapterState
-from patio.client import Refused, SidecarClient
+from patio_protocol.adapters import AdapterReport, AdapterState
+from patio_protocol.client import SidecarClient
+from patio_protocol.errors import Refused
 
 from sidecar_builders import StartSidecar, adapter_files, eventually, load_request
 from sidecar_recordings import sglang_answers, vllm_answers, words_of

@@ -11,11 +11,11 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as strict_families
 from prometheus_client.parser import text_string_to_metric_families
 
-from patio.engine.base import EngineKind
 from patio.metrics.derive import Sample
 from patio.metrics.own import OwnMetrics
 from patio.metrics.rewrite import Format, compile_rules, cut, rewrite
 from patio.metrics.tables import SOURCES, STANDARD, VOCABULARIES, Asked, Derived
+from patio_protocol.engines import EngineKind
 
 VLLM = compile_rules(EngineKind.VLLM, ("patio",))
 SGLANG = compile_rules(EngineKind.SGLANG, ("patio",))

@@ -32,16 +32,16 @@ from patio.access.crowd import Crowd, LongPolls
 from patio.access.gate import Gate
 from patio.access.openness import EVERYONE, open_to
 from patio.adapters.store import Store
-from patio.api.protocol import LoadRequest
-from patio.api.routes import access
-from patio.api.routes.access import add_access
-from patio.api.routes.adapters import ENDING_SECONDS
 from patio.app import assemble
-from patio.client import SidecarError
 from patio.file_limit import raise_file_limit
 from patio.logs import LineLimit
+from patio.routes import access
+from patio.routes.access import add_access
+from patio.routes.adapters import ENDING_SECONDS
 from patio.server import configured, limit_loop_errors, listen
 from patio.settings import Settings, SettingsError
+from patio_protocol.adapters import LoadRequest
+from patio_protocol.errors import SidecarError
 
 from sidecar_builders import StartSidecar, eventually
 from topology_processes import PodProcesses, machine

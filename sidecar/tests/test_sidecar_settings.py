@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from patio.api.sources import SourceKind
 from patio.app import main
-from patio.engine.base import EngineKind
 from patio.engine.clients import EngineTls
 from patio.settings import HONOURED, Settings, SettingsError, read_settings
+from patio_protocol.engines import EngineKind
+from patio_protocol.sources import SourceKind
 
 from engine_stand_ins import authority
 

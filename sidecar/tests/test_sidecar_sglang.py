@@ -11,10 +11,11 @@ import pytest
 
 from engine_double import Double, running_double
 from engine_double.samples import write_adapter
-from patio.api.protocol import AdapterReport, AdapterState, UnloadRequest
-from patio.client import Refused, SidecarClient
-from patio.engine.base import EngineKind
 from patio.engine.sglang import Sglang
+from patio_protocol.adapters import AdapterReport, AdapterState, UnloadRequest
+from patio_protocol.client import SidecarClient
+from patio_protocol.engines import EngineKind
+from patio_protocol.errors import Refused
 
 from engine_stand_ins import answering
 from sidecar_builders import StartSidecar, eventually, load_request

@@ -16,9 +16,11 @@ from engine_double import Double, running_double
 from engine_double.adapters import inspect
 from engine_double.samples import write_adapter
 from engine_double.text import words
-from patio.api.protocol import TRIAL_PREFIX, AdapterReport, AdapterState
-from patio.client import Refused, SidecarClient
 from patio.engine.base import trial_name
+from patio_protocol.adapters import AdapterReport, AdapterState
+from patio_protocol.client import SidecarClient
+from patio_protocol.engines import TRIAL_PREFIX
+from patio_protocol.errors import Refused
 
 from sidecar_builders import StartSidecar, eventually, load_request
 

@@ -18,10 +18,10 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from patio.engine.base import EngineKind
 from patio.metrics.derive import Sample
 from patio.metrics.rewrite import compile_rules, rewrite
 from patio.metrics.tables import SOURCES, STANDARD, Asked
+from patio_protocol.engines import EngineKind
 
 OLDER = Path(__file__).parent / "older_engines"
 CONTEXT = {"model_context_tokens": (Sample(((b"model_name", b"tiny"),), 512),)}

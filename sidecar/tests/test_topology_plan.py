@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patio.api.topology_protocol import RegistrationState
 from patio.topology.config import Kind, Worker
 from patio.topology.plan import (
     LONGEST_PAUSE,
@@ -25,6 +24,7 @@ from patio.topology.plan import (
     heartbeat,
     unseen,
 )
+from patio_protocol.topology import RegistrationState
 
 URL = "http://10.0.0.1:8000"
 WORKER = Worker(URL)

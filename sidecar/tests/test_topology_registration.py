@@ -17,8 +17,6 @@ import httpx
 import pytest
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from patio.api.topology_protocol import LeaseRequest
-from patio.client import Refused, SidecarClient, Unreachable, sidecar
 from patio.topology import routers
 from patio.topology.config import Endpoint, Kind, TopologySettings, Worker
 from patio.topology.lease_file import LeaseFile
@@ -27,6 +25,10 @@ from patio.topology.plan import Standing
 from patio.topology.registrar import Registrar, Round
 from patio.topology.routers import LARGEST, Router, RouterError
 from patio.topology.server import TopologyServer
+from patio_protocol import client as client_module
+from patio_protocol.client import SidecarClient
+from patio_protocol.errors import Refused, Unreachable
+from patio_protocol.topology import LeaseRequest
 
 from router_double import RouterDouble
 from sidecar_builders import eventually
@@ -378,8 +380,8 @@ async def test_one_worker_that_can_not_be_read_hides_no_other(caplog: pytest.Log
 
 async def test_a_router_that_drips_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routers, "ANSWER_SECONDS", 0.2)
-    monkeypatch.setattr(sidecar, "ANSWER_SECONDS", 0.2)
-    monkeypatch.setattr(sidecar, "CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(client_module, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(client_module, "CONNECT_SECONDS", 0.2)
     ended = asyncio.Event()
 
     async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -416,7 +418,7 @@ async def test_a_sidecars_answer_is_bounded() -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         if request.url.path == "/ready":
             return httpx.Response(307, headers={"location": "http://elsewhere/"})
-        return httpx.Response(200, content=b"[" * (sidecar.LARGEST + 1))
+        return httpx.Response(200, content=b"[" * (client_module.LARGEST + 1))
 
     async with httpx.AsyncClient(transport=httpx.MockTransport(answer), follow_redirects=True) as http:
         client = SidecarClient("http://other", http)

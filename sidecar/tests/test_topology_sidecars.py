@@ -14,12 +14,13 @@ import pytest
 
 from engine_double import running_double
 from patio.adapters.store import Store
-from patio.api.topology_protocol import LeaseRequest, TopologyReport
 from patio.app import assemble
-from patio.client import Refused, SidecarClient
-from patio.engine.base import EngineKind
 from patio.settings import Settings, read_settings
 from patio.topology.config import Endpoint, Role, TopologySettings, Worker
+from patio_protocol.client import SidecarClient
+from patio_protocol.engines import EngineKind
+from patio_protocol.errors import Refused
+from patio_protocol.topology import LeaseRequest, TopologyReport
 
 from router_double import RouterDouble
 from sidecar_builders import eventually

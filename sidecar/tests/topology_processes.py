@@ -15,8 +15,9 @@ from typing import Any
 
 import httpx
 
-from patio.api.topology_protocol import TopologyReport
-from patio.client import SidecarClient, SidecarError
+from patio_protocol.client import SidecarClient
+from patio_protocol.errors import SidecarError
+from patio_protocol.topology import TopologyReport
 
 from sidecar_builders import DEADLINE, eventually
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from patio.api.credentials_protocol import TOKEN_AUDIENCE, TOKEN_SECONDS
+from patio_protocol.credentials import TOKEN_AUDIENCE, TOKEN_SECONDS
 
 from kube import Kube, is_ready, until
 from operator_process import free_port

@@ -15,17 +15,17 @@ import pytest
 
 from e2e_cluster.control_plane import ControlPlane
 from engine_double.samples import write_adapter
-from patio.api.boxes import BoxKey, box, new_key
-from patio.api.credentials_protocol import (
+from patio_operator.access.keys import decode
+from patio_operator.access.tokens import objection, review_of
+from patio_protocol.adapters import AdapterList
+from patio_protocol.credentials import (
     HANDSHAKE_PATH,
     TOKEN_AUDIENCE,
     HandshakeAnswer,
     HandshakeRequest,
     TokenText,
 )
-from patio.api.protocol import AdapterList
-from patio_operator.access.keys import decode
-from patio_operator.access.tokens import objection, review_of
+from patio_protocol.sealed_boxes import BoxKey, box, new_key
 
 from download_sources import Hub, running_hub
 from engine_pods import EnginePod, MakePod, lora_adapter, token, until_ready

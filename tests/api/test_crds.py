@@ -14,7 +14,6 @@ import pytest
 import yaml
 
 from e2e_cluster.control_plane import ControlPlane
-from patio.api.sources import parse_source
 from patio_operator import groups
 from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
@@ -26,6 +25,7 @@ from patio_operator.injection import Access, Injection, Runtime, inject, json_pa
 from patio_operator.placement.fleet import Pod
 from patio_operator.placement.plans import Placed, PlacedState, Placement
 from patio_operator.placement.status import status, told
+from patio_protocol.sources import parse_source
 
 pytestmark = pytest.mark.api
 

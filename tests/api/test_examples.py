@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import yaml
 
-from patio.api.protocol import LoadRequest
-from patio.api.sources import read_config
 from patio.settings import read_settings
 from patio_operator import injection
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.injection import trial
+from patio_protocol.adapters import LoadRequest
+from patio_protocol.sources import read_config
 
 from kube import Kube, until
 from operator_process import OperatorProcess

@@ -21,8 +21,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from e2e_engine import model
 from e2e_engine.process import VllmProcess, running_vllm
-from patio.engine.base import EngineKind
 from patio.metrics.tables import SOURCES
+from patio_protocol.engines import EngineKind
 
 from kube import until
 from stage import tell

@@ -41,7 +41,6 @@ from patio_operator.handlers import Wakes, framework
 from patio_operator.handlers.wakes import there_are_groups, there_are_namespaces, there_are_profiles
 from patio_operator.injection import Access
 from patio_operator.leadership.elector import Elector
-from patio_operator.pauses import pause_after
 from patio_operator.reconcile.adapters import AdapterReconciler
 from patio_operator.reconcile.credentials import SecretReader
 from patio_operator.reconcile.groups import GroupReconciler
@@ -66,11 +65,15 @@ from patio_operator.webhooks import profiles as profile_reviews
 from patio_operator.webhooks.certificates import Periods
 from patio_operator.webhooks.keeper import FileKeeper, Keeper, SecretKeeper, keep_once
 from patio_operator.webhooks.lookups import Lookups
+from patio_protocol.backoff import exponential, with_jitter
 
 log = logging.getLogger(__name__)
 
 KEY_CHECK_SECONDS = 60.0
 """How often the key is looked at that calls to sidecars are signed with."""
+FIRST_PAUSE = 0.8
+LONGEST_PAUSE = 15.0
+"""Seconds between tries of what has to be done at the start."""
 NAMESPACES_AT_ONCE = 16
 """In which LoraAdapters are planned at once: a pass may wait for its sidecars' first answers."""
 PROFILES_AT_ONCE = 2
@@ -346,7 +349,8 @@ async def _until_done(what: str, work: Callable[[], Awaitable[str | None]], stop
         failures = 0
         while (problem := await work()) is not None:
             failures += 1
-            pause = pause_after(failures, random.random(), longest=15.0)  # noqa: S311 - jitter only
+            jitter = random.random()  # noqa: S311 - no secret
+            pause = with_jitter(exponential(FIRST_PAUSE, LONGEST_PAUSE, failures), jitter)
             log.warning("%s: not ready, again in %.1f s: %s", what, pause, problem)
             await asyncio.sleep(pause)
 

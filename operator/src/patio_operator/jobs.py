@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from functools import partial
 
-from patio_operator.pauses import pause_after
+from patio_protocol.backoff import exponential, with_jitter
 
 log = logging.getLogger(__name__)
 
@@ -166,7 +166,7 @@ class Jobs:
     def _again(self, namespace: str, key: Hashable) -> None:
         loop = asyncio.get_running_loop()
         times = self._failed[key].times + 1 if key in self._failed else 1
-        pause = pause_after(times, self._rng.random(), FIRST_PAUSE, LONGEST_PAUSE)
+        pause = with_jitter(exponential(FIRST_PAUSE, LONGEST_PAUSE, times), self._rng.random())
         now = loop.time()
         if len(self._failed) > self._kept:
             self._failed = {key: one for key, one in self._failed.items() if one.until > now - FORGET_SECONDS}

@@ -8,6 +8,7 @@ wanted is in the store.
 from __future__ import annotations
 
 from patio import lean
+from patio_protocol.engines import EngineKind
 
 # isort: split
 import asyncio
@@ -30,8 +31,6 @@ from patio.access.gate import Gate
 from patio.access.notices import AccessMetrics, warn_while_off
 from patio.adapters.reconciler import Attempt, Reconciler
 from patio.adapters.store import Store
-from patio.api.protocol import Readiness, ServerStatus
-from patio.api.routes import Parts, create_app
 from patio.credentials.sealing import Sealing
 from patio.credentials.token import read_token
 from patio.downloads.downloads import Downloads
@@ -39,7 +38,7 @@ from patio.downloads.telemetry import DownloadMetrics
 from patio.drain.drain import Drain
 from patio.drain.looks import EngineLooks, Sources
 from patio.engine.address import read_address
-from patio.engine.base import Engine, EngineKind, EngineView
+from patio.engine.base import Engine, EngineView
 from patio.engine.clients import EngineClients, open_clients
 from patio.engine.sglang import Sglang
 from patio.engine.vllm import Vllm
@@ -48,9 +47,11 @@ from patio.logs import configure
 from patio.metrics.own import OwnMetrics
 from patio.metrics.scrape import Scraper
 from patio.metrics.tables import renamed_from
+from patio.routes import Parts, create_app
 from patio.server import LEAVE_SECONDS, Server, configured, limit_loop_errors, listen
 from patio.settings import Settings, SettingsError, read_settings
 from patio.topology.parts import Topology, build
+from patio_protocol.adapters import Readiness, ServerStatus
 
 log = logging.getLogger(__name__)
 

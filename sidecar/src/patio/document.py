@@ -15,8 +15,8 @@ from pathlib import Path
 import httpx
 
 from patio.adapters.store import Store
-from patio.api.routes.document import add_document
 from patio.app import assemble
+from patio.routes.openapi import add_document
 from patio.settings import Settings
 
 

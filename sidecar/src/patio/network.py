@@ -15,7 +15,7 @@ from enum import StrEnum
 import anyio
 import httpx
 
-from patio.words import causes, error_words
+from patio_protocol.error_text import causes, error_words
 
 
 class Cause(StrEnum):

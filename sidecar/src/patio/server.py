@@ -1,6 +1,6 @@
 """The sidecar's HTTP server: uvicorn, with limits on what strangers can hold, and an end that waits for a drain.
 
-Made by `app`, serves the application of `api.routes`. Connections, heads, bodies and answers each have a time in which
+Made by `app`, serves the application of `routes`. Connections, heads, bodies and answers each have a time in which
 they must get on, and places are shared by peer (`access.crowd`), so that a probe is answered while strangers hold all
 that they can. uvicorn's own `limit_concurrency` is not used: it answers everyone with 503, the kubelet as well.
 """
@@ -25,11 +25,11 @@ from uvicorn.server import ServerState
 from patio.access.crowd import MOST_CONNECTIONS, MOST_OF_A_PEER, Crowd
 from patio.access.inside import address_of
 from patio.access.limits import MAX_HEADER_BYTES, MAX_TARGET
-from patio.api.access_protocol import MAX_BODY
-from patio.api.protocol import ErrorBody, ErrorDetail
 from patio.drain.drain import Drain
 from patio.logs import LineLimit
 from patio.settings import SettingsError
+from patio_protocol.adapters import ErrorBody, ErrorDetail
+from patio_protocol.authentication import MAX_BODY
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from patio.api.access_protocol import (
+from patio_protocol.authentication import (
     ENDORSEMENT,
     MAX_ENDORSEMENTS,
     EndorsementClaims,

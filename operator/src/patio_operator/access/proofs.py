@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from patio.api.access_protocol import LIFETIME, PROOF, Header, ProofClaims, body_digest
 from patio_operator.access.keys import SigningKey
+from patio_protocol.authentication import LIFETIME, PROOF, Header, ProofClaims, body_digest
 
 
 def proof(key: SigningKey, pod_uid: str, method: str, target: str, body: bytes, now: float, jti: str) -> str:

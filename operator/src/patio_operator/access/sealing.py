@@ -9,9 +9,9 @@ from collections.abc import Mapping
 
 from pydantic import ValidationError
 
-from patio.api.boxes import BoxKey, open_box, seal
-from patio.api.credentials_protocol import CredentialsText, HandshakeAnswer, TokenText, order_digest, sealed_field
-from patio.api.protocol import LoadRequest
+from patio_protocol.adapters import LoadRequest
+from patio_protocol.credentials import CredentialsText, HandshakeAnswer, TokenText, order_digest, sealed_field
+from patio_protocol.sealed_boxes import BoxKey, open_box, seal
 
 
 def token_of(answer: HandshakeAnswer, mine: BoxKey, pod_uid: str) -> str | None:

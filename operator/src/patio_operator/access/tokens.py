@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from patio.api.credentials_protocol import TOKEN_AUDIENCE
+from patio_protocol.credentials import TOKEN_AUDIENCE
 
 _POD_UID = "authentication.kubernetes.io/pod-uid"
 _MOST_WORDS = 300

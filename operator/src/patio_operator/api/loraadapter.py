@@ -2,7 +2,7 @@
 
 Read by `placement`, which compares it with what the sidecars report and computes the status; `injection`
 puts the adapters of a new pod into the pod. What the schema and its rules let through, the sidecar's own words
-(`patio.api.sources`) understand, so that `kubectl apply` says what is wrong and no pod has to.
+(`patio_protocol.sources`) understand, so that `kubectl apply` says what is wrong and no pod has to.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from patio.api.protocol import TRIAL_PREFIX, AdapterName
 from patio_operator.api.meta import Conditions, Int32, Int64, LabelMap, Model, ObjectMeta
 from patio_operator.api.source_rules import MAX_URI_BYTES, RULES
+from patio_protocol.adapters import AdapterName
+from patio_protocol.engines import TRIAL_PREFIX
 
 FILE_SCHEME = "file://"
 
@@ -25,10 +26,10 @@ MAX_INSTANCES = 100
 """How many pods status.instances lists; the counts are always whole."""
 
 AddressingStyle = Literal["auto", "path", "virtual"]
-"""`patio.api.sources.ADDRESSING_STYLES`."""
+"""`patio_protocol.sources.ADDRESSING_STYLES`."""
 
 InstanceState = Literal["Pending", "Downloading", "Loading", "Loaded", "Unloading", "Failed", "Unknown"]
-"""`patio.api.protocol.AdapterState`, and Unknown for a sidecar out of reach."""
+"""`patio_protocol.adapters.AdapterState`, and Unknown for a sidecar out of reach."""
 
 
 class SecretRef(Model):

@@ -1,4 +1,4 @@
-"""What `kubectl apply` checks of spec.source: `patio.api.sources` once more, as the CEL rules of the CRD. Pure.
+"""What `kubectl apply` checks of spec.source: `patio_protocol.sources` once more, as the CEL rules of the CRD. Pure.
 
 Whatever passes here, the sidecar understands: a rule may be narrower than `parse_source`, never wider. Each rule is a
 regular expression on one field, which must or must not be found, so that tests hold the very same expressions against

@@ -16,12 +16,15 @@ from typing import Generic, TypeVar
 
 from patio_operator.cluster.api import Cluster, ConflictError, NotFoundError, Object
 from patio_operator.cluster.kinds import SECRET
-from patio_operator.pauses import pause_after
+from patio_protocol.backoff import exponential, with_jitter
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 5.0
+"""Seconds between tries."""
 MOST_TRIES = 10
 """How often another replica may be faster before the next pass is waited for."""
 
@@ -75,7 +78,8 @@ async def keep_secret(cluster: Cluster, namespace: str, name: str, decide: Calla
             failures += 1
             if failures == MOST_TRIES:
                 raise
-            await asyncio.sleep(pause_after(failures, random.random(), 0.1, 5.0))  # noqa: S311 - jitter only
+            pause = exponential(FIRST_PAUSE, LONGEST_PAUSE, failures)
+            await asyncio.sleep(with_jitter(pause, random.random()))  # noqa: S311 - jitter only
             continue
         log.info("%s, kept in Secret %s", decision.words, name)
         return decision.value

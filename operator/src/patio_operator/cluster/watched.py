@@ -21,10 +21,13 @@ from typing import Any, Generic, TypeVar
 from patio_operator.cluster.api import EVERYTHING, GONE, SLICE_SECONDS, ApiError, Cluster, Object, Scope
 from patio_operator.cluster.bodies import TooDeep
 from patio_operator.cluster.kinds import Kind
-from patio_operator.pauses import FIRST_PAUSE, LONGEST_PAUSE, pause_after
+from patio_protocol.backoff import exponential, with_jitter
 
 log = logging.getLogger(__name__)
 
+FIRST_PAUSE = 0.8
+LONGEST_PAUSE = 30.0
+"""Seconds between tries, as client-go has them for its watches."""
 HEALTHY_SECONDS = 1.0
 """A watch that ends sooner and told nothing is a failure, as in client-go: begun anew, it would end as soon."""
 MOST_RESUMED = 2
@@ -201,7 +204,7 @@ class Watched(Generic[T]):
         await self._sleep(pause)
 
     def _pause(self) -> float:
-        return pause_after(self._failures, self._rng.random(), FIRST_PAUSE)
+        return with_jitter(exponential(FIRST_PAUSE, LONGEST_PAUSE, self._failures), self._rng.random())
 
     async def _sleep(self, seconds: float) -> None:
         try:

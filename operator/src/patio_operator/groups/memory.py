@@ -15,6 +15,7 @@ from typing import Any
 from patio_operator.api.bounded_json import read_object
 from patio_operator.api.conditions import TIME_FORMAT, time_of
 from patio_operator.api.rolebasedgroup import LeaderWorkerPattern, RestartPolicyConfig
+from patio_protocol.backoff import exponential
 
 RECREATE = "RecreateRoleInstanceOnPodRestart"
 _FORGET_AFTER = timedelta(minutes=10)
@@ -91,7 +92,7 @@ def recreated(before: Memory, config: RestartPolicyConfig, now: datetime) -> tup
     longest = timedelta(seconds=config.max_delay_seconds)
     if at is None or now - at > max(2 * longest, _FORGET_AFTER):
         count = 0
-    # In whole seconds: a timedelta has an end that long delays, doubled often, would pass.
-    seconds = min(config.base_delay_seconds * 2 ** min(count - 1, 30), config.max_delay_seconds) if count else None
+    # In seconds: a timedelta has an end that long delays, doubled often, would pass.
+    seconds = exponential(config.base_delay_seconds, config.max_delay_seconds, count) if count else None
     wait = timedelta(0) if seconds is None or at is None else max(timedelta(0), at + timedelta(seconds=seconds) - now)
     return Memory(recreations=count + 1, recreated_at=now), wait

@@ -16,20 +16,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from patio.api.access_protocol import (
+from patio_operator.api.identity import EnvVar
+from patio_operator.api.identity import field as pod_field
+from patio_operator.injection.profiles import SIDECAR_PORT_NAME
+from patio_operator.injection.variables import KIND
+from patio_operator.injection.words import ClashError, Container, Pod
+from patio_protocol.adapters import SIDECAR_PORT
+from patio_protocol.authentication import (
     DRAIN_PATH,
     DRAIN_PROOF_VARIABLE,
     DRAIN_SCHEME,
     OPERATOR_KEYS_VARIABLE,
     POD_UID_VARIABLE,
 )
-from patio.api.credentials_protocol import TOKEN_AUDIENCE, TOKEN_FOLDER, TOKEN_NAME, TOKEN_SECONDS
-from patio.api.protocol import SIDECAR_PORT
-from patio_operator.api.identity import EnvVar
-from patio_operator.api.identity import field as pod_field
-from patio_operator.injection.profiles import SIDECAR_PORT_NAME
-from patio_operator.injection.variables import KIND
-from patio_operator.injection.words import ClashError, Container, Pod
+from patio_protocol.credentials import TOKEN_AUDIENCE, TOKEN_FOLDER, TOKEN_NAME, TOKEN_SECONDS
 
 TOKEN_VOLUME = "patio-sidecar-token"  # noqa: S105 - a volume's name
 DEFAULT_GRACE = 30

@@ -11,7 +11,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from patio.api.protocol import LoadRequest
 from patio_operator.api import labels
 from patio_operator.api.bounded_json import read_object
 from patio_operator.api.identity import put_before
@@ -30,6 +29,7 @@ from patio_operator.injection.words import (
     containers_of,
     runs_beside,
 )
+from patio_protocol.adapters import LoadRequest
 
 SIDECAR_NAMES = ("patio", "patio-runtime")
 UNKNOWN_REVISION = "unknown"

@@ -25,10 +25,8 @@ from patio_operator.injection.command_line import (
     name_in,
     resolved,
 )
+from patio_protocol.engines import DEFAULT_PORTS, EngineKind
 
-VLLM = "vllm"
-SGLANG = "sglang"
-DEFAULT_PORTS: Mapping[str, int] = {VLLM: 8000, SGLANG: 30000}
 LONGEST_NAME = 512
 """Characters of a model's name; it gets into an annotation. A longer one is not known."""
 MOST_NAMES = 64
@@ -36,7 +34,10 @@ MOST_NAMES = 64
 
 API_KEY = "--api-key"
 ADMIN_API_KEY = "--admin-api-key"
-_PYTHON_MODULES = ((re.compile(r"vllm\.entrypoints\."), VLLM), (re.compile(r"sglang\.launch_server$"), SGLANG))
+_PYTHON_MODULES = (
+    (re.compile(r"vllm\.entrypoints\."), EngineKind.VLLM.value),
+    (re.compile(r"sglang\.launch_server$"), EngineKind.SGLANG.value),
+)
 _IMAGE = re.compile(r"(?:^|/)(vllm|sglang)(?!.*router)[^/]*$")
 _LONGEST_IMAGE = 1024
 _OFF = ("false", "0", "no", "off")
@@ -155,7 +156,7 @@ def _started(command: Sequence[str]) -> tuple[str, int] | None:
     """Say which engine a command starts, and where the words after it begin."""
     for index, (word, following) in enumerate(pairwise(command)):
         program = word.rsplit("/", 1)[-1]
-        if following == "serve" and program in (VLLM, SGLANG):
+        if following == "serve" and program in DEFAULT_PORTS:
             return program, index + 2
         if word == "-m":
             kind = next((kind for module, kind in _PYTHON_MODULES if module.match(following)), None)
@@ -175,9 +176,9 @@ def _described(
 ) -> Engine:
     flags = _flags(words)
     keys = {flag: _source(_referred(flags[flag], variables)) for flag in (API_KEY, ADMIN_API_KEY) if flags.get(flag)}
-    if kind == VLLM and "VLLM_API_KEY" in variables:
+    if kind == EngineKind.VLLM and "VLLM_API_KEY" in variables:
         keys.setdefault(API_KEY, _source(variables["VLLM_API_KEY"]))
-    positional = words[0] if kind == VLLM and words and not words[0].startswith("-") else None
+    positional = words[0] if kind == EngineKind.VLLM and words and not words[0].startswith("-") else None
     model = _name(
         flags.get("--served-model-name") or positional or flags.get("--model") or flags.get("--model-path"), variables
     )
@@ -248,16 +249,16 @@ def _socket(flags: Mapping[str, str], variables: Variables) -> str | None:
 
 
 def _headless(kind: str, flags: Mapping[str, str], variables: Variables) -> bool:
-    if kind == VLLM and (flags.get("--headless", "off") or "on").lower() not in _OFF:
+    if kind == EngineKind.VLLM and (flags.get("--headless", "off") or "on").lower() not in _OFF:
         return True
-    if kind == VLLM and _number(flags.get("--api-server-count"), variables) == 0:
+    if kind == EngineKind.VLLM and _number(flags.get("--api-server-count"), variables) == 0:
         return True
-    return kind == SGLANG and (_number(flags.get("--node-rank"), variables) or 0) > 0
+    return kind == EngineKind.SGLANG and (_number(flags.get("--node-rank"), variables) or 0) > 0
 
 
 def _api_servers(kind: str, flags: Mapping[str, str], variables: Variables) -> int | None:
     """Count the processes that answer requests, as vLLM (0.32, entrypoints/cli/serve.py) and SGLang (0.5) make them."""
-    if kind == SGLANG:
+    if kind == EngineKind.SGLANG:
         return _count("--tokenizer-worker-num", flags, variables)
     if "--api-server-count" in flags:
         return _count("--api-server-count", flags, variables)

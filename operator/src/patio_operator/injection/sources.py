@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from patio.api.downloads_protocol import DEFAULT_DOWNLOAD_ROOT, DOWNLOAD_ROOT_VARIABLE, DOWNLOAD_ROOTS_VARIABLE
-from patio.api.protocol import LoadRequest
-from patio.api.sources import SourceKind, parse_source
 from patio_operator.injection.volumes import is_lasting
 from patio_operator.injection.words import Container
+from patio_protocol.adapters import LoadRequest
+from patio_protocol.downloads import DEFAULT_DOWNLOAD_ROOT, DOWNLOAD_ROOT_VARIABLE, DOWNLOAD_ROOTS_VARIABLE
+from patio_protocol.sources import SourceKind, parse_source
 
 MOST_ROOTS = 8 * 1024
 """Characters of the variable with the roots; further folders are left out."""

@@ -13,12 +13,13 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from patio.api.protocol import REQUIRED_ADAPTERS_VARIABLE, LoadRequest
 from patio_operator.api import labels
 from patio_operator.api.identity import EnvSource, EnvVar, RoleIdentity, field, label, literal
-from patio_operator.injection.engine import ADMIN_API_KEY, API_KEY, DEFAULT_PORTS, SGLANG, VLLM, Engine
+from patio_operator.injection.engine import ADMIN_API_KEY, API_KEY, Engine
 from patio_operator.injection.profiles import replaced
 from patio_operator.injection.words import Container, Pod
+from patio_protocol.adapters import REQUIRED_ADAPTERS_VARIABLE, LoadRequest
+from patio_protocol.engines import DEFAULT_PORTS, EngineKind
 
 KIND = "INFERENCE_ENGINE"
 ENDPOINT = "INFERENCE_ENGINE_ENDPOINT"
@@ -226,7 +227,7 @@ def _keys_elsewhere(
     name = KEYS[API_KEY]
     secrets = [one for one in container.get("envFrom") or [] if one.get("secretRef")]
     known = name in env or API_KEY in engine.keys or API_KEY in engine.unknown_keys
-    if engine.kind != VLLM or not secrets or known:
+    if engine.kind != EngineKind.VLLM or not secrets or known:
         return []
     return [
         f"{engine.container!r} has the variables of a Secret (envFrom): if VLLM_API_KEY is among them, give it to "
@@ -264,7 +265,7 @@ def allow_updates(container: Container, engine: Engine) -> list[str]:
     if not engine.lora or engine.kind is None:
         return []
     name = container["name"]
-    if engine.kind == SGLANG:
+    if engine.kind == EngineKind.SGLANG:
         if engine.api_servers == 1:
             return []
         return [
@@ -303,8 +304,8 @@ def summary(engine: Engine, sidecar: Mapping[str, Any] | None) -> dict[str, Any]
     endpoint = re.match(r"https?://[^/]*:(\d{1,5})/?$", env.get(ENDPOINT) or "")
     if endpoint:
         port = int(endpoint.group(1))
-    elif port is None and engine.socket is None and kind in (VLLM, SGLANG):
-        port = DEFAULT_PORTS[kind]
+    elif port is None and engine.socket is None:
+        port = DEFAULT_PORTS.get(kind or "")
     guessed = [
         name
         for name, said, guess in (

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-from patio.api.protocol import LoadRequest
 from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.placement.matching import for_pod, load_request
+from patio_protocol.adapters import LoadRequest
 
 
 def for_new_pod(

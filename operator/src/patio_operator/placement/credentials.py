@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from patio.api.protocol import LoadRequest
-from patio.api.sources import SECRET_KEYS, read_config
 from patio_operator.api.loraadapter import LoraAdapter
+from patio_protocol.adapters import LoadRequest
+from patio_protocol.sources import SECRET_KEYS, SourceConfig, read_config
 
 CONFIG_KEYS: Mapping[str, str] = {
     "HF_AUTH_TOKEN": "hf_token",
@@ -132,8 +131,7 @@ def with_secret(request: LoadRequest, values: Mapping[str, str]) -> LoadRequest:
         values: the Secret's data, decoded.
 
     """
-    said = json.loads(request.config) if request.config else {}
-    return request.model_copy(update={"config": json.dumps(given(values) | said)})
+    return request.model_copy(update={"config": SourceConfig(given(values) | dict(request.config or {}))})
 
 
 def given(values: Mapping[str, str]) -> dict[str, str]:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from patio.api.access_protocol import OPERATOR_KEYS_VARIABLE
-from patio.api.protocol import SIDECAR_PORT, AdapterState, PreparedState
 from patio_operator.api.labels import marked, owners_shown
+from patio_protocol.adapters import SIDECAR_PORT, AdapterState, PreparedState
+from patio_protocol.authentication import OPERATOR_KEYS_VARIABLE
 
 SIDECAR_PORT_NAME = "patio"
 
@@ -47,7 +47,7 @@ class Pod:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Files that were asked for ahead of their use (`patio.api.protocol.PreparedReport`)."""
+    """Files that were asked for ahead of their use (`patio_protocol.adapters.PreparedReport`)."""
 
     revision: str | None
     state: PreparedState
@@ -59,7 +59,7 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a sidecar says of one adapter: of `patio.api.protocol.AdapterReport` what is planned from.
+    """What a sidecar says of one adapter: of `patio_protocol.adapters.AdapterReport` what is planned from.
 
     A large fleet has hundreds of thousands: these are small, and share their texts.
     """
@@ -87,7 +87,7 @@ class Capacity:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a sidecar says (`patio.api.protocol.AdapterList`); read by `reports`."""
+    """What a sidecar says (`patio_protocol.adapters.AdapterList`); read by `reports`."""
 
     revision: str
     engine_ready: bool

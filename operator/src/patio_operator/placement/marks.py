@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-from patio.api.protocol import AdapterState
 from patio_operator.api.labels import owners_of
 from patio_operator.placement.plans import Mark
 from patio_operator.placement.spots import Host, Spot
+from patio_protocol.adapters import AdapterState
 
 MOST_LABELLED = 1000
 """Adapters that a pod's labels show; each has two labels, and an object of the API server has its limit. Those beyond

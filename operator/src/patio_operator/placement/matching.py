@@ -11,9 +11,10 @@ import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
-from patio.api.protocol import LoadRequest
 from patio_operator.api.labels import group_and_role
 from patio_operator.api.loraadapter import LoraAdapter
+from patio_protocol.adapters import LoadRequest
+from patio_protocol.sources import SourceConfig
 
 OWNER_PREFIX = f"{LoraAdapter.kind}/"
 """How the owners of adapters that LoraAdapters had loaded begin (`LoraAdapter.owner`)."""
@@ -52,7 +53,7 @@ def load_request(adapter: LoraAdapter) -> LoadRequest:
         options["allow_plain_http"] = "true"
     if not options:
         return LoadRequest(lora_name=name, source=source.uri, owner=owner, revision=revision, wait=0)
-    config = json.dumps(options)
+    config = SourceConfig(options)
     return LoadRequest(lora_name=name, source=source.uri, config=config, owner=owner, revision=revision, wait=0)
 
 

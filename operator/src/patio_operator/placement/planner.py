@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from patio.api.protocol import AdapterState, LoadRequest, UnloadRequest
 from patio_operator.api.loraadapter import UNLOAD_FINALIZER, LoraAdapter
 from patio_operator.placement import placing
 from patio_operator.placement.candidates import Candidates
@@ -42,6 +41,7 @@ from patio_operator.placement.rollout import Rollout, roll_out
 from patio_operator.placement.rooms import Rooms
 from patio_operator.placement.spots import Host, Spot, Terms, claims_of, host_of, owned, spots_of, terms_of
 from patio_operator.placement.steps import Steps, finish, in_parts
+from patio_protocol.adapters import AdapterState, LoadRequest, UnloadRequest
 
 Unmarked = Mapping[tuple[str, str], datetime]
 

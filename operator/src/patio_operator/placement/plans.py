@@ -12,9 +12,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
-from patio.api.protocol import LoadRequest, UnloadRequest
 from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.placement.fleet import Pod
+from patio_protocol.adapters import LoadRequest, UnloadRequest
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from patio.api.protocol import MOST_ON_DISK, AdapterState, PreparedState
 from patio_operator.placement.fleet import Answer, Capacity, Prepared, Report
+from patio_protocol.adapters import MOST_ON_DISK, AdapterState, PreparedState
 
 MOST_ADAPTERS = 4096
 """Of one pod; what is beyond is left out."""

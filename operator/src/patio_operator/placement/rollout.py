@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from patio.api.protocol import LoadRequest, PreparedState
 from patio_operator.placement.fleet import Prepared
 from patio_operator.placement.marks import settled_at
 from patio_operator.placement.obstacles import Refusals, refused, told_refusal
 from patio_operator.placement.plans import Placed, Trouble
 from patio_operator.placement.spots import Spot, Terms
 from patio_operator.placement.words import count, names
+from patio_protocol.adapters import LoadRequest, PreparedState
 
 
 @dataclass

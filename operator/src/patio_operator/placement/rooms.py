@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from patio.api.protocol import AdapterState
 from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.placement.matching import oldest_first
 from patio_operator.placement.spots import Host
+from patio_protocol.adapters import AdapterState
 
 
 class Rooms:

@@ -13,13 +13,13 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import NamedTuple
 
-from patio.api.protocol import AdapterState, LoadRequest
 from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.placement.candidates import Candidates
 from patio_operator.placement.credentials import Credentials, Missing
 from patio_operator.placement.fleet import NOT_SEEN, Pod, Report, Seen
 from patio_operator.placement.matching import OWNER_PREFIX, load_request, oldest_first
 from patio_operator.placement.steps import Steps, in_parts
+from patio_protocol.adapters import AdapterState, LoadRequest
 
 UNREACHABLE_BOUND = timedelta(seconds=30)
 """How long a pod whose sidecar is silent keeps its place before another pod is given the adapter."""

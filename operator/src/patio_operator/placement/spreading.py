@@ -11,9 +11,9 @@ import heapq
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from patio.api.sources import Source, SourceKind, parse_source
 from patio_operator.placement.rooms import Rooms
 from patio_operator.placement.spots import Spot, Terms
+from patio_protocol.sources import Source, SourceKind, parse_source
 
 Rank = Callable[[Spot], tuple[Any, ...]]
 """What sorts spots, smallest first; no two alike."""

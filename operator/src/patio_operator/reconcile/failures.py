@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from patio.pauses import growing, spread
+from patio_protocol.backoff import exponential, with_jitter
 
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
@@ -45,7 +45,7 @@ class Failures:
         """Remember a failure; return for how many seconds not to try again."""
         of_object = self._failed.setdefault(uid, {})
         times = of_object[what].times + 1 if what in of_object else 1
-        pause = spread(growing(FIRST_PAUSE, LONGEST_PAUSE, times), self._rng.random())
+        pause = with_jitter(exponential(FIRST_PAUSE, LONGEST_PAUSE, times), self._rng.random())
         of_object[what] = _Failed(times, self._clock() + pause, words)
         return pause
 

@@ -14,10 +14,13 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 
-from patio_operator.pauses import FIRST_PAUSE, pause_after
+from patio_protocol.backoff import exponential, with_jitter
 
 log = logging.getLogger(__name__)
 
+FIRST_PAUSE = 0.8
+LONGEST_PAUSE = 30.0
+"""Seconds before a key whose work failed is worked on again."""
 SETTLE_SECONDS = 0.05
 """A burst of events is worked off once: a woken key waits this long."""
 WORKERS = 8
@@ -172,7 +175,7 @@ class WorkQueue:
                 raise
             # Else it was something that the work waited for, and this worker goes on.
             failures = self._failures[key] = self._failures.get(key, 0) + 1
-            pause = pause_after(failures, self._rng.random())
+            pause = with_jitter(exponential(FIRST_PAUSE, LONGEST_PAUSE, failures), self._rng.random())
             log.warning(
                 "%s %s failed, again in %.1f s: %s: %s",
                 self._name,

@@ -1,6 +1,6 @@
 """Has sidecars prove which pod they are in, before credentials are sent to them.
 
-One signed call (`patio.api.credentials_protocol`) and one question to the API server, for each sidecar once and again
+One signed call (`patio_protocol.credentials`) and one question to the API server, for each sidecar once and again
 after a while or when the sidecar has started anew. What is kept is the key that a sidecar proved to have, never a
 token. Who fails is told apart: `UnprovenError` is about the pod, `NotReviewedError` about the operator and its API
 server.
@@ -13,13 +13,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from patio.api.access_protocol import PROOF_MISSING
-from patio.api.boxes import new_key
-from patio.api.credentials_protocol import TOKEN_MISSING, HandshakeRequest
-from patio.client import Refused, SidecarClient
 from patio_operator.access.sealing import token_of
 from patio_operator.access.tokens import objection
 from patio_operator.placement.fleet import Pod
+from patio_protocol.authentication import PROOF_MISSING
+from patio_protocol.client import SidecarClient
+from patio_protocol.credentials import TOKEN_MISSING, HandshakeRequest
+from patio_protocol.errors import Refused
+from patio_protocol.sealed_boxes import new_key
 
 PROVEN_SECONDS = 1800.0
 """After which a sidecar proves itself once more."""

@@ -19,16 +19,17 @@ from typing import Protocol
 
 import httpx
 
-from patio.api.credentials_protocol import SEALED_FOR_ANOTHER
-from patio.api.protocol import LoadRequest, UnloadRequest
-from patio.client import Refused, SidecarClient, SidecarError
-from patio.pauses import growing, spread
 from patio_operator.access.sealing import sealed
 from patio_operator.jobs import Jobs
 from patio_operator.placement.credentials import SecretUnusableError, check, given
 from patio_operator.placement.fleet import NOT_SEEN, Pod, Seen
 from patio_operator.placement.plans import Load, Order, Refusal, Unload
 from patio_operator.sidecars.handshake import Handshakes, NotReviewedError, UnprovenError
+from patio_protocol.adapters import LoadRequest, UnloadRequest
+from patio_protocol.backoff import exponential, with_jitter
+from patio_protocol.client import SidecarClient
+from patio_protocol.credentials import SEALED_FOR_ANOTHER
+from patio_protocol.errors import Refused, SidecarError
 
 log = logging.getLogger(__name__)
 
@@ -255,8 +256,8 @@ class Orders:
     ) -> None:
         refused = self._refused.setdefault(namespace, {})
         times = refused[key].times + 1 if key in refused else 1
-        pause = growing(FIRST_PAUSE, LONGEST_PAUSE, times) if retryable else LONGEST_PAUSE
-        until = self._now() + timedelta(seconds=spread(pause, self._rng.random()))
+        pause = exponential(FIRST_PAUSE, LONGEST_PAUSE, times) if retryable else LONGEST_PAUSE
+        until = self._now() + timedelta(seconds=with_jitter(pause, self._rng.random()))
         refused[key] = _Refused(Refusal(message[:MOST_WORDS], retryable, until, reason), times)
 
 

@@ -1,4 +1,4 @@
-"""Signs the calls to sidecars on their way: an `httpx.Auth` for each pod, given to `patio.client`.
+"""Signs the calls to sidecars on their way: an `httpx.Auth` for each pod, given to `patio_protocol.client`.
 
 A sidecar that was admitted under an older key answers that it does not know this one; the call is then repeated, signed
 anew, with the endorsements that lead from one to the other. If that is no help either, the sidecar may have been
@@ -13,9 +13,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import httpx
 
-from patio.api.access_protocol import ENDORSEMENTS_HEADER, PROOF_SCHEME, UNKNOWN_KEY
 from patio_operator.access.keys import SigningKey
 from patio_operator.access.proofs import proof
+from patio_protocol.authentication import ENDORSEMENTS_HEADER, PROOF_SCHEME, UNKNOWN_KEY
 
 
 class SignedCalls(httpx.Auth):

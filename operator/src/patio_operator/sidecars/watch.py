@@ -6,8 +6,8 @@ are a cache of what sidecars say, never written by anything else.
 
 A thousand sidecars are a thousand connections that say nothing for seconds. A peer that ends closes its own; one that
 vanishes with its node is noticed by the kernel, which asks every second whether it is there. The polls are made with
-aiohttp: `patio.client` is httpx, which takes three times the CPU for a request, and most of what an operator at rest
-does are these.
+aiohttp: `patio_protocol.client` is httpx, which takes three times the CPU for a request, and most of what an operator
+at rest does are these.
 
 Whoever may create pods decides what answers at their addresses. So no redirect is followed, nothing is unpacked, an
 answer has a size and a time, addresses that are no pod's are not asked, and one that answers without end is asked less
@@ -32,9 +32,9 @@ from typing import Any
 
 import aiohttp
 
-from patio.pauses import growing, spread
 from patio_operator.placement.fleet import NOT_SEEN, Answer, Pod, Seen
 from patio_operator.placement.reports import read_answer
+from patio_protocol.backoff import exponential, with_jitter
 
 log = logging.getLogger(__name__)
 
@@ -216,11 +216,11 @@ class SidecarWatch:
                 revision = answer.revision
                 self._set(one, pod, Seen(answer, ever_answered=True))
                 if quick > QUICK_ANSWERS:
-                    pause = max(pause, growing(QUICK_PAUSE, LONGEST_QUICK_PAUSE, quick - QUICK_ANSWERS))
+                    pause = max(pause, exponential(QUICK_PAUSE, LONGEST_QUICK_PAUSE, quick - QUICK_ANSWERS))
                 if pause > QUICK_PAUSE / 10:
                     await asyncio.sleep(pause)
                 continue
-            again_in = spread(growing(FIRST_PAUSE, LONGEST_PAUSE, failures), self._rng.random())
+            again_in = with_jitter(exponential(FIRST_PAUSE, LONGEST_PAUSE, failures), self._rng.random())
             await asyncio.sleep(max(pause, again_in))
 
     def _rest(self, namespace: str, spent: float) -> float:

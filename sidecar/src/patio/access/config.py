@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from patio.api.credentials_protocol import TOKEN_FILE
+from patio_protocol.credentials import TOKEN_FILE
 
 
 @dataclass(frozen=True, slots=True)

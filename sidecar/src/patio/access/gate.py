@@ -1,6 +1,6 @@
 """The state behind access control, and the way of one call through it.
 
-Asked by `api.routes.access`: first whether a call is open at all, then whether its head proves enough (`admit`), then,
+Asked by `routes.access`: first whether a call is open at all, then whether its head proves enough (`admit`), then,
 with the body read, whether that is the body that was signed and the proof is new (`finish`). The one holder of the
 keys learnt and of the proofs used; the clock is given to it.
 """
@@ -34,7 +34,7 @@ from patio.access.proof import (
     verify,
 )
 from patio.access.replay import Use, UsedProofs
-from patio.api.access_protocol import DRAIN_SCHEME, PROOF, PROOF_SCHEME, UNKNOWN_KEY, ProofClaims
+from patio_protocol.authentication import DRAIN_SCHEME, PROOF, PROOF_SCHEME, UNKNOWN_KEY, ProofClaims
 
 
 @dataclass(frozen=True, slots=True)

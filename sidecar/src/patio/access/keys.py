@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from patio.access.proof import read, verify
-from patio.api.access_protocol import ENDORSEMENT, MAX_ENDORSEMENTS, EndorsementClaims, from_base64url
+from patio_protocol.authentication import ENDORSEMENT, MAX_ENDORSEMENTS, EndorsementClaims, from_base64url
 
 GRACE = 600.0
 """Seconds that a key's proofs are taken after its successor was shown: another replica may not know yet."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeVar
 
-from patio.api.access_protocol import MAX_BODY
+from patio_protocol.authentication import MAX_BODY
 
 _Endpoint = TypeVar("_Endpoint", bound=Callable[..., Any])
 _ATTRIBUTE = "patio_openness"

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from patio.api.access_protocol import (
+from patio_protocol.authentication import (
     LEEWAY,
     LIFETIME,
     PROOF_MISSING,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from enum import Enum
 
-from patio.api.access_protocol import LEEWAY, LIFETIME
+from patio_protocol.authentication import LEEWAY, LIFETIME
 
 KEPT = LIFETIME + 2 * LEEWAY
 """Seconds after which no proof that was good can be: signed by a clock that is ahead, taken by one that is behind."""

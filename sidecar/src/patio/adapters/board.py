@@ -10,8 +10,8 @@ import asyncio
 import time
 from collections.abc import Collection, Sequence
 
-from patio.api.protocol import MOST_ON_DISK, AdapterCapacity, AdapterList, AdapterReport
 from patio.engine.base import Capacity, Engine, EngineView
+from patio_protocol.adapters import MOST_ON_DISK, AdapterCapacity, AdapterList, AdapterReport
 
 
 class Board:

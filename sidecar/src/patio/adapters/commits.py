@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 from patio.adapters.desired import Desired
 from patio.adapters.snapshot import State, with_desired
 from patio.adapters.store import Store
-from patio.pauses import growing
 from patio.threads import in_thread
+from patio_protocol.backoff import exponential
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ class Commits:
                 self._due.clear()
                 self._ordered.clear()
                 failures = 0 if await self._write() else failures + 1
-                pause = growing(FIRST_PAUSE, LONGEST_PAUSE, failures) if failures else PAUSE_BETWEEN
+                pause = exponential(FIRST_PAUSE, LONGEST_PAUSE, failures) if failures else PAUSE_BETWEEN
                 # Not `wait_for`, which in Python 3.11 loses a cancellation that comes with an order.
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause):

@@ -1,6 +1,6 @@
 """What this pod should have, and how orders change it. Pure: every function returns a new `Desired`.
 
-Orders come from `api.routes` and, once at start, from the variable that admission put in. Each order is for a name in a
+Orders come from `routes` and, once at start, from the variable that admission put in. Each order is for a name in a
 slot: ACTIVE is what the engine should have, STAGED is what is downloaded ahead of the order that will have it loaded.
 `store` writes a `Desired` down before it counts; `planner` compares it with the engine. Nothing here knows an engine or
 a clock.
@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from patio.adapters.fetching import Origin, files_of
-from patio.api.protocol import LoadRequest
+from patio_protocol.adapters import LoadRequest
 
 _K = TypeVar("_K")
 _T = TypeVar("_T")

@@ -42,8 +42,8 @@ from patio.adapters.snapshot import (
     with_progress,
     with_started,
 )
-from patio.api.downloads_protocol import DownloadReason
 from patio.engine.base import Engine, EngineError, EngineView, FaultReason, Loaded, RetryableError, trial_name
+from patio_protocol.downloads import DownloadReason
 
 log = logging.getLogger(__name__)
 

@@ -6,14 +6,13 @@ that is `app` knows; adapters know nothing of how files are fetched.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from patio.api.downloads_protocol import DownloadReport, DownloadRequest
-from patio.api.protocol import LoadRequest
-from patio.api.sources import SECRET_KEYS, parse_source, read_config, without_secrets
+from patio_protocol.adapters import LoadRequest
+from patio_protocol.downloads import DownloadReport, DownloadRequest
+from patio_protocol.sources import SECRET_KEYS, SourceConfig, parse_source, read_config, without_secrets
 
 Credentials = Mapping[str, str]
 """The secret part of a `config`, by its keys. Never stored, shown or logged."""
@@ -80,6 +79,6 @@ def download_request(origin: Origin, credentials: Credentials) -> DownloadReques
     return DownloadRequest(
         source=origin.uri,
         output_dir=origin.output_dir,
-        config=json.dumps(config) if config else None,
+        config=SourceConfig(config) if config else None,
         max_workers=origin.max_workers,
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from patio.adapters.desired import AdapterSpec, Key, Slot
-from patio.api.protocol import AdapterReport
+from patio_protocol.adapters import AdapterReport
 
 
 @dataclass(frozen=True, slots=True)

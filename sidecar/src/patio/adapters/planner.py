@@ -16,9 +16,9 @@ from patio.adapters.plan import Action, Fetch, Load, Plan, Reload, Restore, Unlo
 from patio.adapters.progress import PATIENCE, Progress, calls_for
 from patio.adapters.snapshot import AdapterSnapshot, holds, same_path
 from patio.adapters.staging import credentials_awaited, plan_staged, will_come
-from patio.api.downloads_protocol import DownloadReason
-from patio.api.protocol import AdapterReport, AdapterState, PreparedReport, PreparedState
 from patio.engine.base import FaultReason, trial_name
+from patio_protocol.adapters import AdapterReport, AdapterState, PreparedReport, PreparedState
+from patio_protocol.downloads import DownloadReason
 
 Step = Action | float
 """What follows for an adapter: an action, or when to plan again."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from patio.adapters.desired import AdapterSpec
 from patio.engine.base import FaultReason
-from patio.pauses import growing, spread
+from patio_protocol.backoff import exponential, with_jitter
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
@@ -95,8 +95,10 @@ def after_fetch(progress: Progress) -> Progress:
 def after_fault(progress: Progress, fault: Fault, now: float, jitter: float) -> Progress:
     """Wait longer after every failure in a row. `jitter` is between 0 and 1."""
     failures = progress.failures + 1
-    pause = SLOW_RETRY if fault.permanent else growing(FIRST_PAUSE, LONGEST_PAUSE, failures)
-    return replace(progress, failures=failures, fault=fault, not_before=now + spread(pause, jitter), right_since=None)
+    pause = SLOW_RETRY if fault.permanent else exponential(FIRST_PAUSE, LONGEST_PAUSE, failures)
+    return replace(
+        progress, failures=failures, fault=fault, not_before=now + with_jitter(pause, jitter), right_since=None
+    )
 
 
 def after_restore(progress: Progress) -> Progress:
@@ -108,5 +110,5 @@ def after_loss(progress: Progress, now: float, jitter: float) -> Progress:
     """Act at once on what vanished or came back once, and ever later on what keeps doing so: engines are not fought."""
     forgiven = progress.right_since is not None and now - progress.right_since > STEADY
     losses = 1 if forgiven else progress.losses + 1
-    pause = 0.0 if losses == 1 else growing(FIRST_LOSS_PAUSE, SLOW_RETRY, losses)
-    return replace(progress, losses=losses, not_before=now + spread(pause, jitter), right_since=None)
+    pause = 0.0 if losses == 1 else exponential(FIRST_LOSS_PAUSE, SLOW_RETRY, losses)
+    return replace(progress, losses=losses, not_before=now + with_jitter(pause, jitter), right_since=None)

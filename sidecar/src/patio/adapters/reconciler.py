@@ -1,6 +1,6 @@
 """Makes the engine have what is desired: polls it, plans, and starts the actions of the plan.
 
-Orders come in from `api.routes`, each stored by `commits` before it counts; `observation` takes in polls of the engine;
+Orders come in from `routes`, each stored by `commits` before it counts; `observation` takes in polls of the engine;
 `planner` decides; `executor` carries out. A change only marks that there is something to plan: one step takes in all
 changes since the last one, and steps are a small part of the event loop's time however many adapters there are. With
 its executor and observers, the one writer of the sidecar's adapter state; it must never act on what is not desired.
@@ -39,8 +39,8 @@ from patio.adapters.plan import Fetch
 from patio.adapters.planner import plan, reports_of, settled
 from patio.adapters.snapshot import AdapterSnapshot, State, paths_in_use, pruned, with_credentials, with_progress
 from patio.adapters.store import Store
-from patio.api.protocol import AdapterReport, LoadRequest, Readiness
 from patio.engine.base import Engine, EngineView
+from patio_protocol.adapters import AdapterReport, LoadRequest, Readiness
 
 __all__ = ["Attempt", "Reconciler"]
 

@@ -10,8 +10,8 @@ from patio.adapters.desired import AdapterSpec, Slot
 from patio.adapters.plan import Fetch
 from patio.adapters.progress import PATIENCE
 from patio.adapters.snapshot import AdapterSnapshot
-from patio.api.downloads_protocol import DownloadReason
-from patio.api.protocol import PreparedReport, PreparedState
+from patio_protocol.adapters import PreparedReport, PreparedState
+from patio_protocol.downloads import DownloadReason
 
 
 def credentials_awaited(spec: AdapterSpec, at_hand: bool) -> str | None:

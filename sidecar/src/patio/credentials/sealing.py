@@ -7,13 +7,12 @@ was sealed is taken for the pod and the order that it names, and for no other.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 
 from pydantic import ValidationError
 
-from patio.api.boxes import BoxKey, box, new_key, open_sealed
-from patio.api.credentials_protocol import (
+from patio_protocol.adapters import LoadRequest
+from patio_protocol.credentials import (
     SEALED_FOR_ANOTHER,
     SEALED_INVALID,
     CredentialsText,
@@ -22,8 +21,8 @@ from patio.api.credentials_protocol import (
     TokenText,
     order_digest,
 )
-from patio.api.protocol import LoadRequest
-from patio.api.sources import MAX_CONFIG, read_config
+from patio_protocol.sealed_boxes import BoxKey, box, new_key, open_sealed
+from patio_protocol.sources import SourceConfig, read_config
 
 
 class SealedError(Exception):
@@ -75,11 +74,9 @@ class Sealing:
             raise SealedError(SEALED_INVALID, "What is in sealed_credentials cannot be read.") from None
         if (text.pod, text.order) != (self._pod_uid, order_digest(order)):
             raise SealedError(SEALED_INVALID, "What is in sealed_credentials belongs to another order, or another pod.")
-        config = json.dumps(text.config | read_config(order.config))
+        config = SourceConfig(text.config | read_config(order.config))
         try:
-            if len(config) > MAX_CONFIG:
-                raise ValueError(f"config is more than {MAX_CONFIG} characters")
-            read_config(config)
+            config.check()
         except ValueError as error:  # its words name keys, never values
             raise SealedError(SEALED_INVALID, f"What is in sealed_credentials cannot be used: {error}.") from None
         return order.model_copy(update={"config": config, "sealed_credentials": None})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
-from patio.api.credentials_protocol import MAX_TOKEN
+from patio_protocol.credentials import MAX_TOKEN
 
 _REMEDY = "Recreate the pod, so that injection gives it one"
 

@@ -7,9 +7,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from patio.api.downloads_protocol import DownloadReason
 from patio.downloads.faults import DownloadFault
 from patio.downloads.plan import Digest, Listing, RemoteFile
+from patio_protocol.downloads import DownloadReason
 
 CHUNK = 256 * 1024
 """Read from a disk at once."""

@@ -12,9 +12,9 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 
-from patio.api.downloads_protocol import DownloadReason
 from patio.downloads.faults import DownloadFault, redacted
 from patio.downloads.job import EVENT, JOB, Done, Event, Failed, Job
+from patio_protocol.downloads import DownloadReason
 
 log = logging.getLogger(__name__)
 

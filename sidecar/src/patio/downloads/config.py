@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from patio.api.downloads_protocol import DEFAULT_DOWNLOAD_ROOT
-from patio.api.sources import SourceKind
+from patio_protocol.downloads import DEFAULT_DOWNLOAD_ROOT
+from patio_protocol.sources import SourceKind
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patio.api.downloads_protocol import DownloadReason, DownloadReport, DownloadRequest, DownloadState
-from patio.api.protocol import ErrorDetail
-from patio.api.sources import SECRET_KEYS, Source, SourceKind, parse_source, read_config
 from patio.downloads.addresses import host_of, in_clear, is_never_asked
 from patio.downloads.config import DownloadSettings
 from patio.downloads.faults import DownloadFault, in_clear_fault
@@ -31,8 +28,11 @@ from patio.downloads.locks import is_free
 from patio.downloads.names import is_revision, key_of
 from patio.downloads.places import Place, local_folder, place_of
 from patio.downloads.telemetry import DownloadMetrics
-from patio.pauses import growing, spread
 from patio.threads import Threads
+from patio_protocol.adapters import ErrorDetail
+from patio_protocol.backoff import exponential, with_jitter
+from patio_protocol.downloads import DownloadReason, DownloadReport, DownloadRequest, DownloadState
+from patio_protocol.sources import SECRET_KEYS, Source, SourceKind, parse_source, read_config
 
 if TYPE_CHECKING:
     # What only a download needs is imported by the first one: most sidecars never make any.
@@ -71,7 +71,7 @@ _ENDED = (DownloadState.SUCCEEDED, DownloadState.FAILED, DownloadState.CANCELLED
 
 def pause(failures: int, asked: float | None, jitter: float) -> float:
     """Return the seconds to wait after so many failures in a row; `asked` is what the source wants at least."""
-    own = spread(growing(FIRST_PAUSE, LONGEST_PAUSE, failures), jitter)
+    own = with_jitter(exponential(FIRST_PAUSE, LONGEST_PAUSE, failures), jitter)
     return max(own, min(asked or 0.0, LONGEST_ASKED_PAUSE))
 
 
@@ -369,7 +369,7 @@ class Downloads:
             if time.monotonic() >= until:
                 raise DownloadFault(DownloadReason.BUSY, f"Another process has written to {lock.parent} for too long.")
             self._change(download, state=DownloadState.WAITING, message=words, error=None)
-            await asyncio.sleep(spread(seconds, self._rng.random()))
+            await asyncio.sleep(with_jitter(seconds, self._rng.random()))
             seconds = min(LONGEST_LOOK, 2 * seconds)
 
     async def _free(self, lock: Path) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from patio.api.downloads_protocol import DownloadReason
+from patio_protocol.downloads import DownloadReason
 
 PASSING = frozenset(
     {

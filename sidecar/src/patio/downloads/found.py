@@ -10,10 +10,10 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from patio.api.sources import parse_source
 from patio.downloads.names import is_revision
 from patio.downloads.places import source_note
 from patio.replacing import read_small
+from patio_protocol.sources import parse_source
 
 MOST_BYTES = 64 * 1024
 """Of a note that are read; a revision has few names."""

@@ -17,12 +17,12 @@ from huggingface_hub import HfApi, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import build_hf_headers, get_session, set_client_factory  # type: ignore[attr-defined]  # documented, not in __all__
 
-from patio.api.downloads_protocol import DownloadReason
-from patio.api.sources import Source
 from patio.downloads.addresses import is_never_asked
 from patio.downloads.backends import CONNECT_SECONDS, NETWORK_CHUNK, READ_SECONDS, Reading, begins_at
 from patio.downloads.faults import DownloadFault, of_status, tls_hint
 from patio.downloads.plan import Digest, Listing, RemoteFile
+from patio_protocol.downloads import DownloadReason
+from patio_protocol.sources import Source
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling

@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from patio.api.downloads_protocol import DownloadReason, SkippedFile
-from patio.api.sources import SECRET_KEYS, Source
+from patio_protocol.downloads import DownloadReason, SkippedFile
+from patio_protocol.sources import SECRET_KEYS, Source
 
 
 @dataclass(frozen=True, slots=True)

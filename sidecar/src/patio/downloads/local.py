@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from patio.api.downloads_protocol import DownloadReason
 from patio.downloads.backends import CHUNK, Reading
 from patio.downloads.faults import DownloadFault
 from patio.downloads.names import MOST_FILES
 from patio.downloads.places import contained, local_folder
 from patio.downloads.plan import Listing, RemoteFile
+from patio_protocol.downloads import DownloadReason
 
 
 class Local:

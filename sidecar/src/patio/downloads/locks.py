@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from patio.api.downloads_protocol import DownloadReason
 from patio.downloads.faults import DownloadFault
+from patio_protocol.downloads import DownloadReason
 
 WRITER_SECONDS = 10.0
 """For a lock that was free a moment ago."""

@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterable
 from pathlib import PurePath, PurePosixPath
 
-from patio.api.downloads_protocol import DownloadReason
-from patio.api.sources import Source
 from patio.downloads.faults import DownloadFault
+from patio_protocol.downloads import DownloadReason
+from patio_protocol.sources import Source
 
 OWN = ".patio"
 """Folder in an `output_dir` that is ours; no file of a source may be in it."""

@@ -12,11 +12,11 @@ import socket
 from collections.abc import MutableMapping
 from typing import Any
 
-from patio.api.downloads_protocol import DownloadReason
-from patio.api.sources import SourceKind
 from patio.downloads.addresses import host_of, is_in, is_never_asked
 from patio.downloads.faults import DownloadFault
 from patio.downloads.job import Job
+from patio_protocol.downloads import DownloadReason
+from patio_protocol.sources import SourceKind
 
 BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE", "CURL_CA_BUNDLE")
 """Variables that name certificates; the first that is set and there counts for all sources."""

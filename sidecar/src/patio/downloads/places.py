@@ -19,10 +19,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from patio.api.downloads_protocol import DownloadReason
 from patio.downloads.faults import DownloadFault
 from patio.downloads.locks import place_in_file
 from patio.downloads.names import OWN
+from patio_protocol.downloads import DownloadReason
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from patio.api.downloads_protocol import DownloadReason, SkippedFile
 from patio.downloads.faults import DownloadFault
 from patio.downloads.names import check_listing, is_code, why_skipped
+from patio_protocol.downloads import DownloadReason, SkippedFile
 
 SYNC_STEP = 16 * 1024 * 1024
 """A file's bytes are forced to disk every so many, so that after a node's crash all whole steps can be trusted."""

@@ -26,13 +26,13 @@ from botocore.exceptions import (
     PartialCredentialsError,
 )
 
-from patio.api.downloads_protocol import DownloadReason
-from patio.api.sources import Source, SourceKind
 from patio.downloads.addresses import in_clear, is_never_asked
 from patio.downloads.backends import CONNECT_SECONDS, NETWORK_CHUNK, READ_SECONDS, Reading, begins_at
 from patio.downloads.faults import DownloadFault, in_clear_fault, of_status, tls_hint
 from patio.downloads.names import MOST_FILES
 from patio.downloads.plan import Digest, Listing, RemoteFile
+from patio_protocol.downloads import DownloadReason
+from patio_protocol.sources import Source, SourceKind
 
 ROLES = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")
 """Variables by which a cluster gives a pod a role."""

@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from patio.api.downloads_protocol import DownloadReason
 from patio.downloads.backends import CHUNK, Backend, Reading
 from patio.downloads.disk import Partial, folders_down_to, remove_unused, replace_text, show
 from patio.downloads.faults import DownloadFault
@@ -42,6 +41,7 @@ from patio.downloads.plan import (
     space_needed,
 )
 from patio.downloads.room import reserved
+from patio_protocol.downloads import DownloadReason
 
 EVENT_SECONDS = 0.2
 """Between two events about bytes."""

@@ -15,14 +15,14 @@ import threading
 import time
 from pathlib import Path
 
-from patio.api.downloads_protocol import DownloadReason
-from patio.api.sources import SourceKind
 from patio.downloads import network
 from patio.downloads.backends import Backend
 from patio.downloads.faults import DownloadFault, redacted
 from patio.downloads.job import JOB, Event, Failed, Job
 from patio.downloads.pace import Pace
 from patio.downloads.transfer import download
+from patio_protocol.downloads import DownloadReason
+from patio_protocol.sources import SourceKind
 
 NICE = 10
 """The engine comes first."""

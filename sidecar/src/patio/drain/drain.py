@@ -12,10 +12,10 @@ import logging
 import time
 from typing import Protocol
 
-from patio.api.topology_protocol import DrainAnswer
 from patio.drain.config import DrainSettings
 from patio.drain.looks import EngineLooks
 from patio.drain.plan import Sight, Verdict, Watch, after, verdict
+from patio_protocol.topology import DrainAnswer
 
 log = logging.getLogger(__name__)
 

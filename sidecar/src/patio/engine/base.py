@@ -14,14 +14,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-from patio.api.protocol import TRIAL_PREFIX
-
-
-class EngineKind(StrEnum):
-    """The engines Patio speaks to."""
-
-    VLLM = "vllm"
-    SGLANG = "sglang"
+from patio_protocol.engines import TRIAL_PREFIX, EngineKind
 
 
 class FaultReason(StrEnum):

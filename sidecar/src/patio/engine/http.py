@@ -13,13 +13,13 @@ from typing import Any
 
 import httpx
 
-from patio.api.protocol import TRIAL_PREFIX
 from patio.bounded_json import read_json
 from patio.engine.address import read_address
 from patio.engine.base import EngineError, EngineView, FaultReason, PermanentError, RetryableError
 from patio.exchange import Answer, ExchangeError, exchange
 from patio.network import Cause
-from patio.words import is_fit
+from patio_protocol.engines import TRIAL_PREFIX
+from patio_protocol.error_text import is_fit
 
 LOOK_SECONDS = 2.0
 """Deadline of a look at the engine: readiness and its list."""

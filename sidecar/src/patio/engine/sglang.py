@@ -23,7 +23,6 @@ from patio.bounded_json import read_json
 from patio.engine.base import (
     Capacity,
     EngineError,
-    EngineKind,
     EngineView,
     FaultReason,
     Loaded,
@@ -34,7 +33,8 @@ from patio.engine.base import (
 )
 from patio.engine.http import LARGEST_ANSWER, EngineHttp, answered, unauthorized
 from patio.engine.unsteady import UnsteadyList
-from patio.words import bounded_words
+from patio_protocol.engines import EngineKind
+from patio_protocol.error_text import bounded_words
 
 _T = TypeVar("_T")
 

@@ -15,7 +15,6 @@ from patio.bounded_json import read_json
 from patio.engine.base import (
     Capacity,
     EngineError,
-    EngineKind,
     EngineView,
     FaultReason,
     Loaded,
@@ -25,7 +24,8 @@ from patio.engine.base import (
     trial_name,
 )
 from patio.engine.http import LARGEST_ANSWER, LARGEST_METRICS, EngineHttp, answered, unauthorized
-from patio.words import bounded_words
+from patio_protocol.engines import EngineKind
+from patio_protocol.error_text import bounded_words
 
 LOAD = "/v1/load_lora_adapter"
 UNLOAD = "/v1/unload_lora_adapter"

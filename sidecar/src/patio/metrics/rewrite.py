@@ -18,7 +18,6 @@ from enum import Enum
 
 from prometheus_client.utils import floatToGoString
 
-from patio.engine.base import EngineKind
 from patio.metrics.derive import How, Sample, read
 from patio.metrics.tables import (
     COUNTER,
@@ -32,6 +31,7 @@ from patio.metrics.tables import (
     Family,
     Source,
 )
+from patio_protocol.engines import EngineKind
 
 PIECE = 256 * 1024
 """Bytes of a text that are worked on at once; a few times the size of any engine's text that was recorded."""

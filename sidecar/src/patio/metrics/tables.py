@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from patio.engine.base import EngineKind
 from patio.metrics.derive import How, kv_cache_tokens, lora_slots, lora_slots_used, sum_over
+from patio_protocol.engines import EngineKind
 
 
 @dataclass(frozen=True, slots=True)

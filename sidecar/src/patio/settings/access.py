@@ -6,15 +6,15 @@ import re
 from collections.abc import Mapping
 
 from patio.access.config import AccessSettings
-from patio.api.access_protocol import (
+from patio.settings.errors import SettingsError
+from patio_protocol.authentication import (
     ACCESS_CONTROL_VARIABLE,
     DRAIN_PROOF_VARIABLE,
     OPERATOR_KEYS_VARIABLE,
     POD_UID_VARIABLE,
     from_base64url,
 )
-from patio.api.credentials_protocol import TOKEN_FILE
-from patio.settings.errors import SettingsError
+from patio_protocol.credentials import TOKEN_FILE
 
 TOKEN_FILE_VARIABLE = "PATIO_ACCESS_TOKEN_FILE"  # noqa: S105 - the name of a variable
 

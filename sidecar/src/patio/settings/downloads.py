@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from patio.api.downloads_protocol import DEFAULT_DOWNLOAD_ROOT, DOWNLOAD_ROOT_VARIABLE, DOWNLOAD_ROOTS_VARIABLE
-from patio.api.sources import ADDRESSING_STYLES, check_endpoint, check_region, check_revision
 from patio.downloads.config import DownloadSettings, StandardVariables
 from patio.settings.errors import SettingsError
+from patio_protocol.downloads import DEFAULT_DOWNLOAD_ROOT, DOWNLOAD_ROOT_VARIABLE, DOWNLOAD_ROOTS_VARIABLE
+from patio_protocol.sources import ADDRESSING_STYLES, check_endpoint, check_region, check_revision
 
 VARIABLES = {
     "HF_AUTH_TOKEN": "token for Hugging Face",

@@ -18,17 +18,17 @@ from typing import NoReturn
 from pydantic import TypeAdapter, ValidationError
 
 from patio.access.config import AccessSettings
-from patio.api.protocol import REQUIRED_ADAPTERS_VARIABLE, SIDECAR_PORT, LoadRequest
 from patio.downloads.config import DownloadSettings
 from patio.drain.config import DrainSettings
 from patio.engine.address import EngineAddress
-from patio.engine.base import EngineKind
 from patio.engine.clients import EngineTls
 from patio.metrics.tables import VOCABULARIES
 from patio.settings import access, downloads, drain, topology
 from patio.settings import engine as engine_settings
 from patio.settings.errors import SettingsError
 from patio.topology.config import TopologySettings
+from patio_protocol.adapters import REQUIRED_ADAPTERS_VARIABLE, SIDECAR_PORT, LoadRequest
+from patio_protocol.engines import EngineKind
 
 DEFAULT_STATE_FILE = "/var/lib/patio/state.json"
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")

@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from patio.api.topology_protocol import Registration, RegistrationState, TopologyReport
 from patio.topology.config import Role, Worker
 from patio.topology.memberships import Membership
 from patio.topology.plan import Reason, Standing
+from patio_protocol.topology import Registration, RegistrationState, TopologyReport
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,6 @@ from typing import NamedTuple, Protocol
 import httpx
 from pydantic import JsonValue, TypeAdapter
 
-from patio.api.topology_protocol import LeaseRequest, Registration, RegistrationState
-from patio.client import Refused, SidecarClient, Unreachable
 from patio.network import NOT_ITS_FAULT, cause_of
 from patio.topology.config import Endpoint, Role, TopologySettings, Worker
 from patio.topology.plan import (
@@ -29,6 +27,9 @@ from patio.topology.plan import (
     unseen,
 )
 from patio.topology.registrar import Registrar
+from patio_protocol.client import SidecarClient
+from patio_protocol.errors import Refused, Unreachable
+from patio_protocol.topology import LeaseRequest, Registration, RegistrationState
 
 LEASE_HEARTBEATS = 3
 """A lease lasts so many heartbeats: two may be lost."""

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import httpx
 from prometheus_client import CollectorRegistry
 
-from patio.api.topology_protocol import TopologyReport
 from patio.topology.config import Endpoint, Role, TopologySettings
+from patio_protocol.topology import TopologyReport
 
 if TYPE_CHECKING:
     from patio.topology.client import TopologyClient

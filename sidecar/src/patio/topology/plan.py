@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from patio.api.topology_protocol import RegistrationState
-from patio.pauses import growing, spread
 from patio.topology.config import Kind, Worker
+from patio_protocol.backoff import exponential, with_jitter
+from patio_protocol.topology import RegistrationState
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
@@ -181,7 +181,7 @@ def after_fault(progress: Progress, fault: Fault, now: float, jitter: float) -> 
         ordered=None,
         failures=progress.failures + 1,
         fault=fault,
-        not_before=now + spread(pause, jitter),
+        not_before=now + with_jitter(pause, jitter),
         listed=False,
     )
 
@@ -208,7 +208,7 @@ def after_look(progress: Progress, entry: Entry | None) -> Progress:
 
 def pause_after(failures: int) -> float:
     """Return the seconds to wait after so many failures before this one."""
-    return growing(FIRST_PAUSE, LONGEST_PAUSE, failures + 1)
+    return exponential(FIRST_PAUSE, LONGEST_PAUSE, failures + 1)
 
 
 def moving_pause(age: float) -> float:

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
-from patio.pauses import spread
 from patio.topology.config import Kind, Worker
 from patio.topology.plan import (
     Add,
@@ -32,6 +31,7 @@ from patio.topology.plan import (
     unseen,
 )
 from patio.topology.routers import Router, RouterError
+from patio_protocol.backoff import with_jitter
 
 log = logging.getLogger(__name__)
 
@@ -195,7 +195,7 @@ class Registrar:
             url: unseen(fault, replace(self._progress[url], failures=self._silent), leaving=url not in wanted)
             for url in tracked
         }
-        pause = spread(min(LONGEST_WITHOUT_ROUTER, pause), self._rng.random())
+        pause = with_jitter(min(LONGEST_WITHOUT_ROUTER, pause), self._rng.random())
         return Round(standings, pause, reached=False)
 
 

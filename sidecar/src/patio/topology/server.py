@@ -1,6 +1,6 @@
 """The sidecar beside a router: keeps leases, and the router's list in step with them.
 
-Pods' sidecars renew their leases through `api.routes.topology`; a loop looks at the router every second, registers what
+Pods' sidecars renew their leases through `routes.topology`; a loop looks at the router every second, registers what
 has a lease and is not listed, and removes what had one. It never touches workers that never had one.
 """
 
@@ -11,13 +11,13 @@ import hmac
 import logging
 import time
 
-from patio.api.protocol import Readiness
-from patio.api.topology_protocol import LeaseReport, LeaseRequest, Registration, RegistrationState, TopologyReport
 from patio.topology.config import Kind, Role, Worker
 from patio.topology.lease_file import LeaseFile
 from patio.topology.leases import Leases, dropped, expired, extended, granted, known, to_save
 from patio.topology.plan import Reason
 from patio.topology.registrar import Registrar, Round
+from patio_protocol.adapters import Readiness
+from patio_protocol.topology import LeaseReport, LeaseRequest, Registration, RegistrationState, TopologyReport
 
 log = logging.getLogger(__name__)
 

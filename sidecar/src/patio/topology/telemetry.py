@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from patio.api.topology_protocol import RegistrationState, TopologyReport
+from patio_protocol.topology import RegistrationState, TopologyReport
 
 
 class TopologyMetrics:

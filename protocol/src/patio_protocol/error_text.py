@@ -1,4 +1,4 @@
-"""Words of others, made fit for our reports and logs: an engine's message, the text of a library's error. Pure.
+"""Text of others, made fit for our reports and logs: an engine's message, the text of a library's error.
 
 Whatever is shown of them is bounded, says how much was cut, and has no character that a terminal or an encoder trips
 over. The text of an error never has a header's value in it.

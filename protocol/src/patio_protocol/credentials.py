@@ -1,9 +1,9 @@
-"""The words by which a sidecar proves which pod it is in, and by which credentials are sealed for it. Pure data.
+"""Models by which a sidecar proves which pod it is in, and by which credentials are sealed for it. Pure data.
 
 The operator makes a handshake, which is a signed call: it shows a key of its own, made for this one, and gets the
 sidecar's key and the pod's service account token, in a box for both keys. The API server says whether the token is that
-of the pod. From then on credentials go into orders sealed for the sidecar's key (`boxes`), with the order that they
-belong to. What the token is for, and where it lies, injection and sidecar agree on here.
+of the pod. From then on credentials go into orders sealed for the sidecar's key (`sealed_boxes`), with the order that
+they belong to. What the token is for, and where it lies, injection and sidecar agree on here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from patio.api.protocol import MAX_SEALED, LoadRequest
+from patio_protocol.adapters import MAX_SEALED, LoadRequest
 
 HANDSHAKE_PATH = "/v1/credentials/handshake"
 

@@ -1,4 +1,4 @@
-"""The words of the sidecar's HTTP API, shared by its routes, its client and the operator.
+"""Models of the adapter routes and the probes of a sidecar, shared by its routes, `client` and the operator.
 
 Pure data: pydantic models and the rules on names that both ends check. Nothing here does I/O. Field names on
 the wire are those of upstream Patio and of vLLM (`lora_name`, `lora_path`), so that callers of either can stay.
@@ -11,11 +11,11 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
 
-from patio.api.sources import (
+from patio_protocol.sources import (
     SECRET_KEYS,
-    ConfigText,
     MaxWorkers,
     OutputDir,
+    SourceConfig,
     SourceKind,
     SourceUri,
     parse_source,
@@ -52,9 +52,6 @@ AdapterPath = Annotated[
     WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 4096, "pattern": ABSOLUTE_PATH}),
 ]
 """An absolute path, the same in the sidecar and in the engine."""
-
-TRIAL_PREFIX = "patio-trial-"
-"""How names begin under which the sidecar tries weights before it replaces others by them. Nobody orders those."""
 
 MAX_SEALED = 128 * 1024
 """Characters of what is sealed in an order: a whole `config`, and what sealing adds."""
@@ -113,7 +110,7 @@ class LoadRequest(_Model):
     output_dir: OutputDir | None = Field(
         default=None, description="Where a source's files shall be seen; under an allowed root. Not needed."
     )
-    config: ConfigText | None = Field(
+    config: SourceConfig | None = Field(
         default=None,
         repr=False,
         description="A JSON object in a string, as for `/v1/download_model`. Credentials are kept in memory only.",

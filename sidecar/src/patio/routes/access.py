@@ -22,10 +22,10 @@ from patio.access.inside import address_of, is_loopback
 from patio.access.limits import BODY_TOO_SLOW, judge_head, judge_json
 from patio.access.openness import CLOSED, Openness, To, openness_of
 from patio.access.proof import BODY_TOO_LARGE, MISSING, NO_KEYS, NOT_MEANT, Denial, Request
-from patio.api.access_protocol import ENDORSEMENTS_HEADER, PROOF_SCHEME, ProofClaims
-from patio.api.protocol import ErrorBody, ErrorDetail
-from patio.api.routes.answers import answer
 from patio.logs import LineLimit
+from patio.routes.responses import answer
+from patio_protocol.adapters import ErrorBody, ErrorDetail
+from patio_protocol.authentication import ENDORSEMENTS_HEADER, PROOF_SCHEME, ProofClaims
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from typing import Annotated
 from fastapi import Body, FastAPI, Query
 
 from patio.access.openness import HOOK, open_to
-from patio.api.topology_protocol import DrainAnswer, DrainRequest
 from patio.drain.drain import Drain
+from patio_protocol.topology import DrainAnswer, DrainRequest
 
 
 def add_drain(app: FastAPI, drain: Drain) -> None:

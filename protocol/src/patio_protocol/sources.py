@@ -1,4 +1,4 @@
-"""Where files can come from, in words: source URIs and the `config` that goes with them. Pure.
+"""Sources: the URIs that say where files come from, and the `config` that goes with them. Pure.
 
 Used wherever such a URI is taken in: the wire models refuse what `parse_source` does not understand, `downloads`
 fetches what it returns. Everything that could leave its folder is refused here: a URI names a place below a
@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import unquote
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, Field, GetCoreSchemaHandler, SerializationInfo, StringConstraints
+from pydantic_core import CoreSchema, core_schema
 
 
 class SourceKind(StrEnum):
@@ -49,6 +50,9 @@ SECRET_KEYS = ("hf_token", "access_key", "secret_key", "session_token")
 """Keys of `config` whose values are never stored, shown or logged."""
 OPTION_KEYS = ("hf_endpoint", "hf_revision", "endpoint", "region", "addressing_style", "allow_plain_http")
 """Keys of `config` that are no secrets."""
+
+MAX_CONFIG = 65536
+"""Characters of a `config` on the wire."""
 
 ADDRESSING_STYLES = ("auto", "path", "virtual")
 
@@ -113,24 +117,86 @@ def check_region(region: str) -> str:
     return region
 
 
-def read_config(config: str | None) -> dict[str, str]:
-    """Return what `config`, a JSON object in a string, says; raise `ValueError` that names keys, never values."""
-    if config is None or not config.strip():
+class SourceConfig(Mapping[str, str]):
+    """`config` of an order: options and credentials of its source, by key. Immutable, and its repr has no value.
+
+    On the wire it is a JSON object in a string, as upstream has it. The values are as the caller wrote them, since the
+    digest of an order is made of them; `read_config` returns what they mean.
+    """
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        self._values = dict(values)
+
+    @classmethod
+    def parse(cls, text: str) -> SourceConfig:
+        """Read what is on the wire; raise `ValueError` that names keys, never values."""
+        try:
+            found = json.loads(text) if text.strip() else {}
+        except (ValueError, RecursionError):
+            raise ValueError("config is not a JSON object in a string") from None
+        if not isinstance(found, dict):
+            raise ValueError("config is not a JSON object in a string")
+        _check_keys(found)
+        wrong = sorted(key for key, value in found.items() if value is not None and not isinstance(value, str))
+        if wrong:
+            raise ValueError(f"config: {', '.join(wrong)} is not a string")
+        config = cls({key: value for key, value in found.items() if value is not None})
+        read_config(config)
+        return config
+
+    def to_json(self) -> str:
+        """Return what is on the wire."""
+        return json.dumps(self._values)
+
+    def check(self) -> None:
+        """Raise `ValueError` for what no order can have; it names keys, never values."""
+        if len(self.to_json()) > MAX_CONFIG:
+            raise ValueError(f"config is more than {MAX_CONFIG} characters")
+        read_config(self)
+
+    def __getitem__(self, key: str) -> str:
+        return self._values[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._values.items()))
+
+    def __repr__(self) -> str:
+        return f"SourceConfig({', '.join(sorted(self._values))})"
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Have models take a text, or a value of this class; a JSON object is neither, on the wire as before."""
+
+        def read(value: object, text: Callable[[object], str]) -> SourceConfig:
+            if isinstance(value, SourceConfig):
+                value.check()
+                return value
+            return cls.parse(text(value))
+
+        def write(value: SourceConfig, info: SerializationInfo) -> SourceConfig | str:
+            return value.to_json() if info.mode_is_json() else value
+
+        return core_schema.no_info_wrap_validator_function(
+            read,
+            core_schema.str_schema(max_length=MAX_CONFIG),
+            serialization=core_schema.plain_serializer_function_ser_schema(write, info_arg=True),
+        )
+
+
+def read_config(config: Mapping[str, str] | None) -> dict[str, str]:
+    """Return what a `config` means, without blanks; raise `ValueError` that names keys, never values."""
+    if config is None:
         return {}
-    try:
-        found = json.loads(config)
-    except (ValueError, RecursionError):
-        raise ValueError("config is not a JSON object in a string") from None
-    if not isinstance(found, dict):
-        raise ValueError("config is not a JSON object in a string")
-    unknown = sorted(key for key in found if key not in (*SECRET_KEYS, *OPTION_KEYS))
-    if unknown:
-        known = ", ".join((*SECRET_KEYS, *OPTION_KEYS))
-        raise ValueError(f"config has {_shown(', '.join(unknown))}; what it can have is {known}")
-    wrong = sorted(key for key, value in found.items() if value is not None and not isinstance(value, str))
-    if wrong:
-        raise ValueError(f"config: {', '.join(wrong)} is not a string")
-    said = {key: value.strip() for key, value in found.items() if value is not None and value.strip()}
+    _check_keys(config)
+    said = {key: value.strip() for key, value in config.items() if value.strip()}
     broken = sorted(key for key, value in said.items() if _CONTROL.search(value))
     if broken:
         raise ValueError(f"config: {', '.join(broken)} has a character that no such value has")
@@ -189,6 +255,13 @@ def _folder(uri: str, folder: str) -> str:
     return inner
 
 
+def _check_keys(config: Mapping[str, object]) -> None:
+    unknown = sorted(key for key in config if key not in (*SECRET_KEYS, *OPTION_KEYS))
+    if unknown:
+        known = ", ".join((*SECRET_KEYS, *OPTION_KEYS))
+        raise ValueError(f"config has {_shown(', '.join(unknown))}; what it can have is {known}")
+
+
 def _named(key: str, check: Callable[[str], str], value: str) -> str:
     try:
         return check(value)
@@ -206,19 +279,8 @@ def _is_source(uri: str) -> str:
     return uri
 
 
-def _is_config(config: str) -> str:
-    read_config(config)
-    return config
-
-
 SourceUri = Annotated[str, StringConstraints(min_length=1, max_length=4096), AfterValidator(_is_source)]
 """A source as it is written; what `parse_source` understands."""
-
-MAX_CONFIG = 65536
-"""Characters of a `config`."""
-
-ConfigText = Annotated[str, StringConstraints(max_length=MAX_CONFIG), AfterValidator(_is_config)]
-"""The `config` of a request; what `read_config` understands."""
 
 OutputDir = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^/[^\x00]*$")]
 """An absolute path, the same in the sidecar and in the engine."""

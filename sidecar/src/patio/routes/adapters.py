@@ -16,8 +16,12 @@ from patio.access.openness import EVERYONE, open_to
 from patio.adapters.board import Board
 from patio.adapters.desired import Outcome, TooMany
 from patio.adapters.reconciler import Reconciler
-from patio.api.protocol import (
-    TRIAL_PREFIX,
+from patio.credentials.sealing import SealedError
+from patio.engine.base import FaultReason
+from patio.routes.access import peer_of
+from patio.routes.downloads import DOWNLOAD_STATUS
+from patio.routes.responses import Fault, answer, within
+from patio_protocol.adapters import (
     AdapterList,
     AdapterReport,
     AdapterState,
@@ -26,11 +30,7 @@ from patio.api.protocol import (
     UnloadAnswer,
     UnloadRequest,
 )
-from patio.api.routes.access import peer_of
-from patio.api.routes.answers import Fault, answer, within
-from patio.api.routes.downloads import DOWNLOAD_STATUS
-from patio.credentials.sealing import SealedError
-from patio.engine.base import FaultReason
+from patio_protocol.engines import TRIAL_PREFIX
 
 FAULT_STATUS: Mapping[str, int] = {
     FaultReason.ADAPTER_NOT_FOUND: 404,

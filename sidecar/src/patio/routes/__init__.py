@@ -1,7 +1,7 @@
 """The routes of the sidecar's API: read the request, ask whoever owns the answer, write it down.
 
 Decisions are not made here. Adapters belong to `adapters.reconciler`, metrics to `metrics.scrape`, registrations to
-`topology`, the end of a pod to `drain`; a module a concern turns their answers into status codes, and `answers` has
+`topology`, the end of a pod to `drain`; a module a concern turns their answers into status codes, and `responses` has
 what they share. `access` stands before all of them.
 """
 
@@ -18,20 +18,20 @@ from patio.access.crowd import LongPolls
 from patio.access.gate import Gate
 from patio.access.openness import EVERYONE, open_to
 from patio.adapters.reconciler import Reconciler
-from patio.api.protocol import ErrorBody, Readiness, ServerStatus
-from patio.api.routes.access import add_access
-from patio.api.routes.adapters import add_adapters
-from patio.api.routes.answers import add_faults
-from patio.api.routes.credentials import add_credentials
-from patio.api.routes.downloads import add_downloads
-from patio.api.routes.drain import add_drain
-from patio.api.routes.probes import add_probes
-from patio.api.routes.topology import add_topology
-from patio.api.topology_protocol import TopologyReport
 from patio.credentials.sealing import Sealing
 from patio.downloads.downloads import Downloads
 from patio.drain.drain import Drain
 from patio.metrics.scrape import Scraper
+from patio.routes.access import add_access
+from patio.routes.adapters import add_adapters
+from patio.routes.credentials import add_credentials
+from patio.routes.downloads import add_downloads
+from patio.routes.drain import add_drain
+from patio.routes.probes import add_probes
+from patio.routes.responses import add_faults
+from patio.routes.topology import add_topology
+from patio_protocol.adapters import ErrorBody, Readiness, ServerStatus
+from patio_protocol.topology import TopologyReport
 
 if TYPE_CHECKING:
     from patio.topology.server import TopologyServer
@@ -82,7 +82,7 @@ def create_app(parts: Parts, version: str, docs: bool) -> FastAPI:
     add_faults(app)
     if docs:
         # Words that only readers of the document need: an idle sidecar does without.
-        from patio.api.routes.document import add_document
+        from patio.routes.openapi import add_document
 
         add_document(app)
     add_access(app, parts.gate, parts.count_denial)

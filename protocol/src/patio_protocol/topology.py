@@ -1,6 +1,6 @@
-"""The words of the topology and drain routes, shared by the routes, the client and the sidecars among themselves.
+"""Models of the topology and drain routes, shared by the routes, `client` and the sidecars that call each other.
 
-Pure data, like `protocol`.
+Pure data, like `adapters`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The words of access control, shared by the sidecar that verifies, whoever signs, and injection.
+"""Authentication of calls to a sidecar: the claims of a proof, shared by its verifier, its signers and injection.
 
 A proof is a compact JWS (RFC 7515) over one request to one pod; an endorsement is one over the key that follows the
 signing one. Both are Ed25519 and nothing else: `alg` is written because the format asks for it and never chooses. Pure

@@ -1,4 +1,4 @@
-"""The words of the download routes, shared by routes, client, `adapters` and `downloads`. Pure data.
+"""Models of the download routes, shared by the routes, `client` and the downloads themselves. Pure data.
 
 Requests have upstream's shape (`source`, `output_dir`, `config` as a JSON string, `max_workers`, `async_download`). A
 request may carry credentials in `config`; a report never does.
@@ -10,8 +10,8 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from patio.api.protocol import ErrorDetail
-from patio.api.sources import ConfigText, MaxWorkers, OutputDir, SourceUri
+from patio_protocol.adapters import ErrorDetail
+from patio_protocol.sources import MaxWorkers, OutputDir, SourceConfig, SourceUri
 
 DOWNLOAD_ROOT_VARIABLE = "PATIO_DOWNLOAD_ROOT"
 """The folder of downloads, which sidecar and engine see under the same path."""
@@ -80,7 +80,7 @@ class DownloadRequest(BaseModel):
         default=None,
         description="Where the files shall be seen; under an allowed root. Absent: a folder of Patio's own.",
     )
-    config: ConfigText | None = Field(
+    config: SourceConfig | None = Field(
         default=None,
         repr=False,
         description="A JSON object in a string: hf_token, hf_endpoint, hf_revision, access_key, secret_key, "

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 from fastapi import FastAPI, Path
 
 from patio.access.openness import EVERYONE, Openness, To, open_to
-from patio.api.routes.answers import Fault
-from patio.api.topology_protocol import LEASES_PATH, LeaseId, LeaseRequest, Registration, TopologyReport
+from patio.routes.responses import Fault
+from patio_protocol.topology import LEASES_PATH, LeaseId, LeaseRequest, Registration, TopologyReport
 
 if TYPE_CHECKING:
     from patio.topology.server import TopologyServer

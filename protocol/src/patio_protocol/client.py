@@ -1,7 +1,7 @@
 """`SidecarClient`: one method per route, models in, models out.
 
 Used by the operator, fit for anyone. It owns no connections: the caller's `httpx.AsyncClient` is used and stays open.
-It knows nothing of the sidecar but its wire vocabulary, `patio.api.protocol`, and must import no server code.
+It knows nothing of the sidecar but the models of this package. Everything it raises is a `SidecarError` (`errors`).
 """
 
 from __future__ import annotations
@@ -12,9 +12,7 @@ from typing import TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from patio.api.credentials_protocol import HANDSHAKE_PATH, HandshakeAnswer, HandshakeRequest
-from patio.api.downloads_protocol import DownloadList, DownloadReport, DownloadRequest
-from patio.api.protocol import (
+from patio_protocol.adapters import (
     AdapterList,
     AdapterReport,
     ErrorBody,
@@ -24,9 +22,11 @@ from patio.api.protocol import (
     UnloadAnswer,
     UnloadRequest,
 )
-from patio.api.topology_protocol import DrainAnswer, DrainRequest, LeaseRequest, Registration, TopologyReport
-from patio.client.errors import Refused, Unreachable
-from patio.words import error_words
+from patio_protocol.credentials import HANDSHAKE_PATH, HandshakeAnswer, HandshakeRequest
+from patio_protocol.downloads import DownloadList, DownloadReport, DownloadRequest
+from patio_protocol.error_text import error_words
+from patio_protocol.errors import Refused, Unreachable
+from patio_protocol.topology import DrainAnswer, DrainRequest, LeaseRequest, Registration, TopologyReport
 
 _M = TypeVar("_M", bound=BaseModel)
 

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from fastapi import FastAPI, Request, Response
 
 from patio.access.openness import EVERYONE, open_to
-from patio.api.downloads_protocol import DownloadList, DownloadReason, DownloadReport, DownloadRequest
-from patio.api.routes.answers import Fault, answer, within
 from patio.downloads.downloads import Downloads
 from patio.downloads.faults import DownloadFault
+from patio.routes.responses import Fault, answer, within
+from patio_protocol.downloads import DownloadList, DownloadReason, DownloadReport, DownloadRequest
 
 DOWNLOAD_STATUS: Mapping[str, int] = {
     DownloadReason.INVALID: 400,

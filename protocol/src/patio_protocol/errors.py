@@ -1,4 +1,8 @@
-"""What can go wrong between a caller and a sidecar, by what the caller does next."""
+"""Errors between a caller and a sidecar, by what the caller does next: what `client` raises.
+
+`Unreachable`: no sidecar answered; try again. `Refused`: the sidecar answered with an error that says whether a retry
+can help.
+"""
 
 from __future__ import annotations
 

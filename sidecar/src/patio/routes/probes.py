@@ -8,10 +8,10 @@ from fastapi import FastAPI, Request, Response
 from starlette.types import Receive, Scope, Send
 
 from patio.access.openness import EVERYONE, open_to
-from patio.api.protocol import Readiness, ServerStatus
-from patio.api.routes.answers import answer
 from patio.metrics.pages import Page
 from patio.metrics.scrape import Scraper, allowed
+from patio.routes.responses import answer
+from patio_protocol.adapters import Readiness, ServerStatus
 
 
 class _LargePage(Response):

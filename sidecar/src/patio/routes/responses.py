@@ -14,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from patio.api.protocol import ErrorBody, ErrorDetail
+from patio_protocol.adapters import ErrorBody, ErrorDetail
 
 MESSAGE = 1000
 """Characters of a message about a request that is wrong."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from patio.api.protocol import AdapterList, AdapterReport, LoadRequest, PreparedState
+from patio_protocol.adapters import AdapterList, AdapterReport, LoadRequest, PreparedState
 
 SOURCE = "s3://bucket/sql"
 
@@ -62,3 +62,27 @@ def test_the_answers_of_a_newer_sidecar_are_read() -> None:
     newer = AdapterReport.model_validate({**report, "prepared": prepared, "news": 1})
     assert newer.prepared is not None
     assert newer.prepared.state is PreparedState.PREPARED
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({}, "exactly one"),
+        ({"lora_path": "/a", "source": "o/r"}, "exactly one"),
+        ({"lora_path": "/a", "output_dir": "/b"}, "belong to a source"),
+        ({"lora_path": "/a", "config": "{}"}, "belong to a source"),
+        ({"source": "ftp://x/y"}, "not one of"),
+        ({"source": "o/r", "output_dir": "relative"}, "output_dir"),
+        ({"source": "o/r", "max_workers": 0}, "max_workers"),
+    ],
+)
+def test_an_order_has_a_path_or_a_source(fields: dict[str, str], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        LoadRequest.model_validate({"lora_name": "a", **fields})
+
+
+def test_who_orders_a_source_waits_long_unless_told_otherwise() -> None:
+    assert LoadRequest(lora_name="a", lora_path="/a").patience == 60
+    assert LoadRequest(lora_name="a", source="o/r").patience == 600
+    assert LoadRequest(lora_name="a", source="o/r", wait=5).patience == 5
+    assert LoadRequest(lora_name="a", source="o/r", async_download=True).patience == 0

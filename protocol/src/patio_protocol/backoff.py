@@ -1,4 +1,4 @@
-"""How long to wait before trying again: one rule for adapters, routers, downloads. Pure; the dice are the caller's."""
+"""Backoff: how long to wait before trying again. One rule for sidecar and operator. Pure; the dice are the caller's."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ MOST_DOUBLINGS = 32
 """Far beyond any longest pause; without an end, a thousand failures in a row are too large a number."""
 
 
-def growing(first: float, longest: float, failures: int) -> float:
+def exponential(first: float, longest: float, failures: int) -> float:
     """Return the seconds to wait after so many failures in a row, from 1 on: doubled each time, up to `longest`."""
     return min(longest, first * 2.0 ** min(failures - 1, MOST_DOUBLINGS))
 
 
-def spread(pause: float, jitter: float) -> float:
+def with_jitter(pause: float, jitter: float) -> float:
     """Return a pause, longer by up to a third, so that many do not come at once. `jitter` is between 0 and 1."""
     return pause * (1.0 + 0.3 * jitter)

@@ -10,11 +10,11 @@ from fastapi import FastAPI, Request
 
 from patio.access.openness import OPERATOR, open_to
 from patio.access.proof import MISSING_EVERYWHERE
-from patio.api.credentials_protocol import HANDSHAKE_PATH, TOKEN_MISSING, HandshakeAnswer, HandshakeRequest
-from patio.api.routes.access import PROVEN
-from patio.api.routes.answers import Fault
 from patio.credentials.sealing import Sealing
 from patio.credentials.token import TokenError
+from patio.routes.access import PROVEN
+from patio.routes.responses import Fault
+from patio_protocol.credentials import HANDSHAKE_PATH, TOKEN_MISSING, HandshakeAnswer, HandshakeRequest
 
 
 def add_credentials(app: FastAPI, sealing: Sealing) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from patio.api.access_protocol import base64url, from_base64url
+from patio_protocol.authentication import base64url, from_base64url
 
 KEY_BYTES = 32
 _NONCE_BYTES = 24

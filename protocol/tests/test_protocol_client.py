@@ -1,0 +1,20 @@
+"""The client in the process of its user."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+
+def run(program: str) -> str:
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_the_client_leaves_its_users_process_alone() -> None:
+    program = """
+import sys, patio_protocol.client, patio_protocol.adapters
+print([name for name in sys.modules if sys.modules[name] is None or name in ("patio.lean", "fastapi", "uvicorn")])
+"""
+    assert run(program) == "[]"

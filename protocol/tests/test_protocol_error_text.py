@@ -1,0 +1,21 @@
+"""Text of others is bounded, fit to be shown, and without what nobody may see."""
+
+from __future__ import annotations
+
+from patio_protocol.error_text import LONGEST_WORDS, bounded_words, causes, is_fit
+
+
+def test_words_of_others_are_bounded_and_fit() -> None:
+    assert bounded_words("rank 64") == "rank 64"
+    long = bounded_words("x" * 5_000_000)
+    assert len(long) < LONGEST_WORDS + 40
+    assert long.endswith("... (4998000 characters more)")
+    assert bounded_words("a\x1b[31m\ud800\x00\r\n\té") == "a?[31m???\n\té"
+    assert is_fit("bücher\n")
+    assert not is_fit("a\ud800")
+
+
+def test_errors_that_go_round_in_circles_are_walked_once() -> None:
+    one, two = ValueError("1"), ValueError("2")
+    one.__context__, two.__context__ = two, one
+    assert causes(one) == [one, two]

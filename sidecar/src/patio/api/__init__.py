@@ -1,1 +1,0 @@
-"""The sidecar's HTTP API: `protocol` is its vocabulary, `routes` answers it."""
