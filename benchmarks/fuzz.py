@@ -19,10 +19,10 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as lax
 
 from benchmarks.hostile import hostile, recorded
-from patio.metrics.derive import Sample
-from patio.metrics.own import OwnMetrics
+from patio.metrics.derived import Sample
+from patio.metrics.mappings import SOURCES, STANDARD, VOCABULARIES
 from patio.metrics.rewrite import Format, Rules, compile_rules, rewrite
-from patio.metrics.tables import SOURCES, STANDARD, VOCABULARIES
+from patio.metrics.self_metrics import OwnMetrics
 from patio_protocol.engines import EngineKind
 
 ASKED = {"model_context_tokens": [Sample(((b"model_name", b"tiny"),), 512)]}

@@ -63,7 +63,7 @@ async def test_old_weights_answer_until_the_new_ones_are_there(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("patio.adapters.looks.LINGER", 2.0)
+    monkeypatch.setattr("patio.adapters.engine_monitor.LINGER", 2.0)
     source = put(s3, "swapped", adapter(tmp_path / "a"))
     async with running_double() as double, sidecar(double, downloads=downloads) as client:
         first = await client.load(order("sql", source, revision="1"))

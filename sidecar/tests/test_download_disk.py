@@ -21,17 +21,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patio.downloads import found, local, locks
+from patio.downloads import local, locks
 from patio.downloads.backends import Reading, begins_at
 from patio.downloads.disk import remove_unused
-from patio.downloads.faults import DownloadFault
-from patio.downloads.found import sources_under
-from patio.downloads.holds import Holds
-from patio.downloads.job import Done, Event, Job, Listed, Moved
+from patio.downloads.errors import DownloadFault
+from patio.downloads.inventory import sources_under
+from patio.downloads.layout import Place, source_note, users_lock
 from patio.downloads.local import Local
-from patio.downloads.pace import LEAST_RATE, LISTING_SECONDS, Pace
-from patio.downloads.places import Place, source_note, users_lock
-from patio.downloads.plan import SYNC_STEP, Digest, Listing, RemoteFile
+from patio.downloads.messages import Done, Event, Job, Listed, Moved
+from patio.downloads.pins import Holds
+from patio.downloads.planner import SYNC_STEP, Digest, Listing, RemoteFile
+from patio.downloads.stall_detection import LEAST_RATE, LISTING_SECONDS, Pace
 from patio.downloads.transfer import download
 from patio_protocol.downloads import DownloadReason
 from patio_protocol.sources import Source, SourceKind
@@ -467,7 +467,7 @@ def test_sources_on_disk_are_told_up_to_a_number(tmp_path: Path, monkeypatch: py
     done, _ = run(Memory({"m.safetensors": b"x"}), job(tmp_path))
     source_note(Path(done.folder)).write_text("".join(f"s3://bucket/{number}\n" for number in range(50)))
     assert len(sources_under(tmp_path / "root")) == 50
-    monkeypatch.setattr(found, "MOST_SOURCES", 10)
+    monkeypatch.setattr(inventory, "MOST_SOURCES", 10)
     assert len(sources_under(tmp_path / "root")) == 10
 
 

@@ -24,14 +24,14 @@ from prometheus_client import CollectorRegistry
 
 from patio.downloads import network
 from patio.downloads.addresses import in_clear, is_loopback, is_never_asked
-from patio.downloads.child import run_worker
 from patio.downloads.config import DownloadSettings
 from patio.downloads.downloads import Downloads
-from patio.downloads.faults import DownloadFault
-from patio.downloads.job import Job
+from patio.downloads.errors import DownloadFault
+from patio.downloads.messages import Job
+from patio.downloads.metrics import DownloadMetrics
 from patio.downloads.network import BUNDLES, one_bundle, past_proxies
-from patio.downloads.telemetry import DownloadMetrics
 from patio.downloads.worker import backend_of
+from patio.downloads.worker_process import run_worker
 from patio_protocol.downloads import DownloadReason, DownloadRequest
 from patio_protocol.sources import Source, SourceKind
 

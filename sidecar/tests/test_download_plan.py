@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patio.downloads.downloads import LONGEST_ASKED_PAUSE, LONGEST_PAUSE, pause
-from patio.downloads.faults import DownloadFault
-from patio.downloads.places import contained, local_folder, place_of
-from patio.downloads.plan import (
+from patio.downloads.errors import DownloadFault
+from patio.downloads.layout import contained, local_folder, place_of
+from patio.downloads.planner import (
     Fetch,
     Listing,
     OnDisk,

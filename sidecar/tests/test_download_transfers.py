@@ -21,12 +21,12 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from patio.downloads.config import DownloadSettings
 from patio.downloads.downloads import WORKERS, Downloads
-from patio.downloads.faults import DownloadFault
-from patio.downloads.holds import Holds, is_there
+from patio.downloads.errors import DownloadFault
 from patio.downloads.locks import locked
-from patio.downloads.names import key_of
+from patio.downloads.metrics import DownloadMetrics
+from patio.downloads.pins import Holds, is_there
 from patio.downloads.s3 import S3
-from patio.downloads.telemetry import DownloadMetrics
+from patio.downloads.validation import key_of
 from patio_protocol.downloads import DownloadReason, DownloadReport, DownloadRequest, DownloadState
 from patio_protocol.sources import parse_source
 

@@ -17,11 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine_double import Double, running_double
-from patio.drain import looks
 from patio.drain.config import DrainSettings
 from patio.drain.drain import Drain
-from patio.drain.looks import EngineLooks, Sources, total
-from patio.drain.plan import BLIND_SECONDS, Look, Sight, Verdict, Watch, after, verdict
+from patio.drain.planner import BLIND_SECONDS, Look, Sight, Verdict, Watch, after, verdict
+from patio.drain.request_counter import EngineLooks, Sources, total
 from patio.settings import Settings
 from patio_protocol.client import SidecarClient
 
@@ -356,8 +355,8 @@ async def test_an_engine_that_is_gone_is_drained(sidecar: StartSidecar) -> None:
 async def test_an_engine_that_tells_nothing_is_waited_for_and_not_called_drained(
     sidecar: StartSidecar, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("patio.drain.plan.BLIND_SECONDS", 0.5)
-    monkeypatch.setattr(looks, "_LOADS", "/nowhere")
+    monkeypatch.setattr("patio.drain.planner.BLIND_SECONDS", 0.5)
+    monkeypatch.setattr(request_counter, "_LOADS", "/nowhere")
     async with (
         running_double(engine="sglang", enable_metrics=False) as double,
         sidecar(double, drain=QUICK) as client,

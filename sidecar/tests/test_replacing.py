@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import patio
-from patio.replacing import replace_file
+from patio.atomic_file import replace_file
 
 
 def test_a_file_is_replaced_whole_and_forced_to_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

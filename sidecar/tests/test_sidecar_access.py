@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from patio.access.authorizer import Call, Gate, Hook
 from patio.access.config import AccessSettings
-from patio.access.gate import Call, Gate, Hook
-from patio.access.inside import is_loopback
 from patio.access.keys import GRACE, Keys, follow
-from patio.access.notices import OFF, REMIND_SECONDS, warn_while_off
+from patio.access.loopback import is_loopback
+from patio.access.metrics import OFF, REMIND_SECONDS, warn_while_off
 from patio.access.openness import CLOSED, EVERYONE, HOOK, Openness
 from patio.access.proof import Denial, Request, read
 from patio.access.replay import KEPT, Use, UsedProofs

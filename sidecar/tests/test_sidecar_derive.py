@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patio.metrics.derive import Read, Sample, kv_cache_tokens, lora_slots, lora_slots_used, quoted, read, sum_over
+from patio.metrics.derived import Read, Sample, kv_cache_tokens, lora_slots, lora_slots_used, quoted, read, sum_over
 
 
 def config(**labels: object) -> Read:

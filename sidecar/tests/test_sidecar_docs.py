@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from patio.metrics.own import OwnMetrics
-from patio.metrics.tables import SOURCES, STANDARD, VOCABULARIES, Asked, Derived, Source
+from patio.metrics.mappings import SOURCES, STANDARD, VOCABULARIES, Asked, Derived, Source
+from patio.metrics.self_metrics import OwnMetrics
 from patio.routes.adapters import FAULT_STATUS
 from patio.settings import HONOURED
 from patio.settings.read import _parser

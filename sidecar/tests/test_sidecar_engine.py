@@ -15,8 +15,8 @@ from engine_double.samples import write_adapter
 from patio.engine import sglang, vllm
 from patio.engine.address import read_address
 from patio.engine.base import EngineError, EngineView, FaultReason
+from patio.engine.list_stability import DISBELIEF, UnsteadyList
 from patio.engine.sglang import Sglang
-from patio.engine.unsteady import DISBELIEF, UnsteadyList
 from patio.engine.vllm import Vllm
 
 from sidecar_recordings import sglang_answers, vllm_answers

@@ -13,8 +13,8 @@ import pytest
 
 from engine_double import Double, running_double
 from patio.drain.config import DrainSettings
-from patio.drain.looks import EngineLooks, Sources
-from patio.drain.plan import Sight
+from patio.drain.planner import Sight
+from patio.drain.request_counter import EngineLooks, Sources
 from patio.engine.address import read_address
 from patio.engine.base import Engine, EngineError
 from patio.engine.clients import EngineClients, EngineTls, open_clients

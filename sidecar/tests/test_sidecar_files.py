@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from engine_double import running_double
-from patio.adapters import files
-from patio.adapters.files import Files, FolderHangsError, Seen, look_at
+from patio.adapters.fingerprints import Files, FolderHangsError, Seen, look_at
 from patio_protocol.adapters import AdapterState, UnloadRequest
 
 from sidecar_builders import StartSidecar, adapter_files, eventually, load_request
@@ -26,14 +25,14 @@ Hung = threading.Event
 def hung(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hung]:
     """Have looks at folders below a `hung` one wait, as on a volume whose server is gone."""
     back = threading.Event()
-    real = files.fingerprint
+    real = fingerprints.fingerprint
 
-    def fingerprint(folder: str) -> files.Fingerprint:
+    def fingerprint(folder: str) -> fingerprints.Fingerprint:
         if Path(folder).name.startswith("hung"):
             back.wait(60)
         return real(folder)
 
-    monkeypatch.setattr("patio.adapters.files.fingerprint", fingerprint)
+    monkeypatch.setattr("patio.adapters.fingerprints.fingerprint", fingerprint)
     yield back
     back.set()
 
@@ -79,7 +78,7 @@ def test_a_file_is_told_from_a_folder_that_is_not_there(tmp_path: Path) -> None:
 async def test_one_look_at_a_time_waits_in_a_hung_folder(
     hung: Hung, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("patio.adapters.files.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("patio.adapters.fingerprints.LOOK_SECONDS", 0.05)
     looks, folder = Files(), str(tmp_path / "hung")
     before = threading.active_count()
     for _ in range(3):
@@ -100,8 +99,8 @@ async def test_one_look_at_a_time_waits_in_a_hung_folder(
 async def test_hung_folders_have_a_limit_and_others_go_on(
     hung: Hung, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("patio.adapters.files.LOOK_SECONDS", 0.05)
-    monkeypatch.setattr("patio.adapters.files.MOST_HANGING", 4)
+    monkeypatch.setattr("patio.adapters.fingerprints.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("patio.adapters.fingerprints.MOST_HANGING", 4)
     looks = Files()
     before = threading.active_count()
     folders = [str(tmp_path / f"hung{number}") for number in range(12)]
@@ -115,10 +114,10 @@ async def test_hung_folders_have_a_limit_and_others_go_on(
 async def test_what_nobody_could_look_at_has_not_changed(
     hung: Hung, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("patio.adapters.files.MOST_HANGING", 0)
+    monkeypatch.setattr("patio.adapters.fingerprints.MOST_HANGING", 0)
     looks, healthy = Files(), adapter_files(tmp_path / "healthy")
     await looks.attempt("healthy", healthy)
-    monkeypatch.setattr("patio.adapters.files.MOST_HANGING", 16)
+    monkeypatch.setattr("patio.adapters.fingerprints.MOST_HANGING", 16)
     for _ in range(3):
         await looks.look({"healthy": healthy})
     assert looks.changed == frozenset()
@@ -130,7 +129,7 @@ async def test_what_nobody_could_look_at_has_not_changed(
 
 async def test_many_folders_are_looked_at_in_turn(tmp_path: Path) -> None:
     looks = Files()
-    folders = {f"a{number}": adapter_files(tmp_path / f"a{number}") for number in range(files.A_ROUND + 10)}
+    folders = {f"a{number}": adapter_files(tmp_path / f"a{number}") for number in range(fingerprints.A_ROUND + 10)}
     for name, folder in folders.items():
         await looks.attempt(name, folder)
         (Path(folder) / "adapter_model.safetensors").write_bytes(b"other")
@@ -142,7 +141,7 @@ async def test_many_folders_are_looked_at_in_turn(tmp_path: Path) -> None:
 async def test_adapters_on_a_hung_volume_delay_no_other(
     hung: Hung, sidecar: StartSidecar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("patio.adapters.files.LOOK_SECONDS", 0.3)
+    monkeypatch.setattr("patio.adapters.fingerprints.LOOK_SECONDS", 0.3)
     path = adapter_files(tmp_path / "healthy")
     async with running_double() as double, sidecar(double) as client:
         for number in range(40):

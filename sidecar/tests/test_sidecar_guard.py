@@ -19,9 +19,9 @@ from fastapi import FastAPI, Request
 from prometheus_client import CollectorRegistry
 
 from engine_double import Double, running_double
+from patio.access.authorizer import Gate
 from patio.access.config import AccessSettings
-from patio.access.gate import Gate
-from patio.access.notices import AccessMetrics
+from patio.access.metrics import AccessMetrics
 from patio.adapters.store import Store
 from patio.app import Sidecar, assemble
 from patio.routes.access import add_access

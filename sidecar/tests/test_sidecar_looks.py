@@ -10,7 +10,7 @@ import pytest
 
 from engine_double import running_double
 from engine_double.samples import write_adapter
-from patio.adapters.looks import Looks
+from patio.adapters.engine_monitor import Looks
 from patio.engine.base import EngineView
 from patio.engine.vllm import Vllm
 
@@ -47,7 +47,7 @@ async def test_a_path_lingers_no_longer_than_it_must(tmp_path: Path, monkeypatch
         await engine.unload("a")
         await looks.look()
         assert looks.lingering() == {one}
-        monkeypatch.setattr("patio.adapters.looks.LINGER", -1.0)
+        monkeypatch.setattr("patio.adapters.engine_monitor.LINGER", -1.0)
         assert looks.lingering() == frozenset()
 
 
@@ -84,12 +84,12 @@ async def test_a_burst_of_looks_without_an_answer_is_one_moment(monkeypatch: pyt
         looks = Looks(Vllm(str(double), http, None), lambda view: None)
         assert (await looks.look()).ready
         monkeypatch.setattr("patio.engine.http.LOOK_SECONDS", 0.02)
-        monkeypatch.setattr("patio.adapters.looks.BLURRED_APART", 3600.0)
+        monkeypatch.setattr("patio.adapters.engine_monitor.BLURRED_APART", 3600.0)
         double.fault("/health", delay=0.5)
         for _ in range(6):
             assert not (await looks.look()).ready
         assert looks.view.ready
-        monkeypatch.setattr("patio.adapters.looks.BLURRED_APART", 0.0)
+        monkeypatch.setattr("patio.adapters.engine_monitor.BLURRED_APART", 0.0)
         for _ in range(2):
             await looks.look()
         assert not looks.view.ready

@@ -180,4 +180,4 @@ async def test_the_off_switch_warns_at_the_start_and_delays_no_end(pod: Pod) -> 
     pod.sidecar.send_signal(signal.SIGTERM)
     assert await asyncio.wait_for(pod.sidecar.wait(), 15) == 0
     said = (pod.folder / "sidecar.log").read_text()
-    assert said.count("WARNING patio.access.notices access control is off") == 1
+    assert said.count("WARNING patio.access.metrics access control is off") == 1

@@ -9,9 +9,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from e2e_cluster import ensure_binaries
-from patio.metrics.own import OwnMetrics
+from patio.metrics.mappings import VOCABULARIES
 from patio.metrics.rewrite import compile_rules, rewrite
-from patio.metrics.tables import VOCABULARIES
+from patio.metrics.self_metrics import OwnMetrics
 from patio_protocol.engines import EngineKind
 
 pytestmark = pytest.mark.api

@@ -11,10 +11,10 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as strict_families
 from prometheus_client.parser import text_string_to_metric_families
 
-from patio.metrics.derive import Sample
-from patio.metrics.own import OwnMetrics
+from patio.metrics.derived import Sample
+from patio.metrics.mappings import SOURCES, STANDARD, VOCABULARIES, Asked, Derived
 from patio.metrics.rewrite import Format, compile_rules, cut, rewrite
-from patio.metrics.tables import SOURCES, STANDARD, VOCABULARIES, Asked, Derived
+from patio.metrics.self_metrics import OwnMetrics
 from patio_protocol.engines import EngineKind
 
 VLLM = compile_rules(EngineKind.VLLM, ("patio",))

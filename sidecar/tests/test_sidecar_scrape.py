@@ -22,10 +22,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from engine_double import running_double
 from patio.engine.base import EngineView
 from patio.metrics import pages, scrape
-from patio.metrics.own import OwnMetrics
 from patio.metrics.pages import Page
 from patio.metrics.rewrite import PIECE, Format, Rewritten, rewrite
 from patio.metrics.scrape import DEADLINE, LEAST, LONGEST, Scraper, allowed
+from patio.metrics.self_metrics import OwnMetrics
 from patio.routes.probes import add_probes
 from patio_protocol.engines import EngineKind
 

@@ -27,9 +27,9 @@ from uvicorn.server import Server as UvicornServer
 from uvicorn.server import ServerState
 
 from patio import server
+from patio.access.authorizer import Gate
 from patio.access.config import AccessSettings
-from patio.access.crowd import Crowd, LongPolls
-from patio.access.gate import Gate
+from patio.access.connection_limits import Crowd, LongPolls
 from patio.access.openness import EVERYONE, open_to
 from patio.adapters.store import Store
 from patio.app import assemble

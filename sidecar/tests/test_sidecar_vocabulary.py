@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from patio.metrics.derive import Sample
+from patio.metrics.derived import Sample
+from patio.metrics.mappings import SOURCES, STANDARD, Asked
 from patio.metrics.rewrite import compile_rules, rewrite
-from patio.metrics.tables import SOURCES, STANDARD, Asked
 from patio_protocol.engines import EngineKind
 
 OLDER = Path(__file__).parent / "older_engines"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patio.topology.config import Kind, Worker
-from patio.topology.plan import (
+from patio.topology.planner import (
     LONGEST_PAUSE,
     SLOW_RETRY,
     Add,

@@ -20,9 +20,9 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from patio.topology import routers
 from patio.topology.config import Endpoint, Kind, TopologySettings, Worker
 from patio.topology.lease_file import LeaseFile
-from patio.topology.memberships import Leased
-from patio.topology.plan import Standing
+from patio.topology.planner import Standing
 from patio.topology.registrar import Registrar, Round
+from patio.topology.registration import Leased
 from patio.topology.routers import LARGEST, Router, RouterError
 from patio.topology.server import TopologyServer
 from patio_protocol import client as client_module

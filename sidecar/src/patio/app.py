@@ -7,7 +7,6 @@ wanted is in the store.
 
 from __future__ import annotations
 
-from patio import lean
 from patio_protocol.engines import EngineKind
 
 # isort: split
@@ -27,16 +26,16 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from patio import __version__
-from patio.access.gate import Gate
-from patio.access.notices import AccessMetrics, warn_while_off
+from patio.access.authorizer import Gate
+from patio.access.metrics import AccessMetrics, warn_while_off
 from patio.adapters.reconciler import Attempt, Reconciler
 from patio.adapters.store import Store
 from patio.credentials.sealing import Sealing
 from patio.credentials.token import read_token
 from patio.downloads.downloads import Downloads
-from patio.downloads.telemetry import DownloadMetrics
+from patio.downloads.metrics import DownloadMetrics
 from patio.drain.drain import Drain
-from patio.drain.looks import EngineLooks, Sources
+from patio.drain.request_counter import EngineLooks, Sources
 from patio.engine.address import read_address
 from patio.engine.base import Engine, EngineView
 from patio.engine.clients import EngineClients, open_clients
@@ -44,13 +43,13 @@ from patio.engine.sglang import Sglang
 from patio.engine.vllm import Vllm
 from patio.file_limit import raise_file_limit
 from patio.logs import configure
-from patio.metrics.own import OwnMetrics
+from patio.metrics.mappings import renamed_from
 from patio.metrics.scrape import Scraper
-from patio.metrics.tables import renamed_from
+from patio.metrics.self_metrics import OwnMetrics
 from patio.routes import Parts, create_app
 from patio.server import LEAVE_SECONDS, Server, configured, limit_loop_errors, listen
 from patio.settings import Settings, SettingsError, read_settings
-from patio.topology.parts import Topology, build
+from patio.topology.factory import Topology, build
 from patio_protocol.adapters import Readiness, ServerStatus
 
 log = logging.getLogger(__name__)
@@ -211,7 +210,7 @@ async def _serve(settings: Settings, store: Store, listening: socket.socket, fil
             )
             reminding = None if settings.access.enforced else tasks.create_task(warn_while_off(), name="reminder")
             config.load()
-            lean.settle()
+            footprint.settle()
             await server.serve(sockets=[listening])
             await left
             running.cancel()

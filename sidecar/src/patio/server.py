@@ -22,9 +22,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import Server as UvicornServer
 from uvicorn.server import ServerState
 
-from patio.access.crowd import MOST_CONNECTIONS, MOST_OF_A_PEER, Crowd
-from patio.access.inside import address_of
+from patio.access.connection_limits import MOST_CONNECTIONS, MOST_OF_A_PEER, Crowd
 from patio.access.limits import MAX_HEADER_BYTES, MAX_TARGET
+from patio.access.loopback import address_of
 from patio.drain.drain import Drain
 from patio.logs import LineLimit
 from patio.settings import SettingsError

@@ -17,9 +17,9 @@ from dataclasses import dataclass, replace
 
 from patio.adapters.commits import Commits
 from patio.adapters.desired import AdapterSpec, Key, Slot, with_fetched, with_loaded
+from patio.adapters.engine_monitor import Looks
 from patio.adapters.fetching import Fetcher, download_request
-from patio.adapters.files import CONFIG, Files, FolderHangsError, Seen
-from patio.adapters.looks import Looks
+from patio.adapters.fingerprints import CONFIG, Files, FolderHangsError, Seen
 from patio.adapters.observation import Event, evict
 from patio.adapters.plan import Action, Fetch, Load, Reload, Restore, Unload
 from patio.adapters.progress import (

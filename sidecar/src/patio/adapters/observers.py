@@ -17,7 +17,7 @@ from functools import partial
 from patio.adapters.commits import Commits
 from patio.adapters.desired import Slot, with_fetched
 from patio.adapters.fetching import Fetcher
-from patio.adapters.files import Files
+from patio.adapters.fingerprints import Files
 from patio.adapters.snapshot import AdapterSnapshot, State, with_base_model, with_verified
 from patio.engine.base import Capacity, Engine, EngineError
 

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from patio.adapters.board import Board
 from patio.adapters.commits import Commits
 from patio.adapters.desired import (
     Desired,
@@ -29,14 +28,15 @@ from patio.adapters.desired import (
     with_required,
     with_unload_order,
 )
+from patio.adapters.engine_monitor import Looks
 from patio.adapters.executor import Attempt, Executor
 from patio.adapters.fetching import Credentials, Fetcher, credentials_of, files_of
-from patio.adapters.files import Files
-from patio.adapters.looks import Looks
+from patio.adapters.fingerprints import Files
 from patio.adapters.observation import depart, observe
 from patio.adapters.observers import Observers
 from patio.adapters.plan import Fetch
 from patio.adapters.planner import plan, reports_of, settled
+from patio.adapters.published_state import Board
 from patio.adapters.snapshot import AdapterSnapshot, State, paths_in_use, pruned, with_credentials, with_progress
 from patio.adapters.store import Store
 from patio.engine.base import Engine, EngineView

@@ -1,6 +1,6 @@
 """The file that keeps what is wanted over a restart of the sidecar.
 
-Written whole (`patio.replacing`), so that it is always one state or the next. A missing
+Written whole (`patio.atomic_file`), so that it is always one state or the next. A missing
 file is a fresh pod; one that is broken or can not be read is set aside and reported, never overwritten and never a
 reason not to start: what admission asks for is in the pod's variables, and the operator repeats the rest. Read by the
 reconciler, written by `commits`.
@@ -16,7 +16,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from patio.adapters.desired import AdapterSpec, Desired, Key, Slot
-from patio.replacing import replace_file
+from patio.atomic_file import replace_file
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from patio.downloads.faults import DownloadFault
-from patio.downloads.plan import Digest, Listing, RemoteFile
+from patio.downloads.errors import DownloadFault
+from patio.downloads.planner import Digest, Listing, RemoteFile
 from patio_protocol.downloads import DownloadReason
 
 CHUNK = 256 * 1024

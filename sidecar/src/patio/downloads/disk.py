@@ -14,12 +14,12 @@ import shutil
 import stat
 from pathlib import Path, PurePosixPath
 
+from patio.atomic_file import read_small, replace_file, sync_folder
 from patio.downloads import locks
-from patio.downloads.faults import DownloadFault
-from patio.downloads.names import OWN, is_revision
-from patio.downloads.places import Place, source_note, users_lock
-from patio.downloads.plan import SYNC_STEP, OnDisk, RemoteFile
-from patio.replacing import read_small, replace_file, sync_folder
+from patio.downloads.errors import DownloadFault
+from patio.downloads.layout import Place, source_note, users_lock
+from patio.downloads.planner import SYNC_STEP, OnDisk, RemoteFile
+from patio.downloads.validation import OWN, is_revision
 from patio_protocol.downloads import DownloadReason
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")

@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING
 
 from patio.downloads.addresses import host_of, in_clear, is_never_asked
 from patio.downloads.config import DownloadSettings
-from patio.downloads.faults import DownloadFault, in_clear_fault
-from patio.downloads.found import sources_under
-from patio.downloads.holds import Holds, is_there
+from patio.downloads.errors import DownloadFault, in_clear_fault
+from patio.downloads.inventory import sources_under
+from patio.downloads.layout import Place, local_folder, place_of
 from patio.downloads.locks import is_free
-from patio.downloads.names import is_revision, key_of
-from patio.downloads.places import Place, local_folder, place_of
-from patio.downloads.telemetry import DownloadMetrics
+from patio.downloads.metrics import DownloadMetrics
+from patio.downloads.pins import Holds, is_there
+from patio.downloads.validation import is_revision, key_of
 from patio.threads import Threads
 from patio_protocol.adapters import ErrorDetail
 from patio_protocol.backoff import exponential, with_jitter
@@ -36,7 +36,7 @@ from patio_protocol.sources import SECRET_KEYS, Source, SourceKind, parse_source
 
 if TYPE_CHECKING:
     # What only a download needs is imported by the first one: most sidecars never make any.
-    from patio.downloads.job import Event, Job
+    from patio.downloads.messages import Event, Job
 
 log = logging.getLogger(__name__)
 
@@ -283,7 +283,7 @@ class Downloads:
 
     def _job(self, source: Source, config: dict[str, str], request: DownloadRequest) -> Job | None:
         """Return what a worker is to do; None when the files are used in place. Raise `DownloadFault`."""
-        from patio.downloads.job import Job
+        from patio.downloads.messages import Job
 
         settings = self._settings
         if source.kind in (SourceKind.PVC, SourceKind.FILE) and request.output_dir is None:
@@ -318,7 +318,7 @@ class Downloads:
             log.info("download done id=%s folder=%s bytes=%d", report.id, report.folder, report.bytes_fetched)
 
     async def _attempts(self, download: _Download) -> None:
-        from patio.downloads.child import run_worker
+        from patio.downloads.worker_process import run_worker
 
         if download.job is None:
             roots = self._settings.roots
@@ -379,7 +379,7 @@ class Downloads:
             return True  # the worker finds out what is wrong, and says it
 
     def _hear(self, download: _Download, event: Event) -> None:
-        from patio.downloads.job import Listed, Moved, Noted
+        from patio.downloads.messages import Listed, Moved, Noted
 
         match event:
             case Noted():

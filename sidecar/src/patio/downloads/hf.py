@@ -19,8 +19,8 @@ from huggingface_hub.utils import build_hf_headers, get_session, set_client_fact
 
 from patio.downloads.addresses import is_never_asked
 from patio.downloads.backends import CONNECT_SECONDS, NETWORK_CHUNK, READ_SECONDS, Reading, begins_at
-from patio.downloads.faults import DownloadFault, of_status, tls_hint
-from patio.downloads.plan import Digest, Listing, RemoteFile
+from patio.downloads.errors import DownloadFault, of_status, tls_hint
+from patio.downloads.planner import Digest, Listing, RemoteFile
 from patio_protocol.downloads import DownloadReason
 from patio_protocol.sources import Source
 

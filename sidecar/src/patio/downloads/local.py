@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from patio.downloads.backends import CHUNK, Reading
-from patio.downloads.faults import DownloadFault
-from patio.downloads.names import MOST_FILES
-from patio.downloads.places import contained, local_folder
-from patio.downloads.plan import Listing, RemoteFile
+from patio.downloads.errors import DownloadFault
+from patio.downloads.layout import contained, local_folder
+from patio.downloads.planner import Listing, RemoteFile
+from patio.downloads.validation import MOST_FILES
 from patio_protocol.downloads import DownloadReason
 
 

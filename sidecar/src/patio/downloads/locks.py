@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from patio.downloads.faults import DownloadFault
+from patio.downloads.errors import DownloadFault
 from patio_protocol.downloads import DownloadReason
 
 WRITER_SECONDS = 10.0

@@ -13,8 +13,8 @@ from collections.abc import MutableMapping
 from typing import Any
 
 from patio.downloads.addresses import host_of, is_in, is_never_asked
-from patio.downloads.faults import DownloadFault
-from patio.downloads.job import Job
+from patio.downloads.errors import DownloadFault
+from patio.downloads.messages import Job
 from patio_protocol.downloads import DownloadReason
 from patio_protocol.sources import SourceKind
 

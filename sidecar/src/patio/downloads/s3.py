@@ -28,9 +28,9 @@ from botocore.exceptions import (
 
 from patio.downloads.addresses import in_clear, is_never_asked
 from patio.downloads.backends import CONNECT_SECONDS, NETWORK_CHUNK, READ_SECONDS, Reading, begins_at
-from patio.downloads.faults import DownloadFault, in_clear_fault, of_status, tls_hint
-from patio.downloads.names import MOST_FILES
-from patio.downloads.plan import Digest, Listing, RemoteFile
+from patio.downloads.errors import DownloadFault, in_clear_fault, of_status, tls_hint
+from patio.downloads.planner import Digest, Listing, RemoteFile
+from patio.downloads.validation import MOST_FILES
 from patio_protocol.downloads import DownloadReason
 from patio_protocol.sources import Source, SourceKind
 

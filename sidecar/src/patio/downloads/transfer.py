@@ -21,14 +21,12 @@ from typing import Protocol
 
 from patio.downloads.backends import CHUNK, Backend, Reading
 from patio.downloads.disk import Partial, folders_down_to, remove_unused, replace_text, show
-from patio.downloads.faults import DownloadFault
-from patio.downloads.found import noted
-from patio.downloads.job import Done, Event, Job, Listed, Moved, Noted
+from patio.downloads.errors import DownloadFault
+from patio.downloads.inventory import noted
+from patio.downloads.layout import Place, contained, source_note
 from patio.downloads.locks import locked
-from patio.downloads.names import is_revision
-from patio.downloads.pace import Pace
-from patio.downloads.places import Place, contained, source_note
-from patio.downloads.plan import (
+from patio.downloads.messages import Done, Event, Job, Listed, Moved, Noted
+from patio.downloads.planner import (
     SYNC_STEP,
     Digest,
     Fetch,
@@ -40,7 +38,9 @@ from patio.downloads.plan import (
     select,
     space_needed,
 )
-from patio.downloads.room import reserved
+from patio.downloads.reservations import reserved
+from patio.downloads.stall_detection import Pace
+from patio.downloads.validation import is_revision
 from patio_protocol.downloads import DownloadReason
 
 EVENT_SECONDS = 0.2

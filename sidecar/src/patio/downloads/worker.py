@@ -17,9 +17,9 @@ from pathlib import Path
 
 from patio.downloads import network
 from patio.downloads.backends import Backend
-from patio.downloads.faults import DownloadFault, redacted
-from patio.downloads.job import JOB, Event, Failed, Job
-from patio.downloads.pace import Pace
+from patio.downloads.errors import DownloadFault, redacted
+from patio.downloads.messages import JOB, Event, Failed, Job
+from patio.downloads.stall_detection import Pace
 from patio.downloads.transfer import download
 from patio_protocol.downloads import DownloadReason
 from patio_protocol.sources import SourceKind

@@ -13,8 +13,8 @@ import time
 from typing import Protocol
 
 from patio.drain.config import DrainSettings
-from patio.drain.looks import EngineLooks
-from patio.drain.plan import Sight, Verdict, Watch, after, verdict
+from patio.drain.planner import Sight, Verdict, Watch, after, verdict
+from patio.drain.request_counter import EngineLooks
 from patio_protocol.topology import DrainAnswer
 
 log = logging.getLogger(__name__)

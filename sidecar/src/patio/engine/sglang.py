@@ -32,7 +32,7 @@ from patio.engine.base import (
     trial_name,
 )
 from patio.engine.http import LARGEST_ANSWER, EngineHttp, answered, unauthorized
-from patio.engine.unsteady import UnsteadyList
+from patio.engine.list_stability import UnsteadyList
 from patio_protocol.engines import EngineKind
 from patio_protocol.error_text import bounded_words
 

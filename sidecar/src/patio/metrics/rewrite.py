@@ -18,8 +18,8 @@ from enum import Enum
 
 from prometheus_client.utils import floatToGoString
 
-from patio.metrics.derive import How, Sample, read
-from patio.metrics.tables import (
+from patio.metrics.derived import How, Sample, read
+from patio.metrics.mappings import (
     COUNTER,
     GAUGE,
     HISTOGRAM,

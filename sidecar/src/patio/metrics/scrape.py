@@ -22,10 +22,10 @@ from functools import cache
 import httpx
 
 from patio.engine.base import EngineView
-from patio.metrics.derive import Sample, quoted
-from patio.metrics.own import OwnMetrics
+from patio.metrics.derived import Sample, quoted
 from patio.metrics.pages import Page
 from patio.metrics.rewrite import PIECE, Format, Rules, compile_rules, rewrite
+from patio.metrics.self_metrics import OwnMetrics
 from patio_protocol.engines import EngineKind
 from patio_protocol.error_text import error_words
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
-from patio.access.crowd import LongPolls
-from patio.access.gate import Gate
+from patio.access.authorizer import Gate
+from patio.access.connection_limits import LongPolls
 from patio.access.openness import EVERYONE, open_to
 from patio.adapters.reconciler import Reconciler
 from patio.credentials.sealing import Sealing

@@ -17,9 +17,9 @@ from fastapi import FastAPI
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from patio.access.gate import Call, Gate
-from patio.access.inside import address_of, is_loopback
+from patio.access.authorizer import Call, Gate
 from patio.access.limits import BODY_TOO_SLOW, judge_head, judge_json
+from patio.access.loopback import address_of, is_loopback
 from patio.access.openness import CLOSED, Openness, To, openness_of
 from patio.access.proof import BODY_TOO_LARGE, MISSING, NO_KEYS, NOT_MEANT, Denial, Request
 from patio.logs import LineLimit

@@ -11,10 +11,10 @@ from typing import Annotated
 
 from fastapi import FastAPI, Query, Request, Response
 
-from patio.access.crowd import LongPolls
+from patio.access.connection_limits import LongPolls
 from patio.access.openness import EVERYONE, open_to
-from patio.adapters.board import Board
 from patio.adapters.desired import Outcome, TooMany
+from patio.adapters.published_state import Board
 from patio.adapters.reconciler import Reconciler
 from patio.credentials.sealing import SealedError
 from patio.engine.base import FaultReason

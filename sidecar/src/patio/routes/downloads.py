@@ -12,7 +12,7 @@ from fastapi import FastAPI, Request, Response
 
 from patio.access.openness import EVERYONE, open_to
 from patio.downloads.downloads import Downloads
-from patio.downloads.faults import DownloadFault
+from patio.downloads.errors import DownloadFault
 from patio.routes.responses import Fault, answer, within
 from patio_protocol.downloads import DownloadList, DownloadReason, DownloadReport, DownloadRequest
 

@@ -22,7 +22,7 @@ from patio.downloads.config import DownloadSettings
 from patio.drain.config import DrainSettings
 from patio.engine.address import EngineAddress
 from patio.engine.clients import EngineTls
-from patio.metrics.tables import VOCABULARIES
+from patio.metrics.mappings import VOCABULARIES
 from patio.settings import access, downloads, drain, topology
 from patio.settings import engine as engine_settings
 from patio.settings.errors import SettingsError

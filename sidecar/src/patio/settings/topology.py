@@ -16,7 +16,7 @@ from patio.settings.engine import read_key
 from patio.settings.errors import SettingsError
 from patio.topology.addresses import host_url, listed, pod_names
 from patio.topology.config import Endpoint, Role, TopologySettings, Worker
-from patio.topology.worker import InstanceInfo, read_instance_info
+from patio.topology.registered_worker import InstanceInfo, read_instance_info
 
 HONOURED = {
     "TOPO_TYPE": "sglang (sglang-router and smg) or none; default none",

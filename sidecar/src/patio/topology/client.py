@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from patio.topology.config import Role, Worker
-from patio.topology.memberships import Membership
-from patio.topology.plan import Reason, Standing
+from patio.topology.planner import Reason, Standing
+from patio.topology.registration import Membership
 from patio_protocol.topology import Registration, RegistrationState, TopologyReport
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from patio.topology.config import Kind, Worker
-from patio.topology.plan import (
+from patio.topology.planner import (
     Add,
     Decision,
     Entry,

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from patio.network import NOT_ITS_FAULT, cause_of
 from patio.topology.config import Endpoint, Kind, Worker
-from patio.topology.plan import Entry, Fault, Reason
+from patio.topology.planner import Entry, Fault, Reason
 from patio_protocol.error_text import error_words
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ import time
 from patio.topology.config import Kind, Role, Worker
 from patio.topology.lease_file import LeaseFile
 from patio.topology.leases import Leases, dropped, expired, extended, granted, known, to_save
-from patio.topology.plan import Reason
+from patio.topology.planner import Reason
 from patio.topology.registrar import Registrar, Round
 from patio_protocol.adapters import Readiness
 from patio_protocol.topology import LeaseReport, LeaseRequest, Registration, RegistrationState, TopologyReport

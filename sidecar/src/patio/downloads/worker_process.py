@@ -12,8 +12,8 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 
-from patio.downloads.faults import DownloadFault, redacted
-from patio.downloads.job import EVENT, JOB, Done, Event, Failed, Job
+from patio.downloads.errors import DownloadFault, redacted
+from patio.downloads.messages import EVENT, JOB, Done, Event, Failed, Job
 from patio_protocol.downloads import DownloadReason
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from patio.metrics.derive import How, kv_cache_tokens, lora_slots, lora_slots_used, sum_over
+from patio.metrics.derived import How, kv_cache_tokens, lora_slots, lora_slots_used, sum_over
 from patio_protocol.engines import EngineKind
 
 

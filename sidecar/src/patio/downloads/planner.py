@@ -10,8 +10,8 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from patio.downloads.faults import DownloadFault
-from patio.downloads.names import check_listing, is_code, why_skipped
+from patio.downloads.errors import DownloadFault
+from patio.downloads.validation import check_listing, is_code, why_skipped
 from patio_protocol.downloads import DownloadReason, SkippedFile
 
 SYNC_STEP = 16 * 1024 * 1024

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from pathlib import PurePath, PurePosixPath
 
-from patio.downloads.faults import DownloadFault
+from patio.downloads.errors import DownloadFault
 from patio_protocol.downloads import DownloadReason
 from patio_protocol.sources import Source
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import httpx
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from patio.drain.plan import Look, Sight
+from patio.drain.planner import Look, Sight
 from patio.engine.address import read_address
 from patio.exchange import Answer, ExchangeError, exchange
 from patio.network import Cause

@@ -16,7 +16,7 @@ from pydantic import JsonValue, TypeAdapter
 
 from patio.network import NOT_ITS_FAULT, cause_of
 from patio.topology.config import Endpoint, Role, TopologySettings, Worker
-from patio.topology.plan import (
+from patio.topology.planner import (
     Fault,
     Progress,
     Reason,

@@ -19,8 +19,8 @@ from patio_protocol.topology import TopologyReport
 
 if TYPE_CHECKING:
     from patio.topology.client import TopologyClient
-    from patio.topology.memberships import Membership
     from patio.topology.registrar import Registrar
+    from patio.topology.registration import Membership
     from patio.topology.server import TopologyServer
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ def build(
 ) -> Topology:
     """Return the topology that the settings ask for."""
     if settings.not_configured:
-        from patio.topology.plan import Reason
+        from patio.topology.planner import Reason
 
         log.warning("no router reason=%s message=%s", Reason.NOT_CONFIGURED, settings.not_configured)
         return Topology(
@@ -88,11 +88,11 @@ def build(
 
     from patio.topology.client import TopologyClient
     from patio.topology.lease_file import LeaseFile
-    from patio.topology.memberships import Direct, Either, Leased
+    from patio.topology.metrics import TopologyMetrics
     from patio.topology.registrar import Registrar
+    from patio.topology.registration import Direct, Either, Leased
     from patio.topology.routers import Router
     from patio.topology.server import TopologyServer
-    from patio.topology.telemetry import TopologyMetrics
 
     metrics = TopologyMetrics(registry, lambda: topology.report())
 

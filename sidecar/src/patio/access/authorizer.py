@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from patio.access.config import AccessSettings
-from patio.access.inside import is_loopback, is_meant
 from patio.access.keys import Keys, follow
+from patio.access.loopback import is_loopback, is_meant
 from patio.access.openness import Openness, To
 from patio.access.proof import (
     MISSING,

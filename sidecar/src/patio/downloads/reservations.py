@@ -19,12 +19,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from patio.atomic_file import read_small
 from patio.downloads import locks
 from patio.downloads.disk import folders_down_to, removable, remove_unused, used
-from patio.downloads.faults import DownloadFault
-from patio.downloads.places import Place, reservations, room_lock
-from patio.downloads.plan import SPACE_LEFT
-from patio.replacing import read_small
+from patio.downloads.errors import DownloadFault
+from patio.downloads.layout import Place, reservations, room_lock
+from patio.downloads.planner import SPACE_LEFT
 from patio_protocol.downloads import DownloadReason
 
 ROOM_SECONDS = 60.0

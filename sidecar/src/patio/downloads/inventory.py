@@ -10,9 +10,9 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from patio.downloads.names import is_revision
-from patio.downloads.places import source_note
-from patio.replacing import read_small
+from patio.atomic_file import read_small
+from patio.downloads.layout import source_note
+from patio.downloads.validation import is_revision
 from patio_protocol.sources import parse_source
 
 MOST_BYTES = 64 * 1024
