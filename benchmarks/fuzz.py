@@ -22,7 +22,7 @@ from benchmarks.hostile import hostile, recorded
 from patio.metrics.derived import Sample
 from patio.metrics.mappings import SOURCES, STANDARD, VOCABULARIES
 from patio.metrics.rewrite import Format, Rules, compile_rules, rewrite
-from patio.metrics.self_metrics import OwnMetrics
+from patio.metrics.self_metrics import SelfMetrics
 from patio_protocol.engines import EngineKind
 
 ASKED = {"model_context_tokens": [Sample(((b"model_name", b"tiny"),), 512)]}
@@ -41,7 +41,7 @@ class Case:
 
 def cases() -> tuple[Case, ...]:
     """Return every engine with one and with all vocabularies, in both formats."""
-    own = OwnMetrics(CollectorRegistry(), lambda: [("a", "Loaded")], "1", "vllm", "")
+    own = SelfMetrics(CollectorRegistry(), lambda: [("a", "Loaded")], "1", "vllm", "")
     own.count_operation("load", "ok", "Loaded", 0.5)
     return tuple(
         Case(engine, compile_rules(engine, prefixes, form), own.text(form))

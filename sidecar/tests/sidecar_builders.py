@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from patio.adapters.desired import AdapterSpec, Desired, Held, Key, Slot
+from patio.adapters.desired import AdapterSpec, Desired, Key, LoadedWeights, Slot
 from patio.engine.base import EngineView
 from patio_protocol.adapters import LoadRequest
 from patio_protocol.client import SidecarClient
@@ -42,7 +42,7 @@ def load_request(name: str, path: str | None = "/adapters/x", **fields: Any) -> 
 def wanted(name: str, path: str = "/adapters/x", *, held: str | None = None, **fields: Any) -> AdapterSpec:
     """Return a wanted adapter; `held` is the revision that the engine took last, from the same path."""
     if held is not None:
-        fields["held"] = Held(path, held)
+        fields["held"] = LoadedWeights(path, held)
     return AdapterSpec(name, path, **fields)
 
 

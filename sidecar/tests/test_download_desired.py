@@ -8,10 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from patio.adapters.desired import AdapterSpec, Desired, Held, folders_in_use, with_fetched, with_load, with_required
+from patio.adapters.desired import (
+    AdapterSpec,
+    Desired,
+    LoadedWeights,
+    folders_in_use,
+    with_fetched,
+    with_load,
+    with_required,
+)
 from patio.adapters.fetching import Origin, credentials_of, download_request, files_of
 from patio.adapters.plan import Fetch, Load, Reload
-from patio.adapters.planner import plan, settled
+from patio.adapters.planner import plan, readiness_blockers
 from patio.adapters.progress import SLOW_RETRY, Fault, Progress, after_fault, after_fetch, current
 from patio.adapters.snapshot import AdapterSnapshot
 from patio.adapters.store import Store
@@ -69,13 +77,13 @@ def test_what_is_fetched_is_downloading_and_then_loaded_from_its_folder() -> Non
 
 def test_old_weights_are_left_to_answer_until_the_new_ones_are_there() -> None:
     first = with_fetched(ordered(Desired(), order(revision="1")), fetching(revision="1"), "/fetched/k/1")
-    wanted = replace(active(first)["sql"], served=True, held=Held("/fetched/k/1", "1"))
+    wanted = replace(active(first)["sql"], served=True, held=LoadedWeights("/fetched/k/1", "1"))
     second = ordered(desired(wanted), order(revision="2"))
     serving = engine({"sql": "/fetched/k/1"})
     snapshot = AdapterSnapshot(second, serving)
     (action,) = plan(snapshot).actions
     assert isinstance(action, Fetch)
-    assert not settled(snapshot, plan(snapshot).reports), "what goes on answering holds nothing back"
+    assert not readiness_blockers(snapshot, plan(snapshot).reports), "what goes on answering holds nothing back"
     assert "/fetched/k/1" in folders_in_use(second, [])
     there = with_fetched(second, active(second)["sql"], "/fetched/k/2")
     (action,) = plan(AdapterSnapshot(there, serving)).actions

@@ -21,17 +21,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patio.downloads import local, locks
+from patio.downloads import inventory, local, locks
 from patio.downloads.backends import Reading, begins_at
 from patio.downloads.disk import remove_unused
-from patio.downloads.errors import DownloadFault
+from patio.downloads.errors import DownloadError
 from patio.downloads.inventory import sources_under
-from patio.downloads.layout import Place, source_note, users_lock
+from patio.downloads.layout import DownloadLayout, source_note, users_lock
 from patio.downloads.local import Local
 from patio.downloads.messages import Done, Event, Job, Listed, Moved
-from patio.downloads.pins import Holds
+from patio.downloads.pins import Pins
 from patio.downloads.planner import SYNC_STEP, Digest, Listing, RemoteFile
-from patio.downloads.stall_detection import LEAST_RATE, LISTING_SECONDS, Pace
+from patio.downloads.stall_detection import LEAST_RATE, LISTING_SECONDS, StallDetector
 from patio.downloads.transfer import download
 from patio_protocol.downloads import DownloadReason
 from patio_protocol.sources import Source, SourceKind
@@ -71,7 +71,7 @@ class Memory:
             chunk = body[start : start + 1000]
             if self.patience is not None:
                 if self.patience < len(chunk):
-                    raise DownloadFault(DownloadReason.UNREACHABLE, "broken off")
+                    raise DownloadError(DownloadReason.UNREACHABLE, "broken off")
                 self.patience -= len(chunk)
             self.given += len(chunk)
             yield chunk
@@ -100,7 +100,7 @@ def run(source: Memory, one: Job) -> tuple[Done, list[Event]]:
 def attempt(source: Memory, one: Job) -> Done | DownloadReason:
     try:
         return run(source, one)[0]
-    except DownloadFault as fault:
+    except DownloadError as fault:
         return fault.reason
 
 
@@ -173,7 +173,7 @@ def test_what_was_not_forced_to_disk_is_not_trusted_after_a_crash_of_the_machine
     body = content(SYNC_STEP + 5000)
     source = Memory({"m.safetensors": body}, hashed=False, patience=SYNC_STEP + 3000)
     one = job(tmp_path)
-    with pytest.raises(DownloadFault):
+    with pytest.raises(DownloadError):
         run(source, one)
     (partial,) = Path(one.revisions).glob(".partial-*")
     (part,) = (partial / "parts").iterdir()
@@ -192,12 +192,12 @@ def test_a_part_that_is_wrong_is_thrown_away_and_fetched_again(tmp_path: Path) -
     body = content(5000)
     source = Memory({"m.safetensors": body}, patience=3000)
     one = job(tmp_path)
-    with pytest.raises(DownloadFault):
+    with pytest.raises(DownloadError):
         run(source, one)
     (part,) = Path(one.revisions).glob(".partial-*/parts/*")
     part.write_bytes(bytes(part.stat().st_size))
     source.patience = None
-    with pytest.raises(DownloadFault) as corrupt:
+    with pytest.raises(DownloadError) as corrupt:
         run(source, one)
     assert (corrupt.value.reason, corrupt.value.passing) == (DownloadReason.CORRUPT, True)
     done, _ = run(source, one)
@@ -211,7 +211,7 @@ def test_links_in_a_half_finished_folder_are_not_followed(tmp_path: Path, where:
     (outside / "precious").write_bytes(b"precious" * 1000)
     source = Memory({"m.safetensors": content(5000)}, patience=3000)
     one = job(tmp_path)
-    with pytest.raises(DownloadFault):
+    with pytest.raises(DownloadError):
         run(source, one)
     (partial,) = Path(one.revisions).glob(".partial-*")
     (part,) = (partial / "parts").iterdir()
@@ -223,7 +223,7 @@ def test_links_in_a_half_finished_folder_are_not_followed(tmp_path: Path, where:
         (partial / where).symlink_to(outside)
     (partial / "boot").write_text("another boot")
     source.patience = None
-    with pytest.raises(DownloadFault):
+    with pytest.raises(DownloadError):
         run(source, one)
     assert files(outside) == {"precious": b"precious" * 1000}
 
@@ -231,7 +231,7 @@ def test_links_in_a_half_finished_folder_are_not_followed(tmp_path: Path, where:
 def test_nobody_removes_what_somebody_uses(tmp_path: Path) -> None:
     done, _ = run(Memory({"m.safetensors": b"x"}), job(tmp_path))
     folder, root = Path(done.folder), tmp_path / "root"
-    mine, theirs = Holds(root), Holds(root)
+    mine, theirs = Pins(root), Pins(root)
     assert mine.take(folder)
     assert theirs.take(folder)
     assert not remove_unused(folder, root)
@@ -250,7 +250,7 @@ def test_folders_of_others_are_neither_locked_nor_removed(tmp_path: Path) -> Non
     root = tmp_path / "root"
     for name in ("org/one", "org/two"):
         (root / name).mkdir(parents=True)
-    holds = Holds(root)
+    holds = Pins(root)
     holds.settle([root / "org" / "one"])
     assert holds.take(root / "org" / "one")
     holds.settle([root / "org" / "two"])
@@ -269,7 +269,7 @@ def test_a_revision_that_is_there_is_not_read_again(tmp_path: Path) -> None:
 def test_what_an_output_dir_shows_is_one_link_away(tmp_path: Path) -> None:
     shown = tmp_path / "models" / "m"
     done, _ = run(Memory({"a/m.safetensors": b"1"}), job(tmp_path, shown=shown))
-    assert Place(shown / ".patio", shown).folder(done.revision) == Path(done.folder)
+    assert DownloadLayout(shown / ".patio", shown).folder(done.revision) == Path(done.folder)
     assert os.readlink(shown / "a" / "m.safetensors") == "../.patio/current/a/m.safetensors"
     assert os.readlink(shown / ".patio" / "current") == done.revision
 
@@ -286,7 +286,7 @@ def limited(folder: Path, name: str, limit: int) -> Job:
     return replace(one, revisions=str(folder / "root" / f"s3-{name}-0123456789ab"), limit=limit)
 
 
-class Held(Memory):
+class LoadedWeights(Memory):
     """A source that gives half of a file and waits."""
 
     half: threading.Event
@@ -301,7 +301,7 @@ class Held(Memory):
 
 
 def test_downloads_at_once_do_not_exceed_the_limit(tmp_path: Path) -> None:
-    held = Held({"m.safetensors": b"x" * 15_000})
+    held = LoadedWeights({"m.safetensors": b"x" * 15_000})
     held.half, held.rest = threading.Event(), threading.Event()
     with ThreadPoolExecutor() as pool:
         first = pool.submit(run, held, limited(tmp_path, "one", 20_000))
@@ -330,7 +330,7 @@ def test_a_thousand_revisions_are_held_by_one_descriptor(tmp_path: Path) -> None
     for folder in folders:
         folder.mkdir(parents=True)
     before = len(os.listdir("/proc/self/fd"))
-    holds = Holds(tmp_path / "root")
+    holds = Pins(tmp_path / "root")
     assert all(holds.take(folder) for folder in folders)
     assert len(os.listdir("/proc/self/fd")) == before + 1
     assert not any(remove_unused(folder, tmp_path / "root") for folder in folders)
@@ -344,7 +344,7 @@ def test_a_folder_that_is_about_to_go_is_not_held(tmp_path: Path) -> None:
     file, place = users_lock(folder, root)
     remover = locks.open_lock(file)
     assert locks.own(remover, place)
-    holds = Holds(root)
+    holds = Pins(root)
     assert not holds.take(folder)
     os.close(remover)
     assert holds.take(folder)
@@ -357,7 +357,7 @@ def test_a_folder_that_can_not_be_looked_at_is_not_there(
 ) -> None:
     done, _ = run(Memory({"m.safetensors": b"x"}), job(tmp_path))
     folder = Path(done.folder)
-    holds = Holds(tmp_path / "root")
+    holds = Pins(tmp_path / "root")
 
     def broken(path: object, **_: object) -> os.stat_result:
         raise OSError(code, os.strerror(code), str(path))
@@ -373,7 +373,7 @@ def test_a_folder_that_can_not_be_looked_at_is_not_there(
 def test_a_lock_is_not_waited_for_without_a_limit(tmp_path: Path) -> None:
     with locks.locked(tmp_path / ".lock"):
         assert not locks.is_free(tmp_path / ".lock")
-        with pytest.raises(DownloadFault) as raised, locks.locked(tmp_path / ".lock", 0.1):
+        with pytest.raises(DownloadError) as raised, locks.locked(tmp_path / ".lock", 0.1):
             pass
     assert raised.value.reason is DownloadReason.BUSY
     assert locks.is_free(tmp_path / ".lock")
@@ -419,7 +419,7 @@ def test_a_cache_is_shared_by_several_users(tmp_path: Path) -> None:
 
 
 def test_a_worker_whose_source_drips_is_found_out() -> None:
-    pace = Pace()
+    pace = StallDetector()
     assert [pace.tick(60.0) for _ in range(5)] == [None] * 5, "nobody waits for a source"
     with pace.waiting():
         assert pace.tick(119.0) is None
@@ -438,7 +438,7 @@ def test_another_part_than_was_asked_for_is_not_taken() -> None:
     assert begins_at(None, 500, "x") == 0
     assert begins_at("bytes 500-999/1000", 500, "x") == 500
     for wrong in ("bytes 5000-9999/10000", "bytes 0-999/1000", ""):
-        with pytest.raises(DownloadFault):
+        with pytest.raises(DownloadError):
             begins_at(wrong, 500, "x")
 
 
@@ -475,6 +475,6 @@ def test_a_folder_of_too_many_files_is_not_walked_to_its_end(tmp_path: Path, mon
     monkeypatch.setattr(local, "MOST_FILES", 3)
     for number in range(6):
         (tmp_path / f"{number}.json").touch()
-    with pytest.raises(DownloadFault) as raised:
+    with pytest.raises(DownloadError) as raised:
         Local(str(tmp_path), (tmp_path,)).listing()
     assert raised.value.reason is DownloadReason.REFUSED

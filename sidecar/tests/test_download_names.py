@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patio.downloads.errors import DownloadFault, of_status, redacted
+from patio.downloads.errors import DownloadError, error_of_status, redacted
 from patio.downloads.s3 import addressing_style, region_of
 from patio.downloads.validation import check_listing, is_revision, key_of, safe_name, why_skipped
 from patio_protocol.downloads import DownloadReason
@@ -60,7 +60,7 @@ def test_a_safe_name_stays_below_the_folder_that_it_is_put_in(name: str) -> None
     "names", [["a.json", "../b"], ["a", "a"], ["a", "a/b"], ["a/b/c", "a/b"], [f"{i}" for i in range(10_001)]]
 )
 def test_a_hostile_listing_is_refused_whole(names: list[str]) -> None:
-    with pytest.raises(DownloadFault) as refused:
+    with pytest.raises(DownloadError) as refused:
         check_listing(names)
     assert refused.value.reason is DownloadReason.REFUSED
     assert not refused.value.retryable
@@ -113,7 +113,7 @@ def test_what_patio_did_not_fetch_is_no_revision(path: str) -> None:
     ],
 )
 def test_what_a_retry_mends_is_told_from_what_it_does_not(status: int, reason: DownloadReason, passing: bool) -> None:
-    fault = of_status(status, "x")
+    fault = error_of_status(status, "x")
     assert (fault.reason, fault.passing) == (reason, passing)
 
 

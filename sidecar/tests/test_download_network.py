@@ -26,7 +26,7 @@ from patio.downloads import network
 from patio.downloads.addresses import in_clear, is_loopback, is_never_asked
 from patio.downloads.config import DownloadSettings
 from patio.downloads.downloads import Downloads
-from patio.downloads.errors import DownloadFault
+from patio.downloads.errors import DownloadError
 from patio.downloads.messages import Job
 from patio.downloads.metrics import DownloadMetrics
 from patio.downloads.network import BUNDLES, one_bundle, past_proxies
@@ -105,9 +105,9 @@ BUCKET = Source(SourceKind.S3, "bucket", "m")
 REPOSITORY = Source(SourceKind.HF, "team/adapter", "")
 
 
-async def fault(one: Job, environ: Mapping[str, str] | None = None) -> DownloadFault:
+async def fault(one: Job, environ: Mapping[str, str] | None = None) -> DownloadError:
     """Run a worker, and return what it could not do."""
-    with pytest.raises(DownloadFault) as raised:
+    with pytest.raises(DownloadError) as raised:
         await run_worker(one, {"PATH": os.environ["PATH"], **(environ or {})}, lambda event: None)
     return raised.value
 
@@ -132,7 +132,7 @@ def test_no_name_stands_for_the_machine(tmp_path: Path, resolver: dict[str, str]
     resolver |= {"store": "10.0.0.1", "rebound": "169.254.169.254", "169.254.170.23": "169.254.170.23"}
     assert socket.getaddrinfo("store", 80)
     for host in ("rebound", "169.254.170.23"):
-        with pytest.raises(DownloadFault) as raised:
+        with pytest.raises(DownloadError) as raised:
             socket.getaddrinfo(host, 80)
         assert raised.value.reason is DownloadReason.INVALID
 
@@ -144,7 +144,7 @@ def test_libraries_ask_no_name_that_stands_for_the_machine(
     one = job(tmp_path, source, endpoint="http://rebound:80", hf_endpoint="http://rebound:80")
     network.prepare(one)
     resolver["rebound"] = "169.254.169.254"
-    with pytest.raises(DownloadFault) as raised:
+    with pytest.raises(DownloadError) as raised:
         backend_of(one).listing()
     assert raised.value.reason is DownloadReason.INVALID
     assert "never asked" in raised.value.message
@@ -157,7 +157,7 @@ def test_the_clusters_own_agent_gives_a_pod_its_role(
     network.prepare(job(tmp_path, BUCKET))
     resolver |= {"169.254.170.23": "169.254.170.23", "other": "169.254.170.23"}
     assert socket.getaddrinfo("169.254.170.23", 80)
-    with pytest.raises(DownloadFault):
+    with pytest.raises(DownloadError):
         socket.getaddrinfo("other", 80)
 
 
@@ -170,7 +170,7 @@ async def test_an_order_can_not_name_the_machine(tmp_path: Path, kind: str) -> N
         assert "never asked" in refused.message
 
 
-async def ordered(folder: Path, kind: str, settings: dict[str, Any], config: dict[str, str]) -> DownloadFault | None:
+async def ordered(folder: Path, kind: str, settings: dict[str, Any], config: dict[str, str]) -> DownloadError | None:
     """Return why an order can not be, before anything is asked."""
     source = "hf://team/adapter" if kind == "hf" else "s3://bucket/m"
     downloads = Downloads(
@@ -179,7 +179,7 @@ async def ordered(folder: Path, kind: str, settings: dict[str, Any], config: dic
     order = DownloadRequest(source=source, config=json.dumps(config) if config else None)
     try:
         report = downloads.order(order)
-    except DownloadFault as refused:
+    except DownloadError as refused:
         return refused
     await downloads.cancel(report.id)
     return None

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patio.downloads.downloads import LONGEST_ASKED_PAUSE, LONGEST_PAUSE, pause
-from patio.downloads.errors import DownloadFault
-from patio.downloads.layout import contained, local_folder, place_of
+from patio.downloads.errors import DownloadError
+from patio.downloads.layout import contained, layout_of, local_folder
 from patio.downloads.planner import (
     Fetch,
     Listing,
@@ -53,13 +53,13 @@ def test_pickles_beside_safetensors_are_skipped_and_named() -> None:
 def test_a_source_without_anything_to_take_is_a_fault_that_no_retry_mends(
     files: tuple[RemoteFile, ...], reason: DownloadReason
 ) -> None:
-    with pytest.raises(DownloadFault) as refused:
+    with pytest.raises(DownloadError) as refused:
         select(listing(*files), all_files=False)
     assert (refused.value.reason, refused.value.retryable) == (reason, False)
 
 
 def test_nothing_but_pickles_names_them_and_the_remedy() -> None:
-    with pytest.raises(DownloadFault, match=r"adapter_model\.bin.*PATIO_DOWNLOAD_FILES=all"):
+    with pytest.raises(DownloadError, match=r"adapter_model\.bin.*PATIO_DOWNLOAD_FILES=all"):
         select(listing(PICKLE, CONFIG), all_files=False)
     assert select(listing(PICKLE, CONFIG), all_files=True).files == (PICKLE, CONFIG)
 
@@ -128,13 +128,13 @@ def test_an_output_dir_lies_below_a_root(tmp_path: Path) -> None:
     assert contained(f"{other}/", roots) == str(other)
     assert contained(f"{root}/in/x", roots) == f"{root}/in/x"
     for path in (f"{root}/../outside", str(outside), f"{root}/out/x", f"{root}/out", f"{root}x", "root", f"/{root}"):
-        with pytest.raises(DownloadFault, match="PATIO_DOWNLOAD_ROOTS"):
+        with pytest.raises(DownloadError, match="PATIO_DOWNLOAD_ROOTS"):
             contained(path, roots)
     for path in (f"{root}/../outside", str(outside), f"{root}x", "root", f"/{root}"):
-        with pytest.raises(DownloadFault, match="PATIO_DOWNLOAD_ROOTS"):
-            place_of("key", path, root, roots)
-    assert place_of("key", None, root, roots).folder("r") == root / "key" / "r"
-    assert place_of("key", f"{other}/m", root, roots).folder("r") == other / "m" / ".patio" / "r"
+        with pytest.raises(DownloadError, match="PATIO_DOWNLOAD_ROOTS"):
+            layout_of("key", path, root, roots)
+    assert layout_of("key", None, root, roots).folder("r") == root / "key" / "r"
+    assert layout_of("key", f"{other}/m", root, roots).folder("r") == other / "m" / ".patio" / "r"
 
 
 def test_a_folder_of_a_volume_is_used_where_it_is_if_it_is_below_a_root(tmp_path: Path) -> None:
@@ -143,9 +143,9 @@ def test_a_folder_of_a_volume_is_used_where_it_is_if_it_is_below_a_root(tmp_path
     roots = (root, volume)
     assert local_folder("models/sql", roots) == f"{volume}/models/sql"
     assert local_folder(f"{volume}/models", roots) == f"{volume}/models"
-    with pytest.raises(DownloadFault) as missing:
+    with pytest.raises(DownloadError) as missing:
         local_folder("models/none", roots)
     assert missing.value.reason is DownloadReason.NOT_FOUND
-    with pytest.raises(DownloadFault) as outside:
+    with pytest.raises(DownloadError) as outside:
         local_folder("/etc", roots)
     assert outside.value.reason is DownloadReason.INVALID

@@ -21,10 +21,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from patio.downloads.config import DownloadSettings
 from patio.downloads.downloads import WORKERS, Downloads
-from patio.downloads.errors import DownloadFault
+from patio.downloads.errors import DownloadError
 from patio.downloads.locks import locked
 from patio.downloads.metrics import DownloadMetrics
-from patio.downloads.pins import Holds, is_there
+from patio.downloads.pins import Pins, is_there
 from patio.downloads.s3 import S3
 from patio.downloads.validation import key_of
 from patio_protocol.downloads import DownloadReason, DownloadReport, DownloadRequest, DownloadState
@@ -222,7 +222,7 @@ def test_a_listed_object_that_was_replaced_is_noticed_when_it_is_read(s3: S3Serv
     backend = S3(parse_source("s3://replaced/m"), config, 1)
     (file,) = backend.listing().files
     s3.put("replaced", {"m/model.safetensors": b"new"})
-    with pytest.raises(DownloadFault) as changed, backend.read(file, 1):
+    with pytest.raises(DownloadError) as changed, backend.read(file, 1):
         pass
     assert changed.value.reason is DownloadReason.CHANGED
     assert changed.value.passing
@@ -655,7 +655,7 @@ async def test_no_more_than_so_many_are_queued(start: Start, proxy: Proxy, monke
         for index in range(4):
             downloads.order(request(f"s3://bucket/{index}"))
         downloads.order(request("s3://bucket/0"))
-        with pytest.raises(DownloadFault) as refused:
+        with pytest.raises(DownloadError) as refused:
             downloads.order(request("s3://bucket/4"))
         assert (refused.value.reason, refused.value.retryable) == (DownloadReason.TOO_MANY, True)
 
@@ -691,15 +691,15 @@ async def test_a_disk_that_fails_ends_nothing(start: Start, s3: S3Server, monkey
     s3.put("stale", {"m/model.safetensors": b"one"})
     monkeypatch.setattr("patio.downloads.downloads.DISK_AGAIN", 0.01)
     settled: list[object] = []
-    settle = Holds.settle
+    settle = Pins.settle
 
-    def broken(holds: Holds, wanted: Any) -> None:
+    def broken(holds: Pins, wanted: Any) -> None:
         settled.append(wanted)
         if len(settled) < 3:
             raise OSError(errno.ESTALE, "Stale file handle")
         settle(holds, wanted)
 
-    monkeypatch.setattr(Holds, "settle", broken)
+    monkeypatch.setattr(Pins, "settle", broken)
     async with start(endpoint=s3.url) as downloads:
         folder = str((await fetched(downloads, request("s3://stale/m"))).folder)
         downloads.keep({folder})

@@ -17,10 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine_double import Double, running_double
+from patio.drain import request_counter
 from patio.drain.config import DrainSettings
 from patio.drain.drain import Drain
-from patio.drain.planner import BLIND_SECONDS, Look, Sight, Verdict, Watch, after, verdict
-from patio.drain.request_counter import EngineLooks, Sources, total
+from patio.drain.planner import BLIND_SECONDS, CountOutcome, DrainSnapshot, DrainState, RequestCount, observe, plan
+from patio.drain.request_counter import CountSources, RequestCounter, total
 from patio.settings import Settings
 from patio_protocol.client import SidecarClient
 
@@ -29,15 +30,23 @@ from topology_processes import PodProcesses, machine
 
 ENGINES = pytest.mark.parametrize("engine", ["vllm", "sglang"])
 QUICK = DrainSettings(timeout=10, settle=0.3)
-QUIET, BUSY, QUEUED = Look(Sight.COUNTED, 0, 0), Look(Sight.COUNTED, 1, 0), Look(Sight.COUNTED, 0, 1)
-GONE, BLIND, SILENT = Look(Sight.GONE), Look(Sight.BLIND), Look(Sight.NO_ANSWER)
+QUIET, BUSY, QUEUED = (
+    RequestCount(CountOutcome.COUNTED, 0, 0),
+    RequestCount(CountOutcome.COUNTED, 1, 0),
+    RequestCount(CountOutcome.COUNTED, 0, 1),
+)
+GONE, BLIND, SILENT = (
+    RequestCount(CountOutcome.GONE),
+    RequestCount(CountOutcome.BLIND),
+    RequestCount(CountOutcome.NO_ANSWER),
+)
 
 
-def seen(*steps: tuple[float, Look], left_at: float = 0.0, settle: float = 2.0) -> Verdict:
-    watch = Watch()
-    for now, look in steps:
-        watch = after(watch, look, now >= left_at, now)
-    return verdict(watch, settle, steps[-1][0])
+def seen(*steps: tuple[float, RequestCount], left_at: float = 0.0, settle: float = 2.0) -> DrainState:
+    snapshot = DrainSnapshot()
+    for now, count in steps:
+        snapshot = observe(snapshot, count, now >= left_at, now)
+    return plan(snapshot, settle, steps[-1][0])
 
 
 @pytest.mark.parametrize(
@@ -56,29 +65,29 @@ def seen(*steps: tuple[float, Look], left_at: float = 0.0, settle: float = 2.0) 
         ([(0.0, SILENT), (100.0, SILENT)], "go on"),
     ],
 )
-def test_when_a_drain_is_over(steps: list[tuple[float, Look]], expected: str) -> None:
+def test_when_a_drain_is_over(steps: list[tuple[float, RequestCount]], expected: str) -> None:
     assert seen(*steps) == expected
 
 
 def test_quiet_counts_from_when_the_routers_were_left() -> None:
-    assert seen((0.0, QUIET), (3.0, QUIET), (4.0, QUIET), left_at=3.5) is Verdict.GO_ON
-    assert seen((0.0, GONE), left_at=1.0) is Verdict.GO_ON
+    assert seen((0.0, QUIET), (3.0, QUIET), (4.0, QUIET), left_at=3.5) is DrainState.GO_ON
+    assert seen((0.0, GONE), left_at=1.0) is DrainState.GO_ON
 
 
 def test_without_settling_it_still_takes_two_looks() -> None:
-    assert seen((0.0, QUIET), settle=0.0) is Verdict.GO_ON
-    assert seen((0.0, QUIET), (0.1, QUIET), settle=0.0) is Verdict.DRAINED
+    assert seen((0.0, QUIET), settle=0.0) is DrainState.GO_ON
+    assert seen((0.0, QUIET), (0.1, QUIET), settle=0.0) is DrainState.DRAINED
 
 
 @given(st.lists(st.tuples(st.floats(0.01, 3), st.sampled_from([QUIET, BUSY, QUEUED, BLIND, SILENT])), min_size=1))
-def test_nothing_is_drained_within_the_settling_time_after_a_request(gaps: list[tuple[float, Look]]) -> None:
-    now, watch, last_noise = 0.0, Watch(), 0.0
-    for gap, look in gaps:
+def test_nothing_is_drained_within_the_settling_time_after_a_request(gaps: list[tuple[float, RequestCount]]) -> None:
+    now, snapshot, last_noise = 0.0, DrainSnapshot(), 0.0
+    for gap, count in gaps:
         now += gap
-        watch = after(watch, look, True, now)
-        if not look.quiet:
+        snapshot = observe(snapshot, count, True, now)
+        if not count.quiet:
             last_noise = now
-        if verdict(watch, 2.0, now) is Verdict.DRAINED:
+        if plan(snapshot, 2.0, now) is DrainState.DRAINED:
             assert now - last_noise >= 2.0
 
 
@@ -114,7 +123,7 @@ def refused() -> httpx.ConnectError:
     return error
 
 
-async def answer_of(*answers: httpx.Response | Exception) -> list[Look]:
+async def answer_of(*answers: httpx.Response | Exception) -> list[RequestCount]:
     """Look at an engine that answers each path in turn: /v1/loads, /get_load, /metrics."""
     paths = ["/v1/loads", "/get_load", "/metrics"]
 
@@ -124,10 +133,10 @@ async def answer_of(*answers: httpx.Response | Exception) -> list[Look]:
             raise said
         return said
 
-    sources = Sources("http://e", "/metrics", ("sglang:num_running_reqs",), ("sglang:num_queue_reqs",), loads=True)
+    sources = CountSources("http://e", "/metrics", ("sglang:num_running_reqs",), ("sglang:num_queue_reqs",), loads=True)
     async with httpx.AsyncClient(transport=httpx.MockTransport(handle)) as http:
-        engine = EngineLooks(sources, http)
-        return [await engine.look(), await engine.look()]
+        engine = RequestCounter(sources, http)
+        return [await engine.count(), await engine.count()]
 
 
 NOT_THERE = httpx.Response(404)
@@ -140,10 +149,10 @@ OLD_LOADS = [{"dp_rank": 0, "num_reqs": 5, "num_waiting_reqs": 2, "num_tokens": 
 @pytest.mark.parametrize(
     ("answers", "expected"),
     [
-        ((httpx.Response(200, json=LOADS), NOT_THERE, NOT_THERE), Look(Sight.COUNTED, 2, 4)),
-        ((NOT_THERE, httpx.Response(200, json=OLD_LOADS), METRICS), Look(Sight.COUNTED, 3, 2)),
-        ((NOT_THERE, NOT_THERE, METRICS), Look(Sight.COUNTED, 3, 1)),
-        ((httpx.Response(401), httpx.Response(200, text="<html>"), METRICS), Look(Sight.COUNTED, 3, 1)),
+        ((httpx.Response(200, json=LOADS), NOT_THERE, NOT_THERE), RequestCount(CountOutcome.COUNTED, 2, 4)),
+        ((NOT_THERE, httpx.Response(200, json=OLD_LOADS), METRICS), RequestCount(CountOutcome.COUNTED, 3, 2)),
+        ((NOT_THERE, NOT_THERE, METRICS), RequestCount(CountOutcome.COUNTED, 3, 1)),
+        ((httpx.Response(401), httpx.Response(200, text="<html>"), METRICS), RequestCount(CountOutcome.COUNTED, 3, 1)),
         ((NOT_THERE, NOT_THERE, NOT_THERE), BLIND),
         ((NOT_THERE, NOT_THERE, httpx.Response(200, text="up 1\n")), BLIND),
         ((httpx.Response(503), NOT_THERE, METRICS), SILENT),
@@ -152,7 +161,7 @@ OLD_LOADS = [{"dp_rank": 0, "num_reqs": 5, "num_waiting_reqs": 2, "num_tokens": 
         ((NOT_THERE, NOT_THERE, refused()), GONE),
     ],
 )
-async def test_an_engine_is_counted_by_what_it_has(answers: Any, expected: Look) -> None:
+async def test_an_engine_is_counted_by_what_it_has(answers: Any, expected: RequestCount) -> None:
     assert await answer_of(*answers) == [expected, expected]
 
 
@@ -185,11 +194,11 @@ class Answers:
 
 @contextlib.asynccontextmanager
 async def draining(engine: Answers, routers: Routers, settle: float = 0.1) -> AsyncIterator[Drain]:
-    sources = Sources(
+    sources = CountSources(
         "http://e", "/metrics", ("vllm:num_requests_running",), ("vllm:num_requests_waiting",), loads=False
     )
     async with httpx.AsyncClient(transport=httpx.MockTransport(engine)) as http:
-        drain = Drain(DrainSettings(10, settle), EngineLooks(sources, http), routers)
+        drain = Drain(DrainSettings(10, settle), RequestCounter(sources, http), routers)
         try:
             yield drain
         finally:
@@ -248,9 +257,9 @@ async def test_one_odd_answer_does_not_blind_a_drain(odd: httpx.Response) -> Non
 
 def test_who_told_once_is_never_blind() -> None:
     steps = [(0.0, BUSY), *((float(at), BLIND) for at in range(1, 30))]
-    assert seen(*steps) is Verdict.GO_ON
-    assert seen((0.0, BLIND), (9.0, SILENT), (BLIND_SECONDS, BLIND)) is Verdict.BLIND
-    assert seen((0.0, SILENT), (BLIND_SECONDS, BLIND)) is Verdict.GO_ON
+    assert seen(*steps) is DrainState.GO_ON
+    assert seen((0.0, BLIND), (9.0, SILENT), (BLIND_SECONDS, BLIND)) is DrainState.BLIND
+    assert seen((0.0, SILENT), (BLIND_SECONDS, BLIND)) is DrainState.GO_ON
 
 
 async def test_a_place_that_only_breaks_is_given_up_for_the_next() -> None:
@@ -259,12 +268,12 @@ async def test_a_place_that_only_breaks_is_given_up_for_the_next() -> None:
     def handle(request: httpx.Request) -> httpx.Response:
         return broken.pop() if request.url.path == "/v1/loads" else METRICS
 
-    sources = Sources("http://e", "/metrics", ("sglang:num_running_reqs",), ("sglang:num_queue_reqs",), loads=True)
+    sources = CountSources("http://e", "/metrics", ("sglang:num_running_reqs",), ("sglang:num_queue_reqs",), loads=True)
     async with httpx.AsyncClient(transport=httpx.MockTransport(handle)) as http:
-        engine = EngineLooks(sources, http)
-        seen_sights = [(await engine.look()).sight for _ in range(6)]
-    assert seen_sights[0] is Sight.NO_ANSWER
-    assert seen_sights[-1] is Sight.COUNTED
+        engine = RequestCounter(sources, http)
+        seen_sights = [(await engine.count()).outcome for _ in range(6)]
+    assert seen_sights[0] is CountOutcome.NO_ANSWER
+    assert seen_sights[-1] is CountOutcome.COUNTED
 
 
 @pytest.mark.parametrize(

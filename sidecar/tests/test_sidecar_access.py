@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patio.access.authorizer import Call, Gate, Hook
+from patio.access.authorizer import Authorizer, Call, Hook
 from patio.access.config import AccessSettings
 from patio.access.keys import GRACE, Keys, follow
 from patio.access.loopback import is_loopback
@@ -36,16 +36,18 @@ class Clock:
         return self.now
 
 
-def gate(*keys: Signer, clock: Clock | None = None, started: float = NOW - 3600, **settings: str) -> Gate:
+def gate(*keys: Signer, clock: Clock | None = None, started: float = NOW - 3600, **settings: str) -> Authorizer:
     clock = clock or Clock()
     at, clock.now = clock.now, started
     given = tuple(one.public for one in keys or (ROOT,))
-    made = Gate(AccessSettings(keys=given, pod_uid=POD, **settings), clock, clock)
+    made = Authorizer(AccessSettings(keys=given, pod_uid=POD, **settings), clock, clock)
     clock.now = at
     return made
 
 
-def outcome(of: Gate, token: str, request: Request = LOAD, body: bytes = BODY, chain: tuple[str, ...] = ()) -> str:
+def outcome(
+    of: Authorizer, token: str, request: Request = LOAD, body: bytes = BODY, chain: tuple[str, ...] = ()
+) -> str:
     """Return the code of the denial, or `taken`."""
     admitted = of.admit(request, CLOSED, [f"Patio-Proof {token}"], chain)
     if isinstance(admitted, ProofClaims):
@@ -140,7 +142,7 @@ def test_the_denial_of_a_missing_proof_says_what_is_missing() -> None:
     assert isinstance(missing, Denial)
     assert missing == basic
     assert (missing.code, "port-forward" in missing.message) == ("ProofMissing", True)
-    without_keys = Gate(AccessSettings(), Clock(), Clock()).admit(LOAD, CLOSED, [f"Patio-Proof {signed()}"], ())
+    without_keys = Authorizer(AccessSettings(), Clock(), Clock()).admit(LOAD, CLOSED, [f"Patio-Proof {signed()}"], ())
     assert isinstance(without_keys, Denial)
     assert "PATIO_OPERATOR_KEYS" in without_keys.message
 
@@ -244,7 +246,7 @@ def test_more_proofs_than_are_remembered_are_not_taken_until_there_is_room() -> 
 @pytest.mark.parametrize("seconds", [-7200.0, -3600.0, -45.0, 45.0, 3600.0])
 def test_clock_set_after_start_changes_nothing(seconds: float) -> None:
     clock, monotonic = Clock(NOW - seconds), Clock(17.0)
-    one = Gate(AccessSettings(keys=(ROOT.public,), pod_uid=POD), clock, monotonic)
+    one = Authorizer(AccessSettings(keys=(ROOT.public,), pod_uid=POD), clock, monotonic)
     clock.now, monotonic.now = NOW + 1, 18.0
     assert outcome(one, signed(iat=NOW - 5)) == "ProofExpired", "from before the start"
     token = signed(iat=NOW + 1)
@@ -254,7 +256,7 @@ def test_clock_set_after_start_changes_nothing(seconds: float) -> None:
 
 def test_used_proof_is_refused_after_clock_went_there_and_back() -> None:
     clock, monotonic = Clock(), Clock(4000.0)
-    one = Gate(AccessSettings(keys=(ROOT.public,), pod_uid=POD), clock, monotonic)
+    one = Authorizer(AccessSettings(keys=(ROOT.public,), pod_uid=POD), clock, monotonic)
     first, between = signed(iat=NOW), signed(iat=NOW + 600)
     assert outcome(one, first) == "taken"
     clock.now, monotonic.now = NOW + 600, 4001.0

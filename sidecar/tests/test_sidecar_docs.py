@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from patio.metrics.mappings import SOURCES, STANDARD, VOCABULARIES, Asked, Derived, Source
-from patio.metrics.self_metrics import OwnMetrics
+from patio.metrics.self_metrics import SelfMetrics
 from patio.routes.adapters import FAULT_STATUS
 from patio.settings import HONOURED
 from patio.settings.read import _parser
@@ -47,7 +47,7 @@ def test_every_other_vocabulary_stands_in_the_table() -> None:
 
 def test_every_metric_of_its_own_stands_in_the_table() -> None:
     registry = CollectorRegistry()
-    OwnMetrics(registry, lambda: [("a", "Loaded")], "1", "vllm", "")
+    SelfMetrics(registry, lambda: [("a", "Loaded")], "1", "vllm", "")
     for family in registry.collect():
         assert f"| `{family.name}" in METRICS
 

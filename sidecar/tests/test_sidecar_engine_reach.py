@@ -14,7 +14,7 @@ import pytest
 from engine_double import Double, running_double
 from patio.drain.config import DrainSettings
 from patio.drain.planner import Sight
-from patio.drain.request_counter import EngineLooks, Sources
+from patio.drain.request_counter import RequestCounter, Sources
 from patio.engine.address import read_address
 from patio.engine.base import Engine, EngineError
 from patio.engine.clients import EngineClients, EngineTls, open_clients
@@ -154,7 +154,7 @@ async def test_looks_given_up_at_once_leave_the_next_one_its_way(monkeypatch: py
         engine = Vllm(url, clients.looks, None, clients.orders)
         for _ in range(5):
             views = await asyncio.gather(*(engine.view() for _ in range(200)))
-            assert all(view.blurred for view in views)
+            assert all(view.unreliable for view in views)
         hangs = False
         monkeypatch.setattr("patio.engine.http.LOOK_SECONDS", 20.0)
         view = await engine.view()
@@ -241,5 +241,5 @@ async def test_whatever_an_engine_answers_is_a_view_or_a_fault(kind: str, said: 
             words = await words_of(call)
             assert words is None or 0 < len(words.encode()) < 5000
         sources = Sources(url, "/metrics", ("x:running",), ("x:waiting",), loads=kind == "sglang")
-        assert (await EngineLooks(sources, clients.drains).look()).sight is not Sight.GONE
+        assert (await RequestCounter(sources, clients.drains).look()).sight is not Sight.GONE
         await clients.close()

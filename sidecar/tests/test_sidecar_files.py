@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from engine_double import running_double
-from patio.adapters.fingerprints import Files, FolderHangsError, Seen, look_at
+from patio.adapters import fingerprints
+from patio.adapters.fingerprints import Fingerprints, FolderContents, FolderHangsError, read_folder
 from patio_protocol.adapters import AdapterState, UnloadRequest
 
 from sidecar_builders import StartSidecar, adapter_files, eventually, load_request
@@ -48,7 +49,7 @@ def base_model(folder: Path, name: object) -> str:
     ("said", "seen"), [("org/model", "org/model"), (7, ""), ("", ""), ("a\nb", ""), ("a" * 2000, "")]
 )
 def test_the_base_model_of_an_adapter_is_read(tmp_path: Path, said: object, seen: str) -> None:
-    assert look_at(base_model(tmp_path / "a", said)).base_model == seen
+    assert read_folder(base_model(tmp_path / "a", said)).base_model == seen
 
 
 @pytest.mark.parametrize(
@@ -57,29 +58,29 @@ def test_the_base_model_of_an_adapter_is_read(tmp_path: Path, said: object, seen
 def test_an_odd_configuration_names_no_base_model(tmp_path: Path, text: str) -> None:
     path = adapter_files(tmp_path / "a")
     (tmp_path / "a/adapter_config.json").write_text(text)
-    seen = look_at(path)
-    assert seen.prints
+    seen = read_folder(path)
+    assert seen.fingerprint
     assert seen.base_model == ""
 
 
 def test_a_configuration_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "adapter_config.json")
-    assert look_at(str(tmp_path)).base_model == ""
+    assert read_folder(str(tmp_path)).base_model == ""
 
 
 def test_a_file_is_told_from_a_folder_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    assert look_at(str(tmp_path / "file")) == Seen(is_file=True)
-    assert look_at(str(tmp_path / "nowhere")) == Seen()
-    assert look_at(str(tmp_path / "file" / "below")) == Seen()
-    assert look_at("/a\x00b") == Seen()
+    assert read_folder(str(tmp_path / "file")) == FolderContents(is_file=True)
+    assert read_folder(str(tmp_path / "nowhere")) == FolderContents()
+    assert read_folder(str(tmp_path / "file" / "below")) == FolderContents()
+    assert read_folder("/a\x00b") == FolderContents()
 
 
 async def test_one_look_at_a_time_waits_in_a_hung_folder(
     hung: Hung, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("patio.adapters.fingerprints.LOOK_SECONDS", 0.05)
-    looks, folder = Files(), str(tmp_path / "hung")
+    monkeypatch.setattr("patio.adapters.fingerprints.READ_SECONDS", 0.05)
+    looks, folder = Fingerprints(), str(tmp_path / "hung")
     before = threading.active_count()
     for _ in range(3):
         with pytest.raises(FolderHangsError):
@@ -89,7 +90,7 @@ async def test_one_look_at_a_time_waits_in_a_hung_folder(
 
     async def answers() -> bool:
         try:
-            return await looks.attempt("a", folder) == Seen()
+            return await looks.attempt("a", folder) == FolderContents()
         except FolderHangsError:
             return False
 
@@ -99,15 +100,15 @@ async def test_one_look_at_a_time_waits_in_a_hung_folder(
 async def test_hung_folders_have_a_limit_and_others_go_on(
     hung: Hung, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("patio.adapters.fingerprints.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("patio.adapters.fingerprints.READ_SECONDS", 0.05)
     monkeypatch.setattr("patio.adapters.fingerprints.MOST_HANGING", 4)
-    looks = Files()
+    looks = Fingerprints()
     before = threading.active_count()
     folders = [str(tmp_path / f"hung{number}") for number in range(12)]
     await asyncio.gather(*(looks.attempt(folder, folder) for folder in folders[:4]), return_exceptions=True)
     healthy = adapter_files(tmp_path / "healthy")
-    assert await looks.attempt("healthy", healthy) == Seen(), "nobody can look, and the engine may try"
-    assert await looks.attempt("another", folders[5]) == Seen()
+    assert await looks.attempt("healthy", healthy) == FolderContents(), "nobody can look, and the engine may try"
+    assert await looks.attempt("another", folders[5]) == FolderContents()
     assert threading.active_count() == before + 4
 
 
@@ -115,33 +116,35 @@ async def test_what_nobody_could_look_at_has_not_changed(
     hung: Hung, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("patio.adapters.fingerprints.MOST_HANGING", 0)
-    looks, healthy = Files(), adapter_files(tmp_path / "healthy")
+    looks, healthy = Fingerprints(), adapter_files(tmp_path / "healthy")
     await looks.attempt("healthy", healthy)
     monkeypatch.setattr("patio.adapters.fingerprints.MOST_HANGING", 16)
     for _ in range(3):
-        await looks.look({"healthy": healthy})
+        await looks.compare({"healthy": healthy})
     assert looks.changed == frozenset()
     (tmp_path / "healthy/adapter_model.safetensors").write_bytes(b"other")
     for _ in range(2):
-        await looks.look({"healthy": healthy})
+        await looks.compare({"healthy": healthy})
     assert looks.changed == {"healthy"}
 
 
 async def test_many_folders_are_looked_at_in_turn(tmp_path: Path) -> None:
-    looks = Files()
-    folders = {f"a{number}": adapter_files(tmp_path / f"a{number}") for number in range(fingerprints.A_ROUND + 10)}
+    looks = Fingerprints()
+    folders = {
+        f"a{number}": adapter_files(tmp_path / f"a{number}") for number in range(fingerprints.FOLDERS_A_ROUND + 10)
+    }
     for name, folder in folders.items():
         await looks.attempt(name, folder)
         (Path(folder) / "adapter_model.safetensors").write_bytes(b"other")
     for _ in range(4):
-        await looks.look(folders)
+        await looks.compare(folders)
     assert looks.changed == folders.keys()
 
 
 async def test_adapters_on_a_hung_volume_delay_no_other(
     hung: Hung, sidecar: StartSidecar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("patio.adapters.fingerprints.LOOK_SECONDS", 0.3)
+    monkeypatch.setattr("patio.adapters.fingerprints.READ_SECONDS", 0.3)
     path = adapter_files(tmp_path / "healthy")
     async with running_double() as double, sidecar(double) as client:
         for number in range(40):

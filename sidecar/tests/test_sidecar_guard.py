@@ -19,7 +19,7 @@ from fastapi import FastAPI, Request
 from prometheus_client import CollectorRegistry
 
 from engine_double import Double, running_double
-from patio.access.authorizer import Gate
+from patio.access.authorizer import Authorizer
 from patio.access.config import AccessSettings
 from patio.access.metrics import AccessMetrics
 from patio.adapters.store import Store
@@ -211,7 +211,7 @@ async def test_bodies_have_a_greatest_size_and_are_read_for_nobody_without_a_sig
 
 async def test_a_signed_body_reaches_its_route_whole_and_so_does_the_callers_hanging_up() -> None:
     app = FastAPI()
-    add_access(app, Gate(ENFORCED, time.time), lambda _: None)
+    add_access(app, Authorizer(ENFORCED, time.time), lambda _: None)
 
     @app.post("/echo")
     async def echo(request: Request) -> list[str]:
@@ -245,7 +245,7 @@ async def test_a_signed_body_reaches_its_route_whole_and_so_does_the_callers_han
 
 async def test_on_a_real_server_a_denied_upload_leaves_the_next_call_alone() -> None:
     app = FastAPI()
-    add_access(app, Gate(ENFORCED, time.time), lambda _: None)
+    add_access(app, Authorizer(ENFORCED, time.time), lambda _: None)
 
     @app.post("/echo")
     async def echo(request: Request) -> str:

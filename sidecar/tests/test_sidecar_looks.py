@@ -1,4 +1,4 @@
-"""Looks at an engine: what requests under way may still read, whatever the list says by now."""
+"""Polls of an engine: what requests under way may still read, whatever the list says by now."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from engine_double import running_double
 from engine_double.samples import write_adapter
-from patio.adapters.engine_monitor import Looks
+from patio.adapters.engine_monitor import EngineMonitor
 from patio.engine.base import EngineView
 from patio.engine.vllm import Vllm
 
@@ -23,17 +23,17 @@ async def test_a_path_that_left_the_list_lingers_though_a_look_failed_in_between
     one, two = (str(write_adapter(tmp_path / name)) for name in ("one", "two"))
     async with running_double() as double, httpx.AsyncClient() as http:
         engine = Vllm(str(double), http, None)
-        looks = Looks(engine, lambda view: None)
+        looks = EngineMonitor(engine, lambda view: None)
         await engine.load("a", one)
-        await looks.look()
+        await looks.poll()
         assert looks.lingering() == frozenset()
         await engine.replace("a", two)
         double.fault("/v1/models", status=500, times=1)
-        assert (await looks.look()).adapters is None
-        await looks.look()
+        assert (await looks.poll()).adapters is None
+        await looks.poll()
         assert looks.lingering() == {one}
         await double.crash()
-        await looks.look()
+        await looks.poll()
         assert looks.lingering() == frozenset()
 
 
@@ -41,11 +41,11 @@ async def test_a_path_lingers_no_longer_than_it_must(tmp_path: Path, monkeypatch
     one = str(write_adapter(tmp_path / "one"))
     async with running_double() as double, httpx.AsyncClient() as http:
         engine = Vllm(str(double), http, None)
-        looks = Looks(engine, lambda view: None)
+        looks = EngineMonitor(engine, lambda view: None)
         await engine.load("a", one)
-        await looks.look()
+        await looks.poll()
         await engine.unload("a")
-        await looks.look()
+        await looks.poll()
         assert looks.lingering() == {one}
         monkeypatch.setattr("patio.adapters.engine_monitor.LINGER", -1.0)
         assert looks.lingering() == frozenset()
@@ -54,15 +54,15 @@ async def test_a_path_lingers_no_longer_than_it_must(tmp_path: Path, monkeypatch
 async def test_those_who_look_together_share_the_next_look(tmp_path: Path) -> None:
     async with running_double() as double, httpx.AsyncClient() as http:
         seen: list[EngineView] = []
-        looks = Looks(Vllm(str(double), http, None), seen.append)
+        looks = EngineMonitor(Vllm(str(double), http, None), seen.append)
         double.fault("/health", delay=0.2, times=1)
-        first = asyncio.create_task(looks.look())
+        first = asyncio.create_task(looks.poll())
 
         async def asked() -> bool:
             return not double.engine.core.faults.ordered
 
         await eventually(asked, "the first look is under way")
-        views = await asyncio.gather(*(looks.look() for _ in range(50)))
+        views = await asyncio.gather(*(looks.poll() for _ in range(50)))
         assert len(double.calls("/health")) == 2, "none of them may count the look that began before it"
         assert {id(view) for view in views} == {id(looks.view)}
         assert seen == [await first, looks.view]
@@ -70,9 +70,9 @@ async def test_those_who_look_together_share_the_next_look(tmp_path: Path) -> No
 
 async def test_one_of_many_who_look_may_leave() -> None:
     async with running_double() as double, httpx.AsyncClient() as http:
-        looks = Looks(Vllm(str(double), http, None), lambda view: None)
+        looks = EngineMonitor(Vllm(str(double), http, None), lambda view: None)
         double.fault("/health", delay=0.2, times=1)
-        leaving, staying = (asyncio.create_task(looks.look()) for _ in range(2))
+        leaving, staying = (asyncio.create_task(looks.poll()) for _ in range(2))
         await asyncio.sleep(0)
         leaving.cancel()
         assert (await staying).ready
@@ -81,17 +81,17 @@ async def test_one_of_many_who_look_may_leave() -> None:
 
 async def test_a_burst_of_looks_without_an_answer_is_one_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     async with running_double() as double, httpx.AsyncClient() as http:
-        looks = Looks(Vllm(str(double), http, None), lambda view: None)
-        assert (await looks.look()).ready
+        looks = EngineMonitor(Vllm(str(double), http, None), lambda view: None)
+        assert (await looks.poll()).ready
         monkeypatch.setattr("patio.engine.http.LOOK_SECONDS", 0.02)
-        monkeypatch.setattr("patio.adapters.engine_monitor.BLURRED_APART", 3600.0)
+        monkeypatch.setattr("patio.adapters.engine_monitor.UNRELIABLE_APART", 3600.0)
         double.fault("/health", delay=0.5)
         for _ in range(6):
-            assert not (await looks.look()).ready
+            assert not (await looks.poll()).ready
         assert looks.view.ready
-        monkeypatch.setattr("patio.adapters.engine_monitor.BLURRED_APART", 0.0)
+        monkeypatch.setattr("patio.adapters.engine_monitor.UNRELIABLE_APART", 0.0)
         for _ in range(2):
-            await looks.look()
+            await looks.poll()
         assert not looks.view.ready
 
 
@@ -100,8 +100,8 @@ async def test_an_answer_that_breaks_a_look_is_an_engine_that_is_not_ready(
 ) -> None:
     async with running_double() as double, httpx.AsyncClient() as http:
         engine = Vllm(str(double), http, None)
-        looks = Looks(engine, lambda view: None)
-        assert (await looks.look()).ready
+        looks = EngineMonitor(engine, lambda view: None)
+        assert (await looks.poll()).ready
 
         async def broken() -> EngineView:
             raise RecursionError("too deep")
@@ -109,8 +109,8 @@ async def test_an_answer_that_breaks_a_look_is_an_engine_that_is_not_ready(
         with monkeypatch.context() as patched:
             patched.setattr(engine, "view", broken)
             for _ in range(3):
-                view = await looks.look()
+                view = await looks.poll()
         assert (view.ready, view.listening) == (False, True)
         assert "RecursionError" in view.problem
         assert caplog.text.count("look at the engine broke") == 1
-        assert (await looks.look()).ready
+        assert (await looks.poll()).ready

@@ -12,7 +12,7 @@ from patio.adapters.desired import (
     MOST_UNLOADED,
     AdapterSpec,
     Desired,
-    Held,
+    LoadedWeights,
     Slot,
     returned,
     with_gone,
@@ -23,7 +23,7 @@ from patio.adapters.desired import (
 from patio.adapters.explanations import SLOW
 from patio.adapters.observation import gone, lost, recovered
 from patio.adapters.plan import Fetch, Load, Plan, Reload, Restore, Unload
-from patio.adapters.planner import plan, reports_of, settled
+from patio.adapters.planner import plan, readiness_blockers, reports_of
 from patio.adapters.progress import (
     FIRST_PAUSE,
     LONGEST_PAUSE,
@@ -180,8 +180,8 @@ def test_a_fault_that_may_pass_is_tried_with_growing_pauses() -> None:
 def test_a_fault_that_should_have_passed_long_ago_holds_no_pod_back() -> None:
     one = wanted("a", required=True)
     patient, impatient = failed(one, BUSY, PATIENCE - 1), failed(one, BUSY, PATIENCE)
-    assert settled(patient, plan(patient).reports)
-    assert not settled(impatient, plan(impatient).reports)
+    assert readiness_blockers(patient, plan(patient).reports)
+    assert not readiness_blockers(impatient, plan(impatient).reports)
     assert only(plan(impatient)).retryable
 
 
@@ -229,25 +229,25 @@ def test_the_pod_waits_for_required_and_for_served_adapters(
     one: AdapterSpec, listed: dict[str, str], waits: bool
 ) -> None:
     snapshot = AdapterSnapshot(desired(one), engine(listed))
-    assert bool(settled(snapshot, plan(snapshot).reports)) is waits
+    assert bool(readiness_blockers(snapshot, plan(snapshot).reports)) is waits
 
 
 def test_an_adapter_holds_nothing_back_for_the_moment_in_which_it_is_swapped() -> None:
     one = wanted("a", "/new", served=True)
     swapped = AdapterSnapshot(desired(one), engine(), running=keyed({"a": Reload(one, "why")}))
-    assert not settled(swapped, plan(swapped).reports)
+    assert not readiness_blockers(swapped, plan(swapped).reports)
     loaded_anew = AdapterSnapshot(desired(one), engine(), running=keyed({"a": Load(one, "why")}))
-    assert settled(loaded_anew, plan(loaded_anew).reports)
+    assert readiness_blockers(loaded_anew, plan(loaded_anew).reports)
 
 
 def test_an_adapter_that_failed_for_good_does_not_hold_the_base_model_back() -> None:
     snapshot = failed(wanted("a", required=True), REFUSED)
-    assert not settled(snapshot, plan(snapshot).reports)
+    assert not readiness_blockers(snapshot, plan(snapshot).reports)
 
 
 def over(old: str) -> AdapterSpec:
     """Return new weights that are wanted where others were held."""
-    return AdapterSpec("a", "/new", revision="2", served=True, held=Held(old, "1"))
+    return AdapterSpec("a", "/new", revision="2", served=True, held=LoadedWeights(old, "1"))
 
 
 def failed_over(old: str = "/old") -> AdapterSnapshot:
@@ -381,7 +381,7 @@ adapters = st.builds(
     AdapterSpec,
     name=names,
     path=paths,
-    held=st.one_of(st.none(), st.builds(Held, paths, st.sampled_from([None, "1", "2"]))),
+    held=st.one_of(st.none(), st.builds(LoadedWeights, paths, st.sampled_from([None, "1", "2"]))),
     revision=st.sampled_from([None, "1", "2"]),
     required=st.booleans(),
 )

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from patio.adapters.desired import (
     Conflict,
     Desired,
-    Held,
+    LoadedWeights,
     Outcome,
     Slot,
     folders_in_use,
@@ -26,7 +26,7 @@ from patio.adapters.desired import (
     with_unload,
 )
 from patio.adapters.plan import Action, Fetch, Load, Reload
-from patio.adapters.planner import plan, settled
+from patio.adapters.planner import plan, readiness_blockers
 from patio.adapters.progress import PATIENCE, SLOW_RETRY, Fault, after_fault, current
 from patio.adapters.snapshot import AdapterSnapshot
 from patio.adapters.store import Store
@@ -63,7 +63,7 @@ def serving(**fields: Any) -> Desired:
     first = ordered(Desired(), order(OLD, "1", **fields))
     first = with_fetched(first, active(first)["sql"], "/fetched/1")
     return replace(
-        first, specs=keyed({"sql": replace(active(first)["sql"], served=True, held=Held("/fetched/1", "1"))})
+        first, specs=keyed({"sql": replace(active(first)["sql"], served=True, held=LoadedWeights("/fetched/1", "1"))})
     )
 
 
@@ -97,7 +97,7 @@ def test_an_order_to_prepare_leaves_what_is_wanted_and_loaded_as_it_is() -> None
     assert is_staging(action)
     report = only(AdapterSnapshot(after, LISTED))
     assert (report.state, report.revision, report.held_revision) == (AdapterState.LOADED, "1", "1")
-    assert not settled(AdapterSnapshot(after, LISTED), (report,))
+    assert not readiness_blockers(AdapterSnapshot(after, LISTED), (report,))
 
 
 def test_what_is_fetched_ahead_is_downloading_and_then_prepared_whatever_the_engine_does() -> None:
@@ -118,7 +118,7 @@ def test_the_same_order_without_prepare_takes_the_folder_and_switches_at_once() 
     (action,) = plan(AdapterSnapshot(switched, LISTED)).actions
     assert isinstance(action, Reload)
     assert action.spec.path == "/fetched/2"
-    assert action.spec.held == Held("/fetched/1", "1")
+    assert action.spec.held == LoadedWeights("/fetched/1", "1")
 
 
 def test_an_order_of_what_is_not_fetched_whole_yet_goes_on_fetching() -> None:
@@ -198,7 +198,7 @@ def test_what_nobody_wants_yet_is_prepared_too_and_holds_no_pod_back() -> None:
         report = only(snapshot)
         assert (report.state, report.reason, report.owner, report.source) == ("Pending", reason, OWNER, NEW)
         assert (report.revision, report.lora_path, report.required) == (None, None, False)
-        assert not settled(snapshot, (report,))
+        assert not readiness_blockers(snapshot, (report,))
         assert not [action for action in plan(snapshot).actions if not is_staging(action)]
 
 
@@ -260,7 +260,7 @@ def test_after_a_restart_credentials_are_awaited_from_an_owner_and_missed_where_
     assert report.credentials_revision == "7"
     assert "access_key, secret_key" in report.message
     assert plan(snapshot).actions == ()
-    assert bool(settled(snapshot, (report,))) is (required and owner is not None)
+    assert bool(readiness_blockers(snapshot, (report,))) is (required and owner is not None)
     assert isinstance(plan(replace(snapshot, credentials=keyed({"sql": SECRET}))).actions[0], Fetch)
     on_disk = with_fetched(desired, active(desired)["sql"], "/fetched/2")
     assert isinstance(plan(AdapterSnapshot(on_disk, engine())).actions[0], Load)
@@ -273,7 +273,7 @@ def test_credentials_that_come_later_are_waited_for_and_then_used(owner: str | N
     report = only(snapshot)
     assert (report.state, report.reason, report.retryable) == ("Pending", "CredentialsMissing", True)
     assert plan(snapshot).actions == ()
-    assert settled(snapshot, (report,)), "a pod that must have it waits"
+    assert readiness_blockers(snapshot, (report,)), "a pod that must have it waits"
     came = ordered(awaited, order(owner=owner, config=KEYS, credentials_revision="1"))
     assert active(came)["sql"].required
     assert isinstance(plan(AdapterSnapshot(came, engine(), credentials=keyed({"sql": SECRET}))).actions[0], Fetch)

@@ -25,7 +25,7 @@ from patio.metrics import pages, scrape
 from patio.metrics.pages import Page
 from patio.metrics.rewrite import PIECE, Format, Rewritten, rewrite
 from patio.metrics.scrape import DEADLINE, LEAST, LONGEST, Scraper, allowed
-from patio.metrics.self_metrics import OwnMetrics
+from patio.metrics.self_metrics import SelfMetrics
 from patio.routes.probes import add_probes
 from patio_protocol.engines import EngineKind
 
@@ -75,7 +75,7 @@ async def scraping(
     server = await asyncio.start_server(engine.serve, "127.0.0.1", 0)
     engine.port = server.sockets[0].getsockname()[1]
     async with httpx.AsyncClient(trust_env=False) as client:
-        own = OwnMetrics(CollectorRegistry(), lambda: [], "1", "vllm", "")
+        own = SelfMetrics(CollectorRegistry(), lambda: [], "1", "vllm", "")
         url = f"http://127.0.0.1:{engine.port}/metrics"
         scraper = Scraper(url, client, EngineKind.VLLM, ("patio",), own, view)
         yield scraper, engine

@@ -27,9 +27,9 @@ from uvicorn.server import Server as UvicornServer
 from uvicorn.server import ServerState
 
 from patio import server
-from patio.access.authorizer import Gate
+from patio.access.authorizer import Authorizer
 from patio.access.config import AccessSettings
-from patio.access.connection_limits import Crowd, LongPolls
+from patio.access.connection_limits import ConnectionLimits, LongPolls
 from patio.access.openness import EVERYONE, open_to
 from patio.adapters.store import Store
 from patio.app import assemble
@@ -51,7 +51,7 @@ MANY = 20_000
 
 def application() -> FastAPI:
     app = FastAPI()
-    add_access(app, Gate(AccessSettings(), time.time), lambda _: None)
+    add_access(app, Authorizer(AccessSettings(), time.time), lambda _: None)
 
     @app.get("/quick")
     @open_to(EVERYONE)
@@ -355,7 +355,7 @@ PEERS = st.sampled_from("abcdef")
 def test_crowd_is_never_larger_than_allowed(comers: list[tuple[str, bool]], most: int, of_a_peer: int) -> None:
     idle: dict[int, bool] = {}
     peers: dict[int, str] = {}
-    crowd: Crowd[int] = Crowd(lambda one: idle[one], most, of_a_peer)
+    crowd: ConnectionLimits[int] = ConnectionLimits(lambda one: idle[one], most, of_a_peer)
     for number, (peer, is_idle) in enumerate(comers):
         idle[number], peers[number] = is_idle, peer
         leaver = crowd.enter(number, peer)
@@ -368,7 +368,7 @@ def test_crowd_is_never_larger_than_allowed(comers: list[tuple[str, bool]], most
 
 
 def test_single_connection_stays_while_another_peer_has_two() -> None:
-    crowd: Crowd[str] = Crowd(lambda _: False, 3, 3)
+    crowd: ConnectionLimits[str] = ConnectionLimits(lambda _: False, 3, 3)
     assert [crowd.enter(one, one[0]) for one in ("a1", "b1", "b2")] == [None, None, None]
     assert crowd.enter("c1", "c") == "b1"
     assert crowd.enter("d1", "d") == "d1", "all have one, and none is idle"

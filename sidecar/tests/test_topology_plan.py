@@ -19,10 +19,10 @@ from patio.topology.planner import (
     Reason,
     Remove,
     after_fault,
-    after_look,
-    decide,
+    after_poll,
     heartbeat,
-    unseen,
+    plan,
+    unobserved,
 )
 from patio_protocol.topology import RegistrationState
 
@@ -62,15 +62,15 @@ BROKEN = Fault(Reason.FAULT, "oops")
 def test_the_next_step(
     worker: Worker | None, entry: Entry | None, progress: Progress, state: str, reason: str, action: type | None
 ) -> None:
-    decision = decide(worker, entry, progress, now=10.0)
-    assert (decision.standing.state, decision.standing.reason) == (state, reason)
-    assert (type(decision.action) if decision.action else None) is action
+    found = plan(worker, entry, progress, now=10.0)
+    assert (found.condition.state, found.condition.reason) == (state, reason)
+    assert (type(found.action) if found.action else None) is action
 
 
 def test_a_worker_that_the_router_lost_is_told_from_one_that_it_never_had() -> None:
-    known = after_look(Progress(), LISTED)
-    lost = decide(WORKER, None, after_look(known, None), 10.0).action
-    new = decide(WORKER, None, Progress(), 10.0).action
+    known = after_poll(Progress(), LISTED)
+    lost = plan(WORKER, None, after_poll(known, None), 10.0).action
+    new = plan(WORKER, None, Progress(), 10.0).action
     assert isinstance(lost, Add)
     assert isinstance(new, Add)
     assert (lost.reason, new.reason) == ("the router lost it", "the router does not list it")
@@ -78,28 +78,28 @@ def test_a_worker_that_the_router_lost_is_told_from_one_that_it_never_had() -> N
 
 def test_an_order_that_takes_long_is_looked_at_less_often() -> None:
     pending = replace(LISTED, pending=True)
-    looks = [decide(WORKER, pending, Progress(ordered=0.0), now).look_at for now in (0.1, 4.0, 1000.0)]
+    looks = [plan(WORKER, pending, Progress(ordered=0.0), now).requeue_at for now in (0.1, 4.0, 1000.0)]
     assert [round((look or 0) - now, 1) for look, now in zip(looks, (0.1, 4.0, 1000.0), strict=True)] == [0.3, 1.0, 5.0]
 
 
 def test_being_listed_forgives_every_fault() -> None:
     progress = after_fault(after_fault(Progress(), BROKEN, 0.0, 0.5), REFUSED, 1.0, 0.5)
-    after = after_look(progress, LISTED)
+    after = after_poll(progress, LISTED)
     assert (after.failures, after.fault, after.worker_id, after.listed) == (0, None, "id-1", True)
 
 
 def test_a_verdict_on_the_routers_mode_lasts_as_long_as_the_registration() -> None:
-    found = replace(after_look(Progress(), LISTED), checked="id-1", mismatch="regular")
-    assert after_look(found, LISTED).mismatch == "regular"
-    again = after_look(found, replace(LISTED, id="id-2"))
+    found = replace(after_poll(Progress(), LISTED), checked="id-1", mismatch="regular")
+    assert after_poll(found, LISTED).mismatch == "regular"
+    again = after_poll(found, replace(LISTED, id="id-2"))
     assert (again.checked, again.mismatch) == (None, None)
 
 
 def test_a_silent_router_is_pending_then_failed_and_never_holds_what_leaves_for_gone() -> None:
     silent = Fault(Reason.UNREACHABLE, "nobody there")
-    assert unseen(silent, Progress(failures=1), leaving=False).state is RegistrationState.PENDING
-    assert unseen(silent, Progress(failures=9), leaving=False).state is RegistrationState.FAILED
-    leaving = unseen(silent, Progress(), leaving=True)
+    assert unobserved(silent, Progress(failures=1), leaving=False).state is RegistrationState.PENDING
+    assert unobserved(silent, Progress(failures=9), leaving=False).state is RegistrationState.FAILED
+    leaving = unobserved(silent, Progress(), leaving=True)
     assert leaving.state is RegistrationState.LEAVING
     assert not leaving.out
 
@@ -140,8 +140,8 @@ progresses = st.builds(
 def test_registered_is_only_what_the_router_lists_as_healthy_in_the_right_kind(
     worker: Worker | None, entry: Entry | None, progress: Progress
 ) -> None:
-    decision = decide(worker, entry, progress, 10.0)
-    if decision.standing.state is RegistrationState.REGISTERED:
+    found = plan(worker, entry, progress, 10.0)
+    if found.condition.state is RegistrationState.REGISTERED:
         assert worker is not None
         assert entry is not None
         assert entry.healthy
@@ -149,8 +149,8 @@ def test_registered_is_only_what_the_router_lists_as_healthy_in_the_right_kind(
         assert not entry.pending
         assert entry.kind == worker.kind
     if worker is None:
-        assert not isinstance(decision.action, Add)
+        assert not isinstance(found.action, Add)
     if progress.fault is not None and progress.not_before > 10.0:
-        assert decision.action is None
-    if decision.action is None and decision.look_at is not None:
-        assert decision.look_at > 10.0
+        assert found.action is None
+    if found.action is None and found.requeue_at is not None:
+        assert found.requeue_at > 10.0

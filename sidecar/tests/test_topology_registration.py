@@ -20,9 +20,9 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from patio.topology import routers
 from patio.topology.config import Endpoint, Kind, TopologySettings, Worker
 from patio.topology.lease_file import LeaseFile
-from patio.topology.planner import Standing
+from patio.topology.planner import Condition
 from patio.topology.registrar import Registrar, Round
-from patio.topology.registration import Leased
+from patio.topology.registration import LeasedRegistration
 from patio.topology.routers import LARGEST, Router, RouterError
 from patio.topology.server import TopologyServer
 from patio_protocol import client as client_module
@@ -48,9 +48,9 @@ class Here:
     async def round(self, *wanted: Worker) -> Round:
         return await self.registrar.round({worker.url: worker for worker in wanted})
 
-    async def stands(self, *wanted: Worker) -> Standing:
+    async def stands(self, *wanted: Worker) -> Condition:
         found = await self.round(*wanted)
-        return found.standings[URL]
+        return found.conditions[URL]
 
 
 @contextlib.asynccontextmanager
@@ -74,11 +74,11 @@ async def test_accepted_is_not_registered_before_the_router_lists_it(kind: str) 
     async with here(kind, at_once=False) as it:
         assert (await it.stands(WORKER)).state == "Pending"
         pending = await it.round(WORKER)
-        assert (pending.standings[URL].state, pending.standings[URL].reason) == ("Pending", "Accepted")
+        assert (pending.conditions[URL].state, pending.conditions[URL].reason) == ("Pending", "Accepted")
         assert pending.pause < 1
         it.double.finish()
         listed = await it.round(WORKER)
-        assert (listed.standings[URL].state, listed.standings[URL].reason) == ("Registered", "Listed")
+        assert (listed.conditions[URL].state, listed.conditions[URL].reason) == ("Registered", "Listed")
         assert 18 <= listed.pause <= 27
         assert len(it.double.orders()) == 1
 
@@ -109,7 +109,7 @@ async def test_a_registration_of_an_earlier_life_is_kept_as_it_is(kind: str) -> 
     async with here(kind) as it:
         await it.round(WORKER)
         again = Registrar(it.registrar.router, 30.0, random.Random(1), lambda _: None)
-        assert (await again.round({URL: WORKER})).standings[URL].state == "Registered"
+        assert (await again.round({URL: WORKER})).conditions[URL].state == "Registered"
         assert len(it.double.orders()) == 1
 
 
@@ -119,9 +119,9 @@ async def test_the_same_order_under_way_for_another_is_awaited(kind: str) -> Non
         await it.round(WORKER)
         again = Registrar(it.registrar.router, 30.0, random.Random(1), lambda _: None)
         await again.round({URL: WORKER})
-        assert (await again.round({URL: WORKER})).standings[URL].reason == "Accepted"
+        assert (await again.round({URL: WORKER})).conditions[URL].reason == "Accepted"
         it.double.finish()
-        assert (await again.round({URL: WORKER})).standings[URL].state == "Registered"
+        assert (await again.round({URL: WORKER})).conditions[URL].state == "Registered"
 
 
 @BOTH
@@ -147,13 +147,13 @@ async def test_leaving_is_over_when_the_router_has_forgotten_and_out_before_that
     async with here(kind) as it:
         await it.round(WORKER)
         assert (await it.stands()).state == "Leaving"
-        standing = await it.stands()
-        assert standing.out
-        assert standing.state == ("Leaving" if kind == "smg" else "NotRegistered")
+        condition = await it.stands()
+        assert condition.out
+        assert condition.state == ("Leaving" if kind == "smg" else "NotRegistered")
         it.double.finish()
         if kind == "smg":
             assert (await it.stands()).state == "NotRegistered"
-        assert (await it.round()).standings == {}
+        assert (await it.round()).conditions == {}
 
 
 @BOTH
@@ -161,8 +161,8 @@ async def test_who_leaves_while_being_added_is_removed_once_it_is_listed(kind: s
     async with here(kind, at_once=False) as it:
         await it.round(WORKER)
         for _ in range(2):
-            standing = await it.stands()
-            assert (standing.state, standing.reason, standing.out) == ("Leaving", "Accepted", False)
+            condition = await it.stands()
+            assert (condition.state, condition.reason, condition.out) == ("Leaving", "Accepted", False)
         it.double.finish()
         await it.round()
         assert (await it.stands()).out
@@ -196,9 +196,9 @@ async def test_a_router_in_the_wrong_mode_is_found_out_once(kind: str, regular: 
         worker = WORKER if regular else PREFILL
         await it.round(worker)
         for _ in range(5):
-            standing = await it.stands(worker)
-            assert (standing.state, standing.reason) == ("Failed", "RouterModeMismatch")
-            assert "--pd-disaggregation" in standing.message
+            condition = await it.stands(worker)
+            assert (condition.state, condition.reason) == ("Failed", "RouterModeMismatch")
+            assert "--pd-disaggregation" in condition.message
         assert len(it.double.orders()) == 1
         assert it.faults == {"RouterModeMismatch": 1}
 
@@ -231,8 +231,8 @@ async def test_a_failed_addition_is_told_in_the_routers_words_and_tried_again_la
         it.double.fail("Step failed: detect_connection_mode")
         for _ in range(3):
             found = await it.round(WORKER)
-            assert found.standings[URL].reason == "RouterFault"
-            assert ("detect_connection_mode" if kind != "smg" else "forgotten") in found.standings[URL].message
+            assert found.conditions[URL].reason == "RouterFault"
+            assert ("detect_connection_mode" if kind != "smg" else "forgotten") in found.conditions[URL].message
         assert 0.1 <= found.pause <= 0.7
         assert len(it.double.orders()) == 1
 
@@ -251,10 +251,10 @@ async def test_an_order_that_the_router_forgot_is_no_reason_for_a_storm(kind: st
 async def test_a_key_that_is_missing_or_wrong_is_named_and_kept_secret(kind: str) -> None:
     async with here(kind, key="wrong-sekret") as it:
         it.double.key = "right-sekret"
-        standing = await it.stands(WORKER)
-        assert (standing.state, standing.reason) == ("Failed", "RouterUnauthorized")
-        assert "SGL_ROUTER_API_KEY" in standing.message
-        assert "sekret" not in standing.message
+        condition = await it.stands(WORKER)
+        assert (condition.state, condition.reason) == ("Failed", "RouterUnauthorized")
+        assert "SGL_ROUTER_API_KEY" in condition.message
+        assert "sekret" not in condition.message
     async with here(kind, key="right-sekret") as it:
         it.double.key = "right-sekret"
         await it.round(WORKER)
@@ -274,8 +274,8 @@ async def test_a_key_that_is_missing_or_wrong_is_named_and_kept_secret(kind: str
 )
 async def test_other_answers_are_told_apart_by_whether_they_may_pass(answer: Response, state: str, reason: str) -> None:
     async with here("smg", broken=answer) as it:
-        standing = await it.stands(WORKER)
-        assert (standing.state, standing.reason) == (state, reason)
+        condition = await it.stands(WORKER)
+        assert (condition.state, condition.reason) == (state, reason)
         it.double.broken = None
         await it.round(WORKER)
         assert (await it.stands(WORKER)).state == "Registered"
@@ -286,8 +286,8 @@ async def test_an_invalid_worker_is_refused_for_good_and_not_asked_for_again() -
         bad = Worker("ftp://10.0.0.1")
         for _ in range(3):
             found = await it.round(bad)
-        assert (found.standings[bad.url].state, found.standings[bad.url].reason) == ("Failed", "RouterRefused")
-        assert "Invalid value" in found.standings[bad.url].message
+        assert (found.conditions[bad.url].state, found.conditions[bad.url].reason) == ("Failed", "RouterRefused")
+        assert "Invalid value" in found.conditions[bad.url].message
         assert found.pause > 18
         assert len(it.double.orders()) == 1
 
@@ -299,7 +299,7 @@ async def test_a_router_is_looked_for_under_the_names_of_both_upstream_versions(
         endpoint = Endpoint(("http://127.0.0.1:9", "http://old"))
         registrar = Registrar(Router(endpoint, http, None), 30.0, random.Random(1), lambda _: None)
         await registrar.round({URL: WORKER})
-        assert (await registrar.round({URL: WORKER})).standings[URL].state == "Registered"
+        assert (await registrar.round({URL: WORKER})).conditions[URL].state == "Registered"
         assert registrar.router.name == "http://127.0.0.1:9"
 
 
@@ -309,8 +309,8 @@ async def test_a_router_that_does_not_answer_is_asked_every_few_seconds() -> Non
         router = Router(Endpoint(("http://127.0.0.1:9",)), http, None)
         registrar = Registrar(router, 30.0, random.Random(1), faults.append)
         rounds = [await registrar.round({URL: WORKER}) for _ in range(8)]
-        assert [found.standings[URL].state for found in rounds] == ["Pending"] * 5 + ["Failed"] * 3
-        assert rounds[0].standings[URL].reason == "RouterUnreachable"
+        assert [found.conditions[URL].state for found in rounds] == ["Pending"] * 5 + ["Failed"] * 3
+        assert rounds[0].conditions[URL].reason == "RouterUnreachable"
         assert rounds[0].pause < 1 < 5 <= rounds[-1].pause < 7
         assert not any(found.reached for found in rounds)
         assert faults == ["RouterUnreachable"]
@@ -334,8 +334,10 @@ async def test_only_a_router_that_was_asked_can_be_gone(cause: OSError, reason: 
         with pytest.raises(RouterError) as told:
             await router.workers()
         assert told.value.fault.reason == reason
-        leased = Leased(Endpoint(("http://router",)), http, TopologySettings(), random.Random(1), lambda reason: None)
-        assert (await leased.step(None)).standing.reason == reason
+        leased = LeasedRegistration(
+            Endpoint(("http://router",)), http, TopologySettings(), random.Random(1), lambda reason: None
+        )
+        assert (await leased.step(None)).condition.reason == reason
 
 
 DEEP = b"[" * 100_000
@@ -353,9 +355,9 @@ DEEP = b"[" * 100_000
 )
 async def test_what_a_router_answers_is_bounded(answer: Response, reason: str) -> None:
     async with here("smg", broken=answer) as it:
-        standing = await it.stands(WORKER)
-        assert standing.reason == reason
-        assert len(standing.message) < 1000
+        condition = await it.stands(WORKER)
+        assert condition.reason == reason
+        assert len(condition.message) < 1000
 
 
 async def test_one_worker_that_can_not_be_read_hides_no_other(caplog: pytest.LogCaptureFixture) -> None:

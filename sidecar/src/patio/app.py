@@ -7,7 +7,7 @@ wanted is in the store.
 
 from __future__ import annotations
 
-from patio_protocol.engines import EngineKind
+from patio import footprint
 
 # isort: split
 import asyncio
@@ -26,7 +26,7 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from patio import __version__
-from patio.access.authorizer import Gate
+from patio.access.authorizer import Authorizer
 from patio.access.metrics import AccessMetrics, warn_while_off
 from patio.adapters.reconciler import Attempt, Reconciler
 from patio.adapters.store import Store
@@ -35,7 +35,7 @@ from patio.credentials.token import read_token
 from patio.downloads.downloads import Downloads
 from patio.downloads.metrics import DownloadMetrics
 from patio.drain.drain import Drain
-from patio.drain.request_counter import EngineLooks, Sources
+from patio.drain.request_counter import CountSources, RequestCounter
 from patio.engine.address import read_address
 from patio.engine.base import Engine, EngineView
 from patio.engine.clients import EngineClients, open_clients
@@ -45,12 +45,13 @@ from patio.file_limit import raise_file_limit
 from patio.logs import configure
 from patio.metrics.mappings import renamed_from
 from patio.metrics.scrape import Scraper
-from patio.metrics.self_metrics import OwnMetrics
+from patio.metrics.self_metrics import SelfMetrics
 from patio.routes import Parts, create_app
 from patio.server import LEAVE_SECONDS, Server, configured, limit_loop_errors, listen
 from patio.settings import Settings, SettingsError, read_settings
-from patio.topology.factory import Topology, build
+from patio.topology.factory import Topology, build_topology
 from patio_protocol.adapters import Readiness, ServerStatus
+from patio_protocol.engines import EngineKind
 
 log = logging.getLogger(__name__)
 
@@ -123,16 +124,16 @@ def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping
         rng=random.Random(),  # noqa: S311 - spreads retries, guards nothing
         count=lambda attempt: _count(own, attempt),
     )
-    topology = build(
+    topology = build_topology(
         settings.topology,
         http,
         registry,
         lambda: reconciler.engine_view.ready,
         random.Random(),  # noqa: S311 - spreads readings, guards nothing
     )
-    drain = Drain(settings.drain, EngineLooks(_sources(settings), clients.drains), topology)
+    drain = Drain(settings.drain, RequestCounter(_sources(settings), clients.drains), topology)
     server = topology.server
-    own = OwnMetrics(
+    own = SelfMetrics(
         registry,
         lambda: [(report.lora_name, report.state.value) for report in reconciler.published.list.adapters],
         __version__,
@@ -175,7 +176,7 @@ def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping
         server,
         None if server is not None else drain,
         stopping,
-        Gate(settings.access, time.time),
+        Authorizer(settings.access, time.time),
         access_metrics.count_denial,
         Sealing(settings.access.pod_uid, lambda: read_token(settings.access.token_file)),
     )
@@ -227,8 +228,8 @@ async def _leave_at_the_end(leaving: asyncio.Event, topology: Topology) -> None:
         log.warning("ending while a router still lists this worker seconds=%d", LEAVE_SECONDS)
 
 
-def _sources(settings: Settings) -> Sources:
-    return Sources(
+def _sources(settings: Settings) -> CountSources:
+    return CountSources(
         endpoint=settings.engine_endpoint,
         metrics_path=settings.metrics_path,
         running=renamed_from(settings.engine, "num_requests_running"),
@@ -245,7 +246,7 @@ def _engine(settings: Settings, clients: EngineClients) -> Engine:
     return Sglang(endpoint, clients.looks, key, settings.admin_api_key, settings.model, clients.orders)
 
 
-def _count(own: OwnMetrics, attempt: Attempt) -> None:
+def _count(own: SelfMetrics, attempt: Attempt) -> None:
     own.count_operation(attempt.operation, attempt.outcome, attempt.reason, attempt.seconds)
 
 

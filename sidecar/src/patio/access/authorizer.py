@@ -53,7 +53,7 @@ class Call:
     hosts: Sequence[str] = ()
 
 
-class Gate:
+class Authorizer:
     """Decides about every call that reaches an endpoint."""
 
     def __init__(

@@ -20,7 +20,7 @@ LONG_POLLS_IN_ANY_CASE = 4
 """Of one peer, also when others hold all the rest: an operator has one or two of each pod."""
 
 
-class Crowd(Generic[_C]):
+class ConnectionLimits(Generic[_C]):
     """The connections that are open, by peer, the oldest first."""
 
     def __init__(

@@ -36,7 +36,7 @@ Key = tuple[str, Slot]
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class LoadedWeights:
     """Which weights the sidecar last saw the engine take, under some name."""
 
     path: str
@@ -59,7 +59,7 @@ class AdapterSpec:
     """Grows with every order for this name, also with one that repeats the last: that is how a user says `again`."""
     served: bool = False
     """Was loaded on this pod before, so that requests may be on their way to it."""
-    held: Held | None = None
+    held: LoadedWeights | None = None
     origin: Origin | None = None
     """Where its files are fetched from; None: `path` was given."""
     credentials_revision: str | None = None
@@ -242,7 +242,7 @@ def with_loaded(desired: Desired, loaded: AdapterSpec) -> Desired:
     now = desired.spec(loaded.name)
     if now is None:
         return desired
-    after = replace(now, served=True, held=Held(loaded.path, loaded.revision, loaded.origin))
+    after = replace(now, served=True, held=LoadedWeights(loaded.path, loaded.revision, loaded.origin))
     return desired if after == now else replace(desired, specs={**desired.specs, (now.name, Slot.ACTIVE): after})
 
 
@@ -258,7 +258,7 @@ def with_fetched(desired: Desired, fetched: AdapterSpec, folder: str) -> Desired
     return replace(desired, specs={**desired.specs, **found}) if found else desired
 
 
-def same_files(one: AdapterSpec | Held, other: AdapterSpec) -> bool:
+def same_files(one: AdapterSpec | LoadedWeights, other: AdapterSpec) -> bool:
     """Whether both are fetched from one origin in one revision, so that the files of one are those of the other."""
     return one.origin is not None and (one.origin, one.revision) == (other.origin, other.revision)
 

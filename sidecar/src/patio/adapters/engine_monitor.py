@@ -1,8 +1,8 @@
-"""Looks at the engine: one at a time, which of them count, and which files it may still read though it lists them no
-more.
+"""Polls the engine: one poll at a time, which of them count, and which files the engine may still read although it no
+longer lists them.
 
-Between the engine and the reconciler. Whoever needs to know how the engine is joins the look that begins next, so a
-thousand loads that end together cost one. The reconciler is told of each look that counts. Decides nothing about
+Between the engine and the reconciler. A caller that needs to know how the engine is joins the poll that begins next, so
+a thousand loads that end together cost one. Each poll that counts is passed to the reconciler. Decides nothing about
 adapters.
 """
 
@@ -18,12 +18,12 @@ from patio.engine.base import Engine, EngineView, FaultReason, RetryableError
 
 log = logging.getLogger(__name__)
 
-BLURRED_LOOKS = 3
-"""Looks in a row without an answer before an engine that was ready no longer is: a busy one may be slow for a while."""
-BLURRED_APART = 0.4
-"""Seconds between the beginnings of two looks that count as two of those: a burst of looks is one moment."""
+UNRELIABLE_POLLS = 3
+"""Polls in a row without an answer before an engine that was ready no longer is: a busy one may be slow for a while."""
+UNRELIABLE_APART = 0.4
+"""Seconds between the beginnings of two polls that count as two of those: a burst of polls is one moment."""
 REST = 4.0
-"""Times a look's own duration that pass before the next one begins, up to `LONGEST_REST`: looking is a small part of
+"""Times a poll's own duration that pass before the next one begins, up to `LONGEST_REST`: polling is a small part of
 what the sidecar and its engine do."""
 LONGEST_REST = 0.25
 LINGER = 600.0
@@ -31,47 +31,47 @@ LINGER = 600.0
 weights had to make room (with --max-loras 1 any other load does that), and its engine dies when they are gone."""
 
 
-class Looks:
-    """The looks of one sidecar."""
+class EngineMonitor:
+    """The polls of one sidecar."""
 
     def __init__(self, engine: Engine, seen: Callable[[EngineView], None]) -> None:
-        """`seen` is told of each look that counts, before those who wait for it."""
+        """`seen` is called with each poll that counts, before those who wait for it."""
         self._engine = engine
         self._seen = seen
         self._current: asyncio.Task[EngineView] | None = None
-        """The look that began last."""
+        """The poll that began last."""
         self._next: asyncio.Task[EngineView] | None = None
-        """The look that has not begun: it may be joined."""
+        """The poll that has not begun: it may be joined."""
         self._rested = float("-inf")
         """When the next one may begin."""
-        self._blurred = 0
-        """Blurred looks in a row."""
-        self._blurred_at = float("-inf")
+        self._unreliable = 0
+        """Unreliable polls in a row."""
+        self._unreliable_at = float("-inf")
         """When the last of them began."""
         self._broke = False
-        """Whether the last look ended in an error of the sidecar's own."""
+        """Whether the last poll ended in an error of the sidecar's own."""
         self._listed: frozenset[str] = frozenset()
         """The paths of the last list that could be read."""
         self._dropped: dict[str, float] = {}
         """When a path left the list."""
         self.view = UNOBSERVED
-        """The last look that counts."""
+        """The last poll that counts."""
 
-    async def look(self) -> EngineView:
-        """Return what the engine said in a look that begins after this call. A blurred one does not count at first."""
+    async def poll(self) -> EngineView:
+        """Return what the engine says in a poll that begins after this call, unreliable or not."""
         if self._next is None:
-            self._next = asyncio.create_task(self._look(self._current), name="look")
+            self._next = asyncio.create_task(self._poll(self._current), name="poll")
         # Whoever is cancelled takes no other along.
         return await asyncio.shield(self._next)
 
     async def close(self) -> None:
-        """End the looks that are under way."""
+        """End the polls that are under way."""
         tasks = [task for task in (self._current, self._next) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _look(self, before: asyncio.Task[EngineView] | None) -> EngineView:
+    async def _poll(self, before: asyncio.Task[EngineView] | None) -> EngineView:
         if before is not None and not before.done():
             await asyncio.wait([before])
         await asyncio.sleep(self._rested - time.monotonic())
@@ -80,11 +80,11 @@ class Looks:
         view = await self._ask()
         ended = time.monotonic()
         self._rested = ended + min(LONGEST_REST, REST * (ended - asked))
-        if not view.blurred:
-            self._blurred, self._blurred_at = 0, float("-inf")
-        elif asked - self._blurred_at >= BLURRED_APART:
-            self._blurred, self._blurred_at = self._blurred + 1, asked
-        if self.view.ready and view.blurred and self._blurred < BLURRED_LOOKS:
+        if not view.unreliable:
+            self._unreliable, self._unreliable_at = 0, float("-inf")
+        elif asked - self._unreliable_at >= UNRELIABLE_APART:
+            self._unreliable, self._unreliable_at = self._unreliable + 1, asked
+        if self.view.ready and view.unreliable and self._unreliable < UNRELIABLE_POLLS:
             return view
         if not view.listening:
             # No process, no request that could need anything.
@@ -101,7 +101,7 @@ class Looks:
     async def _ask(self) -> EngineView:
         try:
             view = await self._engine.view()
-        except Exception as error:  # the outermost of a look: whatever an engine answers, the next look is made
+        except Exception as error:  # the outermost of a poll: whatever an engine answers, the next poll is made
             if not self._broke:
                 log.exception("look at the engine broke")
             self._broke = True

@@ -17,9 +17,9 @@ from dataclasses import dataclass, replace
 
 from patio.adapters.commits import Commits
 from patio.adapters.desired import AdapterSpec, Key, Slot, with_fetched, with_loaded
-from patio.adapters.engine_monitor import Looks
+from patio.adapters.engine_monitor import EngineMonitor
 from patio.adapters.fetching import Fetcher, download_request
-from patio.adapters.fingerprints import CONFIG, Files, FolderHangsError, Seen
+from patio.adapters.fingerprints import CONFIG, Fingerprints, FolderContents, FolderHangsError
 from patio.adapters.observation import Event, evict
 from patio.adapters.plan import Action, Fetch, Load, Reload, Restore, Unload
 from patio.adapters.progress import (
@@ -74,8 +74,8 @@ class Executor:
         fetcher: Fetcher,
         state: State,
         commits: Commits,
-        looks: Looks,
-        files: Files,
+        monitor: EngineMonitor,
+        fingerprints: Fingerprints,
         *,
         rng: random.Random,
         count: Callable[[Attempt], None],
@@ -86,8 +86,8 @@ class Executor:
         self._fetcher = fetcher
         self._state = state
         self._commits = commits
-        self._looks = looks
-        self._files = files
+        self._monitor = monitor
+        self._fingerprints = fingerprints
         self._rng = rng
         self._count = count
         self._changed = changed
@@ -182,7 +182,7 @@ class Executor:
         spec, operation = action.spec, type(action).__name__.lower()
         started = time.monotonic()
         try:
-            seen = await self._files.attempt(spec.name, spec.path)
+            seen = await self._fingerprints.attempt(spec.name, spec.path)
         except FolderHangsError:
             # The engine would hang in it too, with every other adapter.
             fault = Fault("FolderHangs", f"The file system of {spec.path} does not answer.", permanent=False)
@@ -205,7 +205,7 @@ class Executor:
             call = self._engine.load if isinstance(action, Load) else self._engine.replace
             error = await self._loaded(now, call(now.name, now.path))
         # What the engine has under the name now is what the next step depends on, also after a fault.
-        view = await self._looks.look()
+        view = await self._monitor.poll()
         if error is not None and not error.permanent and before != now.path and _has(view, now):
             log.info("adapter loaded although adapter=%s message=%s", now.name, error)
             error = None
@@ -217,7 +217,7 @@ class Executor:
             log.log(level, "adapter not loaded adapter=%s reason=%s message=%s", now.name, error.reason, error)
             self._finish(action.key, self._failed(progress, fault), operation, started, fault)
             return
-        self._files.forget(now.name)
+        self._fingerprints.forget(now.name)
         loaded = now
         self._commits.learn(lambda desired: with_loaded(desired, loaded))
         log.info("adapter loaded adapter=%s path=%s revision=%s", now.name, now.path, now.revision)
@@ -238,7 +238,7 @@ class Executor:
             fault = Fault(error.reason, error.message, error.permanent)
             self._finish(action.key, progress, "restore", started, fault)
             return
-        await self._looks.look()
+        await self._monitor.poll()
         log.info("adapter restored adapter=%s path=%s", spec.name, spec.held.path)
         self._finish(action.key, progress, "restore", started, None)
 
@@ -256,7 +256,7 @@ class Executor:
                 log.warning("adapter not unloaded adapter=%s reason=%s message=%s", name, error.reason, error)
                 self._finish(key, self._failed(self._progress_of(action), fault), "unload", started, fault)
                 return
-        await self._looks.look()
+        await self._monitor.poll()
         log.info("adapter unloaded adapter=%s", name)
         after: Progress | None = None
         if name in self._snapshot.desired.unloaded:
@@ -330,7 +330,7 @@ def _unverified(view: EngineView, spec: AdapterSpec) -> EngineError | None:
     return None
 
 
-def _words(error: EngineError, spec: AdapterSpec, seen: Seen) -> str:
+def _words(error: EngineError, spec: AdapterSpec, seen: FolderContents) -> str:
     """Return the engine's words, as somebody can use them who ordered an adapter and knows of no trial."""
     words = error.message.replace(trial_name(spec.name, spec.path), spec.name)
     if seen.is_file:

@@ -32,12 +32,12 @@ MOST_CONFIG = 1_048_576
 """Bytes of a configuration that is read."""
 MOST_FILES = 10_000
 """Entries of a folder that are looked at."""
-LOOKS_AT_ONCE = 16
+READS_AT_ONCE = 16
 MOST_HANGING = 16
 """Folders that hang, each with a thread that waits for it, before no others are looked at."""
-A_ROUND = 32
-"""Folders that are looked at in a round of `look`; of more, each has its turn."""
-LOOK_SECONDS = 3.0
+FOLDERS_A_ROUND = 32
+"""Folders that are looked at in a round of `compare`; of more, each has its turn."""
+READ_SECONDS = 3.0
 """After which a folder counts as one that hangs."""
 
 Fingerprint = tuple[tuple[str, int, int], ...] | None
@@ -52,10 +52,10 @@ _NOT_SEEN = _NotSeen.NOT_SEEN
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class FolderContents:
     """What a look at an adapter's folder found."""
 
-    prints: Fingerprint = None
+    fingerprint: Fingerprint = None
     is_file: bool = False
     """There is a file in the place of the folder."""
     base_model: str = ""
@@ -80,12 +80,12 @@ def fingerprint(folder: str) -> Fingerprint:
         return None
 
 
-def look_at(folder: str) -> Seen:
+def read_folder(folder: str) -> FolderContents:
     """Return what a look at an adapter folder finds."""
-    prints = fingerprint(folder)
-    if prints is None:
-        return Seen(is_file=_is_file(folder))
-    return Seen(prints, base_model=_base_model(posixpath.join(folder, CONFIG)))
+    found = fingerprint(folder)
+    if found is None:
+        return FolderContents(is_file=_is_file(folder))
+    return FolderContents(found, base_model=_base_model(posixpath.join(folder, CONFIG)))
 
 
 def _is_file(path: str) -> bool:
@@ -109,14 +109,14 @@ def _base_model(config: str) -> str:
     return name if isinstance(name, str) and 0 < len(name) <= 1024 and name.isprintable() else ""
 
 
-class Files:
+class Fingerprints:
     """Fingerprints at the last attempt and at the last look, by adapter."""
 
     def __init__(self) -> None:
         self._attempted: dict[str, Fingerprint | _NotSeen] = {}
         self._last: dict[str, Fingerprint] = {}
         self._turns: deque[str] = deque()
-        self._turn = asyncio.Semaphore(LOOKS_AT_ONCE)
+        self._turn = asyncio.Semaphore(READS_AT_ONCE)
         self._under_way: dict[str, asyncio.Future[None]] = {}
         """By folder."""
         self._hanging: set[str] = set()
@@ -124,19 +124,19 @@ class Files:
         """Adapters whose files differ from those at the attempt, and were the same at the last two looks: somebody
         who is still copying gets no load of half a file."""
 
-    async def attempt(self, name: str, folder: str) -> Seen:
+    async def attempt(self, name: str, folder: str) -> FolderContents:
         """Remember what the coming attempt is made with; raise `FolderHangsError`."""
-        seen = await self._asked(folder, look_at)
+        seen = await self._asked(folder, read_folder)
         # Where nobody could look, what is seen first is what the attempt was made with.
-        self._attempted[name] = _NOT_SEEN if seen is None else seen.prints
+        self._attempted[name] = _NOT_SEEN if seen is None else seen.fingerprint
         self._last.pop(name, None)
         self.changed -= {name}
-        return seen or Seen()
+        return seen or FolderContents()
 
-    async def read(self, folder: str) -> Seen | None:
+    async def read(self, folder: str) -> FolderContents | None:
         """Look at a folder that no attempt is made with; None: not now."""
         with contextlib.suppress(FolderHangsError):
-            return await self._asked(folder, look_at)
+            return await self._asked(folder, read_folder)
         return None
 
     def forget(self, name: str) -> None:
@@ -150,14 +150,14 @@ class Files:
         for name in self._attempted.keys() - names:
             self.forget(name)
 
-    async def look(self, folders: Mapping[str, str]) -> None:
+    async def compare(self, folders: Mapping[str, str]) -> None:
         """Look at the folders of adapters that failed, some at a time."""
         folders = {name: folder for name, folder in folders.items() if name in self._attempted}
         self.changed &= folders.keys()
         known = set(self._turns)
         self._turns = deque(name for name in self._turns if name in folders)
         self._turns.extend(name for name in folders if name not in known)
-        names = [self._turns.popleft() for _ in range(min(A_ROUND, len(self._turns)))]
+        names = [self._turns.popleft() for _ in range(min(FOLDERS_A_ROUND, len(self._turns)))]
         self._turns.extend(names)
         await asyncio.gather(*(self._compare(name, folders[name]) for name in names))
 
@@ -182,7 +182,7 @@ class Files:
         """Return what a question about a folder is answered with; None where too many folders hang to ask about
         another. Raise `FolderHangsError`.
         """
-        until = time.monotonic() + LOOK_SECONDS
+        until = time.monotonic() + READ_SECONDS
         while (before := self._under_way.get(folder)) is not None:
             if folder in self._hanging or time.monotonic() >= until:
                 raise FolderHangsError
@@ -199,7 +199,7 @@ class Files:
         # Also when whoever asked leaves: the thread is still there.
         looking.add_done_callback(lambda _: self._over(folder, over))
         try:
-            await asyncio.wait([looking], timeout=LOOK_SECONDS)
+            await asyncio.wait([looking], timeout=READ_SECONDS)
         finally:
             self._turn.release()
         if not looking.done():

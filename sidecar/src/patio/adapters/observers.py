@@ -17,7 +17,7 @@ from functools import partial
 from patio.adapters.commits import Commits
 from patio.adapters.desired import Slot, with_fetched
 from patio.adapters.fetching import Fetcher
-from patio.adapters.fingerprints import Files
+from patio.adapters.fingerprints import Fingerprints
 from patio.adapters.snapshot import AdapterSnapshot, State, with_base_model, with_verified
 from patio.engine.base import Capacity, Engine, EngineError
 
@@ -40,7 +40,7 @@ class Observers:
         fetcher: Fetcher,
         state: State,
         commits: Commits,
-        files: Files,
+        fingerprints: Fingerprints,
         changed: Callable[[], None],
     ) -> None:
         """`changed` is called whenever there may be something new to plan."""
@@ -48,7 +48,7 @@ class Observers:
         self._fetcher = fetcher
         self._state = state
         self._commits = commits
-        self._files = files
+        self._fingerprints = fingerprints
         self._changed = changed
 
     async def run(self) -> None:
@@ -63,7 +63,7 @@ class Observers:
         while True:
             with _logged("look at files"):
                 active = self._snapshot.desired.in_slot(Slot.ACTIVE)
-                await self._files.look(
+                await self._fingerprints.compare(
                     {
                         name: spec.path
                         for name, spec in active.items()
@@ -72,9 +72,9 @@ class Observers:
                         and progress.fault
                     }
                 )
-                self._files.keep(self._snapshot.desired.in_slot(Slot.ACTIVE).keys())
+                self._fingerprints.keep(self._snapshot.desired.in_slot(Slot.ACTIVE).keys())
                 await self._read_configurations()
-            if self._files.changed:
+            if self._fingerprints.changed:
                 self._changed()
             await asyncio.sleep(FILES_EVERY)
 
@@ -87,7 +87,7 @@ class Observers:
             self._state.snapshot = replace(snapshot, base_models=known)
         loaded = set((snapshot.view.adapters or {}).values()) & paths
         unread = sorted(loaded - known.keys())[:READ_A_ROUND]
-        for path, seen in zip(unread, await asyncio.gather(*map(self._files.read, unread)), strict=True):
+        for path, seen in zip(unread, await asyncio.gather(*map(self._fingerprints.read, unread)), strict=True):
             if path not in self._snapshot.base_models:
                 self._state.apply(with_base_model, path, "" if seen is None else seen.base_model)
             self._changed()
@@ -115,7 +115,7 @@ class Observers:
             there = True
             with _logged("look for prepared files"):
                 # What hangs is left to the order that will have it loaded.
-                if spec.path and await self._files.read(spec.path) is not None:
+                if spec.path and await self._fingerprints.read(spec.path) is not None:
                     there = await self._fetcher.hold(spec.path)
             if not there:
                 log.info("prepared files are gone adapter=%s folder=%s", name, spec.path)

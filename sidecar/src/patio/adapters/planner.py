@@ -25,7 +25,7 @@ Step = Action | float
 
 
 @dataclass(frozen=True, slots=True)
-class _Standing:
+class _Condition:
     """How one adapter stands, and what follows."""
 
     state: AdapterState
@@ -35,7 +35,7 @@ class _Standing:
     then: Step | None = None
 
 
-_LOADED = _Standing(AdapterState.LOADED, "Loaded")
+_LOADED = _Condition(AdapterState.LOADED, "Loaded")
 
 
 def plan(snapshot: AdapterSnapshot) -> Plan:
@@ -65,13 +65,13 @@ def _planned(snapshot: AdapterSnapshot, names: Iterable[str]) -> tuple[list[Step
     for name in names:
         staged = snapshot.desired.spec(name, Slot.STAGED)
         prepared, fetch = (None, None) if staged is None else plan_staged(snapshot, staged)
-        standing = _standing(snapshot, name, prepared, fitting, serving)
-        steps += [step for step in (standing.then, fetch) if step is not None]
-        reports.append(_report(snapshot, name, standing, prepared))
+        condition = _condition_of(snapshot, name, prepared, fitting, serving)
+        steps += [step for step in (condition.then, fetch) if step is not None]
+        reports.append(_report(snapshot, name, condition, prepared))
     return steps, reports
 
 
-def settled(snapshot: AdapterSnapshot, reports: tuple[AdapterReport, ...]) -> tuple[str, ...]:
+def readiness_blockers(snapshot: AdapterSnapshot, reports: tuple[AdapterReport, ...]) -> tuple[str, ...]:
     """Return what the pod's readiness waits for, in words; empty when the adapters hold nothing back.
 
     A bad adapter must not take the base model down, so Failed counts. One that is swapped for another revision holds
@@ -90,27 +90,27 @@ def settled(snapshot: AdapterSnapshot, reports: tuple[AdapterReport, ...]) -> tu
     return tuple(waiting)
 
 
-def _standing(
+def _condition_of(
     snapshot: AdapterSnapshot,
     name: str,
     prepared: PreparedReport | None,
     fitting: frozenset[str],
     serving: frozenset[str],
-) -> _Standing:
+) -> _Condition:
     listed = snapshot.view.adapters or {}
     spec = snapshot.desired.spec(name)
     if spec is not None:
-        standing = _active(snapshot, spec, listed.get(name), name in fitting)
-        doubt = base_model_doubt(snapshot, spec, serving) if standing.state is AdapterState.LOADED else ""
-        return replace(standing, message=doubt) if doubt else standing
+        condition = _active(snapshot, spec, listed.get(name), name in fitting)
+        doubt = base_model_doubt(snapshot, spec, serving) if condition.state is AdapterState.LOADED else ""
+        return replace(condition, message=doubt) if doubt else condition
     if name in snapshot.desired.leaving:
         return _leaving(snapshot, name)
     if name in listed:
         words = "The engine has it; nobody asked this sidecar for it, so it is left alone."
-        return _Standing(AdapterState.LOADED, "LoadedInEngine", words)
+        return _Condition(AdapterState.LOADED, "LoadedInEngine", words)
     there = prepared is not None and prepared.state is PreparedState.PREPARED
     words = "Nobody wants it loaded yet; its files are fetched ahead."
-    return _Standing(AdapterState.PENDING, "Prepared" if there else "Preparing", words)
+    return _Condition(AdapterState.PENDING, "Prepared" if there else "Preparing", words)
 
 
 def _trials(snapshot: AdapterSnapshot) -> list[Step]:
@@ -127,7 +127,7 @@ def _trials(snapshot: AdapterSnapshot) -> list[Step]:
     return steps
 
 
-def _active(snapshot: AdapterSnapshot, spec: AdapterSpec, path: str | None, fits: bool) -> _Standing:
+def _active(snapshot: AdapterSnapshot, spec: AdapterSpec, path: str | None, fits: bool) -> _Condition:
     name, view = spec.name, snapshot.view
     running = snapshot.running.get((name, Slot.ACTIVE))
     if running is None and not spec.fetching and view.ready and view.adapters is not None and holds(spec, path):
@@ -137,15 +137,15 @@ def _active(snapshot: AdapterSnapshot, spec: AdapterSpec, path: str | None, fits
         return _fetching(snapshot, spec, progress, running)
     if running is not None:
         # Until a retry is over, what is known is that it failed: readiness must not flap with every try.
-        return _failed(progress) or _Standing(
+        return _failed(progress) or _Condition(
             AdapterState.LOADING, "Loading", progress_of_call(snapshot, name, running)
         )
     if not view.ready:
-        return _Standing(AdapterState.PENDING, "EngineNotReady", view.problem or "The engine was not asked yet.")
+        return _Condition(AdapterState.PENDING, "EngineNotReady", view.problem or "The engine was not asked yet.")
     if view.adapters is None:
         if view.fault is not None and view.fault.permanent:
-            return _Standing(AdapterState.FAILED, view.fault.reason, view.problem, retryable=False)
-        return _Standing(AdapterState.PENDING, "ListUnreadable", view.problem)
+            return _Condition(AdapterState.FAILED, view.fault.reason, view.problem, retryable=False)
+        return _Condition(AdapterState.PENDING, "ListUnreadable", view.problem)
     if path is None and _restorable(spec, progress):
         assert spec.held is not None
         why = f"The weights from {spec.held.path} answer again, since those wanted can not be loaded."
@@ -154,39 +154,39 @@ def _active(snapshot: AdapterSnapshot, spec: AdapterSpec, path: str | None, fits
         return _then(_failed(progress) or _pausing(progress), progress.not_before)
     why = reason_to_load(snapshot, spec, path, progress, fits)
     action = Load(spec, why) if path is None else Reload(spec, why)
-    return _then(_failed(progress) or _Standing(AdapterState.PENDING, "Queued", why), action)
+    return _then(_failed(progress) or _Condition(AdapterState.PENDING, "Queued", why), action)
 
 
-def _fetching(snapshot: AdapterSnapshot, spec: AdapterSpec, progress: Progress, running: Action | None) -> _Standing:
+def _fetching(snapshot: AdapterSnapshot, spec: AdapterSpec, progress: Progress, running: Action | None) -> _Condition:
     """Return how an adapter stands whose files are not there; the engine has no say in that."""
     assert spec.origin is not None
     if isinstance(running, Fetch):
-        return _failed(progress) or _Standing(AdapterState.DOWNLOADING, "Downloading", running.reason)
+        return _failed(progress) or _Condition(AdapterState.DOWNLOADING, "Downloading", running.reason)
     if running is not None:
-        return _Standing(AdapterState.PENDING, "Queued", f"Waiting for what is under way: {running.reason}")
+        return _Condition(AdapterState.PENDING, "Queued", f"Waiting for what is under way: {running.reason}")
     words = credentials_awaited(spec, (spec.name, Slot.ACTIVE) in snapshot.credentials)
     if words is not None:
         state = AdapterState.PENDING if will_come(spec) else AdapterState.FAILED
-        return _Standing(state, DownloadReason.CREDENTIALS_MISSING, words)
+        return _Condition(state, DownloadReason.CREDENTIALS_MISSING, words)
     if snapshot.now < progress.not_before:
         return _then(_failed(progress) or _pausing(progress), progress.not_before)
     why = f"Its files are fetched from {spec.origin.uri}."
     if progress.fault is not None:
         why = f"Trying again after: {progress.fault.message}"
-    return _then(_failed(progress) or _Standing(AdapterState.PENDING, "Queued", why), Fetch(spec, why))
+    return _then(_failed(progress) or _Condition(AdapterState.PENDING, "Queued", why), Fetch(spec, why))
 
 
-def _then(standing: _Standing, then: Step) -> _Standing:
+def _then(condition: _Condition, then: Step) -> _Condition:
     """Return a standing from which something follows. Not by `replace`, which costs as much as all the rest."""
-    return _Standing(standing.state, standing.reason, standing.message, standing.retryable, then)
+    return _Condition(condition.state, condition.reason, condition.message, condition.retryable, then)
 
 
-def _failed(progress: Progress) -> _Standing | None:
+def _failed(progress: Progress) -> _Condition | None:
     """Return the standing of what counts as failed: refused for good, or failing for too long."""
     fault = progress.fault
     if fault is None or not (fault.permanent or progress.failures >= PATIENCE):
         return None
-    return _Standing(AdapterState.FAILED, fault.reason, fault.message, retryable=not fault.permanent)
+    return _Condition(AdapterState.FAILED, fault.reason, fault.message, retryable=not fault.permanent)
 
 
 def _fitting(snapshot: AdapterSnapshot) -> frozenset[str]:
@@ -218,34 +218,34 @@ def _restorable(spec: AdapterSpec, progress: Progress) -> bool:
     return not same_path(spec.held.path, spec.path) and progress.restored < progress.failures
 
 
-def _pausing(progress: Progress) -> _Standing:
+def _pausing(progress: Progress) -> _Condition:
     if progress.fault is None:
         words = "It vanished from the engine's list more than once; it is loaded again after a pause."
-        return _Standing(AdapterState.PENDING, "Lost", words)
-    return _Standing(AdapterState.PENDING, progress.fault.reason, progress.fault.message)
+        return _Condition(AdapterState.PENDING, "Lost", words)
+    return _Condition(AdapterState.PENDING, progress.fault.reason, progress.fault.message)
 
 
-def _leaving(snapshot: AdapterSnapshot, name: str) -> _Standing:
+def _leaving(snapshot: AdapterSnapshot, name: str) -> _Condition:
     running = snapshot.running.get((name, Slot.ACTIVE))
     if running is not None:
-        return _Standing(AdapterState.UNLOADING, "Unloading", progress_of_call(snapshot, name, running))
+        return _Condition(AdapterState.UNLOADING, "Unloading", progress_of_call(snapshot, name, running))
     progress = snapshot.progress.get((name, Slot.ACTIVE), Progress())
     fault = progress.fault if progress.life == snapshot.life else None
     if snapshot.view.adapters is None or not snapshot.view.ready:
-        return _Standing(AdapterState.UNLOADING, "EngineNotReady", snapshot.view.problem)
+        return _Condition(AdapterState.UNLOADING, "EngineNotReady", snapshot.view.problem)
     if progress.life == snapshot.life and snapshot.now < progress.not_before:
         if fault is None:
             words = "A request for it had the engine load it again after it was unloaded; it is unloaded after a pause."
-            return _Standing(AdapterState.UNLOADING, "CameBack", words, then=progress.not_before)
-        return _Standing(AdapterState.UNLOADING, fault.reason, fault.message, not fault.permanent, progress.not_before)
+            return _Condition(AdapterState.UNLOADING, "CameBack", words, then=progress.not_before)
+        return _Condition(AdapterState.UNLOADING, fault.reason, fault.message, not fault.permanent, progress.not_before)
     if name not in snapshot.view.adapters:
-        return _Standing(AdapterState.UNLOADING, "Unloaded", "The engine no longer lists it.")
+        return _Condition(AdapterState.UNLOADING, "Unloaded", "The engine no longer lists it.")
     action = Unload(name, "It is no longer wanted.")
-    return _Standing(AdapterState.UNLOADING, "Unloading", action.reason, then=action)
+    return _Condition(AdapterState.UNLOADING, "Unloading", action.reason, then=action)
 
 
 def _report(
-    snapshot: AdapterSnapshot, name: str, standing: _Standing, prepared: PreparedReport | None
+    snapshot: AdapterSnapshot, name: str, condition: _Condition, prepared: PreparedReport | None
 ) -> AdapterReport:
     listed = (snapshot.view.adapters or {}).get(name)
     spec, staged = snapshot.desired.spec(name), snapshot.desired.spec(name, Slot.STAGED)
@@ -258,10 +258,10 @@ def _report(
         owner=None if known is None else known.owner,
         revision=None if spec is None else spec.revision,
         required=spec is not None and spec.required,
-        state=standing.state,
-        reason=str(standing.reason),
-        message=standing.message,
-        retryable=standing.retryable,
+        state=condition.state,
+        reason=str(condition.reason),
+        message=condition.message,
+        retryable=condition.retryable,
         attempts=0 if spec is None else calls_for(snapshot.progress.get((name, Slot.ACTIVE)), spec),
         since=0.0,
         held_revision=_held_revision(spec, listed),

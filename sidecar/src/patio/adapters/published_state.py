@@ -14,7 +14,7 @@ from patio.engine.base import Capacity, Engine, EngineView
 from patio_protocol.adapters import MOST_ON_DISK, AdapterCapacity, AdapterList, AdapterReport
 
 
-class Board:
+class PublishedState:
     """The last answer to `GET /v1/lora_adapters`."""
 
     def __init__(self, engine: Engine, boot: str) -> None:

@@ -28,15 +28,15 @@ from patio.adapters.desired import (
     with_required,
     with_unload_order,
 )
-from patio.adapters.engine_monitor import Looks
+from patio.adapters.engine_monitor import EngineMonitor
 from patio.adapters.executor import Attempt, Executor
 from patio.adapters.fetching import Credentials, Fetcher, credentials_of, files_of
-from patio.adapters.fingerprints import Files
+from patio.adapters.fingerprints import Fingerprints
 from patio.adapters.observation import depart, observe
 from patio.adapters.observers import Observers
 from patio.adapters.plan import Fetch
-from patio.adapters.planner import plan, reports_of, settled
-from patio.adapters.published_state import Board
+from patio.adapters.planner import plan, readiness_blockers, reports_of
+from patio.adapters.published_state import PublishedState
 from patio.adapters.snapshot import AdapterSnapshot, State, paths_in_use, pruned, with_credentials, with_progress
 from patio.adapters.store import Store
 from patio.engine.base import Engine, EngineView
@@ -80,21 +80,21 @@ class Reconciler:
         self._stepped: list[asyncio.Future[None]] = []
         """Who waits for the next step."""
         self._commits = Commits(self._state, store)
-        self._looks = Looks(engine, self._see)
-        self._files = Files()
+        self._monitor = EngineMonitor(engine, self._observe)
+        self._fingerprints = Fingerprints()
         self._executor = Executor(
             engine,
             fetcher,
             self._state,
             self._commits,
-            self._looks,
-            self._files,
+            self._monitor,
+            self._fingerprints,
             rng=rng,
             count=count,
             changed=self._changed.set,
         )
-        self._observers = Observers(engine, fetcher, self._state, self._commits, self._files, self._changed.set)
-        self.published = Board(engine, boot)
+        self._observers = Observers(engine, fetcher, self._state, self._commits, self._fingerprints, self._changed.set)
+        self.published = PublishedState(engine, boot)
         """What the API shows of the adapters."""
         self._requeue_at = float("inf")
         """When to plan again though nothing changed."""
@@ -114,7 +114,7 @@ class Reconciler:
         finally:
             self._running = False
             self._end_waits()
-            await self._looks.close()
+            await self._monitor.close()
 
     @property
     def engine_view(self) -> EngineView:
@@ -127,7 +127,7 @@ class Reconciler:
         view = self.engine_view
         if not view.ready:
             waiting = (f"engine: {view.problem or 'not asked yet'}",)
-        waiting += settled(self._snapshot(), self.published.list.adapters)
+        waiting += readiness_blockers(self._snapshot(), self.published.list.adapters)
         return Readiness(ready=not waiting, waiting_for=waiting)
 
     async def order_load(self, request: LoadRequest) -> Refusal | None:
@@ -160,7 +160,7 @@ class Reconciler:
         def then(outcome: Outcome) -> None:
             if outcome is Outcome.LEAVING:
                 self._state.apply(with_progress, key, None)
-                self._files.forget(name)
+                self._fingerprints.forget(name)
                 self._take_credentials(key, {})
                 self._state.snapshot, events = depart(self._state.snapshot)
                 self._executor.tell(events)
@@ -183,14 +183,14 @@ class Reconciler:
     async def _poll_engine(self) -> None:
         """Poll the engine again and again."""
         while True:
-            await self._looks.look()
+            await self._monitor.poll()
             now = time.monotonic()
-            if self._requeue_at <= now or self._disk != (self._fetcher.on_disk(), self._looks.lingering()):
+            if self._requeue_at <= now or self._disk != (self._fetcher.on_disk(), self._monitor.lingering()):
                 self._changed.set()
             pause = POLL_WHILE_UP if self.engine_view.ready else POLL_WHILE_DOWN
             await asyncio.sleep(min(pause, max(SHORTEST_PAUSE, self._requeue_at - now)))
 
-    def _see(self, view: EngineView) -> None:
+    def _observe(self, view: EngineView) -> None:
         """Take in what the engine answered to a poll."""
         before = self._state.snapshot
         after, events = observe(before, view, time.monotonic(), self._rng.random)
@@ -241,12 +241,12 @@ class Reconciler:
 
     def _snapshot(self) -> AdapterSnapshot:
         """Return the snapshot of this moment."""
-        return replace(self._state.snapshot, now=time.monotonic(), changed_files=self._files.changed)
+        return replace(self._state.snapshot, now=time.monotonic(), changed_files=self._fingerprints.changed)
 
     def _show(self, reports: Sequence[AdapterReport]) -> None:
         """Publish the reports, and say which files are in use."""
         snapshot = self._state.snapshot
-        self._disk = on_disk, lingering = self._fetcher.on_disk(), self._looks.lingering()
+        self._disk = on_disk, lingering = self._fetcher.on_disk(), self._monitor.lingering()
         self._fetcher.keep(folders_in_use(snapshot.desired, paths_in_use(snapshot) | lingering))
         on_disk |= sources_at_hand(snapshot.desired)
         self.published.publish(snapshot.view, snapshot.capacity, reports, on_disk)

@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING
 
 from patio.downloads.addresses import host_of, in_clear, is_never_asked
 from patio.downloads.config import DownloadSettings
-from patio.downloads.errors import DownloadFault, in_clear_fault
+from patio.downloads.errors import DownloadError, plain_http_error
 from patio.downloads.inventory import sources_under
-from patio.downloads.layout import Place, local_folder, place_of
+from patio.downloads.layout import DownloadLayout, layout_of, local_folder
 from patio.downloads.locks import is_free
 from patio.downloads.metrics import DownloadMetrics
-from patio.downloads.pins import Holds, is_there
+from patio.downloads.pins import Pins, is_there
 from patio.downloads.validation import is_revision, key_of
 from patio.threads import Threads
 from patio_protocol.adapters import ErrorDetail
@@ -117,9 +117,9 @@ class Downloads:
         self._new_id = new_id
         self._downloads: dict[str, _Download] = {}
         self._turn = asyncio.Semaphore(WORKERS)
-        self._holds = Holds(settings.root)
-        self._holding = asyncio.Lock()
-        self._holders = Threads(1, "holds")
+        self._pins = Pins(settings.root)
+        self._pinning = asyncio.Lock()
+        self._pin_threads = Threads(1, "holds")
         self._disk = Threads(AT_THE_DISK, "disk")
         self._in_use: frozenset[str] | None = None
         self._on_disk: frozenset[str] = frozenset()
@@ -141,10 +141,10 @@ class Downloads:
                 self._cancel(download)
             running = [download.task for download in self._downloads.values() if download.task is not None]
             await asyncio.gather(*running, return_exceptions=True)
-            self._holds.close()
+            self._pins.close()
 
     def order(self, request: DownloadRequest) -> DownloadReport:
-        """Start a download, or join the one that is under way; raise `DownloadFault` for one that can never be."""
+        """Start a download, or join the one that is under way; raise `DownloadError` for one that can never be."""
         download = self._ordered(request)
         download.kept = True
         return download.report
@@ -153,7 +153,7 @@ class Downloads:
         """Download for an adapter and return how it ended. Cancelled, it ends the download if nobody else wants it."""
         try:
             download = self._ordered(request)
-        except DownloadFault as fault:
+        except DownloadError as fault:
             now = time.time()
             return DownloadReport(
                 id=self._new_id(),
@@ -210,8 +210,8 @@ class Downloads:
         if not is_revision(path, self._settings.root):
             # Perhaps on a volume that hangs: the others are not to wait for it.
             return await self._disk.run(is_there, path)
-        async with self._holding:
-            return await self._holders.run(self._holds.take, path)
+        async with self._pinning:
+            return await self._pin_threads.run(self._pins.take, path)
 
     def on_disk(self) -> frozenset[str]:
         """Return the sources whose files are under the root, as of the last change that was made from here."""
@@ -226,8 +226,8 @@ class Downloads:
 
     async def _look_at_disk(self) -> None:
         if self._in_use is not None:
-            async with self._holding:
-                await self._holders.run(self._holds.settle, [Path(folder) for folder in self._in_use])
+            async with self._pinning:
+                await self._pin_threads.run(self._pins.settle, [Path(folder) for folder in self._in_use])
         self._on_disk = await self._disk.run(sources_under, self._settings.root)
 
     def _ordered(self, request: DownloadRequest) -> _Download:
@@ -240,7 +240,7 @@ class Downloads:
                 return download
         if sum(download.report.state not in _ENDED for download in self._downloads.values()) >= UNDER_WAY:
             words = f"{UNDER_WAY} downloads are under way; wait for some of them, or stop them."
-            raise DownloadFault(DownloadReason.TOO_MANY, words)
+            raise DownloadError(DownloadReason.TOO_MANY, words)
         report = DownloadReport(id=self._new_id(), source=str(source), state=DownloadState.QUEUED, created=time.time())
         download = _Download(identity, source, job, report, time.monotonic())
         self._downloads[report.id] = download
@@ -252,7 +252,7 @@ class Downloads:
     def _config(self, source: Source, given: Mapping[str, str]) -> dict[str, str]:
         """Return what counts for a source: the request's words before the variables', and only what it needs.
 
-        Raise `DownloadFault` for an endpoint that must not be asked, or not with these credentials.
+        Raise `DownloadError` for an endpoint that must not be asked, or not with these credentials.
         """
         variables = self._settings.config(source.kind)
         if "access_key" in given:  # keys come together, and one from here with one from there fits nothing
@@ -272,24 +272,24 @@ class Downloads:
         if endpoint is not None:
             if is_never_asked(host_of(endpoint)):
                 words = f"{endpoint} is an address of the machine that the pod runs on, or of its cloud: never asked."
-                raise DownloadFault(DownloadReason.INVALID, words)
+                raise DownloadError(DownloadReason.INVALID, words)
             # Whoever names an endpoint without TLS, or credentials for one, says whether they may go there.
             orders = any(key in given for key in (*SECRET_KEYS, "endpoint", "hf_endpoint"))
             if (given if orders else said).get("allow_plain_http") == "true":
                 config["allow_plain_http"] = "true"
             elif in_clear(endpoint) and any(key in config for key in SECRET_KEYS):
-                raise in_clear_fault(endpoint)
+                raise plain_http_error(endpoint)
         return config
 
     def _job(self, source: Source, config: dict[str, str], request: DownloadRequest) -> Job | None:
-        """Return what a worker is to do; None when the files are used in place. Raise `DownloadFault`."""
+        """Return what a worker is to do; None when the files are used in place. Raise `DownloadError`."""
         from patio.downloads.messages import Job
 
         settings = self._settings
         if source.kind in (SourceKind.PVC, SourceKind.FILE) and request.output_dir is None:
             return None
         key = key_of(source, config.get("hf_endpoint") or config.get("endpoint") or "")
-        place = place_of(key, request.output_dir, settings.root, settings.roots)
+        place = layout_of(key, request.output_dir, settings.root, settings.roots)
         return Job(
             source=source,
             config=config,
@@ -306,7 +306,7 @@ class Downloads:
         log.info("download started id=%s source=%s", download.report.id, download.report.source)
         try:
             await self._attempts(download)
-        except DownloadFault as fault:
+        except DownloadError as fault:
             log.warning("download failed id=%s reason=%s message=%s", download.report.id, fault.reason, fault.message)
             self._end(download, DownloadState.FAILED, _detail(fault))
         except Exception:  # the outermost of a download: its waiters must hear of it, whatever it is
@@ -334,7 +334,7 @@ class Downloads:
                 async with self._turn:
                     self._change(download, state=DownloadState.RUNNING, attempts=download.report.attempts + 1)
                     done = await run_worker(download.job, self._environ, lambda event: self._hear(download, event))
-            except DownloadFault as fault:
+            except DownloadError as fault:
                 self._metrics.count_failure(str(download.source.kind), str(fault.reason))
                 download.fetched_before = download.report.bytes_fetched
                 # What arrives broken or drips is no progress, however many bytes it has.
@@ -349,7 +349,7 @@ class Downloads:
                     await asyncio.sleep(pause(busy, None, self._rng.random()))
                     continue
                 failures = 1 if moved else failures + 1
-                if not fault.passing or failures >= (CORRUPT_ATTEMPTS if corrupt else ATTEMPTS):
+                if not fault.transient or failures >= (CORRUPT_ATTEMPTS if corrupt else ATTEMPTS):
                     raise
                 seconds = pause(failures, fault.retry_after, self._rng.random())
                 log.info("download waits id=%s seconds=%.1f message=%s", download.report.id, seconds, fault.message)
@@ -361,13 +361,13 @@ class Downloads:
 
     async def _until_free(self, download: _Download, job: Job) -> None:
         """Wait until nobody else writes to the folder: only then it is worth a turn."""
-        lock = Place(Path(job.revisions)).lock
+        lock = DownloadLayout(Path(job.revisions)).lock
         until = time.monotonic() + LONGEST_WAIT
         seconds = FIRST_LOOK
         while not await self._free(lock):
             words = f"Waiting for another process that writes to {lock.parent}."
             if time.monotonic() >= until:
-                raise DownloadFault(DownloadReason.BUSY, f"Another process has written to {lock.parent} for too long.")
+                raise DownloadError(DownloadReason.BUSY, f"Another process has written to {lock.parent} for too long.")
             self._change(download, state=DownloadState.WAITING, message=words, error=None)
             await asyncio.sleep(with_jitter(seconds, self._rng.random()))
             seconds = min(LONGEST_LOOK, 2 * seconds)
@@ -417,7 +417,7 @@ class Downloads:
         if not download.over.is_set():
             log.info("download cancelled id=%s", download.report.id)
             words = "It was cancelled; what is on disk is used when it is ordered again."
-            self._end(download, DownloadState.CANCELLED, _detail(DownloadFault(DownloadReason.CANCELLED, words)))
+            self._end(download, DownloadState.CANCELLED, _detail(DownloadError(DownloadReason.CANCELLED, words)))
 
     def _change(self, download: _Download, **changes: object) -> None:
         download.report = download.report.model_copy(update=changes)
@@ -441,5 +441,5 @@ def _identity(source: Source, config: Mapping[str, str], output_dir: str | None)
     return hashlib.sha256(said.encode()).hexdigest()
 
 
-def _detail(fault: DownloadFault) -> ErrorDetail:
+def _detail(fault: DownloadError) -> ErrorDetail:
     return ErrorDetail(code=str(fault.reason), message=fault.message, retryable=fault.retryable)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from patio_protocol.downloads import DownloadReason
 
-PASSING = frozenset(
+TRANSIENT = frozenset(
     {
         DownloadReason.UNREACHABLE,
         DownloadReason.FAULT,
@@ -25,7 +25,7 @@ LATER = frozenset({DownloadReason.NO_SPACE, DownloadReason.TOO_MANY, DownloadRea
 """May succeed when somebody asks again; another attempt by itself would not help."""
 
 
-class DownloadFault(Exception):  # noqa: N818 - what went wrong, not a bug
+class DownloadError(Exception):
     """A download that did not succeed. The message is a sentence without secrets."""
 
     def __init__(self, reason: DownloadReason, message: str, retry_after: float | None = None) -> None:
@@ -36,36 +36,36 @@ class DownloadFault(Exception):  # noqa: N818 - what went wrong, not a bug
         """Seconds that the source asks to be left alone for."""
 
     @property
-    def passing(self) -> bool:
+    def transient(self) -> bool:
         """Whether another attempt makes sense without anybody doing anything."""
-        return self.reason in PASSING
+        return self.reason in TRANSIENT
 
     @property
     def retryable(self) -> bool:
         """Whether asking again for the same can end well."""
-        return self.reason in PASSING or self.reason in LATER
+        return self.reason in TRANSIENT or self.reason in LATER
 
 
-def of_status(status: int, what: str, retry_after: float | None = None, without: str = "") -> DownloadFault:
+def error_of_status(status: int, what: str, retry_after: float | None = None, without: str = "") -> DownloadError:
     """Tell what a source's HTTP status means.
 
     `what` says who answered, and to what; `without` where credentials could have come from, when none were sent.
     """
     if status in (401, 403) and without:
         words = f"{what}: {status}, and it was asked without credentials: {without}."
-        return DownloadFault(DownloadReason.UNAUTHORIZED, words)
+        return DownloadError(DownloadReason.UNAUTHORIZED, words)
     if status == 401:
         words = f"{what}: 401, the source wants credentials, or others than it got."
-        return DownloadFault(DownloadReason.UNAUTHORIZED, words)
+        return DownloadError(DownloadReason.UNAUTHORIZED, words)
     if status == 403:
-        return DownloadFault(DownloadReason.UNAUTHORIZED, f"{what}: 403, it may not be read with these credentials.")
+        return DownloadError(DownloadReason.UNAUTHORIZED, f"{what}: 403, it may not be read with these credentials.")
     if status in (404, 410):
-        return DownloadFault(DownloadReason.NOT_FOUND, f"{what}: {status}, there is no such thing.")
+        return DownloadError(DownloadReason.NOT_FOUND, f"{what}: {status}, there is no such thing.")
     if status == 412:
-        return DownloadFault(DownloadReason.CHANGED, f"{what}: it was changed while it was read.")
+        return DownloadError(DownloadReason.CHANGED, f"{what}: it was changed while it was read.")
     if status in (408, 425, 429) or status >= 500:
-        return DownloadFault(DownloadReason.FAULT, f"{what}: {status}, an error that may pass.", retry_after)
-    return DownloadFault(DownloadReason.REFUSED, f"{what}: {status}, which no retry mends.")
+        return DownloadError(DownloadReason.FAULT, f"{what}: {status}, an error that may pass.", retry_after)
+    return DownloadError(DownloadReason.REFUSED, f"{what}: {status}, which no retry mends.")
 
 
 def tls_hint(error: str) -> str:
@@ -77,14 +77,14 @@ def tls_hint(error: str) -> str:
     return ""
 
 
-def in_clear_fault(endpoint: str) -> DownloadFault:
+def plain_http_error(endpoint: str) -> DownloadError:
     """Tell that credentials are not sent where everybody on the way can read them."""
     words = (
         f"{endpoint} is asked without TLS, and there are credentials for it: they are not sent in clear. Use https://, "
         "or allow it: source.allowPlainHTTP in a LoraAdapter, allow_plain_http in config, or "
         "PATIO_DOWNLOAD_PLAIN_HTTP=allow in the sidecar."
     )
-    return DownloadFault(DownloadReason.INVALID, words)
+    return DownloadError(DownloadReason.INVALID, words)
 
 
 def redacted(text: str, secrets: Iterable[str]) -> str:

@@ -19,14 +19,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from patio.downloads.errors import DownloadFault
+from patio.downloads.errors import DownloadError
 from patio.downloads.locks import place_in_file
 from patio.downloads.validation import OWN
 from patio_protocol.downloads import DownloadReason
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class DownloadLayout:
     """The folders of one download."""
 
     revisions: Path
@@ -70,19 +70,19 @@ def source_note(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.source")
 
 
-def place_of(key: str, output_dir: str | None, root: Path, roots: Iterable[Path]) -> Place:
-    """Return the place of a download; raise `DownloadFault` for an `output_dir` that is not below a root.
+def layout_of(key: str, output_dir: str | None, root: Path, roots: Iterable[Path]) -> DownloadLayout:
+    """Return the place of a download; raise `DownloadError` for an `output_dir` that is not below a root.
 
     Only names are looked at, never the disk, which may be slow to answer: whoever writes asks `contained` once more.
     """
     if output_dir is None:
-        return Place(root / key)
+        return DownloadLayout(root / key)
     shown = Path(_named_below(output_dir, tuple(roots)))
-    return Place(shown / OWN, shown)
+    return DownloadLayout(shown / OWN, shown)
 
 
 def contained(path: str, roots: Iterable[Path]) -> str:
-    """Return a path below (or equal to) a root, also with all links resolved; raise `DownloadFault` otherwise."""
+    """Return a path below (or equal to) a root, also with all links resolved; raise `DownloadError` otherwise."""
     roots = tuple(roots)
     real = Path(os.path.realpath(path))
     if not any(real.is_relative_to(os.path.realpath(root)) for root in roots):
@@ -98,14 +98,14 @@ def _named_below(path: str, roots: tuple[Path, ...]) -> str:
     return posixpath.normpath(path)
 
 
-def _outside(path: str, roots: tuple[Path, ...]) -> DownloadFault:
+def _outside(path: str, roots: tuple[Path, ...]) -> DownloadError:
     allowed = ", ".join(str(root) for root in roots)
     words = f"{path!r} is not below a folder where files may lie ({allowed}); others are named by PATIO_DOWNLOAD_ROOTS."
-    return DownloadFault(DownloadReason.INVALID, words)
+    return DownloadError(DownloadReason.INVALID, words)
 
 
 def local_folder(absolute_or_not: str, roots: Iterable[Path]) -> str:
-    """Return the folder of a pvc:// or file:// source, which has to exist below a root; raise `DownloadFault`.
+    """Return the folder of a pvc:// or file:// source, which has to exist below a root; raise `DownloadError`.
 
     A relative one is looked for in every root. Links inside volumes are common, and followed where they stay below a
     root.
@@ -119,7 +119,7 @@ def local_folder(absolute_or_not: str, roots: Iterable[Path]) -> str:
         folder = contained(candidate, roots)
         if os.path.isdir(folder):
             if not os.access(folder, os.R_OK | os.X_OK):
-                raise DownloadFault(DownloadReason.UNAUTHORIZED, f"{folder} can not be read by the sidecar.")
+                raise DownloadError(DownloadReason.UNAUTHORIZED, f"{folder} can not be read by the sidecar.")
             return folder
     words = f"There is no folder {' or '.join(candidates)} in the sidecar; mount its volume there."
-    raise DownloadFault(DownloadReason.NOT_FOUND, words)
+    raise DownloadError(DownloadReason.NOT_FOUND, words)

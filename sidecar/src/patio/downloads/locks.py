@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from patio.downloads.errors import DownloadFault
+from patio.downloads.errors import DownloadError
 from patio_protocol.downloads import DownloadReason
 
 WRITER_SECONDS = 10.0
@@ -55,7 +55,7 @@ def open_lock(path: Path, *, writable: bool = True) -> int:
 
 @contextmanager
 def locked(path: Path, seconds: float = WRITER_SECONDS) -> Iterator[bool]:
-    """Hold a lock file; yield whether it had to be waited for. Raise `DownloadFault` when it is not free in time."""
+    """Hold a lock file; yield whether it had to be waited for. Raise `DownloadError` when it is not free in time."""
     descriptor = open_lock(path)
     try:
         yield _wait_for(descriptor, path, seconds)
@@ -144,5 +144,5 @@ def _wait_for(descriptor: int, path: Path, seconds: float) -> bool:
         waited = True
         if time.monotonic() >= until:
             words = f"Another process writes to {path.parent}, and has not ended within {seconds:g} s."
-            raise DownloadFault(DownloadReason.BUSY, words)
+            raise DownloadError(DownloadReason.BUSY, words)
         time.sleep(_PAUSE)

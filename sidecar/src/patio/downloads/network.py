@@ -13,7 +13,7 @@ from collections.abc import MutableMapping
 from typing import Any
 
 from patio.downloads.addresses import host_of, is_in, is_never_asked
-from patio.downloads.errors import DownloadFault
+from patio.downloads.errors import DownloadError
 from patio.downloads.messages import Job
 from patio_protocol.downloads import DownloadReason
 from patio_protocol.sources import SourceKind
@@ -44,10 +44,10 @@ def prepare(job: Job) -> None:
 
 
 def refuse(host: str, addresses: list[str]) -> None:
-    """Raise `DownloadFault` for a host that is, or stands for, an address of the machine itself."""
+    """Raise `DownloadError` for a host that is, or stands for, an address of the machine itself."""
     if is_never_asked(host) or any(map(is_never_asked, addresses)):
         words = f"{host} is an address of the machine that the pod runs on, or of its cloud's metadata: never asked."
-        raise DownloadFault(DownloadReason.INVALID, words)
+        raise DownloadError(DownloadReason.INVALID, words)
 
 
 def one_bundle(environ: MutableMapping[str, str]) -> None:

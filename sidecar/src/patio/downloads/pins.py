@@ -21,14 +21,14 @@ from patio.downloads.validation import is_revision
 log = logging.getLogger(__name__)
 
 
-class Holds:
+class Pins:
     """The locks of one sidecar. One thread at a time."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._files: dict[Path, int] = {}
         """Descriptors of the files that are locked."""
-        self._held: set[Path] = set()
+        self._pinned: set[Path] = set()
         self._unlockable: set[Path] = set()
         """Files without a lock, once each in the log."""
 
@@ -36,7 +36,7 @@ class Holds:
         """Hold a folder; return whether it is there and stays. What Patio did not fetch is nobody's to remove."""
         if not is_there(folder):
             return False
-        if not is_revision(folder, self._root) or folder in self._held:
+        if not is_revision(folder, self._root) or folder in self._pinned:
             return True
         file, place = users_lock(folder, self._root)
         try:
@@ -51,7 +51,7 @@ class Holds:
         if not is_there(folder):
             self._release(file, place)
             return False
-        self._held.add(folder)
+        self._pinned.add(folder)
         return True
 
     def settle(self, wanted: Iterable[Path]) -> None:
@@ -59,8 +59,8 @@ class Holds:
         folders = frozenset(folder for folder in wanted if is_revision(folder, self._root))
         for folder in folders:
             self.take(folder)
-        for folder in [folder for folder in self._held if folder not in folders]:
-            self._held.discard(folder)
+        for folder in [folder for folder in self._pinned if folder not in folders]:
+            self._pinned.discard(folder)
             self._release(*users_lock(folder, self._root))
             if any(other.parent == folder.parent for other in folders):
                 from patio.downloads.disk import remove_unused  # as in `downloads`: for those who have any
@@ -73,7 +73,7 @@ class Holds:
         for descriptor in self._files.values():
             os.close(descriptor)
         self._files.clear()
-        self._held.clear()
+        self._pinned.clear()
 
     def _lock(self, file: Path, place: int) -> bool:
         descriptor = self._files.get(file)

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from patio.downloads.errors import DownloadFault
+from patio.downloads.errors import DownloadError
 from patio.downloads.validation import check_listing, is_code, why_skipped
 from patio_protocol.downloads import DownloadReason, SkippedFile
 
@@ -82,12 +82,12 @@ class Selection:
 
 
 def select(listing: Listing, all_files: bool) -> Selection:
-    """Choose what is fetched; raise `DownloadFault` for a listing that must not be taken or has nothing to take."""
+    """Choose what is fetched; raise `DownloadError` for a listing that must not be taken or has nothing to take."""
     check_listing(file.name for file in listing.files)
     if any(file.size < 0 for file in listing.files):
-        raise DownloadFault(DownloadReason.REFUSED, "The source lists a file of less than no bytes.")
+        raise DownloadError(DownloadReason.REFUSED, "The source lists a file of less than no bytes.")
     if not listing.files:
-        raise DownloadFault(DownloadReason.NOT_FOUND, "The source has no files there.")
+        raise DownloadError(DownloadReason.NOT_FOUND, "The source has no files there.")
     if all_files:
         return Selection(listing.files, ())
     taken = tuple(file for file in listing.files if why_skipped(file.name) is None)
@@ -101,9 +101,9 @@ def select(listing: Listing, all_files: bool) -> Selection:
                 f"The only weights are {', '.join(code[:3])}: formats that may run code when they are loaded. Publish "
                 "them as safetensors, or allow them with PATIO_DOWNLOAD_FILES=all in the sidecar."
             )
-            raise DownloadFault(DownloadReason.REFUSED, words)
+            raise DownloadError(DownloadReason.REFUSED, words)
     if not taken:
-        raise DownloadFault(DownloadReason.REFUSED, "The source has no file that an engine reads.")
+        raise DownloadError(DownloadReason.REFUSED, "The source has no file that an engine reads.")
     return Selection(taken, skipped)
 
 

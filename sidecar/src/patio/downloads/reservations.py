@@ -22,8 +22,8 @@ from pathlib import Path
 from patio.atomic_file import read_small
 from patio.downloads import locks
 from patio.downloads.disk import folders_down_to, removable, remove_unused, used
-from patio.downloads.errors import DownloadFault
-from patio.downloads.layout import Place, reservations, room_lock
+from patio.downloads.errors import DownloadError
+from patio.downloads.layout import DownloadLayout, reservations, room_lock
 from patio.downloads.planner import SPACE_LEFT
 from patio_protocol.downloads import DownloadReason
 
@@ -46,10 +46,10 @@ class _Reservation:
 
 
 @contextmanager
-def reserved(place: Place, revision: str, root: Path, needed: int, limit: int | None) -> Iterator[None]:
+def reserved(place: DownloadLayout, revision: str, root: Path, needed: int, limit: int | None) -> Iterator[None]:
     """Have room for so many more bytes in a revision's unfinished folder, and keep it.
 
-    What nobody uses is removed if they do not fit. Raise `DownloadFault` when nothing helps.
+    What nobody uses is removed if they do not fit. Raise `DownloadError` when nothing helps.
     """
     partial = place.partial(revision)
     if not needed or not _shared(root):
@@ -84,7 +84,7 @@ def _shared(root: Path) -> bool:
         return False
     try:
         folders_down_to(reservations(root))
-    except (OSError, DownloadFault):
+    except (OSError, DownloadError):
         return False
     return os.access(reservations(root), os.W_OK | os.X_OK)
 
@@ -120,7 +120,7 @@ def _others(root: Path) -> tuple[_Reservation, ...]:
 
 
 def _make(
-    place: Place, revision: str, root: Path, needed: int, limit: int | None, others: tuple[_Reservation, ...]
+    place: DownloadLayout, revision: str, root: Path, needed: int, limit: int | None, others: tuple[_Reservation, ...]
 ) -> None:
     if _lacking(place, root, needed, limit, others) <= 0:
         return
@@ -137,10 +137,12 @@ def _make(
         words += f" or within PATIO_DOWNLOAD_LIMIT ({limit})"
     if under_way := sum(other.lacking for other in others):
         words += f"; {under_way} bytes are kept for downloads under way"
-    raise DownloadFault(DownloadReason.NO_SPACE, words + ".")
+    raise DownloadError(DownloadReason.NO_SPACE, words + ".")
 
 
-def _lacking(place: Place, root: Path, needed: int, limit: int | None, others: tuple[_Reservation, ...]) -> int:
+def _lacking(
+    place: DownloadLayout, root: Path, needed: int, limit: int | None, others: tuple[_Reservation, ...]
+) -> int:
     free = os.statvfs(place.revisions)
     here = os.stat(place.revisions).st_dev
     beside = sum(other.lacking for other in others if _device(other.folder) == here)

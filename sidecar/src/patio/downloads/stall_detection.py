@@ -20,7 +20,7 @@ FILE_BYTES = 64 * 1024
 """What a finished file counts for beside its bytes: many small ones take a request each."""
 
 
-class Pace:
+class StallDetector:
     """What one worker waits for. `tick` is called from a thread of its own."""
 
     def __init__(self) -> None:

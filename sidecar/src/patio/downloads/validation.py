@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from pathlib import PurePath, PurePosixPath
 
-from patio.downloads.errors import DownloadFault
+from patio.downloads.errors import DownloadError
 from patio_protocol.downloads import DownloadReason
 from patio_protocol.sources import Source
 
@@ -47,22 +47,22 @@ def safe_name(name: str) -> bool:
 
 
 def check_listing(names: Iterable[str]) -> None:
-    """Raise a `DownloadFault` for a listing that must not be taken."""
+    """Raise a `DownloadError` for a listing that must not be taken."""
     seen: set[str] = set()
     folders: set[str] = set()
     for name in names:
         if not safe_name(name):
             words = f"The source lists {name[:200]!r}, a name that could leave its folder; nothing of it is taken."
-            raise DownloadFault(DownloadReason.REFUSED, words)
+            raise DownloadError(DownloadReason.REFUSED, words)
         if name in seen:
-            raise DownloadFault(DownloadReason.REFUSED, f"The source lists {name!r} twice.")
+            raise DownloadError(DownloadReason.REFUSED, f"The source lists {name!r} twice.")
         seen.add(name)
         if len(seen) > MOST_FILES:
-            raise DownloadFault(DownloadReason.REFUSED, f"The source has more than {MOST_FILES} files.")
+            raise DownloadError(DownloadReason.REFUSED, f"The source has more than {MOST_FILES} files.")
         folders.update(str(parent) for parent in PurePosixPath(name).parents)
     both = sorted(seen & folders)
     if both:
-        raise DownloadFault(DownloadReason.REFUSED, f"The source lists {both[0]!r} as a file and as a folder.")
+        raise DownloadError(DownloadReason.REFUSED, f"The source lists {both[0]!r} as a file and as a folder.")
 
 
 def is_revision(path: PurePath, root: PurePath) -> bool:

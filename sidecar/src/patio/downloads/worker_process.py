@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 
-from patio.downloads.errors import DownloadFault, redacted
+from patio.downloads.errors import DownloadError, redacted
 from patio.downloads.messages import EVENT, JOB, Done, Event, Failed, Job
 from patio_protocol.downloads import DownloadReason
 
@@ -61,13 +61,13 @@ _LAST_WORDS = 2000
 
 
 async def run_worker(job: Job, environ: Mapping[str, str], tell: Callable[[Event], None]) -> Done:
-    """Run one worker to its end and return what it did; raise `DownloadFault`. Cancelled, it is killed."""
+    """Run one worker to its end and return what it did; raise `DownloadError`. Cancelled, it is killed."""
     spawning = asyncio.create_task(_spawn(environ), name="worker's start")
     try:
         process = await asyncio.shield(spawning)
     except OSError as error:
         words = f"The downloading process can not be started: {error.strerror or error}."
-        raise DownloadFault(DownloadReason.INTERRUPTED, words) from None
+        raise DownloadError(DownloadReason.INTERRUPTED, words) from None
     except asyncio.CancelledError:
         # Python 3.11 to 3.13 wait for ever when a start is cancelled before its pipes are connected.
         process = await spawning
@@ -103,10 +103,10 @@ async def run_worker(job: Job, environ: Mapping[str, str], tell: Callable[[Event
     if isinstance(ended, Done):
         return ended
     if isinstance(ended, Failed):
-        raise DownloadFault(ended.reason, ended.message, ended.retry_after)
+        raise DownloadError(ended.reason, ended.message, ended.retry_after)
     how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
     last = words.strip().splitlines()[-1:] or ["nothing"]
-    raise DownloadFault(DownloadReason.INTERRUPTED, f"The downloading process ended {how}; it said: {last[0][:300]}")
+    raise DownloadError(DownloadReason.INTERRUPTED, f"The downloading process ended {how}; it said: {last[0][:300]}")
 
 
 async def _spawn(environ: Mapping[str, str]) -> asyncio.subprocess.Process:

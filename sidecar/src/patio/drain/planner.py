@@ -1,6 +1,6 @@
-"""When a drain is over, from one look at the engine after another. Pure.
+"""When a drain is over, from one count of the engine's requests after another. Pure.
 
-`drain` looks; `after` keeps what counts of the looks; `verdict` says whether to go on. Clocks are the caller's.
+`drain` counts; `observe` takes a count into the snapshot; `plan` says whether to go on. Clocks are the caller's.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ BLIND_SECONDS = 10.0
 """How long a drain waits for an engine that does not tell how many requests it has."""
 
 
-class Sight(StrEnum):
-    """What a look at the engine found."""
+class CountOutcome(StrEnum):
+    """What counting found."""
 
     COUNTED = "counted"
     GONE = "gone"
@@ -25,26 +25,28 @@ class Sight(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """One look at the engine."""
+class RequestCount:
+    """One count of the engine's requests."""
 
-    sight: Sight
+    outcome: CountOutcome
     running: int | None = None
     waiting: int | None = None
 
     @property
     def quiet(self) -> bool:
         """Whether the engine is known to have no request."""
-        return self.sight is Sight.GONE or (self.sight is Sight.COUNTED and not self.running and not self.waiting)
+        return self.outcome is CountOutcome.GONE or (
+            self.outcome is CountOutcome.COUNTED and not self.running and not self.waiting
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
-    """What was seen so far."""
+class DrainSnapshot:
+    """What was counted so far."""
 
-    last: Look = Look(Sight.NO_ANSWER)
+    last: RequestCount = RequestCount(CountOutcome.NO_ANSWER)
     quiet_since: float | None = None
-    quiet_looks: int = 0
+    quiet_counts: int = 0
     blind_since: float | None = None
     """Since when it answers and tells no numbers."""
     told: bool = False
@@ -53,7 +55,7 @@ class Watch:
     """Whether the routers send nothing more, or could not be asked for so long that waiting for them is over."""
 
 
-class Verdict(StrEnum):
+class DrainState(StrEnum):
     """What to do."""
 
     GO_ON = "go on"
@@ -62,27 +64,27 @@ class Verdict(StrEnum):
     """The engine tells nothing, and the time for that is over."""
 
 
-def after(watch: Watch, look: Look, left: bool, now: float) -> Watch:
-    """Return what is known after one more look. Quiet counts from when the routers were left."""
-    watch = replace(watch, last=look, left=left, told=watch.told or look.sight is Sight.COUNTED)
-    if look.sight is Sight.BLIND:
-        watch = replace(watch, blind_since=now if watch.blind_since is None else watch.blind_since)
-    elif look.sight is not Sight.NO_ANSWER:
-        watch = replace(watch, blind_since=None)
-    if not left or not look.quiet:
-        return replace(watch, quiet_since=None, quiet_looks=0)
-    since = now if watch.quiet_since is None else watch.quiet_since
-    return replace(watch, quiet_since=since, quiet_looks=watch.quiet_looks + 1)
+def observe(snapshot: DrainSnapshot, count: RequestCount, left: bool, now: float) -> DrainSnapshot:
+    """Return what is known after one more count. Quiet counts from when the routers were left."""
+    snapshot = replace(snapshot, last=count, left=left, told=snapshot.told or count.outcome is CountOutcome.COUNTED)
+    if count.outcome is CountOutcome.BLIND:
+        snapshot = replace(snapshot, blind_since=now if snapshot.blind_since is None else snapshot.blind_since)
+    elif count.outcome is not CountOutcome.NO_ANSWER:
+        snapshot = replace(snapshot, blind_since=None)
+    if not left or not count.quiet:
+        return replace(snapshot, quiet_since=None, quiet_counts=0)
+    since = now if snapshot.quiet_since is None else snapshot.quiet_since
+    return replace(snapshot, quiet_since=since, quiet_counts=snapshot.quiet_counts + 1)
 
 
-def verdict(watch: Watch, settle: float, now: float) -> Verdict:
-    """Say whether the drain is over: two quiet looks in a row, `settle` seconds apart or more."""
-    if not watch.left:
-        return Verdict.GO_ON
-    if watch.last.sight is Sight.GONE:
-        return Verdict.DRAINED
-    if watch.quiet_looks >= 2 and watch.quiet_since is not None and now - watch.quiet_since >= settle:
-        return Verdict.DRAINED
-    if watch.last.sight is not Sight.BLIND or watch.blind_since is None or watch.told:
-        return Verdict.GO_ON
-    return Verdict.BLIND if now - watch.blind_since >= BLIND_SECONDS else Verdict.GO_ON
+def plan(snapshot: DrainSnapshot, settle: float, now: float) -> DrainState:
+    """Say whether the drain is over: two quiet counts in a row, `settle` seconds apart or more."""
+    if not snapshot.left:
+        return DrainState.GO_ON
+    if snapshot.last.outcome is CountOutcome.GONE:
+        return DrainState.DRAINED
+    if snapshot.quiet_counts >= 2 and snapshot.quiet_since is not None and now - snapshot.quiet_since >= settle:
+        return DrainState.DRAINED
+    if snapshot.last.outcome is not CountOutcome.BLIND or snapshot.blind_since is None or snapshot.told:
+        return DrainState.GO_ON
+    return DrainState.BLIND if now - snapshot.blind_since >= BLIND_SECONDS else DrainState.GO_ON

@@ -16,14 +16,14 @@ from dataclasses import dataclass
 import httpx
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from patio.drain.planner import Look, Sight
+from patio.drain.planner import CountOutcome, RequestCount
 from patio.engine.address import read_address
 from patio.exchange import Answer, ExchangeError, exchange
 from patio.network import Cause
 
-LOOK_SECONDS = 2.0
+COUNT_SECONDS = 2.0
 LARGEST = 16 * 2**20
-ODD_LOOKS = 4
+ODD_ANSWERS = 4
 """Looks in a row with an answer that may pass (429, 5xx), after which the next place is asked in the same look."""
 _LOADS = "/v1/loads"
 _LOAD = "/get_load"
@@ -53,7 +53,7 @@ _OLD: TypeAdapter[tuple[_OldRank, ...]] = TypeAdapter(tuple[_OldRank, ...])
 
 
 @dataclass(frozen=True, slots=True)
-class Sources:
+class CountSources:
     """Where an engine tells its numbers."""
 
     endpoint: str
@@ -66,10 +66,10 @@ class Sources:
     key: str | None = None
 
 
-class EngineLooks:
-    """Looks at one engine."""
+class RequestCounter:
+    """Counts the requests of one engine."""
 
-    def __init__(self, sources: Sources, http: httpx.AsyncClient) -> None:
+    def __init__(self, sources: CountSources, http: httpx.AsyncClient) -> None:
         self._sources = sources
         self._http = http
         self._base_url = read_address(sources.endpoint).base_url
@@ -79,25 +79,25 @@ class EngineLooks:
         self._odd: dict[str, int] = {}
         """Answers in a row, by path, that may be others next time."""
 
-    async def look(self) -> Look:
+    async def count(self) -> RequestCount:
         """Count the engine's requests, once. An engine that is down is an answer."""
         odd = False
         for path in sorted(self._paths, key=lambda path: path != self._told):
             try:
                 answer = await self._get(path)
             except ExchangeError as error:
-                return Look(Sight.GONE if error.cause is Cause.REFUSED else Sight.NO_ANSWER)
-            look = self._read(path, answer.content) if answer.is_success and answer.whole else None
-            if look is not None:
+                return RequestCount(CountOutcome.GONE if error.cause is Cause.REFUSED else CountOutcome.NO_ANSWER)
+            count = self._read(path, answer.content) if answer.is_success and answer.whole else None
+            if count is not None:
                 self._told = path
                 self._odd.pop(path, None)
-                return look
+                return count
             if answer.status in _MAY_PASS or (answer.status >= 500 and answer.status != 501):
                 odd = True
                 self._odd[path] = self._odd.get(path, 0) + 1
-                if self._odd[path] < ODD_LOOKS:
-                    return Look(Sight.NO_ANSWER)
-        return Look(Sight.NO_ANSWER if odd else Sight.BLIND)
+                if self._odd[path] < ODD_ANSWERS:
+                    return RequestCount(CountOutcome.NO_ANSWER)
+        return RequestCount(CountOutcome.NO_ANSWER if odd else CountOutcome.BLIND)
 
     async def _get(self, path: str) -> Answer:
         key = self._sources.key
@@ -107,30 +107,30 @@ class EngineLooks:
             self._base_url + path,
             where=f"the engine at {self._sources.endpoint}",
             path=path,
-            seconds=LOOK_SECONDS,
+            seconds=COUNT_SECONDS,
             largest=LARGEST,
             headers={} if key is None else {"authorization": f"Bearer {key}"},
             query={"include": "core,disagg"} if path == _LOADS else None,
         )
 
-    def _read(self, path: str, content: bytes) -> Look | None:
+    def _read(self, path: str, content: bytes) -> RequestCount | None:
         try:
             if path == _LOADS:
                 ranks = _Loads.model_validate_json(content).loads
                 running = sum(rank.num_running_reqs for rank in ranks)
                 queued = sum(rank.num_waiting_reqs + _queued(rank.disaggregation) for rank in ranks)
-                return Look(Sight.COUNTED, running, queued)
+                return RequestCount(CountOutcome.COUNTED, running, queued)
             if path == _LOAD:
                 old = _OLD.validate_json(content)
                 waiting = sum(rank.num_waiting_reqs for rank in old)
-                return Look(Sight.COUNTED, max(0, sum(rank.num_reqs for rank in old) - waiting), waiting)
+                return RequestCount(CountOutcome.COUNTED, max(0, sum(rank.num_reqs for rank in old) - waiting), waiting)
         except ValidationError:
             return None
         found_running = total(content, self._sources.running)
         found_waiting = total(content, self._sources.waiting)
         if found_running is None:
             return None
-        return Look(Sight.COUNTED, found_running, found_waiting or 0)
+        return RequestCount(CountOutcome.COUNTED, found_running, found_waiting or 0)
 
 
 def total(text: bytes, families: Iterable[str]) -> int | None:

@@ -78,7 +78,7 @@ class EngineView:
     """Why it is not ready, or why its list can not be read."""
 
     @property
-    def blurred(self) -> bool:
+    def unreliable(self) -> bool:
         """Whether somebody listens and did not answer: that tells nothing but that it is slow."""
         return self.listening and self.fault is not None and self.fault.reason is FaultReason.UNREACHABLE
 

@@ -25,7 +25,7 @@ from patio.engine.base import EngineView
 from patio.metrics.derived import Sample, quoted
 from patio.metrics.pages import Page
 from patio.metrics.rewrite import PIECE, Format, Rules, compile_rules, rewrite
-from patio.metrics.self_metrics import OwnMetrics
+from patio.metrics.self_metrics import SelfMetrics
 from patio_protocol.engines import EngineKind
 from patio_protocol.error_text import error_words
 
@@ -90,7 +90,7 @@ class Scraper:
         http: httpx.AsyncClient,
         engine: EngineKind,
         prefixes: Iterable[str],
-        own: OwnMetrics,
+        own: SelfMetrics,
         view: Callable[[], EngineView],
     ) -> None:
         """`url` None: the engine is not to be scraped. `view` is what the engine said of itself at the last look."""

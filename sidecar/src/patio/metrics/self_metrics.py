@@ -37,7 +37,7 @@ class _AdapterStates(Collector):
         yield family
 
 
-class OwnMetrics:
+class SelfMetrics:
     """What the sidecar measures of itself."""
 
     def __init__(

@@ -21,7 +21,7 @@ MESSAGE = 1000
 _ROUTING_CODES = {404: "NotFound", 405: "MethodNotAllowed"}
 
 
-class Fault(Exception):  # noqa: N818 - it becomes an answer
+class ApiError(Exception):
     """An answer in the error shape."""
 
     def __init__(
@@ -55,11 +55,11 @@ async def _hung_up(call: Request) -> None:
         pass
 
 
-def add_faults(app: FastAPI) -> None:
+def add_error_handlers(app: FastAPI) -> None:
     """Give every fault the error shape."""
 
     async def fault(request: Request, error: Exception) -> Response:
-        assert isinstance(error, Fault)
+        assert isinstance(error, ApiError)
         response = answer(ErrorBody(error=error.detail), error.status)
         response.headers.update(error.headers)
         return response
@@ -84,7 +84,7 @@ def add_faults(app: FastAPI) -> None:
         words = f"The sidecar broke on this request: {type(error).__name__}; see its log."
         return answer(_error("InternalError", words, retryable=True), 500)
 
-    app.add_exception_handler(Fault, fault)
+    app.add_exception_handler(ApiError, fault)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, routing)
     app.add_exception_handler(Exception, unforeseen)

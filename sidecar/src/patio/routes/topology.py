@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from fastapi import FastAPI, Path
 
 from patio.access.openness import EVERYONE, Openness, To, open_to
-from patio.routes.responses import Fault
+from patio.routes.responses import ApiError
 from patio_protocol.topology import LEASES_PATH, LeaseId, LeaseRequest, Registration, TopologyReport
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def add_topology(app: FastAPI, report: Callable[[], TopologyReport], server: Top
         try:
             return server.renew(lease_id, request)
         except TooManyLeases as full:
-            raise Fault(429, "TooManyLeases", str(full), retryable=True) from None
+            raise ApiError(429, "TooManyLeases", str(full), retryable=True) from None
 
     @app.delete(LEASES_PATH + "{lease_id}")
     @open_to(leasing)
@@ -57,5 +57,5 @@ def add_topology(app: FastAPI, report: Callable[[], TopologyReport], server: Top
         """Give a lease back. 200 and how the worker leaves; 404 when there is nothing left of it."""
         registration = server.release(lease_id)
         if registration is None:
-            raise Fault(404, "NotFound", f"There is no lease {lease_id}, and no worker of it.")
+            raise ApiError(404, "NotFound", f"There is no lease {lease_id}, and no worker of it.")
         return registration

@@ -20,7 +20,7 @@ from patio_protocol.topology import TopologyReport
 if TYPE_CHECKING:
     from patio.topology.client import TopologyClient
     from patio.topology.registrar import Registrar
-    from patio.topology.registration import Membership
+    from patio.topology.registration import RouterRegistration
     from patio.topology.server import TopologyServer
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class Topology:
         return self.client is None or await self.client.until_left(seconds)
 
 
-def build(
+def build_topology(
     settings: TopologySettings,
     http: httpx.AsyncClient,
     registry: CollectorRegistry,
@@ -90,7 +90,7 @@ def build(
     from patio.topology.lease_file import LeaseFile
     from patio.topology.metrics import TopologyMetrics
     from patio.topology.registrar import Registrar
-    from patio.topology.registration import Direct, Either, Leased
+    from patio.topology.registration import DetectedRegistration, DirectRegistration, LeasedRegistration
     from patio.topology.routers import Router
     from patio.topology.server import TopologyServer
 
@@ -99,11 +99,13 @@ def build(
     def registrar(endpoint: Endpoint) -> Registrar:
         return Registrar(Router(endpoint, http, settings.router_key), settings.heartbeat, rng, metrics.count)
 
-    def membership(endpoint: Endpoint, url: str) -> Membership:
-        direct = Direct(url, registrar(endpoint))
+    def registration(endpoint: Endpoint, url: str) -> RouterRegistration:
+        direct = DirectRegistration(url, registrar(endpoint))
         if not endpoint.may_be_server:
             return direct
-        return Either(endpoint, http, direct, Leased(endpoint, http, settings, rng, metrics.count))
+        return DetectedRegistration(
+            endpoint, http, direct, LeasedRegistration(endpoint, http, settings, rng, metrics.count)
+        )
 
     if settings.is_server:
         topology = Topology(
@@ -112,6 +114,6 @@ def build(
         return topology
     assert settings.worker is not None
     worker = settings.worker
-    memberships = [membership(endpoint, worker.url) for endpoint in settings.endpoints]
-    topology = Topology(client=TopologyClient(worker, memberships, engine_ready))
+    registrations = [registration(endpoint, worker.url) for endpoint in settings.endpoints]
+    topology = Topology(client=TopologyClient(worker, registrations, engine_ready))
     return topology

@@ -1,8 +1,8 @@
 """The next step for one worker at one router, from what the router says of it and what is wanted. Pure.
 
-`registrar` looks, asks `decide`, acts. A router is believed in what it lists, never in what it accepts: sglang-router
-0.3.2 and smg 1.13.0 answer 202 to workers that they can never use. `after_fault` is the rule by which pauses grow.
-Clocks and dice are the caller's.
+`registrar` polls the router, calls `plan`, acts. A router is believed in what it lists, never in what it accepts:
+sglang-router 0.3.2 and smg 1.13.0 answer 202 to workers that they can never use. `after_fault` is the rule by which
+pauses grow. Clocks and dice are the caller's.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ SLOW_RETRY = 300.0
 """Seconds before what was refused for good is tried all the same: the router may be another one by then."""
 PATIENCE = 6
 """Faults in a row after which a registration that should have worked is called failed; trying goes on."""
-LOOK_WHILE_MOVING = 0.3
+POLL_WHILE_MOVING = 0.3
 """Seconds between looks at a router that is adding or dropping the worker."""
-LOOK_WHILE_STUCK = 5.0
+POLL_WHILE_STUCK = 5.0
 """The same, when it has been doing so for long."""
 
 
@@ -117,7 +117,7 @@ class Remove:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Condition:
     """How a registration stands."""
 
     state: RegistrationState
@@ -133,21 +133,21 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class Plan:
     """What to do now, how things stand, and when to look again."""
 
-    standing: Standing
+    condition: Condition
     action: Add | Remove | None = None
-    look_at: float | None = None
+    requeue_at: float | None = None
     """On the caller's clock; None is the next heartbeat."""
 
 
-def decide(worker: Worker | None, entry: Entry | None, progress: Progress, now: float) -> Decision:
+def plan(worker: Worker | None, entry: Entry | None, progress: Progress, now: float) -> Plan:
     """Return the next step. `worker` None: the router shall not have it."""
     if entry is not None and entry.draining:
         # smg 1.13.0 keeps a removed worker for its --drain-settle-secs (5) and refuses the same URL until then.
         state = RegistrationState.LEAVING if worker is None else RegistrationState.PENDING
-        return Decision(Standing(state, Reason.DRAINING, worker_id=entry.id), look_at=now + LOOK_WHILE_MOVING)
+        return Plan(Condition(state, Reason.DRAINING, worker_id=entry.id), requeue_at=now + POLL_WHILE_MOVING)
     if entry is not None and entry.pending:
         return _under_way(worker, entry, progress, now)
     if worker is None:
@@ -156,20 +156,20 @@ def decide(worker: Worker | None, entry: Entry | None, progress: Progress, now: 
         return _enter(worker, progress, now)
     other = _difference(worker, entry)
     if other:
-        standing = Standing(RegistrationState.PENDING, Reason.REPLACING, other, entry.id)
-        return _when_due(standing, Remove(entry.id, other), progress, now)
+        condition = Condition(RegistrationState.PENDING, Reason.REPLACING, other, entry.id)
+        return _when_due(condition, Remove(entry.id, other), progress, now)
     if progress.mismatch is not None:
-        return Decision(Standing(RegistrationState.FAILED, Reason.MODE, progress.mismatch, entry.id))
+        return Plan(Condition(RegistrationState.FAILED, Reason.MODE, progress.mismatch, entry.id))
     if not entry.healthy:
         words = "The router lists it, and its own health checks say that it does not answer."
-        return Decision(Standing(RegistrationState.PENDING, Reason.UNHEALTHY, words, entry.id))
-    return Decision(Standing(RegistrationState.REGISTERED, Reason.LISTED, worker_id=entry.id))
+        return Plan(Condition(RegistrationState.PENDING, Reason.UNHEALTHY, words, entry.id))
+    return Plan(Condition(RegistrationState.REGISTERED, Reason.LISTED, worker_id=entry.id))
 
 
-def unseen(fault: Fault, progress: Progress, leaving: bool) -> Standing:
+def unobserved(fault: Fault, progress: Progress, leaving: bool) -> Condition:
     """Return how a registration stands while the router does not show anything."""
     state = RegistrationState.LEAVING if leaving else _state_of(fault, progress.failures)
-    return Standing(state, fault.reason, fault.message, progress.worker_id)
+    return Condition(state, fault.reason, fault.message, progress.worker_id)
 
 
 def after_fault(progress: Progress, fault: Fault, now: float, jitter: float) -> Progress:
@@ -186,7 +186,7 @@ def after_fault(progress: Progress, fault: Fault, now: float, jitter: float) -> 
     )
 
 
-def after_look(progress: Progress, entry: Entry | None) -> Progress:
+def after_poll(progress: Progress, entry: Entry | None) -> Progress:
     """Return the progress once the router has shown the worker, or that it has none."""
     if entry is None:
         # `listed` stays: it tells a worker that the router has lost from one that it never had.
@@ -213,7 +213,7 @@ def pause_after(failures: int) -> float:
 
 def moving_pause(age: float) -> float:
     """Return the pause before the next look at what has been under way for so many seconds."""
-    return min(LOOK_WHILE_STUCK, max(LOOK_WHILE_MOVING, age / 4))
+    return min(POLL_WHILE_STUCK, max(POLL_WHILE_MOVING, age / 4))
 
 
 def heartbeat(interval: float, jitter: float) -> float:
@@ -221,35 +221,35 @@ def heartbeat(interval: float, jitter: float) -> float:
     return interval * (0.6 + 0.3 * jitter)
 
 
-def _under_way(worker: Worker | None, entry: Entry, progress: Progress, now: float) -> Decision:
+def _under_way(worker: Worker | None, entry: Entry, progress: Progress, now: float) -> Plan:
     """Wait for an addition to end, also of a worker that shall go: neither router can remove it before that."""
     words = f"The router took the order to add it and has not carried it out: it asks {entry.url} first."
     state = RegistrationState.LEAVING if worker is None else RegistrationState.PENDING
     age = 0.0 if progress.ordered is None else now - progress.ordered
-    return Decision(Standing(state, Reason.ACCEPTED, words, entry.id), look_at=now + moving_pause(age))
+    return Plan(Condition(state, Reason.ACCEPTED, words, entry.id), requeue_at=now + moving_pause(age))
 
 
-def _enter(worker: Worker, progress: Progress, now: float) -> Decision:
+def _enter(worker: Worker, progress: Progress, now: float) -> Plan:
     why = "the router lost it" if progress.listed else "the router does not list it"
     if progress.fault is None:
-        return Decision(Standing(RegistrationState.PENDING, Reason.NOT_LISTED), Add(worker, why), now)
+        return Plan(Condition(RegistrationState.PENDING, Reason.NOT_LISTED), Add(worker, why), now)
     fault = progress.fault
     return _when_due(
-        Standing(_state_of(fault, progress.failures), fault.reason, fault.message), Add(worker, why), progress, now
+        Condition(_state_of(fault, progress.failures), fault.reason, fault.message), Add(worker, why), progress, now
     )
 
 
-def _leave(entry: Entry | None, progress: Progress, now: float) -> Decision:
+def _leave(entry: Entry | None, progress: Progress, now: float) -> Plan:
     if entry is None:
-        return Decision(Standing(RegistrationState.NOT_REGISTERED, Reason.NOT_WANTED))
-    standing = Standing(RegistrationState.LEAVING, Reason.NOT_WANTED, worker_id=entry.id)
-    return _when_due(standing, Remove(entry.id, "it is not wanted any more"), progress, now)
+        return Plan(Condition(RegistrationState.NOT_REGISTERED, Reason.NOT_WANTED))
+    condition = Condition(RegistrationState.LEAVING, Reason.NOT_WANTED, worker_id=entry.id)
+    return _when_due(condition, Remove(entry.id, "it is not wanted any more"), progress, now)
 
 
-def _when_due(standing: Standing, action: Add | Remove, progress: Progress, now: float) -> Decision:
+def _when_due(condition: Condition, action: Add | Remove, progress: Progress, now: float) -> Plan:
     if now < progress.not_before:
-        return Decision(standing, look_at=progress.not_before)
-    return Decision(standing, action, now)
+        return Plan(condition, requeue_at=progress.not_before)
+    return Plan(condition, action, now)
 
 
 def _difference(worker: Worker, entry: Entry) -> str:

@@ -16,19 +16,19 @@ from dataclasses import dataclass, field, replace
 from patio.topology.config import Kind, Worker
 from patio.topology.planner import (
     Add,
-    Decision,
+    Condition,
     Entry,
     Fault,
+    Plan,
     Progress,
     Reason,
     Remove,
-    Standing,
     after_fault,
-    after_look,
-    decide,
+    after_poll,
     heartbeat,
     pause_after,
-    unseen,
+    plan,
+    unobserved,
 )
 from patio.topology.routers import Router, RouterError
 from patio_protocol.backoff import with_jitter
@@ -46,7 +46,7 @@ workers."""
 class Round:
     """What one round found."""
 
-    standings: Mapping[str, Standing] = field(default_factory=dict)
+    conditions: Mapping[str, Condition] = field(default_factory=dict)
     """By the worker's URL."""
     pause: float = 0.0
     """Seconds before the next round."""
@@ -92,18 +92,18 @@ class Registrar:
         self._silent = 0
         await self._check_modes(wanted, entries)
         now = time.monotonic()
-        decisions = {url: decide(wanted.get(url), entries.get(url), self._progress[url], now) for url in tracked}
+        plans = {url: plan(wanted.get(url), entries.get(url), self._progress[url], now) for url in tracked}
         limit = asyncio.Semaphore(AT_ONCE)
-        await asyncio.gather(*(self._act(url, decision, limit) for url, decision in decisions.items()))
+        await asyncio.gather(*(self._act(url, found, limit) for url, found in plans.items()))
         for url in tracked:
             if url not in wanted and entries.get(url) is None:
                 del self._progress[url]
         pause = heartbeat(self._interval, self._rng.random())
-        looks = [decision.look_at for decision in decisions.values() if decision.look_at is not None]
-        if looks:
-            # An order given just now is looked at soon.
-            pause = min(pause, max(0.1, min(looks) - time.monotonic()))
-        return Round({url: decision.standing for url, decision in decisions.items()}, pause)
+        due = [found.requeue_at for found in plans.values() if found.requeue_at is not None]
+        if due:
+            # An order given just now is verified soon.
+            pause = min(pause, max(0.1, min(due) - time.monotonic()))
+        return Round({url: found.condition for url, found in plans.items()}, pause)
 
     async def _look(self, tracked: list[str], wanted: Collection[str]) -> dict[str, Entry]:
         """Ask for the tracked workers; for a single one by its id, since the whole list can be long."""
@@ -128,12 +128,12 @@ class Registrar:
                 # smg 1.13.0 forgets an addition that failed.
                 fault = "The router took the order to add it, could not carry it out and has forgotten it."
             else:
-                self._progress[url] = after_look(self._progress[url], entry)
+                self._progress[url] = after_poll(self._progress[url], entry)
                 continue
             if url in wanted:
                 self._fail(url, Fault(Reason.FAULT, fault))
             else:
-                self._progress[url] = after_look(self._progress[url], None)
+                self._progress[url] = after_poll(self._progress[url], None)
         return found
 
     async def _check_modes(self, wanted: Mapping[str, Worker], entries: Mapping[str, Entry]) -> None:
@@ -160,8 +160,8 @@ class Registrar:
                     "worker listed and not used router=%s worker=%s message=%s", self.router.name, url, mismatch
                 )
 
-    async def _act(self, url: str, decision: Decision, limit: asyncio.Semaphore) -> None:
-        action = decision.action
+    async def _act(self, url: str, plan: Plan, limit: asyncio.Semaphore) -> None:
+        action = plan.action
         if action is None:
             return
         async with limit:
@@ -191,12 +191,12 @@ class Registrar:
             log.warning("router not read router=%s reason=%s message=%s", self.router.name, *_said(fault))
         pause = LONGEST_WITHOUT_ROUTER if fault.permanent else pause_after(self._silent)
         self._silent += 1
-        standings = {
-            url: unseen(fault, replace(self._progress[url], failures=self._silent), leaving=url not in wanted)
+        conditions = {
+            url: unobserved(fault, replace(self._progress[url], failures=self._silent), leaving=url not in wanted)
             for url in tracked
         }
         pause = with_jitter(min(LONGEST_WITHOUT_ROUTER, pause), self._rng.random())
-        return Round(standings, pause, reached=False)
+        return Round(conditions, pause, reached=False)
 
 
 def _said(fault: Fault) -> tuple[str, str]:

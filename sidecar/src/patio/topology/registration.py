@@ -1,7 +1,8 @@
 """The two ways into a router's list: directly, or by a lease at the sidecar beside the router.
 
-`client` drives them, one a router. `Direct` uses a `registrar` of its own; `Leased` lets the other sidecar register and
-reads from its answers how that went; `Either` finds out which of the two is meant by the endpoint it was given.
+`client` drives them, one a router. `DirectRegistration` uses a `registrar` of its own; `LeasedRegistration` lets the
+other sidecar register and reads from its answers how that went; `DetectedRegistration` finds out which of the two is
+meant by the endpoint.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from pydantic import JsonValue, TypeAdapter
 from patio.network import NOT_ITS_FAULT, cause_of
 from patio.topology.config import Endpoint, Role, TopologySettings, Worker
 from patio.topology.planner import (
+    Condition,
     Fault,
     Progress,
     Reason,
-    Standing,
     after_fault,
     heartbeat,
     moving_pause,
-    unseen,
+    unobserved,
 )
 from patio.topology.registrar import Registrar
 from patio_protocol.client import SidecarClient
@@ -40,14 +41,14 @@ _EXTRA: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
 class Step(NamedTuple):
     """What one step found."""
 
-    standing: Standing
+    condition: Condition
     pause: float
     """Seconds before the next one."""
     verified: bool
     """Whether the router (or the sidecar beside it) said so, just now."""
 
 
-class Membership(Protocol):
+class RouterRegistration(Protocol):
     """A worker's place in one router's list."""
 
     @property
@@ -58,7 +59,7 @@ class Membership(Protocol):
         """Have the worker in, or out if None. Faults are an answer, not an error."""
 
 
-class Direct:
+class DirectRegistration:
     """Registered with the router by this sidecar."""
 
     def __init__(self, url: str, registrar: Registrar) -> None:
@@ -76,11 +77,11 @@ class Direct:
     async def step(self, worker: Worker | None) -> Step:
         """Look at the router, and act."""
         if worker is None and self._out:
-            return Step(Standing(RegistrationState.NOT_REGISTERED, Reason.NOT_WANTED), 60.0, False)
+            return Step(Condition(RegistrationState.NOT_REGISTERED, Reason.NOT_WANTED), 60.0, False)
         found = await self._registrar.round({} if worker is None else {worker.url: worker})
-        standing = found.standings[self._url]
-        self._out = worker is None and standing.state is RegistrationState.NOT_REGISTERED
-        return Step(standing, found.pause, found.reached)
+        condition = found.conditions[self._url]
+        self._out = worker is None and condition.state is RegistrationState.NOT_REGISTERED
+        return Step(condition, found.pause, found.reached)
 
 
 class _Bearer(httpx.Auth):
@@ -95,7 +96,7 @@ class _Bearer(httpx.Auth):
         yield request
 
 
-class Leased:
+class LeasedRegistration:
     """Registered by the sidecar beside the router, for as long as this one renews its lease there."""
 
     def __init__(
@@ -131,12 +132,12 @@ class Leased:
             self._count(fault.reason)
             self._progress = after_fault(self._progress, fault, time.monotonic(), self._rng.random())
             pause = min(self._interval, max(0.1, self._progress.not_before - time.monotonic()))
-            return Step(unseen(fault, self._progress, leaving=worker is None), pause, False)
+            return Step(unobserved(fault, self._progress, leaving=worker is None), pause, False)
         self._progress = Progress()
         self._out = worker is None and registration is None
         if registration is None:
-            return Step(Standing(RegistrationState.NOT_REGISTERED, Reason.NOT_WANTED), self._interval, True)
-        standing = Standing(registration.state, registration.reason, registration.message, registration.worker_id)
+            return Step(Condition(RegistrationState.NOT_REGISTERED, Reason.NOT_WANTED), self._interval, True)
+        condition = Condition(registration.state, registration.reason, registration.message, registration.worker_id)
         now = time.monotonic()
         if registration.state in (RegistrationState.PENDING, RegistrationState.LEAVING):
             self._moving_since = now if self._moving_since is None else self._moving_since
@@ -144,7 +145,7 @@ class Leased:
         else:
             self._moving_since = None
             pause = heartbeat(self._interval, self._rng.random())
-        return Step(standing, min(pause, self._interval), True)
+        return Step(condition, min(pause, self._interval), True)
 
     async def _renew(self, worker: Worker) -> Registration:
         self._out = False
@@ -164,15 +165,17 @@ class Leased:
         return await self._server.release_lease(self._id)
 
 
-class Either:
-    """Direct or by lease, as who answers at the endpoint turns out to be."""
+class DetectedRegistration:
+    """Registered directly or by lease, depending on who answers at the endpoint."""
 
-    def __init__(self, endpoint: Endpoint, http: httpx.AsyncClient, direct: Direct, leased: Leased) -> None:
+    def __init__(
+        self, endpoint: Endpoint, http: httpx.AsyncClient, direct: DirectRegistration, leased: LeasedRegistration
+    ) -> None:
         self._endpoint = endpoint
         self._asked = SidecarClient(endpoint.name, http)
         self._direct = direct
         self._leased = leased
-        self._chosen: Membership | None = None
+        self._chosen: RouterRegistration | None = None
         self._progress = Progress()
 
     @property
@@ -198,7 +201,7 @@ class Either:
                     return self._not_known(Fault(Reason.NO_SERVER, words, permanent=True), worker)
                 self._chosen = self._leased
         found = await self._chosen.step(worker)
-        if found.standing.reason == Reason.REFUSED:
+        if found.condition.reason == Reason.REFUSED:
             # Perhaps another one answers there by now.
             self._chosen = None
         return found
@@ -207,7 +210,7 @@ class Either:
         now = time.monotonic()
         self._progress = after_fault(self._progress, fault, now, 0.5)
         pause = min(5.0, self._progress.not_before - now)
-        return Step(unseen(fault, self._progress, leaving=worker is None), pause, False)
+        return Step(unobserved(fault, self._progress, leaving=worker is None), pause, False)
 
 
 def _fault(error: Unreachable | Refused) -> Fault:

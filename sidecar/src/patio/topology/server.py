@@ -115,8 +115,8 @@ class TopologyServer:
         url = self._leaving.get(lease_id)
         if url is None:
             return None
-        standing = self._round.standings.get(url)
-        if lease is None and (standing is None or standing.state is RegistrationState.NOT_REGISTERED):
+        condition = self._round.conditions.get(url)
+        if lease is None and (condition is None or condition.state is RegistrationState.NOT_REGISTERED):
             del self._leaving[lease_id]
             return None
         return self._registration(url, leaving=True)
@@ -159,11 +159,11 @@ class TopologyServer:
 
     def _forget(self) -> None:
         """Forget what has left, whether or not its pod asks once more."""
-        standings = self._round.standings
+        conditions = self._round.conditions
         self._leaving = {
             lease_id: url
             for lease_id, url in self._leaving.items()
-            if url in standings and standings[url].state is not RegistrationState.NOT_REGISTERED
+            if url in conditions and conditions[url].state is not RegistrationState.NOT_REGISTERED
         }
 
     def _show(self) -> None:
@@ -171,19 +171,19 @@ class TopologyServer:
         now = time.time()
         kinds = {lease.url: lease.worker.kind for lease in self._leases.by_id.values() if lease.worker is not None}
         shown = {}
-        for url, standing in self._round.standings.items():
+        for url, condition in self._round.conditions.items():
             before = self._shown.get(url)
-            changed = before is None or before.state is not standing.state
-            if before is None or changed or before.reason != standing.reason:
-                log.info("registration worker=%s state=%s reason=%s", url, standing.state, standing.reason)
+            changed = before is None or before.state is not condition.state
+            if before is None or changed or before.reason != condition.reason:
+                log.info("registration worker=%s state=%s reason=%s", url, condition.state, condition.reason)
             shown[url] = Registration(
                 router=self._registrar.router.name,
                 worker_url=url,
                 worker_type=kinds.get(url, Kind.REGULAR),
-                worker_id=standing.worker_id,
-                state=standing.state,
-                reason=standing.reason,
-                message=standing.message,
+                worker_id=condition.worker_id,
+                state=condition.state,
+                reason=condition.reason,
+                message=condition.message,
                 since=now if before is None or changed else before.since,
                 verified=now if self._round.reached else None if before is None else before.verified,
             )
