@@ -20,10 +20,11 @@ from patio.adapters.desired import (
 from patio.adapters.fetching import Origin, credentials_of, download_request, files_of
 from patio.adapters.plan import Fetch, Load, Reload
 from patio.adapters.planner import plan, readiness_blockers
-from patio.adapters.progress import SLOW_RETRY, Fault, Progress, after_fault, after_fetch, current
+from patio.adapters.progress import SLOW_RETRY, Progress, after_fetch, after_rejection, current
 from patio.adapters.snapshot import AdapterSnapshot
 from patio.adapters.store import Store
-from patio.engine.http import NotListening, down
+from patio.engine.http import NotListeningError, down
+from patio.rejection import Rejection
 from patio_protocol.adapters import AdapterReport, AdapterState, LoadRequest
 from patio_protocol.sources import read_config
 
@@ -31,7 +32,7 @@ from sidecar_builders import active, desired, engine, keyed
 
 SOURCE = "s3://bucket/sql"
 ORIGIN = Origin(SOURCE)
-DOWN = down(NotListening("http://localhost:8000"))
+DOWN = down(NotListeningError("http://localhost:8000"))
 SECRET = {"secret_key": "sekret"}
 KEYS = json.dumps({"access_key": "AK", "secret_key": "sekret", "region": "eu-west-1"})
 
@@ -97,7 +98,7 @@ def test_old_weights_are_left_to_answer_until_the_new_ones_are_there() -> None:
 def test_a_fault_of_fetching_waits_as_one_of_loading_does() -> None:
     wanted = fetching()
     progress = current(None, wanted, 0)
-    passing = after_fault(progress, Fault("SourceUnreachable", "no route", permanent=False), 0.0, 0.0)
+    passing = after_rejection(progress, Rejection("SourceUnreachable", "no route", retryable=True), 0.0, 0.0)
     found = AdapterSnapshot(desired(wanted), engine(), progress=keyed({"sql": passing}))
     assert (only(found).state, only(found).reason, plan(found).actions) == (
         AdapterState.PENDING,
@@ -105,7 +106,7 @@ def test_a_fault_of_fetching_waits_as_one_of_loading_does() -> None:
         (),
     )
     assert isinstance(plan(replace(found, now=1.0)).actions[0], Fetch)
-    refused = after_fault(progress, Fault("SourceNotFound", "404", permanent=True), 0.0, 0.0)
+    refused = after_rejection(progress, Rejection("SourceNotFound", "404", retryable=False), 0.0, 0.0)
     found = AdapterSnapshot(desired(wanted), engine(), progress=keyed({"sql": refused}), now=SLOW_RETRY - 1)
     assert (only(found).state, only(found).reason, only(found).retryable) == (
         AdapterState.FAILED,

@@ -199,7 +199,7 @@ def test_a_part_that_is_wrong_is_thrown_away_and_fetched_again(tmp_path: Path) -
     source.patience = None
     with pytest.raises(DownloadError) as corrupt:
         run(source, one)
-    assert (corrupt.value.reason, corrupt.value.passing) == (DownloadReason.CORRUPT, True)
+    assert (corrupt.value.reason, corrupt.value.transient) == (DownloadReason.CORRUPT, True)
     done, _ = run(source, one)
     assert files(done.folder) == {"m.safetensors": body}
 

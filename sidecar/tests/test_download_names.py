@@ -114,7 +114,7 @@ def test_what_patio_did_not_fetch_is_no_revision(path: str) -> None:
 )
 def test_what_a_retry_mends_is_told_from_what_it_does_not(status: int, reason: DownloadReason, passing: bool) -> None:
     fault = error_of_status(status, "x")
-    assert (fault.reason, fault.passing) == (reason, passing)
+    assert (fault.reason, fault.transient) == (reason, passing)
 
 
 def test_secrets_are_taken_out_of_words() -> None:

@@ -225,7 +225,7 @@ def test_a_listed_object_that_was_replaced_is_noticed_when_it_is_read(s3: S3Serv
     with pytest.raises(DownloadError) as changed, backend.read(file, 1):
         pass
     assert changed.value.reason is DownloadReason.CHANGED
-    assert changed.value.passing
+    assert changed.value.transient
 
 
 def test_obs_is_asked_by_the_buckets_own_name_and_s3_elsewhere_by_path() -> None:

@@ -398,15 +398,15 @@ def test_wrong_settings_of_access_stop_the_start(argv: list[str], variables: dic
 async def test_the_warning_of_the_off_switch_comes_back(caplog: pytest.LogCaptureFixture) -> None:
     slept: list[float] = []
 
-    class Enough(Exception):  # noqa: N818
+    class EnoughError(Exception):
         pass
 
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
         if len(slept) == 3:
-            raise Enough
+            raise EnoughError
 
-    with pytest.raises(Enough):
+    with pytest.raises(EnoughError):
         await warn_while_off(sleep)
     assert slept == [REMIND_SECONDS] * 3
     assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [OFF] * 3

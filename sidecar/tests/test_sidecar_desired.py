@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patio.adapters.desired import (
-    Conflict,
     Desired,
     Outcome,
+    conflict,
     with_gone,
     with_load,
     with_loaded,
@@ -19,6 +19,7 @@ from patio.adapters.desired import (
     with_unload,
 )
 from patio.adapters.store import Store
+from patio.rejection import Rejection
 
 from sidecar_builders import active, load_request
 
@@ -33,8 +34,8 @@ def loaded(desired: Desired, name: str, **fields: str) -> Desired:
 
 def test_an_order_with_an_owner_never_takes_over_what_was_loaded_by_hand() -> None:
     by_hand = loaded(Desired(), "sql")
-    assert with_load(by_hand, load_request("sql", owner=OWNER)) == Conflict("sql", None)
-    assert "by hand" in Conflict("sql", None).message
+    assert with_load(by_hand, load_request("sql", owner=OWNER)) == conflict("sql", None)
+    assert "by hand" in conflict("sql", None).message
 
 
 def test_an_order_with_an_owner_never_removes_what_was_loaded_by_hand() -> None:
@@ -43,9 +44,9 @@ def test_an_order_with_an_owner_never_removes_what_was_loaded_by_hand() -> None:
 
 
 def test_the_same_name_for_another_owner_is_a_conflict_that_names_the_holder() -> None:
-    conflict = with_load(loaded(Desired(), "sql", owner=OWNER), load_request("sql", owner="LoraAdapter/b/sql"))
-    assert isinstance(conflict, Conflict)
-    assert OWNER in conflict.message
+    rejection = with_load(loaded(Desired(), "sql", owner=OWNER), load_request("sql", owner="LoraAdapter/b/sql"))
+    assert isinstance(rejection, Rejection)
+    assert OWNER in rejection.message
 
 
 def test_the_owner_and_a_hand_without_owner_may_unload() -> None:
@@ -125,7 +126,7 @@ def test_whatever_is_ordered_a_name_is_wanted_or_leaving_never_both(
     for kind, name, owner, present in orders:
         if kind == "load":
             after = with_load(now, load_request(name, owner=owner))
-            if isinstance(after, Conflict):
+            if isinstance(after, Rejection):
                 assert active(now)[name].owner != owner
             else:
                 now = after

@@ -217,8 +217,8 @@ async def test_old_sglang_is_ready_when_its_list_answers(status: int, ready: boo
 async def test_health_behind_a_key_is_told_as_such() -> None:
     for kind in ("vllm", "sglang"):
         view = await view_of(httpx.Response(200), kind, ready=401)
-        assert view.fault is not None
-        assert (view.ready, view.fault.reason) == (False, FaultReason.UNAUTHORIZED)
+        assert view.error is not None
+        assert (view.ready, view.error.reason) == (False, FaultReason.UNAUTHORIZED)
         assert "ENGINE_API_KEY" in view.problem
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from engine_double import running_double
-from patio.adapters.desired import MOST_ADAPTERS, Desired, TooMany, with_load, with_required
+from patio.adapters.desired import MOST_ADAPTERS, Desired, too_many, with_load, with_required
 from patio.adapters.executor import LOADS_AT_ONCE
 from patio.adapters.store import Store
 from patio.downloads.downloads import Downloads
@@ -129,9 +129,9 @@ def test_a_pod_takes_so_many_adapters_and_no_more(monkeypatch: pytest.MonkeyPatc
         assert isinstance(after, Desired)
         now = after
     refused = with_load(now, load_request("d"))
-    assert refused == TooMany("d")
+    assert refused == too_many("d")
     ahead = load_request("d", None, source="s3://bucket/d", prepare=True)
-    assert with_load(now, ahead) == TooMany("d")
+    assert with_load(now, ahead) == too_many("d")
     required = with_required(now, [load_request("a", revision="2"), load_request("e")])
     assert active(required).keys() == required.required_seen.keys() | {"b", "c"} == {"a", "b", "c"}
     assert MOST_ADAPTERS >= 1000

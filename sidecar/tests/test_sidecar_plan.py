@@ -29,25 +29,25 @@ from patio.adapters.progress import (
     LONGEST_PAUSE,
     PATIENCE,
     SLOW_RETRY,
-    Fault,
     Progress,
     after_call,
-    after_fault,
     after_loss,
+    after_rejection,
     after_restore,
     after_success,
     current,
 )
 from patio.adapters.snapshot import AdapterSnapshot, holds
 from patio.engine.base import Capacity, EngineView, FaultReason, PermanentError, RetryableError, trial_name
-from patio.engine.http import NotListening, down
+from patio.engine.http import NotListeningError, down
+from patio.rejection import Rejection
 from patio_protocol.adapters import AdapterReport, AdapterState
 
 from sidecar_builders import active, desired, engine, keyed, wanted
 
 A = ("a", Slot.ACTIVE)
-REFUSED = Fault(FaultReason.ADAPTER_REFUSED, "rank 32 is greater than 16", permanent=True)
-BUSY = Fault(FaultReason.ENGINE_FAULT, "try later", permanent=False)
+REFUSED = Rejection(FaultReason.ADAPTER_REFUSED, "rank 32 is greater than 16", retryable=False)
+BUSY = Rejection(FaultReason.ENGINE_FAULT, "try later", retryable=True)
 
 
 def only(found: Plan) -> AdapterReport:
@@ -85,7 +85,7 @@ def test_a_revision_that_the_engine_was_not_seen_to_take_is_loaded_again(
 
 
 def test_nothing_is_done_while_the_engine_is_down() -> None:
-    view = down(NotListening("http://localhost:8000"))
+    view = down(NotListeningError("http://localhost:8000"))
     found = plan(AdapterSnapshot(desired(wanted("a")), view))
     assert found.actions == ()
     assert only(found).reason == "EngineNotReady"
@@ -94,11 +94,11 @@ def test_nothing_is_done_while_the_engine_is_down() -> None:
 
 def test_a_list_that_a_key_is_missing_for_fails_everything_at_once() -> None:
     fault = PermanentError(FaultReason.UNAUTHORIZED, "set ENGINE_API_KEY")
-    found = plan(AdapterSnapshot(desired(wanted("a")), EngineView(ready=True, adapters=None, fault=fault)))
+    found = plan(AdapterSnapshot(desired(wanted("a")), EngineView(ready=True, adapters=None, error=fault)))
     assert found.actions == ()
     assert (only(found).state, only(found).reason) == (AdapterState.FAILED, "EngineUnauthorized")
     passing = RetryableError(FaultReason.ENGINE_FAULT, "500")
-    found = plan(AdapterSnapshot(desired(wanted("a")), EngineView(ready=True, adapters=None, fault=passing)))
+    found = plan(AdapterSnapshot(desired(wanted("a")), EngineView(ready=True, adapters=None, error=passing)))
     assert only(found).state is AdapterState.PENDING
 
 
@@ -117,7 +117,7 @@ def test_a_name_on_its_way_out_is_unloaded_and_then_gone() -> None:
 
 def test_a_closed_port_holds_no_adapter_but_an_engine_that_is_paused_may() -> None:
     leaving = desired(leaving=frozenset({"a"}))
-    assert gone(AdapterSnapshot(leaving, down(NotListening("x")))) == {"a"}
+    assert gone(AdapterSnapshot(leaving, down(NotListeningError("x")))) == {"a"}
     assert gone(AdapterSnapshot(leaving, down(RetryableError(FaultReason.ENGINE_FAULT, "paused")))) == frozenset()
 
 
@@ -126,10 +126,10 @@ def test_a_name_that_is_being_loaded_is_not_yet_gone() -> None:
     assert gone(AdapterSnapshot(leaving, engine(), running=keyed({"a": Load(wanted("a"), "")}))) == frozenset()
 
 
-def failed(one: AdapterSpec, fault: Fault, times: int = 1) -> AdapterSnapshot:
+def failed(one: AdapterSpec, fault: Rejection, times: int = 1) -> AdapterSnapshot:
     progress = current(None, one, 1)
     for _ in range(times):
-        progress = after_fault(after_call(progress), fault, 0.0, 0.0)
+        progress = after_rejection(after_call(progress), fault, 0.0, 0.0)
     return AdapterSnapshot(desired(one), engine(), life=1, progress=keyed({one.name: progress}))
 
 
@@ -169,12 +169,12 @@ def test_a_fault_that_may_pass_is_tried_with_growing_pauses() -> None:
     pauses = []
     progress = current(None, wanted("a"), 1)
     for _ in range(10):
-        progress = after_fault(progress, BUSY, 0.0, 0.0)
+        progress = after_rejection(progress, BUSY, 0.0, 0.0)
         pauses.append(progress.not_before)
     assert pauses[:4] == [FIRST_PAUSE, 2 * FIRST_PAUSE, 4 * FIRST_PAUSE, 8 * FIRST_PAUSE]
     assert pauses == sorted(pauses)
     assert pauses[-1] == LONGEST_PAUSE
-    assert after_fault(progress, BUSY, 0.0, 1.0).not_before == pytest.approx(LONGEST_PAUSE * 1.3)
+    assert after_rejection(progress, BUSY, 0.0, 1.0).not_before == pytest.approx(LONGEST_PAUSE * 1.3)
 
 
 def test_a_fault_that_should_have_passed_long_ago_holds_no_pod_back() -> None:
@@ -210,7 +210,7 @@ def test_only_what_was_there_and_is_not_being_changed_is_lost() -> None:
     )
     snapshot = replace(snapshot, running=keyed({"b": Reload(wanted("b"), "")}))
     assert lost(snapshot, engine()) == {"a"}
-    assert lost(snapshot, down(NotListening("x"))) == frozenset()
+    assert lost(snapshot, down(NotListeningError("x"))) == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_weights_are_restored_once_for_each_time_that_the_wanted_ones_fail() -> 
     snapshot = failed_over()
     tried = replace(snapshot, progress={A: after_restore(snapshot.progress[A])})
     assert plan(tried).actions == ()
-    again = replace(tried, progress={A: after_fault(tried.progress[A], REFUSED, 0.0, 0.0)})
+    again = replace(tried, progress={A: after_rejection(tried.progress[A], REFUSED, 0.0, 0.0)})
     assert isinstance(plan(again).actions[0], Restore)
 
 
@@ -284,7 +284,7 @@ def test_weights_are_restored_once_for_each_time_that_the_wanted_ones_fail() -> 
         failed_over("/new"),
         failed_over("/new/"),
         failed(replace(over("/old"), held=None), REFUSED),
-        failed(over("/old"), Fault(FaultReason.EVICTED, "no room", permanent=True)),
+        failed(over("/old"), Rejection(FaultReason.EVICTED, "no room", retryable=False)),
     ],
     ids=["the same folder", "the same folder, written otherwise", "nothing held before", "evicted"],
 )
@@ -304,7 +304,7 @@ def test_a_trial_is_taken_away_unless_a_reload_is_at_it() -> None:
     assert action.name == trial
     assert [report.lora_name for report in plan(over).reports] == ["a"]
     assert plan(replace(over, running=keyed({trial: action}))).actions == ()
-    refused = replace(over, progress=keyed({trial: after_fault(Progress(), BUSY, 0.0, 0.0)}))
+    refused = replace(over, progress=keyed({trial: after_rejection(Progress(), BUSY, 0.0, 0.0)}))
     assert (plan(refused).actions, plan(refused).requeue_at) == ((), FIRST_PAUSE)
 
 
@@ -346,8 +346,8 @@ def test_only_so_many_names_are_remembered_that_a_request_may_bring_back() -> No
 
 def test_evicted_adapters_are_loaded_again_as_far_as_there_are_free_places() -> None:
     names = ("a", "b", "c")
-    evicted = Fault(FaultReason.EVICTED, "no room", permanent=True)
-    progress = {name: after_fault(current(None, wanted(name), 1), evicted, 0.0, 0.0) for name in names}
+    evicted = Rejection(FaultReason.EVICTED, "no room", retryable=False)
+    progress = {name: after_rejection(current(None, wanted(name), 1), evicted, 0.0, 0.0) for name in names}
     snapshot = AdapterSnapshot(
         desired(*map(wanted, names), wanted("d")),
         engine({"d": "/adapters/x"}),
@@ -425,9 +425,9 @@ def test_plans_carried_out_lead_to_what_is_wanted_and_then_to_rest(
                 del has[one.name]
             before = after_call(current(progress.get(action.key), one, 1))
             if one.name in bad:
-                progress[action.key] = after_fault(before, REFUSED, now, 0.5)
+                progress[action.key] = after_rejection(before, REFUSED, now, 0.5)
             elif before.failures < 3 and data.draw(st.booleans()):
-                progress[action.key] = after_fault(before, BUSY, now, 0.5)
+                progress[action.key] = after_rejection(before, BUSY, now, 0.5)
             else:
                 has[one.name] = one.path
                 progress[action.key] = after_success(before, now)

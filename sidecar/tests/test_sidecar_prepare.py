@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patio.adapters.desired import (
-    Conflict,
     Desired,
     LoadedWeights,
     Outcome,
     Slot,
+    conflict,
     folders_in_use,
     sources_at_hand,
     with_fetched,
@@ -27,10 +27,11 @@ from patio.adapters.desired import (
 )
 from patio.adapters.plan import Action, Fetch, Load, Reload
 from patio.adapters.planner import plan, readiness_blockers
-from patio.adapters.progress import PATIENCE, SLOW_RETRY, Fault, after_fault, current
+from patio.adapters.progress import PATIENCE, SLOW_RETRY, after_rejection, current
 from patio.adapters.snapshot import AdapterSnapshot
 from patio.adapters.store import Store
-from patio.engine.http import NotListening, down
+from patio.engine.http import NotListeningError, down
+from patio.rejection import Rejection
 from patio_protocol.adapters import AdapterReport, AdapterState, LoadRequest, PreparedReport, PreparedState
 
 from sidecar_builders import active, engine, keyed, staged
@@ -39,7 +40,7 @@ OWNER = "LoraAdapter/team-a/sql"
 OLD, NEW = "s3://bucket/sql-1", "s3://bucket/sql-2"
 KEYS = json.dumps({"access_key": "AK", "secret_key": "sekret"})
 SECRET = {"secret_key": "sekret"}
-DOWN = down(NotListening("http://localhost:8000"))
+DOWN = down(NotListeningError("http://localhost:8000"))
 
 
 def order(source: str = NEW, revision: str = "2", **fields: Any) -> LoadRequest:
@@ -186,9 +187,9 @@ def test_an_unload_of_what_is_only_prepared_touches_no_adapter_of_that_name() ->
 
 
 def test_a_name_that_somebody_else_wants_is_not_prepared_and_one_that_is_prepared_not_taken() -> None:
-    assert with_load(serving(owner=OWNER), ahead()) == Conflict("sql", OWNER)
-    assert with_load(serving(), ahead(owner=OWNER)) == Conflict("sql", None)
-    assert with_load(ordered(Desired(), ahead(owner=OWNER)), order()) == Conflict("sql", OWNER)
+    assert with_load(serving(owner=OWNER), ahead()) == conflict("sql", OWNER)
+    assert with_load(serving(), ahead(owner=OWNER)) == conflict("sql", None)
+    assert with_load(ordered(Desired(), ahead(owner=OWNER)), order()) == conflict("sql", OWNER)
 
 
 def test_what_nobody_wants_yet_is_prepared_too_and_holds_no_pod_back() -> None:
@@ -205,7 +206,7 @@ def test_what_nobody_wants_yet_is_prepared_too_and_holds_no_pod_back() -> None:
 def test_a_source_that_can_not_be_had_is_failed_ahead_and_nothing_else_is() -> None:
     desired = ordered(serving(), ahead())
     progress = current(None, staged(desired)["sql"], 0)
-    refused = after_fault(progress, Fault("SourceNotFound", "404", permanent=True), 0.0, 0.0)
+    refused = after_rejection(progress, Rejection("SourceNotFound", "404", retryable=False), 0.0, 0.0)
     snapshot = AdapterSnapshot(desired, LISTED, progress=keyed({"sql": refused}, Slot.STAGED), now=SLOW_RETRY - 1)
     seen = prepared(snapshot)
     assert (seen.state, seen.reason, seen.message, seen.retryable) == ("Failed", "SourceNotFound", "404", False)
@@ -221,7 +222,7 @@ def test_a_fault_that_may_pass_is_pending_ahead_until_it_has_not_passed_for_long
     desired = ordered(serving(), ahead())
     progress = current(None, staged(desired)["sql"], 0)
     for failures in range(1, PATIENCE + 1):
-        progress = after_fault(progress, Fault("SourceUnreachable", "no route", permanent=False), 0.0, 0.0)
+        progress = after_rejection(progress, Rejection("SourceUnreachable", "no route", retryable=True), 0.0, 0.0)
         seen = prepared(AdapterSnapshot(desired, LISTED, progress=keyed({"sql": progress}, Slot.STAGED)))
         assert seen.state is (PreparedState.FAILED if failures >= PATIENCE else PreparedState.PENDING)
         assert seen.retryable
@@ -229,8 +230,8 @@ def test_a_fault_that_may_pass_is_pending_ahead_until_it_has_not_passed_for_long
 
 def test_a_new_life_of_the_engine_is_no_reason_to_ask_a_source_again() -> None:
     desired = ordered(serving(), ahead())
-    refused = after_fault(
-        current(None, staged(desired)["sql"], 0), Fault("SourceNotFound", "404", permanent=True), 0.0, 0.0
+    refused = after_rejection(
+        current(None, staged(desired)["sql"], 0), Rejection("SourceNotFound", "404", retryable=False), 0.0, 0.0
     )
     snapshot = AdapterSnapshot(desired, LISTED, life=7, progress=keyed({"sql": refused}, Slot.STAGED), now=1.0)
     assert not [action for action in plan(snapshot).actions if is_staging(action)]
@@ -311,7 +312,7 @@ def test_whatever_is_ordered_what_is_ahead_never_changes_what_is_wanted(
         before = now
         if kind in ("load", "prepare"):
             after = with_load(now, order(source, revision, owner=owner, prepare=kind == "prepare"))
-            now = before if isinstance(after, Conflict) else after
+            now = before if isinstance(after, Rejection) else after
             if kind == "prepare":
                 assert (active(now), now.leaving, now.unloaded) == (active(before), before.leaving, before.unloaded)
             elif now is not before:

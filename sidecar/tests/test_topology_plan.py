@@ -8,18 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from patio.rejection import Rejection
 from patio.topology.config import Kind, Worker
 from patio.topology.planner import (
     LONGEST_PAUSE,
     SLOW_RETRY,
     Add,
     Entry,
-    Fault,
     Progress,
     Reason,
     Remove,
-    after_fault,
     after_poll,
+    after_rejection,
     heartbeat,
     plan,
     unobserved,
@@ -31,8 +31,8 @@ WORKER = Worker(URL)
 PREFILL = Worker(URL, Kind.PREFILL, 34000)
 LISTED = Entry("id-1", URL, "regular")
 PAIRED = Entry("id-1", URL, "prefill", 34000)
-REFUSED = Fault(Reason.REFUSED, "no", permanent=True)
-BROKEN = Fault(Reason.FAULT, "oops")
+REFUSED = Rejection(Reason.REFUSED, "no", retryable=False)
+BROKEN = Rejection(Reason.FAULT, "oops")
 
 
 @pytest.mark.parametrize(
@@ -48,13 +48,13 @@ BROKEN = Fault(Reason.FAULT, "oops")
         (PREFILL, replace(PAIRED, bootstrap_port=1), Progress(), "Pending", "Replacing", Remove),
         (PREFILL, PAIRED, Progress(), "Registered", "Listed", None),
         (PREFILL, PAIRED, Progress(mismatch="x"), "Failed", "RouterModeMismatch", None),
-        (WORKER, None, Progress(fault=BROKEN, failures=1, not_before=20), "Pending", "RouterFault", None),
-        (WORKER, None, Progress(fault=BROKEN, failures=1, not_before=9), "Pending", "RouterFault", Add),
-        (WORKER, None, Progress(fault=BROKEN, failures=6, not_before=20), "Failed", "RouterFault", None),
-        (WORKER, None, Progress(fault=REFUSED, failures=1, not_before=20), "Failed", "RouterRefused", None),
+        (WORKER, None, Progress(rejection=BROKEN, failures=1, not_before=20), "Pending", "RouterFault", None),
+        (WORKER, None, Progress(rejection=BROKEN, failures=1, not_before=9), "Pending", "RouterFault", Add),
+        (WORKER, None, Progress(rejection=BROKEN, failures=6, not_before=20), "Failed", "RouterFault", None),
+        (WORKER, None, Progress(rejection=REFUSED, failures=1, not_before=20), "Failed", "RouterRefused", None),
         (None, None, Progress(), "NotRegistered", "NotWanted", None),
         (None, LISTED, Progress(), "Leaving", "NotWanted", Remove),
-        (None, LISTED, Progress(fault=BROKEN, not_before=20), "Leaving", "NotWanted", None),
+        (None, LISTED, Progress(rejection=BROKEN, not_before=20), "Leaving", "NotWanted", None),
         (None, replace(LISTED, pending=True), Progress(), "Leaving", "Accepted", None),
         (None, replace(LISTED, draining=True), Progress(), "Leaving", "RouterDrains", None),
     ],
@@ -83,7 +83,7 @@ def test_an_order_that_takes_long_is_looked_at_less_often() -> None:
 
 
 def test_being_listed_forgives_every_fault() -> None:
-    progress = after_fault(after_fault(Progress(), BROKEN, 0.0, 0.5), REFUSED, 1.0, 0.5)
+    progress = after_rejection(after_rejection(Progress(), BROKEN, 0.0, 0.5), REFUSED, 1.0, 0.5)
     after = after_poll(progress, LISTED)
     assert (after.failures, after.fault, after.worker_id, after.listed) == (0, None, "id-1", True)
 
@@ -96,7 +96,7 @@ def test_a_verdict_on_the_routers_mode_lasts_as_long_as_the_registration() -> No
 
 
 def test_a_silent_router_is_pending_then_failed_and_never_holds_what_leaves_for_gone() -> None:
-    silent = Fault(Reason.UNREACHABLE, "nobody there")
+    silent = Rejection(Reason.UNREACHABLE, "nobody there")
     assert unobserved(silent, Progress(failures=1), leaving=False).state is RegistrationState.PENDING
     assert unobserved(silent, Progress(failures=9), leaving=False).state is RegistrationState.FAILED
     leaving = unobserved(silent, Progress(), leaving=True)
@@ -107,8 +107,8 @@ def test_a_silent_router_is_pending_then_failed_and_never_holds_what_leaves_for_
 @given(st.integers(0, 100), st.floats(0, 1), st.booleans())
 def test_pauses_grow_to_a_bound_and_are_never_short(failures: int, jitter: float, permanent: bool) -> None:
     fault = replace(BROKEN, permanent=permanent)
-    progress = after_fault(Progress(failures=failures), fault, 0.0, jitter)
-    later = after_fault(progress, fault, 0.0, jitter)
+    progress = after_rejection(Progress(failures=failures), fault, 0.0, jitter)
+    later = after_rejection(progress, fault, 0.0, jitter)
     assert 0.5 <= progress.not_before <= later.not_before <= 1.3 * (SLOW_RETRY if permanent else LONGEST_PAUSE)
 
 
@@ -150,7 +150,7 @@ def test_registered_is_only_what_the_router_lists_as_healthy_in_the_right_kind(
         assert entry.kind == worker.kind
     if worker is None:
         assert not isinstance(found.action, Add)
-    if progress.fault is not None and progress.not_before > 10.0:
+    if progress.rejection is not None and progress.not_before > 10.0:
         assert found.action is None
     if found.action is None and found.requeue_at is not None:
         assert found.requeue_at > 10.0

@@ -333,7 +333,7 @@ async def test_only_a_router_that_was_asked_can_be_gone(cause: OSError, reason: 
         router = Router(Endpoint(("http://router",)), http, None)
         with pytest.raises(RouterError) as told:
             await router.workers()
-        assert told.value.fault.reason == reason
+        assert told.value.rejection.reason == reason
         leased = LeasedRegistration(
             Endpoint(("http://router",)), http, TopologySettings(), random.Random(1), lambda reason: None
         )
@@ -401,7 +401,7 @@ async def test_a_router_that_drips_has_a_deadline(monkeypatch: pytest.MonkeyPatc
     async with httpx.AsyncClient() as http, asyncio.timeout(30):
         with pytest.raises(RouterError) as raised:
             await Router(Endpoint((url,)), http, None).workers()
-        assert raised.value.fault.reason == "RouterUnreachable"
+        assert raised.value.rejection.reason == "RouterUnreachable"
         with pytest.raises(Unreachable):
             await SidecarClient(url, http).topology()
     ended.set()
@@ -413,7 +413,7 @@ async def test_a_key_that_is_no_header_is_not_repeated() -> None:
         router = Router(Endpoint(("http://127.0.0.1:9",)), http, "sekret\nword")
         with pytest.raises(RouterError) as raised:
             await router.workers()
-    assert "sekret" not in raised.value.fault.message
+    assert "sekret" not in raised.value.rejection.message
 
 
 async def test_a_sidecars_answer_is_bounded() -> None:

@@ -1,8 +1,9 @@
 """The sidecar's HTTP server: uvicorn, with limits on what strangers can hold, and an end that waits for a drain.
 
 Made by `app`, serves the application of `routes`. Connections, heads, bodies and answers each have a time in which
-they must get on, and places are shared by peer (`access.connection_limits`), so that a probe is answered while strangers hold all
-that they can. uvicorn's own `limit_concurrency` is not used: it answers everyone with 503, the kubelet as well.
+they must get on, and places are shared by peer (`access.connection_limits`), so that a probe is answered while
+strangers hold all that they can. uvicorn's own `limit_concurrency` is not used: it answers everyone with 503, the
+kubelet as well.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from patio.adapters.fetching import Origin, files_of
+from patio.rejection import Rejection
 from patio_protocol.adapters import LoadRequest
 
 _K = TypeVar("_K")
@@ -116,43 +117,26 @@ class Outcome(StrEnum):
     """There, and not the caller's to remove."""
 
 
-@dataclass(frozen=True, slots=True)
-class Conflict:
-    """A name that somebody else wants."""
-
-    name: str
-    holder: str | None
-
-    @property
-    def message(self) -> str:
-        """The conflict in words, with its remedy."""
-        holder = f"is wanted by {self.holder}" if self.holder else "was loaded by hand"
-        return f"Adapter {self.name} {holder} on this pod; unload it there first or choose another name."
+def conflict(name: str, holder: str | None) -> Rejection:
+    """Reject an order for a name that another owner ordered."""
+    held = f"is wanted by {holder}" if holder else "was loaded by hand"
+    message = f"Adapter {name} {held} on this pod; unload it there first or choose another name."
+    return Rejection("Conflict", message, retryable=False)
 
 
-@dataclass(frozen=True, slots=True)
-class TooMany:
-    """One name more than a pod takes."""
-
-    name: str
-
-    @property
-    def message(self) -> str:
-        """The limit in words, with the remedy."""
-        return f"{MOST_ADAPTERS} adapters are wanted on this pod, which is the most; unload others before {self.name}."
+def too_many(name: str) -> Rejection:
+    """Reject an order for one name more than a pod takes."""
+    message = f"{MOST_ADAPTERS} adapters are wanted on this pod, which is the most; unload others before {name}."
+    return Rejection("TooManyAdapters", message, retryable=False)
 
 
-Refusal = Conflict | TooMany
-"""Why an order is not taken."""
-
-
-def with_load(desired: Desired, request: LoadRequest) -> Desired | Refusal:
+def with_load(desired: Desired, request: LoadRequest) -> Desired | Rejection:
     """Take in an order, or return why it is not taken: another owner has the name already, or there are too many."""
-    conflict = _conflict(desired, request)
-    if conflict is not None:
-        return conflict
+    taken = _conflict(desired, request)
+    if taken is not None:
+        return taken
     if _is_one_too_many(desired, request.lora_name):
-        return TooMany(request.lora_name)
+        return too_many(request.lora_name)
     spec = _ordered(desired, request, desired.orders + 1)
     if request.prepare:
         return replace(desired, specs={**desired.specs, (spec.name, Slot.STAGED): spec}, orders=spec.order)
@@ -297,11 +281,11 @@ def _is_one_too_many(desired: Desired, name: str) -> bool:
     return len({name, *(known for known, _ in desired.specs)}) > MOST_ADAPTERS
 
 
-def _conflict(desired: Desired, request: LoadRequest) -> Conflict | None:
+def _conflict(desired: Desired, request: LoadRequest) -> Rejection | None:
     for slot in Slot:
         before = desired.spec(request.lora_name, slot)
         if before is not None and before.owner != request.owner:
-            return Conflict(before.name, before.owner)
+            return conflict(before.name, before.owner)
     return None
 
 

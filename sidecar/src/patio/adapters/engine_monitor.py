@@ -106,7 +106,7 @@ class EngineMonitor:
                 log.exception("look at the engine broke")
             self._broke = True
             words = f"The sidecar broke on what the engine answered ({type(error).__name__}); see its log."
-            return EngineView(ready=False, adapters=None, fault=RetryableError(FaultReason.ENGINE_FAULT, words))
+            return EngineView(ready=False, adapters=None, error=RetryableError(FaultReason.ENGINE_FAULT, words))
         self._broke = False
         return view
 

@@ -23,11 +23,10 @@ from patio.adapters.fingerprints import CONFIG, Fingerprints, FolderContents, Fo
 from patio.adapters.observation import Event, evict
 from patio.adapters.plan import Action, Fetch, Load, Reload, Restore, Unload
 from patio.adapters.progress import (
-    Fault,
     Progress,
     after_call,
-    after_fault,
     after_fetch,
+    after_rejection,
     after_restore,
     after_success,
 )
@@ -43,6 +42,7 @@ from patio.adapters.snapshot import (
     with_started,
 )
 from patio.engine.base import Engine, EngineError, EngineView, FaultReason, Loaded, RetryableError, trial_name
+from patio.rejection import Rejection
 from patio_protocol.downloads import DownloadReason
 
 log = logging.getLogger(__name__)
@@ -149,8 +149,8 @@ class Executor:
                 case Load() | Reload():
                     await self._load(action)
         except Exception as error:  # noqa: BLE001 - the outermost of a task: one adapter must not end those of the others
-            fault = _broken(error, operation, action.key[0])
-            self._end(action.key, self._failed(self._progress_of(action), fault))
+            rejection = _broken(error, operation, action.key[0])
+            self._end(action.key, self._failed(self._progress_of(action), rejection))
         self._cancellable.pop(action.key, None)
         self._changed()
 
@@ -160,19 +160,21 @@ class Executor:
         assert spec.origin is not None
         request = download_request(spec.origin, self._snapshot.credentials.get(action.key, {}))
         report = await self._fetcher.fetch(request)
-        fault: Fault | None = None
+        rejection: Rejection | None = None
         if report.folder is None:
-            fault = Fault(DownloadReason.CANCELLED, "The download was cancelled.", permanent=False)
+            rejection = Rejection(DownloadReason.CANCELLED, "The download was cancelled.", retryable=True)
             if report.error is not None:
-                fault = Fault(report.error.code, report.error.message, permanent=not report.error.retryable)
-            log.warning("adapter not fetched adapter=%s reason=%s message=%s", spec.name, fault.reason, fault.message)
-            self._end(action.key, self._failed(progress, fault))
+                rejection = Rejection(report.error.code, report.error.message, retryable=report.error.retryable)
+            log.warning(
+                "adapter not fetched adapter=%s reason=%s message=%s", spec.name, rejection.reason, rejection.message
+            )
+            self._end(action.key, self._failed(progress, rejection))
             return
         log.info("adapter fetched adapter=%s folder=%s", spec.name, report.folder)
         if action.slot is Slot.STAGED and not await self._fetcher.hold(report.folder):
             words = f"{report.folder} was removed as soon as it was there: somebody needed the room."
-            fault = Fault(DownloadReason.NO_SPACE, words, permanent=False)
-            self._end(action.key, self._failed(progress, fault))
+            rejection = Rejection(DownloadReason.NO_SPACE, words, retryable=True)
+            self._end(action.key, self._failed(progress, rejection))
             return
         folder = report.folder
         self._commits.learn(lambda desired: with_fetched(desired, spec, folder))
@@ -185,8 +187,8 @@ class Executor:
             seen = await self._fingerprints.attempt(spec.name, spec.path)
         except FolderHangsError:
             # The engine would hang in it too, with every other adapter.
-            fault = Fault("FolderHangs", f"The file system of {spec.path} does not answer.", permanent=False)
-            self._finish(action.key, self._failed(self._progress_of(action), fault), operation, started, fault)
+            rejection = Rejection("FolderHangs", f"The file system of {spec.path} does not answer.", retryable=True)
+            self._finish(action.key, self._failed(self._progress_of(action), rejection), operation, started, rejection)
             return
         if spec.origin is not None and not await self._fetcher.hold(spec.path):
             log.info("adapter's files are gone adapter=%s folder=%s", spec.name, spec.path)
@@ -204,7 +206,7 @@ class Executor:
             before = (self._snapshot.view.adapters or {}).get(now.name)
             call = self._engine.load if isinstance(action, Load) else self._engine.replace
             error = await self._loaded(now, call(now.name, now.path))
-        # What the engine has under the name now is what the next step depends on, also after a fault.
+        # What the engine has under the name now is what the next step depends on, also after an error.
         view = await self._monitor.poll()
         if error is not None and not error.permanent and before != now.path and _has(view, now):
             log.info("adapter loaded although adapter=%s message=%s", now.name, error)
@@ -212,10 +214,10 @@ class Executor:
         elif error is None:
             error = _unverified(view, now)
         if error is not None:
-            fault = Fault(error.reason, _words(error, now, seen), error.permanent)
+            rejection = Rejection(error.reason, _words(error, now, seen), retryable=not error.permanent)
             level = logging.WARNING if error.permanent else logging.INFO
             log.log(level, "adapter not loaded adapter=%s reason=%s message=%s", now.name, error.reason, error)
-            self._finish(action.key, self._failed(progress, fault), operation, started, fault)
+            self._finish(action.key, self._failed(progress, rejection), operation, started, rejection)
             return
         self._fingerprints.forget(now.name)
         loaded = now
@@ -235,8 +237,8 @@ class Executor:
             error = await self._loaded(spec, self._engine.load(spec.name, spec.held.path))
         if error is not None:
             log.warning("adapter not restored adapter=%s reason=%s message=%s", spec.name, error.reason, error)
-            fault = Fault(error.reason, error.message, error.permanent)
-            self._finish(action.key, progress, "restore", started, fault)
+            rejection = Rejection(error.reason, error.message, retryable=not error.permanent)
+            self._finish(action.key, progress, "restore", started, rejection)
             return
         await self._monitor.poll()
         log.info("adapter restored adapter=%s path=%s", spec.name, spec.held.path)
@@ -252,16 +254,16 @@ class Executor:
             try:
                 await self._engine.unload(name)
             except EngineError as error:
-                fault = Fault(error.reason, error.message, error.permanent)
+                rejection = Rejection(error.reason, error.message, retryable=not error.permanent)
                 log.warning("adapter not unloaded adapter=%s reason=%s message=%s", name, error.reason, error)
-                self._finish(key, self._failed(self._progress_of(action), fault), "unload", started, fault)
+                self._finish(key, self._failed(self._progress_of(action), rejection), "unload", started, rejection)
                 return
         await self._monitor.poll()
         log.info("adapter unloaded adapter=%s", name)
         after: Progress | None = None
         if name in self._snapshot.desired.unloaded:
             # How often it came back decides how long to wait the next time.
-            after = replace(self._progress_of(action), fault=None, not_before=0.0, right_since=started)
+            after = replace(self._progress_of(action), rejection=None, not_before=0.0, right_since=started)
         self._finish(key, after, "unload", started, None)
 
     async def _loaded(self, spec: AdapterSpec, call: Awaitable[Loaded]) -> EngineError | None:
@@ -295,18 +297,21 @@ class Executor:
             return replace(self._snapshot.progress.get(action.key, Progress()), life=self._snapshot.life)
         return self._snapshot.progress_of(action.spec, action.key[1])
 
-    def _failed(self, progress: Progress, fault: Fault) -> Progress:
-        return after_fault(progress, fault, time.monotonic(), self._rng.random())
+    def _failed(self, progress: Progress, rejection: Rejection) -> Progress:
+        return after_rejection(progress, rejection, time.monotonic(), self._rng.random())
 
     def _end(self, key: Key, progress: Progress | None) -> None:
         """End an action: free its key, keep its progress."""
         self._state.apply(with_ended, key)
         self._state.apply(with_progress, key, progress)
 
-    def _finish(self, key: Key, progress: Progress | None, operation: str, started: float, fault: Fault | None) -> None:
+    def _finish(
+        self, key: Key, progress: Progress | None, operation: str, started: float, rejection: Rejection | None
+    ) -> None:
         """End a call to the engine, and count it."""
         self._end(key, progress)
-        outcome, reason = ("ok", "") if fault is None else ("permanent" if fault.permanent else "retry", fault.reason)
+        outcome = "ok" if rejection is None else "retry" if rejection.retryable else "permanent"
+        reason = "" if rejection is None else rejection.reason
         self._count(Attempt(operation, outcome, str(reason), time.monotonic() - started))
 
 
@@ -338,13 +343,12 @@ def _words(error: EngineError, spec: AdapterSpec, seen: FolderContents) -> str:
     return words
 
 
-def _broken(error: Exception, operation: str, name: str) -> Fault:
-    """Return the fault of an attempt that ended in an error which nobody foresaw."""
+def _broken(error: Exception, operation: str, name: str) -> Rejection:
+    """Return the rejection of an attempt that ended in an unforeseen error."""
     log.error("adapter %s broke adapter=%s", operation, name, exc_info=error)
     words = f"The sidecar broke on it ({type(error).__name__}: {str(error)[:500]}); its log has more."
     if isinstance(error, OSError):
         words = f"Its files can not be used: {error.strerror or error}."
-    # A disk may come back; a fault of the sidecar's own is there the next time, too.
-    return Fault(
-        "FilesUnusable" if isinstance(error, OSError) else "InternalError", words, not isinstance(error, OSError)
-    )
+    # A disk may come back; an error of the sidecar itself is there the next time, too.
+    of_disk = isinstance(error, OSError)
+    return Rejection("FilesUnusable" if of_disk else "InternalError", words, retryable=of_disk)

@@ -23,12 +23,12 @@ def reason_to_load(
     snapshot: AdapterSnapshot, spec: AdapterSpec, path: str | None, progress: Progress, fits: bool
 ) -> str:
     """Return why an adapter is loaded. `path`: what the engine lists under the name."""
-    if progress.fault is not None:
+    if progress.rejection is not None:
         if fits:
             return "The engine evicted it, and has a free place again."
         if spec.name in snapshot.changed_files:
             return f"The files under {spec.path} changed since the engine refused them."
-        return f"Trying again after: {progress.fault.message}"
+        return f"Trying again after: {progress.rejection.message}"
     if path is not None and not same_path(path, spec.path):
         return f"The engine has {path} under this name; {spec.path} is wanted."
     if path is not None:

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from patio.adapters.desired import Slot, returned, with_gone, with_new_engine, with_returned
-from patio.adapters.progress import Fault, Progress, after_fault, after_loss, after_success
+from patio.adapters.progress import Progress, after_loss, after_rejection, after_success
 from patio.adapters.snapshot import AdapterSnapshot, holds, with_progress
 from patio.engine.base import EngineView, FaultReason
+from patio.rejection import Rejection
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +65,8 @@ def evict(
     if spec is None:
         return snapshot, ()
     words = f"The engine dropped it to make room for {by}; raise --max-loaded-loras or want fewer adapters here."
-    fault = Fault(FaultReason.EVICTED, words, permanent=True)
-    progress = after_fault(snapshot.progress_of(spec), fault, now, jitter)
+    rejection = Rejection(FaultReason.EVICTED, words, retryable=False)
+    progress = after_rejection(snapshot.progress_of(spec), rejection, now, jitter)
     event = Event(logging.WARNING, "adapter evicted adapter=%s by=%s", (name, by))
     return with_progress(snapshot, (name, Slot.ACTIVE), progress), (event,)
 
@@ -103,7 +104,7 @@ def recovered(snapshot: AdapterSnapshot, view: EngineView) -> frozenset[str]:
         name
         for (name, slot), progress in snapshot.progress.items()
         if slot is Slot.ACTIVE
-        and progress.fault is not None
+        and progress.rejection is not None
         and (name, slot) not in snapshot.running
         and (spec := snapshot.desired.spec(name)) is not None
         and holds(spec, listed.get(name))
@@ -124,7 +125,7 @@ def _without_lost(
     spec = snapshot.desired.spec(name)
     assert spec is not None
     progress = snapshot.progress_of(spec)
-    if progress.fault is not None:
+    if progress.rejection is not None:
         return snapshot, ()
     event = Event(logging.WARNING, "adapter lost adapter=%s losses=%d", (name, progress.losses + 1))
     return with_progress(snapshot, (name, Slot.ACTIVE), after_loss(progress, now, jitter)), (event,)

@@ -69,7 +69,7 @@ class Observers:
                         for name, spec in active.items()
                         if spec.path
                         and (progress := self._snapshot.progress.get((name, Slot.ACTIVE)))
-                        and progress.fault
+                        and progress.rejection
                     }
                 )
                 self._fingerprints.keep(self._snapshot.desired.in_slot(Slot.ACTIVE).keys())

@@ -143,8 +143,8 @@ def _active(snapshot: AdapterSnapshot, spec: AdapterSpec, path: str | None, fits
     if not view.ready:
         return _Condition(AdapterState.PENDING, "EngineNotReady", view.problem or "The engine was not asked yet.")
     if view.adapters is None:
-        if view.fault is not None and view.fault.permanent:
-            return _Condition(AdapterState.FAILED, view.fault.reason, view.problem, retryable=False)
+        if view.error is not None and view.error.permanent:
+            return _Condition(AdapterState.FAILED, view.error.reason, view.problem, retryable=False)
         return _Condition(AdapterState.PENDING, "ListUnreadable", view.problem)
     if path is None and _restorable(spec, progress):
         assert spec.held is not None
@@ -171,8 +171,8 @@ def _fetching(snapshot: AdapterSnapshot, spec: AdapterSpec, progress: Progress, 
     if snapshot.now < progress.not_before:
         return _then(_failed(progress) or _pausing(progress), progress.not_before)
     why = f"Its files are fetched from {spec.origin.uri}."
-    if progress.fault is not None:
-        why = f"Trying again after: {progress.fault.message}"
+    if progress.rejection is not None:
+        why = f"Trying again after: {progress.rejection.message}"
     return _then(_failed(progress) or _Condition(AdapterState.PENDING, "Queued", why), Fetch(spec, why))
 
 
@@ -183,10 +183,10 @@ def _then(condition: _Condition, then: Step) -> _Condition:
 
 def _failed(progress: Progress) -> _Condition | None:
     """Return the standing of what counts as failed: refused for good, or failing for too long."""
-    fault = progress.fault
-    if fault is None or not (fault.permanent or progress.failures >= PATIENCE):
+    rejection = progress.rejection
+    if rejection is None or not (not rejection.retryable or progress.failures >= PATIENCE):
         return None
-    return _Condition(AdapterState.FAILED, fault.reason, fault.message, retryable=not fault.permanent)
+    return _Condition(AdapterState.FAILED, rejection.reason, rejection.message, retryable=rejection.retryable)
 
 
 def _fitting(snapshot: AdapterSnapshot) -> frozenset[str]:
@@ -201,8 +201,8 @@ def _fitting(snapshot: AdapterSnapshot) -> frozenset[str]:
         if slot is Slot.ACTIVE
         and snapshot.desired.spec(name) is not None
         and name not in listed
-        and progress.fault is not None
-        and progress.fault.reason is FaultReason.EVICTED
+        and progress.rejection is not None
+        and progress.rejection.reason is FaultReason.EVICTED
     )
     return frozenset(evicted[: max(0, limit - len(listed))])
 
@@ -213,16 +213,16 @@ def _running_names(snapshot: AdapterSnapshot) -> set[str]:
 
 def _restorable(spec: AdapterSpec, progress: Progress) -> bool:
     """Whether other weights were held under the name before, and were not tried since the wanted ones failed."""
-    if progress.fault is None or progress.fault.reason is FaultReason.EVICTED or spec.held is None:
+    if progress.rejection is None or progress.rejection.reason is FaultReason.EVICTED or spec.held is None:
         return False
     return not same_path(spec.held.path, spec.path) and progress.restored < progress.failures
 
 
 def _pausing(progress: Progress) -> _Condition:
-    if progress.fault is None:
+    if progress.rejection is None:
         words = "It vanished from the engine's list more than once; it is loaded again after a pause."
         return _Condition(AdapterState.PENDING, "Lost", words)
-    return _Condition(AdapterState.PENDING, progress.fault.reason, progress.fault.message)
+    return _Condition(AdapterState.PENDING, progress.rejection.reason, progress.rejection.message)
 
 
 def _leaving(snapshot: AdapterSnapshot, name: str) -> _Condition:
@@ -230,14 +230,16 @@ def _leaving(snapshot: AdapterSnapshot, name: str) -> _Condition:
     if running is not None:
         return _Condition(AdapterState.UNLOADING, "Unloading", progress_of_call(snapshot, name, running))
     progress = snapshot.progress.get((name, Slot.ACTIVE), Progress())
-    fault = progress.fault if progress.life == snapshot.life else None
+    rejection = progress.rejection if progress.life == snapshot.life else None
     if snapshot.view.adapters is None or not snapshot.view.ready:
         return _Condition(AdapterState.UNLOADING, "EngineNotReady", snapshot.view.problem)
     if progress.life == snapshot.life and snapshot.now < progress.not_before:
-        if fault is None:
+        if rejection is None:
             words = "A request for it had the engine load it again after it was unloaded; it is unloaded after a pause."
             return _Condition(AdapterState.UNLOADING, "CameBack", words, then=progress.not_before)
-        return _Condition(AdapterState.UNLOADING, fault.reason, fault.message, not fault.permanent, progress.not_before)
+        return _Condition(
+            AdapterState.UNLOADING, rejection.reason, rejection.message, rejection.retryable, progress.not_before
+        )
     if name not in snapshot.view.adapters:
         return _Condition(AdapterState.UNLOADING, "Unloaded", "The engine no longer lists it.")
     action = Unload(name, "It is no longer wanted.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from patio.adapters.desired import AdapterSpec
-from patio.engine.base import FaultReason
+from patio.rejection import Rejection
 from patio_protocol.backoff import exponential, with_jitter
 
 FIRST_PAUSE = 0.5
@@ -24,16 +24,6 @@ STEADY = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
-    """Why the last attempt failed."""
-
-    reason: FaultReason | str
-    """The engine's, or what whoever fetches files calls it."""
-    message: str
-    permanent: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Progress:
     """How it went so far with one name, in one order and one life of the engine."""
 
@@ -45,7 +35,7 @@ class Progress:
     """In a row."""
     losses: int = 0
     """Times that it vanished from the list of an engine that stayed up, or was back in it after an unload."""
-    fault: Fault | None = None
+    rejection: Rejection | None = None
     not_before: float = 0.0
     weights: tuple[str, str | None] | None = None
     """Path and revision that `calls` counts."""
@@ -84,20 +74,20 @@ def after_call(progress: Progress) -> Progress:
 
 def after_success(progress: Progress, now: float) -> Progress:
     """Forget the failures."""
-    return replace(progress, failures=0, restored=0, fault=None, not_before=0.0, right_since=now)
+    return replace(progress, failures=0, restored=0, rejection=None, not_before=0.0, right_since=now)
 
 
 def after_fetch(progress: Progress) -> Progress:
     """Forget the failures of fetching: loading is another matter."""
-    return replace(progress, failures=0, restored=0, fault=None, not_before=0.0)
+    return replace(progress, failures=0, restored=0, rejection=None, not_before=0.0)
 
 
-def after_fault(progress: Progress, fault: Fault, now: float, jitter: float) -> Progress:
+def after_rejection(progress: Progress, rejection: Rejection, now: float, jitter: float) -> Progress:
     """Wait longer after every failure in a row. `jitter` is between 0 and 1."""
     failures = progress.failures + 1
-    pause = SLOW_RETRY if fault.permanent else exponential(FIRST_PAUSE, LONGEST_PAUSE, failures)
+    pause = SLOW_RETRY if not rejection.retryable else exponential(FIRST_PAUSE, LONGEST_PAUSE, failures)
     return replace(
-        progress, failures=failures, fault=fault, not_before=now + with_jitter(pause, jitter), right_since=None
+        progress, failures=failures, rejection=rejection, not_before=now + with_jitter(pause, jitter), right_since=None
     )
 
 

@@ -20,7 +20,6 @@ from patio.adapters.desired import (
     Desired,
     Key,
     Outcome,
-    Refusal,
     Slot,
     folders_in_use,
     sources_at_hand,
@@ -40,6 +39,7 @@ from patio.adapters.published_state import PublishedState
 from patio.adapters.snapshot import AdapterSnapshot, State, paths_in_use, pruned, with_credentials, with_progress
 from patio.adapters.store import Store
 from patio.engine.base import Engine, EngineView
+from patio.rejection import Rejection
 from patio_protocol.adapters import AdapterReport, LoadRequest, Readiness
 
 __all__ = ["Attempt", "Reconciler"]
@@ -130,24 +130,24 @@ class Reconciler:
         waiting += readiness_blockers(self._snapshot(), self.published.list.adapters)
         return Readiness(ready=not waiting, waiting_for=waiting)
 
-    async def order_load(self, request: LoadRequest) -> Refusal | None:
+    async def order_load(self, request: LoadRequest) -> Rejection | None:
         """Take in an order to load an adapter, or to stage its files. Raise `OSError` when it cannot be stored; then
         nothing has changed.
         """
 
-        def change(desired: Desired) -> tuple[Desired, Refusal | None]:
+        def change(desired: Desired) -> tuple[Desired, Rejection | None]:
             ordered = with_load(desired, request)
             return (ordered, None) if isinstance(ordered, Desired) else (desired, ordered)
 
-        def then(refusal: Refusal | None) -> None:
-            if refusal is None:
+        def then(rejection: Rejection | None) -> None:
+            if rejection is None:
                 slot = Slot.STAGED if request.prepare else Slot.ACTIVE
                 self._take_credentials((request.lora_name, slot), credentials_of(request))
 
-        refusal = await self._commits.order(change, then)
-        if refusal is None:
+        rejection = await self._commits.order(change, then)
+        if rejection is None:
             await self._step_taken()
-        return refusal
+        return rejection
 
     async def order_unload(self, name: str, owner: str | None) -> Outcome:
         """Take the orders for an adapter back. Raise `OSError` when that cannot be stored; then nothing has changed."""

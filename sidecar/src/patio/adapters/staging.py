@@ -39,7 +39,7 @@ def plan_staged(snapshot: AdapterSnapshot, spec: AdapterSpec) -> tuple[PreparedR
     assert spec.origin is not None
     key = (spec.name, Slot.STAGED)
     progress = snapshot.progress_of(spec, Slot.STAGED)
-    running, fault = snapshot.running.get(key), progress.fault
+    running, rejection = snapshot.running.get(key), progress.rejection
 
     def report(state: PreparedState, reason: str, message: str, *, retryable: bool = True) -> PreparedReport:
         return PreparedReport(
@@ -55,13 +55,13 @@ def plan_staged(snapshot: AdapterSnapshot, spec: AdapterSpec) -> tuple[PreparedR
         return report(PreparedState.PENDING, "Queued", f"Its files were in {spec.path} and are looked for."), None
     if spec.path:
         return report(PreparedState.PREPARED, "Prepared", f"Its files are in {spec.path}."), None
-    failed = fault is not None and (fault.permanent or progress.failures >= PATIENCE)
-    if fault is not None and failed:
-        shown = report(PreparedState.FAILED, str(fault.reason), fault.message, retryable=not fault.permanent)
+    failed = rejection is not None and (not rejection.retryable or progress.failures >= PATIENCE)
+    if rejection is not None and failed:
+        shown = report(PreparedState.FAILED, str(rejection.reason), rejection.message, retryable=rejection.retryable)
     elif running is not None:
         shown = report(PreparedState.DOWNLOADING, "Downloading", running.reason)
-    elif fault is not None:
-        shown = report(PreparedState.PENDING, str(fault.reason), fault.message)
+    elif rejection is not None:
+        shown = report(PreparedState.PENDING, str(rejection.reason), rejection.message)
     else:
         shown = report(PreparedState.PENDING, "Queued", f"Its files are fetched from {spec.origin.uri}.")
     if running is not None:

@@ -128,8 +128,8 @@ class Sglang:
     async def _not_ready(self) -> EngineError | None:
         try:
             ready = await self._http.look("/ready", self._key)
-        except EngineError as fault:
-            return fault
+        except EngineError as error:
+            return error
         if ready.is_success:
             return None
         if ready.status in (401, 403):
@@ -139,7 +139,7 @@ class Sglang:
             return RetryableError(FaultReason.ENGINE_FAULT, words)
         # Older SGLang has no /ready: there, the list answers once the model is loaded.
         listed = await self._http.listed(self._key)
-        return listed.fault if listed.fault is not None and not listed.fault.permanent else None
+        return listed.error if listed.error is not None and not listed.error.permanent else None
 
     async def _listed(self) -> EngineView:
         """Read the list, unless it is only one of several or changes all the time."""
@@ -158,7 +158,7 @@ class Sglang:
         if words is None:
             return view
         return replace(
-            view, adapters=None, trials=frozenset(), fault=PermanentError(FaultReason.LORA_UNAVAILABLE, words)
+            view, adapters=None, trials=frozenset(), error=PermanentError(FaultReason.LORA_UNAVAILABLE, words)
         )
 
     async def load(self, name: str, path: str) -> Loaded:
@@ -246,8 +246,8 @@ class Sglang:
             asked = time.monotonic()
             try:
                 return await change()
-            except RetryableError as fault:
-                slow = fault.reason is FaultReason.UNREACHABLE and time.monotonic() - asked > QUICK
+            except RetryableError as error:
+                slow = error.reason is FaultReason.UNREACHABLE and time.monotonic() - asked > QUICK
                 if not slow or not (await self.view()).ready:
                     raise
 

@@ -13,7 +13,7 @@ from fastapi import FastAPI, Query, Request, Response
 
 from patio.access.connection_limits import LongPolls
 from patio.access.openness import EVERYONE, open_to
-from patio.adapters.desired import Outcome, TooMany
+from patio.adapters.desired import Outcome
 from patio.adapters.published_state import PublishedState
 from patio.adapters.reconciler import Reconciler
 from patio.credentials.sealing import SealedError
@@ -100,13 +100,11 @@ def add_adapters(
         except SealedError as error:
             raise ApiError(409, error.code, error.message, error.retryable) from None
         try:
-            refusal = await reconciler.order_load(request)
+            rejection = await reconciler.order_load(request)
         except OSError as error:
             raise _not_stored(error) from error
-        if isinstance(refusal, TooMany):
-            raise ApiError(409, "TooManyAdapters", refusal.message)
-        if refusal is not None:
-            raise ApiError(409, "Conflict", refusal.message)
+        if rejection is not None:
+            raise ApiError(409, rejection.reason, rejection.message, rejection.retryable)
         if request.prepare:
             return await _prepared(request, call)
         if request.patience:

@@ -44,11 +44,11 @@ def add_topology(app: FastAPI, report: Callable[[], TopologyReport], server: Top
     @open_to(leasing)
     async def renew(lease_id: _Id, request: LeaseRequest) -> Registration:
         """Keep a worker registered with the router beside this sidecar, for so long from now; say how it stands."""
-        from patio.topology.server import TooManyLeases  # only beside a router
+        from patio.topology.server import TooManyLeasesError  # only beside a router
 
         try:
             return server.renew(lease_id, request)
-        except TooManyLeases as full:
+        except TooManyLeasesError as full:
             raise ApiError(429, "TooManyLeases", str(full), retryable=True) from None
 
     @app.delete(LEASES_PATH + "{lease_id}")

@@ -1,7 +1,7 @@
 """The next step for one worker at one router, from what the router says of it and what is wanted. Pure.
 
 `registrar` polls the router, calls `plan`, acts. A router is believed in what it lists, never in what it accepts:
-sglang-router 0.3.2 and smg 1.13.0 answer 202 to workers that they can never use. `after_fault` is the rule by which
+sglang-router 0.3.2 and smg 1.13.0 answer 202 to workers that they can never use. `after_rejection` is the rule by which
 pauses grow. Clocks and dice are the caller's.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from patio.rejection import Rejection
 from patio.topology.config import Kind, Worker
 from patio_protocol.backoff import exponential, with_jitter
 from patio_protocol.topology import RegistrationState
@@ -57,15 +58,6 @@ class Reason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
-    """Why the last attempt failed."""
-
-    reason: Reason
-    message: str
-    permanent: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Entry:
     """A worker, as a router shows it."""
 
@@ -92,7 +84,7 @@ class Progress:
     """It was listed at the last look."""
     failures: int = 0
     """In a row."""
-    fault: Fault | None = None
+    rejection: Rejection | None = None
     not_before: float = 0.0
     checked: str | None = None
     """The id under which the router's mode was looked at."""
@@ -166,21 +158,21 @@ def plan(worker: Worker | None, entry: Entry | None, progress: Progress, now: fl
     return Plan(Condition(RegistrationState.REGISTERED, Reason.LISTED, worker_id=entry.id))
 
 
-def unobserved(fault: Fault, progress: Progress, leaving: bool) -> Condition:
+def unobserved(rejection: Rejection, progress: Progress, leaving: bool) -> Condition:
     """Return how a registration stands while the router does not show anything."""
-    state = RegistrationState.LEAVING if leaving else _state_of(fault, progress.failures)
-    return Condition(state, fault.reason, fault.message, progress.worker_id)
+    state = RegistrationState.LEAVING if leaving else _state_of(rejection, progress.failures)
+    return Condition(state, rejection.reason, rejection.message, progress.worker_id)
 
 
-def after_fault(progress: Progress, fault: Fault, now: float, jitter: float) -> Progress:
+def after_rejection(progress: Progress, rejection: Rejection, now: float, jitter: float) -> Progress:
     """Wait longer after every fault in a row. `jitter` is between 0 and 1."""
-    pause = SLOW_RETRY if fault.permanent else pause_after(progress.failures)
+    pause = SLOW_RETRY if not rejection.retryable else pause_after(progress.failures)
     return replace(
         progress,
         worker_id=None,
         ordered=None,
         failures=progress.failures + 1,
-        fault=fault,
+        rejection=rejection,
         not_before=now + with_jitter(pause, jitter),
         listed=False,
     )
@@ -200,7 +192,7 @@ def after_poll(progress: Progress, entry: Entry | None) -> Progress:
         ordered=None,
         listed=True,
         failures=0,
-        fault=None,
+        rejection=None,
         checked=entry.id if known else None,
         mismatch=progress.mismatch if known else None,
     )
@@ -231,11 +223,14 @@ def _under_way(worker: Worker | None, entry: Entry, progress: Progress, now: flo
 
 def _enter(worker: Worker, progress: Progress, now: float) -> Plan:
     why = "the router lost it" if progress.listed else "the router does not list it"
-    if progress.fault is None:
+    if progress.rejection is None:
         return Plan(Condition(RegistrationState.PENDING, Reason.NOT_LISTED), Add(worker, why), now)
-    fault = progress.fault
+    rejection = progress.rejection
     return _when_due(
-        Condition(_state_of(fault, progress.failures), fault.reason, fault.message), Add(worker, why), progress, now
+        Condition(_state_of(rejection, progress.failures), rejection.reason, rejection.message),
+        Add(worker, why),
+        progress,
+        now,
     )
 
 
@@ -260,5 +255,5 @@ def _difference(worker: Worker, entry: Entry) -> str:
     return ""
 
 
-def _state_of(fault: Fault, failures: int) -> RegistrationState:
-    return RegistrationState.FAILED if fault.permanent or failures >= PATIENCE else RegistrationState.PENDING
+def _state_of(rejection: Rejection, failures: int) -> RegistrationState:
+    return RegistrationState.FAILED if not rejection.retryable or failures >= PATIENCE else RegistrationState.PENDING

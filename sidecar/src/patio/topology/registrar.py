@@ -13,18 +13,18 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
+from patio.rejection import Rejection
 from patio.topology.config import Kind, Worker
 from patio.topology.planner import (
     Add,
     Condition,
     Entry,
-    Fault,
     Plan,
     Progress,
     Reason,
     Remove,
-    after_fault,
     after_poll,
+    after_rejection,
     heartbeat,
     pause_after,
     plan,
@@ -84,7 +84,7 @@ class Registrar:
         try:
             entries = await self._look(tracked, wanted)
         except RouterError as error:
-            return self._not_reached(error.fault, wanted, tracked)
+            return self._not_reached(error.rejection, wanted, tracked)
         if self._silent:
             log.info("router answers again router=%s looks=%d", self.router.name, self._silent)
             # Most likely it is another one: what the last one refused counts no more.
@@ -122,16 +122,16 @@ class Registrar:
         for url in tracked:
             entry = found.get(url)
             if entry is not None and entry.failed is not None:
-                fault = f"The router could not add it: {entry.failed}"
+                words = f"The router could not add it: {entry.failed}"
                 del found[url]
             elif entry is None and self._progress[url].ordered is not None:
                 # smg 1.13.0 forgets an addition that failed.
-                fault = "The router took the order to add it, could not carry it out and has forgotten it."
+                words = "The router took the order to add it, could not carry it out and has forgotten it."
             else:
                 self._progress[url] = after_poll(self._progress[url], entry)
                 continue
             if url in wanted:
-                self._fail(url, Fault(Reason.FAULT, fault))
+                self._fail(url, Rejection(Reason.FAULT, words))
             else:
                 self._progress[url] = after_poll(self._progress[url], None)
         return found
@@ -176,28 +176,28 @@ class Registrar:
                     log.info("worker remove router=%s worker=%s reason=%s", self.router.name, url, action.reason)
                     await self.router.remove(action.worker_id)
             except RouterError as error:
-                self._fail(url, error.fault)
+                self._fail(url, error.rejection)
 
-    def _fail(self, url: str, fault: Fault) -> None:
-        self._count(fault.reason)
+    def _fail(self, url: str, rejection: Rejection) -> None:
+        self._count(rejection.reason)
         log.warning(
-            "registration failed router=%s worker=%s reason=%s message=%s", self.router.name, url, *_said(fault)
+            "registration failed router=%s worker=%s reason=%s message=%s", self.router.name, url, *_said(rejection)
         )
-        self._progress[url] = after_fault(self._progress[url], fault, time.monotonic(), self._rng.random())
+        self._progress[url] = after_rejection(self._progress[url], rejection, time.monotonic(), self._rng.random())
 
-    def _not_reached(self, fault: Fault, wanted: Mapping[str, Worker], tracked: list[str]) -> Round:
+    def _not_reached(self, rejection: Rejection, wanted: Mapping[str, Worker], tracked: list[str]) -> Round:
         if not self._silent:
-            self._count(fault.reason)
-            log.warning("router not read router=%s reason=%s message=%s", self.router.name, *_said(fault))
-        pause = LONGEST_WITHOUT_ROUTER if fault.permanent else pause_after(self._silent)
+            self._count(rejection.reason)
+            log.warning("router not read router=%s reason=%s message=%s", self.router.name, *_said(rejection))
+        pause = LONGEST_WITHOUT_ROUTER if not rejection.retryable else pause_after(self._silent)
         self._silent += 1
         conditions = {
-            url: unobserved(fault, replace(self._progress[url], failures=self._silent), leaving=url not in wanted)
+            url: unobserved(rejection, replace(self._progress[url], failures=self._silent), leaving=url not in wanted)
             for url in tracked
         }
         pause = with_jitter(min(LONGEST_WITHOUT_ROUTER, pause), self._rng.random())
         return Round(conditions, pause, reached=False)
 
 
-def _said(fault: Fault) -> tuple[str, str]:
-    return fault.reason, fault.message
+def _said(rejection: Rejection) -> tuple[str, str]:
+    return rejection.reason, rejection.message

@@ -16,13 +16,13 @@ import httpx
 from pydantic import JsonValue, TypeAdapter
 
 from patio.network import NOT_ITS_FAULT, cause_of
+from patio.rejection import Rejection
 from patio.topology.config import Endpoint, Role, TopologySettings, Worker
 from patio.topology.planner import (
     Condition,
-    Fault,
     Progress,
     Reason,
-    after_fault,
+    after_rejection,
     heartbeat,
     moving_pause,
     unobserved,
@@ -128,11 +128,11 @@ class LeasedRegistration:
         try:
             registration = await self._release() if worker is None else await self._renew(worker)
         except (Unreachable, Refused) as error:
-            fault = _fault(error)
-            self._count(fault.reason)
-            self._progress = after_fault(self._progress, fault, time.monotonic(), self._rng.random())
+            rejection = _rejection(error)
+            self._count(rejection.reason)
+            self._progress = after_rejection(self._progress, rejection, time.monotonic(), self._rng.random())
             pause = min(self._interval, max(0.1, self._progress.not_before - time.monotonic()))
-            return Step(unobserved(fault, self._progress, leaving=worker is None), pause, False)
+            return Step(unobserved(rejection, self._progress, leaving=worker is None), pause, False)
         self._progress = Progress()
         self._out = worker is None and registration is None
         if registration is None:
@@ -189,16 +189,16 @@ class DetectedRegistration:
             try:
                 role = (await self._asked.topology()).role
             except Unreachable as error:
-                return self._not_known(_fault(error), worker)
+                return self._not_known(_rejection(error), worker)
             except Refused as refused:
                 if refused.status >= 500:
-                    return self._not_known(Fault(Reason.FAULT, refused.message), worker)
+                    return self._not_known(Rejection(Reason.FAULT, refused.message), worker)
                 # Routers answer 404 (or 401, when they want a key) to a path that they do not know.
                 self._chosen = self._direct
             else:
                 if role != Role.SERVER:
                     words = f"The sidecar at {self.name} keeps no leases; it needs TOPO_ROLE=server."
-                    return self._not_known(Fault(Reason.NO_SERVER, words, permanent=True), worker)
+                    return self._not_known(Rejection(Reason.NO_SERVER, words, retryable=False), worker)
                 self._chosen = self._leased
         found = await self._chosen.step(worker)
         if found.condition.reason == Reason.REFUSED:
@@ -206,19 +206,19 @@ class DetectedRegistration:
             self._chosen = None
         return found
 
-    def _not_known(self, fault: Fault, worker: Worker | None) -> Step:
+    def _not_known(self, rejection: Rejection, worker: Worker | None) -> Step:
         now = time.monotonic()
-        self._progress = after_fault(self._progress, fault, now, 0.5)
+        self._progress = after_rejection(self._progress, rejection, now, 0.5)
         pause = min(5.0, self._progress.not_before - now)
-        return Step(unobserved(fault, self._progress, leaving=worker is None), pause, False)
+        return Step(unobserved(rejection, self._progress, leaving=worker is None), pause, False)
 
 
-def _fault(error: Unreachable | Refused) -> Fault:
+def _rejection(error: Unreachable | Refused) -> Rejection:
     if isinstance(error, Unreachable):
         reason = Reason.FAULT if cause_of(error.__cause__ or error) in NOT_ITS_FAULT else Reason.UNREACHABLE
-        return Fault(reason, f"{error}.")
+        return Rejection(reason, f"{error}.")
     if error.status in (401, 403):
-        return Fault(Reason.UNAUTHORIZED, error.message, permanent=True)
+        return Rejection(Reason.UNAUTHORIZED, error.message, retryable=False)
     if error.retryable or error.status >= 500:
-        return Fault(Reason.FAULT, error.message)
-    return Fault(Reason.REFUSED, error.message, permanent=True)
+        return Rejection(Reason.FAULT, error.message)
+    return Rejection(Reason.REFUSED, error.message, retryable=False)

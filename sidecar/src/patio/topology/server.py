@@ -28,7 +28,7 @@ OVERSLEPT = 3.0
 """Seconds late by which a round proves that this process stood still, and could hear no pod."""
 
 
-class TooManyLeases(Exception):  # noqa: N818 - an answer, not a bug
+class TooManyLeasesError(Exception):
     """So many leases are held that no other one is granted."""
 
 
@@ -87,7 +87,7 @@ class TopologyServer:
         return self._proof is None or hmac.compare_digest(self._proof, (authorization or "").encode())
 
     def renew(self, lease_id: str, request: LeaseRequest) -> Registration:
-        """Begin or renew a lease; return how its worker stands with the router. Raise `TooManyLeases`."""
+        """Begin or renew a lease; return how its worker stands with the router. Raise `TooManyLeasesError`."""
         worker = Worker(
             url=request.url,
             kind=Kind(request.worker_type),
@@ -97,7 +97,7 @@ class TopologyServer:
         )
         before = self._leases.by_id.get(lease_id)
         if before is None and len(self._leases.by_id) >= MOST_LEASES:
-            raise TooManyLeases(f"{MOST_LEASES} leases are held; a pod that goes gives its own back.")
+            raise TooManyLeasesError(f"{MOST_LEASES} leases are held; a pod that goes gives its own back.")
         self._leases = granted(self._leases, lease_id, worker, request.seconds, time.monotonic())
         if before is None or before.worker != worker:
             log.info("lease begun lease=%s worker=%s kind=%s", lease_id, worker.url, worker.kind)
