@@ -17,11 +17,11 @@ import httpx
 import pytest
 
 from engine_double import Double, running_double
-from patio.access.config import AccessSettings
+from patio.access.settings import AccessSettings
 from patio.adapters.store import Store
 from patio.app import assemble
 from patio.credentials.token import TokenError, read_token
-from patio.downloads.config import DownloadSettings
+from patio.downloads.settings import DownloadSettings
 from patio.settings import Settings
 from patio_protocol.adapters import LoadRequest
 from patio_protocol.credentials import (

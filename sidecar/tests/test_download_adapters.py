@@ -14,7 +14,7 @@ import pytest
 from download_builders import adapter, contents, is_there, order, put, served, settle
 
 from engine_double import running_double
-from patio.downloads.config import DownloadSettings
+from patio.downloads.settings import DownloadSettings
 from patio_protocol.adapters import LoadRequest, UnloadRequest
 from patio_protocol.client import SidecarClient
 from patio_protocol.errors import Refused

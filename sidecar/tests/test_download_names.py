@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from patio.downloads.cache_keys import is_revision, key_of
 from patio.downloads.errors import DownloadError, error_of_status, redacted
 from patio.downloads.s3 import addressing_style, region_of
-from patio.downloads.validation import check_listing, is_revision, key_of, safe_name, why_skipped
+from patio.downloads.validation import check_listing, safe_name, why_skipped
 from patio_protocol.downloads import DownloadReason
 from patio_protocol.sources import Source, SourceKind
 

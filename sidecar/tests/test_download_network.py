@@ -24,12 +24,12 @@ from prometheus_client import CollectorRegistry
 
 from patio.downloads import network
 from patio.downloads.addresses import in_clear, is_loopback, is_never_asked
-from patio.downloads.config import DownloadSettings
 from patio.downloads.downloads import Downloads
 from patio.downloads.errors import DownloadError
 from patio.downloads.messages import Job
 from patio.downloads.metrics import DownloadMetrics
 from patio.downloads.network import BUNDLES, one_bundle, past_proxies
+from patio.downloads.settings import DownloadSettings
 from patio.downloads.worker import backend_of
 from patio.downloads.worker_process import run_worker
 from patio_protocol.downloads import DownloadReason, DownloadRequest

@@ -19,14 +19,14 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from patio.downloads.config import DownloadSettings
+from patio.downloads.cache_keys import key_of
 from patio.downloads.downloads import WORKERS, Downloads
 from patio.downloads.errors import DownloadError
 from patio.downloads.locks import locked
 from patio.downloads.metrics import DownloadMetrics
 from patio.downloads.pins import Pins, is_there
 from patio.downloads.s3 import S3
-from patio.downloads.validation import key_of
+from patio.downloads.settings import DownloadSettings
 from patio_protocol.downloads import DownloadReason, DownloadReport, DownloadRequest, DownloadState
 from patio_protocol.sources import parse_source
 

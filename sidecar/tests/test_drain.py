@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 
 from engine_double import Double, running_double
 from patio.drain import request_counter
-from patio.drain.config import DrainSettings
 from patio.drain.drain import Drain
 from patio.drain.planner import BLIND_SECONDS, CountOutcome, DrainSnapshot, DrainState, RequestCount, observe, plan
 from patio.drain.request_counter import CountSources, RequestCounter, total
+from patio.drain.settings import DrainSettings
 from patio.settings import Settings
 from patio_protocol.client import SidecarClient
 

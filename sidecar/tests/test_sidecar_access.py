@@ -9,14 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patio.access.authorizer import Authorizer, Call, Hook
-from patio.access.config import AccessSettings
 from patio.access.keys import GRACE, Keys, follow
 from patio.access.loopback import is_loopback
 from patio.access.metrics import OFF, REMIND_SECONDS, warn_while_off
 from patio.access.openness import CLOSED, EVERYONE, HOOK, Openness
 from patio.access.proof import Denial, Request, read
 from patio.access.replay import KEPT, Use, UsedProofs
-from patio.settings import SettingsError, read_settings
+from patio.access.settings import AccessSettings
+from patio.settings import read_settings
+from patio.variables import SettingsError
 from patio_protocol.authentication import LEEWAY, LIFETIME, MAX_ENDORSEMENTS, ProofClaims
 
 from proof_builders import NOW, POD, Signer

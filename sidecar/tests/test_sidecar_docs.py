@@ -10,8 +10,7 @@ from prometheus_client import CollectorRegistry
 from patio.metrics.mappings import SOURCES, STANDARD, VOCABULARIES, Asked, Derived, Source
 from patio.metrics.self_metrics import SelfMetrics
 from patio.routes.adapters import FAULT_STATUS
-from patio.settings import HONOURED
-from patio.settings.read import _parser
+from patio.settings import VARIABLES, _parser
 from patio_protocol.engines import EngineKind
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -57,7 +56,7 @@ def test_every_flag_and_variable_is_explained() -> None:
         for flag in action.option_strings:
             if flag not in ("-h", "--help") and not flag.startswith("--no-"):
                 assert f"`{flag}`" in TEXT.replace("--[no-]", "--"), flag
-    for variable in HONOURED:
+    for variable in VARIABLES:
         assert f"`{variable}`" in TEXT
 
 

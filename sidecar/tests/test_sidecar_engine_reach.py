@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from engine_double import Double, running_double
-from patio.drain.config import DrainSettings
 from patio.drain.planner import Sight
 from patio.drain.request_counter import RequestCounter, Sources
+from patio.drain.settings import DrainSettings
 from patio.engine.address import read_address
 from patio.engine.base import Engine, EngineError
 from patio.engine.clients import EngineClients, EngineTls, open_clients

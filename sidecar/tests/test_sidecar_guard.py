@@ -20,8 +20,8 @@ from prometheus_client import CollectorRegistry
 
 from engine_double import Double, running_double
 from patio.access.authorizer import Authorizer
-from patio.access.config import AccessSettings
 from patio.access.metrics import AccessMetrics
+from patio.access.settings import AccessSettings
 from patio.adapters.store import Store
 from patio.app import Sidecar, assemble
 from patio.routes.access import add_access

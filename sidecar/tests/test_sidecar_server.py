@@ -28,9 +28,9 @@ from uvicorn.server import ServerState
 
 from patio import server
 from patio.access.authorizer import Authorizer
-from patio.access.config import AccessSettings
 from patio.access.connection_limits import ConnectionLimits, LongPolls
 from patio.access.openness import EVERYONE, open_to
+from patio.access.settings import AccessSettings
 from patio.adapters.store import Store
 from patio.app import assemble
 from patio.file_limit import raise_file_limit
@@ -39,7 +39,8 @@ from patio.routes import access
 from patio.routes.access import add_access
 from patio.routes.adapters import ENDING_SECONDS
 from patio.server import configured, limit_loop_errors, listen
-from patio.settings import Settings, SettingsError
+from patio.settings import Settings
+from patio.variables import SettingsError
 from patio_protocol.adapters import LoadRequest
 from patio_protocol.errors import SidecarError
 

@@ -9,7 +9,8 @@ import pytest
 
 from patio.app import main
 from patio.engine.clients import EngineTls
-from patio.settings import HONOURED, Settings, SettingsError, read_settings
+from patio.settings import VARIABLES, Settings, read_settings
+from patio.variables import SettingsError
 from patio_protocol.engines import EngineKind
 from patio_protocol.sources import SourceKind
 
@@ -295,7 +296,7 @@ def test_help_names_every_variable_that_is_honoured(capsys: pytest.CaptureFixtur
         read_settings(["--help"], {})
     assert leaving.value.code == 0
     text = capsys.readouterr().out
-    assert all(name in text for name in HONOURED)
+    assert all(name in text for name in VARIABLES)
 
 
 def test_keys_are_in_no_repr() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patio.topology.config import Kind, Worker
 from patio.topology.leases import Leases, dropped, expired, extended, granted, known, to_save
+from patio.topology.registered_worker import Kind, Worker
 
 A, B = Worker("http://10.0.0.1:8000"), Worker("http://10.0.0.2:8000", Kind.PREFILL, 34000, api_key="sekret")
 

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patio.rejection import Rejection
-from patio.topology.config import Kind, Worker
 from patio.topology.planner import (
     LONGEST_PAUSE,
     SLOW_RETRY,
@@ -24,6 +23,7 @@ from patio.topology.planner import (
     plan,
     unobserved,
 )
+from patio.topology.registered_worker import Kind, Worker
 from patio_protocol.topology import RegistrationState
 
 URL = "http://10.0.0.1:8000"

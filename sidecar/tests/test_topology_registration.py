@@ -18,13 +18,14 @@ import pytest
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from patio.topology import routers
-from patio.topology.config import Endpoint, Kind, TopologySettings, Worker
 from patio.topology.lease_file import LeaseFile
 from patio.topology.planner import Condition
+from patio.topology.registered_worker import Kind, Worker
 from patio.topology.registrar import Registrar, Round
 from patio.topology.registration import LeasedRegistration
 from patio.topology.routers import LARGEST, Router, RouterError
 from patio.topology.server import TopologyServer
+from patio.topology.settings import Endpoint, TopologySettings
 from patio_protocol import client as client_module
 from patio_protocol.client import SidecarClient
 from patio_protocol.errors import Refused, Unreachable

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from patio.settings import Settings, SettingsError, read_settings
-from patio.settings.topology import LARGEST_FILE
+from patio.settings import Settings, read_settings
 from patio.topology.addresses import listed, pod_names
-from patio.topology.config import Role, TopologySettings
+from patio.topology.settings import LARGEST_FILE, Role, TopologySettings
+from patio.variables import SettingsError
 
 PREFILL = '--instance-info={"data":{"port":8000,"worker_type":"prefill", "bootstrap_port":34000}}'
 """As upstream's sample has it."""

@@ -16,7 +16,8 @@ from engine_double import running_double
 from patio.adapters.store import Store
 from patio.app import assemble
 from patio.settings import Settings, read_settings
-from patio.topology.config import Endpoint, Role, TopologySettings, Worker
+from patio.topology.registered_worker import Worker
+from patio.topology.settings import Endpoint, Role, TopologySettings
 from patio_protocol.client import SidecarClient
 from patio_protocol.engines import EngineKind
 from patio_protocol.errors import Refused

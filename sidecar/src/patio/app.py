@@ -48,8 +48,9 @@ from patio.metrics.scrape import Scraper
 from patio.metrics.self_metrics import SelfMetrics
 from patio.routes import Parts, create_app
 from patio.server import LEAVE_SECONDS, Server, configured, limit_loop_errors, listen
-from patio.settings import Settings, SettingsError, read_settings
+from patio.settings import Settings, read_settings
 from patio.topology.factory import Topology, build_topology
+from patio.variables import SettingsError
 from patio_protocol.adapters import Readiness, ServerStatus
 from patio_protocol.engines import EngineKind
 

@@ -28,7 +28,7 @@ from patio.access.limits import MAX_HEADER_BYTES, MAX_TARGET
 from patio.access.loopback import address_of
 from patio.drain.drain import Drain
 from patio.logs import LineLimit
-from patio.settings import SettingsError
+from patio.variables import SettingsError
 from patio_protocol.adapters import ErrorBody, ErrorDetail
 from patio_protocol.authentication import MAX_BODY
 

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from patio.access.config import AccessSettings
 from patio.access.keys import Keys, follow
 from patio.access.loopback import is_loopback, is_meant
 from patio.access.openness import Openness, To
@@ -34,6 +33,7 @@ from patio.access.proof import (
     verify,
 )
 from patio.access.replay import Use, UsedProofs
+from patio.access.settings import AccessSettings
 from patio_protocol.authentication import DRAIN_SCHEME, PROOF, PROOF_SCHEME, UNKNOWN_KEY, ProofClaims
 
 

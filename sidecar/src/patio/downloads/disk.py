@@ -16,10 +16,10 @@ from pathlib import Path, PurePosixPath
 
 from patio.atomic_file import read_small, replace_file, sync_folder
 from patio.downloads import locks
+from patio.downloads.cache_keys import OWN, is_revision
 from patio.downloads.errors import DownloadError
 from patio.downloads.layout import DownloadLayout, source_note, users_lock
 from patio.downloads.planner import SYNC_STEP, OnDisk, RemoteFile
-from patio.downloads.validation import OWN, is_revision
 from patio_protocol.downloads import DownloadReason
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")

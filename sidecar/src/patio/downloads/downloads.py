@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patio.downloads.addresses import host_of, in_clear, is_never_asked
-from patio.downloads.config import DownloadSettings
+from patio.downloads.cache_keys import is_revision, key_of
 from patio.downloads.errors import DownloadError, plain_http_error
 from patio.downloads.inventory import sources_under
 from patio.downloads.layout import DownloadLayout, layout_of, local_folder
 from patio.downloads.locks import is_free
 from patio.downloads.metrics import DownloadMetrics
 from patio.downloads.pins import Pins, is_there
-from patio.downloads.validation import is_revision, key_of
+from patio.downloads.settings import DownloadSettings
 from patio.threads import Threads
 from patio_protocol.adapters import ErrorDetail
 from patio_protocol.backoff import exponential, with_jitter

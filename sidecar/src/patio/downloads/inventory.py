@@ -11,8 +11,8 @@ import contextlib
 from pathlib import Path
 
 from patio.atomic_file import read_small
+from patio.downloads.cache_keys import is_revision
 from patio.downloads.layout import source_note
-from patio.downloads.validation import is_revision
 from patio_protocol.sources import parse_source
 
 MOST_BYTES = 64 * 1024

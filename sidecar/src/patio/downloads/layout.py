@@ -19,9 +19,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from patio.downloads.cache_keys import OWN
 from patio.downloads.errors import DownloadError
 from patio.downloads.locks import place_in_file
-from patio.downloads.validation import OWN
 from patio_protocol.downloads import DownloadReason
 
 

@@ -15,8 +15,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from patio.downloads import locks
+from patio.downloads.cache_keys import is_revision
 from patio.downloads.layout import users_lock
-from patio.downloads.validation import is_revision
 
 log = logging.getLogger(__name__)
 

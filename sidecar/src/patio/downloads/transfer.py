@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Protocol
 
 from patio.downloads.backends import CHUNK, Backend, Reading
+from patio.downloads.cache_keys import is_revision
 from patio.downloads.disk import Partial, folders_down_to, remove_unused, replace_text, show
 from patio.downloads.errors import DownloadError
 from patio.downloads.inventory import noted
@@ -40,7 +41,6 @@ from patio.downloads.planner import (
 )
 from patio.downloads.reservations import reserved
 from patio.downloads.stall_detection import StallDetector
-from patio.downloads.validation import is_revision
 from patio_protocol.downloads import DownloadReason
 
 EVENT_SECONDS = 0.2

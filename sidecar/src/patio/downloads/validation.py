@@ -1,4 +1,4 @@
-"""Which names of a listing are taken, and under which folders. Pure.
+"""Which names of a listing are taken. Pure.
 
 A listing comes from outside: it may hold `../../etc/passwd`, absolute names, a file that is also a folder. Such a
 listing is refused whole, before anything is written: whoever wrote it means no good.
@@ -6,17 +6,14 @@ listing is refused whole, before anything is written: whoever wrote it means no 
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable
-from pathlib import PurePath, PurePosixPath
+from pathlib import PurePosixPath
 
+from patio.downloads.cache_keys import OWN
 from patio.downloads.errors import DownloadError
 from patio_protocol.downloads import DownloadReason
-from patio_protocol.sources import Source
 
-OWN = ".patio"
-"""Folder in an `output_dir` that is ours; no file of a source may be in it."""
 MOST_FILES = 10_000
 
 _DATA = frozenset(
@@ -31,8 +28,6 @@ _CODE = frozenset(
     | {".msgpack", ".ot", ".pdparams", ".params", ".mar", ".t7"}
 )
 """Formats that can run code when they are read, or are weights of frameworks that neither engine has."""
-_KEY = re.compile(r"(?:hf|s3|obs|pvc|file)-[A-Za-z0-9._-]+-[0-9a-f]{12}")
-_REVISION = re.compile(r"[0-9a-f]{16,64}(?:-all)?")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff\\]")
 
 
@@ -65,13 +60,6 @@ def check_listing(names: Iterable[str]) -> None:
         raise DownloadError(DownloadReason.REFUSED, f"The source lists {both[0]!r} as a file and as a folder.")
 
 
-def is_revision(path: PurePath, root: PurePath) -> bool:
-    """Whether a path is that of a revision that Patio fetched. Nothing else is ever locked or removed."""
-    home = path.parent
-    ours = home.name == OWN or (home.parent == root and _KEY.fullmatch(home.name) is not None)
-    return ours and _REVISION.fullmatch(path.name) is not None
-
-
 def is_code(name: str) -> bool:
     """Whether a file holds weights in a format that is not data only."""
     return PurePosixPath(name).suffix.lower() in _CODE
@@ -88,10 +76,3 @@ def why_skipped(name: str) -> str | None:
     if suffix in _DATA or _VERSIONED.fullmatch(path.name) or path.stem.lower() in _DOCUMENTS:
         return None
     return "no file that an engine reads"
-
-
-def key_of(source: Source, endpoint: str) -> str:
-    """Return the name of the folder for all revisions of a source: readable, and never another source's."""
-    said = "\n".join((source.kind, endpoint, source.name, source.path))
-    readable = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{source.name}-{source.path}").strip("-.")[:60].strip("-.")
-    return f"{source.kind}-{readable or 'root'}-{hashlib.sha256(said.encode()).hexdigest()[:12]}"

@@ -12,9 +12,9 @@ import logging
 import time
 from typing import Protocol
 
-from patio.drain.config import DrainSettings
 from patio.drain.planner import CountOutcome, DrainSnapshot, DrainState, observe, plan
 from patio.drain.request_counter import RequestCounter
+from patio.drain.settings import DrainSettings
 from patio_protocol.topology import DrainAnswer
 
 log = logging.getLogger(__name__)

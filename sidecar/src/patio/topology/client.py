@@ -13,9 +13,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from patio.topology.config import Role, Worker
 from patio.topology.planner import Condition, Reason
+from patio.topology.registered_worker import Worker
 from patio.topology.registration import RouterRegistration
+from patio.topology.settings import Role
 from patio_protocol.topology import Registration, RegistrationState, TopologyReport
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import httpx
 from prometheus_client import CollectorRegistry
 
-from patio.topology.config import Endpoint, Role, TopologySettings
+from patio.topology.settings import Endpoint, Role, TopologySettings
 from patio_protocol.topology import TopologyReport
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from patio.rejection import Rejection
-from patio.topology.config import Kind, Worker
+from patio.topology.registered_worker import Kind, Worker
 from patio_protocol.backoff import exponential, with_jitter
 from patio_protocol.topology import RegistrationState
 

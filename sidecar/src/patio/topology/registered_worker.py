@@ -1,4 +1,4 @@
-"""The worker that a pod registers, from `--instance-info` and what is known of the pod. Pure.
+"""The worker that a pod registers: its model, and what `--instance-info` says of it. Pure.
 
 `--instance-info` is upstream's: `{"data": {"port": 8000, "worker_type": "prefill", "bootstrap_port": 34000}}`, and
 further fields of `data` go to the router as they are.
@@ -10,8 +10,40 @@ import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
-from patio.topology.config import Kind
+
+class Kind(StrEnum):
+    """What a worker does, in the routers' words (`worker_type`)."""
+
+    REGULAR = "regular"
+    PREFILL = "prefill"
+    DECODE = "decode"
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """An engine, as a router is told of it."""
+
+    url: str
+    """Where the router reaches it, without a slash at the end: sglang-router and smg take `.../` for another worker."""
+    kind: Kind = Kind.REGULAR
+    bootstrap_port: int | None = None
+    """Of a prefill worker: where decode workers fetch the KV cache."""
+    extra: Mapping[str, object] = field(default_factory=dict)
+    """Other fields of the router's `POST /workers`, as given in `--instance-info`."""
+    api_key: str | None = field(default=None, repr=False)
+    """What the engine wants to see from the router."""
+
+    def order(self) -> dict[str, object]:
+        """Return the body of `POST /workers`."""
+        body: dict[str, object] = {**self.extra, "url": self.url, "worker_type": self.kind.value}
+        if self.bootstrap_port is not None:
+            body["bootstrap_port"] = self.bootstrap_port
+        if self.api_key is not None:
+            body["api_key"] = self.api_key
+        return body
+
 
 _KNOWN = ("port", "worker_type", "bootstrap_port")
 _ELSEWHERE = {"url": "it is made of POD_IP and the port", "api_key": "ENGINE_API_KEY is taken"}

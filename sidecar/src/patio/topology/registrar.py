@@ -14,7 +14,6 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from patio.rejection import Rejection
-from patio.topology.config import Kind, Worker
 from patio.topology.planner import (
     Add,
     Condition,
@@ -30,6 +29,7 @@ from patio.topology.planner import (
     plan,
     unobserved,
 )
+from patio.topology.registered_worker import Kind, Worker
 from patio.topology.routers import Router, RouterError
 from patio_protocol.backoff import with_jitter
 

@@ -17,7 +17,6 @@ from pydantic import JsonValue, TypeAdapter
 
 from patio.network import NOT_ITS_FAULT, cause_of
 from patio.rejection import Rejection
-from patio.topology.config import Endpoint, Role, TopologySettings, Worker
 from patio.topology.planner import (
     Condition,
     Progress,
@@ -27,7 +26,9 @@ from patio.topology.planner import (
     moving_pause,
     unobserved,
 )
+from patio.topology.registered_worker import Worker
 from patio.topology.registrar import Registrar
+from patio.topology.settings import Endpoint, Role, TopologySettings
 from patio_protocol.client import SidecarClient
 from patio_protocol.errors import Refused, Unreachable
 from patio_protocol.topology import LeaseRequest, Registration, RegistrationState

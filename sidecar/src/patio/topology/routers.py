@@ -19,8 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from patio.network import NOT_ITS_FAULT, cause_of
 from patio.rejection import Rejection
-from patio.topology.config import Endpoint, Kind, Worker
 from patio.topology.planner import Entry, Reason
+from patio.topology.registered_worker import Kind, Worker
+from patio.topology.settings import Endpoint
 from patio_protocol.error_text import error_words
 
 log = logging.getLogger(__name__)

@@ -11,11 +11,12 @@ import hmac
 import logging
 import time
 
-from patio.topology.config import Kind, Role, Worker
 from patio.topology.lease_file import LeaseFile
 from patio.topology.leases import Leases, dropped, expired, extended, granted, known, to_save
 from patio.topology.planner import Reason
+from patio.topology.registered_worker import Kind, Worker
 from patio.topology.registrar import Registrar, Round
+from patio.topology.settings import Role
 from patio_protocol.adapters import Readiness
 from patio_protocol.topology import LeaseReport, LeaseRequest, Registration, RegistrationState, TopologyReport
 

@@ -1,7 +1,7 @@
 """Where the engine listens, how it is known to be the engine, and the keys that it wants.
 
-`read` calls it. Whatever could not be sent, or would end a look at the engine in an error of a library, is refused
-here. A message never has a key in it.
+`patio.settings` calls it. Whatever could not be sent, or would end a poll of the engine in an error of a library, is
+refused here. A message never has a key in it.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import httpx
 
 from patio.engine.address import EngineAddress, read_address
 from patio.engine.clients import EngineTls, tls_context
-from patio.settings.errors import SettingsError
+from patio.variables import SettingsError
 
-HONOURED = {
+VARIABLES = {
     "ENGINE_CA_FILE": "PEM file of CAs for an engine behind TLS; default SSL_CERT_FILE, SSL_CERT_DIR, the public ones",
     "ENGINE_TLS_SERVER_NAME": "name that the certificate of an engine behind TLS is for; default the URL's host",
     "ENGINE_TLS_VERIFY": "true or false; false: the certificate is not checked, for an engine in this pod only",
@@ -64,7 +64,7 @@ def read_tls(given: Mapping[str, str], address: EngineAddress, pod_ip: str) -> E
     if name is not None and not _SERVER_NAME.fullmatch(name):
         raise SettingsError("ENGINE_TLS_SERVER_NAME: not a name of a host")
     ca_name = next((one for one in ("ENGINE_CA_FILE", "SSL_CERT_FILE", "SSL_CERT_DIR") if one in given), None)
-    ours = [one for one in HONOURED if one.startswith("ENGINE_") and one in given]
+    ours = [one for one in VARIABLES if one.startswith("ENGINE_") and one in given]
     if not address.tls:
         if ours:
             raise SettingsError(f"{', '.join(ours)}: the engine at {address.shown} is asked without TLS; mend its URL")

@@ -1,24 +1,76 @@
-"""Flags and variables of the topology: which router, which worker, from every way in which users may say it.
+"""A sidecar's place in the topology: its role, the router, the worker that it stands for; and the flags and variables
+that tell them, in every way in which users may say it.
 
-`read` calls it. Where `--instance-info` and RoleBasedGroup's variables come from is `docs/topology.md`; what names
-become addresses is `patio.topology.addresses`. Reads the topology file, and nothing else.
+Where `--instance-info` and RoleBasedGroup's variables come from is `docs/topology.md`; `addresses` makes addresses of
+names. Reads the topology file, and nothing else. Keys are in no repr.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from patio.settings.engine import read_key
-from patio.settings.errors import SettingsError
+from patio.engine.settings import read_key
 from patio.topology.addresses import host_url, listed, pod_names
-from patio.topology.config import Endpoint, Role, TopologySettings, Worker
-from patio.topology.registered_worker import InstanceInfo, read_instance_info
+from patio.topology.registered_worker import InstanceInfo, Worker, read_instance_info
+from patio.variables import SettingsError, one_value
 
-HONOURED = {
+
+class Role(StrEnum):
+    """On which side of the topology a sidecar stands."""
+
+    CLIENT = "client"
+    """Beside an engine: keeps it registered."""
+    SERVER = "server"
+    """Beside a router, and beside no engine: keeps leases, and the router's list in step with them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One router, or one sidecar beside a router."""
+
+    urls: tuple[str, ...]
+    """Base URLs that it may answer at, best first: upstream named its Services in two ways."""
+    may_be_server: bool = False
+    """It is asked whether it is a sidecar with leases."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in reports."""
+        return self.urls[0]
+
+
+@dataclass(frozen=True, slots=True)
+class TopologySettings:
+    """What a sidecar does about routers; nothing, unless `enabled`."""
+
+    enabled: bool = False
+    not_configured: str = ""
+    """A topology is asked for and nothing names a router: what to set. Not `enabled` then."""
+    role: Role = Role.CLIENT
+    endpoints: tuple[Endpoint, ...] = ()
+    """Client: where to register. Server: the router beside it, one."""
+    worker: Worker | None = None
+    """Client: what to register."""
+    lease_id: str = ""
+    """Client: under which name it leases, the pod's."""
+    heartbeat: float = 30.0
+    """Seconds."""
+    router_key: str | None = field(default=None, repr=False)
+    lease_file: Path | None = None
+    """Server: where leases outlive the sidecar."""
+
+    @property
+    def is_server(self) -> bool:
+        """Whether this sidecar stands beside a router instead of an engine."""
+        return self.enabled and self.role is Role.SERVER
+
+
+VARIABLES = {
     "TOPO_TYPE": "sglang (sglang-router and smg) or none; default none",
     "TOPO_ROLE": "client beside an engine, server beside a router; default client",
     "TOPO_REGISTER_ENDPOINT": "base URL of where to register: a router, or a sidecar with TOPO_ROLE=server",
@@ -67,7 +119,7 @@ class Pod:
     api_key: str | None
 
 
-def topology_settings(instance_info: str | None, given: Mapping[str, str], pod: Pod) -> TopologySettings:
+def read_topology(instance_info: str | None, given: Mapping[str, str], pod: Pod) -> TopologySettings:
     """Return the settings; raise `SettingsError`."""
     info = _instance_info(instance_info)
     kind = given.get("TOPO_TYPE")
@@ -281,9 +333,6 @@ def _base_url(value: str) -> str:
 
 
 def _either(given: Mapping[str, str], *names: str) -> str | None:
-    """Return what is said under any of some names; they must not disagree."""
-    said = {name: given[name] for name in names if name in given}
-    if len(set(said.values())) > 1:
-        both = " and ".join(f"{name}={value}" for name, value in said.items())
-        raise SettingsError(f"{both} contradict each other: set one of them")
-    return next(iter(said.values()), None)
+    """Return the value of any of some names; they must not disagree."""
+    found = one_value(given, *names)
+    return None if found is None else found[1]

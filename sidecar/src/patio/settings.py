@@ -17,23 +17,22 @@ from typing import NoReturn
 
 from pydantic import TypeAdapter, ValidationError
 
-from patio.access.config import AccessSettings
-from patio.downloads.config import DownloadSettings
-from patio.drain.config import DrainSettings
+from patio.access import settings as access
+from patio.downloads import settings as downloads
+from patio.drain import settings as drain
+from patio.engine import settings as engine_settings
 from patio.engine.address import EngineAddress
 from patio.engine.clients import EngineTls
 from patio.metrics.mappings import VOCABULARIES
-from patio.settings import access, downloads, drain, topology
-from patio.settings import engine as engine_settings
-from patio.settings.errors import SettingsError
-from patio.topology.config import TopologySettings
+from patio.topology import settings as topology
+from patio.variables import SettingsError, one_value
 from patio_protocol.adapters import REQUIRED_ADAPTERS_VARIABLE, SIDECAR_PORT, LoadRequest
 from patio_protocol.engines import EngineKind
 
 DEFAULT_STATE_FILE = "/var/lib/patio/state.json"
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
-HONOURED = {
+VARIABLES = {
     "INFERENCE_ENGINE": "vllm or sglang; default sglang",
     "INFERENCE_ENGINE_VERSION": "shown in patio:build_info; behaviour is chosen by what the engine answers",
     "INFERENCE_ENGINE_ENDPOINT": "base URL of the engine, or unix:///path; default http://localhost:8000",
@@ -41,7 +40,7 @@ HONOURED = {
     "RUNTIME_PORT": "port to listen on, as the MatrixInfer and kthena runtimes name it",
     "RUNTIME_URL": "the same as INFERENCE_ENGINE_ENDPOINT; a metrics path at its end is dropped",
     "RUNTIME_METRICS_PATH": "the same as METRIC_SCRAPE_PATH",
-    **engine_settings.HONOURED,
+    **engine_settings.VARIABLES,
     "ENGINE_API_KEY": "sent to the engine as a bearer token",
     "ENGINE_ADMIN_API_KEY": "SGLang's --admin-api-key, for loads and unloads",
     "POD_NAME": "name of this pod, shown in GET /",
@@ -50,9 +49,9 @@ HONOURED = {
     REQUIRED_ADAPTERS_VARIABLE: "JSON list of adapters this pod must have; set at admission",
     "PATIO_STATE_FILE": f"where what is wanted is kept over restarts; default {DEFAULT_STATE_FILE}",
     **access.VARIABLES,
-    **topology.HONOURED,
+    **topology.VARIABLES,
     **downloads.VARIABLES,
-    **drain.HONOURED,
+    **drain.VARIABLES,
 }
 _PATH = re.compile(r"[\x21\x22\x24-\x7e]+")
 _ENDPOINTS = ("INFERENCE_ENGINE_ENDPOINT", "RUNTIME_URL")
@@ -110,10 +109,10 @@ class Settings:
     state_file: Path = Path(DEFAULT_STATE_FILE)
     state_file_chosen: bool = False
     """Somebody named the file, so not being able to write it is an error rather than a reason to do without."""
-    access: AccessSettings = field(default_factory=AccessSettings)
-    topology: TopologySettings = field(default_factory=TopologySettings)
-    drain: DrainSettings = field(default_factory=DrainSettings)
-    downloads: DownloadSettings = field(default_factory=DownloadSettings)
+    access: access.AccessSettings = field(default_factory=access.AccessSettings)
+    topology: topology.TopologySettings = field(default_factory=topology.TopologySettings)
+    drain: drain.DrainSettings = field(default_factory=drain.DrainSettings)
+    downloads: downloads.DownloadSettings = field(default_factory=downloads.DownloadSettings)
 
     @property
     def pod(self) -> str:
@@ -133,7 +132,7 @@ def _parser() -> _Parser:
         prog="python -m patio.app",
         description="Patio's sidecar: normalised metrics, LoRA adapters and readiness of one LLM engine.",
         epilog="variables (a flag wins over its variable):\n"
-        + "\n".join(f"  {name:27} {meaning}" for name, meaning in HONOURED.items()),
+        + "\n".join(f"  {name:27} {meaning}" for name, meaning in VARIABLES.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -222,14 +221,14 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         state_file=state_file,
         state_file_chosen="PATIO_STATE_FILE" in given,
         access=access.read_access(flags.access_control, given),
-        topology=topology.topology_settings(flags.instance_info, given, pod),
-        drain=drain.drain_settings(given),
+        topology=topology.read_topology(flags.instance_info, given, pod),
+        drain=drain.read_drain(given),
         downloads=downloads.read_downloads(given),
     )
 
 
 def _refuse_misspellings(environ: Mapping[str, str]) -> None:
-    known = list(HONOURED)
+    known = list(VARIABLES)
     services = [name.removesuffix("_SERVICE_HOST") for name in environ if name.endswith("_SERVICE_HOST")]
     for name in sorted(environ):
         if name in known or not name.startswith(_OURS) or _is_services(name, environ[name], services):
@@ -329,8 +328,4 @@ def _said(
     """Return a setting and what it was said with, for the message if it is wrong. Two names must not disagree."""
     if flag is not None:
         return flag_name, flag
-    said = [(name, given[name]) for name in variables if name in given]
-    if len({value for _, value in said}) > 1:
-        both = " and ".join(f"{name}={value}" for name, value in said)
-        raise SettingsError(f"{both} contradict each other: set one of them")
-    return said[0] if said else (variables[0], default)
+    return one_value(given, *variables) or (variables[0], default)

@@ -1,12 +1,14 @@
-"""Reads what the sidecar is told about access control."""
+"""Whose calls from outside the pod may change something: the settings of access control, and the variables and the flag
+that they are read from. Read by `authorizer`.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from patio.access.config import AccessSettings
-from patio.settings.errors import SettingsError
+from patio.variables import SettingsError
 from patio_protocol.authentication import (
     ACCESS_CONTROL_VARIABLE,
     DRAIN_PROOF_VARIABLE,
@@ -15,6 +17,23 @@ from patio_protocol.authentication import (
     from_base64url,
 )
 from patio_protocol.credentials import TOKEN_FILE
+
+
+@dataclass(frozen=True, slots=True)
+class AccessSettings:
+    """Whose calls from outside may change something."""
+
+    enforced: bool = True
+    """Off: everyone's."""
+    keys: tuple[str, ...] = ()
+    """The operator's public keys at admission, as base64url of 32 bytes."""
+    pod_uid: str = ""
+    """The pod that proofs must be for."""
+    drain_proof_sha256: str = field(default="", repr=False)
+    """SHA-256, in hex, of what the preStop hook shows. Empty: there is no hook."""
+    token_file: str = TOKEN_FILE
+    """Where the kubelet keeps the service account token that proves which pod this is."""
+
 
 TOKEN_FILE_VARIABLE = "PATIO_ACCESS_TOKEN_FILE"  # noqa: S105 - the name of a variable
 
