@@ -11,9 +11,14 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from prometheus_client import CollectorRegistry
+
 from patio.adapters.desired import AdapterSpec, Desired, Key, LoadedWeights, Slot
+from patio.adapters.executor import Attempt
+from patio.adapters.metrics import AdapterMetrics
 from patio.engine.base import EngineView
-from patio_protocol.adapters import LoadRequest
+from patio.metrics.self_metrics import SelfMetrics
+from patio_protocol.adapters import AdapterReport, AdapterState, LoadRequest
 from patio_protocol.client import SidecarClient
 
 _T = TypeVar("_T")
@@ -66,6 +71,13 @@ def keyed(by_name: Mapping[str, _T], slot: Slot = Slot.ACTIVE) -> dict[Key, _T]:
 def engine(adapters: Mapping[str, str] | None = None) -> EngineView:
     """Return the view of an engine that is up."""
     return EngineView(ready=True, base_models=("tiny",), adapters=adapters or {})
+
+
+def sidecar_metrics(registry: CollectorRegistry, engine: str = "vllm") -> SelfMetrics:
+    """Return the sidecar's own metrics and those of its adapters, with a load in them."""
+    report = AdapterReport(lora_name="a", lora_path="/a", state=AdapterState.LOADED, reason="Loaded", since=0.0)
+    AdapterMetrics(registry, lambda: (report,)).count_attempt(Attempt("load", "ok", "Loaded", 0.5))
+    return SelfMetrics(registry, "1", engine, "v1")
 
 
 async def eventually(

@@ -8,10 +8,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from patio.metrics.mappings import SOURCES, STANDARD, VOCABULARIES, Asked, Derived, Source
-from patio.metrics.self_metrics import SelfMetrics
 from patio.routes.adapters import FAULT_STATUS
 from patio.settings import VARIABLES, _parser
 from patio_protocol.engines import EngineKind
+
+from sidecar_builders import sidecar_metrics
 
 DOCS = Path(__file__).parents[2] / "docs"
 TEXT = (DOCS / "sidecar.md").read_text()
@@ -46,7 +47,7 @@ def test_every_other_vocabulary_stands_in_the_table() -> None:
 
 def test_every_metric_of_its_own_stands_in_the_table() -> None:
     registry = CollectorRegistry()
-    SelfMetrics(registry, lambda: [("a", "Loaded")], "1", "vllm", "")
+    sidecar_metrics(registry)
     for family in registry.collect():
         assert f"| `{family.name}" in METRICS
 

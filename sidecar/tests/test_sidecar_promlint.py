@@ -11,8 +11,9 @@ from prometheus_client import CollectorRegistry
 from e2e_cluster import ensure_binaries
 from patio.metrics.mappings import VOCABULARIES
 from patio.metrics.rewrite import compile_rules, rewrite
-from patio.metrics.self_metrics import SelfMetrics
 from patio_protocol.engines import EngineKind
+
+from sidecar_builders import sidecar_metrics
 
 pytestmark = pytest.mark.api
 
@@ -46,8 +47,7 @@ def promlint() -> Path:
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_promtool_takes_what_is_served_and_finds_nothing_but_colons_in_our_names(promlint: Path, file: Path) -> None:
     engine = EngineKind.SGLANG if "sglang" in str(file.relative_to(file.parents[1])) else EngineKind.VLLM
-    own = SelfMetrics(CollectorRegistry(), lambda: [("a", "Loaded")], "1", engine.value, "v1")
-    own.count_operation("load", "ok", "Loaded", 0.5)
+    own = sidecar_metrics(CollectorRegistry(), engine.value)
     own.scrape_errors.labels("timeout").inc()
     text = rewrite(file.read_bytes(), compile_rules(engine, VOCABULARIES), own.text()).text
     checked = subprocess.run([promlint], input=text, capture_output=True, check=False)

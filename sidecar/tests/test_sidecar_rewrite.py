@@ -14,8 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from patio.metrics.derived import Sample
 from patio.metrics.mappings import SOURCES, STANDARD, VOCABULARIES, Asked, Derived
 from patio.metrics.rewrite import Format, compile_rules, cut, rewrite
-from patio.metrics.self_metrics import SelfMetrics
 from patio_protocol.engines import EngineKind
+
+from sidecar_builders import sidecar_metrics
 
 VLLM = compile_rules(EngineKind.VLLM, ("patio",))
 SGLANG = compile_rules(EngineKind.SGLANG, ("patio",))
@@ -236,7 +237,7 @@ vllm:num_requests_running{model_name="m"} 4.0
 
 def test_openmetrics_stays_openmetrics() -> None:
     registry = CollectorRegistry()
-    own = SelfMetrics(registry, lambda: [("a", "Loaded")], "1", "vllm", "")
+    own = sidecar_metrics(registry)
     own.scrape_errors.labels("timeout").inc()
     rules = compile_rules(EngineKind.VLLM, tuple(VOCABULARIES), Format.OPENMETRICS)
     out = rewrite(OPENMETRICS, rules, own.text(Format.OPENMETRICS)).text
@@ -357,8 +358,7 @@ def test_what_is_asked_elsewhere_is_written_as_a_sample() -> None:
 
 def test_no_standard_family_is_one_of_the_sidecars_own() -> None:
     registry = CollectorRegistry()
-    own = SelfMetrics(registry, lambda: [("a", "Loaded")], "1", "vllm", "")
-    own.count_operation("load", "ok", "Loaded", 0.1)
+    own = sidecar_metrics(registry)
     text = own.text()
     ours = {f"patio:{family.name}" for family in STANDARD}
     assert not ours & {line.split(" ")[2] for line in text.decode().split("\n") if line.startswith("# TYPE ")}

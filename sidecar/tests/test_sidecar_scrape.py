@@ -75,7 +75,7 @@ async def scraping(
     server = await asyncio.start_server(engine.serve, "127.0.0.1", 0)
     engine.port = server.sockets[0].getsockname()[1]
     async with httpx.AsyncClient(trust_env=False) as client:
-        own = SelfMetrics(CollectorRegistry(), lambda: [], "1", "vllm", "")
+        own = SelfMetrics(CollectorRegistry(), "1", "vllm", "")
         url = f"http://127.0.0.1:{engine.port}/metrics"
         scraper = Scraper(url, client, EngineKind.VLLM, ("patio",), own, view)
         yield scraper, engine

@@ -28,7 +28,8 @@ from prometheus_client import CollectorRegistry, disable_created_metrics
 from patio import __version__
 from patio.access.authorizer import Authorizer
 from patio.access.metrics import AccessMetrics, warn_while_off
-from patio.adapters.reconciler import Attempt, Reconciler
+from patio.adapters.metrics import AdapterMetrics
+from patio.adapters.reconciler import Reconciler
 from patio.adapters.store import Store
 from patio.credentials.sealing import Sealing
 from patio.credentials.token import read_token
@@ -123,7 +124,7 @@ def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping
         downloads,
         boot=secrets.token_hex(4),
         rng=random.Random(),  # noqa: S311 - spreads retries, guards nothing
-        count=lambda attempt: _count(own, attempt),
+        count=lambda attempt: adapter_metrics.count_attempt(attempt),
     )
     topology = build_topology(
         settings.topology,
@@ -134,13 +135,8 @@ def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping
     )
     drain = Drain(settings.drain, RequestCounter(_sources(settings), clients.drains), topology)
     server = topology.server
-    own = SelfMetrics(
-        registry,
-        lambda: [(report.lora_name, report.state.value) for report in reconciler.published.list.adapters],
-        __version__,
-        settings.engine.value,
-        settings.engine_version,
-    )
+    adapter_metrics = AdapterMetrics(registry, lambda: reconciler.published.list.adapters)
+    own = SelfMetrics(registry, __version__, settings.engine.value, settings.engine_version)
     scraper = Scraper(
         address.base_url + settings.metrics_path if settings.scrape_engine and server is None else None,
         clients.looks,
@@ -245,10 +241,6 @@ def _engine(settings: Settings, clients: EngineClients) -> Engine:
     if settings.engine is EngineKind.VLLM:
         return Vllm(endpoint, clients.looks, key, clients.orders)
     return Sglang(endpoint, clients.looks, key, settings.admin_api_key, settings.model, clients.orders)
-
-
-def _count(own: SelfMetrics, attempt: Attempt) -> None:
-    own.count_operation(attempt.operation, attempt.outcome, attempt.reason, attempt.seconds)
 
 
 def _store(settings: Settings) -> Store:

@@ -42,8 +42,6 @@ from patio.engine.base import Engine, EngineView
 from patio.rejection import Rejection
 from patio_protocol.adapters import AdapterReport, LoadRequest, Readiness
 
-__all__ = ["Attempt", "Reconciler"]
-
 log = logging.getLogger(__name__)
 
 POLL_WHILE_UP = 0.5

@@ -97,14 +97,14 @@ def build_topology(
     metrics = TopologyMetrics(registry, lambda: topology.report())
 
     def registrar(endpoint: Endpoint) -> Registrar:
-        return Registrar(Router(endpoint, http, settings.router_key), settings.heartbeat, rng, metrics.count)
+        return Registrar(Router(endpoint, http, settings.router_key), settings.heartbeat, rng, metrics.count_failure)
 
     def registration(endpoint: Endpoint, url: str) -> RouterRegistration:
         direct = DirectRegistration(url, registrar(endpoint))
         if not endpoint.may_be_server:
             return direct
         return DetectedRegistration(
-            endpoint, http, direct, LeasedRegistration(endpoint, http, settings, rng, metrics.count)
+            endpoint, http, direct, LeasedRegistration(endpoint, http, settings, rng, metrics.count_failure)
         )
 
     if settings.is_server:

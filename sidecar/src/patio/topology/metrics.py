@@ -23,7 +23,7 @@ class TopologyMetrics:
         )
         registry.register(_Registrations(report))
 
-    def count(self, reason: str) -> None:
+    def count_failure(self, reason: str) -> None:
         """Count one fault."""
         self._failures.labels(reason).inc()
 
