@@ -9,7 +9,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from patio.downloads.addresses import in_clear
-from patio_operator.api.source_rules import FORMATS, IN_CLEAR, IN_THE_POD, MAX_URI_BYTES, Rule
+from patio_operator.api.source_rules import (
+    FORMATS,
+    IN_CLEAR,
+    IN_THE_POD,
+    MAX_URI_BYTES,
+    NOT_IN_CLEAR,
+    RULES,
+    Rule,
+    is_in_clear,
+)
 from patio_protocol.sources import check_endpoint, check_revision, parse_source
 
 PLAIN = "a B7 org repo x-y a--b a..b a_b _ - . .. ... lora.lock ü %2F %2f %41 a:b main v1+2 {x} ' \\"
@@ -118,4 +127,10 @@ def test_apply_and_the_sidecar_agree_on_what_is_in_clear(scheme: str, host: str,
     if not by_rules("endpoint", endpoint):
         return
     refused = re.search(IN_CLEAR, endpoint) is not None and re.search(IN_THE_POD, endpoint) is None
-    assert refused == in_clear(check_endpoint(endpoint))
+    assert refused == is_in_clear(endpoint) == in_clear(check_endpoint(endpoint))
+
+
+def test_no_rule_on_credentials_in_clear_holds_for_what_is_stored() -> None:
+    (rule,) = (one["rule"] for one in RULES if one["message"] == NOT_IN_CLEAR)
+    assert isinstance(rule, str)
+    assert rule.startswith("self == oldSelf || "), "a status of a stored LoraAdapter can be written"

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 from kubernetes.aio import client
 
-from patio_operator.cluster import watched
+from patio_operator.cluster import one_watch
 from patio_operator.cluster.api import Cluster, Object, RetryableApiError, Scope
 from patio_operator.cluster.kinds import LORA_ADAPTER
 from patio_operator.cluster.watched import Watched
@@ -192,7 +192,7 @@ async def test_a_refresh_reads_everything_anew_and_the_watch_goes_on_from_there(
 
 
 async def test_a_refresh_waits_for_an_api_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watched, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(one_watch, "FIRST_PAUSE", 0.01)
     api = ApiServer()
     async with watching(api) as (_, kept):
         await eventually("watched", lambda: api.watched_from, ["1"])
@@ -236,7 +236,7 @@ async def test_a_version_that_is_gone_is_listed_anew() -> None:
 
 
 async def test_while_it_is_lost_it_says_so_and_it_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watched, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(one_watch, "FIRST_PAUSE", 0.01)
     api = ApiServer()
     async with watching(api) as (_, kept):
         await eventually("there", lambda: kept.fresh, True)
@@ -296,7 +296,7 @@ async def test_bad_objects_fill_no_log(caplog: pytest.LogCaptureFixture) -> None
     api.items = [adapter(f"bad-{number}", 1) | {"bad": True} for number in range(200)]
     async with watching(api) as (_, kept):
         await eventually("listed", lambda: kept.fresh, True)
-    assert caplog.text.count("left out") == watched.COMPLAINTS
+    assert caplog.text.count("left out") == one_watch.COMPLAINTS
 
 
 async def test_a_listener_that_breaks_is_no_others_trouble() -> None:
@@ -354,7 +354,7 @@ async def test_an_answer_during_a_listing_outlives_it() -> None:
 
 
 async def test_a_refresh_does_not_wait_out_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watched, "FIRST_PAUSE", 1000.0)
+    monkeypatch.setattr(one_watch, "FIRST_PAUSE", 1000.0)
     api = ApiServer()
     async with watching(api) as (_, kept):
         await eventually("watched", lambda: api.watched_from, ["1"])
@@ -368,11 +368,11 @@ async def test_a_refresh_does_not_wait_out_a_pause(monkeypatch: pytest.MonkeyPat
 
 
 async def test_a_new_leader_wakes_a_watch_that_rests(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watched, "FIRST_PAUSE", 1000.0)
+    monkeypatch.setattr(one_watch, "FIRST_PAUSE", 1000.0)
     api = ApiServer()
     api.refuses = True
     async with watching(api) as (_, kept):
-        await eventually("it rests", lambda: kept.problem, "not now")
+        await eventually("it rests", lambda: kept.problem_in("team"), "not now")
         api.refuses = False
         kept.hurry()
         await eventually("it is there", lambda: kept.fresh, True)
@@ -396,11 +396,11 @@ async def test_a_refresh_does_not_wait_for_an_older_listing() -> None:
 async def test_a_watch_that_ends_at_once_backs_off(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
 
-    async def sleep(_: Watched[str], seconds: float) -> None:
+    async def sleep(_: one_watch.OneWatch[str], seconds: float) -> None:
         pauses.append(seconds)
         await asyncio.sleep(0)
 
-    monkeypatch.setattr(Watched, "_sleep", sleep)
+    monkeypatch.setattr(one_watch.OneWatch, "_sleep", sleep)
     api = ApiServer()
     api.ends = way
     async with watching(api):
@@ -419,7 +419,7 @@ async def test_many_objects_are_decoded_in_slices(monkeypatch: pytest.MonkeyPatc
             turns += 1
             await asyncio.sleep(0)
 
-    monkeypatch.setattr(watched, "SLICE_SECONDS", 0.0)
+    monkeypatch.setattr(one_watch, "SLICE_SECONDS", 0.0)
     api = ApiServer()
     api.page, api.items = 1000, [adapter(str(number), 1) for number in range(500)]
     async with watching(api) as (_, kept):

@@ -65,6 +65,47 @@ def test_without_the_secret_nothing_is_ordered_and_the_status_says_why(found: Mi
         assert progressing["status"] == "False"
 
 
+KEYS = {"ACCESS_KEY": "key", "SECRET_KEY": "s3cr3t"}
+
+
+@pytest.mark.parametrize(
+    ("source", "values", "where"),
+    [
+        ({"endpoint": "http://minio:9000"}, {}, "source.endpoint"),
+        ({"endpoint": None}, {"ENDPOINT": " HTTP://minio:9000 "}, "ENDPOINT of Secret keys"),
+        ({"uri": "hf://org/sql", "endpoint": "http://hub"}, {"HF_AUTH_TOKEN": "hf"}, "source.endpoint"),
+    ],
+)
+def test_stored_endpoint_without_tls_is_sent_no_credentials(
+    source: dict[str, Any], values: dict[str, str], where: str
+) -> None:
+    of = adapter(**source)
+    found = judge(of, KEYS | values, "7")
+    assert isinstance(found, Missing)
+    assert where in found.message
+    decided = planned(found, of=of)
+    assert orders(decided) == []
+    (ready, _, degraded) = status(of, decided.placements["sql"], told({}), NOW)["conditions"]
+    assert (ready["status"], ready["reason"]) == ("False", "InsecureEndpoint")
+    assert (degraded["status"], degraded["reason"]) == ("True", "InsecureEndpoint")
+    assert "source.allowPlainHTTP" in degraded["message"]
+    allowed = adapter(**source, allowPlainHTTP=True)
+    assert judge(allowed, KEYS | values, "7") == Credentials("7")
+
+
+def test_endpoint_without_tls_in_the_pod_is_sent_credentials() -> None:
+    assert judge(adapter(endpoint="http://127.0.0.1:9000"), KEYS, "7") == Credentials("7")
+    assert judge(adapter(), KEYS | {"ENDPOINT": "http://minio"}, "7") == Credentials("7"), "the spec's endpoint wins"
+
+
+def test_secret_that_was_not_read_yet_is_nobodys_fault() -> None:
+    pending = reported(AdapterState.PENDING, "CredentialsMissing", credentials="7")
+    for decided in (planned(None), planned(None, pending)):
+        conditions = status(adapter(), decided.placements["sql"], told({}), NOW)["conditions"]
+        assert conditions[0]["reason"] == "SecretNotRead"
+        assert [one["status"] for one in conditions] == ["False", "False", "False"]
+
+
 def test_what_is_loaded_stays_loaded_though_the_secret_is_gone() -> None:
     decided = planned(NOT_FOUND, reported(AdapterState.LOADED, credentials="7"))
     assert decided.actions == ()

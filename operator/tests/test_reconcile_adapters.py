@@ -361,3 +361,46 @@ async def test_label_waits_for_an_order_that_is_under_way() -> None:
         there.ordered.clear()
         both = chat | {"lora.patio.dev/sql", "owner.lora.patio.dev/uid-sql"}
         await until("both are shown", lambda: marks() == both, marks)
+
+
+async def test_nothing_is_kept_of_a_namespace_whose_last_object_went() -> None:
+    api = LoraApiServer()
+    api.put("pods", pod("p"))
+    api.put("loraadapters", adapter("sql"))
+    async with running(api, p=has("sql")) as there:
+        await until("it is told", lambda: there.ready("sql") == ("True", "Loaded"), lambda: there.ready("sql"))
+        assert len(there.reconciler) == 1
+        api.drop("loraadapters", "sql")
+        api.drop("pods", "p")
+        await until("it is forgotten", lambda: len(there.reconciler) == 0, lambda: len(there.reconciler))
+
+
+async def test_nothing_is_kept_of_namespaces_when_a_term_ends() -> None:
+    api = LoraApiServer()
+    api.put("pods", pod("p"))
+    api.put("loraadapters", adapter("sql"))
+    async with running(api, p=has("sql")) as there:
+        await until("it is told", lambda: there.ready("sql") == ("True", "Loaded"), lambda: there.ready("sql"))
+    assert len(there.reconciler) == 0, "a standby is not told which namespaces end"
+
+
+async def test_nothing_is_kept_of_an_adapter_that_went_during_a_pass() -> None:
+    api = LoraApiServer()
+    api.put("pods", pod("p"))
+    api.put("loraadapters", adapter("gone"))
+    api.get("loraadapters", "gone")["metadata"]["deletionTimestamp"] = "2026-11-21T12:00:00Z"
+    async with running(api, p=seen()) as there:
+
+        class SlowSecrets(Secrets):
+            async def credentials(self, _: object) -> dict[str, Any]:
+                if ("loraadapters", "team", "gone") in api.objects:
+                    api.drop("loraadapters", "gone")
+                    await until("its end is known", lambda: not there.known.adapters.all("team"), lambda: None)
+                return {}
+
+        there.reconciler._secrets = SlowSecrets()  # type: ignore[assignment]
+        there.queue.wake(("team",))
+        await until("it is dropped", lambda: ("loraadapters", "team", "gone") not in api.objects, lambda: api.objects)
+        await until("a pass was made", lambda: there.passes >= 3, lambda: there.passes)
+        api.drop("pods", "p")
+        await until("it is forgotten", lambda: len(there.reconciler) == 0, lambda: len(there.reconciler))

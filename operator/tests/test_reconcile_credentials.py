@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -10,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patio_operator.api.loraadapter import LoraAdapter
+from patio_operator.cluster.api import NotFoundError
+from patio_operator.cluster.kinds import Kind
 from patio_operator.placement.credentials import (
     MOST_CHARACTERS,
     Credentials,
@@ -17,7 +21,7 @@ from patio_operator.placement.credentials import (
     SecretUnusableError,
     decode,
 )
-from patio_operator.reconcile.credentials import _verdict
+from patio_operator.reconcile.credentials import READ_AT_ONCE, SecretReader, _verdict
 
 from builders import lora_adapter
 
@@ -97,3 +101,63 @@ def test_any_content_is_a_verdict(data: dict[str, bytes | str | None]) -> None:
             continue
         if isinstance(found, Missing):
             assert not [one for one in values.values() if len(one.strip()) > 12 and one in found.message]
+
+
+class SlowCluster:
+    """Answers to reads of Secrets when it is told to."""
+
+    def __init__(self) -> None:
+        self.under_way = self.most = self.reads = 0
+        self.told = asyncio.Event()
+
+    async def get(self, kind: Kind, name: str, namespace: str) -> dict[str, Any]:
+        self.under_way += 1
+        self.reads += 1
+        self.most = max(self.most, self.under_way)
+        await self.told.wait()
+        self.under_way -= 1
+        if name == "keys-3":
+            raise NotFoundError(404, "gone")
+        return body(HF_AUTH_TOKEN=b"hf_good")
+
+    async def pages(self, *_: object) -> AsyncIterator[tuple[list[dict[str, Any]], str]]:
+        metadata = {"namespace": "team", "uid": "u", "resourceVersion": "1"}
+        yield [{"metadata": {**metadata, "name": f"keys-{number}"}} for number in range(30)], "1"
+
+    async def watch(self, *_: object) -> AsyncIterator[dict[str, Any]]:
+        await asyncio.Event().wait()
+        yield {}
+
+
+NO_SECRET = Missing("SecretNotFound", "There is no Secret keys in namespace team.")
+
+
+async def until(good: Callable[[], bool]) -> None:
+    deadline = asyncio.get_running_loop().time() + 60.0
+    while not good():
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.01)
+
+
+async def test_secrets_of_one_pass_are_read_some_at_once() -> None:
+    cluster = SlowCluster()
+    reader = SecretReader(cluster, ["team"], lambda *_: None)  # type: ignore[arg-type]
+    watches = [asyncio.create_task(one) for one in reader.watches()]
+    adapters = [lora_adapter(f"a-{one}", source=HF | {"secretRef": {"name": f"keys-{one}"}}) for one in range(30)]
+    unknown = lora_adapter("x", source=HF)
+    await until(lambda: reader._judged(unknown, "keys") == NO_SECRET)
+    reading = asyncio.create_task(reader.credentials(adapters))
+    await until(lambda: cluster.under_way == READ_AT_ONCE)
+    cluster.told.set()
+    found = await reading
+    assert cluster.most == READ_AT_ONCE
+    missing = found.pop("a-3")
+    assert isinstance(missing, Missing)
+    assert missing.reason == "SecretNotFound"
+    assert list(found.values()) == [Credentials("u.1")] * 29
+    reads = cluster.reads
+    await reader.credentials([one for one in adapters if one.metadata.name != "a-3"])
+    assert cluster.reads == reads, "what did not change is not read again"
+    for one in watches:
+        one.cancel()
+    await asyncio.gather(*watches, return_exceptions=True)

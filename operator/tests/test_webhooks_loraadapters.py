@@ -44,6 +44,28 @@ async def test_only_what_changes_what_is_wanted_is_compared(unreachable: Cluster
         assert await answer(unreachable, new, adapter()) == {"uid": "7", "allowed": True}
 
 
+def in_clear(**source: Any) -> Object:
+    made = adapter()
+    made["spec"]["source"] = {"uri": "s3://bucket/sql", "endpoint": "http://minio", "secretRef": {"name": "k"}} | source
+    return made
+
+
+async def test_credentials_in_clear_are_refused_at_creation_and_change(unreachable: Cluster) -> None:
+    for new, old in ((in_clear(), None), (in_clear(), adapter()), (in_clear(region="eu"), in_clear())):
+        response = await answer(unreachable, new, old)
+        assert not response["allowed"]
+        assert "allowPlainHTTP: true" in response["status"]["message"]
+        assert response["status"]["details"]["causes"][0]["field"] == "spec.source.endpoint"
+    for body in (in_clear(allowPlainHTTP=True), in_clear(secretRef=None), in_clear(endpoint="http://127.0.0.1:9000")):
+        assert (await answer(unreachable, body))["allowed"]
+
+
+async def test_stored_credentials_in_clear_do_not_stop_other_changes(unreachable: Cluster) -> None:
+    labelled = in_clear()
+    labelled["metadata"]["labels"] = {"a": "b"}
+    assert (await answer(unreachable, labelled, in_clear()))["allowed"]
+
+
 def rival(name: str, app: str, called: str | None = "sql") -> Object:
     made = adapter(app, name=name, uid=f"uid-{name}", creationTimestamp="2026-11-21T10:00:00Z")
     if called is not None:
@@ -83,8 +105,8 @@ async def test_server_that_selects_by_no_field_is_not_asked_for_all() -> None:
         known = Known(cluster)
         watches = [asyncio.create_task(one) for one in known.watches()]
         deadline = asyncio.get_running_loop().time() + 60
-        while not known.fresh:
-            assert asyncio.get_running_loop().time() < deadline, known.adapters.problem
+        while not known.complete:
+            assert asyncio.get_running_loop().time() < deadline, known.adapters.problem_in("team")
             await asyncio.sleep(0.01)
         before = len(api.lists)
         request = {"uid": "7", "namespace": "team", "object": rival("second", "vllm")}

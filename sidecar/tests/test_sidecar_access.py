@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from patio.access.authorizer import Authorizer, Call, Hook
 from patio.access.keys import GRACE, Keys, follow
-from patio.access.loopback import is_loopback
+from patio.access.loopback import CHANGES, is_loopback, is_meant
 from patio.access.metrics import OFF, REMIND_SECONDS, warn_while_off
 from patio.access.openness import CLOSED, EVERYONE, HOOK, Openness
-from patio.access.proof import Denial, Request, read
+from patio.access.proof import MISSING, NO_KEYS, Denial, Request, read
 from patio.access.replay import KEPT, Use, UsedProofs
 from patio.access.settings import AccessSettings
 from patio.settings import read_settings
@@ -411,3 +411,11 @@ async def test_the_warning_of_the_off_switch_comes_back(caplog: pytest.LogCaptur
         await warn_while_off(sleep)
     assert slept == [REMIND_SECONDS] * 3
     assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [OFF] * 3
+
+
+@pytest.mark.parametrize("denial", [MISSING, NO_KEYS])
+def test_missing_proof_names_every_call_that_needs_none(denial: Denial) -> None:
+    for method in CHANGES:
+        assert is_meant(method, ["application/json"], ["localhost"])
+        assert method in denial.message
+    assert "`Content-Type: application/json`" in denial.message

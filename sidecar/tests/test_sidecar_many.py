@@ -195,7 +195,7 @@ async def test_an_error_nobody_foresaw_fails_one_adapter(
         await ready(client)
         with pytest.raises(Refused) as refused:
             await client.load(load_request("odd", path))
-        assert refused.value.code == "InternalError"
+        assert (refused.value.code, refused.value.status) == ("InternalError", 500)
         assert "RecursionError" in refused.value.message
         assert (await client.load(load_request("fine", path))).state is AdapterState.LOADED
         errors = [record for record in caplog.records if record.levelname == "ERROR"]

@@ -18,6 +18,7 @@ import pytest
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from patio.topology import routers
+from patio.topology.factory import open_client
 from patio.topology.lease_file import LeaseFile
 from patio.topology.planner import Condition
 from patio.topology.registered_worker import Kind, Worker
@@ -31,6 +32,7 @@ from patio_protocol.client import SidecarClient
 from patio_protocol.errors import Refused, Unreachable
 from patio_protocol.topology import LeaseRequest
 
+from engine_stand_ins import answering
 from router_double import RouterDouble
 from sidecar_builders import eventually
 
@@ -446,3 +448,24 @@ async def test_what_has_left_is_forgotten_unasked() -> None:
         await eventually(forgotten, "their pods never ask again")
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_no_call_waits_for_a_place_in_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    # httpcore 1 keeps a connection that it gave to a waiting request just when that was given up, and never uses it.
+    monkeypatch.setattr("patio.topology.routers.ANSWER_SECONDS", 60.0)
+    came = asyncio.Semaphore(0)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        came.release()
+        await reader.read()
+
+    async with answering(answer) as port, asyncio.timeout(60.0):
+        endpoint = Endpoint((f"http://127.0.0.1:{port}",))
+        async with open_client([endpoint]) as http:
+            router = Router(endpoint, http, None)
+            calls = [asyncio.create_task(router.workers()) for _ in range(150)]
+            for _ in calls:
+                await came.acquire()
+            for one in calls:
+                one.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)

@@ -131,11 +131,6 @@ def uri(text: str, **source: Any) -> dict[str, Any]:
         (uri("s3://buck/x", region="eu west"), "region must be the name of a region"),
         (uri("s3://buck/x", addressingStyle="dns"), "Unsupported value"),
         (uri("org/repo", region="eu-west-1"), "region is for s3:// and obs:// sources"),
-        (uri("s3://buck/x", endpoint="http://minio:9000", secretRef={"name": "x"}), "say allowPlainHTTP: true"),
-        (
-            uri("s3://buck/x", endpoint="http://127.0.0.1.example.com", secretRef={"name": "x"}),
-            "say allowPlainHTTP: true",
-        ),
         ({"source": FILE, "selector": PODS, "adapterName": "../x"}, "spec.adapterName"),
         ({"source": FILE, "selector": PODS, "adapterName": "patio-trial-1"}, "are the sidecars' own"),
         ({"source": FILE, "selector": {"matchLabels": {}}}, "at least 1 properties"),
@@ -205,6 +200,24 @@ def test_the_name_in_requests_cannot_be_changed_but_the_rest_can(plane: ControlP
     assert "adapterName is immutable" in refused(plane, "apply", document=renamed)
     same = applied(source={"uri": "file:///adapters/v2"}, roleRef=ROLE, adapterName="sql")
     plane.kubectl("apply", "-f", "-", stdin=json.dumps(same))
+
+
+@pytest.mark.parametrize("endpoint", ["http://minio:9000", "http://127.0.0.1.example.com"])
+def test_credentials_in_clear_are_refused_only_when_the_source_changes(
+    plane: ControlPlane, namespace: str, endpoint: str
+) -> None:
+    def applied(region: str, **labels: str) -> dict[str, Any]:
+        document = lora_adapter(
+            namespace=namespace, **uri("s3://buck/x", endpoint=endpoint, region=region, secretRef={"name": "x"})
+        )
+        document["metadata"]["labels"] = labels
+        return document
+
+    plane.kubectl("apply", "-f", "-", stdin=json.dumps(applied("eu")))  # as if it were older than the rule
+    patch = json.dumps({"status": {"readyReplicas": 1}})
+    plane.kubectl("-n", namespace, "patch", "lora", "sql", "--subresource=status", "--type=merge", "-p", patch)
+    plane.kubectl("apply", "-f", "-", stdin=json.dumps(applied("eu", team="a")))
+    assert "say allowPlainHTTP: true" in refused(plane, "apply", document=applied("us"))
 
 
 def test_a_status_is_shown_by_kubectl_get(plane: ControlPlane, namespace: str) -> None:

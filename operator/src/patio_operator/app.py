@@ -17,7 +17,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -26,7 +26,7 @@ from pathlib import Path
 import httpx
 
 from patio_operator import __version__
-from patio_operator.cluster import confined, events
+from patio_operator.cluster import events
 from patio_operator.cluster.api import ApiError, Cluster
 from patio_operator.cluster.kinds import (
     CUSTOM_RESOURCE_DEFINITION,
@@ -52,9 +52,9 @@ from patio_operator.reconcile.signing_key import SigningKeyKeeper
 from patio_operator.reconcile.statuses import Statuses
 from patio_operator.reconcile.token_reviews import TokenReviews
 from patio_operator.settings import Settings, SettingsError
-from patio_operator.sidecars.bounded import BoundedTransport
+from patio_operator.sidecars.bounded import open_client
 from patio_operator.sidecars.handshake import Handshakes
-from patio_operator.sidecars.orders import AT_ONCE, Orders
+from patio_operator.sidecars.orders import Orders
 from patio_operator.sidecars.signed import SignedCalls
 from patio_operator.sidecars.watch import SidecarWatch
 from patio_operator.telemetry import Telemetry, health_application, set_up_logging
@@ -77,8 +77,6 @@ LONGEST_PAUSE = 15.0
 NAMESPACES_AT_ONCE = 16
 """In which LoraAdapters are planned at once: a pass may wait for its sidecars' first answers."""
 PROFILES_AT_ONCE = 2
-ORDER_CONNECTIONS = httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=0)
-"""For the orders to sidecars, which are rare: kept connections would be looked through for every other pod's order."""
 
 
 def main() -> None:
@@ -111,9 +109,9 @@ class Clusters:
     lease: Cluster
 
     @classmethod
-    async def connect(cls, namespaces: Sequence[str]) -> Clusters:
-        """Connect all, to the namespaces that are named or to all."""
-        connect = partial(confined.connect, namespaces)
+    async def connect(cls) -> Clusters:
+        """Connect all."""
+        connect = Cluster.connect
         return cls(await connect(), await connect(0), await connect(), await connect())
 
     async def close(self) -> None:
@@ -126,12 +124,10 @@ async def run(settings: Settings) -> None:
     """Run everything until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     _on_signals(stop)
-    clusters = await Clusters.connect(settings.watch_namespaces)
+    clusters = await Clusters.connect()
     telemetry = Telemetry()
     try:
-        # Sidecars are addressed by pod IP: a proxy of the environment is never on the way to them.
-        transport = BoundedTransport(httpx.AsyncHTTPTransport(limits=ORDER_CONNECTIONS, trust_env=False))
-        async with httpx.AsyncClient(transport=transport, trust_env=False, follow_redirects=False) as http:
+        async with open_client() as http:
             await _run(settings, clusters, http, telemetry, stop)
     finally:
         await clusters.close()
@@ -156,7 +152,7 @@ async def _run(
         groups.wake_all()
 
     signing = SigningKeyKeeper(cluster, settings)
-    known = Known(clusters.watches, groups=looks_at_groups)
+    known = Known(clusters.watches, groups=looks_at_groups, namespaces=settings.watch_namespaces)
 
     def wake_adapters(namespace: str) -> None:
         adapters.wake((namespace,))

@@ -50,7 +50,7 @@ from patio.metrics.self_metrics import SelfMetrics
 from patio.routes import Parts, create_app
 from patio.server import LEAVE_SECONDS, Server, configured, limit_loop_errors, listen
 from patio.settings import Settings, read_settings
-from patio.topology.factory import Topology, build_topology
+from patio.topology.factory import Topology, build_topology, open_client
 from patio.variables import SettingsError
 from patio_protocol.adapters import Readiness, ServerStatus
 from patio_protocol.engines import EngineKind
@@ -184,10 +184,7 @@ def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping
 async def _serve(settings: Settings, store: Store, listening: socket.socket, files: int) -> None:
     limit_loop_errors(asyncio.get_running_loop())
     leaving, stopping = asyncio.Event(), asyncio.Event()
-    # The CA bundle is 4 MB of memory: only a router behind TLS gets it here. An engine has clients of its own.
-    urls = (url for endpoint in settings.topology.endpoints for url in endpoint.urls)
-    verify = any(url.startswith("https:") for url in urls)
-    async with httpx.AsyncClient(trust_env=False, verify=verify) as http:
+    async with open_client(settings.topology.endpoints) as http:
         sidecar = assemble(settings, store, http, stopping)
         config = configured(sidecar.app, files)
         server = Server(config, leaving, stopping, sidecar.drain)

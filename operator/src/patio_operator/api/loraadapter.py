@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import ConfigDict, Field
 
 from patio_operator.api.meta import Conditions, Int32, Int64, LabelMap, Model, ObjectMeta
-from patio_operator.api.source_rules import MAX_URI_BYTES, RULES
+from patio_operator.api.source_rules import MAX_URI_BYTES, RULES, is_in_clear
 from patio_protocol.adapters import AdapterName
 from patio_protocol.engines import TRIAL_PREFIX
 
@@ -75,6 +75,15 @@ class Source(Model):
     def is_file(self) -> bool:
         """Whether the engine sees the files already: nothing is fetched."""
         return self.uri.startswith(FILE_SCHEME)
+
+    @property
+    def sends_credentials_in_clear(self) -> bool:
+        """Whether the Secret's values would go to an endpoint without TLS, and nobody allowed it."""
+        return self.secret_ref is not None and self.is_too_open(self.endpoint or "")
+
+    def is_too_open(self, endpoint: str) -> bool:
+        """Return whether credentials may not be sent to an endpoint."""
+        return not self.allow_plain_http and is_in_clear(endpoint)
 
     @property
     def is_repository(self) -> bool:

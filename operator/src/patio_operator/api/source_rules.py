@@ -29,9 +29,16 @@ IN_CLEAR = r"^http://"
 """Endpoints to which what is sent can be read on its way, but for those that are `IN_THE_POD`."""
 IN_THE_POD = r"^http://(localhost|127[.][0-9]+[.][0-9]+[.][0-9]+|\[::1\])(:[0-9]+)?(/.*)?$"
 """Endpoints at the pod itself, by names that the sidecar takes for it as well."""
+NOT_IN_CLEAR = "credentials are not sent without TLS: use https:// in endpoint, or say allowPlainHTTP: true"
 
 _IS_HUB = r"^(hf://|[^:]*$)"
 _IN_HUB = r"^(hf://)?[^/:@]*/[^/@]*@"
+
+
+def is_in_clear(endpoint: str) -> bool:
+    """Return whether what is sent to an endpoint can be read on its way."""
+    there = endpoint.lower()
+    return re.search(IN_CLEAR, there) is not None and re.search(IN_THE_POD, there) is None
 
 
 @dataclass(frozen=True)
@@ -139,9 +146,12 @@ RULES: tuple[JsonDict, ...] = (
         "fieldPath": ".secretRef",
     },
     {
-        "rule": "!has(self.secretRef) || !has(self.endpoint) || (has(self.allowPlainHTTP) && self.allowPlainHTTP) || "
+        # Of a change only, and the webhook refuses at creation: the object that is stored already keeps to the schema,
+        # so that Kubernetes before 1.30, which has no ratcheting, takes its status.
+        "rule": "self == oldSelf || !has(self.secretRef) || !has(self.endpoint) || "
+        "(has(self.allowPlainHTTP) && self.allowPlainHTTP) || "
         f"!self.endpoint.matches(r'{IN_CLEAR}') || self.endpoint.matches(r'{IN_THE_POD}')",
-        "message": "credentials are not sent without TLS: use https:// in endpoint, or say allowPlainHTTP: true",
+        "message": NOT_IN_CLEAR,
         "fieldPath": ".endpoint",
     },
     {

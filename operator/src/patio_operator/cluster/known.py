@@ -1,7 +1,7 @@
 """What the process knows of the cluster by its watches: of each object what planners and admissions need, and no more.
 
-A thousand pods as the API server tells them are tens of megabytes; as they are kept here, one or two. One watch for a
-kind and scope, in every replica: `Known.watches` are all of them. Nothing here decides.
+A thousand pods as the API server tells them are tens of megabytes; as they are kept here, one or two. One `Watched`
+for a kind and scope, in every replica: `Known.watches` are all of them. Nothing here decides.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,19 +89,26 @@ class KnownGroup:
 class Known:
     """The watches."""
 
-    def __init__(self, cluster: Cluster, *, groups: bool = True) -> None:
-        """`groups`: whether RoleBasedGroups and what they are made of are watched."""
+    def __init__(self, cluster: Cluster, *, groups: bool = True, namespaces: Sequence[str] = ()) -> None:
+        """Make the watches; `watches` runs them.
+
+        Args:
+            cluster: where they watch.
+            groups: whether RoleBasedGroups and what they are made of are watched.
+            namespaces: that are watched; none: all.
+
+        """
         self._with_groups = groups
         injected = Scope(labels=f"{labels.INJECTED}=true")
         ours = Scope(labels=labels.ADAPTER_SERVICE)
         of_groups = Scope(labels=labels.GROUP_NAME, metadata_only=True)
-        self.pods = Watched(cluster, POD, decode_known_pod, injected)
-        self.adapters = Watched(cluster, LORA_ADAPTER, decode_adapter)
-        self.services: Watched[KnownService] = Watched(cluster, SERVICE, decode_service, ours)
+        self.pods = Watched(cluster, POD, decode_known_pod, injected, namespaces)
+        self.adapters = Watched(cluster, LORA_ADAPTER, decode_adapter, namespaces=namespaces)
+        self.services: Watched[KnownService] = Watched(cluster, SERVICE, decode_service, ours, namespaces)
         self.profiles = Watched(cluster, PROFILE, ClusterEngineRuntimeProfile.model_validate)
-        self.groups = Watched(cluster, ROLE_BASED_GROUP, decode_group, Scope(metadata_only=True))
-        self.group_pods = Watched(cluster, POD, decode_member, of_groups)
-        self.stateful_sets = Watched(cluster, STATEFUL_SET, decode_member, of_groups)
+        self.groups = Watched(cluster, ROLE_BASED_GROUP, decode_group, Scope(metadata_only=True), namespaces)
+        self.group_pods = Watched(cluster, POD, decode_member, of_groups, namespaces)
+        self.stateful_sets = Watched(cluster, STATEFUL_SET, decode_member, of_groups, namespaces)
 
     def watches(self) -> list[Coroutine[Any, Any, None]]:
         """Return what keeps everything up to date, until cancelled."""
@@ -122,10 +129,9 @@ class Known:
         """Whether every watch is there."""
         return all(one.fresh for one in self._all())
 
-    @property
-    def fresh(self) -> bool:
-        """Whether what LoraAdapters are planned from is as it is in the API server."""
-        return self.pods.fresh and self.adapters.fresh
+    def fresh_in(self, namespace: str) -> bool:
+        """Return whether what a namespace's LoraAdapters are planned from is as it is in the API server."""
+        return self.pods.fresh_in(namespace) and self.adapters.fresh_in(namespace)
 
     async def refresh(self) -> None:
         """Have everything read anew that LoraAdapters are planned from."""

@@ -52,7 +52,7 @@ class Missing:
     """There are no credentials to be had."""
 
     reason: str
-    """`SecretNotRead`, `SecretNotFound`, `SecretIncomplete` or `SecretForbidden`."""
+    """`SecretNotRead`, `SecretNotFound`, `SecretIncomplete`, `SecretForbidden` or `InsecureEndpoint`."""
     message: str
     """A sentence that names the Secret and the remedy."""
 
@@ -108,13 +108,18 @@ def judge(adapter: LoraAdapter, values: Mapping[str, str], revision: str) -> Cre
         revision: what `Credentials.revision` shall be.
 
     """
+    source = adapter.spec.source
     present = {key for key in CONFIG_KEYS if values.get(key, "").strip()}
-    name = adapter.spec.source.secret_ref.name if adapter.spec.source.secret_ref else ""
+    name = source.secret_ref.name if source.secret_ref else ""
+    if source.is_too_open(source.endpoint or ("" if source.is_repository else values.get("ENDPOINT", "").strip())):
+        where = "source.endpoint" if source.endpoint else f"ENDPOINT of Secret {name}"
+        words = f"Credentials are not sent without TLS: use https:// in {where}, or set source.allowPlainHTTP: true."
+        return Missing("InsecureEndpoint", words)
     if ("ACCESS_KEY" in present) != ("SECRET_KEY" in present):
         words = f"Secret {name} has only one of ACCESS_KEY and SECRET_KEY; they belong together."
-    elif adapter.spec.source.is_repository and "HF_AUTH_TOKEN" not in present:
+    elif source.is_repository and "HF_AUTH_TOKEN" not in present:
         words = f"Secret {name} has no HF_AUTH_TOKEN, which a Hugging Face source needs."
-    elif not adapter.spec.source.is_repository and "ACCESS_KEY" not in present:
+    elif not source.is_repository and "ACCESS_KEY" not in present:
         words = f"Secret {name} has no ACCESS_KEY and SECRET_KEY, which a bucket needs."
     else:
         return Credentials(revision)

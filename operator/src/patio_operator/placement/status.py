@@ -31,14 +31,14 @@ MOST_FAULTS_TOLD = 5
 STUCK = frozenset(
     (
         *("NoCapacity", "SidecarRefused", "SidecarUnproven", "TokenReviewForbidden", "TokenNotReviewed"),
-        *("SecretNotRead", "SecretNotFound", "SecretIncomplete", "SecretForbidden"),
+        *("SecretNotRead", "SecretNotFound", "SecretIncomplete", "SecretForbidden", "InsecureEndpoint"),
     )
 )
-"""Reasons for Pending that somebody has to do something about: nothing is under way."""
+"""Reasons for Pending while nothing is under way on that pod."""
 NO_FAULT = frozenset(
     ("NoMatchingPods", "NotEnoughPods", "EngineNotReady", "SidecarStarting", "WaitingForUnload", "SecretNotRead")
 )
-"""Troubles that are nobody's fault: they pass, or wait for pods."""
+"""Reasons that are nobody's fault: they pass, or wait for pods. Nothing is Degraded for one of them."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class _Standing:
 
     @property
     def faulty(self) -> tuple[Placed, ...]:
-        return (*self.failed, *self.unknown, *self.stuck)
+        return (*self.failed, *self.unknown, *(one for one in self.stuck if one.reason not in NO_FAULT))
 
     @property
     def rolling(self) -> tuple[Placed, ...]:

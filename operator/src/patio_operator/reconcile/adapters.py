@@ -41,7 +41,7 @@ from patio_operator.sidecars.watch import SidecarWatch
 log = logging.getLogger(__name__)
 
 NOT_FRESH_PAUSE = 0.5
-"""Seconds after which to look again while a watch is lost."""
+"""Seconds after which to look again while a watch of the namespace is lost."""
 FIRST_LOOK_SECONDS = 2.0
 """How long the first pass over a namespace waits for its sidecars: one that does not know yet who has what would tell
 of pods that lost their adapters."""
@@ -101,11 +101,16 @@ class AdapterReconciler:
         await self._marks.close()
         await self._watch.close()
         self._looked.clear()
+        self._resting.clear()
+
+    def __len__(self) -> int:
+        """Return of how many namespaces, and of how many deleted LoraAdapters, something is kept."""
+        return len(self._looked | self._resting.keys()) + len(self._deleted_at)
 
     async def reconcile(self, key: Key) -> float | None:
         """Make one pass over a namespace; return after how many seconds to look again, if it matters."""
         (namespace,) = key
-        if not self._known.fresh:
+        if not self._known.fresh_in(namespace):
             return NOT_FRESH_PAUSE
         rest = self._resting.get(namespace, 0.0) - self._clock()
         if rest > 0:
@@ -130,7 +135,7 @@ class AdapterReconciler:
         credentials = await self._secrets.credentials(of_adapters)
         seen, now = self._watch.seen(namespace), self._now()
         for one in of_adapters:
-            if is_deleting(one):
+            if is_deleting(one) and self._is_there(one):  # else `_forget` was told of it already
                 self._deleted_at.setdefault(one.metadata.uid, now)
         planned = steps(
             of_pods,
@@ -302,12 +307,18 @@ class AdapterReconciler:
         try:
             await work()
         except ApiError as error:
+            if not self._is_there(adapter):
+                return []
             wait = self._failures.failed(metadata.uid, what, error.message)
             name = f"{metadata.namespace}/{metadata.name}"
             log.warning("%s of LoraAdapter %s not written, again in %.1f s: %s", what, name, wait, error.message)
             return [wait]
         self._failures.worked(metadata.uid, what)
         return []
+
+    def _is_there(self, adapter: LoraAdapter) -> bool:
+        known = self._known.adapters.get(adapter.metadata.name, adapter.metadata.namespace)
+        return known is not None and known.adapter.metadata.uid == adapter.metadata.uid
 
     def _forget(self, namespace: str, was: KnownAdapter | None, there: KnownAdapter | None) -> None:
         if was is not None and there is None:

@@ -7,6 +7,7 @@ nothing of a content is ever logged.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
@@ -22,6 +23,8 @@ from patio_operator.sidecars.orders import SecretValues
 log = logging.getLogger(__name__)
 
 EVERYWHERE = "*"
+READ_AT_ONCE = 8
+"""Secrets that are read at once for one namespace."""
 
 
 class SecretReader:
@@ -45,9 +48,24 @@ class SecretReader:
     async def credentials(self, adapters: Iterable[LoraAdapter]) -> dict[str, Credentials | Missing]:
         """Say what there is for those LoraAdapters of one namespace that name a Secret, by their names."""
         found: dict[str, Credentials | Missing] = {}
+        unread: list[tuple[LoraAdapter, str, str]] = []
         for adapter in adapters:
             if adapter.spec.source.secret_ref is not None:
-                found[adapter.metadata.name] = await self._judged(adapter, adapter.spec.source.secret_ref.name)
+                judged = self._judged(adapter, adapter.spec.source.secret_ref.name)
+                if isinstance(judged, str):
+                    unread.append((adapter, adapter.spec.source.secret_ref.name, judged))
+                else:
+                    found[adapter.metadata.name] = judged
+        if unread:
+            waiting = iter(unread)
+
+            async def some() -> None:
+                for adapter, name, asked in waiting:
+                    found[adapter.metadata.name] = await self._read(adapter, name, asked)
+
+            async with asyncio.TaskGroup() as tasks:
+                for _ in range(min(READ_AT_ONCE, len(unread))):
+                    tasks.create_task(some())
         return found
 
     async def values(self, namespace: str, name: str) -> SecretValues | None:
@@ -63,7 +81,8 @@ class SecretReader:
             log.warning("secret %s/%s cannot be used: %s", namespace, name, error)
             return None
 
-    async def _judged(self, adapter: LoraAdapter, name: str) -> Credentials | Missing:
+    def _judged(self, adapter: LoraAdapter, name: str) -> Credentials | Missing | str:
+        """Judge a LoraAdapter's Secret by what is known; return for which version it is to be read, if it is."""
         namespace = adapter.metadata.namespace
         watched = self._watched.get(namespace) or self._watched.get(None)
         if watched is None:
@@ -72,17 +91,19 @@ class SecretReader:
                 f"The operator may not read Secret {name}: add {namespace} to the chart's value "
                 "adapters.secrets.namespaces.",
             )
-        if not watched.fresh:
-            reason = "SecretForbidden" if watched.forbidden else "SecretNotRead"
-            return Missing(reason, f"The operator cannot read Secret {name}: {watched.problem}")
+        if not watched.fresh_in(namespace):
+            reason = "SecretForbidden" if watched.forbidden_in(namespace) else "SecretNotRead"
+            return Missing(reason, f"The operator cannot read Secret {name}: {watched.problem_in(namespace)}")
         known = watched.get(name, namespace)
         if known is None:
             return Missing("SecretNotFound", f"There is no Secret {name} in namespace {namespace}.")
-        key, (_, revision) = (namespace, adapter.metadata.name), known
+        _, revision = known
         asked = f"{revision}/{adapter.metadata.generation}"
-        before = self._verdicts.get(key)
-        if before is not None and before[0] == asked:
-            return before[1]
+        before = self._verdicts.get((namespace, adapter.metadata.name))
+        return before[1] if before is not None and before[0] == asked else asked
+
+    async def _read(self, adapter: LoraAdapter, name: str, asked: str) -> Credentials | Missing:
+        namespace = adapter.metadata.namespace
         try:
             body = await self._cluster.get(SECRET, name, namespace)
         except NotFoundError:
@@ -91,7 +112,7 @@ class SecretReader:
             reason = "SecretForbidden" if isinstance(error, InvalidError) else "SecretNotRead"
             return Missing(reason, f"The operator cannot read Secret {name}: {error.message}")
         verdict = _verdict(adapter, name, body)
-        self._verdicts[key] = asked, verdict
+        self._verdicts[namespace, adapter.metadata.name] = asked, verdict
         return verdict
 
     def forget(self, namespace: str, adapter: str) -> None:

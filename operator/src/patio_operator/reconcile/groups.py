@@ -123,7 +123,7 @@ class GroupReconciler:
         """Make one pass over a group; return in how many seconds to make another one although nothing happens."""
         namespace, name = key
         observing = self._observing()
-        if self._known.groups.fresh:
+        if self._known.groups.fresh_in(namespace):
             there = self._known.groups.get(name, namespace)
             if there is None:
                 self._kept.pop(key, None)

@@ -52,8 +52,10 @@ class Services:
         """
         adapter = known.adapter
         metadata = adapter.metadata
-        if adapter.spec.service and not self._services.fresh:
-            return Trouble("ServiceUnknown", f"Services cannot be watched: {self._services.problem}")
+        if adapter.spec.service and not self._services.fresh_in(metadata.namespace):
+            return Trouble(
+                "ServiceUnknown", f"Services cannot be watched: {self._services.problem_in(metadata.namespace)}"
+            )
         ours = self._services.get(metadata.name, metadata.namespace)
         if ours is not None and ours.owner != metadata.uid:
             ours = None

@@ -1,4 +1,4 @@
-"""How much a sidecar's answer may be: a transport for httpx that ends an answer which is larger.
+"""The client that orders are given by, and how much a sidecar's answer may be: one that is larger is ended.
 
 Below everything else, so that it also counts for answers that nobody looks at (a refusal before a call is signed
 anew). Compressed answers are not taken: sidecars send none, and what a few bytes become is known too late.
@@ -13,6 +13,19 @@ import httpx
 MOST_BYTES = 64 * 1024
 """Of one answer to an order or a handshake, which are a proof or the report of one adapter. The event loop stands still
 while an answer is decoded: with megabytes of empty lists, for seconds."""
+
+
+def open_client() -> httpx.AsyncClient:
+    """Return the client for orders and handshakes. Close it at the end.
+
+    How many calls there are at once is limited by who calls (`orders.AT_ONCE`), never by the pool: httpcore 1 keeps a
+    connection that it gave to a waiting request just when that was given up, and never uses it. Orders are rare: kept
+    connections would be looked through for every other pod's order.
+    """
+    # Sidecars are addressed by pod IP: a proxy of the environment is never on the way to them.
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+    transport = BoundedTransport(httpx.AsyncHTTPTransport(limits=limits, trust_env=False))
+    return httpx.AsyncClient(transport=transport, trust_env=False, follow_redirects=False)
 
 
 class BoundedTransport(httpx.AsyncBaseTransport):

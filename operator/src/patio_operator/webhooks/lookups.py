@@ -50,7 +50,7 @@ class Lookups:
 
     async def adapters(self, namespace: str) -> tuple[LoraAdapter, ...]:
         """Return the LoraAdapters of a namespace that can be read."""
-        if self._known.adapters.fresh:
+        if self._known.adapters.fresh_in(namespace):
             return tuple(one.adapter for one in self._known.adapters.all(namespace))
         return await self._adapters.get(namespace)
 

@@ -1,4 +1,5 @@
-"""Answers the AdmissionReview of a LoraAdapter: refused when another one wants its name on the same pods.
+"""Answers the AdmissionReview of a LoraAdapter: refused when another one wants its name on the same pods, and when its
+credentials would be sent without TLS.
 
 Reads the LoraAdapters of the same name in requests, and where the selections alone do not tell, looks at the pods that
 the watch knows; `placement.clashes` decides. The API server finds them by their field `spec.adapterName`: what was
@@ -20,6 +21,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from patio_operator.api.loraadapter import LoraAdapter
+from patio_operator.api.source_rules import NOT_IN_CLEAR
 from patio_operator.cluster.api import (
     ApiError,
     Cluster,
@@ -39,6 +41,7 @@ log = logging.getLogger(__name__)
 
 LORA_ADAPTERS_PATH = "/validate/loraadapters"
 _FIELD = "spec.adapterName"
+_ENDPOINT = "spec.source.endpoint"
 _OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 
 
@@ -70,15 +73,15 @@ class Rivals:
 
     def pods(self, namespace: str) -> list[Candidate]:
         """Return the pods with a sidecar, as the watch knows them."""
-        if not self._known.pods.fresh:
-            raise RetryableApiError(0, f"pods cannot be watched: {self._known.pods.problem}")
+        if not self._known.pods.fresh_in(namespace):
+            raise RetryableApiError(0, f"pods cannot be watched: {self._known.pods.problem_in(namespace)}")
         there = self._known.pods.all(namespace)
         return [Candidate(one.pod.name, one.pod.labels, one.model) for one in there if not one.pod.leaving]
 
     async def _read(self, key: tuple[str, str]) -> Sequence[LoraAdapter]:
         namespace, name = key
         found: dict[str, LoraAdapter] = {}
-        if self._known.adapters.fresh:
+        if self._known.adapters.fresh_in(namespace):
             known = (one.adapter for one in self._known.adapters.all(namespace))
             found = {one.metadata.name: one for one in known if one.adapter_name == name}
         try:
@@ -87,7 +90,7 @@ class Rivals:
                 bodies, _ = await anext(pages)
             bodies = [*bodies[:MOST_COMPARED], *await self._called(namespace, name)]
         except InvalidError:
-            if not self._known.adapters.fresh:
+            if not self._known.adapters.fresh_in(namespace):
                 raise
             return list(found.values())
         decoded = (one for one in map(_decoded, bodies) if one is not None)
@@ -110,6 +113,9 @@ async def answer(rivals_of: Rivals, review: Mapping[str, Any]) -> Object:
     request = review["request"]
     namespace, name = request["namespace"], request["object"]["metadata"].get("name", "")
     response: Object = {"allowed": True}
+    if _is_too_open(request["object"], request.get("oldObject") or {}):
+        status = _status(name, _ENDPOINT, NOT_IN_CLEAR, "FieldValueInvalid")
+        return _answered(review, {"allowed": False, "status": status})
     try:
         clash = await _clash(rivals_of, namespace, request["object"], request.get("oldObject") or {})
     except ApiError as error:
@@ -118,12 +124,25 @@ async def answer(rivals_of: Rivals, review: Mapping[str, Any]) -> Object:
         response["warnings"] = [f"not compared with the other LoraAdapters: {error.message}"[:256]]
     if clash is not None:
         log.info("LoraAdapter refused: %s/%s: %s", namespace, name, clash.message)
-        response = {"allowed": False, "status": _status(name, clash)}
-    return {
-        "apiVersion": review["apiVersion"],
-        "kind": "AdmissionReview",
-        "response": {"uid": request["uid"], **response},
-    }
+        response = {"allowed": False, "status": _status(name, _FIELD, clash.message, "FieldValueDuplicate")}
+    return _answered(review, response)
+
+
+def _answered(review: Mapping[str, Any], response: Object) -> Object:
+    response = {"uid": review["request"]["uid"], **response}
+    return {"apiVersion": review["apiVersion"], "kind": "AdmissionReview", "response": response}
+
+
+def _is_too_open(body: Object, old: Object) -> bool:
+    """Return whether a source that is new or changed would have credentials sent without TLS.
+
+    The CRD's rule says so of changes only, for the sake of objects that are older than it.
+    """
+    adapter, before = _decoded(body), _decoded(old) if old else None
+    if adapter is None or adapter.metadata.deletion_timestamp is not None:
+        return False
+    unchanged = before is not None and before.spec.source == adapter.spec.source
+    return adapter.spec.source.sends_credentials_in_clear and not unchanged
 
 
 async def _clash(rivals_of: Rivals, namespace: str, body: Object, old: Object) -> Clash | None:
@@ -154,7 +173,7 @@ def _decoded(body: Object) -> LoraAdapter | None:
         return None
 
 
-def _status(name: str, clash: Clash) -> Object:
-    cause = {"field": _FIELD, "message": clash.message, "reason": "FieldValueDuplicate"}
+def _status(name: str, field: str, message: str, reason: str) -> Object:
+    cause = {"field": field, "message": message, "reason": reason}
     details = {"name": name, "group": LoraAdapter.group, "kind": LoraAdapter.kind, "causes": [cause]}
-    return {"code": 422, "reason": "Invalid", "message": f"{_FIELD}: {clash.message}", "details": details}
+    return {"code": 422, "reason": "Invalid", "message": f"{field}: {message}", "details": details}

@@ -7,6 +7,7 @@ others: a flood of conversions holds up no pod.
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import Callable
 
@@ -17,12 +18,22 @@ from patio_operator.cluster.api import Object
 from patio_operator.injection import Access
 from patio_operator.telemetry import Telemetry
 from patio_operator.webhooks import convert, review, reviewing
+from patio_operator.webhooks.connections import Connection, Connections
 from patio_operator.webhooks.lookups import Lookups
 from patio_operator.webhooks.reviewing import Limits, MiB, Reply
 
 PODS_PATH = "/mutate/pods"
 SHUTDOWN_SECONDS = 3.0
 """How long an answer under way is waited for at the end."""
+IDLE_SECONDS = 100.0
+"""After which a connection without a request is closed. The API server closes its own after 90."""
+HANDSHAKE_SECONDS = 5.0
+"""In which a connection has to have TLS."""
+LEAVE_SECONDS = 1.0
+"""For which the end of TLS is waited for."""
+BACKLOG = 256
+"""Connections that the kernel keeps for us."""
+CONNECTIONS: web.AppKey[Connections] = web.AppKey("connections", Connections)
 PODS = Limits(longest=4 * MiB, bytes_at_once=16 * MiB)
 """The API server takes requests of 3 MiB; an ordinary pod's review has 10 to 50 kB."""
 CONVERSIONS = Limits(longest=32 * MiB, bytes_at_once=48 * MiB, at_once=64)
@@ -81,11 +92,50 @@ async def convert_groups(request: web.Request) -> web.Response:
     return await converter(lambda *_: None)(request)
 
 
+class _Site(web.BaseSite):
+    """Listens on all addresses; each connection is one of `Connections`."""
+
+    def __init__(self, runner: web.AppRunner, port: int, context: ssl.SSLContext | None) -> None:
+        super().__init__(runner, ssl_context=context)
+        self._runner_of_app = runner
+        self._port = port
+        self._context = context
+
+    @property
+    def name(self) -> str:
+        """The address, for people."""
+        return f"port {self._port}"
+
+    async def start(self) -> None:
+        """Listen."""
+        await super().start()
+        connect = self._runner_of_app.server
+        assert connect is not None
+        connections = self._runner_of_app.app[CONNECTIONS]
+        tls = self._context is not None
+        self._server = await asyncio.get_running_loop().create_server(
+            lambda: Connection(connect(), connections),
+            None,
+            self._port,
+            ssl=self._context,
+            backlog=BACKLOG,
+            ssl_handshake_timeout=HANDSHAKE_SECONDS if tls else None,
+            ssl_shutdown_timeout=LEAVE_SECONDS if tls else None,
+        )
+
+
 async def serve(app: web.Application, port: int, context: ssl.SSLContext | None = None) -> web.AppRunner:
     """Listen on all addresses; clean the runner up to stop."""
+    app[CONNECTIONS] = connections = Connections()
+    connections.watch(app)
     runner = web.AppRunner(
-        app, access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN_SECONDS, auto_decompress=False
+        app,
+        access_log=None,
+        handle_signals=False,
+        shutdown_timeout=SHUTDOWN_SECONDS,
+        auto_decompress=False,
+        keepalive_timeout=IDLE_SECONDS,
     )
     await runner.setup()
-    await web.TCPSite(runner, port=port, ssl_context=context).start()
+    await _Site(runner, port, context).start()
     return runner

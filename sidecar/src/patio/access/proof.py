@@ -131,16 +131,20 @@ def judge_body(claims: ProofClaims, body: bytes) -> Denial | None:
     return None
 
 
+_FROM_INSIDE = (
+    "From inside the pod, or by `kubectl port-forward`, a POST, PUT or DELETE with `Content-Type: application/json` "
+    "needs none."
+)
 MISSING = Denial(
     PROOF_MISSING,
     "From outside the pod this call needs the operator's signature, in "
-    f"`Authorization: {PROOF_SCHEME} …`. From inside the pod, or by `kubectl port-forward`, a POST of JSON needs none.",
+    f"`Authorization: {PROOF_SCHEME} …`. {_FROM_INSIDE}",
 )
 NO_KEYS = Denial(
     PROOF_MISSING,
     "From outside the pod this call needs the operator's signature, and no key to verify one was given to this sidecar "
     "(PATIO_OPERATOR_KEYS): a pod that is made anew gets one. "
-    "From inside the pod, or by `kubectl port-forward`, a POST of JSON needs none.",
+    f"{_FROM_INSIDE}",
 )
 NOT_MEANT = Denial(
     "ProofMissing",

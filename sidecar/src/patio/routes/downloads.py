@@ -13,7 +13,7 @@ from fastapi import FastAPI, Request, Response
 from patio.access.openness import EVERYONE, open_to
 from patio.downloads.downloads import Downloads
 from patio.downloads.errors import DownloadError
-from patio.routes.responses import ApiError, answer, within
+from patio.routes.responses import INTERNAL_ERROR, ApiError, answer, within
 from patio_protocol.downloads import DownloadList, DownloadReason, DownloadReport, DownloadRequest
 
 DOWNLOAD_STATUS: Mapping[str, int] = {
@@ -22,6 +22,7 @@ DOWNLOAD_STATUS: Mapping[str, int] = {
     DownloadReason.CANCELLED: 409,
     DownloadReason.REFUSED: 422,
     DownloadReason.TOO_MANY: 429,
+    INTERNAL_ERROR: 500,
     DownloadReason.UNAUTHORIZED: 502,
     DownloadReason.UNREACHABLE: 503,
     DownloadReason.FAULT: 503,

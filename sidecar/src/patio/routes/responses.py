@@ -16,6 +16,8 @@ from starlette.exceptions import HTTPException
 
 from patio_protocol.adapters import ErrorBody, ErrorDetail
 
+INTERNAL_ERROR = "InternalError"
+"""The code of what the sidecar itself broke on; its log has more. Answered with 500 by every route."""
 MESSAGE = 1000
 """Characters of a message about a request that is wrong."""
 _ROUTING_CODES = {404: "NotFound", 405: "MethodNotAllowed"}
@@ -82,7 +84,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
     async def unforeseen(request: Request, error: Exception) -> Response:
         words = f"The sidecar broke on this request: {type(error).__name__}; see its log."
-        return answer(_error("InternalError", words, retryable=True), 500)
+        return answer(_error(INTERNAL_ERROR, words, retryable=True), 500)
 
     app.add_exception_handler(ApiError, fault)
     app.add_exception_handler(RequestValidationError, invalid)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from patio.topology.server import TopologyServer
 
 log = logging.getLogger(__name__)
+
+KEPT = 20
+"""Idle connections to routers that are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,18 @@ class Topology:
     async def until_left(self, seconds: float) -> bool:
         """Leave all routers; return whether they send nothing more, within so many seconds."""
         return self.client is None or await self.client.until_left(seconds)
+
+
+def open_client(endpoints: Sequence[Endpoint]) -> httpx.AsyncClient:
+    """Return the client that asks routers. Close it at the end.
+
+    How many calls there are at once is limited by who calls, never by the pool: httpcore 1 keeps a connection that it
+    gave to a waiting request just when that was given up, and never uses it.
+    """
+    # The CA bundle is 4 MB of memory: only a router behind TLS gets it.
+    verify = any(url.startswith("https:") for endpoint in endpoints for url in endpoint.urls)
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=KEPT)
+    return httpx.AsyncClient(trust_env=False, verify=verify, limits=limits)
 
 
 def build_topology(
