@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from engine_double import Double, running_double
-from patio.drain.planner import Sight
+from patio.drain.planner import CountOutcome
 from patio.drain.request_counter import RequestCounter, Sources
 from patio.drain.settings import DrainSettings
 from patio.engine.address import read_address
@@ -241,5 +241,5 @@ async def test_whatever_an_engine_answers_is_a_view_or_a_fault(kind: str, said: 
             words = await words_of(call)
             assert words is None or 0 < len(words.encode()) < 5000
         sources = Sources(url, "/metrics", ("x:running",), ("x:waiting",), loads=kind == "sglang")
-        assert (await RequestCounter(sources, clients.drains).look()).sight is not Sight.GONE
+        assert (await RequestCounter(sources, clients.drains).look()).outcome is not CountOutcome.GONE
         await clients.close()

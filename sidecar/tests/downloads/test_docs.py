@@ -8,7 +8,7 @@ from patio.routes.downloads import DOWNLOAD_STATUS
 from patio_protocol.downloads import DEFAULT_DOWNLOAD_ROOT, DownloadRequest, DownloadState
 from patio_protocol.sources import OPTION_KEYS, SECRET_KEYS, SourceKind
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 TEXT = (DOCS / "downloads.md").read_text()
 
 

@@ -17,12 +17,12 @@ from sidecar_builders import sidecar_metrics
 
 pytestmark = pytest.mark.api
 
-RECORDINGS = Path(__file__).parents[2] / "tests/engine_double/src/engine_double/recordings"
+RECORDINGS = Path(__file__).parents[3] / "tests/engine_double/src/engine_double/recordings"
 FILES = [
     RECORDINGS / "vllm/metrics-0.32.0.txt",
     RECORDINGS / "sglang/metrics_busy.txt",
     RECORDINGS / "sglang/metrics_idle.txt",
-    *sorted((Path(__file__).parent / "older_engines").iterdir()),
+    *sorted((Path(__file__).parents[1] / "older_engines").iterdir()),
 ]
 
 COLON = "metric names should not contain ':'"

@@ -23,7 +23,7 @@ from patio.metrics.mappings import SOURCES, STANDARD, Asked
 from patio.metrics.rewrite import compile_rules, rewrite
 from patio_protocol.engines import EngineKind
 
-OLDER = Path(__file__).parent / "older_engines"
+OLDER = Path(__file__).parents[1] / "older_engines"
 CONTEXT = {"model_context_tokens": (Sample(((b"model_name", b"tiny"),), 512),)}
 
 

@@ -28,7 +28,7 @@ class Exchange(NamedTuple):
 
 
 def recorded(kind: str) -> list[Exchange]:
-    text = (Path(__file__).parent / "router_recordings" / RECORDINGS[kind]).read_text()
+    text = (Path(__file__).parents[1] / "router_recordings" / RECORDINGS[kind]).read_text()
     found = []
     for block in re.split(r"^--- ", text, flags=re.MULTILINE)[1:]:
         head, _, rest = block.partition("\n")
