@@ -13,7 +13,7 @@ import pytest
 
 from engine_double import Double, running_double
 from patio.drain.planner import CountOutcome
-from patio.drain.request_counter import RequestCounter, Sources
+from patio.drain.request_counter import CountSources, RequestCounter
 from patio.drain.settings import DrainSettings
 from patio.engine.address import read_address
 from patio.engine.base import Engine, EngineError
@@ -240,6 +240,6 @@ async def test_whatever_an_engine_answers_is_a_view_or_a_fault(kind: str, said: 
         for call in (engine.load("a", "/a"), engine.replace("a", "/a"), engine.unload("a"), engine.capacity()):
             words = await words_of(call)
             assert words is None or 0 < len(words.encode()) < 5000
-        sources = Sources(url, "/metrics", ("x:running",), ("x:waiting",), loads=kind == "sglang")
-        assert (await RequestCounter(sources, clients.drains).look()).outcome is not CountOutcome.GONE
+        sources = CountSources(url, "/metrics", ("x:running",), ("x:waiting",), loads=kind == "sglang")
+        assert (await RequestCounter(sources, clients.drains).count()).outcome is not CountOutcome.GONE
         await clients.close()

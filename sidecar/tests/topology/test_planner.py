@@ -85,7 +85,7 @@ def test_an_order_that_takes_long_is_looked_at_less_often() -> None:
 def test_being_listed_forgives_every_fault() -> None:
     progress = after_rejection(after_rejection(Progress(), BROKEN, 0.0, 0.5), REFUSED, 1.0, 0.5)
     after = after_poll(progress, LISTED)
-    assert (after.failures, after.fault, after.worker_id, after.listed) == (0, None, "id-1", True)
+    assert (after.failures, after.rejection, after.worker_id, after.listed) == (0, None, "id-1", True)
 
 
 def test_a_verdict_on_the_routers_mode_lasts_as_long_as_the_registration() -> None:
@@ -105,11 +105,11 @@ def test_a_silent_router_is_pending_then_failed_and_never_holds_what_leaves_for_
 
 
 @given(st.integers(0, 100), st.floats(0, 1), st.booleans())
-def test_pauses_grow_to_a_bound_and_are_never_short(failures: int, jitter: float, permanent: bool) -> None:
-    fault = replace(BROKEN, permanent=permanent)
-    progress = after_rejection(Progress(failures=failures), fault, 0.0, jitter)
-    later = after_rejection(progress, fault, 0.0, jitter)
-    assert 0.5 <= progress.not_before <= later.not_before <= 1.3 * (SLOW_RETRY if permanent else LONGEST_PAUSE)
+def test_pauses_grow_to_a_bound_and_are_never_short(failures: int, jitter: float, retryable: bool) -> None:
+    rejection = replace(BROKEN, retryable=retryable)
+    progress = after_rejection(Progress(failures=failures), rejection, 0.0, jitter)
+    later = after_rejection(progress, rejection, 0.0, jitter)
+    assert 0.5 <= progress.not_before <= later.not_before <= 1.3 * (LONGEST_PAUSE if retryable else SLOW_RETRY)
 
 
 @given(st.floats(0.1, 1200), st.floats(0, 1))
