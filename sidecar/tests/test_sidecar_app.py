@@ -102,7 +102,7 @@ async def pod(tmp_path: Path) -> AsyncIterator[Pod]:
             await kill(pod.engine)
 
 
-async def test_adapters_survive_the_death_of_the_engine_of_the_sidecar_and_of_both(pod: Pod) -> None:
+async def test_adapters_survive_death_of_engine_sidecar_and_both(pod: Pod) -> None:
     paths = {name: adapter_files(pod.folder / name) for name in ("required", "later")}
     required = json.dumps(
         [{"lora_name": "required", "lora_path": paths["required"], "owner": "LoraAdapter/x/required"}]

@@ -115,7 +115,7 @@ def test_a_proof_is_for_its_method_target_and_body_only(method: str, target: str
         ({"typ": "patio-endorsement"}, "ProofInvalid"),
     ],
 )
-def test_a_proof_for_another_pod_or_time_is_refused_with_its_own_code(changes: dict[str, object], code: str) -> None:
+def test_proof_for_another_pod_or_time_is_refused_with_own_code(changes: dict[str, object], code: str) -> None:
     assert outcome(gate(), signed(**changes)) == code
 
 
@@ -124,14 +124,14 @@ def test_clocks_of_nodes_may_differ_by_the_leeway() -> None:
     assert outcome(gate(), signed(iat=NOW - LIFETIME - LEEWAY)) == "taken"
 
 
-def test_a_proof_from_before_a_restart_is_refused_since_the_used_ones_are_forgotten() -> None:
+def test_proof_from_before_a_restart_is_refused() -> None:
     clock = Clock(NOW + 5)
     restarted = gate(clock=clock, started=NOW + 4)
     assert outcome(restarted, signed()) == "ProofExpired"
     assert outcome(restarted, signed(iat=NOW + 5)) == "taken"
 
 
-def test_a_signature_of_another_key_under_the_names_of_a_known_one_is_refused() -> None:
+def test_signature_of_another_key_under_known_name_is_refused() -> None:
     head, claims, _ = signed().split(".")
     signature = signed(Signer(2)).split(".")[2]
     assert outcome(gate(), f"{head}.{claims}.{signature}") == "ProofInvalid"
@@ -160,7 +160,7 @@ def chain_of(*signers: Signer) -> tuple[str, ...]:
     return tuple(one.endorse(after) for one, after in pairwise(signers))
 
 
-def test_a_pod_follows_a_rotation_when_it_is_shown_the_endorsements() -> None:
+def test_pod_follows_rotation_when_shown_endorsements() -> None:
     second, third = Signer(2), Signer(3)
     one = gate()
     assert outcome(one, signed(third)) == "UnknownKey"
@@ -168,7 +168,7 @@ def test_a_pod_follows_a_rotation_when_it_is_shown_the_endorsements() -> None:
     assert outcome(one, signed(third)) == "taken", "what was learnt is remembered"
 
 
-def test_a_key_that_was_followed_counts_for_a_grace_and_endorses_nothing() -> None:
+def test_superseded_key_counts_for_a_grace_and_endorses_nothing() -> None:
     clock, second, stranger = Clock(), Signer(2), Signer(9)
     one = gate(clock=clock)
     assert outcome(one, signed(second), chain=chain_of(ROOT, second)) == "taken"
@@ -179,7 +179,7 @@ def test_a_key_that_was_followed_counts_for_a_grace_and_endorses_nothing() -> No
     assert outcome(one, signed(second, iat=clock.now)) == "taken"
 
 
-def test_endorsements_with_a_proof_that_is_not_good_teach_nothing() -> None:
+def test_endorsements_with_a_bad_proof_teach_nothing() -> None:
     second = Signer(2)
     one = gate()
     head, claims, _ = signed(second).split(".")
@@ -207,7 +207,7 @@ def test_an_endorsement_with_any_character_changed_leads_nowhere(data: st.DataOb
     assert follow(keys, [text[:at] + other + text[at + 1 :]], NOW) == keys
 
 
-def test_a_proof_endorses_nothing_and_a_chain_has_a_greatest_length() -> None:
+def test_proof_endorses_nothing_and_chain_length_is_bounded() -> None:
     keys = Keys(frozenset({ROOT.public}))
     assert follow(keys, [signed()], NOW) == keys
     signers = [ROOT, *map(Signer, range(100, 100 + MAX_ENDORSEMENTS + 1))]
@@ -238,7 +238,7 @@ def test_no_proof_is_ever_taken_twice_however_clocks_are_set(uses: list[tuple[in
             taken.add(which)
 
 
-def test_more_proofs_than_are_remembered_are_not_taken_until_there_is_room() -> None:
+def test_proofs_beyond_memory_are_refused_until_some_expire() -> None:
     used = UsedProofs(at_most=2)
     assert [used.use(one, NOW, NOW) for one in "abc"] == [Use.FIRST, Use.FIRST, Use.FULL]
     assert used.use("c", NOW + KEPT, NOW + KEPT) is Use.FIRST

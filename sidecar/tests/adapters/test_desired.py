@@ -32,18 +32,18 @@ def loaded(desired: Desired, name: str, **fields: str) -> Desired:
     return after
 
 
-def test_an_order_with_an_owner_never_takes_over_what_was_loaded_by_hand() -> None:
+def test_owned_order_never_takes_over_manually_loaded_adapter() -> None:
     by_hand = loaded(Desired(), "sql")
     assert with_load(by_hand, load_request("sql", owner=OWNER)) == conflict("sql", None)
     assert "by hand" in conflict("sql", None).message
 
 
-def test_an_order_with_an_owner_never_removes_what_was_loaded_by_hand() -> None:
+def test_owned_order_never_removes_manually_loaded_adapter() -> None:
     by_hand = loaded(Desired(), "sql")
     assert with_unload(by_hand, "sql", OWNER, present=True) == (by_hand, Outcome.KEPT)
 
 
-def test_the_same_name_for_another_owner_is_a_conflict_that_names_the_holder() -> None:
+def test_same_name_for_another_owner_conflict_names_holder() -> None:
     rejection = with_load(loaded(Desired(), "sql", owner=OWNER), load_request("sql", owner="LoraAdapter/b/sql"))
     assert isinstance(rejection, Rejection)
     assert OWNER in rejection.message
@@ -71,7 +71,7 @@ def test_a_load_after_an_unload_is_wanted_again() -> None:
     assert not active(again)["sql"].served
 
 
-def test_a_repeated_order_counts_as_a_new_one_and_keeps_what_is_known() -> None:
+def test_repeated_order_counts_as_new_and_keeps_loaded_weights() -> None:
     once = loaded(Desired(), "sql", revision="1")
     once = with_loaded(once, active(once)["sql"])
     twice = loaded(once, "sql", revision="1")
@@ -80,7 +80,7 @@ def test_a_repeated_order_counts_as_a_new_one_and_keeps_what_is_known() -> None:
     assert active(twice)["sql"].served
 
 
-def test_a_required_adapter_that_was_unloaded_stays_away_over_a_restart() -> None:
+def test_unloaded_required_adapter_stays_away_over_restart() -> None:
     required = [load_request("sql", owner=OWNER, revision="1")]
     start = with_required(Desired(), required)
     assert active(start)["sql"].required
@@ -96,7 +96,7 @@ def test_a_new_value_of_the_variable_is_taken_in() -> None:
     assert again.leaving == frozenset()
 
 
-def test_a_later_order_for_a_required_adapter_survives_a_restart_and_stays_required() -> None:
+def test_later_order_for_required_adapter_survives_restart() -> None:
     required = [load_request("sql", owner=OWNER, revision="1")]
     newer = loaded(with_required(Desired(), required), "sql", owner=OWNER, revision="2")
     again = with_required(newer, required)
@@ -104,7 +104,7 @@ def test_a_later_order_for_a_required_adapter_survives_a_restart_and_stays_requi
     assert active(again)["sql"].required
 
 
-def test_weights_that_were_taken_after_the_order_was_withdrawn_are_not_wanted_again() -> None:
+def test_weights_accepted_after_withdrawal_stay_undesired() -> None:
     before = loaded(Desired(), "sql")
     left, _ = with_unload(before, "sql", None, present=True)
     assert with_loaded(left, active(before)["sql"]) == left
@@ -119,7 +119,7 @@ orders = st.lists(
 
 
 @given(orders)
-def test_whatever_is_ordered_a_name_is_wanted_or_leaving_never_both(
+def test_any_orders_keep_a_name_desired_or_leaving_never_both(
     orders: list[tuple[str, str, str | None, bool]],
 ) -> None:
     now = Desired()

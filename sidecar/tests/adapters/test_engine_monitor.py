@@ -17,7 +17,7 @@ from patio.engine.vllm import Vllm
 from sidecar_builders import eventually
 
 
-async def test_a_path_that_left_the_list_lingers_though_a_look_failed_in_between_and_goes_with_the_engine(
+async def test_dropped_path_lingers_over_a_failed_poll(
     tmp_path: Path,
 ) -> None:
     one, two = (str(write_adapter(tmp_path / name)) for name in ("one", "two"))
@@ -95,7 +95,7 @@ async def test_a_burst_of_looks_without_an_answer_is_one_moment(monkeypatch: pyt
         assert not looks.view.ready
 
 
-async def test_an_answer_that_breaks_a_look_is_an_engine_that_is_not_ready(
+async def test_answer_that_breaks_a_poll_makes_engine_unready(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with running_double() as double, httpx.AsyncClient() as http:

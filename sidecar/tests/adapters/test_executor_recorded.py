@@ -33,7 +33,7 @@ async def looked_again(double: Double, times: int = 2) -> None:
 
 
 @pytest.mark.parametrize("engine", ["vllm", "sglang"])
-async def test_every_recorded_refusal_ends_as_failed_in_the_engines_words_and_is_asked_once(
+async def test_recorded_refusals_fail_in_engines_words_asked_once(
     engine: str, sidecar: StartSidecar, tmp_path: Path, recordings: Path
 ) -> None:
     answers = vllm_answers(recordings) if engine == "vllm" else sglang_answers(recordings)
@@ -91,7 +91,7 @@ async def test_every_fault_that_may_pass_heals(
         assert double.adapters == {"a": path}
 
 
-async def test_what_fails_for_longer_than_patience_lasts_is_said_and_heals_all_the_same(
+async def test_failure_beyond_patience_is_reported_and_heals(
     sidecar: StartSidecar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress, "FIRST_PAUSE", 0.01)

@@ -56,7 +56,7 @@ def only(snapshot: AdapterSnapshot) -> AdapterReport:
     return report
 
 
-def test_an_order_with_a_source_is_fetched_whatever_the_engine_does() -> None:
+def test_order_with_source_is_fetched_whatever_engine_does() -> None:
     for view in (DOWN, engine()):
         found = plan(AdapterSnapshot(desired(fetching()), view))
         (action,) = found.actions
@@ -64,7 +64,7 @@ def test_an_order_with_a_source_is_fetched_whatever_the_engine_does() -> None:
         assert SOURCE in action.reason
 
 
-def test_what_is_fetched_is_downloading_and_then_loaded_from_its_folder() -> None:
+def test_fetched_adapter_downloads_then_loads_from_its_folder() -> None:
     wanted = fetching()
     busy = AdapterSnapshot(desired(wanted), DOWN, running=keyed({"sql": Fetch(wanted, "why")}))
     assert plan(busy).actions == ()
@@ -76,7 +76,7 @@ def test_what_is_fetched_is_downloading_and_then_loaded_from_its_folder() -> Non
     assert only(AdapterSnapshot(there, DOWN)).state is AdapterState.PENDING
 
 
-def test_old_weights_are_left_to_answer_until_the_new_ones_are_there() -> None:
+def test_old_weights_answer_until_new_ones_are_fetched() -> None:
     first = with_fetched(ordered(Desired(), order(revision="1")), fetching(revision="1"), "/fetched/k/1")
     wanted = replace(active(first)["sql"], served=True, held=LoadedWeights("/fetched/k/1", "1"))
     second = ordered(desired(wanted), order(revision="2"))
@@ -116,7 +116,7 @@ def test_a_fault_of_fetching_waits_as_one_of_loading_does() -> None:
     assert after_fetch(refused) == replace(progress, weights=refused.weights)
 
 
-def test_an_order_repeated_keeps_what_was_fetched_and_another_one_does_not() -> None:
+def test_repeated_order_keeps_fetched_files_another_does_not() -> None:
     there = with_fetched(ordered(Desired(), order()), fetching(), "/fetched/k/r")
     assert active(ordered(there, order()))["sql"].path == "/fetched/k/r"
     assert active(ordered(there, order(config=KEYS.replace('"region": "eu-west-1"', '"region": ""'))))["sql"].path
@@ -144,7 +144,7 @@ def test_a_file_source_is_a_path_unless_it_is_to_be_copied() -> None:
     assert files_of(order(source="file:///a/b", output_dir="/c")) == ("", Origin("file:///a/b", "/c"))
 
 
-def test_an_origin_has_the_names_of_its_credentials_and_never_the_values() -> None:
+def test_origin_has_names_of_credentials_never_values() -> None:
     request = order(config=KEYS)
     _, origin = files_of(request)
     assert origin is not None
@@ -155,7 +155,7 @@ def test_an_origin_has_the_names_of_its_credentials_and_never_the_values() -> No
     assert read_config(back.config) == {"region": "eu-west-1", "access_key": "AK", "secret_key": "sekret"}
 
 
-def test_without_its_credentials_an_adapter_waits_for_the_order_to_be_repeated() -> None:
+def test_adapter_without_credentials_waits_for_repeated_order() -> None:
     there = ordered(Desired(), order(config=KEYS))
     found = AdapterSnapshot(there, engine())
     assert (only(found).state, only(found).reason, only(found).retryable) == (
@@ -169,13 +169,13 @@ def test_without_its_credentials_an_adapter_waits_for_the_order_to_be_repeated()
     assert isinstance(plan(AdapterSnapshot(on_disk, engine())).actions[0], Load), "what is on disk needs no credentials"
 
 
-def test_an_order_for_another_source_waits_for_a_load_that_is_under_way() -> None:
+def test_order_for_another_source_waits_for_running_load() -> None:
     wanted = fetching()
     busy = AdapterSnapshot(desired(wanted), engine(), running=keyed({"sql": Load(AdapterSpec("sql", "/old"), "why")}))
     assert (only(busy).state, plan(busy).actions) == (AdapterState.PENDING, ())
 
 
-def test_the_state_file_has_no_credential_and_brings_the_origin_back(tmp_path: Path) -> None:
+def test_state_file_has_no_credential_and_keeps_the_origin(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
     before = with_required(ordered(Desired(), order(config=KEYS)), [order(lora_name="two", config=KEYS)])
     Store(path).save(before)
@@ -193,7 +193,7 @@ def test_a_state_file_of_before_there_were_sources_is_read(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("change", [{"source": "s3://bucket/two"}, {"config": '{"region": "x"}'}, {"revision": "2"}])
-def test_an_admission_variable_that_names_another_source_counts_again(change: dict[str, str]) -> None:
+def test_admission_variable_with_another_source_counts_again(change: dict[str, str]) -> None:
     first = with_required(Desired(), [order(config=KEYS)])
     assert with_required(first, [order(config=KEYS)]) == first
     assert with_required(first, [order(config=KEYS.replace("sekret", "rotated"))]) == first

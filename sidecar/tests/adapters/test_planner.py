@@ -76,9 +76,7 @@ def test_another_path_under_the_name_is_replaced() -> None:
 @pytest.mark.parametrize(
     ("revision", "held", "reloads"), [("2", "1", True), ("2", None, True), ("2", "2", False), (None, "1", False)]
 )
-def test_a_revision_that_the_engine_was_not_seen_to_take_is_loaded_again(
-    revision: str | None, held: str | None, reloads: bool
-) -> None:
+def test_revision_not_seen_accepted_is_loaded_again(revision: str | None, held: str | None, reloads: bool) -> None:
     one = wanted("a", revision=revision, held=held)
     found = plan(AdapterSnapshot(desired(one), engine({"a": "/adapters/x"})))
     assert bool(found.actions) is reloads
@@ -92,7 +90,7 @@ def test_nothing_is_done_while_the_engine_is_down() -> None:
     assert "http://localhost:8000" in only(found).message
 
 
-def test_a_list_that_a_key_is_missing_for_fails_everything_at_once() -> None:
+def test_list_without_its_key_fails_everything_at_once() -> None:
     fault = PermanentError(FaultReason.UNAUTHORIZED, "set ENGINE_API_KEY")
     found = plan(AdapterSnapshot(desired(wanted("a")), EngineView(ready=True, adapters=None, error=fault)))
     assert found.actions == ()
@@ -102,7 +100,7 @@ def test_a_list_that_a_key_is_missing_for_fails_everything_at_once() -> None:
     assert only(found).state is AdapterState.PENDING
 
 
-def test_what_the_engine_has_of_its_own_is_reported_and_left_alone() -> None:
+def test_engines_own_adapter_is_reported_and_left_alone() -> None:
     found = plan(AdapterSnapshot(Desired(), engine({"b": "/b"})))
     assert found.actions == ()
     assert (only(found).reason, only(found).owner, only(found).lora_path) == ("LoadedInEngine", None, "/b")
@@ -115,7 +113,7 @@ def test_a_name_on_its_way_out_is_unloaded_and_then_gone() -> None:
     assert gone(AdapterSnapshot(leaving, engine())) == {"a"}
 
 
-def test_a_closed_port_holds_no_adapter_but_an_engine_that_is_paused_may() -> None:
+def test_closed_port_holds_no_adapter_paused_engine_may() -> None:
     leaving = desired(leaving=frozenset({"a"}))
     assert gone(AdapterSnapshot(leaving, down(NotListeningError("x")))) == {"a"}
     assert gone(AdapterSnapshot(leaving, down(RetryableError(FaultReason.ENGINE_FAULT, "paused")))) == frozenset()
@@ -133,7 +131,7 @@ def failed(one: AdapterSpec, fault: Rejection, times: int = 1) -> AdapterSnapsho
     return AdapterSnapshot(desired(one), engine(), life=1, progress=keyed({one.name: progress}))
 
 
-def test_a_refusal_is_failed_with_the_engines_words_and_left_for_long() -> None:
+def test_refusal_fails_in_engines_words_and_waits_long() -> None:
     snapshot = replace(failed(wanted("a"), REFUSED), now=SLOW_RETRY - 1)
     found = plan(snapshot)
     assert found.actions == ()
@@ -177,7 +175,7 @@ def test_a_fault_that_may_pass_is_tried_with_growing_pauses() -> None:
     assert after_rejection(progress, BUSY, 0.0, 1.0).not_before == pytest.approx(LONGEST_PAUSE * 1.3)
 
 
-def test_a_fault_that_should_have_passed_long_ago_holds_no_pod_back() -> None:
+def test_lasting_transient_rejection_does_not_hold_pod_back() -> None:
     one = wanted("a", required=True)
     patient, impatient = failed(one, BUSY, PATIENCE - 1), failed(one, BUSY, PATIENCE)
     assert readiness_blockers(patient, plan(patient).reports)
@@ -185,13 +183,13 @@ def test_a_fault_that_should_have_passed_long_ago_holds_no_pod_back() -> None:
     assert only(plan(impatient)).retryable
 
 
-def test_the_count_of_calls_outlives_orders_and_engines_but_not_a_revision() -> None:
+def test_call_count_outlives_orders_and_engines_not_revisions() -> None:
     progress = after_call(current(None, wanted("a"), 1))
     assert current(progress, wanted("a", order=5), 2).calls == 1
     assert current(progress, wanted("a", order=5, revision="2"), 2).calls == 0
 
 
-def test_an_adapter_that_vanishes_is_loaded_at_once_and_then_ever_later() -> None:
+def test_vanishing_adapter_is_loaded_at_once_then_ever_later() -> None:
     progress = after_loss(Progress(), 100.0, 0.0)
     assert progress.not_before == 100.0
     pauses = []
@@ -232,7 +230,7 @@ def test_the_pod_waits_for_required_and_for_served_adapters(
     assert bool(readiness_blockers(snapshot, plan(snapshot).reports)) is waits
 
 
-def test_an_adapter_holds_nothing_back_for_the_moment_in_which_it_is_swapped() -> None:
+def test_swapped_adapter_does_not_hold_pod_back() -> None:
     one = wanted("a", "/new", served=True)
     swapped = AdapterSnapshot(desired(one), engine(), running=keyed({"a": Reload(one, "why")}))
     assert not readiness_blockers(swapped, plan(swapped).reports)
@@ -240,7 +238,7 @@ def test_an_adapter_holds_nothing_back_for_the_moment_in_which_it_is_swapped() -
     assert readiness_blockers(loaded_anew, plan(loaded_anew).reports)
 
 
-def test_an_adapter_that_failed_for_good_does_not_hold_the_base_model_back() -> None:
+def test_permanently_failed_adapter_does_not_hold_model_back() -> None:
     snapshot = failed(wanted("a", required=True), REFUSED)
     assert not readiness_blockers(snapshot, plan(snapshot).reports)
 
@@ -255,7 +253,7 @@ def failed_over(old: str = "/old") -> AdapterSnapshot:
     return failed(over(old), REFUSED)
 
 
-def test_weights_that_were_held_are_restored_when_the_wanted_ones_are_refused() -> None:
+def test_previous_weights_are_restored_after_a_refusal() -> None:
     snapshot = failed_over()
     (action,) = plan(snapshot).actions
     assert isinstance(action, Restore)
@@ -270,7 +268,7 @@ def test_weights_that_were_held_are_restored_when_the_wanted_ones_are_refused() 
     assert isinstance(later[0], Reload), "the wanted ones are tried again as if nothing had happened"
 
 
-def test_weights_are_restored_once_for_each_time_that_the_wanted_ones_fail() -> None:
+def test_weights_are_restored_once_per_failure() -> None:
     snapshot = failed_over()
     tried = replace(snapshot, progress={A: after_restore(snapshot.progress[A])})
     assert plan(tried).actions == ()
@@ -312,15 +310,13 @@ def test_a_trial_is_taken_away_unless_a_reload_is_at_it() -> None:
     ("listed", "held", "tells"),
     [("/adapters/x", "1", "1"), ("/adapters/x/", "1", "1"), ("/other", "1", None), (None, "1", None)],
 )
-def test_the_revision_that_answers_is_that_of_the_path_that_the_engine_lists(
-    listed: str | None, held: str, tells: str | None
-) -> None:
+def test_held_revision_is_that_of_the_listed_path(listed: str | None, held: str, tells: str | None) -> None:
     one = wanted("a", "/adapters/x", revision="2", held=held)
     found = plan(AdapterSnapshot(desired(one), engine({} if listed is None else {"a": listed})))
     assert only(found).held_revision == tells
 
 
-def test_what_comes_back_after_an_unload_is_unloaded_once_more_and_then_ever_later() -> None:
+def test_returning_adapter_is_unloaded_again_then_ever_later() -> None:
     gone_once = with_unloaded(desired(), "a", "/a")
     assert returned(gone_once, {"a": "/a"}) == {"a"}
     assert returned(gone_once, {"a": "/other"}) == frozenset(), "that is another one"
@@ -335,7 +331,7 @@ def test_what_comes_back_after_an_unload_is_unloaded_once_more_and_then_ever_lat
     assert isinstance(plan(replace(second, now=15.0)).actions[0], Unload)
 
 
-def test_only_so_many_names_are_remembered_that_a_request_may_bring_back() -> None:
+def test_number_of_remembered_unloaded_names_is_bounded() -> None:
     now = desired()
     for number in range(MOST_UNLOADED + 20):
         now = with_unloaded(now, f"a{number}", "/a")
@@ -344,7 +340,7 @@ def test_only_so_many_names_are_remembered_that_a_request_may_bring_back() -> No
     assert list(now.unloaded)[-1] == "a50"
 
 
-def test_evicted_adapters_are_loaded_again_as_far_as_there_are_free_places() -> None:
+def test_evicted_adapters_are_loaded_again_into_free_slots() -> None:
     names = ("a", "b", "c")
     evicted = Rejection(FaultReason.EVICTED, "no room", retryable=False)
     progress = {name: after_rejection(current(None, wanted(name), 1), evicted, 0.0, 0.0) for name in names}
@@ -388,7 +384,7 @@ adapters = st.builds(
 
 
 @given(st.lists(adapters), st.dictionaries(names, paths), st.frozensets(names), st.frozensets(names), st.data())
-def test_plans_carried_out_lead_to_what_is_wanted_and_then_to_rest(
+def test_executed_plans_converge_and_come_to_rest(
     many: list[AdapterSpec], listed: dict[str, str], leaving: frozenset[str], bad: frozenset[str], data: st.DataObject
 ) -> None:
     """A simulated engine that refuses some adapters and now and then answers with a fault that passes."""

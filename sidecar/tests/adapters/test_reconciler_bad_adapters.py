@@ -52,7 +52,7 @@ def asked(double: Double, engine: str) -> list[str]:
 
 
 @pytest.mark.parametrize("engine", ["vllm", "sglang"])
-async def test_ten_good_adapters_load_beside_bad_ones_which_say_why_once(
+async def test_ten_good_adapters_load_beside_bad_ones(
     engine: str, sidecar: StartSidecar, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -84,9 +84,7 @@ async def test_ten_good_adapters_load_beside_bad_ones_which_say_why_once(
 
 
 @pytest.mark.parametrize("engine", ["vllm", "sglang"])
-async def test_good_adapters_wait_for_no_bad_one_that_is_slow_to_be_refused(
-    engine: str, sidecar: StartSidecar, tmp_path: Path
-) -> None:
+async def test_good_adapters_do_not_wait_for_slow_bad_one(engine: str, sidecar: StartSidecar, tmp_path: Path) -> None:
     bad = write_adapter(tmp_path / "bad", rank=64)
     async with running_double(engine=engine) as double, sidecar(double) as client:
 

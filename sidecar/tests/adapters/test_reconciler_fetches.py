@@ -132,7 +132,7 @@ async def test_what_can_not_be_fetched_is_failed_with_its_reason(
         assert report.reason == code
 
 
-async def test_a_source_that_comes_back_is_fetched_and_its_fault_was_reported(
+async def test_source_that_comes_back_is_fetched_after_its_report(
     sidecar: StartSidecar,
     s3: S3Server,
     downloads: DownloadSettings,
@@ -191,7 +191,7 @@ async def test_files_that_vanish_before_a_load_are_fetched_again(
         assert (await served(double))["sql"] == folder
 
 
-async def test_credentials_of_an_order_are_in_no_file_and_their_absence_is_said(
+async def test_credentials_are_in_no_file_and_absence_is_reported(
     sidecar: StartSidecar, downloads: DownloadSettings, tmp_path: Path
 ) -> None:
     files = adapter(tmp_path / "a")
@@ -219,7 +219,7 @@ async def test_credentials_of_an_order_are_in_no_file_and_their_absence_is_said(
             await settle(client, "two", "Loaded")
 
 
-async def test_an_adapter_named_at_admission_is_fetched_and_the_pod_waits_for_it(
+async def test_adapter_named_at_admission_is_fetched_and_gates_pod(
     sidecar: StartSidecar, s3: S3Server, downloads: DownloadSettings, proxy: Proxy, tmp_path: Path
 ) -> None:
     source = put(s3, "required", adapter(tmp_path / "a", padding=1_000_000))

@@ -227,7 +227,7 @@ async def test_an_unload_that_breaks_is_tried_again(
         assert double.adapters == {}
 
 
-async def test_an_order_that_was_not_stored_left_a_failed_adapter_alone(sidecar: StartSidecar, tmp_path: Path) -> None:
+async def test_order_not_stored_leaves_failed_adapter_alone(sidecar: StartSidecar, tmp_path: Path) -> None:
     bad = adapter_files(tmp_path / "bad", rank=64)
     async with running_double() as double, sidecar(double) as client:
         with pytest.raises(Refused):

@@ -54,7 +54,7 @@ async def test_a_switch_to_what_was_prepared_asks_no_source(
         assert await served(double) == {"sql": report.lora_path}
 
 
-async def test_what_is_prepared_is_held_and_survives_a_restart_of_the_sidecar(
+async def test_staged_files_are_pinned_and_survive_sidecar_restart(
     sidecar: StartSidecar, s3: S3Server, downloads: DownloadSettings, proxy: Proxy, tmp_path: Path
 ) -> None:
     old, new = put(s3, "held-1", adapter(tmp_path / "1")), put(s3, "held-2", adapter(tmp_path / "2"))
@@ -68,7 +68,7 @@ async def test_what_is_prepared_is_held_and_survives_a_restart_of_the_sidecar(
             assert (await client.load(order("sql", new, revision="2"))).held_revision == "2"
 
 
-async def test_what_was_prepared_and_removed_while_the_sidecar_was_away_is_fetched_again(
+async def test_staged_files_removed_meanwhile_are_fetched_again(
     sidecar: StartSidecar, s3: S3Server, downloads: DownloadSettings, tmp_path: Path
 ) -> None:
     source = put(s3, "removed", adapter(tmp_path / "1"))
@@ -82,7 +82,7 @@ async def test_what_was_prepared_and_removed_while_the_sidecar_was_away_is_fetch
         assert is_there(str(folder))
 
 
-async def test_a_switch_before_all_is_fetched_goes_on_with_what_was_begun(
+async def test_switch_before_all_is_fetched_resumes_the_download(
     sidecar: StartSidecar, s3: S3Server, downloads: DownloadSettings, proxy: Proxy, tmp_path: Path
 ) -> None:
     source = put(s3, "begun", adapter(tmp_path / "1", padding=2_000_000))
@@ -121,7 +121,7 @@ async def test_a_prepare_that_is_dropped_ends_its_download(
         await eventually(nobody, "the download of what nobody wants ends")
 
 
-async def test_a_source_that_can_not_be_had_fails_ahead_with_its_status_and_the_old_weights_answer(
+async def test_missing_source_fails_staging_and_old_weights_answer(
     sidecar: StartSidecar, s3: S3Server, downloads: DownloadSettings, tmp_path: Path
 ) -> None:
     old = put(s3, "stays", adapter(tmp_path / "1"))
@@ -136,7 +136,7 @@ async def test_a_source_that_can_not_be_had_fails_ahead_with_its_status_and_the_
         assert (report.held_revision, (await client.ready()).ready) == ("1", True)
 
 
-async def test_a_prepare_of_what_nobody_wants_gates_nothing_and_loads_nothing(
+async def test_staging_an_undesired_adapter_gates_and_loads_nothing(
     sidecar: StartSidecar, s3: S3Server, downloads: DownloadSettings, tmp_path: Path
 ) -> None:
     source = put(s3, "unwanted", adapter(tmp_path / "1"))
@@ -151,7 +151,7 @@ async def test_a_prepare_of_what_nobody_wants_gates_nothing_and_loads_nothing(
         assert (await client.load(order("sql", source, owner=OWNER))).state == "Loaded"
 
 
-async def test_a_required_adapter_waits_for_its_credentials_and_is_loaded_when_they_come(
+async def test_required_adapter_is_loaded_when_its_credentials_come(
     sidecar: StartSidecar, downloads: DownloadSettings, tmp_path: Path
 ) -> None:
     with running_hub(adapter(tmp_path / "a"), token=TOKEN) as hub:
@@ -199,7 +199,7 @@ async def test_a_required_adapter_waits_for_its_credentials_and_is_loaded_when_t
     assert not [name for name, body in contents(tmp_path).items() if TOKEN.encode() in body]
 
 
-async def test_what_is_on_disk_is_known_after_a_restart_and_gone_when_it_is(
+async def test_sources_on_disk_are_known_after_restart_until_removed(
     sidecar: StartSidecar, s3: S3Server, downloads: DownloadSettings, tmp_path: Path
 ) -> None:
     sources = sorted(put(s3, f"known-{number}", adapter(tmp_path / str(number))) for number in range(3))

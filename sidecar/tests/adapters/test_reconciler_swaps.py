@@ -129,9 +129,7 @@ async def test_the_pod_stays_ready_while_weights_are_replaced(
 
 
 @ENGINES
-async def test_weights_that_the_engine_refuses_leave_the_old_ones_answering(
-    engine: str, sidecar: StartSidecar, tmp_path: Path
-) -> None:
+async def test_refused_weights_leave_old_ones_answering(engine: str, sidecar: StartSidecar, tmp_path: Path) -> None:
     one, bad = write_adapter(tmp_path / "one"), write_adapter(tmp_path / "bad", rank=64)
     async with running_double(engine=engine, tokens_per_second=60) as double, sidecar(double) as client:
         await ready(client)
@@ -150,9 +148,7 @@ async def test_weights_that_the_engine_refuses_leave_the_old_ones_answering(
         assert (await client.ready()).ready
 
 
-async def test_sglang_that_would_evict_for_a_trial_has_none_and_gets_the_old_weights_back(
-    sidecar: StartSidecar, tmp_path: Path
-) -> None:
+async def test_sglang_that_would_evict_has_no_trial_restores_weights(sidecar: StartSidecar, tmp_path: Path) -> None:
     one, bad = write_adapter(tmp_path / "one"), write_adapter(tmp_path / "bad", rank=64)
     async with running_double(engine="sglang", max_loaded_loras=2) as double, sidecar(double) as client:
         await ready(client)
@@ -172,9 +168,7 @@ async def test_sglang_that_would_evict_for_a_trial_has_none_and_gets_the_old_wei
         assert await ask(double, "sglang") == said_by(one)
 
 
-async def test_a_load_that_fails_after_the_unload_brings_the_old_weights_back_and_is_tried_again(
-    sidecar: StartSidecar, tmp_path: Path
-) -> None:
+async def test_load_failing_after_unload_restores_old_weights(sidecar: StartSidecar, tmp_path: Path) -> None:
     one, two = write_adapter(tmp_path / "one"), write_adapter(tmp_path / "two")
     async with running_double() as double, sidecar(double) as client:
         await ready(client)
@@ -187,7 +181,7 @@ async def test_a_load_that_fails_after_the_unload_brings_the_old_weights_back_an
         assert paths == ["one", "two", "two", "one", "two", "two"], "trial, refused, restored, trial, loaded"
 
 
-async def test_old_weights_that_are_gone_too_are_not_asked_for_for_ever(sidecar: StartSidecar, tmp_path: Path) -> None:
+async def test_missing_old_weights_are_not_requested_forever(sidecar: StartSidecar, tmp_path: Path) -> None:
     one, bad = write_adapter(tmp_path / "one"), write_adapter(tmp_path / "bad", rank=64)
     async with running_double(engine="sglang", max_loaded_loras=2) as double, sidecar(double) as client:
         await ready(client)
@@ -208,7 +202,7 @@ async def test_old_weights_that_are_gone_too_are_not_asked_for_for_ever(sidecar:
 
 
 @pytest.mark.parametrize(("rank", "state", "answers"), [(8, "Loaded", "two"), (64, "Failed", "one")])
-async def test_a_sidecar_that_dies_between_the_weights_is_followed_by_one_that_ends_it(
+async def test_sidecar_dying_in_a_swap_has_it_ended_by_the_next(
     sidecar: StartSidecar, tmp_path: Path, rank: int, state: str, answers: str
 ) -> None:
     one, two = write_adapter(tmp_path / "one"), write_adapter(tmp_path / "two", rank=rank)
@@ -235,9 +229,7 @@ async def test_a_sidecar_that_dies_between_the_weights_is_followed_by_one_that_e
 
 
 @ENGINES
-async def test_a_trial_that_a_sidecar_left_is_taken_away_and_never_shown(
-    engine: str, sidecar: StartSidecar, tmp_path: Path
-) -> None:
+async def test_left_over_trial_is_unloaded_and_never_shown(engine: str, sidecar: StartSidecar, tmp_path: Path) -> None:
     one, two = write_adapter(tmp_path / "one"), write_adapter(tmp_path / "two")
     left = trial_name("a", str(two))
     async with running_double(engine=engine) as double:
@@ -325,7 +317,7 @@ async def test_a_refused_revision_is_told_by_the_adapters_name(
         assert TRIAL_PREFIX not in refused.value.message
 
 
-async def test_a_swap_that_waits_long_for_requests_leaves_the_pod_ready(
+async def test_swap_waiting_long_for_requests_leaves_pod_ready(
     sidecar: StartSidecar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("patio.engine.http.CHANGE_SECONDS", 1.5)

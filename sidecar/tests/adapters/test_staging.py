@@ -90,7 +90,7 @@ def is_staging(action: Action) -> bool:
     return isinstance(action, Fetch) and action.slot is Slot.STAGED
 
 
-def test_an_order_to_prepare_leaves_what_is_wanted_and_loaded_as_it_is() -> None:
+def test_staging_order_leaves_desired_and_loaded_adapter_alone() -> None:
     before = serving()
     after = ordered(before, ahead())
     assert (active(after), after.leaving) == (active(before), before.leaving)
@@ -101,7 +101,7 @@ def test_an_order_to_prepare_leaves_what_is_wanted_and_loaded_as_it_is() -> None
     assert not readiness_blockers(AdapterSnapshot(after, LISTED), (report,))
 
 
-def test_what_is_fetched_ahead_is_downloading_and_then_prepared_whatever_the_engine_does() -> None:
+def test_staged_files_download_whatever_engine_does() -> None:
     desired = ordered(serving(), ahead(credentials_revision="7"))
     for view in (LISTED, DOWN):
         busy = AdapterSnapshot(
@@ -113,7 +113,7 @@ def test_what_is_fetched_ahead_is_downloading_and_then_prepared_whatever_the_eng
         assert (done.state, done.reason, done.revision, done.credentials_revision) == ("Prepared", "Prepared", "2", "7")
 
 
-def test_the_same_order_without_prepare_takes_the_folder_and_switches_at_once() -> None:
+def test_order_without_prepare_takes_staged_folder_at_once() -> None:
     switched = ordered(there(ordered(serving(), ahead())), order())
     assert staged(switched) == {}
     (action,) = plan(AdapterSnapshot(switched, LISTED)).actions
@@ -122,7 +122,7 @@ def test_the_same_order_without_prepare_takes_the_folder_and_switches_at_once() 
     assert action.spec.held == LoadedWeights("/fetched/1", "1")
 
 
-def test_an_order_of_what_is_not_fetched_whole_yet_goes_on_fetching() -> None:
+def test_order_of_partly_staged_files_goes_on_fetching() -> None:
     switched = ordered(ordered(serving(), ahead()), order())
     assert staged(switched) == {}
     assert isinstance(plan(AdapterSnapshot(switched, LISTED)).actions[0], Fetch)
@@ -135,13 +135,13 @@ def test_an_order_for_something_else_leaves_what_is_prepared(other: LoadRequest)
 
 
 @pytest.mark.parametrize("other", [ahead(revision="3"), ahead(source="s3://bucket/sql-3")])
-def test_an_order_to_prepare_something_else_drops_what_was_prepared(other: LoadRequest) -> None:
+def test_staging_order_for_other_files_drops_staged_ones(other: LoadRequest) -> None:
     desired = ordered(there(ordered(serving(), ahead())), other)
     assert staged(desired)["sql"].path == ""
     assert "/fetched/2" not in folders_in_use(desired, [])
 
 
-def test_an_order_to_go_back_to_what_is_still_held_asks_no_source() -> None:
+def test_order_back_to_loaded_weights_asks_no_source() -> None:
     first = serving()
     kept = with_loaded(first, active(first)["sql"])
     refused = ordered(kept, order())
@@ -180,19 +180,19 @@ def test_an_unload_drops_what_is_prepared() -> None:
     assert (kept, outcome) == (desired, Outcome.KEPT)
 
 
-def test_an_unload_of_what_is_only_prepared_touches_no_adapter_of_that_name() -> None:
+def test_unload_of_staged_files_touches_no_adapter() -> None:
     desired = there(ordered(Desired(), ahead(owner=OWNER)))
     after, outcome = with_unload(desired, "sql", OWNER, present=True)
     assert (outcome, after.leaving, dict(staged(after))) == (Outcome.LEAVING, frozenset(), {})
 
 
-def test_a_name_that_somebody_else_wants_is_not_prepared_and_one_that_is_prepared_not_taken() -> None:
+def test_name_of_another_owner_is_neither_staged_nor_taken() -> None:
     assert with_load(serving(owner=OWNER), ahead()) == conflict("sql", OWNER)
     assert with_load(serving(), ahead(owner=OWNER)) == conflict("sql", None)
     assert with_load(ordered(Desired(), ahead(owner=OWNER)), order()) == conflict("sql", OWNER)
 
 
-def test_what_nobody_wants_yet_is_prepared_too_and_holds_no_pod_back() -> None:
+def test_undesired_adapter_is_staged_and_holds_no_pod_back() -> None:
     desired = ordered(Desired(), ahead(owner=OWNER))
     for now, reason in ((desired, "Preparing"), (there(desired), "Prepared")):
         snapshot = AdapterSnapshot(now, engine())
@@ -203,7 +203,7 @@ def test_what_nobody_wants_yet_is_prepared_too_and_holds_no_pod_back() -> None:
         assert not [action for action in plan(snapshot).actions if not is_staging(action)]
 
 
-def test_a_source_that_can_not_be_had_is_failed_ahead_and_nothing_else_is() -> None:
+def test_missing_source_fails_the_staged_slot_only() -> None:
     desired = ordered(serving(), ahead())
     progress = current(None, staged(desired)["sql"], 0)
     refused = after_rejection(progress, Rejection("SourceNotFound", "404", retryable=False), 0.0, 0.0)
@@ -218,7 +218,7 @@ def test_a_source_that_can_not_be_had_is_failed_ahead_and_nothing_else_is() -> N
     assert is_staging(plan(replace(snapshot, desired=again)).actions[0]), "an order says: again"
 
 
-def test_a_fault_that_may_pass_is_pending_ahead_until_it_has_not_passed_for_long() -> None:
+def test_transient_rejection_of_staged_files_is_pending_for_long() -> None:
     desired = ordered(serving(), ahead())
     progress = current(None, staged(desired)["sql"], 0)
     for failures in range(1, PATIENCE + 1):
@@ -228,7 +228,7 @@ def test_a_fault_that_may_pass_is_pending_ahead_until_it_has_not_passed_for_long
         assert seen.retryable
 
 
-def test_a_new_life_of_the_engine_is_no_reason_to_ask_a_source_again() -> None:
+def test_new_engine_life_does_not_ask_a_source_again() -> None:
     desired = ordered(serving(), ahead())
     refused = after_rejection(
         current(None, staged(desired)["sql"], 0), Rejection("SourceNotFound", "404", retryable=False), 0.0, 0.0
@@ -237,7 +237,7 @@ def test_a_new_life_of_the_engine_is_no_reason_to_ask_a_source_again() -> None:
     assert not [action for action in plan(snapshot).actions if is_staging(action)]
 
 
-def test_what_is_prepared_survives_a_restart_and_has_no_secret_in_the_file(tmp_path: Path) -> None:
+def test_staged_order_survives_restart_without_secret_in_file(tmp_path: Path) -> None:
     desired = there(ordered(serving(), ahead(config=KEYS, credentials_revision="7")))
     Store(tmp_path / "state.json").save(desired)
     assert Store(tmp_path / "state.json").load() == desired
@@ -250,9 +250,7 @@ def test_what_is_prepared_survives_a_restart_and_has_no_secret_in_the_file(tmp_p
 @pytest.mark.parametrize(
     ("owner", "state", "required"), [(OWNER, "Pending", True), (OWNER, "Pending", False), (None, "Failed", True)]
 )
-def test_after_a_restart_credentials_are_awaited_from_an_owner_and_missed_where_there_is_none(
-    owner: str | None, state: str, required: bool
-) -> None:
+def test_restart_awaits_credentials_from_an_owner_only(owner: str | None, state: str, required: bool) -> None:
     request = order(owner=owner, config=KEYS, credentials_revision="7")
     desired = with_required(Desired(), [request]) if required else ordered(Desired(), request)
     snapshot = AdapterSnapshot(desired, engine())
@@ -268,7 +266,7 @@ def test_after_a_restart_credentials_are_awaited_from_an_owner_and_missed_where_
 
 
 @pytest.mark.parametrize("owner", [OWNER, None])
-def test_credentials_that_come_later_are_waited_for_and_then_used(owner: str | None) -> None:
+def test_later_credentials_are_awaited_and_then_used(owner: str | None) -> None:
     awaited = with_required(Desired(), [order(owner=owner, expects_credentials=True)])
     snapshot = AdapterSnapshot(awaited, engine())
     report = only(snapshot)
@@ -304,7 +302,7 @@ steps = st.lists(
 
 
 @given(steps)
-def test_whatever_is_ordered_what_is_ahead_never_changes_what_is_wanted(
+def test_any_staging_orders_never_change_what_is_desired(
     steps: list[tuple[str, str, str, str | None]],
 ) -> None:
     now = Desired()

@@ -132,9 +132,7 @@ async def test_a_folder_of_a_bucket_lands_under_its_revision(start: Start, s3: S
         assert (again.folder, again.bytes_fetched, again.id == report.id) == (report.folder, 0, False)
 
 
-async def test_a_download_that_is_killed_twice_completes_and_fetches_each_byte_about_once(
-    start: Start, s3: S3Server, proxy: Proxy
-) -> None:
+async def test_download_killed_twice_fetches_each_byte_about_once(start: Start, s3: S3Server, proxy: Proxy) -> None:
     big = content(SIZE, seed=7)
     s3.put("killed", {"m/model.safetensors": big, "m/config.json": b"{}"})
     async with start(endpoint=proxy.url) as downloads:
@@ -192,7 +190,7 @@ async def test_what_is_not_there_is_said_at_once(start: Start, s3: S3Server, sou
         assert (report.error.code, report.error.retryable, report.attempts) == ("SourceNotFound", False, 1)
 
 
-async def test_an_object_that_changes_meanwhile_is_never_mixed_with_its_successor(
+async def test_object_changed_meanwhile_is_never_mixed(
     start: Start, s3: S3Server, proxy: Proxy, tmp_path: Path
 ) -> None:
     old, new = content(8 * MEGABYTE, seed=1), content(8 * MEGABYTE, seed=2)
@@ -216,7 +214,7 @@ async def test_an_object_that_changes_meanwhile_is_never_mixed_with_its_successo
         assert not [name for name in below(tmp_path / "root") if ".partial" in name]
 
 
-def test_a_listed_object_that_was_replaced_is_noticed_when_it_is_read(s3: S3Server) -> None:
+def test_replaced_object_is_noticed_when_it_is_read(s3: S3Server) -> None:
     s3.put("replaced", {"m/model.safetensors": b"old"})
     config = {"endpoint": s3.url, "access_key": ACCESS_KEY, "secret_key": SECRET_KEY}
     backend = S3(parse_source("s3://replaced/m"), config, 1)
@@ -228,7 +226,7 @@ def test_a_listed_object_that_was_replaced_is_noticed_when_it_is_read(s3: S3Serv
     assert changed.value.transient
 
 
-def test_obs_is_asked_by_the_buckets_own_name_and_s3_elsewhere_by_path() -> None:
+def test_obs_is_asked_by_bucket_host_and_other_s3_by_path() -> None:
     keys = {"access_key": ACCESS_KEY, "secret_key": SECRET_KEY}
 
     def url(source: str, **config: str) -> str:
@@ -313,9 +311,7 @@ async def test_two_sidecars_on_one_volume_fetch_it_once(start: Start, s3: S3Serv
         assert sorted([first.bytes_fetched, second.bytes_fetched]) == [0, 2 * MEGABYTE]
 
 
-async def test_a_cancelled_download_leaves_no_worker_and_goes_on_when_it_is_ordered_again(
-    start: Start, s3: S3Server, proxy: Proxy
-) -> None:
+async def test_cancelled_download_leaves_no_worker_and_resumes(start: Start, s3: S3Server, proxy: Proxy) -> None:
     body = content(4 * MEGABYTE)
     s3.put("cancelled", {"m/model.safetensors": body})
     async with start(endpoint=proxy.url) as downloads:
@@ -358,9 +354,7 @@ async def test_a_worker_that_is_cancelled_while_it_starts_is_gone(start: Start, 
             assert workers() == []
 
 
-async def test_who_no_longer_waits_ends_the_download_unless_somebody_else_wants_it(
-    start: Start, s3: S3Server, proxy: Proxy
-) -> None:
+async def test_leaving_waiter_ends_download_unless_others_want_it(start: Start, s3: S3Server, proxy: Proxy) -> None:
     s3.put("leaving", {"m/model.safetensors": content(4 * MEGABYTE)})
     async with start(endpoint=proxy.url) as downloads:
         proxy.rate = MEGABYTE
@@ -393,7 +387,7 @@ async def test_what_does_not_fit_is_said_before_a_byte_is_asked_for(
         assert proxy.received < MEGABYTE / 10
 
 
-async def test_room_is_made_by_what_nobody_uses_and_never_by_what_is_used(start: Start, s3: S3Server) -> None:
+async def test_space_is_made_from_unused_revisions_only(start: Start, s3: S3Server) -> None:
     for name in ("one", "two", "three"):
         s3.put("room", {f"{name}/model.safetensors": content(MEGABYTE, seed=len(name))})
     async with start(endpoint=s3.url, limit=int(2.5 * MEGABYTE)) as downloads:
@@ -403,9 +397,7 @@ async def test_room_is_made_by_what_nobody_uses_and_never_by_what_is_used(start:
         assert [there(folder) for folder in (one, two, three)] == [True, False, True]
 
 
-async def test_an_older_revision_goes_when_a_newer_one_is_used_and_nobody_else_uses_the_older(
-    start: Start, s3: S3Server
-) -> None:
+async def test_older_revision_is_removed_when_only_newer_is_used(start: Start, s3: S3Server) -> None:
     s3.put("older", {"m/model.safetensors": b"one"})
     async with start(endpoint=s3.url) as mine, start(endpoint=s3.url) as others:
         one = str((await fetched(mine, request("s3://older/m"))).folder)
@@ -429,9 +421,7 @@ async def test_an_older_revision_goes_when_a_newer_one_is_used_and_nobody_else_u
         assert not await mine.hold(two)
 
 
-async def test_an_output_dir_shows_one_revision_or_the_next_and_leaves_other_files_alone(
-    start: Start, s3: S3Server, tmp_path: Path
-) -> None:
+async def test_output_dir_shows_one_revision_and_keeps_other_files(start: Start, s3: S3Server, tmp_path: Path) -> None:
     shown = tmp_path / "models" / "phi"
     shown.mkdir(parents=True)
     (shown / "notes.txt").write_text("mine")
@@ -514,7 +504,7 @@ async def test_what_downloads_did_is_counted(start: Start, s3: S3Server) -> None
         assert 'patio:download_failures_total{reason="SourceNotFound",source="s3"} 1.0' in text
 
 
-async def test_a_repository_is_fetched_by_commit_and_the_token_stays_with_the_hub(start: Start) -> None:
+async def test_repository_is_fetched_by_commit_token_stays_with_hub(start: Start) -> None:
     with running_hub(ADAPTER, token=TOKEN) as hub:
         async with start(hf_endpoint=hub.url, hf_token=TOKEN) as downloads:
             report = await fetched(downloads, request("team/adapter"))
@@ -575,9 +565,7 @@ async def test_a_hub_that_is_busy_or_broken_is_asked_again(start: Start) -> None
 
 
 @pytest.mark.parametrize("ignores_range", [False, True])
-async def test_a_file_of_the_hub_goes_on_by_range_and_starts_again_where_there_is_none(
-    start: Start, ignores_range: bool
-) -> None:
+async def test_hub_file_resumes_by_range_and_restarts_without_ranges(start: Start, ignores_range: bool) -> None:
     body = content(4 * MEGABYTE)
     with (
         running_hub({"model.safetensors": body}, ignores_range=ignores_range) as hub,
@@ -616,7 +604,7 @@ async def test_a_hostile_repository_writes_nothing(start: Start, tmp_path: Path,
     assert not [each for each in below(tmp_path) if "escape" in each or each.endswith(".json")]
 
 
-async def test_a_volume_is_used_where_it_is_and_copied_only_when_asked_to(start: Start, tmp_path: Path) -> None:
+async def test_volume_is_used_in_place_and_copied_on_request(start: Start, tmp_path: Path) -> None:
     volume = tmp_path / "volume"
     for name, body in {**ADAPTER, "blobs/x.json": b"{}"}.items():
         (volume / "sql" / name).parent.mkdir(parents=True, exist_ok=True)

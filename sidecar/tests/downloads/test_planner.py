@@ -50,9 +50,7 @@ def test_pickles_beside_safetensors_are_skipped_and_named() -> None:
         ((WEIGHTS, RemoteFile("../x.bin", 1)), DownloadReason.REFUSED),
     ],
 )
-def test_a_source_without_anything_to_take_is_a_fault_that_no_retry_mends(
-    files: tuple[RemoteFile, ...], reason: DownloadReason
-) -> None:
+def test_source_with_nothing_to_take_is_permanent_error(files: tuple[RemoteFile, ...], reason: DownloadReason) -> None:
     with pytest.raises(DownloadError) as refused:
         select(listing(*files), all_files=False)
     assert (refused.value.reason, refused.value.retryable) == (reason, False)
@@ -64,7 +62,7 @@ def test_nothing_but_pickles_names_them_and_the_remedy() -> None:
     assert select(listing(PICKLE, CONFIG), all_files=True).files == (PICKLE, CONFIG)
 
 
-def test_the_folder_is_another_one_for_other_content_and_for_another_selection() -> None:
+def test_folder_differs_by_content_and_by_selection() -> None:
     one = revision_of(listing(WEIGHTS, CONFIG), False)
     assert one == revision_of(listing(CONFIG, WEIGHTS), False)
     others = {
@@ -84,7 +82,7 @@ def test_what_is_whole_is_skipped_and_what_was_begun_goes_on() -> None:
     assert space_needed(fetches) == 600
 
 
-def test_a_begun_file_that_is_too_long_starts_again_and_a_full_one_asks_for_its_last_byte() -> None:
+def test_begun_file_too_long_restarts_full_one_asks_last_byte() -> None:
     assert plan(Selection((WEIGHTS,), ()), OnDisk(begun={WEIGHTS.name: 1001})) == (Fetch(WEIGHTS, 0),)
     assert plan(Selection((WEIGHTS,), ()), OnDisk(begun={WEIGHTS.name: 1000})) == (Fetch(WEIGHTS, 999),)
 
@@ -94,7 +92,7 @@ sizes = st.integers(0, 50)
 
 
 @given(st.dictionaries(names, sizes), st.dictionaries(names, sizes), st.dictionaries(names, sizes))
-def test_every_file_is_fetched_once_or_whole_and_the_room_is_what_is_missing(
+def test_every_file_is_fetched_once_space_is_what_is_missing(
     remote: dict[str, int], whole: dict[str, int], begun: dict[str, int]
 ) -> None:
     selection = Selection(tuple(RemoteFile(name, size) for name, size in remote.items()), ())
@@ -137,7 +135,7 @@ def test_an_output_dir_lies_below_a_root(tmp_path: Path) -> None:
     assert layout_of("key", f"{other}/m", root, roots).folder("r") == other / "m" / ".patio" / "r"
 
 
-def test_a_folder_of_a_volume_is_used_where_it_is_if_it_is_below_a_root(tmp_path: Path) -> None:
+def test_folder_of_a_volume_below_a_root_is_used_in_place(tmp_path: Path) -> None:
     root, volume = tmp_path / "root", tmp_path / "volume"
     (volume / "models" / "sql").mkdir(parents=True)
     roots = (root, volume)

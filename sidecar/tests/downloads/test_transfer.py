@@ -118,7 +118,7 @@ names = st.lists(parts, min_size=1, max_size=5).map("/".join)
 
 @settings(max_examples=200)
 @given(st.dictionaries(names, st.binary(max_size=50), max_size=5), st.booleans(), st.booleans())
-def test_whatever_a_source_lists_nothing_is_written_outside_its_place(
+def test_any_listing_writes_nothing_outside_its_folder(
     listed: dict[str, bytes], all_files: bool, with_output: bool
 ) -> None:
     with tempfile.TemporaryDirectory() as temporary:
@@ -143,7 +143,7 @@ def test_whatever_a_source_lists_nothing_is_written_outside_its_place(
 
 @settings(max_examples=40)
 @given(st.lists(st.integers(0, 20_000), max_size=12), st.integers(1, 4), st.booleans(), st.randoms())
-def test_a_download_that_breaks_off_anywhere_ends_whole_and_reads_little_twice(
+def test_download_broken_off_anywhere_completes_rereads_little(
     breaks: list[int], workers: int, hashed: bool, rng: random.Random
 ) -> None:
     bodies = {f"m{index}.safetensors": content(rng.randrange(20_000), seed=index) for index in range(4)}
@@ -169,7 +169,7 @@ def test_a_download_that_breaks_off_anywhere_ends_whole_and_reads_little_twice(
         assert (moved[-1].files_done, moved[-1].bytes_done) == (listed.files, listed.size)
 
 
-def test_what_was_not_forced_to_disk_is_not_trusted_after_a_crash_of_the_machine(tmp_path: Path) -> None:
+def test_unsynced_parts_are_not_trusted_after_machine_crash(tmp_path: Path) -> None:
     body = content(SYNC_STEP + 5000)
     source = Memory({"m.safetensors": body}, hashed=False, patience=SYNC_STEP + 3000)
     one = job(tmp_path)
@@ -274,7 +274,7 @@ def test_what_an_output_dir_shows_is_one_link_away(tmp_path: Path) -> None:
     assert os.readlink(shown / ".patio" / "current") == done.revision
 
 
-def test_a_file_that_becomes_a_folder_and_back_is_shown_all_the_same(tmp_path: Path) -> None:
+def test_file_that_becomes_folder_and_back_is_shown(tmp_path: Path) -> None:
     shown = tmp_path / "models" / "m"
     for listed in ({"a": b"1"}, {"a/b/c": b"2", "x": b""}, {"a/b": b"3", "x": b""}, {"a": b"4"}):
         run(Memory(listed), job(tmp_path, shown=shown, all_files=True))

@@ -136,7 +136,7 @@ def test_the_region_is_read_from_the_endpoint(endpoint: str | None, region: str)
     assert region_of(endpoint) == region
 
 
-def test_obs_wants_the_bucket_before_its_host_and_s3_leaves_it_to_the_library() -> None:
+def test_obs_wants_bucket_in_host_s3_leaves_it_to_library() -> None:
     assert addressing_style(OBS, "https://obs.cn-north-4.myhuaweicloud.com", None) == "virtual"
     assert addressing_style(OBS, "http://127.0.0.1:9000", None) == "path"
     assert addressing_style(OBS, "https://obs.test.com", "path") == "path"

@@ -87,7 +87,7 @@ def run(tmp_path: Path) -> Run:
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-async def test_a_sidecar_that_ends_leaves_no_worker_and_its_successor_goes_on(
+async def test_ended_sidecar_leaves_no_worker_successor_resumes(
     run: Run, s3: S3Server, proxy: Proxy, how: signal.Signals
 ) -> None:
     body = content(8 * MEGABYTE, seed=how)

@@ -80,7 +80,7 @@ def test_without_settling_it_still_takes_two_looks() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0.01, 3), st.sampled_from([QUIET, BUSY, QUEUED, BLIND, SILENT])), min_size=1))
-def test_nothing_is_drained_within_the_settling_time_after_a_request(gaps: list[tuple[float, RequestCount]]) -> None:
+def test_nothing_is_drained_within_settle_time_of_a_request(gaps: list[tuple[float, RequestCount]]) -> None:
     now, snapshot, last_noise = 0.0, DrainSnapshot(), 0.0
     for gap, count in gaps:
         now += gap
@@ -300,9 +300,7 @@ async def is_ready(client: SidecarClient) -> bool:
 
 
 @ENGINES
-async def test_a_drain_waits_for_the_last_request_and_the_pod_is_not_ready_from_its_beginning(
-    engine: str, sidecar: StartSidecar
-) -> None:
+async def test_drain_waits_for_last_request_pod_is_unready_at_once(engine: str, sidecar: StartSidecar) -> None:
     async with running_double(engine=engine, tokens_per_second=20.0) as double, sidecar(double, drain=QUICK) as client:
         await eventually(lambda: is_ready(client), "ready")
         request = asyncio.create_task(completion(double, 24))
@@ -336,7 +334,7 @@ async def test_the_deadline_is_kept_and_another_call_goes_on_waiting(engine: str
         assert await request == "length"
 
 
-async def test_calls_join_the_drain_that_runs_and_a_drained_pod_answers_at_once(sidecar: StartSidecar) -> None:
+async def test_calls_join_the_drain_and_drained_pod_answers_at_once(sidecar: StartSidecar) -> None:
     async with running_double(tokens_per_second=20.0) as double, sidecar(double, drain=QUICK) as client:
         request = asyncio.create_task(completion(double, 20))
         await double.engine.core.batch.until_running(1)
@@ -361,7 +359,7 @@ async def test_an_engine_that_is_gone_is_drained(sidecar: StartSidecar) -> None:
         assert (answer.drained, answer.running, answer.message) == (True, 0, "The engine is gone.")
 
 
-async def test_an_engine_that_tells_nothing_is_waited_for_and_not_called_drained(
+async def test_uncounted_engine_is_awaited_and_not_called_drained(
     sidecar: StartSidecar, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("patio.drain.planner.BLIND_SECONDS", 0.5)
@@ -375,7 +373,7 @@ async def test_an_engine_that_tells_nothing_is_waited_for_and_not_called_drained
         assert "does not tell" in answer.message
 
 
-async def test_sigterm_waits_for_the_drain_that_a_hook_of_the_engine_waits_for(tmp_path: Path) -> None:
+async def test_sigterm_waits_for_the_drain_of_an_engines_hook(tmp_path: Path) -> None:
     async with machine(tmp_path) as here:
         pod = PodProcesses(here, "pod-0", variables={"TOPO_TYPE": "none", "PATIO_DRAIN_SETTLE": "0.3"})
         await pod.start_engine("--tokens-per-second", "20")

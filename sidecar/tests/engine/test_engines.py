@@ -22,7 +22,7 @@ from patio.engine.vllm import Vllm
 from sidecar_recordings import sglang_answers, vllm_answers
 
 
-def test_every_recorded_refusal_of_vllm_is_permanent_and_in_its_own_words(recordings: Path) -> None:
+def test_vllm_refusals_are_permanent_in_its_own_words(recordings: Path) -> None:
     refusals = [answer for answer in vllm_answers(recordings) if answer[1] != 200]
     assert len(refusals) >= 8
     for path, status, body in refusals:
@@ -34,7 +34,7 @@ def test_every_recorded_refusal_of_vllm_is_permanent_and_in_its_own_words(record
             assert fault.message in body
 
 
-def test_every_recorded_refusal_of_sglang_is_permanent_but_a_name_that_is_taken(recordings: Path) -> None:
+def test_sglang_refusals_are_permanent_except_a_taken_name(recordings: Path) -> None:
     refusals = [answer for answer in sglang_answers(recordings) if answer[1] != 200]
     assert len(refusals) >= 20
     for path, status, body in refusals:

@@ -79,9 +79,7 @@ async def test_an_eviction_by_a_request_is_noticed_and_not_fought(sidecar: Start
         assert (await client.ready()).ready
 
 
-async def test_what_was_evicted_is_loaded_again_when_there_is_a_free_place(
-    sidecar: StartSidecar, tmp_path: Path
-) -> None:
+async def test_evicted_adapter_is_loaded_again_into_a_free_slot(sidecar: StartSidecar, tmp_path: Path) -> None:
     async with running_double(engine="sglang", max_loaded_loras=2) as double, sidecar(double) as client:
         await ready(client)
         await limits_known(client)
@@ -128,9 +126,7 @@ async def test_an_adapter_that_comes_back_can_be_wanted_again(sidecar: StartSide
         assert double.adapters == {"a": path}
 
 
-async def test_what_comes_back_is_known_after_a_restart_of_the_sidecar_and_not_of_the_engine(
-    sidecar: StartSidecar, tmp_path: Path
-) -> None:
+async def test_return_paths_survive_sidecar_restart_not_engine_restart(sidecar: StartSidecar, tmp_path: Path) -> None:
     path = str(write_adapter(tmp_path / "a"))
     async with running_double(engine="sglang", lora_modules=(("a", path),)) as double:
         async with sidecar(double) as client:
@@ -158,7 +154,7 @@ async def test_what_comes_back_is_known_after_a_restart_of_the_sidecar_and_not_o
 
 
 @pytest.mark.parametrize("other", [True, False])
-async def test_what_somebody_loads_at_the_engine_after_an_unload_is_his(
+async def test_adapter_loaded_at_engine_after_unload_is_left_alone(
     sidecar: StartSidecar, tmp_path: Path, other: bool
 ) -> None:
     path, elsewhere = (str(write_adapter(tmp_path / name)) for name in ("a", "b"))
@@ -251,7 +247,7 @@ async def test_an_sglang_that_lists_no_adapters_is_told(sidecar: StartSidecar, t
         assert (await client.ready()).ready
 
 
-async def test_an_unload_that_is_asked_for_again_behind_the_load_does_not_take_the_new_weights_away(
+async def test_repeated_unload_behind_a_load_keeps_new_weights(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("patio.engine.http.CHANGE_SECONDS", 0.6)

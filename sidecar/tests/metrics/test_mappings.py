@@ -48,7 +48,7 @@ def families(found: dict[str, dict[tuple[str, ...], float]]) -> set[str]:
     return {name for name in names if not name.endswith("_created")}
 
 
-def test_every_family_with_a_source_comes_out_of_the_recorded_vllm(recordings: Path) -> None:
+def test_every_sourced_family_comes_out_of_recorded_vllm(recordings: Path) -> None:
     found = written((recordings / "vllm/metrics-0.32.0.txt").read_bytes(), EngineKind.VLLM)
     # Recorded without speculative decoding; the other one has become two counters.
     assert set(SOURCES[EngineKind.VLLM]) - families(found) == {"prefix_cache_hit_ratio", "spec_decode_acceptance_ratio"}
@@ -58,7 +58,7 @@ def test_every_family_with_a_source_comes_out_of_the_recorded_vllm(recordings: P
     assert found["model_context_tokens"] == {("model_name=tiny",): 512.0}
 
 
-def test_every_family_with_a_source_comes_out_of_the_recorded_sglang(recordings: Path) -> None:
+def test_every_sourced_family_comes_out_of_recorded_sglang(recordings: Path) -> None:
     found = written((recordings / "sglang/metrics_busy.txt").read_bytes(), EngineKind.SGLANG)
     # No request was aborted and none was put back: SGLang has these counters from the first one on.
     assert set(SOURCES[EngineKind.SGLANG]) - families(found) == {"request_errors_total", "preemptions_total"}
@@ -94,7 +94,7 @@ def test_vllm_0_6() -> None:
     assert found["requests_finished_total"]["finished_reason=abort", "model_name=qwen"] == 28.0
 
 
-def test_vllm_0_8_has_counters_of_the_prefix_cache_under_their_first_name() -> None:
+def test_vllm_0_8_prefix_cache_counters_have_first_name() -> None:
     found = written((OLDER / "vllm-0.8.txt").read_bytes(), EngineKind.VLLM)
     assert found["prefix_cache_queries_total"] == {("model_name=qwen",): 9713.0}
     assert found["prefix_cache_hits_total"] == {("model_name=qwen",): 4444.0}
@@ -102,7 +102,7 @@ def test_vllm_0_8_has_counters_of_the_prefix_cache_under_their_first_name() -> N
     assert (found["lora_slots"], found["lora_slots_used"]) == ({(): 0.0}, {(): 0.0})
 
 
-def test_vllm_0_10_has_old_names_beside_new_ones_and_the_new_ones_are_taken() -> None:
+def test_vllm_0_10_new_names_win_over_old_ones() -> None:
     found = written((OLDER / "vllm-0.10.txt").read_bytes(), EngineKind.VLLM)
     key = ("engine=0", "model_name=glm")
     assert found["prefix_cache_queries_total"] == {key: 32.0}
@@ -150,7 +150,7 @@ def test_sglang_0_5() -> None:
 
 
 @pytest.mark.parametrize("file", sorted(OLDER.iterdir()), ids=lambda file: file.stem)
-def test_no_source_of_an_older_engine_is_taken_for_another_engine(file: Path) -> None:
+def test_older_engines_source_is_not_taken_for_another_engine(file: Path) -> None:
     other = EngineKind.SGLANG if file.stem.startswith("vllm") else EngineKind.VLLM
     assert families(written(file.read_bytes(), other)) == {"model_context_tokens"}
 

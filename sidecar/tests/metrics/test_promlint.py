@@ -45,7 +45,7 @@ def promlint() -> Path:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_promtool_takes_what_is_served_and_finds_nothing_but_colons_in_our_names(promlint: Path, file: Path) -> None:
+def test_promtool_accepts_pages_and_finds_only_colons(promlint: Path, file: Path) -> None:
     engine = EngineKind.SGLANG if "sglang" in str(file.relative_to(file.parents[1])) else EngineKind.VLLM
     own = sidecar_metrics(CollectorRegistry(), engine.value)
     own.scrape_errors.labels("timeout").inc()

@@ -46,9 +46,7 @@ def added(text: bytes, engine: EngineKind = EngineKind.VLLM, prefixes: tuple[str
 
 
 @pytest.mark.parametrize(("engine", "file"), RECORDED)
-def test_every_standard_sample_has_the_labels_and_the_value_of_its_source(
-    recordings: Path, engine: EngineKind, file: str
-) -> None:
+def test_standard_samples_have_labels_and_value_of_source(recordings: Path, engine: EngineKind, file: str) -> None:
     text = (recordings / file).read_bytes()
     original, standard = samples(text), samples(added(text, engine))
     # What is more than a rename has its values tested in test_sidecar_vocabulary.
@@ -338,7 +336,7 @@ def test_a_part_of_a_histogram_of_ours_is_enough_to_give_way() -> None:
     assert rewrite(text, VLLM).clashes == ("patio:e2e_request_latency_seconds",)
 
 
-def test_a_longer_name_of_the_engine_under_our_prefix_hides_nothing() -> None:
+def test_longer_engine_name_under_our_prefix_hides_nothing() -> None:
     text = (
         b'# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running{a="b"} 4\n'
         b'patio:num_requests_running_twice{a="b"} 8\n'
@@ -369,7 +367,7 @@ def test_no_standard_family_is_one_of_the_sidecars_own() -> None:
     )
 
 
-def test_families_without_a_prefix_and_labels_in_any_order_pass_untouched() -> None:
+def test_unprefixed_families_and_any_label_order_pass_untouched() -> None:
     text = (
         b"# TYPE process_open_fds gauge\nprocess_open_fds 35.0\n"
         b'# TYPE http_requests_total counter\nhttp_requests_total{handler="/v1/{x}",status="2xx"} 4\n'
@@ -426,7 +424,7 @@ def texts(draw: st.DrawFn) -> bytes:
 
 
 @given(texts())
-def test_any_text_keeps_its_bytes_and_what_is_added_has_its_samples(text: bytes) -> None:
+def test_any_text_keeps_its_bytes_additions_have_its_samples(text: bytes) -> None:
     out = rewrite(text, VLLM).text
     assert out.startswith(text)
     assert rewrite(text, VLLM).text == out

@@ -119,7 +119,7 @@ async def test_the_context_of_the_model_comes_from_the_last_look() -> None:
         assert engine.asked == 2
 
 
-async def test_an_engine_that_does_not_answer_is_waited_for_as_long_as_the_scraper_waits() -> None:
+async def test_silent_engine_is_awaited_as_long_as_scraper_waits() -> None:
     async with scraping(http(TEXT), held=True) as (scraper, engine):
         began = time.monotonic()
         found = values(await scraper.page(0.05))
@@ -175,7 +175,7 @@ async def test_a_huge_answer_is_dropped_before_it_fills_the_memory(monkeypatch: 
     ],
     ids=["404", "500", "json", "binary", "cut off", "not http", "nothing"],
 )
-async def test_whatever_the_engine_answers_the_sidecars_own_metrics_are_there(answer: bytes, reason: str) -> None:
+async def test_own_metrics_are_served_whatever_the_engine_answers(answer: bytes, reason: str) -> None:
     async with scraping(answer) as (scraper, _):
         found = values(await scraper.page())
         assert found["patio:engine_up"] == 0
@@ -217,7 +217,7 @@ async def test_a_failure_that_goes_on_is_said_once(caplog: pytest.LogCaptureFixt
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
 
 
-async def test_a_scraper_that_says_how_long_it_waits_is_answered_before(sidecar: StartSidecar) -> None:
+async def test_scraper_that_names_its_timeout_is_answered_before(sidecar: StartSidecar) -> None:
     async with running_double() as double, sidecar(double) as client:
         double.fault("/metrics", delay=30)
         headers = {"x-prometheus-scrape-timeout-seconds": "0.25"}

@@ -114,7 +114,7 @@ def code(response: httpx.Response) -> str:
     return found
 
 
-async def test_from_outside_unsigned_changes_get_401_and_change_nothing(pod: StartPod, tmp_path: Path) -> None:
+async def test_unsigned_outside_changes_get_401_and_change_nothing(pod: StartPod, tmp_path: Path) -> None:
     path = adapter_files(tmp_path / "a")
     async with running_double(engine="vllm") as double, pod(double) as one:
         inside = SidecarClient("http://sidecar", one.inside)
@@ -157,7 +157,7 @@ async def test_a_header_that_names_loopback_makes_nobody_an_insider(pod: StartPo
             assert response.status_code == 401
 
 
-async def test_signed_calls_load_and_unload_and_their_proofs_are_good_once(pod: StartPod, tmp_path: Path) -> None:
+async def test_signed_calls_load_and_unload_with_single_use_proofs(pod: StartPod, tmp_path: Path) -> None:
     path = adapter_files(tmp_path / "a")
     load = load_request("a", path).model_dump_json().encode()
     async with running_double(engine="vllm") as double, pod(double) as one:
@@ -190,7 +190,7 @@ async def test_a_proof_for_one_route_opens_no_other(pod: StartPod) -> None:
             assert code(response) == "ProofForAnotherRequest"
 
 
-async def test_bodies_have_a_greatest_size_and_are_read_for_nobody_without_a_signature(pod: StartPod) -> None:
+async def test_bodies_are_bounded_and_unread_without_a_signature(pod: StartPod) -> None:
     read = 0
 
     async def endless() -> AsyncIterator[bytes]:
@@ -209,7 +209,7 @@ async def test_bodies_have_a_greatest_size_and_are_read_for_nobody_without_a_sig
         assert read <= MAX_BODY // 65536 + 1
 
 
-async def test_a_signed_body_reaches_its_route_whole_and_so_does_the_callers_hanging_up() -> None:
+async def test_signed_body_and_hang_up_reach_their_route() -> None:
     app = FastAPI()
     add_access(app, Authorizer(ENFORCED, time.time), lambda _: None)
 
@@ -243,7 +243,7 @@ async def test_a_signed_body_reaches_its_route_whole_and_so_does_the_callers_han
     assert json.loads(answered[1]["body"]) == [body_digest(body), "http.disconnect"]
 
 
-async def test_on_a_real_server_a_denied_upload_leaves_the_next_call_alone() -> None:
+async def test_denied_upload_leaves_next_call_alone_on_real_server() -> None:
     app = FastAPI()
     add_access(app, Authorizer(ENFORCED, time.time), lambda _: None)
 

@@ -175,9 +175,7 @@ async def test_a_load_that_is_not_over_in_time_goes_on(sidecar: StartSidecar, tm
         await reaches(client, "a", AdapterState.LOADED)
 
 
-async def test_an_order_that_does_not_wait_is_taken_whatever_becomes_of_it(
-    sidecar: StartSidecar, tmp_path: Path
-) -> None:
+async def test_order_that_does_not_wait_is_accepted_in_any_case(sidecar: StartSidecar, tmp_path: Path) -> None:
     bad = adapter_files(tmp_path / "bad", rank=64)
     async with running_double() as double, sidecar(double) as client:
         await ready(client)
@@ -205,7 +203,7 @@ async def _taken(double: Double) -> bool:
 
 
 @ENGINES
-async def test_adapters_are_back_after_a_crash_and_the_pod_waits_for_them(
+async def test_adapters_return_after_a_crash_and_gate_the_pod(
     engine: str, sidecar: StartSidecar, tmp_path: Path
 ) -> None:
     paths = {name: adapter_files(tmp_path / name) for name in ("a", "b")}
@@ -239,7 +237,7 @@ async def test_an_engine_that_forgot_its_adapters_gets_them_again(sidecar: Start
         await eventually(back, "the adapter is back")
 
 
-async def test_an_engine_that_is_slow_for_a_moment_stays_ready_and_one_that_hangs_does_not(
+async def test_engine_slow_for_a_moment_stays_ready_hung_one_does_not(
     sidecar: StartSidecar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("patio.engine.http.LOOK_SECONDS", 0.1)
@@ -261,9 +259,7 @@ async def test_an_engine_that_is_slow_for_a_moment_stays_ready_and_one_that_hang
         await eventually(down, "an engine that hangs is not ready")
 
 
-async def test_required_adapters_are_loaded_from_the_start_and_waited_for(
-    sidecar: StartSidecar, tmp_path: Path
-) -> None:
+async def test_required_adapters_are_loaded_first_and_gate_the_pod(sidecar: StartSidecar, tmp_path: Path) -> None:
     path = adapter_files(tmp_path / "a")
     required = (load_request("a", path, owner=OWNER),)
     async with running_double() as double:
@@ -280,18 +276,14 @@ async def test_required_adapters_are_loaded_from_the_start_and_waited_for(
             assert report.required
 
 
-async def test_a_required_adapter_that_is_bad_does_not_hold_the_base_model_back(
-    sidecar: StartSidecar, tmp_path: Path
-) -> None:
+async def test_bad_required_adapter_does_not_hold_base_model_back(sidecar: StartSidecar, tmp_path: Path) -> None:
     required = (load_request("bad", adapter_files(tmp_path / "bad", rank=64)),)
     async with running_double() as double, sidecar(double, required_adapters=required) as client:
         await ready(client)
         assert await state(client, "bad") == ("Failed", "AdapterRefused")
 
 
-async def test_a_required_adapter_that_was_unloaded_stays_away_over_a_restart(
-    sidecar: StartSidecar, tmp_path: Path
-) -> None:
+async def test_unloaded_required_adapter_stays_away_over_restart(sidecar: StartSidecar, tmp_path: Path) -> None:
     path = adapter_files(tmp_path / "a")
     required = (load_request("a", path, owner=OWNER),)
     async with running_double() as double:
@@ -304,9 +296,7 @@ async def test_a_required_adapter_that_was_unloaded_stays_away_over_a_restart(
             assert double.adapters == {}
 
 
-async def test_a_restart_of_the_sidecar_keeps_what_is_wanted_and_loads_nothing_twice(
-    sidecar: StartSidecar, tmp_path: Path
-) -> None:
+async def test_sidecar_restart_keeps_adapters_and_loads_nothing_twice(sidecar: StartSidecar, tmp_path: Path) -> None:
     path = adapter_files(tmp_path / "a")
     async with running_double() as double:
         async with sidecar(double) as client:
@@ -320,7 +310,7 @@ async def test_a_restart_of_the_sidecar_keeps_what_is_wanted_and_loads_nothing_t
 
 
 @ENGINES
-async def test_what_the_engine_was_started_with_is_reported_and_left_alone(
+async def test_adapter_of_engines_start_is_reported_and_left_alone(
     engine: str, sidecar: StartSidecar, tmp_path: Path
 ) -> None:
     path = adapter_files(tmp_path / "own")
@@ -347,7 +337,7 @@ async def test_what_was_loaded_by_hand_is_refused_to_an_owner(sidecar: StartSide
         assert double.adapters == {"a": path}
 
 
-async def test_unloading_what_is_unknown_is_an_error_by_hand_and_none_for_an_owner(sidecar: StartSidecar) -> None:
+async def test_unload_of_unknown_name_is_error_without_owner_only(sidecar: StartSidecar) -> None:
     async with running_double() as double, sidecar(double) as client:
         await ready(client)
         with pytest.raises(Refused) as refused:
@@ -445,9 +435,7 @@ async def test_sglang_is_never_asked_for_its_expensive_health(sidecar: StartSide
         assert double.calls("/ready")
 
 
-async def test_a_long_poll_is_answered_by_a_change_and_else_when_its_time_is_over(
-    sidecar: StartSidecar, tmp_path: Path
-) -> None:
+async def test_long_poll_is_answered_by_change_or_at_its_end(sidecar: StartSidecar, tmp_path: Path) -> None:
     path = adapter_files(tmp_path / "a")
     async with running_double() as double, sidecar(double) as client:
         await ready(client)
@@ -504,7 +492,7 @@ async def test_nobody_at_the_other_end_is_unreachable() -> None:
             await SidecarClient(NOWHERE, http).adapters()
 
 
-async def test_somebody_else_at_the_other_end_is_an_answer_that_can_not_be_read() -> None:
+async def test_unexpected_server_is_an_unreadable_answer() -> None:
     async with running_double() as double, httpx.AsyncClient() as http:
         client = SidecarClient(double.url, http)
         with pytest.raises(Refused) as refused:
@@ -614,6 +602,6 @@ async def test_without_scraping_only_our_own_metrics_are_served(sidecar: StartSi
         assert not any(name.startswith("vllm:") for name in found)
 
 
-def test_the_longest_wait_outlives_the_pauses_of_an_engine_that_comes_back() -> None:
+def test_longest_wait_outlives_pauses_of_returning_engine() -> None:
     assert LoadRequest.model_fields["wait"].default > progress.LONGEST_PAUSE * 1.3
     assert Settings().port == 9091

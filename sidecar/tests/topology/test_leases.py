@@ -30,7 +30,7 @@ def test_a_pod_that_moved_leaves_its_old_address() -> None:
     assert set(leases.wanted) == {B.url}
 
 
-def test_what_is_known_from_before_a_restart_is_held_until_its_pod_speaks_and_has_no_key() -> None:
+def test_lease_from_before_restart_is_kept_until_its_pod_renews() -> None:
     before = granted(granted(Leases(), "a", A, 30, now=0), "b", B, 60, now=0)
     assert "sekret" not in str(to_save(before))
     leases = known(to_save(before), now=100)
@@ -52,7 +52,7 @@ def test_time_that_the_server_slept_through_ends_no_lease() -> None:
         st.tuples(st.sampled_from("abc"), st.sampled_from([A, B]), st.floats(1, 60), st.floats(0, 100)), max_size=12
     )
 )
-def test_no_address_is_leased_twice_and_nothing_is_both_wanted_and_held(
+def test_no_address_is_leased_twice_or_both_wanted_and_held(
     words: list[tuple[str, Worker, float, float]],
 ) -> None:
     leases = known({"x": (A.url, 10.0)}, now=0)

@@ -67,7 +67,7 @@ def test_the_next_step(
     assert (type(found.action) if found.action else None) is action
 
 
-def test_a_worker_that_the_router_lost_is_told_from_one_that_it_never_had() -> None:
+def test_lost_worker_is_told_from_one_never_listed() -> None:
     known = after_poll(Progress(), LISTED)
     lost = plan(WORKER, None, after_poll(known, None), 10.0).action
     new = plan(WORKER, None, Progress(), 10.0).action
@@ -88,14 +88,14 @@ def test_being_listed_forgives_every_fault() -> None:
     assert (after.failures, after.rejection, after.worker_id, after.listed) == (0, None, "id-1", True)
 
 
-def test_a_verdict_on_the_routers_mode_lasts_as_long_as_the_registration() -> None:
+def test_router_mode_mismatch_lasts_as_long_as_registration() -> None:
     found = replace(after_poll(Progress(), LISTED), checked="id-1", mismatch="regular")
     assert after_poll(found, LISTED).mismatch == "regular"
     again = after_poll(found, replace(LISTED, id="id-2"))
     assert (again.checked, again.mismatch) == (None, None)
 
 
-def test_a_silent_router_is_pending_then_failed_and_never_holds_what_leaves_for_gone() -> None:
+def test_silent_router_is_pending_then_failed_never_departed() -> None:
     silent = Rejection(Reason.UNREACHABLE, "nobody there")
     assert unobserved(silent, Progress(failures=1), leaving=False).state is RegistrationState.PENDING
     assert unobserved(silent, Progress(failures=9), leaving=False).state is RegistrationState.FAILED
@@ -137,7 +137,7 @@ progresses = st.builds(
 
 
 @given(st.sampled_from([None, WORKER, PREFILL]), entries, progresses)
-def test_registered_is_only_what_the_router_lists_as_healthy_in_the_right_kind(
+def test_registered_means_listed_healthy_in_the_right_kind(
     worker: Worker | None, entry: Entry | None, progress: Progress
 ) -> None:
     found = plan(worker, entry, progress, 10.0)

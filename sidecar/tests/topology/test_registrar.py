@@ -96,7 +96,7 @@ async def test_heartbeats_read_and_order_nothing(kind: str) -> None:
 
 
 @BOTH
-async def test_a_router_that_restarted_is_told_again_by_the_next_reading(kind: str) -> None:
+async def test_restarted_router_is_registered_with_at_next_reading(kind: str) -> None:
     async with here(kind) as it:
         await it.round(WORKER)
         assert (await it.stands(WORKER)).state == "Registered"
@@ -146,7 +146,7 @@ async def test_another_kind_is_removed_then_registered(kind: str) -> None:
 
 
 @BOTH
-async def test_leaving_is_over_when_the_router_has_forgotten_and_out_before_that_where_it_drains(kind: str) -> None:
+async def test_leaving_ends_when_router_forgot_or_drains(kind: str) -> None:
     async with here(kind) as it:
         await it.round(WORKER)
         assert (await it.stands()).state == "Leaving"
@@ -160,7 +160,7 @@ async def test_leaving_is_over_when_the_router_has_forgotten_and_out_before_that
 
 
 @BOTH
-async def test_who_leaves_while_being_added_is_removed_once_it_is_listed(kind: str) -> None:
+async def test_worker_leaving_while_added_is_removed_once_listed(kind: str) -> None:
     async with here(kind, at_once=False) as it:
         await it.round(WORKER)
         for _ in range(2):
@@ -207,7 +207,7 @@ async def test_a_router_in_the_wrong_mode_is_found_out_once(kind: str, regular: 
 
 
 @BOTH
-async def test_a_regular_worker_is_taken_once_the_router_is_what_it_should_be(kind: str) -> None:
+async def test_regular_worker_is_taken_once_router_mode_matches(kind: str) -> None:
     async with here(kind, pairs=True) as it:
         await it.round(WORKER)
         assert (await it.stands(WORKER)).reason == "RouterModeMismatch"
@@ -228,7 +228,7 @@ async def test_what_a_router_refused_its_successor_is_asked_at_once() -> None:
 
 
 @BOTH
-async def test_a_failed_addition_is_told_in_the_routers_words_and_tried_again_later(kind: str) -> None:
+async def test_failed_addition_is_told_in_routers_words_and_retried(kind: str) -> None:
     async with here(kind, at_once=False) as it:
         await it.round(WORKER)
         it.double.fail("Step failed: detect_connection_mode")
@@ -241,7 +241,7 @@ async def test_a_failed_addition_is_told_in_the_routers_words_and_tried_again_la
 
 
 @BOTH
-async def test_an_order_that_the_router_forgot_is_no_reason_for_a_storm(kind: str) -> None:
+async def test_order_forgotten_by_router_causes_no_storm(kind: str) -> None:
     async with here(kind, at_once=False) as it:
         for _ in range(5):
             await it.round(WORKER)
@@ -284,7 +284,7 @@ async def test_other_answers_are_told_apart_by_whether_they_may_pass(answer: Res
         assert (await it.stands(WORKER)).state == "Registered"
 
 
-async def test_an_invalid_worker_is_refused_for_good_and_not_asked_for_again() -> None:
+async def test_invalid_worker_is_refused_permanently() -> None:
     async with here("smg") as it:
         bad = Worker("ftp://10.0.0.1")
         for _ in range(3):
@@ -295,7 +295,7 @@ async def test_an_invalid_worker_is_refused_for_good_and_not_asked_for_again() -
         assert len(it.double.orders()) == 1
 
 
-async def test_a_router_is_looked_for_under_the_names_of_both_upstream_versions() -> None:
+async def test_router_is_sought_under_names_of_both_upstream_versions() -> None:
     double = RouterDouble("sglang-router", alive={URL})
     mounts: dict[str, httpx.AsyncBaseTransport | None] = {"all://old": httpx.ASGITransport(app=double.app)}
     async with httpx.AsyncClient(mounts=mounts) as http:
@@ -306,7 +306,7 @@ async def test_a_router_is_looked_for_under_the_names_of_both_upstream_versions(
         assert registrar.router.name == "http://127.0.0.1:9"
 
 
-async def test_a_router_that_does_not_answer_is_asked_every_few_seconds() -> None:
+async def test_silent_router_is_asked_every_few_seconds() -> None:
     async with httpx.AsyncClient() as http:
         faults: list[str] = []
         router = Router(Endpoint(("http://127.0.0.1:9",)), http, None)

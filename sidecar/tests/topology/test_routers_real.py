@@ -47,9 +47,7 @@ def direct(router: RouterProcess, **variables: str) -> dict[str, str]:
 
 
 @with_both
-async def test_a_worker_is_listed_while_its_engine_is_ready_and_back_after_a_restart_and_out_at_its_end(
-    kind: str, here: Machine
-) -> None:
+async def test_worker_is_listed_with_ready_engine_and_over_restarts(kind: str, here: Machine) -> None:
     router = RouterProcess(here, kind, key="sekret")
     pod = PodProcesses(here, "pod-0", variables=direct(router, SGL_ROUTER_API_KEY="sekret"))
     await asyncio.gather(router.start(), pod.start_sidecar())
@@ -141,7 +139,7 @@ async def served(here: Machine, pod: PodProcesses) -> int:
 
 
 @with_both
-async def test_a_router_that_lists_a_prefill_worker_and_ignores_it_is_asked_once(kind: str, here: Machine) -> None:
+async def test_router_that_ignores_prefill_worker_is_asked_once(kind: str, here: Machine) -> None:
     router = RouterProcess(here, kind)
     info = '{"data": {"worker_type": "prefill", "bootstrap_port": 34000}}'
     pod = PodProcesses(here, "pod-0", "sglang", direct(router), ("--instance-info", info))
@@ -182,7 +180,7 @@ async def test_prefill_and_decode_workers_serve_a_router_for_pairs(kind: str, he
     assert (await router.complete()).status_code == 200
 
 
-async def test_beside_smg_the_dead_are_removed_within_their_lease_and_all_come_back_after_its_restart(
+async def test_smg_drops_dead_within_lease_and_regains_all_on_restart(
     here: Machine,
 ) -> None:
     router = RouterProcess(here, "smg")

@@ -96,7 +96,7 @@ async def reaches(client: SidecarClient, state: str, reason: str | None = None) 
 
 
 @pytest.mark.parametrize("through", ["router", "server"])
-async def test_a_pod_registers_when_its_engine_is_ready_and_leaves_with_it(through: str) -> None:
+async def test_pod_registers_with_ready_engine_and_leaves_with_it(through: str) -> None:
     async with contextlib.AsyncExitStack() as stack:
         engine = await stack.enter_async_context(running_double())
         url = str(engine)
@@ -127,7 +127,7 @@ async def test_a_pod_registers_when_its_engine_is_ready_and_leaves_with_it(throu
         await reaches(client, "NotRegistered", "EngineNotReady")
 
 
-async def test_a_sidecar_that_keeps_no_leases_is_told_from_one_that_does() -> None:
+async def test_sidecar_without_leases_is_told_from_one_with_them() -> None:
     async with (
         running_double() as engine,
         running(TopologySettings(), {}) as other,
@@ -143,7 +143,7 @@ async def test_a_sidecar_that_keeps_no_leases_is_told_from_one_that_does() -> No
         assert "TOPO_ROLE=server" in report.registrations[0].message
 
 
-async def test_without_topology_there_is_nothing_to_say_and_no_lease_to_take() -> None:
+async def test_without_topology_report_is_empty_and_no_lease_is_taken() -> None:
     async with running(TopologySettings(), {}) as sidecar, client_of(sidecar) as client:
         assert await client.topology() == TopologyReport()
         with pytest.raises(Refused) as refused:
@@ -151,7 +151,7 @@ async def test_without_topology_there_is_nothing_to_say_and_no_lease_to_take() -
         assert refused.value.status == 404
 
 
-async def test_without_a_router_the_sidecar_does_everything_else_and_says_what_to_set(
+async def test_sidecar_without_router_works_and_says_what_to_set(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     settings = read_settings([], {"TOPO_TYPE": "SGLang"}).topology
@@ -173,7 +173,7 @@ async def test_without_a_router_the_sidecar_does_everything_else_and_says_what_t
     assert [record.levelname for record in caplog.records if "NotConfigured" in record.getMessage()] == ["WARNING"]
 
 
-async def test_beside_a_router_there_is_no_engine_no_adapter_and_no_drain() -> None:
+async def test_beside_a_router_no_engine_adapter_or_drain_exists() -> None:
     double = RouterDouble("smg")
     async with running(server_settings(), to_router(double)) as sidecar, client_of(sidecar) as client:
 
@@ -217,7 +217,7 @@ async def is_listed(double: RouterDouble, *urls: str) -> bool:
     return set(double.listed()) == set(urls)
 
 
-async def test_leases_outlive_the_sidecar_and_what_nobody_renews_is_removed(tmp_path: Path) -> None:
+async def test_leases_outlive_the_sidecar_unrenewed_ones_are_removed(tmp_path: Path) -> None:
     double = RouterDouble("sglang-router", alive={"http://a:1", "http://b:1"})
     async with running(server_settings(tmp_path), to_router(double)) as sidecar, client_of(sidecar) as client:
         for name in "ab":
@@ -258,7 +258,7 @@ async def test_a_broken_lease_file_is_no_reason_not_to_start(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("key", [None, "right-sekret"])
-async def test_other_pods_lease_with_the_routers_key_and_change_nothing_else(key: str | None) -> None:
+async def test_other_pods_lease_with_routers_key_and_change_no_more(key: str | None) -> None:
     double = RouterDouble("smg", alive={"http://a:1"}, key=key)
     settings = replace(server_settings(), router_key=key)
     lease = LeaseRequest(url="http://a:1", seconds=60).model_dump(mode="json")

@@ -86,13 +86,13 @@ def test_both_spellings_of_the_router_are_the_same() -> None:
         {"ROUTER_PORT": "tcp://10.96.0.7:30000", "SGL_ROUTER_PORT": "tcp://10.96.0.8:30000"},
     ],
 )
-def test_a_type_alone_as_in_upstreams_sample_starts_and_says_what_to_set(more: dict[str, str]) -> None:
+def test_type_alone_as_in_upstream_starts_and_says_what_to_set(more: dict[str, str]) -> None:
     settings = of({**POD, "TOPO_TYPE": "SGLang", **more}, PREFILL)
     assert not settings.enabled
     assert "TOPO_REGISTER_ENDPOINT" in settings.not_configured
 
 
-def test_without_an_address_the_pods_dns_name_is_registered_by_its_right_index() -> None:
+def test_pod_without_address_is_registered_by_dns_name() -> None:
     variables = {**SAMPLE, "RBG_ROLE_NAME": "prefill", "RBG_ROLE_INDEX": "2", "POD_IP": ""}
     for extra, index in (
         ({}, "2"),
@@ -142,7 +142,7 @@ def test_the_topology_file_names_every_instance_of_the_router(tmp_path: Path) ->
     assert of({**variables, "SGL_ROUTER_PORT": "9000"}).endpoints[0].urls == ("http://G-router-0.s-G-router:9000",)
 
 
-def test_a_topology_file_that_is_not_there_is_no_matter_when_names_tell_as_much() -> None:
+def test_missing_topology_file_is_ignored_when_names_suffice() -> None:
     assert of({**SAMPLE, "TOPO_CONFIG_FILE": "/etc/patio/instance-config.yaml"}) == of(SAMPLE)
 
 
