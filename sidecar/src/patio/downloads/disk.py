@@ -1,6 +1,6 @@
 """The disk under a download: what a broken-off attempt left, what may be removed, and changes that survive a crash.
 
-Used by the worker, and by `holds` to remove. Every change that counts is a rename of something that was forced to disk
+Used by the worker, and by `pins` to remove. Every change that counts is a rename of something that was forced to disk
 before, so that a crash at any moment leaves a folder whole or not there. What is made in a folder is as open as the
 folder: sidecars of several users may share it.
 """

@@ -1,6 +1,6 @@
 """Starts one worker, gives it its job, passes its events on, and sees that it is gone in the end.
 
-The parent's half of `job`. A worker that is cancelled is killed: what it wrote is where the next one goes on.
+The parent's end of `messages`. A worker that is cancelled is killed: what it wrote is where the next one goes on.
 """
 
 from __future__ import annotations

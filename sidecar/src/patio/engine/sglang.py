@@ -4,7 +4,7 @@ Ready is `/ready`, never `/health`, which generates a token and takes a second. 
 must be unloaded first, a full server evicts without a word (what was there before is compared with the answer), and a
 request for what was unloaded loads it again.
 With an admin key, changes take only that key and the list only the other one. With several tokenizer workers each has
-adapters and a list of its own, so that none can be loaded: `/server_info` tells, or a list that `unsteady` sees change.
+adapters and a list of its own, so that none can be loaded: `/server_info` tells, or a list that `list_stability` sees change.
 """
 
 from __future__ import annotations

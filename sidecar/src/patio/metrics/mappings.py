@@ -1,7 +1,7 @@
 """The vocabulary as data: standard families, and which of an engine's families each is made from.
 
 A new engine is one more table in `SOURCES`; the first source present is taken, so newer names stand before older ones,
-and no version string is ever asked. A name is a rename; `Derived` says how else, with a function of `derive`; `Asked`
+and no version string is ever asked. A name is a rename; `Derived` says how else, with a function of `derived`; `Asked`
 stands for what no metric of that engine tells. `rewrite` compiles these tables.
 """
 

@@ -2,7 +2,7 @@
 
 `compile_rules` turns the tables into byte strings once; `rewrite` cuts the text at its TYPE lines, looks families up by
 name, and renames whole blocks with `bytes.replace`, which costs a fraction of reading samples one by one. Only what is
-more than a rename is read, by `derive`. Values, labels and the original text are never touched, and what is not
+more than a rename is read, by `derived`. Values, labels and the original text are never touched, and what is not
 understood passes through. `scrape` calls it.
 
 A large text comes in pieces that end at line ends (`cut`): no single operation on bytes is long, so that a thread
