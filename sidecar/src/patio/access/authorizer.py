@@ -135,10 +135,10 @@ class Authorizer:
 
 
 def _unknown(signer: str, endorsed: bool) -> Denial:
-    words = f"Key {signer[:8]}… is not one that this pod was given at admission"
+    message = f"Key {signer[:8]}… is not one that this pod was given at admission"
     if endorsed:
         return Denial(
             UNKNOWN_KEY,
-            f"{words}, and no such key endorses it. If the operator's keys were made anew, recreate the pod.",
+            f"{message}, and no such key endorses it. If the operator's keys were made anew, recreate the pod.",
         )
-    return Denial(UNKNOWN_KEY, f"{words}. Call again with the endorsements that lead to it from such a key.")
+    return Denial(UNKNOWN_KEY, f"{message}. Call again with the endorsements that lead to it from such a key.")

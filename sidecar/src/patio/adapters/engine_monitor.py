@@ -105,8 +105,8 @@ class EngineMonitor:
             if not self._broke:
                 log.exception("look at the engine broke")
             self._broke = True
-            words = f"The sidecar broke on what the engine answered ({type(error).__name__}); see its log."
-            return EngineView(ready=False, adapters=None, error=RetryableError(FaultReason.ENGINE_FAULT, words))
+            message = f"The sidecar broke on what the engine answered ({type(error).__name__}); see its log."
+            return EngineView(ready=False, adapters=None, error=RetryableError(FaultReason.ENGINE_FAULT, message))
         self._broke = False
         return view
 

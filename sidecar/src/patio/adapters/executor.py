@@ -172,8 +172,8 @@ class Executor:
             return
         log.info("adapter fetched adapter=%s folder=%s", spec.name, report.folder)
         if action.slot is Slot.STAGED and not await self._fetcher.hold(report.folder):
-            words = f"{report.folder} was removed as soon as it was there: somebody needed the room."
-            rejection = Rejection(DownloadReason.NO_SPACE, words, retryable=True)
+            message = f"{report.folder} was removed as soon as it was there: somebody needed the room."
+            rejection = Rejection(DownloadReason.NO_SPACE, message, retryable=True)
             self._end(action.key, self._failed(progress, rejection))
             return
         folder = report.folder
@@ -337,18 +337,18 @@ def _unverified(view: EngineView, spec: AdapterSpec) -> EngineError | None:
 
 def _words(error: EngineError, spec: AdapterSpec, seen: FolderContents) -> str:
     """Return the engine's words, as somebody can use them who ordered an adapter and knows of no trial."""
-    words = error.message.replace(trial_name(spec.name, spec.path), spec.name)
+    message = error.message.replace(trial_name(spec.name, spec.path), spec.name)
     if seen.is_file:
-        return f"{spec.path} is a file; lora_path has to be the folder that has {CONFIG} in it. {words}"
-    return words
+        return f"{spec.path} is a file; lora_path has to be the folder that has {CONFIG} in it. {message}"
+    return message
 
 
 def _broken(error: Exception, operation: str, name: str) -> Rejection:
     """Return the rejection of an attempt that ended in an unforeseen error."""
     log.error("adapter %s broke adapter=%s", operation, name, exc_info=error)
-    words = f"The sidecar broke on it ({type(error).__name__}: {str(error)[:500]}); its log has more."
+    message = f"The sidecar broke on it ({type(error).__name__}: {str(error)[:500]}); its log has more."
     if isinstance(error, OSError):
-        words = f"Its files can not be used: {error.strerror or error}."
+        message = f"Its files can not be used: {error.strerror or error}."
     # A disk may come back; an error of the sidecar itself is there the next time, too.
     of_disk = isinstance(error, OSError)
-    return Rejection("FilesUnusable" if of_disk else "InternalError", words, retryable=of_disk)
+    return Rejection("FilesUnusable" if of_disk else "InternalError", message, retryable=of_disk)

@@ -64,8 +64,8 @@ def evict(
     spec = snapshot.desired.spec(name)
     if spec is None:
         return snapshot, ()
-    words = f"The engine dropped it to make room for {by}; raise --max-loaded-loras or want fewer adapters here."
-    rejection = Rejection(FaultReason.EVICTED, words, retryable=False)
+    message = f"The engine dropped it to make room for {by}; raise --max-loaded-loras or want fewer adapters here."
+    rejection = Rejection(FaultReason.EVICTED, message, retryable=False)
     progress = after_rejection(snapshot.progress_of(spec), rejection, now, jitter)
     event = Event(logging.WARNING, "adapter evicted adapter=%s by=%s", (name, by))
     return with_progress(snapshot, (name, Slot.ACTIVE), progress), (event,)

@@ -106,11 +106,11 @@ def _condition_of(
     if name in snapshot.desired.leaving:
         return _leaving(snapshot, name)
     if name in listed:
-        words = "The engine has it; nobody asked this sidecar for it, so it is left alone."
-        return _Condition(AdapterState.LOADED, "LoadedInEngine", words)
+        message = "The engine has it; nobody asked this sidecar for it, so it is left alone."
+        return _Condition(AdapterState.LOADED, "LoadedInEngine", message)
     there = prepared is not None and prepared.state is PreparedState.PREPARED
-    words = "Nobody wants it loaded yet; its files are fetched ahead."
-    return _Condition(AdapterState.PENDING, "Prepared" if there else "Preparing", words)
+    message = "Nobody wants it loaded yet; its files are fetched ahead."
+    return _Condition(AdapterState.PENDING, "Prepared" if there else "Preparing", message)
 
 
 def _trials(snapshot: AdapterSnapshot) -> list[Step]:
@@ -164,10 +164,10 @@ def _fetching(snapshot: AdapterSnapshot, spec: AdapterSpec, progress: Progress, 
         return _failed(progress) or _Condition(AdapterState.DOWNLOADING, "Downloading", running.reason)
     if running is not None:
         return _Condition(AdapterState.PENDING, "Queued", f"Waiting for what is under way: {running.reason}")
-    words = credentials_awaited(spec, (spec.name, Slot.ACTIVE) in snapshot.credentials)
-    if words is not None:
+    message = credentials_awaited(spec, (spec.name, Slot.ACTIVE) in snapshot.credentials)
+    if message is not None:
         state = AdapterState.PENDING if will_come(spec) else AdapterState.FAILED
-        return _Condition(state, DownloadReason.CREDENTIALS_MISSING, words)
+        return _Condition(state, DownloadReason.CREDENTIALS_MISSING, message)
     if snapshot.now < progress.not_before:
         return _then(_failed(progress) or _pausing(progress), progress.not_before)
     why = f"Its files are fetched from {spec.origin.uri}."
@@ -220,8 +220,8 @@ def _restorable(spec: AdapterSpec, progress: Progress) -> bool:
 
 def _pausing(progress: Progress) -> _Condition:
     if progress.rejection is None:
-        words = "It vanished from the engine's list more than once; it is loaded again after a pause."
-        return _Condition(AdapterState.PENDING, "Lost", words)
+        message = "It vanished from the engine's list more than once; it is loaded again after a pause."
+        return _Condition(AdapterState.PENDING, "Lost", message)
     return _Condition(AdapterState.PENDING, progress.rejection.reason, progress.rejection.message)
 
 
@@ -235,8 +235,10 @@ def _leaving(snapshot: AdapterSnapshot, name: str) -> _Condition:
         return _Condition(AdapterState.UNLOADING, "EngineNotReady", snapshot.view.problem)
     if progress.life == snapshot.life and snapshot.now < progress.not_before:
         if rejection is None:
-            words = "A request for it had the engine load it again after it was unloaded; it is unloaded after a pause."
-            return _Condition(AdapterState.UNLOADING, "CameBack", words, then=progress.not_before)
+            message = (
+                "A request for it had the engine load it again after it was unloaded; it is unloaded after a pause."
+            )
+            return _Condition(AdapterState.UNLOADING, "CameBack", message, then=progress.not_before)
         return _Condition(
             AdapterState.UNLOADING, rejection.reason, rejection.message, rejection.retryable, progress.not_before
         )

@@ -170,8 +170,8 @@ def real_folder(folder: Path) -> None:
         folder.mkdir()
         folder.chmod(locks.mode_like(folder.parent))
     if folder.is_symlink() or not folder.is_dir():
-        words = f"{folder} is a link or a file; files are written to real folders only."
-        raise DownloadError(DownloadReason.INVALID, words)
+        message = f"{folder} is a link or a file; files are written to real folders only."
+        raise DownloadError(DownloadReason.INVALID, message)
 
 
 def folders_down_to(folder: Path) -> None:
@@ -215,8 +215,8 @@ def _replace_link(link: Path, target: Path) -> None:
         beside.replace(link)
     except IsADirectoryError:
         beside.unlink()
-        words = f"{link} is a folder, and the source has a file of that name."
-        raise DownloadError(DownloadReason.INVALID, words) from None
+        message = f"{link} is a folder, and the source has a file of that name."
+        raise DownloadError(DownloadReason.INVALID, message) from None
 
 
 def _names(folder: Path) -> frozenset[str]:

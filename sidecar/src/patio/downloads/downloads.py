@@ -239,8 +239,8 @@ class Downloads:
             if download.identity == identity and download.report.state not in _ENDED and not download.leaving:
                 return download
         if sum(download.report.state not in _ENDED for download in self._downloads.values()) >= UNDER_WAY:
-            words = f"{UNDER_WAY} downloads are under way; wait for some of them, or stop them."
-            raise DownloadError(DownloadReason.TOO_MANY, words)
+            message = f"{UNDER_WAY} downloads are under way; wait for some of them, or stop them."
+            raise DownloadError(DownloadReason.TOO_MANY, message)
         report = DownloadReport(id=self._new_id(), source=str(source), state=DownloadState.QUEUED, created=time.time())
         download = _Download(identity, source, job, report, time.monotonic())
         self._downloads[report.id] = download
@@ -271,8 +271,8 @@ class Downloads:
         endpoint = config.get("endpoint") or config.get("hf_endpoint")
         if endpoint is not None:
             if is_never_asked(host_of(endpoint)):
-                words = f"{endpoint} is an address of the machine that the pod runs on, or of its cloud: never asked."
-                raise DownloadError(DownloadReason.INVALID, words)
+                message = f"{endpoint} is an address of the machine that the pod runs on, or of its cloud: never asked."
+                raise DownloadError(DownloadReason.INVALID, message)
             # Whoever names an endpoint without TLS, or credentials for one, says whether they may go there.
             orders = any(key in given for key in (*SECRET_KEYS, "endpoint", "hf_endpoint"))
             if (given if orders else said).get("allow_plain_http") == "true":
@@ -311,8 +311,10 @@ class Downloads:
             self._end(download, DownloadState.FAILED, _detail(fault))
         except Exception:  # the outermost of a download: its waiters must hear of it, whatever it is
             log.exception("download broke id=%s", download.report.id)
-            words = "The sidecar broke on this download; see its log."
-            self._end(download, DownloadState.FAILED, ErrorDetail(code="InternalError", message=words, retryable=True))
+            message = "The sidecar broke on this download; see its log."
+            self._end(
+                download, DownloadState.FAILED, ErrorDetail(code="InternalError", message=message, retryable=True)
+            )
         else:
             report = download.report
             log.info("download done id=%s folder=%s bytes=%d", report.id, report.folder, report.bytes_fetched)
@@ -365,10 +367,10 @@ class Downloads:
         until = time.monotonic() + LONGEST_WAIT
         seconds = FIRST_LOOK
         while not await self._free(lock):
-            words = f"Waiting for another process that writes to {lock.parent}."
+            message = f"Waiting for another process that writes to {lock.parent}."
             if time.monotonic() >= until:
                 raise DownloadError(DownloadReason.BUSY, f"Another process has written to {lock.parent} for too long.")
-            self._change(download, state=DownloadState.WAITING, message=words, error=None)
+            self._change(download, state=DownloadState.WAITING, message=message, error=None)
             await asyncio.sleep(with_jitter(seconds, self._rng.random()))
             seconds = min(LONGEST_LOOK, 2 * seconds)
 
@@ -416,8 +418,8 @@ class Downloads:
         """End a download whose task was cancelled, perhaps before it began."""
         if not download.over.is_set():
             log.info("download cancelled id=%s", download.report.id)
-            words = "It was cancelled; what is on disk is used when it is ordered again."
-            self._end(download, DownloadState.CANCELLED, _detail(DownloadError(DownloadReason.CANCELLED, words)))
+            message = "It was cancelled; what is on disk is used when it is ordered again."
+            self._end(download, DownloadState.CANCELLED, _detail(DownloadError(DownloadReason.CANCELLED, message)))
 
     def _change(self, download: _Download, **changes: object) -> None:
         download.report = download.report.model_copy(update=changes)

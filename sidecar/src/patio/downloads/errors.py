@@ -52,11 +52,11 @@ def error_of_status(status: int, what: str, retry_after: float | None = None, wi
     `what` says who answered, and to what; `without` where credentials could have come from, when none were sent.
     """
     if status in (401, 403) and without:
-        words = f"{what}: {status}, and it was asked without credentials: {without}."
-        return DownloadError(DownloadReason.UNAUTHORIZED, words)
+        message = f"{what}: {status}, and it was asked without credentials: {without}."
+        return DownloadError(DownloadReason.UNAUTHORIZED, message)
     if status == 401:
-        words = f"{what}: 401, the source wants credentials, or others than it got."
-        return DownloadError(DownloadReason.UNAUTHORIZED, words)
+        message = f"{what}: 401, the source wants credentials, or others than it got."
+        return DownloadError(DownloadReason.UNAUTHORIZED, message)
     if status == 403:
         return DownloadError(DownloadReason.UNAUTHORIZED, f"{what}: 403, it may not be read with these credentials.")
     if status in (404, 410):
@@ -79,12 +79,12 @@ def tls_hint(error: str) -> str:
 
 def plain_http_error(endpoint: str) -> DownloadError:
     """Tell that credentials are not sent where everybody on the way can read them."""
-    words = (
+    message = (
         f"{endpoint} is asked without TLS, and there are credentials for it: they are not sent in clear. Use https://, "
         "or allow it: source.allowPlainHTTP in a LoraAdapter, allow_plain_http in config, or "
         "PATIO_DOWNLOAD_PLAIN_HTTP=allow in the sidecar."
     )
-    return DownloadError(DownloadReason.INVALID, words)
+    return DownloadError(DownloadReason.INVALID, message)
 
 
 def redacted(text: str, secrets: Iterable[str]) -> str:

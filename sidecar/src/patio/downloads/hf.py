@@ -97,9 +97,9 @@ class HuggingFace:
             get_session().stream("GET", url, headers=headers, timeout=_TIMEOUT, follow_redirects=True) as response,
         ):
             if response.status_code not in (200, 206):
-                words = f"{file.name} of {self._what}"
+                message = f"{file.name} of {self._what}"
                 retry_after = _seconds(response.headers.get("retry-after"))
-                raise error_of_status(response.status_code, words, retry_after, "" if self._token else _WITHOUT)
+                raise error_of_status(response.status_code, message, retry_after, "" if self._token else _WITHOUT)
             part = response.headers.get("content-range", "") if response.status_code == 206 else None
             begins = begins_at(part, offset, f"{file.name} of {self._what}")
             yield Reading(begins, response.iter_raw(NETWORK_CHUNK), file.digest)
@@ -114,21 +114,21 @@ class HuggingFace:
             without = "" if self._token else _WITHOUT
             fault = error_of_status(error.response.status_code, self._what, retry_after, without)
             if error.response.headers.get("x-error-code") in ("RepoNotFound", "RevisionNotFound", "EntryNotFound"):
-                words = f"{self._what}: the Hub does not have it, or not for this token."
-                fault = DownloadError(DownloadReason.NOT_FOUND, words)
+                message = f"{self._what}: the Hub does not have it, or not for this token."
+                fault = DownloadError(DownloadReason.NOT_FOUND, message)
             raise fault from None
         except HFValidationError as error:
             raise DownloadError(DownloadReason.INVALID, f"{self._what}: {error}") from None
         except httpx.TooManyRedirects:
-            words = f"{self._what}: more than {MOST_REDIRECTS} redirects."
-            raise DownloadError(DownloadReason.REFUSED, words) from None
+            message = f"{self._what}: more than {MOST_REDIRECTS} redirects."
+            raise DownloadError(DownloadReason.REFUSED, message) from None
         except (httpx.UnsupportedProtocol, httpx.InvalidURL, httpx.LocalProtocolError) as error:
             # Not in the library's words: they repeat a header, and the token with it.
-            words = f"{self._what}: {type(error).__name__}: the endpoint, the token or a redirect can not be used."
-            raise DownloadError(DownloadReason.INVALID, words) from None
+            message = f"{self._what}: {type(error).__name__}: the endpoint, the token or a redirect can not be used."
+            raise DownloadError(DownloadReason.INVALID, message) from None
         except httpx.HTTPError as error:
-            words = f"{self._what}: {type(error).__name__}: {error}{tls_hint(str(error))}"
-            raise DownloadError(DownloadReason.UNREACHABLE, words) from None
+            message = f"{self._what}: {type(error).__name__}: {error}{tls_hint(str(error))}"
+            raise DownloadError(DownloadReason.UNREACHABLE, message) from None
 
     @contextmanager
     def _understood(self) -> Iterator[None]:
@@ -138,20 +138,20 @@ class HuggingFace:
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             if isinstance(error, HFValidationError):
                 raise
-            words = f"{self._what}: the answer is not that of a Hub ({type(error).__name__})."
-            raise DownloadError(DownloadReason.FAULT, words) from None
+            message = f"{self._what}: the answer is not that of a Hub ({type(error).__name__})."
+            raise DownloadError(DownloadReason.FAULT, message) from None
 
 
 def check_target(home: httpx.URL, url: httpx.URL) -> None:
     """Raise `DownloadError` for a URL, likely a redirect's, that must not be asked."""
     if is_never_asked(url.host):
-        words = (
+        message = (
             f"{url.host} is an address of the machine that the pod runs on, or of its cloud's metadata: never asked."
         )
-        raise DownloadError(DownloadReason.REFUSED, words)
+        raise DownloadError(DownloadReason.REFUSED, message)
     if url.scheme != "https" and (url.scheme, url.host) != (home.scheme, home.host):
-        words = f"The Hub at {home.host} redirects to {url.scheme}://{url.host}: only https is followed."
-        raise DownloadError(DownloadReason.REFUSED, words)
+        message = f"The Hub at {home.host} redirects to {url.scheme}://{url.host}: only https is followed."
+        raise DownloadError(DownloadReason.REFUSED, message)
 
 
 def _seconds(retry_after: str | None) -> float | None:

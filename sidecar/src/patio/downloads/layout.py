@@ -100,8 +100,10 @@ def _named_below(path: str, roots: tuple[Path, ...]) -> str:
 
 def _outside(path: str, roots: tuple[Path, ...]) -> DownloadError:
     allowed = ", ".join(str(root) for root in roots)
-    words = f"{path!r} is not below a folder where files may lie ({allowed}); others are named by PATIO_DOWNLOAD_ROOTS."
-    return DownloadError(DownloadReason.INVALID, words)
+    message = (
+        f"{path!r} is not below a folder where files may lie ({allowed}); others are named by PATIO_DOWNLOAD_ROOTS."
+    )
+    return DownloadError(DownloadReason.INVALID, message)
 
 
 def local_folder(absolute_or_not: str, roots: Iterable[Path]) -> str:
@@ -121,5 +123,5 @@ def local_folder(absolute_or_not: str, roots: Iterable[Path]) -> str:
             if not os.access(folder, os.R_OK | os.X_OK):
                 raise DownloadError(DownloadReason.UNAUTHORIZED, f"{folder} can not be read by the sidecar.")
             return folder
-    words = f"There is no folder {' or '.join(candidates)} in the sidecar; mount its volume there."
-    raise DownloadError(DownloadReason.NOT_FOUND, words)
+    message = f"There is no folder {' or '.join(candidates)} in the sidecar; mount its volume there."
+    raise DownloadError(DownloadReason.NOT_FOUND, message)

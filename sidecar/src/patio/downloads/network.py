@@ -46,8 +46,8 @@ def prepare(job: Job) -> None:
 def refuse(host: str, addresses: list[str]) -> None:
     """Raise `DownloadError` for a host that is, or stands for, an address of the machine itself."""
     if is_never_asked(host) or any(map(is_never_asked, addresses)):
-        words = f"{host} is an address of the machine that the pod runs on, or of its cloud's metadata: never asked."
-        raise DownloadError(DownloadReason.INVALID, words)
+        message = f"{host} is an address of the machine that the pod runs on, or of its cloud's metadata: never asked."
+        raise DownloadError(DownloadReason.INVALID, message)
 
 
 def one_bundle(environ: MutableMapping[str, str]) -> None:

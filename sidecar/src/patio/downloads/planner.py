@@ -97,11 +97,11 @@ def select(listing: Listing, all_files: bool) -> Selection:
     if not any(file.name.endswith(".safetensors") for file in taken):
         code = sorted(file.name for file in listing.files if is_code(file.name))
         if code:
-            words = (
+            message = (
                 f"The only weights are {', '.join(code[:3])}: formats that may run code when they are loaded. Publish "
                 "them as safetensors, or allow them with PATIO_DOWNLOAD_FILES=all in the sidecar."
             )
-            raise DownloadError(DownloadReason.REFUSED, words)
+            raise DownloadError(DownloadReason.REFUSED, message)
     if not taken:
         raise DownloadError(DownloadReason.REFUSED, "The source has no file that an engine reads.")
     return Selection(taken, skipped)

@@ -132,12 +132,12 @@ def _make(
         if _lacking(place, root, needed, limit, others) <= 0:
             return
     lacking = _lacking(place, root, needed, limit, others)
-    words = f"{needed} bytes are to be fetched, and {lacking} of them do not fit on the disk of {place.revisions}"
+    message = f"{needed} bytes are to be fetched, and {lacking} of them do not fit on the disk of {place.revisions}"
     if limit is not None:
-        words += f" or within PATIO_DOWNLOAD_LIMIT ({limit})"
+        message += f" or within PATIO_DOWNLOAD_LIMIT ({limit})"
     if under_way := sum(other.lacking for other in others):
-        words += f"; {under_way} bytes are kept for downloads under way"
-    raise DownloadError(DownloadReason.NO_SPACE, words + ".")
+        message += f"; {under_way} bytes are kept for downloads under way"
+    raise DownloadError(DownloadReason.NO_SPACE, message + ".")
 
 
 def _lacking(

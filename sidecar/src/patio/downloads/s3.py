@@ -51,12 +51,12 @@ class S3:
         endpoint = config.get("endpoint")
         self._what = f"{source} at {endpoint or 'AWS'}"
         if source.kind is SourceKind.OBS and endpoint is None:
-            words = f"{source}: obs:// needs an endpoint, by ENDPOINT or in config."
-            raise DownloadError(DownloadReason.INVALID, words)
+            message = f"{source}: obs:// needs an endpoint, by ENDPOINT or in config."
+            raise DownloadError(DownloadReason.INVALID, message)
         if endpoint is not None and is_never_asked(urlsplit(endpoint).hostname or ""):
             # Checked here too: an agent for a pod's role may have this address, and only the cluster may name it.
-            words = f"{endpoint} is an address of the machine that the pod runs on: never asked."
-            raise DownloadError(DownloadReason.INVALID, words)
+            message = f"{endpoint} is an address of the machine that the pod runs on: never asked."
+            raise DownloadError(DownloadReason.INVALID, message)
         signature: Any = "s3v4"
         self._signed = "access_key" in config or any(name in os.environ for name in ROLES)
         if not self._signed:
@@ -97,8 +97,8 @@ class S3:
                     if not entry["Key"].endswith("/") or entry["Size"]:  # how consoles show a folder
                         files.append(self._file(entry))
                 if seen > MOST_FILES or number >= MOST_PAGES:
-                    words = f"{self._what}: more than {MOST_FILES} objects, or {MOST_PAGES} pages of them, are there."
-                    raise DownloadError(DownloadReason.REFUSED, words)
+                    message = f"{self._what}: more than {MOST_FILES} objects, or {MOST_PAGES} pages of them, are there."
+                    raise DownloadError(DownloadReason.REFUSED, message)
             if not files:
                 raise self._nothing_there()
         return Listing(tuple(files))
@@ -114,8 +114,8 @@ class S3:
         if name:
             beside = self._client.list_objects_v2(Bucket=self._bucket, Prefix=name, MaxKeys=1)
             if any(entry["Key"] == name for entry in beside.get("Contents", ())):
-                words = f"{self._what}: that is an object, not a folder; name the folder that it is in."
-                return DownloadError(DownloadReason.NOT_FOUND, words)
+                message = f"{self._what}: that is an object, not a folder; name the folder that it is in."
+                return DownloadError(DownloadReason.NOT_FOUND, message)
         return DownloadError(DownloadReason.NOT_FOUND, f"{self._what}: the source has no files there.")
 
     @contextmanager
@@ -127,8 +127,8 @@ class S3:
                 Bucket=self._bucket, Key=self._prefix + file.name, IfMatch=f'"{file.tag}"', **asked
             )
             if answer.get("ETag", "").strip('"') != file.tag:  # a store that does not know If-Match
-                words = f"{file.name} of {self._what}: it was changed while it was read."
-                raise DownloadError(DownloadReason.CHANGED, words)
+                message = f"{file.name} of {self._what}: it was changed while it was read."
+                raise DownloadError(DownloadReason.CHANGED, message)
             begins = begins_at(answer.get("ContentRange"), offset, f"{file.name} of {self._what}")
             # Encrypted with a key of its own, an object's ETag is not the MD5 of its content.
             plain = answer.get("ServerSideEncryption", "AES256") == "AES256" and "SSECustomerAlgorithm" not in answer
@@ -141,8 +141,8 @@ class S3:
         try:
             yield
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            words = f"{self._what}: the answer is not that of such a store ({type(error).__name__})."
-            raise DownloadError(DownloadReason.FAULT, words) from None
+            message = f"{self._what}: the answer is not that of such a store ({type(error).__name__})."
+            raise DownloadError(DownloadReason.FAULT, message) from None
 
     @contextmanager
     def _faults(self, what: str) -> Iterator[None]:
@@ -154,15 +154,15 @@ class S3:
             code = str(error.response.get("Error", {}).get("Code", ""))[:100]
             retry_after = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("retry-after", "")
             seconds = float(retry_after) if retry_after.isdecimal() else None
-            words = f"{what}: {code}" if code and not code.isdecimal() else what
+            message = f"{what}: {code}" if code and not code.isdecimal() else what
             if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"):
-                raise DownloadError(DownloadReason.UNAUTHORIZED, f"{words}: the credentials are wrong.") from None
+                raise DownloadError(DownloadReason.UNAUTHORIZED, f"{message}: the credentials are wrong.") from None
             if 300 <= status < 400:
-                words = (
-                    f"{words}: {status}, a redirect, which is not followed; name the bucket's own endpoint or region."
+                message = (
+                    f"{message}: {status}, a redirect, which is not followed; name the bucket's own endpoint or region."
                 )
-                raise DownloadError(DownloadReason.REFUSED, words) from None
-            raise error_of_status(status, words, seconds, "" if self._signed else _WITHOUT) from None
+                raise DownloadError(DownloadReason.REFUSED, message) from None
+            raise error_of_status(status, message, seconds, "" if self._signed else _WITHOUT) from None
         except (HTTPClientError, OSError) as error:
             refused = getattr(error, "kwargs", {}).get("error")
             if isinstance(refused, DownloadError):

@@ -244,8 +244,8 @@ class _Transfer:
                 os.fdatasync(descriptor)
                 synced = at
         if at < size:
-            words = f"{fetch.file.name} ended after {at} of {size} bytes."
-            raise DownloadError(DownloadReason.UNREACHABLE, words)
+            message = f"{fetch.file.name} ended after {at} of {size} bytes."
+            raise DownloadError(DownloadReason.UNREACHABLE, message)
         if at > size:
             os.ftruncate(descriptor, 0)
             raise DownloadError(DownloadReason.CORRUPT, f"{fetch.file.name} has more than the {size} bytes listed.")
@@ -279,8 +279,8 @@ def _hashing(digest: Digest | None, size: int) -> _Hash | None:
 def _check(file: RemoteFile, digest: Digest | None, got: str | None, part: Path) -> None:
     if digest is not None and got != digest.value:
         part.unlink()
-        words = f"{file.name} arrived with the {digest.algorithm} hash {got}, and {digest.value} is right."
-        raise DownloadError(DownloadReason.CORRUPT, words)
+        message = f"{file.name} arrived with the {digest.algorithm} hash {got}, and {digest.value} is right."
+        raise DownloadError(DownloadReason.CORRUPT, message)
 
 
 @contextmanager
@@ -288,7 +288,7 @@ def _disk_faults(place: DownloadLayout) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        words = f"{error.filename or place.revisions}: {error.strerror or error}"
+        message = f"{error.filename or place.revisions}: {error.strerror or error}"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DownloadError(DownloadReason.NO_SPACE, words) from error
-        raise DownloadError(DownloadReason.NOT_WRITABLE, words) from error
+            raise DownloadError(DownloadReason.NO_SPACE, message) from error
+        raise DownloadError(DownloadReason.NOT_WRITABLE, message) from error

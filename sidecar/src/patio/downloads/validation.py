@@ -47,8 +47,8 @@ def check_listing(names: Iterable[str]) -> None:
     folders: set[str] = set()
     for name in names:
         if not safe_name(name):
-            words = f"The source lists {name[:200]!r}, a name that could leave its folder; nothing of it is taken."
-            raise DownloadError(DownloadReason.REFUSED, words)
+            message = f"The source lists {name[:200]!r}, a name that could leave its folder; nothing of it is taken."
+            raise DownloadError(DownloadReason.REFUSED, message)
         if name in seen:
             raise DownloadError(DownloadReason.REFUSED, f"The source lists {name!r} twice.")
         seen.add(name)

@@ -57,8 +57,8 @@ def main() -> int:
 
     def fail(fault: DownloadError) -> None:
         # Libraries put whole answers into their words. Cut after the secrets are out, or half of one may stay.
-        words = " ".join(redacted(fault.message, job.secrets).split())[:_LONGEST_WORDS]
-        emit(Failed(reason=fault.reason, message=words, retry_after=fault.retry_after))
+        message = " ".join(redacted(fault.message, job.secrets).split())[:_LONGEST_WORDS]
+        emit(Failed(reason=fault.reason, message=message, retry_after=fault.retry_after))
 
     def watch() -> None:
         last = time.monotonic()
@@ -66,10 +66,10 @@ def main() -> int:
             time.sleep(TICK)
             now = time.monotonic()
             # Not what this process slept through.
-            words = stalls.tick(min(now - last, 2 * TICK))
+            message = stalls.tick(min(now - last, 2 * TICK))
             last = now
-            if words is not None:
-                fail(DownloadError(DownloadReason.SLOW, words))
+            if message is not None:
+                fail(DownloadError(DownloadReason.SLOW, message))
                 os._exit(1)
 
     stalls = StallDetector()
@@ -81,8 +81,8 @@ def main() -> int:
         fail(fault)
         return 1
     except MemoryError:
-        words = f"What the source answered does not fit into {MOST_DATA >> 20} MiB of memory."
-        fail(DownloadError(DownloadReason.REFUSED, words))
+        message = f"What the source answered does not fit into {MOST_DATA >> 20} MiB of memory."
+        fail(DownloadError(DownloadReason.REFUSED, message))
         return 1
     return 0
 

@@ -66,8 +66,8 @@ async def run_worker(job: Job, environ: Mapping[str, str], tell: Callable[[Event
     try:
         process = await asyncio.shield(spawning)
     except OSError as error:
-        words = f"The downloading process can not be started: {error.strerror or error}."
-        raise DownloadError(DownloadReason.INTERRUPTED, words) from None
+        message = f"The downloading process can not be started: {error.strerror or error}."
+        raise DownloadError(DownloadReason.INTERRUPTED, message) from None
     except asyncio.CancelledError:
         # Python 3.11 to 3.13 wait for ever when a start is cancelled before its pipes are connected.
         process = await spawning
@@ -96,16 +96,16 @@ async def run_worker(job: Job, environ: Mapping[str, str], tell: Callable[[Event
         ended = None
     finally:
         code = await _end(process)
-        words = ""
+        message = ""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LEAVE_SECONDS):
-                words = redacted(await said, job.secrets)
+                message = redacted(await said, job.secrets)
     if isinstance(ended, Done):
         return ended
     if isinstance(ended, Failed):
         raise DownloadError(ended.reason, ended.message, ended.retry_after)
     how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
-    last = words.strip().splitlines()[-1:] or ["nothing"]
+    last = message.strip().splitlines()[-1:] or ["nothing"]
     raise DownloadError(DownloadReason.INTERRUPTED, f"The downloading process ended {how}; it said: {last[0][:300]}")
 
 

@@ -128,22 +128,22 @@ class Drain:
     def _answer(self, waited: float) -> DrainAnswer:
         last, left = self._snapshot.last, self._departure.left
         drained = self._over is DrainState.DRAINED
-        words = []
+        message = []
         if not left:
-            words.append("A router does not say that it sends nothing more; see GET /v1/topology.")
+            message.append("A router does not say that it sends nothing more; see GET /v1/topology.")
         if self._over is DrainState.BLIND:
-            words.append("The engine does not tell how many requests it has.")
+            message.append("The engine does not tell how many requests it has.")
         elif last.outcome is CountOutcome.NO_ANSWER:
-            words.append("The engine does not answer how many requests it has.")
+            message.append("The engine does not answer how many requests it has.")
         elif not drained and not (last.quiet and not left):
-            words.append("The engine still has requests, or had some a moment ago.")
+            message.append("The engine still has requests, or had some a moment ago.")
         elif last.outcome is CountOutcome.GONE:
-            words.append("The engine is gone.")
+            message.append("The engine is gone.")
         return DrainAnswer(
             drained=drained,
             running=0 if last.outcome is CountOutcome.GONE else last.running,
             waiting=0 if last.outcome is CountOutcome.GONE else last.waiting,
             unregistered=left,
             waited_seconds=round(waited, 3),
-            message=" ".join(words),
+            message=" ".join(message),
         )

@@ -109,8 +109,8 @@ class EngineHttp:
             if not answer.is_success:
                 raise RetryableError(FaultReason.ENGINE_FAULT, f"/v1/models {answered(answer.status)}.")
             if not answer.whole:
-                words = f"/v1/models answered with more than {LARGEST_LIST} bytes, or compressed."
-                raise RetryableError(FaultReason.ENGINE_FAULT, words)
+                message = f"/v1/models answered with more than {LARGEST_LIST} bytes, or compressed."
+                raise RetryableError(FaultReason.ENGINE_FAULT, message)
             view, left_out = _read_list(answer.content)
         except EngineError as error:
             return EngineView(ready=True, adapters=None, error=error)
@@ -176,8 +176,8 @@ def down(error: EngineError) -> EngineView:
 
 def unauthorized(path: str, status: int, remedy: str) -> PermanentError:
     """Return the fault of a key that is missing or wrong, with what mends it."""
-    words = f"The engine refuses {path} without the right key ({status}); {remedy}."
-    return PermanentError(FaultReason.UNAUTHORIZED, words)
+    message = f"The engine refuses {path} without the right key ({status}); {remedy}."
+    return PermanentError(FaultReason.UNAUTHORIZED, message)
 
 
 def answered(status: int) -> str:
@@ -193,8 +193,8 @@ def _read_list(content: bytes) -> tuple[EngineView, int]:
         data = None
     listed = data.get("data") if isinstance(data, dict) else None
     if not isinstance(listed, list):
-        words = "/v1/models answered with something else than a model list."
-        raise RetryableError(FaultReason.ENGINE_FAULT, words)
+        message = "/v1/models answered with something else than a model list."
+        raise RetryableError(FaultReason.ENGINE_FAULT, message)
     entries = [entry for entry in listed if _is_model(entry)]
     base_models = [entry for entry in entries if entry.get("parent") is None]
     context = base_models[0].get("max_model_len") if base_models else None

@@ -1,7 +1,7 @@
 """Standard families that are more than a rename: numbers that stand in labels, and sums over a label. Pure.
 
-`mappings` names these functions beside the family that each is made from; `rewrite` hands them that family's samples and
-writes down what they return. A sample that they can not read gives nothing, never a guess and never a zero.
+`mappings` names these functions beside the family that each is made from; `rewrite` passes them that family's samples
+and writes down what they return. A sample that they cannot read gives nothing, never a guess and never a zero.
 """
 
 from __future__ import annotations

@@ -217,9 +217,9 @@ def _rows(family: Family, prefix: str, sources: tuple[Source, ...], form: Format
     yield _row(family.name, name, typed, family.type, family.help, suffixes, sources)
     if family.type == HISTOGRAM and form is Format.TEXT:
         # Prometheus' Python client gives it as a family of its own, a gauge.
-        name, words = f"{name}_created", f"Unix time at which {family.name} began."
+        name, message = f"{name}_created", f"Unix time at which {family.name} began."
         created = tuple(f"{source}_created" for source in sources)
-        yield _row(f"{family.name}_created", name, name, GAUGE, words, ("",), created)
+        yield _row(f"{family.name}_created", name, name, GAUGE, message, ("",), created)
 
 
 def _row(

@@ -159,8 +159,8 @@ class Scraper:
         self._complained = None
         large = len(fetched.pieces) > 1
         if large and len(self._large) >= LARGE_PAGES:
-            words = f"{LARGE_PAGES} large pages are still on their way to slow readers"
-            return self._without_engine(_Failure("busy", words))
+            message = f"{LARGE_PAGES} large pages are still on their way to slow readers"
+            return self._without_engine(_Failure("busy", message))
         self._own.engine_up.set(1)
         self._own.scrape_duration.set(time.perf_counter() - started)
         own, rules = self._own.text(fetched.form), self._rules(fetched.form)

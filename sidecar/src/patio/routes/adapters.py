@@ -81,8 +81,8 @@ def add_adapters(
             return
         peer = peer_of(call.scope) or ""
         if not polls.enter(peer):
-            words = "Too many long-polls are open, of this caller or in all: ask without `wait`, or later."
-            raise ApiError(429, "TooManyLongPolls", words, True, retry_after=TOO_MANY_SECONDS)
+            message = "Too many long-polls are open, of this caller or in all: ask without `wait`, or later."
+            raise ApiError(429, "TooManyLongPolls", message, True, retry_after=TOO_MANY_SECONDS)
         try:
             await within(wait, published.changed(revision), stopping, call)
         finally:
@@ -93,8 +93,8 @@ def add_adapters(
     async def load(request: LoadRequest, call: Request) -> Response:
         """Want an adapter, or its files. 200 once the engine lists it (or they are there), else 202 after the wait."""
         if request.lora_name.startswith(TRIAL_PREFIX):
-            words = f"Names that begin with {TRIAL_PREFIX} are the sidecar's own: it tries weights under them."
-            raise ApiError(400, "InvalidRequest", words)
+            message = f"Names that begin with {TRIAL_PREFIX} are the sidecar's own: it tries weights under them."
+            raise ApiError(400, "InvalidRequest", message)
         try:
             request = opened(request)
         except SealedError as error:
@@ -150,8 +150,8 @@ def add_adapters(
         if outcome is Outcome.UNKNOWN and request.owner is None:
             raise ApiError(404, "NotFound", f"Adapter {name} is neither wanted nor loaded on this pod.")
         if outcome is Outcome.KEPT:
-            words = f"Nothing to do: {request.owner} does not want {name} here, and what others want stays."
-            return answer(UnloadAnswer(lora_name=name, unloaded=True, message=words), 200)
+            message = f"Nothing to do: {request.owner} does not want {name} here, and what others want stays."
+            return answer(UnloadAnswer(lora_name=name, unloaded=True, message=message), 200)
         await within(request.wait, _left(published, name), stopping, call)
         report = published.report(name)
         if report is not None and report.state is AdapterState.UNLOADING:
@@ -160,8 +160,8 @@ def add_adapters(
 
 
 def _not_stored(error: OSError) -> ApiError:
-    words = f"The order could not be stored, so nothing was changed: {error.strerror or error}."
-    return ApiError(507, "NotStored", words, retryable=True)
+    message = f"The order could not be stored, so nothing was changed: {error.strerror or error}."
+    return ApiError(507, "NotStored", message, retryable=True)
 
 
 async def _settled(published: PublishedState, name: str) -> None:

@@ -75,8 +75,8 @@ def add_downloads(app: FastAPI, downloads: Downloads, stopping: asyncio.Event) -
     async def cancel(download_id: str) -> DownloadReport:
         """Stop a download, or strike one that is over off the list. What is on disk stays for the next order."""
         if downloads.waited_for(download_id):
-            words = "An adapter waits for this download; unload the adapter to stop it."
-            raise ApiError(409, "InUse", words)
+            message = "An adapter waits for this download; unload the adapter to stop it."
+            raise ApiError(409, "InUse", message)
         ended = await downloads.cancel(download_id)
         if ended is None:
             raise _unknown(download_id)

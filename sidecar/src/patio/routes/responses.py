@@ -77,14 +77,14 @@ def add_error_handlers(app: FastAPI) -> None:
     async def routing(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         code = _ROUTING_CODES.get(error.status_code, "InvalidRequest")
-        words = _cut(f"{request.method} {request.scope['path']}: {error.detail}.")
-        response = answer(_error(code, words), error.status_code)
+        message = _cut(f"{request.method} {request.scope['path']}: {error.detail}.")
+        response = answer(_error(code, message), error.status_code)
         response.headers.update(error.headers or {})
         return response
 
     async def unforeseen(request: Request, error: Exception) -> Response:
-        words = f"The sidecar broke on this request: {type(error).__name__}; see its log."
-        return answer(_error(INTERNAL_ERROR, words, retryable=True), 500)
+        message = f"The sidecar broke on this request: {type(error).__name__}; see its log."
+        return answer(_error(INTERNAL_ERROR, message, retryable=True), 500)
 
     app.add_exception_handler(ApiError, fault)
     app.add_exception_handler(RequestValidationError, invalid)

@@ -153,8 +153,8 @@ def plan(worker: Worker | None, entry: Entry | None, progress: Progress, now: fl
     if progress.mismatch is not None:
         return Plan(Condition(RegistrationState.FAILED, Reason.MODE, progress.mismatch, entry.id))
     if not entry.healthy:
-        words = "The router lists it, and its own health checks say that it does not answer."
-        return Plan(Condition(RegistrationState.PENDING, Reason.UNHEALTHY, words, entry.id))
+        message = "The router lists it, and its own health checks say that it does not answer."
+        return Plan(Condition(RegistrationState.PENDING, Reason.UNHEALTHY, message, entry.id))
     return Plan(Condition(RegistrationState.REGISTERED, Reason.LISTED, worker_id=entry.id))
 
 
@@ -215,10 +215,10 @@ def heartbeat(interval: float, jitter: float) -> float:
 
 def _under_way(worker: Worker | None, entry: Entry, progress: Progress, now: float) -> Plan:
     """Wait for an addition to end, also of a worker that shall go: neither router can remove it before that."""
-    words = f"The router took the order to add it and has not carried it out: it asks {entry.url} first."
+    message = f"The router took the order to add it and has not carried it out: it asks {entry.url} first."
     state = RegistrationState.LEAVING if worker is None else RegistrationState.PENDING
     age = 0.0 if progress.ordered is None else now - progress.ordered
-    return Plan(Condition(state, Reason.ACCEPTED, words, entry.id), requeue_at=now + moving_pause(age))
+    return Plan(Condition(state, Reason.ACCEPTED, message, entry.id), requeue_at=now + moving_pause(age))
 
 
 def _enter(worker: Worker, progress: Progress, now: float) -> Plan:

@@ -122,16 +122,16 @@ class Registrar:
         for url in tracked:
             entry = found.get(url)
             if entry is not None and entry.failed is not None:
-                words = f"The router could not add it: {entry.failed}"
+                message = f"The router could not add it: {entry.failed}"
                 del found[url]
             elif entry is None and self._progress[url].ordered is not None:
                 # smg 1.13.0 forgets an addition that failed.
-                words = "The router took the order to add it, could not carry it out and has forgotten it."
+                message = "The router took the order to add it, could not carry it out and has forgotten it."
             else:
                 self._progress[url] = after_poll(self._progress[url], entry)
                 continue
             if url in wanted:
-                self._fail(url, Rejection(Reason.FAULT, words))
+                self._fail(url, Rejection(Reason.FAULT, message))
             else:
                 self._progress[url] = after_poll(self._progress[url], None)
         return found

@@ -198,8 +198,8 @@ class DetectedRegistration:
                 self._chosen = self._direct
             else:
                 if role != Role.SERVER:
-                    words = f"The sidecar at {self.name} keeps no leases; it needs TOPO_ROLE=server."
-                    return self._not_known(Rejection(Reason.NO_SERVER, words, retryable=False), worker)
+                    message = f"The sidecar at {self.name} keeps no leases; it needs TOPO_ROLE=server."
+                    return self._not_known(Rejection(Reason.NO_SERVER, message, retryable=False), worker)
                 self._chosen = self._leased
         found = await self._chosen.step(worker)
         if found.condition.reason == Reason.REFUSED:

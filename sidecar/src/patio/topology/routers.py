@@ -181,16 +181,16 @@ class Router:
                 return None
             return "The router lists it and runs with --pd-disaggregation, which takes prefill and decode workers only."
         info = await self._call("GET", "/get_server_info")
-        words = (
+        message = (
             f"The router lists it and was started without --pd-disaggregation: it sends {kind} workers nothing. "
             "Restart the router with it."
         )
         if info.status_code == 503 and "no_workers" in info.text:
-            return words
+            return message
         if ready != 200 or _routers_count(info) != 1:
             return None
         kinds = {entry.kind for entry in (await self.workers()).values() if entry.healthy}
-        return None if {Kind.PREFILL, Kind.DECODE} <= kinds else words
+        return None if {Kind.PREFILL, Kind.DECODE} <= kinds else message
 
     async def _call(self, method: str, path: str, body: Mapping[str, object] | None = None) -> _Answer:
         failed: RouterError | None = None
@@ -199,10 +199,10 @@ class Router:
                 async with asyncio.timeout(ANSWER_SECONDS):
                     response = await self._ask(method, url, path, body)
             except (httpx.RequestError, httpx.InvalidURL, OSError, ValueError) as error:
-                words = f"The router at {url} does not answer: {error_words(error)}."
+                message = f"The router at {url} does not answer: {error_words(error)}."
                 # A router that was not asked, or not believed, may send requests all the same.
                 reason = Reason.FAULT if cause_of(error) in NOT_ITS_FAULT else Reason.UNREACHABLE
-                failed = failed or RouterError(Rejection(reason, words))
+                failed = failed or RouterError(Rejection(reason, message))
                 if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
                     continue
                 break
@@ -222,28 +222,28 @@ class Router:
             async for chunk in response.aiter_raw():
                 content += chunk
                 if len(content) > LARGEST:
-                    words = f"The router at {url} answered with more than {LARGEST} bytes."
-                    raise RouterError(Rejection(Reason.FAULT, words))
+                    message = f"The router at {url} answered with more than {LARGEST} bytes."
+                    raise RouterError(Rejection(Reason.FAULT, message))
             return _Answer(response.status_code, bytes(content))
 
     def _rejection(self, response: _Answer) -> RouterError:
-        words = " ".join(response.text.split())[:WORDS_SHOWN] or "no words"
+        message = " ".join(response.text.split())[:WORDS_SHOWN] or "no words"
         where = f"The router at {self._urls[0]} answered {response.status_code}"
         if response.status_code in (401, 403):
-            words = f"{where}: it wants another key; set SGL_ROUTER_API_KEY to its --api-key."
-            return RouterError(Rejection(Reason.UNAUTHORIZED, words, retryable=False))
+            message = f"{where}: it wants another key; set SGL_ROUTER_API_KEY to its --api-key."
+            return RouterError(Rejection(Reason.UNAUTHORIZED, message, retryable=False))
         if response.status_code in (404, 405):
             return self._not_a_router(response)
         if 400 <= response.status_code < 500 and response.status_code not in (408, 425, 429):
-            return RouterError(Rejection(Reason.REFUSED, f"{where}: {words}", retryable=False))
-        return RouterError(Rejection(Reason.FAULT, f"{where}: {words}"))
+            return RouterError(Rejection(Reason.REFUSED, f"{where}: {message}", retryable=False))
+        return RouterError(Rejection(Reason.FAULT, f"{where}: {message}"))
 
     def _not_a_router(self, response: _Answer) -> RouterError:
-        words = (
+        message = (
             f"Who answers at {self._urls[0]} is no router with /workers (sglang-router 0.3, smg 1): it answered "
             f"{response.status_code} there."
         )
-        return RouterError(Rejection(Reason.REFUSED, words, retryable=False))
+        return RouterError(Rejection(Reason.REFUSED, message, retryable=False))
 
 
 def _entry(worker: _Worker, listed: bool) -> Entry:
