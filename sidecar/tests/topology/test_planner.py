@@ -130,7 +130,7 @@ entries = st.none() | st.builds(
 progresses = st.builds(
     Progress,
     failures=st.integers(0, 9),
-    fault=st.none() | st.sampled_from([BROKEN, REFUSED]),
+    rejection=st.none() | st.sampled_from([BROKEN, REFUSED]),
     not_before=st.floats(0, 20),
     mismatch=st.none() | st.just("x"),
 )

@@ -325,9 +325,9 @@ def _with_active(desired: Desired, spec: AdapterSpec) -> Desired:
 def _digest(request: LoadRequest) -> str:
     """Return what tells one entry of the admission variable from another; no credential is in it."""
     path, origin = files_of(request)
-    said: list[object] = [request.lora_name, path, request.owner, request.revision]
+    fields: list[object] = [request.lora_name, path, request.owner, request.revision]
     if origin is not None:
-        said.append(
+        fields.append(
             [origin.uri, origin.output_dir, origin.options, origin.secrets, *([True] if origin.expects else [])]
         )
-    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(fields).encode()).hexdigest()[:16]

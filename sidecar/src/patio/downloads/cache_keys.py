@@ -26,6 +26,6 @@ def is_revision(path: PurePath, root: PurePath) -> bool:
 
 def key_of(source: Source, endpoint: str) -> str:
     """Return the name of the folder for all revisions of a source: readable, and never another source's."""
-    said = "\n".join((source.kind, endpoint, source.name, source.path))
+    identity = "\n".join((source.kind, endpoint, source.name, source.path))
     readable = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{source.name}-{source.path}").strip("-.")[:60].strip("-.")
-    return f"{source.kind}-{readable or 'root'}-{hashlib.sha256(said.encode()).hexdigest()[:12]}"
+    return f"{source.kind}-{readable or 'root'}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"

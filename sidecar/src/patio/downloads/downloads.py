@@ -257,17 +257,17 @@ class Downloads:
         variables = self._settings.config(source.kind)
         if "access_key" in given:  # keys come together, and one from here with one from there fits nothing
             variables = {key: value for key, value in variables.items() if key not in KEYS}
-        said = {**variables, **given}
+        merged = {**variables, **given}
         if source.kind is SourceKind.HF:
             needed = ("hf_token", "hf_endpoint") + (() if source.revision else ("hf_revision",))
-            if "hf_token" not in given and said.get("hf_endpoint") != variables.get("hf_endpoint"):
+            if "hf_token" not in given and merged.get("hf_endpoint") != variables.get("hf_endpoint"):
                 # The variable's token is for the variable's Hub: a request must not have it sent elsewhere.
-                said.pop("hf_token", None)
+                merged.pop("hf_token", None)
         elif source.kind in (SourceKind.S3, SourceKind.OBS):
             needed = (*KEYS, "endpoint", "region", "default_region", "addressing_style")
         else:
             needed = ()
-        config = {key: said[key] for key in needed if key in said}
+        config = {key: merged[key] for key in needed if key in merged}
         endpoint = config.get("endpoint") or config.get("hf_endpoint")
         if endpoint is not None:
             if is_never_asked(host_of(endpoint)):
@@ -275,7 +275,7 @@ class Downloads:
                 raise DownloadError(DownloadReason.INVALID, message)
             # Whoever names an endpoint without TLS, or credentials for one, says whether they may go there.
             orders = any(key in given for key in (*SECRET_KEYS, "endpoint", "hf_endpoint"))
-            if (given if orders else said).get("allow_plain_http") == "true":
+            if (given if orders else merged).get("allow_plain_http") == "true":
                 config["allow_plain_http"] = "true"
             elif in_clear(endpoint) and any(key in config for key in SECRET_KEYS):
                 raise plain_http_error(endpoint)
@@ -439,8 +439,8 @@ class Downloads:
 
 def _identity(source: Source, config: Mapping[str, str], output_dir: str | None) -> str:
     """Return what makes two requests the same one. In memory only, and a hash, since credentials are part of it."""
-    said = json.dumps([str(source), sorted(config.items()), output_dir])
-    return hashlib.sha256(said.encode()).hexdigest()
+    identity = json.dumps([str(source), sorted(config.items()), output_dir])
+    return hashlib.sha256(identity.encode()).hexdigest()
 
 
 def _detail(fault: DownloadError) -> ErrorDetail:

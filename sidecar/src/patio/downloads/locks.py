@@ -117,9 +117,9 @@ def release(descriptor: int, place: int) -> None:
 
 def _byte(descriptor: int, place: int, kind: int) -> bool:
     # struct flock of 64-bit Linux: type, whence, start, length, pid (0 for locks that belong to the descriptor).
-    said = struct.pack("hhqqi4x", kind, os.SEEK_SET, place, 1, 0)
+    request = struct.pack("hhqqi4x", kind, os.SEEK_SET, place, 1, 0)
     try:
-        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, said)
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, request)
     except OSError as error:
         if error.errno in _HELD:
             return False

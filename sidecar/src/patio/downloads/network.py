@@ -66,9 +66,9 @@ def one_bundle(environ: MutableMapping[str, str]) -> None:
 
 def past_proxies(environ: MutableMapping[str, str], host: str) -> None:
     """Add a host to NO_PROXY if it is an address in a network that stands there."""
-    said = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
-    if is_in(host, said):
-        environ["no_proxy"] = environ["NO_PROXY"] = f"{said},{host}"
+    excluded = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
+    if is_in(host, excluded):
+        environ["no_proxy"] = environ["NO_PROXY"] = f"{excluded},{host}"
 
 
 def _agents(environ: MutableMapping[str, str]) -> frozenset[str]:

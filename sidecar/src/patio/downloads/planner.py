@@ -111,8 +111,8 @@ def revision_of(listing: Listing, all_files: bool) -> str:
     """Return the name of the folder for this state of the source. What is taken of it is part of the name."""
     revision = listing.revision
     if revision is None:
-        said = "\n".join(sorted(f"{file.name}\t{file.size}\t{file.tag}" for file in listing.files))
-        revision = hashlib.sha256(said.encode()).hexdigest()[:16]
+        text = "\n".join(sorted(f"{file.name}\t{file.size}\t{file.tag}" for file in listing.files))
+        revision = hashlib.sha256(text.encode()).hexdigest()[:16]
     return f"{revision}-all" if all_files else revision
 
 

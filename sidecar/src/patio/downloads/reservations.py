@@ -95,8 +95,8 @@ def _written(root: Path, folder: Path, size: int) -> _Note:
     note = _Note(path, descriptor)
     try:
         # Others may have this root mounted elsewhere.
-        said = str(folder.relative_to(root)) if folder.is_relative_to(root) else str(folder)
-        os.write(descriptor, json.dumps([said, size]).encode())
+        name = str(folder.relative_to(root)) if folder.is_relative_to(root) else str(folder)
+        os.write(descriptor, json.dumps([name, size]).encode())
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         # Without locks nobody could tell when it is over.

@@ -169,8 +169,8 @@ class S3:
                 raise refused from None
             if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
                 raise
-            said = f"{type(error).__name__}: {error}"
-            raise DownloadError(DownloadReason.UNREACHABLE, f"{what}: {said}{tls_hint(said)}") from None
+            text = f"{type(error).__name__}: {error}"
+            raise DownloadError(DownloadReason.UNREACHABLE, f"{what}: {text}{tls_hint(text)}") from None
         except (NoCredentialsError, PartialCredentialsError) as error:
             raise DownloadError(DownloadReason.UNAUTHORIZED, f"{what}: {error}") from None
         except ParamValidationError as error:

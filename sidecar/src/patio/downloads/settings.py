@@ -60,7 +60,7 @@ class DownloadSettings:
         """Return what the variables say for a kind of source, under the keys that `config` of a request has."""
         standard = self.standard if kind is SourceKind.S3 else StandardVariables()
         keys = self if self.access_key is not None else standard
-        said = {
+        values = {
             "hf_token": self.hf_token,
             "hf_endpoint": self.hf_endpoint,
             "hf_revision": self.hf_revision,
@@ -73,7 +73,7 @@ class DownloadSettings:
             "addressing_style": self.addressing_style,
             "allow_plain_http": "true" if self.plain_http else None,
         }
-        return {key: value for key, value in said.items() if value is not None}
+        return {key: value for key, value in values.items() if value is not None}
 
 
 VARIABLES = {

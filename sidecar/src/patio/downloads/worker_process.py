@@ -76,7 +76,7 @@ async def run_worker(job: Job, environ: Mapping[str, str], tell: Callable[[Event
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stderr is not None
-    said = asyncio.create_task(_last_words(process.stderr), name="worker's stderr")
+    last_words = asyncio.create_task(_last_words(process.stderr), name="worker's stderr")
     ended: Done | Failed | None = None
     try:
         # stdin stays open: its end tells the worker that we are no more.
@@ -99,7 +99,7 @@ async def run_worker(job: Job, environ: Mapping[str, str], tell: Callable[[Event
         message = ""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LEAVE_SECONDS):
-                message = redacted(await said, job.secrets)
+                message = redacted(await last_words, job.secrets)
     if isinstance(ended, Done):
         return ended
     if isinstance(ended, Failed):

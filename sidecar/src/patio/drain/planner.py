@@ -49,7 +49,7 @@ class DrainSnapshot:
     quiet_counts: int = 0
     blind_since: float | None = None
     """Since when it answers and tells no numbers."""
-    told: bool = False
+    counted: bool = False
     """Whether it ever told its numbers: then it is worth waiting until it does again."""
     left: bool = False
     """Whether the routers send nothing more, or could not be asked for so long that waiting for them is over."""
@@ -66,7 +66,9 @@ class DrainState(StrEnum):
 
 def observe(snapshot: DrainSnapshot, count: RequestCount, left: bool, now: float) -> DrainSnapshot:
     """Return what is known after one more count. Quiet counts from when the routers were left."""
-    snapshot = replace(snapshot, last=count, left=left, told=snapshot.told or count.outcome is CountOutcome.COUNTED)
+    snapshot = replace(
+        snapshot, last=count, left=left, counted=snapshot.counted or count.outcome is CountOutcome.COUNTED
+    )
     if count.outcome is CountOutcome.BLIND:
         snapshot = replace(snapshot, blind_since=now if snapshot.blind_since is None else snapshot.blind_since)
     elif count.outcome is not CountOutcome.NO_ANSWER:
@@ -85,6 +87,6 @@ def plan(snapshot: DrainSnapshot, settle: float, now: float) -> DrainState:
         return DrainState.DRAINED
     if snapshot.quiet_counts >= 2 and snapshot.quiet_since is not None and now - snapshot.quiet_since >= settle:
         return DrainState.DRAINED
-    if snapshot.last.outcome is not CountOutcome.BLIND or snapshot.blind_since is None or snapshot.told:
+    if snapshot.last.outcome is not CountOutcome.BLIND or snapshot.blind_since is None or snapshot.counted:
         return DrainState.GO_ON
     return DrainState.BLIND if now - snapshot.blind_since >= BLIND_SECONDS else DrainState.GO_ON

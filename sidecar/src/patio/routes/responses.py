@@ -68,11 +68,11 @@ def add_error_handlers(app: FastAPI) -> None:
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        said = "; ".join(
+        text = "; ".join(
             ".".join(str(part) for part in one["loc"] if part not in ("body", "query")) + ": " + one["msg"]
             for one in error.errors()
         )
-        return answer(_error("InvalidRequest", _cut(said.removeprefix(": "))), 400)
+        return answer(_error("InvalidRequest", _cut(text.removeprefix(": "))), 400)
 
     async def routing(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

@@ -210,8 +210,8 @@ def _endpoints(given: Mapping[str, str]) -> tuple[Endpoint, ...]:
 
 
 def _found(given: Mapping[str, str]) -> tuple[Endpoint, ...]:
-    if (said := given.get("TOPO_REGISTER_ENDPOINT")) is not None:
-        urls = dict.fromkeys(_base_url(part.strip()) for part in said.split(",") if part.strip())
+    if (endpoint := given.get("TOPO_REGISTER_ENDPOINT")) is not None:
+        urls = dict.fromkeys(_base_url(part.strip()) for part in endpoint.split(",") if part.strip())
         return tuple(Endpoint((url,), may_be_server=True) for url in urls)
     role, port = _either(given, *_ROUTER_ROLE), _router_port(given)
     group = _either(given, "RBG_GROUP_NAME", "GROUP_NAME")
@@ -233,8 +233,8 @@ def _found(given: Mapping[str, str]) -> tuple[Endpoint, ...]:
 
 def _beside(given: Mapping[str, str]) -> Endpoint:
     """Return the router that this sidecar stands beside."""
-    if (said := given.get("TOPO_REGISTER_ENDPOINT")) is not None:
-        return Endpoint((_base_url(said),))
+    if (endpoint := given.get("TOPO_REGISTER_ENDPOINT")) is not None:
+        return Endpoint((_base_url(endpoint),))
     port = _router_port(given)
     if port is None:
         raise SettingsError("TOPO_ROLE: a server needs the router's port on this pod: set ROUTER_PORT")
@@ -307,15 +307,15 @@ def _lease_id(pod: Pod) -> str:
 def _router_port(given: Mapping[str, str]) -> int | None:
     # Kubernetes puts tcp://... into every pod of a namespace with a Service named `router` or `sgl-router`: nobody said
     # it to us.
-    said = {
+    ports = {
         name: given[name]
         for name in _ROUTER_PORT
         if name in given and not given[name].startswith(("tcp://", "udp://", "sctp://"))
     }
-    for name, value in said.items():
+    for name, value in ports.items():
         if not value.isascii() or not value.isdecimal() or not 0 < int(value) < 65536:
             raise SettingsError(f"{name}: {value!r} is not a port")
-    port = _either(said, *_ROUTER_PORT)
+    port = _either(ports, *_ROUTER_PORT)
     return None if port is None else int(port)
 
 
