@@ -52,4 +52,4 @@ def test_nothing_else_in_the_package_replaces_files() -> None:
             if isinstance(node, ast.Attribute) and node.attr in ("write_bytes", "write_text", "fsync"):
                 found.add(str(file.relative_to(package)))
     # The transfer writes what it fetches; the document is written by a command for developers.
-    assert found == {"replacing.py", "downloads/transfer.py", "document.py"}
+    assert found == {"atomic_file.py", "downloads/transfer.py", "document.py"}

@@ -518,9 +518,9 @@ async def test_process_without_files_writes_a_line_and_goes_on(tmp_path: Path) -
 
 def test_connections_take_half_of_the_files_at_most() -> None:
     made = [configured(application(), files) for files in (10, 64, 256, 1024, 1_000_000)]
-    crowds = [one.http(config=one, server_state=None, app_state={})._crowd for one in map(_loaded, made)]
-    assert [one._most for one in crowds] == [8, 32, 128, 512, 512]
-    assert [one._most_of_a_peer for one in crowds] == [4, 8, 32, 64, 64]
+    limits = [one.http(config=one, server_state=None, app_state={})._limits for one in map(_loaded, made)]
+    assert [one._most for one in limits] == [8, 32, 128, 512, 512]
+    assert [one._most_of_a_peer for one in limits] == [4, 8, 32, 64, 64]
 
 
 def _loaded(config: Any) -> Any:
