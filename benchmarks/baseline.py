@@ -17,7 +17,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from patio.metrics.tables import SOURCES, STANDARD
+from patio.metrics.mappings import SOURCES, STANDARD
 from patio_protocol.engines import EngineKind
 
 

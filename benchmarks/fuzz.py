@@ -19,10 +19,13 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as lax
 
 from benchmarks.hostile import hostile, recorded
-from patio.metrics.derive import Sample
-from patio.metrics.own import OwnMetrics
+from patio.adapters.executor import Attempt
+from patio.adapters.metrics import AdapterMetrics
+from patio.metrics.derived import Sample
+from patio.metrics.mappings import SOURCES, STANDARD, VOCABULARIES
 from patio.metrics.rewrite import Format, Rules, compile_rules, rewrite
-from patio.metrics.tables import SOURCES, STANDARD, VOCABULARIES
+from patio.metrics.self_metrics import SelfMetrics
+from patio_protocol.adapters import AdapterReport, AdapterState
 from patio_protocol.engines import EngineKind
 
 ASKED = {"model_context_tokens": [Sample(((b"model_name", b"tiny"),), 512)]}
@@ -41,8 +44,10 @@ class Case:
 
 def cases() -> tuple[Case, ...]:
     """Return every engine with one and with all vocabularies, in both formats."""
-    own = OwnMetrics(CollectorRegistry(), lambda: [("a", "Loaded")], "1", "vllm", "")
-    own.count_operation("load", "ok", "Loaded", 0.5)
+    registry = CollectorRegistry()
+    report = AdapterReport(lora_name="a", lora_path="/a", state=AdapterState.LOADED, reason="Loaded", since=0.0)
+    AdapterMetrics(registry, lambda: (report,)).count_attempt(Attempt("load", "ok", "Loaded", 0.5))
+    own = SelfMetrics(registry, "1", "vllm", "")
     return tuple(
         Case(engine, compile_rules(engine, prefixes, form), own.text(form))
         for form in Format

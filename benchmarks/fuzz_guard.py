@@ -30,13 +30,13 @@ from nacl.signing import SigningKey
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from benchmarks.fuzz_api import running_sidecar
-from patio.access.config import AccessSettings
 from patio.access.openness import To, openness_of
+from patio.access.settings import AccessSettings
 from patio.adapters.store import Store
 from patio.app import assemble
-from patio.downloads.config import DownloadSettings
+from patio.downloads.settings import DownloadSettings
 from patio.settings import Settings
-from patio.topology.config import Endpoint, Role, TopologySettings
+from patio.topology.settings import Endpoint, Role, TopologySettings
 from patio_protocol.authentication import EndorsementClaims, Header, ProofClaims, base64url, body_digest, signing_input
 
 OUTSIDE = "10.1.2.3"

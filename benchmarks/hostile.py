@@ -15,7 +15,7 @@ from prometheus_client import Metric
 from prometheus_client.openmetrics.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from patio.metrics.tables import SOURCES, STANDARD, VOCABULARIES, Derived
+from patio.metrics.mappings import SOURCES, STANDARD, VOCABULARIES, Derived
 
 RECORDINGS = Path(__file__).parents[1] / "tests/engine_double/src/engine_double/recordings"
 FILES = ("vllm/metrics-0.32.0.txt", "sglang/metrics_busy.txt", "sglang/metrics_idle.txt")

@@ -27,8 +27,8 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks import baseline
+from patio.metrics.mappings import SOURCES, STANDARD
 from patio.metrics.rewrite import compile_rules, rewrite
-from patio.metrics.tables import SOURCES, STANDARD
 from patio_protocol.engines import EngineKind
 
 ROOT = Path(__file__).parents[1]

@@ -14,10 +14,10 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from patio.access.config import AccessSettings
-from patio.access.gate import Gate, Hook
+from patio.access.authorizer import Authorizer, Hook
 from patio.access.openness import CLOSED, HOOK
 from patio.access.proof import Denial, Request
+from patio.access.settings import AccessSettings
 from patio.routes.access import add_access
 from patio_operator.access.keys import SigningKey, decode, due, encode, new_key, successor
 from patio_operator.access.proofs import proof
@@ -50,9 +50,9 @@ def rotated(key: SigningKey, times: int) -> SigningKey:
     return key
 
 
-def sidecar_gate(key: SigningKey) -> Gate:
+def sidecar_gate(key: SigningKey) -> Authorizer:
     """The gate of a sidecar that was admitted under this key, in its own code."""
-    return Gate(AccessSettings(keys=(key.public,), pod_uid=UID), lambda: NOW.timestamp())
+    return Authorizer(AccessSettings(keys=(key.public,), pod_uid=UID), lambda: NOW.timestamp())
 
 
 # --- keys
@@ -147,7 +147,7 @@ def test_a_sidecar_takes_what_the_operator_signs() -> None:
     assert isinstance(stranger, Denial)
 
 
-def sidecar_http(gate: Gate, denials: list[str]) -> httpx.AsyncClient:
+def sidecar_http(gate: Authorizer, denials: list[str]) -> httpx.AsyncClient:
     """A sidecar's guard before one route, called from another address."""
     app = FastAPI()
     add_access(app, gate, denials.append)
@@ -214,7 +214,7 @@ async def test_what_the_documentation_signs_is_taken() -> None:
     names: dict[str, Any] = {}
     exec(code, names)
     key, denials = new_key(NOW), list[str]()
-    gate = Gate(AccessSettings(keys=(key.public,), pod_uid=UID), time.time)
+    gate = Authorizer(AccessSettings(keys=(key.public,), pod_uid=UID), time.time)
     async with sidecar_http(gate, denials) as http:
         response = await http.post(TARGET, json={"lora_name": "a"}, auth=names["Signed"](key.private, UID))
     assert (response.status_code, denials) == (200, [])
@@ -246,7 +246,7 @@ def test_the_engine_gets_a_hook_that_the_gate_of_its_sidecar_opens_the_drain_to(
     assert (call["path"], call["port"]) == ("/v1/drain?timeout=50", 9091)
     digest = env(after, "patio")["PATIO_DRAIN_PROOF_SHA256"]
     assert digest == hashlib.sha256(b"a-word").hexdigest()
-    gate = Gate(AccessSettings(drain_proof_sha256=digest), lambda: 0.0)
+    gate = Authorizer(AccessSettings(drain_proof_sha256=digest), lambda: 0.0)
     (header,) = call["httpHeaders"]
     assert header["name"] == "Authorization"
     assert gate.admit(Request("GET", call["path"]), HOOK, [header["value"]], ()) == Hook()

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from patio.access.config import AccessSettings
+from patio.access.settings import AccessSettings
 from patio.adapters.store import Store
 from patio.app import assemble
 from patio.settings import Settings

@@ -15,6 +15,6 @@ def run(program: str) -> str:
 def test_the_client_leaves_its_users_process_alone() -> None:
     program = """
 import sys, patio_protocol.client, patio_protocol.adapters
-print([name for name in sys.modules if sys.modules[name] is None or name in ("patio.lean", "fastapi", "uvicorn")])
+print([name for name in sys.modules if sys.modules[name] is None or name in ("patio.footprint", "fastapi", "uvicorn")])
 """
     assert run(program) == "[]"

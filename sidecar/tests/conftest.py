@@ -14,7 +14,7 @@ import pytest
 from engine_double import Double
 from patio.adapters.store import Store
 from patio.app import assemble
-from patio.downloads.config import DownloadSettings
+from patio.downloads.settings import DownloadSettings
 from patio.settings import Settings
 from patio_protocol.client import SidecarClient
 from patio_protocol.engines import EngineKind

@@ -9,12 +9,19 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from patio.adapters.desired import Desired, Held, Wanted
+from prometheus_client import CollectorRegistry
+
+from patio.adapters.desired import AdapterSpec, Desired, Key, LoadedWeights, Slot
+from patio.adapters.executor import Attempt
+from patio.adapters.metrics import AdapterMetrics
 from patio.engine.base import EngineView
-from patio_protocol.adapters import LoadRequest
+from patio.metrics.self_metrics import SelfMetrics
+from patio_protocol.adapters import AdapterReport, AdapterState, LoadRequest
 from patio_protocol.client import SidecarClient
+
+_T = TypeVar("_T")
 
 DEADLINE = 60.0
 """Seconds until a condition that was waited for counts as failed, on the busiest machine."""
@@ -37,20 +44,40 @@ def load_request(name: str, path: str | None = "/adapters/x", **fields: Any) -> 
     return LoadRequest(lora_name=name, lora_path=path, **fields)
 
 
-def wanted(name: str, path: str = "/adapters/x", *, held: str | None = None, **fields: Any) -> Wanted:
+def wanted(name: str, path: str = "/adapters/x", *, held: str | None = None, **fields: Any) -> AdapterSpec:
     """Return a wanted adapter; `held` is the revision that the engine took last, from the same path."""
     if held is not None:
-        fields["held"] = Held(path, held)
-    return Wanted(name, path, **fields)
+        fields["held"] = LoadedWeights(path, held)
+    return AdapterSpec(name, path, **fields)
 
 
-def desired(*adapters: Wanted, leaving: frozenset[str] = frozenset()) -> Desired:
-    return Desired({adapter.name: adapter for adapter in adapters}, leaving=leaving)
+def desired(*adapters: AdapterSpec, leaving: frozenset[str] = frozenset()) -> Desired:
+    return Desired({(adapter.name, Slot.ACTIVE): adapter for adapter in adapters}, leaving=leaving)
+
+
+def active(desired: Desired) -> dict[str, AdapterSpec]:
+    return desired.in_slot(Slot.ACTIVE)
+
+
+def staged(desired: Desired) -> dict[str, AdapterSpec]:
+    return desired.in_slot(Slot.STAGED)
+
+
+def keyed(by_name: Mapping[str, _T], slot: Slot = Slot.ACTIVE) -> dict[Key, _T]:
+    """Return a mapping of a snapshot, from one that has the names of adapters only."""
+    return {(name, slot): one for name, one in by_name.items()}
 
 
 def engine(adapters: Mapping[str, str] | None = None) -> EngineView:
     """Return the view of an engine that is up."""
     return EngineView(ready=True, base_models=("tiny",), adapters=adapters or {})
+
+
+def sidecar_metrics(registry: CollectorRegistry, engine: str = "vllm") -> SelfMetrics:
+    """Return the sidecar's own metrics and those of its adapters, with a load in them."""
+    report = AdapterReport(lora_name="a", lora_path="/a", state=AdapterState.LOADED, reason="Loaded", since=0.0)
+    AdapterMetrics(registry, lambda: (report,)).count_attempt(Attempt("load", "ok", "Loaded", 0.5))
+    return SelfMetrics(registry, "1", engine, "v1")
 
 
 async def eventually(

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from patio.metrics.own import OwnMetrics
-from patio.metrics.tables import SOURCES, STANDARD, VOCABULARIES, Asked, Derived, Source
+from patio.metrics.mappings import SOURCES, STANDARD, VOCABULARIES, Asked, Derived, Source
 from patio.routes.adapters import FAULT_STATUS
-from patio.settings import HONOURED
-from patio.settings.read import _parser
+from patio.settings import VARIABLES, _parser
 from patio_protocol.engines import EngineKind
+
+from sidecar_builders import sidecar_metrics
 
 DOCS = Path(__file__).parents[2] / "docs"
 TEXT = (DOCS / "sidecar.md").read_text()
@@ -35,7 +35,7 @@ def said(source: Source) -> str:
 
 
 @pytest.mark.parametrize("name", [family.name for family in STANDARD])
-def test_every_standard_family_stands_in_the_table_with_its_sources(name: str) -> None:
+def test_every_standard_family_is_in_the_table_with_sources(name: str) -> None:
     assert row(name) in METRICS.splitlines()
 
 
@@ -47,7 +47,7 @@ def test_every_other_vocabulary_stands_in_the_table() -> None:
 
 def test_every_metric_of_its_own_stands_in_the_table() -> None:
     registry = CollectorRegistry()
-    OwnMetrics(registry, lambda: [("a", "Loaded")], "1", "vllm", "")
+    sidecar_metrics(registry)
     for family in registry.collect():
         assert f"| `{family.name}" in METRICS
 
@@ -57,7 +57,7 @@ def test_every_flag_and_variable_is_explained() -> None:
         for flag in action.option_strings:
             if flag not in ("-h", "--help") and not flag.startswith("--no-"):
                 assert f"`{flag}`" in TEXT.replace("--[no-]", "--"), flag
-    for variable in HONOURED:
+    for variable in VARIABLES:
         assert f"`{variable}`" in TEXT
 
 

@@ -27,10 +27,10 @@ from uvicorn.server import Server as UvicornServer
 from uvicorn.server import ServerState
 
 from patio import server
-from patio.access.config import AccessSettings
-from patio.access.crowd import Crowd, LongPolls
-from patio.access.gate import Gate
+from patio.access.authorizer import Authorizer
+from patio.access.connection_limits import ConnectionLimits, LongPolls
 from patio.access.openness import EVERYONE, open_to
+from patio.access.settings import AccessSettings
 from patio.adapters.store import Store
 from patio.app import assemble
 from patio.file_limit import raise_file_limit
@@ -39,7 +39,8 @@ from patio.routes import access
 from patio.routes.access import add_access
 from patio.routes.adapters import ENDING_SECONDS
 from patio.server import configured, limit_loop_errors, listen
-from patio.settings import Settings, SettingsError
+from patio.settings import Settings
+from patio.variables import SettingsError
 from patio_protocol.adapters import LoadRequest
 from patio_protocol.errors import SidecarError
 
@@ -51,7 +52,7 @@ MANY = 20_000
 
 def application() -> FastAPI:
     app = FastAPI()
-    add_access(app, Gate(AccessSettings(), time.time), lambda _: None)
+    add_access(app, Authorizer(AccessSettings(), time.time), lambda _: None)
 
     @app.get("/quick")
     @open_to(EVERYONE)
@@ -355,7 +356,7 @@ PEERS = st.sampled_from("abcdef")
 def test_crowd_is_never_larger_than_allowed(comers: list[tuple[str, bool]], most: int, of_a_peer: int) -> None:
     idle: dict[int, bool] = {}
     peers: dict[int, str] = {}
-    crowd: Crowd[int] = Crowd(lambda one: idle[one], most, of_a_peer)
+    crowd: ConnectionLimits[int] = ConnectionLimits(lambda one: idle[one], most, of_a_peer)
     for number, (peer, is_idle) in enumerate(comers):
         idle[number], peers[number] = is_idle, peer
         leaver = crowd.enter(number, peer)
@@ -368,7 +369,7 @@ def test_crowd_is_never_larger_than_allowed(comers: list[tuple[str, bool]], most
 
 
 def test_single_connection_stays_while_another_peer_has_two() -> None:
-    crowd: Crowd[str] = Crowd(lambda _: False, 3, 3)
+    crowd: ConnectionLimits[str] = ConnectionLimits(lambda _: False, 3, 3)
     assert [crowd.enter(one, one[0]) for one in ("a1", "b1", "b2")] == [None, None, None]
     assert crowd.enter("c1", "c") == "b1"
     assert crowd.enter("d1", "d") == "d1", "all have one, and none is idle"
@@ -517,9 +518,9 @@ async def test_process_without_files_writes_a_line_and_goes_on(tmp_path: Path) -
 
 def test_connections_take_half_of_the_files_at_most() -> None:
     made = [configured(application(), files) for files in (10, 64, 256, 1024, 1_000_000)]
-    crowds = [one.http(config=one, server_state=None, app_state={})._crowd for one in map(_loaded, made)]
-    assert [one._most for one in crowds] == [8, 32, 128, 512, 512]
-    assert [one._most_of_a_peer for one in crowds] == [4, 8, 32, 64, 64]
+    limits = [one.http(config=one, server_state=None, app_state={})._limits for one in map(_loaded, made)]
+    assert [one._most for one in limits] == [8, 32, 128, 512, 512]
+    assert [one._most_of_a_peer for one in limits] == [4, 8, 32, 64, 64]
 
 
 def _loaded(config: Any) -> Any:

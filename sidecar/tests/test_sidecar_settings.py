@@ -9,7 +9,8 @@ import pytest
 
 from patio.app import main
 from patio.engine.clients import EngineTls
-from patio.settings import HONOURED, Settings, SettingsError, read_settings
+from patio.settings import VARIABLES, Settings, read_settings
+from patio.variables import SettingsError
 from patio_protocol.engines import EngineKind
 from patio_protocol.sources import SourceKind
 
@@ -54,7 +55,7 @@ def test_the_variables_of_the_matrixinfer_runtime_stand_for_ours(url: str) -> No
     assert (settings.port, settings.engine_endpoint, settings.metrics_path) == (8200, "http://localhost:8100", "/m")
 
 
-def test_two_variables_for_one_thing_may_agree_and_must_not_disagree() -> None:
+def test_two_variables_for_one_setting_must_not_disagree() -> None:
     same = {"INFERENCE_ENGINE_ENDPOINT": "http://localhost:8000/", "RUNTIME_URL": "http://localhost:8000/metrics"}
     assert read_settings([], same).engine_endpoint == "http://localhost:8000"
     with pytest.raises(SettingsError, match="RUNTIME_URL=http://localhost:9000 contradict each other"):
@@ -295,7 +296,7 @@ def test_help_names_every_variable_that_is_honoured(capsys: pytest.CaptureFixtur
         read_settings(["--help"], {})
     assert leaving.value.code == 0
     text = capsys.readouterr().out
-    assert all(name in text for name in HONOURED)
+    assert all(name in text for name in VARIABLES)
 
 
 def test_keys_are_in_no_repr() -> None:
@@ -305,9 +306,7 @@ def test_keys_are_in_no_repr() -> None:
     assert "geheim" not in repr(settings)
 
 
-def test_a_state_file_that_was_asked_for_and_can_not_be_written_stops_the_start(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_chosen_state_file_not_writable_stops_the_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
     assert main([], {"PATIO_STATE_FILE": str(tmp_path / "file" / "state.json")}) == 2
     assert "PATIO_STATE_FILE" in capsys.readouterr().err

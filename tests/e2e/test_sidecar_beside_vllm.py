@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from e2e_engine import model
 from e2e_engine.process import VllmProcess, running_vllm
-from patio.metrics.tables import SOURCES
+from patio.metrics.mappings import SOURCES
 from patio_protocol.engines import EngineKind
 
 from kube import until

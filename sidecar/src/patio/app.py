@@ -7,8 +7,7 @@ wanted is in the store.
 
 from __future__ import annotations
 
-from patio import lean
-from patio_protocol.engines import EngineKind
+from patio import footprint
 
 # isort: split
 import asyncio
@@ -27,16 +26,17 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from patio import __version__
-from patio.access.gate import Gate
-from patio.access.notices import AccessMetrics, warn_while_off
-from patio.adapters.reconciler import Attempt, Reconciler
+from patio.access.authorizer import Authorizer
+from patio.access.metrics import AccessMetrics, warn_while_off
+from patio.adapters.metrics import AdapterMetrics
+from patio.adapters.reconciler import Reconciler
 from patio.adapters.store import Store
 from patio.credentials.sealing import Sealing
 from patio.credentials.token import read_token
 from patio.downloads.downloads import Downloads
-from patio.downloads.telemetry import DownloadMetrics
+from patio.downloads.metrics import DownloadMetrics
 from patio.drain.drain import Drain
-from patio.drain.looks import EngineLooks, Sources
+from patio.drain.request_counter import CountSources, RequestCounter
 from patio.engine.address import read_address
 from patio.engine.base import Engine, EngineView
 from patio.engine.clients import EngineClients, open_clients
@@ -44,14 +44,16 @@ from patio.engine.sglang import Sglang
 from patio.engine.vllm import Vllm
 from patio.file_limit import raise_file_limit
 from patio.logs import configure
-from patio.metrics.own import OwnMetrics
+from patio.metrics.mappings import renamed_from
 from patio.metrics.scrape import Scraper
-from patio.metrics.tables import renamed_from
+from patio.metrics.self_metrics import SelfMetrics
 from patio.routes import Parts, create_app
 from patio.server import LEAVE_SECONDS, Server, configured, limit_loop_errors, listen
-from patio.settings import Settings, SettingsError, read_settings
-from patio.topology.parts import Topology, build, open_client
+from patio.settings import Settings, read_settings
+from patio.topology.factory import Topology, build_topology, open_client
+from patio.variables import SettingsError
 from patio_protocol.adapters import Readiness, ServerStatus
+from patio_protocol.engines import EngineKind
 
 log = logging.getLogger(__name__)
 
@@ -122,24 +124,19 @@ def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping
         downloads,
         boot=secrets.token_hex(4),
         rng=random.Random(),  # noqa: S311 - spreads retries, guards nothing
-        count=lambda attempt: _count(own, attempt),
+        count=lambda attempt: adapter_metrics.count_attempt(attempt),
     )
-    topology = build(
+    topology = build_topology(
         settings.topology,
         http,
         registry,
-        lambda: reconciler.engine_ready,
+        lambda: reconciler.engine_view.ready,
         random.Random(),  # noqa: S311 - spreads readings, guards nothing
     )
-    drain = Drain(settings.drain, EngineLooks(_sources(settings), clients.drains), topology)
+    drain = Drain(settings.drain, RequestCounter(_sources(settings), clients.drains), topology)
     server = topology.server
-    own = OwnMetrics(
-        registry,
-        lambda: [(report.lora_name, report.state.value) for report in reconciler.adapters().adapters],
-        __version__,
-        settings.engine.value,
-        settings.engine_version,
-    )
+    adapter_metrics = AdapterMetrics(registry, lambda: reconciler.published.list.adapters)
+    own = SelfMetrics(registry, __version__, settings.engine.value, settings.engine_version)
     scraper = Scraper(
         address.base_url + settings.metrics_path if settings.scrape_engine and server is None else None,
         clients.looks,
@@ -155,7 +152,7 @@ def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping
             pod=settings.pod,
             engine=settings.engine.value,
             engine_endpoint=settings.engine_endpoint,
-            engine_ready=reconciler.engine_ready,
+            engine_ready=reconciler.engine_view.ready,
             access_control_enforced=settings.access.enforced,
         )
 
@@ -176,7 +173,7 @@ def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping
         server,
         None if server is not None else drain,
         stopping,
-        Gate(settings.access, time.time),
+        Authorizer(settings.access, time.time),
         access_metrics.count_denial,
         Sealing(settings.access.pod_uid, lambda: read_token(settings.access.token_file)),
     )
@@ -208,7 +205,7 @@ async def _serve(settings: Settings, store: Store, listening: socket.socket, fil
             )
             reminding = None if settings.access.enforced else tasks.create_task(warn_while_off(), name="reminder")
             config.load()
-            lean.settle()
+            footprint.settle()
             await server.serve(sockets=[listening])
             await left
             running.cancel()
@@ -225,8 +222,8 @@ async def _leave_at_the_end(leaving: asyncio.Event, topology: Topology) -> None:
         log.warning("ending while a router still lists this worker seconds=%d", LEAVE_SECONDS)
 
 
-def _sources(settings: Settings) -> Sources:
-    return Sources(
+def _sources(settings: Settings) -> CountSources:
+    return CountSources(
         endpoint=settings.engine_endpoint,
         metrics_path=settings.metrics_path,
         running=renamed_from(settings.engine, "num_requests_running"),
@@ -241,10 +238,6 @@ def _engine(settings: Settings, clients: EngineClients) -> Engine:
     if settings.engine is EngineKind.VLLM:
         return Vllm(endpoint, clients.looks, key, clients.orders)
     return Sglang(endpoint, clients.looks, key, settings.admin_api_key, settings.model, clients.orders)
-
-
-def _count(own: OwnMetrics, attempt: Attempt) -> None:
-    own.count_operation(attempt.operation, attempt.outcome, attempt.reason, attempt.seconds)
 
 
 def _store(settings: Settings) -> Store:

@@ -89,21 +89,21 @@ def _of_a_lookup(error: OSError) -> bool:
 
 def call_words(where: str, path: str, error: BaseException) -> str:
     """Return the sentence that tells why nobody answered; `where` names who was asked, like `the engine at http://e`."""
-    words, subject = error_words(error), where[0].upper() + where[1:]
+    message, subject = error_words(error), where[0].upper() + where[1:]
     match cause_of(error):
         case Cause.TLS:
-            return f"{subject} listens, and the TLS connection failed: {words}."
+            return f"{subject} listens, and the TLS connection failed: {message}."
         case Cause.NAME:
-            return f"The host's name of {where} was not found: {words}."
+            return f"The host's name of {where} was not found: {message}."
         case Cause.OUR_LIMIT:
-            return f"The sidecar could not ask {where}, for lack of something of its own: {words}."
+            return f"The sidecar could not ask {where}, for lack of something of its own: {message}."
         case Cause.TIMED_OUT:
             return f"{subject} did not answer {path} in time."
         case Cause.UNREACHABLE:
-            return f"{subject} could not be reached: {words}."
+            return f"{subject} could not be reached: {message}."
         case Cause.UNSENDABLE:
-            return f"The sidecar can not send {path} to {where}: {words}."
+            return f"The sidecar can not send {path} to {where}: {message}."
         case Cause.REFUSED:
             return f"{subject} is not up: nothing listens there."
         case Cause.BROKEN:
-            return f"{subject} broke off {path}: {words}."
+            return f"{subject} broke off {path}: {message}."

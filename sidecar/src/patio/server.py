@@ -1,8 +1,9 @@
 """The sidecar's HTTP server: uvicorn, with limits on what strangers can hold, and an end that waits for a drain.
 
 Made by `app`, serves the application of `routes`. Connections, heads, bodies and answers each have a time in which
-they must get on, and places are shared by peer (`access.crowd`), so that a probe is answered while strangers hold all
-that they can. uvicorn's own `limit_concurrency` is not used: it answers everyone with 503, the kubelet as well.
+they must get on, and places are shared by peer (`access.connection_limits`), so that a probe is answered while
+strangers hold all that they can. uvicorn's own `limit_concurrency` is not used: it answers everyone with 503, the
+kubelet as well.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import Server as UvicornServer
 from uvicorn.server import ServerState
 
-from patio.access.crowd import MOST_CONNECTIONS, MOST_OF_A_PEER, Crowd
-from patio.access.inside import address_of
+from patio.access.connection_limits import MOST_CONNECTIONS, MOST_OF_A_PEER, ConnectionLimits
 from patio.access.limits import MAX_HEADER_BYTES, MAX_TARGET
+from patio.access.loopback import address_of
 from patio.drain.drain import Drain
 from patio.logs import LineLimit
-from patio.settings import SettingsError
+from patio.variables import SettingsError
 from patio_protocol.adapters import ErrorBody, ErrorDetail
 from patio_protocol.authentication import MAX_BODY
 
@@ -75,7 +76,7 @@ class Connection(H11Protocol):
 
     def __init__(
         self,
-        crowd: Crowd[Connection],
+        limits: ConnectionLimits[Connection],
         lines: LineLimit,
         config: Config,
         server_state: ServerState,
@@ -83,7 +84,7 @@ class Connection(H11Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._crowd = crowd
+        self._limits = limits
         self._lines = lines
         self._awaited: object = None
         """Which part of a request is to come: None, or the state of the caller in h11's words."""
@@ -105,14 +106,14 @@ class Connection(H11Protocol):
         """Take part, unless there are too many."""
         super().connection_made(transport)
         transport.max_size = READ_AT_ONCE  # type: ignore[attr-defined]  # asyncio's, without a way to pass it
-        leaver = self._crowd.enter(self, self.peer)
+        leaver = self._limits.enter(self, self.peer)
         if leaver is not None:
             leaver.turn_away()
         self._expect()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Leave nothing behind."""
-        self._crowd.leave(self)
+        self._limits.leave(self)
         self._cancel_timers()
         super().connection_lost(exc)
 
@@ -164,7 +165,7 @@ class Connection(H11Protocol):
             log.warning(
                 "connection closed for another one peer=%s open=%d left_out=%d",
                 self.peer,
-                len(self._crowd),
+                len(self._limits),
                 left_out,
             )
 
@@ -259,11 +260,13 @@ def configured(app: Callable[..., Any], files: int) -> Config:
     # Its warnings are about what strangers send, a line each: what of it is told, `Connection` tells.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     most = max(8, min(MOST_CONNECTIONS, int(files * SHARE_OF_FILES)))
-    crowd: Crowd[Connection] = Crowd(lambda one: one.idle, most, min(MOST_OF_A_PEER, max(4, most // 4)))
+    limits: ConnectionLimits[Connection] = ConnectionLimits(
+        lambda one: one.idle, most, min(MOST_OF_A_PEER, max(4, most // 4))
+    )
     lines = LineLimit()
 
     def connect(**arguments: Any) -> Connection:
-        return Connection(crowd, lines, **arguments)
+        return Connection(limits, lines, **arguments)
 
     return Config(
         app,

@@ -1,8 +1,9 @@
-"""Who may change what this pod does: who proves to be the operator, and from inside the pod who means to.
+"""Who may change what this pod does: a caller that proves to be the operator, or a program inside the pod.
 
-`openness` is what a route declares, and by default it is closed; `limits` is what no request may be; `inside` knows a
-call from the pod's own loopback that nobody was tricked into. `config` is what the sidecar is told, `proof` reads and
-judges a signed call, `keys` knows whose signatures count, `replay` what was used already. `gate` holds the state of the
-latter and is asked by `routes.access`, which stands before every route. `crowd` shares places among those who call.
-All of these are pure. `notices` tells those who run a sidecar without access control.
+`openness` is what a route declares, and by default it is closed; `limits` is what no request may be; `loopback` knows a
+call from the pod's own loopback that only a program of the pod can have made. `proof` reads and judges a signed call,
+`keys` knows whose signatures count, `replay` which proofs were used. `authorizer` holds the state of the latter two and
+decides each call; `routes.access` asks it before every route. `connection_limits` shares places among callers. All of
+these are pure. `settings` is what the sidecar is configured with, `metrics` counts denials and warns while access
+control is off.
 """

@@ -1,7 +1,7 @@
 """To whom a route is open. Declared beside the route (`open_to`), read by the guard; one that says nothing is closed.
 
-It is a property of the endpoint and never of a path: there are many spellings of a path, and one endpoint. `gate` says
-what follows from it for a call. Pure.
+It is a property of the endpoint and never of a path: there are many spellings of a path, and one endpoint. `authorizer`
+says what follows from it for a call. Pure.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class To(Enum):
     """Who gets through without the operator's signature."""
 
     NOBODY = "nobody"
-    """From outside. Inside the pod: a call that only a program of the pod can have made (`inside`)."""
+    """From outside. Inside the pod: a call that only a program of the pod can have made (`loopback`)."""
     EVERYONE = "everyone"
     """It changes nothing."""
     HOOK = "hook"

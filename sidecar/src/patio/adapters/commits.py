@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from patio.adapters.desired import Desired
-from patio.adapters.state import State
+from patio.adapters.snapshot import State, with_desired
 from patio.adapters.store import Store
 from patio.threads import in_thread
 from patio_protocol.backoff import exponential
@@ -57,6 +57,10 @@ class Commits:
         self._alone = asyncio.Lock()
         """One write at a time, whoever makes it."""
 
+    @property
+    def _desired(self) -> Desired:
+        return self._state.snapshot.desired
+
     async def order(self, change: Callable[[Desired], tuple[Desired, _T]], then: Callable[[_T], None]) -> _T:
         """Store a change and let it count; return what it came to, or raise `OSError`.
 
@@ -76,8 +80,12 @@ class Commits:
 
     def learn(self, change: Callable[[Desired], Desired]) -> None:
         """Let a change count that nobody ordered, and have it written soon."""
-        self._state.desired = change(self._state.desired)
-        if self._state.desired is not self._stored:
+        self._state.apply(with_desired, change(self._desired))
+        self.wake()
+
+    def wake(self) -> None:
+        """Have what is desired written soon, unless it was written last."""
+        if self._desired is not self._stored:
             self._due.set()
 
     async def run(self) -> None:
@@ -106,7 +114,7 @@ class Commits:
             return await self._write_alone()
 
     async def _write_alone(self) -> bool:
-        before, orders = self._state.desired, self._orders
+        before, orders = self._desired, self._orders
         self._orders = []
         after, done = before, []
         for order in orders:
@@ -120,7 +128,7 @@ class Commits:
             # Nothing to store, so a disk that is full refuses nobody.
             self._let_count(done)
             done = []
-            after = self._state.desired
+            after = self._desired
         if after is not self._stored:
             try:
                 await self._save(after)
@@ -135,8 +143,8 @@ class Commits:
                     _fail(order, OSError(getattr(error, "errno", None), getattr(error, "strerror", None) or str(error)))
                 self._due.set()
                 return False
-        if self._state.desired is before:
-            self._state.desired = after
+        if self._desired is before:
+            self._state.apply(with_desired, after)
         else:
             # Something was learned while the disk was at work: both count.
             done = [(order, self._apply(order)) for order, _ in done]
@@ -145,7 +153,8 @@ class Commits:
         return True
 
     def _apply(self, order: _Order) -> Any:
-        self._state.desired, outcome = order.change(self._state.desired)
+        desired, outcome = order.change(self._desired)
+        self._state.apply(with_desired, desired)
         return outcome
 
     def _let_count(self, done: list[tuple[_Order, Any]]) -> None:

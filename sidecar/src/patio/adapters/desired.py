@@ -1,7 +1,9 @@
 """What this pod should have, and how orders change it. Pure: every function returns a new `Desired`.
 
-Orders come from `routes` and, once at start, from the variable that admission put in. `store` writes a `Desired`
-down before it counts; `plan` compares it with the engine. Nothing here knows an engine or a clock.
+Orders come from `routes` and, once at start, from the variable that admission put in. Each order is for a name in a
+slot: ACTIVE is what the engine should have, STAGED is what is downloaded ahead of the order that will have it loaded.
+`store` writes a `Desired` down before it counts; `planner` compares it with the engine. Nothing here knows an engine or
+a clock.
 """
 
 from __future__ import annotations
@@ -14,13 +16,28 @@ from enum import StrEnum
 from typing import TypeVar
 
 from patio.adapters.fetching import Origin, files_of
+from patio.rejection import Rejection
 from patio_protocol.adapters import LoadRequest
 
+_K = TypeVar("_K")
 _T = TypeVar("_T")
 
 
+class Slot(StrEnum):
+    """For what an adapter is ordered. A name has at most one order in each slot."""
+
+    ACTIVE = "active"
+    """To be loaded in the engine."""
+    STAGED = "staged"
+    """To be on disk; the engine gets nothing of it before another order says so."""
+
+
+Key = tuple[str, Slot]
+"""What one order is about: a name, in a slot."""
+
+
 @dataclass(frozen=True, slots=True)
-class Held:
+class LoadedWeights:
     """Which weights the sidecar last saw the engine take, under some name."""
 
     path: str
@@ -29,7 +46,7 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class AdapterSpec:
     """One adapter that the pod should have."""
 
     name: str
@@ -43,7 +60,7 @@ class Wanted:
     """Grows with every order for this name, also with one that repeats the last: that is how a user says `again`."""
     served: bool = False
     """Was loaded on this pod before, so that requests may be on their way to it."""
-    held: Held | None = None
+    held: LoadedWeights | None = None
     origin: Origin | None = None
     """Where its files are fetched from; None: `path` was given."""
     credentials_revision: str | None = None
@@ -62,11 +79,9 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """Everything wanted, and every name on its way out."""
+    """Everything ordered, and every name on its way out."""
 
-    wanted: Mapping[str, Wanted] = field(default_factory=dict)
-    prepared: Mapping[str, Wanted] = field(default_factory=dict)
-    """What is fetched ahead, by name: the engine gets none of it before another order says so."""
+    specs: Mapping[Key, AdapterSpec] = field(default_factory=dict)
     leaving: frozenset[str] = frozenset()
     """Names ordered away that the engine may still have."""
     unloaded: Mapping[str, str] = field(default_factory=dict)
@@ -75,6 +90,14 @@ class Desired:
     """Digest of each entry of the admission variable that was taken in, so that a restart does not bring back what was
     unloaded since."""
     orders: int = 0
+
+    def spec(self, name: str, slot: Slot = Slot.ACTIVE) -> AdapterSpec | None:
+        """Return the order for a name in a slot."""
+        return self.specs.get((name, slot))
+
+    def in_slot(self, slot: Slot) -> dict[str, AdapterSpec]:
+        """Return the orders in a slot, by name."""
+        return {name: spec for (name, of), spec in self.specs.items() if of is slot}
 
 
 MOST_ADAPTERS = 2000
@@ -94,78 +117,72 @@ class Outcome(StrEnum):
     """There, and not the caller's to remove."""
 
 
-@dataclass(frozen=True, slots=True)
-class Conflict:
-    """A name that somebody else wants."""
-
-    name: str
-    holder: str | None
-
-    @property
-    def message(self) -> str:
-        """The conflict in words, with its remedy."""
-        holder = f"is wanted by {self.holder}" if self.holder else "was loaded by hand"
-        return f"Adapter {self.name} {holder} on this pod; unload it there first or choose another name."
+def conflict(name: str, holder: str | None) -> Rejection:
+    """Reject an order for a name that another owner ordered."""
+    held = f"is wanted by {holder}" if holder else "was loaded by hand"
+    message = f"Adapter {name} {held} on this pod; unload it there first or choose another name."
+    return Rejection("Conflict", message, retryable=False)
 
 
-@dataclass(frozen=True, slots=True)
-class TooMany:
-    """One name more than a pod takes."""
-
-    name: str
-
-    @property
-    def message(self) -> str:
-        """The limit in words, with the remedy."""
-        return f"{MOST_ADAPTERS} adapters are wanted on this pod, which is the most; unload others before {self.name}."
+def too_many(name: str) -> Rejection:
+    """Reject an order for one name more than a pod takes."""
+    message = f"{MOST_ADAPTERS} adapters are wanted on this pod, which is the most; unload others before {name}."
+    return Rejection("TooManyAdapters", message, retryable=False)
 
 
-Refusal = Conflict | TooMany
-"""Why an order is not taken."""
-
-
-def with_load(desired: Desired, request: LoadRequest) -> Desired | Refusal:
-    """Want an adapter, or have its files fetched ahead; or say who wants the name already, or that there are enough."""
-    conflict = _conflict(desired, request)
-    if conflict is not None:
-        return conflict
+def with_load(desired: Desired, request: LoadRequest) -> Desired | Rejection:
+    """Take in an order, or return why it is not taken: another owner has the name already, or there are too many."""
+    taken = _conflict(desired, request)
+    if taken is not None:
+        return taken
     if _is_one_too_many(desired, request.lora_name):
-        return TooMany(request.lora_name)
-    orders = desired.orders + 1
+        return too_many(request.lora_name)
+    spec = _ordered(desired, request, desired.orders + 1)
     if request.prepare:
-        ahead = _ordered(desired, request, orders)
-        return replace(desired, prepared={**desired.prepared, ahead.name: ahead}, orders=orders)
-    before = desired.wanted.get(request.lora_name)
-    after = replace(
-        _ordered(desired, request, orders),
-        required=before is not None and before.required,
-        served=before is not None and before.served,
-    )
-    return _with_wanted(desired, after)
+        return replace(desired, specs={**desired.specs, (spec.name, Slot.STAGED): spec}, orders=spec.order)
+    before = desired.spec(spec.name)
+    required, served = (False, False) if before is None else (before.required, before.served)
+    return _with_active(desired, replace(spec, required=required, served=served))
 
 
 def with_unload(desired: Desired, name: str, owner: str | None, present: bool) -> tuple[Desired, Outcome]:
-    """Stop wanting an adapter. `present`: the engine lists it, whoever loaded it."""
-    before, ahead = desired.wanted.get(name), desired.prepared.get(name)
-    if ahead is not None and owner in (None, ahead.owner):
-        desired = replace(desired, prepared=_without(desired.prepared, name))
-        if before is None and not (present and owner is None):
+    """Take orders for a name back. `present`: the engine lists the name, whoever loaded it."""
+    active, staged = desired.spec(name), desired.spec(name, Slot.STAGED)
+    if staged is not None and owner in (None, staged.owner):
+        desired = replace(desired, specs=without(desired.specs, (name, Slot.STAGED)))
+        if active is None and not (present and owner is None):
             return desired, Outcome.LEAVING
-    if before is None:
+    if active is None:
         if name in desired.leaving:
             return desired, Outcome.LEAVING
         if not present:
             return desired, Outcome.UNKNOWN
         if owner is not None:
             return desired, Outcome.KEPT
-    elif owner is not None and owner != before.owner:
+    elif owner is not None and owner != active.owner:
         return desired, Outcome.KEPT
-    return replace(desired, wanted=_without(desired.wanted, name), leaving=desired.leaving | {name}), Outcome.LEAVING
+    specs = without(desired.specs, (name, Slot.ACTIVE))
+    return replace(desired, specs=specs, leaving=desired.leaving | {name}), Outcome.LEAVING
+
+
+def with_unload_order(
+    desired: Desired, name: str, owner: str | None, listed: Mapping[str, str], *, sticks: bool
+) -> tuple[Desired, Outcome]:
+    """Take orders for a name back. `listed`: the engine's own list, paths by name. Unless unloads stick, remember from
+    where a request may make the engine load the name again.
+    """
+    before = desired.spec(name)
+    after, outcome = with_unload(desired, name, owner, name in listed)
+    if outcome is Outcome.LEAVING and name in after.leaving and not sticks:
+        held = "" if before is None or before.held is None else before.held.path
+        path = listed.get(name, held)
+        after = with_unloaded(after, name, path) if path else after
+    return after, outcome
 
 
 def with_unloaded(desired: Desired, name: str, path: str) -> Desired:
     """Remember from where the engine may load a name again that was ordered away."""
-    last = [*_without(desired.unloaded, name).items(), (name, path)][-MOST_UNLOADED:]
+    last = [*without(desired.unloaded, name).items(), (name, path)][-MOST_UNLOADED:]
     return replace(desired, unloaded=dict(last))
 
 
@@ -174,7 +191,7 @@ def returned(desired: Desired, listed: Mapping[str, str]) -> frozenset[str]:
     return frozenset(
         name
         for name, path in desired.unloaded.items()
-        if listed.get(name) == path and name not in desired.wanted and name not in desired.leaving
+        if listed.get(name) == path and desired.spec(name) is None and name not in desired.leaving
     )
 
 
@@ -198,45 +215,49 @@ def with_required(desired: Desired, required: Iterable[LoadRequest]) -> Desired:
             continue
         if _is_one_too_many(desired, request.lora_name):
             continue
-        wanted = replace(_ordered(desired, request, desired.orders + 1), required=True)
-        seen = {**desired.required_seen, wanted.name: digest}
-        desired = replace(_with_wanted(desired, wanted), required_seen=seen)
+        spec = replace(_ordered(desired, request, desired.orders + 1), required=True)
+        seen = {**desired.required_seen, spec.name: digest}
+        desired = replace(_with_active(desired, spec), required_seen=seen)
     return desired
 
 
-def with_loaded(desired: Desired, loaded: Wanted) -> Desired:
-    """Remember that the engine took these weights, whatever is wanted by now."""
-    now = desired.wanted.get(loaded.name)
+def with_loaded(desired: Desired, loaded: AdapterSpec) -> Desired:
+    """Remember that the engine accepted these weights, whatever is desired by now."""
+    now = desired.spec(loaded.name)
     if now is None:
         return desired
-    after = replace(now, served=True, held=Held(loaded.path, loaded.revision, loaded.origin))
-    return desired if after == now else replace(desired, wanted={**desired.wanted, now.name: after})
+    after = replace(now, served=True, held=LoadedWeights(loaded.path, loaded.revision, loaded.origin))
+    return desired if after == now else replace(desired, specs={**desired.specs, (now.name, Slot.ACTIVE): after})
 
 
-def with_fetched(desired: Desired, fetched: Wanted, folder: str) -> Desired:
-    """Take in where an origin's files are, for whatever of it is still wanted. An empty folder: no longer there."""
-    wanted, prepared = (_found(part, fetched, folder) for part in (desired.wanted, desired.prepared))
-    if wanted is desired.wanted and prepared is desired.prepared:
-        return desired
-    return replace(desired, wanted=wanted, prepared=prepared)
+def with_fetched(desired: Desired, fetched: AdapterSpec, folder: str) -> Desired:
+    """Take in where an origin's files are, in each slot that still wants them. An empty folder: no longer there."""
+    found = {
+        key: replace(spec, path=folder)
+        for slot in Slot
+        if (spec := desired.specs.get(key := (fetched.name, slot))) is not None
+        and same_files(spec, fetched)
+        and spec.path != folder
+    }
+    return replace(desired, specs={**desired.specs, **found}) if found else desired
 
 
-def same_files(one: Wanted | Held, other: Wanted) -> bool:
+def same_files(one: AdapterSpec | LoadedWeights, other: AdapterSpec) -> bool:
     """Whether both are fetched from one origin in one revision, so that the files of one are those of the other."""
     return one.origin is not None and (one.origin, one.revision) == (other.origin, other.revision)
 
 
 def folders_in_use(desired: Desired, listed: Iterable[str]) -> frozenset[str]:
-    """Return every folder that an engine has or may be asked to take. `listed`: the paths in the engine's own list."""
-    ordered = [one.path for one in (*desired.wanted.values(), *desired.prepared.values())]
-    held = [one.held.path for one in desired.wanted.values() if one.held is not None]
-    return frozenset(path for path in (*ordered, *held, *listed) if path)
+    """Return every folder that an engine has or may be asked to load. `listed`: the paths in the engine's own list."""
+    held = [
+        spec.held.path for (_, slot), spec in desired.specs.items() if slot is Slot.ACTIVE and spec.held is not None
+    ]
+    return frozenset(path for path in (*(spec.path for spec in desired.specs.values()), *held, *listed) if path)
 
 
 def sources_at_hand(desired: Desired) -> frozenset[str]:
     """Return the sources of orders whose files are there."""
-    ordered = (*desired.wanted.values(), *desired.prepared.values())
-    return frozenset(one.origin.uri for one in ordered if one.origin is not None and one.path)
+    return frozenset(spec.origin.uri for spec in desired.specs.values() if spec.origin is not None and spec.path)
 
 
 def with_gone(desired: Desired, names: Iterable[str]) -> Desired:
@@ -245,70 +266,68 @@ def with_gone(desired: Desired, names: Iterable[str]) -> Desired:
     return desired if left == desired.leaving else replace(desired, leaving=left)
 
 
+def without(mapping: Mapping[_K, _T], key: _K) -> Mapping[_K, _T]:
+    """Return a mapping without a key."""
+    if key not in mapping:
+        return mapping
+    rest = dict(mapping)
+    del rest[key]
+    return rest
+
+
 def _is_one_too_many(desired: Desired, name: str) -> bool:
-    if len(desired.wanted) + len(desired.prepared) < MOST_ADAPTERS:
+    if len(desired.specs) < MOST_ADAPTERS:
         return False
-    return len({*desired.wanted, *desired.prepared, name}) > MOST_ADAPTERS
+    return len({name, *(known for known, _ in desired.specs)}) > MOST_ADAPTERS
 
 
-def _conflict(desired: Desired, request: LoadRequest) -> Conflict | None:
-    for part in (desired.wanted, desired.prepared):
-        before = part.get(request.lora_name)
+def _conflict(desired: Desired, request: LoadRequest) -> Rejection | None:
+    for slot in Slot:
+        before = desired.spec(request.lora_name, slot)
         if before is not None and before.owner != request.owner:
-            return Conflict(before.name, before.owner)
+            return conflict(before.name, before.owner)
     return None
 
 
-def _ordered(desired: Desired, request: LoadRequest, order: int) -> Wanted:
+def _ordered(desired: Desired, request: LoadRequest, order: int) -> AdapterSpec:
     """Return what an order wants; what was fetched for the same origin and revision is fetched already."""
     path, origin = files_of(request)
-    before, ahead = desired.wanted.get(request.lora_name), desired.prepared.get(request.lora_name)
-    ordered = Wanted(
+    active, staged = desired.spec(request.lora_name), desired.spec(request.lora_name, Slot.STAGED)
+    held = None if active is None else active.held
+    ordered = AdapterSpec(
         name=request.lora_name,
         path=path,
         owner=request.owner,
         revision=request.revision,
         order=order,
-        held=None if before is None else before.held,
+        held=held,
         origin=origin,
         credentials_revision=request.credentials_revision,
     )
-    held = None if before is None else before.held
-    there = (one.path for one in (before, ahead, held) if one is not None and one.path and same_files(one, ordered))
+    there = (one.path for one in (active, staged, held) if one is not None and one.path and same_files(one, ordered))
     return replace(ordered, path=path or next(there, ""))
 
 
-def _with_wanted(desired: Desired, wanted: Wanted) -> Desired:
-    """Want it, and end what was prepared for that."""
-    ahead = desired.prepared.get(wanted.name)
-    taken = ahead is not None and same_files(ahead, wanted)
+def _with_active(desired: Desired, spec: AdapterSpec) -> Desired:
+    """Order it for the engine, and end what was staged for that."""
+    staged = desired.spec(spec.name, Slot.STAGED)
+    taken = staged is not None and same_files(staged, spec)
+    specs = without(desired.specs, (spec.name, Slot.STAGED)) if taken else desired.specs
     return replace(
         desired,
-        wanted={**desired.wanted, wanted.name: wanted},
-        prepared=_without(desired.prepared, wanted.name) if taken else desired.prepared,
-        leaving=desired.leaving - {wanted.name},
-        unloaded=_without(desired.unloaded, wanted.name),
-        orders=wanted.order,
+        specs={**specs, (spec.name, Slot.ACTIVE): spec},
+        leaving=desired.leaving - {spec.name},
+        unloaded=without(desired.unloaded, spec.name),
+        orders=spec.order,
     )
-
-
-def _found(part: Mapping[str, Wanted], fetched: Wanted, folder: str) -> Mapping[str, Wanted]:
-    now = part.get(fetched.name)
-    if now is None or not same_files(now, fetched) or now.path == folder:
-        return part
-    return {**part, now.name: replace(now, path=folder)}
-
-
-def _without(part: Mapping[str, _T], name: str) -> Mapping[str, _T]:
-    return {key: one for key, one in part.items() if key != name}
 
 
 def _digest(request: LoadRequest) -> str:
     """Return what tells one entry of the admission variable from another; no credential is in it."""
     path, origin = files_of(request)
-    said: list[object] = [request.lora_name, path, request.owner, request.revision]
+    fields: list[object] = [request.lora_name, path, request.owner, request.revision]
     if origin is not None:
-        said.append(
+        fields.append(
             [origin.uri, origin.output_dir, origin.options, origin.secrets, *([True] if origin.expects else [])]
         )
-    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(fields).encode()).hexdigest()[:16]

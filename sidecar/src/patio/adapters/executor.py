@@ -1,10 +1,9 @@
-"""Carries out what a plan says: each fetch, load and unload in a task of its own, so that a slow or bad adapter delays
-no other.
+"""Carries out the actions of a plan, each in a task of its own, so that a slow or bad adapter delays no other.
 
-`reconciler` starts the actions and is told of every change. Few calls are at the engine at once, since it makes them
-one after the other anyway, and those that wait hold no connection. What goes wrong, foreseen or not, is a fault of the
-one adapter, with a pause before the next attempt; it never ends the process. Only the engine's own list makes an
-adapter `Loaded`.
+`reconciler` starts the actions and is called back after every change. Few calls are made to the engine at once, since
+it makes them one after the other anyway, and those that wait hold no connection. Every error is a fault of the one
+adapter, with a pause before the next attempt; it never ends the process. Only the engine's own list makes an adapter
+`Loaded`.
 """
 
 from __future__ import annotations
@@ -13,42 +12,47 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 
 from patio.adapters.commits import Commits
-from patio.adapters.desired import Wanted, with_fetched, with_loaded
-from patio.adapters.fetching import Credentials, Fetcher, download_request
-from patio.adapters.files import CONFIG, Files, FolderHangsError, Seen
-from patio.adapters.looks import Looks
-from patio.adapters.plan import holds
+from patio.adapters.desired import AdapterSpec, Key, Slot, with_fetched, with_loaded
+from patio.adapters.engine_monitor import EngineMonitor
+from patio.adapters.fetching import Fetcher, download_request
+from patio.adapters.fingerprints import CONFIG, Fingerprints, FolderContents, FolderHangsError
+from patio.adapters.observation import Event, evict
+from patio.adapters.plan import Action, Fetch, Load, Reload, Restore, Unload
 from patio.adapters.progress import (
-    Fault,
     Progress,
     after_call,
-    after_fault,
     after_fetch,
+    after_rejection,
     after_restore,
     after_success,
-    current,
 )
-from patio.adapters.situation import Action, Fetch, Load, Prepare, Reload, Restore, Unload
-from patio.adapters.state import State
+from patio.adapters.snapshot import (
+    AdapterSnapshot,
+    State,
+    holds,
+    is_outdated,
+    with_asked,
+    with_base_model,
+    with_ended,
+    with_progress,
+    with_started,
+)
 from patio.engine.base import Engine, EngineError, EngineView, FaultReason, Loaded, RetryableError, trial_name
+from patio.rejection import Rejection
 from patio_protocol.downloads import DownloadReason
 
 log = logging.getLogger(__name__)
 
 LOADS_AT_ONCE = 4
 UNLOADS_AT_ONCE = 4
-"""Calls at the engine at once."""
-MOST_LOADS = 48
-MOST_UNLOADS = 32
-MOST_FETCHES = 40
-MOST_PREPARES = 40
-"""Actions under way at once, each kind for itself; the others are planned again. Together the last two are fewer than
-downloads may be.
-"""
+"""Calls to the engine at once."""
+MOST_UNDER_WAY = {"load": 48, "unload": 32, "fetch": 40, "prepare": 40}
+"""Actions under way at once, of each kind; the others are planned again. Together the last two are fewer than downloads
+may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,89 +74,70 @@ class Executor:
         fetcher: Fetcher,
         state: State,
         commits: Commits,
-        looks: Looks,
-        files: Files,
+        monitor: EngineMonitor,
+        fingerprints: Fingerprints,
         *,
         rng: random.Random,
         count: Callable[[Attempt], None],
         changed: Callable[[], None],
     ) -> None:
-        """`count` is told of every attempt, `changed` whenever there may be something new to plan."""
+        """`count` is called with every attempt, `changed` whenever there may be something new to plan."""
         self._engine = engine
         self._fetcher = fetcher
         self._state = state
         self._commits = commits
-        self._looks = looks
-        self._files = files
+        self._monitor = monitor
+        self._fingerprints = fingerprints
         self._rng = rng
         self._count = count
         self._changed = changed
         self._loading = asyncio.Semaphore(LOADS_AT_ONCE)
         self._unloading = asyncio.Semaphore(UNLOADS_AT_ONCE)
-        self._fetches: dict[str, asyncio.Task[None]] = {}
-        self._prepares: dict[str, asyncio.Task[None]] = {}
-        self._waiting: dict[str, asyncio.Task[None]] = {}
-        """Loads that have not asked the engine yet."""
+        self._cancellable: dict[Key, asyncio.Task[None]] = {}
+        """Fetches, and loads that have not asked the engine yet."""
 
-    def start(self, action: Action | Prepare, tasks: asyncio.TaskGroup) -> bool:
+    def start(self, action: Action, tasks: asyncio.TaskGroup) -> bool:
         """Start an action, unless too many of its kind are under way; return whether it was started."""
-        state = self._state
-        if isinstance(action, Prepare):
-            name = action.wanted.name
-            if len(self._prepares) >= MOST_PREPARES:
-                return False
-            log.info("adapter prepare adapter=%s reason=%s", name, action.reason)
-            state.preparing[name] = action
-            self._prepares[name] = tasks.create_task(self._guarded_prepare(action), name=f"prepare {name}")
-            return True
-        name = action.name if isinstance(action, Unload) else action.wanted.name
-        if isinstance(action, Fetch):
-            alike, most = len(self._fetches), MOST_FETCHES
-        elif isinstance(action, Unload):
-            alike, most = sum(isinstance(one, Unload) for one in state.busy.values()), MOST_UNLOADS
-        else:
-            alike, most = sum(not isinstance(one, Unload | Fetch) for one in state.busy.values()), MOST_LOADS
-        if alike >= most:
+        kind = _kind(action)
+        alike = sum(_kind(other) == kind for other in self._snapshot.running.values())
+        if alike >= MOST_UNDER_WAY[kind]:
             return False
-        kind = type(action).__name__.lower()
-        log.info("adapter %s adapter=%s reason=%s", kind, name, action.reason)
-        state.busy[name] = action
-        task = tasks.create_task(self._guarded(name, action), name=f"{kind} {name}")
-        if isinstance(action, Fetch):
-            self._fetches[name] = task
-        elif not isinstance(action, Unload):
-            self._waiting[name] = task
+        operation = kind if isinstance(action, Fetch) else type(action).__name__.lower()
+        log.info("adapter %s adapter=%s reason=%s", operation, action.key[0], action.reason)
+        self._state.apply(with_started, action)
+        task = tasks.create_task(self._guarded(action, operation), name=f"{operation} {action.key[0]}")
+        if not isinstance(action, Unload):
+            self._cancellable[action.key] = task
         return True
 
-    def end_fetch(self, name: str) -> None:
-        """End a fetch that nobody wants any more."""
-        self._fetches.pop(name).cancel()
-        self._state.free(name)
+    def cancel_outdated(self, keys: Iterable[Key]) -> None:
+        """Cancel what was not asked of the engine yet, for adapters that are no longer desired as they were."""
+        for key in keys:
+            action = self._snapshot.running.get(key)
+            if action is None or key not in self._cancellable:
+                continue
+            if is_outdated(self._snapshot, action) or (
+                isinstance(action, Load | Reload | Restore) and self._still(action.spec) is None
+            ):
+                self.cancel(key)
 
-    def end_waiting(self, name: str) -> None:
-        """End a load that waits for its turn and is no longer wanted as it was."""
-        action = self._state.busy.get(name)
-        if name in self._waiting and isinstance(action, Load | Reload | Restore) and self._still(action.wanted) is None:
-            self._waiting.pop(name).cancel()
-            self._state.free(name)
+    def cancel(self, key: Key) -> None:
+        """Cancel what is under way for a key, unless the engine was asked to do it."""
+        if key in self._cancellable:
+            self._cancellable.pop(key).cancel()
+            self._state.apply(with_ended, key)
             self._changed()
 
-    def end_prepare(self, name: str) -> None:
-        """The same for what is fetched ahead."""
-        self._prepares.pop(name).cancel()
-        self._state.preparing.pop(name, None)
+    def tell(self, events: Iterable[Event]) -> None:
+        """Write events into the log."""
+        for event in events:
+            log.log(event.level, event.format, *event.args)
 
-    def evicted(self, name: str, by: str) -> None:
-        """Note that the engine dropped an adapter that is wanted."""
-        wanted = self._state.desired.wanted.get(name)
-        if wanted is None:
-            return
-        words = f"The engine dropped it to make room for {by}; raise --max-loaded-loras or want fewer adapters here."
-        log.warning("adapter evicted adapter=%s by=%s", name, by)
-        fault = Fault(FaultReason.EVICTED, words, permanent=True)
-        self._state.progress[name] = self._failed(self._progress(wanted), fault)
+    @property
+    def _snapshot(self) -> AdapterSnapshot:
+        return self._state.snapshot
 
-    async def _guarded(self, name: str, action: Action) -> None:
+    async def _guarded(self, action: Action, operation: str) -> None:
         try:
             match action:
                 case Fetch():
@@ -164,232 +149,206 @@ class Executor:
                 case Load() | Reload():
                     await self._load(action)
         except Exception as error:  # noqa: BLE001 - the outermost of a task: one adapter must not end those of the others
-            fault = _broken(error, type(action).__name__.lower(), name)
-            before = self._state.progress.get(name, Progress())
-            if isinstance(action, Unload):
-                before = replace(before, life=self._state.life)
-            else:
-                before = self._progress(action.wanted)
-            self._fetches.pop(name, None)
-            self._state.free(name)
-            self._state.progress[name] = self._failed(before, fault)
-        self._waiting.pop(name, None)
-        self._changed()
-
-    async def _guarded_prepare(self, action: Prepare) -> None:
-        name = action.wanted.name
-        try:
-            await self._prepare(action)
-        except Exception as error:  # noqa: BLE001 - the outermost of a task, as above
-            fault = _broken(error, "prepare", name)
-            before = current(self._state.prepare_progress.get(name), action.wanted, 0)
-            self._prepares.pop(name, None)
-            self._state.preparing.pop(name, None)
-            self._state.prepare_progress[name] = self._failed(before, fault)
+            rejection = _broken(error, operation, action.key[0])
+            self._end(action.key, self._failed(self._progress_of(action), rejection))
+        self._cancellable.pop(action.key, None)
         self._changed()
 
     async def _fetch(self, action: Fetch) -> None:
-        wanted = action.wanted
-        progress = self._progress(wanted)
-        found = await self._bring(wanted, self._state.credentials.get(wanted.name, {}))
-        if isinstance(found, Fault):
-            after = self._failed(progress, found)
-        else:
-            self._commits.learn(lambda desired: with_fetched(desired, wanted, found))
-            after = after_fetch(progress)
-        del self._fetches[wanted.name]
-        self._state.free(wanted.name)
-        self._state.progress[wanted.name] = after
-
-    async def _prepare(self, action: Prepare) -> None:
-        wanted = action.wanted
-        progress = current(self._state.prepare_progress.get(wanted.name), wanted, 0)
-        found = await self._bring(wanted, self._state.prepare_credentials.get(wanted.name, {}))
-        if not isinstance(found, Fault) and not await self._fetcher.hold(found):
-            words = f"{found} was removed as soon as it was there: somebody needed the room."
-            found = Fault(DownloadReason.NO_SPACE, words, permanent=False)
-        if isinstance(found, Fault):
-            after = self._failed(progress, found)
-        else:
-            self._commits.learn(lambda desired: with_fetched(desired, wanted, found))
-            after = after_fetch(progress)
-        del self._prepares[wanted.name]
-        self._state.preparing.pop(wanted.name, None)
-        self._state.prepare_progress[wanted.name] = after
-
-    async def _bring(self, wanted: Wanted, credentials: Credentials) -> str | Fault:
-        """Have the files of an origin fetched; return their folder, or why there is none."""
-        assert wanted.origin is not None
-        report = await self._fetcher.fetch(download_request(wanted.origin, credentials))
-        if report.folder is not None:
-            log.info("adapter fetched adapter=%s folder=%s", wanted.name, report.folder)
-            return report.folder
-        fault = Fault(DownloadReason.CANCELLED, "The download was cancelled.", permanent=False)
-        if report.error is not None:
-            fault = Fault(report.error.code, report.error.message, permanent=not report.error.retryable)
-        log.warning("adapter not fetched adapter=%s reason=%s message=%s", wanted.name, fault.reason, fault.message)
-        return fault
+        """Download the files of an origin."""
+        spec, progress = action.spec, self._progress_of(action)
+        assert spec.origin is not None
+        request = download_request(spec.origin, self._snapshot.credentials.get(action.key, {}))
+        report = await self._fetcher.fetch(request)
+        rejection: Rejection | None = None
+        if report.folder is None:
+            rejection = Rejection(DownloadReason.CANCELLED, "The download was cancelled.", retryable=True)
+            if report.error is not None:
+                rejection = Rejection(report.error.code, report.error.message, retryable=report.error.retryable)
+            log.warning(
+                "adapter not fetched adapter=%s reason=%s message=%s", spec.name, rejection.reason, rejection.message
+            )
+            self._end(action.key, self._failed(progress, rejection))
+            return
+        log.info("adapter fetched adapter=%s folder=%s", spec.name, report.folder)
+        if action.slot is Slot.STAGED and not await self._fetcher.hold(report.folder):
+            message = f"{report.folder} was removed as soon as it was there: somebody needed the room."
+            rejection = Rejection(DownloadReason.NO_SPACE, message, retryable=True)
+            self._end(action.key, self._failed(progress, rejection))
+            return
+        folder = report.folder
+        self._commits.learn(lambda desired: with_fetched(desired, spec, folder))
+        self._end(action.key, after_fetch(progress))
 
     async def _load(self, action: Load | Reload) -> None:
-        wanted, operation = action.wanted, type(action).__name__.lower()
+        spec, operation = action.spec, type(action).__name__.lower()
         started = time.monotonic()
         try:
-            seen = await self._files.attempt(wanted.name, wanted.path)
+            seen = await self._fingerprints.attempt(spec.name, spec.path)
         except FolderHangsError:
             # The engine would hang in it too, with every other adapter.
-            fault = Fault("FolderHangs", f"The file system of {wanted.path} does not answer.", permanent=False)
-            self._finish(wanted.name, self._failed(self._progress(wanted), fault), operation, started, fault)
+            rejection = Rejection("FolderHangs", f"The file system of {spec.path} does not answer.", retryable=True)
+            self._finish(action.key, self._failed(self._progress_of(action), rejection), operation, started, rejection)
             return
-        if wanted.origin is not None and not await self._fetcher.hold(wanted.path):
-            log.info("adapter's files are gone adapter=%s folder=%s", wanted.name, wanted.path)
-            self._commits.learn(lambda desired: with_fetched(desired, wanted, ""))
-            self._state.free(wanted.name)
+        if spec.origin is not None and not await self._fetcher.hold(spec.path):
+            log.info("adapter's files are gone adapter=%s folder=%s", spec.name, spec.path)
+            self._commits.learn(lambda desired: with_fetched(desired, spec, ""))
+            self._state.apply(with_ended, action.key)
             return
-        self._state.made_for[wanted.path] = seen.base_model
+        self._state.apply(with_base_model, spec.path, seen.base_model)
         async with self._loading:
-            now = self._still(wanted)
+            now = self._still(spec)
             if now is None:
-                self._state.free(wanted.name)
+                self._state.apply(with_ended, action.key)
                 return
-            wanted = now
-            progress = after_call(self._progress(wanted))
-            self._state.progress[wanted.name] = progress
-            started = self._begin(wanted.name)
-            before = (self._state.view.adapters or {}).get(wanted.name)
+            progress = after_call(self._snapshot.progress_of(now))
+            started = self._ask(action.key, progress)
+            before = (self._snapshot.view.adapters or {}).get(now.name)
             call = self._engine.load if isinstance(action, Load) else self._engine.replace
-            error = await self._loaded(wanted, call(wanted.name, wanted.path))
-        # What the engine has under the name now is what the next step depends on, also after a fault.
-        view = await self._looks.look()
-        if error is not None and not error.permanent and before != wanted.path and _has(view, wanted):
-            log.info("adapter loaded although adapter=%s message=%s", wanted.name, error)
+            error = await self._loaded(now, call(now.name, now.path))
+        # What the engine has under the name now is what the next step depends on, also after an error.
+        view = await self._monitor.poll()
+        if error is not None and not error.permanent and before != now.path and _has(view, now):
+            log.info("adapter loaded although adapter=%s message=%s", now.name, error)
             error = None
         elif error is None:
-            error = _unverified(view, wanted)
+            error = _unverified(view, now)
         if error is not None:
-            fault = Fault(error.reason, _words(error, wanted, seen), error.permanent)
+            rejection = Rejection(error.reason, _words(error, now, seen), retryable=not error.permanent)
             level = logging.WARNING if error.permanent else logging.INFO
-            log.log(level, "adapter not loaded adapter=%s reason=%s message=%s", wanted.name, error.reason, error)
-            self._finish(wanted.name, self._failed(progress, fault), operation, started, fault)
+            log.log(level, "adapter not loaded adapter=%s reason=%s message=%s", now.name, error.reason, error)
+            self._finish(action.key, self._failed(progress, rejection), operation, started, rejection)
             return
-        self._files.forget(wanted.name)
-        self._commits.learn(lambda desired: with_loaded(desired, wanted))
-        log.info("adapter loaded adapter=%s path=%s revision=%s", wanted.name, wanted.path, wanted.revision)
-        self._finish(wanted.name, after_success(progress, time.monotonic()), operation, started, None)
+        self._fingerprints.forget(now.name)
+        loaded = now
+        self._commits.learn(lambda desired: with_loaded(desired, loaded))
+        log.info("adapter loaded adapter=%s path=%s revision=%s", now.name, now.path, now.revision)
+        self._finish(action.key, after_success(progress, time.monotonic()), operation, started, None)
 
     async def _restore(self, action: Restore) -> None:
-        wanted = action.wanted
-        assert wanted.held is not None
+        spec = action.spec
+        assert spec.held is not None
         async with self._loading:
-            if self._still(wanted) is None:
-                self._state.free(wanted.name)
+            if self._still(spec) is None:
+                self._state.apply(with_ended, action.key)
                 return
-            progress = after_restore(self._progress(wanted))
-            self._state.progress[wanted.name] = progress
-            started = self._begin(wanted.name)
-            error = await self._loaded(wanted, self._engine.load(wanted.name, wanted.held.path))
+            progress = after_restore(self._progress_of(action))
+            started = self._ask(action.key, progress)
+            error = await self._loaded(spec, self._engine.load(spec.name, spec.held.path))
         if error is not None:
-            log.warning("adapter not restored adapter=%s reason=%s message=%s", wanted.name, error.reason, error)
-            fault = Fault(error.reason, error.message, error.permanent)
-            self._finish(wanted.name, progress, "restore", started, fault)
+            log.warning("adapter not restored adapter=%s reason=%s message=%s", spec.name, error.reason, error)
+            rejection = Rejection(error.reason, error.message, retryable=not error.permanent)
+            self._finish(action.key, progress, "restore", started, rejection)
             return
-        await self._looks.look()
-        log.info("adapter restored adapter=%s path=%s", wanted.name, wanted.held.path)
-        self._finish(wanted.name, progress, "restore", started, None)
+        await self._monitor.poll()
+        log.info("adapter restored adapter=%s path=%s", spec.name, spec.held.path)
+        self._finish(action.key, progress, "restore", started, None)
 
     async def _unload(self, action: Unload) -> None:
-        name, state = action.name, self._state
+        name, key = action.name, action.key
         async with self._unloading:
-            if name not in state.desired.leaving and name not in state.view.trials:
-                state.free(name)
+            if name not in self._snapshot.desired.leaving and name not in self._snapshot.view.trials:
+                self._state.apply(with_ended, key)
                 return
-            started = self._begin(name)
+            started = self._ask(key, self._snapshot.progress.get(key))
             try:
                 await self._engine.unload(name)
             except EngineError as error:
-                fault = Fault(error.reason, error.message, error.permanent)
-                before = replace(state.progress.get(name, Progress()), life=state.life)
+                rejection = Rejection(error.reason, error.message, retryable=not error.permanent)
                 log.warning("adapter not unloaded adapter=%s reason=%s message=%s", name, error.reason, error)
-                self._finish(name, self._failed(before, fault), "unload", started, fault)
+                self._finish(key, self._failed(self._progress_of(action), rejection), "unload", started, rejection)
                 return
-        await self._looks.look()
+        await self._monitor.poll()
         log.info("adapter unloaded adapter=%s", name)
         after: Progress | None = None
-        if name in state.desired.unloaded:
-            # How often it came back is what tells how long to wait the next time.
-            before = state.progress.get(name, Progress())
-            after = replace(before, life=state.life, fault=None, not_before=0.0, right_since=started)
-        self._finish(name, after, "unload", started, None)
+        if name in self._snapshot.desired.unloaded:
+            # How often it came back decides how long to wait the next time.
+            after = replace(self._progress_of(action), rejection=None, not_before=0.0, right_since=started)
+        self._finish(key, after, "unload", started, None)
 
-    async def _loaded(self, wanted: Wanted, call: Awaitable[Loaded]) -> EngineError | None:
+    async def _loaded(self, spec: AdapterSpec, call: Awaitable[Loaded]) -> EngineError | None:
         """Await a load and note what the engine evicted for it, before a look misses that; return why it failed."""
         try:
             loaded = await call
         except EngineError as error:
             return error
         for name in loaded.evicted:
-            self.evicted(name, wanted.name)
+            self._state.snapshot, events = evict(self._snapshot, name, spec.name, time.monotonic(), self._rng.random())
+            self.tell(events)
         return None
 
-    def _begin(self, name: str) -> float:
-        """Note that the engine is asked now, so that a plan can tell when that takes long."""
+    def _ask(self, key: Key, progress: Progress | None) -> float:
+        """Note that the engine is asked now, so that a plan can tell when that takes long, and no cancelling helps."""
+        self._cancellable.pop(key, None)
+        now = time.monotonic()
+        self._state.apply(with_progress, key, progress)
+        self._state.apply(with_asked, key, now)
         self._changed()
-        self._waiting.pop(name, None)
-        self._state.began[name] = time.monotonic()
-        return self._state.began[name]
+        return now
 
-    def _still(self, wanted: Wanted) -> Wanted | None:
-        """Return what waited for its turn as it is wanted by now; None: not at all, or it is something else."""
-        now = self._state.desired.wanted.get(wanted.name)
-        same = now is not None and (now.path, now.revision) == (wanted.path, wanted.revision)
+    def _still(self, spec: AdapterSpec) -> AdapterSpec | None:
+        """Return what waited for its turn as it is desired by now; None: not at all, or it is something else."""
+        now = self._snapshot.desired.spec(spec.name)
+        same = now is not None and (now.path, now.revision) == (spec.path, spec.revision)
         return now if same else None
 
-    def _progress(self, wanted: Wanted) -> Progress:
-        return current(self._state.progress.get(wanted.name), wanted, self._state.life)
+    def _progress_of(self, action: Action) -> Progress:
+        if isinstance(action, Unload):
+            return replace(self._snapshot.progress.get(action.key, Progress()), life=self._snapshot.life)
+        return self._snapshot.progress_of(action.spec, action.key[1])
 
-    def _failed(self, progress: Progress, fault: Fault) -> Progress:
-        return after_fault(progress, fault, time.monotonic(), self._rng.random())
+    def _failed(self, progress: Progress, rejection: Rejection) -> Progress:
+        return after_rejection(progress, rejection, time.monotonic(), self._rng.random())
+
+    def _end(self, key: Key, progress: Progress | None) -> None:
+        """End an action: free its key, keep its progress."""
+        self._state.apply(with_ended, key)
+        self._state.apply(with_progress, key, progress)
 
     def _finish(
-        self, name: str, progress: Progress | None, operation: str, started: float, fault: Fault | None
+        self, key: Key, progress: Progress | None, operation: str, started: float, rejection: Rejection | None
     ) -> None:
-        """End a call to the engine: free the name, keep its progress, count it."""
-        self._state.free(name)
-        if progress is None:
-            self._state.progress.pop(name, None)
-        else:
-            self._state.progress[name] = progress
-        outcome, reason = ("ok", "") if fault is None else ("permanent" if fault.permanent else "retry", fault.reason)
+        """End a call to the engine, and count it."""
+        self._end(key, progress)
+        outcome = "ok" if rejection is None else "retry" if rejection.retryable else "permanent"
+        reason = "" if rejection is None else rejection.reason
         self._count(Attempt(operation, outcome, str(reason), time.monotonic() - started))
 
 
-def _has(view: EngineView, wanted: Wanted) -> bool:
-    """Whether the engine lists the wanted path, whatever revision was there."""
-    return holds(replace(wanted, revision=None), (view.adapters or {}).get(wanted.name))
+def _kind(action: Action) -> str:
+    """Return of what there is a limit."""
+    if isinstance(action, Fetch):
+        return "fetch" if action.slot is Slot.ACTIVE else "prepare"
+    return "unload" if isinstance(action, Unload) else "load"
 
 
-def _unverified(view: EngineView, wanted: Wanted) -> EngineError | None:
+def _has(view: EngineView, spec: AdapterSpec) -> bool:
+    """Whether the engine lists the desired path, whatever revision was there."""
+    return holds(replace(spec, revision=None), (view.adapters or {}).get(spec.name))
+
+
+def _unverified(view: EngineView, spec: AdapterSpec) -> EngineError | None:
     if view.adapters is None:
         return RetryableError(FaultReason.UNREACHABLE, f"Loaded, but the list can not be read: {view.problem}")
-    if not _has(view, wanted):
+    if not _has(view, spec):
         return RetryableError(FaultReason.NOT_LISTED, "The engine said that it loaded it, and does not list it.")
     return None
 
 
-def _words(error: EngineError, wanted: Wanted, seen: Seen) -> str:
+def _words(error: EngineError, spec: AdapterSpec, seen: FolderContents) -> str:
     """Return the engine's words, as somebody can use them who ordered an adapter and knows of no trial."""
-    words = error.message.replace(trial_name(wanted.name, wanted.path), wanted.name)
+    message = error.message.replace(trial_name(spec.name, spec.path), spec.name)
     if seen.is_file:
-        return f"{wanted.path} is a file; lora_path has to be the folder that has {CONFIG} in it. {words}"
-    return words
+        return f"{spec.path} is a file; lora_path has to be the folder that has {CONFIG} in it. {message}"
+    return message
 
 
-def _broken(error: Exception, operation: str, name: str) -> Fault:
-    """Return the fault of an attempt that ended in an error which nobody foresaw."""
+def _broken(error: Exception, operation: str, name: str) -> Rejection:
+    """Return the rejection of an attempt that ended in an unforeseen error."""
     log.error("adapter %s broke adapter=%s", operation, name, exc_info=error)
-    words = f"The sidecar broke on it ({type(error).__name__}: {str(error)[:500]}); its log has more."
+    message = f"The sidecar broke on it ({type(error).__name__}: {str(error)[:500]}); its log has more."
     if isinstance(error, OSError):
-        words = f"Its files can not be used: {error.strerror or error}."
-    # A disk may come back; a fault of the sidecar's own is there the next time, too.
-    return Fault(
-        "FilesUnusable" if isinstance(error, OSError) else "InternalError", words, not isinstance(error, OSError)
-    )
+        message = f"Its files can not be used: {error.strerror or error}."
+    # A disk may come back; an error of the sidecar itself is there the next time, too.
+    of_disk = isinstance(error, OSError)
+    return Rejection("FilesUnusable" if of_disk else "InternalError", message, retryable=of_disk)

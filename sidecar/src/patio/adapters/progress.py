@@ -1,15 +1,15 @@
 """How attempts went so far, and the wait before the next one. Pure.
 
-The rules by which the outcome of a load, an unload or a fetch becomes a pause, a failure or a fresh start. `plan` and
-`prepare` read a `Progress`, the reconciler writes it. Clocks and dice are the caller's.
+The rules by which the outcome of a load, an unload or a fetch becomes a pause, a failure or a fresh start. `planner`
+reads a `Progress`, `executor` and `observation` write it. Clocks and dice are the caller's.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from patio.adapters.desired import Wanted
-from patio.engine.base import FaultReason
+from patio.adapters.desired import AdapterSpec
+from patio.rejection import Rejection
 from patio_protocol.backoff import exponential, with_jitter
 
 FIRST_PAUSE = 0.5
@@ -24,16 +24,6 @@ STEADY = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
-    """Why the last attempt failed."""
-
-    reason: FaultReason | str
-    """The engine's, or what whoever fetches files calls it."""
-    message: str
-    permanent: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Progress:
     """How it went so far with one name, in one order and one life of the engine."""
 
@@ -45,7 +35,7 @@ class Progress:
     """In a row."""
     losses: int = 0
     """Times that it vanished from the list of an engine that stayed up, or was back in it after an unload."""
-    fault: Fault | None = None
+    rejection: Rejection | None = None
     not_before: float = 0.0
     weights: tuple[str, str | None] | None = None
     """Path and revision that `calls` counts."""
@@ -55,7 +45,7 @@ class Progress:
     """When the engine last did as it should."""
 
 
-def current(progress: Progress | None, wanted: Wanted, life: int) -> Progress:
+def current(progress: Progress | None, wanted: AdapterSpec, life: int) -> Progress:
     """Return the progress that still counts: a new order or a new life of the engine forgives all failures."""
     weights = _weights(wanted)
     if progress is None:
@@ -68,12 +58,12 @@ def current(progress: Progress | None, wanted: Wanted, life: int) -> Progress:
     return Progress(wanted.order, life, calls=calls, weights=weights)
 
 
-def calls_for(progress: Progress | None, wanted: Wanted) -> int:
+def calls_for(progress: Progress | None, wanted: AdapterSpec) -> int:
     """Return the load calls that were made for the wanted weights."""
     return progress.calls if progress is not None and progress.weights == _weights(wanted) else 0
 
 
-def _weights(wanted: Wanted) -> tuple[str, str | None]:
+def _weights(wanted: AdapterSpec) -> tuple[str, str | None]:
     return wanted.path, wanted.revision
 
 
@@ -84,20 +74,20 @@ def after_call(progress: Progress) -> Progress:
 
 def after_success(progress: Progress, now: float) -> Progress:
     """Forget the failures."""
-    return replace(progress, failures=0, restored=0, fault=None, not_before=0.0, right_since=now)
+    return replace(progress, failures=0, restored=0, rejection=None, not_before=0.0, right_since=now)
 
 
 def after_fetch(progress: Progress) -> Progress:
     """Forget the failures of fetching: loading is another matter."""
-    return replace(progress, failures=0, restored=0, fault=None, not_before=0.0)
+    return replace(progress, failures=0, restored=0, rejection=None, not_before=0.0)
 
 
-def after_fault(progress: Progress, fault: Fault, now: float, jitter: float) -> Progress:
+def after_rejection(progress: Progress, rejection: Rejection, now: float, jitter: float) -> Progress:
     """Wait longer after every failure in a row. `jitter` is between 0 and 1."""
     failures = progress.failures + 1
-    pause = SLOW_RETRY if fault.permanent else exponential(FIRST_PAUSE, LONGEST_PAUSE, failures)
+    pause = SLOW_RETRY if not rejection.retryable else exponential(FIRST_PAUSE, LONGEST_PAUSE, failures)
     return replace(
-        progress, failures=failures, fault=fault, not_before=now + with_jitter(pause, jitter), right_since=None
+        progress, failures=failures, rejection=rejection, not_before=now + with_jitter(pause, jitter), right_since=None
     )
 
 

@@ -1,6 +1,6 @@
 """The file that keeps what is wanted over a restart of the sidecar.
 
-Written whole (`patio.replacing`), so that it is always one state or the next. A missing
+Written whole (`patio.atomic_file`), so that it is always one state or the next. A missing
 file is a fresh pod; one that is broken or can not be read is set aside and reported, never overwritten and never a
 reason not to start: what admission asks for is in the pod's variables, and the operator repeats the rest. Read by the
 reconciler, written by `commits`.
@@ -9,13 +9,14 @@ reconciler, written by `commits`.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from patio.adapters.desired import Desired
-from patio.replacing import replace_file
+from patio.adapters.desired import AdapterSpec, Desired, Key, Slot
+from patio.atomic_file import replace_file
 
 log = logging.getLogger(__name__)
 
@@ -23,9 +24,21 @@ VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
+class _Stored:
+    """A `Desired` as the file has it: one mapping for each slot, by name."""
+
+    wanted: Mapping[str, AdapterSpec] = field(default_factory=dict)
+    prepared: Mapping[str, AdapterSpec] = field(default_factory=dict)
+    leaving: frozenset[str] = frozenset()
+    unloaded: Mapping[str, str] = field(default_factory=dict)
+    required_seen: Mapping[str, str] = field(default_factory=dict)
+    orders: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class _File:
     version: int
-    desired: Desired
+    desired: _Stored
 
 
 _FILE: TypeAdapter[_File] = TypeAdapter(_File)
@@ -53,7 +66,7 @@ class Store:
                 raise ValueError(f"version {file.version} is not {VERSION}")
         except (ValidationError, ValueError) as error:
             return self._without(error)
-        return file.desired
+        return _read(file.desired)
 
     def _without(self, error: Exception) -> Desired:
         """Set the file aside and start without it; where even that can not be, leave it alone and write nothing."""
@@ -76,4 +89,21 @@ class Store:
         """Write a state down for good; raise `OSError`."""
         if self._path is None:
             return
-        replace_file(self._path, _FILE.dump_json(_File(VERSION, desired)))
+        replace_file(self._path, _FILE.dump_json(_File(VERSION, _written(desired))))
+
+
+def _read(stored: _Stored) -> Desired:
+    specs: dict[Key, AdapterSpec] = {(name, Slot.ACTIVE): spec for name, spec in stored.wanted.items()}
+    specs |= {(name, Slot.STAGED): spec for name, spec in stored.prepared.items()}
+    return Desired(specs, stored.leaving, stored.unloaded, stored.required_seen, stored.orders)
+
+
+def _written(desired: Desired) -> _Stored:
+    return _Stored(
+        desired.in_slot(Slot.ACTIVE),
+        desired.in_slot(Slot.STAGED),
+        desired.leaving,
+        desired.unloaded,
+        desired.required_seen,
+        desired.orders,
+    )

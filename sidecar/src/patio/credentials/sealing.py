@@ -63,8 +63,8 @@ class Sealing:
             return order
         key, _, sealed = order.sealed_credentials.partition(".")
         if self._key is None or key != self._key.public:
-            words = "The credentials are sealed for a key that this sidecar does not have: make another handshake."
-            raise SealedError(SEALED_FOR_ANOTHER, words, retryable=True)
+            message = "The credentials are sealed for a key that this sidecar does not have: make another handshake."
+            raise SealedError(SEALED_FOR_ANOTHER, message, retryable=True)
         data = open_sealed(sealed, self._key)
         if data is None:
             raise SealedError(SEALED_INVALID, "What is in sealed_credentials cannot be opened.")

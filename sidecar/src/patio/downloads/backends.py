@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from patio.downloads.faults import DownloadFault
-from patio.downloads.plan import Digest, Listing, RemoteFile
+from patio.downloads.errors import DownloadError
+from patio.downloads.planner import Digest, Listing, RemoteFile
 from patio_protocol.downloads import DownloadReason
 
 CHUNK = 256 * 1024
@@ -32,7 +32,7 @@ class Reading:
 
 
 class Backend(Protocol):
-    """A source that is being read. Every error is a `DownloadFault`."""
+    """A source that is being read. Every error is a `DownloadError`."""
 
     def listing(self) -> Listing:
         """Return what is there now."""
@@ -42,9 +42,9 @@ class Backend(Protocol):
 
 
 def begins_at(content_range: str | None, offset: int, what: str) -> int:
-    """Return where an answer begins, from its Content-Range; raise `DownloadFault` for another part than was asked."""
+    """Return where an answer begins, from its Content-Range; raise `DownloadError` for another part than was asked."""
     if content_range is None:
         return 0
     if not content_range.startswith(f"bytes {offset}-"):
-        raise DownloadFault(DownloadReason.FAULT, f"{what}: another part was sent than the one from byte {offset} on.")
+        raise DownloadError(DownloadReason.FAULT, f"{what}: another part was sent than the one from byte {offset} on.")
     return offset

@@ -1,6 +1,6 @@
 """The disk under a download: what a broken-off attempt left, what may be removed, and changes that survive a crash.
 
-Used by the worker, and by `holds` to remove. Every change that counts is a rename of something that was forced to disk
+Used by the worker, and by `pins` to remove. Every change that counts is a rename of something that was forced to disk
 before, so that a crash at any moment leaves a folder whole or not there. What is made in a folder is as open as the
 folder: sidecars of several users may share it.
 """
@@ -14,12 +14,12 @@ import shutil
 import stat
 from pathlib import Path, PurePosixPath
 
+from patio.atomic_file import read_small, replace_file, sync_folder
 from patio.downloads import locks
-from patio.downloads.faults import DownloadFault
-from patio.downloads.names import OWN, is_revision
-from patio.downloads.places import Place, source_note, users_lock
-from patio.downloads.plan import SYNC_STEP, OnDisk, RemoteFile
-from patio.replacing import read_small, replace_file, sync_folder
+from patio.downloads.cache_keys import OWN, is_revision
+from patio.downloads.errors import DownloadError
+from patio.downloads.layout import DownloadLayout, source_note, users_lock
+from patio.downloads.planner import SYNC_STEP, OnDisk, RemoteFile
 from patio_protocol.downloads import DownloadReason
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -105,7 +105,7 @@ def _lock_of_before(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.lock")
 
 
-def removable(place: Place, keep: str, root: Path) -> list[Path]:
+def removable(place: DownloadLayout, keep: str, root: Path) -> list[Path]:
     """Return what may go if nobody uses it: other revisions, oldest first, then broken-off attempts of others."""
     homes = {place.revisions}
     if root.is_dir():
@@ -135,7 +135,7 @@ def used(folder: Path) -> int:
     return total
 
 
-def show(place: Place, revision: str) -> None:
+def show(place: DownloadLayout, revision: str) -> None:
     """Show a revision in the `output_dir`: links through one link, so that all files change at once."""
     shown = place.shown
     if shown is None:
@@ -165,13 +165,13 @@ def replace_text(path: Path, text: str) -> None:
 
 
 def real_folder(folder: Path) -> None:
-    """Make a folder, if it is not there; raise `DownloadFault` for a link in its place."""
+    """Make a folder, if it is not there; raise `DownloadError` for a link in its place."""
     with contextlib.suppress(FileExistsError):
         folder.mkdir()
         folder.chmod(locks.mode_like(folder.parent))
     if folder.is_symlink() or not folder.is_dir():
-        words = f"{folder} is a link or a file; files are written to real folders only."
-        raise DownloadFault(DownloadReason.INVALID, words)
+        message = f"{folder} is a link or a file; files are written to real folders only."
+        raise DownloadError(DownloadReason.INVALID, message)
 
 
 def folders_down_to(folder: Path) -> None:
@@ -215,8 +215,8 @@ def _replace_link(link: Path, target: Path) -> None:
         beside.replace(link)
     except IsADirectoryError:
         beside.unlink()
-        words = f"{link} is a folder, and the source has a file of that name."
-        raise DownloadFault(DownloadReason.INVALID, words) from None
+        message = f"{link} is a folder, and the source has a file of that name."
+        raise DownloadError(DownloadReason.INVALID, message) from None
 
 
 def _names(folder: Path) -> frozenset[str]:

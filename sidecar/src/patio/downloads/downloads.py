@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patio.downloads.addresses import host_of, in_clear, is_never_asked
-from patio.downloads.config import DownloadSettings
-from patio.downloads.faults import DownloadFault, in_clear_fault
-from patio.downloads.found import sources_under
-from patio.downloads.holds import Holds, is_there
+from patio.downloads.cache_keys import is_revision, key_of
+from patio.downloads.errors import DownloadError, plain_http_error
+from patio.downloads.inventory import sources_under
+from patio.downloads.layout import DownloadLayout, layout_of, local_folder
 from patio.downloads.locks import is_free
-from patio.downloads.names import is_revision, key_of
-from patio.downloads.places import Place, local_folder, place_of
-from patio.downloads.telemetry import DownloadMetrics
+from patio.downloads.metrics import DownloadMetrics
+from patio.downloads.pins import Pins, is_there
+from patio.downloads.settings import DownloadSettings
 from patio.threads import Threads
 from patio_protocol.adapters import ErrorDetail
 from patio_protocol.backoff import exponential, with_jitter
@@ -36,7 +36,7 @@ from patio_protocol.sources import SECRET_KEYS, Source, SourceKind, parse_source
 
 if TYPE_CHECKING:
     # What only a download needs is imported by the first one: most sidecars never make any.
-    from patio.downloads.job import Event, Job
+    from patio.downloads.messages import Event, Job
 
 log = logging.getLogger(__name__)
 
@@ -117,9 +117,9 @@ class Downloads:
         self._new_id = new_id
         self._downloads: dict[str, _Download] = {}
         self._turn = asyncio.Semaphore(WORKERS)
-        self._holds = Holds(settings.root)
-        self._holding = asyncio.Lock()
-        self._holders = Threads(1, "holds")
+        self._pins = Pins(settings.root)
+        self._pinning = asyncio.Lock()
+        self._pin_threads = Threads(1, "holds")
         self._disk = Threads(AT_THE_DISK, "disk")
         self._in_use: frozenset[str] | None = None
         self._on_disk: frozenset[str] = frozenset()
@@ -141,10 +141,10 @@ class Downloads:
                 self._cancel(download)
             running = [download.task for download in self._downloads.values() if download.task is not None]
             await asyncio.gather(*running, return_exceptions=True)
-            self._holds.close()
+            self._pins.close()
 
     def order(self, request: DownloadRequest) -> DownloadReport:
-        """Start a download, or join the one that is under way; raise `DownloadFault` for one that can never be."""
+        """Start a download, or join the one that is under way; raise `DownloadError` for one that can never be."""
         download = self._ordered(request)
         download.kept = True
         return download.report
@@ -153,7 +153,7 @@ class Downloads:
         """Download for an adapter and return how it ended. Cancelled, it ends the download if nobody else wants it."""
         try:
             download = self._ordered(request)
-        except DownloadFault as fault:
+        except DownloadError as fault:
             now = time.time()
             return DownloadReport(
                 id=self._new_id(),
@@ -210,8 +210,8 @@ class Downloads:
         if not is_revision(path, self._settings.root):
             # Perhaps on a volume that hangs: the others are not to wait for it.
             return await self._disk.run(is_there, path)
-        async with self._holding:
-            return await self._holders.run(self._holds.take, path)
+        async with self._pinning:
+            return await self._pin_threads.run(self._pins.take, path)
 
     def on_disk(self) -> frozenset[str]:
         """Return the sources whose files are under the root, as of the last change that was made from here."""
@@ -226,8 +226,8 @@ class Downloads:
 
     async def _look_at_disk(self) -> None:
         if self._in_use is not None:
-            async with self._holding:
-                await self._holders.run(self._holds.settle, [Path(folder) for folder in self._in_use])
+            async with self._pinning:
+                await self._pin_threads.run(self._pins.settle, [Path(folder) for folder in self._in_use])
         self._on_disk = await self._disk.run(sources_under, self._settings.root)
 
     def _ordered(self, request: DownloadRequest) -> _Download:
@@ -239,8 +239,8 @@ class Downloads:
             if download.identity == identity and download.report.state not in _ENDED and not download.leaving:
                 return download
         if sum(download.report.state not in _ENDED for download in self._downloads.values()) >= UNDER_WAY:
-            words = f"{UNDER_WAY} downloads are under way; wait for some of them, or stop them."
-            raise DownloadFault(DownloadReason.TOO_MANY, words)
+            message = f"{UNDER_WAY} downloads are under way; wait for some of them, or stop them."
+            raise DownloadError(DownloadReason.TOO_MANY, message)
         report = DownloadReport(id=self._new_id(), source=str(source), state=DownloadState.QUEUED, created=time.time())
         download = _Download(identity, source, job, report, time.monotonic())
         self._downloads[report.id] = download
@@ -252,44 +252,44 @@ class Downloads:
     def _config(self, source: Source, given: Mapping[str, str]) -> dict[str, str]:
         """Return what counts for a source: the request's words before the variables', and only what it needs.
 
-        Raise `DownloadFault` for an endpoint that must not be asked, or not with these credentials.
+        Raise `DownloadError` for an endpoint that must not be asked, or not with these credentials.
         """
         variables = self._settings.config(source.kind)
         if "access_key" in given:  # keys come together, and one from here with one from there fits nothing
             variables = {key: value for key, value in variables.items() if key not in KEYS}
-        said = {**variables, **given}
+        merged = {**variables, **given}
         if source.kind is SourceKind.HF:
             needed = ("hf_token", "hf_endpoint") + (() if source.revision else ("hf_revision",))
-            if "hf_token" not in given and said.get("hf_endpoint") != variables.get("hf_endpoint"):
+            if "hf_token" not in given and merged.get("hf_endpoint") != variables.get("hf_endpoint"):
                 # The variable's token is for the variable's Hub: a request must not have it sent elsewhere.
-                said.pop("hf_token", None)
+                merged.pop("hf_token", None)
         elif source.kind in (SourceKind.S3, SourceKind.OBS):
             needed = (*KEYS, "endpoint", "region", "default_region", "addressing_style")
         else:
             needed = ()
-        config = {key: said[key] for key in needed if key in said}
+        config = {key: merged[key] for key in needed if key in merged}
         endpoint = config.get("endpoint") or config.get("hf_endpoint")
         if endpoint is not None:
             if is_never_asked(host_of(endpoint)):
-                words = f"{endpoint} is an address of the machine that the pod runs on, or of its cloud: never asked."
-                raise DownloadFault(DownloadReason.INVALID, words)
+                message = f"{endpoint} is an address of the machine that the pod runs on, or of its cloud: never asked."
+                raise DownloadError(DownloadReason.INVALID, message)
             # Whoever names an endpoint without TLS, or credentials for one, says whether they may go there.
             orders = any(key in given for key in (*SECRET_KEYS, "endpoint", "hf_endpoint"))
-            if (given if orders else said).get("allow_plain_http") == "true":
+            if (given if orders else merged).get("allow_plain_http") == "true":
                 config["allow_plain_http"] = "true"
             elif in_clear(endpoint) and any(key in config for key in SECRET_KEYS):
-                raise in_clear_fault(endpoint)
+                raise plain_http_error(endpoint)
         return config
 
     def _job(self, source: Source, config: dict[str, str], request: DownloadRequest) -> Job | None:
-        """Return what a worker is to do; None when the files are used in place. Raise `DownloadFault`."""
-        from patio.downloads.job import Job
+        """Return what a worker is to do; None when the files are used in place. Raise `DownloadError`."""
+        from patio.downloads.messages import Job
 
         settings = self._settings
         if source.kind in (SourceKind.PVC, SourceKind.FILE) and request.output_dir is None:
             return None
         key = key_of(source, config.get("hf_endpoint") or config.get("endpoint") or "")
-        place = place_of(key, request.output_dir, settings.root, settings.roots)
+        place = layout_of(key, request.output_dir, settings.root, settings.roots)
         return Job(
             source=source,
             config=config,
@@ -306,19 +306,21 @@ class Downloads:
         log.info("download started id=%s source=%s", download.report.id, download.report.source)
         try:
             await self._attempts(download)
-        except DownloadFault as fault:
+        except DownloadError as fault:
             log.warning("download failed id=%s reason=%s message=%s", download.report.id, fault.reason, fault.message)
             self._end(download, DownloadState.FAILED, _detail(fault))
         except Exception:  # the outermost of a download: its waiters must hear of it, whatever it is
             log.exception("download broke id=%s", download.report.id)
-            words = "The sidecar broke on this download; see its log."
-            self._end(download, DownloadState.FAILED, ErrorDetail(code="InternalError", message=words, retryable=True))
+            message = "The sidecar broke on this download; see its log."
+            self._end(
+                download, DownloadState.FAILED, ErrorDetail(code="InternalError", message=message, retryable=True)
+            )
         else:
             report = download.report
             log.info("download done id=%s folder=%s bytes=%d", report.id, report.folder, report.bytes_fetched)
 
     async def _attempts(self, download: _Download) -> None:
-        from patio.downloads.child import run_worker
+        from patio.downloads.worker_process import run_worker
 
         if download.job is None:
             roots = self._settings.roots
@@ -334,7 +336,7 @@ class Downloads:
                 async with self._turn:
                     self._change(download, state=DownloadState.RUNNING, attempts=download.report.attempts + 1)
                     done = await run_worker(download.job, self._environ, lambda event: self._hear(download, event))
-            except DownloadFault as fault:
+            except DownloadError as fault:
                 self._metrics.count_failure(str(download.source.kind), str(fault.reason))
                 download.fetched_before = download.report.bytes_fetched
                 # What arrives broken or drips is no progress, however many bytes it has.
@@ -349,7 +351,7 @@ class Downloads:
                     await asyncio.sleep(pause(busy, None, self._rng.random()))
                     continue
                 failures = 1 if moved else failures + 1
-                if not fault.passing or failures >= (CORRUPT_ATTEMPTS if corrupt else ATTEMPTS):
+                if not fault.transient or failures >= (CORRUPT_ATTEMPTS if corrupt else ATTEMPTS):
                     raise
                 seconds = pause(failures, fault.retry_after, self._rng.random())
                 log.info("download waits id=%s seconds=%.1f message=%s", download.report.id, seconds, fault.message)
@@ -361,14 +363,14 @@ class Downloads:
 
     async def _until_free(self, download: _Download, job: Job) -> None:
         """Wait until nobody else writes to the folder: only then it is worth a turn."""
-        lock = Place(Path(job.revisions)).lock
+        lock = DownloadLayout(Path(job.revisions)).lock
         until = time.monotonic() + LONGEST_WAIT
         seconds = FIRST_LOOK
         while not await self._free(lock):
-            words = f"Waiting for another process that writes to {lock.parent}."
+            message = f"Waiting for another process that writes to {lock.parent}."
             if time.monotonic() >= until:
-                raise DownloadFault(DownloadReason.BUSY, f"Another process has written to {lock.parent} for too long.")
-            self._change(download, state=DownloadState.WAITING, message=words, error=None)
+                raise DownloadError(DownloadReason.BUSY, f"Another process has written to {lock.parent} for too long.")
+            self._change(download, state=DownloadState.WAITING, message=message, error=None)
             await asyncio.sleep(with_jitter(seconds, self._rng.random()))
             seconds = min(LONGEST_LOOK, 2 * seconds)
 
@@ -379,7 +381,7 @@ class Downloads:
             return True  # the worker finds out what is wrong, and says it
 
     def _hear(self, download: _Download, event: Event) -> None:
-        from patio.downloads.job import Listed, Moved, Noted
+        from patio.downloads.messages import Listed, Moved, Noted
 
         match event:
             case Noted():
@@ -416,8 +418,8 @@ class Downloads:
         """End a download whose task was cancelled, perhaps before it began."""
         if not download.over.is_set():
             log.info("download cancelled id=%s", download.report.id)
-            words = "It was cancelled; what is on disk is used when it is ordered again."
-            self._end(download, DownloadState.CANCELLED, _detail(DownloadFault(DownloadReason.CANCELLED, words)))
+            message = "It was cancelled; what is on disk is used when it is ordered again."
+            self._end(download, DownloadState.CANCELLED, _detail(DownloadError(DownloadReason.CANCELLED, message)))
 
     def _change(self, download: _Download, **changes: object) -> None:
         download.report = download.report.model_copy(update=changes)
@@ -437,9 +439,9 @@ class Downloads:
 
 def _identity(source: Source, config: Mapping[str, str], output_dir: str | None) -> str:
     """Return what makes two requests the same one. In memory only, and a hash, since credentials are part of it."""
-    said = json.dumps([str(source), sorted(config.items()), output_dir])
-    return hashlib.sha256(said.encode()).hexdigest()
+    identity = json.dumps([str(source), sorted(config.items()), output_dir])
+    return hashlib.sha256(identity.encode()).hexdigest()
 
 
-def _detail(fault: DownloadFault) -> ErrorDetail:
+def _detail(fault: DownloadError) -> ErrorDetail:
     return ErrorDetail(code=str(fault.reason), message=fault.message, retryable=fault.retryable)

@@ -19,8 +19,8 @@ from huggingface_hub.utils import build_hf_headers, get_session, set_client_fact
 
 from patio.downloads.addresses import is_never_asked
 from patio.downloads.backends import CONNECT_SECONDS, NETWORK_CHUNK, READ_SECONDS, Reading, begins_at
-from patio.downloads.faults import DownloadFault, of_status, tls_hint
-from patio.downloads.plan import Digest, Listing, RemoteFile
+from patio.downloads.errors import DownloadError, error_of_status, tls_hint
+from patio.downloads.planner import Digest, Listing, RemoteFile
 from patio_protocol.downloads import DownloadReason
 from patio_protocol.sources import Source
 
@@ -63,7 +63,7 @@ class HuggingFace:
         with self._faults(), self._understood():
             info = api.model_info(self._repository, revision=self._revision, files_metadata=True, timeout=READ_SECONDS)
         if info.sha is None or not re.fullmatch(r"[0-9a-f]{40}", info.sha):
-            raise DownloadFault(DownloadReason.FAULT, f"{self._what}: the answer names no commit.")
+            raise DownloadError(DownloadReason.FAULT, f"{self._what}: the answer names no commit.")
         self._commit = info.sha
         with self._understood():
             siblings = info.siblings or []
@@ -75,7 +75,7 @@ class HuggingFace:
     def _file(self, sibling: RepoSibling) -> RemoteFile:
         size, blob = sibling.size, sibling.blob_id
         if not isinstance(size, int) or isinstance(size, bool):
-            raise DownloadFault(DownloadReason.FAULT, f"{self._what}: {sibling.rfilename[:200]} has no size.")
+            raise DownloadError(DownloadReason.FAULT, f"{self._what}: {sibling.rfilename[:200]} has no size.")
         digest = None
         if sibling.lfs is not None:
             digest = Digest("sha256", str(sibling.lfs.sha256))
@@ -97,9 +97,9 @@ class HuggingFace:
             get_session().stream("GET", url, headers=headers, timeout=_TIMEOUT, follow_redirects=True) as response,
         ):
             if response.status_code not in (200, 206):
-                words = f"{file.name} of {self._what}"
+                message = f"{file.name} of {self._what}"
                 retry_after = _seconds(response.headers.get("retry-after"))
-                raise of_status(response.status_code, words, retry_after, "" if self._token else _WITHOUT)
+                raise error_of_status(response.status_code, message, retry_after, "" if self._token else _WITHOUT)
             part = response.headers.get("content-range", "") if response.status_code == 206 else None
             begins = begins_at(part, offset, f"{file.name} of {self._what}")
             yield Reading(begins, response.iter_raw(NETWORK_CHUNK), file.digest)
@@ -112,23 +112,23 @@ class HuggingFace:
             # 401 for a repository that does not exist is the Hub's way to say nothing about it.
             retry_after = _seconds(error.response.headers.get("retry-after"))
             without = "" if self._token else _WITHOUT
-            fault = of_status(error.response.status_code, self._what, retry_after, without)
+            fault = error_of_status(error.response.status_code, self._what, retry_after, without)
             if error.response.headers.get("x-error-code") in ("RepoNotFound", "RevisionNotFound", "EntryNotFound"):
-                words = f"{self._what}: the Hub does not have it, or not for this token."
-                fault = DownloadFault(DownloadReason.NOT_FOUND, words)
+                message = f"{self._what}: the Hub does not have it, or not for this token."
+                fault = DownloadError(DownloadReason.NOT_FOUND, message)
             raise fault from None
         except HFValidationError as error:
-            raise DownloadFault(DownloadReason.INVALID, f"{self._what}: {error}") from None
+            raise DownloadError(DownloadReason.INVALID, f"{self._what}: {error}") from None
         except httpx.TooManyRedirects:
-            words = f"{self._what}: more than {MOST_REDIRECTS} redirects."
-            raise DownloadFault(DownloadReason.REFUSED, words) from None
+            message = f"{self._what}: more than {MOST_REDIRECTS} redirects."
+            raise DownloadError(DownloadReason.REFUSED, message) from None
         except (httpx.UnsupportedProtocol, httpx.InvalidURL, httpx.LocalProtocolError) as error:
             # Not in the library's words: they repeat a header, and the token with it.
-            words = f"{self._what}: {type(error).__name__}: the endpoint, the token or a redirect can not be used."
-            raise DownloadFault(DownloadReason.INVALID, words) from None
+            message = f"{self._what}: {type(error).__name__}: the endpoint, the token or a redirect can not be used."
+            raise DownloadError(DownloadReason.INVALID, message) from None
         except httpx.HTTPError as error:
-            words = f"{self._what}: {type(error).__name__}: {error}{tls_hint(str(error))}"
-            raise DownloadFault(DownloadReason.UNREACHABLE, words) from None
+            message = f"{self._what}: {type(error).__name__}: {error}{tls_hint(str(error))}"
+            raise DownloadError(DownloadReason.UNREACHABLE, message) from None
 
     @contextmanager
     def _understood(self) -> Iterator[None]:
@@ -138,20 +138,20 @@ class HuggingFace:
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             if isinstance(error, HFValidationError):
                 raise
-            words = f"{self._what}: the answer is not that of a Hub ({type(error).__name__})."
-            raise DownloadFault(DownloadReason.FAULT, words) from None
+            message = f"{self._what}: the answer is not that of a Hub ({type(error).__name__})."
+            raise DownloadError(DownloadReason.FAULT, message) from None
 
 
 def check_target(home: httpx.URL, url: httpx.URL) -> None:
-    """Raise `DownloadFault` for a URL, likely a redirect's, that must not be asked."""
+    """Raise `DownloadError` for a URL, likely a redirect's, that must not be asked."""
     if is_never_asked(url.host):
-        words = (
+        message = (
             f"{url.host} is an address of the machine that the pod runs on, or of its cloud's metadata: never asked."
         )
-        raise DownloadFault(DownloadReason.REFUSED, words)
+        raise DownloadError(DownloadReason.REFUSED, message)
     if url.scheme != "https" and (url.scheme, url.host) != (home.scheme, home.host):
-        words = f"The Hub at {home.host} redirects to {url.scheme}://{url.host}: only https is followed."
-        raise DownloadFault(DownloadReason.REFUSED, words)
+        message = f"The Hub at {home.host} redirects to {url.scheme}://{url.host}: only https is followed."
+        raise DownloadError(DownloadReason.REFUSED, message)
 
 
 def _seconds(retry_after: str | None) -> float | None:

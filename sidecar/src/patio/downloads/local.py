@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from patio.downloads.backends import CHUNK, Reading
-from patio.downloads.faults import DownloadFault
-from patio.downloads.names import MOST_FILES
-from patio.downloads.places import contained, local_folder
-from patio.downloads.plan import Listing, RemoteFile
+from patio.downloads.errors import DownloadError
+from patio.downloads.layout import contained, local_folder
+from patio.downloads.planner import Listing, RemoteFile
+from patio.downloads.validation import MOST_FILES
 from patio_protocol.downloads import DownloadReason
 
 
@@ -37,7 +37,7 @@ class Local:
                     shown = os.path.relpath(path, self._folder)
                     files.append(RemoteFile(shown, stat.st_size, str(stat.st_mtime_ns)))
             if len(files) > MOST_FILES:
-                raise DownloadFault(DownloadReason.REFUSED, f"{self._folder} has more than {MOST_FILES} files.")
+                raise DownloadError(DownloadReason.REFUSED, f"{self._folder} has more than {MOST_FILES} files.")
         return Listing(tuple(files))
 
     @contextmanager
@@ -46,6 +46,6 @@ class Local:
         with Path(contained(os.path.join(self._folder, file.name), self._roots)).open("rb") as opened:
             stat = os.fstat(opened.fileno())
             if (stat.st_size, str(stat.st_mtime_ns)) != (file.size, file.tag):
-                raise DownloadFault(DownloadReason.CHANGED, f"{file.name} was changed while it was copied.")
+                raise DownloadError(DownloadReason.CHANGED, f"{file.name} was changed while it was copied.")
             opened.seek(offset)
             yield Reading(offset, iter(lambda: opened.read(CHUNK), b""), None)

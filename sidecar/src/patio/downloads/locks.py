@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from patio.downloads.faults import DownloadFault
+from patio.downloads.errors import DownloadError
 from patio_protocol.downloads import DownloadReason
 
 WRITER_SECONDS = 10.0
@@ -55,7 +55,7 @@ def open_lock(path: Path, *, writable: bool = True) -> int:
 
 @contextmanager
 def locked(path: Path, seconds: float = WRITER_SECONDS) -> Iterator[bool]:
-    """Hold a lock file; yield whether it had to be waited for. Raise `DownloadFault` when it is not free in time."""
+    """Hold a lock file; yield whether it had to be waited for. Raise `DownloadError` when it is not free in time."""
     descriptor = open_lock(path)
     try:
         yield _wait_for(descriptor, path, seconds)
@@ -117,9 +117,9 @@ def release(descriptor: int, place: int) -> None:
 
 def _byte(descriptor: int, place: int, kind: int) -> bool:
     # struct flock of 64-bit Linux: type, whence, start, length, pid (0 for locks that belong to the descriptor).
-    said = struct.pack("hhqqi4x", kind, os.SEEK_SET, place, 1, 0)
+    request = struct.pack("hhqqi4x", kind, os.SEEK_SET, place, 1, 0)
     try:
-        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, said)
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, request)
     except OSError as error:
         if error.errno in _HELD:
             return False
@@ -143,6 +143,6 @@ def _wait_for(descriptor: int, path: Path, seconds: float) -> bool:
             return waited
         waited = True
         if time.monotonic() >= until:
-            words = f"Another process writes to {path.parent}, and has not ended within {seconds:g} s."
-            raise DownloadFault(DownloadReason.BUSY, words)
+            message = f"Another process writes to {path.parent}, and has not ended within {seconds:g} s."
+            raise DownloadError(DownloadReason.BUSY, message)
         time.sleep(_PAUSE)

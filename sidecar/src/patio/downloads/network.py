@@ -13,8 +13,8 @@ from collections.abc import MutableMapping
 from typing import Any
 
 from patio.downloads.addresses import host_of, is_in, is_never_asked
-from patio.downloads.faults import DownloadFault
-from patio.downloads.job import Job
+from patio.downloads.errors import DownloadError
+from patio.downloads.messages import Job
 from patio_protocol.downloads import DownloadReason
 from patio_protocol.sources import SourceKind
 
@@ -44,10 +44,10 @@ def prepare(job: Job) -> None:
 
 
 def refuse(host: str, addresses: list[str]) -> None:
-    """Raise `DownloadFault` for a host that is, or stands for, an address of the machine itself."""
+    """Raise `DownloadError` for a host that is, or stands for, an address of the machine itself."""
     if is_never_asked(host) or any(map(is_never_asked, addresses)):
-        words = f"{host} is an address of the machine that the pod runs on, or of its cloud's metadata: never asked."
-        raise DownloadFault(DownloadReason.INVALID, words)
+        message = f"{host} is an address of the machine that the pod runs on, or of its cloud's metadata: never asked."
+        raise DownloadError(DownloadReason.INVALID, message)
 
 
 def one_bundle(environ: MutableMapping[str, str]) -> None:
@@ -66,9 +66,9 @@ def one_bundle(environ: MutableMapping[str, str]) -> None:
 
 def past_proxies(environ: MutableMapping[str, str], host: str) -> None:
     """Add a host to NO_PROXY if it is an address in a network that stands there."""
-    said = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
-    if is_in(host, said):
-        environ["no_proxy"] = environ["NO_PROXY"] = f"{said},{host}"
+    excluded = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
+    if is_in(host, excluded):
+        environ["no_proxy"] = environ["NO_PROXY"] = f"{excluded},{host}"
 
 
 def _agents(environ: MutableMapping[str, str]) -> frozenset[str]:

@@ -28,9 +28,9 @@ from botocore.exceptions import (
 
 from patio.downloads.addresses import in_clear, is_never_asked
 from patio.downloads.backends import CONNECT_SECONDS, NETWORK_CHUNK, READ_SECONDS, Reading, begins_at
-from patio.downloads.faults import DownloadFault, in_clear_fault, of_status, tls_hint
-from patio.downloads.names import MOST_FILES
-from patio.downloads.plan import Digest, Listing, RemoteFile
+from patio.downloads.errors import DownloadError, error_of_status, plain_http_error, tls_hint
+from patio.downloads.planner import Digest, Listing, RemoteFile
+from patio.downloads.validation import MOST_FILES
 from patio_protocol.downloads import DownloadReason
 from patio_protocol.sources import Source, SourceKind
 
@@ -51,18 +51,18 @@ class S3:
         endpoint = config.get("endpoint")
         self._what = f"{source} at {endpoint or 'AWS'}"
         if source.kind is SourceKind.OBS and endpoint is None:
-            words = f"{source}: obs:// needs an endpoint, by ENDPOINT or in config."
-            raise DownloadFault(DownloadReason.INVALID, words)
+            message = f"{source}: obs:// needs an endpoint, by ENDPOINT or in config."
+            raise DownloadError(DownloadReason.INVALID, message)
         if endpoint is not None and is_never_asked(urlsplit(endpoint).hostname or ""):
             # Checked here too: an agent for a pod's role may have this address, and only the cluster may name it.
-            words = f"{endpoint} is an address of the machine that the pod runs on: never asked."
-            raise DownloadFault(DownloadReason.INVALID, words)
+            message = f"{endpoint} is an address of the machine that the pod runs on: never asked."
+            raise DownloadError(DownloadReason.INVALID, message)
         signature: Any = "s3v4"
         self._signed = "access_key" in config or any(name in os.environ for name in ROLES)
         if not self._signed:
             signature = UNSIGNED
         elif endpoint is not None and in_clear(endpoint) and "allow_plain_http" not in config:
-            raise in_clear_fault(endpoint)
+            raise plain_http_error(endpoint)
         # botocore makes its clients' methods from data at run time, so no type has them.
         self._client: Any = botocore.session.get_session().create_client(
             "s3",
@@ -97,8 +97,8 @@ class S3:
                     if not entry["Key"].endswith("/") or entry["Size"]:  # how consoles show a folder
                         files.append(self._file(entry))
                 if seen > MOST_FILES or number >= MOST_PAGES:
-                    words = f"{self._what}: more than {MOST_FILES} objects, or {MOST_PAGES} pages of them, are there."
-                    raise DownloadFault(DownloadReason.REFUSED, words)
+                    message = f"{self._what}: more than {MOST_FILES} objects, or {MOST_PAGES} pages of them, are there."
+                    raise DownloadError(DownloadReason.REFUSED, message)
             if not files:
                 raise self._nothing_there()
         return Listing(tuple(files))
@@ -108,15 +108,15 @@ class S3:
         digest = Digest("md5", tag) if _MD5.fullmatch(tag) else None
         return RemoteFile(entry["Key"].removeprefix(self._prefix), entry["Size"], tag, digest)
 
-    def _nothing_there(self) -> DownloadFault:
+    def _nothing_there(self) -> DownloadError:
         """Tell a folder that is not there from an object that was taken for one."""
         name = self._prefix.rstrip("/")
         if name:
             beside = self._client.list_objects_v2(Bucket=self._bucket, Prefix=name, MaxKeys=1)
             if any(entry["Key"] == name for entry in beside.get("Contents", ())):
-                words = f"{self._what}: that is an object, not a folder; name the folder that it is in."
-                return DownloadFault(DownloadReason.NOT_FOUND, words)
-        return DownloadFault(DownloadReason.NOT_FOUND, f"{self._what}: the source has no files there.")
+                message = f"{self._what}: that is an object, not a folder; name the folder that it is in."
+                return DownloadError(DownloadReason.NOT_FOUND, message)
+        return DownloadError(DownloadReason.NOT_FOUND, f"{self._what}: the source has no files there.")
 
     @contextmanager
     def read(self, file: RemoteFile, offset: int) -> Iterator[Reading]:
@@ -127,8 +127,8 @@ class S3:
                 Bucket=self._bucket, Key=self._prefix + file.name, IfMatch=f'"{file.tag}"', **asked
             )
             if answer.get("ETag", "").strip('"') != file.tag:  # a store that does not know If-Match
-                words = f"{file.name} of {self._what}: it was changed while it was read."
-                raise DownloadFault(DownloadReason.CHANGED, words)
+                message = f"{file.name} of {self._what}: it was changed while it was read."
+                raise DownloadError(DownloadReason.CHANGED, message)
             begins = begins_at(answer.get("ContentRange"), offset, f"{file.name} of {self._what}")
             # Encrypted with a key of its own, an object's ETag is not the MD5 of its content.
             plain = answer.get("ServerSideEncryption", "AES256") == "AES256" and "SSECustomerAlgorithm" not in answer
@@ -141,8 +141,8 @@ class S3:
         try:
             yield
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            words = f"{self._what}: the answer is not that of such a store ({type(error).__name__})."
-            raise DownloadFault(DownloadReason.FAULT, words) from None
+            message = f"{self._what}: the answer is not that of such a store ({type(error).__name__})."
+            raise DownloadError(DownloadReason.FAULT, message) from None
 
     @contextmanager
     def _faults(self, what: str) -> Iterator[None]:
@@ -154,29 +154,29 @@ class S3:
             code = str(error.response.get("Error", {}).get("Code", ""))[:100]
             retry_after = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("retry-after", "")
             seconds = float(retry_after) if retry_after.isdecimal() else None
-            words = f"{what}: {code}" if code and not code.isdecimal() else what
+            message = f"{what}: {code}" if code and not code.isdecimal() else what
             if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"):
-                raise DownloadFault(DownloadReason.UNAUTHORIZED, f"{words}: the credentials are wrong.") from None
+                raise DownloadError(DownloadReason.UNAUTHORIZED, f"{message}: the credentials are wrong.") from None
             if 300 <= status < 400:
-                words = (
-                    f"{words}: {status}, a redirect, which is not followed; name the bucket's own endpoint or region."
+                message = (
+                    f"{message}: {status}, a redirect, which is not followed; name the bucket's own endpoint or region."
                 )
-                raise DownloadFault(DownloadReason.REFUSED, words) from None
-            raise of_status(status, words, seconds, "" if self._signed else _WITHOUT) from None
+                raise DownloadError(DownloadReason.REFUSED, message) from None
+            raise error_of_status(status, message, seconds, "" if self._signed else _WITHOUT) from None
         except (HTTPClientError, OSError) as error:
             refused = getattr(error, "kwargs", {}).get("error")
-            if isinstance(refused, DownloadFault):
+            if isinstance(refused, DownloadError):
                 raise refused from None
             if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
                 raise
-            said = f"{type(error).__name__}: {error}"
-            raise DownloadFault(DownloadReason.UNREACHABLE, f"{what}: {said}{tls_hint(said)}") from None
+            text = f"{type(error).__name__}: {error}"
+            raise DownloadError(DownloadReason.UNREACHABLE, f"{what}: {text}{tls_hint(text)}") from None
         except (NoCredentialsError, PartialCredentialsError) as error:
-            raise DownloadFault(DownloadReason.UNAUTHORIZED, f"{what}: {error}") from None
+            raise DownloadError(DownloadReason.UNAUTHORIZED, f"{what}: {error}") from None
         except ParamValidationError as error:
-            raise DownloadFault(DownloadReason.INVALID, f"{what}: {error}") from None
+            raise DownloadError(DownloadReason.INVALID, f"{what}: {error}") from None
         except BotoCoreError as error:
-            raise DownloadFault(DownloadReason.UNREACHABLE, f"{what}: {type(error).__name__}: {error}") from None
+            raise DownloadError(DownloadReason.UNREACHABLE, f"{what}: {type(error).__name__}: {error}") from None
 
 
 def region_of(endpoint: str | None, default: str = "us-east-1") -> str:

@@ -20,15 +20,14 @@ from pathlib import Path
 from typing import Protocol
 
 from patio.downloads.backends import CHUNK, Backend, Reading
+from patio.downloads.cache_keys import is_revision
 from patio.downloads.disk import Partial, folders_down_to, remove_unused, replace_text, show
-from patio.downloads.faults import DownloadFault
-from patio.downloads.found import noted
-from patio.downloads.job import Done, Event, Job, Listed, Moved, Noted
+from patio.downloads.errors import DownloadError
+from patio.downloads.inventory import noted
+from patio.downloads.layout import DownloadLayout, contained, source_note
 from patio.downloads.locks import locked
-from patio.downloads.names import is_revision
-from patio.downloads.pace import Pace
-from patio.downloads.places import Place, contained, source_note
-from patio.downloads.plan import (
+from patio.downloads.messages import Done, Event, Job, Listed, Moved, Noted
+from patio.downloads.planner import (
     SYNC_STEP,
     Digest,
     Fetch,
@@ -40,7 +39,8 @@ from patio.downloads.plan import (
     select,
     space_needed,
 )
-from patio.downloads.room import reserved
+from patio.downloads.reservations import reserved
+from patio.downloads.stall_detection import StallDetector
 from patio_protocol.downloads import DownloadReason
 
 EVENT_SECONDS = 0.2
@@ -56,37 +56,37 @@ class _Hash(Protocol):
     def hexdigest(self) -> str: ...
 
 
-def download(job: Job, backend: Backend, emit: Emit, pace: Pace | None = None) -> Done:
-    """Bring a source's folder to its place and return where it is; raise `DownloadFault`.
+def download(job: Job, backend: Backend, emit: Emit, stalls: StallDetector | None = None) -> Done:
+    """Bring a source's folder to its place and return where it is; raise `DownloadError`.
 
     A revision that is there whole is used without writing: its folder may be another user's, or read-only.
     """
-    pace = pace or Pace()
-    place = Place(Path(job.revisions), Path(job.shown) if job.shown else None)
+    stalls = stalls or StallDetector()
+    place = DownloadLayout(Path(job.revisions), Path(job.shown) if job.shown else None)
     with _disk_faults(place):
         contained(str(place.revisions), [Path(root) for root in job.roots])
         emit(Noted(message="Asking the source what it has."))
-        with pace.listing():
+        with stalls.listing():
             listing = backend.listing()
         found = _Found(job, place, listing)
         if found.whole and place.shown is None:
             # The note is a hint: it is written where that can be done at once.
-            with contextlib.suppress(OSError, DownloadFault), locked(place.lock, 0):
+            with contextlib.suppress(OSError, DownloadError), locked(place.lock, 0):
                 found.note()
             return found.used(emit)
         folders_down_to(place.revisions)
         emit(Noted(message="Waiting for whoever else writes there."))
         with locked(place.lock) as waited:
             if waited:
-                with pace.listing():
+                with stalls.listing():
                     found = _Found(job, place, backend.listing())
-            return _locked(job, place, backend, found, emit, pace)
+            return _locked(job, place, backend, found, emit, stalls)
 
 
 class _Found:
     """What a source has, and what of it is taken."""
 
-    def __init__(self, job: Job, place: Place, listing: Listing) -> None:
+    def __init__(self, job: Job, place: DownloadLayout, listing: Listing) -> None:
         self.selection = select(listing, job.all_files)
         self.revision = revision_of(listing, job.all_files)
         self.target = place.folder(self.revision)
@@ -124,7 +124,9 @@ class _Found:
             replace_text(source_note(self.target), "".join(f"{source}\n" for source in sources))
 
 
-def _locked(job: Job, place: Place, backend: Backend, found: _Found, emit: Emit, pace: Pace) -> Done:
+def _locked(
+    job: Job, place: DownloadLayout, backend: Backend, found: _Found, emit: Emit, stalls: StallDetector
+) -> Done:
     target, revision = found.target, found.revision
     _clean(place, revision)
     if found.whole:
@@ -137,7 +139,7 @@ def _locked(job: Job, place: Place, backend: Backend, found: _Found, emit: Emit,
         disk = partial.open(found.selection.files)
         fetches = plan(found.selection, disk)
         with reserved(place, revision, Path(job.root), space_needed(fetches), job.limit):
-            _Transfer(partial, backend, found.selection, fetches, emit, pace).run(job.max_workers)
+            _Transfer(partial, backend, found.selection, fetches, emit, stalls).run(job.max_workers)
         partial.finish(target)
         found.note()
         done = Done(revision=revision, folder=str(target))
@@ -149,7 +151,7 @@ def _locked(job: Job, place: Place, backend: Backend, found: _Found, emit: Emit,
     return done
 
 
-def _clean(place: Place, revision: str) -> None:
+def _clean(place: DownloadLayout, revision: str) -> None:
     """Remove what nobody will finish: attempts at other revisions, and half-removed folders. We hold the lock."""
     for path in place.revisions.iterdir():
         if path.name.startswith((".partial-", ".trash-")) and path != place.partial(revision):
@@ -166,13 +168,13 @@ class _Transfer:
         selection: Selection,
         fetches: tuple[Fetch, ...],
         emit: Emit,
-        pace: Pace,
+        stalls: StallDetector,
     ) -> None:
         self._partial = partial
         self._backend = backend
         self._fetches = fetches
         self._emit = emit
-        self._pace = pace
+        self._stalls = stalls
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._files_done = len(selection.files) - len(fetches)
@@ -201,7 +203,7 @@ class _Transfer:
         with os.fdopen(descriptor, "r+b") as opened:
             if file.size:
                 with contextlib.ExitStack() as stack:
-                    with self._pace.waiting():
+                    with self._stalls.waiting():
                         reading = stack.enter_context(self._backend.read(file, fetch.offset))
                     got = self._receive(opened.fileno(), fetch, reading)
                 _check(file, reading.digest, got, part)
@@ -209,7 +211,7 @@ class _Transfer:
                 os.ftruncate(descriptor, 0)
             os.fsync(descriptor)
         self._partial.keep(file)
-        self._pace.file_done()
+        self._stalls.file_done()
         with self._lock:
             self._files_done += 1
 
@@ -226,9 +228,9 @@ class _Transfer:
                 hashing.update(earlier)
         os.lseek(descriptor, at, os.SEEK_SET)
         synced = at
-        for chunk in self._pace.chunks(reading.chunks):
+        for chunk in self._stalls.chunks(reading.chunks):
             if self._stop.is_set():
-                raise DownloadFault(DownloadReason.CANCELLED, "Another file of the download failed.")
+                raise DownloadError(DownloadReason.CANCELLED, "Another file of the download failed.")
             at += len(chunk)
             if at > size:
                 break
@@ -242,11 +244,11 @@ class _Transfer:
                 os.fdatasync(descriptor)
                 synced = at
         if at < size:
-            words = f"{fetch.file.name} ended after {at} of {size} bytes."
-            raise DownloadFault(DownloadReason.UNREACHABLE, words)
+            message = f"{fetch.file.name} ended after {at} of {size} bytes."
+            raise DownloadError(DownloadReason.UNREACHABLE, message)
         if at > size:
             os.ftruncate(descriptor, 0)
-            raise DownloadFault(DownloadReason.CORRUPT, f"{fetch.file.name} has more than the {size} bytes listed.")
+            raise DownloadError(DownloadReason.CORRUPT, f"{fetch.file.name} has more than the {size} bytes listed.")
         return None if hashing is None else hashing.hexdigest()
 
     def _moved(self, done: int, fetched: int) -> None:
@@ -277,16 +279,16 @@ def _hashing(digest: Digest | None, size: int) -> _Hash | None:
 def _check(file: RemoteFile, digest: Digest | None, got: str | None, part: Path) -> None:
     if digest is not None and got != digest.value:
         part.unlink()
-        words = f"{file.name} arrived with the {digest.algorithm} hash {got}, and {digest.value} is right."
-        raise DownloadFault(DownloadReason.CORRUPT, words)
+        message = f"{file.name} arrived with the {digest.algorithm} hash {got}, and {digest.value} is right."
+        raise DownloadError(DownloadReason.CORRUPT, message)
 
 
 @contextmanager
-def _disk_faults(place: Place) -> Iterator[None]:
+def _disk_faults(place: DownloadLayout) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        words = f"{error.filename or place.revisions}: {error.strerror or error}"
+        message = f"{error.filename or place.revisions}: {error.strerror or error}"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DownloadFault(DownloadReason.NO_SPACE, words) from error
-        raise DownloadFault(DownloadReason.NOT_WRITABLE, words) from error
+            raise DownloadError(DownloadReason.NO_SPACE, message) from error
+        raise DownloadError(DownloadReason.NOT_WRITABLE, message) from error

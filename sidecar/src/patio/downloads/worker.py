@@ -17,9 +17,9 @@ from pathlib import Path
 
 from patio.downloads import network
 from patio.downloads.backends import Backend
-from patio.downloads.faults import DownloadFault, redacted
-from patio.downloads.job import JOB, Event, Failed, Job
-from patio.downloads.pace import Pace
+from patio.downloads.errors import DownloadError, redacted
+from patio.downloads.messages import JOB, Event, Failed, Job
+from patio.downloads.stall_detection import StallDetector
 from patio.downloads.transfer import download
 from patio_protocol.downloads import DownloadReason
 from patio_protocol.sources import SourceKind
@@ -55,10 +55,10 @@ def main() -> int:
         with one_at_a_time:
             events.write(event.model_dump_json() + "\n")
 
-    def fail(fault: DownloadFault) -> None:
+    def fail(fault: DownloadError) -> None:
         # Libraries put whole answers into their words. Cut after the secrets are out, or half of one may stay.
-        words = " ".join(redacted(fault.message, job.secrets).split())[:_LONGEST_WORDS]
-        emit(Failed(reason=fault.reason, message=words, retry_after=fault.retry_after))
+        message = " ".join(redacted(fault.message, job.secrets).split())[:_LONGEST_WORDS]
+        emit(Failed(reason=fault.reason, message=message, retry_after=fault.retry_after))
 
     def watch() -> None:
         last = time.monotonic()
@@ -66,23 +66,23 @@ def main() -> int:
             time.sleep(TICK)
             now = time.monotonic()
             # Not what this process slept through.
-            words = pace.tick(min(now - last, 2 * TICK))
+            message = stalls.tick(min(now - last, 2 * TICK))
             last = now
-            if words is not None:
-                fail(DownloadFault(DownloadReason.SLOW, words))
+            if message is not None:
+                fail(DownloadError(DownloadReason.SLOW, message))
                 os._exit(1)
 
-    pace = Pace()
+    stalls = StallDetector()
     threading.Thread(target=watch, name="pace", daemon=True).start()
     try:
         network.prepare(job)
-        emit(download(job, backend_of(job), emit, pace))
-    except DownloadFault as fault:
+        emit(download(job, backend_of(job), emit, stalls))
+    except DownloadError as fault:
         fail(fault)
         return 1
     except MemoryError:
-        words = f"What the source answered does not fit into {MOST_DATA >> 20} MiB of memory."
-        fail(DownloadFault(DownloadReason.REFUSED, words))
+        message = f"What the source answered does not fit into {MOST_DATA >> 20} MiB of memory."
+        fail(DownloadError(DownloadReason.REFUSED, message))
         return 1
     return 0
 

@@ -1,8 +1,8 @@
 """Drains the pod: not ready, out of the routers' lists, then waiting for the engine's last request.
 
-One drain at a time, which later calls join; a pod stays out of service until its sidecar starts anew, and each call
-looks at the engine again. `plan` decides, `looks` counts, `app` gives it the topology. It never stops the engine: that
-is the kubelet's, afterwards.
+One drain at a time, which later calls join; a pod stays out of service until its sidecar is started again, and each
+call counts the engine's requests again. `planner` decides, `request_counter` counts, `app` passes the topology in. It
+never stops the engine: the kubelet does that afterwards.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import logging
 import time
 from typing import Protocol
 
-from patio.drain.config import DrainSettings
-from patio.drain.looks import EngineLooks
-from patio.drain.plan import Sight, Verdict, Watch, after, verdict
+from patio.drain.planner import CountOutcome, DrainSnapshot, DrainState, observe, plan
+from patio.drain.request_counter import RequestCounter
+from patio.drain.settings import DrainSettings
 from patio_protocol.topology import DrainAnswer
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY = 0.25
+COUNT_EVERY = 0.25
 NEAR_THE_END = 0.25
 """Seconds before its deadline that a call is answered: the answer has to arrive."""
 LEAVE_SHARE = 0.4
@@ -45,14 +45,14 @@ class Departure(Protocol):
 class Drain:
     """The drain of this pod."""
 
-    def __init__(self, settings: DrainSettings, looks: EngineLooks, departure: Departure) -> None:
+    def __init__(self, settings: DrainSettings, counter: RequestCounter, departure: Departure) -> None:
         self._settings = settings
-        self._looks = looks
+        self._counter = counter
         self._departure = departure
         self._called = False
         self._task: asyncio.Task[None] | None = None
-        self._watch = Watch()
-        self._over = Verdict.GO_ON
+        self._snapshot = DrainSnapshot()
+        self._over = DrainState.GO_ON
         self._leave_until = float("-inf")
         """When the most patient caller no longer waits for routers that do not answer."""
         self._callers = 0
@@ -104,19 +104,19 @@ class Drain:
 
     async def _until_over(self) -> None:
         began = time.monotonic()
-        if self._over is not Verdict.DRAINED:
-            self._watch = Watch()
+        if self._over is not DrainState.DRAINED:
+            self._snapshot = DrainSnapshot()
         # What was drained is so still if the next look says the same.
-        self._over = Verdict.GO_ON
+        self._over = DrainState.GO_ON
         try:
-            while self._over is Verdict.GO_ON:
+            while self._over is DrainState.GO_ON:
                 left = self._left_or_given_up()
-                look = await self._looks.look()
+                count = await self._counter.count()
                 now = time.monotonic()
-                self._watch = after(self._watch, look, left, now)
-                self._over = verdict(self._watch, self._settings.settle, now)
-                if self._over is Verdict.GO_ON:
-                    await asyncio.sleep(LOOK_EVERY)
+                self._snapshot = observe(self._snapshot, count, left, now)
+                self._over = plan(self._snapshot, self._settings.settle, now)
+                if self._over is DrainState.GO_ON:
+                    await asyncio.sleep(COUNT_EVERY)
             log.info("drain over verdict=%s seconds=%.1f left=%s", self._over, now - began, self._departure.left)
         finally:
             self._task = None
@@ -126,24 +126,24 @@ class Drain:
         return departure.left or (departure.unreachable and time.monotonic() >= self._leave_until)
 
     def _answer(self, waited: float) -> DrainAnswer:
-        last, left = self._watch.last, self._departure.left
-        drained = self._over is Verdict.DRAINED
-        words = []
+        last, left = self._snapshot.last, self._departure.left
+        drained = self._over is DrainState.DRAINED
+        message = []
         if not left:
-            words.append("A router does not say that it sends nothing more; see GET /v1/topology.")
-        if self._over is Verdict.BLIND:
-            words.append("The engine does not tell how many requests it has.")
-        elif last.sight is Sight.NO_ANSWER:
-            words.append("The engine does not answer how many requests it has.")
+            message.append("A router does not say that it sends nothing more; see GET /v1/topology.")
+        if self._over is DrainState.BLIND:
+            message.append("The engine does not tell how many requests it has.")
+        elif last.outcome is CountOutcome.NO_ANSWER:
+            message.append("The engine does not answer how many requests it has.")
         elif not drained and not (last.quiet and not left):
-            words.append("The engine still has requests, or had some a moment ago.")
-        elif last.sight is Sight.GONE:
-            words.append("The engine is gone.")
+            message.append("The engine still has requests, or had some a moment ago.")
+        elif last.outcome is CountOutcome.GONE:
+            message.append("The engine is gone.")
         return DrainAnswer(
             drained=drained,
-            running=0 if last.sight is Sight.GONE else last.running,
-            waiting=0 if last.sight is Sight.GONE else last.waiting,
+            running=0 if last.outcome is CountOutcome.GONE else last.running,
+            waiting=0 if last.outcome is CountOutcome.GONE else last.waiting,
             unregistered=left,
             waited_seconds=round(waited, 3),
-            message=" ".join(words),
+            message=" ".join(message),
         )

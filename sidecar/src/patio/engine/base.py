@@ -74,18 +74,18 @@ class EngineView:
     """Path by adapter name, from the engine's own list; None when the list can not be read."""
     trials: frozenset[str] = frozenset()
     """Names in that list that are trials of ours, and no adapters."""
-    fault: EngineError | None = None
+    error: EngineError | None = None
     """Why it is not ready, or why its list can not be read."""
 
     @property
-    def blurred(self) -> bool:
+    def unreliable(self) -> bool:
         """Whether somebody listens and did not answer: that tells nothing but that it is slow."""
-        return self.listening and self.fault is not None and self.fault.reason is FaultReason.UNREACHABLE
+        return self.listening and self.error is not None and self.error.reason is FaultReason.UNREACHABLE
 
     @property
     def problem(self) -> str:
         """The fault in words."""
-        return "" if self.fault is None else self.fault.message
+        return "" if self.error is None else self.error.message
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,11 +92,11 @@ class EngineHttp:
         fresh = steady is not None and not self._under_way and steady[0] == orders
         self._steady, list_only = None, fresh and self._list_next
         self._list_next = fresh and not self._list_next
-        fault = None if list_only else await not_ready()
-        if fault is not None:
-            return down(fault)
+        error = None if list_only else await not_ready()
+        if error is not None:
+            return down(error)
         seen = steady[1] if steady is not None and fresh and not list_only else await listed()
-        if seen.ready and seen.fault is None and not self._under_way and orders == self._orders_seen:
+        if seen.ready and seen.error is None and not self._under_way and orders == self._orders_seen:
             self._steady = (orders, seen)
         return seen
 
@@ -109,11 +109,11 @@ class EngineHttp:
             if not answer.is_success:
                 raise RetryableError(FaultReason.ENGINE_FAULT, f"/v1/models {answered(answer.status)}.")
             if not answer.whole:
-                words = f"/v1/models answered with more than {LARGEST_LIST} bytes, or compressed."
-                raise RetryableError(FaultReason.ENGINE_FAULT, words)
+                message = f"/v1/models answered with more than {LARGEST_LIST} bytes, or compressed."
+                raise RetryableError(FaultReason.ENGINE_FAULT, message)
             view, left_out = _read_list(answer.content)
-        except EngineError as fault:
-            return EngineView(ready=True, adapters=None, fault=fault)
+        except EngineError as error:
+            return EngineView(ready=True, adapters=None, error=error)
         if left_out and left_out != self._left_out:
             log.warning("entries of the engine's model list can not be read and are left out entries=%d", left_out)
         self._left_out = left_out
@@ -146,7 +146,7 @@ class EngineHttp:
             )
         except ExchangeError as error:
             if error.cause is Cause.REFUSED:
-                raise NotListening(shown) from error
+                raise NotListeningError(shown) from error
             raise RetryableError(FaultReason.UNREACHABLE, error.message + self._remedy(error.cause)) from error
         self._answered = True
         return answer
@@ -162,22 +162,22 @@ class EngineHttp:
         return ""
 
 
-class NotListening(RetryableError):  # noqa: N818 - a state of the engine, not a failure of ours
+class NotListeningError(RetryableError):
     """The connection was refused: the engine is starting, stopping or gone, and holds no adapter."""
 
     def __init__(self, endpoint: str) -> None:
         super().__init__(FaultReason.UNREACHABLE, f"Nothing listens at {endpoint}: the engine is not up.")
 
 
-def down(fault: EngineError) -> EngineView:
+def down(error: EngineError) -> EngineView:
     """Return the view of an engine that is not ready."""
-    return EngineView(ready=False, listening=not isinstance(fault, NotListening), adapters=None, fault=fault)
+    return EngineView(ready=False, listening=not isinstance(error, NotListeningError), adapters=None, error=error)
 
 
 def unauthorized(path: str, status: int, remedy: str) -> PermanentError:
     """Return the fault of a key that is missing or wrong, with what mends it."""
-    words = f"The engine refuses {path} without the right key ({status}); {remedy}."
-    return PermanentError(FaultReason.UNAUTHORIZED, words)
+    message = f"The engine refuses {path} without the right key ({status}); {remedy}."
+    return PermanentError(FaultReason.UNAUTHORIZED, message)
 
 
 def answered(status: int) -> str:
@@ -193,8 +193,8 @@ def _read_list(content: bytes) -> tuple[EngineView, int]:
         data = None
     listed = data.get("data") if isinstance(data, dict) else None
     if not isinstance(listed, list):
-        words = "/v1/models answered with something else than a model list."
-        raise RetryableError(FaultReason.ENGINE_FAULT, words)
+        message = "/v1/models answered with something else than a model list."
+        raise RetryableError(FaultReason.ENGINE_FAULT, message)
     entries = [entry for entry in listed if _is_model(entry)]
     base_models = [entry for entry in entries if entry.get("parent") is None]
     context = base_models[0].get("max_model_len") if base_models else None

@@ -4,7 +4,8 @@ Ready is `/ready`, never `/health`, which generates a token and takes a second. 
 must be unloaded first, a full server evicts without a word (what was there before is compared with the answer), and a
 request for what was unloaded loads it again.
 With an admin key, changes take only that key and the list only the other one. With several tokenizer workers each has
-adapters and a list of its own, so that none can be loaded: `/server_info` tells, or a list that `unsteady` sees change.
+adapters and a list of its own, so that none can be loaded: `/server_info` tells, or a list that `list_stability` sees
+change.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from patio.engine.base import (
     trial_name,
 )
 from patio.engine.http import LARGEST_ANSWER, EngineHttp, answered, unauthorized
-from patio.engine.unsteady import UnsteadyList
+from patio.engine.list_stability import UnsteadyList
 from patio_protocol.engines import EngineKind
 from patio_protocol.error_text import bounded_words
 
@@ -128,18 +129,18 @@ class Sglang:
     async def _not_ready(self) -> EngineError | None:
         try:
             ready = await self._http.look("/ready", self._key)
-        except EngineError as fault:
-            return fault
+        except EngineError as error:
+            return error
         if ready.is_success:
             return None
         if ready.status in (401, 403):
             return unauthorized("/ready", ready.status, "set ENGINE_API_KEY in the sidecar")
         if ready.status != 404:
-            words = f"SGLang is warming up, paused or stopping (/ready {answered(ready.status)})."
-            return RetryableError(FaultReason.ENGINE_FAULT, words)
+            message = f"SGLang is warming up, paused or stopping (/ready {answered(ready.status)})."
+            return RetryableError(FaultReason.ENGINE_FAULT, message)
         # Older SGLang has no /ready: there, the list answers once the model is loaded.
         listed = await self._http.listed(self._key)
-        return listed.fault if listed.fault is not None and not listed.fault.permanent else None
+        return listed.error if listed.error is not None and not listed.error.permanent else None
 
     async def _listed(self) -> EngineView:
         """Read the list, unless it is only one of several or changes all the time."""
@@ -151,14 +152,14 @@ class Sglang:
             self._asked = now
             with contextlib.suppress(EngineError):
                 self._facts = await self._read_facts()
-        words = SEVERAL_WORKERS if self._facts is not None and self._facts.tokenizers > 1 else None
+        message = SEVERAL_WORKERS if self._facts is not None and self._facts.tokenizers > 1 else None
         may_evict = self._facts is not None and self._facts.capacity.loaded is not None
-        if words is None and self._list.seen(view.adapters.keys(), self._orders, may_evict=may_evict, now=now):
-            words = UNSTEADY
-        if words is None:
+        if message is None and self._list.seen(view.adapters.keys(), self._orders, may_evict=may_evict, now=now):
+            message = UNSTEADY
+        if message is None:
             return view
         return replace(
-            view, adapters=None, trials=frozenset(), fault=PermanentError(FaultReason.LORA_UNAVAILABLE, words)
+            view, adapters=None, trials=frozenset(), error=PermanentError(FaultReason.LORA_UNAVAILABLE, message)
         )
 
     async def load(self, name: str, path: str) -> Loaded:
@@ -193,8 +194,10 @@ class Sglang:
                 return await self._swap(name, path)
             except _TakenError:
                 continue
-        words = f"Requests for {name} brought its old weights back {SWAPS} times while the new ones were to be loaded."
-        raise RetryableError(FaultReason.ENGINE_FAULT, words)
+        message = (
+            f"Requests for {name} brought its old weights back {SWAPS} times while the new ones were to be loaded."
+        )
+        raise RetryableError(FaultReason.ENGINE_FAULT, message)
 
     async def _try(self, trial: str, path: str) -> None:
         try:
@@ -246,8 +249,8 @@ class Sglang:
             asked = time.monotonic()
             try:
                 return await change()
-            except RetryableError as fault:
-                slow = fault.reason is FaultReason.UNREACHABLE and time.monotonic() - asked > QUICK
+            except RetryableError as error:
+                slow = error.reason is FaultReason.UNREACHABLE and time.monotonic() - asked > QUICK
                 if not slow or not (await self.view()).ready:
                     raise
 
@@ -372,10 +375,10 @@ def _read(text: str) -> _Read:
         return _Read(False, None, None)
     if not isinstance(body, dict):
         return _Read(False, None, None)
-    words = body.get("error_message") or body.get("message")
+    message = body.get("error_message") or body.get("message")
     loaded = body.get("loaded_adapters")
     return _Read(
         success=body.get("success") is True,
-        words=words if isinstance(words, str) else None,
+        words=message if isinstance(message, str) else None,
         loaded=frozenset(loaded) if isinstance(loaded, dict) else None,
     )

@@ -71,8 +71,8 @@ class Vllm:
     async def _not_ready(self) -> EngineError | None:
         try:
             health = await self._http.look("/health", self._key)
-        except EngineError as fault:
-            return fault
+        except EngineError as error:
+            return error
         if health.is_success:
             return None
         if health.status in (401, 403):
@@ -111,8 +111,8 @@ class Vllm:
         """Let go; vLLM 0.32 answers at once and lets requests under way finish."""
         try:
             await self._change(UNLOAD, {"lora_name": name})
-        except PermanentError as fault:
-            if fault.reason is not FaultReason.ADAPTER_NOT_FOUND:
+        except PermanentError as error:
+            if error.reason is not FaultReason.ADAPTER_NOT_FOUND:
                 raise
 
     async def capacity(self) -> Capacity:

@@ -2,7 +2,7 @@
 
 `compile_rules` turns the tables into byte strings once; `rewrite` cuts the text at its TYPE lines, looks families up by
 name, and renames whole blocks with `bytes.replace`, which costs a fraction of reading samples one by one. Only what is
-more than a rename is read, by `derive`. Values, labels and the original text are never touched, and what is not
+more than a rename is read, by `derived`. Values, labels and the original text are never touched, and what is not
 understood passes through. `scrape` calls it.
 
 A large text comes in pieces that end at line ends (`cut`): no single operation on bytes is long, so that a thread
@@ -18,8 +18,8 @@ from enum import Enum
 
 from prometheus_client.utils import floatToGoString
 
-from patio.metrics.derive import How, Sample, read
-from patio.metrics.tables import (
+from patio.metrics.derived import How, Sample, read
+from patio.metrics.mappings import (
     COUNTER,
     GAUGE,
     HISTOGRAM,
@@ -217,9 +217,9 @@ def _rows(family: Family, prefix: str, sources: tuple[Source, ...], form: Format
     yield _row(family.name, name, typed, family.type, family.help, suffixes, sources)
     if family.type == HISTOGRAM and form is Format.TEXT:
         # Prometheus' Python client gives it as a family of its own, a gauge.
-        name, words = f"{name}_created", f"Unix time at which {family.name} began."
+        name, message = f"{name}_created", f"Unix time at which {family.name} began."
         created = tuple(f"{source}_created" for source in sources)
-        yield _row(f"{family.name}_created", name, name, GAUGE, words, ("",), created)
+        yield _row(f"{family.name}_created", name, name, GAUGE, message, ("",), created)
 
 
 def _row(

@@ -22,10 +22,10 @@ from functools import cache
 import httpx
 
 from patio.engine.base import EngineView
-from patio.metrics.derive import Sample, quoted
-from patio.metrics.own import OwnMetrics
+from patio.metrics.derived import Sample, quoted
 from patio.metrics.pages import Page
 from patio.metrics.rewrite import PIECE, Format, Rules, compile_rules, rewrite
+from patio.metrics.self_metrics import SelfMetrics
 from patio_protocol.engines import EngineKind
 from patio_protocol.error_text import error_words
 
@@ -90,7 +90,7 @@ class Scraper:
         http: httpx.AsyncClient,
         engine: EngineKind,
         prefixes: Iterable[str],
-        own: OwnMetrics,
+        own: SelfMetrics,
         view: Callable[[], EngineView],
     ) -> None:
         """`url` None: the engine is not to be scraped. `view` is what the engine said of itself at the last look."""
@@ -159,8 +159,8 @@ class Scraper:
         self._complained = None
         large = len(fetched.pieces) > 1
         if large and len(self._large) >= LARGE_PAGES:
-            words = f"{LARGE_PAGES} large pages are still on their way to slow readers"
-            return self._without_engine(_Failure("busy", words))
+            message = f"{LARGE_PAGES} large pages are still on their way to slow readers"
+            return self._without_engine(_Failure("busy", message))
         self._own.engine_up.set(1)
         self._own.scrape_duration.set(time.perf_counter() - started)
         own, rules = self._own.text(fetched.form), self._rules(fetched.form)

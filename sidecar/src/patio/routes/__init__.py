@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
-from patio.access.crowd import LongPolls
-from patio.access.gate import Gate
+from patio.access.authorizer import Authorizer
+from patio.access.connection_limits import LongPolls
 from patio.access.openness import EVERYONE, open_to
 from patio.adapters.reconciler import Reconciler
 from patio.credentials.sealing import Sealing
@@ -28,7 +28,7 @@ from patio.routes.credentials import add_credentials
 from patio.routes.downloads import add_downloads
 from patio.routes.drain import add_drain
 from patio.routes.probes import add_probes
-from patio.routes.responses import add_faults
+from patio.routes.responses import add_error_handlers
 from patio.routes.topology import add_topology
 from patio_protocol.adapters import ErrorBody, Readiness, ServerStatus
 from patio_protocol.topology import TopologyReport
@@ -53,7 +53,7 @@ class Parts:
     """Only beside an engine."""
     stopping: asyncio.Event
     """Set when the process is asked to leave: long-polls and waits end then."""
-    gate: Gate
+    gate: Authorizer
     count_denial: Callable[[str], None]
     sealing: Sealing
 
@@ -79,7 +79,7 @@ def create_app(parts: Parts, version: str, docs: bool) -> FastAPI:
     add_topology(app, parts.topology, parts.topology_server)
     if parts.drain is not None:
         add_drain(app, parts.drain)
-    add_faults(app)
+    add_error_handlers(app)
     if docs:
         # Words that only readers of the document need: an idle sidecar does without.
         from patio.routes.openapi import add_document

@@ -17,9 +17,9 @@ from fastapi import FastAPI
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from patio.access.gate import Call, Gate
-from patio.access.inside import address_of, is_loopback
+from patio.access.authorizer import Authorizer, Call
 from patio.access.limits import BODY_TOO_SLOW, judge_head, judge_json
+from patio.access.loopback import address_of, is_loopback
 from patio.access.openness import CLOSED, Openness, To, openness_of
 from patio.access.proof import BODY_TOO_LARGE, MISSING, NO_KEYS, NOT_MEANT, Denial, Request
 from patio.logs import LineLimit
@@ -37,7 +37,7 @@ SHOWN = 200
 """Characters of a path in the log."""
 
 
-def add_access(app: FastAPI, gate: Gate, count_denial: Callable[[str], None]) -> None:
+def add_access(app: FastAPI, gate: Authorizer, count_denial: Callable[[str], None]) -> None:
     """Put the guard before the application's routes."""
     # A redirect would answer for a path that no route has, with an address out of the Host header.
     app.router.redirect_slashes = False
@@ -89,7 +89,7 @@ class _Guard:
     """ASGI middleware."""
 
     def __init__(
-        self, app: ASGIApp, routes: Sequence[BaseRoute], gate: Gate, count_denial: Callable[[str], None]
+        self, app: ASGIApp, routes: Sequence[BaseRoute], gate: Authorizer, count_denial: Callable[[str], None]
     ) -> None:
         self._app = app
         self._matcher = _Matcher(routes)

@@ -11,15 +11,16 @@ from typing import Annotated
 
 from fastapi import FastAPI, Query, Request, Response
 
-from patio.access.crowd import LongPolls
+from patio.access.connection_limits import LongPolls
 from patio.access.openness import EVERYONE, open_to
-from patio.adapters.desired import Outcome, TooMany
+from patio.adapters.desired import Outcome
+from patio.adapters.published_state import PublishedState
 from patio.adapters.reconciler import Reconciler
 from patio.credentials.sealing import SealedError
 from patio.engine.base import FaultReason
 from patio.routes.access import peer_of
 from patio.routes.downloads import DOWNLOAD_STATUS
-from patio.routes.responses import Fault, answer, within
+from patio.routes.responses import ApiError, answer, within
 from patio_protocol.adapters import (
     AdapterList,
     AdapterReport,
@@ -58,6 +59,7 @@ def add_adapters(
     polls: LongPolls,
 ) -> None:
     """Add the routes. `opened` puts what is sealed in an order into its `config`."""
+    published = reconciler.published
 
     @app.get("/v1/lora_adapters", response_model=AdapterList)
     @open_to(EVERYONE)
@@ -69,7 +71,7 @@ def add_adapters(
         """Every adapter wanted or present; with a revision, answered when there is another one."""
         if revision is not None and wait:
             await _poll(call, revision, wait)
-        return Response(reconciler.adapters_json(), media_type="application/json")
+        return Response(published.json, media_type="application/json")
 
     async def _poll(call: Request, revision: str, wait: float) -> None:
         """Wait for another revision, unless too many do so already."""
@@ -79,10 +81,10 @@ def add_adapters(
             return
         peer = peer_of(call.scope) or ""
         if not polls.enter(peer):
-            words = "Too many long-polls are open, of this caller or in all: ask without `wait`, or later."
-            raise Fault(429, "TooManyLongPolls", words, True, retry_after=TOO_MANY_SECONDS)
+            message = "Too many long-polls are open, of this caller or in all: ask without `wait`, or later."
+            raise ApiError(429, "TooManyLongPolls", message, True, retry_after=TOO_MANY_SECONDS)
         try:
-            await within(wait, reconciler.changed(revision), stopping, call)
+            await within(wait, published.changed(revision), stopping, call)
         finally:
             polls.leave(peer)
 
@@ -91,47 +93,47 @@ def add_adapters(
     async def load(request: LoadRequest, call: Request) -> Response:
         """Want an adapter, or its files. 200 once the engine lists it (or they are there), else 202 after the wait."""
         if request.lora_name.startswith(TRIAL_PREFIX):
-            words = f"Names that begin with {TRIAL_PREFIX} are the sidecar's own: it tries weights under them."
-            raise Fault(400, "InvalidRequest", words)
+            message = f"Names that begin with {TRIAL_PREFIX} are the sidecar's own: it tries weights under them."
+            raise ApiError(400, "InvalidRequest", message)
         try:
             request = opened(request)
         except SealedError as error:
-            raise Fault(409, error.code, error.message, error.retryable) from None
+            raise ApiError(409, error.code, error.message, error.retryable) from None
         try:
-            refusal = await reconciler.order_load(request)
+            rejection = await reconciler.order_load(request)
         except OSError as error:
             raise _not_stored(error) from error
-        if isinstance(refusal, TooMany):
-            raise Fault(409, "TooManyAdapters", refusal.message)
-        if refusal is not None:
-            raise Fault(409, "Conflict", refusal.message)
+        if rejection is not None:
+            raise ApiError(409, rejection.reason, rejection.message, rejection.retryable)
         if request.prepare:
             return await _prepared(request, call)
         if request.patience:
-            await within(request.patience, _settled(reconciler, request.lora_name), stopping, call)
-        report = reconciler.report(request.lora_name)
+            await within(request.patience, _settled(published, request.lora_name), stopping, call)
+        report = published.report(request.lora_name)
         if report is not None and not request.patience:
             # The order was taken, and nobody waits for what becomes of it: even a fault is only the state so far.
             return answer(report, 200 if report.state is AdapterState.LOADED else 202)
         if report is None or report.state is AdapterState.UNLOADING:
-            raise Fault(409, "Superseded", f"Adapter {request.lora_name} was ordered away before it was loaded.")
+            raise ApiError(409, "Superseded", f"Adapter {request.lora_name} was ordered away before it was loaded.")
         if report.state is AdapterState.FAILED:
             status = FAULT_THAT_MAY_PASS if report.retryable else FAULT_STATUS.get(report.reason, 422)
             status = DOWNLOAD_STATUS.get(report.reason, status)
-            raise Fault(status, report.reason, report.message, report.retryable)
+            raise ApiError(status, report.reason, report.message, report.retryable)
         return answer(report, 200 if report.state is AdapterState.LOADED else 202)
 
     async def _prepared(request: LoadRequest, call: Request) -> Response:
         """Answer an order for files: 200 once they are there, 202 when the wait is over first."""
         if request.patience:
-            await within(request.patience, _fetched(reconciler, request.lora_name), stopping, call)
-        report = reconciler.report(request.lora_name)
+            await within(request.patience, _fetched(published, request.lora_name), stopping, call)
+        report = published.report(request.lora_name)
         if report is None:
-            raise Fault(409, "Superseded", f"Adapter {request.lora_name} was ordered away before its files were there.")
+            raise ApiError(
+                409, "Superseded", f"Adapter {request.lora_name} was ordered away before its files were there."
+            )
         prepared = report.prepared
         if request.patience and prepared is not None and prepared.state is PreparedState.FAILED:
             status = DOWNLOAD_STATUS.get(prepared.reason, FAULT_THAT_MAY_PASS)
-            raise Fault(status, prepared.reason, prepared.message, prepared.retryable)
+            raise ApiError(status, prepared.reason, prepared.message, prepared.retryable)
         # No longer ahead: another order wants it loaded by now, and that order is answered for itself.
         there = prepared is None or prepared.state is PreparedState.PREPARED
         return answer(report, 200 if there else 202)
@@ -146,45 +148,45 @@ def add_adapters(
         except OSError as error:
             raise _not_stored(error) from error
         if outcome is Outcome.UNKNOWN and request.owner is None:
-            raise Fault(404, "NotFound", f"Adapter {name} is neither wanted nor loaded on this pod.")
+            raise ApiError(404, "NotFound", f"Adapter {name} is neither wanted nor loaded on this pod.")
         if outcome is Outcome.KEPT:
-            words = f"Nothing to do: {request.owner} does not want {name} here, and what others want stays."
-            return answer(UnloadAnswer(lora_name=name, unloaded=True, message=words), 200)
-        await within(request.wait, _left(reconciler, name), stopping, call)
-        report = reconciler.report(name)
+            message = f"Nothing to do: {request.owner} does not want {name} here, and what others want stays."
+            return answer(UnloadAnswer(lora_name=name, unloaded=True, message=message), 200)
+        await within(request.wait, _left(published, name), stopping, call)
+        report = published.report(name)
         if report is not None and report.state is AdapterState.UNLOADING:
             return answer(UnloadAnswer(lora_name=name, unloaded=False, message=report.message), 202)
         return answer(UnloadAnswer(lora_name=name, unloaded=True), 200)
 
 
-def _not_stored(error: OSError) -> Fault:
-    words = f"The order could not be stored, so nothing was changed: {error.strerror or error}."
-    return Fault(507, "NotStored", words, retryable=True)
+def _not_stored(error: OSError) -> ApiError:
+    message = f"The order could not be stored, so nothing was changed: {error.strerror or error}."
+    return ApiError(507, "NotStored", message, retryable=True)
 
 
-async def _settled(reconciler: Reconciler, name: str) -> None:
+async def _settled(published: PublishedState, name: str) -> None:
     """Return when a load is over, either way, or no longer wanted."""
     while True:
-        report = reconciler.report(name)
+        report = published.report(name)
         if report is None or report.state not in _UNDER_WAY:
             return
-        await reconciler.report_changed(name, report)
+        await published.report_changed(name, report)
 
 
-async def _fetched(reconciler: Reconciler, name: str) -> None:
+async def _fetched(published: PublishedState, name: str) -> None:
     """Return when what is fetched ahead is there, failed, or no longer fetched ahead."""
     while True:
-        report = reconciler.report(name)
+        report = published.report(name)
         prepared = None if report is None else report.prepared
         if prepared is None or prepared.state in (PreparedState.PREPARED, PreparedState.FAILED):
             return
-        await reconciler.report_changed(name, report)
+        await published.report_changed(name, report)
 
 
-async def _left(reconciler: Reconciler, name: str) -> None:
+async def _left(published: PublishedState, name: str) -> None:
     """Return when an unload is over, or the adapter is wanted again."""
     while True:
-        report = reconciler.report(name)
+        report = published.report(name)
         if report is None or report.state is not AdapterState.UNLOADING:
             return
-        await reconciler.report_changed(name, report)
+        await published.report_changed(name, report)

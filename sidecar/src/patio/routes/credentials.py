@@ -13,7 +13,7 @@ from patio.access.proof import MISSING_EVERYWHERE
 from patio.credentials.sealing import Sealing
 from patio.credentials.token import TokenError
 from patio.routes.access import PROVEN
-from patio.routes.responses import Fault
+from patio.routes.responses import ApiError
 from patio_protocol.credentials import HANDSHAKE_PATH, TOKEN_MISSING, HandshakeAnswer, HandshakeRequest
 
 
@@ -28,11 +28,11 @@ def add_credentials(app: FastAPI, sealing: Sealing) -> None:
         Needs the operator's signature from everywhere, loopback included.
         """
         if not call.scope.get(PROVEN, False):
-            raise Fault(401, MISSING_EVERYWHERE.code, MISSING_EVERYWHERE.message)
+            raise ApiError(401, MISSING_EVERYWHERE.code, MISSING_EVERYWHERE.message)
         try:
             answer = sealing.answer(request)
         except TokenError as error:
-            raise Fault(409, TOKEN_MISSING, str(error)) from error
+            raise ApiError(409, TOKEN_MISSING, str(error)) from error
         if answer is None:
-            raise Fault(400, "InvalidRequest", "key: not an X25519 public key (32 bytes as base64url).")
+            raise ApiError(400, "InvalidRequest", "key: not an X25519 public key (32 bytes as base64url).")
         return answer

@@ -12,8 +12,8 @@ from fastapi import FastAPI, Request, Response
 
 from patio.access.openness import EVERYONE, open_to
 from patio.downloads.downloads import Downloads
-from patio.downloads.faults import DownloadFault
-from patio.routes.responses import INTERNAL_ERROR, Fault, answer, within
+from patio.downloads.errors import DownloadError
+from patio.routes.responses import INTERNAL_ERROR, ApiError, answer, within
 from patio_protocol.downloads import DownloadList, DownloadReason, DownloadReport, DownloadRequest
 
 DOWNLOAD_STATUS: Mapping[str, int] = {
@@ -45,7 +45,7 @@ def add_downloads(app: FastAPI, downloads: Downloads, stopping: asyncio.Event) -
         """Fetch a folder. 200 when it is there; with `async_download` 202 at once. A second order joins the first."""
         try:
             report = downloads.order(request)
-        except DownloadFault as fault:
+        except DownloadError as fault:
             raise _fault(fault.reason, fault.message, fault.retryable) from fault
         if not request.async_download:
             await within(None, downloads.ended(report.id), stopping, call)
@@ -75,17 +75,17 @@ def add_downloads(app: FastAPI, downloads: Downloads, stopping: asyncio.Event) -
     async def cancel(download_id: str) -> DownloadReport:
         """Stop a download, or strike one that is over off the list. What is on disk stays for the next order."""
         if downloads.waited_for(download_id):
-            words = "An adapter waits for this download; unload the adapter to stop it."
-            raise Fault(409, "InUse", words)
+            message = "An adapter waits for this download; unload the adapter to stop it."
+            raise ApiError(409, "InUse", message)
         ended = await downloads.cancel(download_id)
         if ended is None:
             raise _unknown(download_id)
         return ended
 
 
-def _fault(code: str, message: str, retryable: bool) -> Fault:
-    return Fault(DOWNLOAD_STATUS.get(code, 500), code, message, retryable)
+def _fault(code: str, message: str, retryable: bool) -> ApiError:
+    return ApiError(DOWNLOAD_STATUS.get(code, 500), code, message, retryable)
 
 
-def _unknown(download_id: str) -> Fault:
-    return Fault(404, "NotFound", f"There is no download {download_id[:64]!r}, or it ended long ago.")
+def _unknown(download_id: str) -> ApiError:
+    return ApiError(404, "NotFound", f"There is no download {download_id[:64]!r}, or it ended long ago.")

@@ -23,7 +23,7 @@ MESSAGE = 1000
 _ROUTING_CODES = {404: "NotFound", 405: "MethodNotAllowed"}
 
 
-class Fault(Exception):  # noqa: N818 - it becomes an answer
+class ApiError(Exception):
     """An answer in the error shape."""
 
     def __init__(
@@ -57,36 +57,36 @@ async def _hung_up(call: Request) -> None:
         pass
 
 
-def add_faults(app: FastAPI) -> None:
+def add_error_handlers(app: FastAPI) -> None:
     """Give every fault the error shape."""
 
     async def fault(request: Request, error: Exception) -> Response:
-        assert isinstance(error, Fault)
+        assert isinstance(error, ApiError)
         response = answer(ErrorBody(error=error.detail), error.status)
         response.headers.update(error.headers)
         return response
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        said = "; ".join(
+        text = "; ".join(
             ".".join(str(part) for part in one["loc"] if part not in ("body", "query")) + ": " + one["msg"]
             for one in error.errors()
         )
-        return answer(_error("InvalidRequest", _cut(said.removeprefix(": "))), 400)
+        return answer(_error("InvalidRequest", _cut(text.removeprefix(": "))), 400)
 
     async def routing(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         code = _ROUTING_CODES.get(error.status_code, "InvalidRequest")
-        words = _cut(f"{request.method} {request.scope['path']}: {error.detail}.")
-        response = answer(_error(code, words), error.status_code)
+        message = _cut(f"{request.method} {request.scope['path']}: {error.detail}.")
+        response = answer(_error(code, message), error.status_code)
         response.headers.update(error.headers or {})
         return response
 
     async def unforeseen(request: Request, error: Exception) -> Response:
-        words = f"The sidecar broke on this request: {type(error).__name__}; see its log."
-        return answer(_error(INTERNAL_ERROR, words, retryable=True), 500)
+        message = f"The sidecar broke on this request: {type(error).__name__}; see its log."
+        return answer(_error(INTERNAL_ERROR, message, retryable=True), 500)
 
-    app.add_exception_handler(Fault, fault)
+    app.add_exception_handler(ApiError, fault)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, routing)
     app.add_exception_handler(Exception, unforeseen)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from fastapi import FastAPI, Path
 
 from patio.access.openness import EVERYONE, Openness, To, open_to
-from patio.routes.responses import Fault
+from patio.routes.responses import ApiError
 from patio_protocol.topology import LEASES_PATH, LeaseId, LeaseRequest, Registration, TopologyReport
 
 if TYPE_CHECKING:
@@ -44,12 +44,12 @@ def add_topology(app: FastAPI, report: Callable[[], TopologyReport], server: Top
     @open_to(leasing)
     async def renew(lease_id: _Id, request: LeaseRequest) -> Registration:
         """Keep a worker registered with the router beside this sidecar, for so long from now; say how it stands."""
-        from patio.topology.server import TooManyLeases  # only beside a router
+        from patio.topology.server import TooManyLeasesError  # only beside a router
 
         try:
             return server.renew(lease_id, request)
-        except TooManyLeases as full:
-            raise Fault(429, "TooManyLeases", str(full), retryable=True) from None
+        except TooManyLeasesError as full:
+            raise ApiError(429, "TooManyLeases", str(full), retryable=True) from None
 
     @app.delete(LEASES_PATH + "{lease_id}")
     @open_to(leasing)
@@ -57,5 +57,5 @@ def add_topology(app: FastAPI, report: Callable[[], TopologyReport], server: Top
         """Give a lease back. 200 and how the worker leaves; 404 when there is nothing left of it."""
         registration = server.release(lease_id)
         if registration is None:
-            raise Fault(404, "NotFound", f"There is no lease {lease_id}, and no worker of it.")
+            raise ApiError(404, "NotFound", f"There is no lease {lease_id}, and no worker of it.")
         return registration

@@ -1,6 +1,6 @@
 """Where the router is: DNS names as both generations of RoleBasedGroup give them, and the group's topology file.
 
-Pure: names and parsed YAML in, base URLs out. `settings.topology` reads variables and the file.
+Pure: names and parsed YAML in, base URLs out. `settings` reads variables and the file.
 """
 
 from __future__ import annotations

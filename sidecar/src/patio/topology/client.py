@@ -1,8 +1,8 @@
 """Keeps this pod's worker registered while its engine is ready, and takes it out before the pod goes.
 
-One loop a router: each round asks a `Membership` to have the worker in or out, shows what came of it, and rests until
-the next reading or until what is wanted changes. `app` gives it the engine's readiness; `patio.drain` and the end of
-the process ask it to leave. It decides nothing about routers: that is `plan`'s, through `memberships`.
+One loop a router: each round asks a `RouterRegistration` to have the worker in or out, shows what came of it, and rests
+until the next reading or until what is desired changes. `app` passes in the engine's readiness; `patio.drain` and the
+end of the process ask it to leave. It decides nothing about routers: `planner` does, through `registration`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from patio.topology.config import Role, Worker
-from patio.topology.memberships import Membership
-from patio.topology.plan import Reason, Standing
+from patio.topology.planner import Condition, Reason
+from patio.topology.registered_worker import Worker
+from patio.topology.registration import RouterRegistration
+from patio.topology.settings import Role
 from patio_protocol.topology import Registration, RegistrationState, TopologyReport
 
 log = logging.getLogger(__name__)
@@ -27,32 +28,34 @@ LOOK_AT_ENGINE = 0.25
 class TopologyClient:
     """This pod's side of the topology."""
 
-    def __init__(self, worker: Worker, memberships: Sequence[Membership], engine_ready: Callable[[], bool]) -> None:
+    def __init__(
+        self, worker: Worker, registrations: Sequence[RouterRegistration], engine_ready: Callable[[], bool]
+    ) -> None:
         self._worker = worker
-        self._memberships = tuple(memberships)
+        self._registrations = tuple(registrations)
         self._engine_ready = engine_ready
         self._leaving = False
         self._woken = asyncio.Event()
         now = time.time()
         self._shown = [
             Registration(
-                router=membership.name,
+                router=registration.name,
                 worker_url=worker.url,
                 worker_type=worker.kind,
                 state=RegistrationState.NOT_REGISTERED,
                 reason=Reason.NOT_ASKED,
                 since=now,
             )
-            for membership in self._memberships
+            for registration in self._registrations
         ]
-        self._out = [False] * len(self._memberships)
-        self._unreachable = [False] * len(self._memberships)
+        self._out = [False] * len(self._registrations)
+        self._unreachable = [False] * len(self._registrations)
         """Which routers did not answer when they were asked to let go."""
 
     async def run(self) -> None:
         """Keep it so, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            for number in range(len(self._memberships)):
+            for number in range(len(self._registrations)):
                 tasks.create_task(self._keep(number), name=f"topology {number}")
 
     def report(self) -> TopologyReport:
@@ -88,15 +91,15 @@ class TopologyClient:
         return True
 
     async def _keep(self, number: int) -> None:
-        membership = self._memberships[number]
+        registration = self._registrations[number]
         while True:
             wanted = self._wanted()
             if wanted:
                 self._out[number] = False
-            standing, pause, verified = await membership.step(self._worker if wanted else None)
-            self._show(number, self._explained(standing), verified)
-            self._out[number] = standing.out and not wanted
-            self._unreachable[number] = standing.reason == Reason.UNREACHABLE and not wanted
+            condition, pause, verified = await registration.step(self._worker if wanted else None)
+            self._show(number, self._explained(condition), verified)
+            self._out[number] = condition.out and not wanted
+            self._unreachable[number] = condition.reason == Reason.UNREACHABLE and not wanted
             self._wake()
             await self._rest(wanted, pause)
 
@@ -113,33 +116,33 @@ class TopologyClient:
         self._woken.set()
         self._woken = asyncio.Event()
 
-    def _explained(self, standing: Standing) -> Standing:
+    def _explained(self, condition: Condition) -> Condition:
         """Return a standing with the pod's reason for staying out."""
-        if standing.reason != Reason.NOT_WANTED:
-            return standing
+        if condition.reason != Reason.NOT_WANTED:
+            return condition
         if self._leaving:
-            return replace(standing, reason=Reason.DRAINED, message="This pod is drained or ends.")
-        return replace(standing, reason=Reason.ENGINE_NOT_READY, message="Registered once the engine is ready.")
+            return replace(condition, reason=Reason.DRAINED, message="This pod is drained or ends.")
+        return replace(condition, reason=Reason.ENGINE_NOT_READY, message="Registered once the engine is ready.")
 
-    def _show(self, number: int, standing: Standing, verified: bool) -> None:
+    def _show(self, number: int, condition: Condition, verified: bool) -> None:
         before = self._shown[number]
         now = time.time()
-        changed = standing.state is not before.state
-        if changed or standing.reason != before.reason:
+        changed = condition.state is not before.state
+        if changed or condition.reason != before.reason:
             log.info(
                 "registration router=%s state=%s reason=%s worker=%s id=%s",
                 before.router,
-                standing.state,
-                standing.reason,
+                condition.state,
+                condition.reason,
                 before.worker_url,
-                standing.worker_id,
+                condition.worker_id,
             )
         self._shown[number] = before.model_copy(
             update={
-                "worker_id": standing.worker_id,
-                "state": standing.state,
-                "reason": standing.reason,
-                "message": standing.message,
+                "worker_id": condition.worker_id,
+                "state": condition.state,
+                "reason": condition.reason,
+                "message": condition.message,
                 "since": now if changed else before.since,
                 "verified": now if verified else before.verified,
             }

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from patio.replacing import replace_file
+from patio.atomic_file import replace_file
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from patio.topology.config import Worker
+from patio.topology.registered_worker import Worker
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,23 +13,23 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
-from patio.topology.config import Kind, Worker
-from patio.topology.plan import (
+from patio.rejection import Rejection
+from patio.topology.planner import (
     Add,
-    Decision,
+    Condition,
     Entry,
-    Fault,
+    Plan,
     Progress,
     Reason,
     Remove,
-    Standing,
-    after_fault,
-    after_look,
-    decide,
+    after_poll,
+    after_rejection,
     heartbeat,
     pause_after,
-    unseen,
+    plan,
+    unobserved,
 )
+from patio.topology.registered_worker import Kind, Worker
 from patio.topology.routers import Router, RouterError
 from patio_protocol.backoff import with_jitter
 
@@ -46,7 +46,7 @@ workers."""
 class Round:
     """What one round found."""
 
-    standings: Mapping[str, Standing] = field(default_factory=dict)
+    conditions: Mapping[str, Condition] = field(default_factory=dict)
     """By the worker's URL."""
     pause: float = 0.0
     """Seconds before the next round."""
@@ -84,7 +84,7 @@ class Registrar:
         try:
             entries = await self._look(tracked, wanted)
         except RouterError as error:
-            return self._not_reached(error.fault, wanted, tracked)
+            return self._not_reached(error.rejection, wanted, tracked)
         if self._silent:
             log.info("router answers again router=%s looks=%d", self.router.name, self._silent)
             # Most likely it is another one: what the last one refused counts no more.
@@ -92,18 +92,18 @@ class Registrar:
         self._silent = 0
         await self._check_modes(wanted, entries)
         now = time.monotonic()
-        decisions = {url: decide(wanted.get(url), entries.get(url), self._progress[url], now) for url in tracked}
+        plans = {url: plan(wanted.get(url), entries.get(url), self._progress[url], now) for url in tracked}
         limit = asyncio.Semaphore(AT_ONCE)
-        await asyncio.gather(*(self._act(url, decision, limit) for url, decision in decisions.items()))
+        await asyncio.gather(*(self._act(url, found, limit) for url, found in plans.items()))
         for url in tracked:
             if url not in wanted and entries.get(url) is None:
                 del self._progress[url]
         pause = heartbeat(self._interval, self._rng.random())
-        looks = [decision.look_at for decision in decisions.values() if decision.look_at is not None]
-        if looks:
-            # An order given just now is looked at soon.
-            pause = min(pause, max(0.1, min(looks) - time.monotonic()))
-        return Round({url: decision.standing for url, decision in decisions.items()}, pause)
+        due = [found.requeue_at for found in plans.values() if found.requeue_at is not None]
+        if due:
+            # An order given just now is verified soon.
+            pause = min(pause, max(0.1, min(due) - time.monotonic()))
+        return Round({url: found.condition for url, found in plans.items()}, pause)
 
     async def _look(self, tracked: list[str], wanted: Collection[str]) -> dict[str, Entry]:
         """Ask for the tracked workers; for a single one by its id, since the whole list can be long."""
@@ -122,18 +122,18 @@ class Registrar:
         for url in tracked:
             entry = found.get(url)
             if entry is not None and entry.failed is not None:
-                fault = f"The router could not add it: {entry.failed}"
+                message = f"The router could not add it: {entry.failed}"
                 del found[url]
             elif entry is None and self._progress[url].ordered is not None:
                 # smg 1.13.0 forgets an addition that failed.
-                fault = "The router took the order to add it, could not carry it out and has forgotten it."
+                message = "The router took the order to add it, could not carry it out and has forgotten it."
             else:
-                self._progress[url] = after_look(self._progress[url], entry)
+                self._progress[url] = after_poll(self._progress[url], entry)
                 continue
             if url in wanted:
-                self._fail(url, Fault(Reason.FAULT, fault))
+                self._fail(url, Rejection(Reason.FAULT, message))
             else:
-                self._progress[url] = after_look(self._progress[url], None)
+                self._progress[url] = after_poll(self._progress[url], None)
         return found
 
     async def _check_modes(self, wanted: Mapping[str, Worker], entries: Mapping[str, Entry]) -> None:
@@ -160,8 +160,8 @@ class Registrar:
                     "worker listed and not used router=%s worker=%s message=%s", self.router.name, url, mismatch
                 )
 
-    async def _act(self, url: str, decision: Decision, limit: asyncio.Semaphore) -> None:
-        action = decision.action
+    async def _act(self, url: str, plan: Plan, limit: asyncio.Semaphore) -> None:
+        action = plan.action
         if action is None:
             return
         async with limit:
@@ -176,28 +176,28 @@ class Registrar:
                     log.info("worker remove router=%s worker=%s reason=%s", self.router.name, url, action.reason)
                     await self.router.remove(action.worker_id)
             except RouterError as error:
-                self._fail(url, error.fault)
+                self._fail(url, error.rejection)
 
-    def _fail(self, url: str, fault: Fault) -> None:
-        self._count(fault.reason)
+    def _fail(self, url: str, rejection: Rejection) -> None:
+        self._count(rejection.reason)
         log.warning(
-            "registration failed router=%s worker=%s reason=%s message=%s", self.router.name, url, *_said(fault)
+            "registration failed router=%s worker=%s reason=%s message=%s", self.router.name, url, *_said(rejection)
         )
-        self._progress[url] = after_fault(self._progress[url], fault, time.monotonic(), self._rng.random())
+        self._progress[url] = after_rejection(self._progress[url], rejection, time.monotonic(), self._rng.random())
 
-    def _not_reached(self, fault: Fault, wanted: Mapping[str, Worker], tracked: list[str]) -> Round:
+    def _not_reached(self, rejection: Rejection, wanted: Mapping[str, Worker], tracked: list[str]) -> Round:
         if not self._silent:
-            self._count(fault.reason)
-            log.warning("router not read router=%s reason=%s message=%s", self.router.name, *_said(fault))
-        pause = LONGEST_WITHOUT_ROUTER if fault.permanent else pause_after(self._silent)
+            self._count(rejection.reason)
+            log.warning("router not read router=%s reason=%s message=%s", self.router.name, *_said(rejection))
+        pause = LONGEST_WITHOUT_ROUTER if not rejection.retryable else pause_after(self._silent)
         self._silent += 1
-        standings = {
-            url: unseen(fault, replace(self._progress[url], failures=self._silent), leaving=url not in wanted)
+        conditions = {
+            url: unobserved(rejection, replace(self._progress[url], failures=self._silent), leaving=url not in wanted)
             for url in tracked
         }
         pause = with_jitter(min(LONGEST_WITHOUT_ROUTER, pause), self._rng.random())
-        return Round(standings, pause, reached=False)
+        return Round(conditions, pause, reached=False)
 
 
-def _said(fault: Fault) -> tuple[str, str]:
-    return fault.reason, fault.message
+def _said(rejection: Rejection) -> tuple[str, str]:
+    return rejection.reason, rejection.message

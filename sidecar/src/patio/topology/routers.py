@@ -18,8 +18,10 @@ import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from patio.network import NOT_ITS_FAULT, cause_of
-from patio.topology.config import Endpoint, Kind, Worker
-from patio.topology.plan import Entry, Fault, Reason
+from patio.rejection import Rejection
+from patio.topology.planner import Entry, Reason
+from patio.topology.registered_worker import Kind, Worker
+from patio.topology.settings import Endpoint
 from patio_protocol.error_text import error_words
 
 log = logging.getLogger(__name__)
@@ -37,9 +39,9 @@ _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 class RouterError(Exception):
     """A call to a router that came to nothing."""
 
-    def __init__(self, fault: Fault) -> None:
-        super().__init__(fault.message)
-        self.fault = fault
+    def __init__(self, rejection: Rejection) -> None:
+        super().__init__(rejection.message)
+        self.rejection = rejection
 
 
 class _Read(BaseModel):
@@ -113,7 +115,7 @@ class Router:
         """Return what the router lists, by URL; raise `RouterError`. What smg has not finished adding is not listed."""
         response = await self._call("GET", "/workers")
         if not response.is_success:
-            raise self._fault(response)
+            raise self._rejection(response)
         try:
             listed = _Workers.model_validate_json(response.content).workers
         except ValidationError:
@@ -136,7 +138,7 @@ class Router:
         if response.status_code == 404:
             return None
         if not response.is_success:
-            raise self._fault(response)
+            raise self._rejection(response)
         try:
             return _entry(_Worker.model_validate_json(response.content), listed=False)
         except ValidationError:
@@ -153,7 +155,7 @@ class Router:
             found = _ID.search(response.text)
             return found.group() if found else None
         if not response.is_success:
-            raise self._fault(response)
+            raise self._rejection(response)
         try:
             return _Accepted.model_validate_json(response.content).worker_id
         except ValidationError:
@@ -163,7 +165,7 @@ class Router:
         """Order a worker to be forgotten; one that is not there is no error. Raise `RouterError`."""
         response = await self._call("DELETE", f"/workers/{quote(worker_id, safe='')}")
         if not response.is_success and response.status_code != 404:
-            raise self._fault(response)
+            raise self._rejection(response)
 
     async def ignores(self, kind: Kind) -> str | None:
         """Tell why the router sends nothing to a worker of this kind that it lists as healthy, if that can be seen.
@@ -179,28 +181,28 @@ class Router:
                 return None
             return "The router lists it and runs with --pd-disaggregation, which takes prefill and decode workers only."
         info = await self._call("GET", "/get_server_info")
-        words = (
+        message = (
             f"The router lists it and was started without --pd-disaggregation: it sends {kind} workers nothing. "
             "Restart the router with it."
         )
         if info.status_code == 503 and "no_workers" in info.text:
-            return words
+            return message
         if ready != 200 or _routers_count(info) != 1:
             return None
         kinds = {entry.kind for entry in (await self.workers()).values() if entry.healthy}
-        return None if {Kind.PREFILL, Kind.DECODE} <= kinds else words
+        return None if {Kind.PREFILL, Kind.DECODE} <= kinds else message
 
     async def _call(self, method: str, path: str, body: Mapping[str, object] | None = None) -> _Answer:
-        fault: RouterError | None = None
+        failed: RouterError | None = None
         for url in tuple(self._urls):
             try:
                 async with asyncio.timeout(ANSWER_SECONDS):
                     response = await self._ask(method, url, path, body)
             except (httpx.RequestError, httpx.InvalidURL, OSError, ValueError) as error:
-                words = f"The router at {url} does not answer: {error_words(error)}."
+                message = f"The router at {url} does not answer: {error_words(error)}."
                 # A router that was not asked, or not believed, may send requests all the same.
                 reason = Reason.FAULT if cause_of(error) in NOT_ITS_FAULT else Reason.UNREACHABLE
-                fault = fault or RouterError(Fault(reason, words))
+                failed = failed or RouterError(Rejection(reason, message))
                 if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
                     continue
                 break
@@ -208,8 +210,8 @@ class Router:
             self._urls.remove(url)
             self._urls.insert(0, url)
             return response
-        assert fault is not None
-        raise fault from None
+        assert failed is not None
+        raise failed from None
 
     async def _ask(self, method: str, url: str, path: str, body: Mapping[str, object] | None) -> _Answer:
         content = bytearray()
@@ -220,28 +222,28 @@ class Router:
             async for chunk in response.aiter_raw():
                 content += chunk
                 if len(content) > LARGEST:
-                    words = f"The router at {url} answered with more than {LARGEST} bytes."
-                    raise RouterError(Fault(Reason.FAULT, words))
+                    message = f"The router at {url} answered with more than {LARGEST} bytes."
+                    raise RouterError(Rejection(Reason.FAULT, message))
             return _Answer(response.status_code, bytes(content))
 
-    def _fault(self, response: _Answer) -> RouterError:
-        words = " ".join(response.text.split())[:WORDS_SHOWN] or "no words"
+    def _rejection(self, response: _Answer) -> RouterError:
+        message = " ".join(response.text.split())[:WORDS_SHOWN] or "no words"
         where = f"The router at {self._urls[0]} answered {response.status_code}"
         if response.status_code in (401, 403):
-            words = f"{where}: it wants another key; set SGL_ROUTER_API_KEY to its --api-key."
-            return RouterError(Fault(Reason.UNAUTHORIZED, words, permanent=True))
+            message = f"{where}: it wants another key; set SGL_ROUTER_API_KEY to its --api-key."
+            return RouterError(Rejection(Reason.UNAUTHORIZED, message, retryable=False))
         if response.status_code in (404, 405):
             return self._not_a_router(response)
         if 400 <= response.status_code < 500 and response.status_code not in (408, 425, 429):
-            return RouterError(Fault(Reason.REFUSED, f"{where}: {words}", permanent=True))
-        return RouterError(Fault(Reason.FAULT, f"{where}: {words}"))
+            return RouterError(Rejection(Reason.REFUSED, f"{where}: {message}", retryable=False))
+        return RouterError(Rejection(Reason.FAULT, f"{where}: {message}"))
 
     def _not_a_router(self, response: _Answer) -> RouterError:
-        words = (
+        message = (
             f"Who answers at {self._urls[0]} is no router with /workers (sglang-router 0.3, smg 1): it answered "
             f"{response.status_code} there."
         )
-        return RouterError(Fault(Reason.REFUSED, words, permanent=True))
+        return RouterError(Rejection(Reason.REFUSED, message, retryable=False))
 
 
 def _entry(worker: _Worker, listed: bool) -> Entry:

@@ -11,11 +11,12 @@ import hmac
 import logging
 import time
 
-from patio.topology.config import Kind, Role, Worker
 from patio.topology.lease_file import LeaseFile
 from patio.topology.leases import Leases, dropped, expired, extended, granted, known, to_save
-from patio.topology.plan import Reason
+from patio.topology.planner import Reason
+from patio.topology.registered_worker import Kind, Worker
 from patio.topology.registrar import Registrar, Round
+from patio.topology.settings import Role
 from patio_protocol.adapters import Readiness
 from patio_protocol.topology import LeaseReport, LeaseRequest, Registration, RegistrationState, TopologyReport
 
@@ -28,7 +29,7 @@ OVERSLEPT = 3.0
 """Seconds late by which a round proves that this process stood still, and could hear no pod."""
 
 
-class TooManyLeases(Exception):  # noqa: N818 - an answer, not a bug
+class TooManyLeasesError(Exception):
     """So many leases are held that no other one is granted."""
 
 
@@ -87,7 +88,7 @@ class TopologyServer:
         return self._proof is None or hmac.compare_digest(self._proof, (authorization or "").encode())
 
     def renew(self, lease_id: str, request: LeaseRequest) -> Registration:
-        """Begin or renew a lease; return how its worker stands with the router. Raise `TooManyLeases`."""
+        """Begin or renew a lease; return how its worker stands with the router. Raise `TooManyLeasesError`."""
         worker = Worker(
             url=request.url,
             kind=Kind(request.worker_type),
@@ -97,7 +98,7 @@ class TopologyServer:
         )
         before = self._leases.by_id.get(lease_id)
         if before is None and len(self._leases.by_id) >= MOST_LEASES:
-            raise TooManyLeases(f"{MOST_LEASES} leases are held; a pod that goes gives its own back.")
+            raise TooManyLeasesError(f"{MOST_LEASES} leases are held; a pod that goes gives its own back.")
         self._leases = granted(self._leases, lease_id, worker, request.seconds, time.monotonic())
         if before is None or before.worker != worker:
             log.info("lease begun lease=%s worker=%s kind=%s", lease_id, worker.url, worker.kind)
@@ -115,8 +116,8 @@ class TopologyServer:
         url = self._leaving.get(lease_id)
         if url is None:
             return None
-        standing = self._round.standings.get(url)
-        if lease is None and (standing is None or standing.state is RegistrationState.NOT_REGISTERED):
+        condition = self._round.conditions.get(url)
+        if lease is None and (condition is None or condition.state is RegistrationState.NOT_REGISTERED):
             del self._leaving[lease_id]
             return None
         return self._registration(url, leaving=True)
@@ -159,11 +160,11 @@ class TopologyServer:
 
     def _forget(self) -> None:
         """Forget what has left, whether or not its pod asks once more."""
-        standings = self._round.standings
+        conditions = self._round.conditions
         self._leaving = {
             lease_id: url
             for lease_id, url in self._leaving.items()
-            if url in standings and standings[url].state is not RegistrationState.NOT_REGISTERED
+            if url in conditions and conditions[url].state is not RegistrationState.NOT_REGISTERED
         }
 
     def _show(self) -> None:
@@ -171,19 +172,19 @@ class TopologyServer:
         now = time.time()
         kinds = {lease.url: lease.worker.kind for lease in self._leases.by_id.values() if lease.worker is not None}
         shown = {}
-        for url, standing in self._round.standings.items():
+        for url, condition in self._round.conditions.items():
             before = self._shown.get(url)
-            changed = before is None or before.state is not standing.state
-            if before is None or changed or before.reason != standing.reason:
-                log.info("registration worker=%s state=%s reason=%s", url, standing.state, standing.reason)
+            changed = before is None or before.state is not condition.state
+            if before is None or changed or before.reason != condition.reason:
+                log.info("registration worker=%s state=%s reason=%s", url, condition.state, condition.reason)
             shown[url] = Registration(
                 router=self._registrar.router.name,
                 worker_url=url,
                 worker_type=kinds.get(url, Kind.REGULAR),
-                worker_id=standing.worker_id,
-                state=standing.state,
-                reason=standing.reason,
-                message=standing.message,
+                worker_id=condition.worker_id,
+                state=condition.state,
+                reason=condition.reason,
+                message=condition.message,
                 since=now if before is None or changed else before.since,
                 verified=now if self._round.reached else None if before is None else before.verified,
             )

@@ -1,0 +1,217 @@
+"""What the sidecar can see of adapters' files: whether they changed since the engine refused them, and for which base
+model they were made.
+
+A user mends a bad adapter by mending its files; nobody should have to call the sidecar as well. A network file system
+may hang: each look is a thread of its own, there is one at a time for a folder and a limit for all, and whoever waits
+for one waits so long and no longer. Weights are never read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import posixpath
+import stat
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Set
+from dataclasses import dataclass
+from enum import Enum, auto
+from functools import partial
+from typing import TypeVar
+
+from patio.bounded_json import read_json
+from patio.threads import in_thread
+
+_T = TypeVar("_T")
+
+CONFIG = "adapter_config.json"
+MOST_CONFIG = 1_048_576
+"""Bytes of a configuration that is read."""
+MOST_FILES = 10_000
+"""Entries of a folder that are looked at."""
+READS_AT_ONCE = 16
+MOST_HANGING = 16
+"""Folders that hang, each with a thread that waits for it, before no others are looked at."""
+FOLDERS_A_ROUND = 32
+"""Folders that are looked at in a round of `compare`; of more, each has its turn."""
+READ_SECONDS = 3.0
+"""After which a folder counts as one that hangs."""
+
+Fingerprint = tuple[tuple[str, int, int], ...] | None
+"""Name, size and time of change of the files that matter; None: the folder can not be seen."""
+
+
+class _NotSeen(Enum):
+    NOT_SEEN = auto()
+
+
+_NOT_SEEN = _NotSeen.NOT_SEEN
+
+
+@dataclass(frozen=True, slots=True)
+class FolderContents:
+    """What a look at an adapter's folder found."""
+
+    fingerprint: Fingerprint = None
+    is_file: bool = False
+    """There is a file in the place of the folder."""
+    base_model: str = ""
+    """What the configuration calls the base model; empty where nothing tells it."""
+
+
+class FolderHangsError(Exception):
+    """The file system does not answer."""
+
+
+def fingerprint(folder: str) -> Fingerprint:
+    """Return what can be seen of an adapter folder."""
+    try:
+        seen = []
+        with os.scandir(folder) as entries:
+            for entry in itertools.islice(entries, MOST_FILES):
+                if entry.name == CONFIG or posixpath.splitext(entry.name)[1] == ".safetensors":
+                    facts = entry.stat()
+                    seen.append((entry.name, facts.st_size, facts.st_mtime_ns))
+        return tuple(sorted(seen))
+    except (OSError, ValueError):
+        return None
+
+
+def read_folder(folder: str) -> FolderContents:
+    """Return what a look at an adapter folder finds."""
+    found = fingerprint(folder)
+    if found is None:
+        return FolderContents(is_file=_is_file(folder))
+    return FolderContents(found, base_model=_base_model(posixpath.join(folder, CONFIG)))
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def _base_model(config: str) -> str:
+    try:
+        # What is no file (a FIFO, a device) must not be waited for.
+        descriptor = os.open(config, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return ""
+            read = read_json(file.read(MOST_CONFIG + 1), MOST_CONFIG)
+    except (OSError, ValueError):
+        return ""
+    name = read.get("base_model_name_or_path") if isinstance(read, dict) else None
+    return name if isinstance(name, str) and 0 < len(name) <= 1024 and name.isprintable() else ""
+
+
+class Fingerprints:
+    """Fingerprints at the last attempt and at the last look, by adapter."""
+
+    def __init__(self) -> None:
+        self._attempted: dict[str, Fingerprint | _NotSeen] = {}
+        self._last: dict[str, Fingerprint] = {}
+        self._turns: deque[str] = deque()
+        self._turn = asyncio.Semaphore(READS_AT_ONCE)
+        self._under_way: dict[str, asyncio.Future[None]] = {}
+        """By folder."""
+        self._hanging: set[str] = set()
+        self.changed: frozenset[str] = frozenset()
+        """Adapters whose files differ from those at the attempt, and were the same at the last two looks: somebody
+        who is still copying gets no load of half a file."""
+
+    async def attempt(self, name: str, folder: str) -> FolderContents:
+        """Remember what the coming attempt is made with; raise `FolderHangsError`."""
+        seen = await self._asked(folder, read_folder)
+        # Where nobody could look, what is seen first is what the attempt was made with.
+        self._attempted[name] = _NOT_SEEN if seen is None else seen.fingerprint
+        self._last.pop(name, None)
+        self.changed -= {name}
+        return seen or FolderContents()
+
+    async def read(self, folder: str) -> FolderContents | None:
+        """Look at a folder that no attempt is made with; None: not now."""
+        with contextlib.suppress(FolderHangsError):
+            return await self._asked(folder, read_folder)
+        return None
+
+    def forget(self, name: str) -> None:
+        """Forget an adapter that is loaded or no longer wanted."""
+        self._attempted.pop(name, None)
+        self._last.pop(name, None)
+        self.changed -= {name}
+
+    def keep(self, names: Set[str]) -> None:
+        """Forget all others."""
+        for name in self._attempted.keys() - names:
+            self.forget(name)
+
+    async def compare(self, folders: Mapping[str, str]) -> None:
+        """Look at the folders of adapters that failed, some at a time."""
+        folders = {name: folder for name, folder in folders.items() if name in self._attempted}
+        self.changed &= folders.keys()
+        known = set(self._turns)
+        self._turns = deque(name for name in self._turns if name in folders)
+        self._turns.extend(name for name in folders if name not in known)
+        names = [self._turns.popleft() for _ in range(min(FOLDERS_A_ROUND, len(self._turns)))]
+        self._turns.extend(names)
+        await asyncio.gather(*(self._compare(name, folders[name]) for name in names))
+
+    async def _compare(self, name: str, folder: str) -> None:
+        try:
+            found = await self._asked(folder, lambda folder: (fingerprint(folder),))
+        except FolderHangsError:
+            return
+        if found is None or name not in self._attempted:
+            return
+        (seen,) = found
+        if self._attempted[name] is _NOT_SEEN:
+            self._attempted[name] = seen
+        same = name in self._last and seen == self._last[name]
+        if same and seen != self._attempted[name]:
+            self.changed |= {name}
+        else:
+            self.changed -= {name}
+        self._last[name] = seen
+
+    async def _asked(self, folder: str, question: Callable[[str], _T]) -> _T | None:
+        """Return what a question about a folder is answered with; None where too many folders hang to ask about
+        another. Raise `FolderHangsError`.
+        """
+        until = time.monotonic() + READ_SECONDS
+        while (before := self._under_way.get(folder)) is not None:
+            if folder in self._hanging or time.monotonic() >= until:
+                raise FolderHangsError
+            await asyncio.wait([before], timeout=until - time.monotonic())
+        if len(self._hanging) >= MOST_HANGING:
+            return None
+        over = self._under_way[folder] = asyncio.get_running_loop().create_future()
+        try:
+            await self._turn.acquire()
+        except BaseException:
+            self._over(folder, over)
+            raise
+        looking = in_thread(partial(question, folder), "files")
+        # Also when whoever asked leaves: the thread is still there.
+        looking.add_done_callback(lambda _: self._over(folder, over))
+        try:
+            await asyncio.wait([looking], timeout=READ_SECONDS)
+        finally:
+            self._turn.release()
+        if not looking.done():
+            self._hanging.add(folder)
+            raise FolderHangsError
+        try:
+            return looking.result()
+        except (OSError, ValueError):
+            return None
+
+    def _over(self, folder: str, over: asyncio.Future[None]) -> None:
+        if not over.done():
+            over.set_result(None)
+            del self._under_way[folder]
+            self._hanging.discard(folder)

@@ -1,0 +1,81 @@
+"""What is staged: downloaded ahead of the order that will have it loaded. Pure.
+
+A part of `planner`: what to do about an order in the STAGED slot, and how it stands. The engine has no say in it, and
+nothing here changes what is loaded. Also says when a fetch, staged or not, has to wait for credentials.
+"""
+
+from __future__ import annotations
+
+from patio.adapters.desired import AdapterSpec, Slot
+from patio.adapters.plan import Fetch
+from patio.adapters.progress import PATIENCE
+from patio.adapters.snapshot import AdapterSnapshot
+from patio_protocol.adapters import PreparedReport, PreparedState
+from patio_protocol.downloads import DownloadReason
+
+
+def credentials_awaited(spec: AdapterSpec, at_hand: bool) -> str | None:
+    """Return why nothing can be fetched before another order, in words; None: there is no such reason."""
+    origin = spec.origin
+    if origin is None or at_hand:
+        return None
+    if origin.expects:
+        return f"The credentials for {origin.uri} come with a later order; nothing is fetched before."
+    if not origin.secrets:
+        return None
+    return (
+        f"The credentials for {origin.uri} ({', '.join(origin.secrets)}) came with an order and are never stored; the "
+        f"sidecar was restarted since. {_remedy(spec)}"
+    )
+
+
+def will_come(spec: AdapterSpec) -> bool:
+    """Whether somebody is there who orders again with the credentials."""
+    return spec.owner is not None or (spec.origin is not None and spec.origin.expects)
+
+
+def plan_staged(snapshot: AdapterSnapshot, spec: AdapterSpec) -> tuple[PreparedReport, Fetch | float | None]:
+    """Return how something stands that is staged, and what to do about it, or when to look at it again."""
+    assert spec.origin is not None
+    key = (spec.name, Slot.STAGED)
+    progress = snapshot.progress_of(spec, Slot.STAGED)
+    running, rejection = snapshot.running.get(key), progress.rejection
+
+    def report(state: PreparedState, reason: str, message: str, *, retryable: bool = True) -> PreparedReport:
+        return PreparedReport(
+            revision=spec.revision,
+            state=state,
+            reason=reason,
+            message=message,
+            retryable=retryable,
+            credentials_revision=spec.credentials_revision,
+        )
+
+    if spec.path and key in snapshot.unverified:
+        return report(PreparedState.PENDING, "Queued", f"Its files were in {spec.path} and are looked for."), None
+    if spec.path:
+        return report(PreparedState.PREPARED, "Prepared", f"Its files are in {spec.path}."), None
+    failed = rejection is not None and (not rejection.retryable or progress.failures >= PATIENCE)
+    if rejection is not None and failed:
+        shown = report(PreparedState.FAILED, str(rejection.reason), rejection.message, retryable=rejection.retryable)
+    elif running is not None:
+        shown = report(PreparedState.DOWNLOADING, "Downloading", running.reason)
+    elif rejection is not None:
+        shown = report(PreparedState.PENDING, str(rejection.reason), rejection.message)
+    else:
+        shown = report(PreparedState.PENDING, "Queued", f"Its files are fetched from {spec.origin.uri}.")
+    if running is not None:
+        return shown, None
+    words = credentials_awaited(spec, key in snapshot.credentials)
+    if words is not None:
+        state = PreparedState.PENDING if will_come(spec) else PreparedState.FAILED
+        return report(state, DownloadReason.CREDENTIALS_MISSING, words), None
+    if snapshot.now < progress.not_before:
+        return shown, progress.not_before
+    return shown, Fetch(spec, f"Its files are fetched from {spec.origin.uri}, ahead of their use.", Slot.STAGED)
+
+
+def _remedy(spec: AdapterSpec) -> str:
+    if spec.owner is not None:
+        return f"{spec.owner} has to order it again with them."
+    return "Order it again with them, or give them by variables."

@@ -1,0 +1,95 @@
+"""Why a download failed, by what comes next. Pure.
+
+Raised by worker and backends, told to the parent as an event, shown to users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from patio_protocol.downloads import DownloadReason
+
+TRANSIENT = frozenset(
+    {
+        DownloadReason.UNREACHABLE,
+        DownloadReason.FAULT,
+        DownloadReason.SLOW,
+        DownloadReason.BUSY,
+        DownloadReason.CHANGED,
+        DownloadReason.CORRUPT,
+        DownloadReason.INTERRUPTED,
+    }
+)
+"""Worth another attempt at once, after a pause."""
+LATER = frozenset({DownloadReason.NO_SPACE, DownloadReason.TOO_MANY, DownloadReason.CANCELLED})
+"""May succeed when somebody asks again; another attempt by itself would not help."""
+
+
+class DownloadError(Exception):
+    """A download that did not succeed. The message is a sentence without secrets."""
+
+    def __init__(self, reason: DownloadReason, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.retry_after = retry_after
+        """Seconds that the source asks to be left alone for."""
+
+    @property
+    def transient(self) -> bool:
+        """Whether another attempt makes sense without anybody doing anything."""
+        return self.reason in TRANSIENT
+
+    @property
+    def retryable(self) -> bool:
+        """Whether asking again for the same can end well."""
+        return self.reason in TRANSIENT or self.reason in LATER
+
+
+def error_of_status(status: int, what: str, retry_after: float | None = None, without: str = "") -> DownloadError:
+    """Tell what a source's HTTP status means.
+
+    `what` says who answered, and to what; `without` where credentials could have come from, when none were sent.
+    """
+    if status in (401, 403) and without:
+        message = f"{what}: {status}, and it was asked without credentials: {without}."
+        return DownloadError(DownloadReason.UNAUTHORIZED, message)
+    if status == 401:
+        message = f"{what}: 401, the source wants credentials, or others than it got."
+        return DownloadError(DownloadReason.UNAUTHORIZED, message)
+    if status == 403:
+        return DownloadError(DownloadReason.UNAUTHORIZED, f"{what}: 403, it may not be read with these credentials.")
+    if status in (404, 410):
+        return DownloadError(DownloadReason.NOT_FOUND, f"{what}: {status}, there is no such thing.")
+    if status == 412:
+        return DownloadError(DownloadReason.CHANGED, f"{what}: it was changed while it was read.")
+    if status in (408, 425, 429) or status >= 500:
+        return DownloadError(DownloadReason.FAULT, f"{what}: {status}, an error that may pass.", retry_after)
+    return DownloadError(DownloadReason.REFUSED, f"{what}: {status}, which no retry mends.")
+
+
+def tls_hint(error: str) -> str:
+    """Return the remedy for an error of TLS, to be put behind it; nothing for others."""
+    if "WRONG_VERSION_NUMBER" in error or "wrong version number" in error:
+        return "; the endpoint does not speak TLS: where that is meant, write http:// before it"
+    if "CERTIFICATE_VERIFY_FAILED" in error:
+        return "; a CA of your own is named by SSL_CERT_FILE in the sidecar"
+    return ""
+
+
+def plain_http_error(endpoint: str) -> DownloadError:
+    """Tell that credentials are not sent where everybody on the way can read them."""
+    message = (
+        f"{endpoint} is asked without TLS, and there are credentials for it: they are not sent in clear. Use https://, "
+        "or allow it: source.allowPlainHTTP in a LoraAdapter, allow_plain_http in config, or "
+        "PATIO_DOWNLOAD_PLAIN_HTTP=allow in the sidecar."
+    )
+    return DownloadError(DownloadReason.INVALID, message)
+
+
+def redacted(text: str, secrets: Iterable[str]) -> str:
+    """Return a text without the secrets in it."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        if len(secret) >= 4:
+            text = text.replace(secret, "***")
+    return text

@@ -1,0 +1,331 @@
+"""Everything the sidecar can be told, as one immutable object made once at start.
+
+Flags and variables of upstream Patio and of the MatrixInfer runtime mean the same here; a flag wins over its variable.
+What is unset, misspelt or contradictory raises `SettingsError`, which `app` turns into one line and exit code 2: a
+sidecar that guesses is worse than one that does not start. `app` is the only reader of the environment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn
+
+from pydantic import TypeAdapter, ValidationError
+
+from patio.access import settings as access
+from patio.downloads import settings as downloads
+from patio.drain import settings as drain
+from patio.engine import settings as engine_settings
+from patio.engine.address import EngineAddress
+from patio.engine.clients import EngineTls
+from patio.metrics.mappings import VOCABULARIES
+from patio.topology import settings as topology
+from patio.variables import SettingsError, one_value
+from patio_protocol.adapters import REQUIRED_ADAPTERS_VARIABLE, SIDECAR_PORT, LoadRequest
+from patio_protocol.engines import EngineKind
+
+DEFAULT_STATE_FILE = "/var/lib/patio/state.json"
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+VARIABLES = {
+    "INFERENCE_ENGINE": "vllm or sglang; default sglang",
+    "INFERENCE_ENGINE_VERSION": "shown in patio:build_info; behaviour is chosen by what the engine answers",
+    "INFERENCE_ENGINE_ENDPOINT": "base URL of the engine, or unix:///path; default http://localhost:8000",
+    "METRIC_SCRAPE_PATH": "the engine's metrics path; default /metrics",
+    "RUNTIME_PORT": "port to listen on, as the MatrixInfer and kthena runtimes name it",
+    "RUNTIME_URL": "the same as INFERENCE_ENGINE_ENDPOINT; a metrics path at its end is dropped",
+    "RUNTIME_METRICS_PATH": "the same as METRIC_SCRAPE_PATH",
+    **engine_settings.VARIABLES,
+    "ENGINE_API_KEY": "sent to the engine as a bearer token",
+    "ENGINE_ADMIN_API_KEY": "SGLang's --admin-api-key, for loads and unloads",
+    "POD_NAME": "name of this pod, shown in GET /",
+    "POD_NAMESPACE": "namespace of this pod",
+    "POD_IP": "address of this pod",
+    REQUIRED_ADAPTERS_VARIABLE: "JSON list of adapters this pod must have; set at admission",
+    "PATIO_STATE_FILE": f"where what is wanted is kept over restarts; default {DEFAULT_STATE_FILE}",
+    **access.VARIABLES,
+    **topology.VARIABLES,
+    **downloads.VARIABLES,
+    **drain.VARIABLES,
+}
+_PATH = re.compile(r"[\x21\x22\x24-\x7e]+")
+_ENDPOINTS = ("INFERENCE_ENGINE_ENDPOINT", "RUNTIME_URL")
+_OURS = (
+    *(
+        "INFERENCE_E",
+        "METRIC_S",
+        "ENGINE_A",
+        "ENGINE_CA",
+        "ENGINE_TLS",
+        "PATIO_REQ",
+        "PATIO_STATE",
+        "RUNTIME_U",
+        "RUNTIME_ME",
+    ),
+    *(
+        "TOPO_",
+        "SGL_ROUTER_",
+        "ROUTER_ROLE_N",
+        "HEARTBEAT_I",
+        "PATIO_OPERATOR_K",
+        "PATIO_ACC",
+        "PATIO_DRAIN_",
+        "PATIO_DOWN",
+    ),
+)
+"""Beginnings that nobody else uses, so that a name close to one of ours is a misspelling. Kubernetes puts variables
+like PATIO_WEBHOOK_PORT into pods, hence not all of PATIO_."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The sidecar's settings, checked."""
+
+    host: str = "::"
+    """Every address: of both families, or of IPv4 where the host has no IPv6."""
+    port: int = SIDECAR_PORT
+    log_level: str = "INFO"
+    log_json: bool = False
+    docs: bool = False
+    scrape_engine: bool = True
+    engine: EngineKind = EngineKind.SGLANG
+    engine_version: str = ""
+    engine_endpoint: str = engine_settings.DEFAULT_ENDPOINT
+    engine_tls: EngineTls = field(default_factory=EngineTls)
+    metrics_path: str = "/metrics"
+    metrics_prefixes: tuple[str, ...] = ("patio",)
+    api_key: str | None = field(default=None, repr=False)
+    admin_api_key: str | None = field(default=None, repr=False)
+    pod_name: str = ""
+    pod_namespace: str = ""
+    pod_ip: str = ""
+    model: str | None = None
+    required_adapters: tuple[LoadRequest, ...] = ()
+    state_file: Path = Path(DEFAULT_STATE_FILE)
+    state_file_chosen: bool = False
+    """Somebody named the file, so not being able to write it is an error rather than a reason to do without."""
+    access: access.AccessSettings = field(default_factory=access.AccessSettings)
+    topology: topology.TopologySettings = field(default_factory=topology.TopologySettings)
+    drain: drain.DrainSettings = field(default_factory=drain.DrainSettings)
+    downloads: downloads.DownloadSettings = field(default_factory=downloads.DownloadSettings)
+
+    @property
+    def pod(self) -> str:
+        """The pod as `name.namespace`, as far as it is known."""
+        return ".".join(part for part in (self.pod_name, self.pod_namespace) if part)
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse that raises instead of printing its usage and leaving."""
+
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError(message)
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="python -m patio.app",
+        description="Patio's sidecar: normalised metrics, LoRA adapters and readiness of one LLM engine.",
+        epilog="variables (a flag wins over its variable):\n"
+        + "\n".join(f"  {name:27} {meaning}" for name, meaning in VARIABLES.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    listen = parser.add_argument_group("serving")
+    listen.add_argument("-H", "--host", default="::", help="address to listen on (%(default)s: all, of IPv6 and IPv4)")
+    listen.add_argument("-P", "--port", help=f"port to listen on ({SIDECAR_PORT}; RUNTIME_PORT)")
+    listen.add_argument(
+        "--log-level", default="INFO", type=str.upper, choices=LEVELS, help="least level that is logged (%(default)s)"
+    )
+    listen.add_argument(
+        "--log-format", default="text", choices=("text", "json"), help="form of a log line (%(default)s)"
+    )
+    listen.add_argument(
+        "--access-control", metavar="{on,off}", help="off: no proof is asked of anyone (PATIO_ACCESS_CONTROL; on)"
+    )
+    listen.add_argument("--enable-fastapi-docs", action="store_true", help="serve /docs and /openapi.json")
+    engine = parser.add_argument_group("engine")
+    engine.add_argument("-E", "--engine", help="vllm or sglang (INFERENCE_ENGINE)")
+    engine.add_argument(
+        "-B", "--engine-base-url", help="base URL of the engine (INFERENCE_ENGINE_ENDPOINT, RUNTIME_URL)"
+    )
+    engine.add_argument(
+        "-M", "--engine-metrics-path", help="path of the engine's metrics (METRIC_SCRAPE_PATH, RUNTIME_METRICS_PATH)"
+    )
+    engine.add_argument(
+        "-N", "--model", help="name that clients use for the base model; default: asked from the engine"
+    )
+    engine.add_argument("-I", "--pod", help="this pod, as NAME or NAME.NAMESPACE (POD_NAME, POD_NAMESPACE)")
+    engine.add_argument(
+        "--instance-info",
+        help='what the router is told: {"data": {"port": 8000, "worker_type": "prefill", "bootstrap_port": 34000}}',
+    )
+    metrics = parser.add_argument_group("metrics")
+    metrics.add_argument(
+        "--scrape-engine-metrics",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="serve the engine's metrics, normalised, beside the sidecar's own",
+    )
+    metrics.add_argument(
+        "--metrics-prefix", default="patio", help=f"comma list out of {', '.join(VOCABULARIES)} (%(default)s)"
+    )
+    return parser
+
+
+def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
+    """Return the settings; raise `SettingsError`. `--help` prints and leaves, as argparse does."""
+    flags = _parser().parse_args(argv)
+    _refuse_misspellings(environ)
+    given = {name: value.strip() for name, value in environ.items() if value.strip()}
+    engine = _engine(flags.engine, given)
+    if engine is EngineKind.VLLM and "ENGINE_ADMIN_API_KEY" in given:
+        raise SettingsError(
+            "ENGINE_ADMIN_API_KEY is SGLang's, and the engine is vllm: unset it, or mend INFERENCE_ENGINE"
+        )
+    metrics_path = _metrics_path(flags.engine_metrics_path, given)
+    pod_name, dot, pod_namespace = (flags.pod or "").partition(".")
+    if flags.pod is not None and (not pod_name or (dot and not pod_namespace)):
+        raise SettingsError(f"--pod: {flags.pod!r} is neither NAME nor NAME.NAMESPACE")
+    api_key = engine_settings.read_key("ENGINE_API_KEY", given)
+    address = _endpoint(flags.engine_base_url, metrics_path, given)
+    state_file = Path(given.get("PATIO_STATE_FILE", DEFAULT_STATE_FILE))
+    pod_name, pod_namespace = pod_name or given.get("POD_NAME", ""), pod_namespace or given.get("POD_NAMESPACE", "")
+    pod_ip = given.get("POD_IP", "")
+    pod = topology.Pod(address.shown, pod_name, pod_namespace, pod_ip, state_file.parent, api_key)
+    return Settings(
+        host=flags.host,
+        port=_port(flags.port, given),
+        log_level=flags.log_level,
+        log_json=flags.log_format == "json",
+        docs=flags.enable_fastapi_docs,
+        scrape_engine=flags.scrape_engine_metrics,
+        engine=engine,
+        engine_version=given.get("INFERENCE_ENGINE_VERSION", ""),
+        engine_endpoint=address.shown,
+        engine_tls=engine_settings.read_tls(given, address, pod_ip),
+        metrics_path=metrics_path,
+        metrics_prefixes=_prefixes(flags.metrics_prefix),
+        api_key=api_key,
+        admin_api_key=engine_settings.read_key("ENGINE_ADMIN_API_KEY", given),
+        pod_name=pod_name,
+        pod_namespace=pod_namespace,
+        pod_ip=pod_ip,
+        model=flags.model,
+        required_adapters=_required(given.get(REQUIRED_ADAPTERS_VARIABLE)),
+        state_file=state_file,
+        state_file_chosen="PATIO_STATE_FILE" in given,
+        access=access.read_access(flags.access_control, given),
+        topology=topology.read_topology(flags.instance_info, given, pod),
+        drain=drain.read_drain(given),
+        downloads=downloads.read_downloads(given),
+    )
+
+
+def _refuse_misspellings(environ: Mapping[str, str]) -> None:
+    known = list(VARIABLES)
+    services = [name.removesuffix("_SERVICE_HOST") for name in environ if name.endswith("_SERVICE_HOST")]
+    for name in sorted(environ):
+        if name in known or not name.startswith(_OURS) or _is_services(name, environ[name], services):
+            continue
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+        if close:
+            raise SettingsError(f"{name}: no such variable; {close[0]} is meant, perhaps")
+
+
+def _is_services(name: str, value: str, services: Sequence[str]) -> bool:
+    """Whether Kubernetes made a variable of a Service of the namespace: then nobody misspelt it."""
+    if re.match(r"(?:tcp|udp|sctp)://", value):
+        return True
+    return any(
+        name.startswith(f"{service}_")
+        and re.fullmatch(
+            r"SERVICE_(?:HOST|PORT(?:_\w+)?)|PORT(?:_\d+_(?:TCP|UDP|SCTP)(?:_\w+)?)?", name[len(service) + 1 :]
+        )
+        for service in services
+    )
+
+
+def _engine(flag: str | None, given: Mapping[str, str]) -> EngineKind:
+    name, value = _said("--engine", flag, ("INFERENCE_ENGINE",), given, EngineKind.SGLANG.value)
+    try:
+        return EngineKind(value.lower())
+    except ValueError:
+        raise SettingsError(f"{name}: {value!r} is not one of {', '.join(EngineKind)}") from None
+
+
+def _endpoint(flag: str | None, metrics_path: str, given: Mapping[str, str]) -> EngineAddress:
+    if (runtime_url := given.get("RUNTIME_URL")) is not None:
+        # MatrixInfer documents http://localhost:8000/metrics as its default, kthena the base URL alone.
+        given = {**given, "RUNTIME_URL": runtime_url.rstrip("/").removesuffix(metrics_path)}
+    if flag is not None:
+        return engine_settings.read_endpoint("--engine-base-url", flag)
+    # Each is checked before they are compared: a message about two of them shows both.
+    addresses = {name: engine_settings.read_endpoint(name, given[name]) for name in _ENDPOINTS if name in given}
+    urls = {name: address.shown for name, address in addresses.items()}
+    name, _ = _said("--engine-base-url", None, _ENDPOINTS, urls, engine_settings.DEFAULT_ENDPOINT)
+    return addresses.get(name) or engine_settings.read_endpoint(name, engine_settings.DEFAULT_ENDPOINT)
+
+
+def _metrics_path(flag: str | None, given: Mapping[str, str]) -> str:
+    variables = ("METRIC_SCRAPE_PATH", "RUNTIME_METRICS_PATH")
+    name, value = _said("--engine-metrics-path", flag, variables, given, "/metrics")
+    if not value.startswith("/"):
+        raise SettingsError(f"{name}: {value!r} does not begin with /")
+    if not _PATH.fullmatch(value):
+        raise SettingsError(f"{name}: {value!r} has characters that no URL's path has")
+    return value
+
+
+def _prefixes(value: str) -> tuple[str, ...]:
+    prefixes = tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
+    unknown = [prefix for prefix in prefixes if prefix not in VOCABULARIES]
+    if unknown or not prefixes:
+        raise SettingsError(f"--metrics-prefix: {value!r} is not a comma list out of {', '.join(VOCABULARIES)}")
+    return prefixes
+
+
+def _port(flag: str | None, given: Mapping[str, str]) -> int:
+    if given.get("RUNTIME_PORT", "").startswith(("tcp://", "udp://", "sctp://")):
+        # Kubernetes puts this into every pod of a namespace with a Service named `runtime`: nobody said it to us.
+        given = {name: value for name, value in given.items() if name != "RUNTIME_PORT"}
+    name, value = _said("--port", flag, ("RUNTIME_PORT",), given, str(SIDECAR_PORT))
+    if not value.isascii() or not value.isdecimal() or int(value) > 65535:
+        raise SettingsError(f"{name}: {value!r} is not a port")
+    return int(value)
+
+
+_REQUIRED: TypeAdapter[tuple[LoadRequest, ...]] = TypeAdapter(tuple[LoadRequest, ...])
+
+
+def _required(value: str | None) -> tuple[LoadRequest, ...]:
+    if value is None:
+        return ()
+    try:
+        required = _REQUIRED.validate_json(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise SettingsError(f"{REQUIRED_ADAPTERS_VARIABLE}: {where + ': ' if where else ''}{first['msg']}") from None
+    names = [request.lora_name for request in required]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise SettingsError(f"{REQUIRED_ADAPTERS_VARIABLE}: {', '.join(twice)} named twice")
+    ahead = sorted(request.lora_name for request in required if request.prepare)
+    if ahead:
+        raise SettingsError(f"{REQUIRED_ADAPTERS_VARIABLE}: {', '.join(ahead)}: what is required is not only prepared")
+    return required
+
+
+def _said(
+    flag_name: str, flag: str | None, variables: Sequence[str], given: Mapping[str, str], default: str
+) -> tuple[str, str]:
+    """Return a setting and what it was said with, for the message if it is wrong. Two names must not disagree."""
+    if flag is not None:
+        return flag_name, flag
+    return one_value(given, *variables) or (variables[0], default)

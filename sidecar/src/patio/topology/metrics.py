@@ -1,0 +1,52 @@
+"""What the sidecar measures of its registrations, in the registry that is passed in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from prometheus_client import CollectorRegistry, Counter
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from patio_protocol.topology import RegistrationState, TopologyReport
+
+
+class TopologyMetrics:
+    """Faults by reason; and, read from the report when they are asked for, registrations and leases."""
+
+    def __init__(self, registry: CollectorRegistry, report: Callable[[], TopologyReport]) -> None:
+        self._failures = Counter(
+            "patio:topology_failures_total",
+            "Looks at routers and orders to them that came to nothing.",
+            ("reason",),
+            registry=registry,
+        )
+        registry.register(_Registrations(report))
+
+    def count_failure(self, reason: str) -> None:
+        """Count one fault."""
+        self._failures.labels(reason).inc()
+
+
+class _Registrations(Collector):
+    def __init__(self, report: Callable[[], TopologyReport]) -> None:
+        self._report = report
+
+    def collect(self) -> Iterator[Metric]:
+        report = self._report()
+        registered = GaugeMetricFamily(
+            "patio:topology_registered",
+            "1 if the router lists this pod's worker as healthy, read back.",
+            labels=("router",),
+        )
+        for one in report.registrations:
+            registered.add_metric((one.router,), float(one.state is RegistrationState.REGISTERED))
+        yield registered
+        if report.role == "server":
+            leases = GaugeMetricFamily(
+                "patio:topology_leases", "Leases kept by this sidecar, by state.", labels=("state",)
+            )
+            for state in RegistrationState:
+                count = sum(lease.registration.state is state for lease in report.leases)
+                leases.add_metric((state.value,), float(count))
+            yield leases

@@ -1,0 +1,259 @@
+"""The next step for one worker at one router, from what the router says of it and what is wanted. Pure.
+
+`registrar` polls the router, calls `plan`, acts. A router is believed in what it lists, never in what it accepts:
+sglang-router 0.3.2 and smg 1.13.0 answer 202 to workers that they can never use. `after_rejection` is the rule by which
+pauses grow. Clocks and dice are the caller's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from patio.rejection import Rejection
+from patio.topology.registered_worker import Kind, Worker
+from patio_protocol.backoff import exponential, with_jitter
+from patio_protocol.topology import RegistrationState
+
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 30.0
+SLOW_RETRY = 300.0
+"""Seconds before what was refused for good is tried all the same: the router may be another one by then."""
+PATIENCE = 6
+"""Faults in a row after which a registration that should have worked is called failed; trying goes on."""
+POLL_WHILE_MOVING = 0.3
+"""Seconds between looks at a router that is adding or dropping the worker."""
+POLL_WHILE_STUCK = 5.0
+"""The same, when it has been doing so for long."""
+
+
+class Reason(StrEnum):
+    """Why a registration is as it is: CamelCase and stable, shown in reports and metrics."""
+
+    LISTED = "Listed"
+    ACCEPTED = "Accepted"
+    """The router took the order and has not carried it out."""
+    NOT_LISTED = "NotListed"
+    REPLACING = "Replacing"
+    """The router has it as something else; that goes first."""
+    UNHEALTHY = "RouterSaysUnhealthy"
+    DRAINING = "RouterDrains"
+    """The router sends it nothing more and forgets it soon."""
+    ENGINE_NOT_READY = "EngineNotReady"
+    DRAINED = "Drained"
+    """This pod has left for good, by a drain or at its end."""
+    NOT_WANTED = "NotWanted"
+    UNREACHABLE = "RouterUnreachable"
+    UNAUTHORIZED = "RouterUnauthorized"
+    REFUSED = "RouterRefused"
+    FAULT = "RouterFault"
+    """The router answered with an error that may pass."""
+    MODE = "RouterModeMismatch"
+    """The router lists it and sends its kind of worker nothing."""
+    NO_SERVER = "NoLeaseServer"
+    """Who answers at the endpoint is a sidecar that keeps no leases."""
+    NOT_ASKED = "NotAskedYet"
+    NOT_CONFIGURED = "NotConfigured"
+    """Of the whole report, when nothing names a router."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A worker, as a router shows it."""
+
+    id: str
+    url: str
+    kind: str
+    bootstrap_port: int | None = None
+    healthy: bool = True
+    draining: bool = False
+    pending: bool = False
+    """The router knows of the order and does not list the worker."""
+    failed: str | None = None
+    """The order ended in an error, in the router's words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How it went so far with one worker at one router."""
+
+    worker_id: str | None = None
+    ordered: float | None = None
+    """When the router took the order to add it."""
+    listed: bool = False
+    """It was listed at the last look."""
+    failures: int = 0
+    """In a row."""
+    rejection: Rejection | None = None
+    not_before: float = 0.0
+    checked: str | None = None
+    """The id under which the router's mode was looked at."""
+    mismatch: str | None = None
+    """Why the router sends it nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Add:
+    """Tell the router of the worker."""
+
+    worker: Worker
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Tell the router to forget the worker."""
+
+    worker_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """How a registration stands."""
+
+    state: RegistrationState
+    reason: str
+    """A `Reason`; from another sidecar, perhaps one of a newer version."""
+    message: str = ""
+    worker_id: str | None = None
+
+    @property
+    def out(self) -> bool:
+        """Whether the router sends this worker nothing new."""
+        return self.state is RegistrationState.NOT_REGISTERED or self.reason == Reason.DRAINING
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do now, how things stand, and when to look again."""
+
+    condition: Condition
+    action: Add | Remove | None = None
+    requeue_at: float | None = None
+    """On the caller's clock; None is the next heartbeat."""
+
+
+def plan(worker: Worker | None, entry: Entry | None, progress: Progress, now: float) -> Plan:
+    """Return the next step. `worker` None: the router shall not have it."""
+    if entry is not None and entry.draining:
+        # smg 1.13.0 keeps a removed worker for its --drain-settle-secs (5) and refuses the same URL until then.
+        state = RegistrationState.LEAVING if worker is None else RegistrationState.PENDING
+        return Plan(Condition(state, Reason.DRAINING, worker_id=entry.id), requeue_at=now + POLL_WHILE_MOVING)
+    if entry is not None and entry.pending:
+        return _under_way(worker, entry, progress, now)
+    if worker is None:
+        return _leave(entry, progress, now)
+    if entry is None:
+        return _enter(worker, progress, now)
+    other = _difference(worker, entry)
+    if other:
+        condition = Condition(RegistrationState.PENDING, Reason.REPLACING, other, entry.id)
+        return _when_due(condition, Remove(entry.id, other), progress, now)
+    if progress.mismatch is not None:
+        return Plan(Condition(RegistrationState.FAILED, Reason.MODE, progress.mismatch, entry.id))
+    if not entry.healthy:
+        message = "The router lists it, and its own health checks say that it does not answer."
+        return Plan(Condition(RegistrationState.PENDING, Reason.UNHEALTHY, message, entry.id))
+    return Plan(Condition(RegistrationState.REGISTERED, Reason.LISTED, worker_id=entry.id))
+
+
+def unobserved(rejection: Rejection, progress: Progress, leaving: bool) -> Condition:
+    """Return how a registration stands while the router does not show anything."""
+    state = RegistrationState.LEAVING if leaving else _state_of(rejection, progress.failures)
+    return Condition(state, rejection.reason, rejection.message, progress.worker_id)
+
+
+def after_rejection(progress: Progress, rejection: Rejection, now: float, jitter: float) -> Progress:
+    """Wait longer after every fault in a row. `jitter` is between 0 and 1."""
+    pause = SLOW_RETRY if not rejection.retryable else pause_after(progress.failures)
+    return replace(
+        progress,
+        worker_id=None,
+        ordered=None,
+        failures=progress.failures + 1,
+        rejection=rejection,
+        not_before=now + with_jitter(pause, jitter),
+        listed=False,
+    )
+
+
+def after_poll(progress: Progress, entry: Entry | None) -> Progress:
+    """Return the progress once the router has shown the worker, or that it has none."""
+    if entry is None:
+        # `listed` stays: it tells a worker that the router has lost from one that it never had.
+        return replace(progress, worker_id=None, ordered=None)
+    if entry.pending:
+        return replace(progress, worker_id=entry.id, listed=False)
+    known = progress.checked == entry.id
+    return replace(
+        progress,
+        worker_id=entry.id,
+        ordered=None,
+        listed=True,
+        failures=0,
+        rejection=None,
+        checked=entry.id if known else None,
+        mismatch=progress.mismatch if known else None,
+    )
+
+
+def pause_after(failures: int) -> float:
+    """Return the seconds to wait after so many failures before this one."""
+    return exponential(FIRST_PAUSE, LONGEST_PAUSE, failures + 1)
+
+
+def moving_pause(age: float) -> float:
+    """Return the pause before the next look at what has been under way for so many seconds."""
+    return min(POLL_WHILE_STUCK, max(POLL_WHILE_MOVING, age / 4))
+
+
+def heartbeat(interval: float, jitter: float) -> float:
+    """Return the pause before the next reading: shorter than the interval, so that what was lost is back within it."""
+    return interval * (0.6 + 0.3 * jitter)
+
+
+def _under_way(worker: Worker | None, entry: Entry, progress: Progress, now: float) -> Plan:
+    """Wait for an addition to end, also of a worker that shall go: neither router can remove it before that."""
+    message = f"The router took the order to add it and has not carried it out: it asks {entry.url} first."
+    state = RegistrationState.LEAVING if worker is None else RegistrationState.PENDING
+    age = 0.0 if progress.ordered is None else now - progress.ordered
+    return Plan(Condition(state, Reason.ACCEPTED, message, entry.id), requeue_at=now + moving_pause(age))
+
+
+def _enter(worker: Worker, progress: Progress, now: float) -> Plan:
+    why = "the router lost it" if progress.listed else "the router does not list it"
+    if progress.rejection is None:
+        return Plan(Condition(RegistrationState.PENDING, Reason.NOT_LISTED), Add(worker, why), now)
+    rejection = progress.rejection
+    return _when_due(
+        Condition(_state_of(rejection, progress.failures), rejection.reason, rejection.message),
+        Add(worker, why),
+        progress,
+        now,
+    )
+
+
+def _leave(entry: Entry | None, progress: Progress, now: float) -> Plan:
+    if entry is None:
+        return Plan(Condition(RegistrationState.NOT_REGISTERED, Reason.NOT_WANTED))
+    condition = Condition(RegistrationState.LEAVING, Reason.NOT_WANTED, worker_id=entry.id)
+    return _when_due(condition, Remove(entry.id, "it is not wanted any more"), progress, now)
+
+
+def _when_due(condition: Condition, action: Add | Remove, progress: Progress, now: float) -> Plan:
+    if now < progress.not_before:
+        return Plan(condition, requeue_at=progress.not_before)
+    return Plan(condition, action, now)
+
+
+def _difference(worker: Worker, entry: Entry) -> str:
+    if entry.kind != worker.kind:
+        return f"the router has it as {entry.kind}, and it is {worker.kind}"
+    if worker.kind is Kind.PREFILL and entry.bootstrap_port != worker.bootstrap_port:
+        return f"the router has its bootstrap port as {entry.bootstrap_port}, and it is {worker.bootstrap_port}"
+    return ""
+
+
+def _state_of(rejection: Rejection, failures: int) -> RegistrationState:
+    return RegistrationState.FAILED if not rejection.retryable or failures >= PATIENCE else RegistrationState.PENDING

@@ -1,0 +1,421 @@
+"""Proofs, keys and replay: what is taken and what is not, for any input."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from patio.access.authorizer import Authorizer, Call, Hook
+from patio.access.keys import GRACE, Keys, follow
+from patio.access.loopback import CHANGES, is_loopback, is_meant
+from patio.access.metrics import OFF, REMIND_SECONDS, warn_while_off
+from patio.access.openness import CLOSED, EVERYONE, HOOK, Openness
+from patio.access.proof import MISSING, NO_KEYS, Denial, Request, read
+from patio.access.replay import KEPT, Use, UsedProofs
+from patio.access.settings import AccessSettings
+from patio.settings import read_settings
+from patio.variables import SettingsError
+from patio_protocol.authentication import LEEWAY, LIFETIME, MAX_ENDORSEMENTS, ProofClaims
+
+from proof_builders import NOW, POD, Signer
+
+LOAD = Request("POST", "/v1/load_lora_adapter")
+BODY = b'{"lora_name": "a", "lora_path": "/a"}'
+ROOT = Signer(1)
+
+
+class Clock:
+    """A clock that tests set."""
+
+    def __init__(self, now: float = NOW) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def gate(*keys: Signer, clock: Clock | None = None, started: float = NOW - 3600, **settings: str) -> Authorizer:
+    clock = clock or Clock()
+    at, clock.now = clock.now, started
+    given = tuple(one.public for one in keys or (ROOT,))
+    made = Authorizer(AccessSettings(keys=given, pod_uid=POD, **settings), clock, clock)
+    clock.now = at
+    return made
+
+
+def outcome(
+    of: Authorizer, token: str, request: Request = LOAD, body: bytes = BODY, chain: tuple[str, ...] = ()
+) -> str:
+    """Return the code of the denial, or `taken`."""
+    admitted = of.admit(request, CLOSED, [f"Patio-Proof {token}"], chain)
+    if isinstance(admitted, ProofClaims):
+        denial = of.finish(admitted, body)
+        return "taken" if denial is None else denial.code
+    assert isinstance(admitted, Denial)
+    return admitted.code
+
+
+def signed(by: Signer = ROOT, **changes: object) -> str:
+    return by.proof(LOAD.method, LOAD.target, BODY, **changes)
+
+
+# --- one proof
+
+
+def test_what_the_operator_signed_is_taken_once() -> None:
+    one, token = gate(), signed()
+    assert outcome(one, token) == "taken"
+    assert outcome(one, token) == "ProofReplayed"
+    assert outcome(one, signed()) == "taken"
+
+
+@given(st.data())
+def test_a_proof_with_any_character_changed_is_refused(data: st.DataObject) -> None:
+    token = signed()
+    at = data.draw(st.integers(0, len(token) - 1))
+    other = data.draw(st.characters(codec="ascii", categories=("L", "N", "P")).filter(lambda one: one != token[at]))
+    assert outcome(gate(), token[:at] + other + token[at + 1 :]) != "taken"
+
+
+@given(st.data())
+def test_a_proof_that_was_cut_or_grew_is_refused(data: st.DataObject) -> None:
+    token = signed()
+    cut = data.draw(st.integers(0, len(token) - 1))
+    more = data.draw(st.text(st.characters(codec="ascii", exclude_characters=" "), min_size=1, max_size=8))
+    assert outcome(gate(), token[:cut]) != "taken"
+    assert outcome(gate(), token + more) != "taken"
+
+
+@given(st.text(max_size=300))
+def test_no_text_at_all_breaks_the_gate(text: str) -> None:
+    assert outcome(gate(), text) in ("ProofInvalid", "UnknownKey")
+    assert read(text) is None or text.count(".") == 2
+
+
+@given(st.text("POSTGEDL", max_size=6), st.text(st.characters(codec="latin-1"), max_size=40), st.binary(max_size=64))
+def test_a_proof_is_for_its_method_target_and_body_only(method: str, target: str, body: bytes) -> None:
+    request = Request(method, target)
+    same_head, same_body = request == LOAD, body == BODY
+    expected = "taken" if same_head and same_body else "ProofForAnotherRequest"
+    assert outcome(gate(), signed(), request, body) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"aud": "another-pod"}, "ProofForAnotherPod"),
+        ({"exp": NOW + LIFETIME + 1}, "ProofInvalid"),
+        ({"exp": NOW}, "ProofInvalid"),
+        ({"iat": NOW + LEEWAY + 1}, "ProofInvalid"),
+        ({"iat": NOW - LIFETIME - LEEWAY - 1}, "ProofExpired"),
+        ({"iat": NOW - 3601, "exp": NOW}, "ProofInvalid"),
+        ({"typ": "patio-endorsement"}, "ProofInvalid"),
+    ],
+)
+def test_proof_for_another_pod_or_time_is_refused_with_own_code(changes: dict[str, object], code: str) -> None:
+    assert outcome(gate(), signed(**changes)) == code
+
+
+def test_clocks_of_nodes_may_differ_by_the_leeway() -> None:
+    assert outcome(gate(), signed(iat=NOW + LEEWAY)) == "taken"
+    assert outcome(gate(), signed(iat=NOW - LIFETIME - LEEWAY)) == "taken"
+
+
+def test_proof_from_before_a_restart_is_refused() -> None:
+    clock = Clock(NOW + 5)
+    restarted = gate(clock=clock, started=NOW + 4)
+    assert outcome(restarted, signed()) == "ProofExpired"
+    assert outcome(restarted, signed(iat=NOW + 5)) == "taken"
+
+
+def test_signature_of_another_key_under_known_name_is_refused() -> None:
+    head, claims, _ = signed().split(".")
+    signature = signed(Signer(2)).split(".")[2]
+    assert outcome(gate(), f"{head}.{claims}.{signature}") == "ProofInvalid"
+
+
+def test_the_denial_of_a_missing_proof_says_what_is_missing() -> None:
+    missing = gate().admit(LOAD, CLOSED, [], ())
+    basic = gate().admit(LOAD, CLOSED, ["Basic eDp5"], ())
+    assert isinstance(missing, Denial)
+    assert missing == basic
+    assert (missing.code, "port-forward" in missing.message) == ("ProofMissing", True)
+    without_keys = Authorizer(AccessSettings(), Clock(), Clock()).admit(LOAD, CLOSED, [f"Patio-Proof {signed()}"], ())
+    assert isinstance(without_keys, Denial)
+    assert "PATIO_OPERATOR_KEYS" in without_keys.message
+
+
+def test_two_authorizations_are_none() -> None:
+    both = [f"Patio-Proof {signed()}", f"Patio-Proof {signed()}"]
+    assert isinstance(gate().admit(LOAD, CLOSED, both, ()), Denial)
+
+
+# --- keys that follow each other
+
+
+def chain_of(*signers: Signer) -> tuple[str, ...]:
+    return tuple(one.endorse(after) for one, after in pairwise(signers))
+
+
+def test_pod_follows_rotation_when_shown_endorsements() -> None:
+    second, third = Signer(2), Signer(3)
+    one = gate()
+    assert outcome(one, signed(third)) == "UnknownKey"
+    assert outcome(one, signed(third), chain=chain_of(ROOT, second, third)) == "taken"
+    assert outcome(one, signed(third)) == "taken", "what was learnt is remembered"
+
+
+def test_superseded_key_counts_for_a_grace_and_endorses_nothing() -> None:
+    clock, second, stranger = Clock(), Signer(2), Signer(9)
+    one = gate(clock=clock)
+    assert outcome(one, signed(second), chain=chain_of(ROOT, second)) == "taken"
+    assert outcome(one, signed(ROOT)) == "taken", "another replica of the operator may not know yet"
+    assert outcome(one, signed(stranger), chain=chain_of(ROOT, stranger)) == "UnknownKey"
+    clock.now += GRACE + 1
+    assert outcome(one, signed(ROOT, iat=clock.now)) == "UnknownKey"
+    assert outcome(one, signed(second, iat=clock.now)) == "taken"
+
+
+def test_endorsements_with_a_bad_proof_teach_nothing() -> None:
+    second = Signer(2)
+    one = gate()
+    head, claims, _ = signed(second).split(".")
+    assert outcome(one, f"{head}.{claims}.{'A' * 86}", chain=chain_of(ROOT, second)) == "ProofInvalid"
+    assert outcome(one, signed(second)) == "UnknownKey"
+
+
+@given(st.permutations(range(4)), st.integers(0, 4))
+def test_only_an_unbroken_chain_leads_to_a_key(order: list[int], missing: int) -> None:
+    signers = [ROOT, *map(Signer, range(11, 15))]
+    chain = chain_of(*signers)
+    given_chain = [chain[at] for at in order if at != missing]
+    known = follow(Keys(frozenset({ROOT.public})), given_chain, NOW)
+    assert len(known.current) == 1
+    reached = known.current <= {signers[-1].public}
+    assert reached == (order == sorted(order) and missing == 4)
+
+
+@given(st.data())
+def test_an_endorsement_with_any_character_changed_leads_nowhere(data: st.DataObject) -> None:
+    (text,) = chain_of(ROOT, Signer(2))
+    at = data.draw(st.integers(0, len(text) - 1))
+    other = data.draw(st.characters(codec="ascii", categories=("L", "N", "P")).filter(lambda one: one != text[at]))
+    keys = Keys(frozenset({ROOT.public}))
+    assert follow(keys, [text[:at] + other + text[at + 1 :]], NOW) == keys
+
+
+def test_proof_endorses_nothing_and_chain_length_is_bounded() -> None:
+    keys = Keys(frozenset({ROOT.public}))
+    assert follow(keys, [signed()], NOW) == keys
+    signers = [ROOT, *map(Signer, range(100, 100 + MAX_ENDORSEMENTS + 1))]
+    assert follow(keys, chain_of(*signers), NOW).current == {signers[MAX_ENDORSEMENTS].public}
+
+
+# --- proofs used
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.floats(0, KEPT / 2)), max_size=40))
+def test_no_proof_is_taken_twice_within_the_time_that_it_is_kept(uses: list[tuple[int, float]]) -> None:
+    used, last, now = UsedProofs(), dict[int, float](), NOW
+    for which, passed in uses:
+        now += passed
+        again = which in last and now < last[which] + KEPT
+        assert used.use(str(which), now + LIFETIME, now) is (Use.AGAIN if again else Use.FIRST)
+        if not again:
+            last[which] = now
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.floats(0, KEPT)), max_size=40))
+def test_no_proof_is_ever_taken_twice_however_clocks_are_set(uses: list[tuple[int, float]]) -> None:
+    used, taken, now = UsedProofs(), set[int](), 5.0
+    for which, passed in uses:
+        now += passed
+        if used.use(str(which), NOW + which, now) is Use.FIRST:
+            assert which not in taken
+            taken.add(which)
+
+
+def test_proofs_beyond_memory_are_refused_until_some_expire() -> None:
+    used = UsedProofs(at_most=2)
+    assert [used.use(one, NOW, NOW) for one in "abc"] == [Use.FIRST, Use.FIRST, Use.FULL]
+    assert used.use("c", NOW + KEPT, NOW + KEPT) is Use.FIRST
+
+
+@pytest.mark.parametrize("seconds", [-7200.0, -3600.0, -45.0, 45.0, 3600.0])
+def test_clock_set_after_start_changes_nothing(seconds: float) -> None:
+    clock, monotonic = Clock(NOW - seconds), Clock(17.0)
+    one = Authorizer(AccessSettings(keys=(ROOT.public,), pod_uid=POD), clock, monotonic)
+    clock.now, monotonic.now = NOW + 1, 18.0
+    assert outcome(one, signed(iat=NOW - 5)) == "ProofExpired", "from before the start"
+    token = signed(iat=NOW + 1)
+    assert outcome(one, token) == "taken"
+    assert outcome(one, token) == "ProofReplayed"
+
+
+def test_used_proof_is_refused_after_clock_went_there_and_back() -> None:
+    clock, monotonic = Clock(), Clock(4000.0)
+    one = Authorizer(AccessSettings(keys=(ROOT.public,), pod_uid=POD), clock, monotonic)
+    first, between = signed(iat=NOW), signed(iat=NOW + 600)
+    assert outcome(one, first) == "taken"
+    clock.now, monotonic.now = NOW + 600, 4001.0
+    assert outcome(one, between) == "taken"
+    clock.now, monotonic.now = NOW + 2, 4002.0
+    assert outcome(one, first) == "ProofReplayed"
+    monotonic.now = 4003.0 + KEPT
+    assert outcome(one, first) == "ProofReplayed", "forgotten, and not new for that"
+
+
+# --- who needs a proof at all
+
+
+JSON = ("application/json",)
+OPENNESS = st.sampled_from([CLOSED, HOOK])
+WORDS = st.text(st.characters(codec="latin-1"), max_size=20)
+
+
+@pytest.mark.parametrize("peer", ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"])
+def test_loopback_is_inside(peer: str) -> None:
+    assert is_loopback(peer)
+    assert gate().is_open(Call(peer, "POST", JSON), CLOSED)
+
+
+@pytest.mark.parametrize("peer", ["127.0.0.6", "::ffff:127.0.0.6"])
+def test_what_a_meshs_proxy_hands_on_is_from_outside(peer: str) -> None:
+    assert not is_loopback(peer)
+    assert not gate().is_open(Call(peer, "POST", JSON), CLOSED)
+
+
+@pytest.mark.parametrize(
+    "peer", ["10.1.2.3", "0.0.0.0", "::", "::ffff:10.0.0.1", "fe80::1%eth0", "localhost", "", None]
+)
+def test_everything_else_is_outside(peer: str | None) -> None:
+    assert not is_loopback(peer)
+    assert not gate().is_open(Call(peer, "POST", JSON), CLOSED)
+
+
+@given(st.text(st.characters(codec="ascii"), max_size=10), st.lists(WORDS, max_size=2), st.lists(WORDS, max_size=2))
+def test_from_outside_nothing_but_openness_opens(method: str, types: list[str], hosts: list[str]) -> None:
+    call = Call("10.1.2.3", method, types, hosts)
+    assert gate().is_open(call, EVERYONE)
+    assert not gate().is_open(call, CLOSED)
+    assert not gate().is_open(call, HOOK)
+
+
+@given(st.sampled_from(["GET", "HEAD", "OPTIONS", "TRACE", "post", "PATCH"]) | WORDS, OPENNESS)
+def test_from_loopback_a_get_needs_a_proof(method: str, openness: Openness) -> None:
+    is_change = method in ("POST", "PUT", "DELETE")
+    assert gate().is_open(Call("127.0.0.1", method, JSON, ("localhost:9091",)), openness) == is_change
+
+
+@pytest.mark.parametrize(
+    "types",
+    [
+        (),
+        ("text/plain",),
+        ("application/x-www-form-urlencoded",),
+        ("multipart/form-data; boundary=application/json",),
+        ("text/plain; application/json",),
+        ("application/json", "text/plain"),
+        ("application/json, text/plain",),
+        ("application/jsonp",),
+    ],
+)
+def test_from_loopback_what_a_page_can_post_needs_a_proof(types: tuple[str, ...]) -> None:
+    assert not gate().is_open(Call("127.0.0.1", "POST", types), CLOSED)
+
+
+@pytest.mark.parametrize("of", ["application/json", "Application/JSON ; charset=utf-8"])
+def test_from_loopback_posted_json_is_free(of: str) -> None:
+    assert gate().is_open(Call("127.0.0.1", "POST", (of,)), CLOSED)
+
+
+@pytest.mark.parametrize(
+    ("host", "free"),
+    [
+        ("localhost:9091", True),
+        ("LOCALHOST", True),
+        ("app.localhost:80", True),
+        ("sidecar", True),
+        ("127.0.0.1:9091", True),
+        ("10.0.0.7", True),
+        ("[::1]:9091", True),
+        ("rebound.example:9091", False),
+        ("127.0.0.1.nip.io", False),
+        ("localhost.example", False),
+        ("127.0.0.1:9091.example", False),
+    ],
+)
+def test_from_loopback_a_page_of_a_rebound_name_needs_a_proof(host: str, free: bool) -> None:
+    assert gate().is_open(Call("127.0.0.1", "POST", JSON, (host,)), CLOSED) == free
+
+
+def test_the_hook_opens_the_drain_of_its_pod_and_nothing_else() -> None:
+    digest = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"  # of foo
+    one = gate(drain_proof_sha256=digest)
+    drain = Request("GET", "/v1/drain?timeout=22")
+    assert one.admit(drain, HOOK, ["Patio-Drain foo"], ()) == Hook()
+    assert one.admit(drain, HOOK, ["Patio-Drain foo"], ()) == Hook(), "drains join each other"
+    for shown, openness in (
+        ("Patio-Drain bar", HOOK),
+        ("Patio-Drain foo", CLOSED),
+        ("Patio-Drain ", HOOK),
+    ):
+        assert isinstance(one.admit(drain, openness, [shown], ()), Denial)
+    assert isinstance(gate().admit(drain, HOOK, ["Patio-Drain "], ()), Denial), "a pod without a hook"
+
+
+# --- settings and the off-switch
+
+
+def test_settings_are_read_and_checked() -> None:
+    variables = {"PATIO_OPERATOR_KEYS": f" {ROOT.public}, {Signer(2).public}", "POD_UID": POD}
+    access = read_settings([], variables).access
+    assert access == AccessSettings(True, (ROOT.public, Signer(2).public), POD)
+    assert not read_settings(["--access-control", "off"], variables).access.enforced
+    assert not read_settings([], {"PATIO_ACCESS_CONTROL": "Off"}).access.enforced
+    assert read_settings(["--access-control", "on"], {"PATIO_ACCESS_CONTROL": "off"}).access.enforced
+
+
+@pytest.mark.parametrize(
+    ("argv", "variables", "names"),
+    [
+        (["--access-control", "maybe"], {}, "--access-control"),
+        ([], {"PATIO_ACCESS_CONTROL": "false"}, "PATIO_ACCESS_CONTROL"),
+        ([], {"PATIO_OPERATOR_KEYS": "short", "POD_UID": POD}, "PATIO_OPERATOR_KEYS"),
+        ([], {"PATIO_OPERATOR_KEYS": ROOT.public}, "POD_UID"),
+        ([], {"PATIO_DRAIN_PROOF_SHA256": "x"}, "PATIO_DRAIN_PROOF_SHA256"),
+        ([], {"PATIO_OPERATOR_KEY": ROOT.public}, "PATIO_OPERATOR_KEYS"),
+        ([], {"PATIO_ACCESS_CONTROLS": "off"}, "PATIO_ACCESS_CONTROL"),
+    ],
+)
+def test_wrong_settings_of_access_stop_the_start(argv: list[str], variables: dict[str, str], names: str) -> None:
+    with pytest.raises(SettingsError, match=names):
+        read_settings(argv, variables)
+
+
+async def test_the_warning_of_the_off_switch_comes_back(caplog: pytest.LogCaptureFixture) -> None:
+    slept: list[float] = []
+
+    class EnoughError(Exception):
+        pass
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 3:
+            raise EnoughError
+
+    with pytest.raises(EnoughError):
+        await warn_while_off(sleep)
+    assert slept == [REMIND_SECONDS] * 3
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [OFF] * 3
+
+
+@pytest.mark.parametrize("denial", [MISSING, NO_KEYS])
+def test_missing_proof_names_every_call_that_needs_none(denial: Denial) -> None:
+    for method in CHANGES:
+        assert is_meant(method, ["application/json"], ["localhost"])
+        assert method in denial.message
+    assert "`Content-Type: application/json`" in denial.message

@@ -1,0 +1,183 @@
+"""Looks at adapters' folders: what is seen, and that a file system which hangs holds up nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engine_double import running_double
+from patio.adapters import fingerprints
+from patio.adapters.fingerprints import Fingerprints, FolderContents, FolderHangsError, read_folder
+from patio_protocol.adapters import AdapterState, UnloadRequest
+
+from sidecar_builders import StartSidecar, adapter_files, eventually, load_request
+
+Hung = threading.Event
+
+
+@pytest.fixture
+def hung(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hung]:
+    """Have looks at folders below a `hung` one wait, as on a volume whose server is gone."""
+    back = threading.Event()
+    real = fingerprints.fingerprint
+
+    def fingerprint(folder: str) -> fingerprints.Fingerprint:
+        if Path(folder).name.startswith("hung"):
+            back.wait(60)
+        return real(folder)
+
+    monkeypatch.setattr("patio.adapters.fingerprints.fingerprint", fingerprint)
+    yield back
+    back.set()
+
+
+def base_model(folder: Path, name: object) -> str:
+    path = adapter_files(folder)
+    config = folder / "adapter_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": name}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("said", "seen"), [("org/model", "org/model"), (7, ""), ("", ""), ("a\nb", ""), ("a" * 2000, "")]
+)
+def test_the_base_model_of_an_adapter_is_read(tmp_path: Path, said: object, seen: str) -> None:
+    assert read_folder(base_model(tmp_path / "a", said)).base_model == seen
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", "[" * 100_000, '{"base_model_name_or_path": "x"' + " " * 2_000_000 + "}"]
+)
+def test_an_odd_configuration_names_no_base_model(tmp_path: Path, text: str) -> None:
+    path = adapter_files(tmp_path / "a")
+    (tmp_path / "a/adapter_config.json").write_text(text)
+    seen = read_folder(path)
+    assert seen.fingerprint
+    assert seen.base_model == ""
+
+
+def test_a_configuration_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "adapter_config.json")
+    assert read_folder(str(tmp_path)).base_model == ""
+
+
+def test_a_file_is_told_from_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert read_folder(str(tmp_path / "file")) == FolderContents(is_file=True)
+    assert read_folder(str(tmp_path / "nowhere")) == FolderContents()
+    assert read_folder(str(tmp_path / "file" / "below")) == FolderContents()
+    assert read_folder("/a\x00b") == FolderContents()
+
+
+async def test_one_look_at_a_time_waits_in_a_hung_folder(
+    hung: Hung, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("patio.adapters.fingerprints.READ_SECONDS", 0.05)
+    looks, folder = Fingerprints(), str(tmp_path / "hung")
+    before = threading.active_count()
+    for _ in range(3):
+        with pytest.raises(FolderHangsError):
+            await looks.attempt("a", folder)
+    assert threading.active_count() == before + 1
+    hung.set()
+
+    async def answers() -> bool:
+        try:
+            return await looks.attempt("a", folder) == FolderContents()
+        except FolderHangsError:
+            return False
+
+    await eventually(answers, "the folder is looked at again")
+
+
+async def test_hung_folders_have_a_limit_and_others_go_on(
+    hung: Hung, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("patio.adapters.fingerprints.READ_SECONDS", 0.05)
+    monkeypatch.setattr("patio.adapters.fingerprints.MOST_HANGING", 4)
+    looks = Fingerprints()
+    before = threading.active_count()
+    folders = [str(tmp_path / f"hung{number}") for number in range(12)]
+    await asyncio.gather(*(looks.attempt(folder, folder) for folder in folders[:4]), return_exceptions=True)
+    healthy = adapter_files(tmp_path / "healthy")
+    assert await looks.attempt("healthy", healthy) == FolderContents(), "nobody can look, and the engine may try"
+    assert await looks.attempt("another", folders[5]) == FolderContents()
+    assert threading.active_count() == before + 4
+
+
+async def test_what_nobody_could_look_at_has_not_changed(
+    hung: Hung, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("patio.adapters.fingerprints.MOST_HANGING", 0)
+    looks, healthy = Fingerprints(), adapter_files(tmp_path / "healthy")
+    await looks.attempt("healthy", healthy)
+    monkeypatch.setattr("patio.adapters.fingerprints.MOST_HANGING", 16)
+    for _ in range(3):
+        await looks.compare({"healthy": healthy})
+    assert looks.changed == frozenset()
+    (tmp_path / "healthy/adapter_model.safetensors").write_bytes(b"other")
+    for _ in range(2):
+        await looks.compare({"healthy": healthy})
+    assert looks.changed == {"healthy"}
+
+
+async def test_many_folders_are_looked_at_in_turn(tmp_path: Path) -> None:
+    looks = Fingerprints()
+    folders = {
+        f"a{number}": adapter_files(tmp_path / f"a{number}") for number in range(fingerprints.FOLDERS_A_ROUND + 10)
+    }
+    for name, folder in folders.items():
+        await looks.attempt(name, folder)
+        (Path(folder) / "adapter_model.safetensors").write_bytes(b"other")
+    for _ in range(4):
+        await looks.compare(folders)
+    assert looks.changed == folders.keys()
+
+
+async def test_adapters_on_a_hung_volume_delay_no_other(
+    hung: Hung, sidecar: StartSidecar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("patio.adapters.fingerprints.READ_SECONDS", 0.3)
+    path = adapter_files(tmp_path / "healthy")
+    async with running_double() as double, sidecar(double) as client:
+        for number in range(40):
+            await client.load(load_request(f"hung{number}", str(tmp_path / f"hung{number}"), wait=0))
+        assert (await client.load(load_request("healthy", path))).state is AdapterState.LOADED
+        assert double.adapters == {"healthy": path}, "the engine is not asked to hang"
+
+        async def told() -> bool:
+            found = {report.lora_name: report for report in (await client.adapters()).adapters}["hung0"]
+            return found.reason == "FolderHangs" and str(tmp_path / "hung0") in found.message
+
+        await eventually(told, "the report says which file system does not answer")
+        await double.crash()
+        await double.start()
+
+        async def back() -> bool:
+            return (await client.ready()).ready and double.adapters == {"healthy": path}
+
+        await eventually(back, "the pod is ready again")
+        assert (await client.unload(UnloadRequest(lora_name="hung0"))).unloaded
+
+
+def test_a_hung_thread_does_not_hold_the_end_of_a_process_up() -> None:
+    import subprocess
+    import sys
+
+    program = (
+        "import asyncio, time\n"
+        "from patio.threads import in_thread\n"
+        "async def main():\n"
+        "    await asyncio.wait([in_thread(lambda: time.sleep(600), 'hung')], timeout=0.1)\n"
+        "asyncio.run(main())\n"
+    )
+    began = time.monotonic()
+    assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 0
+    assert time.monotonic() - began < 60

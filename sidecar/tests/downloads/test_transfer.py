@@ -1,0 +1,480 @@
+"""Transfers in this process, over sources that break, lie and mean harm: what is on disk afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import random
+import tempfile
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from patio.downloads import inventory, local, locks
+from patio.downloads.backends import Reading, begins_at
+from patio.downloads.disk import remove_unused
+from patio.downloads.errors import DownloadError
+from patio.downloads.inventory import sources_under
+from patio.downloads.layout import DownloadLayout, source_note, users_lock
+from patio.downloads.local import Local
+from patio.downloads.messages import Done, Event, Job, Listed, Moved
+from patio.downloads.pins import Pins
+from patio.downloads.planner import SYNC_STEP, Digest, Listing, RemoteFile
+from patio.downloads.stall_detection import LEAST_RATE, LISTING_SECONDS, StallDetector
+from patio.downloads.transfer import download
+from patio_protocol.downloads import DownloadReason
+from patio_protocol.sources import Source, SourceKind
+
+from download_sources import below, content
+
+KEY = "s3-bucket-0123456789ab"
+
+
+@dataclass
+class Memory:
+    """A source in memory, which may break off after some bytes."""
+
+    files: dict[str, bytes]
+    hashed: bool = True
+    patience: int | None = None
+    """Bytes given before it breaks off."""
+    given: int = 0
+    reads: list[tuple[str, int]] = field(default_factory=list)
+
+    def listing(self) -> Listing:
+        return Listing(tuple(self._file(name) for name in self.files))
+
+    @contextmanager
+    def read(self, file: RemoteFile, offset: int) -> Iterator[Reading]:
+        self.reads.append((file.name, offset))
+        yield Reading(offset, self._chunks(file.name, offset), file.digest)
+
+    def _file(self, name: str) -> RemoteFile:
+        body = self.files[name]
+        tag = hashlib.sha256(body).hexdigest()
+        return RemoteFile(name, len(body), tag, Digest("sha256", tag) if self.hashed else None)
+
+    def _chunks(self, name: str, offset: int) -> Iterator[bytes]:
+        body = self.files[name]
+        for start in range(offset, len(body), 1000):
+            chunk = body[start : start + 1000]
+            if self.patience is not None:
+                if self.patience < len(chunk):
+                    raise DownloadError(DownloadReason.UNREACHABLE, "broken off")
+                self.patience -= len(chunk)
+            self.given += len(chunk)
+            yield chunk
+
+
+def job(folder: Path, *, shown: Path | None = None, workers: int = 3, all_files: bool = False) -> Job:
+    root = folder / "root"
+    return Job(
+        source=Source(SourceKind.S3, "bucket", "x"),
+        config={},
+        revisions=str(root / KEY if shown is None else shown / ".patio"),
+        shown=None if shown is None else str(shown),
+        root=str(root),
+        roots=(str(root), *([] if shown is None else [str(shown.parent)])),
+        max_workers=workers,
+        all_files=all_files,
+        limit=None,
+    )
+
+
+def run(source: Memory, one: Job) -> tuple[Done, list[Event]]:
+    events: list[Event] = []
+    return download(one, source, events.append), events
+
+
+def attempt(source: Memory, one: Job) -> Done | DownloadReason:
+    try:
+        return run(source, one)[0]
+    except DownloadError as fault:
+        return fault.reason
+
+
+def files(folder: str | Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in Path(folder).rglob("*")
+        if path.is_file() and path.relative_to(folder).parts[0] != ".patio"
+    }
+
+
+parts = st.sampled_from(["a", "b", "..", ".", "", ".patio", "etc", "x.safetensors", "c.json", "\x00", "/", "~", "a\\b"])
+names = st.lists(parts, min_size=1, max_size=5).map("/".join)
+
+
+@settings(max_examples=200)
+@given(st.dictionaries(names, st.binary(max_size=50), max_size=5), st.booleans(), st.booleans())
+def test_any_listing_writes_nothing_outside_its_folder(
+    listed: dict[str, bytes], all_files: bool, with_output: bool
+) -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary).resolve() / "deep" / "er"
+        folder.mkdir(parents=True)
+        shown = folder / "models" / "m" if with_output else None
+        one = job(folder, shown=shown, all_files=all_files)
+        ended = attempt(Memory(listed), one)
+        if not isinstance(ended, Done):
+            assert ended in (DownloadReason.REFUSED, DownloadReason.NOT_FOUND)
+            written = {name for name in below(Path(temporary)) if (Path(temporary) / name).is_file()}
+            assert {Path(name).name for name in written} <= {".lock"}
+        else:
+            taken = files(ended.folder)
+            assert taken.items() <= listed.items()
+            assert taken == listed or not all_files
+            if shown is not None:
+                assert files(shown) == taken
+        top = {Path(name).parts[:3] for name in below(Path(temporary))}
+        assert top <= {("deep",), ("deep", "er"), ("deep", "er", "models" if with_output else "root")}
+
+
+@settings(max_examples=40)
+@given(st.lists(st.integers(0, 20_000), max_size=12), st.integers(1, 4), st.booleans(), st.randoms())
+def test_download_broken_off_anywhere_completes_rereads_little(
+    breaks: list[int], workers: int, hashed: bool, rng: random.Random
+) -> None:
+    bodies = {f"m{index}.safetensors": content(rng.randrange(20_000), seed=index) for index in range(4)}
+    bodies["empty.json"] = b""
+    source = Memory(bodies, hashed)
+    with tempfile.TemporaryDirectory() as temporary:
+        one = job(Path(temporary).resolve(), workers=workers)
+        revisions = Path(one.revisions)
+        for patience in breaks:
+            source.patience = patience
+            ended = attempt(source, one)
+            if not isinstance(ended, Done):
+                assert ended is DownloadReason.UNREACHABLE
+                assert not [path for path in revisions.iterdir() if not path.name.startswith(".")]
+        source.patience = None
+        done, events = run(source, one)
+        assert files(done.folder) == bodies
+        assert not [path for path in revisions.iterdir() if path.name.startswith(".partial")]
+        # A chunk that was written and not counted by the source's break, and the byte that is always read again.
+        assert source.given <= sum(map(len, bodies.values())) + (len(breaks) + 1) * workers * 1000
+        (listed,) = [event for event in events if isinstance(event, Listed)]
+        moved = [event for event in events if isinstance(event, Moved)]
+        assert (moved[-1].files_done, moved[-1].bytes_done) == (listed.files, listed.size)
+
+
+def test_unsynced_parts_are_not_trusted_after_machine_crash(tmp_path: Path) -> None:
+    body = content(SYNC_STEP + 5000)
+    source = Memory({"m.safetensors": body}, hashed=False, patience=SYNC_STEP + 3000)
+    one = job(tmp_path)
+    with pytest.raises(DownloadError):
+        run(source, one)
+    (partial,) = Path(one.revisions).glob(".partial-*")
+    (part,) = (partial / "parts").iterdir()
+    assert part.stat().st_size > SYNC_STEP
+    with part.open("r+b") as opened:  # as some file systems leave it: the size is there and the bytes are not
+        opened.seek(SYNC_STEP)
+        opened.write(bytes(2000))
+    (partial / "boot").write_text("another boot")
+    source.patience = None
+    done, _ = run(source, one)
+    assert source.reads[-1] == ("m.safetensors", SYNC_STEP)
+    assert files(done.folder) == {"m.safetensors": body}
+
+
+def test_a_part_that_is_wrong_is_thrown_away_and_fetched_again(tmp_path: Path) -> None:
+    body = content(5000)
+    source = Memory({"m.safetensors": body}, patience=3000)
+    one = job(tmp_path)
+    with pytest.raises(DownloadError):
+        run(source, one)
+    (part,) = Path(one.revisions).glob(".partial-*/parts/*")
+    part.write_bytes(bytes(part.stat().st_size))
+    source.patience = None
+    with pytest.raises(DownloadError) as corrupt:
+        run(source, one)
+    assert (corrupt.value.reason, corrupt.value.transient) == (DownloadReason.CORRUPT, True)
+    done, _ = run(source, one)
+    assert files(done.folder) == {"m.safetensors": body}
+
+
+@pytest.mark.parametrize("where", ["files", "parts", "part"])
+def test_links_in_a_half_finished_folder_are_not_followed(tmp_path: Path, where: str) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious").write_bytes(b"precious" * 1000)
+    source = Memory({"m.safetensors": content(5000)}, patience=3000)
+    one = job(tmp_path)
+    with pytest.raises(DownloadError):
+        run(source, one)
+    (partial,) = Path(one.revisions).glob(".partial-*")
+    (part,) = (partial / "parts").iterdir()
+    part.unlink()
+    if where == "part":
+        part.symlink_to(outside / "precious")
+    else:
+        (partial / where).rmdir()
+        (partial / where).symlink_to(outside)
+    (partial / "boot").write_text("another boot")
+    source.patience = None
+    with pytest.raises(DownloadError):
+        run(source, one)
+    assert files(outside) == {"precious": b"precious" * 1000}
+
+
+def test_nobody_removes_what_somebody_uses(tmp_path: Path) -> None:
+    done, _ = run(Memory({"m.safetensors": b"x"}), job(tmp_path))
+    folder, root = Path(done.folder), tmp_path / "root"
+    mine, theirs = Pins(root), Pins(root)
+    assert mine.take(folder)
+    assert theirs.take(folder)
+    assert not remove_unused(folder, root)
+    mine.close()
+    assert not remove_unused(folder, root)
+    theirs.settle([])
+    assert folder.is_dir(), "nothing newer is in its place"
+    assert theirs.take(folder)
+    theirs.close()
+    assert remove_unused(folder, root)
+    assert not mine.take(folder)
+    assert set(below(root / KEY)) == {".lock"}
+
+
+def test_folders_of_others_are_neither_locked_nor_removed(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    for name in ("org/one", "org/two"):
+        (root / name).mkdir(parents=True)
+    holds = Pins(root)
+    holds.settle([root / "org" / "one"])
+    assert holds.take(root / "org" / "one")
+    holds.settle([root / "org" / "two"])
+    holds.close()
+    assert set(below(root)) == {"org", "org/one", "org/two"}
+
+
+def test_a_revision_that_is_there_is_not_read_again(tmp_path: Path) -> None:
+    source = Memory({"m.safetensors": b"x" * 5000})
+    first, _ = run(source, job(tmp_path))
+    given_before = source.given
+    second, _ = run(source, job(tmp_path))
+    assert (first, source.given) == (second, given_before)
+
+
+def test_what_an_output_dir_shows_is_one_link_away(tmp_path: Path) -> None:
+    shown = tmp_path / "models" / "m"
+    done, _ = run(Memory({"a/m.safetensors": b"1"}), job(tmp_path, shown=shown))
+    assert DownloadLayout(shown / ".patio", shown).folder(done.revision) == Path(done.folder)
+    assert os.readlink(shown / "a" / "m.safetensors") == "../.patio/current/a/m.safetensors"
+    assert os.readlink(shown / ".patio" / "current") == done.revision
+
+
+def test_file_that_becomes_folder_and_back_is_shown(tmp_path: Path) -> None:
+    shown = tmp_path / "models" / "m"
+    for listed in ({"a": b"1"}, {"a/b/c": b"2", "x": b""}, {"a/b": b"3", "x": b""}, {"a": b"4"}):
+        run(Memory(listed), job(tmp_path, shown=shown, all_files=True))
+        assert files(shown) == listed
+
+
+def limited(folder: Path, name: str, limit: int) -> Job:
+    one = job(folder)
+    return replace(one, revisions=str(folder / "root" / f"s3-{name}-0123456789ab"), limit=limit)
+
+
+class LoadedWeights(Memory):
+    """A source that gives half of a file and waits."""
+
+    half: threading.Event
+    rest: threading.Event
+
+    def _chunks(self, name: str, offset: int) -> Iterator[bytes]:
+        body = self.files[name]
+        yield body[: len(body) // 2]
+        self.half.set()
+        assert self.rest.wait(30)
+        yield body[len(body) // 2 :]
+
+
+def test_downloads_at_once_do_not_exceed_the_limit(tmp_path: Path) -> None:
+    held = LoadedWeights({"m.safetensors": b"x" * 15_000})
+    held.half, held.rest = threading.Event(), threading.Event()
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(run, held, limited(tmp_path, "one", 20_000))
+        assert held.half.wait(30)
+        try:
+            second = attempt(Memory({"m.safetensors": b"y" * 15_000}), limited(tmp_path, "two", 20_000))
+            small = attempt(Memory({"m.safetensors": b"z" * 4_000}), limited(tmp_path, "three", 20_000))
+        finally:
+            held.rest.set()
+        assert (second, type(small)) == (DownloadReason.NO_SPACE, Done)
+        assert first.result(30)[0].revision
+    assert list((tmp_path / "root" / ".reserved").iterdir()) == []
+
+
+def test_a_reservation_of_a_dead_worker_counts_no_more(tmp_path: Path) -> None:
+    reserved = tmp_path / "root" / ".reserved"
+    reserved.mkdir(parents=True)
+    (reserved / "dead").write_text(json.dumps(["s3-x-0123456789ab/.partial-0123456789abcdef", 10**9]))
+    (reserved / "broken").write_text("{")
+    assert isinstance(attempt(Memory({"m.safetensors": b"y" * 100}), limited(tmp_path, "two", 20_000)), Done)
+    assert list(reserved.iterdir()) == []
+
+
+def test_a_thousand_revisions_are_held_by_one_descriptor(tmp_path: Path) -> None:
+    folders = [tmp_path / "root" / f"s3-m{number}-0123456789ab" / "0123456789abcdef" for number in range(1000)]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    before = len(os.listdir("/proc/self/fd"))
+    holds = Pins(tmp_path / "root")
+    assert all(holds.take(folder) for folder in folders)
+    assert len(os.listdir("/proc/self/fd")) == before + 1
+    assert not any(remove_unused(folder, tmp_path / "root") for folder in folders)
+    holds.close()
+    assert remove_unused(folders[500], tmp_path / "root")
+
+
+def test_a_folder_that_is_about_to_go_is_not_held(tmp_path: Path) -> None:
+    done, _ = run(Memory({"m.safetensors": b"x"}), job(tmp_path))
+    folder, root = Path(done.folder), tmp_path / "root"
+    file, place = users_lock(folder, root)
+    remover = locks.open_lock(file)
+    assert locks.own(remover, place)
+    holds = Pins(root)
+    assert not holds.take(folder)
+    os.close(remover)
+    assert holds.take(folder)
+    holds.close()
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ESTALE])
+def test_a_folder_that_can_not_be_looked_at_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    done, _ = run(Memory({"m.safetensors": b"x"}), job(tmp_path))
+    folder = Path(done.folder)
+    holds = Pins(tmp_path / "root")
+
+    def broken(path: object, **_: object) -> os.stat_result:
+        raise OSError(code, os.strerror(code), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", broken)
+        assert not holds.take(folder)
+        holds.settle([folder])
+    assert holds.take(folder)
+    holds.close()
+
+
+def test_a_lock_is_not_waited_for_without_a_limit(tmp_path: Path) -> None:
+    with locks.locked(tmp_path / ".lock"):
+        assert not locks.is_free(tmp_path / ".lock")
+        with pytest.raises(DownloadError) as raised, locks.locked(tmp_path / ".lock", 0.1):
+            pass
+    assert raised.value.reason is DownloadReason.BUSY
+    assert locks.is_free(tmp_path / ".lock")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="becomes other users")
+def test_a_cache_is_shared_by_several_users(tmp_path: Path) -> None:
+    for folder in (tmp_path, *tmp_path.parents[:-2]):
+        folder.chmod(folder.stat().st_mode | 0o055)
+    root = tmp_path / "root"
+    root.mkdir()
+    root.chmod(0o777)
+    source = Memory({"m.safetensors": b"x" * 5000})
+
+    def as_user(user: int, one: Memory) -> Done | DownloadReason:
+        """Fetch in a process of another user, which can not become root again."""
+        near, far = os.pipe()
+        child = os.fork()
+        if child == 0:
+            with contextlib.suppress(BaseException):
+                os.umask(0o022)
+                os.setuid(user)
+                result = attempt(one, job(tmp_path))
+                os.write(far, (result.folder if isinstance(result, Done) else str(result)).encode())
+            os._exit(0)
+        os.close(far)
+        said = os.read(near, 4096).decode()
+        os.close(near)
+        os.waitpid(child, 0)
+        return Done(revision="", folder=said) if said.startswith("/") else DownloadReason(said)
+
+    source.patience = 3000
+    assert as_user(65532, source) is DownloadReason.UNREACHABLE
+    source.patience = None
+    first = as_user(2000, source)
+    assert isinstance(first, Done), "another user goes on with what was begun"
+    assert as_user(3000, source) == first, "and a third one uses it"
+    second = as_user(3000, Memory({"m.safetensors": b"new"}))
+    assert isinstance(second, Done), "or fetches the next"
+    Path(first.folder).parent.chmod(0o555)
+    (Path(first.folder).parent / ".lock").chmod(0)
+    assert as_user(4000, source) == first, "what is whole is used without writing"
+
+
+def test_a_worker_whose_source_drips_is_found_out() -> None:
+    pace = StallDetector()
+    assert [pace.tick(60.0) for _ in range(5)] == [None] * 5, "nobody waits for a source"
+    with pace.waiting():
+        assert pace.tick(119.0) is None
+        assert "gave 0 bytes" in str(pace.tick(1.0))
+        assert list(pace.chunks([b"x" * LEAST_RATE * 120])) == [b"x" * LEAST_RATE * 120]
+        assert pace.tick(120.0) is None
+        for _ in range(30):
+            pace.file_done()
+        assert pace.tick(120.0) is None, "many small files are no drip"
+    with pace.listing():
+        assert pace.tick(LISTING_SECONDS - 1) is None
+        assert "has not listed" in str(pace.tick(1.0))
+
+
+def test_another_part_than_was_asked_for_is_not_taken() -> None:
+    assert begins_at(None, 500, "x") == 0
+    assert begins_at("bytes 500-999/1000", 500, "x") == 500
+    for wrong in ("bytes 5000-9999/10000", "bytes 0-999/1000", ""):
+        with pytest.raises(DownloadError):
+            begins_at(wrong, 500, "x")
+
+
+def test_the_lock_of_an_older_sidecar_is_respected(tmp_path: Path) -> None:
+    done, _ = run(Memory({"m.safetensors": b"x"}), job(tmp_path))
+    folder, root = Path(done.folder), tmp_path / "root"
+    lock = folder.with_name(f".{folder.name}.lock")
+    with lock.open("w") as older:
+        fcntl.flock(older, fcntl.LOCK_SH)
+        assert not remove_unused(folder, root)
+    assert remove_unused(folder, root)
+    assert not lock.exists()
+
+
+def test_a_pipe_in_the_place_of_a_note_holds_nobody_up(tmp_path: Path) -> None:
+    done, _ = run(Memory({"m.safetensors": b"x"}), job(tmp_path))
+    note = source_note(Path(done.folder))
+    note.unlink()
+    os.mkfifo(note)
+    assert sources_under(tmp_path / "root") == frozenset()
+    os.mkfifo(tmp_path / "root" / ".reserved" / "odd")
+    assert isinstance(attempt(Memory({"m.safetensors": b"y"}), job(tmp_path)), Done)
+
+
+def test_sources_on_disk_are_told_up_to_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done, _ = run(Memory({"m.safetensors": b"x"}), job(tmp_path))
+    source_note(Path(done.folder)).write_text("".join(f"s3://bucket/{number}\n" for number in range(50)))
+    assert len(sources_under(tmp_path / "root")) == 50
+    monkeypatch.setattr(inventory, "MOST_SOURCES", 10)
+    assert len(sources_under(tmp_path / "root")) == 10
+
+
+def test_a_folder_of_too_many_files_is_not_walked_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "MOST_FILES", 3)
+    for number in range(6):
+        (tmp_path / f"{number}.json").touch()
+    with pytest.raises(DownloadError) as raised:
+        Local(str(tmp_path), (tmp_path,)).listing()
+    assert raised.value.reason is DownloadReason.REFUSED

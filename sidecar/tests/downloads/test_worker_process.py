@@ -1,0 +1,181 @@
+"""Downloads of a sidecar that is a process of its own: who outlives whom, and where credentials are."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from patio_protocol.client import SidecarClient
+from patio_protocol.downloads import DownloadRequest
+from patio_protocol.errors import Refused, SidecarError
+
+from download_sources import (
+    ACCESS_KEY,
+    SECRET_KEY,
+    TOKEN,
+    Proxy,
+    S3Server,
+    alive,
+    content,
+    free_port,
+    running_hub,
+    workers,
+)
+from sidecar_builders import eventually, load_request
+
+MEGABYTE = 1024 * 1024
+
+
+@dataclass
+class Process:
+    """A sidecar without an engine."""
+
+    pid: int
+    client: SidecarClient
+    log: Path
+    ended: asyncio.subprocess.Process
+
+
+Run = Callable[..., AbstractAsyncContextManager[Process]]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    @contextlib.asynccontextmanager
+    async def start(**variables: str) -> AsyncIterator[Process]:
+        port, log = free_port(), tmp_path / "sidecar.log"
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "patio.app", "--host", "127.0.0.1", "--port", str(port), "--log-level", "DEBUG"),
+            env={
+                **os.environ,
+                "INFERENCE_ENGINE": "vllm",
+                "INFERENCE_ENGINE_ENDPOINT": "http://127.0.0.1:1",
+                "PATIO_STATE_FILE": str(tmp_path / "state" / "state.json"),
+                "PATIO_DOWNLOAD_ROOT": str(tmp_path / "root"),
+                **variables,
+            },
+            stderr=log.open("ab"),
+        )
+        try:
+            async with httpx.AsyncClient() as http:
+                client = SidecarClient(f"http://127.0.0.1:{port}", http)
+
+                async def up() -> bool:
+                    with contextlib.suppress(SidecarError):
+                        return bool(await client.status())
+                    return False
+
+                await eventually(up, "it serves", 30)
+                yield Process(process.pid, client, log, process)
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+
+    return start
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+async def test_ended_sidecar_leaves_no_worker_successor_resumes(
+    run: Run, s3: S3Server, proxy: Proxy, how: signal.Signals
+) -> None:
+    body = content(8 * MEGABYTE, seed=how)
+    s3.put(f"ends-{how}", {"m/model.safetensors": body})
+    variables = {"ENDPOINT": proxy.url, "ACCESS_KEY": ACCESS_KEY, "SECRET_KEY": SECRET_KEY}
+    order = DownloadRequest(source=f"s3://ends-{how}/m")
+    proxy.rate = 2 * MEGABYTE
+    async with run(**variables) as first:
+        started = await first.client.download(order.model_copy(update={"async_download": True}))
+
+        async def begun() -> bool:
+            return (await first.client.download_report(started.id)).bytes_done > 3 * MEGABYTE
+
+        await eventually(begun, "it is under way", 30)
+        (worker,) = workers(first.pid)
+        os.kill(first.pid, how)
+        await asyncio.wait_for(first.ended.wait(), 10)
+
+        async def gone() -> bool:
+            return not alive(worker)
+
+        await eventually(gone, "the worker is gone", 5)
+    proxy.rate = None
+    async with run(**variables) as second:
+        done = await second.client.download(order)
+        assert read(done.folder, "model.safetensors") == body
+        assert done.bytes_fetched < 5.5 * MEGABYTE
+        assert proxy.received < 1.2 * len(body)
+
+
+async def test_credentials_are_nowhere_but_in_memory(run: Run, s3: S3Server, proxy: Proxy, tmp_path: Path) -> None:
+    """Of variables and of `config`, of downloads that work, that fail and that are under way, at log level DEBUG."""
+    s3.put("secrets", {"m/model.safetensors": content(MEGABYTE), "slow/model.safetensors": content(4 * MEGABYTE)})
+    given = {"access_key": "AKIDGIVENGIVEN", "secret_key": "given+secret/given+secret", "session_token": "sessionTOKEN"}
+    in_variables = {"HF_AUTH_TOKEN": TOKEN, "ACCESS_KEY": ACCESS_KEY, "SECRET_KEY": SECRET_KEY}
+    secrets = [*in_variables.values(), given["secret_key"], given["session_token"], given["access_key"]]
+    seen: dict[str, bytes] = {}
+    with running_hub({"model.safetensors": content(1000)}, token=TOKEN) as hub:
+        async with run(**in_variables, ENDPOINT=proxy.url, HF_ENDPOINT=hub.url) as sidecar:
+            client = sidecar.client
+            config = json.dumps(given)
+            await client.download(DownloadRequest(source="s3://secrets/m"))
+            await client.download(DownloadRequest(source="s3://secrets/m", config=config))
+            await client.download(DownloadRequest(source="team/adapter"))
+            for source in ("s3://secrets/none", "team/other"):
+                with pytest.raises(Refused) as refused:
+                    await client.download(DownloadRequest(source=source, config=config))
+                seen[source] = str(refused.value).encode()
+            # A Hub that says the token back.
+            hub.faults.append((404, {"X-Error-Message": f"no {TOKEN}", "X-Error-Code": TOKEN}))
+            with pytest.raises(Refused) as refused:
+                await client.download(DownloadRequest(source="team/echo"))
+            seen["echo"] = str(refused.value).encode()
+            proxy.rate = 500_000
+            await client.load(load_request("sql", None, source="s3://secrets/slow", config=config, wait=0))
+
+            async def under_way() -> int:
+                return next(iter(workers(sidecar.pid)), 0)
+
+            worker = await eventually(under_way, "a worker runs")
+            for part in ("cmdline", "environ"):
+                seen[f"worker's {part}"] = read(f"/proc/{worker}", part)
+            seen["sidecar's cmdline"] = read(f"/proc/{sidecar.pid}", "cmdline")
+            seen["downloads"] = (await client.downloads()).model_dump_json().encode()
+            seen["adapters"] = (await client.adapters()).model_dump_json().encode()
+            for route in ("/metrics", "/", "/ready"):
+                answer = await client._http.get(client._base + route)
+                seen[route] = answer.content
+        seen.update(contents(tmp_path))
+    assert str(tmp_path / "state" / "state.json") in seen
+    assert b"s3://secrets/slow" in seen[str(tmp_path / "state" / "state.json")]
+    assert seen[str(tmp_path / "sidecar.log")]
+    for secret in secrets:
+        assert [name for name, text in seen.items() if secret.encode() in text] == [], secret
+
+
+def test_the_libraries_of_sources_are_not_in_the_sidecar() -> None:
+    import subprocess
+
+    code = "import sys, patio.app; print([m for m in sys.modules if m.split('.')[0] in ('botocore','huggingface_hub')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def read(folder: str | None, name: str) -> bytes:
+    assert folder is not None
+    return Path(folder, name).read_bytes()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
