@@ -14,10 +14,19 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from patio_operator.api.loraadapter import LoraAdapter
-from patio_operator.placement.credentials import Credentials, Missing
-from patio_operator.placement.fleet import Pod, Seen
-from patio_operator.placement.planner import plan
-from patio_operator.placement.plans import Hold, Load, Mark, Order, Plan, Refusal, Release, Unload
+from patio_operator.loraadapters.planner.credentials import Credentials, Missing
+from patio_operator.loraadapters.planner.observation import EnginePod, Observation
+from patio_operator.loraadapters.planner.plan import (
+    AddFinalizer,
+    Load,
+    Order,
+    Plan,
+    Rejection,
+    RemoveFinalizer,
+    SetServingLabels,
+    Unload,
+)
+from patio_operator.loraadapters.planner.planner import plan
 from patio_protocol.adapters import (
     AdapterCapacity,
     AdapterList,
@@ -61,7 +70,7 @@ class Sidecar:
     last: AdapterList | None = None
     ever: bool = False
 
-    def take(self, order: Order, now: datetime) -> Refusal | None:
+    def take(self, order: Order, now: datetime) -> Rejection | None:
         """Do as told, or refuse."""
         before = self.entries.get(order.lora_name)
         if isinstance(order, UnloadRequest):
@@ -69,7 +78,7 @@ class Sidecar:
                 before.state = AdapterState.UNLOADING
             return None
         if before is not None and before.request.owner != order.owner:
-            return Refusal("somebody else has it", retryable=False, until=now + timedelta(seconds=60))
+            return Rejection("somebody else has it", retryable=False, until=now + timedelta(seconds=60))
         if order.prepare:
             if before is None:
                 return None
@@ -169,22 +178,22 @@ class World:
     def __init__(self, seed: int = 0, pace: float = 1.0) -> None:
         """Take how likely it is that in one second a sidecar gets on, that it is heard, and that a label arrives."""
         self.pace = pace
-        self._labels: dict[str, Mark] = {}
+        self._labels: dict[str, SetServingLabels] = {}
         self._ordered: dict[tuple[str, str], Load | Unload] = {}
         """What is under way, by pod UID and name."""
         self._wanted: tuple[set[tuple[Any, ...]], set[tuple[Any, ...]]] = set(), set()
-        self._heard: dict[str, Seen] = {}
+        self._heard: dict[str, Observation] = {}
         self.now = NOW
-        self.pods: dict[str, Pod] = {}
+        self.pods: dict[str, EnginePod] = {}
         self.sidecars: dict[str, Sidecar] = {}
         self.adapters: dict[str, LoraAdapter] = {}
         self.credentials: dict[str, Credentials | Missing] = {}
-        self.refusals: dict[tuple[str, Order], Refusal] = {}
-        self.unmarked: dict[tuple[str, str], datetime] = {}
+        self.rejections: dict[tuple[str, Order], Rejection] = {}
+        self.unlabelled: dict[tuple[str, str], datetime] = {}
         self.orders: list[tuple[datetime, str, Load | Unload]] = []
         self.rng = random.Random(seed)
 
-    def add(self, pod: Pod, sidecar: Sidecar | None = None) -> None:
+    def add(self, pod: EnginePod, sidecar: Sidecar | None = None) -> None:
         """Start a pod."""
         self.pods[pod.name] = pod
         self.sidecars[pod.uid] = sidecar or Sidecar()
@@ -219,19 +228,19 @@ class World:
             if (entry := self.sidecars[pod.uid].entries.get(adapter)) is not None and entry.held is not None
         }
 
-    def seen(self) -> dict[str, Seen]:
+    def seen(self) -> dict[str, Observation]:
         """Ask all sidecars; some answers are those of a while ago."""
-        views: dict[str, Seen] = {}
+        views: dict[str, Observation] = {}
         for uid, one in self.sidecars.items():
             if one.last is not None and self.rng.random() >= self.pace:
                 views[uid] = self._heard[uid]
                 continue
             if one.alive:
                 one.last, one.ever, one.silent_since = one.answer(), True, None
-                views[uid] = Seen(one.last, ever_answered=True)
+                views[uid] = Observation(one.last, ever_answered=True)
             else:
                 one.silent_since = one.silent_since or self.now
-                views[uid] = Seen(None, "gone", one.ever, one.silent_since, one.last)
+                views[uid] = Observation(None, "gone", one.ever, one.silent_since, one.last)
             self._heard[uid] = views[uid]
         return views
 
@@ -241,10 +250,10 @@ class World:
         self.rng.shuffle(pods)
         self.rng.shuffle(adapters)
         coming = {
-            (mark.pod.uid, name): self.now for mark in self._labels.values() for name in mark.names - mark.pod.marks
+            (mark.pod.uid, name): self.now for mark in self._labels.values() for name in mark.names - mark.pod.serving
         }
-        unmarked = self.unmarked | coming
-        return plan(pods, self.seen(), adapters, self.credentials, self.refusals, unmarked, self.now)
+        unlabelled = self.unlabelled | coming
+        return plan(pods, self.seen(), adapters, self.credentials, self.rejections, unlabelled, self.now)
 
     def step(self) -> Plan:
         """Make one pass, and let a second go by."""
@@ -252,7 +261,7 @@ class World:
         given = [one for one in decided.actions if isinstance(one, Load | Unload)]
         self._wanted = {_told_apart(one) for one in given}, self._wanted[0]
         for action in decided.actions:
-            assert isinstance(action, Hold | Release) or action.reason
+            assert isinstance(action, AddFinalizer | RemoveFinalizer) or action.reason
             self._carry_out(action)
         self._arrive()
         self._label()
@@ -262,7 +271,7 @@ class World:
                 one.work(self.now)
         self.check()
         self.now += SECOND
-        self.refusals = {key: one for key, one in self.refusals.items() if one.until > self.now}
+        self.rejections = {key: one for key, one in self.rejections.items() if one.until > self.now}
         return decided
 
     def settle(self, most: int = 300) -> int:
@@ -279,19 +288,19 @@ class World:
         if not decided.actions:
             self.check()
         self.pace = pace
-        return not decided.actions and decided.again_at is None
+        return not decided.actions and decided.requeue_at is None
 
     def check(self) -> None:
         """Check what must hold at every moment."""
         for pod in self.pods.values():
             one = self.sidecars[pod.uid]
-            assert {name for _, name in pod.owners} == pod.marks, f"{pod.name} does not say whose adapters it shows"
+            assert {name for _, name in pod.owners} == pod.serving, f"{pod.name} does not say whose adapters it shows"
             # An order that crosses a late report may be one too many, for a moment.
             assert one.room is None or len(one.entries) <= one.room or self.pace < 1, f"{pod.name} is overfull"
 
     def answering(self, name: str) -> set[str]:
         """The pods that requests for an adapter reach, and that are known to answer them."""
-        return {one for one in self.holding(name) if name in self.pods[one].marks and self.sidecar(one).alive}
+        return {one for one in self.holding(name) if name in self.pods[one].serving and self.sidecar(one).alive}
 
     def _moving(self) -> bool:
         if self._labels or self._ordered:
@@ -305,13 +314,13 @@ class World:
             for entry in one.entries.values()
         )
 
-    def _carry_out(self, action: Hold | Release | Load | Unload | Mark) -> None:
-        if isinstance(action, Hold):
+    def _carry_out(self, action: AddFinalizer | RemoveFinalizer | Load | Unload | SetServingLabels) -> None:
+        if isinstance(action, AddFinalizer):
             held = action.adapter.metadata.model_copy(update={"finalizers": ("patio.dev/unload",)})
             self.adapters[held.name] = action.adapter.model_copy(update={"metadata": held})
-        elif isinstance(action, Release):
+        elif isinstance(action, RemoveFinalizer):
             del self.adapters[action.adapter.metadata.name]
-        elif isinstance(action, Mark):
+        elif isinstance(action, SetServingLabels):
             self._labels.setdefault(action.pod.name, action)  # one patch a pod at a time
         else:
             self._ordered.setdefault((action.pod.uid, action.request.lora_name), action)
@@ -333,14 +342,14 @@ class World:
             del self._labels[name]
             if name in self.pods:
                 before = self.pods[name]
-                busy = {one for one in mark.names - before.marks if (before.uid, one) in self._ordered}
+                busy = {one for one in mark.names - before.serving if (before.uid, one) in self._ordered}
                 mark = replace(
                     mark,
                     names=mark.names - busy,
                     owners=frozenset((uid, of) for uid, of in mark.owners if of not in busy),
                 )
-                self.unmarked |= {(before.uid, gone): self.now for gone in before.marks - mark.names}
-                self.pods[name] = replace(before, marks=mark.names, owners=mark.owners)
+                self.unlabelled |= {(before.uid, gone): self.now for gone in before.serving - mark.names}
+                self.pods[name] = replace(before, serving=mark.names, owners=mark.owners)
 
     def _order(self, order: Load | Unload) -> None:
         name = order.request.lora_name
@@ -356,14 +365,14 @@ class World:
             if held not in (None, order.request.revision):
                 # The only pod that has it keeps its label through the switch.
                 assert "only pod" in order.reason or self._quiet(order.pod.name, name)
-        refusal = one.take(order.request, self.now)
-        if refusal is not None:
-            self.refusals[(order.pod.uid, order.request)] = refusal
+        rejection = one.take(order.request, self.now)
+        if rejection is not None:
+            self.rejections[(order.pod.uid, order.request)] = rejection
 
     def _quiet(self, pod: str, name: str) -> bool:
         """Check that no request is on its way to weights that are taken away."""
-        assert name not in self.pods[pod].marks, f"{pod} is still marked for {name}"
-        taken = self.unmarked.get((self.pods[pod].uid, name))
+        assert name not in self.pods[pod].serving, f"{pod} is still marked for {name}"
+        taken = self.unlabelled.get((self.pods[pod].uid, name))
         assert taken is None or self.now - taken >= SECOND, f"{pod} was marked for {name} a moment ago"
         return True
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from patio_operator import groups
 from patio_operator.api.rolebasedgroup import RoleBasedGroup
-from patio_operator.groups import GroupPlan, Ref
+from patio_operator.groups.planner import planner
+from patio_operator.groups.planner.plan import GroupPlan, ObjectRef
 
 Object = dict[str, Any]
 
@@ -62,7 +62,7 @@ class World:
     def plan(self) -> GroupPlan:
         """Return what the planner wants now."""
         group = a_group(*self.roles, status=self.status, **self.metadata)
-        return groups.plan(group, copy.deepcopy(list(self.objects.values())), {"patio"}, self.now)
+        return planner.plan(group, copy.deepcopy(list(self.objects.values())), {"patio"}, self.now)
 
     def step(self) -> GroupPlan:
         """Plan and carry out once."""
@@ -91,7 +91,7 @@ class World:
             self.status = plan.status
         return plan
 
-    def _delete(self, ref: Ref) -> None:
+    def _delete(self, ref: ObjectRef) -> None:
         there = self.objects.get((ref.kind, ref.name))
         if there is None or there["metadata"]["uid"] != ref.uid:
             return
@@ -152,8 +152,8 @@ class World:
             plan = self.step()
             self.go()
             self.make_ready()
-            if plan.again_in is not None:
-                self.now += plan.again_in
+            if plan.requeue_after is not None:
+                self.now += plan.requeue_after
             elif before == (self.objects, self.status):
                 return
         raise AssertionError(f"not settled: {self.status}")

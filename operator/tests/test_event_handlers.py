@@ -9,12 +9,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from patio_operator.api import labels
-from patio_operator.cluster.kinds import LORA_ADAPTER
-from patio_operator.cluster.known import Known
-from patio_operator.cluster.unreadable import MOST_WAITING, UnreadableObjects
-from patio_operator.handlers import Wakes
-from patio_operator.handlers.wakes import there_are_groups, there_are_namespaces, there_are_profiles
-from patio_operator.reconcile.queue import Key, WorkQueue
+from patio_operator.caches import Caches
+from patio_operator.event_handlers import EventHandlers, group_keys, namespace_keys, profile_keys
+from patio_operator.kube.resources import LORA_ADAPTER
+from patio_operator.kube.unreadable_objects import MOST_WAITING, UnreadableObjects
+from patio_operator.runtime.workqueue import Key, WorkQueue
 
 from memory_api import GROUPS, PODS, PROFILES, MemoryApi, connected, group, profile, serving, until
 
@@ -23,7 +22,7 @@ Woken = dict[str, list[Key]]
 
 
 @asynccontextmanager
-async def listening(api: MemoryApi) -> AsyncIterator[tuple[Known, Woken]]:
+async def listening(api: MemoryApi) -> AsyncIterator[tuple[Caches, Woken]]:
     woken: Woken = {"adapters": [], "groups": [], "profiles": []}
 
     def queue(name: str) -> WorkQueue:
@@ -33,9 +32,9 @@ async def listening(api: MemoryApi) -> AsyncIterator[tuple[Known, Woken]]:
         return WorkQueue(name, work)
 
     async with serving(api) as address, connected(address) as cluster:
-        known = Known(cluster)
+        known = Caches(cluster)
         queues = [queue(name) for name in woken]
-        Wakes(known, *queues, lambda _: [])
+        EventHandlers(known, *queues, lambda _: [])
         tasks = [asyncio.create_task(one) for one in (*known.watches(), *(one.run() for one in queues))]
         await until("everything is known", lambda: known.complete)
         await until("everything is done", lambda: not any(len(one) for one in queues))
@@ -102,9 +101,9 @@ async def test_what_there_is_is_known_for_a_new_leader() -> None:
     api.put(PROFILES, profile("patio"))
     api.put(PODS, injected("p", "patio"))
     async with listening(api) as (known, _):
-        assert list(there_are_groups(known)) == [("team", "g")]
-        assert list(there_are_profiles(known)) == [("patio",)]
-        assert list(there_are_namespaces(known)) == [("team",)]
+        assert list(group_keys(known)) == [("team", "g")]
+        assert list(profile_keys(known)) == [("patio",)]
+        assert list(namespace_keys(known)) == [("team",)]
 
 
 async def test_owners_of_unreadable_objects_are_told_a_few_at_a_time() -> None:

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from patio_operator.api import labels
-from patio_operator.cluster.known import (
+from patio_operator.caches import (
     LONGEST_LABELS,
     LONGEST_NAMES,
     LONGEST_SPEC,
     adapters_in,
     decode_adapter,
     decode_group,
-    decode_known_pod,
+    decode_pod,
 )
 
 Object = dict[str, Any]
@@ -54,14 +54,14 @@ def test_a_loraadapter_larger_than_the_bound_is_left_out() -> None:
 
 
 def test_a_pod_with_labels_beyond_the_bound_is_left_out() -> None:
-    assert decode_known_pod(pod({"k": "v" * (LONGEST_LABELS - 1)}))
+    assert decode_pod(pod({"k": "v" * (LONGEST_LABELS - 1)}))
     with pytest.raises(ValueError, match="labels"):
-        decode_known_pod(pod({"k": "v" * LONGEST_LABELS}))
+        decode_pod(pod({"k": "v" * LONGEST_LABELS}))
 
 
 def test_a_pods_annotation_beyond_the_bound_is_not_kept() -> None:
-    assert decode_known_pod(pod({}, **{labels.ADAPTER_NAMES: "x" * (LONGEST_NAMES + 1)})).names == ""
-    assert decode_known_pod(pod({}, **{labels.ADAPTER_NAMES: "{}"})).names == "{}"
+    assert decode_pod(pod({}, **{labels.ADAPTER_NAMES: "x" * (LONGEST_NAMES + 1)})).names == ""
+    assert decode_pod(pod({}, **{labels.ADAPTER_NAMES: "{}"})).names == "{}"
 
 
 def test_a_group_is_known_by_what_somebody_changed() -> None:

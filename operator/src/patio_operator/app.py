@@ -2,7 +2,7 @@
 
 The only module that knows all the others. Everything runs in one event loop under one TaskGroup: what ends
 unexpectedly ends the process, and the kubelet starts it again with nothing lost, since nothing is kept here. What must
-never wait for the rest has connections of its own (`Clusters`).
+never wait for the rest has connections of its own (`KubeClients`).
 Every replica watches, answers admissions and looks after their certificate; `act` is what the leader alone does.
 """
 
@@ -26,45 +26,46 @@ from pathlib import Path
 import httpx
 
 from patio_operator import __version__
-from patio_operator.cluster import events
-from patio_operator.cluster.api import ApiError, Cluster
-from patio_operator.cluster.kinds import (
+from patio_operator.caches import Caches
+from patio_operator.certificates import crd_bundle
+from patio_operator.certificates.authority import Periods
+from patio_operator.certificates.rotation import MountedCertificate, ServingCertificate, SharedCertificate, refresh_once
+from patio_operator.event_handlers import EventHandlers, group_keys, namespace_keys, profile_keys
+from patio_operator.groups.reconciler import GroupReconciler
+from patio_operator.groups.upstream.detector import UpstreamDetector
+from patio_operator.handlers import runner
+from patio_operator.injection import CallerKeys
+from patio_operator.kube import events
+from patio_operator.kube.client import ApiError, KubeClient
+from patio_operator.kube.leader_election import LeaderElector
+from patio_operator.kube.resources import (
     CUSTOM_RESOURCE_DEFINITION,
     LEASE,
     MUTATING_WEBHOOK_CONFIGURATION,
     VALIDATING_WEBHOOK_CONFIGURATION,
 )
-from patio_operator.cluster.known import Known
-from patio_operator.cluster.unreadable import UnreadableObjects
-from patio_operator.file_limit import raise_file_limit
-from patio_operator.handlers import Wakes, framework
-from patio_operator.handlers.wakes import there_are_groups, there_are_namespaces, there_are_profiles
-from patio_operator.injection import Access
-from patio_operator.leadership.elector import Elector
-from patio_operator.reconcile.adapters import AdapterReconciler
-from patio_operator.reconcile.credentials import SecretReader
-from patio_operator.reconcile.groups import GroupReconciler
-from patio_operator.reconcile.marks import Marks
-from patio_operator.reconcile.profiles import ProfileReconciler
-from patio_operator.reconcile.queue import Key, WorkQueue
-from patio_operator.reconcile.services import Services
-from patio_operator.reconcile.signing_key import SigningKeyKeeper
-from patio_operator.reconcile.statuses import Statuses
-from patio_operator.reconcile.token_reviews import TokenReviews
+from patio_operator.kube.unreadable_objects import UnreadableObjects
+from patio_operator.loraadapters.bounded_transport import open_client
+from patio_operator.loraadapters.dispatcher import Dispatcher
+from patio_operator.loraadapters.handshake import Handshakes
+from patio_operator.loraadapters.label_writer import LabelWriter
+from patio_operator.loraadapters.reconciler import AdapterReconciler
+from patio_operator.loraadapters.secret_reader import SecretReader
+from patio_operator.loraadapters.service_writer import ServiceWriter
+from patio_operator.loraadapters.sidecar_watch import SidecarWatch
+from patio_operator.loraadapters.status_writer import StatusWriter
+from patio_operator.profiles.reconciler import ProfileReconciler
+from patio_operator.runtime.open_file_limit import raise_file_limit
+from patio_operator.runtime.workqueue import Key, WorkQueue
+from patio_operator.security.auth import ProofAuth
+from patio_operator.security.signing_key_rotation import SigningKeyRotation
+from patio_operator.security.token_reviews import TokenReviewer
 from patio_operator.settings import Settings, SettingsError
-from patio_operator.sidecars.bounded import open_client
-from patio_operator.sidecars.handshake import Handshakes
-from patio_operator.sidecars.orders import Orders
-from patio_operator.sidecars.signed import SignedCalls
-from patio_operator.sidecars.watch import SidecarWatch
 from patio_operator.telemetry import Telemetry, health_application, set_up_logging
-from patio_operator.upstream.detector import Detector
-from patio_operator.webhooks import crd_bundle, server
 from patio_operator.webhooks import loraadapters as adapter_reviews
 from patio_operator.webhooks import profiles as profile_reviews
-from patio_operator.webhooks.certificates import Periods
-from patio_operator.webhooks.keeper import FileKeeper, Keeper, SecretKeeper, keep_once
-from patio_operator.webhooks.lookups import Lookups
+from patio_operator.webhooks import server
+from patio_operator.webhooks.pod_mutation_reads import PodMutationReads
 from patio_protocol.backoff import exponential, with_jitter
 
 log = logging.getLogger(__name__)
@@ -98,20 +99,20 @@ def main() -> None:
 
 
 @dataclass(frozen=True)
-class Clusters:
+class KubeClients:
     """Connections to the API server, apart by what they are for: none waits for a place in the pool of another."""
 
-    passes: Cluster
+    passes: KubeClient
     """Of reconcilers, and of everything that has none of its own."""
-    watches: Cluster
+    watches: KubeClient
     """Of which each is a connection for as long as it lasts."""
-    admissions: Cluster
-    lease: Cluster
+    admissions: KubeClient
+    lease: KubeClient
 
     @classmethod
-    async def connect(cls) -> Clusters:
+    async def connect(cls) -> KubeClients:
         """Connect all."""
-        connect = Cluster.connect
+        connect = KubeClient.connect
         return cls(await connect(), await connect(0), await connect(), await connect())
 
     async def close(self) -> None:
@@ -124,7 +125,7 @@ async def run(settings: Settings) -> None:
     """Run everything until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     _on_signals(stop)
-    clusters = await Clusters.connect()
+    clusters = await KubeClients.connect()
     telemetry = Telemetry()
     try:
         async with open_client() as http:
@@ -135,7 +136,7 @@ async def run(settings: Settings) -> None:
 
 
 async def _run(
-    settings: Settings, clusters: Clusters, http: httpx.AsyncClient, telemetry: Telemetry, stop: asyncio.Event
+    settings: Settings, clusters: KubeClients, http: httpx.AsyncClient, telemetry: Telemetry, stop: asyncio.Event
 ) -> None:
     cluster = clusters.passes
     serving = asyncio.Event()
@@ -149,35 +150,35 @@ async def _run(
     def on_mode() -> None:
         mode_changed.set()
         telemetry.observing.set(detector.observing)
-        groups.wake_all()
+        groups.add_all()
 
-    signing = SigningKeyKeeper(cluster, settings)
-    known = Known(clusters.watches, groups=looks_at_groups, namespaces=settings.watch_namespaces)
+    signing = SigningKeyRotation(cluster, settings)
+    known = Caches(clusters.watches, groups=looks_at_groups, namespaces=settings.watch_namespaces)
 
     def wake_adapters(namespace: str) -> None:
-        adapters.wake((namespace,))
+        adapters.add((namespace,))
 
     def on_secret(namespace: str, name: str) -> None:
         refs = (one.adapter.spec.source.secret_ref for one in known.adapters.all(namespace))
         if any(ref is not None and ref.name == name for ref in refs):
-            adapters.wake((namespace,))
+            adapters.add((namespace,))
 
     def auth(pod_uid: str) -> httpx.Auth:
-        return SignedCalls(pod_uid, lambda: signing.key, signing.look_up)
+        return ProofAuth(pod_uid, lambda: signing.key, signing.look_up)
 
     rng = random.Random()  # noqa: S311 - jitter only
     credentials = SecretReader(clusters.watches, settings.secret_namespaces, on_secret)
-    handshakes = Handshakes(TokenReviews(cluster).review)
-    orders = Orders(http, auth, credentials, handshakes, cluster.now, rng, wake_adapters)
+    handshakes = Handshakes(TokenReviewer(cluster).review)
+    orders = Dispatcher(http, auth, credentials, handshakes, cluster.now, rng, wake_adapters)
     adapter_reconciler = AdapterReconciler(
         cluster,
         known,
         credentials,
         SidecarWatch(wake_adapters, cluster.now, rng, ask_loopback=settings.ask_loopback),
         orders,
-        Marks(cluster, known.pods, cluster.now, rng, wake_adapters, orders.under_way),
-        Services(cluster, known.services, time.monotonic),
-        Statuses(cluster, known.adapters, time.monotonic),
+        LabelWriter(cluster, known.pods, cluster.now, rng, wake_adapters, orders.under_way),
+        ServiceWriter(cluster, known.services, time.monotonic),
+        StatusWriter(cluster, known.adapters, time.monotonic),
         cluster.now,
         time.monotonic,
     )
@@ -188,21 +189,21 @@ async def _run(
     adapters = WorkQueue(
         "adapters",
         _measured(telemetry, "LoraAdapter", adapter_reconciler.reconcile),
-        lambda: there_are_namespaces(known),
+        lambda: namespace_keys(known),
         workers=NAMESPACES_AT_ONCE,
     )
     groups = WorkQueue(
-        "group", _measured(telemetry, "RoleBasedGroup", group_reconciler.reconcile), lambda: there_are_groups(known)
+        "group", _measured(telemetry, "RoleBasedGroup", group_reconciler.reconcile), lambda: group_keys(known)
     )
     profiles = WorkQueue(
         "profile",
         _measured(telemetry, "ClusterEngineRuntimeProfile", profile_reconciler.reconcile),
-        lambda: there_are_profiles(known),
+        lambda: profile_keys(known),
         workers=PROFILES_AT_ONCE,
     )
-    detector = Detector(cluster, settings.groups, settings.upstream_namespaces, settings.service_name)
+    detector = UpstreamDetector(cluster, settings.groups, settings.upstream_namespaces, settings.service_name)
     detector.start(on_mode)
-    Wakes(known, adapters, groups, profiles, group_reconciler.groups_with)
+    EventHandlers(known, adapters, groups, profiles, group_reconciler.groups_with)
     unreadable = UnreadableObjects(cluster)
     for watched in (known.pods, known.adapters, known.groups, known.profiles):
         watched.on_unreadable = unreadable.note
@@ -213,7 +214,7 @@ async def _run(
 
     async def act() -> None:
         """Run the leader's work until cancelled."""
-        known.hurry()
+        known.retry_now()
         try:
             async with asyncio.TaskGroup() as acting:
                 acting.create_task(plan_adapters(), name="adapters")
@@ -227,7 +228,7 @@ async def _run(
     keeper = _keeper(cluster, settings)
 
     async def keep_certificate() -> str | None:
-        return await keep_once(keeper)
+        return await refresh_once(keeper)
 
     async def keep_signing_key() -> str | None:
         try:
@@ -236,8 +237,8 @@ async def _run(
             return error.message
         return None
 
-    def new_access() -> Access:
-        return Access((signing.key.public,), secrets.token_urlsafe(24))
+    def new_access() -> CallerKeys:
+        return CallerKeys((signing.key.public,), secrets.token_urlsafe(24))
 
     for what, work in (
         ("webhook certificate", keep_certificate),
@@ -247,8 +248,8 @@ async def _run(
         if not await _until_done(what, work, stop):
             await health.cleanup()
             return
-    elector = Elector(clusters.lease, settings.namespace, settings.lease, settings.pod_name, telemetry.leader.set)
-    lookups = Lookups(clusters.admissions, known)
+    elector = LeaderElector(clusters.lease, settings.namespace, settings.lease, settings.pod_name, telemetry.leader.set)
+    lookups = PodMutationReads(clusters.admissions, known)
     application = server.application(
         lookups, telemetry, new_access, observing=lambda: detector.observing and looks_at_groups, stopping=stop.is_set
     )
@@ -268,9 +269,9 @@ async def _run(
             ]
             watching_ends = asyncio.Event()
             tasks.create_task(
-                framework.run(
+                runner.run(
                     settings.pod_name,
-                    lambda name: profiles.wake((name,)),
+                    lambda name: profiles.add((name,)),
                     partial(_on_signals, stop),
                     stop,
                     watching_ends,
@@ -292,23 +293,27 @@ async def _run(
         await health.cleanup()
 
 
-def _keeper(cluster: Cluster, settings: Settings) -> Keeper:
+def _keeper(cluster: KubeClient, settings: Settings) -> ServingCertificate:
     if settings.certificate_folder:
 
         async def tell_crd(ca: bytes) -> None:
             await crd_bundle.keep(cluster, settings.service_name, settings.namespace, ca)
 
-        return FileKeeper(Path(settings.certificate_folder), tell_crd)
+        return MountedCertificate(Path(settings.certificate_folder), tell_crd)
     periods = Periods(timedelta(hours=settings.certificate_hours), timedelta(hours=settings.certificate_renew_hours))
     trusting = [
         (MUTATING_WEBHOOK_CONFIGURATION, settings.webhook_configuration),
         (VALIDATING_WEBHOOK_CONFIGURATION, settings.webhook_configuration),
         (CUSTOM_RESOURCE_DEFINITION, crd_bundle.NAME),
     ]
-    return SecretKeeper(cluster, settings.namespace, settings.webhook_secret, settings.service_name, periods, trusting)
+    return SharedCertificate(
+        cluster, settings.namespace, settings.webhook_secret, settings.service_name, periods, trusting
+    )
 
 
-async def _tell_mode(cluster: Cluster, settings: Settings, detector: Detector, changed: asyncio.Event) -> None:
+async def _tell_mode(
+    cluster: KubeClient, settings: Settings, detector: UpstreamDetector, changed: asyncio.Event
+) -> None:
     """Say in an event, on the Lease, who realises groups: when this replica begins to lead, and at each change."""
     lease = {
         "apiVersion": LEASE.api_version,
@@ -370,9 +375,9 @@ def _measured(
         started = time.perf_counter()
         outcome = "error"
         try:
-            again_in = await work(key)
+            requeue_after = await work(key)
             outcome = "success"
-            return again_in
+            return requeue_after
         finally:
             telemetry.passes.labels(kind, outcome).inc()
             telemetry.pass_seconds.labels(kind).observe(time.perf_counter() - started)

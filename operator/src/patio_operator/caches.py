@@ -1,7 +1,7 @@
 """What the process knows of the cluster by its watches: of each object what planners and admissions need, and no more.
 
-A thousand pods as the API server tells them are tens of megabytes; as they are kept here, one or two. One `Watched`
-for a kind and scope, in every replica: `Known.watches` are all of them. Nothing here decides.
+A thousand pods as the API server tells them are tens of megabytes; as they are kept here, one or two. One `Informer`
+for a kind and scope, in every replica: `Caches.watches` are all of them. Nothing here decides.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from patio_operator.api import labels
 from patio_operator.api.bounded_json import read_object
 from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
-from patio_operator.cluster.api import Cluster, Object, Scope
-from patio_operator.cluster.kinds import LORA_ADAPTER, POD, PROFILE, ROLE_BASED_GROUP, SERVICE, STATEFUL_SET
-from patio_operator.cluster.watched import Watched
-from patio_operator.placement.fleet import Pod, decode_pod
-from patio_operator.placement.services import KnownService, decode_service
-from patio_operator.placement.status import Told, told
-from patio_operator.rollouts import Use, use_of
+from patio_operator.kube.client import KubeClient, Object, Scope
+from patio_operator.kube.informer import Informer
+from patio_operator.kube.resources import LORA_ADAPTER, POD, PROFILE, ROLE_BASED_GROUP, SERVICE, STATEFUL_SET
+from patio_operator.loraadapters.planner.observation import EnginePod, decode_engine_pod
+from patio_operator.loraadapters.planner.services import CachedService, decode_service
+from patio_operator.loraadapters.planner.status import RecordedStatus, recorded
+from patio_operator.profiles.planner.consumers import ProfileUse, use_of
 
 log = logging.getLogger(__name__)
 
@@ -37,11 +37,11 @@ _NOT_KEPT = ("labels", "annotations", "managedFields")
 
 
 @dataclass(frozen=True)
-class KnownPod:
+class CachedPod:
     """A pod with a sidecar."""
 
-    pod: Pod
-    use: Use | None
+    pod: EnginePod
+    use: ProfileUse | None
     """Which profiles it has, and what would make it anew; None of one that is going or has ended."""
     engine_port: int | None
     """Where its engine listens, as injection found out."""
@@ -52,12 +52,12 @@ class KnownPod:
 
 
 @dataclass(frozen=True)
-class KnownAdapter:
+class CachedAdapter:
     """A LoraAdapter."""
 
     adapter: LoraAdapter
     """Without its status."""
-    status: Told
+    status: RecordedStatus
     """What its status says."""
 
     @property
@@ -77,7 +77,7 @@ class KnownAdapter:
 
 
 @dataclass(frozen=True)
-class KnownGroup:
+class CachedGroup:
     """A RoleBasedGroup: what tells that somebody changed it, apart from its status."""
 
     name: str
@@ -86,10 +86,10 @@ class KnownGroup:
     """Whether it is to be left to upstream's controller."""
 
 
-class Known:
+class Caches:
     """The watches."""
 
-    def __init__(self, cluster: Cluster, *, groups: bool = True, namespaces: Sequence[str] = ()) -> None:
+    def __init__(self, cluster: KubeClient, *, groups: bool = True, namespaces: Sequence[str] = ()) -> None:
         """Make the watches; `watches` runs them.
 
         Args:
@@ -102,24 +102,24 @@ class Known:
         injected = Scope(labels=f"{labels.INJECTED}=true")
         ours = Scope(labels=labels.ADAPTER_SERVICE)
         of_groups = Scope(labels=labels.GROUP_NAME, metadata_only=True)
-        self.pods = Watched(cluster, POD, decode_known_pod, injected, namespaces)
-        self.adapters = Watched(cluster, LORA_ADAPTER, decode_adapter, namespaces=namespaces)
-        self.services: Watched[KnownService] = Watched(cluster, SERVICE, decode_service, ours, namespaces)
-        self.profiles = Watched(cluster, PROFILE, ClusterEngineRuntimeProfile.model_validate)
-        self.groups = Watched(cluster, ROLE_BASED_GROUP, decode_group, Scope(metadata_only=True), namespaces)
-        self.group_pods = Watched(cluster, POD, decode_member, of_groups, namespaces)
-        self.stateful_sets = Watched(cluster, STATEFUL_SET, decode_member, of_groups, namespaces)
+        self.pods = Informer(cluster, POD, decode_pod, injected, namespaces)
+        self.adapters = Informer(cluster, LORA_ADAPTER, decode_adapter, namespaces=namespaces)
+        self.services: Informer[CachedService] = Informer(cluster, SERVICE, decode_service, ours, namespaces)
+        self.profiles = Informer(cluster, PROFILE, ClusterEngineRuntimeProfile.model_validate)
+        self.groups = Informer(cluster, ROLE_BASED_GROUP, decode_group, Scope(metadata_only=True), namespaces)
+        self.group_pods = Informer(cluster, POD, decode_member, of_groups, namespaces)
+        self.stateful_sets = Informer(cluster, STATEFUL_SET, decode_member, of_groups, namespaces)
 
     def watches(self) -> list[Coroutine[Any, Any, None]]:
         """Return what keeps everything up to date, until cancelled."""
         return [one.run() for one in self._all()]
 
-    def hurry(self) -> None:
+    def retry_now(self) -> None:
         """Have no watch that is lost wait any longer before it tries again."""
         for one in self._all():
-            one.hurry()
+            one.retry_now()
 
-    def _all(self) -> tuple[Watched[Any], ...]:
+    def _all(self) -> tuple[Informer[Any], ...]:
         always = (self.pods, self.adapters, self.services, self.profiles)
         of_groups = (self.groups, self.group_pods, self.stateful_sets)
         return (*always, *of_groups) if self._with_groups else always
@@ -127,18 +127,18 @@ class Known:
     @property
     def complete(self) -> bool:
         """Whether every watch is there."""
-        return all(one.fresh for one in self._all())
+        return all(one.synced for one in self._all())
 
-    def fresh_in(self, namespace: str) -> bool:
+    def synced_in(self, namespace: str) -> bool:
         """Return whether what a namespace's LoraAdapters are planned from is as it is in the API server."""
-        return self.pods.fresh_in(namespace) and self.adapters.fresh_in(namespace)
+        return self.pods.synced_in(namespace) and self.adapters.synced_in(namespace)
 
-    async def refresh(self) -> None:
+    async def relist(self) -> None:
         """Have everything read anew that LoraAdapters are planned from."""
-        await asyncio.gather(self.pods.refresh(), self.adapters.refresh())
+        await asyncio.gather(self.pods.relist(), self.adapters.relist())
 
 
-def decode_known_pod(body: Object) -> KnownPod:
+def decode_pod(body: Object) -> CachedPod:
     """Reduce a pod with a sidecar.
 
     Raises:
@@ -153,13 +153,13 @@ def decode_known_pod(body: Object) -> KnownPod:
     names = annotations.get(labels.ADAPTER_NAMES)
     if names is not None and len(names) > LONGEST_NAMES:
         names = ""
-    pod = decode_pod(body)
+    pod = decode_engine_pod(body)
     use = None if pod.leaving else use_of(metadata)
     port, model = _engine(annotations)
-    return KnownPod(pod, use, port, model, names)
+    return CachedPod(pod, use, port, model, names)
 
 
-def decode_adapter(body: Object) -> KnownAdapter:
+def decode_adapter(body: Object) -> CachedAdapter:
     """Reduce a LoraAdapter.
 
     Raises:
@@ -171,7 +171,7 @@ def decode_adapter(body: Object) -> KnownAdapter:
         raise ValueError(f"its spec has {size} characters, more than {LONGEST_SPEC}")
     metadata = {key: value for key, value in body["metadata"].items() if key not in _NOT_KEPT}
     adapter = LoraAdapter.model_validate({"metadata": metadata, "spec": body.get("spec")})
-    return KnownAdapter(adapter, told(body.get("status") or {}))
+    return CachedAdapter(adapter, recorded(body.get("status") or {}))
 
 
 def adapters_in(bodies: Iterable[Object]) -> tuple[LoraAdapter, ...]:
@@ -191,13 +191,13 @@ def adapters_in(bodies: Iterable[Object]) -> tuple[LoraAdapter, ...]:
     return tuple(found)
 
 
-def decode_group(body: Object) -> KnownGroup:
+def decode_group(body: Object) -> CachedGroup:
     """Reduce a RoleBasedGroup, of which only metadata is here. Its generation is another one when its spec is."""
     metadata = body["metadata"]
     annotations = metadata.get("annotations") or {}
     told = [metadata["uid"], metadata.get("generation"), metadata.get("deletionTimestamp"), annotations]
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-    return KnownGroup(metadata["name"], digest, annotations.get(labels.HAND_OVER) == "true")
+    return CachedGroup(metadata["name"], digest, annotations.get(labels.HAND_OVER) == "true")
 
 
 def decode_member(body: Object) -> tuple[str, str]:

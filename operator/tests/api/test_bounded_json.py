@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from patio_operator.api import labels, rolled
+from patio_operator.api import labels, rollout_annotations
 from patio_operator.api.bounded_json import DEEPEST, LONGEST, read_json, read_object, size_of
-from patio_operator.cluster.known import decode_known_pod
-from patio_operator.groups import memory, residue
-from patio_operator.injection.asked import runtimes_of
-from patio_operator.injection.words import Refusal
-from patio_operator.rollouts.users import MOST_PROFILES, profiles_in
+from patio_operator.caches import decode_pod
+from patio_operator.groups import round_trip
+from patio_operator.groups.planner import restart_state
+from patio_operator.injection.requested_profiles import runtimes_of
+from patio_operator.injection.types import PodRejection
+from patio_operator.profiles.planner.consumers import MOST_PROFILES, profiles_in
 
 
 def nested(levels: int) -> str:
@@ -65,19 +66,19 @@ def pod(**annotations: str) -> dict[str, Any]:
 @pytest.mark.parametrize("text", BAD)
 @pytest.mark.parametrize("key", [labels.INJECTED, labels.ENGINE, labels.ADAPTER_NAMES, labels.ROLLED])
 def test_annotations_of_a_pod_never_keep_it_from_being_known(key: str, text: str) -> None:
-    known = decode_known_pod(pod(**{key: text}))
-    assert (known.pod.marks, known.engine_port, known.use) == ({"x"}, None, None)
+    known = decode_pod(pod(**{key: text}))
+    assert (known.pod.serving, known.engine_port, known.use) == ({"x"}, None, None)
 
 
 @pytest.mark.parametrize("text", BAD)
 def test_annotations_of_others_count_as_not_there(text: str) -> None:
-    assert rolled.of_template({"annotations": {labels.ROLLED: text}}) == {}
-    assert rolled.of_role({"annotations": {labels.ROLLED_ROLES: text}}, "r") == {}
-    assert rolled.group_annotation({"annotations": {labels.ROLLED_ROLES: text}}, "r", {"a": "b"})
-    assert memory.read(text) == {}
+    assert rollout_annotations.of_template({"annotations": {labels.ROLLED: text}}) == {}
+    assert rollout_annotations.of_role({"annotations": {labels.ROLLED_ROLES: text}}, "r") == {}
+    assert rollout_annotations.group_annotation({"annotations": {labels.ROLLED_ROLES: text}}, "r", {"a": "b"})
+    assert restart_state.read(text) == {}
     with pytest.raises(ValueError, match="not a list"):
-        residue.read(text)
-    assert isinstance(runtimes_of(pod(**{labels.ENGINE_RUNTIMES: text})), Refusal)
+        round_trip.read(text)
+    assert isinstance(runtimes_of(pod(**{labels.ENGINE_RUNTIMES: text})), PodRejection)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +92,7 @@ def test_annotations_of_others_count_as_not_there(text: str) -> None:
     ],
 )
 def test_memories_of_odd_types_are_none(text: str) -> None:
-    assert memory.read(text) == {}
+    assert restart_state.read(text) == {}
 
 
 def test_profiles_of_a_pod_are_few_and_have_names() -> None:

@@ -14,7 +14,7 @@ from patio_operator.api import crd
 from patio_operator.api.meta import Model, Opaque
 from patio_operator.api.schema import SchemaError, structural
 
-CHART = Path(__file__).resolve().parents[2] / "charts" / "patio" / "crds"
+CHART = Path(__file__).resolve().parents[3] / "charts" / "patio" / "crds"
 
 
 def test_the_charts_crds_are_what_the_models_give() -> None:

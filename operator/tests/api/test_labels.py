@@ -14,10 +14,10 @@ from patio_operator.api.labels import (
     adapter_label,
     adapter_labels,
     adapter_selector,
-    mark_patch,
-    marked,
+    adapters_shown,
     owners_of,
     owners_shown,
+    serving_labels_patch,
 )
 
 LABEL = re.compile(r"lora\.patio\.dev/[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
@@ -37,7 +37,7 @@ def after(metadata: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
 
 
 def shown(metadata: dict[str, Any]) -> frozenset[str]:
-    return marked(metadata.get("labels") or {}, metadata.get("annotations") or {})
+    return adapters_shown(metadata.get("labels") or {}, metadata.get("annotations") or {})
 
 
 def test_a_name_that_can_be_a_label_is_one() -> None:
@@ -49,7 +49,7 @@ def test_a_long_name_is_cut_and_hashed_and_its_annotation_has_the_whole() -> Non
     key = adapter_label(LONG)
     assert key.startswith("lora.patio.dev/aaaa")
     assert key != adapter_label(LONG + "a")
-    patch = mark_patch({}, [LONG, "sql"])
+    patch = serving_labels_patch({}, [LONG, "sql"])
     assert json.loads(patch["metadata"]["annotations"][ADAPTER_NAMES]) == {key: LONG}
 
 
@@ -58,10 +58,10 @@ def test_owners_are_shown_beside_names_and_go_with_them(before: set[str], names:
     pod: dict[str, Any] = {"labels": {"app": "x", "owner.lora.patio.dev/old": "sql"}}
     for marks, owner in ((before, "u-1"), (names, uid)):
         owners = owners_of((name, f"{owner}-{number}") for number, name in enumerate(sorted(marks)))
-        pod = after(pod, mark_patch(pod, marks, owners))
+        pod = after(pod, serving_labels_patch(pod, marks, owners))
         assert owners_shown(pod["labels"]) == owners
         assert shown(pod) == marks
-        assert mark_patch(pod, marks, owners) == {}
+        assert serving_labels_patch(pod, marks, owners) == {}
     assert all(
         adapter_labels(name, f"{uid}-{i}").items() <= pod["labels"].items() for i, name in enumerate(sorted(names))
     )
@@ -72,11 +72,11 @@ def test_owners_are_shown_beside_names_and_go_with_them(before: set[str], names:
 def test_what_was_marked_is_read_back_and_marking_again_changes_nothing(before: set[str], names: set[str]) -> None:
     assert all(LABEL.fullmatch(adapter_label(name)) for name in names)
     pod: dict[str, Any] = {"labels": {"app": "x", "lora.patio.dev/own": "mine"}, "annotations": {"note": "y"}}
-    pod = after(pod, mark_patch(pod, before))
+    pod = after(pod, serving_labels_patch(pod, before))
     assert shown(pod) == before
-    pod = after(pod, mark_patch(pod, names))
+    pod = after(pod, serving_labels_patch(pod, names))
     assert shown(pod) == names
-    assert mark_patch(pod, names) == {}
+    assert serving_labels_patch(pod, names) == {}
     assert pod["labels"]["app"] == "x"
     assert pod["annotations"]["note"] == "y"
 
@@ -86,5 +86,7 @@ OTHERS = ["[]", "null", "1", '{"lora.patio.dev/a": 5}', '{"lora.patio.dev/a": "b
 
 @given(st.one_of(st.text(), st.sampled_from(OTHERS)))
 def test_an_annotation_that_somebody_else_wrote_is_not_believed(text: str) -> None:
-    assert marked({"lora.patio.dev/a": "loaded"}, {ADAPTER_NAMES: text}) == {"a"}
-    assert ADAPTER_NAMES in after({}, mark_patch({"annotations": {ADAPTER_NAMES: text}}, [LONG]))["annotations"]
+    assert adapters_shown({"lora.patio.dev/a": "loaded"}, {ADAPTER_NAMES: text}) == {"a"}
+    assert (
+        ADAPTER_NAMES in after({}, serving_labels_patch({"annotations": {ADAPTER_NAMES: text}}, [LONG]))["annotations"]
+    )

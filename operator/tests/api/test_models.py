@@ -7,17 +7,17 @@ from typing import Any, get_args
 
 import pytest
 import yaml
-from test_groups import NOW
+from groups.planner.test_planner import NOW
 
-from patio_operator import groups
 from patio_operator.api.loraadapter import InstanceState, LoraAdapter
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.api.rolebasedgroup import RoleBasedGroup
 from patio_operator.groups import conversion
+from patio_operator.groups.planner import planner
 from patio_protocol.adapters import AdapterState
 
 PROFILES = {"nvidia-runtime-profile", "sglang-pd-runtime"}
-SAMPLES = Path(__file__).resolve().parents[2] / "tests" / "samples" / "rbg"
+SAMPLES = Path(__file__).resolve().parents[3] / "tests" / "samples" / "rbg"
 
 METADATA = {
     "name": "sql",
@@ -138,7 +138,7 @@ REFUSED = {
 def test_upstreams_groups_are_realised_or_refused_with_a_reason(path: str, sample: dict[str, Any]) -> None:
     sample = conversion.convert(sample, conversion.V1ALPHA2)
     sample["metadata"] |= {"namespace": "default", "uid": "u", "generation": 1}
-    plan = groups.plan(RoleBasedGroup.model_validate(sample), [], PROFILES, NOW)
+    plan = planner.plan(RoleBasedGroup.model_validate(sample), [], PROFILES, NOW)
     assert plan.status is not None
     (ready,) = plan.status["conditions"]
     refused = next((words for end, words in REFUSED.items() if path.removesuffix(".yaml").endswith(end)), None)

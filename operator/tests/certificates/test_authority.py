@@ -11,7 +11,7 @@ import pytest
 from cryptography import x509
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
-from patio_operator.webhooks.certificates import Bundle, Periods, decode, encode, first, improved, restored
+from patio_operator.certificates.authority import Bundle, Periods, decode, encode, first, improved, restored
 
 from builders import NOW
 

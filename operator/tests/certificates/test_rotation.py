@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from patio_operator.cluster.kinds import MUTATING_WEBHOOK_CONFIGURATION, Kind
-from patio_operator.webhooks.certificates import Bundle, Periods, first, improved
-from patio_operator.webhooks.keeper import CertificateError, FileKeeper, client_configs, keep_once
+from patio_operator.certificates.authority import Bundle, Periods, first, improved
+from patio_operator.certificates.rotation import CertificateError, MountedCertificate, client_configs, refresh_once
+from patio_operator.kube.resources import MUTATING_WEBHOOK_CONFIGURATION, Resource
 
 from builders import NOW
 
 NAMES = ("patio-webhook.patio-system.svc",)
-CRD = Kind("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", namespaced=False)
+CRD = Resource("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", namespaced=False)
 
 
 def write(folder: Path, bundle: Bundle) -> None:
@@ -62,7 +62,7 @@ async def test_a_renewed_file_is_served_to_the_next_connection(tmp_path: Path) -
     old = first(NAMES, NOW, periods)
     new = improved(old, NAMES, NOW + periods.renew_after + timedelta(days=1), periods, old.trusted)
     told: list[bytes] = []
-    keeper = FileKeeper(tmp_path, teller(told))
+    keeper = MountedCertificate(tmp_path, teller(told))
     write(tmp_path, old)
     await keeper.keep()
     assert told == [old.trusted]
@@ -73,14 +73,14 @@ async def test_a_renewed_file_is_served_to_the_next_connection(tmp_path: Path) -
 
 
 async def test_files_that_do_not_fit_are_told_of_and_what_is_served_stays(tmp_path: Path) -> None:
-    keeper = FileKeeper(tmp_path, teller([]))
+    keeper = MountedCertificate(tmp_path, teller([]))
     with pytest.raises(CertificateError, match="no certificate in"):
         await keeper.keep()
     good, other = first(NAMES, NOW, Periods()), first(NAMES, NOW, Periods())
     write(tmp_path, good)
-    assert await keep_once(keeper) is None
+    assert await refresh_once(keeper) is None
     write(tmp_path, replace(good, key=other.key))
-    problem = await keep_once(keeper)
+    problem = await refresh_once(keeper)
     assert problem is not None
     assert "PRIVATE" not in problem
     assert served(keeper.context) == serial(good)

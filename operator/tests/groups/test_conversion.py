@@ -22,7 +22,7 @@ from schema_strategies import allowed_by, json_values, words
 Object = dict[str, Any]
 
 NEW, OLD = "rbg.workloads.x-k8s.io/", "rolebasedgroup.workloads.x-k8s.io/"
-SAMPLES = Path(__file__).resolve().parents[2] / "tests" / "samples" / "rbg"
+SAMPLES = Path(__file__).resolve().parents[3] / "tests" / "samples" / "rbg"
 
 (DEFINITION,) = (one for one in crd.DEFINITIONS if one.model is RoleBasedGroup)
 SCHEMAS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from patio_operator.groups import prune
+from patio_operator.groups.pruning import prune
 
 SCHEMAS: dict[str, Any] = {
     "Set": {

@@ -9,15 +9,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from patio_operator.api import labels
-from patio_operator.cluster.api import Cluster
-from patio_operator.cluster.known import Known
-from patio_operator.handlers import Wakes
-from patio_operator.handlers.wakes import there_are_groups, there_are_profiles
-from patio_operator.reconcile.groups import PASSES_AT_ONCE, PODS_IN_A_PASS, GroupReconciler
-from patio_operator.reconcile.queue import Key, WorkQueue
+from group_simulator import leader_worker
 
-from group_world import leader_worker
+from patio_operator.api import labels
+from patio_operator.caches import Caches
+from patio_operator.event_handlers import EventHandlers, group_keys, profile_keys
+from patio_operator.groups.reconciler import PASSES_AT_ONCE, PODS_IN_A_PASS, GroupReconciler
+from patio_operator.kube.client import KubeClient
+from patio_operator.runtime.workqueue import Key, WorkQueue
+
 from memory_api import GROUPS, PODS, PROFILES, STATEFUL_SETS, MemoryApi, connected, group, profile, role, serving, until
 
 Object = dict[str, Any]
@@ -28,8 +28,8 @@ class Operator:
     """The operator's part that realises groups."""
 
     api: MemoryApi
-    cluster: Cluster
-    known: Known
+    cluster: KubeClient
+    known: Caches
     reconciler: GroupReconciler
     groups: WorkQueue
     passes: list[Key]
@@ -49,7 +49,7 @@ class Operator:
 @asynccontextmanager
 async def operator(api: MemoryApi, *, observing: bool = False) -> AsyncIterator[Operator]:
     async with serving(api) as address, connected(address) as cluster, connected(address) as watching:
-        known = Known(watching)
+        known = Caches(watching)
         passes: list[Key] = []
         clock = asyncio.get_running_loop().time
         reconciler = GroupReconciler(cluster, known, lambda: observing, clock)
@@ -61,10 +61,10 @@ async def operator(api: MemoryApi, *, observing: bool = False) -> AsyncIterator[
         async def nothing(_: Key) -> None:
             return None
 
-        groups = WorkQueue("group", work, lambda: there_are_groups(known))
-        profiles = WorkQueue("profile", nothing, lambda: there_are_profiles(known))
+        groups = WorkQueue("group", work, lambda: group_keys(known))
+        profiles = WorkQueue("profile", nothing, lambda: profile_keys(known))
         adapters = WorkQueue("adapters", nothing, list)
-        Wakes(known, adapters, groups, profiles, reconciler.groups_with)
+        EventHandlers(known, adapters, groups, profiles, reconciler.groups_with)
         tasks = [asyncio.create_task(one) for one in (*known.watches(), groups.run())]
         try:
             yield Operator(api, cluster, known, reconciler, groups, passes)
@@ -83,7 +83,7 @@ async def test_a_pass_over_what_is_as_it_should_be_writes_nothing() -> None:
         assert f"{PODS}/g-multi-0-0" in api.objects
         api.asked.clear()
         passes = len(one.passes)
-        one.groups.wake(("team", "g"))
+        one.groups.add(("team", "g"))
         await until("another pass", lambda: len(one.passes) > passes)
         await one.settled()
         assert api.writes == 0, api.asked

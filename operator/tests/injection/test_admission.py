@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from patio_operator.injection import Injection, Refusal, Runtime, RuntimeRef, inject, revision, runtimes_of
+from patio_operator.injection import Injection, PodRejection, Runtime, RuntimeRef, inject, revision, runtimes_of
 from patio_protocol.adapters import LoadRequest
 
 from pod_builders import SIDECAR, VLLM, container, engine_annotation, env, injected, mounts, pod, profile, refusal
@@ -55,14 +55,14 @@ def test_a_roles_pod_asks_by_its_annotation_and_its_label_adds_to_that() -> None
 @pytest.mark.parametrize("text", ["", "{}", "[{}]", "nonsense"])
 def test_an_annotation_that_cannot_be_read_is_refused(text: str) -> None:
     refused = runtimes_of({"metadata": {"annotations": {"patio.dev/engine-runtimes": text}}})
-    assert isinstance(refused, Refusal)
+    assert isinstance(refused, PodRejection)
     assert "patio.dev/engine-runtimes" in refused.message
 
 
 def test_one_profile_named_twice_differently_is_refused() -> None:
     text = json.dumps([{"profileName": "p"}, {"profileName": "p", "injectContainers": ["a"]}])
     refused = runtimes_of({"metadata": {"annotations": {"patio.dev/engine-runtimes": text}}})
-    assert isinstance(refused, Refusal)
+    assert isinstance(refused, PodRejection)
     assert "'p' twice" in refused.message
 
 
@@ -518,7 +518,7 @@ def test_a_pod_that_only_claims_to_be_injected_is_injected() -> None:
     assert json.loads(after["metadata"]["annotations"]["patio.dev/injected"]) == {"patio": revision(profile())}
 
 
-RECORDINGS = Path(__file__).parent / "recorded"
+RECORDINGS = Path(__file__).parents[1] / "recorded"
 
 
 def test_a_pod_that_upstream_rendered_the_profile_into_is_completed_not_doubled() -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from patio_operator.injection import (
-    Access,
+    CallerKeys,
     Injection,
-    Refusal,
+    PodRejection,
     Runtime,
     RuntimeRef,
     inject,
@@ -185,7 +185,7 @@ def test_a_second_engine_in_a_pod_is_named() -> None:
 
 def test_an_engine_that_is_a_native_sidecar_is_found() -> None:
     before = pod({"name": "app", "image": "app"}, initContainers=[{**VLLM, "restartPolicy": "Always"}])
-    result = inject(before, [Runtime(profile())], (), Access(("key",), "word"))
+    result = inject(before, [Runtime(profile())], (), CallerKeys(("key",), "word"))
     assert isinstance(result, Injection)
     assert engine_annotation(result.pod)["container"] == "vllm"
     assert env(result.pod, "vllm")["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "True"
@@ -231,7 +231,7 @@ def test_a_port_of_the_node_is_warned_about_and_can_be_moved() -> None:
         profile(initContainers=[probed], volumes=[{"name": "patio", "emptyDir": {}}]),
         ({"name": "patio", "ports": [{"name": "patio", "containerPort": 9191}]},),
     )
-    result = inject(before, [moved], (), Access(("key",), "word"))
+    result = inject(before, [moved], (), CallerKeys(("key",), "word"))
     assert isinstance(result, Injection)
     sidecar = container(result.pod, "patio")
     assert sidecar["ports"] == [{"name": "patio", "containerPort": 9191}]
@@ -323,7 +323,7 @@ def test_a_folder_of_the_node_is_written_to_if_the_profile_says(said_so: Object,
 )
 def test_an_override_that_is_none_is_refused_in_words(entry: Object) -> None:
     refused = runtimes_of({"metadata": {"annotations": {"patio.dev/engine-runtimes": json.dumps([entry])}}})
-    assert isinstance(refused, Refusal)
+    assert isinstance(refused, PodRejection)
     assert len(refused.message) < limits.MESSAGE
 
 
@@ -332,7 +332,7 @@ def test_an_override_that_is_none_is_refused_in_words(entry: Object) -> None:
 )
 def test_an_annotation_without_an_end_is_refused(text: str) -> None:
     refused = runtimes_of({"metadata": {"annotations": {"patio.dev/engine-runtimes": text}}})
-    assert isinstance(refused, Refusal)
+    assert isinstance(refused, PodRejection)
     assert len(refused.message) < limits.MESSAGE
 
 
@@ -356,7 +356,7 @@ def test_an_annotation_of_an_injected_pod_is_believed_in_bounds(text: str) -> No
 )
 def test_a_pod_with_more_than_is_read_is_refused(spec: Object) -> None:
     result = inject({"metadata": {"name": "p"}, "spec": spec}, [Runtime(profile())], ())
-    assert isinstance(result, Refusal)
+    assert isinstance(result, PodRejection)
     assert "Patio reads at most" in result.message or "more than" in result.message
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patio_operator.injection import Access, Injection, Runtime, inject
+from patio_operator.injection import CallerKeys, Injection, Runtime, inject
 
 from pod_builders import profile
 
@@ -101,9 +101,9 @@ specs = st.one_of(
 @given(pods, specs)
 def test_injecting_twice_is_injecting_once(before: Object, spec: Object) -> None:
     runtimes = (Runtime(profile(**spec)),)
-    once = inject(before, runtimes, (), Access(("key",), "word"))
+    once = inject(before, runtimes, (), CallerKeys(("key",), "word"))
     if isinstance(once, Injection):
-        twice = inject(copy.deepcopy(once.pod), runtimes, (), Access(("newer",), "another"))
+        twice = inject(copy.deepcopy(once.pod), runtimes, (), CallerKeys(("newer",), "another"))
         assert isinstance(twice, Injection), twice
         assert twice.pod == once.pod
 
@@ -112,7 +112,7 @@ def test_injecting_twice_is_injecting_once(before: Object, spec: Object) -> None
 @given(pods, specs)
 def test_nothing_that_was_there_is_dropped_changed_or_reordered(before: Object, spec: Object) -> None:
     given_pod = copy.deepcopy(before)
-    result = inject(before, (Runtime(profile(**spec)),), (), Access(("key",), "word"))
+    result = inject(before, (Runtime(profile(**spec)),), (), CallerKeys(("key",), "word"))
     assert before == given_pod
     if isinstance(result, Injection):
         assert_kept(before["spec"], result.pod["spec"])

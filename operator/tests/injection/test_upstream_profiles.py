@@ -13,7 +13,7 @@ import yaml
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.injection import (
     Injection,
-    Refusal,
+    PodRejection,
     Runtime,
     RuntimeRef,
     inject,
@@ -26,7 +26,9 @@ from patio_operator.injection import (
 
 Object = dict[str, Any]
 
-RECORDED: list[Object] = list(yaml.safe_load_all((Path(__file__).parent / "recorded" / "rbg_objects.yaml").read_text()))
+RECORDED: list[Object] = list(
+    yaml.safe_load_all((Path(__file__).parents[1] / "recorded" / "rbg_objects.yaml").read_text())
+)
 GROUPS = {one["metadata"]["name"]: one for one in RECORDED if one["kind"] == "RoleBasedGroup"}
 PROFILES = {
     one["metadata"]["name"]: ClusterEngineRuntimeProfile.model_validate(one)
@@ -50,9 +52,9 @@ def asked(pod: Object) -> tuple[RuntimeRef, ...]:
     assert member is not None
     group, role = member
     of_its_role = runtimes_of_role(pod, GROUPS[group], role)
-    assert not isinstance(of_its_role, Refusal)
+    assert not isinstance(of_its_role, PodRejection)
     refs = runtimes_of(pod, of_its_role)
-    assert not isinstance(refs, Refusal)
+    assert not isinstance(refs, PodRejection)
     return refs
 
 

@@ -16,16 +16,16 @@ import pytest
 from aiohttp import web
 from kubernetes.aio import client
 
-from patio_operator.cluster import api as cluster_api
-from patio_operator.cluster.api import Cluster, InvalidError, RetryableApiError, TooLargeError, UnreadableError
-from patio_operator.cluster.kinds import POD, ROLE_BASED_GROUP
-from patio_operator.file_limit import is_out_of_files, raise_file_limit, words_of
+from patio_operator.kube import client as cluster_api
+from patio_operator.kube.client import InvalidError, KubeClient, RetryableApiError, TooLargeError, UnreadableError
+from patio_operator.kube.resources import POD, ROLE_BASED_GROUP
+from patio_operator.runtime.open_file_limit import is_out_of_files, raise_file_limit, words_of
 
 NESTED = "[" * 5000 + "]" * 5000
 
 
 @asynccontextmanager
-async def answering(answer: Callable[[web.Request], web.StreamResponse]) -> AsyncIterator[Cluster]:
+async def answering(answer: Callable[[web.Request], web.StreamResponse]) -> AsyncIterator[KubeClient]:
     async def handle(request: web.Request) -> web.StreamResponse:
         return answer(request)
 
@@ -37,7 +37,7 @@ async def answering(answer: Callable[[web.Request], web.StreamResponse]) -> Asyn
     await site.start()
     assert site._server is not None
     port = site._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
-    cluster = Cluster(client.ApiClient(client.Configuration(host=f"http://127.0.0.1:{port}")))
+    cluster = KubeClient(client.ApiClient(client.Configuration(host=f"http://127.0.0.1:{port}")))
     try:
         yield cluster
     finally:

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from patio_operator.cluster.fresh import FreshReads
+from patio_operator.kube.coalesced_reads import CoalescedReads
 
 
 class Source:
@@ -27,7 +27,7 @@ class Source:
 
 async def test_whoever_asks_during_a_read_shares_the_next_one() -> None:
     source = Source()
-    shared: FreshReads[str, str] = FreshReads(source.read)
+    shared: CoalescedReads[str, str] = CoalescedReads(source.read)
     first = asyncio.create_task(shared.get("a"))
     await source.started.wait()
     later = [asyncio.create_task(shared.get("a")) for _ in range(200)]
@@ -41,13 +41,13 @@ async def test_whoever_asks_during_a_read_shares_the_next_one() -> None:
 async def test_what_is_asked_afterwards_is_read_anew() -> None:
     source = Source()
     source.let.set()
-    shared: FreshReads[str, str] = FreshReads(source.read)
+    shared: CoalescedReads[str, str] = CoalescedReads(source.read)
     assert [await shared.get("a"), await shared.get("a"), await shared.get("b")] == ["a1", "a2", "b3"]
 
 
 async def test_one_that_goes_away_takes_nothing_from_the_others() -> None:
     source = Source()
-    shared: FreshReads[str, str] = FreshReads(source.read)
+    shared: CoalescedReads[str, str] = CoalescedReads(source.read)
     gone, stays = (asyncio.create_task(shared.get("a")) for _ in range(2))
     await source.started.wait()
     gone.cancel()
@@ -64,7 +64,7 @@ async def test_a_read_that_fails_fails_for_those_who_asked_for_it_alone() -> Non
             raise answer
         return answer
 
-    shared: FreshReads[str, str] = FreshReads(read)
+    shared: CoalescedReads[str, str] = CoalescedReads(read)
     with pytest.raises(ValueError, match="broken"):
         await shared.get("a")
     assert await shared.get("a") == "fine"

@@ -12,10 +12,10 @@ import pytest
 from aiohttp import web
 from kubernetes.aio import client
 
-from patio_operator.cluster import one_watch
-from patio_operator.cluster.api import Cluster, Object, RetryableApiError, Scope
-from patio_operator.cluster.kinds import LORA_ADAPTER
-from patio_operator.cluster.watched import Watched
+from patio_operator.kube import reflector
+from patio_operator.kube.client import KubeClient, Object, RetryableApiError, Scope
+from patio_operator.kube.informer import Informer
+from patio_operator.kube.resources import LORA_ADAPTER
 
 DEADLINE = 60.0
 
@@ -93,7 +93,7 @@ class ApiServer:
 
 
 @asynccontextmanager
-async def watching(api: ApiServer) -> AsyncIterator[tuple[Cluster, Watched[str]]]:
+async def watching(api: ApiServer) -> AsyncIterator[tuple[KubeClient, Informer[str]]]:
     app = web.Application()
     app.router.add_get("/{path:.*}", api.answer)
     runner = web.AppRunner(app)
@@ -102,8 +102,8 @@ async def watching(api: ApiServer) -> AsyncIterator[tuple[Cluster, Watched[str]]
     await site.start()
     assert site._server is not None
     port = site._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
-    cluster = Cluster(client.ApiClient(client.Configuration(host=f"http://127.0.0.1:{port}")))
-    kept = Watched(cluster, LORA_ADAPTER, named, Scope(labels="app"))
+    cluster = KubeClient(client.ApiClient(client.Configuration(host=f"http://127.0.0.1:{port}")))
+    kept = Informer(cluster, LORA_ADAPTER, named, Scope(labels="app"))
     task = asyncio.create_task(kept.run())
     try:
         yield cluster, kept
@@ -128,7 +128,7 @@ async def test_it_knows_what_is_there_and_what_becomes_of_it() -> None:
     api.items = [adapter("a", 1)]
     async with watching(api) as (_, kept):
         await eventually("listed", lambda: kept.all("team"), ["a@1"])
-        assert kept.fresh
+        assert kept.synced
         api.tell("ADDED", adapter("b", 2))
         api.tell("MODIFIED", adapter("a", 3))
         await eventually("changed", lambda: sorted(kept.all("team")), ["a@3", "b@2"])
@@ -150,8 +150,8 @@ async def test_only_what_changes_is_told() -> None:
     api = ApiServer()
     api.items = [adapter("a", 1)]
     async with watching(api) as (_, kept):
-        await eventually("listed", lambda: kept.fresh, True)
-        kept.listen(lambda *change: told.append(change))
+        await eventually("listed", lambda: kept.synced, True)
+        kept.add_event_handler(lambda *change: told.append(change))
         api.tell("MODIFIED", adapter("a", 1))
         api.tell("MODIFIED", adapter("a", 3))
         api.tell("DELETED", adapter("a", 4))
@@ -164,10 +164,10 @@ async def test_an_answer_to_a_write_counts_before_the_watch_tells_and_an_older_e
     api = ApiServer()
     api.items = [adapter("a", 1)]
     async with watching(api) as (_, kept):
-        await eventually("listed", lambda: kept.fresh, True)
-        kept.listen(lambda _, __, there: told.append(there))
-        kept.took(adapter("a", 5))
-        kept.took(adapter("unknown", 6))
+        await eventually("listed", lambda: kept.synced, True)
+        kept.add_event_handler(lambda _, __, there: told.append(there))
+        kept.observe_write(adapter("a", 5))
+        kept.observe_write(adapter("unknown", 6))
         assert kept.all("team") == ["a@5"]
         api.tell("MODIFIED", adapter("a", 4))
         api.tell("MODIFIED", adapter("a", 5))
@@ -182,7 +182,7 @@ async def test_a_refresh_reads_everything_anew_and_the_watch_goes_on_from_there(
     async with watching(api) as (_, kept):
         await eventually("watched", lambda: api.watched_from, ["1"])
         api.items, api.version = [adapter("a", 8)], 9
-        await kept.refresh()
+        await kept.relist()
         assert kept.all("team") == ["a@8"]
         await eventually("watched from there", lambda: api.watched_from, ["1", "9"])
         # The handler of the first watch still waits, and takes the first event.
@@ -192,13 +192,13 @@ async def test_a_refresh_reads_everything_anew_and_the_watch_goes_on_from_there(
 
 
 async def test_a_refresh_waits_for_an_api_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(one_watch, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(reflector, "FIRST_PAUSE", 0.01)
     api = ApiServer()
     async with watching(api) as (_, kept):
         await eventually("watched", lambda: api.watched_from, ["1"])
         api.refuses = True
-        waiting = asyncio.create_task(kept.refresh())
-        await eventually("lost", lambda: kept.fresh, False)
+        waiting = asyncio.create_task(kept.relist())
+        await eventually("lost", lambda: kept.synced, False)
         assert not waiting.done()
         api.items, api.version, api.refuses = [adapter("a", 8)], 9, False
         async with asyncio.timeout(DEADLINE):
@@ -209,7 +209,7 @@ async def test_a_refresh_waits_for_an_api_server_that_does_not_answer(monkeypatc
 async def test_an_object_larger_than_a_network_buffer_arrives() -> None:
     api = ApiServer()
     async with watching(api) as (_, kept):
-        await eventually("listed", lambda: kept.fresh, True)
+        await eventually("listed", lambda: kept.synced, True)
         api.tell("ADDED", adapter("a", 2) | {"status": {"message": "x" * 1_000_000}})
         await eventually("there", lambda: kept.all("team"), ["a@2"])
 
@@ -221,7 +221,7 @@ async def test_a_watch_that_ends_goes_on_where_it_was() -> None:
         api.tell("BOOKMARK", {"metadata": {"resourceVersion": "7"}})
         api.end_the_watch()
         await eventually("the second", lambda: api.watched_from, ["1", "7"])
-        assert (api.lists, kept.fresh) == (1, True)
+        assert (api.lists, kept.synced) == (1, True)
 
 
 async def test_a_version_that_is_gone_is_listed_anew() -> None:
@@ -236,15 +236,15 @@ async def test_a_version_that_is_gone_is_listed_anew() -> None:
 
 
 async def test_while_it_is_lost_it_says_so_and_it_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(one_watch, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(reflector, "FIRST_PAUSE", 0.01)
     api = ApiServer()
     async with watching(api) as (_, kept):
-        await eventually("there", lambda: kept.fresh, True)
+        await eventually("there", lambda: kept.synced, True)
         api.refuses = True
         api.end_the_watch()
-        await eventually("lost", lambda: kept.fresh, False)
+        await eventually("lost", lambda: kept.synced, False)
         api.items, api.refuses = [adapter("a", 2)], False
-        await eventually("back", lambda: (kept.fresh, kept.all("team")), (True, ["a@2"]))
+        await eventually("back", lambda: (kept.synced, kept.all("team")), (True, ["a@2"]))
 
 
 async def test_an_object_that_cannot_be_decoded_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
@@ -257,7 +257,7 @@ async def test_an_object_that_cannot_be_decoded_is_left_out(caplog: pytest.LogCa
         api.tell("ADDED", adapter("bad", 2))
         api.tell("ADDED", adapter("b", 3))
         await eventually("watched", lambda: sorted(kept.all("team")), ["a@1", "b@3"])
-        assert kept.fresh
+        assert kept.synced
     assert told == ["LoraAdapter bad: RecursionError: bad"] * 2
     assert "LoraAdapter team/bad left out, it cannot be read" in caplog.text
 
@@ -268,7 +268,7 @@ async def test_an_object_that_becomes_bad_is_no_longer_known() -> None:
     api.items = [adapter("a", 1)]
     async with watching(api) as (_, kept):
         await eventually("listed", lambda: kept.all("team"), ["a@1"])
-        kept.listen(lambda *change: told.append(change))
+        kept.add_event_handler(lambda *change: told.append(change))
         api.tell("MODIFIED", adapter("a", 2) | {"bad": True})
         await eventually("left out", lambda: kept.all("team"), [])
         api.tell("MODIFIED", adapter("a", 3))
@@ -295,8 +295,8 @@ async def test_bad_objects_fill_no_log(caplog: pytest.LogCaptureFixture) -> None
     api.page = 1000
     api.items = [adapter(f"bad-{number}", 1) | {"bad": True} for number in range(200)]
     async with watching(api) as (_, kept):
-        await eventually("listed", lambda: kept.fresh, True)
-    assert caplog.text.count("left out") == one_watch.COMPLAINTS
+        await eventually("listed", lambda: kept.synced, True)
+    assert caplog.text.count("left out") == reflector.COMPLAINTS
 
 
 async def test_a_listener_that_breaks_is_no_others_trouble() -> None:
@@ -307,9 +307,9 @@ async def test_a_listener_that_breaks_is_no_others_trouble() -> None:
 
     api = ApiServer()
     async with watching(api) as (_, kept):
-        kept.listen(breaks)
-        kept.listen(lambda _, __, there: told.append(there))
-        await eventually("listed", lambda: kept.fresh, True)
+        kept.add_event_handler(breaks)
+        kept.add_event_handler(lambda _, __, there: told.append(there))
+        await eventually("listed", lambda: kept.synced, True)
         api.tell("ADDED", adapter("a", 2))
         await eventually("told", lambda: told, ["a@2"])
 
@@ -320,7 +320,7 @@ async def test_what_is_no_event_loses_the_watch_and_not_the_process() -> None:
         await eventually("watched", lambda: len(api.watched_from), 1)
         api.tell_raw("no JSON")
         await eventually("watched again", lambda: len(api.watched_from), 2)
-        assert kept.fresh
+        assert kept.synced
 
 
 async def test_an_answer_with_anothers_change_is_told() -> None:
@@ -328,9 +328,11 @@ async def test_an_answer_with_anothers_change_is_told() -> None:
     api = ApiServer()
     api.items = [adapter("a", 1)]
     async with watching(api) as (_, kept):
-        await eventually("listed", lambda: kept.fresh, True)
-        kept.listen(lambda _, was, there: told.append((was, there)))
-        kept.took(adapter("a", 7))  # it has a change by somebody else, version 6, which the watch has not told yet
+        await eventually("listed", lambda: kept.synced, True)
+        kept.add_event_handler(lambda _, was, there: told.append((was, there)))
+        kept.observe_write(
+            adapter("a", 7)
+        )  # it has a change by somebody else, version 6, which the watch has not told yet
         assert told == [("a@1", "a@7")]
         api.tell("MODIFIED", adapter("a", 6))
         api.tell("ADDED", adapter("b", 8))
@@ -342,11 +344,11 @@ async def test_an_answer_during_a_listing_outlives_it() -> None:
     api = ApiServer()
     api.page, api.items = 1, [adapter("a", 1), adapter("b", 1)]
     async with watching(api) as (_, kept):
-        await eventually("listed", lambda: kept.fresh, True)
+        await eventually("listed", lambda: kept.synced, True)
         api.holds = asyncio.Event()
-        waiting = asyncio.create_task(kept.refresh())
+        waiting = asyncio.create_task(kept.relist())
         await eventually("the second page is asked for", lambda: api.held, 1)
-        kept.took(adapter("a", 5))
+        kept.observe_write(adapter("a", 5))
         api.holds.set()
         async with asyncio.timeout(DEADLINE):
             await waiting
@@ -354,30 +356,30 @@ async def test_an_answer_during_a_listing_outlives_it() -> None:
 
 
 async def test_a_refresh_does_not_wait_out_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(one_watch, "FIRST_PAUSE", 1000.0)
+    monkeypatch.setattr(reflector, "FIRST_PAUSE", 1000.0)
     api = ApiServer()
     async with watching(api) as (_, kept):
         await eventually("watched", lambda: api.watched_from, ["1"])
         api.refuses = True
         api.tell("ERROR", {"code": 500, "message": "broken"})
-        await eventually("lost", lambda: kept.fresh, False)
+        await eventually("lost", lambda: kept.synced, False)
         api.items, api.version, api.refuses = [adapter("a", 8)], 9, False
         async with asyncio.timeout(DEADLINE):
-            await kept.refresh()
+            await kept.relist()
         assert kept.all("team") == ["a@8"]
 
 
 async def test_a_new_leader_wakes_a_watch_that_rests(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(one_watch, "FIRST_PAUSE", 1000.0)
+    monkeypatch.setattr(reflector, "FIRST_PAUSE", 1000.0)
     api = ApiServer()
     api.refuses = True
     async with watching(api) as (_, kept):
         await eventually("it rests", lambda: kept.problem_in("team"), "not now")
         api.refuses = False
-        kept.hurry()
-        await eventually("it is there", lambda: kept.fresh, True)
-        kept.hurry()
-        assert kept.fresh
+        kept.retry_now()
+        await eventually("it is there", lambda: kept.synced, True)
+        kept.retry_now()
+        assert kept.synced
 
 
 async def test_a_refresh_does_not_wait_for_an_older_listing() -> None:
@@ -387,7 +389,7 @@ async def test_a_refresh_does_not_wait_for_an_older_listing() -> None:
         await eventually("the second page is asked for", lambda: api.held, 1)
         held, api.holds = api.holds, None
         async with asyncio.timeout(DEADLINE):
-            await kept.refresh()
+            await kept.relist()
         assert sorted(kept.all("team")) == ["a@1", "b@1"]
         held.set()
 
@@ -396,11 +398,11 @@ async def test_a_refresh_does_not_wait_for_an_older_listing() -> None:
 async def test_a_watch_that_ends_at_once_backs_off(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
 
-    async def sleep(_: one_watch.OneWatch[str], seconds: float) -> None:
+    async def sleep(_: reflector.Reflector[str], seconds: float) -> None:
         pauses.append(seconds)
         await asyncio.sleep(0)
 
-    monkeypatch.setattr(one_watch.OneWatch, "_sleep", sleep)
+    monkeypatch.setattr(reflector.Reflector, "_sleep", sleep)
     api = ApiServer()
     api.ends = way
     async with watching(api):
@@ -419,7 +421,7 @@ async def test_many_objects_are_decoded_in_slices(monkeypatch: pytest.MonkeyPatc
             turns += 1
             await asyncio.sleep(0)
 
-    monkeypatch.setattr(one_watch, "SLICE_SECONDS", 0.0)
+    monkeypatch.setattr(reflector, "SLICE_SECONDS", 0.0)
     api = ApiServer()
     api.page, api.items = 1000, [adapter(str(number), 1) for number in range(500)]
     async with watching(api) as (_, kept):
@@ -430,7 +432,7 @@ async def test_many_objects_are_decoded_in_slices(monkeypatch: pytest.MonkeyPatc
 
 
 async def test_an_api_server_that_is_gone_is_a_lost_watch_like_any_other() -> None:
-    cluster = Cluster(client.ApiClient(client.Configuration(host="http://127.0.0.1:9")))
+    cluster = KubeClient(client.ApiClient(client.Configuration(host="http://127.0.0.1:9")))
     try:
         with pytest.raises(RetryableApiError):
             async for _ in cluster.watch(LORA_ADAPTER, "1"):

@@ -10,11 +10,11 @@ import pytest
 from aiohttp import web
 from kubernetes.aio import client
 
-from patio_operator.cluster import one_watch
-from patio_operator.cluster.api import ApiError, Cluster, Object
-from patio_operator.cluster.kinds import LORA_ADAPTER, PROFILE
-from patio_operator.cluster.known import Known
-from patio_operator.cluster.watched import Watched
+from patio_operator.caches import Caches
+from patio_operator.kube import reflector
+from patio_operator.kube.client import ApiError, KubeClient, Object
+from patio_operator.kube.informer import Informer
+from patio_operator.kube.resources import LORA_ADAPTER, PROFILE
 
 DEADLINE = 60.0
 
@@ -69,7 +69,7 @@ def api() -> ApiServer:
 
 
 @pytest.fixture
-async def cluster(api: ApiServer) -> AsyncIterator[Cluster]:
+async def cluster(api: ApiServer) -> AsyncIterator[KubeClient]:
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", api.answer)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -77,55 +77,55 @@ async def cluster(api: ApiServer) -> AsyncIterator[Cluster]:
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     configuration = client.Configuration()
     configuration.host = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    cluster = Cluster(client.ApiClient(configuration))
+    cluster = KubeClient(client.ApiClient(configuration))
     yield cluster
     await cluster.close()
     await runner.cleanup()
 
 
 @pytest.fixture
-async def watched(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Watched[str]]:
+async def watched(cluster: KubeClient, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Informer[str]]:
     """A watch of both namespaces."""
-    monkeypatch.setattr(one_watch, "FIRST_PAUSE", 0.01)
-    there: Watched[str] = Watched(
+    monkeypatch.setattr(reflector, "FIRST_PAUSE", 0.01)
+    there: Informer[str] = Informer(
         cluster, LORA_ADAPTER, lambda body: body["metadata"]["resourceVersion"], namespaces=("a", "b")
     )
     task = asyncio.create_task(there.run())
-    await until(lambda: there.fresh and all(there.fresh_in(one) for one in ("a", "b")))
+    await until(lambda: there.synced and all(there.synced_in(one) for one in ("a", "b")))
     yield there
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
 
-def test_only_watched_namespaces_have_to_be_fresh(cluster: Cluster) -> None:
-    known = Known(cluster, namespaces=("a", "b"))
-    assert known.fresh_in("c"), "nothing is of a namespace that is not watched"
-    assert not known.fresh_in("a")
+def test_only_watched_namespaces_have_to_be_fresh(cluster: KubeClient) -> None:
+    known = Caches(cluster, namespaces=("a", "b"))
+    assert known.synced_in("c"), "nothing is of a namespace that is not watched"
+    assert not known.synced_in("a")
 
 
-async def test_all_is_what_there_is_in_the_namespaces(watched: Watched[str], cluster: Cluster) -> None:
-    assert watched.places() == [("a", "one"), ("b", "two")]
+async def test_all_is_what_there_is_in_the_namespaces(watched: Informer[str], cluster: KubeClient) -> None:
+    assert watched.keys_of_all() == [("a", "one"), ("b", "two")]
     assert watched.all("b") == ["7"]
     assert watched.all("c") == []
     with pytest.raises(ApiError, match="refused"):
         await cluster.list_all(LORA_ADAPTER, "c")
 
 
-async def test_an_unconfined_read_of_all_is_forbidden_there(cluster: Cluster) -> None:
+async def test_an_unconfined_read_of_all_is_forbidden_there(cluster: KubeClient) -> None:
     with pytest.raises(ApiError, match="refused"):
         await cluster.list_all(LORA_ADAPTER)
 
 
-async def test_what_is_of_no_namespace_is_watched_as_always(cluster: Cluster) -> None:
+async def test_what_is_of_no_namespace_is_watched_as_always(cluster: KubeClient) -> None:
     assert await cluster.list_all(PROFILE) == []
-    profiles = Watched(cluster, PROFILE, lambda body: body["metadata"]["name"], namespaces=("a", "b"))
+    profiles = Informer(cluster, PROFILE, lambda body: body["metadata"]["name"], namespaces=("a", "b"))
     task = asyncio.create_task(profiles.run())
-    await until(lambda: profiles.fresh)
+    await until(lambda: profiles.synced)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_a_watch_goes_on_where_it_was_and_disturbs_no_other(api: ApiServer, watched: Watched[str]) -> None:
+async def test_a_watch_goes_on_where_it_was_and_disturbs_no_other(api: ApiServer, watched: Informer[str]) -> None:
     await until(lambda: len(api.watched_from) == 2)
     assert sorted(api.watched_from) == [("a", "5"), ("b", "7")]
     assert watched.namespaces() == ["a", "b"]
@@ -138,23 +138,23 @@ async def test_a_watch_goes_on_where_it_was_and_disturbs_no_other(api: ApiServer
     await until(lambda: len(api.watched_from) == 1)
     assert api.watched_from == [("a", "20")]
     assert sorted(api.lists) == ["a", "b"], "nothing was listed again"
-    assert watched.fresh
+    assert watched.synced
 
 
 @pytest.mark.parametrize("status", [403, 404])
 async def test_refused_namespace_is_kept_and_stops_no_other(
-    status: int, api: ApiServer, watched: Watched[str], caplog: pytest.LogCaptureFixture
+    status: int, api: ApiServer, watched: Informer[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     await until(lambda: len(api.watched_from) == 2)
     api.refuse("a", status)
-    await until(lambda: not watched.fresh_in("a"))
+    await until(lambda: not watched.synced_in("a"))
     asked = api.asked.count("a")
     await until(lambda: api.asked.count("a") >= asked + 3)
     assert watched.all("a") == ["5"], "what was known is kept"
     assert "refused" in watched.problem_in("a")
     assert watched.forbidden_in("a") == (status == 403)
-    assert watched.fresh, "profiles, which are of all namespaces, are not held up"
-    assert watched.fresh_in("b")
+    assert watched.synced, "profiles, which are of all namespaces, are not held up"
+    assert watched.synced_in("b")
     api.tell("ADDED", adapter("b", "three", 12))
     await until(lambda: watched.get("three", "b") == "12")
     assert [one for one in api.watched_from if one[0] == "b"] == [("b", "7")], "the neighbour's watch went on"
@@ -163,29 +163,29 @@ async def test_refused_namespace_is_kept_and_stops_no_other(
     assert "loraadapters in namespace a lost" in lines[0]
 
 
-async def test_namespace_that_is_back_recovers_by_itself(api: ApiServer, watched: Watched[str]) -> None:
+async def test_namespace_that_is_back_recovers_by_itself(api: ApiServer, watched: Informer[str]) -> None:
     changes: list[tuple[str, str | None, str | None]] = []
-    watched.listen(lambda *change: changes.append(change))
+    watched.add_event_handler(lambda *change: changes.append(change))
     await until(lambda: len(api.watched_from) == 2)
     api.refuse("a", 403)
-    await until(lambda: not watched.fresh_in("a"))
+    await until(lambda: not watched.synced_in("a"))
     api.items["a"] = [adapter("a", "other", 30)]
     del api.refused["a"]
-    await until(lambda: watched.fresh_in("a"))
-    assert watched.places() == [("a", "other"), ("b", "two")]
+    await until(lambda: watched.synced_in("a"))
+    assert watched.keys_of_all() == [("a", "other"), ("b", "two")]
     assert sorted(changes, key=str) == [("a", "5", None), ("a", None, "30")]
     await until(lambda: ("a", "30") in api.watched_from)
 
 
-async def test_new_leader_does_not_wait_for_a_refused_namespace(api: ApiServer, watched: Watched[str]) -> None:
+async def test_new_leader_does_not_wait_for_a_refused_namespace(api: ApiServer, watched: Informer[str]) -> None:
     await until(lambda: len(api.watched_from) == 2)
     api.refuse("a", 403)
-    await until(lambda: not watched.fresh_in("a"))
+    await until(lambda: not watched.synced_in("a"))
     api.items["b"] = [adapter("b", "two", 40)]
     async with asyncio.timeout(DEADLINE):
-        await watched.refresh()
+        await watched.relist()
     assert watched.all("b") == ["40"]
-    assert not watched.fresh_in("a")
+    assert not watched.synced_in("a")
 
 
 async def until(condition: object) -> None:

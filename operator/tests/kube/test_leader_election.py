@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 
-from patio_operator.cluster.known import Known
-from patio_operator.handlers.wakes import there_are_groups
-from patio_operator.leadership import rules
-from patio_operator.leadership.elector import Elector
-from patio_operator.reconcile.groups import GroupReconciler
-from patio_operator.reconcile.queue import WORKERS, WorkQueue
+from patio_operator.caches import Caches
+from patio_operator.event_handlers import group_keys
+from patio_operator.groups.reconciler import GroupReconciler
+from patio_operator.kube import lease_rules
+from patio_operator.kube.leader_election import LeaderElector
+from patio_operator.runtime.workqueue import WORKERS, WorkQueue
 
 from memory_api import GROUPS, MemoryApi, connected, group, serving, until
 
@@ -24,12 +24,12 @@ async def test_a_thousand_groups_do_not_cost_the_lease() -> None:
         api.put(GROUPS, group(f"g{number}"))
     changes: list[bool] = []
     async with serving(api) as address, connected(address) as cluster, connected(address) as own:
-        known = Known(cluster)
+        known = Caches(cluster)
         reconciler = GroupReconciler(cluster, known, lambda: False, time.monotonic)
-        queue = WorkQueue("group", reconciler.reconcile, lambda: there_are_groups(known))
+        queue = WorkQueue("group", reconciler.reconcile, lambda: group_keys(known))
         watches = [asyncio.create_task(one) for one in known.watches()]
-        await until("the groups are known", lambda: len(known.groups.places()) == GROUPS_THERE)
-        elector = Elector(own, "patio-system", "patio-operator", "one", changes.append)
+        await until("the groups are known", lambda: len(known.groups.keys_of_all()) == GROUPS_THERE)
+        elector = LeaderElector(own, "patio-system", "patio-operator", "one", changes.append)
         task = asyncio.create_task(elector.run(queue.run))
         lease = "/apis/coordination.k8s.io/v1/namespaces/patio-system/leases/patio-operator"
         renewals: set[str] = set()
@@ -37,7 +37,7 @@ async def test_a_thousand_groups_do_not_cost_the_lease() -> None:
         def renewed() -> bool:
             if lease in api.objects:
                 renewals.add(api.objects[lease]["spec"]["renewTime"])
-            return len(renewals) > rules.DURATION / rules.RENEW_EVERY + 1
+            return len(renewals) > lease_rules.DURATION / lease_rules.RENEW_EVERY + 1
 
         # longer than a Lease lasts: a term that is lost would have ended by then
         await until("renewed again and again", renewed, lambda: f"{renewals}, {api.asked}")

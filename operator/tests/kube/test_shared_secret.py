@@ -6,8 +6,8 @@ from typing import Any, cast
 
 import pytest
 
-from patio_operator.cluster.api import Cluster, ConflictError, NotFoundError
-from patio_operator.cluster.kept_secret import MOST_TRIES, Decision, keep_secret
+from patio_operator.kube.client import ConflictError, KubeClient, NotFoundError
+from patio_operator.kube.shared_secret import MOST_TRIES, Decision, ensure_shared_secret
 
 
 class Api:
@@ -38,12 +38,12 @@ def decide(secret: dict[str, Any] | None) -> Decision[str]:
 
 async def test_a_faster_replica_is_waited_for() -> None:
     api = Api(ConflictError(409, "exists"), MOST_TRIES - 1)
-    assert await keep_secret(cast("Cluster", api), "patio-system", "s", decide) == "new"
+    assert await ensure_shared_secret(cast("KubeClient", api), "patio-system", "s", decide) == "new"
 
 
 @pytest.mark.parametrize("fault", [ConflictError(409, "exists"), NotFoundError(404, "no such namespace")])
 async def test_a_write_that_never_works_is_given_up(fault: Exception) -> None:
     api = Api(fault, 10**9)
     with pytest.raises(type(fault)):
-        await keep_secret(cast("Cluster", api), "patio-system", "s", decide)
+        await ensure_shared_secret(cast("KubeClient", api), "patio-system", "s", decide)
     assert api.reads == MOST_TRIES

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from patio_operator.sidecars.bounded import open_client
-from patio_operator.sidecars.orders import AT_ONCE
+from patio_operator.loraadapters.bounded_transport import open_client
+from patio_operator.loraadapters.dispatcher import AT_ONCE
 
 
 async def test_no_call_waits_for_a_place_in_the_pool() -> None:

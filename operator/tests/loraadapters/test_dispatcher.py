@@ -17,13 +17,13 @@ import pytest
 
 from benchmarks.simulated_sidecars import SimulatedFleet, SimulatedSidecar
 from patio.credentials.sealing import Sealing
-from patio_operator import jobs
-from patio_operator.placement.fleet import Pod, Seen
-from patio_operator.placement.matching import load_request
-from patio_operator.placement.plans import Load, Unload
-from patio_operator.sidecars import orders
-from patio_operator.sidecars.handshake import Handshakes, NotReviewedError
-from patio_operator.sidecars.orders import Orders, SecretValues
+from patio_operator.loraadapters import dispatcher
+from patio_operator.loraadapters.dispatcher import Dispatcher, SecretValues
+from patio_operator.loraadapters.handshake import Handshakes, TokenReviewError
+from patio_operator.loraadapters.planner.observation import EnginePod, Observation
+from patio_operator.loraadapters.planner.plan import Load, Unload
+from patio_operator.loraadapters.planner.selection import load_request
+from patio_operator.runtime import task_pool
 from patio_protocol.adapters import ErrorDetail, LoadRequest, UnloadRequest
 from patio_protocol.credentials import TOKEN_MISSING
 
@@ -39,11 +39,11 @@ class World:
     """Orders, the sidecars that get them, and a clock."""
 
     fleet: SimulatedFleet
-    orders: Orders
+    orders: Dispatcher
     now: list[datetime]
     ends: list[str]
     secrets: dict[str, SecretValues] = field(default_factory=dict)
-    reviewing: NotReviewedError | None = None
+    reviewing: TokenReviewError | None = None
     """Why no token is reviewed."""
     reviewed: list[str] = field(default_factory=list)
 
@@ -64,9 +64,9 @@ class World:
         self.sidecar(number).sealing = sealing
         return sealing
 
-    def pod(self, number: int) -> Pod:
+    def pod(self, number: int) -> EnginePod:
         ip = list(self.fleet.sidecars)[number]
-        return Pod("team", f"pod-{number}", f"uid-{number}", "node-a", {}, ip, self.fleet.port)
+        return EnginePod("team", f"pod-{number}", f"uid-{number}", "node-a", {}, ip, self.fleet.port)
 
     def sidecar(self, number: int) -> SimulatedSidecar:
         return list(self.fleet.sidecars.values())[number]
@@ -78,7 +78,7 @@ async def world(count: int = 1) -> AsyncIterator[World]:
     async with SimulatedFleet(SimulatedSidecar() for _ in range(count)) as fleet, httpx.AsyncClient() as http:
         there = World(fleet, None, now, ends)  # type: ignore[arg-type]
         handshakes = Handshakes(there.review)
-        there.orders = Orders(
+        there.orders = Dispatcher(
             http, lambda _: httpx.Auth(), there, handshakes, lambda: now[0], random.Random(0), ends.append
         )
         try:
@@ -94,7 +94,7 @@ async def eventually(what: str, seen: Callable[[], Any], wanted: Any) -> None:
         await asyncio.sleep(0.005)
 
 
-def load(pod: Pod, request: LoadRequest | None = None, secret: str | None = None) -> Load:
+def load(pod: EnginePod, request: LoadRequest | None = None, secret: str | None = None) -> Load:
     return Load(pod, "sql", request or load_request(lora_adapter()), "the pod does not have it", secret)
 
 
@@ -115,12 +115,12 @@ async def test_a_refusal_stands_in_the_way_until_its_time_and_the_next_lasts_lon
         for number in range(1, 4):
             there.orders.give([order], {})
             await eventually("it was refused", lambda number=number: len(there.ends), number)  # type: ignore[misc]
-            (refusal,) = there.orders.refusals("team", ["uid-0"]).values()
-            assert (refusal.message, refusal.retryable) == ("not now", True)
-            pauses.append((refusal.until - there.now[0]).total_seconds())
-            there.now[0] = refusal.until
-            (refusal,) = there.orders.refusals("team", ["uid-0"]).values()
-            assert refusal.until <= there.now[0], "told, and no obstacle any more"
+            (rejection,) = there.orders.rejections("team", ["uid-0"]).values()
+            assert (rejection.message, rejection.retryable) == ("not now", True)
+            pauses.append((rejection.until - there.now[0]).total_seconds())
+            there.now[0] = rejection.until
+            (rejection,) = there.orders.rejections("team", ["uid-0"]).values()
+            assert rejection.until <= there.now[0], "told, and no obstacle any more"
         assert 1 <= pauses[0] < 2 <= pauses[1] < 4 <= pauses[2]
 
 
@@ -129,20 +129,20 @@ async def test_what_pods_that_are_gone_refused_is_forgotten() -> None:
         there.sidecar(0).refuses = ErrorDetail(code="Conflict", message="taken", retryable=False)
         there.orders.give([load(there.pod(0))], {})
         await eventually("it was refused", lambda: len(there.ends), 1)
-        (refusal,) = there.orders.refusals("team", ["uid-0"]).values()
-        assert refusal.until - NOW >= timedelta(minutes=1)
-        assert there.orders.refusals("team", ["uid-1"]) == {}
-        assert there.orders.refusals("team", ["uid-0"]) == {}
+        (rejection,) = there.orders.rejections("team", ["uid-0"]).values()
+        assert rejection.until - NOW >= timedelta(minutes=1)
+        assert there.orders.rejections("team", ["uid-1"]) == {}
+        assert there.orders.rejections("team", ["uid-0"]) == {}
 
 
 async def test_an_order_that_was_lost_is_no_refusal_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(task_pool, "FIRST_PAUSE", 0.02)
     async with world() as there:
         pod = there.pod(0)
         there.fleet.kill(pod.ip or "")
         there.orders.give([load(pod)], {})
         await eventually("its end is told", lambda: len(there.ends), 1)
-        assert there.orders.refusals("team", ["uid-0"]) == {}
+        assert there.orders.rejections("team", ["uid-0"]) == {}
         await there.fleet.start(pod.ip or "")
         there.orders.give([load(pod)], {})
         await eventually("it arrived", lambda: list(there.sidecar(0).adapters), ["sql"])
@@ -179,9 +179,9 @@ async def test_a_secret_is_sealed_in_its_order_and_nowhere_else(caplog: pytest.L
         there.now[0] += timedelta(seconds=3)
         there.orders.give([load(there.pod(0), REQUEST, "hub")], {})
         await eventually("it was refused", lambda: len(there.ends), 2)
-        refusals = there.orders.refusals("team", ["uid-0"])
-        assert ("uid-0", REQUEST) in refusals
-        kept = repr(refusals) + repr(there.secrets) + caplog.text + repr(there.sidecar(0).orders)
+        rejections = there.orders.rejections("team", ["uid-0"])
+        assert ("uid-0", REQUEST) in rejections
+        kept = repr(rejections) + repr(there.secrets) + caplog.text + repr(there.sidecar(0).orders)
         assert SECRET not in kept + repr(there.sidecar(0).bodies)
         assert len(there.reviewed) == 1, "a proof is good for some time"
 
@@ -198,10 +198,10 @@ async def test_who_does_not_prove_itself_gets_no_credentials(stranger: str, capl
         for number in (1, 2):
             there.orders.give([load(there.pod(0), REQUEST, "hub")], {})
             await eventually("it was given up", lambda number=number: len(there.ends), number)  # type: ignore[misc]
-            (refusal,) = there.orders.refusals("team", ["uid-0"]).values()
-            assert (refusal.reason, refusal.retryable) == ("SidecarUnproven", True)
-            assert "Recreate the pod" in refusal.message
-            there.now[0] = refusal.until
+            (rejection,) = there.orders.rejections("team", ["uid-0"]).values()
+            assert (rejection.reason, rejection.retryable) == ("SidecarUnproven", True)
+            assert "Recreate the pod" in rejection.message
+            there.now[0] = rejection.until
         assert there.sidecar(0).orders == []
         assert len(there.sidecar(0).bodies) == 2, "two handshakes"
         sent = b"".join(there.sidecar(0).bodies)
@@ -222,32 +222,32 @@ async def test_a_sidecar_that_started_anew_proves_itself_again() -> None:
         await eventually("it was sent again", lambda: len(there.ends), 2)
         assert len(there.reviewed) == 2
         assert len(there.sidecar(0).opened) == 2
-        assert there.orders.refusals("team", ["uid-0"]) == {}
+        assert there.orders.rejections("team", ["uid-0"]) == {}
 
 
 @pytest.mark.parametrize("reason", ["TokenReviewForbidden", "TokenNotReviewed"])
 async def test_an_unreviewed_token_gets_no_credentials_yet(reason: str) -> None:
     async with world() as there:
         there.proves(0)
-        there.reviewing = NotReviewedError(reason, "no answer")
+        there.reviewing = TokenReviewError(reason, "no answer")
         there.secrets["team/hub"] = SecretValues("s-7", {"HF_AUTH_TOKEN": SECRET})
         there.orders.give([load(there.pod(0), REQUEST, "hub")], {})
         await eventually("it was given up", lambda: len(there.ends), 1)
-        (refusal,) = there.orders.refusals("team", ["uid-0"]).values()
-        assert (refusal.reason, refusal.message) == (reason, "no answer")
-        there.reviewing, there.now[0] = None, refusal.until
+        (rejection,) = there.orders.rejections("team", ["uid-0"]).values()
+        assert (rejection.reason, rejection.message) == (reason, "no answer")
+        there.reviewing, there.now[0] = None, rejection.until
         there.orders.give([load(there.pod(0), REQUEST, "hub")], {})
         await eventually("it was sent", lambda: len(there.ends), 2)
         assert len(there.sidecar(0).opened) == 1
 
 
 async def test_an_order_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(orders, "ORDER_SECONDS", 0.05)
+    monkeypatch.setattr(dispatcher, "ORDER_SECONDS", 0.05)
     async with world() as there:
         there.sidecar(0).trickles = True
         there.orders.give([load(there.pod(0))], {})
         await eventually("it was given up", lambda: len(there.ends), 1)
-        assert there.orders.refusals("team", ["uid-0"]) == {}, "not delivered, which is no refusal"
+        assert there.orders.rejections("team", ["uid-0"]) == {}, "not delivered, which is no refusal"
 
 
 async def test_a_secret_that_cannot_be_sent_is_not_sent(caplog: pytest.LogCaptureFixture) -> None:
@@ -268,13 +268,13 @@ async def test_without_its_secret_an_order_is_not_sent() -> None:
         assert there.sidecar(0).orders == []
 
 
-def _with_revision(view: Seen, revision: str) -> Seen:
-    assert view.answer is not None
-    return Seen(view.answer.model_copy(update={"revision": revision}), ever_answered=True)
+def _with_revision(sidecar: Observation, revision: str) -> Observation:
+    assert sidecar.answer is not None
+    return Observation(sidecar.answer.model_copy(update={"revision": revision}), ever_answered=True)
 
 
 async def test_order_that_waited_and_is_not_wanted_any_more_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(orders, "AT_ONCE", 1)
+    monkeypatch.setattr(dispatcher, "AT_ONCE", 1)
     came, go = asyncio.Event(), asyncio.Event()
 
     async def still(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -284,11 +284,11 @@ async def test_order_that_waited_and_is_not_wanted_any_more_is_not_given(monkeyp
 
     server = await asyncio.start_server(still, "127.0.0.1", 0)
     async with world(3) as there, server:
-        slow = Pod("team", "slow", "uid-slow", "node-a", {}, "127.0.0.1", server.sockets[0].getsockname()[1])
+        slow = EnginePod("team", "slow", "uid-slow", "node-a", {}, "127.0.0.1", server.sockets[0].getsockname()[1])
         uids = ["uid-slow", "uid-0", "uid-1", "uid-2"]
 
-        def a_pass(*pods: Pod) -> None:
-            there.orders.refusals("team", uids)
+        def a_pass(*pods: EnginePod) -> None:
+            there.orders.rejections("team", uids)
             there.orders.give([load(one) for one in pods], {})
 
         a_pass(slow, there.pod(0), there.pod(1))

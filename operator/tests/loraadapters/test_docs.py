@@ -13,7 +13,7 @@ from patio.engine.base import FaultReason
 from patio_operator.api.loraadapter import LoraAdapterSpec, LoraAdapterStatus, Source
 from patio_protocol.downloads import DownloadReason
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 TEXT = (DOCS / "loraadapter.md").read_text()
 OPERATOR = Path(patio_operator.__file__).parent
 SIDECAR = Path(patio.adapters.__file__).parent

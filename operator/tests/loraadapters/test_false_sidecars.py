@@ -16,10 +16,10 @@ from datetime import UTC, datetime
 import pytest
 from aiohttp import web
 
-from patio_operator.placement.fleet import Answer, Pod, Seen, decode_pod
-from patio_operator.placement.reports import read_answer
-from patio_operator.sidecars import watch as watch_module
-from patio_operator.sidecars.watch import SidecarWatch, address_problem
+from patio_operator.loraadapters import sidecar_watch as watch_module
+from patio_operator.loraadapters.planner.observation import Answer, EnginePod, Observation, decode_engine_pod
+from patio_operator.loraadapters.sidecar_answer import read_answer
+from patio_operator.loraadapters.sidecar_watch import SidecarWatch, address_problem
 
 DEADLINE = 60.0
 PATH = "/v1/lora_adapters"
@@ -44,14 +44,14 @@ async def serving(handler: Handler) -> AsyncIterator[int]:
 @asynccontextmanager
 async def following(port: int, ip: str = "127.0.0.1", *, ask_loopback: bool = True) -> AsyncIterator[SidecarWatch]:
     watch = SidecarWatch(lambda _: None, lambda: datetime.now(UTC), random.Random(0), ask_loopback=ask_loopback)
-    watch.follow("team", [Pod("team", "evil", "u", "node-a", {}, ip, port)])
+    watch.follow("team", [EnginePod("team", "evil", "u", "node-a", {}, ip, port)])
     try:
         yield watch
     finally:
         await watch.close()
 
 
-async def problem(watch: SidecarWatch, *, but: str = "has not answered yet") -> Seen:
+async def problem(watch: SidecarWatch, *, but: str = "has not answered yet") -> Observation:
     """What is known of the sidecar once it is known not to answer."""
     deadline = asyncio.get_running_loop().time() + DEADLINE
     while but in (seen := watch.seen("team")["u"]).problem or seen.answer is not None:
@@ -170,7 +170,9 @@ async def test_answers_that_take_long_to_read_get_a_small_share_of_the_time_toge
 
     monkeypatch.setattr(watch_module, "_read", slowly)
     async with serving(at_once) as port, following(port) as watch:
-        watch.follow("team", [Pod("team", f"evil-{n}", f"u-{n}", "node-a", {}, "127.0.0.1", port) for n in range(pods)])
+        watch.follow(
+            "team", [EnginePod("team", f"evil-{n}", f"u-{n}", "node-a", {}, "127.0.0.1", port) for n in range(pods)]
+        )
         await asyncio.sleep(4.0)
     # Each once, and then together one in 20 times 25 ms.
     assert pods <= len(read_at) <= pods + 1 + 4.0 / 0.5
@@ -178,7 +180,7 @@ async def test_answers_that_take_long_to_read_get_a_small_share_of_the_time_toge
 
 @pytest.mark.parametrize("part", ["[],", '{"a":1},', "1,", '"",'])
 def test_answer_of_millions_of_parts_is_not_decoded(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("patio_operator.placement.reports.from_json", None)
+    monkeypatch.setattr("patio_operator.loraadapters.sidecar_answer.from_json", None)
     body = text(more=[]).replace("[]}", f"[{part * (watch_module.MOST_BYTES // len(part))}1]}}")
     with pytest.raises(ValueError, match="not an answer"):
         read_answer(body.encode())
@@ -248,7 +250,9 @@ async def test_descriptors_used_up_say_nothing_of_a_sidecar(monkeypatch: pytest.
 )
 def test_pod_without_a_sidecars_container_is_not_followed(containers: list[object], port: int | None) -> None:
     metadata = {"name": "p", "namespace": "team", "uid": "u", "labels": {"patio.dev/injected": "true"}}
-    found = decode_pod({"metadata": metadata, "spec": {"containers": containers}, "status": {"podIP": "10.0.0.1"}})
+    found = decode_engine_pod(
+        {"metadata": metadata, "spec": {"containers": containers}, "status": {"podIP": "10.0.0.1"}}
+    )
     assert found.sidecar_port == port
     assert (found.sidecar_url is None) == (port is None)
 

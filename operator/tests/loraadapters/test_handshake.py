@@ -20,13 +20,13 @@ from patio.access.config import AccessSettings
 from patio.adapters.store import Store
 from patio.app import assemble
 from patio.settings import Settings
-from patio_operator.access.keys import new_key as new_signing_key
-from patio_operator.access.keys import successor
-from patio_operator.placement.fleet import Pod
-from patio_operator.sidecars import handshake as handshakes
-from patio_operator.sidecars.bounded import BoundedTransport
-from patio_operator.sidecars.handshake import Handshakes, NotReviewedError, UnprovenError
-from patio_operator.sidecars.signed import SignedCalls
+from patio_operator.loraadapters import handshake as handshakes
+from patio_operator.loraadapters.bounded_transport import BoundedTransport
+from patio_operator.loraadapters.handshake import Handshakes, TokenReviewError, UnprovenError
+from patio_operator.loraadapters.planner.observation import EnginePod
+from patio_operator.security.auth import ProofAuth
+from patio_operator.security.signing_keys import new_key as new_signing_key
+from patio_operator.security.signing_keys import successor
 from patio_protocol.adapters import UnloadRequest
 from patio_protocol.client import SidecarClient
 from patio_protocol.credentials import HandshakeAnswer, HandshakeRequest, TokenText
@@ -36,7 +36,7 @@ from patio_protocol.sealed_boxes import box, new_key
 
 from builders import review_status
 
-POD = Pod("team", "pod-0", "uid-0", "node-a", {}, "10.1.2.3")
+POD = EnginePod("team", "pod-0", "uid-0", "node-a", {}, "10.1.2.3")
 TOKEN = "a-token-that-nobody-may-see"
 KEY = new_signing_key(datetime.now(UTC))
 
@@ -46,7 +46,7 @@ class ApiServer:
     """Knows which tokens are whose."""
 
     tokens: dict[str, str] = field(default_factory=lambda: {TOKEN: "uid-0"})
-    fault: NotReviewedError | None = None
+    fault: TokenReviewError | None = None
     asked: list[str] = field(default_factory=list)
 
     async def review(self, token: str) -> dict[str, Any]:
@@ -80,7 +80,7 @@ async def called(transport: httpx.AsyncBaseTransport, key: Any = KEY) -> AsyncIt
     async def look_up() -> None: ...
 
     async with httpx.AsyncClient(transport=BoundedTransport(transport), trust_env=False) as http:
-        yield SidecarClient("http://10.1.2.3:9091", http, SignedCalls("uid-0", lambda: key, look_up, time.time))
+        yield SidecarClient("http://10.1.2.3:9091", http, ProofAuth("uid-0", lambda: key, look_up, time.time))
 
 
 async def test_the_true_sidecar_proves_itself_once_in_a_while(tmp_path: Path) -> None:
@@ -128,11 +128,11 @@ async def test_a_sidecar_of_another_pod_refuses_the_call(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("reason", ["TokenReviewForbidden", "TokenNotReviewed"])
 async def test_a_token_that_nobody_reviewed_is_no_proof(tmp_path: Path, reason: str) -> None:
-    api = ApiServer(fault=NotReviewedError(reason, "words"))
+    api = ApiServer(fault=TokenReviewError(reason, "words"))
     shakes = Handshakes(api.review)
     async with sidecar(tmp_path) as transport, called(transport) as client:
         for _ in range(2):
-            with pytest.raises(NotReviewedError) as caught:
+            with pytest.raises(TokenReviewError) as caught:
                 await shakes.key(POD, client)
             assert caught.value.reason == reason
         api.fault = None
@@ -153,7 +153,7 @@ async def test_keys_are_kept_for_so_many_pods(tmp_path: Path, monkeypatch: pytes
     api = ApiServer({f"uid-{number}": f"uid-{number}" for number in range(5)})
     shakes = Handshakes(api.review)
     for number in (0, 1, 2, 3, 4, 4, 3, 2):
-        pod = Pod("team", f"pod-{number}", f"uid-{number}", "node-a", {}, "10.1.2.3")
+        pod = EnginePod("team", f"pod-{number}", f"uid-{number}", "node-a", {}, "10.1.2.3")
         async with httpx.AsyncClient(transport=httpx.MockTransport(honest), headers={"pod": pod.uid}) as http:
             assert await shakes.key(pod, SidecarClient("http://sidecar", http)) == keys[pod.uid]
     assert api.asked == [f"uid-{number}" for number in range(5)]
@@ -259,7 +259,7 @@ async def test_an_endless_answer_is_ended(status: int) -> None:
         async def look_up() -> None: ...
 
         newer = successor(KEY, datetime.now(UTC))
-        client = SidecarClient("http://sidecar", http, SignedCalls("uid-0", lambda: newer, look_up))
+        client = SidecarClient("http://sidecar", http, ProofAuth("uid-0", lambda: newer, look_up))
         with pytest.raises(Unreachable, match="more than 1000000 bytes"):
             await client.adapters()
     assert stream.sent <= most + 65536

@@ -9,13 +9,13 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from patio_operator.cluster.kinds import LORA_ADAPTER, POD
-from patio_operator.cluster.known import Known
-from patio_operator.placement.fleet import Seen
-from patio_operator.placement.matching import load_request
-from patio_operator.reconcile.adapters import AdapterReconciler
-from patio_operator.reconcile.queue import WorkQueue
-from patio_operator.reconcile.statuses import Statuses
+from patio_operator.caches import Caches
+from patio_operator.kube.resources import LORA_ADAPTER, POD
+from patio_operator.loraadapters.planner.observation import Observation
+from patio_operator.loraadapters.planner.selection import load_request
+from patio_operator.loraadapters.reconciler import AdapterReconciler
+from patio_operator.loraadapters.status_writer import StatusWriter
+from patio_operator.runtime.workqueue import WorkQueue
 
 from builders import lora_adapter, report, seen
 
@@ -97,20 +97,20 @@ class Idle:
 
     def follow(self, *_: Any) -> None: ...
     async def looked(self, *_: Any) -> None: ...
-    def seen(self, _: str) -> Mapping[str, Seen]:
+    def seen(self, _: str) -> Mapping[str, Observation]:
         return self.answers
 
-    def refusals(self, *_: Any) -> Mapping[Any, Any]:
+    def rejections(self, *_: Any) -> Mapping[Any, Any]:
         return {}
 
-    def unmarked(self, *_: Any) -> Mapping[Any, Any]:
+    def unlabelled(self, *_: Any) -> Mapping[Any, Any]:
         return {}
 
     def give(self, orders: Iterable[Any], *_: Any) -> None:
         self.ordered += [type(one).__name__ for one in orders]
 
     async def keep(self, *_: Any) -> None: ...
-    def again_in(self, *_: Any) -> None: ...
+    def requeue_after(self, *_: Any) -> None: ...
     def forget(self, *_: Any) -> None: ...
     async def credentials(self, adapters: Iterable[Any]) -> Mapping[str, Any]:
         return {one.metadata.name: None for one in adapters if False}
@@ -119,28 +119,28 @@ class Idle:
 
 
 @asynccontextmanager
-async def operator(change: Object) -> AsyncIterator[tuple[Known, Idle]]:
+async def operator(change: Object) -> AsyncIterator[tuple[Caches, Idle]]:
     api, idle = ApiServer(change), Idle()
-    known = Known(api)  # type: ignore[arg-type]
+    known = Caches(api)  # type: ignore[arg-type]
     clock = asyncio.get_running_loop().time
     parts: list[Any] = [idle] * 5
-    secrets, watch, orders, marks, services = parts
-    statuses = Statuses(api, known.adapters, clock)  # type: ignore[arg-type]
+    secrets, watch, orders, labels, services = parts
+    statuses = StatusWriter(api, known.adapters, clock)  # type: ignore[arg-type]
     reconciler = AdapterReconciler(
         api,  # type: ignore[arg-type]
         known,
         secrets,
         watch,
         orders,
-        marks,
+        labels,
         services,
         statuses,
         lambda: datetime.now(UTC),
         clock,
     )
     queue = WorkQueue("adapters", reconciler.reconcile)
-    known.adapters.listen(lambda namespace, *_: queue.wake((namespace,)))
-    known.pods.listen(lambda namespace, *_: queue.wake((namespace,)))
+    known.adapters.add_event_handler(lambda namespace, *_: queue.add((namespace,)))
+    known.pods.add_event_handler(lambda namespace, *_: queue.add((namespace,)))
     tasks = [asyncio.create_task(one) for one in (*known.watches(), queue.run())]
     try:
         yield known, idle
@@ -172,4 +172,4 @@ async def test_a_deletion_that_meets_a_status_write_is_unloaded() -> None:
     gone = {"deletionTimestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
     async with operator(adapter("file:///v1", 6, 2, metadata=gone)) as (_, idle):
         # First the label goes, so that requests do.
-        await until("it is taken away", lambda: {"Mark", "Unload"} & set(idle.ordered))
+        await until("it is taken away", lambda: {"SetServingLabels", "Unload"} & set(idle.ordered))

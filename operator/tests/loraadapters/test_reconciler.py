@@ -12,16 +12,16 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-from patio_operator.cluster.api import Cluster
-from patio_operator.cluster.known import Known
-from patio_operator.placement.fleet import Seen
-from patio_operator.placement.matching import load_request
-from patio_operator.placement.plans import Load, Unload
-from patio_operator.reconcile.adapters import AdapterReconciler
-from patio_operator.reconcile.marks import Marks
-from patio_operator.reconcile.queue import WorkQueue
-from patio_operator.reconcile.services import Services
-from patio_operator.reconcile.statuses import Statuses
+from patio_operator.caches import Caches
+from patio_operator.kube.client import KubeClient
+from patio_operator.loraadapters.label_writer import LabelWriter
+from patio_operator.loraadapters.planner.observation import Observation
+from patio_operator.loraadapters.planner.plan import Load, Unload
+from patio_operator.loraadapters.planner.selection import load_request
+from patio_operator.loraadapters.reconciler import AdapterReconciler
+from patio_operator.loraadapters.service_writer import ServiceWriter
+from patio_operator.loraadapters.status_writer import StatusWriter
+from patio_operator.runtime.workqueue import WorkQueue
 
 from builders import lora_adapter, report, seen
 from lora_api_server import LoraApiServer, Object
@@ -55,7 +55,7 @@ class Sidecars:
     """What sidecars report: what a test says, by pod UID."""
 
     def __init__(self) -> None:
-        self.views: dict[str, Seen] = {}
+        self.views: dict[str, Observation] = {}
 
     def follow(self, *_: object) -> bool:
         return False
@@ -63,7 +63,7 @@ class Sidecars:
     async def looked(self, *_: object) -> None:
         return None
 
-    def seen(self, _: str) -> dict[str, Seen]:
+    def seen(self, _: str) -> dict[str, Observation]:
         return dict(self.views)
 
     async def close(self) -> None:
@@ -76,10 +76,10 @@ class Orders:
     def __init__(self) -> None:
         self.given: list[Load | Unload] = []
 
-    def refusals(self, *_: object) -> dict[Any, Any]:
+    def rejections(self, *_: object) -> dict[Any, Any]:
         return {}
 
-    def give(self, orders: Iterable[Load | Unload], _: Mapping[str, Seen]) -> None:
+    def give(self, orders: Iterable[Load | Unload], _: Mapping[str, Observation]) -> None:
         self.given += orders
 
     async def close(self) -> None:
@@ -97,14 +97,14 @@ class Secrets:
 class Running:
     """An operator's half that is about LoraAdapters, beside an API server."""
 
-    def __init__(self, api: LoraApiServer, cluster: Cluster, known: Known) -> None:
+    def __init__(self, api: LoraApiServer, cluster: KubeClient, known: Caches) -> None:
         self.api, self.known = api, known
         self.sidecars, self.orders = Sidecars(), Orders()
         self.passes = 0
         wake = self._wake
         self.ordered: set[tuple[str, str]] = set()
         """Pod UIDs and names for which an order is under way."""
-        self.marks = Marks(
+        self.labels = LabelWriter(
             cluster, known.pods, lambda: datetime.now(UTC), random.Random(0), wake, lambda *one: one in self.ordered
         )
         self.reconciler = AdapterReconciler(
@@ -113,22 +113,22 @@ class Running:
             Secrets(),  # type: ignore[arg-type]
             self.sidecars,  # type: ignore[arg-type]
             self.orders,  # type: ignore[arg-type]
-            self.marks,
-            Services(cluster, known.services, time.monotonic),
-            Statuses(cluster, known.adapters, time.monotonic),
+            self.labels,
+            ServiceWriter(cluster, known.services, time.monotonic),
+            StatusWriter(cluster, known.adapters, time.monotonic),
             lambda: datetime.now(UTC),
             time.monotonic,
         )
         self.queue = WorkQueue("adapters", self._pass)
-        known.adapters.listen(lambda namespace, *_: wake(namespace))
-        known.pods.listen(lambda namespace, *_: wake(namespace))
+        known.adapters.add_event_handler(lambda namespace, *_: wake(namespace))
+        known.pods.add_event_handler(lambda namespace, *_: wake(namespace))
 
     async def _pass(self, key: tuple[str, ...]) -> float | None:
         self.passes += 1
         return await self.reconciler.reconcile(key)
 
     def _wake(self, namespace: str) -> None:
-        self.queue.wake((namespace,))
+        self.queue.add((namespace,))
 
     def loads(self) -> set[str]:
         """Names of the LoraAdapters that something was ordered for."""
@@ -142,9 +142,9 @@ class Running:
 
 
 @asynccontextmanager
-async def running(api: LoraApiServer, **views: Seen) -> AsyncIterator[Running]:
+async def running(api: LoraApiServer, **views: Observation) -> AsyncIterator[Running]:
     async with api.serving() as cluster:
-        known = Known(cluster)
+        known = Caches(cluster)
         there = Running(api, cluster, known)
         there.sidecars.views = {f"uid-{name}": one for name, one in views.items()}
         tasks = [asyncio.create_task(one) for one in (*known.watches(), there.queue.run())]
@@ -168,7 +168,7 @@ def denying(name: str, ending: str) -> Callable[[str, str], str | None]:
     return lambda _, path: POLICY if f"/{name}" in path and path.endswith(ending) else None
 
 
-def has(*names: str) -> Seen:
+def has(*names: str) -> Observation:
     return seen(*[report(load_request(lora_adapter(name, uri=f"file:///{name}"))) for name in names])
 
 
@@ -203,7 +203,7 @@ async def test_refused_release_holds_up_no_neighbour() -> None:
         await until("bad is told", lambda: there.ready("bad")[1] == "FinalizerRefused", lambda: there.ready("bad"))
         for _ in range(3):
             passes = there.passes
-            there.queue.wake(("team",))
+            there.queue.add(("team",))
             await until("another pass", lambda passes=passes: there.passes > passes, lambda: there.passes)  # type: ignore[misc]
         assert [one for one in api.events() if one[1] == "Unloaded"] == [("good", "Unloaded")]
         api.denies = lambda *_: None
@@ -221,7 +221,7 @@ async def test_refused_status_holds_up_no_neighbour() -> None:
         await until("both are ordered", lambda: there.loads() == {"bad", "good"}, there.loads)
         await until("good is told", lambda: there.ready("good")[1] == "Loading", lambda: there.ready("good"))
         there.sidecars.views["uid-p"] = has("bad", "good")
-        there.queue.wake(("team",))
+        there.queue.add(("team",))
         await until("good is ready", lambda: there.ready("good") == ("True", "Loaded"), lambda: there.ready("good"))
         assert there.ready("bad") == ("", "")
         await until("good's event", lambda: ("good", "Loaded") in api.events(), api.events)
@@ -311,10 +311,10 @@ async def test_a_mark_of_no_owner_is_completed() -> None:
     async with running(api, p=has("sql")):
         wanted = {"lora.patio.dev/sql": "loaded", "owner.lora.patio.dev/uid-sql": "sql"}
 
-        def marks() -> dict[str, str]:
+        def labels() -> dict[str, str]:
             return {key: value for key, value in api.get("pods", "p")["metadata"]["labels"].items() if "lora." in key}
 
-        await until("relabelled", lambda: marks() == wanted, marks)
+        await until("relabelled", lambda: labels() == wanted, labels)
 
 
 async def test_label_on_its_way_counts_as_gone_just_now() -> None:
@@ -324,14 +324,14 @@ async def test_label_on_its_way_counts_as_gone_just_now() -> None:
     api.denies = lambda method, path: POLICY if path.endswith("/pods/p") else None
     async with running(api, p=has("sql")) as there:
         hold = asyncio.Event()
-        merge = there.marks._cluster.merge
+        merge = there.labels._cluster.merge
 
         async def late(*args: Any) -> Any:
             await hold.wait()
             return await merge(*args)
 
-        there.marks._cluster = SimpleNamespace(merge=late)  # type: ignore[assignment]
-        under_way = partial(there.marks.unmarked, "team", ["uid-p"])
+        there.labels._cluster = SimpleNamespace(merge=late)  # type: ignore[assignment]
+        under_way = partial(there.labels.unlabelled, "team", ["uid-p"])
         await until("on its way", lambda: ("uid-p", "sql") in under_way(), under_way)
         hold.set()
         await until("refused", lambda: under_way() == {}, under_way)
@@ -345,22 +345,22 @@ async def test_label_waits_for_an_order_that_is_under_way() -> None:
     async with running(api) as there:
         there.ordered.add(("uid-p", "sql"))
         there.sidecars.views = {"uid-p": has("sql", "chat")}
-        there.queue.wake(("team",))
+        there.queue.add(("team",))
 
-        def marks() -> set[str]:
+        def labels() -> set[str]:
             labels = api.get("pods", "p")["metadata"]["labels"]
             return {key for key in labels if "lora.patio.dev/" in key}
 
         chat = {"lora.patio.dev/chat", "owner.lora.patio.dev/uid-chat"}
-        await until("the other is shown", lambda: marks() == chat, marks)
+        await until("the other is shown", lambda: labels() == chat, labels)
         for _ in range(3):
             passes = there.passes
-            there.queue.wake(("team",))
+            there.queue.add(("team",))
             await until("another pass", lambda passes=passes: there.passes > passes, lambda: there.passes)  # type: ignore[misc]
-            assert marks() == chat
+            assert labels() == chat
         there.ordered.clear()
         both = chat | {"lora.patio.dev/sql", "owner.lora.patio.dev/uid-sql"}
-        await until("both are shown", lambda: marks() == both, marks)
+        await until("both are shown", lambda: labels() == both, labels)
 
 
 async def test_nothing_is_kept_of_a_namespace_whose_last_object_went() -> None:
@@ -399,7 +399,7 @@ async def test_nothing_is_kept_of_an_adapter_that_went_during_a_pass() -> None:
                 return {}
 
         there.reconciler._secrets = SlowSecrets()  # type: ignore[assignment]
-        there.queue.wake(("team",))
+        there.queue.add(("team",))
         await until("it is dropped", lambda: ("loraadapters", "team", "gone") not in api.objects, lambda: api.objects)
         await until("a pass was made", lambda: there.passes >= 3, lambda: there.passes)
         api.drop("pods", "p")

@@ -12,16 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patio_operator.api.loraadapter import LoraAdapter
-from patio_operator.cluster.api import NotFoundError
-from patio_operator.cluster.kinds import Kind
-from patio_operator.placement.credentials import (
+from patio_operator.kube.client import NotFoundError
+from patio_operator.kube.resources import Resource
+from patio_operator.loraadapters.planner.credentials import (
     MOST_CHARACTERS,
     Credentials,
     Missing,
     SecretUnusableError,
     decode,
 )
-from patio_operator.reconcile.credentials import READ_AT_ONCE, SecretReader, _verdict
+from patio_operator.loraadapters.secret_reader import READ_AT_ONCE, SecretReader, _verdict
 
 from builders import lora_adapter
 
@@ -110,7 +110,7 @@ class SlowCluster:
         self.under_way = self.most = self.reads = 0
         self.told = asyncio.Event()
 
-    async def get(self, kind: Kind, name: str, namespace: str) -> dict[str, Any]:
+    async def get(self, kind: Resource, name: str, namespace: str) -> dict[str, Any]:
         self.under_way += 1
         self.reads += 1
         self.most = max(self.most, self.under_way)

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patio_operator.api.loraadapter import LoraAdapterStatus
-from patio_operator.placement.fleet import Seen
-from patio_operator.placement.matching import load_request
-from patio_operator.placement.planner import plan
-from patio_operator.placement.plans import Load, Unload
-from patio_operator.placement.reports import LONGEST_MESSAGE, MOST_ADAPTERS, MOST_ATTEMPTS, read_answer
-from patio_operator.placement.status import status, told
+from patio_operator.loraadapters.planner.observation import Observation
+from patio_operator.loraadapters.planner.plan import Load, Unload
+from patio_operator.loraadapters.planner.planner import plan
+from patio_operator.loraadapters.planner.selection import load_request
+from patio_operator.loraadapters.planner.status import recorded, status
+from patio_operator.loraadapters.sidecar_answer import LONGEST_MESSAGE, MOST_ADAPTERS, MOST_ATTEMPTS, read_answer
 from patio_protocol.adapters import AdapterState
 
 from builders import NOW, lora_adapter, pod, report, seen
@@ -111,12 +111,12 @@ def test_whatever_is_reported_gives_a_plan_and_a_valid_status(
     except ValueError:
         return
     try:
-        view = Seen(read_answer(body), ever_answered=True)
+        sidecar = Observation(read_answer(body), ever_answered=True)
     except ValueError:
         return
     adapter = lora_adapter()
-    decided = plan([pod()], {"uid-pod-0": view}, [adapter], {}, {}, {}, NOW)
-    after = status(adapter, decided.placements["sql"], told({}), NOW)
+    decided = plan([pod()], {"uid-pod-0": sidecar}, [adapter], {}, {}, {}, NOW)
+    after = status(adapter, decided.placements["sql"], recorded({}), NOW)
     LoraAdapterStatus.model_validate(after)
     assert all(condition["reason"] for condition in after["conditions"])
 
@@ -124,7 +124,7 @@ def test_whatever_is_reported_gives_a_plan_and_a_valid_status(
 @pytest.mark.parametrize("owner", ["LoraAdapter/other/sql", "LoraAdapter/team-b/sql", "LoraAdapter/", "x", None])
 def test_report_of_another_namespace_orders_nothing(owner: str | None) -> None:
     said = one(owner=owner) if owner is not None else one()
-    view = Seen(read_answer(answer(said, one(lora_name="old", owner=owner))), ever_answered=True)
-    decided = plan([pod()], {"uid-pod-0": view}, [lora_adapter()], {}, {}, {}, NOW)
+    sidecar = Observation(read_answer(answer(said, one(lora_name="old", owner=owner))), ever_answered=True)
+    decided = plan([pod()], {"uid-pod-0": sidecar}, [lora_adapter()], {}, {}, {}, NOW)
     assert not [each for each in decided.actions if isinstance(each, Load | Unload)]
-    assert decided.placements["sql"].placed[0].reason == "NameTaken"
+    assert decided.placements["sql"].instances[0].reason == "NameTaken"

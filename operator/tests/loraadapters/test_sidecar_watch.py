@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from benchmarks.simulated_sidecars import SimulatedFleet, SimulatedSidecar
-from patio_operator.placement.fleet import NOT_SEEN, Pod
-from patio_operator.placement.matching import load_request
-from patio_operator.sidecars import watch as watch_module
-from patio_operator.sidecars.watch import SidecarWatch
+from patio_operator.loraadapters import sidecar_watch as watch_module
+from patio_operator.loraadapters.planner.observation import UNOBSERVED, EnginePod
+from patio_operator.loraadapters.planner.selection import load_request
+from patio_operator.loraadapters.sidecar_watch import SidecarWatch
 
 from builders import NOW, lora_adapter
 
@@ -22,12 +22,12 @@ DEADLINE = 60.0
 
 
 @asynccontextmanager
-async def following(count: int) -> AsyncIterator[tuple[SimulatedFleet, SidecarWatch, list[Pod], list[str]]]:
+async def following(count: int) -> AsyncIterator[tuple[SimulatedFleet, SidecarWatch, list[EnginePod], list[str]]]:
     """Follow so many sidecars: fleet, watch, their pods, and the namespaces that were woken."""
     woken: list[str] = []
     async with SimulatedFleet(SimulatedSidecar() for _ in range(count)) as fleet:
         pods = [
-            Pod("team", f"pod-{number}", f"uid-{number}", "node-a", {}, ip, fleet.port)
+            EnginePod("team", f"pod-{number}", f"uid-{number}", "node-a", {}, ip, fleet.port)
             for number, ip in enumerate(fleet.sidecars)
         ]
         watch = SidecarWatch(woken.append, lambda: NOW, random.Random(0), ask_loopback=True)
@@ -46,7 +46,7 @@ async def eventually(what: str, seen: Callable[[], Any], wanted: Any) -> None:
         await asyncio.sleep(0.005)
 
 
-def adapters(watch: SidecarWatch, pod: Pod) -> list[str] | None:
+def adapters(watch: SidecarWatch, pod: EnginePod) -> list[str] | None:
     answer = watch.seen("team")[pod.uid].answer
     return None if answer is None else [one.lora_name for one in answer.adapters]
 
@@ -68,11 +68,11 @@ async def test_a_sidecar_that_ends_is_unreachable_and_what_it_had_said_is_only_w
         await eventually("known", lambda: adapters(watch, pod), ["sql"])
         fleet.kill(pod.ip or "")
         await eventually("silence", lambda: adapters(watch, pod), None)
-        view = watch.seen("team")[pod.uid]
-        assert (view.ever_answered, view.unreachable_since) == (True, NOW)
-        assert view.last is not None
-        assert [one.lora_name for one in view.last.adapters] == ["sql"]
-        assert "does not answer" in view.problem
+        sidecar = watch.seen("team")[pod.uid]
+        assert (sidecar.ever_answered, sidecar.unreachable_since) == (True, NOW)
+        assert sidecar.last is not None
+        assert [one.lora_name for one in sidecar.last.adapters] == ["sql"]
+        assert "does not answer" in sidecar.problem
         await fleet.start(pod.ip or "")
         await eventually("back", lambda: adapters(watch, pod), ["sql"])
         assert watch.seen("team")[pod.uid].unreachable_since is None
@@ -98,9 +98,9 @@ async def test_only_the_pods_that_there_are_are_followed() -> None:
     async with following(2) as (fleet, watch, pods, _):
         watch.follow("team", pods[:1])
         assert set(watch.seen("team")) == {"uid-0"}
-        moved = Pod("team", "pod-0", "uid-0", "node-a", {}, pods[1].ip, fleet.port)
+        moved = EnginePod("team", "pod-0", "uid-0", "node-a", {}, pods[1].ip, fleet.port)
         watch.follow("team", [moved])
-        assert watch.seen("team")["uid-0"] == NOT_SEEN
+        assert watch.seen("team")["uid-0"] == UNOBSERVED
         await watch.looked("team", DEADLINE)
         assert adapters(watch, moved) == []
         watch.follow("team", [])
@@ -110,7 +110,7 @@ async def test_only_the_pods_that_there_are_are_followed() -> None:
 async def test_the_first_looks_are_waited_for_however_they_end() -> None:
     async with following(2) as (fleet, watch, pods, _):
         fleet.kill(pods[1].ip or "")
-        watch.follow("other", [Pod("other", one.name, one.uid, "", {}, one.ip, one.sidecar_port) for one in pods])
+        watch.follow("other", [EnginePod("other", one.name, one.uid, "", {}, one.ip, one.sidecar_port) for one in pods])
         await watch.looked("other", DEADLINE)
         views = watch.seen("other")
         assert views["uid-0"].answer is not None

@@ -10,8 +10,8 @@ from typing import Any
 
 from patio_operator import injection
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
-from patio_operator.cluster.known import Known
-from patio_operator.reconcile.profiles import READ_IN_A_PASS, ProfileReconciler
+from patio_operator.caches import Caches
+from patio_operator.profiles.reconciler import READ_IN_A_PASS, ProfileReconciler
 
 from memory_api import PODS, PROFILES, MemoryApi, connected, profile, serving, until
 
@@ -45,7 +45,7 @@ def a_profile() -> Object:
 async def operator(api: MemoryApi) -> AsyncIterator[tuple[ProfileReconciler, list[float]]]:
     now = [1000.0]
     async with serving(api) as address, connected(address) as cluster, connected(address) as watching:
-        known = Known(watching)
+        known = Caches(watching)
         tasks = [asyncio.create_task(one) for one in known.watches()]
         await until("the pods are known", lambda: known.complete)
         yield ProfileReconciler(cluster, known, "patio-system", lambda: now[0], lambda: False), now

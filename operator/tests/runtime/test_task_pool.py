@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from patio_operator import jobs
-from patio_operator.jobs import Jobs
+from patio_operator.runtime import task_pool
+from patio_operator.runtime.task_pool import KeyedTaskPool
 
 
 class Ends:
@@ -33,7 +33,7 @@ class Ends:
 
 async def test_what_is_under_way_is_not_begun_again() -> None:
     ends = Ends()
-    work = Jobs("test", 10, 10, random.Random(0), ends)
+    work = KeyedTaskPool("test", 10, 10, random.Random(0), ends)
     release = asyncio.Event()
     begun = 0
 
@@ -54,7 +54,7 @@ async def test_what_is_under_way_is_not_begun_again() -> None:
 
 async def test_one_peer_that_is_slow_takes_the_places_of_no_other() -> None:
     ends = Ends()
-    work = Jobs("test", 3, 2, random.Random(0), ends)
+    work = KeyedTaskPool("test", 3, 2, random.Random(0), ends)
     release = asyncio.Event()
     running: set[str] = set()
 
@@ -81,9 +81,9 @@ async def test_one_peer_that_is_slow_takes_the_places_of_no_other() -> None:
 async def test_what_failed_is_told_after_a_pause_that_grows_and_not_begun_before(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(jobs, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(task_pool, "FIRST_PAUSE", 0.02)
     ends = Ends()
-    work = Jobs("test", 10, 10, random.Random(0), ends)
+    work = KeyedTaskPool("test", 10, 10, random.Random(0), ends)
     times: list[float] = []
 
     async def one() -> bool:
@@ -106,7 +106,7 @@ async def test_what_failed_is_told_after_a_pause_that_grows_and_not_begun_before
 
 async def test_nothing_goes_on_after_the_end() -> None:
     ends = Ends()
-    work = Jobs("test", 10, 10, random.Random(0), ends)
+    work = KeyedTaskPool("test", 10, 10, random.Random(0), ends)
     ended = asyncio.Event()
 
     async def one() -> bool:
@@ -125,7 +125,7 @@ async def test_nothing_goes_on_after_the_end() -> None:
 
 async def test_one_namespace_leaves_room_for_another() -> None:
     ends = Ends()
-    work = Jobs("test", 4, 4, random.Random(0), ends, 3)
+    work = KeyedTaskPool("test", 4, 4, random.Random(0), ends, 3)
     release = asyncio.Event()
     running: list[str] = []
 
@@ -149,7 +149,7 @@ async def test_one_namespace_leaves_room_for_another() -> None:
 
 
 async def test_what_waits_costs_no_task() -> None:
-    work = Jobs("test", 4, 2, random.Random(0), Ends())
+    work = KeyedTaskPool("test", 4, 2, random.Random(0), Ends())
     before = len(asyncio.all_tasks())
 
     async def one() -> bool:
@@ -165,10 +165,10 @@ async def test_what_waits_costs_no_task() -> None:
 
 
 async def test_a_namespace_whose_jobs_never_end_keeps_no_other_from_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "MOST", 20)
-    monkeypatch.setattr(jobs, "IN_ANY_CASE", 3)
+    monkeypatch.setattr(task_pool, "MOST", 20)
+    monkeypatch.setattr(task_pool, "IN_ANY_CASE", 3)
     ends = Ends()
-    work = Jobs("test", 4, 4, random.Random(0), ends, 3)
+    work = KeyedTaskPool("test", 4, 4, random.Random(0), ends, 3)
 
     async def never() -> bool:
         await asyncio.Event().wait()
@@ -187,9 +187,9 @@ async def test_a_namespace_whose_jobs_never_end_keeps_no_other_from_beginning(mo
 
 
 async def test_a_job_that_waits_for_something_cancelled_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(task_pool, "FIRST_PAUSE", 0.001)
     ends = Ends()
-    work = Jobs("test", 1, 1, random.Random(0), ends)
+    work = KeyedTaskPool("test", 1, 1, random.Random(0), ends)
 
     async def cancelled() -> bool:
         other = asyncio.get_running_loop().create_future()

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from patio_operator.reconcile import queue as queue_module
-from patio_operator.reconcile.queue import FIRST_PAUSE, Key, WorkQueue
+from patio_operator.runtime import workqueue as queue_module
+from patio_operator.runtime.workqueue import FIRST_PAUSE, Key, WorkQueue
 
 
 async def reached(condition: asyncio.Event) -> None:
@@ -29,8 +29,8 @@ async def test_a_burst_of_wakes_is_worked_off_once() -> None:
     queue = WorkQueue("test", work)
     task = asyncio.create_task(queue.run())
     for _ in range(50):
-        queue.wake(("a",))
-    queue.wake(("last",))
+        queue.add(("a",))
+    queue.add(("last",))
     await reached(done)
     task.cancel()
     assert worked == [("a",), ("last",)]
@@ -44,12 +44,12 @@ async def test_a_wake_during_the_work_means_one_more_pass() -> None:
         nonlocal passes
         passes += 1
         if passes == 1:
-            queue.wake(key)
+            queue.add(key)
         else:
             done.set()
 
     queue = WorkQueue("test", work)
-    queue.wake(("a",))
+    queue.add(("a",))
     task = asyncio.create_task(queue.run())
     await reached(done)
     task.cancel()
@@ -72,8 +72,8 @@ async def test_a_fault_brings_its_key_back_and_leaves_the_others_alone() -> None
 
     queue = WorkQueue("test", work)
     task = asyncio.create_task(queue.run())
-    queue.wake(("bad",))
-    queue.wake(("good",))
+    queue.add(("bad",))
+    queue.add(("good",))
     await reached(other)
     await reached(healed)
     task.cancel()
@@ -94,7 +94,7 @@ async def test_work_may_ask_to_come_again() -> None:
 
     queue = WorkQueue("test", work)
     task = asyncio.create_task(queue.run())
-    queue.wake(("a",))
+    queue.add(("a",))
     await reached(done)
     task.cancel()
 
@@ -125,7 +125,7 @@ async def test_a_queue_that_begins_works_on_all_that_there_is() -> None:
 
     queue = WorkQueue("test", work, lambda: there_are)
     for number in range(1000):
-        queue.wake((f"woken while another replica leads {number}",))
+        queue.add((f"woken while another replica leads {number}",))
     assert len(queue) == 0
     async with running(queue):
         await until("all of them", lambda: sorted(worked) == there_are)
@@ -141,7 +141,7 @@ async def test_keys_that_are_woken_before_it_begins_are_kept() -> None:
         worked.append(key)
 
     queue = WorkQueue("test", work)
-    queue.wake(("a",))
+    queue.add(("a",))
     async with running(queue):
         await until("worked on", lambda: worked == [("a",)])
 
@@ -159,7 +159,7 @@ async def test_only_so_many_keys_are_worked_on_at_once() -> None:
 
     queue = WorkQueue("test", work, workers=3)
     for number in range(200):
-        queue.wake((f"key {number}",))
+        queue.add((f"key {number}",))
     async with running(queue):
         await until("all done", lambda: done == 200)
     assert most == 3
@@ -176,7 +176,7 @@ async def test_nothing_is_kept_of_keys_that_are_done() -> None:
     async with running(queue):
         before = len(asyncio.all_tasks())
         for number in range(20_000):
-            queue.wake(("team", str(number)))
+            queue.add(("team", str(number)))
         await until("all done", lambda: done == 20_000)
         assert len(queue) == 0
         assert len(asyncio.all_tasks()) <= before + queue._workers
@@ -192,8 +192,8 @@ async def test_namespaces_take_turns() -> None:
 
     queue = WorkQueue("test", work, workers=1)
     for number in range(100):
-        queue.wake(("many", str(number)))
-    queue.wake(("one", "only"))
+        queue.add(("many", str(number)))
+    queue.add(("one", "only"))
     async with running(queue):
         await until("all done", lambda: len(worked) == 101)
     assert worked.index(("one", "only")) <= 2
@@ -209,11 +209,11 @@ async def test_waking_a_key_that_fails_does_not_make_it_fail_faster() -> None:
 
     queue = WorkQueue("test", work)
     async with running(queue):
-        queue.wake(("a",))
+        queue.add(("a",))
         await until("the first try", lambda: tries == 1)
         began = asyncio.get_running_loop().time()
         while tries == 1:
-            queue.wake(("a",))
+            queue.add(("a",))
             await asyncio.sleep(0.001)
         assert asyncio.get_running_loop().time() - began >= FIRST_PAUSE - 0.1
 
@@ -228,8 +228,8 @@ async def test_work_that_never_ends_does_not_keep_its_worker(monkeypatch: pytest
         done.set()
 
     queue = WorkQueue("test", work, workers=1)
-    queue.wake(("stuck",))
-    queue.wake(("fine",))
+    queue.add(("stuck",))
+    queue.add(("fine",))
     async with running(queue):
         await reached(done)
 

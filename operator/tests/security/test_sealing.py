@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patio.credentials.sealing import SealedError, Sealing
-from patio_operator.access.sealing import sealed, token_of
-from patio_operator.access.tokens import objection, review_of
+from patio_operator.security.sealing import sealed, token_of
+from patio_operator.security.token_rules import objection, review_of
 from patio_protocol.adapters import LoadRequest
 from patio_protocol.credentials import HandshakeAnswer, HandshakeRequest, order_digest
 from patio_protocol.sealed_boxes import new_key

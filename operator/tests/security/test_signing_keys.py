@@ -19,14 +19,14 @@ from patio.access.gate import Gate, Hook
 from patio.access.openness import CLOSED, HOOK
 from patio.access.proof import Denial, Request
 from patio.routes.access import add_access
-from patio_operator.access.keys import SigningKey, decode, due, encode, new_key, successor
-from patio_operator.access.proofs import proof
 from patio_operator.api import labels
-from patio_operator.injection import Access, Injection, Refusal, Runtime, inject
-from patio_operator.injection.access import drain_seconds
-from patio_operator.reconcile.signing_key import decide
+from patio_operator.injection import CallerKeys, Injection, PodRejection, Runtime, inject
+from patio_operator.injection.authentication import drain_seconds
+from patio_operator.security.auth import ProofAuth
+from patio_operator.security.proofs import proof
+from patio_operator.security.signing_key_rotation import decide
+from patio_operator.security.signing_keys import SigningKey, decode, due, encode, new_key, successor
 from patio_operator.settings import Settings, SettingsError
-from patio_operator.sidecars.signed import SignedCalls
 from patio_protocol.adapters import UnloadRequest
 from patio_protocol.authentication import MAX_ENDORSEMENTS, ProofClaims
 from patio_protocol.client import SidecarClient
@@ -38,7 +38,7 @@ from pod_builders import SIDECAR, VLLM, container, env, pod, profile
 
 UID = "6d1f4c1e-8a55-4b38-9f0e-2f6f3c1b7d10"
 AGE = timedelta(days=30)
-ACCESS = Access(("pUbLiC", "other"), "a-word")
+ACCESS = CallerKeys(("pUbLiC", "other"), "a-word")
 TARGET = "/v1/unload_lora_adapter"
 UNSUPPORTED = "-----BEGIN PRIVATE KEY-----\nMA4CAQAwBQYDKgMEBAIEAA==\n-----END PRIVATE KEY-----\n"
 """A private key of a kind that nobody knows."""
@@ -161,7 +161,7 @@ def sidecar_http(gate: Gate, denials: list[str]) -> httpx.AsyncClient:
 async def test_calls_are_signed_and_repeated_with_endorsements_for_a_pod_that_missed_rotations() -> None:
     old, denials = new_key(NOW), list[str]()
     current = rotated(old, 3)
-    auth = SignedCalls(UID, lambda: current, nothing_new, lambda: NOW.timestamp())
+    auth = ProofAuth(UID, lambda: current, nothing_new, lambda: NOW.timestamp())
     async with sidecar_http(sidecar_gate(old), denials) as http:
         for _ in range(2):
             response = await http.post(TARGET, params={"a": "b c/%ü"}, json={"lora_name": "a"}, auth=auth)
@@ -177,7 +177,7 @@ async def test_a_replica_that_was_overtaken_looks_its_key_up() -> None:
         nonlocal current
         current = newest
 
-    auth = SignedCalls(UID, lambda: current, look_up, lambda: NOW.timestamp())
+    auth = ProofAuth(UID, lambda: current, look_up, lambda: NOW.timestamp())
     async with sidecar_http(sidecar_gate(newest), denials) as http:
         assert (await http.post(TARGET, auth=auth)).status_code == 200
     assert denials == ["UnknownKey"]
@@ -191,8 +191,8 @@ async def test_a_denial_that_endorsements_do_not_mend_is_not_repeated() -> None:
     key, stranger, denials = new_key(NOW), new_key(NOW), list[str]()
     async with sidecar_http(sidecar_gate(key), denials) as http:
         for auth in (
-            SignedCalls("another-pod", lambda: key, nothing_new, lambda: NOW.timestamp()),
-            SignedCalls(UID, lambda: stranger, nothing_new, lambda: NOW.timestamp()),
+            ProofAuth("another-pod", lambda: key, nothing_new, lambda: NOW.timestamp()),
+            ProofAuth(UID, lambda: stranger, nothing_new, lambda: NOW.timestamp()),
         ):
             assert (await http.post(TARGET, auth=auth)).status_code == 401
     assert denials == ["ProofForAnotherPod", "UnknownKey"]
@@ -202,7 +202,7 @@ async def test_the_typed_client_signs_with_what_it_is_given() -> None:
     key, denials = new_key(NOW), list[str]()
     async with sidecar_http(sidecar_gate(key), denials) as http:
         client = SidecarClient(
-            "http://sidecar", http, SignedCalls(UID, lambda: key, nothing_new, lambda: NOW.timestamp())
+            "http://sidecar", http, ProofAuth(UID, lambda: key, nothing_new, lambda: NOW.timestamp())
         )
         with pytest.raises(Refused) as refused:  # the route above answers with nothing
             await client.unload(UnloadRequest(lora_name="a"))
@@ -210,7 +210,7 @@ async def test_the_typed_client_signs_with_what_it_is_given() -> None:
 
 
 async def test_what_the_documentation_signs_is_taken() -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[2] / "docs/access.md").read_text(), re.S)
+    (code,) = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[3] / "docs/access.md").read_text(), re.S)
     names: dict[str, Any] = {}
     exec(code, names)
     key, denials = new_key(NOW), list[str]()
@@ -223,7 +223,7 @@ async def test_what_the_documentation_signs_is_taken() -> None:
 # --- what injection gives
 
 
-def injected(before: dict[str, Any], *, access: Access = ACCESS, **spec: Any) -> Injection:
+def injected(before: dict[str, Any], *, access: CallerKeys = ACCESS, **spec: Any) -> Injection:
     result = inject(before, (Runtime(profile(**spec)),), (), access)
     assert isinstance(result, Injection), result
     return result
@@ -290,7 +290,7 @@ def test_a_token_that_the_api_server_completed_stays() -> None:
 def test_a_volume_of_the_tokens_name_is_a_clash() -> None:
     taken = [{"name": "patio-sidecar-token", "emptyDir": {}}]
     result = inject(pod(volumes=taken, **ACCOUNT), (Runtime(profile()),), (), ACCESS)
-    assert isinstance(result, Refusal)
+    assert isinstance(result, PodRejection)
     assert "'patio-sidecar-token'" in result.message
     assert "rename it" in result.message
 
@@ -310,7 +310,7 @@ def test_a_pod_of_no_service_account_gets_no_token() -> None:
 
 def test_a_second_admission_keeps_word_and_keys() -> None:
     once = injected(pod()).pod
-    assert injected(once, access=Access(("newer",), "another-word")).pod == once
+    assert injected(once, access=CallerKeys(("newer",), "another-word")).pod == once
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from patio_operator.certificates.authority import Periods, first
 from patio_operator.webhooks import connections, server
-from patio_operator.webhooks.certificates import Periods, first
 
 DEADLINE = 60.0
 API_SERVER = "127.0.0.9"

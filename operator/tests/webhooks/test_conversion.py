@@ -8,8 +8,9 @@ import json
 from typing import Any
 
 from patio_operator.api.labels import KEPT_COORDINATION
-from patio_operator.cluster import bodies
-from patio_operator.webhooks import convert, crd_bundle
+from patio_operator.certificates import crd_bundle
+from patio_operator.kube import bodies
+from patio_operator.webhooks import conversion
 
 GROUP = {
     "apiVersion": "workloads.x-k8s.io/v1alpha1",
@@ -25,7 +26,7 @@ def review(version: str) -> dict[str, Any]:
 
 
 async def answer(of: dict[str, Any]) -> Any:
-    return json.loads((await convert.answer(json.dumps(of))).text)
+    return json.loads((await conversion.answer(json.dumps(of))).text)
 
 
 async def test_objects_are_converted_to_the_version_that_is_wanted() -> None:
@@ -57,7 +58,7 @@ def in_new(name: str = "g", **annotations: str) -> dict[str, Any]:
 
 async def converted(version: str, *objects: str) -> list[str]:
     request = f'{{"uid": "u", "desiredAPIVersion": "{version}", "objects": [{", ".join(objects)}]}}'
-    text = (await convert.answer(f'{{"apiVersion": "apiextensions.k8s.io/v1", "request": {request}}}')).text
+    text = (await conversion.answer(f'{{"apiVersion": "apiextensions.k8s.io/v1", "request": {request}}}')).text
     answered = bodies.Items(text, "response", "convertedObjects")
     found = [text[start:end] for _, start, end in answered.spans()]
     assert answered.rest["response"]["result"] == {"status": "Success"}
@@ -117,7 +118,7 @@ async def test_a_long_list_is_converted_in_slices() -> None:
             await asyncio.sleep(0)
 
     beside = asyncio.create_task(others())
-    await convert.answer(many)
+    await conversion.answer(many)
     beside.cancel()
     assert turns > 3
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from patio_operator.cluster.api import Cluster
-from patio_operator.cluster.known import Known
+from patio_operator.caches import Caches
+from patio_operator.kube.client import KubeClient
 from patio_operator.webhooks import loraadapters
 
 from lora_api_server import LoraApiServer
@@ -21,23 +21,23 @@ def adapter(app: str = "vllm", **metadata: Any) -> Object:
     }
 
 
-async def answer(cluster: Cluster, new: Object, old: Object | None = None) -> Object:
+async def answer(cluster: KubeClient, new: Object, old: Object | None = None) -> Object:
     request = {"uid": "7", "namespace": "team", "object": new, "oldObject": old}
     review = {"apiVersion": "admission.k8s.io/v1", "request": request}
-    rivals_of = loraadapters.Rivals(cluster, Known(cluster))
+    rivals_of = loraadapters.Rivals(cluster, Caches(cluster))
     response: Object = (await loraadapters.answer(rivals_of, review))["response"]
     assert response["uid"] == "7"
     return response
 
 
-async def test_what_cannot_be_compared_is_let_through_with_a_warning(unreachable: Cluster) -> None:
+async def test_what_cannot_be_compared_is_let_through_with_a_warning(unreachable: KubeClient) -> None:
     for old in (None, adapter("other")):
         response = await answer(unreachable, adapter(), old)
         assert response["allowed"]
         assert "not compared" in response["warnings"][0]
 
 
-async def test_only_what_changes_what_is_wanted_is_compared(unreachable: Cluster) -> None:
+async def test_only_what_changes_what_is_wanted_is_compared(unreachable: KubeClient) -> None:
     moved = adapter()
     moved["spec"]["source"] = {"uri": "s3://bucket/sql"}
     for new in (adapter(labels={"a": "b"}), moved, adapter("other", deletionTimestamp="2026-11-21T12:00:00Z")):
@@ -50,7 +50,7 @@ def in_clear(**source: Any) -> Object:
     return made
 
 
-async def test_credentials_in_clear_are_refused_at_creation_and_change(unreachable: Cluster) -> None:
+async def test_credentials_in_clear_are_refused_at_creation_and_change(unreachable: KubeClient) -> None:
     for new, old in ((in_clear(), None), (in_clear(), adapter()), (in_clear(region="eu"), in_clear())):
         response = await answer(unreachable, new, old)
         assert not response["allowed"]
@@ -60,7 +60,7 @@ async def test_credentials_in_clear_are_refused_at_creation_and_change(unreachab
         assert (await answer(unreachable, body))["allowed"]
 
 
-async def test_stored_credentials_in_clear_do_not_stop_other_changes(unreachable: Cluster) -> None:
+async def test_stored_credentials_in_clear_do_not_stop_other_changes(unreachable: KubeClient) -> None:
     labelled = in_clear()
     labelled["metadata"]["labels"] = {"a": "b"}
     assert (await answer(unreachable, labelled, in_clear()))["allowed"]
@@ -102,7 +102,7 @@ async def test_server_that_selects_by_no_field_is_not_asked_for_all() -> None:
     api.put("loraadapters", rival("first", "vllm"))
     api.selects_fields = False
     async with api.serving() as cluster:
-        known = Known(cluster)
+        known = Caches(cluster)
         watches = [asyncio.create_task(one) for one in known.watches()]
         deadline = asyncio.get_running_loop().time() + 60
         while not known.complete:

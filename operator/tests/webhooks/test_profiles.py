@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from patio_operator.cluster.api import Cluster
+from patio_operator.kube.client import KubeClient
 from patio_operator.webhooks import profiles
 
 Object = dict[str, Any]
@@ -19,7 +19,7 @@ def profile(*containers: Object, **metadata: Any) -> Object:
     }
 
 
-async def answer(cluster: Cluster, new: Object, old: Object | None = None) -> Object:
+async def answer(cluster: KubeClient, new: Object, old: Object | None = None) -> Object:
     request = {"uid": "7", "object": new, "oldObject": old}
     review = {"apiVersion": "admission.k8s.io/v1", "request": request}
     response: Object = (await profiles.answer(cluster, "patio-system", review))["response"]
@@ -27,13 +27,13 @@ async def answer(cluster: Cluster, new: Object, old: Object | None = None) -> Ob
     return response
 
 
-async def test_a_profile_that_cannot_be_tried_is_let_through_with_a_warning(unreachable: Cluster) -> None:
+async def test_a_profile_that_cannot_be_tried_is_let_through_with_a_warning(unreachable: KubeClient) -> None:
     response = await answer(unreachable, profile(SIDE))
     assert response["allowed"]
     assert "could not be tried" in response["warnings"][0]
 
 
-async def test_what_needs_no_api_server_is_refused_without_one(unreachable: Cluster) -> None:
+async def test_what_needs_no_api_server_is_refused_without_one(unreachable: KubeClient) -> None:
     response = await answer(unreachable, profile(SIDE, SIDE | {"name": "other"}))
     assert not response["allowed"]
     (cause,) = response["status"]["details"]["causes"]
@@ -44,7 +44,7 @@ async def test_what_needs_no_api_server_is_refused_without_one(unreachable: Clus
     assert response["status"]["details"]["causes"][0]["field"] == "spec.updateStrategy"
 
 
-async def test_only_what_changes_is_tried(unreachable: Cluster) -> None:
+async def test_only_what_changes_is_tried(unreachable: KubeClient) -> None:
     wrong = profile(SIDE, SIDE | {"name": "other"})
     assert await answer(unreachable, wrong | {"metadata": {"name": "p", "labels": {"a": "b"}}}, wrong) == {
         "uid": "7",

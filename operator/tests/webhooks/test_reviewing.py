@@ -15,9 +15,9 @@ from aiohttp import web
 from patio_operator.api.bounded_json import read_json
 from patio_operator.api.crd import CONVERSION_PATH
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
-from patio_operator.cluster.api import ApiError, Cluster, Object
-from patio_operator.cluster.known import Known
-from patio_operator.injection import Access
+from patio_operator.caches import Caches
+from patio_operator.injection import CallerKeys
+from patio_operator.kube.client import ApiError, KubeClient, Object
 from patio_operator.telemetry import Telemetry
 from patio_operator.webhooks import loraadapters, profiles, reviewing, server
 from patio_operator.webhooks.reviewing import BadReviewError, BusyError, Gate, Limits, read_review
@@ -55,17 +55,17 @@ class Webhook:
 
 
 @pytest.fixture
-async def webhook(unreachable: Cluster) -> AsyncIterator[Webhook]:
+async def webhook(unreachable: KubeClient) -> AsyncIterator[Webhook]:
     telemetry = Telemetry()
     app = server.application(
         FewLookups(),  # type: ignore[arg-type]
         telemetry,
-        lambda: Access(("key",), "word"),
+        lambda: CallerKeys(("key",), "word"),
         observing=lambda: False,
         stopping=lambda: False,
     )
     profiles.add_route(app, unreachable, "patio-system")
-    loraadapters.add_route(app, unreachable, Known(unreachable))
+    loraadapters.add_route(app, unreachable, Caches(unreachable))
     runner = await server.serve(app, 0)
     port = port_of(runner)
     async with aiohttp.ClientSession() as session:

@@ -145,7 +145,7 @@ def adapter_selector(name: str, owner: str) -> str:
     return ",".join(f"{key}={value}" for key, value in adapter_labels(name, owner).items())
 
 
-def marked(labels: Mapping[str, str], annotations: Mapping[str, str]) -> frozenset[str]:
+def adapters_shown(labels: Mapping[str, str], annotations: Mapping[str, str]) -> frozenset[str]:
     """Return the names of the adapters that a pod's labels show."""
     keys = [key for key, value in labels.items() if key.startswith(ADAPTER_PREFIX) and value == ADAPTER_LOADED]
     if not keys:
@@ -167,7 +167,7 @@ def owners_of(adapters: Iterable[tuple[str, str]]) -> frozenset[tuple[str, str]]
     return frozenset((owner, adapter_label(name).removeprefix(ADAPTER_PREFIX)) for name, owner in adapters)
 
 
-def mark_patch(
+def serving_labels_patch(
     metadata: Mapping[str, Any], names: Iterable[str], owners: Iterable[tuple[str, str]] = ()
 ) -> dict[str, Any]:
     """Return the merge patch after which a pod shows exactly these adapters; empty when it does already.

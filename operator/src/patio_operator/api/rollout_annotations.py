@@ -14,7 +14,7 @@ from typing import Any
 from patio_operator.api import labels
 from patio_operator.api.bounded_json import read_json
 
-Marks = Mapping[str, str]
+RolledRevisions = Mapping[str, str]
 """Revision by profile."""
 
 
@@ -29,12 +29,12 @@ def of_role(metadata: Mapping[str, Any], role: str) -> dict[str, str]:
     return _marks(roles.get(role) if isinstance(roles, dict) else None)
 
 
-def template_annotation(marks: Marks) -> dict[str, str]:
+def template_annotation(marks: RolledRevisions) -> dict[str, str]:
     """Return the annotation of a pod template."""
     return {labels.ROLLED: _text(dict(marks))}
 
 
-def group_annotation(metadata: Mapping[str, Any], role: str, marks: Marks) -> dict[str, str]:
+def group_annotation(metadata: Mapping[str, Any], role: str, marks: RolledRevisions) -> dict[str, str]:
     """Return the annotation of a group in which a role has these marks, and every other role those it had."""
     before = _json(metadata, labels.ROLLED_ROLES)
     return {labels.ROLLED_ROLES: _text({**(before if isinstance(before, dict) else {}), role: dict(marks)})}

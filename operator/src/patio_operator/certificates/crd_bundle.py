@@ -13,15 +13,15 @@ from typing import Any
 
 from patio_operator.api.crd import CONVERSION_PATH
 from patio_operator.api.rolebasedgroup import RoleBasedGroup
-from patio_operator.cluster.api import Cluster, NotFoundError, Object
-from patio_operator.cluster.kinds import CUSTOM_RESOURCE_DEFINITION
+from patio_operator.kube.client import KubeClient, NotFoundError, Object
+from patio_operator.kube.resources import CUSTOM_RESOURCE_DEFINITION
 
 log = logging.getLogger(__name__)
 
 NAME = f"{RoleBasedGroup.plural}.{RoleBasedGroup.group}"
 
 
-async def keep(cluster: Cluster, service: str, namespace: str, ca: bytes) -> None:
+async def keep(cluster: KubeClient, service: str, namespace: str, ca: bytes) -> None:
     """Make one pass."""
     try:
         body = await cluster.get(CUSTOM_RESOURCE_DEFINITION, NAME)

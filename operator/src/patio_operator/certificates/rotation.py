@@ -1,8 +1,8 @@
 """Keeps what the webhook serves and what the API server trusts in step with what `certificates` says is right.
 
-`SecretKeeper` shares one set among all replicas through a Secret, and writes its CAs where the API server reads them.
+`SharedCertificate` shares one set among all replicas through a Secret, and writes its CAs where the API server reads them.
 The annotation `patio.dev/rotate` on the Secret, whatever its value, asks for a new CA and all that follows from it.
-`FileKeeper` serves what cert-manager keeps in a folder, and writes nothing. Both have one `context`: a certificate
+`MountedCertificate` serves what cert-manager keeps in a folder, and writes nothing. Both have one `context`: a certificate
 that is loaded later serves the connections that come after, and never breaks one that is there.
 """
 
@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from patio_operator.api import labels
-from patio_operator.cluster.api import ApiError, Cluster, ConflictError, NotFoundError, Object
-from patio_operator.cluster.kept_secret import Decision, keep_secret
-from patio_operator.cluster.kinds import Kind
-from patio_operator.webhooks import certificates, crd_bundle
-from patio_operator.webhooks.certificates import Bundle, Periods
+from patio_operator.certificates import authority, crd_bundle
+from patio_operator.certificates.authority import Bundle, Periods
+from patio_operator.kube.client import ApiError, ConflictError, KubeClient, NotFoundError, Object
+from patio_operator.kube.resources import Resource
+from patio_operator.kube.shared_secret import Decision, ensure_shared_secret
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class CertificateError(Exception):
     """There is no certificate to serve yet, or it cannot be used; the message says what is missing."""
 
 
-class Keeper(Protocol):
+class ServingCertificate(Protocol):
     """Keeps a serving certificate in `context`; `keep` is one pass, to be repeated every `check_seconds`."""
 
     context: ssl.SSLContext
@@ -50,17 +50,17 @@ class Keeper(Protocol):
         """
 
 
-class SecretKeeper:
+class SharedCertificate:
     """Keeps an SSL context, the Secret behind it and the CA bundles of the webhook configurations in step."""
 
     def __init__(
         self,
-        cluster: Cluster,
+        cluster: KubeClient,
         namespace: str,
         secret: str,
         service: str,
         periods: Periods,
-        configurations: Sequence[tuple[Kind, str]],
+        configurations: Sequence[tuple[Resource, str]],
     ) -> None:
         """`configurations` are objects that say which CAs are trusted for the Service, by kind and name."""
         self._cluster = cluster
@@ -81,7 +81,7 @@ class SecretKeeper:
         configurations = [await self._read(kind, name) for kind, name in self._configurations]
         ours = [entry for kind, body in configurations for _, entry in client_configs(kind, body, *self._place)]
         trusted = _trusted_by_all(ours)
-        bundle = await keep_secret(
+        bundle = await ensure_shared_secret(
             self._cluster, self._namespace, self._secret, lambda secret: self._decide(secret, trusted)
         )
         if bundle != self._loaded:
@@ -95,7 +95,7 @@ class SecretKeeper:
     def _place(self) -> tuple[str, str]:
         return self._namespace, self._service
 
-    async def _read(self, kind: Kind, name: str) -> tuple[Kind, Object]:
+    async def _read(self, kind: Resource, name: str) -> tuple[Resource, Object]:
         try:
             return kind, await self._cluster.get(kind, name)
         except NotFoundError:
@@ -105,20 +105,20 @@ class SecretKeeper:
     def _decide(self, secret: Object | None, trusted: bytes) -> Decision[Bundle]:
         """Say what has to be done to the Secret, where the API server trusts these CAs."""
         now = datetime.now(UTC)
-        there = certificates.decode(secret.get("data") or {}) if secret is not None else None
+        there = authority.decode(secret.get("data") or {}) if secret is not None else None
         if there is None:
             # Deleted or broken under our hands: what is served, and trusted, goes back.
-            bundle = certificates.restored(self._loaded or certificates.first(self._names, now, self._periods), trusted)
-            return Decision(bundle, certificates.encode(bundle), words="webhook certificate: made")
+            bundle = authority.restored(self._loaded or authority.first(self._names, now, self._periods), trusted)
+            return Decision(bundle, authority.encode(bundle), words="webhook certificate: made")
         asked = secret is not None and labels.ROTATE in (secret["metadata"].get("annotations") or {})
         before = replace(there, ca_key=b"") if asked else there
-        bundle = certificates.improved(before, self._names, now, self._periods, trusted)
+        bundle = authority.improved(before, self._names, now, self._periods, trusted)
         if bundle == there:
             return Decision(bundle)
         words = f"webhook certificate: {_what_changed(there, bundle)}"
-        return Decision(bundle, certificates.encode(bundle), {labels.ROTATE: None}, words)
+        return Decision(bundle, authority.encode(bundle), {labels.ROTATE: None}, words)
 
-    async def _trust(self, kind: Kind, body: Object, trusted: bytes) -> None:
+    async def _trust(self, kind: Resource, body: Object, trusted: bytes) -> None:
         encoded = base64.b64encode(trusted).decode()
         changes: list[Object] = [
             {"op": "add", "path": f"{path}/caBundle", "value": encoded}
@@ -132,7 +132,7 @@ class SecretKeeper:
             log.info("CA bundle written to %s %s", kind.kind, body["metadata"]["name"])
 
 
-class FileKeeper:
+class MountedCertificate:
     """Serves the certificate in a folder (`tls.crt`, `tls.key`, `ca.crt`), as cert-manager renews it there.
 
     cert-manager writes the CA into the webhook configurations. The CRD of RoleBasedGroups is not from a template and
@@ -163,7 +163,9 @@ class FileKeeper:
         return ca
 
 
-def client_configs(kind: Kind, body: Object, namespace: str, service: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def client_configs(
+    kind: Resource, body: Object, namespace: str, service: str
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield path and content of each place that says how the API server calls the Service, of these alone.
 
     A webhook configuration has one for each webhook, a CRD one for its conversion. What calls another Service is
@@ -201,7 +203,7 @@ def _load(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
         context.load_cert_chain(path)
 
 
-async def keep_once(keeper: Keeper) -> str | None:
+async def refresh_once(keeper: ServingCertificate) -> str | None:
     """Make one pass; return why it was not made, if it was not."""
     for _ in range(5):
         try:

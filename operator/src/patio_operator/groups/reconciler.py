@@ -20,23 +20,26 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from patio_operator import groups
 from patio_operator.api import labels
 from patio_operator.api.bounded_json import size_of
-from patio_operator.api.conditions import condition
+from patio_operator.api.conditions import next_condition
 from patio_operator.api.rolebasedgroup import RoleBasedGroup
-from patio_operator.cluster import events
-from patio_operator.cluster.api import (
-    Cluster,
+from patio_operator.caches import Caches
+from patio_operator.groups import pruning
+from patio_operator.groups.planner import naming, planner
+from patio_operator.groups.planner.plan import GroupPlan, ObjectRef
+from patio_operator.kube import events
+from patio_operator.kube.client import (
     ConflictError,
     InvalidError,
+    KubeClient,
     NotFoundError,
     Object,
     TerminatingError,
     TooLargeError,
     UnreadableError,
 )
-from patio_operator.cluster.kinds import (
+from patio_operator.kube.resources import (
     BY_KIND,
     CONFIG_MAP,
     CONTROLLER_REVISION,
@@ -46,11 +49,9 @@ from patio_operator.cluster.kinds import (
     ROLE_BASED_GROUP,
     SERVICE,
     STATEFUL_SET,
-    Kind,
+    Resource,
 )
-from patio_operator.cluster.known import Known
-from patio_operator.groups import GroupPlan, Ref, naming
-from patio_operator.reconcile.queue import Key
+from patio_operator.runtime.workqueue import Key
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +103,7 @@ class GroupReconciler:
     """Works off groups: `reconcile((namespace, name))`."""
 
     def __init__(
-        self, cluster: Cluster, known: Known, observing: Callable[[], bool], clock: Callable[[], float]
+        self, cluster: KubeClient, known: Caches, observing: Callable[[], bool], clock: Callable[[], float]
     ) -> None:
         """`observing` tells whether groups are upstream's controller's at the moment; `clock` counts seconds."""
         self._cluster = cluster
@@ -123,7 +124,7 @@ class GroupReconciler:
         """Make one pass over a group; return in how many seconds to make another one although nothing happens."""
         namespace, name = key
         observing = self._observing()
-        if self._known.groups.fresh_in(namespace):
+        if self._known.groups.synced_in(namespace):
             there = self._known.groups.get(name, namespace)
             if there is None:
                 self._kept.pop(key, None)
@@ -176,15 +177,15 @@ class GroupReconciler:
             children = await self._children(group)
             size += PER_CHILD * (len(children) + sum(one.replicas for one in group.spec.roles))
             if observing:
-                made = groups.made_by_patio(group, children)
+                made = planner.made_by_patio(group, children)
                 for ref in made[:PODS_IN_A_PASS]:
                     await self._delete(ref)
                 return PASS_SECONDS if len(made) > PODS_IN_A_PASS else None
             profiles = await self._profiles(kept.profiles)
-            plan = await _decided(size, groups.plan, group, children, profiles, now)
+            plan = await _decided(size, planner.plan, group, children, profiles, now)
             strangers = await self._unlabelled(plan.applies, children, namespace)
             if strangers:
-                plan = await _decided(size, groups.plan, group, [*children, *strangers], profiles, now)
+                plan = await _decided(size, planner.plan, group, [*children, *strangers], profiles, now)
         except (ValidationError, TooLargeError, _RefusedError) as error:
             if not observing:
                 await self._write_status(body, _refused(body, *_why(error), now))
@@ -203,15 +204,17 @@ class GroupReconciler:
             await self._write_status(body, _refused(body, "Rejected", error.message, now))
             raise
         if in_the_way:
-            plan = await _decided(size, groups.plan, group, [*children, *in_the_way], profiles, now)
+            plan = await _decided(size, planner.plan, group, [*children, *in_the_way], profiles, now)
         for ref in plan.deletes[:PODS_IN_A_PASS]:
             await self._delete(ref)
         for happened in plan.events[:EVENTS_IN_A_PASS]:
             await events.record(self._cluster, body, happened.type, happened.reason, happened.message)
         wrote = plan.status is not None and await self._write_status(body, plan.status)
-        again_in = [PASS_SECONDS] if wrote or more else []  # some of a plan waits until a status says what is to come
-        again_in += [] if plan.again_in is None else [plan.again_in.total_seconds()]
-        return min(again_in, default=None)
+        requeue_after = (
+            [PASS_SECONDS] if wrote or more else []
+        )  # some of a plan waits until a status says what is to come
+        requeue_after += [] if plan.requeue_after is None else [plan.requeue_after.total_seconds()]
+        return min(requeue_after, default=None)
 
     async def _children(self, group: RoleBasedGroup) -> list[Object]:
         """List what carries a group's name, of every kind that groups are made of."""
@@ -234,7 +237,7 @@ class GroupReconciler:
         """Return those of some profiles that there are. One that is not known may have come a moment ago."""
         found: set[str] = set()
         for name in named:
-            if not self._known.profiles.fresh or self._known.profiles.get(name) is None:
+            if not self._known.profiles.synced or self._known.profiles.get(name) is None:
                 try:
                     await self._cluster.get(PROFILE, name)
                 except NotFoundError:
@@ -302,7 +305,7 @@ class GroupReconciler:
         except InvalidError as error:
             if "field not declared in schema" not in error.message:
                 raise
-            known, dropped = groups.prune(wanted, await self._cluster.schemas(kind.api_version))
+            known, dropped = pruning.prune(wanted, await self._cluster.schemas(kind.api_version))
             if not dropped:
                 raise
             answer = await self._cluster.apply(kind, known)
@@ -315,7 +318,7 @@ class GroupReconciler:
             message = f"{what}: Kubernetes does not know these fields of the pod template, they are left out: {fields}"
             await events.record(self._cluster, body, "Warning", "NotAsAsked", message)
 
-    async def _delete(self, ref: Ref) -> None:
+    async def _delete(self, ref: ObjectRef) -> None:
         try:
             await self._cluster.delete(BY_KIND[ref.api_version, ref.kind], ref.name, ref.namespace, ref.uid)
         except ConflictError:
@@ -352,7 +355,7 @@ async def _decided(size: int, decide: Callable[..., T], *arguments: Any) -> T:
     return await asyncio.to_thread(decide, *arguments)
 
 
-def _reduced(kind: Kind, child: Object) -> Object:
+def _reduced(kind: Resource, child: Object) -> Object:
     """Return what a plan and `_ours` read of an object: a group may have a thousand pods, whose spec nobody reads."""
     metadata = dict(child["metadata"])
     metadata["managedFields"] = [
@@ -403,7 +406,7 @@ def _why(error: Exception) -> tuple[str, str]:
     return "InvalidSpec", str(error)
 
 
-def _typed(kind: Kind, child: Object) -> Object:
+def _typed(kind: Resource, child: Object) -> Object:
     """Put back what the API server leaves out of the items of a list."""
     return {"apiVersion": kind.api_version, "kind": kind.kind, **child}
 
@@ -411,7 +414,7 @@ def _typed(kind: Kind, child: Object) -> Object:
 def _refused(body: Object, reason: str, message: str, now: datetime) -> Object:
     before = body.get("status") or {}
     generation = body["metadata"]["generation"]
-    ready = condition(before.get("conditions") or [], "Ready", "False", reason, message[:1024], generation, now)
+    ready = next_condition(before.get("conditions") or [], "Ready", "False", reason, message[:1024], generation, now)
     return {
         "observedGeneration": generation,
         "conditions": [ready],

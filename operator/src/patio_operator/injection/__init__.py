@@ -17,22 +17,22 @@ Nothing of the user's is dropped or reordered; what contradicts it is a `Refusal
 Injecting an injected pod changes nothing.
 """
 
-from patio_operator.injection.access import Access
 from patio_operator.injection.admission import engine_of, inject
-from patio_operator.injection.asked import runtimes_of
+from patio_operator.injection.authentication import CallerKeys
 from patio_operator.injection.engine import Engine
 from patio_operator.injection.limits import MESSAGE, is_large, shortened
-from patio_operator.injection.observed import member_of, runtimes_of_role
 from patio_operator.injection.patch import json_patch
 from patio_operator.injection.profiles import revision
-from patio_operator.injection.words import Injection, Refusal, Runtime, RuntimeRef
+from patio_operator.injection.requested_profiles import runtimes_of
+from patio_operator.injection.types import Injection, PodRejection, Runtime, RuntimeRef
+from patio_operator.injection.upstream_profiles import member_of, runtimes_of_role
 
 __all__ = [
     "MESSAGE",
-    "Access",
+    "CallerKeys",
     "Engine",
     "Injection",
-    "Refusal",
+    "PodRejection",
     "Runtime",
     "RuntimeRef",
     "engine_of",

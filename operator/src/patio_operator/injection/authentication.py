@@ -16,11 +16,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from patio_operator.api.identity import EnvVar
-from patio_operator.api.identity import field as pod_field
+from patio_operator.api.pod_identity_env import EnvVar
+from patio_operator.api.pod_identity_env import field as pod_field
 from patio_operator.injection.profiles import SIDECAR_PORT_NAME
+from patio_operator.injection.types import Container, InjectionError, Pod
 from patio_operator.injection.variables import KIND
-from patio_operator.injection.words import ClashError, Container, Pod
 from patio_protocol.adapters import SIDECAR_PORT
 from patio_protocol.authentication import (
     DRAIN_PATH,
@@ -39,7 +39,7 @@ _HEADER = "Authorization"
 
 
 @dataclass(frozen=True)
-class Access:
+class CallerKeys:
     """What one admission gives to a pod."""
 
     operator_keys: tuple[str, ...]
@@ -48,7 +48,7 @@ class Access:
     """A random word, another one for each admission."""
 
 
-def give_keys(sidecar: Container, access: Access) -> None:
+def give_keys(sidecar: Container, access: CallerKeys) -> None:
     """Tell the sidecar whose signatures count, and which pod they must be for."""
     _set_missing(sidecar, {"name": POD_UID_VARIABLE, **pod_field("metadata.uid")})
     _set_missing(sidecar, {"name": OPERATOR_KEYS_VARIABLE, "value": ",".join(access.operator_keys)})
@@ -70,7 +70,7 @@ def give_token(pod: Pod, sidecar: Container) -> None:
     if there is None:
         spec["volumes"] = [*(spec.get("volumes") or []), {"name": TOKEN_VOLUME, "projected": {"sources": sources}}]
     elif (there.get("projected") or {}).get("sources") != sources:
-        raise ClashError(
+        raise InjectionError(
             f"Patio adds a volume {TOKEN_VOLUME!r} with a token for {sidecar['name']!r}, but the pod has another "
             "volume of that name: rename it"
         )
@@ -78,7 +78,7 @@ def give_token(pod: Pod, sidecar: Container) -> None:
     sidecar["volumeMounts"] = [*mounts, mount]
 
 
-def add_hook(pod: Pod, engine: Container, sidecar: Container, access: Access) -> list[str]:
+def add_hook(pod: Pod, engine: Container, sidecar: Container, access: CallerKeys) -> list[str]:
     """Have the engine's container drained before it is ended; return what its owner should know."""
     names = {variable["name"] for variable in sidecar.get("env") or []}
     if KIND not in names:

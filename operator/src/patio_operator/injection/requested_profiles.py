@@ -17,7 +17,7 @@ from patio_operator.api import labels
 from patio_operator.api.bounded_json import read_json
 from patio_operator.api.rolebasedgroup import EngineRuntime
 from patio_operator.injection import limits
-from patio_operator.injection.words import Refusal, RuntimeRef
+from patio_operator.injection.types import PodRejection, RuntimeRef
 
 _RUNTIMES = TypeAdapter(tuple[EngineRuntime, ...])
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
@@ -26,7 +26,9 @@ MOST_OVERRIDES = 64
 _TYPES: Mapping[str, type] = {"env": list, "args": list, "ports": list, "resources": dict, "image": str}
 
 
-def runtimes_of(pod: Mapping[str, Any], of_its_role: Sequence[RuntimeRef] = ()) -> tuple[RuntimeRef, ...] | Refusal:
+def runtimes_of(
+    pod: Mapping[str, Any], of_its_role: Sequence[RuntimeRef] = ()
+) -> tuple[RuntimeRef, ...] | PodRejection:
     """Return the profiles that a pod asks for, in order, each once.
 
     Args:
@@ -43,7 +45,7 @@ def runtimes_of(pod: Mapping[str, Any], of_its_role: Sequence[RuntimeRef] = ()) 
     if text is not None:
         entries = read_runtimes(read_json(text))
         if isinstance(entries, str):
-            return Refusal(
+            return PodRejection(
                 f"The pod's annotation {labels.ENGINE_RUNTIMES} is not a JSON list of engineRuntimes: {entries}"
             )
         asked += [
@@ -57,9 +59,11 @@ def runtimes_of(pod: Mapping[str, Any], of_its_role: Sequence[RuntimeRef] = ()) 
     refs: dict[str, RuntimeRef] = {}
     for ref in asked:
         if not is_name(ref.profile_name):
-            return Refusal(f"The pod asks for a profile {ref.profile_name[:64]!r}, which is no name of one: correct it")
+            return PodRejection(
+                f"The pod asks for a profile {ref.profile_name[:64]!r}, which is no name of one: correct it"
+            )
         if refs.setdefault(ref.profile_name, ref) != ref:
-            return Refusal(
+            return PodRejection(
                 f"The pod asks for profile {ref.profile_name!r} twice, with different overrides: "
                 "merge the two entries of engineRuntimes into one"
             )

@@ -1,6 +1,6 @@
 """The values that injection takes and gives, and the error that ends it inside.
 
-Used by every module of the package. `ClashError` never leaves it: `admission` turns it into
+Used by every module of the package. `InjectionError` never leaves it: `admission` turns it into
 a `Refusal`.
 """
 
@@ -53,13 +53,13 @@ class Injection:
 
 
 @dataclass(frozen=True)
-class Refusal:
+class PodRejection:
     """Why the pod cannot be injected as it asked: a sentence that names both sides."""
 
     message: str
 
 
-class ClashError(Exception):
+class InjectionError(Exception):
     """Two sides want what cannot be had together."""
 
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from patio_operator.api import labels
-from patio_operator.injection.asked import is_name, read_runtimes
-from patio_operator.injection.words import Refusal, RuntimeRef
+from patio_operator.injection.requested_profiles import is_name, read_runtimes
+from patio_operator.injection.types import PodRejection, RuntimeRef
 
 _POSITIONS = (
     labels.COMPONENT_INDEX,
@@ -37,7 +37,7 @@ def member_of(pod: Mapping[str, Any]) -> tuple[str, str] | None:
 
 def runtimes_of_role(
     pod: Mapping[str, Any], group: Mapping[str, Any], role_name: str
-) -> tuple[RuntimeRef, ...] | Refusal:
+) -> tuple[RuntimeRef, ...] | PodRejection:
     """Return the profiles that a group names for a pod of one of its roles, in order.
 
     Args:
@@ -52,7 +52,7 @@ def runtimes_of_role(
         return ()
     entries = read_runtimes(role.get("engineRuntimes") or [])
     if isinstance(entries, str):
-        return Refusal(f"engineRuntimes of role {role_name!r} cannot be read: {entries}")
+        return PodRejection(f"engineRuntimes of role {role_name!r} cannot be read: {entries}")
     return tuple(RuntimeRef(one.profile_name, one.containers, one.inject_containers, rendered=True) for one in entries)
 
 

@@ -23,10 +23,10 @@ import aiohttp
 from kubernetes.aio import client, config
 
 from patio_operator.api.labels import FIELD_MANAGER
-from patio_operator.cluster import bodies
-from patio_operator.cluster.bodies import TooDeep
-from patio_operator.cluster.kinds import Kind
-from patio_operator.file_limit import words_of
+from patio_operator.kube import bodies
+from patio_operator.kube.bodies import TooDeep
+from patio_operator.kube.resources import Resource
+from patio_operator.runtime.open_file_limit import words_of
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ class Scope:
 EVERYTHING = Scope()
 
 
-class Cluster:
+class KubeClient:
     """Reads and writes objects. One for the process; close it at the end."""
 
     def __init__(self, api_client: client.ApiClient) -> None:
@@ -127,7 +127,7 @@ class Cluster:
         return datetime.now(UTC) + self._ahead
 
     @classmethod
-    async def connect(cls, connections: int = 100) -> Cluster:
+    async def connect(cls, connections: int = 100) -> KubeClient:
         """Connect with the pod's service account, or with the kubeconfig outside a pod.
 
         Args:
@@ -146,7 +146,7 @@ class Cluster:
         """Close the connections."""
         await self._client.close()
 
-    async def get(self, kind: Kind, name: str, namespace: str | None = None) -> Object:
+    async def get(self, kind: Resource, name: str, namespace: str | None = None) -> Object:
         """Read one object."""
         body = await self._request("GET", _path(kind, namespace, name))
         if isinstance(body, TooDeep):
@@ -155,7 +155,7 @@ class Cluster:
 
     async def list_all(
         self,
-        kind: Kind,
+        kind: Resource,
         namespace: str | None = None,
         labels: str | None = None,
         fields: str | None = None,
@@ -182,7 +182,7 @@ class Cluster:
             return await self._listed(kind, Scope(namespace, labels), fields, keep)  # it took too long the first time
 
     async def _listed(
-        self, kind: Kind, scope: Scope, fields: str | None, keep: Callable[[Object], Object] | None
+        self, kind: Resource, scope: Scope, fields: str | None, keep: Callable[[Object], Object] | None
     ) -> list[Object]:
         found: list[Object] = []
         async for items, _ in self.pages(kind, scope, fields):
@@ -196,7 +196,7 @@ class Cluster:
         return found
 
     async def pages(
-        self, kind: Kind, scope: Scope = EVERYTHING, fields: str | None = None
+        self, kind: Resource, scope: Scope = EVERYTHING, fields: str | None = None
     ) -> AsyncGenerator[tuple[list[Object], str], None]:
         """Read all objects of a kind, some at a time; with each page the resourceVersion from which a watch goes on.
 
@@ -224,7 +224,7 @@ class Cluster:
                 return
             query["continue"] = more
 
-    async def watch(self, kind: Kind, since: str, scope: Scope = EVERYTHING) -> AsyncGenerator[Object, None]:
+    async def watch(self, kind: Resource, since: str, scope: Scope = EVERYTHING) -> AsyncGenerator[Object, None]:
         """Yield the events of a kind's objects after a resourceVersion, until the API server ends the watch."""
         query = {"watch": "1", "resourceVersion": since, "allowWatchBookmarks": "true", "timeoutSeconds": WATCH_SECONDS}
         if scope.labels:
@@ -246,11 +246,11 @@ class Cluster:
             if response is not None:
                 response.response.close()
 
-    async def create(self, kind: Kind, body: Object, namespace: str | None = None) -> Object:
+    async def create(self, kind: Resource, body: Object, namespace: str | None = None) -> Object:
         """Create an object; `ConflictError` when it exists."""
         return await self._request("POST", _path(kind, namespace), {"fieldManager": FIELD_MANAGER}, body)
 
-    async def try_create(self, kind: Kind, body: Object, namespace: str, *, strictly: bool = False) -> None:
+    async def try_create(self, kind: Resource, body: Object, namespace: str, *, strictly: bool = False) -> None:
         """Have the API server check and admit an object without creating it; `strictly` refuses unknown fields too."""
         query = {"dryRun": "All", "fieldValidation": "Strict" if strictly else "Ignore"}
         await self._request("POST", _path(kind, namespace), {"fieldManager": FIELD_MANAGER, **query}, body)
@@ -261,7 +261,7 @@ class Cluster:
         answer = await self._request("GET", f"/openapi/v3/{root}")
         return cast("Mapping[str, Object]", answer["components"]["schemas"])
 
-    async def apply(self, kind: Kind, body: Object) -> Object:
+    async def apply(self, kind: Resource, body: Object) -> Object:
         """Server-side apply, taking over the fields it names."""
         metadata = body["metadata"]
         return await self._request(
@@ -273,7 +273,7 @@ class Cluster:
         )
 
     async def merge(
-        self, kind: Kind, name: str, namespace: str | None, patch: Object, subresource: str | None = None
+        self, kind: Resource, name: str, namespace: str | None, patch: Object, subresource: str | None = None
     ) -> Object:
         """JSON merge patch. A `metadata.resourceVersion` in it makes the write conditional."""
         path = _path(kind, namespace, name) + (f"/{subresource}" if subresource else "")
@@ -281,7 +281,7 @@ class Cluster:
             "PATCH", path, {"fieldManager": FIELD_MANAGER}, patch, "application/merge-patch+json"
         )
 
-    async def json_patch(self, kind: Kind, name: str, namespace: str | None, patch: list[Object]) -> Object:
+    async def json_patch(self, kind: Resource, name: str, namespace: str | None, patch: list[Object]) -> Object:
         """JSON patch (RFC 6902)."""
         return await self._request(
             "PATCH",
@@ -291,7 +291,7 @@ class Cluster:
             "application/json-patch+json",
         )
 
-    async def delete(self, kind: Kind, name: str, namespace: str | None = None, uid: str | None = None) -> None:
+    async def delete(self, kind: Resource, name: str, namespace: str | None = None, uid: str | None = None) -> None:
         """Delete an object, only the one with this UID when one is given; gone already is fine."""
         body: Object = {"propagationPolicy": "Background"}
         if uid is not None:
@@ -409,12 +409,12 @@ async def _lines(content: aiohttp.StreamReader) -> AsyncGenerator[bytes, None]:
             raise RetryableApiError(0, f"The watch broke off: an event is larger than {MOST_BYTES} bytes")
 
 
-def _named(kind: Kind, body: Object) -> str:
+def _named(kind: Resource, body: Object) -> str:
     metadata = body.get("metadata") or {}
     return f"{kind.kind} {metadata.get('namespace', '')}/{metadata.get('name', '')}"
 
 
-def _path(kind: Kind, namespace: str | None, name: str | None = None) -> str:
+def _path(kind: Resource, namespace: str | None, name: str | None = None) -> str:
     root = f"/apis/{kind.group}/{kind.version}" if kind.group else f"/api/{kind.version}"
     scope = f"/namespaces/{quote(namespace)}" if kind.namespaced and namespace else ""
     return f"{root}{scope}/{kind.plural}" + (f"/{quote(name)}" if name else "")

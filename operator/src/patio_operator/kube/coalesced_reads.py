@@ -15,7 +15,7 @@ Key = TypeVar("Key")
 Answer = TypeVar("Answer")
 
 
-class FreshReads(Generic[Key, Answer]):
+class CoalescedReads(Generic[Key, Answer]):
     """Shares the reads that `read` makes. Answers are shared too: nobody may change one."""
 
     def __init__(self, read: Callable[[Key], Awaitable[Answer]]) -> None:

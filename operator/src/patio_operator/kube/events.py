@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from patio_operator.cluster.api import ApiError, Cluster, ConflictError, TerminatingError
-from patio_operator.cluster.kinds import EVENT
+from patio_operator.kube.client import ApiError, ConflictError, KubeClient, TerminatingError
+from patio_operator.kube.resources import EVENT
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ MAX_MESSAGE = 1024
 """Characters: the API server refuses longer messages."""
 
 
-async def record(cluster: Cluster, about: Mapping[str, Any], type_: str, reason: str, message: str) -> None:
+async def record(cluster: KubeClient, about: Mapping[str, Any], type_: str, reason: str, message: str) -> None:
     """Tell the users of an object that something happened to it. `type_` is Normal or Warning."""
     metadata = about["metadata"]
     message = message if len(message) <= MAX_MESSAGE else message[: MAX_MESSAGE - 1] + "…"

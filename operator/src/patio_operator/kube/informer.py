@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Generic, TypeVar
 
-from patio_operator.cluster.api import EVERYTHING, Cluster, Object, Scope
-from patio_operator.cluster.kinds import Kind
-from patio_operator.cluster.one_watch import Listener, OneWatch, Unreadable
+from patio_operator.kube.client import EVERYTHING, KubeClient, Object, Scope
+from patio_operator.kube.reflector import Listener, Reflector, Unreadable
+from patio_operator.kube.resources import Resource
 
 LISTED_AT_ONCE = 8
 """Namespaces of which objects of a kind are listed at once: at the start all are."""
@@ -24,13 +24,13 @@ LISTED_AT_ONCE = 8
 T = TypeVar("T")
 
 
-class Watched(Generic[T]):
+class Informer(Generic[T]):
     """The objects of one kind and scope; `run` keeps them."""
 
     def __init__(
         self,
-        cluster: Cluster,
-        kind: Kind,
+        cluster: KubeClient,
+        kind: Resource,
         decode: Callable[[Object], T | None],
         scope: Scope = EVERYTHING,
         namespaces: Iterable[str] = (),
@@ -48,16 +48,16 @@ class Watched(Generic[T]):
         apart = namespaces if kind.namespaced and scope.namespace is None else ()
         scopes = [replace(scope, namespace=one) for one in apart] or [scope]
         lists = asyncio.Semaphore(LISTED_AT_ONCE)
-        self._watches = {one.namespace: OneWatch(cluster, kind, decode, one, lists) for one in scopes}
+        self._watches = {one.namespace: Reflector(cluster, kind, decode, one, lists) for one in scopes}
         for watch in self._watches.values():
             watch.on_unreadable = self._note_unreadable
         self.on_unreadable: Unreadable = lambda kind, body, why: None
         """Is told of the objects that are left out and logged."""
 
-    def listen(self, listener: Listener[T]) -> None:
+    def add_event_handler(self, listener: Listener[T]) -> None:
         """Have a listener told of every change from now on."""
         for watch in self._watches.values():
-            watch.listen(listener)
+            watch.add_event_handler(listener)
 
     def get(self, name: str, namespace: str = "") -> T | None:
         """Return an object; None when it is not here."""
@@ -69,36 +69,36 @@ class Watched(Generic[T]):
         watch = self._of(namespace)
         return [] if watch is None else watch.all(namespace)
 
-    def places(self) -> list[tuple[str, str]]:
+    def keys_of_all(self) -> list[tuple[str, str]]:
         """Return namespace and name of every object."""
-        return [place for watch in self._watches.values() for place in watch.places()]
+        return [place for watch in self._watches.values() for place in watch.keys_of_all()]
 
     def namespaces(self) -> list[str]:
         """Return the namespaces that have any."""
         return [namespace for watch in self._watches.values() for namespace in watch.namespaces()]
 
-    def took(self, body: Object) -> None:
+    def observe_write(self, body: Object) -> None:
         """Take in what the API server answered to a write, before the watch tells of it.
 
         Listeners are told: what was written is not all that may have changed, and the watch's own event will be known.
         """
         watch = self._of(body["metadata"].get("namespace", ""))
         if watch is not None:
-            watch.took(body)
+            watch.observe_write(body)
 
     @property
-    def fresh(self) -> bool:
+    def synced(self) -> bool:
         """Whether what is here is as it is in the API server, apart from namespaces that refuse to be watched.
 
         A namespace that was deleted, or in which the operator has no rights any more, holds up no other one.
         """
         watches = self._watches.values()
-        return any(one.fresh for one in watches) and all(one.fresh or one.refused for one in watches)
+        return any(one.synced for one in watches) and all(one.synced or one.refused for one in watches)
 
-    def fresh_in(self, namespace: str) -> bool:
+    def synced_in(self, namespace: str) -> bool:
         """Return whether what is here of a namespace is as it is in the API server; nothing is of one not watched."""
         watch = self._of(namespace)
-        return watch is None or watch.fresh
+        return watch is None or watch.synced
 
     def problem_in(self, namespace: str) -> str:
         """Return why a namespace is not fresh."""
@@ -108,22 +108,22 @@ class Watched(Generic[T]):
     def forbidden_in(self, namespace: str) -> bool:
         """Return whether a namespace is not fresh for a lack of rights."""
         watch = self._of(namespace)
-        return watch is not None and not watch.fresh and watch.forbidden
+        return watch is not None and not watch.synced and watch.forbidden
 
-    async def refresh(self) -> None:
+    async def relist(self) -> None:
         """Have everything listed anew, at once, and wait for that.
 
         Of several namespaces, one that cannot be listed is not waited for: it is not fresh then.
         """
         if len(self._watches) == 1:
-            await next(iter(self._watches.values())).refresh()
+            await next(iter(self._watches.values())).relist()
         else:
-            await asyncio.gather(*(one.try_refresh() for one in self._watches.values()))
+            await asyncio.gather(*(one.try_relist() for one in self._watches.values()))
 
-    def hurry(self) -> None:
+    def retry_now(self) -> None:
         """Have no watch that is lost wait any longer before it tries again."""
         for watch in self._watches.values():
-            watch.hurry()
+            watch.retry_now()
 
     async def run(self) -> None:
         """Keep them until cancelled."""
@@ -131,8 +131,8 @@ class Watched(Generic[T]):
             for watch in self._watches.values():
                 tasks.create_task(watch.run(), name=f"watch of {watch.what}")
 
-    def _of(self, namespace: str) -> OneWatch[T] | None:
+    def _of(self, namespace: str) -> Reflector[T] | None:
         return self._watches.get(None) or self._watches.get(namespace)
 
-    def _note_unreadable(self, kind: Kind, body: Object, why: str) -> None:
+    def _note_unreadable(self, kind: Resource, body: Object, why: str) -> None:
         self.on_unreadable(kind, body, why)

@@ -1,6 +1,6 @@
 """Holds the Lease, and has this replica act for as long as it holds it.
 
-`Elector.run` waits for the Lease, runs what it was given, and ends that at once when the Lease is lost: to another
+`LeaderElector.run` waits for the Lease, runs what it was given, and ends that at once when the Lease is lost: to another
 replica, or because the API server could not be told in time that the holder lives. Then it waits again. When it is
 cancelled it first ends the acting and then releases the Lease, so that a successor starts within a second.
 
@@ -16,9 +16,9 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
-from patio_operator.cluster.api import ApiError, Cluster, ConflictError, NotFoundError, Object
-from patio_operator.cluster.kinds import LEASE
-from patio_operator.leadership import rules
+from patio_operator.kube import lease_rules
+from patio_operator.kube.client import ApiError, ConflictError, KubeClient, NotFoundError, Object
+from patio_operator.kube.resources import LEASE
 
 log = logging.getLogger(__name__)
 
@@ -30,11 +30,11 @@ class LostError(Exception):
     """Somebody else holds the Lease."""
 
 
-class Elector:
+class LeaderElector:
     """One replica's part in the election. `leading` tells whether it acts."""
 
     def __init__(
-        self, cluster: Cluster, namespace: str, name: str, identity: str, on_change: Callable[[bool], None]
+        self, cluster: KubeClient, namespace: str, name: str, identity: str, on_change: Callable[[bool], None]
     ) -> None:
         """`identity` is this replica's alone; `on_change` is called with what `leading` has become."""
         self._cluster = cluster
@@ -42,7 +42,7 @@ class Elector:
         self._name = name
         self._identity = identity
         self._on_change = on_change
-        self._seen: rules.Seen | None = None
+        self._seen: lease_rules.ObservedRecord | None = None
         self.leading = False
 
     async def run(self, act: Callable[[], Awaitable[None]]) -> None:
@@ -59,7 +59,7 @@ class Elector:
         said = ""
         while True:
             asked = time.monotonic()
-            pause = rules.LOOK_EVERY
+            pause = lease_rules.LOOK_EVERY
             try:
                 async with asyncio.timeout(REQUEST_SECONDS):
                     wait = await self._take()
@@ -85,14 +85,14 @@ class Elector:
                 "apiVersion": LEASE.api_version,
                 "kind": LEASE.kind,
                 "metadata": {"name": self._name, "labels": {"app.kubernetes.io/part-of": "patio"}},
-                "spec": rules.held(None, self._identity, datetime.now(UTC)),
+                "spec": lease_rules.held(None, self._identity, datetime.now(UTC)),
             }
             self._know(await self._cluster.create(LEASE, body, self._namespace))
             return 0.0
         seen = self._know(lease)
-        wait = rules.free_in(seen, self._identity, time.monotonic())
+        wait = lease_rules.free_in(seen, self._identity, time.monotonic())
         if wait == 0:
-            await self._write(lease, rules.held(seen.record, self._identity, datetime.now(UTC)))
+            await self._write(lease, lease_rules.held(seen.record, self._identity, datetime.now(UTC)))
         return wait
 
     async def _lead(self, act: Callable[[], Awaitable[None]], heard: float) -> None:
@@ -120,15 +120,17 @@ class Elector:
 
         """
         while True:
-            deadline = asyncio.get_running_loop().time() + heard + rules.RENEW_DEADLINE - time.monotonic()
+            deadline = asyncio.get_running_loop().time() + heard + lease_rules.RENEW_DEADLINE - time.monotonic()
             try:
                 async with asyncio.timeout_at(deadline):
                     heard = await self._renewed()
             except TimeoutError:
-                raise LostError(f"lease {self._name} could not be renewed for {rules.RENEW_DEADLINE:.0f} s") from None
+                raise LostError(
+                    f"lease {self._name} could not be renewed for {lease_rules.RENEW_DEADLINE:.0f} s"
+                ) from None
 
     async def _renewed(self) -> float:
-        await asyncio.sleep(rules.RENEW_EVERY)
+        await asyncio.sleep(lease_rules.RENEW_EVERY)
         while True:
             asked = time.monotonic()
             try:
@@ -148,8 +150,8 @@ class Elector:
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
                 lease = await self._cluster.get(LEASE, self._name, self._namespace)
-                if rules.record(lease.get("spec") or {}).holder == self._identity:
-                    await self._write(lease, rules.released(datetime.now(UTC)))
+                if lease_rules.record(lease.get("spec") or {}).holder == self._identity:
+                    await self._write(lease, lease_rules.released(datetime.now(UTC)))
                     log.info("lease %s released", self._name)
         except (ApiError, TimeoutError) as error:
             log.warning("lease %s not released, it runs out by itself: %s", self._name, error or "no answer in time")
@@ -158,8 +160,8 @@ class Elector:
         patch = {"metadata": {"resourceVersion": lease["metadata"]["resourceVersion"]}, "spec": spec}
         self._know(await self._cluster.merge(LEASE, self._name, self._namespace, patch))
 
-    def _know(self, lease: Object) -> rules.Seen:
-        self._seen = rules.see(self._seen, rules.record(lease.get("spec") or {}), time.monotonic())
+    def _know(self, lease: Object) -> lease_rules.ObservedRecord:
+        self._seen = lease_rules.see(self._seen, lease_rules.record(lease.get("spec") or {}), time.monotonic())
         return self._seen
 
     def _change(self, *, leading: bool) -> None:

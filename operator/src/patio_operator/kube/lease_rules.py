@@ -32,7 +32,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Seen:
+class ObservedRecord:
     """A record, and since when this replica has known it (seconds, monotonic)."""
 
     record: Record
@@ -50,12 +50,12 @@ def record(spec: Mapping[str, Any]) -> Record:
     )
 
 
-def see(before: Seen | None, now_there: Record, now: float) -> Seen:
+def see(before: ObservedRecord | None, now_there: Record, now: float) -> ObservedRecord:
     """Return what is known after a look: an unchanged record keeps the time since which it is known."""
-    return before if before is not None and before.record == now_there else Seen(now_there, now)
+    return before if before is not None and before.record == now_there else ObservedRecord(now_there, now)
 
 
-def free_in(seen: Seen, identity: str, now: float) -> float:
+def free_in(seen: ObservedRecord, identity: str, now: float) -> float:
     """Return the seconds until this replica may take the Lease; 0 when it may now.
 
     Its own is always free: identities are names of pods, and of a pod only one process runs at a time.

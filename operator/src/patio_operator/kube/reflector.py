@@ -17,9 +17,9 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from patio_operator.cluster.api import GONE, SLICE_SECONDS, ApiError, Cluster, Object, Scope
-from patio_operator.cluster.bodies import TooDeep
-from patio_operator.cluster.kinds import Kind
+from patio_operator.kube.bodies import TooDeep
+from patio_operator.kube.client import GONE, SLICE_SECONDS, ApiError, KubeClient, Object, Scope
+from patio_operator.kube.resources import Resource
 from patio_protocol.backoff import exponential, with_jitter
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 Listener = Callable[[str, T | None, T | None], None]
 """Is called with a namespace, and what was there and what is there of one object; None: nothing."""
-Unreadable = Callable[[Kind, Object, str], None]
+Unreadable = Callable[[Resource, Object, str], None]
 """Is called with the kind of an object that cannot be decoded, its body, of which metadata is there, and why."""
 
 
@@ -53,13 +53,13 @@ class _Kept(Generic[T]):
 _Objects = dict[str, dict[str, _Kept[T]]]
 
 
-class OneWatch(Generic[T]):
+class Reflector(Generic[T]):
     """The objects of one kind and scope; `run` keeps them."""
 
     def __init__(
         self,
-        cluster: Cluster,
-        kind: Kind,
+        cluster: KubeClient,
+        kind: Resource,
         decode: Callable[[Object], T | None],
         scope: Scope,
         lists: asyncio.Semaphore,
@@ -85,7 +85,7 @@ class OneWatch(Generic[T]):
         self._said = ""
         self.on_unreadable: Unreadable = lambda kind, body, why: None
         """Is told of the objects that are left out and logged."""
-        self.fresh = False
+        self.synced = False
         """Whether the watch is there, so that what is here is as it is in the API server."""
         self.problem = "the API server has not answered yet"
         """Why it is not fresh."""
@@ -94,7 +94,7 @@ class OneWatch(Generic[T]):
         self.refused = False
         """Whether that is an answer to what was asked, 403 or 404, and no trouble that passes by itself."""
 
-    def listen(self, listener: Listener[T]) -> None:
+    def add_event_handler(self, listener: Listener[T]) -> None:
         """Have a listener told of every change from now on."""
         self._listeners.append(listener)
 
@@ -107,7 +107,7 @@ class OneWatch(Generic[T]):
         """Return the objects of a namespace, those without one by default."""
         return [kept.value for kept in self._objects.get(namespace, {}).values()]
 
-    def places(self) -> list[tuple[str, str]]:
+    def keys_of_all(self) -> list[tuple[str, str]]:
         """Return namespace and name of every object."""
         return [(namespace, name) for namespace, objects in self._objects.items() for name in objects]
 
@@ -115,7 +115,7 @@ class OneWatch(Generic[T]):
         """Return the namespaces that have any."""
         return list(self._objects)
 
-    def took(self, body: Object) -> None:
+    def observe_write(self, body: Object) -> None:
         """Take in what the API server answered to a write, before the watch tells of it.
 
         Listeners are told: what was written is not all that may have changed, and the watch's own event will be known.
@@ -130,17 +130,17 @@ class OneWatch(Generic[T]):
         if kept is not None and kept.uid == metadata["uid"]:
             self._put(body)
 
-    async def refresh(self) -> None:
+    async def relist(self) -> None:
         """Have everything listed anew, at once, and wait for that; `run` does it, so that no event falls in between."""
         done = asyncio.get_running_loop().create_future()
         self._asked.append(done)
         self._ask.set()
         await done
 
-    async def try_refresh(self) -> None:
+    async def try_relist(self) -> None:
         """Have everything listed anew, at once, and wait until that is done or failed: then it is not fresh."""
         self._lost.clear()
-        ends = [asyncio.create_task(self.refresh()), asyncio.create_task(self._lost.wait())]
+        ends = [asyncio.create_task(self.relist()), asyncio.create_task(self._lost.wait())]
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -148,9 +148,9 @@ class OneWatch(Generic[T]):
                 one.cancel()
             await asyncio.gather(*ends, return_exceptions=True)
 
-    def hurry(self) -> None:
+    def retry_now(self) -> None:
         """Have a watch that is lost not wait any longer before it tries again."""
-        if not self.fresh:
+        if not self.synced:
             self._ask.set()
 
     async def run(self) -> None:
@@ -213,7 +213,7 @@ class OneWatch(Generic[T]):
         """Wait after a failure; until a listing is asked for, at the longest."""
         self._failures += 1
         pause, words = self._pause(), str(error)
-        self.fresh, self.problem = False, words
+        self.synced, self.problem = False, words
         status = error.status if isinstance(error, ApiError) else 0
         self.forbidden, self.refused = status == 403, status in (403, 404)
         self._lost.set()
@@ -247,7 +247,7 @@ class OneWatch(Generic[T]):
         before, self._objects = self._objects, found
         if self._said:
             log.info("watch of %s is back", self.what)
-        self.fresh, self._said = True, ""
+        self.synced, self._said = True, ""
         for namespace in before.keys() | found.keys():
             was, there = before.get(namespace, {}), found.get(namespace, {})
             for name in was.keys() | there.keys():

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
-class Kind:
+class Resource:
     """A resource of the API server. `group` is empty for the core group."""
 
     group: str
@@ -21,47 +21,47 @@ class Kind:
         return f"{self.group}/{self.version}" if self.group else self.version
 
 
-POD = Kind("", "v1", "Pod", "pods")
-SERVICE = Kind("", "v1", "Service", "services")
-CONFIG_MAP = Kind("", "v1", "ConfigMap", "configmaps")
-SECRET = Kind("", "v1", "Secret", "secrets")
-EVENT = Kind("", "v1", "Event", "events")
-TOKEN_REVIEW = Kind("authentication.k8s.io", "v1", "TokenReview", "tokenreviews", namespaced=False)
-LEASE = Kind("coordination.k8s.io", "v1", "Lease", "leases")
-ENDPOINT_SLICE = Kind("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices")
-CONTROLLER_REVISION = Kind("apps", "v1", "ControllerRevision", "controllerrevisions")
-STATEFUL_SET = Kind("apps", "v1", "StatefulSet", "statefulsets")
-DEPLOYMENT = Kind("apps", "v1", "Deployment", "deployments")
-DAEMON_SET = Kind("apps", "v1", "DaemonSet", "daemonsets")
-MUTATING_WEBHOOK_CONFIGURATION = Kind(
+POD = Resource("", "v1", "Pod", "pods")
+SERVICE = Resource("", "v1", "Service", "services")
+CONFIG_MAP = Resource("", "v1", "ConfigMap", "configmaps")
+SECRET = Resource("", "v1", "Secret", "secrets")
+EVENT = Resource("", "v1", "Event", "events")
+TOKEN_REVIEW = Resource("authentication.k8s.io", "v1", "TokenReview", "tokenreviews", namespaced=False)
+LEASE = Resource("coordination.k8s.io", "v1", "Lease", "leases")
+ENDPOINT_SLICE = Resource("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices")
+CONTROLLER_REVISION = Resource("apps", "v1", "ControllerRevision", "controllerrevisions")
+STATEFUL_SET = Resource("apps", "v1", "StatefulSet", "statefulsets")
+DEPLOYMENT = Resource("apps", "v1", "Deployment", "deployments")
+DAEMON_SET = Resource("apps", "v1", "DaemonSet", "daemonsets")
+MUTATING_WEBHOOK_CONFIGURATION = Resource(
     "admissionregistration.k8s.io",
     "v1",
     "MutatingWebhookConfiguration",
     "mutatingwebhookconfigurations",
     namespaced=False,
 )
-VALIDATING_WEBHOOK_CONFIGURATION = Kind(
+VALIDATING_WEBHOOK_CONFIGURATION = Resource(
     "admissionregistration.k8s.io",
     "v1",
     "ValidatingWebhookConfiguration",
     "validatingwebhookconfigurations",
     namespaced=False,
 )
-CUSTOM_RESOURCE_DEFINITION = Kind(
+CUSTOM_RESOURCE_DEFINITION = Resource(
     "apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", namespaced=False
 )
-PROFILE = Kind(
+PROFILE = Resource(
     "workloads.x-k8s.io",
     "v1alpha2",
     "ClusterEngineRuntimeProfile",
     "clusterengineruntimeprofiles",
     namespaced=False,
 )
-ROLE_BASED_GROUP = Kind("workloads.x-k8s.io", "v1alpha2", "RoleBasedGroup", "rolebasedgroups")
+ROLE_BASED_GROUP = Resource("workloads.x-k8s.io", "v1alpha2", "RoleBasedGroup", "rolebasedgroups")
 OLD_PROFILE = replace(PROFILE, version="v1alpha1")
 OLD_ROLE_BASED_GROUP = replace(ROLE_BASED_GROUP, version="v1alpha1")
 """Where upstream's CRDs are 0.6 or older, this version is all that is served."""
-LORA_ADAPTER = Kind("patio.dev", "v1alpha1", "LoraAdapter", "loraadapters")
+LORA_ADAPTER = Resource("patio.dev", "v1alpha1", "LoraAdapter", "loraadapters")
 
 BY_KIND = {
     (kind.api_version, kind.kind): kind

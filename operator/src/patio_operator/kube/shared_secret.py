@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from patio_operator.cluster.api import Cluster, ConflictError, NotFoundError, Object
-from patio_operator.cluster.kinds import SECRET
+from patio_operator.kube.client import ConflictError, KubeClient, NotFoundError, Object
+from patio_operator.kube.resources import SECRET
 from patio_protocol.backoff import exponential, with_jitter
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,9 @@ class Decision(Generic[T]):
     """For the log, once it is written."""
 
 
-async def keep_secret(cluster: Cluster, namespace: str, name: str, decide: Callable[[Object | None], Decision[T]]) -> T:
+async def ensure_shared_secret(
+    cluster: KubeClient, namespace: str, name: str, decide: Callable[[Object | None], Decision[T]]
+) -> T:
     """Read the Secret, write what `decide` says about it, and return the value that counts.
 
     Args:

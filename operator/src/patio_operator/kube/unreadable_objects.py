@@ -10,9 +10,9 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from patio_operator.cluster import events
-from patio_operator.cluster.api import Cluster, Object
-from patio_operator.cluster.kinds import Kind
+from patio_operator.kube import events
+from patio_operator.kube.client import KubeClient, Object
+from patio_operator.kube.resources import Resource
 
 MOST_WAITING = 100
 EVENT_SECONDS = 1.0
@@ -22,12 +22,12 @@ EVENT_SECONDS = 1.0
 class UnreadableObjects:
     """Records an event for each object that is noted, while `run` runs."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: KubeClient) -> None:
         self._cluster = cluster
         self._waiting: dict[tuple[str, str, str], tuple[Object, str]] = {}
         self._some = asyncio.Event()
 
-    def note(self, kind: Kind, body: Mapping[str, Any], why: str) -> None:
+    def note(self, kind: Resource, body: Mapping[str, Any], why: str) -> None:
         """Have the owner of an object told, unless too many others wait for that."""
         metadata = body["metadata"]
         key = kind.kind, metadata.get("namespace", ""), metadata["name"]

@@ -19,12 +19,12 @@ from typing import Protocol
 
 import httpx
 
-from patio_operator.access.sealing import sealed
-from patio_operator.jobs import Jobs
-from patio_operator.placement.credentials import SecretUnusableError, check, given
-from patio_operator.placement.fleet import NOT_SEEN, Pod, Seen
-from patio_operator.placement.plans import Load, Order, Refusal, Unload
-from patio_operator.sidecars.handshake import Handshakes, NotReviewedError, UnprovenError
+from patio_operator.loraadapters.handshake import Handshakes, TokenReviewError, UnprovenError
+from patio_operator.loraadapters.planner.credentials import SecretUnusableError, check, given
+from patio_operator.loraadapters.planner.observation import UNOBSERVED, EnginePod, Observation
+from patio_operator.loraadapters.planner.plan import Load, Order, Rejection, Unload
+from patio_operator.runtime.task_pool import KeyedTaskPool
+from patio_operator.security.sealing import sealed
 from patio_protocol.adapters import LoadRequest, UnloadRequest
 from patio_protocol.backoff import exponential, with_jitter
 from patio_protocol.client import SidecarClient
@@ -68,8 +68,8 @@ class Secrets(Protocol):
 
 
 @dataclass(frozen=True)
-class _Refused:
-    refusal: Refusal
+class _Rejected:
+    rejection: Rejection
     times: int
 
 
@@ -92,7 +92,7 @@ def _wanted(order: Load | Unload) -> _Wanted:
     return order.pod.uid, request.lora_name, request.revision or "", request.credentials_revision, request.prepare
 
 
-class Orders:
+class Dispatcher:
     """Gives orders, and remembers those that were not taken until they may be tried again. Close it at the end."""
 
     def __init__(
@@ -112,13 +112,13 @@ class Orders:
         self._handshakes = handshakes
         self._now = now
         self._rng = rng
-        self._jobs = Jobs("order", AT_ONCE, AT_ONCE_FOR_A_POD, rng, on_end, AT_ONCE_FOR_A_NAMESPACE)
+        self._jobs = KeyedTaskPool("order", AT_ONCE, AT_ONCE_FOR_A_POD, rng, on_end, AT_ONCE_FOR_A_NAMESPACE)
         self._wanted: dict[str, tuple[set[_Wanted], set[_Wanted]]] = {}
         """By namespace, what this pass and the one before gave: what waits and is in neither is not given any more."""
-        self._refused: dict[str, dict[tuple[str, Order], _Refused]] = {}
+        self._rejected: dict[str, dict[tuple[str, Order], _Rejected]] = {}
         self._taken: dict[str, dict[tuple[str, str], _Taken]] = {}
 
-    def refusals(self, namespace: str, pods: Iterable[str]) -> dict[tuple[str, Order], Refusal]:
+    def rejections(self, namespace: str, pods: Iterable[str]) -> dict[tuple[str, Order], Rejection]:
         """Return what sidecars refused, by pod UID and order; what may be tried again by now is still told.
 
         Each pass begins with it, and then gives its orders.
@@ -130,35 +130,35 @@ class Orders:
         """
         now, there = self._now(), set(pods)
         self._wanted[namespace] = set(), self._wanted.get(namespace, (set(), set()))[0]
-        kept = {key: one for key, one in self._refused.get(namespace, {}).items() if key[0] in there}
+        kept = {key: one for key, one in self._rejected.get(namespace, {}).items() if key[0] in there}
         # Known for a while longer: an order refused again is to wait longer.
-        kept = {key: one for key, one in kept.items() if one.refusal.until > now - timedelta(seconds=LONGEST_PAUSE)}
+        kept = {key: one for key, one in kept.items() if one.rejection.until > now - timedelta(seconds=LONGEST_PAUSE)}
         taken = self._taken.get(namespace, {})
         still = {key: one for key, one in taken.items() if key[0] in there and one.until > now}
-        self._refused[namespace], self._taken[namespace] = kept, still
+        self._rejected[namespace], self._taken[namespace] = kept, still
         if not there:
-            del self._refused[namespace], self._taken[namespace], self._wanted[namespace]
-        return {key: one.refusal for key, one in kept.items()}
+            del self._rejected[namespace], self._taken[namespace], self._wanted[namespace]
+        return {key: one.rejection for key, one in kept.items()}
 
-    def give(self, orders: Iterable[Load | Unload], seen: Mapping[str, Seen]) -> datetime | None:
+    def give(self, orders: Iterable[Load | Unload], seen: Mapping[str, Observation]) -> datetime | None:
         """Give the orders that are not on their way already. `seen`: what the plan was made from.
 
         Return when to plan again though nothing changed: an order that was taken may show nowhere.
         """
         now = self._now()
-        again_at: datetime | None = None
+        requeue_at: datetime | None = None
         for order in orders:
             pod, request = order.pod, order.request
             key = (pod.uid, request.lora_name)
             self._wanted.setdefault(pod.namespace, (set(), set()))[0].add(_wanted(order))
-            answer = seen.get(pod.uid, NOT_SEEN).answer
+            answer = seen.get(pod.uid, UNOBSERVED).answer
             report = None if answer is None else answer.revision
             taken = self._taken.get(pod.namespace, {}).get(key)
             if taken is not None and taken.until > now and (taken.order, taken.report) == (request, report):
-                again_at = taken.until if again_at is None else min(again_at, taken.until)
+                requeue_at = taken.until if requeue_at is None else min(requeue_at, taken.until)
                 continue
             self._jobs.start(pod.namespace, pod.uid, key, partial(self._give_if_wanted, order, report))
-        return again_at
+        return requeue_at
 
     def under_way(self, pod_uid: str, name: str) -> bool:
         """Tell whether an order about an adapter is on its way to a pod, or waits to be."""
@@ -167,7 +167,7 @@ class Orders:
     async def close(self) -> None:
         """Stop what is under way and forget everything."""
         await self._jobs.close()
-        self._refused.clear()
+        self._rejected.clear()
         self._taken.clear()
         self._handshakes.clear()
         self._wanted.clear()
@@ -205,7 +205,7 @@ class Orders:
             log.warning("order not sent: %s: %s", what, error)
             refuse(str(error), True, "SidecarUnproven")
             return True
-        except NotReviewedError as error:
+        except TokenReviewError as error:
             log.warning("order not sent: %s: %s", what, error)
             refuse(str(error), True, error.reason)
             return True
@@ -215,7 +215,7 @@ class Orders:
         except SidecarError as error:
             log.info("order not delivered: %s: %s", what, error)
             return False
-        self._refused.get(pod.namespace, {}).pop((pod.uid, planned), None)
+        self._rejected.get(pod.namespace, {}).pop((pod.uid, planned), None)
         until = self._now() + timedelta(seconds=REPORT_SECONDS)
         self._taken.setdefault(pod.namespace, {})[pod.uid, planned.lora_name] = _Taken(planned, report, until)
         return True
@@ -236,7 +236,9 @@ class Orders:
         await self._load_sealed(pod, client, partial(sealed, request, given(found.values), pod.uid), key)
         return True
 
-    async def _load_sealed(self, pod: Pod, client: SidecarClient, shut: Callable[[str], LoadRequest], key: str) -> None:
+    async def _load_sealed(
+        self, pod: EnginePod, client: SidecarClient, shut: Callable[[str], LoadRequest], key: str
+    ) -> None:
         try:
             await client.load(shut(key))
         except Refused as refused:
@@ -254,11 +256,11 @@ class Orders:
         retryable: bool,
         reason: str = "SidecarRefused",
     ) -> None:
-        refused = self._refused.setdefault(namespace, {})
+        refused = self._rejected.setdefault(namespace, {})
         times = refused[key].times + 1 if key in refused else 1
         pause = exponential(FIRST_PAUSE, LONGEST_PAUSE, times) if retryable else LONGEST_PAUSE
         until = self._now() + timedelta(seconds=with_jitter(pause, self._rng.random()))
-        refused[key] = _Refused(Refusal(message[:MOST_WORDS], retryable, until, reason), times)
+        refused[key] = _Rejected(Rejection(message[:MOST_WORDS], retryable, until, reason), times)
 
 
 def _verb(order: Load | Unload) -> str:

@@ -2,7 +2,7 @@
 
 One signed call (`patio_protocol.credentials`) and one question to the API server, for each sidecar once and again
 after a while or when the sidecar has started anew. What is kept is the key that a sidecar proved to have, never a
-token. Who fails is told apart: `UnprovenError` is about the pod, `NotReviewedError` about the operator and its API
+token. Who fails is told apart: `UnprovenError` is about the pod, `TokenReviewError` about the operator and its API
 server.
 """
 
@@ -13,9 +13,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from patio_operator.access.sealing import token_of
-from patio_operator.access.tokens import objection
-from patio_operator.placement.fleet import Pod
+from patio_operator.loraadapters.planner.observation import EnginePod
+from patio_operator.security.sealing import token_of
+from patio_operator.security.token_rules import objection
 from patio_protocol.authentication import PROOF_MISSING
 from patio_protocol.client import SidecarClient
 from patio_protocol.credentials import TOKEN_MISSING, HandshakeRequest
@@ -28,14 +28,14 @@ MOST_PROVEN = 8192
 """Sidecars whose keys are kept; of more the oldest prove themselves again."""
 
 Review = Callable[[str], Awaitable[Mapping[str, Any]]]
-"""Asks the API server about a token; returns its TokenReview, or raises `NotReviewedError`."""
+"""Asks the API server about a token; returns its TokenReview, or raises `TokenReviewError`."""
 
 
 class UnprovenError(Exception):
     """What answers at a pod's address did not prove to be its sidecar. The message has the remedy."""
 
 
-class NotReviewedError(Exception):
+class TokenReviewError(Exception):
     """The API server did not say whether a token is good."""
 
     def __init__(self, reason: str, message: str) -> None:
@@ -59,7 +59,7 @@ class Handshakes:
         self._clock = clock
         self._proven: dict[str, _Proven] = {}
 
-    async def key(self, pod: Pod, client: SidecarClient) -> str:
+    async def key(self, pod: EnginePod, client: SidecarClient) -> str:
         """Return the key of a pod's sidecar, which it proved to have.
 
         Raises:
@@ -86,7 +86,7 @@ class Handshakes:
         """Forget everything."""
         self._proven.clear()
 
-    async def _shake(self, pod: Pod, client: SidecarClient) -> str:
+    async def _shake(self, pod: EnginePod, client: SidecarClient) -> str:
         mine = new_key()
         try:
             answer = await client.handshake(HandshakeRequest(key=mine.public))
@@ -115,7 +115,7 @@ def _not_a_proof(refused: Refused) -> str | None:
     return None
 
 
-def _sentence(pod: Pod, words: str) -> str:
+def _sentence(pod: EnginePod, words: str) -> str:
     return (
         f"Credentials go only to a sidecar that proves itself, and that of pod {pod.name} did not: {words}. "
         "Recreate the pod."

@@ -13,12 +13,12 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from patio_operator.api import labels
-from patio_operator.cluster.api import ApiError, Cluster, ConflictError, NotFoundError
-from patio_operator.cluster.kinds import POD
-from patio_operator.cluster.known import KnownPod
-from patio_operator.cluster.watched import Watched
-from patio_operator.jobs import Jobs
-from patio_operator.placement.plans import Mark
+from patio_operator.caches import CachedPod
+from patio_operator.kube.client import ApiError, ConflictError, KubeClient, NotFoundError
+from patio_operator.kube.informer import Informer
+from patio_operator.kube.resources import POD
+from patio_operator.loraadapters.planner.plan import SetServingLabels
+from patio_operator.runtime.task_pool import KeyedTaskPool
 
 log = logging.getLogger(__name__)
 
@@ -28,13 +28,13 @@ AT_ONCE = 16
 AT_ONCE_FOR_A_NAMESPACE = 12
 
 
-class Marks:
+class LabelWriter:
     """Patches pods' labels. Close it at the end."""
 
     def __init__(
         self,
-        cluster: Cluster,
-        pods: Watched[KnownPod],
+        cluster: KubeClient,
+        pods: Informer[CachedPod],
         now: Callable[[], datetime],
         rng: random.Random,
         on_end: Callable[[str], None],
@@ -49,12 +49,12 @@ class Marks:
         self._cluster = cluster
         self._pods = pods
         self._now = now
-        self._jobs = Jobs("mark", AT_ONCE, 1, rng, on_end, AT_ONCE_FOR_A_NAMESPACE)
-        self._unmarked: dict[str, dict[tuple[str, str], datetime]] = {}
+        self._jobs = KeyedTaskPool("mark", AT_ONCE, 1, rng, on_end, AT_ONCE_FOR_A_NAMESPACE)
+        self._unlabelled: dict[str, dict[tuple[str, str], datetime]] = {}
         self._coming: dict[str, frozenset[str]] = {}
         """Names that a patch under way may put on a pod, by the pod's UID."""
 
-    def unmarked(self, namespace: str, pods: Iterable[str]) -> Mapping[tuple[str, str], datetime]:
+    def unlabelled(self, namespace: str, pods: Iterable[str]) -> Mapping[tuple[str, str], datetime]:
         """Return when the label of an adapter was last taken off a pod, by the pod's UID and the adapter's name.
 
         A label that a patch under way may put on counts as one that went just now: weights must not go before it is
@@ -66,43 +66,43 @@ class Marks:
 
         """
         there, since = set(pods), self._now() - REMEMBERED
-        before = self._unmarked.pop(namespace, {})
+        before = self._unlabelled.pop(namespace, {})
         kept = {key: when for key, when in before.items() if key[0] in there and when > since}
         if kept:
-            self._unmarked[namespace] = kept
+            self._unlabelled[namespace] = kept
         now = self._now()
         coming = {(uid, name): now for uid in self._coming.keys() & there for name in self._coming[uid]}
         return kept | coming
 
-    def give(self, marks: Iterable[Mark]) -> None:
+    def give(self, serving: Iterable[SetServingLabels]) -> None:
         """Patch the pods whose labels are not being patched already."""
-        for mark in marks:
+        for mark in serving:
             uid = mark.pod.uid
             if self._jobs.start(mark.pod.namespace, uid, uid, partial(self._patch, mark)):
-                self._coming[uid] = mark.names - mark.pod.marks
+                self._coming[uid] = mark.names - mark.pod.serving
 
     async def close(self) -> None:
         """Stop what is under way and forget everything."""
         await self._jobs.close()
-        self._unmarked.clear()
+        self._unlabelled.clear()
         self._coming.clear()
 
-    async def _patch(self, mark: Mark) -> bool:
+    async def _patch(self, mark: SetServingLabels) -> bool:
         try:
             return await self._write(mark)
         finally:
             self._coming.pop(mark.pod.uid, None)
 
-    async def _write(self, mark: Mark) -> bool:
+    async def _write(self, mark: SetServingLabels) -> bool:
         pod = mark.pod
         known = self._pods.get(pod.name, pod.namespace)
         if known is None or known.pod.uid != pod.uid:
             return True
         annotations = {} if known.names is None else {labels.ADAPTER_NAMES: known.names}
-        names = frozenset(one for one in mark.names if one in known.pod.marks or not self._ordered(mark.pod.uid, one))
+        names = frozenset(one for one in mark.names if one in known.pod.serving or not self._ordered(mark.pod.uid, one))
         shown = {labels.adapter_label(one).removeprefix(labels.ADAPTER_PREFIX) for one in names}
         owners = [(owner, value) for owner, value in mark.owners if value in shown]
-        patch = labels.mark_patch({"labels": known.pod.labels, "annotations": annotations}, names, owners)
+        patch = labels.serving_labels_patch({"labels": known.pod.labels, "annotations": annotations}, names, owners)
         if not patch:
             return names == mark.names  # else again, after a pause
         patch["metadata"]["uid"] = pod.uid
@@ -115,7 +115,7 @@ class Marks:
             log.warning("labels of %s/%s not written: %s", pod.namespace, pod.name, error.message)
             return False
         now = self._now()
-        for name in known.pod.marks - names:
-            self._unmarked.setdefault(pod.namespace, {})[pod.uid, name] = now
-        self._pods.took(body)
+        for name in known.pod.serving - names:
+            self._unlabelled.setdefault(pod.namespace, {})[pod.uid, name] = now
+        self._pods.observe_write(body)
         return True

@@ -1,7 +1,7 @@
 """Makes the LoraAdapters of a namespace be where they are declared.
 
 One pass: take what the watches know of pods, LoraAdapters and Services, follow the pods' sidecars, let
-`placement.planner` decide from what they report, have its actions carried out (orders and labels in the background),
+`loraadapters.planner.planner` decide from what they report, have its actions carried out (orders and labels in the background),
 write the statuses that changed. Woken by what changes in any of these, in a Secret, or in a sidecar's report. What is
 kept between passes are pauses: losing it costs a repetition that is harmless.
 """
@@ -18,25 +18,35 @@ from functools import partial
 from typing import Any, TypeVar
 
 from patio_operator.api.loraadapter import UNLOAD_FINALIZER, LoraAdapter
-from patio_operator.cluster import events
-from patio_operator.cluster.api import ApiError, Cluster, ConflictError, NotFoundError
-from patio_operator.cluster.kinds import LORA_ADAPTER
-from patio_operator.cluster.known import Known, KnownAdapter, KnownPod
-from patio_operator.placement.fleet import Seen
-from patio_operator.placement.matching import is_deleting
-from patio_operator.placement.planner import steps
-from patio_operator.placement.plans import Hold, Load, Mark, PlacedState, Placement, Plan, Release, Trouble, Unload
-from patio_operator.placement.status import status
-from patio_operator.placement.steps import Steps, in_parts
-from patio_operator.reconcile.credentials import SecretReader
-from patio_operator.reconcile.failures import Failures
-from patio_operator.reconcile.marks import Marks
-from patio_operator.reconcile.queue import Key
-from patio_operator.reconcile.services import Services
-from patio_operator.reconcile.slices import Heap, in_slices
-from patio_operator.reconcile.statuses import Statuses
-from patio_operator.sidecars.orders import Orders
-from patio_operator.sidecars.watch import SidecarWatch
+from patio_operator.caches import CachedAdapter, CachedPod, Caches
+from patio_operator.kube import events
+from patio_operator.kube.client import ApiError, ConflictError, KubeClient, NotFoundError
+from patio_operator.kube.resources import LORA_ADAPTER
+from patio_operator.loraadapters.dispatcher import Dispatcher
+from patio_operator.loraadapters.label_writer import LabelWriter
+from patio_operator.loraadapters.planner.observation import Observation
+from patio_operator.loraadapters.planner.plan import (
+    AddFinalizer,
+    Condition,
+    InstanceState,
+    Load,
+    Placement,
+    Plan,
+    RemoveFinalizer,
+    SetServingLabels,
+    Unload,
+)
+from patio_operator.loraadapters.planner.planner import plan_incrementally
+from patio_operator.loraadapters.planner.selection import is_deleting
+from patio_operator.loraadapters.planner.status import status
+from patio_operator.loraadapters.secret_reader import SecretReader
+from patio_operator.loraadapters.service_writer import ServiceWriter
+from patio_operator.loraadapters.sidecar_watch import SidecarWatch
+from patio_operator.loraadapters.status_writer import StatusWriter
+from patio_operator.loraadapters.write_backoff import WriteBackoff
+from patio_operator.runtime.incremental import Incremental, in_chunks
+from patio_operator.runtime.time_slices import Heap, in_slices
+from patio_operator.runtime.workqueue import Key
 
 log = logging.getLogger(__name__)
 
@@ -61,14 +71,14 @@ class AdapterReconciler:
 
     def __init__(
         self,
-        cluster: Cluster,
-        known: Known,
+        cluster: KubeClient,
+        known: Caches,
         secrets: SecretReader,
         watch: SidecarWatch,
-        orders: Orders,
-        marks: Marks,
-        services: Services,
-        statuses: Statuses,
+        orders: Dispatcher,
+        labels: LabelWriter,
+        services: ServiceWriter,
+        statuses: StatusWriter,
         now: Callable[[], datetime],
         clock: Callable[[], float],
     ) -> None:
@@ -78,27 +88,27 @@ class AdapterReconciler:
         self._secrets = secrets
         self._watch = watch
         self._orders = orders
-        self._marks = marks
+        self._labels = labels
         self._services = services
         self._statuses = statuses
         self._now = now
         self._clock = clock
         self._resting: dict[str, float] = {}
         self._looked: set[str] = set()
-        self._failures = Failures(clock, random.Random())  # noqa: S311 - jitter only
+        self._failures = WriteBackoff(clock, random.Random())  # noqa: S311 - jitter only
         self._deleted_at: dict[str, datetime] = {}
         self._computing = asyncio.Lock()
         self._heap = Heap()
-        known.adapters.listen(self._forget)
+        known.adapters.add_event_handler(self._forget)
 
     async def begin(self) -> None:
         """Take in what the last leader wrote."""
-        await self._known.refresh()
+        await self._known.relist()
 
     async def end(self) -> None:
         """Stop what is under way, and forget what is of this term."""
         await self._orders.close()
-        await self._marks.close()
+        await self._labels.close()
         await self._watch.close()
         self._looked.clear()
         self._resting.clear()
@@ -110,7 +120,7 @@ class AdapterReconciler:
     async def reconcile(self, key: Key) -> float | None:
         """Make one pass over a namespace; return after how many seconds to look again, if it matters."""
         (namespace,) = key
-        if not self._known.fresh_in(namespace):
+        if not self._known.synced_in(namespace):
             return NOT_FRESH_PAUSE
         rest = self._resting.get(namespace, 0.0) - self._clock()
         if rest > 0:
@@ -119,8 +129,8 @@ class AdapterReconciler:
         of_pods = [one.pod for one in pods.values()]
         if not pods and not self._known.adapters.all(namespace):
             self._watch.follow(namespace, ())
-            self._orders.refusals(namespace, ())
-            self._marks.unmarked(namespace, ())
+            self._orders.rejections(namespace, ())
+            self._labels.unlabelled(namespace, ())
             self._looked.discard(namespace)
             self._resting.pop(namespace, None)
             return None
@@ -137,56 +147,56 @@ class AdapterReconciler:
         for one in of_adapters:
             if is_deleting(one) and self._is_there(one):  # else `_forget` was told of it already
                 self._deleted_at.setdefault(one.metadata.uid, now)
-        planned = steps(
+        planned = plan_incrementally(
             of_pods,
             seen,
             of_adapters,
             credentials,
-            self._orders.refusals(namespace, pods),
-            self._marks.unmarked(namespace, pods),
+            self._orders.rejections(namespace, pods),
+            self._labels.unlabelled(namespace, pods),
             now,
             dict(self._deleted_at),
         )
         reports = sum(len(one.answer.adapters) for one in seen.values() if one.answer is not None)
         with self._heap.quiet(reports + sum(len(one.status.instances) for one in adapters.values())):
-            again_in = await self._carry_out(namespace, planned, adapters, pods, seen, now)
-        return max(0.0, min(again_in)) if again_in else None
+            requeue_after = await self._carry_out(namespace, planned, adapters, pods, seen, now)
+        return max(0.0, min(requeue_after)) if requeue_after else None
 
     async def _carry_out(
         self,
         namespace: str,
-        planned: Steps[Plan],
-        adapters: Mapping[str, KnownAdapter],
-        pods: Mapping[str, KnownPod],
-        seen: Mapping[str, Seen],
+        planned: Incremental[Plan],
+        adapters: Mapping[str, CachedAdapter],
+        pods: Mapping[str, CachedPod],
+        seen: Mapping[str, Observation],
         now: datetime,
     ) -> list[float]:
         """Make the plan and do what it says; return after how many seconds there may be more to do."""
         decided, spent = await in_slices(planned)
         self._resting[namespace] = self._clock() + REST * spent
         # Before the first load, so that no adapter is left behind by an object that was deleted meanwhile.
-        holds = [one.adapter for one in decided.actions if isinstance(one, Hold)]
+        holds = [one.adapter for one in decided.actions if isinstance(one, AddFinalizer)]
         held = await _some_at_once([partial(self._hold, one) for one in holds])
         unheld = {one.metadata.name for one, done in zip(holds, held, strict=True) if not done}
-        times = [decided.again_at]
-        for part in in_parts(decided.actions):
+        times = [decided.requeue_at]
+        for part in in_chunks(decided.actions):
             orders = [one for one in part if isinstance(one, Load | Unload)]
             may = [one for one in orders if isinstance(one, Unload) or one.adapter not in unheld]
             times.append(self._orders.give(may, seen))
-            self._marks.give(one for one in part if isinstance(one, Mark))
+            self._labels.give(one for one in part if isinstance(one, SetServingLabels))
             await asyncio.sleep(0)
-        again_in = [(at - now).total_seconds() for at in times if at is not None]
-        released = [one for one in decided.actions if isinstance(one, Release)]
+        requeue_after = [(at - now).total_seconds() for at in times if at is not None]
+        released = [one for one in decided.actions if isinstance(one, RemoveFinalizer)]
         placements = dict(decided.placements)
         del decided  # what is told is dropped one by one: to free a hundred thousand at once takes its time
-        return again_in + await self._write(released, placements, adapters, pods, now)
+        return requeue_after + await self._write(released, placements, adapters, pods, now)
 
     async def _write(
         self,
-        released: Sequence[Release],
+        released: Sequence[RemoveFinalizer],
         placements: dict[str, Placement],
-        adapters: Mapping[str, KnownAdapter],
-        pods: Mapping[str, KnownPod],
+        adapters: Mapping[str, CachedAdapter],
+        pods: Mapping[str, CachedPod],
         now: datetime,
     ) -> list[float]:
         """Write what belongs into the API server; return after how many seconds there may be more to write."""
@@ -200,37 +210,39 @@ class AdapterReconciler:
         return [wait for waits in await _some_at_once(work()) for wait in waits]
 
     async def _tell(
-        self, known: KnownAdapter, placement: Placement, pods: Mapping[str, KnownPod], now: datetime
+        self, known: CachedAdapter, placement: Placement, pods: Mapping[str, CachedPod], now: datetime
     ) -> list[float]:
         """Write a LoraAdapter's Service and status."""
         uid = known.adapter.metadata.uid
-        there = (pods[one.pod.uid] for one in placement.placed if one.pod.uid in pods)
-        trouble, waits = await self._keep_service(known, there)
+        there = (pods[one.pod.uid] for one in placement.instances if one.pod.uid in pods)
+        condition, waits = await self._keep_service(known, there)
         words = self._failures.words(uid, FINALIZER)
         if words is not None:
-            placement = replace(placement, trouble=Trouble("FinalizerRefused", _no_finalizer(words)))
-        elif trouble is not None and placement.trouble is None and _is_loaded(placement):
-            placement = replace(placement, trouble=trouble)
+            placement = replace(placement, condition=Condition("FinalizerRefused", _no_finalizer(words)))
+        elif condition is not None and placement.condition is None and _is_loaded(placement):
+            placement = replace(placement, condition=condition)
         waits.append(self._failures.wait(uid, FINALIZER))
         waits += await self._write_status(known, placement, now)
         return [wait for wait in waits if wait > 0]
 
-    async def _keep_service(self, known: KnownAdapter, pods: Iterable[KnownPod]) -> tuple[Trouble | None, list[float]]:
+    async def _keep_service(
+        self, known: CachedAdapter, pods: Iterable[CachedPod]
+    ) -> tuple[Condition | None, list[float]]:
         uid = known.adapter.metadata.uid
-        trouble: Trouble | None = None
+        condition: Condition | None = None
 
         async def keep() -> None:
-            nonlocal trouble
-            trouble = await self._services.keep(known, pods)
+            nonlocal condition
+            condition = await self._services.keep(known, pods)
 
         waits = await self._try(known.adapter, SERVICE, keep)
         words = self._failures.words(uid, SERVICE)
         if words is not None:
-            return Trouble("ServiceRefused", f"The API server does not take the Service: {words}"), waits
-        again_in = self._services.again_in(known)
-        return trouble, waits if again_in is None else [again_in]
+            return Condition("ServiceRefused", f"The API server does not take the Service: {words}"), waits
+        requeue_after = self._services.requeue_after(known)
+        return condition, waits if requeue_after is None else [requeue_after]
 
-    async def _write_status(self, known: KnownAdapter, placement: Placement, now: datetime) -> list[float]:
+    async def _write_status(self, known: CachedAdapter, placement: Placement, now: datetime) -> list[float]:
         uid = known.adapter.metadata.uid
         wait = self._failures.wait(uid, STATUS)
         if wait:
@@ -258,7 +270,7 @@ class AdapterReconciler:
         await self._try(adapter, FINALIZER, write)
         return done
 
-    async def _release(self, known: KnownAdapter, release: Release, now: datetime) -> list[float]:
+    async def _release(self, known: CachedAdapter, release: RemoveFinalizer, now: datetime) -> list[float]:
         """Take the finalizer off, and tell of it once that is done; where it may not be, the status says so."""
         adapter = release.adapter
 
@@ -270,11 +282,11 @@ class AdapterReconciler:
         waits = await self._try(adapter, FINALIZER, write)
         words = self._failures.words(adapter.metadata.uid, FINALIZER)
         if words is not None:
-            trouble = Trouble("FinalizerRefused", f"It is deleted and cannot go: {_no_finalizer(words)}")
-            waits += await self._write_status(known, Placement(trouble=trouble), now)
+            condition = Condition("FinalizerRefused", f"It is deleted and cannot go: {_no_finalizer(words)}")
+            waits += await self._write_status(known, Placement(condition=condition), now)
         return waits
 
-    async def _tell_release(self, about: Mapping[str, Any], release: Release) -> None:
+    async def _tell_release(self, about: Mapping[str, Any], release: RemoveFinalizer) -> None:
         if release.left_on:
             message = (
                 f"Deleted, though {', '.join(release.left_on[:5])} did not confirm the unload in time. "
@@ -292,7 +304,7 @@ class AdapterReconciler:
             body = await self._cluster.merge(LORA_ADAPTER, metadata.name, metadata.namespace, patch)
         except (ConflictError, NotFoundError):
             return False
-        self._known.adapters.took(body)
+        self._known.adapters.observe_write(body)
         return True
 
     async def _try(self, adapter: LoraAdapter, what: str, work: Callable[[], Awaitable[None]]) -> list[float]:
@@ -320,7 +332,7 @@ class AdapterReconciler:
         known = self._known.adapters.get(adapter.metadata.name, adapter.metadata.namespace)
         return known is not None and known.adapter.metadata.uid == adapter.metadata.uid
 
-    def _forget(self, namespace: str, was: KnownAdapter | None, there: KnownAdapter | None) -> None:
+    def _forget(self, namespace: str, was: CachedAdapter | None, there: CachedAdapter | None) -> None:
         if was is not None and there is None:
             metadata = was.adapter.metadata
             self._secrets.forget(namespace, metadata.name)
@@ -331,7 +343,7 @@ class AdapterReconciler:
 
 
 def _is_loaded(placement: Placement) -> bool:
-    return all(one.state is PlacedState.LOADED for one in placement.placed)
+    return all(one.state is InstanceState.LOADED for one in placement.instances)
 
 
 def _no_finalizer(words: str) -> str:

@@ -13,12 +13,19 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from patio_operator.api.loraadapter import LoraAdapter
-from patio_operator.cluster.api import ApiError, Cluster, InvalidError, NotFoundError, Object, Scope
-from patio_operator.cluster.kinds import SECRET
-from patio_operator.cluster.watched import Watched
-from patio_operator.placement.credentials import Credentials, Missing, SecretUnusableError, check, decode, judge
-from patio_operator.placement.matching import load_request
-from patio_operator.sidecars.orders import SecretValues
+from patio_operator.kube.client import ApiError, InvalidError, KubeClient, NotFoundError, Object, Scope
+from patio_operator.kube.informer import Informer
+from patio_operator.kube.resources import SECRET
+from patio_operator.loraadapters.dispatcher import SecretValues
+from patio_operator.loraadapters.planner.credentials import (
+    Credentials,
+    Missing,
+    SecretUnusableError,
+    check,
+    decode,
+    judge,
+)
+from patio_operator.loraadapters.planner.selection import load_request
 
 log = logging.getLogger(__name__)
 
@@ -30,15 +37,15 @@ READ_AT_ONCE = 8
 class SecretReader:
     """Reads Secrets where that is allowed."""
 
-    def __init__(self, cluster: Cluster, namespaces: Iterable[str], on_change: Callable[[str, str], None]) -> None:
+    def __init__(self, cluster: KubeClient, namespaces: Iterable[str], on_change: Callable[[str, str], None]) -> None:
         """Take the namespaces, `*` for all; `on_change` is called with the namespace and name of a Secret."""
         self._cluster = cluster
-        self._watched: dict[str | None, Watched[tuple[str, str]]] = {}
+        self._watched: dict[str | None, Informer[tuple[str, str]]] = {}
         self._verdicts: dict[tuple[str, str], tuple[str, Credentials | Missing]] = {}
         granted = set(namespaces)
         for namespace in {None} if EVERYWHERE in granted else granted:
-            watched = Watched(cluster, SECRET, _name_and_revision, Scope(namespace, metadata_only=True))
-            watched.listen(lambda where, was, there: on_change(where, (there or was or ("", ""))[0]))
+            watched = Informer(cluster, SECRET, _name_and_revision, Scope(namespace, metadata_only=True))
+            watched.add_event_handler(lambda where, was, there: on_change(where, (there or was or ("", ""))[0]))
             self._watched[namespace] = watched
 
     def watches(self) -> list[Coroutine[Any, Any, None]]:
@@ -91,7 +98,7 @@ class SecretReader:
                 f"The operator may not read Secret {name}: add {namespace} to the chart's value "
                 "adapters.secrets.namespaces.",
             )
-        if not watched.fresh_in(namespace):
+        if not watched.synced_in(namespace):
             reason = "SecretForbidden" if watched.forbidden_in(namespace) else "SecretNotRead"
             return Missing(reason, f"The operator cannot read Secret {name}: {watched.problem_in(namespace)}")
         known = watched.get(name, namespace)

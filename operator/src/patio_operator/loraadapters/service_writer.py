@@ -10,19 +10,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 
-from patio_operator.cluster.api import Cluster, ConflictError, InvalidError, NotFoundError, Object
-from patio_operator.cluster.kinds import SERVICE
-from patio_operator.cluster.known import KnownAdapter, KnownPod
-from patio_operator.cluster.watched import Watched
-from patio_operator.placement.matching import is_deleting
-from patio_operator.placement.plans import Trouble
-from patio_operator.placement.services import (
-    KnownService,
+from patio_operator.caches import CachedAdapter, CachedPod
+from patio_operator.kube.client import ConflictError, InvalidError, KubeClient, NotFoundError, Object
+from patio_operator.kube.informer import Informer
+from patio_operator.kube.resources import SERVICE
+from patio_operator.loraadapters.planner.plan import Condition
+from patio_operator.loraadapters.planner.selection import is_deleting
+from patio_operator.loraadapters.planner.services import (
+    CachedService,
     engine_port,
+    invalid_name,
     is_as_wanted,
-    name_trouble,
-    service,
-    taken,
+    name_taken,
+    service_of,
     waits_for_labels,
 )
 
@@ -32,17 +32,17 @@ LOOK_AGAIN = 30.0
 """Seconds after which a name that was taken is tried again."""
 
 
-class Services:
+class ServiceWriter:
     """Writes Services."""
 
-    def __init__(self, cluster: Cluster, services: Watched[KnownService], clock: Callable[[], float]) -> None:
+    def __init__(self, cluster: KubeClient, services: Informer[CachedService], clock: Callable[[], float]) -> None:
         """`clock` counts seconds."""
         self._cluster = cluster
         self._services = services
         self._clock = clock
-        self._troubles: dict[str, tuple[Trouble, float]] = {}
+        self._conditions: dict[str, tuple[Condition, float]] = {}
 
-    async def keep(self, known: KnownAdapter, pods: Iterable[KnownPod]) -> Trouble | None:
+    async def keep(self, known: CachedAdapter, pods: Iterable[CachedPod]) -> Condition | None:
         """Make a LoraAdapter's Service be as it should; return why it is not.
 
         Args:
@@ -52,8 +52,8 @@ class Services:
         """
         adapter = known.adapter
         metadata = adapter.metadata
-        if adapter.spec.service and not self._services.fresh_in(metadata.namespace):
-            return Trouble(
+        if adapter.spec.service and not self._services.synced_in(metadata.namespace):
+            return Condition(
                 "ServiceUnknown", f"Services cannot be watched: {self._services.problem_in(metadata.namespace)}"
             )
         ours = self._services.get(metadata.name, metadata.namespace)
@@ -62,7 +62,7 @@ class Services:
         if is_deleting(adapter):  # its Service goes with it
             return None
         if not adapter.spec.service:
-            self._troubles.pop(metadata.uid, None)
+            self._conditions.pop(metadata.uid, None)
             if ours is not None:
                 await self._delete(ours)
             return None
@@ -72,39 +72,39 @@ class Services:
             return None
         if ours is not None and waits_for_labels(ours, adapter, (one.pod for one in pods)):
             return None
-        wanted = service(adapter, port)
+        wanted = service_of(adapter, port)
         if ours is not None and is_as_wanted(ours, wanted):
-            self._troubles.pop(metadata.uid, None)
+            self._conditions.pop(metadata.uid, None)
             return None
-        before, until = self._troubles.get(metadata.uid, (None, 0.0))
+        before, until = self._conditions.get(metadata.uid, (None, 0.0))
         if before is not None and self._clock() < until:
             return before
-        trouble = name_trouble(adapter)
-        if trouble is None:
-            trouble = await self._write(wanted, ours)
-        if trouble is None:
-            self._troubles.pop(metadata.uid, None)
+        condition = invalid_name(adapter)
+        if condition is None:
+            condition = await self._write(wanted, ours)
+        if condition is None:
+            self._conditions.pop(metadata.uid, None)
             return None
-        self._troubles[metadata.uid] = trouble, self._clock() + LOOK_AGAIN
-        return trouble
+        self._conditions[metadata.uid] = condition, self._clock() + LOOK_AGAIN
+        return condition
 
-    def again_in(self, known: KnownAdapter) -> float | None:
+    def requeue_after(self, known: CachedAdapter) -> float | None:
         """Return after how many seconds to look at a LoraAdapter's Service again though nothing changed."""
-        trouble = self._troubles.get(known.adapter.metadata.uid)
-        return None if trouble is None else max(0.0, trouble[1] - self._clock())
+        condition = self._conditions.get(known.adapter.metadata.uid)
+        return None if condition is None else max(0.0, condition[1] - self._clock())
 
     def forget(self, uid: str) -> None:
         """Forget a LoraAdapter that is gone."""
-        self._troubles.pop(uid, None)
+        self._conditions.pop(uid, None)
 
-    async def _delete(self, ours: KnownService) -> None:
+    async def _delete(self, ours: CachedService) -> None:
         try:
             await self._cluster.delete(SERVICE, ours.name, ours.namespace, ours.uid)
         except ConflictError:
             return  # another one has the name by now
         log.info("service %s/%s deleted: spec.service is off", ours.namespace, ours.name)
 
-    async def _write(self, wanted: Object, ours: KnownService | None) -> Trouble | None:
+    async def _write(self, wanted: Object, ours: CachedService | None) -> Condition | None:
         metadata = wanted["metadata"]
         name, namespace = metadata["name"], metadata["namespace"]
         try:
@@ -114,21 +114,21 @@ class Services:
                 # Merged, not applied: what others added to selector or ports would lead requests astray.
                 selector = dict.fromkeys(ours.selector) | wanted["spec"]["selector"]
                 patch = {"metadata": metadata | {"uid": ours.uid}, "spec": wanted["spec"] | {"selector": selector}}
-                self._services.took(await self._cluster.merge(SERVICE, name, namespace, patch))
+                self._services.observe_write(await self._cluster.merge(SERVICE, name, namespace, patch))
         except ConflictError:
             # There is one already. Ours, if a watch that lags behind has not told of it yet: its event comes.
             return await self._whose(name, namespace, metadata["ownerReferences"][0]["uid"])
         except NotFoundError:
             return None  # deleted a moment ago: its event brings the next pass
         except InvalidError as error:
-            return Trouble("ServiceRefused", f"The API server does not take the Service: {error.message}")
+            return Condition("ServiceRefused", f"The API server does not take the Service: {error.message}")
         log.info("service %s/%s written", namespace, name)
         return None
 
-    async def _whose(self, name: str, namespace: str, owner: str) -> Trouble | None:
+    async def _whose(self, name: str, namespace: str, owner: str) -> Condition | None:
         try:
             there = await self._cluster.get(SERVICE, name, namespace)
         except NotFoundError:
             return None
         owners = [one["uid"] for one in there["metadata"].get("ownerReferences") or [] if one.get("controller")]
-        return None if owners == [owner] else taken(name)
+        return None if owners == [owner] else name_taken(name)

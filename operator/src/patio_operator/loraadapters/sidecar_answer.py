@@ -2,7 +2,7 @@
 
 Whoever may create pods may run something else than Patio's sidecar in one, so nothing is believed of size, depth or
 shape: the caller limits the bytes, here texts are cut, numbers are kept in range, and an adapter that cannot be read is
-left out. `sidecars.watch` calls it, the planner gets its `Answer`. Texts that many pods send alike are kept once.
+left out. `loraadapters.sidecar_watch` calls it, the planner gets its `Answer`. Texts that many pods send alike are kept once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from patio_operator.placement.fleet import Answer, Capacity, Prepared, Report
+from patio_operator.loraadapters.planner.observation import Answer, Capacity, Prepared, Report
 from patio_protocol.adapters import MOST_ON_DISK, AdapterState, PreparedState
 
 MOST_ADAPTERS = 4096

@@ -11,7 +11,7 @@ at rest does are these.
 
 Whoever may create pods decides what answers at their addresses. So no redirect is followed, nothing is unpacked, an
 answer has a size and a time, addresses that are no pod's are not asked, and one that answers without end is asked less
-often. `placement.reports` reads the answers.
+often. `loraadapters.sidecar_answer` reads the answers.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from typing import Any
 
 import aiohttp
 
-from patio_operator.placement.fleet import NOT_SEEN, Answer, Pod, Seen
-from patio_operator.placement.reports import read_answer
+from patio_operator.loraadapters.planner.observation import UNOBSERVED, Answer, EnginePod, Observation
+from patio_operator.loraadapters.sidecar_answer import read_answer
 from patio_protocol.backoff import exponential, with_jitter
 
 log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ class _Followed:
     url: str
     looked: asyncio.Future[None]
     """Done when the first answer came, or did not."""
-    seen: Seen = NOT_SEEN
+    seen: Observation = UNOBSERVED
     task: asyncio.Task[None] = field(init=False)
 
 
@@ -130,7 +130,7 @@ class SidecarWatch:
         """By namespace, until when those rest whose answers took long to be read."""
         self._followed: dict[str, dict[str, _Followed]] = {}
 
-    def follow(self, namespace: str, pods: Iterable[Pod]) -> bool:
+    def follow(self, namespace: str, pods: Iterable[EnginePod]) -> bool:
         """Follow exactly these pods of a namespace; return whether it is to be called again, after others' turn."""
         targets = {pod.uid: (pod, url) for pod in pods if not pod.leaving and (url := pod.sidecar_url) is not None}
         followed = self._followed.setdefault(namespace, {})
@@ -157,7 +157,7 @@ class SidecarWatch:
         if waiting:
             await asyncio.wait(waiting, timeout=within)
 
-    def seen(self, namespace: str) -> dict[str, Seen]:
+    def seen(self, namespace: str) -> dict[str, Observation]:
         """Return what is known of a namespace's sidecars, by pod UID."""
         return {uid: one.seen for uid, one in self._followed.get(namespace, {}).items()}
 
@@ -172,11 +172,11 @@ class SidecarWatch:
             await self._http.close()
             self._http = None
 
-    async def _poll(self, one: _Followed, pod: Pod) -> None:
+    async def _poll(self, one: _Followed, pod: EnginePod) -> None:
         problem = address_problem(pod.ip or "", loopback=self._ask_loopback)
         if problem is not None:
             log.warning("sidecar of %s/%s is not asked: %s", pod.namespace, pod.name, problem)
-            self._set(one, pod, Seen(None, problem, unreachable_since=self._now()))
+            self._set(one, pod, Observation(None, problem, unreachable_since=self._now()))
             return
         revision: str | None = None
         failures = quick = 0
@@ -209,19 +209,19 @@ class SidecarWatch:
                     problem = f"The sidecar at {one.url} does not answer: {error}"
                     since = one.seen.unreachable_since or self._now()
                     last = one.seen.answer or one.seen.last
-                    self._set(one, pod, Seen(None, problem, one.seen.ever_answered, since, last))
+                    self._set(one, pod, Observation(None, problem, one.seen.ever_answered, since, last))
             else:
                 failures = 0
                 quick = quick + 1 if came - asked < QUICK_SECONDS else 0
                 revision = answer.revision
-                self._set(one, pod, Seen(answer, ever_answered=True))
+                self._set(one, pod, Observation(answer, ever_answered=True))
                 if quick > QUICK_ANSWERS:
                     pause = max(pause, exponential(QUICK_PAUSE, LONGEST_QUICK_PAUSE, quick - QUICK_ANSWERS))
                 if pause > QUICK_PAUSE / 10:
                     await asyncio.sleep(pause)
                 continue
-            again_in = with_jitter(exponential(FIRST_PAUSE, LONGEST_PAUSE, failures), self._rng.random())
-            await asyncio.sleep(max(pause, again_in))
+            requeue_after = with_jitter(exponential(FIRST_PAUSE, LONGEST_PAUSE, failures), self._rng.random())
+            await asyncio.sleep(max(pause, requeue_after))
 
     def _rest(self, namespace: str, spent: float) -> float:
         """Return how long a sidecar rests whose answer took so long to be read."""
@@ -268,7 +268,7 @@ class SidecarWatch:
             )
         return self._http
 
-    def _tell_own_fault(self, pod: Pod, error: OwnFaultError) -> None:
+    def _tell_own_fault(self, pod: EnginePod, error: OwnFaultError) -> None:
         now = asyncio.get_running_loop().time()
         if now >= self._tell_next:  # all sidecars have it at the same time
             self._tell_next = now + TOLD_EVERY
@@ -284,7 +284,7 @@ class SidecarWatch:
             del self._followed[namespace][uid]
         self._on_change(namespace)
 
-    def _set(self, one: _Followed, pod: Pod, seen: Seen) -> None:
+    def _set(self, one: _Followed, pod: EnginePod, seen: Observation) -> None:
         if not one.looked.done():
             one.looked.set_result(None)
         if seen != one.seen:
@@ -320,9 +320,11 @@ def _read(body: bytes) -> Answer:
         raise SilentError("it answered with something else than the sidecar's API") from None
 
 
-def _not_asked(before: Seen, words: str) -> Seen:
+def _not_asked(before: Observation, words: str) -> Observation:
     """Return what is known of a sidecar that could not be asked: what it said last, and nothing against it."""
-    return Seen(None, f"The operator could not ask: {words}", before.ever_answered, None, before.answer or before.last)
+    return Observation(
+        None, f"The operator could not ask: {words}", before.ever_answered, None, before.answer or before.last
+    )
 
 
 async def _limited(content: aiohttp.StreamReader) -> bytes:

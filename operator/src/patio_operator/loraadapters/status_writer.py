@@ -9,30 +9,30 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from patio_operator.cluster import events
-from patio_operator.cluster.api import Cluster, ConflictError, NotFoundError
-from patio_operator.cluster.kinds import LORA_ADAPTER
-from patio_operator.cluster.known import KnownAdapter
-from patio_operator.cluster.watched import Watched
-from patio_operator.placement.status import events as events_of
-from patio_operator.placement.status import says
+from patio_operator.caches import CachedAdapter
+from patio_operator.kube import events
+from patio_operator.kube.client import ConflictError, KubeClient, NotFoundError
+from patio_operator.kube.informer import Informer
+from patio_operator.kube.resources import LORA_ADAPTER
+from patio_operator.loraadapters.planner.status import events as events_of
+from patio_operator.loraadapters.planner.status import is_recorded
 
 WRITE_SECONDS = 1.0
 
 
-class Statuses:
+class StatusWriter:
     """Writes statuses."""
 
-    def __init__(self, cluster: Cluster, adapters: Watched[KnownAdapter], clock: Callable[[], float]) -> None:
+    def __init__(self, cluster: KubeClient, adapters: Informer[CachedAdapter], clock: Callable[[], float]) -> None:
         """`clock` counts seconds."""
         self._cluster = cluster
         self._adapters = adapters
         self._clock = clock
         self._written: dict[tuple[str, str], float] = {}
 
-    async def write(self, known: KnownAdapter, after: dict[str, Any]) -> float | None:
+    async def write(self, known: CachedAdapter, after: dict[str, Any]) -> float | None:
         """Write a status if it changed; return after how many seconds that may be done, if not now."""
-        if says(known.status, after):
+        if is_recorded(known.status, after):
             return None
         metadata = known.adapter.metadata
         key = (metadata.namespace, metadata.name)
@@ -47,7 +47,7 @@ class Statuses:
         except (NotFoundError, ConflictError):
             return None
         self._written[key] = self._clock()  # when it was answered: the next is a second later than this was stored
-        self._adapters.took(body)
+        self._adapters.observe_write(body)
         for happened in events_of(known.status, after):
             await events.record(self._cluster, known.reference, happened.type, happened.reason, happened.message)
         return None

@@ -22,7 +22,7 @@ class _Failed:
     words: str
 
 
-class Failures:
+class WriteBackoff:
     """Remembers the writes that failed, by the object's UID and what was written."""
 
     def __init__(self, clock: Callable[[], float], rng: random.Random) -> None:

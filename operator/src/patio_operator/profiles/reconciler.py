@@ -17,22 +17,22 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from patio_operator import injection, rollouts
+from patio_operator import injection
 from patio_operator.api.conditions import find
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.api.rolebasedgroup import RoleBasedGroup
-from patio_operator.cluster import events
-from patio_operator.cluster.api import Cluster, ConflictError, InvalidError, NotFoundError, Object, UnreadableError
-from patio_operator.cluster.kinds import DAEMON_SET, DEPLOYMENT, PROFILE, ROLE_BASED_GROUP, STATEFUL_SET
-from patio_operator.cluster.known import Known
-from patio_operator.cluster.trial import try_profile
-from patio_operator.groups import spared_by_a_rollout
-from patio_operator.injection.trial import Verdict
-from patio_operator.reconcile.queue import Key
-from patio_operator.rollouts import roles
-from patio_operator.rollouts.status import ACCEPTED
-from patio_operator.rollouts.users import ROLE_KIND, User
-from patio_operator.rollouts.workloads import Ref, Workload, decode, mark
+from patio_operator.caches import Caches
+from patio_operator.groups.planner.rolling_updates import kept_by_partition
+from patio_operator.kube import events
+from patio_operator.kube.client import ConflictError, InvalidError, KubeClient, NotFoundError, Object, UnreadableError
+from patio_operator.kube.resources import DAEMON_SET, DEPLOYMENT, PROFILE, ROLE_BASED_GROUP, STATEFUL_SET
+from patio_operator.profiles.dry_run import dry_run_profile
+from patio_operator.profiles.planner import consumers, planner, roles
+from patio_operator.profiles.planner.consumers import ROLE_KIND, ProfilePod
+from patio_operator.profiles.planner.status import ACCEPTED
+from patio_operator.profiles.planner.workloads import Workload, WorkloadRef, decode, mark
+from patio_operator.profiles.validation import DryRunResult
+from patio_operator.runtime.workqueue import Key
 
 log = logging.getLogger(__name__)
 
@@ -54,9 +54,9 @@ class _Kept:
     last_pass: float = -PASS_SECONDS
     written: Object = field(default_factory=dict)
     """Its status. Upstream's CRD keeps none: without this, every pass would write one."""
-    refused: tuple[int, Verdict] = (0, Verdict())
+    refused: tuple[int, DryRunResult] = (0, DryRunResult())
     """What the trial of a generation found."""
-    workloads: dict[Ref, tuple[float, Workload | None]] = field(default_factory=dict)
+    workloads: dict[WorkloadRef, tuple[float, Workload | None]] = field(default_factory=dict)
     """Those that are behind, and when they were read; None: there is no such one."""
 
 
@@ -65,8 +65,8 @@ class ProfileReconciler:
 
     def __init__(
         self,
-        cluster: Cluster,
-        known: Known,
+        cluster: KubeClient,
+        known: Caches,
         namespace: str,
         clock: Callable[[], float],
         observing: Callable[[], bool],
@@ -82,16 +82,16 @@ class ProfileReconciler:
     async def reconcile(self, key: Key) -> float | None:
         """Make one pass over a profile; return after how many seconds to look again, if it matters."""
         (name,) = key
-        if not self._known.pods.fresh:
+        if not self._known.pods.synced:
             return NOT_FRESH_PAUSE
         kept = self._kept.setdefault(name, _Kept(last_pass=self._clock() - PASS_SECONDS))
         wait = kept.last_pass + PASS_SECONDS - self._clock()
         if wait > 0:
             return wait
         started = self._clock()
-        again_in = await self._pass(name, kept)
+        requeue_after = await self._pass(name, kept)
         kept.last_pass = started  # one that failed comes back after the queue's own pause
-        return again_in
+        return requeue_after
 
     async def _pass(self, name: str, kept: _Kept) -> float | None:
         try:
@@ -108,9 +108,9 @@ class ProfileReconciler:
         revision = injection.revision(profile)
         verdict = await self._verdict(profile, before, kept)
         pods = self._known.pods
-        users = rollouts.users_of(name, (one.use for there in pods.namespaces() for one in pods.all(there)))
+        users = consumers.pods_with(name, (one.use for there in pods.namespaces() for one in pods.all(there)))
         await asyncio.sleep(0)  # with many thousands of pods each of these takes its time
-        refs = rollouts.to_look_at(profile, revision, users)
+        refs = planner.workloads_to_read(profile, revision, users)
         await asyncio.sleep(0)
         kept.workloads = {ref: one for ref, one in kept.workloads.items() if ref in refs}
         fresh = await self._read(name, self._due(profile, refs, kept), users, kept)
@@ -118,7 +118,7 @@ class ProfileReconciler:
         while True:
             workloads = {ref: one for ref, (_, one) in kept.workloads.items() if one is not None}
             unread = [ref for ref in refs if ref not in kept.workloads]
-            plan = rollouts.plan(profile, revision, verdict, users, workloads, now, unread)
+            plan = planner.plan(profile, revision, verdict, users, workloads, now, unread)
             remembered = {one.workload.ref for one in plan.rolls} - fresh
             if not remembered:
                 break
@@ -129,35 +129,37 @@ class ProfileReconciler:
         if unread and not plan.status.get("rolling"):
             return PASS_SECONDS  # there may be some to roll among them: what there is to say is not known yet
         await self._write_status(body, before, plan, kept)
-        return plan.again_in.total_seconds() if plan.again_in is not None else None
+        return plan.requeue_after.total_seconds() if plan.requeue_after is not None else None
 
-    def _due(self, profile: ClusterEngineRuntimeProfile, refs: Iterable[Ref], kept: _Kept) -> set[Ref]:
+    def _due(self, profile: ClusterEngineRuntimeProfile, refs: Iterable[WorkloadRef], kept: _Kept) -> set[WorkloadRef]:
         """Return the workloads to read: those that are being rolled, and of the others those not read for longest."""
-        rolling = {Ref(one.kind, one.namespace, one.name) for one in profile.status.rolling}
+        rolling = {WorkloadRef(one.kind, one.namespace, one.name) for one in profile.status.rolling}
         old = self._clock() - REMEMBERED_SECONDS
         read = {ref: when for ref, (when, _) in kept.workloads.items()}
         others = [ref for ref in refs if ref not in rolling and read.get(ref, old) <= old]
         others.sort(key=lambda ref: (ref in read, read.get(ref, old), ref))
         return rolling.intersection(refs) | set(others[:READ_IN_A_PASS])
 
-    async def _verdict(self, profile: ClusterEngineRuntimeProfile, status: Object, kept: _Kept) -> Verdict:
+    async def _verdict(self, profile: ClusterEngineRuntimeProfile, status: Object, kept: _Kept) -> DryRunResult:
         """Return what the trial of this generation found: when it was made, or now."""
         generation = profile.metadata.generation
         accepted = find(status, ACCEPTED)
         if accepted.get("observedGeneration") == generation and accepted["status"] == "True":
-            return Verdict()
+            return DryRunResult()
         tried, verdict = kept.refused
         if tried != generation:
-            verdict = await try_profile(self._cluster, self._namespace, profile)
+            verdict = await dry_run_profile(self._cluster, self._namespace, profile)
             if verdict.problems:
                 kept.refused = generation, verdict
         return verdict
 
-    async def _read(self, profile: str, refs: Collection[Ref], users: list[User], kept: _Kept) -> set[Ref]:
+    async def _read(
+        self, profile: str, refs: Collection[WorkloadRef], users: list[ProfilePod], kept: _Kept
+    ) -> set[WorkloadRef]:
         """Read workloads, a few at a time; return which were read."""
         slots = asyncio.Semaphore(READ_AT_ONCE)
 
-        async def read(ref: Ref) -> None:
+        async def read(ref: WorkloadRef) -> None:
             async with slots:
                 one = await self._workload(profile, ref, users)
             kept.workloads[ref] = self._clock(), one
@@ -168,7 +170,7 @@ class ProfileReconciler:
                 raise end
         return set(refs)
 
-    async def _workload(self, profile: str, ref: Ref, users: list[User]) -> Workload | None:
+    async def _workload(self, profile: str, ref: WorkloadRef, users: list[ProfilePod]) -> Workload | None:
         try:
             if ref.kind == ROLE_KIND:
                 return await self._role(profile, ref, users)
@@ -180,7 +182,7 @@ class ProfileReconciler:
         except (InvalidError, UnreadableError) as error:  # of one workload, it keeps no other from being rolled
             return Workload(ref, "", held=f"it cannot be read: {error.message}")
 
-    async def _role(self, profile: str, ref: Ref, users: list[User]) -> Workload | None:
+    async def _role(self, profile: str, ref: WorkloadRef, users: list[ProfilePod]) -> Workload | None:
         name, _ = roles.group_and_role(ref)
         try:
             group = RoleBasedGroup.model_validate(await self._cluster.get(ROLE_BASED_GROUP, name, ref.namespace))
@@ -190,9 +192,9 @@ class ProfileReconciler:
         if role is None:
             return None
         held = "it is upstream's controller's" if self._observing() else ""
-        return roles.decode_role(ref, group, role, profile, users, spared_by_a_rollout(role), held)
+        return roles.decode_role(ref, group, role, profile, users, kept_by_partition(role), held)
 
-    async def _roll(self, profile: Object, roll: rollouts.Roll) -> None:
+    async def _roll(self, profile: Object, roll: planner.Roll) -> None:
         ref = roll.workload.ref
         try:
             if ref.kind == ROLE_KIND:
@@ -208,7 +210,7 @@ class ProfileReconciler:
         else:
             log.info("rolled: %s: %s", ref, roll.reason)
 
-    async def _mark_role(self, roll: rollouts.Roll) -> None:
+    async def _mark_role(self, roll: planner.Roll) -> None:
         """Mark a role in the metadata of its group, which it shares with others: as the group is now."""
         ref = roll.workload.ref
         group, _ = roles.group_and_role(ref)
@@ -216,7 +218,7 @@ class ProfileReconciler:
         patch = roles.mark_role(ref, body["metadata"], roll.rolled)
         await self._cluster.merge(ROLE_BASED_GROUP, group, ref.namespace, patch)
 
-    async def _write_status(self, body: Object, before: Object, plan: rollouts.Plan, kept: _Kept) -> None:
+    async def _write_status(self, body: Object, before: Object, plan: planner.Plan, kept: _Kept) -> None:
         if plan.status == before:
             return
         name = body["metadata"]["name"]

@@ -1,6 +1,6 @@
 """A profile tried on a minimal pod: what the API server would refuse, said in the words of the profile. Pure.
 
-`cluster.trial` creates `trial_pod` by a dry run and gives the answer to `problems_in`; `own_problems` and
+`profiles.dry_run` creates `trial_pod` by a dry run and gives the answer to `problems_in`; `own_problems` and
 `problems_beside_an_engine` are those that only this side knows. In the trial pod the profile's parts stand where they
 stand in the profile, so that a path in the one is a path in the other. Where the API server names no path, `narrowed`
 gives the smaller pods to ask with.
@@ -16,7 +16,7 @@ from typing import Any
 from patio_operator.api import labels
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.injection.admission import inject
-from patio_operator.injection.words import Container, Pod, Refusal, Runtime
+from patio_operator.injection.types import Container, Pod, PodRejection, Runtime
 
 Path = tuple[str | int, ...]
 
@@ -28,7 +28,7 @@ _AFTER_VALIDATION = ("violates PodSecurity", "exceeded quota")
 
 
 @dataclass(frozen=True)
-class Problem:
+class InvalidField:
     """What is wrong with a profile, and where in it."""
 
     path: str
@@ -40,10 +40,10 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class DryRunResult:
     """What a trial found. With neither problems nor `untried` the profile is good."""
 
-    problems: tuple[Problem, ...] = ()
+    problems: tuple[InvalidField, ...] = ()
     untried: str = ""
     """Why it could not be tried, in the API server's words."""
 
@@ -79,7 +79,7 @@ def written(path: Path) -> str:
     return "spec" + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
 
 
-def problems_in(status: int, message: str, causes: Sequence[tuple[str, str]]) -> Verdict:
+def read_rejection(status: int, message: str, causes: Sequence[tuple[str, str]]) -> DryRunResult:
     """Read the API server's refusal of the trial pod.
 
     Args:
@@ -89,28 +89,28 @@ def problems_in(status: int, message: str, causes: Sequence[tuple[str, str]]) ->
 
     """
     if status == 422:
-        return Verdict(tuple(Problem(*one) for one in causes) or (Problem("spec", message),))
+        return DryRunResult(tuple(InvalidField(*one) for one in causes) or (InvalidField("spec", message),))
     if status == 400 and _DECODING in message:
-        unknown = tuple(Problem(path, f"{what} field") for what, path in _UNKNOWN_FIELD.findall(message))
-        return Verdict(unknown or (Problem("spec", message.partition(_DECODING)[2]),))
+        unknown = tuple(InvalidField(path, f"{what} field") for what, path in _UNKNOWN_FIELD.findall(message))
+        return DryRunResult(unknown or (InvalidField("spec", message.partition(_DECODING)[2]),))
     if status == 403 and any(one in message for one in _AFTER_VALIDATION):
-        return Verdict()
-    return Verdict(untried=message)
+        return DryRunResult()
+    return DryRunResult(untried=message)
 
 
-def own_problems(profile: ClusterEngineRuntimeProfile) -> tuple[Problem, ...]:
+def own_checks(profile: ClusterEngineRuntimeProfile) -> tuple[InvalidField, ...]:
     """Return what is wrong and the API server takes. It is asked as well: here nothing is known to be well-formed."""
     return (*_ports(profile), *_annotations(profile))
 
 
-def problems_beside_an_engine(profile: ClusterEngineRuntimeProfile) -> tuple[Problem, ...]:
+def injection_checks(profile: ClusterEngineRuntimeProfile) -> tuple[InvalidField, ...]:
     """Return why a profile that the API server takes cannot be injected into any pod."""
     pod = {"metadata": {"name": "trial"}, "spec": {"containers": [_engine(_spec(profile))]}}
     result = inject(pod, [Runtime(profile)], [])
-    return (Problem("spec", result.message),) if isinstance(result, Refusal) else ()
+    return (InvalidField("spec", result.message),) if isinstance(result, PodRejection) else ()
 
 
-def _ports(profile: ClusterEngineRuntimeProfile) -> Iterator[Problem]:
+def _ports(profile: ClusterEngineRuntimeProfile) -> Iterator[InvalidField]:
     """The API server only warns: but one of two that listen on a port does not start."""
     taken: dict[tuple[str, str, str], str] = {}
     spec = _spec(profile)
@@ -131,13 +131,13 @@ def _ports(profile: ClusterEngineRuntimeProfile) -> Iterator[Problem]:
                 path = f"{where}.ports[{index}].{field}"
                 first = taken.setdefault((field, str(port[field]), str(port.get("protocol") or "TCP")), path)
                 if first != path:
-                    yield Problem(path, f"Duplicate value: {port[field]}: {first} is the same port of the pod")
+                    yield InvalidField(path, f"Duplicate value: {port[field]}: {first} is the same port of the pod")
 
 
-def _annotations(profile: ClusterEngineRuntimeProfile) -> Iterator[Problem]:
+def _annotations(profile: ClusterEngineRuntimeProfile) -> Iterator[InvalidField]:
     at_once = profile.metadata.annotations.get(labels.ROLL_AT_ONCE)
     if at_once is not None and not re.fullmatch(r"[1-9]\d{0,3}", at_once):
-        yield Problem(
+        yield InvalidField(
             f"metadata.annotations[{labels.ROLL_AT_ONCE}]", f"Invalid value: {at_once!r}: give a number from 1 to 9999"
         )
 

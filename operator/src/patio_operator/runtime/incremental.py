@@ -1,7 +1,7 @@
 """Long computations that let others work in between. Pure.
 
 A computation over a whole namespace is a generator: it yields often, and returns its result at its end. A shell runs it
-some milliseconds at a time and gives the event loop a turn in between (`reconcile.slices`); tests and small callers
+some milliseconds at a time and gives the event loop a turn in between (`runtime.time_slices`); tests and small callers
 run it at once (`finish`). Its input must not change meanwhile.
 """
 
@@ -12,13 +12,13 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-Steps = Generator[None, None, T]
+Incremental = Generator[None, None, T]
 
-FEW = 200
+CHUNK = 200
 """Objects after which a loop lets others work."""
 
 
-def finish(steps: Steps[T]) -> T:
+def run_to_end(steps: Incremental[T]) -> T:
     """Run a computation to its end."""
     while True:
         try:
@@ -28,6 +28,6 @@ def finish(steps: Steps[T]) -> T:
             return result
 
 
-def in_parts(items: Sequence[T], size: int = FEW) -> Iterator[Sequence[T]]:
+def in_chunks(items: Sequence[T], size: int = CHUNK) -> Iterator[Sequence[T]]:
     """Return a sequence in parts of at most `size`."""
     return (items[start : start + size] for start in range(0, len(items), size))

@@ -1,6 +1,6 @@
 """Work in the background, one task for a key: with a bound over all and for one, and growing pauses after failures.
 
-A planner says again and again what is to be done until it sees it done. `Jobs` makes that harmless: what is under way,
+A planner says again and again what is to be done until it sees it done. `KeyedTaskPool` makes that harmless: what is under way,
 or waits for its next try, is not begun a second time. Nobody waits for a job, so one peer that is slow holds up nobody
 else. Knows nothing of what the work is.
 """
@@ -50,7 +50,7 @@ class _Job:
     work: Work
 
 
-class Jobs:
+class KeyedTaskPool:
     """Runs work in the background. Close it at the end."""
 
     def __init__(

@@ -1,6 +1,6 @@
 """Runs a long computation some milliseconds at a time, so that the event loop is never held for long.
 
-The Lease, admissions and long-polls share the loop with the planner. A computation that yields (`placement.steps`) is
+The Lease, admissions and long-polls share the loop with the planner. A computation that yields (`runtime.incremental`) is
 stopped after `SLICE_SECONDS`, and everybody else has a turn. In a thread it would be in their way no less: each of
 their system calls would wait for the interpreter's lock.
 """
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from patio_operator.placement.steps import Steps
+from patio_operator.runtime.incremental import Incremental
 
 SLICE_SECONDS = 0.005
 SMALL = 10_000
@@ -28,7 +28,7 @@ LONGEST_QUIET = 10.0
 T = TypeVar("T")
 
 
-async def in_slices(steps: Steps[T]) -> tuple[T, float]:
+async def in_slices(steps: Incremental[T]) -> tuple[T, float]:
     """Run a computation; return its result, and the seconds that it took without the turns of others."""
     spent = 0.0
     while True:

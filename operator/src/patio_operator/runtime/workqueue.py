@@ -74,7 +74,7 @@ class WorkQueue:
         self._some = asyncio.Semaphore(0)
         self._running = False
 
-    def wake(self, key: Key) -> None:
+    def add(self, key: Key) -> None:
         """Have a key worked on soon."""
         if not self._running:
             if self._there_are is None:
@@ -84,10 +84,10 @@ class WorkQueue:
         elif key not in self._queued:
             self._due(key, self._soon(key))
 
-    def wake_all(self) -> None:
+    def add_all(self) -> None:
         """Have every key worked on that there is."""
         for key in list(self._there_are()) if self._there_are is not None else list(self._woken):
-            self.wake(key)
+            self.add(key)
 
     def __len__(self) -> int:
         """Return how many keys something is kept of."""
@@ -98,8 +98,8 @@ class WorkQueue:
         self._running = True
         woken, self._woken = self._woken, {}
         for key in woken:
-            self.wake(key)
-        self.wake_all()
+            self.add(key)
+        self.add_all()
         try:
             async with asyncio.TaskGroup() as group:
                 for number in range(self._workers):
@@ -155,20 +155,20 @@ class WorkQueue:
             key = self._next()
             self._at_work.add(key)
             try:
-                again_in = await self._worked(key)
+                requeue_after = await self._worked(key)
             finally:
                 self._at_work.discard(key)
             if key in self._once_more:
                 self._once_more.discard(key)
-                again_in = self._soon(key)
-            if again_in is not None:
-                self._due(key, max(again_in, SETTLE_SECONDS))
+                requeue_after = self._soon(key)
+            if requeue_after is not None:
+                self._due(key, max(requeue_after, SETTLE_SECONDS))
 
     async def _worked(self, key: Key) -> float | None:
         """Make a pass over a key; return in how many seconds the next one is due, if one is."""
         try:
             async with asyncio.timeout(WORK_SECONDS):
-                again_in = await self._work(key)
+                requeue_after = await self._work(key)
         except (Exception, asyncio.CancelledError) as error:
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
@@ -187,7 +187,7 @@ class WorkQueue:
             )
             return pause
         self._failures.pop(key, None)
-        return again_in
+        return requeue_after
 
     async def _resync(self, there_are: Callable[[], Iterable[Key]]) -> None:
         """Wake every key once in a while, one after the other."""
@@ -198,4 +198,4 @@ class WorkQueue:
                 await asyncio.sleep(RESYNC_SECONDS)
             for key in keys:
                 await asyncio.sleep(RESYNC_SECONDS * (0.75 + 0.5 * self._rng.random()) / len(keys))
-                self.wake(key)
+                self.add(key)

@@ -1,5 +1,7 @@
-"""How the operator proves to sidecars that a call is its own. Pure: `keys` and how they follow each other, `proofs`.
+"""How operator and sidecars prove to each other who they are.
 
-The signing key is kept in a Secret by `reconcile.signing_key`, calls are signed on their way by `sidecars.signed`, and
-injection gives the public key to the pods. What is signed is in `patio_protocol.authentication`; sidecars verify by it.
+The operator signs each call: `signing_keys` and `proofs` are pure, `signing_key_rotation` keeps the key in a Secret,
+`auth` signs requests on their way. A sidecar proves which pod it is in by a token: `token_rules` (pure) judges what the
+API server says of it, `token_reviews` asks. `sealing` encrypts credentials for one sidecar. The claims themselves are
+part of the wire contract, which sidecars verify by.
 """

@@ -13,12 +13,12 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import httpx
 
-from patio_operator.access.keys import SigningKey
-from patio_operator.access.proofs import proof
+from patio_operator.security.proofs import proof
+from patio_operator.security.signing_keys import SigningKey
 from patio_protocol.authentication import ENDORSEMENTS_HEADER, PROOF_SCHEME, UNKNOWN_KEY
 
 
-class SignedCalls(httpx.Auth):
+class ProofAuth(httpx.Auth):
     """Signs calls to one pod with the key that is current when they are sent; for async clients."""
 
     def __init__(

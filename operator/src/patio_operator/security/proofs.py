@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from patio_operator.access.keys import SigningKey
+from patio_operator.security.signing_keys import SigningKey
 from patio_protocol.authentication import LIFETIME, PROOF, Header, ProofClaims, body_digest
 
 

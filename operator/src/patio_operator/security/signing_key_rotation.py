@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 from datetime import UTC, datetime, timedelta
 
-from patio_operator.access.keys import SigningKey, decode, due, encode, new_key, successor
 from patio_operator.api import labels
-from patio_operator.cluster.api import ApiError, Cluster, Object
-from patio_operator.cluster.kept_secret import Decision, keep_secret
+from patio_operator.kube.client import ApiError, KubeClient, Object
+from patio_operator.kube.shared_secret import Decision, ensure_shared_secret
+from patio_operator.security.signing_keys import SigningKey, decode, due, encode, new_key, successor
 from patio_operator.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -33,10 +33,10 @@ def decide(secret: Object | None, age: timedelta, now: datetime) -> Decision[Sig
     return Decision(key, encode(key), {labels.ROTATE: None}, words)
 
 
-class SigningKeyKeeper:
+class SigningKeyRotation:
     """Holds the current key. `keep` before the first use, and again and again."""
 
-    def __init__(self, cluster: Cluster, settings: Settings) -> None:
+    def __init__(self, cluster: KubeClient, settings: Settings) -> None:
         self._cluster = cluster
         self._settings = settings
         self._key: SigningKey | None = None
@@ -50,7 +50,7 @@ class SigningKeyKeeper:
     async def keep(self) -> None:
         """Make one pass: the key in the Secret is there, is not too old, and is the one that is used."""
         settings = self._settings
-        key = await keep_secret(
+        key = await ensure_shared_secret(
             self._cluster,
             settings.namespace,
             settings.signing_secret,

@@ -1,22 +1,22 @@
-"""Asks the API server about the tokens of sidecars. A shell: what an answer means is `access.tokens`' to say."""
+"""Asks the API server about the tokens of sidecars. A shell: what an answer means is `security.token_rules`' to say."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from patio_operator.access.tokens import review_of
-from patio_operator.cluster.api import ApiError, Cluster
-from patio_operator.cluster.kinds import TOKEN_REVIEW
-from patio_operator.sidecars.handshake import NotReviewedError
+from patio_operator.kube.client import ApiError, KubeClient
+from patio_operator.kube.resources import TOKEN_REVIEW
+from patio_operator.loraadapters.handshake import TokenReviewError
+from patio_operator.security.token_rules import review_of
 
 FORBIDDEN = 403
 
 
-class TokenReviews:
+class TokenReviewer:
     """Has tokens reviewed."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: KubeClient) -> None:
         self._cluster = cluster
 
     async def review(self, token: str) -> Mapping[str, Any]:
@@ -34,6 +34,6 @@ class TokenReviews:
                     "The operator may not have the API server review sidecars' tokens, so no credentials are sent: "
                     f"give its ClusterRole create of tokenreviews (authentication.k8s.io). {error.message}"
                 )
-                raise NotReviewedError("TokenReviewForbidden", words) from None
+                raise TokenReviewError("TokenReviewForbidden", words) from None
             words = f"The API server did not review the sidecar's token, so no credentials are sent: {error.message}"
-            raise NotReviewedError("TokenNotReviewed", words) from None
+            raise TokenReviewError("TokenNotReviewed", words) from None

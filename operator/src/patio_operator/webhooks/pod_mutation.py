@@ -15,17 +15,21 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from patio_operator import injection
-from patio_operator.api import rolled
-from patio_operator.cluster.api import Object
-from patio_operator.placement.admitted import for_new_pod
+from patio_operator.api import rollout_annotations
+from patio_operator.kube.client import Object
+from patio_operator.loraadapters.planner.initial_adapters import initial_adapters
 from patio_operator.webhooks import reviewing
-from patio_operator.webhooks.lookups import Lookups
+from patio_operator.webhooks.pod_mutation_reads import PodMutationReads
 
 log = logging.getLogger(__name__)
 
 
 async def answer(
-    lookups: Lookups, review: Mapping[str, Any], new_access: Callable[[], injection.Access], *, observing: bool
+    lookups: PodMutationReads,
+    review: Mapping[str, Any],
+    new_access: Callable[[], injection.CallerKeys],
+    *,
+    observing: bool,
 ) -> Object:
     """Return the AdmissionReview that answers this one.
 
@@ -47,10 +51,10 @@ async def answer(
     name = str(pod["metadata"].get("name") or pod["metadata"].get("generateName", "") + "…")[:253]
     of_its_role = await _runtimes_of_role(lookups, pod, namespace) if observing else ()
     result = await _inject(lookups, pod, namespace, of_its_role, new_access)
-    if isinstance(result, injection.Refusal) and of_its_role != () and injection.runtimes_of(pod) == ():
+    if isinstance(result, injection.PodRejection) and of_its_role != () and injection.runtimes_of(pod) == ():
         log.warning("pod of upstream's controller left as it is: %s/%s: %s", namespace, name, result.message)
         result = injection.Injection(dict(pod), (result.message,))
-    if isinstance(result, injection.Refusal):
+    if isinstance(result, injection.PodRejection):
         log.warning("pod refused: %s/%s: %s", namespace, name, result.message)
         return _response(review, {"allowed": False, "status": {"code": 422, "message": result.message}})
     response: Object = {"allowed": True, "warnings": [injection.shortened(one, 256) for one in result.warnings]}
@@ -63,8 +67,8 @@ async def answer(
 
 
 async def _runtimes_of_role(
-    lookups: Lookups, pod: Mapping[str, Any], namespace: str
-) -> tuple[injection.RuntimeRef, ...] | injection.Refusal:
+    lookups: PodMutationReads, pod: Mapping[str, Any], namespace: str
+) -> tuple[injection.RuntimeRef, ...] | injection.PodRejection:
     """Read what the role of a pod asks for."""
     member = injection.member_of(pod)
     if member is None:
@@ -75,35 +79,35 @@ async def _runtimes_of_role(
 
 
 async def _inject(
-    lookups: Lookups,
+    lookups: PodMutationReads,
     pod: Mapping[str, Any],
     namespace: str,
-    of_its_role: tuple[injection.RuntimeRef, ...] | injection.Refusal,
-    new_access: Callable[[], injection.Access],
-) -> injection.Injection | injection.Refusal:
-    if isinstance(of_its_role, injection.Refusal):
+    of_its_role: tuple[injection.RuntimeRef, ...] | injection.PodRejection,
+    new_access: Callable[[], injection.CallerKeys],
+) -> injection.Injection | injection.PodRejection:
+    if isinstance(of_its_role, injection.PodRejection):
         return of_its_role
     refs = injection.runtimes_of(pod, of_its_role)
-    if isinstance(refs, injection.Refusal):
+    if isinstance(refs, injection.PodRejection):
         return refs
     if not refs:
         return injection.Injection(dict(pod))
-    rolled_for = rolled.of_template(pod["metadata"])
+    rolled_for = rollout_annotations.of_template(pod["metadata"])
     runtimes: list[injection.Runtime] = []
     for ref in refs:
         # One after the other: what is known is answered at once, and a task for each would have to wait for its turn.
         profile = await lookups.profile(ref.profile_name, rolled_for.get(ref.profile_name))
         if profile is None:
-            return injection.Refusal(
+            return injection.PodRejection(
                 f"The pod asks for ClusterEngineRuntimeProfile {ref.profile_name!r}, which does not exist. "
                 "Create it, or correct the name."
             )
         runtimes.append(injection.Runtime(profile, ref.overrides, ref.inject_containers, ref.rendered))
     adapters = await lookups.adapters(namespace)
 
-    def injected() -> injection.Injection | injection.Refusal:
+    def injected() -> injection.Injection | injection.PodRejection:
         engine = injection.engine_of(pod, runtimes)
-        required = for_new_pod(adapters, pod["metadata"].get("labels") or {}, engine.served, engine.room)
+        required = initial_adapters(adapters, pod["metadata"].get("labels") or {}, engine.served, engine.room)
         return injection.inject(pod, runtimes, required, new_access())
 
     if injection.is_large(pod):

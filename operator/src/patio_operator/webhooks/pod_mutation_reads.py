@@ -1,38 +1,38 @@
 """What an admission looks up: profiles, LoraAdapters, and in observe mode groups. Used by `review`.
 
-Profiles and LoraAdapters (`cluster.known`) from watches that run in every replica: an admission does not wait for the
+Profiles and LoraAdapters (`caches`) from watches that run in every replica: an admission does not wait for the
 API server. What they may not know yet is read there as it is now: a profile that came a moment ago or changed for the
 roll that made the pod, all of it while a watch is lost, and groups. Admissions at the same time share these reads
-(`FreshReads`).
+(`CoalescedReads`).
 """
 
 from __future__ import annotations
 
 from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
-from patio_operator.cluster.api import Cluster, NotFoundError, Object
-from patio_operator.cluster.fresh import FreshReads
-from patio_operator.cluster.kinds import (
+from patio_operator.caches import Caches, adapters_in
+from patio_operator.injection import revision
+from patio_operator.kube.client import KubeClient, NotFoundError, Object
+from patio_operator.kube.coalesced_reads import CoalescedReads
+from patio_operator.kube.resources import (
     LORA_ADAPTER,
     OLD_PROFILE,
     OLD_ROLE_BASED_GROUP,
     PROFILE,
     ROLE_BASED_GROUP,
-    Kind,
+    Resource,
 )
-from patio_operator.cluster.known import Known, adapters_in
-from patio_operator.injection import revision
 
 
-class Lookups:
+class PodMutationReads:
     """Reads for admissions. Every method raises ApiError when the API server does not answer."""
 
-    def __init__(self, cluster: Cluster, known: Known) -> None:
+    def __init__(self, cluster: KubeClient, known: Caches) -> None:
         self._cluster = cluster
         self._known = known
-        self._profiles = FreshReads(self._read_profile)
-        self._adapters = FreshReads(self._read_adapters)
-        self._groups = FreshReads(self._read_group)
+        self._profiles = CoalescedReads(self._read_profile)
+        self._adapters = CoalescedReads(self._read_adapters)
+        self._groups = CoalescedReads(self._read_group)
 
     async def profile(self, name: str, rolled_for: str | None) -> ClusterEngineRuntimeProfile | None:
         """Return a profile; None when there is none of that name.
@@ -43,14 +43,14 @@ class Lookups:
                 roll must not get the revision before.
 
         """
-        known = self._known.profiles.get(name) if self._known.profiles.fresh else None
+        known = self._known.profiles.get(name) if self._known.profiles.synced else None
         if known is not None and rolled_for in (None, revision(known)):
             return known
         return await self._profiles.get(name)
 
     async def adapters(self, namespace: str) -> tuple[LoraAdapter, ...]:
         """Return the LoraAdapters of a namespace that can be read."""
-        if self._known.adapters.fresh_in(namespace):
+        if self._known.adapters.synced_in(namespace):
             return tuple(one.adapter for one in self._known.adapters.all(namespace))
         return await self._adapters.get(namespace)
 
@@ -69,7 +69,7 @@ class Lookups:
         namespace, name = key
         return await self._newest((ROLE_BASED_GROUP, OLD_ROLE_BASED_GROUP), name, namespace)
 
-    async def _newest(self, kinds: tuple[Kind, Kind], name: str, namespace: str | None = None) -> Object | None:
+    async def _newest(self, kinds: tuple[Resource, Resource], name: str, namespace: str | None = None) -> Object | None:
         """Read an object in the newest version that is served: upstream's CRDs of 0.6 and before have the old one."""
         for kind in kinds:
             try:

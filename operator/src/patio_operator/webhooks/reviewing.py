@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from patio_operator.cluster.api import ApiError, Object
+from patio_operator.kube.client import ApiError, Object
 from patio_operator.telemetry import Telemetry
 
 log = logging.getLogger(__name__)

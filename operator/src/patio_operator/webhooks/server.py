@@ -14,12 +14,12 @@ from collections.abc import Callable
 from aiohttp import web
 
 from patio_operator.api.crd import CONVERSION_PATH
-from patio_operator.cluster.api import Object
-from patio_operator.injection import Access
+from patio_operator.injection import CallerKeys
+from patio_operator.kube.client import Object
 from patio_operator.telemetry import Telemetry
-from patio_operator.webhooks import convert, review, reviewing
+from patio_operator.webhooks import conversion, pod_mutation, reviewing
 from patio_operator.webhooks.connections import Connection, Connections
-from patio_operator.webhooks.lookups import Lookups
+from patio_operator.webhooks.pod_mutation_reads import PodMutationReads
 from patio_operator.webhooks.reviewing import Limits, MiB, Reply
 
 PODS_PATH = "/mutate/pods"
@@ -41,9 +41,9 @@ CONVERSIONS = Limits(longest=32 * MiB, bytes_at_once=48 * MiB, at_once=64)
 
 
 def application(
-    lookups: Lookups,
+    lookups: PodMutationReads,
     telemetry: Telemetry,
-    new_access: Callable[[], Access],
+    new_access: Callable[[], CallerKeys],
     *,
     observing: Callable[[], bool],
     stopping: Callable[[], bool],
@@ -61,7 +61,7 @@ def application(
     """
 
     async def answer(body: Object) -> Object:
-        return await review.answer(lookups, body, new_access, observing=observing())
+        return await pod_mutation.answer(lookups, body, new_access, observing=observing())
 
     def count(outcome: str, seconds: float) -> None:
         telemetry.admissions.labels(outcome).inc()
@@ -81,7 +81,7 @@ def converter(count: reviewing.Count) -> reviewing.Handler:
     """Return what answers ConversionReviews of RoleBasedGroups."""
 
     async def answer(data: bytes) -> Reply:
-        converted = await convert.answer(data.decode())
+        converted = await conversion.answer(data.decode())
         return Reply(converted.text, "allowed" if converted.succeeded else "refused")
 
     return reviewing.handler("a ConversionReview of RoleBasedGroups", answer, CONVERSIONS, count)

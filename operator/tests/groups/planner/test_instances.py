@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 import yaml
+from group_simulator import GRACE, NEW, OLD, START, World, a_group, leader_worker
 from hypothesis import given
 from hypothesis import strategies as st
 
 from patio_operator.api.rolebasedgroup import RestartPolicyConfig
-from patio_operator.groups.memory import Memory, read, recreated, write
-
-from group_world import GRACE, NEW, OLD, START, World, a_group, leader_worker
+from patio_operator.groups.planner.restart_state import RestartState, read, recreated, write
 
 
 def settled(*roles: dict[str, Any]) -> World:
@@ -271,8 +270,8 @@ def test_an_instance_counts_as_updated_only_once_it_was_ready_long_enough() -> N
         world.make_ready()
     plan = world.step()
     assert world.images()["g-multi-0-0"] == "a:1"
-    assert plan.again_in is not None
-    assert 0 < plan.again_in.total_seconds() <= 30
+    assert plan.requeue_after is not None
+    assert 0 < plan.requeue_after.total_seconds() <= 30
     world.wait(30)
     world.step()
     assert world.leaving() == ["g-multi-0-0"]
@@ -287,7 +286,7 @@ def test_the_workers_of_an_instance_that_is_scaled_away_stay_until_its_leader_ha
     world.step()
     assert world.leaving() == ["g-multi-1-0"]
     plan = world.step()
-    assert (world.leaving(), plan.again_in) == (["g-multi-1-0"], GRACE)
+    assert (world.leaving(), plan.requeue_after) == (["g-multi-1-0"], GRACE)
     world.go()
     world.step()
     assert world.leaving() == ["g-multi-1-1", "g-multi-1-2"]
@@ -391,7 +390,7 @@ def test_an_instance_that_keeps_restarting_is_made_anew_after_growing_pauses() -
     for pause in (0, 10, 20, 30, 30):
         world.restart("g-multi-0-1")
         plan = world.step()
-        assert (plan.again_in.total_seconds() if plan.again_in else 0) == pause
+        assert (plan.requeue_after.total_seconds() if plan.requeue_after else 0) == pause
         if pause:
             assert world.leaving() == []
             world.wait(pause)
@@ -403,13 +402,13 @@ def test_an_instance_that_keeps_restarting_is_made_anew_after_growing_pauses() -
             world.make_ready()
     world.wait(601)
     world.restart("g-multi-0-1")
-    assert world.step().again_in is None
+    assert world.step().requeue_after is None
 
 
 @given(st.integers(0, 9), st.integers(0, 2000))
 def test_a_pause_is_never_longer_than_the_longest(count: int, seconds: int) -> None:
     config = RestartPolicyConfig(base_delay_seconds=30, max_delay_seconds=600)
-    before = Memory(ready=True, recreations=count, recreated_at=START - timedelta(seconds=seconds))
+    before = RestartState(ready=True, recreations=count, recreated_at=START - timedelta(seconds=seconds))
     after, wait = recreated(before, config, START)
     assert timedelta(0) <= wait <= timedelta(seconds=600)
     assert after.recreations in (1, count + 1)
@@ -419,14 +418,16 @@ memories = st.dictionaries(
     st.sampled_from(["a", "b"]),
     st.dictionaries(
         st.integers(0, 3),
-        st.builds(Memory, st.booleans(), st.integers(0, 5), st.integers(0, 5), st.none() | st.just(START)),
+        st.builds(RestartState, st.booleans(), st.integers(0, 5), st.integers(0, 5), st.none() | st.just(START)),
     ),
 )
 
 
 @given(memories)
-def test_what_is_remembered_is_read_as_it_was_written(of: dict[str, dict[int, Memory]]) -> None:
-    kept = {role: {index: one for index, one in entries.items() if one != Memory()} for role, entries in of.items()}
+def test_what_is_remembered_is_read_as_it_was_written(of: dict[str, dict[int, RestartState]]) -> None:
+    kept = {
+        role: {index: one for index, one in entries.items() if one != RestartState()} for role, entries in of.items()
+    }
     assert read(write(of)) == {role: entries for role, entries in kept.items() if entries}
 
 
@@ -478,7 +479,7 @@ def test_a_pod_of_somebody_else_is_in_the_way_and_stays() -> None:
     world.objects["Pod", "g-multi-0-1"] = theirs
     plan = world.step()
     assert world.status["conditions"][0]["reason"] == "NameTaken"
-    assert plan.again_in is not None
+    assert plan.requeue_after is not None
     assert (plan.creates, plan.tear_down, plan.deletes, plan.applies) == ((), (), (), ())
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from patio_operator import groups
 from patio_operator.api.rolebasedgroup import RoleBasedGroup
-from patio_operator.groups import GroupPlan
+from patio_operator.groups.planner import planner
+from patio_operator.groups.planner.plan import GroupPlan
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 NEW, OLD = "rbg.workloads.x-k8s.io/", "rolebasedgroup.workloads.x-k8s.io/"
@@ -42,7 +42,7 @@ def group(*roles: Object, status: Object | None = None, **metadata: Any) -> Role
 def plan(
     of: RoleBasedGroup, *children: Object, profiles: tuple[str, ...] = ("patio",), now: datetime = NOW
 ) -> GroupPlan:
-    return groups.plan(of, children, profiles, now)
+    return planner.plan(of, children, profiles, now)
 
 
 def applied(made: GroupPlan, kind: str, name: str) -> Object:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patio_operator.api.rolebasedgroup import Role
-from patio_operator.groups import rollouts
+from patio_operator.groups.planner import rolling_updates
 
 Object = dict[str, Any]
 
@@ -40,7 +40,7 @@ def stateful_set(**rolling: Any) -> Object:
 
 
 def faster(of: Role, pods: list[Object], workload: Object | None = None) -> list[int]:
-    found = rollouts.faster(of, workload or stateful_set(), pods)
+    found = rolling_updates.faster(of, workload or stateful_set(), pods)
     return [int(one["metadata"]["name"].rsplit("-", 1)[1]) for one in found]
 
 
@@ -84,7 +84,7 @@ def kubernetes(pods: dict[int, Object], replicas: int, partition: int) -> None:
         ):
             one["metadata"]["deletionTimestamp"] = "2026-11-21T12:00:00Z"
             return
-        if not rollouts.is_ready(one):
+        if not rolling_updates.is_ready(one):
             return
 
 
@@ -104,7 +104,7 @@ def test_both_together_never_take_more_than_the_role_allows_and_come_to_an_end(
         if we_look:
             for index in faster(of, list(pods.values())):
                 pods[index]["metadata"]["deletionTimestamp"] = "2026-11-21T12:00:00Z"
-        assert sum(rollouts.is_ready(one) for one in pods.values()) >= replicas - allowed
+        assert sum(rolling_updates.is_ready(one) for one in pods.values()) >= replicas - allowed
         if pods_end:
             pods = {index: one for index, one in pods.items() if "deletionTimestamp" not in one["metadata"]}
         if pods_get_ready:

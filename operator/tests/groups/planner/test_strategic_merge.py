@@ -11,9 +11,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patio_operator.groups.strategic_merge import MergeError, merge
+from patio_operator.groups.planner.strategic_merge import MergeError, merge
 
-RECORDED = yaml.safe_load((Path(__file__).parent / "recorded" / "strategic_merge.yaml").read_text())
+RECORDED = yaml.safe_load((Path(__file__).parents[2] / "recorded" / "strategic_merge.yaml").read_text())
 
 
 @pytest.mark.parametrize("case", RECORDED["cases"], ids=lambda case: case["case"])

@@ -14,9 +14,9 @@ from typing import Any
 import yaml
 
 from patio_operator.api.rolebasedgroup import RoleBasedGroup
-from patio_operator.groups import objects, revisions
+from patio_operator.groups.planner import objects, revisions
 
-RECORDED = Path(__file__).parent / "recorded" / "group_templates.yaml"
+RECORDED = Path(__file__).parents[2] / "recorded" / "group_templates.yaml"
 
 WHY = f"an upgrade would restart the engines of every RoleBasedGroup at once (see the docstring); recorded: {RECORDED}"
 

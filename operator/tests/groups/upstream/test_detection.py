@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from patio_operator.upstream.signs import ABSENT_SECONDS, Seen, Verdict, signs, verdict
+from patio_operator.groups.upstream.detection import ABSENT_SECONDS, Detection, Evidence, detect, signs
 
 from builders import NOW
 
@@ -29,46 +29,46 @@ A_SECOND = timedelta(seconds=1)
 @pytest.mark.parametrize(
     ("seen", "sign"),
     [
-        (Seen(deployments=[DEPLOYMENT]), "Deployment rbgs-system/rbgs-controller-manager"),
-        (Seen(pods=[POD]), "Pod rbgs-system/rbgs-controller-manager-x"),
-        (Seen(leases=[lease("one", A_SECOND)]), "Lease rbgs-system/rbg-controller"),
-        (Seen(webhooks=named("x")), "ValidatingWebhookConfiguration rbgs-validating-webhook-configuration"),
+        (Evidence(deployments=[DEPLOYMENT]), "Deployment rbgs-system/rbgs-controller-manager"),
+        (Evidence(pods=[POD]), "Pod rbgs-system/rbgs-controller-manager-x"),
+        (Evidence(leases=[lease("one", A_SECOND)]), "Lease rbgs-system/rbg-controller"),
+        (Evidence(webhooks=named("x")), "ValidatingWebhookConfiguration rbgs-validating-webhook-configuration"),
     ],
 )
-def test_any_one_sign_is_enough(seen: Seen, sign: str) -> None:
+def test_any_one_sign_is_enough(seen: Evidence, sign: str) -> None:
     assert signs(seen, NOW) == (sign,)
 
 
 @pytest.mark.parametrize(
     "seen",
     [
-        Seen(),
-        Seen(deployments=[named("rbgs-controller-manager", spec={"replicas": 0})]),
-        Seen(pods=[named("done", status={"phase": "Succeeded"})]),
-        Seen(leases=[lease("one", timedelta(minutes=2))]),
-        Seen(leases=[lease("", A_SECOND)]),
-        Seen(leases=[named("rbg-controller")]),
-        Seen(leases=[lease("from the future", timedelta(days=-3650))]),
-        Seen(leases=[named("rbg-controller", spec={"holderIdentity": "one", "renewTime": "soon"})]),
+        Evidence(),
+        Evidence(deployments=[named("rbgs-controller-manager", spec={"replicas": 0})]),
+        Evidence(pods=[named("done", status={"phase": "Succeeded"})]),
+        Evidence(leases=[lease("one", timedelta(minutes=2))]),
+        Evidence(leases=[lease("", A_SECOND)]),
+        Evidence(leases=[named("rbg-controller")]),
+        Evidence(leases=[lease("from the future", timedelta(days=-3650))]),
+        Evidence(leases=[named("rbg-controller", spec={"holderIdentity": "one", "renewTime": "soon"})]),
     ],
 )
-def test_what_is_left_of_a_controller_is_no_sign(seen: Seen) -> None:
+def test_what_is_left_of_a_controller_is_no_sign(seen: Evidence) -> None:
     assert signs(seen, NOW) == ()
 
 
 def test_it_is_believed_at_once_that_it_came_and_only_later_that_it_went() -> None:
-    managing = verdict(None, (), 0.0)
+    managing = detect(None, (), 0.0)
     assert not managing.observing
-    there = verdict(managing, ("Deployment a/b",), 5.0)
+    there = detect(managing, ("Deployment a/b",), 5.0)
     assert there.observing
     assert "Deployment a/b" in there.reason
-    missing = verdict(there, (), 10.0)
+    missing = detect(there, (), 10.0)
     assert missing.observing
-    assert verdict(missing, (), 10.0 + ABSENT_SECONDS - 1).observing
-    assert not verdict(missing, (), 10.0 + ABSENT_SECONDS).observing
+    assert detect(missing, (), 10.0 + ABSENT_SECONDS - 1).observing
+    assert not detect(missing, (), 10.0 + ABSENT_SECONDS).observing
 
 
 def test_an_absence_that_ends_begins_anew() -> None:
-    missing = verdict(Verdict(True, "there"), (), 0.0)
-    back = verdict(missing, ("Deployment a/b",), ABSENT_SECONDS - 1)
-    assert verdict(back, (), ABSENT_SECONDS + 1).observing
+    missing = detect(Detection(True, "there"), (), 0.0)
+    back = detect(missing, ("Deployment a/b",), ABSENT_SECONDS - 1)
+    assert detect(back, (), ABSENT_SECONDS + 1).observing

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from patio_operator.upstream.detector import Detector
+from patio_operator.groups.upstream.detector import UpstreamDetector
 
 from memory_api import MemoryApi, connected, serving
 
@@ -39,9 +39,9 @@ def put_signs(api: MemoryApi, namespace: str) -> None:
 
 
 @asynccontextmanager
-async def looking(api: MemoryApi) -> AsyncIterator[Detector]:
+async def looking(api: MemoryApi) -> AsyncIterator[UpstreamDetector]:
     async with serving(api) as address, connected(address) as cluster:
-        yield Detector(cluster, "auto", ("rbgs-system",), "patio-webhook")
+        yield UpstreamDetector(cluster, "auto", ("rbgs-system",), "patio-webhook")
 
 
 async def test_signs_in_a_namespace_of_a_user_are_none() -> None:

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from patio_operator.api.labels import GROUP_NAME, ROLE_NAME
 from patio_operator.api.loraadapter import LoraAdapter
-from patio_operator.placement.admitted import for_new_pod
-from patio_operator.placement.clashes import Candidate, clash_on_a_pod, declared_clash, rivals
-from patio_operator.placement.matching import for_pod, load_request
+from patio_operator.loraadapters.planner.conflicts import SelectablePod, conflict_on_a_pod, declared_conflict, rivals
+from patio_operator.loraadapters.planner.initial_adapters import initial_adapters
+from patio_operator.loraadapters.planner.selection import for_pod, load_request
 
 from builders import lora_adapter
 
@@ -28,10 +28,10 @@ def select(**labels: str) -> dict[str, Any]:
     return {"selector": {"matchLabels": labels}}
 
 
-def meet(one: LoraAdapter, other: LoraAdapter, *pods: Candidate) -> str | None:
+def meet(one: LoraAdapter, other: LoraAdapter, *pods: SelectablePod) -> str | None:
     others = rivals(one, [one, other])
-    clash = declared_clash(one, others) or clash_on_a_pod(one, others, pods)
-    return clash and clash.message
+    conflict = declared_conflict(one, others) or conflict_on_a_pod(one, others, pods)
+    return conflict and conflict.message
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_what_may_never_meet_is_let_through(mine: Any, theirs: Any) -> None:
 
 
 def test_a_pod_that_both_select_is_named() -> None:
-    pods = [Candidate("b", {"app": "a", "tier": "b"}, None), Candidate("a", {"app": "a"}, None)]
+    pods = [SelectablePod("b", {"app": "a", "tier": "b"}, None), SelectablePod("a", {"app": "a"}, None)]
     said = meet(of("new", **select(app="a")), of("old", **select(tier="b")), *pods)
     assert said is not None
     assert "both select pod 'b'" in said
@@ -82,7 +82,7 @@ def test_a_pod_that_both_select_is_named() -> None:
 
 @pytest.mark.parametrize(("model", "clashes"), [("m", True), ("n", False), (None, False)])
 def test_a_pod_of_another_base_model_is_nobodys(model: str | None, clashes: bool) -> None:
-    pod = Candidate("b", {"app": "a", "tier": "b"}, model)
+    pod = SelectablePod("b", {"app": "a", "tier": "b"}, model)
     said = meet(of("new", **select(app="a"), baseModel="m"), of("old", **select(tier="b")), pod)
     assert (said is not None) is clashes
 
@@ -100,31 +100,31 @@ def test_selections_clash_when_one_holds_the_other_or_a_pod_is_in_both(
 ) -> None:
     new, old = of("new", **select(**mine)), of("old", **select(**theirs))
     one_holds_the_other = mine.items() <= theirs.items() or theirs.items() <= mine.items()
-    assert (declared_clash(new, [old]) is not None) is one_holds_the_other
+    assert (declared_conflict(new, [old]) is not None) is one_holds_the_other
     in_both = (mine.items() | theirs.items()) <= labels.items()
-    assert (clash_on_a_pod(new, [old], [Candidate("pod", labels, None)]) is not None) is in_both
+    assert (conflict_on_a_pod(new, [old], [SelectablePod("pod", labels, None)]) is not None) is in_both
 
 
 # --- what a new pod is given
 
 
 def test_a_new_pod_is_given_what_every_matching_pod_must_have_and_nothing_that_is_placed() -> None:
-    everywhere, placed = of("everywhere"), of("placed", adapter_name="other", replicas=3)
+    everywhere, instances = of("everywhere"), of("placed", adapter_name="other", replicas=3)
     elsewhere = of("elsewhere", adapter_name="third", **select(app="b"))
-    assert for_new_pod([everywhere, placed, elsewhere], {"app": "vllm"}, (), None) == [load_request(everywhere)]
+    assert initial_adapters([everywhere, instances, elsewhere], {"app": "vllm"}, (), None) == [load_request(everywhere)]
 
 
 def test_the_older_has_the_name_also_where_it_is_placed() -> None:
     older = of("older", replicas=1, metadata={"creationTimestamp": "2026-11-20T10:00:00Z"})
-    assert for_new_pod([of("newer"), older], {"app": "vllm"}, (), None) == []
+    assert initial_adapters([of("newer"), older], {"app": "vllm"}, (), None) == []
 
 
 def test_credentials_are_announced_and_never_given() -> None:
     private = of("private", uri="hf://org/sql", source={"uri": "hf://org/sql", "secretRef": {"name": "hf"}})
-    (order,) = for_new_pod([private], {"app": "vllm"}, (), None)
+    (order,) = initial_adapters([private], {"app": "vllm"}, (), None)
     assert order.expects_credentials
     assert order.config is None
-    (public,) = for_new_pod([of("public", source={"uri": "hf://org/sql"})], {"app": "vllm"}, (), None)
+    (public,) = initial_adapters([of("public", source={"uri": "hf://org/sql"})], {"app": "vllm"}, (), None)
     assert not public.expects_credentials
 
 
@@ -132,7 +132,7 @@ def test_credentials_are_announced_and_never_given() -> None:
 def test_a_guarded_adapter_is_given_to_pods_that_are_known_to_serve_its_base_model(
     served: tuple[str, ...], given: int
 ) -> None:
-    assert len(for_new_pod([of("sql", baseModel="qwen")], {"app": "vllm"}, served, None)) == given
+    assert len(initial_adapters([of("sql", baseModel="qwen")], {"app": "vllm"}, served, None)) == given
 
 
 @pytest.mark.parametrize(
@@ -141,19 +141,19 @@ def test_a_guarded_adapter_is_given_to_pods_that_are_known_to_serve_its_base_mod
 def test_a_pod_is_given_what_its_engine_has_room_for(room: int | None, given: list[str]) -> None:
     old = of("old", adapter_name="old", metadata={"creationTimestamp": "2026-11-20T10:00:00Z"})
     adapters = [of("new", adapter_name="new"), of("pinned", adapter_name="pinned", pinned=True), old]
-    assert [one.lora_name for one in for_new_pod(adapters, {"app": "vllm"}, (), room)] == given
+    assert [one.lora_name for one in initial_adapters(adapters, {"app": "vllm"}, (), room)] == given
 
 
 def test_one_name_for_two_base_models_is_each_ones_own() -> None:
     qwen, llama = of("qwen", baseModel="qwen"), of("llama", baseModel="llama")
     for adapter in (qwen, llama):
-        (order,) = for_new_pod([qwen, llama], {"app": "vllm"}, (adapter.metadata.name,), None)
+        (order,) = initial_adapters([qwen, llama], {"app": "vllm"}, (adapter.metadata.name,), None)
         assert order.owner == adapter.owner
 
 
 @given(st.permutations(["a", "b", "c", "d"]))
 def test_the_order_of_adapters_does_not_matter(order: list[str]) -> None:
     adapters = [of(name, adapter_name="x" if name in "ab" else name) for name in order]
-    chosen = {one.owner for one in for_new_pod(adapters, {"app": "vllm"}, (), None)}
+    chosen = {one.owner for one in initial_adapters(adapters, {"app": "vllm"}, (), None)}
     assert chosen == {one.owner for one in for_pod(adapters, {"app": "vllm"}).values()}
     assert len(chosen) == 3

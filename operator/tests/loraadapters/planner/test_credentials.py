@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from patio_operator.api.loraadapter import LoraAdapter
-from patio_operator.placement.credentials import Credentials, Missing, judge, with_secret
-from patio_operator.placement.matching import load_request, source_revision
-from patio_operator.placement.planner import plan
-from patio_operator.placement.plans import Load, Order, PlacedState, Plan, Refusal
-from patio_operator.placement.status import status, told
+from patio_operator.loraadapters.planner.credentials import Credentials, Missing, judge, with_secret
+from patio_operator.loraadapters.planner.plan import InstanceState, Load, Order, Plan, Rejection
+from patio_operator.loraadapters.planner.planner import plan
+from patio_operator.loraadapters.planner.selection import load_request, source_revision
+from patio_operator.loraadapters.planner.status import recorded, status
 from patio_protocol.adapters import AdapterReport, AdapterState, LoadRequest, PreparedReport, PreparedState
 from patio_protocol.sources import read_config
 
@@ -29,7 +29,7 @@ def adapter(**source: Any) -> LoraAdapter:
 def planned(found: Credentials | Missing | None, *reports: AdapterReport, of: LoraAdapter | None = None) -> Plan:
     given = {} if found is None else {"sql": found}
     return plan(
-        [pod(marks=["sql"] if reports else [])], {"uid-pod-0": seen(*reports)}, [of or adapter()], given, {}, {}, NOW
+        [pod(serving=["sql"] if reports else [])], {"uid-pod-0": seen(*reports)}, [of or adapter()], given, {}, {}, NOW
     )
 
 
@@ -60,7 +60,7 @@ def test_without_the_secret_nothing_is_ordered_and_the_status_says_why(found: Mi
     for of in (adapter(), adapter().model_copy(update={"spec": lora_adapter(source=SOURCE, replicas=1).spec})):
         decided = planned(found, of=of)
         assert orders(decided) == []
-        (ready, progressing, _) = status(of, decided.placements["sql"], told({}), NOW)["conditions"]
+        (ready, progressing, _) = status(of, decided.placements["sql"], recorded({}), NOW)["conditions"]
         assert (ready["status"], ready["reason"]) == ("False", reason)
         assert progressing["status"] == "False"
 
@@ -85,7 +85,7 @@ def test_stored_endpoint_without_tls_is_sent_no_credentials(
     assert where in found.message
     decided = planned(found, of=of)
     assert orders(decided) == []
-    (ready, _, degraded) = status(of, decided.placements["sql"], told({}), NOW)["conditions"]
+    (ready, _, degraded) = status(of, decided.placements["sql"], recorded({}), NOW)["conditions"]
     assert (ready["status"], ready["reason"]) == ("False", "InsecureEndpoint")
     assert (degraded["status"], degraded["reason"]) == ("True", "InsecureEndpoint")
     assert "source.allowPlainHTTP" in degraded["message"]
@@ -101,7 +101,7 @@ def test_endpoint_without_tls_in_the_pod_is_sent_credentials() -> None:
 def test_secret_that_was_not_read_yet_is_nobodys_fault() -> None:
     pending = reported(AdapterState.PENDING, "CredentialsMissing", credentials="7")
     for decided in (planned(None), planned(None, pending)):
-        conditions = status(adapter(), decided.placements["sql"], told({}), NOW)["conditions"]
+        conditions = status(adapter(), decided.placements["sql"], recorded({}), NOW)["conditions"]
         assert conditions[0]["reason"] == "SecretNotRead"
         assert [one["status"] for one in conditions] == ["False", "False", "False"]
 
@@ -109,16 +109,16 @@ def test_secret_that_was_not_read_yet_is_nobodys_fault() -> None:
 def test_what_is_loaded_stays_loaded_though_the_secret_is_gone() -> None:
     decided = planned(NOT_FOUND, reported(AdapterState.LOADED, credentials="7"))
     assert decided.actions == ()
-    assert [one.state for one in decided.placements["sql"].placed] == [PlacedState.LOADED]
+    assert [one.state for one in decided.placements["sql"].instances] == [InstanceState.LOADED]
 
 
 def test_a_sidecar_that_waits_for_credentials_gets_them() -> None:
     waiting = reported(AdapterState.PENDING, "CredentialsMissing", credentials="7")
     (order,) = orders(planned(Credentials("7"), waiting))
     assert order.reason == "its sidecar has no credentials for it"
-    (placed,) = planned(NOT_FOUND, waiting).placements["sql"].placed
-    assert (placed.state, placed.reason, placed.message) == (
-        PlacedState.PENDING,
+    (instances,) = planned(NOT_FOUND, waiting).placements["sql"].instances
+    assert (instances.state, instances.reason, instances.message) == (
+        InstanceState.PENDING,
         *(NOT_FOUND.reason, NOT_FOUND.message),
     )
 
@@ -177,7 +177,7 @@ def test_a_secret_must_have_what_its_source_needs(uri: str, values: dict[str, st
         assert words in found.message
 
 
-UNPROVEN = Refusal("Recreate the pod.", True, NOW + timedelta(seconds=9), "SidecarUnproven")
+UNPROVEN = Rejection("Recreate the pod.", True, NOW + timedelta(seconds=9), "SidecarUnproven")
 
 
 def asked_for(of: LoraAdapter, number: int = 0) -> tuple[str, Order]:
@@ -190,11 +190,11 @@ def asked_for(of: LoraAdapter, number: int = 0) -> tuple[str, Order]:
 @pytest.mark.parametrize("reason", ["SidecarUnproven", "TokenReviewForbidden", "TokenNotReviewed"])
 def test_a_sidecar_that_proved_nothing_is_told_with_the_remedy(reason: str) -> None:
     of = adapter()
-    refusals = {asked_for(of): Refusal("Recreate the pod.", True, UNPROVEN.until, reason)}
-    decided = plan([pod()], {"uid-pod-0": seen()}, [of], {"sql": Credentials("7")}, refusals, {}, NOW)
+    rejections = {asked_for(of): Rejection("Recreate the pod.", True, UNPROVEN.until, reason)}
+    decided = plan([pod()], {"uid-pod-0": seen()}, [of], {"sql": Credentials("7")}, rejections, {}, NOW)
     assert orders(decided) == []
-    assert decided.again_at == UNPROVEN.until
-    shown = status(of, decided.placements["sql"], told({}), NOW)
+    assert decided.requeue_at == UNPROVEN.until
+    shown = status(of, decided.placements["sql"], recorded({}), NOW)
     (ready, progressing, degraded) = shown["conditions"]
     assert (ready["status"], ready["reason"], progressing["status"]) == ("False", reason, "False")
     assert (degraded["status"], degraded["reason"]) == ("True", reason)
@@ -206,19 +206,19 @@ def test_an_admitted_pod_tells_why_credentials_do_not_come() -> None:
     of = adapter()
     waiting = reported(AdapterState.PENDING, "CredentialsMissing")
     (order,) = orders(planned(Credentials("7"), waiting))
-    given, refusals = {"sql": Credentials("7")}, {("uid-pod-0", order.request): UNPROVEN}
-    decided = plan([pod(marks=["sql"])], {"uid-pod-0": seen(waiting)}, [of], given, refusals, {}, NOW)
+    given, rejections = {"sql": Credentials("7")}, {("uid-pod-0", order.request): UNPROVEN}
+    decided = plan([pod(serving=["sql"])], {"uid-pod-0": seen(waiting)}, [of], given, rejections, {}, NOW)
     assert orders(decided) == []
-    (placed,) = decided.placements["sql"].placed
-    assert (placed.state, placed.reason) == (PlacedState.PENDING, "SidecarUnproven")
+    (instances,) = decided.placements["sql"].instances
+    assert (instances.state, instances.reason) == (InstanceState.PENDING, "SidecarUnproven")
 
 
 def test_other_pods_are_chosen_in_place_of_unproven_ones() -> None:
     of = lora_adapter(source=SOURCE, replicas=1)
-    refusals = {asked_for(of, number): UNPROVEN for number in range(6)}
+    rejections = {asked_for(of, number): UNPROVEN for number in range(6)}
     pods = [pod(f"pod-{number}") for number in range(7)]
     views = {f"uid-pod-{number}": seen() for number in range(7)}
-    decided = plan(pods, views, [of], {"sql": Credentials("7")}, refusals, {}, NOW)
+    decided = plan(pods, views, [of], {"sql": Credentials("7")}, rejections, {}, NOW)
     assert [one.pod.name for one in orders(decided)] == ["pod-6"], "none of them counts as a try"
 
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from fleet_simulator import Entry, Sidecar, World
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patio_operator.placement.matching import is_deleting, load_request, source_revision
-from patio_operator.placement.plans import Load
+from patio_operator.loraadapters.planner.plan import Load
+from patio_operator.loraadapters.planner.selection import is_deleting, load_request, source_revision
 from patio_protocol.adapters import AdapterState, LoadRequest
 
-from adapter_world import Entry, Sidecar, World
 from builders import lora_adapter, pod
 
 NAMES = ("sql", "chat", "code")
@@ -93,12 +93,12 @@ def wait(world: World, steps: int) -> None:
 
 
 def events(
-    sources: tuple[str, ...] = SOURCES, rooms: tuple[int | None, ...] = (None,)
+    sources: tuple[str, ...] = SOURCES, capacity: tuple[int | None, ...] = (None,)
 ) -> st.SearchStrategy[list[Event]]:
     names, pods = st.sampled_from(NAMES), st.sampled_from(PODS)
     return st.lists(
         st.one_of(
-            happening(add, pods, st.sampled_from(("n1", "n2", "n3")), st.sampled_from(rooms)),
+            happening(add, pods, st.sampled_from(("n1", "n2", "n3")), st.sampled_from(capacity)),
             happening(lose, pods),
             happening(silence, pods),
             happening(crash, pods),
@@ -161,7 +161,7 @@ def test_whatever_happened_it_ends_as_declared(happened: list[Event], seed: int)
             for key, entry in entries.items()
             if source_revision(world.adapters.get(key, lora_adapter())) == entry.request.revision
         ), "nothing is kept ahead for nothing"
-        assert world.pods[name].marks == {one for one in entries if one != "mine" and entries[one].held is not None}
+        assert world.pods[name].serving == {one for one in entries if one != "mine" and entries[one].held is not None}
 
 
 @pytest.mark.parametrize("seed", [3, 45, 69, 83, 107])
@@ -181,7 +181,7 @@ def test_change_taken_back_late_keeps_requests_off_weights(seed: int) -> None:
 
 
 @settings(max_examples=150, deadline=None)
-@given(events(rooms=(None, 1, 2, 3)), st.integers(0, 3))
+@given(events(capacity=(None, 1, 2, 3)), st.integers(0, 3))
 def test_no_engine_ever_gets_more_than_it_has_room_for(happened: list[Event], seed: int) -> None:
     lived(happened, seed)  # which checks it: at every step, or where reports are late, at the end
 

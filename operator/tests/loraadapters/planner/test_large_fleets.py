@@ -11,19 +11,19 @@ from typing import Any
 import pytest
 
 from patio_operator.api.loraadapter import LoraAdapter
-from patio_operator.placement import candidates, planner, spots
-from patio_operator.placement.candidates import Candidates
-from patio_operator.placement.fleet import Pod, Seen
-from patio_operator.placement.matching import load_request, selects
-from patio_operator.placement.plans import Plan, Release
-from patio_operator.placement.steps import FEW, Steps, finish
-from patio_operator.reconcile import slices
-from patio_operator.reconcile.slices import Heap, in_slices
+from patio_operator.loraadapters.planner import candidates, planner, pod_index
+from patio_operator.loraadapters.planner.observation import EnginePod, Observation
+from patio_operator.loraadapters.planner.plan import Plan, RemoveFinalizer
+from patio_operator.loraadapters.planner.pod_index import PodIndex
+from patio_operator.loraadapters.planner.selection import load_request, selects
+from patio_operator.runtime import time_slices
+from patio_operator.runtime.incremental import CHUNK, Incremental, run_to_end
+from patio_operator.runtime.time_slices import Heap, in_slices
 
 from builders import NOW, lora_adapter, pod, report, seen, silent
 
 
-def fleet(adapters: int, pods: int, apps: int) -> tuple[list[LoraAdapter], list[Pod], dict[str, Seen]]:
+def fleet(adapters: int, pods: int, apps: int) -> tuple[list[LoraAdapter], list[EnginePod], dict[str, Observation]]:
     """Adapters and pods that are divided among so many applications, with everything loaded and labelled."""
     declared = [
         lora_adapter(f"a{one}", selector={"matchLabels": {"app": f"app{one % apps}", "tier": "gold"}})
@@ -33,13 +33,13 @@ def fleet(adapters: int, pods: int, apps: int) -> tuple[list[LoraAdapter], list[
     there, views = [], {}
     for number in range(pods):
         names = [f"a{one}" for one in range(number % apps, adapters, apps)]
-        there.append(pod(f"p{number}", app=f"app{number % apps}", tier="gold", marks=names))
+        there.append(pod(f"p{number}", app=f"app{number % apps}", tier="gold", serving=names))
         views[there[-1].uid] = seen(*[reports[name] for name in names])
     return declared, there, views
 
 
-def planned(adapters: list[LoraAdapter], pods: list[Pod], views: dict[str, Seen]) -> Steps[Plan]:
-    return planner.steps(pods, views, adapters, {}, {}, {}, NOW, {})
+def planned(adapters: list[LoraAdapter], pods: list[EnginePod], views: dict[str, Observation]) -> Incremental[Plan]:
+    return planner.plan_incrementally(pods, views, adapters, {}, {}, {}, NOW, {})
 
 
 def test_selection_is_asked_about_candidates_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,24 +49,24 @@ def test_selection_is_asked_about_candidates_only(monkeypatch: pytest.MonkeyPatc
         asked[adapter.metadata.name] += 1
         return selects(adapter, labels)
 
-    monkeypatch.setattr(candidates, "selects", counting)
+    monkeypatch.setattr(pod_index, "selects", counting)
     adapters, pods, views = fleet(100, 500, 50)
-    plan = finish(planned(adapters, pods, views))
+    plan = run_to_end(planned(adapters, pods, views))
     assert plan.actions == ()
-    assert sum(len(one.placed) for one in plan.placements.values()) == 1000
+    assert sum(len(one.instances) for one in plan.placements.values()) == 1000
     assert asked.total() <= 1000, "of 50,000 pairs"
 
 
 def test_no_part_of_a_plan_is_about_many_pods(monkeypatch: pytest.MonkeyPatch) -> None:
     made = 0
-    spot = spots._spot
+    candidate = candidates._candidate
 
     def counting(*args: Any) -> Any:
         nonlocal made
         made += 1
-        return spot(*args)
+        return candidate(*args)
 
-    monkeypatch.setattr(spots, "_spot", counting)
+    monkeypatch.setattr(candidates, "_candidate", counting)
     steps = planned(*fleet(3, 1000, 1))
     most = 0
     while True:
@@ -77,7 +77,7 @@ def test_no_part_of_a_plan_is_about_many_pods(monkeypatch: pytest.MonkeyPatch) -
             break
         most = max(most, made - before)
     assert made == 3000
-    assert most == FEW
+    assert most == CHUNK
 
 
 def test_candidates_are_exactly_what_is_selected() -> None:
@@ -91,7 +91,7 @@ def test_candidates_are_exactly_what_is_selected() -> None:
     of_role = {"rbg.workloads.x-k8s.io/group-name": "g", "rbg.workloads.x-k8s.io/role-name": "worker"}
     old_role = {"rolebasedgroup.workloads.x-k8s.io/name": "g", "rolebasedgroup.workloads.x-k8s.io/role": "worker"}
     pods = [{"app": "a"}, {"app": "a", "tier": "gold"}, {"tier": "gold"}, of_role, old_role, {"app": "b"}, {}]
-    index: Candidates[int] = Candidates(adapters)
+    index: PodIndex[int] = PodIndex(adapters)
     for number, labels in enumerate(pods):
         index.add(labels, number)
     for adapter in adapters:
@@ -100,7 +100,7 @@ def test_candidates_are_exactly_what_is_selected() -> None:
 
 
 async def test_others_have_their_turns_in_a_long_plan(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slices, "SLICE_SECONDS", 0.0)
+    monkeypatch.setattr(time_slices, "SLICE_SECONDS", 0.0)
     turns = 0
 
     async def others() -> None:
@@ -112,7 +112,7 @@ async def test_others_have_their_turns_in_a_long_plan(monkeypatch: pytest.Monkey
     task = asyncio.create_task(others())
     parts = 0
 
-    def counted(steps: Steps[Plan]) -> Steps[Plan]:
+    def counted(steps: Incremental[Plan]) -> Incremental[Plan]:
         nonlocal parts
         while True:
             try:
@@ -134,9 +134,9 @@ async def test_others_have_their_turns_in_a_long_plan(monkeypatch: pytest.Monkey
 async def test_nothing_is_collected_in_a_large_pass() -> None:
     heap = Heap()
     try:
-        with heap.quiet(slices.SMALL - 1):
+        with heap.quiet(time_slices.SMALL - 1):
             assert gc.isenabled()
-        with heap.quiet(slices.SMALL), heap.quiet(slices.SMALL):
+        with heap.quiet(time_slices.SMALL), heap.quiet(time_slices.SMALL):
             assert not gc.isenabled()
         assert gc.isenabled()
     finally:
@@ -147,22 +147,22 @@ async def test_nothing_is_collected_in_a_large_pass() -> None:
 def test_many_deleted_ones_look_at_each_report_once() -> None:
     adapters = [lora_adapter(f"a{one}", metadata={"deletionTimestamp": "2026-11-21T12:00:00Z"}) for one in range(50)]
     reports = [report(load_request(one)) for one in adapters[:25]]
-    plan = planner.plan([pod(marks=["a0"])], {"uid-pod-0": seen(*reports)}, adapters, {}, {}, {}, NOW)
-    released = {one.adapter.metadata.name for one in plan.actions if isinstance(one, Release)}
+    plan = planner.plan([pod(serving=["a0"])], {"uid-pod-0": seen(*reports)}, adapters, {}, {}, {}, NOW)
+    released = {one.adapter.metadata.name for one in plan.actions if isinstance(one, RemoveFinalizer)}
     assert released == {f"a{one}" for one in range(25, 50)}
 
 
 @pytest.mark.parametrize("skew", ["2026-11-21T11:58:00Z", "2026-11-21T12:02:00Z"])
 def test_deletion_waits_by_the_operators_own_clock(skew: str) -> None:
     adapter = lora_adapter(metadata={"deletionTimestamp": skew})
-    view = silent(seen(report(load_request(adapter))))
+    sidecar = silent(seen(report(load_request(adapter))))
     deleted_at = {"uid-sql": NOW}
 
     def actions(seconds: float) -> list[Any]:
         now = NOW + timedelta(seconds=seconds)
-        return list(planner.plan([pod()], {"uid-pod-0": view}, [adapter], {}, {}, {}, now, deleted_at).actions)
+        return list(planner.plan([pod()], {"uid-pod-0": sidecar}, [adapter], {}, {}, {}, now, deleted_at).actions)
 
     assert actions(29) == []
     (released,) = actions(30)
-    assert isinstance(released, Release)
+    assert isinstance(released, RemoveFinalizer)
     assert released.left_on == ("pod-0",)

@@ -6,17 +6,17 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from fleet_simulator import World
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patio_operator.api.loraadapter import LoraAdapter
-from patio_operator.placement.matching import load_request, source_revision
-from patio_operator.placement.planner import plan
-from patio_operator.placement.plans import Load, Mark, PlacedState, Plan, Refusal, Trouble
-from patio_operator.placement.status import status, told
+from patio_operator.loraadapters.planner.plan import Condition, InstanceState, Load, Plan, Rejection, SetServingLabels
+from patio_operator.loraadapters.planner.planner import plan
+from patio_operator.loraadapters.planner.selection import load_request, source_revision
+from patio_operator.loraadapters.planner.status import recorded, status
 from patio_protocol.adapters import AdapterState
 
-from adapter_world import World
 from builders import NOW, lora_adapter, pod, report, seen
 
 OLD, NEW = "s3://bucket/old", "s3://bucket/new"
@@ -45,8 +45,8 @@ def loads(decided: Plan) -> list[tuple[str, bool]]:
     return [(one.pod.name, one.request.prepare) for one in decided.actions if isinstance(one, Load)]
 
 
-def unmarked(decided: Plan) -> list[str]:
-    return [one.pod.name for one in decided.actions if isinstance(one, Mark) and not one.names]
+def unlabelled(decided: Plan) -> list[str]:
+    return [one.pod.name for one in decided.actions if isinstance(one, SetServingLabels) and not one.names]
 
 
 def have(of: World, uri: str) -> set[str]:
@@ -58,10 +58,10 @@ def test_a_new_source_is_fetched_everywhere_before_the_first_pod_loses_its_label
     fleet.declare(declared(NEW))
     first = fleet.step()
     assert loads(first) == [("p0", True), ("p1", True), ("p2", True)]
-    assert unmarked(first) == []
+    assert unlabelled(first) == []
     second = fleet.step()
     assert loads(second) == []
-    assert unmarked(second) == ["p0"]
+    assert unlabelled(second) == ["p0"]
     third = fleet.step()
     assert loads(third) == [("p0", False)]
 
@@ -75,7 +75,7 @@ def test_one_slow_download_keeps_all_from_switching() -> None:
     stuck.prepared = stuck.prepared.model_copy(update={"state": "Downloading"})
     decided = fleet.plan()
     assert decided.actions == ()
-    assert "p1 must have them before any pod switches" in decided.placements["sql"].placed[0].message
+    assert "p1 must have them before any pod switches" in decided.placements["sql"].instances[0].message
 
 
 def test_files_that_are_there_already_are_not_fetched() -> None:
@@ -85,7 +85,7 @@ def test_files_that_are_there_already_are_not_fetched() -> None:
     fleet.declare(declared("file:///adapters/v1"))
     fleet.settle()
     fleet.declare(declared("file:///adapters/v2"))
-    assert unmarked(fleet.step()) == ["a"]
+    assert unlabelled(fleet.step()) == ["a"]
 
 
 def test_the_next_pod_waits_until_the_one_before_is_found_again() -> None:
@@ -95,10 +95,12 @@ def test_the_next_pod_waits_until_the_one_before_is_found_again() -> None:
         fleet.step()
     assert have(fleet, NEW) == set()
     while not have(fleet, NEW):
-        assert unmarked(fleet.step()) == []
+        assert unlabelled(fleet.step()) == []
     labelled = fleet.step()
-    assert [(one.pod.name, one.names) for one in labelled.actions if isinstance(one, Mark)] == [("p0", {"sql"})]
-    assert unmarked(fleet.step()) == ["p1"]
+    assert [(one.pod.name, one.names) for one in labelled.actions if isinstance(one, SetServingLabels)] == [
+        ("p0", {"sql"})
+    ]
+    assert unlabelled(fleet.step()) == ["p1"]
 
 
 def test_the_only_pod_switches_with_its_label_on() -> None:
@@ -116,11 +118,11 @@ def test_a_source_that_one_pod_cannot_fetch_switches_nobody_and_says_so() -> Non
     fleet.settle()
     assert have(fleet, OLD) == {"p0", "p1", "p2"}
     placement = fleet.plan().placements["sql"]
-    assert placement.trouble is not None
-    assert placement.trouble.reason == "RolloutStopped"
-    assert "p1 could not fetch the new source" in placement.trouble.message
-    assert "p1: not there" in placement.trouble.message
-    assert all(fleet.pods[name].marks == {"sql"} for name in fleet.pods)
+    assert placement.condition is not None
+    assert placement.condition.reason == "RolloutStopped"
+    assert "p1 could not fetch the new source" in placement.condition.message
+    assert "p1: not there" in placement.condition.message
+    assert all(fleet.pods[name].serving == {"sql"} for name in fleet.pods)
 
 
 def test_a_source_that_an_engine_refuses_stops_after_the_first_pod_which_goes_on_with_the_old_one() -> None:
@@ -132,8 +134,8 @@ def test_a_source_that_an_engine_refuses_stops_after_the_first_pod_which_goes_on
     switched = [name for name in fleet.pods if fleet.sidecar(name).entries["sql"].state is AdapterState.FAILED]
     assert switched == ["p0"]
     assert have(fleet, OLD) == set(fleet.pods)
-    assert all(one.marks == {"sql"} for one in fleet.pods.values())
-    after = status(declared(NEW), fleet.plan().placements["sql"], told({}), NOW)
+    assert all(one.serving == {"sql"} for one in fleet.pods.values())
+    after = status(declared(NEW), fleet.plan().placements["sql"], recorded({}), NOW)
     ready, progressing, degraded = after["conditions"]
     assert (ready["status"], ready["reason"]) == ("False", "RolloutStopped")
     assert (progressing["status"], progressing["reason"]) == ("False", "RolloutStopped")
@@ -157,7 +159,7 @@ def test_taking_the_change_back_ends_a_stopped_rollout_without_moving_a_label() 
         "p1": "what was fetched ahead is not wanted any more",
         "p2": "what was fetched ahead is not wanted any more",
     }
-    assert unmarked(decided) == []
+    assert unlabelled(decided) == []
     fleet.settle()
     assert [entry.state for name in fleet.pods for entry in fleet.sidecar(name).entries.values()] == ["Loaded"] * 3
 
@@ -200,8 +202,8 @@ def test_a_silent_sidecar_counts_as_one_that_is_unavailable() -> None:
     fleet.sidecar("p2").alive = False
     fleet.declare(declared("file:///adapters/new"))
     decided = fleet.step()
-    assert unmarked(decided) == []
-    assert "p2 must be back first" in decided.placements["sql"].placed[0].message
+    assert unlabelled(decided) == []
+    assert "p2 must be back first" in decided.placements["sql"].instances[0].message
 
 
 def test_a_pod_that_is_not_ready_is_switched_first() -> None:
@@ -211,14 +213,14 @@ def test_a_pod_that_is_not_ready_is_switched_first() -> None:
     fleet.declare(declared("file:///adapters/new", maxUnavailable=2))
     decided = fleet.step()
     assert loads(decided) == [("p1", False)]
-    assert unmarked(decided) == ["p0"]
+    assert unlabelled(decided) == ["p0"]
 
 
 def test_pods_with_the_old_weights_are_loaded_and_not_updated() -> None:
     fleet = world()
     fleet.declare(declared(NEW))
-    placed = fleet.step().placements["sql"].placed
-    assert {(one.state, one.reason, one.updated) for one in placed} == {(PlacedState.LOADED, "OldSource", False)}
+    instances = fleet.step().placements["sql"].instances
+    assert {(one.state, one.reason, one.updated) for one in instances} == {(InstanceState.LOADED, "OldSource", False)}
 
 
 @settings(max_examples=150, deadline=None)
@@ -271,20 +273,20 @@ def test_no_more_than_max_unavailable_pods_ever_meet_a_bad_source(
 
 
 def test_a_pod_switches_a_second_after_its_label_went() -> None:
-    pods = [pod("a"), pod("b", marks=["sql"])]
+    pods = [pod("a"), pod("b", serving=["sql"])]
     old, new = declared("file:///v1"), declared("file:///v2")
     views = {one.uid: seen(report(load_request(old))) for one in pods}
     gone = {("uid-a", "sql"): NOW - timedelta(seconds=0.4)}
     early = plan(pods, views, [new], {}, {}, gone, NOW)
     assert early.actions == ()
-    assert early.again_at == NOW + timedelta(seconds=0.6)
+    assert early.requeue_at == NOW + timedelta(seconds=0.6)
     assert loads(plan(pods, views, [new], {}, {}, gone, NOW + timedelta(seconds=0.6))) == [("a", False)]
 
 
 def test_of_two_pods_the_second_waits_however_many_may_be_away() -> None:
     fleet = world(2, maxUnavailable=2)
     fleet.declare(declared("file:///adapters/new", maxUnavailable=2))
-    assert unmarked(fleet.step()) == ["p0"]
+    assert unlabelled(fleet.step()) == ["p0"]
     assert loads(fleet.step()) == [("p0", False)]
     assert loads(fleet.step()) == []
 
@@ -316,48 +318,50 @@ def test_a_pod_that_lost_the_old_weights_as_well_is_not_replaced_while_the_rollo
 def test_a_sidecar_that_does_not_take_the_order_to_fetch_is_named() -> None:
     new = declared(NEW)
     prepare = load_request(new).model_copy(update={"prepare": True})
-    one = pod(marks=["sql"])
+    one = pod(serving=["sql"])
     views = {one.uid: seen(report(load_request(declared(OLD))))}
-    refusal = Refusal("prepare is not known", retryable=False, until=NOW + timedelta(seconds=60))
-    decided = plan([one], views, [new], {}, {(one.uid, prepare): refusal}, {}, NOW)
+    rejection = Rejection("prepare is not known", retryable=False, until=NOW + timedelta(seconds=60))
+    decided = plan([one], views, [new], {}, {(one.uid, prepare): rejection}, {}, NOW)
     assert decided.actions == ()
-    assert decided.placements["sql"].trouble == Trouble("SidecarRefused", "pod-0: prepare is not known")
+    assert decided.placements["sql"].condition == Condition("SidecarRefused", "pod-0: prepare is not known")
 
 
 @pytest.mark.parametrize(
-    ("marks", "unmarked", "ordered"),
+    ("serving", "unlabelled", "ordered"),
     [((), {}, True), (("sql",), {}, False), ((), {("uid-p0", "sql"): NOW}, False)],
 )
 def test_pod_wanted_again_switches_only_without_requests(
-    marks: tuple[str, ...], unmarked: dict[tuple[str, str], datetime], ordered: bool
+    serving: tuple[str, ...], unlabelled: dict[tuple[str, str], datetime], ordered: bool
 ) -> None:
     going = report(load_request(declared(OLD)), AdapterState.UNLOADING, held=revision(OLD))
-    decided = plan([pod("p0", marks=marks)], {"uid-p0": seen(going)}, [declared(NEW)], {}, {}, unmarked, NOW)
+    decided = plan([pod("p0", serving=serving)], {"uid-p0": seen(going)}, [declared(NEW)], {}, {}, unlabelled, NOW)
     assert any(isinstance(one, Load) for one in decided.actions) == ordered
-    assert ordered or decided.again_at is not None or any(isinstance(one, Mark) for one in decided.actions)
+    assert (
+        ordered or decided.requeue_at is not None or any(isinstance(one, SetServingLabels) for one in decided.actions)
+    )
 
 
 def test_engine_that_restarts_gets_a_new_source_without_requests() -> None:
     restarting = seen(report(load_request(declared(OLD)), AdapterState.PENDING))
 
-    def actions(marks: tuple[str, ...], unmarked: dict[tuple[str, str], datetime]) -> list[type]:
-        there = [pod("p0", marks=marks)]
+    def actions(serving: tuple[str, ...], unlabelled: dict[tuple[str, str], datetime]) -> list[type]:
+        there = [pod("p0", serving=serving)]
         return [
-            type(one) for one in plan(there, {"uid-p0": restarting}, [declared(NEW)], {}, {}, unmarked, NOW).actions
+            type(one) for one in plan(there, {"uid-p0": restarting}, [declared(NEW)], {}, {}, unlabelled, NOW).actions
         ]
 
-    assert actions(("sql",), {}) == [Mark], "it may answer from the old one again by now"
+    assert actions(("sql",), {}) == [SetServingLabels], "it may answer from the old one again by now"
     assert actions((), {("uid-p0", "sql"): NOW}) == []
     assert actions((), {}) == [Load]
 
 
 def test_pod_that_shows_what_it_does_not_have_loads_after_its_label() -> None:
     # Its report may be older than what it has by now.
-    def actions(marks: tuple[str, ...]) -> list[type]:
+    def actions(serving: tuple[str, ...]) -> list[type]:
         return [
             type(one)
-            for one in plan([pod("p0", marks=marks)], {"uid-p0": seen()}, [declared(NEW)], {}, {}, {}, NOW).actions
+            for one in plan([pod("p0", serving=serving)], {"uid-p0": seen()}, [declared(NEW)], {}, {}, {}, NOW).actions
         ]
 
-    assert actions(("sql",)) == [Mark]
+    assert actions(("sql",)) == [SetServingLabels]
     assert actions(()) == [Load]

@@ -5,29 +5,39 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+from fleet_simulator import Sidecar, World, loads
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patio_operator.api.loraadapter import LoraAdapter
-from patio_operator.placement.fleet import Pod, Seen
-from patio_operator.placement.matching import load_request, source_revision
-from patio_operator.placement.planner import plan
-from patio_operator.placement.plans import Load, Mark, Order, PlacedState, Plan, Refusal, Unload
-from patio_operator.placement.spots import UNREACHABLE_BOUND
-from patio_operator.placement.status import status, told
+from patio_operator.loraadapters.planner.candidates import UNREACHABLE_BOUND
+from patio_operator.loraadapters.planner.observation import EnginePod, Observation
+from patio_operator.loraadapters.planner.plan import (
+    InstanceState,
+    Load,
+    Order,
+    Plan,
+    Rejection,
+    SetServingLabels,
+    Unload,
+)
+from patio_operator.loraadapters.planner.planner import plan
+from patio_operator.loraadapters.planner.selection import load_request, source_revision
+from patio_operator.loraadapters.planner.status import recorded, status
 from patio_protocol.adapters import AdapterState, LoadRequest
 
-from adapter_world import Sidecar, World, loads
 from builders import NOW, lora_adapter, pod, report, seen, silent
 
 
 def planned(
-    pods: list[Pod],
-    views: dict[str, Seen],
+    pods: list[EnginePod],
+    views: dict[str, Observation],
     *adapters: LoraAdapter,
-    refusals: dict[tuple[str, Order], Refusal] | None = None,
+    rejections: dict[tuple[str, Order], Rejection] | None = None,
 ) -> Plan:
-    return plan(pods, {f"uid-{name}": view for name, view in views.items()}, adapters, {}, refusals or {}, {}, NOW)
+    return plan(
+        pods, {f"uid-{name}": sidecar for name, sidecar in views.items()}, adapters, {}, rejections or {}, {}, NOW
+    )
 
 
 def loaded_by(decided: Plan) -> list[str]:
@@ -38,7 +48,7 @@ def unloaded_by(decided: Plan) -> dict[str, str]:
     return {one.pod.name: one.reason for one in decided.actions if isinstance(one, Unload)}
 
 
-def having(*names: str, **changes: Any) -> dict[str, Seen]:
+def having(*names: str, **changes: Any) -> dict[str, Observation]:
     return {name: seen(report(load_request(lora_adapter(**changes)))) for name in names}
 
 
@@ -46,11 +56,11 @@ def test_it_goes_to_as_many_pods_as_asked_spread_over_nodes() -> None:
     pods = [pod(f"{node}{index}", node=node) for node in "xyz" for index in range(3)]
     decided = planned(pods, {one.name: seen() for one in pods}, lora_adapter(replicas=3))
     assert sorted(name[0] for name in loaded_by(decided)) == ["x", "y", "z"]
-    assert decided.placements["sql"].desired == 3
+    assert decided.placements["sql"].desired_replicas == 3
 
 
 def test_it_stays_where_it_is_though_other_pods_are_emptier() -> None:
-    pods = [pod("a", node="x", marks=["sql"]), pod("b", node="x", marks=["sql"]), pod("c", node="y")]
+    pods = [pod("a", node="x", serving=["sql"]), pod("b", node="x", serving=["sql"]), pod("c", node="y")]
     decided = planned(pods, {**having("a", "b"), "c": seen()}, lora_adapter(replicas=2))
     assert decided.actions == ()
 
@@ -83,18 +93,18 @@ def test_room_in_a_batch_is_a_preference_and_no_limit() -> None:
 def test_a_pod_without_a_ready_engine_gets_nothing_new_and_is_named() -> None:
     decided = planned([pod("a")], {"a": seen(engine_ready=False)}, lora_adapter(replicas=1))
     assert decided.actions == ()
-    trouble = decided.placements["sql"].trouble
-    assert trouble is not None
-    assert (trouble.reason, trouble.message) == ("EngineNotReady", "0 of 1 pod found. a: Its engine is not ready.")
+    condition = decided.placements["sql"].condition
+    assert condition is not None
+    assert (condition.reason, condition.message) == ("EngineNotReady", "0 of 1 pod found. a: Its engine is not ready.")
 
 
 def test_fewer_pods_than_replicas_are_all_used_and_the_lack_is_told() -> None:
     decided = planned([pod("a")], {"a": seen()}, lora_adapter(replicas=3))
     assert loaded_by(decided) == ["a"]
-    trouble = decided.placements["sql"].trouble
-    assert trouble is not None
-    assert trouble.reason == "NotEnoughPods"
-    (ready, *_) = status(lora_adapter(replicas=3), decided.placements["sql"], told({}), NOW)["conditions"]
+    condition = decided.placements["sql"].condition
+    assert condition is not None
+    assert condition.reason == "NotEnoughPods"
+    (ready, *_) = status(lora_adapter(replicas=3), decided.placements["sql"], recorded({}), NOW)["conditions"]
     assert (ready["status"], ready["reason"]) == ("False", "NotEnoughPods")
 
 
@@ -116,10 +126,10 @@ def test_on_one_node_the_newest_goes_first() -> None:
 
 
 def test_the_label_goes_before_the_unload() -> None:
-    pods = [pod("a", marks=["sql"]), pod("b", marks=["sql"])]
+    pods = [pod("a", serving=["sql"]), pod("b", serving=["sql"])]
     decided = planned(pods, having("a", "b"), lora_adapter(replicas=0))
     assert unloaded_by(decided) == {}
-    assert [(one.pod.name, one.names) for one in decided.actions if isinstance(one, Mark)] == [
+    assert [(one.pod.name, one.names) for one in decided.actions if isinstance(one, SetServingLabels)] == [
         ("a", set()),
         ("b", set()),
     ]
@@ -127,7 +137,7 @@ def test_the_label_goes_before_the_unload() -> None:
 
 def test_replicas_zero_is_not_ready_and_says_so() -> None:
     decided = planned([pod("a")], {"a": seen()}, lora_adapter(replicas=0))
-    (ready, _, degraded) = status(lora_adapter(replicas=0), decided.placements["sql"], told({}), NOW)["conditions"]
+    (ready, _, degraded) = status(lora_adapter(replicas=0), decided.placements["sql"], recorded({}), NOW)["conditions"]
     assert (ready["status"], ready["reason"]) == ("False", "ScaledToZero")
     assert degraded["status"] == "False"
 
@@ -183,27 +193,27 @@ def test_where_all_refuse_it_no_more_than_three_extra_pods_are_tried_once_each()
     tried = [name for name, _ in loads(world.orders)]
     assert len(tried) == len(set(tried)) == 5
     decided = world.plan()
-    after = status(lora_adapter(replicas=2), decided.placements["sql"], told({}), NOW)
+    after = status(lora_adapter(replicas=2), decided.placements["sql"], recorded({}), NOW)
     ready, progressing, degraded = after["conditions"]
     assert (ready["status"], ready["reason"]) == ("False", "Failed")
     assert "rank 64 is too high" in ready["message"]
     assert progressing["status"] == "False"
     assert degraded["status"] == "True"
     assert after["failedReplicas"] == 5
-    assert decided.again_at is None
+    assert decided.requeue_at is None
 
 
 def test_a_silent_pod_keeps_its_place_for_a_while_and_then_another_gets_it() -> None:
-    pods = [pod("a", marks=["sql"]), pod("b")]
+    pods = [pod("a", serving=["sql"]), pod("b")]
     views = {"uid-a": silent(having("a")["a"]), "uid-b": seen()}
     adapter = lora_adapter(replicas=1)
     early = plan(pods, views, [adapter], {}, {}, {}, NOW)
     assert early.actions == ()
-    assert early.again_at == NOW + UNREACHABLE_BOUND
-    assert [(one.pod.name, one.state) for one in early.placements["sql"].placed] == [("a", PlacedState.UNKNOWN)]
+    assert early.requeue_at == NOW + UNREACHABLE_BOUND
+    assert [(one.pod.name, one.state) for one in early.placements["sql"].instances] == [("a", InstanceState.UNKNOWN)]
     late = plan(pods, views, [adapter], {}, {}, {}, NOW + UNREACHABLE_BOUND)
     assert loaded_by(late) == ["b"]
-    assert [one.state for one in late.placements["sql"].placed] == [PlacedState.UNKNOWN, PlacedState.PENDING]
+    assert [one.state for one in late.placements["sql"].instances] == [InstanceState.UNKNOWN, InstanceState.PENDING]
 
 
 def test_a_pod_that_comes_back_after_it_was_replaced_gives_one_of_them_back() -> None:
@@ -221,35 +231,35 @@ def test_a_pod_that_comes_back_after_it_was_replaced_gives_one_of_them_back() ->
 
 
 def test_after_a_takeover_nothing_is_placed_before_every_pod_was_asked() -> None:
-    pods = [pod("a", marks=["sql"]), pod("b")]
+    pods = [pod("a", serving=["sql"]), pod("b")]
     decided = plan(pods, {"uid-b": seen()}, [lora_adapter(replicas=1)], {}, {}, {}, NOW)
     assert decided.actions == ()
     assert decided.placements == {}, "nor is a status written from half a look"
 
 
 def test_a_ready_pod_that_nobody_asked_may_have_it_and_one_that_is_starting_has_not() -> None:
-    def told(unasked: Pod) -> list[str]:
+    def recorded(unasked: EnginePod) -> list[str]:
         views = {"uid-b": seen()}
         return loaded_by(plan([unasked, pod("b")], views, [lora_adapter(replicas=1)], {}, {}, {}, NOW))
 
-    assert told(pod("a")) == []
-    assert told(pod("a", ready=False)) == told(pod("a", ip=None)) == ["b"]
+    assert recorded(pod("a")) == []
+    assert recorded(pod("a", ready=False)) == recorded(pod("a", ip=None)) == ["b"]
 
 
 def test_a_label_tells_who_had_it_where_nobody_answers() -> None:
-    pods = [pod("a", marks=["sql"]), pod("b")]
-    views = {"uid-a": Seen(None, "gone", unreachable_since=NOW), "uid-b": seen()}
+    pods = [pod("a", serving=["sql"]), pod("b")]
+    views = {"uid-a": Observation(None, "gone", unreachable_since=NOW), "uid-b": seen()}
     decided = plan(pods, views, [lora_adapter(replicas=1)], {}, {}, {}, NOW)
     assert decided.actions == ()
-    assert [one.state for one in decided.placements["sql"].placed] == [PlacedState.UNKNOWN]
+    assert [one.state for one in decided.placements["sql"].instances] == [InstanceState.UNKNOWN]
 
 
 def test_a_refusing_sidecar_is_passed_over_until_it_may_be_asked_again() -> None:
     adapter = lora_adapter(replicas=1)
     first = loaded_by(planned([pod("a"), pod("b")], {"a": seen(), "b": seen()}, adapter))
-    refusal = Refusal("The disk is full.", retryable=True, until=NOW + timedelta(seconds=5))
-    refusals: dict[tuple[str, Order], Refusal] = {(f"uid-{first[0]}", load_request(adapter)): refusal}
-    second = planned([pod("a"), pod("b")], {"a": seen(), "b": seen()}, adapter, refusals=refusals)
+    rejection = Rejection("The disk is full.", retryable=True, until=NOW + timedelta(seconds=5))
+    rejections: dict[tuple[str, Order], Rejection] = {(f"uid-{first[0]}", load_request(adapter)): rejection}
+    second = planned([pod("a"), pod("b")], {"a": seen(), "b": seen()}, adapter, rejections=rejections)
     assert set(loaded_by(second)) == {"a", "b"} - set(first)
 
 
@@ -258,7 +268,7 @@ def test_no_room_is_told_in_words() -> None:
     for adapter in (lora_adapter(replicas=1), lora_adapter()):
         decided = planned([pod("a")], {"a": seen(mine, room=1)}, adapter)
         assert decided.actions == ()
-        ready, progressing, degraded = status(adapter, decided.placements["sql"], told({}), NOW)["conditions"]
+        ready, progressing, degraded = status(adapter, decided.placements["sql"], recorded({}), NOW)["conditions"]
         assert (ready["status"], ready["reason"]) == ("False", "NoCapacity")
         assert progressing["status"] == "False"
         assert degraded["message"].endswith("a: The engine holds 1 adapter at most, and that many are there.")
@@ -271,14 +281,14 @@ def test_a_pinned_adapter_displaces_the_newest_that_is_not() -> None:
     world.settle()
     world.declare(lora_adapter("vip", pinned=True))
     decided = world.step()
-    assert [(one.pod.name, one.reason) for one in decided.actions if isinstance(one, Mark)] == [
+    assert [(one.pod.name, one.reason) for one in decided.actions if isinstance(one, SetServingLabels)] == [
         ("p0", "new: The engine has no room, and LoraAdapter/team/vip, which is pinned, takes the place.")
     ]
-    assert "LoraAdapter/team/new, which is not pinned" in decided.placements["vip"].placed[0].message
+    assert "LoraAdapter/team/new, which is not pinned" in decided.placements["vip"].instances[0].message
     world.settle()
     assert world.sidecar("p0").entries.keys() == {"old", "vip"}
-    (displaced,) = world.plan().placements["new"].placed
-    assert (displaced.state, displaced.reason) == (PlacedState.PENDING, "NoCapacity")
+    (preempted,) = world.plan().placements["new"].instances
+    assert (preempted.state, preempted.reason) == (InstanceState.PENDING, "NoCapacity")
 
 
 def test_what_an_engine_has_no_room_for_after_all_leaves_again_the_newest_first_and_never_what_works() -> None:
@@ -316,11 +326,11 @@ def test_a_pinned_adapter_that_failed_elsewhere_displaces_nobody() -> None:
 
 
 def test_what_makes_room_does_not_come_back_for_it() -> None:
-    vip, displaced = lora_adapter("vip", pinned=True), lora_adapter("sql", replicas=1)
-    leaving = report(load_request(displaced), AdapterState.UNLOADING)
-    decided = planned([pod("a")], {"a": seen(leaving, room=1)}, vip, displaced)
+    vip, preempted = lora_adapter("vip", pinned=True), lora_adapter("sql", replicas=1)
+    leaving = report(load_request(preempted), AdapterState.UNLOADING)
+    decided = planned([pod("a")], {"a": seen(leaving, room=1)}, vip, preempted)
     assert decided.actions == ()
-    assert [one.reason for one in decided.placements["vip"].placed] == ["MakingRoom"]
+    assert [one.reason for one in decided.placements["vip"].instances] == ["MakingRoom"]
 
 
 def test_what_leaves_is_called_back_when_it_is_wanted_again() -> None:
@@ -334,7 +344,7 @@ def test_an_unload_waits_a_second_after_the_label_went() -> None:
     gone = {("uid-a", "sql"): NOW - timedelta(seconds=0.4)}
     early = plan([pod("a")], views, [lora_adapter(replicas=0)], {}, {}, gone, NOW)
     assert early.actions == ()
-    assert early.again_at == NOW + timedelta(seconds=0.6)
+    assert early.requeue_at == NOW + timedelta(seconds=0.6)
     assert list(unloaded_by(plan([pod("a")], views, [lora_adapter(replicas=0)], {}, {}, {}, NOW))) == ["a"]
 
 
@@ -398,9 +408,9 @@ def test_what_can_be_loaded_is_and_what_cannot_is_tried_a_bounded_number_of_time
 def test_sidecar_that_could_not_be_asked_moves_nothing() -> None:
     adapter = lora_adapter(replicas=1)
     had = seen(report(load_request(adapter)))
-    unasked = Seen(None, "The operator could not ask.", ever_answered=True, last=had.answer)
+    unasked = Observation(None, "The operator could not ask.", ever_answered=True, last=had.answer)
     views = {"uid-a": unasked, "uid-b": seen()}
     later = NOW + timedelta(minutes=10)
-    decided = plan([pod("a", marks=["sql"]), pod("b")], views, [adapter], {}, {}, {}, later)
+    decided = plan([pod("a", serving=["sql"]), pod("b")], views, [adapter], {}, {}, {}, later)
     assert decided.actions == ()
     assert "sql" not in decided.placements, "its status stays as it is"

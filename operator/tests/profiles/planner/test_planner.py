@@ -11,20 +11,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patio_operator.api import rolled
+from patio_operator.api import rollout_annotations
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.api.rolebasedgroup import RoleBasedGroup
-from patio_operator.injection.trial import Problem, Verdict
-from patio_operator.rollouts import Plan, Ref, User, Workload, decode, plan, to_look_at, use_of, users_of
-from patio_operator.rollouts.roles import decode_role, mark_role, role_of
-from patio_operator.rollouts.workloads import mark
+from patio_operator.profiles.planner.consumers import ProfilePod, pods_with, use_of
+from patio_operator.profiles.planner.planner import Plan, plan, workloads_to_read
+from patio_operator.profiles.planner.roles import decode_role, mark_role, role_of
+from patio_operator.profiles.planner.workloads import Workload, WorkloadRef, decode, mark
+from patio_operator.profiles.validation import DryRunResult, InvalidField
 
 from builders import NOW
 
 Object = dict[str, Any]
 
 OLD, NEW = "0ld", "n3w"
-A, B = Ref("Deployment", "team", "a"), Ref("StatefulSet", "team", "b")
+A, B = WorkloadRef("Deployment", "team", "a"), WorkloadRef("StatefulSet", "team", "b")
 
 
 def profile(*, strategy: str = "RollingUpdate", status: Object | None = None, at_once: str = "1") -> Any:
@@ -33,23 +34,29 @@ def profile(*, strategy: str = "RollingUpdate", status: Object | None = None, at
     return ClusterEngineRuntimeProfile.model_validate(body)
 
 
-def user(workload: Ref | None, revision: str = OLD, *, made_by: str = "") -> User:
-    return User("team", f"pod-of-{workload}", revision, workload, made_by or (workload.kind if workload else "Pod"))
+def user(workload: WorkloadRef | None, revision: str = OLD, *, made_by: str = "") -> ProfilePod:
+    return ProfilePod(
+        "team", f"pod-of-{workload}", revision, workload, made_by or (workload.kind if workload else "Pod")
+    )
 
 
-def workload(ref: Ref, *, marked: str = "", **changes: Any) -> Workload:
+def workload(ref: WorkloadRef, *, marked: str = "", **changes: Any) -> Workload:
     return Workload(ref, "1", {"patio": marked} if marked else {}, **changes)
 
 
 def planned(
-    users: Sequence[User], *workloads: Workload, of: Any = None, verdict: Verdict | None = None, later: int = 0
+    users: Sequence[ProfilePod],
+    *workloads: Workload,
+    of: Any = None,
+    verdict: DryRunResult | None = None,
+    later: int = 0,
 ) -> Plan:
     """Plan for the current revision NEW, `later` seconds after the start."""
     now = NOW + timedelta(seconds=later)
-    return plan(of or profile(), NEW, verdict or Verdict(), users, {one.ref: one for one in workloads}, now)
+    return plan(of or profile(), NEW, verdict or DryRunResult(), users, {one.ref: one for one in workloads}, now)
 
 
-def rolls(of: Plan) -> list[Ref]:
+def rolls(of: Plan) -> list[WorkloadRef]:
     return [one.workload.ref for one in of.rolls]
 
 
@@ -80,11 +87,11 @@ def test_one_that_is_not_yet_available_holds_the_next_one_up() -> None:
         [user(A, NEW), user(B)], workload(A, marked=NEW, is_up=False), workload(B), of=profile(status=before)
     )
     assert rolls(after) == []
-    assert to_look_at(profile(status=before), NEW, [user(A, NEW), user(B, NEW)]) == [A]
+    assert workloads_to_read(profile(status=before), NEW, [user(A, NEW), user(B, NEW)]) == [A]
 
 
 def test_the_profile_may_say_how_many_at_once() -> None:
-    three = [workload(Ref("Deployment", "team", name)) for name in "cab"]
+    three = [workload(WorkloadRef("Deployment", "team", name)) for name in "cab"]
     users = [user(one.ref) for one in three]
     assert [ref.name for ref in rolls(planned(users, *three, of=profile(at_once="2")))] == ["a", "b"]
     assert len(rolls(planned(users, *three, of=profile(at_once="nonsense")))) == 1
@@ -94,7 +101,7 @@ def test_what_is_rolled_keeps_what_it_was_rolled_for_by_other_profiles() -> None
     (roll,) = planned([user(A)], Workload(A, "1", {"gpu": "x", "patio": OLD})).rolls
     assert roll.rolled == {"gpu": "x", "patio": NEW}
     patch = mark(roll.rolled)
-    assert rolled.of_template(patch["spec"]["template"]["metadata"]) == roll.rolled
+    assert rollout_annotations.of_template(patch["spec"]["template"]["metadata"]) == roll.rolled
 
 
 def test_workloads_that_are_up_come_before_those_that_are_not() -> None:
@@ -133,11 +140,11 @@ def test_no_update_rolls_nothing_and_says_how_many_are_behind() -> None:
     assert result.rolls == ()
     assert reason(result) == "NoUpdate"
     assert (result.status["pods"], result.status["currentPods"], result.status["behindPods"]) == (2, 1, 1)
-    assert to_look_at(profile(strategy="NoUpdate"), NEW, [user(A)]) == []
+    assert workloads_to_read(profile(strategy="NoUpdate"), NEW, [user(A)]) == []
 
 
 def test_a_profile_that_no_pod_can_have_rolls_nothing() -> None:
-    wrong = Verdict((Problem("spec.containers[0].image", "Required value"),))
+    wrong = DryRunResult((InvalidField("spec.containers[0].image", "Required value"),))
     result = planned([user(A)], workload(A), verdict=wrong)
     assert result.rolls == ()
     assert "spec.containers[0].image: Required value" in result.status["lastError"]
@@ -148,9 +155,9 @@ def test_a_profile_that_no_pod_can_have_rolls_nothing() -> None:
 
 
 def test_a_profile_that_could_not_be_tried_is_rolled_and_tried_again() -> None:
-    result = planned([user(A)], workload(A), verdict=Verdict(untried="forbidden"))
+    result = planned([user(A)], workload(A), verdict=DryRunResult(untried="forbidden"))
     assert rolls(result) == [A]
-    assert result.again_in is not None
+    assert result.requeue_after is not None
 
 
 # --- when it does not come up
@@ -206,11 +213,11 @@ def test_a_status_that_has_not_changed_is_the_same_later() -> None:
 
 def test_what_is_whole_says_so() -> None:
     result = planned([user(A, NEW)])
-    assert (reason(result), result.again_in) == ("AllCurrent", None)
+    assert (reason(result), result.requeue_after) == ("AllCurrent", None)
     assert message(planned([])) == f"No pod has revision {NEW}."
 
 
-refs = st.sampled_from([Ref(kind, "team", name) for kind in ("Deployment", "StatefulSet") for name in "abc"])
+refs = st.sampled_from([WorkloadRef(kind, "team", name) for kind in ("Deployment", "StatefulSet") for name in "abc"])
 
 
 @given(
@@ -219,7 +226,7 @@ refs = st.sampled_from([Ref(kind, "team", name) for kind in ("Deployment", "Stat
     st.integers(1, 3),
 )
 def test_never_more_are_down_than_may_be(
-    pods: list[tuple[Ref, str]], states: Mapping[Ref, tuple[str, bool, str]], at_once: int
+    pods: list[tuple[WorkloadRef, str]], states: Mapping[WorkloadRef, tuple[str, bool, str]], at_once: int
 ) -> None:
     users = [user(ref, revision) for ref, revision in pods]
     workloads = [
@@ -252,18 +259,22 @@ def pod(name: str, owner: Object | None = None, *, revisions: Any = None, labels
         (
             {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-6f7"},
             {"pod-template-hash": "6f7"},
-            Ref("Deployment", "team", "web"),
+            WorkloadRef("Deployment", "team", "web"),
         ),
         ({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-6f7"}, {}, None),
-        ({"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web"}, {}, Ref("StatefulSet", "team", "web")),
-        ({"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "web"}, {}, Ref("DaemonSet", "team", "web")),
+        (
+            {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web"},
+            {},
+            WorkloadRef("StatefulSet", "team", "web"),
+        ),
+        ({"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "web"}, {}, WorkloadRef("DaemonSet", "team", "web")),
         ({"apiVersion": "batch/v1", "kind": "Job", "name": "web"}, {}, None),
         ({"apiVersion": "apps.kruise.io/v1beta1", "kind": "StatefulSet", "name": "web"}, {}, None),
         (None, {}, None),
     ],
 )
-def test_a_pod_is_its_workloads(owner: Object | None, labels: Object, expected: Ref | None) -> None:
-    (found,) = users_of("patio", [use_of(pod("web-0", owner, labels=labels)["metadata"])])
+def test_a_pod_is_its_workloads(owner: Object | None, labels: Object, expected: WorkloadRef | None) -> None:
+    (found,) = pods_with("patio", [use_of(pod("web-0", owner, labels=labels)["metadata"])])
     assert found.workload == expected
     assert found.revision == OLD
 
@@ -274,7 +285,7 @@ def test_pods_of_other_profiles_and_those_that_go_are_not_counted() -> None:
     odd = pod("odd")
     odd["metadata"]["annotations"]["patio.dev/injected"] = "{"
     pods = [going, pod("other", revisions={"gpu": OLD}), odd, {"metadata": {"name": "x"}}]
-    assert users_of("patio", [use_of(one["metadata"]) for one in pods]) == []
+    assert pods_with("patio", [use_of(one["metadata"]) for one in pods]) == []
 
 
 def deployment(*, spec: Object | None = None, **status: Any) -> Object:
@@ -345,11 +356,11 @@ def test_what_another_controller_makes_is_its_to_roll(kind: str, applied_by: lis
 
 # --- leader-worker roles, whose pods Patio makes itself
 
-ROLE = Ref("RoleBasedGroup", "team", "g/multi")
+ROLE = WorkloadRef("RoleBasedGroup", "team", "g/multi")
 
 
-def leader(revision: str, rolled_for: str) -> User:
-    return User("team", "leader", revision, ROLE, "RoleBasedGroup", rolled_for)
+def leader(revision: str, rolled_for: str) -> ProfilePod:
+    return ProfilePod("team", "leader", revision, ROLE, "RoleBasedGroup", rolled_for)
 
 
 def role_body(*, marked: str = "", replicas: int = 2, ready: int = 2) -> Object:
@@ -364,7 +375,7 @@ def role_body(*, marked: str = "", replicas: int = 2, ready: int = 2) -> Object:
     }
 
 
-def role(users: Sequence[User], *, spared: int = 0, held: str = "", **body: Any) -> Workload:
+def role(users: Sequence[ProfilePod], *, spared: int = 0, held: str = "", **body: Any) -> Workload:
     group = RoleBasedGroup.model_validate(role_body(**body))
     found = role_of(group, ROLE)
     assert found is not None
@@ -384,7 +395,7 @@ def test_a_pod_that_a_group_controls_is_of_its_leader_worker_role() -> None:
             {"apiVersion": "workloads.x-k8s.io/v1alpha2", "kind": "RoleBasedGroup", "name": "g", "controller": True}
         ],
     }
-    (found,) = users_of("patio", [use_of(metadata)])
+    (found,) = pods_with("patio", [use_of(metadata)])
     assert (found.workload, found.revision, found.rolled_for) == (ROLE, NEW, NEW)
 
 
@@ -393,8 +404,8 @@ def test_a_role_is_rolled_by_a_mark_in_its_group_beside_those_of_other_roles() -
     (roll,) = planned(behind, role(behind)).rolls
     patch = mark_role(ROLE, role_body()["metadata"], roll.rolled)
     metadata = {"annotations": patch["metadata"]["annotations"]}
-    assert rolled.of_role(metadata, "multi") == {"patio": NEW}
-    assert rolled.of_role(metadata, "other") == {"x": "1"}
+    assert rollout_annotations.of_role(metadata, "multi") == {"patio": NEW}
+    assert rollout_annotations.of_role(metadata, "other") == {"x": "1"}
 
 
 def test_a_marked_role_is_being_rolled_until_its_leaders_were_made_from_the_new_template_and_are_ready() -> None:

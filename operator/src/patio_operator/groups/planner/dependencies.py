@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from patio_operator.api.rolebasedgroup import Role
-from patio_operator.groups.plans import GroupError
+from patio_operator.groups.planner.plan import GroupError
 
 
 def check(roles: Sequence[Role]) -> None:

@@ -18,11 +18,11 @@ from typing import Any
 from patio_operator.api import labels
 from patio_operator.api.conditions import find, time_of
 from patio_operator.api.rolebasedgroup import Role, RoleBasedGroup
-from patio_operator.groups import memory, naming, revisions, rollouts
-from patio_operator.groups.memory import Memory
-from patio_operator.groups.plans import Event, Ref, ref
-from patio_operator.groups.revisions import Revision
-from patio_operator.groups.status import Count
+from patio_operator.groups.planner import naming, restart_state, revisions, rolling_updates
+from patio_operator.groups.planner.plan import Event, ObjectRef, ref_of
+from patio_operator.groups.planner.restart_state import RestartState
+from patio_operator.groups.planner.revisions import Revision
+from patio_operator.groups.planner.status import Count
 
 Object = dict[str, Any]
 Child = Mapping[str, Any]
@@ -36,14 +36,14 @@ class InstancesPlan:
     revision: Object
     """The ControllerRevision to apply before its pods are made."""
     creates: tuple[Object, ...] = ()
-    tear_down: tuple[Ref, ...] = ()
+    tear_down: tuple[ObjectRef, ...] = ()
     """Pods to delete."""
-    forget: tuple[Ref, ...] = ()
+    forget: tuple[ObjectRef, ...] = ()
     """ControllerRevisions that no pod needs any more."""
     checks: tuple[Object, ...] = ()
     """Pods of a new revision, to be tried before anything is torn down for it."""
-    memories: Mapping[int, Memory] = field(default_factory=dict)
-    again_in: timedelta | None = None
+    memories: Mapping[int, RestartState] = field(default_factory=dict)
+    requeue_after: timedelta | None = None
     """When something is due that no event tells of."""
     events: tuple[Event, ...] = ()
 
@@ -64,7 +64,7 @@ class _Instance:
         return set(self.pods) == set(range(size)) and len(self.revisions) == 1
 
     def is_ready(self, size: int) -> bool:
-        return self.is_whole(size) and all(rollouts.is_ready(pod) for pod in self.pods.values())
+        return self.is_whole(size) and all(rolling_updates.is_ready(pod) for pod in self.pods.values())
 
     @property
     def leader_leaving(self) -> Child | None:
@@ -77,7 +77,7 @@ def plan(
     role: Role,
     pods: Iterable[Child],
     stored: Sequence[Child],
-    memories: Mapping[int, Memory],
+    memories: Mapping[int, RestartState],
     now: datetime,
 ) -> InstancesPlan:
     """Return what to do for a leader-worker role now.
@@ -103,7 +103,7 @@ class _Pass:
         role: Role,
         pods: Iterable[Child],
         stored: Sequence[Child],
-        memories: Mapping[int, Memory],
+        memories: Mapping[int, RestartState],
         now: datetime,
     ) -> None:
         assert role.leader_worker_pattern is not None
@@ -111,10 +111,10 @@ class _Pass:
         self._wanted = revisions.wanted(group, role)
         self._stored = sorted(stored, key=lambda one: int(one["revision"]))
         self._known = {one.hash: one for one in (*map(revisions.from_object, self._stored), self._wanted)}
-        self._rollout = rollouts.of(role)
-        self._policy = memory.policy(role.leader_worker_pattern)
+        self._rollout = rolling_updates.of(role)
+        self._policy = restart_state.policy(role.leader_worker_pattern)
         self._instances = _sorted(pods, role.replicas)
-        self._memories = {index: memories.get(index, Memory()) for index in range(role.replicas)}
+        self._memories = {index: memories.get(index, RestartState()) for index in range(role.replicas)}
         self._doomed: dict[str, Child] = {}
         self._waiting: set[int] = set()
         self._dues: list[timedelta] = []
@@ -136,11 +136,11 @@ class _Pass:
             count=self._count(),
             revision=revisions.to_object(self._group, self._role, self._wanted, number or newest + 1),
             creates=creates,
-            tear_down=tuple(ref(pod) for pod in self._doomed.values()),
-            forget=tuple(ref(one) for one in self._unneeded()),
+            tear_down=tuple(ref_of(pod) for pod in self._doomed.values()),
+            forget=tuple(ref_of(one) for one in self._unneeded()),
             checks=() if number else tuple(self._samples()),
             memories=self._memories,
-            again_in=min(self._dues, default=None),
+            requeue_after=min(self._dues, default=None),
             events=tuple(self._events),
         )
 
@@ -211,10 +211,10 @@ class _Pass:
         if not instance.pods:
             return
         failed = [pod for pod in instance.pods.values() if _is_over(pod)]
-        if self._policy.type == memory.RECREATE and not before.ready and instance.leader_leaving is not None:
+        if self._policy.type == restart_state.RECREATE and not before.ready and instance.leader_leaving is not None:
             self._tear_down(index)  # it was ended and is wanted again after all: its workers belong to the old leader
             return
-        if self._policy.type != memory.RECREATE or not before.ready:
+        if self._policy.type != restart_state.RECREATE or not before.ready:
             for pod in failed:
                 self._doomed[pod["metadata"]["name"]] = pod
             return
@@ -223,7 +223,7 @@ class _Pass:
         restarts = self._restarts(instance)
         if not (failed or lost or restarts > before.restarts):
             return
-        after, wait = memory.recreated(before, self._policy, self._now)
+        after, wait = restart_state.recreated(before, self._policy, self._now)
         if wait:
             self._dues.append(wait)
             self._waiting.add(index)

@@ -11,7 +11,7 @@ import hashlib
 from typing import Any
 
 from patio_operator.api import labels
-from patio_operator.api.identity import LeaderWorker, RoleIdentity, field, label, literal
+from patio_operator.api.pod_identity_env import LeaderWorker, RoleIdentity, field, label, literal
 from patio_operator.api.rolebasedgroup import LeaderWorkerPattern, Role, RoleBasedGroup
 
 LEADER, WORKER = "leader", "worker"

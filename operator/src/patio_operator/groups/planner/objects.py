@@ -13,7 +13,7 @@ import yaml
 
 from patio_operator.api import labels
 from patio_operator.api.rolebasedgroup import Role, RoleBasedGroup
-from patio_operator.groups import memory, naming, rollouts, templates
+from patio_operator.groups.planner import naming, restart_state, rolling_updates, templates
 
 Object = dict[str, Any]
 
@@ -94,7 +94,7 @@ def stateful_set(group: RoleBasedGroup, role: Role) -> Object:
     }
 
 
-def config_map(group: RoleBasedGroup, memories: memory.Memories) -> Object:
+def config_map(group: RoleBasedGroup, memories: restart_state.RestartStates) -> Object:
     """Return the ConfigMap with the group's topology: every address that its pods have or will have.
 
     What is remembered of leader-worker instances is in an annotation of it.
@@ -110,7 +110,7 @@ def config_map(group: RoleBasedGroup, memories: memory.Memories) -> Object:
             for role in roles
         },
     }
-    remembered = memory.write(memories)
+    remembered = restart_state.write(memories)
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -145,7 +145,7 @@ def _metadata(group: RoleBasedGroup, role: Role, name: str) -> Object:
 
 
 def _rolling_update(role: Role) -> Mapping[str, Any]:
-    rollout = rollouts.of(role)
+    rollout = rolling_updates.of(role)
     if rollout.max_unavailable == 1:
         return {"partition": rollout.partition}
     # without the feature gate MaxUnavailableStatefulSet the API server drops it: then `rollouts.faster` helps

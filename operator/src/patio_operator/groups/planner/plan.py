@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 
 @dataclass(frozen=True)
-class Ref:
+class ObjectRef:
     """An object to delete or to adopt: the one with this UID and no other of that name."""
 
     api_version: str
@@ -19,10 +19,10 @@ class Ref:
     uid: str
 
 
-def ref(child: Mapping[str, Any]) -> Ref:
+def ref_of(child: Mapping[str, Any]) -> ObjectRef:
     """Return the reference of an object that is there."""
     metadata = child["metadata"]
-    return Ref(child["apiVersion"], child["kind"], metadata["namespace"], metadata["name"], metadata["uid"])
+    return ObjectRef(child["apiVersion"], child["kind"], metadata["namespace"], metadata["name"], metadata["uid"])
 
 
 @dataclass(frozen=True)
@@ -40,18 +40,18 @@ class GroupPlan:
 
     checks: tuple[dict[str, Any], ...] = ()
     """Pods that the API server must be willing to create; nothing of the plan is done when it is not."""
-    adopts: tuple[Ref, ...] = ()
+    adopts: tuple[ObjectRef, ...] = ()
     """Pods that get the group as their owner."""
-    tear_down: tuple[Ref, ...] = ()
+    tear_down: tuple[ObjectRef, ...] = ()
     """Pods to delete. They go before what is remembered of them is written."""
     applies: tuple[dict[str, Any], ...] = ()
     creates: tuple[dict[str, Any], ...] = ()
     """Pods to create."""
-    deletes: tuple[Ref, ...] = ()
+    deletes: tuple[ObjectRef, ...] = ()
     events: tuple[Event, ...] = ()
     status: dict[str, Any] | None = None
     """The whole status; None to leave it as it is."""
-    again_in: timedelta | None = None
+    requeue_after: timedelta | None = None
     """When to plan anew although nothing happens."""
 
 

@@ -13,10 +13,18 @@ from typing import Any
 
 from patio_operator.api import labels
 from patio_operator.api.rolebasedgroup import Role, RoleBasedGroup
-from patio_operator.groups import dependencies, instances, memory, naming, objects, rollouts, supported
-from patio_operator.groups.instances import InstancesPlan
-from patio_operator.groups.plans import Event, GroupError, GroupPlan, Ref, ref
-from patio_operator.groups.status import Count, count, group_status, readiness, trouble
+from patio_operator.groups.planner import (
+    dependencies,
+    instances,
+    naming,
+    objects,
+    restart_state,
+    rolling_updates,
+    validation,
+)
+from patio_operator.groups.planner.instances import InstancesPlan
+from patio_operator.groups.planner.plan import Event, GroupError, GroupPlan, ObjectRef, ref_of
+from patio_operator.groups.planner.status import Count, count, group_status, readiness, trouble
 
 Child = Mapping[str, Any]
 
@@ -38,7 +46,7 @@ def plan(group: RoleBasedGroup, children: Sequence[Child], profiles: Collection[
         return _hand_over(group, children, now)
     own = _Children(group, children)
     try:
-        supported.check(group)
+        validation.check(group)
         dependencies.check(group.spec.roles)
         _check_names_free(group, own)
     except GroupError as error:
@@ -46,10 +54,10 @@ def plan(group: RoleBasedGroup, children: Sequence[Child], profiles: Collection[
         return GroupPlan(
             status=group_status(group, _last_counts(group, own), ready, now),
             events=tuple(_changes(group, ready)),
-            again_in=NAME_TAKEN_AGAIN if error.reason == "NameTaken" else None,
+            requeue_after=NAME_TAKEN_AGAIN if error.reason == "NameTaken" else None,
         )
 
-    remembered = memory.read(own.annotation("ConfigMap", naming.config_map(group), labels.INSTANCES))
+    remembered = restart_state.read(own.annotation("ConfigMap", naming.config_map(group), labels.INSTANCES))
     led = {
         role.name: instances.plan(
             group, role, own.members(role), own.revisions(role), remembered.get(role.name, {}), now
@@ -72,10 +80,10 @@ def plan(group: RoleBasedGroup, children: Sequence[Child], profiles: Collection[
     ready = _unknown_profile_condition(unknown) or readiness(counts, waiting, troubles)
     return GroupPlan(
         checks=tuple(pod for one in going.values() for pod in one.checks),
-        adopts=tuple(ref(pod) for pod in own.orphaned_pods()),
+        adopts=tuple(ref_of(pod) for pod in own.orphaned_pods()),
         tear_down=(
             *(one for plan in going.values() for one in plan.tear_down),
-            *(ref(pod) for role in realised for pod in _faster(group, role, own)),
+            *(ref_of(pod) for role in realised for pod in _faster(group, role, own)),
         ),
         applies=(
             objects.config_map(group, memories),
@@ -94,7 +102,7 @@ def plan(group: RoleBasedGroup, children: Sequence[Child], profiles: Collection[
             *_deviations(group),
         ),
         status=group_status(group, counts, ready, now),
-        again_in=min((one.again_in for one in going.values() if one.again_in is not None), default=None),
+        requeue_after=min((one.requeue_after for one in going.values() if one.requeue_after is not None), default=None),
     )
 
 
@@ -121,11 +129,11 @@ def _hand_over(group: RoleBasedGroup, children: Sequence[Child], now: datetime) 
     )
 
 
-def made_by_patio(group: RoleBasedGroup, children: Sequence[Child]) -> tuple[Ref, ...]:
+def made_by_patio(group: RoleBasedGroup, children: Sequence[Child]) -> tuple[ObjectRef, ...]:
     """Return what Patio made of a group; what upstream's controller makes belongs to the group just as well."""
     own = _Children(group, children)
     return tuple(
-        ref(child)
+        ref_of(child)
         for child in own.all
         if own.is_ours(child)
         and any(one.get("manager") == labels.FIELD_MANAGER for one in child["metadata"].get("managedFields") or [])
@@ -243,7 +251,7 @@ def _creating(group: RoleBasedGroup, role: Role) -> str:
 def _faster(group: RoleBasedGroup, role: Role, own: _Children) -> Iterator[Child]:
     workload = own.find("StatefulSet", naming.workload(group, role))
     if workload is not None and role.leader_worker_pattern is None:
-        yield from rollouts.faster(role, workload, own.pods_of(workload))
+        yield from rolling_updates.faster(role, workload, own.pods_of(workload))
 
 
 def _names(group: RoleBasedGroup) -> set[tuple[str, str]]:
@@ -277,14 +285,14 @@ def _check_names_free(group: RoleBasedGroup, own: _Children) -> None:
             )
 
 
-def _removed(group: RoleBasedGroup, own: _Children) -> Iterator[Ref]:
+def _removed(group: RoleBasedGroup, own: _Children) -> Iterator[ObjectRef]:
     """Yield what is left of roles that the group no longer has, or has in another pattern."""
     wanted = _names(group)
     led = {role.name for role in group.spec.roles if role.leader_worker_pattern is not None}
     for child in own.all:
         by_role = child["kind"] in ("Pod", "ControllerRevision") and _role_of(child) in led  # `instances` knows which
         if own.is_ours(child) and not by_role and (child["kind"], child["metadata"]["name"]) not in wanted:
-            yield ref(child)
+            yield ref_of(child)
 
 
 def _unknown_profiles(role: Role, profiles: Collection[str]) -> list[str]:
@@ -319,5 +327,5 @@ def _changes(group: RoleBasedGroup, ready: tuple[str, str, str]) -> Iterator[Eve
 def _deviations(group: RoleBasedGroup) -> Iterator[Event]:
     """Say once for each generation of the group what is realised otherwise than asked."""
     if group.status.observed_generation != group.metadata.generation:
-        for sentence in supported.deviations(group):
+        for sentence in validation.deviations(group):
             yield Event("Warning", "NotAsAsked", sentence)

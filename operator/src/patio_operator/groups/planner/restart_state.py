@@ -22,7 +22,7 @@ _FORGET_AFTER = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
-class Memory:
+class RestartState:
     """One instance."""
 
     ready: bool = False
@@ -44,11 +44,11 @@ class Memory:
         }
 
 
-Memories = Mapping[str, Mapping[int, Memory]]
+RestartStates = Mapping[str, Mapping[int, RestartState]]
 """By role and index."""
 
 
-def read(text: str | None) -> Memories:
+def read(text: str | None) -> RestartStates:
     """Read the annotation; nothing is remembered when it is missing or somebody else's."""
     try:
         return {
@@ -59,9 +59,9 @@ def read(text: str | None) -> Memories:
         return {}
 
 
-def _one(entry: Mapping[str, Any]) -> Memory:
+def _one(entry: Mapping[str, Any]) -> RestartState:
     at = entry.get("recreatedAt")
-    return Memory(
+    return RestartState(
         ready=bool(entry.get("ready")),
         restarts=int(entry.get("restarts", 0)),
         recreations=int(entry.get("recreations", 0)),
@@ -69,10 +69,10 @@ def _one(entry: Mapping[str, Any]) -> Memory:
     )
 
 
-def write(memories: Memories) -> str:
+def write(memories: RestartStates) -> str:
     """Return the annotation: the same text for the same memories."""
     kept = {
-        role: {str(index): one.to_json() for index, one in entries.items() if one != Memory()}
+        role: {str(index): one.to_json() for index, one in entries.items() if one != RestartState()}
         for role, entries in memories.items()
     }
     return json.dumps({role: entries for role, entries in kept.items() if entries}, sort_keys=True)
@@ -84,7 +84,7 @@ def policy(pattern: LeaderWorkerPattern) -> RestartPolicyConfig:
     return config.model_copy(update={"type": config.type or pattern.restart_policy or RECREATE})
 
 
-def recreated(before: Memory, config: RestartPolicyConfig, now: datetime) -> tuple[Memory, timedelta]:
+def recreated(before: RestartState, config: RestartPolicyConfig, now: datetime) -> tuple[RestartState, timedelta]:
     """Return what is remembered of an instance that is made anew because of a restart, and how long that must wait."""
     count, at = before.recreations, before.recreated_at
     if at is not None:
@@ -95,4 +95,4 @@ def recreated(before: Memory, config: RestartPolicyConfig, now: datetime) -> tup
     # In seconds: a timedelta has an end that long delays, doubled often, would pass.
     seconds = exponential(config.base_delay_seconds, config.max_delay_seconds, count) if count else None
     wait = timedelta(0) if seconds is None or at is None else max(timedelta(0), at + timedelta(seconds=seconds) - now)
-    return Memory(recreations=count + 1, recreated_at=now), wait
+    return RestartState(recreations=count + 1, recreated_at=now), wait

@@ -14,7 +14,7 @@ from typing import Any
 
 from patio_operator.api import labels
 from patio_operator.api.rolebasedgroup import Role, RoleBasedGroup
-from patio_operator.groups import naming, templates
+from patio_operator.groups.planner import naming, templates
 
 Object = dict[str, Any]
 

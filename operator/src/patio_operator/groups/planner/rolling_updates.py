@@ -17,7 +17,7 @@ from patio_operator.api.rolebasedgroup import Role, RollingUpdate
 
 
 @dataclass(frozen=True)
-class Rollout:
+class RollingUpdateLimits:
     """Numbers of instances."""
 
     partition: int
@@ -32,14 +32,14 @@ def parameters(role: Role) -> RollingUpdate:
     return (strategy.rolling_update if strategy else None) or RollingUpdate()
 
 
-def of(role: Role) -> Rollout:
+def of(role: Role) -> RollingUpdateLimits:
     """Return how a role's instances are updated. Percentages of its replicas are rounded up."""
     wanted = parameters(role)
     partition = role.replicas if wanted.paused else _scaled(wanted.partition, role.replicas)
-    return Rollout(partition, max(1, _scaled(wanted.max_unavailable, role.replicas)))
+    return RollingUpdateLimits(partition, max(1, _scaled(wanted.max_unavailable, role.replicas)))
 
 
-def spared_by_a_rollout(role: Role) -> int:
+def kept_by_partition(role: Role) -> int:
     """Return how many instances of a role keep the revision that they have."""
     return min(of(role).partition, role.replicas)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from patio_operator.api.conditions import condition, find
+from patio_operator.api.conditions import find, next_condition
 from patio_operator.api.rolebasedgroup import Role, RoleBasedGroup
 
 _ON_ITS_WAY = ("ContainerCreating", "PodInitializing")
@@ -69,7 +69,7 @@ def group_status(
     status, reason, message = ready
     return {
         "observedGeneration": generation,
-        "conditions": [condition(before, "Ready", status, reason, message, generation, now)],
+        "conditions": [next_condition(before, "Ready", status, reason, message, generation, now)],
         "roleStatuses": [
             {
                 "name": name,

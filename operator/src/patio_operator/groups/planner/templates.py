@@ -12,12 +12,12 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from patio_operator.api import labels, rolled
-from patio_operator.api.identity import put_before
+from patio_operator.api import labels, rollout_annotations
+from patio_operator.api.pod_identity_env import put_before
 from patio_operator.api.rolebasedgroup import EngineRuntime, Role, RoleBasedGroup
-from patio_operator.groups import naming
-from patio_operator.groups.plans import GroupError
-from patio_operator.groups.strategic_merge import MergeError, merge
+from patio_operator.groups.planner import naming
+from patio_operator.groups.planner.plan import GroupError
+from patio_operator.groups.planner.strategic_merge import MergeError, merge
 
 CONFIG_VOLUME = "rbg-cluster-config"
 CONFIG_PATH = "/etc/rbg"
@@ -80,10 +80,10 @@ def leader_template(group: RoleBasedGroup, role: Role) -> Template:
     patched = _patched(resolved(group, role), patch, f"role {role.name!r}: leaderWorkerPattern.leaderTemplatePatch")
     template = _member(group, role, patched, naming.LEADER, role.engine_runtimes)
     template["spec"]["subdomain"] = naming.service(group, role)
-    marks = rolled.of_role({"annotations": group.metadata.annotations}, role.name)
+    marks = rollout_annotations.of_role({"annotations": group.metadata.annotations}, role.name)
     if marks:
         annotations = template["metadata"].get("annotations") or {}
-        template["metadata"]["annotations"] = {**annotations, **rolled.template_annotation(marks)}
+        template["metadata"]["annotations"] = {**annotations, **rollout_annotations.template_annotation(marks)}
     return template
 
 

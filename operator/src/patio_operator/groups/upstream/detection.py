@@ -30,7 +30,7 @@ Object = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Seen:
+class Evidence:
     """What there is of the objects by which upstream's controller is known, in the namespaces where it may be."""
 
     deployments: Iterable[Object] = ()
@@ -40,7 +40,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Detection:
     """Whether upstream's controller is taken to be there, and why: for a log line."""
 
     observing: bool
@@ -62,7 +62,7 @@ def home_of(crd: Object, own: str) -> str | None:
     return service.get("namespace") if service.get("name") not in (None, own) else None
 
 
-def signs(seen: Seen, now: datetime) -> tuple[str, ...]:
+def signs(seen: Evidence, now: datetime) -> tuple[str, ...]:
     """Name what says that upstream's controller runs, the surest first."""
     return (
         *(f"Deployment {_name(one)}" for one in seen.deployments if one["spec"].get("replicas", 1) > 0),
@@ -72,16 +72,16 @@ def signs(seen: Seen, now: datetime) -> tuple[str, ...]:
     )
 
 
-def verdict(before: Verdict | None, found: tuple[str, ...], now: float) -> Verdict:
+def detect(before: Detection | None, found: tuple[str, ...], now: float) -> Detection:
     """Judge what was found, `now` being monotonic seconds."""
     if found:
-        return Verdict(True, f"upstream's controller is there: {found[0]}")
+        return Detection(True, f"upstream's controller is there: {found[0]}")
     if before is None or not before.observing:
-        return Verdict(False, "there is no sign of upstream's controller")
+        return Detection(False, "there is no sign of upstream's controller")
     since = before.absent_since if before.absent_since is not None else now
     if now - since < ABSENT_SECONDS:
-        return Verdict(True, before.reason, since)
-    return Verdict(False, f"there was no sign of upstream's controller for {ABSENT_SECONDS:.0f} s")
+        return Detection(True, before.reason, since)
+    return Detection(False, f"there was no sign of upstream's controller for {ABSENT_SECONDS:.0f} s")
 
 
 def _name(one: Object) -> str:

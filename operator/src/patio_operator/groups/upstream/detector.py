@@ -12,16 +12,16 @@ import time
 from collections.abc import Callable, Collection
 from typing import Literal
 
-from patio_operator.cluster.api import ApiError, Cluster, NotFoundError, Object
-from patio_operator.cluster.kinds import (
+from patio_operator.groups.upstream import detection
+from patio_operator.kube.client import ApiError, KubeClient, NotFoundError, Object
+from patio_operator.kube.resources import (
     CUSTOM_RESOURCE_DEFINITION,
     DEPLOYMENT,
     LEASE,
     POD,
     VALIDATING_WEBHOOK_CONFIGURATION,
-    Kind,
+    Resource,
 )
-from patio_operator.upstream import signs
 
 log = logging.getLogger(__name__)
 
@@ -31,23 +31,23 @@ LOOK_EVERY = 5.0
 Asked = Literal["auto", "manage", "observe", "off"]
 
 
-class Detector:
+class UpstreamDetector:
     """Looks for upstream's controller, unless it is told what to take for granted."""
 
-    def __init__(self, cluster: Cluster, asked: Asked, namespaces: Collection[str], own_service: str) -> None:
+    def __init__(self, cluster: KubeClient, asked: Asked, namespaces: Collection[str], own_service: str) -> None:
         """Take the namespaces where upstream's controller may be, and the name of Patio's own webhook Service."""
         self._cluster = cluster
         self._asked = asked
         self._namespaces = namespaces
         self._own_service = own_service
         self._on_change: Callable[[], None] = lambda: None
-        self._verdict: signs.Verdict | None = None
+        self._verdict: detection.Detection | None = None
 
     def start(self, on_change: Callable[[], None]) -> None:
         """Begin with what is asked for. `on_change` is called whenever `observing` has become something else."""
         self._on_change = on_change
         if self._asked != "auto":
-            self._judge(signs.Verdict(self._asked != "manage", f"the operator is set to {self._asked}"))
+            self._judge(detection.Detection(self._asked != "manage", f"the operator is set to {self._asked}"))
 
     @property
     def observing(self) -> bool:
@@ -78,36 +78,36 @@ class Detector:
         if self._asked != "auto":
             return None
         try:
-            found = signs.signs(await self._read(), self._cluster.now())
+            found = detection.signs(await self._read(), self._cluster.now())
         except ApiError as error:
             return error.message
-        self._judge(signs.verdict(self._verdict, found, time.monotonic()))
+        self._judge(detection.detect(self._verdict, found, time.monotonic()))
         return None
 
-    async def _read(self) -> signs.Seen:
-        webhooks = await self._found(VALIDATING_WEBHOOK_CONFIGURATION, signs.WEBHOOKS)
+    async def _read(self) -> detection.Evidence:
+        webhooks = await self._found(VALIDATING_WEBHOOK_CONFIGURATION, detection.WEBHOOKS)
         if webhooks is not None:
-            return signs.Seen(webhooks=webhooks)
-        crd = await self._found(CUSTOM_RESOURCE_DEFINITION, signs.CRD)
-        home = None if crd is None else signs.home_of(crd, self._own_service)
+            return detection.Evidence(webhooks=webhooks)
+        crd = await self._found(CUSTOM_RESOURCE_DEFINITION, detection.CRD)
+        home = None if crd is None else detection.home_of(crd, self._own_service)
         deployments: list[Object] = []
         pods: list[Object] = []
         leases: list[Object] = []
         for namespace in {*self._namespaces, *([] if home is None else [home])}:
             # By their names: that is all the operator may read of Deployments and Leases.
-            by_name = f"metadata.name={signs.DEPLOYMENT}"
+            by_name = f"metadata.name={detection.DEPLOYMENT}"
             deployments += await self._cluster.list_all(DEPLOYMENT, namespace, fields=by_name)
-            pods += await self._cluster.list_all(POD, namespace, labels=signs.POD_LABELS)
-            leases += await self._cluster.list_all(LEASE, namespace, fields=f"metadata.name={signs.LEASE}")
-        return signs.Seen(deployments, pods, leases)
+            pods += await self._cluster.list_all(POD, namespace, labels=detection.POD_LABELS)
+            leases += await self._cluster.list_all(LEASE, namespace, fields=f"metadata.name={detection.LEASE}")
+        return detection.Evidence(deployments, pods, leases)
 
-    async def _found(self, kind: Kind, name: str) -> Object | None:
+    async def _found(self, kind: Resource, name: str) -> Object | None:
         try:
             return await self._cluster.get(kind, name)
         except NotFoundError:
             return None
 
-    def _judge(self, verdict: signs.Verdict) -> None:
+    def _judge(self, verdict: detection.Detection) -> None:
         known, self._verdict = self._verdict, verdict
         if known is None or known.observing != verdict.observing:
             log.log(logging.WARNING if known else logging.INFO, "%s", self.sentence)

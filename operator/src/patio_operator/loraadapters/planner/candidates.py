@@ -14,11 +14,11 @@ from functools import cached_property
 from typing import NamedTuple
 
 from patio_operator.api.loraadapter import LoraAdapter
-from patio_operator.placement.candidates import Candidates
-from patio_operator.placement.credentials import Credentials, Missing
-from patio_operator.placement.fleet import NOT_SEEN, Pod, Report, Seen
-from patio_operator.placement.matching import OWNER_PREFIX, load_request, oldest_first
-from patio_operator.placement.steps import Steps, in_parts
+from patio_operator.loraadapters.planner.credentials import Credentials, Missing
+from patio_operator.loraadapters.planner.observation import UNOBSERVED, EnginePod, Observation, Report
+from patio_operator.loraadapters.planner.pod_index import PodIndex
+from patio_operator.loraadapters.planner.selection import OWNER_PREFIX, load_request, oldest_first
+from patio_operator.runtime.incremental import Incremental, in_chunks
 from patio_protocol.adapters import AdapterState, LoadRequest
 
 UNREACHABLE_BOUND = timedelta(seconds=30)
@@ -26,11 +26,11 @@ UNREACHABLE_BOUND = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, slots=True)
-class Host:
+class ObservedPod:
     """A pod that is not leaving, with what its sidecar says, or said last, by adapter name."""
 
-    pod: Pod
-    view: Seen
+    pod: EnginePod
+    sidecar: Observation
     reports: Mapping[str, Report]
     silent: bool
     """Whether its sidecar does not answer now."""
@@ -39,7 +39,7 @@ class Host:
 
 
 @dataclass(frozen=True)
-class Terms:
+class Desired:
     """What the orders for one LoraAdapter say."""
 
     adapter: LoraAdapter
@@ -66,11 +66,11 @@ class Terms:
         return self.adapter.owner
 
 
-class Spot(NamedTuple):
+class Candidate(NamedTuple):
     """One pod, as one LoraAdapter that selects it sees it. There are as many as there are placements."""
 
-    host: Host
-    pod: Pod
+    observed: ObservedPod
+    pod: EnginePod
     name: str
     """The adapter's, in requests."""
     report: Report | None
@@ -91,7 +91,7 @@ class Spot(NamedTuple):
         """Whether the engine is known to answer from the source as it is declared now."""
         return (
             self.updated
-            and not self.host.silent
+            and not self.observed.silent
             and self.report is not None
             and (self.report.state is AdapterState.LOADED)
         )
@@ -101,32 +101,32 @@ class Spot(NamedTuple):
         """Whether the sidecar gave up on the last order."""
         return (
             self.mine
-            and not self.host.silent
+            and not self.observed.silent
             and self.report is not None
             and (self.report.state is AdapterState.FAILED)
         )
 
     @property
-    def marked(self) -> bool:
+    def is_labelled(self) -> bool:
         """Whether the pod's label says that it has it."""
-        return self.name in self.pod.marks
+        return self.name in self.pod.serving
 
     def lost(self, now: datetime) -> bool:
         """Tell whether its sidecar has been silent for too long to wait for it."""
-        since = self.host.view.unreachable_since
-        return self.host.silent and since is not None and now - since >= UNREACHABLE_BOUND
+        since = self.observed.sidecar.unreachable_since
+        return self.observed.silent and since is not None and now - since >= UNREACHABLE_BOUND
 
 
-def host_of(pod: Pod, seen: Mapping[str, Seen]) -> Host:
+def observe(pod: EnginePod, seen: Mapping[str, Observation]) -> ObservedPod:
     """Return a pod with what its sidecar says."""
-    view = seen.get(pod.uid, NOT_SEEN)
-    known = view.answer or view.last
+    sidecar = seen.get(pod.uid, UNOBSERVED)
+    known = sidecar.answer or sidecar.last
     reports = {} if known is None else {one.lora_name: one for one in known.adapters}
-    unasked = not view.asked and pod.ip is not None and (pod.ready or bool(pod.marks))
-    return Host(pod, view, reports, view.answer is None, unasked)
+    unasked = not sidecar.asked and pod.ip is not None and (pod.ready or bool(pod.serving))
+    return ObservedPod(pod, sidecar, reports, sidecar.answer is None, unasked)
 
 
-def terms_of(adapter: LoraAdapter, credentials: Mapping[str, Credentials | Missing]) -> Terms:
+def desired_of(adapter: LoraAdapter, credentials: Mapping[str, Credentials | Missing]) -> Desired:
     """Return what to order for a LoraAdapter."""
     load = load_request(adapter)
     source = adapter.spec.source
@@ -143,14 +143,14 @@ def terms_of(adapter: LoraAdapter, credentials: Mapping[str, Credentials | Missi
     prepare = None
     if not source.is_file:
         prepare = LoadRequest.model_validate(load.model_dump(exclude_unset=True) | {"prepare": True})
-    return Terms(adapter, load, prepare, secret, missing)
+    return Desired(adapter, load, prepare, secret, missing)
 
 
 Claims = Mapping[tuple[str, str], LoraAdapter]
 """Who has a name on a pod, by the pod's UID and the name, where several LoraAdapters want it."""
 
 
-def claims_of(adapters: Iterable[LoraAdapter], candidates: Candidates[Host]) -> Steps[Claims]:
+def claims_of(adapters: Iterable[LoraAdapter], index: PodIndex[ObservedPod]) -> Incremental[Claims]:
     """Return who has the names that several LoraAdapters want: on each pod, the older one."""
     named: dict[str, list[LoraAdapter]] = {}
     for adapter in oldest_first(adapters):
@@ -160,40 +160,42 @@ def claims_of(adapters: Iterable[LoraAdapter], candidates: Candidates[Host]) -> 
         if len(rivals) == 1:
             continue
         for adapter in rivals:
-            for part in in_parts(candidates.of(adapter)):
-                for host in part:
-                    if _serves(host.view, adapter.spec.base_model):
-                        claims.setdefault((host.pod.uid, name), adapter)
+            for part in in_chunks(index.of(adapter)):
+                for observed in part:
+                    if _serves(observed.sidecar, adapter.spec.base_model):
+                        claims.setdefault((observed.pod.uid, name), adapter)
                 yield
     return claims
 
 
-def spots_of(terms: Terms, candidates: Candidates[Host], claims: Claims) -> Steps[list[Spot]]:
+def candidates_of(desired: Desired, index: PodIndex[ObservedPod], claims: Claims) -> Incremental[list[Candidate]]:
     """Return the pods that a LoraAdapter is for, as it sees them."""
-    spots: list[Spot] = []
-    adapter, name, base_model = terms.adapter, terms.name, terms.adapter.spec.base_model
-    for part in in_parts(candidates.of(adapter)):
-        for host in part:
-            if base_model is None or _serves(host.view, base_model):
-                claim = claims.get((host.pod.uid, name), adapter)
-                spots.append(_spot(host, terms, None if claim is adapter else claim))
+    candidates: list[Candidate] = []
+    adapter, name, base_model = desired.adapter, desired.name, desired.adapter.spec.base_model
+    for part in in_chunks(index.of(adapter)):
+        for observed in part:
+            if base_model is None or _serves(observed.sidecar, base_model):
+                claim = claims.get((observed.pod.uid, name), adapter)
+                candidates.append(_candidate(observed, desired, None if claim is adapter else claim))
         yield
-    return spots
+    return candidates
 
 
-def _spot(host: Host, terms: Terms, holder: LoraAdapter | None) -> Spot:
-    name, pod = terms.name, host.pod
-    report = host.reports.get(name)
+def _candidate(observed: ObservedPod, desired: Desired, holder: LoraAdapter | None) -> Candidate:
+    name, pod = desired.name, observed.pod
+    report = observed.reports.get(name)
     if report is None:
         # Nobody who is running now ever heard from this sidecar, but its label says that it had it.
-        had = holder is None and host.silent and host.view.last is None and name in pod.marks
-        return Spot(host, pod, name, None, had, False, False, False, holder)
+        had = holder is None and observed.silent and observed.sidecar.last is None and name in pod.serving
+        return Candidate(observed, pod, name, None, had, False, False, False, holder)
     state = report.state
-    mine = holder is None and report.owner == terms.owner
-    updated = mine and report.revision == terms.load.revision
+    mine = holder is None and report.owner == desired.owner
+    updated = mine and report.revision == desired.load.revision
     going = state is AdapterState.UNLOADING
     there = state is AdapterState.LOADED or report.held_revision is not None
-    return Spot(host, pod, name, report, mine, updated, going, mine and there and not going and not host.silent, holder)
+    return Candidate(
+        observed, pod, name, report, mine, updated, going, mine and there and not going and not observed.silent, holder
+    )
 
 
 def owned(report: Report, namespace: str) -> bool:
@@ -201,9 +203,9 @@ def owned(report: Report, namespace: str) -> bool:
     return report.owner is not None and report.owner.startswith(f"{OWNER_PREFIX}{namespace}/")
 
 
-def _serves(view: Seen, base_model: str | None) -> bool:
+def _serves(sidecar: Observation, base_model: str | None) -> bool:
     """A pod whose engine is known to serve another model is not one of the adapter's pods."""
-    known = view.answer or view.last
+    known = sidecar.answer or sidecar.last
     if base_model is None or known is None or not known.base_models:
         return True
     return base_model in known.base_models

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from patio_operator.api.loraadapter import LoraAdapter
-from patio_operator.placement.matching import oldest_first
-from patio_operator.placement.spots import Host
+from patio_operator.loraadapters.planner.candidates import ObservedPod
+from patio_operator.loraadapters.planner.selection import oldest_first
 from patio_protocol.adapters import AdapterState
 
 
-class Rooms:
+class CapacityLedger:
     """What is left, by pod; the one thing in a plan that changes while it is made."""
 
     def __init__(self, adapters: Iterable[LoraAdapter]) -> None:
@@ -23,16 +23,18 @@ class Rooms:
         self._newest_first = {one.owner: (age, one) for age, one in enumerate(reversed(oldest_first(adapters)))}
         self._taken: dict[str, set[str]] = {}
         self._becoming_free: dict[str, int] = {}
-        self._displaced: dict[tuple[str, str], str] = {}
-        self._hosts: dict[str, Host] = {}
+        self._preempted: dict[tuple[str, str], str] = {}
+        self._observed: dict[str, ObservedPod] = {}
         self._going: dict[str, frozenset[str]] = {}
 
-    def add(self, host: Host) -> None:
+    def add(self, observed: ObservedPod) -> None:
         """Add a pod."""
-        uid = host.pod.uid
-        self._hosts[uid] = host
-        self._taken[uid] = set(host.reports)
-        self._going[uid] = frozenset(name for name, one in host.reports.items() if one.state is AdapterState.UNLOADING)
+        uid = observed.pod.uid
+        self._observed[uid] = observed
+        self._taken[uid] = set(observed.reports)
+        self._going[uid] = frozenset(
+            name for name, one in observed.reports.items() if one.state is AdapterState.UNLOADING
+        )
         self._becoming_free[uid] = len(self._going[uid])
         self._relieve(uid)
 
@@ -51,7 +53,7 @@ class Rooms:
 
     def fits_batch(self, uid: str) -> bool:
         """Tell whether one more would fit into a batch together with all that the pod has."""
-        answer = self._hosts[uid].view.answer
+        answer = self._observed[uid].sidecar.answer
         return answer is None or answer.capacity.batch is None or len(self._taken[uid]) < answer.capacity.batch
 
     def take(self, uid: str, name: str) -> None:
@@ -73,25 +75,25 @@ class Rooms:
 
     def victim(self, uid: str) -> LoraAdapter | None:
         """Return the newest LoraAdapter on a pod that is not pinned, if there is one to make room."""
-        here = (one for one in self._there(uid) if not one.spec.pinned and (uid, one.owner) not in self._displaced)
+        here = (one for one in self._there(uid) if not one.spec.pinned and (uid, one.owner) not in self._preempted)
         return next(here, None)
 
-    def displace(self, uid: str, victim: LoraAdapter, by: LoraAdapter) -> None:
+    def preempt(self, uid: str, victim: LoraAdapter, by: LoraAdapter) -> None:
         """Have a LoraAdapter make room for a pinned one; the room is promised, and free once the other is gone."""
-        self._displaced[uid, victim.owner] = (
+        self._preempted[uid, victim.owner] = (
             f"The engine has no room, and {by.owner}, which is pinned, takes the place."
         )
 
-    def displaced(self, uid: str, adapter: LoraAdapter) -> str | None:
+    def preempted(self, uid: str, adapter: LoraAdapter) -> str | None:
         """Return why a LoraAdapter has to leave a pod for lack of room, in a sentence; None: it has not."""
-        return self._displaced.get((uid, adapter.owner)) if self._displaced else None
+        return self._preempted.get((uid, adapter.owner)) if self._preempted else None
 
     def _relieve(self, uid: str) -> None:
         """Have leave again what an engine was told beyond its limit: what it did not load, the newest first.
 
         It comes to that when a limit is lowered, when somebody loads by hand, and when an order crosses another.
         """
-        limit, reports = self._limit(uid), self._hosts[uid].reports.values()
+        limit, reports = self._limit(uid), self._observed[uid].reports.values()
         surplus = 0 if limit is None else len(reports) - len(self._going[uid]) - limit
         if surplus <= 0:
             return
@@ -102,15 +104,15 @@ class Rooms:
         if pinned:
             leaving += [one for one in there if not one.spec.pinned and one.owner not in idle]
         for one in (*leaving, *pinned)[:surplus]:
-            self._displaced[uid, one.owner] = f"The engine holds no more than {limit}; others were first or are pinned."
+            self._preempted[uid, one.owner] = f"The engine holds no more than {limit}; others were first or are pinned."
 
     def _there(self, uid: str) -> list[LoraAdapter]:
         """Return the LoraAdapters whose adapters a pod has and was not told to let go of, the newest first."""
-        reports = self._hosts[uid].reports.values()
+        reports = self._observed[uid].reports.values()
         owners = {one.owner for one in reports if one.state is not AdapterState.UNLOADING}
         ours = [self._newest_first[owner] for owner in owners if owner is not None and owner in self._newest_first]
         return [one for _, one in sorted(ours, key=lambda each: each[0])]
 
     def _limit(self, uid: str) -> int | None:
-        answer = self._hosts[uid].view.answer
+        answer = self._observed[uid].sidecar.answer
         return None if answer is None else answer.capacity.loaded

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 from patio_operator.api.labels import GROUP_NAME, ROLE_NAME
 from patio_operator.api.loraadapter import LoraAdapter
-from patio_operator.placement.matching import is_deleting, oldest_first, selects
+from patio_operator.loraadapters.planner.selection import is_deleting, oldest_first, selects
 
 
 @dataclass(frozen=True)
-class Candidate:
+class SelectablePod:
     """A pod with a sidecar, as far as a LoraAdapter's selection and guard go."""
 
     name: str
@@ -26,7 +26,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Clash:
+class Conflict:
     """Who wants the same name on the same pods."""
 
     other: str
@@ -47,28 +47,30 @@ def rivals(adapter: LoraAdapter, others: Iterable[LoraAdapter]) -> list[LoraAdap
     ]
 
 
-def declared_clash(adapter: LoraAdapter, others: Sequence[LoraAdapter]) -> Clash | None:
+def declared_conflict(adapter: LoraAdapter, others: Sequence[LoraAdapter]) -> Conflict | None:
     """Return the first of its rivals with which it clashes whatever pods there are; None when there is none."""
     for other in others:
         refs = adapter.spec.role_ref, other.spec.role_ref
         if refs[0] is not None and refs[0] == refs[1]:
-            return _clash(adapter, other, f"both are for role {refs[0].role!r} of RoleBasedGroup {refs[0].group!r}")
+            return _conflict(adapter, other, f"both are for role {refs[0].role!r} of RoleBasedGroup {refs[0].group!r}")
         if _covers(adapter, other) and _covers(other, adapter):
-            return _clash(adapter, other, "both select the same pods")
+            return _conflict(adapter, other, "both select the same pods")
         if _covers(other, adapter):
-            return _clash(adapter, other, f"every pod that {_named(adapter)} selects is selected by {_named(other)}")
+            return _conflict(adapter, other, f"every pod that {_named(adapter)} selects is selected by {_named(other)}")
         if _covers(adapter, other):
-            return _clash(adapter, other, f"every pod that {_named(other)} selects is selected by {_named(adapter)}")
+            return _conflict(adapter, other, f"every pod that {_named(other)} selects is selected by {_named(adapter)}")
     return None
 
 
-def clash_on_a_pod(adapter: LoraAdapter, others: Sequence[LoraAdapter], pods: Iterable[Candidate]) -> Clash | None:
+def conflict_on_a_pod(
+    adapter: LoraAdapter, others: Sequence[LoraAdapter], pods: Iterable[SelectablePod]
+) -> Conflict | None:
     """Return the first of its rivals that is for a pod that it is for as well; None when there is none."""
     mine = [pod for pod in sorted(pods, key=lambda one: one.name) if _is_for(adapter, pod)]
     for other in others:
         for pod in mine:
             if _is_for(other, pod):
-                return _clash(adapter, other, f"both select pod {pod.name!r}")
+                return _conflict(adapter, other, f"both select pod {pod.name!r}")
     return None
 
 
@@ -93,16 +95,16 @@ def _least_labels(adapter: LoraAdapter) -> Mapping[str, str]:
     return {} if role_ref is None else {GROUP_NAME: role_ref.group, ROLE_NAME: role_ref.role}
 
 
-def _is_for(adapter: LoraAdapter, pod: Candidate) -> bool:
+def _is_for(adapter: LoraAdapter, pod: SelectablePod) -> bool:
     return selects(adapter, pod.labels) and adapter.spec.base_model in (None, pod.model)
 
 
-def _clash(adapter: LoraAdapter, other: LoraAdapter, why: str) -> Clash:
+def _conflict(adapter: LoraAdapter, other: LoraAdapter, why: str) -> Conflict:
     message = (
         f"{_named(adapter)} and {_named(other)} would both be {adapter.adapter_name!r} in requests to the same pods: "
         f"{why}. Give one of them another spec.adapterName, or select other pods."
     )
-    return Clash(other.metadata.name, message)
+    return Conflict(other.metadata.name, message)
 
 
 def _named(adapter: LoraAdapter) -> str:

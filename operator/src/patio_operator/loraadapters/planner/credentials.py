@@ -1,7 +1,7 @@
 """What a LoraAdapter's Secret gives its downloads, without the planner ever seeing a value. Pure.
 
 The shell looks a Secret up and tells the planner which version of the credentials there is (`Credentials`), or why
-there is none (`Missing`). Just before an order is sent, it seals the values in it (`access.sealing`). Nothing here is
+there is none (`Missing`). Just before an order is sent, it seals the values in it (`security.sealing`). Nothing here is
 logged, and no value becomes part of a plan, a refusal's key, a status or an event.
 """
 

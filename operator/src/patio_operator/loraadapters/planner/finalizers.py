@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from patio_operator.api.loraadapter import LoraAdapter
-from patio_operator.placement.candidates import Candidates
-from patio_operator.placement.plans import Release
-from patio_operator.placement.spots import Host
+from patio_operator.loraadapters.planner.candidates import ObservedPod
+from patio_operator.loraadapters.planner.plan import RemoveFinalizer
+from patio_operator.loraadapters.planner.pod_index import PodIndex
 
 DELETION_BOUND = timedelta(seconds=30)
 """How long a deletion waits for pods that do not let go."""
@@ -26,23 +26,25 @@ class Holders:
         """Take the LoraAdapters that will be asked for."""
         deleted = list(deleted)
         self._holding: dict[str, set[str]] = {one.owner: set() for one in deleted}
-        self._never_heard: Candidates[str] = Candidates(deleted)
+        self._never_heard: PodIndex[str] = PodIndex(deleted)
 
-    def add(self, host: Host) -> None:
+    def add(self, observed: ObservedPod) -> None:
         """Add a pod."""
-        if host.silent and host.view.last is None:
-            self._never_heard.add(host.pod.labels, host.pod.name)
+        if observed.silent and observed.sidecar.last is None:
+            self._never_heard.add(observed.pod.labels, observed.pod.name)
             return
-        for report in host.reports.values():
+        for report in observed.reports.values():
             if report.owner is not None and report.owner in self._holding:
-                self._holding[report.owner].add(host.pod.name)
+                self._holding[report.owner].add(observed.pod.name)
 
     def of(self, adapter: LoraAdapter) -> list[str]:
         """Return the names of the pods that may have what a LoraAdapter had."""
         return sorted({*self._holding[adapter.owner], *self._never_heard.of(adapter)})
 
 
-def release(holders: Holders, adapter: LoraAdapter, noticed: datetime, now: datetime) -> Release | datetime:
+def finalizer_removal(
+    holders: Holders, adapter: LoraAdapter, noticed: datetime, now: datetime
+) -> RemoveFinalizer | datetime:
     """Return the release of a deleted LoraAdapter, or until when it waits.
 
     Args:
@@ -55,6 +57,6 @@ def release(holders: Holders, adapter: LoraAdapter, noticed: datetime, now: date
     """
     holding = holders.of(adapter)
     if not holding:
-        return Release(adapter)
+        return RemoveFinalizer(adapter)
     deadline = noticed + DELETION_BOUND
-    return Release(adapter, tuple(holding)) if now >= deadline else deadline
+    return RemoveFinalizer(adapter, tuple(holding)) if now >= deadline else deadline

@@ -1,6 +1,6 @@
 """Which adapters a pod is given when it is created, and the orders for them. Pure.
 
-Used by admission before anything runs: `webhooks.review` asks, `injection` writes the orders into the pod, where
+Used by admission before anything runs: `webhooks.pod_mutation` asks, `injection` writes the orders into the pod, where
 everybody who may read pods reads them. So no order from here has a credential in it: an adapter whose source needs
 some waits for the operator's signed call. Adapters with `replicas` are not here: which pods have those, `planner`
 chooses among pods that are.
@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 
 from patio_operator.api.loraadapter import LoraAdapter
-from patio_operator.placement.matching import for_pod, load_request
+from patio_operator.loraadapters.planner.selection import for_pod, load_request
 from patio_protocol.adapters import LoadRequest
 
 
-def for_new_pod(
+def initial_adapters(
     adapters: Iterable[LoraAdapter], labels: Mapping[str, str], served: Collection[str], room: int | None
 ) -> list[LoadRequest]:
     """Return the orders for the adapters that a pod must have before it is ready.

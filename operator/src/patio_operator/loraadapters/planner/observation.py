@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from patio_operator.api.labels import marked, owners_shown
+from patio_operator.api.labels import adapters_shown, owners_shown
 from patio_protocol.adapters import SIDECAR_PORT, AdapterState, PreparedState
 from patio_protocol.authentication import OPERATOR_KEYS_VARIABLE
 
@@ -16,7 +16,7 @@ SIDECAR_PORT_NAME = "patio"
 
 
 @dataclass(frozen=True)
-class Pod:
+class EnginePod:
     """A pod with a sidecar, as far as placement cares."""
 
     namespace: str
@@ -31,7 +31,7 @@ class Pod:
     """Being deleted, or finished: nothing is placed on it any more."""
     ready: bool = True
     """Its condition Ready: Services send it requests."""
-    marks: frozenset[str] = frozenset()
+    serving: frozenset[str] = frozenset()
     """Names of the adapters that its labels show (`api.labels.marked`)."""
     owners: frozenset[tuple[str, str]] = frozenset()
     """Whose adapters these are, as its labels show it (`api.labels.owners_shown`)."""
@@ -98,7 +98,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Observation:
     """What is known of a pod's sidecar: its last answer, or why there is none."""
 
     answer: Answer | None = None
@@ -122,15 +122,15 @@ class Seen:
         return next((one for one in self.answer.adapters if one.lora_name == name), None)
 
 
-NOT_SEEN = Seen(problem="The sidecar has not answered yet.")
+UNOBSERVED = Observation(problem="The sidecar has not answered yet.")
 
 
-def decode_pod(body: Mapping[str, Any]) -> Pod:
+def decode_engine_pod(body: Mapping[str, Any]) -> EnginePod:
     """Read a pod as the API server gives it."""
     metadata, spec, status = body["metadata"], body.get("spec") or {}, body.get("status") or {}
     # Pods of a fleet have most of their labels in common: each text is kept once.
     labels = {sys.intern(key): sys.intern(value) for key, value in (metadata.get("labels") or {}).items()}
-    return Pod(
+    return EnginePod(
         namespace=metadata["namespace"],
         name=sys.intern(metadata["name"]),
         uid=metadata["uid"],
@@ -140,7 +140,7 @@ def decode_pod(body: Mapping[str, Any]) -> Pod:
         sidecar_port=_sidecar_port(spec),
         leaving=metadata.get("deletionTimestamp") is not None or status.get("phase") in ("Succeeded", "Failed"),
         ready=any(one.get("type") == "Ready" and one.get("status") == "True" for one in status.get("conditions") or []),
-        marks=marked(labels, metadata.get("annotations") or {}),
+        serving=adapters_shown(labels, metadata.get("annotations") or {}),
         owners=owners_shown(labels),
     )
 

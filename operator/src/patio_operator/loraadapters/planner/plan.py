@@ -1,6 +1,6 @@
 """What the planner says: actions with their reasons, and how each LoraAdapter stands. Values only.
 
-`planner.plan` makes them, `reconcile.adapters` and `sidecars.orders` carry the actions out, `status` turns the
+`planner.plan` makes them, `loraadapters.reconciler` and `loraadapters.dispatcher` carry the actions out, `status` turns the
 placements into what users read.
 """
 
@@ -13,19 +13,19 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from patio_operator.api.loraadapter import LoraAdapter
-from patio_operator.placement.fleet import Pod
+from patio_operator.loraadapters.planner.observation import EnginePod
 from patio_protocol.adapters import LoadRequest, UnloadRequest
 
 
 @dataclass(frozen=True)
-class Hold:
+class AddFinalizer:
     """Put our finalizer on a LoraAdapter, before anything is loaded for it."""
 
     adapter: LoraAdapter
 
 
 @dataclass(frozen=True)
-class Release:
+class RemoveFinalizer:
     """Take our finalizer off a LoraAdapter: nothing is left of it, or its time is up."""
 
     adapter: LoraAdapter
@@ -37,7 +37,7 @@ class Release:
 class Load:
     """Tell a pod's sidecar to have an adapter, or with `request.prepare` to have its files at hand."""
 
-    pod: Pod
+    pod: EnginePod
     adapter: str
     """Name of the LoraAdapter object."""
     request: LoadRequest
@@ -51,16 +51,16 @@ class Load:
 class Unload:
     """Tell a pod's sidecar to let go of an adapter that one of our LoraAdapters made it load."""
 
-    pod: Pod
+    pod: EnginePod
     request: UnloadRequest
     reason: str
 
 
 @dataclass(frozen=True)
-class Mark:
+class SetServingLabels:
     """Make a pod's labels show exactly these adapters (`api.labels.mark_patch`)."""
 
-    pod: Pod
+    pod: EnginePod
     names: frozenset[str]
     """Names in requests."""
     reason: str
@@ -68,13 +68,13 @@ class Mark:
     """Whose they are (`api.labels.owners_of`)."""
 
 
-Action = Hold | Release | Load | Unload | Mark
+Action = AddFinalizer | RemoveFinalizer | Load | Unload | SetServingLabels
 
 Order = LoadRequest | UnloadRequest
 
 
 @dataclass(frozen=True)
-class Refusal:
+class Rejection:
     """A sidecar's answer to an order it did not take; the very same order is not repeated before `until`.
 
     It is what is told of the pod for as long as the planner is shown it.
@@ -87,7 +87,7 @@ class Refusal:
     """Another one where the order was not even sent: nobody proved to be the sidecar that its credentials are for."""
 
 
-class PlacedState(StrEnum):
+class InstanceState(StrEnum):
     """The state of an adapter on one pod: the sidecar's word, or Unknown when it gives none."""
 
     PENDING = "Pending"
@@ -99,11 +99,11 @@ class PlacedState(StrEnum):
     UNKNOWN = "Unknown"
 
 
-class Placed(NamedTuple):
+class Instance(NamedTuple):
     """How an adapter stands on one pod. There are as many as there are placements."""
 
-    pod: Pod
-    state: PlacedState
+    pod: EnginePod
+    state: InstanceState
     reason: str
     message: str = ""
     attempts: int = 0
@@ -112,7 +112,7 @@ class Placed(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Trouble:
+class Condition:
     """Why a LoraAdapter is not, and for now will not be, as declared: about it as a whole, not one pod."""
 
     reason: str
@@ -123,11 +123,11 @@ class Trouble:
 class Placement:
     """How one LoraAdapter stands."""
 
-    placed: tuple[Placed, ...] = ()
+    instances: tuple[Instance, ...] = ()
     """On each pod that has it, should have it, or is letting go of it."""
-    desired: int = 0
+    desired_replicas: int = 0
     """Pods that should have it: those that match, or spec.replicas."""
-    trouble: Trouble | None = None
+    condition: Condition | None = None
     """Why some of them have no pod, or why a rollout does not go on."""
 
 
@@ -138,5 +138,5 @@ class Plan:
     actions: tuple[Action, ...]
     placements: Mapping[str, Placement]
     """By the LoraAdapter's object name."""
-    again_at: datetime | None = None
+    requeue_at: datetime | None = None
     """When to plan again though nothing changed."""

@@ -2,7 +2,7 @@
 
 Reads the namespace as it is now and says what should happen next; it remembers nothing between calls, so that any
 order of events comes to the same end. The steps are modules of their own (see the package); here they are put together:
-one LoraAdapter after the other, the pinned and the older first, then one pod after the other. `reconcile.adapters`
+one LoraAdapter after the other, the pinned and the older first, then one pod after the other. `loraadapters.reconciler`
 carries the plan out and calls again when a report or an object changes. What no LoraAdapter owns was loaded by hand and
 is never touched.
 """
@@ -15,35 +15,44 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from patio_operator.api.loraadapter import UNLOAD_FINALIZER, LoraAdapter
-from patio_operator.placement import placing
-from patio_operator.placement.candidates import Candidates
-from patio_operator.placement.credentials import Credentials, Missing
-from patio_operator.placement.deletion import Holders, release
-from patio_operator.placement.fleet import Pod, Seen
-from patio_operator.placement.marks import mark, settled_at, shows
-from patio_operator.placement.matching import is_deleting, oldest_first
-from patio_operator.placement.obstacles import Refusals, refused, told_refusal
-from patio_operator.placement.placing import Choice
-from patio_operator.placement.plans import (
+from patio_operator.loraadapters.planner import scheduling
+from patio_operator.loraadapters.planner.candidates import (
+    Candidate,
+    Desired,
+    ObservedPod,
+    candidates_of,
+    claims_of,
+    desired_of,
+    observe,
+    owned,
+)
+from patio_operator.loraadapters.planner.capacity import CapacityLedger
+from patio_operator.loraadapters.planner.credentials import Credentials, Missing
+from patio_operator.loraadapters.planner.filters import Rejections, last_rejection, rejected
+from patio_operator.loraadapters.planner.finalizers import Holders, finalizer_removal
+from patio_operator.loraadapters.planner.observation import EnginePod, Observation
+from patio_operator.loraadapters.planner.plan import (
     Action,
-    Hold,
+    AddFinalizer,
+    Instance,
+    InstanceState,
     Load,
     Order,
-    Placed,
-    PlacedState,
     Placement,
     Plan,
-    Refusal,
-    Release,
+    Rejection,
+    RemoveFinalizer,
     Unload,
 )
-from patio_operator.placement.rollout import Rollout, roll_out
-from patio_operator.placement.rooms import Rooms
-from patio_operator.placement.spots import Host, Spot, Terms, claims_of, host_of, owned, spots_of, terms_of
-from patio_operator.placement.steps import Steps, finish, in_parts
+from patio_operator.loraadapters.planner.pod_index import PodIndex
+from patio_operator.loraadapters.planner.rollout import Rollout, roll_out
+from patio_operator.loraadapters.planner.scheduling import Assignment
+from patio_operator.loraadapters.planner.selection import is_deleting, oldest_first
+from patio_operator.loraadapters.planner.serving_labels import drained_at, is_serving, labels_to_set
+from patio_operator.runtime.incremental import Incremental, in_chunks, run_to_end
 from patio_protocol.adapters import AdapterState, LoadRequest, UnloadRequest
 
-Unmarked = Mapping[tuple[str, str], datetime]
+Unlabelled = Mapping[tuple[str, str], datetime]
 
 MANY_REPORTS = 2000
 """Reports of pods after which others get a turn: a pod may have a thousand."""
@@ -65,29 +74,31 @@ class _Draft:
 
 
 def plan(
-    pods: Sequence[Pod],
-    seen: Mapping[str, Seen],
+    pods: Sequence[EnginePod],
+    seen: Mapping[str, Observation],
     adapters: Sequence[LoraAdapter],
     credentials: Mapping[str, Credentials | Missing],
-    refusals: Mapping[tuple[str, Order], Refusal],
-    unmarked: Mapping[tuple[str, str], datetime],
+    rejections: Mapping[tuple[str, Order], Rejection],
+    unlabelled: Mapping[tuple[str, str], datetime],
     now: datetime,
     deleted_at: Mapping[str, datetime] | None = None,
 ) -> Plan:
     """Plan one namespace at once; for the arguments see `steps`."""
-    return finish(steps(pods, seen, adapters, credentials, refusals, unmarked, now, deleted_at or {}))
+    return run_to_end(
+        plan_incrementally(pods, seen, adapters, credentials, rejections, unlabelled, now, deleted_at or {})
+    )
 
 
-def steps(
-    pods: Sequence[Pod],
-    seen: Mapping[str, Seen],
+def plan_incrementally(
+    pods: Sequence[EnginePod],
+    seen: Mapping[str, Observation],
     adapters: Sequence[LoraAdapter],
     credentials: Mapping[str, Credentials | Missing],
-    refusals: Mapping[tuple[str, Order], Refusal],
-    unmarked: Mapping[tuple[str, str], datetime],
+    rejections: Mapping[tuple[str, Order], Rejection],
+    unlabelled: Mapping[tuple[str, str], datetime],
     now: datetime,
     deleted_at: Mapping[str, datetime],
-) -> Steps[Plan]:
+) -> Incremental[Plan]:
     """Plan one namespace, a little at a time.
 
     Args:
@@ -109,43 +120,43 @@ def steps(
     staying = [one for one in in_order if not is_deleting(one)]
     deleted = [one for one in in_order if is_deleting(one) and UNLOAD_FINALIZER in one.metadata.finalizers]
     draft = _Draft()
-    draft.actions += [Hold(one) for one in staying if UNLOAD_FINALIZER not in one.metadata.finalizers]
-    draft.times += [refusal.until for refusal in refusals.values() if refusal.until > now]
+    draft.actions += [AddFinalizer(one) for one in staying if UNLOAD_FINALIZER not in one.metadata.finalizers]
+    draft.times += [rejection.until for rejection in rejections.values() if rejection.until > now]
     yield
-    hosts: list[Host] = []
-    candidates: Candidates[Host] = Candidates(staying)
-    rooms, holders = Rooms(staying), Holders(deleted)
+    observed_pods: list[ObservedPod] = []
+    index: PodIndex[ObservedPod] = PodIndex(staying)
+    capacity, holders = CapacityLedger(staying), Holders(deleted)
     passed = 0
     counting = [pod for pod in pods if not pod.leaving and pod.sidecar_port is not None]
     for pod in sorted(counting, key=lambda one: one.name):
-        host = host_of(pod, seen)
-        hosts.append(host)
-        candidates.add(pod.labels, host)
-        rooms.add(host)
-        holders.add(host)
-        passed += 1 + len(host.reports)
+        observed = observe(pod, seen)
+        observed_pods.append(observed)
+        index.add(pod.labels, observed)
+        capacity.add(observed)
+        holders.add(observed)
+        passed += 1 + len(observed.reports)
         if passed > MANY_REPORTS:
             passed = 0
             yield
     yield
-    claims = yield from claims_of(staying, candidates)
+    claims = yield from claims_of(staying, index)
     for adapter in sorted(staying, key=lambda one: not one.spec.pinned):
-        terms = terms_of(adapter, credentials)
-        spots = yield from spots_of(terms, candidates, claims)
-        choose = placing.everywhere if adapter.spec.replicas is None else placing.some
-        choice = choose(terms, spots, rooms, refusals, now)
+        desired = desired_of(adapter, credentials)
+        candidates = yield from candidates_of(desired, index, claims)
+        schedule = scheduling.schedule_all if adapter.spec.replicas is None else scheduling.schedule_replicas
+        assignment = schedule(desired, candidates, capacity, rejections, now)
         yield
-        yield from _adapter(draft, terms, spots, choice, refusals, unmarked, now)
-    for host in hosts:
-        _pod(draft, host, refusals, unmarked, now)
-        passed += 1 + len(host.reports)
+        yield from _adapter(draft, desired, candidates, assignment, rejections, unlabelled, now)
+    for observed in observed_pods:
+        _pod(draft, observed, rejections, unlabelled, now)
+        passed += 1 + len(observed.reports)
         if passed > MANY_REPORTS:
             passed = 0
             yield
     for adapter in deleted:
         noticed = deleted_at.get(adapter.metadata.uid) or adapter.metadata.deletion_timestamp or now
-        outcome = release(holders, adapter, noticed, now)
-        if isinstance(outcome, Release):
+        outcome = finalizer_removal(holders, adapter, noticed, now)
+        if isinstance(outcome, RemoveFinalizer):
             draft.actions.append(outcome)
         else:
             draft.times.append(outcome)
@@ -155,138 +166,157 @@ def steps(
 
 def _adapter(
     draft: _Draft,
-    terms: Terms,
-    spots: Sequence[Spot],
-    choice: Choice,
-    refusals: Refusals,
-    unmarked: Unmarked,
+    desired: Desired,
+    candidates: Sequence[Candidate],
+    assignment: Assignment,
+    rejections: Rejections,
+    unlabelled: Unlabelled,
     now: datetime,
-) -> Steps[None]:
+) -> Incremental[None]:
     """Add one LoraAdapter's orders, labels and standing."""
-    draft.times += choice.times
-    rollout = roll_out(terms, choice.kept, refusals, unmarked, now)
+    draft.times += assignment.times
+    rollout = roll_out(desired, assignment.kept, rejections, unlabelled, now)
     yield
     draft.times += rollout.times
-    orders = [*rollout.orders, *_again(terms, choice.kept)]
-    for spot in choice.new:
-        if _is_quiet(draft, spot, unmarked, now):
-            orders.append((spot, terms.load, _WANTED_AGAIN if spot.going else _MISSING))
+    orders = [*rollout.orders, *_again(desired, assignment.kept)]
+    for candidate in assignment.new:
+        if _is_quiet(draft, candidate, unlabelled, now):
+            orders.append((candidate, desired.load, _WANTED_AGAIN if candidate.going else _MISSING))
     draft.actions += [
-        Load(spot.pod, terms.key, request, why, terms.secret)
-        for spot, request, why in orders
-        if refused(request, spot, refusals, now) is None
+        Load(candidate.pod, desired.key, request, why, desired.secret)
+        for candidate, request, why in orders
+        if rejected(request, candidate, rejections, now) is None
     ]
-    name, owner, kept, shown = terms.name, terms.adapter.metadata.uid, draft.kept, draft.shown
-    for spot in (*choice.kept, *choice.new):
-        uid = spot.pod.uid
+    name, owner, kept, shown = desired.name, desired.adapter.metadata.uid, draft.kept, draft.shown
+    for candidate in (*assignment.kept, *assignment.new):
+        uid = candidate.pod.uid
         kept[uid].add(name)
-        if shows(spot) and uid not in rollout.unmark:
+        if is_serving(candidate) and uid not in rollout.unlabel:
             shown[uid][name] = owner
-    for uid, why in (*choice.let_go.items(), *rollout.unmark.items()):
-        draft.off.setdefault(uid, {})[terms.name] = why
-    placed = list(choice.waiting)
+    for uid, why in (*assignment.let_go.items(), *rollout.unlabel.items()):
+        draft.off.setdefault(uid, {})[desired.name] = why
+    instances = list(assignment.waiting)
     yield
-    for some_kept in in_parts(choice.kept):
-        placed += [_standing(terms, spot, rollout, refusals) for spot in some_kept]
+    for some_kept in in_chunks(assignment.kept):
+        instances += [_standing(desired, candidate, rollout, rejections) for candidate in some_kept]
         yield
-    placed += [told_refusal(terms.load, spot, refusals) or _ordered(spot) for spot in choice.new]
-    placed += _leaving(spots, choice, {one.pod.uid for one in placed})
-    if not any(spot.host.unasked for spot in spots):
-        placed.sort(key=lambda one: one.pod.name)
-        draft.placements[terms.key] = Placement(tuple(placed), choice.desired, choice.trouble or rollout.trouble)
+    instances += [
+        last_rejection(desired.load, candidate, rejections) or _ordered(candidate) for candidate in assignment.new
+    ]
+    instances += _leaving(candidates, assignment, {one.pod.uid for one in instances})
+    if not any(candidate.observed.unasked for candidate in candidates):
+        instances.sort(key=lambda one: one.pod.name)
+        draft.placements[desired.key] = Placement(
+            tuple(instances), assignment.desired_replicas, assignment.condition or rollout.condition
+        )
     yield
 
 
-def _is_quiet(draft: _Draft, spot: Spot, unmarked: Unmarked, now: datetime) -> bool:
+def _is_quiet(draft: _Draft, candidate: Candidate, unlabelled: Unlabelled, now: datetime) -> bool:
     """Tell whether requests to the adapter are over on a pod: what is ordered there may take other weights away."""
-    at = settled_at(spot.pod.uid, spot.name, unmarked)
+    at = drained_at(candidate.pod.uid, candidate.name, unlabelled)
     if at is not None and at > now:
         draft.times.append(at)
         return False
-    return not spot.marked
+    return not candidate.is_labelled
 
 
 _MISSING = "the pod does not have it"
 _WANTED_AGAIN = "it is on its way out and is wanted again"
 
 
-def _again(terms: Terms, kept: Iterable[Spot]) -> Iterable[tuple[Spot, LoadRequest, str]]:
+def _again(desired: Desired, kept: Iterable[Candidate]) -> Iterable[tuple[Candidate, LoadRequest, str]]:
     """Repeat orders whose credentials are missing or are others by now, and end what is fetched ahead for nothing."""
-    if terms.missing is not None:
+    if desired.missing is not None:
         return
-    for spot in kept:
-        report = spot.report
-        if not spot.updated or spot.host.silent or report is None:
+    for candidate in kept:
+        report = candidate.report
+        if not candidate.updated or candidate.observed.silent or report is None:
             continue
         if report.state is AdapterState.LOADED:
-            if terms.prepare is not None and report.prepared is not None:
+            if desired.prepare is not None and report.prepared is not None:
                 # A change that was taken back. Files kept ahead go when others take their place and those are used.
-                there = report.prepared.revision == terms.load.revision
-                yield spot, terms.load if there else terms.prepare, "what was fetched ahead is not wanted any more"
+                there = report.prepared.revision == desired.load.revision
+                yield (
+                    candidate,
+                    desired.load if there else desired.prepare,
+                    "what was fetched ahead is not wanted any more",
+                )
         elif report.state is AdapterState.PENDING and report.reason == "CredentialsMissing":
-            yield spot, terms.load, "its sidecar has no credentials for it"
-        elif report.credentials_revision != terms.load.credentials_revision:
-            yield spot, terms.load, "its credentials changed"
+            yield candidate, desired.load, "its sidecar has no credentials for it"
+        elif report.credentials_revision != desired.load.credentials_revision:
+            yield candidate, desired.load, "its credentials changed"
 
 
-def _standing(terms: Terms, spot: Spot, rollout: Rollout, refusals: Refusals) -> Placed:
+def _standing(desired: Desired, candidate: Candidate, rollout: Rollout, rejections: Rejections) -> Instance:
     """Say how the adapter stands on a pod that keeps it."""
-    report, pod = spot.report, spot.pod
-    if spot.updated and spot.answers and report is not None and report.state is AdapterState.LOADED:
-        return Placed(pod, PlacedState.LOADED, report.reason, report.message, report.attempts)
-    if spot.host.silent or report is None:
-        return Placed(pod, PlacedState.UNKNOWN, "SidecarUnreachable", spot.host.view.problem, updated=spot.updated)
-    if not spot.updated:
-        refusal = told_refusal(terms.load, spot, refusals)
-        if refusal is not None:
-            return refusal
+    report, pod = candidate.report, candidate.pod
+    if candidate.updated and candidate.answers and report is not None and report.state is AdapterState.LOADED:
+        return Instance(pod, InstanceState.LOADED, report.reason, report.message, report.attempts)
+    if candidate.observed.silent or report is None:
+        return Instance(
+            pod,
+            InstanceState.UNKNOWN,
+            "SidecarUnreachable",
+            candidate.observed.sidecar.problem,
+            updated=candidate.updated,
+        )
+    if not candidate.updated:
+        rejection = last_rejection(desired.load, candidate, rejections)
+        if rejection is not None:
+            return rejection
         waits = rollout.waits.get(pod.uid, "")
-        if spot.answers:
+        if candidate.answers:
             words = f"It answers with the weights of the source before. {waits}".strip()
-            return Placed(pod, PlacedState.LOADED, "OldSource", words, report.attempts, updated=False)
-        return Placed(pod, PlacedState.PENDING, "OldSource", waits, report.attempts, updated=False)
-    if terms.missing is not None and report.reason == "CredentialsMissing":
-        return Placed(pod, PlacedState.PENDING, terms.missing.reason, terms.missing.message, report.attempts)
-    if report.reason == "CredentialsMissing" and (refusal := told_refusal(terms.load, spot, refusals)) is not None:
-        return refusal
+            return Instance(pod, InstanceState.LOADED, "OldSource", words, report.attempts, updated=False)
+        return Instance(pod, InstanceState.PENDING, "OldSource", waits, report.attempts, updated=False)
+    if desired.missing is not None and report.reason == "CredentialsMissing":
+        return Instance(pod, InstanceState.PENDING, desired.missing.reason, desired.missing.message, report.attempts)
+    if (
+        report.reason == "CredentialsMissing"
+        and (rejection := last_rejection(desired.load, candidate, rejections)) is not None
+    ):
+        return rejection
     words = report.message
-    if spot.failed and spot.answers:
+    if candidate.failed and candidate.answers:
         words = f"{words} It goes on answering with the weights of the source before.".strip()
-    return Placed(pod, PlacedState(report.state.value), report.reason, words, report.attempts)
+    return Instance(pod, InstanceState(report.state.value), report.reason, words, report.attempts)
 
 
-def _ordered(spot: Spot) -> Placed:
-    return Placed(spot.pod, PlacedState.PENDING, "Ordered", "The sidecar was told to load it: it does not have it.")
+def _ordered(candidate: Candidate) -> Instance:
+    return Instance(
+        candidate.pod, InstanceState.PENDING, "Ordered", "The sidecar was told to load it: it does not have it."
+    )
 
 
-def _leaving(spots: Iterable[Spot], choice: Choice, told: set[str]) -> Iterable[Placed]:
+def _leaving(candidates: Iterable[Candidate], assignment: Assignment, told: set[str]) -> Iterable[Instance]:
     """Say of the pods that let go of it that they do."""
-    for spot in spots:
-        if spot.mine and not spot.host.silent and spot.pod.uid not in told:
-            why = choice.let_go.get(spot.pod.uid, "" if spot.report is None else spot.report.message)
-            yield Placed(spot.pod, PlacedState.UNLOADING, "Unloading", why)
+    for candidate in candidates:
+        if candidate.mine and not candidate.observed.silent and candidate.pod.uid not in told:
+            why = assignment.let_go.get(candidate.pod.uid, "" if candidate.report is None else candidate.report.message)
+            yield Instance(candidate.pod, InstanceState.UNLOADING, "Unloading", why)
 
 
-def _pod(draft: _Draft, host: Host, refusals: Refusals, unmarked: Unmarked, now: datetime) -> None:
+def _pod(draft: _Draft, observed: ObservedPod, rejections: Rejections, unlabelled: Unlabelled, now: datetime) -> None:
     """Add one pod's labels, and the unloads of what nobody wants there."""
-    if host.silent:
+    if observed.silent:
         return
-    off = draft.off.get(host.pod.uid, {})
-    changed = mark(host, draft.shown.get(host.pod.uid, {}), off)
+    off = draft.off.get(observed.pod.uid, {})
+    changed = labels_to_set(observed, draft.shown.get(observed.pod.uid, {}), off)
     if changed is not None:
         draft.actions.append(changed)
-    kept = draft.kept.get(host.pod.uid, ())
-    for name, report in host.reports.items():
+    kept = draft.kept.get(observed.pod.uid, ())
+    for name, report in observed.reports.items():
         if name in kept or report.state is AdapterState.UNLOADING:
             continue
-        if not owned(report, host.pod.namespace) or name in host.pod.marks:
+        if not owned(report, observed.pod.namespace) or name in observed.pod.serving:
             continue
-        at = settled_at(host.pod.uid, name, unmarked)
+        at = drained_at(observed.pod.uid, name, unlabelled)
         if at is not None and at > now:
             draft.times.append(at)
             continue
         request = UnloadRequest(lora_name=name, owner=report.owner, wait=0)
-        refusal = refusals.get((host.pod.uid, request))
-        if refusal is None or refusal.until <= now:
+        rejection = rejections.get((observed.pod.uid, request))
+        if rejection is None or rejection.until <= now:
             why = off.get(name) or f"{report.owner} does not want it on this pod any more"
-            draft.actions.append(Unload(host.pod, request, why))
+            draft.actions.append(Unload(observed.pod, request, why))

@@ -12,12 +12,12 @@ from typing import Generic, TypeVar
 
 from patio_operator.api.labels import group_and_role
 from patio_operator.api.loraadapter import LoraAdapter
-from patio_operator.placement.matching import selects
+from patio_operator.loraadapters.planner.selection import selects
 
 T = TypeVar("T")
 
 
-class Candidates(Generic[T]):
+class PodIndex(Generic[T]):
     """Things with labels, by label and by role."""
 
     def __init__(self, adapters: Iterable[LoraAdapter]) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 
 from patio_operator.api.labels import ADAPTER_LOADED, ADAPTER_SERVICE, adapter_label, adapter_labels, owners_of
 from patio_operator.api.loraadapter import LoraAdapter
-from patio_operator.placement.fleet import Pod
-from patio_operator.placement.plans import Trouble
+from patio_operator.loraadapters.planner.observation import EnginePod
+from patio_operator.loraadapters.planner.plan import Condition
 
 PORT = 80
 PORT_NAME = "http"
@@ -26,7 +26,7 @@ _NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
 @dataclass(frozen=True)
-class KnownService:
+class CachedService:
     """A Service with our label."""
 
     name: str
@@ -39,12 +39,12 @@ class KnownService:
     """Name, port and target port of each."""
 
 
-def decode_service(body: Mapping[str, Any]) -> KnownService:
+def decode_service(body: Mapping[str, Any]) -> CachedService:
     """Read a Service as the API server gives it."""
     metadata, spec = body["metadata"], body.get("spec") or {}
     owners = [one["uid"] for one in metadata.get("ownerReferences") or [] if one.get("controller")]
     ports = [(one.get("name") or "", int(one["port"]), str(one.get("targetPort"))) for one in spec.get("ports") or []]
-    return KnownService(
+    return CachedService(
         metadata["name"],
         metadata["namespace"],
         metadata["uid"],
@@ -54,7 +54,7 @@ def decode_service(body: Mapping[str, Any]) -> KnownService:
     )
 
 
-def service(adapter: LoraAdapter, engine_port: int) -> dict[str, Any]:
+def service_of(adapter: LoraAdapter, engine_port: int) -> dict[str, Any]:
     """Return the Service of a LoraAdapter whose pods' engines listen on this port."""
     metadata = adapter.metadata
     return {
@@ -81,13 +81,13 @@ def service(adapter: LoraAdapter, engine_port: int) -> dict[str, Any]:
     }
 
 
-def is_as_wanted(known: KnownService, wanted: Mapping[str, Any]) -> bool:
+def is_as_wanted(known: CachedService, wanted: Mapping[str, Any]) -> bool:
     """Tell whether a Service is as `service` says."""
     other = decode_service({**wanted, "metadata": {**wanted["metadata"], "uid": known.uid}})
     return known == other
 
 
-def waits_for_labels(known: KnownService, adapter: LoraAdapter, pods: Iterable[Pod]) -> bool:
+def waits_for_labels(known: CachedService, adapter: LoraAdapter, pods: Iterable[EnginePod]) -> bool:
     """Tell whether a Service that selects by the name alone, as older versions made them, is to be left for a moment.
 
     Its pods get the label that says whose adapter they have first: else it would lead nowhere in between.
@@ -95,7 +95,7 @@ def waits_for_labels(known: KnownService, adapter: LoraAdapter, pods: Iterable[P
     if known.selector != {adapter_label(adapter.adapter_name): ADAPTER_LOADED}:
         return False
     (owner,) = owners_of([(adapter.adapter_name, adapter.metadata.uid)])
-    return any(adapter.adapter_name in pod.marks and owner not in pod.owners for pod in pods)
+    return any(adapter.adapter_name in pod.serving and owner not in pod.owners for pod in pods)
 
 
 def engine_port(ports: Iterable[int | None]) -> int | None:
@@ -104,21 +104,21 @@ def engine_port(ports: Iterable[int | None]) -> int | None:
     return min(counted, key=lambda port: (-counted[port], port), default=None)
 
 
-def name_trouble(adapter: LoraAdapter) -> Trouble | None:
+def invalid_name(adapter: LoraAdapter) -> Condition | None:
     """Say why there can be no Service of the LoraAdapter's name, if that is so."""
     name = adapter.metadata.name
     if _NAME.fullmatch(name):
         return None
-    return Trouble(
+    return Condition(
         "ServiceNameInvalid",
         f"No Service can be called {name!r}: a name of at most 63 small letters, digits and hyphens is needed, and a "
         "letter first. Give the LoraAdapter another name; spec.adapterName, the name in requests, can stay.",
     )
 
 
-def taken(name: str) -> Trouble:
+def name_taken(name: str) -> Condition:
     """Say that somebody else's Service has the name."""
-    return Trouble(
+    return Condition(
         "ServiceNameTaken",
         f"There is a Service {name} already, which is not this LoraAdapter's, and it is left as it is. Delete it, or "
         "give the LoraAdapter another name; spec.adapterName, the name in requests, can stay.",

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from patio_operator.api.labels import owners_of
-from patio_operator.placement.plans import Mark
-from patio_operator.placement.spots import Host, Spot
+from patio_operator.loraadapters.planner.candidates import Candidate, ObservedPod
+from patio_operator.loraadapters.planner.plan import SetServingLabels
 from patio_protocol.adapters import AdapterState
 
 MOST_LABELLED = 1000
@@ -22,23 +22,23 @@ SETTLE = timedelta(seconds=1)
 """How long after a pod's label went a request may still be on its way there."""
 
 
-def settled_at(uid: str, name: str, unmarked: Mapping[tuple[str, str], datetime]) -> datetime | None:
+def drained_at(uid: str, name: str, unlabelled: Mapping[tuple[str, str], datetime]) -> datetime | None:
     """Return when requests to an adapter are over on a pod that lost its label; None: long ago."""
-    taken = unmarked.get((uid, name))
+    taken = unlabelled.get((uid, name))
     return None if taken is None else taken + SETTLE
 
 
-def shows(spot: Spot) -> bool:
+def is_serving(candidate: Candidate) -> bool:
     """Tell whether a pod that keeps an adapter shall show it, as far as its own reports say."""
-    if not spot.answers or spot.report is None:
+    if not candidate.answers or candidate.report is None:
         return False
-    if spot.updated and spot.report.state not in (AdapterState.LOADED, AdapterState.FAILED):
+    if candidate.updated and candidate.report.state not in (AdapterState.LOADED, AdapterState.FAILED):
         # Between two sources: a label that went for the switch stays away, the last one of an adapter stays.
-        return spot.marked
+        return candidate.is_labelled
     return True
 
 
-def mark(host: Host, shown: Mapping[str, str], off: Mapping[str, str]) -> Mark | None:
+def labels_to_set(observed: ObservedPod, shown: Mapping[str, str], off: Mapping[str, str]) -> SetServingLabels | None:
     """Return how a pod's labels must change; None: they are right, or nothing is known of the pod.
 
     Args:
@@ -47,15 +47,17 @@ def mark(host: Host, shown: Mapping[str, str], off: Mapping[str, str]) -> Mark |
         off: why a name that it shows must go, where there is more to say than that it does not answer.
 
     """
-    pod = host.pod
-    if host.silent:
+    pod = observed.pod
+    if observed.silent:
         return None
     if len(shown) > MOST_LABELLED:
-        kept = sorted(shown, key=lambda name: (name not in pod.marks, name))[:MOST_LABELLED]
+        kept = sorted(shown, key=lambda name: (name not in pod.serving, name))[:MOST_LABELLED]
         shown = {name: shown[name] for name in kept}
     owners = owners_of(shown.items())
-    if shown.keys() == pod.marks and owners == pod.owners:
+    if shown.keys() == pod.serving and owners == pod.owners:
         return None
-    words = [f"{name} answers" for name in sorted(shown.keys() - pod.marks)]
-    words += [f"{name}: {off.get(name, 'it does not answer')}" for name in sorted(pod.marks - shown.keys())]
-    return Mark(pod, frozenset(shown), "; ".join(words) or "they did not say whose adapters these are", owners)
+    words = [f"{name} answers" for name in sorted(shown.keys() - pod.serving)]
+    words += [f"{name}: {off.get(name, 'it does not answer')}" for name in sorted(pod.serving - shown.keys())]
+    return SetServingLabels(
+        pod, frozenset(shown), "; ".join(words) or "they did not say whose adapters these are", owners
+    )

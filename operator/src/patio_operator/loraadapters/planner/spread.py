@@ -11,22 +11,22 @@ import heapq
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from patio_operator.placement.rooms import Rooms
-from patio_operator.placement.spots import Spot, Terms
+from patio_operator.loraadapters.planner.candidates import Candidate, Desired
+from patio_operator.loraadapters.planner.capacity import CapacityLedger
 from patio_protocol.sources import Source, SourceKind, parse_source
 
-Rank = Callable[[Spot], tuple[Any, ...]]
+Rank = Callable[[Candidate], tuple[Any, ...]]
 """What sorts spots, smallest first; no two alike."""
 
 
 def by_node(
-    spots: Iterable[Spot],
+    candidates: Iterable[Candidate],
     most: int,
     first: Rank,
     crowd: Mapping[str, int],
     step: int,
     then: Rank,
-) -> list[Spot]:
+) -> list[Candidate]:
     """Take spots one by one, each from the node where there are then the fewest.
 
     Args:
@@ -38,46 +38,48 @@ def by_node(
         then: what counts on one node, smallest first.
 
     """
-    nodes: dict[str, list[Spot]] = {}
-    for spot in spots:
-        nodes.setdefault(spot.pod.node, []).append(spot)
+    nodes: dict[str, list[Candidate]] = {}
+    for candidate in candidates:
+        nodes.setdefault(candidate.pod.node, []).append(candidate)
     heads: list[tuple[Any, ...]] = []
 
     def push(node: str, taken: int) -> None:
         if nodes[node]:
-            spot = nodes[node].pop()
-            heapq.heappush(heads, (first(spot), step * crowd.get(node, 0) + taken, then(spot), node, taken, spot))
+            candidate = nodes[node].pop()
+            heapq.heappush(
+                heads, (first(candidate), step * crowd.get(node, 0) + taken, then(candidate), node, taken, candidate)
+            )
 
     for node, here in nodes.items():
-        here.sort(key=lambda spot: (first(spot), then(spot)), reverse=True)
+        here.sort(key=lambda candidate: (first(candidate), then(candidate)), reverse=True)
         push(node, 0)
-    chosen: list[Spot] = []
+    chosen: list[Candidate] = []
     while heads and len(chosen) < most:
-        *_, node, taken, spot = heapq.heappop(heads)
-        chosen.append(spot)
+        *_, node, taken, candidate = heapq.heappop(heads)
+        chosen.append(candidate)
         push(node, taken + 1)
     return chosen
 
 
-def ranking(terms: Terms, rooms: Rooms) -> Rank:
+def ranking(desired: Desired, capacity: CapacityLedger) -> Rank:
     """Return the order in which pods of one node get the adapter: what costs least first, and no two alike."""
-    sources = _written(terms)
+    sources = _written(desired)
 
-    def rank(spot: Spot) -> tuple[Any, ...]:
-        uid, answer = spot.pod.uid, spot.host.view.answer
+    def rank(candidate: Candidate) -> tuple[Any, ...]:
+        uid, answer = candidate.pod.uid, candidate.observed.sidecar.answer
         at_hand = answer is not None and not sources.isdisjoint(answer.on_disk)
-        dice = hashlib.sha256(f"{terms.adapter.owner} {spot.pod.name}".encode()).digest()
-        return not at_hand, rooms.used(uid), not rooms.fits_batch(uid), dice, spot.pod.name
+        dice = hashlib.sha256(f"{desired.adapter.owner} {candidate.pod.name}".encode()).digest()
+        return not at_hand, capacity.used(uid), not capacity.fits_batch(uid), dice, candidate.pod.name
 
     return rank
 
 
-def _written(terms: Terms) -> frozenset[str]:
+def _written(desired: Desired) -> frozenset[str]:
     """Return how sidecars may write the source in what they have on disk: with its revision in it, or without."""
-    if terms.load.source is None:
+    if desired.load.source is None:
         return frozenset()
-    source = parse_source(terms.load.source)
-    revision = terms.adapter.spec.source.revision
+    source = parse_source(desired.load.source)
+    revision = desired.adapter.spec.source.revision
     if source.kind is SourceKind.HF and revision is not None:
         return frozenset({str(source), str(Source(source.kind, source.name, source.path, revision))})
     return frozenset({str(source)})

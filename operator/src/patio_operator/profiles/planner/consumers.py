@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from patio_operator.api import labels, rolled
+from patio_operator.api import labels, rollout_annotations
 from patio_operator.api.bounded_json import read_object
-from patio_operator.api.names import is_object_name
-from patio_operator.rollouts.workloads import Ref
+from patio_operator.api.object_names import is_object_name
+from patio_operator.profiles.planner.workloads import WorkloadRef
 
 ROLE_KIND = "RoleBasedGroup"
 ROLE_GROUP = "workloads.x-k8s.io"
@@ -28,14 +28,14 @@ _ROLLED = ("StatefulSet", "DaemonSet")
 
 
 @dataclass(frozen=True)
-class User:
+class ProfilePod:
     """A pod that has the profile."""
 
     namespace: str
     name: str
     revision: str
     """Of the profile, when the pod was made."""
-    workload: Ref | None
+    workload: WorkloadRef | None
     """What makes it anew when its template changes; None when nothing does that Patio rolls."""
     made_by: str
     """Kind of its controller; `Pod` for one that nobody controls."""
@@ -44,7 +44,7 @@ class User:
 
 
 @dataclass(frozen=True)
-class Use:
+class ProfileUse:
     """What an injected pod says of its profiles, and of what would make it anew."""
 
     namespace: str
@@ -53,18 +53,18 @@ class Use:
     """The revision of each profile that it got."""
     rolled_for: Mapping[str, str]
     """The revision of each profile that its template was last rolled for."""
-    workload: Ref | None
+    workload: WorkloadRef | None
     made_by: str
 
 
-def use_of(metadata: Mapping[str, Any]) -> Use | None:
+def use_of(metadata: Mapping[str, Any]) -> ProfileUse | None:
     """Read a pod's metadata; None for a pod that has no profile or is being deleted."""
     revisions = profiles_in(metadata)
     if not revisions or metadata.get("deletionTimestamp"):
         return None
     owner: Mapping[str, Any] = next((one for one in metadata.get("ownerReferences") or [] if one.get("controller")), {})
-    rolled_for = {name: one for name, one in rolled.of_template(metadata).items() if name in revisions}
-    return Use(
+    rolled_for = {name: one for name, one in rollout_annotations.of_template(metadata).items() if name in revisions}
+    return ProfileUse(
         metadata["namespace"],
         metadata["name"],
         revisions,
@@ -74,7 +74,7 @@ def use_of(metadata: Mapping[str, Any]) -> Use | None:
     )
 
 
-def users_of(profile: str, uses: Iterable[Use | None]) -> list[User]:
+def pods_with(profile: str, uses: Iterable[ProfileUse | None]) -> list[ProfilePod]:
     """Return the pods that have a profile.
 
     Args:
@@ -83,7 +83,7 @@ def users_of(profile: str, uses: Iterable[Use | None]) -> list[User]:
 
     """
     return [
-        User(
+        ProfilePod(
             one.namespace, one.name, one.revisions[profile], one.workload, one.made_by, one.rolled_for.get(profile, "")
         )
         for one in uses
@@ -107,15 +107,15 @@ def profiles_in(metadata: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _workload(metadata: Mapping[str, Any], owner: Mapping[str, Any]) -> Ref | None:
+def _workload(metadata: Mapping[str, Any], owner: Mapping[str, Any]) -> WorkloadRef | None:
     group, _, _ = owner.get("apiVersion", "").partition("/")
     if group == ROLE_GROUP and owner.get("kind") == ROLE_KIND:
         found = labels.group_and_role(metadata.get("labels") or {})
-        return None if found is None else Ref(ROLE_KIND, metadata["namespace"], "/".join(found))
+        return None if found is None else WorkloadRef(ROLE_KIND, metadata["namespace"], "/".join(found))
     if group != "apps":
         return None
     kind, name = owner["kind"], owner["name"]
     suffix = "-" + (metadata.get("labels") or {}).get(_HASH, "")
     if kind == "ReplicaSet" and suffix != "-" and name.endswith(suffix):
-        return Ref("Deployment", metadata["namespace"], name.removesuffix(suffix))
-    return Ref(kind, metadata["namespace"], name) if kind in _ROLLED else None
+        return WorkloadRef("Deployment", metadata["namespace"], name.removesuffix(suffix))
+    return WorkloadRef(kind, metadata["namespace"], name) if kind in _ROLLED else None

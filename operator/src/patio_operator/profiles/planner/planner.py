@@ -1,6 +1,6 @@
 """Which workload is rolled now, for a profile that has changed: `plan`.
 
-The way into the package for `reconcile.profiles`. One workload at a time, or as many as the profile's annotation
+The way into the package for `profiles.reconciler`. One workload at a time, or as many as the profile's annotation
 says; the next one when the last is up. One that does not come up stops the roll until it does, or until the profile
 changes again: then it is the first to get the change. Workloads that are not up to begin with come last.
 """
@@ -15,10 +15,10 @@ from typing import Any
 
 from patio_operator.api import labels
 from patio_operator.api.profile import ClusterEngineRuntimeProfile, Rolling
-from patio_operator.injection.trial import Verdict
-from patio_operator.rollouts.status import Event, Left, State, events_of, status_of
-from patio_operator.rollouts.users import User
-from patio_operator.rollouts.workloads import Ref, Workload
+from patio_operator.profiles.planner.consumers import ProfilePod
+from patio_operator.profiles.planner.status import Event, Skipped, State, events_of, status_of
+from patio_operator.profiles.planner.workloads import Workload, WorkloadRef
+from patio_operator.profiles.validation import DryRunResult
 
 PROGRESS_DEADLINE = timedelta(minutes=10)
 """Without progress for so long a StatefulSet or DaemonSet does not come up; a Deployment has a deadline of its own."""
@@ -49,10 +49,12 @@ class Plan:
     rolls: tuple[Roll, ...]
     status: dict[str, Any]
     events: tuple[Event, ...]
-    again_in: timedelta | None
+    requeue_after: timedelta | None
 
 
-def to_look_at(profile: ClusterEngineRuntimeProfile, revision: str, users: Sequence[User]) -> list[Ref]:
+def workloads_to_read(
+    profile: ClusterEngineRuntimeProfile, revision: str, users: Sequence[ProfilePod]
+) -> list[WorkloadRef]:
     """Return the workloads that `plan` must be shown: those with pods behind, and those that are being rolled."""
     if profile.spec.update_strategy == "NoUpdate":
         return []
@@ -63,11 +65,11 @@ def to_look_at(profile: ClusterEngineRuntimeProfile, revision: str, users: Seque
 def plan(
     profile: ClusterEngineRuntimeProfile,
     revision: str,
-    verdict: Verdict,
-    users: Sequence[User],
-    workloads: Mapping[Ref, Workload],
+    verdict: DryRunResult,
+    users: Sequence[ProfilePod],
+    workloads: Mapping[WorkloadRef, Workload],
     now: datetime,
-    unread: Collection[Ref] = (),
+    unread: Collection[WorkloadRef] = (),
 ) -> Plan:
     """Say what to roll, and the profile's status.
 
@@ -90,18 +92,18 @@ def plan(
     name = profile.metadata.name
     rolling: list[tuple[Workload, Rolling]] = []
     candidates: list[Workload] = []
-    left = [Left(_made(user), "", 1) for user in behind if user.workload is None]
+    left = [Skipped(_made(user), "", 1) for user in behind if user.workload is None]
     pods_behind = Counter(user.workload for user in behind)
     for ref, workload in sorted(workloads.items()):
         pods = pods_behind[ref]
         if workload.held:
-            left += [Left(f"of {ref}", workload.held, pods)] if pods else []
+            left += [Skipped(f"of {ref}", workload.held, pods)] if pods else []
         elif workload.rolled.get(name) != revision:
             candidates += [workload] if pods else []
         elif not workload.is_up:
             rolling.append((workload, _followed(workload, before.get(ref), now)))
         elif pods:
-            left.append(Left(f"of {ref}", "it was rolled and still has older pods: restart it", pods))
+            left.append(Skipped(f"of {ref}", "it was rolled and still has older pods: restart it", pods))
     failures = [(workload.ref, _failure(workload, entry, now)) for workload, entry in rolling]
     failed = [(ref, words) for ref, words in failures if words]
     free = 0 if failed else max(at_once(profile) - len(rolling), 0)
@@ -125,19 +127,19 @@ def at_once(profile: ClusterEngineRuntimeProfile) -> int:
 
 def _done(profile: ClusterEngineRuntimeProfile, state: State, rolls: tuple[Roll, ...], now: datetime) -> Plan:
     status = status_of(profile, state, now)
-    again_in = None
+    requeue_after = None
     if state.rolling:
-        again_in = LOOK_AGAIN
+        requeue_after = LOOK_AGAIN
     elif state.left or state.verdict.untried:
-        again_in = LOOK_AT_HELD
-    return Plan(rolls, status, events_of(profile, status), again_in)
+        requeue_after = LOOK_AT_HELD
+    return Plan(rolls, status, events_of(profile, status), requeue_after)
 
 
-def _made(user: User) -> str:
+def _made(user: ProfilePod) -> str:
     return "made by hand" if user.made_by == "Pod" else f"made by a {user.made_by}"
 
 
-def _turn(workload: Workload, before: Collection[Ref]) -> int:
+def _turn(workload: Workload, before: Collection[WorkloadRef]) -> int:
     """Return which workloads come first: those that an older revision left down, then those that are up."""
     if workload.ref in before:
         return 0
@@ -163,5 +165,5 @@ def _failure(workload: Workload, entry: Rolling, now: datetime) -> str:
     return ""
 
 
-def _ref(entry: Rolling) -> Ref:
-    return Ref(entry.kind, entry.namespace, entry.name)
+def _ref(entry: Rolling) -> WorkloadRef:
+    return WorkloadRef(entry.kind, entry.namespace, entry.name)

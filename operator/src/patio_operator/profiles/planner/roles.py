@@ -9,26 +9,32 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from patio_operator.api import rolled
+from patio_operator.api import rollout_annotations
 from patio_operator.api.rolebasedgroup import Role, RoleBasedGroup
-from patio_operator.rollouts.users import User
-from patio_operator.rollouts.workloads import Ref, Workload
+from patio_operator.profiles.planner.consumers import ProfilePod
+from patio_operator.profiles.planner.workloads import Workload, WorkloadRef
 
 
-def group_and_role(ref: Ref) -> tuple[str, str]:
+def group_and_role(ref: WorkloadRef) -> tuple[str, str]:
     """Return the names of a role's group and of the role."""
     group, _, role = ref.name.partition("/")
     return group, role
 
 
-def role_of(group: RoleBasedGroup, ref: Ref) -> Role | None:
+def role_of(group: RoleBasedGroup, ref: WorkloadRef) -> Role | None:
     """Return the leader-worker role that a reference names; None when its group has none of that name any more."""
     _, name = group_and_role(ref)
     return next((one for one in group.spec.roles if one.name == name and one.leader_worker_pattern is not None), None)
 
 
 def decode_role(
-    ref: Ref, group: RoleBasedGroup, role: Role, profile: str, users: Iterable[User], spared: int, held: str
+    ref: WorkloadRef,
+    group: RoleBasedGroup,
+    role: Role,
+    profile: str,
+    users: Iterable[ProfilePod],
+    spared: int,
+    held: str,
 ) -> Workload:
     """Read a leader-worker role.
 
@@ -42,7 +48,7 @@ def decode_role(
         held: why its pods are not replaced, if they are not.
 
     """
-    marks = rolled.of_role({"annotations": group.metadata.annotations}, role.name)
+    marks = rollout_annotations.of_role({"annotations": group.metadata.annotations}, role.name)
     own = [user for user in users if user.workload == ref]
     older = sum(user.rolled_for != marks.get(profile, "") for user in own)
     ready = next((one.ready_replicas for one in group.status.role_statuses if one.name == role.name), 0)
@@ -58,9 +64,9 @@ def decode_role(
     )
 
 
-def mark_role(ref: Ref, metadata: Mapping[str, Any], rolled_for: Mapping[str, str]) -> dict[str, Any]:
+def mark_role(ref: WorkloadRef, metadata: Mapping[str, Any], rolled_for: Mapping[str, str]) -> dict[str, Any]:
     """Return the patch of a group with this metadata that makes the template of the role's leaders another one."""
     _, role = group_and_role(ref)
     version = metadata["resourceVersion"]
-    annotations = rolled.group_annotation(metadata, role, rolled_for)
+    annotations = rollout_annotations.group_annotation(metadata, role, rolled_for)
     return {"metadata": {"resourceVersion": version, "annotations": annotations}}

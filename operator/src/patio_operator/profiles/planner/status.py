@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from patio_operator.api.conditions import condition, find
+from patio_operator.api.conditions import find, next_condition
 from patio_operator.api.profile import ClusterEngineRuntimeProfile, Rolling
-from patio_operator.injection.trial import Verdict
-from patio_operator.rollouts.workloads import Ref
+from patio_operator.profiles.planner.workloads import WorkloadRef
+from patio_operator.profiles.validation import DryRunResult
 
 ACCEPTED = "Accepted"
 ROLLED_OUT = "RolledOut"
@@ -22,7 +22,7 @@ MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
-class Left:
+class Skipped:
     """Pods that are behind and are not rolled."""
 
     what: str
@@ -38,13 +38,13 @@ class State:
     revision: str
     pods: int
     behind: int
-    verdict: Verdict
+    verdict: DryRunResult
     rolling: tuple[Rolling, ...] = ()
     waiting: int = 0
     """Workloads whose turn is still to come."""
-    failed: tuple[tuple[Ref, str], ...] = ()
+    failed: tuple[tuple[WorkloadRef, str], ...] = ()
     """Workloads that do not come up, and why."""
-    left: tuple[Left, ...] = ()
+    left: tuple[Skipped, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ def status_of(profile: ClusterEngineRuntimeProfile, state: State, now: datetime)
     """Return the status to write."""
     before = profile.status.to_api().get("conditions") or []
     generation = profile.metadata.generation
-    accepted = condition(before, ACCEPTED, *_accepted(state.verdict), generation, now)
-    rolled_out = condition(before, ROLLED_OUT, *_rolled_out(profile, state), generation, now)
+    accepted = next_condition(before, ACCEPTED, *_accepted(state.verdict), generation, now)
+    rolled_out = next_condition(before, ROLLED_OUT, *_rolled_out(profile, state), generation, now)
     status = {
         "observedGeneration": generation,
         "revision": state.revision,
@@ -101,7 +101,7 @@ def events_of(profile: ClusterEngineRuntimeProfile, status: Mapping[str, Any]) -
     return tuple(found)
 
 
-def _accepted(verdict: Verdict) -> tuple[str, str, str]:
+def _accepted(verdict: DryRunResult) -> tuple[str, str, str]:
     if verdict.problems:
         return "False", "Refused", f"No pod can be made with it: {verdict}"[:2000]
     if verdict.untried:

@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from patio_operator.api import rolled
+from patio_operator.api import rollout_annotations
 
 FIELD_MANAGER = "patio-operator"
 """Patio's own name in managedFields: what it applies, it may annotate."""
 
 
 @dataclass(frozen=True, order=True)
-class Ref:
+class WorkloadRef:
     """Which workload."""
 
     kind: str
@@ -34,7 +34,7 @@ class Ref:
 class Workload:
     """A workload that can be rolled."""
 
-    ref: Ref
+    ref: WorkloadRef
     resource_version: str
     rolled: Mapping[str, str] = field(default_factory=dict)
     """The revision of each profile that it was last rolled for."""
@@ -64,9 +64,9 @@ def decode(kind: str, body: Mapping[str, Any]) -> Workload:
         updated, available = status.get("updatedReplicas", 0), status.get("availableReplicas", 0)
         total = int(status.get("replicas", 0))
     return Workload(
-        ref=Ref(kind, metadata["namespace"], metadata["name"]),
+        ref=WorkloadRef(kind, metadata["namespace"], metadata["name"]),
         resource_version=metadata["resourceVersion"],
-        rolled=rolled.of_template((spec.get("template") or {}).get("metadata") or {}),
+        rolled=rollout_annotations.of_template((spec.get("template") or {}).get("metadata") or {}),
         is_up=observed and updated >= replaced and available >= wanted and total <= wanted,
         progress=int(updated) + int(available),
         failure=_failure(status) if observed else "",
@@ -77,7 +77,7 @@ def decode(kind: str, body: Mapping[str, Any]) -> Workload:
 
 def mark(rolled_for: Mapping[str, str]) -> dict[str, Any]:
     """Return the patch of a workload that makes its template another one."""
-    return {"spec": {"template": {"metadata": {"annotations": rolled.template_annotation(rolled_for)}}}}
+    return {"spec": {"template": {"metadata": {"annotations": rollout_annotations.template_annotation(rolled_for)}}}}
 
 
 def _partition(spec: Mapping[str, Any]) -> int:
