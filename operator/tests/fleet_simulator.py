@@ -14,10 +14,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from patio_operator.api.loraadapter import LoraAdapter
-from patio_operator.loraadapters.planner.credentials import Credentials, Missing
+from patio_operator.loraadapters.planner.credentials import Credentials
 from patio_operator.loraadapters.planner.observation import EnginePod, Observation
 from patio_operator.loraadapters.planner.plan import (
     AddFinalizer,
+    Condition,
     Load,
     Order,
     Plan,
@@ -27,6 +28,7 @@ from patio_operator.loraadapters.planner.plan import (
     Unload,
 )
 from patio_operator.loraadapters.planner.planner import plan
+from patio_operator.loraadapters.planner.snapshot import Snapshot
 from patio_protocol.adapters import (
     AdapterCapacity,
     AdapterList,
@@ -187,7 +189,7 @@ class World:
         self.pods: dict[str, EnginePod] = {}
         self.sidecars: dict[str, Sidecar] = {}
         self.adapters: dict[str, LoraAdapter] = {}
-        self.credentials: dict[str, Credentials | Missing] = {}
+        self.credentials: dict[str, Credentials | Condition] = {}
         self.rejections: dict[tuple[str, Order], Rejection] = {}
         self.unlabelled: dict[tuple[str, str], datetime] = {}
         self.orders: list[tuple[datetime, str, Load | Unload]] = []
@@ -253,7 +255,17 @@ class World:
             (mark.pod.uid, name): self.now for mark in self._labels.values() for name in mark.names - mark.pod.serving
         }
         unlabelled = self.unlabelled | coming
-        return plan(pods, self.seen(), adapters, self.credentials, self.rejections, unlabelled, self.now)
+        return plan(
+            Snapshot(
+                pods,
+                self.seen(),
+                adapters,
+                self.now,
+                credentials=self.credentials,
+                rejections=self.rejections,
+                unlabelled_at=unlabelled,
+            )
+        )
 
     def step(self) -> Plan:
         """Make one pass, and let a second go by."""

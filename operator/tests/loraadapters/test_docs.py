@@ -19,9 +19,9 @@ OPERATOR = Path(patio_operator.__file__).parent
 SIDECAR = Path(patio.adapters.__file__).parent
 
 SPOKEN_IN = [
-    *sorted((OPERATOR / "placement").glob("*.py")),
-    *(OPERATOR / "reconcile" / name for name in ("adapters.py", "credentials.py", "services.py")),
-    OPERATOR / "cluster" / "unreadable.py",
+    *sorted((OPERATOR / "loraadapters" / "planner").glob("*.py")),
+    *(OPERATOR / "loraadapters" / name for name in ("reconciler.py", "secret_reader.py", "service_writer.py")),
+    OPERATOR / "kube" / "unreadable_objects.py",
     *(SIDECAR / name for name in ("executor.py", "plan.py", "prepare.py")),
 ]
 """Where reasons are written down, beside those that are enumerations."""

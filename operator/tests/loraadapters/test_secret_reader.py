@@ -17,10 +17,10 @@ from patio_operator.kube.resources import Resource
 from patio_operator.loraadapters.planner.credentials import (
     MOST_CHARACTERS,
     Credentials,
-    Missing,
     SecretUnusableError,
     decode,
 )
+from patio_operator.loraadapters.planner.plan import Condition
 from patio_operator.loraadapters.secret_reader import READ_AT_ONCE, SecretReader, _verdict
 
 from builders import lora_adapter
@@ -37,7 +37,7 @@ def body(**data: bytes | str | None) -> dict[str, Any]:
     return {"metadata": {"uid": "u", "resourceVersion": "1"}, "data": encoded}
 
 
-def verdict(source: dict[str, Any], secret: dict[str, Any]) -> Credentials | Missing:
+def verdict(source: dict[str, Any], secret: dict[str, Any]) -> Credentials | Condition:
     adapter: LoraAdapter = lora_adapter(source=source)
     return _verdict(adapter, "keys", secret)
 
@@ -71,7 +71,7 @@ def test_a_value_that_cannot_be_sent_is_told_without_it(
     source: dict[str, Any], data: dict[str, Any], words: str
 ) -> None:
     found = verdict(source, body(**data))
-    assert isinstance(found, Missing)
+    assert isinstance(found, Condition)
     assert found.reason == "SecretIncomplete"
     assert words in found.message
     assert VALUE not in found.message
@@ -93,13 +93,13 @@ def test_a_secret_without_data_has_no_values(data: Any) -> None:
 def test_any_content_is_a_verdict(data: dict[str, bytes | str | None]) -> None:
     for source in (HF, S3):
         found = verdict(source, body(**data))
-        assert isinstance(found, Credentials | Missing)
+        assert isinstance(found, Credentials | Condition)
         try:
             values = decode(body(**data)["data"])
         except SecretUnusableError:
-            assert isinstance(found, Missing)
+            assert isinstance(found, Condition)
             continue
-        if isinstance(found, Missing):
+        if isinstance(found, Condition):
             assert not [one for one in values.values() if len(one.strip()) > 12 and one in found.message]
 
 
@@ -129,7 +129,7 @@ class SlowCluster:
         yield {}
 
 
-NO_SECRET = Missing("SecretNotFound", "There is no Secret keys in namespace team.")
+NO_SECRET = Condition("SecretNotFound", "There is no Secret keys in namespace team.")
 
 
 async def until(good: Callable[[], bool]) -> None:
@@ -152,7 +152,7 @@ async def test_secrets_of_one_pass_are_read_some_at_once() -> None:
     found = await reading
     assert cluster.most == READ_AT_ONCE
     missing = found.pop("a-3")
-    assert isinstance(missing, Missing)
+    assert isinstance(missing, Condition)
     assert missing.reason == "SecretNotFound"
     assert list(found.values()) == [Credentials("u.1")] * 29
     reads = cluster.reads

@@ -14,6 +14,7 @@ from patio_operator.loraadapters.planner.observation import Observation
 from patio_operator.loraadapters.planner.plan import Load, Unload
 from patio_operator.loraadapters.planner.planner import plan
 from patio_operator.loraadapters.planner.selection import load_request
+from patio_operator.loraadapters.planner.snapshot import Snapshot
 from patio_operator.loraadapters.planner.status import recorded, status
 from patio_operator.loraadapters.sidecar_answer import LONGEST_MESSAGE, MOST_ADAPTERS, MOST_ATTEMPTS, read_answer
 from patio_protocol.adapters import AdapterState
@@ -115,7 +116,7 @@ def test_whatever_is_reported_gives_a_plan_and_a_valid_status(
     except ValueError:
         return
     adapter = lora_adapter()
-    decided = plan([pod()], {"uid-pod-0": sidecar}, [adapter], {}, {}, {}, NOW)
+    decided = plan(Snapshot([pod()], {"uid-pod-0": sidecar}, [adapter], NOW))
     after = status(adapter, decided.placements["sql"], recorded({}), NOW)
     LoraAdapterStatus.model_validate(after)
     assert all(condition["reason"] for condition in after["conditions"])
@@ -125,6 +126,6 @@ def test_whatever_is_reported_gives_a_plan_and_a_valid_status(
 def test_report_of_another_namespace_orders_nothing(owner: str | None) -> None:
     said = one(owner=owner) if owner is not None else one()
     sidecar = Observation(read_answer(answer(said, one(lora_name="old", owner=owner))), ever_answered=True)
-    decided = plan([pod()], {"uid-pod-0": sidecar}, [lora_adapter()], {}, {}, {}, NOW)
+    decided = plan(Snapshot([pod()], {"uid-pod-0": sidecar}, [lora_adapter()], NOW))
     assert not [each for each in decided.actions if isinstance(each, Load | Unload)]
     assert decided.placements["sql"].instances[0].reason == "NameTaken"

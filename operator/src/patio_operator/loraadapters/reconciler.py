@@ -24,27 +24,26 @@ from patio_operator.kube.client import ApiError, ConflictError, KubeClient, NotF
 from patio_operator.kube.resources import LORA_ADAPTER
 from patio_operator.loraadapters.dispatcher import Dispatcher
 from patio_operator.loraadapters.label_writer import LabelWriter
-from patio_operator.loraadapters.planner.observation import Observation
 from patio_operator.loraadapters.planner.plan import (
     AddFinalizer,
     Condition,
     InstanceState,
     Load,
     Placement,
-    Plan,
     RemoveFinalizer,
     SetServingLabels,
     Unload,
 )
 from patio_operator.loraadapters.planner.planner import plan_incrementally
 from patio_operator.loraadapters.planner.selection import is_deleting
+from patio_operator.loraadapters.planner.snapshot import Snapshot
 from patio_operator.loraadapters.planner.status import status
 from patio_operator.loraadapters.secret_reader import SecretReader
 from patio_operator.loraadapters.service_writer import ServiceWriter
 from patio_operator.loraadapters.sidecar_watch import SidecarWatch
 from patio_operator.loraadapters.status_writer import StatusWriter
 from patio_operator.loraadapters.write_backoff import WriteBackoff
-from patio_operator.runtime.incremental import Incremental, in_chunks
+from patio_operator.runtime.incremental import in_chunks
 from patio_operator.runtime.time_slices import Heap, in_slices
 from patio_operator.runtime.workqueue import Key
 
@@ -141,38 +140,42 @@ class AdapterReconciler:
             self._looked.add(namespace)
             return 0.0  # what is known of the cluster may be another by now
         adapters = {one.adapter.metadata.name: one for one in self._known.adapters.all(namespace)}
-        of_adapters = [one.adapter for one in adapters.values()]
-        credentials = await self._secrets.credentials(of_adapters)
-        seen, now = self._watch.seen(namespace), self._now()
-        for one in of_adapters:
+        snapshot = await self._snapshot(namespace, pods, [one.adapter for one in adapters.values()])
+        reports = sum(len(one.answer.adapters) for one in snapshot.observations.values() if one.answer is not None)
+        with self._heap.quiet(reports + sum(len(one.status.instances) for one in adapters.values())):
+            requeue_after = await self._carry_out(namespace, snapshot, adapters, pods)
+        return max(0.0, min(requeue_after)) if requeue_after else None
+
+    async def _snapshot(
+        self, namespace: str, pods: Mapping[str, CachedPod], adapters: Sequence[LoraAdapter]
+    ) -> Snapshot:
+        """Take what a plan is made from, all of it at one moment but for the Secrets."""
+        credentials = await self._secrets.credentials(adapters)
+        now = self._now()
+        for one in adapters:
             if is_deleting(one) and self._is_there(one):  # else `_forget` was told of it already
                 self._deleted_at.setdefault(one.metadata.uid, now)
-        planned = plan_incrementally(
-            of_pods,
-            seen,
-            of_adapters,
-            credentials,
-            self._orders.rejections(namespace, pods),
-            self._labels.unlabelled(namespace, pods),
+        return Snapshot(
+            [one.pod for one in pods.values()],
+            self._watch.seen(namespace),
+            adapters,
             now,
-            dict(self._deleted_at),
+            credentials=credentials,
+            rejections=self._orders.rejections(namespace, pods),
+            unlabelled_at=self._labels.unlabelled(namespace, pods),
+            deleted_at=dict(self._deleted_at),
         )
-        reports = sum(len(one.answer.adapters) for one in seen.values() if one.answer is not None)
-        with self._heap.quiet(reports + sum(len(one.status.instances) for one in adapters.values())):
-            requeue_after = await self._carry_out(namespace, planned, adapters, pods, seen, now)
-        return max(0.0, min(requeue_after)) if requeue_after else None
 
     async def _carry_out(
         self,
         namespace: str,
-        planned: Incremental[Plan],
+        snapshot: Snapshot,
         adapters: Mapping[str, CachedAdapter],
         pods: Mapping[str, CachedPod],
-        seen: Mapping[str, Observation],
-        now: datetime,
     ) -> list[float]:
         """Make the plan and do what it says; return after how many seconds there may be more to do."""
-        decided, spent = await in_slices(planned)
+        decided, spent = await in_slices(plan_incrementally(snapshot))
+        now = snapshot.now
         self._resting[namespace] = self._clock() + REST * spent
         # Before the first load, so that no adapter is left behind by an object that was deleted meanwhile.
         holds = [one.adapter for one in decided.actions if isinstance(one, AddFinalizer)]
@@ -182,7 +185,7 @@ class AdapterReconciler:
         for part in in_chunks(decided.actions):
             orders = [one for one in part if isinstance(one, Load | Unload)]
             may = [one for one in orders if isinstance(one, Unload) or one.adapter not in unheld]
-            times.append(self._orders.give(may, seen))
+            times.append(self._orders.give(may, snapshot.observations))
             self._labels.give(one for one in part if isinstance(one, SetServingLabels))
             await asyncio.sleep(0)
         requeue_after = [(at - now).total_seconds() for at in times if at is not None]

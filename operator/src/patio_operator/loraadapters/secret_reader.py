@@ -19,12 +19,12 @@ from patio_operator.kube.resources import SECRET
 from patio_operator.loraadapters.dispatcher import SecretValues
 from patio_operator.loraadapters.planner.credentials import (
     Credentials,
-    Missing,
     SecretUnusableError,
     check,
     decode,
     judge,
 )
+from patio_operator.loraadapters.planner.plan import Condition
 from patio_operator.loraadapters.planner.selection import load_request
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class SecretReader:
         """Take the namespaces, `*` for all; `on_change` is called with the namespace and name of a Secret."""
         self._cluster = cluster
         self._watched: dict[str | None, Informer[tuple[str, str]]] = {}
-        self._verdicts: dict[tuple[str, str], tuple[str, Credentials | Missing]] = {}
+        self._verdicts: dict[tuple[str, str], tuple[str, Credentials | Condition]] = {}
         granted = set(namespaces)
         for namespace in {None} if EVERYWHERE in granted else granted:
             watched = Informer(cluster, SECRET, _name_and_revision, Scope(namespace, metadata_only=True))
@@ -52,9 +52,9 @@ class SecretReader:
         """Return what keeps the metadata up to date, until cancelled."""
         return [watched.run() for watched in self._watched.values()]
 
-    async def credentials(self, adapters: Iterable[LoraAdapter]) -> dict[str, Credentials | Missing]:
+    async def credentials(self, adapters: Iterable[LoraAdapter]) -> dict[str, Credentials | Condition]:
         """Say what there is for those LoraAdapters of one namespace that name a Secret, by their names."""
-        found: dict[str, Credentials | Missing] = {}
+        found: dict[str, Credentials | Condition] = {}
         unread: list[tuple[LoraAdapter, str, str]] = []
         for adapter in adapters:
             if adapter.spec.source.secret_ref is not None:
@@ -88,36 +88,36 @@ class SecretReader:
             log.warning("secret %s/%s cannot be used: %s", namespace, name, error)
             return None
 
-    def _judged(self, adapter: LoraAdapter, name: str) -> Credentials | Missing | str:
+    def _judged(self, adapter: LoraAdapter, name: str) -> Credentials | Condition | str:
         """Judge a LoraAdapter's Secret by what is known; return for which version it is to be read, if it is."""
         namespace = adapter.metadata.namespace
         watched = self._watched.get(namespace) or self._watched.get(None)
         if watched is None:
-            return Missing(
+            return Condition(
                 "SecretForbidden",
                 f"The operator may not read Secret {name}: add {namespace} to the chart's value "
                 "adapters.secrets.namespaces.",
             )
         if not watched.synced_in(namespace):
             reason = "SecretForbidden" if watched.forbidden_in(namespace) else "SecretNotRead"
-            return Missing(reason, f"The operator cannot read Secret {name}: {watched.problem_in(namespace)}")
+            return Condition(reason, f"The operator cannot read Secret {name}: {watched.problem_in(namespace)}")
         known = watched.get(name, namespace)
         if known is None:
-            return Missing("SecretNotFound", f"There is no Secret {name} in namespace {namespace}.")
+            return Condition("SecretNotFound", f"There is no Secret {name} in namespace {namespace}.")
         _, revision = known
         asked = f"{revision}/{adapter.metadata.generation}"
         before = self._verdicts.get((namespace, adapter.metadata.name))
         return before[1] if before is not None and before[0] == asked else asked
 
-    async def _read(self, adapter: LoraAdapter, name: str, asked: str) -> Credentials | Missing:
+    async def _read(self, adapter: LoraAdapter, name: str, asked: str) -> Credentials | Condition:
         namespace = adapter.metadata.namespace
         try:
             body = await self._cluster.get(SECRET, name, namespace)
         except NotFoundError:
-            return Missing("SecretNotFound", f"There is no Secret {name} in namespace {namespace}.")
+            return Condition("SecretNotFound", f"There is no Secret {name} in namespace {namespace}.")
         except ApiError as error:
             reason = "SecretForbidden" if isinstance(error, InvalidError) else "SecretNotRead"
-            return Missing(reason, f"The operator cannot read Secret {name}: {error.message}")
+            return Condition(reason, f"The operator cannot read Secret {name}: {error.message}")
         verdict = _verdict(adapter, name, body)
         self._verdicts[namespace, adapter.metadata.name] = asked, verdict
         return verdict
@@ -127,14 +127,14 @@ class SecretReader:
         self._verdicts.pop((namespace, adapter), None)
 
 
-def _verdict(adapter: LoraAdapter, name: str, body: Object) -> Credentials | Missing:
+def _verdict(adapter: LoraAdapter, name: str, body: Object) -> Credentials | Condition:
     try:
         values = decode(body.get("data"))
         verdict = judge(adapter, values, _revision(body))
         if isinstance(verdict, Credentials):
             check(load_request(adapter), values)
     except SecretUnusableError as error:
-        return Missing("SecretIncomplete", f"Secret {name} cannot be used: {error}.")
+        return Condition("SecretIncomplete", f"Secret {name} cannot be used: {error}.")
     return verdict
 
 

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from patio_operator.api.loraadapter import LoraAdapter
-from patio_operator.loraadapters.planner.credentials import Credentials, Missing, judge, with_secret
-from patio_operator.loraadapters.planner.plan import InstanceState, Load, Order, Plan, Rejection
+from patio_operator.loraadapters.planner.credentials import Credentials, judge, with_secret
+from patio_operator.loraadapters.planner.plan import Condition, InstanceState, Load, Order, Plan, Rejection
 from patio_operator.loraadapters.planner.planner import plan
 from patio_operator.loraadapters.planner.selection import load_request, source_revision
+from patio_operator.loraadapters.planner.snapshot import Snapshot
 from patio_operator.loraadapters.planner.status import recorded, status
 from patio_protocol.adapters import AdapterReport, AdapterState, LoadRequest, PreparedReport, PreparedState
 from patio_protocol.sources import read_config
@@ -19,17 +20,23 @@ from patio_protocol.sources import read_config
 from builders import NOW, lora_adapter, pod, report, seen
 
 SOURCE = {"uri": "s3://bucket/sql", "endpoint": "https://s3.example.com", "secretRef": {"name": "keys"}}
-NOT_FOUND = Missing("SecretNotFound", "Secret keys does not exist.")
+NOT_FOUND = Condition("SecretNotFound", "Secret keys does not exist.")
 
 
 def adapter(**source: Any) -> LoraAdapter:
     return lora_adapter(source=SOURCE | source)
 
 
-def planned(found: Credentials | Missing | None, *reports: AdapterReport, of: LoraAdapter | None = None) -> Plan:
+def planned(found: Credentials | Condition | None, *reports: AdapterReport, of: LoraAdapter | None = None) -> Plan:
     given = {} if found is None else {"sql": found}
     return plan(
-        [pod(serving=["sql"] if reports else [])], {"uid-pod-0": seen(*reports)}, [of or adapter()], given, {}, {}, NOW
+        Snapshot(
+            [pod(serving=["sql"] if reports else [])],
+            {"uid-pod-0": seen(*reports)},
+            [of or adapter()],
+            NOW,
+            credentials=given,
+        )
     )
 
 
@@ -56,7 +63,7 @@ def test_only_what_an_older_sidecar_understands_is_in_an_order_that_needs_no_mor
 
 
 @pytest.mark.parametrize(("found", "reason"), [(NOT_FOUND, "SecretNotFound"), (None, "SecretNotRead")])
-def test_without_the_secret_nothing_is_ordered_and_the_status_says_why(found: Missing | None, reason: str) -> None:
+def test_without_the_secret_nothing_is_ordered_and_the_status_says_why(found: Condition | None, reason: str) -> None:
     for of in (adapter(), adapter().model_copy(update={"spec": lora_adapter(source=SOURCE, replicas=1).spec})):
         decided = planned(found, of=of)
         assert orders(decided) == []
@@ -81,7 +88,7 @@ def test_stored_endpoint_without_tls_is_sent_no_credentials(
 ) -> None:
     of = adapter(**source)
     found = judge(of, KEYS | values, "7")
-    assert isinstance(found, Missing)
+    assert isinstance(found, Condition)
     assert where in found.message
     decided = planned(found, of=of)
     assert orders(decided) == []
@@ -172,7 +179,7 @@ def test_a_secret_must_have_what_its_source_needs(uri: str, values: dict[str, st
     if words is None:
         assert found == Credentials("7")
     else:
-        assert isinstance(found, Missing)
+        assert isinstance(found, Condition)
         assert found.reason == "SecretIncomplete"
         assert words in found.message
 
@@ -182,7 +189,11 @@ UNPROVEN = Rejection("Recreate the pod.", True, NOW + timedelta(seconds=9), "Sid
 
 def asked_for(of: LoraAdapter, number: int = 0) -> tuple[str, Order]:
     """The order for a pod, as a plan without refusals has it."""
-    decided = plan([pod(f"pod-{number}")], {f"uid-pod-{number}": seen()}, [of], {"sql": Credentials("7")}, {}, {}, NOW)
+    decided = plan(
+        Snapshot(
+            [pod(f"pod-{number}")], {f"uid-pod-{number}": seen()}, [of], NOW, credentials={"sql": Credentials("7")}
+        )
+    )
     (order,) = orders(decided)
     return f"uid-pod-{number}", order.request
 
@@ -191,7 +202,11 @@ def asked_for(of: LoraAdapter, number: int = 0) -> tuple[str, Order]:
 def test_a_sidecar_that_proved_nothing_is_told_with_the_remedy(reason: str) -> None:
     of = adapter()
     rejections = {asked_for(of): Rejection("Recreate the pod.", True, UNPROVEN.until, reason)}
-    decided = plan([pod()], {"uid-pod-0": seen()}, [of], {"sql": Credentials("7")}, rejections, {}, NOW)
+    decided = plan(
+        Snapshot(
+            [pod()], {"uid-pod-0": seen()}, [of], NOW, credentials={"sql": Credentials("7")}, rejections=rejections
+        )
+    )
     assert orders(decided) == []
     assert decided.requeue_at == UNPROVEN.until
     shown = status(of, decided.placements["sql"], recorded({}), NOW)
@@ -207,7 +222,11 @@ def test_an_admitted_pod_tells_why_credentials_do_not_come() -> None:
     waiting = reported(AdapterState.PENDING, "CredentialsMissing")
     (order,) = orders(planned(Credentials("7"), waiting))
     given, rejections = {"sql": Credentials("7")}, {("uid-pod-0", order.request): UNPROVEN}
-    decided = plan([pod(serving=["sql"])], {"uid-pod-0": seen(waiting)}, [of], given, rejections, {}, NOW)
+    decided = plan(
+        Snapshot(
+            [pod(serving=["sql"])], {"uid-pod-0": seen(waiting)}, [of], NOW, credentials=given, rejections=rejections
+        )
+    )
     assert orders(decided) == []
     (instances,) = decided.placements["sql"].instances
     assert (instances.state, instances.reason) == (InstanceState.PENDING, "SidecarUnproven")
@@ -218,7 +237,7 @@ def test_other_pods_are_chosen_in_place_of_unproven_ones() -> None:
     rejections = {asked_for(of, number): UNPROVEN for number in range(6)}
     pods = [pod(f"pod-{number}") for number in range(7)]
     views = {f"uid-pod-{number}": seen() for number in range(7)}
-    decided = plan(pods, views, [of], {"sql": Credentials("7")}, rejections, {}, NOW)
+    decided = plan(Snapshot(pods, views, [of], NOW, credentials={"sql": Credentials("7")}, rejections=rejections))
     assert [one.pod.name for one in orders(decided)] == ["pod-6"], "none of them counts as a try"
 
 

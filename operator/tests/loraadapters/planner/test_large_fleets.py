@@ -16,6 +16,7 @@ from patio_operator.loraadapters.planner.observation import EnginePod, Observati
 from patio_operator.loraadapters.planner.plan import Plan, RemoveFinalizer
 from patio_operator.loraadapters.planner.pod_index import PodIndex
 from patio_operator.loraadapters.planner.selection import load_request, selects
+from patio_operator.loraadapters.planner.snapshot import Snapshot
 from patio_operator.runtime import time_slices
 from patio_operator.runtime.incremental import CHUNK, Incremental, run_to_end
 from patio_operator.runtime.time_slices import Heap, in_slices
@@ -39,7 +40,7 @@ def fleet(adapters: int, pods: int, apps: int) -> tuple[list[LoraAdapter], list[
 
 
 def planned(adapters: list[LoraAdapter], pods: list[EnginePod], views: dict[str, Observation]) -> Incremental[Plan]:
-    return planner.plan_incrementally(pods, views, adapters, {}, {}, {}, NOW, {})
+    return planner.plan_incrementally(Snapshot(pods, views, adapters, NOW))
 
 
 def test_selection_is_asked_about_candidates_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +148,7 @@ async def test_nothing_is_collected_in_a_large_pass() -> None:
 def test_many_deleted_ones_look_at_each_report_once() -> None:
     adapters = [lora_adapter(f"a{one}", metadata={"deletionTimestamp": "2026-11-21T12:00:00Z"}) for one in range(50)]
     reports = [report(load_request(one)) for one in adapters[:25]]
-    plan = planner.plan([pod(serving=["a0"])], {"uid-pod-0": seen(*reports)}, adapters, {}, {}, {}, NOW)
+    plan = planner.plan(Snapshot([pod(serving=["a0"])], {"uid-pod-0": seen(*reports)}, adapters, NOW))
     released = {one.adapter.metadata.name for one in plan.actions if isinstance(one, RemoveFinalizer)}
     assert released == {f"a{one}" for one in range(25, 50)}
 
@@ -160,7 +161,9 @@ def test_deletion_waits_by_the_operators_own_clock(skew: str) -> None:
 
     def actions(seconds: float) -> list[Any]:
         now = NOW + timedelta(seconds=seconds)
-        return list(planner.plan([pod()], {"uid-pod-0": sidecar}, [adapter], {}, {}, {}, now, deleted_at).actions)
+        return list(
+            planner.plan(Snapshot([pod()], {"uid-pod-0": sidecar}, [adapter], now, deleted_at=deleted_at)).actions
+        )
 
     assert actions(29) == []
     (released,) = actions(30)

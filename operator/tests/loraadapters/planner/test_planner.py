@@ -24,6 +24,7 @@ from patio_operator.loraadapters.planner.plan import (
 )
 from patio_operator.loraadapters.planner.planner import plan
 from patio_operator.loraadapters.planner.selection import load_request
+from patio_operator.loraadapters.planner.snapshot import Snapshot
 from patio_protocol.adapters import AdapterState, LoadRequest
 
 from builders import NOW, lora_adapter, pod, report, seen, silent
@@ -35,7 +36,7 @@ def planned(
     adapters: list[LoraAdapter],
     rejections: dict[tuple[str, Order], Rejection] | None = None,
 ) -> Plan:
-    return plan(pods, views, adapters, {}, rejections or {}, {}, NOW)
+    return plan(Snapshot(pods, views, adapters, NOW, rejections=rejections or {}))
 
 
 def states(decided: Plan, name: str = "sql") -> dict[str, InstanceState]:
@@ -197,7 +198,7 @@ def test_a_deletion_waits_for_a_silent_pod_only_so_long_and_then_names_it() -> N
     silent = {one.uid: Observation(None, "gone", ever_answered=True)}
     adapter = lora_adapter(metadata=DELETED)
     assert planned([one], silent, [adapter]).actions == ()
-    late = plan([one], silent, [adapter], {}, {}, {}, NOW + DELETION_BOUND)
+    late = plan(Snapshot([one], silent, [adapter], NOW + DELETION_BOUND))
     assert late.actions == (RemoveFinalizer(adapter, ("pod-0",)),)
 
 

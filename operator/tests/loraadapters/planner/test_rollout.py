@@ -14,6 +14,7 @@ from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.loraadapters.planner.plan import Condition, InstanceState, Load, Plan, Rejection, SetServingLabels
 from patio_operator.loraadapters.planner.planner import plan
 from patio_operator.loraadapters.planner.selection import load_request, source_revision
+from patio_operator.loraadapters.planner.snapshot import Snapshot
 from patio_operator.loraadapters.planner.status import recorded, status
 from patio_protocol.adapters import AdapterState
 
@@ -277,10 +278,10 @@ def test_a_pod_switches_a_second_after_its_label_went() -> None:
     old, new = declared("file:///v1"), declared("file:///v2")
     views = {one.uid: seen(report(load_request(old))) for one in pods}
     gone = {("uid-a", "sql"): NOW - timedelta(seconds=0.4)}
-    early = plan(pods, views, [new], {}, {}, gone, NOW)
+    early = plan(Snapshot(pods, views, [new], NOW, unlabelled_at=gone))
     assert early.actions == ()
     assert early.requeue_at == NOW + timedelta(seconds=0.6)
-    assert loads(plan(pods, views, [new], {}, {}, gone, NOW + timedelta(seconds=0.6))) == [("a", False)]
+    assert loads(plan(Snapshot(pods, views, [new], NOW + timedelta(seconds=0.6), unlabelled_at=gone))) == [("a", False)]
 
 
 def test_of_two_pods_the_second_waits_however_many_may_be_away() -> None:
@@ -321,7 +322,7 @@ def test_a_sidecar_that_does_not_take_the_order_to_fetch_is_named() -> None:
     one = pod(serving=["sql"])
     views = {one.uid: seen(report(load_request(declared(OLD))))}
     rejection = Rejection("prepare is not known", retryable=False, until=NOW + timedelta(seconds=60))
-    decided = plan([one], views, [new], {}, {(one.uid, prepare): rejection}, {}, NOW)
+    decided = plan(Snapshot([one], views, [new], NOW, rejections={(one.uid, prepare): rejection}))
     assert decided.actions == ()
     assert decided.placements["sql"].condition == Condition("SidecarRefused", "pod-0: prepare is not known")
 
@@ -334,7 +335,9 @@ def test_pod_wanted_again_switches_only_without_requests(
     serving: tuple[str, ...], unlabelled: dict[tuple[str, str], datetime], ordered: bool
 ) -> None:
     going = report(load_request(declared(OLD)), AdapterState.UNLOADING, held=revision(OLD))
-    decided = plan([pod("p0", serving=serving)], {"uid-p0": seen(going)}, [declared(NEW)], {}, {}, unlabelled, NOW)
+    decided = plan(
+        Snapshot([pod("p0", serving=serving)], {"uid-p0": seen(going)}, [declared(NEW)], NOW, unlabelled_at=unlabelled)
+    )
     assert any(isinstance(one, Load) for one in decided.actions) == ordered
     assert (
         ordered or decided.requeue_at is not None or any(isinstance(one, SetServingLabels) for one in decided.actions)
@@ -347,7 +350,10 @@ def test_engine_that_restarts_gets_a_new_source_without_requests() -> None:
     def actions(serving: tuple[str, ...], unlabelled: dict[tuple[str, str], datetime]) -> list[type]:
         there = [pod("p0", serving=serving)]
         return [
-            type(one) for one in plan(there, {"uid-p0": restarting}, [declared(NEW)], {}, {}, unlabelled, NOW).actions
+            type(one)
+            for one in plan(
+                Snapshot(there, {"uid-p0": restarting}, [declared(NEW)], NOW, unlabelled_at=unlabelled)
+            ).actions
         ]
 
     assert actions(("sql",), {}) == [SetServingLabels], "it may answer from the old one again by now"
@@ -360,7 +366,7 @@ def test_pod_that_shows_what_it_does_not_have_loads_after_its_label() -> None:
     def actions(serving: tuple[str, ...]) -> list[type]:
         return [
             type(one)
-            for one in plan([pod("p0", serving=serving)], {"uid-p0": seen()}, [declared(NEW)], {}, {}, {}, NOW).actions
+            for one in plan(Snapshot([pod("p0", serving=serving)], {"uid-p0": seen()}, [declared(NEW)], NOW)).actions
         ]
 
     assert actions(("sql",)) == [SetServingLabels]

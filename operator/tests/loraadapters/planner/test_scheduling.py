@@ -23,6 +23,7 @@ from patio_operator.loraadapters.planner.plan import (
 )
 from patio_operator.loraadapters.planner.planner import plan
 from patio_operator.loraadapters.planner.selection import load_request, source_revision
+from patio_operator.loraadapters.planner.snapshot import Snapshot
 from patio_operator.loraadapters.planner.status import recorded, status
 from patio_protocol.adapters import AdapterState, LoadRequest
 
@@ -36,7 +37,13 @@ def planned(
     rejections: dict[tuple[str, Order], Rejection] | None = None,
 ) -> Plan:
     return plan(
-        pods, {f"uid-{name}": sidecar for name, sidecar in views.items()}, adapters, {}, rejections or {}, {}, NOW
+        Snapshot(
+            pods,
+            {f"uid-{name}": sidecar for name, sidecar in views.items()},
+            adapters,
+            NOW,
+            rejections=rejections or {},
+        )
     )
 
 
@@ -207,11 +214,11 @@ def test_a_silent_pod_keeps_its_place_for_a_while_and_then_another_gets_it() -> 
     pods = [pod("a", serving=["sql"]), pod("b")]
     views = {"uid-a": silent(having("a")["a"]), "uid-b": seen()}
     adapter = lora_adapter(replicas=1)
-    early = plan(pods, views, [adapter], {}, {}, {}, NOW)
+    early = plan(Snapshot(pods, views, [adapter], NOW))
     assert early.actions == ()
     assert early.requeue_at == NOW + UNREACHABLE_BOUND
     assert [(one.pod.name, one.state) for one in early.placements["sql"].instances] == [("a", InstanceState.UNKNOWN)]
-    late = plan(pods, views, [adapter], {}, {}, {}, NOW + UNREACHABLE_BOUND)
+    late = plan(Snapshot(pods, views, [adapter], NOW + UNREACHABLE_BOUND))
     assert loaded_by(late) == ["b"]
     assert [one.state for one in late.placements["sql"].instances] == [InstanceState.UNKNOWN, InstanceState.PENDING]
 
@@ -232,7 +239,7 @@ def test_a_pod_that_comes_back_after_it_was_replaced_gives_one_of_them_back() ->
 
 def test_after_a_takeover_nothing_is_placed_before_every_pod_was_asked() -> None:
     pods = [pod("a", serving=["sql"]), pod("b")]
-    decided = plan(pods, {"uid-b": seen()}, [lora_adapter(replicas=1)], {}, {}, {}, NOW)
+    decided = plan(Snapshot(pods, {"uid-b": seen()}, [lora_adapter(replicas=1)], NOW))
     assert decided.actions == ()
     assert decided.placements == {}, "nor is a status written from half a look"
 
@@ -240,7 +247,7 @@ def test_after_a_takeover_nothing_is_placed_before_every_pod_was_asked() -> None
 def test_a_ready_pod_that_nobody_asked_may_have_it_and_one_that_is_starting_has_not() -> None:
     def recorded(unasked: EnginePod) -> list[str]:
         views = {"uid-b": seen()}
-        return loaded_by(plan([unasked, pod("b")], views, [lora_adapter(replicas=1)], {}, {}, {}, NOW))
+        return loaded_by(plan(Snapshot([unasked, pod("b")], views, [lora_adapter(replicas=1)], NOW)))
 
     assert recorded(pod("a")) == []
     assert recorded(pod("a", ready=False)) == recorded(pod("a", ip=None)) == ["b"]
@@ -249,7 +256,7 @@ def test_a_ready_pod_that_nobody_asked_may_have_it_and_one_that_is_starting_has_
 def test_a_label_tells_who_had_it_where_nobody_answers() -> None:
     pods = [pod("a", serving=["sql"]), pod("b")]
     views = {"uid-a": Observation(None, "gone", unreachable_since=NOW), "uid-b": seen()}
-    decided = plan(pods, views, [lora_adapter(replicas=1)], {}, {}, {}, NOW)
+    decided = plan(Snapshot(pods, views, [lora_adapter(replicas=1)], NOW))
     assert decided.actions == ()
     assert [one.state for one in decided.placements["sql"].instances] == [InstanceState.UNKNOWN]
 
@@ -342,10 +349,10 @@ def test_what_leaves_is_called_back_when_it_is_wanted_again() -> None:
 def test_an_unload_waits_a_second_after_the_label_went() -> None:
     views = {"uid-a": having("a")["a"]}
     gone = {("uid-a", "sql"): NOW - timedelta(seconds=0.4)}
-    early = plan([pod("a")], views, [lora_adapter(replicas=0)], {}, {}, gone, NOW)
+    early = plan(Snapshot([pod("a")], views, [lora_adapter(replicas=0)], NOW, unlabelled_at=gone))
     assert early.actions == ()
     assert early.requeue_at == NOW + timedelta(seconds=0.6)
-    assert list(unloaded_by(plan([pod("a")], views, [lora_adapter(replicas=0)], {}, {}, {}, NOW))) == ["a"]
+    assert list(unloaded_by(plan(Snapshot([pod("a")], views, [lora_adapter(replicas=0)], NOW)))) == ["a"]
 
 
 def test_a_pinned_adapter_displaces_nobody_where_another_pod_has_room_and_never_a_pinned_one() -> None:
@@ -411,6 +418,6 @@ def test_sidecar_that_could_not_be_asked_moves_nothing() -> None:
     unasked = Observation(None, "The operator could not ask.", ever_answered=True, last=had.answer)
     views = {"uid-a": unasked, "uid-b": seen()}
     later = NOW + timedelta(minutes=10)
-    decided = plan([pod("a", serving=["sql"]), pod("b")], views, [adapter], {}, {}, {}, later)
+    decided = plan(Snapshot([pod("a", serving=["sql"]), pod("b")], views, [adapter], later))
     assert decided.actions == ()
     assert "sql" not in decided.placements, "its status stays as it is"

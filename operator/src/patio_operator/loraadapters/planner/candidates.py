@@ -7,22 +7,26 @@ never taken for what is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import NamedTuple
 
 from patio_operator.api.loraadapter import LoraAdapter
-from patio_operator.loraadapters.planner.credentials import Credentials, Missing
+from patio_operator.loraadapters.planner.credentials import Credentials
 from patio_operator.loraadapters.planner.observation import UNOBSERVED, EnginePod, Observation, Report
+from patio_operator.loraadapters.planner.plan import Condition, Order, Rejection
 from patio_operator.loraadapters.planner.pod_index import PodIndex
 from patio_operator.loraadapters.planner.selection import OWNER_PREFIX, load_request, oldest_first
+from patio_operator.loraadapters.planner.snapshot import Snapshot
 from patio_operator.runtime.incremental import Incremental, in_chunks
 from patio_protocol.adapters import AdapterState, LoadRequest
 
 UNREACHABLE_BOUND = timedelta(seconds=30)
 """How long a pod whose sidecar is silent keeps its place before another pod is given the adapter."""
+DRAIN = timedelta(seconds=1)
+"""How long after a pod lost its label a request may still be on its way there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,28 @@ class ObservedPod:
     """Whether its sidecar does not answer now."""
     unasked: bool
     """Whether it may well have adapters and nobody has asked it yet: what it has decides where others go."""
+    rejections: Mapping[Order, Rejection]
+    """Orders that its sidecar rejected."""
+    unlabelled_at: Mapping[str, datetime]
+    """When the label of an adapter was last removed, by the adapter's name."""
+    now: datetime
+    """Of the snapshot."""
+
+    def rejects(self, order: Order) -> bool:
+        """Tell whether an order was rejected and must not be sent again yet."""
+        rejection = self.rejections.get(order)
+        return rejection is not None and rejection.until > self.now
+
+    def drained_at(self, name: str) -> datetime | None:
+        """Return when requests to an adapter whose label was removed are over; None: they are."""
+        removed = self.unlabelled_at.get(name)
+        return None if removed is None or removed + DRAIN <= self.now else removed + DRAIN
+
+    @property
+    def lost(self) -> bool:
+        """Whether its sidecar has been silent for too long to wait for it."""
+        since = self.sidecar.unreachable_since
+        return self.silent and since is not None and self.now - since >= UNREACHABLE_BOUND
 
 
 @dataclass(frozen=True)
@@ -47,7 +73,7 @@ class Desired:
     prepare: LoadRequest | None
     """None: the files are where they are used."""
     secret: str | None = None
-    missing: Missing | None = None
+    missing: Condition | None = None
     """Why no order can be given now: the Secret is not as it should be."""
 
     @property
@@ -111,27 +137,42 @@ class Candidate(NamedTuple):
         """Whether the pod's label says that it has it."""
         return self.name in self.pod.serving
 
-    def lost(self, now: datetime) -> bool:
-        """Tell whether its sidecar has been silent for too long to wait for it."""
-        since = self.observed.sidecar.unreachable_since
-        return self.observed.silent and since is not None and now - since >= UNREACHABLE_BOUND
+    @property
+    def drained_at(self) -> datetime | None:
+        """When requests to the adapter are over on a pod that lost its label; None: they are."""
+        return self.observed.drained_at(self.name)
 
 
-def observe(pod: EnginePod, seen: Mapping[str, Observation]) -> ObservedPod:
-    """Return a pod with what its sidecar says."""
-    sidecar = seen.get(pod.uid, UNOBSERVED)
-    known = sidecar.answer or sidecar.last
-    reports = {} if known is None else {one.lora_name: one for one in known.adapters}
-    unasked = not sidecar.asked and pod.ip is not None and (pod.ready or bool(pod.serving))
-    return ObservedPod(pod, sidecar, reports, sidecar.answer is None, unasked)
+def observe(snapshot: Snapshot) -> Iterator[ObservedPod]:
+    """Yield the pods that can have adapters, by name, each with what is known of it."""
+    rejections: dict[str, dict[Order, Rejection]] = {}
+    for (uid, order), rejection in snapshot.rejections.items():
+        rejections.setdefault(uid, {})[order] = rejection
+    unlabelled_at: dict[str, dict[str, datetime]] = {}
+    for (uid, name), when in snapshot.unlabelled_at.items():
+        unlabelled_at.setdefault(uid, {})[name] = when
+    pods = [pod for pod in snapshot.pods if not pod.leaving and pod.sidecar_port is not None]
+    for pod in sorted(pods, key=lambda one: one.name):
+        sidecar = snapshot.observations.get(pod.uid, UNOBSERVED)
+        known = sidecar.answer or sidecar.last
+        yield ObservedPod(
+            pod,
+            sidecar,
+            reports={} if known is None else {one.lora_name: one for one in known.adapters},
+            silent=sidecar.answer is None,
+            unasked=not sidecar.asked and pod.ip is not None and (pod.ready or bool(pod.serving)),
+            rejections=rejections.get(pod.uid, {}),
+            unlabelled_at=unlabelled_at.get(pod.uid, {}),
+            now=snapshot.now,
+        )
 
 
-def desired_of(adapter: LoraAdapter, credentials: Mapping[str, Credentials | Missing]) -> Desired:
+def desired_of(adapter: LoraAdapter, credentials: Mapping[str, Credentials | Condition]) -> Desired:
     """Return what to order for a LoraAdapter."""
     load = load_request(adapter)
     source = adapter.spec.source
     secret = None if source.secret_ref is None else source.secret_ref.name
-    missing: Missing | None = None
+    missing: Condition | None = None
     if secret is not None:
         found = credentials.get(adapter.metadata.name)
         if isinstance(found, Credentials):
@@ -139,7 +180,7 @@ def desired_of(adapter: LoraAdapter, credentials: Mapping[str, Credentials | Mis
                 load.model_dump(exclude_unset=True) | {"credentials_revision": found.revision}
             )
         else:
-            missing = found or Missing("SecretNotRead", f"Secret {secret} was not read yet.")
+            missing = found or Condition("SecretNotRead", f"Secret {secret} was not read yet.")
     prepare = None
     if not source.is_file:
         prepare = LoadRequest.model_validate(load.model_dump(exclude_unset=True) | {"prepare": True})

@@ -1,7 +1,7 @@
 """What a LoraAdapter's Secret gives its downloads, without the planner ever seeing a value. Pure.
 
 The shell looks a Secret up and tells the planner which version of the credentials there is (`Credentials`), or why
-there is none (`Missing`). Just before an order is sent, it seals the values in it (`security.sealing`). Nothing here is
+there is none (`Condition`). Just before an order is sent, it seals the values in it (`security.sealing`). Nothing here is
 logged, and no value becomes part of a plan, a refusal's key, a status or an event.
 """
 
@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from patio_operator.api.loraadapter import LoraAdapter
+from patio_operator.loraadapters.planner.plan import Condition
 from patio_protocol.adapters import LoadRequest
 from patio_protocol.sources import SECRET_KEYS, SourceConfig, read_config
 
@@ -45,16 +46,6 @@ class Credentials:
 
     revision: str
     """Opaque; another one when the values may have changed. At most 128 characters."""
-
-
-@dataclass(frozen=True)
-class Missing:
-    """There are no credentials to be had."""
-
-    reason: str
-    """`SecretNotRead`, `SecretNotFound`, `SecretIncomplete`, `SecretForbidden` or `InsecureEndpoint`."""
-    message: str
-    """A sentence that names the Secret and the remedy."""
 
 
 def decode(data: object) -> dict[str, str]:
@@ -99,7 +90,7 @@ def check(request: LoadRequest, values: Mapping[str, str]) -> None:
         raise SecretUnusableError(words) from None
 
 
-def judge(adapter: LoraAdapter, values: Mapping[str, str], revision: str) -> Credentials | Missing:
+def judge(adapter: LoraAdapter, values: Mapping[str, str], revision: str) -> Credentials | Condition:
     """Say whether a Secret has what the LoraAdapter's source needs.
 
     Args:
@@ -114,7 +105,7 @@ def judge(adapter: LoraAdapter, values: Mapping[str, str], revision: str) -> Cre
     if source.is_too_open(source.endpoint or ("" if source.is_repository else values.get("ENDPOINT", "").strip())):
         where = "source.endpoint" if source.endpoint else f"ENDPOINT of Secret {name}"
         words = f"Credentials are not sent without TLS: use https:// in {where}, or set source.allowPlainHTTP: true."
-        return Missing("InsecureEndpoint", words)
+        return Condition("EndpointWithoutTLS", words)
     if ("ACCESS_KEY" in present) != ("SECRET_KEY" in present):
         words = f"Secret {name} has only one of ACCESS_KEY and SECRET_KEY; they belong together."
     elif source.is_repository and "HF_AUTH_TOKEN" not in present:
@@ -123,7 +114,7 @@ def judge(adapter: LoraAdapter, values: Mapping[str, str], revision: str) -> Cre
         words = f"Secret {name} has no ACCESS_KEY and SECRET_KEY, which a bucket needs."
     else:
         return Credentials(revision)
-    return Missing("SecretIncomplete", words)
+    return Condition("SecretIncomplete", words)
 
 
 def with_secret(request: LoadRequest, values: Mapping[str, str]) -> LoadRequest:

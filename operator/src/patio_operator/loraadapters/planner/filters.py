@@ -5,18 +5,12 @@ Used by `placing`, which passes such pods over, by `rollout` and by `planner` fo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import datetime
-
 from patio_operator.loraadapters.planner.candidates import Candidate, Desired, owned
 from patio_operator.loraadapters.planner.formatting import count
-from patio_operator.loraadapters.planner.plan import Instance, InstanceState, Order, Rejection
-
-Rejections = Mapping[tuple[str, Order], Rejection]
-"""By pod UID and order."""
+from patio_operator.loraadapters.planner.plan import Instance, InstanceState, Order
 
 
-def filtered_out(desired: Desired, candidate: Candidate, rejections: Rejections, now: datetime) -> Instance | None:
+def filtered_out(desired: Desired, candidate: Candidate) -> Instance | None:
     """Return why a pod cannot be told to load the adapter, room aside."""
     if candidate.holder is not None:
         return name_taken(candidate, candidate.holder.owner)
@@ -33,18 +27,17 @@ def filtered_out(desired: Desired, candidate: Candidate, rejections: Rejections,
     answer = candidate.observed.sidecar.answer
     if desired.adapter.spec.base_model is not None and answer is not None and not answer.base_models:
         return pending(candidate, "EngineNotReady", "Its engine has not told yet which base model it serves.")
-    return rejected(desired.load, candidate, rejections, now)
+    return rejected(desired.load, candidate)
 
 
-def rejected(order: Order, candidate: Candidate, rejections: Rejections, now: datetime) -> Instance | None:
+def rejected(order: Order, candidate: Candidate) -> Instance | None:
     """Return what is to be said of a pod whose sidecar did not take this very order, until it may be given again."""
-    rejection = rejections.get((candidate.pod.uid, order))
-    return None if rejection is None or rejection.until <= now else last_rejection(order, candidate, rejections)
+    return last_rejection(order, candidate) if candidate.observed.rejects(order) else None
 
 
-def last_rejection(order: Order, candidate: Candidate, rejections: Rejections) -> Instance | None:
+def last_rejection(order: Order, candidate: Candidate) -> Instance | None:
     """Return what is to be said of a refusal, also while the order is tried once more."""
-    rejection = rejections.get((candidate.pod.uid, order))
+    rejection = candidate.observed.rejections.get(order)
     if rejection is None:
         return None
     state = InstanceState.PENDING if rejection.retryable else InstanceState.FAILED

@@ -10,11 +10,11 @@ is never touched.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from patio_operator.api.loraadapter import UNLOAD_FINALIZER, LoraAdapter
+from patio_operator.api.loraadapter import UNLOAD_FINALIZER
 from patio_operator.loraadapters.planner import scheduling
 from patio_operator.loraadapters.planner.candidates import (
     Candidate,
@@ -27,20 +27,16 @@ from patio_operator.loraadapters.planner.candidates import (
     owned,
 )
 from patio_operator.loraadapters.planner.capacity import CapacityLedger
-from patio_operator.loraadapters.planner.credentials import Credentials, Missing
-from patio_operator.loraadapters.planner.filters import Rejections, last_rejection, rejected
+from patio_operator.loraadapters.planner.filters import last_rejection, rejected
 from patio_operator.loraadapters.planner.finalizers import Holders, finalizer_removal
-from patio_operator.loraadapters.planner.observation import EnginePod, Observation
 from patio_operator.loraadapters.planner.plan import (
     Action,
     AddFinalizer,
     Instance,
     InstanceState,
     Load,
-    Order,
     Placement,
     Plan,
-    Rejection,
     RemoveFinalizer,
     Unload,
 )
@@ -48,11 +44,10 @@ from patio_operator.loraadapters.planner.pod_index import PodIndex
 from patio_operator.loraadapters.planner.rollout import Rollout, roll_out
 from patio_operator.loraadapters.planner.scheduling import Assignment
 from patio_operator.loraadapters.planner.selection import is_deleting, oldest_first
-from patio_operator.loraadapters.planner.serving_labels import drained_at, is_serving, labels_to_set
+from patio_operator.loraadapters.planner.serving_labels import is_serving, labels_to_set
+from patio_operator.loraadapters.planner.snapshot import Snapshot
 from patio_operator.runtime.incremental import Incremental, in_chunks, run_to_end
 from patio_protocol.adapters import AdapterState, LoadRequest, UnloadRequest
-
-Unlabelled = Mapping[tuple[str, str], datetime]
 
 MANY_REPORTS = 2000
 """Reports of pods after which others get a turn: a pod may have a thousand."""
@@ -73,65 +68,28 @@ class _Draft:
     times: list[datetime] = field(default_factory=list)
 
 
-def plan(
-    pods: Sequence[EnginePod],
-    seen: Mapping[str, Observation],
-    adapters: Sequence[LoraAdapter],
-    credentials: Mapping[str, Credentials | Missing],
-    rejections: Mapping[tuple[str, Order], Rejection],
-    unlabelled: Mapping[tuple[str, str], datetime],
-    now: datetime,
-    deleted_at: Mapping[str, datetime] | None = None,
-) -> Plan:
-    """Plan one namespace at once; for the arguments see `steps`."""
-    return run_to_end(
-        plan_incrementally(pods, seen, adapters, credentials, rejections, unlabelled, now, deleted_at or {})
-    )
+def plan(snapshot: Snapshot) -> Plan:
+    """Plan one namespace at once."""
+    return run_to_end(plan_incrementally(snapshot))
 
 
-def plan_incrementally(
-    pods: Sequence[EnginePod],
-    seen: Mapping[str, Observation],
-    adapters: Sequence[LoraAdapter],
-    credentials: Mapping[str, Credentials | Missing],
-    rejections: Mapping[tuple[str, Order], Rejection],
-    unlabelled: Mapping[tuple[str, str], datetime],
-    now: datetime,
-    deleted_at: Mapping[str, datetime],
-) -> Incremental[Plan]:
-    """Plan one namespace, a little at a time.
-
-    Args:
-        pods: every pod with a sidecar in the namespace.
-        seen: what their sidecars said, by pod UID.
-        adapters: every LoraAdapter of the namespace, those being deleted included.
-        credentials: what there is for the LoraAdapters that have a secretRef, by object name.
-        refusals: orders that a sidecar did not take, by pod UID and order (as the plan had it, without secrets). One
-            whose time is over is still told until it is taken away: the order may be refused once more.
-        unmarked: when the label of an adapter was last taken off a pod, by pod UID and adapter name; what is absent
-            was long ago. Only a removal that really changed the pod counts. A label that may be about to come, by a
-            patch that is under way, is one that went now.
-        now: the time to judge bounds by.
-        deleted_at: when the operator saw first that a LoraAdapter is deleted, by UID and its own clock; for what is
-            absent the API server's time counts.
-
-    """
-    in_order = oldest_first(adapters)
+def plan_incrementally(snapshot: Snapshot) -> Incremental[Plan]:
+    """Plan one namespace, a little at a time."""
+    now = snapshot.now
+    in_order = oldest_first(snapshot.adapters)
     staying = [one for one in in_order if not is_deleting(one)]
     deleted = [one for one in in_order if is_deleting(one) and UNLOAD_FINALIZER in one.metadata.finalizers]
     draft = _Draft()
     draft.actions += [AddFinalizer(one) for one in staying if UNLOAD_FINALIZER not in one.metadata.finalizers]
-    draft.times += [rejection.until for rejection in rejections.values() if rejection.until > now]
+    draft.times += [rejection.until for rejection in snapshot.rejections.values() if rejection.until > now]
     yield
     observed_pods: list[ObservedPod] = []
     index: PodIndex[ObservedPod] = PodIndex(staying)
     capacity, holders = CapacityLedger(staying), Holders(deleted)
     passed = 0
-    counting = [pod for pod in pods if not pod.leaving and pod.sidecar_port is not None]
-    for pod in sorted(counting, key=lambda one: one.name):
-        observed = observe(pod, seen)
+    for observed in observe(snapshot):
         observed_pods.append(observed)
-        index.add(pod.labels, observed)
+        index.add(observed.pod.labels, observed)
         capacity.add(observed)
         holders.add(observed)
         passed += 1 + len(observed.reports)
@@ -141,20 +99,20 @@ def plan_incrementally(
     yield
     claims = yield from claims_of(staying, index)
     for adapter in sorted(staying, key=lambda one: not one.spec.pinned):
-        desired = desired_of(adapter, credentials)
+        desired = desired_of(adapter, snapshot.credentials)
         candidates = yield from candidates_of(desired, index, claims)
         schedule = scheduling.schedule_all if adapter.spec.replicas is None else scheduling.schedule_replicas
-        assignment = schedule(desired, candidates, capacity, rejections, now)
+        assignment = schedule(desired, candidates, capacity)
         yield
-        yield from _adapter(draft, desired, candidates, assignment, rejections, unlabelled, now)
+        yield from _adapter(draft, desired, candidates, assignment)
     for observed in observed_pods:
-        _pod(draft, observed, rejections, unlabelled, now)
+        _pod(draft, observed)
         passed += 1 + len(observed.reports)
         if passed > MANY_REPORTS:
             passed = 0
             yield
     for adapter in deleted:
-        noticed = deleted_at.get(adapter.metadata.uid) or adapter.metadata.deletion_timestamp or now
+        noticed = snapshot.deleted_at.get(adapter.metadata.uid) or adapter.metadata.deletion_timestamp or now
         outcome = finalizer_removal(holders, adapter, noticed, now)
         if isinstance(outcome, RemoveFinalizer):
             draft.actions.append(outcome)
@@ -165,27 +123,21 @@ def plan_incrementally(
 
 
 def _adapter(
-    draft: _Draft,
-    desired: Desired,
-    candidates: Sequence[Candidate],
-    assignment: Assignment,
-    rejections: Rejections,
-    unlabelled: Unlabelled,
-    now: datetime,
+    draft: _Draft, desired: Desired, candidates: Sequence[Candidate], assignment: Assignment
 ) -> Incremental[None]:
     """Add one LoraAdapter's orders, labels and standing."""
     draft.times += assignment.times
-    rollout = roll_out(desired, assignment.kept, rejections, unlabelled, now)
+    rollout = roll_out(desired, assignment.kept)
     yield
     draft.times += rollout.times
     orders = [*rollout.orders, *_again(desired, assignment.kept)]
     for candidate in assignment.new:
-        if _is_quiet(draft, candidate, unlabelled, now):
+        if _is_quiet(draft, candidate):
             orders.append((candidate, desired.load, _WANTED_AGAIN if candidate.going else _MISSING))
     draft.actions += [
         Load(candidate.pod, desired.key, request, why, desired.secret)
         for candidate, request, why in orders
-        if rejected(request, candidate, rejections, now) is None
+        if rejected(request, candidate) is None
     ]
     name, owner, kept, shown = desired.name, desired.adapter.metadata.uid, draft.kept, draft.shown
     for candidate in (*assignment.kept, *assignment.new):
@@ -198,11 +150,9 @@ def _adapter(
     instances = list(assignment.waiting)
     yield
     for some_kept in in_chunks(assignment.kept):
-        instances += [_standing(desired, candidate, rollout, rejections) for candidate in some_kept]
+        instances += [_standing(desired, candidate, rollout) for candidate in some_kept]
         yield
-    instances += [
-        last_rejection(desired.load, candidate, rejections) or _ordered(candidate) for candidate in assignment.new
-    ]
+    instances += [last_rejection(desired.load, candidate) or _ordered(candidate) for candidate in assignment.new]
     instances += _leaving(candidates, assignment, {one.pod.uid for one in instances})
     if not any(candidate.observed.unasked for candidate in candidates):
         instances.sort(key=lambda one: one.pod.name)
@@ -212,10 +162,10 @@ def _adapter(
     yield
 
 
-def _is_quiet(draft: _Draft, candidate: Candidate, unlabelled: Unlabelled, now: datetime) -> bool:
+def _is_quiet(draft: _Draft, candidate: Candidate) -> bool:
     """Tell whether requests to the adapter are over on a pod: what is ordered there may take other weights away."""
-    at = drained_at(candidate.pod.uid, candidate.name, unlabelled)
-    if at is not None and at > now:
+    at = candidate.drained_at
+    if at is not None:
         draft.times.append(at)
         return False
     return not candidate.is_labelled
@@ -248,7 +198,7 @@ def _again(desired: Desired, kept: Iterable[Candidate]) -> Iterable[tuple[Candid
             yield candidate, desired.load, "its credentials changed"
 
 
-def _standing(desired: Desired, candidate: Candidate, rollout: Rollout, rejections: Rejections) -> Instance:
+def _standing(desired: Desired, candidate: Candidate, rollout: Rollout) -> Instance:
     """Say how the adapter stands on a pod that keeps it."""
     report, pod = candidate.report, candidate.pod
     if candidate.updated and candidate.answers and report is not None and report.state is AdapterState.LOADED:
@@ -262,7 +212,7 @@ def _standing(desired: Desired, candidate: Candidate, rollout: Rollout, rejectio
             updated=candidate.updated,
         )
     if not candidate.updated:
-        rejection = last_rejection(desired.load, candidate, rejections)
+        rejection = last_rejection(desired.load, candidate)
         if rejection is not None:
             return rejection
         waits = rollout.waits.get(pod.uid, "")
@@ -272,10 +222,7 @@ def _standing(desired: Desired, candidate: Candidate, rollout: Rollout, rejectio
         return Instance(pod, InstanceState.PENDING, "OldSource", waits, report.attempts, updated=False)
     if desired.missing is not None and report.reason == "CredentialsMissing":
         return Instance(pod, InstanceState.PENDING, desired.missing.reason, desired.missing.message, report.attempts)
-    if (
-        report.reason == "CredentialsMissing"
-        and (rejection := last_rejection(desired.load, candidate, rejections)) is not None
-    ):
+    if report.reason == "CredentialsMissing" and (rejection := last_rejection(desired.load, candidate)) is not None:
         return rejection
     words = report.message
     if candidate.failed and candidate.answers:
@@ -297,7 +244,7 @@ def _leaving(candidates: Iterable[Candidate], assignment: Assignment, told: set[
             yield Instance(candidate.pod, InstanceState.UNLOADING, "Unloading", why)
 
 
-def _pod(draft: _Draft, observed: ObservedPod, rejections: Rejections, unlabelled: Unlabelled, now: datetime) -> None:
+def _pod(draft: _Draft, observed: ObservedPod) -> None:
     """Add one pod's labels, and the unloads of what nobody wants there."""
     if observed.silent:
         return
@@ -311,12 +258,11 @@ def _pod(draft: _Draft, observed: ObservedPod, rejections: Rejections, unlabelle
             continue
         if not owned(report, observed.pod.namespace) or name in observed.pod.serving:
             continue
-        at = drained_at(observed.pod.uid, name, unlabelled)
-        if at is not None and at > now:
+        at = observed.drained_at(name)
+        if at is not None:
             draft.times.append(at)
             continue
         request = UnloadRequest(lora_name=name, owner=report.owner, wait=0)
-        rejection = rejections.get((observed.pod.uid, request))
-        if rejection is None or rejection.until <= now:
+        if not observed.rejects(request):
             why = off.get(name) or f"{report.owner} does not want it on this pod any more"
             draft.actions.append(Unload(observed.pod, request, why))

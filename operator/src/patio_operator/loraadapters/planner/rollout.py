@@ -7,16 +7,15 @@ first pod that fails stops the rest. Nothing is remembered: where a rollout stan
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from patio_operator.loraadapters.planner.candidates import Candidate, Desired
-from patio_operator.loraadapters.planner.filters import Rejections, last_rejection, rejected
+from patio_operator.loraadapters.planner.filters import last_rejection, rejected
 from patio_operator.loraadapters.planner.formatting import count, names
 from patio_operator.loraadapters.planner.observation import Prepared
 from patio_operator.loraadapters.planner.plan import Condition, Instance
-from patio_operator.loraadapters.planner.serving_labels import drained_at
 from patio_protocol.adapters import LoadRequest, PreparedState
 
 
@@ -35,21 +34,12 @@ class Rollout:
     times: list[datetime] = field(default_factory=list)
 
 
-def roll_out(
-    desired: Desired,
-    kept: Sequence[Candidate],
-    rejections: Rejections,
-    unlabelled: Mapping[tuple[str, str], datetime],
-    now: datetime,
-) -> Rollout:
+def roll_out(desired: Desired, kept: Sequence[Candidate]) -> Rollout:
     """Decide the next step of a rollout.
 
     Args:
         terms: what the orders say.
         kept: the pods that have the adapter and shall, of the new source and of the old.
-        refusals: orders that are not to be repeated yet.
-        unmarked: when labels were taken off, by pod UID and adapter name.
-        now: the time to judge by.
 
     """
     rollout = Rollout()
@@ -65,36 +55,28 @@ def roll_out(
             back.append(candidate)
         elif not candidate.answers and (candidate.failed or not answering):
             # As far as is known: by now its engine may answer again, and requests come while it has its label.
-            at = drained_at(candidate.pod.uid, candidate.name, unlabelled)
-            if candidate.is_labelled or (at is not None and at > now):
+            at = candidate.drained_at
+            if candidate.is_labelled or at is not None:
                 rollout.waits[candidate.pod.uid] = "It gets the new source once no more requests are sent here."
-                rollout.times += [] if at is None or at <= now else [at]
+                rollout.times += [] if at is None else [at]
             else:
-                _order(rollout, desired.load, candidate, "its source changed, and it does not answer", rejections, now)
+                _order(rollout, desired.load, candidate, "its source changed, and it does not answer")
         else:
             holders.append(candidate)
-    _take_back(rollout, desired, kept, back, rejections, unlabelled, now)
+    _take_back(rollout, desired, kept, back)
     if not holders:
         return rollout
     failed = [candidate for candidate in kept if candidate.updated and candidate.failed]
     if failed:
         _stop(rollout, holders, failed, "failed with the new source", _said(failed[0]))
         return rollout
-    if not _prepared(rollout, desired, kept, holders, rejections, now):
+    if not _prepared(rollout, desired, kept, holders):
         return rollout
-    _switch(rollout, desired, kept, holders, rejections, unlabelled, now)
+    _switch(rollout, desired, kept, holders)
     return rollout
 
 
-def _take_back(
-    rollout: Rollout,
-    desired: Desired,
-    kept: Sequence[Candidate],
-    back: Sequence[Candidate],
-    rejections: Rejections,
-    unlabelled: Mapping[tuple[str, str], datetime],
-    now: datetime,
-) -> None:
+def _take_back(rollout: Rollout, desired: Desired, kept: Sequence[Candidate], back: Sequence[Candidate]) -> None:
     """Have pods stay with the declared source that were told to load another one, which is not declared any more.
 
     A sidecar that gave the other one up stays where it is. One that is at it may have switched since it reported, and
@@ -105,37 +87,30 @@ def _take_back(
         candidate.pod.uid for candidate in kept if candidate.answers and candidate.is_labelled and candidate.pod.ready
     }
     for candidate in back:
-        at = drained_at(candidate.pod.uid, candidate.name, unlabelled)
+        at = candidate.drained_at
         if candidate.failed:
-            _order(rollout, desired.load, candidate, "its engine has the declared source already", rejections, now)
+            _order(rollout, desired.load, candidate, "its engine has the declared source already")
         elif available == {candidate.pod.uid}:
-            _order(rollout, desired.load, candidate, f"{why}; it is the only pod", rejections, now)
-        elif candidate.is_labelled or (at is not None and at > now):
+            _order(rollout, desired.load, candidate, f"{why}; it is the only pod")
+        elif candidate.is_labelled or at is not None:
             available.discard(candidate.pod.uid)
             rollout.unlabel[candidate.pod.uid] = why
             rollout.waits[candidate.pod.uid] = (
                 "It is told to stay with this source once no more requests are sent here."
             )
-            if at is not None and at > now:
+            if at is not None:
                 rollout.times.append(at)
         else:
             rollout.unlabel[candidate.pod.uid] = why
-            _order(rollout, desired.load, candidate, why, rejections, now)
+            _order(rollout, desired.load, candidate, why)
 
 
-def _prepared(
-    rollout: Rollout,
-    desired: Desired,
-    kept: Sequence[Candidate],
-    holders: Sequence[Candidate],
-    rejections: Rejections,
-    now: datetime,
-) -> bool:
+def _prepared(rollout: Rollout, desired: Desired, kept: Sequence[Candidate], holders: Sequence[Candidate]) -> bool:
     """Have the files fetched everywhere; tell whether they are."""
     if desired.prepare is None:
         return True
     if desired.missing is not None:
-        rollout.condition = Condition(desired.missing.reason, desired.missing.message)
+        rollout.condition = desired.missing
         return False
     fetching: list[Candidate] = []
     bad: list[Candidate] = []
@@ -144,8 +119,8 @@ def _prepared(
         why = _why_prepare(prepared, desired)
         if why is not None:
             fetching.append(candidate)
-            _order(rollout, desired.prepare, candidate, why, rejections, now)
-            rejection = last_rejection(desired.prepare, candidate, rejections)
+            _order(rollout, desired.prepare, candidate, why)
+            rejection = last_rejection(desired.prepare, candidate)
             if rejection is not None:
                 rollout.condition = Condition(rejection.reason, f"{candidate.pod.name}: {rejection.message}")
         elif prepared is not None and prepared.state is PreparedState.FAILED and not prepared.retryable:
@@ -161,7 +136,7 @@ def _prepared(
     silent = [
         candidate
         for candidate in kept
-        if candidate.observed.silent and not candidate.updated and not candidate.lost(now)
+        if candidate.observed.silent and not candidate.updated and not candidate.observed.lost
     ]
     lacking = names([one.pod.name for one in (*fetching, *silent)])
     for candidate in holders:
@@ -189,15 +164,7 @@ def _why_prepare(prepared: Prepared | None, desired: Desired) -> str | None:
     return None
 
 
-def _switch(
-    rollout: Rollout,
-    desired: Desired,
-    kept: Sequence[Candidate],
-    holders: Sequence[Candidate],
-    rejections: Rejections,
-    unlabelled: Mapping[tuple[str, str], datetime],
-    now: datetime,
-) -> None:
+def _switch(rollout: Rollout, desired: Desired, kept: Sequence[Candidate], holders: Sequence[Candidate]) -> None:
     """Have as many pods switch as may."""
     most = desired.adapter.spec.max_unavailable
     available = {
@@ -211,13 +178,13 @@ def _switch(
         holders,
         key=lambda candidate: (
             candidate.pod.uid in available,
-            (candidate.pod.uid, candidate.name) not in unlabelled,
+            candidate.name not in candidate.observed.unlabelled_at,
             candidate.pod.name,
         ),
     )
     for candidate in order:
         here = candidate.pod.uid in available
-        rejection = rejected(desired.load, candidate, rejections, now)
+        rejection = rejected(desired.load, candidate)
         last = available == {candidate.pod.uid}
         if under_way >= most or (here and missing >= most) or (last and back_soon):
             rollout.waits.setdefault(candidate.pod.uid, _turn(most, away))
@@ -228,19 +195,19 @@ def _switch(
             available.discard(candidate.pod.uid)
             away.append(candidate.pod.name)
             back_soon = True
-        at = drained_at(candidate.pod.uid, candidate.name, unlabelled)
+        at = candidate.drained_at
         if rejection is not None:
             rollout.waits[candidate.pod.uid] = _rejection_message(rejection)
         elif last:
             # Nobody else has it: its label stays, for a request that may fail is better than one that must.
-            _order(rollout, desired.load, candidate, "it is the only pod to switch to the new source", rejections, now)
+            _order(rollout, desired.load, candidate, "it is the only pod to switch to the new source")
         else:
             rollout.unlabel[candidate.pod.uid] = "it switches to the new source"
-            if not candidate.is_labelled and (at is None or at <= now):
-                _order(rollout, desired.load, candidate, "it is its turn to switch to the new source", rejections, now)
+            if not candidate.is_labelled and at is None:
+                _order(rollout, desired.load, candidate, "it is its turn to switch to the new source")
                 continue
             rollout.waits[candidate.pod.uid] = "It switches once no more requests are sent here."
-            if at is not None and at > now:
+            if at is not None:
                 rollout.times.append(at)
 
 
@@ -249,10 +216,8 @@ def _turn(most: int, away: Sequence[str]) -> str:
     return f"{words}, and {names(away)} must be back first." if away else f"{words}."
 
 
-def _order(
-    rollout: Rollout, request: LoadRequest, candidate: Candidate, why: str, rejections: Rejections, now: datetime
-) -> None:
-    rejection = rejected(request, candidate, rejections, now)
+def _order(rollout: Rollout, request: LoadRequest, candidate: Candidate, why: str) -> None:
+    rejection = rejected(request, candidate)
     if rejection is None:
         rollout.orders.append((candidate, request, why))
         rollout.waits.setdefault(candidate.pod.uid, f"The sidecar was told: {why}.")

@@ -15,7 +15,7 @@ from datetime import datetime
 from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.loraadapters.planner.candidates import UNREACHABLE_BOUND, Candidate, Desired
 from patio_operator.loraadapters.planner.capacity import CapacityLedger
-from patio_operator.loraadapters.planner.filters import Rejections, filtered_out, no_capacity, pending, unreachable
+from patio_operator.loraadapters.planner.filters import filtered_out, no_capacity, pending, unreachable
 from patio_operator.loraadapters.planner.formatting import count, names
 from patio_operator.loraadapters.planner.plan import Condition, Instance
 from patio_operator.loraadapters.planner.spread import by_node, ranking
@@ -42,9 +42,7 @@ class Assignment:
     """When to look again though nothing changed."""
 
 
-def schedule_all(
-    desired: Desired, candidates: Sequence[Candidate], capacity: CapacityLedger, rejections: Rejections, now: datetime
-) -> Assignment:
+def schedule_all(desired: Desired, candidates: Sequence[Candidate], capacity: CapacityLedger) -> Assignment:
     """Choose for a LoraAdapter that every matching pod should have."""
     assignment = Assignment(desired_replicas=len(candidates))
     for candidate in candidates:
@@ -55,7 +53,7 @@ def schedule_all(
             assignment.waiting.append(pending(candidate, "NoCapacity", preempted))
         elif candidate.mine and not candidate.going:
             assignment.kept.append(candidate)
-        elif (instance := filtered_out(desired, candidate, rejections, now)) is not None:
+        elif (instance := filtered_out(desired, candidate)) is not None:
             assignment.waiting.append(instance)
         elif capacity.fits(candidate.pod.uid, candidate.name):
             capacity.take(candidate.pod.uid, candidate.name)
@@ -65,9 +63,7 @@ def schedule_all(
     return assignment
 
 
-def schedule_replicas(
-    desired: Desired, candidates: Sequence[Candidate], capacity: CapacityLedger, rejections: Rejections, now: datetime
-) -> Assignment:
+def schedule_replicas(desired: Desired, candidates: Sequence[Candidate], capacity: CapacityLedger) -> Assignment:
     """Choose for a LoraAdapter that spec.replicas of the matching pods should have."""
     wanted = desired.adapter.spec.replicas
     assert wanted is not None
@@ -79,7 +75,7 @@ def schedule_replicas(
             assignment.let_go[candidate.pod.uid] = preempted
         elif candidate.mine and not candidate.going:
             have.append(candidate)
-    lost = [candidate for candidate in have if candidate.lost(now)]
+    lost = [candidate for candidate in have if candidate.observed.lost]
     failing = [candidate for candidate in have if candidate.failed and not candidate.answers]
     out = {candidate.pod.uid for candidate in (*lost, *failing)}
     working = [candidate for candidate in have if candidate.pod.uid not in out]
@@ -106,7 +102,7 @@ def schedule_replicas(
         # A rollout: what fails now fails with the new source, and would fail on other pods as well.
         missing -= len(recorded)
     if missing > 0:
-        _add(desired, candidates, missing, recorded, assignment, capacity, rejections, now)
+        _add(desired, candidates, missing, recorded, assignment, capacity)
     return assignment
 
 
@@ -158,15 +154,13 @@ def _add(
     recorded: Sequence[Candidate],
     assignment: Assignment,
     capacity: CapacityLedger,
-    rejections: Rejections,
-    now: datetime,
 ) -> None:
     """Find pods for what is missing, and say what is in the way where there are none."""
     if not candidates:
         assignment.condition = Condition("NoMatchingPods", "No pod with a sidecar matches.")
         return
     if desired.missing is not None:
-        assignment.condition = Condition(desired.missing.reason, desired.missing.message)
+        assignment.condition = desired.missing
         return
     taken = {candidate.pod.uid for candidate in assignment.kept} | assignment.let_go.keys()
     filtered: list[Instance] = []
@@ -176,7 +170,7 @@ def _add(
     for candidate in candidates:
         if candidate.pod.uid in taken or (candidate.mine and candidate.observed.silent):
             continue
-        instance = filtered_out(desired, candidate, rejections, now)
+        instance = filtered_out(desired, candidate)
         if instance is not None:
             refused += instance.reason == "SidecarRefused"
             filtered.append(instance)

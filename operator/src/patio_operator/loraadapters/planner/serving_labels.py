@@ -1,14 +1,13 @@
 """Which adapters a pod's labels show: the way by which requests find them. Pure.
 
 A label comes after the engine's own list was read, and goes before its weights do: whatever is unloaded or switched
-loses its label first, and is left alone for `SETTLE` after that. Comes after `placing` and `rollout`; `planner` makes
+loses its label first, and is left alone for `candidates.DRAIN` after that. Comes after `placing` and `rollout`; `planner` makes
 one Mark a pod of it. What a silent sidecar's pod shows is not touched: nothing is known that would speak against it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
 
 from patio_operator.api.labels import owners_of
 from patio_operator.loraadapters.planner.candidates import Candidate, ObservedPod
@@ -18,14 +17,6 @@ from patio_protocol.adapters import AdapterState
 MOST_LABELLED = 1000
 """Adapters that a pod's labels show; each has two labels, and an object of the API server has its limit. Those beyond
 it answer, and no Service leads to them on that pod."""
-SETTLE = timedelta(seconds=1)
-"""How long after a pod's label went a request may still be on its way there."""
-
-
-def drained_at(uid: str, name: str, unlabelled: Mapping[tuple[str, str], datetime]) -> datetime | None:
-    """Return when requests to an adapter are over on a pod that lost its label; None: long ago."""
-    taken = unlabelled.get((uid, name))
-    return None if taken is None else taken + SETTLE
 
 
 def is_serving(candidate: Candidate) -> bool:
