@@ -213,7 +213,7 @@ async def measure(adapters: int, pods: int, of_each: int) -> None:
     fleet = Fleet(adapters, pods, of_each)
     known = Caches(cast("KubeClient", fleet))
     tasks = [asyncio.create_task(one) for one in known.watches()]
-    while not known.synced_in(NAMESPACE):  # noqa: ASYNC110 - a benchmark's own setting up
+    while not (known.pods.synced_in(NAMESPACE) and known.adapters.synced_in(NAMESPACE)):  # noqa: ASYNC110 - a benchmark's own setting up
         await asyncio.sleep(0.01)
     revisions = {
         int(one.adapter.metadata.name.removeprefix("adapter-")): source_revision(one.adapter)
@@ -227,7 +227,8 @@ async def measure(adapters: int, pods: int, of_each: int) -> None:
     cluster = cast("KubeClient", fleet)
     reconciler = AdapterReconciler(
         cluster,
-        known,
+        known.pods,
+        known.adapters,
         cast("SecretReader", _Secrets()),
         cast("SidecarWatch", _Sidecars(views)),
         cast("Dispatcher", orders),

@@ -15,7 +15,7 @@ from typing import Any
 
 from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.loraadapters.planner.credentials import Credentials
-from patio_operator.loraadapters.planner.observation import EnginePod, Observation
+from patio_operator.loraadapters.planner.observation import Observation
 from patio_operator.loraadapters.planner.plan import (
     AddFinalizer,
     Condition,
@@ -29,6 +29,7 @@ from patio_operator.loraadapters.planner.plan import (
 )
 from patio_operator.loraadapters.planner.planner import plan
 from patio_operator.loraadapters.planner.snapshot import Snapshot
+from patio_operator.pods.engine_pod import EnginePod
 from patio_protocol.adapters import (
     AdapterCapacity,
     AdapterList,

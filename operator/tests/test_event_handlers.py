@@ -6,13 +6,16 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from patio_operator.api import labels
 from patio_operator.caches import Caches
-from patio_operator.event_handlers import EventHandlers, group_keys, namespace_keys, profile_keys
+from patio_operator.groups import event_handlers as of_groups
 from patio_operator.kube.resources import LORA_ADAPTER
 from patio_operator.kube.unreadable_objects import MOST_WAITING, UnreadableObjects
+from patio_operator.loraadapters import event_handlers as of_adapters
+from patio_operator.profiles import event_handlers as of_profiles
 from patio_operator.runtime.workqueue import Key, WorkQueue
 
 from memory_api import GROUPS, PODS, PROFILES, MemoryApi, connected, group, profile, serving, until
@@ -25,17 +28,17 @@ Woken = dict[str, list[Key]]
 async def listening(api: MemoryApi) -> AsyncIterator[tuple[Caches, Woken]]:
     woken: Woken = {"adapters": [], "groups": [], "profiles": []}
 
-    def queue(name: str) -> WorkQueue:
-        async def work(key: Key) -> None:
-            woken[name].append(key)
-
-        return WorkQueue(name, work)
+    async def work(name: str, key: Key) -> None:
+        woken[name].append(key)
 
     async with serving(api) as address, connected(address) as cluster:
         known = Caches(cluster)
-        queues = [queue(name) for name in woken]
-        EventHandlers(known, *queues, lambda _: [])
-        tasks = [asyncio.create_task(one) for one in (*known.watches(), *(one.run() for one in queues))]
+        adapters, groups, profiles = queues = [WorkQueue(name) for name in woken]
+        of_adapters.register(adapters, known.pods, known.adapters, known.services)
+        of_groups.register(groups, known.groups, (known.group_pods, known.stateful_sets), known.profiles, lambda _: [])
+        of_profiles.register(profiles, known.pods, known.profiles)
+        running = (one.run(partial(work, name)) for name, one in zip(woken, queues, strict=True))
+        tasks = [asyncio.create_task(one) for one in (*known.watches(), *running)]
         await until("everything is known", lambda: known.complete)
         await until("everything is done", lambda: not any(len(one) for one in queues))
         for keys in woken.values():
@@ -101,9 +104,9 @@ async def test_what_there_is_is_known_for_a_new_leader() -> None:
     api.put(PROFILES, profile("patio"))
     api.put(PODS, injected("p", "patio"))
     async with listening(api) as (known, _):
-        assert list(group_keys(known)) == [("team", "g")]
-        assert list(profile_keys(known)) == [("patio",)]
-        assert list(namespace_keys(known)) == [("team",)]
+        assert list(of_groups.existing_keys(known.groups)) == [("team", "g")]
+        assert list(of_profiles.existing_keys(known.profiles)) == [("patio",)]
+        assert list(of_adapters.existing_keys(known.pods, known.adapters, known.services)) == [("team",)]
 
 
 async def test_owners_of_unreadable_objects_are_told_a_few_at_a_time() -> None:

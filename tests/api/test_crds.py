@@ -22,9 +22,9 @@ from patio_operator.api.source_rules import FORMATS
 from patio_operator.groups import conversion, pruning
 from patio_operator.groups.planner import planner
 from patio_operator.injection import CallerKeys, Injection, Runtime, inject, json_patch
-from patio_operator.loraadapters.planner.observation import EnginePod
 from patio_operator.loraadapters.planner.plan import Instance, InstanceState, Placement
 from patio_operator.loraadapters.planner.status import recorded, status
+from patio_operator.pods.engine_pod import EnginePod
 from patio_protocol.sources import parse_source
 
 pytestmark = pytest.mark.api

@@ -9,12 +9,12 @@ import pytest
 
 from patio_operator.api import labels, rollout_annotations
 from patio_operator.api.bounded_json import DEEPEST, LONGEST, read_json, read_object, size_of
-from patio_operator.caches import decode_pod
 from patio_operator.groups import round_trip
 from patio_operator.groups.planner import restart_state
 from patio_operator.injection.requested_profiles import runtimes_of
 from patio_operator.injection.types import PodRejection
-from patio_operator.profiles.planner.consumers import MOST_PROFILES, profiles_in
+from patio_operator.pods.injected_pod import decode_pod
+from patio_operator.pods.profile_use import MOST_PROFILES, profiles_in
 
 
 def nested(levels: int) -> str:

@@ -13,7 +13,7 @@ from group_simulator import leader_worker
 
 from patio_operator.api import labels
 from patio_operator.caches import Caches
-from patio_operator.event_handlers import EventHandlers, group_keys, profile_keys
+from patio_operator.groups.event_handlers import existing_keys, register
 from patio_operator.groups.reconciler import PASSES_AT_ONCE, PODS_IN_A_PASS, GroupReconciler
 from patio_operator.kube.client import KubeClient
 from patio_operator.runtime.workqueue import Key, WorkQueue
@@ -52,20 +52,16 @@ async def operator(api: MemoryApi, *, observing: bool = False) -> AsyncIterator[
         known = Caches(watching)
         passes: list[Key] = []
         clock = asyncio.get_running_loop().time
-        reconciler = GroupReconciler(cluster, known, lambda: observing, clock)
+        reconciler = GroupReconciler(cluster, known.groups, known.profiles, lambda: observing, clock)
 
         async def work(key: Key) -> float | None:
             passes.append(key)
             return await reconciler.reconcile(key)
 
-        async def nothing(_: Key) -> None:
-            return None
-
-        groups = WorkQueue("group", work, lambda: group_keys(known))
-        profiles = WorkQueue("profile", nothing, lambda: profile_keys(known))
-        adapters = WorkQueue("adapters", nothing, list)
-        EventHandlers(known, adapters, groups, profiles, reconciler.groups_with)
-        tasks = [asyncio.create_task(one) for one in (*known.watches(), groups.run())]
+        groups = WorkQueue("group", lambda: existing_keys(known.groups))
+        members = (known.group_pods, known.stateful_sets)
+        register(groups, known.groups, members, known.profiles, reconciler.groups_with)
+        tasks = [asyncio.create_task(one) for one in (*known.watches(), groups.run(work))]
         try:
             yield Operator(api, cluster, known, reconciler, groups, passes)
         finally:

@@ -99,12 +99,12 @@ async def watched(cluster: KubeClient, monkeypatch: pytest.MonkeyPatch) -> Async
 
 def test_only_watched_namespaces_have_to_be_fresh(cluster: KubeClient) -> None:
     known = Caches(cluster, namespaces=("a", "b"))
-    assert known.synced_in("c"), "nothing is of a namespace that is not watched"
-    assert not known.synced_in("a")
+    assert known.pods.synced_in("c"), "nothing is of a namespace that is not watched"
+    assert not known.pods.synced_in("a")
 
 
 async def test_all_is_what_there_is_in_the_namespaces(watched: Informer[str], cluster: KubeClient) -> None:
-    assert watched.keys_of_all() == [("a", "one"), ("b", "two")]
+    assert watched.object_keys() == [("a", "one"), ("b", "two")]
     assert watched.all("b") == ["7"]
     assert watched.all("c") == []
     with pytest.raises(ApiError, match="refused"):
@@ -172,7 +172,7 @@ async def test_namespace_that_is_back_recovers_by_itself(api: ApiServer, watched
     api.items["a"] = [adapter("a", "other", 30)]
     del api.refused["a"]
     await until(lambda: watched.synced_in("a"))
-    assert watched.keys_of_all() == [("a", "other"), ("b", "two")]
+    assert watched.object_keys() == [("a", "other"), ("b", "two")]
     assert sorted(changes, key=str) == [("a", "5", None), ("a", None, "30")]
     await until(lambda: ("a", "30") in api.watched_from)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 
 from patio_operator.caches import Caches
-from patio_operator.event_handlers import group_keys
+from patio_operator.groups.event_handlers import existing_keys
 from patio_operator.groups.reconciler import GroupReconciler
 from patio_operator.kube import lease_rules
 from patio_operator.kube.leader_election import LeaderElector
@@ -25,12 +26,12 @@ async def test_a_thousand_groups_do_not_cost_the_lease() -> None:
     changes: list[bool] = []
     async with serving(api) as address, connected(address) as cluster, connected(address) as own:
         known = Caches(cluster)
-        reconciler = GroupReconciler(cluster, known, lambda: False, time.monotonic)
-        queue = WorkQueue("group", reconciler.reconcile, lambda: group_keys(known))
+        reconciler = GroupReconciler(cluster, known.groups, known.profiles, lambda: False, time.monotonic)
+        queue = WorkQueue("group", lambda: existing_keys(known.groups))
         watches = [asyncio.create_task(one) for one in known.watches()]
-        await until("the groups are known", lambda: len(known.groups.keys_of_all()) == GROUPS_THERE)
+        await until("the groups are known", lambda: len(known.groups.object_keys()) == GROUPS_THERE)
         elector = LeaderElector(own, "patio-system", "patio-operator", "one", changes.append)
-        task = asyncio.create_task(elector.run(queue.run))
+        task = asyncio.create_task(elector.run(partial(queue.run, reconciler.reconcile)))
         lease = "/apis/coordination.k8s.io/v1/namespaces/patio-system/leases/patio-operator"
         renewals: set[str] = set()
 

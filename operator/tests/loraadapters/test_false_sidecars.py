@@ -17,9 +17,10 @@ import pytest
 from aiohttp import web
 
 from patio_operator.loraadapters import sidecar_watch as watch_module
-from patio_operator.loraadapters.planner.observation import Answer, EnginePod, Observation, decode_engine_pod
+from patio_operator.loraadapters.planner.observation import Answer, Observation
 from patio_operator.loraadapters.sidecar_answer import read_answer
 from patio_operator.loraadapters.sidecar_watch import SidecarWatch, address_problem
+from patio_operator.pods.engine_pod import EnginePod, decode_engine_pod
 
 DEADLINE = 60.0
 PATH = "/v1/lora_adapters"

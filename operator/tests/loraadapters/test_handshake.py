@@ -22,11 +22,12 @@ from patio.app import assemble
 from patio.settings import Settings
 from patio_operator.loraadapters import handshake as handshakes
 from patio_operator.loraadapters.bounded_transport import BoundedTransport
-from patio_operator.loraadapters.handshake import Handshakes, TokenReviewError, UnprovenError
-from patio_operator.loraadapters.planner.observation import EnginePod
+from patio_operator.loraadapters.handshake import Handshakes, UnprovenError
+from patio_operator.pods.engine_pod import EnginePod
 from patio_operator.security.auth import ProofAuth
 from patio_operator.security.signing_keys import new_key as new_signing_key
 from patio_operator.security.signing_keys import successor
+from patio_operator.security.token_reviews import TokenReviewError
 from patio_protocol.adapters import UnloadRequest
 from patio_protocol.client import SidecarClient
 from patio_protocol.credentials import HandshakeAnswer, HandshakeRequest, TokenText

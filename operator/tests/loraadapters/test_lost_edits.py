@@ -128,7 +128,8 @@ async def operator(change: Object) -> AsyncIterator[tuple[Caches, Idle]]:
     statuses = StatusWriter(api, known.adapters, clock)  # type: ignore[arg-type]
     reconciler = AdapterReconciler(
         api,  # type: ignore[arg-type]
-        known,
+        known.pods,
+        known.adapters,
         secrets,
         watch,
         orders,
@@ -138,10 +139,10 @@ async def operator(change: Object) -> AsyncIterator[tuple[Caches, Idle]]:
         lambda: datetime.now(UTC),
         clock,
     )
-    queue = WorkQueue("adapters", reconciler.reconcile)
+    queue = WorkQueue("adapters")
     known.adapters.add_event_handler(lambda namespace, *_: queue.add((namespace,)))
     known.pods.add_event_handler(lambda namespace, *_: queue.add((namespace,)))
-    tasks = [asyncio.create_task(one) for one in (*known.watches(), queue.run())]
+    tasks = [asyncio.create_task(one) for one in (*known.watches(), queue.run(reconciler.reconcile))]
     try:
         yield known, idle
     finally:

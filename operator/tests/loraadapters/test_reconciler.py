@@ -109,7 +109,8 @@ class Running:
         )
         self.reconciler = AdapterReconciler(
             cluster,
-            known,
+            known.pods,
+            known.adapters,
             Secrets(),  # type: ignore[arg-type]
             self.sidecars,  # type: ignore[arg-type]
             self.orders,  # type: ignore[arg-type]
@@ -119,11 +120,11 @@ class Running:
             lambda: datetime.now(UTC),
             time.monotonic,
         )
-        self.queue = WorkQueue("adapters", self._pass)
+        self.queue = WorkQueue("adapters")
         known.adapters.add_event_handler(lambda namespace, *_: wake(namespace))
         known.pods.add_event_handler(lambda namespace, *_: wake(namespace))
 
-    async def _pass(self, key: tuple[str, ...]) -> float | None:
+    async def make_pass(self, key: tuple[str, ...]) -> float | None:
         self.passes += 1
         return await self.reconciler.reconcile(key)
 
@@ -147,7 +148,7 @@ async def running(api: LoraApiServer, **views: Observation) -> AsyncIterator[Run
         known = Caches(cluster)
         there = Running(api, cluster, known)
         there.sidecars.views = {f"uid-{name}": one for name, one in views.items()}
-        tasks = [asyncio.create_task(one) for one in (*known.watches(), there.queue.run())]
+        tasks = [asyncio.create_task(one) for one in (*known.watches(), there.queue.run(there.make_pass))]
         try:
             yield there
         finally:

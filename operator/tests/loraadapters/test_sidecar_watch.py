@@ -12,9 +12,10 @@ import pytest
 
 from benchmarks.simulated_sidecars import SimulatedFleet, SimulatedSidecar
 from patio_operator.loraadapters import sidecar_watch as watch_module
-from patio_operator.loraadapters.planner.observation import UNOBSERVED, EnginePod
+from patio_operator.loraadapters.planner.observation import UNOBSERVED
 from patio_operator.loraadapters.planner.selection import load_request
 from patio_operator.loraadapters.sidecar_watch import SidecarWatch
+from patio_operator.pods.engine_pod import EnginePod
 
 from builders import NOW, lora_adapter
 

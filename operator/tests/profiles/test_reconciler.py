@@ -48,7 +48,7 @@ async def operator(api: MemoryApi) -> AsyncIterator[tuple[ProfileReconciler, lis
         known = Caches(watching)
         tasks = [asyncio.create_task(one) for one in known.watches()]
         await until("the pods are known", lambda: known.complete)
-        yield ProfileReconciler(cluster, known, "patio-system", lambda: now[0], lambda: False), now
+        yield ProfileReconciler(cluster, known.pods, "patio-system", lambda: now[0], lambda: False), now
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -120,7 +120,7 @@ def up(api: MemoryApi, name: str) -> Object:
 
 
 def knows(reconciler: ProfileReconciler, api: MemoryApi, path: str) -> bool:
-    known = reconciler._known.pods.get(path.rsplit("/", 1)[1], "team")
+    known = reconciler._pods.get(path.rsplit("/", 1)[1], "team")
     wanted = json.loads(api.objects[path]["metadata"]["annotations"]["patio.dev/injected"])
     return known is not None and known.use is not None and dict(known.use.revisions) == wanted
 

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from patio_operator.runtime import workqueue as queue_module
-from patio_operator.runtime.workqueue import FIRST_PAUSE, Key, WorkQueue
+from patio_operator.runtime.workqueue import FIRST_PAUSE, Key, Work, WorkQueue
 
 
 async def reached(condition: asyncio.Event) -> None:
@@ -26,8 +26,8 @@ async def test_a_burst_of_wakes_is_worked_off_once() -> None:
         if key == ("last",):
             done.set()
 
-    queue = WorkQueue("test", work)
-    task = asyncio.create_task(queue.run())
+    queue = WorkQueue("test")
+    task = asyncio.create_task(queue.run(work))
     for _ in range(50):
         queue.add(("a",))
     queue.add(("last",))
@@ -48,9 +48,9 @@ async def test_a_wake_during_the_work_means_one_more_pass() -> None:
         else:
             done.set()
 
-    queue = WorkQueue("test", work)
+    queue = WorkQueue("test")
     queue.add(("a",))
-    task = asyncio.create_task(queue.run())
+    task = asyncio.create_task(queue.run(work))
     await reached(done)
     task.cancel()
     assert passes == 2
@@ -70,8 +70,8 @@ async def test_a_fault_brings_its_key_back_and_leaves_the_others_alone() -> None
             raise RuntimeError("once")
         healed.set()
 
-    queue = WorkQueue("test", work)
-    task = asyncio.create_task(queue.run())
+    queue = WorkQueue("test")
+    task = asyncio.create_task(queue.run(work))
     queue.add(("bad",))
     queue.add(("good",))
     await reached(other)
@@ -92,16 +92,16 @@ async def test_work_may_ask_to_come_again() -> None:
         done.set()
         return None
 
-    queue = WorkQueue("test", work)
-    task = asyncio.create_task(queue.run())
+    queue = WorkQueue("test")
+    task = asyncio.create_task(queue.run(work))
     queue.add(("a",))
     await reached(done)
     task.cancel()
 
 
 @asynccontextmanager
-async def running(queue: WorkQueue) -> AsyncIterator[None]:
-    task = asyncio.create_task(queue.run())
+async def running(queue: WorkQueue, work: Work) -> AsyncIterator[None]:
+    task = asyncio.create_task(queue.run(work))
     try:
         yield
     finally:
@@ -123,14 +123,14 @@ async def test_a_queue_that_begins_works_on_all_that_there_is() -> None:
     async def work(key: Key) -> None:
         worked.append(key)
 
-    queue = WorkQueue("test", work, lambda: there_are)
+    queue = WorkQueue("test", lambda: there_are)
     for number in range(1000):
         queue.add((f"woken while another replica leads {number}",))
     assert len(queue) == 0
-    async with running(queue):
+    async with running(queue, work):
         await until("all of them", lambda: sorted(worked) == there_are)
     there_are.append(("c",))
-    async with running(queue):
+    async with running(queue, work):
         await until("all once more", lambda: sorted(worked[2:]) == there_are)
 
 
@@ -140,9 +140,9 @@ async def test_keys_that_are_woken_before_it_begins_are_kept() -> None:
     async def work(key: Key) -> None:
         worked.append(key)
 
-    queue = WorkQueue("test", work)
+    queue = WorkQueue("test")
     queue.add(("a",))
-    async with running(queue):
+    async with running(queue, work):
         await until("worked on", lambda: worked == [("a",)])
 
 
@@ -157,10 +157,10 @@ async def test_only_so_many_keys_are_worked_on_at_once() -> None:
         at_once -= 1
         done += 1
 
-    queue = WorkQueue("test", work, workers=3)
+    queue = WorkQueue("test", workers=3)
     for number in range(200):
         queue.add((f"key {number}",))
-    async with running(queue):
+    async with running(queue, work):
         await until("all done", lambda: done == 200)
     assert most == 3
 
@@ -172,8 +172,8 @@ async def test_nothing_is_kept_of_keys_that_are_done() -> None:
         nonlocal done
         done += 1
 
-    queue = WorkQueue("test", work)
-    async with running(queue):
+    queue = WorkQueue("test")
+    async with running(queue, work):
         before = len(asyncio.all_tasks())
         for number in range(20_000):
             queue.add(("team", str(number)))
@@ -190,11 +190,11 @@ async def test_namespaces_take_turns() -> None:
             await until("all others wait", lambda: len(queue._queued) == 100)
         worked.append(key)
 
-    queue = WorkQueue("test", work, workers=1)
+    queue = WorkQueue("test", workers=1)
     for number in range(100):
         queue.add(("many", str(number)))
     queue.add(("one", "only"))
-    async with running(queue):
+    async with running(queue, work):
         await until("all done", lambda: len(worked) == 101)
     assert worked.index(("one", "only")) <= 2
 
@@ -207,8 +207,8 @@ async def test_waking_a_key_that_fails_does_not_make_it_fail_faster() -> None:
         tries += 1
         raise RuntimeError("always")
 
-    queue = WorkQueue("test", work)
-    async with running(queue):
+    queue = WorkQueue("test")
+    async with running(queue, work):
         queue.add(("a",))
         await until("the first try", lambda: tries == 1)
         began = asyncio.get_running_loop().time()
@@ -227,10 +227,10 @@ async def test_work_that_never_ends_does_not_keep_its_worker(monkeypatch: pytest
             await asyncio.Event().wait()
         done.set()
 
-    queue = WorkQueue("test", work, workers=1)
+    queue = WorkQueue("test", workers=1)
     queue.add(("stuck",))
     queue.add(("fine",))
-    async with running(queue):
+    async with running(queue, work):
         await reached(done)
 
 
@@ -241,8 +241,8 @@ async def test_every_key_gets_a_pass_once_in_a_while(monkeypatch: pytest.MonkeyP
     async def work(key: Key) -> None:
         worked.append(key)
 
-    queue = WorkQueue("test", work, lambda: [("a",), ("b",)])
-    async with running(queue):
+    queue = WorkQueue("test", lambda: [("a",), ("b",)])
+    async with running(queue, work):
         await until("each twice, though nothing happened", lambda: worked.count(("a",)) > 1 < worked.count(("b",)))
 
 
@@ -256,6 +256,6 @@ async def test_work_that_waits_for_something_cancelled_ends_no_worker() -> None:
             await other
         worked.append(key[0])
 
-    queue = WorkQueue("test", work, lambda: [("cancelled",), ("other",)], workers=1)
-    async with running(queue):
+    queue = WorkQueue("test", lambda: [("cancelled",), ("other",)], workers=1)
+    async with running(queue, work):
         await until("the other key is worked on", lambda: worked == ["other"])

@@ -18,7 +18,7 @@ from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.caches import Caches
 from patio_operator.injection import CallerKeys
 from patio_operator.kube.client import ApiError, KubeClient, Object
-from patio_operator.telemetry import Telemetry
+from patio_operator.telemetry.metrics import Metrics
 from patio_operator.webhooks import loraadapters, profiles, reviewing, server
 from patio_operator.webhooks.reviewing import BadReviewError, BusyError, Gate, Limits, read_review
 
@@ -40,9 +40,9 @@ class FewLookups:
 class Webhook:
     """The operator's webhook server, without TLS and with nothing behind it."""
 
-    def __init__(self, port: int, telemetry: Telemetry, session: aiohttp.ClientSession) -> None:
+    def __init__(self, port: int, metrics: Metrics, session: aiohttp.ClientSession) -> None:
         self._url = f"http://127.0.0.1:{port}"
-        self._telemetry = telemetry
+        self._telemetry = metrics
         self.session = session
 
     async def post(self, path: str, data: Any, **headers: str) -> tuple[int, Any]:
@@ -56,10 +56,10 @@ class Webhook:
 
 @pytest.fixture
 async def webhook(unreachable: KubeClient) -> AsyncIterator[Webhook]:
-    telemetry = Telemetry()
+    metrics = Metrics()
     app = server.application(
         FewLookups(),  # type: ignore[arg-type]
-        telemetry,
+        metrics,
         lambda: CallerKeys(("key",), "word"),
         observing=lambda: False,
         stopping=lambda: False,
@@ -69,7 +69,7 @@ async def webhook(unreachable: KubeClient) -> AsyncIterator[Webhook]:
     runner = await server.serve(app, 0)
     port = port_of(runner)
     async with aiohttp.ClientSession() as session:
-        yield Webhook(port, telemetry, session)
+        yield Webhook(port, metrics, session)
     await runner.cleanup()
 
 

@@ -23,9 +23,10 @@ from pydantic import ValidationError
 from patio_operator.api import labels
 from patio_operator.api.bounded_json import size_of
 from patio_operator.api.conditions import next_condition
+from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.api.rolebasedgroup import RoleBasedGroup
-from patio_operator.caches import Caches
 from patio_operator.groups import pruning
+from patio_operator.groups.caches import CachedGroup
 from patio_operator.groups.planner import naming, planner
 from patio_operator.groups.planner.plan import GroupPlan, ObjectRef
 from patio_operator.kube import events
@@ -39,6 +40,7 @@ from patio_operator.kube.client import (
     TooLargeError,
     UnreadableError,
 )
+from patio_operator.kube.informer import Informer
 from patio_operator.kube.resources import (
     BY_KIND,
     CONFIG_MAP,
@@ -103,11 +105,17 @@ class GroupReconciler:
     """Works off groups: `reconcile((namespace, name))`."""
 
     def __init__(
-        self, cluster: KubeClient, known: Caches, observing: Callable[[], bool], clock: Callable[[], float]
+        self,
+        cluster: KubeClient,
+        groups: Informer[CachedGroup],
+        profiles: Informer[ClusterEngineRuntimeProfile],
+        observing: Callable[[], bool],
+        clock: Callable[[], float],
     ) -> None:
         """`observing` tells whether groups are upstream's controller's at the moment; `clock` counts seconds."""
         self._cluster = cluster
-        self._known = known
+        self._groups = groups
+        self._profiles = profiles
         self._observing = observing
         self._clock = clock
         self._kept: dict[Key, _Kept] = {}
@@ -124,8 +132,8 @@ class GroupReconciler:
         """Make one pass over a group; return in how many seconds to make another one although nothing happens."""
         namespace, name = key
         observing = self._observing()
-        if self._known.groups.synced_in(namespace):
-            there = self._known.groups.get(name, namespace)
+        if self._groups.synced_in(namespace):
+            there = self._groups.get(name, namespace)
             if there is None:
                 self._kept.pop(key, None)
                 return None
@@ -181,7 +189,7 @@ class GroupReconciler:
                 for ref in made[:PODS_IN_A_PASS]:
                     await self._delete(ref)
                 return PASS_SECONDS if len(made) > PODS_IN_A_PASS else None
-            profiles = await self._profiles(kept.profiles)
+            profiles = await self._existing(kept.profiles)
             plan = await _decided(size, planner.plan, group, children, profiles, now)
             strangers = await self._unlabelled(plan.applies, children, namespace)
             if strangers:
@@ -233,11 +241,11 @@ class GroupReconciler:
             children += one
         return children
 
-    async def _profiles(self, named: Iterable[str]) -> set[str]:
+    async def _existing(self, named: Iterable[str]) -> set[str]:
         """Return those of some profiles that there are. One that is not known may have come a moment ago."""
         found: set[str] = set()
         for name in named:
-            if not self._known.profiles.synced or self._known.profiles.get(name) is None:
+            if not self._profiles.synced or self._profiles.get(name) is None:
                 try:
                     await self._cluster.get(PROFILE, name)
                 except NotFoundError:

@@ -69,9 +69,9 @@ class Informer(Generic[T]):
         watch = self._of(namespace)
         return [] if watch is None else watch.all(namespace)
 
-    def keys_of_all(self) -> list[tuple[str, str]]:
+    def object_keys(self) -> list[tuple[str, str]]:
         """Return namespace and name of every object."""
-        return [place for watch in self._watches.values() for place in watch.keys_of_all()]
+        return [place for watch in self._watches.values() for place in watch.object_keys()]
 
     def namespaces(self) -> list[str]:
         """Return the namespaces that have any."""

@@ -107,7 +107,7 @@ class Reflector(Generic[T]):
         """Return the objects of a namespace, those without one by default."""
         return [kept.value for kept in self._objects.get(namespace, {}).values()]
 
-    def keys_of_all(self) -> list[tuple[str, str]]:
+    def object_keys(self) -> list[tuple[str, str]]:
         """Return namespace and name of every object."""
         return [(namespace, name) for namespace, objects in self._objects.items() for name in objects]
 

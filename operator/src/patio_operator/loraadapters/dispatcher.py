@@ -19,12 +19,14 @@ from typing import Protocol
 
 import httpx
 
-from patio_operator.loraadapters.handshake import Handshakes, TokenReviewError, UnprovenError
+from patio_operator.loraadapters.handshake import Handshakes, UnprovenError
 from patio_operator.loraadapters.planner.credentials import SecretUnusableError, check, given
-from patio_operator.loraadapters.planner.observation import UNOBSERVED, EnginePod, Observation
+from patio_operator.loraadapters.planner.observation import UNOBSERVED, Observation
 from patio_operator.loraadapters.planner.plan import Load, Order, Rejection, Unload
+from patio_operator.pods.engine_pod import EnginePod
 from patio_operator.runtime.task_pool import KeyedTaskPool
 from patio_operator.security.sealing import sealed
+from patio_operator.security.token_reviews import TokenReviewError
 from patio_protocol.adapters import LoadRequest, UnloadRequest
 from patio_protocol.backoff import exponential, with_jitter
 from patio_protocol.client import SidecarClient

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from patio_operator.loraadapters.planner.observation import EnginePod
+from patio_operator.pods.engine_pod import EnginePod
 from patio_operator.security.sealing import token_of
 from patio_operator.security.token_rules import objection
 from patio_protocol.authentication import PROOF_MISSING
@@ -33,15 +33,6 @@ Review = Callable[[str], Awaitable[Mapping[str, Any]]]
 
 class UnprovenError(Exception):
     """What answers at a pod's address did not prove to be its sidecar. The message has the remedy."""
-
-
-class TokenReviewError(Exception):
-    """The API server did not say whether a token is good."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-        """`TokenReviewForbidden` or `TokenNotReviewed`."""
 
 
 @dataclass(frozen=True)

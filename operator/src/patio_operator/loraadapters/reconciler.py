@@ -18,10 +18,11 @@ from functools import partial
 from typing import Any, TypeVar
 
 from patio_operator.api.loraadapter import UNLOAD_FINALIZER, LoraAdapter
-from patio_operator.caches import CachedAdapter, CachedPod, Caches
 from patio_operator.kube import events
 from patio_operator.kube.client import ApiError, ConflictError, KubeClient, NotFoundError
+from patio_operator.kube.informer import Informer
 from patio_operator.kube.resources import LORA_ADAPTER
+from patio_operator.loraadapters.caches import CachedAdapter
 from patio_operator.loraadapters.dispatcher import Dispatcher
 from patio_operator.loraadapters.label_writer import LabelWriter
 from patio_operator.loraadapters.planner.plan import (
@@ -43,6 +44,7 @@ from patio_operator.loraadapters.service_writer import ServiceWriter
 from patio_operator.loraadapters.sidecar_watch import SidecarWatch
 from patio_operator.loraadapters.status_writer import StatusWriter
 from patio_operator.loraadapters.write_backoff import WriteBackoff
+from patio_operator.pods.injected_pod import CachedPod
 from patio_operator.runtime.incremental import in_chunks
 from patio_operator.runtime.time_slices import Heap, in_slices
 from patio_operator.runtime.workqueue import Key
@@ -71,7 +73,8 @@ class AdapterReconciler:
     def __init__(
         self,
         cluster: KubeClient,
-        known: Caches,
+        pods: Informer[CachedPod],
+        adapters: Informer[CachedAdapter],
         secrets: SecretReader,
         watch: SidecarWatch,
         orders: Dispatcher,
@@ -83,7 +86,8 @@ class AdapterReconciler:
     ) -> None:
         """`clock` counts seconds."""
         self._cluster = cluster
-        self._known = known
+        self._pods = pods
+        self._adapters = adapters
         self._secrets = secrets
         self._watch = watch
         self._orders = orders
@@ -98,11 +102,11 @@ class AdapterReconciler:
         self._deleted_at: dict[str, datetime] = {}
         self._computing = asyncio.Lock()
         self._heap = Heap()
-        known.adapters.add_event_handler(self._forget)
+        adapters.add_event_handler(self._forget)
 
     async def begin(self) -> None:
         """Take in what the last leader wrote."""
-        await self._known.relist()
+        await asyncio.gather(self._pods.relist(), self._adapters.relist())
 
     async def end(self) -> None:
         """Stop what is under way, and forget what is of this term."""
@@ -119,14 +123,14 @@ class AdapterReconciler:
     async def reconcile(self, key: Key) -> float | None:
         """Make one pass over a namespace; return after how many seconds to look again, if it matters."""
         (namespace,) = key
-        if not self._known.synced_in(namespace):
+        if not (self._pods.synced_in(namespace) and self._adapters.synced_in(namespace)):
             return NOT_FRESH_PAUSE
         rest = self._resting.get(namespace, 0.0) - self._clock()
         if rest > 0:
             return rest
-        pods = {one.pod.uid: one for one in self._known.pods.all(namespace)}
+        pods = {one.pod.uid: one for one in self._pods.all(namespace)}
         of_pods = [one.pod for one in pods.values()]
-        if not pods and not self._known.adapters.all(namespace):
+        if not pods and not self._adapters.all(namespace):
             self._watch.follow(namespace, ())
             self._orders.rejections(namespace, ())
             self._labels.unlabelled(namespace, ())
@@ -139,7 +143,7 @@ class AdapterReconciler:
             await self._watch.looked(namespace, FIRST_LOOK_SECONDS)
             self._looked.add(namespace)
             return 0.0  # what is known of the cluster may be another by now
-        adapters = {one.adapter.metadata.name: one for one in self._known.adapters.all(namespace)}
+        adapters = {one.adapter.metadata.name: one for one in self._adapters.all(namespace)}
         snapshot = await self._snapshot(namespace, pods, [one.adapter for one in adapters.values()])
         reports = sum(len(one.answer.adapters) for one in snapshot.observations.values() if one.answer is not None)
         with self._heap.quiet(reports + sum(len(one.status.instances) for one in adapters.values())):
@@ -307,7 +311,7 @@ class AdapterReconciler:
             body = await self._cluster.merge(LORA_ADAPTER, metadata.name, metadata.namespace, patch)
         except (ConflictError, NotFoundError):
             return False
-        self._known.adapters.observe_write(body)
+        self._adapters.observe_write(body)
         return True
 
     async def _try(self, adapter: LoraAdapter, what: str, work: Callable[[], Awaitable[None]]) -> list[float]:
@@ -332,7 +336,7 @@ class AdapterReconciler:
         return []
 
     def _is_there(self, adapter: LoraAdapter) -> bool:
-        known = self._known.adapters.get(adapter.metadata.name, adapter.metadata.namespace)
+        known = self._adapters.get(adapter.metadata.name, adapter.metadata.namespace)
         return known is not None and known.adapter.metadata.uid == adapter.metadata.uid
 
     def _forget(self, namespace: str, was: CachedAdapter | None, there: CachedAdapter | None) -> None:

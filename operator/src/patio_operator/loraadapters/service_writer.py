@@ -10,10 +10,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 
-from patio_operator.caches import CachedAdapter, CachedPod
 from patio_operator.kube.client import ConflictError, InvalidError, KubeClient, NotFoundError, Object
 from patio_operator.kube.informer import Informer
 from patio_operator.kube.resources import SERVICE
+from patio_operator.loraadapters.caches import CachedAdapter
 from patio_operator.loraadapters.planner.plan import Condition
 from patio_operator.loraadapters.planner.selection import is_deleting
 from patio_operator.loraadapters.planner.services import (
@@ -25,6 +25,7 @@ from patio_operator.loraadapters.planner.services import (
     service_of,
     waits_for_labels,
 )
+from patio_operator.pods.injected_pod import CachedPod
 
 log = logging.getLogger(__name__)
 

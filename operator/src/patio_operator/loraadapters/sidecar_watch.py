@@ -32,8 +32,9 @@ from typing import Any
 
 import aiohttp
 
-from patio_operator.loraadapters.planner.observation import UNOBSERVED, Answer, EnginePod, Observation
+from patio_operator.loraadapters.planner.observation import UNOBSERVED, Answer, Observation
 from patio_operator.loraadapters.sidecar_answer import read_answer
+from patio_operator.pods.engine_pod import EnginePod
 from patio_protocol.backoff import exponential, with_jitter
 
 log = logging.getLogger(__name__)

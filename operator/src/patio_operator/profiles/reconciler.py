@@ -21,16 +21,18 @@ from patio_operator import injection
 from patio_operator.api.conditions import find
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.api.rolebasedgroup import RoleBasedGroup
-from patio_operator.caches import Caches
-from patio_operator.groups.planner.rolling_updates import kept_by_partition
+from patio_operator.api.rolling_update import kept_by_partition
 from patio_operator.kube import events
 from patio_operator.kube.client import ConflictError, InvalidError, KubeClient, NotFoundError, Object, UnreadableError
+from patio_operator.kube.informer import Informer
 from patio_operator.kube.resources import DAEMON_SET, DEPLOYMENT, PROFILE, ROLE_BASED_GROUP, STATEFUL_SET
+from patio_operator.pods.injected_pod import CachedPod
+from patio_operator.pods.profile_use import ROLE_KIND, WorkloadRef
 from patio_operator.profiles.dry_run import dry_run_profile
 from patio_operator.profiles.planner import consumers, planner, roles
-from patio_operator.profiles.planner.consumers import ROLE_KIND, ProfilePod
+from patio_operator.profiles.planner.consumers import ProfilePod
 from patio_operator.profiles.planner.status import ACCEPTED
-from patio_operator.profiles.planner.workloads import Workload, WorkloadRef, decode, mark
+from patio_operator.profiles.planner.workloads import Workload, decode, mark
 from patio_operator.profiles.validation import DryRunResult
 from patio_operator.runtime.workqueue import Key
 
@@ -66,14 +68,14 @@ class ProfileReconciler:
     def __init__(
         self,
         cluster: KubeClient,
-        known: Caches,
+        pods: Informer[CachedPod],
         namespace: str,
         clock: Callable[[], float],
         observing: Callable[[], bool],
     ) -> None:
         """`observing` tells whether groups are upstream's controller's at the moment."""
         self._cluster = cluster
-        self._known = known
+        self._pods = pods
         self._observing = observing
         self._namespace = namespace
         self._clock = clock
@@ -82,7 +84,7 @@ class ProfileReconciler:
     async def reconcile(self, key: Key) -> float | None:
         """Make one pass over a profile; return after how many seconds to look again, if it matters."""
         (name,) = key
-        if not self._known.pods.synced:
+        if not self._pods.synced:
             return NOT_FRESH_PAUSE
         kept = self._kept.setdefault(name, _Kept(last_pass=self._clock() - PASS_SECONDS))
         wait = kept.last_pass + PASS_SECONDS - self._clock()
@@ -107,7 +109,7 @@ class ProfileReconciler:
             return None
         revision = injection.revision(profile)
         verdict = await self._verdict(profile, before, kept)
-        pods = self._known.pods
+        pods = self._pods
         users = consumers.pods_with(name, (one.use for there in pods.namespaces() for one in pods.all(there)))
         await asyncio.sleep(0)  # with many thousands of pods each of these takes its time
         refs = planner.workloads_to_read(profile, revision, users)

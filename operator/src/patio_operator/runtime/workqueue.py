@@ -33,34 +33,32 @@ LONGEST_ERROR = 1_000
 """Characters of an error in the log: it may repeat what a user wrote."""
 
 Key = tuple[str, ...]
+Work = Callable[[Key], Awaitable[float | None]]
 
 
 class WorkQueue:
-    """Runs `work(key)` for every key that is woken; `work` may return seconds after which to wake it again."""
+    """Keys that wait for a pass; `run` makes the passes."""
 
     def __init__(
         self,
         name: str,
-        work: Callable[[Key], Awaitable[float | None]],
-        there_are: Callable[[], Iterable[Key]] | None = None,
+        existing: Callable[[], Iterable[Key]] | None = None,
         *,
         workers: int = WORKERS,
         rng: random.Random | None = None,
     ) -> None:
-        """Take the work, and the bounds.
+        """Take the bounds.
 
         Args:
             name: for logs.
-            work: makes a pass over a key.
-            there_are: returns the keys of all objects that there are. They are worked on when the queue begins to run,
+            existing: returns the keys of all objects that there are. They are worked on when the queue begins to run,
                 and again now and then; a queue that does not run keeps none. Without it, it keeps those that are woken.
             workers: how many keys are worked on at once.
             rng: spreads pauses.
 
         """
         self._name = name
-        self._work = work
-        self._there_are = there_are
+        self._existing = existing
         self._workers = workers
         self._rng = rng or random.Random()  # noqa: S311 - jitter only
         self._woken: dict[Key, None] = {}
@@ -77,7 +75,7 @@ class WorkQueue:
     def add(self, key: Key) -> None:
         """Have a key worked on soon."""
         if not self._running:
-            if self._there_are is None:
+            if self._existing is None:
                 self._woken[key] = None
         elif key in self._at_work:
             self._once_more.add(key)
@@ -86,15 +84,20 @@ class WorkQueue:
 
     def add_all(self) -> None:
         """Have every key worked on that there is."""
-        for key in list(self._there_are()) if self._there_are is not None else list(self._woken):
+        for key in list(self._existing()) if self._existing is not None else list(self._woken):
             self.add(key)
 
     def __len__(self) -> int:
         """Return how many keys something is kept of."""
         return len({*self._woken, *self._timers, *self._queued, *self._at_work, *self._failures})
 
-    async def run(self) -> None:
-        """Work until cancelled, beginning with every key that there is; may be run again after that."""
+    async def run(self, work: Work) -> None:
+        """Make passes until cancelled, beginning with every key that there is; may be run again after that.
+
+        Args:
+            work: makes a pass over a key; it may return the seconds after which to make another one.
+
+        """
         self._running = True
         woken, self._woken = self._woken, {}
         for key in woken:
@@ -103,9 +106,9 @@ class WorkQueue:
         try:
             async with asyncio.TaskGroup() as group:
                 for number in range(self._workers):
-                    group.create_task(self._keep_working(), name=f"{self._name} {number}")
-                if self._there_are is not None:
-                    group.create_task(self._resync(self._there_are), name=f"{self._name} resync")
+                    group.create_task(self._keep_working(work), name=f"{self._name} {number}")
+                if self._existing is not None:
+                    group.create_task(self._resync(self._existing), name=f"{self._name} resync")
         finally:
             self._stop()
 
@@ -113,7 +116,7 @@ class WorkQueue:
         self._running = False
         for timer in self._timers.values():
             timer.cancel()
-        if self._there_are is None:
+        if self._existing is None:
             self._woken |= dict.fromkeys([*self._timers, *self._queued, *self._at_work])
         for kept in (self._timers, self._ready, self._queued, self._at_work, self._once_more, self._failures):
             kept.clear()
@@ -149,13 +152,13 @@ class WorkQueue:
         self._queued.discard(key)
         return key
 
-    async def _keep_working(self) -> None:
+    async def _keep_working(self, work: Work) -> None:
         while True:
             await self._some.acquire()
             key = self._next()
             self._at_work.add(key)
             try:
-                requeue_after = await self._worked(key)
+                requeue_after = await self._worked(key, work)
             finally:
                 self._at_work.discard(key)
             if key in self._once_more:
@@ -164,11 +167,11 @@ class WorkQueue:
             if requeue_after is not None:
                 self._due(key, max(requeue_after, SETTLE_SECONDS))
 
-    async def _worked(self, key: Key) -> float | None:
+    async def _worked(self, key: Key, work: Work) -> float | None:
         """Make a pass over a key; return in how many seconds the next one is due, if one is."""
         try:
             async with asyncio.timeout(WORK_SECONDS):
-                requeue_after = await self._work(key)
+                requeue_after = await work(key)
         except (Exception, asyncio.CancelledError) as error:
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
@@ -189,10 +192,10 @@ class WorkQueue:
         self._failures.pop(key, None)
         return requeue_after
 
-    async def _resync(self, there_are: Callable[[], Iterable[Key]]) -> None:
+    async def _resync(self, existing: Callable[[], Iterable[Key]]) -> None:
         """Wake every key once in a while, one after the other."""
         while True:
-            keys = list(there_are())
+            keys = list(existing())
             self._rng.shuffle(keys)
             if not keys:
                 await asyncio.sleep(RESYNC_SECONDS)

@@ -9,9 +9,12 @@ from __future__ import annotations
 import logging
 from datetime import UTC, datetime, timedelta
 
+import httpx
+
 from patio_operator.api import labels
 from patio_operator.kube.client import ApiError, KubeClient, Object
 from patio_operator.kube.shared_secret import Decision, ensure_shared_secret
+from patio_operator.security.auth import ProofAuth
 from patio_operator.security.signing_keys import SigningKey, decode, due, encode, new_key, successor
 from patio_operator.settings import Settings
 
@@ -60,9 +63,20 @@ class SigningKeyRotation:
             log.warning("the signing key has no link to the one before it: pods with a sidecar must be made anew")
         self._key = key
 
-    async def look_up(self) -> None:
-        """Take the key that another replica may have made a moment ago."""
+    async def check(self) -> str | None:
+        """Make one pass; return why it was not made, if it was not."""
         try:
             await self.keep()
         except ApiError as error:
-            log.warning("signing key not looked up: %s", error.message)
+            return error.message
+        return None
+
+    async def look_up(self) -> None:
+        """Take the key that another replica may have made a moment ago."""
+        problem = await self.check()
+        if problem is not None:
+            log.warning("signing key not looked up: %s", problem)
+
+    def auth(self, pod_uid: str) -> httpx.Auth:
+        """Return what signs requests to a pod's sidecar, with the key that is current when they are sent."""
+        return ProofAuth(pod_uid, lambda: self.key, self.look_up)

@@ -7,10 +7,18 @@ from typing import Any
 
 from patio_operator.kube.client import ApiError, KubeClient
 from patio_operator.kube.resources import TOKEN_REVIEW
-from patio_operator.loraadapters.handshake import TokenReviewError
 from patio_operator.security.token_rules import review_of
 
 FORBIDDEN = 403
+
+
+class TokenReviewError(Exception):
+    """The API server did not say whether a token is good."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        """`TokenReviewForbidden` or `TokenNotReviewed`."""
 
 
 class TokenReviewer:
@@ -23,7 +31,7 @@ class TokenReviewer:
         """Return the API server's TokenReview of a token.
 
         Raises:
-            NotReviewedError: it did not give one, and why.
+            TokenReviewError: it did not give one, and why.
 
         """
         try:

@@ -55,9 +55,9 @@ MOST_COMPARED = 500
 """LoraAdapters of one name with which a new one is compared: a page of the API server."""
 
 
-def add_route(app: web.Application, cluster: KubeClient, known: Caches) -> None:
+def add_route(app: web.Application, cluster: KubeClient, caches: Caches) -> None:
     """Serve the reviews of LoraAdapters."""
-    rivals_of = Rivals(cluster, known)
+    rivals_of = Rivals(cluster, caches)
 
     async def validate(review: Object) -> Object:
         return await answer(rivals_of, review)
@@ -68,9 +68,9 @@ def add_route(app: web.Application, cluster: KubeClient, known: Caches) -> None:
 class Rivals:
     """Who has a name in requests in a namespace. Reviews at the same time share what is read for them."""
 
-    def __init__(self, cluster: KubeClient, known: Caches) -> None:
+    def __init__(self, cluster: KubeClient, caches: Caches) -> None:
         self._cluster = cluster
-        self._known = known
+        self._caches = caches
         self._reads = CoalescedReads(self._read)
 
     async def of_name(self, namespace: str, name: str) -> Sequence[LoraAdapter]:
@@ -79,16 +79,16 @@ class Rivals:
 
     def pods(self, namespace: str) -> list[SelectablePod]:
         """Return the pods with a sidecar, as the watch knows them."""
-        if not self._known.pods.synced_in(namespace):
-            raise RetryableApiError(0, f"pods cannot be watched: {self._known.pods.problem_in(namespace)}")
-        there = self._known.pods.all(namespace)
+        if not self._caches.pods.synced_in(namespace):
+            raise RetryableApiError(0, f"pods cannot be watched: {self._caches.pods.problem_in(namespace)}")
+        there = self._caches.pods.all(namespace)
         return [SelectablePod(one.pod.name, one.pod.labels, one.model) for one in there if not one.pod.leaving]
 
     async def _read(self, key: tuple[str, str]) -> Sequence[LoraAdapter]:
         namespace, name = key
         found: dict[str, LoraAdapter] = {}
-        if self._known.adapters.synced_in(namespace):
-            known = (one.adapter for one in self._known.adapters.all(namespace))
+        if self._caches.adapters.synced_in(namespace):
+            known = (one.adapter for one in self._caches.adapters.all(namespace))
             found = {one.metadata.name: one for one in known if one.adapter_name == name}
         try:
             pages = self._cluster.pages(LORA_ADAPTER, Scope(namespace), f"spec.adapterName={name}")
@@ -96,7 +96,7 @@ class Rivals:
                 bodies, _ = await anext(pages)
             bodies = [*bodies[:MOST_COMPARED], *await self._called(namespace, name)]
         except InvalidError:
-            if not self._known.adapters.synced_in(namespace):
+            if not self._caches.adapters.synced_in(namespace):
                 raise
             return list(found.values())
         decoded = (one for one in map(_decoded, bodies) if one is not None)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
-from patio_operator.caches import Caches, adapters_in
+from patio_operator.caches import Caches
 from patio_operator.injection import revision
 from patio_operator.kube.client import KubeClient, NotFoundError, Object
 from patio_operator.kube.coalesced_reads import CoalescedReads
@@ -22,14 +22,15 @@ from patio_operator.kube.resources import (
     ROLE_BASED_GROUP,
     Resource,
 )
+from patio_operator.loraadapters.caches import adapters_in
 
 
 class PodMutationReads:
     """Reads for admissions. Every method raises ApiError when the API server does not answer."""
 
-    def __init__(self, cluster: KubeClient, known: Caches) -> None:
+    def __init__(self, cluster: KubeClient, caches: Caches) -> None:
         self._cluster = cluster
-        self._known = known
+        self._caches = caches
         self._profiles = CoalescedReads(self._read_profile)
         self._adapters = CoalescedReads(self._read_adapters)
         self._groups = CoalescedReads(self._read_group)
@@ -43,15 +44,15 @@ class PodMutationReads:
                 roll must not get the revision before.
 
         """
-        known = self._known.profiles.get(name) if self._known.profiles.synced else None
+        known = self._caches.profiles.get(name) if self._caches.profiles.synced else None
         if known is not None and rolled_for in (None, revision(known)):
             return known
         return await self._profiles.get(name)
 
     async def adapters(self, namespace: str) -> tuple[LoraAdapter, ...]:
         """Return the LoraAdapters of a namespace that can be read."""
-        if self._known.adapters.synced_in(namespace):
-            return tuple(one.adapter for one in self._known.adapters.all(namespace))
+        if self._caches.adapters.synced_in(namespace):
+            return tuple(one.adapter for one in self._caches.adapters.all(namespace))
         return await self._adapters.get(namespace)
 
     async def group(self, namespace: str, name: str) -> Object | None:

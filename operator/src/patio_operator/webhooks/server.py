@@ -16,7 +16,7 @@ from aiohttp import web
 from patio_operator.api.crd import CONVERSION_PATH
 from patio_operator.injection import CallerKeys
 from patio_operator.kube.client import Object
-from patio_operator.telemetry import Telemetry
+from patio_operator.telemetry.metrics import Metrics
 from patio_operator.webhooks import conversion, pod_mutation, reviewing
 from patio_operator.webhooks.connections import Connection, Connections
 from patio_operator.webhooks.pod_mutation_reads import PodMutationReads
@@ -42,7 +42,7 @@ CONVERSIONS = Limits(longest=32 * MiB, bytes_at_once=48 * MiB, at_once=64)
 
 def application(
     lookups: PodMutationReads,
-    telemetry: Telemetry,
+    metrics: Metrics,
     new_access: Callable[[], CallerKeys],
     *,
     observing: Callable[[], bool],
@@ -64,14 +64,14 @@ def application(
         return await pod_mutation.answer(lookups, body, new_access, observing=observing())
 
     def count(outcome: str, seconds: float) -> None:
-        telemetry.admissions.labels(outcome).inc()
+        metrics.admissions.labels(outcome).inc()
         if outcome != "error":
-            telemetry.admission_seconds.observe(seconds)
+            metrics.admission_seconds.observe(seconds)
 
     pods = reviewing.handler("an AdmissionReview of a pod", reviewing.deciding(answer), PODS, count, stopping=stopping)
-    counted = reviewing.counting(telemetry, "RoleBasedGroup")
+    counted = reviewing.counting(metrics, "RoleBasedGroup")
     app = web.Application(client_max_size=CONVERSIONS.longest)
-    app[reviewing.TELEMETRY] = telemetry
+    app[reviewing.METRICS] = metrics
     app.router.add_post(PODS_PATH, pods)
     app.router.add_post(CONVERSION_PATH, converter(counted))
     return app

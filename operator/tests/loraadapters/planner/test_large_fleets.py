@@ -12,11 +12,12 @@ import pytest
 
 from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.loraadapters.planner import candidates, planner, pod_index
-from patio_operator.loraadapters.planner.observation import EnginePod, Observation
+from patio_operator.loraadapters.planner.observation import Observation
 from patio_operator.loraadapters.planner.plan import Plan, RemoveFinalizer
 from patio_operator.loraadapters.planner.pod_index import PodIndex
 from patio_operator.loraadapters.planner.selection import load_request, selects
 from patio_operator.loraadapters.planner.snapshot import Snapshot
+from patio_operator.pods.engine_pod import EnginePod
 from patio_operator.runtime import time_slices
 from patio_operator.runtime.incremental import CHUNK, Incremental, run_to_end
 from patio_operator.runtime.time_slices import Heap, in_slices

@@ -10,7 +10,7 @@ import pytest
 from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.loraadapters.planner import serving_labels
 from patio_operator.loraadapters.planner.finalizers import DELETION_BOUND
-from patio_operator.loraadapters.planner.observation import EnginePod, Observation
+from patio_operator.loraadapters.planner.observation import Observation
 from patio_operator.loraadapters.planner.plan import (
     AddFinalizer,
     InstanceState,
@@ -25,6 +25,7 @@ from patio_operator.loraadapters.planner.plan import (
 from patio_operator.loraadapters.planner.planner import plan
 from patio_operator.loraadapters.planner.selection import load_request
 from patio_operator.loraadapters.planner.snapshot import Snapshot
+from patio_operator.pods.engine_pod import EnginePod
 from patio_protocol.adapters import AdapterState, LoadRequest
 
 from builders import NOW, lora_adapter, pod, report, seen, silent

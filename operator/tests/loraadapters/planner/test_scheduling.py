@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.loraadapters.planner.candidates import UNREACHABLE_BOUND
-from patio_operator.loraadapters.planner.observation import EnginePod, Observation
+from patio_operator.loraadapters.planner.observation import Observation
 from patio_operator.loraadapters.planner.plan import (
     InstanceState,
     Load,
@@ -25,6 +25,7 @@ from patio_operator.loraadapters.planner.planner import plan
 from patio_operator.loraadapters.planner.selection import load_request, source_revision
 from patio_operator.loraadapters.planner.snapshot import Snapshot
 from patio_operator.loraadapters.planner.status import recorded, status
+from patio_operator.pods.engine_pod import EnginePod
 from patio_protocol.adapters import AdapterState, LoadRequest
 
 from builders import NOW, lora_adapter, pod, report, seen, silent

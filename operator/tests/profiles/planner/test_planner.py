@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from patio_operator.api import rollout_annotations
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.api.rolebasedgroup import RoleBasedGroup
-from patio_operator.profiles.planner.consumers import ProfilePod, pods_with, use_of
+from patio_operator.pods.profile_use import WorkloadRef, use_of
+from patio_operator.profiles.planner.consumers import ProfilePod, pods_with
 from patio_operator.profiles.planner.planner import Plan, plan, workloads_to_read
 from patio_operator.profiles.planner.roles import decode_role, mark_role, role_of
-from patio_operator.profiles.planner.workloads import Workload, WorkloadRef, decode, mark
+from patio_operator.profiles.planner.workloads import Workload, decode, mark
 from patio_operator.profiles.validation import DryRunResult, InvalidField
 
 from builders import NOW

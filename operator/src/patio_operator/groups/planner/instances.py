@@ -18,6 +18,7 @@ from typing import Any
 from patio_operator.api import labels
 from patio_operator.api.conditions import find, time_of
 from patio_operator.api.rolebasedgroup import Role, RoleBasedGroup
+from patio_operator.api.rolling_update import limits_of
 from patio_operator.groups.planner import naming, restart_state, revisions, rolling_updates
 from patio_operator.groups.planner.plan import Event, ObjectRef, ref_of
 from patio_operator.groups.planner.restart_state import RestartState
@@ -111,7 +112,7 @@ class _Pass:
         self._wanted = revisions.wanted(group, role)
         self._stored = sorted(stored, key=lambda one: int(one["revision"]))
         self._known = {one.hash: one for one in (*map(revisions.from_object, self._stored), self._wanted)}
-        self._rollout = rolling_updates.of(role)
+        self._rollout = limits_of(role)
         self._policy = restart_state.policy(role.leader_worker_pattern)
         self._instances = _sorted(pods, role.replicas)
         self._memories = {index: memories.get(index, RestartState()) for index in range(role.replicas)}

@@ -13,7 +13,8 @@ import yaml
 
 from patio_operator.api import labels
 from patio_operator.api.rolebasedgroup import Role, RoleBasedGroup
-from patio_operator.groups.planner import naming, restart_state, rolling_updates, templates
+from patio_operator.api.rolling_update import limits_of
+from patio_operator.groups.planner import naming, restart_state, templates
 
 Object = dict[str, Any]
 
@@ -145,7 +146,7 @@ def _metadata(group: RoleBasedGroup, role: Role, name: str) -> Object:
 
 
 def _rolling_update(role: Role) -> Mapping[str, Any]:
-    rollout = rolling_updates.of(role)
+    rollout = limits_of(role)
     if rollout.max_unavailable == 1:
         return {"partition": rollout.partition}
     # without the feature gate MaxUnavailableStatefulSet the API server drops it: then `rollouts.faster` helps

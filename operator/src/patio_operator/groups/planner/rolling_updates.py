@@ -1,53 +1,19 @@
-"""How a changed template reaches the pods of a role: which may keep the old one, how many may be down at once.
+"""How a changed template reaches the pods of a role's StatefulSet.
 
-Used by `objects` for StatefulSets and by `instances` for leader-worker roles. `faster` helps StatefulSets: Kubernetes
-replaces their pods one at a time unless its gate MaxUnavailableStatefulSet is open, whatever maxUnavailable says.
+Kubernetes replaces the pods of a StatefulSet one at a time unless its gate MaxUnavailableStatefulSet is open, whatever
+maxUnavailable says: `faster` names the pods to delete beside that one. Pods of leader-worker roles are made by
+`instances`, by the same limits (`api.rolling_update`).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from patio_operator.api import labels
 from patio_operator.api.conditions import find
-from patio_operator.api.rolebasedgroup import Role, RollingUpdate
-
-
-@dataclass(frozen=True)
-class RollingUpdateLimits:
-    """Numbers of instances."""
-
-    partition: int
-    """Instances with an index below it keep the revision that they have."""
-    max_unavailable: int
-    """Instances that may be down at once; at least 1, as there is no surge."""
-
-
-def parameters(role: Role) -> RollingUpdate:
-    """Return what a role says about its updates, or the defaults."""
-    strategy = role.rollout_strategy
-    return (strategy.rolling_update if strategy else None) or RollingUpdate()
-
-
-def of(role: Role) -> RollingUpdateLimits:
-    """Return how a role's instances are updated. Percentages of its replicas are rounded up."""
-    wanted = parameters(role)
-    partition = role.replicas if wanted.paused else _scaled(wanted.partition, role.replicas)
-    return RollingUpdateLimits(partition, max(1, _scaled(wanted.max_unavailable, role.replicas)))
-
-
-def kept_by_partition(role: Role) -> int:
-    """Return how many instances of a role keep the revision that they have."""
-    return min(of(role).partition, role.replicas)
-
-
-def _scaled(value: int | str, replicas: int) -> int:
-    if isinstance(value, int):
-        return value
-    return math.ceil(int(value.rstrip("%")) * replicas / 100)
+from patio_operator.api.rolebasedgroup import Role
+from patio_operator.api.rolling_update import limits_of
 
 
 def is_ready(pod: Mapping[str, Any]) -> bool:
@@ -65,7 +31,7 @@ def faster(role: Role, workload: Mapping[str, Any], pods: Sequence[Mapping[str, 
         pods: those of the StatefulSet.
 
     """
-    rollout, status = of(role), workload.get("status") or {}
+    rollout, status = limits_of(role), workload.get("status") or {}
     strategy = (workload["spec"].get("updateStrategy") or {}).get("rollingUpdate") or {}
     seen = status.get("observedGeneration", 0) >= workload["metadata"].get("generation", 0)
     if rollout.max_unavailable == 1 or "maxUnavailable" in strategy or not seen:

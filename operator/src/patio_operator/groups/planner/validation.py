@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 
 from patio_operator.api import labels
 from patio_operator.api.rolebasedgroup import LeaderWorkerPattern, Role, RoleBasedGroup
-from patio_operator.groups.planner import naming, rolling_updates, templates
+from patio_operator.api.rolling_update import parameters
+from patio_operator.groups.planner import naming, templates
 from patio_operator.groups.planner.plan import GroupError
 
 _UPSTREAM = "install the RoleBasedGroup controller, which realises it"
@@ -78,7 +79,7 @@ def _check_role(group: RoleBasedGroup, role: Role) -> None:
             remedy = f"use standalonePattern or leaderWorkerPattern, or {_UPSTREAM}"
             raise _unsupported(who, "customComponentsPattern", remedy)
         raise GroupError("InvalidSpec", f"{who} has no pattern: give it a standalonePattern or a leaderWorkerPattern")
-    rolling_update = rolling_updates.parameters(role)
+    rolling_update = parameters(role)
     for field, value in (
         ("partition", rolling_update.partition),
         ("maxUnavailable", rolling_update.max_unavailable),
@@ -163,7 +164,7 @@ def deviations(group: RoleBasedGroup) -> Iterator[str]:
         yield f"annotation {labels.OLD_EXCLUSIVE_TOPOLOGY} is ignored in v1alpha2, by upstream too"
     for role in group.spec.roles:
         who = f"role {role.name!r}"
-        rolling_update = rolling_updates.parameters(role)
+        rolling_update = parameters(role)
         kind = role.annotations.get(labels.ROLE_WORKLOAD_TYPE, "").rsplit("/", 1)[-1]
         if kind in _REALISED_OTHERWISE:
             yield f"{who}: {_instead(role, kind)}"

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from patio_operator.api.loraadapter import LoraAdapter
-from patio_operator.loraadapters.planner.observation import EnginePod
+from patio_operator.pods.engine_pod import EnginePod
 from patio_protocol.adapters import LoadRequest, UnloadRequest
 
 

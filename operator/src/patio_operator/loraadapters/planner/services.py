@@ -15,8 +15,8 @@ from typing import Any
 
 from patio_operator.api.labels import ADAPTER_LOADED, ADAPTER_SERVICE, adapter_label, adapter_labels, owners_of
 from patio_operator.api.loraadapter import LoraAdapter
-from patio_operator.loraadapters.planner.observation import EnginePod
 from patio_operator.loraadapters.planner.plan import Condition
+from patio_operator.pods.engine_pod import EnginePod
 
 PORT = 80
 PORT_NAME = "http"

@@ -12,8 +12,9 @@ from datetime import datetime
 
 from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.loraadapters.planner.credentials import Credentials
-from patio_operator.loraadapters.planner.observation import EnginePod, Observation
+from patio_operator.loraadapters.planner.observation import Observation
 from patio_operator.loraadapters.planner.plan import Condition, Order, Rejection
+from patio_operator.pods.engine_pod import EnginePod
 
 
 @dataclass(frozen=True)

@@ -1,30 +1,11 @@
-"""Which pods have a profile, at which revision, and which workload would make them anew.
-
-Comes first in a pass: from the metadata of the injected pods. A pod of a ReplicaSet is its Deployment's, whose name is
-the ReplicaSet's without the hash that the Deployment gave it: no right to read ReplicaSets is needed for that. A pod
-that a RoleBasedGroup controls is of a leader-worker role.
-"""
+"""The pods that have a profile, each with its revision and its workload. Comes first in a pass."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
-from patio_operator.api import labels, rollout_annotations
-from patio_operator.api.bounded_json import read_object
-from patio_operator.api.object_names import is_object_name
-from patio_operator.profiles.planner.workloads import WorkloadRef
-
-ROLE_KIND = "RoleBasedGroup"
-ROLE_GROUP = "workloads.x-k8s.io"
-"""What controls the pods of a leader-worker role."""
-MOST_PROFILES = 16
-"""Profiles that a pod can have: more than that nobody injected."""
-LONGEST_ANNOTATION = 8_192
-LONGEST_REVISION = 64
-_HASH = "pod-template-hash"
-_ROLLED = ("StatefulSet", "DaemonSet")
+from patio_operator.pods.profile_use import ProfileUse, WorkloadRef
 
 
 @dataclass(frozen=True)
@@ -43,37 +24,6 @@ class ProfilePod:
     """The revision of the profile that its template was last rolled for; empty when it never was."""
 
 
-@dataclass(frozen=True)
-class ProfileUse:
-    """What an injected pod says of its profiles, and of what would make it anew."""
-
-    namespace: str
-    name: str
-    revisions: Mapping[str, str]
-    """The revision of each profile that it got."""
-    rolled_for: Mapping[str, str]
-    """The revision of each profile that its template was last rolled for."""
-    workload: WorkloadRef | None
-    made_by: str
-
-
-def use_of(metadata: Mapping[str, Any]) -> ProfileUse | None:
-    """Read a pod's metadata; None for a pod that has no profile or is being deleted."""
-    revisions = profiles_in(metadata)
-    if not revisions or metadata.get("deletionTimestamp"):
-        return None
-    owner: Mapping[str, Any] = next((one for one in metadata.get("ownerReferences") or [] if one.get("controller")), {})
-    rolled_for = {name: one for name, one in rollout_annotations.of_template(metadata).items() if name in revisions}
-    return ProfileUse(
-        metadata["namespace"],
-        metadata["name"],
-        revisions,
-        rolled_for,
-        _workload(metadata, owner),
-        owner.get("kind", "Pod"),
-    )
-
-
 def pods_with(profile: str, uses: Iterable[ProfileUse | None]) -> list[ProfilePod]:
     """Return the pods that have a profile.
 
@@ -89,33 +39,3 @@ def pods_with(profile: str, uses: Iterable[ProfileUse | None]) -> list[ProfilePo
         for one in uses
         if one is not None and profile in one.revisions
     ]
-
-
-def profiles_in(metadata: Mapping[str, Any]) -> dict[str, str]:
-    """Return the revision of each profile that a pod got.
-
-    Anybody can write the annotation. What is not as injection writes it counts as nothing: it names a few profiles, and
-    each by a name that one can have.
-    """
-    said = read_object((metadata.get("annotations") or {}).get(labels.INJECTED), LONGEST_ANNOTATION)
-    if len(said) > MOST_PROFILES:
-        return {}
-    return {
-        name: revision
-        for name, revision in said.items()
-        if is_object_name(name) and isinstance(revision, str) and len(revision) <= LONGEST_REVISION
-    }
-
-
-def _workload(metadata: Mapping[str, Any], owner: Mapping[str, Any]) -> WorkloadRef | None:
-    group, _, _ = owner.get("apiVersion", "").partition("/")
-    if group == ROLE_GROUP and owner.get("kind") == ROLE_KIND:
-        found = labels.group_and_role(metadata.get("labels") or {})
-        return None if found is None else WorkloadRef(ROLE_KIND, metadata["namespace"], "/".join(found))
-    if group != "apps":
-        return None
-    kind, name = owner["kind"], owner["name"]
-    suffix = "-" + (metadata.get("labels") or {}).get(_HASH, "")
-    if kind == "ReplicaSet" and suffix != "-" and name.endswith(suffix):
-        return WorkloadRef("Deployment", metadata["namespace"], name.removesuffix(suffix))
-    return WorkloadRef(kind, metadata["namespace"], name) if kind in _ROLLED else None

@@ -15,9 +15,10 @@ from typing import Any
 
 from patio_operator.api import labels
 from patio_operator.api.profile import ClusterEngineRuntimeProfile, Rolling
+from patio_operator.pods.profile_use import WorkloadRef
 from patio_operator.profiles.planner.consumers import ProfilePod
 from patio_operator.profiles.planner.status import Event, Skipped, State, events_of, status_of
-from patio_operator.profiles.planner.workloads import Workload, WorkloadRef
+from patio_operator.profiles.planner.workloads import Workload
 from patio_operator.profiles.validation import DryRunResult
 
 PROGRESS_DEADLINE = timedelta(minutes=10)

@@ -11,8 +11,9 @@ from typing import Any
 
 from patio_operator.api import rollout_annotations
 from patio_operator.api.rolebasedgroup import Role, RoleBasedGroup
+from patio_operator.pods.profile_use import WorkloadRef
 from patio_operator.profiles.planner.consumers import ProfilePod
-from patio_operator.profiles.planner.workloads import Workload, WorkloadRef
+from patio_operator.profiles.planner.workloads import Workload
 
 
 def group_and_role(ref: WorkloadRef) -> tuple[str, str]:

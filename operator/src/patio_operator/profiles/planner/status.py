@@ -13,7 +13,7 @@ from typing import Any
 
 from patio_operator.api.conditions import find, next_condition
 from patio_operator.api.profile import ClusterEngineRuntimeProfile, Rolling
-from patio_operator.profiles.planner.workloads import WorkloadRef
+from patio_operator.pods.profile_use import WorkloadRef
 from patio_operator.profiles.validation import DryRunResult
 
 ACCEPTED = "Accepted"

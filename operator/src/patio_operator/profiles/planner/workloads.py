@@ -12,22 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from patio_operator.api import rollout_annotations
+from patio_operator.pods.profile_use import WorkloadRef
 
 FIELD_MANAGER = "patio-operator"
 """Patio's own name in managedFields: what it applies, it may annotate."""
-
-
-@dataclass(frozen=True, order=True)
-class WorkloadRef:
-    """Which workload."""
-
-    kind: str
-    namespace: str
-    name: str
-    """Of a leader-worker role: GROUP/ROLE."""
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.namespace}/{self.name}"
 
 
 @dataclass(frozen=True)

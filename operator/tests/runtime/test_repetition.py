@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from patio_operator.app import _until_done
+from patio_operator.runtime.repetition import until_done
 
 
 async def test_a_signal_ends_a_start_that_waits_for_the_api_server() -> None:
@@ -16,7 +16,7 @@ async def test_a_signal_ends_a_start_that_waits_for_the_api_server() -> None:
         tried.set()
         return "the API server does not answer"
 
-    starting = asyncio.create_task(_until_done("key", fails, stop))
+    starting = asyncio.create_task(until_done("key", fails, stop))
     async with asyncio.timeout(60):
         await tried.wait()
         stop.set()
@@ -30,7 +30,7 @@ async def test_a_start_goes_on_once_what_it_needs_is_there() -> None:
         return problems.pop(0)
 
     async with asyncio.timeout(60):
-        assert await _until_done("key", later, asyncio.Event())
+        assert await until_done("key", later, asyncio.Event())
 
 
 async def test_what_breaks_at_the_start_is_not_hidden() -> None:
@@ -38,4 +38,4 @@ async def test_what_breaks_at_the_start_is_not_hidden() -> None:
         raise ValueError("broken")
 
     with pytest.raises(ValueError, match="broken"):
-        await _until_done("key", breaks, asyncio.Event())
+        await until_done("key", breaks, asyncio.Event())
