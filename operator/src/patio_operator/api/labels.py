@@ -27,8 +27,6 @@ ROTATE = "patio.dev/rotate"
 """Annotation on the Secret of the signing key, or of the webhook's certificate, that asks for a new key, whatever its
 value."""
 
-FIELD_MANAGER = "patio-operator"
-"""Under which the operator writes objects, so that they show what is its work."""
 ROLL_AT_ONCE = "patio.dev/roll-at-once"
 """Annotation of a profile: how many workloads a change of it rolls at once. Default: 1."""
 ROLLED = "patio.dev/rolled-profiles"

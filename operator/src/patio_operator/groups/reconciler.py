@@ -46,6 +46,7 @@ from patio_operator.kube.resources import (
     CONFIG_MAP,
     CONTROLLER_REVISION,
     ENDPOINT_SLICE,
+    FIELD_MANAGER,
     POD,
     PROFILE,
     ROLE_BASED_GROUP,
@@ -368,7 +369,7 @@ def _reduced(kind: Resource, child: Object) -> Object:
     metadata = dict(child["metadata"])
     metadata["managedFields"] = [
         {"manager": one.get("manager"), "operation": one.get("operation")}
-        | ({"fieldsV1": _digest(one.get("fieldsV1"))} if one.get("manager") == labels.FIELD_MANAGER else {})
+        | ({"fieldsV1": _digest(one.get("fieldsV1"))} if one.get("manager") == FIELD_MANAGER else {})
         for one in metadata.get("managedFields") or []
     ]
     reduced = {**_typed(kind, child), "metadata": metadata}
@@ -385,7 +386,7 @@ def _ours(body: Object) -> str:
     has the value that was applied.
     """
     for one in body["metadata"].get("managedFields") or []:
-        if one.get("manager") == labels.FIELD_MANAGER and one.get("operation") == "Apply":
+        if one.get("manager") == FIELD_MANAGER and one.get("operation") == "Apply":
             fields = one.get("fieldsV1")
             return fields if isinstance(fields, str) else _digest(fields)
     return ""

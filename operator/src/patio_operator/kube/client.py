@@ -22,10 +22,9 @@ from urllib.parse import quote, urlencode
 import aiohttp
 from kubernetes.aio import client, config
 
-from patio_operator.api.labels import FIELD_MANAGER
 from patio_operator.kube import bodies
 from patio_operator.kube.bodies import TooDeep
-from patio_operator.kube.resources import Resource
+from patio_operator.kube.resources import FIELD_MANAGER, Resource
 from patio_operator.runtime.open_file_limit import words_of
 
 log = logging.getLogger(__name__)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+FIELD_MANAGER = "patio-operator"
+"""Under which the operator writes objects, so that they show what is its work."""
+
 
 @dataclass(frozen=True)
 class Resource:

@@ -15,6 +15,7 @@ from patio_operator.api import labels
 from patio_operator.api.rolebasedgroup import Role, RoleBasedGroup
 from patio_operator.api.rolling_update import limits_of
 from patio_operator.groups.planner import naming, restart_state, templates
+from patio_operator.kube.resources import FIELD_MANAGER
 
 Object = dict[str, Any]
 
@@ -65,7 +66,7 @@ def leaders_slice(group: RoleBasedGroup, role: Role, pods: Iterable[Mapping[str,
             "labels": {
                 **naming.selector(group, role),
                 labels.SERVICE_OF_SLICE: naming.service(group, role),
-                labels.MANAGER_OF_SLICE: labels.FIELD_MANAGER,
+                labels.MANAGER_OF_SLICE: FIELD_MANAGER,
             },
             "ownerReferences": [naming.owner(group)],
         },

@@ -25,6 +25,7 @@ from patio_operator.groups.planner import (
 from patio_operator.groups.planner.instances import InstancesPlan
 from patio_operator.groups.planner.plan import Event, GroupError, GroupPlan, ObjectRef, ref_of
 from patio_operator.groups.planner.status import Count, count, group_status, readiness, trouble
+from patio_operator.kube.resources import FIELD_MANAGER
 
 Child = Mapping[str, Any]
 
@@ -136,7 +137,7 @@ def made_by_patio(group: RoleBasedGroup, children: Sequence[Child]) -> tuple[Obj
         ref_of(child)
         for child in own.all
         if own.is_ours(child)
-        and any(one.get("manager") == labels.FIELD_MANAGER for one in child["metadata"].get("managedFields") or [])
+        and any(one.get("manager") == FIELD_MANAGER for one in child["metadata"].get("managedFields") or [])
     )
 
 

@@ -12,10 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from patio_operator.api import rollout_annotations
+from patio_operator.kube.resources import FIELD_MANAGER
 from patio_operator.pods.profile_use import WorkloadRef
-
-FIELD_MANAGER = "patio-operator"
-"""Patio's own name in managedFields: what it applies, it may annotate."""
 
 
 @dataclass(frozen=True)
