@@ -10,7 +10,8 @@ from typing import Any
 
 from patio_operator.api.rolebasedgroup import RoleBasedGroup
 from patio_operator.groups.planner import planner
-from patio_operator.groups.planner.plan import GroupPlan, ObjectRef
+from patio_operator.groups.planner.plan import ObjectRef, Plan
+from patio_operator.groups.planner.snapshot import Snapshot
 
 Object = dict[str, Any]
 
@@ -59,12 +60,12 @@ class World:
         """Change the group's roles."""
         self.roles = roles
 
-    def plan(self) -> GroupPlan:
+    def plan(self) -> Plan:
         """Return what the planner wants now."""
         group = a_group(*self.roles, status=self.status, **self.metadata)
-        return planner.plan(group, copy.deepcopy(list(self.objects.values())), {"patio"}, self.now)
+        return planner.plan(Snapshot(group, copy.deepcopy(list(self.objects.values())), {"patio"}, self.now))
 
-    def step(self) -> GroupPlan:
+    def step(self) -> Plan:
         """Plan and carry out once."""
         plan = self.plan()
         for ref in plan.tear_down:
@@ -152,8 +153,8 @@ class World:
             plan = self.step()
             self.go()
             self.make_ready()
-            if plan.requeue_after is not None:
-                self.now += plan.requeue_after
+            if plan.requeue_at is not None:
+                self.now = plan.requeue_at
             elif before == (self.objects, self.status):
                 return
         raise AssertionError(f"not settled: {self.status}")

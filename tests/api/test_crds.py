@@ -21,6 +21,7 @@ from patio_operator.api.schema import structural
 from patio_operator.api.source_rules import FORMATS
 from patio_operator.groups import conversion, pruning
 from patio_operator.groups.planner import planner
+from patio_operator.groups.planner.snapshot import Snapshot
 from patio_operator.injection import CallerKeys, Injection, Runtime, inject, json_patch
 from patio_operator.loraadapters.planner.plan import Instance, InstanceState, Placement
 from patio_operator.loraadapters.planner.status import recorded, status
@@ -54,7 +55,9 @@ def realised_samples() -> list[Any]:
                 for role in document["spec"]["roles"]:
                     role["dependencies"] = []
                 group = RoleBasedGroup.model_validate(document)
-                plan = planner.plan(group, [], {"nvidia-runtime-profile", "sglang-pd-runtime"}, datetime.now(UTC))
+                plan = planner.plan(
+                    Snapshot(group, [], {"nvidia-runtime-profile", "sglang-pd-runtime"}, datetime.now(UTC))
+                )
                 objects = [*plan.applies, *plan.creates]
                 if objects:
                     id_ = f"{path.parent.name}/{path.stem}:{group.metadata.name}"

@@ -14,6 +14,7 @@ from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.api.rolebasedgroup import RoleBasedGroup
 from patio_operator.groups import conversion
 from patio_operator.groups.planner import planner
+from patio_operator.groups.planner.snapshot import Snapshot
 from patio_protocol.adapters import AdapterState
 
 PROFILES = {"nvidia-runtime-profile", "sglang-pd-runtime"}
@@ -138,7 +139,7 @@ REFUSED = {
 def test_upstreams_groups_are_realised_or_refused_with_a_reason(path: str, sample: dict[str, Any]) -> None:
     sample = conversion.convert(sample, conversion.V1ALPHA2)
     sample["metadata"] |= {"namespace": "default", "uid": "u", "generation": 1}
-    plan = planner.plan(RoleBasedGroup.model_validate(sample), [], PROFILES, NOW)
+    plan = planner.plan(Snapshot(RoleBasedGroup.model_validate(sample), [], PROFILES, NOW))
     assert plan.status is not None
     (ready,) = plan.status["conditions"]
     refused = next((words for end, words in REFUSED.items() if path.removesuffix(".yaml").endswith(end)), None)

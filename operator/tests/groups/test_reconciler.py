@@ -16,6 +16,7 @@ from patio_operator.caches import Caches
 from patio_operator.groups.event_handlers import existing_keys, register
 from patio_operator.groups.reconciler import PASSES_AT_ONCE, PODS_IN_A_PASS, GroupReconciler
 from patio_operator.kube.client import KubeClient
+from patio_operator.kube.resources import FIELD_MANAGER
 from patio_operator.runtime.workqueue import Key, WorkQueue
 
 from memory_api import GROUPS, PODS, PROFILES, STATEFUL_SETS, MemoryApi, connected, group, profile, role, serving, until
@@ -93,7 +94,7 @@ async def test_what_somebody_changed_is_applied_again() -> None:
         await one.settled()
         changed = json.loads(json.dumps(api.objects[f"{STATEFUL_SETS}/g-w"]))
         changed["spec"]["replicas"] = 7
-        (entry,) = [of for of in changed["metadata"]["managedFields"] if of["manager"] == labels.FIELD_MANAGER]
+        (entry,) = [of for of in changed["metadata"]["managedFields"] if of["manager"] == FIELD_MANAGER]
         del entry["fieldsV1"]["f:spec"]["f:replicas"]  # as the API server takes it away from who applied it
         changed["metadata"]["managedFields"].append({"manager": "kubectl", "operation": "Update", "fieldsV1": {}})
         api.put(STATEFUL_SETS, changed)

@@ -1,7 +1,7 @@
 """The annotations that say for which revisions of its profiles a workload was last rolled.
 
 A pod template has `labels.ROLLED`; a leader-worker role, whose templates are in the user's RoleBasedGroup, has its part
-of `labels.ROLLED_ROLES` there. `rollouts` writes them, `groups` puts the second into the leaders' templates, admission
+of `labels.ROLLED_ROLES` there. `profiles` writes them, `groups` puts the second into the leaders' templates, admission
 reads the first. What cannot be read counts as not there.
 """
 

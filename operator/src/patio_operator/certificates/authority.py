@@ -1,6 +1,6 @@
 """The webhook's certificates: what a good set of them is, and the next step from one set to a better one. Pure.
 
-A CA of our own signs serving certificates; `keeper` keeps both in a Secret that all replicas share. The API server
+A CA of our own signs serving certificates; `rotation` keeps both in a Secret that all replicas share. The API server
 trusts what stands in the webhook configurations, and it and the replicas learn of changes at times of their own. So a
 new CA is first trusted and only later signs, and an old one stays trusted until every replica has had time to
 serve a certificate of the new one. At no moment does any replica serve what any API server does not trust.

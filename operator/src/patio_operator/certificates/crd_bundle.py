@@ -1,6 +1,6 @@
 """Keeps right how the API server finds the conversion webhook: the CA and the namespace in the RoleBasedGroups' CRD.
 
-Called by `keeper` on every pass. The CRD comes from a file that knows neither. A CRD that somebody else converts
+Called by `rotation` on every pass. The CRD comes from a file that knows neither. A CRD that somebody else converts
 for, as upstream's controller does for its own, is never touched.
 """
 

@@ -1,9 +1,9 @@
-"""Keeps what the webhook serves and what the API server trusts in step with what `certificates` says is right.
+"""Keeps what the webhook serves and what the API server trusts in step with what `authority` says is right.
 
-`SharedCertificate` shares one set among all replicas through a Secret, and writes its CAs where the API server reads them.
-The annotation `patio.dev/rotate` on the Secret, whatever its value, asks for a new CA and all that follows from it.
-`MountedCertificate` serves what cert-manager keeps in a folder, and writes nothing. Both have one `context`: a certificate
-that is loaded later serves the connections that come after, and never breaks one that is there.
+`SharedCertificate` shares one set among all replicas through a Secret, and writes its CAs where the API server reads
+them. The annotation `patio.dev/rotate` on the Secret, whatever its value, asks for a new CA and all that follows from
+it. `MountedCertificate` serves what cert-manager keeps in a folder, and writes nothing. Both have one `context`: a
+certificate that is loaded later serves the connections that come after, and never breaks one that is there.
 """
 
 from __future__ import annotations

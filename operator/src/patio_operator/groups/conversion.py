@@ -2,8 +2,8 @@
 
 Called by the conversion webhook, for everybody who reads or writes v1alpha1. Fields that both versions have in other
 words are translated as upstream does. What a version has no words for is kept in an annotation of the object
-(`residue`), so that there and back again nothing is lost, and neither is what the other side has that an edit did not
-touch. Objects are plain dictionaries: what nobody here knows passes through.
+(`round_trip`), so that there and back again nothing is lost, and neither is what the other side has that an edit did
+not touch. Objects are plain dictionaries: what nobody here knows passes through.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Realises RoleBasedGroups: reads a group and what was made of it, lets `groups.plan` decide, carries the plan out.
+"""Realises RoleBasedGroups: reads a group and what was made of it, plans (`planner`), carries the plan out.
 
-Woken by changes of the group, of the StatefulSets and pods that carry its name, and by profiles that come or go.
+Changes of the group, of the StatefulSets and pods that carry its name, and of profiles that come or go bring a pass.
 Deleting a group needs nothing here: what it made has it as its owner. Nothing is written when nothing changed. While
 groups are upstream's controller's (observe mode) nothing is written, and nothing deleted but what Patio itself made of
 a group that is handed over. What is kept between passes saves requests: losing it costs a repetition that is harmless.
@@ -28,7 +28,8 @@ from patio_operator.api.rolebasedgroup import RoleBasedGroup
 from patio_operator.groups import pruning
 from patio_operator.groups.caches import CachedGroup
 from patio_operator.groups.planner import naming, planner
-from patio_operator.groups.planner.plan import GroupPlan, ObjectRef
+from patio_operator.groups.planner.plan import ObjectRef, Plan
+from patio_operator.groups.planner.snapshot import Snapshot
 from patio_operator.kube import events
 from patio_operator.kube.client import (
     ConflictError,
@@ -191,10 +192,10 @@ class GroupReconciler:
                     await self._delete(ref)
                 return PASS_SECONDS if len(made) > PODS_IN_A_PASS else None
             profiles = await self._existing(kept.profiles)
-            plan = await _decided(size, planner.plan, group, children, profiles, now)
+            plan = await _decided(size, planner.plan, Snapshot(group, children, profiles, now))
             strangers = await self._unlabelled(plan.applies, children, namespace)
             if strangers:
-                plan = await _decided(size, planner.plan, group, [*children, *strangers], profiles, now)
+                plan = await _decided(size, planner.plan, Snapshot(group, [*children, *strangers], profiles, now))
         except (ValidationError, TooLargeError, _RefusedError) as error:
             if not observing:
                 await self._write_status(body, _refused(body, *_why(error), now))
@@ -213,7 +214,7 @@ class GroupReconciler:
             await self._write_status(body, _refused(body, "Rejected", error.message, now))
             raise
         if in_the_way:
-            plan = await _decided(size, planner.plan, group, [*children, *in_the_way], profiles, now)
+            plan = await _decided(size, planner.plan, Snapshot(group, [*children, *in_the_way], profiles, now))
         for ref in plan.deletes[:PODS_IN_A_PASS]:
             await self._delete(ref)
         for happened in plan.events[:EVENTS_IN_A_PASS]:
@@ -222,7 +223,7 @@ class GroupReconciler:
         requeue_after = (
             [PASS_SECONDS] if wrote or more else []
         )  # some of a plan waits until a status says what is to come
-        requeue_after += [] if plan.requeue_after is None else [plan.requeue_after.total_seconds()]
+        requeue_after += [] if plan.requeue_at is None else [(plan.requeue_at - now).total_seconds()]
         return min(requeue_after, default=None)
 
     async def _children(self, group: RoleBasedGroup) -> list[Object]:
@@ -257,7 +258,7 @@ class GroupReconciler:
         return found
 
     async def _carry_out(
-        self, plan: GroupPlan, group: RoleBasedGroup, body: Object, children: Iterable[Object], kept: _Kept
+        self, plan: Plan, group: RoleBasedGroup, body: Object, children: Iterable[Object], kept: _Kept
     ) -> list[Object]:
         """Do what makes a group; return the pods of others that have the names of ours.
 

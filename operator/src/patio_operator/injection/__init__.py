@@ -4,16 +4,16 @@
 with the `json_patch` between the pod and `inject`'s. Inside, `admission` goes through one concern after the
 other:
 
-- `asked`: what the pod asks for; `observed`: what upstream's controller meant for it
+- `requested_profiles`: what the pod asks for; `upstream_profiles`: what upstream's controller meant for it
 - `limits`: how much of a pod is read at all
 - `engine`: which container is the engine and what it serves, from its command line, which `command_line` reads
 - `profiles`: the profile's containers and volumes, with the role's overrides
 - `volumes`: which files the engine and the sidecar must both see
 - `sources`: what adapters' sources need of these volumes
 - `variables`: what the sidecar is told about the pod, its role, the engine and its adapters
-- `access`: who may call the sidecar from outside, the preStop hook among them
+- `authentication`: who may call the sidecar from outside, the preStop hook among them
 
-Nothing of the user's is dropped or reordered; what contradicts it is a `Refusal` that names both sides.
+Nothing of the user's is dropped or reordered; what contradicts it is a `PodRejection` that names both sides.
 Injecting an injected pod changes nothing.
 """
 

@@ -1,6 +1,6 @@
 """The way of a pod through its injection: `inject`.
 
-Comes after `asked` (the shell has fetched the profiles in between) and before `patch`. Only the order is
+Comes after `requested_profiles` (the shell has fetched the profiles in between) and before `patch`. Only the order is
 decided here: find the engine, add what the profiles have, then make engine and sidecars know of each other.
 """
 

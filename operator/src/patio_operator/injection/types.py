@@ -1,7 +1,6 @@
 """The values that injection takes and gives, and the error that ends it inside.
 
-Used by every module of the package. `InjectionError` never leaves it: `admission` turns it into
-a `Refusal`.
+Used by every module of the package. `InjectionError` never leaves it: `admission` turns it into a `PodRejection`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What upstream's controller meant for a pod that it made: observe mode's part of `asked`.
+"""What upstream's controller meant for a pod that it made: observe mode's part of `requested_profiles`.
 
 Upstream renders a role's profiles into pod templates and leaves no trace on the pod that says so. What a pod is to
 have is therefore read from its group: the shell finds the group by `member_of`, and `runtimes_of_role` says which

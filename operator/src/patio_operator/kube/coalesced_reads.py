@@ -1,4 +1,4 @@
-"""Reads of the API server that many share: each asker gets an answer that is not older than the question.
+"""Coalesced reads of the API server (Go calls it singleflight): each caller gets an answer not older than its question.
 
 Whoever asks while a read is under way waits for the next one, together with all others who ask until that one starts:
 of two hundred pods that are created at once, two or three reads are made. Nothing is kept: this is no cache, and what

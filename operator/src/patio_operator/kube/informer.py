@@ -1,10 +1,10 @@
-"""Objects of a kind, decoded, kept up to date by watches: what admissions and planners read without asking.
+"""Informer: a cache of the objects of one resource, decoded and kept current by watches, with event handlers.
 
-One for a kind and scope in the process, shared by all who read it; it runs in every replica, so that a standby is warm.
-An operator of some namespaces (`watchNamespaces`) may not watch all at once: then each namespace has a watch of its own
-(`one_watch`), which is lost, rests and comes back by itself. Callers check `fresh_in` the namespace that they read, or
-`fresh` when they read all. After a write, pass the API server's answer to `took`; on becoming leader, await
-`refresh()`. Both avoid acting on stale data.
+One for a resource and scope in the process, shared by all who read it; it runs in every replica, so that a standby is
+warm. An operator of some namespaces (`watchNamespaces`) may not watch all at once: then each namespace has a
+`reflector` of its own, which is lost, rests and comes back by itself. Callers check `synced_in` the namespace that they
+read, or `synced` when they read all. After a write, pass the API server's answer to `observe_write`; on becoming
+leader, await `relist()`. Both avoid acting on stale data.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Holds the Lease, and has this replica act for as long as it holds it.
 
-`LeaderElector.run` waits for the Lease, runs what it was given, and ends that at once when the Lease is lost: to another
-replica, or because the API server could not be told in time that the holder lives. Then it waits again. When it is
-cancelled it first ends the acting and then releases the Lease, so that a successor starts within a second.
+`LeaderElector.run` waits for the Lease, runs what it was given, and ends that at once when the Lease is lost: to
+another replica, or because the API server did not confirm a renewal in time. Then it waits again. When it is cancelled
+it first ends the acting and then releases the Lease, so that a successor starts within a second. `lease_rules` (pure)
+decides.
 
 Nothing here fences writes: a process that was frozen may finish a write that it had begun. What the operator
 writes is made for that: server-side apply of what should be, and merges on a resource version.

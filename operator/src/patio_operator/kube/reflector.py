@@ -1,9 +1,9 @@
-"""One watch: the objects of a kind in one namespace or in all, decoded, listed and kept up to date.
+"""Reflector: lists and watches the objects of one resource, in one namespace or in all, and keeps them decoded.
 
-`watched` makes one of these, or one for each namespace, and is what others read. What is kept of an object is what
-`decode` returns of it, and listeners are told only when that changes: of a pod's many events few matter. An object that
-cannot be decoded is left out, with a line in the log, and ends nothing. A watch that is lost keeps what it knew, says
-that it is not fresh, and tries again after a pause that grows.
+`informer` has one of these, or one for each namespace, and is what others read. What is kept of an object is what
+`decode` returns of it, and event handlers are called only when that changes: of a pod's many events few matter. An
+object that cannot be decoded is left out, with a line in the log, and ends nothing. A watch that is lost keeps what it
+knew, says that it is not synced, and tries again after a pause that grows.
 """
 
 from __future__ import annotations

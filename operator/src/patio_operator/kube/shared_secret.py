@@ -1,7 +1,6 @@
-"""One Secret that all replicas of the operator share: made by the first to need it, replaced by the first to find it
-due.
+"""A Secret that all replicas of the operator share: made by the first to need it, replaced by the first to find it due.
 
-Whoever keeps one says what should be in it (`decide`, pure); here it is read and written, and the replica that was
+Whoever owns one says what should be in it (`decide`, pure); here it is read and written, and the replica that was
 slower takes what the faster one wrote. Nothing of a Secret's content is ever logged.
 """
 

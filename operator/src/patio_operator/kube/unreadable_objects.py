@@ -1,7 +1,7 @@
-"""Tells the owners of objects that cannot be read, by an event on each: the log is not theirs to see.
+"""Records an event on each object that cannot be read: its owner cannot see the operator's log.
 
-Comes after `watched`, which leaves such objects out. Objects wait here until the replica leads, a bounded number of
-them, and are told of one after the other: their owners may make as many as they like.
+Comes after `informer`, which leaves such objects out. Objects wait here until the replica leads, a bounded number of
+them, and get their events one after the other: their owners may make as many as they like.
 """
 
 from __future__ import annotations

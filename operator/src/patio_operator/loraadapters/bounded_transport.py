@@ -18,8 +18,8 @@ while an answer is decoded: with megabytes of empty lists, for seconds."""
 def open_client() -> httpx.AsyncClient:
     """Return the client for orders and handshakes. Close it at the end.
 
-    How many calls there are at once is limited by who calls (`orders.AT_ONCE`), never by the pool: httpcore 1 keeps a
-    connection that it gave to a waiting request just when that was given up, and never uses it. Orders are rare: kept
+    How many calls there are at once is limited by who calls (`dispatcher.AT_ONCE`), never by the pool: httpcore 1 keeps
+    a connection that it gave to a waiting request just when that was given up, and never uses it. Orders are rare: kept
     connections would be looked through for every other pod's order.
     """
     # Sidecars are addressed by pod IP: a proxy of the environment is never on the way to them.

@@ -1,9 +1,10 @@
-"""Carries a plan's orders to the sidecars: in the background, a few at once for a pod and over all, with deadlines.
+"""Dispatches a plan's orders to the sidecars: in the background, a few at once for a pod and over all, with deadlines.
 
-What a sidecar does not take becomes a `Refusal`, which the planner is shown so that it waits before the next try,
-longer each time. An order that was not delivered is no refusal: it is given again after a growing pause. One that was
-taken is not repeated before the sidecar's report can show what became of it. A Secret's values are sealed in an order
-here, at the last moment, for a sidecar that proved which pod it is in (`handshake`), and are in nothing that is kept.
+An order that a sidecar does not take becomes a `Rejection`, which the planner is shown so that it waits before the next
+try, longer each time. An order that was not delivered is no rejection: it is sent again after a growing pause. One that
+was taken is not repeated before the sidecar's report can show what became of it. A Secret's values are sealed in an
+order here, at the last moment, for a sidecar that proved which pod it is in (`handshake`), and are in nothing that is
+kept.
 """
 
 from __future__ import annotations

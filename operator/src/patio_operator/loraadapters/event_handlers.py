@@ -1,4 +1,4 @@
-"""Which changes make a namespace's LoraAdapters be planned: those of its injected pods, LoraAdapters and their Services."""
+"""Which changes make a namespace's LoraAdapters be planned: of injected pods, LoraAdapters and their Services."""
 
 from __future__ import annotations
 

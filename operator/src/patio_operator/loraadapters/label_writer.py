@@ -1,7 +1,7 @@
-"""Puts the labels on pods that say which adapters their engines answer by, as the planner wants them.
+"""Sets the serving labels of pods as the planner wants them.
 
 In the background, one patch a pod; a pod that was replaced under its name is not touched (its UID is a condition). When
-a label was taken away is remembered here: requests may be on their way to that pod for a moment longer.
+a label was removed is remembered here: requests may be on their way to that pod for a moment longer.
 """
 
 from __future__ import annotations

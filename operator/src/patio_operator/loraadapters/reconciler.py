@@ -1,9 +1,9 @@
-"""Makes the LoraAdapters of a namespace be where they are declared.
+"""Keeps the LoRA adapters of a namespace loaded where their LoraAdapter objects say.
 
-One pass: take what the watches know of pods, LoraAdapters and Services, follow the pods' sidecars, let
-`loraadapters.planner.planner` decide from what they report, have its actions carried out (orders and labels in the background),
-write the statuses that changed. Woken by what changes in any of these, in a Secret, or in a sidecar's report. What is
-kept between passes are pauses: losing it costs a repetition that is harmless.
+One pass: follow the injected pods' sidecars, take a snapshot of the caches and of what the sidecars report, plan
+(`planner`), have the plan's actions carried out (orders and labels in the background), write the statuses that changed.
+A change of a pod, a LoraAdapter, a Service, a Secret or a sidecar's report brings the next pass. What is kept between
+passes are pauses: losing it costs a repetition that is harmless.
 """
 
 from __future__ import annotations

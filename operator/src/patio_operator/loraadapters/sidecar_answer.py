@@ -1,8 +1,8 @@
-"""Reads what a sidecar answers: the one place where that text becomes values. Pure.
+"""Decodes what a sidecar answers: the one place where that text becomes values. Pure.
 
 Whoever may create pods may run something else than Patio's sidecar in one, so nothing is believed of size, depth or
 shape: the caller limits the bytes, here texts are cut, numbers are kept in range, and an adapter that cannot be read is
-left out. `loraadapters.sidecar_watch` calls it, the planner gets its `Answer`. Texts that many pods send alike are kept once.
+left out. `sidecar_watch` calls it, the planner gets its `Answer`. Texts that many pods send alike are kept once.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ class EnginePod:
     ready: bool = True
     """Its condition Ready: Services send it requests."""
     serving: frozenset[str] = frozenset()
-    """Names of the adapters that its labels show (`api.labels.marked`)."""
+    """Names of the adapters that its labels show (`api.labels.adapters_shown`)."""
     owners: frozenset[tuple[str, str]] = frozenset()
     """Whose adapters these are, as its labels show it (`api.labels.owners_shown`)."""
 

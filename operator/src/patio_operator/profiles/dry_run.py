@@ -1,7 +1,7 @@
-"""Tries a profile: creates the trial pod by a dry run, which stores nothing, and reads what the API server says.
+"""Dry-runs a profile: creates the trial pod by a dry run, which stores nothing, and reads the API server's answer.
 
-The shell around `profiles.validation`, used by the webhook before a profile is stored and by the reconciler for one that
-was stored without having been tried.
+The shell around `validation`, used by the webhook before a profile is stored and by the reconciler for one that was
+stored without a dry run.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Keeps a profile's status true, and rolls the workloads that use it when it changes.
 
-One pass: read the profile, try it if nobody has tried this generation, take the pods that have it from what the watches
-know, read some of the workloads that are behind, let `rollouts.plan` decide, patch the pod templates that it names,
-write the status that changed. Woken by changes of the profile and of injected pods; at most one pass a second for each.
+One pass: read the profile, dry-run it if this generation was not dry-run yet, take the pods that have it from the
+cache, read some of the workloads that are behind, plan (`planner`), patch the pod templates that the plan names, write
+the status that changed. Changes of the profile and of injected pods bring the next pass; at most one a second for each.
 What is remembered of workloads saves reading them: none is rolled that was not read in the same pass.
 """
 
@@ -31,6 +31,7 @@ from patio_operator.pods.profile_use import ROLE_KIND, WorkloadRef
 from patio_operator.profiles.dry_run import dry_run_profile
 from patio_operator.profiles.planner import consumers, planner, roles
 from patio_operator.profiles.planner.consumers import ProfilePod
+from patio_operator.profiles.planner.snapshot import Snapshot
 from patio_operator.profiles.planner.status import ACCEPTED
 from patio_operator.profiles.planner.workloads import Workload, decode, mark
 from patio_operator.profiles.validation import DryRunResult
@@ -120,7 +121,7 @@ class ProfileReconciler:
         while True:
             workloads = {ref: one for ref, (_, one) in kept.workloads.items() if one is not None}
             unread = [ref for ref in refs if ref not in kept.workloads]
-            plan = planner.plan(profile, revision, verdict, users, workloads, now, unread)
+            plan = planner.plan(Snapshot(profile, revision, verdict, users, workloads, now, unread))
             remembered = {one.workload.ref for one in plan.rolls} - fresh
             if not remembered:
                 break
@@ -131,7 +132,7 @@ class ProfileReconciler:
         if unread and not plan.status.get("rolling"):
             return PASS_SECONDS  # there may be some to roll among them: what there is to say is not known yet
         await self._write_status(body, before, plan, kept)
-        return plan.requeue_after.total_seconds() if plan.requeue_after is not None else None
+        return (plan.requeue_at - now).total_seconds() if plan.requeue_at is not None else None
 
     def _due(self, profile: ClusterEngineRuntimeProfile, refs: Iterable[WorkloadRef], kept: _Kept) -> set[WorkloadRef]:
         """Return the workloads to read: those that are being rolled, and of the others those not read for longest."""

@@ -1,9 +1,9 @@
-"""A profile tried on a minimal pod: what the API server would refuse, said in the words of the profile. Pure.
+"""Validates a profile by a minimal pod: what the API server would reject, said in the words of the profile. Pure.
 
-`profiles.dry_run` creates `trial_pod` by a dry run and gives the answer to `problems_in`; `own_problems` and
-`problems_beside_an_engine` are those that only this side knows. In the trial pod the profile's parts stand where they
-stand in the profile, so that a path in the one is a path in the other. Where the API server names no path, `narrowed`
-gives the smaller pods to ask with.
+`dry_run` creates `trial_pod` by a dry run and gives the answer to `read_rejection`; `own_checks` and `injection_checks`
+are those that only this side knows. In the trial pod the profile's parts stand where they stand in the profile, so that
+a path in the one is a path in the other. Where the API server names no path, `narrowed` gives the smaller pods to ask
+with.
 """
 
 from __future__ import annotations

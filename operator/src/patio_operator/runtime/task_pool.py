@@ -1,8 +1,8 @@
-"""Work in the background, one task for a key: with a bound over all and for one, and growing pauses after failures.
+"""Background tasks, one for a key: with a limit over all and for one peer, and growing pauses after failures.
 
-A planner says again and again what is to be done until it sees it done. `KeyedTaskPool` makes that harmless: what is under way,
-or waits for its next try, is not begun a second time. Nobody waits for a job, so one peer that is slow holds up nobody
-else. Knows nothing of what the work is.
+A planner says again and again what is to be done until it sees it done. `KeyedTaskPool` makes that harmless: what is
+under way, or waits for its next try, is not begun a second time. Nobody waits for a task, so one peer that is slow
+holds up nobody else. Knows nothing of what the work is.
 """
 
 from __future__ import annotations

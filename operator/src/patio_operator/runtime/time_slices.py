@@ -1,6 +1,6 @@
 """Runs a long computation some milliseconds at a time, so that the event loop is never held for long.
 
-The Lease, admissions and long-polls share the loop with the planner. A computation that yields (`runtime.incremental`) is
+The Lease, admissions and long-polls share the loop with the planner. A computation that yields (`incremental`) is
 stopped after `SLICE_SECONDS`, and everybody else has a turn. In a thread it would be in their way no less: each of
 their system calls would wait for the interpreter's lock.
 """

@@ -1,9 +1,9 @@
-"""A work queue of keys: woken by anything, worked off by a few workers, each key by one at a time.
+"""A work queue of keys: added by any event, worked off by a few workers, each key by one at a time.
 
-Waking a key that waits is nothing; waking one at work makes it work once more afterwards. A key whose work fails
-comes back after a growing pause. Nothing is kept of a key that has nothing more to do. Keys of the same first part (a
-namespace) take turns with those of others, so that none waits for all that one of them has. This is what
-controller-runtime calls a rate-limited queue.
+Adding a key that waits changes nothing; adding one at work makes another pass follow. A key whose work fails comes back
+after a growing pause. Nothing is kept of a key that has nothing more to do. Keys of the same first part (a namespace)
+take turns with those of others, so that none waits for all that one of them has. This is what controller-runtime calls
+a rate-limited queue.
 """
 
 from __future__ import annotations

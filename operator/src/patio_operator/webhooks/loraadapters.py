@@ -2,9 +2,9 @@
 credentials would be sent without TLS.
 
 Reads the LoraAdapters of the same name in requests, and where the selections alone do not tell, looks at the pods that
-the watch knows; `loraadapters.planner.conflicts` decides. The API server finds them by their field `spec.adapterName`: what was
-created a moment ago is among them, and the work does not grow with the namespace. Servers that cannot (before
-Kubernetes 1.31) are not asked for everything instead: then the watch's LoraAdapters count.
+the cache has; `loraadapters.planner.conflicts` decides. The API server finds them by their field `spec.adapterName`:
+what was created a moment ago is among them, and the work does not grow with the namespace. Servers that cannot (before
+Kubernetes 1.31) are not asked for everything instead: then the cache's LoraAdapters count.
 What cannot be checked is let through with a warning, as it is while no operator answers (`failurePolicy: Ignore`): then
 the LoraAdapter's status says `NameTaken`.
 """

@@ -1,7 +1,7 @@
-"""Answers one AdmissionReview for a pod: what to look up, what `injection` says, how the API server wants to hear it.
+"""Answers one AdmissionReview for a pod: what to read, what `injection` says, how the API server wants to hear it.
 
-What it needs it looks up for each pod: a standby replica answers as well as the leader. A pod that
-cannot be injected as it asked is refused with the reason, never admitted without. In observe mode a pod of upstream's
+What it needs it reads for each pod (`pod_mutation_reads`): a standby replica answers as well as the leader. A pod that
+cannot be injected as it asked is rejected with the reason, never admitted without. In observe mode a pod of upstream's
 controller has asked for nothing itself: what cannot be added to it is a warning, and the pod stays upstream's.
 """
 

@@ -1,8 +1,8 @@
-"""What an admission looks up: profiles, LoraAdapters, and in observe mode groups. Used by `review`.
+"""What an admission reads: profiles, LoraAdapters, and in observe mode groups. Used by `pod_mutation`.
 
-Profiles and LoraAdapters (`caches`) from watches that run in every replica: an admission does not wait for the
-API server. What they may not know yet is read there as it is now: a profile that came a moment ago or changed for the
-roll that made the pod, all of it while a watch is lost, and groups. Admissions at the same time share these reads
+Profiles and LoraAdapters come from caches that every replica has: an admission does not wait for the API server. What
+these may not have yet is read from the API server: a profile that was created a moment ago or changed for the roll that
+made the pod, all of it while a watch is lost, and groups. Admissions at the same time share these reads
 (`CoalescedReads`).
 """
 

@@ -1,8 +1,8 @@
 """The HTTPS server that the API server calls at admission and for conversion: which route is answered by what, within
 which limits.
 
-`reviewing` reads and encodes, `review` and `convert` decide. What one kind of review takes is bounded apart from the
-others: a flood of conversions holds up no pod.
+`reviewing` reads and encodes, `pod_mutation` and `conversion` decide. What one kind of review takes is bounded apart
+from the others: a flood of conversions holds up no pod.
 """
 
 from __future__ import annotations

@@ -13,7 +13,8 @@ import yaml
 
 from patio_operator.api.rolebasedgroup import RoleBasedGroup
 from patio_operator.groups.planner import planner
-from patio_operator.groups.planner.plan import GroupPlan
+from patio_operator.groups.planner.plan import Plan
+from patio_operator.groups.planner.snapshot import Snapshot
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 NEW, OLD = "rbg.workloads.x-k8s.io/", "rolebasedgroup.workloads.x-k8s.io/"
@@ -39,28 +40,26 @@ def group(*roles: Object, status: Object | None = None, **metadata: Any) -> Role
     )
 
 
-def plan(
-    of: RoleBasedGroup, *children: Object, profiles: tuple[str, ...] = ("patio",), now: datetime = NOW
-) -> GroupPlan:
-    return planner.plan(of, children, profiles, now)
+def plan(of: RoleBasedGroup, *children: Object, profiles: tuple[str, ...] = ("patio",), now: datetime = NOW) -> Plan:
+    return planner.plan(Snapshot(of, children, profiles, now))
 
 
-def applied(made: GroupPlan, kind: str, name: str) -> Object:
+def applied(made: Plan, kind: str, name: str) -> Object:
     found = [one for one in made.applies if (one["kind"], one["metadata"]["name"]) == (kind, name)]
     assert len(found) == 1, [(one["kind"], one["metadata"]["name"]) for one in made.applies]
     return found[0]
 
 
-def names(made: GroupPlan, kind: str) -> list[str]:
+def names(made: Plan, kind: str) -> list[str]:
     return [one["metadata"]["name"] for one in made.applies if one["kind"] == kind]
 
 
-def status_of(made: GroupPlan) -> Object:
+def status_of(made: Plan) -> Object:
     assert made.status is not None
     return made.status
 
 
-def ready(made: GroupPlan) -> tuple[str, str, str]:
+def ready(made: Plan) -> tuple[str, str, str]:
     (condition,) = status_of(made)["conditions"]
     assert condition["type"] == "Ready"
     return condition["status"], condition["reason"], condition["message"]

@@ -18,6 +18,7 @@ from patio_operator.pods.profile_use import WorkloadRef, use_of
 from patio_operator.profiles.planner.consumers import ProfilePod, pods_with
 from patio_operator.profiles.planner.planner import Plan, plan, workloads_to_read
 from patio_operator.profiles.planner.roles import decode_role, mark_role, role_of
+from patio_operator.profiles.planner.snapshot import Snapshot
 from patio_operator.profiles.planner.workloads import Workload, decode, mark
 from patio_operator.profiles.validation import DryRunResult, InvalidField
 
@@ -54,7 +55,8 @@ def planned(
 ) -> Plan:
     """Plan for the current revision NEW, `later` seconds after the start."""
     now = NOW + timedelta(seconds=later)
-    return plan(of or profile(), NEW, verdict or DryRunResult(), users, {one.ref: one for one in workloads}, now)
+    found = {one.ref: one for one in workloads}
+    return plan(Snapshot(of or profile(), NEW, verdict or DryRunResult(), users, found, now))
 
 
 def rolls(of: Plan) -> list[WorkloadRef]:
@@ -158,7 +160,7 @@ def test_a_profile_that_no_pod_can_have_rolls_nothing() -> None:
 def test_a_profile_that_could_not_be_tried_is_rolled_and_tried_again() -> None:
     result = planned([user(A)], workload(A), verdict=DryRunResult(untried="forbidden"))
     assert rolls(result) == [A]
-    assert result.requeue_after is not None
+    assert result.requeue_at is not None
 
 
 # --- when it does not come up
@@ -214,7 +216,7 @@ def test_a_status_that_has_not_changed_is_the_same_later() -> None:
 
 def test_what_is_whole_says_so() -> None:
     result = planned([user(A, NEW)])
-    assert (reason(result), result.requeue_after) == ("AllCurrent", None)
+    assert (reason(result), result.requeue_at) == ("AllCurrent", None)
     assert message(planned([])) == f"No pod has revision {NEW}."
 
 

@@ -9,5 +9,5 @@
 - `instances`: pods of leader-worker roles, of a revision (`revisions`), and what is recorded of their restarts
   (`restart_state`)
 - `status`: counts and the Ready condition
-- `planner`: all of these, in order; it returns a `plan.GroupPlan`
+- `planner`: all of these, in order; it returns a `plan.Plan`
 """

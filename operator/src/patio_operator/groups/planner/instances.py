@@ -2,9 +2,9 @@
 revision.
 
 Used by `planner`, for the roles whose pods no Kubernetes controller makes (docs/decisions/0009 says why). An instance
-is torn down and made as a whole: when the role has a new revision (`rollouts` says how many at once), and when one of
-its pods restarted (`memory` says when). One that serves is ended from its leader on: requests under way need the
-workers until the leader has ended them. Pods are never changed.
+is torn down and made as a whole: when the role has a new revision (`api.rolling_update` says how many at once), and
+when one of its pods restarted (`restart_state` says when). One that serves is ended from its leader on: requests under
+way need the workers until the leader has ended them. Pods are never changed.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from typing import Any
 
 from patio_operator.api import labels
 from patio_operator.api.conditions import find, time_of
+from patio_operator.api.events import Event
 from patio_operator.api.rolebasedgroup import Role, RoleBasedGroup
 from patio_operator.api.rolling_update import limits_of
 from patio_operator.groups.planner import naming, restart_state, revisions, rolling_updates
-from patio_operator.groups.planner.plan import Event, ObjectRef, ref_of
+from patio_operator.groups.planner.plan import ObjectRef, ref_of
 from patio_operator.groups.planner.restart_state import RestartState
 from patio_operator.groups.planner.revisions import Revision
 from patio_operator.groups.planner.status import Count

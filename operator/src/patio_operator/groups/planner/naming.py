@@ -1,7 +1,7 @@
 """Names, labels and owner of what a group makes: those of upstream, so that programs find each other by
 them.
 
-Used by `supported`, `templates`, `objects` and `instances`. Pods carry the labels of both generations of
+Used by `validation`, `templates`, `objects` and `instances`. Pods carry the labels of both generations of
 RoleBasedGroup; selectors only the new ones, as they can never be changed.
 """
 

@@ -150,5 +150,5 @@ def _rolling_update(role: Role) -> Mapping[str, Any]:
     rollout = limits_of(role)
     if rollout.max_unavailable == 1:
         return {"partition": rollout.partition}
-    # without the feature gate MaxUnavailableStatefulSet the API server drops it: then `rollouts.faster` helps
+    # without the feature gate MaxUnavailableStatefulSet the API server drops it: then `rolling_updates.faster` helps
     return {"partition": rollout.partition, "maxUnavailable": rollout.max_unavailable}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any, Literal
+from datetime import datetime
+from typing import Any
+
+from patio_operator.api.events import Event
 
 
 @dataclass(frozen=True)
@@ -26,16 +28,7 @@ def ref_of(child: Mapping[str, Any]) -> ObjectRef:
 
 
 @dataclass(frozen=True)
-class Event:
-    """Something that happened to a group, for its users."""
-
-    type: Literal["Normal", "Warning"]
-    reason: str
-    message: str
-
-
-@dataclass(frozen=True)
-class GroupPlan:
+class Plan:
     """What to do for a group: the fields in this order, each in its own."""
 
     checks: tuple[dict[str, Any], ...] = ()
@@ -51,8 +44,8 @@ class GroupPlan:
     events: tuple[Event, ...] = ()
     status: dict[str, Any] | None = None
     """The whole status; None to leave it as it is."""
-    requeue_after: timedelta | None = None
-    """When to plan anew although nothing happens."""
+    requeue_at: datetime | None = None
+    """When to plan again though nothing changed."""
 
 
 class GroupError(Exception):

@@ -1,8 +1,7 @@
 """What to do for a group now: `plan`.
 
-The way into the package for `reconcile`, which executes the plan and comes back when something changes. A
-group that cannot be realised as a whole gets a condition and nothing else: what there is of it is neither
-changed nor deleted.
+Called by the feature's `reconciler`, which carries the plan out and comes back when something changes. A group that
+cannot be realised as a whole gets a condition and nothing else: what there is of it is neither changed nor deleted.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from patio_operator.api import labels
+from patio_operator.api.events import Event
 from patio_operator.api.rolebasedgroup import Role, RoleBasedGroup
 from patio_operator.groups.planner import (
     dependencies,
@@ -23,26 +23,18 @@ from patio_operator.groups.planner import (
     validation,
 )
 from patio_operator.groups.planner.instances import InstancesPlan
-from patio_operator.groups.planner.plan import Event, GroupError, GroupPlan, ObjectRef, ref_of
+from patio_operator.groups.planner.plan import GroupError, ObjectRef, Plan, ref_of
+from patio_operator.groups.planner.snapshot import Child, Snapshot
 from patio_operator.groups.planner.status import Count, count, group_status, readiness, trouble
 from patio_operator.kube.resources import FIELD_MANAGER
-
-Child = Mapping[str, Any]
 
 NAME_TAKEN_AGAIN = timedelta(seconds=10)
 """Who has the name may go away without an event that says so."""
 
 
-def plan(group: RoleBasedGroup, children: Sequence[Child], profiles: Collection[str], now: datetime) -> GroupPlan:
-    """Return what to do for a group, its status, and what its users should hear.
-
-    Args:
-        group: the group.
-        children: the objects in its namespace that carry its name as a label, of all kinds that groups are made of.
-        profiles: names of the ClusterEngineRuntimeProfiles that there are.
-        now: the time of what changes now; UTC.
-
-    """
+def plan(snapshot: Snapshot) -> Plan:
+    """Return what to do for a group, its status, and its events."""
+    group, children, now = snapshot.group, snapshot.children, snapshot.now
     if group.metadata.annotations.get(labels.HAND_OVER) == "true":
         return _hand_over(group, children, now)
     own = _Children(group, children)
@@ -52,10 +44,10 @@ def plan(group: RoleBasedGroup, children: Sequence[Child], profiles: Collection[
         _check_names_free(group, own)
     except GroupError as error:
         ready = ("False", error.reason, error.message)
-        return GroupPlan(
+        return Plan(
             status=group_status(group, _last_counts(group, own), ready, now),
             events=tuple(_changes(group, ready)),
-            requeue_after=NAME_TAKEN_AGAIN if error.reason == "NameTaken" else None,
+            requeue_at=now + NAME_TAKEN_AGAIN if error.reason == "NameTaken" else None,
         )
 
     remembered = restart_state.read(own.annotation("ConfigMap", naming.config_map(group), labels.INSTANCES))
@@ -73,13 +65,13 @@ def plan(group: RoleBasedGroup, children: Sequence[Child], profiles: Collection[
     waiting = {
         role.name: dependencies.unmet(role, ready_roles) for role in group.spec.roles if not counts[role.name].exists
     }
-    unknown = {role.name: _unknown_profiles(role, profiles) for role in group.spec.roles}
+    unknown = {role.name: _unknown_profiles(role, snapshot.profiles) for role in group.spec.roles}
     realised = [role for role in group.spec.roles if not waiting.get(role.name) and not unknown[role.name]]
     going = {role.name: led[role.name] for role in realised if role.name in led}
     memories = {name: going[name].memories if name in going else remembered.get(name, {}) for name in led}
     troubles = {role.name: trouble(own.pods(role)) for role in group.spec.roles}
     ready = _unknown_profile_condition(unknown) or readiness(counts, waiting, troubles)
-    return GroupPlan(
+    return Plan(
         checks=tuple(pod for one in going.values() for pod in one.checks),
         adopts=tuple(ref_of(pod) for pod in own.orphaned_pods()),
         tear_down=(
@@ -103,11 +95,13 @@ def plan(group: RoleBasedGroup, children: Sequence[Child], profiles: Collection[
             *_deviations(group),
         ),
         status=group_status(group, counts, ready, now),
-        requeue_after=min((one.requeue_after for one in going.values() if one.requeue_after is not None), default=None),
+        requeue_at=min(
+            (now + one.requeue_after for one in going.values() if one.requeue_after is not None), default=None
+        ),
     )
 
 
-def _hand_over(group: RoleBasedGroup, children: Sequence[Child], now: datetime) -> GroupPlan:
+def _hand_over(group: RoleBasedGroup, children: Sequence[Child], now: datetime) -> Plan:
     """Delete everything that was made of a group; what is left is the group, for upstream's controller to build.
 
     The status says so first: once nothing is left it is upstream's to write.
@@ -115,7 +109,7 @@ def _hand_over(group: RoleBasedGroup, children: Sequence[Child], now: datetime) 
     own = _Children(group, children)
     left = made_by_patio(group, children)
     if not left:
-        return GroupPlan()  # the status is another's now
+        return Plan()  # the status is another's now
     ready = (
         "False",
         "HandedOver",
@@ -123,7 +117,7 @@ def _hand_over(group: RoleBasedGroup, children: Sequence[Child], now: datetime) 
         "annotation to have it back",
     )
     said = any(one.type == "Ready" and one.reason == "HandedOver" for one in group.status.conditions)
-    return GroupPlan(
+    return Plan(
         deletes=left if said else (),
         events=tuple(_changes(group, ready)),
         status=group_status(group, _last_counts(group, own), ready, now),

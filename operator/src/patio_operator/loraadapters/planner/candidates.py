@@ -1,8 +1,8 @@
-"""Who has what where: pods and their sidecars' reports, seen from one LoraAdapter at a time. Pure.
+"""Candidates: the pods that one LoraAdapter selects, each with what its sidecar reports of that adapter. Pure.
 
-The first step of `planner`: everything after it (placing, rollout, marks) speaks of spots, a pod as one LoraAdapter
-sees it, and never reads reports by itself. What a silent sidecar said last is used to know who had the adapter; it is
-never taken for what is.
+The first step of `planner`: everything after it (`scheduling`, `rollout`, `serving_labels`) speaks of candidates and
+never reads reports by itself. What a silent sidecar reported last is used to know which pods had the adapter; it is
+never taken for what is. What concerns one pod (rejected orders, label times) is put on it here, from the snapshot.
 """
 
 from __future__ import annotations

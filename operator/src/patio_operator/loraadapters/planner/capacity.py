@@ -1,8 +1,9 @@
-"""How many more adapters each engine takes, while one plan is being made. Pure.
+"""Capacity: how many more adapters each engine takes, while one plan is being made. Pure.
 
-Only what an engine is known to enforce is a limit: SGLang's --max-loaded-loras, above which it evicts something without
-a word. Everything that the sidecar reports takes room, loaded by hand or failed as well: what failed is tried again.
-`placing` takes room as it goes, from the most deserving LoraAdapter to the least, so that no two are promised the same.
+Only what an engine is known to enforce is a limit: SGLang's --max-loaded-loras, above which it evicts an adapter
+silently. Everything that the sidecar reports takes a slot, adapters that were loaded manually or that failed included:
+what failed is tried again. `scheduling` reserves slots as it goes, from the LoraAdapter of the highest precedence to
+the lowest, so that no slot is promised twice. A pinned adapter may preempt one that is not.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Two LoraAdapters that want one name on the same pods: found when the second is written. Pure.
+"""Conflicts: two LoraAdapters that want one name on the same pods, found when the second is written. Pure.
 
-`webhooks.loraadapters` refuses what is certain to clash, now or for pods to come: both name one role, one selects every
-pod that the other selects, or a pod that is there is selected by both. Whether two selectors meet on a pod that does
-not exist yet nobody knows: then the planner gives the name to the older and says `NameTaken`.
+`webhooks.loraadapters` rejects what is certain to conflict, now or for pods to come: both name one role, one selects
+every pod that the other selects, or a pod that exists is selected by both. Whether two selectors meet on a pod that
+does not exist yet nobody knows: then the planner gives the name to the older and says `NameTaken`.
 """
 
 from __future__ import annotations

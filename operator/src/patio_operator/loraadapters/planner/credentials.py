@@ -1,8 +1,8 @@
 """What a LoraAdapter's Secret gives its downloads, without the planner ever seeing a value. Pure.
 
-The shell looks a Secret up and tells the planner which version of the credentials there is (`Credentials`), or why
-there is none (`Condition`). Just before an order is sent, it seals the values in it (`security.sealing`). Nothing here is
-logged, and no value becomes part of a plan, a refusal's key, a status or an event.
+`secret_reader` reads the Secret; the planner is given the version of the credentials (`Credentials`), or why there are
+none (`Condition`). Just before an order is sent, `dispatcher` seals the values in it (`security.sealing`). Nothing here
+is logged, and no value becomes part of a plan, of the key of a rejection, of a status or of an event.
 """
 
 from __future__ import annotations

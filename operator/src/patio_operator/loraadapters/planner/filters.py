@@ -1,6 +1,6 @@
-"""Why a pod cannot be told to load an adapter, in the words that its status gets. Pure.
+"""Filters: why a pod cannot be told to load an adapter, in the words that its status gets. Pure.
 
-Used by `placing`, which passes such pods over, by `rollout` and by `planner` for what a sidecar refused.
+Used by `scheduling`, which passes such pods over, by `rollout`, and by `planner` for what a sidecar rejected.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""When a deleted LoraAdapter may go. Pure.
+"""When the finalizer of a deleted LoraAdapter is removed. Pure.
 
-Its pods are told to unload by the ordinary rule of `planner`: nobody wants it any more. Here is only decided whether
-the finalizer can be taken off: nothing is left, or the time is up. What is left behind then is unloaded when its
-sidecar answers again, for its owner is gone.
+Its pods are told to unload by the ordinary rule of `planner`: no LoraAdapter wants it there any more. Here is only
+decided whether the finalizer can be removed: nothing is left, or the time is up. What is left behind then is unloaded
+when its sidecar answers again, for its owner is gone.
 """
 
 from __future__ import annotations

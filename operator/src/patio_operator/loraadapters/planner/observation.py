@@ -51,7 +51,7 @@ class Capacity:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a sidecar says (`patio_protocol.adapters.AdapterList`); read by `reports`."""
+    """What a sidecar says (`patio_protocol.adapters.AdapterList`); read by `sidecar_answer`."""
 
     revision: str
     engine_ready: bool

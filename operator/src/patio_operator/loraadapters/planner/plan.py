@@ -1,7 +1,7 @@
-"""What the planner says: actions with their reasons, and how each LoraAdapter stands. Values only.
+"""A plan: actions with their reasons, and the state of each LoraAdapter on each pod. Values only.
 
-`planner.plan` makes them, `loraadapters.reconciler` and `loraadapters.dispatcher` carry the actions out, `status` turns the
-placements into what users read.
+`planner.plan` makes plans. The feature's `reconciler`, `dispatcher` and `label_writer` carry the actions out, `status`
+turns the placements into what users read.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Unload:
 
 @dataclass(frozen=True)
 class SetServingLabels:
-    """Make a pod's labels show exactly these adapters (`api.labels.mark_patch`)."""
+    """Make a pod's labels show exactly these adapters (`api.labels.serving_labels_patch`)."""
 
     pod: EnginePod
     names: frozenset[str]

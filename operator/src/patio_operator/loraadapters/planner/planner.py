@@ -1,10 +1,9 @@
-"""From pods, their sidecars' reports and LoraAdapters to what is to be done. Pure: reasons in, reasons out.
+"""From a snapshot of a namespace to a plan. Pure.
 
-Reads the namespace as it is now and says what should happen next; it remembers nothing between calls, so that any
-order of events comes to the same end. The steps are modules of their own (see the package); here they are put together:
-one LoraAdapter after the other, the pinned and the older first, then one pod after the other. `loraadapters.reconciler`
-carries the plan out and calls again when a report or an object changes. What no LoraAdapter owns was loaded by hand and
-is never touched.
+It remembers nothing between calls, so that any order of events comes to the same end. The steps are modules of their
+own (see the package); here they are put together: one LoraAdapter after the other, the pinned and the older first, then
+one pod after the other. The feature's `reconciler` carries the plan out and calls again when a report or an object
+changes. What no LoraAdapter owns was loaded manually and is never touched.
 """
 
 from __future__ import annotations

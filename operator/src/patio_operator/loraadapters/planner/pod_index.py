@@ -1,7 +1,7 @@
 """Which pods a LoraAdapter may select, found by label instead of by looking at every pod. Pure.
 
 Filled once for a plan with all pods; then each LoraAdapter finds those that have one of its labels, the one that fewest
-pods have, and `matching.selects` is asked about these only. So a plan costs what there is to place, not the product of
+pods have, and `selection.selects` is asked about these only. So a plan costs what there is to place, not the product of
 LoraAdapters and pods.
 """
 

@@ -1,8 +1,9 @@
-"""A new source on pods that hold an old one: which pod fetches, which switches, and when all stops. Pure.
+"""Rollout: a new source on pods that hold an old one. Which pod fetches, which switches, and when all stops. Pure.
 
-Comes after `placing`, for the pods that keep the adapter. Files are fetched on every pod before any switches; a pod's
-label goes before its weights do (`marks`); no more than spec.maxUnavailable pods are without the adapter at once; the
-first pod that fails stops the rest. Nothing is remembered: where a rollout stands is read off the sidecars' reports.
+Comes after `scheduling`, for the pods that keep the adapter. Files are fetched on every pod before any switches; a
+pod's label goes before its weights do (`serving_labels`); no more than spec.maxUnavailable pods are without the adapter
+at once; the first pod that fails stops the rest. Nothing is remembered: where a rollout stands is read off the
+sidecars' reports.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Which pods one LoraAdapter has, gets and leaves. Pure.
+"""Scheduling: which pods one LoraAdapter keeps, gets and leaves. Pure.
 
-Comes after `spots`, before `rollout`. Two ways: `everywhere` for a LoraAdapter without spec.replicas, `some` for one
-with it. What works stays where it is; whatever moves has a reason in words. Room is taken from `rooms` as it is given
-away. Nothing here orders anything: `planner` does, from the `Assignment`.
+Comes after `candidates`, before `rollout`. `schedule_all` is for a LoraAdapter without spec.replicas,
+`schedule_replicas` for one with it. What works stays where it is; whatever moves has a reason in words. Slots are
+reserved in the `capacity` ledger. Nothing here orders anything: `planner` does, from the `Assignment`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which pods a LoraAdapter is for, and the order that their sidecars get. Pure.
+"""Which pods a LoraAdapter selects, and the order that their sidecars get. Pure.
 
 Used twice with the same answer: by admission, for the pod that is about to be, and by the planner, for the pods
 that are.

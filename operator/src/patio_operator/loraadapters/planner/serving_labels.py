@@ -1,8 +1,9 @@
-"""Which adapters a pod's labels show: the way by which requests find them. Pure.
+"""Serving labels: one on a pod for each adapter that its engine serves, by which Services send it requests. Pure.
 
-A label comes after the engine's own list was read, and goes before its weights do: whatever is unloaded or switched
-loses its label first, and is left alone for `candidates.DRAIN` after that. Comes after `placing` and `rollout`; `planner` makes
-one Mark a pod of it. What a silent sidecar's pod shows is not touched: nothing is known that would speak against it.
+A label is set after the engine's own list has the adapter, and removed before its weights are: whatever is unloaded or
+switched loses its label first, and is left alone for `candidates.DRAIN` after that. Comes after `scheduling` and
+`rollout`; `planner` makes one SetServingLabels a pod of it. The labels of a pod whose sidecar is silent are not
+touched: nothing is known that would speak against them.
 """
 
 from __future__ import annotations

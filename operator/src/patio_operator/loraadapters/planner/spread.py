@@ -1,7 +1,7 @@
 """In which order pods get an adapter, and lose it: over nodes first, then by what costs least. Pure.
 
-Used by `placing` once it is known how many pods are to get it or to lose it. The order is total and depends on nothing
-but the pods and the LoraAdapter, so that every pass, on every replica, comes to the same pods.
+Used by `scheduling` once it is known how many pods are to get it or to lose it. The order is total and depends on
+nothing but the pods and the LoraAdapter, so that every pass, on every replica, comes to the same pods.
 """
 
 from __future__ import annotations

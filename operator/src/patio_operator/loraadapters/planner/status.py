@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from patio_operator.api.conditions import TIME_FORMAT, find, next_condition
+from patio_operator.api.events import Event
 from patio_operator.api.labels import adapter_selector
 from patio_operator.api.loraadapter import MAX_INSTANCES, LoraAdapter
 from patio_operator.loraadapters.planner.formatting import count, names
@@ -39,15 +40,6 @@ NO_FAULT = frozenset(
     ("NoMatchingPods", "NotEnoughPods", "EngineNotReady", "SidecarStarting", "WaitingForUnload", "SecretNotRead")
 )
 """Reasons that are nobody's fault: they pass, or wait for pods. Nothing is Degraded for one of them."""
-
-
-@dataclass(frozen=True)
-class Event:
-    """An event to record: type is Normal or Warning."""
-
-    type: str
-    reason: str
-    message: str
 
 
 RecordedInstance = tuple[str, str, str, int]

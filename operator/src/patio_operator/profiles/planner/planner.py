@@ -1,8 +1,8 @@
 """Which workload is rolled now, for a profile that has changed: `plan`.
 
-The way into the package for `profiles.reconciler`. One workload at a time, or as many as the profile's annotation
-says; the next one when the last is up. One that does not come up stops the roll until it does, or until the profile
-changes again: then it is the first to get the change. Workloads that are not up to begin with come last.
+Called by the feature's `reconciler`. One workload at a time, or as many as the profile's annotation says; the next one
+when the last is up. One that does not become ready stops the roll until it does, or until the profile changes again:
+then it is the first to get the change. Workloads that are not ready to begin with come last.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from patio_operator.api import labels
+from patio_operator.api.events import Event
 from patio_operator.api.profile import ClusterEngineRuntimeProfile, Rolling
 from patio_operator.pods.profile_use import WorkloadRef
 from patio_operator.profiles.planner.consumers import ProfilePod
-from patio_operator.profiles.planner.status import Event, Skipped, State, events_of, status_of
+from patio_operator.profiles.planner.snapshot import Snapshot
+from patio_operator.profiles.planner.status import Skipped, State, events_of, status_of
 from patio_operator.profiles.planner.workloads import Workload
-from patio_operator.profiles.validation import DryRunResult
 
 PROGRESS_DEADLINE = timedelta(minutes=10)
 """Without progress for so long a StatefulSet or DaemonSet does not come up; a Deployment has a deadline of its own."""
@@ -50,7 +51,7 @@ class Plan:
     rolls: tuple[Roll, ...]
     status: dict[str, Any]
     events: tuple[Event, ...]
-    requeue_after: timedelta | None
+    requeue_at: datetime | None
 
 
 def workloads_to_read(
@@ -63,28 +64,10 @@ def workloads_to_read(
     return sorted(behind | {_ref(one) for one in profile.status.rolling})
 
 
-def plan(
-    profile: ClusterEngineRuntimeProfile,
-    revision: str,
-    verdict: DryRunResult,
-    users: Sequence[ProfilePod],
-    workloads: Mapping[WorkloadRef, Workload],
-    now: datetime,
-    unread: Collection[WorkloadRef] = (),
-) -> Plan:
-    """Say what to roll, and the profile's status.
-
-    Args:
-        profile: with its status as it was.
-        revision: of what it says now.
-        verdict: of its trial.
-        users: the pods that have it.
-        workloads: those of `to_look_at` that are there.
-        now: UTC.
-        unread: those of `to_look_at` of which nothing is known yet: one that is not up waits until it is known whether
-            some of them are.
-
-    """
+def plan(snapshot: Snapshot) -> Plan:
+    """Return what to roll, the profile's status, and its events."""
+    profile, revision, verdict = snapshot.profile, snapshot.revision, snapshot.dry_run
+    users, now, unread = snapshot.pods, snapshot.now, snapshot.unread
     behind = [user for user in users if user.revision != revision]
     state = State(revision, len(users), len(behind), verdict)
     if verdict.problems or profile.spec.update_strategy == "NoUpdate":
@@ -95,7 +78,7 @@ def plan(
     candidates: list[Workload] = []
     left = [Skipped(_made(user), "", 1) for user in behind if user.workload is None]
     pods_behind = Counter(user.workload for user in behind)
-    for ref, workload in sorted(workloads.items()):
+    for ref, workload in sorted(snapshot.workloads.items()):
         pods = pods_behind[ref]
         if workload.held:
             left += [Skipped(f"of {ref}", workload.held, pods)] if pods else []
@@ -128,12 +111,12 @@ def at_once(profile: ClusterEngineRuntimeProfile) -> int:
 
 def _done(profile: ClusterEngineRuntimeProfile, state: State, rolls: tuple[Roll, ...], now: datetime) -> Plan:
     status = status_of(profile, state, now)
-    requeue_after = None
+    requeue_at = None
     if state.rolling:
-        requeue_after = LOOK_AGAIN
+        requeue_at = now + LOOK_AGAIN
     elif state.left or state.verdict.untried:
-        requeue_after = LOOK_AT_HELD
-    return Plan(rolls, status, events_of(profile, status), requeue_after)
+        requeue_at = now + LOOK_AT_HELD
+    return Plan(rolls, status, events_of(profile, status), requeue_at)
 
 
 def _made(user: ProfilePod) -> str:

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from patio_operator.api.conditions import find, next_condition
+from patio_operator.api.events import Event
 from patio_operator.api.profile import ClusterEngineRuntimeProfile, Rolling
 from patio_operator.pods.profile_use import WorkloadRef
 from patio_operator.profiles.validation import DryRunResult
@@ -45,15 +46,6 @@ class State:
     failed: tuple[tuple[WorkloadRef, str], ...] = ()
     """Workloads that do not come up, and why."""
     left: tuple[Skipped, ...] = ()
-
-
-@dataclass(frozen=True)
-class Event:
-    """What the users of a profile should hear."""
-
-    type: str
-    reason: str
-    message: str
 
 
 def status_of(profile: ClusterEngineRuntimeProfile, state: State, now: datetime) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """A workload as a roll sees it: what it was last rolled for, whether it is up, and what keeps it from being rolled.
 
-Comes after `users`: from the Deployments, StatefulSets and DaemonSets whose pods are behind; `roles` reads the roles
-that have none of these. How a workload replaces its pods is its own strategy's business; a strategy that replaces none
-keeps it from being rolled.
+Comes after `consumers`: from the Deployments, StatefulSets and DaemonSets whose pods are behind; `roles` reads the
+roles that have none of these. How a workload replaces its pods is its own strategy's business; a strategy that replaces
+none keeps it from being rolled.
 """
 
 from __future__ import annotations
