@@ -177,7 +177,7 @@ class _Orders:
     def rejections(self, *_: object) -> dict[Any, Any]:
         return {}
 
-    def give(self, orders: Iterable[Load | Unload], _: object) -> None:
+    def dispatch(self, orders: Iterable[Load | Unload], _: object) -> None:
         self.given += len(list(orders))
 
 

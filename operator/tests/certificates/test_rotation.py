@@ -62,28 +62,28 @@ async def test_a_renewed_file_is_served_to_the_next_connection(tmp_path: Path) -
     old = first(NAMES, NOW, periods)
     new = improved(old, NAMES, NOW + periods.renew_after + timedelta(days=1), periods, old.trusted)
     told: list[bytes] = []
-    keeper = MountedCertificate(tmp_path, teller(told))
+    serving = MountedCertificate(tmp_path, teller(told))
     write(tmp_path, old)
-    await keeper.keep()
+    await serving.refresh()
     assert told == [old.trusted]
-    assert served(keeper.context) == serial(old)
+    assert served(serving.context) == serial(old)
     write(tmp_path, new)
-    await keeper.keep()
-    assert served(keeper.context) == serial(new) != serial(old)
+    await serving.refresh()
+    assert served(serving.context) == serial(new) != serial(old)
 
 
 async def test_files_that_do_not_fit_are_told_of_and_what_is_served_stays(tmp_path: Path) -> None:
-    keeper = MountedCertificate(tmp_path, teller([]))
+    serving = MountedCertificate(tmp_path, teller([]))
     with pytest.raises(CertificateError, match="no certificate in"):
-        await keeper.keep()
+        await serving.refresh()
     good, other = first(NAMES, NOW, Periods()), first(NAMES, NOW, Periods())
     write(tmp_path, good)
-    assert await refresh_once(keeper) is None
+    assert await refresh_once(serving) is None
     write(tmp_path, replace(good, key=other.key))
-    problem = await refresh_once(keeper)
+    problem = await refresh_once(serving)
     assert problem is not None
     assert "PRIVATE" not in problem
-    assert served(keeper.context) == serial(good)
+    assert served(serving.context) == serial(good)
 
 
 def calls(name: str, **more: Any) -> dict[str, Any]:

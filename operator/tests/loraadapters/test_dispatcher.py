@@ -102,10 +102,10 @@ def load(pod: EnginePod, request: LoadRequest | None = None, secret: str | None 
 
 async def test_an_order_arrives_and_its_end_is_told() -> None:
     async with world(2) as there:
-        there.orders.give([load(there.pod(0)), load(there.pod(1))], {})
+        there.orders.dispatch([load(there.pod(0)), load(there.pod(1))], {})
         await eventually("both are told", lambda: there.ends, ["team", "team"])
         assert [list(there.sidecar(number).adapters) for number in (0, 1)] == [["sql"], ["sql"]]
-        there.orders.give([Unload(there.pod(0), UnloadRequest(lora_name="sql", wait=0), "not wanted")], {})
+        there.orders.dispatch([Unload(there.pod(0), UnloadRequest(lora_name="sql", wait=0), "not wanted")], {})
         await eventually("it is gone", lambda: there.sidecar(0).adapters, {})
 
 
@@ -115,7 +115,7 @@ async def test_a_refusal_stands_in_the_way_until_its_time_and_the_next_lasts_lon
         order = load(there.pod(0))
         pauses = []
         for number in range(1, 4):
-            there.orders.give([order], {})
+            there.orders.dispatch([order], {})
             await eventually("it was refused", lambda number=number: len(there.ends), number)  # type: ignore[misc]
             (rejection,) = there.orders.rejections("team", ["uid-0"]).values()
             assert (rejection.message, rejection.retryable) == ("not now", True)
@@ -129,7 +129,7 @@ async def test_a_refusal_stands_in_the_way_until_its_time_and_the_next_lasts_lon
 async def test_what_pods_that_are_gone_refused_is_forgotten() -> None:
     async with world() as there:
         there.sidecar(0).refuses = ErrorDetail(code="Conflict", message="taken", retryable=False)
-        there.orders.give([load(there.pod(0))], {})
+        there.orders.dispatch([load(there.pod(0))], {})
         await eventually("it was refused", lambda: len(there.ends), 1)
         (rejection,) = there.orders.rejections("team", ["uid-0"]).values()
         assert rejection.until - NOW >= timedelta(minutes=1)
@@ -142,28 +142,28 @@ async def test_an_order_that_was_lost_is_no_refusal_and_comes_back(monkeypatch: 
     async with world() as there:
         pod = there.pod(0)
         there.fleet.kill(pod.ip or "")
-        there.orders.give([load(pod)], {})
+        there.orders.dispatch([load(pod)], {})
         await eventually("its end is told", lambda: len(there.ends), 1)
         assert there.orders.rejections("team", ["uid-0"]) == {}
-        await there.fleet.start(pod.ip or "")
-        there.orders.give([load(pod)], {})
+        await there.fleet.submit(pod.ip or "")
+        there.orders.dispatch([load(pod)], {})
         await eventually("it arrived", lambda: list(there.sidecar(0).adapters), ["sql"])
 
 
 async def test_an_order_that_was_taken_is_not_repeated_before_the_report_can_show_it() -> None:
     async with world() as there:
         order, before = load(there.pod(0)), {"uid-0": seen()}
-        assert there.orders.give([order], before) is None
+        assert there.orders.dispatch([order], before) is None
         await eventually("it was taken", lambda: len(there.ends), 1)
-        assert there.orders.give([order], before) == NOW + timedelta(seconds=2)
+        assert there.orders.dispatch([order], before) == NOW + timedelta(seconds=2)
         other = order.request.model_copy(update={"revision": "another"})
-        there.orders.give([load(there.pod(0), other)], before)
+        there.orders.dispatch([load(there.pod(0), other)], before)
         await eventually("another one is given", lambda: len(there.ends), 2)
         after = {"uid-0": _with_revision(seen(report(other)), "b-2")}
-        there.orders.give([order], after)
+        there.orders.dispatch([order], after)
         await eventually("and the first, when the report changed", lambda: len(there.ends), 3)
         there.now[0] += timedelta(seconds=3)
-        there.orders.give([order], after)
+        there.orders.dispatch([order], after)
         await eventually("and when it did not for too long", lambda: len(there.ends), 4)
 
 
@@ -172,14 +172,14 @@ async def test_a_secret_is_sealed_in_its_order_and_nowhere_else(caplog: pytest.L
     async with world() as there:
         there.proves(0)
         there.secrets["team/hub"] = SecretValues("s-7", {"HF_AUTH_TOKEN": SECRET, "unrelated": "more"})
-        there.orders.give([load(there.pod(0), REQUEST, "hub")], {})
+        there.orders.dispatch([load(there.pod(0), REQUEST, "hub")], {})
         await eventually("it was sent", lambda: len(there.ends), 1)
         (opened,) = there.sidecar(0).opened
         assert dict(opened.config or {}) == {"hf_token": SECRET}
         assert opened.credentials_revision == "s-7"
         there.sidecar(0).refuses = ErrorDetail(code="Busy", message="not now", retryable=True)
         there.now[0] += timedelta(seconds=3)
-        there.orders.give([load(there.pod(0), REQUEST, "hub")], {})
+        there.orders.dispatch([load(there.pod(0), REQUEST, "hub")], {})
         await eventually("it was refused", lambda: len(there.ends), 2)
         rejections = there.orders.rejections("team", ["uid-0"])
         assert ("uid-0", REQUEST) in rejections
@@ -198,7 +198,7 @@ async def test_who_does_not_prove_itself_gets_no_credentials(stranger: str, capl
             there.sidecar(0).handshake_refused = ErrorDetail(code=TOKEN_MISSING, message="none", retryable=False)
         there.secrets["team/hub"] = SecretValues("s-7", {"HF_AUTH_TOKEN": SECRET})
         for number in (1, 2):
-            there.orders.give([load(there.pod(0), REQUEST, "hub")], {})
+            there.orders.dispatch([load(there.pod(0), REQUEST, "hub")], {})
             await eventually("it was given up", lambda number=number: len(there.ends), number)  # type: ignore[misc]
             (rejection,) = there.orders.rejections("team", ["uid-0"]).values()
             assert (rejection.reason, rejection.retryable) == ("SidecarUnproven", True)
@@ -216,11 +216,11 @@ async def test_a_sidecar_that_started_anew_proves_itself_again() -> None:
     async with world() as there:
         there.proves(0)
         there.secrets["team/hub"] = SecretValues("s-7", {"HF_AUTH_TOKEN": SECRET})
-        there.orders.give([load(there.pod(0), REQUEST, "hub")], {})
+        there.orders.dispatch([load(there.pod(0), REQUEST, "hub")], {})
         await eventually("it was sent", lambda: len(there.ends), 1)
         there.proves(0)
         there.now[0] += timedelta(seconds=3)
-        there.orders.give([load(there.pod(0), REQUEST, "hub")], {})
+        there.orders.dispatch([load(there.pod(0), REQUEST, "hub")], {})
         await eventually("it was sent again", lambda: len(there.ends), 2)
         assert len(there.reviewed) == 2
         assert len(there.sidecar(0).opened) == 2
@@ -233,12 +233,12 @@ async def test_an_unreviewed_token_gets_no_credentials_yet(reason: str) -> None:
         there.proves(0)
         there.reviewing = TokenReviewError(reason, "no answer")
         there.secrets["team/hub"] = SecretValues("s-7", {"HF_AUTH_TOKEN": SECRET})
-        there.orders.give([load(there.pod(0), REQUEST, "hub")], {})
+        there.orders.dispatch([load(there.pod(0), REQUEST, "hub")], {})
         await eventually("it was given up", lambda: len(there.ends), 1)
         (rejection,) = there.orders.rejections("team", ["uid-0"]).values()
         assert (rejection.reason, rejection.message) == (reason, "no answer")
         there.reviewing, there.now[0] = None, rejection.until
-        there.orders.give([load(there.pod(0), REQUEST, "hub")], {})
+        there.orders.dispatch([load(there.pod(0), REQUEST, "hub")], {})
         await eventually("it was sent", lambda: len(there.ends), 2)
         assert len(there.sidecar(0).opened) == 1
 
@@ -247,7 +247,7 @@ async def test_an_order_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(dispatcher, "ORDER_SECONDS", 0.05)
     async with world() as there:
         there.sidecar(0).trickles = True
-        there.orders.give([load(there.pod(0))], {})
+        there.orders.dispatch([load(there.pod(0))], {})
         await eventually("it was given up", lambda: len(there.ends), 1)
         assert there.orders.rejections("team", ["uid-0"]) == {}, "not delivered, which is no refusal"
 
@@ -256,7 +256,7 @@ async def test_a_secret_that_cannot_be_sent_is_not_sent(caplog: pytest.LogCaptur
     async with world() as there:
         there.proves(0)
         there.secrets["team/hub"] = SecretValues("s-8", {"HF_AUTH_TOKEN": f"{SECRET}\nX-Other: 1"})
-        there.orders.give([load(there.pod(0), REQUEST, "hub")], {})
+        there.orders.dispatch([load(there.pod(0), REQUEST, "hub")], {})
         await eventually("it was given up", lambda: len(there.ends), 1)
         assert there.sidecar(0).orders == []
         assert SECRET not in caplog.text
@@ -265,7 +265,7 @@ async def test_a_secret_that_cannot_be_sent_is_not_sent(caplog: pytest.LogCaptur
 async def test_without_its_secret_an_order_is_not_sent() -> None:
     async with world() as there:
         there.proves(0)
-        there.orders.give([load(there.pod(0), REQUEST, "hub")], {})
+        there.orders.dispatch([load(there.pod(0), REQUEST, "hub")], {})
         await eventually("it was not", lambda: len(there.ends), 1)
         assert there.sidecar(0).orders == []
 
@@ -291,7 +291,7 @@ async def test_order_that_waited_and_is_not_wanted_any_more_is_not_given(monkeyp
 
         def a_pass(*pods: EnginePod) -> None:
             there.orders.rejections("team", uids)
-            there.orders.give([load(one) for one in pods], {})
+            there.orders.dispatch([load(one) for one in pods], {})
 
         a_pass(slow, there.pod(0), there.pod(1))
         await came.wait()

@@ -106,8 +106,10 @@ class Idle:
     def unlabelled(self, *_: Any) -> Mapping[Any, Any]:
         return {}
 
-    def give(self, orders: Iterable[Any], *_: Any) -> None:
+    def dispatch(self, orders: Iterable[Any], *_: Any) -> None:
         self.ordered += [type(one).__name__ for one in orders]
+
+    apply = dispatch
 
     async def keep(self, *_: Any) -> None: ...
     def requeue_after(self, *_: Any) -> None: ...

@@ -79,7 +79,7 @@ class Orders:
     def rejections(self, *_: object) -> dict[Any, Any]:
         return {}
 
-    def give(self, orders: Iterable[Load | Unload], _: Mapping[str, Observation]) -> None:
+    def dispatch(self, orders: Iterable[Load | Unload], _: Mapping[str, Observation]) -> None:
         self.given += orders
 
     async def close(self) -> None:

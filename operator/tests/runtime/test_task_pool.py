@@ -43,12 +43,12 @@ async def test_what_is_under_way_is_not_begun_again() -> None:
         await release.wait()
         return True
 
-    assert work.start("team", "pod", "key", one)
-    assert not work.start("team", "pod", "key", one)
+    assert work.submit("team", "pod", "key", one)
+    assert not work.submit("team", "pod", "key", one)
     release.set()
     await ends.reach(1)
     assert (begun, ends.told) == (1, ["team"])
-    assert work.start("team", "pod", "key", one)
+    assert work.submit("team", "pod", "key", one)
     await work.close()
 
 
@@ -67,9 +67,9 @@ async def test_one_peer_that_is_slow_takes_the_places_of_no_other() -> None:
         return one
 
     for number in range(5):
-        work.start("team", "slow", f"slow-{number}", job(f"slow-{number}"))  # type: ignore[arg-type]
+        work.submit("team", "slow", f"slow-{number}", job(f"slow-{number}"))  # type: ignore[arg-type]
     for number in range(5):
-        work.start("team", "other", f"other-{number}", job(f"other-{number}"))  # type: ignore[arg-type]
+        work.submit("team", "other", f"other-{number}", job(f"other-{number}"))  # type: ignore[arg-type]
     for _ in range(20):
         await asyncio.sleep(0)
     assert running == {"slow-0", "slow-1", "other-0"}
@@ -93,9 +93,9 @@ async def test_what_failed_is_told_after_a_pause_that_grows_and_not_begun_before
         return len(times) == 4
 
     for number in range(1, 5):
-        assert work.start("team", "pod", "key", one)
+        assert work.submit("team", "pod", "key", one)
         await asyncio.sleep(0)
-        assert not work.start("team", "pod", "key", one)
+        assert not work.submit("team", "pod", "key", one)
         await ends.reach(number)
     pauses = [after - before for before, after in itertools.pairwise(times)]
     assert pauses[0] >= 0.02
@@ -116,7 +116,7 @@ async def test_nothing_goes_on_after_the_end() -> None:
             ended.set()
         return True
 
-    work.start("team", "pod", "key", one)
+    work.submit("team", "pod", "key", one)
     await asyncio.sleep(0)
     await work.close()
     assert ended.is_set()
@@ -139,7 +139,7 @@ async def test_one_namespace_leaves_room_for_another() -> None:
 
     for namespace in ("slow", "other"):
         for number in range(10):
-            work.start(namespace, f"{namespace}-{number}", f"{namespace}-{number}", job(namespace))
+            work.submit(namespace, f"{namespace}-{number}", f"{namespace}-{number}", job(namespace))
     for _ in range(20):
         await asyncio.sleep(0)
     assert running == ["slow", "slow", "slow", "other"]
@@ -157,10 +157,10 @@ async def test_what_waits_costs_no_task() -> None:
         return True
 
     for number in range(10_000):
-        assert work.start("team", f"pod-{number % 100}", number, one)
+        assert work.submit("team", f"pod-{number % 100}", number, one)
     assert len(asyncio.all_tasks()) - before == 4
     await work.close()
-    assert work.start("team", "pod-1", 1, one)
+    assert work.submit("team", "pod-1", 1, one)
     await work.close()
 
 
@@ -177,12 +177,12 @@ async def test_a_namespace_whose_jobs_never_end_keeps_no_other_from_beginning(mo
     async def done() -> bool:
         return True
 
-    assert [work.start("slow", f"pod-{number}", number, never) for number in range(30)].count(True) == 20
-    assert [work.start("other", "pod", f"other-{number}", done) for number in range(9)].count(True) == 3
+    assert [work.submit("slow", f"pod-{number}", number, never) for number in range(30)].count(True) == 20
+    assert [work.submit("other", "pod", f"other-{number}", done) for number in range(9)].count(True) == 3
     await ends.reach(3)
     assert ends.told == ["other"] * 3
     await work.close()
-    assert work.start("other", "pod", "other", done)
+    assert work.submit("other", "pod", "other", done)
     await work.close()
 
 
@@ -199,8 +199,8 @@ async def test_a_job_that_waits_for_something_cancelled_has_failed(monkeypatch: 
     async def done() -> bool:
         return True
 
-    work.start("team", "pod", "cancelled", cancelled)
-    work.start("other", "pod", "done", done)
+    work.submit("team", "pod", "cancelled", cancelled)
+    work.submit("other", "pod", "done", done)
     await ends.reach(2)
     assert set(ends.told) == {"team", "other"}
     await work.close()

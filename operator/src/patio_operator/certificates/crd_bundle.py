@@ -21,29 +21,29 @@ log = logging.getLogger(__name__)
 NAME = f"{RoleBasedGroup.plural}.{RoleBasedGroup.group}"
 
 
-async def keep(cluster: KubeClient, service: str, namespace: str, ca: bytes) -> None:
+async def keep(client: KubeClient, service: str, namespace: str, ca: bytes) -> None:
     """Make one pass."""
     try:
-        body = await cluster.get(CUSTOM_RESOURCE_DEFINITION, NAME)
+        body = await client.get(CUSTOM_RESOURCE_DEFINITION, NAME)
     except NotFoundError:
         log.error("CustomResourceDefinition %s is gone: there are no RoleBasedGroups. Apply the chart's CRDs.", NAME)
         return
     patch = correction(body, service, namespace, ca)
     if patch:
-        await cluster.json_patch(CUSTOM_RESOURCE_DEFINITION, NAME, None, patch)
+        await client.json_patch(CUSTOM_RESOURCE_DEFINITION, NAME, None, patch)
         log.info("conversion webhook written to CustomResourceDefinition %s", NAME)
 
 
 def correction(body: Mapping[str, Any], service: str, namespace: str, ca: bytes) -> list[Object]:
     """Return the JSON patch that makes a CRD's conversion right; empty when it is, or is not ours."""
-    client = ((body["spec"].get("conversion") or {}).get("webhook") or {}).get("clientConfig") or {}
-    there = client.get("service") or {}
+    config = ((body["spec"].get("conversion") or {}).get("webhook") or {}).get("clientConfig") or {}
+    there = config.get("service") or {}
     if (there.get("name"), there.get("path")) != (service, CONVERSION_PATH):
         return []
     where = "/spec/conversion/webhook/clientConfig"
     encoded = base64.b64encode(ca).decode()
     changes: list[Object] = []
-    if client.get("caBundle") != encoded:
+    if config.get("caBundle") != encoded:
         changes.append({"op": "add", "path": f"{where}/caBundle", "value": encoded})
     if there.get("namespace") != namespace:
         changes.append({"op": "add", "path": f"{where}/service/namespace", "value": namespace})

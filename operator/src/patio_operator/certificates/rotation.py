@@ -40,7 +40,7 @@ class ServingCertificate(Protocol):
     context: ssl.SSLContext
     check_seconds: float
 
-    async def keep(self) -> None:
+    async def refresh(self) -> None:
         """Make one pass.
 
         Raises:
@@ -55,7 +55,7 @@ class SharedCertificate:
 
     def __init__(
         self,
-        cluster: KubeClient,
+        client: KubeClient,
         namespace: str,
         secret: str,
         service: str,
@@ -63,7 +63,7 @@ class SharedCertificate:
         configurations: Sequence[tuple[Resource, str]],
     ) -> None:
         """`configurations` are objects that say which CAs are trusted for the Service, by kind and name."""
-        self._cluster = cluster
+        self._client = client
         self._namespace = namespace
         self._secret = secret
         self._service = service
@@ -74,7 +74,7 @@ class SharedCertificate:
         self.check_seconds = periods.check.total_seconds()
         self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
 
-    async def keep(self) -> None:
+    async def refresh(self) -> None:
         """Make one pass: a right certificate is in the Secret and in the context, its CAs are trusted."""
         # The configurations are read before the Secret, and written on that reading: whoever wrote a newer Secret and
         # its CAs meanwhile makes this write fail, never the other way round.
@@ -82,14 +82,14 @@ class SharedCertificate:
         ours = [entry for kind, body in configurations for _, entry in client_configs(kind, body, *self._place)]
         trusted = _trusted_by_all(ours)
         bundle = await ensure_shared_secret(
-            self._cluster, self._namespace, self._secret, lambda secret: self._decide(secret, trusted)
+            self._client, self._namespace, self._secret, lambda secret: self._decide(secret, trusted)
         )
         if bundle != self._loaded:
             _load(self.context, bundle.certificate, bundle.key)
             self._loaded = bundle
         for kind, body in configurations:
             await self._trust(kind, body, bundle.trusted)
-        await crd_bundle.keep(self._cluster, self._service, self._namespace, bundle.trusted)
+        await crd_bundle.keep(self._client, self._service, self._namespace, bundle.trusted)
 
     @property
     def _place(self) -> tuple[str, str]:
@@ -97,7 +97,7 @@ class SharedCertificate:
 
     async def _read(self, kind: Resource, name: str) -> tuple[Resource, Object]:
         try:
-            return kind, await self._cluster.get(kind, name)
+            return kind, await self._client.get(kind, name)
         except NotFoundError:
             log.error("%s %s is gone: no pod gets its sidecar. Reinstall the chart.", kind.kind, name)
             return kind, {}
@@ -109,14 +109,14 @@ class SharedCertificate:
         if there is None:
             # Deleted or broken under our hands: what is served, and trusted, goes back.
             bundle = authority.restored(self._loaded or authority.first(self._names, now, self._periods), trusted)
-            return Decision(bundle, authority.encode(bundle), words="webhook certificate: made")
+            return Decision(bundle, authority.encode(bundle), message="webhook certificate: made")
         asked = secret is not None and labels.ROTATE in (secret["metadata"].get("annotations") or {})
         before = replace(there, ca_key=b"") if asked else there
         bundle = authority.improved(before, self._names, now, self._periods, trusted)
         if bundle == there:
             return Decision(bundle)
-        words = f"webhook certificate: {_what_changed(there, bundle)}"
-        return Decision(bundle, authority.encode(bundle), {labels.ROTATE: None}, words)
+        message = f"webhook certificate: {_what_changed(there, bundle)}"
+        return Decision(bundle, authority.encode(bundle), {labels.ROTATE: None}, message)
 
     async def _trust(self, kind: Resource, body: Object, trusted: bytes) -> None:
         encoded = base64.b64encode(trusted).decode()
@@ -128,7 +128,7 @@ class SharedCertificate:
         if changes:
             version = body["metadata"]["resourceVersion"]
             unchanged = {"op": "replace", "path": "/metadata/resourceVersion", "value": version}
-            await self._cluster.json_patch(kind, body["metadata"]["name"], None, [unchanged, *changes])
+            await self._client.json_patch(kind, body["metadata"]["name"], None, [unchanged, *changes])
             log.info("CA bundle written to %s %s", kind.kind, body["metadata"]["name"])
 
 
@@ -146,7 +146,7 @@ class MountedCertificate:
         self.check_seconds = FILES_CHECK_SECONDS
         self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
 
-    async def keep(self) -> None:
+    async def refresh(self) -> None:
         """Serve what is in the folder now."""
         await self._tell_crd(self._serve())
 
@@ -203,11 +203,11 @@ def _load(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
         context.load_cert_chain(path)
 
 
-async def refresh_once(keeper: ServingCertificate) -> str | None:
+async def refresh_once(serving: ServingCertificate) -> str | None:
     """Make one pass; return why it was not made, if it was not."""
     for _ in range(5):
         try:
-            await keeper.keep()
+            await serving.refresh()
             return None
         except ConflictError:
             # Another replica wrote at the same time: what it wrote is as good.

@@ -108,14 +108,14 @@ class GroupReconciler:
 
     def __init__(
         self,
-        cluster: KubeClient,
+        client: KubeClient,
         groups: Informer[CachedGroup],
         profiles: Informer[ClusterEngineRuntimeProfile],
         observing: Callable[[], bool],
         clock: Callable[[], float],
     ) -> None:
         """`observing` tells whether groups are upstream's controller's at the moment; `clock` counts seconds."""
-        self._cluster = cluster
+        self._client = client
         self._groups = groups
         self._profiles = profiles
         self._observing = observing
@@ -146,12 +146,12 @@ class GroupReconciler:
         if wait > 0:
             return wait
         try:
-            body = await self._cluster.get(ROLE_BASED_GROUP, name, namespace)
+            body = await self._client.get(ROLE_BASED_GROUP, name, namespace)
         except NotFoundError:
             self._kept.pop(key, None)
             return None
         except UnreadableError as error:
-            await events.record(self._cluster, _reference(key), "Warning", "Unreadable", error.message)
+            await events.record(self._client, _reference(key), "Warning", "Unreadable", error.message)
             return None
         if body["metadata"].get("deletionTimestamp"):
             return None
@@ -175,7 +175,7 @@ class GroupReconciler:
         return 0.0
 
     async def _pass(self, body: Object, kept: _Kept, *, observing: bool) -> float | None:
-        namespace, now = body["metadata"]["namespace"], self._cluster.now()
+        namespace, now = body["metadata"]["namespace"], self._client.now()
         size = await asyncio.to_thread(size_of, {"spec": body.get("spec"), "metadata": body["metadata"]}, DEEPEST)
         try:
             if size is None:
@@ -210,7 +210,7 @@ class GroupReconciler:
         except TerminatingError:
             return None
         except InvalidError as error:
-            await events.record(self._cluster, body, "Warning", "Rejected", error.message)
+            await events.record(self._client, body, "Warning", "Rejected", error.message)
             await self._write_status(body, _refused(body, "Rejected", error.message, now))
             raise
         if in_the_way:
@@ -218,7 +218,7 @@ class GroupReconciler:
         for ref in plan.deletes[:PODS_IN_A_PASS]:
             await self._delete(ref)
         for happened in plan.events[:EVENTS_IN_A_PASS]:
-            await events.record(self._cluster, body, happened.type, happened.reason, happened.message)
+            await events.record(self._client, body, happened.type, happened.reason, happened.message)
         wrote = plan.status is not None and await self._write_status(body, plan.status)
         requeue_after = (
             [PASS_SECONDS] if wrote or more else []
@@ -231,7 +231,7 @@ class GroupReconciler:
         selector = f"{labels.GROUP_NAME}={group.metadata.name}"
         found = await asyncio.gather(
             *(
-                self._cluster.list_all(kind, group.metadata.namespace, selector, keep=partial(_reduced, kind))
+                self._client.list_all(kind, group.metadata.namespace, selector, keep=partial(_reduced, kind))
                 for kind in MADE_OF
             ),
             return_exceptions=True,
@@ -249,7 +249,7 @@ class GroupReconciler:
         for name in named:
             if not self._profiles.synced or self._profiles.get(name) is None:
                 try:
-                    await self._cluster.get(PROFILE, name)
+                    await self._client.get(PROFILE, name)
                 except NotFoundError:
                     continue
                 except UnreadableError:
@@ -272,7 +272,7 @@ class GroupReconciler:
         for ref in plan.adopts:
             # the UID is a condition: of another pod it cannot be changed
             mine = {"metadata": {"uid": ref.uid, "ownerReferences": [naming.owner(group)]}}
-            await self._cluster.merge(BY_KIND[ref.api_version, ref.kind], ref.name, namespace, mine)
+            await self._client.merge(BY_KIND[ref.api_version, ref.kind], ref.name, namespace, mine)
         for ref in plan.tear_down[:PODS_IN_A_PASS]:
             await self._delete(ref)
         there = {(one["kind"], one["metadata"]["name"]): one for one in children}
@@ -290,35 +290,35 @@ class GroupReconciler:
         in_the_way: list[Object] = []
         for pod in plan.creates[:PODS_IN_A_PASS]:
             try:
-                await self._cluster.create(POD, pod, namespace)
+                await self._client.create(POD, pod, namespace)
             except ConflictError:
-                in_the_way.append(_typed(POD, await self._cluster.get(POD, pod["metadata"]["name"], namespace)))
+                in_the_way.append(_typed(POD, await self._client.get(POD, pod["metadata"]["name"], namespace)))
         return in_the_way
 
     async def _check(self, pod: Object, body: Object) -> None:
         """Have the API server look at a pod of a new revision before an old one goes for it."""
         namespace = pod["metadata"]["namespace"]
         try:
-            await self._cluster.try_create(POD, pod, namespace, strictly=True)
+            await self._client.try_create(POD, pod, namespace, strictly=True)
         except InvalidError as error:
             if "exceeded quota" in error.message:  # it has room when an old pod is gone
                 return
             if "strict decoding error" not in error.message:
                 raise
-            await self._cluster.try_create(POD, pod, namespace)
+            await self._client.try_create(POD, pod, namespace)
             await self._tell_of_unknown(body, f"pod {pod['metadata']['name']}", error.message)
 
     async def _apply(self, wanted: Object, body: Object) -> Object:
         kind = BY_KIND[wanted["apiVersion"], wanted["kind"]]
         try:
-            return await self._cluster.apply(kind, wanted)
+            return await self._client.apply(kind, wanted)
         except InvalidError as error:
             if "field not declared in schema" not in error.message:
                 raise
-            known, dropped = pruning.prune(wanted, await self._cluster.schemas(kind.api_version))
+            known, dropped = pruning.prune(wanted, await self._client.schemas(kind.api_version))
             if not dropped:
                 raise
-            answer = await self._cluster.apply(kind, known)
+            answer = await self._client.apply(kind, known)
             await self._tell_of_unknown(body, f"{kind.kind} {wanted['metadata']['name']}", ", ".join(dropped))
             return answer
 
@@ -326,11 +326,11 @@ class GroupReconciler:
         """Say once for each generation of a group that fields of its templates mean nothing."""
         if (body.get("status") or {}).get("observedGeneration") != body["metadata"]["generation"]:
             message = f"{what}: Kubernetes does not know these fields of the pod template, they are left out: {fields}"
-            await events.record(self._cluster, body, "Warning", "NotAsAsked", message)
+            await events.record(self._client, body, "Warning", "NotAsAsked", message)
 
     async def _delete(self, ref: ObjectRef) -> None:
         try:
-            await self._cluster.delete(BY_KIND[ref.api_version, ref.kind], ref.name, ref.namespace, ref.uid)
+            await self._client.delete(BY_KIND[ref.api_version, ref.kind], ref.name, ref.namespace, ref.uid)
         except ConflictError:
             return  # another one has the name by now
 
@@ -342,7 +342,7 @@ class GroupReconciler:
             kind, name = BY_KIND[wanted["apiVersion"], wanted["kind"]], wanted["metadata"]["name"]
             if (kind.kind, name) not in known:
                 try:
-                    found.append(_typed(kind, await self._cluster.get(kind, name, namespace)))
+                    found.append(_typed(kind, await self._client.get(kind, name, namespace)))
                 except NotFoundError:
                     continue
         return found
@@ -352,9 +352,7 @@ class GroupReconciler:
         if after == (body.get("status") or {}):
             return False
         metadata = body["metadata"]
-        await self._cluster.merge(
-            ROLE_BASED_GROUP, metadata["name"], metadata["namespace"], {"status": after}, "status"
-        )
+        await self._client.merge(ROLE_BASED_GROUP, metadata["name"], metadata["namespace"], {"status": after}, "status")
         return True
 
 

@@ -21,7 +21,7 @@ MAX_MESSAGE = 1024
 """Characters: the API server refuses longer messages."""
 
 
-async def record(cluster: KubeClient, about: Mapping[str, Any], type_: str, reason: str, message: str) -> None:
+async def record(client: KubeClient, about: Mapping[str, Any], type_: str, reason: str, message: str) -> None:
     """Tell the users of an object that something happened to it. `type_` is Normal or Warning."""
     metadata = about["metadata"]
     message = message if len(message) <= MAX_MESSAGE else message[: MAX_MESSAGE - 1] + "…"
@@ -51,10 +51,10 @@ async def record(cluster: KubeClient, about: Mapping[str, Any], type_: str, reas
     }
     try:
         try:
-            await cluster.create(EVENT, body, namespace)
+            await client.create(EVENT, body, namespace)
         except ConflictError:
-            there = await cluster.get(EVENT, name, namespace)
-            await cluster.merge(
+            there = await client.get(EVENT, name, namespace)
+            await client.merge(
                 EVENT, name, namespace, {"count": int(there.get("count") or 1) + 1, "lastTimestamp": now}
             )
     except TerminatingError:

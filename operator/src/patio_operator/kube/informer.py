@@ -29,7 +29,7 @@ class Informer(Generic[T]):
 
     def __init__(
         self,
-        cluster: KubeClient,
+        client: KubeClient,
         kind: Resource,
         decode: Callable[[Object], T | None],
         scope: Scope = EVERYTHING,
@@ -38,7 +38,7 @@ class Informer(Generic[T]):
         """Take what is watched, and how it is decoded.
 
         Args:
-            cluster: where the objects are.
+            client: by which they are listed and watched.
             kind: of the objects.
             decode: returns what to keep of an object, comparable, and None for one that is of no interest.
             scope: which of the objects.
@@ -48,7 +48,7 @@ class Informer(Generic[T]):
         apart = namespaces if kind.namespaced and scope.namespace is None else ()
         scopes = [replace(scope, namespace=one) for one in apart] or [scope]
         lists = asyncio.Semaphore(LISTED_AT_ONCE)
-        self._watches = {one.namespace: Reflector(cluster, kind, decode, one, lists) for one in scopes}
+        self._watches = {one.namespace: Reflector(client, kind, decode, one, lists) for one in scopes}
         for watch in self._watches.values():
             watch.on_unreadable = self._note_unreadable
         self.on_unreadable: Unreadable = lambda kind, body, why: None

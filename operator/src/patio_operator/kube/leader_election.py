@@ -35,10 +35,10 @@ class LeaderElector:
     """One replica's part in the election. `leading` tells whether it acts."""
 
     def __init__(
-        self, cluster: KubeClient, namespace: str, name: str, identity: str, on_change: Callable[[bool], None]
+        self, client: KubeClient, namespace: str, name: str, identity: str, on_change: Callable[[bool], None]
     ) -> None:
         """`identity` is this replica's alone; `on_change` is called with what `leading` has become."""
-        self._cluster = cluster
+        self._client = client
         self._namespace = namespace
         self._name = name
         self._identity = identity
@@ -80,7 +80,7 @@ class LeaderElector:
     async def _take(self) -> float:
         """Take the Lease if that is possible: 0. Else return the seconds until it may be."""
         try:
-            lease = await self._cluster.get(LEASE, self._name, self._namespace)
+            lease = await self._client.get(LEASE, self._name, self._namespace)
         except NotFoundError:
             body: Object = {
                 "apiVersion": LEASE.api_version,
@@ -88,7 +88,7 @@ class LeaderElector:
                 "metadata": {"name": self._name, "labels": {"app.kubernetes.io/part-of": "patio"}},
                 "spec": lease_rules.held(None, self._identity, datetime.now(UTC)),
             }
-            self._know(await self._cluster.create(LEASE, body, self._namespace))
+            self._know(await self._client.create(LEASE, body, self._namespace))
             return 0.0
         seen = self._know(lease)
         wait = lease_rules.free_in(seen, self._identity, time.monotonic())
@@ -150,7 +150,7 @@ class LeaderElector:
         """Give the Lease up, if it is still ours; best effort, since it runs out by itself."""
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
-                lease = await self._cluster.get(LEASE, self._name, self._namespace)
+                lease = await self._client.get(LEASE, self._name, self._namespace)
                 if lease_rules.record(lease.get("spec") or {}).holder == self._identity:
                     await self._write(lease, lease_rules.released(datetime.now(UTC)))
                     log.info("lease %s released", self._name)
@@ -159,7 +159,7 @@ class LeaderElector:
 
     async def _write(self, lease: Object, spec: Object) -> None:
         patch = {"metadata": {"resourceVersion": lease["metadata"]["resourceVersion"]}, "spec": spec}
-        self._know(await self._cluster.merge(LEASE, self._name, self._namespace, patch))
+        self._know(await self._client.merge(LEASE, self._name, self._namespace, patch))
 
     def _know(self, lease: Object) -> lease_rules.ObservedRecord:
         self._seen = lease_rules.see(self._seen, lease_rules.record(lease.get("spec") or {}), time.monotonic())

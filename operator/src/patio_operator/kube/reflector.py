@@ -58,14 +58,14 @@ class Reflector(Generic[T]):
 
     def __init__(
         self,
-        cluster: KubeClient,
+        client: KubeClient,
         kind: Resource,
         decode: Callable[[Object], T | None],
         scope: Scope,
         lists: asyncio.Semaphore,
     ) -> None:
         """`lists` bounds how many such watches list at once."""
-        self._cluster = cluster
+        self._client = client
         self._kind = kind
         self._decode = decode
         self._scope = scope
@@ -260,7 +260,7 @@ class Reflector(Generic[T]):
         found: _Objects[T] = {}
         version = ""
         begun = time.perf_counter()
-        async with aclosing(self._cluster.pages(self._kind, self._scope)) as pages:
+        async with aclosing(self._client.pages(self._kind, self._scope)) as pages:
             async for items, page_version in pages:
                 for item in items:
                     self._keep(found, item)
@@ -284,7 +284,7 @@ class Reflector(Generic[T]):
 
     async def _follow(self, version: str) -> str:
         """Watch until the API server ends it; return where to go on, empty when that is too long ago."""
-        async with aclosing(self._cluster.watch(self._kind, version, self._scope)) as events:
+        async with aclosing(self._client.watch(self._kind, version, self._scope)) as events:
             async for event in events:
                 type_, body = event["type"], event["object"]
                 if type_ == "ERROR":

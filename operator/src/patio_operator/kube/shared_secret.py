@@ -37,17 +37,17 @@ class Decision(Generic[T]):
     """New data of the Secret, base64; None when it is right as it is."""
     annotations: dict[str, str | None] | None = None
     """Annotations to change; None as a value removes one."""
-    words: str = ""
+    message: str = ""
     """For the log, once it is written."""
 
 
 async def ensure_shared_secret(
-    cluster: KubeClient, namespace: str, name: str, decide: Callable[[Object | None], Decision[T]]
+    client: KubeClient, namespace: str, name: str, decide: Callable[[Object | None], Decision[T]]
 ) -> T:
     """Read the Secret, write what `decide` says about it, and return the value that counts.
 
     Args:
-        cluster: the API server.
+        client: the API server.
         namespace: the operator's own.
         name: of the Secret.
         decide: is given the Secret, None when there is none; asked again when another replica was faster.
@@ -60,7 +60,7 @@ async def ensure_shared_secret(
     while True:
         secret: Object | None
         try:
-            secret = await cluster.get(SECRET, name, namespace)
+            secret = await client.get(SECRET, name, namespace)
         except NotFoundError:
             secret = None
         decision = decide(secret)
@@ -68,13 +68,13 @@ async def ensure_shared_secret(
             return decision.value
         try:
             if secret is None:
-                await cluster.create(SECRET, _new(name, decision.data), namespace)
+                await client.create(SECRET, _new(name, decision.data), namespace)
             else:
                 metadata = {
                     "resourceVersion": secret["metadata"]["resourceVersion"],
                     "annotations": decision.annotations or {},
                 }
-                await cluster.merge(SECRET, name, namespace, {"metadata": metadata, "data": decision.data})
+                await client.merge(SECRET, name, namespace, {"metadata": metadata, "data": decision.data})
         except (ConflictError, NotFoundError):
             failures += 1
             if failures == MOST_TRIES:
@@ -82,7 +82,7 @@ async def ensure_shared_secret(
             pause = exponential(FIRST_PAUSE, LONGEST_PAUSE, failures)
             await asyncio.sleep(with_jitter(pause, random.random()))  # noqa: S311 - jitter only
             continue
-        log.info("%s, kept in Secret %s", decision.words, name)
+        log.info("%s, kept in Secret %s", decision.message, name)
         return decision.value
 
 

@@ -22,8 +22,8 @@ EVENT_SECONDS = 1.0
 class UnreadableObjects:
     """Records an event for each object that is noted, while `run` runs."""
 
-    def __init__(self, cluster: KubeClient) -> None:
-        self._cluster = cluster
+    def __init__(self, client: KubeClient) -> None:
+        self._client = client
         self._waiting: dict[tuple[str, str, str], tuple[Object, str]] = {}
         self._some = asyncio.Event()
 
@@ -48,5 +48,5 @@ class UnreadableObjects:
             while self._waiting:
                 about, why = self._waiting.pop(next(iter(self._waiting)))
                 message = f"Patio's operator leaves it out: it cannot be read: {why}"
-                await events.record(self._cluster, about, "Warning", "Unreadable", message)
+                await events.record(self._client, about, "Warning", "Unreadable", message)
                 await asyncio.sleep(EVENT_SECONDS)

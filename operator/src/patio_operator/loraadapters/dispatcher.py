@@ -115,7 +115,7 @@ class Dispatcher:
         self._handshakes = handshakes
         self._now = now
         self._rng = rng
-        self._jobs = KeyedTaskPool("order", AT_ONCE, AT_ONCE_FOR_A_POD, rng, on_end, AT_ONCE_FOR_A_NAMESPACE)
+        self._pool = KeyedTaskPool("order", AT_ONCE, AT_ONCE_FOR_A_POD, rng, on_end, AT_ONCE_FOR_A_NAMESPACE)
         self._wanted: dict[str, tuple[set[_Wanted], set[_Wanted]]] = {}
         """By namespace, what this pass and the one before gave: what waits and is in neither is not given any more."""
         self._rejected: dict[str, dict[tuple[str, Order], _Rejected]] = {}
@@ -143,7 +143,7 @@ class Dispatcher:
             del self._rejected[namespace], self._taken[namespace], self._wanted[namespace]
         return {key: one.rejection for key, one in kept.items()}
 
-    def give(self, orders: Iterable[Load | Unload], seen: Mapping[str, Observation]) -> datetime | None:
+    def dispatch(self, orders: Iterable[Load | Unload], seen: Mapping[str, Observation]) -> datetime | None:
         """Give the orders that are not on their way already. `seen`: what the plan was made from.
 
         Return when to plan again though nothing changed: an order that was taken may show nowhere.
@@ -160,29 +160,29 @@ class Dispatcher:
             if taken is not None and taken.until > now and (taken.order, taken.report) == (request, report):
                 requeue_at = taken.until if requeue_at is None else min(requeue_at, taken.until)
                 continue
-            self._jobs.start(pod.namespace, pod.uid, key, partial(self._give_if_wanted, order, report))
+            self._pool.submit(pod.namespace, pod.uid, key, partial(self._dispatch_if_wanted, order, report))
         return requeue_at
 
     def under_way(self, pod_uid: str, name: str) -> bool:
         """Tell whether an order about an adapter is on its way to a pod, or waits to be."""
-        return self._jobs.under_way((pod_uid, name))
+        return self._pool.under_way((pod_uid, name))
 
     async def close(self) -> None:
         """Stop what is under way and forget everything."""
-        await self._jobs.close()
+        await self._pool.close()
         self._rejected.clear()
         self._taken.clear()
         self._handshakes.clear()
         self._wanted.clear()
 
-    async def _give_if_wanted(self, order: Load | Unload, report: str | None) -> bool:
+    async def _dispatch_if_wanted(self, order: Load | Unload, report: str | None) -> bool:
         """Give an order that has waited for its turn, unless no plan wants it any more."""
         wanted = _wanted(order)
         if any(wanted in of_a_pass for of_a_pass in self._wanted.get(order.pod.namespace, ())):
-            return await self._give(order, report)
+            return await self._dispatch(order, report)
         return True
 
-    async def _give(self, order: Load | Unload, report: str | None) -> bool:
+    async def _dispatch(self, order: Load | Unload, report: str | None) -> bool:
         """Give one order; return whether the sidecar answered."""
         pod, planned = order.pod, order.request
         url = pod.sidecar_url

@@ -33,7 +33,7 @@ class LabelWriter:
 
     def __init__(
         self,
-        cluster: KubeClient,
+        client: KubeClient,
         pods: Informer[CachedPod],
         now: Callable[[], datetime],
         rng: random.Random,
@@ -46,10 +46,10 @@ class LabelWriter:
         away though no plan wants that any more, so no label is put on meanwhile.
         """
         self._ordered = ordered
-        self._cluster = cluster
+        self._client = client
         self._pods = pods
         self._now = now
-        self._jobs = KeyedTaskPool("mark", AT_ONCE, 1, rng, on_end, AT_ONCE_FOR_A_NAMESPACE)
+        self._pool = KeyedTaskPool("mark", AT_ONCE, 1, rng, on_end, AT_ONCE_FOR_A_NAMESPACE)
         self._unlabelled: dict[str, dict[tuple[str, str], datetime]] = {}
         self._coming: dict[str, frozenset[str]] = {}
         """Names that a patch under way may put on a pod, by the pod's UID."""
@@ -74,16 +74,16 @@ class LabelWriter:
         coming = {(uid, name): now for uid in self._coming.keys() & there for name in self._coming[uid]}
         return kept | coming
 
-    def give(self, serving: Iterable[SetServingLabels]) -> None:
+    def apply(self, serving: Iterable[SetServingLabels]) -> None:
         """Patch the pods whose labels are not being patched already."""
         for mark in serving:
             uid = mark.pod.uid
-            if self._jobs.start(mark.pod.namespace, uid, uid, partial(self._patch, mark)):
+            if self._pool.submit(mark.pod.namespace, uid, uid, partial(self._patch, mark)):
                 self._coming[uid] = mark.names - mark.pod.serving
 
     async def close(self) -> None:
         """Stop what is under way and forget everything."""
-        await self._jobs.close()
+        await self._pool.close()
         self._unlabelled.clear()
         self._coming.clear()
 
@@ -108,7 +108,7 @@ class LabelWriter:
         patch["metadata"]["uid"] = pod.uid
         log.info("labels of %s/%s: %s", pod.namespace, pod.name, mark.reason)
         try:
-            body = await self._cluster.merge(POD, pod.name, pod.namespace, patch)
+            body = await self._client.merge(POD, pod.name, pod.namespace, patch)
         except (ConflictError, NotFoundError):
             return True  # gone, or another pod by now: its event brings the next pass
         except ApiError as error:

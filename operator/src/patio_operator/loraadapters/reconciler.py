@@ -72,12 +72,12 @@ class AdapterReconciler:
 
     def __init__(
         self,
-        cluster: KubeClient,
+        client: KubeClient,
         pods: Informer[CachedPod],
         adapters: Informer[CachedAdapter],
         secrets: SecretReader,
         watch: SidecarWatch,
-        orders: Dispatcher,
+        dispatcher: Dispatcher,
         labels: LabelWriter,
         services: ServiceWriter,
         statuses: StatusWriter,
@@ -85,12 +85,12 @@ class AdapterReconciler:
         clock: Callable[[], float],
     ) -> None:
         """`clock` counts seconds."""
-        self._cluster = cluster
+        self._client = client
         self._pods = pods
         self._adapters = adapters
         self._secrets = secrets
         self._watch = watch
-        self._orders = orders
+        self._dispatcher = dispatcher
         self._labels = labels
         self._services = services
         self._statuses = statuses
@@ -110,7 +110,7 @@ class AdapterReconciler:
 
     async def end(self) -> None:
         """Stop what is under way, and forget what is of this term."""
-        await self._orders.close()
+        await self._dispatcher.close()
         await self._labels.close()
         await self._watch.close()
         self._looked.clear()
@@ -132,7 +132,7 @@ class AdapterReconciler:
         of_pods = [one.pod for one in pods.values()]
         if not pods and not self._adapters.all(namespace):
             self._watch.follow(namespace, ())
-            self._orders.rejections(namespace, ())
+            self._dispatcher.rejections(namespace, ())
             self._labels.unlabelled(namespace, ())
             self._looked.discard(namespace)
             self._resting.pop(namespace, None)
@@ -165,7 +165,7 @@ class AdapterReconciler:
             adapters,
             now,
             credentials=credentials,
-            rejections=self._orders.rejections(namespace, pods),
+            rejections=self._dispatcher.rejections(namespace, pods),
             unlabelled_at=self._labels.unlabelled(namespace, pods),
             deleted_at=dict(self._deleted_at),
         )
@@ -189,8 +189,8 @@ class AdapterReconciler:
         for part in in_chunks(decided.actions):
             orders = [one for one in part if isinstance(one, Load | Unload)]
             may = [one for one in orders if isinstance(one, Unload) or one.adapter not in unheld]
-            times.append(self._orders.give(may, snapshot.observations))
-            self._labels.give(one for one in part if isinstance(one, SetServingLabels))
+            times.append(self._dispatcher.dispatch(may, snapshot.observations))
+            self._labels.apply(one for one in part if isinstance(one, SetServingLabels))
             await asyncio.sleep(0)
         requeue_after = [(at - now).total_seconds() for at in times if at is not None]
         released = [one for one in decided.actions if isinstance(one, RemoveFinalizer)]
@@ -223,9 +223,9 @@ class AdapterReconciler:
         uid = known.adapter.metadata.uid
         there = (pods[one.pod.uid] for one in placement.instances if one.pod.uid in pods)
         condition, waits = await self._keep_service(known, there)
-        words = self._failures.words(uid, FINALIZER)
-        if words is not None:
-            placement = replace(placement, condition=Condition("FinalizerRefused", _no_finalizer(words)))
+        message = self._failures.message(uid, FINALIZER)
+        if message is not None:
+            placement = replace(placement, condition=Condition("FinalizerRefused", _no_finalizer(message)))
         elif condition is not None and placement.condition is None and _is_loaded(placement):
             placement = replace(placement, condition=condition)
         waits.append(self._failures.wait(uid, FINALIZER))
@@ -243,9 +243,9 @@ class AdapterReconciler:
             condition = await self._services.keep(known, pods)
 
         waits = await self._try(known.adapter, SERVICE, keep)
-        words = self._failures.words(uid, SERVICE)
-        if words is not None:
-            return Condition("ServiceRefused", f"The API server does not take the Service: {words}"), waits
+        message = self._failures.message(uid, SERVICE)
+        if message is not None:
+            return Condition("ServiceRefused", f"The API server does not take the Service: {message}"), waits
         requeue_after = self._services.requeue_after(known)
         return condition, waits if requeue_after is None else [requeue_after]
 
@@ -287,9 +287,9 @@ class AdapterReconciler:
                 await self._tell_release(known.reference, release)
 
         waits = await self._try(adapter, FINALIZER, write)
-        words = self._failures.words(adapter.metadata.uid, FINALIZER)
-        if words is not None:
-            condition = Condition("FinalizerRefused", f"It is deleted and cannot go: {_no_finalizer(words)}")
+        message = self._failures.message(adapter.metadata.uid, FINALIZER)
+        if message is not None:
+            condition = Condition("FinalizerRefused", f"It is deleted and cannot go: {_no_finalizer(message)}")
             waits += await self._write_status(known, Placement(condition=condition), now)
         return waits
 
@@ -299,16 +299,16 @@ class AdapterReconciler:
                 f"Deleted, though {', '.join(release.left_on[:5])} did not confirm the unload in time. "
                 "What is left there is unloaded as soon as the sidecar answers."
             )
-            await events.record(self._cluster, about, "Warning", "LeftLoaded", message)
+            await events.record(self._client, about, "Warning", "LeftLoaded", message)
         else:
-            await events.record(self._cluster, about, "Normal", "Unloaded", "The adapter is unloaded everywhere.")
+            await events.record(self._client, about, "Normal", "Unloaded", "The adapter is unloaded everywhere.")
 
     async def _write_finalizers(self, adapter: LoraAdapter, finalizers: list[str]) -> bool:
         """Write the finalizers; return False when the object was changed or is gone: its event brings the next pass."""
         metadata = adapter.metadata
         patch = {"metadata": {"finalizers": finalizers, "resourceVersion": metadata.resource_version}}
         try:
-            body = await self._cluster.merge(LORA_ADAPTER, metadata.name, metadata.namespace, patch)
+            body = await self._client.merge(LORA_ADAPTER, metadata.name, metadata.namespace, patch)
         except (ConflictError, NotFoundError):
             return False
         self._adapters.observe_write(body)
@@ -353,8 +353,8 @@ def _is_loaded(placement: Placement) -> bool:
     return all(one.state is InstanceState.LOADED for one in placement.instances)
 
 
-def _no_finalizer(words: str) -> str:
-    return f"The API server does not take a change of metadata.finalizers of this object: {words}"
+def _no_finalizer(message: str) -> str:
+    return f"The API server does not take a change of metadata.finalizers of this object: {message}"
 
 
 async def _some_at_once(work: Iterable[Callable[[], Awaitable[T]]]) -> list[T]:

@@ -37,14 +37,14 @@ READ_AT_ONCE = 8
 class SecretReader:
     """Reads Secrets where that is allowed."""
 
-    def __init__(self, cluster: KubeClient, namespaces: Iterable[str], on_change: Callable[[str, str], None]) -> None:
+    def __init__(self, client: KubeClient, namespaces: Iterable[str], on_change: Callable[[str, str], None]) -> None:
         """Take the namespaces, `*` for all; `on_change` is called with the namespace and name of a Secret."""
-        self._cluster = cluster
+        self._client = client
         self._watched: dict[str | None, Informer[tuple[str, str]]] = {}
         self._verdicts: dict[tuple[str, str], tuple[str, Credentials | Condition]] = {}
         granted = set(namespaces)
         for namespace in {None} if EVERYWHERE in granted else granted:
-            watched = Informer(cluster, SECRET, _name_and_revision, Scope(namespace, metadata_only=True))
+            watched = Informer(client, SECRET, _name_and_revision, Scope(namespace, metadata_only=True))
             watched.add_event_handler(lambda where, was, there: on_change(where, (there or was or ("", ""))[0]))
             self._watched[namespace] = watched
 
@@ -78,7 +78,7 @@ class SecretReader:
     async def values(self, namespace: str, name: str) -> SecretValues | None:
         """Read a Secret; None when it cannot be had at the moment, which is logged."""
         try:
-            body = await self._cluster.get(SECRET, name, namespace)
+            body = await self._client.get(SECRET, name, namespace)
         except ApiError as error:
             log.warning("secret %s/%s not read: %s", namespace, name, error.message)
             return None
@@ -112,7 +112,7 @@ class SecretReader:
     async def _read(self, adapter: LoraAdapter, name: str, asked: str) -> Credentials | Condition:
         namespace = adapter.metadata.namespace
         try:
-            body = await self._cluster.get(SECRET, name, namespace)
+            body = await self._client.get(SECRET, name, namespace)
         except NotFoundError:
             return Condition("SecretNotFound", f"There is no Secret {name} in namespace {namespace}.")
         except ApiError as error:

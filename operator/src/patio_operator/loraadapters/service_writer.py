@@ -36,9 +36,9 @@ LOOK_AGAIN = 30.0
 class ServiceWriter:
     """Writes Services."""
 
-    def __init__(self, cluster: KubeClient, services: Informer[CachedService], clock: Callable[[], float]) -> None:
+    def __init__(self, client: KubeClient, services: Informer[CachedService], clock: Callable[[], float]) -> None:
         """`clock` counts seconds."""
-        self._cluster = cluster
+        self._client = client
         self._services = services
         self._clock = clock
         self._conditions: dict[str, tuple[Condition, float]] = {}
@@ -100,7 +100,7 @@ class ServiceWriter:
 
     async def _delete(self, ours: CachedService) -> None:
         try:
-            await self._cluster.delete(SERVICE, ours.name, ours.namespace, ours.uid)
+            await self._client.delete(SERVICE, ours.name, ours.namespace, ours.uid)
         except ConflictError:
             return  # another one has the name by now
         log.info("service %s/%s deleted: spec.service is off", ours.namespace, ours.name)
@@ -110,12 +110,12 @@ class ServiceWriter:
         name, namespace = metadata["name"], metadata["namespace"]
         try:
             if ours is None:
-                await self._cluster.create(SERVICE, wanted, namespace)
+                await self._client.create(SERVICE, wanted, namespace)
             else:
                 # Merged, not applied: what others added to selector or ports would lead requests astray.
                 selector = dict.fromkeys(ours.selector) | wanted["spec"]["selector"]
                 patch = {"metadata": metadata | {"uid": ours.uid}, "spec": wanted["spec"] | {"selector": selector}}
-                self._services.observe_write(await self._cluster.merge(SERVICE, name, namespace, patch))
+                self._services.observe_write(await self._client.merge(SERVICE, name, namespace, patch))
         except ConflictError:
             # There is one already. Ours, if a watch that lags behind has not told of it yet: its event comes.
             return await self._whose(name, namespace, metadata["ownerReferences"][0]["uid"])
@@ -128,7 +128,7 @@ class ServiceWriter:
 
     async def _whose(self, name: str, namespace: str, owner: str) -> Condition | None:
         try:
-            there = await self._cluster.get(SERVICE, name, namespace)
+            there = await self._client.get(SERVICE, name, namespace)
         except NotFoundError:
             return None
         owners = [one["uid"] for one in there["metadata"].get("ownerReferences") or [] if one.get("controller")]

@@ -23,9 +23,9 @@ WRITE_SECONDS = 1.0
 class StatusWriter:
     """Writes statuses."""
 
-    def __init__(self, cluster: KubeClient, adapters: Informer[CachedAdapter], clock: Callable[[], float]) -> None:
+    def __init__(self, client: KubeClient, adapters: Informer[CachedAdapter], clock: Callable[[], float]) -> None:
         """`clock` counts seconds."""
-        self._cluster = cluster
+        self._client = client
         self._adapters = adapters
         self._clock = clock
         self._written: dict[tuple[str, str], float] = {}
@@ -43,13 +43,13 @@ class StatusWriter:
         # Of an object that was deleted and made anew, the UID would not fit.
         patch = {"metadata": {"uid": metadata.uid}, "status": gone | after}
         try:
-            body = await self._cluster.merge(LORA_ADAPTER, metadata.name, metadata.namespace, patch, "status")
+            body = await self._client.merge(LORA_ADAPTER, metadata.name, metadata.namespace, patch, "status")
         except (NotFoundError, ConflictError):
             return None
         self._written[key] = self._clock()  # when it was answered: the next is a second later than this was stored
         self._adapters.observe_write(body)
         for happened in events_of(known.status, after):
-            await events.record(self._cluster, known.reference, happened.type, happened.reason, happened.message)
+            await events.record(self._client, known.reference, happened.type, happened.reason, happened.message)
         return None
 
     def forget(self, namespace: str, name: str) -> None:

@@ -19,7 +19,7 @@ LONGEST_PAUSE = 60.0
 class _Failed:
     times: int
     until: float
-    words: str
+    message: str
 
 
 class WriteBackoff:
@@ -36,17 +36,17 @@ class WriteBackoff:
         failed = self._failed.get(uid, {}).get(what)
         return 0.0 if failed is None else max(0.0, failed.until - self._clock())
 
-    def words(self, uid: str, what: str) -> str | None:
+    def message(self, uid: str, what: str) -> str | None:
         """Return what the API server said to a write that failed last; None: it did not fail."""
         failed = self._failed.get(uid, {}).get(what)
-        return None if failed is None else failed.words
+        return None if failed is None else failed.message
 
-    def failed(self, uid: str, what: str, words: str) -> float:
+    def failed(self, uid: str, what: str, message: str) -> float:
         """Remember a failure; return for how many seconds not to try again."""
         of_object = self._failed.setdefault(uid, {})
         times = of_object[what].times + 1 if what in of_object else 1
         pause = with_jitter(exponential(FIRST_PAUSE, LONGEST_PAUSE, times), self._rng.random())
-        of_object[what] = _Failed(times, self._clock() + pause, words)
+        of_object[what] = _Failed(times, self._clock() + pause, message)
         return pause
 
     def worked(self, uid: str, what: str) -> None:

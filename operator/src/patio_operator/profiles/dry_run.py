@@ -16,18 +16,18 @@ MOST_QUESTIONS = 100
 """Dry runs to find the place of an error that the API server gives without one: a few milliseconds each."""
 
 
-async def dry_run_profile(cluster: KubeClient, namespace: str, profile: ClusterEngineRuntimeProfile) -> DryRunResult:
+async def dry_run_profile(client: KubeClient, namespace: str, profile: ClusterEngineRuntimeProfile) -> DryRunResult:
     """Say what is wrong with a profile.
 
     Args:
-        cluster: the API server.
+        client: the API server.
         namespace: where the trial pod would be: the operator's own.
         profile: tried as it is.
 
     """
-    verdict = await _asked(cluster, namespace, validation.trial_pod(profile))
+    verdict = await _asked(client, namespace, validation.trial_pod(profile))
     if [one.path for one in verdict.problems] == ["spec"]:
-        path = await _located(cluster, namespace, profile)
+        path = await _located(client, namespace, profile)
         verdict = DryRunResult((InvalidField(validation.written(path), verdict.problems[0].message),))
     problems = (*verdict.problems, *validation.own_checks(profile))
     if not problems and not verdict.untried:
@@ -35,7 +35,7 @@ async def dry_run_profile(cluster: KubeClient, namespace: str, profile: ClusterE
     return DryRunResult(problems, verdict.untried)
 
 
-async def _located(cluster: KubeClient, namespace: str, profile: ClusterEngineRuntimeProfile) -> Path:
+async def _located(client: KubeClient, namespace: str, profile: ClusterEngineRuntimeProfile) -> Path:
     """Go down to the smallest part that the API server cannot read."""
     path: Path = ()
     questions = 0
@@ -44,7 +44,7 @@ async def _located(cluster: KubeClient, namespace: str, profile: ClusterEngineRu
             questions += 1
             if questions > MOST_QUESTIONS:
                 return path
-            verdict = await _asked(cluster, namespace, pod)
+            verdict = await _asked(client, namespace, pod)
             if [one.path for one in verdict.problems] == ["spec"]:
                 path = inner
                 break
@@ -52,9 +52,9 @@ async def _located(cluster: KubeClient, namespace: str, profile: ClusterEngineRu
             return path
 
 
-async def _asked(cluster: KubeClient, namespace: str, pod: Object) -> DryRunResult:
+async def _asked(client: KubeClient, namespace: str, pod: Object) -> DryRunResult:
     try:
-        await cluster.try_create(POD, pod, namespace, strictly=True)
+        await client.try_create(POD, pod, namespace, strictly=True)
     except ApiError as error:
         return validation.read_rejection(error.status, error.message, error.causes)
     return DryRunResult()

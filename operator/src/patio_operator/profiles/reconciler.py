@@ -68,14 +68,14 @@ class ProfileReconciler:
 
     def __init__(
         self,
-        cluster: KubeClient,
+        client: KubeClient,
         pods: Informer[CachedPod],
         namespace: str,
         clock: Callable[[], float],
         observing: Callable[[], bool],
     ) -> None:
         """`observing` tells whether groups are upstream's controller's at the moment."""
-        self._cluster = cluster
+        self._client = client
         self._pods = pods
         self._observing = observing
         self._namespace = namespace
@@ -98,7 +98,7 @@ class ProfileReconciler:
 
     async def _pass(self, name: str, kept: _Kept) -> float | None:
         try:
-            body = await self._cluster.get(PROFILE, name)
+            body = await self._client.get(PROFILE, name)
         except NotFoundError:
             self._kept.pop(name, None)
             return None
@@ -151,7 +151,7 @@ class ProfileReconciler:
             return DryRunResult()
         tried, verdict = kept.refused
         if tried != generation:
-            verdict = await dry_run_profile(self._cluster, self._namespace, profile)
+            verdict = await dry_run_profile(self._client, self._namespace, profile)
             if verdict.problems:
                 kept.refused = generation, verdict
         return verdict
@@ -179,7 +179,7 @@ class ProfileReconciler:
                 return await self._role(profile, ref, users)
             if ref.kind not in _KINDS:
                 return None
-            return decode(ref.kind, await self._cluster.get(_KINDS[ref.kind], ref.name, ref.namespace))
+            return decode(ref.kind, await self._client.get(_KINDS[ref.kind], ref.name, ref.namespace))
         except NotFoundError:
             return None
         except (InvalidError, UnreadableError) as error:  # of one workload, it keeps no other from being rolled
@@ -188,7 +188,7 @@ class ProfileReconciler:
     async def _role(self, profile: str, ref: WorkloadRef, users: list[ProfilePod]) -> Workload | None:
         name, _ = roles.group_and_role(ref)
         try:
-            group = RoleBasedGroup.model_validate(await self._cluster.get(ROLE_BASED_GROUP, name, ref.namespace))
+            group = RoleBasedGroup.model_validate(await self._client.get(ROLE_BASED_GROUP, name, ref.namespace))
         except ValidationError:
             return None  # its own status says why nothing is done with it
         role = roles.role_of(group, ref)
@@ -205,11 +205,11 @@ class ProfileReconciler:
             else:
                 patch: dict[str, Any] = mark(roll.rolled)
                 patch["metadata"] = {"resourceVersion": roll.workload.resource_version}
-                await self._cluster.merge(_KINDS[ref.kind], ref.name, ref.namespace, patch)
+                await self._client.merge(_KINDS[ref.kind], ref.name, ref.namespace, patch)
         except (ConflictError, NotFoundError):
             log.debug("%s not rolled: it changed", ref)  # the next pass sees it as it is
         except InvalidError as error:
-            await events.record(self._cluster, profile, "Warning", "NotRolled", f"{ref}: {error.message}")
+            await events.record(self._client, profile, "Warning", "NotRolled", f"{ref}: {error.message}")
         else:
             log.info("rolled: %s: %s", ref, roll.reason)
 
@@ -217,9 +217,9 @@ class ProfileReconciler:
         """Mark a role in the metadata of its group, which it shares with others: as the group is now."""
         ref = roll.workload.ref
         group, _ = roles.group_and_role(ref)
-        body = await self._cluster.get(ROLE_BASED_GROUP, group, ref.namespace)
+        body = await self._client.get(ROLE_BASED_GROUP, group, ref.namespace)
         patch = roles.mark_role(ref, body["metadata"], roll.rolled)
-        await self._cluster.merge(ROLE_BASED_GROUP, group, ref.namespace, patch)
+        await self._client.merge(ROLE_BASED_GROUP, group, ref.namespace, patch)
 
     async def _write_status(self, body: Object, before: Object, plan: planner.Plan, kept: _Kept) -> None:
         if plan.status == before:
@@ -227,9 +227,9 @@ class ProfileReconciler:
         name = body["metadata"]["name"]
         gone: Object = dict.fromkeys(before.keys() - plan.status.keys())
         try:
-            await self._cluster.merge(PROFILE, name, None, {"status": {**gone, **plan.status}}, "status")
+            await self._client.merge(PROFILE, name, None, {"status": {**gone, **plan.status}}, "status")
         except NotFoundError:
             return
         kept.written = plan.status
         for happened in plan.events:
-            await events.record(self._cluster, body, happened.type, happened.reason, happened.message)
+            await events.record(self._client, body, happened.type, happened.reason, happened.message)

@@ -86,7 +86,7 @@ class KeyedTaskPool:
         self._kept = FEW_FAILURES
         self._timers: set[asyncio.TimerHandle] = set()
 
-    def start(self, namespace: str, group: str, key: Hashable, work: Work) -> bool:
+    def submit(self, namespace: str, group: str, key: Hashable, work: Work) -> bool:
         """Begin, unless this key is at work or waits for its next try, or too many are; return whether it was begun."""
         failed = self._failed.get(key)
         if (

@@ -27,20 +27,20 @@ def decide(secret: Object | None, age: timedelta, now: datetime) -> Decision[Sig
     if secret is None or there is None:
         key = new_key(now)
         instead = "" if secret is None else " instead of what could not be read"
-        return Decision(key, encode(key), words=f"signing key {key.public[:8]}… made{instead}, endorsed by none")
+        return Decision(key, encode(key), message=f"signing key {key.public[:8]}… made{instead}, endorsed by none")
     asked = labels.ROTATE in (secret["metadata"].get("annotations") or {})
     if not asked and not due(there, age, now):
         return Decision(there)
     key = successor(there, now)
-    words = f"signing key {key.public[:8]}… made, endorsed by {there.public[:8]}…"
-    return Decision(key, encode(key), {labels.ROTATE: None}, words)
+    message = f"signing key {key.public[:8]}… made, endorsed by {there.public[:8]}…"
+    return Decision(key, encode(key), {labels.ROTATE: None}, message)
 
 
 class SigningKeyRotation:
     """Holds the current key. `keep` before the first use, and again and again."""
 
-    def __init__(self, cluster: KubeClient, settings: Settings) -> None:
-        self._cluster = cluster
+    def __init__(self, client: KubeClient, settings: Settings) -> None:
+        self._client = client
         self._settings = settings
         self._key: SigningKey | None = None
 
@@ -50,11 +50,11 @@ class SigningKeyRotation:
         assert self._key is not None, "keep() comes first"
         return self._key
 
-    async def keep(self) -> None:
+    async def refresh(self) -> None:
         """Make one pass: the key in the Secret is there, is not too old, and is the one that is used."""
         settings = self._settings
         key = await ensure_shared_secret(
-            self._cluster,
+            self._client,
             settings.namespace,
             settings.signing_secret,
             lambda secret: decide(secret, settings.signing_key_age, datetime.now(UTC)),
@@ -66,7 +66,7 @@ class SigningKeyRotation:
     async def check(self) -> str | None:
         """Make one pass; return why it was not made, if it was not."""
         try:
-            await self.keep()
+            await self.refresh()
         except ApiError as error:
             return error.message
         return None

@@ -24,8 +24,8 @@ class TokenReviewError(Exception):
 class TokenReviewer:
     """Has tokens reviewed."""
 
-    def __init__(self, cluster: KubeClient) -> None:
-        self._cluster = cluster
+    def __init__(self, client: KubeClient) -> None:
+        self._client = client
 
     async def review(self, token: str) -> Mapping[str, Any]:
         """Return the API server's TokenReview of a token.
@@ -35,7 +35,7 @@ class TokenReviewer:
 
         """
         try:
-            return await self._cluster.create(TOKEN_REVIEW, review_of(token))
+            return await self._client.create(TOKEN_REVIEW, review_of(token))
         except ApiError as error:
             if error.status == FORBIDDEN:
                 words = (

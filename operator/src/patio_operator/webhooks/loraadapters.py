@@ -55,9 +55,9 @@ MOST_COMPARED = 500
 """LoraAdapters of one name with which a new one is compared: a page of the API server."""
 
 
-def add_route(app: web.Application, cluster: KubeClient, caches: Caches) -> None:
+def add_route(app: web.Application, client: KubeClient, caches: Caches) -> None:
     """Serve the reviews of LoraAdapters."""
-    rivals_of = Rivals(cluster, caches)
+    rivals_of = Rivals(client, caches)
 
     async def validate(review: Object) -> Object:
         return await answer(rivals_of, review)
@@ -68,8 +68,8 @@ def add_route(app: web.Application, cluster: KubeClient, caches: Caches) -> None
 class Rivals:
     """Who has a name in requests in a namespace. Reviews at the same time share what is read for them."""
 
-    def __init__(self, cluster: KubeClient, caches: Caches) -> None:
-        self._cluster = cluster
+    def __init__(self, client: KubeClient, caches: Caches) -> None:
+        self._client = client
         self._caches = caches
         self._reads = CoalescedReads(self._read)
 
@@ -91,7 +91,7 @@ class Rivals:
             known = (one.adapter for one in self._caches.adapters.all(namespace))
             found = {one.metadata.name: one for one in known if one.adapter_name == name}
         try:
-            pages = self._cluster.pages(LORA_ADAPTER, Scope(namespace), f"spec.adapterName={name}")
+            pages = self._client.pages(LORA_ADAPTER, Scope(namespace), f"spec.adapterName={name}")
             async with aclosing(pages):
                 bodies, _ = await anext(pages)
             bodies = [*bodies[:MOST_COMPARED], *await self._called(namespace, name)]
@@ -109,7 +109,7 @@ class Rivals:
         if not _OBJECT_NAME.fullmatch(name):
             return []
         try:
-            return [await self._cluster.get(LORA_ADAPTER, name, namespace)]
+            return [await self._client.get(LORA_ADAPTER, name, namespace)]
         except NotFoundError:
             return []
 

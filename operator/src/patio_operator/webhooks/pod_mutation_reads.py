@@ -28,8 +28,8 @@ from patio_operator.loraadapters.caches import adapters_in
 class PodMutationReads:
     """Reads for admissions. Every method raises ApiError when the API server does not answer."""
 
-    def __init__(self, cluster: KubeClient, caches: Caches) -> None:
-        self._cluster = cluster
+    def __init__(self, client: KubeClient, caches: Caches) -> None:
+        self._client = client
         self._caches = caches
         self._profiles = CoalescedReads(self._read_profile)
         self._adapters = CoalescedReads(self._read_adapters)
@@ -64,7 +64,7 @@ class PodMutationReads:
         return None if body is None else ClusterEngineRuntimeProfile.model_validate(body)
 
     async def _read_adapters(self, namespace: str) -> tuple[LoraAdapter, ...]:
-        return adapters_in(await self._cluster.list_all(LORA_ADAPTER, namespace))
+        return adapters_in(await self._client.list_all(LORA_ADAPTER, namespace))
 
     async def _read_group(self, key: tuple[str, str]) -> Object | None:
         namespace, name = key
@@ -74,7 +74,7 @@ class PodMutationReads:
         """Read an object in the newest version that is served: upstream's CRDs of 0.6 and before have the old one."""
         for kind in kinds:
             try:
-                return await self._cluster.get(kind, name, namespace)
+                return await self._client.get(kind, name, namespace)
             except NotFoundError:
                 continue
         return None

@@ -27,22 +27,22 @@ LIMITS = Limits(longest=4 * MiB, bytes_at_once=16 * MiB, at_once=4)
 """A trial may take a hundred requests to the API server."""
 
 
-def add_route(app: web.Application, cluster: KubeClient, namespace: str) -> None:
+def add_route(app: web.Application, client: KubeClient, namespace: str) -> None:
     """Serve the reviews of profiles; `namespace` is the one that trial pods would be in."""
 
     async def validate(review: Object) -> Object:
-        return await answer(cluster, namespace, review)
+        return await answer(client, namespace, review)
 
     reviewing.add_validation(app, PROFILES_PATH, ClusterEngineRuntimeProfile.kind, validate, LIMITS)
 
 
-async def answer(cluster: KubeClient, namespace: str, review: Mapping[str, Any]) -> Object:
+async def answer(client: KubeClient, namespace: str, review: Mapping[str, Any]) -> Object:
     """Return the AdmissionReview that answers this one."""
     request = review["request"]
     body, old = request["object"], request.get("oldObject") or {}
     response: Object = {"allowed": True}
     if not _unchanged(body, old) and not body["metadata"].get("deletionTimestamp"):
-        verdict = await _tried(cluster, namespace, body)
+        verdict = await _tried(client, namespace, body)
         name = body["metadata"].get("name", "")
         if verdict.problems:
             log.info("profile refused: %s: %s", name, verdict)
@@ -63,12 +63,12 @@ def _unchanged(body: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
     return body.get("spec") == old.get("spec") and annotations[0] == annotations[1]
 
 
-async def _tried(cluster: KubeClient, namespace: str, body: Object) -> DryRunResult:
+async def _tried(client: KubeClient, namespace: str, body: Object) -> DryRunResult:
     try:
         profile = ClusterEngineRuntimeProfile.model_validate(body)
     except ValidationError as error:
         return DryRunResult(tuple(_problem(one) for one in error.errors()))
-    return await dry_run_profile(cluster, namespace, profile)
+    return await dry_run_profile(client, namespace, profile)
 
 
 def _problem(error: Mapping[str, Any]) -> InvalidField:

@@ -34,9 +34,9 @@ Asked = Literal["auto", "manage", "observe", "off"]
 class UpstreamDetector:
     """Looks for upstream's controller, unless it is told what to take for granted."""
 
-    def __init__(self, cluster: KubeClient, asked: Asked, namespaces: Collection[str], own_service: str) -> None:
+    def __init__(self, client: KubeClient, asked: Asked, namespaces: Collection[str], own_service: str) -> None:
         """Take the namespaces where upstream's controller may be, and the name of Patio's own webhook Service."""
-        self._cluster = cluster
+        self._client = client
         self._asked = asked
         self._namespaces = namespaces
         self._own_service = own_service
@@ -78,7 +78,7 @@ class UpstreamDetector:
         if self._asked != "auto":
             return None
         try:
-            found = detection.signs(await self._read(), self._cluster.now())
+            found = detection.signs(await self._read(), self._client.now())
         except ApiError as error:
             return error.message
         self._judge(detection.detect(self._verdict, found, time.monotonic()))
@@ -96,14 +96,14 @@ class UpstreamDetector:
         for namespace in {*self._namespaces, *([] if home is None else [home])}:
             # By their names: that is all the operator may read of Deployments and Leases.
             by_name = f"metadata.name={detection.DEPLOYMENT}"
-            deployments += await self._cluster.list_all(DEPLOYMENT, namespace, fields=by_name)
-            pods += await self._cluster.list_all(POD, namespace, labels=detection.POD_LABELS)
-            leases += await self._cluster.list_all(LEASE, namespace, fields=f"metadata.name={detection.LEASE}")
+            deployments += await self._client.list_all(DEPLOYMENT, namespace, fields=by_name)
+            pods += await self._client.list_all(POD, namespace, labels=detection.POD_LABELS)
+            leases += await self._client.list_all(LEASE, namespace, fields=f"metadata.name={detection.LEASE}")
         return detection.Evidence(deployments, pods, leases)
 
     async def _found(self, kind: Resource, name: str) -> Object | None:
         try:
-            return await self._cluster.get(kind, name)
+            return await self._client.get(kind, name)
         except NotFoundError:
             return None
 

@@ -57,7 +57,7 @@ class CapacityLedger:
         answer = self._observed[uid].sidecar.answer
         return answer is None or answer.capacity.batch is None or len(self._taken[uid]) < answer.capacity.batch
 
-    def take(self, uid: str, name: str) -> None:
+    def reserve(self, uid: str, name: str) -> None:
         """Promise room to an adapter that fits."""
         self._taken[uid].add(name)
         if name in self._going[uid]:
@@ -67,7 +67,7 @@ class CapacityLedger:
         """Tell whether something is on its way out and its room promised to nobody."""
         return self._becoming_free[uid] > 0
 
-    def wait_for(self, uid: str) -> bool:
+    def reserve_freed(self, uid: str) -> bool:
         """Promise room that is becoming free, if there is any."""
         if not self.is_becoming_free(uid):
             return False

@@ -56,7 +56,7 @@ def schedule_all(desired: Desired, candidates: Sequence[Candidate], capacity: Ca
         elif (instance := filtered_out(desired, candidate)) is not None:
             assignment.waiting.append(instance)
         elif capacity.fits(candidate.pod.uid, candidate.name):
-            capacity.take(candidate.pod.uid, candidate.name)
+            capacity.reserve(candidate.pod.uid, candidate.name)
             assignment.new.append(candidate)
         else:
             assignment.waiting.append(_preempt(desired.adapter, candidate, capacity) or no_capacity(candidate))
@@ -184,7 +184,7 @@ def _add(
     crowd = Counter(candidate.pod.node for candidate in assignment.kept)
     rank = ranking(desired, capacity)
     for candidate in by_node(free, min(missing, tries), lambda _: (), crowd, 1, rank):
-        capacity.take(candidate.pod.uid, candidate.name)
+        capacity.reserve(candidate.pod.uid, candidate.name)
         assignment.new.append(candidate)
     short = missing - len(assignment.new)
     for candidate in sorted(full, key=lambda one: (not capacity.is_becoming_free(one.pod.uid), *rank(one))):
@@ -230,7 +230,7 @@ def _preempt(adapter: LoraAdapter, candidate: Candidate, capacity: CapacityLedge
     if not adapter.spec.pinned:
         return None
     uid = candidate.pod.uid
-    if capacity.wait_for(uid):
+    if capacity.reserve_freed(uid):
         return pending(candidate, "MakingRoom", "The engine has no room; another adapter is being unloaded.")
     victim = capacity.victim(uid)
     if victim is None:
