@@ -145,7 +145,7 @@ async def test_an_order_that_was_lost_is_no_refusal_and_comes_back(monkeypatch: 
         there.orders.dispatch([load(pod)], {})
         await eventually("its end is told", lambda: len(there.ends), 1)
         assert there.orders.rejections("team", ["uid-0"]) == {}
-        await there.fleet.submit(pod.ip or "")
+        await there.fleet.start(pod.ip or "")
         there.orders.dispatch([load(pod)], {})
         await eventually("it arrived", lambda: list(there.sidecar(0).adapters), ["sql"])
 

@@ -325,13 +325,13 @@ async def test_label_on_its_way_counts_as_gone_just_now() -> None:
     api.denies = lambda method, path: POLICY if path.endswith("/pods/p") else None
     async with running(api, p=has("sql")) as there:
         hold = asyncio.Event()
-        merge = there.labels._cluster.merge
+        merge = there.labels._client.merge
 
         async def late(*args: Any) -> Any:
             await hold.wait()
             return await merge(*args)
 
-        there.labels._cluster = SimpleNamespace(merge=late)  # type: ignore[assignment]
+        there.labels._client = SimpleNamespace(merge=late)  # type: ignore[assignment]
         under_way = partial(there.labels.unlabelled, "team", ["uid-p"])
         await until("on its way", lambda: ("uid-p", "sql") in under_way(), under_way)
         hold.set()

@@ -118,13 +118,13 @@ def test_a_key_of_age_and_one_that_is_asked_away_are_followed(annotations: dict[
     assert decision.annotations == {labels.ROTATE: None}
     assert (decision.value.public != key.public, len(decision.value.endorsements)) == (True, 1)
     assert not due(decision.value, AGE, NOW + later)
-    assert key.public[:8] in decision.words
+    assert key.public[:8] in decision.message
 
 
 def test_what_cannot_be_read_is_made_anew() -> None:
     decision = decide({"metadata": {"name": "s"}, "data": {"signing.key": "bm8="}}, AGE, NOW)
     assert decision.data is not None
-    assert "could not be read" in decision.words
+    assert "could not be read" in decision.message
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "x", "4000", ""])
