@@ -105,7 +105,7 @@ def judge(adapter: LoraAdapter, values: Mapping[str, str], revision: str) -> Cre
     if source.is_too_open(source.endpoint or ("" if source.is_repository else values.get("ENDPOINT", "").strip())):
         where = "source.endpoint" if source.endpoint else f"ENDPOINT of Secret {name}"
         words = f"Credentials are not sent without TLS: use https:// in {where}, or set source.allowPlainHTTP: true."
-        return Condition("EndpointWithoutTLS", words)
+        return Condition("InsecureEndpoint", words)
     if ("ACCESS_KEY" in present) != ("SECRET_KEY" in present):
         words = f"Secret {name} has only one of ACCESS_KEY and SECRET_KEY; they belong together."
     elif source.is_repository and "HF_AUTH_TOKEN" not in present:
