@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import socket
 import ssl
+import traceback
 from enum import StrEnum
 
 import anyio
@@ -63,6 +64,8 @@ def cause_of(error: BaseException) -> Cause:
         return Cause.TLS
     if any(isinstance(one, socket.gaierror) for one in chain):
         return Cause.NAME
+    if any(isinstance(one, OSError) and _of_a_lookup(one) for one in chain):
+        return Cause.OUR_LIMIT
     codes = {one.errno for one in chain if isinstance(one, OSError) and one.errno is not None}
     if isinstance(error, httpx.ConnectError | OSError) and codes & _REFUSED and codes <= _REFUSED | _NO_SUCH_ADDRESS:
         return Cause.REFUSED
@@ -73,6 +76,15 @@ def cause_of(error: BaseException) -> Cause:
     if isinstance(error, httpx.ConnectError) and not codes & _BROKEN:
         return Cause.UNREACHABLE
     return Cause.BROKEN
+
+
+def _of_a_lookup(error: OSError) -> bool:
+    """Tell whether `getaddrinfo` raised it, as the system's error and not as `gaierror`.
+
+    glibc (2.36) does so when it cannot open its files or a socket, with whatever errno was there: EBUSY and EINVAL
+    were seen without a free descriptor, as well as EMFILE.
+    """
+    return any(frame.f_code.co_name == "getaddrinfo" for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def call_words(where: str, path: str, error: BaseException) -> str:
