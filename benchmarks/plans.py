@@ -164,7 +164,7 @@ class _Sidecars:
     def follow(self, *_: object) -> bool:
         return False
 
-    async def looked(self, *_: object) -> None:
+    async def first_answers(self, *_: object) -> None:
         return None
 
     def seen(self, _: str) -> dict[str, Observation]:

@@ -157,7 +157,7 @@ async def _run(settings: Settings, clients: KubeClients, http: httpx.AsyncClient
     for what, check in (
         ("webhook certificate", check_certificate),
         ("signing key", signing_key.check),
-        ("upstream's controller", groups.detector.looked),
+        ("upstream's controller", groups.detector.check),
     ):
         if not await until_done(what, check, stop):
             await health.cleanup()

@@ -19,7 +19,7 @@ from kubernetes.aio import client
 from patio_operator.kube import client as cluster_api
 from patio_operator.kube.client import InvalidError, KubeClient, RetryableApiError, TooLargeError, UnreadableError
 from patio_operator.kube.resources import POD, ROLE_BASED_GROUP
-from patio_operator.runtime.open_file_limit import is_out_of_files, raise_file_limit, words_of
+from patio_operator.runtime.open_file_limit import connection_error, is_out_of_files, raise_file_limit
 
 NESTED = "[" * 5000 + "]" * 5000
 
@@ -168,8 +168,8 @@ def test_an_errors_cause_is_looked_for() -> None:
     outer = RuntimeError("outer")
     outer.__cause__ = OSError(errno.ENFILE, "too many")
     assert is_out_of_files(outer)
-    assert words_of(TimeoutError()) == "TimeoutError"
-    assert words_of(OSError("refused")) == "refused"
+    assert connection_error(TimeoutError()) == "TimeoutError"
+    assert connection_error(OSError("refused")) == "refused"
 
 
 def test_the_soft_limit_is_raised_to_the_hard_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -231,7 +231,7 @@ async def test_descriptors_used_up_say_nothing_of_a_sidecar(monkeypatch: pytest.
 
     monkeypatch.setattr(watch_module, "_socket", socket_or_none)
     async with serving(answering) as port, following(port) as watch:
-        await watch.looked("team", DEADLINE)
+        await watch.first_answers("team", DEADLINE)
         assert watch.seen("team")["u"].answer is not None
         used_up = True
         seen = await problem(watch)

@@ -60,7 +60,7 @@ class Sidecars:
     def follow(self, *_: object) -> bool:
         return False
 
-    async def looked(self, *_: object) -> None:
+    async def first_answers(self, *_: object) -> None:
         return None
 
     def seen(self, _: str) -> dict[str, Observation]:

@@ -34,7 +34,7 @@ async def following(count: int) -> AsyncIterator[tuple[SimulatedFleet, SidecarWa
         watch = SidecarWatch(woken.append, lambda: NOW, random.Random(0), ask_loopback=True)
         watch.follow("team", pods)
         try:
-            await watch.looked("team", DEADLINE)
+            await watch.first_answers("team", DEADLINE)
             yield fleet, watch, pods, woken
         finally:
             await watch.close()
@@ -102,7 +102,7 @@ async def test_only_the_pods_that_there_are_are_followed() -> None:
         moved = EnginePod("team", "pod-0", "uid-0", "node-a", {}, pods[1].ip, fleet.port)
         watch.follow("team", [moved])
         assert watch.seen("team")["uid-0"] == UNOBSERVED
-        await watch.looked("team", DEADLINE)
+        await watch.first_answers("team", DEADLINE)
         assert adapters(watch, moved) == []
         watch.follow("team", [])
         assert watch.seen("team") == {}
@@ -112,7 +112,7 @@ async def test_the_first_looks_are_waited_for_however_they_end() -> None:
     async with following(2) as (fleet, watch, pods, _):
         fleet.kill(pods[1].ip or "")
         watch.follow("other", [EnginePod("other", one.name, one.uid, "", {}, one.ip, one.sidecar_port) for one in pods])
-        await watch.looked("other", DEADLINE)
+        await watch.first_answers("other", DEADLINE)
         views = watch.seen("other")
         assert views["uid-0"].answer is not None
         assert (views["uid-1"].answer, views["uid-1"].unreachable_since) == (None, NOW)

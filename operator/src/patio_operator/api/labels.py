@@ -180,7 +180,7 @@ def serving_labels_patch(
     named = {adapter_label(name): name for name in names}
     wanted = dict.fromkeys(named, ADAPTER_LOADED) | {ADAPTER_OWNER_PREFIX + uid: value for uid, value in owners}
     changed: dict[str, str | None] = {key: value for key, value in wanted.items() if labels.get(key) != value}
-    changed |= {key: None for key, value in labels.items() if _is_mark(key, value) and key not in wanted}
+    changed |= {key: None for key, value in labels.items() if _is_serving_label(key, value) and key not in wanted}
     hashed = {key: name for key, name in sorted(named.items()) if key != ADAPTER_PREFIX + name}
     patch: dict[str, Any] = {}
     if changed:
@@ -191,7 +191,7 @@ def serving_labels_patch(
     return {"metadata": patch} if patch else {}
 
 
-def _is_mark(key: str, value: str) -> bool:
+def _is_serving_label(key: str, value: str) -> bool:
     return key.startswith(ADAPTER_OWNER_PREFIX) or (key.startswith(ADAPTER_PREFIX) and value == ADAPTER_LOADED)
 
 

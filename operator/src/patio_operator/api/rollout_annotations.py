@@ -20,13 +20,13 @@ RolledRevisions = Mapping[str, str]
 
 def of_template(metadata: Mapping[str, Any]) -> dict[str, str]:
     """Return the marks of a pod template, or of a pod made from one."""
-    return _marks(_json(metadata, labels.ROLLED))
+    return _revisions(_json(metadata, labels.ROLLED))
 
 
 def of_role(metadata: Mapping[str, Any], role: str) -> dict[str, str]:
     """Return the marks of a leader-worker role, from its group's metadata."""
     roles = _json(metadata, labels.ROLLED_ROLES)
-    return _marks(roles.get(role) if isinstance(roles, dict) else None)
+    return _revisions(roles.get(role) if isinstance(roles, dict) else None)
 
 
 def template_annotation(marks: RolledRevisions) -> dict[str, str]:
@@ -44,7 +44,7 @@ def _json(metadata: Mapping[str, Any], key: str) -> Any:
     return read_json((metadata.get("annotations") or {}).get(key))
 
 
-def _marks(said: Any) -> dict[str, str]:
+def _revisions(said: Any) -> dict[str, str]:
     return {str(name): str(revision) for name, revision in said.items()} if isinstance(said, dict) else {}
 
 

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 NAME = f"{RoleBasedGroup.plural}.{RoleBasedGroup.group}"
 
 
-async def keep(client: KubeClient, service: str, namespace: str, ca: bytes) -> None:
+async def correct(client: KubeClient, service: str, namespace: str, ca: bytes) -> None:
     """Make one pass."""
     try:
         body = await client.get(CUSTOM_RESOURCE_DEFINITION, NAME)

@@ -89,7 +89,7 @@ class SharedCertificate:
             self._loaded = bundle
         for kind, body in configurations:
             await self._trust(kind, body, bundle.trusted)
-        await crd_bundle.keep(self._client, self._service, self._namespace, bundle.trusted)
+        await crd_bundle.correct(self._client, self._service, self._namespace, bundle.trusted)
 
     @property
     def _place(self) -> tuple[str, str]:

@@ -21,7 +21,7 @@ from patio_operator.settings import Settings
 def wire(client: KubeClient, settings: Settings) -> ServingCertificate:
     """Return the certificate."""
     if settings.certificate_folder:
-        write_crd = partial(crd_bundle.keep, client, settings.service_name, settings.namespace)
+        write_crd = partial(crd_bundle.correct, client, settings.service_name, settings.namespace)
         return MountedCertificate(Path(settings.certificate_folder), write_crd)
     periods = Periods(timedelta(hours=settings.certificate_hours), timedelta(hours=settings.certificate_renew_hours))
     trusting = [

@@ -81,7 +81,7 @@ EVENTS_IN_A_PASS = 20
 T = TypeVar("T")
 
 
-class _RefusedError(Exception):
+class _RejectedError(Exception):
     """Nothing can be planned for a group; the message says why."""
 
     def __init__(self, reason: str, message: str) -> None:
@@ -179,9 +179,9 @@ class GroupReconciler:
         size = await asyncio.to_thread(size_of, {"spec": body.get("spec"), "metadata": body["metadata"]}, DEEPEST)
         try:
             if size is None:
-                raise _RefusedError("InvalidSpec", "a field of it is nested too deeply, or is no text")
+                raise _RejectedError("InvalidSpec", "a field of it is nested too deeply, or is no text")
             if size > LARGEST:
-                raise _RefusedError("TooLarge", f"it has {size} fields and values, more than {LARGEST}: make several")
+                raise _RejectedError("TooLarge", f"it has {size} fields and values, more than {LARGEST}: make several")
             group = await _decided(size, RoleBasedGroup.model_validate, body)
             kept.profiles = frozenset(one.profile_name for role in group.spec.roles for one in role.engine_runtimes)
             children = await self._children(group)
@@ -196,13 +196,13 @@ class GroupReconciler:
             strangers = await self._unlabelled(plan.applies, children, namespace)
             if strangers:
                 plan = await _decided(size, planner.plan, Snapshot(group, [*children, *strangers], profiles, now))
-        except (ValidationError, TooLargeError, _RefusedError) as error:
+        except (ValidationError, TooLargeError, _RejectedError) as error:
             if not observing:
-                await self._write_status(body, _refused(body, *_why(error), now))
+                await self._write_status(body, _rejected_status(body, *_why(error), now))
             return None
         except InvalidError as error:
             if not observing:
-                await self._write_status(body, _refused(body, "Rejected", error.message, now))
+                await self._write_status(body, _rejected_status(body, "Rejected", error.message, now))
             raise
         more = max(len(plan.creates), len(plan.tear_down), len(plan.deletes)) > PODS_IN_A_PASS
         try:
@@ -211,7 +211,7 @@ class GroupReconciler:
             return None
         except InvalidError as error:
             await events.record(self._client, body, "Warning", "Rejected", error.message)
-            await self._write_status(body, _refused(body, "Rejected", error.message, now))
+            await self._write_status(body, _rejected_status(body, "Rejected", error.message, now))
             raise
         if in_the_way:
             plan = await _decided(size, planner.plan, Snapshot(group, [*children, *in_the_way], profiles, now))
@@ -306,7 +306,7 @@ class GroupReconciler:
             if "strict decoding error" not in error.message:
                 raise
             await self._client.try_create(POD, pod, namespace)
-            await self._tell_of_unknown(body, f"pod {pod['metadata']['name']}", error.message)
+            await self._record_unknown_fields(body, f"pod {pod['metadata']['name']}", error.message)
 
     async def _apply(self, wanted: Object, body: Object) -> Object:
         kind = BY_KIND[wanted["apiVersion"], wanted["kind"]]
@@ -319,10 +319,10 @@ class GroupReconciler:
             if not dropped:
                 raise
             answer = await self._client.apply(kind, known)
-            await self._tell_of_unknown(body, f"{kind.kind} {wanted['metadata']['name']}", ", ".join(dropped))
+            await self._record_unknown_fields(body, f"{kind.kind} {wanted['metadata']['name']}", ", ".join(dropped))
             return answer
 
-    async def _tell_of_unknown(self, body: Object, what: str, fields: str) -> None:
+    async def _record_unknown_fields(self, body: Object, what: str, fields: str) -> None:
         """Say once for each generation of a group that fields of its templates mean nothing."""
         if (body.get("status") or {}).get("observedGeneration") != body["metadata"]["generation"]:
             message = f"{what}: Kubernetes does not know these fields of the pod template, they are left out: {fields}"
@@ -409,7 +409,7 @@ def _why(error: Exception) -> tuple[str, str]:
     """Return reason and message of a group of which no plan can be made."""
     if isinstance(error, TooLargeError):
         return "TooManyObjects", error.message
-    if isinstance(error, _RefusedError):
+    if isinstance(error, _RejectedError):
         return error.reason, str(error)
     return "InvalidSpec", str(error)
 
@@ -419,7 +419,7 @@ def _typed(kind: Resource, child: Object) -> Object:
     return {"apiVersion": kind.api_version, "kind": kind.kind, **child}
 
 
-def _refused(body: Object, reason: str, message: str, now: datetime) -> Object:
+def _rejected_status(body: Object, reason: str, message: str, now: datetime) -> Object:
     before = body.get("status") or {}
     generation = body["metadata"]["generation"]
     ready = next_condition(before.get("conditions") or [], "Ready", "False", reason, message[:1024], generation, now)

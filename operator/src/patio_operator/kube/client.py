@@ -25,7 +25,7 @@ from kubernetes.aio import client, config
 from patio_operator.kube import bodies
 from patio_operator.kube.bodies import TooDeep
 from patio_operator.kube.resources import FIELD_MANAGER, Resource
-from patio_operator.runtime.open_file_limit import words_of
+from patio_operator.runtime.open_file_limit import connection_error
 
 log = logging.getLogger(__name__)
 
@@ -238,7 +238,7 @@ class KubeClient:
             async for line in _lines(response.response.content):
                 yield bodies.read_event(line.decode())
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise RetryableApiError(0, f"The watch broke off: {words_of(error)}") from error
+            raise RetryableApiError(0, f"The watch broke off: {connection_error(error)}") from error
         except ValueError as error:
             raise RetryableApiError(0, f"The watch broke off: {error}") from error
         finally:
@@ -329,7 +329,7 @@ class KubeClient:
             self._note_time(response.response.headers.get("Date"))
             data = await _read(response)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise RetryableApiError(0, f"The API server cannot be reached: {words_of(error)}") from error
+            raise RetryableApiError(0, f"The API server cannot be reached: {connection_error(error)}") from error
         if response.status >= 300:
             raise _error(response.status, data)
         return data.decode("utf-8", "replace")

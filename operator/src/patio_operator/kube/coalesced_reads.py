@@ -28,7 +28,7 @@ class CoalescedReads(Generic[Key, Answer]):
         shared = self._to_start.get(key)
         if shared is None:
             shared = asyncio.create_task(self._start_after(key, self._started.get(key)), name=f"read {key}")
-            shared.add_done_callback(_look_at)
+            shared.add_done_callback(_retrieve_exception)
             self._to_start[key] = shared
         return await asyncio.shield(shared)  # one asker that goes does not take the answer from the others
 
@@ -43,7 +43,7 @@ class CoalescedReads(Generic[Key, Answer]):
                 del self._started[key]
 
 
-def _look_at(task: asyncio.Task[Answer]) -> None:
+def _retrieve_exception(task: asyncio.Task[Answer]) -> None:
     """Take note of what a read raised, should nobody be left who asked."""
     if not task.cancelled():
         task.exception()

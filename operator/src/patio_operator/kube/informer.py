@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Generic, TypeVar
 
 from patio_operator.kube.client import EVERYTHING, KubeClient, Object, Scope
-from patio_operator.kube.reflector import Listener, Reflector, Unreadable
+from patio_operator.kube.reflector import EventHandler, Reflector, Unreadable
 from patio_operator.kube.resources import Resource
 
 LISTED_AT_ONCE = 8
@@ -54,10 +54,10 @@ class Informer(Generic[T]):
         self.on_unreadable: Unreadable = lambda kind, body, why: None
         """Is told of the objects that are left out and logged."""
 
-    def add_event_handler(self, listener: Listener[T]) -> None:
+    def add_event_handler(self, handler: EventHandler[T]) -> None:
         """Have a listener told of every change from now on."""
         for watch in self._watches.values():
-            watch.add_event_handler(listener)
+            watch.add_event_handler(handler)
 
     def get(self, name: str, namespace: str = "") -> T | None:
         """Return an object; None when it is not here."""

@@ -37,7 +37,7 @@ COMPLAINT_SECONDS = 10.0
 
 T = TypeVar("T")
 
-Listener = Callable[[str, T | None, T | None], None]
+EventHandler = Callable[[str, T | None, T | None], None]
 """Is called with a namespace, and what was there and what is there of one object; None: nothing."""
 Unreadable = Callable[[Resource, Object, str], None]
 """Is called with the kind of an object that cannot be decoded, its body, of which metadata is there, and why."""
@@ -80,9 +80,9 @@ class Reflector(Generic[T]):
         self._asked: list[asyncio.Future[None]] = []
         self._ask = asyncio.Event()
         self._lost = asyncio.Event()
-        self._listeners: list[Listener[T]] = []
+        self._handlers: list[EventHandler[T]] = []
         self._complaints: list[float] = []
-        self._said = ""
+        self._last_error = ""
         self.on_unreadable: Unreadable = lambda kind, body, why: None
         """Is told of the objects that are left out and logged."""
         self.synced = False
@@ -94,9 +94,9 @@ class Reflector(Generic[T]):
         self.refused = False
         """Whether that is an answer to what was asked, 403 or 404, and no trouble that passes by itself."""
 
-    def add_event_handler(self, listener: Listener[T]) -> None:
+    def add_event_handler(self, handler: EventHandler[T]) -> None:
         """Have a listener told of every change from now on."""
-        self._listeners.append(listener)
+        self._handlers.append(handler)
 
     def get(self, name: str, namespace: str = "") -> T | None:
         """Return an object; None when it is not here."""
@@ -217,9 +217,9 @@ class Reflector(Generic[T]):
         status = error.status if isinstance(error, ApiError) else 0
         self.forbidden, self.refused = status == 403, status in (403, 404)
         self._lost.set()
-        level = logging.DEBUG if words == self._said else logging.WARNING
+        level = logging.DEBUG if words == self._last_error else logging.WARNING
         log.log(level, "watch of %s lost, again in %.1f s: %s", self.what, pause, words)
-        self._said = words
+        self._last_error = words
         await self._sleep(pause)
 
     def _pause(self) -> float:
@@ -245,13 +245,13 @@ class Reflector(Generic[T]):
         finally:
             self._written = None
         before, self._objects = self._objects, found
-        if self._said:
+        if self._last_error:
             log.info("watch of %s is back", self.what)
-        self.synced, self._said = True, ""
+        self.synced, self._last_error = True, ""
         for namespace in before.keys() | found.keys():
             was, there = before.get(namespace, {}), found.get(namespace, {})
             for name in was.keys() | there.keys():
-                self._tell(namespace, was.get(name), there.get(name))
+                self._notify(namespace, was.get(name), there.get(name))
         for body in written:
             self._take(body)  # written while the list was read, which may have what was before
         return version
@@ -307,7 +307,7 @@ class Reflector(Generic[T]):
         if kept is not None and (version == kept.version or _older(version, kept.version)):
             return  # known from an answer to a write, or from a later reading
         self._keep(self._objects, body)
-        self._tell(namespace, kept, self._objects.get(namespace, {}).get(name))
+        self._notify(namespace, kept, self._objects.get(namespace, {}).get(name))
 
     def _drop(self, body: Object) -> None:
         metadata = body["metadata"]
@@ -315,7 +315,7 @@ class Reflector(Generic[T]):
         kept = self._objects.get(namespace, {}).get(metadata["name"])
         if kept is not None and not _older(metadata["resourceVersion"], kept.version):
             self._forget(self._objects, namespace, metadata["name"])
-            self._tell(namespace, kept, None)
+            self._notify(namespace, kept, None)
 
     def _keep(self, objects: _Objects[T], body: Object) -> None:
         metadata = body["metadata"]
@@ -354,13 +354,13 @@ class Reflector(Generic[T]):
         if of_namespace.pop(name, None) is not None and not of_namespace:
             del objects[namespace]
 
-    def _tell(self, namespace: str, before: _Kept[T] | None, after: _Kept[T] | None) -> None:
+    def _notify(self, namespace: str, before: _Kept[T] | None, after: _Kept[T] | None) -> None:
         was = None if before is None else before.value
         there = None if after is None else after.value
         if was != there:
-            for listener in self._listeners:
+            for handler in self._handlers:
                 try:
-                    listener(namespace, was, there)
+                    handler(namespace, was, there)
                 except Exception:  # what one listener makes of an object is not another one's trouble
                     log.exception("a change of %s in %r was not taken in", self._kind.plural, namespace)
 

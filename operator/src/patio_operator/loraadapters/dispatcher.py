@@ -191,7 +191,7 @@ class Dispatcher:
         client = SidecarClient(url, self._http, self._auth(pod.uid))
         what = f"{_verb(order)} {planned.lora_name} on {pod.namespace}/{pod.name}"
         log.info("order: %s: %s", what, order.reason)
-        refuse = partial(self._refuse, pod.namespace, (pod.uid, planned))
+        refuse = partial(self._reject, pod.namespace, (pod.uid, planned))
         try:
             async with asyncio.timeout(ORDER_SECONDS):
                 if isinstance(order, Unload):
@@ -251,7 +251,7 @@ class Dispatcher:
             self._handshakes.forget(pod.uid)
             await client.load(shut(await self._handshakes.key(pod, client)))
 
-    def _refuse(
+    def _reject(
         self,
         namespace: str,
         key: tuple[str, Order],

@@ -140,7 +140,7 @@ class AdapterReconciler:
         while self._watch.follow(namespace, of_pods):  # noqa: ASYNC110 - a turn for others, not a wait
             await asyncio.sleep(0)
         if namespace not in self._looked:
-            await self._watch.looked(namespace, FIRST_LOOK_SECONDS)
+            await self._watch.first_answers(namespace, FIRST_LOOK_SECONDS)
             self._looked.add(namespace)
             return 0.0  # what is known of the cluster may be another by now
         adapters = {one.adapter.metadata.name: one for one in self._adapters.all(namespace)}
@@ -157,7 +157,7 @@ class AdapterReconciler:
         credentials = await self._secrets.credentials(adapters)
         now = self._now()
         for one in adapters:
-            if is_deleting(one) and self._is_there(one):  # else `_forget` was told of it already
+            if is_deleting(one) and self._exists(one):  # else `_forget` was told of it already
                 self._deleted_at.setdefault(one.metadata.uid, now)
         return Snapshot(
             [one.pod for one in pods.values()],
@@ -183,7 +183,7 @@ class AdapterReconciler:
         self._resting[namespace] = self._clock() + REST * spent
         # Before the first load, so that no adapter is left behind by an object that was deleted meanwhile.
         holds = [one.adapter for one in decided.actions if isinstance(one, AddFinalizer)]
-        held = await _some_at_once([partial(self._hold, one) for one in holds])
+        held = await _some_at_once([partial(self._add_finalizer, one) for one in holds])
         unheld = {one.metadata.name for one, done in zip(holds, held, strict=True) if not done}
         times = [decided.requeue_at]
         for part in in_chunks(decided.actions):
@@ -210,19 +210,19 @@ class AdapterReconciler:
 
         def work() -> Iterator[Callable[[], Awaitable[list[float]]]]:
             for one in released:
-                yield partial(self._release, adapters[one.adapter.metadata.name], one, now)
+                yield partial(self._remove_finalizer, adapters[one.adapter.metadata.name], one, now)
             for name in list(placements):
-                yield partial(self._tell, adapters[name], placements.pop(name), pods, now)
+                yield partial(self._write_service_and_status, adapters[name], placements.pop(name), pods, now)
 
         return [wait for waits in await _some_at_once(work()) for wait in waits]
 
-    async def _tell(
+    async def _write_service_and_status(
         self, known: CachedAdapter, placement: Placement, pods: Mapping[str, CachedPod], now: datetime
     ) -> list[float]:
         """Write a LoraAdapter's Service and status."""
         uid = known.adapter.metadata.uid
         there = (pods[one.pod.uid] for one in placement.instances if one.pod.uid in pods)
-        condition, waits = await self._keep_service(known, there)
+        condition, waits = await self._write_service(known, there)
         message = self._failures.message(uid, FINALIZER)
         if message is not None:
             placement = replace(placement, condition=Condition("FinalizerRefused", _no_finalizer(message)))
@@ -232,17 +232,17 @@ class AdapterReconciler:
         waits += await self._write_status(known, placement, now)
         return [wait for wait in waits if wait > 0]
 
-    async def _keep_service(
+    async def _write_service(
         self, known: CachedAdapter, pods: Iterable[CachedPod]
     ) -> tuple[Condition | None, list[float]]:
         uid = known.adapter.metadata.uid
         condition: Condition | None = None
 
-        async def keep() -> None:
+        async def write() -> None:
             nonlocal condition
-            condition = await self._services.keep(known, pods)
+            condition = await self._services.write(known, pods)
 
-        waits = await self._try(known.adapter, SERVICE, keep)
+        waits = await self._try(known.adapter, SERVICE, write)
         message = self._failures.message(uid, SERVICE)
         if message is not None:
             return Condition("ServiceRefused", f"The API server does not take the Service: {message}"), waits
@@ -266,7 +266,7 @@ class AdapterReconciler:
 
         return waits + await self._try(known.adapter, STATUS, write)
 
-    async def _hold(self, adapter: LoraAdapter) -> bool:
+    async def _add_finalizer(self, adapter: LoraAdapter) -> bool:
         """Put the finalizer on a LoraAdapter; return whether it is there."""
         done = False
 
@@ -277,14 +277,14 @@ class AdapterReconciler:
         await self._try(adapter, FINALIZER, write)
         return done
 
-    async def _release(self, known: CachedAdapter, release: RemoveFinalizer, now: datetime) -> list[float]:
+    async def _remove_finalizer(self, known: CachedAdapter, release: RemoveFinalizer, now: datetime) -> list[float]:
         """Take the finalizer off, and tell of it once that is done; where it may not be, the status says so."""
         adapter = release.adapter
 
         async def write() -> None:
             kept = [one for one in adapter.metadata.finalizers if one != UNLOAD_FINALIZER]
             if await self._write_finalizers(adapter, kept):
-                await self._tell_release(known.reference, release)
+                await self._record_removal(known.reference, release)
 
         waits = await self._try(adapter, FINALIZER, write)
         message = self._failures.message(adapter.metadata.uid, FINALIZER)
@@ -293,7 +293,7 @@ class AdapterReconciler:
             waits += await self._write_status(known, Placement(condition=condition), now)
         return waits
 
-    async def _tell_release(self, about: Mapping[str, Any], release: RemoveFinalizer) -> None:
+    async def _record_removal(self, about: Mapping[str, Any], release: RemoveFinalizer) -> None:
         if release.left_on:
             message = (
                 f"Deleted, though {', '.join(release.left_on[:5])} did not confirm the unload in time. "
@@ -326,7 +326,7 @@ class AdapterReconciler:
         try:
             await work()
         except ApiError as error:
-            if not self._is_there(adapter):
+            if not self._exists(adapter):
                 return []
             wait = self._failures.failed(metadata.uid, what, error.message)
             name = f"{metadata.namespace}/{metadata.name}"
@@ -335,7 +335,7 @@ class AdapterReconciler:
         self._failures.worked(metadata.uid, what)
         return []
 
-    def _is_there(self, adapter: LoraAdapter) -> bool:
+    def _exists(self, adapter: LoraAdapter) -> bool:
         known = self._adapters.get(adapter.metadata.name, adapter.metadata.namespace)
         return known is not None and known.adapter.metadata.uid == adapter.metadata.uid
 

@@ -43,7 +43,7 @@ class ServiceWriter:
         self._clock = clock
         self._conditions: dict[str, tuple[Condition, float]] = {}
 
-    async def keep(self, known: CachedAdapter, pods: Iterable[CachedPod]) -> Condition | None:
+    async def write(self, known: CachedAdapter, pods: Iterable[CachedPod]) -> Condition | None:
         """Make a LoraAdapter's Service be as it should; return why it is not.
 
         Args:

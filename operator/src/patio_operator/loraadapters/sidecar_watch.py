@@ -98,7 +98,7 @@ OWN_FAULTS = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM,
 @dataclass
 class _Followed:
     url: str
-    looked: asyncio.Future[None]
+    first_answers: asyncio.Future[None]
     """Done when the first answer came, or did not."""
     seen: Observation = UNOBSERVED
     task: asyncio.Task[None] = field(init=False)
@@ -152,9 +152,11 @@ class SidecarWatch:
             self._rested.pop(namespace, None)
         return False
 
-    async def looked(self, namespace: str, within: float) -> None:
+    async def first_answers(self, namespace: str, within: float) -> None:
         """Wait until every sidecar of a namespace has answered once, or has not, at most so many seconds."""
-        waiting = [one.looked for one in self._followed.get(namespace, {}).values() if not one.looked.done()]
+        waiting = [
+            one.first_answers for one in self._followed.get(namespace, {}).values() if not one.first_answers.done()
+        ]
         if waiting:
             await asyncio.wait(waiting, timeout=within)
 
@@ -286,8 +288,8 @@ class SidecarWatch:
         self._on_change(namespace)
 
     def _set(self, one: _Followed, pod: EnginePod, seen: Observation) -> None:
-        if not one.looked.done():
-            one.looked.set_result(None)
+        if not one.first_answers.done():
+            one.first_answers.set_result(None)
         if seen != one.seen:
             one.seen = seen
             self._on_change(pod.namespace)
@@ -295,8 +297,8 @@ class SidecarWatch:
     @staticmethod
     def _leave(one: _Followed) -> None:
         one.task.cancel()
-        if not one.looked.done():
-            one.looked.set_result(None)
+        if not one.first_answers.done():
+            one.first_answers.set_result(None)
 
 
 def address_problem(ip: str, *, loopback: bool = False) -> str | None:

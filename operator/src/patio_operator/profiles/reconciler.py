@@ -33,7 +33,7 @@ from patio_operator.profiles.planner import consumers, planner, roles
 from patio_operator.profiles.planner.consumers import ProfilePod
 from patio_operator.profiles.planner.snapshot import Snapshot
 from patio_operator.profiles.planner.status import ACCEPTED
-from patio_operator.profiles.planner.workloads import Workload, decode, mark
+from patio_operator.profiles.planner.workloads import Workload, decode, template_patch
 from patio_operator.profiles.validation import DryRunResult
 from patio_operator.runtime.workqueue import Key
 
@@ -201,9 +201,9 @@ class ProfileReconciler:
         ref = roll.workload.ref
         try:
             if ref.kind == ROLE_KIND:
-                await self._mark_role(roll)
+                await self._annotate_role(roll)
             else:
-                patch: dict[str, Any] = mark(roll.rolled)
+                patch: dict[str, Any] = template_patch(roll.rolled)
                 patch["metadata"] = {"resourceVersion": roll.workload.resource_version}
                 await self._client.merge(_KINDS[ref.kind], ref.name, ref.namespace, patch)
         except (ConflictError, NotFoundError):
@@ -213,12 +213,12 @@ class ProfileReconciler:
         else:
             log.info("rolled: %s: %s", ref, roll.reason)
 
-    async def _mark_role(self, roll: planner.Roll) -> None:
+    async def _annotate_role(self, roll: planner.Roll) -> None:
         """Mark a role in the metadata of its group, which it shares with others: as the group is now."""
         ref = roll.workload.ref
         group, _ = roles.group_and_role(ref)
         body = await self._client.get(ROLE_BASED_GROUP, group, ref.namespace)
-        patch = roles.mark_role(ref, body["metadata"], roll.rolled)
+        patch = roles.group_patch(ref, body["metadata"], roll.rolled)
         await self._client.merge(ROLE_BASED_GROUP, group, ref.namespace, patch)
 
     async def _write_status(self, body: Object, before: Object, plan: planner.Plan, kept: _Kept) -> None:

@@ -39,7 +39,7 @@ def is_out_of_files(error: BaseException | None) -> bool:
     return False
 
 
-def words_of(error: BaseException) -> str:
+def connection_error(error: BaseException) -> str:
     """Say what kept this process from connecting; when it is its own limit, that."""
     if is_out_of_files(error):
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]

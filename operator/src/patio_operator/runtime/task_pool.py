@@ -173,11 +173,11 @@ class KeyedTaskPool:
             self._kept = max(FEW_FAILURES, 2 * len(self._failed))
         self._failed[key] = _Failed(times, now + pause)
 
-        def wake() -> None:
+        def requeue() -> None:
             self._timers.discard(timer)
             self._on_end(namespace)
 
-        timer = loop.call_later(pause, wake)
+        timer = loop.call_later(pause, requeue)
         self._timers.add(timer)
 
     def _forget(self, job: _Job) -> None:

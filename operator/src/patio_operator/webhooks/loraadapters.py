@@ -123,14 +123,14 @@ async def answer(rivals_of: Rivals, review: Mapping[str, Any]) -> Object:
         status = _status(name, _ENDPOINT, NOT_IN_CLEAR, "FieldValueInvalid")
         return _answered(review, {"allowed": False, "status": status})
     try:
-        clash = await _clash(rivals_of, namespace, request["object"], request.get("oldObject") or {})
+        conflict = await _conflict(rivals_of, namespace, request["object"], request.get("oldObject") or {})
     except ApiError as error:
         log.warning("LoraAdapter not compared with others: %s/%s: %s", namespace, name, error.message)
-        clash = None
+        conflict = None
         response["warnings"] = [f"not compared with the other LoraAdapters: {error.message}"[:256]]
-    if clash is not None:
-        log.info("LoraAdapter refused: %s/%s: %s", namespace, name, clash.message)
-        response = {"allowed": False, "status": _status(name, _FIELD, clash.message, "FieldValueDuplicate")}
+    if conflict is not None:
+        log.info("LoraAdapter refused: %s/%s: %s", namespace, name, conflict.message)
+        response = {"allowed": False, "status": _status(name, _FIELD, conflict.message, "FieldValueDuplicate")}
     return _answered(review, response)
 
 
@@ -151,7 +151,7 @@ def _is_too_open(body: Object, old: Object) -> bool:
     return adapter.spec.source.sends_credentials_in_clear and not unchanged
 
 
-async def _clash(rivals_of: Rivals, namespace: str, body: Object, old: Object) -> Conflict | None:
+async def _conflict(rivals_of: Rivals, namespace: str, body: Object, old: Object) -> Conflict | None:
     adapter = _decoded(body | {"metadata": {**body["metadata"], "namespace": namespace}})
     before = _decoded(old) if old else None
     if adapter is None or adapter.metadata.deletion_timestamp is not None:
@@ -160,9 +160,9 @@ async def _clash(rivals_of: Rivals, namespace: str, body: Object, old: Object) -
         # It was let through before, perhaps while nobody was asked: the rest of it can be changed all the same.
         return None
     others = rivals(adapter, await rivals_of.of_name(namespace, adapter.adapter_name))
-    clash = declared_conflict(adapter, others)
-    if clash is not None or not others:
-        return clash
+    conflict = declared_conflict(adapter, others)
+    if conflict is not None or not others:
+        return conflict
     return conflict_on_a_pod(adapter, others, rivals_of.pods(namespace))
 
 

@@ -49,7 +49,7 @@ async def test_signs_in_a_namespace_of_a_user_are_none() -> None:
     put_signs(api, "team-b")
     api.put(CRDS, crd("patio-system", "patio-webhook"))
     async with looking(api) as detector:
-        assert await detector.looked() is None
+        assert await detector.check() is None
         assert not detector.observing
 
 
@@ -66,7 +66,7 @@ async def test_signs_where_the_chart_says_are_believed(collection: str, body: Ob
     api = MemoryApi()
     api.put(collection, body or lease())  # which is fresh only for a minute
     async with looking(api) as detector:
-        assert await detector.looked() is None
+        assert await detector.check() is None
         assert detector.observing
 
 
@@ -75,7 +75,7 @@ async def test_who_converts_groups_is_looked_for_at_home() -> None:
     put_signs(api, "elsewhere")
     api.put(CRDS, crd("elsewhere", "rbgs-webhook-service"))
     async with looking(api) as detector:
-        assert await detector.looked() is None
+        assert await detector.check() is None
         assert detector.observing
 
 
@@ -83,7 +83,7 @@ async def test_a_crd_without_its_controller_is_no_sign() -> None:
     api = MemoryApi()
     api.put(CRDS, crd("elsewhere", "rbgs-webhook-service"))
     async with looking(api) as detector:
-        assert await detector.looked() is None
+        assert await detector.check() is None
         assert not detector.observing
 
 
@@ -95,6 +95,6 @@ async def test_pods_of_the_whole_cluster_are_never_listed() -> None:
 
     paths: list[str] = []
     async with looking(Api()) as detector:
-        await detector.looked()
+        await detector.check()
     assert "/api/v1/namespaces/rbgs-system/pods" in paths
     assert "/api/v1/pods" not in paths

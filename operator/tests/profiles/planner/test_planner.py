@@ -17,9 +17,9 @@ from patio_operator.api.rolebasedgroup import RoleBasedGroup
 from patio_operator.pods.profile_use import WorkloadRef, use_of
 from patio_operator.profiles.planner.consumers import ProfilePod, pods_with
 from patio_operator.profiles.planner.planner import Plan, plan, workloads_to_read
-from patio_operator.profiles.planner.roles import decode_role, mark_role, role_of
+from patio_operator.profiles.planner.roles import decode_role, group_patch, role_of
 from patio_operator.profiles.planner.snapshot import Snapshot
-from patio_operator.profiles.planner.workloads import Workload, decode, mark
+from patio_operator.profiles.planner.workloads import Workload, decode, template_patch
 from patio_operator.profiles.validation import DryRunResult, InvalidField
 
 from builders import NOW
@@ -103,7 +103,7 @@ def test_the_profile_may_say_how_many_at_once() -> None:
 def test_what_is_rolled_keeps_what_it_was_rolled_for_by_other_profiles() -> None:
     (roll,) = planned([user(A)], Workload(A, "1", {"gpu": "x", "patio": OLD})).rolls
     assert roll.rolled == {"gpu": "x", "patio": NEW}
-    patch = mark(roll.rolled)
+    patch = template_patch(roll.rolled)
     assert rollout_annotations.of_template(patch["spec"]["template"]["metadata"]) == roll.rolled
 
 
@@ -405,7 +405,7 @@ def test_a_pod_that_a_group_controls_is_of_its_leader_worker_role() -> None:
 def test_a_role_is_rolled_by_a_mark_in_its_group_beside_those_of_other_roles() -> None:
     behind = [leader(OLD, ""), leader(OLD, "")]
     (roll,) = planned(behind, role(behind)).rolls
-    patch = mark_role(ROLE, role_body()["metadata"], roll.rolled)
+    patch = group_patch(ROLE, role_body()["metadata"], roll.rolled)
     metadata = {"annotations": patch["metadata"]["annotations"]}
     assert rollout_annotations.of_role(metadata, "multi") == {"patio": NEW}
     assert rollout_annotations.of_role(metadata, "other") == {"x": "1"}

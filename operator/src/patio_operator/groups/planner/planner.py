@@ -25,7 +25,7 @@ from patio_operator.groups.planner import (
 from patio_operator.groups.planner.instances import InstancesPlan
 from patio_operator.groups.planner.plan import GroupError, ObjectRef, Plan, ref_of
 from patio_operator.groups.planner.snapshot import Child, Snapshot
-from patio_operator.groups.planner.status import Count, count, group_status, readiness, trouble
+from patio_operator.groups.planner.status import Count, count, group_status, pod_failure, readiness
 from patio_operator.kube.resources import FIELD_MANAGER
 
 NAME_TAKEN_AGAIN = timedelta(seconds=10)
@@ -69,8 +69,8 @@ def plan(snapshot: Snapshot) -> Plan:
     realised = [role for role in group.spec.roles if not waiting.get(role.name) and not unknown[role.name]]
     going = {role.name: led[role.name] for role in realised if role.name in led}
     memories = {name: going[name].memories if name in going else remembered.get(name, {}) for name in led}
-    troubles = {role.name: trouble(own.pods(role)) for role in group.spec.roles}
-    ready = _unknown_profile_condition(unknown) or readiness(counts, waiting, troubles)
+    pod_failures = {role.name: pod_failure(own.pods(role)) for role in group.spec.roles}
+    ready = _unknown_profile_condition(unknown) or readiness(counts, waiting, pod_failures)
     return Plan(
         checks=tuple(pod for one in going.values() for pod in one.checks),
         adopts=tuple(ref_of(pod) for pod in own.orphaned_pods()),

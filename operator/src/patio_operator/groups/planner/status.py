@@ -83,7 +83,7 @@ def group_status(
 
 
 def readiness(
-    counts: Mapping[str, Count], waiting: Mapping[str, Sequence[str]], troubles: Mapping[str, str]
+    counts: Mapping[str, Count], waiting: Mapping[str, Sequence[str]], pod_failures: Mapping[str, str]
 ) -> tuple[str, str, str]:
     """Return status, reason and message of the Ready condition of a group that can be realised.
 
@@ -96,7 +96,7 @@ def readiness(
     missing = [
         f"{name} waits for {', '.join(waiting[name])}"
         if waiting.get(name)
-        else f"{name} {one.ready}/{one.wanted}" + (f" ({troubles[name]})" if troubles.get(name) else "")
+        else f"{name} {one.ready}/{one.wanted}" + (f" ({pod_failures[name]})" if pod_failures.get(name) else "")
         for name, one in counts.items()
         if not one.is_ready
     ]
@@ -105,7 +105,7 @@ def readiness(
     return "True", "AllRolesReady", "All roles are ready"
 
 
-def trouble(pods: Iterable[Mapping[str, Any]]) -> str:
+def pod_failure(pods: Iterable[Mapping[str, Any]]) -> str:
     """Say what keeps the first of some pods that has trouble from running; nothing when none has."""
     for pod in sorted(pods, key=lambda one: str(one["metadata"]["name"])):
         status = pod.get("status") or {}

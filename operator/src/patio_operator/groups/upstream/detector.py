@@ -67,13 +67,13 @@ class UpstreamDetector:
         while True:
             await asyncio.sleep(LOOK_EVERY)
             try:
-                problem = await self.looked()
+                problem = await self.check()
             except Exception as fault:  # noqa: BLE001 - the outermost place: it ends nothing else
                 problem = f"{type(fault).__name__}: {fault}"
             if problem is not None:
                 log.warning("not known whether upstream's controller is there: %s", problem)
 
-    async def looked(self) -> str | None:
+    async def check(self) -> str | None:
         """Look once; return why the API server did not say, if it did not. What was known stays then."""
         if self._asked != "auto":
             return None

@@ -22,61 +22,61 @@ class CapacityLedger:
     def __init__(self, adapters: Iterable[LoraAdapter]) -> None:
         """Take the LoraAdapters that stay; their pods are added before anything is asked of them."""
         self._newest_first = {one.owner: (age, one) for age, one in enumerate(reversed(oldest_first(adapters)))}
-        self._taken: dict[str, set[str]] = {}
-        self._becoming_free: dict[str, int] = {}
+        self._used: dict[str, set[str]] = {}
+        self._freed: dict[str, int] = {}
         self._preempted: dict[tuple[str, str], str] = {}
         self._observed: dict[str, ObservedPod] = {}
-        self._going: dict[str, frozenset[str]] = {}
+        self._unloading: dict[str, frozenset[str]] = {}
 
     def add(self, observed: ObservedPod) -> None:
         """Add a pod."""
         uid = observed.pod.uid
         self._observed[uid] = observed
-        self._taken[uid] = set(observed.reports)
-        self._going[uid] = frozenset(
+        self._used[uid] = set(observed.reports)
+        self._unloading[uid] = frozenset(
             name for name, one in observed.reports.items() if one.state is AdapterState.UNLOADING
         )
-        self._becoming_free[uid] = len(self._going[uid])
-        self._relieve(uid)
+        self._freed[uid] = len(self._unloading[uid])
+        self._shed(uid)
 
     def used(self, uid: str) -> int:
         """Return how many adapters a pod has or is promised."""
-        return len(self._taken[uid])
+        return len(self._used[uid])
 
     def fits(self, uid: str, name: str) -> bool:
         """Tell whether a pod can be told to have one more, or to keep one that it was told to let go of."""
         limit = self._limit(uid)
         if limit is None:
             return True
-        if name in self._going[uid]:
-            return self._becoming_free[uid] > 0
-        return name in self._taken[uid] or len(self._taken[uid]) < limit
+        if name in self._unloading[uid]:
+            return self._freed[uid] > 0
+        return name in self._used[uid] or len(self._used[uid]) < limit
 
     def fits_batch(self, uid: str) -> bool:
         """Tell whether one more would fit into a batch together with all that the pod has."""
         answer = self._observed[uid].sidecar.answer
-        return answer is None or answer.capacity.batch is None or len(self._taken[uid]) < answer.capacity.batch
+        return answer is None or answer.capacity.batch is None or len(self._used[uid]) < answer.capacity.batch
 
     def reserve(self, uid: str, name: str) -> None:
         """Promise room to an adapter that fits."""
-        self._taken[uid].add(name)
-        if name in self._going[uid]:
-            self._becoming_free[uid] -= 1
+        self._used[uid].add(name)
+        if name in self._unloading[uid]:
+            self._freed[uid] -= 1
 
     def is_becoming_free(self, uid: str) -> bool:
         """Tell whether something is on its way out and its room promised to nobody."""
-        return self._becoming_free[uid] > 0
+        return self._freed[uid] > 0
 
     def reserve_freed(self, uid: str) -> bool:
         """Promise room that is becoming free, if there is any."""
         if not self.is_becoming_free(uid):
             return False
-        self._becoming_free[uid] -= 1
+        self._freed[uid] -= 1
         return True
 
     def victim(self, uid: str) -> LoraAdapter | None:
         """Return the newest LoraAdapter on a pod that is not pinned, if there is one to make room."""
-        here = (one for one in self._there(uid) if not one.spec.pinned and (uid, one.owner) not in self._preempted)
+        here = (one for one in self._held_by(uid) if not one.spec.pinned and (uid, one.owner) not in self._preempted)
         return next(here, None)
 
     def preempt(self, uid: str, victim: LoraAdapter, by: LoraAdapter) -> None:
@@ -89,17 +89,17 @@ class CapacityLedger:
         """Return why a LoraAdapter has to leave a pod for lack of room, in a sentence; None: it has not."""
         return self._preempted.get((uid, adapter.owner)) if self._preempted else None
 
-    def _relieve(self, uid: str) -> None:
+    def _shed(self, uid: str) -> None:
         """Have leave again what an engine was told beyond its limit: what it did not load, the newest first.
 
         It comes to that when a limit is lowered, when somebody loads by hand, and when an order crosses another.
         """
         limit, reports = self._limit(uid), self._observed[uid].reports.values()
-        surplus = 0 if limit is None else len(reports) - len(self._going[uid]) - limit
+        surplus = 0 if limit is None else len(reports) - len(self._unloading[uid]) - limit
         if surplus <= 0:
             return
         idle = {one.owner for one in reports if one.state is not AdapterState.LOADED and one.held_revision is None}
-        there = self._there(uid)
+        there = self._held_by(uid)
         pinned = [one for one in there if one.spec.pinned and one.owner in idle]
         leaving = [one for one in there if not one.spec.pinned and one.owner in idle]
         if pinned:
@@ -107,7 +107,7 @@ class CapacityLedger:
         for one in (*leaving, *pinned)[:surplus]:
             self._preempted[uid, one.owner] = f"The engine holds no more than {limit}; others were first or are pinned."
 
-    def _there(self, uid: str) -> list[LoraAdapter]:
+    def _held_by(self, uid: str) -> list[LoraAdapter]:
         """Return the LoraAdapters whose adapters a pod has and was not told to let go of, the newest first."""
         reports = self._observed[uid].reports.values()
         owners = {one.owner for one in reports if one.state is not AdapterState.UNLOADING}

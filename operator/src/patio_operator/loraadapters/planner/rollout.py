@@ -69,7 +69,7 @@ def roll_out(desired: Desired, kept: Sequence[Candidate]) -> Rollout:
         return rollout
     failed = [candidate for candidate in kept if candidate.updated and candidate.failed]
     if failed:
-        _stop(rollout, holders, failed, "failed with the new source", _said(failed[0]))
+        _stop(rollout, holders, failed, "failed with the new source", _report_message(failed[0]))
         return rollout
     if not _prepared(rollout, desired, kept, holders):
         return rollout
@@ -242,6 +242,6 @@ def _stop(rollout: Rollout, holders: Sequence[Candidate], bad: Sequence[Candidat
         rollout.waits[candidate.pod.uid] = f"The rollout stopped, as {pods} {what}; this pod keeps the old weights."
 
 
-def _said(candidate: Candidate) -> str:
+def _report_message(candidate: Candidate) -> str:
     report = candidate.report
     return "" if report is None else f"{candidate.pod.name}: {report.message or report.reason}"

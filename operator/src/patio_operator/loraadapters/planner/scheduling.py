@@ -140,9 +140,9 @@ def _failures_on_record(
     room = 0 if answering >= wanted else max(0, wanted + EXTRA_TRIES - working)
     for candidate in failing[room:]:
         let_go[candidate.pod.uid] = (
-            f"it failed here ({_words(candidate)}) and {count(answering)} have it"
+            f"it failed here ({_failure_message(candidate)}) and {count(answering)} have it"
             if answering >= wanted
-            else f"it failed here ({_words(candidate)}) and enough other pods are tried"
+            else f"it failed here ({_failure_message(candidate)}) and enough other pods are tried"
         )
     return list(failing[:room])
 
@@ -244,5 +244,5 @@ def _since(candidate: Candidate) -> float:
     return 0.0 if candidate.report is None else candidate.report.since
 
 
-def _words(candidate: Candidate) -> str:
+def _failure_message(candidate: Candidate) -> str:
     return "" if candidate.report is None else candidate.report.message or candidate.report.reason

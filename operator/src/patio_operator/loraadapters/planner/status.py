@@ -92,7 +92,7 @@ def recorded(status: Mapping[str, Any]) -> RecordedStatus:
     instances = [one for one in status.get("instances") or [] if isinstance(one, dict)]
     return RecordedStatus(
         {name: value for name, value in status.items() if name != "instances"},
-        {sys.intern(str(one.get("pod"))): _told_of_pod(one) for one in instances},
+        {sys.intern(str(one.get("pod"))): _recorded_instance(one) for one in instances},
     )
 
 
@@ -106,7 +106,7 @@ def is_recorded(before: RecordedStatus, after: Mapping[str, Any]) -> bool:
     return all(was.get(one["pod"]) == (one["state"], one["reason"], one["since"], _rest(one)) for one in instances)
 
 
-def _told_of_pod(one: Mapping[str, Any]) -> RecordedInstance:
+def _recorded_instance(one: Mapping[str, Any]) -> RecordedInstance:
     state, reason, since = (sys.intern(str(one.get(name) or "")) for name in ("state", "reason", "since"))
     return state, reason, since, _rest(one)
 
@@ -217,15 +217,15 @@ def _ready(standing: _Standing) -> tuple[str, str, str]:
     if placement.condition is not None and (standing.stopped or not standing.failed):
         return "False", placement.condition.reason, f"{told} {placement.condition.message}"
     if worst is not None and standing.failed and (standing.adapter.spec.replicas is None or not standing.moving):
-        return "False", worst.reason, f"{told} {_said(worst)}"
+        return "False", worst.reason, f"{told} {_message(worst)}"
     if standing.unknown:
-        return "False", "SidecarUnreachable", f"{told} {_said(standing.unknown[0])}"
+        return "False", "SidecarUnreachable", f"{told} {_message(standing.unknown[0])}"
     if standing.stuck:
-        return "False", standing.stuck[0].reason, f"{told} {_said(standing.stuck[0])}"
+        return "False", standing.stuck[0].reason, f"{told} {_message(standing.stuck[0])}"
     if standing.rolling or standing.updated < standing.ready:
         waiting = standing.moving[0] if standing.moving else standing.rolling[0]
-        return "False", "RollingOut", f"{told} {_said(waiting)}"
-    return "False", "Loading", f"{told} {_said(standing.moving[0])}" if standing.moving else told
+        return "False", "RollingOut", f"{told} {_message(waiting)}"
+    return "False", "Loading", f"{told} {_message(standing.moving[0])}" if standing.moving else told
 
 
 def _progressing(standing: _Standing) -> tuple[str, str, str]:
@@ -235,7 +235,7 @@ def _progressing(standing: _Standing) -> tuple[str, str, str]:
         pods = names([one.pod.name for one in standing.moving])
         return "True", "RollingOut" if rolling else "Loading", f"Under way on {pods}."
     if standing.rolling and standing.placement.condition is None:
-        return "True", "RollingOut", f"{_said(standing.rolling[0])}"
+        return "True", "RollingOut", f"{_message(standing.rolling[0])}"
     if leaving:
         return "True", "Unloading", f"It is being unloaded from {names(leaving)}."
     if standing.placement.condition is not None:
@@ -267,7 +267,7 @@ def _worst_first(one: Instance) -> tuple[int, bool, str]:
     return _ORDER.get(one.state, 2), one.reason not in STUCK, one.pod.name
 
 
-def _said(one: Instance) -> str:
+def _message(one: Instance) -> str:
     return f"{one.pod.name}: {one.message or one.reason}"
 
 

@@ -65,7 +65,7 @@ def decode_role(
     )
 
 
-def mark_role(ref: WorkloadRef, metadata: Mapping[str, Any], rolled_for: Mapping[str, str]) -> dict[str, Any]:
+def group_patch(ref: WorkloadRef, metadata: Mapping[str, Any], rolled_for: Mapping[str, str]) -> dict[str, Any]:
     """Return the patch of a group with this metadata that makes the template of the role's leaders another one."""
     _, role = group_and_role(ref)
     version = metadata["resourceVersion"]

@@ -61,7 +61,7 @@ def decode(kind: str, body: Mapping[str, Any]) -> Workload:
     )
 
 
-def mark(rolled_for: Mapping[str, str]) -> dict[str, Any]:
+def template_patch(rolled_for: Mapping[str, str]) -> dict[str, Any]:
     """Return the patch of a workload that makes its template another one."""
     return {"spec": {"template": {"metadata": {"annotations": rollout_annotations.template_annotation(rolled_for)}}}}
 
