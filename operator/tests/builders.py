@@ -48,7 +48,7 @@ def pod(
 ) -> EnginePod:
     """A running pod with a sidecar, labelled `app: vllm` unless labels are given.
 
-    `marks` are those of LoraAdapters that are called as their adapters.
+    `serving` are those of LoraAdapters that are called as their adapters.
     """
     shown, is_labelled = labels or {"app": "vllm"}, frozenset(serving)
     owners = owners_of((one, f"uid-{one}") for one in is_labelled)

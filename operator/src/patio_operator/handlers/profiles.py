@@ -16,7 +16,7 @@ from patio_operator.kube.resources import PROFILE
 
 
 def register(registry: kopf.OperatorRegistry, wake: Callable[[str], None]) -> None:
-    """Register the handler; `wake` takes a profile's name."""
+    """Register the handler; `wake` adds a profile's name to the work queue."""
 
     @kopf.on.event(PROFILE.group, PROFILE.version, PROFILE.plural, registry=registry)
     async def on_profile(name: str, **_: Any) -> None:
