@@ -22,7 +22,7 @@ SPOKEN_IN = [
     *sorted((OPERATOR / "placement").glob("*.py")),
     *(OPERATOR / "reconcile" / name for name in ("adapters.py", "credentials.py", "services.py")),
     OPERATOR / "cluster" / "unreadable.py",
-    *(SIDECAR / name for name in ("executor.py", "plan.py", "prepare.py")),
+    *(SIDECAR / name for name in ("executor.py", "planner.py", "staging.py")),
 ]
 """Where reasons are written down, beside those that are enumerations."""
 NO_REASONS = {
