@@ -32,8 +32,8 @@ from benchmarks import plans
 from benchmarks.simulated_sidecars import address
 from e2e_cluster import ensure_binaries
 from e2e_cluster.control_plane import ControlPlane, control_plane
-from patio_operator.cluster.api import Cluster, Object, Scope
-from patio_operator.cluster.kinds import LORA_ADAPTER, POD
+from patio_operator.kube.client import KubeClient, Object, Scope
+from patio_operator.kube.resources import LORA_ADAPTER, POD
 
 ROOT = Path(__file__).parents[1]
 OPERATOR = "system:serviceaccount:patio-system:patio-operator"
@@ -186,7 +186,7 @@ async def many_on_many(there: Environment, number: int) -> None:
 class Statuses:
     """The statuses of LoraAdapters, as a watch tells of them, and when they changed."""
 
-    cluster: Cluster
+    cluster: KubeClient
     now: dict[str, Object] = field(default_factory=dict)
     times: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -254,7 +254,7 @@ def lora_adapter(name: str, **spec: Any) -> Object:
     }
 
 
-async def make_pods(cluster: Cluster, there: Environment, number: int) -> None:
+async def make_pods(cluster: KubeClient, there: Environment, number: int) -> None:
     """Create pods that run, ten a node, with what pods of Kubernetes carry."""
 
     async def one(index: int) -> None:
@@ -289,7 +289,7 @@ async def followed(there: Environment, number: int) -> None:
     print(f"  ({found} long-polls)", flush=True)
 
 
-async def labelled(cluster: Cluster, number: int, began: float) -> None:
+async def labelled(cluster: KubeClient, number: int, began: float) -> None:
     """Wait until so many pods have the adapter's label."""
     while time.monotonic() - began < DEADLINE:
         scope = Scope(labels="lora.patio.dev/one=loaded", metadata_only=True)
@@ -315,7 +315,7 @@ async def connected(plane: ControlPlane) -> Any:
     """Connect to the API server as its administrator."""
     configuration = client.Configuration()
     await config.load_kube_config(config_file=str(plane.kubeconfig), client_configuration=configuration)
-    cluster = Cluster(client.ApiClient(configuration))
+    cluster = KubeClient(client.ApiClient(configuration))
     try:
         yield cluster
     finally:

@@ -23,20 +23,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
-from patio_operator.cluster.api import Cluster, Object
-from patio_operator.cluster.kinds import LORA_ADAPTER, POD, Kind
-from patio_operator.cluster.known import Known
-from patio_operator.placement.fleet import Seen
-from patio_operator.placement.matching import source_revision
-from patio_operator.placement.plans import Load, Unload
-from patio_operator.placement.reports import read_answer
-from patio_operator.reconcile.adapters import AdapterReconciler
-from patio_operator.reconcile.credentials import SecretReader
-from patio_operator.reconcile.marks import Marks
-from patio_operator.reconcile.services import Services
-from patio_operator.reconcile.statuses import Statuses
-from patio_operator.sidecars.orders import Orders
-from patio_operator.sidecars.watch import SidecarWatch
+from patio_operator.caches import Caches
+from patio_operator.kube.client import KubeClient, Object
+from patio_operator.kube.resources import LORA_ADAPTER, POD, Resource
+from patio_operator.loraadapters.dispatcher import Dispatcher
+from patio_operator.loraadapters.label_writer import LabelWriter
+from patio_operator.loraadapters.planner.observation import Observation
+from patio_operator.loraadapters.planner.plan import Load, Unload
+from patio_operator.loraadapters.planner.selection import source_revision
+from patio_operator.loraadapters.reconciler import AdapterReconciler
+from patio_operator.loraadapters.secret_reader import SecretReader
+from patio_operator.loraadapters.service_writer import ServiceWriter
+from patio_operator.loraadapters.sidecar_answer import read_answer
+from patio_operator.loraadapters.sidecar_watch import SidecarWatch
+from patio_operator.loraadapters.status_writer import StatusWriter
 
 CASES = ((100, 1000, 1000), (2000, 5000, 50), (2000, 5000, 100))
 NAMESPACE = "fleet"
@@ -129,7 +129,7 @@ class Fleet:
 
     # What the shells ask of a `Cluster`.
 
-    async def pages(self, kind: Kind, *_: object) -> AsyncGenerator[tuple[list[Object], str], None]:
+    async def pages(self, kind: Resource, *_: object) -> AsyncGenerator[tuple[list[Object], str], None]:
         """List."""
         made = {LORA_ADAPTER: (self.adapter, self.adapters), POD: (self.pod, self.pods)}
         make, number = made.get(kind, (self.adapter, 0))
@@ -145,7 +145,7 @@ class Fleet:
         yield {}
 
     async def merge(
-        self, kind: Kind, name: str, namespace: str, patch: Object, subresource: str | None = None
+        self, kind: Resource, name: str, namespace: str, patch: Object, subresource: str | None = None
     ) -> Object:
         """Write a status."""
         assert (kind, subresource) == (LORA_ADAPTER, "status"), f"{kind.plural} {name} {namespace}: {patch}"
@@ -158,26 +158,26 @@ class Fleet:
 
 
 class _Sidecars:
-    def __init__(self, views: dict[str, Seen]) -> None:
+    def __init__(self, views: dict[str, Observation]) -> None:
         self._views = views
 
     def follow(self, *_: object) -> bool:
         return False
 
-    async def looked(self, *_: object) -> None:
+    async def first_answers(self, *_: object) -> None:
         return None
 
-    def seen(self, _: str) -> dict[str, Seen]:
+    def seen(self, _: str) -> dict[str, Observation]:
         return self._views
 
 
 class _Orders:
     given = 0
 
-    def refusals(self, *_: object) -> dict[Any, Any]:
+    def rejections(self, *_: object) -> dict[Any, Any]:
         return {}
 
-    def give(self, orders: Iterable[Load | Unload], _: object) -> None:
+    def dispatch(self, orders: Iterable[Load | Unload], _: object) -> None:
         self.given += len(list(orders))
 
 
@@ -211,29 +211,30 @@ async def watched_loop(held: list[tuple[float, float]]) -> AsyncIterator[None]:
 async def measure(adapters: int, pods: int, of_each: int) -> None:
     """Measure one case."""
     fleet = Fleet(adapters, pods, of_each)
-    known = Known(cast("Cluster", fleet))
+    known = Caches(cast("KubeClient", fleet))
     tasks = [asyncio.create_task(one) for one in known.watches()]
-    while not known.fresh_in(NAMESPACE):  # noqa: ASYNC110 - a benchmark's own setting up
+    while not (known.pods.synced_in(NAMESPACE) and known.adapters.synced_in(NAMESPACE)):  # noqa: ASYNC110 - a benchmark's own setting up
         await asyncio.sleep(0.01)
     revisions = {
         int(one.adapter.metadata.name.removeprefix("adapter-")): source_revision(one.adapter)
         for one in known.adapters.all(NAMESPACE)
     }
     views = {
-        f"pod-{number}": Seen(read_answer(fleet.answer(number, revisions)), ever_answered=True)
+        f"pod-{number}": Observation(read_answer(fleet.answer(number, revisions)), ever_answered=True)
         for number in range(pods)
     }
     orders = _Orders()
-    cluster = cast("Cluster", fleet)
+    cluster = cast("KubeClient", fleet)
     reconciler = AdapterReconciler(
         cluster,
-        known,
+        known.pods,
+        known.adapters,
         cast("SecretReader", _Secrets()),
         cast("SidecarWatch", _Sidecars(views)),
-        cast("Orders", orders),
-        Marks(cluster, known.pods, lambda: datetime.now(UTC), random.Random(0), lambda _: None, lambda *_: False),
-        Services(cluster, known.services, time.monotonic),
-        Statuses(cluster, known.adapters, time.monotonic),
+        cast("Dispatcher", orders),
+        LabelWriter(cluster, known.pods, lambda: datetime.now(UTC), random.Random(0), lambda _: None, lambda *_: False),
+        ServiceWriter(cluster, known.services, time.monotonic),
+        StatusWriter(cluster, known.adapters, time.monotonic),
         lambda: datetime.now(UTC),
         clock := _Clock(),
     )

@@ -8,7 +8,8 @@ from typing import Any
 
 from patio_operator.api.labels import owners_of
 from patio_operator.api.loraadapter import LoraAdapter
-from patio_operator.placement.fleet import Pod, Seen
+from patio_operator.loraadapters.planner.observation import Observation
+from patio_operator.pods.engine_pod import EnginePod
 from patio_protocol.adapters import (
     AdapterCapacity,
     AdapterList,
@@ -39,19 +40,21 @@ def pod(
     name: str = "pod-0",
     *,
     node: str = "node-a",
-    marks: Iterable[str] = (),
+    serving: Iterable[str] = (),
     ready: bool = True,
     leaving: bool = False,
     ip: str | None = "10.0.0.1",
     **labels: str,
-) -> Pod:
+) -> EnginePod:
     """A running pod with a sidecar, labelled `app: vllm` unless labels are given.
 
     `marks` are those of LoraAdapters that are called as their adapters.
     """
-    shown, marked = labels or {"app": "vllm"}, frozenset(marks)
-    owners = owners_of((one, f"uid-{one}") for one in marked)
-    return Pod("team", name, f"uid-{name}", node, shown, ip, leaving=leaving, ready=ready, marks=marked, owners=owners)
+    shown, is_labelled = labels or {"app": "vllm"}, frozenset(serving)
+    owners = owners_of((one, f"uid-{one}") for one in is_labelled)
+    return EnginePod(
+        "team", name, f"uid-{name}", node, shown, ip, leaving=leaving, ready=ready, serving=is_labelled, owners=owners
+    )
 
 
 def report(
@@ -89,7 +92,7 @@ def seen(
     batch: int | None = None,
     engine_ready: bool = True,
     on_disk: tuple[str, ...] = (),
-) -> Seen:
+) -> Observation:
     """A sidecar that answered with these reports; `room` is for how many adapters its engine was started."""
     answer = AdapterList(
         revision="b-1",
@@ -100,12 +103,14 @@ def seen(
         capacity=AdapterCapacity(loaded=room, batch=batch),
         on_disk=on_disk,
     )
-    return Seen(answer, ever_answered=True)
+    return Observation(answer, ever_answered=True)
 
 
-def silent(view: Seen, since: datetime = NOW) -> Seen:
+def silent(sidecar: Observation, since: datetime = NOW) -> Observation:
     """The same sidecar, once it has stopped answering."""
-    return Seen(None, "It does not answer.", ever_answered=True, unreachable_since=since, last=view.answer or view.last)
+    return Observation(
+        None, "It does not answer.", ever_answered=True, unreachable_since=since, last=sidecar.answer or sidecar.last
+    )
 
 
 def review_status(namespace: str, pod_uid: str, **changes: Any) -> dict[str, Any]:

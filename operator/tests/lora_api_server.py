@@ -15,7 +15,7 @@ from typing import Any
 from aiohttp import web
 from kubernetes.aio import client
 
-from patio_operator.cluster.api import Cluster
+from patio_operator.kube.client import KubeClient
 
 Object = dict[str, Any]
 Key = tuple[str, str, str]
@@ -68,7 +68,7 @@ class LoraApiServer:
         return [(one["involvedObject"]["name"], one["reason"]) for one in made]
 
     @asynccontextmanager
-    async def serving(self) -> AsyncIterator[Cluster]:
+    async def serving(self) -> AsyncIterator[KubeClient]:
         """Serve, and return a client."""
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", self._answer)
@@ -77,7 +77,7 @@ class LoraApiServer:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         configuration = client.Configuration()
         configuration.host = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        cluster = Cluster(client.ApiClient(configuration))
+        cluster = KubeClient(client.ApiClient(configuration))
         try:
             yield cluster
         finally:

@@ -17,7 +17,7 @@ from typing import Any
 from aiohttp import web
 from kubernetes.aio import client
 
-from patio_operator.cluster.api import Cluster
+from patio_operator.kube.client import KubeClient
 
 Object = dict[str, Any]
 
@@ -243,9 +243,9 @@ async def serving(api: MemoryApi) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def connected(address: str) -> AsyncIterator[Cluster]:
+async def connected(address: str) -> AsyncIterator[KubeClient]:
     """Connect to it."""
-    cluster = Cluster(client.ApiClient(client.Configuration(host=address)))
+    cluster = KubeClient(client.ApiClient(client.Configuration(host=address)))
     try:
         yield cluster
     finally:

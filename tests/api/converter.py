@@ -19,8 +19,9 @@ from aiohttp import web
 
 from e2e_cluster.control_plane import ControlPlane
 from patio_operator.api.crd import CONVERSION_PATH
-from patio_operator.webhooks import crd_bundle, server
-from patio_operator.webhooks.certificates import Bundle, Periods, encode, first
+from patio_operator.certificates import crd_bundle
+from patio_operator.certificates.authority import Bundle, Periods, encode, first
+from patio_operator.webhooks import server
 
 from operator_process import free_port
 

@@ -15,8 +15,8 @@ import pytest
 
 from e2e_cluster.control_plane import ControlPlane
 from engine_double.samples import write_adapter
-from patio_operator.access.keys import decode
-from patio_operator.access.tokens import objection, review_of
+from patio_operator.security.signing_keys import decode
+from patio_operator.security.token_rules import objection, review_of
 from patio_protocol.adapters import AdapterList
 from patio_protocol.credentials import (
     HANDSHAKE_PATH,

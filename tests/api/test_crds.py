@@ -14,17 +14,18 @@ import pytest
 import yaml
 
 from e2e_cluster.control_plane import ControlPlane
-from patio_operator import groups
 from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.api.rolebasedgroup import RoleBasedGroup
 from patio_operator.api.schema import structural
 from patio_operator.api.source_rules import FORMATS
-from patio_operator.groups import conversion
-from patio_operator.injection import Access, Injection, Runtime, inject, json_patch
-from patio_operator.placement.fleet import Pod
-from patio_operator.placement.plans import Placed, PlacedState, Placement
-from patio_operator.placement.status import status, told
+from patio_operator.groups import conversion, pruning
+from patio_operator.groups.planner import planner
+from patio_operator.groups.planner.snapshot import Snapshot
+from patio_operator.injection import CallerKeys, Injection, Runtime, inject, json_patch
+from patio_operator.loraadapters.planner.plan import Instance, InstanceState, Placement
+from patio_operator.loraadapters.planner.status import recorded, status
+from patio_operator.pods.engine_pod import EnginePod
 from patio_protocol.sources import parse_source
 
 pytestmark = pytest.mark.api
@@ -54,7 +55,9 @@ def realised_samples() -> list[Any]:
                 for role in document["spec"]["roles"]:
                     role["dependencies"] = []
                 group = RoleBasedGroup.model_validate(document)
-                plan = groups.plan(group, [], {"nvidia-runtime-profile", "sglang-pd-runtime"}, datetime.now(UTC))
+                plan = planner.plan(
+                    Snapshot(group, [], {"nvidia-runtime-profile", "sglang-pd-runtime"}, datetime.now(UTC))
+                )
                 objects = [*plan.applies, *plan.creates]
                 if objects:
                     id_ = f"{path.parent.name}/{path.stem}:{group.metadata.name}"
@@ -77,7 +80,7 @@ def test_what_a_group_becomes_is_taken_by_the_api_server(
     if name == UNKNOWN_FIELDS:
         assert "Probe: field not declared in schema" in refused(plane, *apply, document=document)
         schemas = json.loads(plane.kubectl("get", "--raw", "/openapi/v3/apis/apps/v1"))["components"]["schemas"]
-        pruned = [groups.prune(one, schemas) if one["kind"] == "StatefulSet" else (one, []) for one in objects]
+        pruned = [pruning.prune(one, schemas) if one["kind"] == "StatefulSet" else (one, []) for one in objects]
         document["items"] = [one for one, _ in pruned]
         assert sorted(path for _, paths in pruned for path in paths) == [
             "spec.template.spec.volumes[0].livenessProbe",
@@ -250,9 +253,9 @@ def test_kubectl_scale_wait_and_an_autoscaler_find_what_they_need(plane: Control
     document = lora_adapter(namespace=namespace, source=FILE, selector=PODS, replicas=3)
     plane.kubectl("apply", "-f", "-", stdin=json.dumps(document))
     adapter = LoraAdapter.model_validate(json.loads(plane.kubectl("-n", namespace, "get", "lora", "sql", "-o", "json")))
-    on = Pod(namespace, "p", "u", "n", {}, "10.0.0.1")
-    placement = Placement((Placed(on, PlacedState.LOADED, "Loaded"),), desired=1)
-    patch = json.dumps({"status": status(adapter, placement, told({}), datetime.now(UTC))})
+    on = EnginePod(namespace, "p", "u", "n", {}, "10.0.0.1")
+    placement = Placement((Instance(on, InstanceState.LOADED, "Loaded"),), desired=1)
+    patch = json.dumps({"status": status(adapter, placement, recorded({}), datetime.now(UTC))})
     plane.kubectl("-n", namespace, "patch", "lora", "sql", "--subresource=status", "--type=merge", "-p", patch)
     plane.kubectl("-n", namespace, "wait", "--for=condition=Ready", "--timeout=5s", "lora/sql")
     plane.kubectl("-n", namespace, "scale", "lora", "sql", "--replicas=5")
@@ -333,7 +336,7 @@ def test_an_injected_pod_is_taken_by_the_api_server_and_injected_once(plane: Con
     }
     pod = {
         "apiVersion": "v1",
-        "kind": "Pod",
+        "kind": "EnginePod",
         "metadata": {
             "name": "engine",
             "namespace": namespace,
@@ -347,12 +350,12 @@ def test_an_injected_pod_is_taken_by_the_api_server_and_injected_once(plane: Con
     plane.kubectl("-n", namespace, "create", "serviceaccount", "default")
     create = ("create", "--dry-run=server", "-o", "json", "-f", "-")
     as_admitted = json.loads(plane.kubectl(*create, stdin=json.dumps(pod)))
-    injection = inject(as_admitted, (Runtime(PROFILE),), (), Access(("key",), "a word"))
+    injection = inject(as_admitted, (Runtime(PROFILE),), (), CallerKeys(("key",), "a word"))
     assert isinstance(injection, Injection)
     for key in ("uid", "creationTimestamp", "managedFields"):
         injection.pod["metadata"].pop(key, None)
     as_stored = json.loads(plane.kubectl(*create, stdin=json.dumps(injection.pod)))
     assert as_stored["spec"]["containers"][0]["lifecycle"]["preStop"]["httpGet"]["path"] == "/v1/drain?timeout=23"
-    again = inject(as_stored, (Runtime(PROFILE),), (), Access(("newer",), "another word"))
+    again = inject(as_stored, (Runtime(PROFILE),), (), CallerKeys(("newer",), "another word"))
     assert isinstance(again, Injection)
     assert json_patch(as_stored, again.pod) == []

@@ -12,7 +12,7 @@ import yaml
 from patio.settings import read_settings
 from patio_operator import injection
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
-from patio_operator.injection import trial
+from patio_operator.profiles import validation
 from patio_protocol.adapters import LoadRequest
 from patio_protocol.sources import read_config
 
@@ -93,7 +93,7 @@ def test_the_example_stateful_sets_pods_get_its_own_profile(kube: Kube) -> None:
     found = {one["kind"]: one for one in yaml.safe_load_all((ROOT / "examples/statefulset.yaml").read_text())}
     profile = ClusterEngineRuntimeProfile.model_validate(found["ClusterEngineRuntimeProfile"])
     tried = kube.http.post(
-        "/api/v1/namespaces/default/pods?dryRun=All&fieldValidation=Strict", json=trial.trial_pod(profile)
+        "/api/v1/namespaces/default/pods?dryRun=All&fieldValidation=Strict", json=validation.trial_pod(profile)
     )
     assert tried.status_code == 201, tried.text
     pod: dict[str, Any] = {"apiVersion": "v1", "kind": "Pod", **found["StatefulSet"]["spec"]["template"]}

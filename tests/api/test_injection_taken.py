@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
-from patio_operator.injection import Access, Injection, Runtime, inject, json_patch, trial
+from patio_operator.injection import CallerKeys, Injection, Runtime, inject, json_patch
+from patio_operator.profiles import validation
 
 from kube import Kube
 
@@ -148,15 +149,15 @@ targets = st.sampled_from([(), ("engine",), ("monitor", "engine")])
 def test_the_api_server_takes_what_injection_makes_of_what_it_takes(
     kube: Kube, pod: Object, profile: ClusterEngineRuntimeProfile, override: Any, named: tuple[str, ...]
 ) -> None:
-    result = inject(pod, [Runtime(profile, override, named)], [], Access(("key",), "a word"))
+    result = inject(pod, [Runtime(profile, override, named)], [], CallerKeys(("key",), "a word"))
     assume(isinstance(result, Injection))
     assert isinstance(result, Injection)
     assume(refusal(kube, pod) is None)
-    assume(not trial.own_problems(profile))
-    assume(refusal(kube, trial.trial_pod(profile)) is None)
+    assume(not validation.own_checks(profile))
+    assume(refusal(kube, validation.trial_pod(profile)) is None)
     assert refusal(kube, result.pod) is None
     admitted = stored(kube, result.pod)
-    again = inject(admitted, [Runtime(profile, override, named)], [], Access(("newer",), "another word"))
+    again = inject(admitted, [Runtime(profile, override, named)], [], CallerKeys(("newer",), "another word"))
     assert isinstance(again, Injection), again
     assert json_patch(admitted, again.pod) == [], "injecting what was stored changes nothing"
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from e2e_cluster.control_plane import ControlPlane
-from patio_operator.access.keys import SigningKey, decode
+from patio_operator.security.signing_keys import SigningKey, decode
 
 from kube import Kube
 from operator_process import OPERATOR, OperatorProcess

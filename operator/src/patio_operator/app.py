@@ -1,8 +1,8 @@
-"""Wiring: settings, the connections to the API server, the queues, the webhook server, the health server.
+"""Wiring: reads from top to bottom. Settings, clients, caches, features, webhooks, then everything runs.
 
 The only module that knows all the others. Everything runs in one event loop under one TaskGroup: what ends
 unexpectedly ends the process, and the kubelet starts it again with nothing lost, since nothing is kept here. What must
-never wait for the rest has connections of its own (`Clusters`).
+never wait for the rest has connections of its own (`KubeClients`).
 Every replica watches, answers admissions and looks after their certificate; `act` is what the leader alone does.
 """
 
@@ -12,71 +12,43 @@ import argparse
 import asyncio
 import logging
 import os
-import random
 import secrets
 import signal
 import sys
-import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
-from pathlib import Path
 
 import httpx
 
 from patio_operator import __version__
-from patio_operator.cluster import events
-from patio_operator.cluster.api import ApiError, Cluster
-from patio_operator.cluster.kinds import (
-    CUSTOM_RESOURCE_DEFINITION,
-    LEASE,
-    MUTATING_WEBHOOK_CONFIGURATION,
-    VALIDATING_WEBHOOK_CONFIGURATION,
-)
-from patio_operator.cluster.known import Known
-from patio_operator.cluster.unreadable import UnreadableObjects
-from patio_operator.file_limit import raise_file_limit
-from patio_operator.handlers import Wakes, framework
-from patio_operator.handlers.wakes import there_are_groups, there_are_namespaces, there_are_profiles
-from patio_operator.injection import Access
-from patio_operator.leadership.elector import Elector
-from patio_operator.reconcile.adapters import AdapterReconciler
-from patio_operator.reconcile.credentials import SecretReader
-from patio_operator.reconcile.groups import GroupReconciler
-from patio_operator.reconcile.marks import Marks
-from patio_operator.reconcile.profiles import ProfileReconciler
-from patio_operator.reconcile.queue import Key, WorkQueue
-from patio_operator.reconcile.services import Services
-from patio_operator.reconcile.signing_key import SigningKeyKeeper
-from patio_operator.reconcile.statuses import Statuses
-from patio_operator.reconcile.token_reviews import TokenReviews
+from patio_operator.caches import Caches
+from patio_operator.certificates import wiring as certificate_wiring
+from patio_operator.certificates.rotation import refresh_once
+from patio_operator.groups import wiring as group_wiring
+from patio_operator.handlers import runner
+from patio_operator.injection import CallerKeys
+from patio_operator.kube.client import KubeClient
+from patio_operator.kube.leader_election import LeaderElector
+from patio_operator.kube.unreadable_objects import UnreadableObjects
+from patio_operator.loraadapters import wiring as adapter_wiring
+from patio_operator.loraadapters.bounded_transport import open_client
+from patio_operator.profiles import wiring as profile_wiring
+from patio_operator.runtime.open_file_limit import raise_file_limit
+from patio_operator.runtime.repetition import every, until_done
+from patio_operator.security.signing_key_rotation import SigningKeyRotation
 from patio_operator.settings import Settings, SettingsError
-from patio_operator.sidecars.bounded import open_client
-from patio_operator.sidecars.handshake import Handshakes
-from patio_operator.sidecars.orders import Orders
-from patio_operator.sidecars.signed import SignedCalls
-from patio_operator.sidecars.watch import SidecarWatch
-from patio_operator.telemetry import Telemetry, health_application, set_up_logging
-from patio_operator.upstream.detector import Detector
-from patio_operator.webhooks import crd_bundle, server
+from patio_operator.telemetry.health import health_application
+from patio_operator.telemetry.logs import set_up_logging
+from patio_operator.telemetry.metrics import Metrics
 from patio_operator.webhooks import loraadapters as adapter_reviews
 from patio_operator.webhooks import profiles as profile_reviews
-from patio_operator.webhooks.certificates import Periods
-from patio_operator.webhooks.keeper import FileKeeper, Keeper, SecretKeeper, keep_once
-from patio_operator.webhooks.lookups import Lookups
-from patio_protocol.backoff import exponential, with_jitter
+from patio_operator.webhooks import server
+from patio_operator.webhooks.pod_mutation_reads import PodMutationReads
 
 log = logging.getLogger(__name__)
 
 KEY_CHECK_SECONDS = 60.0
-"""How often the key is looked at that calls to sidecars are signed with."""
-FIRST_PAUSE = 0.8
-LONGEST_PAUSE = 15.0
-"""Seconds between tries of what has to be done at the start."""
-NAMESPACES_AT_ONCE = 16
-"""In which LoraAdapters are planned at once: a pass may wait for its sidecars' first answers."""
-PROFILES_AT_ONCE = 2
+"""How often the key is checked that requests to sidecars are signed with."""
 
 
 def main() -> None:
@@ -98,20 +70,20 @@ def main() -> None:
 
 
 @dataclass(frozen=True)
-class Clusters:
+class KubeClients:
     """Connections to the API server, apart by what they are for: none waits for a place in the pool of another."""
 
-    passes: Cluster
+    passes: KubeClient
     """Of reconcilers, and of everything that has none of its own."""
-    watches: Cluster
+    watches: KubeClient
     """Of which each is a connection for as long as it lasts."""
-    admissions: Cluster
-    lease: Cluster
+    admissions: KubeClient
+    lease: KubeClient
 
     @classmethod
-    async def connect(cls) -> Clusters:
+    async def connect(cls) -> KubeClients:
         """Connect all."""
-        connect = Cluster.connect
+        connect = KubeClient.connect
         return cls(await connect(), await connect(0), await connect(), await connect())
 
     async def close(self) -> None:
@@ -124,156 +96,102 @@ async def run(settings: Settings) -> None:
     """Run everything until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     _on_signals(stop)
-    clusters = await Clusters.connect()
-    telemetry = Telemetry()
+    clients = await KubeClients.connect()
     try:
         async with open_client() as http:
-            await _run(settings, clusters, http, telemetry, stop)
+            await _run(settings, clients, http, stop)
     finally:
-        await clusters.close()
+        await clients.close()
     log.info("stopped")
 
 
-async def _run(
-    settings: Settings, clusters: Clusters, http: httpx.AsyncClient, telemetry: Telemetry, stop: asyncio.Event
-) -> None:
-    cluster = clusters.passes
+async def _run(settings: Settings, clients: KubeClients, http: httpx.AsyncClient, stop: asyncio.Event) -> None:
+    metrics = Metrics()
     serving = asyncio.Event()
     # Readiness does not depend on leadership: every replica that answers admissions is ready.
     health = await server.serve(
-        health_application(telemetry, lambda: serving.is_set() and not stop.is_set()), settings.health_port
+        health_application(metrics, lambda: serving.is_set() and not stop.is_set()), settings.health_port
     )
-    mode_changed = asyncio.Event()
-    looks_at_groups = settings.groups != "off"
 
-    def on_mode() -> None:
-        mode_changed.set()
-        telemetry.observing.set(detector.observing)
-        groups.wake_all()
+    # What every replica keeps current: the objects of the API server, the signing key, the webhook's certificate.
+    with_groups = settings.groups != "off"
+    caches = Caches(clients.watches, groups=with_groups, namespaces=settings.watch_namespaces)
+    unreadable = UnreadableObjects(clients.passes)
+    for informer in (caches.pods, caches.adapters, caches.groups, caches.profiles):
+        informer.on_unreadable = unreadable.note
+    signing_key = SigningKeyRotation(clients.passes, settings)
+    certificate = certificate_wiring.wire(clients.passes, settings)
+    check_certificate = partial(refresh_once, certificate)
 
-    signing = SigningKeyKeeper(cluster, settings)
-    known = Known(clusters.watches, groups=looks_at_groups, namespaces=settings.watch_namespaces)
-
-    def wake_adapters(namespace: str) -> None:
-        adapters.wake((namespace,))
-
-    def on_secret(namespace: str, name: str) -> None:
-        refs = (one.adapter.spec.source.secret_ref for one in known.adapters.all(namespace))
-        if any(ref is not None and ref.name == name for ref in refs):
-            adapters.wake((namespace,))
-
-    def auth(pod_uid: str) -> httpx.Auth:
-        return SignedCalls(pod_uid, lambda: signing.key, signing.look_up)
-
-    rng = random.Random()  # noqa: S311 - jitter only
-    credentials = SecretReader(clusters.watches, settings.secret_namespaces, on_secret)
-    handshakes = Handshakes(TokenReviews(cluster).review)
-    orders = Orders(http, auth, credentials, handshakes, cluster.now, rng, wake_adapters)
-    adapter_reconciler = AdapterReconciler(
-        cluster,
-        known,
-        credentials,
-        SidecarWatch(wake_adapters, cluster.now, rng, ask_loopback=settings.ask_loopback),
-        orders,
-        Marks(cluster, known.pods, cluster.now, rng, wake_adapters, orders.under_way),
-        Services(cluster, known.services, time.monotonic),
-        Statuses(cluster, known.adapters, time.monotonic),
-        cluster.now,
-        time.monotonic,
+    # The features, side by side.
+    groups = group_wiring.wire(
+        clients.passes, caches.groups, (caches.group_pods, caches.stateful_sets), caches.profiles, settings, metrics
     )
-    group_reconciler = GroupReconciler(cluster, known, lambda: detector.observing, time.monotonic)
-    profile_reconciler = ProfileReconciler(
-        cluster, known, settings.namespace, time.monotonic, lambda: detector.observing
+    adapters = adapter_wiring.wire(
+        clients.passes,
+        clients.watches,
+        http,
+        signing_key.auth,
+        caches.pods,
+        caches.adapters,
+        caches.services,
+        settings,
+        metrics,
     )
-    adapters = WorkQueue(
-        "adapters",
-        _measured(telemetry, "LoraAdapter", adapter_reconciler.reconcile),
-        lambda: there_are_namespaces(known),
-        workers=NAMESPACES_AT_ONCE,
+    profiles = profile_wiring.wire(
+        clients.passes, caches.pods, caches.profiles, settings.namespace, lambda: groups.observing, metrics
     )
-    groups = WorkQueue(
-        "group", _measured(telemetry, "RoleBasedGroup", group_reconciler.reconcile), lambda: there_are_groups(known)
-    )
-    profiles = WorkQueue(
-        "profile",
-        _measured(telemetry, "ClusterEngineRuntimeProfile", profile_reconciler.reconcile),
-        lambda: there_are_profiles(known),
-        workers=PROFILES_AT_ONCE,
-    )
-    detector = Detector(cluster, settings.groups, settings.upstream_namespaces, settings.service_name)
-    detector.start(on_mode)
-    Wakes(known, adapters, groups, profiles, group_reconciler.groups_with)
-    unreadable = UnreadableObjects(cluster)
-    for watched in (known.pods, known.adapters, known.groups, known.profiles):
-        watched.on_unreadable = unreadable.note
-
-    async def plan_adapters() -> None:
-        await adapter_reconciler.begin()
-        await adapters.run()
 
     async def act() -> None:
-        """Run the leader's work until cancelled."""
-        known.hurry()
-        try:
-            async with asyncio.TaskGroup() as acting:
-                acting.create_task(plan_adapters(), name="adapters")
-                acting.create_task(groups.run(), name="groups")
-                acting.create_task(profiles.run(), name="profiles")
-                acting.create_task(unreadable.run(), name="unreadable objects")
-                acting.create_task(_tell_mode(cluster, settings, detector, mode_changed), name="mode")
-        finally:
-            await adapter_reconciler.end()
+        """Do the leader's work until cancelled."""
+        caches.retry_now()
+        async with asyncio.TaskGroup() as acting:
+            acting.create_task(adapters.act(), name="adapters")
+            acting.create_task(groups.act(), name="groups")
+            acting.create_task(profiles.act(), name="profiles")
+            acting.create_task(unreadable.run(), name="unreadable objects")
 
-    keeper = _keeper(cluster, settings)
+    elector = LeaderElector(clients.lease, settings.namespace, settings.lease, settings.pod_name, metrics.leader.set)
 
-    async def keep_certificate() -> str | None:
-        return await keep_once(keeper)
-
-    async def keep_signing_key() -> str | None:
-        try:
-            await signing.keep()
-        except ApiError as error:
-            return error.message
-        return None
-
-    def new_access() -> Access:
-        return Access((signing.key.public,), secrets.token_urlsafe(24))
-
-    for what, work in (
-        ("webhook certificate", keep_certificate),
-        ("signing key", keep_signing_key),
-        ("upstream's controller", detector.looked),
+    # What admissions need has to be there before any is answered.
+    for what, check in (
+        ("webhook certificate", check_certificate),
+        ("signing key", signing_key.check),
+        ("upstream's controller", groups.detector.check),
     ):
-        if not await _until_done(what, work, stop):
+        if not await until_done(what, check, stop):
             await health.cleanup()
             return
-    elector = Elector(clusters.lease, settings.namespace, settings.lease, settings.pod_name, telemetry.leader.set)
-    lookups = Lookups(clusters.admissions, known)
     application = server.application(
-        lookups, telemetry, new_access, observing=lambda: detector.observing and looks_at_groups, stopping=stop.is_set
+        PodMutationReads(clients.admissions, caches),
+        metrics,
+        lambda: CallerKeys((signing_key.key.public,), secrets.token_urlsafe(24)),
+        observing=lambda: groups.observing and with_groups,
+        stopping=stop.is_set,
     )
-    profile_reviews.add_route(application, clusters.admissions, settings.namespace)
-    adapter_reviews.add_route(application, clusters.admissions, known)
-    webhook = await server.serve(application, settings.webhook_port, keeper.context)
+    profile_reviews.add_route(application, clients.admissions, settings.namespace)
+    adapter_reviews.add_route(application, clients.admissions, caches)
+    webhook = await server.serve(application, settings.webhook_port, certificate.context)
     serving.set()
     log.info("started: version %s, %s in namespace %s", __version__, settings.pod_name, settings.namespace)
+
     try:
         async with asyncio.TaskGroup() as tasks:
             campaign = tasks.create_task(elector.run(act), name="leadership")
             kept = [
-                tasks.create_task(_keep("webhook certificate", keep_certificate, keeper.check_seconds)),
-                tasks.create_task(_keep("signing key", keep_signing_key, KEY_CHECK_SECONDS)),
-                tasks.create_task(detector.run(), name="upstream"),
-                *(tasks.create_task(one, name="watch") for one in (*known.watches(), *credentials.watches())),
+                tasks.create_task(every(certificate.check_seconds, "webhook certificate", check_certificate)),
+                tasks.create_task(every(KEY_CHECK_SECONDS, "signing key", signing_key.check)),
+                tasks.create_task(groups.detector.run(), name="upstream"),
+                *(tasks.create_task(one, name="watch") for one in (*caches.watches(), *adapters.secrets.watches())),
             ]
-            watching_ends = asyncio.Event()
+            kopf_ends = asyncio.Event()
             tasks.create_task(
-                framework.run(
+                runner.run(
                     settings.pod_name,
-                    lambda name: profiles.wake((name,)),
+                    lambda name: profiles.queue.add((name,)),
                     partial(_on_signals, stop),
                     stop,
-                    watching_ends,
+                    kopf_ends,
                 ),
                 name="kopf",
             )
@@ -286,95 +204,12 @@ async def _run(
                 task.cancel()
             await webhook.cleanup()
             await health.cleanup()
-            watching_ends.set()
+            kopf_ends.set()
     finally:
         await webhook.cleanup()
         await health.cleanup()
 
 
-def _keeper(cluster: Cluster, settings: Settings) -> Keeper:
-    if settings.certificate_folder:
-
-        async def tell_crd(ca: bytes) -> None:
-            await crd_bundle.keep(cluster, settings.service_name, settings.namespace, ca)
-
-        return FileKeeper(Path(settings.certificate_folder), tell_crd)
-    periods = Periods(timedelta(hours=settings.certificate_hours), timedelta(hours=settings.certificate_renew_hours))
-    trusting = [
-        (MUTATING_WEBHOOK_CONFIGURATION, settings.webhook_configuration),
-        (VALIDATING_WEBHOOK_CONFIGURATION, settings.webhook_configuration),
-        (CUSTOM_RESOURCE_DEFINITION, crd_bundle.NAME),
-    ]
-    return SecretKeeper(cluster, settings.namespace, settings.webhook_secret, settings.service_name, periods, trusting)
-
-
-async def _tell_mode(cluster: Cluster, settings: Settings, detector: Detector, changed: asyncio.Event) -> None:
-    """Say in an event, on the Lease, who realises groups: when this replica begins to lead, and at each change."""
-    lease = {
-        "apiVersion": LEASE.api_version,
-        "kind": LEASE.kind,
-        "metadata": {"name": settings.lease, "namespace": settings.namespace},
-    }
-    while True:
-        changed.clear()
-        reason = "Observing" if detector.observing else "Managing"
-        await events.record(cluster, lease, "Normal", reason, detector.sentence)
-        await changed.wait()
-
-
 def _on_signals(stop: asyncio.Event) -> None:
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signal_number, stop.set)
-
-
-async def _keep(what: str, keep: Callable[[], Awaitable[str | None]], every: float) -> None:
-    while True:
-        await asyncio.sleep(every)
-        try:
-            problem = await keep()
-        except Exception as fault:  # noqa: BLE001 - the outermost place: it ends nothing else
-            problem = f"{type(fault).__name__}: {fault}"
-        if problem is not None:
-            log.warning("%s not checked: %s", what, problem)
-
-
-async def _until_done(what: str, work: Callable[[], Awaitable[str | None]], stop: asyncio.Event) -> bool:
-    """Repeat until there is no problem: at its start an operator has nothing else to do. False: it is to end first."""
-
-    async def repeat() -> None:
-        failures = 0
-        while (problem := await work()) is not None:
-            failures += 1
-            jitter = random.random()  # noqa: S311 - no secret
-            pause = with_jitter(exponential(FIRST_PAUSE, LONGEST_PAUSE, failures), jitter)
-            log.warning("%s: not ready, again in %.1f s: %s", what, pause, problem)
-            await asyncio.sleep(pause)
-
-    repeating, stopping = asyncio.create_task(repeat(), name=what), asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait((repeating, stopping), return_when=asyncio.FIRST_COMPLETED)
-        if not repeating.done():
-            return False
-        repeating.result()
-        return True
-    finally:
-        for one in (repeating, stopping):
-            one.cancel()
-        await asyncio.gather(repeating, stopping, return_exceptions=True)
-
-
-def _measured(
-    telemetry: Telemetry, kind: str, work: Callable[[Key], Awaitable[float | None]]
-) -> Callable[[Key], Awaitable[float | None]]:
-    async def measured(key: Key) -> float | None:
-        started = time.perf_counter()
-        outcome = "error"
-        try:
-            again_in = await work(key)
-            outcome = "success"
-            return again_in
-        finally:
-            telemetry.passes.labels(kind, outcome).inc()
-            telemetry.pass_seconds.labels(kind).observe(time.perf_counter() - started)
-
-    return measured

@@ -2,7 +2,7 @@
 
 Whoever may write an object may write anything there: text that is no JSON, that is nested deeper than a parser can
 follow, or that holds characters which no encoding has. All of these count as nothing, so that a reader needs one rule
-and no `except`. Whole objects of the API server are read by `cluster.bodies`.
+and no `except`. Whole objects of the API server are read by `kube.bodies`.
 """
 
 from __future__ import annotations

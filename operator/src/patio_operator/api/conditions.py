@@ -18,7 +18,7 @@ def time_of(text: str) -> datetime:
     return datetime.strptime(text, TIME_FORMAT).replace(tzinfo=UTC)
 
 
-def condition(
+def next_condition(
     before: Sequence[Mapping[str, Any]],
     type_: str,
     status: str,

@@ -27,8 +27,6 @@ ROTATE = "patio.dev/rotate"
 """Annotation on the Secret of the signing key, or of the webhook's certificate, that asks for a new key, whatever its
 value."""
 
-FIELD_MANAGER = "patio-operator"
-"""Under which the operator writes objects, so that they show what is its work."""
 ROLL_AT_ONCE = "patio.dev/roll-at-once"
 """Annotation of a profile: how many workloads a change of it rolls at once. Default: 1."""
 ROLLED = "patio.dev/rolled-profiles"
@@ -145,7 +143,7 @@ def adapter_selector(name: str, owner: str) -> str:
     return ",".join(f"{key}={value}" for key, value in adapter_labels(name, owner).items())
 
 
-def marked(labels: Mapping[str, str], annotations: Mapping[str, str]) -> frozenset[str]:
+def adapters_shown(labels: Mapping[str, str], annotations: Mapping[str, str]) -> frozenset[str]:
     """Return the names of the adapters that a pod's labels show."""
     keys = [key for key, value in labels.items() if key.startswith(ADAPTER_PREFIX) and value == ADAPTER_LOADED]
     if not keys:
@@ -167,7 +165,7 @@ def owners_of(adapters: Iterable[tuple[str, str]]) -> frozenset[tuple[str, str]]
     return frozenset((owner, adapter_label(name).removeprefix(ADAPTER_PREFIX)) for name, owner in adapters)
 
 
-def mark_patch(
+def serving_labels_patch(
     metadata: Mapping[str, Any], names: Iterable[str], owners: Iterable[tuple[str, str]] = ()
 ) -> dict[str, Any]:
     """Return the merge patch after which a pod shows exactly these adapters; empty when it does already.
@@ -182,7 +180,7 @@ def mark_patch(
     named = {adapter_label(name): name for name in names}
     wanted = dict.fromkeys(named, ADAPTER_LOADED) | {ADAPTER_OWNER_PREFIX + uid: value for uid, value in owners}
     changed: dict[str, str | None] = {key: value for key, value in wanted.items() if labels.get(key) != value}
-    changed |= {key: None for key, value in labels.items() if _is_mark(key, value) and key not in wanted}
+    changed |= {key: None for key, value in labels.items() if _is_serving_label(key, value) and key not in wanted}
     hashed = {key: name for key, name in sorted(named.items()) if key != ADAPTER_PREFIX + name}
     patch: dict[str, Any] = {}
     if changed:
@@ -193,7 +191,7 @@ def mark_patch(
     return {"metadata": patch} if patch else {}
 
 
-def _is_mark(key: str, value: str) -> bool:
+def _is_serving_label(key: str, value: str) -> bool:
     return key.startswith(ADAPTER_OWNER_PREFIX) or (key.startswith(ADAPTER_PREFIX) and value == ADAPTER_LOADED)
 
 

@@ -1,8 +1,8 @@
 """ClusterEngineRuntimeProfile: what injection adds to engine pods (upstream's kind).
 
-Read by `injection` and `rollouts`. Both versions have the same fields, so no conversion is needed. Containers and
+Read by `injection` and `profiles`. Both versions have the same fields, so no conversion is needed. Containers and
 volumes are Kubernetes' own types: only their name is declared here, the rest is kept as it is and checked by the
-API server, which is asked to make a pod with them before the profile is stored (`injection.trial`).
+API server, which is asked to make a pod with them before the profile is stored (`profiles.validation`).
 """
 
 from __future__ import annotations

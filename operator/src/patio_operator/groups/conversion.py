@@ -2,8 +2,8 @@
 
 Called by the conversion webhook, for everybody who reads or writes v1alpha1. Fields that both versions have in other
 words are translated as upstream does. What a version has no words for is kept in an annotation of the object
-(`residue`), so that there and back again nothing is lost, and neither is what the other side has that an edit did not
-touch. Objects are plain dictionaries: what nobody here knows passes through.
+(`round_trip`), so that there and back again nothing is lost, and neither is what the other side has that an edit did
+not touch. Objects are plain dictionaries: what nobody here knows passes through.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from patio_operator.api import labels
 from patio_operator.api.bounded_json import read_json
-from patio_operator.groups import residue
+from patio_operator.groups import round_trip
 
 Object = dict[str, Any]
 
@@ -74,12 +74,12 @@ def _converted(
 ) -> Object:
     given, kept = _taken_out(body, kept_here)
     try:
-        converted = residue.restore(there(given), kept)
-        lost = residue.difference(back(converted), given)
+        converted = round_trip.restore(there(given), kept)
+        lost = round_trip.difference(back(converted), given)
     except (AttributeError, KeyError, TypeError, ValueError):
         # Anybody can write the annotation. One that makes an object no group would fail every list that it is in.
         converted = there(given)
-        lost = residue.difference(back(converted), given)
+        lost = round_trip.difference(back(converted), given)
     return _put_in(converted, keep_there, lost)
 
 
@@ -91,7 +91,7 @@ def _taken_out(body: Mapping[str, Any], key: str) -> tuple[Object, list[Object]]
     if text is not None and not annotations:
         del given["metadata"]["annotations"]
     try:
-        return given, residue.read(text or "[]")
+        return given, round_trip.read(text or "[]")
     except ValueError:  # somebody else wrote there
         return given, []
 

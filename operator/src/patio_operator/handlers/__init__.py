@@ -1,11 +1,6 @@
-"""What wakes which reconciler: `wakes` by the operator's own watches, `framework` by kopf.
+"""kopf's share: it watches the ClusterEngineRuntimeProfiles, logs in and ends with the process.
 
-Comes between the watches and the work queues of `reconcile`. Each handler turns a change into keys, and nothing more.
-What users write into labels and annotations becomes a key only when there is an object of that name. kopf watches the
-ClusterEngineRuntimeProfiles, which only administrators write; `cluster.known` watches all other kinds, and these once
-more for admissions.
+`profiles` is its handler and adds the profile's name to the work queue, `login` and `runner` set kopf up. All other
+resources are watched by informers (`kube.informer`), since users of a namespace write them and kopf decodes objects
+without a bound (docs/decisions/0022).
 """
-
-from patio_operator.handlers.wakes import Wakes
-
-__all__ = ["Wakes"]

@@ -1,8 +1,8 @@
-"""kopf's handler of ClusterEngineRuntimeProfiles: each event of one wakes its reconciler.
+"""kopf's handler of ClusterEngineRuntimeProfiles: each event of one adds its name to the work queue.
 
 It is a coroutine though it waits for nothing: kopf runs plain functions in threads, which queues are not made for.
-Profiles are the one kind that only administrators of the cluster write. What users of a namespace write does not come
-here: kopf decodes objects without a bound, and one that it cannot decode would end the process (`cluster.watched`).
+Profiles are the one resource that only administrators of the cluster write. What users of a namespace write does not
+come here: kopf decodes objects without a bound, and one that it cannot decode would end the process.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import kopf
 
-from patio_operator.cluster.kinds import PROFILE
+from patio_operator.kube.resources import PROFILE
 
 
 def register(registry: kopf.OperatorRegistry, wake: Callable[[str], None]) -> None:

@@ -4,35 +4,35 @@
 with the `json_patch` between the pod and `inject`'s. Inside, `admission` goes through one concern after the
 other:
 
-- `asked`: what the pod asks for; `observed`: what upstream's controller meant for it
+- `requested_profiles`: what the pod asks for; `upstream_profiles`: what upstream's controller meant for it
 - `limits`: how much of a pod is read at all
 - `engine`: which container is the engine and what it serves, from its command line, which `command_line` reads
 - `profiles`: the profile's containers and volumes, with the role's overrides
 - `volumes`: which files the engine and the sidecar must both see
 - `sources`: what adapters' sources need of these volumes
 - `variables`: what the sidecar is told about the pod, its role, the engine and its adapters
-- `access`: who may call the sidecar from outside, the preStop hook among them
+- `authentication`: who may call the sidecar from outside, the preStop hook among them
 
-Nothing of the user's is dropped or reordered; what contradicts it is a `Refusal` that names both sides.
+Nothing of the user's is dropped or reordered; what contradicts it is a `PodRejection` that names both sides.
 Injecting an injected pod changes nothing.
 """
 
-from patio_operator.injection.access import Access
 from patio_operator.injection.admission import engine_of, inject
-from patio_operator.injection.asked import runtimes_of
+from patio_operator.injection.authentication import CallerKeys
 from patio_operator.injection.engine import Engine
 from patio_operator.injection.limits import MESSAGE, is_large, shortened
-from patio_operator.injection.observed import member_of, runtimes_of_role
 from patio_operator.injection.patch import json_patch
 from patio_operator.injection.profiles import revision
-from patio_operator.injection.words import Injection, Refusal, Runtime, RuntimeRef
+from patio_operator.injection.requested_profiles import runtimes_of
+from patio_operator.injection.types import Injection, PodRejection, Runtime, RuntimeRef
+from patio_operator.injection.upstream_profiles import member_of, runtimes_of_role
 
 __all__ = [
     "MESSAGE",
-    "Access",
+    "CallerKeys",
     "Engine",
     "Injection",
-    "Refusal",
+    "PodRejection",
     "Runtime",
     "RuntimeRef",
     "engine_of",

@@ -1,6 +1,6 @@
 """The way of a pod through its injection: `inject`.
 
-Comes after `asked` (the shell has fetched the profiles in between) and before `patch`. Only the order is
+Comes after `requested_profiles` (the shell has fetched the profiles in between) and before `patch`. Only the order is
 decided here: find the engine, add what the profiles have, then make engine and sidecars know of each other.
 """
 
@@ -13,18 +13,18 @@ from typing import Any
 
 from patio_operator.api import labels
 from patio_operator.api.bounded_json import read_object
-from patio_operator.api.identity import put_before
-from patio_operator.injection import access as access_control
+from patio_operator.api.pod_identity_env import put_before
+from patio_operator.injection import authentication as access_control
 from patio_operator.injection import limits, profiles, sources, variables, volumes
-from patio_operator.injection.access import Access
+from patio_operator.injection.authentication import CallerKeys
 from patio_operator.injection.engine import Engine, engines_in, find_engine, unknown
 from patio_operator.injection.profiles import SIDECAR_PORT_NAME
-from patio_operator.injection.words import (
-    ClashError,
+from patio_operator.injection.types import (
     Container,
     Injection,
+    InjectionError,
     Pod,
-    Refusal,
+    PodRejection,
     Runtime,
     containers_of,
     runs_beside,
@@ -37,8 +37,8 @@ UNKNOWN_REVISION = "unknown"
 
 
 def inject(
-    pod: Mapping[str, Any], wanted: Sequence[Runtime], adapters: Sequence[LoadRequest], access: Access | None = None
-) -> Injection | Refusal:
+    pod: Mapping[str, Any], wanted: Sequence[Runtime], adapters: Sequence[LoadRequest], access: CallerKeys | None = None
+) -> Injection | PodRejection:
     """Return the pod with the profiles in it, or why that cannot be.
 
     Args:
@@ -52,7 +52,7 @@ def inject(
         return Injection(copy.deepcopy(dict(pod)))
     too_much = limits.excess(pod)
     if too_much is not None:
-        return Refusal(limits.shortened(too_much, limits.MESSAGE))
+        return PodRejection(limits.shortened(too_much, limits.MESSAGE))
     injected: Pod = copy.deepcopy(dict(pod))
     try:
         own = _own(injected, _names(wanted))
@@ -60,8 +60,8 @@ def inject(
         if engines and engines[0].headless:
             return Injection(injected, (_left_alone(engines[0]),))
         warnings = _inject(injected, own, engines, wanted, adapters, access)
-    except ClashError as clash:
-        return Refusal(limits.shortened(str(clash), limits.MESSAGE))
+    except InjectionError as clash:
+        return PodRejection(limits.shortened(str(clash), limits.MESSAGE))
     return Injection(injected, limits.few(warnings))
 
 
@@ -71,7 +71,7 @@ def engine_of(pod: Mapping[str, Any], wanted: Sequence[Runtime]) -> Engine:
         return Engine(container="")
     try:
         theirs = _names(wanted)
-    except ClashError:  # `inject` says so
+    except InjectionError:  # `inject` says so
         theirs = set()
     return find_engine(_own(pod, theirs))
 
@@ -101,7 +101,7 @@ def _inject(
     engines: Sequence[Engine],
     wanted: Sequence[Runtime],
     adapters: Sequence[LoadRequest],
-    access: Access | None,
+    access: CallerKeys | None,
 ) -> list[str]:
     engine = engines[0] if engines else unknown(own)
     before = _revisions(pod)
@@ -204,7 +204,7 @@ def _targets(pod: Pod, runtime: Runtime, engine: Engine) -> list[Container]:
     by_name = {one["name"]: one for one in containers_of(pod)}
     for name in runtime.inject_containers:
         if name not in by_name:
-            raise ClashError(
+            raise InjectionError(
                 f"engineRuntimes names container {name!r} in injectContainers of profile {runtime.name!r}, but the pod "
                 f"has {', '.join(map(repr, by_name))}: correct the name"
             )

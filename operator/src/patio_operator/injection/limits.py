@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from patio_operator.injection.words import containers_of
+from patio_operator.injection.types import containers_of
 
 CONTAINERS = 256
 VOLUMES = 512

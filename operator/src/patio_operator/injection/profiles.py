@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
-from patio_operator.injection.words import ClashError, Container, Pod, Runtime, containers_of, runs_beside
+from patio_operator.injection.types import Container, InjectionError, Pod, Runtime, containers_of, runs_beside
 
 _LISTS = (("initContainers", "init_containers"), ("containers", "containers"))
 _OVERRIDABLE = ("name", "env", "args", "image", "resources", "ports")
@@ -55,7 +55,7 @@ def effective(runtime: Runtime) -> Effective:
     for override in runtime.overrides:
         container = by_name.get(override["name"])
         if container is None:
-            raise ClashError(
+            raise InjectionError(
                 f"engineRuntimes overrides a container {override['name']!r}, but profile {runtime.name!r} has "
                 f"{_listed(by_name)}: correct the name"
             )
@@ -82,7 +82,7 @@ def _move_port(container: Container, name: str, number: int, source: str) -> Non
     ports = container.get("ports") or []
     port = next((one for one in ports if one.get("name") == name), None)
     if port is None:
-        raise ClashError(
+        raise InjectionError(
             f"engineRuntimes overrides a port {name!r} of container {container['name']!r}, but {source} has "
             f"{_listed([str(one.get('name') or one['containerPort']) for one in ports])} there: correct the name"
         )
@@ -140,9 +140,9 @@ def add(
         for container in getattr(wanted, attribute):
             name = container["name"]
             if name in origins:
-                raise ClashError(f"{source} and {origins[name]} both add a container {name!r}: rename one of them")
+                raise InjectionError(f"{source} and {origins[name]} both add a container {name!r}: rename one of them")
             if name in others:
-                raise ClashError(
+                raise InjectionError(
                     f"{source} adds {name!r} to {key}, but the pod already has a container of that name "
                     "in its other list: rename one of them"
                 )
@@ -155,7 +155,7 @@ def add(
                 base = next(one for one in getattr(runtime.profile.spec, attribute) if one["name"] == name)
                 difference = _difference(present, container, base, source)
                 if difference is not None and not runtime.rendered:
-                    raise ClashError(f"{difference}: rename one of them")
+                    raise InjectionError(f"{difference}: rename one of them")
                 if difference is not None:
                     warnings.append(
                         f"{difference}: it is completed, and otherwise left as upstream's controller made it"
@@ -171,7 +171,7 @@ def _add_volume(spec: dict[str, Any], volume: Mapping[str, Any], source: str, or
         spec["volumes"] = [*(spec.get("volumes") or []), copy.deepcopy(dict(volume))]
         origins[name] = source
     elif present.keys() != volume.keys() or not _holds(present, volume):
-        raise ClashError(
+        raise InjectionError(
             f"{source} has a volume {name!r} ({_kind(volume)}), but {origins.get(name, 'the pod')} has another volume "
             f"of that name ({_kind(present)}): rename one of them"
         )
@@ -255,7 +255,7 @@ def check_ports(pod: Pod, origins: Mapping[str, str], engine_container: str, eng
             number, protocol = _port(port)
             keys = [("port", number, protocol)]
             if on_node and port.get("hostPort", number) != number and container["name"] in origins:
-                raise ClashError(
+                raise InjectionError(
                     f"container {container['name']!r} of {origins[container['name']]} has its port {number} at host "
                     f"port {port['hostPort']}, but the pod has hostNetwork, where the two are one: change one of them"
                 )
@@ -267,7 +267,7 @@ def check_ports(pod: Pod, origins: Mapping[str, str], engine_container: str, eng
                     sides = " and ".join(
                         f"container {name!r} of {origins.get(name, 'the pod')}" for name in (other, container["name"])
                     )
-                    raise ClashError(f"{sides} both use {key[0]} {key[1]}/{key[2]}: change one of them")
+                    raise InjectionError(f"{sides} both use {key[0]} {key[1]}/{key[2]}: change one of them")
 
 
 def _holds(present: Any, wanted: Any) -> bool:

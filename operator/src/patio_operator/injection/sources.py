@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
+from patio_operator.injection.types import Container
 from patio_operator.injection.volumes import is_lasting
-from patio_operator.injection.words import Container
 from patio_protocol.adapters import LoadRequest
 from patio_protocol.downloads import DEFAULT_DOWNLOAD_ROOT, DOWNLOAD_ROOT_VARIABLE, DOWNLOAD_ROOTS_VARIABLE
 from patio_protocol.sources import SourceKind, parse_source

@@ -14,10 +14,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from patio_operator.api import labels
-from patio_operator.api.identity import EnvSource, EnvVar, RoleIdentity, field, label, literal
+from patio_operator.api.pod_identity_env import EnvSource, EnvVar, RoleIdentity, field, label, literal
 from patio_operator.injection.engine import ADMIN_API_KEY, API_KEY, Engine
 from patio_operator.injection.profiles import replaced
-from patio_operator.injection.words import Container, Pod
+from patio_operator.injection.types import Container, Pod
 from patio_protocol.adapters import REQUIRED_ADAPTERS_VARIABLE, LoadRequest
 from patio_protocol.engines import DEFAULT_PORTS, EngineKind
 

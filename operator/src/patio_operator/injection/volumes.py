@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from patio_operator.injection.words import ClashError, Container, Pod, Runtime
+from patio_operator.injection.types import Container, InjectionError, Pod, Runtime
 
 _LASTING = (
     *("persistentVolumeClaim", "hostPath", "nfs", "ephemeral"),
@@ -108,7 +108,7 @@ def lend_socket(pod: Pod, engine: Mapping[str, Any], sidecar: Container, path: s
     mount = max(over, key=lambda one: len(_normal(one["mountPath"])), default=None)
     own = mount is not None and _normal(mount["mountPath"]) not in (*_DEVICES, *_SYSTEM)
     if mount is None or not own or mount.get("subPathExpr") or _under(mount["mountPath"], ("/dev", "/proc", "/sys")):
-        raise ClashError(
+        raise InjectionError(
             f"container {engine['name']!r} listens on the Unix socket {path} (--uds), which {sidecar['name']!r} cannot "
             f"see: mount an emptyDir in {engine['name']!r} at a folder of its own, such as /run/engine, and have the "
             "socket there"
@@ -154,7 +154,7 @@ def _mount(container: Container, mount: Mapping[str, Any], what: str, wanted_by:
     path = _normal(mount["mountPath"])
     for device in container.get("volumeDevices") or []:
         if _normal(device["devicePath"]) == path or device["name"] == mount["name"]:
-            raise ClashError(
+            raise InjectionError(
                 f"{wanted_by} has volume {mount['name']!r} at {path}, but {what} {container['name']!r} has volume "
                 f"{device['name']!r} as a block device at {device['devicePath']}: change one of them"
             )
@@ -162,7 +162,7 @@ def _mount(container: Container, mount: Mapping[str, Any], what: str, wanted_by:
     if there is None:
         container["volumeMounts"] = [*(container.get("volumeMounts") or []), dict(mount)]
     elif (there["name"], there.get("subPath")) != (mount["name"], mount.get("subPath")):
-        raise ClashError(
+        raise InjectionError(
             f"{wanted_by} has volume {mount['name']!r} at {path}, but {what} {container['name']!r} has volume "
             f"{there['name']!r} there: both must see the same files under a path, change one of them"
         )

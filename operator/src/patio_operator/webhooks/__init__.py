@@ -1,7 +1,6 @@
-"""Admission and conversion: `review`, `profiles`, `loraadapters` and `convert` answer, `server` listens over TLS.
+"""Admission and conversion: `pod_mutation`, `profiles`, `loraadapters` and `conversion` answer, `server` listens.
 
-`reviewing` reads what comes in, within limits, for all of them.
-
-`certificates` and `crd_bundle` decide what TLS needs, `keeper` keeps it. Every replica answers, whichever leads, from
-what its own watches know and, where these may not know it yet, from the API server (`lookups`).
+`reviewing` reads what comes in, within limits, for all of them; `connections` bounds what callers hold. Every replica
+answers, whichever leads, from its own caches and, where these may not be current yet, from the API server
+(`pod_mutation_reads`).
 """

@@ -2,9 +2,9 @@
 credentials would be sent without TLS.
 
 Reads the LoraAdapters of the same name in requests, and where the selections alone do not tell, looks at the pods that
-the watch knows; `placement.clashes` decides. The API server finds them by their field `spec.adapterName`: what was
-created a moment ago is among them, and the work does not grow with the namespace. Servers that cannot (before
-Kubernetes 1.31) are not asked for everything instead: then the watch's LoraAdapters count.
+the cache has; `loraadapters.planner.conflicts` decides. The API server finds them by their field `spec.adapterName`:
+what was created a moment ago is among them, and the work does not grow with the namespace. Servers that cannot (before
+Kubernetes 1.31) are not asked for everything instead: then the cache's LoraAdapters count.
 What cannot be checked is let through with a warning, as it is while no operator answers (`failurePolicy: Ignore`): then
 the LoraAdapter's status says `NameTaken`.
 """
@@ -22,19 +22,25 @@ from pydantic import ValidationError
 
 from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.api.source_rules import NOT_IN_CLEAR
-from patio_operator.cluster.api import (
+from patio_operator.caches import Caches
+from patio_operator.kube.client import (
     ApiError,
-    Cluster,
     InvalidError,
+    KubeClient,
     NotFoundError,
     Object,
     RetryableApiError,
     Scope,
 )
-from patio_operator.cluster.fresh import FreshReads
-from patio_operator.cluster.kinds import LORA_ADAPTER
-from patio_operator.cluster.known import Known
-from patio_operator.placement.clashes import Candidate, Clash, clash_on_a_pod, declared_clash, rivals
+from patio_operator.kube.coalesced_reads import CoalescedReads
+from patio_operator.kube.resources import LORA_ADAPTER
+from patio_operator.loraadapters.planner.conflicts import (
+    Conflict,
+    SelectablePod,
+    conflict_on_a_pod,
+    declared_conflict,
+    rivals,
+)
 from patio_operator.webhooks import reviewing
 
 log = logging.getLogger(__name__)
@@ -49,9 +55,9 @@ MOST_COMPARED = 500
 """LoraAdapters of one name with which a new one is compared: a page of the API server."""
 
 
-def add_route(app: web.Application, cluster: Cluster, known: Known) -> None:
+def add_route(app: web.Application, client: KubeClient, caches: Caches) -> None:
     """Serve the reviews of LoraAdapters."""
-    rivals_of = Rivals(cluster, known)
+    rivals_of = Rivals(client, caches)
 
     async def validate(review: Object) -> Object:
         return await answer(rivals_of, review)
@@ -62,35 +68,35 @@ def add_route(app: web.Application, cluster: Cluster, known: Known) -> None:
 class Rivals:
     """Who has a name in requests in a namespace. Reviews at the same time share what is read for them."""
 
-    def __init__(self, cluster: Cluster, known: Known) -> None:
-        self._cluster = cluster
-        self._known = known
-        self._reads = FreshReads(self._read)
+    def __init__(self, client: KubeClient, caches: Caches) -> None:
+        self._client = client
+        self._caches = caches
+        self._reads = CoalescedReads(self._read)
 
     async def of_name(self, namespace: str, name: str) -> Sequence[LoraAdapter]:
         """Return the LoraAdapters that have a name in requests; raise ApiError when nobody knows."""
         return await self._reads.get((namespace, name))
 
-    def pods(self, namespace: str) -> list[Candidate]:
+    def pods(self, namespace: str) -> list[SelectablePod]:
         """Return the pods with a sidecar, as the watch knows them."""
-        if not self._known.pods.fresh_in(namespace):
-            raise RetryableApiError(0, f"pods cannot be watched: {self._known.pods.problem_in(namespace)}")
-        there = self._known.pods.all(namespace)
-        return [Candidate(one.pod.name, one.pod.labels, one.model) for one in there if not one.pod.leaving]
+        if not self._caches.pods.synced_in(namespace):
+            raise RetryableApiError(0, f"pods cannot be watched: {self._caches.pods.problem_in(namespace)}")
+        there = self._caches.pods.all(namespace)
+        return [SelectablePod(one.pod.name, one.pod.labels, one.model) for one in there if not one.pod.leaving]
 
     async def _read(self, key: tuple[str, str]) -> Sequence[LoraAdapter]:
         namespace, name = key
         found: dict[str, LoraAdapter] = {}
-        if self._known.adapters.fresh_in(namespace):
-            known = (one.adapter for one in self._known.adapters.all(namespace))
+        if self._caches.adapters.synced_in(namespace):
+            known = (one.adapter for one in self._caches.adapters.all(namespace))
             found = {one.metadata.name: one for one in known if one.adapter_name == name}
         try:
-            pages = self._cluster.pages(LORA_ADAPTER, Scope(namespace), f"spec.adapterName={name}")
+            pages = self._client.pages(LORA_ADAPTER, Scope(namespace), f"spec.adapterName={name}")
             async with aclosing(pages):
                 bodies, _ = await anext(pages)
             bodies = [*bodies[:MOST_COMPARED], *await self._called(namespace, name)]
         except InvalidError:
-            if not self._known.adapters.fresh_in(namespace):
+            if not self._caches.adapters.synced_in(namespace):
                 raise
             return list(found.values())
         decoded = (one for one in map(_decoded, bodies) if one is not None)
@@ -103,7 +109,7 @@ class Rivals:
         if not _OBJECT_NAME.fullmatch(name):
             return []
         try:
-            return [await self._cluster.get(LORA_ADAPTER, name, namespace)]
+            return [await self._client.get(LORA_ADAPTER, name, namespace)]
         except NotFoundError:
             return []
 
@@ -117,14 +123,14 @@ async def answer(rivals_of: Rivals, review: Mapping[str, Any]) -> Object:
         status = _status(name, _ENDPOINT, NOT_IN_CLEAR, "FieldValueInvalid")
         return _answered(review, {"allowed": False, "status": status})
     try:
-        clash = await _clash(rivals_of, namespace, request["object"], request.get("oldObject") or {})
+        conflict = await _conflict(rivals_of, namespace, request["object"], request.get("oldObject") or {})
     except ApiError as error:
         log.warning("LoraAdapter not compared with others: %s/%s: %s", namespace, name, error.message)
-        clash = None
+        conflict = None
         response["warnings"] = [f"not compared with the other LoraAdapters: {error.message}"[:256]]
-    if clash is not None:
-        log.info("LoraAdapter refused: %s/%s: %s", namespace, name, clash.message)
-        response = {"allowed": False, "status": _status(name, _FIELD, clash.message, "FieldValueDuplicate")}
+    if conflict is not None:
+        log.info("LoraAdapter refused: %s/%s: %s", namespace, name, conflict.message)
+        response = {"allowed": False, "status": _status(name, _FIELD, conflict.message, "FieldValueDuplicate")}
     return _answered(review, response)
 
 
@@ -145,7 +151,7 @@ def _is_too_open(body: Object, old: Object) -> bool:
     return adapter.spec.source.sends_credentials_in_clear and not unchanged
 
 
-async def _clash(rivals_of: Rivals, namespace: str, body: Object, old: Object) -> Clash | None:
+async def _conflict(rivals_of: Rivals, namespace: str, body: Object, old: Object) -> Conflict | None:
     adapter = _decoded(body | {"metadata": {**body["metadata"], "namespace": namespace}})
     before = _decoded(old) if old else None
     if adapter is None or adapter.metadata.deletion_timestamp is not None:
@@ -154,10 +160,10 @@ async def _clash(rivals_of: Rivals, namespace: str, body: Object, old: Object) -
         # It was let through before, perhaps while nobody was asked: the rest of it can be changed all the same.
         return None
     others = rivals(adapter, await rivals_of.of_name(namespace, adapter.adapter_name))
-    clash = declared_clash(adapter, others)
-    if clash is not None or not others:
-        return clash
-    return clash_on_a_pod(adapter, others, rivals_of.pods(namespace))
+    conflict = declared_conflict(adapter, others)
+    if conflict is not None or not others:
+        return conflict
+    return conflict_on_a_pod(adapter, others, rivals_of.pods(namespace))
 
 
 def _wants(adapter: LoraAdapter) -> tuple[Any, ...]:

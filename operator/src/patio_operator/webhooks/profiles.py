@@ -1,6 +1,6 @@
 """Answers the AdmissionReview of a profile: refused when no pod could be made with it, with the path of the fault.
 
-Tries it with `cluster.trial`. A profile that cannot be tried is let through with a warning: the reconciler tries it
+Tries it with `profiles.dry_run`. A profile that cannot be tried is let through with a warning: the reconciler tries it
 again and writes what it finds into the profile's status.
 """
 
@@ -14,9 +14,9 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
-from patio_operator.cluster.api import Cluster, Object
-from patio_operator.cluster.trial import try_profile
-from patio_operator.injection.trial import Problem, Verdict
+from patio_operator.kube.client import KubeClient, Object
+from patio_operator.profiles.dry_run import dry_run_profile
+from patio_operator.profiles.validation import DryRunResult, InvalidField
 from patio_operator.webhooks import reviewing
 from patio_operator.webhooks.reviewing import Limits, MiB
 
@@ -27,22 +27,22 @@ LIMITS = Limits(longest=4 * MiB, bytes_at_once=16 * MiB, at_once=4)
 """A trial may take a hundred requests to the API server."""
 
 
-def add_route(app: web.Application, cluster: Cluster, namespace: str) -> None:
+def add_route(app: web.Application, client: KubeClient, namespace: str) -> None:
     """Serve the reviews of profiles; `namespace` is the one that trial pods would be in."""
 
     async def validate(review: Object) -> Object:
-        return await answer(cluster, namespace, review)
+        return await answer(client, namespace, review)
 
     reviewing.add_validation(app, PROFILES_PATH, ClusterEngineRuntimeProfile.kind, validate, LIMITS)
 
 
-async def answer(cluster: Cluster, namespace: str, review: Mapping[str, Any]) -> Object:
+async def answer(client: KubeClient, namespace: str, review: Mapping[str, Any]) -> Object:
     """Return the AdmissionReview that answers this one."""
     request = review["request"]
     body, old = request["object"], request.get("oldObject") or {}
     response: Object = {"allowed": True}
     if not _unchanged(body, old) and not body["metadata"].get("deletionTimestamp"):
-        verdict = await _tried(cluster, namespace, body)
+        verdict = await _tried(client, namespace, body)
         name = body["metadata"].get("name", "")
         if verdict.problems:
             log.info("profile refused: %s: %s", name, verdict)
@@ -63,20 +63,20 @@ def _unchanged(body: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
     return body.get("spec") == old.get("spec") and annotations[0] == annotations[1]
 
 
-async def _tried(cluster: Cluster, namespace: str, body: Object) -> Verdict:
+async def _tried(client: KubeClient, namespace: str, body: Object) -> DryRunResult:
     try:
         profile = ClusterEngineRuntimeProfile.model_validate(body)
     except ValidationError as error:
-        return Verdict(tuple(_problem(one) for one in error.errors()))
-    return await try_profile(cluster, namespace, profile)
+        return DryRunResult(tuple(_problem(one) for one in error.errors()))
+    return await dry_run_profile(client, namespace, profile)
 
 
-def _problem(error: Mapping[str, Any]) -> Problem:
+def _problem(error: Mapping[str, Any]) -> InvalidField:
     steps = [f"[{step}]" if isinstance(step, int) else f".{step}" for step in error["loc"]]
-    return Problem("".join(steps).lstrip("."), error["msg"])
+    return InvalidField("".join(steps).lstrip("."), error["msg"])
 
 
-def _status(name: str, verdict: Verdict) -> Object:
+def _status(name: str, verdict: DryRunResult) -> Object:
     causes = [{"field": one.path, "message": one.message, "reason": "FieldValueInvalid"} for one in verdict.problems]
     details = {"name": name, "group": ClusterEngineRuntimeProfile.group, "kind": ClusterEngineRuntimeProfile.kind}
     return {"code": 422, "reason": "Invalid", "message": str(verdict), "details": details | {"causes": causes}}

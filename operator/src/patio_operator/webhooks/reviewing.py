@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from patio_operator.cluster.api import ApiError, Object
-from patio_operator.telemetry import Telemetry
+from patio_operator.kube.client import ApiError, Object
+from patio_operator.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ Count = Callable[[str, float], None]
 Answer = Callable[[bytes], Awaitable["Reply"]]
 """Takes a review and answers it, both as they are sent."""
 Handler = Callable[[web.Request], Awaitable[web.Response]]
-TELEMETRY = web.AppKey("telemetry", Telemetry)
+METRICS = web.AppKey("telemetry", Metrics)
 """Where an application has what counts its reviews."""
 
 
@@ -181,15 +181,15 @@ def deciding(decide: Decide) -> Answer:
 
 def add_validation(app: web.Application, path: str, kind: str, decide: Decide, limits: Limits = VALIDATIONS) -> None:
     """Serve the reviews of one kind of object before it is stored."""
-    count = counting(app[TELEMETRY], kind)
+    count = counting(app[METRICS], kind)
     app.router.add_post(path, handler(f"an AdmissionReview of a {kind}", deciding(decide), limits, count))
 
 
-def counting(telemetry: Telemetry, kind: str) -> Count:
+def counting(metrics: Metrics, kind: str) -> Count:
     """Return what counts the reviews of one kind of object."""
 
     def count(outcome: str, _: float) -> None:
-        telemetry.validations.labels(kind, outcome).inc()
+        metrics.validations.labels(kind, outcome).inc()
 
     return count
 

@@ -1,8 +1,8 @@
 """The HTTPS server that the API server calls at admission and for conversion: which route is answered by what, within
 which limits.
 
-`reviewing` reads and encodes, `review` and `convert` decide. What one kind of review takes is bounded apart from the
-others: a flood of conversions holds up no pod.
+`reviewing` reads and encodes, `pod_mutation` and `conversion` decide. What one kind of review takes is bounded apart
+from the others: a flood of conversions holds up no pod.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from collections.abc import Callable
 from aiohttp import web
 
 from patio_operator.api.crd import CONVERSION_PATH
-from patio_operator.cluster.api import Object
-from patio_operator.injection import Access
-from patio_operator.telemetry import Telemetry
-from patio_operator.webhooks import convert, review, reviewing
+from patio_operator.injection import CallerKeys
+from patio_operator.kube.client import Object
+from patio_operator.telemetry.metrics import Metrics
+from patio_operator.webhooks import conversion, pod_mutation, reviewing
 from patio_operator.webhooks.connections import Connection, Connections
-from patio_operator.webhooks.lookups import Lookups
+from patio_operator.webhooks.pod_mutation_reads import PodMutationReads
 from patio_operator.webhooks.reviewing import Limits, MiB, Reply
 
 PODS_PATH = "/mutate/pods"
@@ -41,9 +41,9 @@ CONVERSIONS = Limits(longest=32 * MiB, bytes_at_once=48 * MiB, at_once=64)
 
 
 def application(
-    lookups: Lookups,
-    telemetry: Telemetry,
-    new_access: Callable[[], Access],
+    lookups: PodMutationReads,
+    metrics: Metrics,
+    new_access: Callable[[], CallerKeys],
     *,
     observing: Callable[[], bool],
     stopping: Callable[[], bool],
@@ -61,17 +61,17 @@ def application(
     """
 
     async def answer(body: Object) -> Object:
-        return await review.answer(lookups, body, new_access, observing=observing())
+        return await pod_mutation.answer(lookups, body, new_access, observing=observing())
 
     def count(outcome: str, seconds: float) -> None:
-        telemetry.admissions.labels(outcome).inc()
+        metrics.admissions.labels(outcome).inc()
         if outcome != "error":
-            telemetry.admission_seconds.observe(seconds)
+            metrics.admission_seconds.observe(seconds)
 
     pods = reviewing.handler("an AdmissionReview of a pod", reviewing.deciding(answer), PODS, count, stopping=stopping)
-    counted = reviewing.counting(telemetry, "RoleBasedGroup")
+    counted = reviewing.counting(metrics, "RoleBasedGroup")
     app = web.Application(client_max_size=CONVERSIONS.longest)
-    app[reviewing.TELEMETRY] = telemetry
+    app[reviewing.METRICS] = metrics
     app.router.add_post(PODS_PATH, pods)
     app.router.add_post(CONVERSION_PATH, converter(counted))
     return app
@@ -81,7 +81,7 @@ def converter(count: reviewing.Count) -> reviewing.Handler:
     """Return what answers ConversionReviews of RoleBasedGroups."""
 
     async def answer(data: bytes) -> Reply:
-        converted = await convert.answer(data.decode())
+        converted = await conversion.answer(data.decode())
         return Reply(converted.text, "allowed" if converted.succeeded else "refused")
 
     return reviewing.handler("a ConversionReview of RoleBasedGroups", answer, CONVERSIONS, count)

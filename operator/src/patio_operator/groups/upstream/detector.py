@@ -1,0 +1,114 @@
+"""Keeps looking whether upstream's controller is there; `observing` is what it last saw.
+
+Reads only, and only where no user of another namespace can put anything. Whoever must know the state asks `observing`,
+in any replica. What was asked for by the setting is never looked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Collection
+from typing import Literal
+
+from patio_operator.groups.upstream import detection
+from patio_operator.kube.client import ApiError, KubeClient, NotFoundError, Object
+from patio_operator.kube.resources import (
+    CUSTOM_RESOURCE_DEFINITION,
+    DEPLOYMENT,
+    LEASE,
+    POD,
+    VALIDATING_WEBHOOK_CONFIGURATION,
+    Resource,
+)
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY = 5.0
+"""Seconds. A controller that is being installed needs longer than this to pull its image and start."""
+
+Asked = Literal["auto", "manage", "observe", "off"]
+
+
+class UpstreamDetector:
+    """Looks for upstream's controller, unless it is told what to take for granted."""
+
+    def __init__(self, client: KubeClient, asked: Asked, namespaces: Collection[str], own_service: str) -> None:
+        """Take the namespaces where upstream's controller may be, and the name of Patio's own webhook Service."""
+        self._client = client
+        self._asked = asked
+        self._namespaces = namespaces
+        self._own_service = own_service
+        self._on_change: Callable[[], None] = lambda: None
+        self._verdict: detection.Detection | None = None
+
+    def start(self, on_change: Callable[[], None]) -> None:
+        """Begin with what is asked for. `on_change` is called whenever `observing` has become something else."""
+        self._on_change = on_change
+        if self._asked != "auto":
+            self._judge(detection.Detection(self._asked != "manage", f"the operator is set to {self._asked}"))
+
+    @property
+    def observing(self) -> bool:
+        """Whether groups are upstream's controller's. Unknown counts as yes: then nothing is written."""
+        return self._verdict is None or self._verdict.observing
+
+    @property
+    def sentence(self) -> str:
+        """What is the case and why, for people."""
+        if self._verdict is None:
+            return "It is not known yet who realises RoleBasedGroups."
+        who = "left to upstream's controller" if self._verdict.observing else "realised by Patio"
+        return f"RoleBasedGroups are {who}: {self._verdict.reason}."
+
+    async def run(self) -> None:
+        """Look again and again."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            try:
+                problem = await self.check()
+            except Exception as fault:  # noqa: BLE001 - the outermost place: it ends nothing else
+                problem = f"{type(fault).__name__}: {fault}"
+            if problem is not None:
+                log.warning("not known whether upstream's controller is there: %s", problem)
+
+    async def check(self) -> str | None:
+        """Look once; return why the API server did not say, if it did not. What was known stays then."""
+        if self._asked != "auto":
+            return None
+        try:
+            found = detection.signs(await self._read(), self._client.now())
+        except ApiError as error:
+            return error.message
+        self._judge(detection.detect(self._verdict, found, time.monotonic()))
+        return None
+
+    async def _read(self) -> detection.Evidence:
+        webhooks = await self._found(VALIDATING_WEBHOOK_CONFIGURATION, detection.WEBHOOKS)
+        if webhooks is not None:
+            return detection.Evidence(webhooks=webhooks)
+        crd = await self._found(CUSTOM_RESOURCE_DEFINITION, detection.CRD)
+        home = None if crd is None else detection.home_of(crd, self._own_service)
+        deployments: list[Object] = []
+        pods: list[Object] = []
+        leases: list[Object] = []
+        for namespace in {*self._namespaces, *([] if home is None else [home])}:
+            # By their names: that is all the operator may read of Deployments and Leases.
+            by_name = f"metadata.name={detection.DEPLOYMENT}"
+            deployments += await self._client.list_all(DEPLOYMENT, namespace, fields=by_name)
+            pods += await self._client.list_all(POD, namespace, labels=detection.POD_LABELS)
+            leases += await self._client.list_all(LEASE, namespace, fields=f"metadata.name={detection.LEASE}")
+        return detection.Evidence(deployments, pods, leases)
+
+    async def _found(self, kind: Resource, name: str) -> Object | None:
+        try:
+            return await self._client.get(kind, name)
+        except NotFoundError:
+            return None
+
+    def _judge(self, verdict: detection.Detection) -> None:
+        known, self._verdict = self._verdict, verdict
+        if known is None or known.observing != verdict.observing:
+            log.log(logging.WARNING if known else logging.INFO, "%s", self.sentence)
+            self._on_change()

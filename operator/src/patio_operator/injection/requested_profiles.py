@@ -1,0 +1,126 @@
+"""What a pod asks for: its label `patio.dev/profile` and its annotation `patio.dev/engine-runtimes`.
+
+The first step of an admission. The label names one profile and is for any pod; the annotation is a JSON
+list of a role's engineRuntimes and is put on pod templates by `groups`. The annotation wins where both name
+a profile.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from patio_operator.api import labels
+from patio_operator.api.bounded_json import read_json
+from patio_operator.api.rolebasedgroup import EngineRuntime
+from patio_operator.injection import limits
+from patio_operator.injection.types import PodRejection, RuntimeRef
+
+_RUNTIMES = TypeAdapter(tuple[EngineRuntime, ...])
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+"""Of an object of the API server; what is no such name is asked for nowhere."""
+MOST_OVERRIDES = 64
+_TYPES: Mapping[str, type] = {"env": list, "args": list, "ports": list, "resources": dict, "image": str}
+
+
+def runtimes_of(
+    pod: Mapping[str, Any], of_its_role: Sequence[RuntimeRef] = ()
+) -> tuple[RuntimeRef, ...] | PodRejection:
+    """Return the profiles that a pod asks for, in order, each once.
+
+    Args:
+        pod: the pod.
+        of_its_role: what its role asks for in observe mode, where the pod itself does not say so. It goes first, and
+            where pod and role name the same profile the role's entry is the one.
+
+    """
+    metadata = pod.get("metadata") or {}
+    if is_worker_of_a_set(metadata):
+        return ()
+    text = (metadata.get("annotations") or {}).get(labels.ENGINE_RUNTIMES)
+    asked: list[RuntimeRef] = list(of_its_role)
+    if text is not None:
+        entries = read_runtimes(read_json(text))
+        if isinstance(entries, str):
+            return PodRejection(
+                f"The pod's annotation {labels.ENGINE_RUNTIMES} is not a JSON list of engineRuntimes: {entries}"
+            )
+        asked += [
+            RuntimeRef(one.profile_name, one.containers, one.inject_containers)
+            for one in entries
+            if all(one.profile_name != its.profile_name for its in of_its_role)
+        ]
+    label = (metadata.get("labels") or {}).get(labels.PROFILE)
+    if label and all(one.profile_name != label for one in asked):
+        asked.append(RuntimeRef(label))
+    refs: dict[str, RuntimeRef] = {}
+    for ref in asked:
+        if not is_name(ref.profile_name):
+            return PodRejection(
+                f"The pod asks for a profile {ref.profile_name[:64]!r}, which is no name of one: correct it"
+            )
+        if refs.setdefault(ref.profile_name, ref) != ref:
+            return PodRejection(
+                f"The pod asks for profile {ref.profile_name!r} twice, with different overrides: "
+                "merge the two entries of engineRuntimes into one"
+            )
+    return tuple(refs.values())
+
+
+def is_name(text: object) -> bool:
+    """Whether an object of the API server may have this name."""
+    return isinstance(text, str) and _NAME.fullmatch(text) is not None
+
+
+def is_worker_of_a_set(metadata: Mapping[str, Any]) -> bool:
+    """Whether a pod is one of a LeaderWorkerSet's that serve nothing: adapters go through the leader of its group."""
+    index = (metadata.get("labels") or {}).get(labels.LWS_WORKER_INDEX, "0")
+    return index != "0" or labels.LWS_LEADER_NAME in (metadata.get("annotations") or {})
+
+
+def read_runtimes(value: object) -> tuple[EngineRuntime, ...] | str:
+    """Return the engineRuntimes that a decoded text has, or what is wrong with it."""
+    if not isinstance(value, list):
+        return "it is no list, or too long or nested too deeply"
+    if len(value) > limits.PROFILES:
+        return f"it has {len(value)} entries, and Patio takes {limits.PROFILES}"
+    try:
+        entries = _RUNTIMES.validate_python(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        return limits.shortened(f"{where}: {first['msg']}", 300)
+    for entry in entries:
+        if len(entry.containers) > MOST_OVERRIDES or len(entry.inject_containers) > MOST_OVERRIDES:
+            return f"an entry has more than {MOST_OVERRIDES} containers"
+        for override in entry.containers:
+            fault = _fault(override)
+            if fault is not None:
+                return f"containers of profile {entry.profile_name[:64]!r}: {fault}"
+    return entries
+
+
+def _fault(override: Mapping[str, Any]) -> str | None:
+    """Say what makes an override no part of a container."""
+    if not isinstance(override.get("name"), str):
+        return "one has no name"
+    for key, type_ in _TYPES.items():
+        if override.get(key) is not None and not isinstance(override[key], type_):
+            return f"{key} is no {'list' if type_ is list else 'object' if type_ is dict else 'string'}"
+    if not all(isinstance(one, str) for one in override.get("args") or []):
+        return "args are no strings"
+    for key in ("env", "ports"):
+        if len(override.get(key) or []) > limits.OF_A_CONTAINER[key]:
+            return f"{key} has more than {limits.OF_A_CONTAINER[key]} entries"
+        if not all(isinstance(one, dict) and isinstance(one.get("name"), str) for one in override.get(key) or []):
+            return f"{key} has an entry without a name"
+    if not all(_is_port(one.get("containerPort")) for one in override.get("ports") or []):
+        return "ports has an entry without a containerPort from 1 to 65535"
+    return None
+
+
+def _is_port(number: object) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool) and 0 < number < 65536

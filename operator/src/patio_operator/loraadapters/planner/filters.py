@@ -1,0 +1,70 @@
+"""Filters: why a pod cannot be told to load an adapter, in the words that its status gets. Pure.
+
+Used by `scheduling`, which passes such pods over, by `rollout`, and by `planner` for what a sidecar rejected.
+"""
+
+from __future__ import annotations
+
+from patio_operator.loraadapters.planner.candidates import Candidate, Desired, owned
+from patio_operator.loraadapters.planner.formatting import count
+from patio_operator.loraadapters.planner.plan import Instance, InstanceState, Order
+
+
+def filtered_out(desired: Desired, candidate: Candidate) -> Instance | None:
+    """Return why a pod cannot be told to load the adapter, room aside."""
+    if candidate.holder is not None:
+        return name_taken(candidate, candidate.holder.owner)
+    if candidate.observed.silent:
+        return unreachable(candidate, candidate.observed.sidecar.problem)
+    report = candidate.report
+    if report is not None and not candidate.mine:
+        if owned(report, candidate.pod.namespace):
+            words = f"The sidecar is letting go of the adapter of that name that {report.owner} had."
+            return pending(candidate, "WaitingForUnload", words)
+        return name_taken(candidate, "whoever loaded it by hand" if report.owner is None else report.owner)
+    if desired.missing is not None:
+        return pending(candidate, desired.missing.reason, desired.missing.message)
+    answer = candidate.observed.sidecar.answer
+    if desired.adapter.spec.base_model is not None and answer is not None and not answer.base_models:
+        return pending(candidate, "EngineNotReady", "Its engine has not told yet which base model it serves.")
+    return rejected(desired.load, candidate)
+
+
+def rejected(order: Order, candidate: Candidate) -> Instance | None:
+    """Return what is to be said of a pod whose sidecar did not take this very order, until it may be given again."""
+    return last_rejection(order, candidate) if candidate.observed.rejects(order) else None
+
+
+def last_rejection(order: Order, candidate: Candidate) -> Instance | None:
+    """Return what is to be said of a refusal, also while the order is tried once more."""
+    rejection = candidate.observed.rejections.get(order)
+    if rejection is None:
+        return None
+    state = InstanceState.PENDING if rejection.retryable else InstanceState.FAILED
+    return Instance(candidate.pod, state, rejection.reason, rejection.message)
+
+
+def no_capacity(candidate: Candidate) -> Instance:
+    """Return that the engine holds no more adapters."""
+    answer = candidate.observed.sidecar.answer
+    limit = None if answer is None else answer.capacity.loaded
+    words = f"The engine holds {count(limit or 0, 'adapter')} at most, and that many are there."
+    return pending(candidate, "NoCapacity", words)
+
+
+def name_taken(candidate: Candidate, holder: str) -> Instance:
+    """Return that the name is somebody else's on this pod."""
+    words = f"The name {candidate.name!r} on this pod belongs to {holder}. Give one of them another spec.adapterName."
+    return Instance(candidate.pod, InstanceState.FAILED, "NameTaken", words)
+
+
+def unreachable(candidate: Candidate, words: str) -> Instance:
+    """Return that a sidecar does not answer: not any more, or not yet."""
+    if candidate.mine or candidate.observed.sidecar.ever_answered:
+        return Instance(candidate.pod, InstanceState.UNKNOWN, "SidecarUnreachable", words)
+    return pending(candidate, "SidecarStarting", words)
+
+
+def pending(candidate: Candidate, reason: str, words: str) -> Instance:
+    """Return that the adapter is to come to this pod, and why not now."""
+    return Instance(candidate.pod, InstanceState.PENDING, reason, words)

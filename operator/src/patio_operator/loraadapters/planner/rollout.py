@@ -1,0 +1,247 @@
+"""Rollout: a new source on pods that hold an old one. Which pod fetches, which switches, and when all stops. Pure.
+
+Comes after `scheduling`, for the pods that keep the adapter. Files are fetched on every pod before any switches; a
+pod's label goes before its weights do (`serving_labels`); no more than spec.maxUnavailable pods are without the adapter
+at once; the first pod that fails stops the rest. Nothing is remembered: where a rollout stands is read off the
+sidecars' reports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from patio_operator.loraadapters.planner.candidates import Candidate, Desired
+from patio_operator.loraadapters.planner.filters import last_rejection, rejected
+from patio_operator.loraadapters.planner.formatting import count, names
+from patio_operator.loraadapters.planner.observation import Prepared
+from patio_operator.loraadapters.planner.plan import Condition, Instance
+from patio_protocol.adapters import LoadRequest, PreparedState
+
+
+@dataclass
+class Rollout:
+    """What is decided; filled in here, read by the rest of the plan."""
+
+    orders: list[tuple[Candidate, LoadRequest, str]] = field(default_factory=list)
+    """With the reason."""
+    unlabel: dict[str, str] = field(default_factory=dict)
+    """Pod UID to why its label goes though its engine answers."""
+    waits: dict[str, str] = field(default_factory=dict)
+    """Pod UID to what a pod with the old weights waits for, in a sentence."""
+    condition: Condition | None = None
+    """Why it does not go on, or what it waits for outside of Patio."""
+    times: list[datetime] = field(default_factory=list)
+
+
+def roll_out(desired: Desired, kept: Sequence[Candidate]) -> Rollout:
+    """Decide the next step of a rollout.
+
+    Args:
+        terms: what the orders say.
+        kept: the pods that have the adapter and shall, of the new source and of the old.
+
+    """
+    rollout = Rollout()
+    behind = [candidate for candidate in kept if not candidate.updated and not candidate.observed.silent]
+    if not behind:
+        return rollout
+    answering = any(candidate.answers for candidate in kept)
+    back: list[Candidate] = []
+    holders: list[Candidate] = []
+    for candidate in behind:
+        assert candidate.report is not None
+        if candidate.report.held_revision == desired.load.revision:
+            back.append(candidate)
+        elif not candidate.answers and (candidate.failed or not answering):
+            # As far as is known: by now its engine may answer again, and requests come while it has its label.
+            at = candidate.drained_at
+            if candidate.is_labelled or at is not None:
+                rollout.waits[candidate.pod.uid] = "It gets the new source once no more requests are sent here."
+                rollout.times += [] if at is None else [at]
+            else:
+                _order(rollout, desired.load, candidate, "its source changed, and it does not answer")
+        else:
+            holders.append(candidate)
+    _take_back(rollout, desired, kept, back)
+    if not holders:
+        return rollout
+    failed = [candidate for candidate in kept if candidate.updated and candidate.failed]
+    if failed:
+        _stop(rollout, holders, failed, "failed with the new source", _report_message(failed[0]))
+        return rollout
+    if not _prepared(rollout, desired, kept, holders):
+        return rollout
+    _switch(rollout, desired, kept, holders)
+    return rollout
+
+
+def _take_back(rollout: Rollout, desired: Desired, kept: Sequence[Candidate], back: Sequence[Candidate]) -> None:
+    """Have pods stay with the declared source that were told to load another one, which is not declared any more.
+
+    A sidecar that gave the other one up stays where it is. One that is at it may have switched since it reported, and
+    switches back then: its label goes first, as in every switch, unless no other pod has the adapter.
+    """
+    why = "it is told to stay with the declared source, and may have switched meanwhile"
+    available = {
+        candidate.pod.uid for candidate in kept if candidate.answers and candidate.is_labelled and candidate.pod.ready
+    }
+    for candidate in back:
+        at = candidate.drained_at
+        if candidate.failed:
+            _order(rollout, desired.load, candidate, "its engine has the declared source already")
+        elif available == {candidate.pod.uid}:
+            _order(rollout, desired.load, candidate, f"{why}; it is the only pod")
+        elif candidate.is_labelled or at is not None:
+            available.discard(candidate.pod.uid)
+            rollout.unlabel[candidate.pod.uid] = why
+            rollout.waits[candidate.pod.uid] = (
+                "It is told to stay with this source once no more requests are sent here."
+            )
+            if at is not None:
+                rollout.times.append(at)
+        else:
+            rollout.unlabel[candidate.pod.uid] = why
+            _order(rollout, desired.load, candidate, why)
+
+
+def _prepared(rollout: Rollout, desired: Desired, kept: Sequence[Candidate], holders: Sequence[Candidate]) -> bool:
+    """Have the files fetched everywhere; tell whether they are."""
+    if desired.prepare is None:
+        return True
+    if desired.missing is not None:
+        rollout.condition = desired.missing
+        return False
+    fetching: list[Candidate] = []
+    bad: list[Candidate] = []
+    for candidate in holders:
+        prepared = _of_now(candidate, desired)
+        why = _why_prepare(prepared, desired)
+        if why is not None:
+            fetching.append(candidate)
+            _order(rollout, desired.prepare, candidate, why)
+            rejection = last_rejection(desired.prepare, candidate)
+            if rejection is not None:
+                rollout.condition = Condition(rejection.reason, f"{candidate.pod.name}: {rejection.message}")
+        elif prepared is not None and prepared.state is PreparedState.FAILED and not prepared.retryable:
+            bad.append(candidate)
+        elif prepared is not None and prepared.state is not PreparedState.PREPARED:
+            fetching.append(candidate)
+            rollout.waits[candidate.pod.uid] = f"The new files are not here yet. {prepared.message}".strip()
+    if bad:
+        prepared = _of_now(bad[0], desired)
+        words = "" if prepared is None else prepared.message or prepared.reason
+        _stop(rollout, holders, bad, "could not fetch the new source", f"{bad[0].pod.name}: {words}")
+        return False
+    silent = [
+        candidate
+        for candidate in kept
+        if candidate.observed.silent and not candidate.updated and not candidate.observed.lost
+    ]
+    lacking = names([one.pod.name for one in (*fetching, *silent)])
+    for candidate in holders:
+        if lacking:
+            words = f"The new files are here; {lacking} must have them before any pod switches."
+            rollout.waits.setdefault(candidate.pod.uid, words)
+    return not fetching and not silent
+
+
+def _of_now(candidate: Candidate, desired: Desired) -> Prepared | None:
+    """Return what a pod says of the files of the declared source."""
+    prepared = None if candidate.report is None else candidate.report.prepared
+    return prepared if prepared is not None and prepared.revision == desired.load.revision else None
+
+
+def _why_prepare(prepared: Prepared | None, desired: Desired) -> str | None:
+    if prepared is None:
+        return "its source changed: the files are fetched on every pod before any switches"
+    if prepared.state is PreparedState.PREPARED:
+        return None
+    if prepared.state is PreparedState.PENDING and prepared.reason == "CredentialsMissing":
+        return "its sidecar has no credentials for the new files"
+    if prepared.credentials_revision != desired.load.credentials_revision:
+        return "the credentials for the new files changed"
+    return None
+
+
+def _switch(rollout: Rollout, desired: Desired, kept: Sequence[Candidate], holders: Sequence[Candidate]) -> None:
+    """Have as many pods switch as may."""
+    most = desired.adapter.spec.max_unavailable
+    available = {
+        candidate.pod.uid for candidate in kept if candidate.answers and candidate.is_labelled and candidate.pod.ready
+    }
+    away = [candidate.pod.name for candidate in kept if candidate.pod.uid not in available]
+    back_soon = any(candidate.pod.uid not in available and not candidate.observed.silent for candidate in kept)
+    missing = len(away)
+    under_way = sum(candidate.updated and not candidate.loaded and not candidate.observed.silent for candidate in kept)
+    order = sorted(
+        holders,
+        key=lambda candidate: (
+            candidate.pod.uid in available,
+            candidate.name not in candidate.observed.unlabelled_at,
+            candidate.pod.name,
+        ),
+    )
+    for candidate in order:
+        here = candidate.pod.uid in available
+        rejection = rejected(desired.load, candidate)
+        last = available == {candidate.pod.uid}
+        if under_way >= most or (here and missing >= most) or (last and back_soon):
+            rollout.waits.setdefault(candidate.pod.uid, _turn(most, away))
+            continue
+        under_way += 1
+        missing += here
+        if here:
+            available.discard(candidate.pod.uid)
+            away.append(candidate.pod.name)
+            back_soon = True
+        at = candidate.drained_at
+        if rejection is not None:
+            rollout.waits[candidate.pod.uid] = _rejection_message(rejection)
+        elif last:
+            # Nobody else has it: its label stays, for a request that may fail is better than one that must.
+            _order(rollout, desired.load, candidate, "it is the only pod to switch to the new source")
+        else:
+            rollout.unlabel[candidate.pod.uid] = "it switches to the new source"
+            if not candidate.is_labelled and at is None:
+                _order(rollout, desired.load, candidate, "it is its turn to switch to the new source")
+                continue
+            rollout.waits[candidate.pod.uid] = "It switches once no more requests are sent here."
+            if at is not None:
+                rollout.times.append(at)
+
+
+def _turn(most: int, away: Sequence[str]) -> str:
+    words = f"It waits for its turn: at most {count(most)} at once"
+    return f"{words}, and {names(away)} must be back first." if away else f"{words}."
+
+
+def _order(rollout: Rollout, request: LoadRequest, candidate: Candidate, why: str) -> None:
+    rejection = rejected(request, candidate)
+    if rejection is None:
+        rollout.orders.append((candidate, request, why))
+        rollout.waits.setdefault(candidate.pod.uid, f"The sidecar was told: {why}.")
+    else:
+        rollout.waits[candidate.pod.uid] = _rejection_message(rejection)
+
+
+def _rejection_message(rejection: Instance) -> str:
+    return f"The sidecar refused: {rejection.message}" if rejection.reason == "SidecarRefused" else rejection.message
+
+
+def _stop(rollout: Rollout, holders: Sequence[Candidate], bad: Sequence[Candidate], what: str, words: str) -> None:
+    pods = names([candidate.pod.name for candidate in bad])
+    left = names([candidate.pod.name for candidate in holders])
+    rollout.condition = Condition(
+        "RolloutStopped",
+        f"The rollout stopped: {pods} {what}. {left} {'keeps' if len(holders) == 1 else 'keep'} the old weights. "
+        f"Correct spec.source or take the change back. {words}",
+    )
+    for candidate in holders:
+        rollout.waits[candidate.pod.uid] = f"The rollout stopped, as {pods} {what}; this pod keeps the old weights."
+
+
+def _report_message(candidate: Candidate) -> str:
+    report = candidate.report
+    return "" if report is None else f"{candidate.pod.name}: {report.message or report.reason}"

@@ -1,0 +1,248 @@
+"""Scheduling: which pods one LoraAdapter keeps, gets and leaves. Pure.
+
+Comes after `candidates`, before `rollout`. `schedule_all` is for a LoraAdapter without spec.replicas,
+`schedule_replicas` for one with it. What works stays where it is; whatever moves has a reason in words. Slots are
+reserved in the `capacity` ledger. Nothing here orders anything: `planner` does, from the `Assignment`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from patio_operator.api.loraadapter import LoraAdapter
+from patio_operator.loraadapters.planner.candidates import UNREACHABLE_BOUND, Candidate, Desired
+from patio_operator.loraadapters.planner.capacity import CapacityLedger
+from patio_operator.loraadapters.planner.filters import filtered_out, no_capacity, pending, unreachable
+from patio_operator.loraadapters.planner.formatting import count, names
+from patio_operator.loraadapters.planner.plan import Condition, Instance
+from patio_operator.loraadapters.planner.spread import by_node, ranking
+
+EXTRA_TRIES = 3
+"""How many pods more than spec.replicas are tried when an adapter fails on some for good."""
+
+
+@dataclass
+class Assignment:
+    """What is decided of a LoraAdapter's pods; filled in here, read by the rest of the plan."""
+
+    desired_replicas: int
+    kept: list[Candidate] = field(default_factory=list)
+    """Have it, as far as is known, and shall."""
+    new: list[Candidate] = field(default_factory=list)
+    """Shall have it; room is taken."""
+    waiting: list[Instance] = field(default_factory=list)
+    """Should have it and cannot be told so now, or hold nothing but a failure on record."""
+    let_go: dict[str, str] = field(default_factory=dict)
+    """Pod UID to why it shall not have it any more."""
+    condition: Condition | None = None
+    times: list[datetime] = field(default_factory=list)
+    """When to look again though nothing changed."""
+
+
+def schedule_all(desired: Desired, candidates: Sequence[Candidate], capacity: CapacityLedger) -> Assignment:
+    """Choose for a LoraAdapter that every matching pod should have."""
+    assignment = Assignment(desired_replicas=len(candidates))
+    for candidate in candidates:
+        preempted = capacity.preempted(candidate.pod.uid, desired.adapter)
+        if preempted is not None:
+            if candidate.mine:
+                assignment.let_go[candidate.pod.uid] = preempted
+            assignment.waiting.append(pending(candidate, "NoCapacity", preempted))
+        elif candidate.mine and not candidate.going:
+            assignment.kept.append(candidate)
+        elif (instance := filtered_out(desired, candidate)) is not None:
+            assignment.waiting.append(instance)
+        elif capacity.fits(candidate.pod.uid, candidate.name):
+            capacity.reserve(candidate.pod.uid, candidate.name)
+            assignment.new.append(candidate)
+        else:
+            assignment.waiting.append(_preempt(desired.adapter, candidate, capacity) or no_capacity(candidate))
+    return assignment
+
+
+def schedule_replicas(desired: Desired, candidates: Sequence[Candidate], capacity: CapacityLedger) -> Assignment:
+    """Choose for a LoraAdapter that spec.replicas of the matching pods should have."""
+    wanted = desired.adapter.spec.replicas
+    assert wanted is not None
+    assignment = Assignment(desired_replicas=wanted)
+    have: list[Candidate] = []
+    for candidate in candidates:
+        preempted = capacity.preempted(candidate.pod.uid, desired.adapter)
+        if preempted is not None and candidate.mine:
+            assignment.let_go[candidate.pod.uid] = preempted
+        elif candidate.mine and not candidate.going:
+            have.append(candidate)
+    lost = [candidate for candidate in have if candidate.observed.lost]
+    failing = [candidate for candidate in have if candidate.failed and not candidate.answers]
+    out = {candidate.pod.uid for candidate in (*lost, *failing)}
+    working = [candidate for candidate in have if candidate.pod.uid not in out]
+    assignment.times += [
+        since + UNREACHABLE_BOUND
+        for candidate in working
+        if candidate.observed.silent and (since := candidate.observed.sidecar.unreachable_since) is not None
+    ]
+    if any(candidate.observed.unasked for candidate in candidates):
+        # Who has it already is not known yet: to choose now would be to move what works.
+        assignment.kept = have
+        return assignment
+    assignment.kept = _without_surplus(desired.adapter, working, wanted, assignment.let_go)
+    answering = sum(candidate.answers for candidate in assignment.kept)
+    recorded = _failures_on_record(failing, wanted, answering, len(assignment.kept), assignment.let_go)
+    if answering < wanted:
+        assignment.waiting += [
+            unreachable(candidate, f"Another pod takes its place. {candidate.observed.sidecar.problem}")
+            for candidate in lost
+        ]
+    assignment.kept += recorded
+    missing = wanted - (len(assignment.kept) - len(recorded))
+    if any(candidate.answers and not candidate.loaded for candidate in have):
+        # A rollout: what fails now fails with the new source, and would fail on other pods as well.
+        missing -= len(recorded)
+    if missing > 0:
+        _add(desired, candidates, missing, recorded, assignment, capacity)
+    return assignment
+
+
+def _without_surplus(
+    adapter: LoraAdapter, working: Sequence[Candidate], wanted: int, let_go: dict[str, str]
+) -> list[Candidate]:
+    """Return what stays, and say of the rest why it goes."""
+    surplus = len(working) - wanted
+    if surplus <= 0:
+        return list(working)
+    crowd = Counter(candidate.pod.node for candidate in working)
+    going = by_node(
+        working,
+        surplus,
+        lambda candidate: (candidate.answers, not candidate.observed.silent),
+        crowd,
+        -1,
+        lambda candidate: (-_since(candidate), candidate.pod.name),
+    )
+    for candidate in going:
+        if not candidate.answers:
+            why = "it does not answer here yet"
+        elif crowd[candidate.pod.node] > 1:
+            why = f"node {candidate.pod.node} has it {crowd[candidate.pod.node]} times"
+        else:
+            why = "it was loaded here last"
+        let_go[candidate.pod.uid] = f"{adapter.owner} wants it on {count(wanted)}, not on {len(working)}; {why}"
+    return [candidate for candidate in working if candidate.pod.uid not in let_go]
+
+
+def _failures_on_record(
+    failing: Sequence[Candidate], wanted: int, answering: int, working: int, let_go: dict[str, str]
+) -> list[Candidate]:
+    """Return the failed ones that stay: as long as they are there, the same pods are not tried once more."""
+    room = 0 if answering >= wanted else max(0, wanted + EXTRA_TRIES - working)
+    for candidate in failing[room:]:
+        let_go[candidate.pod.uid] = (
+            f"it failed here ({_failure_message(candidate)}) and {count(answering)} have it"
+            if answering >= wanted
+            else f"it failed here ({_failure_message(candidate)}) and enough other pods are tried"
+        )
+    return list(failing[:room])
+
+
+def _add(
+    desired: Desired,
+    candidates: Sequence[Candidate],
+    missing: int,
+    recorded: Sequence[Candidate],
+    assignment: Assignment,
+    capacity: CapacityLedger,
+) -> None:
+    """Find pods for what is missing, and say what is in the way where there are none."""
+    if not candidates:
+        assignment.condition = Condition("NoMatchingPods", "No pod with a sidecar matches.")
+        return
+    if desired.missing is not None:
+        assignment.condition = desired.missing
+        return
+    taken = {candidate.pod.uid for candidate in assignment.kept} | assignment.let_go.keys()
+    filtered: list[Instance] = []
+    free: list[Candidate] = []
+    full: list[Candidate] = []
+    refused = 0
+    for candidate in candidates:
+        if candidate.pod.uid in taken or (candidate.mine and candidate.observed.silent):
+            continue
+        instance = filtered_out(desired, candidate)
+        if instance is not None:
+            refused += instance.reason == "SidecarRefused"
+            filtered.append(instance)
+        elif candidate.observed.sidecar.answer is not None and not candidate.observed.sidecar.answer.engine_ready:
+            filtered.append(pending(candidate, "EngineNotReady", "Its engine is not ready."))
+        elif capacity.fits(candidate.pod.uid, candidate.name):
+            free.append(candidate)
+        else:
+            full.append(candidate)
+    tries = assignment.desired_replicas + EXTRA_TRIES - len(assignment.kept) - refused
+    crowd = Counter(candidate.pod.node for candidate in assignment.kept)
+    rank = ranking(desired, capacity)
+    for candidate in by_node(free, min(missing, tries), lambda _: (), crowd, 1, rank):
+        capacity.reserve(candidate.pod.uid, candidate.name)
+        assignment.new.append(candidate)
+    short = missing - len(assignment.new)
+    for candidate in sorted(full, key=lambda one: (not capacity.is_becoming_free(one.pod.uid), *rank(one))):
+        # What fails elsewhere takes nobody's place.
+        made = _preempt(desired.adapter, candidate, capacity) if short > 0 and not recorded else None
+        if made is None:
+            filtered.append(no_capacity(candidate))
+        else:
+            assignment.waiting.append(made)
+            short -= 1
+    if short > 0:
+        assignment.condition = _short(assignment, recorded, filtered, short)
+
+
+def _short(
+    assignment: Assignment, recorded: Sequence[Candidate], filtered: Sequence[Instance], short: int
+) -> Condition:
+    """Say why there are fewer pods than spec.replicas asks for."""
+    found = assignment.desired_replicas - short
+    told = f"{found} of {count(assignment.desired_replicas)} found"
+    failed = next((candidate.report for candidate in recorded), None)
+    if failed is not None:
+        pods = [candidate.pod.name for candidate in recorded]
+        words = f"it failed on {names(pods)}, and no more pods are tried. {pods[0]}: {failed.message}"
+        return Condition(failed.reason, f"{told}: {words}")
+    if not filtered:
+        return Condition("NotEnoughPods", f"{told}: no other pod with a sidecar matches.")
+    kinds = {reason: [one for one in filtered if one.reason == reason] for reason in (one.reason for one in filtered)}
+    worst = min(kinds, key=lambda reason: (_WEIGHT.index(reason) if reason in _WEIGHT else len(_WEIGHT), reason))
+    groups = "; ".join(f"{names([one.pod.name for one in kind])}: {kind[0].message}" for kind in kinds.values())
+    return Condition(worst, f"{told}. {groups}")
+
+
+_WEIGHT = (
+    *("NoCapacity", "NameTaken", "TokenReviewForbidden", "SidecarUnproven", "SidecarRefused", "TokenNotReviewed"),
+    *("WaitingForUnload", "EngineNotReady"),
+)
+"""Of what is in the way, the first of these is named."""
+
+
+def _preempt(adapter: LoraAdapter, candidate: Candidate, capacity: CapacityLedger) -> Instance | None:
+    """Have another LoraAdapter make room, if this one is pinned; None: nothing can be done."""
+    if not adapter.spec.pinned:
+        return None
+    uid = candidate.pod.uid
+    if capacity.reserve_freed(uid):
+        return pending(candidate, "MakingRoom", "The engine has no room; another adapter is being unloaded.")
+    victim = capacity.victim(uid)
+    if victim is None:
+        return None
+    capacity.preempt(uid, victim, adapter)
+    words = f"The engine has no room; {victim.owner}, which is not pinned, is unloaded to make some."
+    return pending(candidate, "MakingRoom", words)
+
+
+def _since(candidate: Candidate) -> float:
+    return 0.0 if candidate.report is None else candidate.report.since
+
+
+def _failure_message(candidate: Candidate) -> str:
+    return "" if candidate.report is None else candidate.report.message or candidate.report.reason

@@ -1,0 +1,288 @@
+"""What users read of a LoraAdapter: counts, conditions, one entry a pod, and the events of what changed. Pure.
+
+Takes how the adapter stands (`Placement`, from the planner) and the status that is there; gives the status to be, equal
+to the one that is there when nothing changed, so that nothing is written then. Everything in it has a bound: messages
+are cut, pods beyond `MAX_INSTANCES` are only counted.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from patio_operator.api.conditions import TIME_FORMAT, find, next_condition
+from patio_operator.api.events import Event
+from patio_operator.api.labels import adapter_selector
+from patio_operator.api.loraadapter import MAX_INSTANCES, LoraAdapter
+from patio_operator.loraadapters.planner.formatting import count, names
+from patio_operator.loraadapters.planner.plan import Instance, InstanceState, Placement
+from patio_operator.loraadapters.planner.selection import is_deleting
+
+MAX_MESSAGE = 1024
+"""Characters of a condition's message."""
+MAX_INSTANCE_MESSAGE = 512
+"""Characters of the message of one of many."""
+
+MOST_FAULTS_TOLD = 5
+"""Different faults that become events at once; the status has them all."""
+
+STUCK = frozenset(
+    (
+        *("NoCapacity", "SidecarRefused", "SidecarUnproven", "TokenReviewForbidden", "TokenNotReviewed"),
+        *("SecretNotRead", "SecretNotFound", "SecretIncomplete", "SecretForbidden", "InsecureEndpoint"),
+    )
+)
+"""Reasons for Pending while nothing is under way on that pod."""
+NO_FAULT = frozenset(
+    ("NoMatchingPods", "NotEnoughPods", "EngineNotReady", "SidecarStarting", "WaitingForUnload", "SecretNotRead")
+)
+"""Reasons that are nobody's fault: they pass, or wait for pods. Nothing is Degraded for one of them."""
+
+
+RecordedInstance = tuple[str, str, str, int]
+"""What a status says of one pod: state, reason, since, and a hash of the rest, in this process. A plain tuple of plain
+values is nothing that the garbage collector looks at."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedStatus:
+    """What a status says, as far as the next one depends on it: a fleet's statuses whole would be hundreds of MB."""
+
+    rest: Mapping[str, Any]
+    """Everything but the instances."""
+    instances: Mapping[str, RecordedInstance]
+    """By the pod's name."""
+
+
+@dataclass(frozen=True)
+class _Standing:
+    """A placement, counted."""
+
+    adapter: LoraAdapter
+    placement: Placement
+    ready: int
+    updated: int
+    moving: tuple[Instance, ...]
+    failed: tuple[Instance, ...]
+    unknown: tuple[Instance, ...]
+    stuck: tuple[Instance, ...]
+
+    @property
+    def faulty(self) -> tuple[Instance, ...]:
+        return (*self.failed, *self.unknown, *(one for one in self.stuck if one.reason not in NO_FAULT))
+
+    @property
+    def rolling(self) -> tuple[Instance, ...]:
+        return tuple(one for one in self.placement.instances if not one.updated and one.state is InstanceState.LOADED)
+
+    @property
+    def stopped(self) -> bool:
+        return self.placement.condition is not None and self.placement.condition.reason == "RolloutStopped"
+
+
+_ORDER = {InstanceState.FAILED: 0, InstanceState.UNKNOWN: 1, InstanceState.LOADED: 3, InstanceState.UNLOADING: 4}
+"""Troubles first, since the list is capped; everything on its way between them and what is loaded."""
+
+
+def recorded(status: Mapping[str, Any]) -> RecordedStatus:
+    """Reduce a status, as the API server has it."""
+    instances = [one for one in status.get("instances") or [] if isinstance(one, dict)]
+    return RecordedStatus(
+        {name: value for name, value in status.items() if name != "instances"},
+        {sys.intern(str(one.get("pod"))): _recorded_instance(one) for one in instances},
+    )
+
+
+def is_recorded(before: RecordedStatus, after: Mapping[str, Any]) -> bool:
+    """Tell whether a status that is there says what a new one says."""
+    instances, was = after["instances"], before.instances
+    if len(instances) != len(was) or before.rest.keys() != after.keys() - {"instances"}:
+        return False
+    if any(after[name] != value for name, value in before.rest.items()):
+        return False
+    return all(was.get(one["pod"]) == (one["state"], one["reason"], one["since"], _rest(one)) for one in instances)
+
+
+def _recorded_instance(one: Mapping[str, Any]) -> RecordedInstance:
+    state, reason, since = (sys.intern(str(one.get(name) or "")) for name in ("state", "reason", "since"))
+    return state, reason, since, _rest(one)
+
+
+def _rest(one: Mapping[str, Any]) -> int:
+    return hash((str(one.get("node") or ""), str(one.get("message") or ""), one.get("attempts") or 0))
+
+
+def status(adapter: LoraAdapter, placement: Placement, before: RecordedStatus, now: datetime) -> dict[str, Any]:
+    """Return the status of a LoraAdapter.
+
+    Args:
+        adapter: the LoraAdapter, as it was planned from.
+        placement: how it stands.
+        before: what the status that is there says, for the times of what did not change.
+        now: the time of what did.
+
+    """
+    standing = _counted(adapter, placement)
+    shown = sorted(placement.instances, key=_worst_first)[:MAX_INSTANCES]
+    conditions, generation = before.rest.get("conditions") or [], adapter.metadata.generation
+    since = now.strftime(TIME_FORMAT)
+    return {
+        "observedGeneration": generation,
+        "adapterName": adapter.adapter_name,
+        "desiredReplicas": placement.desired_replicas,
+        "readyReplicas": standing.ready,
+        "updatedReplicas": standing.updated,
+        "loadingReplicas": len(standing.moving) + len(standing.stuck),
+        "failedReplicas": len(standing.failed),
+        "selector": adapter_selector(adapter.adapter_name, adapter.metadata.uid),
+        "conditions": [
+            next_condition(conditions, type_, value, reason, _cut(message, MAX_MESSAGE), generation, now)
+            for type_, (value, reason, message) in (
+                ("Ready", _ready(standing)),
+                ("Progressing", _progressing(standing)),
+                ("Degraded", _degraded(standing)),
+            )
+        ],
+        "instances": [_instance(one, before.instances.get(one.pod.name), since) for one in shown],
+    }
+
+
+def events(before: RecordedStatus, after: Mapping[str, Any]) -> tuple[Event, ...]:
+    """Return what to tell of the change from one status to the next: each new verdict, once."""
+    told: list[Event] = []
+    ready, was = find(after, "Ready"), find(before.rest, "Ready")
+    if ready["status"] == "True" and was.get("status") != "True":
+        told.append(Event("Normal", ready["reason"], ready["message"]))
+    elif ready["status"] == "False" and was.get("status") == "True":
+        asked = after["observedGeneration"] != before.rest.get("observedGeneration")
+        if asked or after["readyReplicas"] >= before.rest.get("readyReplicas", 0):
+            told.append(Event("Normal", ready["reason"], ready["message"]))
+        else:
+            told.append(Event("Warning", "NotReady", ready["message"]))
+    # The status read may be one that somebody else wrote: the schema asks for little. The message is not compared: one
+    # and the same fault may be told with another number each time.
+    known = {(pod, reason) for pod, (_, reason, _, _) in before.instances.items()}
+    fresh: dict[tuple[str, str], list[str]] = {}
+    for one in after["instances"]:
+        if one["state"] == InstanceState.FAILED and (one["pod"], one["reason"]) not in known:
+            fresh.setdefault((one["reason"], one["message"]), []).append(one["pod"])
+    faults = [Event("Warning", reason, f"{names(pods)}: {words}") for (reason, words), pods in fresh.items()]
+    told += faults[:MOST_FAULTS_TOLD]
+    degraded, was = find(after, "Degraded"), find(before.rest, "Degraded")
+    new = degraded["status"] == "True" and (was.get("status"), was.get("reason")) != ("True", degraded["reason"])
+    if new and degraded["reason"] not in {reason for reason, _ in fresh} | {"SidecarUnreachable"}:
+        told.append(Event("Warning", degraded["reason"], degraded["message"]))
+    return tuple(told)
+
+
+def _counted(adapter: LoraAdapter, placement: Placement) -> _Standing:
+    def of(*states: InstanceState) -> tuple[Instance, ...]:
+        return tuple(one for one in placement.instances if one.state in states)
+
+    loaded = of(InstanceState.LOADED)
+    on_the_way = of(InstanceState.PENDING, InstanceState.DOWNLOADING, InstanceState.LOADING)
+    return _Standing(
+        adapter,
+        placement,
+        ready=len(loaded),
+        updated=sum(one.updated for one in loaded),
+        moving=tuple(one for one in on_the_way if one.reason not in STUCK),
+        failed=of(InstanceState.FAILED),
+        unknown=of(InstanceState.UNKNOWN),
+        stuck=tuple(one for one in on_the_way if one.reason in STUCK),
+    )
+
+
+def _ready(standing: _Standing) -> tuple[str, str, str]:
+    placement, desired_replicas = standing.placement, standing.placement.desired_replicas
+    if is_deleting(standing.adapter) and placement.condition is not None:
+        return "False", placement.condition.reason, placement.condition.message
+    if standing.adapter.spec.replicas == 0:
+        return "False", "ScaledToZero", "spec.replicas is 0: no pod has the adapter."
+    if desired_replicas == 0 or (placement.condition is not None and placement.condition.reason == "NoMatchingPods"):
+        return (
+            "False",
+            "NoMatchingPods",
+            "No pod with a sidecar matches. Check spec.selector or spec.roleRef, and that the pods are injected.",
+        )
+    if standing.updated >= desired_replicas:
+        return "True", "Loaded", f"The adapter is loaded on {count(standing.updated)}."
+    told = f"The adapter is loaded on {standing.ready} of {count(desired_replicas)}."
+    if standing.updated < standing.ready:
+        told = f"{told} On {standing.updated} of them it is from the source as it is declared now."
+    worst = min(placement.instances, key=_worst_first, default=None)
+    if placement.condition is not None and (standing.stopped or not standing.failed):
+        return "False", placement.condition.reason, f"{told} {placement.condition.message}"
+    if worst is not None and standing.failed and (standing.adapter.spec.replicas is None or not standing.moving):
+        return "False", worst.reason, f"{told} {_message(worst)}"
+    if standing.unknown:
+        return "False", "SidecarUnreachable", f"{told} {_message(standing.unknown[0])}"
+    if standing.stuck:
+        return "False", standing.stuck[0].reason, f"{told} {_message(standing.stuck[0])}"
+    if standing.rolling or standing.updated < standing.ready:
+        waiting = standing.moving[0] if standing.moving else standing.rolling[0]
+        return "False", "RollingOut", f"{told} {_message(waiting)}"
+    return "False", "Loading", f"{told} {_message(standing.moving[0])}" if standing.moving else told
+
+
+def _progressing(standing: _Standing) -> tuple[str, str, str]:
+    leaving = [one.pod.name for one in standing.placement.instances if one.state is InstanceState.UNLOADING]
+    if standing.moving:
+        rolling = bool(standing.rolling) and not standing.stopped
+        pods = names([one.pod.name for one in standing.moving])
+        return "True", "RollingOut" if rolling else "Loading", f"Under way on {pods}."
+    if standing.rolling and standing.placement.condition is None:
+        return "True", "RollingOut", f"{_message(standing.rolling[0])}"
+    if leaving:
+        return "True", "Unloading", f"It is being unloaded from {names(leaving)}."
+    if standing.placement.condition is not None:
+        return "False", standing.placement.condition.reason, "Nothing is under way."
+    return "False", "Settled", "Nothing is under way."
+
+
+def _degraded(standing: _Standing) -> tuple[str, str, str]:
+    condition = standing.placement.condition
+    told = list(_by_fault(standing.faulty))
+    if condition is not None and condition.reason not in NO_FAULT:
+        return "True", condition.reason, "; ".join([condition.message, *told])
+    if not told:
+        return "False", "AsDeclared", "No pod has a fault."
+    worst = min(standing.faulty, key=_worst_first)
+    return "True", worst.reason, "; ".join(told)
+
+
+def _by_fault(faulty: Iterable[Instance]) -> Iterable[str]:
+    """Say each fault once, with the pods that have it, the worst first."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for one in sorted(faulty, key=_worst_first):
+        groups.setdefault((one.reason, one.message), []).append(one.pod.name)
+    for (reason, message), pods in groups.items():
+        yield f"{names(pods)}: {_cut(message, MAX_INSTANCE_MESSAGE) or reason}"
+
+
+def _worst_first(one: Instance) -> tuple[int, bool, str]:
+    return _ORDER.get(one.state, 2), one.reason not in STUCK, one.pod.name
+
+
+def _message(one: Instance) -> str:
+    return f"{one.pod.name}: {one.message or one.reason}"
+
+
+def _instance(one: Instance, was: RecordedInstance | None, now: str) -> dict[str, Any]:
+    same = was is not None and was[2] and was[0] == one.state and was[1] == one.reason
+    return {
+        "pod": one.pod.name,
+        "node": one.pod.node,
+        "state": one.state.value,
+        "reason": one.reason,
+        "message": _cut(one.message, MAX_INSTANCE_MESSAGE),
+        "attempts": one.attempts,
+        "since": was[2] if was is not None and same else now,
+    }
+
+
+def _cut(message: str, most: int) -> str:
+    return message if len(message) <= most else f"{message[: most - 3]}..."

@@ -1,0 +1,378 @@
+"""Keeps the LoRA adapters of a namespace loaded where their LoraAdapter objects say.
+
+One pass: follow the injected pods' sidecars, take a snapshot of the caches and of what the sidecars report, plan
+(`planner`), have the plan's actions carried out (orders and labels in the background), write the statuses that changed.
+A change of a pod, a LoraAdapter, a Service, a Secret or a sidecar's report brings the next pass. What is kept between
+passes are pauses: losing it costs a repetition that is harmless.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+from typing import Any, TypeVar
+
+from patio_operator.api.loraadapter import UNLOAD_FINALIZER, LoraAdapter
+from patio_operator.kube import events
+from patio_operator.kube.client import ApiError, ConflictError, KubeClient, NotFoundError
+from patio_operator.kube.informer import Informer
+from patio_operator.kube.resources import LORA_ADAPTER
+from patio_operator.loraadapters.caches import CachedAdapter
+from patio_operator.loraadapters.dispatcher import Dispatcher
+from patio_operator.loraadapters.label_writer import LabelWriter
+from patio_operator.loraadapters.planner.plan import (
+    AddFinalizer,
+    Condition,
+    InstanceState,
+    Load,
+    Placement,
+    RemoveFinalizer,
+    SetServingLabels,
+    Unload,
+)
+from patio_operator.loraadapters.planner.planner import plan_incrementally
+from patio_operator.loraadapters.planner.selection import is_deleting
+from patio_operator.loraadapters.planner.snapshot import Snapshot
+from patio_operator.loraadapters.planner.status import status
+from patio_operator.loraadapters.secret_reader import SecretReader
+from patio_operator.loraadapters.service_writer import ServiceWriter
+from patio_operator.loraadapters.sidecar_watch import SidecarWatch
+from patio_operator.loraadapters.status_writer import StatusWriter
+from patio_operator.loraadapters.write_backoff import WriteBackoff
+from patio_operator.pods.injected_pod import CachedPod
+from patio_operator.runtime.incremental import in_chunks
+from patio_operator.runtime.time_slices import Heap, in_slices
+from patio_operator.runtime.workqueue import Key
+
+log = logging.getLogger(__name__)
+
+NOT_FRESH_PAUSE = 0.5
+"""Seconds after which to look again while a watch of the namespace is lost."""
+FIRST_LOOK_SECONDS = 2.0
+"""How long the first pass over a namespace waits for its sidecars: one that does not know yet who has what would tell
+of pods that lost their adapters."""
+REST = 4.0
+"""How long a namespace rests after it was planned, in times of how long that took: a thousand pods that report one
+after the other are some plans a second, and admissions and long-polls get most of the time."""
+WRITES_AT_ONCE = 8
+
+FINALIZER, SERVICE, STATUS = "finalizer", "service", "status"
+"""What is written of a LoraAdapter; each may be refused by itself."""
+
+T = TypeVar("T")
+
+
+class AdapterReconciler:
+    """Works off namespaces: `reconcile((namespace,))`, between `begin` and `end` of this replica's leading."""
+
+    def __init__(
+        self,
+        client: KubeClient,
+        pods: Informer[CachedPod],
+        adapters: Informer[CachedAdapter],
+        secrets: SecretReader,
+        watch: SidecarWatch,
+        dispatcher: Dispatcher,
+        labels: LabelWriter,
+        services: ServiceWriter,
+        statuses: StatusWriter,
+        now: Callable[[], datetime],
+        clock: Callable[[], float],
+    ) -> None:
+        """`clock` counts seconds."""
+        self._client = client
+        self._pods = pods
+        self._adapters = adapters
+        self._secrets = secrets
+        self._watch = watch
+        self._dispatcher = dispatcher
+        self._labels = labels
+        self._services = services
+        self._statuses = statuses
+        self._now = now
+        self._clock = clock
+        self._resting: dict[str, float] = {}
+        self._looked: set[str] = set()
+        self._failures = WriteBackoff(clock, random.Random())  # noqa: S311 - jitter only
+        self._deleted_at: dict[str, datetime] = {}
+        self._computing = asyncio.Lock()
+        self._heap = Heap()
+        adapters.add_event_handler(self._forget)
+
+    async def begin(self) -> None:
+        """Take in what the last leader wrote."""
+        await asyncio.gather(self._pods.relist(), self._adapters.relist())
+
+    async def end(self) -> None:
+        """Stop what is under way, and forget what is of this term."""
+        await self._dispatcher.close()
+        await self._labels.close()
+        await self._watch.close()
+        self._looked.clear()
+        self._resting.clear()
+
+    def __len__(self) -> int:
+        """Return of how many namespaces, and of how many deleted LoraAdapters, something is kept."""
+        return len(self._looked | self._resting.keys()) + len(self._deleted_at)
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Make one pass over a namespace; return after how many seconds to look again, if it matters."""
+        (namespace,) = key
+        if not (self._pods.synced_in(namespace) and self._adapters.synced_in(namespace)):
+            return NOT_FRESH_PAUSE
+        rest = self._resting.get(namespace, 0.0) - self._clock()
+        if rest > 0:
+            return rest
+        pods = {one.pod.uid: one for one in self._pods.all(namespace)}
+        of_pods = [one.pod for one in pods.values()]
+        if not pods and not self._adapters.all(namespace):
+            self._watch.follow(namespace, ())
+            self._dispatcher.rejections(namespace, ())
+            self._labels.unlabelled(namespace, ())
+            self._looked.discard(namespace)
+            self._resting.pop(namespace, None)
+            return None
+        while self._watch.follow(namespace, of_pods):  # noqa: ASYNC110 - a turn for others, not a wait
+            await asyncio.sleep(0)
+        if namespace not in self._looked:
+            await self._watch.first_answers(namespace, FIRST_LOOK_SECONDS)
+            self._looked.add(namespace)
+            return 0.0  # what is known of the cluster may be another by now
+        adapters = {one.adapter.metadata.name: one for one in self._adapters.all(namespace)}
+        snapshot = await self._snapshot(namespace, pods, [one.adapter for one in adapters.values()])
+        reports = sum(len(one.answer.adapters) for one in snapshot.observations.values() if one.answer is not None)
+        with self._heap.quiet(reports + sum(len(one.status.instances) for one in adapters.values())):
+            requeue_after = await self._carry_out(namespace, snapshot, adapters, pods)
+        return max(0.0, min(requeue_after)) if requeue_after else None
+
+    async def _snapshot(
+        self, namespace: str, pods: Mapping[str, CachedPod], adapters: Sequence[LoraAdapter]
+    ) -> Snapshot:
+        """Take what a plan is made from, all of it at one moment but for the Secrets."""
+        credentials = await self._secrets.credentials(adapters)
+        now = self._now()
+        for one in adapters:
+            if is_deleting(one) and self._exists(one):  # else `_forget` was told of it already
+                self._deleted_at.setdefault(one.metadata.uid, now)
+        return Snapshot(
+            [one.pod for one in pods.values()],
+            self._watch.seen(namespace),
+            adapters,
+            now,
+            credentials=credentials,
+            rejections=self._dispatcher.rejections(namespace, pods),
+            unlabelled_at=self._labels.unlabelled(namespace, pods),
+            deleted_at=dict(self._deleted_at),
+        )
+
+    async def _carry_out(
+        self,
+        namespace: str,
+        snapshot: Snapshot,
+        adapters: Mapping[str, CachedAdapter],
+        pods: Mapping[str, CachedPod],
+    ) -> list[float]:
+        """Make the plan and do what it says; return after how many seconds there may be more to do."""
+        decided, spent = await in_slices(plan_incrementally(snapshot))
+        now = snapshot.now
+        self._resting[namespace] = self._clock() + REST * spent
+        # Before the first load, so that no adapter is left behind by an object that was deleted meanwhile.
+        holds = [one.adapter for one in decided.actions if isinstance(one, AddFinalizer)]
+        held = await _some_at_once([partial(self._add_finalizer, one) for one in holds])
+        unheld = {one.metadata.name for one, done in zip(holds, held, strict=True) if not done}
+        times = [decided.requeue_at]
+        for part in in_chunks(decided.actions):
+            orders = [one for one in part if isinstance(one, Load | Unload)]
+            may = [one for one in orders if isinstance(one, Unload) or one.adapter not in unheld]
+            times.append(self._dispatcher.dispatch(may, snapshot.observations))
+            self._labels.apply(one for one in part if isinstance(one, SetServingLabels))
+            await asyncio.sleep(0)
+        requeue_after = [(at - now).total_seconds() for at in times if at is not None]
+        released = [one for one in decided.actions if isinstance(one, RemoveFinalizer)]
+        placements = dict(decided.placements)
+        del decided  # what is told is dropped one by one: to free a hundred thousand at once takes its time
+        return requeue_after + await self._write(released, placements, adapters, pods, now)
+
+    async def _write(
+        self,
+        released: Sequence[RemoveFinalizer],
+        placements: dict[str, Placement],
+        adapters: Mapping[str, CachedAdapter],
+        pods: Mapping[str, CachedPod],
+        now: datetime,
+    ) -> list[float]:
+        """Write what belongs into the API server; return after how many seconds there may be more to write."""
+
+        def work() -> Iterator[Callable[[], Awaitable[list[float]]]]:
+            for one in released:
+                yield partial(self._remove_finalizer, adapters[one.adapter.metadata.name], one, now)
+            for name in list(placements):
+                yield partial(self._write_service_and_status, adapters[name], placements.pop(name), pods, now)
+
+        return [wait for waits in await _some_at_once(work()) for wait in waits]
+
+    async def _write_service_and_status(
+        self, known: CachedAdapter, placement: Placement, pods: Mapping[str, CachedPod], now: datetime
+    ) -> list[float]:
+        """Write a LoraAdapter's Service and status."""
+        uid = known.adapter.metadata.uid
+        there = (pods[one.pod.uid] for one in placement.instances if one.pod.uid in pods)
+        condition, waits = await self._write_service(known, there)
+        message = self._failures.message(uid, FINALIZER)
+        if message is not None:
+            placement = replace(placement, condition=Condition("FinalizerRefused", _no_finalizer(message)))
+        elif condition is not None and placement.condition is None and _is_loaded(placement):
+            placement = replace(placement, condition=condition)
+        waits.append(self._failures.wait(uid, FINALIZER))
+        waits += await self._write_status(known, placement, now)
+        return [wait for wait in waits if wait > 0]
+
+    async def _write_service(
+        self, known: CachedAdapter, pods: Iterable[CachedPod]
+    ) -> tuple[Condition | None, list[float]]:
+        uid = known.adapter.metadata.uid
+        condition: Condition | None = None
+
+        async def write() -> None:
+            nonlocal condition
+            condition = await self._services.write(known, pods)
+
+        waits = await self._try(known.adapter, SERVICE, write)
+        message = self._failures.message(uid, SERVICE)
+        if message is not None:
+            return Condition("ServiceRefused", f"The API server does not take the Service: {message}"), waits
+        requeue_after = self._services.requeue_after(known)
+        return condition, waits if requeue_after is None else [requeue_after]
+
+    async def _write_status(self, known: CachedAdapter, placement: Placement, now: datetime) -> list[float]:
+        uid = known.adapter.metadata.uid
+        wait = self._failures.wait(uid, STATUS)
+        if wait:
+            return [wait]
+        async with self._computing:  # one in each turn of the loop: a status of thousands of pods takes milliseconds
+            after = status(known.adapter, placement, known.status, now)
+            await asyncio.sleep(0)
+        waits: list[float] = []
+
+        async def write() -> None:
+            later = await self._statuses.write(known, after)
+            if later is not None:
+                waits.append(later)
+
+        return waits + await self._try(known.adapter, STATUS, write)
+
+    async def _add_finalizer(self, adapter: LoraAdapter) -> bool:
+        """Put the finalizer on a LoraAdapter; return whether it is there."""
+        done = False
+
+        async def write() -> None:
+            nonlocal done
+            done = await self._write_finalizers(adapter, [*adapter.metadata.finalizers, UNLOAD_FINALIZER])
+
+        await self._try(adapter, FINALIZER, write)
+        return done
+
+    async def _remove_finalizer(self, known: CachedAdapter, release: RemoveFinalizer, now: datetime) -> list[float]:
+        """Take the finalizer off, and tell of it once that is done; where it may not be, the status says so."""
+        adapter = release.adapter
+
+        async def write() -> None:
+            kept = [one for one in adapter.metadata.finalizers if one != UNLOAD_FINALIZER]
+            if await self._write_finalizers(adapter, kept):
+                await self._record_removal(known.reference, release)
+
+        waits = await self._try(adapter, FINALIZER, write)
+        message = self._failures.message(adapter.metadata.uid, FINALIZER)
+        if message is not None:
+            condition = Condition("FinalizerRefused", f"It is deleted and cannot go: {_no_finalizer(message)}")
+            waits += await self._write_status(known, Placement(condition=condition), now)
+        return waits
+
+    async def _record_removal(self, about: Mapping[str, Any], release: RemoveFinalizer) -> None:
+        if release.left_on:
+            message = (
+                f"Deleted, though {', '.join(release.left_on[:5])} did not confirm the unload in time. "
+                "What is left there is unloaded as soon as the sidecar answers."
+            )
+            await events.record(self._client, about, "Warning", "LeftLoaded", message)
+        else:
+            await events.record(self._client, about, "Normal", "Unloaded", "The adapter is unloaded everywhere.")
+
+    async def _write_finalizers(self, adapter: LoraAdapter, finalizers: list[str]) -> bool:
+        """Write the finalizers; return False when the object was changed or is gone: its event brings the next pass."""
+        metadata = adapter.metadata
+        patch = {"metadata": {"finalizers": finalizers, "resourceVersion": metadata.resource_version}}
+        try:
+            body = await self._client.merge(LORA_ADAPTER, metadata.name, metadata.namespace, patch)
+        except (ConflictError, NotFoundError):
+            return False
+        self._adapters.observe_write(body)
+        return True
+
+    async def _try(self, adapter: LoraAdapter, what: str, work: Callable[[], Awaitable[None]]) -> list[float]:
+        """Write something of one LoraAdapter, unless that failed a moment ago; return when to try again.
+
+        What the API server does not take of one object, by a policy of the cluster for example, is no other's fault.
+        """
+        metadata = adapter.metadata
+        wait = self._failures.wait(metadata.uid, what)
+        if wait:
+            return [wait]
+        try:
+            await work()
+        except ApiError as error:
+            if not self._exists(adapter):
+                return []
+            wait = self._failures.failed(metadata.uid, what, error.message)
+            name = f"{metadata.namespace}/{metadata.name}"
+            log.warning("%s of LoraAdapter %s not written, again in %.1f s: %s", what, name, wait, error.message)
+            return [wait]
+        self._failures.worked(metadata.uid, what)
+        return []
+
+    def _exists(self, adapter: LoraAdapter) -> bool:
+        known = self._adapters.get(adapter.metadata.name, adapter.metadata.namespace)
+        return known is not None and known.adapter.metadata.uid == adapter.metadata.uid
+
+    def _forget(self, namespace: str, was: CachedAdapter | None, there: CachedAdapter | None) -> None:
+        if was is not None and there is None:
+            metadata = was.adapter.metadata
+            self._secrets.forget(namespace, metadata.name)
+            self._statuses.forget(namespace, metadata.name)
+            self._services.forget(metadata.uid)
+            self._failures.forget(metadata.uid)
+            self._deleted_at.pop(metadata.uid, None)
+
+
+def _is_loaded(placement: Placement) -> bool:
+    return all(one.state is InstanceState.LOADED for one in placement.instances)
+
+
+def _no_finalizer(message: str) -> str:
+    return f"The API server does not take a change of metadata.finalizers of this object: {message}"
+
+
+async def _some_at_once(work: Iterable[Callable[[], Awaitable[T]]]) -> list[T]:
+    """Do all, a few at a time; then raise what the first of them raised, or return what they returned, in order."""
+    ends: dict[int, T] = {}
+    faults: list[Exception] = []
+    waiting = iter(enumerate(work))
+
+    async def some() -> None:
+        for number, one in waiting:
+            try:
+                ends[number] = await one()
+            except Exception as fault:  # noqa: BLE001 - the others go on first
+                faults.append(fault)
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(WRITES_AT_ONCE):
+            tasks.create_task(some())
+    if faults:
+        raise faults[0]
+    return [ends[number] for number in sorted(ends)]

@@ -1,0 +1,370 @@
+"""What every sidecar reports, kept current by one long-poll each.
+
+`follow` is given the pods that there are; for each it runs a task that asks the sidecar for its adapters and waits
+for the answer to change. A change, or a sidecar that stops answering, wakes whoever passed `on_change`. The answers
+are a cache of what sidecars say, never written by anything else.
+
+A thousand sidecars are a thousand connections that say nothing for seconds. A peer that ends closes its own; one that
+vanishes with its node is noticed by the kernel, which asks every second whether it is there. The polls are made with
+aiohttp: `patio_protocol.client` is httpx, which takes three times the CPU for a request, and most of what an operator
+at rest does are these.
+
+Whoever may create pods decides what answers at their addresses. So no redirect is followed, nothing is unpacked, an
+answer has a size and a time, addresses that are no pod's are not asked, and one that answers without end is asked less
+often. `loraadapters.sidecar_answer` reads the answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import logging
+import os
+import random
+import socket
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+import aiohttp
+
+from patio_operator.loraadapters.planner.observation import UNOBSERVED, Answer, Observation
+from patio_operator.loraadapters.sidecar_answer import read_answer
+from patio_operator.pods.engine_pod import EnginePod
+from patio_protocol.backoff import exponential, with_jitter
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 10.0
+"""How long a sidecar may hold a long-poll; so stale, too, an answer can be when a sidecar stands still."""
+ANSWER_SECONDS = 3.0
+"""On top of that, for the answer."""
+CONNECT_SECONDS = 1.0
+FIRST_AT_ONCE = 100
+"""Sidecars asked for the first time, or again after a failure, at the same time. A thousand at once, on a busy machine,
+are a thousand that all take too long."""
+FIRST_AT_ONCE_OF_A_NAMESPACE = 50
+"""Of these: one namespace whose pods all fall silent leaves room for others."""
+BEGUN_AT_ONCE = 500
+"""Pods that begin to be followed in one turn of the event loop."""
+FIRST_PAUSE = 0.2
+LONGEST_PAUSE = 0.8
+"""Between attempts at a sidecar that does not answer: one that is back is known within a second."""
+
+MOST_BYTES = 4 * 1024 * 1024
+"""Of an answer. A thousand adapters are a third of a MiB."""
+QUICK_SECONDS = 0.5
+"""A long-poll that is answered sooner tells of a change."""
+QUICK_ANSWERS = 10
+"""So many in a row are the steps of a load; after that the next look waits, longer each time."""
+QUICK_PAUSE = 0.1
+LONGEST_QUICK_PAUSE = 1.0
+READING_SHARE = 20
+"""The next look waits so many times as long as the answer took to be read, also when it could not be."""
+LONG_READING = 0.02
+"""Seconds of CPU; a thousand adapters take half of it. The sidecars of a namespace whose answers take longer wait for
+each other's: together they get no more of the event loop than one."""
+LONGEST_REST = 30.0
+TOLD_EVERY = 30.0
+"""Seconds between lines of the log about a fault of the operator's own."""
+LONGEST_PROBLEM = 300
+"""Characters of a library's words."""
+
+_VANISHED = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1),
+    # Ends a connection whose peer acknowledges nothing for so long (ms), probes included.
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 2000),
+)
+
+
+class SilentError(Exception):
+    """A sidecar gave no answer that can be read."""
+
+
+class OwnFaultError(Exception):
+    """The operator could not ask: that says nothing about the sidecar."""
+
+
+OWN_FAULTS = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL))
+"""What connecting fails with when it is this process, or its node, that has run out of something."""
+
+
+@dataclass
+class _Followed:
+    url: str
+    first_answers: asyncio.Future[None]
+    """Done when the first answer came, or did not."""
+    seen: Observation = UNOBSERVED
+    task: asyncio.Task[None] = field(init=False)
+
+
+class SidecarWatch:
+    """Follows sidecars."""
+
+    def __init__(
+        self,
+        on_change: Callable[[str], None],
+        now: Callable[[], datetime],
+        rng: random.Random,
+        *,
+        ask_loopback: bool = False,
+    ) -> None:
+        """Take what is called with the namespace of a pod whose report changed, a clock, and dice.
+
+        `ask_loopback`: also ask at addresses of this machine, where sidecars of tests and benchmarks listen.
+        """
+        self._on_change = on_change
+        self._now = now
+        self._rng = rng
+        self._ask_loopback = ask_loopback
+        self._http: aiohttp.ClientSession | None = None
+        self._first = asyncio.Semaphore(FIRST_AT_ONCE)
+        self._first_of: dict[str, asyncio.Semaphore] = {}
+        self._tell_next = 0.0
+        self._rested: dict[str, float] = {}
+        """By namespace, until when those rest whose answers took long to be read."""
+        self._followed: dict[str, dict[str, _Followed]] = {}
+
+    def follow(self, namespace: str, pods: Iterable[EnginePod]) -> bool:
+        """Follow exactly these pods of a namespace; return whether it is to be called again, after others' turn."""
+        targets = {pod.uid: (pod, url) for pod in pods if not pod.leaving and (url := pod.sidecar_url) is not None}
+        followed = self._followed.setdefault(namespace, {})
+        for uid in [uid for uid, one in followed.items() if uid not in targets or targets[uid][1] != one.url]:
+            self._leave(followed.pop(uid))
+        begun = 0
+        for uid, (pod, url) in targets.items():
+            if uid not in followed:
+                if begun == BEGUN_AT_ONCE:
+                    return True
+                begun += 1
+                one = followed[uid] = _Followed(url, asyncio.get_running_loop().create_future())
+                one.task = asyncio.create_task(self._poll(one, pod), name=f"sidecar {namespace}/{pod.name}")
+                one.task.add_done_callback(partial(self._ended, namespace, uid, one))
+        if not followed:
+            del self._followed[namespace]
+            self._first_of.pop(namespace, None)
+            self._rested.pop(namespace, None)
+        return False
+
+    async def first_answers(self, namespace: str, within: float) -> None:
+        """Wait until every sidecar of a namespace has answered once, or has not, at most so many seconds."""
+        waiting = [
+            one.first_answers for one in self._followed.get(namespace, {}).values() if not one.first_answers.done()
+        ]
+        if waiting:
+            await asyncio.wait(waiting, timeout=within)
+
+    def seen(self, namespace: str) -> dict[str, Observation]:
+        """Return what is known of a namespace's sidecars, by pod UID."""
+        return {uid: one.seen for uid, one in self._followed.get(namespace, {}).items()}
+
+    async def close(self) -> None:
+        """Stop following."""
+        every = [one for followed in self._followed.values() for one in followed.values()]
+        self._followed.clear()
+        for one in every:
+            self._leave(one)
+        await asyncio.gather(*(one.task for one in every), return_exceptions=True)
+        if self._http is not None:
+            await self._http.close()
+            self._http = None
+
+    async def _poll(self, one: _Followed, pod: EnginePod) -> None:
+        problem = address_problem(pod.ip or "", loopback=self._ask_loopback)
+        if problem is not None:
+            log.warning("sidecar of %s/%s is not asked: %s", pod.namespace, pod.name, problem)
+            self._set(one, pod, Observation(None, problem, unreachable_since=self._now()))
+            return
+        revision: str | None = None
+        failures = quick = 0
+        clock = asyncio.get_running_loop().time
+        while True:
+            asked, pause = clock(), 0.0
+            try:
+                if revision is None:
+                    of_namespace = asyncio.Semaphore(FIRST_AT_ONCE_OF_A_NAMESPACE)
+                    async with self._first_of.setdefault(pod.namespace, of_namespace), self._first:
+                        body = await self._ask(one.url, None)
+                else:
+                    body = await self._ask(one.url, revision)
+                came, spent = clock(), time.thread_time()
+                try:
+                    answer = _read(body)
+                finally:
+                    pause = self._rest(pod.namespace, time.thread_time() - spent)
+            except OwnFaultError as error:
+                failures += 1
+                revision = None
+                self._tell_own_fault(pod, error)
+                if one.seen.unreachable_since is None:  # else it is known for worse, and stays so
+                    self._set(one, pod, _not_asked(one.seen, str(error)))
+            except SilentError as error:
+                failures += 1
+                revision = None
+                # One lost answer may be a connection closed while idle; two are a sidecar that is gone.
+                if failures > 1 or one.seen.answer is None:
+                    problem = f"The sidecar at {one.url} does not answer: {error}"
+                    since = one.seen.unreachable_since or self._now()
+                    last = one.seen.answer or one.seen.last
+                    self._set(one, pod, Observation(None, problem, one.seen.ever_answered, since, last))
+            else:
+                failures = 0
+                quick = quick + 1 if came - asked < QUICK_SECONDS else 0
+                revision = answer.revision
+                self._set(one, pod, Observation(answer, ever_answered=True))
+                if quick > QUICK_ANSWERS:
+                    pause = max(pause, exponential(QUICK_PAUSE, LONGEST_QUICK_PAUSE, quick - QUICK_ANSWERS))
+                if pause > QUICK_PAUSE / 10:
+                    await asyncio.sleep(pause)
+                continue
+            requeue_after = with_jitter(exponential(FIRST_PAUSE, LONGEST_PAUSE, failures), self._rng.random())
+            await asyncio.sleep(max(pause, requeue_after))
+
+    def _rest(self, namespace: str, spent: float) -> float:
+        """Return how long a sidecar rests whose answer took so long to be read."""
+        if spent < LONG_READING:
+            return READING_SHARE * spent
+        now = asyncio.get_running_loop().time()
+        until = self._rested[namespace] = max(now, self._rested.get(namespace, 0.0)) + READING_SHARE * spent
+        return min(until - now, LONGEST_REST)
+
+    async def _ask(self, url: str, revision: str | None) -> bytes:
+        """Ask for the adapters; given a revision, wait for another one for some time.
+
+        Raises:
+            SilentError: no answer, or none of the sidecar's API.
+            OwnFaultError: it could not be asked.
+
+        """
+        wait = POLL_SECONDS if revision else 0.0
+        query = {"revision": revision, "wait": str(wait)} if revision else None
+        within = wait + ANSWER_SECONDS
+        timeout = aiohttp.ClientTimeout(total=within, sock_connect=CONNECT_SECONDS)
+        get = self._session().get(f"{url}/v1/lora_adapters", params=query, timeout=timeout, allow_redirects=False)
+        try:
+            async with get as response:
+                if response.status != 200:
+                    followed = ", which is not followed" if 300 <= response.status < 400 else ""
+                    raise SilentError(f"it answered {response.status}{followed}")
+                if response.headers.get("Content-Encoding", "identity") != "identity":
+                    raise SilentError("its answer is compressed, which is not asked for")
+                return await _limited(response.content)
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
+            raise _cause(error, within) from error
+
+    def _session(self) -> aiohttp.ClientSession:
+        if self._http is None:
+            # No limit: one connection for each pod. A proxy of the environment is never on the way.
+            connector = aiohttp.TCPConnector(limit=0, use_dns_cache=False, socket_factory=_socket)
+            self._http = aiohttp.ClientSession(
+                connector=connector,
+                trust_env=False,
+                auto_decompress=False,
+                headers={"Accept-Encoding": "identity"},
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
+        return self._http
+
+    def _tell_own_fault(self, pod: EnginePod, error: OwnFaultError) -> None:
+        now = asyncio.get_running_loop().time()
+        if now >= self._tell_next:  # all sidecars have it at the same time
+            self._tell_next = now + TOLD_EVERY
+            log.error("the operator cannot ask sidecars, %s/%s among them: %s", pod.namespace, pod.name, error)
+
+    def _ended(self, namespace: str, uid: str, one: _Followed, task: asyncio.Task[None]) -> None:
+        """Forget a poll that broke, so that the next pass starts another: a stale answer is no truth."""
+        if task.cancelled() or (fault := task.exception()) is None:
+            return
+        log.error("%s broke: %s: %s", task.get_name(), type(fault).__name__, fault)
+        self._leave(one)
+        if self._followed.get(namespace, {}).get(uid) is one:
+            del self._followed[namespace][uid]
+        self._on_change(namespace)
+
+    def _set(self, one: _Followed, pod: EnginePod, seen: Observation) -> None:
+        if not one.first_answers.done():
+            one.first_answers.set_result(None)
+        if seen != one.seen:
+            one.seen = seen
+            self._on_change(pod.namespace)
+
+    @staticmethod
+    def _leave(one: _Followed) -> None:
+        one.task.cancel()
+        if not one.first_answers.done():
+            one.first_answers.set_result(None)
+
+
+def address_problem(ip: str, *, loopback: bool = False) -> str | None:
+    """Say why nothing is asked at an address: no pod of a cluster's network has it. None: it may be asked."""
+    try:
+        address = ipaddress.ip_address(ip)
+    except ValueError:
+        return f"The pod's address {ip[:64]!r} is none."
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    if address.is_loopback and loopback:
+        return None
+    if address.is_loopback or address.is_link_local or address.is_unspecified or address.is_multicast:
+        return f"The pod's address {ip} is not one of a pod's network: nothing is asked there."
+    return None
+
+
+def _read(body: bytes) -> Answer:
+    try:
+        return read_answer(body)
+    except ValueError:
+        raise SilentError("it answered with something else than the sidecar's API") from None
+
+
+def _not_asked(before: Observation, words: str) -> Observation:
+    """Return what is known of a sidecar that could not be asked: what it said last, and nothing against it."""
+    return Observation(
+        None, f"The operator could not ask: {words}", before.ever_answered, None, before.answer or before.last
+    )
+
+
+async def _limited(content: aiohttp.StreamReader) -> bytes:
+    """Read an answer that is not too long."""
+    body = bytearray()
+    async for chunk in content.iter_any():
+        body += chunk
+        if len(body) > MOST_BYTES:
+            raise SilentError(f"its answer is longer than {MOST_BYTES} bytes")
+    return bytes(body)
+
+
+def _cause(error: Exception, within: float) -> SilentError | OwnFaultError:
+    """Say why there is no answer: by the cause, not by what the library calls it."""
+    if isinstance(error, TimeoutError):
+        # aiohttp has time-outs of connecting and of answering among them.
+        where = "no connection" if isinstance(error, aiohttp.ConnectionTimeoutError) else "no answer"
+        return SilentError(f"{where} within {CONNECT_SECONDS if where == 'no connection' else within:g} s")
+    if isinstance(error, OSError) and error.errno is not None:
+        words = errno.errorcode.get(error.errno, str(error.errno))
+        if error.errno in OWN_FAULTS:
+            return OwnFaultError(f"{os.strerror(error.errno)} ({words})")
+        if error.errno == errno.ECONNREFUSED:
+            return SilentError("the connection is refused")
+        return SilentError(f"{os.strerror(error.errno)} ({words})")
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return SilentError("the connection was closed without an answer")
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return SilentError("the connection was closed in the middle of the answer")
+    return SilentError(f"{type(error).__name__}: {error}"[:LONGEST_PROBLEM])
+
+
+def _socket(address: Any) -> socket.socket:
+    """Make a socket whose peer's end is noticed, however it comes. `address`: as getaddrinfo has it."""
+    family, kind, protocol, *_ = address
+    made = socket.socket(family, kind, protocol)
+    made.setblocking(False)
+    for level, option, value in _VANISHED:
+        made.setsockopt(level, option, value)
+    return made

@@ -1,0 +1,129 @@
+"""A profile's status, and the events that its changes are.
+
+Comes last: from what `planner` has decided. A status that has not changed is equal to the one before, times included.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from patio_operator.api.conditions import find, next_condition
+from patio_operator.api.events import Event
+from patio_operator.api.profile import ClusterEngineRuntimeProfile, Rolling
+from patio_operator.pods.profile_use import WorkloadRef
+from patio_operator.profiles.validation import DryRunResult
+
+ACCEPTED = "Accepted"
+ROLLED_OUT = "RolledOut"
+MOST_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Pods that are behind and are not rolled."""
+
+    what: str
+    """`of` their workload, or `made by` what is none that Patio rolls."""
+    why: str
+    pods: int
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a profile stands."""
+
+    revision: str
+    pods: int
+    behind: int
+    verdict: DryRunResult
+    rolling: tuple[Rolling, ...] = ()
+    waiting: int = 0
+    """Workloads whose turn is still to come."""
+    failed: tuple[tuple[WorkloadRef, str], ...] = ()
+    """Workloads that do not come up, and why."""
+    left: tuple[Skipped, ...] = ()
+
+
+def status_of(profile: ClusterEngineRuntimeProfile, state: State, now: datetime) -> dict[str, Any]:
+    """Return the status to write."""
+    before = profile.status.to_api().get("conditions") or []
+    generation = profile.metadata.generation
+    accepted = next_condition(before, ACCEPTED, *_accepted(state.verdict), generation, now)
+    rolled_out = next_condition(before, ROLLED_OUT, *_rolled_out(profile, state), generation, now)
+    status = {
+        "observedGeneration": generation,
+        "revision": state.revision,
+        "pods": state.pods,
+        "currentPods": state.pods - state.behind,
+        "behindPods": state.behind,
+        "conditions": [accepted, rolled_out],
+    }
+    if state.verdict.problems:
+        status["lastError"] = accepted["message"]
+    elif state.failed:
+        status["lastError"] = rolled_out["message"]
+    if state.rolling:
+        status["rolling"] = [
+            one.to_api() | {"since": one.since.strftime("%Y-%m-%dT%H:%M:%SZ")} for one in state.rolling
+        ]
+    return status
+
+
+def events_of(profile: ClusterEngineRuntimeProfile, status: Mapping[str, Any]) -> tuple[Event, ...]:
+    """Return what has changed from the profile's status to the next one."""
+    before = {"conditions": profile.status.to_api().get("conditions") or []}
+    found: list[Event] = []
+    accepted_was, accepted = find(before, ACCEPTED), find(status, ACCEPTED)
+    if accepted["status"] == "False" and accepted["message"] != accepted_was.get("message"):
+        found.append(Event("Warning", "Refused", accepted["message"]))
+    rolled_out = find(status, ROLLED_OUT)
+    was, reason, message = find(before, ROLLED_OUT).get("reason"), rolled_out["reason"], rolled_out["message"]
+    if reason == was:
+        return tuple(found)
+    if reason == "Stopped":
+        found.append(Event("Warning", "Stopped", message))
+    elif reason == "Rolling":
+        found.append(Event("Normal", "Resumed" if was == "Stopped" else "Rolling", message))
+    elif was in ("Rolling", "Stopped"):
+        found.append(Event("Normal", "Rolled", message))
+    return tuple(found)
+
+
+def _accepted(verdict: DryRunResult) -> tuple[str, str, str]:
+    if verdict.problems:
+        return "False", "Refused", f"No pod can be made with it: {verdict}"[:2000]
+    if verdict.untried:
+        return "Unknown", "NotTried", f"It could not be tried on a pod: {verdict.untried}"[:2000]
+    return "True", "Tried", "A pod with it is taken by the API server."
+
+
+def _rolled_out(profile: ClusterEngineRuntimeProfile, state: State) -> tuple[str, str, str]:
+    behind = f"{state.behind} of {state.pods} pods run an older revision"
+    if not state.behind and not state.rolling:
+        pods = f"All {state.pods} pods that have it have" if state.pods else "No pod has"
+        return "True", "AllCurrent", f"{pods} revision {state.revision}."
+    if profile.spec.update_strategy == "NoUpdate":
+        return "False", "NoUpdate", f"{behind}: with updateStrategy NoUpdate they keep it."
+    if state.verdict.problems:
+        return "False", "Refused", f"{behind}: nothing is rolled while the profile is refused."
+    if state.failed:
+        named = "; ".join(f"{ref} does not come up: {words}" for ref, words in state.failed[:MOST_NAMED])
+        return "False", "Stopped", f"{named}. {behind}; nothing else is rolled until it does."[:2000]
+    if state.rolling:
+        names = ", ".join(f"{one.kind} {one.namespace}/{one.name}" for one in state.rolling[:MOST_NAMED])
+        return "False", "Rolling", f"{behind}: {names} now, {state.waiting} to come."
+    return "False", "SomeLeft", f"{behind} and are not rolled: {_named(state)}."
+
+
+def _named(state: State) -> str:
+    """Name what is left by its pods: workloads by their names, the rest by their kind."""
+    pods: Counter[tuple[str, str]] = Counter()
+    for one in state.left:
+        pods[one.what, one.why] += one.pods
+    parts = [f"{count} {what}" + (f" ({why})" if why else "") for (what, why), count in sorted(pods.items())]
+    more = len(parts) - MOST_NAMED
+    return ", ".join(parts[:MOST_NAMED]) + (f", and {more} more" if more > 0 else "")

@@ -1,0 +1,82 @@
+"""Keeps the key that the operator signs with: in one Secret for all replicas, replaced by age or when asked for.
+
+Asked for by the annotation `patio.dev/rotate` on the Secret, whatever its value. A Secret that was deleted is made anew
+with a key that nothing endorses: pods admitted before then refuse the operator until they are made anew as well.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime, timedelta
+
+import httpx
+
+from patio_operator.api import labels
+from patio_operator.kube.client import ApiError, KubeClient, Object
+from patio_operator.kube.shared_secret import Decision, ensure_shared_secret
+from patio_operator.security.auth import ProofAuth
+from patio_operator.security.signing_keys import SigningKey, decode, due, encode, new_key, successor
+from patio_operator.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+def decide(secret: Object | None, age: timedelta, now: datetime) -> Decision[SigningKey]:
+    """Say which key counts, and what has to be written for that."""
+    there = decode(secret.get("data") or {}) if secret is not None else None
+    if secret is None or there is None:
+        key = new_key(now)
+        instead = "" if secret is None else " instead of what could not be read"
+        return Decision(key, encode(key), message=f"signing key {key.public[:8]}… made{instead}, endorsed by none")
+    asked = labels.ROTATE in (secret["metadata"].get("annotations") or {})
+    if not asked and not due(there, age, now):
+        return Decision(there)
+    key = successor(there, now)
+    message = f"signing key {key.public[:8]}… made, endorsed by {there.public[:8]}…"
+    return Decision(key, encode(key), {labels.ROTATE: None}, message)
+
+
+class SigningKeyRotation:
+    """Holds the current key. `keep` before the first use, and again and again."""
+
+    def __init__(self, client: KubeClient, settings: Settings) -> None:
+        self._client = client
+        self._settings = settings
+        self._key: SigningKey | None = None
+
+    @property
+    def key(self) -> SigningKey:
+        """The key to sign with."""
+        assert self._key is not None, "keep() comes first"
+        return self._key
+
+    async def refresh(self) -> None:
+        """Make one pass: the key in the Secret is there, is not too old, and is the one that is used."""
+        settings = self._settings
+        key = await ensure_shared_secret(
+            self._client,
+            settings.namespace,
+            settings.signing_secret,
+            lambda secret: decide(secret, settings.signing_key_age, datetime.now(UTC)),
+        )
+        if self._key is not None and self._key.public != key.public and not key.endorsements:
+            log.warning("the signing key has no link to the one before it: pods with a sidecar must be made anew")
+        self._key = key
+
+    async def check(self) -> str | None:
+        """Make one pass; return why it was not made, if it was not."""
+        try:
+            await self.refresh()
+        except ApiError as error:
+            return error.message
+        return None
+
+    async def look_up(self) -> None:
+        """Take the key that another replica may have made a moment ago."""
+        problem = await self.check()
+        if problem is not None:
+            log.warning("signing key not looked up: %s", problem)
+
+    def auth(self, pod_uid: str) -> httpx.Auth:
+        """Return what signs requests to a pod's sidecar, with the key that is current when they are sent."""
+        return ProofAuth(pod_uid, lambda: self.key, self.look_up)

@@ -1,0 +1,47 @@
+"""Asks the API server about the tokens of sidecars. A shell: what an answer means is `security.token_rules`' to say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from patio_operator.kube.client import ApiError, KubeClient
+from patio_operator.kube.resources import TOKEN_REVIEW
+from patio_operator.security.token_rules import review_of
+
+FORBIDDEN = 403
+
+
+class TokenReviewError(Exception):
+    """The API server did not say whether a token is good."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        """`TokenReviewForbidden` or `TokenNotReviewed`."""
+
+
+class TokenReviewer:
+    """Has tokens reviewed."""
+
+    def __init__(self, client: KubeClient) -> None:
+        self._client = client
+
+    async def review(self, token: str) -> Mapping[str, Any]:
+        """Return the API server's TokenReview of a token.
+
+        Raises:
+            TokenReviewError: it did not give one, and why.
+
+        """
+        try:
+            return await self._client.create(TOKEN_REVIEW, review_of(token))
+        except ApiError as error:
+            if error.status == FORBIDDEN:
+                words = (
+                    "The operator may not have the API server review sidecars' tokens, so no credentials are sent: "
+                    f"give its ClusterRole create of tokenreviews (authentication.k8s.io). {error.message}"
+                )
+                raise TokenReviewError("TokenReviewForbidden", words) from None
+            words = f"The API server did not review the sidecar's token, so no credentials are sent: {error.message}"
+            raise TokenReviewError("TokenNotReviewed", words) from None

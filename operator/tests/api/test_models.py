@@ -1,0 +1,152 @@
+"""The models read what the API server gives, and write what it takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+from groups.planner.test_planner import NOW
+
+from patio_operator.api.loraadapter import InstanceState, LoraAdapter
+from patio_operator.api.profile import ClusterEngineRuntimeProfile
+from patio_operator.api.rolebasedgroup import RoleBasedGroup
+from patio_operator.groups import conversion
+from patio_operator.groups.planner import planner
+from patio_operator.groups.planner.snapshot import Snapshot
+from patio_protocol.adapters import AdapterState
+
+PROFILES = {"nvidia-runtime-profile", "sglang-pd-runtime"}
+SAMPLES = Path(__file__).resolve().parents[3] / "tests" / "samples" / "rbg"
+
+METADATA = {
+    "name": "sql",
+    "namespace": "team",
+    "uid": "u",
+    "generation": 2,
+    "managedFields": [{"manager": "kubectl"}],
+    "selfLink": "/x",
+}
+
+
+def lora_adapter(**spec: Any) -> LoraAdapter:
+    spec = {"source": {"uri": "file:///adapters/sql"}, "selector": {"matchLabels": {"app": "x"}}} | spec
+    return LoraAdapter.model_validate(
+        {"apiVersion": "patio.dev/v1alpha1", "kind": "LoraAdapter", "metadata": METADATA, "spec": spec}
+    )
+
+
+def test_metadata_may_have_fields_that_nobody_reads() -> None:
+    assert lora_adapter().metadata.generation == 2
+
+
+def test_an_adapter_is_called_as_its_object_unless_it_says_otherwise() -> None:
+    assert lora_adapter().adapter_name == "sql"
+    assert lora_adapter(adapterName="SQL.v2").adapter_name == "SQL.v2"
+
+
+def test_an_adapters_path_is_taken_literally() -> None:
+    assert lora_adapter(source={"uri": "file:///a%20b/c"}).spec.source.path == "/a%20b/c"
+
+
+def test_an_adapter_owns_what_it_loads_under_its_full_name() -> None:
+    assert lora_adapter().owner == "LoraAdapter/team/sql"
+
+
+def test_every_state_that_a_sidecar_reports_can_be_in_a_status() -> None:
+    assert {state.value for state in AdapterState} | {"Unknown"} == set(get_args(InstanceState))
+
+
+def test_a_status_is_written_as_it_was_read() -> None:
+    status = {
+        "observedGeneration": 2,
+        "adapterName": "sql",
+        "desiredReplicas": 1,
+        "readyReplicas": 0,
+        "updatedReplicas": 0,
+        "loadingReplicas": 0,
+        "failedReplicas": 1,
+        "selector": "lora.patio.dev/sql=loaded",
+        "conditions": [
+            {
+                "type": "Ready",
+                "status": "False",
+                "observedGeneration": 2,
+                "lastTransitionTime": "2026-11-21T12:00:00Z",
+                "reason": "Failed",
+                "message": "m",
+            }
+        ],
+        "instances": [
+            {
+                "pod": "p",
+                "node": "n",
+                "state": "Failed",
+                "reason": "EngineRefused",
+                "message": "no such file",
+                "attempts": 1,
+                "since": "2026-11-21T12:00:00Z",
+            }
+        ],
+    }
+    read = LoraAdapter.model_validate({"metadata": METADATA, "spec": lora_adapter().spec.to_api(), "status": status})
+    assert read.status.to_api() == status
+
+
+def test_what_is_unset_is_not_written() -> None:
+    assert lora_adapter().spec.to_api() == {
+        "source": {"uri": "file:///adapters/sql"},
+        "selector": {"matchLabels": {"app": "x"}},
+        "pinned": False,
+        "maxUnavailable": 1,
+        "service": False,
+    }
+
+
+def samples(kind: str) -> list[Any]:
+    return [
+        pytest.param(
+            str(path.relative_to(SAMPLES)), document, id=f"{path.relative_to(SAMPLES)}:{document['metadata']['name']}"
+        )
+        for path in sorted(SAMPLES.rglob("*.yaml"))
+        for document in yaml.safe_load_all(path.read_text())
+        if document and document["kind"] == kind
+    ]
+
+
+@pytest.mark.parametrize(("path", "sample"), samples("ClusterEngineRuntimeProfile"))
+def test_upstreams_profiles_can_be_read(path: str, sample: dict[str, Any]) -> None:
+    profile = ClusterEngineRuntimeProfile.model_validate(sample)
+    assert list(profile.spec.containers) == sample["spec"]["containers"]
+
+
+REFUSED = {
+    "custom-components-ordered-discovery": "annotation rolebasedgroup.workloads.x-k8s.io/port-allocator",
+    "custom-components-pattern": "role 'engine': customComponentsPattern",
+    "scheduling/scheduler-plugins-gang": "annotation rbg.workloads.x-k8s.io/group-gang-scheduling",
+    "scheduling/volcano-gang": "annotation rbg.workloads.x-k8s.io/group-gang-scheduling",
+    "basics/scheduler-plugins-gang": "spec.podGroupPolicy (v1alpha1)",
+    "basics/volcano-gang": "spec.podGroupPolicy (v1alpha1)",
+    "basics/coordination": "spec.coordination (v1alpha1)",
+    "basics/exclusive-topology": "annotation rolebasedgroup.workloads.x-k8s.io/exclusive-topology",
+    "instanceset-with-components": "role 'engine': customComponentsPattern",
+}
+"""What of upstream's samples is not realised, by the end of the file's path, and what is said of it."""
+
+
+@pytest.mark.parametrize(("path", "sample"), samples("RoleBasedGroup"))
+def test_upstreams_groups_are_realised_or_refused_with_a_reason(path: str, sample: dict[str, Any]) -> None:
+    sample = conversion.convert(sample, conversion.V1ALPHA2)
+    sample["metadata"] |= {"namespace": "default", "uid": "u", "generation": 1}
+    plan = planner.plan(Snapshot(RoleBasedGroup.model_validate(sample), [], PROFILES, NOW))
+    assert plan.status is not None
+    (ready,) = plan.status["conditions"]
+    refused = next((words for end, words in REFUSED.items() if path.removesuffix(".yaml").endswith(end)), None)
+    if refused is None:
+        assert ready["reason"] == "RoleNotReady", ready
+        assert any(one["kind"] in ("StatefulSet", "Pod") for one in (*plan.applies, *plan.creates))
+    else:
+        assert ready["reason"] == "Unsupported"
+        assert refused in ready["message"]
+        assert (plan.applies, plan.creates) == ((), ())

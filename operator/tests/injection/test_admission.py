@@ -1,0 +1,543 @@
+"""What injection makes of pods: each behaviour that docs/injection.md promises."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from patio_operator.injection import Injection, PodRejection, Runtime, RuntimeRef, inject, revision, runtimes_of
+from patio_protocol.adapters import LoadRequest
+
+from pod_builders import SIDECAR, VLLM, container, engine_annotation, env, injected, mounts, pod, profile, refusal
+
+PLAIN = profile(containers=[{"name": "monitor", "image": "monitor:1", "ports": [{"containerPort": 9400}]}])
+SECRET = {"valueFrom": {"secretKeyRef": {"name": "keys", "key": "engine"}}}
+STATEFUL_SET_POD = {
+    "labels": {
+        "rbg.workloads.x-k8s.io/group-name": "g",
+        "rbg.workloads.x-k8s.io/role-name": "r",
+        "apps.kubernetes.io/pod-index": "0",
+    },
+    "ownerReferences": [{"kind": "StatefulSet", "name": "g-r", "controller": True}],
+}
+
+
+# --- what a pod asks for
+
+
+def test_a_pod_asks_by_its_label() -> None:
+    assert runtimes_of({"metadata": {"labels": {"patio.dev/profile": "patio"}}}) == (RuntimeRef("patio"),)
+
+
+def test_a_pod_that_asks_for_nothing_gets_nothing() -> None:
+    assert runtimes_of({"metadata": {"name": "x"}}) == ()
+
+
+def test_a_roles_pod_asks_by_its_annotation_and_its_label_adds_to_that() -> None:
+    entries = [{"profileName": "patio", "injectContainers": ["a"], "containers": [{"name": "patio", "args": ["-x"]}]}]
+    asking = {
+        "metadata": {
+            "labels": {"patio.dev/profile": "gpu"},
+            "annotations": {"patio.dev/engine-runtimes": json.dumps(entries)},
+        }
+    }
+    assert runtimes_of(asking) == (
+        RuntimeRef("patio", ({"name": "patio", "args": ["-x"]},), ("a",)),
+        RuntimeRef("gpu"),
+    )
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[{}]", "nonsense"])
+def test_an_annotation_that_cannot_be_read_is_refused(text: str) -> None:
+    refused = runtimes_of({"metadata": {"annotations": {"patio.dev/engine-runtimes": text}}})
+    assert isinstance(refused, PodRejection)
+    assert "patio.dev/engine-runtimes" in refused.message
+
+
+def test_one_profile_named_twice_differently_is_refused() -> None:
+    text = json.dumps([{"profileName": "p"}, {"profileName": "p", "injectContainers": ["a"]}])
+    refused = runtimes_of({"metadata": {"annotations": {"patio.dev/engine-runtimes": text}}})
+    assert isinstance(refused, PodRejection)
+    assert "'p' twice" in refused.message
+
+
+# --- containers and volumes
+
+
+def test_the_profiles_parts_come_after_the_pods() -> None:
+    before = pod(VLLM, initContainers=[{"name": "download", "image": "d"}], volumes=[{"name": "shm", "emptyDir": {}}])
+    after = injected(before).pod
+    assert [one["name"] for one in after["spec"]["initContainers"]] == ["download", "patio"]
+    assert [one["name"] for one in after["spec"]["containers"]] == ["vllm"]
+    assert [one["name"] for one in after["spec"]["volumes"]] == ["shm", "patio"]
+
+
+def test_an_injected_pod_says_so_and_from_which_revision() -> None:
+    after = injected(pod()).pod
+    assert after["metadata"]["labels"] == {"app": "x", "patio.dev/injected": "true"}
+    assert json.loads(after["metadata"]["annotations"]["patio.dev/injected"]) == {"patio": revision(profile())}
+
+
+def test_the_revision_is_that_of_what_is_injected() -> None:
+    assert revision(profile(containers=[{"name": "a"}])) != revision(profile(containers=[{"name": "b"}]))
+    assert revision(profile(containers=[])) == revision(profile(containers=[], updateStrategy="RollingUpdate"))
+
+
+def test_overrides_replace_env_by_name_append_args_and_replace_image_and_resources() -> None:
+    base = {
+        "name": "m",
+        "image": "m:1",
+        "args": ["-a"],
+        "env": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}],
+    }
+    override = {
+        "name": "m",
+        "image": "m:2",
+        "args": ["-b"],
+        "env": [{"name": "A", "value": "9"}, {"name": "C", "value": "3"}],
+        "resources": {"limits": {"cpu": "1"}},
+        "command": ["sh"],
+    }
+    result = injected(pod(), Runtime(profile(containers=[base]), (override,)))
+    made = container(result.pod, "m")
+    assert [one for one in made["env"] if not one["name"].startswith("POD_")] == [
+        {"name": "A", "value": "9"},
+        {"name": "B", "value": "2"},
+        {"name": "C", "value": "3"},
+    ]
+    assert (made["image"], made["args"], made["resources"]) == ("m:2", ["-a", "-b"], {"limits": {"cpu": "1"}})
+    assert "command" not in made
+    assert any("command ignored" in warning for warning in result.warnings)
+
+
+def test_a_native_sidecar_can_be_overridden() -> None:
+    override = {"name": "patio", "env": [{"name": "TOPO_TYPE", "value": "SGLang"}]}
+    after = injected(pod(), Runtime(profile(), (override,))).pod
+    assert env(after, "patio")["TOPO_TYPE"] == "SGLang"
+
+
+# --- clashes
+
+
+@pytest.mark.parametrize(
+    ("before", "runtimes", "both_sides"),
+    [
+        (pod(VLLM, {"name": "patio", "image": "other"}), (), ["profile 'patio'", "container of that name"]),
+        (
+            pod(VLLM, {"name": "monitor", "image": "other:1"}),
+            (Runtime(PLAIN),),
+            ["profile 'patio'", "'monitor:1'", "'other:1'"],
+        ),
+        (
+            pod(VLLM, {"name": "monitor", "image": "monitor:1", "args": ["-x"]}),
+            (Runtime(PLAIN),),
+            ["profile 'patio'", "args", "['-x']"],
+        ),
+        (
+            pod(VLLM | {"ports": [{"containerPort": 9091}]}),
+            (),
+            ["container 'patio' of profile 'patio'", "container 'vllm' of the pod", "9091/TCP"],
+        ),
+        (pod(VLLM | {"command": ["vllm", "serve", "m", "--port", "9091"]}), (), ["'vllm' of the pod", "9091/TCP"]),
+        (
+            pod(volumes=[{"name": "patio", "configMap": {"name": "x"}}]),
+            (),
+            ["profile 'patio'", "volume 'patio'", "emptyDir", "configMap"],
+        ),
+        (
+            pod(
+                VLLM | {"volumeMounts": [{"name": "mine", "mountPath": "/var/lib/patio/"}]},
+                volumes=[{"name": "mine", "emptyDir": {}}],
+            ),
+            (),
+            ["profile 'patio'", "volume 'patio' at /var/lib/patio", "container 'vllm'", "volume 'mine'"],
+        ),
+        (
+            pod(),
+            (Runtime(profile(), ({"name": "other", "args": ["x"]},)),),
+            ["'other'", "profile 'patio' has only 'patio'"],
+        ),
+        (pod(), (Runtime(profile(), (), ("engine",)),), ["'engine'", "injectContainers of profile 'patio'", "'vllm'"]),
+        (
+            pod(),
+            (Runtime(profile("a", containers=[{"name": "m"}])), Runtime(profile("b", containers=[{"name": "m"}]))),
+            ["profile 'a'", "profile 'b'", "'m'"],
+        ),
+    ],
+)
+def test_a_clash_is_refused_and_both_sides_are_named(
+    before: dict[str, Any], runtimes: tuple[Runtime, ...], both_sides: list[str]
+) -> None:
+    message = refusal(before, *runtimes)
+    for part in both_sides:
+        assert part in message
+
+
+def test_two_profiles_with_different_volumes_of_one_name_are_both_named() -> None:
+    one = profile("one", volumes=[{"name": "cache", "emptyDir": {}}])
+    two = profile("two", volumes=[{"name": "cache", "hostPath": {"path": "/srv"}}])
+    message = refusal(pod(), Runtime(one), Runtime(two))
+    assert "profile 'two' has a volume 'cache' (hostPath), but profile 'one' has another" in message
+    injected(pod(), Runtime(one), Runtime(profile("same", volumes=[{"name": "cache", "emptyDir": {}}])))
+
+
+def test_one_port_of_the_node_is_not_given_twice() -> None:
+    mine = profile(containers=[{"name": "m", "image": "m", "ports": [{"containerPort": 1, "hostPort": 80}]}])
+    engine = VLLM | {"ports": [{"containerPort": 8000, "hostPort": 80}]}
+    message = refusal(pod(engine), Runtime(mine))
+    assert "'vllm' of the pod" in message
+    assert "'m' of profile 'patio' both use host port 80/TCP" in message
+    message = refusal(pod(hostNetwork=True), Runtime(mine))
+    assert "'m' of profile 'patio' has its port 1 at host port 80, but the pod has hostNetwork" in message
+
+
+def test_a_container_that_is_there_with_another_port_of_that_name_or_other_files_is_refused() -> None:
+    monitor = {"name": "monitor", "image": "monitor:1"}
+    files = [{"name": "v", "emptyDir": {}}, {"name": "w", "emptyDir": {}}]
+    base = monitor | {"ports": [{"name": "m", "containerPort": 1}], "volumeMounts": [{"name": "v", "mountPath": "/x"}]}
+    mine = Runtime(profile(containers=[base], volumes=files))
+    message = refusal(pod(VLLM, monitor | {"ports": [{"name": "m", "containerPort": 2}]}), mine)
+    assert "1 as 'm' of its ports" in message
+    assert "2 there" in message
+    message = refusal(pod(VLLM, monitor | {"volumeMounts": [{"name": "w", "mountPath": "/x/"}]}, volumes=files), mine)
+    assert "'v' as '/x' of its volumeMounts" in message
+    assert "'w' there" in message
+
+
+def test_files_are_not_mounted_over_a_block_device() -> None:
+    engine = VLLM | {"volumeDevices": [{"name": "disk", "devicePath": "/var/lib/patio"}]}
+    disk = {"name": "disk", "persistentVolumeClaim": {"claimName": "disk"}}
+    assert "block device" in refusal(pod(engine, volumes=[disk]))
+
+
+def test_the_same_port_in_an_init_container_that_ends_is_no_clash() -> None:
+    injected(pod(initContainers=[{"name": "wait", "image": "w", "ports": [{"containerPort": 9091}]}]))
+
+
+def test_the_same_port_by_another_protocol_is_no_clash() -> None:
+    injected(pod(VLLM | {"ports": [{"containerPort": 9091, "protocol": "UDP"}]}))
+
+
+def test_two_containers_of_the_user_may_clash_as_they_like() -> None:
+    injected(
+        pod(VLLM | {"ports": [{"containerPort": 1}]}, {"name": "b", "image": "b", "ports": [{"containerPort": 1}]})
+    )
+
+
+def test_a_volume_that_is_the_same_is_shared_also_with_the_api_servers_defaults() -> None:
+    wanted = {"name": "v", "hostPath": {"path": "/x"}}
+    there = {"name": "v", "hostPath": {"path": "/x", "type": ""}}
+    after = injected(pod(volumes=[there]), Runtime(profile(volumes=[wanted]))).pod
+    assert after["spec"]["volumes"] == [there]
+
+
+# --- variables
+
+
+def test_the_sidecar_is_told_its_pod_and_its_engine() -> None:
+    told = env(injected(pod()).pod, "patio")
+    assert told == {
+        "POD_NAME": "metadata.name",
+        "POD_NAMESPACE": "metadata.namespace",
+        "POD_IP": "status.podIP",
+        "INFERENCE_ENGINE": "vllm",
+        "INFERENCE_ENGINE_ENDPOINT": "http://localhost:8000",
+    }
+
+
+def test_what_the_profile_says_wins_over_the_guess() -> None:
+    said = [
+        {"name": "INFERENCE_ENGINE", "value": "sglang"},
+        {"name": "INFERENCE_ENGINE_ENDPOINT", "value": "http://localhost:7000"},
+    ]
+    result = injected(pod(), Runtime(profile(), ({"name": "patio", "env": said},)))
+    assert env(result.pod, "patio")["INFERENCE_ENGINE"] == "sglang"
+    assert any("INFERENCE_ENGINE=sglang" in warning for warning in result.warnings)
+    assert engine_annotation(result.pod) == {
+        "container": "vllm",
+        "kind": "sglang",
+        "port": 7000,
+        "model": "/models/base",
+        "guessed": ["model"],
+    }
+
+
+def test_the_guess_is_shown() -> None:
+    assert engine_annotation(injected(pod()).pod) == {
+        "container": "vllm",
+        "kind": "vllm",
+        "port": 8000,
+        "model": "/models/base",
+        "guessed": ["kind", "port", "model"],
+    }
+
+
+def test_an_engine_that_is_not_recognised_is_warned_about_and_nothing_is_made_up() -> None:
+    result = injected(pod({"name": "web", "image": "nginx"}))
+    assert "INFERENCE_ENGINE" not in env(result.pod, "patio")
+    assert any("not" in one or "no container" in one for one in result.warnings)
+    assert engine_annotation(result.pod)["guessed"] == []
+
+
+def test_pods_of_a_stateful_set_role_know_both_families_of_names() -> None:
+    told = env(injected(pod(metadata=STATEFUL_SET_POD)).pod, "patio")
+    index = "metadata.labels['apps.kubernetes.io/pod-index']"
+    assert {key: value for key, value in told.items() if not key.startswith(("POD_", "INFERENCE"))} == {
+        "RBG_GROUP_NAME": "g",
+        "RBG_ROLE_NAME": "r",
+        "RBG_ROLE_INDEX": index,
+        "RBG_ROLE_INSTANCE_NAME": "metadata.name",
+        "RBG_COMPONENT_NAME": "r",
+        "RBG_COMPONENT_INDEX": "0",
+        "GROUP_NAME": "g",
+        "ROLE_NAME": "r",
+        "ROLE_INDEX": index,
+        "INSTANCE_NAME": "metadata.name",
+        "COMPONENT_NAME": "r",
+        "COMPONENT_INDEX": "0",
+    }
+
+
+def test_labels_of_the_old_generation_name_group_and_role_too() -> None:
+    labels = {"rolebasedgroup.workloads.x-k8s.io/name": "g", "rolebasedgroup.workloads.x-k8s.io/role": "r"}
+    told = env(injected(pod(metadata={"labels": labels})).pod, "patio")
+    assert (told["GROUP_NAME"], told["RBG_ROLE_NAME"]) == ("g", "r")
+    assert "ROLE_INDEX" not in told
+
+
+def test_what_a_leader_worker_set_told_the_engine_the_sidecar_is_told_too() -> None:
+    engine = VLLM | {"env": [{"name": "LWS_LEADER_ADDRESS", "value": "s-0.s.team"}]}
+    told = env(injected(pod(engine)).pod, "patio")
+    assert (told["LWS_LEADER_ADDRESS"], told["RBG_LWP_LEADER_ADDRESS"]) == ("s-0.s.team", "s-0.s.team")
+    assert "LWS_WORKER_INDEX" not in told
+
+
+def test_a_role_of_a_leader_worker_set_has_the_index_of_the_group_of_pods() -> None:
+    labels = STATEFUL_SET_POD["labels"] | {"leaderworkerset.sigs.k8s.io/name": "g-r"}  # type: ignore[operator]
+    told = env(injected(pod(metadata=STATEFUL_SET_POD | {"labels": labels})).pod, "patio")
+    assert told["ROLE_INDEX"] == "metadata.labels['leaderworkerset.sigs.k8s.io/group-index']"
+
+
+@pytest.mark.parametrize("metadata", [{"generateName": "web-6f7-"}, {"name": "bare"}, {"name": "x", "labels": None}])
+def test_a_pod_of_any_kind_is_injected(metadata: dict[str, Any]) -> None:
+    bare = {"metadata": metadata, "spec": {"containers": [VLLM], "initContainers": None, "volumes": None}}
+    after = injected(bare).pod
+    assert env(after, "patio")["POD_NAME"] == "metadata.name"
+
+
+def test_a_container_that_keeps_a_jobs_pod_from_ending_is_warned_about() -> None:
+    warnings = injected(pod(restartPolicy="Never"), Runtime(PLAIN)).warnings
+    assert any("'monitor' of profile 'patio'" in one for one in warnings)
+    assert injected(pod(restartPolicy="Never")).warnings == ()
+
+
+def test_pod_variables_come_first_so_that_the_profiles_may_refer_to_them() -> None:
+    mine = profile(containers=[{"name": "m", "env": [{"name": "ME", "value": "$(POD_NAME)"}]}])
+    names = list(env(injected(pod(), Runtime(mine)).pod, "m"))
+    assert names.index("POD_NAME") < names.index("ME")
+
+
+def test_the_engines_key_is_copied_as_a_reference() -> None:
+    engine = VLLM | {"env": [{"name": "VLLM_API_KEY", **SECRET}]}
+    sidecar = container(injected(pod(engine)).pod, "patio")
+    assert {"name": "ENGINE_API_KEY", **SECRET} in sidecar["env"]
+
+
+def test_a_key_in_clear_text_is_not_copied_and_not_repeated() -> None:
+    engine = VLLM | {"command": ["vllm", "serve", "m", "--api-key", "hunter2"]}
+    result = injected(pod(engine))
+    assert "ENGINE_API_KEY" not in env(result.pod, "patio")
+    assert any("--api-key" in one and "hunter2" not in one for one in result.warnings)
+
+
+def test_the_endpoint_may_refer_to_a_pod_ip_that_the_profile_itself_sets() -> None:
+    engine = VLLM | {
+        "command": ["vllm", "serve", "m", "--host", "$(IP)"],
+        "env": [{"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}],
+    }
+    own = {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
+    told = env(injected(pod(engine), Runtime(profile(), ({"name": "patio", "env": [own]},))).pod, "patio")
+    assert told["INFERENCE_ENGINE_ENDPOINT"] == "http://$(POD_IP):8000"
+    assert list(told).index("POD_IP") < list(told).index("INFERENCE_ENGINE_ENDPOINT")
+
+
+def test_vllm_with_lora_may_load_adapters_at_run_time() -> None:
+    assert env(injected(pod()).pod, "vllm") == {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"}
+    assert env(injected(pod(VLLM | {"command": ["vllm", "serve", "m"]})).pod, "vllm") == {}
+
+
+def test_a_vllm_that_forbids_it_keeps_its_setting_and_is_warned_about() -> None:
+    setting = {"name": "VLLM_ALLOW_RUNTIME_LORA_UPDATING", "value": "0"}
+    result = injected(pod(VLLM | {"env": [setting]}))
+    assert container(result.pod, "vllm")["env"] == [setting]
+    assert any("no adapter can be loaded" in one for one in result.warnings)
+
+
+def test_a_profile_without_patios_sidecar_leaves_the_engine_alone() -> None:
+    after = injected(pod(), Runtime(PLAIN)).pod
+    assert container(after, "vllm") == VLLM
+
+
+def test_the_sidecar_is_given_the_adapters_of_the_pod() -> None:
+    wanted = LoadRequest(lora_name="sql", lora_path="/a/$(x)", owner="LoraAdapter/team/sql", revision="1", wait=0)
+    told = env(injected(pod(), adapters=(wanted,)).pod, "patio")
+    as_the_kubelet_expands_it = told["PATIO_REQUIRED_ADAPTERS"].replace("$$(", "$(")
+    assert json.loads(as_the_kubelet_expands_it) == [
+        {"lora_name": "sql", "lora_path": "/a/$(x)", "owner": "LoraAdapter/team/sql", "revision": "1"}
+    ]
+    assert "PATIO_REQUIRED_ADAPTERS" not in env(injected(pod()).pod, "patio")
+
+
+# --- volumes
+
+
+def test_the_engine_sees_the_sidecars_files_read_only() -> None:
+    assert mounts(injected(pod()).pod, "vllm") == {"/var/lib/patio": ("patio", True)}
+
+
+def test_named_containers_get_the_profiles_volumes_as_they_are_and_variables_they_lack() -> None:
+    base = profile(
+        initContainers=[
+            {
+                "name": "driver",
+                "image": "d",
+                "env": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}],
+                "volumeMounts": [{"name": "lib", "mountPath": "/usr/local/lib/gpu"}],
+            }
+        ],
+        volumes=[{"name": "lib", "emptyDir": {}}],
+    )
+    main = {"name": "main", "image": "m", "env": [{"name": "A", "value": "mine"}]}
+    after = injected(pod(main, {"name": "other", "image": "o"}), Runtime(base, (), ("main",))).pod
+    assert mounts(after, "main") == {"/usr/local/lib/gpu": ("lib", False)}
+    assert env(after, "main") == {"A": "mine", "B": "2"}
+    assert container(after, "other") == {"name": "other", "image": "o"}
+
+
+def test_named_containers_get_what_the_profiles_variables_refer_to() -> None:
+    side = {"name": "side", "image": "s", "env": [{"name": "ME", "value": "$(POD_NAME)"}]}
+    after = injected(pod(VLLM), Runtime(profile(containers=[side]), (), ("vllm",))).pod
+    told = env(after, "vllm")
+    assert told["POD_NAME"] == "metadata.name"
+    assert list(told).index("POD_NAME") < list(told).index("ME")
+    assert "POD_IP" not in told
+
+
+def test_files_at_a_path_that_the_sidecars_variables_make_up_stay_its_own() -> None:
+    side = SIDECAR | {"volumeMounts": [{"name": "patio", "mountPath": "/x", "subPathExpr": "$(POD_NAME)"}]}
+    mine = profile(initContainers=[side], volumes=[{"name": "patio", "emptyDir": {}}])
+    assert mounts(injected(pod(), Runtime(mine)).pod, "vllm") == {}
+
+
+def test_without_names_only_files_are_shared_and_never_over_a_containers_own_paths() -> None:
+    sidecar = SIDECAR | {
+        "volumeMounts": [
+            {"name": "cache", "mountPath": "/cache"},
+            {"name": "tmp", "mountPath": "/tmp"},
+            {"name": "keys", "mountPath": "/keys"},
+        ]
+    }
+    volumes = [
+        {"name": "cache", "hostPath": {"path": "/var/cache/patio", "type": "DirectoryOrCreate"}},
+        {"name": "tmp", "emptyDir": {}},
+        {"name": "keys", "secret": {"secretName": "keys"}},
+    ]
+    after = injected(pod(), Runtime(profile(initContainers=[sidecar], volumes=volumes))).pod
+    assert mounts(after, "vllm") == {"/cache": ("cache", True)}
+
+
+def test_the_sidecar_sees_the_engines_data_read_only_and_nothing_else_of_it() -> None:
+    volumes = [
+        {"name": "models", "persistentVolumeClaim": {"claimName": "models"}},
+        {"name": "adapters", "hostPath": {"path": "/srv/adapters", "type": "Directory"}},
+        {"name": "shm", "emptyDir": {"medium": "Memory"}},
+        {"name": "rdma", "hostPath": {"path": "/dev/infiniband"}},
+        {"name": "socket", "hostPath": {"path": "/srv/x.sock", "type": "Socket"}},
+        {"name": "driver", "hostPath": {"path": "/opt/driver"}},
+        {"name": "token", "projected": {"sources": []}},
+    ]
+    engine = VLLM | {
+        "volumeMounts": [
+            {"name": "models", "mountPath": "/models", "subPath": "qwen"},
+            {"name": "adapters", "mountPath": "/adapters", "mountPropagation": "Bidirectional"},
+            {"name": "shm", "mountPath": "/dev/shm"},
+            {"name": "rdma", "mountPath": "/infiniband"},
+            {"name": "socket", "mountPath": "/x.sock"},
+            {"name": "driver", "mountPath": "/usr/local/driver"},
+            {"name": "token", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"},
+        ]
+    }
+    after = injected(pod(engine, volumes=volumes)).pod
+    assert mounts(after, "patio") == {
+        "/var/lib/patio": ("patio", False),
+        "/models": ("models", True),
+        "/adapters": ("adapters", True),
+    }
+    assert container(after, "patio")["volumeMounts"][1] == {
+        "name": "models",
+        "mountPath": "/models",
+        "subPath": "qwen",
+        "readOnly": True,
+    }
+
+
+def test_different_files_under_one_path_are_refused() -> None:
+    sidecar = SIDECAR | {"volumeMounts": [{"name": "cache", "mountPath": "/models"}]}
+    mine = profile(initContainers=[sidecar], volumes=[{"name": "cache", "emptyDir": {}}])
+    engine = VLLM | {"volumeMounts": [{"name": "models", "mountPath": "/models"}]}
+    volumes = [{"name": "models", "persistentVolumeClaim": {"claimName": "models"}}]
+    message = refusal(pod(engine, volumes=volumes), Runtime(mine))
+    assert "'cache' at /models" in message
+    assert "'models' there" in message
+
+
+# --- again
+
+
+def test_a_second_admission_changes_nothing_even_if_the_profile_changed_meanwhile() -> None:
+    once = injected(pod()).pod
+    newer = profile(
+        initContainers=[SIDECAR | {"image": "patio/sidecar:2"}], volumes=[{"name": "patio", "emptyDir": {}}]
+    )
+    assert injected(once).pod == once
+    assert injected(once, Runtime(newer)).pod == once
+    other_port = SIDECAR | {"ports": [{"name": "patio", "containerPort": 9099}]}
+    other_volumes = [{"name": "patio", "hostPath": {"path": "/srv"}}, {"name": "more", "emptyDir": {}}]
+    assert injected(once, Runtime(profile(initContainers=[other_port], volumes=other_volumes))).pod == once
+
+
+def test_a_pod_that_only_claims_to_be_injected_is_injected() -> None:
+    claiming = pod(metadata={"annotations": {"patio.dev/injected": '{"patio": "old"}'}})
+    after = injected(claiming).pod
+    assert container(after, "patio")["image"] == "patio/sidecar:1"
+    assert json.loads(after["metadata"]["annotations"]["patio.dev/injected"]) == {"patio": revision(profile())}
+
+
+RECORDINGS = Path(__file__).parents[1] / "recorded"
+
+
+def test_a_pod_that_upstream_rendered_the_profile_into_is_completed_not_doubled() -> None:
+    recorded = yaml.safe_load((RECORDINGS / "rbg_rendered_pod.yaml").read_text())
+    rendered, base, runtime = recorded["pod"], recorded["profile"], recorded["engineRuntime"]
+    mine = profile("patio-runtime", **base)
+    result = injected(rendered, Runtime(mine, tuple(runtime["containers"]), tuple(runtime["injectContainers"])))
+    for key in ("initContainers", "containers", "volumes"):
+        assert [one["name"] for one in result.pod["spec"][key]] == [one["name"] for one in rendered["spec"][key]]
+    sidecar = container(result.pod, "patio")
+    told = env(result.pod, "patio")
+    assert sidecar["args"] == ["--bind", "0.0.0.0"]
+    assert (told["TOPO_TYPE"], told["GROUP_NAME"], told["ROLE_NAME"]) == ("overridden", "my-inference", "inference")
+    assert rendered["metadata"]["name"].endswith(told["ROLE_INDEX"])
+    assert env(result.pod, "native")["GROUP_NAME"] == "my-inference"
+    again = inject(
+        copy.deepcopy(result.pod),
+        (Runtime(mine, tuple(runtime["containers"]), tuple(runtime["injectContainers"])),),
+        (),
+    )
+    assert isinstance(again, Injection)
+    assert again.pod == result.pod

@@ -1,0 +1,248 @@
+"""Observe mode: what admission makes of pods that upstream's RoleBasedGroup controller really made."""
+
+from __future__ import annotations
+
+import copy
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from patio_operator.api.profile import ClusterEngineRuntimeProfile
+from patio_operator.injection import (
+    Injection,
+    PodRejection,
+    Runtime,
+    RuntimeRef,
+    inject,
+    json_patch,
+    member_of,
+    revision,
+    runtimes_of,
+    runtimes_of_role,
+)
+
+Object = dict[str, Any]
+
+RECORDED: list[Object] = list(
+    yaml.safe_load_all((Path(__file__).parents[1] / "recorded" / "rbg_objects.yaml").read_text())
+)
+GROUPS = {one["metadata"]["name"]: one for one in RECORDED if one["kind"] == "RoleBasedGroup"}
+PROFILES = {
+    one["metadata"]["name"]: ClusterEngineRuntimeProfile.model_validate(one)
+    for one in RECORDED
+    if one["kind"] == "ClusterEngineRuntimeProfile"
+}
+PODS = {one["metadata"]["name"]: one for one in RECORDED if one["kind"] == "Pod"}
+LISTS = ("initContainers", "containers", "volumes")
+BOTH_FAMILIES = {
+    "RBG_GROUP_NAME": "GROUP_NAME",
+    "RBG_ROLE_NAME": "ROLE_NAME",
+    "RBG_ROLE_INDEX": "ROLE_INDEX",
+    "RBG_ROLE_INSTANCE_NAME": "INSTANCE_NAME",
+    "RBG_COMPONENT_NAME": "COMPONENT_NAME",
+    "RBG_COMPONENT_INDEX": "COMPONENT_INDEX",
+}
+
+
+def asked(pod: Object) -> tuple[RuntimeRef, ...]:
+    member = member_of(pod)
+    assert member is not None
+    group, role = member
+    of_its_role = runtimes_of_role(pod, GROUPS[group], role)
+    assert not isinstance(of_its_role, PodRejection)
+    refs = runtimes_of(pod, of_its_role)
+    assert not isinstance(refs, PodRejection)
+    return refs
+
+
+def admitted(pod: Object, profiles: dict[str, ClusterEngineRuntimeProfile] = PROFILES) -> Injection:
+    runtimes = [
+        Runtime(profiles[ref.profile_name], ref.overrides, ref.inject_containers, ref.rendered) for ref in asked(pod)
+    ]
+    result = inject(pod, runtimes, ())
+    assert isinstance(result, Injection), result
+    return result
+
+
+def container(pod: Object, name: str) -> Object:
+    (found,) = [one for key in LISTS[:2] for one in pod["spec"].get(key) or [] if one["name"] == name]
+    return found
+
+
+def env(pod: Object, name: str) -> dict[str, str]:
+    """A container's variables as the kubelet resolves them: fields of the pod, and references to what comes before."""
+    resolved: dict[str, str] = {}
+    for variable in container(pod, name).get("env") or []:
+        value = variable.get("value") or ""
+        if "valueFrom" in variable:
+            path = variable["valueFrom"]["fieldRef"]["fieldPath"]
+            label = re.fullmatch(r"metadata\.labels\['(.*)'\]", path)
+            value = pod["metadata"]["labels"][label[1]] if label else f"<{path}>"
+        resolved[variable["name"]] = re.sub(
+            r"\$\((\w+)\)", lambda match, known=resolved: known.get(match[1], match[0]), value
+        )
+    return resolved
+
+
+PROFILED = [name for name, pod in PODS.items() if asked(pod)]
+
+
+def test_exactly_the_pods_that_upstream_gives_a_profile_are_given_one() -> None:
+    named = {name: {ref.profile_name for ref in asked(pod)} for name, pod in PODS.items()}
+    for name, pod in PODS.items():
+        rendered = {
+            profile.metadata.name
+            for profile in PROFILES.values()
+            if {one["name"] for one in profile.spec.containers} <= {one["name"] for one in pod["spec"]["containers"]}
+        }
+        assert named[name] == rendered
+    assert named["my-inference-multi-0-0"], "the leader of an instance has it"
+    assert not named["my-inference-multi-0-1"], "its worker has not"
+    assert not named["my-inference-router-0"]
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_nothing_that_upstream_made_is_dropped_reordered_or_doubled(name: str) -> None:
+    before, after = PODS[name], admitted(PODS[name]).pod
+    for key in LISTS:
+        assert [one["name"] for one in after["spec"].get(key) or []] == [
+            one["name"] for one in before["spec"].get(key) or []
+        ]
+    assert {**after["spec"], **dict.fromkeys(LISTS)} == {**before["spec"], **dict.fromkeys(LISTS)}
+    assert after["metadata"]["labels"].items() >= before["metadata"]["labels"].items()
+    for key in LISTS[:2]:
+        for old, new in zip(before["spec"].get(key) or [], after["spec"].get(key) or [], strict=True):
+            same = ("name", "image", "command", "args", "ports", "resources")
+            assert [old.get(one) for one in same] == [new.get(one) for one in same]
+            assert {one["name"] for one in new.get("env") or []} >= {one["name"] for one in old.get("env") or []}
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_a_second_admission_changes_nothing(name: str) -> None:
+    once = admitted(PODS[name]).pod
+    assert json_patch(once, admitted(copy.deepcopy(once)).pod) == []
+
+
+@pytest.mark.parametrize("name", [name for name in PODS if name not in PROFILED])
+def test_a_pod_without_a_profile_is_left_as_it_is(name: str) -> None:
+    assert admitted(PODS[name]).pod == PODS[name]
+
+
+@pytest.mark.parametrize("name", PROFILED)
+def test_every_container_of_the_profile_gets_both_families_and_the_index_of_its_instance(name: str) -> None:
+    after = admitted(PODS[name]).pod
+    (ref,) = asked(PODS[name])
+    spec = PROFILES[ref.profile_name].spec
+    natives = [one for one in spec.init_containers if one.get("restartPolicy") == "Always"]
+    for one in (*spec.containers, *natives):
+        told = env(after, one["name"])
+        for new, old in BOTH_FAMILIES.items():
+            assert told[new] == told[old]
+        assert told["ROLE_INDEX"] == told["INSTANCE_NAME"].rsplit("-", 1)[-1]
+        assert told["POD_IP"] == "<status.podIP>"
+        assert "$(" not in "".join(told.values())
+
+
+def test_upstreams_wrong_index_is_what_it_is_in_the_users_own_containers() -> None:
+    before = PODS["my-inference-inference-0"]
+    assert env(before, "patio")["RBG_ROLE_INDEX"] == "2", "upstream's fault, on which this test stands"
+    after = admitted(before).pod
+    assert env(after, "patio")["RBG_ROLE_INDEX"] == "0"
+    assert env(after, "sglang")["RBG_ROLE_INDEX"] == "2", "what the user wrote is not ours"
+
+
+@pytest.mark.parametrize("sidecar", ["patio", "native"])
+def test_a_leaders_sidecars_know_their_instance(sidecar: str) -> None:
+    told = env(admitted(PODS["my-inference-multi-1-0"]).pod, sidecar)
+    address = "my-inference-multi-1-0.s-my-inference-multi.rec-patio"
+    assert told["LWS_LEADER_ADDRESS"] == told["RBG_LWP_LEADER_ADDRESS"] == address
+    assert told["LWS_WORKER_INDEX"] == told["RBG_LWP_WORKER_INDEX"] == "0"
+    assert told["LWS_GROUP_SIZE"] == told["RBG_LWP_GROUP_SIZE"] == "2"
+
+
+def test_the_pod_says_which_revision_it_has() -> None:
+    after = admitted(PODS["my-inference-inference-1"]).pod
+    mine = revision(PROFILES["patio-runtime"])
+    assert after["metadata"]["annotations"]["patio.dev/injected"] == f'{{"patio-runtime": "{mine}"}}'
+    assert after["metadata"]["labels"]["patio.dev/injected"] == "true"
+
+
+def test_a_profile_that_was_changed_after_upstream_rendered_it_refuses_nothing() -> None:
+    before = PODS["gpu-inference-decode-0"]
+    result = admitted(before)
+    assert container(result.pod, "gpu-monitor")["image"] == container(before, "gpu-monitor")["image"]
+    assert result.pod["metadata"]["annotations"]["patio.dev/injected"] == '{"nvidia-runtime-profile": "unknown"}'
+    assert any("'gpu-monitor'" in one and "left as upstream's controller made it" in one for one in result.warnings)
+    assert {"name": "gpu-lib", "mountPath": "/usr/local/lib/gpu"} in container(result.pod, "decode-main")[
+        "volumeMounts"
+    ], "what injectContainers promises and upstream does not do"
+
+
+def test_what_upstream_does_not_render_is_injected() -> None:
+    rendered_before_the_role_named_it = copy.deepcopy(PODS["my-inference-inference-1"])
+    spec = rendered_before_the_role_named_it["spec"]
+    spec["containers"] = [one for one in spec["containers"] if one["name"] != "patio"]
+    del spec["initContainers"]
+    after = admitted(rendered_before_the_role_named_it).pod
+    assert container(after, "patio")["args"] == ["--bind", "0.0.0.0"]
+    assert env(after, "native")["GROUP_NAME"] == "my-inference"
+
+
+def old_pod(owner: str, **labels: str) -> Object:
+    own = {"apiVersion": "apps/v1", "kind": owner, "name": "g-r", "uid": "u", "controller": True}
+    return {
+        "metadata": {"name": "g-r-1", "labels": labels, "ownerReferences": [own]},
+        "spec": {"containers": [{"name": "sglang", "image": "i"}]},
+    }
+
+
+OLD = {"rolebasedgroup.workloads.x-k8s.io/name": "g", "rolebasedgroup.workloads.x-k8s.io/role": "r"}
+OLD_GROUP: Object = {
+    "apiVersion": "workloads.x-k8s.io/v1alpha1",
+    "spec": {"roles": [{"name": "r", "leaderWorkerSet": {"size": 2}, "engineRuntimes": [{"profileName": "p"}]}]},
+}
+
+
+def test_groups_of_upstream_before_07_are_known_by_their_labels() -> None:
+    assert member_of(old_pod("StatefulSet", **OLD)) == ("g", "r")
+    leader = old_pod("StatefulSet", **OLD, **{"leaderworkerset.sigs.k8s.io/worker-index": "0"})
+    worker = old_pod("StatefulSet", **OLD, **{"leaderworkerset.sigs.k8s.io/worker-index": "1"})
+    assert runtimes_of_role(leader, OLD_GROUP, "r") == (RuntimeRef("p", rendered=True),)
+    assert runtimes_of_role(worker, OLD_GROUP, "r") == ()
+
+
+def test_a_pod_that_nobody_controls_is_no_member() -> None:
+    stray = old_pod("StatefulSet", **OLD)
+    del stray["metadata"]["ownerReferences"]
+    assert member_of(stray) is None
+
+
+def test_a_role_that_the_group_no_longer_has_asks_for_nothing() -> None:
+    assert runtimes_of_role(old_pod("StatefulSet", **OLD), OLD_GROUP, "gone") == ()
+
+
+def test_what_the_pod_asks_for_itself_is_added_and_its_roles_entry_wins() -> None:
+    pod = old_pod("StatefulSet", **OLD, **{"patio.dev/profile": "mine"})
+    of_its_role = (RuntimeRef("p", ({"name": "c"},), rendered=True),)
+    assert runtimes_of(pod, of_its_role) == (*of_its_role, RuntimeRef("mine"))
+    pod["metadata"]["labels"]["patio.dev/profile"] = "p"
+    assert runtimes_of(pod, of_its_role) == of_its_role
+
+
+@pytest.mark.parametrize(
+    ("instance", "index"), [("g-r-12", "12"), ("g-r-0", "0"), ("g-r-x7k24", None), ("g-r-24456", None)]
+)
+def test_the_index_comes_from_the_instances_name_and_a_stateless_one_has_none(instance: str, index: str) -> None:
+    pod = old_pod("RoleInstance", **{"rbg.workloads.x-k8s.io/group-name": "g", "rbg.workloads.x-k8s.io/role-name": "r"})
+    pod["metadata"]["ownerReferences"][0]["name"] = instance
+    profile = ClusterEngineRuntimeProfile.model_validate(
+        {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "side", "image": "s"}]}}
+    )
+    result = inject(pod, [Runtime(profile, rendered=True)], ())
+    assert isinstance(result, Injection)
+    told = env(result.pod, "side")
+    assert told.get("ROLE_INDEX") == told.get("RBG_ROLE_INDEX") == index
+    assert told["INSTANCE_NAME"] == instance

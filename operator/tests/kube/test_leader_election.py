@@ -1,0 +1,50 @@
+"""The Lease beside a thousand groups and an API server that takes its time: it is never lost, nor held up."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from functools import partial
+
+from patio_operator.caches import Caches
+from patio_operator.groups.event_handlers import existing_keys
+from patio_operator.groups.reconciler import GroupReconciler
+from patio_operator.kube import lease_rules
+from patio_operator.kube.leader_election import LeaderElector
+from patio_operator.runtime.workqueue import WORKERS, WorkQueue
+
+from memory_api import GROUPS, MemoryApi, connected, group, serving, until
+
+GROUPS_THERE = 1000
+
+
+async def test_a_thousand_groups_do_not_cost_the_lease() -> None:
+    api = MemoryApi()
+    api.latency, api.fast = 0.3, "/leases"
+    for number in range(GROUPS_THERE):
+        api.put(GROUPS, group(f"g{number}"))
+    changes: list[bool] = []
+    async with serving(api) as address, connected(address) as cluster, connected(address) as own:
+        known = Caches(cluster)
+        reconciler = GroupReconciler(cluster, known.groups, known.profiles, lambda: False, time.monotonic)
+        queue = WorkQueue("group", lambda: existing_keys(known.groups))
+        watches = [asyncio.create_task(one) for one in known.watches()]
+        await until("the groups are known", lambda: len(known.groups.object_keys()) == GROUPS_THERE)
+        elector = LeaderElector(own, "patio-system", "patio-operator", "one", changes.append)
+        task = asyncio.create_task(elector.run(partial(queue.run, reconciler.reconcile)))
+        lease = "/apis/coordination.k8s.io/v1/namespaces/patio-system/leases/patio-operator"
+        renewals: set[str] = set()
+
+        def renewed() -> bool:
+            if lease in api.objects:
+                renewals.add(api.objects[lease]["spec"]["renewTime"])
+            return len(renewals) > lease_rules.DURATION / lease_rules.RENEW_EVERY + 1
+
+        # longer than a Lease lasts: a term that is lost would have ended by then
+        await until("renewed again and again", renewed, lambda: f"{renewals}, {api.asked}")
+        assert changes == [True]
+        assert api.asked["GET rolebasedgroups"] > WORKERS, "groups were worked on meanwhile"
+        assert api.most_at_once <= WORKERS * 6 + 10, api.most_at_once
+        for one in (task, *watches):
+            one.cancel()
+        await asyncio.gather(task, *watches, return_exceptions=True)

@@ -1,0 +1,159 @@
+"""Which LoraAdapters of one name are certain to meet on a pod, and what a new pod is given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from patio_operator.api.labels import GROUP_NAME, ROLE_NAME
+from patio_operator.api.loraadapter import LoraAdapter
+from patio_operator.loraadapters.planner.conflicts import SelectablePod, conflict_on_a_pod, declared_conflict, rivals
+from patio_operator.loraadapters.planner.initial_adapters import initial_adapters
+from patio_operator.loraadapters.planner.selection import for_pod, load_request
+
+from builders import lora_adapter
+
+ROLE = {"selector": None, "roleRef": {"group": "g", "role": "r"}}
+OF_ROLE = {GROUP_NAME: "g", ROLE_NAME: "r"}
+
+
+def of(name: str, *, adapter_name: str = "sql", **spec: Any) -> LoraAdapter:
+    return lora_adapter(name, adapterName=adapter_name, **spec)
+
+
+def select(**labels: str) -> dict[str, Any]:
+    return {"selector": {"matchLabels": labels}}
+
+
+def meet(one: LoraAdapter, other: LoraAdapter, *pods: SelectablePod) -> str | None:
+    others = rivals(one, [one, other])
+    conflict = declared_conflict(one, others) or conflict_on_a_pod(one, others, pods)
+    return conflict and conflict.message
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "why"),
+    [
+        (select(app="a"), select(app="a"), "both select the same pods"),
+        (select(app="a", tier="b"), select(app="a"), "every pod that LoraAdapter 'new' selects is selected by"),
+        (select(app="a"), select(app="a", tier="b"), "every pod that LoraAdapter 'old' selects is selected by"),
+        (ROLE, ROLE, "both are for role 'r' of RoleBasedGroup 'g'"),
+        (ROLE, {"selector": {"matchLabels": {GROUP_NAME: "g"}}}, "every pod that LoraAdapter 'new' selects"),
+        ({"selector": {"matchLabels": OF_ROLE}}, ROLE, "both select the same pods"),
+        (ROLE | {"baseModel": "m"}, ROLE, "both are for role"),
+        (select(app="a") | {"baseModel": "m"}, select(app="a") | {"baseModel": "m"}, "both select the same pods"),
+        (select(app="a") | {"replicas": 1}, select(app="a"), "both select the same pods"),
+    ],
+)
+def test_what_is_certain_to_meet_is_refused_and_both_are_named(mine: Any, theirs: Any, why: str) -> None:
+    said = meet(of("new", **mine), of("old", **theirs))
+    assert said is not None
+    assert why in said
+    assert said.startswith("LoraAdapter 'new' and LoraAdapter 'old' would both be 'sql' in requests")
+    assert "another spec.adapterName" in said
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs"),
+    [
+        (select(app="a"), select(app="b")),
+        (select(app="a"), select(tier="b")),
+        (ROLE, {"selector": None, "roleRef": {"group": "g", "role": "other"}}),
+        (ROLE, select(app="a")),
+        (select(app="a") | {"baseModel": "m"}, select(app="a") | {"baseModel": "n"}),
+        (select(app="a"), select(app="a", tier="b") | {"adapter_name": "other"}),
+        (select(app="a"), select(app="a") | {"metadata": {"deletionTimestamp": "2026-11-21T11:00:00Z"}}),
+        (select(app="a") | {"baseModel": "m"}, select(app="a", tier="b")),
+    ],
+)
+def test_what_may_never_meet_is_let_through(mine: Any, theirs: Any) -> None:
+    assert meet(of("new", **mine), of("old", **theirs)) is None
+
+
+def test_a_pod_that_both_select_is_named() -> None:
+    pods = [SelectablePod("b", {"app": "a", "tier": "b"}, None), SelectablePod("a", {"app": "a"}, None)]
+    said = meet(of("new", **select(app="a")), of("old", **select(tier="b")), *pods)
+    assert said is not None
+    assert "both select pod 'b'" in said
+
+
+@pytest.mark.parametrize(("model", "clashes"), [("m", True), ("n", False), (None, False)])
+def test_a_pod_of_another_base_model_is_nobodys(model: str | None, clashes: bool) -> None:
+    pod = SelectablePod("b", {"app": "a", "tier": "b"}, model)
+    said = meet(of("new", **select(app="a"), baseModel="m"), of("old", **select(tier="b")), pod)
+    assert (said is not None) is clashes
+
+
+def test_an_adapter_is_no_rival_of_itself() -> None:
+    assert meet(of("one"), of("one")) is None
+
+
+KEYS = st.dictionaries(st.sampled_from("abc"), st.sampled_from("xy"), min_size=1, max_size=3)
+
+
+@given(KEYS, KEYS, st.dictionaries(st.sampled_from("abc"), st.sampled_from("xy"), max_size=3))
+def test_selections_clash_when_one_holds_the_other_or_a_pod_is_in_both(
+    mine: dict[str, str], theirs: dict[str, str], labels: dict[str, str]
+) -> None:
+    new, old = of("new", **select(**mine)), of("old", **select(**theirs))
+    one_holds_the_other = mine.items() <= theirs.items() or theirs.items() <= mine.items()
+    assert (declared_conflict(new, [old]) is not None) is one_holds_the_other
+    in_both = (mine.items() | theirs.items()) <= labels.items()
+    assert (conflict_on_a_pod(new, [old], [SelectablePod("pod", labels, None)]) is not None) is in_both
+
+
+# --- what a new pod is given
+
+
+def test_a_new_pod_is_given_what_every_matching_pod_must_have_and_nothing_that_is_placed() -> None:
+    everywhere, instances = of("everywhere"), of("placed", adapter_name="other", replicas=3)
+    elsewhere = of("elsewhere", adapter_name="third", **select(app="b"))
+    assert initial_adapters([everywhere, instances, elsewhere], {"app": "vllm"}, (), None) == [load_request(everywhere)]
+
+
+def test_the_older_has_the_name_also_where_it_is_placed() -> None:
+    older = of("older", replicas=1, metadata={"creationTimestamp": "2026-11-20T10:00:00Z"})
+    assert initial_adapters([of("newer"), older], {"app": "vllm"}, (), None) == []
+
+
+def test_credentials_are_announced_and_never_given() -> None:
+    private = of("private", uri="hf://org/sql", source={"uri": "hf://org/sql", "secretRef": {"name": "hf"}})
+    (order,) = initial_adapters([private], {"app": "vllm"}, (), None)
+    assert order.expects_credentials
+    assert order.config is None
+    (public,) = initial_adapters([of("public", source={"uri": "hf://org/sql"})], {"app": "vllm"}, (), None)
+    assert not public.expects_credentials
+
+
+@pytest.mark.parametrize(("served", "given"), [((), 0), (("qwen",), 1), (("a", "qwen"), 1), (("llama",), 0)])
+def test_a_guarded_adapter_is_given_to_pods_that_are_known_to_serve_its_base_model(
+    served: tuple[str, ...], given: int
+) -> None:
+    assert len(initial_adapters([of("sql", baseModel="qwen")], {"app": "vllm"}, served, None)) == given
+
+
+@pytest.mark.parametrize(
+    ("room", "given"), [(None, ["pinned", "old", "new"]), (2, ["pinned", "old"]), (1, ["pinned"]), (0, [])]
+)
+def test_a_pod_is_given_what_its_engine_has_room_for(room: int | None, given: list[str]) -> None:
+    old = of("old", adapter_name="old", metadata={"creationTimestamp": "2026-11-20T10:00:00Z"})
+    adapters = [of("new", adapter_name="new"), of("pinned", adapter_name="pinned", pinned=True), old]
+    assert [one.lora_name for one in initial_adapters(adapters, {"app": "vllm"}, (), room)] == given
+
+
+def test_one_name_for_two_base_models_is_each_ones_own() -> None:
+    qwen, llama = of("qwen", baseModel="qwen"), of("llama", baseModel="llama")
+    for adapter in (qwen, llama):
+        (order,) = initial_adapters([qwen, llama], {"app": "vllm"}, (adapter.metadata.name,), None)
+        assert order.owner == adapter.owner
+
+
+@given(st.permutations(["a", "b", "c", "d"]))
+def test_the_order_of_adapters_does_not_matter(order: list[str]) -> None:
+    adapters = [of(name, adapter_name="x" if name in "ab" else name) for name in order]
+    chosen = {one.owner for one in initial_adapters(adapters, {"app": "vllm"}, (), None)}
+    assert chosen == {one.owner for one in for_pod(adapters, {"app": "vllm"}).values()}
+    assert len(chosen) == 3

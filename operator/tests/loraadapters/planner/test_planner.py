@@ -1,0 +1,241 @@
+"""The planner: from pods, reports and LoraAdapters to actions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from patio_operator.api.loraadapter import LoraAdapter
+from patio_operator.loraadapters.planner import serving_labels
+from patio_operator.loraadapters.planner.finalizers import DELETION_BOUND
+from patio_operator.loraadapters.planner.observation import Observation
+from patio_operator.loraadapters.planner.plan import (
+    AddFinalizer,
+    InstanceState,
+    Load,
+    Order,
+    Plan,
+    Rejection,
+    RemoveFinalizer,
+    SetServingLabels,
+    Unload,
+)
+from patio_operator.loraadapters.planner.planner import plan
+from patio_operator.loraadapters.planner.selection import load_request
+from patio_operator.loraadapters.planner.snapshot import Snapshot
+from patio_operator.pods.engine_pod import EnginePod
+from patio_protocol.adapters import AdapterState, LoadRequest
+
+from builders import NOW, lora_adapter, pod, report, seen, silent
+
+
+def planned(
+    pods: list[EnginePod],
+    views: dict[str, Observation],
+    adapters: list[LoraAdapter],
+    rejections: dict[tuple[str, Order], Rejection] | None = None,
+) -> Plan:
+    return plan(Snapshot(pods, views, adapters, NOW, rejections=rejections or {}))
+
+
+def states(decided: Plan, name: str = "sql") -> dict[str, InstanceState]:
+    return {one.pod.name: one.state for one in decided.placements[name].instances}
+
+
+def test_every_matching_pod_that_lacks_the_adapter_is_told_to_load_it() -> None:
+    adapter, pods = lora_adapter(), [pod("a"), pod("b"), pod("c", app="other")]
+    decided = planned(pods, {one.uid: seen() for one in pods}, [adapter])
+    assert [(one.pod.name, one.request) for one in decided.actions if isinstance(one, Load)] == [
+        ("a", load_request(adapter)),
+        ("b", load_request(adapter)),
+    ]
+    assert states(decided) == {"a": InstanceState.PENDING, "b": InstanceState.PENDING}
+
+
+def test_nothing_is_done_where_the_adapter_is_loaded() -> None:
+    adapter, one = lora_adapter(), pod(serving=["sql"])
+    decided = planned([one], {one.uid: seen(report(load_request(adapter)))}, [adapter])
+    assert decided.actions == ()
+    assert states(decided) == {"pod-0": InstanceState.LOADED}
+
+
+def test_the_engines_words_for_a_failure_reach_the_placement() -> None:
+    adapter, one = lora_adapter(), pod()
+    failed = report(load_request(adapter), AdapterState.FAILED, reason="EngineRefused", message="No adapter found")
+    decided = planned([one], {one.uid: seen(failed)}, [adapter])
+    assert decided.actions == ()
+    (instances,) = decided.placements["sql"].instances
+    assert (instances.state, instances.reason, instances.message) == (
+        InstanceState.FAILED,
+        "EngineRefused",
+        "No adapter found",
+    )
+
+
+def test_an_adapter_loaded_by_hand_is_never_touched() -> None:
+    by_hand = report(LoadRequest(lora_name="mine", lora_path="/adapters/mine"))
+    one = pod()
+    assert planned([one], {one.uid: seen(by_hand)}, []).actions == ()
+
+
+def test_a_name_that_was_loaded_by_hand_is_reported_as_taken() -> None:
+    by_hand = report(LoadRequest(lora_name="sql", lora_path="/adapters/mine"))
+    one = pod()
+    decided = planned([one], {one.uid: seen(by_hand)}, [lora_adapter()])
+    assert decided.actions == ()
+    assert [(instances.state, instances.reason) for instances in decided.placements["sql"].instances] == [
+        (InstanceState.FAILED, "NameTaken")
+    ]
+
+
+def test_of_two_that_want_one_name_the_older_has_it_and_the_other_is_told_who() -> None:
+    older = lora_adapter("older", adapterName="sql")
+    younger = lora_adapter("younger", adapterName="sql", metadata={"creationTimestamp": "2026-11-21T11:00:00Z"})
+    one = pod()
+    decided = planned([one], {one.uid: seen()}, [younger, older])
+    assert [action.request.owner for action in decided.actions if isinstance(action, Load)] == [
+        "LoraAdapter/team/older"
+    ]
+    (instances,) = decided.placements["younger"].instances
+    assert instances.reason == "NameTaken"
+    assert "LoraAdapter/team/older" in instances.message
+
+
+def test_what_no_lora_adapter_wants_any_more_is_unloaded() -> None:
+    gone, one = lora_adapter("gone"), pod()
+    decided = planned([one], {one.uid: seen(report(load_request(gone)))}, [])
+    assert [
+        (action.request.lora_name, action.request.owner) for action in decided.actions if isinstance(action, Unload)
+    ] == [("gone", "LoraAdapter/team/gone")]
+
+
+def test_a_pod_that_no_longer_matches_gives_the_adapter_back() -> None:
+    adapter, one = lora_adapter(), pod(app="other")
+    decided = planned([one], {one.uid: seen(report(load_request(adapter)))}, [adapter])
+    assert [type(action) for action in decided.actions] == [Unload]
+
+
+def test_an_adapter_of_another_namespaces_owner_is_not_ours_to_unload() -> None:
+    foreign = report(LoadRequest(lora_name="x", lora_path="/x", owner="LoraAdapter/elsewhere/x"))
+    one = pod()
+    assert planned([one], {one.uid: seen(foreign)}, []).actions == ()
+
+
+def test_a_sidecar_that_stopped_answering_is_unknown_and_never_ready() -> None:
+    one = pod()
+    decided = planned([one], {one.uid: silent(seen())}, [lora_adapter()])
+    assert states(decided) == {"pod-0": InstanceState.UNKNOWN}
+    assert decided.actions == ()
+
+
+def test_a_sidecar_that_never_answered_yet_is_pending() -> None:
+    decided = planned([pod(ip=None)], {}, [lora_adapter()])
+    assert states(decided) == {"pod-0": InstanceState.PENDING}
+
+
+def test_a_pod_whose_engine_serves_another_model_is_not_one_of_the_adapters_pods() -> None:
+    one = pod()
+    decided = planned([one], {one.uid: seen(base_models=("other",))}, [lora_adapter(baseModel="tiny")])
+    assert decided.actions == ()
+    assert decided.placements["sql"].instances == ()
+
+
+def test_with_a_guard_nothing_is_ordered_before_the_engine_has_named_its_base_model() -> None:
+    one, views = pod(), {pod().uid: seen(base_models=())}
+    guarded = planned([one], views, [lora_adapter(baseModel="tiny")])
+    assert guarded.actions == ()
+    assert [instances.reason for instances in guarded.placements["sql"].instances] == ["EngineNotReady"]
+    assert [type(action) for action in planned([one], views, [lora_adapter()]).actions] == [Load]
+
+
+def test_a_pod_that_is_leaving_is_left_alone() -> None:
+    one = pod(leaving=True)
+    decided = planned([one], {one.uid: seen()}, [lora_adapter()])
+    assert decided.actions == ()
+    assert decided.placements["sql"].instances == ()
+
+
+def test_an_order_that_was_refused_waits_for_its_time() -> None:
+    one = pod()
+    rejection = Rejection("No more room.", retryable=True, until=NOW + timedelta(seconds=5))
+    decided = planned([one], {one.uid: seen()}, [lora_adapter()], {(one.uid, load_request(lora_adapter())): rejection})
+    assert decided.actions == ()
+    assert decided.requeue_at == rejection.until
+    assert [instances.message for instances in decided.placements["sql"].instances] == ["No more room."]
+
+
+def test_a_refusal_is_told_until_the_order_is_taken() -> None:
+    one = pod()
+    over = Rejection("Not here.", retryable=False, until=NOW)
+    decided = planned([one], {one.uid: seen()}, [lora_adapter()], {(one.uid, load_request(lora_adapter())): over})
+    assert [type(action) for action in decided.actions] == [Load]
+    assert [(instances.state, instances.reason) for instances in decided.placements["sql"].instances] == [
+        (InstanceState.FAILED, "SidecarRefused")
+    ]
+
+
+def test_the_finalizer_is_put_on_before_anything_is_loaded() -> None:
+    adapter = lora_adapter(metadata={"finalizers": []})
+    decided = planned([pod()], {pod().uid: seen()}, [adapter])
+    assert [type(action) for action in decided.actions] == [AddFinalizer, Load]
+
+
+DELETED = {"deletionTimestamp": "2026-11-21T12:00:00Z"}
+
+
+def test_a_deleted_adapter_is_unloaded_first_and_released_after() -> None:
+    adapter, one = lora_adapter(metadata=DELETED), pod()
+    first = planned([one], {one.uid: seen(report(load_request(adapter)))}, [adapter])
+    assert [type(action) for action in first.actions] == [Unload]
+    assert first.requeue_at == NOW + DELETION_BOUND
+    second = planned([one], {one.uid: seen()}, [adapter])
+    assert second.actions == (RemoveFinalizer(adapter),)
+
+
+def test_a_deletion_waits_for_a_silent_pod_only_so_long_and_then_names_it() -> None:
+    one = pod()
+    silent = {one.uid: Observation(None, "gone", ever_answered=True)}
+    adapter = lora_adapter(metadata=DELETED)
+    assert planned([one], silent, [adapter]).actions == ()
+    late = plan(Snapshot([one], silent, [adapter], NOW + DELETION_BOUND))
+    assert late.actions == (RemoveFinalizer(adapter, ("pod-0",)),)
+
+
+@pytest.mark.parametrize("role_label", ["rbg.workloads.x-k8s.io", "rolebasedgroup.workloads.x-k8s.io"])
+def test_a_role_is_found_by_the_labels_of_either_generation(role_label: str) -> None:
+    old = role_label.startswith("rolebasedgroup")
+    labels = {
+        f"{role_label}/{'name' if old else 'group-name'}": "demo",
+        f"{role_label}/{'role' if old else 'role-name'}": "worker",
+    }
+    one = pod("demo-worker-0", **labels)
+    adapter = lora_adapter(selector=None, roleRef={"group": "demo", "role": "worker"})
+    assert [type(action) for action in planned([one], {one.uid: seen()}, [adapter]).actions] == [Load]
+
+
+def test_labels_of_a_pod_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving_labels, "MOST_LABELLED", 3)
+    adapters = [lora_adapter(f"a{number}") for number in range(5)]
+    one = pod(serving=["a4"])
+    sidecar = seen(*[report(load_request(each)) for each in adapters])
+    (labels,) = planned([one], {one.uid: sidecar}, adapters).actions
+    assert isinstance(labels, SetServingLabels)
+    assert labels.names == {"a4", "a0", "a1"}, "what is there stays"
+    assert len(labels.owners) == 3
+    there = replace(one, serving=labels.names, owners=labels.owners)
+    assert planned([there], {one.uid: sidecar}, adapters).actions == ()
+
+
+def test_a_name_that_changes_hands_changes_its_owners_label() -> None:
+    old = lora_adapter("old", adapterName="sql", metadata=DELETED)
+    new = lora_adapter("new", adapterName="sql")
+    one = replace(pod(), serving=frozenset({"sql"}), owners=frozenset({("uid-old", "sql")}))
+    (gone,) = planned([one], {one.uid: seen(report(load_request(old)))}, [old, new]).actions
+    assert isinstance(gone, SetServingLabels)
+    assert (gone.names, gone.owners) == (frozenset(), frozenset()), "both labels go before the weights do"
+    bare = replace(one, serving=gone.names, owners=gone.owners)
+    (shown,) = planned([bare], {one.uid: seen(report(load_request(new)))}, [new]).actions
+    assert isinstance(shown, SetServingLabels)
+    assert (shown.names, shown.owners) == (frozenset({"sql"}), frozenset({("uid-new", "sql")}))

@@ -1,0 +1,373 @@
+"""A new source on pods that have an old one: fetched everywhere, switched pod by pod, stopped by the first fault."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from fleet_simulator import World
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from patio_operator.api.loraadapter import LoraAdapter
+from patio_operator.loraadapters.planner.plan import Condition, InstanceState, Load, Plan, Rejection, SetServingLabels
+from patio_operator.loraadapters.planner.planner import plan
+from patio_operator.loraadapters.planner.selection import load_request, source_revision
+from patio_operator.loraadapters.planner.snapshot import Snapshot
+from patio_operator.loraadapters.planner.status import recorded, status
+from patio_protocol.adapters import AdapterState
+
+from builders import NOW, lora_adapter, pod, report, seen
+
+OLD, NEW = "s3://bucket/old", "s3://bucket/new"
+
+
+def declared(uri: str, **spec: Any) -> LoraAdapter:
+    return lora_adapter(uri=uri, **spec)
+
+
+def revision(uri: str) -> str:
+    return source_revision(declared(uri))
+
+
+def world(pods: int = 3, *, seed: int = 0, pace: float = 1.0, **spec: Any) -> World:
+    """A world in which `sql` is loaded from the old source everywhere."""
+    made = World(seed, pace)
+    for index in range(pods):
+        made.add(pod(f"p{index}"))
+    made.declare(declared(OLD, **spec))
+    made.settle()
+    made.orders.clear()
+    return made
+
+
+def loads(decided: Plan) -> list[tuple[str, bool]]:
+    return [(one.pod.name, one.request.prepare) for one in decided.actions if isinstance(one, Load)]
+
+
+def unlabelled(decided: Plan) -> list[str]:
+    return [one.pod.name for one in decided.actions if isinstance(one, SetServingLabels) and not one.names]
+
+
+def have(of: World, uri: str) -> set[str]:
+    return {name for name in of.holding("sql") if of.sidecar(name).entries["sql"].held == revision(uri)}
+
+
+def test_a_new_source_is_fetched_everywhere_before_the_first_pod_loses_its_label() -> None:
+    fleet = world()
+    fleet.declare(declared(NEW))
+    first = fleet.step()
+    assert loads(first) == [("p0", True), ("p1", True), ("p2", True)]
+    assert unlabelled(first) == []
+    second = fleet.step()
+    assert loads(second) == []
+    assert unlabelled(second) == ["p0"]
+    third = fleet.step()
+    assert loads(third) == [("p0", False)]
+
+
+def test_one_slow_download_keeps_all_from_switching() -> None:
+    fleet = world()
+    fleet.declare(declared(NEW))
+    fleet.step()
+    stuck = fleet.sidecar("p1").entries["sql"]
+    assert stuck.prepared is not None
+    stuck.prepared = stuck.prepared.model_copy(update={"state": "Downloading"})
+    decided = fleet.plan()
+    assert decided.actions == ()
+    assert "p1 must have them before any pod switches" in decided.placements["sql"].instances[0].message
+
+
+def test_files_that_are_there_already_are_not_fetched() -> None:
+    fleet = World()
+    for name in ("a", "b"):
+        fleet.add(pod(name))
+    fleet.declare(declared("file:///adapters/v1"))
+    fleet.settle()
+    fleet.declare(declared("file:///adapters/v2"))
+    assert unlabelled(fleet.step()) == ["a"]
+
+
+def test_the_next_pod_waits_until_the_one_before_is_found_again() -> None:
+    fleet = world(2)
+    fleet.declare(declared(NEW))
+    for _ in range(3):
+        fleet.step()
+    assert have(fleet, NEW) == set()
+    while not have(fleet, NEW):
+        assert unlabelled(fleet.step()) == []
+    labelled = fleet.step()
+    assert [(one.pod.name, one.names) for one in labelled.actions if isinstance(one, SetServingLabels)] == [
+        ("p0", {"sql"})
+    ]
+    assert unlabelled(fleet.step()) == ["p1"]
+
+
+def test_the_only_pod_switches_with_its_label_on() -> None:
+    fleet = world(1)
+    fleet.declare(declared(NEW))
+    fleet.settle()
+    assert have(fleet, NEW) == {"p0"}
+    assert [order.reason for _, _, order in fleet.orders][1:] == ["it is the only pod to switch to the new source"]
+
+
+def test_a_source_that_one_pod_cannot_fetch_switches_nobody_and_says_so() -> None:
+    fleet = world()
+    fleet.sidecar("p1").unfetchable.add(revision(NEW))
+    fleet.declare(declared(NEW))
+    fleet.settle()
+    assert have(fleet, OLD) == {"p0", "p1", "p2"}
+    placement = fleet.plan().placements["sql"]
+    assert placement.condition is not None
+    assert placement.condition.reason == "RolloutStopped"
+    assert "p1 could not fetch the new source" in placement.condition.message
+    assert "p1: not there" in placement.condition.message
+    assert all(fleet.pods[name].serving == {"sql"} for name in fleet.pods)
+
+
+def test_a_source_that_an_engine_refuses_stops_after_the_first_pod_which_goes_on_with_the_old_one() -> None:
+    fleet = world(4)
+    for one in fleet.sidecars.values():
+        one.bad.add(revision(NEW))
+    fleet.declare(declared(NEW))
+    fleet.settle()
+    switched = [name for name in fleet.pods if fleet.sidecar(name).entries["sql"].state is AdapterState.FAILED]
+    assert switched == ["p0"]
+    assert have(fleet, OLD) == set(fleet.pods)
+    assert all(one.serving == {"sql"} for one in fleet.pods.values())
+    after = status(declared(NEW), fleet.plan().placements["sql"], recorded({}), NOW)
+    ready, progressing, degraded = after["conditions"]
+    assert (ready["status"], ready["reason"]) == ("False", "RolloutStopped")
+    assert (progressing["status"], progressing["reason"]) == ("False", "RolloutStopped")
+    assert degraded["status"] == "True"
+    assert "p0 failed with the new source. p1, p2, p3 keep the old weights" in degraded["message"]
+    assert "rank 64 is too high" in degraded["message"]
+    assert (after["readyReplicas"], after["updatedReplicas"], after["failedReplicas"]) == (3, 0, 1)
+
+
+def test_taking_the_change_back_ends_a_stopped_rollout_without_moving_a_label() -> None:
+    fleet = world()
+    for one in fleet.sidecars.values():
+        one.bad.add(revision(NEW))
+    fleet.declare(declared(NEW))
+    fleet.settle()
+    fleet.orders.clear()
+    fleet.declare(declared(OLD))
+    decided = fleet.step()
+    assert {one.pod.name: one.reason for one in decided.actions if isinstance(one, Load)} == {
+        "p0": "its engine has the declared source already",
+        "p1": "what was fetched ahead is not wanted any more",
+        "p2": "what was fetched ahead is not wanted any more",
+    }
+    assert unlabelled(decided) == []
+    fleet.settle()
+    assert [entry.state for name in fleet.pods for entry in fleet.sidecar(name).entries.values()] == ["Loaded"] * 3
+
+
+def test_a_change_that_is_taken_back_before_any_pod_switched_leaves_no_files_behind() -> None:
+    fleet = world()
+    fleet.sidecar("p1").unfetchable.add(revision(NEW))
+    fleet.declare(declared(NEW))
+    fleet.settle()
+    fleet.declare(declared(OLD))
+    fleet.settle()
+    assert have(fleet, OLD) == fleet.answering("sql") == set(fleet.pods)
+    assert all(fleet.sidecar(name).entries["sql"].prepared is None for name in fleet.pods)
+
+
+def test_a_third_source_goes_on_where_the_second_stopped() -> None:
+    fleet = world()
+    for one in fleet.sidecars.values():
+        one.bad.add(revision(NEW))
+    fleet.declare(declared(NEW))
+    fleet.settle()
+    fleet.declare(declared("s3://bucket/third"))
+    fleet.settle()
+    assert have(fleet, "s3://bucket/third") == set(fleet.pods)
+
+
+def test_where_nothing_answers_there_is_nothing_to_protect() -> None:
+    fleet = World()
+    for name in ("a", "b"):
+        fleet.add(pod(name))
+        fleet.sidecar(name).bad.add(revision(OLD))
+    fleet.declare(declared(OLD))
+    fleet.settle()
+    fleet.declare(declared(NEW))
+    assert loads(fleet.step()) == [("a", False), ("b", False)]
+
+
+def test_a_silent_sidecar_counts_as_one_that_is_unavailable() -> None:
+    fleet = world(3)
+    fleet.sidecar("p2").alive = False
+    fleet.declare(declared("file:///adapters/new"))
+    decided = fleet.step()
+    assert unlabelled(decided) == []
+    assert "p2 must be back first" in decided.placements["sql"].instances[0].message
+
+
+def test_a_pod_that_is_not_ready_is_switched_first() -> None:
+    fleet = world(3, maxUnavailable=2)
+    fleet.sidecar("p1").crash()
+    fleet.step()
+    fleet.declare(declared("file:///adapters/new", maxUnavailable=2))
+    decided = fleet.step()
+    assert loads(decided) == [("p1", False)]
+    assert unlabelled(decided) == ["p0"]
+
+
+def test_pods_with_the_old_weights_are_loaded_and_not_updated() -> None:
+    fleet = world()
+    fleet.declare(declared(NEW))
+    instances = fleet.step().placements["sql"].instances
+    assert {(one.state, one.reason, one.updated) for one in instances} == {(InstanceState.LOADED, "OldSource", False)}
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    pods=st.integers(1, 6),
+    most=st.integers(1, 4),
+    replicas=st.one_of(st.none(), st.integers(1, 6)),
+    seed=st.integers(0, 10_000),
+    pace=st.sampled_from((0.3, 0.6, 1.0)),
+    uris=st.lists(st.sampled_from((NEW, "file:///adapters/x", "s3://bucket/y")), min_size=1, max_size=2),
+)
+def test_never_more_than_max_unavailable_are_away_and_one_is_always_found(
+    pods: int, most: int, replicas: int | None, seed: int, pace: float, uris: list[str]
+) -> None:
+    fleet = world(pods, seed=seed, pace=pace, maxUnavailable=most, replicas=replicas)
+    there = len(fleet.holding("sql"))
+    for uri in uris:
+        fleet.declare(declared(uri, maxUnavailable=most, replicas=replicas))
+        for _ in range(200):
+            decided = fleet.step()
+            found = fleet.answering("sql")
+            assert len(found) >= max(1, there - most)
+            if not decided.actions and have(fleet, uri) == found == fleet.holding("sql") and len(found) == there:
+                break
+        else:
+            pytest.fail(f"{decided}")
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    pods=st.integers(2, 6),
+    most=st.integers(1, 3),
+    bad=st.sets(st.integers(0, 5), min_size=1),
+    seed=st.integers(0, 10_000),
+    pace=st.sampled_from((0.4, 1.0)),
+)
+def test_no_more_than_max_unavailable_pods_ever_meet_a_bad_source(
+    pods: int, most: int, bad: set[int], seed: int, pace: float
+) -> None:
+    fleet = world(pods, seed=seed, pace=pace, maxUnavailable=most)
+    for index in bad:
+        if index < pods:
+            fleet.sidecar(f"p{index}").bad.add(revision(NEW))
+    fleet.declare(declared(NEW, maxUnavailable=most))
+    fleet.settle()
+    failed = [name for name in fleet.pods if fleet.sidecar(name).entries["sql"].state is AdapterState.FAILED]
+    assert len(failed) <= most
+    assert have(fleet, OLD) | have(fleet, NEW) == set(fleet.pods) == fleet.answering("sql")
+    assert bool(failed) != (have(fleet, NEW) == set(fleet.pods))
+
+
+def test_a_pod_switches_a_second_after_its_label_went() -> None:
+    pods = [pod("a"), pod("b", serving=["sql"])]
+    old, new = declared("file:///v1"), declared("file:///v2")
+    views = {one.uid: seen(report(load_request(old))) for one in pods}
+    gone = {("uid-a", "sql"): NOW - timedelta(seconds=0.4)}
+    early = plan(Snapshot(pods, views, [new], NOW, unlabelled_at=gone))
+    assert early.actions == ()
+    assert early.requeue_at == NOW + timedelta(seconds=0.6)
+    assert loads(plan(Snapshot(pods, views, [new], NOW + timedelta(seconds=0.6), unlabelled_at=gone))) == [("a", False)]
+
+
+def test_of_two_pods_the_second_waits_however_many_may_be_away() -> None:
+    fleet = world(2, maxUnavailable=2)
+    fleet.declare(declared("file:///adapters/new", maxUnavailable=2))
+    assert unlabelled(fleet.step()) == ["p0"]
+    assert loads(fleet.step()) == [("p0", False)]
+    assert loads(fleet.step()) == []
+
+
+def test_pods_that_are_away_anyway_switch_no_more_than_max_unavailable_at_once() -> None:
+    fleet = world(3)
+    for name in ("p0", "p1"):
+        fleet.sidecar(name).crash()
+    fleet.step()
+    fleet.declare(declared("file:///adapters/new"))
+    assert loads(fleet.step()) == [("p0", False)]
+
+
+def test_a_pod_that_lost_the_old_weights_as_well_is_not_replaced_while_the_rollout_is_stopped() -> None:
+    fleet = world(4, replicas=2)
+    fleet.declare(declared(NEW, replicas=2))
+    for one in fleet.sidecars.values():
+        one.bad.add(revision(NEW))
+    fleet.settle()
+    (failed,) = [
+        name for name in fleet.holding("sql") if fleet.sidecar(name).entries["sql"].state is AdapterState.FAILED
+    ]
+    fleet.orders.clear()
+    fleet.sidecar(failed).entries["sql"].held = None
+    fleet.settle()
+    assert fleet.orders == []
+
+
+def test_a_sidecar_that_does_not_take_the_order_to_fetch_is_named() -> None:
+    new = declared(NEW)
+    prepare = load_request(new).model_copy(update={"prepare": True})
+    one = pod(serving=["sql"])
+    views = {one.uid: seen(report(load_request(declared(OLD))))}
+    rejection = Rejection("prepare is not known", retryable=False, until=NOW + timedelta(seconds=60))
+    decided = plan(Snapshot([one], views, [new], NOW, rejections={(one.uid, prepare): rejection}))
+    assert decided.actions == ()
+    assert decided.placements["sql"].condition == Condition("SidecarRefused", "pod-0: prepare is not known")
+
+
+@pytest.mark.parametrize(
+    ("serving", "unlabelled", "ordered"),
+    [((), {}, True), (("sql",), {}, False), ((), {("uid-p0", "sql"): NOW}, False)],
+)
+def test_pod_wanted_again_switches_only_without_requests(
+    serving: tuple[str, ...], unlabelled: dict[tuple[str, str], datetime], ordered: bool
+) -> None:
+    going = report(load_request(declared(OLD)), AdapterState.UNLOADING, held=revision(OLD))
+    decided = plan(
+        Snapshot([pod("p0", serving=serving)], {"uid-p0": seen(going)}, [declared(NEW)], NOW, unlabelled_at=unlabelled)
+    )
+    assert any(isinstance(one, Load) for one in decided.actions) == ordered
+    assert (
+        ordered or decided.requeue_at is not None or any(isinstance(one, SetServingLabels) for one in decided.actions)
+    )
+
+
+def test_engine_that_restarts_gets_a_new_source_without_requests() -> None:
+    restarting = seen(report(load_request(declared(OLD)), AdapterState.PENDING))
+
+    def actions(serving: tuple[str, ...], unlabelled: dict[tuple[str, str], datetime]) -> list[type]:
+        there = [pod("p0", serving=serving)]
+        return [
+            type(one)
+            for one in plan(
+                Snapshot(there, {"uid-p0": restarting}, [declared(NEW)], NOW, unlabelled_at=unlabelled)
+            ).actions
+        ]
+
+    assert actions(("sql",), {}) == [SetServingLabels], "it may answer from the old one again by now"
+    assert actions((), {("uid-p0", "sql"): NOW}) == []
+    assert actions((), {}) == [Load]
+
+
+def test_pod_that_shows_what_it_does_not_have_loads_after_its_label() -> None:
+    # Its report may be older than what it has by now.
+    def actions(serving: tuple[str, ...]) -> list[type]:
+        return [
+            type(one)
+            for one in plan(Snapshot([pod("p0", serving=serving)], {"uid-p0": seen()}, [declared(NEW)], NOW)).actions
+        ]
+
+    assert actions(("sql",)) == [SetServingLabels]
+    assert actions(()) == [Load]

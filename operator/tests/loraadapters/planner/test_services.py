@@ -1,0 +1,53 @@
+"""The Service of a LoraAdapter: what it is, and when there can be none."""
+
+from __future__ import annotations
+
+import pytest
+
+from patio_operator.api.labels import adapter_label
+from patio_operator.loraadapters.planner.services import (
+    decode_service,
+    engine_port,
+    invalid_name,
+    is_as_wanted,
+    service_of,
+)
+
+from builders import lora_adapter
+
+
+def test_it_selects_the_pods_that_have_the_adapter_by_its_name_in_requests() -> None:
+    name = "An.Adapter-" + "x" * 80
+    made = service_of(lora_adapter("sql", adapterName=name), 8000)
+    key = adapter_label(name)
+    owner = {"owner.lora.patio.dev/uid-sql": key.removeprefix("lora.patio.dev/")}
+    assert made["spec"]["selector"] == {key: "loaded"} | owner
+    assert made["spec"]["ports"] == [{"name": "http", "port": 80, "targetPort": 8000, "protocol": "TCP"}]
+    assert made["metadata"]["ownerReferences"][0]["uid"] == "uid-sql"
+
+
+def test_what_the_api_server_adds_to_it_makes_no_difference_and_what_people_change_does() -> None:
+    wanted = service_of(lora_adapter(), 8000)
+    stored = {
+        **wanted,
+        "metadata": {**wanted["metadata"], "uid": "u"},
+        "spec": {**wanted["spec"], "clusterIP": "1.2.3.4"},
+    }
+    assert is_as_wanted(decode_service(stored), wanted)
+    changed = {**stored, "spec": {**stored["spec"], "selector": {"app": "another"}}}
+    assert not is_as_wanted(decode_service(changed), wanted)
+    assert not is_as_wanted(decode_service(stored), service_of(lora_adapter(), 8001))
+
+
+@pytest.mark.parametrize(
+    ("ports", "chosen"), [([], None), ([None], None), ([8000, 9000, 9000, None], 9000), ([2, 1], 1)]
+)
+def test_its_target_is_the_port_that_most_engines_have(ports: list[int | None], chosen: int | None) -> None:
+    assert engine_port(ports) == chosen
+
+
+@pytest.mark.parametrize(("name", "possible"), [("sql", True), ("sql-2", True), ("2-sql", False), ("a.b", False)])
+def test_not_every_name_of_a_loraadapter_can_be_a_services(name: str, possible: bool) -> None:
+    condition = invalid_name(lora_adapter(name))
+    assert (condition is None) == possible
+    assert condition is None or condition.reason == "ServiceNameInvalid"

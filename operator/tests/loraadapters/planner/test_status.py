@@ -1,0 +1,217 @@
+"""Statuses and events: what users read of a LoraAdapter."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+from typing import Any
+
+from patio_operator.api.loraadapter import MAX_INSTANCES, LoraAdapter, LoraAdapterStatus
+from patio_operator.loraadapters.planner.plan import Condition, Instance, InstanceState, Placement
+from patio_operator.loraadapters.planner.status import Event, is_recorded, recorded
+from patio_operator.loraadapters.planner.status import events as events_of
+from patio_operator.loraadapters.planner.status import status as status_of
+
+from builders import NOW, lora_adapter, pod
+
+ADAPTER = lora_adapter()
+LATER = NOW + timedelta(minutes=5)
+
+
+def instance(name: str, state: InstanceState, reason: str = "", message: str = "") -> Instance:
+    return Instance(pod(name), state, reason or state.value, message)
+
+
+def status(adapter: LoraAdapter, on: list[Instance], before: dict[str, Any], now: datetime) -> dict[str, Any]:
+    return status_of(adapter, Placement(tuple(on), len(on)), recorded(before), now)
+
+
+def events(before: dict[str, Any], after: dict[str, Any]) -> tuple[Event, ...]:
+    return events_of(recorded(before), after)
+
+
+def ready(of: dict[str, Any]) -> tuple[str, str]:
+    (found,) = [one for one in of["conditions"] if one["type"] == "Ready"]
+    return found["status"], found["reason"]
+
+
+def test_ready_means_loaded_on_every_pod() -> None:
+    both = [instance("a", InstanceState.LOADED), instance("b", InstanceState.LOADED)]
+    assert ready(status(ADAPTER, both, {}, NOW)) == ("True", "Loaded")
+    assert ready(status(ADAPTER, [*both, instance("c", InstanceState.LOADING)], {}, NOW)) == ("False", "Loading")
+    assert ready(status(ADAPTER, [*both, instance("c", InstanceState.UNKNOWN)], {}, NOW)) == (
+        "False",
+        "SidecarUnreachable",
+    )
+
+
+def test_no_matching_pod_is_not_ready_and_says_what_to_check() -> None:
+    assert ready(status(ADAPTER, [], {}, NOW)) == ("False", "NoMatchingPods")
+
+
+def test_a_failure_gives_the_reason_and_the_engines_words() -> None:
+    after = status(ADAPTER, [instance("a", InstanceState.FAILED, "EngineRefused", "No adapter found for /x")], {}, NOW)
+    assert ready(after) == ("False", "EngineRefused")
+    assert all(
+        "No adapter found for /x" in one["message"] for one in after["conditions"] if one["type"] != "Progressing"
+    )
+
+
+def test_an_unchanged_world_gives_an_unchanged_status() -> None:
+    world = [instance("a", InstanceState.LOADED), instance("b", InstanceState.FAILED, "EngineRefused", "no")]
+    first = status(ADAPTER, world, {}, NOW)
+    assert status(ADAPTER, world, first, LATER) == first
+    assert events(first, first) == ()
+
+
+def test_transition_times_move_only_with_what_changed() -> None:
+    first = status(ADAPTER, [instance("a", InstanceState.LOADED), instance("b", InstanceState.LOADING)], {}, NOW)
+    second = status(ADAPTER, [instance("a", InstanceState.LOADED), instance("b", InstanceState.LOADED)], first, LATER)
+    times = {one["type"]: one["lastTransitionTime"] for one in second["conditions"]}
+    assert times == {
+        "Ready": "2026-11-21T12:05:00Z",
+        "Progressing": "2026-11-21T12:05:00Z",
+        "Degraded": "2026-11-21T12:00:00Z",
+    }
+    assert {one["pod"]: one["since"] for one in second["instances"]} == {
+        "a": "2026-11-21T12:00:00Z",
+        "b": "2026-11-21T12:05:00Z",
+    }
+
+
+def test_the_list_is_capped_with_the_failed_first_and_the_counts_stay_whole() -> None:
+    world = [instance(f"p{index:03}", InstanceState.LOADED) for index in range(150)] + [
+        instance("zz", InstanceState.FAILED)
+    ]
+    after = status(ADAPTER, world, {}, NOW)
+    assert len(after["instances"]) == MAX_INSTANCES
+    assert after["instances"][0]["pod"] == "zz"
+    assert (after["desiredReplicas"], after["readyReplicas"], after["failedReplicas"]) == (151, 150, 1)
+
+
+def test_the_status_fits_the_custom_resources_own_model() -> None:
+    world = [instance(one.value.lower(), one) for one in InstanceState]
+    LoraAdapterStatus.model_validate(status(ADAPTER, world, {}, NOW))
+
+
+def test_each_verdict_is_told_once() -> None:
+    loading = status(ADAPTER, [instance("a", InstanceState.LOADING)], {}, NOW)
+    failed = status(ADAPTER, [instance("a", InstanceState.FAILED, "EngineRefused", "No adapter found")], loading, NOW)
+    loaded = status(ADAPTER, [instance("a", InstanceState.LOADED)], failed, NOW)
+    assert events({}, loading) == ()
+    assert events(loading, failed) == (Event("Warning", "EngineRefused", "a: No adapter found"),)
+    assert events(failed, loaded) == (Event("Normal", "Loaded", "The adapter is loaded on 1 pod."),)
+    assert [one.reason for one in events(loaded, loading)] == ["NotReady"]
+
+
+def test_one_fault_on_many_pods_is_one_event() -> None:
+    world = [instance(f"p{index}", InstanceState.FAILED, "EngineRefused", "no") for index in range(5)]
+    assert events({}, status(ADAPTER, world, {}, NOW)) == (
+        Event("Warning", "EngineRefused", "p0, p1, p2 and 2 more: no"),
+    )
+
+
+def test_where_a_rollout_stands_is_told() -> None:
+    new = instance("a", InstanceState.LOADED)
+    old = Instance(pod("b"), InstanceState.LOADED, "OldSource", "It waits for its turn.", updated=False)
+    after = status(ADAPTER, [new, old], {}, NOW)
+    assert ready(after) == ("False", "RollingOut")
+    assert (after["readyReplicas"], after["updatedReplicas"]) == (2, 1)
+    messages = [one["message"] for one in after["conditions"]]
+    assert messages == [
+        "The adapter is loaded on 2 of 2 pods. On 1 of them it is from the source as it is declared now. "
+        "b: It waits for its turn.",
+        "b: It waits for its turn.",
+        "No pod has a fault.",
+    ]
+
+
+def test_what_is_asked_for_is_no_warning_and_what_is_lost_is() -> None:
+    two = [instance("a", InstanceState.LOADED), instance("b", InstanceState.LOADED)]
+    before = status(ADAPTER, two, {}, NOW)
+    grown = status(ADAPTER, [*two, instance("c", InstanceState.LOADING)], before, NOW)
+    assert [(one.type, one.reason) for one in events(before, grown)] == [("Normal", "Loading")]
+    lost = status(ADAPTER, [two[0], instance("b", InstanceState.LOADING)], before, NOW)
+    assert [(one.type, one.reason) for one in events(before, lost)] == [("Warning", "NotReady")]
+    asked = lora_adapter(metadata={"generation": 2}, uri="file:///new")
+    old = [Instance(pod(name), InstanceState.LOADED, "OldSource", updated=False) for name in "ab"]
+    rolling = status(asked, old, before, NOW)
+    assert [(one.type, one.reason) for one in events(before, rolling)] == [("Normal", "RollingOut")]
+
+
+def test_trouble_with_the_whole_is_told_once_and_is_degraded() -> None:
+    condition = Condition("RolloutStopped", "The rollout stopped: a failed.")
+    old = Instance(pod("b"), InstanceState.LOADED, "OldSource", updated=False)
+    failed = instance("a", InstanceState.FAILED, "AdapterRefused", "rank 64")
+    after = status_of(ADAPTER, Placement((failed, old), 2, condition), recorded({}), NOW)
+    assert ready(after) == ("False", "RolloutStopped")
+    assert [(one.type, one.reason) for one in events({}, after)] == [
+        ("Warning", "AdapterRefused"),
+        ("Warning", "RolloutStopped"),
+    ]
+    again = status_of(ADAPTER, Placement((failed, old), 2, condition), recorded(after), LATER)
+    assert again == after
+    assert events(after, again) == ()
+
+
+def test_degraded_says_each_fault_once_with_its_pods() -> None:
+    world = [instance(f"p{index}", InstanceState.FAILED, "AdapterRefused", "rank 64") for index in range(5)]
+    world += [instance("q", InstanceState.UNKNOWN, "SidecarUnreachable", "It does not answer.")]
+    (*_, degraded) = status(ADAPTER, world, {}, NOW)["conditions"]
+    assert degraded["message"] == "p0, p1, p2 and 2 more: rank 64; q: It does not answer."
+    assert degraded["reason"] == "AdapterRefused"
+
+
+def test_a_fault_told_with_another_number_is_no_new_event() -> None:
+    first = status(ADAPTER, [instance("a", InstanceState.FAILED, "EngineRefused", "12.1 GiB free")], {}, NOW)
+    second = status(ADAPTER, [instance("a", InstanceState.FAILED, "EngineRefused", "12.2 GiB free")], first, LATER)
+    assert events(first, second) == ()
+
+
+def test_a_status_has_a_bound() -> None:
+    world = [Instance(pod(f"p{index:04}"), InstanceState.FAILED, f"R{index}", "x" * 100_000) for index in range(2000)]
+    after = status_of(
+        ADAPTER, Placement(tuple(world), 2000, Condition("RolloutStopped", "y" * 100_000)), recorded({}), NOW
+    )
+    assert len(json.dumps(after)) < 100_000
+    assert len(events({}, after)) < 10
+    assert after["failedReplicas"] == 2000
+    LoraAdapterStatus.model_validate(after)
+
+
+def test_what_is_being_unloaded_is_listed_and_not_counted() -> None:
+    world = [instance("a", InstanceState.LOADED), instance("b", InstanceState.UNLOADING)]
+    after = status_of(ADAPTER, Placement(tuple(world), 1), recorded({}), NOW)
+    assert ready(after) == ("True", "Loaded")
+    assert [one["pod"] for one in after["instances"]] == ["a", "b"]
+    assert (after["desiredReplicas"], after["readyReplicas"], after["loadingReplicas"]) == (1, 1, 0)
+
+
+def test_the_scale_subresource_finds_the_pods_by_their_label() -> None:
+    assert status(ADAPTER, [], {}, NOW)["selector"] == "lora.patio.dev/sql=loaded,owner.lora.patio.dev/uid-sql=sql"
+
+
+def test_a_status_that_somebody_else_wrote_is_replaced() -> None:
+    foreign = {"instances": [{"pod": "a", "state": "Loaded"}], "conditions": [{"type": "Ready", "status": "False"}]}
+    after = status(ADAPTER, [instance("a", InstanceState.LOADED)], foreign, NOW)
+    assert ready(after) == ("True", "Loaded")
+    assert [one.reason for one in events(foreign, after)] == ["Loaded"]
+
+
+def test_what_is_kept_of_a_status_tells_every_change_and_is_small() -> None:
+    world = [instance(f"p{number}", InstanceState.FAILED, "AdapterRefused", "x" * 500) for number in range(100)]
+    first = status(ADAPTER, world, {}, NOW)
+    kept = recorded(json.loads(json.dumps(first)))
+    assert is_recorded(kept, first)
+    assert "xxx" not in repr(kept.instances)
+    for field, value in (("message", "other"), ("node", "node-b"), ("attempts", 7), ("reason", "Lost"), ("pod", "q")):
+        instances = [first["instances"][0] | {field: value}, *first["instances"][1:]]
+        assert not is_recorded(kept, first | {"instances": instances}), field
+    assert not is_recorded(kept, first | {"readyReplicas": 1})
+    assert not is_recorded(kept, {name: value for name, value in first.items() if name != "selector"})
+    assert not is_recorded(recorded({}), first)
+
+
+def test_status_that_somebody_else_wrote_is_read_as_far_as_it_goes() -> None:
+    assert recorded({"instances": None, "conditions": None}).instances == {}
+    assert recorded({"instances": ["x", {"pod": "a"}, {}]}).instances.keys() == {"a", "None"}

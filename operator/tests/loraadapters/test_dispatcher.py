@@ -1,0 +1,303 @@
+"""Orders to sidecars: what is refused, what never arrived, what was taken; and that a Secret leaves no trace."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from benchmarks.simulated_sidecars import SimulatedFleet, SimulatedSidecar
+from patio.credentials.sealing import Sealing
+from patio_operator.loraadapters import dispatcher
+from patio_operator.loraadapters.dispatcher import Dispatcher, SecretValues
+from patio_operator.loraadapters.handshake import Handshakes
+from patio_operator.loraadapters.planner.observation import Observation
+from patio_operator.loraadapters.planner.plan import Load, Unload
+from patio_operator.loraadapters.planner.selection import load_request
+from patio_operator.pods.engine_pod import EnginePod
+from patio_operator.runtime import task_pool
+from patio_operator.security.token_reviews import TokenReviewError
+from patio_protocol.adapters import ErrorDetail, LoadRequest, UnloadRequest
+from patio_protocol.credentials import TOKEN_MISSING
+
+from builders import NOW, lora_adapter, report, review_status, seen
+
+DEADLINE = 60.0
+SECRET = "hf_do_not_show_me"
+REQUEST = LoadRequest(lora_name="sql", source="hf://org/repo", owner="me", revision="1", wait=0)
+
+
+@dataclass
+class World:
+    """Orders, the sidecars that get them, and a clock."""
+
+    fleet: SimulatedFleet
+    orders: Dispatcher
+    now: list[datetime]
+    ends: list[str]
+    secrets: dict[str, SecretValues] = field(default_factory=dict)
+    reviewing: TokenReviewError | None = None
+    """Why no token is reviewed."""
+    reviewed: list[str] = field(default_factory=list)
+
+    async def values(self, namespace: str, name: str) -> SecretValues | None:
+        return self.secrets.get(f"{namespace}/{name}")
+
+    async def review(self, token: str) -> dict[str, Any]:
+        """Answer as the API server does: a token is `token of NAMESPACE UID`."""
+        self.reviewed.append(token)
+        if self.reviewing is not None:
+            raise self.reviewing
+        *_, namespace, uid = token.split("_")
+        return {"status": review_status(namespace, uid)}
+
+    def proves(self, number: int, uid: str | None = None) -> Sealing:
+        """Have a sidecar prove itself, with the token of its pod or of another one."""
+        sealing = Sealing(f"uid-{number}", lambda: f"token_team_{uid or f'uid-{number}'}")
+        self.sidecar(number).sealing = sealing
+        return sealing
+
+    def pod(self, number: int) -> EnginePod:
+        ip = list(self.fleet.sidecars)[number]
+        return EnginePod("team", f"pod-{number}", f"uid-{number}", "node-a", {}, ip, self.fleet.port)
+
+    def sidecar(self, number: int) -> SimulatedSidecar:
+        return list(self.fleet.sidecars.values())[number]
+
+
+@asynccontextmanager
+async def world(count: int = 1) -> AsyncIterator[World]:
+    now, ends = [NOW], list[str]()
+    async with SimulatedFleet(SimulatedSidecar() for _ in range(count)) as fleet, httpx.AsyncClient() as http:
+        there = World(fleet, None, now, ends)  # type: ignore[arg-type]
+        handshakes = Handshakes(there.review)
+        there.orders = Dispatcher(
+            http, lambda _: httpx.Auth(), there, handshakes, lambda: now[0], random.Random(0), ends.append
+        )
+        try:
+            yield there
+        finally:
+            await there.orders.close()
+
+
+async def eventually(what: str, seen: Callable[[], Any], wanted: Any) -> None:
+    deadline = asyncio.get_running_loop().time() + DEADLINE
+    while seen() != wanted:
+        assert asyncio.get_running_loop().time() < deadline, f"{what}: seen last: {seen()!r}"
+        await asyncio.sleep(0.005)
+
+
+def load(pod: EnginePod, request: LoadRequest | None = None, secret: str | None = None) -> Load:
+    return Load(pod, "sql", request or load_request(lora_adapter()), "the pod does not have it", secret)
+
+
+async def test_an_order_arrives_and_its_end_is_told() -> None:
+    async with world(2) as there:
+        there.orders.dispatch([load(there.pod(0)), load(there.pod(1))], {})
+        await eventually("both are told", lambda: there.ends, ["team", "team"])
+        assert [list(there.sidecar(number).adapters) for number in (0, 1)] == [["sql"], ["sql"]]
+        there.orders.dispatch([Unload(there.pod(0), UnloadRequest(lora_name="sql", wait=0), "not wanted")], {})
+        await eventually("it is gone", lambda: there.sidecar(0).adapters, {})
+
+
+async def test_a_refusal_stands_in_the_way_until_its_time_and_the_next_lasts_longer() -> None:
+    async with world() as there:
+        there.sidecar(0).refuses = ErrorDetail(code="Busy", message="not now", retryable=True)
+        order = load(there.pod(0))
+        pauses = []
+        for number in range(1, 4):
+            there.orders.dispatch([order], {})
+            await eventually("it was refused", lambda number=number: len(there.ends), number)  # type: ignore[misc]
+            (rejection,) = there.orders.rejections("team", ["uid-0"]).values()
+            assert (rejection.message, rejection.retryable) == ("not now", True)
+            pauses.append((rejection.until - there.now[0]).total_seconds())
+            there.now[0] = rejection.until
+            (rejection,) = there.orders.rejections("team", ["uid-0"]).values()
+            assert rejection.until <= there.now[0], "told, and no obstacle any more"
+        assert 1 <= pauses[0] < 2 <= pauses[1] < 4 <= pauses[2]
+
+
+async def test_what_pods_that_are_gone_refused_is_forgotten() -> None:
+    async with world() as there:
+        there.sidecar(0).refuses = ErrorDetail(code="Conflict", message="taken", retryable=False)
+        there.orders.dispatch([load(there.pod(0))], {})
+        await eventually("it was refused", lambda: len(there.ends), 1)
+        (rejection,) = there.orders.rejections("team", ["uid-0"]).values()
+        assert rejection.until - NOW >= timedelta(minutes=1)
+        assert there.orders.rejections("team", ["uid-1"]) == {}
+        assert there.orders.rejections("team", ["uid-0"]) == {}
+
+
+async def test_an_order_that_was_lost_is_no_refusal_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(task_pool, "FIRST_PAUSE", 0.02)
+    async with world() as there:
+        pod = there.pod(0)
+        there.fleet.kill(pod.ip or "")
+        there.orders.dispatch([load(pod)], {})
+        await eventually("its end is told", lambda: len(there.ends), 1)
+        assert there.orders.rejections("team", ["uid-0"]) == {}
+        await there.fleet.start(pod.ip or "")
+        there.orders.dispatch([load(pod)], {})
+        await eventually("it arrived", lambda: list(there.sidecar(0).adapters), ["sql"])
+
+
+async def test_an_order_that_was_taken_is_not_repeated_before_the_report_can_show_it() -> None:
+    async with world() as there:
+        order, before = load(there.pod(0)), {"uid-0": seen()}
+        assert there.orders.dispatch([order], before) is None
+        await eventually("it was taken", lambda: len(there.ends), 1)
+        assert there.orders.dispatch([order], before) == NOW + timedelta(seconds=2)
+        other = order.request.model_copy(update={"revision": "another"})
+        there.orders.dispatch([load(there.pod(0), other)], before)
+        await eventually("another one is given", lambda: len(there.ends), 2)
+        after = {"uid-0": _with_revision(seen(report(other)), "b-2")}
+        there.orders.dispatch([order], after)
+        await eventually("and the first, when the report changed", lambda: len(there.ends), 3)
+        there.now[0] += timedelta(seconds=3)
+        there.orders.dispatch([order], after)
+        await eventually("and when it did not for too long", lambda: len(there.ends), 4)
+
+
+async def test_a_secret_is_sealed_in_its_order_and_nowhere_else(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with world() as there:
+        there.proves(0)
+        there.secrets["team/hub"] = SecretValues("s-7", {"HF_AUTH_TOKEN": SECRET, "unrelated": "more"})
+        there.orders.dispatch([load(there.pod(0), REQUEST, "hub")], {})
+        await eventually("it was sent", lambda: len(there.ends), 1)
+        (opened,) = there.sidecar(0).opened
+        assert dict(opened.config or {}) == {"hf_token": SECRET}
+        assert opened.credentials_revision == "s-7"
+        there.sidecar(0).refuses = ErrorDetail(code="Busy", message="not now", retryable=True)
+        there.now[0] += timedelta(seconds=3)
+        there.orders.dispatch([load(there.pod(0), REQUEST, "hub")], {})
+        await eventually("it was refused", lambda: len(there.ends), 2)
+        rejections = there.orders.rejections("team", ["uid-0"])
+        assert ("uid-0", REQUEST) in rejections
+        kept = repr(rejections) + repr(there.secrets) + caplog.text + repr(there.sidecar(0).orders)
+        assert SECRET not in kept + repr(there.sidecar(0).bodies)
+        assert len(there.reviewed) == 1, "a proof is good for some time"
+
+
+@pytest.mark.parametrize("stranger", ["older", "without a token", "with another pod's token"])
+async def test_who_does_not_prove_itself_gets_no_credentials(stranger: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with world() as there:
+        if stranger == "with another pod's token":
+            there.proves(0, "uid-7")
+        if stranger == "without a token":
+            there.sidecar(0).handshake_refused = ErrorDetail(code=TOKEN_MISSING, message="none", retryable=False)
+        there.secrets["team/hub"] = SecretValues("s-7", {"HF_AUTH_TOKEN": SECRET})
+        for number in (1, 2):
+            there.orders.dispatch([load(there.pod(0), REQUEST, "hub")], {})
+            await eventually("it was given up", lambda number=number: len(there.ends), number)  # type: ignore[misc]
+            (rejection,) = there.orders.rejections("team", ["uid-0"]).values()
+            assert (rejection.reason, rejection.retryable) == ("SidecarUnproven", True)
+            assert "Recreate the pod" in rejection.message
+            there.now[0] = rejection.until
+        assert there.sidecar(0).orders == []
+        assert len(there.sidecar(0).bodies) == 2, "two handshakes"
+        sent = b"".join(there.sidecar(0).bodies)
+        assert SECRET.encode() not in sent
+        assert base64.b64encode(SECRET.encode()) not in sent
+        assert SECRET not in caplog.text
+
+
+async def test_a_sidecar_that_started_anew_proves_itself_again() -> None:
+    async with world() as there:
+        there.proves(0)
+        there.secrets["team/hub"] = SecretValues("s-7", {"HF_AUTH_TOKEN": SECRET})
+        there.orders.dispatch([load(there.pod(0), REQUEST, "hub")], {})
+        await eventually("it was sent", lambda: len(there.ends), 1)
+        there.proves(0)
+        there.now[0] += timedelta(seconds=3)
+        there.orders.dispatch([load(there.pod(0), REQUEST, "hub")], {})
+        await eventually("it was sent again", lambda: len(there.ends), 2)
+        assert len(there.reviewed) == 2
+        assert len(there.sidecar(0).opened) == 2
+        assert there.orders.rejections("team", ["uid-0"]) == {}
+
+
+@pytest.mark.parametrize("reason", ["TokenReviewForbidden", "TokenNotReviewed"])
+async def test_an_unreviewed_token_gets_no_credentials_yet(reason: str) -> None:
+    async with world() as there:
+        there.proves(0)
+        there.reviewing = TokenReviewError(reason, "no answer")
+        there.secrets["team/hub"] = SecretValues("s-7", {"HF_AUTH_TOKEN": SECRET})
+        there.orders.dispatch([load(there.pod(0), REQUEST, "hub")], {})
+        await eventually("it was given up", lambda: len(there.ends), 1)
+        (rejection,) = there.orders.rejections("team", ["uid-0"]).values()
+        assert (rejection.reason, rejection.message) == (reason, "no answer")
+        there.reviewing, there.now[0] = None, rejection.until
+        there.orders.dispatch([load(there.pod(0), REQUEST, "hub")], {})
+        await eventually("it was sent", lambda: len(there.ends), 2)
+        assert len(there.sidecar(0).opened) == 1
+
+
+async def test_an_order_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatcher, "ORDER_SECONDS", 0.05)
+    async with world() as there:
+        there.sidecar(0).trickles = True
+        there.orders.dispatch([load(there.pod(0))], {})
+        await eventually("it was given up", lambda: len(there.ends), 1)
+        assert there.orders.rejections("team", ["uid-0"]) == {}, "not delivered, which is no refusal"
+
+
+async def test_a_secret_that_cannot_be_sent_is_not_sent(caplog: pytest.LogCaptureFixture) -> None:
+    async with world() as there:
+        there.proves(0)
+        there.secrets["team/hub"] = SecretValues("s-8", {"HF_AUTH_TOKEN": f"{SECRET}\nX-Other: 1"})
+        there.orders.dispatch([load(there.pod(0), REQUEST, "hub")], {})
+        await eventually("it was given up", lambda: len(there.ends), 1)
+        assert there.sidecar(0).orders == []
+        assert SECRET not in caplog.text
+
+
+async def test_without_its_secret_an_order_is_not_sent() -> None:
+    async with world() as there:
+        there.proves(0)
+        there.orders.dispatch([load(there.pod(0), REQUEST, "hub")], {})
+        await eventually("it was not", lambda: len(there.ends), 1)
+        assert there.sidecar(0).orders == []
+
+
+def _with_revision(sidecar: Observation, revision: str) -> Observation:
+    assert sidecar.answer is not None
+    return Observation(sidecar.answer.model_copy(update={"revision": revision}), ever_answered=True)
+
+
+async def test_order_that_waited_and_is_not_wanted_any_more_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatcher, "AT_ONCE", 1)
+    came, go = asyncio.Event(), asyncio.Event()
+
+    async def still(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        came.set()
+        await go.wait()
+        writer.close()
+
+    server = await asyncio.start_server(still, "127.0.0.1", 0)
+    async with world(3) as there, server:
+        slow = EnginePod("team", "slow", "uid-slow", "node-a", {}, "127.0.0.1", server.sockets[0].getsockname()[1])
+        uids = ["uid-slow", "uid-0", "uid-1", "uid-2"]
+
+        def a_pass(*pods: EnginePod) -> None:
+            there.orders.rejections("team", uids)
+            there.orders.dispatch([load(one) for one in pods], {})
+
+        a_pass(slow, there.pod(0), there.pod(1))
+        await came.wait()
+        a_pass(slow, there.pod(0))
+        a_pass(slow, there.pod(0), there.pod(2))
+        go.set()
+        await eventually("the last is given", lambda: list(there.sidecar(2).adapters), ["sql"])
+        assert list(there.sidecar(0).adapters) == ["sql"]
+        assert there.sidecar(1).orders == []

@@ -1,0 +1,127 @@
+"""What sidecars report, followed by long-polls: changes, silence, a thousand at once."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from benchmarks.simulated_sidecars import SimulatedFleet, SimulatedSidecar
+from patio_operator.loraadapters import sidecar_watch as watch_module
+from patio_operator.loraadapters.planner.observation import UNOBSERVED
+from patio_operator.loraadapters.planner.selection import load_request
+from patio_operator.loraadapters.sidecar_watch import SidecarWatch
+from patio_operator.pods.engine_pod import EnginePod
+
+from builders import NOW, lora_adapter
+
+DEADLINE = 60.0
+
+
+@asynccontextmanager
+async def following(count: int) -> AsyncIterator[tuple[SimulatedFleet, SidecarWatch, list[EnginePod], list[str]]]:
+    """Follow so many sidecars: fleet, watch, their pods, and the namespaces that were woken."""
+    woken: list[str] = []
+    async with SimulatedFleet(SimulatedSidecar() for _ in range(count)) as fleet:
+        pods = [
+            EnginePod("team", f"pod-{number}", f"uid-{number}", "node-a", {}, ip, fleet.port)
+            for number, ip in enumerate(fleet.sidecars)
+        ]
+        watch = SidecarWatch(woken.append, lambda: NOW, random.Random(0), ask_loopback=True)
+        watch.follow("team", pods)
+        try:
+            await watch.first_answers("team", DEADLINE)
+            yield fleet, watch, pods, woken
+        finally:
+            await watch.close()
+
+
+async def eventually(what: str, seen: Callable[[], Any], wanted: Any) -> None:
+    deadline = asyncio.get_running_loop().time() + DEADLINE
+    while seen() != wanted:
+        assert asyncio.get_running_loop().time() < deadline, f"{what}: seen last: {seen()!r}"
+        await asyncio.sleep(0.005)
+
+
+def adapters(watch: SidecarWatch, pod: EnginePod) -> list[str] | None:
+    answer = watch.seen("team")[pod.uid].answer
+    return None if answer is None else [one.lora_name for one in answer.adapters]
+
+
+async def test_a_change_is_known_at_once_and_wakes_the_namespace() -> None:
+    async with following(1) as (fleet, watch, (pod,), woken):
+        assert adapters(watch, pod) == []
+        woken.clear()
+        (sidecar,) = fleet.sidecars.values()
+        sidecar.load(load_request(lora_adapter()))
+        await eventually("known", lambda: adapters(watch, pod), ["sql"])
+        assert woken == ["team"]
+
+
+async def test_a_sidecar_that_ends_is_unreachable_and_what_it_had_said_is_only_what_was() -> None:
+    async with following(1) as (fleet, watch, (pod,), _):
+        (sidecar,) = fleet.sidecars.values()
+        sidecar.load(load_request(lora_adapter()))
+        await eventually("known", lambda: adapters(watch, pod), ["sql"])
+        fleet.kill(pod.ip or "")
+        await eventually("silence", lambda: adapters(watch, pod), None)
+        sidecar = watch.seen("team")[pod.uid]
+        assert (sidecar.ever_answered, sidecar.unreachable_since) == (True, NOW)
+        assert sidecar.last is not None
+        assert [one.lora_name for one in sidecar.last.adapters] == ["sql"]
+        assert "does not answer" in sidecar.problem
+        await fleet.start(pod.ip or "")
+        await eventually("back", lambda: adapters(watch, pod), ["sql"])
+        assert watch.seen("team")[pod.uid].unreachable_since is None
+
+
+async def test_a_sidecar_that_stands_still_becomes_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch_module, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(watch_module, "ANSWER_SECONDS", 0.2)
+    async with following(1) as (fleet, watch, (pod,), _):
+        (sidecar,) = fleet.sidecars.values()
+        still = asyncio.Event()
+
+        async def nothing(*_: object) -> bytes:
+            await still.wait()
+            return b""
+
+        monkeypatch.setattr(sidecar, "adapters_after", nothing)
+        await eventually("silence", lambda: adapters(watch, pod), None)
+        still.set()
+
+
+async def test_only_the_pods_that_there_are_are_followed() -> None:
+    async with following(2) as (fleet, watch, pods, _):
+        watch.follow("team", pods[:1])
+        assert set(watch.seen("team")) == {"uid-0"}
+        moved = EnginePod("team", "pod-0", "uid-0", "node-a", {}, pods[1].ip, fleet.port)
+        watch.follow("team", [moved])
+        assert watch.seen("team")["uid-0"] == UNOBSERVED
+        await watch.first_answers("team", DEADLINE)
+        assert adapters(watch, moved) == []
+        watch.follow("team", [])
+        assert watch.seen("team") == {}
+
+
+async def test_the_first_looks_are_waited_for_however_they_end() -> None:
+    async with following(2) as (fleet, watch, pods, _):
+        fleet.kill(pods[1].ip or "")
+        watch.follow("other", [EnginePod("other", one.name, one.uid, "", {}, one.ip, one.sidecar_port) for one in pods])
+        await watch.first_answers("other", DEADLINE)
+        views = watch.seen("other")
+        assert views["uid-0"].answer is not None
+        assert (views["uid-1"].answer, views["uid-1"].unreachable_since) == (None, NOW)
+
+
+async def test_three_hundred_are_followed_at_once_by_one_long_poll_each() -> None:
+    async with following(300) as (fleet, watch, pods, _):
+        assert all(adapters(watch, pod) == [] for pod in pods)
+        await eventually("each waits", lambda: min(one.looks for one in fleet.sidecars.values()) >= 2, True)
+        for sidecar in fleet.sidecars.values():
+            sidecar.load(load_request(lora_adapter()))
+        await eventually("all know it", lambda: all(adapters(watch, pod) == ["sql"] for pod in pods), True)

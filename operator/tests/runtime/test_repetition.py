@@ -1,0 +1,41 @@
+"""The operator's start: what has to be there first, and a signal that comes before it is."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from patio_operator.runtime.repetition import until_done
+
+
+async def test_a_signal_ends_a_start_that_waits_for_the_api_server() -> None:
+    stop, tried = asyncio.Event(), asyncio.Event()
+
+    async def fails() -> str:
+        tried.set()
+        return "the API server does not answer"
+
+    starting = asyncio.create_task(until_done("key", fails, stop))
+    async with asyncio.timeout(60):
+        await tried.wait()
+        stop.set()
+        assert not await starting
+
+
+async def test_a_start_goes_on_once_what_it_needs_is_there() -> None:
+    problems: list[str | None] = ["not yet", None]
+
+    async def later() -> str | None:
+        return problems.pop(0)
+
+    async with asyncio.timeout(60):
+        assert await until_done("key", later, asyncio.Event())
+
+
+async def test_what_breaks_at_the_start_is_not_hidden() -> None:
+    async def breaks() -> str | None:
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        await until_done("key", breaks, asyncio.Event())

@@ -1,0 +1,160 @@
+"""Connections that strangers hold to the webhook's port: the API server is answered all the same, and they end."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from patio_operator.certificates.authority import Periods, first
+from patio_operator.webhooks import connections, server
+
+DEADLINE = 60.0
+API_SERVER = "127.0.0.9"
+HEAD = b"POST /review HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n"
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> ssl.SSLContext:
+    bundle = first(["patio-webhook"], datetime.now(UTC), Periods())
+    file = tmp_path / "tls.pem"
+    file.write_bytes(bundle.certificate + bundle.key)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(file)
+    return context
+
+
+def application(holds: asyncio.Event | None = None) -> web.Application:
+    async def review(request: web.Request) -> web.Response:
+        await request.read()
+        if holds is not None:
+            await holds.wait()
+        return web.json_response({})
+
+    app = web.Application()
+    app.router.add_post("/review", review)
+    return app
+
+
+@asynccontextmanager
+async def serving(app: web.Application, context: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    runner = await server.serve(app, 0, context)
+    try:
+        yield next(one[1] for one in runner.addresses if len(one) == 2)  # IPv4, which has a port of its own
+    finally:
+        await runner.cleanup()
+
+
+Opened = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def opened(port: int, peer: str, said: bytes = b"") -> Opened:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(peer, 0))
+    writer.write(said)
+    return reader, writer
+
+
+async def ended(one: Opened) -> None:
+    """Wait until a connection is closed by the server."""
+    try:
+        async with asyncio.timeout(DEADLINE):
+            await one[0].read()
+    except ConnectionError:
+        pass
+    one[1].close()
+
+
+async def reviewed(port: int, context: ssl.SSLContext | None = None) -> None:
+    """Ask as the API server does, and be answered."""
+    connector = aiohttp.TCPConnector(local_addr=(API_SERVER, 0))
+    scheme = "http" if context is None else "https"
+    async with aiohttp.ClientSession(connector=connector) as session, asyncio.timeout(DEADLINE):
+        url = f"{scheme}://127.0.0.1:{port}/review"
+        async with session.post(url, data=b"{}", ssl=not context) as response:
+            assert response.status == 200
+
+
+async def test_honest_review_is_answered_among_idle_and_slow_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "MOST_CONNECTIONS", 40)
+    async with serving(application()) as port:
+        held = [await opened(port, f"127.0.0.{2 + number % 3}", (b"", HEAD[:20])[number % 2]) for number in range(200)]
+        for _ in range(3):
+            await reviewed(port)
+        deadline = asyncio.get_running_loop().time() + DEADLINE
+        while (still := sum(not one[0].at_eof() and one[0].exception() is None for one in held)) > 40:
+            assert asyncio.get_running_loop().time() < deadline, f"{still} are open"
+            await asyncio.sleep(0.01)
+        for _, writer in held:
+            writer.close()
+
+
+async def test_slow_head_ends_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
+    async with serving(application()) as port:
+        one = await opened(port, "127.0.0.2", HEAD)
+        dripping = asyncio.create_task(drip(one[1]))
+        await ended(one)
+        dripping.cancel()
+        await asyncio.gather(dripping, return_exceptions=True)
+
+
+async def drip(writer: asyncio.StreamWriter) -> None:
+    while not writer.is_closing():
+        writer.write(b"x: y\r\n")
+        await asyncio.sleep(0.1)
+
+
+async def test_second_slow_head_ends_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
+    async with serving(application()) as port:
+        reader, writer = await opened(port, "127.0.0.2", HEAD + b"\r\n{}")
+        async with asyncio.timeout(DEADLINE):
+            assert b"200 OK" in await reader.readuntil(b"\r\n\r\n{}")
+        writer.write(HEAD)
+        await ended((reader, writer))
+
+
+async def test_review_may_take_longer_than_a_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.1)
+    holds = asyncio.Event()
+    async with serving(application(holds)) as port:
+        asking = asyncio.create_task(reviewed(port))
+        await asyncio.wait((asking,), timeout=0.5)
+        holds.set()
+        await asking
+
+
+async def test_idle_connection_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "IDLE_SECONDS", 0.2)
+    async with serving(application()) as port:
+        await ended(await opened(port, "127.0.0.2"))
+        reader, writer = await opened(port, "127.0.0.2", HEAD + b"\r\n{}")
+        await ended((reader, writer))
+
+
+async def test_connection_without_tls_ends(monkeypatch: pytest.MonkeyPatch, tls: ssl.SSLContext) -> None:
+    monkeypatch.setattr(server, "HANDSHAKE_SECONDS", 0.3)
+    async with serving(application(), tls) as port:
+        silent = [await opened(port, "127.0.0.2") for _ in range(50)]
+        await reviewed(port, tls)
+        await asyncio.gather(*(ended(one) for one in silent))
+
+
+async def test_answered_review_is_not_closed_for_a_newcomer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "MOST_CONNECTIONS", 10)
+    holds = asyncio.Event()
+    async with serving(application(holds)) as port:
+        asking = [asyncio.create_task(reviewed(port)) for _ in range(5)]
+        await asyncio.wait(asking, timeout=0.3)
+        held = [await opened(port, "127.0.0.2") for _ in range(60)]
+        holds.set()
+        await asyncio.gather(*asking)
+        for _, writer in held:
+            writer.close()
