@@ -22,7 +22,7 @@ SPOKEN_IN = [
     *sorted((OPERATOR / "loraadapters" / "planner").glob("*.py")),
     *(OPERATOR / "loraadapters" / name for name in ("reconciler.py", "secret_reader.py", "service_writer.py")),
     OPERATOR / "kube" / "unreadable_objects.py",
-    *(SIDECAR / name for name in ("executor.py", "plan.py", "prepare.py")),
+    *(SIDECAR / name for name in ("executor.py", "planner.py", "staging.py")),
 ]
 """Where reasons are written down, beside those that are enumerations."""
 NO_REASONS = {

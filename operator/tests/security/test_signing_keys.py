@@ -16,7 +16,7 @@ from fastapi import FastAPI
 
 from patio.access.authorizer import Authorizer, Hook
 from patio.access.openness import CLOSED, HOOK
-from patio.access.proof import Denial, Request
+from patio.access.proof import Request, RequestRejection
 from patio.access.settings import AccessSettings
 from patio.routes.access import add_access
 from patio_operator.api import labels
@@ -144,7 +144,7 @@ def test_a_sidecar_takes_what_the_operator_signs() -> None:
     claims = sidecar_gate(key).admit(Request("POST", TARGET), CLOSED, [f"Patio-Proof {token}"], ())
     assert isinstance(claims, ProofClaims)
     stranger = sidecar_gate(new_key(NOW)).admit(Request("POST", TARGET), CLOSED, [f"Patio-Proof {token}"], ())
-    assert isinstance(stranger, Denial)
+    assert isinstance(stranger, RequestRejection)
 
 
 def sidecar_http(gate: Authorizer, denials: list[str]) -> httpx.AsyncClient:

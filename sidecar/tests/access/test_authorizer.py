@@ -13,7 +13,7 @@ from patio.access.keys import GRACE, Keys, follow
 from patio.access.loopback import CHANGES, is_loopback, is_meant
 from patio.access.metrics import OFF, REMIND_SECONDS, warn_while_off
 from patio.access.openness import CLOSED, EVERYONE, HOOK, Openness
-from patio.access.proof import MISSING, NO_KEYS, Denial, Request, read
+from patio.access.proof import MISSING, NO_KEYS, Request, RequestRejection, read
 from patio.access.replay import KEPT, Use, UsedProofs
 from patio.access.settings import AccessSettings
 from patio.settings import read_settings
@@ -54,7 +54,7 @@ def outcome(
     if isinstance(admitted, ProofClaims):
         denial = of.finish(admitted, body)
         return "taken" if denial is None else denial.code
-    assert isinstance(admitted, Denial)
+    assert isinstance(admitted, RequestRejection)
     return admitted.code
 
 
@@ -140,17 +140,17 @@ def test_signature_of_another_key_under_known_name_is_refused() -> None:
 def test_the_denial_of_a_missing_proof_says_what_is_missing() -> None:
     missing = gate().admit(LOAD, CLOSED, [], ())
     basic = gate().admit(LOAD, CLOSED, ["Basic eDp5"], ())
-    assert isinstance(missing, Denial)
+    assert isinstance(missing, RequestRejection)
     assert missing == basic
     assert (missing.code, "port-forward" in missing.message) == ("ProofMissing", True)
     without_keys = Authorizer(AccessSettings(), Clock(), Clock()).admit(LOAD, CLOSED, [f"Patio-Proof {signed()}"], ())
-    assert isinstance(without_keys, Denial)
+    assert isinstance(without_keys, RequestRejection)
     assert "PATIO_OPERATOR_KEYS" in without_keys.message
 
 
 def test_two_authorizations_are_none() -> None:
     both = [f"Patio-Proof {signed()}", f"Patio-Proof {signed()}"]
-    assert isinstance(gate().admit(LOAD, CLOSED, both, ()), Denial)
+    assert isinstance(gate().admit(LOAD, CLOSED, both, ()), RequestRejection)
 
 
 # --- keys that follow each other
@@ -363,8 +363,8 @@ def test_the_hook_opens_the_drain_of_its_pod_and_nothing_else() -> None:
         ("Patio-Drain foo", CLOSED),
         ("Patio-Drain ", HOOK),
     ):
-        assert isinstance(one.admit(drain, openness, [shown], ()), Denial)
-    assert isinstance(gate().admit(drain, HOOK, ["Patio-Drain "], ()), Denial), "a pod without a hook"
+        assert isinstance(one.admit(drain, openness, [shown], ()), RequestRejection)
+    assert isinstance(gate().admit(drain, HOOK, ["Patio-Drain "], ()), RequestRejection), "a pod without a hook"
 
 
 # --- settings and the off-switch
@@ -414,7 +414,7 @@ async def test_the_warning_of_the_off_switch_comes_back(caplog: pytest.LogCaptur
 
 
 @pytest.mark.parametrize("denial", [MISSING, NO_KEYS])
-def test_missing_proof_names_every_call_that_needs_none(denial: Denial) -> None:
+def test_missing_proof_names_every_call_that_needs_none(denial: RequestRejection) -> None:
     for method in CHANGES:
         assert is_meant(method, ["application/json"], ["localhost"])
         assert method in denial.message

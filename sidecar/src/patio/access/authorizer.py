@@ -25,8 +25,8 @@ from patio.access.proof import (
     UNREADABLE,
     WRONG_HOOK,
     WRONG_SIGNATURE,
-    Denial,
     Request,
+    RequestRejection,
     judge,
     judge_body,
     read,
@@ -77,7 +77,7 @@ class Authorizer:
 
     def admit(
         self, request: Request, openness: Openness, authorization: Sequence[str], endorsements: Sequence[str]
-    ) -> ProofClaims | Hook | Denial:
+    ) -> ProofClaims | Hook | RequestRejection:
         """Judge a call by its head.
 
         Args:
@@ -96,7 +96,7 @@ class Authorizer:
             return self._missing(openness)
         return self._proven(request, shown, endorsements)
 
-    def finish(self, claims: ProofClaims, body: bytes) -> Denial | None:
+    def finish(self, claims: ProofClaims, body: bytes) -> RequestRejection | None:
         """Judge the body, and take the proof: it is not good again."""
         denial = judge_body(claims, body)
         if denial is None:
@@ -104,7 +104,7 @@ class Authorizer:
             denial = {Use.FIRST: None, Use.AGAIN: REPLAYED, Use.FULL: TOO_MANY}[use]
         return denial
 
-    def _missing(self, openness: Openness) -> Denial:
+    def _missing(self, openness: Openness) -> RequestRejection:
         if openness.to is To.OPERATOR:
             return MISSING_EVERYWHERE
         return MISSING if self._settings.keys else NO_KEYS
@@ -113,7 +113,7 @@ class Authorizer:
         digest = hashlib.sha256(shown.encode()).hexdigest()
         return hmac.compare_digest(digest, self._settings.drain_proof_sha256)
 
-    def _proven(self, request: Request, text: str, endorsements: Sequence[str]) -> ProofClaims | Denial:
+    def _proven(self, request: Request, text: str, endorsements: Sequence[str]) -> ProofClaims | RequestRejection:
         if not self._settings.keys:
             return NO_KEYS
         now = self._clock()
@@ -134,11 +134,13 @@ class Authorizer:
         return judge(claims, request, self._settings.pod_uid, started, now) or claims
 
 
-def _unknown(signer: str, endorsed: bool) -> Denial:
+def _unknown(signer: str, endorsed: bool) -> RequestRejection:
     message = f"Key {signer[:8]}… is not one that this pod was given at admission"
     if endorsed:
-        return Denial(
+        return RequestRejection(
             UNKNOWN_KEY,
             f"{message}, and no such key endorses it. If the operator's keys were made anew, recreate the pod.",
         )
-    return Denial(UNKNOWN_KEY, f"{message}. Call again with the endorsements that lead to it from such a key.")
+    return RequestRejection(
+        UNKNOWN_KEY, f"{message}. Call again with the endorsements that lead to it from such a key."
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from patio.access.proof import Denial
+from patio.access.proof import RequestRejection
 
 MAX_TARGET = 8192
 """Bytes of path and query."""
@@ -19,21 +19,23 @@ MAX_HEADER_BYTES = 48 * 1024
 MAX_DEPTH = 32
 """Objects and lists in each other. The API's own have four; a router's extra fields may have more."""
 
-TARGET_TOO_LONG = Denial("InvalidRequest", f"Path and query have at most {MAX_TARGET} bytes.", status=414)
-HEADERS_TOO_LARGE = Denial(
+TARGET_TOO_LONG = RequestRejection("InvalidRequest", f"Path and query have at most {MAX_TARGET} bytes.", status=414)
+HEADERS_TOO_LARGE = RequestRejection(
     "InvalidRequest", f"There are at most {MAX_HEADERS} headers of {MAX_HEADER_BYTES} bytes in all.", status=431
 )
-CONTROL_CHARACTER = Denial("InvalidRequest", "The path has a control character.", status=400)
-NOT_UTF8 = Denial("InvalidRequest", "The body is not UTF-8.", status=400)
-TOO_DEEP = Denial("InvalidRequest", f"The body has more than {MAX_DEPTH} lists and objects in each other.", status=400)
-BODY_TOO_SLOW = Denial("BodyTooSlow", "The body did not arrive in time.", True, 408)
+CONTROL_CHARACTER = RequestRejection("InvalidRequest", "The path has a control character.", status=400)
+NOT_UTF8 = RequestRejection("InvalidRequest", "The body is not UTF-8.", status=400)
+TOO_DEEP = RequestRejection(
+    "InvalidRequest", f"The body has more than {MAX_DEPTH} lists and objects in each other.", status=400
+)
+BODY_TOO_SLOW = RequestRejection("BodyTooSlow", "The body did not arrive in time.", True, 408)
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # Strings first, so that the brackets in them do not count. One that does not end is no JSON, and swallows the rest.
 _BRACKETS = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\Z)|[\[{]|[\]}]', re.DOTALL)
 
 
-def judge_head(path: str, raw_target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> Denial | None:
+def judge_head(path: str, raw_target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> RequestRejection | None:
     """Say what is wrong with the head of a request, if something is.
 
     Args:
@@ -51,7 +53,7 @@ def judge_head(path: str, raw_target: bytes, headers: Sequence[tuple[bytes, byte
     return None
 
 
-def judge_json(body: bytes) -> Denial | None:
+def judge_json(body: bytes) -> RequestRejection | None:
     """Say what is wrong with a body before it is decoded, if something is; whether it is JSON is seen then."""
     try:
         body.decode()

@@ -2,7 +2,7 @@
 
 `read` comes first and needs no key; then `keys` is asked whether the signer counts; then `verify` checks the signature,
 before any claim is looked at, and `judge` the claims. The body is judged last (`judge_body`), when it has been read:
-nobody without a signature makes the sidecar read one. What is refused comes back as a `Denial` that says what to do.
+nobody without a signature makes the sidecar read one. A refused call gets a `RequestRejection` that says what to do.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _Claims = TypeVar("_Claims", ProofClaims, EndorsementClaims)
 
 
 @dataclass(frozen=True, slots=True)
-class Denial:
+class RequestRejection:
     """Why a call is refused, and what to do about it."""
 
     code: str
@@ -91,7 +91,7 @@ def verify(token: Token, claims: type[_Claims]) -> _Claims | None:
         return None
 
 
-def judge(claims: ProofClaims, request: Request, pod_uid: str, started: float, now: float) -> Denial | None:
+def judge(claims: ProofClaims, request: Request, pod_uid: str, started: float, now: float) -> RequestRejection | None:
     """Say why a proof with these claims is not good for this request, if it is not.
 
     Args:
@@ -103,31 +103,35 @@ def judge(claims: ProofClaims, request: Request, pod_uid: str, started: float, n
 
     """
     if claims.aud != pod_uid:
-        return Denial("ProofForAnotherPod", f"The proof is for pod {claims.aud}, and this is pod {pod_uid}.")
+        return RequestRejection("ProofForAnotherPod", f"The proof is for pod {claims.aud}, and this is pod {pod_uid}.")
     if (claims.method, claims.target) != (request.method, request.target):
-        return Denial(
+        return RequestRejection(
             "ProofForAnotherRequest",
             f"The proof is for {claims.method} {claims.target}, the request is {request.method} {request.target}.",
         )
     if not 0 < claims.exp - claims.iat <= LIFETIME:
-        return Denial("ProofInvalid", f"A proof is good for at most {LIFETIME:g} s; sign with an earlier `exp`.")
+        return RequestRejection(
+            "ProofInvalid", f"A proof is good for at most {LIFETIME:g} s; sign with an earlier `exp`."
+        )
     if claims.iat > now + LEEWAY:
         ahead = claims.iat - now
-        return Denial(
+        return RequestRejection(
             "ProofInvalid", f"The proof was signed {ahead:.0f} s from now: set the clocks of the nodes right."
         )
     if claims.exp < now - LEEWAY:
         ago = now - claims.exp
-        return Denial("ProofExpired", f"The proof ended {ago:.0f} s ago: sign anew, and look at the clocks.", True)
+        return RequestRejection(
+            "ProofExpired", f"The proof ended {ago:.0f} s ago: sign anew, and look at the clocks.", True
+        )
     if claims.iat < started:
-        return Denial("ProofExpired", "The proof was signed before this sidecar started: sign anew.", True)
+        return RequestRejection("ProofExpired", "The proof was signed before this sidecar started: sign anew.", True)
     return None
 
 
-def judge_body(claims: ProofClaims, body: bytes) -> Denial | None:
+def judge_body(claims: ProofClaims, body: bytes) -> RequestRejection | None:
     """Say so if the proof is for another body."""
     if body_digest(body) != claims.body:
-        return Denial("ProofForAnotherRequest", "The proof is for another body than the one that came.")
+        return RequestRejection("ProofForAnotherRequest", "The proof is for another body than the one that came.")
     return None
 
 
@@ -135,31 +139,31 @@ _FROM_INSIDE = (
     "From inside the pod, or by `kubectl port-forward`, a POST, PUT or DELETE with `Content-Type: application/json` "
     "needs none."
 )
-MISSING = Denial(
+MISSING = RequestRejection(
     PROOF_MISSING,
     "From outside the pod this call needs the operator's signature, in "
     f"`Authorization: {PROOF_SCHEME} …`. {_FROM_INSIDE}",
 )
-NO_KEYS = Denial(
+NO_KEYS = RequestRejection(
     PROOF_MISSING,
     "From outside the pod this call needs the operator's signature, and no key to verify one was given to this sidecar "
     "(PATIO_OPERATOR_KEYS): a pod that is made anew gets one. "
     f"{_FROM_INSIDE}",
 )
-NOT_MEANT = Denial(
+NOT_MEANT = RequestRejection(
     "ProofMissing",
     "From inside the pod this call needs no proof when it is a POST, PUT or DELETE with `Content-Type: "
     "application/json` to localhost or an address. As it came, an engine that fetches what its users name, or a web "
     "page, could have sent it.",
 )
-UNREADABLE = Denial("ProofInvalid", "The Authorization header is not a proof: sign as docs/access.md says.")
-MISSING_EVERYWHERE = Denial(
+UNREADABLE = RequestRejection("ProofInvalid", "The Authorization header is not a proof: sign as docs/access.md says.")
+MISSING_EVERYWHERE = RequestRejection(
     PROOF_MISSING, "From everywhere, the inside of the pod included, this call needs the operator's signature."
 )
-WRONG_SIGNATURE = Denial("ProofInvalid", "The signature is not that of the key that the proof names.")
-WRONG_HOOK = Denial("ProofInvalid", "This is not what the preStop hook of this pod proves itself with.")
-REPLAYED = Denial("ProofReplayed", "This proof was used before, and is good once: sign anew.", True)
-TOO_MANY = Denial("TooManyProofs", "Too many signed calls in two minutes; again later.", True, 429)
-BODY_TOO_LARGE = Denial(
+WRONG_SIGNATURE = RequestRejection("ProofInvalid", "The signature is not that of the key that the proof names.")
+WRONG_HOOK = RequestRejection("ProofInvalid", "This is not what the preStop hook of this pod proves itself with.")
+REPLAYED = RequestRejection("ProofReplayed", "This proof was used before, and is good once: sign anew.", True)
+TOO_MANY = RequestRejection("TooManyProofs", "Too many signed calls in two minutes; again later.", True, 429)
+BODY_TOO_LARGE = RequestRejection(
     "BodyTooLarge", "The body is larger than this route takes: 1 MiB at most, 64 KiB for a lease.", status=413
 )

@@ -21,7 +21,7 @@ from patio.access.authorizer import Authorizer, Call
 from patio.access.limits import BODY_TOO_SLOW, judge_head, judge_json
 from patio.access.loopback import address_of, is_loopback
 from patio.access.openness import CLOSED, Openness, To, openness_of
-from patio.access.proof import BODY_TOO_LARGE, MISSING, NO_KEYS, NOT_MEANT, Denial, Request
+from patio.access.proof import BODY_TOO_LARGE, MISSING, NO_KEYS, NOT_MEANT, Request, RequestRejection
 from patio.logs import LineLimit
 from patio.routes.responses import answer
 from patio_protocol.adapters import ErrorBody, ErrorDetail
@@ -111,7 +111,7 @@ class _Guard:
             return
         reached = self._matcher.match(scope)
         admitted = self._admit(scope, reached)
-        if isinstance(admitted, Denial):
+        if isinstance(admitted, RequestRejection):
             await self._deny(admitted, scope, receive, send)
             return
         if reached.openness.to is To.EVERYONE or not reached.endpoint:
@@ -136,13 +136,13 @@ class _Guard:
         proven = {} if admitted is None else {PROVEN: True}
         await self._app({**scope, **proven}, _again(body, receive), send)
 
-    def _admit(self, scope: Scope, reached: _Reached) -> ProofClaims | Denial | None:
+    def _admit(self, scope: Scope, reached: _Reached) -> ProofClaims | RequestRejection | None:
         """Judge a call by its head; a proof is good only once the body is known."""
         openness, inside = reached.openness, is_loopback(peer_of(scope))
         authorization = _headers(scope, b"authorization")
         if openness.admits is not None:
             shown = authorization[0] if len(authorization) == 1 else None
-            return None if openness.admits(shown) else Denial("RouterKeyWrong", openness.denial)
+            return None if openness.admits(shown) else RequestRejection("RouterKeyWrong", openness.denial)
         if inside and not reached.endpoint:
             return None  # a 404 or 405 tells more than a 401, and nobody else hears it
         call = Call(peer_of(scope), scope["method"], _headers(scope, b"content-type"), hosts=_headers(scope, b"host"))
@@ -156,9 +156,9 @@ class _Guard:
         )
         if inside and admitted in (MISSING, NO_KEYS):
             return NOT_MEANT
-        return admitted if isinstance(admitted, ProofClaims | Denial) else None
+        return admitted if isinstance(admitted, ProofClaims | RequestRejection) else None
 
-    async def _deny(self, denial: Denial, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _deny(self, denial: RequestRejection, scope: Scope, receive: Receive, send: Send) -> None:
         self._count_denial(denial.code)
         left_out = self._lines.take()
         if left_out is not None:
