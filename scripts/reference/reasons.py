@@ -41,4 +41,5 @@ def write() -> str:
 
 
 def _names(text: str) -> str:
-    return ", ".join(f"`{name.strip()}`" for name in str(text).split(","))
+    """Return names as code; what has spaces is prose."""
+    return ", ".join(name.strip() if " " in name.strip() else f"`{name.strip()}`" for name in str(text).split(","))

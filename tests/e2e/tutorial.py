@@ -1,7 +1,7 @@
 """Reads the tutorial: its steps, with the commands of each and what they should print.
 
-Pure. `test_tutorial` runs the steps on a cluster; a unit test checks that every command of the tutorial and of the README is
-run by some test.
+Pure. `test_tutorial` runs the steps on a cluster; a unit test checks that every command of the tutorial and of the
+README is run by some test.
 """
 
 from __future__ import annotations

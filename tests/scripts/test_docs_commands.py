@@ -12,7 +12,7 @@ from tutorial import DONE_ELSEWHERE, Step, differences, steps
 ROOT = Path(__file__).resolve().parents[2]
 
 RUN_OF_THE_README = {
-    "make demo": "tests/e2e/test_adapters_on_vllm.py: the same engine, through the functions of stage.py that the demo calls",
+    "make demo": "tests/e2e/test_adapters_on_vllm.py: the functions of stage.py that the demo calls",
     "make test": ".ci/run",
 }
 """The commands of the README, and what runs the same."""

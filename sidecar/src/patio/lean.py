@@ -1,8 +1,8 @@
 """Keeps the process small and quick to start: what libraries load and the sidecar never uses stays out.
 
 `app` imports it before all else, and calls `settle` once everything is put together. Nothing but `app` may import it: a
-program that uses `patio.client` keeps what it has. docs/benchmarks.md says what each step gains; every one of them may
-be taken out, and costs only that.
+program that uses `patio.client` keeps what it has. docs/project/benchmarks.md says what each step gains; every one of
+them may be taken out, and costs only that.
 """
 
 from __future__ import annotations

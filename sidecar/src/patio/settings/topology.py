@@ -1,7 +1,7 @@
 """Flags and variables of the topology: which router, which worker, from every way in which users may say it.
 
-`read` calls it. Where `--instance-info` and RoleBasedGroup's variables come from is `docs/topology.md`; what names
-become addresses is `patio.topology.addresses`. Reads the topology file, and nothing else.
+`read` calls it. Where `--instance-info` and RoleBasedGroup's variables come from is `docs/concepts/topology.md`; what
+names become addresses is `patio.topology.addresses`. Reads the topology file, and nothing else.
 """
 
 from __future__ import annotations
