@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from scripts.reference.markdown import code, page, plain, table
 
 VALUES = """\
@@ -236,9 +234,3 @@ def _inline(text: str) -> str:
 
 def _namespace(text: str) -> str:
     return {"{{ .Release.Namespace }}": "of the operator", "{{ . }}": "of adapters.secrets.namespaces"}.get(text, text)
-
-
-def values_of(chart: Path) -> Mapping[str, Any]:
-    """Return the values as YAML has them: for checks."""
-    found: Mapping[str, Any] = yaml.safe_load((chart / "values.yaml").read_text())
-    return found

@@ -86,6 +86,11 @@ def sidecar_variables() -> list[Setting]:
     return found
 
 
+def operator_settings_source() -> str:
+    """Return the source of the operator's settings: for a check that no variable is left out."""
+    return inspect.getsource(OperatorSettings.from_environment)
+
+
 def operator_variables() -> list[Setting]:
     """Return the variables of the operator, with what its settings say of each field."""
     source = inspect.getsource(OperatorSettings)
@@ -198,3 +203,15 @@ def _source(source: Source) -> str:
     if isinstance(source, Asked):
         return source.words
     return f"{source.family} ({source.words})" if isinstance(source, Derived) else source
+
+
+def words_like_reasons() -> set[str]:
+    """Return what both packages write like a reason: one CamelCase word as a string of its own."""
+    found: set[str] = set()
+    for folder in package_folders().values():
+        for file in folder.rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text())):
+                value = node.value if isinstance(node, ast.Constant) else None
+                if isinstance(value, str) and re.fullmatch(r"([A-Z][a-z]+)+", value):
+                    found.add(value)
+    return found
