@@ -78,7 +78,7 @@ def _default(field: Mapping[str, Any]) -> str:
 
 def _rules(schema: Mapping[str, Any], path: str) -> Iterator[tuple[str, str]]:
     for rule in schema.get("x-kubernetes-validations", ()):
-        yield code(path.removeprefix(".") or "the object"), plain(rule.get("message", rule["rule"]))
+        yield code(path.removeprefix(".")) or "the object", plain(rule.get("message", rule["rule"]))
     for name, field in schema.get("properties", {}).items():
         yield from _rules(field, f"{path}.{name}")
     if "items" in schema:

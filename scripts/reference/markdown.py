@@ -33,13 +33,5 @@ def plain(text: str) -> str:
     )
 
 
-def sentence(text: str) -> str:
-    """Return a text with a capital letter at its beginning and a full stop at its end."""
-    text = text.strip()
-    if text and text.split(" ")[0].isalpha() and text.split(" ")[0].islower():
-        text = text[0].upper() + text[1:]
-    return text if not text or text[-1] in ".:!?)" else f"{text}."
-
-
 def _line(cells: Row) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"

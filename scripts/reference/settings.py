@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from scripts.reference import program
-from scripts.reference.markdown import code, page, plain, sentence, table
+from scripts.reference.markdown import code, page, plain, table
 
 INTRODUCTION = """\
 The sidecar reads flags and environment variables. A flag wins over its variable. Two variables for the same setting
@@ -32,7 +32,11 @@ def write() -> str:
 
 def _table(kind: str, settings: Iterable[program.Setting]) -> str:
     rows = [
-        (", ".join(code(name) for name in one.names), code(one.default), sentence(plain(one.meaning)))
+        (
+            ", ".join(code(name) for name in one.names),
+            one.default if " " in one.default else code(one.default),
+            plain(one.meaning),
+        )
         for one in settings
     ]
     return table((kind, "default", "meaning"), rows)
