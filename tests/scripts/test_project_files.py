@@ -35,7 +35,7 @@ def test_issue_form_has_fields_with_labels(form: Path) -> None:
 def test_dependabot_looks_where_files_are() -> None:
     for update in yaml.safe_load((GITHUB / "dependabot.yml").read_text())["updates"]:
         for folder in update.get("directories", [update.get("directory")]):
-            assert list(ROOT.glob(folder.strip("/") or ".")), folder
+            assert list(ROOT.glob(folder.strip("/") or "*")), folder
 
 
 def test_hooks_call_commands_that_exist() -> None:
