@@ -61,6 +61,14 @@ async def problem(watch: SidecarWatch, *, but: str = "has not answered yet") -> 
     return seen
 
 
+async def counted_to(times: list[float], number: int) -> None:
+    """Return once so many have been noted."""
+    deadline = asyncio.get_running_loop().time() + DEADLINE
+    while len(times) < number:
+        assert asyncio.get_running_loop().time() < deadline, f"only {len(times)} of {number}"
+        await asyncio.sleep(0.01)
+
+
 def text(**changes: object) -> str:
     return json.dumps({"revision": "r-1", "engine": "vllm", "engine_ready": True, "adapters": []} | changes)
 
@@ -136,18 +144,17 @@ async def test_what_is_no_answer_of_a_sidecar_is_silence(body: str) -> None:
 
 
 async def test_long_polls_answered_at_once_do_not_spin() -> None:
-    looks = 0
+    looked_at: list[float] = []
 
     async def at_once(_: web.Request) -> web.Response:
-        nonlocal looks
-        looks += 1
-        return web.Response(text=text(revision=f"r-{looks}"))
+        looked_at.append(time.monotonic())
+        return web.Response(text=text(revision=f"r-{len(looked_at)}"))
 
     async with serving(at_once) as port, following(port) as watch:
-        await asyncio.sleep(3.0)
+        await counted_to(looked_at, watch_module.QUICK_ANSWERS + 9)
         assert watch.seen("team")["u"].answer is not None
     # Ten at once, then after pauses that grow to a second.
-    assert looks <= watch_module.QUICK_ANSWERS + 8
+    assert looked_at[watch_module.QUICK_ANSWERS + 8] - looked_at[0] >= 3.0
 
 
 @pytest.mark.parametrize("readable", [True, False])
@@ -170,13 +177,14 @@ async def test_answers_that_take_long_to_read_get_a_small_share_of_the_time_toge
         return web.Response(text=text(revision=f"r-{len(read_at)}"))
 
     monkeypatch.setattr(watch_module, "_read", slowly)
+    begun = time.monotonic()
     async with serving(at_once) as port, following(port) as watch:
         watch.follow(
             "team", [EnginePod("team", f"evil-{n}", f"u-{n}", "node-a", {}, "127.0.0.1", port) for n in range(pods)]
         )
-        await asyncio.sleep(4.0)
+        await counted_to(read_at, pods + 10)
     # Each once, and then together one in 20 times 25 ms.
-    assert pods <= len(read_at) <= pods + 1 + 4.0 / 0.5
+    assert read_at[pods + 9] - begun >= 4.0
 
 
 @pytest.mark.parametrize("part", ["[],", '{"a":1},', "1,", '"",'])
