@@ -29,14 +29,20 @@ down: setup ## Take the demo's cluster down and leave nothing of it behind.
 	@$(RUN) python -m e2e_cluster down
 
 .PHONY: lint
-lint: setup ## Format check, linters, types, import contracts, generated files.
+lint: setup ## Format check, linters, types, import contracts, generated files, links of the documentation.
 	$(RUN) ruff format --check .
 	$(RUN) ruff check .
 	$(RUN) mypy
-	$(RUN) mypy scripts/run_tests.py
+	$(RUN) mypy scripts/run_tests.py scripts/reference
 	$(RUN) lint-imports
+	@$(MAKE) --no-print-directory check-generated
+	$(RUN) zensical build --strict --clean
+
+.PHONY: check-generated
+check-generated: ## Say which generated file is not up to date: CRDs, OpenAPI document, reference.
 	$(RUN) python -m patio_operator.api.crd --check charts/patio/crds
 	$(RUN) python -m patio.document --check docs/openapi.json
+	$(RUN) python -m scripts.reference --check docs/reference
 
 .PHONY: tools
 tools: setup ## Install system packages and build the cluster's binaries (first time: about ten minutes).
@@ -90,6 +96,18 @@ crds: setup ## Generate the CRDs from the operator's models.
 openapi: setup ## Write the sidecar's OpenAPI document.
 	$(RUN) python -m patio.document docs/openapi.json
 
+.PHONY: reference
+reference: setup ## Write the generated pages of docs/reference.
+	$(RUN) python -m scripts.reference docs/reference
+
+.PHONY: docs
+docs: setup ## Build the site of the documentation into site/.
+	$(RUN) zensical build --strict --clean
+
+.PHONY: changelog
+changelog: setup ## Show what the changelog of the next release would say.
+	@$(RUN) towncrier build --draft --version next
+
 .PHONY: format
 format: setup ## Format the code and sort its imports.
 	$(RUN) ruff format .
@@ -97,5 +115,5 @@ format: setup ## Format the code and sort its imports.
 
 .PHONY: clean
 clean: ## Remove what was made inside the tree. The caches outside it stay.
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache site .cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -3,7 +3,7 @@
 First `benchmarks.plans`, which needs none of these. Then two measurements: one LoraAdapter on a thousand pods, and a
 hundred LoraAdapters with three replicas each on a hundred pods, one of which is then lost. Pods are objects of the API
 server whose address is loopback; behind each is a sidecar of `benchmarks.simulated_sidecars`. Prints what
-docs/benchmarks.md shows.
+docs/project/benchmarks.md shows.
 """
 
 from __future__ import annotations

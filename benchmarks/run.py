@@ -2,7 +2,7 @@
 
 Four measurements: the transform alone, a scrape through HTTP, memory, and the time to `/health`. Every number of the
 sidecar stands beside the baseline's (see `baseline`), taken in turns with it, so that a busy machine does to both what
-it does to one. Prints tables for docs/benchmarks.md; nothing of the machine but its cores is told.
+it does to one. Prints tables for docs/project/benchmarks.md; nothing of the machine but its cores is told.
 """
 
 from __future__ import annotations

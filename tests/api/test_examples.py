@@ -31,7 +31,7 @@ def test_an_example_is_accepted(kube: Kube, namespace: str, example: Path) -> No
     kube.kubectl("-n", namespace, "apply", "--dry-run=server", "-f", str(example))
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/loraadapter.md"])
+@pytest.mark.parametrize("document", ["docs/index.md", "docs/concepts/loraadapter.md"])
 def test_the_adapters_that_the_documents_show_are_accepted(kube: Kube, namespace: str, document: str) -> None:
     shown = [block for block in yaml_blocks(ROOT / document) if block.get("kind") == "LoraAdapter"]
     assert shown

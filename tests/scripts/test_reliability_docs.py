@@ -1,4 +1,4 @@
-"""docs/reliability.md names tests that exist."""
+"""docs/project/reliability.md names tests that exist."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ FOLDERS = ("protocol/tests", "sidecar/tests", "operator/tests", "tests")
 
 
 def test_every_test_that_the_table_names_exists() -> None:
-    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/reliability.md").read_text()))
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/project/reliability.md").read_text()))
     files = [path for folder in FOLDERS for path in (ROOT / folder).rglob("test_*.py")]
     there = {path.stem for path in files}
     there |= {name for path in files for name in re.findall(r"^(?:async )?def (test_\w+)\(", path.read_text(), re.M)}
@@ -19,6 +19,6 @@ def test_every_test_that_the_table_names_exists() -> None:
 
 
 def test_every_row_names_a_test() -> None:
-    rows = [line for line in (ROOT / "docs/reliability.md").read_text().splitlines() if line.startswith("| ")]
+    rows = [line for line in (ROOT / "docs/project/reliability.md").read_text().splitlines() if line.startswith("| ")]
     faults = [row for row in rows if not row.startswith("| fault ")]
     assert not [row for row in faults if not re.search(r"`test_\w+`", row.split("|")[-2])]

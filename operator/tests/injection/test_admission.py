@@ -1,4 +1,4 @@
-"""What injection makes of pods: each behaviour that docs/injection.md promises."""
+"""What injection makes of pods: each behaviour that docs/concepts/profile.md promises."""
 
 from __future__ import annotations
 

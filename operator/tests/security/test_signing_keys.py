@@ -210,7 +210,9 @@ async def test_the_typed_client_signs_with_what_it_is_given() -> None:
 
 
 async def test_what_the_documentation_signs_is_taken() -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[3] / "docs/access.md").read_text(), re.S)
+    (code,) = re.findall(
+        r"```python\n(.*?)```", (Path(__file__).parents[3] / "docs/concepts/access.md").read_text(), re.S
+    )
     names: dict[str, Any] = {}
     exec(code, names)
     key, denials = new_key(NOW), list[str]()

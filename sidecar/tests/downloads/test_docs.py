@@ -1,4 +1,4 @@
-"""docs/downloads.md against the program: statuses, keys of `config`, kinds of files."""
+"""docs/concepts/downloads.md against the program: statuses, keys of `config`, kinds of files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from patio_protocol.downloads import DEFAULT_DOWNLOAD_ROOT, DownloadRequest, Dow
 from patio_protocol.sources import OPTION_KEYS, SECRET_KEYS, SourceKind
 
 DOCS = Path(__file__).parents[3] / "docs"
-TEXT = (DOCS / "downloads.md").read_text()
+TEXT = (DOCS / "concepts/downloads.md").read_text()
 
 
 def test_every_status_of_a_download_is_explained() -> None:

@@ -1,4 +1,4 @@
-"""Leader-worker roles: what docs/rolebasedgroup.md promises of their pods, lived through pass by pass."""
+"""Leader-worker roles: what docs/concepts/rolebasedgroup.md promises of their pods, lived through pass by pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a group becomes, and what is said about it: each behaviour that docs/rolebasedgroup.md promises."""
+"""What a group becomes, and what is said about it: each behaviour that docs/concepts/rolebasedgroup.md promises."""
 
 from __future__ import annotations
 

@@ -156,7 +156,9 @@ NOT_MEANT = RequestRejection(
     "application/json` to localhost or an address. As it came, an engine that fetches what its users name, or a web "
     "page, could have sent it.",
 )
-UNREADABLE = RequestRejection("ProofInvalid", "The Authorization header is not a proof: sign as docs/access.md says.")
+UNREADABLE = RequestRejection(
+    "ProofInvalid", "The Authorization header is not a proof: sign as docs/concepts/access.md says."
+)
 MISSING_EVERYWHERE = RequestRejection(
     PROOF_MISSING, "From everywhere, the inside of the pod included, this call needs the operator's signature."
 )

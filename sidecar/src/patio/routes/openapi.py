@@ -15,8 +15,8 @@ from fastapi.openapi.utils import get_openapi
 
 DESCRIPTION = (
     "The sidecar of one engine pod. Routes that change nothing are open to everyone who reaches the port. All others "
-    "need the operator's signature from outside the pod (docs/access.md). From inside it, POST, PUT and DELETE with "
-    "`Content-Type: application/json` need none; `GET /v1/drain` needs the word of the pod's preStop hook."
+    "need the operator's signature from outside the pod (docs/concepts/access.md). From inside it, POST, PUT and "
+    "DELETE with `Content-Type: application/json` need none; `GET /v1/drain` needs the word of the pod's preStop hook."
 )
 ERROR = "#/components/schemas/ErrorBody"
 

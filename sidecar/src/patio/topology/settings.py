@@ -1,8 +1,8 @@
 """A sidecar's place in the topology: its role, the router, the worker that it stands for; and the flags and variables
 that tell them, in every way in which users may say it.
 
-Where `--instance-info` and RoleBasedGroup's variables come from is `docs/topology.md`; `addresses` makes addresses of
-names. Reads the topology file, and nothing else. Keys are in no repr.
+Where `--instance-info` and RoleBasedGroup's variables come from is `docs/concepts/topology.md`; `addresses` makes
+addresses of names. Reads the topology file, and nothing else. Keys are in no repr.
 """
 
 from __future__ import annotations

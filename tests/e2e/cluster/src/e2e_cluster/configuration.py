@@ -1,7 +1,7 @@
 """The configuration files of a local cluster. Pure: folders in, texts out.
 
 Every path in them lies in the state folder, so that removing the cluster is removing one folder. Why a
-setting is as it is stands beside it; ``docs/testing-cluster.md`` tells the whole.
+setting is as it is stands beside it; ``docs/project/testing-cluster.md`` tells the whole.
 """
 
 import json

@@ -1,0 +1,51 @@
+"""`python -m scripts.reference FOLDER` writes the reference; `--check FOLDER` says whether it is up to date."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from scripts.reference import chart, kinds, metrics, pictures, reasons, routes, settings
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def pages() -> dict[str, str]:
+    """Return the text of every generated page and picture, by its path from docs/reference."""
+    patio = ROOT / "charts/patio"
+    return {
+        "crds.md": kinds.write(patio / "crds"),
+        "helm-values.md": chart.write_values(patio),
+        "http-routes.md": routes.write(ROOT / "docs/openapi.json"),
+        "metrics.md": metrics.write(),
+        "rbac.md": chart.write_rights(patio / "templates/rbac.yaml"),
+        "reasons.md": reasons.write(),
+        "settings.md": settings.write(),
+        **{f"../pictures/{one.stem}.svg": pictures.write(one) for one in sorted(pictures.SOURCES.glob("*.yaml"))},
+    }
+
+
+def main(argv: Sequence[str]) -> int:
+    """Write or check the pages; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m scripts.reference", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; 1 if a page is not up to date")
+    parser.add_argument("folder", type=Path)
+    options = parser.parse_args(argv)
+    stale = []
+    for name, text in pages().items():
+        path = options.folder / name
+        if path.exists() and path.read_text() == text:
+            continue
+        stale.append(str(path))
+        if not options.check:
+            path.write_text(text)
+    if options.check and stale:
+        print(f"not up to date: {', '.join(stale)}; run `make reference`", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

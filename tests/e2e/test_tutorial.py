@@ -1,0 +1,54 @@
+"""docs/tutorial.md on a real cluster: its commands are run, and what they print is compared with what it shows."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+import demo
+import stage
+from kube import Kube
+from tutorial import DONE_ELSEWHERE, Step, differences, steps
+
+pytestmark = pytest.mark.cluster
+
+
+def test_tutorial_prints_what_it_shows(kube: Kube, make_namespace: Callable[[str], str]) -> None:
+    assert make_namespace(demo.NAMESPACE) == "demo"
+    demo.start_engine(kube, stage.double())
+    kube.apply(stage.lora_adapter(demo.NAMESPACE, demo.ADAPTER, stage.ADAPTERS["lora-a"]))
+    stage.wait_for_adapter(kube, demo.NAMESPACE, demo.ADAPTER)
+    told = [replace(step, printed=run(step, before)) for before, step in preceded(steps())]
+    assert {step.title: differences(step) for step in told if differences(step)} == {}
+    answers = next(step.printed for step in told if "ask tiny" in step.commands).splitlines()
+    assert len({line.split(maxsplit=1)[1] for line in answers}) == 3
+
+
+def preceded(all_steps: list[Step]) -> list[tuple[str, Step]]:
+    """Return each step after what earlier ones export and define: each runs in a shell of its own."""
+    before, found = "", []
+    for step in all_steps:
+        found.append((before, step))
+        if step.commands.startswith("export "):
+            before += step.commands + "\n"
+        if "ask() {" in step.commands:
+            before += step.commands.split("\nask tiny")[0] + "\n"
+    return found
+
+
+def run(step: Step, before: str) -> str:
+    """Run the commands of a step as a user does, but for those that other tests run."""
+    commands = "\n".join(line for line in step.commands.splitlines() if line not in DONE_ELSEWHERE)
+    done = subprocess.run(
+        ["bash", "-eu", "-o", "pipefail", "-c", before + commands],
+        cwd=stage.ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, f"{step.title}: {commands}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
