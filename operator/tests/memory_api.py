@@ -10,7 +10,7 @@ import asyncio
 import copy
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -250,11 +250,3 @@ async def connected(address: str) -> AsyncIterator[KubeClient]:
         yield cluster
     finally:
         await cluster.close()
-
-
-async def until(what: str, condition: Callable[[], object], seen: Callable[[], object] = lambda: "") -> None:
-    """Wait until something is the case; say what was seen last when it never is."""
-    deadline = asyncio.get_running_loop().time() + 30
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline, f"{what}: {seen()}"
-        await asyncio.sleep(0.005)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from group_simulator import leader_worker
+from waiting import until
 
 from patio_operator.api import labels
 from patio_operator.caches import Caches
@@ -19,7 +20,7 @@ from patio_operator.kube.client import KubeClient
 from patio_operator.kube.resources import FIELD_MANAGER
 from patio_operator.runtime.workqueue import Key, WorkQueue
 
-from memory_api import GROUPS, PODS, PROFILES, STATEFUL_SETS, MemoryApi, connected, group, profile, role, serving, until
+from memory_api import GROUPS, PODS, PROFILES, STATEFUL_SETS, MemoryApi, connected, group, profile, role, serving
 
 Object = dict[str, Any]
 

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 from aiohttp import web
 from kubernetes.aio import client
+from waiting import DEADLINE, eventually
 
 from patio_operator.kube import reflector
 from patio_operator.kube.client import KubeClient, Object, RetryableApiError, Scope
 from patio_operator.kube.informer import Informer
 from patio_operator.kube.resources import LORA_ADAPTER
-
-DEADLINE = 60.0
 
 
 def adapter(name: str, version: int) -> Object:
@@ -114,13 +112,6 @@ async def watching(api: ApiServer) -> AsyncIterator[tuple[KubeClient, Informer[s
         for _ in api.watched_from:
             api.end_the_watch()  # a handler that is left would hold the clean-up up
         await runner.cleanup()
-
-
-async def eventually(what: str, seen: Callable[[], Any], wanted: Any) -> None:
-    deadline = asyncio.get_running_loop().time() + DEADLINE
-    while seen() != wanted:
-        assert asyncio.get_running_loop().time() < deadline, f"{what}: seen last: {seen()!r}"
-        await asyncio.sleep(0.005)
 
 
 async def test_it_knows_what_is_there_and_what_becomes_of_it() -> None:

@@ -9,14 +9,13 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import web
 from kubernetes.aio import client
+from waiting import DEADLINE, until
 
 from patio_operator.caches import Caches
 from patio_operator.kube import reflector
 from patio_operator.kube.client import ApiError, KubeClient, Object
 from patio_operator.kube.informer import Informer
 from patio_operator.kube.resources import LORA_ADAPTER, PROFILE
-
-DEADLINE = 60.0
 
 
 def adapter(namespace: str, name: str, version: int) -> Object:
@@ -91,7 +90,7 @@ async def watched(cluster: KubeClient, monkeypatch: pytest.MonkeyPatch) -> Async
         cluster, LORA_ADAPTER, lambda body: body["metadata"]["resourceVersion"], namespaces=("a", "b")
     )
     task = asyncio.create_task(there.run())
-    await until(lambda: there.synced and all(there.synced_in(one) for one in ("a", "b")))
+    await until("all are synced", lambda: there.synced and all(there.synced_in(one) for one in ("a", "b")))
     yield there
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -120,22 +119,22 @@ async def test_what_is_of_no_namespace_is_watched_as_always(cluster: KubeClient)
     assert await cluster.list_all(PROFILE) == []
     profiles = Informer(cluster, PROFILE, lambda body: body["metadata"]["name"], namespaces=("a", "b"))
     task = asyncio.create_task(profiles.run())
-    await until(lambda: profiles.synced)
+    await until("profiles are synced", lambda: profiles.synced)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_a_watch_goes_on_where_it_was_and_disturbs_no_other(api: ApiServer, watched: Informer[str]) -> None:
-    await until(lambda: len(api.watched_from) == 2)
+    await until("both are watched", lambda: len(api.watched_from) == 2)
     assert sorted(api.watched_from) == [("a", "5"), ("b", "7")]
     assert watched.namespaces() == ["a", "b"]
     api.tell("MODIFIED", adapter("a", "one", 20))
-    await until(lambda: watched.get("one", "a") == "20")
+    await until("the change is taken in", lambda: watched.get("one", "a") == "20")
     api.tell("ADDED", adapter("b", "three", 12))
-    await until(lambda: watched.get("three", "b") == "12")
+    await until("the other namespace goes on", lambda: watched.get("three", "b") == "12")
     api.watched_from.clear()
     api.events["a"].put_nowait(None)
-    await until(lambda: len(api.watched_from) == 1)
+    await until("it is watched", lambda: len(api.watched_from) == 1)
     assert api.watched_from == [("a", "20")]
     assert sorted(api.lists) == ["a", "b"], "nothing was listed again"
     assert watched.synced
@@ -145,18 +144,18 @@ async def test_a_watch_goes_on_where_it_was_and_disturbs_no_other(api: ApiServer
 async def test_refused_namespace_is_kept_and_stops_no_other(
     status: int, api: ApiServer, watched: Informer[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    await until(lambda: len(api.watched_from) == 2)
+    await until("both are watched", lambda: len(api.watched_from) == 2)
     api.refuse("a", status)
-    await until(lambda: not watched.synced_in("a"))
+    await until("a is lost", lambda: not watched.synced_in("a"))
     asked = api.asked.count("a")
-    await until(lambda: api.asked.count("a") >= asked + 3)
+    await until("a is asked again", lambda: api.asked.count("a") >= asked + 3)
     assert watched.all("a") == ["5"], "what was known is kept"
     assert "refused" in watched.problem_in("a")
     assert watched.forbidden_in("a") == (status == 403)
     assert watched.synced, "profiles, which are of all namespaces, are not held up"
     assert watched.synced_in("b")
     api.tell("ADDED", adapter("b", "three", 12))
-    await until(lambda: watched.get("three", "b") == "12")
+    await until("the other namespace goes on", lambda: watched.get("three", "b") == "12")
     assert [one for one in api.watched_from if one[0] == "b"] == [("b", "7")], "the neighbour's watch went on"
     lines = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
     assert len(lines) == 1, lines
@@ -166,32 +165,23 @@ async def test_refused_namespace_is_kept_and_stops_no_other(
 async def test_namespace_that_is_back_recovers_by_itself(api: ApiServer, watched: Informer[str]) -> None:
     changes: list[tuple[str, str | None, str | None]] = []
     watched.add_event_handler(lambda *change: changes.append(change))
-    await until(lambda: len(api.watched_from) == 2)
+    await until("both are watched", lambda: len(api.watched_from) == 2)
     api.refuse("a", 403)
-    await until(lambda: not watched.synced_in("a"))
+    await until("a is lost", lambda: not watched.synced_in("a"))
     api.items["a"] = [adapter("a", "other", 30)]
     del api.refused["a"]
-    await until(lambda: watched.synced_in("a"))
+    await until("a is back", lambda: watched.synced_in("a"))
     assert watched.object_keys() == [("a", "other"), ("b", "two")]
     assert sorted(changes, key=str) == [("a", "5", None), ("a", None, "30")]
-    await until(lambda: ("a", "30") in api.watched_from)
+    await until("a is watched from where it was", lambda: ("a", "30") in api.watched_from)
 
 
 async def test_new_leader_does_not_wait_for_a_refused_namespace(api: ApiServer, watched: Informer[str]) -> None:
-    await until(lambda: len(api.watched_from) == 2)
+    await until("both are watched", lambda: len(api.watched_from) == 2)
     api.refuse("a", 403)
-    await until(lambda: not watched.synced_in("a"))
+    await until("a is lost", lambda: not watched.synced_in("a"))
     api.items["b"] = [adapter("b", "two", 40)]
     async with asyncio.timeout(DEADLINE):
         await watched.relist()
     assert watched.all("b") == ["40"]
     assert not watched.synced_in("a")
-
-
-async def until(condition: object) -> None:
-    """Wait for a condition."""
-    assert callable(condition)
-    deadline = asyncio.get_running_loop().time() + DEADLINE
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline
-        await asyncio.sleep(0.01)

@@ -6,6 +6,8 @@ import asyncio
 import time
 from functools import partial
 
+from waiting import until
+
 from patio_operator.caches import Caches
 from patio_operator.groups.event_handlers import existing_keys
 from patio_operator.groups.reconciler import GroupReconciler
@@ -13,7 +15,7 @@ from patio_operator.kube import lease_rules
 from patio_operator.kube.leader_election import LeaderElector
 from patio_operator.runtime.workqueue import WORKERS, WorkQueue
 
-from memory_api import GROUPS, MemoryApi, connected, group, serving, until
+from memory_api import GROUPS, MemoryApi, connected, group, serving
 
 GROUPS_THERE = 1000
 

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import logging
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+from waiting import eventually
 
 from benchmarks.simulated_sidecars import SimulatedFleet, SimulatedSidecar
 from patio.credentials.sealing import Sealing
@@ -31,7 +32,6 @@ from patio_protocol.credentials import TOKEN_MISSING
 
 from builders import NOW, lora_adapter, report, review_status, seen
 
-DEADLINE = 60.0
 SECRET = "hf_do_not_show_me"
 REQUEST = LoadRequest(lora_name="sql", source="hf://org/repo", owner="me", revision="1", wait=0)
 
@@ -87,13 +87,6 @@ async def world(count: int = 1) -> AsyncIterator[World]:
             yield there
         finally:
             await there.orders.close()
-
-
-async def eventually(what: str, seen: Callable[[], Any], wanted: Any) -> None:
-    deadline = asyncio.get_running_loop().time() + DEADLINE
-    while seen() != wanted:
-        assert asyncio.get_running_loop().time() < deadline, f"{what}: seen last: {seen()!r}"
-        await asyncio.sleep(0.005)
 
 
 def load(pod: EnginePod, request: LoadRequest | None = None, secret: str | None = None) -> Load:

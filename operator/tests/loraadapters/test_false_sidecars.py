@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 
 import pytest
 from aiohttp import web
+from waiting import DEADLINE, until
 
 from patio_operator.loraadapters import sidecar_watch as watch_module
 from patio_operator.loraadapters.planner.observation import Answer, Observation
@@ -22,7 +23,6 @@ from patio_operator.loraadapters.sidecar_answer import read_answer
 from patio_operator.loraadapters.sidecar_watch import SidecarWatch, address_problem
 from patio_operator.pods.engine_pod import EnginePod, decode_engine_pod
 
-DEADLINE = 60.0
 PATH = "/v1/lora_adapters"
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -54,19 +54,12 @@ async def following(port: int, ip: str = "127.0.0.1", *, ask_loopback: bool = Tr
 
 async def problem(watch: SidecarWatch, *, but: str = "has not answered yet") -> Observation:
     """What is known of the sidecar once it is known not to answer."""
-    deadline = asyncio.get_running_loop().time() + DEADLINE
-    while but in (seen := watch.seen("team")["u"]).problem or seen.answer is not None:
-        assert asyncio.get_running_loop().time() < deadline, f"seen last: {seen}"
-        await asyncio.sleep(0.005)
-    return seen
 
+    def seen() -> Observation:
+        return watch.seen("team")["u"]
 
-async def counted_to(times: list[float], number: int) -> None:
-    """Return once so many have been noted."""
-    deadline = asyncio.get_running_loop().time() + DEADLINE
-    while len(times) < number:
-        assert asyncio.get_running_loop().time() < deadline, f"only {len(times)} of {number}"
-        await asyncio.sleep(0.01)
+    await until("a problem", lambda: but not in seen().problem and seen().answer is None, seen)
+    return seen()
 
 
 def text(**changes: object) -> str:
@@ -151,7 +144,7 @@ async def test_long_polls_answered_at_once_do_not_spin() -> None:
         return web.Response(text=text(revision=f"r-{len(looked_at)}"))
 
     async with serving(at_once) as port, following(port) as watch:
-        await counted_to(looked_at, watch_module.QUICK_ANSWERS + 9)
+        await until("looks", lambda: len(looked_at) >= watch_module.QUICK_ANSWERS + 9, lambda: len(looked_at))
         assert watch.seen("team")["u"].answer is not None
     # Ten at once, then after pauses that grow to a second.
     assert looked_at[watch_module.QUICK_ANSWERS + 8] - looked_at[0] >= 3.0
@@ -182,7 +175,7 @@ async def test_answers_that_take_long_to_read_get_a_small_share_of_the_time_toge
         watch.follow(
             "team", [EnginePod("team", f"evil-{n}", f"u-{n}", "node-a", {}, "127.0.0.1", port) for n in range(pods)]
         )
-        await counted_to(read_at, pods + 10)
+        await until("answers read", lambda: len(read_at) >= pods + 10, lambda: len(read_at))
     # Each once, and then together one in 20 times 25 ms.
     assert read_at[pods + 9] - begun >= 4.0
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
+
+from waiting import until
 
 from patio_operator.caches import Caches
 from patio_operator.kube.resources import LORA_ADAPTER, POD
@@ -151,13 +153,6 @@ async def operator(change: Object) -> AsyncIterator[tuple[Caches, Idle]]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def until(what: str, condition: Callable[[], Any]) -> None:
-    deadline = asyncio.get_running_loop().time() + 60
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline, what
-        await asyncio.sleep(0.005)
 
 
 async def test_an_edit_that_meets_a_status_write_is_ordered() -> None:

@@ -12,6 +12,8 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
+from waiting import until
+
 from patio_operator.caches import Caches
 from patio_operator.kube.client import KubeClient
 from patio_operator.loraadapters.label_writer import LabelWriter
@@ -26,7 +28,6 @@ from patio_operator.runtime.workqueue import WorkQueue
 from builders import lora_adapter, report, seen
 from lora_api_server import LoraApiServer, Object
 
-DEADLINE = 60.0
 POLICY = "admission webhook denied the request: label team is missing"
 
 
@@ -156,13 +157,6 @@ async def running(api: LoraApiServer, **views: Observation) -> AsyncIterator[Run
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await there.reconciler.end()
-
-
-async def until(what: str, good: Callable[[], bool], seen_last: Callable[[], Any]) -> None:
-    deadline = asyncio.get_running_loop().time() + DEADLINE
-    while not good():
-        assert asyncio.get_running_loop().time() < deadline, f"{what}: seen last: {seen_last()}"
-        await asyncio.sleep(0.01)
 
 
 def denying(name: str, ending: str) -> Callable[[str, str], str | None]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from waiting import until
 
 from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.kube.client import NotFoundError
@@ -132,22 +133,15 @@ class SlowCluster:
 NO_SECRET = Condition("SecretNotFound", "There is no Secret keys in namespace team.")
 
 
-async def until(good: Callable[[], bool]) -> None:
-    deadline = asyncio.get_running_loop().time() + 60.0
-    while not good():
-        assert asyncio.get_running_loop().time() < deadline
-        await asyncio.sleep(0.01)
-
-
 async def test_secrets_of_one_pass_are_read_some_at_once() -> None:
     cluster = SlowCluster()
     reader = SecretReader(cluster, ["team"], lambda *_: None)  # type: ignore[arg-type]
     watches = [asyncio.create_task(one) for one in reader.watches()]
     adapters = [lora_adapter(f"a-{one}", source=HF | {"secretRef": {"name": f"keys-{one}"}}) for one in range(30)]
     unknown = lora_adapter("x", source=HF)
-    await until(lambda: reader._judged(unknown, "keys") == NO_SECRET)
+    await until("a verdict", lambda: reader._judged(unknown, "keys") == NO_SECRET)
     reading = asyncio.create_task(reader.credentials(adapters))
-    await until(lambda: cluster.under_way == READ_AT_ONCE)
+    await until("several are read", lambda: cluster.under_way == READ_AT_ONCE)
     cluster.told.set()
     found = await reading
     assert cluster.most == READ_AT_ONCE

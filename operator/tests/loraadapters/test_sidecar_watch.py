@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
+from waiting import DEADLINE, eventually
 
 from benchmarks.simulated_sidecars import SimulatedFleet, SimulatedSidecar
 from patio_operator.loraadapters import sidecar_watch as watch_module
@@ -18,8 +18,6 @@ from patio_operator.loraadapters.sidecar_watch import SidecarWatch
 from patio_operator.pods.engine_pod import EnginePod
 
 from builders import NOW, lora_adapter
-
-DEADLINE = 60.0
 
 
 @asynccontextmanager
@@ -38,13 +36,6 @@ async def following(count: int) -> AsyncIterator[tuple[SimulatedFleet, SidecarWa
             yield fleet, watch, pods, woken
         finally:
             await watch.close()
-
-
-async def eventually(what: str, seen: Callable[[], Any], wanted: Any) -> None:
-    deadline = asyncio.get_running_loop().time() + DEADLINE
-    while seen() != wanted:
-        assert asyncio.get_running_loop().time() < deadline, f"{what}: seen last: {seen()!r}"
-        await asyncio.sleep(0.005)
 
 
 def adapters(watch: SidecarWatch, pod: EnginePod) -> list[str] | None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from waiting import until
 
 from patio_operator.runtime import workqueue as queue_module
 from patio_operator.runtime.workqueue import FIRST_PAUSE, Key, Work, WorkQueue
@@ -107,13 +108,6 @@ async def running(queue: WorkQueue, work: Work) -> AsyncIterator[None]:
     finally:
         task.cancel()
         await asyncio.wait((task,))
-
-
-async def until(what: str, condition: Callable[[], bool]) -> None:
-    deadline = asyncio.get_running_loop().time() + 10
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline, what
-        await asyncio.sleep(0.005)
 
 
 async def test_a_queue_that_begins_works_on_all_that_there_is() -> None:

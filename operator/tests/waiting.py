@@ -1,0 +1,23 @@
+"""Tests wait for conditions, never for time: with one deadline, long enough for a busy machine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+DEADLINE = 60.0
+"""Seconds until a condition that does not come fails its test."""
+
+
+async def until(what: str, condition: Callable[[], object], seen: Callable[[], object] = lambda: "") -> None:
+    """Return once the condition holds; fail with what was waited for and seen last."""
+    deadline = asyncio.get_running_loop().time() + DEADLINE
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, f"{what}: seen last: {seen()!r}"
+        await asyncio.sleep(0.005)
+
+
+async def eventually(what: str, seen: Callable[[], Any], wanted: Any) -> None:
+    """Return once exactly this is seen."""
+    await until(what, lambda: seen() == wanted, seen)
