@@ -254,7 +254,7 @@ def test_kubectl_scale_wait_and_an_autoscaler_find_what_they_need(plane: Control
     plane.kubectl("apply", "-f", "-", stdin=json.dumps(document))
     adapter = LoraAdapter.model_validate(json.loads(plane.kubectl("-n", namespace, "get", "lora", "sql", "-o", "json")))
     on = EnginePod(namespace, "p", "u", "n", {}, "10.0.0.1")
-    placement = Placement((Instance(on, InstanceState.LOADED, "Loaded"),), desired=1)
+    placement = Placement((Instance(on, InstanceState.LOADED, "Loaded"),), desired_replicas=1)
     patch = json.dumps({"status": status(adapter, placement, recorded({}), datetime.now(UTC))})
     plane.kubectl("-n", namespace, "patch", "lora", "sql", "--subresource=status", "--type=merge", "-p", patch)
     plane.kubectl("-n", namespace, "wait", "--for=condition=Ready", "--timeout=5s", "lora/sql")
@@ -336,7 +336,7 @@ def test_an_injected_pod_is_taken_by_the_api_server_and_injected_once(plane: Con
     }
     pod = {
         "apiVersion": "v1",
-        "kind": "EnginePod",
+        "kind": "Pod",
         "metadata": {
             "name": "engine",
             "namespace": namespace,

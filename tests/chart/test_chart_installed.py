@@ -161,7 +161,9 @@ def test_the_operator_gets_by_with_what_it_may(installed: ControlPlane, tmp_path
             lambda seen: (
                 {"StatefulSet", "Service", "Event"} <= {one["kind"] for one in seen}
                 and all(
-                    one["status"].get("conditions") for one in seen if one["kind"] in ("RoleBasedGroup", "LoraAdapter")
+                    one.get("status", {}).get("conditions")
+                    for one in seen
+                    if one["kind"] in ("RoleBasedGroup", "LoraAdapter")
                 )
             ),
             within=30,
