@@ -6,7 +6,7 @@ ENGINE ?= vllm
 PYTEST_ARGS ?=
 # Tests mostly wait, so some of the quick ones run at the same time.
 AT_ONCE ?= 3
-UNIT := protocol/tests sidecar/tests operator/tests tests/engine_double/tests tests/scripts
+UNIT := protocol/tests sidecar/tests operator/tests tests/doubles/engine/tests tests/scripts
 BENCH_ARGS ?=
 FUZZ_ARGS ?=
 
@@ -22,7 +22,7 @@ setup: ## Install the locked Python environment (.venv).
 
 .PHONY: demo
 demo: setup ## From a bare machine to an adapter that answers. ENGINE=vllm (default) or ENGINE=double.
-	@$(RUN) python tests/e2e/demo.py --engine $(ENGINE)
+	@$(RUN) python -m patio_testing.demo --engine $(ENGINE)
 
 .PHONY: down
 down: setup ## Take the demo's cluster down and leave nothing of it behind.
@@ -50,13 +50,13 @@ tools: setup ## Install system packages and build the cluster's binaries (first 
 
 .PHONY: test
 test: setup ## Everything, and one summary: linters, unit, API server, cluster with the double and with a real vLLM.
-	@$(RUN) python scripts/run_tests.py -- $(PYTEST_ARGS)
+	@$(RUN) python -m scripts.run_tests -- $(PYTEST_ARGS)
 
 LONG := PATIO_TEST_LONG=1 PATIO_TEST_ALL_SAMPLES=1 PATIO_TEST_ALL_ORDERS=1 PATIO_TEST_VLLM_FLEET=1 PATIO_TEST_DOWNLOAD_MB=200
 
 .PHONY: test-long
 test-long: setup ## Everything, with random seeds and more of them, all samples, all orders of kills: hours, before a release.
-	@$(LONG) $(RUN) python scripts/run_tests.py -- $(PYTEST_ARGS)
+	@$(LONG) $(RUN) python -m scripts.run_tests -- $(PYTEST_ARGS)
 
 .PHONY: unit
 unit: setup ## The quick tests: no API server, no cluster.

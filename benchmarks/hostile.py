@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from patio.metrics.mappings import SOURCES, STANDARD, VOCABULARIES, Derived
 
-RECORDINGS = Path(__file__).parents[1] / "tests/engine_double/src/engine_double/recordings"
+RECORDINGS = Path(__file__).parents[1] / "tests/doubles/engine/src/engine_double/recordings"
 FILES = ("vllm/metrics-0.32.0.txt", "sglang/metrics_busy.txt", "sglang/metrics_idle.txt")
 LONGEST_FAMILY = 8
 

@@ -32,7 +32,7 @@ from patio.metrics.rewrite import compile_rules, rewrite
 from patio_protocol.engines import EngineKind
 
 ROOT = Path(__file__).parents[1]
-RECORDINGS = ROOT / "tests/engine_double/src/engine_double/recordings"
+RECORDINGS = ROOT / "tests/doubles/engine/src/engine_double/recordings"
 TEXTS = {EngineKind.VLLM: "vllm/metrics-0.32.0.txt", EngineKind.SGLANG: "sglang/metrics_busy.txt"}
 CONNECTIONS = (1, 4, 32)
 IDLE_SECONDS = 3.0

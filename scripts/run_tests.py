@@ -4,7 +4,7 @@ A stage is one command: the linters, the cluster's tools, and a pytest run each 
 API server and for those with a cluster. Counts come from the reports that pytest writes (JUnit XML), never from its
 output. The exit code is 0 only if every stage succeeded. The last line is the sum: `N passed, N failed, N skipped`.
 
-    python scripts/run_tests.py [--stages unit,api] [-- ARGUMENTS OF PYTEST]
+    python -m scripts.run_tests [--stages unit,api] [-- ARGUMENTS OF PYTEST]
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ STAGES = (
         "unit",
         (
             *("-n", str(TESTS_AT_ONCE), "--dist", "worksteal"),
-            *("protocol/tests", "sidecar/tests", "operator/tests", "tests/engine_double/tests", "tests/scripts"),
+            *("protocol/tests", "sidecar/tests", "operator/tests", "tests/doubles/engine/tests", "tests/scripts"),
         ),
     ),
     Stage("api", ("-n", "2", "--dist", "loadfile", "tests/api", "tests/chart")),
-    Stage("cluster", ("tests/e2e",)),
+    Stage("cluster", ("tests/cluster/tests", "tests/engine/tests", "tests/e2e")),
 )
 
 

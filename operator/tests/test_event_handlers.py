@@ -9,8 +9,6 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
-from waiting import until
-
 from patio_operator.api import labels
 from patio_operator.caches import Caches
 from patio_operator.groups import event_handlers as of_groups
@@ -19,8 +17,8 @@ from patio_operator.kube.unreadable_objects import MOST_WAITING, UnreadableObjec
 from patio_operator.loraadapters import event_handlers as of_adapters
 from patio_operator.profiles import event_handlers as of_profiles
 from patio_operator.runtime.workqueue import Key, WorkQueue
-
-from memory_api import GROUPS, PODS, PROFILES, MemoryApi, connected, group, profile, serving
+from patio_testing.operator.memory_api import GROUPS, PODS, PROFILES, MemoryApi, connected, group, profile, serving
+from patio_testing.operator.waiting import until
 
 Object = dict[str, Any]
 Woken = dict[str, list[Key]]

@@ -18,11 +18,10 @@ from patio.downloads.settings import DownloadSettings
 from patio.settings import Settings
 from patio_protocol.client import SidecarClient
 from patio_protocol.engines import EngineKind
+from patio_testing.sidecar.builders import StartSidecar
+from patio_testing.sidecar.download_sources import ACCESS_KEY, SECRET_KEY, Proxy, S3Server, proxy_to, s3_server, workers
 
-from download_sources import ACCESS_KEY, SECRET_KEY, Proxy, S3Server, proxy_to, s3_server, workers
-from sidecar_builders import StartSidecar
-
-RECORDINGS = Path(__file__).parents[2] / "tests/engine_double/src/engine_double/recordings"
+RECORDINGS = Path(__file__).parents[2] / "tests/doubles/engine/src/engine_double/recordings"
 
 
 @pytest.fixture

@@ -19,8 +19,7 @@ import pytest
 
 from patio_protocol.client import SidecarClient
 from patio_protocol.errors import SidecarError
-
-from sidecar_builders import adapter_files, eventually, load_request
+from patio_testing.sidecar.builders import adapter_files, eventually, load_request
 
 
 def free_port() -> int:

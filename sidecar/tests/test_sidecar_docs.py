@@ -13,8 +13,7 @@ from patio.metrics.mappings import SOURCES, STANDARD, VOCABULARIES, Asked, Deriv
 from patio.routes.adapters import FAULT_STATUS
 from patio.settings import VARIABLES, _parser
 from patio_protocol.engines import EngineKind
-
-from sidecar_builders import sidecar_metrics
+from patio_testing.sidecar.builders import sidecar_metrics
 
 DOCS = Path(__file__).parents[2] / "docs"
 SOURCE = Path(patio.__file__).parent

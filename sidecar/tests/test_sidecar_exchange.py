@@ -15,8 +15,7 @@ import pytest
 
 from patio.exchange import Answer, ExchangeError, exchange
 from patio.network import Cause
-
-from engine_stand_ins import answering, authority, saying
+from patio_testing.sidecar.engine_stand_ins import answering, authority, saying
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"

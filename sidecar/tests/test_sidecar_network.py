@@ -15,8 +15,7 @@ import pytest
 
 from patio.network import Cause, call_words, cause_of
 from patio_protocol.error_text import error_words
-
-from engine_stand_ins import answering, authority, saying
+from patio_testing.sidecar.engine_stand_ins import answering, authority, saying
 
 Ask = Callable[[str], Awaitable[BaseException]]
 

@@ -43,9 +43,8 @@ from patio.settings import Settings
 from patio.variables import SettingsError
 from patio_protocol.adapters import LoadRequest
 from patio_protocol.errors import SidecarError
-
-from sidecar_builders import StartSidecar, eventually
-from topology_processes import PodProcesses, machine
+from patio_testing.sidecar.builders import StartSidecar, eventually
+from patio_testing.sidecar.processes import PodProcesses, machine, start_busy_pod
 
 MANY = 20_000
 
@@ -580,18 +579,7 @@ async def test_process_with_few_files_answers_while_strangers_hold_on(tmp_path: 
 
 async def test_sigterm_while_drained_answers_no_long_poll_early(tmp_path: Path) -> None:
     async with machine(tmp_path) as here:
-        pod = PodProcesses(here, "pod-0", variables={"TOPO_TYPE": "none", "PATIO_DRAIN_SETTLE": "0.3"})
-        await pod.start_engine("--tokens-per-second", "10")
-        await here.answers(f"{pod.url}/health")
-        await pod.start_sidecar()
-        await here.answers(f"http://127.0.0.1:{pod.sidecar_port}/ready")
-        body = {"model": "tiny", "prompt": "a", "max_tokens": 30}
-        request = asyncio.create_task(here.http.post(f"{pod.url}/v1/completions", json=body, timeout=30))
-
-        async def busy() -> bool:
-            return bool((await here.http.get(f"{pod.url}/_double/state")).json()["running"])
-
-        await eventually(busy, "the request runs")
+        pod, request = await start_busy_pod(here, tokens_per_second=10)
         draining = asyncio.create_task(pod.client.drain(20))
         await eventually(lambda: _said(here, "drain begins"), "the drain begins")
         assert pod.sidecar is not None

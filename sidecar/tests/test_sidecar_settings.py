@@ -13,8 +13,7 @@ from patio.settings import VARIABLES, Settings, read_settings
 from patio.variables import SettingsError
 from patio_protocol.engines import EngineKind
 from patio_protocol.sources import SourceKind
-
-from engine_stand_ins import authority
+from patio_testing.sidecar.engine_stand_ins import authority
 
 
 def test_nothing_given_means_the_defaults() -> None:

@@ -13,11 +13,11 @@ import pytest
 from e2e_cluster import ensure_binaries
 from e2e_cluster.control_plane import ControlPlane, control_plane
 from engine_double.samples import write_adapter
+from patio_testing.engine_pods import EnginePod, MakePod
+from patio_testing.kube import Kube, connected, until
+from patio_testing.operator_process import OPERATOR, OperatorProcess
 
-from converter import converting
-from engine_pods import EnginePod, MakePod
-from kube import Kube, connected, until
-from operator_process import OPERATOR, OperatorProcess
+from .converter import converting
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "patio"
 

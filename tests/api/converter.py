@@ -22,8 +22,7 @@ from patio_operator.api.crd import CONVERSION_PATH
 from patio_operator.certificates import crd_bundle
 from patio_operator.certificates.authority import Bundle, Periods, encode, first
 from patio_operator.webhooks import server
-
-from operator_process import free_port
+from patio_testing.operator_process import free_port
 
 NAMESPACE, SERVICE = "patio-system", "patio-webhook"
 NAMES = (f"{SERVICE}.{NAMESPACE}.svc", f"{SERVICE}.{NAMESPACE}.svc.cluster.local")

@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from engine_pods import MakePod, loaded_on, lora_adapter, until_ready
-from kube import Kube, condition, until
-from operator_process import OperatorProcess
+from patio_testing.engine_pods import MakePod, loaded_on, lora_adapter, until_ready
+from patio_testing.kube import Kube, condition, until
+from patio_testing.operator_process import OperatorProcess
 
 pytestmark = pytest.mark.api
 

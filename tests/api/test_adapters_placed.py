@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from engine_double.samples import write_adapter
-
-from engine_pods import EnginePod, MakePod, loaded_on, lora_adapter, until_ready
-from kube import Kube, until
+from patio_testing.engine_pods import EnginePod, MakePod, loaded_on, lora_adapter, until_ready
+from patio_testing.kube import Kube, until
 
 pytestmark = [pytest.mark.api, pytest.mark.usefixtures("operator")]
 

@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 
 from engine_double.samples import write_adapter
-
-from download_sources import running_hub
-from engine_pods import EnginePod, MakePod, lora_adapter, until_ready
-from kube import Kube, condition, until
+from patio_testing.engine_pods import EnginePod, MakePod, lora_adapter, until_ready
+from patio_testing.kube import Kube, condition, until
+from patio_testing.sidecar.download_sources import running_hub
 
 pytestmark = [pytest.mark.api, pytest.mark.usefixtures("operator")]
 

@@ -26,11 +26,10 @@ from patio_protocol.credentials import (
     TokenText,
 )
 from patio_protocol.sealed_boxes import BoxKey, box, new_key
-
-from download_sources import Hub, running_hub
-from engine_pods import EnginePod, MakePod, lora_adapter, token, until_ready
-from kube import Kube, condition, until
-from operator_process import OPERATOR, OperatorProcess
+from patio_testing.engine_pods import EnginePod, MakePod, lora_adapter, token, until_ready
+from patio_testing.kube import Kube, condition, until
+from patio_testing.operator_process import OPERATOR, OperatorProcess
+from patio_testing.sidecar.download_sources import Hub, running_hub
 
 pytestmark = pytest.mark.api
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from engine_pods import MakePod, lora_adapter, until_ready
-from kube import Kube, condition, until
+from patio_testing.engine_pods import MakePod, lora_adapter, until_ready
+from patio_testing.kube import Kube, condition, until
 
 pytestmark = [pytest.mark.api, pytest.mark.usefixtures("operator")]
 

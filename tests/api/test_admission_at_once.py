@@ -17,9 +17,8 @@ import pytest
 
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.injection import revision
-
-from kube import Kube
-from operator_process import OperatorProcess
+from patio_testing.kube import Kube
+from patio_testing.operator_process import OperatorProcess
 
 pytestmark = pytest.mark.api
 

@@ -20,9 +20,8 @@ import httpx
 import pytest
 
 from engine_double.samples import write_adapter
-
-from kube import Kube, until
-from operator_process import OperatorProcess, free_port
+from patio_testing.kube import Kube, until
+from patio_testing.operator_process import OperatorProcess, free_port
 
 pytestmark = [pytest.mark.api, pytest.mark.usefixtures("webhooks")]
 

@@ -15,9 +15,8 @@ from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.profiles import validation
 from patio_protocol.adapters import LoadRequest
 from patio_protocol.sources import read_config
-
-from kube import Kube, until
-from operator_process import OperatorProcess
+from patio_testing.kube import Kube, until
+from patio_testing.operator_process import OperatorProcess
 
 pytestmark = pytest.mark.api
 

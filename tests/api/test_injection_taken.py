@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.injection import CallerKeys, Injection, Runtime, inject, json_patch
 from patio_operator.profiles import validation
-
-from kube import Kube
+from patio_testing.kube import Kube
 
 pytestmark = pytest.mark.api
 

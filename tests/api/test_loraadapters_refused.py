@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kube import Kube, KubectlError
+from patio_testing.kube import Kube, KubectlError
 
 pytestmark = [pytest.mark.api, pytest.mark.usefixtures("webhooks")]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from kube import Kube, condition, until
-from operator_process import OperatorProcess
+from patio_testing.kube import Kube, condition, until
+from patio_testing.operator_process import OperatorProcess
 
 pytestmark = pytest.mark.api
 

@@ -13,10 +13,9 @@ import pytest
 import yaml
 
 from e2e_cluster.control_plane import ControlPlane
-
-from kube import Kube, until
-from operator_process import OPERATOR, OperatorProcess
-from webhook_service import webhook_service
+from patio_testing.kube import Kube, until
+from patio_testing.operator_process import OPERATOR, OperatorProcess
+from patio_testing.webhook_service import webhook_service
 
 pytestmark = pytest.mark.api
 

@@ -11,10 +11,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from e2e_cluster.control_plane import ControlPlane
-
-from kube import Kube, condition, until
-from operator_process import OPERATOR, OperatorProcess
-from tcp_proxy import TcpProxy
+from patio_testing.kube import Kube, condition, until
+from patio_testing.operator_process import OPERATOR, OperatorProcess
+from patio_testing.tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.api
 

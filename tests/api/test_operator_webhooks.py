@@ -21,10 +21,9 @@ from cryptography.hazmat.primitives import hashes
 
 from e2e_cluster import ensure_binaries
 from e2e_cluster.control_plane import ControlPlane, control_plane
-
-from kube import Kube, KubectlError, connected, until
-from operator_process import OPERATOR, OperatorProcess
-from webhook_service import webhook_service
+from patio_testing.kube import Kube, KubectlError, connected, until
+from patio_testing.operator_process import OPERATOR, OperatorProcess
+from patio_testing.webhook_service import webhook_service
 
 pytestmark = pytest.mark.api
 

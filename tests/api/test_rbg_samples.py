@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from kube import Kube, condition, until
+from patio_testing.kube import Kube, condition, until
 
 pytestmark = pytest.mark.api
 

@@ -11,9 +11,8 @@ import pytest
 import yaml
 
 from e2e_cluster.control_plane import ControlPlane
-
-from kube import Kube, condition, until
-from operator_process import OperatorProcess
+from patio_testing.kube import Kube, condition, until
+from patio_testing.operator_process import OperatorProcess
 
 pytestmark = pytest.mark.api
 

@@ -12,9 +12,8 @@ import pytest
 
 from e2e_cluster.control_plane import ControlPlane
 from patio_operator.security.signing_keys import SigningKey, decode
-
-from kube import Kube
-from operator_process import OPERATOR, OperatorProcess
+from patio_testing.kube import Kube
+from patio_testing.operator_process import OPERATOR, OperatorProcess
 
 pytestmark = pytest.mark.api
 

@@ -16,8 +16,7 @@ import pytest
 
 from e2e_cluster.binaries import ensure_binaries
 from e2e_cluster.control_plane import ControlPlane, control_plane
-
-from kube import until
+from patio_testing.kube import until
 
 pytestmark = pytest.mark.api
 

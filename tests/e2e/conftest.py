@@ -11,36 +11,35 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import e2e_cluster
-
-import stage
-from kube import Kube, connected
-from stage import tell
+from patio_testing import environment
+from patio_testing.environment import tell
+from patio_testing.kube import Kube, connected
 
 MakeNamespace = Callable[[str], str]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let `stage.tell` be heard: once pytest captures, file descriptor 2 is a file of its own."""
+    """Let `environment.tell` be heard: once pytest captures, file descriptor 2 is a file of its own."""
     capture = config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
-        stage.telling_to = os.fdopen(os.dup(2), "w")
+        environment.telling_to = os.fdopen(os.dup(2), "w")
 
 
 @pytest.fixture(scope="session")
-def staged() -> Iterator[stage.Stage]:
+def staged() -> Iterator[environment.Environment]:
     """A cluster with the images of this tree."""
     provider = e2e_cluster.connect(say=tell)
     keep = provider.status().usable or os.environ.get("PATIO_KEEP_CLUSTER") == "1"
-    yield stage.prepare_cluster(("sidecar", "operator", "engine-double", "engine-base", "sample-parts"), tell)
+    yield environment.prepare_cluster(("sidecar", "operator", "engine-double", "engine-base", "sample-parts"), tell)
     if not keep:
         provider.down()
 
 
 @pytest.fixture(scope="session")
-def kube(staged: stage.Stage) -> Iterator[Kube]:
+def kube(staged: environment.Environment) -> Iterator[Kube]:
     """The cluster, with Patio installed."""
     with connected(staged.kubectl, staged.kubeconfig) as connection:
-        stage.install_patio(connection, staged, tell)
+        environment.install_patio(connection, staged, tell)
         yield connection
 
 
@@ -50,7 +49,7 @@ def make_namespace(kube: Kube, request: pytest.FixtureRequest) -> Iterator[MakeN
     made: list[str] = []
 
     def make(name: str) -> str:
-        stage.fresh_namespace(kube, name)
+        environment.fresh_namespace(kube, name)
         made.append(name)
         return name
 
@@ -60,12 +59,12 @@ def make_namespace(kube: Kube, request: pytest.FixtureRequest) -> Iterator[MakeN
 
 
 @pytest.fixture(scope="session")
-def double() -> stage.Engine:
+def double() -> environment.Engine:
     """The engine double, in vLLM's form; slow enough to start for an outage to be seen."""
-    return stage.double(startup_seconds="2")
+    return environment.double(startup_seconds="2")
 
 
 @pytest.fixture(scope="session")
-def slow_double() -> stage.Engine:
+def slow_double() -> environment.Engine:
     """The engine double, taking its time to load an adapter."""
-    return stage.double(lora_load_seconds="3")
+    return environment.double(lora_load_seconds="3")

@@ -7,9 +7,18 @@ from typing import Any
 
 import pytest
 
-from growing import grow
-from kube import Kube, condition, is_ready, until
-from stage import ADAPTERS, Engine, deployment, load_by_hand, lora_adapter, tell, wait_for_adapter, wait_for_pods
+from patio_testing.environment import (
+    ADAPTERS,
+    Engine,
+    deployment,
+    load_by_hand,
+    lora_adapter,
+    tell,
+    wait_for_adapter,
+    wait_for_pods,
+)
+from patio_testing.kube import Kube, condition, is_ready, until
+from patio_testing.scale_up import grow
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(420)]
 

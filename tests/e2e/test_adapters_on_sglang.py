@@ -6,8 +6,17 @@ from collections.abc import Callable
 
 import pytest
 
-from kube import Kube, condition, is_ready, until
-from stage import ADAPTERS, BASE_MODEL, PROMPT, deployment, double_sglang, lora_adapter, wait_for_adapter, wait_for_pods
+from patio_testing.environment import (
+    ADAPTERS,
+    BASE_MODEL,
+    PROMPT,
+    deployment,
+    double_sglang,
+    lora_adapter,
+    wait_for_adapter,
+    wait_for_pods,
+)
+from patio_testing.kube import Kube, condition, is_ready, until
 
 pytestmark = pytest.mark.cluster
 

@@ -9,10 +9,8 @@ from contextlib import suppress
 
 import pytest
 
-import stage
-from growing import grow
-from kube import Kube, KubectlError, condition, is_ready, until
-from stage import (
+from patio_testing import environment
+from patio_testing.environment import (
     ADAPTERS,
     BASE_MODEL,
     PROMPT,
@@ -24,6 +22,8 @@ from stage import (
     wait_for_adapter,
     wait_for_pods,
 )
+from patio_testing.kube import Kube, KubectlError, condition, is_ready, until
+from patio_testing.scale_up import grow
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
@@ -39,7 +39,7 @@ for pid in set(filter(str.isdecimal, os.listdir("/proc"))) - {str(os.getpid())}:
 @pytest.fixture(scope="module")
 def vllm() -> Engine:
     """The real vLLM."""
-    return stage.vllm(tell)
+    return environment.vllm(tell)
 
 
 @pytest.fixture(scope="module")

@@ -17,12 +17,11 @@ import e2e_cluster
 from e2e_cluster import network
 from e2e_engine import model
 from e2e_engine.__main__ import model_directory
-
-import stage
-from download_sources import ACCESS_KEY, SECRET_KEY, S3Server, s3_server
-from kube import Kube, condition, is_ready, until
-from load_client import load, start_clients
-from stage import deployment, lora_adapter, tell, wait_for_adapter, wait_for_pods
+from patio_testing import environment
+from patio_testing.environment import deployment, lora_adapter, tell, wait_for_adapter, wait_for_pods
+from patio_testing.kube import Kube, condition, is_ready, until
+from patio_testing.load_client import load, start_clients
+from patio_testing.sidecar.download_sources import ACCESS_KEY, SECRET_KEY, S3Server, s3_server
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(420)]
 
@@ -47,11 +46,13 @@ def s3(kube: Kube) -> Iterator[S3Server]:
 
 
 @pytest.fixture(scope="module")
-def namespace(kube: Kube, staged: stage.Stage, s3: S3Server, make_namespace: Callable[[str], str]) -> Iterator[str]:
+def namespace(
+    kube: Kube, staged: environment.Environment, s3: S3Server, make_namespace: Callable[[str], str]
+) -> Iterator[str]:
     """A namespace with three engines that take their time for a token, and an adapter with a Service."""
     name = make_namespace("rollout")
-    stage.install_patio(kube, staged, tell, f"adapters.secrets.namespaces={{{name}}}")
-    engine = stage.double(tokens_per_second="20")
+    environment.install_patio(kube, staged, tell, f"adapters.secrets.namespaces={{{name}}}")
+    engine = environment.double(tokens_per_second="20")
     secret = {"ACCESS_KEY": ACCESS_KEY, "SECRET_KEY": SECRET_KEY}
     metadata = {"name": "s3", "namespace": name}
     start_clients(kube, name)
@@ -63,7 +64,7 @@ def namespace(kube: Kube, staged: stage.Stage, s3: S3Server, make_namespace: Cal
     wait_for_pods(kube, name, PODS + 1, within=90)
     wait_for_adapter(kube, name, "expert", within=60)
     yield name
-    stage.install_patio(kube, staged, tell)
+    environment.install_patio(kube, staged, tell)
 
 
 def routed(namespace: str, s3: S3Server, folder: str) -> dict[str, Any]:
@@ -75,7 +76,7 @@ def routed(namespace: str, s3: S3Server, folder: str) -> dict[str, Any]:
 def answer_of_each(kube: Kube, namespace: str) -> dict[str, str]:
     """Return what each engine answers through the adapter."""
     pods = [one["metadata"]["name"] for one in kube.pods(namespace, "app=routed")]
-    return {pod: kube.complete(namespace, pod, "expert", stage.PROMPT, TOKENS) for pod in pods}
+    return {pod: kube.complete(namespace, pod, "expert", environment.PROMPT, TOKENS) for pod in pods}
 
 
 def test_the_adapter_came_from_the_bucket_to_every_pod(kube: Kube, namespace: str, s3: S3Server) -> None:
@@ -132,7 +133,7 @@ def test_the_secret_is_in_no_object_and_no_log(kube: Kube, namespace: str) -> No
     seen = kube.kubectl("-n", namespace, "get", "pods,events,lora,services,replicasets", "-o", "json")
     for pod in kube.pods(namespace, "app=routed"):
         seen += kube.kubectl("-n", namespace, "logs", pod["metadata"]["name"], "-c", "patio")
-    seen += kube.kubectl("-n", stage.SYSTEM_NAMESPACE, "logs", "deployment/patio-operator")
+    seen += kube.kubectl("-n", environment.SYSTEM_NAMESPACE, "logs", "deployment/patio-operator")
     assert SECRET_KEY not in seen
     lora = json.loads(kube.kubectl("-n", namespace, "get", "lora", "expert", "-o", "json"))
     assert json.loads(kube.kubectl("-n", namespace, "get", "service", "expert", "-o", "json"))["spec"]["selector"] == {

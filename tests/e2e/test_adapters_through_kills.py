@@ -22,10 +22,7 @@ import httpx
 import pytest
 
 import e2e_cluster
-
-from killing import kill_in_pod
-from kube import Kube, is_ready, until
-from stage import (
+from patio_testing.environment import (
     ADAPTERS,
     SYSTEM_NAMESPACE,
     Engine,
@@ -36,6 +33,9 @@ from stage import (
     wait_for_adapter,
     wait_for_pods,
 )
+from patio_testing.kube import Kube, is_ready, until
+
+from .chaos import kill_in_pod
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-import stage
-from kube import Kube, is_ready, until
-from stage import PROMPT
+from patio_testing import environment
+from patio_testing.environment import PROMPT
+from patio_testing.kube import Kube, is_ready, until
 
 pytestmark = pytest.mark.cluster
 
@@ -25,7 +25,9 @@ def namespace(make_namespace: Callable[[str], str]) -> str:
 
 def last_request_of_a_pod_that_is_deleted(kube: Kube, namespace: str, name: str, labels: dict[str, str]) -> Any:
     """Delete a pod in the middle of a request of some seconds; return the request's one choice."""
-    spec = stage.double(tokens_per_second=str(TOKENS_PER_SECOND)).pod_spec() | {"terminationGracePeriodSeconds": 30}
+    spec = environment.double(tokens_per_second=str(TOKENS_PER_SECOND)).pod_spec() | {
+        "terminationGracePeriodSeconds": 30
+    }
     metadata = {"name": name, "namespace": namespace, "labels": labels}
     kube.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
     path = f"/api/v1/namespaces/{namespace}/pods/{name}"

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-import stage
-from kube import Kube, KubectlError, until
-from sample_groups import PARTS
-from stage import ADAPTERS, GROUP_API, PROMPT, lora_adapter, wait_for_adapter, wait_for_pods
+from patio_testing import environment
+from patio_testing.environment import ADAPTERS, GROUP_API, PROMPT, lora_adapter, wait_for_adapter, wait_for_pods
+from patio_testing.kube import Kube, KubectlError, until
+from patio_testing.sample_groups import PARTS
 
 pytestmark = pytest.mark.cluster
 
@@ -22,7 +22,7 @@ SIZE = 3
 
 def group(namespace: str, replicas: int = 1) -> dict[str, Any]:
     """One SGLang of three pods. The command comes up only if address, rank and number are right in all of them."""
-    spec = stage.double().pod_spec() | {"terminationGracePeriodSeconds": 30}
+    spec = environment.double().pod_spec() | {"terminationGracePeriodSeconds": 30}
     (engine,) = spec["containers"]
     engine |= {
         "image": PARTS,

@@ -8,9 +8,18 @@ from typing import Any
 
 import pytest
 
-import stage
-from kube import Kube, KubectlError, until
-from stage import ADAPTERS, PROMPT, SYSTEM_NAMESPACE, Engine, group, lora_adapter, wait_for_adapter, wait_for_pods
+from patio_testing import environment
+from patio_testing.environment import (
+    ADAPTERS,
+    PROMPT,
+    SYSTEM_NAMESPACE,
+    Engine,
+    group,
+    lora_adapter,
+    wait_for_adapter,
+    wait_for_pods,
+)
+from patio_testing.kube import Kube, KubectlError, until
 
 pytestmark = pytest.mark.cluster
 
@@ -18,10 +27,10 @@ PODS = ("demo-worker-0", "demo-worker-1")
 
 
 @pytest.fixture(autouse=True)
-def installed_after(kube: Kube, staged: stage.Stage) -> Iterator[None]:
+def installed_after(kube: Kube, staged: environment.Environment) -> Iterator[None]:
     """Whatever happens here, the other tests have an operator again."""
     yield
-    stage.install_patio(kube, staged, stage.tell)
+    environment.install_patio(kube, staged, environment.tell)
 
 
 def lives(kube: Kube, namespace: str) -> dict[str, tuple[str, list[int]]]:
@@ -50,7 +59,7 @@ def pod(namespace: str, name: str, engine: Engine, **labels: str) -> dict[str, A
 
 
 def test_pods_outlive_the_operator_and_a_new_one_picks_them_up(
-    kube: Kube, staged: stage.Stage, double: Engine, make_namespace: Callable[[str], str]
+    kube: Kube, staged: environment.Environment, double: Engine, make_namespace: Callable[[str], str]
 ) -> None:
     namespace = make_namespace("away")
     asks = {"patio.dev/profile": "patio"}
@@ -82,7 +91,7 @@ def test_pods_outlive_the_operator_and_a_new_one_picks_them_up(
     until("the adapter is back", lambda: answers(kube, namespace) == said, within=30)
 
     # Installed again.
-    stage.install_patio(kube, staged, stage.tell)
+    environment.install_patio(kube, staged, environment.tell)
     kube.kubectl("-n", namespace, "delete", "pod", "asking", "plain")
     kube.apply(group(double, namespace, replicas=3))
     pods = wait_for_pods(kube, namespace, 3, within=60)

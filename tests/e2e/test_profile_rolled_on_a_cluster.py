@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from kube import Kube, condition, is_ready, until
-from stage import Engine, group, tell, wait_for_pods
+from patio_testing.environment import Engine, group, tell, wait_for_pods
+from patio_testing.kube import Kube, condition, is_ready, until
 
 pytestmark = pytest.mark.cluster
 

@@ -15,11 +15,10 @@ from typing import Any
 import pytest
 
 from e2e_engine.__main__ import model_directory
-
-import sample_groups
-from kube import Kube, condition, until
-from sample_groups import SAMPLES, Role
-from stage import tell
+from patio_testing import sample_groups
+from patio_testing.environment import tell
+from patio_testing.kube import Kube, condition, until
+from patio_testing.sample_groups import SAMPLES, Role
 
 pytestmark = pytest.mark.cluster
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-import stage
-from kube import Kube, is_ready, until
-from load_client import load, start_clients
-from sample_groups import PARTS
-from stage import GROUP_API, Engine, tell
+from patio_testing import environment
+from patio_testing.environment import GROUP_API, Engine, tell
+from patio_testing.kube import Kube, is_ready, until
+from patio_testing.load_client import load, start_clients
+from patio_testing.sample_groups import PARTS
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
@@ -32,7 +32,7 @@ TOPOLOGY = {
 @pytest.fixture(scope="module")
 def vllm() -> Engine:
     """The real vLLM."""
-    return stage.vllm(tell)
+    return environment.vllm(tell)
 
 
 def group(namespace: str, name: str, vllm: Engine, replicas: int, **sidecar: Any) -> dict[str, Any]:

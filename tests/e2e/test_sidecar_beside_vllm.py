@@ -23,9 +23,8 @@ from e2e_engine import model
 from e2e_engine.process import VllmProcess, running_vllm
 from patio.metrics.mappings import SOURCES
 from patio_protocol.engines import EngineKind
-
-from kube import until
-from stage import tell
+from patio_testing.environment import tell
+from patio_testing.kube import until
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 

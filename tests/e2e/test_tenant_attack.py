@@ -19,10 +19,20 @@ from typing import Any
 import pytest
 import yaml
 
-import stage
-from attack import MODES, Attack
-from kube import Kube, is_ready, until
-from stage import ADAPTERS, SYSTEM_NAMESPACE, Engine, deployment, lora_adapter, tell, wait_for_adapter, wait_for_pods
+from patio_testing import environment
+from patio_testing.environment import (
+    ADAPTERS,
+    SYSTEM_NAMESPACE,
+    Engine,
+    deployment,
+    lora_adapter,
+    tell,
+    wait_for_adapter,
+    wait_for_pods,
+)
+from patio_testing.kube import Kube, is_ready, until
+
+from .attack import MODES, Attack
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(2400)]
 
@@ -37,10 +47,10 @@ NEIGHBOURS = {"ACCESS_KEY": "AKIA-OF-THE-NEIGHBOUR", "SECRET_KEY": "a-secret-of-
 
 @pytest.fixture(scope="module")
 def namespaces(
-    kube: Kube, staged: stage.Stage, double: Engine, make_namespace: Callable[[str], str]
+    kube: Kube, staged: environment.Environment, double: Engine, make_namespace: Callable[[str], str]
 ) -> tuple[str, str]:
     tenant, neighbour = make_namespace(TENANT), make_namespace(NEIGHBOUR)
-    stage.install_patio(kube, staged, tell, f"adapters.secrets.namespaces={{{tenant},{neighbour}}}")
+    environment.install_patio(kube, staged, tell, f"adapters.secrets.namespaces={{{tenant},{neighbour}}}")
     for namespace, values in ((tenant, CREDENTIALS), (neighbour, NEIGHBOURS)):
         metadata = {"name": "bucket", "namespace": namespace}
         kube.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": values})
@@ -150,5 +160,5 @@ def test_operator_works_as_before_after_the_attack(kube: Kube, namespaces: tuple
     seconds_of_a_round(kube, neighbour, 10_000)
     mode = kube.kubectl("-n", SYSTEM_NAMESPACE, "logs", "deployment/patio-operator")
     assert "observ" not in mode.lower() or "manage" in mode.lower(), "signs of a tenant made the operator observe"
-    kube.apply(stage.group(double, neighbour, "after"))
+    kube.apply(environment.group(double, neighbour, "after"))
     until("the group is realised", lambda: kube.pods(neighbour, "rbg.workloads.x-k8s.io/group-name=after"))

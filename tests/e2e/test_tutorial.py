@@ -8,19 +8,18 @@ from dataclasses import replace
 
 import pytest
 
-import demo
-import stage
-from kube import Kube
-from tutorial import DONE_ELSEWHERE, Step, differences, steps
+from patio_testing import demo, environment
+from patio_testing.kube import Kube
+from patio_testing.tutorial import DONE_ELSEWHERE, Step, differences, steps
 
 pytestmark = pytest.mark.cluster
 
 
 def test_tutorial_prints_what_it_shows(kube: Kube, make_namespace: Callable[[str], str]) -> None:
     assert make_namespace(demo.NAMESPACE) == "demo"
-    demo.start_engine(kube, stage.double())
-    kube.apply(stage.lora_adapter(demo.NAMESPACE, demo.ADAPTER, stage.ADAPTERS["lora-a"]))
-    stage.wait_for_adapter(kube, demo.NAMESPACE, demo.ADAPTER)
+    demo.start_engine(kube, environment.double())
+    kube.apply(environment.lora_adapter(demo.NAMESPACE, demo.ADAPTER, environment.ADAPTERS["lora-a"]))
+    environment.wait_for_adapter(kube, demo.NAMESPACE, demo.ADAPTER)
     told = [replace(step, printed=run(step, before)) for before, step in preceded(steps())]
     assert {step.title: differences(step) for step in told if differences(step)} == {}
     answers = next(step.printed for step in told if "ask tiny" in step.commands).splitlines()
@@ -44,7 +43,7 @@ def run(step: Step, before: str) -> str:
     commands = "\n".join(line for line in step.commands.splitlines() if line not in DONE_ELSEWHERE)
     done = subprocess.run(
         ["bash", "-eu", "-o", "pipefail", "-c", before + commands],
-        cwd=stage.ROOT,
+        cwd=environment.ROOT,
         capture_output=True,
         text=True,
         timeout=600,

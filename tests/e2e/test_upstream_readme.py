@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-import sample_groups
-from kube import Kube, is_ready, until
-from stage import TAG, wait_for_pods
+from patio_testing import sample_groups
+from patio_testing.environment import TAG, wait_for_pods
+from patio_testing.kube import Kube, is_ready, until
 
 pytestmark = pytest.mark.cluster
 

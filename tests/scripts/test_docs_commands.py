@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tutorial import DONE_ELSEWHERE, Step, differences, steps
+from patio_testing.tutorial import DONE_ELSEWHERE, Step, differences, steps
 
 ROOT = Path(__file__).resolve().parents[2]
 
 RUN_OF_THE_README = {
-    "make demo": "tests/e2e/test_adapters_on_vllm.py: the functions of stage.py that the demo calls",
+    "make demo": "tests/e2e/test_adapters_on_vllm.py: the functions of environment.py that the demo calls",
     "make test": ".ci/run",
 }
 """The commands of the README, and what runs the same."""
@@ -37,7 +37,7 @@ def test_demo_runs_what_the_tutorial_begins_with() -> None:
     assert first in DONE_ELSEWHERE
     target = re.search(r"^demo: .*\n\t(.*)$", (ROOT / "Makefile").read_text(), re.M)
     assert target
-    assert "tests/e2e/demo.py --engine $(ENGINE)" in target[1]
+    assert "python -m patio_testing.demo --engine $(ENGINE)" in target[1]
 
 
 def test_tutorial_shows_what_its_commands_print() -> None:

@@ -72,7 +72,7 @@ def anchors(document: Path) -> set[str]:
 
 
 def test_versions_of_the_compatibility_table_are_those_of_the_tests() -> None:
-    tools = ROOT / "tests/e2e/cluster/tools"
+    tools = ROOT / "tests/cluster/tools"
     pinned = [
         *re.findall(r"k8s\.io/kubernetes v(\S+)", (tools / "kubernetes/go.mod").read_text())[:1],
         *re.findall(r"helm\.sh/helm/v3 v(\S+)", (tools / "helm/go.mod").read_text())[:1],

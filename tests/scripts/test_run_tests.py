@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-import run_tests
-from run_tests import Result, Stage, main, read_report, summary
+from scripts import run_tests
+from scripts.run_tests import Result, Stage, main, read_report, summary
 
 
 def pytest_stage(folder: Path, name: str, text: str) -> Stage:

@@ -12,8 +12,7 @@ from cryptography import x509
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
 from patio_operator.certificates.authority import Bundle, Periods, decode, encode, first, improved, restored
-
-from builders import NOW
+from patio_testing.operator.builders import NOW
 
 NAMES = ("patio-webhook.patio-system.svc", "patio-webhook.patio-system.svc.cluster.local")
 PERIODS = Periods()

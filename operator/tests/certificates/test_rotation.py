@@ -15,8 +15,7 @@ from cryptography import x509
 from patio_operator.certificates.authority import Bundle, Periods, first, improved
 from patio_operator.certificates.rotation import CertificateError, MountedCertificate, client_configs, refresh_once
 from patio_operator.kube.resources import MUTATING_WEBHOOK_CONFIGURATION, Resource
-
-from builders import NOW
+from patio_testing.operator.builders import NOW
 
 NAMES = ("patio-webhook.patio-system.svc",)
 CRD = Resource("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", namespaced=False)

@@ -17,7 +17,7 @@ from patio_operator.api.rolebasedgroup import RoleBasedGroup
 from patio_operator.api.rolebasedgroup_v1alpha1 import RoleBasedGroupV1alpha1
 from patio_operator.groups import conversion
 
-from schema_strategies import allowed_by, json_values, words
+from .schema_strategies import allowed_by, json_values, words
 
 Object = dict[str, Any]
 

@@ -9,9 +9,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from group_simulator import leader_worker
-from waiting import until
-
 from patio_operator.api import labels
 from patio_operator.caches import Caches
 from patio_operator.groups.event_handlers import existing_keys, register
@@ -19,8 +16,20 @@ from patio_operator.groups.reconciler import PASSES_AT_ONCE, PODS_IN_A_PASS, Gro
 from patio_operator.kube.client import KubeClient
 from patio_operator.kube.resources import FIELD_MANAGER
 from patio_operator.runtime.workqueue import Key, WorkQueue
-
-from memory_api import GROUPS, PODS, PROFILES, STATEFUL_SETS, MemoryApi, connected, group, profile, role, serving
+from patio_testing.operator.group_simulator import leader_worker
+from patio_testing.operator.memory_api import (
+    GROUPS,
+    PODS,
+    PROFILES,
+    STATEFUL_SETS,
+    MemoryApi,
+    connected,
+    group,
+    profile,
+    role,
+    serving,
+)
+from patio_testing.operator.waiting import until
 
 Object = dict[str, Any]
 

@@ -12,8 +12,18 @@ import yaml
 
 from patio_operator.injection import Injection, PodRejection, Runtime, RuntimeRef, inject, revision, runtimes_of
 from patio_protocol.adapters import LoadRequest
-
-from pod_builders import SIDECAR, VLLM, container, engine_annotation, env, injected, mounts, pod, profile, refusal
+from patio_testing.operator.pod_builders import (
+    SIDECAR,
+    VLLM,
+    container,
+    engine_annotation,
+    env,
+    injected,
+    mounts,
+    pod,
+    profile,
+    refusal,
+)
 
 PLAIN = profile(containers=[{"name": "monitor", "image": "monitor:1", "ports": [{"containerPort": 9400}]}])
 SECRET = {"valueFrom": {"secretKeyRef": {"name": "keys", "key": "engine"}}}

@@ -22,8 +22,18 @@ from patio_operator.injection import (
     variables,
 )
 from patio_protocol.adapters import LoadRequest
-
-from pod_builders import SIDECAR, VLLM, container, engine_annotation, env, injected, mounts, pod, profile, refusal
+from patio_testing.operator.pod_builders import (
+    SIDECAR,
+    VLLM,
+    container,
+    engine_annotation,
+    env,
+    injected,
+    mounts,
+    pod,
+    profile,
+    refusal,
+)
 
 Object = dict[str, Any]
 ENDPOINT = "INFERENCE_ENGINE_ENDPOINT"

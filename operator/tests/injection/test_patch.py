@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patio_operator.injection import json_patch
-
-from pod_builders import injected, pod
+from patio_testing.operator.pod_builders import injected, pod
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers(0, 3) | st.sampled_from(["", "a", "b"]),

@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patio_operator.injection import CallerKeys, Injection, Runtime, inject
-
-from pod_builders import profile
+from patio_testing.operator.pod_builders import profile
 
 Object = dict[str, Any]
 

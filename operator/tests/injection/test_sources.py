@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from patio.settings import read_settings
 from patio_operator.injection import Injection, Runtime, inject
 from patio_protocol.adapters import LoadRequest
-
-from pod_builders import SIDECAR, VLLM, env, injected, pod, profile
+from patio_testing.operator.pod_builders import SIDECAR, VLLM, env, injected, pod, profile
 
 CLAIM = {"name": "models", "persistentVolumeClaim": {"claimName": "models"}}
 NODE = {"name": "node", "hostPath": {"path": "/srv/adapters", "type": "Directory"}}

@@ -10,12 +10,12 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 from kubernetes.aio import client
-from waiting import DEADLINE, eventually
 
 from patio_operator.kube import reflector
 from patio_operator.kube.client import KubeClient, Object, RetryableApiError, Scope
 from patio_operator.kube.informer import Informer
 from patio_operator.kube.resources import LORA_ADAPTER
+from patio_testing.operator.waiting import DEADLINE, eventually
 
 
 def adapter(name: str, version: int) -> Object:

@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import web
 from kubernetes.aio import client
-from waiting import DEADLINE, until
 
 from patio_operator.caches import Caches
 from patio_operator.kube import reflector
 from patio_operator.kube.client import ApiError, KubeClient, Object
 from patio_operator.kube.informer import Informer
 from patio_operator.kube.resources import LORA_ADAPTER, PROFILE
+from patio_testing.operator.waiting import DEADLINE, until
 
 
 def adapter(namespace: str, name: str, version: int) -> Object:

@@ -6,16 +6,14 @@ import asyncio
 import time
 from functools import partial
 
-from waiting import until
-
 from patio_operator.caches import Caches
 from patio_operator.groups.event_handlers import existing_keys
 from patio_operator.groups.reconciler import GroupReconciler
 from patio_operator.kube import lease_rules
 from patio_operator.kube.leader_election import LeaderElector
 from patio_operator.runtime.workqueue import WORKERS, WorkQueue
-
-from memory_api import GROUPS, MemoryApi, connected, group, serving
+from patio_testing.operator.memory_api import GROUPS, MemoryApi, connected, group, serving
+from patio_testing.operator.waiting import until
 
 GROUPS_THERE = 1000
 

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patio_operator.kube import lease_rules
-
-from builders import NOW
+from patio_testing.operator.builders import NOW
 
 HELD_BY_A = lease_rules.record(lease_rules.held(None, "a", NOW))
 

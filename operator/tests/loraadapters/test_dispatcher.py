@@ -14,7 +14,6 @@ from typing import Any
 
 import httpx
 import pytest
-from waiting import eventually
 
 from benchmarks.simulated_sidecars import SimulatedFleet, SimulatedSidecar
 from patio.credentials.sealing import Sealing
@@ -29,8 +28,8 @@ from patio_operator.runtime import task_pool
 from patio_operator.security.token_reviews import TokenReviewError
 from patio_protocol.adapters import ErrorDetail, LoadRequest, UnloadRequest
 from patio_protocol.credentials import TOKEN_MISSING
-
-from builders import NOW, lora_adapter, report, review_status, seen
+from patio_testing.operator.builders import NOW, lora_adapter, report, review_status, seen
+from patio_testing.operator.waiting import eventually
 
 SECRET = "hf_do_not_show_me"
 REQUEST = LoadRequest(lora_name="sql", source="hf://org/repo", owner="me", revision="1", wait=0)

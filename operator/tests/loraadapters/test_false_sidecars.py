@@ -15,13 +15,13 @@ from datetime import UTC, datetime
 
 import pytest
 from aiohttp import web
-from waiting import DEADLINE, until
 
 from patio_operator.loraadapters import sidecar_watch as watch_module
 from patio_operator.loraadapters.planner.observation import Answer, Observation
 from patio_operator.loraadapters.sidecar_answer import read_answer
 from patio_operator.loraadapters.sidecar_watch import SidecarWatch, address_problem
 from patio_operator.pods.engine_pod import EnginePod, decode_engine_pod
+from patio_testing.operator.waiting import DEADLINE, until
 
 PATH = "/v1/lora_adapters"
 

@@ -34,8 +34,7 @@ from patio_protocol.credentials import HandshakeAnswer, HandshakeRequest, TokenT
 from patio_protocol.engines import EngineKind
 from patio_protocol.errors import Refused, Unreachable
 from patio_protocol.sealed_boxes import box, new_key
-
-from builders import review_status
+from patio_testing.operator.builders import review_status
 
 POD = EnginePod("team", "pod-0", "uid-0", "node-a", {}, "10.1.2.3")
 TOKEN = "a-token-that-nobody-may-see"

@@ -12,8 +12,6 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-from waiting import until
-
 from patio_operator.caches import Caches
 from patio_operator.kube.client import KubeClient
 from patio_operator.loraadapters.label_writer import LabelWriter
@@ -24,9 +22,9 @@ from patio_operator.loraadapters.reconciler import AdapterReconciler
 from patio_operator.loraadapters.service_writer import ServiceWriter
 from patio_operator.loraadapters.status_writer import StatusWriter
 from patio_operator.runtime.workqueue import WorkQueue
-
-from builders import lora_adapter, report, seen
-from lora_api_server import LoraApiServer, Object
+from patio_testing.operator.builders import lora_adapter, report, seen
+from patio_testing.operator.lora_api_server import LoraApiServer, Object
+from patio_testing.operator.waiting import until
 
 POLICY = "admission webhook denied the request: label team is missing"
 

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from waiting import until
 
 from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.kube.client import NotFoundError
@@ -23,8 +22,8 @@ from patio_operator.loraadapters.planner.credentials import (
 )
 from patio_operator.loraadapters.planner.plan import Condition
 from patio_operator.loraadapters.secret_reader import READ_AT_ONCE, SecretReader, _verdict
-
-from builders import lora_adapter
+from patio_testing.operator.builders import lora_adapter
+from patio_testing.operator.waiting import until
 
 HF = {"uri": "hf://org/repo", "secretRef": {"name": "keys"}}
 S3 = {"uri": "s3://bucket/sql", "endpoint": "https://s3.example.com", "secretRef": {"name": "keys"}}

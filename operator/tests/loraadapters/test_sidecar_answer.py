@@ -18,8 +18,7 @@ from patio_operator.loraadapters.planner.snapshot import Snapshot
 from patio_operator.loraadapters.planner.status import recorded, status
 from patio_operator.loraadapters.sidecar_answer import LONGEST_MESSAGE, MOST_ADAPTERS, MOST_ATTEMPTS, read_answer
 from patio_protocol.adapters import AdapterState
-
-from builders import NOW, lora_adapter, pod, report, seen
+from patio_testing.operator.builders import NOW, lora_adapter, pod, report, seen
 
 
 def answer(*adapters: Any, **changes: Any) -> bytes:

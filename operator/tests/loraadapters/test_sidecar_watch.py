@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from waiting import DEADLINE, eventually
 
 from benchmarks.simulated_sidecars import SimulatedFleet, SimulatedSidecar
 from patio_operator.loraadapters import sidecar_watch as watch_module
@@ -16,8 +15,8 @@ from patio_operator.loraadapters.planner.observation import UNOBSERVED
 from patio_operator.loraadapters.planner.selection import load_request
 from patio_operator.loraadapters.sidecar_watch import SidecarWatch
 from patio_operator.pods.engine_pod import EnginePod
-
-from builders import NOW, lora_adapter
+from patio_testing.operator.builders import NOW, lora_adapter
+from patio_testing.operator.waiting import DEADLINE, eventually
 
 
 @asynccontextmanager

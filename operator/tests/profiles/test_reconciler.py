@@ -8,14 +8,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from waiting import until
-
 from patio_operator import injection
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.caches import Caches
 from patio_operator.profiles.reconciler import READ_IN_A_PASS, ProfileReconciler
-
-from memory_api import PODS, PROFILES, MemoryApi, connected, profile, serving
+from patio_testing.operator.memory_api import PODS, PROFILES, MemoryApi, connected, profile, serving
+from patio_testing.operator.waiting import until
 
 Object = dict[str, Any]
 

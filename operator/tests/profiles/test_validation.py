@@ -9,8 +9,7 @@ import pytest
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.profiles import validation
 from patio_operator.profiles.validation import DryRunResult, InvalidField
-
-from pod_builders import SIDECAR, profile
+from patio_testing.operator.pod_builders import SIDECAR, profile
 
 SIDE = {"name": "side", "image": "side"}
 STRICT = (

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from waiting import until
 
 from patio_operator.runtime import workqueue as queue_module
 from patio_operator.runtime.workqueue import FIRST_PAUSE, Key, Work, WorkQueue
+from patio_testing.operator.waiting import until
 
 
 async def reached(condition: asyncio.Event) -> None:

@@ -15,8 +15,7 @@ from patio_protocol.adapters import LoadRequest
 from patio_protocol.credentials import HandshakeAnswer, HandshakeRequest, order_digest
 from patio_protocol.sealed_boxes import new_key
 from patio_protocol.sources import SourceConfig
-
-from builders import review_status
+from patio_testing.operator.builders import review_status
 
 UID = "uid-pod-0"
 SECRET = "hf_do_not_show_me"

@@ -32,9 +32,8 @@ from patio_protocol.authentication import MAX_ENDORSEMENTS, ProofClaims
 from patio_protocol.client import SidecarClient
 from patio_protocol.credentials import TOKEN_FILE
 from patio_protocol.errors import Refused
-
-from builders import NOW
-from pod_builders import SIDECAR, VLLM, container, env, pod, profile
+from patio_testing.operator.builders import NOW
+from patio_testing.operator.pod_builders import SIDECAR, VLLM, container, env, pod, profile
 
 UID = "6d1f4c1e-8a55-4b38-9f0e-2f6f3c1b7d10"
 AGE = timedelta(days=30)

@@ -12,10 +12,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiohttp import web
-from waiting import DEADLINE, until
 
 from patio_operator.certificates.authority import Periods, first
 from patio_operator.webhooks import connections, server
+from patio_testing.operator.waiting import DEADLINE, until
 
 API_SERVER = "127.0.0.9"
 HEAD = b"POST /review HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n"

@@ -21,8 +21,7 @@ from patio_operator.kube.client import ApiError, KubeClient, Object
 from patio_operator.telemetry.metrics import Metrics
 from patio_operator.webhooks import loraadapters, profiles, reviewing, server
 from patio_operator.webhooks.reviewing import BadReviewError, BusyError, Gate, Limits, read_review
-
-from pod_builders import VLLM, pod, profile
+from patio_testing.operator.pod_builders import VLLM, pod, profile
 
 
 class FewLookups:

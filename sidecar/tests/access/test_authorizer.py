@@ -19,8 +19,7 @@ from patio.access.settings import AccessSettings
 from patio.settings import read_settings
 from patio.variables import SettingsError
 from patio_protocol.authentication import LEEWAY, LIFETIME, MAX_ENDORSEMENTS, ProofClaims
-
-from proof_builders import NOW, POD, Signer
+from patio_testing.sidecar.proof_builders import NOW, POD, Signer
 
 LOAD = Request("POST", "/v1/load_lora_adapter")
 BODY = b'{"lora_name": "a", "lora_path": "/a"}'

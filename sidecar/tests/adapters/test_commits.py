@@ -14,8 +14,7 @@ from patio.adapters.commits import Commits
 from patio.adapters.desired import Desired, with_load, with_loaded
 from patio.adapters.snapshot import AdapterSnapshot, State
 from patio.adapters.store import Store
-
-from sidecar_builders import active, eventually, load_request
+from patio_testing.sidecar.builders import active, eventually, load_request
 
 
 class Disk(Store):

@@ -20,8 +20,7 @@ from patio.adapters.desired import (
 )
 from patio.adapters.store import Store
 from patio.rejection import Rejection
-
-from sidecar_builders import active, load_request
+from patio_testing.sidecar.builders import active, load_request
 
 OWNER = "LoraAdapter/team-a/sql"
 

@@ -13,8 +13,7 @@ from engine_double.samples import write_adapter
 from patio.adapters.engine_monitor import EngineMonitor
 from patio.engine.base import EngineView
 from patio.engine.vllm import Vllm
-
-from sidecar_builders import eventually
+from patio_testing.sidecar.builders import eventually
 
 
 async def test_dropped_path_lingers_over_a_failed_poll(

@@ -11,9 +11,8 @@ from patio.adapters import progress
 from patio_protocol.adapters import AdapterReport, AdapterState
 from patio_protocol.client import SidecarClient
 from patio_protocol.errors import Refused
-
-from sidecar_builders import StartSidecar, adapter_files, eventually, load_request
-from sidecar_recordings import sglang_answers, vllm_answers, words_of
+from patio_testing.sidecar.builders import StartSidecar, adapter_files, eventually, load_request
+from patio_testing.sidecar.recordings import sglang_answers, vllm_answers, words_of
 
 LOAD = {"vllm": "/v1/load_lora_adapter", "sglang": "/load_lora_adapter"}
 

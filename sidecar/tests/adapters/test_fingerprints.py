@@ -16,8 +16,7 @@ from engine_double import running_double
 from patio.adapters import fingerprints
 from patio.adapters.fingerprints import Fingerprints, FolderContents, FolderHangsError, read_folder
 from patio_protocol.adapters import AdapterState, UnloadRequest
-
-from sidecar_builders import StartSidecar, adapter_files, eventually, load_request
+from patio_testing.sidecar.builders import StartSidecar, adapter_files, eventually, load_request
 
 Hung = threading.Event
 

@@ -12,8 +12,7 @@ from patio.adapters.snapshot import UNOBSERVED, AdapterSnapshot
 from patio.engine.base import Capacity, EngineView, FaultReason, RetryableError
 from patio.engine.http import NotListeningError, down
 from patio.rejection import Rejection
-
-from sidecar_builders import desired, engine, keyed, wanted
+from patio_testing.sidecar.builders import desired, engine, keyed, wanted
 
 A = ("a", Slot.ACTIVE)
 LOADED = engine({"a": "/adapters/x"})

@@ -13,8 +13,7 @@ from patio.engine.sglang import Sglang
 from patio.engine.vllm import Vllm
 from patio_protocol.adapters import AdapterCapacity
 from patio_protocol.client import SidecarClient
-
-from sidecar_builders import StartSidecar, adapter_files, eventually
+from patio_testing.sidecar.builders import StartSidecar, adapter_files, eventually
 
 
 async def told(client: SidecarClient) -> AdapterCapacity:

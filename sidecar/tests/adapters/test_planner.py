@@ -42,8 +42,7 @@ from patio.engine.base import Capacity, EngineView, FaultReason, PermanentError,
 from patio.engine.http import NotListeningError, down
 from patio.rejection import Rejection
 from patio_protocol.adapters import AdapterReport, AdapterState
-
-from sidecar_builders import active, desired, engine, keyed, wanted
+from patio_testing.sidecar.builders import active, desired, engine, keyed, wanted
 
 A = ("a", Slot.ACTIVE)
 REFUSED = Rejection(FaultReason.ADAPTER_REFUSED, "rank 32 is greater than 16", retryable=False)

@@ -11,8 +11,7 @@ from engine_double import Double, running_double
 from engine_double.samples import write_adapter
 from patio_protocol.adapters import AdapterReport, AdapterState
 from patio_protocol.client import SidecarClient
-
-from sidecar_builders import StartSidecar, eventually, load_request
+from patio_testing.sidecar.builders import StartSidecar, eventually, load_request
 
 LOAD = {"vllm": "/v1/load_lora_adapter", "sglang": "/load_lora_adapter"}
 GOOD = [f"good-{number}" for number in range(10)]

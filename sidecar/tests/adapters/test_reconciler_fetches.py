@@ -11,16 +11,15 @@ from typing import Any
 
 import httpx
 import pytest
-from download_builders import adapter, contents, is_there, order, put, served, settle
 
 from engine_double import running_double
 from patio.downloads.settings import DownloadSettings
 from patio_protocol.adapters import LoadRequest, UnloadRequest
 from patio_protocol.client import SidecarClient
 from patio_protocol.errors import Refused
-
-from download_sources import TOKEN, Proxy, S3Server, running_hub, workers
-from sidecar_builders import StartSidecar, adapter_files, eventually
+from patio_testing.sidecar.builders import StartSidecar, adapter_files, eventually
+from patio_testing.sidecar.download_builders import adapter, contents, is_there, order, put, served, settle
+from patio_testing.sidecar.download_sources import TOKEN, Proxy, S3Server, running_hub, workers
 
 NOWHERE = "http://127.0.0.1:1"
 

@@ -18,8 +18,7 @@ from patio.engine.vllm import Vllm
 from patio_protocol.adapters import AdapterReport, AdapterState, UnloadRequest
 from patio_protocol.client import SidecarClient
 from patio_protocol.errors import Refused
-
-from sidecar_builders import StartSidecar, active, adapter_files, eventually, load_request
+from patio_testing.sidecar.builders import StartSidecar, active, adapter_files, eventually, load_request
 
 LOAD = "/v1/load_lora_adapter"
 

@@ -7,16 +7,15 @@ import json
 from pathlib import Path
 
 import pytest
-from download_builders import adapter, contents, is_there, order, put, served, settle
 
 from engine_double import running_double
 from patio.downloads.settings import DownloadSettings
 from patio_protocol.adapters import PreparedReport, UnloadRequest
 from patio_protocol.client import SidecarClient
 from patio_protocol.errors import Refused
-
-from download_sources import TOKEN, Proxy, S3Server, running_hub, workers
-from sidecar_builders import StartSidecar, eventually
+from patio_testing.sidecar.builders import StartSidecar, eventually
+from patio_testing.sidecar.download_builders import adapter, contents, is_there, order, put, served, settle
+from patio_testing.sidecar.download_sources import TOKEN, Proxy, S3Server, running_hub, workers
 
 OWNER = "LoraAdapter/team-a/sql"
 NOWHERE = "http://127.0.0.1:1"

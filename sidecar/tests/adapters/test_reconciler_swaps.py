@@ -21,8 +21,7 @@ from patio_protocol.adapters import AdapterReport, AdapterState
 from patio_protocol.client import SidecarClient
 from patio_protocol.engines import TRIAL_PREFIX
 from patio_protocol.errors import Refused
-
-from sidecar_builders import StartSidecar, eventually, load_request
+from patio_testing.sidecar.builders import StartSidecar, eventually, load_request
 
 ENGINES = pytest.mark.parametrize("engine", ["vllm", "sglang"])
 LOAD = {"vllm": "/v1/load_lora_adapter", "sglang": "/load_lora_adapter"}

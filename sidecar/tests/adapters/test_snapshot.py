@@ -20,8 +20,7 @@ from patio.adapters.snapshot import (
     with_progress,
     with_started,
 )
-
-from sidecar_builders import desired, engine, keyed, wanted
+from patio_testing.sidecar.builders import desired, engine, keyed, wanted
 
 A, STAGED = ("a", Slot.ACTIVE), ("a", Slot.STAGED)
 FETCHED = wanted("a", "", origin=Origin("s3://bucket/a"), revision="1")

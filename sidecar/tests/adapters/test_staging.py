@@ -33,8 +33,7 @@ from patio.adapters.store import Store
 from patio.engine.http import NotListeningError, down
 from patio.rejection import Rejection
 from patio_protocol.adapters import AdapterReport, AdapterState, LoadRequest, PreparedReport, PreparedState
-
-from sidecar_builders import active, engine, keyed, staged
+from patio_testing.sidecar.builders import active, engine, keyed, staged
 
 OWNER = "LoraAdapter/team-a/sql"
 OLD, NEW = "s3://bucket/sql-1", "s3://bucket/sql-2"

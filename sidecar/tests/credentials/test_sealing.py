@@ -36,10 +36,9 @@ from patio_protocol.credentials import (
 )
 from patio_protocol.engines import EngineKind
 from patio_protocol.sealed_boxes import new_key, open_box, seal
-
-from download_sources import TOKEN, running_hub
-from proof_builders import POD, Signer
-from sidecar_builders import adapter_files, eventually
+from patio_testing.sidecar.builders import adapter_files, eventually
+from patio_testing.sidecar.download_sources import TOKEN, running_hub
+from patio_testing.sidecar.proof_builders import POD, Signer
 
 ROOT = Signer(1)
 LOAD = "/v1/load_lora_adapter"

@@ -29,8 +29,8 @@ from patio.downloads.s3 import S3
 from patio.downloads.settings import DownloadSettings
 from patio_protocol.downloads import DownloadReason, DownloadReport, DownloadRequest, DownloadState
 from patio_protocol.sources import parse_source
-
-from download_sources import (
+from patio_testing.sidecar.builders import eventually
+from patio_testing.sidecar.download_sources import (
     ACCESS_KEY,
     SECRET_KEY,
     TOKEN,
@@ -43,7 +43,6 @@ from download_sources import (
     running_hub,
     workers,
 )
-from sidecar_builders import eventually
 
 MEGABYTE = 1024 * 1024
 SIZE = int(os.environ.get("PATIO_TEST_DOWNLOAD_MB", "64")) * MEGABYTE

@@ -34,8 +34,7 @@ from patio.downloads.worker import backend_of
 from patio.downloads.worker_process import run_worker
 from patio_protocol.downloads import DownloadReason, DownloadRequest
 from patio_protocol.sources import Source, SourceKind
-
-from download_sources import ACCESS_KEY, SECRET_KEY, TOKEN, running_hub
+from patio_testing.sidecar.download_sources import ACCESS_KEY, SECRET_KEY, TOKEN, running_hub
 
 MACHINE = [
     "169.254.169.254",

@@ -35,8 +35,7 @@ from patio.downloads.stall_detection import LEAST_RATE, LISTING_SECONDS, StallDe
 from patio.downloads.transfer import download
 from patio_protocol.downloads import DownloadReason
 from patio_protocol.sources import Source, SourceKind
-
-from download_sources import below, content
+from patio_testing.sidecar.download_sources import below, content
 
 KEY = "s3-bucket-0123456789ab"
 

@@ -19,8 +19,8 @@ import pytest
 from patio_protocol.client import SidecarClient
 from patio_protocol.downloads import DownloadRequest
 from patio_protocol.errors import Refused, SidecarError
-
-from download_sources import (
+from patio_testing.sidecar.builders import eventually, load_request
+from patio_testing.sidecar.download_sources import (
     ACCESS_KEY,
     SECRET_KEY,
     TOKEN,
@@ -32,7 +32,6 @@ from download_sources import (
     running_hub,
     workers,
 )
-from sidecar_builders import eventually, load_request
 
 MEGABYTE = 1024 * 1024
 

@@ -24,9 +24,8 @@ from patio.drain.request_counter import CountSources, RequestCounter, total
 from patio.drain.settings import DrainSettings
 from patio.settings import Settings
 from patio_protocol.client import SidecarClient
-
-from sidecar_builders import StartSidecar, eventually
-from topology_processes import PodProcesses, machine
+from patio_testing.sidecar.builders import StartSidecar, eventually
+from patio_testing.sidecar.processes import machine, start_busy_pod
 
 ENGINES = pytest.mark.parametrize("engine", ["vllm", "sglang"])
 QUICK = DrainSettings(timeout=10, settle=0.3)
@@ -375,18 +374,7 @@ async def test_uncounted_engine_is_awaited_and_not_called_drained(
 
 async def test_sigterm_waits_for_the_drain_of_an_engines_hook(tmp_path: Path) -> None:
     async with machine(tmp_path) as here:
-        pod = PodProcesses(here, "pod-0", variables={"TOPO_TYPE": "none", "PATIO_DRAIN_SETTLE": "0.3"})
-        await pod.start_engine("--tokens-per-second", "20")
-        await here.answers(f"{pod.url}/health")
-        await pod.start_sidecar()
-        await here.answers(f"http://127.0.0.1:{pod.sidecar_port}/health")
-        body = {"model": "tiny", "prompt": "a", "max_tokens": 30}
-        request = asyncio.create_task(here.http.post(f"{pod.url}/v1/completions", json=body, timeout=30))
-
-        async def busy() -> bool:
-            return bool((await here.http.get(f"{pod.url}/_double/state")).json()["running"])
-
-        await eventually(busy, "the request runs")
+        pod, request = await start_busy_pod(here, tokens_per_second=20)
         draining = asyncio.create_task(pod.client.drain(20))
 
         async def begun() -> bool:

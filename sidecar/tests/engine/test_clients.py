@@ -22,9 +22,8 @@ from patio.engine.sglang import Sglang
 from patio.engine.vllm import Vllm
 from patio_protocol.adapters import UnloadRequest
 from patio_protocol.client import SidecarClient
-
-from engine_stand_ins import Authority, answering, authority, passing_on, saying
-from sidecar_builders import StartSidecar, adapter_files, eventually, load_request
+from patio_testing.sidecar.builders import StartSidecar, adapter_files, eventually, load_request
+from patio_testing.sidecar.engine_stand_ins import Authority, answering, authority, passing_on, saying
 
 LOAD = "/v1/load_lora_adapter"
 QUICK = DrainSettings(timeout=10, settle=0.1)

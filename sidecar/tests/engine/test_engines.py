@@ -18,8 +18,7 @@ from patio.engine.base import EngineError, EngineView, FaultReason
 from patio.engine.list_stability import DISBELIEF, UnsteadyList
 from patio.engine.sglang import Sglang
 from patio.engine.vllm import Vllm
-
-from sidecar_recordings import sglang_answers, vllm_answers
+from patio_testing.sidecar.recordings import sglang_answers, vllm_answers
 
 
 def test_vllm_refusals_are_permanent_in_its_own_words(recordings: Path) -> None:

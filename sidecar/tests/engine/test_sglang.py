@@ -16,9 +16,8 @@ from patio_protocol.adapters import AdapterReport, AdapterState, UnloadRequest
 from patio_protocol.client import SidecarClient
 from patio_protocol.engines import EngineKind
 from patio_protocol.errors import Refused
-
-from engine_stand_ins import answering
-from sidecar_builders import StartSidecar, eventually, load_request
+from patio_testing.sidecar.builders import StartSidecar, eventually, load_request
+from patio_testing.sidecar.engine_stand_ins import answering
 
 LOAD, UNLOAD = "/load_lora_adapter", "/unload_lora_adapter"
 OWNER = "LoraAdapter/team-a/a"

@@ -12,12 +12,11 @@ from e2e_cluster import ensure_binaries
 from patio.metrics.mappings import VOCABULARIES
 from patio.metrics.rewrite import compile_rules, rewrite
 from patio_protocol.engines import EngineKind
-
-from sidecar_builders import sidecar_metrics
+from patio_testing.sidecar.builders import sidecar_metrics
 
 pytestmark = pytest.mark.api
 
-RECORDINGS = Path(__file__).parents[3] / "tests/engine_double/src/engine_double/recordings"
+RECORDINGS = Path(__file__).parents[3] / "tests/doubles/engine/src/engine_double/recordings"
 FILES = [
     RECORDINGS / "vllm/metrics-0.32.0.txt",
     RECORDINGS / "sglang/metrics_busy.txt",

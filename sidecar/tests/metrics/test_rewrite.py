@@ -15,8 +15,7 @@ from patio.metrics.derived import Sample
 from patio.metrics.mappings import SOURCES, STANDARD, VOCABULARIES, Asked, Derived
 from patio.metrics.rewrite import Format, compile_rules, cut, rewrite
 from patio_protocol.engines import EngineKind
-
-from sidecar_builders import sidecar_metrics
+from patio_testing.sidecar.builders import sidecar_metrics
 
 VLLM = compile_rules(EngineKind.VLLM, ("patio",))
 SGLANG = compile_rules(EngineKind.SGLANG, ("patio",))

@@ -28,8 +28,7 @@ from patio.metrics.scrape import DEADLINE, LEAST, LONGEST, Scraper, allowed
 from patio.metrics.self_metrics import SelfMetrics
 from patio.routes.probes import add_probes
 from patio_protocol.engines import EngineKind
-
-from sidecar_builders import StartSidecar, eventually
+from patio_testing.sidecar.builders import StartSidecar, eventually
 
 TEXT = b"# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running 4\n"
 READY = EngineView(ready=True, base_models=("tiny",), context_tokens=512)

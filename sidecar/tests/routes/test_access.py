@@ -30,9 +30,8 @@ from patio_protocol.authentication import MAX_BODY, body_digest
 from patio_protocol.client import SidecarClient
 from patio_protocol.engines import EngineKind
 from patio_protocol.errors import Refused
-
-from proof_builders import POD, Signer
-from sidecar_builders import adapter_files, eventually, load_request
+from patio_testing.sidecar.builders import adapter_files, eventually, load_request
+from patio_testing.sidecar.proof_builders import POD, Signer
 
 ROOT = Signer(1)
 ENFORCED = AccessSettings(keys=(ROOT.public,), pod_uid=POD)

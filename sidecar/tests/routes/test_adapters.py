@@ -18,8 +18,7 @@ from patio_protocol.adapters import AdapterState, LoadRequest, UnloadRequest
 from patio_protocol.client import SidecarClient
 from patio_protocol.engines import TRIAL_PREFIX
 from patio_protocol.errors import Refused, Unreachable
-
-from sidecar_builders import StartSidecar, adapter_files, eventually, load_request
+from patio_testing.sidecar.builders import StartSidecar, adapter_files, eventually, load_request
 
 OWNER = "LoraAdapter/team-a/sql"
 ENGINES = pytest.mark.parametrize("engine", ["vllm", "sglang"])

@@ -31,10 +31,9 @@ from patio_protocol import client as client_module
 from patio_protocol.client import SidecarClient
 from patio_protocol.errors import Refused, Unreachable
 from patio_protocol.topology import LeaseRequest
-
-from engine_stand_ins import answering
-from router_double import RouterDouble
-from sidecar_builders import eventually
+from patio_testing.sidecar.builders import eventually
+from patio_testing.sidecar.engine_stand_ins import answering
+from patio_testing.sidecar.router_double import RouterDouble
 
 URL = "http://10.0.0.1:8000"
 WORKER = Worker(URL)

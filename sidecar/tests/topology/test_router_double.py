@@ -11,8 +11,7 @@ import httpx
 import pytest
 
 from patio.topology.routers import _Accepted, _Worker, _Workers
-
-from router_double import RouterDouble
+from patio_testing.sidecar.router_double import RouterDouble
 
 RECORDINGS = {"sglang-router": "api-0.3.2.txt", "smg": "api-smg-1.13.0.txt"}
 SERVED = re.compile(r"^/(workers(/.*)?|readiness)$")

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from sidecar_builders import eventually
-from topology_processes import ROUTERS, Machine, PodProcesses, RouterProcess, kill, machine
+from patio_testing.sidecar.builders import eventually
+from patio_testing.sidecar.processes import ROUTERS, Machine, PodProcesses, RouterProcess, kill, machine
 
 HEARTBEAT = 1.0
 TOKENS = 100

@@ -22,9 +22,8 @@ from patio_protocol.client import SidecarClient
 from patio_protocol.engines import EngineKind
 from patio_protocol.errors import Refused
 from patio_protocol.topology import LeaseRequest, TopologyReport
-
-from router_double import RouterDouble
-from sidecar_builders import eventually
+from patio_testing.sidecar.builders import eventually
+from patio_testing.sidecar.router_double import RouterDouble
 
 ROUTER = "http://router"
 SERVER = "http://server"

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import yaml
-from group_simulator import GRACE, NEW, OLD, START, World, a_group, leader_worker
 from hypothesis import given
 from hypothesis import strategies as st
 
 from patio_operator.api.rolebasedgroup import RestartPolicyConfig
 from patio_operator.groups.planner.restart_state import RestartState, read, recreated, write
+from patio_testing.operator.group_simulator import GRACE, NEW, OLD, START, World, a_group, leader_worker
 
 
 def settled(*roles: dict[str, Any]) -> World:

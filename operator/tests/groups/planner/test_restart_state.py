@@ -9,8 +9,7 @@ import pytest
 from patio_operator.api.rolebasedgroup import RestartPolicyConfig
 from patio_operator.groups.planner import restart_state
 from patio_operator.groups.planner.restart_state import RestartState
-
-from builders import NOW
+from patio_testing.operator.builders import NOW
 
 
 @pytest.mark.parametrize("at", [NOW + timedelta(minutes=5), datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)])

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from patio_operator.groups.upstream.detection import ABSENT_SECONDS, Detection, Evidence, detect, signs
-
-from builders import NOW
+from patio_testing.operator.builders import NOW
 
 
 def named(name: str, **rest: Any) -> dict[str, Any]:

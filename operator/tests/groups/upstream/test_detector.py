@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from patio_operator.groups.upstream.detector import UpstreamDetector
-
-from memory_api import MemoryApi, connected, serving
+from patio_testing.operator.memory_api import MemoryApi, connected, serving
 
 Object = dict[str, Any]
 

@@ -13,8 +13,7 @@ from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.loraadapters.planner.conflicts import SelectablePod, conflict_on_a_pod, declared_conflict, rivals
 from patio_operator.loraadapters.planner.initial_adapters import initial_adapters
 from patio_operator.loraadapters.planner.selection import for_pod, load_request
-
-from builders import lora_adapter
+from patio_testing.operator.builders import lora_adapter
 
 ROLE = {"selector": None, "roleRef": {"group": "g", "role": "r"}}
 OF_ROLE = {GROUP_NAME: "g", ROLE_NAME: "r"}

@@ -16,8 +16,7 @@ from patio_operator.loraadapters.planner.snapshot import Snapshot
 from patio_operator.loraadapters.planner.status import recorded, status
 from patio_protocol.adapters import AdapterReport, AdapterState, LoadRequest, PreparedReport, PreparedState
 from patio_protocol.sources import read_config
-
-from builders import NOW, lora_adapter, pod, report, seen
+from patio_testing.operator.builders import NOW, lora_adapter, pod, report, seen
 
 SOURCE = {"uri": "s3://bucket/sql", "endpoint": "https://s3.example.com", "secretRef": {"name": "keys"}}
 NOT_FOUND = Condition("SecretNotFound", "Secret keys does not exist.")

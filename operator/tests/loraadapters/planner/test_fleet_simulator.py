@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from fleet_simulator import Entry, Sidecar, World
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patio_operator.loraadapters.planner.plan import Load
 from patio_operator.loraadapters.planner.selection import is_deleting, load_request, source_revision
 from patio_protocol.adapters import AdapterState, LoadRequest
-
-from builders import lora_adapter, pod
+from patio_testing.operator.builders import lora_adapter, pod
+from patio_testing.operator.fleet_simulator import Entry, Sidecar, World
 
 NAMES = ("sql", "chat", "code")
 PODS = tuple("abcdef")

@@ -21,8 +21,7 @@ from patio_operator.pods.engine_pod import EnginePod
 from patio_operator.runtime import time_slices
 from patio_operator.runtime.incremental import CHUNK, Incremental, run_to_end
 from patio_operator.runtime.time_slices import Heap, in_slices
-
-from builders import NOW, lora_adapter, pod, report, seen, silent
+from patio_testing.operator.builders import NOW, lora_adapter, pod, report, seen, silent
 
 
 def fleet(adapters: int, pods: int, apps: int) -> tuple[list[LoraAdapter], list[EnginePod], dict[str, Observation]]:

@@ -27,8 +27,7 @@ from patio_operator.loraadapters.planner.selection import load_request
 from patio_operator.loraadapters.planner.snapshot import Snapshot
 from patio_operator.pods.engine_pod import EnginePod
 from patio_protocol.adapters import AdapterState, LoadRequest
-
-from builders import NOW, lora_adapter, pod, report, seen, silent
+from patio_testing.operator.builders import NOW, lora_adapter, pod, report, seen, silent
 
 
 def planned(

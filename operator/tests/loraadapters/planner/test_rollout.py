@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from fleet_simulator import World
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,8 +16,8 @@ from patio_operator.loraadapters.planner.selection import load_request, source_r
 from patio_operator.loraadapters.planner.snapshot import Snapshot
 from patio_operator.loraadapters.planner.status import recorded, status
 from patio_protocol.adapters import AdapterState
-
-from builders import NOW, lora_adapter, pod, report, seen
+from patio_testing.operator.builders import NOW, lora_adapter, pod, report, seen
+from patio_testing.operator.fleet_simulator import World
 
 OLD, NEW = "s3://bucket/old", "s3://bucket/new"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from fleet_simulator import Sidecar, World, loads
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,8 +26,8 @@ from patio_operator.loraadapters.planner.snapshot import Snapshot
 from patio_operator.loraadapters.planner.status import recorded, status
 from patio_operator.pods.engine_pod import EnginePod
 from patio_protocol.adapters import AdapterState, LoadRequest
-
-from builders import NOW, lora_adapter, pod, report, seen, silent
+from patio_testing.operator.builders import NOW, lora_adapter, pod, report, seen, silent
+from patio_testing.operator.fleet_simulator import Sidecar, World, loads
 
 
 def planned(

@@ -12,8 +12,7 @@ from patio_operator.loraadapters.planner.services import (
     is_as_wanted,
     service_of,
 )
-
-from builders import lora_adapter
+from patio_testing.operator.builders import lora_adapter
 
 
 def test_it_selects_the_pods_that_have_the_adapter_by_its_name_in_requests() -> None:

@@ -11,8 +11,7 @@ from patio_operator.loraadapters.planner.plan import Condition, Instance, Instan
 from patio_operator.loraadapters.planner.status import Event, is_recorded, recorded
 from patio_operator.loraadapters.planner.status import events as events_of
 from patio_operator.loraadapters.planner.status import status as status_of
-
-from builders import NOW, lora_adapter, pod
+from patio_testing.operator.builders import NOW, lora_adapter, pod
 
 ADAPTER = lora_adapter()
 LATER = NOW + timedelta(minutes=5)

@@ -21,8 +21,7 @@ from patio_operator.profiles.planner.roles import decode_role, group_patch, role
 from patio_operator.profiles.planner.snapshot import Snapshot
 from patio_operator.profiles.planner.workloads import Workload, decode, template_patch
 from patio_operator.profiles.validation import DryRunResult, InvalidField
-
-from builders import NOW
+from patio_testing.operator.builders import NOW
 
 Object = dict[str, Any]
 

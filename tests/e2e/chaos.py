@@ -1,0 +1,42 @@
+"""Kills single processes of pods from the node: nobody can kill process 1 of a container from inside it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from patio_testing.kube import until
+
+PROC = Path("/proc")
+
+
+def kill_in_pod(pod: str, program: str) -> None:
+    """SIGKILL the processes of a pod whose command line has `program` in it, and wait until there are others.
+
+    Raises:
+        TimedOutError: there was none, or none came again.
+
+    """
+    killed = until(f"{program} in {pod}", lambda: _processes(pod, program), within=30)
+    for pid in killed:
+        os.kill(pid, signal.SIGKILL)
+    until(f"{program} in {pod} again", lambda: _processes(pod, program) - killed, within=60)
+
+
+def _processes(pod: str, program: str) -> set[int]:
+    """Return the processes of a pod that run a program.
+
+    A process is the pod's when its variables say so: the container runtime sets HOSTNAME. Both kinds of cluster run
+    their containers in this machine's kernel.
+    """
+    return {pid for pid in map(int, filter(str.isdecimal, os.listdir(PROC))) if _is_it(pid, pod, program)}
+
+
+def _is_it(pid: int, pod: str, program: str) -> bool:
+    try:
+        command = (PROC / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ")
+        variables = (PROC / str(pid) / "environ").read_bytes().split(b"\0")
+    except OSError:  # it has ended since
+        return False
+    return program.encode() in command and f"HOSTNAME={pod}".encode() in variables

@@ -1,0 +1,1 @@
+"""For the operator's tests: builders of its objects, simulators of fleets and groups, API servers in memory."""
