@@ -44,7 +44,7 @@ def test_what_belongs_together_is_taken(fields: dict[str, Any]) -> None:
     LoadRequest(lora_name="sql", **fields)
 
 
-def test_an_order_says_only_what_was_given_so_that_an_older_sidecar_takes_it() -> None:
+def test_order_has_only_given_fields_so_older_sidecars_read_it() -> None:
     said = json.loads(LoadRequest(lora_name="sql", source=SOURCE, wait=0).model_dump_json(exclude_unset=True))
     assert said == {"lora_name": "sql", "source": SOURCE, "wait": 0}
 

@@ -9,7 +9,7 @@ from patio_protocol.backoff import exponential, with_jitter
 
 
 @given(st.integers(1, 10**9))
-def test_a_pause_never_shrinks_with_failures_and_stays_within_its_bound(failures: int) -> None:
+def test_pause_never_shrinks_with_failures_and_stays_bounded(failures: int) -> None:
     assert 0.5 <= exponential(0.5, 30.0, failures) <= exponential(0.5, 30.0, failures + 1) <= 30.0
 
 

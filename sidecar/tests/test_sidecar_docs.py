@@ -35,7 +35,7 @@ def said(source: Source) -> str:
 
 
 @pytest.mark.parametrize("name", [family.name for family in STANDARD])
-def test_every_standard_family_stands_in_the_table_with_its_sources(name: str) -> None:
+def test_every_standard_family_is_in_the_table_with_its_sources(name: str) -> None:
     sources = [", ".join(said(one) for one in SOURCES[engine].get(name, ())) or "-" for engine in EngineKind]
     assert row(name)[3:] == sources
 

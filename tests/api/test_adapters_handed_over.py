@@ -16,7 +16,7 @@ pytestmark = pytest.mark.api
 TAKEOVER_SECONDS = 15.0
 
 
-def test_a_killed_leader_is_replaced_in_time_and_nothing_that_works_is_touched(
+def test_killed_leader_is_replaced_in_time_and_adapters_stay(
     kube: Kube, namespace: str, engine_pod: MakePod, adapter_path: str, replicas: list[OperatorProcess]
 ) -> None:
     pods = [engine_pod(name) for name in "ab"]

@@ -25,7 +25,7 @@ def holders(pods: list[EnginePod], name: str) -> set[str]:
     return {pod.name for pod in pods if name in pod.models()}
 
 
-def test_it_is_scaled_by_kubectl_and_by_an_autoscaler_and_nothing_that_works_moves(
+def test_scaling_by_kubectl_or_autoscaler_moves_no_loaded_one(
     kube: Kube, namespace: str, engine_pod: MakePod, adapter_path: str
 ) -> None:
     pods = [engine_pod(name, node) for name, node in (("a", "node-a"), ("b", "node-a"), ("c", "node-b"))]

@@ -18,7 +18,7 @@ from patio_testing.sidecar.download_sources import running_hub
 pytestmark = [pytest.mark.api, pytest.mark.usefixtures("operator")]
 
 
-def test_new_weights_come_pod_by_pod_and_a_pod_between_two_has_no_label(
+def test_new_weights_come_pod_by_pod_without_label_in_between(
     kube: Kube, namespace: str, engine_pod: MakePod, tmp_path: Path
 ) -> None:
     old, new = write_adapter(tmp_path / "old"), write_adapter(tmp_path / "new")
@@ -46,7 +46,7 @@ def test_new_weights_come_pod_by_pod_and_a_pod_between_two_has_no_label(
     until("all are labelled again", lambda: [pod.marks() for pod in pods], lambda found: found == [{"sql"}] * 3)
 
 
-def test_a_bad_source_stops_after_the_first_pod_and_the_others_keep_what_works(
+def test_bad_source_stops_at_first_pod_and_others_keep_the_old(
     kube: Kube, namespace: str, engine_pod: MakePod, tmp_path: Path
 ) -> None:
     old, bad = write_adapter(tmp_path / "old"), write_adapter(tmp_path / "bad", rank=4096)

@@ -148,7 +148,7 @@ def test_a_secret_reaches_the_sidecar_and_nothing_else(
 
 
 @pytest.mark.usefixtures("operator")
-def test_without_the_right_to_read_secrets_the_status_names_the_remedy(
+def test_status_names_the_remedy_if_secrets_may_not_be_read(
     kube: Kube, namespace: str, engine_pod: MakePod, hub: Hub
 ) -> None:
     engine_pod("a")

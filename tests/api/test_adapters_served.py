@@ -21,9 +21,10 @@ def patch(kube: Kube, namespace: str, what: str, change: dict[str, Any]) -> None
     kube.kubectl("-n", namespace, "patch", what, "--type=merge", "-p", json.dumps(change))
 
 
-def test_it_selects_the_pods_that_have_the_adapter_and_goes_when_it_is_not_asked_for(
+def test_service_selects_pods_with_adapter_and_goes_with_spec(
     kube: Kube, namespace: str, engine_pod: MakePod, adapter_path: str
 ) -> None:
+    """The Service selects the pods that have the adapter, and is deleted when the spec no longer asks for it."""
     pod = engine_pod("a")
     kube.apply(lora_adapter(namespace, "sql", adapter_path, adapterName="sql-expert", service=True))
     adapter = until_ready(kube, namespace, "sql", 1)
@@ -42,7 +43,7 @@ def test_it_selects_the_pods_that_have_the_adapter_and_goes_when_it_is_not_asked
     until("gone", lambda: service(kube, namespace, "sql") is None)
 
 
-def test_a_service_of_somebody_else_is_left_alone_and_the_status_says_so(
+def test_service_of_another_owner_is_left_alone_and_reported(
     kube: Kube, namespace: str, engine_pod: MakePod, adapter_path: str
 ) -> None:
     engine_pod("a")

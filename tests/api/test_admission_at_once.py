@@ -42,7 +42,7 @@ def test_two_hundred_pods_at_once_are_all_injected(kube: Kube, namespace: str, w
     print(f"as the API server sees it, with connections and waiting for a processor: {told(seen, seen_now)}")
 
 
-def test_a_pod_gets_the_profile_that_was_made_or_changed_just_before_it(
+def test_pod_gets_the_profile_created_or_changed_just_before_it(
     kube: Kube, namespace: str, webhooks: OperatorProcess
 ) -> None:
     assert webhooks

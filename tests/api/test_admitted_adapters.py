@@ -100,7 +100,7 @@ def run(processes: ExitStack, log: Path, command: list[str], environment: dict[s
     processes.callback(process.kill)
 
 
-def test_a_pod_has_its_adapters_before_anyone_calls_it_and_waits_for_what_needs_a_secret(
+def test_new_pod_has_its_adapters_at_once_and_waits_for_secrets(
     kube: Kube, namespace: str, volume: Path, tmp_path: Path, processes: ExitStack, webhooks: OperatorProcess
 ) -> None:
     write_adapter(volume / "lora" / "on-volume")

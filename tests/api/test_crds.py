@@ -168,7 +168,7 @@ def test_a_right_adapter_is_accepted(plane: ControlPlane, spec: dict[str, Any]) 
     plane.kubectl("apply", "--dry-run=server", "-f", "-", stdin=json.dumps(lora_adapter(**spec)))
 
 
-def test_the_api_server_and_the_sidecar_agree_on_what_a_source_is(plane: ControlPlane) -> None:
+def test_api_server_and_sidecar_agree_on_what_a_source_is(plane: ControlPlane) -> None:
     words = ("", ".", "..", "a", "a..b", "a--b", "x y", "ü", "a:b", "@", "a@b", "a@%2F", "a@b%2Fc", "lora.lock")
     uris = [
         f"{scheme}{one}{joint}{two}"
@@ -206,7 +206,7 @@ def test_the_name_in_requests_cannot_be_changed_but_the_rest_can(plane: ControlP
 
 
 @pytest.mark.parametrize("endpoint", ["http://minio:9000", "http://127.0.0.1.example.com"])
-def test_credentials_in_clear_are_refused_only_when_the_source_changes(
+def test_clear_credentials_are_rejected_only_when_source_changes(
     plane: ControlPlane, namespace: str, endpoint: str
 ) -> None:
     def applied(region: str, **labels: str) -> dict[str, Any]:
@@ -249,7 +249,7 @@ def test_a_status_is_shown_by_kubectl_get(plane: ControlPlane, namespace: str) -
     assert "sql" in plane.kubectl("-n", namespace, "get", "patio")
 
 
-def test_kubectl_scale_wait_and_an_autoscaler_find_what_they_need(plane: ControlPlane, namespace: str) -> None:
+def test_kubectl_scale_and_wait_and_autoscaler_find_their_fields(plane: ControlPlane, namespace: str) -> None:
     document = lora_adapter(namespace=namespace, source=FILE, selector=PODS, replicas=3)
     plane.kubectl("apply", "-f", "-", stdin=json.dumps(document))
     adapter = LoraAdapter.model_validate(json.loads(plane.kubectl("-n", namespace, "get", "lora", "sql", "-o", "json")))
@@ -325,7 +325,7 @@ PROFILE = ClusterEngineRuntimeProfile.model_validate(
 )
 
 
-def test_an_injected_pod_is_taken_by_the_api_server_and_injected_once(plane: ControlPlane) -> None:
+def test_injected_pod_is_valid_for_api_server_and_injected_once(plane: ControlPlane) -> None:
     namespace = "kube-system"  # whose pods never reach the webhook
     engine = {
         "name": "vllm",

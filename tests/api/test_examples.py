@@ -45,7 +45,7 @@ def test_the_example_adapters_get_along_with_each_other(kube: Kube, namespace: s
         kube.apply(adapter)
 
 
-def test_a_pod_of_the_example_deployment_is_given_the_example_adapters(
+def test_pod_of_the_example_deployment_gets_the_example_adapters(
     kube: Kube, namespace: str, webhooks: OperatorProcess
 ) -> None:
     shown = {one["metadata"]["name"]: one for one in adapters_shown()}

@@ -145,7 +145,7 @@ targets = st.sampled_from([(), ("engine",), ("monitor", "engine")])
     phases=[Phase.explicit, Phase.generate, Phase.shrink],
 )
 @given(pods, profiles, overrides, targets)
-def test_the_api_server_takes_what_injection_makes_of_what_it_takes(
+def test_injection_of_a_valid_pod_is_valid_for_the_api_server(
     kube: Kube, pod: Object, profile: ClusterEngineRuntimeProfile, override: Any, named: tuple[str, ...]
 ) -> None:
     result = inject(pod, [Runtime(profile, override, named)], [], CallerKeys(("key",), "a word"))

@@ -34,7 +34,7 @@ def refusal(kube: Kube, document: Object) -> str:
     return str(failure.value)
 
 
-def test_the_second_of_one_name_is_refused_and_says_which_was_first(kube: Kube, namespace: str) -> None:
+def test_second_adapter_of_one_name_is_rejected_naming_the_first(kube: Kube, namespace: str) -> None:
     kube.apply(adapter(namespace, "first"))
     said = refusal(kube, adapter(namespace, "second"))
     assert 'The LoraAdapter "second" is invalid: spec.adapterName' in said
@@ -73,7 +73,7 @@ def test_other_pods_other_names_and_other_namespaces_are_fine(kube: Kube, namesp
     kube.kubectl("delete", "loraadapter", "second", "-n", "default")
 
 
-def test_a_change_that_would_clash_is_refused_and_any_other_is_not(kube: Kube, namespace: str) -> None:
+def test_change_is_rejected_only_if_it_would_make_a_conflict(kube: Kube, namespace: str) -> None:
     kube.apply(adapter(namespace, "first"))
     kube.apply(adapter(namespace, "second", selector={"matchLabels": {"app": "sglang"}}))
     assert "'first'" in refusal(kube, adapter(namespace, "second"))

@@ -57,7 +57,7 @@ def test_an_adapter_reaches_every_pod_and_those_that_come_later(
 
 
 @pytest.mark.usefixtures("operator")
-def test_a_sidecar_out_of_reach_is_unknown_within_two_seconds_until_it_is_back(
+def test_unreachable_sidecar_is_unknown_in_two_seconds_till_back(
     kube: Kube, namespace: str, engine_pod: MakePod, adapter_path: str
 ) -> None:
     pod = engine_pod("a")
@@ -81,7 +81,7 @@ def test_a_sidecar_out_of_reach_is_unknown_within_two_seconds_until_it_is_back(
 
 
 @pytest.mark.usefixtures("operator")
-def test_an_adapter_that_the_engine_lost_is_told_within_two_seconds_and_comes_back(
+def test_adapter_lost_by_engine_shows_in_two_seconds_and_returns(
     kube: Kube, namespace: str, engine_pod: MakePod, adapter_path: str
 ) -> None:
     pod = engine_pod("a")
@@ -101,7 +101,7 @@ def test_an_adapter_that_the_engine_lost_is_told_within_two_seconds_and_comes_ba
 
 
 @pytest.mark.usefixtures("operator")
-def test_a_status_is_written_at_most_once_a_second_and_no_event_is_repeated(
+def test_status_is_written_once_a_second_at_most_events_once(
     kube: Kube, namespace: str, engine_pod: MakePod, adapter_path: str
 ) -> None:
     pods = [engine_pod("a"), engine_pod("b")]
@@ -118,7 +118,7 @@ def test_a_status_is_written_at_most_once_a_second_and_no_event_is_repeated(
 
 
 @pytest.mark.usefixtures("operator")
-def test_engine_and_sidecar_killed_together_come_back_with_the_adapter(
+def test_engine_and_sidecar_killed_together_return_with_adapter(
     kube: Kube, namespace: str, engine_pod: MakePod, adapter_path: str
 ) -> None:
     pod = engine_pod("a")
@@ -143,7 +143,7 @@ def test_what_was_loaded_by_hand_stays(kube: Kube, namespace: str, engine_pod: M
     assert pod.models() == {"tiny", "mine"}
 
 
-def test_an_operator_that_was_killed_finds_what_changed_meanwhile(
+def test_operator_restarted_after_a_kill_finds_missed_changes(
     kube: Kube, namespace: str, engine_pod: MakePod, adapter_path: str, operator: OperatorProcess
 ) -> None:
     pod = engine_pod("a")
@@ -160,7 +160,7 @@ def test_an_operator_that_was_killed_finds_what_changed_meanwhile(
 
 
 @pytest.mark.usefixtures("operator")
-def test_a_pod_out_of_reach_holds_a_deletion_up_for_its_bound_and_not_longer(
+def test_unreachable_pod_delays_a_deletion_only_up_to_its_bound(
     kube: Kube, namespace: str, engine_pod: MakePod, adapter_path: str
 ) -> None:
     here, gone = engine_pod("a"), engine_pod("b")

@@ -112,7 +112,7 @@ def test_a_changed_and_a_removed_role_are_followed(kube: Kube, namespace: str) -
 
 
 @pytest.mark.usefixtures("operator")
-def test_what_cannot_be_realised_is_refused_by_name_and_nothing_is_made(kube: Kube, namespace: str) -> None:
+def test_unsupported_group_is_rejected_by_name_and_makes_nothing(kube: Kube, namespace: str) -> None:
     custom = {"name": "multi", "replicas": 1, "customComponentsPattern": {"components": []}}
     kube.apply(rbg(namespace, role("worker"), custom))
     ready = until("the verdict", lambda: condition(group(kube, namespace), "Ready"))
@@ -122,7 +122,7 @@ def test_what_cannot_be_realised_is_refused_by_name_and_nothing_is_made(kube: Ku
 
 
 @pytest.mark.usefixtures("operator")
-def test_a_role_waits_for_its_profile_and_goes_on_when_it_appears(kube: Kube, namespace: str) -> None:
+def test_role_waits_for_its_profile_and_goes_on_once_it_appears(kube: Kube, namespace: str) -> None:
     profile = f"late-{namespace}"
     kube.apply(rbg(namespace, role("worker", engineRuntimes=[{"profileName": profile}])))
     ready = until(
@@ -195,7 +195,7 @@ ALL = [f"demo-multi-{index}-{position}" for index in range(2) for position in ra
 
 
 @pytest.mark.usefixtures("operator")
-def test_a_leader_worker_role_becomes_pods_and_its_status_follows_them(kube: Kube, namespace: str) -> None:
+def test_leader_worker_role_becomes_pods_that_its_status_follows(kube: Kube, namespace: str) -> None:
     kube.apply(rbg(namespace, leader_worker()))
     until("the pods", lambda: member_names(kube, namespace), lambda seen: seen == ALL)
     leader = kube.get(f"/api/v1/namespaces/{namespace}/pods/demo-multi-1-0")
@@ -214,7 +214,7 @@ def test_a_leader_worker_role_becomes_pods_and_its_status_follows_them(kube: Kub
 
 
 @pytest.mark.usefixtures("operator")
-def test_a_changed_leader_worker_role_is_rolled_instance_by_instance(kube: Kube, namespace: str) -> None:
+def test_changed_leader_worker_role_is_rolled_by_instance(kube: Kube, namespace: str) -> None:
     def images() -> dict[str, str]:
         return {one["metadata"]["name"]: one["spec"]["containers"][0]["image"] for one in kube.pods(namespace)}
 
@@ -247,7 +247,7 @@ def test_a_restart_is_remembered_and_makes_an_instance_anew(kube: Kube, namespac
 
 
 @pytest.mark.usefixtures("operator")
-def test_a_template_that_the_api_server_refuses_takes_no_pod_away(kube: Kube, namespace: str) -> None:
+def test_template_rejected_by_the_api_server_takes_no_pod_away(kube: Kube, namespace: str) -> None:
     kube.apply(rbg(namespace, leader_worker()))
     until("the pods", lambda: member_names(kube, namespace), lambda seen: seen == ALL)
     before = {one["metadata"]["uid"] for one in kube.pods(namespace)}
@@ -259,7 +259,7 @@ def test_a_template_that_the_api_server_refuses_takes_no_pod_away(kube: Kube, na
 
 
 @pytest.mark.usefixtures("operator")
-def test_fields_that_kubernetes_does_not_know_are_left_out_and_said(kube: Kube, namespace: str) -> None:
+def test_fields_unknown_to_kubernetes_are_left_out_and_reported(kube: Kube, namespace: str) -> None:
     standalone, multi = role("worker"), leader_worker(replicas=1)
     for pattern in (standalone["standalonePattern"], multi["leaderWorkerPattern"]):
         pattern["template"]["spec"]["volumes"] = [{"name": "shm", "emptyDir": {}, "readinessProbe": {"a": 1}}]

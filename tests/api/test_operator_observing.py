@@ -133,9 +133,7 @@ def told(pod: Object, name: str) -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("upstream")
-def test_beside_upstream_nothing_is_written_and_its_pods_get_what_they_lack(
-    kube: Kube, operator: OperatorProcess
-) -> None:
+def test_pods_of_upstream_are_completed_and_nothing_else_written(kube: Kube, operator: OperatorProcess) -> None:
     until("it is noticed", lambda: observes(operator), within=15)
     profile, _ = recorded("ClusterEngineRuntimeProfile")
     kube.apply(profile)  # the second group's profile is missing
@@ -176,7 +174,7 @@ def test_beside_upstream_nothing_is_written_and_its_pods_get_what_they_lack(
 
 
 @pytest.mark.usefixtures("upstream")
-def test_upstream_that_comes_and_goes_changes_who_realises_groups(
+def test_upstream_coming_and_going_changes_who_realises_groups(
     kube: Kube, namespace: str, operator: OperatorProcess
 ) -> None:
     until("it is noticed", lambda: observes(operator), within=15)

@@ -57,7 +57,7 @@ def test_one_replica_reconciles_and_both_are_ready(kube: Kube, namespace: str, r
     assert standby.ready()
 
 
-def test_a_killed_leader_is_replaced_in_time_and_nothing_is_done_twice(
+def test_killed_leader_is_replaced_in_time_without_double_work(
     kube: Kube, namespace: str, replicas: list[OperatorProcess]
 ) -> None:
     leader, standby = leader_and_standby(replicas)
@@ -113,7 +113,7 @@ def test_a_leader_that_was_frozen_finds_that_it_leads_no_more(
     until("the new leader acts", lambda: realised(kube, namespace, "after"))
 
 
-def test_a_leader_that_is_cut_off_stops_acting_before_another_may_begin_and_comes_back(
+def test_leader_cut_off_stops_before_another_starts_and_returns(
     plane: ControlPlane, kube: Kube, namespace: str, tmp_path: Path
 ) -> None:
     server = urlsplit(plane.server).port

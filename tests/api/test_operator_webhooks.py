@@ -119,7 +119,7 @@ def created_dry(kube: Kube, pod: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def test_no_admission_fails_while_certificates_and_cas_are_replaced_all_the_time(
+def test_admission_never_fails_while_certificates_and_cas_rotate(
     kube: Kube, namespace: str, replicas: Replicas
 ) -> None:
     both = replicas(**A_SECOND)
@@ -149,9 +149,7 @@ def test_no_admission_fails_while_certificates_and_cas_are_replaced_all_the_time
     assert not [one for one in both if 'admissions_total{outcome="error"}' in one.metrics()]
 
 
-def test_a_deleted_secret_comes_back_and_what_was_trusted_still_is(
-    kube: Kube, namespace: str, replicas: Replicas
-) -> None:
+def test_deleted_secret_comes_back_and_trusts_what_it_trusted(kube: Kube, namespace: str, replicas: Replicas) -> None:
     both = replicas()
     before = authorities(ca_bundle(kube))
     kube.kubectl("-n", "patio-system", "delete", "secret", "patio-webhook-tls")
@@ -167,7 +165,7 @@ def authorities(bundle: bytes) -> set[bytes]:
     return {one.fingerprint(hashes.SHA256()) for one in x509.load_pem_x509_certificates(bundle)}
 
 
-def test_a_replica_that_is_asked_to_end_answers_until_nobody_is_led_to_it(
+def test_ending_replica_answers_until_no_request_is_routed_to_it(
     kube: Kube, namespace: str, replicas: Replicas
 ) -> None:
     leaving, _ = replicas(PATIO_LINGER_SECONDS="3")
@@ -183,7 +181,7 @@ def test_a_replica_that_is_asked_to_end_answers_until_nobody_is_led_to_it(
 
 
 @pytest.mark.parametrize("end", ["SIGTERM", "SIGKILL"])
-def test_pods_that_are_created_at_once_are_all_injected_while_a_replica_ends(
+def test_pods_created_while_a_replica_ends_are_all_injected(
     kube: Kube, namespace: str, replicas: Replicas, end: str
 ) -> None:
     both = replicas(PATIO_LINGER_SECONDS="3")
@@ -216,9 +214,7 @@ def test_pods_that_are_created_at_once_are_all_injected_while_a_replica_ends(
         assert len(refused) <= AT_ONCE, "no more than were under way"
 
 
-def test_pods_that_do_not_ask_are_created_while_nobody_answers_and_those_that_ask_are_not(
-    kube: Kube, namespace: str
-) -> None:
+def test_webhook_outage_blocks_only_pods_that_ask_for_injection(kube: Kube, namespace: str) -> None:
     with webhook_service(kube, lambda: []):
         pod = engine_pod(namespace, "plain")
         del pod["metadata"]["labels"]

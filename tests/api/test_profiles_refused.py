@@ -84,7 +84,7 @@ def test_two_containers_of_one_name_are_refused_by_the_schema(kube: Kube) -> Non
     assert "spec.containers[1]: Duplicate value" in refusal(kube, profile(containers=[SIDE, SIDE]))
 
 
-def test_a_name_that_no_container_can_have_is_refused_by_the_schema(kube: Kube) -> None:
+def test_impossible_container_name_is_rejected_by_the_schema(kube: Kube) -> None:
     assert "spec.containers[0].name" in refusal(kube, profile(containers=[{"name": "Side_car", "image": "x"}]))
 
 

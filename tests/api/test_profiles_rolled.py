@@ -158,7 +158,7 @@ def test_a_change_rolls_one_workload_after_the_other(kube: Kube, namespace: str)
     assert {one["reason"] for one in kube.events("default", name)} == {"Rolling", "Rolled"}
 
 
-def test_a_roll_that_does_not_come_up_stops_and_goes_on_when_it_does(kube: Kube, namespace: str) -> None:
+def test_rollout_stops_while_pods_are_not_ready_and_then_goes_on(kube: Kube, namespace: str) -> None:
     name = f"stopped-{namespace}"
     kube.apply(profile(name))
     for deployment in ("one", "two"):
@@ -179,7 +179,7 @@ def test_a_roll_that_does_not_come_up_stops_and_goes_on_when_it_does(kube: Kube,
     assert happened == {"Rolling": "Normal", "Stopped": "Warning", "Resumed": "Normal"}
 
 
-def test_a_profile_that_was_stored_untried_says_what_is_wrong_with_it(kube: Kube, namespace: str) -> None:
+def test_profile_stored_without_trial_reports_what_is_wrong(kube: Kube, namespace: str) -> None:
     name = f"untried-{namespace}"
     wrong = profile(name) | {"metadata": {"name": name, "labels": {"app.kubernetes.io/part-of": "patio"}}}
     wrong["spec"]["containers"][0]["imagePulPolicy"] = "Always"
@@ -188,7 +188,7 @@ def test_a_profile_that_was_stored_untried_says_what_is_wrong_with_it(kube: Kube
     assert "spec.containers[0].imagePulPolicy: unknown field" in said
 
 
-def test_the_stateful_set_of_a_group_is_rolled_and_the_group_leaves_it_rolled(kube: Kube, namespace: str) -> None:
+def test_stateful_set_of_a_group_is_rolled_and_stays_rolled(kube: Kube, namespace: str) -> None:
     name = f"group-{namespace}"
     kube.apply(profile(name))
     kube.apply(group(namespace, name, replicas=1))

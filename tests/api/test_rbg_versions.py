@@ -36,7 +36,7 @@ def old_groups() -> list[Any]:
 
 
 @pytest.mark.parametrize("document", old_groups())
-def test_an_old_manifest_reads_as_it_was_written_and_needs_no_second_write(
+def test_old_manifest_reads_as_written_and_needs_no_second_write(
     plane: ControlPlane, namespace: str, document: dict[str, Any]
 ) -> None:
     document["metadata"]["namespace"] = namespace
@@ -52,7 +52,7 @@ def test_an_old_manifest_reads_as_it_was_written_and_needs_no_second_write(
     assert (again["spec"], again["metadata"]["generation"]) == (back["spec"], back["metadata"]["generation"])
 
 
-def test_an_edit_in_the_old_version_leaves_alone_what_only_the_new_one_has(plane: ControlPlane, namespace: str) -> None:
+def test_edit_of_old_version_keeps_what_only_the_new_one_has(plane: ControlPlane, namespace: str) -> None:
     pattern = {
         "size": 2,
         "template": POD,

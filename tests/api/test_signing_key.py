@@ -57,9 +57,7 @@ def test_two_replicas_make_one_key_and_it_survives_their_restart(kube: Kube, rep
     assert secret(kube) == made
 
 
-def test_a_key_that_is_asked_away_is_followed_by_one_that_it_endorses(
-    kube: Kube, replicas: list[OperatorProcess]
-) -> None:
+def test_key_rotated_on_request_endorses_its_successor(kube: Kube, replicas: list[OperatorProcess]) -> None:
     first, second = replicas
     first.start()
     old = signing_key(kube)
@@ -73,7 +71,7 @@ def test_a_key_that_is_asked_away_is_followed_by_one_that_it_endorses(
     assert "PRIVATE" not in first.logged() + second.logged()
 
 
-def test_a_new_pod_is_given_the_public_key_and_nothing_else_of_it(kube: Kube, operator: OperatorProcess) -> None:
+def test_new_pod_gets_only_the_public_part_of_the_key(kube: Kube, operator: OperatorProcess) -> None:
     pod = {
         "metadata": {"name": "p", "namespace": "default", "labels": {"patio.dev/profile": "patio"}},
         "spec": {"containers": [{"name": "engine", "image": "e", "command": ["vllm", "serve", "m"]}]},

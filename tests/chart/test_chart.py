@@ -288,7 +288,7 @@ def test_the_operator_may_only_touch_its_own_secret(rendered: list[Object]) -> N
     assert named == [["patio-webhook-tls", "patio-signing-key"]]
 
 
-def test_secrets_are_read_only_in_the_namespaces_that_are_granted(render: Callable[..., list[Object]]) -> None:
+def test_secrets_are_readable_only_in_the_granted_namespaces(render: Callable[..., list[Object]]) -> None:
     def granted(*values: str) -> dict[str, list[Object]]:
         objects = render(*values)
         roles = [*of_kind(objects, "ClusterRole"), *of_kind(objects, "Role")]
@@ -323,7 +323,7 @@ def test_tokens_are_reviewed_only_where_secrets_are_read(render: Callable[..., l
     assert rules(f"adapters.secrets.namespaces[0]={namespace}") == [granted]
 
 
-def test_the_operator_may_only_touch_its_own_webhook_configuration(rendered: list[Object]) -> None:
+def test_operator_may_change_only_its_own_webhook_configuration(rendered: list[Object]) -> None:
     of_webhooks = [rule for rule in operator_rules(rendered) if "admissionregistration.k8s.io" in rule["apiGroups"]]
     (rule,) = [rule for rule in of_webhooks if rule["verbs"] != ["get"]]
     assert rule["resources"] == ["mutatingwebhookconfigurations", "validatingwebhookconfigurations"]
@@ -331,7 +331,7 @@ def test_the_operator_may_only_touch_its_own_webhook_configuration(rendered: lis
     assert set(rule["verbs"]) <= {"get", "patch"}
 
 
-def test_the_operator_creates_pods_in_its_own_namespace_by_dry_run_only(
+def test_operator_creates_pods_in_its_namespace_by_dry_run_only(
     render: Callable[..., list[Object]], helm: Helm
 ) -> None:
     objects = render()
@@ -347,7 +347,7 @@ def test_the_operator_creates_pods_in_its_own_namespace_by_dry_run_only(
     assert "ValidatingAdmissionPolicy" not in helm("template", "--kube-version", "1.29.0").stdout, "it came with 1.30"
 
 
-def test_profiles_are_tried_and_the_charts_own_does_not_wait_for_the_operator(rendered: list[Object]) -> None:
+def test_profiles_are_reviewed_except_the_one_of_the_chart(rendered: list[Object]) -> None:
     webhooks = {one["name"]: one for one in only(rendered, "ValidatingWebhookConfiguration")["webhooks"]}
     webhook = webhooks["profiles.patio.dev"]
     assert (webhook["failurePolicy"], webhook["sideEffects"]) == ("Ignore", "None")
@@ -397,7 +397,7 @@ def test_the_operator_runs_with_nothing_it_does_not_need(rendered: list[Object])
     assert not [one for one in spec["volumes"] if "hostPath" in one]
 
 
-def test_the_probes_and_the_service_reach_the_ports_that_the_container_has(rendered: list[Object]) -> None:
+def test_probes_and_service_reach_ports_that_the_container_has(rendered: list[Object]) -> None:
     (container,) = only(rendered, "Deployment")["spec"]["template"]["spec"]["containers"]
     ports = {one["name"]: one["containerPort"] for one in container["ports"]}
     assert ports == {"http": 8080, "webhook": 9443}
@@ -418,7 +418,7 @@ def test_every_selector_finds_the_operators_pods(render: Callable[..., list[Obje
     assert all(selector.items() <= labels for selector in selectors)
 
 
-def test_the_webhook_sees_only_the_creation_of_pods_that_ask_for_it(rendered: list[Object]) -> None:
+def test_webhook_sees_only_the_creation_of_pods_that_ask_for_it(rendered: list[Object]) -> None:
     webhooks = only(rendered, "MutatingWebhookConfiguration")["webhooks"]
     assert {one["name"]: one["objectSelector"] for one in webhooks if "objectSelector" in one} == {
         "profile.patio.dev": {"matchExpressions": [{"key": "patio.dev/profile", "operator": "Exists"}]},
@@ -432,7 +432,7 @@ def test_the_webhook_sees_only_the_creation_of_pods_that_ask_for_it(rendered: li
         assert ("objectSelector" in webhook) != ("matchConditions" in webhook)
 
 
-def test_only_pods_that_asked_or_hold_a_sidecar_wait_for_the_operator(render: Callable[..., list[Object]]) -> None:
+def test_only_pods_that_ask_or_have_a_sidecar_wait_for_operator(render: Callable[..., list[Object]]) -> None:
     def policies(*values: str) -> Object:
         webhooks = only(render(*values), "MutatingWebhookConfiguration")["webhooks"]
         return {one["name"]: one["failurePolicy"] for one in webhooks}
@@ -444,7 +444,7 @@ def test_only_pods_that_asked_or_hold_a_sidecar_wait_for_the_operator(render: Ca
     assert set(policies("webhook.failurePolicy=Ignore").values()) == {"Ignore"}
 
 
-def test_of_leases_the_operator_may_write_its_own_and_look_for_upstreams(rendered: list[Object]) -> None:
+def test_operator_may_write_its_own_lease_and_read_upstreams(rendered: list[Object]) -> None:
     def of_leases(kind: str) -> list[tuple[Any, Any]]:
         (role,) = [one for one in of_kind(rendered, kind) if one["metadata"]["name"] == "patio-operator"]
         rules = [rule for rule in role["rules"] if "leases" in rule["resources"]]
@@ -457,7 +457,7 @@ def test_of_leases_the_operator_may_write_its_own_and_look_for_upstreams(rendere
     assert variables["PATIO_UPSTREAM_NAMESPACES"] == "rbgs-system"
 
 
-def test_certificates_are_made_by_the_operator_or_by_cert_manager(render: Callable[..., list[Object]]) -> None:
+def test_certificates_come_from_the_operator_or_cert_manager(render: Callable[..., list[Object]]) -> None:
     own = render("webhook.certificate.hours=0.01", "webhook.certificate.renewHours=0.001")
     assert not of_kind(own, "Certificate")
     assert variables_of(own)["PATIO_CERTIFICATE_HOURS"] == "0.01"
@@ -484,7 +484,7 @@ def test_cert_manager_can_be_given_an_issuer(render: Callable[..., list[Object]]
     assert not of_kind(objects, "Issuer")
 
 
-def test_the_webhook_never_sees_the_namespaces_that_a_cluster_needs_to_start(
+def test_webhook_never_sees_namespaces_a_cluster_needs_to_start(
     render: Callable[..., list[Object]],
 ) -> None:
     webhooks = only(render(), "MutatingWebhookConfiguration")["webhooks"]
@@ -494,7 +494,7 @@ def test_the_webhook_never_sees_the_namespaces_that_a_cluster_needs_to_start(
     ]
 
 
-def test_what_helm_prints_can_be_applied_by_others_object_by_object(rendered: list[Object]) -> None:
+def test_rendered_objects_can_be_applied_singly_without_hooks(rendered: list[Object]) -> None:
     assert not [one for one in rendered if "helm.sh/hook" in (one["metadata"].get("annotations") or {})]
     names = [(one["kind"], one["metadata"]["name"]) for one in rendered]
     assert len(names) == len(set(names))
@@ -505,7 +505,7 @@ def test_the_ca_bundle_is_left_to_the_operator(rendered: list[Object]) -> None:
         assert "caBundle" not in webhook["clientConfig"]
 
 
-def test_the_default_profile_is_a_native_sidecar_that_decides_the_pods_readiness(rendered: list[Object]) -> None:
+def test_default_profile_is_native_sidecar_that_gates_readiness(rendered: list[Object]) -> None:
     profile = only(rendered, "ClusterEngineRuntimeProfile")
     assert profile["metadata"]["name"] == "patio"
     assert profile["spec"]["updateStrategy"] == "NoUpdate"
@@ -538,7 +538,7 @@ def test_the_default_profile_can_be_left_out(render: Callable[..., list[Object]]
     assert not of_kind(render("profile.create=false"), "ClusterEngineRuntimeProfile")
 
 
-def test_there_is_a_disruption_budget_only_where_it_leaves_somebody(render: Callable[..., list[Object]]) -> None:
+def test_disruption_budget_exists_only_if_it_leaves_a_replica(render: Callable[..., list[Object]]) -> None:
     assert not of_kind(render("operator.replicas=1"), "PodDisruptionBudget")
     assert only(render("operator.replicas=2"), "PodDisruptionBudget")["spec"]["maxUnavailable"] == 1
     without = render("operator.replicas=2", "operator.podDisruptionBudget=false")
@@ -581,7 +581,7 @@ def test_what_is_set_for_the_operators_pods_gets_there(render: Callable[..., lis
     assert {"name": "PATIO_SIGNING_KEY_DAYS", "value": "7"} in spec["containers"][0]["env"]
 
 
-def test_every_crd_of_the_chart_is_there_before_the_default_profile() -> None:
+def test_every_crd_of_the_chart_comes_before_the_default_profile() -> None:
     names = {path.name for path in (CHART / "crds").glob("*.yaml")}
     assert "workloads.x-k8s.io_clusterengineruntimeprofiles.yaml" in names
     assert "patio.dev_loraadapters.yaml" in names

@@ -67,7 +67,7 @@ def ca_bundles(plane: ControlPlane) -> list[str | None]:
     return [one["clientConfig"].get("caBundle") for one in webhooks]
 
 
-def test_the_api_server_keeps_the_default_profile_as_it_was_written(installed: ControlPlane) -> None:
+def test_api_server_keeps_the_default_profile_as_written(installed: ControlPlane) -> None:
     profile = read(installed, "clusterengineruntimeprofile/patio")
     (sidecar,) = profile["spec"]["initContainers"]
     assert sidecar["restartPolicy"] == "Always"
@@ -175,9 +175,7 @@ def test_the_operator_gets_by_with_what_it_may(installed: ControlPlane, tmp_path
     assert "forbidden" not in log.read_text().lower()
 
 
-def test_an_uninstalled_chart_leaves_nothing_that_holds_pods_up_and_can_come_back(
-    installed: ControlPlane, helm: Helm
-) -> None:
+def test_uninstalled_chart_blocks_no_pods_and_installs_again(installed: ControlPlane, helm: Helm) -> None:
     installed.kubectl("create", "namespace", "after")
     asks = {"metadata": {"name": "engine", "labels": {"patio.dev/profile": "patio"}}} | ENGINE
     with pytest.raises(subprocess.CalledProcessError) as held_up:  # nobody answers: no operator runs

@@ -65,7 +65,7 @@ def test_each_new_pod_has_its_adapters_before_it_is_ready(kube: Kube, namespace:
         )
 
 
-def test_replicas_are_placed_and_only_what_was_lost_is_placed_again(kube: Kube, namespace: str, by_hand: str) -> None:
+def test_replicas_are_placed_and_only_lost_ones_are_placed_again(kube: Kube, namespace: str, by_hand: str) -> None:
     kube.kubectl("-n", namespace, "scale", "deployment/fleet", "--replicas=10")
     wait_for_pods(kube, namespace, 10, within=120)
     kube.apply(lora_adapter(namespace, "some", ADAPTERS["lora-a"], selector=FLEET, replicas=3))
@@ -100,7 +100,7 @@ def test_kubectl_scale_changes_how_many_pods_have_it(kube: Kube, namespace: str)
     until("two pods have it", lambda: having(kube, namespace, "some"), lambda fewer: len(fewer) == 2 and fewer < more)
 
 
-def test_a_horizontal_pod_autoscaler_changes_how_many_pods_have_it(kube: Kube, namespace: str) -> None:
+def test_horizontal_pod_autoscaler_changes_how_many_pods_have_it(kube: Kube, namespace: str) -> None:
     """Used are those of its decisions that need no metrics server: not below its minimum, not above its maximum."""
     for least, most, wanted in ((5, 9, 5), (1, 2, 2)):
         kube.apply(autoscaler(namespace, "some", least, most))
@@ -110,7 +110,7 @@ def test_a_horizontal_pod_autoscaler_changes_how_many_pods_have_it(kube: Kube, n
     until("only pods with the label have it", lambda: having(kube, namespace, "some"), lambda one: one == labelled)
 
 
-def test_what_was_loaded_by_hand_is_still_there_after_all_of_this(kube: Kube, namespace: str, by_hand: str) -> None:
+def test_manually_loaded_adapter_is_there_after_all_of_this(kube: Kube, namespace: str, by_hand: str) -> None:
     kube.apply(lora_adapter(namespace, "by-hand", ADAPTERS["lora-a"], selector=FLEET))
     clash = until(
         "the clash is told",

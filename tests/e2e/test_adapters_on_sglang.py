@@ -82,7 +82,7 @@ def test_one_that_the_engine_evicted_is_noticed_and_comes_back(kube: Kube, names
         wait_for_adapter(kube, namespace, name, within=60)
 
 
-def test_a_deleted_one_stays_away_though_a_request_brings_it_back(kube: Kube, namespace: str) -> None:
+def test_deleted_adapter_stays_away_though_a_request_reloads_it(kube: Kube, namespace: str) -> None:
     """SGLang loads an adapter again that it has unloaded when a request asks for it."""
     pod = pod_of(kube, namespace)
     kube.kubectl("-n", namespace, "delete", "lora", "third", "--timeout=30s")

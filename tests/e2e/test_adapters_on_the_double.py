@@ -22,7 +22,7 @@ def namespace(kube: Kube, double: Engine, make_namespace: Callable[[str], str]) 
     return name
 
 
-def test_the_sidecar_is_in_the_pod_and_in_neither_the_group_nor_the_statefulset(kube: Kube, namespace: str) -> None:
+def test_sidecar_is_in_the_pod_and_not_in_group_or_statefulset(kube: Kube, namespace: str) -> None:
     (pod,) = kube.pods(namespace)
     assert [one["name"] for one in pod["spec"]["containers"]] == ["engine"]
     (sidecar,) = [one for one in pod["spec"]["initContainers"] if one["name"] == "patio"]
@@ -55,7 +55,7 @@ def test_the_pod_has_a_stable_name_in_dns(kube: Kube, namespace: str) -> None:
     assert found.strip() == pod["status"]["podIP"]
 
 
-def test_a_declared_adapter_answers_and_a_deleted_one_is_forgotten(kube: Kube, namespace: str, double: Engine) -> None:
+def test_declared_adapter_answers_and_deleted_one_is_forgotten(kube: Kube, namespace: str, double: Engine) -> None:
     kube.apply(lora_adapter(namespace, "sql", ADAPTERS["lora-a"]))
     wait_for_adapter(kube, namespace, "sql")
     assert kube.models(namespace, "demo-worker-0")["sql"] == ADAPTERS["lora-a"]
@@ -79,9 +79,7 @@ def test_kubectl_shows_the_adapter_in_columns(kube: Kube, namespace: str, double
     kube.kubectl("-n", namespace, "delete", "lora", "columns", "--timeout=30s")
 
 
-def test_a_missing_path_is_told_in_the_engines_words_and_heals_when_fixed(
-    kube: Kube, namespace: str, double: Engine
-) -> None:
+def test_missing_path_is_reported_by_the_engine_and_recovers(kube: Kube, namespace: str, double: Engine) -> None:
     kube.apply(lora_adapter(namespace, "lost", "/adapters/nowhere"))
     failed = until(
         "LoraAdapter lost failed",
@@ -105,9 +103,7 @@ def test_a_missing_path_is_told_in_the_engines_words_and_heals_when_fixed(
     kube.kubectl("-n", namespace, "delete", "lora", "lost", "--timeout=30s")
 
 
-def test_an_engine_that_dies_gets_its_adapter_back_and_the_status_tells_both(
-    kube: Kube, namespace: str, double: Engine
-) -> None:
+def test_killed_engine_gets_its_adapter_back_and_status_follows(kube: Kube, namespace: str, double: Engine) -> None:
     kube.apply(lora_adapter(namespace, "sql", ADAPTERS["lora-a"]))
     wait_for_adapter(kube, namespace, "sql")
     crash(kube, namespace, "demo-worker-0")
@@ -177,7 +173,7 @@ def test_a_pod_label_is_enough_for_any_workload(kube: Kube, namespace: str, doub
     assert "by-label" in kube.models(namespace, pod["metadata"]["name"])
 
 
-def test_a_pod_that_asks_for_an_unknown_profile_is_refused_with_its_name(kube: Kube, namespace: str) -> None:
+def test_pod_that_asks_for_an_unknown_profile_is_rejected(kube: Kube, namespace: str) -> None:
     with pytest.raises(AssertionError, match="no-such-profile"):
         kube.apply(
             {
@@ -210,9 +206,7 @@ for method, url, body in json.loads(sys.argv[1]):
 """Makes calls from inside a pod and prints their statuses."""
 
 
-def test_from_another_pod_unsigned_changes_get_401_and_change_nothing(
-    kube: Kube, namespace: str, double: Engine
-) -> None:
+def test_unsigned_change_from_another_pod_gets_401_and_no_effect(kube: Kube, namespace: str, double: Engine) -> None:
     """The adapters of this module are loaded by the operator's signed calls, which come from another address too."""
     kube.apply(lora_adapter(namespace, "guarded", ADAPTERS["lora-a"]))
     wait_for_adapter(kube, namespace, "guarded")
@@ -241,7 +235,7 @@ def test_from_another_pod_unsigned_changes_get_401_and_change_nothing(
     kube.kubectl("-n", namespace, "delete", "pod/stranger", "lora/guarded", "--timeout=30s")
 
 
-def test_the_sidecar_gives_the_engines_metrics_under_patios_names(kube: Kube, namespace: str) -> None:
+def test_sidecar_gives_the_engine_metrics_under_patio_names(kube: Kube, namespace: str) -> None:
     text = kube.to_pod("GET", namespace, "demo-worker-0", 9091, "/metrics").text
     for name in ("num_requests_running", "input_tokens_total", "time_to_first_token_seconds_bucket"):
         assert f"\npatio:{name}{{" in text

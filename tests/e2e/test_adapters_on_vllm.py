@@ -66,7 +66,7 @@ def test_an_adapter_comes_and_goes_with_its_object(kube: Kube, namespace: str) -
     assert set(kube.models(namespace, "demo-worker-0")) == {BASE_MODEL, "lora-a"}
 
 
-def test_a_path_that_does_not_exist_is_told_in_vllms_words_and_heals_when_fixed(kube: Kube, namespace: str) -> None:
+def test_missing_path_is_reported_by_vllm_and_recovers(kube: Kube, namespace: str) -> None:
     kube.apply(lora_adapter(namespace, "lost", "/models/adapters/nowhere"))
     failed = until(
         "LoraAdapter lost Degraded",
@@ -132,7 +132,7 @@ def test_the_metrics_of_a_real_vllm_come_out_under_patios_names(kube: Kube, name
         assert f"\npatio:{name}{{" in text, name
 
 
-def test_a_killed_vllm_gets_its_adapter_back_and_the_status_tells_both(kube: Kube, namespace: str) -> None:
+def test_killed_vllm_gets_its_adapter_back_and_status_follows(kube: Kube, namespace: str) -> None:
     with suppress(KubectlError):  # the exec may end with the container that it kills
         kube.kubectl("-n", namespace, "exec", "demo-worker-0", "-c", "engine", "--", "python3", "-c", KILL)
     until(
@@ -170,7 +170,7 @@ def test_a_second_pod_is_not_ready_before_it_serves_the_adapter(kube: Kube, name
 
 
 @pytest.mark.skipif(os.environ.get("PATIO_TEST_VLLM_FLEET") != "1", reason="six vLLMs: with PATIO_TEST_VLLM_FLEET=1")
-def test_a_fleet_that_grows_from_two_to_six_has_its_adapters_before_its_pods_are_ready(
+def test_fleet_scaled_to_six_has_adapters_before_pods_are_ready(
     kube: Kube, vllm: Engine, make_namespace: Callable[[str], str]
 ) -> None:
     name = make_namespace("vllm-fleet")

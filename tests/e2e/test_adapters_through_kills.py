@@ -190,7 +190,7 @@ PARTS = ("engine", "sidecar", "both", "operator", "kubelet")
 
 
 @pytest.mark.parametrize("first", PARTS)
-def test_after_every_kill_the_adapter_is_back_and_the_status_never_lied(
+def test_every_kill_ends_with_the_adapter_back_and_a_true_status(
     kube: Kube, namespace: str, double: Engine, first: str
 ) -> None:
     """Kill the one, and another once it is back; with PATIO_TEST_ALL_ORDERS=1 each of the others in turn."""

@@ -48,7 +48,7 @@ def last_request_of_a_pod_that_is_deleted(kube: Kube, namespace: str, name: str,
     return choice
 
 
-def test_a_request_under_way_ends_as_it_would_have_when_its_pod_is_deleted(kube: Kube, namespace: str) -> None:
+def test_running_request_finishes_when_its_pod_is_deleted(kube: Kube, namespace: str) -> None:
     choice = last_request_of_a_pod_that_is_deleted(kube, namespace, "drained", {"patio.dev/profile": "patio"})
     assert choice["finish_reason"] == "length"
 

@@ -44,9 +44,7 @@ def group(namespace: str, replicas: int = 1) -> dict[str, Any]:
     return {"apiVersion": GROUP_API, "kind": "RoleBasedGroup", "metadata": metadata, "spec": {"roles": [role]}}
 
 
-def test_an_instance_serves_an_adapter_through_its_leader_and_is_made_anew_as_a_whole(
-    kube: Kube, make_namespace: Callable[[str], str]
-) -> None:
+def test_instance_serves_by_its_leader_and_is_recreated_whole(kube: Kube, make_namespace: Callable[[str], str]) -> None:
     namespace = make_namespace("leaders")
     role = {"group": "multi", "role": "engine"}
     kube.apply(group(namespace), lora_adapter(namespace, "sql", ADAPTERS["lora-a"], roleRef=role))
@@ -80,7 +78,7 @@ def test_an_instance_serves_an_adapter_through_its_leader_and_is_made_anew_as_a_
     assert re.search(r"container engine of pod multi-engine-0-\d restarted", events[0])
 
 
-def test_a_request_under_way_ends_as_it_would_have_when_its_instance_is_scaled_away(
+def test_running_request_finishes_when_its_instance_scales_down(
     kube: Kube, make_namespace: Callable[[str], str]
 ) -> None:
     namespace = make_namespace("leaders-scaled")

@@ -97,7 +97,7 @@ def scale_down(kube: Kube, namespace: str, smaller: dict[str, Any], pod: str) ->
     until(f"{pod} gone", lambda: kube.get(path) is None, within=90)
 
 
-def test_no_request_is_lost_with_the_sidecar_and_some_are_without(kube: Kube, namespace: str, vllm: Engine) -> None:
+def test_requests_are_lost_only_without_the_sidecar(kube: Kube, namespace: str, vllm: Engine) -> None:
     kube.apply(group(namespace, "drained", vllm, 2, **with_sidecar()))
     wait_ready(kube, namespace, "drained-router-0", "drained-worker-0", "drained-worker-1")
 

@@ -107,9 +107,7 @@ def seconds_until_back(engine: VllmProcess) -> float:
     return time.monotonic() - ready
 
 
-def test_every_metric_of_a_real_vllm_comes_out_under_the_standard_name(
-    engine: VllmProcess, sidecar: SidecarProcess
-) -> None:
+def test_every_metric_of_a_real_vllm_has_its_standard_name(engine: VllmProcess, sidecar: SidecarProcess) -> None:
     for name in (model.NAME, *model.ADAPTERS):
         body = {"model": name, "prompt": model.PROMPT, "max_tokens": 8}
         httpx.post(f"{engine.url}/v1/completions", json=body, timeout=120).raise_for_status()
@@ -168,9 +166,7 @@ def test_adapters_are_back_after_the_death_of_both(engine: VllmProcess, sidecar:
     assert seconds <= BACK_WITHIN
 
 
-def test_a_stream_of_2000_tokens_under_way_ends_by_itself_when_the_pod_is_drained(
-    engine: VllmProcess, sidecar: SidecarProcess
-) -> None:
+def test_stream_of_2000_tokens_finishes_while_its_pod_drains(engine: VllmProcess, sidecar: SidecarProcess) -> None:
     until("the pod is ready", lambda: httpx.get(f"{sidecar.url}/ready").is_success, within=30)
     with ThreadPoolExecutor() as threads:
         body = {"model": model.NAME, "prompt": "a", "max_tokens": TOKENS, "ignore_eos": True, "stream": True}

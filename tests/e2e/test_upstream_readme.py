@@ -97,7 +97,7 @@ def group(namespace: str) -> dict[str, Any]:
     return made
 
 
-def test_the_readmes_manifests_give_pods_with_the_sidecar_and_metrics(
+def test_manifests_of_readme_give_pods_with_sidecar_and_metrics(
     kube: Kube, profile: str, make_namespace: Callable[[str], str]
 ) -> None:
     namespace = make_namespace("readme")
@@ -118,7 +118,7 @@ def test_the_readmes_manifests_give_pods_with_the_sidecar_and_metrics(
     assert {one["status"]["containerStatuses"][1]["restartCount"] for one in kube.pods(namespace)} == {0}
 
 
-def test_with_its_variables_workers_register_and_come_back_when_the_router_restarts(
+def test_workers_register_and_return_when_the_router_restarts(
     kube: Kube, profile: str, make_namespace: Callable[[str], str]
 ) -> None:
     namespace = make_namespace("readme-router")

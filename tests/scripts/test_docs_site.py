@@ -71,7 +71,7 @@ def anchors(document: Path) -> set[str]:
     return {re.sub(r"-+", "-", re.sub(r"[^\w\s-]", "", title.lower()).strip().replace(" ", "-")) for title in titles}
 
 
-def test_versions_of_the_compatibility_table_are_those_of_the_tests() -> None:
+def test_versions_in_the_compatibility_table_are_those_of_tests() -> None:
     tools = ROOT / "tests/cluster/tools"
     pinned = [
         *re.findall(r"k8s\.io/kubernetes v(\S+)", (tools / "kubernetes/go.mod").read_text())[:1],

@@ -45,7 +45,7 @@ def test_a_name_that_can_be_a_label_is_one() -> None:
     assert adapter_selector("sql", "7-8") == "lora.patio.dev/sql=loaded,owner.lora.patio.dev/7-8=sql"
 
 
-def test_a_long_name_is_cut_and_hashed_and_its_annotation_has_the_whole() -> None:
+def test_long_name_is_cut_and_hashed_and_whole_in_its_annotation() -> None:
     key = adapter_label(LONG)
     assert key.startswith("lora.patio.dev/aaaa")
     assert key != adapter_label(LONG + "a")
@@ -69,7 +69,7 @@ def test_owners_are_shown_beside_names_and_go_with_them(before: set[str], names:
 
 
 @given(st.sets(NAMES, max_size=4), st.sets(NAMES, max_size=4))
-def test_what_was_marked_is_read_back_and_marking_again_changes_nothing(before: set[str], names: set[str]) -> None:
+def test_mark_is_read_back_and_marking_again_changes_nothing(before: set[str], names: set[str]) -> None:
     assert all(LABEL.fullmatch(adapter_label(name)) for name in names)
     pod: dict[str, Any] = {"labels": {"app": "x", "lora.patio.dev/own": "mine"}, "annotations": {"note": "y"}}
     pod = after(pod, serving_labels_patch(pod, before))

@@ -41,7 +41,7 @@ def test_metadata_may_have_fields_that_nobody_reads() -> None:
     assert lora_adapter().metadata.generation == 2
 
 
-def test_an_adapter_is_called_as_its_object_unless_it_says_otherwise() -> None:
+def test_adapter_has_the_name_of_its_object_unless_it_names_one() -> None:
     assert lora_adapter().adapter_name == "sql"
     assert lora_adapter(adapterName="SQL.v2").adapter_name == "SQL.v2"
 

@@ -98,7 +98,7 @@ HOSTS = st.sampled_from(["s3.example.com", "127.0.0.1", "[::1]", "host", "a_b", 
         ),
     )
 )
-def test_what_apply_takes_for_an_endpoint_the_sidecar_understands(endpoint: str) -> None:
+def test_endpoint_that_apply_accepts_is_read_by_the_sidecar(endpoint: str) -> None:
     try:
         check_endpoint(endpoint)
         understood = True
@@ -130,7 +130,7 @@ def test_apply_and_the_sidecar_agree_on_what_is_in_clear(scheme: str, host: str,
     assert refused == is_in_clear(endpoint) == in_clear(check_endpoint(endpoint))
 
 
-def test_no_rule_on_credentials_in_clear_holds_for_what_is_stored() -> None:
+def test_rules_on_clear_credentials_spare_what_is_stored() -> None:
     (rule,) = (one["rule"] for one in RULES if one["message"] == NOT_IN_CLEAR)
     assert isinstance(rule, str)
     assert rule.startswith("self == oldSelf || "), "a status of a stored LoraAdapter can be written"

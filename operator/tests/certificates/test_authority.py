@@ -39,7 +39,7 @@ def without_key(bundle: Bundle) -> Bundle:
     return replace(bundle, ca_key=b"")
 
 
-def test_the_certificate_verifies_against_its_ca_for_the_services_names() -> None:
+def test_certificate_verifies_against_its_ca_for_service_names() -> None:
     bundle = first(NAMES, NOW, PERIODS)
     assert all(verifies(bundle.certificate, bundle.trusted, NOW, name) for name in NAMES)
     assert not verifies(bundle.certificate, bundle.trusted, NOW, "other.svc")
@@ -51,7 +51,7 @@ def test_nothing_is_done_while_it_is_young() -> None:
         assert step(bundle, NOW + later) == bundle
 
 
-def test_a_certificate_is_renewed_long_before_it_ends_by_the_same_ca() -> None:
+def test_certificate_is_renewed_long_before_its_end_by_same_ca() -> None:
     bundle = first(NAMES, NOW, PERIODS)
     later = NOW + PERIODS.renew_after + A_MINUTE
     renewed = step(bundle, later)
@@ -66,7 +66,8 @@ def test_other_names_are_served_at_once() -> None:
     assert verifies(renewed.certificate, renewed.trusted, NOW + A_MINUTE)
 
 
-def test_a_new_ca_is_trusted_before_it_signs_and_the_old_one_until_all_serve_the_new_certificate() -> None:
+def test_new_ca_is_trusted_before_it_signs_old_one_until_unused() -> None:
+    """The old CA is trusted until all replicas serve the new certificate."""
     old = first(NAMES, NOW, PERIODS)
     now = NOW + timedelta(days=1)
     both = step(without_key(old), now)
@@ -83,7 +84,7 @@ def test_a_new_ca_is_trusted_before_it_signs_and_the_old_one_until_all_serve_the
     assert step(signed, settled + PERIODS.retire + timedelta(seconds=1)).authorities == signed.authorities[:1]
 
 
-def test_a_ca_that_could_not_outlive_a_new_certificate_is_replaced() -> None:
+def test_ca_that_would_end_before_a_new_certificate_is_replaced() -> None:
     bundle = first(NAMES, NOW, PERIODS)
     late = NOW + PERIODS.ca_lifetime - PERIODS.lifetime + A_MINUTE
     young = step(bundle, late - timedelta(days=1))
@@ -91,7 +92,8 @@ def test_a_ca_that_could_not_outlive_a_new_certificate_is_replaced() -> None:
     assert len(step(young, late).authorities) == 2
 
 
-def test_a_certificate_that_would_end_while_a_new_ca_settles_is_renewed_by_the_old_one_first() -> None:
+def test_certificate_ending_while_a_ca_settles_is_renewed_first() -> None:
+    """Such a certificate is renewed by the old CA before there is a new one."""
     short = Periods(timedelta(seconds=30), timedelta(seconds=1))
     bundle = improved(first(NAMES, NOW, short), NAMES, NOW + timedelta(seconds=20), short, b"")
     now = NOW + timedelta(seconds=25)  # and from now on they last as long as usual
@@ -113,7 +115,7 @@ def test_after_years_away_everything_is_made_anew_at_once() -> None:
 
 
 @pytest.mark.parametrize("periods", [Periods(), Periods(timedelta(seconds=40), timedelta(seconds=4))])
-def test_at_no_time_does_a_replica_serve_what_an_api_server_does_not_trust(periods: Periods) -> None:
+def test_replica_never_serves_what_an_api_server_does_not_trust(periods: Periods) -> None:
     """Ten CAs and a hundred certificates; replica and API server each learn of a step as late as they may."""
     bundle = first(NAMES, NOW, periods)
     served, trusted = bundle, bundle.trusted
@@ -145,7 +147,7 @@ def _ticks(periods: Periods) -> Iterator[timedelta]:
         yield periods.renew_after / 8
 
 
-def test_what_takes_the_place_of_a_lost_bundle_lets_everything_be_trusted_that_was() -> None:
+def test_new_bundle_for_a_lost_one_still_trusts_what_was_trusted() -> None:
     old = first(NAMES, NOW, PERIODS)
     newer = step(without_key(old), NOW + A_MINUTE)  # which another replica made, and which is lost
     back = restored(old, newer.trusted)
@@ -154,7 +156,7 @@ def test_what_takes_the_place_of_a_lost_bundle_lets_everything_be_trusted_that_w
     assert restored(old, old.trusted) == restored(old, b"") == restored(old, b"not a certificate") == old
 
 
-def test_a_secret_gives_back_what_was_put_in_and_nothing_from_a_broken_one() -> None:
+def test_secret_round_trips_and_broken_one_gives_nothing() -> None:
     bundle = step(without_key(first(NAMES, NOW, PERIODS)), NOW + A_MINUTE)
     data = encode(bundle)
     assert decode(data) == bundle

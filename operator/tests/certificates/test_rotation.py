@@ -71,7 +71,7 @@ async def test_a_renewed_file_is_served_to_the_next_connection(tmp_path: Path) -
     assert served(serving.context) == serial(new) != serial(old)
 
 
-async def test_files_that_do_not_fit_are_told_of_and_what_is_served_stays(tmp_path: Path) -> None:
+async def test_mismatched_files_are_reported_and_served_ones_stay(tmp_path: Path) -> None:
     serving = MountedCertificate(tmp_path, teller([]))
     with pytest.raises(CertificateError, match="no certificate in"):
         await serving.refresh()

@@ -83,7 +83,7 @@ def test_to_the_old_version_and_back_is_nothing_at_all(body: Object) -> None:
 
 
 @given(objects("v1alpha2"), st.integers(4, 9))
-def test_who_edits_the_old_version_changes_what_they_edited_and_nothing_else(body: Object, replicas: int) -> None:
+def test_edit_of_old_version_changes_nothing_else(body: Object, replicas: int) -> None:
     seen = conversion.to_v1alpha1(body)
     seen["spec"]["roles"][0]["replicas"] = replicas
     wanted = copy.deepcopy(body)
@@ -92,7 +92,7 @@ def test_who_edits_the_old_version_changes_what_they_edited_and_nothing_else(bod
 
 
 @given(objects("v1alpha1"), st.integers(4, 9))
-def test_who_edits_the_new_version_changes_what_they_edited_and_nothing_else(body: Object, replicas: int) -> None:
+def test_edit_of_new_version_changes_nothing_else(body: Object, replicas: int) -> None:
     seen = conversion.to_v1alpha2(body)
     seen["spec"]["roles"][0]["replicas"] = replicas
     wanted = copy.deepcopy(body)
@@ -118,7 +118,7 @@ def new_role(role: Object) -> Object:
     return dict(converted)
 
 
-def test_a_template_becomes_a_standalone_pattern_and_the_workload_an_annotation() -> None:
+def test_template_becomes_standalone_pattern_workload_annotation() -> None:
     assert new_role({"name": "r", "replicas": 2, "template": TEMPLATE, "workload": {}}) == {
         "name": "r",
         "replicas": 2,
@@ -165,19 +165,19 @@ def test_gang_scheduling_becomes_annotations_that_upstream_reads() -> None:
     assert "podGroupPolicy" not in converted["spec"]
 
 
-def test_gang_scheduling_that_was_taken_away_in_the_new_version_stays_away() -> None:
+def test_gang_scheduling_removed_in_new_version_stays_removed() -> None:
     converted = conversion.to_v1alpha2(old(podGroupPolicy={"kubeScheduling": {"scheduleTimeoutSeconds": 60}}))
     del converted["metadata"]["annotations"][NEW + "group-gang-scheduling"]
     assert "podGroupPolicy" not in conversion.to_v1alpha1(converted)["spec"]
 
 
-def test_the_old_annotation_for_exclusive_topology_works_in_the_old_version() -> None:
+def test_exclusive_topology_annotation_works_in_old_version() -> None:
     body = old(metadata={"annotations": {OLD + "exclusive-topology": "zone"}})
     converted = conversion.to_v1alpha2(body)
     assert converted["metadata"]["annotations"][NEW + "group-exclusive-topology"] == "zone"
 
 
-def test_what_only_the_old_version_has_survives_a_change_in_the_new_one() -> None:
+def test_field_of_old_version_alone_survives_edit_of_new_one() -> None:
     body = old({"name": "r", "template": TEMPLATE, "restartPolicy": "None"}, coordination=[{"name": "c", "roles": []}])
     converted = conversion.to_v1alpha2(body)
     converted["spec"]["roles"][0]["standalonePattern"]["template"] = {"spec": {"containers": [{"name": "other"}]}}
@@ -187,7 +187,7 @@ def test_what_only_the_old_version_has_survives_a_change_in_the_new_one() -> Non
     assert back["spec"]["coordination"] == [{"name": "c", "roles": []}]
 
 
-def test_a_role_that_was_removed_takes_what_was_kept_for_it_along() -> None:
+def test_removed_role_takes_what_was_kept_for_it_along() -> None:
     body = old({"name": "a", "template": TEMPLATE, "restartPolicy": "None"}, {"name": "b", "template": TEMPLATE})
     converted = conversion.to_v1alpha2(body)
     del converted["spec"]["roles"][0]
@@ -212,7 +212,7 @@ differences = st.lists(
 
 
 @given(differences | json_values, st.sampled_from([conversion.V1ALPHA1, conversion.V1ALPHA2]))
-def test_whatever_stands_in_the_annotation_an_object_stays_who_it_is_and_converts(junk: Any, version: str) -> None:
+def test_any_annotation_leaves_identity_and_conversion_intact(junk: Any, version: str) -> None:
     body = old(metadata={"annotations": {"mine": "x"}})
     if version == conversion.V1ALPHA1:
         body = conversion.to_v1alpha2(body)
@@ -239,7 +239,7 @@ def samples() -> list[Any]:
 
 
 @pytest.mark.parametrize("sample", samples())
-def test_upstreams_groups_are_read_in_the_other_version_and_written_as_they_were(sample: Object) -> None:
+def test_upstream_groups_round_trip_through_the_other_version(sample: Object) -> None:
     other = conversion.V1ALPHA1 if sample["apiVersion"] == conversion.V1ALPHA2 else conversion.V1ALPHA2
     converted = conversion.convert(sample, other)
     model = RoleBasedGroup if other == conversion.V1ALPHA2 else RoleBasedGroupV1alpha1

@@ -42,6 +42,6 @@ def test_keys_of_maps_and_objects_without_a_schema_stay() -> None:
     assert prune(given, SCHEMAS) == (given, [])
 
 
-def test_an_object_whose_kind_the_schemas_do_not_have_stays_as_it_is() -> None:
+def test_object_of_a_kind_without_schema_stays_as_it_is() -> None:
     given = {"apiVersion": "v1", "kind": "Other", "x": 1}
     assert prune(given, SCHEMAS) == (given, [])

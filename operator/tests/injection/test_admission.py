@@ -48,7 +48,7 @@ def test_a_pod_that_asks_for_nothing_gets_nothing() -> None:
     assert runtimes_of({"metadata": {"name": "x"}}) == ()
 
 
-def test_a_roles_pod_asks_by_its_annotation_and_its_label_adds_to_that() -> None:
+def test_pod_of_a_role_asks_by_annotation_and_its_label_adds() -> None:
     entries = [{"profileName": "patio", "injectContainers": ["a"], "containers": [{"name": "patio", "args": ["-x"]}]}]
     asking = {
         "metadata": {
@@ -98,7 +98,7 @@ def test_the_revision_is_that_of_what_is_injected() -> None:
     assert revision(profile(containers=[])) == revision(profile(containers=[], updateStrategy="RollingUpdate"))
 
 
-def test_overrides_replace_env_by_name_append_args_and_replace_image_and_resources() -> None:
+def test_overrides_merge_env_append_args_replace_image_resources() -> None:
     base = {
         "name": "m",
         "image": "m:1",
@@ -188,7 +188,7 @@ def test_a_clash_is_refused_and_both_sides_are_named(
         assert part in message
 
 
-def test_two_profiles_with_different_volumes_of_one_name_are_both_named() -> None:
+def test_profiles_with_unequal_volumes_of_one_name_are_named() -> None:
     one = profile("one", volumes=[{"name": "cache", "emptyDir": {}}])
     two = profile("two", volumes=[{"name": "cache", "hostPath": {"path": "/srv"}}])
     message = refusal(pod(), Runtime(one), Runtime(two))
@@ -206,7 +206,7 @@ def test_one_port_of_the_node_is_not_given_twice() -> None:
     assert "'m' of profile 'patio' has its port 1 at host port 80, but the pod has hostNetwork" in message
 
 
-def test_a_container_that_is_there_with_another_port_of_that_name_or_other_files_is_refused() -> None:
+def test_existing_container_with_other_port_or_files_is_rejected() -> None:
     monitor = {"name": "monitor", "image": "monitor:1"}
     files = [{"name": "v", "emptyDir": {}}, {"name": "w", "emptyDir": {}}]
     base = monitor | {"ports": [{"name": "m", "containerPort": 1}], "volumeMounts": [{"name": "v", "mountPath": "/x"}]}
@@ -225,7 +225,7 @@ def test_files_are_not_mounted_over_a_block_device() -> None:
     assert "block device" in refusal(pod(engine, volumes=[disk]))
 
 
-def test_the_same_port_in_an_init_container_that_ends_is_no_clash() -> None:
+def test_same_port_in_an_init_container_that_ends_is_no_conflict() -> None:
     injected(pod(initContainers=[{"name": "wait", "image": "w", "ports": [{"containerPort": 9091}]}]))
 
 
@@ -239,7 +239,7 @@ def test_two_containers_of_the_user_may_clash_as_they_like() -> None:
     )
 
 
-def test_a_volume_that_is_the_same_is_shared_also_with_the_api_servers_defaults() -> None:
+def test_equal_volume_is_shared_also_with_api_server_defaults() -> None:
     wanted = {"name": "v", "hostPath": {"path": "/x"}}
     there = {"name": "v", "hostPath": {"path": "/x", "type": ""}}
     after = injected(pod(volumes=[there]), Runtime(profile(volumes=[wanted]))).pod
@@ -287,7 +287,7 @@ def test_the_guess_is_shown() -> None:
     }
 
 
-def test_an_engine_that_is_not_recognised_is_warned_about_and_nothing_is_made_up() -> None:
+def test_unrecognised_engine_gets_a_warning_and_nothing_guessed() -> None:
     result = injected(pod({"name": "web", "image": "nginx"}))
     assert "INFERENCE_ENGINE" not in env(result.pod, "patio")
     assert any("not" in one or "no container" in one for one in result.warnings)
@@ -320,14 +320,14 @@ def test_labels_of_the_old_generation_name_group_and_role_too() -> None:
     assert "ROLE_INDEX" not in told
 
 
-def test_what_a_leader_worker_set_told_the_engine_the_sidecar_is_told_too() -> None:
+def test_sidecar_gets_leader_worker_set_variables_of_the_engine() -> None:
     engine = VLLM | {"env": [{"name": "LWS_LEADER_ADDRESS", "value": "s-0.s.team"}]}
     told = env(injected(pod(engine)).pod, "patio")
     assert (told["LWS_LEADER_ADDRESS"], told["RBG_LWP_LEADER_ADDRESS"]) == ("s-0.s.team", "s-0.s.team")
     assert "LWS_WORKER_INDEX" not in told
 
 
-def test_a_role_of_a_leader_worker_set_has_the_index_of_the_group_of_pods() -> None:
+def test_role_of_a_leader_worker_set_has_the_index_of_its_group() -> None:
     labels = STATEFUL_SET_POD["labels"] | {"leaderworkerset.sigs.k8s.io/name": "g-r"}  # type: ignore[operator]
     told = env(injected(pod(metadata=STATEFUL_SET_POD | {"labels": labels})).pod, "patio")
     assert told["ROLE_INDEX"] == "metadata.labels['leaderworkerset.sigs.k8s.io/group-index']"
@@ -340,13 +340,13 @@ def test_a_pod_of_any_kind_is_injected(metadata: dict[str, Any]) -> None:
     assert env(after, "patio")["POD_NAME"] == "metadata.name"
 
 
-def test_a_container_that_keeps_a_jobs_pod_from_ending_is_warned_about() -> None:
+def test_container_that_keeps_a_job_from_ending_gets_a_warning() -> None:
     warnings = injected(pod(restartPolicy="Never"), Runtime(PLAIN)).warnings
     assert any("'monitor' of profile 'patio'" in one for one in warnings)
     assert injected(pod(restartPolicy="Never")).warnings == ()
 
 
-def test_pod_variables_come_first_so_that_the_profiles_may_refer_to_them() -> None:
+def test_pod_variables_come_first_so_that_profiles_may_use_them() -> None:
     mine = profile(containers=[{"name": "m", "env": [{"name": "ME", "value": "$(POD_NAME)"}]}])
     names = list(env(injected(pod(), Runtime(mine)).pod, "m"))
     assert names.index("POD_NAME") < names.index("ME")
@@ -365,7 +365,7 @@ def test_a_key_in_clear_text_is_not_copied_and_not_repeated() -> None:
     assert any("--api-key" in one and "hunter2" not in one for one in result.warnings)
 
 
-def test_the_endpoint_may_refer_to_a_pod_ip_that_the_profile_itself_sets() -> None:
+def test_endpoint_may_refer_to_a_pod_ip_that_the_profile_sets() -> None:
     engine = VLLM | {
         "command": ["vllm", "serve", "m", "--host", "$(IP)"],
         "env": [{"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}],
@@ -381,14 +381,14 @@ def test_vllm_with_lora_may_load_adapters_at_run_time() -> None:
     assert env(injected(pod(VLLM | {"command": ["vllm", "serve", "m"]})).pod, "vllm") == {}
 
 
-def test_a_vllm_that_forbids_it_keeps_its_setting_and_is_warned_about() -> None:
+def test_vllm_that_forbids_it_keeps_its_setting_with_a_warning() -> None:
     setting = {"name": "VLLM_ALLOW_RUNTIME_LORA_UPDATING", "value": "0"}
     result = injected(pod(VLLM | {"env": [setting]}))
     assert container(result.pod, "vllm")["env"] == [setting]
     assert any("no adapter can be loaded" in one for one in result.warnings)
 
 
-def test_a_profile_without_patios_sidecar_leaves_the_engine_alone() -> None:
+def test_profile_without_patio_sidecar_leaves_engine_unchanged() -> None:
     after = injected(pod(), Runtime(PLAIN)).pod
     assert container(after, "vllm") == VLLM
 
@@ -410,7 +410,8 @@ def test_the_engine_sees_the_sidecars_files_read_only() -> None:
     assert mounts(injected(pod()).pod, "vllm") == {"/var/lib/patio": ("patio", True)}
 
 
-def test_named_containers_get_the_profiles_volumes_as_they_are_and_variables_they_lack() -> None:
+def test_named_containers_get_volumes_and_missing_variables() -> None:
+    """The volumes come as the profile has them; variables that a container has already stay."""
     base = profile(
         initContainers=[
             {
@@ -429,7 +430,7 @@ def test_named_containers_get_the_profiles_volumes_as_they_are_and_variables_the
     assert container(after, "other") == {"name": "other", "image": "o"}
 
 
-def test_named_containers_get_what_the_profiles_variables_refer_to() -> None:
+def test_named_containers_get_what_profile_variables_refer_to() -> None:
     side = {"name": "side", "image": "s", "env": [{"name": "ME", "value": "$(POD_NAME)"}]}
     after = injected(pod(VLLM), Runtime(profile(containers=[side]), (), ("vllm",))).pod
     told = env(after, "vllm")
@@ -438,13 +439,14 @@ def test_named_containers_get_what_the_profiles_variables_refer_to() -> None:
     assert "POD_IP" not in told
 
 
-def test_files_at_a_path_that_the_sidecars_variables_make_up_stay_its_own() -> None:
+def test_files_at_a_path_made_of_sidecar_variables_stay_its_own() -> None:
     side = SIDECAR | {"volumeMounts": [{"name": "patio", "mountPath": "/x", "subPathExpr": "$(POD_NAME)"}]}
     mine = profile(initContainers=[side], volumes=[{"name": "patio", "emptyDir": {}}])
     assert mounts(injected(pod(), Runtime(mine)).pod, "vllm") == {}
 
 
-def test_without_names_only_files_are_shared_and_never_over_a_containers_own_paths() -> None:
+def test_engine_not_named_shares_files_only_and_keeps_its_paths() -> None:
+    """Without names of containers the engine gets volumes of files only, and none over a path of its own."""
     sidecar = SIDECAR | {
         "volumeMounts": [
             {"name": "cache", "mountPath": "/cache"},
@@ -461,7 +463,7 @@ def test_without_names_only_files_are_shared_and_never_over_a_containers_own_pat
     assert mounts(after, "vllm") == {"/cache": ("cache", True)}
 
 
-def test_the_sidecar_sees_the_engines_data_read_only_and_nothing_else_of_it() -> None:
+def test_sidecar_sees_only_the_engine_data_and_read_only() -> None:
     volumes = [
         {"name": "models", "persistentVolumeClaim": {"claimName": "models"}},
         {"name": "adapters", "hostPath": {"path": "/srv/adapters", "type": "Directory"}},
@@ -509,7 +511,7 @@ def test_different_files_under_one_path_are_refused() -> None:
 # --- again
 
 
-def test_a_second_admission_changes_nothing_even_if_the_profile_changed_meanwhile() -> None:
+def test_second_admission_changes_nothing_after_a_profile_edit() -> None:
     once = injected(pod()).pod
     newer = profile(
         initContainers=[SIDECAR | {"image": "patio/sidecar:2"}], volumes=[{"name": "patio", "emptyDir": {}}]
@@ -531,7 +533,7 @@ def test_a_pod_that_only_claims_to_be_injected_is_injected() -> None:
 RECORDINGS = Path(__file__).parents[1] / "recorded"
 
 
-def test_a_pod_that_upstream_rendered_the_profile_into_is_completed_not_doubled() -> None:
+def test_pod_with_profile_by_upstream_is_completed_not_doubled() -> None:
     recorded = yaml.safe_load((RECORDINGS / "rbg_rendered_pod.yaml").read_text())
     rendered, base, runtime = recorded["pod"], recorded["profile"], recorded["engineRuntime"]
     mine = profile("patio-runtime", **base)

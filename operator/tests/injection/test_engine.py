@@ -79,7 +79,7 @@ def test_the_engine_is_the_first_container_that_is_recognised() -> None:
     assert find_engine([router, {"name": "llm", "command": ["vllm", "serve", "m"]}]).container == "llm"
 
 
-def test_without_a_recognised_one_the_engine_is_the_first_container() -> None:
+def test_engine_is_the_first_container_if_none_is_recognised() -> None:
     assert find_engine([{"name": "a", "image": "x"}, {"name": "b", "image": "y"}]) == Engine(container="a")
 
 
@@ -98,7 +98,7 @@ def test_without_a_recognised_one_the_engine_is_the_first_container() -> None:
         ("a b", "localhost"),
     ],
 )
-def test_an_engine_that_listens_on_the_pods_address_is_reached_there(host: str, reached_at: str) -> None:
+def test_engine_that_listens_on_the_pod_address_is_reached_there(host: str, reached_at: str) -> None:
     assert engine(["vllm", "serve", "m", "--host", host], env=[POD_IP]).host == reached_at
 
 

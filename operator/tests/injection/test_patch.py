@@ -52,7 +52,7 @@ def test_there_is_no_patch_between_equals(one: dict[str, Any]) -> None:
     assert json_patch(one, copy.deepcopy(one)) == []
 
 
-def test_an_injected_pods_patch_adds_and_repeats_nothing_of_the_users() -> None:
+def test_patch_only_adds_and_repeats_nothing_of_the_users_pod() -> None:
     before = pod(
         {
             "name": "vllm",

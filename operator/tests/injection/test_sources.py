@@ -36,7 +36,7 @@ def wanted(source: str) -> LoadRequest:
     return LoadRequest(lora_name="sql", source=source, owner="LoraAdapter/team/sql", revision="1", wait=0)
 
 
-def test_the_sidecar_is_told_every_folder_of_files_that_the_engine_has_too() -> None:
+def test_sidecar_knows_every_folder_of_files_that_the_engine_has() -> None:
     mounts = (
         {"name": "models", "mountPath": "/models/"},
         {"name": "node", "mountPath": "/adapters", "subPath": "lora"},
@@ -72,7 +72,7 @@ def test_dollars_in_a_path_are_not_expanded() -> None:
     assert told["PATIO_DOWNLOAD_ROOTS"] == "/$$(x)"
 
 
-def test_a_folder_of_which_the_two_see_different_parts_is_not_told() -> None:
+def test_folder_of_which_both_see_different_parts_is_left_out() -> None:
     mounts = (
         {"name": "models", "mountPath": "/models"},
         {"name": "node", "mountPath": "/models/lora", "subPathExpr": "$(POD_NAME)"},
@@ -82,7 +82,7 @@ def test_a_folder_of_which_the_two_see_different_parts_is_not_told() -> None:
 
 
 @pytest.mark.parametrize("source", ["hf://org/sql", "org/sql", "s3://adapters/sql", "obs://adapters/sql"])
-def test_what_is_downloaded_where_the_engine_cannot_see_it_is_warned_about(source: str) -> None:
+def test_downloads_that_the_engine_cannot_see_give_a_warning(source: str) -> None:
     (warning,) = injected(pod(), adapters=(wanted(source),)).warnings
     assert "'sql'" in warning
     assert "/var/lib/patio-adapters" in warning
@@ -90,7 +90,7 @@ def test_what_is_downloaded_where_the_engine_cannot_see_it_is_warned_about(sourc
     assert injected(pod(), Runtime(SHARING), adapters=(wanted(source),)).warnings == ()
 
 
-def test_a_folder_of_downloads_that_the_profile_names_is_the_one_that_counts() -> None:
+def test_download_folder_that_the_profile_names_takes_precedence() -> None:
     sidecar = DOWNLOADS | {"env": [{"name": "PATIO_DOWNLOAD_ROOT", "value": "/elsewhere/adapters"}]}
     mine = profile(initContainers=[sidecar], volumes=SHARING.spec.volumes)
     (warning,) = injected(pod(), Runtime(mine), adapters=(wanted("hf://org/sql"),)).warnings
@@ -108,7 +108,7 @@ def test_two_volumes_at_one_path_are_not_shared() -> None:
 
 
 @pytest.mark.parametrize("source", ["pvc://lora/sql", "pvc:///models/lora/sql"])
-def test_a_folder_of_a_volume_that_the_engine_does_not_mount_is_warned_about(source: str) -> None:
+def test_folder_of_a_volume_that_is_not_mounted_gives_a_warning(source: str) -> None:
     (warning,) = injected(pod(), adapters=(wanted(source),)).warnings
     assert source in warning
     assert "mount it" in warning
@@ -116,7 +116,7 @@ def test_a_folder_of_a_volume_that_the_engine_does_not_mount_is_warned_about(sou
     assert injected(there, adapters=(wanted(source),)).warnings == ()
 
 
-def test_a_folder_outside_of_what_the_engine_mounts_is_warned_about() -> None:
+def test_folder_outside_of_the_engine_mounts_gives_a_warning() -> None:
     there = pod(engine({"name": "models", "mountPath": "/models"}), volumes=[CLAIM])
     (warning,) = injected(there, adapters=(wanted("pvc:///data/sql"),)).warnings
     assert "pvc:///data/sql" in warning

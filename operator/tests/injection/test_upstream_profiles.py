@@ -90,7 +90,7 @@ def env(pod: Object, name: str) -> dict[str, str]:
 PROFILED = [name for name, pod in PODS.items() if asked(pod)]
 
 
-def test_exactly_the_pods_that_upstream_gives_a_profile_are_given_one() -> None:
+def test_exactly_the_pods_that_get_a_profile_upstream_get_one() -> None:
     named = {name: {ref.profile_name for ref in asked(pod)} for name, pod in PODS.items()}
     for name, pod in PODS.items():
         rendered = {
@@ -105,7 +105,7 @@ def test_exactly_the_pods_that_upstream_gives_a_profile_are_given_one() -> None:
 
 
 @pytest.mark.parametrize("name", PODS)
-def test_nothing_that_upstream_made_is_dropped_reordered_or_doubled(name: str) -> None:
+def test_parts_by_upstream_are_not_dropped_reordered_or_doubled(name: str) -> None:
     before, after = PODS[name], admitted(PODS[name]).pod
     for key in LISTS:
         assert [one["name"] for one in after["spec"].get(key) or []] == [
@@ -132,7 +132,7 @@ def test_a_pod_without_a_profile_is_left_as_it_is(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PROFILED)
-def test_every_container_of_the_profile_gets_both_families_and_the_index_of_its_instance(name: str) -> None:
+def test_profile_containers_get_both_families_and_instance_index(name: str) -> None:
     after = admitted(PODS[name]).pod
     (ref,) = asked(PODS[name])
     spec = PROFILES[ref.profile_name].spec
@@ -146,7 +146,7 @@ def test_every_container_of_the_profile_gets_both_families_and_the_index_of_its_
         assert "$(" not in "".join(told.values())
 
 
-def test_upstreams_wrong_index_is_what_it_is_in_the_users_own_containers() -> None:
+def test_wrong_index_of_upstream_stays_in_the_users_containers() -> None:
     before = PODS["my-inference-inference-0"]
     assert env(before, "patio")["RBG_ROLE_INDEX"] == "2", "upstream's fault, on which this test stands"
     after = admitted(before).pod
@@ -170,7 +170,7 @@ def test_the_pod_says_which_revision_it_has() -> None:
     assert after["metadata"]["labels"]["patio.dev/injected"] == "true"
 
 
-def test_a_profile_that_was_changed_after_upstream_rendered_it_refuses_nothing() -> None:
+def test_profile_changed_after_upstream_rendered_it_rejects_none() -> None:
     before = PODS["gpu-inference-decode-0"]
     result = admitted(before)
     assert container(result.pod, "gpu-monitor")["image"] == container(before, "gpu-monitor")["image"]
@@ -224,7 +224,7 @@ def test_a_role_that_the_group_no_longer_has_asks_for_nothing() -> None:
     assert runtimes_of_role(old_pod("StatefulSet", **OLD), OLD_GROUP, "gone") == ()
 
 
-def test_what_the_pod_asks_for_itself_is_added_and_its_roles_entry_wins() -> None:
+def test_own_profiles_of_a_pod_are_added_and_role_entry_wins() -> None:
     pod = old_pod("StatefulSet", **OLD, **{"patio.dev/profile": "mine"})
     of_its_role = (RuntimeRef("p", ({"name": "c"},), rendered=True),)
     assert runtimes_of(pod, of_its_role) == (*of_its_role, RuntimeRef("mine"))
@@ -235,7 +235,7 @@ def test_what_the_pod_asks_for_itself_is_added_and_its_roles_entry_wins() -> Non
 @pytest.mark.parametrize(
     ("instance", "index"), [("g-r-12", "12"), ("g-r-0", "0"), ("g-r-x7k24", None), ("g-r-24456", None)]
 )
-def test_the_index_comes_from_the_instances_name_and_a_stateless_one_has_none(instance: str, index: str) -> None:
+def test_index_comes_from_instance_name_and_stateless_has_none(instance: str, index: str) -> None:
     pod = old_pod("RoleInstance", **{"rbg.workloads.x-k8s.io/group-name": "g", "rbg.workloads.x-k8s.io/role-name": "r"})
     pod["metadata"]["ownerReferences"][0]["name"] = instance
     profile = ClusterEngineRuntimeProfile.model_validate(

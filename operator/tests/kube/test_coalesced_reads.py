@@ -55,7 +55,7 @@ async def test_one_that_goes_away_takes_nothing_from_the_others() -> None:
     assert await stays == "a1"
 
 
-async def test_a_read_that_fails_fails_for_those_who_asked_for_it_alone() -> None:
+async def test_failed_read_fails_only_for_those_who_asked_for_it() -> None:
     answers = iter([ValueError("broken"), "fine"])
 
     async def read(_: str) -> str:

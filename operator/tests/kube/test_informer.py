@@ -150,7 +150,8 @@ async def test_only_what_changes_is_told() -> None:
         assert told == [("team", "a@1", "a@3"), ("team", "a@3", None)]
 
 
-async def test_an_answer_to_a_write_counts_before_the_watch_tells_and_an_older_event_does_not_undo_it() -> None:
+async def test_answer_to_a_write_counts_before_and_over_older_events() -> None:
+    """An answer to a write counts before the watch has it, and an older event of the watch does not undo it."""
     told: list[str | None] = []
     api = ApiServer()
     api.items = [adapter("a", 1)]
@@ -167,7 +168,7 @@ async def test_an_answer_to_a_write_counts_before_the_watch_tells_and_an_older_e
         assert told == ["a@5", "a@7"]
 
 
-async def test_a_refresh_reads_everything_anew_and_the_watch_goes_on_from_there() -> None:
+async def test_refresh_lists_everything_and_the_watch_goes_on_after_it() -> None:
     api = ApiServer()
     api.items = [adapter("a", 1), adapter("b", 1)]
     async with watching(api) as (_, kept):
@@ -422,7 +423,7 @@ async def test_many_objects_are_decoded_in_slices(monkeypatch: pytest.MonkeyPatc
     assert turns > 500
 
 
-async def test_an_api_server_that_is_gone_is_a_lost_watch_like_any_other() -> None:
+async def test_unreachable_api_server_is_a_lost_watch_like_any_other() -> None:
     cluster = KubeClient(client.ApiClient(client.Configuration(host="http://127.0.0.1:9")))
     try:
         with pytest.raises(RetryableApiError):

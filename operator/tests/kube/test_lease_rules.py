@@ -13,14 +13,14 @@ from patio_testing.operator.builders import NOW
 HELD_BY_A = lease_rules.record(lease_rules.held(None, "a", NOW))
 
 
-def test_a_lease_that_is_held_is_free_when_it_was_not_renewed_for_its_duration() -> None:
+def test_held_lease_is_free_if_not_renewed_for_its_duration() -> None:
     seen = lease_rules.see(None, HELD_BY_A, now=100.0)
     assert lease_rules.free_in(seen, "b", 100.0) == lease_rules.DURATION
     assert lease_rules.free_in(lease_rules.see(seen, HELD_BY_A, 105.0), "b", 105.0) == lease_rules.DURATION - 5
     assert lease_rules.free_in(lease_rules.see(seen, HELD_BY_A, 110.0), "b", 110.0) == 0
 
 
-def test_a_renewal_counts_from_when_it_is_seen_whatever_the_holders_clock_says() -> None:
+def test_renewal_counts_from_when_it_is_seen_not_its_timestamp() -> None:
     before = lease_rules.see(None, HELD_BY_A, 100.0)
     by_a_slow_clock = lease_rules.record(lease_rules.held(HELD_BY_A, "a", NOW - timedelta(days=1)))
     assert lease_rules.free_in(lease_rules.see(before, by_a_slow_clock, 109.0), "b", 110.0) == 9.0
@@ -37,7 +37,7 @@ def test_the_holders_acting_ends_before_anybody_else_may_begin() -> None:
     assert lease_rules.RENEW_EVERY * 2 < lease_rules.RENEW_DEADLINE
 
 
-def test_a_renewal_keeps_since_when_it_is_held_and_a_takeover_is_counted() -> None:
+def test_renewal_keeps_acquire_time_and_takeover_is_counted() -> None:
     later = NOW + timedelta(seconds=2)
     renewed = lease_rules.held(HELD_BY_A, "a", later)
     assert renewed["acquireTime"] == HELD_BY_A.acquired

@@ -101,7 +101,7 @@ async def test_an_order_arrives_and_its_end_is_told() -> None:
         await eventually("it is gone", lambda: there.sidecar(0).adapters, {})
 
 
-async def test_a_refusal_stands_in_the_way_until_its_time_and_the_next_lasts_longer() -> None:
+async def test_rejection_blocks_until_its_time_and_the_next_for_longer() -> None:
     async with world() as there:
         there.sidecar(0).refuses = ErrorDetail(code="Busy", message="not now", retryable=True)
         order = load(there.pod(0))
@@ -142,7 +142,7 @@ async def test_an_order_that_was_lost_is_no_refusal_and_comes_back(monkeypatch: 
         await eventually("it arrived", lambda: list(there.sidecar(0).adapters), ["sql"])
 
 
-async def test_an_order_that_was_taken_is_not_repeated_before_the_report_can_show_it() -> None:
+async def test_accepted_order_is_not_repeated_before_a_report_may_show() -> None:
     async with world() as there:
         order, before = load(there.pod(0)), {"uid-0": seen()}
         assert there.orders.dispatch([order], before) is None
@@ -267,7 +267,7 @@ def _with_revision(sidecar: Observation, revision: str) -> Observation:
     return Observation(sidecar.answer.model_copy(update={"revision": revision}), ever_answered=True)
 
 
-async def test_order_that_waited_and_is_not_wanted_any_more_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_waiting_order_that_is_no_longer_wanted_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatcher, "AT_ONCE", 1)
     came, go = asyncio.Event(), asyncio.Event()
 

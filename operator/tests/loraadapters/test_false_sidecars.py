@@ -151,7 +151,7 @@ async def test_long_polls_answered_at_once_do_not_spin() -> None:
 
 
 @pytest.mark.parametrize("readable", [True, False])
-async def test_answers_that_take_long_to_read_get_a_small_share_of_the_time_together(
+async def test_slow_answers_together_get_a_small_share_of_the_time(
     readable: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read, pods = watch_module._read, 5

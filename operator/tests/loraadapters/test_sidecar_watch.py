@@ -52,7 +52,7 @@ async def test_a_change_is_known_at_once_and_wakes_the_namespace() -> None:
         assert woken == ["team"]
 
 
-async def test_a_sidecar_that_ends_is_unreachable_and_what_it_had_said_is_only_what_was() -> None:
+async def test_sidecar_that_ends_is_unreachable_with_its_last_answer() -> None:
     async with following(1) as (fleet, watch, (pod,), _):
         (sidecar,) = fleet.sidecars.values()
         sidecar.load(load_request(lora_adapter()))
@@ -108,7 +108,7 @@ async def test_the_first_looks_are_waited_for_however_they_end() -> None:
         assert (views["uid-1"].answer, views["uid-1"].unreachable_since) == (None, NOW)
 
 
-async def test_three_hundred_are_followed_at_once_by_one_long_poll_each() -> None:
+async def test_three_hundred_sidecars_are_watched_by_a_long_poll_each() -> None:
     async with following(300) as (fleet, watch, pods, _):
         assert all(adapters(watch, pod) == [] for pod in pods)
         await eventually("each waits", lambda: min(one.looks for one in fleet.sidecars.values()) >= 2, True)

@@ -18,7 +18,7 @@ STRICT = (
 )
 
 
-def test_a_part_of_the_profile_has_the_same_path_in_the_trial_pod() -> None:
+def test_part_of_a_profile_has_the_same_path_in_the_trial_pod() -> None:
     volumes = [{"name": "v", "emptyDir": {}}]
     spec = validation.trial_pod(profile(initContainers=[SIDECAR], containers=[SIDE], volumes=volumes))["spec"]
     assert spec["initContainers"] == [SIDECAR]
@@ -26,13 +26,13 @@ def test_a_part_of_the_profile_has_the_same_path_in_the_trial_pod() -> None:
     assert spec["volumes"] == volumes
 
 
-def test_the_trials_own_container_never_has_a_name_of_the_profile() -> None:
+def test_own_container_of_a_trial_has_no_name_of_the_profile() -> None:
     taken = [{"name": name, "image": "x"} for name in ("engine", "engine-0", "engine-1")]
     names = [one["name"] for one in validation.trial_pod(profile(containers=taken))["spec"]["containers"]]
     assert len(set(names)) == len(names) == 4
 
 
-def test_nobody_else_takes_the_trial_pod_for_one_that_asks_for_a_profile() -> None:
+def test_trial_pod_has_no_label_that_asks_for_a_profile() -> None:
     metadata = validation.trial_pod(profile())["metadata"]
     assert "patio.dev/profile" not in metadata["labels"]
     assert "name" not in metadata
@@ -81,7 +81,7 @@ def test_an_answer_is_read(status: int, message: str, causes: list[tuple[str, st
     assert validation.read_rejection(status, message, causes) == verdict
 
 
-def test_a_value_without_a_place_is_found_by_asking_for_less_and_less() -> None:
+def test_value_without_a_path_is_found_by_trying_smaller_parts() -> None:
     limits = {"cpu": "1", "memory": "64Mo"}
     tried = profile(containers=[SIDE, SIDE | {"name": "b", "resources": {"limits": limits}}])
     path: validation.Path = ()
@@ -99,7 +99,7 @@ def problems(of: ClusterEngineRuntimeProfile) -> list[str]:
     return [str(one) for one in (*validation.own_checks(of), *validation.injection_checks(of))]
 
 
-def test_two_containers_that_run_beside_each_other_on_one_port_are_a_problem() -> None:
+def test_two_running_containers_with_one_port_are_a_problem() -> None:
     other = SIDE | {"ports": [{"containerPort": 9091}]}
     (problem,) = map(str, validation.own_checks(profile(initContainers=[SIDECAR], containers=[other])))
     assert problem.startswith(
@@ -124,7 +124,7 @@ def test_what_is_no_port_at_all_is_left_to_the_api_server(ports: Any) -> None:
     assert validation.own_checks(profile(containers=[SIDE | {"ports": ports}])) == ()
 
 
-def test_containers_with_files_of_their_own_at_one_path_are_no_problem() -> None:
+def test_containers_with_own_files_at_one_path_are_no_problem() -> None:
     both = [SIDE | {"name": name, "volumeMounts": [{"name": name, "mountPath": "/data"}]} for name in ("a", "b")]
     volumes = [{"name": name, "emptyDir": {}} for name in ("a", "b")]
     assert problems(profile(containers=both, volumes=volumes)) == []

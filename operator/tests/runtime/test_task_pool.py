@@ -78,7 +78,7 @@ async def test_one_peer_that_is_slow_takes_the_places_of_no_other() -> None:
     assert len(running) == 10
 
 
-async def test_what_failed_is_told_after_a_pause_that_grows_and_not_begun_before(
+async def test_failed_task_waits_for_a_growing_pause_and_then_retries(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(task_pool, "FIRST_PAUSE", 0.02)
@@ -164,7 +164,7 @@ async def test_what_waits_costs_no_task() -> None:
     await work.close()
 
 
-async def test_a_namespace_whose_jobs_never_end_keeps_no_other_from_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_namespace_with_endless_tasks_blocks_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(task_pool, "MOST", 20)
     monkeypatch.setattr(task_pool, "IN_ANY_CASE", 3)
     ends = Ends()

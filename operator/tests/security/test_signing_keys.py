@@ -57,7 +57,7 @@ def sidecar_gate(key: SigningKey) -> Authorizer:
 # --- keys
 
 
-def test_a_secret_gives_back_the_key_and_nothing_from_a_broken_one() -> None:
+def test_secret_gives_back_the_key_and_a_broken_one_nothing() -> None:
     key = rotated(new_key(NOW), 2)
     data = encode(key)
     again = decode(data)
@@ -90,7 +90,7 @@ def test_a_private_key_is_in_no_repr() -> None:
     assert "a-word" not in repr(ACCESS)
 
 
-def test_the_old_private_key_is_gone_and_the_chain_has_a_greatest_length() -> None:
+def test_rotation_drops_old_private_key_and_bounds_the_chain() -> None:
     first = new_key(NOW)
     second = successor(first, NOW)
     assert encode(first)["signing.key"] not in encode(second).values()
@@ -101,7 +101,7 @@ def secret(key: SigningKey, **annotations: str) -> dict[str, Any]:
     return {"metadata": {"name": "s", "resourceVersion": "7", "annotations": annotations}, "data": encode(key)}
 
 
-def test_a_key_is_made_where_there_is_none_and_kept_until_its_age() -> None:
+def test_missing_key_is_made_and_kept_until_its_age() -> None:
     made = decide(None, AGE, NOW)
     assert made.data is not None
     assert made.value.endorsements == ()
@@ -157,7 +157,7 @@ def sidecar_http(gate: Authorizer, denials: list[str]) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app=app, client=("10.1.2.3", 5)), base_url="http://sidecar")
 
 
-async def test_calls_are_signed_and_repeated_with_endorsements_for_a_pod_that_missed_rotations() -> None:
+async def test_calls_are_signed_and_endorsed_after_missed_rotations() -> None:
     old, denials = new_key(NOW), list[str]()
     current = rotated(old, 3)
     auth = ProofAuth(UID, lambda: current, nothing_new, lambda: NOW.timestamp())
@@ -241,7 +241,7 @@ def test_the_sidecar_is_given_the_keys_and_told_its_pod() -> None:
     assert "PATIO_OPERATOR_KEYS" not in env(after, "vllm")
 
 
-def test_the_engine_gets_a_hook_that_the_gate_of_its_sidecar_opens_the_drain_to() -> None:
+def test_engine_hook_may_drain_by_the_authorizer_of_its_sidecar() -> None:
     after = injected(pod(terminationGracePeriodSeconds=60)).pod
     call = hook(after)["httpGet"]
     assert (call["path"], call["port"]) == ("/v1/drain?timeout=50", 9091)
@@ -340,7 +340,7 @@ def test_what_else_an_engine_does_at_its_start_is_kept() -> None:
     assert hook(after) is not None
 
 
-def test_there_is_no_hook_where_it_could_not_work_and_that_is_said() -> None:
+def test_hook_that_could_not_work_is_left_out_with_a_warning() -> None:
     short = injected(pod(terminationGracePeriodSeconds=2))
     assert hook(short.pod) is None
     assert any("terminationGracePeriodSeconds" in one for one in short.warnings)

@@ -81,7 +81,7 @@ async def reviewed(port: int, context: ssl.SSLContext | None = None) -> None:
             assert response.status == 200
 
 
-async def test_honest_review_is_answered_among_idle_and_slow_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_review_is_answered_among_idle_and_slow_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "MOST_CONNECTIONS", 40)
     async with serving(application()) as port:
         held = [await opened(port, f"127.0.0.{2 + number % 3}", (b"", HEAD[:20])[number % 2]) for number in range(200)]

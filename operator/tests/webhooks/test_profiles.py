@@ -27,7 +27,7 @@ async def answer(cluster: KubeClient, new: Object, old: Object | None = None) ->
     return response
 
 
-async def test_a_profile_that_cannot_be_tried_is_let_through_with_a_warning(unreachable: KubeClient) -> None:
+async def test_profile_that_cannot_be_tried_is_admitted_with_a_warning(unreachable: KubeClient) -> None:
     response = await answer(unreachable, profile(SIDE))
     assert response["allowed"]
     assert "could not be tried" in response["warnings"][0]

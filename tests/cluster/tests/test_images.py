@@ -115,7 +115,7 @@ def test_only_the_newest_archives_of_an_image_are_kept(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("images/sidecar-*.tar"))) == images.KEPT
 
 
-def test_a_bundle_of_certificates_reaches_the_build_as_a_secret_only(tmp_path: Path) -> None:
+def test_certificate_bundle_reaches_the_build_only_as_a_secret(tmp_path: Path) -> None:
     bundle = tmp_path / "ca.crt"
     bundle.write_text("certificate")
     arguments, secrets = images.certificate_options({"SSL_CERT_FILE": str(bundle)})
@@ -124,13 +124,13 @@ def test_a_bundle_of_certificates_reaches_the_build_as_a_secret_only(tmp_path: P
     assert images.certificate_options({}) == ({}, {})
 
 
-def test_a_name_that_is_none_of_ours_is_refused_with_those_that_are(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_image_name_is_rejected_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
     assert images.main(["build", "sidcar"]) == 1
     assert "there is no sidcar; there are sidecar, operator" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", images.DOCKERFILES)
-def test_a_dockerfile_takes_its_base_as_an_argument_with_a_public_default(name: str) -> None:
+def test_dockerfile_takes_its_base_as_argument_public_by_default(name: str) -> None:
     text = (ROOT / images.DOCKERFILES[name]).read_text()
     assert f"ARG BASE={images.PUBLIC_BASE}\n" in text
     assert all(line.split()[1] == "${BASE}" for line in text.splitlines() if line.startswith("FROM "))

@@ -55,7 +55,7 @@ def test_kind_refuses_a_misspelt_field(kind: Path, tmp_path: Path, where: str) -
     assert "field imaeg not found" in said
 
 
-def test_the_pinned_kind_brings_a_node_of_the_local_clusters_minor_version_pinned_by_digest(
+def test_pinned_kind_has_a_node_image_of_our_version_by_digest(
     kind: Path,
 ) -> None:
     wanted = required_version((TOOLS / "kubernetes" / "go.mod").read_text(), "k8s.io/kubernetes")

@@ -26,7 +26,7 @@ def test_the_mark_must_be_for_this_state_folder() -> None:
     assert not is_marked(b"", STATE)
 
 
-def test_a_process_in_one_of_our_containers_is_ours_and_one_of_the_host_is_not() -> None:
+def test_process_in_our_container_is_ours_and_one_of_host_is_not() -> None:
     assert lives_in(CONTAINER_ROOT, STATE)
     assert not lives_in(f"{HOST_ROOT}\n{HOST_VIEW}", STATE)
 
@@ -40,7 +40,7 @@ def _process(proc: Path, pid: int, *, environ: str = "", mounts: str = HOST_ROOT
     (folder / "exe").symlink_to("/bin/thing")
 
 
-def test_processes_are_found_by_what_the_kernel_shows_of_them_now(tmp_path: Path) -> None:
+def test_processes_are_found_by_what_the_kernel_shows_now(tmp_path: Path) -> None:
     _process(tmp_path, 10, environ="PATH=/bin\0")
     _process(tmp_path, 11, environ=f"{MARK}={STATE}\0")
     _process(tmp_path, 12, mounts=CONTAINER_ROOT)

@@ -28,7 +28,7 @@ def _plan(root: str = "/s", built: str = "/cache/one") -> Plan:
     return plan(Folders(Path(root)), binaries, Path("/usr/bin/containerd"))
 
 
-def test_the_fingerprint_is_stable_and_changes_with_a_binary_and_with_a_setting(
+def test_fingerprint_is_stable_and_follows_binaries_and_settings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     first = _plan()
@@ -42,7 +42,7 @@ def test_every_file_lies_in_the_state_folder() -> None:
     assert all(path.is_relative_to("/s") for path in _plan().files)
 
 
-def test_the_sockets_of_the_state_folder_fit_into_the_kernels_limit() -> None:
+def test_sockets_of_the_state_folder_fit_into_the_kernel_limit() -> None:
     kubelet = Folders().kubelet / "device-plugins" / "kubelet.sock"
     assert max(len(str(path)) for path in (Folders().containerd_socket, kubelet)) < 100
 
@@ -118,7 +118,7 @@ def test_a_dns_reply_counts_only_if_it_answers_the_question() -> None:
     assert not probes.has_answer(b"", question)
 
 
-def test_the_ranges_do_not_overlap_and_lie_in_the_one_that_is_guarded() -> None:
+def test_address_ranges_are_disjoint_and_inside_the_guarded_one() -> None:
     pods, services = (ipaddress.IPv4Network(r) for r in (network.PODS, network.SERVICES))
     assert not pods.overlaps(services)
     assert pods.subnet_of(network.RANGE)

@@ -117,7 +117,7 @@ def test_a_healthy_cluster_is_reused_and_goes_without_a_trace() -> None:
     assert _cluster("status").returncode == 0
 
 
-def test_up_replaces_a_cluster_whose_runtime_was_killed_and_whose_state_is_half_gone() -> None:
+def test_up_replaces_cluster_with_dead_runtime_and_half_a_state() -> None:
     _succeeds("up")
     _run_a_pod()
     _kill(_ours(_named("containerd", "kubelet")))
@@ -146,7 +146,7 @@ def test_down_removes_what_an_up_that_was_killed_left() -> None:
     assert _cluster("status").returncode == 1
 
 
-def test_down_removes_interfaces_and_tables_of_a_cluster_whose_state_is_lost() -> None:
+def test_down_removes_interfaces_and_tables_without_the_state() -> None:
     for command in (
         ["ip", "link", "add", "patio0", "type", "bridge"],
         ["nft", "add", "table", "ip", "kube-proxy"],

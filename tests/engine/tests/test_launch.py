@@ -33,9 +33,7 @@ def test_vllm_is_found_under_its_own_name_with_its_platform(tmp_path: Path) -> N
     assert metadata == "Metadata-Version: 2.4\nName: vllm\nVersion: 0.32.0+cpu\nSummary: Name: x\n"
 
 
-def test_the_environment_lies_in_the_cache_under_a_name_of_its_lock(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_environment_is_cached_under_a_name_made_of_its_lock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATIO_CACHE", str(tmp_path))
     before = environment.location()
     assert before.parent == tmp_path / "vllm"

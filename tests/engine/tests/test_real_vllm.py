@@ -46,9 +46,7 @@ def say(engine: httpx.Client, name: str) -> str:
     return text
 
 
-def test_base_and_adapters_answer_differently_and_an_unloaded_one_not_at_all(
-    engine: httpx.Client, models: Path
-) -> None:
+def test_base_and_adapters_differ_and_an_unloaded_one_is_silent(engine: httpx.Client, models: Path) -> None:
     for name in model.ADAPTERS:
         path = str(models / "adapters" / name)
         engine.post("/v1/load_lora_adapter", json={"lora_name": name, "lora_path": path}).raise_for_status()
@@ -93,9 +91,7 @@ class Swapped:
         return said
 
 
-async def test_only_a_load_in_place_changes_the_weights_of_a_request_under_way(
-    engine: httpx.Client, models: Path
-) -> None:
+async def test_only_load_in_place_changes_weights_of_a_running_request(engine: httpx.Client, models: Path) -> None:
     """What the engine double shows, and what the sidecar's way to replace weights rests on."""
     url = str(engine.base_url)
     one, two = (str(models / "adapters" / name) for name in model.ADAPTERS)
@@ -128,7 +124,7 @@ async def test_only_a_load_in_place_changes_the_weights_of_a_request_under_way(
         assert mixed not in whole, "a mix"
 
 
-def test_the_recordings_that_the_double_is_held_to_are_still_true(engine: httpx.Client, models: Path) -> None:
+def test_recordings_that_the_double_is_compared_with_are_true(engine: httpx.Client, models: Path) -> None:
     differences = []
     for exchange in more_vllm_exchanges():
         if exchange.section != "lora":

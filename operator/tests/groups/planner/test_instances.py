@@ -57,7 +57,7 @@ def test_every_pod_knows_its_place_by_its_labels() -> None:
     assert (owner["kind"], owner["name"], owner["controller"]) == ("RoleBasedGroup", "g", True)
 
 
-def test_containers_know_their_leader_in_both_families_of_variables() -> None:
+def test_containers_know_their_leader_in_both_variable_families() -> None:
     variables = env(settled(leader_worker(size=3)).pods()["g-multi-0-1"])
     for leader, worker, size in (
         ("RBG_LWP_LEADER_ADDRESS", "RBG_LWP_WORKER_INDEX", "RBG_LWP_GROUP_SIZE"),
@@ -89,7 +89,7 @@ def test_by_default_only_leaders_have_a_dns_name() -> None:
         leader_worker(annotations={NEW + "role-workload-type": "leaderworkerset.x-k8s.io/v1/LeaderWorkerSet"}),
     ],
 )
-def test_workers_have_dns_names_where_the_role_says_so_or_would_have_upstream(role: dict[str, Any]) -> None:
+def test_workers_have_dns_names_if_role_or_upstream_says_so(role: dict[str, Any]) -> None:
     world = settled(role)
     worker = world.pods()["g-multi-0-1"]["spec"]
     assert (worker["hostname"], worker["subdomain"]) == ("g-multi-0-1", "s-g-multi")
@@ -161,7 +161,7 @@ def test_a_group_is_not_ready_while_surplus_instances_are_there() -> None:
 # --- updates
 
 
-def test_a_changed_template_reaches_one_instance_at_a_time_from_the_highest_on() -> None:
+def test_changed_template_reaches_instances_singly_highest_first() -> None:
     world = settled(leader_worker(replicas=3))
     world.edit(leader_worker(replicas=3, image="a:2"))
     for index in (2, 1, 0):
@@ -190,7 +190,7 @@ def test_as_many_instances_as_allowed_are_updated_together() -> None:
     assert {name.rsplit("-", 1)[0] for name in world.leaving()} == {"g-multi-3", "g-multi-2"}
 
 
-def test_instances_below_the_partition_keep_their_revision_even_when_they_are_made_anew() -> None:
+def test_instances_below_partition_keep_revision_when_recreated() -> None:
     held = {"rolloutStrategy": {"rollingUpdate": {"partition": 1}}}
     world = settled(leader_worker(replicas=3, **held))
     world.edit(leader_worker(replicas=3, image="a:2", **held))
@@ -208,7 +208,7 @@ def test_instances_below_the_partition_keep_their_revision_even_when_they_are_ma
     assert len(world.names("ControllerRevision")) == 1
 
 
-def test_a_mark_of_a_rolled_profile_makes_the_instances_anew_one_by_one() -> None:
+def test_rolled_profile_recreates_instances_one_by_one() -> None:
     world = settled(leader_worker(replicas=2))
     before = {name: one["metadata"]["uid"] for name, one in world.pods().items()}
     world.metadata = {"annotations": {"patio.dev/rolled-roles": '{"multi": {"patio": "n3w"}, "x": 1}'}}
@@ -229,7 +229,7 @@ def test_a_paused_update_changes_nothing() -> None:
     assert set(world.images().values()) == {"a:1"}
 
 
-def test_an_instance_that_never_became_ready_does_not_hold_up_its_own_repair() -> None:
+def test_instance_that_was_never_ready_does_not_block_its_repair() -> None:
     world = settled(leader_worker(replicas=2))
     world.edit(leader_worker(replicas=2, image="broken"))
     for _ in range(3):  # the leader ends, its worker ends, both are made
@@ -251,7 +251,7 @@ def test_another_size_makes_instances_anew() -> None:
     assert env(world.pods()["g-multi-0-0"])["LWS_GROUP_SIZE"] == "2"
 
 
-def test_pods_of_a_new_revision_are_tried_before_one_goes_for_them() -> None:
+def test_pods_of_new_revision_are_tried_before_an_old_one_goes() -> None:
     world = settled(leader_worker(replicas=1))
     assert world.plan().checks == ()
     world.edit(leader_worker(replicas=1, image="a:2"))
@@ -260,7 +260,7 @@ def test_pods_of_a_new_revision_are_tried_before_one_goes_for_them() -> None:
     assert not {one["metadata"]["name"] for one in plan.checks} & set(world.pods())
 
 
-def test_an_instance_counts_as_updated_only_once_it_was_ready_long_enough() -> None:
+def test_instance_counts_as_updated_once_ready_long_enough() -> None:
     slow = {"minReadySeconds": 30}
     world = settled(leader_worker(replicas=2, **slow))
     world.edit(leader_worker(replicas=2, image="a:2", **slow))
@@ -280,7 +280,7 @@ def test_an_instance_counts_as_updated_only_once_it_was_ready_long_enough() -> N
 # --- the end of an instance that serves
 
 
-def test_the_workers_of_an_instance_that_is_scaled_away_stay_until_its_leader_has_ended() -> None:
+def test_workers_of_scaled_down_instance_stay_until_leader_ended() -> None:
     world = settled(leader_worker(replicas=2, size=3))
     world.edit(leader_worker(replicas=1, size=3))
     world.step()
@@ -294,7 +294,7 @@ def test_the_workers_of_an_instance_that_is_scaled_away_stay_until_its_leader_ha
     assert set(world.pods()) == {"g-multi-0-0", "g-multi-0-1", "g-multi-0-2"}
 
 
-def test_the_workers_of_an_instance_that_is_updated_stay_until_its_leader_has_ended() -> None:
+def test_workers_of_updated_instance_stay_until_leader_ended() -> None:
     world = settled(leader_worker(replicas=2))
     world.edit(leader_worker(replicas=2, image="a:2"))
     world.step()
@@ -309,7 +309,7 @@ def test_the_workers_of_an_instance_that_is_updated_stay_until_its_leader_has_en
     assert "InstanceRecreated" not in world.events
 
 
-def test_a_leader_that_does_not_end_in_its_time_holds_its_workers_no_longer() -> None:
+def test_leader_that_overruns_its_time_to_end_frees_its_workers() -> None:
     world = settled(leader_worker(replicas=1))
     world.edit(leader_worker(replicas=0))
     world.step()
@@ -318,7 +318,7 @@ def test_a_leader_that_does_not_end_in_its_time_holds_its_workers_no_longer() ->
     assert world.leaving() == ["g-multi-0-0", "g-multi-0-1"]
 
 
-def test_an_instance_that_is_wanted_again_while_its_leader_ends_is_made_anew_as_a_whole() -> None:
+def test_instance_wanted_again_while_it_ends_is_recreated_whole() -> None:
     world = settled(leader_worker(replicas=1))
     before = {pod["metadata"]["uid"] for pod in world.pods().values()}
     world.edit(leader_worker(replicas=0))
@@ -335,7 +335,7 @@ def test_an_instance_that_is_wanted_again_while_its_leader_ends_is_made_anew_as_
 # --- restarts
 
 
-def test_a_container_that_restarts_takes_its_whole_instance_with_it() -> None:
+def test_restarted_container_recreates_its_whole_instance() -> None:
     world = settled(leader_worker(replicas=2))
     world.restart("g-multi-1-1")
     world.step()
@@ -355,7 +355,7 @@ def test_a_pod_that_is_gone_takes_its_whole_instance_with_it() -> None:
     assert len(world.pods()) == 3
 
 
-def test_restarts_before_an_instance_was_ready_are_its_own_affair() -> None:
+def test_restarts_before_an_instance_was_ready_recreate_nothing() -> None:
     world = World(leader_worker())
     world.step()
     world.make_ready(lambda pod: pod["metadata"]["name"] == "g-multi-0-1")
@@ -384,7 +384,7 @@ def test_with_policy_none_a_failed_pod_is_replaced_alone() -> None:
     assert len(world.pods()) == 3
 
 
-def test_an_instance_that_keeps_restarting_is_made_anew_after_growing_pauses() -> None:
+def test_instance_that_keeps_restarting_is_recreated_ever_later() -> None:
     config = {"type": "RecreateRoleInstanceOnPodRestart", "baseDelaySeconds": 10, "maxDelaySeconds": 30}
     world = settled(leader_worker(pattern={"restartPolicyConfig": config}))
     for pause in (0, 10, 20, 30, 30):
@@ -439,7 +439,7 @@ def test_a_memory_that_somebody_else_wrote_is_no_memory(junk: str) -> None:
 # --- garbage, adoption, hand-over
 
 
-def test_a_role_that_changes_its_pattern_leaves_nothing_of_the_old_one() -> None:
+def test_role_with_changed_pattern_leaves_nothing_of_the_old_one() -> None:
     world = settled(leader_worker("r"))
     standalone = {"name": "r", "standalonePattern": {"template": {"spec": {"containers": [{"name": "main"}]}}}}
     world.edit(standalone)
@@ -464,7 +464,7 @@ def test_a_removed_role_takes_its_pods_with_it() -> None:
     assert world.names("Service") == ["s-g-a"]
 
 
-def test_pods_that_lost_their_group_are_taken_back_and_not_doubled() -> None:
+def test_pods_without_their_group_are_adopted_and_not_doubled() -> None:
     world = settled(leader_worker(replicas=2))
     for one in world.objects.values():
         one["metadata"]["ownerReferences"] = []
@@ -483,7 +483,7 @@ def test_a_pod_of_somebody_else_is_in_the_way_and_stays() -> None:
     assert (plan.creates, plan.tear_down, plan.deletes, plan.applies) == ((), (), (), ())
 
 
-def test_a_group_that_is_handed_over_leaves_nothing_behind_and_nobody_in_doubt() -> None:
+def test_group_handed_over_leaves_nothing_behind_and_says_so() -> None:
     standalone = {"name": "r", "standalonePattern": {"template": {"spec": {"containers": [{"name": "main"}]}}}}
     world = settled(leader_worker(), standalone)
     world.metadata = {"annotations": {"patio.dev/hand-over": "true"}}
@@ -501,7 +501,7 @@ def test_a_group_that_is_handed_over_leaves_nothing_behind_and_nobody_in_doubt()
     assert (again.status, again.events, again.applies) == (None, (), ())
 
 
-def test_a_role_of_leaders_waits_for_those_it_depends_on_and_is_waited_for() -> None:
+def test_leader_worker_role_waits_for_those_it_depends_on() -> None:
     world = World(leader_worker("a"), leader_worker("b", dependencies=["a"]))
     world.step()
     assert list(world.pods()) == ["g-a-0-0", "g-a-0-1"]
@@ -610,5 +610,5 @@ def test_the_same_group_and_pods_give_the_same_plan(role: dict[str, Any]) -> Non
     assert (first.creates, first.tear_down, first.deletes, first.events) == ((), (), (), ())
 
 
-def test_the_group_of_these_tests_is_one_that_the_api_server_takes() -> None:
+def test_group_of_these_tests_is_valid_for_the_api_server() -> None:
     assert a_group().spec.roles[0].leader_worker_pattern is not None

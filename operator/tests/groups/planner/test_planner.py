@@ -144,7 +144,7 @@ def test_pods_carry_the_labels_of_both_generations_and_the_users() -> None:
     assert labels[NEW + "component-name"] == "r"
 
 
-def test_containers_and_native_sidecars_know_who_they_are_before_their_own_variables() -> None:
+def test_containers_have_identity_variables_before_their_own() -> None:
     spec = {
         "containers": [
             {"name": "a", "env": [{"name": "ME", "value": "$(RBG_ROLE_NAME)"}, {"name": "GROUP_NAME", "value": "mine"}]}
@@ -233,7 +233,7 @@ def test_a_shared_template_is_used_with_and_without_a_patch() -> None:
     assert (plain["image"], patched["image"], patched["ports"]) == ("a", "a", [{"containerPort": 80}])
 
 
-def test_the_template_asks_for_profiles_and_does_not_contain_them() -> None:
+def test_template_asks_for_profiles_and_does_not_contain_them() -> None:
     runtime = {"profileName": "patio", "containers": [{"name": "patio", "args": ["-x"]}]}
     template = applied(plan(group(role(engineRuntimes=[runtime]))), "StatefulSet", "g-decode")["spec"]["template"]
     assert template["metadata"]["labels"]["patio.dev/engine-runtimes"] == "true"
@@ -281,7 +281,7 @@ def test_a_role_waits_for_those_it_depends_on() -> None:
     assert names(plan(of, there), "StatefulSet") == ["g-router", "g-decode"]
 
 
-def test_a_role_that_is_there_is_updated_whatever_becomes_of_its_dependencies() -> None:
+def test_existing_role_is_updated_whatever_its_dependencies_do() -> None:
     of = group(role("router"), role("decode", dependencies=["router"]))
     router = observed(applied(plan(of), "StatefulSet", "g-router"), ready=1)
     decode = observed(applied(plan(of, router), "StatefulSet", "g-decode"), ready=1)
@@ -297,7 +297,7 @@ def test_a_role_that_is_there_is_updated_whatever_becomes_of_its_dependencies() 
         ({"a": ["b"], "b": ["c"], "c": ["b"]}, "b -> c -> b"),
     ],
 )
-def test_dependencies_that_can_never_be_met_are_said_and_nothing_is_made(
+def test_impossible_dependencies_are_reported_and_create_nothing(
     dependencies: dict[str, list[str]], message: str
 ) -> None:
     of = group(*(role(name, dependencies=dependencies.get(name, [])) for name in "abc"))
@@ -329,9 +329,7 @@ UNSUPPORTED = [
 
 
 @pytest.mark.parametrize(("refused", "field"), UNSUPPORTED)
-def test_what_is_not_supported_is_said_with_role_field_and_remedy_and_nothing_is_made(
-    refused: Object, field: str
-) -> None:
+def test_unsupported_field_is_named_with_remedy_nothing_is_made(refused: Object, field: str) -> None:
     made = plan(group(role("fine"), refused))
     status, reason, message = ready(made)
     assert (status, reason) == ("False", "Unsupported")
@@ -350,7 +348,7 @@ def test_what_is_not_supported_is_said_with_role_field_and_remedy_and_nothing_is
         ("conversion.workloads.x-k8s.io/v1alpha1-coordination", "spec.coordination (v1alpha1)"),
     ],
 )
-def test_annotations_of_the_group_that_are_not_supported_are_refused(key: str, field: str) -> None:
+def test_unsupported_annotations_of_a_group_are_rejected(key: str, field: str) -> None:
     made = plan(group(annotations={key: "true"}))
     assert ready(made)[1] == "Unsupported"
     assert field in ready(made)[2]
@@ -454,7 +452,7 @@ def test_a_role_with_too_many_or_too_few_instances_is_not_ready() -> None:
         assert ready(plan(of, observed(workload, ready=replicas, replicas=replicas)))[0] == "False"
 
 
-def test_a_scaled_role_is_not_ready_before_its_stateful_set_is_scaled() -> None:
+def test_scaled_role_is_not_ready_before_its_stateful_set_scaled() -> None:
     small = observed(applied(plan(group(role("a", replicas=1))), "StatefulSet", "g-a"), ready=1)
     assert ready(plan(group(role("a", replicas=2)), small))[2] == "Not all role ready: a 1/2"
 

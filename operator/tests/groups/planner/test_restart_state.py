@@ -19,7 +19,7 @@ def test_a_time_that_is_still_to_come_counts_as_now(at: datetime) -> None:
     assert wait == timedelta(seconds=30)
 
 
-def test_a_count_that_nobody_reached_waits_no_longer_than_the_longest() -> None:
+def test_absurd_restart_count_waits_no_longer_than_the_longest() -> None:
     config = RestartPolicyConfig(base_delay_seconds=30, max_delay_seconds=600)
     text = '{"r": {"0": {"ready": true, "recreations": 1000000000, "recreatedAt": "2026-11-21T12:00:00Z"}}}'
     after, wait = restart_state.recreated(restart_state.read(text)["r"][0], config, NOW)

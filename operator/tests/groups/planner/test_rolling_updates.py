@@ -44,7 +44,7 @@ def faster(of: Role, pods: list[Object], workload: Object | None = None) -> list
     return [int(one["metadata"]["name"].rsplit("-", 1)[1]) for one in found]
 
 
-def test_beside_the_pod_that_kubernetes_replaces_others_go_too_from_the_highest_on() -> None:
+def test_pods_beside_the_one_kubernetes_replaces_go_from_the_top() -> None:
     pods = [*(pod(index, "old") for index in range(4)), pod(4, "old", leaving=True)]
     assert faster(role(5, maxUnavailable=3), pods) == [3, 2]
 
@@ -94,7 +94,7 @@ def kubernetes(pods: dict[int, Object], replicas: int, partition: int) -> None:
     st.integers(0, 3),
     st.lists(st.tuples(st.booleans(), st.booleans(), st.booleans()), max_size=12),
 )
-def test_both_together_never_take_more_than_the_role_allows_and_come_to_an_end(
+def test_both_together_stay_within_max_unavailable_and_finish(
     replicas: int, allowed: int, partition: int, luck: list[tuple[bool, bool, bool]]
 ) -> None:
     of = role(replicas, maxUnavailable=allowed, partition=partition)

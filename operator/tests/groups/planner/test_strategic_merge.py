@@ -30,7 +30,7 @@ def test_a_patch_gives_what_kubectl_gives(case: dict[str, Any]) -> None:
         ({"spec": {"containers": ["x"]}}, "an element is not an object"),
     ],
 )
-def test_a_patch_that_cannot_be_applied_is_an_error_that_says_where(patch: dict[str, Any], message: str) -> None:
+def test_patch_that_cannot_be_applied_is_an_error_with_its_place(patch: dict[str, Any], message: str) -> None:
     with pytest.raises(MergeError, match=message.replace("$", r"\$")):
         merge(RECORDED["template"], patch)
 

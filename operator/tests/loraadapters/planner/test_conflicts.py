@@ -94,7 +94,7 @@ KEYS = st.dictionaries(st.sampled_from("abc"), st.sampled_from("xy"), min_size=1
 
 
 @given(KEYS, KEYS, st.dictionaries(st.sampled_from("abc"), st.sampled_from("xy"), max_size=3))
-def test_selections_clash_when_one_holds_the_other_or_a_pod_is_in_both(
+def test_selections_conflict_if_nested_or_sharing_a_pod(
     mine: dict[str, str], theirs: dict[str, str], labels: dict[str, str]
 ) -> None:
     new, old = of("new", **select(**mine)), of("old", **select(**theirs))
@@ -107,7 +107,7 @@ def test_selections_clash_when_one_holds_the_other_or_a_pod_is_in_both(
 # --- what a new pod is given
 
 
-def test_a_new_pod_is_given_what_every_matching_pod_must_have_and_nothing_that_is_placed() -> None:
+def test_new_pod_requires_adapters_of_all_pods_and_none_placed() -> None:
     everywhere, instances = of("everywhere"), of("placed", adapter_name="other", replicas=3)
     elsewhere = of("elsewhere", adapter_name="third", **select(app="b"))
     assert initial_adapters([everywhere, instances, elsewhere], {"app": "vllm"}, (), None) == [load_request(everywhere)]
@@ -128,9 +128,7 @@ def test_credentials_are_announced_and_never_given() -> None:
 
 
 @pytest.mark.parametrize(("served", "given"), [((), 0), (("qwen",), 1), (("a", "qwen"), 1), (("llama",), 0)])
-def test_a_guarded_adapter_is_given_to_pods_that_are_known_to_serve_its_base_model(
-    served: tuple[str, ...], given: int
-) -> None:
+def test_guarded_adapter_goes_to_pods_known_to_serve_its_model(served: tuple[str, ...], given: int) -> None:
     assert len(initial_adapters([of("sql", baseModel="qwen")], {"app": "vllm"}, served, None)) == given
 
 

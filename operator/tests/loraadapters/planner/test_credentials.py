@@ -55,14 +55,14 @@ def test_an_order_names_its_secret_and_has_none_of_its_values() -> None:
     assert dict(order.request.config or {}) == {"endpoint": "https://s3.example.com"}
 
 
-def test_only_what_an_older_sidecar_understands_is_in_an_order_that_needs_no_more() -> None:
+def test_plain_order_has_only_what_an_older_sidecar_understands() -> None:
     (order,) = orders(planned(None, of=lora_adapter()))
     assert order.request.model_fields_set == {"lora_name", "lora_path", "owner", "revision", "wait"}
     assert order.secret is None
 
 
 @pytest.mark.parametrize(("found", "reason"), [(NOT_FOUND, "SecretNotFound"), (None, "SecretNotRead")])
-def test_without_the_secret_nothing_is_ordered_and_the_status_says_why(found: Condition | None, reason: str) -> None:
+def test_missing_secret_orders_nothing_and_status_says_why(found: Condition | None, reason: str) -> None:
     for of in (adapter(), adapter().model_copy(update={"spec": lora_adapter(source=SOURCE, replicas=1).spec})):
         decided = planned(found, of=of)
         assert orders(decided) == []
@@ -129,7 +129,7 @@ def test_a_sidecar_that_waits_for_credentials_gets_them() -> None:
     )
 
 
-def test_an_order_is_repeated_with_changed_credentials_unless_it_is_loaded() -> None:
+def test_changed_credentials_repeat_the_order_unless_loaded() -> None:
     assert len(orders(planned(Credentials("8"), reported(AdapterState.FAILED, credentials="7")))) == 1
     assert orders(planned(Credentials("8"), reported(AdapterState.LOADED, credentials="7"))) == []
     assert orders(planned(Credentials("8"), reported(AdapterState.FAILED, credentials="8"))) == []

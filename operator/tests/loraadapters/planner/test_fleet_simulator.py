@@ -187,7 +187,7 @@ def test_no_engine_ever_gets_more_than_it_has_room_for(happened: list[Event], se
 
 @settings(max_examples=150, deadline=None)
 @given(events(), st.integers(0, 3))
-def test_what_is_settled_stays_as_it_is_in_whatever_order_it_is_told(happened: list[Event], seed: int) -> None:
+def test_settled_fleet_gets_no_orders_after_any_order_of_events(happened: list[Event], seed: int) -> None:
     world = lived(happened, seed)
     orders = len(world.orders)
     for _ in range(3):

@@ -43,7 +43,7 @@ def states(decided: Plan, name: str = "sql") -> dict[str, InstanceState]:
     return {one.pod.name: one.state for one in decided.placements[name].instances}
 
 
-def test_every_matching_pod_that_lacks_the_adapter_is_told_to_load_it() -> None:
+def test_every_matching_pod_without_the_adapter_is_to_load_it() -> None:
     adapter, pods = lora_adapter(), [pod("a"), pod("b"), pod("c", app="other")]
     decided = planned(pods, {one.uid: seen() for one in pods}, [adapter])
     assert [(one.pod.name, one.request) for one in decided.actions if isinstance(one, Load)] == [
@@ -89,7 +89,7 @@ def test_a_name_that_was_loaded_by_hand_is_reported_as_taken() -> None:
     ]
 
 
-def test_of_two_that_want_one_name_the_older_has_it_and_the_other_is_told_who() -> None:
+def test_older_of_two_with_one_name_has_it_and_other_names_it() -> None:
     older = lora_adapter("older", adapterName="sql")
     younger = lora_adapter("younger", adapterName="sql", metadata={"creationTimestamp": "2026-11-21T11:00:00Z"})
     one = pod()
@@ -116,13 +116,13 @@ def test_a_pod_that_no_longer_matches_gives_the_adapter_back() -> None:
     assert [type(action) for action in decided.actions] == [Unload]
 
 
-def test_an_adapter_of_another_namespaces_owner_is_not_ours_to_unload() -> None:
+def test_adapter_of_another_namespaces_owner_is_never_unloaded() -> None:
     foreign = report(LoadRequest(lora_name="x", lora_path="/x", owner="LoraAdapter/elsewhere/x"))
     one = pod()
     assert planned([one], {one.uid: seen(foreign)}, []).actions == ()
 
 
-def test_a_sidecar_that_stopped_answering_is_unknown_and_never_ready() -> None:
+def test_sidecar_that_stopped_answering_is_unknown_and_not_ready() -> None:
     one = pod()
     decided = planned([one], {one.uid: silent(seen())}, [lora_adapter()])
     assert states(decided) == {"pod-0": InstanceState.UNKNOWN}
@@ -134,14 +134,14 @@ def test_a_sidecar_that_never_answered_yet_is_pending() -> None:
     assert states(decided) == {"pod-0": InstanceState.PENDING}
 
 
-def test_a_pod_whose_engine_serves_another_model_is_not_one_of_the_adapters_pods() -> None:
+def test_pod_with_another_base_model_does_not_match_the_adapter() -> None:
     one = pod()
     decided = planned([one], {one.uid: seen(base_models=("other",))}, [lora_adapter(baseModel="tiny")])
     assert decided.actions == ()
     assert decided.placements["sql"].instances == ()
 
 
-def test_with_a_guard_nothing_is_ordered_before_the_engine_has_named_its_base_model() -> None:
+def test_guarded_adapter_waits_for_the_engine_to_name_its_model() -> None:
     one, views = pod(), {pod().uid: seen(base_models=())}
     guarded = planned([one], views, [lora_adapter(baseModel="tiny")])
     assert guarded.actions == ()
@@ -193,7 +193,7 @@ def test_a_deleted_adapter_is_unloaded_first_and_released_after() -> None:
     assert second.actions == (RemoveFinalizer(adapter),)
 
 
-def test_a_deletion_waits_for_a_silent_pod_only_so_long_and_then_names_it() -> None:
+def test_deletion_waits_for_a_silent_pod_so_long_then_names_it() -> None:
     one = pod()
     silent = {one.uid: Observation(None, "gone", ever_answered=True)}
     adapter = lora_adapter(metadata=DELETED)

@@ -53,7 +53,7 @@ def have(of: World, uri: str) -> set[str]:
     return {name for name in of.holding("sql") if of.sidecar(name).entries["sql"].held == revision(uri)}
 
 
-def test_a_new_source_is_fetched_everywhere_before_the_first_pod_loses_its_label() -> None:
+def test_new_source_is_fetched_everywhere_before_a_label_goes() -> None:
     fleet = world()
     fleet.declare(declared(NEW))
     first = fleet.step()
@@ -111,7 +111,7 @@ def test_the_only_pod_switches_with_its_label_on() -> None:
     assert [order.reason for _, _, order in fleet.orders][1:] == ["it is the only pod to switch to the new source"]
 
 
-def test_a_source_that_one_pod_cannot_fetch_switches_nobody_and_says_so() -> None:
+def test_source_that_one_pod_cannot_fetch_switches_no_pod() -> None:
     fleet = world()
     fleet.sidecar("p1").unfetchable.add(revision(NEW))
     fleet.declare(declared(NEW))
@@ -125,7 +125,7 @@ def test_a_source_that_one_pod_cannot_fetch_switches_nobody_and_says_so() -> Non
     assert all(fleet.pods[name].serving == {"sql"} for name in fleet.pods)
 
 
-def test_a_source_that_an_engine_refuses_stops_after_the_first_pod_which_goes_on_with_the_old_one() -> None:
+def test_rejected_source_stops_at_first_pod_which_keeps_old_one() -> None:
     fleet = world(4)
     for one in fleet.sidecars.values():
         one.bad.add(revision(NEW))
@@ -145,7 +145,7 @@ def test_a_source_that_an_engine_refuses_stops_after_the_first_pod_which_goes_on
     assert (after["readyReplicas"], after["updatedReplicas"], after["failedReplicas"]) == (3, 0, 1)
 
 
-def test_taking_the_change_back_ends_a_stopped_rollout_without_moving_a_label() -> None:
+def test_change_taken_back_ends_a_stopped_rollout_labels_kept() -> None:
     fleet = world()
     for one in fleet.sidecars.values():
         one.bad.add(revision(NEW))
@@ -164,7 +164,7 @@ def test_taking_the_change_back_ends_a_stopped_rollout_without_moving_a_label() 
     assert [entry.state for name in fleet.pods for entry in fleet.sidecar(name).entries.values()] == ["Loaded"] * 3
 
 
-def test_a_change_that_is_taken_back_before_any_pod_switched_leaves_no_files_behind() -> None:
+def test_change_taken_back_before_any_switch_leaves_no_files() -> None:
     fleet = world()
     fleet.sidecar("p1").unfetchable.add(revision(NEW))
     fleet.declare(declared(NEW))
@@ -232,7 +232,7 @@ def test_pods_with_the_old_weights_are_loaded_and_not_updated() -> None:
     pace=st.sampled_from((0.3, 0.6, 1.0)),
     uris=st.lists(st.sampled_from((NEW, "file:///adapters/x", "s3://bucket/y")), min_size=1, max_size=2),
 )
-def test_never_more_than_max_unavailable_are_away_and_one_is_always_found(
+def test_at_most_max_unavailable_are_away_and_one_always_serves(
     pods: int, most: int, replicas: int | None, seed: int, pace: float, uris: list[str]
 ) -> None:
     fleet = world(pods, seed=seed, pace=pace, maxUnavailable=most, replicas=replicas)
@@ -257,7 +257,7 @@ def test_never_more_than_max_unavailable_are_away_and_one_is_always_found(
     seed=st.integers(0, 10_000),
     pace=st.sampled_from((0.4, 1.0)),
 )
-def test_no_more_than_max_unavailable_pods_ever_meet_a_bad_source(
+def test_bad_source_reaches_no_more_than_max_unavailable_pods(
     pods: int, most: int, bad: set[int], seed: int, pace: float
 ) -> None:
     fleet = world(pods, seed=seed, pace=pace, maxUnavailable=most)
@@ -291,7 +291,7 @@ def test_of_two_pods_the_second_waits_however_many_may_be_away() -> None:
     assert loads(fleet.step()) == []
 
 
-def test_pods_that_are_away_anyway_switch_no_more_than_max_unavailable_at_once() -> None:
+def test_unavailable_pods_switch_at_most_max_unavailable_at_once() -> None:
     fleet = world(3)
     for name in ("p0", "p1"):
         fleet.sidecar(name).crash()
@@ -300,7 +300,7 @@ def test_pods_that_are_away_anyway_switch_no_more_than_max_unavailable_at_once()
     assert loads(fleet.step()) == [("p0", False)]
 
 
-def test_a_pod_that_lost_the_old_weights_as_well_is_not_replaced_while_the_rollout_is_stopped() -> None:
+def test_pod_without_old_weights_stays_while_rollout_is_stopped() -> None:
     fleet = world(4, replicas=2)
     fleet.declare(declared(NEW, replicas=2))
     for one in fleet.sidecars.values():
@@ -315,7 +315,7 @@ def test_a_pod_that_lost_the_old_weights_as_well_is_not_replaced_while_the_rollo
     assert fleet.orders == []
 
 
-def test_a_sidecar_that_does_not_take_the_order_to_fetch_is_named() -> None:
+def test_sidecar_that_rejects_the_order_to_fetch_is_named() -> None:
     new = declared(NEW)
     prepare = load_request(new).model_copy(update={"prepare": True})
     one = pod(serving=["sql"])
@@ -360,7 +360,7 @@ def test_engine_that_restarts_gets_a_new_source_without_requests() -> None:
     assert actions((), {}) == [Load]
 
 
-def test_pod_that_shows_what_it_does_not_have_loads_after_its_label() -> None:
+def test_pod_labelled_without_the_adapter_loses_its_label_first() -> None:
     # Its report may be older than what it has by now.
     def actions(serving: tuple[str, ...]) -> list[type]:
         return [

@@ -72,7 +72,7 @@ def test_it_stays_where_it_is_though_other_pods_are_emptier() -> None:
     assert decided.actions == ()
 
 
-def test_pods_that_have_the_files_come_first_then_those_with_fewer_adapters() -> None:
+def test_pods_with_the_files_come_first_then_with_fewer_adapters() -> None:
     other = report(LoadRequest(lora_name="other", lora_path="/other"))
     adapter = lora_adapter(replicas=1, uri="s3://bucket/sql")
     pods = [pod("busy"), pod("idle")]
@@ -81,7 +81,7 @@ def test_pods_that_have_the_files_come_first_then_those_with_fewer_adapters() ->
     assert loaded_by(planned(pods, {"busy": at_hand, "idle": seen()}, adapter)) == ["busy"]
 
 
-def test_files_of_a_revision_are_found_however_the_sidecar_writes_it() -> None:
+def test_files_are_found_with_or_without_the_revision_in_the_uri() -> None:
     adapter = lora_adapter(replicas=1, source={"uri": "org/repo", "revision": "v2"})
     for written in ("hf://org/repo", "hf://org/repo@v2"):
         for at_hand in ("a", "b"):
@@ -97,7 +97,7 @@ def test_room_in_a_batch_is_a_preference_and_no_limit() -> None:
     assert loaded_by(planned([pod("full")], {"full": full}, adapter)) == ["full"]
 
 
-def test_a_pod_without_a_ready_engine_gets_nothing_new_and_is_named() -> None:
+def test_pod_without_ready_engine_gets_nothing_new_and_is_named() -> None:
     decided = planned([pod("a")], {"a": seen(engine_ready=False)}, lora_adapter(replicas=1))
     assert decided.actions == ()
     condition = decided.placements["sql"].condition
@@ -105,7 +105,7 @@ def test_a_pod_without_a_ready_engine_gets_nothing_new_and_is_named() -> None:
     assert (condition.reason, condition.message) == ("EngineNotReady", "0 of 1 pod found. a: Its engine is not ready.")
 
 
-def test_fewer_pods_than_replicas_are_all_used_and_the_lack_is_told() -> None:
+def test_fewer_pods_than_replicas_are_all_used_and_lack_reported() -> None:
     decided = planned([pod("a")], {"a": seen()}, lora_adapter(replicas=3))
     assert loaded_by(decided) == ["a"]
     condition = decided.placements["sql"].condition
@@ -115,7 +115,7 @@ def test_fewer_pods_than_replicas_are_all_used_and_the_lack_is_told() -> None:
     assert (ready["status"], ready["reason"]) == ("False", "NotEnoughPods")
 
 
-def test_scaled_down_it_leaves_what_does_not_answer_then_the_most_crowded_node() -> None:
+def test_scale_down_leaves_silent_pods_then_most_crowded_node() -> None:
     adapter = lora_adapter(replicas=2)
     pods = [pod("a", node="x"), pod("b", node="x"), pod("c", node="y"), pod("d", node="z")]
     views = having("a", "b", "c")
@@ -183,7 +183,8 @@ def test_it_is_scaled_up_and_down_without_moving_what_stays() -> None:
     assert len(world.orders) == 3 + 2 + 3
 
 
-def test_a_pod_that_refuses_it_for_good_has_another_tried_and_is_left_once_enough_have_it() -> None:
+def test_permanent_rejection_tries_another_pod_and_frees_this() -> None:
+    """A pod that rejects the adapter permanently loses it once enough others have it. No pod is tried twice."""
     world = fleet(5, "p0", "p1", "p2")
     world.declare(lora_adapter(replicas=2))
     world.settle()
@@ -193,7 +194,7 @@ def test_a_pod_that_refuses_it_for_good_has_another_tried_and_is_left_once_enoug
     assert len(tried) == len(set(tried)), "no pod is tried twice"
 
 
-def test_where_all_refuse_it_no_more_than_three_extra_pods_are_tried_once_each() -> None:
+def test_adapter_all_reject_tries_three_extra_pods_once_each() -> None:
     world = fleet(10, *(f"p{index}" for index in range(10)))
     world.declare(lora_adapter(replicas=2))
     world.settle()
@@ -210,7 +211,7 @@ def test_where_all_refuse_it_no_more_than_three_extra_pods_are_tried_once_each()
     assert decided.requeue_at is None
 
 
-def test_a_silent_pod_keeps_its_place_for_a_while_and_then_another_gets_it() -> None:
+def test_silent_pod_keeps_its_place_for_a_while_then_is_replaced() -> None:
     pods = [pod("a", serving=["sql"]), pod("b")]
     views = {"uid-a": silent(having("a")["a"]), "uid-b": seen()}
     adapter = lora_adapter(replicas=1)
@@ -223,7 +224,7 @@ def test_a_silent_pod_keeps_its_place_for_a_while_and_then_another_gets_it() -> 
     assert [one.state for one in late.placements["sql"].instances] == [InstanceState.UNKNOWN, InstanceState.PENDING]
 
 
-def test_a_pod_that_comes_back_after_it_was_replaced_gives_one_of_them_back() -> None:
+def test_pod_that_returns_after_its_replacement_frees_one_again() -> None:
     world = fleet(3)
     world.declare(lora_adapter(replicas=1))
     world.settle()
@@ -237,14 +238,14 @@ def test_a_pod_that_comes_back_after_it_was_replaced_gives_one_of_them_back() ->
     assert len(world.holding("sql")) == 1
 
 
-def test_after_a_takeover_nothing_is_placed_before_every_pod_was_asked() -> None:
+def test_takeover_places_nothing_before_every_pod_was_asked() -> None:
     pods = [pod("a", serving=["sql"]), pod("b")]
     decided = plan(Snapshot(pods, {"uid-b": seen()}, [lora_adapter(replicas=1)], NOW))
     assert decided.actions == ()
     assert decided.placements == {}, "nor is a status written from half a look"
 
 
-def test_a_ready_pod_that_nobody_asked_may_have_it_and_one_that_is_starting_has_not() -> None:
+def test_unasked_ready_pod_may_have_it_and_a_starting_one_not() -> None:
     def recorded(unasked: EnginePod) -> list[str]:
         views = {"uid-b": seen()}
         return loaded_by(plan(Snapshot([unasked, pod("b")], views, [lora_adapter(replicas=1)], NOW)))
@@ -261,7 +262,7 @@ def test_a_label_tells_who_had_it_where_nobody_answers() -> None:
     assert [one.state for one in decided.placements["sql"].instances] == [InstanceState.UNKNOWN]
 
 
-def test_a_refusing_sidecar_is_passed_over_until_it_may_be_asked_again() -> None:
+def test_rejecting_sidecar_is_passed_over_until_its_retry_time() -> None:
     adapter = lora_adapter(replicas=1)
     first = loaded_by(planned([pod("a"), pod("b")], {"a": seen(), "b": seen()}, adapter))
     rejection = Rejection("The disk is full.", retryable=True, until=NOW + timedelta(seconds=5))
@@ -298,7 +299,8 @@ def test_a_pinned_adapter_displaces_the_newest_that_is_not() -> None:
     assert (preempted.state, preempted.reason) == (InstanceState.PENDING, "NoCapacity")
 
 
-def test_what_an_engine_has_no_room_for_after_all_leaves_again_the_newest_first_and_never_what_works() -> None:
+def test_adapters_past_capacity_leave_newest_first_never_working() -> None:
+    """What the engine turns out to have no room for is unloaded, the newest first. A loaded adapter stays."""
     adapters = [
         lora_adapter(name, replicas=1, metadata={"creationTimestamp": f"2026-11-21T0{index}:00:00Z"})
         for index, name in enumerate(("works", "older", "newer"))
@@ -355,7 +357,8 @@ def test_an_unload_waits_a_second_after_the_label_went() -> None:
     assert list(unloaded_by(plan(Snapshot([pod("a")], views, [lora_adapter(replicas=0)], NOW)))) == ["a"]
 
 
-def test_a_pinned_adapter_displaces_nobody_where_another_pod_has_room_and_never_a_pinned_one() -> None:
+def test_pinned_adapter_evicts_no_pinned_one_and_only_if_needed() -> None:
+    """It evicts none where another pod has room."""
     world = fleet(2, room=1)
     world.declare(lora_adapter("first", replicas=1))
     world.settle()
@@ -390,7 +393,7 @@ def test_a_failure_with_a_new_source_is_not_tried_on_other_pods() -> None:
     seed=st.integers(0, 1000),
     pace=st.sampled_from((0.4, 1.0)),
 )
-def test_what_can_be_loaded_is_and_what_cannot_is_tried_a_bounded_number_of_times(
+def test_loadable_adapters_load_and_others_are_tried_boundedly(
     pods: int, replicas: int, bad: set[int], seed: int, pace: float
 ) -> None:
     world = World(seed, pace)

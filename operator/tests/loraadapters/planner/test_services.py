@@ -15,7 +15,7 @@ from patio_operator.loraadapters.planner.services import (
 from patio_testing.operator.builders import lora_adapter
 
 
-def test_it_selects_the_pods_that_have_the_adapter_by_its_name_in_requests() -> None:
+def test_service_selects_pods_with_adapter_by_its_request_name() -> None:
     name = "An.Adapter-" + "x" * 80
     made = service_of(lora_adapter("sql", adapterName=name), 8000)
     key = adapter_label(name)
@@ -25,7 +25,7 @@ def test_it_selects_the_pods_that_have_the_adapter_by_its_name_in_requests() -> 
     assert made["metadata"]["ownerReferences"][0]["uid"] == "uid-sql"
 
 
-def test_what_the_api_server_adds_to_it_makes_no_difference_and_what_people_change_does() -> None:
+def test_service_differs_by_edits_and_not_by_api_server_defaults() -> None:
     wanted = service_of(lora_adapter(), 8000)
     stored = {
         **wanted,

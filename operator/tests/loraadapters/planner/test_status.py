@@ -78,7 +78,7 @@ def test_transition_times_move_only_with_what_changed() -> None:
     }
 
 
-def test_the_list_is_capped_with_the_failed_first_and_the_counts_stay_whole() -> None:
+def test_list_is_capped_with_failed_first_and_counts_stay_whole() -> None:
     world = [instance(f"p{index:03}", InstanceState.LOADED) for index in range(150)] + [
         instance("zz", InstanceState.FAILED)
     ]
@@ -197,7 +197,7 @@ def test_a_status_that_somebody_else_wrote_is_replaced() -> None:
     assert [one.reason for one in events(foreign, after)] == ["Loaded"]
 
 
-def test_what_is_kept_of_a_status_tells_every_change_and_is_small() -> None:
+def test_record_kept_of_a_status_shows_any_change_and_is_small() -> None:
     world = [instance(f"p{number}", InstanceState.FAILED, "AdapterRefused", "x" * 500) for number in range(100)]
     first = status(ADAPTER, world, {}, NOW)
     kept = recorded(json.loads(json.dumps(first)))
@@ -211,6 +211,6 @@ def test_what_is_kept_of_a_status_tells_every_change_and_is_small() -> None:
     assert not is_recorded(recorded({}), first)
 
 
-def test_status_that_somebody_else_wrote_is_read_as_far_as_it_goes() -> None:
+def test_status_of_another_writer_is_read_as_far_as_it_goes() -> None:
     assert recorded({"instances": None, "conditions": None}).instances == {}
     assert recorded({"instances": ["x", {"pod": "a"}, {}]}).instances.keys() == {"a", "None"}

@@ -99,7 +99,7 @@ def test_the_profile_may_say_how_many_at_once() -> None:
     assert len(rolls(planned(users, *three, of=profile(at_once="nonsense")))) == 1
 
 
-def test_what_is_rolled_keeps_what_it_was_rolled_for_by_other_profiles() -> None:
+def test_rolled_workload_keeps_the_revisions_of_other_profiles() -> None:
     (roll,) = planned([user(A)], Workload(A, "1", {"gpu": "x", "patio": OLD})).rolls
     assert roll.rolled == {"gpu": "x", "patio": NEW}
     patch = template_patch(roll.rolled)
@@ -156,7 +156,7 @@ def test_a_profile_that_no_pod_can_have_rolls_nothing() -> None:
     assert again.events == ()
 
 
-def test_a_profile_that_could_not_be_tried_is_rolled_and_tried_again() -> None:
+def test_profile_that_could_not_be_tried_is_rolled_and_retried() -> None:
     result = planned([user(A)], workload(A), verdict=DryRunResult(untried="forbidden"))
     assert rolls(result) == [A]
     assert result.requeue_at is not None
@@ -180,14 +180,14 @@ def test_one_that_does_not_come_up_stops_the_roll_until_it_does() -> None:
     assert "lastError" not in better.status
 
 
-def test_the_next_change_of_the_profile_goes_first_to_the_one_that_is_down() -> None:
+def test_next_change_of_a_profile_goes_first_to_the_one_not_up() -> None:
     users = [user(A), user(B)]
     started = planned(users, workload(A, is_up=False), workload(B)).status  # B is up, so it was first
     result = planned(users, workload(A), workload(B, marked=OLD, is_up=False), of=profile(status=started))
     assert rolls(result) == [B]
 
 
-def test_a_stateful_set_without_progress_for_ten_minutes_does_not_come_up() -> None:
+def test_stateful_set_stuck_for_ten_minutes_stops_the_rollout() -> None:
     coming = workload(B, marked=NEW, is_up=False, progress=3)
     first = planned([user(B)], coming)
     assert reason(planned([user(B)], coming, of=profile(status=first.status), later=599)) == "Rolling"
@@ -281,7 +281,7 @@ def test_a_pod_is_its_workloads(owner: Object | None, labels: Object, expected: 
     assert found.revision == OLD
 
 
-def test_pods_of_other_profiles_and_those_that_go_are_not_counted() -> None:
+def test_pods_of_other_profiles_or_terminating_are_not_counted() -> None:
     going = pod("going")
     going["metadata"]["deletionTimestamp"] = "2026-11-21T12:00:00Z"
     odd = pod("odd")
@@ -306,7 +306,7 @@ def deployment(*, spec: Object | None = None, **status: Any) -> Object:
         ({"replicas": 3}, False),
     ],
 )
-def test_a_deployment_is_up_when_all_its_pods_are_new_and_available(status: Object, is_up: bool) -> None:
+def test_deployment_is_up_if_all_its_pods_are_new_and_available(status: Object, is_up: bool) -> None:
     assert decode("Deployment", deployment(**status)).is_up is is_up
 
 
@@ -384,7 +384,7 @@ def role(users: Sequence[ProfilePod], *, spared: int = 0, held: str = "", **body
     return decode_role(ROLE, group, found, "patio", users, spared, held)
 
 
-def test_a_pod_that_a_group_controls_is_of_its_leader_worker_role() -> None:
+def test_pod_controlled_by_a_group_is_of_its_leader_worker_role() -> None:
     metadata = {
         "name": "g-multi-0-0",
         "namespace": "team",
@@ -401,7 +401,7 @@ def test_a_pod_that_a_group_controls_is_of_its_leader_worker_role() -> None:
     assert (found.workload, found.revision, found.rolled_for) == (ROLE, NEW, NEW)
 
 
-def test_a_role_is_rolled_by_a_mark_in_its_group_beside_those_of_other_roles() -> None:
+def test_role_is_rolled_by_a_mark_in_its_group_beside_others() -> None:
     behind = [leader(OLD, ""), leader(OLD, "")]
     (roll,) = planned(behind, role(behind)).rolls
     patch = group_patch(ROLE, role_body()["metadata"], roll.rolled)
@@ -410,7 +410,7 @@ def test_a_role_is_rolled_by_a_mark_in_its_group_beside_those_of_other_roles() -
     assert rollout_annotations.of_role(metadata, "other") == {"x": "1"}
 
 
-def test_a_marked_role_is_being_rolled_until_its_leaders_were_made_from_the_new_template_and_are_ready() -> None:
+def test_marked_role_is_rolling_until_its_new_leaders_are_ready() -> None:
     histories = (
         ([leader(OLD, ""), leader(OLD, "")], 2, "Rolling"),
         ([leader(OLD, "")], 1, "Rolling"),
@@ -424,14 +424,14 @@ def test_a_marked_role_is_being_rolled_until_its_leaders_were_made_from_the_new_
         assert reason(seen) == expected
 
 
-def test_instances_that_a_rollout_spares_hold_nothing_up_and_are_counted() -> None:
+def test_instances_spared_by_a_rollout_do_not_block_and_count() -> None:
     users = [leader(OLD, ""), leader(NEW, NEW)]
     seen = planned(users, role(users, marked=NEW, spared=1))
     assert reason(seen) == "SomeLeft"
     assert "partition keeps every pod" in message(planned(users, role(users, spared=2)))
 
 
-def test_roles_of_upstreams_controller_are_counted_and_left_alone() -> None:
+def test_roles_of_upstream_are_counted_and_left_alone() -> None:
     users = [leader(OLD, "")]
     seen = planned(users, role(users, held="it is upstream's controller's"))
     assert seen.rolls == ()

@@ -58,7 +58,7 @@ def nodes() -> Iterator[list[Node]]:
 
 
 @pytest.mark.timeout(60)
-def test_the_first_node_serves_when_all_are_there_and_the_others_only_say_that_they_live(nodes: list[Node]) -> None:
+def test_first_node_serves_when_all_are_up_and_others_only_live(nodes: list[Node]) -> None:
     first, *others = nodes
     while first.status("/v1/models") is None:
         assert first.process.poll() is None

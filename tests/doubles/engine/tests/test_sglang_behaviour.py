@@ -39,7 +39,7 @@ async def until_running(double: Double, count: int) -> None:
         await double.engine.core.batch.until_running(count)
 
 
-async def test_an_unload_waits_for_its_requests_and_everything_else_waits_for_the_unload(tmp_path: Path) -> None:
+async def test_unload_waits_for_its_requests_and_all_else_waits_for_it(tmp_path: Path) -> None:
     async with (
         running_double(engine="sglang", tokens_per_second=40) as double,
         httpx.AsyncClient(base_url=double.url) as client,

@@ -32,7 +32,7 @@ async def until_running(double: Double, count: int) -> None:
         await double.engine.core.batch.until_running(count)
 
 
-async def test_each_adapter_answers_in_its_own_words_and_always_the_same(tmp_path: Path) -> None:
+async def test_each_adapter_has_its_own_answer_and_always_the_same(tmp_path: Path) -> None:
     async with running_double() as double, httpx.AsyncClient(base_url=double.url) as client:
         await load(client, "a", write_adapter(tmp_path / "a"))
         await load(client, "b", write_adapter(tmp_path / "b"))
@@ -49,7 +49,7 @@ async def test_a_load_in_place_swaps_the_weights_under_the_name(tmp_path: Path) 
         assert await say(client, "a") == await say(client, "other")
 
 
-async def test_an_unload_answers_at_once_and_the_running_request_finishes(tmp_path: Path) -> None:
+async def test_unload_answers_at_once_and_the_running_request_finishes(tmp_path: Path) -> None:
     async with running_double(tokens_per_second=50) as double, httpx.AsyncClient(base_url=double.url) as client:
         await load(client, "a", write_adapter(tmp_path / "a"))
         request = asyncio.create_task(say(client, "a", max_tokens=10))
@@ -59,7 +59,7 @@ async def test_an_unload_answers_at_once_and_the_running_request_finishes(tmp_pa
         assert len((await request).split()) == 10
 
 
-async def test_a_request_under_way_keeps_its_weights_through_an_unload_and_a_load(tmp_path: Path) -> None:
+async def test_running_request_keeps_its_weights_through_a_reload(tmp_path: Path) -> None:
     one, two = write_adapter(tmp_path / "one"), write_adapter(tmp_path / "two")
     async with running_double(tokens_per_second=40) as double, httpx.AsyncClient(base_url=double.url) as client:
         await load(client, "a", one)
@@ -71,7 +71,7 @@ async def test_a_request_under_way_keeps_its_weights_through_an_unload_and_a_loa
         assert await say(client, "a", max_tokens=12) == words(inspect(str(two)).digest, "hello world", 12)
 
 
-async def test_a_load_in_place_changes_the_weights_of_a_request_under_way(tmp_path: Path) -> None:
+async def test_load_in_place_changes_the_weights_of_a_running_request(tmp_path: Path) -> None:
     one, two = write_adapter(tmp_path / "one"), write_adapter(tmp_path / "two")
     async with running_double(tokens_per_second=40) as double, httpx.AsyncClient(base_url=double.url) as client:
         await load(client, "a", one)
