@@ -11,7 +11,7 @@ from patio_testing.environment import (
     ADAPTERS,
     Engine,
     deployment,
-    load_by_hand,
+    load_manually,
     lora_adapter,
     tell,
     wait_for_adapter,
@@ -47,7 +47,7 @@ def namespace(kube: Kube, double: Engine, make_namespace: Callable[[str], str]) 
 def by_hand(kube: Kube, namespace: str) -> str:
     """A pod on which somebody loads an adapter by hand before anything else happens."""
     pod: str = kube.pods(namespace)[0]["metadata"]["name"]
-    load_by_hand(kube, namespace, pod, "by-hand", ADAPTERS["lora-b"])
+    load_manually(kube, namespace, pod, "by-hand", ADAPTERS["lora-b"])
     return pod
 
 

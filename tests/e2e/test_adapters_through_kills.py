@@ -27,7 +27,7 @@ from patio_testing.environment import (
     SYSTEM_NAMESPACE,
     Engine,
     deployment,
-    load_by_hand,
+    load_manually,
     lora_adapter,
     tell,
     wait_for_adapter,
@@ -202,7 +202,7 @@ def test_every_kill_ends_with_the_adapter_back_and_a_true_status(
         wait_for_adapter(kube, namespace, "kept")
         (pod,) = kube.pods(namespace)
         name = pod["metadata"]["name"]
-        load_by_hand(kube, namespace, name, "by-hand", ADAPTERS["lora-b"])
+        load_manually(kube, namespace, name, "by-hand", ADAPTERS["lora-b"])
         with observed(kube, namespace, name) as seen:
             for victim in (first, second):
                 kill(kube, namespace, victim)

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from patio_operator.api.rolebasedgroup import RestartPolicyConfig
 from patio_operator.groups.planner.restart_state import RestartState, read, recreated, write
-from patio_testing.operator.group_simulator import GRACE, NEW, OLD, START, World, a_group, leader_worker
+from patio_testing.operator.group_simulator import GRACE, NEW, OLD, START, GroupSimulator, a_group, leader_worker
 
 
-def settled(*roles: dict[str, Any]) -> World:
-    world = World(*roles)
+def settled(*roles: dict[str, Any]) -> GroupSimulator:
+    world = GroupSimulator(*roles)
     world.settle()
     return world
 
@@ -177,7 +177,7 @@ def test_changed_template_reaches_instances_singly_highest_first() -> None:
     assert world.names("ControllerRevision") == [f"g-multi-{revision(world)}"]
 
 
-def revision(world: World) -> str:
+def revision(world: GroupSimulator) -> str:
     (found,) = {pod["metadata"]["labels"]["controller-revision-hash"] for pod in world.pods().values()}
     return str(found)
 
@@ -356,7 +356,7 @@ def test_a_pod_that_is_gone_takes_its_whole_instance_with_it() -> None:
 
 
 def test_restarts_before_an_instance_was_ready_recreate_nothing() -> None:
-    world = World(leader_worker())
+    world = GroupSimulator(leader_worker())
     world.step()
     world.make_ready(lambda pod: pod["metadata"]["name"] == "g-multi-0-1")
     world.restart("g-multi-0-1")
@@ -474,7 +474,7 @@ def test_pods_without_their_group_are_adopted_and_not_doubled() -> None:
 
 
 def test_a_pod_of_somebody_else_is_in_the_way_and_stays() -> None:
-    world = World(leader_worker())
+    world = GroupSimulator(leader_worker())
     theirs = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "g-multi-0-1", "namespace": "team", "uid": "x"}}
     world.objects["Pod", "g-multi-0-1"] = theirs
     plan = world.step()
@@ -502,7 +502,7 @@ def test_group_handed_over_leaves_nothing_behind_and_says_so() -> None:
 
 
 def test_leader_worker_role_waits_for_those_it_depends_on() -> None:
-    world = World(leader_worker("a"), leader_worker("b", dependencies=["a"]))
+    world = GroupSimulator(leader_worker("a"), leader_worker("b", dependencies=["a"]))
     world.step()
     assert list(world.pods()) == ["g-a-0-0", "g-a-0-1"]
     assert world.names("Service") == ["s-g-a"]
@@ -513,7 +513,7 @@ def test_leader_worker_role_waits_for_those_it_depends_on() -> None:
 
 def test_roles_whose_pods_would_have_the_same_names_are_refused() -> None:
     standalone = {"name": "a-0", "standalonePattern": {"template": {"spec": {"containers": [{"name": "main"}]}}}}
-    world = World(leader_worker("a"), standalone)
+    world = GroupSimulator(leader_worker("a"), standalone)
     world.step()
     assert world.status["conditions"][0]["reason"] == "InvalidSpec"
     assert "'a' and 'a-0'" in world.status["conditions"][0]["message"]
@@ -527,7 +527,7 @@ def test_roles_whose_pods_would_have_the_same_names_are_refused() -> None:
     ],
 )
 def test_what_cannot_be_named_or_has_no_leader_is_refused(role: dict[str, Any], words: str) -> None:
-    world = World(role)
+    world = GroupSimulator(role)
     world.step()
     assert words in world.status["conditions"][0]["message"]
     assert world.pods() == {}
@@ -556,7 +556,7 @@ accidents = st.sampled_from(["nothing", "lost", "failed", "restarted"])
 def test_whatever_happens_it_ends_as_the_group_says(
     history: list[tuple[dict[str, Any], str, int, int]],
 ) -> None:
-    world = World(leader_worker())
+    world = GroupSimulator(leader_worker())
     for role, accident, which, steps in history:
         world.edit(role)
         for _ in range(steps):

@@ -14,7 +14,7 @@ from patio_operator.loraadapters.planner.plan import Load
 from patio_operator.loraadapters.planner.selection import is_deleting, load_request, source_revision
 from patio_protocol.adapters import AdapterState, LoadRequest
 from patio_testing.operator.builders import lora_adapter, pod
-from patio_testing.operator.fleet_simulator import Entry, Sidecar, World
+from patio_testing.operator.fleet_simulator import Entry, FleetSimulator, Sidecar
 
 NAMES = ("sql", "chat", "code")
 PODS = tuple("abcdef")
@@ -30,7 +30,7 @@ class Event:
     what: Callable[..., None]
     args: tuple[Any, ...] = ()
 
-    def __call__(self, world: World) -> None:
+    def __call__(self, world: FleetSimulator) -> None:
         self.what(world, *self.args)
 
     def __repr__(self) -> str:
@@ -47,32 +47,32 @@ def sidecar(room: int | None) -> Sidecar:
     return Sidecar(room=room, bad={BAD}, entries={"mine": by_hand})
 
 
-def add(world: World, name: str, node: str, room: int | None) -> None:
+def add(world: FleetSimulator, name: str, node: str, room: int | None) -> None:
     if name not in world.pods:
         world.add(pod(name, node=node), sidecar(room))
 
 
-def lose(world: World, name: str) -> None:
+def lose(world: FleetSimulator, name: str) -> None:
     if name in world.pods:
         world.lose(name)
 
 
-def silence(world: World, name: str) -> None:
+def silence(world: FleetSimulator, name: str) -> None:
     if name in world.pods:
         world.sidecar(name).alive = not world.sidecar(name).alive
 
 
-def crash(world: World, name: str) -> None:
+def crash(world: FleetSimulator, name: str) -> None:
     if name in world.pods:
         world.sidecar(name).crash()
 
 
-def revive(world: World) -> None:
+def revive(world: FleetSimulator) -> None:
     for one in world.sidecars.values():
         one.alive = one.engine_ready = True
 
 
-def declare(world: World, name: str, uri: str, replicas: int | None, pinned: bool, most: int) -> None:
+def declare(world: FleetSimulator, name: str, uri: str, replicas: int | None, pinned: bool, most: int) -> None:
     if name not in world.adapters or not is_deleting(world.adapters[name]):
         created = f"2026-11-21T1{NAMES.index(name)}:00:00Z"
         metadata = {"creationTimestamp": created}
@@ -81,12 +81,12 @@ def declare(world: World, name: str, uri: str, replicas: int | None, pinned: boo
         )
 
 
-def delete(world: World, name: str) -> None:
+def delete(world: FleetSimulator, name: str) -> None:
     if name in world.adapters and not is_deleting(world.adapters[name]):
         world.delete(name)
 
 
-def wait(world: World, steps: int) -> None:
+def wait(world: FleetSimulator, steps: int) -> None:
     for _ in range(steps):
         world.step()
 
@@ -118,9 +118,9 @@ def events(
     )
 
 
-def lived(happened: list[Event], seed: int) -> World:
+def lived(happened: list[Event], seed: int) -> FleetSimulator:
     """A world in which all of this happened, and that then came to rest. Odd seeds: at its own pace."""
-    world = World(seed, pace=0.5 if seed % 2 else 1.0)
+    world = FleetSimulator(seed, pace=0.5 if seed % 2 else 1.0)
     for name in PODS[:3]:
         add(world, name, "n1", None)
     for one in happened:
@@ -130,7 +130,7 @@ def lived(happened: list[Event], seed: int) -> World:
     return world
 
 
-def have(world: World, name: str, state: AdapterState) -> set[str]:
+def have(world: FleetSimulator, name: str, state: AdapterState) -> set[str]:
     """The pods that have an adapter, as it is declared now, in a state."""
     request = load_request(world.adapters[name])
     return {
@@ -198,7 +198,7 @@ def test_settled_fleet_gets_no_orders_after_any_order_of_events(happened: list[E
 @settings(max_examples=150, deadline=None)
 @given(events(), st.integers(0, 3))
 def test_the_order_of_telling_does_not_change_the_plan(happened: list[Event], seed: int) -> None:
-    world = World(seed)
+    world = FleetSimulator(seed)
     for one in happened:
         one(world)
         first, second = world.plan(), world.plan()
@@ -234,7 +234,7 @@ def test_the_order_of_events_does_not_change_the_end(
     pods: list[str], names: list[str], pauses: list[int], sources: list[str]
 ) -> None:
     def ended(of_pods: list[str], of_names: list[str], between: list[int]) -> dict[str, dict[str, tuple[str, str]]]:
-        world, waits = World(), iter(between)
+        world, waits = FleetSimulator(), iter(between)
         for name in of_pods:
             add(world, name, "n1", None)
             wait(world, next(waits))

@@ -17,7 +17,7 @@ from patio_operator.loraadapters.planner.snapshot import Snapshot
 from patio_operator.loraadapters.planner.status import recorded, status
 from patio_protocol.adapters import AdapterState
 from patio_testing.operator.builders import NOW, lora_adapter, pod, report, seen
-from patio_testing.operator.fleet_simulator import World
+from patio_testing.operator.fleet_simulator import FleetSimulator
 
 OLD, NEW = "s3://bucket/old", "s3://bucket/new"
 
@@ -30,9 +30,9 @@ def revision(uri: str) -> str:
     return source_revision(declared(uri))
 
 
-def world(pods: int = 3, *, seed: int = 0, pace: float = 1.0, **spec: Any) -> World:
+def world(pods: int = 3, *, seed: int = 0, pace: float = 1.0, **spec: Any) -> FleetSimulator:
     """A world in which `sql` is loaded from the old source everywhere."""
-    made = World(seed, pace)
+    made = FleetSimulator(seed, pace)
     for index in range(pods):
         made.add(pod(f"p{index}"))
     made.declare(declared(OLD, **spec))
@@ -49,7 +49,7 @@ def unlabelled(decided: Plan) -> list[str]:
     return [one.pod.name for one in decided.actions if isinstance(one, SetServingLabels) and not one.names]
 
 
-def have(of: World, uri: str) -> set[str]:
+def have(of: FleetSimulator, uri: str) -> set[str]:
     return {name for name in of.holding("sql") if of.sidecar(name).entries["sql"].held == revision(uri)}
 
 
@@ -79,7 +79,7 @@ def test_one_slow_download_keeps_all_from_switching() -> None:
 
 
 def test_files_that_are_there_already_are_not_fetched() -> None:
-    fleet = World()
+    fleet = FleetSimulator()
     for name in ("a", "b"):
         fleet.add(pod(name))
     fleet.declare(declared("file:///adapters/v1"))
@@ -187,7 +187,7 @@ def test_a_third_source_goes_on_where_the_second_stopped() -> None:
 
 
 def test_where_nothing_answers_there_is_nothing_to_protect() -> None:
-    fleet = World()
+    fleet = FleetSimulator()
     for name in ("a", "b"):
         fleet.add(pod(name))
         fleet.sidecar(name).bad.add(revision(OLD))

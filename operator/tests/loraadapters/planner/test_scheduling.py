@@ -27,7 +27,7 @@ from patio_operator.loraadapters.planner.status import recorded, status
 from patio_operator.pods.engine_pod import EnginePod
 from patio_protocol.adapters import AdapterState, LoadRequest
 from patio_testing.operator.builders import NOW, lora_adapter, pod, report, seen, silent
-from patio_testing.operator.fleet_simulator import Sidecar, World, loads
+from patio_testing.operator.fleet_simulator import FleetSimulator, Sidecar, loads
 
 
 def planned(
@@ -149,8 +149,8 @@ def test_replicas_zero_is_not_ready_and_says_so() -> None:
     assert degraded["status"] == "False"
 
 
-def fleet(pods: int, *bad: str, room: int | None = None) -> World:
-    world = World()
+def fleet(pods: int, *bad: str, room: int | None = None) -> FleetSimulator:
+    world = FleetSimulator()
     refused = {source_revision(lora_adapter())}
     for index in range(pods):
         name = f"p{index}"
@@ -396,7 +396,7 @@ def test_a_failure_with_a_new_source_is_not_tried_on_other_pods() -> None:
 def test_loadable_adapters_load_and_others_are_tried_boundedly(
     pods: int, replicas: int, bad: set[int], seed: int, pace: float
 ) -> None:
-    world = World(seed, pace)
+    world = FleetSimulator(seed, pace)
     refused = {source_revision(lora_adapter())}
     for index in range(pods):
         world.add(pod(f"p{index}", node=f"n{index % 3}"), Sidecar(bad=refused if index in bad else set()))

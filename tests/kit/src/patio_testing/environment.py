@@ -197,7 +197,7 @@ urllib.request.urlopen(urllib.request.Request(url, sys.argv[1].encode(), headers
 """
 
 
-def load_by_hand(kube: Kube, namespace: str, pod: str, name: str, path: str) -> None:
+def load_manually(kube: Kube, namespace: str, pod: str, name: str, path: str) -> None:
     """Load an adapter through a pod's sidecar from inside the pod, and leave it to nobody."""
     body = json.dumps({"lora_name": name, "lora_path": path})
     kube.kubectl("-n", namespace, "exec", pod, "-c", "engine", "--", "python", "-c", LOAD, body)

@@ -1,8 +1,8 @@
 """A fleet in miniature for tests of the planner: sidecars that obey, fail, fall silent and come back, and a clock.
 
-`World.step` is one pass of the operator and one second of the fleet: the plan is carried out as `reconcile` would, then
-every sidecar gets on with what it was told. What must hold at every moment is checked on the way, so that a test that
-lets a world run to its end has checked all of it.
+`FleetSimulator.step` is one pass of the operator and one second of the fleet: the plan is carried out as `reconcile`
+would, then every sidecar gets on with what it was told. What must hold at every moment is checked on the way, so that a
+test that lets a fleet run to its end has checked all of it.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ class Sidecar:
         )
 
 
-class World:
+class FleetSimulator:
     """Pods, their sidecars, LoraAdapters, and the operator's passes over them."""
 
     def __init__(self, seed: int = 0, pace: float = 1.0) -> None:

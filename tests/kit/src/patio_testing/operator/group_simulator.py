@@ -42,7 +42,7 @@ def a_group(*roles: Object, generation: int = 1, status: Object | None = None, *
     )
 
 
-class World:
+class GroupSimulator:
     """What there is of a group, and the time. Pods that are deleted leave when they are told to."""
 
     def __init__(self, *roles: Object, **metadata: Any) -> None:
