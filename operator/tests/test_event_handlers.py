@@ -70,7 +70,7 @@ async def test_twenty_thousand_names_in_an_annotation_wake_no_profile() -> None:
         assert set(woken["adapters"]) == {("team",)}
 
 
-async def test_a_pod_wakes_its_profiles_only_when_that_changes() -> None:
+async def test_pod_wakes_its_profiles_only_when_that_changes() -> None:
     api = MemoryApi()
     api.put(PROFILES, profile("patio"))
     api.put(PODS, injected("p", "patio"))
@@ -84,7 +84,7 @@ async def test_a_pod_wakes_its_profiles_only_when_that_changes() -> None:
         await until("it has ended", lambda: len(woken["profiles"]) == 2)
 
 
-async def test_a_groups_status_does_not_wake_it() -> None:
+async def test_groups_status_does_not_wake_it() -> None:
     api = MemoryApi()
     api.put(GROUPS, group("g"))
     async with listening(api) as (_, woken):

@@ -39,7 +39,7 @@ def test_nothing_is_kept_of_a_loraadapters_annotations() -> None:
     assert kept.spec.source.uri == "file:///a"
 
 
-def test_a_loraadapter_larger_than_the_bound_is_left_out() -> None:
+def test_loraadapter_larger_than_the_bound_is_left_out() -> None:
     large = copy.deepcopy(ADAPTER)
     large["spec"]["selector"]["matchLabels"] = {f"key-{n}": "value" for n in range(LONGEST_SPEC // 20)}
     with pytest.raises(ValueError, match="more than"):
@@ -47,18 +47,18 @@ def test_a_loraadapter_larger_than_the_bound_is_left_out() -> None:
     assert [one.metadata.name for one in adapters_in([large, ADAPTER, {"metadata": {"name": "odd"}}])] == ["sql"]
 
 
-def test_a_pod_with_labels_beyond_the_bound_is_left_out() -> None:
+def test_pod_with_labels_beyond_the_bound_is_left_out() -> None:
     assert decode_pod(pod({"k": "v" * (LONGEST_LABELS - 1)}))
     with pytest.raises(ValueError, match="labels"):
         decode_pod(pod({"k": "v" * LONGEST_LABELS}))
 
 
-def test_a_pods_annotation_beyond_the_bound_is_not_kept() -> None:
+def test_pods_annotation_beyond_the_bound_is_not_kept() -> None:
     assert decode_pod(pod({}, **{labels.ADAPTER_NAMES: "x" * (LONGEST_NAMES + 1)})).names == ""
     assert decode_pod(pod({}, **{labels.ADAPTER_NAMES: "{}"})).names == "{}"
 
 
-def test_a_group_is_known_by_what_somebody_changed() -> None:
+def test_group_is_known_by_what_somebody_changed() -> None:
     metadata = {"name": "g", "namespace": "team", "uid": "u", "generation": 1, "resourceVersion": "5"}
     one = decode_group({"metadata": metadata})
     assert decode_group({"metadata": metadata | {"resourceVersion": "6"}}) == one

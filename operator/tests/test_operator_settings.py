@@ -34,7 +34,7 @@ def test_without_its_namespace_or_its_name_it_does_not_start(name: str) -> None:
         ("PATIO_WEBHOOK_PORT", "70000"),
     ],
 )
-def test_a_malformed_value_is_named(name: str, value: str) -> None:
+def test_malformed_value_is_named(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=f"^{name} is"):
         Settings.from_environment(NEEDED | {name: value})
 

@@ -49,14 +49,14 @@ def test_order_has_only_given_fields_so_older_sidecars_read_it() -> None:
     assert said == {"lora_name": "sql", "source": SOURCE, "wait": 0}
 
 
-def test_the_answers_of_an_older_sidecar_are_read() -> None:
+def test_answers_of_an_older_sidecar_are_read() -> None:
     report = {"lora_name": "sql", "lora_path": "/a", "state": "Loaded", "reason": "Loaded", "since": 1.0}
     older = AdapterReport.model_validate(report)
     assert (older.held_revision, older.prepared, older.credentials_revision) == (None, None, None)
     assert AdapterList.model_validate({"revision": "1", "engine": "vllm", "engine_ready": True}).on_disk == ()
 
 
-def test_the_answers_of_a_newer_sidecar_are_read() -> None:
+def test_answers_of_a_newer_sidecar_are_read() -> None:
     prepared = {"revision": "8", "state": "Prepared", "reason": "Prepared", "news": 1}
     report = {"lora_name": "sql", "lora_path": None, "state": "Pending", "reason": "Prepared", "since": 1.0}
     newer = AdapterReport.model_validate({**report, "prepared": prepared, "news": 1})
@@ -76,7 +76,7 @@ def test_the_answers_of_a_newer_sidecar_are_read() -> None:
         ({"source": "o/r", "max_workers": 0}, "max_workers"),
     ],
 )
-def test_an_order_has_a_path_or_a_source(fields: dict[str, str], words: str) -> None:
+def test_order_has_a_path_or_a_source(fields: dict[str, str], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         LoadRequest.model_validate({"lora_name": "a", **fields})
 

@@ -12,7 +12,7 @@ def run(program: str) -> str:
     return done.stdout.strip()
 
 
-def test_the_client_leaves_its_users_process_alone() -> None:
+def test_client_leaves_its_users_process_alone() -> None:
     program = """
 import sys, patio_protocol.client, patio_protocol.adapters
 print([name for name in sys.modules if sys.modules[name] is None or name in ("patio.footprint", "fastapi", "uvicorn")])

@@ -35,7 +35,7 @@ def test_boxes_open_to_what_was_put_in_and_to_nothing_else(text: bytes, noise: s
     assert open_box(noise, theirs, ours.public) is None
 
 
-def test_a_private_key_is_not_shown() -> None:
+def test_private_key_is_not_shown() -> None:
     key = new_key()
     assert isinstance(key, BoxKey)
     assert repr(key.private) not in repr(key)

@@ -44,7 +44,7 @@ HF, S3, OBS, PVC, FILE = SourceKind
         ("file:///adapters/sql", Source(FILE, "", "/adapters/sql")),
     ],
 )
-def test_a_source_is_taken_apart_and_written_again(uri: str, source: Source) -> None:
+def test_source_is_taken_apart_and_written_again(uri: str, source: Source) -> None:
     assert parse_source(uri) == source
     assert parse_source(str(source)) == source
 
@@ -87,7 +87,7 @@ def test_what_names_no_source_is_refused(uri: str) -> None:
         parse_source(uri)
 
 
-def test_a_key_in_a_uri_is_not_repeated() -> None:
+def test_key_in_a_uri_is_not_repeated() -> None:
     with pytest.raises(ValueError, match="begin with") as refused:
         parse_source("s3://AKID:sek/ret@bucket/x")
     assert "sek" not in str(refused.value)
@@ -105,7 +105,7 @@ def test_no_source_leaves_its_folder(text: str, scheme: str) -> None:
     assert source.path.startswith("/") <= (source.kind in (PVC, FILE))
 
 
-def test_a_config_is_a_json_object_in_a_string() -> None:
+def test_config_is_a_json_object_in_a_string() -> None:
     said = {"hf_token": " t ", "hf_revision": "main", "endpoint": "obs.test.com/", "access_key": "", "region": None}
     assert read_config(SourceConfig.parse(json.dumps(said))) == {
         "hf_token": "t",
@@ -136,7 +136,7 @@ def test_a_config_is_a_json_object_in_a_string() -> None:
         ('{"region": "sek/ret"}', "region"),
     ],
 )
-def test_a_wrong_config_is_refused_by_key_and_never_by_value(config: str, words: str) -> None:
+def test_wrong_config_is_refused_by_key_and_never_by_value(config: str, words: str) -> None:
     with pytest.raises(ValueError, match=words) as refused:
         SourceConfig.parse(config)
     assert "sek" not in str(refused.value)
@@ -169,14 +169,14 @@ def test_what_is_nearly_a_repository_is_told_apart(uri: str, words: str) -> None
 @pytest.mark.parametrize(
     "endpoint", ["ftp://a", "http://", "http://u:p@h", "http://h/?q", "http://h x", "//h", "http://h:\u0669\u0660"]
 )
-def test_an_endpoint_is_a_plain_base_url(endpoint: str) -> None:
+def test_endpoint_is_a_plain_base_url(endpoint: str) -> None:
     with pytest.raises(ValueError, match="endpoint"):
         check_endpoint(endpoint)
     assert check_endpoint("obs.test.com") == "https://obs.test.com"
     assert check_endpoint("http://[::1]:9000/") == "http://[::1]:9000"
 
 
-def test_a_config_is_on_the_wire_as_it_was_written() -> None:
+def test_config_is_on_the_wire_as_it_was_written() -> None:
     config = SourceConfig({"endpoint": "s3.example.com/", "region": " eu "})
     order = LoadRequest(lora_name="sql", source="s3://bucket/sql", config=config, owner="LoraAdapter/a/b", wait=0)
     wire = order.model_dump_json(exclude_none=True, exclude_unset=True)
@@ -184,7 +184,7 @@ def test_a_config_is_on_the_wire_as_it_was_written() -> None:
     assert LoadRequest.model_validate_json(wire) == order
 
 
-def test_the_digest_of_an_order_is_the_one_of_earlier_versions() -> None:
+def test_digest_of_an_order_is_the_one_of_earlier_versions() -> None:
     config = SourceConfig({"endpoint": "s3.example.com/", "region": " eu "})
     order = LoadRequest(
         lora_name="sql", source="s3://bucket/sql", config=config, owner="LoraAdapter/a/b", revision="1", wait=0
@@ -202,10 +202,10 @@ def test_the_digest_of_an_order_is_the_one_of_earlier_versions() -> None:
         (" " * (MAX_CONFIG + 1), f"at most {MAX_CONFIG}"),
     ],
 )
-def test_a_config_that_no_order_can_have_is_refused(config: object, words: str) -> None:
+def test_config_that_no_order_can_have_is_refused(config: object, words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         LoadRequest.model_validate({"lora_name": "a", "source": "o/r", "config": config})
 
 
-def test_a_value_of_config_shows_keys_alone() -> None:
+def test_value_of_config_shows_keys_alone() -> None:
     assert repr(SourceConfig({"hf_token": "sekret", "region": "eu"})) == "SourceConfig(hf_token, region)"

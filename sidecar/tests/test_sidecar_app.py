@@ -150,7 +150,7 @@ async def test_sigterm_ends_the_process_cleanly_and_long_polls_with_it(pod: Pod)
     assert "Traceback" not in (pod.folder / "sidecar.log").read_text()
 
 
-async def test_a_taken_port_is_one_line_and_exit_code_2(pod: Pod) -> None:
+async def test_taken_port_is_one_line_and_exit_code_2(pod: Pod) -> None:
     with socket.create_server(("127.0.0.1", pod.sidecar_port)):
         await pod.start_sidecar()
         assert pod.sidecar is not None
@@ -170,7 +170,7 @@ async def test_logs_are_json_when_asked_for_and_have_no_secret(pod: Pod) -> None
     assert not [secret for secret in secrets.values() if secret in said]
 
 
-async def test_the_off_switch_warns_at_the_start_and_delays_no_end(pod: Pod) -> None:
+async def test_off_switch_warns_at_the_start_and_delays_no_end(pod: Pod) -> None:
     await pod.start_engine()
     await pod.start_sidecar("--access-control", "off")
     await pod.ready()

@@ -13,7 +13,7 @@ import patio
 from patio.atomic_file import replace_file
 
 
-def test_a_file_is_replaced_whole_and_forced_to_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_is_replaced_whole_and_forced_to_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[str] = []
     fsync = os.fsync
 
@@ -31,7 +31,7 @@ def test_a_file_is_replaced_whole_and_forced_to_disk(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.parametrize("fails", ["fsync", "replace"])
-def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
+def test_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
     replace_file(tmp_path / "state", b"old")
 
     def full(*_: object, **__: object) -> None:

@@ -8,7 +8,7 @@ from patio.bounded_json import read_json
 
 
 @pytest.mark.parametrize("text", ['{"a": [1]}', b'{"a": [1]}'])
-def test_a_text_within_the_limit_is_read(text: str | bytes) -> None:
+def test_text_within_the_limit_is_read(text: str | bytes) -> None:
     assert read_json(text, len(text)) == {"a": [1]}
 
 
@@ -21,7 +21,7 @@ def test_what_is_no_json_is_a_value_error(text: str | bytes) -> None:
         read_json(text, 10**7)
 
 
-def test_a_text_past_the_limit_is_a_value_error() -> None:
+def test_text_past_the_limit_is_a_value_error() -> None:
     assert read_json("[1]", 3) == [1]
     with pytest.raises(ValueError, match="longer"):
         read_json("[12]", 3)

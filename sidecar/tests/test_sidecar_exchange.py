@@ -28,13 +28,13 @@ async def ask(port: int, http: httpx.AsyncClient | None = None, *, scheme: str =
         return await exchange(client, "GET", url, where="the engine", path="/x", **asked)
 
 
-async def test_an_answer_within_its_limits_is_whole() -> None:
+async def test_answer_within_its_limits_is_whole() -> None:
     async with answering(saying(HEAD + b"content-length: 4\r\n\r\nlist")) as port:
         answer = await ask(port, largest=4)
     assert (answer.status, answer.text, answer.whole, answer.is_success) == (200, "list", True, True)
 
 
-async def test_a_byte_too_many_cuts_it_and_says_so() -> None:
+async def test_byte_too_many_cuts_it_and_says_so() -> None:
     async with answering(saying(HEAD + b"content-length: 5\r\n\r\nlists")) as port:
         answer = await ask(port, largest=4)
     assert (answer.text, answer.whole) == ("list", False)
@@ -49,7 +49,7 @@ async def test_a_byte_too_many_cuts_it_and_says_so() -> None:
         (HEAD + b"content-length: 100\r\n\r\n", b"x"),
     ],
 )
-async def test_an_answer_that_drips_has_a_total_deadline(first: bytes, then: bytes) -> None:
+async def test_answer_that_drips_has_a_total_deadline(first: bytes, then: bytes) -> None:
     async with answering(saying(first, pause=0.02, forever=then)) as port:
         began = time.monotonic()
         with pytest.raises(ExchangeError) as told:
@@ -97,7 +97,7 @@ async def test_compression_is_not_asked_for() -> None:
     assert asked[0].lower().count(b"accept-encoding") == 1
 
 
-async def test_a_redirect_is_an_answer_and_is_not_followed() -> None:
+async def test_redirect_is_an_answer_and_is_not_followed() -> None:
     followed: list[bytes] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -109,7 +109,7 @@ async def test_a_redirect_is_an_answer_and_is_not_followed() -> None:
     assert len(followed) == 1
 
 
-async def test_a_tls_alert_behind_the_handshake_is_an_exchange_error(tmp_path: Path) -> None:
+async def test_tls_alert_behind_the_handshake_is_an_exchange_error(tmp_path: Path) -> None:
     # TLS 1.3: that a client's certificate is missing is told only with the first answer, as a bare ssl.SSLError.
     private = authority(tmp_path, "127.0.0.1")
     private.server.verify_mode = ssl.CERT_REQUIRED
@@ -122,7 +122,7 @@ async def test_a_tls_alert_behind_the_handshake_is_an_exchange_error(tmp_path: P
 
 
 @pytest.mark.parametrize("url", ["http://[::1", "http://a b/", "gopher://x/", "http://" + "é" * 70])
-async def test_an_url_that_is_none_is_an_exchange_error(url: str) -> None:
+async def test_url_that_is_none_is_an_exchange_error(url: str) -> None:
     async with httpx.AsyncClient() as http:
         with pytest.raises(ExchangeError):
             await exchange(http, "GET", url, where="the engine", path="/x", seconds=1, largest=1, headers={})

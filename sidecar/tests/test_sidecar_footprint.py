@@ -31,7 +31,7 @@ print(callable(uvicorn.run), uvicorn.__version__ != "", hasattr(uvicorn, "nothin
     assert run(program) == "True True False"
 
 
-def test_the_openapi_document_is_made_on_request() -> None:
+def test_openapi_document_is_made_on_request() -> None:
     program = """
 import patio.app, pydantic
 from fastapi import FastAPI

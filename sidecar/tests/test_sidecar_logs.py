@@ -13,7 +13,7 @@ from patio.logs import LONGEST_FIELD, LineLimit, _Json, _Text, configure, quoted
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-def test_an_engines_words_never_make_a_second_line(as_json: bool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_engines_words_never_make_a_second_line(as_json: bool, capsys: pytest.CaptureFixture[str]) -> None:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     try:

@@ -23,7 +23,7 @@ def test_nothing_given_means_the_defaults() -> None:
     assert settings.host == "::"
 
 
-def test_a_flag_wins_over_its_variable() -> None:
+def test_flag_wins_over_its_variable() -> None:
     variables = {"INFERENCE_ENGINE": "sglang", "INFERENCE_ENGINE_ENDPOINT": "http://a:1", "METRIC_SCRAPE_PATH": "/a"}
     settings = read_settings(["-E", "vllm", "-B", "http://b:2/", "-M", "/b"], variables)
     assert (settings.engine, settings.engine_endpoint, settings.metrics_path) == ("vllm", "http://b:2", "/b")
@@ -39,7 +39,7 @@ def test_flags_of_both_runtimes_work_together() -> None:
     assert (settings.scrape_engine, settings.docs, settings.log_level) == (False, True, "DEBUG")
 
 
-def test_the_matrixinfer_runtimes_own_example_is_understood() -> None:
+def test_matrixinfer_runtimes_own_example_is_understood() -> None:
     argv = (
         "--port 8900 --engine vllm --engine-base-url http://localhost:8000 --engine-metrics-path /metrics "
         "--pod pod-0.team-a --model test-model"
@@ -49,7 +49,7 @@ def test_the_matrixinfer_runtimes_own_example_is_understood() -> None:
 
 
 @pytest.mark.parametrize("url", ["http://localhost:8100", "http://localhost:8100/", "http://localhost:8100/m"])
-def test_the_variables_of_the_matrixinfer_runtime_stand_for_ours(url: str) -> None:
+def test_variables_of_the_matrixinfer_runtime_stand_for_ours(url: str) -> None:
     settings = read_settings([], {"RUNTIME_PORT": "8200", "RUNTIME_URL": url, "RUNTIME_METRICS_PATH": "/m"})
     assert (settings.port, settings.engine_endpoint, settings.metrics_path) == (8200, "http://localhost:8100", "/m")
 
@@ -61,7 +61,7 @@ def test_two_variables_for_one_setting_must_not_disagree() -> None:
         read_settings([], {**same, "RUNTIME_URL": "http://localhost:9000"})
 
 
-def test_a_service_named_runtime_sets_no_port() -> None:
+def test_service_named_runtime_sets_no_port() -> None:
     assert read_settings([], {"RUNTIME_PORT": "tcp://10.96.0.7:80"}).port == 9091
 
 
@@ -149,7 +149,7 @@ def test_wrong_settings_stop_the_start_and_name_themselves(
     assert "sekret" not in said
 
 
-def test_an_engine_behind_tls_is_known_by_what_is_set(tmp_path: Path) -> None:
+def test_engine_behind_tls_is_known_by_what_is_set(tmp_path: Path) -> None:
     ca = str(authority(tmp_path, "localhost").file)
     own = read_settings(["-B", "https://localhost"], {"ENGINE_CA_FILE": ca, "SSL_CERT_FILE": "/other.pem"})
     assert own.engine_tls == EngineTls(Path(ca))
@@ -163,7 +163,7 @@ def test_an_engine_behind_tls_is_known_by_what_is_set(tmp_path: Path) -> None:
     assert read_settings([], {"SSL_CERT_FILE": "/nowhere.pem"}).engine_tls == EngineTls()
 
 
-def test_an_ipv6_address_needs_no_brackets() -> None:
+def test_ipv6_address_needs_no_brackets() -> None:
     assert (
         read_settings([], {"INFERENCE_ENGINE_ENDPOINT": "http://fd00::7:8000"}).engine_endpoint
         == "http://[fd00::7]:8000"
@@ -172,7 +172,7 @@ def test_an_ipv6_address_needs_no_brackets() -> None:
     assert read_settings([], same).engine_endpoint == "http://[fd00::7]:8000"
 
 
-def test_a_socket_is_an_endpoint_that_no_router_reaches() -> None:
+def test_socket_is_an_endpoint_that_no_router_reaches() -> None:
     assert read_settings(["-B", "unix:///run/vllm.sock"], {}).engine_endpoint == "unix:///run/vllm.sock"
     topology = {"TOPO_TYPE": "sglang", "TOPO_REGISTER_ENDPOINT": "http://router", "POD_IP": "10.0.0.7"}
     with pytest.raises(SettingsError, match="no router reaches the engine"):
@@ -265,7 +265,7 @@ SERVICES = "inference-engine inference-engines metric-scraper metric-scrape runt
 @pytest.mark.parametrize(
     "service", [*SERVICES.split(), "sgl-router-api", "sgl-router-svc", "patio-download", "router", "runtime"]
 )
-def test_a_service_of_any_name_stops_no_sidecar(service: str) -> None:
+def test_service_of_any_name_stops_no_sidecar(service: str) -> None:
     name = service.upper().replace("-", "_")
     made = {
         f"{name}_SERVICE_HOST": "10.0.0.1",
@@ -280,7 +280,7 @@ def test_a_service_of_any_name_stops_no_sidecar(service: str) -> None:
     assert read_settings([], made) == Settings()
 
 
-def test_a_misspelling_beside_a_service_is_still_one() -> None:
+def test_misspelling_beside_a_service_is_still_one() -> None:
     with pytest.raises(SettingsError, match="INFERENCE_ENGINE_ENDPOINT"):
         read_settings([], {"INFERENCE_ENGINE_SERVICE_HOST": "10.0.0.1", "INFERENCE_ENGINE_ENDPONT": "http://x"})
 

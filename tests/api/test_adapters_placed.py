@@ -52,7 +52,7 @@ def test_scaling_by_kubectl_or_autoscaler_moves_no_loaded_one(
     )
 
 
-def test_a_pod_lost_moves_only_what_it_had(kube: Kube, namespace: str, engine_pod: MakePod, tmp_path: Path) -> None:
+def test_pod_lost_moves_only_what_it_had(kube: Kube, namespace: str, engine_pod: MakePod, tmp_path: Path) -> None:
     pods = {name: engine_pod(name) for name in ("a", "b", "c")}
     kube.apply(lora_adapter(namespace, "everywhere", str(write_adapter(tmp_path / "everywhere"))))
     until_ready(kube, namespace, "everywhere", 3)

@@ -121,7 +121,7 @@ def until_reason(kube: Kube, namespace: str, reason: str) -> dict[str, Any]:
     )
 
 
-def test_a_secret_reaches_the_sidecar_and_nothing_else(
+def test_secret_reaches_the_sidecar_and_nothing_else(
     kube: Kube, namespace: str, engine_pod: MakePod, hub: Hub, reviewer: OperatorProcess, tmp_path: Path
 ) -> None:
     pod = engine_pod("a")
@@ -158,7 +158,7 @@ def test_status_names_the_remedy_if_secrets_may_not_be_read(
 
 
 @pytest.mark.usefixtures("reviewer")
-def test_a_pod_without_a_token_gets_credentials_once_it_has_one(
+def test_pod_without_a_token_gets_credentials_once_it_has_one(
     kube: Kube, namespace: str, engine_pod: MakePod, hub: Hub
 ) -> None:
     pod = engine_pod("a")

@@ -164,7 +164,7 @@ def test_what_is_wrong_with_an_adapter_is_said_at_apply(
     ],
     ids=lambda spec: str(spec["source"]["uri"]),
 )
-def test_a_right_adapter_is_accepted(plane: ControlPlane, spec: dict[str, Any]) -> None:
+def test_right_adapter_is_accepted(plane: ControlPlane, spec: dict[str, Any]) -> None:
     plane.kubectl("apply", "--dry-run=server", "-f", "-", stdin=json.dumps(lora_adapter(**spec)))
 
 
@@ -194,7 +194,7 @@ def created(plane: ControlPlane, items: list[dict[str, Any]]) -> list[str]:
     return [line.rpartition("/")[2] for line in done.splitlines()]
 
 
-def test_the_name_in_requests_cannot_be_changed_but_the_rest_can(plane: ControlPlane, namespace: str) -> None:
+def test_name_in_requests_cannot_be_changed_but_the_rest_can(plane: ControlPlane, namespace: str) -> None:
     def applied(**spec: Any) -> dict[str, Any]:
         return lora_adapter(namespace=namespace, **spec)
 
@@ -223,7 +223,7 @@ def test_clear_credentials_are_rejected_only_when_source_changes(
     assert "say allowPlainHTTP: true" in refused(plane, "apply", document=applied("us"))
 
 
-def test_a_status_is_shown_by_kubectl_get(plane: ControlPlane, namespace: str) -> None:
+def test_status_is_shown_by_kubectl_get(plane: ControlPlane, namespace: str) -> None:
     document = lora_adapter(namespace=namespace, source=FILE, selector=PODS, baseModel="qwen", adapterName="SQL")
     plane.kubectl("apply", "-f", "-", stdin=json.dumps(document))
     ready = {
@@ -266,7 +266,7 @@ def test_kubectl_scale_and_wait_and_autoscaler_find_their_fields(plane: ControlP
     assert scale["status"] == {"replicas": 1, "selector": selector}
 
 
-def test_the_old_version_of_a_profile_is_served_with_a_warning(plane: ControlPlane) -> None:
+def test_old_version_of_a_profile_is_served_with_a_warning(plane: ControlPlane) -> None:
     document = {
         "apiVersion": "workloads.x-k8s.io/v1alpha1",
         "kind": "ClusterEngineRuntimeProfile",
@@ -280,7 +280,7 @@ def test_the_old_version_of_a_profile_is_served_with_a_warning(plane: ControlPla
     assert stored["spec"] == document["spec"] | {"updateStrategy": "NoUpdate"}
 
 
-def test_a_container_without_a_name_is_refused_with_its_path(plane: ControlPlane) -> None:
+def test_container_without_a_name_is_refused_with_its_path(plane: ControlPlane) -> None:
     document = {
         "apiVersion": "workloads.x-k8s.io/v1alpha2",
         "kind": "ClusterEngineRuntimeProfile",

@@ -26,12 +26,12 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
-def test_an_example_is_accepted(kube: Kube, namespace: str, example: Path) -> None:
+def test_example_is_accepted(kube: Kube, namespace: str, example: Path) -> None:
     kube.kubectl("-n", namespace, "apply", "--dry-run=server", "-f", str(example))
 
 
 @pytest.mark.parametrize("document", ["docs/index.md", "docs/concepts/loraadapter.md"])
-def test_the_adapters_that_the_documents_show_are_accepted(kube: Kube, namespace: str, document: str) -> None:
+def test_adapters_that_the_documents_show_are_accepted(kube: Kube, namespace: str, document: str) -> None:
     shown = [block for block in yaml_blocks(ROOT / document) if block.get("kind") == "LoraAdapter"]
     assert shown
     for one in shown:
@@ -39,7 +39,7 @@ def test_the_adapters_that_the_documents_show_are_accepted(kube: Kube, namespace
         kube.kubectl("apply", "--dry-run=server", "-f", "-", stdin=yaml.safe_dump(one))
 
 
-def test_the_example_adapters_get_along_with_each_other(kube: Kube, namespace: str, webhooks: OperatorProcess) -> None:
+def test_example_adapters_get_along_with_each_other(kube: Kube, namespace: str, webhooks: OperatorProcess) -> None:
     for adapter in adapters_shown():
         adapter["metadata"]["namespace"] = namespace
         kube.apply(adapter)
@@ -68,7 +68,7 @@ def test_pod_of_the_example_deployment_gets_the_example_adapters(
     assert read_config(found["legal-summaries"].config) == {"hf_revision": "v1.2"}
 
 
-def test_the_example_deployments_pods_get_the_sidecar(kube: Kube) -> None:
+def test_example_deployments_pods_get_the_sidecar(kube: Kube) -> None:
     (deployment,) = [
         one
         for one in yaml.safe_load_all((ROOT / "examples/deployment.yaml").read_text())
@@ -88,7 +88,7 @@ def test_the_example_deployments_pods_get_the_sidecar(kube: Kube) -> None:
     assert {"name": "models", "mountPath": "/models", "readOnly": True} in sidecar["volumeMounts"]
 
 
-def test_the_example_stateful_sets_pods_get_its_own_profile(kube: Kube) -> None:
+def test_example_stateful_sets_pods_get_its_own_profile(kube: Kube) -> None:
     found = {one["kind"]: one for one in yaml.safe_load_all((ROOT / "examples/statefulset.yaml").read_text())}
     profile = ClusterEngineRuntimeProfile.model_validate(found["ClusterEngineRuntimeProfile"])
     tried = kube.http.post(

@@ -43,7 +43,7 @@ def _status_writes(kube: Kube, namespace: str, name: str, pods: list[Any], secon
 
 
 @pytest.mark.usefixtures("operator")
-def test_an_adapter_reaches_every_pod_and_those_that_come_later(
+def test_adapter_reaches_every_pod_and_those_that_come_later(
     kube: Kube, namespace: str, engine_pod: MakePod, adapter_path: str
 ) -> None:
     pods = [engine_pod("a"), engine_pod("b")]

@@ -36,7 +36,7 @@ def group(kube: Kube, namespace: str) -> Any:
 
 
 @pytest.mark.usefixtures("operator")
-def test_a_role_becomes_a_statefulset_and_a_headless_service(kube: Kube, namespace: str) -> None:
+def test_role_becomes_a_statefulset_and_a_headless_service(kube: Kube, namespace: str) -> None:
     kube.apply(rbg(namespace, role("worker", replicas=2)))
     made = until("the StatefulSet", lambda: stateful_set(kube, namespace, "demo-worker"))
     assert made["spec"]["replicas"] == 2
@@ -48,7 +48,7 @@ def test_a_role_becomes_a_statefulset_and_a_headless_service(kube: Kube, namespa
 
 
 @pytest.mark.usefixtures("operator")
-def test_the_status_follows_the_statefulsets(kube: Kube, namespace: str) -> None:
+def test_status_follows_the_statefulsets(kube: Kube, namespace: str) -> None:
     kube.apply(rbg(namespace, role("worker")))
     made = until("the StatefulSet", lambda: stateful_set(kube, namespace, "demo-worker"))
     until("not Ready", lambda: condition(group(kube, namespace), "Ready"), lambda one: one.get("status") == "False")
@@ -64,7 +64,7 @@ def test_the_status_follows_the_statefulsets(kube: Kube, namespace: str) -> None
     until("Ready", lambda: condition(group(kube, namespace), "Ready"), lambda one: one.get("status") == "True")
 
 
-def test_a_pass_over_what_is_as_it_should_be_applies_nothing(
+def test_pass_over_what_is_as_it_should_be_applies_nothing(
     kube: Kube, namespace: str, operator: OperatorProcess
 ) -> None:
     def passes() -> float:
@@ -103,7 +103,7 @@ def counted(metrics: str, name: str, *labels: str) -> float:
 
 
 @pytest.mark.usefixtures("operator")
-def test_a_changed_and_a_removed_role_are_followed(kube: Kube, namespace: str) -> None:
+def test_changed_and_a_removed_role_are_followed(kube: Kube, namespace: str) -> None:
     kube.apply(rbg(namespace, role("one"), role("two")))
     until("both", lambda: all(stateful_set(kube, namespace, f"demo-{one}") for one in ("one", "two")))
     kube.apply(rbg(namespace, role("one", replicas=3)))
@@ -231,7 +231,7 @@ def test_changed_leader_worker_role_is_rolled_by_instance(kube: Kube, namespace:
 
 
 @pytest.mark.usefixtures("operator")
-def test_a_restart_is_remembered_and_makes_an_instance_anew(kube: Kube, namespace: str) -> None:
+def test_restart_is_remembered_and_makes_an_instance_anew(kube: Kube, namespace: str) -> None:
     def uids() -> set[str]:
         return {one["metadata"]["uid"] for one in kube.pods(namespace)}
 
@@ -275,7 +275,7 @@ def test_fields_unknown_to_kubernetes_are_left_out_and_reported(kube: Kube, name
 
 
 @pytest.mark.usefixtures("operator")
-def test_a_group_that_is_handed_over_is_left_without_anything(kube: Kube, namespace: str) -> None:
+def test_group_that_is_handed_over_is_left_without_anything(kube: Kube, namespace: str) -> None:
     kube.apply(rbg(namespace, role("worker"), leader_worker()))
     until("the pods", lambda: member_names(kube, namespace), lambda seen: seen == ALL)
     kube.kubectl("-n", namespace, "annotate", "rbg", "demo", "patio.dev/hand-over=true")

@@ -65,7 +65,7 @@ def test_nested_annotations_stop_nobody(kube: Kube, namespace: str, operator: Op
     assert operator.runs()
 
 
-def test_a_group_nested_deeply_stops_nobody(kube: Kube, namespace: str, operator: OperatorProcess) -> None:
+def test_group_nested_deeply_stops_nobody(kube: Kube, namespace: str, operator: OperatorProcess) -> None:
     text = json.dumps(rbg(namespace, "deep")).replace('"image": "engine"', f'"image": "engine", "odd": {DEEP}')
     answer = post(kube, namespace, text)
     assert answer.status_code == 201, answer.text[:500]
@@ -77,7 +77,7 @@ def test_a_group_nested_deeply_stops_nobody(kube: Kube, namespace: str, operator
     assert operator.runs()
 
 
-def test_a_group_of_absurd_size_stops_nobody(kube: Kube, namespace: str, operator: OperatorProcess) -> None:
+def test_group_of_absurd_size_stops_nobody(kube: Kube, namespace: str, operator: OperatorProcess) -> None:
     kube.apply(rbg(namespace, "many", replicas=2_147_483_647))
     path = f"/{GROUPS}/namespaces/{namespace}/rolebasedgroups/many"
     ready = until("refused", lambda: condition(kube.get(path), "Ready"))

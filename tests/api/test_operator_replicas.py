@@ -82,7 +82,7 @@ def test_killed_leader_is_replaced_in_time_without_double_work(
     assert not leader.leads()
 
 
-def test_a_leader_that_is_asked_to_end_hands_over_at_once(
+def test_leader_that_is_asked_to_end_hands_over_at_once(
     kube: Kube, namespace: str, replicas: list[OperatorProcess]
 ) -> None:
     leader, standby = leader_and_standby(replicas)
@@ -99,7 +99,7 @@ def test_a_leader_that_is_asked_to_end_hands_over_at_once(
     assert leader.ended() == 0
 
 
-def test_a_leader_that_was_frozen_finds_that_it_leads_no_more(
+def test_leader_that_was_frozen_finds_that_it_leads_no_more(
     kube: Kube, namespace: str, replicas: list[OperatorProcess]
 ) -> None:
     leader, standby = leader_and_standby(replicas)

@@ -65,7 +65,7 @@ def refusal(kube: Kube, document: Object) -> str:
         ),
     ],
 )
-def test_a_fault_is_refused_with_its_place(kube: Kube, spec: Object, said: str) -> None:
+def test_fault_is_refused_with_its_place(kube: Kube, spec: Object, said: str) -> None:
     assert said in refusal(kube, profile(**spec))
 
 
@@ -88,22 +88,22 @@ def test_impossible_container_name_is_rejected_by_the_schema(kube: Kube) -> None
     assert "spec.containers[0].name" in refusal(kube, profile(containers=[{"name": "Side_car", "image": "x"}]))
 
 
-def test_a_misspelt_field_of_the_profile_itself_is_refused(kube: Kube) -> None:
+def test_misspelt_field_of_the_profile_itself_is_refused(kube: Kube) -> None:
     assert "spec.container" in refusal(kube, profile(container=[SIDE]))
 
 
-def test_a_change_is_tried_and_a_refused_one_leaves_what_was(kube: Kube) -> None:
+def test_change_is_tried_and_a_refused_one_leaves_what_was(kube: Kube) -> None:
     kube.apply(profile("changed", containers=[SIDE]))
     assert "spec.containers[0].image" in refusal(kube, profile("changed", containers=[{"name": "side"}]))
     path = "/apis/workloads.x-k8s.io/v1alpha2/clusterengineruntimeprofiles/changed"
     assert kube.get(path)["spec"]["containers"] == [SIDE]
 
 
-def test_a_container_of_the_trials_own_name_is_no_fault(kube: Kube) -> None:
+def test_container_of_the_trials_own_name_is_no_fault(kube: Kube) -> None:
     kube.apply(profile("named", containers=[SIDE | {"name": "engine"}, SIDE | {"name": "engine-0"}]))
 
 
-def test_the_operator_can_create_pods_of_its_own_by_dry_run_only(kube: Kube) -> None:
+def test_operator_can_create_pods_of_its_own_by_dry_run_only(kube: Kube) -> None:
     operator = ("--as=system:serviceaccount:patio-system:patio-operator", "-n", "patio-system")
     create = ("create", "--validate=false", "-f", "-")
     pod = '{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p"},"spec":{"containers":[{"name":"a","image":"a"}]}}'
@@ -112,7 +112,7 @@ def test_the_operator_can_create_pods_of_its_own_by_dry_run_only(kube: Kube) -> 
         kube.kubectl(*operator, *create, stdin=pod)
 
 
-def test_the_operator_creates_pods_elsewhere_for_a_group_only(kube: Kube, namespace: str) -> None:
+def test_operator_creates_pods_elsewhere_for_a_group_only(kube: Kube, namespace: str) -> None:
     operator = ("--as=system:serviceaccount:patio-system:patio-operator", "-n", namespace)
     owner = {"apiVersion": "workloads.x-k8s.io/v1alpha2", "kind": "RoleBasedGroup", "name": "g", "uid": "1"}
 

@@ -94,7 +94,7 @@ def counts(kube: Kube, name: str) -> tuple[int, int, int]:
     return now.get("pods", -1), now.get("currentPods", -1), now.get("behindPods", -1)
 
 
-def test_the_status_counts_pods(kube: Kube, namespace: str) -> None:
+def test_status_counts_pods(kube: Kube, namespace: str) -> None:
     name = f"counted-{namespace}"
     kube.apply(profile(name, strategy="NoUpdate"))
     until("no pod", lambda: counts(kube, name), lambda one: one == (0, 0, 0))
@@ -111,7 +111,7 @@ def test_the_status_counts_pods(kube: Kube, namespace: str) -> None:
     assert row[1].split()[:6] == [name, "NoUpdate", "1", "0", "1", "NoUpdate"]
 
 
-def test_a_status_that_has_not_changed_is_not_written(kube: Kube, namespace: str, webhooks: OperatorProcess) -> None:
+def test_status_that_has_not_changed_is_not_written(kube: Kube, namespace: str, webhooks: OperatorProcess) -> None:
     name = f"quiet-{namespace}"
     kube.apply(profile(name))
     deploy(kube, namespace, name, "web")
@@ -138,7 +138,7 @@ def passes(operator: OperatorProcess) -> int:
     )
 
 
-def test_a_change_rolls_one_workload_after_the_other(kube: Kube, namespace: str) -> None:
+def test_change_rolls_one_workload_after_the_other(kube: Kube, namespace: str) -> None:
     name = f"rolled-{namespace}"
     kube.apply(profile(name))
     for deployment in ("one", "two"):
@@ -230,7 +230,7 @@ def mark(workload: Object) -> str:
     return str(annotations.get("patio.dev/rolled-profiles") or "")
 
 
-def test_a_leader_worker_role_is_rolled_instance_by_instance(kube: Kube, namespace: str) -> None:
+def test_leader_worker_role_is_rolled_instance_by_instance(kube: Kube, namespace: str) -> None:
     name = f"leaders-{namespace}"
     kube.apply(profile(name))
     kube.apply(leader_worker_group(namespace, name))

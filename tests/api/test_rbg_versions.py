@@ -96,7 +96,7 @@ def test_server_side_apply_works_in_both_versions_on_one_object(plane: ControlPl
     assert (role["replicas"], role["template"], role["restartPolicy"]) == (4, POD, "None")
 
 
-def test_the_old_version_is_served_with_a_warning(plane: ControlPlane, namespace: str) -> None:
+def test_old_version_is_served_with_a_warning(plane: ControlPlane, namespace: str) -> None:
     done = subprocess.run(
         [plane.binaries.kubectl, f"--kubeconfig={plane.kubeconfig}", "-n", namespace, "get", OLD],
         capture_output=True,
@@ -131,9 +131,7 @@ def test_what_is_wrong_with_an_old_manifest_is_said_at_apply(
     assert message in refused.value.stderr
 
 
-def test_the_operator_keeps_the_crd_pointing_at_itself(
-    plane: ControlPlane, kube: Kube, operator: OperatorProcess
-) -> None:
+def test_operator_keeps_the_crd_pointing_at_itself(plane: ControlPlane, kube: Kube, operator: OperatorProcess) -> None:
     def conversion() -> Any:
         return read(plane, "", "crd", CRD)["spec"]["conversion"]["webhook"]["clientConfig"]
 
@@ -147,7 +145,7 @@ def test_the_operator_keeps_the_crd_pointing_at_itself(
 
 
 @pytest.mark.usefixtures("operator")
-def test_an_old_group_is_realised_and_its_status_reads_the_same(kube: Kube, namespace: str) -> None:
+def test_old_group_is_realised_and_its_status_reads_the_same(kube: Kube, namespace: str) -> None:
     body = {
         "apiVersion": "workloads.x-k8s.io/v1alpha1",
         "kind": "RoleBasedGroup",

@@ -103,7 +103,7 @@ def test_helm_finds_nothing_to_complain_about(helm: Helm) -> None:
         ("adapters.secrets.namespaces[0]=Team", "does not match pattern"),
     ],
 )
-def test_a_value_that_is_misspelt_or_out_of_range_is_refused(helm: Helm, value: str, complaint: str) -> None:
+def test_value_that_is_misspelt_or_out_of_range_is_refused(helm: Helm, value: str, complaint: str) -> None:
     done = helm("template", "--set", value)
     assert done.returncode != 0
     assert complaint in done.stderr
@@ -129,11 +129,11 @@ def test_every_value_of_the_file_is_in_the_schema(helm: Helm, tmp_path: Path) ->
         assert "'misspelt' not allowed" in helm("template", "--values", str(file)).stderr, values
 
 
-def test_a_cluster_without_native_sidecars_is_refused(helm: Helm) -> None:
+def test_cluster_without_native_sidecars_is_refused(helm: Helm) -> None:
     assert "incompatible with Kubernetes v1.28.0" in helm("template", "--kube-version", "1.28.0").stderr
 
 
-def test_the_operator_is_never_given_a_wildcard(rendered: list[Object]) -> None:
+def test_operator_is_never_given_a_wildcard(rendered: list[Object]) -> None:
     for rule in operator_rules(rendered):
         assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]], rule
 
@@ -246,7 +246,7 @@ def test_viewers_of_the_cluster_see_which_profiles_there_are(rendered: list[Obje
     assert {"get", "list"} <= set(rule["verbs"])
 
 
-def test_the_user_is_the_namespaces_where_it_is_left_out(render: Callable[..., list[Object]]) -> None:
+def test_user_is_the_namespaces_where_it_is_left_out(render: Callable[..., list[Object]]) -> None:
     """As OpenShift's restricted-v2 wants it."""
     nobody = [
         f"{who}.securityContext.{key}=null" for who in ("operator", "sidecar") for key in ("runAsUser", "runAsGroup")
@@ -262,7 +262,7 @@ def test_the_user_is_the_namespaces_where_it_is_left_out(render: Callable[..., l
     assert fixed["securityContext"]["fsGroup"] == fixed["securityContext"]["runAsUser"] == 65532
 
 
-def test_the_operator_can_be_reached_on_its_node(render: Callable[..., list[Object]]) -> None:
+def test_operator_can_be_reached_on_its_node(render: Callable[..., list[Object]]) -> None:
     objects = render("operator.hostNetwork=true", "webhook.securePort=10260", "operator.healthPort=10261")
     spec = only(objects, "Deployment")["spec"]["template"]["spec"]
     assert (spec["hostNetwork"], spec["dnsPolicy"]) == (True, "ClusterFirstWithHostNet")
@@ -280,7 +280,7 @@ def test_images_can_be_pinned(render: Callable[..., list[Object]]) -> None:
     }
 
 
-def test_the_operator_may_only_touch_its_own_secret(rendered: list[Object]) -> None:
+def test_operator_may_only_touch_its_own_secret(rendered: list[Object]) -> None:
     rules = [rule for rule in operator_rules(rendered) if "secrets" in rule["resources"]]
     assert not [rule for rule in cluster_rules(rendered) if "secrets" in rule["resources"]]
     assert [rule["verbs"] for rule in rules if "resourceNames" not in rule] == [["create"]]
@@ -376,7 +376,7 @@ def test_those_who_may_edit_lora_adapters_may_scale_them(rendered: list[Object])
         assert verb in rule["verbs"]
 
 
-def test_the_operator_cannot_become_somebody_else(rendered: list[Object]) -> None:
+def test_operator_cannot_become_somebody_else(rendered: list[Object]) -> None:
     for rule in operator_rules(rendered):
         assert not {"escalate", "bind", "impersonate"} & set(rule["verbs"]), rule
         assert not {"roles", "clusterroles", "rolebindings", "serviceaccounts/token", "pods/exec"} & set(
@@ -387,7 +387,7 @@ def test_the_operator_cannot_become_somebody_else(rendered: list[Object]) -> Non
         assert only(rendered, kind)["roleRef"]["name"] in roles
 
 
-def test_the_operator_runs_with_nothing_it_does_not_need(rendered: list[Object]) -> None:
+def test_operator_runs_with_nothing_it_does_not_need(rendered: list[Object]) -> None:
     spec = only(rendered, "Deployment")["spec"]["template"]["spec"]
     (container,) = spec["containers"]
     assert_restricted(container["securityContext"])
@@ -500,7 +500,7 @@ def test_rendered_objects_can_be_applied_singly_without_hooks(rendered: list[Obj
     assert len(names) == len(set(names))
 
 
-def test_the_ca_bundle_is_left_to_the_operator(rendered: list[Object]) -> None:
+def test_ca_bundle_is_left_to_the_operator(rendered: list[Object]) -> None:
     for webhook in only(rendered, "MutatingWebhookConfiguration")["webhooks"]:
         assert "caBundle" not in webhook["clientConfig"]
 
@@ -528,13 +528,13 @@ def test_access_control_is_on_unless_it_is_turned_off(
     assert profile["spec"]["initContainers"][0]["args"] == ["--access-control=off"]
 
 
-def test_the_default_profile_is_valid_by_its_own_schema(rendered: list[Object]) -> None:
+def test_default_profile_is_valid_by_its_own_schema(rendered: list[Object]) -> None:
     from patio_operator.api.profile import ClusterEngineRuntimeProfile
 
     ClusterEngineRuntimeProfile.model_validate(only(rendered, "ClusterEngineRuntimeProfile"))
 
 
-def test_the_default_profile_can_be_left_out(render: Callable[..., list[Object]]) -> None:
+def test_default_profile_can_be_left_out(render: Callable[..., list[Object]]) -> None:
     assert not of_kind(render("profile.create=false"), "ClusterEngineRuntimeProfile")
 
 
@@ -555,7 +555,7 @@ def test_replicas_prefer_nodes_of_their_own(render: Callable[..., list[Object]])
     assert only(mine, "Deployment")["spec"]["template"]["spec"]["affinity"] == {"nodeAffinity": {"mine": 1}}
 
 
-def test_an_image_without_a_tag_is_the_charts_version(render: Callable[..., list[Object]]) -> None:
+def test_image_without_a_tag_is_the_charts_version(render: Callable[..., list[Object]]) -> None:
     version = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
     assert images(render()) == {f"docker.io/patio/operator:{version}", f"docker.io/patio/sidecar:{version}"}
     mine = render("operator.image.repository=here/operator", "operator.image.tag=v7", "sidecar.image.tag=v8")

@@ -78,7 +78,7 @@ def test_api_server_keeps_the_default_profile_as_written(installed: ControlPlane
     ]
 
 
-def test_an_upgrade_leaves_the_ca_bundle_alone(installed: ControlPlane, helm: Helm) -> None:
+def test_upgrade_leaves_the_ca_bundle_alone(installed: ControlPlane, helm: Helm) -> None:
     bundle = "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tCg=="
     patch = [{"op": "add", "path": f"/webhooks/{index}/clientConfig/caBundle", "value": bundle} for index in range(4)]
     installed.kubectl("patch", "mutatingwebhookconfiguration", "patio", "--type=json", f"--patch={json.dumps(patch)}")
@@ -89,7 +89,7 @@ def test_an_upgrade_leaves_the_ca_bundle_alone(installed: ControlPlane, helm: He
     assert ca_bundles(installed) == 4 * [bundle]
 
 
-def test_a_second_release_is_refused(installed: ControlPlane, helm: Helm) -> None:
+def test_second_release_is_refused(installed: ControlPlane, helm: Helm) -> None:
     done = helm("install", "another", str(CHART), "--skip-crds")
     assert done.returncode != 0
     assert "cannot be imported into the current release" in done.stderr
@@ -128,13 +128,13 @@ def test_a_second_release_is_refused(installed: ControlPlane, helm: Helm) -> Non
         "patch leases/patio-operator --namespace default",
     ],
 )
-def test_the_operator_may_not(installed: ControlPlane, what: str) -> None:
+def test_operator_may_not(installed: ControlPlane, what: str) -> None:
     with pytest.raises(subprocess.CalledProcessError) as refused:
         installed.kubectl("auth", "can-i", *what.split(), f"--as={OPERATOR}")
     assert refused.value.stdout.strip() == "no"
 
 
-def test_the_operator_gets_by_with_what_it_may(installed: ControlPlane, tmp_path: Path) -> None:
+def test_operator_gets_by_with_what_it_may(installed: ControlPlane, tmp_path: Path) -> None:
     """As its service account, from nothing to a realised group; a call that the API server forbids is in its log."""
     installed.kubectl("create", "namespace", "team")
     for manifest in (GROUP, ADAPTER):

@@ -35,7 +35,7 @@ def test_sidecar_is_in_the_pod_and_not_in_group_or_statefulset(kube: Kube, names
     assert "initContainers" not in rbg["spec"]["roles"][0]["standalonePattern"]["template"]["spec"]
 
 
-def test_the_group_says_it_is_ready(kube: Kube, namespace: str) -> None:
+def test_group_says_it_is_ready(kube: Kube, namespace: str) -> None:
     path = f"/apis/workloads.x-k8s.io/v1alpha2/namespaces/{namespace}/rolebasedgroups/demo"
     rbg = until("the group Ready", lambda: kube.get(path), is_ready, within=20)
     assert condition(rbg, "Ready")["reason"] == "AllRolesReady"
@@ -44,7 +44,7 @@ def test_the_group_says_it_is_ready(kube: Kube, namespace: str) -> None:
     ]
 
 
-def test_the_pod_has_a_stable_name_in_dns(kube: Kube, namespace: str) -> None:
+def test_pod_has_a_stable_name_in_dns(kube: Kube, namespace: str) -> None:
     look_up = "import socket; print(socket.gethostbyname('demo-worker-0.s-demo-worker'))"
     (pod,) = kube.pods(namespace)
     found = until(
@@ -122,7 +122,7 @@ def test_killed_engine_gets_its_adapter_back_and_status_follows(kube: Kube, name
     )
 
 
-def test_a_new_pod_is_not_ready_before_it_has_the_adapter(kube: Kube, namespace: str, slow_double: Engine) -> None:
+def test_new_pod_is_not_ready_before_it_has_the_adapter(kube: Kube, namespace: str, slow_double: Engine) -> None:
     kube.apply(group(slow_double, namespace, name="slow"))
     first = f"/api/v1/namespaces/{namespace}/pods/slow-worker-0"
     until("slow-worker-0 Ready", lambda: kube.get(first), lambda pod: bool(pod) and is_ready(pod))
@@ -150,7 +150,7 @@ def test_a_new_pod_is_not_ready_before_it_has_the_adapter(kube: Kube, namespace:
     assert adapter["status"]["readyReplicas"] == 2
 
 
-def test_a_pod_label_is_enough_for_any_workload(kube: Kube, namespace: str, double: Engine) -> None:
+def test_pod_label_is_enough_for_any_workload(kube: Kube, namespace: str, double: Engine) -> None:
     kube.apply(
         {
             "apiVersion": "apps/v1",
@@ -242,7 +242,7 @@ def test_sidecar_gives_the_engine_metrics_under_patio_names(kube: Kube, namespac
     assert "\npatio:engine_up 1" in text
 
 
-def test_the_operator_comes_back_to_what_it_finds(kube: Kube, namespace: str, double: Engine) -> None:
+def test_operator_comes_back_to_what_it_finds(kube: Kube, namespace: str, double: Engine) -> None:
     kube.kubectl("-n", "patio-system", "scale", "deployment", "--all", "--replicas=0")
     until("no operator", lambda: kube.pods("patio-system"), lambda pods: not pods)
     kube.apply(lora_adapter(namespace, "meanwhile", ADAPTERS["lora-b"]))

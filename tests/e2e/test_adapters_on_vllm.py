@@ -52,12 +52,12 @@ def namespace(kube: Kube, vllm: Engine, make_namespace: Callable[[str], str]) ->
     return name
 
 
-def test_the_adapter_answers_otherwise_than_the_base_model(kube: Kube, namespace: str) -> None:
+def test_adapter_answers_otherwise_than_the_base_model(kube: Kube, namespace: str) -> None:
     base = kube.complete(namespace, "demo-worker-0", BASE_MODEL, PROMPT)
     assert kube.complete(namespace, "demo-worker-0", "lora-a", PROMPT) != base
 
 
-def test_an_adapter_comes_and_goes_with_its_object(kube: Kube, namespace: str) -> None:
+def test_adapter_comes_and_goes_with_its_object(kube: Kube, namespace: str) -> None:
     kube.apply(lora_adapter(namespace, "lora-b", ADAPTERS["lora-b"]))
     wait_for_adapter(kube, namespace, "lora-b")
     answers = {one: kube.complete(namespace, "demo-worker-0", one, PROMPT) for one in (BASE_MODEL, "lora-a", "lora-b")}
@@ -122,7 +122,7 @@ def test_bad_adapters_say_why_once_and_delay_no_good_one(kube: Kube, namespace: 
     assert set(kube.models(namespace, "demo-worker-0")) == {BASE_MODEL, "lora-a"}
 
 
-def test_the_metrics_of_a_real_vllm_come_out_under_patios_names(kube: Kube, namespace: str) -> None:
+def test_metrics_of_a_real_vllm_come_out_under_patios_names(kube: Kube, namespace: str) -> None:
     text = kube.to_pod("GET", namespace, "demo-worker-0", 9091, "/metrics").text
     for name in (
         *("num_requests_running", "num_requests_waiting", "input_tokens_total", "output_tokens_total"),
@@ -147,7 +147,7 @@ def test_killed_vllm_gets_its_adapter_back_and_status_follows(kube: Kube, namesp
     assert [one["restartCount"] for one in pod["status"]["containerStatuses"]] == [1]
 
 
-def test_a_second_pod_is_not_ready_before_it_serves_the_adapter(kube: Kube, namespace: str, vllm: Engine) -> None:
+def test_second_pod_is_not_ready_before_it_serves_the_adapter(kube: Kube, namespace: str, vllm: Engine) -> None:
     kube.apply(group(vllm, namespace, replicas=2))
 
     def look() -> bool:

@@ -79,7 +79,7 @@ def answer_of_each(kube: Kube, namespace: str) -> dict[str, str]:
     return {pod: kube.complete(namespace, pod, "expert", environment.PROMPT, TOKENS) for pod in pods}
 
 
-def test_the_adapter_came_from_the_bucket_to_every_pod(kube: Kube, namespace: str, s3: S3Server) -> None:
+def test_adapter_came_from_the_bucket_to_every_pod(kube: Kube, namespace: str, s3: S3Server) -> None:
     pods = kube.pods(namespace, "app=routed")
     assert {kube.models(namespace, one["metadata"]["name"])["expert"].split("/")[-2][:3] for one in pods} == {"s3-"}
     assert len(set(answer_of_each(kube, namespace).values())) == 1
@@ -127,7 +127,7 @@ def test_bad_source_stops_at_first_pod_and_old_weights_answer(kube: Kube, namesp
     assert set(answer_of_each(kube, namespace).values()) != {old}
 
 
-def test_the_secret_is_in_no_object_and_no_log(kube: Kube, namespace: str) -> None:
+def test_secret_is_in_no_object_and_no_log(kube: Kube, namespace: str) -> None:
     seen = kube.kubectl("-n", namespace, "get", "pods,events,lora,services,replicasets", "-o", "json")
     for pod in kube.pods(namespace, "app=routed"):
         seen += kube.kubectl("-n", namespace, "logs", pod["metadata"]["name"], "-c", "patio")

@@ -80,7 +80,7 @@ def rolled_profile(kube: Kube) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("rolled_profile")
-def test_a_changed_profile_is_rolled_one_workload_at_a_time(
+def test_changed_profile_is_rolled_one_workload_at_a_time(
     kube: Kube, double: Engine, make_namespace: Callable[[str], str]
 ) -> None:
     namespace = make_namespace("rolled")

@@ -145,7 +145,7 @@ def test_adapters_are_back_after_the_death_of_the_engine(engine: VllmProcess, si
     assert seconds <= BACK_WITHIN
 
 
-def test_a_sidecar_that_died_knows_them_and_loads_nothing_twice(engine: VllmProcess, sidecar: SidecarProcess) -> None:
+def test_sidecar_that_died_knows_them_and_loads_nothing_twice(engine: VllmProcess, sidecar: SidecarProcess) -> None:
     sidecar.stop(signal.SIGKILL)
     assert adapters_of(engine) == set(model.ADAPTERS)
     sidecar.start()

@@ -41,7 +41,7 @@ def test_length_has_a_limit() -> None:
     assert read_json("[1]", limit=2) is None
 
 
-def test_a_value_that_is_no_object_is_an_empty_one() -> None:
+def test_value_that_is_no_object_is_an_empty_one() -> None:
     assert read_object("[]") == {}
     assert read_object('{"a": "é"}') == {"a": "é"}
 

@@ -17,7 +17,7 @@ from patio_operator.api.schema import SchemaError, structural
 CHART = Path(__file__).resolve().parents[3] / "charts" / "patio" / "crds"
 
 
-def test_the_charts_crds_are_what_the_models_give() -> None:
+def test_charts_crds_are_what_the_models_give() -> None:
     assert crd.drift(CHART) == [], "run `make crds`"
 
 
@@ -138,7 +138,7 @@ def test_alternatives_that_kubernetes_cannot_have_are_an_error() -> None:
         structural(Either)
 
 
-def test_a_free_form_object_must_say_so() -> None:
+def test_free_form_object_must_say_so() -> None:
     class Free(Model):
         """Free."""
 

@@ -40,7 +40,7 @@ def shown(metadata: dict[str, Any]) -> frozenset[str]:
     return adapters_shown(metadata.get("labels") or {}, metadata.get("annotations") or {})
 
 
-def test_a_name_that_can_be_a_label_is_one() -> None:
+def test_name_that_can_be_a_label_is_one() -> None:
     assert adapter_label("sql-expert.v2") == "lora.patio.dev/sql-expert.v2"
     assert adapter_selector("sql", "7-8") == "lora.patio.dev/sql=loaded,owner.lora.patio.dev/7-8=sql"
 
@@ -85,7 +85,7 @@ OTHERS = ["[]", "null", "1", '{"lora.patio.dev/a": 5}', '{"lora.patio.dev/a": "b
 
 
 @given(st.one_of(st.text(), st.sampled_from(OTHERS)))
-def test_an_annotation_that_somebody_else_wrote_is_not_believed(text: str) -> None:
+def test_annotation_that_somebody_else_wrote_is_not_believed(text: str) -> None:
     assert adapters_shown({"lora.patio.dev/a": "loaded"}, {ADAPTER_NAMES: text}) == {"a"}
     assert (
         ADAPTER_NAMES in after({}, serving_labels_patch({"annotations": {ADAPTER_NAMES: text}}, [LONG]))["annotations"]

@@ -46,11 +46,11 @@ def test_adapter_has_the_name_of_its_object_unless_it_names_one() -> None:
     assert lora_adapter(adapterName="SQL.v2").adapter_name == "SQL.v2"
 
 
-def test_an_adapters_path_is_taken_literally() -> None:
+def test_adapters_path_is_taken_literally() -> None:
     assert lora_adapter(source={"uri": "file:///a%20b/c"}).spec.source.path == "/a%20b/c"
 
 
-def test_an_adapter_owns_what_it_loads_under_its_full_name() -> None:
+def test_adapter_owns_what_it_loads_under_its_full_name() -> None:
     assert lora_adapter().owner == "LoraAdapter/team/sql"
 
 
@@ -58,7 +58,7 @@ def test_every_state_that_a_sidecar_reports_can_be_in_a_status() -> None:
     assert {state.value for state in AdapterState} | {"Unknown"} == set(get_args(InstanceState))
 
 
-def test_a_status_is_written_as_it_was_read() -> None:
+def test_status_is_written_as_it_was_read() -> None:
     status = {
         "observedGeneration": 2,
         "adapterName": "sql",

@@ -56,7 +56,7 @@ def serial(bundle: Bundle) -> int:
     return x509.load_pem_x509_certificate(bundle.certificate).serial_number
 
 
-async def test_a_renewed_file_is_served_to_the_next_connection(tmp_path: Path) -> None:
+async def test_renewed_file_is_served_to_the_next_connection(tmp_path: Path) -> None:
     periods = Periods()
     old = first(NAMES, NOW, periods)
     new = improved(old, NAMES, NOW + periods.renew_after + timedelta(days=1), periods, old.trusted)
@@ -101,7 +101,7 @@ def test_only_what_calls_our_service_is_told_what_to_trust() -> None:
     ("service", "paths"),
     [("patio-webhook", ["/spec/conversion/webhook/clientConfig"]), ("rbgs-webhook-service", [])],
 )
-def test_a_crds_conversion_is_told_unless_it_is_upstreams(service: str, paths: list[str]) -> None:
+def test_crds_conversion_is_told_unless_it_is_upstreams(service: str, paths: list[str]) -> None:
     body = {"spec": {"conversion": {"strategy": "Webhook", "webhook": calls(service)}}}
     assert [path for path, _ in client_configs(CRD, body, "patio-system", "patio-webhook")] == paths
     assert not list(client_configs(CRD, {"spec": {"conversion": {"strategy": "None"}}}, "patio-system", service))

@@ -81,7 +81,7 @@ async def operator(api: MemoryApi, *, observing: bool = False) -> AsyncIterator[
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def test_a_pass_over_what_is_as_it_should_be_writes_nothing() -> None:
+async def test_pass_over_what_is_as_it_should_be_writes_nothing() -> None:
     api = MemoryApi()
     api.put(GROUPS, group("g", role(), leader_worker()))
     async with operator(api) as one:
@@ -111,7 +111,7 @@ async def test_what_somebody_changed_is_applied_again() -> None:
         await until("as applied", lambda: api.objects[f"{STATEFUL_SETS}/g-w"]["spec"]["replicas"] == 1)
 
 
-async def test_a_changed_group_is_applied() -> None:
+async def test_changed_group_is_applied() -> None:
     api = MemoryApi()
     api.put(GROUPS, group("g"))
     async with operator(api) as one:
@@ -120,7 +120,7 @@ async def test_a_changed_group_is_applied() -> None:
         await until("applied", lambda: api.objects[f"{STATEFUL_SETS}/g-w"]["spec"]["replicas"] == 3)
 
 
-async def test_a_profiles_status_wakes_no_group() -> None:
+async def test_profiles_status_wakes_no_group() -> None:
     api = MemoryApi()
     api.put(PROFILES, profile("patio"))
     runtime = {"engineRuntimes": [{"profileName": "patio"}]}
@@ -142,7 +142,7 @@ async def test_a_profiles_status_wakes_no_group() -> None:
         assert not api.asked
 
 
-async def test_a_profile_that_comes_wakes_the_groups_that_wait_for_it() -> None:
+async def test_profile_that_comes_wakes_the_groups_that_wait_for_it() -> None:
     api = MemoryApi()
     api.put(GROUPS, group("waits", role(engineRuntimes=[{"profileName": "patio"}])))
     api.put(GROUPS, group("other"))
@@ -187,7 +187,7 @@ async def test_nothing_is_kept_of_a_group_that_is_gone() -> None:
         assert len(one.groups) == 0
 
 
-async def test_a_group_that_changes_all_the_time_rests_between_passes() -> None:
+async def test_group_that_changes_all_the_time_rests_between_passes() -> None:
     api = MemoryApi()
     api.put(GROUPS, group("g"))
     async with operator(api) as one:
@@ -214,7 +214,7 @@ async def test_in_observe_mode_a_group_is_not_even_read() -> None:
         assert api.writes == 0
 
 
-async def test_a_group_of_absurd_size_is_refused_in_words() -> None:
+async def test_group_of_absurd_size_is_refused_in_words() -> None:
     api = MemoryApi()
     api.put(GROUPS, group("many", role(replicas=2_147_483_647)))
     api.put(GROUPS, group("wide", *(role(f"r{number}") for number in range(1000))))
@@ -228,7 +228,7 @@ async def test_a_group_of_absurd_size_is_refused_in_words() -> None:
         await one.settled()
 
 
-async def test_a_group_of_megabytes_holds_nobody_up() -> None:
+async def test_group_of_megabytes_holds_nobody_up() -> None:
     api = MemoryApi()
     env = [{"name": f"V{number}", "value": "x" * 20} for number in range(450)]
     large = [role(f"r{number}") for number in range(60)]
@@ -244,7 +244,7 @@ async def test_a_group_of_megabytes_holds_nobody_up() -> None:
         await one.settled()
 
 
-async def test_a_group_that_is_handed_over_is_taken_down() -> None:
+async def test_group_that_is_handed_over_is_taken_down() -> None:
     api = MemoryApi()
     api.put(GROUPS, group("g", role(), leader_worker()))
     async with operator(api) as one:
@@ -261,7 +261,7 @@ async def test_a_group_that_is_handed_over_is_taken_down() -> None:
         assert ready["reason"] == "HandedOver"
 
 
-async def test_a_group_of_many_pods_is_made_in_several_passes() -> None:
+async def test_group_of_many_pods_is_made_in_several_passes() -> None:
     api = MemoryApi()
     api.put(GROUPS, group("g", leader_worker(replicas=130)))
     async with operator(api) as one:
@@ -274,7 +274,7 @@ async def test_a_group_of_many_pods_is_made_in_several_passes() -> None:
         assert len(one.passes) >= 260 / PODS_IN_A_PASS
 
 
-async def test_a_group_whose_name_is_no_label_says_so() -> None:
+async def test_group_whose_name_is_no_label_says_so() -> None:
     api = MemoryApi()
     api.put(GROUPS, group("n" * 100))
     api.refused[STATEFUL_SETS] = 400
@@ -285,7 +285,7 @@ async def test_a_group_whose_name_is_no_label_says_so() -> None:
         assert len(one.passes) < 5
 
 
-async def test_a_group_nested_deeply_is_refused_in_words() -> None:
+async def test_group_nested_deeply_is_refused_in_words() -> None:
     deep: Any = "x"
     for _ in range(300):
         deep = [deep]

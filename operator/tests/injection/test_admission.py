@@ -40,11 +40,11 @@ STATEFUL_SET_POD = {
 # --- what a pod asks for
 
 
-def test_a_pod_asks_by_its_label() -> None:
+def test_pod_asks_by_its_label() -> None:
     assert runtimes_of({"metadata": {"labels": {"patio.dev/profile": "patio"}}}) == (RuntimeRef("patio"),)
 
 
-def test_a_pod_that_asks_for_nothing_gets_nothing() -> None:
+def test_pod_that_asks_for_nothing_gets_nothing() -> None:
     assert runtimes_of({"metadata": {"name": "x"}}) == ()
 
 
@@ -63,7 +63,7 @@ def test_pod_of_a_role_asks_by_annotation_and_its_label_adds() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[{}]", "nonsense"])
-def test_an_annotation_that_cannot_be_read_is_refused(text: str) -> None:
+def test_annotation_that_cannot_be_read_is_refused(text: str) -> None:
     refused = runtimes_of({"metadata": {"annotations": {"patio.dev/engine-runtimes": text}}})
     assert isinstance(refused, PodRejection)
     assert "patio.dev/engine-runtimes" in refused.message
@@ -79,7 +79,7 @@ def test_one_profile_named_twice_differently_is_refused() -> None:
 # --- containers and volumes
 
 
-def test_the_profiles_parts_come_after_the_pods() -> None:
+def test_profiles_parts_come_after_the_pods() -> None:
     before = pod(VLLM, initContainers=[{"name": "download", "image": "d"}], volumes=[{"name": "shm", "emptyDir": {}}])
     after = injected(before).pod
     assert [one["name"] for one in after["spec"]["initContainers"]] == ["download", "patio"]
@@ -87,13 +87,13 @@ def test_the_profiles_parts_come_after_the_pods() -> None:
     assert [one["name"] for one in after["spec"]["volumes"]] == ["shm", "patio"]
 
 
-def test_an_injected_pod_says_so_and_from_which_revision() -> None:
+def test_injected_pod_says_so_and_from_which_revision() -> None:
     after = injected(pod()).pod
     assert after["metadata"]["labels"] == {"app": "x", "patio.dev/injected": "true"}
     assert json.loads(after["metadata"]["annotations"]["patio.dev/injected"]) == {"patio": revision(profile())}
 
 
-def test_the_revision_is_that_of_what_is_injected() -> None:
+def test_revision_is_that_of_what_is_injected() -> None:
     assert revision(profile(containers=[{"name": "a"}])) != revision(profile(containers=[{"name": "b"}]))
     assert revision(profile(containers=[])) == revision(profile(containers=[], updateStrategy="RollingUpdate"))
 
@@ -125,7 +125,7 @@ def test_overrides_merge_env_append_args_replace_image_resources() -> None:
     assert any("command ignored" in warning for warning in result.warnings)
 
 
-def test_a_native_sidecar_can_be_overridden() -> None:
+def test_native_sidecar_can_be_overridden() -> None:
     override = {"name": "patio", "env": [{"name": "TOPO_TYPE", "value": "SGLang"}]}
     after = injected(pod(), Runtime(profile(), (override,))).pod
     assert env(after, "patio")["TOPO_TYPE"] == "SGLang"
@@ -180,7 +180,7 @@ def test_a_native_sidecar_can_be_overridden() -> None:
         ),
     ],
 )
-def test_a_clash_is_refused_and_both_sides_are_named(
+def test_clash_is_refused_and_both_sides_are_named(
     before: dict[str, Any], runtimes: tuple[Runtime, ...], both_sides: list[str]
 ) -> None:
     message = refusal(before, *runtimes)
@@ -229,7 +229,7 @@ def test_same_port_in_an_init_container_that_ends_is_no_conflict() -> None:
     injected(pod(initContainers=[{"name": "wait", "image": "w", "ports": [{"containerPort": 9091}]}]))
 
 
-def test_the_same_port_by_another_protocol_is_no_clash() -> None:
+def test_same_port_by_another_protocol_is_no_clash() -> None:
     injected(pod(VLLM | {"ports": [{"containerPort": 9091, "protocol": "UDP"}]}))
 
 
@@ -249,7 +249,7 @@ def test_equal_volume_is_shared_also_with_api_server_defaults() -> None:
 # --- variables
 
 
-def test_the_sidecar_is_told_its_pod_and_its_engine() -> None:
+def test_sidecar_is_told_its_pod_and_its_engine() -> None:
     told = env(injected(pod()).pod, "patio")
     assert told == {
         "POD_NAME": "metadata.name",
@@ -277,7 +277,7 @@ def test_what_the_profile_says_wins_over_the_guess() -> None:
     }
 
 
-def test_the_guess_is_shown() -> None:
+def test_guess_is_shown() -> None:
     assert engine_annotation(injected(pod()).pod) == {
         "container": "vllm",
         "kind": "vllm",
@@ -334,7 +334,7 @@ def test_role_of_a_leader_worker_set_has_the_index_of_its_group() -> None:
 
 
 @pytest.mark.parametrize("metadata", [{"generateName": "web-6f7-"}, {"name": "bare"}, {"name": "x", "labels": None}])
-def test_a_pod_of_any_kind_is_injected(metadata: dict[str, Any]) -> None:
+def test_pod_of_any_kind_is_injected(metadata: dict[str, Any]) -> None:
     bare = {"metadata": metadata, "spec": {"containers": [VLLM], "initContainers": None, "volumes": None}}
     after = injected(bare).pod
     assert env(after, "patio")["POD_NAME"] == "metadata.name"
@@ -352,13 +352,13 @@ def test_pod_variables_come_first_so_that_profiles_may_use_them() -> None:
     assert names.index("POD_NAME") < names.index("ME")
 
 
-def test_the_engines_key_is_copied_as_a_reference() -> None:
+def test_engines_key_is_copied_as_a_reference() -> None:
     engine = VLLM | {"env": [{"name": "VLLM_API_KEY", **SECRET}]}
     sidecar = container(injected(pod(engine)).pod, "patio")
     assert {"name": "ENGINE_API_KEY", **SECRET} in sidecar["env"]
 
 
-def test_a_key_in_clear_text_is_not_copied_and_not_repeated() -> None:
+def test_key_in_clear_text_is_not_copied_and_not_repeated() -> None:
     engine = VLLM | {"command": ["vllm", "serve", "m", "--api-key", "hunter2"]}
     result = injected(pod(engine))
     assert "ENGINE_API_KEY" not in env(result.pod, "patio")
@@ -393,7 +393,7 @@ def test_profile_without_patio_sidecar_leaves_engine_unchanged() -> None:
     assert container(after, "vllm") == VLLM
 
 
-def test_the_sidecar_is_given_the_adapters_of_the_pod() -> None:
+def test_sidecar_is_given_the_adapters_of_the_pod() -> None:
     wanted = LoadRequest(lora_name="sql", lora_path="/a/$(x)", owner="LoraAdapter/team/sql", revision="1", wait=0)
     told = env(injected(pod(), adapters=(wanted,)).pod, "patio")
     as_the_kubelet_expands_it = told["PATIO_REQUIRED_ADAPTERS"].replace("$$(", "$(")
@@ -406,7 +406,7 @@ def test_the_sidecar_is_given_the_adapters_of_the_pod() -> None:
 # --- volumes
 
 
-def test_the_engine_sees_the_sidecars_files_read_only() -> None:
+def test_engine_sees_the_sidecars_files_read_only() -> None:
     assert mounts(injected(pod()).pod, "vllm") == {"/var/lib/patio": ("patio", True)}
 
 
@@ -523,7 +523,7 @@ def test_second_admission_changes_nothing_after_a_profile_edit() -> None:
     assert injected(once, Runtime(profile(initContainers=[other_port], volumes=other_volumes))).pod == once
 
 
-def test_a_pod_that_only_claims_to_be_injected_is_injected() -> None:
+def test_pod_that_only_claims_to_be_injected_is_injected() -> None:
     claiming = pod(metadata={"annotations": {"patio.dev/injected": '{"patio": "old"}'}})
     after = injected(claiming).pod
     assert container(after, "patio")["image"] == "patio/sidecar:1"

@@ -69,7 +69,7 @@ fi"""
         shell("x=$(cat <<< 'vllm serve y --port 1'); vllm serve m --port 9000"),
     ],
 )
-def test_an_engine_is_found_where_its_shell_starts_it(found: Engine) -> None:
+def test_engine_is_found_where_its_shell_starts_it(found: Engine) -> None:
     assert (found.kind, found.port, found.model, found.headless) == ("vllm", 9000, "m", False)
 
 
@@ -94,7 +94,7 @@ def test_what_a_script_sets_twice_is_not_known() -> None:
     assert (found.kind, found.port) == ("vllm", None)
 
 
-def test_a_key_that_stands_in_a_script_is_not_copied() -> None:
+def test_key_that_stands_in_a_script_is_not_copied() -> None:
     for found in (
         shell("export VLLM_API_KEY=hunter2; vllm serve m"),
         shell("VLLM_API_KEY=hunter2 vllm serve m"),
@@ -144,7 +144,7 @@ def test_api_servers_are_counted_as_vllm_makes_them(flags: str, servers: int | N
     assert engine("vllm", "serve", "m", *flags.split()).api_servers == servers
 
 
-def test_the_endpoint_is_what_the_flags_make_of_it() -> None:
+def test_endpoint_is_what_the_flags_make_of_it() -> None:
     assert engine("vllm", "serve", "m", "--ssl-certfile", "/c", "--ssl-keyfile", "/k").endpoint == (
         "https://localhost:8000"
     )
@@ -179,17 +179,17 @@ def test_where_flags_come_from_elsewhere_is_known(words: list[str], unread: str 
         ["python3", "-m", "sglang.launch_server", "--nnodes", "2", "--node-rank", "1"],
     ],
 )
-def test_an_engine_that_serves_nothing_is_headless(words: list[str]) -> None:
+def test_engine_that_serves_nothing_is_headless(words: list[str]) -> None:
     assert engine(*words).headless
 
 
-def test_a_name_that_fits_into_no_annotation_is_not_known() -> None:
+def test_name_that_fits_into_no_annotation_is_not_known() -> None:
     found = engine("vllm", "serve", "m" * 1_000_000)
     assert (found.model, found.served) == (None, ())
     assert engine("vllm", "serve", "m", "--served-model-name", *map(str, range(10_000))).served == ()
 
 
-def test_a_script_that_is_too_long_is_not_read_in_part() -> None:
+def test_script_that_is_too_long_is_not_read_in_part() -> None:
     script = "vllm serve m --port 90" + " " * command_line.MOST_CHARACTERS
     assert shell(script).kind is None
     assert shell(script[: command_line.MOST_CHARACTERS]).port == 90
@@ -212,7 +212,7 @@ def test_no_script_raises(script: str, arguments: list[str]) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(PIECES, max_size=60).map("".join))
-def test_a_script_in_quotes_starts_what_it_starts(script: str) -> None:
+def test_script_in_quotes_starts_what_it_starts(script: str) -> None:
     """What one shell more makes no difference, as long as quotes have their ends."""
     quoted = "sh -c '" + script.replace("'", "'\\''") + "'"
     plain, within = shell(script), shell(quoted)
@@ -258,6 +258,6 @@ def test_what_is_read_of_a_hostile_script_is_bounded(piece: str, monkeypatch: py
     assert read <= 2 * command_line.MOST_CHARACTERS
 
 
-def test_a_million_arguments_for_a_script_are_bounded() -> None:
+def test_million_arguments_for_a_script_are_bounded() -> None:
     line = CommandLine({"name": "c", "command": ["sh", "-c", "x $@;" * 1000, *map(str, range(10_000))]})
     assert sum(len(command) for command in line.commands()) <= command_line.MOST_WORDS + 1000

@@ -68,13 +68,11 @@ SGLANG_SERVER = ["python3", "-m", "sglang.launch_server"]
         (engine(["vllm"]), None, None, None),
     ],
 )
-def test_an_engine_is_known_by_its_command(
-    found: Engine, kind: str | None, port: int | None, model: str | None
-) -> None:
+def test_engine_is_known_by_its_command(found: Engine, kind: str | None, port: int | None, model: str | None) -> None:
     assert (found.kind, found.port, found.model) == (kind, port, model)
 
 
-def test_the_engine_is_the_first_container_that_is_recognised() -> None:
+def test_engine_is_the_first_container_that_is_recognised() -> None:
     router = {"name": "router", "command": ["nginx"]}
     assert find_engine([router, {"name": "llm", "command": ["vllm", "serve", "m"]}]).container == "llm"
 
@@ -102,7 +100,7 @@ def test_engine_that_listens_on_the_pod_address_is_reached_there(host: str, reac
     assert engine(["vllm", "serve", "m", "--host", host], env=[POD_IP]).host == reached_at
 
 
-def test_a_key_is_known_by_its_reference_only() -> None:
+def test_key_is_known_by_its_reference_only() -> None:
     by_variable = engine(["vllm", "serve", "m"], env=[{"name": "VLLM_API_KEY", **SECRET}])
     by_flag = engine(["vllm", "serve", "m", "--api-key", "$(KEY)"], env=[{"name": "KEY", **SECRET}])
     in_clear = engine(["vllm", "serve", "m", "--api-key", "hunter2"])
@@ -141,5 +139,5 @@ def test_every_name_of_the_base_model_is_known(flags: list[str], served: tuple[s
         (["--max-loaded-loras", "$(cat /many)"], None),
     ],
 )
-def test_the_room_for_adapters_is_what_the_command_says(flags: list[str], room: int | None) -> None:
+def test_room_for_adapters_is_what_the_command_says(flags: list[str], room: int | None) -> None:
     assert engine([*SGLANG_SERVER, *flags]).room == room

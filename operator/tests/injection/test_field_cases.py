@@ -99,13 +99,13 @@ def test_several_api_servers_get_no_variable_that_ends_them() -> None:
     assert one.warnings == ()
 
 
-def test_a_number_of_api_servers_that_is_not_known_is_no_one() -> None:
+def test_number_of_api_servers_that_is_not_known_is_no_one() -> None:
     result = injected(pod(serving("-dp", "$(DP)")))
     assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" not in env(result.pod, "vllm")
     assert said(result, "API servers that is not known")
 
 
-def test_a_vllm_that_would_end_at_its_start_is_warned_about() -> None:
+def test_vllm_that_would_end_at_its_start_is_warned_about() -> None:
     setting = {"name": "VLLM_ALLOW_RUNTIME_LORA_UPDATING", "value": "1"}
     assert said(injected(pod(serving("-asc", "2", env=[setting]))), "ends at its start", "--api-server-count 1")
 
@@ -120,7 +120,7 @@ def test_several_tokenizers_of_sglang_are_warned_about() -> None:
 # --- where the engine listens
 
 
-def test_an_engine_with_a_certificate_is_reached_by_https() -> None:
+def test_engine_with_a_certificate_is_reached_by_https() -> None:
     before = pod(serving("--ssl-certfile", "/c/tls.crt", "--ssl-keyfile", "/c/tls.key"))
     after = injected(before).pod
     told = env(after, "patio")
@@ -132,7 +132,7 @@ def test_an_engine_with_a_certificate_is_reached_by_https() -> None:
     assert "ENGINE_TLS_VERIFY" not in env(injected(before, http).pod, "patio")
 
 
-def test_a_certificate_on_the_nodes_network_is_checked() -> None:
+def test_certificate_on_the_nodes_network_is_checked() -> None:
     result = injected(pod(serving("--ssl-certfile", "/c/tls.crt"), hostNetwork=True))
     assert "ENGINE_TLS_VERIFY" not in env(result.pod, "patio")
     assert said(result, "serves TLS", "ENGINE_CA_FILE", "ENGINE_TLS_SERVER_NAME")
@@ -141,7 +141,7 @@ def test_a_certificate_on_the_nodes_network_is_checked() -> None:
 RUN = {"name": "run", "mountPath": "/run/engine"}
 
 
-def test_a_socket_in_a_volume_is_shared_with_the_sidecar() -> None:
+def test_socket_in_a_volume_is_shared_with_the_sidecar() -> None:
     engine = serving("--uds", "/run/engine/vllm.sock", volumeMounts=[RUN])
     result = injected(pod(engine, volumes=[{"name": "run", "emptyDir": {}}]))
     assert env(result.pod, "patio")[ENDPOINT] == "unix:///run/engine/vllm.sock"
@@ -159,7 +159,7 @@ def test_a_socket_in_a_volume_is_shared_with_the_sidecar() -> None:
         ("/s", {"name": "run", "mountPath": "/"}),
     ],
 )
-def test_a_socket_that_the_sidecar_cannot_see_is_refused(path: str, mount: Object | None) -> None:
+def test_socket_that_the_sidecar_cannot_see_is_refused(path: str, mount: Object | None) -> None:
     engine = serving("--uds", path, volumeMounts=[mount] if mount else [])
     before = pod(engine, volumes=[{"name": "run", "emptyDir": {}}])
     message = refusal(before)
@@ -176,7 +176,7 @@ def test_flags_from_elsewhere_are_warned_about() -> None:
     assert injected(pod({**VLLM, "command": ["vllm", "serve", "--config", "/c"]}), known).warnings == ()
 
 
-def test_a_key_from_a_whole_secret_is_warned_about() -> None:
+def test_key_from_a_whole_secret_is_warned_about() -> None:
     engine = serving(envFrom=[{"secretRef": {"name": "keys"}}])
     assert said(injected(pod(engine)), "envFrom", "VLLM_API_KEY", "ENGINE_API_KEY")
     own = overridden(env=[{"name": "ENGINE_API_KEY", "value": "x"}])
@@ -187,13 +187,13 @@ def test_a_key_from_a_whole_secret_is_warned_about() -> None:
 # --- pods with more or less than one engine
 
 
-def test_a_second_engine_in_a_pod_is_named() -> None:
+def test_second_engine_in_a_pod_is_named() -> None:
     result = injected(pod({**VLLM, "name": "e0"}, {**serving("--port", "8001"), "name": "e1"}))
     assert engine_annotation(result.pod)["container"] == "e0"
     assert said(result, "'e1' is an engine as well", "'e0' only")
 
 
-def test_an_engine_that_is_a_native_sidecar_is_found() -> None:
+def test_engine_that_is_a_native_sidecar_is_found() -> None:
     before = pod({"name": "app", "image": "app"}, initContainers=[{**VLLM, "restartPolicy": "Always"}])
     result = inject(before, [Runtime(profile())], (), CallerKeys(("key",), "word"))
     assert isinstance(result, Injection)
@@ -203,7 +203,7 @@ def test_an_engine_that_is_a_native_sidecar_is_found() -> None:
     assert said(result, "'vllm' is an init container", "cannot be drained")
 
 
-def test_an_engine_that_serves_nothing_gets_no_profile() -> None:
+def test_engine_that_serves_nothing_gets_no_profile() -> None:
     before = pod({**VLLM, "command": ["vllm", "serve", "m", "--headless", "-dp", "4"]})
     result = injected(before)
     assert result.pod == before
@@ -222,7 +222,7 @@ def test_workers_of_a_leader_worker_set_get_no_profile(metadata: Object) -> None
     assert runtimes_of({"metadata": asking}) == ()
 
 
-def test_the_leader_of_a_leader_worker_set_gets_its_profile() -> None:
+def test_leader_of_a_leader_worker_set_gets_its_profile() -> None:
     labels = {"patio.dev/profile": "patio", "leaderworkerset.sigs.k8s.io/worker-index": "0"}
     assert runtimes_of({"metadata": {"labels": labels}}) == (RuntimeRef("patio"),)
 
@@ -230,7 +230,7 @@ def test_the_leader_of_a_leader_worker_set_gets_its_profile() -> None:
 # --- the node's network
 
 
-def test_a_port_of_the_node_is_warned_about_and_can_be_moved() -> None:
+def test_port_of_the_node_is_warned_about_and_can_be_moved() -> None:
     before = pod(hostNetwork=True)
     assert said(injected(before), "hostNetwork", "'patio' takes port 9091", "override ports")
     probed = SIDECAR | {
@@ -252,12 +252,12 @@ def test_a_port_of_the_node_is_warned_about_and_can_be_moved() -> None:
     assert injected(result.pod, moved).pod == result.pod
 
 
-def test_a_moved_port_that_clashes_or_is_not_there_is_refused() -> None:
+def test_moved_port_that_clashes_or_is_not_there_is_refused() -> None:
     assert "8000/TCP" in refusal(pod(), overridden(ports=[{"name": "patio", "containerPort": 8000}]))
     assert "port 'patoi'" in refusal(pod(), overridden(ports=[{"name": "patoi", "containerPort": 9191}]))
 
 
-def test_a_port_that_the_role_says_itself_is_not_said_twice() -> None:
+def test_port_that_the_role_says_itself_is_not_said_twice() -> None:
     moved = overridden(ports=[{"name": "patio", "containerPort": 9191}], args=["--port", "9191"])
     assert container(injected(pod(), moved).pod, "patio")["args"] == ["--port", "9191"]
 
@@ -283,7 +283,7 @@ def test_volumes_that_are_filled_before_the_engine_are_lent() -> None:
 
 
 @pytest.mark.parametrize("path", ["/opt", "/opt/app", "/opt/patio/lib", "/var/lib"])
-def test_a_volume_over_the_sidecars_own_is_not_lent(path: str) -> None:
+def test_volume_over_the_sidecars_own_is_not_lent(path: str) -> None:
     claim = {"name": "claim", "persistentVolumeClaim": {"claimName": "c"}}
     engine = serving(volumeMounts=[{"name": "claim", "mountPath": path}])
     result = injected(pod(engine, volumes=[claim]))
@@ -304,7 +304,7 @@ def test_volumes_beside_the_sidecars_own_are_lent() -> None:
 @pytest.mark.parametrize(
     ("said_so", "read_only"), [({}, True), ({"readOnly": True}, True), ({"readOnly": False}, False)]
 )
-def test_a_folder_of_the_node_is_written_to_if_the_profile_says(said_so: Object, read_only: bool) -> None:
+def test_folder_of_the_node_is_written_to_if_the_profile_says(said_so: Object, read_only: bool) -> None:
     side = SIDECAR | {"volumeMounts": [{"name": "node", "mountPath": "/node", **said_so}]}
     mine = profile(initContainers=[side], volumes=[{"name": "node", "hostPath": {"path": "/srv"}}])
     after = injected(pod(VLLM, {"name": "x", "image": "x"}), Runtime(mine, (), ("x",))).pod
@@ -331,7 +331,7 @@ def test_a_folder_of_the_node_is_written_to_if_the_profile_says(said_so: Object,
         {"profileName": "p" * 300},
     ],
 )
-def test_an_override_that_is_none_is_refused_in_words(entry: Object) -> None:
+def test_override_that_is_none_is_refused_in_words(entry: Object) -> None:
     refused = runtimes_of({"metadata": {"annotations": {"patio.dev/engine-runtimes": json.dumps([entry])}}})
     assert isinstance(refused, PodRejection)
     assert len(refused.message) < limits.MESSAGE
@@ -340,14 +340,14 @@ def test_an_override_that_is_none_is_refused_in_words(entry: Object) -> None:
 @pytest.mark.parametrize(
     "text", ["[" * 2000, "[" * 100_000, '[{"a":' * 500, "[" + '{"profileName": "p"},' * 20_000, "9" * 5000]
 )
-def test_an_annotation_without_an_end_is_refused(text: str) -> None:
+def test_annotation_without_an_end_is_refused(text: str) -> None:
     refused = runtimes_of({"metadata": {"annotations": {"patio.dev/engine-runtimes": text}}})
     assert isinstance(refused, PodRejection)
     assert len(refused.message) < limits.MESSAGE
 
 
 @pytest.mark.parametrize("text", ["[" * 2000, '{"patio": {}}', json.dumps({f"p{n}": "r" for n in range(1000)}), "[]"])
-def test_an_annotation_of_an_injected_pod_is_believed_in_bounds(text: str) -> None:
+def test_annotation_of_an_injected_pod_is_believed_in_bounds(text: str) -> None:
     result = injected(pod(metadata={"annotations": {"patio.dev/injected": text}}))
     assert json.loads(result.pod["metadata"]["annotations"]["patio.dev/injected"]).keys() == {"patio"}
 
@@ -364,7 +364,7 @@ def test_an_annotation_of_an_injected_pod_is_believed_in_bounds(text: str) -> No
         {"containers": [{**VLLM, "args": ["x" * 3_000_000]}]},
     ],
 )
-def test_a_pod_with_more_than_is_read_is_refused(spec: Object) -> None:
+def test_pod_with_more_than_is_read_is_refused(spec: Object) -> None:
     result = inject({"metadata": {"name": "p"}, "spec": spec}, [Runtime(profile())], ())
     assert isinstance(result, PodRejection)
     assert "Patio reads at most" in result.message or "more than" in result.message
@@ -385,7 +385,7 @@ def test_many_warnings_are_counted() -> None:
 
 
 @pytest.mark.parametrize("name", ["..", "a/../../nodes", "A", "", "g" * 300])
-def test_a_group_that_has_no_name_is_looked_up_nowhere(name: str) -> None:
+def test_group_that_has_no_name_is_looked_up_nowhere(name: str) -> None:
     labels = {"rbg.workloads.x-k8s.io/group-name": name, "rbg.workloads.x-k8s.io/role-name": "r"}
     controlled = {"labels": labels, "ownerReferences": [{"controller": True}]}
     assert member_of({"metadata": controlled}) is None

@@ -48,7 +48,7 @@ def test_sidecar_knows_every_folder_of_files_that_the_engine_has() -> None:
     assert "PATIO_DOWNLOAD_ROOTS" not in env(injected(pod()).pod, "patio")
 
 
-def test_a_folder_that_both_get_by_the_profile_counts() -> None:
+def test_folder_that_both_get_by_the_profile_counts() -> None:
     sidecar = SIDECAR | {"volumeMounts": [{"name": "node", "mountPath": "/cache"}]}
     mine = profile(initContainers=[sidecar], volumes=[NODE])
     assert env(injected(pod(), Runtime(mine)).pod, "patio")["PATIO_DOWNLOAD_ROOTS"] == "/cache"
@@ -62,7 +62,7 @@ def test_what_the_profile_says_of_folders_stays() -> None:
 
 
 @pytest.mark.parametrize("path", ["/a,b", "/a/../b", "/ a ", "/a /", "/ /", "//a", "models"])
-def test_a_folder_that_would_stop_the_sidecars_start_is_not_told(path: str) -> None:
+def test_folder_that_would_stop_the_sidecars_start_is_not_told(path: str) -> None:
     told = env(injected(pod(engine({"name": "models", "mountPath": path}), volumes=[CLAIM])).pod, "patio")
     read_settings([], {name: value for name, value in told.items() if name.startswith("PATIO_")})
 
@@ -123,7 +123,7 @@ def test_folder_outside_of_the_engine_mounts_gives_a_warning() -> None:
 
 
 @given(st.lists(st.text(st.sampled_from("/ab.,$() \n"), min_size=1, max_size=8), min_size=1, max_size=3, unique=True))
-def test_the_sidecar_takes_whatever_folders_it_is_told(paths: list[str]) -> None:
+def test_sidecar_takes_whatever_folders_it_is_told(paths: list[str]) -> None:
     mounts = [{"name": "models", "mountPath": path} for path in paths]
     result = inject(pod(engine(*mounts), volumes=[CLAIM]), [Runtime(profile())], ())
     if isinstance(result, Injection):

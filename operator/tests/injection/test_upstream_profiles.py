@@ -121,13 +121,13 @@ def test_parts_by_upstream_are_not_dropped_reordered_or_doubled(name: str) -> No
 
 
 @pytest.mark.parametrize("name", PODS)
-def test_a_second_admission_changes_nothing(name: str) -> None:
+def test_second_admission_changes_nothing(name: str) -> None:
     once = admitted(PODS[name]).pod
     assert json_patch(once, admitted(copy.deepcopy(once)).pod) == []
 
 
 @pytest.mark.parametrize("name", [name for name in PODS if name not in PROFILED])
-def test_a_pod_without_a_profile_is_left_as_it_is(name: str) -> None:
+def test_pod_without_a_profile_is_left_as_it_is(name: str) -> None:
     assert admitted(PODS[name]).pod == PODS[name]
 
 
@@ -155,7 +155,7 @@ def test_wrong_index_of_upstream_stays_in_the_users_containers() -> None:
 
 
 @pytest.mark.parametrize("sidecar", ["patio", "native"])
-def test_a_leaders_sidecars_know_their_instance(sidecar: str) -> None:
+def test_leaders_sidecars_know_their_instance(sidecar: str) -> None:
     told = env(admitted(PODS["my-inference-multi-1-0"]).pod, sidecar)
     address = "my-inference-multi-1-0.s-my-inference-multi.rec-patio"
     assert told["LWS_LEADER_ADDRESS"] == told["RBG_LWP_LEADER_ADDRESS"] == address
@@ -163,7 +163,7 @@ def test_a_leaders_sidecars_know_their_instance(sidecar: str) -> None:
     assert told["LWS_GROUP_SIZE"] == told["RBG_LWP_GROUP_SIZE"] == "2"
 
 
-def test_the_pod_says_which_revision_it_has() -> None:
+def test_pod_says_which_revision_it_has() -> None:
     after = admitted(PODS["my-inference-inference-1"]).pod
     mine = revision(PROFILES["patio-runtime"])
     assert after["metadata"]["annotations"]["patio.dev/injected"] == f'{{"patio-runtime": "{mine}"}}'
@@ -214,13 +214,13 @@ def test_groups_of_upstream_before_07_are_known_by_their_labels() -> None:
     assert runtimes_of_role(worker, OLD_GROUP, "r") == ()
 
 
-def test_a_pod_that_nobody_controls_is_no_member() -> None:
+def test_pod_that_nobody_controls_is_no_member() -> None:
     stray = old_pod("StatefulSet", **OLD)
     del stray["metadata"]["ownerReferences"]
     assert member_of(stray) is None
 
 
-def test_a_role_that_the_group_no_longer_has_asks_for_nothing() -> None:
+def test_role_that_the_group_no_longer_has_asks_for_nothing() -> None:
     assert runtimes_of_role(old_pod("StatefulSet", **OLD), OLD_GROUP, "gone") == ()
 
 

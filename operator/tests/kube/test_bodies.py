@@ -21,7 +21,7 @@ values = st.recursive(
 objects = st.dictionaries(st.text(max_size=3), values, max_size=3)
 
 
-def test_an_object_nested_too_deeply_is_its_metadata() -> None:
+def test_object_nested_too_deeply_is_its_metadata() -> None:
     body = read_object(OBJECT)
     assert isinstance(body, TooDeep)
     assert body == {"kind": "K", "metadata": {"name": "x"}}
@@ -35,7 +35,7 @@ def test_one_such_item_leaves_the_others() -> None:
     assert items.rest == {"metadata": {"resourceVersion": "5"}}
 
 
-def test_an_event_has_what_is_left_of_its_object() -> None:
+def test_event_has_what_is_left_of_its_object() -> None:
     event = read_event(f'{{"type": "ADDED", "object": {OBJECT}}}')
     assert isinstance(event["object"], TooDeep)
     assert event["object"]["metadata"]["name"] == "x"

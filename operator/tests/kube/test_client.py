@@ -66,7 +66,7 @@ async def test_fewer_objects_are_asked_for_where_a_page_is_too_large(monkeypatch
     assert (limits[0], min(limits)) == (cluster_api.PAGE, 1)
 
 
-async def test_an_answer_that_is_too_large_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_answer_that_is_too_large_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster_api, "MOST_BYTES", 10_000)
     async with answering(raw(json.dumps({"x": "y" * 10_000}))) as cluster:
         with pytest.raises(TooLargeError):
@@ -75,7 +75,7 @@ async def test_an_answer_that_is_too_large_is_an_error(monkeypatch: pytest.Monke
             await cluster.list_all(POD)
 
 
-async def test_a_list_has_only_so_many_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_list_has_only_so_many_objects(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster_api, "MOST_OBJECTS", 3)
     items = [{"metadata": {"name": str(n)}} for n in range(4)]
     async with answering(raw(json.dumps({"items": items, "metadata": {}}))) as cluster:
@@ -83,7 +83,7 @@ async def test_a_list_has_only_so_many_objects(monkeypatch: pytest.MonkeyPatch) 
             await cluster.list_all(POD)
 
 
-async def test_an_object_nested_too_deeply_is_an_error_of_its_own() -> None:
+async def test_object_nested_too_deeply_is_an_error_of_its_own() -> None:
     text = f'{{"metadata": {{"name": "x"}}, "spec": {NESTED}}}'
     async with answering(raw(text)) as cluster:
         with pytest.raises(UnreadableError, match="RoleBasedGroup x"):
@@ -93,20 +93,20 @@ async def test_an_object_nested_too_deeply_is_an_error_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "nonsense", "{", NESTED, '{"items": [1]}'])
-async def test_an_answer_that_is_none_may_be_better_later(text: str) -> None:
+async def test_answer_that_is_none_may_be_better_later(text: str) -> None:
     async with answering(raw(text)) as cluster:
         with pytest.raises(RetryableApiError):
             await cluster.list_all(POD)
 
 
 @pytest.mark.parametrize("text", [NESTED, "nonsense", "[]", ""])
-async def test_a_refusal_in_odd_words_is_a_refusal(text: str) -> None:
+async def test_refusal_in_odd_words_is_a_refusal(text: str) -> None:
     async with answering(lambda _: web.Response(status=503, text=text)) as cluster:
         with pytest.raises(RetryableApiError):
             await cluster.get(POD, "p", "team")
 
 
-async def test_a_refusal_that_repeats_megabytes_is_cut_short() -> None:
+async def test_refusal_that_repeats_megabytes_is_cut_short() -> None:
     causes = [{"field": "spec", "message": "x" * 10}] * 10_000
     text = json.dumps({"message": "Invalid value: " + "x" * 1_000_000, "details": {"causes": causes}})
     async with answering(lambda _: web.Response(status=422, text=text)) as cluster:
@@ -116,7 +116,7 @@ async def test_a_refusal_that_repeats_megabytes_is_cut_short() -> None:
     assert len(refused.value.causes) == cluster_api.MOST_CAUSES
 
 
-async def test_a_listing_that_took_too_long_is_begun_anew() -> None:
+async def test_listing_that_took_too_long_is_begun_anew() -> None:
     asked = 0
 
     def answer(_: web.Request) -> web.StreamResponse:
@@ -130,7 +130,7 @@ async def test_a_listing_that_took_too_long_is_begun_anew() -> None:
         assert len(await cluster.list_all(POD)) == 1
 
 
-async def test_an_event_without_an_end_breaks_the_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_event_without_an_end_breaks_the_watch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster_api, "MOST_BYTES", 10_000)
     async with answering(raw("x" * 100_000)) as cluster:
         with pytest.raises(RetryableApiError, match="larger"):
@@ -162,7 +162,7 @@ async def test_too_many_open_files_is_our_own_fault(monkeypatch: pytest.MonkeyPa
             await cluster.get(POD, "p", "team")
 
 
-def test_an_errors_cause_is_looked_for() -> None:
+def test_errors_cause_is_looked_for() -> None:
     assert not is_out_of_files(OSError(errno.ECONNREFUSED, "refused"))
     assert not is_out_of_files(None)
     outer = RuntimeError("outer")
@@ -172,7 +172,7 @@ def test_an_errors_cause_is_looked_for() -> None:
     assert connection_error(OSError("refused")) == "refused"
 
 
-def test_the_soft_limit_is_raised_to_the_hard_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_soft_limit_is_raised_to_the_hard_one(monkeypatch: pytest.MonkeyPatch) -> None:
     limits = [(1024, 4096)]
     monkeypatch.setattr("resource.getrlimit", lambda _: limits[-1])
     monkeypatch.setattr("resource.setrlimit", lambda _, wanted: limits.append(wanted))
@@ -181,7 +181,7 @@ def test_the_soft_limit_is_raised_to_the_hard_one(monkeypatch: pytest.MonkeyPatc
     assert len(limits) == 2
 
 
-def test_a_limit_that_cannot_be_raised_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limit_that_cannot_be_raised_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise ValueError("not permitted")
 

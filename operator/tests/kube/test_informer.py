@@ -183,7 +183,7 @@ async def test_refresh_lists_everything_and_the_watch_goes_on_after_it() -> None
         await eventually("caught up", lambda: sorted(kept.all("team")), ["a@8", "c@10"])
 
 
-async def test_a_refresh_waits_for_an_api_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_refresh_waits_for_an_api_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reflector, "FIRST_PAUSE", 0.01)
     api = ApiServer()
     async with watching(api) as (_, kept):
@@ -198,7 +198,7 @@ async def test_a_refresh_waits_for_an_api_server_that_does_not_answer(monkeypatc
         assert kept.all("team") == ["a@8"]
 
 
-async def test_an_object_larger_than_a_network_buffer_arrives() -> None:
+async def test_object_larger_than_a_network_buffer_arrives() -> None:
     api = ApiServer()
     async with watching(api) as (_, kept):
         await eventually("listed", lambda: kept.synced, True)
@@ -206,7 +206,7 @@ async def test_an_object_larger_than_a_network_buffer_arrives() -> None:
         await eventually("there", lambda: kept.all("team"), ["a@2"])
 
 
-async def test_a_watch_that_ends_goes_on_where_it_was() -> None:
+async def test_watch_that_ends_goes_on_where_it_was() -> None:
     api = ApiServer()
     async with watching(api) as (_, kept):
         await eventually("the first watch", lambda: api.watched_from, ["1"])
@@ -216,7 +216,7 @@ async def test_a_watch_that_ends_goes_on_where_it_was() -> None:
         assert (api.lists, kept.synced) == (1, True)
 
 
-async def test_a_version_that_is_gone_is_listed_anew() -> None:
+async def test_version_that_is_gone_is_listed_anew() -> None:
     api = ApiServer()
     api.items = [adapter("a", 1)]
     async with watching(api) as (_, kept):
@@ -239,7 +239,7 @@ async def test_while_it_is_lost_it_says_so_and_it_comes_back(monkeypatch: pytest
         await eventually("back", lambda: (kept.synced, kept.all("team")), (True, ["a@2"]))
 
 
-async def test_an_object_that_cannot_be_decoded_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+async def test_object_that_cannot_be_decoded_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
     told: list[str] = []
     api = ApiServer()
     api.items = [adapter("bad", 1), adapter("a", 1)]
@@ -254,7 +254,7 @@ async def test_an_object_that_cannot_be_decoded_is_left_out(caplog: pytest.LogCa
     assert "LoraAdapter team/bad left out, it cannot be read" in caplog.text
 
 
-async def test_an_object_that_becomes_bad_is_no_longer_known() -> None:
+async def test_object_that_becomes_bad_is_no_longer_known() -> None:
     told: list[object] = []
     api = ApiServer()
     api.items = [adapter("a", 1)]
@@ -268,7 +268,7 @@ async def test_an_object_that_becomes_bad_is_no_longer_known() -> None:
     assert told == [("team", "a@1", None), ("team", None, "a@3")]
 
 
-async def test_an_object_nested_too_deeply_is_left_out() -> None:
+async def test_object_nested_too_deeply_is_left_out() -> None:
     api = ApiServer()
     deep = '"spec": ' + "[" * 5000 + "]" * 5000
     api.raw = json.dumps({"items": [adapter("a", 1), adapter("deep", 1) | {"spec": "DEEP"}], "metadata": VERSION})
@@ -291,7 +291,7 @@ async def test_bad_objects_fill_no_log(caplog: pytest.LogCaptureFixture) -> None
     assert caplog.text.count("left out") == reflector.COMPLAINTS
 
 
-async def test_a_listener_that_breaks_is_no_others_trouble() -> None:
+async def test_listener_that_breaks_is_no_others_trouble() -> None:
     told: list[object] = []
 
     def breaks(*_: object) -> None:
@@ -315,7 +315,7 @@ async def test_what_is_no_event_loses_the_watch_and_not_the_process() -> None:
         assert kept.synced
 
 
-async def test_an_answer_with_anothers_change_is_told() -> None:
+async def test_answer_with_anothers_change_is_told() -> None:
     told: list[object] = []
     api = ApiServer()
     api.items = [adapter("a", 1)]
@@ -332,7 +332,7 @@ async def test_an_answer_with_anothers_change_is_told() -> None:
         assert kept.get("a", "team") == "a@7"
 
 
-async def test_an_answer_during_a_listing_outlives_it() -> None:
+async def test_answer_during_a_listing_outlives_it() -> None:
     api = ApiServer()
     api.page, api.items = 1, [adapter("a", 1), adapter("b", 1)]
     async with watching(api) as (_, kept):
@@ -347,7 +347,7 @@ async def test_an_answer_during_a_listing_outlives_it() -> None:
         assert sorted(kept.all("team")) == ["a@5", "b@1"]
 
 
-async def test_a_refresh_does_not_wait_out_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_refresh_does_not_wait_out_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reflector, "FIRST_PAUSE", 1000.0)
     api = ApiServer()
     async with watching(api) as (_, kept):
@@ -361,7 +361,7 @@ async def test_a_refresh_does_not_wait_out_a_pause(monkeypatch: pytest.MonkeyPat
         assert kept.all("team") == ["a@8"]
 
 
-async def test_a_new_leader_wakes_a_watch_that_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_new_leader_wakes_a_watch_that_rests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reflector, "FIRST_PAUSE", 1000.0)
     api = ApiServer()
     api.refuses = True
@@ -374,7 +374,7 @@ async def test_a_new_leader_wakes_a_watch_that_rests(monkeypatch: pytest.MonkeyP
         assert kept.synced
 
 
-async def test_a_refresh_does_not_wait_for_an_older_listing() -> None:
+async def test_refresh_does_not_wait_for_an_older_listing() -> None:
     api = ApiServer()
     api.page, api.items, api.holds = 1, [adapter("a", 1), adapter("b", 1)], asyncio.Event()
     async with watching(api) as (_, kept):
@@ -387,7 +387,7 @@ async def test_a_refresh_does_not_wait_for_an_older_listing() -> None:
 
 
 @pytest.mark.parametrize("way", ["ends", "is gone", "is refused", "ends after an event, gone"])
-async def test_a_watch_that_ends_at_once_backs_off(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_watch_that_ends_at_once_backs_off(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
 
     async def sleep(_: reflector.Reflector[str], seconds: float) -> None:

@@ -110,7 +110,7 @@ async def test_all_is_what_there_is_in_the_namespaces(watched: Informer[str], cl
         await cluster.list_all(LORA_ADAPTER, "c")
 
 
-async def test_an_unconfined_read_of_all_is_forbidden_there(cluster: KubeClient) -> None:
+async def test_unconfined_read_of_all_is_forbidden_there(cluster: KubeClient) -> None:
     with pytest.raises(ApiError, match="refused"):
         await cluster.list_all(LORA_ADAPTER)
 
@@ -124,7 +124,7 @@ async def test_what_is_of_no_namespace_is_watched_as_always(cluster: KubeClient)
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_a_watch_goes_on_where_it_was_and_disturbs_no_other(api: ApiServer, watched: Informer[str]) -> None:
+async def test_watch_goes_on_where_it_was_and_disturbs_no_other(api: ApiServer, watched: Informer[str]) -> None:
     await until("both are watched", lambda: len(api.watched_from) == 2)
     assert sorted(api.watched_from) == [("a", "5"), ("b", "7")]
     assert watched.namespaces() == ["a", "b"]

@@ -18,7 +18,7 @@ from patio_testing.operator.waiting import until
 GROUPS_THERE = 1000
 
 
-async def test_a_thousand_groups_do_not_cost_the_lease() -> None:
+async def test_thousand_groups_do_not_cost_the_lease() -> None:
     api = MemoryApi()
     api.latency, api.fast = 0.3, "/leases"
     for number in range(GROUPS_THERE):

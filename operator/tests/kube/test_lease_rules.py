@@ -26,13 +26,13 @@ def test_renewal_counts_from_when_it_is_seen_not_its_timestamp() -> None:
     assert lease_rules.free_in(lease_rules.see(before, by_a_slow_clock, 109.0), "b", 110.0) == 9.0
 
 
-def test_a_released_lease_and_ones_own_are_free_at_once() -> None:
+def test_released_lease_and_ones_own_are_free_at_once() -> None:
     released = lease_rules.record(lease_rules.released(NOW))
     assert lease_rules.free_in(lease_rules.see(None, released, 0.0), "b", 0.0) == 0
     assert lease_rules.free_in(lease_rules.see(None, HELD_BY_A, 0.0), "a", 0.0) == 0
 
 
-def test_the_holders_acting_ends_before_anybody_else_may_begin() -> None:
+def test_holders_acting_ends_before_anybody_else_may_begin() -> None:
     assert lease_rules.RENEW_DEADLINE < lease_rules.DURATION
     assert lease_rules.RENEW_EVERY * 2 < lease_rules.RENEW_DEADLINE
 
@@ -48,7 +48,7 @@ def test_renewal_keeps_acquire_time_and_takeover_is_counted() -> None:
     assert taken["acquireTime"] == taken["renewTime"]
 
 
-def test_an_empty_lease_is_free() -> None:
+def test_empty_lease_is_free() -> None:
     assert lease_rules.free_in(lease_rules.see(None, lease_rules.record({}), 0.0), "a", 0.0) == 0
 
 

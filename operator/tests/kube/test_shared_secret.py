@@ -36,13 +36,13 @@ def decide(secret: dict[str, Any] | None) -> Decision[str]:
     return Decision("new", {"key": "bmV3"}) if secret is None else Decision("there")
 
 
-async def test_a_faster_replica_is_waited_for() -> None:
+async def test_faster_replica_is_waited_for() -> None:
     api = Api(ConflictError(409, "exists"), MOST_TRIES - 1)
     assert await ensure_shared_secret(cast("KubeClient", api), "patio-system", "s", decide) == "new"
 
 
 @pytest.mark.parametrize("fault", [ConflictError(409, "exists"), NotFoundError(404, "no such namespace")])
-async def test_a_write_that_never_works_is_given_up(fault: Exception) -> None:
+async def test_write_that_never_works_is_given_up(fault: Exception) -> None:
     api = Api(fault, 10**9)
     with pytest.raises(type(fault)):
         await ensure_shared_secret(cast("KubeClient", api), "patio-system", "s", decide)

@@ -92,7 +92,7 @@ def load(pod: EnginePod, request: LoadRequest | None = None, secret: str | None 
     return Load(pod, "sql", request or load_request(lora_adapter()), "the pod does not have it", secret)
 
 
-async def test_an_order_arrives_and_its_end_is_told() -> None:
+async def test_order_arrives_and_its_end_is_told() -> None:
     async with world(2) as there:
         there.orders.dispatch([load(there.pod(0)), load(there.pod(1))], {})
         await eventually("both are told", lambda: there.ends, ["team", "team"])
@@ -129,7 +129,7 @@ async def test_what_pods_that_are_gone_refused_is_forgotten() -> None:
         assert there.orders.rejections("team", ["uid-0"]) == {}
 
 
-async def test_an_order_that_was_lost_is_no_refusal_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_order_that_was_lost_is_no_refusal_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(task_pool, "FIRST_PAUSE", 0.02)
     async with world() as there:
         pod = there.pod(0)
@@ -159,7 +159,7 @@ async def test_accepted_order_is_not_repeated_before_a_report_may_show() -> None
         await eventually("and when it did not for too long", lambda: len(there.ends), 4)
 
 
-async def test_a_secret_is_sealed_in_its_order_and_nowhere_else(caplog: pytest.LogCaptureFixture) -> None:
+async def test_secret_is_sealed_in_its_order_and_nowhere_else(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     async with world() as there:
         there.proves(0)
@@ -204,7 +204,7 @@ async def test_who_does_not_prove_itself_gets_no_credentials(stranger: str, capl
         assert SECRET not in caplog.text
 
 
-async def test_a_sidecar_that_started_anew_proves_itself_again() -> None:
+async def test_sidecar_that_started_anew_proves_itself_again() -> None:
     async with world() as there:
         there.proves(0)
         there.secrets["team/hub"] = SecretValues("s-7", {"HF_AUTH_TOKEN": SECRET})
@@ -220,7 +220,7 @@ async def test_a_sidecar_that_started_anew_proves_itself_again() -> None:
 
 
 @pytest.mark.parametrize("reason", ["TokenReviewForbidden", "TokenNotReviewed"])
-async def test_an_unreviewed_token_gets_no_credentials_yet(reason: str) -> None:
+async def test_unreviewed_token_gets_no_credentials_yet(reason: str) -> None:
     async with world() as there:
         there.proves(0)
         there.reviewing = TokenReviewError(reason, "no answer")
@@ -235,7 +235,7 @@ async def test_an_unreviewed_token_gets_no_credentials_yet(reason: str) -> None:
         assert len(there.sidecar(0).opened) == 1
 
 
-async def test_an_order_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_order_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatcher, "ORDER_SECONDS", 0.05)
     async with world() as there:
         there.sidecar(0).trickles = True
@@ -244,7 +244,7 @@ async def test_an_order_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPa
         assert there.orders.rejections("team", ["uid-0"]) == {}, "not delivered, which is no refusal"
 
 
-async def test_a_secret_that_cannot_be_sent_is_not_sent(caplog: pytest.LogCaptureFixture) -> None:
+async def test_secret_that_cannot_be_sent_is_not_sent(caplog: pytest.LogCaptureFixture) -> None:
     async with world() as there:
         there.proves(0)
         there.secrets["team/hub"] = SecretValues("s-8", {"HF_AUTH_TOKEN": f"{SECRET}\nX-Other: 1"})

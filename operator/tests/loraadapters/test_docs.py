@@ -60,7 +60,7 @@ def documented(title: str) -> list[str]:
     return [word for row in rows for word in re.findall(r"`([^`]+)`", row)]
 
 
-def test_the_reasons_are_those_that_the_code_gives() -> None:
+def test_reasons_are_those_that_the_code_gives() -> None:
     shown = {*documented(CONDITIONS), *documented(STATES), *documented(EVENTS)}
     can_be = {*words(SPOKEN_IN), *FaultReason, *DownloadReason} - OF_THE_SIDECAR_ALONE
     assert shown - NO_REASONS == can_be - NO_REASONS

@@ -83,7 +83,7 @@ async def called(transport: httpx.AsyncBaseTransport, key: Any = KEY) -> AsyncIt
         yield SidecarClient("http://10.1.2.3:9091", http, ProofAuth("uid-0", lambda: key, look_up, time.time))
 
 
-async def test_the_true_sidecar_proves_itself_once_in_a_while(tmp_path: Path) -> None:
+async def test_true_sidecar_proves_itself_once_in_a_while(tmp_path: Path) -> None:
     api, now = ApiServer(), [0.0]
     shakes = Handshakes(api.review, lambda: now[0])
     async with sidecar(tmp_path) as transport, called(transport) as client:
@@ -101,33 +101,33 @@ async def test_the_true_sidecar_proves_itself_once_in_a_while(tmp_path: Path) ->
         assert await shakes.key(POD, client) != key, "of another process"
 
 
-async def test_a_pod_of_an_older_key_follows_in_a_handshake(tmp_path: Path) -> None:
+async def test_pod_of_an_older_key_follows_in_a_handshake(tmp_path: Path) -> None:
     newer = successor(KEY, datetime.now(UTC))
     async with sidecar(tmp_path) as transport, called(transport, newer) as client:
         assert await Handshakes(ApiServer().review).key(POD, client)
 
 
-async def test_a_token_of_another_pod_proves_nothing(tmp_path: Path) -> None:
+async def test_token_of_another_pod_proves_nothing(tmp_path: Path) -> None:
     api = ApiServer({TOKEN: "uid-other"})
     async with sidecar(tmp_path) as transport, called(transport) as client:
         with pytest.raises(UnprovenError, match="another pod"):
             await Handshakes(api.review).key(POD, client)
 
 
-async def test_a_sidecar_without_the_operators_key_is_unproven(tmp_path: Path) -> None:
+async def test_sidecar_without_the_operators_key_is_unproven(tmp_path: Path) -> None:
     async with sidecar(tmp_path, key="") as transport, called(transport) as client:
         with pytest.raises(UnprovenError, match="no key of the operator"):
             await Handshakes(ApiServer().review).key(POD, client)
 
 
-async def test_a_sidecar_of_another_pod_refuses_the_call(tmp_path: Path) -> None:
+async def test_sidecar_of_another_pod_refuses_the_call(tmp_path: Path) -> None:
     async with sidecar(tmp_path, uid="uid-other") as transport, called(transport) as client:
         with pytest.raises(Refused, match="ProofForAnotherPod"):
             await Handshakes(ApiServer().review).key(POD, client)
 
 
 @pytest.mark.parametrize("reason", ["TokenReviewForbidden", "TokenNotReviewed"])
-async def test_a_token_that_nobody_reviewed_is_no_proof(tmp_path: Path, reason: str) -> None:
+async def test_token_that_nobody_reviewed_is_no_proof(tmp_path: Path, reason: str) -> None:
     api = ApiServer(fault=TokenReviewError(reason, "words"))
     shakes = Handshakes(api.review)
     async with sidecar(tmp_path) as transport, called(transport) as client:
@@ -194,7 +194,7 @@ STRANGERS: dict[str, Answer] = {
 
 
 @pytest.mark.parametrize("which", STRANGERS)
-async def test_a_stranger_proves_nothing_and_the_remedy_is_told(which: str) -> None:
+async def test_stranger_proves_nothing_and_the_remedy_is_told(which: str) -> None:
     asked: list[str] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -207,7 +207,7 @@ async def test_a_stranger_proves_nothing_and_the_remedy_is_told(which: str) -> N
     assert asked == ["http://10.1.2.3:9091/v1/credentials/handshake"], "no redirect is followed"
 
 
-async def test_a_recorded_answer_proves_nothing_later(tmp_path: Path) -> None:
+async def test_recorded_answer_proves_nothing_later(tmp_path: Path) -> None:
     recorded: list[bytes] = []
     async with sidecar(tmp_path) as transport:
 
@@ -249,7 +249,7 @@ class Endless(httpx.AsyncByteStream):
 
 
 @pytest.mark.parametrize("status", [200, 401, 500])
-async def test_an_endless_answer_is_ended(status: int) -> None:
+async def test_endless_answer_is_ended(status: int) -> None:
     stream = Endless()
     headers = {"www-authenticate": 'Patio-Proof error="UnknownKey"'}
     transport = httpx.MockTransport(lambda _: httpx.Response(status, stream=stream, headers=headers))
@@ -265,7 +265,7 @@ async def test_an_endless_answer_is_ended(status: int) -> None:
     assert stream.sent <= most + 65536
 
 
-async def test_a_compressed_answer_is_not_taken() -> None:
+async def test_compressed_answer_is_not_taken() -> None:
     content = gzip.compress(b" " * 10_000_000)
     transport = httpx.MockTransport(answered(200, content, **{"content-encoding": "gzip"}))
     async with httpx.AsyncClient(transport=BoundedTransport(transport)) as http:
@@ -282,7 +282,7 @@ async def test_answer_to_an_order_that_decodes_slowly_is_rejected() -> None:
 
 
 @pytest.mark.parametrize("most", [999, 1000])
-async def test_an_answer_at_the_limit_is_taken_and_none_past_it(most: int) -> None:
+async def test_answer_at_the_limit_is_taken_and_none_past_it(most: int) -> None:
     body = json.dumps({"ready": True, "waiting_for": []}).ljust(1000).encode()
     transport = httpx.MockTransport(lambda _: httpx.Response(200, stream=Whole(body)))
     async with httpx.AsyncClient(transport=BoundedTransport(transport, most)) as http:

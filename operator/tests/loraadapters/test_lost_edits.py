@@ -153,7 +153,7 @@ async def operator(change: Object) -> AsyncIterator[tuple[Caches, Idle]]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def test_an_edit_that_meets_a_status_write_is_ordered() -> None:
+async def test_edit_that_meets_a_status_write_is_ordered() -> None:
     async with operator(adapter("file:///v2", 6, 2)) as (known, idle):
 
         def status() -> Mapping[str, Any]:
@@ -164,7 +164,7 @@ async def test_an_edit_that_meets_a_status_write_is_ordered() -> None:
         await until("the status is of the edit", lambda: status().get("observedGeneration") == 2)
 
 
-async def test_a_deletion_that_meets_a_status_write_is_unloaded() -> None:
+async def test_deletion_that_meets_a_status_write_is_unloaded() -> None:
     gone = {"deletionTimestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
     async with operator(adapter("file:///v1", 6, 2, metadata=gone)) as (_, idle):
         # First the label goes, so that requests do.

@@ -297,7 +297,7 @@ async def test_service_of_an_older_version_waits_for_labels() -> None:
         assert kinds == ["pods", "services"], "the label is there before anything selects by it"
 
 
-async def test_a_mark_of_no_owner_is_completed() -> None:
+async def test_mark_of_no_owner_is_completed() -> None:
     api = LoraApiServer()
     api.put("pods", pod("p", **{"lora.patio.dev/sql": "loaded", "owner.lora.patio.dev/gone": "sql"}))
     api.put("loraadapters", adapter("sql"))

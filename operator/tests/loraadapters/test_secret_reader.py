@@ -67,9 +67,7 @@ def test_keys_that_are_not_ours_are_never_looked_at() -> None:
         (HF, {}, "no HF_AUTH_TOKEN"),
     ],
 )
-def test_a_value_that_cannot_be_sent_is_told_without_it(
-    source: dict[str, Any], data: dict[str, Any], words: str
-) -> None:
+def test_value_that_cannot_be_sent_is_told_without_it(source: dict[str, Any], data: dict[str, Any], words: str) -> None:
     found = verdict(source, body(**data))
     assert isinstance(found, Condition)
     assert found.reason == "SecretIncomplete"
@@ -79,7 +77,7 @@ def test_a_value_that_cannot_be_sent_is_told_without_it(
 
 
 @pytest.mark.parametrize("data", [None, {}, {"HF_AUTH_TOKEN": None}, [], "text", {"HF_AUTH_TOKEN": {"a": 1}}])
-def test_a_secret_without_data_has_no_values(data: Any) -> None:
+def test_secret_without_data_has_no_values(data: Any) -> None:
     assert decode(data) == {}
 
 

@@ -83,7 +83,7 @@ async def passes(reconciler: ProfileReconciler, now: list[float], api: MemoryApi
     return read
 
 
-async def test_a_pass_reads_only_some_of_many_workloads() -> None:
+async def test_pass_reads_only_some_of_many_workloads() -> None:
     api = fleet(300)
     async with operator(api) as (reconciler, now):
         read = await passes(reconciler, now, api, 30)
@@ -125,7 +125,7 @@ def knows(reconciler: ProfileReconciler, api: MemoryApi, path: str) -> bool:
     return known is not None and known.use is not None and dict(known.use.revisions) == wanted
 
 
-async def test_a_workload_that_may_not_be_read_holds_no_other_up() -> None:
+async def test_workload_that_may_not_be_read_holds_no_other_up() -> None:
     api = fleet(2)
     api.refused[f"{DEPLOYMENTS}/d000"] = 403
     async with operator(api) as (reconciler, now):

@@ -77,7 +77,7 @@ def test_trial_pod_has_no_label_that_asks_for_a_profile() -> None:
         (0, "The API server cannot be reached", [], DryRunResult(untried="The API server cannot be reached")),
     ],
 )
-def test_an_answer_is_read(status: int, message: str, causes: list[tuple[str, str]], verdict: DryRunResult) -> None:
+def test_answer_is_read(status: int, message: str, causes: list[tuple[str, str]], verdict: DryRunResult) -> None:
     assert validation.read_rejection(status, message, causes) == verdict
 
 

@@ -9,7 +9,7 @@ import pytest
 from patio_operator.runtime.repetition import until_done
 
 
-async def test_a_signal_ends_a_start_that_waits_for_the_api_server() -> None:
+async def test_signal_ends_a_start_that_waits_for_the_api_server() -> None:
     stop, tried = asyncio.Event(), asyncio.Event()
 
     async def fails() -> str:
@@ -23,7 +23,7 @@ async def test_a_signal_ends_a_start_that_waits_for_the_api_server() -> None:
         assert not await starting
 
 
-async def test_a_start_goes_on_once_what_it_needs_is_there() -> None:
+async def test_start_goes_on_once_what_it_needs_is_there() -> None:
     problems: list[str | None] = ["not yet", None]
 
     async def later() -> str | None:

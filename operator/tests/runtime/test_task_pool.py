@@ -186,7 +186,7 @@ async def test_namespace_with_endless_tasks_blocks_no_other(monkeypatch: pytest.
     await work.close()
 
 
-async def test_a_job_that_waits_for_something_cancelled_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_job_that_waits_for_something_cancelled_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(task_pool, "FIRST_PAUSE", 0.001)
     ends = Ends()
     work = KeyedTaskPool("test", 1, 1, random.Random(0), ends)

@@ -18,7 +18,7 @@ async def reached(condition: asyncio.Event) -> None:
         await condition.wait()
 
 
-async def test_a_burst_of_wakes_is_worked_off_once() -> None:
+async def test_burst_of_wakes_is_worked_off_once() -> None:
     worked: list[Key] = []
     done = asyncio.Event()
 
@@ -37,7 +37,7 @@ async def test_a_burst_of_wakes_is_worked_off_once() -> None:
     assert worked == [("a",), ("last",)]
 
 
-async def test_a_wake_during_the_work_means_one_more_pass() -> None:
+async def test_wake_during_the_work_means_one_more_pass() -> None:
     passes = 0
     done = asyncio.Event()
 
@@ -57,7 +57,7 @@ async def test_a_wake_during_the_work_means_one_more_pass() -> None:
     assert passes == 2
 
 
-async def test_a_fault_brings_its_key_back_and_leaves_the_others_alone() -> None:
+async def test_fault_brings_its_key_back_and_leaves_the_others_alone() -> None:
     tries = 0
     other, healed = asyncio.Event(), asyncio.Event()
 
@@ -110,7 +110,7 @@ async def running(queue: WorkQueue, work: Work) -> AsyncIterator[None]:
         await asyncio.wait((task,))
 
 
-async def test_a_queue_that_begins_works_on_all_that_there_is() -> None:
+async def test_queue_that_begins_works_on_all_that_there_is() -> None:
     there_are: list[Key] = [("a",), ("b",)]
     worked: list[Key] = []
 

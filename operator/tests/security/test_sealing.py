@@ -43,7 +43,7 @@ def code_of(made: Sealing, order: LoadRequest) -> str:
 # --- credentials in orders
 
 
-def test_a_sealed_order_is_opened_into_its_config() -> None:
+def test_sealed_order_is_opened_into_its_config() -> None:
     made, key = sidecar()
     order = ORDER.model_copy(update={"config": SourceConfig({"endpoint": "https://hub.example.com"})})
     sent = sealed(order, {**VALUES, "endpoint": "https://other.example.com"}, UID, key)
@@ -54,7 +54,7 @@ def test_a_sealed_order_is_opened_into_its_config() -> None:
     assert SECRET not in repr(opened)
 
 
-def test_an_order_without_sealed_credentials_stays_as_it_is() -> None:
+def test_order_without_sealed_credentials_stays_as_it_is() -> None:
     made, _ = sidecar()
     assert made.opened(ORDER) is ORDER
 
@@ -130,7 +130,7 @@ def test_credentials_that_no_order_can_have_are_refused_unseen(config: dict[str,
         max_workers=st.integers(1, 32),
     )
 )
-def test_an_orders_digest_survives_the_wire(order: LoadRequest) -> None:
+def test_orders_digest_survives_the_wire(order: LoadRequest) -> None:
     sent = order.model_dump_json(exclude_none=True, exclude_unset=True)
     assert order_digest(LoadRequest.model_validate_json(sent)) == order_digest(order)
 
@@ -138,7 +138,7 @@ def test_an_orders_digest_survives_the_wire(order: LoadRequest) -> None:
 # --- the handshake
 
 
-def test_a_proof_is_for_one_handshake_and_one_pod() -> None:
+def test_proof_is_for_one_handshake_and_one_pod() -> None:
     made = Sealing(UID, lambda: "a-token")
     mine, other = new_key(), new_key()
     answer = made.answer(HandshakeRequest(key=mine.public))
@@ -153,7 +153,7 @@ def test_a_proof_is_for_one_handshake_and_one_pod() -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.data())
-def test_a_tampered_proof_is_none(data: st.DataObject) -> None:
+def test_tampered_proof_is_none(data: st.DataObject) -> None:
     mine = new_key()
     answer = Sealing(UID, lambda: "a-token").answer(HandshakeRequest(key=mine.public))
     assert answer is not None
@@ -164,7 +164,7 @@ def test_a_tampered_proof_is_none(data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "short", "A" * 43, "A" * 42 + "!", "\u00e9" * 43, "_" * 43])
-def test_a_handshake_with_no_usable_key_comes_to_nothing(text: str) -> None:
+def test_handshake_with_no_usable_key_comes_to_nothing(text: str) -> None:
     assert Sealing(UID, lambda: "t").answer(HandshakeRequest(key=text)) is None
     assert token_of(HandshakeAnswer(key=text, proof="x" * 100), new_key(), UID) is None
 
@@ -176,7 +176,7 @@ def judged(status: Any) -> str | None:
     return objection({"status": status}, "team", UID)
 
 
-def test_a_token_of_this_pod_and_audience_is_no_objection() -> None:
+def test_token_of_this_pod_and_audience_is_no_objection() -> None:
     assert judged(review_status("team", UID)) is None
     assert review_of("a-token")["spec"] == {"token": "a-token", "audiences": ["patio.dev/sidecar"]}
 
@@ -201,7 +201,7 @@ def test_any_other_token_is_an_objection(status: Any, words: str) -> None:
     assert words in (judged(status) or "")
 
 
-def test_a_pod_uid_in_two_values_is_an_objection() -> None:
+def test_pod_uid_in_two_values_is_an_objection() -> None:
     status = review_status("team", UID)
     status["user"]["extra"]["authentication.kubernetes.io/pod-uid"] = [UID, "uid-other"]
     assert judged(status) is not None

@@ -85,7 +85,7 @@ def test_what_is_odd_in_the_secret_is_left_out_or_no_key() -> None:
     assert len(again.endorsements) == MAX_ENDORSEMENTS
 
 
-def test_a_private_key_is_in_no_repr() -> None:
+def test_private_key_is_in_no_repr() -> None:
     assert "private" not in repr(new_key(NOW))
     assert "a-word" not in repr(ACCESS)
 
@@ -110,7 +110,7 @@ def test_missing_key_is_made_and_kept_until_its_age() -> None:
 
 
 @pytest.mark.parametrize(("annotations", "later"), [({}, AGE), ({labels.ROTATE: ""}, timedelta())])
-def test_a_key_of_age_and_one_that_is_asked_away_are_followed(annotations: dict[str, str], later: timedelta) -> None:
+def test_key_of_age_and_one_that_is_asked_away_are_followed(annotations: dict[str, str], later: timedelta) -> None:
     key = new_key(NOW)
     decision = decide(secret(key, **annotations), AGE, NOW + later)
     assert decision.data is not None
@@ -127,7 +127,7 @@ def test_what_cannot_be_read_is_made_anew() -> None:
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "x", "4000", ""])
-def test_the_age_of_a_key_is_a_number_of_days(value: str) -> None:
+def test_age_of_a_key_is_a_number_of_days(value: str) -> None:
     with pytest.raises(SettingsError, match="PATIO_SIGNING_KEY_DAYS"):
         Settings.from_environment({"PATIO_NAMESPACE": "p", "POD_NAME": "n", "PATIO_SIGNING_KEY_DAYS": value})
     settings = Settings.from_environment({"PATIO_NAMESPACE": "p", "POD_NAME": "n", "PATIO_SIGNING_KEY_DAYS": "7"})
@@ -137,7 +137,7 @@ def test_the_age_of_a_key_is_a_number_of_days(value: str) -> None:
 # --- proofs, as the sidecar's own code sees them
 
 
-def test_a_sidecar_takes_what_the_operator_signs() -> None:
+def test_sidecar_takes_what_the_operator_signs() -> None:
     key = new_key(NOW)
     token = proof(key, UID, "POST", TARGET, b"{}", NOW.timestamp(), "j" * 16)
     claims = sidecar_gate(key).admit(Request("POST", TARGET), CLOSED, [f"Patio-Proof {token}"], ())
@@ -168,7 +168,7 @@ async def test_calls_are_signed_and_endorsed_after_missed_rotations() -> None:
     assert denials == ["UnknownKey"], "asked for endorsements once"
 
 
-async def test_a_replica_that_was_overtaken_looks_its_key_up() -> None:
+async def test_replica_that_was_overtaken_looks_its_key_up() -> None:
     old, denials = new_key(NOW), list[str]()
     current, newest = old, rotated(old, 1)
 
@@ -186,7 +186,7 @@ async def nothing_new() -> None:
     """Another replica has made no key."""
 
 
-async def test_a_denial_that_endorsements_do_not_mend_is_not_repeated() -> None:
+async def test_denial_that_endorsements_do_not_mend_is_not_repeated() -> None:
     key, stranger, denials = new_key(NOW), new_key(NOW), list[str]()
     async with sidecar_http(sidecar_gate(key), denials) as http:
         for auth in (
@@ -197,7 +197,7 @@ async def test_a_denial_that_endorsements_do_not_mend_is_not_repeated() -> None:
     assert denials == ["ProofForAnotherPod", "UnknownKey"]
 
 
-async def test_the_typed_client_signs_with_what_it_is_given() -> None:
+async def test_typed_client_signs_with_what_it_is_given() -> None:
     key, denials = new_key(NOW), list[str]()
     async with sidecar_http(sidecar_gate(key), denials) as http:
         client = SidecarClient(
@@ -234,7 +234,7 @@ def hook(of: dict[str, Any]) -> Any:
     return (container(of, "vllm").get("lifecycle") or {}).get("preStop")
 
 
-def test_the_sidecar_is_given_the_keys_and_told_its_pod() -> None:
+def test_sidecar_is_given_the_keys_and_told_its_pod() -> None:
     after = injected(pod()).pod
     told = env(after, "patio")
     assert (told["PATIO_OPERATOR_KEYS"], told["POD_UID"]) == ("pUbLiC,other", "metadata.uid")
@@ -263,7 +263,7 @@ def volumes(of: dict[str, Any]) -> list[Any]:
     return [one for one in of["spec"]["volumes"] if one["name"] == "patio-sidecar-token"]
 
 
-def test_the_sidecar_alone_is_given_a_token_of_its_pod() -> None:
+def test_sidecar_alone_is_given_a_token_of_its_pod() -> None:
     helper = {"name": "helper", "image": "helper:1"}
     before = pod(VLLM, helper, automountServiceAccountToken=False, **ACCOUNT)
     after = injected(before, initContainers=[SIDECAR], containers=[{"name": "monitor", "image": "monitor:1"}])
@@ -282,13 +282,13 @@ def test_inject_containers_are_not_given_the_token() -> None:
     assert TOKEN_MOUNT["name"] not in str(container(result.pod, "vllm"))
 
 
-def test_a_token_that_the_api_server_completed_stays() -> None:
+def test_token_that_the_api_server_completed_stays() -> None:
     once = injected(pod(**ACCOUNT)).pod
     volumes(once)[0]["projected"]["defaultMode"] = 420
     assert injected(once).pod == once
 
 
-def test_a_volume_of_the_tokens_name_is_a_clash() -> None:
+def test_volume_of_the_tokens_name_is_a_clash() -> None:
     taken = [{"name": "patio-sidecar-token", "emptyDir": {}}]
     result = inject(pod(volumes=taken, **ACCOUNT), (Runtime(profile()),), (), ACCESS)
     assert isinstance(result, PodRejection)
@@ -296,20 +296,20 @@ def test_a_volume_of_the_tokens_name_is_a_clash() -> None:
     assert "rename it" in result.message
 
 
-def test_a_token_that_the_pods_owner_arranged_stays() -> None:
+def test_token_that_the_pods_owner_arranged_stays() -> None:
     mount = {"name": "own", "mountPath": "/var/run/secrets/patio.dev/sidecar/"}
     after = injected(pod(**ACCOUNT), initContainers=[SIDECAR | {"volumeMounts": [mount]}], volumes=[{"name": "own"}])
     assert container(after.pod, "patio")["volumeMounts"] == [mount]
     assert volumes(after.pod) == []
 
 
-def test_a_pod_of_no_service_account_gets_no_token() -> None:
+def test_pod_of_no_service_account_gets_no_token() -> None:
     after = injected(pod()).pod
     assert volumes(after) == []
     assert TOKEN_MOUNT not in container(after, "patio")["volumeMounts"]
 
 
-def test_a_second_admission_keeps_word_and_keys() -> None:
+def test_second_admission_keeps_word_and_keys() -> None:
     once = injected(pod()).pod
     assert injected(once, access=CallerKeys(("newer",), "another-word")).pod == once
 
@@ -317,15 +317,15 @@ def test_a_second_admission_keeps_word_and_keys() -> None:
 @pytest.mark.parametrize(
     ("grace", "seconds"), [(86400, 3600), (3600, 3590), (60, 50), (30, 23), (12, 9), (5, 3), (3, 1), (2, 0), (0, -2)]
 )
-def test_a_drain_leaves_the_engine_time_to_end(grace: int, seconds: int) -> None:
+def test_drain_leaves_the_engine_time_to_end(grace: int, seconds: int) -> None:
     assert drain_seconds(grace) == seconds
 
 
-def test_a_pod_without_a_grace_period_of_its_own_has_the_default() -> None:
+def test_pod_without_a_grace_period_of_its_own_has_the_default() -> None:
     assert hook(injected(pod()).pod)["httpGet"]["path"] == "/v1/drain?timeout=23"
 
 
-def test_a_hook_of_the_engines_own_stays_and_is_warned_about() -> None:
+def test_hook_of_the_engines_own_stays_and_is_warned_about() -> None:
     own = {"exec": {"command": ["sleep", "5"]}}
     result = injected(pod(VLLM | {"lifecycle": {"preStop": own}}))
     assert hook(result.pod) == own

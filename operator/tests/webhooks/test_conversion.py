@@ -37,7 +37,7 @@ async def test_objects_are_converted_to_the_version_that_is_wanted() -> None:
     assert "standalonePattern" in response["convertedObjects"][0]["spec"]["roles"][0]
 
 
-async def test_a_version_that_is_not_known_is_a_failure_in_words() -> None:
+async def test_version_that_is_not_known_is_a_failure_in_words() -> None:
     response = (await answer(review("workloads.x-k8s.io/v9")))["response"]
     assert response["convertedObjects"] == []
     assert response["result"]["status"] == "Failure"
@@ -71,7 +71,7 @@ async def test_nested_annotations_leave_a_list_whole() -> None:
     assert [(one["apiVersion"], one["metadata"]["name"]) for one in found] == [(OLD, "g"), (OLD, "bad")]
 
 
-async def test_a_group_nested_too_deeply_keeps_every_level() -> None:
+async def test_group_nested_too_deeply_keeps_every_level() -> None:
     text = json.dumps(in_new()).replace('{"name": "c"}', f'{{"name": "c", "odd": {NESTED}}}')
     (old,) = await converted(OLD, text)
     assert NESTED in old
@@ -81,7 +81,7 @@ async def test_a_group_nested_too_deeply_keeps_every_level() -> None:
     assert '"standalonePattern"' in new
 
 
-async def test_a_part_that_only_one_version_has_may_be_nested_deeply() -> None:
+async def test_part_that_only_one_version_has_may_be_nested_deeply() -> None:
     text = json.dumps(in_new()).replace('"name": "r",', f'"name": "r", "onlyHere": {NESTED},')
     (old,) = await converted(OLD, text)
     (new,) = await converted(NEW, old)
@@ -105,7 +105,7 @@ async def test_what_cannot_be_converted_is_never_stored() -> None:
     assert "team/odd" in response["result"]["message"]
 
 
-async def test_a_long_list_is_converted_in_slices() -> None:
+async def test_long_list_is_converted_in_slices() -> None:
     many = json.dumps(
         {"request": {"uid": "u", "desiredAPIVersion": OLD, "objects": [in_new(str(n)) for n in range(2000)]}}
     )
@@ -132,7 +132,7 @@ def crd(**client: Any) -> dict[str, Any]:
 RIGHT = {"caBundle": base64.b64encode(b"ca").decode()}
 
 
-def test_the_ca_and_the_namespace_of_a_fresh_crd_are_filled_in() -> None:
+def test_ca_and_the_namespace_of_a_fresh_crd_are_filled_in() -> None:
     changes = crd_bundle.correction(crd(), "patio-webhook", "elsewhere", b"ca")
     where = "/spec/conversion/webhook/clientConfig"
     assert changes == [
@@ -142,11 +142,11 @@ def test_the_ca_and_the_namespace_of_a_fresh_crd_are_filled_in() -> None:
     ]
 
 
-def test_a_crd_that_is_right_is_left_alone() -> None:
+def test_crd_that_is_right_is_left_alone() -> None:
     assert crd_bundle.correction(crd(**RIGHT), "patio-webhook", "patio-system", b"ca") == []
 
 
-def test_a_crd_that_somebody_else_converts_for_is_left_alone() -> None:
+def test_crd_that_somebody_else_converts_for_is_left_alone() -> None:
     theirs = crd(service={"namespace": "rbgs-system", "name": "rbgs-webhook-service", "path": "/convert"})
     assert crd_bundle.correction(theirs, "patio-webhook", "patio-system", b"ca") == []
     none = {"metadata": {"resourceVersion": "7"}, "spec": {"conversion": {"strategy": "None"}}}

@@ -125,7 +125,7 @@ async def test_what_is_no_review_is_answered_in_words(webhook: Webhook, path: st
     assert answer["error"].startswith("not a")
 
 
-async def test_a_body_is_bounded_before_it_is_read(webhook: Webhook) -> None:
+async def test_body_is_bounded_before_it_is_read(webhook: Webhook) -> None:
     long = b"x" * (server.PODS.longest + 1)
     assert (await webhook.post(server.PODS_PATH, long))[0] == 413
 
@@ -154,7 +154,7 @@ async def test_each_review_is_counted_by_its_outcome(webhook: Webhook) -> None:
     assert webhook.counted(reviews, kind="RoleBasedGroup", outcome="error") == 1
 
 
-async def test_a_pod_with_a_hostile_command_is_answered(webhook: Webhook) -> None:
+async def test_pod_with_a_hostile_command_is_answered(webhook: Webhook) -> None:
     for script in ("'" * 1_000_000, "$(" * 500_000, "sh -c " * 100_000):
         hostile = {**VLLM, "command": ["sh", "-c", script]}
         status, answer = await webhook.post(server.PODS_PATH, review(asking("patio", hostile)))
@@ -170,7 +170,7 @@ async def test_slow_bodies_hold_up_no_other_kind(webhook: Webhook) -> None:
     writer.close()
 
 
-async def test_a_body_that_does_not_come_is_not_waited_for(webhook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_body_that_does_not_come_is_not_waited_for(webhook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reviewing, "READ_SECONDS", 0.05)
     reader, writer = await _stalled(webhook, server.PODS_PATH, 1000)
     assert b" 503 " in await asyncio.wait_for(reader.readline(), 10)
@@ -185,7 +185,7 @@ async def _stalled(webhook: Webhook, path: str, length: int) -> tuple[asyncio.St
     return reader, writer
 
 
-async def test_a_review_waits_for_room_and_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_review_waits_for_room_and_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reviewing, "WAIT_SECONDS", 0.05)
     gate = Gate(Limits(longest=10, bytes_at_once=10, at_once=2))
     async with gate.room(6):
@@ -223,7 +223,7 @@ async def test_room_is_given_back_whatever_happens() -> None:
         pass
 
 
-async def test_an_answer_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_answer_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reviewing, "ANSWER_SECONDS", 0.05)
     outcomes: list[str] = []
 
@@ -248,7 +248,7 @@ async def test_an_answer_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None
     assert outcomes == ["error"]
 
 
-def test_a_review_is_read_down_to_a_depth() -> None:
+def test_review_is_read_down_to_a_depth() -> None:
     def nested(levels: int) -> bytes:
         inner: Any = {"metadata": {}}
         for _ in range(levels):

@@ -72,7 +72,7 @@ def test_what_the_operator_signed_is_taken_once() -> None:
 
 
 @given(st.data())
-def test_a_proof_with_any_character_changed_is_refused(data: st.DataObject) -> None:
+def test_proof_with_any_character_changed_is_refused(data: st.DataObject) -> None:
     token = signed()
     at = data.draw(st.integers(0, len(token) - 1))
     other = data.draw(st.characters(codec="ascii", categories=("L", "N", "P")).filter(lambda one: one != token[at]))
@@ -80,7 +80,7 @@ def test_a_proof_with_any_character_changed_is_refused(data: st.DataObject) -> N
 
 
 @given(st.data())
-def test_a_proof_that_was_cut_or_grew_is_refused(data: st.DataObject) -> None:
+def test_proof_that_was_cut_or_grew_is_refused(data: st.DataObject) -> None:
     token = signed()
     cut = data.draw(st.integers(0, len(token) - 1))
     more = data.draw(st.text(st.characters(codec="ascii", exclude_characters=" "), min_size=1, max_size=8))
@@ -95,7 +95,7 @@ def test_no_text_at_all_breaks_the_gate(text: str) -> None:
 
 
 @given(st.text("POSTGEDL", max_size=6), st.text(st.characters(codec="latin-1"), max_size=40), st.binary(max_size=64))
-def test_a_proof_is_for_its_method_target_and_body_only(method: str, target: str, body: bytes) -> None:
+def test_proof_is_for_its_method_target_and_body_only(method: str, target: str, body: bytes) -> None:
     request = Request(method, target)
     same_head, same_body = request == LOAD, body == BODY
     expected = "taken" if same_head and same_body else "ProofForAnotherRequest"
@@ -136,7 +136,7 @@ def test_signature_of_another_key_under_known_name_is_refused() -> None:
     assert outcome(gate(), f"{head}.{claims}.{signature}") == "ProofInvalid"
 
 
-def test_the_denial_of_a_missing_proof_says_what_is_missing() -> None:
+def test_denial_of_a_missing_proof_says_what_is_missing() -> None:
     missing = gate().admit(LOAD, CLOSED, [], ())
     basic = gate().admit(LOAD, CLOSED, ["Basic eDp5"], ())
     assert isinstance(missing, RequestRejection)
@@ -198,7 +198,7 @@ def test_only_an_unbroken_chain_leads_to_a_key(order: list[int], missing: int) -
 
 
 @given(st.data())
-def test_an_endorsement_with_any_character_changed_leads_nowhere(data: st.DataObject) -> None:
+def test_endorsement_with_any_character_changed_leads_nowhere(data: st.DataObject) -> None:
     (text,) = chain_of(ROOT, Signer(2))
     at = data.draw(st.integers(0, len(text) - 1))
     other = data.draw(st.characters(codec="ascii", categories=("L", "N", "P")).filter(lambda one: one != text[at]))
@@ -351,7 +351,7 @@ def test_from_loopback_a_page_of_a_rebound_name_needs_a_proof(host: str, free: b
     assert gate().is_open(Call("127.0.0.1", "POST", JSON, (host,)), CLOSED) == free
 
 
-def test_the_hook_opens_the_drain_of_its_pod_and_nothing_else() -> None:
+def test_hook_opens_the_drain_of_its_pod_and_nothing_else() -> None:
     digest = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"  # of foo
     one = gate(drain_proof_sha256=digest)
     drain = Request("GET", "/v1/drain?timeout=22")
@@ -395,7 +395,7 @@ def test_wrong_settings_of_access_stop_the_start(argv: list[str], variables: dic
         read_settings(argv, variables)
 
 
-async def test_the_warning_of_the_off_switch_comes_back(caplog: pytest.LogCaptureFixture) -> None:
+async def test_warning_of_the_off_switch_comes_back(caplog: pytest.LogCaptureFixture) -> None:
     slept: list[float] = []
 
     class EnoughError(Exception):

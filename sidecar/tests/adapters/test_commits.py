@@ -65,7 +65,7 @@ def load(name: str) -> Callable[[Desired], tuple[Desired, str]]:
     return change
 
 
-async def test_a_hundred_orders_at_once_are_few_writes(tmp_path: Path) -> None:
+async def test_hundred_orders_at_once_are_few_writes(tmp_path: Path) -> None:
     async with running(tmp_path / "state.json") as (commits, state, disk):
         names = [f"a{number}" for number in range(100)]
         assert await asyncio.gather(*(commits.order(load(name), lambda _: None) for name in names)) == names
@@ -74,7 +74,7 @@ async def test_a_hundred_orders_at_once_are_few_writes(tmp_path: Path) -> None:
         assert active(state.snapshot.desired).keys() == set(names)
 
 
-async def test_an_order_counts_when_it_is_on_disk(tmp_path: Path) -> None:
+async def test_order_counts_when_it_is_on_disk(tmp_path: Path) -> None:
     async with running(tmp_path / "state.json") as (commits, state, disk):
         disk.free.clear()
         counted: list[str] = []
@@ -86,7 +86,7 @@ async def test_an_order_counts_when_it_is_on_disk(tmp_path: Path) -> None:
         assert counted == ["a"]
 
 
-async def test_an_order_that_can_not_be_stored_has_no_effect(tmp_path: Path) -> None:
+async def test_order_that_can_not_be_stored_has_no_effect(tmp_path: Path) -> None:
     async with running(tmp_path / "state.json") as (commits, state, disk):
         before, counted = state.snapshot.desired, list[str]()
         disk.error = OSError(28, "No space left on device")
@@ -98,7 +98,7 @@ async def test_an_order_that_can_not_be_stored_has_no_effect(tmp_path: Path) -> 
         assert await commits.order(load("a"), counted.append) == "a"
 
 
-async def test_a_hung_disk_holds_up_orders_only(tmp_path: Path) -> None:
+async def test_hung_disk_holds_up_orders_only(tmp_path: Path) -> None:
     async with running(tmp_path / "state.json") as (commits, state, disk):
         await commits.order(load("a"), lambda _: None)
         disk.free.clear()
@@ -117,13 +117,13 @@ async def test_a_hung_disk_holds_up_orders_only(tmp_path: Path) -> None:
         await eventually(stored, "and is stored")
 
 
-async def test_an_order_that_changes_nothing_needs_no_disk(tmp_path: Path) -> None:
+async def test_order_that_changes_nothing_needs_no_disk(tmp_path: Path) -> None:
     async with running(tmp_path / "state.json") as (commits, _, disk):
         disk.error = OSError(28, "No space left on device")
         assert await commits.order(lambda desired: (desired, "unknown"), lambda _: None) == "unknown"
 
 
-async def test_an_order_is_carried_out_though_its_caller_left(tmp_path: Path) -> None:
+async def test_order_is_carried_out_though_its_caller_left(tmp_path: Path) -> None:
     async with running(tmp_path / "state.json") as (commits, state, disk):
         disk.free.clear()
         counted: list[str] = []
@@ -149,7 +149,7 @@ async def test_what_was_learned_is_stored_at_the_end(tmp_path: Path) -> None:
     assert Store(tmp_path / "state.json").load() == state.snapshot.desired
 
 
-async def test_an_order_that_breaks_fails_alone(tmp_path: Path) -> None:
+async def test_order_that_breaks_fails_alone(tmp_path: Path) -> None:
     def broken(desired: Desired) -> tuple[Desired, str]:
         raise RuntimeError("odd")
 

@@ -48,7 +48,7 @@ def test_same_name_for_another_owner_conflict_names_holder() -> None:
     assert OWNER in rejection.message
 
 
-def test_the_owner_and_a_hand_without_owner_may_unload() -> None:
+def test_owner_and_a_hand_without_owner_may_unload() -> None:
     owned = loaded(Desired(), "sql", owner=OWNER)
     for owner in (OWNER, None):
         after, outcome = with_unload(owned, "sql", owner, present=True)
@@ -63,7 +63,7 @@ def test_what_the_engine_has_of_its_own_is_unloaded_by_hand_only() -> None:
     assert with_unload(Desired(), "sql", None, present=False)[1] is Outcome.UNKNOWN
 
 
-def test_a_load_after_an_unload_is_wanted_again() -> None:
+def test_load_after_an_unload_is_wanted_again() -> None:
     left, _ = with_unload(loaded(Desired(), "sql"), "sql", None, present=True)
     again = loaded(left, "sql")
     assert again.leaving == frozenset()
@@ -87,7 +87,7 @@ def test_unloaded_required_adapter_stays_away_over_restart() -> None:
     assert not active(with_required(with_gone(left, ["sql"]), required))
 
 
-def test_a_new_value_of_the_variable_is_taken_in() -> None:
+def test_new_value_of_the_variable_is_taken_in() -> None:
     start = with_required(Desired(), [load_request("sql", owner=OWNER, revision="1")])
     left, _ = with_unload(start, "sql", OWNER, present=True)
     again = with_required(left, [load_request("sql", owner=OWNER, revision="2")])
@@ -159,12 +159,12 @@ def test_what_is_stored_is_what_is_read(orders: list[tuple[str, str, str | None,
         assert store.load() == now
 
 
-def test_a_missing_state_file_is_a_fresh_pod(tmp_path: Path) -> None:
+def test_missing_state_file_is_a_fresh_pod(tmp_path: Path) -> None:
     assert Store(tmp_path / "state.json").load() == Desired()
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"version": 1}', '{"version": 99, "desired": {}}', "\x00\xff"])
-def test_a_broken_state_file_is_set_aside_with_an_error(
+def test_broken_state_file_is_set_aside_with_an_error(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str
 ) -> None:
     file = tmp_path / "state.json"
@@ -176,13 +176,13 @@ def test_a_broken_state_file_is_set_aside_with_an_error(
     assert Store(file).load() == Desired()
 
 
-def test_a_place_that_can_not_be_written_keeps_nothing() -> None:
+def test_place_that_can_not_be_written_keeps_nothing() -> None:
     store = Store(None)
     store.save(loaded(Desired(), "sql"))
     assert store.load() == Desired()
 
 
-def test_a_state_file_that_can_not_be_read_is_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_state_file_that_can_not_be_read_is_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "state.json"
     file.mkdir()
     store = Store(file)
@@ -193,7 +193,7 @@ def test_a_state_file_that_can_not_be_read_is_set_aside(tmp_path: Path, caplog: 
     assert Store(file).load() == loaded(Desired(), "sql")
 
 
-def test_a_state_file_that_can_not_be_set_aside_is_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_state_file_that_can_not_be_set_aside_is_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file, aside = tmp_path / "state.json", tmp_path / "state.json.broken"
     file.mkdir()
     aside.write_text("of an earlier time")

@@ -36,7 +36,7 @@ async def test_dropped_path_lingers_over_a_failed_poll(
         assert looks.lingering() == frozenset()
 
 
-async def test_a_path_lingers_no_longer_than_it_must(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_path_lingers_no_longer_than_it_must(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = str(write_adapter(tmp_path / "one"))
     async with running_double() as double, httpx.AsyncClient() as http:
         engine = Vllm(str(double), http, None)
@@ -78,7 +78,7 @@ async def test_one_of_many_who_look_may_leave() -> None:
         assert len(double.calls("/health")) == 1
 
 
-async def test_a_burst_of_looks_without_an_answer_is_one_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_burst_of_looks_without_an_answer_is_one_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     async with running_double() as double, httpx.AsyncClient() as http:
         looks = EngineMonitor(Vllm(str(double), http, None), lambda view: None)
         assert (await looks.poll()).ready

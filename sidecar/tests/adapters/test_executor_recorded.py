@@ -64,7 +64,7 @@ async def test_recorded_refusals_fail_in_engines_words_asked_once(
         assert (await client.ready()).ready, "bad adapters hold nothing back"
 
 
-async def test_a_refusal_of_one_gpu_is_asked_once(sidecar: StartSidecar, tmp_path: Path) -> None:
+async def test_refusal_of_one_gpu_is_asked_once(sidecar: StartSidecar, tmp_path: Path) -> None:
     path = adapter_files(tmp_path / "a", rank=64)
     async with running_double(one_process=True) as double, sidecar(double) as client:
         await eventually(lambda: _ready(client), "the sidecar is ready")

@@ -94,7 +94,7 @@ def test_old_weights_answer_until_new_ones_are_fetched() -> None:
     }
 
 
-def test_a_fault_of_fetching_waits_as_one_of_loading_does() -> None:
+def test_fault_of_fetching_waits_as_one_of_loading_does() -> None:
     wanted = fetching()
     progress = current(None, wanted, 0)
     passing = after_rejection(progress, Rejection("SourceUnreachable", "no route", retryable=True), 0.0, 0.0)
@@ -138,7 +138,7 @@ def test_files_that_are_gone_are_fetched_again() -> None:
     assert isinstance(plan(AdapterSnapshot(gone, engine())).actions[0], Fetch)
 
 
-def test_a_file_source_is_a_path_unless_it_is_to_be_copied() -> None:
+def test_file_source_is_a_path_unless_it_is_to_be_copied() -> None:
     assert files_of(order(source="file:///a/b")) == ("/a/b", None)
     assert files_of(order(source="file:///a/b", output_dir="/c")) == ("", Origin("file:///a/b", "/c"))
 
@@ -183,7 +183,7 @@ def test_state_file_has_no_credential_and_keeps_the_origin(tmp_path: Path) -> No
     assert "AK" not in path.read_text()
 
 
-def test_a_state_file_of_before_there_were_sources_is_read(tmp_path: Path) -> None:
+def test_state_file_of_before_there_were_sources_is_read(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
     path.write_text(
         json.dumps({"version": 1, "desired": {"wanted": {"a": {"name": "a", "path": "/a"}}, "required_seen": {}}})

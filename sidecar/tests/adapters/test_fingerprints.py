@@ -47,14 +47,14 @@ def base_model(folder: Path, name: object) -> str:
 @pytest.mark.parametrize(
     ("said", "seen"), [("org/model", "org/model"), (7, ""), ("", ""), ("a\nb", ""), ("a" * 2000, "")]
 )
-def test_the_base_model_of_an_adapter_is_read(tmp_path: Path, said: object, seen: str) -> None:
+def test_base_model_of_an_adapter_is_read(tmp_path: Path, said: object, seen: str) -> None:
     assert read_folder(base_model(tmp_path / "a", said)).base_model == seen
 
 
 @pytest.mark.parametrize(
     "text", ["", "[]", "{", "[" * 100_000, '{"base_model_name_or_path": "x"' + " " * 2_000_000 + "}"]
 )
-def test_an_odd_configuration_names_no_base_model(tmp_path: Path, text: str) -> None:
+def test_odd_configuration_names_no_base_model(tmp_path: Path, text: str) -> None:
     path = adapter_files(tmp_path / "a")
     (tmp_path / "a/adapter_config.json").write_text(text)
     seen = read_folder(path)
@@ -62,12 +62,12 @@ def test_an_odd_configuration_names_no_base_model(tmp_path: Path, text: str) -> 
     assert seen.base_model == ""
 
 
-def test_a_configuration_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+def test_configuration_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "adapter_config.json")
     assert read_folder(str(tmp_path)).base_model == ""
 
 
-def test_a_file_is_told_from_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_file_is_told_from_a_folder_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert read_folder(str(tmp_path / "file")) == FolderContents(is_file=True)
     assert read_folder(str(tmp_path / "nowhere")) == FolderContents()
@@ -166,7 +166,7 @@ async def test_adapters_on_a_hung_volume_delay_no_other(
         assert (await client.unload(UnloadRequest(lora_name="hung0"))).unloaded
 
 
-def test_a_hung_thread_does_not_hold_the_end_of_a_process_up() -> None:
+def test_hung_thread_does_not_hold_the_end_of_a_process_up() -> None:
     import subprocess
     import sys
 

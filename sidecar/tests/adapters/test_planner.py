@@ -54,13 +54,13 @@ def only(found: Plan) -> AdapterReport:
     return report
 
 
-def test_a_wanted_adapter_is_loaded() -> None:
+def test_wanted_adapter_is_loaded() -> None:
     found = plan(AdapterSnapshot(desired(wanted("a")), engine()))
     assert found.actions == (Load(wanted("a"), "It is wanted and the engine does not list it."),)
     assert only(found).state is AdapterState.PENDING
 
 
-def test_a_loaded_adapter_is_left_alone() -> None:
+def test_loaded_adapter_is_left_alone() -> None:
     found = plan(AdapterSnapshot(desired(wanted("a")), engine({"a": "/adapters/x"})))
     assert found.actions == ()
     assert only(found).state is AdapterState.LOADED
@@ -105,7 +105,7 @@ def test_engines_own_adapter_is_reported_and_left_alone() -> None:
     assert (only(found).reason, only(found).owner, only(found).lora_path) == ("LoadedInEngine", None, "/b")
 
 
-def test_a_name_on_its_way_out_is_unloaded_and_then_gone() -> None:
+def test_name_on_its_way_out_is_unloaded_and_then_gone() -> None:
     leaving = desired(leaving=frozenset({"a"}))
     assert plan(AdapterSnapshot(leaving, engine({"a": "/a"}))).actions == (Unload("a", "It is no longer wanted."),)
     assert gone(AdapterSnapshot(leaving, engine({"a": "/a"}))) == frozenset()
@@ -118,7 +118,7 @@ def test_closed_port_holds_no_adapter_paused_engine_may() -> None:
     assert gone(AdapterSnapshot(leaving, down(RetryableError(FaultReason.ENGINE_FAULT, "paused")))) == frozenset()
 
 
-def test_a_name_that_is_being_loaded_is_not_yet_gone() -> None:
+def test_name_that_is_being_loaded_is_not_yet_gone() -> None:
     leaving = desired(leaving=frozenset({"a"}))
     assert gone(AdapterSnapshot(leaving, engine(), running=keyed({"a": Load(wanted("a"), "")}))) == frozenset()
 
@@ -142,14 +142,14 @@ def test_refusal_fails_in_engines_words_and_waits_long() -> None:
     assert only(again).state is AdapterState.FAILED
 
 
-def test_a_retry_of_what_failed_says_failed_until_it_is_over() -> None:
+def test_retry_of_what_failed_says_failed_until_it_is_over() -> None:
     one = wanted("a")
     snapshot = replace(failed(one, REFUSED), running=keyed({"a": Load(one, "again")}))
     assert only(plan(snapshot)).state is AdapterState.FAILED
 
 
 @pytest.mark.parametrize("why", ["order", "life", "revision", "files"])
-def test_a_refusal_is_tried_again_at_once_when_something_changed(why: str) -> None:
+def test_refusal_is_tried_again_at_once_when_something_changed(why: str) -> None:
     snapshot = failed(wanted("a"), REFUSED)
     if why == "order":
         snapshot = replace(snapshot, desired=desired(wanted("a", order=1)))
@@ -162,7 +162,7 @@ def test_a_refusal_is_tried_again_at_once_when_something_changed(why: str) -> No
     assert len(plan(snapshot).actions) == 1
 
 
-def test_a_fault_that_may_pass_is_tried_with_growing_pauses() -> None:
+def test_fault_that_may_pass_is_tried_with_growing_pauses() -> None:
     pauses = []
     progress = current(None, wanted("a"), 1)
     for _ in range(10):
@@ -222,9 +222,7 @@ def test_only_what_was_there_and_is_not_being_changed_is_lost() -> None:
     ],
     ids=["asked for later", "required", "served before", "loaded", "required, other weights", "swapped while serving"],
 )
-def test_the_pod_waits_for_required_and_for_served_adapters(
-    one: AdapterSpec, listed: dict[str, str], waits: bool
-) -> None:
+def test_pod_waits_for_required_and_for_served_adapters(one: AdapterSpec, listed: dict[str, str], waits: bool) -> None:
     snapshot = AdapterSnapshot(desired(one), engine(listed))
     assert bool(readiness_blockers(snapshot, plan(snapshot).reports)) is waits
 
@@ -289,7 +287,7 @@ def test_what_can_not_be_restored_or_must_not_is_left(snapshot: AdapterSnapshot)
     assert plan(snapshot).actions == ()
 
 
-def test_a_trial_is_taken_away_unless_a_reload_is_at_it() -> None:
+def test_trial_is_taken_away_unless_a_reload_is_at_it() -> None:
     one = wanted("a", "/new")
     trial = trial_name("a", "/new")
     view = replace(engine({"a": "/old"}), trials=frozenset({trial}))
@@ -365,7 +363,7 @@ def test_what_failed_and_is_there_all_the_same_has_recovered() -> None:
     )
 
 
-def test_a_trailing_slash_is_no_other_path() -> None:
+def test_trailing_slash_is_no_other_path() -> None:
     assert holds(wanted("a", "/a/"), "/a")
     assert not holds(wanted("a", "/a"), None)
 
@@ -453,9 +451,7 @@ def test_executed_plans_converge_and_come_to_rest(
         ("", "tiny", None, False),
     ],
 )
-def test_an_adapter_made_for_another_model_is_doubted(
-    made_for: str, served: str, root: str | None, doubted: bool
-) -> None:
+def test_adapter_made_for_another_model_is_doubted(made_for: str, served: str, root: str | None, doubted: bool) -> None:
     view = replace(engine({"a": "/adapters/x"}), base_models=(served,), base_roots=() if root is None else (root,))
     snapshot = AdapterSnapshot(desired(wanted("a")), view, base_models={"/adapters/x": made_for})
     report = only(plan(snapshot))
@@ -465,7 +461,7 @@ def test_an_adapter_made_for_another_model_is_doubted(
     assert only(plan(replace(snapshot, view=replace(view, adapters={})))).message != report.message or not doubted
 
 
-def test_a_report_says_what_a_slow_change_waits_for() -> None:
+def test_report_says_what_a_slow_change_waits_for() -> None:
     swap = Reload(wanted("a", "/new"), "why")
     load = Load(wanted("b", "/b"), "why")
     snapshot = AdapterSnapshot(

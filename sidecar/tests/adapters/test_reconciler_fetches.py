@@ -25,7 +25,7 @@ NOWHERE = "http://127.0.0.1:1"
 
 
 @pytest.mark.parametrize("engine", ["vllm", "sglang"])
-async def test_an_adapter_in_a_bucket_is_loaded(
+async def test_adapter_in_a_bucket_is_loaded(
     sidecar: StartSidecar, s3: S3Server, downloads: DownloadSettings, tmp_path: Path, engine: str
 ) -> None:
     source = put(s3, f"loaded-{engine}", adapter(tmp_path / "a"))
@@ -39,7 +39,7 @@ async def test_an_adapter_in_a_bucket_is_loaded(
         assert len((await client.downloads()).downloads) == 1
 
 
-async def test_the_download_does_not_wait_for_the_engine(
+async def test_download_does_not_wait_for_the_engine(
     sidecar: StartSidecar, s3: S3Server, downloads: DownloadSettings, tmp_path: Path
 ) -> None:
     source = put(s3, "early", adapter(tmp_path / "a"))
@@ -85,7 +85,7 @@ async def test_old_weights_answer_until_the_new_ones_are_there(
         await eventually(gone, "the older revision is removed")
 
 
-async def test_a_slow_download_delays_no_other_adapter(
+async def test_slow_download_delays_no_other_adapter(
     sidecar: StartSidecar, s3: S3Server, downloads: DownloadSettings, proxy: Proxy, tmp_path: Path
 ) -> None:
     slow = put(s3, "slow", adapter(tmp_path / "a", padding=5_000_000))
@@ -154,7 +154,7 @@ async def test_source_that_comes_back_is_fetched_after_its_report(
         await settle(client, "sql", "Loaded", 30)
 
 
-async def test_a_file_source_is_a_path_and_a_volume_is_used_in_place(
+async def test_file_source_is_a_path_and_a_volume_is_used_in_place(
     sidecar: StartSidecar, downloads: DownloadSettings, tmp_path: Path
 ) -> None:
     elsewhere = adapter_files(tmp_path / "elsewhere" / "a")
@@ -269,7 +269,7 @@ async def test_routes_of_downloads(
             assert (missing.status_code, missing.json()["error"]["code"]) == (404, "NotFound")
 
 
-async def test_a_download_that_is_stopped_says_so_to_whoever_waits(
+async def test_download_that_is_stopped_says_so_to_whoever_waits(
     sidecar: StartSidecar, s3: S3Server, downloads: DownloadSettings, proxy: Proxy, tmp_path: Path
 ) -> None:
     source = put(s3, "stopped", adapter(tmp_path / "a", padding=3_000_000))

@@ -107,7 +107,7 @@ async def test_few_loads_are_at_the_engine_at_once(sidecar: StartSidecar, tmp_pa
         assert 1 < most <= LOADS_AT_ONCE
 
 
-async def test_a_load_that_waits_is_dropped_when_it_is_unloaded(sidecar: StartSidecar, tmp_path: Path) -> None:
+async def test_load_that_waits_is_dropped_when_it_is_unloaded(sidecar: StartSidecar, tmp_path: Path) -> None:
     path = adapter_files(tmp_path / "a")
     async with running_double() as double, sidecar(double) as client:
         await ready(client)
@@ -120,7 +120,7 @@ async def test_a_load_that_waits_is_dropped_when_it_is_unloaded(sidecar: StartSi
         assert last not in {call.body["lora_name"] for call in double.calls(LOAD)}
 
 
-def test_a_pod_takes_so_many_adapters_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pod_takes_so_many_adapters_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("patio.adapters.desired.MOST_ADAPTERS", 3)
     now = Desired()
     for name in ("a", "b", "c", "a"):
@@ -152,7 +152,7 @@ async def test_one_adapter_too_many_is_refused_with_the_limit(
 
 
 @pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(5, "Input/output error")])
-async def test_a_folder_that_can_not_be_used_is_a_fault_of_its_adapter(
+async def test_folder_that_can_not_be_used_is_a_fault_of_its_adapter(
     sidecar: StartSidecar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
 ) -> None:
     good, bad = (adapter_files(tmp_path / "root" / name) for name in ("good", "bad"))
@@ -179,7 +179,7 @@ async def test_a_folder_that_can_not_be_used_is_a_fault_of_its_adapter(
                     await eventually(told, "the report says why")
 
 
-async def test_an_error_nobody_foresaw_fails_one_adapter(
+async def test_error_nobody_foresaw_fails_one_adapter(
     sidecar: StartSidecar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     path, load = adapter_files(tmp_path / "a"), Vllm.load
@@ -205,7 +205,7 @@ async def test_an_error_nobody_foresaw_fails_one_adapter(
         assert (await client.load(load_request("odd", path))).state is AdapterState.LOADED, "a new order tries again"
 
 
-async def test_an_unload_that_breaks_is_tried_again(
+async def test_unload_that_breaks_is_tried_again(
     sidecar: StartSidecar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, unload = adapter_files(tmp_path / "a"), Vllm.unload
@@ -247,7 +247,7 @@ async def test_order_not_stored_leaves_failed_adapter_alone(sidecar: StartSideca
         assert len(double.calls(LOAD)) == 1
 
 
-async def test_a_waiting_order_is_woken_by_its_own_adapter_only(sidecar: StartSidecar, tmp_path: Path) -> None:
+async def test_waiting_order_is_woken_by_its_own_adapter_only(sidecar: StartSidecar, tmp_path: Path) -> None:
     path = adapter_files(tmp_path / "a")
     async with running_double() as double, sidecar(double) as client:
         await ready(client)

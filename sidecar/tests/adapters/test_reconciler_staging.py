@@ -30,7 +30,7 @@ async def prepared(client: SidecarClient, name: str, state: str) -> PreparedRepo
     return found
 
 
-async def test_a_switch_to_what_was_prepared_asks_no_source(
+async def test_switch_to_what_was_prepared_asks_no_source(
     sidecar: StartSidecar, s3: S3Server, downloads: DownloadSettings, proxy: Proxy, tmp_path: Path
 ) -> None:
     old, new = put(s3, "prepare-1", adapter(tmp_path / "1")), put(s3, "prepare-2", adapter(tmp_path / "2", rank=4))
@@ -98,7 +98,7 @@ async def test_switch_before_all_is_fetched_resumes_the_download(
 
 
 @pytest.mark.parametrize("how", ["unload", "another"])
-async def test_a_prepare_that_is_dropped_ends_its_download(
+async def test_prepare_that_is_dropped_ends_its_download(
     sidecar: StartSidecar, s3: S3Server, downloads: DownloadSettings, proxy: Proxy, tmp_path: Path, how: str
 ) -> None:
     slow = put(s3, "dropped", adapter(tmp_path / "1", padding=5_000_000))

@@ -112,9 +112,7 @@ async def test_no_answer_under_load_is_made_by_both_weights(engine: str, sidecar
 
 
 @ENGINES
-async def test_the_pod_stays_ready_while_weights_are_replaced(
-    engine: str, sidecar: StartSidecar, tmp_path: Path
-) -> None:
+async def test_pod_stays_ready_while_weights_are_replaced(engine: str, sidecar: StartSidecar, tmp_path: Path) -> None:
     one, two = write_adapter(tmp_path / "one"), write_adapter(tmp_path / "two")
     async with running_double(engine=engine) as double, sidecar(double) as client:
         await ready(client)
@@ -248,7 +246,7 @@ async def test_left_over_trial_is_unloaded_and_never_shown(engine: str, sidecar:
 
 
 @ENGINES
-async def test_a_trial_that_is_there_already_is_made_anew(engine: str, sidecar: StartSidecar, tmp_path: Path) -> None:
+async def test_trial_that_is_there_already_is_made_anew(engine: str, sidecar: StartSidecar, tmp_path: Path) -> None:
     one, two = write_adapter(tmp_path / "one"), write_adapter(tmp_path / "two")
     async with running_double(engine=engine) as double, sidecar(double) as client:
         await ready(client)
@@ -300,7 +298,7 @@ async def test_what_answers_is_told_while_other_weights_are_wanted(sidecar: Star
 
 
 @ENGINES
-async def test_a_refused_revision_is_told_by_the_adapters_name(
+async def test_refused_revision_is_told_by_the_adapters_name(
     engine: str, sidecar: StartSidecar, tmp_path: Path
 ) -> None:
     one, bad = write_adapter(tmp_path / "one"), write_adapter(tmp_path / "bad", config="{")
@@ -368,7 +366,7 @@ async def test_swap_waiting_long_for_requests_leaves_pod_ready(
 
 
 @ENGINES
-async def test_a_file_in_the_place_of_a_folder_is_told(engine: str, sidecar: StartSidecar, tmp_path: Path) -> None:
+async def test_file_in_the_place_of_a_folder_is_told(engine: str, sidecar: StartSidecar, tmp_path: Path) -> None:
     file = tmp_path / "adapter.safetensors"
     file.write_bytes(b"x")
     async with running_double(engine=engine) as double, sidecar(double) as client:
@@ -378,7 +376,7 @@ async def test_a_file_in_the_place_of_a_folder_is_told(engine: str, sidecar: Sta
         assert refused.value.message.startswith(f"{file} is a file; lora_path has to be the folder")
 
 
-async def test_a_relative_path_is_refused_in_a_sentence(sidecar: StartSidecar) -> None:
+async def test_relative_path_is_refused_in_a_sentence(sidecar: StartSidecar) -> None:
     async with running_double() as double, sidecar(double) as client:
         body = {"lora_name": "a", "lora_path": "adapters/sql"}
         answer = await client._http.post("http://sidecar/v1/load_lora_adapter", json=body)
@@ -386,7 +384,7 @@ async def test_a_relative_path_is_refused_in_a_sentence(sidecar: StartSidecar) -
         assert "a path has to be absolute" in answer.json()["error"]["message"]
 
 
-async def test_an_adapter_of_another_base_model_is_loaded_with_a_doubt(sidecar: StartSidecar, tmp_path: Path) -> None:
+async def test_adapter_of_another_base_model_is_loaded_with_a_doubt(sidecar: StartSidecar, tmp_path: Path) -> None:
     paths = {}
     for name, model in (("right", "org/Tiny"), ("other", "meta-llama/Llama-3.1-70B")):
         facts = f'{{"r": 8, "target_modules": ["q_proj"], "base_model_name_or_path": "{model}"}}'

@@ -128,7 +128,7 @@ def test_order_of_partly_staged_files_goes_on_fetching() -> None:
 
 
 @pytest.mark.parametrize("other", [order(OLD, "1"), order(NEW, "3"), order("s3://bucket/sql-3", "2")])
-def test_an_order_for_something_else_leaves_what_is_prepared(other: LoadRequest) -> None:
+def test_order_for_something_else_leaves_what_is_prepared(other: LoadRequest) -> None:
     desired = there(ordered(serving(), ahead()))
     assert staged(ordered(desired, other)) == staged(desired)
 
@@ -153,7 +153,7 @@ def test_order_back_to_loaded_weights_asks_no_source() -> None:
     assert active(ordered(refused, order(OLD, "3")))["sql"].path == ""
 
 
-def test_an_order_to_prepare_again_keeps_what_is_there() -> None:
+def test_order_to_prepare_again_keeps_what_is_there() -> None:
     desired = ordered(there(ordered(serving(), ahead())), ahead())
     assert staged(desired)["sql"].path == "/fetched/2"
 
@@ -169,7 +169,7 @@ def test_prepared_files_are_in_use_and_known_to_be_there() -> None:
     assert sources_at_hand(desired) == {OLD, NEW}
 
 
-def test_an_unload_drops_what_is_prepared() -> None:
+def test_unload_drops_what_is_prepared() -> None:
     desired = there(ordered(serving(owner=OWNER), ahead(owner=OWNER)))
     for owner in (OWNER, None):
         after, outcome = with_unload(desired, "sql", owner, present=True)

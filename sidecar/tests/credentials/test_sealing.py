@@ -147,7 +147,7 @@ async def test_nobody_unsigned_gets_the_token_from_anywhere(tmp_path: Path, enfo
                 assert response.status_code in (307, 400, 401, 404), path
 
 
-async def test_the_signed_caller_gets_the_token_as_it_is_now(tmp_path: Path) -> None:
+async def test_signed_caller_gets_the_token_as_it_is_now(tmp_path: Path) -> None:
     async with started(NOBODY, tmp_path) as pod:
         first = await pod.shaken()
         pod.token.write_text("another-token-by-now")
@@ -157,14 +157,14 @@ async def test_the_signed_caller_gets_the_token_as_it_is_now(tmp_path: Path) -> 
         assert (await pod.shaken()).key != first.key
 
 
-async def test_a_handshake_with_no_key_is_refused(tmp_path: Path) -> None:
+async def test_handshake_with_no_key_is_refused(tmp_path: Path) -> None:
     async with started(NOBODY, tmp_path) as pod:
         for key in ("A" * 43, "x", ""):
             response = await pod.signed(pod.outside, HANDSHAKE_PATH, json.dumps({"key": key}).encode())
             assert (response.status_code, response.json()["error"]["code"]) == (400, "InvalidRequest"), key
 
 
-async def test_a_sidecar_without_a_token_says_so(tmp_path: Path) -> None:
+async def test_sidecar_without_a_token_says_so(tmp_path: Path) -> None:
     async with started(NOBODY, tmp_path) as pod:
         pod.token.unlink()
         body = body_of(HandshakeRequest(key=new_key().public))

@@ -23,6 +23,6 @@ def test_every_word_of_an_order_and_of_a_report_is_explained() -> None:
     assert [kind for kind in SourceKind if f"{kind}://" not in TEXT] == []
 
 
-def test_the_folder_of_downloads_is_the_charts() -> None:
+def test_folder_of_downloads_is_the_charts() -> None:
     profile = (DOCS.parent / "charts/patio/templates/profile.yaml").read_text()
     assert f"mountPath: {DEFAULT_DOWNLOAD_ROOT}}}" in profile

@@ -118,7 +118,7 @@ def there(folder: str | None) -> bool:
     return folder is not None and Path(folder).is_dir()
 
 
-async def test_a_folder_of_a_bucket_lands_under_its_revision(start: Start, s3: S3Server, tmp_path: Path) -> None:
+async def test_folder_of_a_bucket_lands_under_its_revision(start: Start, s3: S3Server, tmp_path: Path) -> None:
     s3.put("lands", {f"loras/sql/{name}": body for name, body in ADAPTER.items()} | {"loras/sqlite/x.json": b"{}"})
     async with start(endpoint=s3.url) as downloads:
         report = await fetched(downloads, request("s3://lands/loras/sql"))
@@ -160,7 +160,7 @@ async def test_download_killed_twice_fetches_each_byte_about_once(start: Start, 
         assert proxy.received < 1.1 * SIZE
 
 
-async def test_a_connection_that_breaks_goes_on_where_it_was(start: Start, s3: S3Server, proxy: Proxy) -> None:
+async def test_connection_that_breaks_goes_on_where_it_was(start: Start, s3: S3Server, proxy: Proxy) -> None:
     body = content(4 * MEGABYTE)
     s3.put("cut", {"m/model.safetensors": body})
     proxy.cut_after = 2 * MEGABYTE
@@ -171,7 +171,7 @@ async def test_a_connection_that_breaks_goes_on_where_it_was(start: Start, s3: S
         assert report.bytes_fetched < len(body) + 1024
 
 
-async def test_a_source_out_of_reach_is_tried_again_and_then_given_up(start: Start, proxy: Proxy) -> None:
+async def test_source_out_of_reach_is_tried_again_and_then_given_up(start: Start, proxy: Proxy) -> None:
     proxy.refuse = True
     async with start(endpoint=proxy.url) as downloads:
         report = await failed(downloads, request("s3://nowhere/m"))
@@ -241,7 +241,7 @@ def test_obs_is_asked_by_bucket_host_and_other_s3_by_path() -> None:
     assert url("s3://qwen/x", **style).startswith("https://qwen.minio.example.com/?")
 
 
-async def test_a_public_object_needs_no_keys_and_a_private_one_does(start: Start, s3: S3Server) -> None:
+async def test_public_object_needs_no_keys_and_a_private_one_does(start: Start, s3: S3Server) -> None:
     s3.put("public", {"m/model.safetensors": b"one", "private/model.safetensors": b"two"})
     s3.client.put_object_acl(Bucket="public", Key="m/model.safetensors", ACL="public-read")
     async with start(endpoint=s3.url, access_key=None, secret_key=None) as downloads:
@@ -252,7 +252,7 @@ async def test_a_public_object_needs_no_keys_and_a_private_one_does(start: Start
 
 
 @pytest.mark.parametrize("key", ["m/../../escape.json", "m//etc/escape.json", "m/a/../../../escape.json", "m/.patio/x"])
-async def test_a_hostile_bucket_writes_nothing_outside_its_place(
+async def test_hostile_bucket_writes_nothing_outside_its_place(
     start: Start, s3: S3Server, tmp_path: Path, key: str
 ) -> None:
     bucket = f"hostile-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
@@ -291,7 +291,7 @@ async def test_only_code_is_refused(start: Start, s3: S3Server) -> None:
         assert "adapter_model.bin" in report.error.message
 
 
-async def test_the_same_order_twice_is_one_download(start: Start, s3: S3Server, proxy: Proxy) -> None:
+async def test_same_order_twice_is_one_download(start: Start, s3: S3Server, proxy: Proxy) -> None:
     s3.put("shared", {"m/model.safetensors": content(MEGABYTE)})
     async with start(endpoint=proxy.url) as downloads:
         reports = await asyncio.gather(*(fetched(downloads, request("s3://shared/m")) for _ in range(5)))
@@ -333,7 +333,7 @@ async def test_cancelled_download_leaves_no_worker_and_resumes(start: Start, s3:
         assert downloads.report(again.id) is None
 
 
-async def test_a_download_that_was_cancelled_before_it_began_has_ended(start: Start, s3: S3Server) -> None:
+async def test_download_that_was_cancelled_before_it_began_has_ended(start: Start, s3: S3Server) -> None:
     async with start(endpoint=s3.url) as downloads:
         report = downloads.order(request("s3://x-y/m"))
         cancelled = await downloads.cancel(report.id)
@@ -341,7 +341,7 @@ async def test_a_download_that_was_cancelled_before_it_began_has_ended(start: St
         assert cancelled.state is DownloadState.CANCELLED
 
 
-async def test_a_worker_that_is_cancelled_while_it_starts_is_gone(start: Start, proxy: Proxy) -> None:
+async def test_worker_that_is_cancelled_while_it_starts_is_gone(start: Start, proxy: Proxy) -> None:
     async with start(endpoint=proxy.url) as downloads:
         for turns in range(12):
             report = downloads.order(request(f"s3://bucket/{turns}"))
@@ -468,7 +468,7 @@ async def test_links_out_of_the_roots_are_not_followed(start: Start, s3: S3Serve
     assert below(outside) == set()
 
 
-async def test_a_folder_that_can_not_be_written_is_named(start: Start, s3: S3Server, tmp_path: Path) -> None:
+async def test_folder_that_can_not_be_written_is_named(start: Start, s3: S3Server, tmp_path: Path) -> None:
     s3.put("unwritable", {"m/model.safetensors": b"one"})
     (tmp_path / "root").write_text("a file")
     async with start(endpoint=s3.url) as downloads:
@@ -514,7 +514,7 @@ async def test_repository_is_fetched_by_commit_token_stays_with_hub(start: Start
         assert not [headers for headers in elsewhere if TOKEN in str(headers)]
 
 
-async def test_a_folder_of_a_repository_at_a_revision(start: Start) -> None:
+async def test_folder_of_a_repository_at_a_revision(start: Start) -> None:
     inside = {f"loras/sql/{name}": body for name, body in ADAPTER.items()}
     with running_hub({**inside, "model.safetensors": b"base" * 9}, revisions=("v1", "refs/pr/3")) as hub:
         async with start(hf_endpoint=hub.url, hf_revision="v1") as downloads:
@@ -527,7 +527,7 @@ async def test_a_folder_of_a_repository_at_a_revision(start: Start) -> None:
             assert (missing.error.code, missing.attempts) == ("SourceNotFound", 1)
 
 
-async def test_a_token_for_one_hub_is_not_sent_to_another(start: Start) -> None:
+async def test_token_for_one_hub_is_not_sent_to_another(start: Start) -> None:
     with running_hub(ADAPTER) as mine, running_hub(ADAPTER) as other:
         async with start(hf_endpoint=mine.url, hf_token=TOKEN) as downloads:
             await fetched(downloads, request("team/adapter", hf_endpoint=other.url))
@@ -555,7 +555,7 @@ async def test_what_the_hub_refuses_is_not_asked_for_again(
         assert len(hub.calls) == 1
 
 
-async def test_a_hub_that_is_busy_or_broken_is_asked_again(start: Start) -> None:
+async def test_hub_that_is_busy_or_broken_is_asked_again(start: Start) -> None:
     with running_hub(ADAPTER, faults=[(429, {"Retry-After": "0"}), (502, {}), (503, {})]) as hub:
         async with start(hf_endpoint=hub.url) as downloads:
             report = await fetched(downloads, request("team/adapter"))
@@ -581,7 +581,7 @@ async def test_hub_file_resumes_by_range_and_restarts_without_ranges(start: Star
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
-async def test_a_file_with_another_hash_never_gets_its_name(start: Start, tmp_path: Path, name: str) -> None:
+async def test_file_with_another_hash_never_gets_its_name(start: Start, tmp_path: Path, name: str) -> None:
     with running_hub({"model.safetensors": content(1000), "config.json": b"{}"}) as hub:
         hub.lists = {each: hub.sibling(each) for each in hub.files}
         hub.files[name] = bytes(len(hub.files[name]))
@@ -594,7 +594,7 @@ async def test_a_file_with_another_hash_never_gets_its_name(start: Start, tmp_pa
 
 
 @pytest.mark.parametrize("name", ["../../escape.json", "/tmp/escape.json", "a/../../escape.json", "a\\..\\b.json"])
-async def test_a_hostile_repository_writes_nothing(start: Start, tmp_path: Path, name: str) -> None:
+async def test_hostile_repository_writes_nothing(start: Start, tmp_path: Path, name: str) -> None:
     with running_hub({"model.safetensors": content(1000), name: b"{}"}) as hub:
         async with start(hf_endpoint=hub.url) as downloads:
             report = await failed(downloads, request("team/adapter"))
@@ -674,7 +674,7 @@ async def test_folders_that_others_write_to_take_no_turn(start: Start, s3: S3Ser
             assert report.attempts == 1
 
 
-async def test_a_disk_that_fails_ends_nothing(start: Start, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_disk_that_fails_ends_nothing(start: Start, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     s3.put("stale", {"m/model.safetensors": b"one"})
     monkeypatch.setattr("patio.downloads.downloads.DISK_AGAIN", 0.01)
     settled: list[object] = []
@@ -697,9 +697,7 @@ async def test_a_disk_that_fails_ends_nothing(start: Start, s3: S3Server, monkey
         await eventually(known, "the disk is looked at again until it answers")
 
 
-async def test_a_volume_that_hangs_holds_up_no_other(
-    start: Start, s3: S3Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_volume_that_hangs_holds_up_no_other(start: Start, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     s3.put("beside", {"m/model.safetensors": b"one"})
     answer = threading.Event()
 
@@ -718,7 +716,7 @@ async def test_a_volume_that_hangs_holds_up_no_other(
         assert not await hanging
 
 
-async def test_an_object_is_told_from_a_folder(start: Start, s3: S3Server) -> None:
+async def test_object_is_told_from_a_folder(start: Start, s3: S3Server) -> None:
     s3.put("objects", {"test/churn": b"x", "test/churn-logs": b"y"})
     async with start(endpoint=s3.url) as downloads:
         for folder, words in (("test/churn", "is an object, not a folder"), ("none", "s3://objects/none at")):

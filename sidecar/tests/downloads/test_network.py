@@ -149,7 +149,7 @@ def test_libraries_ask_no_name_that_stands_for_the_machine(
     assert "never asked" in raised.value.message
 
 
-def test_the_clusters_own_agent_gives_a_pod_its_role(
+def test_clusters_own_agent_gives_a_pod_its_role(
     tmp_path: Path, resolver: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://169.254.170.23/v1/credentials")
@@ -161,7 +161,7 @@ def test_the_clusters_own_agent_gives_a_pod_its_role(
 
 
 @pytest.mark.parametrize("kind", ["s3", "hf"])
-async def test_an_order_can_not_name_the_machine(tmp_path: Path, kind: str) -> None:
+async def test_order_can_not_name_the_machine(tmp_path: Path, kind: str) -> None:
     for endpoint in ("http://169.254.169.254", "https://2852039166", "http://[::ffff:169.254.169.254]:80"):
         refused = await ordered(tmp_path, kind, {}, {"hf_endpoint" if kind == "hf" else "endpoint": endpoint})
         assert refused is not None
@@ -218,7 +218,7 @@ async def test_credentials_are_not_sent_in_clear(
         assert not [word for word in (ACCESS_KEY, SECRET_KEY, TOKEN) if word in refused.message]
 
 
-async def test_a_role_is_not_used_in_clear(tmp_path: Path) -> None:
+async def test_role_is_not_used_in_clear(tmp_path: Path) -> None:
     agent = {"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1:1/credentials"}
     found = await fault(job(tmp_path, BUCKET, endpoint=STORE), agent)
     assert found.reason is DownloadReason.INVALID
@@ -234,7 +234,7 @@ async def test_a_role_is_not_used_in_clear(tmp_path: Path) -> None:
         ("ftp://127.0.0.1/x", "only https is followed"),
     ],
 )
-async def test_a_hub_redirects_to_https_only(tmp_path: Path, target: str, words: str) -> None:
+async def test_hub_redirects_to_https_only(tmp_path: Path, target: str, words: str) -> None:
     with running_hub({"model.safetensors": b"x" * 100, "adapter_config.json": b"{}"}) as hub:
         hub.cdn = target
         found = await fault(job(tmp_path, REPOSITORY, hf_endpoint=hub.url))
@@ -261,7 +261,7 @@ async def test_redirects_of_a_hub_come_to_an_end(tmp_path: Path) -> None:
         "x",
     ],
 )
-async def test_a_listing_that_is_none_is_told_as_such(tmp_path: Path, entry: Any) -> None:
+async def test_listing_that_is_none_is_told_as_such(tmp_path: Path, entry: Any) -> None:
     with running_hub({}, lists={"": entry}, fixed_commit="0" * 40) as hub:
         found = await fault(job(tmp_path, REPOSITORY, hf_endpoint=hub.url))
     assert found.reason is DownloadReason.FAULT, found.message
@@ -343,7 +343,7 @@ async def test_requests_are_signed_for_the_region_that_was_said(
     assert headers["X-Amz-Security-Token"] == "of-the-session"
 
 
-async def test_a_listing_without_an_end_is_refused(tmp_path: Path) -> None:
+async def test_listing_without_an_end_is_refused(tmp_path: Path) -> None:
     entries = b"".join(
         b'<Contents><Key>m/%d/</Key><Size>0</Size><ETag>"x"</ETag></Contents>' % number for number in range(1000)
     )
@@ -354,14 +354,14 @@ async def test_a_listing_without_an_end_is_refused(tmp_path: Path) -> None:
     assert len(asked) <= 11, "folders are counted too"
 
 
-async def test_an_answer_that_fills_the_memory_costs_the_worker(tmp_path: Path) -> None:
+async def test_answer_that_fills_the_memory_costs_the_worker(tmp_path: Path) -> None:
     with store(200, {"content-type": "application/json"}, b'["' + b"x" * 2**29 + b'"]') as (url, _):
         found = await fault(job(tmp_path, REPOSITORY, hf_endpoint=url))
     assert found.reason is DownloadReason.REFUSED, found.message
     assert "MiB of memory" in found.message
 
 
-async def test_a_network_in_no_proxy_is_honoured(tmp_path: Path) -> None:
+async def test_network_in_no_proxy_is_honoured(tmp_path: Path) -> None:
     proxy = {"HTTP_PROXY": "http://127.0.0.1:1", "NO_PROXY": "10.0.0.0/8,127.0.0.0/8"}
     for source in (BUCKET, REPOSITORY):
         with store(404) as (url, asked):
@@ -408,7 +408,7 @@ async def test_one_bundle_counts_for_all_sources(tmp_path: Path, variable: str, 
     assert asked
 
 
-async def test_an_unknown_ca_is_told_with_the_remedy(tmp_path: Path) -> None:
+async def test_unknown_ca_is_told_with_the_remedy(tmp_path: Path) -> None:
     _, context = certificates(tmp_path)
     for source in (BUCKET, REPOSITORY):
         with store(404, tls=context) as (url, _):
@@ -417,13 +417,13 @@ async def test_an_unknown_ca_is_told_with_the_remedy(tmp_path: Path) -> None:
         assert "SSL_CERT_FILE" in found.message
 
 
-async def test_a_store_without_tls_is_told_with_the_remedy(tmp_path: Path) -> None:
+async def test_store_without_tls_is_told_with_the_remedy(tmp_path: Path) -> None:
     with store(404) as (url, _):
         found = await fault(job(tmp_path, BUCKET, endpoint=url.replace("http:", "https:")))
     assert "write http:// before it" in found.message
 
 
-def test_a_bundle_that_is_not_there_hides_none_that_is(tmp_path: Path) -> None:
+def test_bundle_that_is_not_there_hides_none_that_is(tmp_path: Path) -> None:
     bundle = tmp_path / "ca.pem"
     bundle.write_text("")
     environ = {"SSL_CERT_FILE": "/nowhere", "CURL_CA_BUNDLE": str(bundle)}

@@ -115,7 +115,7 @@ def test_pauses_grow_and_a_source_may_ask_for_more() -> None:
     assert pause(1, 86400.0, 0.0) == LONGEST_ASKED_PAUSE
 
 
-def test_an_output_dir_lies_below_a_root(tmp_path: Path) -> None:
+def test_output_dir_lies_below_a_root(tmp_path: Path) -> None:
     root, other, outside = (tmp_path / name for name in ("root", "other", "outside"))
     for folder in (root, other, outside):
         folder.mkdir()

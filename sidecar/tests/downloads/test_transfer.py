@@ -187,7 +187,7 @@ def test_unsynced_parts_are_not_trusted_after_machine_crash(tmp_path: Path) -> N
     assert files(done.folder) == {"m.safetensors": body}
 
 
-def test_a_part_that_is_wrong_is_thrown_away_and_fetched_again(tmp_path: Path) -> None:
+def test_part_that_is_wrong_is_thrown_away_and_fetched_again(tmp_path: Path) -> None:
     body = content(5000)
     source = Memory({"m.safetensors": body}, patience=3000)
     one = job(tmp_path)
@@ -257,7 +257,7 @@ def test_folders_of_others_are_neither_locked_nor_removed(tmp_path: Path) -> Non
     assert set(below(root)) == {"org", "org/one", "org/two"}
 
 
-def test_a_revision_that_is_there_is_not_read_again(tmp_path: Path) -> None:
+def test_revision_that_is_there_is_not_read_again(tmp_path: Path) -> None:
     source = Memory({"m.safetensors": b"x" * 5000})
     first, _ = run(source, job(tmp_path))
     given_before = source.given
@@ -315,7 +315,7 @@ def test_downloads_at_once_do_not_exceed_the_limit(tmp_path: Path) -> None:
     assert list((tmp_path / "root" / ".reserved").iterdir()) == []
 
 
-def test_a_reservation_of_a_dead_worker_counts_no_more(tmp_path: Path) -> None:
+def test_reservation_of_a_dead_worker_counts_no_more(tmp_path: Path) -> None:
     reserved = tmp_path / "root" / ".reserved"
     reserved.mkdir(parents=True)
     (reserved / "dead").write_text(json.dumps(["s3-x-0123456789ab/.partial-0123456789abcdef", 10**9]))
@@ -324,7 +324,7 @@ def test_a_reservation_of_a_dead_worker_counts_no_more(tmp_path: Path) -> None:
     assert list(reserved.iterdir()) == []
 
 
-def test_a_thousand_revisions_are_held_by_one_descriptor(tmp_path: Path) -> None:
+def test_thousand_revisions_are_held_by_one_descriptor(tmp_path: Path) -> None:
     folders = [tmp_path / "root" / f"s3-m{number}-0123456789ab" / "0123456789abcdef" for number in range(1000)]
     for folder in folders:
         folder.mkdir(parents=True)
@@ -337,7 +337,7 @@ def test_a_thousand_revisions_are_held_by_one_descriptor(tmp_path: Path) -> None
     assert remove_unused(folders[500], tmp_path / "root")
 
 
-def test_a_folder_that_is_about_to_go_is_not_held(tmp_path: Path) -> None:
+def test_folder_that_is_about_to_go_is_not_held(tmp_path: Path) -> None:
     done, _ = run(Memory({"m.safetensors": b"x"}), job(tmp_path))
     folder, root = Path(done.folder), tmp_path / "root"
     file, place = users_lock(folder, root)
@@ -351,7 +351,7 @@ def test_a_folder_that_is_about_to_go_is_not_held(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ESTALE])
-def test_a_folder_that_can_not_be_looked_at_is_not_there(
+def test_folder_that_can_not_be_looked_at_is_not_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     done, _ = run(Memory({"m.safetensors": b"x"}), job(tmp_path))
@@ -369,7 +369,7 @@ def test_a_folder_that_can_not_be_looked_at_is_not_there(
     holds.close()
 
 
-def test_a_lock_is_not_waited_for_without_a_limit(tmp_path: Path) -> None:
+def test_lock_is_not_waited_for_without_a_limit(tmp_path: Path) -> None:
     with locks.locked(tmp_path / ".lock"):
         assert not locks.is_free(tmp_path / ".lock")
         with pytest.raises(DownloadError) as raised, locks.locked(tmp_path / ".lock", 0.1):
@@ -379,7 +379,7 @@ def test_a_lock_is_not_waited_for_without_a_limit(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="becomes other users")
-def test_a_cache_is_shared_by_several_users(tmp_path: Path) -> None:
+def test_cache_is_shared_by_several_users(tmp_path: Path) -> None:
     for folder in (tmp_path, *tmp_path.parents[:-2]):
         folder.chmod(folder.stat().st_mode | 0o055)
     root = tmp_path / "root"
@@ -417,7 +417,7 @@ def test_a_cache_is_shared_by_several_users(tmp_path: Path) -> None:
     assert as_user(4000, source) == first, "what is whole is used without writing"
 
 
-def test_a_worker_whose_source_drips_is_found_out() -> None:
+def test_worker_whose_source_drips_is_found_out() -> None:
     pace = StallDetector()
     assert [pace.tick(60.0) for _ in range(5)] == [None] * 5, "nobody waits for a source"
     with pace.waiting():
@@ -441,7 +441,7 @@ def test_another_part_than_was_asked_for_is_not_taken() -> None:
             begins_at(wrong, 500, "x")
 
 
-def test_the_lock_of_an_older_sidecar_is_respected(tmp_path: Path) -> None:
+def test_lock_of_an_older_sidecar_is_respected(tmp_path: Path) -> None:
     done, _ = run(Memory({"m.safetensors": b"x"}), job(tmp_path))
     folder, root = Path(done.folder), tmp_path / "root"
     lock = folder.with_name(f".{folder.name}.lock")
@@ -452,7 +452,7 @@ def test_the_lock_of_an_older_sidecar_is_respected(tmp_path: Path) -> None:
     assert not lock.exists()
 
 
-def test_a_pipe_in_the_place_of_a_note_holds_nobody_up(tmp_path: Path) -> None:
+def test_pipe_in_the_place_of_a_note_holds_nobody_up(tmp_path: Path) -> None:
     done, _ = run(Memory({"m.safetensors": b"x"}), job(tmp_path))
     note = source_note(Path(done.folder))
     note.unlink()
@@ -470,7 +470,7 @@ def test_sources_on_disk_are_told_up_to_a_number(tmp_path: Path, monkeypatch: py
     assert len(sources_under(tmp_path / "root")) == 10
 
 
-def test_a_folder_of_too_many_files_is_not_walked_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_of_too_many_files_is_not_walked_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "MOST_FILES", 3)
     for number in range(6):
         (tmp_path / f"{number}.json").touch()

@@ -50,7 +50,7 @@ def test_plain_names_are_safe(name: str) -> None:
 
 
 @given(st.text(alphabet=st.one_of(st.sampled_from("./\\a\x00"), st.characters()), max_size=40))
-def test_a_safe_name_stays_below_the_folder_that_it_is_put_in(name: str) -> None:
+def test_safe_name_stays_below_the_folder_that_it_is_put_in(name: str) -> None:
     if safe_name(name):
         joined = posixpath.normpath(posixpath.join("/fetched/folder", name))
         assert joined == f"/fetched/folder/{name}"
@@ -60,7 +60,7 @@ def test_a_safe_name_stays_below_the_folder_that_it_is_put_in(name: str) -> None
 @pytest.mark.parametrize(
     "names", [["a.json", "../b"], ["a", "a"], ["a", "a/b"], ["a/b/c", "a/b"], [f"{i}" for i in range(10_001)]]
 )
-def test_a_hostile_listing_is_refused_whole(names: list[str]) -> None:
+def test_hostile_listing_is_refused_whole(names: list[str]) -> None:
     with pytest.raises(DownloadError) as refused:
         check_listing(names)
     assert refused.value.reason is DownloadReason.REFUSED
@@ -83,7 +83,7 @@ def test_tokenizers_of_mistrals_format_are_fetched(name: str) -> None:
 
 
 @given(st.text(max_size=80), st.text(max_size=80), st.sampled_from(list(SourceKind)))
-def test_the_folder_of_a_source_is_one_plain_name_of_its_own(name: str, path: str, kind: SourceKind) -> None:
+def test_folder_of_a_source_is_one_plain_name_of_its_own(name: str, path: str, kind: SourceKind) -> None:
     key = key_of(Source(kind, name, path), "")
     assert safe_name(key)
     assert "/" not in key
@@ -132,7 +132,7 @@ def test_secrets_are_taken_out_of_words() -> None:
         ("http://127.0.0.1:9000", "us-east-1"),
     ],
 )
-def test_the_region_is_read_from_the_endpoint(endpoint: str | None, region: str) -> None:
+def test_region_is_read_from_the_endpoint(endpoint: str | None, region: str) -> None:
     assert region_of(endpoint) == region
 
 

@@ -163,7 +163,7 @@ async def test_credentials_are_nowhere_but_in_memory(run: Run, s3: S3Server, pro
         assert [name for name, text in seen.items() if secret.encode() in text] == [], secret
 
 
-def test_the_libraries_of_sources_are_not_in_the_sidecar() -> None:
+def test_libraries_of_sources_are_not_in_the_sidecar() -> None:
     import subprocess
 
     code = "import sys, patio.app; print([m for m in sys.modules if m.split('.')[0] in ('botocore','huggingface_hub')])"

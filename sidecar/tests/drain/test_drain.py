@@ -108,7 +108,7 @@ def test_counts_are_summed_over_ranks(text: bytes, expected: int | None) -> None
     assert total(text, ("vllm:num_requests_running",)) == expected
 
 
-def test_the_recorded_metrics_are_counted(recordings: Path) -> None:
+def test_recorded_metrics_are_counted(recordings: Path) -> None:
     text = (recordings / "vllm" / "metrics-0.32.0.txt").read_bytes()
     assert (total(text, ("vllm:num_requests_running",)), total(text, ("vllm:num_requests_waiting",))) == (2, 0)
     busy = (recordings / "sglang" / "metrics_busy.txt").read_bytes()
@@ -160,7 +160,7 @@ OLD_LOADS = [{"dp_rank": 0, "num_reqs": 5, "num_waiting_reqs": 2, "num_tokens": 
         ((NOT_THERE, NOT_THERE, refused()), GONE),
     ],
 )
-async def test_an_engine_is_counted_by_what_it_has(answers: Any, expected: RequestCount) -> None:
+async def test_engine_is_counted_by_what_it_has(answers: Any, expected: RequestCount) -> None:
     assert await answer_of(*answers) == [expected, expected]
 
 
@@ -204,7 +204,7 @@ async def draining(engine: Answers, routers: Routers, settle: float = 0.1) -> As
             await drain.close()
 
 
-async def test_a_router_that_never_lets_go_is_never_drained() -> None:
+async def test_router_that_never_lets_go_is_never_drained() -> None:
     engine, routers = Answers(IDLE), Routers()
     async with draining(engine, routers) as drain:
         answer = await drain.drain(2)
@@ -217,7 +217,7 @@ async def test_a_router_that_never_lets_go_is_never_drained() -> None:
         assert (await drain.drain(10)).drained
 
 
-async def test_a_drained_pod_that_gets_requests_is_drained_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_drained_pod_that_gets_requests_is_drained_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("patio.drain.drain.LEAVE_SHARE", 0.01)
     engine, routers = Answers(IDLE), Routers(unreachable=True)
     async with draining(engine, routers) as drain:
@@ -231,7 +231,7 @@ async def test_a_drained_pod_that_gets_requests_is_drained_again(monkeypatch: py
         assert (answer.drained, answer.unregistered) == (False, False), "a router that answers lists it"
 
 
-async def test_a_more_patient_call_waits_longer_for_silent_routers(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_more_patient_call_waits_longer_for_silent_routers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("patio.drain.drain.LEAVE_SHARE", 0.01)
     monkeypatch.setattr("patio.drain.drain.LONGEST_LEAVE", 3600.0)
     async with draining(Answers(IDLE), Routers(unreachable=True)) as drain:
@@ -261,7 +261,7 @@ def test_who_told_once_is_never_blind() -> None:
     assert seen((0.0, SILENT), (BLIND_SECONDS, BLIND)) is DrainState.GO_ON
 
 
-async def test_a_place_that_only_breaks_is_given_up_for_the_next() -> None:
+async def test_place_that_only_breaks_is_given_up_for_the_next() -> None:
     broken = [httpx.Response(500)] * 20
 
     def handle(request: httpx.Request) -> httpx.Response:
@@ -320,7 +320,7 @@ async def test_drain_waits_for_last_request_pod_is_unready_at_once(engine: str, 
 
 
 @ENGINES
-async def test_the_deadline_is_kept_and_another_call_goes_on_waiting(engine: str, sidecar: StartSidecar) -> None:
+async def test_deadline_is_kept_and_another_call_goes_on_waiting(engine: str, sidecar: StartSidecar) -> None:
     async with running_double(engine=engine, tokens_per_second=20.0) as double, sidecar(double, drain=QUICK) as client:
         request = asyncio.create_task(completion(double, 30))
         await double.engine.core.batch.until_running(1)
@@ -351,7 +351,7 @@ async def test_calls_join_the_drain_and_drained_pod_answers_at_once(sidecar: Sta
         assert time.monotonic() - began < 0.25
 
 
-async def test_an_engine_that_is_gone_is_drained(sidecar: StartSidecar) -> None:
+async def test_engine_that_is_gone_is_drained(sidecar: StartSidecar) -> None:
     async with running_double() as double, sidecar(double, drain=QUICK) as client:
         await double.crash()
         answer = await client.drain()
@@ -388,5 +388,5 @@ async def test_sigterm_waits_for_the_drain_of_an_engines_hook(tmp_path: Path) ->
         assert await asyncio.wait_for(pod.sidecar.wait(), 10) == 0
 
 
-def test_the_default_leaves_time_within_the_usual_grace_period() -> None:
+def test_default_leaves_time_within_the_usual_grace_period() -> None:
     assert Settings().drain == DrainSettings(25.0, 2.0)

@@ -49,7 +49,7 @@ async def behind_tls(folder: Path, *names: str, **settings: Any) -> AsyncIterato
         yield double, port, private
 
 
-async def test_an_engine_with_a_ca_of_its_own_is_used(sidecar: StartSidecar, tmp_path: Path) -> None:
+async def test_engine_with_a_ca_of_its_own_is_used(sidecar: StartSidecar, tmp_path: Path) -> None:
     path = adapter_files(tmp_path / "a")
     async with behind_tls(tmp_path, "localhost", api_key="k") as (double, port, private):
         settings = {"engine_tls": EngineTls(private.file), "api_key": "k", "drain": QUICK}
@@ -61,7 +61,7 @@ async def test_an_engine_with_a_ca_of_its_own_is_used(sidecar: StartSidecar, tmp
 
 
 @pytest.mark.parametrize("tls", [{"server_name": "engine.example.com"}, {"verify": False}])
-async def test_a_certificate_for_another_name_can_be_used(
+async def test_certificate_for_another_name_can_be_used(
     tls: dict[str, Any], sidecar: StartSidecar, tmp_path: Path
 ) -> None:
     async with behind_tls(tmp_path, "engine.example.com") as (_, port, private):
@@ -70,7 +70,7 @@ async def test_a_certificate_for_another_name_can_be_used(
             await eventually(lambda: is_ready(client), "ready over TLS")
 
 
-async def test_an_untrusted_certificate_is_no_engine_that_is_gone(sidecar: StartSidecar, tmp_path: Path) -> None:
+async def test_untrusted_certificate_is_no_engine_that_is_gone(sidecar: StartSidecar, tmp_path: Path) -> None:
     async with contextlib.AsyncExitStack() as stack:
         _, port, _ = await stack.enter_async_context(behind_tls(tmp_path, "localhost"))
         async with sidecar(f"https://localhost:{port}", drain=QUICK) as client:
@@ -85,7 +85,7 @@ async def test_an_untrusted_certificate_is_no_engine_that_is_gone(sidecar: Start
             assert "does not answer" in answer.message
 
 
-async def test_a_wrong_name_and_a_wrong_scheme_are_told(sidecar: StartSidecar, tmp_path: Path) -> None:
+async def test_wrong_name_and_a_wrong_scheme_are_told(sidecar: StartSidecar, tmp_path: Path) -> None:
     async with contextlib.AsyncExitStack() as stack:
         _, port, private = await stack.enter_async_context(behind_tls(tmp_path, "engine.example.com"))
         async with sidecar(f"https://127.0.0.1:{port}", engine_tls=EngineTls(private.file)) as client:
@@ -94,7 +94,7 @@ async def test_a_wrong_name_and_a_wrong_scheme_are_told(sidecar: StartSidecar, t
         await waits_for(client, "If it speaks TLS, its URL begins with https://")
 
 
-async def test_an_engine_on_a_unix_socket_is_used(sidecar: StartSidecar, tmp_path: Path) -> None:
+async def test_engine_on_a_unix_socket_is_used(sidecar: StartSidecar, tmp_path: Path) -> None:
     path, socket = adapter_files(tmp_path / "a"), tmp_path / "vllm.sock"
     async with running_double() as double, sidecar(f"unix://{socket}", drain=QUICK) as client:
         await waits_for(client, f"Nothing listens at unix://{socket}")

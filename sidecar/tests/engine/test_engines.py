@@ -112,7 +112,7 @@ def test_sglang_faults_are_told_apart(status: int, body: str, permanent: bool, w
 
 @pytest.mark.parametrize("fault_of", [vllm.fault_of, sglang.fault_of])
 @pytest.mark.parametrize("status", [400, 500])
-def test_an_engines_words_are_bounded_and_say_so(fault_of: Callable[[str, int, str], EngineError], status: int) -> None:
+def test_engines_words_are_bounded_and_say_so(fault_of: Callable[[str, int, str], EngineError], status: int) -> None:
     body = json.dumps({"error": {"message": "x" * 500_000}, "error_message": "x" * 500_000})
     message = fault_of("/v1/load_lora_adapter", status, body).message
     assert message.startswith("xxx")
@@ -131,7 +131,7 @@ def test_hostile_words_are_words(fault_of: Callable[[str, int, str], EngineError
     assert "\x1b" not in message
 
 
-def test_a_refused_admin_key_is_told_with_its_remedy() -> None:
+def test_refused_admin_key_is_told_with_its_remedy() -> None:
     async def refusal(api_key: str | None, admin_key: str | None) -> str:
         transport = httpx.MockTransport(lambda request: httpx.Response(401, json={"error": "Unauthorized"}))
         async with httpx.AsyncClient(transport=transport) as http:
@@ -172,7 +172,7 @@ ADAPTER = {"id": "a", "root": "/adapters/a", "parent": "tiny"}
         "b",
     ],
 )
-async def test_an_entry_of_the_list_that_is_none_is_left_out(odd: object, caplog: pytest.LogCaptureFixture) -> None:
+async def test_entry_of_the_list_that_is_none_is_left_out(odd: object, caplog: pytest.LogCaptureFixture) -> None:
     answer = httpx.Response(200, content=json.dumps({"data": [BASE, odd, ADAPTER]}))
     view = await view_of(answer)
     assert (view.ready, view.base_models, view.adapters) == (True, ("tiny",), {"a": "/adapters/a"})
@@ -201,7 +201,7 @@ async def test_what_is_no_list_is_told_and_takes_nothing_along(content: bytes) -
 @pytest.mark.parametrize(
     ("length", "known"), [(512, 512), (True, None), (-1, None), (10**300, None), (None, None), ("512", None)]
 )
-async def test_an_odd_length_of_the_context_is_none(length: object, known: int | None) -> None:
+async def test_odd_length_of_the_context_is_none(length: object, known: int | None) -> None:
     view = await view_of(httpx.Response(200, content=json.dumps({"data": [{**BASE, "max_model_len": length}]})))
     assert view.context_tokens == known
 
@@ -222,7 +222,7 @@ async def test_health_behind_a_key_is_told_as_such() -> None:
 
 
 @pytest.mark.parametrize("kind", ["vllm", "sglang"])
-async def test_a_steady_engine_is_asked_one_thing_at_a_look(kind: str, tmp_path: Path) -> None:
+async def test_steady_engine_is_asked_one_thing_at_a_look(kind: str, tmp_path: Path) -> None:
     path = str(write_adapter(tmp_path / "a"))
     ready = "/health" if kind == "vllm" else "/ready"
     async with running_double(engine=kind) as double, httpx.AsyncClient() as http:
@@ -257,7 +257,7 @@ async def test_a_steady_engine_is_asked_one_thing_at_a_look(kind: str, tmp_path:
         assert asked() == (1, 1)
 
 
-async def test_a_list_read_during_an_order_is_not_shown_again(tmp_path: Path) -> None:
+async def test_list_read_during_an_order_is_not_shown_again(tmp_path: Path) -> None:
     path = str(write_adapter(tmp_path / "a"))
     async with running_double() as double, httpx.AsyncClient() as http:
         engine = Vllm(str(double), http, None)
@@ -271,7 +271,7 @@ async def test_a_list_read_during_an_order_is_not_shown_again(tmp_path: Path) ->
         assert (await engine.view()).adapters == {"a": path}
 
 
-def test_a_list_that_changes_by_itself_is_not_believed() -> None:
+def test_list_that_changes_by_itself_is_not_believed() -> None:
     watched = UnsteadyList()
     said = [watched.seen({"a"} if look % 2 else set(), 0, may_evict=False, now=float(look)) for look in range(12)]
     assert not any(said[:7])
@@ -299,7 +299,7 @@ def test_orders_and_evictions_make_no_list_unsteady(orders: int, may_evict: bool
         ("unix:///run/vllm.sock", "unix:///run/vllm.sock", "http://localhost"),
     ],
 )
-def test_an_address_is_read_as_injection_and_users_write_it(text: str, shown: str, base_url: str) -> None:
+def test_address_is_read_as_injection_and_users_write_it(text: str, shown: str, base_url: str) -> None:
     address = read_address(text)
     assert (address.shown, address.base_url) == (shown, base_url)
     assert (address.socket is not None) is text.startswith("unix:")

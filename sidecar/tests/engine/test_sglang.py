@@ -61,7 +61,7 @@ async def looked(double: Double, times: int = 4) -> None:
     await eventually(check, f"{times} looks later")
 
 
-async def test_an_eviction_by_a_request_is_noticed_and_not_fought(sidecar: StartSidecar, tmp_path: Path) -> None:
+async def test_eviction_by_a_request_is_noticed_and_not_fought(sidecar: StartSidecar, tmp_path: Path) -> None:
     async with running_double(engine="sglang", max_loaded_loras=2) as double, sidecar(double) as client:
         await ready(client)
         await limits_known(client)
@@ -90,7 +90,7 @@ async def test_evicted_adapter_is_loaded_again_into_a_free_slot(sidecar: StartSi
         await reaches(client, "b", "Loaded", "Loaded")
 
 
-async def test_an_unload_that_a_request_undoes_is_made_again(sidecar: StartSidecar, tmp_path: Path) -> None:
+async def test_unload_that_a_request_undoes_is_made_again(sidecar: StartSidecar, tmp_path: Path) -> None:
     path = str(write_adapter(tmp_path / "a"))
     async with running_double(engine="sglang") as double, sidecar(double) as client:
         await ready(client)
@@ -112,7 +112,7 @@ async def test_an_unload_that_a_request_undoes_is_made_again(sidecar: StartSidec
         assert len(double.calls(UNLOAD)) == 3
 
 
-async def test_an_adapter_that_comes_back_can_be_wanted_again(sidecar: StartSidecar, tmp_path: Path) -> None:
+async def test_adapter_that_comes_back_can_be_wanted_again(sidecar: StartSidecar, tmp_path: Path) -> None:
     path = str(write_adapter(tmp_path / "a"))
     async with running_double(engine="sglang") as double, sidecar(double) as client:
         await ready(client)
@@ -195,7 +195,7 @@ async def test_several_tokenizers_are_told_and_flap_nothing(sidecar: StartSideca
         assert not double.calls(LOAD)
 
 
-async def test_a_list_that_alternates_is_told_without_server_info(sidecar: StartSidecar) -> None:
+async def test_list_that_alternates_is_told_without_server_info(sidecar: StartSidecar) -> None:
     loads: list[str] = []
     lists = 0
 
@@ -231,7 +231,7 @@ async def test_a_list_that_alternates_is_told_without_server_info(sidecar: Start
         assert (await client.ready()).ready
 
 
-async def test_an_sglang_that_lists_no_adapters_is_told(sidecar: StartSidecar, tmp_path: Path) -> None:
+async def test_sglang_that_lists_no_adapters_is_told(sidecar: StartSidecar, tmp_path: Path) -> None:
     path = str(write_adapter(tmp_path / "a"))
     async with running_double(engine="sglang", lists_adapters=False) as double, sidecar(double) as client:
         await ready(client)

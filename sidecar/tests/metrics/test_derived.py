@@ -32,11 +32,11 @@ def lora(value: float, running: str, max_lora: object = 2, **others: str) -> Rea
         ({}, None),
     ],
 )
-def test_the_capacity_is_what_the_configuration_says(labels: dict[str, object], tokens: int | None) -> None:
+def test_capacity_is_what_the_configuration_says(labels: dict[str, object], tokens: int | None) -> None:
     assert [sample.value for sample in kv_cache_tokens([config(**labels)])] == ([] if tokens is None else [tokens])
 
 
-def test_the_capacity_keeps_whose_it_is_and_no_configuration() -> None:
+def test_capacity_keeps_whose_it_is_and_no_configuration() -> None:
     made = kv_cache_tokens(
         [
             config(block_size=16, engine="0", num_gpu_blocks="None"),
@@ -59,7 +59,7 @@ def test_only_the_latest_series_of_adapters_is_true() -> None:
 
 
 @pytest.mark.parametrize(("running", "used"), [("", 0), ("a", 1), ("a,b", 2), ("a, b", 1), ("a, b,c", 2)])
-def test_a_comma_in_an_adapters_name_is_none_between_two(running: str, used: int) -> None:
+def test_comma_in_an_adapters_name_is_none_between_two(running: str, used: int) -> None:
     assert list(lora_slots_used([lora(1.0, running)])) == [Sample((), used)]
 
 
@@ -78,7 +78,7 @@ def test_adapters_without_the_labels_to_count_give_nothing() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("xy"), st.integers(0, 10**6))))
-def test_a_sum_is_over_its_label_alone(values: list[tuple[str, str, int]]) -> None:
+def test_sum_is_over_its_label_alone(values: list[tuple[str, str, int]]) -> None:
     made = sum_over(b"cache_source")([config(model=m, cache_source=c)._replace(value=v) for c, m, v in values])
     expected = {m: sum(v for _, model, v in values if model == m) for _, m, _ in values}
     assert {labels[0][1].decode(): value for labels, value in made} == expected
@@ -90,7 +90,7 @@ def test_labels_in_another_order_are_the_same_series() -> None:
 
 
 @pytest.mark.parametrize("rest", [b" x", b" 1_000", b" 0x1p3", b" --1"])
-def test_a_value_that_is_no_number_is_left_alone(rest: bytes) -> None:
+def test_value_that_is_no_number_is_left_alone(rest: bytes) -> None:
     assert read(b"", rest) is None
 
 

@@ -15,7 +15,7 @@ def test_no_hostile_text_breaks_a_law() -> None:
     assert counted.parsed > counted.texts / 4, "most texts being invalid, little was tried"
 
 
-def test_the_same_seed_makes_the_same_texts() -> None:
+def test_same_seed_makes_the_same_texts() -> None:
     assert [text for _, text, _ in inputs(50, seed=7)] == [text for _, text, _ in inputs(50, seed=7)]
     assert [text for _, text, _ in inputs(50, seed=7)] != [text for _, text, _ in inputs(50, seed=8)]
 

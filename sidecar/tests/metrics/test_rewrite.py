@@ -101,7 +101,7 @@ def test_vllm_as_recorded_gives_the_standard_families(recordings: Path) -> None:
     assert "patio:num_requests_waiting_by_reason" not in text
 
 
-def test_a_source_that_is_absent_gives_no_series(recordings: Path) -> None:
+def test_source_that_is_absent_gives_no_series(recordings: Path) -> None:
     text = added((recordings / "sglang/metrics_idle.txt").read_bytes(), EngineKind.SGLANG)
     assert b"patio:inter_token_latency_seconds" not in text
     assert b"patio:preemptions_total" not in text
@@ -114,7 +114,7 @@ def test_other_vocabularies_get_their_own_prefix(recordings: Path) -> None:
     assert sorted(plain) == sorted(f"{p}:{name}" for p in ("matrixinfer", "kthena") for name in VOCABULARIES[p])
 
 
-def test_the_newer_of_two_sources_is_taken() -> None:
+def test_newer_of_two_sources_is_taken() -> None:
     new = b"# TYPE vllm:kv_cache_usage_perc gauge\nvllm:kv_cache_usage_perc 0.5\n"
     old = b"# TYPE vllm:gpu_cache_usage_perc gauge\nvllm:gpu_cache_usage_perc 0.25\n"
     assert b'patio:kv_cache_usage_ratio{inference_engine="vllm"} 0.25\n' in added(old)
@@ -163,7 +163,7 @@ def test_hazards_of_real_texts_are_survived(line: bytes, end: bytes) -> None:
     assert added(text).endswith(line.strip().split(b"}")[-1].lstrip(b"vllm:num_requests_running") + b"\n")
 
 
-def test_a_label_that_is_there_is_not_overwritten() -> None:
+def test_label_that_is_there_is_not_overwritten() -> None:
     line = b'vllm:num_requests_running{a="inference_engine=",inference_engine="mine"} 1\n'
     (key,) = samples(added(b"# TYPE vllm:num_requests_running gauge\n" + line))
     assert ("inference_engine", "mine") in key[1]
@@ -181,17 +181,17 @@ def test_lines_of_another_family_in_between_are_not_taken() -> None:
     assert sorted(samples(added(text)).values()) == [1, 2]
 
 
-def test_a_help_line_after_the_type_line_changes_nothing() -> None:
+def test_help_line_after_the_type_line_changes_nothing() -> None:
     text = b"# TYPE vllm:num_requests_running gauge\n# HELP vllm:num_requests_running x\nvllm:num_requests_running 4\n"
     assert list(samples(added(text)).values()) == [4]
 
 
-def test_a_family_of_another_type_is_not_taken_for_a_histogram() -> None:
+def test_family_of_another_type_is_not_taken_for_a_histogram() -> None:
     text = b"# TYPE vllm:e2e_request_latency_seconds gauge\nvllm:e2e_request_latency_seconds 4\n"
     assert added(text) == b""
 
 
-def test_a_name_that_the_engine_has_stays_the_engines() -> None:
+def test_name_that_the_engine_has_stays_the_engines() -> None:
     text = (
         b"# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running 4\n"
         b"# TYPE patio:num_requests_running gauge\npatio:num_requests_running 9\n"
@@ -206,7 +206,7 @@ def test_a_name_that_the_engine_has_stays_the_engines() -> None:
     assert out.clashes == ("patio:num_requests_running", "patio:engine_up")
 
 
-def test_an_end_mark_does_not_hide_what_follows() -> None:
+def test_end_mark_does_not_hide_what_follows() -> None:
     text = b"# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running 4\n# EOF\n"
     out = rewrite(text, VLLM, b"# HELP patio:z x\n# TYPE patio:z gauge\npatio:z 1.0\n").text
     assert out.startswith(text), "in this format it is a comment like any other"
@@ -258,7 +258,7 @@ def test_openmetrics_with_nothing_in_it_is_an_end_mark() -> None:
     assert rewrite(b"", rules).text == b"# EOF\n"
 
 
-def test_a_counter_whose_type_line_is_without_total_is_found() -> None:
+def test_counter_whose_type_line_is_without_total_is_found() -> None:
     text = b'# TYPE vllm:prompt_tokens counter\nvllm:prompt_tokens_total{a="b"} 4\n'
     assert b'patio:input_tokens_total{inference_engine="vllm",a="b"} 4\n' in added(text)
 
@@ -273,7 +273,7 @@ def test_lines_that_end_as_on_windows_are_read_and_stay() -> None:
     assert sorted(samples(out).values()) == [4, 5]
 
 
-def test_a_histogram_moves_with_its_created_series() -> None:
+def test_histogram_moves_with_its_created_series() -> None:
     bare = b'vllm:e2e_request_latency_seconds_bucket{le="+Inf"} 1\nvllm:e2e_request_latency_seconds_count 1\n'
     text = (
         b"# TYPE vllm:e2e_request_latency_seconds histogram\n" + bare + b"vllm:e2e_request_latency_seconds_sum 2\n"
@@ -286,7 +286,7 @@ def test_a_histogram_moves_with_its_created_series() -> None:
     }
 
 
-def test_a_histogram_named_total_is_no_counter() -> None:
+def test_histogram_named_total_is_no_counter() -> None:
     text = (
         b"# TYPE vllm:prompt_tokens_total histogram\n"
         b'vllm:prompt_tokens_total_bucket{le="+Inf"} 1\n'
@@ -295,11 +295,11 @@ def test_a_histogram_named_total_is_no_counter() -> None:
     assert added(text) == b""
 
 
-def test_a_gauge_is_not_taken_for_a_counter() -> None:
+def test_gauge_is_not_taken_for_a_counter() -> None:
     assert added(b"# TYPE vllm:prompt_tokens_total gauge\nvllm:prompt_tokens_total -1\n") == b""
 
 
-def test_a_summary_is_taken_for_nothing_else() -> None:
+def test_summary_is_taken_for_nothing_else() -> None:
     text = b'# TYPE vllm:num_requests_running summary\nvllm:num_requests_running{quantile="0.5"} 1\n'
     assert added(text) == b""
 
@@ -319,14 +319,14 @@ def test_prefixes_given_twice_write_nothing_twice(recordings: Path) -> None:
         b"#  TYPE\tpatio:num_requests_running gauge\npatio:num_requests_running 9",
     ],
 )
-def test_a_name_of_ours_is_noticed_however_the_engine_writes_it(line: bytes) -> None:
+def test_name_of_ours_is_noticed_however_the_engine_writes_it(line: bytes) -> None:
     text = b"# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running 4\n" + line + b"\n"
     out = rewrite(text, VLLM)
     assert out.text == text
     assert out.clashes == ("patio:num_requests_running",)
 
 
-def test_a_part_of_a_histogram_of_ours_is_enough_to_give_way() -> None:
+def test_part_of_a_histogram_of_ours_is_enough_to_give_way() -> None:
     text = (
         b"# TYPE patio:e2e_request_latency_seconds_sum gauge\npatio:e2e_request_latency_seconds_sum 1\n"
         b"# TYPE vllm:e2e_request_latency_seconds histogram\n"
@@ -464,7 +464,7 @@ def test_pieces_of_a_text_give_what_the_whole_gives(recordings: Path, engine: En
 
 
 @pytest.mark.parametrize("size", range(1, 60))
-def test_an_end_mark_is_found_in_whatever_piece(size: int) -> None:
+def test_end_mark_is_found_in_whatever_piece(size: int) -> None:
     text = b"# TYPE a gauge\na 1\n# EOF\n\n"
     rules = compile_rules(EngineKind.VLLM, ("patio",), Format.OPENMETRICS)
     assert rewrite(cut(text, size), rules).text == b"# TYPE a gauge\na 1\n# EOF\n"

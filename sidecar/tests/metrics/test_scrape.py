@@ -105,11 +105,11 @@ def values(page: Page) -> dict[str, float]:
         ("inf", LONGEST),
     ],
 )
-def test_the_engine_has_less_time_than_the_scraper_waits(header: str | None, seconds: float) -> None:
+def test_engine_has_less_time_than_the_scraper_waits(header: str | None, seconds: float) -> None:
     assert allowed(header) == pytest.approx(seconds)
 
 
-async def test_the_context_of_the_model_comes_from_the_last_look() -> None:
+async def test_context_of_the_model_comes_from_the_last_look() -> None:
     view = READY
     async with scraping(http(TEXT), view=lambda: view) as (scraper, engine):
         assert values(await scraper.page())["patio:model_context_tokensvllmtiny"] == 512
@@ -154,7 +154,7 @@ async def test_who_comes_while_a_fetch_is_under_way_shares_it() -> None:
         assert engine.asked == 2
 
 
-async def test_a_huge_answer_is_dropped_before_it_fills_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_huge_answer_is_dropped_before_it_fills_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scrape, "LARGEST", 2 * len(TEXT))
     async with scraping(http(TEXT * 3, length=2**40)) as (scraper, _):
         found = values(await scraper.page())
@@ -182,7 +182,7 @@ async def test_own_metrics_are_served_whatever_the_engine_answers(answer: bytes,
         assert any(name.startswith("patio:build_info") for name in found)
 
 
-async def test_an_engine_with_no_metric_yet_is_up() -> None:
+async def test_engine_with_no_metric_yet_is_up() -> None:
     async with scraping(http(b"")) as (scraper, _):
         assert values(await scraper.page())["patio:engine_up"] == 1
 
@@ -206,7 +206,7 @@ async def test_names_of_ours_that_the_engine_has_are_said_once(caplog: pytest.Lo
     assert "patio:num_requests_running" in said
 
 
-async def test_a_failure_that_goes_on_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_failure_that_goes_on_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     async with scraping(http(b"", status="404 Not Found")) as (scraper, engine):
         with caplog.at_level(logging.INFO, "patio"):
             for _ in range(3):
@@ -257,7 +257,7 @@ def large(size: int) -> bytes:
     return b"".join(lines)
 
 
-async def test_a_large_text_is_rewritten_off_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_large_text_is_rewritten_off_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     text = large(3 * PIECE)
     threads = []
 
@@ -276,7 +276,7 @@ async def test_a_large_text_is_rewritten_off_the_event_loop(monkeypatch: pytest.
     assert [one is threading.main_thread() for one in threads] == [False, True]
 
 
-async def test_a_page_is_compressed_once_for_all() -> None:
+async def test_page_is_compressed_once_for_all() -> None:
     async with scraping(http(large(3 * PIECE))) as (scraper, _):
         page = await scraper.page()
         first, second = await asyncio.gather(scraper.packed(page), scraper.packed(page))
@@ -292,20 +292,20 @@ async def test_large_pages_on_their_way_are_bounded() -> None:
         assert (await scraper.page()).large
 
 
-async def test_a_line_without_an_end_is_garbage() -> None:
+async def test_line_without_an_end_is_garbage() -> None:
     text = TEXT + b'a{b="' + b"c" * 2 * PIECE + b'"} 1\n'
     async with scraping(http(text)) as (scraper, _):
         assert values(await scraper.page())["patio:engine_scrape_errors_totalgarbage"] == 1
 
 
-async def test_a_compressed_answer_is_not_unpacked() -> None:
+async def test_compressed_answer_is_not_unpacked() -> None:
     body = gzip.compress(TEXT)
     answer = http(body, kind=f"{Format.TEXT.value}\r\ncontent-encoding: gzip")
     async with scraping(answer) as (scraper, _):
         assert values(await scraper.page())["patio:engine_scrape_errors_totalgarbage"] == 1
 
 
-async def test_a_reader_that_stops_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_reader_that_stops_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pages, "SEND_SECONDS", 0.05)
     sent: list[Any] = []
 
@@ -318,7 +318,7 @@ async def test_a_reader_that_stops_is_dropped(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("coding", ["identity", "gzip"])
-async def test_a_large_page_arrives_whole(coding: str) -> None:
+async def test_large_page_arrives_whole(coding: str) -> None:
     text = large(4 * PIECE)
     async with scraping(http(text)) as (scraper, _):
         app = FastAPI()

@@ -149,7 +149,7 @@ async def test_tiny_scrape_timeouts_are_no_errors_of_the_engine(
         assert [record.getMessage() for record in caplog.records if record.name.startswith("patio")] == []
 
 
-async def test_a_header_that_names_loopback_makes_nobody_an_insider(pod: StartPod) -> None:
+async def test_header_that_names_loopback_makes_nobody_an_insider(pod: StartPod) -> None:
     async with running_double(engine="vllm") as double, pod(double) as one:
         for header in ("x-forwarded-for", "forwarded", "x-real-ip", "host"):
             response = await one.outside.post("/v1/load_lora_adapter", json={}, headers={header: "127.0.0.1"})
@@ -172,7 +172,7 @@ async def test_signed_calls_load_and_unload_with_single_use_proofs(pod: StartPod
         assert 'patio:access_denials_total{code="ProofReplayed"} 1.0' in (await one.inside.get("/metrics")).text
 
 
-async def test_a_body_that_was_not_signed_changes_nothing(pod: StartPod, tmp_path: Path) -> None:
+async def test_body_that_was_not_signed_changes_nothing(pod: StartPod, tmp_path: Path) -> None:
     path = adapter_files(tmp_path / "a")
     signed, sent = (load_request(name, path).model_dump_json().encode() for name in ("a", "b"))
     async with running_double(engine="vllm") as double, pod(double) as one:
@@ -181,7 +181,7 @@ async def test_a_body_that_was_not_signed_changes_nothing(pod: StartPod, tmp_pat
         assert (await one.inside.get("/v1/lora_adapters")).json()["adapters"] == []
 
 
-async def test_a_proof_for_one_route_opens_no_other(pod: StartPod) -> None:
+async def test_proof_for_one_route_opens_no_other(pod: StartPod) -> None:
     async with running_double(engine="vllm") as double, pod(double) as one:
         proof = ROOT.proof("POST", "/v1/drain?timeout=1", iat=time.time())
         for target in ("/v1/drain", "/v1/drain?timeout=2", "/v1/drain?timeout=1&x=1"):
@@ -337,7 +337,7 @@ async def test_without_keys_nobody_from_outside_may_change_anything(pod: StartPo
         assert (await one.inside.post("/v1/unload_lora_adapter", json={"lora_name": "a"})).status_code == 404
 
 
-async def test_the_off_switch_opens_everything_and_says_so(pod: StartPod) -> None:
+async def test_off_switch_opens_everything_and_says_so(pod: StartPod) -> None:
     async with running_double(engine="vllm") as double, pod(double, AccessSettings(enforced=False)) as one:
         response = await one.outside.post("/v1/unload_lora_adapter", json={"lora_name": "a"})
         assert response.status_code == 404
@@ -345,7 +345,7 @@ async def test_the_off_switch_opens_everything_and_says_so(pod: StartPod) -> Non
         assert "\npatio:access_control_enforced 0.0" in (await one.outside.get("/metrics")).text
 
 
-async def test_a_rotated_key_is_taken_with_its_endorsements(pod: StartPod) -> None:
+async def test_rotated_key_is_taken_with_its_endorsements(pod: StartPod) -> None:
     second, third = Signer(2), Signer(3)
     chain = {"patio-endorsements": f"{ROOT.endorse(second)}, {second.endorse(third)}"}
     async with running_double(engine="vllm") as double, pod(double) as one:
@@ -355,14 +355,14 @@ async def test_a_rotated_key_is_taken_with_its_endorsements(pod: StartPod) -> No
         assert (await one.signed("POST", target, body, by=third)).status_code == 404
 
 
-async def test_the_client_tells_a_denial_as_a_refusal(pod: StartPod) -> None:
+async def test_client_tells_a_denial_as_a_refusal(pod: StartPod) -> None:
     async with running_double(engine="vllm") as double, pod(double) as one:
         with pytest.raises(Refused) as refused:
             await SidecarClient("http://sidecar", one.outside).load(load_request("a"))
         assert (refused.value.code, refused.value.status) == ("ProofMissing", 401)
 
 
-def test_the_families_of_access_are_there_from_the_start() -> None:
+def test_families_of_access_are_there_from_the_start() -> None:
     registry = CollectorRegistry()
     AccessMetrics(registry, True)
     assert {family.name for family in registry.collect()} == {"patio:access_control_enforced", "patio:access_denials"}

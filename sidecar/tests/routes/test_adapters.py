@@ -61,7 +61,7 @@ def is_trial(call: Any) -> bool:
 
 
 @ENGINES
-async def test_a_load_is_verified_and_an_unload_too(engine: str, sidecar: StartSidecar, tmp_path: Path) -> None:
+async def test_load_is_verified_and_an_unload_too(engine: str, sidecar: StartSidecar, tmp_path: Path) -> None:
     path = adapter_files(tmp_path / "a")
     async with running_double(engine=engine) as double, sidecar(double) as client:
         await ready(client)
@@ -86,7 +86,7 @@ async def test_repeated_loads_ask_the_engine_once(engine: str, sidecar: StartSid
 
 
 @ENGINES
-async def test_a_new_revision_is_loaded_again_from_the_same_path(
+async def test_new_revision_is_loaded_again_from_the_same_path(
     engine: str, sidecar: StartSidecar, tmp_path: Path
 ) -> None:
     path = adapter_files(tmp_path / "a")
@@ -131,7 +131,7 @@ async def _looks(double: Double, number: int) -> bool:
 
 
 @ENGINES
-async def test_a_missing_path_heals_when_its_files_come(engine: str, sidecar: StartSidecar, tmp_path: Path) -> None:
+async def test_missing_path_heals_when_its_files_come(engine: str, sidecar: StartSidecar, tmp_path: Path) -> None:
     path = str(tmp_path / "late")
     async with running_double(engine=engine) as double, sidecar(double) as client:
         await ready(client)
@@ -143,7 +143,7 @@ async def test_a_missing_path_heals_when_its_files_come(engine: str, sidecar: St
         assert double.adapters == {"late": path}
 
 
-async def test_a_fault_that_passes_is_tried_again(sidecar: StartSidecar, tmp_path: Path) -> None:
+async def test_fault_that_passes_is_tried_again(sidecar: StartSidecar, tmp_path: Path) -> None:
     path = adapter_files(tmp_path / "a")
     async with running_double() as double, sidecar(double) as client:
         await ready(client)
@@ -152,7 +152,7 @@ async def test_a_fault_that_passes_is_tried_again(sidecar: StartSidecar, tmp_pat
         assert (report.state, report.attempts) == ("Loaded", 3)
 
 
-async def test_an_answer_that_is_lost_is_no_failure(sidecar: StartSidecar, tmp_path: Path) -> None:
+async def test_answer_that_is_lost_is_no_failure(sidecar: StartSidecar, tmp_path: Path) -> None:
     path = adapter_files(tmp_path / "a")
     async with running_double() as double, sidecar(double) as client:
         await ready(client)
@@ -162,7 +162,7 @@ async def test_an_answer_that_is_lost_is_no_failure(sidecar: StartSidecar, tmp_p
         assert len(loads(double)) == 1
 
 
-async def test_a_load_that_is_not_over_in_time_goes_on(sidecar: StartSidecar, tmp_path: Path) -> None:
+async def test_load_that_is_not_over_in_time_goes_on(sidecar: StartSidecar, tmp_path: Path) -> None:
     path = adapter_files(tmp_path / "a")
     async with running_double() as double, sidecar(double) as client:
         await ready(client)
@@ -184,7 +184,7 @@ async def test_order_that_does_not_wait_is_accepted_in_any_case(sidecar: StartSi
         assert again.lora_path == bad
 
 
-async def test_a_bad_or_slow_adapter_delays_no_other(sidecar: StartSidecar, tmp_path: Path) -> None:
+async def test_bad_or_slow_adapter_delays_no_other(sidecar: StartSidecar, tmp_path: Path) -> None:
     good, bad = adapter_files(tmp_path / "good"), adapter_files(tmp_path / "bad", rank=64)
     async with running_double() as double, sidecar(double) as client:
         await ready(client)
@@ -223,7 +223,7 @@ async def test_adapters_return_after_a_crash_and_gate_the_pod(
         assert (await client.ready()).waiting_for == ()
 
 
-async def test_an_engine_that_forgot_its_adapters_gets_them_again(sidecar: StartSidecar, tmp_path: Path) -> None:
+async def test_engine_that_forgot_its_adapters_gets_them_again(sidecar: StartSidecar, tmp_path: Path) -> None:
     path = adapter_files(tmp_path / "a")
     async with running_double() as double, sidecar(double) as client:
         await ready(client)
@@ -345,7 +345,7 @@ async def test_unload_of_unknown_name_is_error_without_owner_only(sidecar: Start
         assert (await client.unload(UnloadRequest(lora_name="a", owner=OWNER))).unloaded
 
 
-async def test_an_unload_while_the_engine_is_down_is_done_at_once(sidecar: StartSidecar, tmp_path: Path) -> None:
+async def test_unload_while_the_engine_is_down_is_done_at_once(sidecar: StartSidecar, tmp_path: Path) -> None:
     path = adapter_files(tmp_path / "a")
     async with running_double() as double, sidecar(double) as client:
         await ready(client)
@@ -362,7 +362,7 @@ async def test_an_unload_while_the_engine_is_down_is_done_at_once(sidecar: Start
         assert double.adapters == {}
 
 
-async def test_an_unload_overtakes_a_load_that_is_under_way(sidecar: StartSidecar, tmp_path: Path) -> None:
+async def test_unload_overtakes_a_load_that_is_under_way(sidecar: StartSidecar, tmp_path: Path) -> None:
     path = adapter_files(tmp_path / "a")
     async with running_double() as double, sidecar(double) as client:
         await ready(client)
@@ -402,7 +402,7 @@ async def test_keys_are_sent_and_a_missing_one_is_named(engine: str, sidecar: St
             assert "sekret" not in refused.value.message
 
 
-async def test_a_wrong_admin_key_of_sglang_is_named(sidecar: StartSidecar, tmp_path: Path) -> None:
+async def test_wrong_admin_key_of_sglang_is_named(sidecar: StartSidecar, tmp_path: Path) -> None:
     async with (
         running_double(engine="sglang", api_key="sk", admin_api_key="adm") as double,
         sidecar(double, api_key="sk") as client,
@@ -470,7 +470,7 @@ async def test_every_error_has_the_one_shape(
         assert set(answer.json()["error"]) == {"code", "message", "retryable"}
 
 
-async def test_an_order_that_can_not_be_stored_changes_nothing(
+async def test_order_that_can_not_be_stored_changes_nothing(
     sidecar: StartSidecar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running_double() as double, sidecar(double) as client:
@@ -499,7 +499,7 @@ async def test_unexpected_server_is_an_unreadable_answer() -> None:
         assert refused.value.code == "UnreadableAnswer"
 
 
-async def test_the_status_says_what_stands_beside_what(sidecar: StartSidecar) -> None:
+async def test_status_says_what_stands_beside_what(sidecar: StartSidecar) -> None:
     async with sidecar(NOWHERE, pod_name="p", pod_namespace="n") as client:
         status = await client.status()
         assert (status.pod, status.engine_endpoint, status.engine_ready) == ("p.n", NOWHERE, False)
@@ -517,7 +517,7 @@ async def scrape(client: SidecarClient, **headers: str) -> dict[str, float]:
 
 
 @ENGINES
-async def test_a_scrape_has_the_engines_the_standard_and_our_own(
+async def test_scrape_has_the_engines_the_standard_and_our_own(
     engine: str, sidecar: StartSidecar, tmp_path: Path
 ) -> None:
     async with running_double(engine=engine) as double, sidecar(double) as client:
@@ -541,7 +541,7 @@ async def test_a_scrape_has_the_engines_the_standard_and_our_own(
         ({"delay": 3.0}, "timeout"),
     ],
 )
-async def test_an_engine_without_metrics_costs_a_scrape_nothing(
+async def test_engine_without_metrics_costs_a_scrape_nothing(
     sidecar: StartSidecar, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any], reason: str
 ) -> None:
     monkeypatch.setattr("patio.metrics.scrape.DEADLINE", 0.3)
@@ -554,7 +554,7 @@ async def test_an_engine_without_metrics_costs_a_scrape_nothing(
         assert (await scrape(client))["patio:engine_up"] == 1
 
 
-async def test_an_engine_that_is_down_gives_a_zero(sidecar: StartSidecar) -> None:
+async def test_engine_that_is_down_gives_a_zero(sidecar: StartSidecar) -> None:
     async with sidecar(NOWHERE) as client:
         found = await scrape(client)
         assert (found["patio:engine_up"], found["patio:engine_scrape_errors_totalconnection"]) == (0, 1)
@@ -567,7 +567,7 @@ async def test_scrapes_at_the_same_time_share_one_fetch(sidecar: StartSidecar) -
         assert len(double.calls("/metrics")) == 1
 
 
-async def test_a_scraper_that_hangs_up_takes_no_other_along(sidecar: StartSidecar) -> None:
+async def test_scraper_that_hangs_up_takes_no_other_along(sidecar: StartSidecar) -> None:
     async with running_double() as double, sidecar(double) as client:
         double.fault("/metrics", delay=0.3)
         leaving = asyncio.create_task(scrape(client))

@@ -11,7 +11,7 @@ from patio.topology.registered_worker import Kind, Worker
 A, B = Worker("http://10.0.0.1:8000"), Worker("http://10.0.0.2:8000", Kind.PREFILL, 34000, api_key="sekret")
 
 
-def test_a_lease_runs_out_unless_it_is_renewed() -> None:
+def test_lease_runs_out_unless_it_is_renewed() -> None:
     leases = granted(granted(Leases(), "a", A, 30, now=0), "b", B, 30, now=0)
     leases = granted(leases, "b", B, 30, now=20)
     still, over = expired(leases, now=30)
@@ -20,12 +20,12 @@ def test_a_lease_runs_out_unless_it_is_renewed() -> None:
     assert expired(still, now=49)[1] == ()
 
 
-def test_an_address_belongs_to_who_spoke_last() -> None:
+def test_address_belongs_to_who_spoke_last() -> None:
     leases = granted(granted(Leases(), "old", A, 30, now=0), "new", A, 30, now=5)
     assert set(leases.by_id) == {"new"}
 
 
-def test_a_pod_that_moved_leaves_its_old_address() -> None:
+def test_pod_that_moved_leaves_its_old_address() -> None:
     leases = granted(granted(Leases(), "a", A, 30, now=0), "a", B, 30, now=5)
     assert set(leases.wanted) == {B.url}
 

@@ -59,7 +59,7 @@ BROKEN = Rejection(Reason.FAULT, "oops")
         (None, replace(LISTED, draining=True), Progress(), "Leaving", "RouterDrains", None),
     ],
 )  # fmt: skip
-def test_the_next_step(
+def test_next_step(
     worker: Worker | None, entry: Entry | None, progress: Progress, state: str, reason: str, action: type | None
 ) -> None:
     found = plan(worker, entry, progress, now=10.0)
@@ -76,7 +76,7 @@ def test_lost_worker_is_told_from_one_never_listed() -> None:
     assert (lost.reason, new.reason) == ("the router lost it", "the router does not list it")
 
 
-def test_an_order_that_takes_long_is_looked_at_less_often() -> None:
+def test_order_that_takes_long_is_looked_at_less_often() -> None:
     pending = replace(LISTED, pending=True)
     looks = [plan(WORKER, pending, Progress(ordered=0.0), now).requeue_at for now in (0.1, 4.0, 1000.0)]
     assert [round((look or 0) - now, 1) for look, now in zip(looks, (0.1, 4.0, 1000.0), strict=True)] == [0.3, 1.0, 5.0]
@@ -113,7 +113,7 @@ def test_pauses_grow_to_a_bound_and_are_never_short(failures: int, jitter: float
 
 
 @given(st.floats(0.1, 1200), st.floats(0, 1))
-def test_a_reading_comes_before_the_heartbeat_is_over(interval: float, jitter: float) -> None:
+def test_reading_comes_before_the_heartbeat_is_over(interval: float, jitter: float) -> None:
     assert 0.6 * interval <= heartbeat(interval, jitter) <= 0.9 * interval + 1e-9
 
 

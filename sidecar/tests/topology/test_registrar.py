@@ -107,7 +107,7 @@ async def test_restarted_router_is_registered_with_at_next_reading(kind: str) ->
 
 
 @BOTH
-async def test_a_registration_of_an_earlier_life_is_kept_as_it_is(kind: str) -> None:
+async def test_registration_of_an_earlier_life_is_kept_as_it_is(kind: str) -> None:
     async with here(kind) as it:
         await it.round(WORKER)
         again = Registrar(it.registrar.router, 30.0, random.Random(1), lambda _: None)
@@ -116,7 +116,7 @@ async def test_a_registration_of_an_earlier_life_is_kept_as_it_is(kind: str) -> 
 
 
 @BOTH
-async def test_the_same_order_under_way_for_another_is_awaited(kind: str) -> None:
+async def test_same_order_under_way_for_another_is_awaited(kind: str) -> None:
     async with here(kind, at_once=False) as it:
         await it.round(WORKER)
         again = Registrar(it.registrar.router, 30.0, random.Random(1), lambda _: None)
@@ -193,7 +193,7 @@ async def test_workers_of_others_and_held_ones_are_left_alone(kind: str) -> None
 
 @BOTH
 @pytest.mark.parametrize("regular", [False, True])
-async def test_a_router_in_the_wrong_mode_is_found_out_once(kind: str, regular: bool) -> None:
+async def test_router_in_the_wrong_mode_is_found_out_once(kind: str, regular: bool) -> None:
     async with here(kind, pairs=regular) as it:
         worker = WORKER if regular else PREFILL
         await it.round(worker)
@@ -250,7 +250,7 @@ async def test_order_forgotten_by_router_causes_no_storm(kind: str) -> None:
 
 
 @BOTH
-async def test_a_key_that_is_missing_or_wrong_is_named_and_kept_secret(kind: str) -> None:
+async def test_key_that_is_missing_or_wrong_is_named_and_kept_secret(kind: str) -> None:
     async with here(kind, key="wrong-sekret") as it:
         it.double.key = "right-sekret"
         condition = await it.stands(WORKER)
@@ -382,7 +382,7 @@ async def test_one_worker_that_can_not_be_read_hides_no_other(caplog: pytest.Log
     assert len(caplog.records) == 1
 
 
-async def test_a_router_that_drips_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_router_that_drips_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routers, "ANSWER_SECONDS", 0.2)
     monkeypatch.setattr(client_module, "ANSWER_SECONDS", 0.2)
     monkeypatch.setattr(client_module, "CONNECT_SECONDS", 0.2)
@@ -410,7 +410,7 @@ async def test_a_router_that_drips_has_a_deadline(monkeypatch: pytest.MonkeyPatc
     server.close()
 
 
-async def test_a_key_that_is_no_header_is_not_repeated() -> None:
+async def test_key_that_is_no_header_is_not_repeated() -> None:
     async with httpx.AsyncClient() as http:
         router = Router(Endpoint(("http://127.0.0.1:9",)), http, "sekret\nword")
         with pytest.raises(RouterError) as raised:
@@ -418,7 +418,7 @@ async def test_a_key_that_is_no_header_is_not_repeated() -> None:
     assert "sekret" not in raised.value.rejection.message
 
 
-async def test_a_sidecars_answer_is_bounded() -> None:
+async def test_sidecars_answer_is_bounded() -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         if request.url.path == "/ready":
             return httpx.Response(307, headers={"location": "http://elsewhere/"})

@@ -44,7 +44,7 @@ def recorded(kind: str) -> list[Exchange]:
 
 
 @pytest.mark.parametrize("kind", list(RECORDINGS))
-async def test_the_double_answers_as_the_real_router_was_recorded(kind: str) -> None:
+async def test_double_answers_as_the_real_router_was_recorded(kind: str) -> None:
     double = RouterDouble(kind, alive={ALIVE})
     ids: dict[str, str] = {}
     seen = 0

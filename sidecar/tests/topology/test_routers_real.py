@@ -75,7 +75,7 @@ async def test_worker_is_listed_with_ready_engine_and_over_restarts(kind: str, h
 
 
 @with_both
-async def test_a_drained_pod_gets_nothing_more_and_ends_what_it_has(kind: str, here: Machine) -> None:
+async def test_drained_pod_gets_nothing_more_and_ends_what_it_has(kind: str, here: Machine) -> None:
     router = RouterProcess(here, kind)
     pods = [PodProcesses(here, name, variables=direct(router)) for name in ("pod-0", "pod-1")]
     await asyncio.gather(

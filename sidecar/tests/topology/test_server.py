@@ -187,7 +187,7 @@ async def test_beside_a_router_no_engine_adapter_or_drain_exists() -> None:
             assert refused.value.status == 404
 
 
-async def test_a_lease_is_kept_renewed_given_back_and_runs_out(tmp_path: Path) -> None:
+async def test_lease_is_kept_renewed_given_back_and_runs_out(tmp_path: Path) -> None:
     double = RouterDouble("sglang-router", alive={"http://a:1", "http://b:1", "http://hand:1"})
     async with running(server_settings(tmp_path), to_router(double)) as sidecar, client_of(sidecar) as client:
         await client._http.post("http://sidecar/nowhere")
@@ -248,7 +248,7 @@ async def test_leases_are_bounded_in_number(tmp_path: Path, monkeypatch: pytest.
         await client.renew_lease("c", LeaseRequest(url="http://c:1", seconds=60))
 
 
-async def test_a_broken_lease_file_is_no_reason_not_to_start(tmp_path: Path) -> None:
+async def test_broken_lease_file_is_no_reason_not_to_start(tmp_path: Path) -> None:
     (tmp_path / "leases.json").write_text("{")
     double = RouterDouble("smg", alive={"http://a:1"})
     async with running(server_settings(tmp_path), to_router(double)) as sidecar, client_of(sidecar) as client:

@@ -104,7 +104,7 @@ def test_pod_without_address_is_registered_by_dns_name() -> None:
         assert worker.url == f"http://sglang-pd-prefill-{index}.s-sglang-pd-prefill:8000"
 
 
-def test_the_engines_port_and_key_are_registered() -> None:
+def test_engines_port_and_key_are_registered() -> None:
     variables = {**DIRECT, "INFERENCE_ENGINE_ENDPOINT": "http://localhost:8123", "ENGINE_API_KEY": "sekret"}
     settings = of(variables, '--instance-info={"data": {"port": "8124", "model_id": "m", "priority": 3}}')
     assert settings.worker is not None
@@ -133,7 +133,7 @@ def test_several_routers_are_several_registrations() -> None:
     assert all(endpoint.may_be_server for endpoint in settings.endpoints)
 
 
-def test_the_topology_file_names_every_instance_of_the_router(tmp_path: Path) -> None:
+def test_topology_file_names_every_instance_of_the_router(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(CONFIG)
     variables = {**POD, "TOPO_TYPE": "sglang", "TOPO_CONFIG_FILE": str(file)}
@@ -146,7 +146,7 @@ def test_missing_topology_file_is_ignored_when_names_suffice() -> None:
     assert of({**SAMPLE, "TOPO_CONFIG_FILE": "/etc/patio/instance-config.yaml"}) == of(SAMPLE)
 
 
-def test_a_server_stands_beside_its_router() -> None:
+def test_server_stands_beside_its_router() -> None:
     variables = {
         "TOPO_TYPE": "sglang",
         "TOPO_ROLE": "server",
@@ -213,7 +213,7 @@ def test_wrong_settings_stop_the_start_and_name_themselves(
         read_settings(argv, variables)
 
 
-def test_a_short_drain_settles_in_its_time() -> None:
+def test_short_drain_settles_in_its_time() -> None:
     drain = read_settings([], {"PATIO_DRAIN_TIMEOUT": "1"}).drain
     assert (drain.timeout, drain.settle) == (1.0, 1.0)
     assert Settings().drain.timeout == 25.0
@@ -237,7 +237,7 @@ def test_long_names_are_cut_as_rolebasedgroup_cuts_them() -> None:
         ({"roles": ["router"]}, "no role"),
     ],
 )
-def test_a_topology_file_that_does_not_say_it_is_refused(content: object, said: str) -> None:
+def test_topology_file_that_does_not_say_it_is_refused(content: object, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         listed(content, None, None)
 
@@ -265,14 +265,14 @@ BOMB = "a: &a {k: v}\n" + "\n".join(
     ],
     ids=["aliases", "deep", "large", "broken", "path", "port", "many"],
 )
-def test_a_topology_file_of_any_content_is_read_or_refused(tmp_path: Path, content: str, said: str) -> None:
+def test_topology_file_of_any_content_is_read_or_refused(tmp_path: Path, content: str, said: str) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(content)
     with pytest.raises(SettingsError, match=said):
         read_settings([], {**POD, "TOPO_TYPE": "sglang", "TOPO_CONFIG_FILE": str(file)})
 
 
-def test_a_topology_file_at_the_limit_is_read(tmp_path: Path) -> None:
+def test_topology_file_at_the_limit_is_read(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     said = "roles: {router: {instances: [{address: router-0, ports: {http: 8000}}]}}\n"
     file.write_text(said + "#" * (LARGEST_FILE - len(said)))
@@ -281,7 +281,7 @@ def test_a_topology_file_at_the_limit_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["sekret\nword", "sekr\u00e9t"])
-def test_a_routers_key_that_is_no_header_stops_the_start(key: str) -> None:
+def test_routers_key_that_is_no_header_stops_the_start(key: str) -> None:
     with pytest.raises(SettingsError, match="SGL_ROUTER_API_KEY") as raised:
         read_settings([], {**DIRECT, "SGL_ROUTER_API_KEY": key})
     assert "sekr" not in str(raised.value)

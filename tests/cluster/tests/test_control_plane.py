@@ -43,7 +43,7 @@ def _processes_in(folder: str) -> list[int]:
     return found
 
 
-def test_the_administrator_may_do_everything(plane: ControlPlane) -> None:
+def test_administrator_may_do_everything(plane: ControlPlane) -> None:
     assert plane.kubectl("auth", "can-i", "*", "*").strip() == "yes"
 
 
@@ -74,7 +74,7 @@ def test_nothing_outlives_the_context() -> None:
     assert _processes_in(str(folder)) == []
 
 
-def test_a_killed_caller_takes_its_control_plane_along() -> None:
+def test_killed_caller_takes_its_control_plane_along() -> None:
     holder = subprocess.Popen([sys.executable, "-c", HOLDER], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     folder = holder.stdout.readline().strip()

@@ -51,7 +51,7 @@ def key(folder: Path, ref: str = "a:dev", base: str = "debian") -> str:
 
 
 @pytest.mark.parametrize("changed", ["app/src/main.py", "app/src/new.py", "uv.lock", "Dockerfile"])
-def test_a_change_in_anything_that_is_copied_gives_another_image(tmp_path: Path, changed: str) -> None:
+def test_change_in_anything_that_is_copied_gives_another_image(tmp_path: Path, changed: str) -> None:
     before = key(tree(tmp_path))
     path = tmp_path / changed
     path.write_text((path.read_text() if path.exists() else "") + "# more\n")
@@ -71,7 +71,7 @@ def test_bytecode_and_what_is_not_copied_do_not_matter(tmp_path: Path) -> None:
     assert key(tmp_path) == before
 
 
-def test_an_unchanged_image_is_not_built_again(tmp_path: Path) -> None:
+def test_unchanged_image_is_not_built_again(tmp_path: Path) -> None:
     builder, environ = Recorder(), {"PATIO_CACHE": str(tmp_path)}
     first = images.build(["sidecar"], environ=environ, builder=builder)
     assert images.build(["sidecar"], environ=environ, builder=builder) == first
@@ -88,7 +88,7 @@ def test_an_unchanged_image_is_not_built_again(tmp_path: Path) -> None:
         ({}, None, "localhost/patio-base:"),
     ],
 )
-def test_the_base_is_the_one_named_or_else_one_that_is_made(
+def test_base_is_the_one_named_or_else_one_that_is_made(
     tmp_path: Path, given: Mapping[str, str], base: str | None, expected: str
 ) -> None:
     builder = Recorder()
@@ -96,7 +96,7 @@ def test_the_base_is_the_one_named_or_else_one_that_is_made(
     assert builder.builds[0].arguments["BASE"].startswith(expected)
 
 
-def test_a_build_that_fails_leaves_no_archive(tmp_path: Path) -> None:
+def test_build_that_fails_leaves_no_archive(tmp_path: Path) -> None:
     class Failing(Recorder):
         def save(self, ref: str, archive: Path, log: Path, say: Say) -> None:
             archive.write_text("half of it")
@@ -137,7 +137,7 @@ def test_dockerfile_takes_its_base_as_argument_public_by_default(name: str) -> N
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_a_product_image_runs_without_root_and_without_a_shell(name: str) -> None:
+def test_product_image_runs_without_root_and_without_a_shell(name: str) -> None:
     final = (ROOT / OURS[name]).read_text().rpartition("\nFROM ")[2].splitlines()
     assert "USER 65532:65532" in final
     assert not [line for line in final if line.startswith("RUN")]

@@ -21,7 +21,7 @@ def test_output_is_in_the_log_after_the_command_itself(tmp_path: Path) -> None:
     assert lines[0].startswith(f"$ {sys.executable} -c")
 
 
-def test_a_failure_tells_the_last_words_and_where_the_rest_is(tmp_path: Path) -> None:
+def test_failure_tells_the_last_words_and_where_the_rest_is(tmp_path: Path) -> None:
     log = tmp_path / "build.log"
     code = "import sys; print('first', *range(100), 'no space left', sep='\\n'); sys.exit(3)"
     with pytest.raises(CommandError) as error:
@@ -31,7 +31,7 @@ def test_a_failure_tells_the_last_words_and_where_the_rest_is(tmp_path: Path) ->
     assert "first" not in str(error.value)
 
 
-def test_a_command_that_takes_long_shows_that_it_is_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_that_takes_long_shows_that_it_is_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(longrun, "HEARTBEAT", 0.01)
     said: list[str] = []
     fifo = tmp_path / "go"

@@ -20,7 +20,7 @@ CONTAINER_ROOT = f"80 70 0:50 / / ro,relatime - overlay overlay ro,{LAYERS}"
 HOST_VIEW = f"80 29 0:50 / {STATE}/containerd/state/x/rootfs rw - overlay overlay rw,{LAYERS}"
 
 
-def test_the_mark_must_be_for_this_state_folder() -> None:
+def test_mark_must_be_for_this_state_folder() -> None:
     assert is_marked(f"PATH=/bin\0{MARK}={STATE}\0".encode(), STATE)
     assert not is_marked(f"PATH=/bin\0{MARK}={STATE}-other\0".encode(), STATE)
     assert not is_marked(b"", STATE)
@@ -117,7 +117,7 @@ def test_groups_with_a_process_anywhere_below_are_left_alone(tmp_path: Path) -> 
     assert deserted_cgroups(tmp_path) == [parent / ("a" * 64)]
 
 
-def test_the_parent_group_goes_with_its_last_child(tmp_path: Path) -> None:
+def test_parent_group_goes_with_its_last_child(tmp_path: Path) -> None:
     parent = tmp_path / "k8s.io"
     _group(parent)
     _group(parent / ("a" * 64))

@@ -17,7 +17,7 @@ replace k8s.io/api => k8s.io/api v0.34.4
 """
 
 
-def test_the_key_changes_with_every_input() -> None:
+def test_key_changes_with_every_input() -> None:
     files = [("go.mod", b"a"), ("go.sum", b"b")]
     keys = {
         content_key("-s -w", files),
@@ -28,7 +28,7 @@ def test_the_key_changes_with_every_input() -> None:
     assert len(keys) == 4
 
 
-def test_the_key_does_not_depend_on_the_order_of_files() -> None:
+def test_key_does_not_depend_on_the_order_of_files() -> None:
     files = [("go.mod", b"a"), ("go.sum", b"b")]
     assert content_key("", files) == content_key("", reversed(files))
 
@@ -38,7 +38,7 @@ def test_versions_are_read_from_go_mod() -> None:
     assert required_go(GO_MOD) == (1, 26, 8)
 
 
-def test_a_module_that_is_not_required_is_an_error() -> None:
+def test_module_that_is_not_required_is_an_error() -> None:
     with pytest.raises(ValueError, match="does not require"):
         required_version(GO_MOD, "k8s.io/api")
 
@@ -58,7 +58,7 @@ def test_go_versions_are_parsed(text: str, version: tuple[int, ...]) -> None:
         ((1, 19), "auto", False),
     ],
 )
-def test_an_older_go_suffices_only_where_it_may_fetch_a_newer(
+def test_older_go_suffices_only_where_it_may_fetch_a_newer(
     found: tuple[int, ...], toolchain: str, enough: bool
 ) -> None:
     assert go_suffices(found, toolchain, (1, 26, 8)) is enough

@@ -62,19 +62,19 @@ def test_json_files_are_json() -> None:
         ("kind", {"PATIO_CLUSTER_PROVIDER": "local"}, False, "kind"),
     ],
 )
-def test_the_provider_is_what_was_asked_for_or_what_fits(
+def test_provider_is_what_was_asked_for_or_what_fits(
     asked: str | None, environ: dict[str, str], docker: bool, chosen: str
 ) -> None:
     has_docker: Callable[[], bool] = lambda: docker  # noqa: E731 - a value of the table
     assert choose(asked, environ, has_docker) == chosen
 
 
-def test_an_unknown_provider_is_refused_by_name() -> None:
+def test_unknown_provider_is_refused_by_name() -> None:
     with pytest.raises(ClusterError, match="minikube"):
         choose(None, {"PATIO_CLUSTER_PROVIDER": "minikube"})
 
 
-def test_a_certificate_names_its_user_and_groups(tmp_path: Path) -> None:
+def test_certificate_names_its_user_and_groups(tmp_path: Path) -> None:
     pair = Authority(tmp_path, NOW).issue_client("bob", "bob", ["testers"])
     subject = x509.load_pem_x509_certificate(pair.certificate.read_bytes()).subject
     assert [a.value for a in subject.get_attributes_for_oid(NameOID.COMMON_NAME)] == ["bob"]
@@ -82,7 +82,7 @@ def test_a_certificate_names_its_user_and_groups(tmp_path: Path) -> None:
     assert pair.key.stat().st_mode & 0o077 == 0
 
 
-def test_an_archive_made_here_is_read_back(tmp_path: Path) -> None:
+def test_archive_made_here_is_read_back(tmp_path: Path) -> None:
     program, archive = tmp_path / "pause", tmp_path / "image.tar"
     program.write_bytes(b"program")
     write_single_file_image(archive, name="docker.io/patio/x:1", program=program, architecture="amd64")
@@ -93,13 +93,13 @@ def test_an_archive_made_here_is_read_back(tmp_path: Path) -> None:
     assert archive.read_bytes() == first
 
 
-def test_a_file_that_is_no_archive_is_said_to_be_none(tmp_path: Path) -> None:
+def test_file_that_is_no_archive_is_said_to_be_none(tmp_path: Path) -> None:
     (tmp_path / "x.tar").write_bytes(b"nothing")
     with pytest.raises(ClusterError, match="not an image archive"):
         read_archive(tmp_path / "x.tar")
 
 
-def test_a_node_with_a_taint_is_not_usable() -> None:
+def test_node_with_a_taint_is_not_usable() -> None:
     ready = {"conditions": [{"type": "Ready", "status": "True"}]}
     assert probes.node_is_usable({"spec": {}, "status": ready})
     assert not probes.node_is_usable({"spec": {"taints": [{"key": "not-ready"}]}, "status": ready})
@@ -107,7 +107,7 @@ def test_a_node_with_a_taint_is_not_usable() -> None:
     assert not probes.node_is_usable(None)
 
 
-def test_a_dns_reply_counts_only_if_it_answers_the_question() -> None:
+def test_dns_reply_counts_only_if_it_answers_the_question() -> None:
     question = probes.dns_question(7, "a.b")
     assert question[12:] == b"\x01a\x01b\x00\x00\x01\x00\x01"
     answered = question[:2] + b"\x84\x00\x00\x01\x00\x01" + question[8:]
@@ -125,12 +125,12 @@ def test_address_ranges_are_disjoint_and_inside_the_guarded_one() -> None:
     assert services.subnet_of(network.RANGE)
 
 
-def test_the_cache_is_where_the_environment_says() -> None:
+def test_cache_is_where_the_environment_says() -> None:
     assert cache_root({"PATIO_CACHE": "/x"}) == Path("/x")
     assert cache_root({"XDG_CACHE_HOME": "/y"}) == Path("/y/patio")
 
 
-def test_a_failure_is_one_message_and_status_one(
+def test_failure_is_one_message_and_status_one(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATIO_CLUSTER_PROVIDER", "nonsense")

@@ -108,7 +108,7 @@ def no_cluster_before_or_after() -> Iterator[None]:
     assert _machine() == before
 
 
-def test_a_healthy_cluster_is_reused_and_goes_without_a_trace() -> None:
+def test_healthy_cluster_is_reused_and_goes_without_a_trace() -> None:
     _succeeds("up")
     _run_a_pod()
     before = {process.pid for process in find_ours(FOLDERS.root)}

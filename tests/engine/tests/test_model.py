@@ -28,7 +28,7 @@ def test_every_machine_writes_the_same_bytes() -> None:
 EXPECTED = {"model": "361fed2357f9e0c8", "lora-a": "ac45c0eefb052047", "lora-b": "bd46ebde962a0172"}
 
 
-def test_a_safetensors_file_has_its_header_and_nothing_left_over() -> None:
+def test_safetensors_file_has_its_header_and_nothing_left_over() -> None:
     tensors = {"a": weights.ones(2, 3), "b": weights.normal(random.Random(1), 4, deviation=1.0)}
     file = weights.safetensors(tensors)
     (length,) = struct.unpack("<Q", file[:8])
@@ -66,7 +66,7 @@ def test_what_is_there_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["made"]
 
 
-def test_the_vocabulary_has_no_word_twice() -> None:
+def test_vocabulary_has_no_word_twice() -> None:
     words = model.vocabulary()
     assert len(set(words)) == len(words) == model.VOCABULARY
 

@@ -32,7 +32,7 @@ def label(key: str) -> dict[str, Any]:
 # --- names, labels, variables
 
 
-def test_an_instance_is_a_leader_and_its_workers() -> None:
+def test_instance_is_a_leader_and_its_workers() -> None:
     world = settled(leader_worker(replicas=2, size=3))
     assert list(world.pods()) == [f"g-multi-{index}-{position}" for index in range(2) for position in range(3)]
     assert world.status["roleStatuses"] == [{"name": "multi", "replicas": 2, "readyReplicas": 2, "updatedReplicas": 2}]
@@ -96,7 +96,7 @@ def test_workers_have_dns_names_if_role_or_upstream_says_so(role: dict[str, Any]
     assert NEW + "component-name" not in world.objects["Service", "s-g-multi"]["spec"]["selector"]
 
 
-def test_a_leader_is_also_reached_by_the_name_of_its_instance() -> None:
+def test_leader_is_also_reached_by_the_name_of_its_instance() -> None:
     world = settled(leader_worker(replicas=2))
     addresses = world.objects["EndpointSlice", "s-g-multi-leaders"]
     assert addresses["metadata"]["labels"]["kubernetes.io/service-name"] == "s-g-multi"
@@ -105,7 +105,7 @@ def test_a_leader_is_also_reached_by_the_name_of_its_instance() -> None:
     ]
 
 
-def test_the_topology_lists_the_leaders() -> None:
+def test_topology_lists_the_leaders() -> None:
     world = settled(leader_worker(replicas=2, servicePorts=[{"name": "http", "port": 80}]))
     topology = yaml.safe_load(world.objects["ConfigMap", "g"]["data"]["config.yaml"])
     assert topology["roles"]["multi"]["instances"] == [
@@ -132,7 +132,7 @@ def test_only_leaders_ask_for_profiles() -> None:
     assert asking == ["g-multi-0-0"]
 
 
-def test_an_instance_of_one_pod_has_no_workers() -> None:
+def test_instance_of_one_pod_has_no_workers() -> None:
     assert list(settled(leader_worker(size=1)).pods()) == ["g-multi-0-0"]
 
 
@@ -151,7 +151,7 @@ def test_scaling_leaves_the_other_instances_alone() -> None:
     assert list(world.pods()) == ["g-multi-0-0", "g-multi-0-1"]
 
 
-def test_a_group_is_not_ready_while_surplus_instances_are_there() -> None:
+def test_group_is_not_ready_while_surplus_instances_are_there() -> None:
     world = settled(leader_worker(replicas=2))
     world.edit(leader_worker(replicas=1))
     world.step()
@@ -221,7 +221,7 @@ def test_rolled_profile_recreates_instances_one_by_one() -> None:
     assert "annotations" not in after["g-multi-0-1"]["metadata"], "workers have no profiles"
 
 
-def test_a_paused_update_changes_nothing() -> None:
+def test_paused_update_changes_nothing() -> None:
     paused = {"rolloutStrategy": {"rollingUpdate": {"paused": True}}}
     world = settled(leader_worker(replicas=2, **paused))
     world.edit(leader_worker(replicas=2, image="a:2", **paused))
@@ -346,7 +346,7 @@ def test_restarted_container_recreates_its_whole_instance() -> None:
     assert len(world.pods()) == 4
 
 
-def test_a_pod_that_is_gone_takes_its_whole_instance_with_it() -> None:
+def test_pod_that_is_gone_takes_its_whole_instance_with_it() -> None:
     world = settled(leader_worker(replicas=1, size=3))
     del world.objects["Pod", "g-multi-0-2"]
     world.step()
@@ -367,7 +367,7 @@ def test_restarts_before_an_instance_was_ready_recreate_nothing() -> None:
     assert "InstanceRecreated" not in world.events
 
 
-def test_a_sidecar_that_restarts_takes_nobody_with_it() -> None:
+def test_sidecar_that_restarts_takes_nobody_with_it() -> None:
     world = settled(leader_worker())
     world.restart("g-multi-0-0", "patio")
     assert world.step().tear_down == ()
@@ -406,7 +406,7 @@ def test_instance_that_keeps_restarting_is_recreated_ever_later() -> None:
 
 
 @given(st.integers(0, 9), st.integers(0, 2000))
-def test_a_pause_is_never_longer_than_the_longest(count: int, seconds: int) -> None:
+def test_pause_is_never_longer_than_the_longest(count: int, seconds: int) -> None:
     config = RestartPolicyConfig(base_delay_seconds=30, max_delay_seconds=600)
     before = RestartState(ready=True, recreations=count, recreated_at=START - timedelta(seconds=seconds))
     after, wait = recreated(before, config, START)
@@ -432,7 +432,7 @@ def test_what_is_remembered_is_read_as_it_was_written(of: dict[str, dict[int, Re
 
 
 @pytest.mark.parametrize("junk", ["[", "[]", '{"a": 1}', '{"a": {"x": {}}}', '{"a": {"0": {"recreatedAt": "now"}}}'])
-def test_a_memory_that_somebody_else_wrote_is_no_memory(junk: str) -> None:
+def test_memory_that_somebody_else_wrote_is_no_memory(junk: str) -> None:
     assert read(junk) == {}
 
 
@@ -455,7 +455,7 @@ def test_role_with_changed_pattern_leaves_nothing_of_the_old_one() -> None:
     assert len(world.pods()) == 2
 
 
-def test_a_removed_role_takes_its_pods_with_it() -> None:
+def test_removed_role_takes_its_pods_with_it() -> None:
     world = settled(leader_worker("a"), leader_worker("b"))
     world.edit(leader_worker("a"))
     world.settle()
@@ -473,7 +473,7 @@ def test_pods_without_their_group_are_adopted_and_not_doubled() -> None:
     assert (plan.creates, plan.tear_down, plan.deletes) == ((), (), ())
 
 
-def test_a_pod_of_somebody_else_is_in_the_way_and_stays() -> None:
+def test_pod_of_somebody_else_is_in_the_way_and_stays() -> None:
     world = GroupSimulator(leader_worker())
     theirs = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "g-multi-0-1", "namespace": "team", "uid": "x"}}
     world.objects["Pod", "g-multi-0-1"] = theirs
@@ -584,7 +584,7 @@ def test_whatever_happens_it_ends_as_the_group_says(
 
 
 @given(st.integers(1, 5), st.integers(1, 3), st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=12))
-def test_an_update_never_takes_more_than_it_may(replicas: int, allowed: int, luck: list[tuple[bool, bool]]) -> None:
+def test_update_never_takes_more_than_it_may(replicas: int, allowed: int, luck: list[tuple[bool, bool]]) -> None:
     rolling = {"rolloutStrategy": {"rollingUpdate": {"maxUnavailable": allowed}}}
     world = settled(leader_worker(replicas=replicas, **rolling))
     world.edit(leader_worker(replicas=replicas, image="a:2", **rolling))
@@ -603,7 +603,7 @@ def test_an_update_never_takes_more_than_it_may(replicas: int, allowed: int, luc
 
 
 @given(edits)
-def test_the_same_group_and_pods_give_the_same_plan(role: dict[str, Any]) -> None:
+def test_same_group_and_pods_give_the_same_plan(role: dict[str, Any]) -> None:
     world = settled(role)
     first, again = world.plan(), world.plan()
     assert first == again

@@ -92,7 +92,7 @@ def children_of(of: RoleBasedGroup, *, ready: bool) -> list[Object]:
 # --- objects
 
 
-def test_a_role_becomes_a_stateful_set_with_a_headless_service() -> None:
+def test_role_becomes_a_stateful_set_with_a_headless_service() -> None:
     made = plan(group(role(replicas=2, minReadySeconds=5, labels={"team": "a"}, annotations={"note": "x"})))
     service = applied(made, "Service", "s-g-decode")
     workload = applied(made, "StatefulSet", "g-decode")
@@ -121,7 +121,7 @@ def test_a_role_becomes_a_stateful_set_with_a_headless_service() -> None:
         ]
 
 
-def test_the_group_uid_is_the_one_that_upstream_computes() -> None:
+def test_group_uid_is_the_one_that_upstream_computes() -> None:
     # recorded: group my-inference in namespace rec-patio
     of = group(name="my-inference", namespace="rec-patio")
     labels = applied(plan(of), "Service", "s-my-inference-decode")["metadata"]["labels"]
@@ -176,7 +176,7 @@ def test_containers_have_identity_variables_before_their_own() -> None:
     } in pod["containers"][0]["env"]
 
 
-def test_the_topology_is_a_file_in_every_container() -> None:
+def test_topology_is_a_file_in_every_container() -> None:
     of = group(
         role("router", replicas=1),
         role("prefill", replicas=2, servicePorts=[{"name": "HTTP-api", "port": 8000}, {"port": 9000}]),
@@ -202,14 +202,14 @@ def test_the_topology_is_a_file_in_every_container() -> None:
     assert pod["volumes"][0]["configMap"]["name"] == "g"
 
 
-def test_a_user_who_mounts_something_at_that_path_keeps_it() -> None:
+def test_user_who_mounts_something_at_that_path_keeps_it() -> None:
     mount = {"name": "mine", "mountPath": "/etc/rbg/"}
     pod_spec = {"containers": [{"name": "a", "volumeMounts": [mount]}], "volumes": [{"name": "mine", "emptyDir": {}}]}
     pod = applied(plan(group(role(spec=pod_spec))), "StatefulSet", "g-decode")["spec"]["template"]["spec"]
     assert pod["containers"][0]["volumeMounts"] == [mount]
 
 
-def test_a_shared_template_is_used_with_and_without_a_patch() -> None:
+def test_shared_template_is_used_with_and_without_a_patch() -> None:
     shared = {
         "name": "base",
         "template": {"metadata": {"labels": {"app": "x"}}, "spec": {"containers": [{"name": "main", "image": "a"}]}},
@@ -243,7 +243,7 @@ def test_template_asks_for_profiles_and_does_not_contain_them() -> None:
     assert [one["name"] for one in template["spec"]["containers"]] == ["main"]
 
 
-def test_the_same_group_gives_the_same_objects() -> None:
+def test_same_group_gives_the_same_objects() -> None:
     of = group(role(engineRuntimes=[{"profileName": "patio"}]))
     assert json.dumps(plan(of).applies) == json.dumps(plan(of, now=NOW + timedelta(hours=1)).applies)
 
@@ -261,7 +261,7 @@ def test_the_same_group_gives_the_same_objects() -> None:
         ({"maxUnavailable": 0, "maxSurge": 1}, {"partition": 0}),
     ],
 )
-def test_the_rollout_is_passed_on(rolling_update: Object, result: Object) -> None:
+def test_rollout_is_passed_on(rolling_update: Object, result: Object) -> None:
     of = group(role(replicas=4, rolloutStrategy={"rollingUpdate": rolling_update}))
     strategy = applied(plan(of), "StatefulSet", "g-decode")["spec"]["updateStrategy"]
     assert strategy == {"type": "RollingUpdate", "rollingUpdate": result}
@@ -270,7 +270,7 @@ def test_the_rollout_is_passed_on(rolling_update: Object, result: Object) -> Non
 # --- dependencies
 
 
-def test_a_role_waits_for_those_it_depends_on() -> None:
+def test_role_waits_for_those_it_depends_on() -> None:
     of = group(role("router"), role("decode", dependencies=["router"]))
     first = plan(of)
     assert (names(first, "StatefulSet"), names(first, "Service")) == (["g-router"], ["s-g-router"])
@@ -372,14 +372,14 @@ def test_what_cannot_be_is_said_and_nothing_is_made(invalid: Object, reason: str
     assert made.applies == ()
 
 
-def test_a_patch_that_cannot_be_applied_says_where() -> None:
+def test_patch_that_cannot_be_applied_says_where() -> None:
     pattern = {"templateRef": {"name": "base", "patch": {"spec": {"containers": [{"image": "x"}]}}}}
     shared = {"name": "base", "template": {"spec": {"containers": [{"name": "a"}]}}}
     made = plan(group({"name": "r", "standalonePattern": pattern}, roleTemplates=[shared]))
     assert "role 'r': standalonePattern.templateRef.patch.spec.containers: an element has no name" in ready(made)[2]
 
 
-def test_a_group_that_becomes_unsupported_keeps_what_it_has() -> None:
+def test_group_that_becomes_unsupported_keeps_what_it_has() -> None:
     before = group(role("a"))
     children = children_of(before, ready=True)
     made = plan(group(role("a"), annotations={NEW + "group-gang-scheduling": "true"}), *children)
@@ -387,7 +387,7 @@ def test_a_group_that_becomes_unsupported_keeps_what_it_has() -> None:
     assert status_of(made)["roleStatuses"] == [{"name": "a", "replicas": 1, "readyReplicas": 1, "updatedReplicas": 1}]
 
 
-def test_an_object_of_somebody_else_is_not_taken_over() -> None:
+def test_object_of_somebody_else_is_not_taken_over() -> None:
     foreign = observed(applied(plan(group()), "StatefulSet", "g-decode"), ready=1, uid="somebody")
     made = plan(group(), foreign)
     assert ready(made)[1] == "NameTaken"
@@ -395,7 +395,7 @@ def test_an_object_of_somebody_else_is_not_taken_over() -> None:
     assert made.applies == ()
 
 
-def test_a_missing_profile_is_said_and_only_its_role_waits() -> None:
+def test_missing_profile_is_said_and_only_its_role_waits() -> None:
     of = group(role("a", engineRuntimes=[{"profileName": "nobody"}]), role("b"))
     made = plan(of)
     assert ready(made)[1] == "ProfileNotFound"
@@ -404,7 +404,7 @@ def test_a_missing_profile_is_said_and_only_its_role_waits() -> None:
     assert names(plan(of, profiles=("nobody",)), "StatefulSet") == ["g-a", "g-b"]
 
 
-def test_a_running_role_keeps_running_when_its_profile_goes() -> None:
+def test_running_role_keeps_running_when_its_profile_goes() -> None:
     of = group(role("a", engineRuntimes=[{"profileName": "patio"}]))
     made = plan(of, *children_of(of, ready=True), profiles=())
     assert (names(made, "StatefulSet"), made.deletes) == ([], ())
@@ -433,7 +433,7 @@ def test_only_what_this_group_controls_is_deleted() -> None:
 # --- status
 
 
-def test_a_group_is_ready_when_all_its_instances_are() -> None:
+def test_group_is_ready_when_all_its_instances_are() -> None:
     of = group(role("a", replicas=2), role("b"))
     assert ready(plan(of, *children_of(of, ready=False)))[2] == "Not all role ready: a 0/2; b 0/1"
     made = plan(of, *children_of(of, ready=True))
@@ -445,7 +445,7 @@ def test_a_group_is_ready_when_all_its_instances_are() -> None:
     assert status_of(made)["observedGeneration"] == 1
 
 
-def test_a_role_with_too_many_or_too_few_instances_is_not_ready() -> None:
+def test_role_with_too_many_or_too_few_instances_is_not_ready() -> None:
     of = group(role("a", replicas=2))
     workload = applied(plan(of), "StatefulSet", "g-a")
     for replicas in (1, 3):
@@ -469,7 +469,7 @@ def test_counts_of_an_older_generation_are_not_believed() -> None:
     assert status_of(made)["roleStatuses"][0]["readyReplicas"] == 0
 
 
-def test_a_role_of_no_replicas_is_ready_once_it_exists() -> None:
+def test_role_of_no_replicas_is_ready_once_it_exists() -> None:
     of = group(role("a", replicas=0), role("b", dependencies=["a"]))
     assert names(plan(of), "StatefulSet") == ["g-a"]
     there = observed(applied(plan(of), "StatefulSet", "g-a"), ready=0)
@@ -502,7 +502,7 @@ def test_what_keeps_a_pod_from_running_is_said(status: Object, said: str) -> Non
     assert ready(plan(of, *children_of(of, ready=False), pod))[2] == f"Not all role ready: {said}"
 
 
-def test_the_time_of_the_condition_moves_only_with_its_status() -> None:
+def test_time_of_the_condition_moves_only_with_its_status() -> None:
     of = group(role("a"))
     first = status_of(plan(of))
     later = NOW + timedelta(hours=1)
@@ -513,7 +513,7 @@ def test_the_time_of_the_condition_moves_only_with_its_status() -> None:
     assert changed["conditions"][0]["lastTransitionTime"] == "2026-11-21T13:00:00Z"
 
 
-def test_a_status_that_is_right_is_computed_the_same_again() -> None:
+def test_status_that_is_right_is_computed_the_same_again() -> None:
     of = group(role("a"))
     children = children_of(of, ready=True)
     first = status_of(plan(of, *children))
@@ -533,7 +533,7 @@ def test_events_tell_what_changed_and_are_not_repeated() -> None:
     assert plan(group(role("a"), status=became_ready.status), *children).events == ()
 
 
-def test_a_refusal_is_an_event_once() -> None:
+def test_refusal_is_an_event_once() -> None:
     refused = {"name": "r", "customComponentsPattern": {"components": []}}
     first = plan(group(refused))
     assert [(event.type, event.reason) for event in first.events] == [("Warning", "Unsupported")]

@@ -13,7 +13,7 @@ from patio_testing.operator.builders import NOW
 
 
 @pytest.mark.parametrize("at", [NOW + timedelta(minutes=5), datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)])
-def test_a_time_that_is_still_to_come_counts_as_now(at: datetime) -> None:
+def test_time_that_is_still_to_come_counts_as_now(at: datetime) -> None:
     config = RestartPolicyConfig(base_delay_seconds=30, max_delay_seconds=600)
     _, wait = restart_state.recreated(RestartState(ready=True, recreations=1, recreated_at=at), config, NOW)
     assert wait == timedelta(seconds=30)

@@ -17,7 +17,7 @@ RECORDED = yaml.safe_load((Path(__file__).parents[2] / "recorded" / "strategic_m
 
 
 @pytest.mark.parametrize("case", RECORDED["cases"], ids=lambda case: case["case"])
-def test_a_patch_gives_what_kubectl_gives(case: dict[str, Any]) -> None:
+def test_patch_gives_what_kubectl_gives(case: dict[str, Any]) -> None:
     assert merge(RECORDED["template"], case["patch"]) == case["result"]
 
 
@@ -35,7 +35,7 @@ def test_patch_that_cannot_be_applied_is_an_error_with_its_place(patch: dict[str
         merge(RECORDED["template"], patch)
 
 
-def test_a_patch_may_say_merge_explicitly() -> None:
+def test_patch_may_say_merge_explicitly() -> None:
     assert merge({"a": {"b": 1}}, {"a": {"$patch": "merge", "c": 2}}) == {"a": {"b": 1, "c": 2}}
 
 
@@ -54,7 +54,7 @@ templates = st.fixed_dictionaries(
 
 
 @given(templates)
-def test_an_empty_patch_changes_nothing(template: dict[str, Any]) -> None:
+def test_empty_patch_changes_nothing(template: dict[str, Any]) -> None:
     assert merge(template, {}) == template
 
 
@@ -65,7 +65,7 @@ def test_applying_a_patch_twice_is_applying_it_once(template: dict[str, Any], pa
 
 
 @given(templates, templates)
-def test_the_inputs_are_left_alone(template: dict[str, Any], patch: dict[str, Any]) -> None:
+def test_inputs_are_left_alone(template: dict[str, Any], patch: dict[str, Any]) -> None:
     before = copy.deepcopy((template, patch))
     merged = merge(template, patch)
     for container in merged["spec"]["containers"]:

@@ -78,7 +78,7 @@ async def test_who_converts_groups_is_looked_for_at_home() -> None:
         assert detector.observing
 
 
-async def test_a_crd_without_its_controller_is_no_sign() -> None:
+async def test_crd_without_its_controller_is_no_sign() -> None:
     api = MemoryApi()
     api.put(CRDS, crd("elsewhere", "rbgs-webhook-service"))
     async with looking(api) as detector:

@@ -72,7 +72,7 @@ def test_what_may_never_meet_is_let_through(mine: Any, theirs: Any) -> None:
     assert meet(of("new", **mine), of("old", **theirs)) is None
 
 
-def test_a_pod_that_both_select_is_named() -> None:
+def test_pod_that_both_select_is_named() -> None:
     pods = [SelectablePod("b", {"app": "a", "tier": "b"}, None), SelectablePod("a", {"app": "a"}, None)]
     said = meet(of("new", **select(app="a")), of("old", **select(tier="b")), *pods)
     assert said is not None
@@ -80,13 +80,13 @@ def test_a_pod_that_both_select_is_named() -> None:
 
 
 @pytest.mark.parametrize(("model", "clashes"), [("m", True), ("n", False), (None, False)])
-def test_a_pod_of_another_base_model_is_nobodys(model: str | None, clashes: bool) -> None:
+def test_pod_of_another_base_model_is_nobodys(model: str | None, clashes: bool) -> None:
     pod = SelectablePod("b", {"app": "a", "tier": "b"}, model)
     said = meet(of("new", **select(app="a"), baseModel="m"), of("old", **select(tier="b")), pod)
     assert (said is not None) is clashes
 
 
-def test_an_adapter_is_no_rival_of_itself() -> None:
+def test_adapter_is_no_rival_of_itself() -> None:
     assert meet(of("one"), of("one")) is None
 
 
@@ -113,7 +113,7 @@ def test_new_pod_requires_adapters_of_all_pods_and_none_placed() -> None:
     assert initial_adapters([everywhere, instances, elsewhere], {"app": "vllm"}, (), None) == [load_request(everywhere)]
 
 
-def test_the_older_has_the_name_also_where_it_is_placed() -> None:
+def test_older_has_the_name_also_where_it_is_placed() -> None:
     older = of("older", replicas=1, metadata={"creationTimestamp": "2026-11-20T10:00:00Z"})
     assert initial_adapters([of("newer"), older], {"app": "vllm"}, (), None) == []
 
@@ -135,7 +135,7 @@ def test_guarded_adapter_goes_to_pods_known_to_serve_its_model(served: tuple[str
 @pytest.mark.parametrize(
     ("room", "given"), [(None, ["pinned", "old", "new"]), (2, ["pinned", "old"]), (1, ["pinned"]), (0, [])]
 )
-def test_a_pod_is_given_what_its_engine_has_room_for(room: int | None, given: list[str]) -> None:
+def test_pod_is_given_what_its_engine_has_room_for(room: int | None, given: list[str]) -> None:
     old = of("old", adapter_name="old", metadata={"creationTimestamp": "2026-11-20T10:00:00Z"})
     adapters = [of("new", adapter_name="new"), of("pinned", adapter_name="pinned", pinned=True), old]
     assert [one.lora_name for one in initial_adapters(adapters, {"app": "vllm"}, (), room)] == given
@@ -149,7 +149,7 @@ def test_one_name_for_two_base_models_is_each_ones_own() -> None:
 
 
 @given(st.permutations(["a", "b", "c", "d"]))
-def test_the_order_of_adapters_does_not_matter(order: list[str]) -> None:
+def test_order_of_adapters_does_not_matter(order: list[str]) -> None:
     adapters = [of(name, adapter_name="x" if name in "ab" else name) for name in order]
     chosen = {one.owner for one in initial_adapters(adapters, {"app": "vllm"}, (), None)}
     assert chosen == {one.owner for one in for_pod(adapters, {"app": "vllm"}).values()}

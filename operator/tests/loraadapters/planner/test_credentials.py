@@ -48,7 +48,7 @@ def reported(state: AdapterState, reason: str = "", credentials: str | None = No
     return one.model_copy(update={"credentials_revision": credentials})
 
 
-def test_an_order_names_its_secret_and_has_none_of_its_values() -> None:
+def test_order_names_its_secret_and_has_none_of_its_values() -> None:
     (order,) = orders(planned(Credentials("7")))
     assert order.secret == "keys"
     assert order.request.credentials_revision == "7"
@@ -118,7 +118,7 @@ def test_what_is_loaded_stays_loaded_though_the_secret_is_gone() -> None:
     assert [one.state for one in decided.placements["sql"].instances] == [InstanceState.LOADED]
 
 
-def test_a_sidecar_that_waits_for_credentials_gets_them() -> None:
+def test_sidecar_that_waits_for_credentials_gets_them() -> None:
     waiting = reported(AdapterState.PENDING, "CredentialsMissing", credentials="7")
     (order,) = orders(planned(Credentials("7"), waiting))
     assert order.reason == "its sidecar has no credentials for it"
@@ -150,7 +150,7 @@ def test_what_is_fetched_ahead_gets_changed_credentials_as_well() -> None:
         assert (True in told) == again
 
 
-def test_the_values_are_put_in_just_before_an_order_is_sent() -> None:
+def test_values_are_put_in_just_before_an_order_is_sent() -> None:
     request = load_request(adapter())
     sent = with_secret(request, {"ACCESS_KEY": " key ", "SECRET_KEY": "s3cr3t", "ENDPOINT": "https://other", "X": "y"})
     assert dict(sent.config or {}) == {
@@ -172,7 +172,7 @@ def test_the_values_are_put_in_just_before_an_order_is_sent() -> None:
         ("org/repo", {"HF_AUTH_TOKEN": " "}, "no HF_AUTH_TOKEN"),
     ],
 )
-def test_a_secret_must_have_what_its_source_needs(uri: str, values: dict[str, str], words: str | None) -> None:
+def test_secret_must_have_what_its_source_needs(uri: str, values: dict[str, str], words: str | None) -> None:
     source = {"uri": uri, "secretRef": {"name": "keys"}}
     found = judge(lora_adapter(source=source), values, "7")
     if words is None:
@@ -198,7 +198,7 @@ def asked_for(of: LoraAdapter, number: int = 0) -> tuple[str, Order]:
 
 
 @pytest.mark.parametrize("reason", ["SidecarUnproven", "TokenReviewForbidden", "TokenNotReviewed"])
-def test_a_sidecar_that_proved_nothing_is_told_with_the_remedy(reason: str) -> None:
+def test_sidecar_that_proved_nothing_is_told_with_the_remedy(reason: str) -> None:
     of = adapter()
     rejections = {asked_for(of): Rejection("Recreate the pod.", True, UNPROVEN.until, reason)}
     decided = plan(
@@ -216,7 +216,7 @@ def test_a_sidecar_that_proved_nothing_is_told_with_the_remedy(reason: str) -> N
     assert [one["state"] for one in shown["instances"]] == ["Pending"]
 
 
-def test_an_admitted_pod_tells_why_credentials_do_not_come() -> None:
+def test_admitted_pod_tells_why_credentials_do_not_come() -> None:
     of = adapter()
     waiting = reported(AdapterState.PENDING, "CredentialsMissing")
     (order,) = orders(planned(Credentials("7"), waiting))
@@ -247,7 +247,7 @@ def test_region_and_addressing_reach_the_sidecar() -> None:
     assert read_config(request.config) == options
 
 
-def test_a_secret_may_name_region_and_addressing() -> None:
+def test_secret_may_name_region_and_addressing() -> None:
     request = load_request(lora_adapter(source=SOURCE))
     values = {"ACCESS_KEY": "key", "SECRET_KEY": "s", "REGION": "eu-west-1", "ADDRESSING_STYLE": "virtual"}
     config = read_config(with_secret(request, values).config)

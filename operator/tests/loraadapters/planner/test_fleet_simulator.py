@@ -197,7 +197,7 @@ def test_settled_fleet_gets_no_orders_after_any_order_of_events(happened: list[E
 
 @settings(max_examples=150, deadline=None)
 @given(events(), st.integers(0, 3))
-def test_the_order_of_telling_does_not_change_the_plan(happened: list[Event], seed: int) -> None:
+def test_order_of_telling_does_not_change_the_plan(happened: list[Event], seed: int) -> None:
     world = FleetSimulator(seed)
     for one in happened:
         one(world)
@@ -208,7 +208,7 @@ def test_the_order_of_telling_does_not_change_the_plan(happened: list[Event], se
 
 @settings(max_examples=100, deadline=None)
 @given(events(sources=SOURCES[:1]), st.sampled_from(PODS))
-def test_a_pod_that_is_lost_moves_only_what_it_had(happened: list[Event], lost: str) -> None:
+def test_pod_that_is_lost_moves_only_what_it_had(happened: list[Event], lost: str) -> None:
     world = lived(happened, 0)
     if lost not in world.pods:
         return
@@ -230,7 +230,7 @@ def test_a_pod_that_is_lost_moves_only_what_it_had(happened: list[Event], lost: 
     st.lists(st.integers(0, 2), min_size=7, max_size=7),
     st.lists(st.sampled_from(SOURCES), min_size=3, max_size=3),
 )
-def test_the_order_of_events_does_not_change_the_end(
+def test_order_of_events_does_not_change_the_end(
     pods: list[str], names: list[str], pauses: list[int], sources: list[str]
 ) -> None:
     def ended(of_pods: list[str], of_names: list[str], between: list[int]) -> dict[str, dict[str, tuple[str, str]]]:

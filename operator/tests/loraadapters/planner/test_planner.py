@@ -60,7 +60,7 @@ def test_nothing_is_done_where_the_adapter_is_loaded() -> None:
     assert states(decided) == {"pod-0": InstanceState.LOADED}
 
 
-def test_the_engines_words_for_a_failure_reach_the_placement() -> None:
+def test_engines_words_for_a_failure_reach_the_placement() -> None:
     adapter, one = lora_adapter(), pod()
     failed = report(load_request(adapter), AdapterState.FAILED, reason="EngineRefused", message="No adapter found")
     decided = planned([one], {one.uid: seen(failed)}, [adapter])
@@ -73,13 +73,13 @@ def test_the_engines_words_for_a_failure_reach_the_placement() -> None:
     )
 
 
-def test_an_adapter_loaded_by_hand_is_never_touched() -> None:
+def test_adapter_loaded_by_hand_is_never_touched() -> None:
     by_hand = report(LoadRequest(lora_name="mine", lora_path="/adapters/mine"))
     one = pod()
     assert planned([one], {one.uid: seen(by_hand)}, []).actions == ()
 
 
-def test_a_name_that_was_loaded_by_hand_is_reported_as_taken() -> None:
+def test_name_that_was_loaded_by_hand_is_reported_as_taken() -> None:
     by_hand = report(LoadRequest(lora_name="sql", lora_path="/adapters/mine"))
     one = pod()
     decided = planned([one], {one.uid: seen(by_hand)}, [lora_adapter()])
@@ -110,7 +110,7 @@ def test_what_no_lora_adapter_wants_any_more_is_unloaded() -> None:
     ] == [("gone", "LoraAdapter/team/gone")]
 
 
-def test_a_pod_that_no_longer_matches_gives_the_adapter_back() -> None:
+def test_pod_that_no_longer_matches_gives_the_adapter_back() -> None:
     adapter, one = lora_adapter(), pod(app="other")
     decided = planned([one], {one.uid: seen(report(load_request(adapter)))}, [adapter])
     assert [type(action) for action in decided.actions] == [Unload]
@@ -129,7 +129,7 @@ def test_sidecar_that_stopped_answering_is_unknown_and_not_ready() -> None:
     assert decided.actions == ()
 
 
-def test_a_sidecar_that_never_answered_yet_is_pending() -> None:
+def test_sidecar_that_never_answered_yet_is_pending() -> None:
     decided = planned([pod(ip=None)], {}, [lora_adapter()])
     assert states(decided) == {"pod-0": InstanceState.PENDING}
 
@@ -149,14 +149,14 @@ def test_guarded_adapter_waits_for_the_engine_to_name_its_model() -> None:
     assert [type(action) for action in planned([one], views, [lora_adapter()]).actions] == [Load]
 
 
-def test_a_pod_that_is_leaving_is_left_alone() -> None:
+def test_pod_that_is_leaving_is_left_alone() -> None:
     one = pod(leaving=True)
     decided = planned([one], {one.uid: seen()}, [lora_adapter()])
     assert decided.actions == ()
     assert decided.placements["sql"].instances == ()
 
 
-def test_an_order_that_was_refused_waits_for_its_time() -> None:
+def test_order_that_was_refused_waits_for_its_time() -> None:
     one = pod()
     rejection = Rejection("No more room.", retryable=True, until=NOW + timedelta(seconds=5))
     decided = planned([one], {one.uid: seen()}, [lora_adapter()], {(one.uid, load_request(lora_adapter())): rejection})
@@ -165,7 +165,7 @@ def test_an_order_that_was_refused_waits_for_its_time() -> None:
     assert [instances.message for instances in decided.placements["sql"].instances] == ["No more room."]
 
 
-def test_a_refusal_is_told_until_the_order_is_taken() -> None:
+def test_refusal_is_told_until_the_order_is_taken() -> None:
     one = pod()
     over = Rejection("Not here.", retryable=False, until=NOW)
     decided = planned([one], {one.uid: seen()}, [lora_adapter()], {(one.uid, load_request(lora_adapter())): over})
@@ -175,7 +175,7 @@ def test_a_refusal_is_told_until_the_order_is_taken() -> None:
     ]
 
 
-def test_the_finalizer_is_put_on_before_anything_is_loaded() -> None:
+def test_finalizer_is_put_on_before_anything_is_loaded() -> None:
     adapter = lora_adapter(metadata={"finalizers": []})
     decided = planned([pod()], {pod().uid: seen()}, [adapter])
     assert [type(action) for action in decided.actions] == [AddFinalizer, Load]
@@ -184,7 +184,7 @@ def test_the_finalizer_is_put_on_before_anything_is_loaded() -> None:
 DELETED = {"deletionTimestamp": "2026-11-21T12:00:00Z"}
 
 
-def test_a_deleted_adapter_is_unloaded_first_and_released_after() -> None:
+def test_deleted_adapter_is_unloaded_first_and_released_after() -> None:
     adapter, one = lora_adapter(metadata=DELETED), pod()
     first = planned([one], {one.uid: seen(report(load_request(adapter)))}, [adapter])
     assert [type(action) for action in first.actions] == [Unload]
@@ -203,7 +203,7 @@ def test_deletion_waits_for_a_silent_pod_so_long_then_names_it() -> None:
 
 
 @pytest.mark.parametrize("role_label", ["rbg.workloads.x-k8s.io", "rolebasedgroup.workloads.x-k8s.io"])
-def test_a_role_is_found_by_the_labels_of_either_generation(role_label: str) -> None:
+def test_role_is_found_by_the_labels_of_either_generation(role_label: str) -> None:
     old = role_label.startswith("rolebasedgroup")
     labels = {
         f"{role_label}/{'name' if old else 'group-name'}": "demo",
@@ -227,7 +227,7 @@ def test_labels_of_a_pod_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     assert planned([there], {one.uid: sidecar}, adapters).actions == ()
 
 
-def test_a_name_that_changes_hands_changes_its_owners_label() -> None:
+def test_name_that_changes_hands_changes_its_owners_label() -> None:
     old = lora_adapter("old", adapterName="sql", metadata=DELETED)
     new = lora_adapter("new", adapterName="sql")
     one = replace(pod(), serving=frozenset({"sql"}), owners=frozenset({("uid-old", "sql")}))

@@ -88,7 +88,7 @@ def test_files_that_are_there_already_are_not_fetched() -> None:
     assert unlabelled(fleet.step()) == ["a"]
 
 
-def test_the_next_pod_waits_until_the_one_before_is_found_again() -> None:
+def test_next_pod_waits_until_the_one_before_is_found_again() -> None:
     fleet = world(2)
     fleet.declare(declared(NEW))
     for _ in range(3):
@@ -103,7 +103,7 @@ def test_the_next_pod_waits_until_the_one_before_is_found_again() -> None:
     assert unlabelled(fleet.step()) == ["p1"]
 
 
-def test_the_only_pod_switches_with_its_label_on() -> None:
+def test_only_pod_switches_with_its_label_on() -> None:
     fleet = world(1)
     fleet.declare(declared(NEW))
     fleet.settle()
@@ -175,7 +175,7 @@ def test_change_taken_back_before_any_switch_leaves_no_files() -> None:
     assert all(fleet.sidecar(name).entries["sql"].prepared is None for name in fleet.pods)
 
 
-def test_a_third_source_goes_on_where_the_second_stopped() -> None:
+def test_third_source_goes_on_where_the_second_stopped() -> None:
     fleet = world()
     for one in fleet.sidecars.values():
         one.bad.add(revision(NEW))
@@ -197,7 +197,7 @@ def test_where_nothing_answers_there_is_nothing_to_protect() -> None:
     assert loads(fleet.step()) == [("a", False), ("b", False)]
 
 
-def test_a_silent_sidecar_counts_as_one_that_is_unavailable() -> None:
+def test_silent_sidecar_counts_as_one_that_is_unavailable() -> None:
     fleet = world(3)
     fleet.sidecar("p2").alive = False
     fleet.declare(declared("file:///adapters/new"))
@@ -206,7 +206,7 @@ def test_a_silent_sidecar_counts_as_one_that_is_unavailable() -> None:
     assert "p2 must be back first" in decided.placements["sql"].instances[0].message
 
 
-def test_a_pod_that_is_not_ready_is_switched_first() -> None:
+def test_pod_that_is_not_ready_is_switched_first() -> None:
     fleet = world(3, maxUnavailable=2)
     fleet.sidecar("p1").crash()
     fleet.step()
@@ -272,7 +272,7 @@ def test_bad_source_reaches_no_more_than_max_unavailable_pods(
     assert bool(failed) != (have(fleet, NEW) == set(fleet.pods))
 
 
-def test_a_pod_switches_a_second_after_its_label_went() -> None:
+def test_pod_switches_a_second_after_its_label_went() -> None:
     pods = [pod("a"), pod("b", serving=["sql"])]
     old, new = declared("file:///v1"), declared("file:///v2")
     views = {one.uid: seen(report(load_request(old))) for one in pods}

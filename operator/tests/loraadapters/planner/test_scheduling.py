@@ -132,7 +132,7 @@ def test_on_one_node_the_newest_goes_first() -> None:
     assert list(unloaded_by(planned([pod("new"), pod("old")], views, lora_adapter(replicas=1)))) == ["new"]
 
 
-def test_the_label_goes_before_the_unload() -> None:
+def test_label_goes_before_the_unload() -> None:
     pods = [pod("a", serving=["sql"]), pod("b", serving=["sql"])]
     decided = planned(pods, having("a", "b"), lora_adapter(replicas=0))
     assert unloaded_by(decided) == {}
@@ -254,7 +254,7 @@ def test_unasked_ready_pod_may_have_it_and_a_starting_one_not() -> None:
     assert recorded(pod("a", ready=False)) == recorded(pod("a", ip=None)) == ["b"]
 
 
-def test_a_label_tells_who_had_it_where_nobody_answers() -> None:
+def test_label_tells_who_had_it_where_nobody_answers() -> None:
     pods = [pod("a", serving=["sql"]), pod("b")]
     views = {"uid-a": Observation(None, "gone", unreachable_since=NOW), "uid-b": seen()}
     decided = plan(Snapshot(pods, views, [lora_adapter(replicas=1)], NOW))
@@ -282,7 +282,7 @@ def test_no_room_is_told_in_words() -> None:
         assert degraded["message"].endswith("a: The engine holds 1 adapter at most, and that many are there.")
 
 
-def test_a_pinned_adapter_displaces_the_newest_that_is_not() -> None:
+def test_pinned_adapter_displaces_the_newest_that_is_not() -> None:
     world = fleet(1, room=2)
     for index, name in enumerate(("old", "new")):
         world.declare(lora_adapter(name, metadata={"creationTimestamp": f"2026-11-21T0{index}:00:00Z"}))
@@ -322,7 +322,7 @@ def test_of_what_an_engine_has_no_room_for_the_pinned_stays() -> None:
     assert [one.request.lora_name for one in decided.actions if isinstance(one, Unload)] == ["plain"]
 
 
-def test_a_pinned_adapter_that_failed_elsewhere_displaces_nobody() -> None:
+def test_pinned_adapter_that_failed_elsewhere_displaces_nobody() -> None:
     world = fleet(2, room=1)
     world.declare(lora_adapter("works", replicas=1))
     world.settle()
@@ -348,7 +348,7 @@ def test_what_leaves_is_called_back_when_it_is_wanted_again() -> None:
     assert loaded_by(planned([pod("a")], {"a": seen(leaving, room=1)}, adapter)) == ["a"]
 
 
-def test_an_unload_waits_a_second_after_the_label_went() -> None:
+def test_unload_waits_a_second_after_the_label_went() -> None:
     views = {"uid-a": having("a")["a"]}
     gone = {("uid-a", "sql"): NOW - timedelta(seconds=0.4)}
     early = plan(Snapshot([pod("a")], views, [lora_adapter(replicas=0)], NOW, unlabelled_at=gone))
@@ -371,7 +371,7 @@ def test_pinned_adapter_evicts_no_pinned_one_and_only_if_needed() -> None:
     assert world.holding("vip3") == world.holding("first") == set()
 
 
-def test_a_failure_with_a_new_source_is_not_tried_on_other_pods() -> None:
+def test_failure_with_a_new_source_is_not_tried_on_other_pods() -> None:
     world = fleet(6)
     for one in world.sidecars.values():
         one.bad = {source_revision(lora_adapter(uri="file:///adapters/v2"))}

@@ -48,7 +48,7 @@ def test_no_matching_pod_is_not_ready_and_says_what_to_check() -> None:
     assert ready(status(ADAPTER, [], {}, NOW)) == ("False", "NoMatchingPods")
 
 
-def test_a_failure_gives_the_reason_and_the_engines_words() -> None:
+def test_failure_gives_the_reason_and_the_engines_words() -> None:
     after = status(ADAPTER, [instance("a", InstanceState.FAILED, "EngineRefused", "No adapter found for /x")], {}, NOW)
     assert ready(after) == ("False", "EngineRefused")
     assert all(
@@ -56,7 +56,7 @@ def test_a_failure_gives_the_reason_and_the_engines_words() -> None:
     )
 
 
-def test_an_unchanged_world_gives_an_unchanged_status() -> None:
+def test_unchanged_world_gives_an_unchanged_status() -> None:
     world = [instance("a", InstanceState.LOADED), instance("b", InstanceState.FAILED, "EngineRefused", "no")]
     first = status(ADAPTER, world, {}, NOW)
     assert status(ADAPTER, world, first, LATER) == first
@@ -88,7 +88,7 @@ def test_list_is_capped_with_failed_first_and_counts_stay_whole() -> None:
     assert (after["desiredReplicas"], after["readyReplicas"], after["failedReplicas"]) == (151, 150, 1)
 
 
-def test_the_status_fits_the_custom_resources_own_model() -> None:
+def test_status_fits_the_custom_resources_own_model() -> None:
     world = [instance(one.value.lower(), one) for one in InstanceState]
     LoraAdapterStatus.model_validate(status(ADAPTER, world, {}, NOW))
 
@@ -161,13 +161,13 @@ def test_degraded_says_each_fault_once_with_its_pods() -> None:
     assert degraded["reason"] == "AdapterRefused"
 
 
-def test_a_fault_told_with_another_number_is_no_new_event() -> None:
+def test_fault_told_with_another_number_is_no_new_event() -> None:
     first = status(ADAPTER, [instance("a", InstanceState.FAILED, "EngineRefused", "12.1 GiB free")], {}, NOW)
     second = status(ADAPTER, [instance("a", InstanceState.FAILED, "EngineRefused", "12.2 GiB free")], first, LATER)
     assert events(first, second) == ()
 
 
-def test_a_status_has_a_bound() -> None:
+def test_status_has_a_bound() -> None:
     world = [Instance(pod(f"p{index:04}"), InstanceState.FAILED, f"R{index}", "x" * 100_000) for index in range(2000)]
     after = status_of(
         ADAPTER, Placement(tuple(world), 2000, Condition("RolloutStopped", "y" * 100_000)), recorded({}), NOW
@@ -186,11 +186,11 @@ def test_what_is_being_unloaded_is_listed_and_not_counted() -> None:
     assert (after["desiredReplicas"], after["readyReplicas"], after["loadingReplicas"]) == (1, 1, 0)
 
 
-def test_the_scale_subresource_finds_the_pods_by_their_label() -> None:
+def test_scale_subresource_finds_the_pods_by_their_label() -> None:
     assert status(ADAPTER, [], {}, NOW)["selector"] == "lora.patio.dev/sql=loaded,owner.lora.patio.dev/uid-sql=sql"
 
 
-def test_a_status_that_somebody_else_wrote_is_replaced() -> None:
+def test_status_that_somebody_else_wrote_is_replaced() -> None:
     foreign = {"instances": [{"pod": "a", "state": "Loaded"}], "conditions": [{"type": "Ready", "status": "False"}]}
     after = status(ADAPTER, [instance("a", InstanceState.LOADED)], foreign, NOW)
     assert ready(after) == ("True", "Loaded")

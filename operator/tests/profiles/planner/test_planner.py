@@ -92,7 +92,7 @@ def test_one_that_is_not_yet_available_holds_the_next_one_up() -> None:
     assert workloads_to_read(profile(status=before), NEW, [user(A, NEW), user(B, NEW)]) == [A]
 
 
-def test_the_profile_may_say_how_many_at_once() -> None:
+def test_profile_may_say_how_many_at_once() -> None:
     three = [workload(WorkloadRef("Deployment", "team", name)) for name in "cab"]
     users = [user(one.ref) for one in three]
     assert [ref.name for ref in rolls(planned(users, *three, of=profile(at_once="2")))] == ["a", "b"]
@@ -128,7 +128,7 @@ def test_what_must_not_be_rolled_is_left_and_holds_nobody_up() -> None:
     assert rolls(stuck) == [B]
 
 
-def test_a_workload_is_never_rolled_twice_for_one_revision() -> None:
+def test_workload_is_never_rolled_twice_for_one_revision() -> None:
     result = planned([user(A)], workload(A, marked=NEW))
     assert result.rolls == ()
     assert "restart it" in message(result)
@@ -145,7 +145,7 @@ def test_no_update_rolls_nothing_and_says_how_many_are_behind() -> None:
     assert workloads_to_read(profile(strategy="NoUpdate"), NEW, [user(A)]) == []
 
 
-def test_a_profile_that_no_pod_can_have_rolls_nothing() -> None:
+def test_profile_that_no_pod_can_have_rolls_nothing() -> None:
     wrong = DryRunResult((InvalidField("spec.containers[0].image", "Required value"),))
     result = planned([user(A)], workload(A), verdict=wrong)
     assert result.rolls == ()
@@ -198,7 +198,7 @@ def test_stateful_set_stuck_for_ten_minutes_stops_the_rollout() -> None:
     assert reason(planned([user(B)], moved, of=profile(status=first.status), later=661)) == "Rolling"
 
 
-def test_a_deployment_has_a_deadline_of_its_own() -> None:
+def test_deployment_has_a_deadline_of_its_own() -> None:
     coming = workload(A, marked=NEW, is_up=False, has_deadline=True)
     first = planned([user(A)], coming)
     assert reason(planned([user(A)], coming, of=profile(status=first.status), later=3600)) == "Rolling"
@@ -207,7 +207,7 @@ def test_a_deployment_has_a_deadline_of_its_own() -> None:
 # --- the status
 
 
-def test_a_status_that_has_not_changed_is_the_same_later() -> None:
+def test_status_that_has_not_changed_is_the_same_later() -> None:
     users, coming = [user(A), user(A, NEW)], workload(A, marked=NEW, is_up=False)
     first = planned(users, coming).status
     assert planned(users, coming, of=profile(status=first), later=30).status == first
@@ -275,7 +275,7 @@ def pod(name: str, owner: Object | None = None, *, revisions: Any = None, labels
         (None, {}, None),
     ],
 )
-def test_a_pod_is_its_workloads(owner: Object | None, labels: Object, expected: WorkloadRef | None) -> None:
+def test_pod_is_its_workloads(owner: Object | None, labels: Object, expected: WorkloadRef | None) -> None:
     (found,) = pods_with("patio", [use_of(pod("web-0", owner, labels=labels)["metadata"])])
     assert found.workload == expected
     assert found.revision == OLD
@@ -310,7 +310,7 @@ def test_deployment_is_up_if_all_its_pods_are_new_and_available(status: Object, 
     assert decode("Deployment", deployment(**status)).is_up is is_up
 
 
-def test_a_deployment_says_why_it_does_not_come_up() -> None:
+def test_deployment_says_why_it_does_not_come_up() -> None:
     late = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "too late"}
     refused = {"type": "ReplicaFailure", "status": "True", "message": "admission webhook denied the request"}
     assert decode("Deployment", deployment(conditions=[late])).failure == "too late"
@@ -320,14 +320,14 @@ def test_a_deployment_says_why_it_does_not_come_up() -> None:
     )
 
 
-def test_a_partition_keeps_pods_and_the_rest_is_rolled() -> None:
+def test_partition_keeps_pods_and_the_rest_is_rolled() -> None:
     keeps = {"updateStrategy": {"rollingUpdate": {"partition": 1}}}
     assert decode("StatefulSet", deployment(spec=keeps, updatedReplicas=1)).is_up
     keeps = {"updateStrategy": {"rollingUpdate": {"partition": 2}}}
     assert decode("StatefulSet", deployment(spec=keeps)).held == "its partition keeps every pod"
 
 
-def test_a_daemon_set_is_counted_by_nodes() -> None:
+def test_daemon_set_is_counted_by_nodes() -> None:
     body = deployment(desiredNumberScheduled=3, updatedNumberScheduled=3, numberAvailable=2)
     assert not decode("DaemonSet", body).is_up
     assert decode("DaemonSet", deployment(desiredNumberScheduled=3, updatedNumberScheduled=3, numberAvailable=3)).is_up
@@ -337,7 +337,7 @@ def test_a_daemon_set_is_counted_by_nodes() -> None:
     ("spec", "why"),
     [({"paused": True}, "it is paused"), ({"updateStrategy": {"type": "OnDelete"}}, "its updateStrategy is OnDelete")],
 )
-def test_a_strategy_that_replaces_nothing_is_respected(spec: Object, why: str) -> None:
+def test_strategy_that_replaces_nothing_is_respected(spec: Object, why: str) -> None:
     assert decode("StatefulSet", deployment(spec=spec)).held == why
 
 

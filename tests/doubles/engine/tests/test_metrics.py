@@ -67,7 +67,7 @@ async def test_buckets_are_cumulative() -> None:
     assert buckets[-1] == 1
 
 
-async def test_a_test_can_fix_numbers_and_names_its_model(tmp_path: Path) -> None:
+async def test_test_can_fix_numbers_and_names_its_model(tmp_path: Path) -> None:
     async with running_double(served_model_names=("llama",)) as double:
         double.set_metrics(vllm__num_requests_waiting=7, vllm__kv_cache_usage_perc=0.5)
         async with httpx.AsyncClient(base_url=double.url) as client:

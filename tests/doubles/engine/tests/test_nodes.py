@@ -75,7 +75,7 @@ def test_first_node_serves_when_all_are_up_and_others_only_live(nodes: list[Node
 
 
 @pytest.mark.timeout(60)
-def test_the_first_node_does_not_serve_while_one_is_missing(nodes: list[Node]) -> None:
+def test_first_node_does_not_serve_while_one_is_missing(nodes: list[Node]) -> None:
     first, _, last = nodes
     last.process.kill()
     first.says("node 1 of 3")

@@ -21,7 +21,7 @@ from engine_double.samples import write_adapter
 from engine_double.settings import EngineKind
 
 
-async def test_a_fault_stands_in_the_way_as_often_as_ordered() -> None:
+async def test_fault_stands_in_the_way_as_often_as_ordered() -> None:
     async with running_double() as double, httpx.AsyncClient(base_url=double.url) as client:
         double.fault("/v1/models", status=503, body="busy", times=2)
         answers = [(await client.get("/v1/models")) for _ in range(3)]
@@ -30,7 +30,7 @@ async def test_a_fault_stands_in_the_way_as_often_as_ordered() -> None:
         assert [call.status for call in double.calls("/v1/models")] == [503, 503, 200]
 
 
-async def test_a_lost_answer_took_effect_all_the_same(tmp_path: Path) -> None:
+async def test_lost_answer_took_effect_all_the_same(tmp_path: Path) -> None:
     async with running_double() as double, httpx.AsyncClient(base_url=double.url) as client:
         double.fault("/v1/load_lora_adapter", status=502, after=True, times=1)
         path = str(write_adapter(tmp_path / "a"))
@@ -39,7 +39,7 @@ async def test_a_lost_answer_took_effect_all_the_same(tmp_path: Path) -> None:
         assert double.adapters == {"a": path}
 
 
-async def test_a_delay_alone_leaves_the_answer_to_the_engine() -> None:
+async def test_delay_alone_leaves_the_answer_to_the_engine() -> None:
     async with running_double() as double, httpx.AsyncClient(base_url=double.url) as client:
         double.fault("/version", delay=0.2)
         with pytest.raises(httpx.ReadTimeout):
@@ -47,7 +47,7 @@ async def test_a_delay_alone_leaves_the_answer_to_the_engine() -> None:
         assert (await client.get("/version", timeout=5)).json() == {"version": "0.32.0"}
 
 
-async def test_the_control_surface_orders_the_same_over_http(tmp_path: Path) -> None:
+async def test_control_surface_orders_the_same_over_http(tmp_path: Path) -> None:
     async with running_double(engine="sglang", api_key="sk") as double, httpx.AsyncClient(base_url=double.url) as http:
         order = {"path": "/ready", "status": 500, "times": 1}
         assert (await http.post("/_double/faults", json=order)).status_code == 200
@@ -64,7 +64,7 @@ async def test_the_control_surface_orders_the_same_over_http(tmp_path: Path) -> 
         assert (await http.post("/_double/forget")).json() == {"adapters": {}}
 
 
-async def test_a_crash_breaks_connections_and_a_restart_forgets(tmp_path: Path) -> None:
+async def test_crash_breaks_connections_and_a_restart_forgets(tmp_path: Path) -> None:
     async with running_double(tokens_per_second=20) as double, httpx.AsyncClient(base_url=double.url) as client:
         path = str(write_adapter(tmp_path / "a"))
         await client.post("/v1/load_lora_adapter", json={"lora_name": "a", "lora_path": path})
@@ -82,7 +82,7 @@ async def test_a_crash_breaks_connections_and_a_restart_forgets(tmp_path: Path) 
         assert double.adapters == {}
 
 
-async def test_the_port_is_closed_until_the_engine_has_started() -> None:
+async def test_port_is_closed_until_the_engine_has_started() -> None:
     async with running_double() as double:
         await double.crash()
         double._settings = type(double._settings)(startup_seconds=3600.0, port=double.port)
@@ -111,7 +111,7 @@ def test_command_lines_of_both_engines_are_understood() -> None:
     assert not ignored
 
 
-def test_a_key_is_not_printed() -> None:
+def test_key_is_not_printed() -> None:
     settings, _ = settings_from(["--api-key", "sekret", "--admin-api-key", "sekret"], {})
     assert "sekret" not in repr(settings)
 
@@ -138,13 +138,13 @@ def process(*arguments: str, wait: bool = True) -> Iterator[tuple[subprocess.Pop
             running.kill()
 
 
-def test_a_process_ends_well_on_sigterm() -> None:
+def test_process_ends_well_on_sigterm() -> None:
     with process("--engine", "sglang", "--health-seconds", "0") as (running, _):
         running.send_signal(signal.SIGTERM)
         assert running.wait(timeout=10) == 0
 
 
-def test_a_process_that_still_starts_ends_on_sigterm_too() -> None:
+def test_process_that_still_starts_ends_on_sigterm_too() -> None:
     with process("--startup-seconds", "3600", wait=False) as (running, client):
         with pytest.raises(httpx.ConnectError):
             httpx.get(client.base_url)
@@ -152,7 +152,7 @@ def test_a_process_that_still_starts_ends_on_sigterm_too() -> None:
         assert running.wait(timeout=10) == 0
 
 
-def test_a_process_dies_when_a_crash_is_ordered() -> None:
+def test_process_dies_when_a_crash_is_ordered() -> None:
     with process("--engine", "vllm") as (running, client):
         with suppress(httpx.TransportError):  # the answer may or may not make it
             client.post("/_double/crash")

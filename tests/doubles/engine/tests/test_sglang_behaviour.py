@@ -65,7 +65,7 @@ async def test_unload_waits_for_its_requests_and_all_else_waits_for_it(tmp_path:
         assert "a1" in await listed(client), "the waiting request brought it back"
 
 
-async def test_an_eviction_waits_for_the_evicted_adapters_requests(tmp_path: Path) -> None:
+async def test_eviction_waits_for_the_evicted_adapters_requests(tmp_path: Path) -> None:
     async with (
         running_double(engine="sglang", tokens_per_second=40, max_loaded_loras=2) as double,
         httpx.AsyncClient(base_url=double.url) as client,

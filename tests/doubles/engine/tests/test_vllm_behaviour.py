@@ -41,7 +41,7 @@ async def test_each_adapter_has_its_own_answer_and_always_the_same(tmp_path: Pat
         assert [await say(client, model) for model in ("tiny", "a", "b")] == first
 
 
-async def test_a_load_in_place_swaps_the_weights_under_the_name(tmp_path: Path) -> None:
+async def test_load_in_place_swaps_the_weights_under_the_name(tmp_path: Path) -> None:
     async with running_double() as double, httpx.AsyncClient(base_url=double.url) as client:
         await load(client, "a", write_adapter(tmp_path / "one"))
         await load(client, "other", write_adapter(tmp_path / "two"))
@@ -140,7 +140,7 @@ async def test_sigterm_aborts_what_runs_and_closes_the_port(tmp_path: Path) -> N
             assert await is_refused(late)
 
 
-async def test_a_client_that_goes_away_frees_its_place() -> None:
+async def test_client_that_goes_away_frees_its_place() -> None:
     async with running_double(tokens_per_second=50) as double, httpx.AsyncClient(base_url=double.url) as client:
         body = {"model": "tiny", "prompt": "hello world", "max_tokens": 400, "stream": True}
         async with client.stream("POST", "/v1/completions", json=body) as stream:
