@@ -98,7 +98,7 @@ async def test_groups_status_does_not_wake_it() -> None:
         await until("an annotation does", lambda: ("team", "g") in woken["groups"])
 
 
-async def test_what_there_is_is_known_for_a_new_leader() -> None:
+async def test_new_leader_finds_all_keys_in_the_caches() -> None:
     api = MemoryApi()
     api.put(GROUPS, group("g"))
     api.put(PROFILES, profile("patio"))
@@ -109,7 +109,7 @@ async def test_what_there_is_is_known_for_a_new_leader() -> None:
         assert list(of_adapters.existing_keys(known.pods, known.adapters, known.services)) == [("team",)]
 
 
-async def test_owners_of_unreadable_objects_are_told_a_few_at_a_time() -> None:
+async def test_owners_of_unreadable_objects_get_events_a_few_at_a_time() -> None:
     api = MemoryApi()
     async with serving(api) as address, connected(address) as cluster:
         objects = UnreadableObjects(cluster)

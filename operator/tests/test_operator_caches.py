@@ -58,7 +58,7 @@ def test_pods_annotation_beyond_the_bound_is_not_kept() -> None:
     assert decode_pod(pod({}, **{labels.ADAPTER_NAMES: "{}"})).names == "{}"
 
 
-def test_group_is_known_by_what_somebody_changed() -> None:
+def test_group_differs_only_by_what_a_user_changed() -> None:
     metadata = {"name": "g", "namespace": "team", "uid": "u", "generation": 1, "resourceVersion": "5"}
     one = decode_group({"metadata": metadata})
     assert decode_group({"metadata": metadata | {"resourceVersion": "6"}}) == one

@@ -40,11 +40,11 @@ def test_malformed_value_is_named(name: str, value: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["auto", "manage", "observe"])
-def test_who_realises_groups_can_be_said(mode: str) -> None:
+def test_mode_of_groups_can_be_set(mode: str) -> None:
     assert Settings.from_environment(NEEDED | {"PATIO_GROUPS": mode}).groups == mode
 
 
-def test_where_upstreams_controller_may_be_can_be_said() -> None:
+def test_namespaces_of_upstreams_controller_can_be_set() -> None:
     assert Settings.from_environment(NEEDED).upstream_namespaces == ("rbgs-system",)
     said = NEEDED | {"PATIO_UPSTREAM_NAMESPACES": "one, two"}
     assert Settings.from_environment(said).upstream_namespaces == ("one", "two")

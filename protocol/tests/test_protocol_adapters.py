@@ -25,7 +25,7 @@ SOURCE = "s3://bucket/sql"
         ({}, "exactly one"),
     ],
 )
-def test_what_does_not_belong_together_is_refused_in_words(fields: dict[str, Any], words: str) -> None:
+def test_fields_that_exclude_each_other_are_rejected_by_message(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         LoadRequest(lora_name="sql", **fields)
 
@@ -81,7 +81,7 @@ def test_order_has_a_path_or_a_source(fields: dict[str, str], words: str) -> Non
         LoadRequest.model_validate({"lora_name": "a", **fields})
 
 
-def test_who_orders_a_source_waits_long_unless_told_otherwise() -> None:
+def test_order_of_a_source_waits_long_unless_it_says_otherwise() -> None:
     assert LoadRequest(lora_name="a", lora_path="/a").patience == 60
     assert LoadRequest(lora_name="a", source="o/r").patience == 600
     assert LoadRequest(lora_name="a", source="o/r", wait=5).patience == 5

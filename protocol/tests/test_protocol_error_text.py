@@ -5,7 +5,7 @@ from __future__ import annotations
 from patio_protocol.error_text import LONGEST_WORDS, bounded_words, causes, is_fit
 
 
-def test_words_of_others_are_bounded_and_fit() -> None:
+def test_text_of_others_is_bounded_and_valid() -> None:
     assert bounded_words("rank 64") == "rank 64"
     long = bounded_words("x" * 5_000_000)
     assert len(long) < LONGEST_WORDS + 40

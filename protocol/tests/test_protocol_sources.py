@@ -82,7 +82,7 @@ def test_source_is_taken_apart_and_written_again(uri: str, source: Source) -> No
         "s3://key:secret@bucket/x",
     ],
 )
-def test_what_names_no_source_is_refused(uri: str) -> None:
+def test_what_names_no_source_is_rejected(uri: str) -> None:
     with pytest.raises(ValueError, match=r"\S"):
         parse_source(uri)
 
@@ -136,7 +136,7 @@ def test_config_is_a_json_object_in_a_string() -> None:
         ('{"region": "sek/ret"}', "region"),
     ],
 )
-def test_wrong_config_is_refused_by_key_and_never_by_value(config: str, words: str) -> None:
+def test_wrong_config_is_rejected_by_key_and_never_by_value(config: str, words: str) -> None:
     with pytest.raises(ValueError, match=words) as refused:
         SourceConfig.parse(config)
     assert "sek" not in str(refused.value)
@@ -161,7 +161,7 @@ def test_no_request_shows_its_config() -> None:
         ("hf://org/repo/tree/main/sub", "write hf://org/repo@revision/folder"),
     ],
 )
-def test_what_is_nearly_a_repository_is_told_apart(uri: str, words: str) -> None:
+def test_near_miss_of_a_repository_has_its_own_message(uri: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         parse_source(uri)
 
@@ -202,7 +202,7 @@ def test_digest_of_an_order_is_the_one_of_earlier_versions() -> None:
         (" " * (MAX_CONFIG + 1), f"at most {MAX_CONFIG}"),
     ],
 )
-def test_config_that_no_order_can_have_is_refused(config: object, words: str) -> None:
+def test_config_that_no_order_can_have_is_rejected(config: object, words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         LoadRequest.model_validate({"lora_name": "a", "source": "o/r", "config": config})
 

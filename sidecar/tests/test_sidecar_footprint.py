@@ -12,7 +12,7 @@ def run(program: str) -> str:
     return done.stdout.strip()
 
 
-def test_what_nobody_uses_is_not_loaded() -> None:
+def test_unused_module_is_not_imported() -> None:
     program = """
 import sys, patio.app
 names = ("rich", "pygments", "pydantic.v1", "httpx._main", "nacl")

@@ -13,7 +13,7 @@ from patio.logs import LONGEST_FIELD, LineLimit, _Json, _Text, configure, quoted
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-def test_engines_words_never_make_a_second_line(as_json: bool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_engine_message_never_makes_a_second_line(as_json: bool, capsys: pytest.CaptureFixture[str]) -> None:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     try:
@@ -60,7 +60,7 @@ def test_field_is_quoted_where_it_could_be_two(value: object, expected: str) -> 
     assert quoted(value) == expected
 
 
-def test_words_that_are_no_field_are_not_quoted() -> None:
+def test_text_that_is_no_field_is_not_quoted() -> None:
     assert text("%s", "a sentence of ours") == "a sentence of ours"
     assert text("100%% of %s x=%5.1f y=%r", "all of it", 1.25, "a b") == "all of it".join(
         ("100% of ", ' x=  1.2 y="a b"')
@@ -69,7 +69,7 @@ def test_words_that_are_no_field_are_not_quoted() -> None:
 
 
 @given(st.lists(st.text(), min_size=1, max_size=3))
-def test_any_words_stay_in_their_field_and_line(words: list[str]) -> None:
+def test_any_text_stays_in_its_field_and_line(words: list[str]) -> None:
     line = text("said " + " ".join(f"k{number}=%s" for number in range(len(words))), *words)
     assert len(line.splitlines()) == 1
     assert line.isprintable() or not any(ord(one) < 32 or 127 <= ord(one) < 160 for one in line)
@@ -89,7 +89,7 @@ def test_long_fields_are_cut_in_text_and_long_lines_in_json() -> None:
 
 
 @given(st.text())
-def test_any_words_stay_in_one_line_of_json(words: str) -> None:
+def test_any_text_stays_in_one_line_of_json(words: str) -> None:
     line = _Json().format(logging.LogRecord("a", logging.INFO, "", 0, "x message=%s", (words,), None))
     assert len(line.splitlines()) == 1
     assert not any(ord(one) < 32 or 127 <= ord(one) < 160 for one in line)

@@ -55,14 +55,14 @@ async def test_socket_that_is_not_there_or_refuses_is_the_same(tmp_path: Path) -
     assert await ask(tmp_path / "left") is Cause.REFUSED
 
 
-async def test_certificate_of_an_unknown_ca_is_told_as_such(tmp_path: Path) -> None:
+async def test_certificate_of_an_unknown_ca_is_reported_as_such(tmp_path: Path) -> None:
     async with answering(saying(b""), tls=authority(tmp_path, "localhost").server) as port:
         error = await failing(f"https://localhost:{port}")
     assert cause_of(error) is Cause.TLS
     assert error_words(error) == "unable to get local issuer certificate"
 
 
-async def test_server_that_speaks_no_tls_is_told_as_such() -> None:
+async def test_server_that_speaks_no_tls_is_reported_as_such() -> None:
     async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -81,7 +81,7 @@ async def test_handshake_that_ends_at_once_is_of_tls() -> None:
 
 
 @pytest.mark.parametrize("host", ["nowhere.invalid", "a" * 70 + ".invalid"])
-async def test_name_that_is_not_found_is_told_as_such(host: str) -> None:
+async def test_name_that_is_not_found_is_reported_as_such(host: str) -> None:
     error = await failing(f"http://{host}:1")
     assert cause_of(error) is Cause.NAME
     assert "listens" not in call_words("the engine", "/health", error)
@@ -156,7 +156,7 @@ def test_all_addresses_of_a_name_have_to_refuse() -> None:
 
 
 @pytest.mark.parametrize("key", ["sekret\nword", "sécret", "sekret\0"])
-async def test_header_that_cannot_be_sent_is_in_no_words(key: str) -> None:
+async def test_header_that_cannot_be_sent_is_in_no_message(key: str) -> None:
     async with answering(saying(b"")) as port:
         error = await failing(f"http://127.0.0.1:{port}", headers={"authorization": f"Bearer {key}"})
     assert cause_of(error) is Cause.UNSENDABLE

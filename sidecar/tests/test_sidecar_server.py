@@ -178,7 +178,7 @@ async def test_body_that_is_not_whole_in_time_gets_408(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("method", [b"POST /echo", b"GET /quick"])
-async def test_body_that_nobody_reads_has_its_time_too(monkeypatch: pytest.MonkeyPatch, method: bytes) -> None:
+async def test_body_that_is_not_read_has_its_time_too(monkeypatch: pytest.MonkeyPatch, method: bytes) -> None:
     monkeypatch.setattr(server, "BODY_SECONDS", 0.3)
     async with serving() as served:
         reader, writer = await served.connect()
@@ -215,7 +215,7 @@ async def test_body_that_no_route_takes_has_an_end(call: bytes) -> None:
 
 @pytest.mark.parametrize("connection", [b"keep-alive", b"close"])
 @pytest.mark.parametrize("size", [b"4000000", b"20000000"])
-async def test_answer_that_nobody_takes_ends_the_connection(
+async def test_answer_that_is_not_read_ends_the_connection(
     monkeypatch: pytest.MonkeyPatch, connection: bytes, size: bytes
 ) -> None:
     monkeypatch.setattr(server, "STALLED_SECONDS", 0.3)
@@ -227,7 +227,7 @@ async def test_answer_that_nobody_takes_ends_the_connection(
         await eventually(lambda: _true(not served.connections), "the connection is closed")
 
 
-async def test_answers_that_nobody_takes_have_a_greatest_size_together(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_answers_that_are_not_read_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "MOST_UNSENT", 40_000_000)
     async with serving() as served:
         for number in range(8):
@@ -333,7 +333,7 @@ async def test_strangers_hold_what_they_can_and_others_are_answered() -> None:
         assert b'"quick"' in await served.ask("/quick", "127.0.0.9")
 
 
-async def test_one_peer_too_many_is_told_so() -> None:
+async def test_one_peer_too_many_is_rejected_with_a_message() -> None:
     async with serving(files=64) as served:
         kept = []
         for _ in range(8):
@@ -430,7 +430,7 @@ print(raise_file_limit(), resource.getrlimit(resource.RLIMIT_NOFILE))
     assert raise_file_limit() > 0
 
 
-async def test_no_files_left_is_told_once_and_as_our_own_fault(caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_files_left_is_logged_once_and_as_our_own_fault(caplog: pytest.LogCaptureFixture) -> None:
     loop = asyncio.get_running_loop()
     now = 0.0
     limit_loop_errors(loop, LineLimit(1, 30.0, lambda: now))

@@ -149,7 +149,7 @@ def test_wrong_settings_stop_the_start_and_name_themselves(
     assert "sekret" not in said
 
 
-def test_engine_behind_tls_is_known_by_what_is_set(tmp_path: Path) -> None:
+def test_tls_to_an_engine_is_verified_as_settings_say(tmp_path: Path) -> None:
     ca = str(authority(tmp_path, "localhost").file)
     own = read_settings(["-B", "https://localhost"], {"ENGINE_CA_FILE": ca, "SSL_CERT_FILE": "/other.pem"})
     assert own.engine_tls == EngineTls(Path(ca))

@@ -72,7 +72,7 @@ def test_pod_lost_moves_only_what_it_had(kube: Kube, namespace: str, engine_pod:
     assert loaded_on(until_ready(kube, namespace, "two", 1)) == before["two"]
 
 
-def test_what_every_pod_refuses_is_failed_and_told_once(
+def test_adapter_that_all_pods_reject_is_failed_with_one_event(
     kube: Kube, namespace: str, engine_pod: MakePod, tmp_path: Path
 ) -> None:
     engine_pod("a")

@@ -174,7 +174,7 @@ def test_pod_without_a_token_gets_credentials_once_it_has_one(
     until_ready(kube, namespace, "sql", 1, within=60)
 
 
-def test_without_the_right_to_review_tokens_the_remedy_is_told(
+def test_missing_right_to_review_tokens_is_reported_with_remedy(
     kube: Kube, namespace: str, engine_pod: MakePod, hub: Hub, reader: OperatorProcess
 ) -> None:
     pod = engine_pod("a")
@@ -185,7 +185,7 @@ def test_without_the_right_to_review_tokens_the_remedy_is_told(
     assert TOKEN not in reader.logged()
 
 
-def test_whoever_took_over_an_address_gets_no_credential(
+def test_new_holder_of_an_address_gets_no_credential(
     kube: Kube, namespace: str, engine_pod: MakePod, hub: Hub, reviewer: OperatorProcess
 ) -> None:
     pod, other = engine_pod("a"), engine_pod("b")

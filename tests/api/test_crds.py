@@ -142,9 +142,7 @@ def uri(text: str, **source: Any) -> dict[str, Any]:
         ({"source": FILE, "selector": PODS, "service": True, "name": "1.sql"}, "choose another metadata.name"),
     ],
 )
-def test_what_is_wrong_with_an_adapter_is_said_at_apply(
-    plane: ControlPlane, spec: dict[str, Any], message: str
-) -> None:
+def test_fault_of_an_adapter_is_reported_at_apply(plane: ControlPlane, spec: dict[str, Any], message: str) -> None:
     assert message in refused(plane, "apply", "--dry-run=server", document=lora_adapter(**spec))
 
 
@@ -280,7 +278,7 @@ def test_old_version_of_a_profile_is_served_with_a_warning(plane: ControlPlane) 
     assert stored["spec"] == document["spec"] | {"updateStrategy": "NoUpdate"}
 
 
-def test_container_without_a_name_is_refused_with_its_path(plane: ControlPlane) -> None:
+def test_container_without_a_name_is_rejected_with_its_path(plane: ControlPlane) -> None:
     document = {
         "apiVersion": "workloads.x-k8s.io/v1alpha2",
         "kind": "ClusterEngineRuntimeProfile",

@@ -42,7 +42,7 @@ def test_second_adapter_of_one_name_is_rejected_naming_the_first(kube: Kube, nam
     assert "both select the same pods" in said
 
 
-def test_role_and_a_selector_of_one_pod_are_refused(kube: Kube, namespace: str) -> None:
+def test_role_and_a_selector_of_one_pod_are_rejected(kube: Kube, namespace: str) -> None:
     labels = {
         "patio.dev/injected": "true",
         "tier": "gold",
@@ -81,7 +81,7 @@ def test_change_is_rejected_only_if_it_would_make_a_conflict(kube: Kube, namespa
     kube.kubectl("scale", "loraadapter", "second", "--replicas=3", "-n", namespace)
 
 
-def test_name_that_sidecars_use_themselves_is_refused(kube: Kube, namespace: str) -> None:
+def test_name_that_sidecars_use_themselves_is_rejected(kube: Kube, namespace: str) -> None:
     said = refusal(kube, adapter(namespace, "any", adapterName="patio-trial-0123"))
     assert "spec.adapterName" in said
     assert "the sidecars' own" in said

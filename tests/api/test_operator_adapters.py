@@ -132,7 +132,7 @@ def test_engine_and_sidecar_killed_together_return_with_adapter(
 
 
 @pytest.mark.usefixtures("operator")
-def test_what_was_loaded_by_hand_stays(kube: Kube, namespace: str, engine_pod: MakePod, adapter_path: str) -> None:
+def test_manually_loaded_adapter_stays(kube: Kube, namespace: str, engine_pod: MakePod, adapter_path: str) -> None:
     pod = engine_pod("a")
     by_hand = {"lora_name": "mine", "lora_path": adapter_path}
     until("the engine is up", lambda: httpx.get(f"{pod.sidecar}/ready").status_code == 200)
@@ -182,7 +182,7 @@ def test_unreachable_pod_delays_a_deletion_only_up_to_its_bound(
 
 
 @pytest.mark.usefixtures("operator")
-def test_of_two_that_want_one_name_the_younger_is_told_so(
+def test_younger_of_two_with_one_name_reports_a_conflict(
     kube: Kube, namespace: str, engine_pod: MakePod, adapter_path: str
 ) -> None:
     engine_pod("a")

@@ -144,7 +144,7 @@ def test_role_waits_for_its_profile_and_goes_on_once_it_appears(kube: Kube, name
 
 
 @pytest.mark.usefixtures("operator")
-def test_what_belongs_to_somebody_else_is_never_overwritten(kube: Kube, namespace: str) -> None:
+def test_object_of_another_owner_is_never_overwritten(kube: Kube, namespace: str) -> None:
     theirs = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "demo", "namespace": namespace}}
     kube.apply(theirs | {"data": {"mine": "yes"}})
     kube.apply(rbg(namespace, role("worker")))
@@ -231,7 +231,7 @@ def test_changed_leader_worker_role_is_rolled_by_instance(kube: Kube, namespace:
 
 
 @pytest.mark.usefixtures("operator")
-def test_restart_is_remembered_and_makes_an_instance_anew(kube: Kube, namespace: str) -> None:
+def test_restart_is_remembered_and_recreates_an_instance(kube: Kube, namespace: str) -> None:
     def uids() -> set[str]:
         return {one["metadata"]["uid"] for one in kube.pods(namespace)}
 

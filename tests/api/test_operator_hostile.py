@@ -39,7 +39,7 @@ def realised(kube: Kube, namespace: str, name: str) -> None:
     until(f"{name} is realised", lambda: kube.get(f"/apis/apps/v1/namespaces/{namespace}/statefulsets/{name}-w"))
 
 
-def test_nested_annotations_stop_nobody(kube: Kube, namespace: str, operator: OperatorProcess) -> None:
+def test_nested_annotations_stop_no_other_object(kube: Kube, namespace: str, operator: OperatorProcess) -> None:
     keys = ("patio.dev/injected", "patio.dev/engine", "lora.patio.dev/names", "patio.dev/rolled-profiles")
     pod = {
         "apiVersion": "v1",
@@ -65,7 +65,7 @@ def test_nested_annotations_stop_nobody(kube: Kube, namespace: str, operator: Op
     assert operator.runs()
 
 
-def test_group_nested_deeply_stops_nobody(kube: Kube, namespace: str, operator: OperatorProcess) -> None:
+def test_group_nested_deeply_stops_no_other(kube: Kube, namespace: str, operator: OperatorProcess) -> None:
     text = json.dumps(rbg(namespace, "deep")).replace('"image": "engine"', f'"image": "engine", "odd": {DEEP}')
     answer = post(kube, namespace, text)
     assert answer.status_code == 201, answer.text[:500]
@@ -77,7 +77,7 @@ def test_group_nested_deeply_stops_nobody(kube: Kube, namespace: str, operator: 
     assert operator.runs()
 
 
-def test_group_of_absurd_size_stops_nobody(kube: Kube, namespace: str, operator: OperatorProcess) -> None:
+def test_group_of_absurd_size_stops_no_other(kube: Kube, namespace: str, operator: OperatorProcess) -> None:
     kube.apply(rbg(namespace, "many", replicas=2_147_483_647))
     path = f"/{GROUPS}/namespaces/{namespace}/rolebasedgroups/many"
     ready = until("refused", lambda: condition(kube.get(path), "Ready"))

@@ -65,22 +65,22 @@ def refusal(kube: Kube, document: Object) -> str:
         ),
     ],
 )
-def test_fault_is_refused_with_its_place(kube: Kube, spec: Object, said: str) -> None:
+def test_fault_is_rejected_with_its_path(kube: Kube, spec: Object, said: str) -> None:
     assert said in refusal(kube, profile(**spec))
 
 
-def test_every_fault_is_said_at_once(kube: Kube) -> None:
+def test_all_faults_are_reported_together(kube: Kube) -> None:
     said = refusal(kube, profile(containers=[{"name": "a"}, {"name": "b"}]))
     assert "spec.containers[0].image" in said
     assert "spec.containers[1].image" in said
 
 
-def test_it_is_refused_in_the_old_version_too(kube: Kube) -> None:
+def test_fault_is_rejected_in_the_old_version_too(kube: Kube) -> None:
     old = profile(containers=[SIDE | {"imagee": "x"}]) | {"apiVersion": "workloads.x-k8s.io/v1alpha1"}
     assert "spec.containers[0].imagee" in refusal(kube, old)
 
 
-def test_two_containers_of_one_name_are_refused_by_the_schema(kube: Kube) -> None:
+def test_two_containers_of_one_name_are_rejected_by_the_schema(kube: Kube) -> None:
     assert "spec.containers[1]: Duplicate value" in refusal(kube, profile(containers=[SIDE, SIDE]))
 
 
@@ -88,11 +88,11 @@ def test_impossible_container_name_is_rejected_by_the_schema(kube: Kube) -> None
     assert "spec.containers[0].name" in refusal(kube, profile(containers=[{"name": "Side_car", "image": "x"}]))
 
 
-def test_misspelt_field_of_the_profile_itself_is_refused(kube: Kube) -> None:
+def test_misspelt_field_of_the_profile_itself_is_rejected(kube: Kube) -> None:
     assert "spec.container" in refusal(kube, profile(container=[SIDE]))
 
 
-def test_change_is_tried_and_a_refused_one_leaves_what_was(kube: Kube) -> None:
+def test_change_is_tried_and_a_rejected_one_leaves_what_was(kube: Kube) -> None:
     kube.apply(profile("changed", containers=[SIDE]))
     assert "spec.containers[0].image" in refusal(kube, profile("changed", containers=[{"name": "side"}]))
     path = "/apis/workloads.x-k8s.io/v1alpha2/clusterengineruntimeprofiles/changed"

@@ -117,7 +117,7 @@ def test_old_version_is_served_with_a_warning(plane: ControlPlane, namespace: st
         ({"name": "r", "template": POD, "standalonePattern": {"template": POD}}, "unknown field"),
     ],
 )
-def test_what_is_wrong_with_an_old_manifest_is_said_at_apply(
+def test_fault_of_an_old_manifest_is_reported_at_apply(
     plane: ControlPlane, namespace: str, role: dict[str, Any], message: str
 ) -> None:
     body = {

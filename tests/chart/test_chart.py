@@ -103,7 +103,7 @@ def test_helm_finds_nothing_to_complain_about(helm: Helm) -> None:
         ("adapters.secrets.namespaces[0]=Team", "does not match pattern"),
     ],
 )
-def test_value_that_is_misspelt_or_out_of_range_is_refused(helm: Helm, value: str, complaint: str) -> None:
+def test_value_that_is_misspelt_or_out_of_range_is_rejected(helm: Helm, value: str, complaint: str) -> None:
     done = helm("template", "--set", value)
     assert done.returncode != 0
     assert complaint in done.stderr
@@ -129,7 +129,7 @@ def test_every_value_of_the_file_is_in_the_schema(helm: Helm, tmp_path: Path) ->
         assert "'misspelt' not allowed" in helm("template", "--values", str(file)).stderr, values
 
 
-def test_cluster_without_native_sidecars_is_refused(helm: Helm) -> None:
+def test_cluster_without_native_sidecars_is_rejected(helm: Helm) -> None:
     assert "incompatible with Kubernetes v1.28.0" in helm("template", "--kube-version", "1.28.0").stderr
 
 
@@ -234,7 +234,7 @@ def test_confined_and_not_it_has_the_same_rights(render: Callable[..., list[Obje
     assert all_rights(*CONFINED) == all_rights("groups.mode=manage")
 
 
-def test_what_needs_the_whole_cluster_is_refused_for_namespaces(helm: Helm) -> None:
+def test_what_needs_the_whole_cluster_is_rejected_for_namespaces(helm: Helm) -> None:
     assert "groups.mode" in helm("template", "--set", "watchNamespaces[0]=a").stderr
     values = "watchNamespaces[0]=a,groups.mode=off,adapters.secrets.namespaces[0]=*"
     assert "adapters.secrets.namespaces" in helm("template", "--set", values).stderr
@@ -358,7 +358,7 @@ def test_profiles_are_reviewed_except_the_one_of_the_chart(rendered: list[Object
     assert "caBundle" not in webhook["clientConfig"]
 
 
-def test_lora_adapters_are_compared_unless_nobody_answers(rendered: list[Object]) -> None:
+def test_lora_adapters_are_compared_unless_the_webhook_is_down(rendered: list[Object]) -> None:
     webhooks = {one["name"]: one for one in only(rendered, "ValidatingWebhookConfiguration")["webhooks"]}
     webhook = webhooks["loraadapters.patio.dev"]
     assert (webhook["failurePolicy"], webhook["sideEffects"]) == ("Ignore", "None")
@@ -376,7 +376,7 @@ def test_those_who_may_edit_lora_adapters_may_scale_them(rendered: list[Object])
         assert verb in rule["verbs"]
 
 
-def test_operator_cannot_become_somebody_else(rendered: list[Object]) -> None:
+def test_operator_cannot_gain_rights_of_others(rendered: list[Object]) -> None:
     for rule in operator_rules(rendered):
         assert not {"escalate", "bind", "impersonate"} & set(rule["verbs"]), rule
         assert not {"roles", "clusterroles", "rolebindings", "serviceaccounts/token", "pods/exec"} & set(

@@ -89,7 +89,7 @@ def test_upgrade_leaves_the_ca_bundle_alone(installed: ControlPlane, helm: Helm)
     assert ca_bundles(installed) == 4 * [bundle]
 
 
-def test_second_release_is_refused(installed: ControlPlane, helm: Helm) -> None:
+def test_second_release_is_rejected(installed: ControlPlane, helm: Helm) -> None:
     done = helm("install", "another", str(CHART), "--skip-crds")
     assert done.returncode != 0
     assert "cannot be imported into the current release" in done.stderr

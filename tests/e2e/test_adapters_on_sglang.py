@@ -51,7 +51,7 @@ def test_requests_name_base_and_adapter(kube: Kube, namespace: str) -> None:
     assert [one["model"] for one in reports] == [f"{BASE_MODEL}:first"]
 
 
-def test_adapter_too_many_waits_and_evicts_nobody(kube: Kube, namespace: str) -> None:
+def test_adapter_too_many_waits_and_evicts_none(kube: Kube, namespace: str) -> None:
     kube.apply(
         lora_adapter(namespace, "second", ADAPTERS["lora-b"], selector=SGLANG),
     )

@@ -55,7 +55,7 @@ def test_pod_has_a_stable_name_in_dns(kube: Kube, namespace: str) -> None:
     assert found.strip() == pod["status"]["podIP"]
 
 
-def test_declared_adapter_answers_and_deleted_one_is_forgotten(kube: Kube, namespace: str, double: Engine) -> None:
+def test_declared_adapter_answers_and_deleted_one_is_unloaded(kube: Kube, namespace: str, double: Engine) -> None:
     kube.apply(lora_adapter(namespace, "sql", ADAPTERS["lora-a"]))
     wait_for_adapter(kube, namespace, "sql")
     assert kube.models(namespace, "demo-worker-0")["sql"] == ADAPTERS["lora-a"]
@@ -185,7 +185,7 @@ def test_pod_that_asks_for_an_unknown_profile_is_rejected(kube: Kube, namespace:
         )
 
 
-def test_what_the_schema_refuses_is_refused_at_apply(kube: Kube, namespace: str) -> None:
+def test_object_that_the_schema_rejects_is_rejected_at_apply(kube: Kube, namespace: str) -> None:
     role, selector = {"group": "demo", "role": "worker"}, {"matchLabels": {"app": "x"}}
     with pytest.raises(AssertionError, match="exactly one of selector and roleRef"):
         kube.apply(lora_adapter(namespace, "bad", "/x", roleRef=role, selector=selector))

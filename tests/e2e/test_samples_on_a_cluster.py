@@ -72,7 +72,7 @@ def namespace(kube: Kube, request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("sample", chosen())
-def test_sample_comes_up_or_is_refused_with_a_reason(kube: Kube, namespace: str, sample: str) -> None:
+def test_sample_becomes_ready_or_is_rejected_with_a_reason(kube: Kube, namespace: str, sample: str) -> None:
     documents = objects(SAMPLES / sample, namespace)
     kube.apply(*documents)
     for document in documents:

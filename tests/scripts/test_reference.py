@@ -30,7 +30,7 @@ def test_every_rule_of_the_rbac_is_a_row_with_a_reason() -> None:
     assert [cell for cell in cells if not cell or cell.startswith("*")] == []
 
 
-def test_condition_of_the_rbac_that_has_no_words_is_an_error() -> None:
+def test_condition_of_the_rbac_without_a_text_is_an_error() -> None:
     with pytest.raises(KeyError, match="new_switch"):
         chart._words(".Values.new_switch")
 

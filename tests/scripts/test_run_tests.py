@@ -46,7 +46,7 @@ def test_pytest_that_died_counts_as_one_failure(tmp_path: Path, monkeypatch: pyt
     assert main([]) == 1
 
 
-def test_unknown_stage_is_refused_with_the_list(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_stage_is_rejected_with_the_list(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as refused:
         main(["--stages", "units"])
     assert refused.value.code == 2

@@ -65,7 +65,7 @@ def pod(**annotations: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("text", BAD)
 @pytest.mark.parametrize("key", [labels.INJECTED, labels.ENGINE, labels.ADAPTER_NAMES, labels.ROLLED])
-def test_annotations_of_a_pod_never_keep_it_from_being_known(key: str, text: str) -> None:
+def test_annotations_never_keep_a_pod_out_of_the_cache(key: str, text: str) -> None:
     known = decode_pod(pod(**{key: text}))
     assert (known.pod.serving, known.engine_port, known.use) == ({"x"}, None, None)
 

@@ -85,7 +85,7 @@ OTHERS = ["[]", "null", "1", '{"lora.patio.dev/a": 5}', '{"lora.patio.dev/a": "b
 
 
 @given(st.one_of(st.text(), st.sampled_from(OTHERS)))
-def test_annotation_that_somebody_else_wrote_is_not_believed(text: str) -> None:
+def test_annotation_of_another_writer_is_ignored(text: str) -> None:
     assert adapters_shown({"lora.patio.dev/a": "loaded"}, {ADAPTER_NAMES: text}) == {"a"}
     assert (
         ADAPTER_NAMES in after({}, serving_labels_patch({"annotations": {ADAPTER_NAMES: text}}, [LONG]))["annotations"]

@@ -37,7 +37,7 @@ def lora_adapter(**spec: Any) -> LoraAdapter:
     )
 
 
-def test_metadata_may_have_fields_that_nobody_reads() -> None:
+def test_metadata_may_have_fields_that_are_not_read() -> None:
     assert lora_adapter().metadata.generation == 2
 
 
@@ -136,7 +136,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("path", "sample"), samples("RoleBasedGroup"))
-def test_upstreams_groups_are_realised_or_refused_with_a_reason(path: str, sample: dict[str, Any]) -> None:
+def test_upstreams_groups_are_realised_or_rejected_with_a_reason(path: str, sample: dict[str, Any]) -> None:
     sample = conversion.convert(sample, conversion.V1ALPHA2)
     sample["metadata"] |= {"namespace": "default", "uid": "u", "generation": 1}
     plan = planner.plan(Snapshot(RoleBasedGroup.model_validate(sample), [], PROFILES, NOW))

@@ -107,7 +107,7 @@ def test_certificate_ending_while_a_ca_settles_is_renewed_first() -> None:
     assert verifies(signed.certificate, signed.authorities[0], now)
 
 
-def test_after_years_away_everything_is_made_anew_at_once() -> None:
+def test_everything_is_recreated_at_once_after_years_away() -> None:
     bundle = first(NAMES, NOW, PERIODS)
     late = NOW + PERIODS.ca_lifetime + A_MINUTE
     renewed = step(bundle, late)

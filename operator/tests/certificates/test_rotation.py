@@ -89,7 +89,7 @@ def calls(name: str, **more: Any) -> dict[str, Any]:
     return {"clientConfig": {"service": {"namespace": "patio-system", "name": name}, **more}}
 
 
-def test_only_what_calls_our_service_is_told_what_to_trust() -> None:
+def test_only_webhooks_that_call_our_service_get_the_ca_bundle() -> None:
     body = {
         "webhooks": [calls("patio-webhook", caBundle="x"), calls("another"), {"clientConfig": {"url": "https://x"}}]
     }
@@ -101,7 +101,7 @@ def test_only_what_calls_our_service_is_told_what_to_trust() -> None:
     ("service", "paths"),
     [("patio-webhook", ["/spec/conversion/webhook/clientConfig"]), ("rbgs-webhook-service", [])],
 )
-def test_crds_conversion_is_told_unless_it_is_upstreams(service: str, paths: list[str]) -> None:
+def test_crd_conversion_gets_the_ca_bundle_unless_upstreams(service: str, paths: list[str]) -> None:
     body = {"spec": {"conversion": {"strategy": "Webhook", "webhook": calls(service)}}}
     assert [path for path, _ in client_configs(CRD, body, "patio-system", "patio-webhook")] == paths
     assert not list(client_configs(CRD, {"spec": {"conversion": {"strategy": "None"}}}, "patio-system", service))

@@ -195,7 +195,7 @@ def test_removed_role_takes_what_was_kept_for_it_along() -> None:
 
 
 @pytest.mark.parametrize("junk", ["{", "{}", "[1]", '[{"at": []}]', "null"])
-def test_annotation_that_somebody_else_wrote_does_no_harm(junk: str) -> None:
+def test_annotation_of_another_writer_does_no_harm(junk: str) -> None:
     body = old(metadata={"annotations": {conversion.ONLY_IN_V1ALPHA2: junk}})
     assert "annotations" not in conversion.to_v1alpha2(body)["metadata"]
 
@@ -224,7 +224,7 @@ def test_any_annotation_leaves_identity_and_conversion_intact(junk: Any, version
     assert [role["name"] for role in converted["spec"]["roles"]] == ["r"]
 
 
-def test_version_that_is_not_known_is_an_error() -> None:
+def test_unknown_version_is_an_error() -> None:
     with pytest.raises(conversion.ConversionError, match="cannot be converted"):
         conversion.convert(old(), "workloads.x-k8s.io/v1")
 

@@ -97,7 +97,7 @@ async def test_pass_over_what_is_as_it_should_be_writes_nothing() -> None:
         assert sum(api.asked.values()) <= 8, api.asked
 
 
-async def test_what_somebody_changed_is_applied_again() -> None:
+async def test_object_changed_by_another_writer_is_applied_again() -> None:
     api = MemoryApi()
     api.put(GROUPS, group("g"))
     async with operator(api) as one:
@@ -214,7 +214,7 @@ async def test_in_observe_mode_a_group_is_not_even_read() -> None:
         assert api.writes == 0
 
 
-async def test_group_of_absurd_size_is_refused_in_words() -> None:
+async def test_group_of_absurd_size_is_rejected_with_a_message() -> None:
     api = MemoryApi()
     api.put(GROUPS, group("many", role(replicas=2_147_483_647)))
     api.put(GROUPS, group("wide", *(role(f"r{number}") for number in range(1000))))
@@ -228,7 +228,7 @@ async def test_group_of_absurd_size_is_refused_in_words() -> None:
         await one.settled()
 
 
-async def test_group_of_megabytes_holds_nobody_up() -> None:
+async def test_group_of_megabytes_delays_no_other() -> None:
     api = MemoryApi()
     env = [{"name": f"V{number}", "value": "x" * 20} for number in range(450)]
     large = [role(f"r{number}") for number in range(60)]
@@ -285,7 +285,7 @@ async def test_group_whose_name_is_no_label_says_so() -> None:
         assert len(one.passes) < 5
 
 
-async def test_group_nested_deeply_is_refused_in_words() -> None:
+async def test_group_nested_deeply_is_rejected_with_a_message() -> None:
     deep: Any = "x"
     for _ in range(300):
         deep = [deep]

@@ -63,13 +63,13 @@ def test_pod_of_a_role_asks_by_annotation_and_its_label_adds() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[{}]", "nonsense"])
-def test_annotation_that_cannot_be_read_is_refused(text: str) -> None:
+def test_annotation_that_cannot_be_read_is_rejected(text: str) -> None:
     refused = runtimes_of({"metadata": {"annotations": {"patio.dev/engine-runtimes": text}}})
     assert isinstance(refused, PodRejection)
     assert "patio.dev/engine-runtimes" in refused.message
 
 
-def test_one_profile_named_twice_differently_is_refused() -> None:
+def test_one_profile_named_twice_differently_is_rejected() -> None:
     text = json.dumps([{"profileName": "p"}, {"profileName": "p", "injectContainers": ["a"]}])
     refused = runtimes_of({"metadata": {"annotations": {"patio.dev/engine-runtimes": text}}})
     assert isinstance(refused, PodRejection)
@@ -180,7 +180,7 @@ def test_native_sidecar_can_be_overridden() -> None:
         ),
     ],
 )
-def test_clash_is_refused_and_both_sides_are_named(
+def test_conflict_is_rejected_and_both_sides_are_named(
     before: dict[str, Any], runtimes: tuple[Runtime, ...], both_sides: list[str]
 ) -> None:
     message = refusal(before, *runtimes)
@@ -229,11 +229,11 @@ def test_same_port_in_an_init_container_that_ends_is_no_conflict() -> None:
     injected(pod(initContainers=[{"name": "wait", "image": "w", "ports": [{"containerPort": 9091}]}]))
 
 
-def test_same_port_by_another_protocol_is_no_clash() -> None:
+def test_same_port_by_another_protocol_is_no_conflict() -> None:
     injected(pod(VLLM | {"ports": [{"containerPort": 9091, "protocol": "UDP"}]}))
 
 
-def test_two_containers_of_the_user_may_clash_as_they_like() -> None:
+def test_two_containers_of_the_user_may_conflict() -> None:
     injected(
         pod(VLLM | {"ports": [{"containerPort": 1}]}, {"name": "b", "image": "b", "ports": [{"containerPort": 1}]})
     )
@@ -249,7 +249,7 @@ def test_equal_volume_is_shared_also_with_api_server_defaults() -> None:
 # --- variables
 
 
-def test_sidecar_is_told_its_pod_and_its_engine() -> None:
+def test_sidecar_gets_variables_of_its_pod_and_its_engine() -> None:
     told = env(injected(pod()).pod, "patio")
     assert told == {
         "POD_NAME": "metadata.name",
@@ -498,7 +498,7 @@ def test_sidecar_sees_only_the_engine_data_and_read_only() -> None:
     }
 
 
-def test_different_files_under_one_path_are_refused() -> None:
+def test_different_files_under_one_path_are_rejected() -> None:
     sidecar = SIDECAR | {"volumeMounts": [{"name": "cache", "mountPath": "/models"}]}
     mine = profile(initContainers=[sidecar], volumes=[{"name": "cache", "emptyDir": {}}])
     engine = VLLM | {"volumeMounts": [{"name": "models", "mountPath": "/models"}]}

@@ -89,7 +89,7 @@ def test_text_that_names_an_engine_starts_none(found: Engine) -> None:
     assert found.kind is None
 
 
-def test_what_a_script_sets_twice_is_not_known() -> None:
+def test_flag_that_a_script_sets_twice_is_unknown() -> None:
     found = shell("if true; then PORT=1; else PORT=2; fi; vllm serve m --port $PORT")
     assert (found.kind, found.port) == ("vllm", None)
 
@@ -183,7 +183,7 @@ def test_engine_that_serves_nothing_is_headless(words: list[str]) -> None:
     assert engine(*words).headless
 
 
-def test_name_that_fits_into_no_annotation_is_not_known() -> None:
+def test_name_that_fits_into_no_annotation_is_unknown() -> None:
     found = engine("vllm", "serve", "m" * 1_000_000)
     assert (found.model, found.served) == (None, ())
     assert engine("vllm", "serve", "m", "--served-model-name", *map(str, range(10_000))).served == ()

@@ -68,7 +68,9 @@ SGLANG_SERVER = ["python3", "-m", "sglang.launch_server"]
         (engine(["vllm"]), None, None, None),
     ],
 )
-def test_engine_is_known_by_its_command(found: Engine, kind: str | None, port: int | None, model: str | None) -> None:
+def test_engine_is_recognised_by_its_command(
+    found: Engine, kind: str | None, port: int | None, model: str | None
+) -> None:
     assert (found.kind, found.port, found.model) == (kind, port, model)
 
 
@@ -139,5 +141,5 @@ def test_every_name_of_the_base_model_is_known(flags: list[str], served: tuple[s
         (["--max-loaded-loras", "$(cat /many)"], None),
     ],
 )
-def test_room_for_adapters_is_what_the_command_says(flags: list[str], room: int | None) -> None:
+def test_capacity_for_adapters_is_what_the_command_says(flags: list[str], room: int | None) -> None:
     assert engine([*SGLANG_SERVER, *flags]).room == room

@@ -99,7 +99,7 @@ def test_several_api_servers_get_no_variable_that_ends_them() -> None:
     assert one.warnings == ()
 
 
-def test_number_of_api_servers_that_is_not_known_is_no_one() -> None:
+def test_unknown_number_of_api_servers_is_not_one() -> None:
     result = injected(pod(serving("-dp", "$(DP)")))
     assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" not in env(result.pod, "vllm")
     assert said(result, "API servers that is not known")
@@ -159,7 +159,7 @@ def test_socket_in_a_volume_is_shared_with_the_sidecar() -> None:
         ("/s", {"name": "run", "mountPath": "/"}),
     ],
 )
-def test_socket_that_the_sidecar_cannot_see_is_refused(path: str, mount: Object | None) -> None:
+def test_socket_that_the_sidecar_cannot_see_is_rejected(path: str, mount: Object | None) -> None:
     engine = serving("--uds", path, volumeMounts=[mount] if mount else [])
     before = pod(engine, volumes=[{"name": "run", "emptyDir": {}}])
     message = refusal(before)
@@ -252,12 +252,12 @@ def test_port_of_the_node_is_warned_about_and_can_be_moved() -> None:
     assert injected(result.pod, moved).pod == result.pod
 
 
-def test_moved_port_that_clashes_or_is_not_there_is_refused() -> None:
+def test_moved_port_that_conflicts_or_is_missing_is_rejected() -> None:
     assert "8000/TCP" in refusal(pod(), overridden(ports=[{"name": "patio", "containerPort": 8000}]))
     assert "port 'patoi'" in refusal(pod(), overridden(ports=[{"name": "patoi", "containerPort": 9191}]))
 
 
-def test_port_that_the_role_says_itself_is_not_said_twice() -> None:
+def test_port_that_the_role_sets_itself_is_not_set_twice() -> None:
     moved = overridden(ports=[{"name": "patio", "containerPort": 9191}], args=["--port", "9191"])
     assert container(injected(pod(), moved).pod, "patio")["args"] == ["--port", "9191"]
 
@@ -331,7 +331,7 @@ def test_folder_of_the_node_is_written_to_if_the_profile_says(said_so: Object, r
         {"profileName": "p" * 300},
     ],
 )
-def test_override_that_is_none_is_refused_in_words(entry: Object) -> None:
+def test_invalid_override_is_rejected_with_a_message(entry: Object) -> None:
     refused = runtimes_of({"metadata": {"annotations": {"patio.dev/engine-runtimes": json.dumps([entry])}}})
     assert isinstance(refused, PodRejection)
     assert len(refused.message) < limits.MESSAGE
@@ -340,14 +340,14 @@ def test_override_that_is_none_is_refused_in_words(entry: Object) -> None:
 @pytest.mark.parametrize(
     "text", ["[" * 2000, "[" * 100_000, '[{"a":' * 500, "[" + '{"profileName": "p"},' * 20_000, "9" * 5000]
 )
-def test_annotation_without_an_end_is_refused(text: str) -> None:
+def test_annotation_without_an_end_is_rejected(text: str) -> None:
     refused = runtimes_of({"metadata": {"annotations": {"patio.dev/engine-runtimes": text}}})
     assert isinstance(refused, PodRejection)
     assert len(refused.message) < limits.MESSAGE
 
 
 @pytest.mark.parametrize("text", ["[" * 2000, '{"patio": {}}', json.dumps({f"p{n}": "r" for n in range(1000)}), "[]"])
-def test_annotation_of_an_injected_pod_is_believed_in_bounds(text: str) -> None:
+def test_annotation_of_an_injected_pod_is_read_within_bounds(text: str) -> None:
     result = injected(pod(metadata={"annotations": {"patio.dev/injected": text}}))
     assert json.loads(result.pod["metadata"]["annotations"]["patio.dev/injected"]).keys() == {"patio"}
 
@@ -364,7 +364,7 @@ def test_annotation_of_an_injected_pod_is_believed_in_bounds(text: str) -> None:
         {"containers": [{**VLLM, "args": ["x" * 3_000_000]}]},
     ],
 )
-def test_pod_with_more_than_is_read_is_refused(spec: Object) -> None:
+def test_pod_with_more_than_is_read_is_rejected(spec: Object) -> None:
     result = inject({"metadata": {"name": "p"}, "spec": spec}, [Runtime(profile())], ())
     assert isinstance(result, PodRejection)
     assert "Patio reads at most" in result.message or "more than" in result.message

@@ -62,7 +62,7 @@ def test_what_the_profile_says_of_folders_stays() -> None:
 
 
 @pytest.mark.parametrize("path", ["/a,b", "/a/../b", "/ a ", "/a /", "/ /", "//a", "models"])
-def test_folder_that_would_stop_the_sidecars_start_is_not_told(path: str) -> None:
+def test_folder_that_would_stop_the_sidecar_is_left_out(path: str) -> None:
     told = env(injected(pod(engine({"name": "models", "mountPath": path}), volumes=[CLAIM])).pod, "patio")
     read_settings([], {name: value for name, value in told.items() if name.startswith("PATIO_")})
 
@@ -123,7 +123,7 @@ def test_folder_outside_of_the_engine_mounts_gives_a_warning() -> None:
 
 
 @given(st.lists(st.text(st.sampled_from("/ab.,$() \n"), min_size=1, max_size=8), min_size=1, max_size=3, unique=True))
-def test_sidecar_takes_whatever_folders_it_is_told(paths: list[str]) -> None:
+def test_sidecar_accepts_any_folders_that_injection_sets(paths: list[str]) -> None:
     mounts = [{"name": "models", "mountPath": path} for path in paths]
     result = inject(pod(engine(*mounts), volumes=[CLAIM]), [Runtime(profile())], ())
     if isinstance(result, Injection):

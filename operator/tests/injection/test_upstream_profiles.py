@@ -206,7 +206,7 @@ OLD_GROUP: Object = {
 }
 
 
-def test_groups_of_upstream_before_07_are_known_by_their_labels() -> None:
+def test_groups_of_upstream_before_07_are_found_by_their_labels() -> None:
     assert member_of(old_pod("StatefulSet", **OLD)) == ("g", "r")
     leader = old_pod("StatefulSet", **OLD, **{"leaderworkerset.sigs.k8s.io/worker-index": "0"})
     worker = old_pod("StatefulSet", **OLD, **{"leaderworkerset.sigs.k8s.io/worker-index": "1"})
@@ -214,7 +214,7 @@ def test_groups_of_upstream_before_07_are_known_by_their_labels() -> None:
     assert runtimes_of_role(worker, OLD_GROUP, "r") == ()
 
 
-def test_pod_that_nobody_controls_is_no_member() -> None:
+def test_pod_without_a_controller_is_no_member() -> None:
     stray = old_pod("StatefulSet", **OLD)
     del stray["metadata"]["ownerReferences"]
     assert member_of(stray) is None

@@ -100,13 +100,13 @@ async def test_answer_that_is_none_may_be_better_later(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", [NESTED, "nonsense", "[]", ""])
-async def test_refusal_in_odd_words_is_a_refusal(text: str) -> None:
+async def test_rejection_in_an_odd_form_is_an_error(text: str) -> None:
     async with answering(lambda _: web.Response(status=503, text=text)) as cluster:
         with pytest.raises(RetryableApiError):
             await cluster.get(POD, "p", "team")
 
 
-async def test_refusal_that_repeats_megabytes_is_cut_short() -> None:
+async def test_rejection_that_repeats_megabytes_is_cut_short() -> None:
     causes = [{"field": "spec", "message": "x" * 10}] * 10_000
     text = json.dumps({"message": "Invalid value: " + "x" * 1_000_000, "details": {"causes": causes}})
     async with answering(lambda _: web.Response(status=422, text=text)) as cluster:
@@ -116,7 +116,7 @@ async def test_refusal_that_repeats_megabytes_is_cut_short() -> None:
     assert len(refused.value.causes) == cluster_api.MOST_CAUSES
 
 
-async def test_listing_that_took_too_long_is_begun_anew() -> None:
+async def test_list_that_took_too_long_starts_again() -> None:
     asked = 0
 
     def answer(_: web.Request) -> web.StreamResponse:

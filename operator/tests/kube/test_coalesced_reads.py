@@ -25,7 +25,7 @@ class Source:
         return f"{key}{number}"
 
 
-async def test_whoever_asks_during_a_read_shares_the_next_one() -> None:
+async def test_reads_asked_for_during_a_read_share_the_next_one() -> None:
     source = Source()
     shared: CoalescedReads[str, str] = CoalescedReads(source.read)
     first = asyncio.create_task(shared.get("a"))
@@ -38,7 +38,7 @@ async def test_whoever_asks_during_a_read_shares_the_next_one() -> None:
     assert source.reads == 2
 
 
-async def test_what_is_asked_afterwards_is_read_anew() -> None:
+async def test_later_request_makes_a_new_read() -> None:
     source = Source()
     source.let.set()
     shared: CoalescedReads[str, str] = CoalescedReads(source.read)

@@ -114,7 +114,7 @@ async def watching(api: ApiServer) -> AsyncIterator[tuple[KubeClient, Informer[s
         await runner.cleanup()
 
 
-async def test_it_knows_what_is_there_and_what_becomes_of_it() -> None:
+async def test_cache_has_what_is_there_and_follows_its_changes() -> None:
     api = ApiServer()
     api.items = [adapter("a", 1)]
     async with watching(api) as (_, kept):
@@ -136,7 +136,7 @@ async def test_many_are_read_some_at_a_time() -> None:
         assert api.lists == 3
 
 
-async def test_only_what_changes_is_told() -> None:
+async def test_handlers_are_called_for_changes_only() -> None:
     told: list[tuple[str, str | None, str | None]] = []
     api = ApiServer()
     api.items = [adapter("a", 1)]
@@ -216,7 +216,7 @@ async def test_watch_that_ends_goes_on_where_it_was() -> None:
         assert (api.lists, kept.synced) == (1, True)
 
 
-async def test_version_that_is_gone_is_listed_anew() -> None:
+async def test_expired_version_is_followed_by_a_new_list() -> None:
     api = ApiServer()
     api.items = [adapter("a", 1)]
     async with watching(api) as (_, kept):
@@ -254,7 +254,7 @@ async def test_object_that_cannot_be_decoded_is_left_out(caplog: pytest.LogCaptu
     assert "LoraAdapter team/bad left out, it cannot be read" in caplog.text
 
 
-async def test_object_that_becomes_bad_is_no_longer_known() -> None:
+async def test_object_that_becomes_bad_leaves_the_cache() -> None:
     told: list[object] = []
     api = ApiServer()
     api.items = [adapter("a", 1)]
@@ -315,7 +315,7 @@ async def test_what_is_no_event_loses_the_watch_and_not_the_process() -> None:
         assert kept.synced
 
 
-async def test_answer_with_anothers_change_is_told() -> None:
+async def test_answer_with_another_writers_change_calls_handlers() -> None:
     told: list[object] = []
     api = ApiServer()
     api.items = [adapter("a", 1)]

@@ -141,7 +141,7 @@ async def test_watch_goes_on_where_it_was_and_disturbs_no_other(api: ApiServer, 
 
 
 @pytest.mark.parametrize("status", [403, 404])
-async def test_refused_namespace_is_kept_and_stops_no_other(
+async def test_rejected_namespace_is_kept_and_stops_no_other(
     status: int, api: ApiServer, watched: Informer[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     await until("both are watched", lambda: len(api.watched_from) == 2)
@@ -176,7 +176,7 @@ async def test_namespace_that_is_back_recovers_by_itself(api: ApiServer, watched
     await until("a is watched from where it was", lambda: ("a", "30") in api.watched_from)
 
 
-async def test_new_leader_does_not_wait_for_a_refused_namespace(api: ApiServer, watched: Informer[str]) -> None:
+async def test_new_leader_does_not_wait_for_a_rejected_namespace(api: ApiServer, watched: Informer[str]) -> None:
     await until("both are watched", lambda: len(api.watched_from) == 2)
     api.refuse("a", 403)
     await until("a is lost", lambda: not watched.synced_in("a"))

@@ -32,7 +32,7 @@ def test_released_lease_and_ones_own_are_free_at_once() -> None:
     assert lease_rules.free_in(lease_rules.see(None, HELD_BY_A, 0.0), "a", 0.0) == 0
 
 
-def test_holders_acting_ends_before_anybody_else_may_begin() -> None:
+def test_holder_stops_acting_before_another_may_begin() -> None:
     assert lease_rules.RENEW_DEADLINE < lease_rules.DURATION
     assert lease_rules.RENEW_EVERY * 2 < lease_rules.RENEW_DEADLINE
 

@@ -92,7 +92,7 @@ def load(pod: EnginePod, request: LoadRequest | None = None, secret: str | None 
     return Load(pod, "sql", request or load_request(lora_adapter()), "the pod does not have it", secret)
 
 
-async def test_order_arrives_and_its_end_is_told() -> None:
+async def test_order_arrives_and_its_end_is_signalled() -> None:
     async with world(2) as there:
         there.orders.dispatch([load(there.pod(0)), load(there.pod(1))], {})
         await eventually("both are told", lambda: there.ends, ["team", "team"])
@@ -118,7 +118,7 @@ async def test_rejection_blocks_until_its_time_and_the_next_for_longer() -> None
         assert 1 <= pauses[0] < 2 <= pauses[1] < 4 <= pauses[2]
 
 
-async def test_what_pods_that_are_gone_refused_is_forgotten() -> None:
+async def test_rejections_of_deleted_pods_are_dropped() -> None:
     async with world() as there:
         there.sidecar(0).refuses = ErrorDetail(code="Conflict", message="taken", retryable=False)
         there.orders.dispatch([load(there.pod(0))], {})
@@ -129,7 +129,7 @@ async def test_what_pods_that_are_gone_refused_is_forgotten() -> None:
         assert there.orders.rejections("team", ["uid-0"]) == {}
 
 
-async def test_order_that_was_lost_is_no_refusal_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_lost_order_is_no_rejection_and_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(task_pool, "FIRST_PAUSE", 0.02)
     async with world() as there:
         pod = there.pod(0)
@@ -204,7 +204,7 @@ async def test_who_does_not_prove_itself_gets_no_credentials(stranger: str, capl
         assert SECRET not in caplog.text
 
 
-async def test_sidecar_that_started_anew_proves_itself_again() -> None:
+async def test_restarted_sidecar_proves_itself_again() -> None:
     async with world() as there:
         there.proves(0)
         there.secrets["team/hub"] = SecretValues("s-7", {"HF_AUTH_TOKEN": SECRET})

@@ -204,7 +204,7 @@ def test_address_of_a_pods_network_is_asked(ip: str) -> None:
     assert address_problem(ip) is None
 
 
-async def test_loopback_pod_is_told_as_not_asked() -> None:
+async def test_loopback_pod_is_reported_as_not_asked() -> None:
     looks: list[str] = []
 
     async def answering(request: web.Request) -> web.Response:
@@ -259,7 +259,7 @@ def test_pod_without_a_sidecars_container_is_not_followed(containers: list[objec
     assert (found.sidecar_url is None) == (port is None)
 
 
-async def test_why_there_is_no_answer_is_told_by_the_cause() -> None:
+async def test_missing_answer_is_reported_by_its_cause() -> None:
     async def closing(request: web.Request) -> web.Response:
         assert request.transport is not None
         request.transport.close()

@@ -120,14 +120,14 @@ async def test_sidecar_without_the_operators_key_is_unproven(tmp_path: Path) -> 
             await Handshakes(ApiServer().review).key(POD, client)
 
 
-async def test_sidecar_of_another_pod_refuses_the_call(tmp_path: Path) -> None:
+async def test_sidecar_of_another_pod_rejects_the_call(tmp_path: Path) -> None:
     async with sidecar(tmp_path, uid="uid-other") as transport, called(transport) as client:
         with pytest.raises(Refused, match="ProofForAnotherPod"):
             await Handshakes(ApiServer().review).key(POD, client)
 
 
 @pytest.mark.parametrize("reason", ["TokenReviewForbidden", "TokenNotReviewed"])
-async def test_token_that_nobody_reviewed_is_no_proof(tmp_path: Path, reason: str) -> None:
+async def test_token_without_a_review_is_no_proof(tmp_path: Path, reason: str) -> None:
     api = ApiServer(fault=TokenReviewError(reason, "words"))
     shakes = Handshakes(api.review)
     async with sidecar(tmp_path) as transport, called(transport) as client:
@@ -194,7 +194,7 @@ STRANGERS: dict[str, Answer] = {
 
 
 @pytest.mark.parametrize("which", STRANGERS)
-async def test_stranger_proves_nothing_and_the_remedy_is_told(which: str) -> None:
+async def test_stranger_proves_nothing_and_the_remedy_is_reported(which: str) -> None:
     asked: list[str] = []
 
     def answer(request: httpx.Request) -> httpx.Response:

@@ -165,7 +165,7 @@ def has(*names: str) -> Observation:
     return seen(*[report(load_request(lora_adapter(name, uri=f"file:///{name}"))) for name in names])
 
 
-async def test_refused_finalizer_holds_up_no_neighbour() -> None:
+async def test_rejected_finalizer_delays_no_neighbour() -> None:
     api = LoraApiServer()
     api.put("pods", pod("p"))
     for name in ("bad", "good"):
@@ -182,7 +182,7 @@ async def test_refused_finalizer_holds_up_no_neighbour() -> None:
         assert sum(path.endswith("/bad") for _, path, _ in api.writes) <= 5, "tried again after growing pauses"
 
 
-async def test_refused_release_holds_up_no_neighbour() -> None:
+async def test_rejected_release_delays_no_neighbour() -> None:
     api = LoraApiServer()
     api.put("pods", pod("p"))
     for name in ("bad", "good", "stays"):
@@ -204,7 +204,7 @@ async def test_refused_release_holds_up_no_neighbour() -> None:
         await until("it is told once", lambda: ("bad", "Unloaded") in api.events(), api.events)
 
 
-async def test_refused_status_holds_up_no_neighbour() -> None:
+async def test_rejected_status_delays_no_neighbour() -> None:
     api = LoraApiServer()
     api.put("pods", pod("p"))
     for name in ("bad", "good"):
@@ -221,7 +221,7 @@ async def test_refused_status_holds_up_no_neighbour() -> None:
         assert {name for name, _ in api.events()} == {"good"}, "no event tells of what was not written"
 
 
-async def test_refused_service_is_told_and_holds_up_no_neighbour() -> None:
+async def test_rejected_service_is_reported_and_delays_no_neighbour() -> None:
     api = LoraApiServer()
     api.put("pods", pod("p"))
     for name in ("bad", "good"):

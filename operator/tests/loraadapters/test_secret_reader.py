@@ -67,7 +67,9 @@ def test_keys_that_are_not_ours_are_never_looked_at() -> None:
         (HF, {}, "no HF_AUTH_TOKEN"),
     ],
 )
-def test_value_that_cannot_be_sent_is_told_without_it(source: dict[str, Any], data: dict[str, Any], words: str) -> None:
+def test_value_that_cannot_be_sent_is_reported_without_it(
+    source: dict[str, Any], data: dict[str, Any], words: str
+) -> None:
     found = verdict(source, body(**data))
     assert isinstance(found, Condition)
     assert found.reason == "SecretIncomplete"

@@ -30,7 +30,7 @@ def one(**changes: Any) -> dict[str, Any]:
     return {"lora_name": "sql", "state": "Loaded", "reason": "Loaded", "since": 1.0} | changes
 
 
-def test_sidecars_answer_is_read_as_it_was_said() -> None:
+def test_answer_of_a_sidecar_is_read_as_it_was_sent() -> None:
     reports = [report(load_request(lora_adapter(name)), message="as it is", since=7.5) for name in ("a", "b")]
     said = seen(*reports, room=3, batch=2, on_disk=("hf://org/a",)).answer
     assert said is not None

@@ -42,7 +42,7 @@ def adapters(watch: SidecarWatch, pod: EnginePod) -> list[str] | None:
     return None if answer is None else [one.lora_name for one in answer.adapters]
 
 
-async def test_change_is_known_at_once_and_wakes_the_namespace() -> None:
+async def test_change_is_seen_at_once_and_wakes_the_namespace() -> None:
     async with following(1) as (fleet, watch, (pod,), woken):
         assert adapters(watch, pod) == []
         woken.clear()
@@ -98,7 +98,7 @@ async def test_only_the_pods_that_there_are_are_followed() -> None:
         assert watch.seen("team") == {}
 
 
-async def test_first_looks_are_waited_for_however_they_end() -> None:
+async def test_first_polls_are_waited_for_however_they_end() -> None:
     async with following(2) as (fleet, watch, pods, _):
         fleet.kill(pods[1].ip or "")
         watch.follow("other", [EnginePod("other", one.name, one.uid, "", {}, one.ip, one.sidecar_port) for one in pods])

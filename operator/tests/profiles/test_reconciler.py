@@ -133,7 +133,7 @@ async def test_workload_that_may_not_be_read_holds_no_other_up() -> None:
         assert rolled(api) == ["d001"]
 
 
-async def test_workloads_that_are_down_wait_until_all_are_known() -> None:
+async def test_workloads_that_are_down_wait_until_all_are_read() -> None:
     api = MemoryApi()
     api.put(PROFILES, a_profile())
     for number in range(2 * READ_IN_A_PASS):

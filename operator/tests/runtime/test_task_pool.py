@@ -123,7 +123,7 @@ async def test_nothing_goes_on_after_the_end() -> None:
     assert ends.told == []
 
 
-async def test_one_namespace_leaves_room_for_another() -> None:
+async def test_one_namespace_leaves_places_for_another() -> None:
     ends = Ends()
     work = KeyedTaskPool("test", 4, 4, random.Random(0), ends, 3)
     release = asyncio.Event()

@@ -114,7 +114,7 @@ def test_tampered_credentials_are_not_opened(data: st.DataObject) -> None:
         {"hf_token": SECRET * 4000},
     ],
 )
-def test_credentials_that_no_order_can_have_are_refused_unseen(config: dict[str, str]) -> None:
+def test_credentials_that_no_order_can_have_are_rejected_unseen(config: dict[str, str]) -> None:
     made, key = sidecar()
     assert code_of(made, sealed(ORDER, config, UID, key)) == "SealedInvalid"
 

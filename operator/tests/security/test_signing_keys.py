@@ -120,7 +120,7 @@ def test_key_of_age_and_one_that_is_asked_away_are_followed(annotations: dict[st
     assert key.public[:8] in decision.message
 
 
-def test_what_cannot_be_read_is_made_anew() -> None:
+def test_unreadable_key_is_recreated() -> None:
     decision = decide({"metadata": {"name": "s"}, "data": {"signing.key": "bm8="}}, AGE, NOW)
     assert decision.data is not None
     assert "could not be read" in decision.message
@@ -168,7 +168,7 @@ async def test_calls_are_signed_and_endorsed_after_missed_rotations() -> None:
     assert denials == ["UnknownKey"], "asked for endorsements once"
 
 
-async def test_replica_that_was_overtaken_looks_its_key_up() -> None:
+async def test_replica_that_was_overtaken_reads_the_key_again() -> None:
     old, denials = new_key(NOW), list[str]()
     current, newest = old, rotated(old, 1)
 
@@ -234,7 +234,7 @@ def hook(of: dict[str, Any]) -> Any:
     return (container(of, "vllm").get("lifecycle") or {}).get("preStop")
 
 
-def test_sidecar_is_given_the_keys_and_told_its_pod() -> None:
+def test_sidecar_gets_the_keys_and_the_identity_of_its_pod() -> None:
     after = injected(pod()).pod
     told = env(after, "patio")
     assert (told["PATIO_OPERATOR_KEYS"], told["POD_UID"]) == ("pUbLiC,other", "metadata.uid")
@@ -288,7 +288,7 @@ def test_token_that_the_api_server_completed_stays() -> None:
     assert injected(once).pod == once
 
 
-def test_volume_of_the_tokens_name_is_a_clash() -> None:
+def test_volume_of_the_tokens_name_is_a_conflict() -> None:
     taken = [{"name": "patio-sidecar-token", "emptyDir": {}}]
     result = inject(pod(volumes=taken, **ACCOUNT), (Runtime(profile()),), (), ACCESS)
     assert isinstance(result, PodRejection)
@@ -350,7 +350,7 @@ def test_hook_that_could_not_work_is_left_out_with_a_warning() -> None:
     assert any("init container with restartPolicy: Always" in one for one in beside.warnings)
 
 
-def test_what_is_not_known_to_be_an_engine_gets_no_hook() -> None:
+def test_container_not_recognised_as_engine_gets_no_hook() -> None:
     after = injected(pod({"name": "web", "image": "nginx"})).pod
     assert "lifecycle" not in container(after, "web")
     said = {"name": "patio", "env": [{"name": "INFERENCE_ENGINE", "value": "vllm"}]}

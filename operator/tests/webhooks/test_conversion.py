@@ -37,7 +37,7 @@ async def test_objects_are_converted_to_the_version_that_is_wanted() -> None:
     assert "standalonePattern" in response["convertedObjects"][0]["spec"]["roles"][0]
 
 
-async def test_version_that_is_not_known_is_a_failure_in_words() -> None:
+async def test_unknown_version_is_a_failure_with_a_message() -> None:
     response = (await answer(review("workloads.x-k8s.io/v9")))["response"]
     assert response["convertedObjects"] == []
     assert response["result"]["status"] == "Failure"
@@ -146,7 +146,7 @@ def test_crd_that_is_right_is_left_alone() -> None:
     assert crd_bundle.correction(crd(**RIGHT), "patio-webhook", "patio-system", b"ca") == []
 
 
-def test_crd_that_somebody_else_converts_for_is_left_alone() -> None:
+def test_crd_converted_by_another_webhook_is_left_alone() -> None:
     theirs = crd(service={"namespace": "rbgs-system", "name": "rbgs-webhook-service", "path": "/convert"})
     assert crd_bundle.correction(theirs, "patio-webhook", "patio-system", b"ca") == []
     none = {"metadata": {"resourceVersion": "7"}, "spec": {"conversion": {"strategy": "None"}}}

@@ -50,7 +50,7 @@ def in_clear(**source: Any) -> Object:
     return made
 
 
-async def test_credentials_in_clear_are_refused_at_creation_and_change(unreachable: KubeClient) -> None:
+async def test_clear_credentials_are_rejected_at_creation_and_change(unreachable: KubeClient) -> None:
     for new, old in ((in_clear(), None), (in_clear(), adapter()), (in_clear(region="eu"), in_clear())):
         response = await answer(unreachable, new, old)
         assert not response["allowed"]

@@ -33,7 +33,7 @@ async def test_profile_that_cannot_be_tried_is_admitted_with_a_warning(unreachab
     assert "could not be tried" in response["warnings"][0]
 
 
-async def test_what_needs_no_api_server_is_refused_without_one(unreachable: KubeClient) -> None:
+async def test_what_needs_no_api_server_is_rejected_without_one(unreachable: KubeClient) -> None:
     response = await answer(unreachable, profile(SIDE, SIDE | {"name": "other"}))
     assert not response["allowed"]
     (cause,) = response["status"]["details"]["causes"]

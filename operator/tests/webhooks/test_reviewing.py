@@ -116,7 +116,7 @@ NO_REVIEWS: dict[str, bytes] = {
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("data", NO_REVIEWS.values(), ids=NO_REVIEWS.keys())
-async def test_what_is_no_review_is_answered_in_words(webhook: Webhook, path: str, data: bytes) -> None:
+async def test_body_that_is_no_review_is_answered_with_a_message(webhook: Webhook, path: str, data: bytes) -> None:
     status, answer = await webhook.post(path, data)
     if path in (profiles.PROFILES_PATH, loraadapters.LORA_ADAPTERS_PATH) and status == 200:
         assert answer["response"]["uid"] == "7"  # an object that is wrong is refused or let through as such
@@ -185,7 +185,7 @@ async def _stalled(webhook: Webhook, path: str, length: int) -> tuple[asyncio.St
     return reader, writer
 
 
-async def test_review_waits_for_room_and_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_review_waits_for_a_place_and_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reviewing, "WAIT_SECONDS", 0.05)
     gate = Gate(Limits(longest=10, bytes_at_once=10, at_once=2))
     async with gate.room(6):
@@ -202,7 +202,7 @@ async def test_review_waits_for_room_and_not_for_ever(monkeypatch: pytest.Monkey
         pass
 
 
-async def test_room_is_given_back_whatever_happens() -> None:
+async def test_place_is_given_back_whatever_happens() -> None:
     gate = Gate(Limits(longest=10, bytes_at_once=10, at_once=1))
     for _ in range(3):
         with pytest.raises(ValueError, match="oh"):

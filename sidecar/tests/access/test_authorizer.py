@@ -72,7 +72,7 @@ def test_what_the_operator_signed_is_taken_once() -> None:
 
 
 @given(st.data())
-def test_proof_with_any_character_changed_is_refused(data: st.DataObject) -> None:
+def test_proof_with_any_character_changed_is_rejected(data: st.DataObject) -> None:
     token = signed()
     at = data.draw(st.integers(0, len(token) - 1))
     other = data.draw(st.characters(codec="ascii", categories=("L", "N", "P")).filter(lambda one: one != token[at]))
@@ -80,7 +80,7 @@ def test_proof_with_any_character_changed_is_refused(data: st.DataObject) -> Non
 
 
 @given(st.data())
-def test_proof_that_was_cut_or_grew_is_refused(data: st.DataObject) -> None:
+def test_proof_that_was_cut_or_grew_is_rejected(data: st.DataObject) -> None:
     token = signed()
     cut = data.draw(st.integers(0, len(token) - 1))
     more = data.draw(st.text(st.characters(codec="ascii", exclude_characters=" "), min_size=1, max_size=8))
@@ -114,7 +114,7 @@ def test_proof_is_for_its_method_target_and_body_only(method: str, target: str, 
         ({"typ": "patio-endorsement"}, "ProofInvalid"),
     ],
 )
-def test_proof_for_another_pod_or_time_is_refused_with_own_code(changes: dict[str, object], code: str) -> None:
+def test_proof_for_another_pod_or_time_is_rejected_with_own_code(changes: dict[str, object], code: str) -> None:
     assert outcome(gate(), signed(**changes)) == code
 
 
@@ -123,14 +123,14 @@ def test_clocks_of_nodes_may_differ_by_the_leeway() -> None:
     assert outcome(gate(), signed(iat=NOW - LIFETIME - LEEWAY)) == "taken"
 
 
-def test_proof_from_before_a_restart_is_refused() -> None:
+def test_proof_from_before_a_restart_is_rejected() -> None:
     clock = Clock(NOW + 5)
     restarted = gate(clock=clock, started=NOW + 4)
     assert outcome(restarted, signed()) == "ProofExpired"
     assert outcome(restarted, signed(iat=NOW + 5)) == "taken"
 
 
-def test_signature_of_another_key_under_known_name_is_refused() -> None:
+def test_signature_of_another_key_under_known_name_is_rejected() -> None:
     head, claims, _ = signed().split(".")
     signature = signed(Signer(2)).split(".")[2]
     assert outcome(gate(), f"{head}.{claims}.{signature}") == "ProofInvalid"
@@ -237,7 +237,7 @@ def test_no_proof_is_ever_taken_twice_however_clocks_are_set(uses: list[tuple[in
             taken.add(which)
 
 
-def test_proofs_beyond_memory_are_refused_until_some_expire() -> None:
+def test_proofs_beyond_memory_are_rejected_until_some_expire() -> None:
     used = UsedProofs(at_most=2)
     assert [used.use(one, NOW, NOW) for one in "abc"] == [Use.FIRST, Use.FIRST, Use.FULL]
     assert used.use("c", NOW + KEPT, NOW + KEPT) is Use.FIRST
@@ -254,7 +254,7 @@ def test_clock_set_after_start_changes_nothing(seconds: float) -> None:
     assert outcome(one, token) == "ProofReplayed"
 
 
-def test_used_proof_is_refused_after_clock_went_there_and_back() -> None:
+def test_used_proof_is_rejected_after_clock_went_there_and_back() -> None:
     clock, monotonic = Clock(), Clock(4000.0)
     one = Authorizer(AccessSettings(keys=(ROOT.public,), pod_uid=POD), clock, monotonic)
     first, between = signed(iat=NOW), signed(iat=NOW + 600)

@@ -190,7 +190,9 @@ async def answer_to(app: FastAPI, scope: Scope, read: list[int]) -> tuple[int, s
 
 @pytest.mark.parametrize("peer", ["10.1.2.3", "127.0.0.1"])
 @pytest.mark.parametrize("key", [None, "", "another"])
-async def test_lease_without_the_routers_key_is_refused_unread(apps: list[FastAPI], peer: str, key: str | None) -> None:
+async def test_lease_without_the_routers_key_is_rejected_unread(
+    apps: list[FastAPI], peer: str, key: str | None
+) -> None:
     scope, read = upload("/v1/topology/leases/a.b", peer, key)
     assert await answer_to(apps[BESIDE_ROUTER], scope, read) == (401, "RouterKeyWrong")
     assert read == []

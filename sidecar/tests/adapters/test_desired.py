@@ -57,7 +57,7 @@ def test_owner_and_a_hand_without_owner_may_unload() -> None:
         assert after.leaving == {"sql"}
 
 
-def test_what_the_engine_has_of_its_own_is_unloaded_by_hand_only() -> None:
+def test_adapter_of_the_engine_itself_is_unloaded_manually_only() -> None:
     assert with_unload(Desired(), "sql", OWNER, present=True)[1] is Outcome.KEPT
     assert with_unload(Desired(), "sql", None, present=True)[1] is Outcome.LEAVING
     assert with_unload(Desired(), "sql", None, present=False)[1] is Outcome.UNKNOWN

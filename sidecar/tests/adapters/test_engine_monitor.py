@@ -50,7 +50,7 @@ async def test_path_lingers_no_longer_than_it_must(tmp_path: Path, monkeypatch: 
         assert looks.lingering() == frozenset()
 
 
-async def test_those_who_look_together_share_the_next_look(tmp_path: Path) -> None:
+async def test_concurrent_polls_share_the_next_one(tmp_path: Path) -> None:
     async with running_double() as double, httpx.AsyncClient() as http:
         seen: list[EngineView] = []
         looks = EngineMonitor(Vllm(str(double), http, None), seen.append)
@@ -67,7 +67,7 @@ async def test_those_who_look_together_share_the_next_look(tmp_path: Path) -> No
         assert seen == [await first, looks.view]
 
 
-async def test_one_of_many_who_look_may_leave() -> None:
+async def test_one_of_many_concurrent_polls_may_be_cancelled() -> None:
     async with running_double() as double, httpx.AsyncClient() as http:
         looks = EngineMonitor(Vllm(str(double), http, None), lambda view: None)
         double.fault("/health", delay=0.2, times=1)
@@ -78,7 +78,7 @@ async def test_one_of_many_who_look_may_leave() -> None:
         assert len(double.calls("/health")) == 1
 
 
-async def test_burst_of_looks_without_an_answer_is_one_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_burst_of_polls_without_an_answer_is_one_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     async with running_double() as double, httpx.AsyncClient() as http:
         looks = EngineMonitor(Vllm(str(double), http, None), lambda view: None)
         assert (await looks.poll()).ready

@@ -32,7 +32,7 @@ async def looked_again(double: Double, times: int = 2) -> None:
 
 
 @pytest.mark.parametrize("engine", ["vllm", "sglang"])
-async def test_recorded_refusals_fail_in_engines_words_asked_once(
+async def test_recorded_rejections_fail_with_their_message_asked_once(
     engine: str, sidecar: StartSidecar, tmp_path: Path, recordings: Path
 ) -> None:
     answers = vllm_answers(recordings) if engine == "vllm" else sglang_answers(recordings)
@@ -64,7 +64,7 @@ async def test_recorded_refusals_fail_in_engines_words_asked_once(
         assert (await client.ready()).ready, "bad adapters hold nothing back"
 
 
-async def test_refusal_of_one_gpu_is_asked_once(sidecar: StartSidecar, tmp_path: Path) -> None:
+async def test_rejection_by_one_gpu_is_asked_once(sidecar: StartSidecar, tmp_path: Path) -> None:
     path = adapter_files(tmp_path / "a", rank=64)
     async with running_double(one_process=True) as double, sidecar(double) as client:
         await eventually(lambda: _ready(client), "the sidecar is ready")
@@ -78,7 +78,7 @@ async def test_refusal_of_one_gpu_is_asked_once(sidecar: StartSidecar, tmp_path:
 
 @pytest.mark.parametrize("engine", ["vllm", "sglang"])
 @pytest.mark.parametrize(("status", "body"), [(408, ""), (429, "slow down"), (502, ""), (503, "busy"), (500, "what?")])
-async def test_every_fault_that_may_pass_heals(
+async def test_every_retryable_fault_recovers(
     engine: str, status: int, body: str, sidecar: StartSidecar, tmp_path: Path
 ) -> None:
     path = adapter_files(tmp_path / "a")
@@ -90,7 +90,7 @@ async def test_every_fault_that_may_pass_heals(
         assert double.adapters == {"a": path}
 
 
-async def test_failure_beyond_patience_is_reported_and_heals(
+async def test_failure_beyond_patience_is_reported_and_recovers(
     sidecar: StartSidecar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress, "FIRST_PAUSE", 0.01)

@@ -67,7 +67,7 @@ def test_configuration_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     assert read_folder(str(tmp_path)).base_model == ""
 
 
-def test_file_is_told_from_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_file_is_distinguished_from_a_missing_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert read_folder(str(tmp_path / "file")) == FolderContents(is_file=True)
     assert read_folder(str(tmp_path / "nowhere")) == FolderContents()
@@ -75,7 +75,7 @@ def test_file_is_told_from_a_folder_that_is_not_there(tmp_path: Path) -> None:
     assert read_folder("/a\x00b") == FolderContents()
 
 
-async def test_one_look_at_a_time_waits_in_a_hung_folder(
+async def test_one_read_at_a_time_waits_in_a_hung_folder(
     hung: Hung, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("patio.adapters.fingerprints.READ_SECONDS", 0.05)
@@ -111,7 +111,7 @@ async def test_hung_folders_have_a_limit_and_others_go_on(
     assert threading.active_count() == before + 4
 
 
-async def test_what_nobody_could_look_at_has_not_changed(
+async def test_folder_that_could_not_be_read_has_not_changed(
     hung: Hung, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("patio.adapters.fingerprints.MOST_HANGING", 0)

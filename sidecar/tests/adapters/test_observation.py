@@ -30,7 +30,7 @@ def test_ready_engine_begins_a_life_once() -> None:
     assert (second, events) == (first, [])
 
 
-def test_engine_that_goes_is_told_with_its_problem() -> None:
+def test_engine_that_goes_is_reported_with_its_problem() -> None:
     after, events = poll(AdapterSnapshot(desired(), engine(), life=1), down(NotListeningError("http://x")))
     assert after.view.ready is False
     assert events[0].startswith("engine not ready")
@@ -64,7 +64,7 @@ def test_recovered_adapter_forgets_its_failures() -> None:
     assert (after.progress[A].rejection, after.progress[A].failures) == (None, 0)
 
 
-def test_departed_name_is_forgotten_unless_an_action_runs() -> None:
+def test_departed_name_is_dropped_unless_an_action_runs() -> None:
     leaving = AdapterSnapshot(desired(leaving=frozenset({"a"})), engine())
     after, events = depart(leaving)
     assert (after.desired.leaving, len(events)) == (frozenset(), 1)

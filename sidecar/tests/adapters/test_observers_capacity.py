@@ -31,7 +31,7 @@ async def test_sglang_tells_both_of_its_limits(sidecar: StartSidecar) -> None:
         assert await told(client) == AdapterCapacity(batch=3, loaded=8)
 
 
-async def test_sglang_without_adapters_tells_no_room_for_them() -> None:
+async def test_sglang_without_adapters_reports_no_capacity() -> None:
     async with running_double(engine="sglang", enable_lora=False) as double, httpx.AsyncClient() as http:
         assert await Sglang(str(double), http, None, None, None).capacity() == Capacity()
 

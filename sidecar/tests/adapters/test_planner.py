@@ -130,7 +130,7 @@ def failed(one: AdapterSpec, fault: Rejection, times: int = 1) -> AdapterSnapsho
     return AdapterSnapshot(desired(one), engine(), life=1, progress=keyed({one.name: progress}))
 
 
-def test_refusal_fails_in_engines_words_and_waits_long() -> None:
+def test_rejection_fails_with_engine_message_and_waits_long() -> None:
     snapshot = replace(failed(wanted("a"), REFUSED), now=SLOW_RETRY - 1)
     found = plan(snapshot)
     assert found.actions == ()
@@ -149,7 +149,7 @@ def test_retry_of_what_failed_says_failed_until_it_is_over() -> None:
 
 
 @pytest.mark.parametrize("why", ["order", "life", "revision", "files"])
-def test_refusal_is_tried_again_at_once_when_something_changed(why: str) -> None:
+def test_rejection_is_retried_at_once_when_something_changed(why: str) -> None:
     snapshot = failed(wanted("a"), REFUSED)
     if why == "order":
         snapshot = replace(snapshot, desired=desired(wanted("a", order=1)))
@@ -250,7 +250,7 @@ def failed_over(old: str = "/old") -> AdapterSnapshot:
     return failed(over(old), REFUSED)
 
 
-def test_previous_weights_are_restored_after_a_refusal() -> None:
+def test_previous_weights_are_restored_after_a_rejection() -> None:
     snapshot = failed_over()
     (action,) = plan(snapshot).actions
     assert isinstance(action, Restore)

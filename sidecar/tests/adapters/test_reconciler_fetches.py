@@ -269,7 +269,7 @@ async def test_routes_of_downloads(
             assert (missing.status_code, missing.json()["error"]["code"]) == (404, "NotFound")
 
 
-async def test_download_that_is_stopped_says_so_to_whoever_waits(
+async def test_stopped_download_says_so_to_those_who_wait(
     sidecar: StartSidecar, s3: S3Server, downloads: DownloadSettings, proxy: Proxy, tmp_path: Path
 ) -> None:
     source = put(s3, "stopped", adapter(tmp_path / "a", padding=3_000_000))

@@ -34,7 +34,7 @@ async def report_of(client: SidecarClient, name: str) -> AdapterReport:
     return next(report for report in (await client.adapters()).adapters if report.lora_name == name)
 
 
-async def test_three_hundred_adapters_cost_few_looks_writes_and_steps(
+async def test_three_hundred_adapters_cost_few_polls_writes_and_steps(
     sidecar: StartSidecar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, writes = adapter_files(tmp_path / "a"), 0
@@ -136,7 +136,7 @@ def test_pod_takes_so_many_adapters_and_no_more(monkeypatch: pytest.MonkeyPatch)
     assert MOST_ADAPTERS >= 1000
 
 
-async def test_one_adapter_too_many_is_refused_with_the_limit(
+async def test_one_adapter_too_many_is_rejected_with_the_limit(
     sidecar: StartSidecar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("patio.adapters.desired.MOST_ADAPTERS", 1)
@@ -179,7 +179,7 @@ async def test_folder_that_can_not_be_used_is_a_fault_of_its_adapter(
                     await eventually(told, "the report says why")
 
 
-async def test_error_nobody_foresaw_fails_one_adapter(
+async def test_unexpected_error_fails_one_adapter(
     sidecar: StartSidecar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     path, load = adapter_files(tmp_path / "a"), Vllm.load

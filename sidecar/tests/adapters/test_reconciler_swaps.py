@@ -126,7 +126,7 @@ async def test_pod_stays_ready_while_weights_are_replaced(engine: str, sidecar: 
 
 
 @ENGINES
-async def test_refused_weights_leave_old_ones_answering(engine: str, sidecar: StartSidecar, tmp_path: Path) -> None:
+async def test_rejected_weights_leave_old_ones_answering(engine: str, sidecar: StartSidecar, tmp_path: Path) -> None:
     one, bad = write_adapter(tmp_path / "one"), write_adapter(tmp_path / "bad", rank=64)
     async with running_double(engine=engine, tokens_per_second=60) as double, sidecar(double) as client:
         await ready(client)
@@ -246,7 +246,7 @@ async def test_left_over_trial_is_unloaded_and_never_shown(engine: str, sidecar:
 
 
 @ENGINES
-async def test_trial_that_is_there_already_is_made_anew(engine: str, sidecar: StartSidecar, tmp_path: Path) -> None:
+async def test_existing_trial_is_recreated(engine: str, sidecar: StartSidecar, tmp_path: Path) -> None:
     one, two = write_adapter(tmp_path / "one"), write_adapter(tmp_path / "two")
     async with running_double(engine=engine) as double, sidecar(double) as client:
         await ready(client)
@@ -264,7 +264,7 @@ async def test_trial_that_is_there_already_is_made_anew(engine: str, sidecar: St
 
 
 @pytest.mark.parametrize("how", ["load", "unload"])
-async def test_nobody_orders_the_name_of_a_trial(sidecar: StartSidecar, tmp_path: Path, how: str) -> None:
+async def test_name_of_a_trial_cannot_be_ordered(sidecar: StartSidecar, tmp_path: Path, how: str) -> None:
     async with running_double() as double, sidecar(double) as client:
         await ready(client)
         answer = await client._http.post(
@@ -277,7 +277,7 @@ async def test_nobody_orders_the_name_of_a_trial(sidecar: StartSidecar, tmp_path
         assert not double.calls(UNLOAD["vllm"])
 
 
-async def test_what_answers_is_told_while_other_weights_are_wanted(sidecar: StartSidecar, tmp_path: Path) -> None:
+async def test_serving_weights_are_reported_while_others_are_desired(sidecar: StartSidecar, tmp_path: Path) -> None:
     one, two = write_adapter(tmp_path / "one"), write_adapter(tmp_path / "two")
     async with running_double() as double, sidecar(double) as client:
         await ready(client)
@@ -298,7 +298,7 @@ async def test_what_answers_is_told_while_other_weights_are_wanted(sidecar: Star
 
 
 @ENGINES
-async def test_refused_revision_is_told_by_the_adapters_name(
+async def test_rejected_revision_is_reported_by_the_adapters_name(
     engine: str, sidecar: StartSidecar, tmp_path: Path
 ) -> None:
     one, bad = write_adapter(tmp_path / "one"), write_adapter(tmp_path / "bad", config="{")
@@ -366,7 +366,7 @@ async def test_swap_waiting_long_for_requests_leaves_pod_ready(
 
 
 @ENGINES
-async def test_file_in_the_place_of_a_folder_is_told(engine: str, sidecar: StartSidecar, tmp_path: Path) -> None:
+async def test_file_in_the_place_of_a_folder_is_reported(engine: str, sidecar: StartSidecar, tmp_path: Path) -> None:
     file = tmp_path / "adapter.safetensors"
     file.write_bytes(b"x")
     async with running_double(engine=engine) as double, sidecar(double) as client:
@@ -376,7 +376,7 @@ async def test_file_in_the_place_of_a_folder_is_told(engine: str, sidecar: Start
         assert refused.value.message.startswith(f"{file} is a file; lora_path has to be the folder")
 
 
-async def test_relative_path_is_refused_in_a_sentence(sidecar: StartSidecar) -> None:
+async def test_relative_path_is_rejected_in_a_sentence(sidecar: StartSidecar) -> None:
     async with running_double() as double, sidecar(double) as client:
         body = {"lora_name": "a", "lora_path": "adapters/sql"}
         answer = await client._http.post("http://sidecar/v1/load_lora_adapter", json=body)

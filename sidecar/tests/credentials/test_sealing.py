@@ -131,7 +131,7 @@ SPELLINGS = (
 
 
 @pytest.mark.parametrize("enforced", [True, False])
-async def test_nobody_unsigned_gets_the_token_from_anywhere(tmp_path: Path, enforced: bool) -> None:
+async def test_unsigned_caller_gets_the_token_from_nowhere(tmp_path: Path, enforced: bool) -> None:
     body = body_of(HandshakeRequest(key=new_key().public))
     async with started(NOBODY, tmp_path, enforced=enforced) as pod:
         for client in (pod.inside, pod.outside):
@@ -157,7 +157,7 @@ async def test_signed_caller_gets_the_token_as_it_is_now(tmp_path: Path) -> None
         assert (await pod.shaken()).key != first.key
 
 
-async def test_handshake_with_no_key_is_refused(tmp_path: Path) -> None:
+async def test_handshake_with_no_key_is_rejected(tmp_path: Path) -> None:
     async with started(NOBODY, tmp_path) as pod:
         for key in ("A" * 43, "x", ""):
             response = await pod.signed(pod.outside, HANDSHAKE_PATH, json.dumps({"key": key}).encode())

@@ -181,7 +181,7 @@ async def test_source_out_of_reach_is_tried_again_and_then_given_up(start: Start
 
 
 @pytest.mark.parametrize("source", ["s3://no-such-bucket/m", "s3://lands/no-such-folder"])
-async def test_what_is_not_there_is_said_at_once(start: Start, s3: S3Server, source: str) -> None:
+async def test_missing_source_is_reported_at_once(start: Start, s3: S3Server, source: str) -> None:
     s3.put("lands", {"x/y.json": b"{}"})
     async with start(endpoint=s3.url) as downloads:
         report = await failed(downloads, request(source))
@@ -282,7 +282,7 @@ async def test_weights_that_run_code_are_left_out_and_named(start: Start, s3: S3
         assert files(report.folder) == ADAPTER | {"adapter_model.bin": b"code"}
 
 
-async def test_only_code_is_refused(start: Start, s3: S3Server) -> None:
+async def test_only_code_is_rejected(start: Start, s3: S3Server) -> None:
     s3.put("code", {"m/adapter_model.bin": b"code", "m/adapter_config.json": b"{}"})
     async with start(endpoint=s3.url) as downloads:
         report = await failed(downloads, request("s3://code/m"))
@@ -374,7 +374,7 @@ async def test_leaving_waiter_ends_download_unless_others_want_it(start: Start, 
         assert workers() == []
 
 
-async def test_what_does_not_fit_is_said_before_a_byte_is_asked_for(
+async def test_source_too_large_is_reported_before_a_byte_is_requested(
     start: Start, s3: S3Server, proxy: Proxy, tmp_path: Path
 ) -> None:
     s3.put("large", {"m/model.safetensors": content(2 * MEGABYTE)})
@@ -544,7 +544,7 @@ async def test_token_for_one_hub_is_not_sent_to_another(start: Start) -> None:
         ({}, "team/other", "SourceNotFound"),
     ],
 )
-async def test_what_the_hub_refuses_is_not_asked_for_again(
+async def test_source_rejected_by_the_hub_is_not_requested_again(
     start: Start, fields: dict[str, Any], source: str, code: str
 ) -> None:
     with running_hub(ADAPTER, **fields) as hub:
@@ -716,7 +716,7 @@ async def test_volume_that_hangs_holds_up_no_other(start: Start, s3: S3Server, m
         assert not await hanging
 
 
-async def test_object_is_told_from_a_folder(start: Start, s3: S3Server) -> None:
+async def test_object_is_distinguished_from_a_folder(start: Start, s3: S3Server) -> None:
     s3.put("objects", {"test/churn": b"x", "test/churn-logs": b"y"})
     async with start(endpoint=s3.url) as downloads:
         for folder, words in (("test/churn", "is an object, not a folder"), ("none", "s3://objects/none at")):

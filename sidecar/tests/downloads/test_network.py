@@ -261,7 +261,7 @@ async def test_redirects_of_a_hub_come_to_an_end(tmp_path: Path) -> None:
         "x",
     ],
 )
-async def test_listing_that_is_none_is_told_as_such(tmp_path: Path, entry: Any) -> None:
+async def test_invalid_listing_is_reported_as_such(tmp_path: Path, entry: Any) -> None:
     with running_hub({}, lists={"": entry}, fixed_commit="0" * 40) as hub:
         found = await fault(job(tmp_path, REPOSITORY, hf_endpoint=hub.url))
     assert found.reason is DownloadReason.FAULT, found.message
@@ -333,9 +333,7 @@ async def test_without_credentials_the_sentence_says_so(tmp_path: Path, source: 
         ({}, "us-east-1"),
     ],
 )
-async def test_requests_are_signed_for_the_region_that_was_said(
-    tmp_path: Path, config: dict[str, str], region: str
-) -> None:
+async def test_requests_are_signed_for_the_given_region(tmp_path: Path, config: dict[str, str], region: str) -> None:
     with store(404) as (url, asked):
         await fault(job(tmp_path, BUCKET, endpoint=url, session_token="of-the-session", **KEYS, **config))
     _, headers = asked[0]
@@ -343,7 +341,7 @@ async def test_requests_are_signed_for_the_region_that_was_said(
     assert headers["X-Amz-Security-Token"] == "of-the-session"
 
 
-async def test_listing_without_an_end_is_refused(tmp_path: Path) -> None:
+async def test_listing_without_an_end_is_rejected(tmp_path: Path) -> None:
     entries = b"".join(
         b'<Contents><Key>m/%d/</Key><Size>0</Size><ETag>"x"</ETag></Contents>' % number for number in range(1000)
     )
@@ -408,7 +406,7 @@ async def test_one_bundle_counts_for_all_sources(tmp_path: Path, variable: str, 
     assert asked
 
 
-async def test_unknown_ca_is_told_with_the_remedy(tmp_path: Path) -> None:
+async def test_unknown_ca_is_reported_with_the_remedy(tmp_path: Path) -> None:
     _, context = certificates(tmp_path)
     for source in (BUCKET, REPOSITORY):
         with store(404, tls=context) as (url, _):
@@ -417,7 +415,7 @@ async def test_unknown_ca_is_told_with_the_remedy(tmp_path: Path) -> None:
         assert "SSL_CERT_FILE" in found.message
 
 
-async def test_store_without_tls_is_told_with_the_remedy(tmp_path: Path) -> None:
+async def test_store_without_tls_is_reported_with_the_remedy(tmp_path: Path) -> None:
     with store(404) as (url, _):
         found = await fault(job(tmp_path, BUCKET, endpoint=url.replace("http:", "https:")))
     assert "write http:// before it" in found.message
@@ -437,7 +435,7 @@ def test_bundle_that_is_not_there_hides_none_that_is(tmp_path: Path) -> None:
     assert environ == {}
 
 
-async def test_what_a_source_answers_is_told_in_short(tmp_path: Path) -> None:
+async def test_answer_of_a_source_is_reported_in_short(tmp_path: Path) -> None:
     body = b"<ListBucketResult><a>" + b"x" * 2_000_000 + SECRET_KEY.encode()
     with store(200, {"content-type": "application/xml"}, body) as (url, _):
         found = await fault(job(tmp_path, BUCKET, endpoint=url, **KEYS))

@@ -227,7 +227,7 @@ def test_links_in_a_half_finished_folder_are_not_followed(tmp_path: Path, where:
     assert files(outside) == {"precious": b"precious" * 1000}
 
 
-def test_nobody_removes_what_somebody_uses(tmp_path: Path) -> None:
+def test_files_in_use_are_never_removed(tmp_path: Path) -> None:
     done, _ = run(Memory({"m.safetensors": b"x"}), job(tmp_path))
     folder, root = Path(done.folder), tmp_path / "root"
     mine, theirs = Pins(root), Pins(root)
@@ -452,7 +452,7 @@ def test_lock_of_an_older_sidecar_is_respected(tmp_path: Path) -> None:
     assert not lock.exists()
 
 
-def test_pipe_in_the_place_of_a_note_holds_nobody_up(tmp_path: Path) -> None:
+def test_pipe_in_the_place_of_a_note_delays_nothing(tmp_path: Path) -> None:
     done, _ = run(Memory({"m.safetensors": b"x"}), job(tmp_path))
     note = source_note(Path(done.folder))
     note.unlink()
@@ -462,7 +462,7 @@ def test_pipe_in_the_place_of_a_note_holds_nobody_up(tmp_path: Path) -> None:
     assert isinstance(attempt(Memory({"m.safetensors": b"y"}), job(tmp_path)), Done)
 
 
-def test_sources_on_disk_are_told_up_to_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sources_on_disk_are_reported_up_to_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done, _ = run(Memory({"m.safetensors": b"x"}), job(tmp_path))
     source_note(Path(done.folder)).write_text("".join(f"s3://bucket/{number}\n" for number in range(50)))
     assert len(sources_under(tmp_path / "root")) == 50

@@ -60,7 +60,7 @@ def test_safe_name_stays_below_the_folder_that_it_is_put_in(name: str) -> None:
 @pytest.mark.parametrize(
     "names", [["a.json", "../b"], ["a", "a"], ["a", "a/b"], ["a/b/c", "a/b"], [f"{i}" for i in range(10_001)]]
 )
-def test_hostile_listing_is_refused_whole(names: list[str]) -> None:
+def test_hostile_listing_is_rejected_whole(names: list[str]) -> None:
     with pytest.raises(DownloadError) as refused:
         check_listing(names)
     assert refused.value.reason is DownloadReason.REFUSED
@@ -113,12 +113,12 @@ def test_what_patio_did_not_fetch_is_no_revision(path: str) -> None:
         (503, DownloadReason.FAULT, True),
     ],
 )
-def test_what_a_retry_mends_is_told_from_what_it_does_not(status: int, reason: DownloadReason, passing: bool) -> None:
+def test_retryable_faults_are_distinguished_from_others(status: int, reason: DownloadReason, passing: bool) -> None:
     fault = error_of_status(status, "x")
     assert (fault.reason, fault.transient) == (reason, passing)
 
 
-def test_secrets_are_taken_out_of_words() -> None:
+def test_secrets_are_taken_out_of_messages() -> None:
     assert redacted("a sekret-long and sekret", ["sekret", "sekret-long", ""]) == "a *** and ***"
 
 

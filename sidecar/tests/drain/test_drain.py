@@ -73,7 +73,7 @@ def test_quiet_counts_from_when_the_routers_were_left() -> None:
     assert seen((0.0, GONE), left_at=1.0) is DrainState.GO_ON
 
 
-def test_without_settling_it_still_takes_two_looks() -> None:
+def test_drain_without_settling_still_takes_two_counts() -> None:
     assert seen((0.0, QUIET), settle=0.0) is DrainState.GO_ON
     assert seen((0.0, QUIET), (0.1, QUIET), settle=0.0) is DrainState.DRAINED
 
@@ -254,7 +254,7 @@ async def test_one_odd_answer_does_not_blind_a_drain(odd: httpx.Response) -> Non
         assert (await drain.drain(10)).drained
 
 
-def test_who_told_once_is_never_blind() -> None:
+def test_engine_that_was_counted_once_is_never_blind() -> None:
     steps = [(0.0, BUSY), *((float(at), BLIND) for at in range(1, 30))]
     assert seen(*steps) is DrainState.GO_ON
     assert seen((0.0, BLIND), (9.0, SILENT), (BLIND_SECONDS, BLIND)) is DrainState.BLIND

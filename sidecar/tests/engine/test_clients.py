@@ -85,7 +85,7 @@ async def test_untrusted_certificate_is_no_engine_that_is_gone(sidecar: StartSid
             assert "does not answer" in answer.message
 
 
-async def test_wrong_name_and_a_wrong_scheme_are_told(sidecar: StartSidecar, tmp_path: Path) -> None:
+async def test_wrong_name_and_wrong_scheme_are_reported(sidecar: StartSidecar, tmp_path: Path) -> None:
     async with contextlib.AsyncExitStack() as stack:
         _, port, private = await stack.enter_async_context(behind_tls(tmp_path, "engine.example.com"))
         async with sidecar(f"https://127.0.0.1:{port}", engine_tls=EngineTls(private.file)) as client:
@@ -106,7 +106,7 @@ async def test_engine_on_a_unix_socket_is_used(sidecar: StartSidecar, tmp_path: 
             assert (await client.drain()).drained
 
 
-async def test_loads_without_number_take_no_look_away(sidecar: StartSidecar, tmp_path: Path) -> None:
+async def test_many_waiting_loads_delay_no_poll(sidecar: StartSidecar, tmp_path: Path) -> None:
     path = adapter_files(tmp_path / "a")
     async with running_double() as double, sidecar(double) as client:
         await eventually(lambda: is_ready(client), "ready")
@@ -136,7 +136,7 @@ async def test_each_kind_of_call_has_a_pool_of_its_own() -> None:
             assert not one.trust_env
 
 
-async def test_looks_given_up_at_once_leave_the_next_one_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cancelled_polls_leave_the_next_one_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
     # httpcore 1 keeps a connection that it gave to a waiting request just when that was given up, and never uses it.
     monkeypatch.setattr("patio.engine.http.LOOK_SECONDS", 0.05)
     hangs = True

@@ -21,7 +21,7 @@ from patio.engine.vllm import Vllm
 from patio_testing.sidecar.recordings import sglang_answers, vllm_answers
 
 
-def test_vllm_refusals_are_permanent_in_its_own_words(recordings: Path) -> None:
+def test_vllm_rejections_are_permanent_with_its_own_message(recordings: Path) -> None:
     refusals = [answer for answer in vllm_answers(recordings) if answer[1] != 200]
     assert len(refusals) >= 8
     for path, status, body in refusals:
@@ -33,7 +33,7 @@ def test_vllm_refusals_are_permanent_in_its_own_words(recordings: Path) -> None:
             assert fault.message in body
 
 
-def test_sglang_refusals_are_permanent_except_a_taken_name(recordings: Path) -> None:
+def test_sglang_rejections_are_permanent_except_a_taken_name(recordings: Path) -> None:
     refusals = [answer for answer in sglang_answers(recordings) if answer[1] != 200]
     assert len(refusals) >= 20
     for path, status, body in refusals:
@@ -80,7 +80,7 @@ def reason(fault: EngineError) -> FaultReason:
         (400, "[]", True, "AdapterRefused"),
     ],
 )
-def test_vllm_faults_are_told_apart(status: int, body: str, permanent: bool, why: str) -> None:
+def test_vllm_faults_are_distinguished(status: int, body: str, permanent: bool, why: str) -> None:
     fault = vllm.fault_of(vllm.LOAD, status, body)
     assert (fault.permanent, fault.reason) == (permanent, why)
     assert fault.message
@@ -104,7 +104,7 @@ def test_vllm_faults_are_told_apart(status: int, body: str, permanent: bool, why
         (401, '{"error":"Unauthorized"}', True, "EngineUnauthorized"),
     ],
 )
-def test_sglang_faults_are_told_apart(status: int, body: str, permanent: bool, why: str) -> None:
+def test_sglang_faults_are_distinguished(status: int, body: str, permanent: bool, why: str) -> None:
     fault = sglang.fault_of(sglang.LOAD, status, body)
     assert (fault.permanent, fault.reason) == (permanent, why)
     assert fault.message
@@ -112,7 +112,7 @@ def test_sglang_faults_are_told_apart(status: int, body: str, permanent: bool, w
 
 @pytest.mark.parametrize("fault_of", [vllm.fault_of, sglang.fault_of])
 @pytest.mark.parametrize("status", [400, 500])
-def test_engines_words_are_bounded_and_say_so(fault_of: Callable[[str, int, str], EngineError], status: int) -> None:
+def test_engine_messages_are_bounded_and_say_so(fault_of: Callable[[str, int, str], EngineError], status: int) -> None:
     body = json.dumps({"error": {"message": "x" * 500_000}, "error_message": "x" * 500_000})
     message = fault_of("/v1/load_lora_adapter", status, body).message
     assert message.startswith("xxx")
@@ -125,13 +125,13 @@ def test_engines_words_are_bounded_and_say_so(fault_of: Callable[[str, int, str]
 @pytest.mark.parametrize(
     "body", ["[" * 100_000, '{"error": {"message": "\\ud800\\u001b"}}', '{"error_message": "\\ud800"}']
 )
-def test_hostile_words_are_words(fault_of: Callable[[str, int, str], EngineError], body: str) -> None:
+def test_hostile_message_becomes_plain_text(fault_of: Callable[[str, int, str], EngineError], body: str) -> None:
     message = fault_of("/v1/load_lora_adapter", 500, body).message
     assert message.encode()
     assert "\x1b" not in message
 
 
-def test_refused_admin_key_is_told_with_its_remedy() -> None:
+def test_rejected_admin_key_is_reported_with_its_remedy() -> None:
     async def refusal(api_key: str | None, admin_key: str | None) -> str:
         transport = httpx.MockTransport(lambda request: httpx.Response(401, json={"error": "Unauthorized"}))
         async with httpx.AsyncClient(transport=transport) as http:
@@ -192,7 +192,7 @@ async def test_entry_of_the_list_that_is_none_is_left_out(odd: object, caplog: p
         b'{"data": "' + b"x" * 9 * 2**20,
     ],
 )
-async def test_what_is_no_list_is_told_and_takes_nothing_along(content: bytes) -> None:
+async def test_invalid_list_is_reported_and_removes_nothing(content: bytes) -> None:
     view = await view_of(httpx.Response(200, content=content))
     assert (view.ready, view.listening, view.adapters) == (True, True, None)
     assert view.problem
@@ -213,7 +213,7 @@ async def test_old_sglang_is_ready_when_its_list_answers(status: int, ready: boo
     assert (view.ready, view.listening) == (ready, True)
 
 
-async def test_health_behind_a_key_is_told_as_such() -> None:
+async def test_health_behind_a_key_is_reported_as_such() -> None:
     for kind in ("vllm", "sglang"):
         view = await view_of(httpx.Response(200), kind, ready=401)
         assert view.error is not None
@@ -222,7 +222,7 @@ async def test_health_behind_a_key_is_told_as_such() -> None:
 
 
 @pytest.mark.parametrize("kind", ["vllm", "sglang"])
-async def test_steady_engine_is_asked_one_thing_at_a_look(kind: str, tmp_path: Path) -> None:
+async def test_steady_engine_gets_one_request_per_poll(kind: str, tmp_path: Path) -> None:
     path = str(write_adapter(tmp_path / "a"))
     ready = "/health" if kind == "vllm" else "/ready"
     async with running_double(engine=kind) as double, httpx.AsyncClient() as http:
@@ -271,7 +271,7 @@ async def test_list_read_during_an_order_is_not_shown_again(tmp_path: Path) -> N
         assert (await engine.view()).adapters == {"a": path}
 
 
-def test_list_that_changes_by_itself_is_not_believed() -> None:
+def test_list_that_changes_by_itself_is_unreliable() -> None:
     watched = UnsteadyList()
     said = [watched.seen({"a"} if look % 2 else set(), 0, may_evict=False, now=float(look)) for look in range(12)]
     assert not any(said[:7])
@@ -323,7 +323,7 @@ def test_address_is_read_as_injection_and_users_write_it(text: str, shown: str, 
         *("unix://run/x", "unix:///", "unix:///" + "x" * 120, "unix:///a\x00"),
     ],
 )
-def test_what_is_no_address_is_refused(text: str) -> None:
+def test_invalid_address_is_rejected(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - of any words
         read_address(text)
 

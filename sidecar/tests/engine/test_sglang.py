@@ -169,7 +169,7 @@ async def test_adapter_loaded_at_engine_after_unload_is_left_alone(
         assert list(double.adapters.values()) == [elsewhere]
 
 
-async def test_requests_are_told_to_ask_by_base_and_adapter(sidecar: StartSidecar, tmp_path: Path) -> None:
+async def test_report_names_model_by_base_and_adapter(sidecar: StartSidecar, tmp_path: Path) -> None:
     path = str(write_adapter(tmp_path / "a"))
     async with running_double(engine="sglang") as double, sidecar(double) as client:
         await ready(client)
@@ -180,7 +180,7 @@ async def test_requests_are_told_to_ask_by_base_and_adapter(sidecar: StartSideca
             assert (await reaches(named, "a", "Loaded", "Loaded")).model == "qwen:a"
 
 
-async def test_several_tokenizers_are_told_and_flap_nothing(sidecar: StartSidecar, tmp_path: Path) -> None:
+async def test_several_tokenizers_are_reported_and_flap_nothing(sidecar: StartSidecar, tmp_path: Path) -> None:
     path = str(write_adapter(tmp_path / "a"))
     async with running_double(engine="sglang", tokenizer_workers=2) as double, sidecar(double) as client:
         await ready(client)
@@ -195,7 +195,7 @@ async def test_several_tokenizers_are_told_and_flap_nothing(sidecar: StartSideca
         assert not double.calls(LOAD)
 
 
-async def test_list_that_alternates_is_told_without_server_info(sidecar: StartSidecar) -> None:
+async def test_list_that_alternates_is_reported_without_server_info(sidecar: StartSidecar) -> None:
     loads: list[str] = []
     lists = 0
 
@@ -231,7 +231,7 @@ async def test_list_that_alternates_is_told_without_server_info(sidecar: StartSi
         assert (await client.ready()).ready
 
 
-async def test_sglang_that_lists_no_adapters_is_told(sidecar: StartSidecar, tmp_path: Path) -> None:
+async def test_sglang_that_lists_no_adapters_is_reported(sidecar: StartSidecar, tmp_path: Path) -> None:
     path = str(write_adapter(tmp_path / "a"))
     async with running_double(engine="sglang", lists_adapters=False) as double, sidecar(double) as client:
         await ready(client)

@@ -109,7 +109,7 @@ def test_engine_has_less_time_than_the_scraper_waits(header: str | None, seconds
     assert allowed(header) == pytest.approx(seconds)
 
 
-async def test_context_of_the_model_comes_from_the_last_look() -> None:
+async def test_context_of_the_model_comes_from_the_last_poll() -> None:
     view = READY
     async with scraping(http(TEXT), view=lambda: view) as (scraper, engine):
         assert values(await scraper.page())["patio:model_context_tokensvllmtiny"] == 512
@@ -196,7 +196,7 @@ async def test_openmetrics_is_given_when_the_engine_gave_it() -> None:
         assert {"vllm:num_requests_running", "patio:num_requests_running", "patio:engine_up"} <= names
 
 
-async def test_names_of_ours_that_the_engine_has_are_said_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_names_of_ours_that_the_engine_has_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     text = TEXT + b"# TYPE patio:num_requests_running gauge\npatio:num_requests_running 9\n"
     async with scraping(http(text)) as (scraper, _):
         with caplog.at_level(logging.WARNING):
@@ -206,7 +206,7 @@ async def test_names_of_ours_that_the_engine_has_are_said_once(caplog: pytest.Lo
     assert "patio:num_requests_running" in said
 
 
-async def test_failure_that_goes_on_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_failure_that_goes_on_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     async with scraping(http(b"", status="404 Not Found")) as (scraper, engine):
         with caplog.at_level(logging.INFO, "patio"):
             for _ in range(3):

@@ -149,7 +149,7 @@ async def test_tiny_scrape_timeouts_are_no_errors_of_the_engine(
         assert [record.getMessage() for record in caplog.records if record.name.startswith("patio")] == []
 
 
-async def test_header_that_names_loopback_makes_nobody_an_insider(pod: StartPod) -> None:
+async def test_header_that_names_loopback_makes_no_local_caller(pod: StartPod) -> None:
     async with running_double(engine="vllm") as double, pod(double) as one:
         for header in ("x-forwarded-for", "forwarded", "x-real-ip", "host"):
             response = await one.outside.post("/v1/load_lora_adapter", json={}, headers={header: "127.0.0.1"})
@@ -316,7 +316,7 @@ async def test_hook_drains_by_get_from_outside_and_from_loopback(pod: StartPod) 
         assert not await ready(one.inside)
 
 
-async def test_refused_calls_fill_no_log_and_their_paths_are_short(
+async def test_rejected_calls_fill_no_log_and_their_paths_are_short(
     pod: StartPod, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with running_double(engine="vllm") as double, pod(double) as one:
@@ -329,7 +329,7 @@ async def test_refused_calls_fill_no_log_and_their_paths_are_short(
         assert 'code="ProofMissing"} 100.0' in (await one.inside.get("/metrics")).text
 
 
-async def test_without_keys_nobody_from_outside_may_change_anything(pod: StartPod) -> None:
+async def test_callers_from_outside_may_change_nothing_without_keys(pod: StartPod) -> None:
     async with running_double(engine="vllm") as double, pod(double, AccessSettings()) as one:
         response = await one.signed("POST", "/v1/unload_lora_adapter", b"{}")
         assert code(response) == "ProofMissing"
@@ -355,7 +355,7 @@ async def test_rotated_key_is_taken_with_its_endorsements(pod: StartPod) -> None
         assert (await one.signed("POST", target, body, by=third)).status_code == 404
 
 
-async def test_client_tells_a_denial_as_a_refusal(pod: StartPod) -> None:
+async def test_client_raises_a_denial_as_a_rejection(pod: StartPod) -> None:
     async with running_double(engine="vllm") as double, pod(double) as one:
         with pytest.raises(Refused) as refused:
             await SidecarClient("http://sidecar", one.outside).load(load_request("a"))

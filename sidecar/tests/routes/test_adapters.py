@@ -111,7 +111,7 @@ async def test_another_path_replaces_the_weights(engine: str, sidecar: StartSide
 
 
 @ENGINES
-async def test_bad_adapters_fail_once_with_the_engines_words(
+async def test_bad_adapters_fail_once_with_the_engine_message(
     engine: str, sidecar: StartSidecar, tmp_path: Path
 ) -> None:
     path = adapter_files(tmp_path / "bad", rank=64)
@@ -131,7 +131,7 @@ async def _looks(double: Double, number: int) -> bool:
 
 
 @ENGINES
-async def test_missing_path_heals_when_its_files_come(engine: str, sidecar: StartSidecar, tmp_path: Path) -> None:
+async def test_missing_path_recovers_when_its_files_come(engine: str, sidecar: StartSidecar, tmp_path: Path) -> None:
     path = str(tmp_path / "late")
     async with running_double(engine=engine) as double, sidecar(double) as client:
         await ready(client)
@@ -323,7 +323,7 @@ async def test_adapter_of_engines_start_is_reported_and_left_alone(
         assert double.adapters == {}
 
 
-async def test_what_was_loaded_by_hand_is_refused_to_an_owner(sidecar: StartSidecar, tmp_path: Path) -> None:
+async def test_manually_loaded_name_is_rejected_for_an_owner(sidecar: StartSidecar, tmp_path: Path) -> None:
     path = adapter_files(tmp_path / "a")
     async with running_double() as double, sidecar(double) as client:
         await ready(client)
@@ -485,7 +485,7 @@ async def test_order_that_can_not_be_stored_changes_nothing(
         assert loads(double) == []
 
 
-async def test_nobody_at_the_other_end_is_unreachable() -> None:
+async def test_address_without_a_server_is_unreachable() -> None:
     async with httpx.AsyncClient() as http:
         with pytest.raises(Unreachable):
             await SidecarClient(NOWHERE, http).adapters()

@@ -67,7 +67,7 @@ def test_next_step(
     assert (type(found.action) if found.action else None) is action
 
 
-def test_lost_worker_is_told_from_one_never_listed() -> None:
+def test_lost_worker_is_distinguished_from_one_never_listed() -> None:
     known = after_poll(Progress(), LISTED)
     lost = plan(WORKER, None, after_poll(known, None), 10.0).action
     new = plan(WORKER, None, Progress(), 10.0).action

@@ -214,7 +214,7 @@ async def test_regular_worker_is_taken_once_router_mode_matches(kind: str) -> No
         assert (await it.stands(WORKER)).state == "Registered"
 
 
-async def test_what_a_router_refused_its_successor_is_asked_at_once() -> None:
+async def test_request_a_router_rejected_goes_to_its_successor_at_once() -> None:
     async with here("smg") as it:
         it.double.refuse = True
         await it.round(WORKER)
@@ -227,7 +227,7 @@ async def test_what_a_router_refused_its_successor_is_asked_at_once() -> None:
 
 
 @BOTH
-async def test_failed_addition_is_told_in_routers_words_and_retried(kind: str) -> None:
+async def test_failed_addition_is_reported_by_the_router_and_retried(kind: str) -> None:
     async with here(kind, at_once=False) as it:
         await it.round(WORKER)
         it.double.fail("Step failed: detect_connection_mode")
@@ -240,7 +240,7 @@ async def test_failed_addition_is_told_in_routers_words_and_retried(kind: str) -
 
 
 @BOTH
-async def test_order_forgotten_by_router_causes_no_storm(kind: str) -> None:
+async def test_order_lost_by_router_causes_no_storm(kind: str) -> None:
     async with here(kind, at_once=False) as it:
         for _ in range(5):
             await it.round(WORKER)
@@ -274,7 +274,7 @@ async def test_key_that_is_missing_or_wrong_is_named_and_kept_secret(kind: str) 
         (PlainTextResponse("", 429), "Pending", "RouterFault"),
     ],
 )
-async def test_other_answers_are_told_apart_by_whether_they_may_pass(answer: Response, state: str, reason: str) -> None:
+async def test_other_answers_are_distinguished_by_being_retryable(answer: Response, state: str, reason: str) -> None:
     async with here("smg", broken=answer) as it:
         condition = await it.stands(WORKER)
         assert (condition.state, condition.reason) == (state, reason)
@@ -283,7 +283,7 @@ async def test_other_answers_are_told_apart_by_whether_they_may_pass(answer: Res
         assert (await it.stands(WORKER)).state == "Registered"
 
 
-async def test_invalid_worker_is_refused_permanently() -> None:
+async def test_invalid_worker_is_rejected_permanently() -> None:
     async with here("smg") as it:
         bad = Worker("ftp://10.0.0.1")
         for _ in range(3):
@@ -432,7 +432,7 @@ async def test_sidecars_answer_is_bounded() -> None:
             assert raised.value.code == "UnreadableAnswer"
 
 
-async def test_what_has_left_is_forgotten_unasked() -> None:
+async def test_worker_that_has_left_is_dropped_without_a_request() -> None:
     async with here("smg") as it:
         server = TopologyServer(it.registrar, LeaseFile(None), None)
         running = asyncio.create_task(server.run())

@@ -126,7 +126,7 @@ async def test_pod_registers_with_ready_engine_and_leaves_with_it(through: str) 
         await reaches(client, "NotRegistered", "EngineNotReady")
 
 
-async def test_sidecar_without_leases_is_told_from_one_with_them() -> None:
+async def test_sidecar_without_leases_differs_from_one_with_them() -> None:
     async with (
         running_double() as engine,
         running(TopologySettings(), {}) as other,
@@ -290,7 +290,7 @@ async def test_other_pods_lease_with_routers_key_and_change_no_more(key: str | N
         ("a", {"url": "http://a:1", "seconds": 1, "secs": 2}),
     ],
 )
-async def test_wrong_leases_are_refused(lease_id: str, body: dict[str, Any]) -> None:
+async def test_wrong_leases_are_rejected(lease_id: str, body: dict[str, Any]) -> None:
     async with running(server_settings(), to_router(RouterDouble("smg"))) as sidecar, client_of(sidecar) as client:
         answer = await client._http.put(f"http://sidecar/v1/topology/leases/{lease_id}", json=body)
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "InvalidRequest")

@@ -237,7 +237,7 @@ def test_long_names_are_cut_as_rolebasedgroup_cuts_them() -> None:
         ({"roles": ["router"]}, "no role"),
     ],
 )
-def test_topology_file_that_does_not_say_it_is_refused(content: object, said: str) -> None:
+def test_topology_file_that_does_not_say_it_is_rejected(content: object, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         listed(content, None, None)
 
@@ -265,7 +265,7 @@ BOMB = "a: &a {k: v}\n" + "\n".join(
     ],
     ids=["aliases", "deep", "large", "broken", "path", "port", "many"],
 )
-def test_topology_file_of_any_content_is_read_or_refused(tmp_path: Path, content: str, said: str) -> None:
+def test_topology_file_of_any_content_is_read_or_rejected(tmp_path: Path, content: str, said: str) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(content)
     with pytest.raises(SettingsError, match=said):

@@ -47,7 +47,7 @@ def test_kind_accepts_the_configuration_and_then_asks_for_docker(kind: Path, tmp
 
 
 @pytest.mark.parametrize("where", ["cluster", "node"])
-def test_kind_refuses_a_misspelt_field(kind: Path, tmp_path: Path, where: str) -> None:
+def test_kind_rejects_a_misspelt_field(kind: Path, tmp_path: Path, where: str) -> None:
     configuration: dict[str, Any] = json.loads(cluster_configuration())
     place = configuration if where == "cluster" else configuration["nodes"][0]
     place["imaeg"] = "x"

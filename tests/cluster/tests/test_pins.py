@@ -64,7 +64,7 @@ def test_older_go_suffices_only_where_it_may_fetch_a_newer(
     assert go_suffices(found, toolchain, (1, 26, 8)) is enough
 
 
-def test_kubernetes_and_helm_are_told_the_version_of_kubernetes() -> None:
+def test_kubernetes_and_helm_get_the_version_of_kubernetes() -> None:
     mods = {"kubernetes": GO_MOD, "helm": GO_MOD}
     assert "version.gitVersion=v1.34.4" in linker_flags("kubernetes", mods)
     assert "chartutil.k8sVersionMinor=34" in linker_flags("helm", mods)

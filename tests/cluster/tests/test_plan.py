@@ -69,7 +69,7 @@ def test_provider_is_what_was_asked_for_or_what_fits(
     assert choose(asked, environ, has_docker) == chosen
 
 
-def test_unknown_provider_is_refused_by_name() -> None:
+def test_unknown_provider_is_rejected_by_name() -> None:
     with pytest.raises(ClusterError, match="minikube"):
         choose(None, {"PATIO_CLUSTER_PROVIDER": "minikube"})
 
@@ -93,7 +93,7 @@ def test_archive_made_here_is_read_back(tmp_path: Path) -> None:
     assert archive.read_bytes() == first
 
 
-def test_file_that_is_no_archive_is_said_to_be_none(tmp_path: Path) -> None:
+def test_file_that_is_no_archive_is_reported(tmp_path: Path) -> None:
     (tmp_path / "x.tar").write_bytes(b"nothing")
     with pytest.raises(ClusterError, match="not an image archive"):
         read_archive(tmp_path / "x.tar")

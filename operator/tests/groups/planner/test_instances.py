@@ -39,7 +39,7 @@ def test_instance_is_a_leader_and_its_workers() -> None:
     assert world.status["conditions"][0]["reason"] == "AllRolesReady"
 
 
-def test_every_pod_knows_its_place_by_its_labels() -> None:
+def test_every_pod_has_its_place_in_its_labels() -> None:
     pod = settled(leader_worker(replicas=2, size=3)).pods()["g-multi-1-2"]
     own = pod["metadata"]["labels"]
     assert {key: own[NEW + key] for key in ("role-instance-name", "role-instance-index")} == {
@@ -243,7 +243,7 @@ def test_instance_that_was_never_ready_does_not_block_its_repair() -> None:
     assert set(world.images().values()) == {"a:3"}
 
 
-def test_another_size_makes_instances_anew() -> None:
+def test_changed_size_recreates_instances() -> None:
     world = settled(leader_worker(replicas=1, size=3))
     world.edit(leader_worker(replicas=1, size=2))
     world.settle()
@@ -367,7 +367,7 @@ def test_restarts_before_an_instance_was_ready_recreate_nothing() -> None:
     assert "InstanceRecreated" not in world.events
 
 
-def test_sidecar_that_restarts_takes_nobody_with_it() -> None:
+def test_restarted_sidecar_recreates_no_instance() -> None:
     world = settled(leader_worker())
     world.restart("g-multi-0-0", "patio")
     assert world.step().tear_down == ()
@@ -432,7 +432,7 @@ def test_what_is_remembered_is_read_as_it_was_written(of: dict[str, dict[int, Re
 
 
 @pytest.mark.parametrize("junk", ["[", "[]", '{"a": 1}', '{"a": {"x": {}}}', '{"a": {"0": {"recreatedAt": "now"}}}'])
-def test_memory_that_somebody_else_wrote_is_no_memory(junk: str) -> None:
+def test_restart_state_of_another_writer_is_ignored(junk: str) -> None:
     assert read(junk) == {}
 
 
@@ -473,7 +473,7 @@ def test_pods_without_their_group_are_adopted_and_not_doubled() -> None:
     assert (plan.creates, plan.tear_down, plan.deletes) == ((), (), ())
 
 
-def test_pod_of_somebody_else_is_in_the_way_and_stays() -> None:
+def test_pod_of_another_owner_is_in_the_way_and_stays() -> None:
     world = GroupSimulator(leader_worker())
     theirs = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "g-multi-0-1", "namespace": "team", "uid": "x"}}
     world.objects["Pod", "g-multi-0-1"] = theirs
@@ -511,7 +511,7 @@ def test_leader_worker_role_waits_for_those_it_depends_on() -> None:
     assert "g-b-0-0" in world.pods()
 
 
-def test_roles_whose_pods_would_have_the_same_names_are_refused() -> None:
+def test_roles_whose_pods_would_have_the_same_names_are_rejected() -> None:
     standalone = {"name": "a-0", "standalonePattern": {"template": {"spec": {"containers": [{"name": "main"}]}}}}
     world = GroupSimulator(leader_worker("a"), standalone)
     world.step()
@@ -526,7 +526,7 @@ def test_roles_whose_pods_would_have_the_same_names_are_refused() -> None:
         (leader_worker("r" * 58), "shorten the group's or the role's name"),
     ],
 )
-def test_what_cannot_be_named_or_has_no_leader_is_refused(role: dict[str, Any], words: str) -> None:
+def test_what_cannot_be_named_or_has_no_leader_is_rejected(role: dict[str, Any], words: str) -> None:
     world = GroupSimulator(role)
     world.step()
     assert words in world.status["conditions"][0]["message"]

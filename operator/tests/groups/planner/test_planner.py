@@ -365,7 +365,7 @@ def test_unsupported_annotations_of_a_group_are_rejected(key: str, field: str) -
         ({"name": "r", "standalonePattern": {"templateRef": {"name": "x"}}}, "InvalidTemplateRef", "'x'"),
     ],
 )
-def test_what_cannot_be_is_said_and_nothing_is_made(invalid: Object, reason: str, message: str) -> None:
+def test_impossible_group_is_reported_and_creates_nothing(invalid: Object, reason: str, message: str) -> None:
     made = plan(group(invalid))
     assert ready(made)[1] == reason
     assert message in ready(made)[2]
@@ -387,7 +387,7 @@ def test_group_that_becomes_unsupported_keeps_what_it_has() -> None:
     assert status_of(made)["roleStatuses"] == [{"name": "a", "replicas": 1, "readyReplicas": 1, "updatedReplicas": 1}]
 
 
-def test_object_of_somebody_else_is_not_taken_over() -> None:
+def test_object_of_another_owner_is_not_taken_over() -> None:
     foreign = observed(applied(plan(group()), "StatefulSet", "g-decode"), ready=1, uid="somebody")
     made = plan(group(), foreign)
     assert ready(made)[1] == "NameTaken"
@@ -395,7 +395,7 @@ def test_object_of_somebody_else_is_not_taken_over() -> None:
     assert made.applies == ()
 
 
-def test_missing_profile_is_said_and_only_its_role_waits() -> None:
+def test_missing_profile_is_reported_and_only_its_role_waits() -> None:
     of = group(role("a", engineRuntimes=[{"profileName": "nobody"}]), role("b"))
     made = plan(of)
     assert ready(made)[1] == "ProfileNotFound"
@@ -457,7 +457,7 @@ def test_scaled_role_is_not_ready_before_its_stateful_set_scaled() -> None:
     assert ready(plan(group(role("a", replicas=2)), small))[2] == "Not all role ready: a 1/2"
 
 
-def test_counts_of_an_older_generation_are_not_believed() -> None:
+def test_counts_of_an_older_generation_are_ignored() -> None:
     of = group(
         role("a"),
         status={"roleStatuses": [{"name": "a", "replicas": 1, "readyReplicas": 0, "updatedReplicas": 1}]},
@@ -495,7 +495,7 @@ def test_role_of_no_replicas_is_ready_once_it_exists() -> None:
         ({}, "a 0/1"),
     ],
 )
-def test_what_keeps_a_pod_from_running_is_said(status: Object, said: str) -> None:
+def test_what_keeps_a_pod_from_running_is_reported(status: Object, said: str) -> None:
     of = group(role("a"))
     metadata = {"name": "g-a-0", "namespace": "team", "uid": "p", "labels": {NEW + "role-name": "a"}}
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "status": status}
@@ -533,14 +533,14 @@ def test_events_tell_what_changed_and_are_not_repeated() -> None:
     assert plan(group(role("a"), status=became_ready.status), *children).events == ()
 
 
-def test_refusal_is_an_event_once() -> None:
+def test_rejection_is_an_event_once() -> None:
     refused = {"name": "r", "customComponentsPattern": {"components": []}}
     first = plan(group(refused))
     assert [(event.type, event.reason) for event in first.events] == [("Warning", "Unsupported")]
     assert plan(group(refused, status=first.status)).events == ()
 
 
-def test_what_is_realised_otherwise_than_asked_is_said_once() -> None:
+def test_what_is_realised_otherwise_than_asked_is_reported_once() -> None:
     asked = role(
         "a",
         scalingAdapter={"enable": True},

@@ -67,7 +67,7 @@ def test_upstream_counts_as_there_at_once_and_as_gone_only_later() -> None:
     assert not detect(missing, (), 10.0 + ABSENT_SECONDS).observing
 
 
-def test_absence_that_ends_begins_anew() -> None:
+def test_absence_that_ended_is_timed_from_its_next_start() -> None:
     missing = detect(Detection(True, "there"), (), 0.0)
     back = detect(missing, ("Deployment a/b",), ABSENT_SECONDS - 1)
     assert detect(back, (), ABSENT_SECONDS + 1).observing

@@ -61,7 +61,7 @@ async def test_signs_in_a_namespace_of_a_user_are_none() -> None:
         (WEBHOOKS, {"metadata": {"name": "rbgs-validating-webhook-configuration"}}),
     ],
 )
-async def test_signs_where_the_chart_says_are_believed(collection: str, body: Object | None) -> None:
+async def test_signs_where_the_chart_says_count(collection: str, body: Object | None) -> None:
     api = MemoryApi()
     api.put(collection, body or lease())  # which is fresh only for a minute
     async with looking(api) as detector:

@@ -47,7 +47,7 @@ def meet(one: LoraAdapter, other: LoraAdapter, *pods: SelectablePod) -> str | No
         (select(app="a") | {"replicas": 1}, select(app="a"), "both select the same pods"),
     ],
 )
-def test_what_is_certain_to_meet_is_refused_and_both_are_named(mine: Any, theirs: Any, why: str) -> None:
+def test_certain_conflict_is_rejected_and_both_are_named(mine: Any, theirs: Any, why: str) -> None:
     said = meet(of("new", **mine), of("old", **theirs))
     assert said is not None
     assert why in said
@@ -135,7 +135,7 @@ def test_guarded_adapter_goes_to_pods_known_to_serve_its_model(served: tuple[str
 @pytest.mark.parametrize(
     ("room", "given"), [(None, ["pinned", "old", "new"]), (2, ["pinned", "old"]), (1, ["pinned"]), (0, [])]
 )
-def test_pod_is_given_what_its_engine_has_room_for(room: int | None, given: list[str]) -> None:
+def test_pod_gets_what_its_engine_has_capacity_for(room: int | None, given: list[str]) -> None:
     old = of("old", adapter_name="old", metadata={"creationTimestamp": "2026-11-20T10:00:00Z"})
     adapters = [of("new", adapter_name="new"), of("pinned", adapter_name="pinned", pinned=True), old]
     assert [one.lora_name for one in initial_adapters(adapters, {"app": "vllm"}, (), room)] == given

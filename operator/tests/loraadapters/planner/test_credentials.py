@@ -198,7 +198,7 @@ def asked_for(of: LoraAdapter, number: int = 0) -> tuple[str, Order]:
 
 
 @pytest.mark.parametrize("reason", ["SidecarUnproven", "TokenReviewForbidden", "TokenNotReviewed"])
-def test_sidecar_that_proved_nothing_is_told_with_the_remedy(reason: str) -> None:
+def test_sidecar_that_proved_nothing_is_reported_with_the_remedy(reason: str) -> None:
     of = adapter()
     rejections = {asked_for(of): Rejection("Recreate the pod.", True, UNPROVEN.until, reason)}
     decided = plan(
@@ -255,6 +255,6 @@ def test_secret_may_name_region_and_addressing() -> None:
 
 
 @pytest.mark.parametrize("change", [{"region": "eu-west-1"}, {"addressingStyle": "path"}, {"allowPlainHTTP": True}])
-def test_how_a_bucket_is_asked_is_told_to_pods_that_failed(change: dict[str, object]) -> None:
+def test_changed_access_to_a_bucket_changes_the_revision(change: dict[str, object]) -> None:
     before, after = (lora_adapter(source=source) for source in (SOURCE, {**SOURCE, **change}))
     assert source_revision(before) != source_revision(after)

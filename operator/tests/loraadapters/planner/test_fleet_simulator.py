@@ -181,7 +181,7 @@ def test_change_taken_back_late_keeps_requests_off_weights(seed: int) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(events(capacity=(None, 1, 2, 3)), st.integers(0, 3))
-def test_no_engine_ever_gets_more_than_it_has_room_for(happened: list[Event], seed: int) -> None:
+def test_no_engine_ever_gets_more_than_its_capacity(happened: list[Event], seed: int) -> None:
     lived(happened, seed)  # which checks it: at every step, or where reports are late, at the end
 
 

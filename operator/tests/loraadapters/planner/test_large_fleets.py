@@ -145,7 +145,7 @@ async def test_nothing_is_collected_in_a_large_pass() -> None:
         gc.enable()
 
 
-def test_many_deleted_ones_look_at_each_report_once() -> None:
+def test_many_deleted_adapters_read_each_report_once() -> None:
     adapters = [lora_adapter(f"a{one}", metadata={"deletionTimestamp": "2026-11-21T12:00:00Z"}) for one in range(50)]
     reports = [report(load_request(one)) for one in adapters[:25]]
     plan = planner.plan(Snapshot([pod(serving=["a0"])], {"uid-pod-0": seen(*reports)}, adapters, NOW))

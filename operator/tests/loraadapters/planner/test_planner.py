@@ -60,7 +60,7 @@ def test_nothing_is_done_where_the_adapter_is_loaded() -> None:
     assert states(decided) == {"pod-0": InstanceState.LOADED}
 
 
-def test_engines_words_for_a_failure_reach_the_placement() -> None:
+def test_message_of_the_engine_reaches_the_placement() -> None:
     adapter, one = lora_adapter(), pod()
     failed = report(load_request(adapter), AdapterState.FAILED, reason="EngineRefused", message="No adapter found")
     decided = planned([one], {one.uid: seen(failed)}, [adapter])
@@ -73,13 +73,13 @@ def test_engines_words_for_a_failure_reach_the_placement() -> None:
     )
 
 
-def test_adapter_loaded_by_hand_is_never_touched() -> None:
+def test_manually_loaded_adapter_is_never_touched() -> None:
     by_hand = report(LoadRequest(lora_name="mine", lora_path="/adapters/mine"))
     one = pod()
     assert planned([one], {one.uid: seen(by_hand)}, []).actions == ()
 
 
-def test_name_that_was_loaded_by_hand_is_reported_as_taken() -> None:
+def test_name_that_was_loaded_manually_is_reported_as_taken() -> None:
     by_hand = report(LoadRequest(lora_name="sql", lora_path="/adapters/mine"))
     one = pod()
     decided = planned([one], {one.uid: seen(by_hand)}, [lora_adapter()])
@@ -156,7 +156,7 @@ def test_pod_that_is_leaving_is_left_alone() -> None:
     assert decided.placements["sql"].instances == ()
 
 
-def test_order_that_was_refused_waits_for_its_time() -> None:
+def test_rejected_order_waits_for_its_retry_time() -> None:
     one = pod()
     rejection = Rejection("No more room.", retryable=True, until=NOW + timedelta(seconds=5))
     decided = planned([one], {one.uid: seen()}, [lora_adapter()], {(one.uid, load_request(lora_adapter())): rejection})
@@ -165,7 +165,7 @@ def test_order_that_was_refused_waits_for_its_time() -> None:
     assert [instances.message for instances in decided.placements["sql"].instances] == ["No more room."]
 
 
-def test_refusal_is_told_until_the_order_is_taken() -> None:
+def test_rejection_is_reported_until_the_order_is_accepted() -> None:
     one = pod()
     over = Rejection("Not here.", retryable=False, until=NOW)
     decided = planned([one], {one.uid: seen()}, [lora_adapter()], {(one.uid, load_request(lora_adapter())): over})

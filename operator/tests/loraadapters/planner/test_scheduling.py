@@ -89,7 +89,7 @@ def test_files_are_found_with_or_without_the_revision_in_the_uri() -> None:
             assert loaded_by(planned([pod("a"), pod("b")], views, adapter)) == [at_hand]
 
 
-def test_room_in_a_batch_is_a_preference_and_no_limit() -> None:
+def test_batch_size_is_a_preference_and_no_limit() -> None:
     others = [report(LoadRequest(lora_name=f"o{index}", lora_path="/o")) for index in range(2)]
     full, free = seen(*others, batch=2), seen(*others, batch=4)
     adapter = lora_adapter(replicas=1)
@@ -254,7 +254,7 @@ def test_unasked_ready_pod_may_have_it_and_a_starting_one_not() -> None:
     assert recorded(pod("a", ready=False)) == recorded(pod("a", ip=None)) == ["b"]
 
 
-def test_label_tells_who_had_it_where_nobody_answers() -> None:
+def test_label_shows_who_had_it_if_its_sidecar_is_silent() -> None:
     pods = [pod("a", serving=["sql"]), pod("b")]
     views = {"uid-a": Observation(None, "gone", unreachable_since=NOW), "uid-b": seen()}
     decided = plan(Snapshot(pods, views, [lora_adapter(replicas=1)], NOW))
@@ -271,7 +271,7 @@ def test_rejecting_sidecar_is_passed_over_until_its_retry_time() -> None:
     assert set(loaded_by(second)) == {"a", "b"} - set(first)
 
 
-def test_no_room_is_told_in_words() -> None:
+def test_lack_of_capacity_is_reported_with_a_message() -> None:
     mine = report(LoadRequest(lora_name="mine", lora_path="/mine"))
     for adapter in (lora_adapter(replicas=1), lora_adapter()):
         decided = planned([pod("a")], {"a": seen(mine, room=1)}, adapter)
@@ -315,14 +315,14 @@ def test_adapters_past_capacity_leave_newest_first_never_working() -> None:
     assert left == {1: ["older", "newer"], 2: ["newer"], 3: []}
 
 
-def test_of_what_an_engine_has_no_room_for_the_pinned_stays() -> None:
+def test_pinned_adapter_stays_in_an_engine_over_its_capacity() -> None:
     plain, pinned = lora_adapter("plain"), lora_adapter("vip", pinned=True)
     reports = [report(load_request(plain)), report(load_request(pinned), AdapterState.PENDING)]
     decided = planned([pod("a")], {"a": seen(*reports, room=1)}, plain, pinned)
     assert [one.request.lora_name for one in decided.actions if isinstance(one, Unload)] == ["plain"]
 
 
-def test_pinned_adapter_that_failed_elsewhere_displaces_nobody() -> None:
+def test_pinned_adapter_that_failed_elsewhere_evicts_none() -> None:
     world = fleet(2, room=1)
     world.declare(lora_adapter("works", replicas=1))
     world.settle()
@@ -334,7 +334,7 @@ def test_pinned_adapter_that_failed_elsewhere_displaces_nobody() -> None:
     assert [order.request.lora_name for _, _, order in world.orders] == ["works", "vip"]
 
 
-def test_what_makes_room_does_not_come_back_for_it() -> None:
+def test_preempted_adapter_is_not_placed_there_again() -> None:
     vip, preempted = lora_adapter("vip", pinned=True), lora_adapter("sql", replicas=1)
     leaving = report(load_request(preempted), AdapterState.UNLOADING)
     decided = planned([pod("a")], {"a": seen(leaving, room=1)}, vip, preempted)

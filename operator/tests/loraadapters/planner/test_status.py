@@ -48,7 +48,7 @@ def test_no_matching_pod_is_not_ready_and_says_what_to_check() -> None:
     assert ready(status(ADAPTER, [], {}, NOW)) == ("False", "NoMatchingPods")
 
 
-def test_failure_gives_the_reason_and_the_engines_words() -> None:
+def test_failure_has_the_reason_and_message_of_the_engine() -> None:
     after = status(ADAPTER, [instance("a", InstanceState.FAILED, "EngineRefused", "No adapter found for /x")], {}, NOW)
     assert ready(after) == ("False", "EngineRefused")
     assert all(
@@ -93,7 +93,7 @@ def test_status_fits_the_custom_resources_own_model() -> None:
     LoraAdapterStatus.model_validate(status(ADAPTER, world, {}, NOW))
 
 
-def test_each_verdict_is_told_once() -> None:
+def test_each_outcome_is_an_event_once() -> None:
     loading = status(ADAPTER, [instance("a", InstanceState.LOADING)], {}, NOW)
     failed = status(ADAPTER, [instance("a", InstanceState.FAILED, "EngineRefused", "No adapter found")], loading, NOW)
     loaded = status(ADAPTER, [instance("a", InstanceState.LOADED)], failed, NOW)
@@ -110,7 +110,7 @@ def test_one_fault_on_many_pods_is_one_event() -> None:
     )
 
 
-def test_where_a_rollout_stands_is_told() -> None:
+def test_progress_of_a_rollout_is_reported() -> None:
     new = instance("a", InstanceState.LOADED)
     old = Instance(pod("b"), InstanceState.LOADED, "OldSource", "It waits for its turn.", updated=False)
     after = status(ADAPTER, [new, old], {}, NOW)
@@ -138,7 +138,7 @@ def test_what_is_asked_for_is_no_warning_and_what_is_lost_is() -> None:
     assert [(one.type, one.reason) for one in events(before, rolling)] == [("Normal", "RollingOut")]
 
 
-def test_trouble_with_the_whole_is_told_once_and_is_degraded() -> None:
+def test_fault_of_the_whole_is_reported_once_and_is_degraded() -> None:
     condition = Condition("RolloutStopped", "The rollout stopped: a failed.")
     old = Instance(pod("b"), InstanceState.LOADED, "OldSource", updated=False)
     failed = instance("a", InstanceState.FAILED, "AdapterRefused", "rank 64")
@@ -161,7 +161,7 @@ def test_degraded_says_each_fault_once_with_its_pods() -> None:
     assert degraded["reason"] == "AdapterRefused"
 
 
-def test_fault_told_with_another_number_is_no_new_event() -> None:
+def test_fault_with_another_number_in_it_is_no_new_event() -> None:
     first = status(ADAPTER, [instance("a", InstanceState.FAILED, "EngineRefused", "12.1 GiB free")], {}, NOW)
     second = status(ADAPTER, [instance("a", InstanceState.FAILED, "EngineRefused", "12.2 GiB free")], first, LATER)
     assert events(first, second) == ()
@@ -190,7 +190,7 @@ def test_scale_subresource_finds_the_pods_by_their_label() -> None:
     assert status(ADAPTER, [], {}, NOW)["selector"] == "lora.patio.dev/sql=loaded,owner.lora.patio.dev/uid-sql=sql"
 
 
-def test_status_that_somebody_else_wrote_is_replaced() -> None:
+def test_status_of_another_writer_is_replaced() -> None:
     foreign = {"instances": [{"pod": "a", "state": "Loaded"}], "conditions": [{"type": "Ready", "status": "False"}]}
     after = status(ADAPTER, [instance("a", InstanceState.LOADED)], foreign, NOW)
     assert ready(after) == ("True", "Loaded")

@@ -119,7 +119,7 @@ def test_pods_that_nothing_rolls_are_left_and_counted() -> None:
     assert "2 made by a Job, 1 made by hand" in message(result)
 
 
-def test_what_must_not_be_rolled_is_left_and_holds_nobody_up() -> None:
+def test_workload_not_to_be_rolled_is_left_and_blocks_none() -> None:
     result = planned([user(A), user(B)], workload(A, held="it is paused"), workload(B))
     assert rolls(result) == [B]
     done = planned([user(A)], workload(A, held="it is paused"))
@@ -165,7 +165,7 @@ def test_profile_that_could_not_be_tried_is_rolled_and_retried() -> None:
 # --- when it does not come up
 
 
-def test_one_that_does_not_come_up_stops_the_roll_until_it_does() -> None:
+def test_workload_that_is_not_up_stops_the_rollout_until_it_is() -> None:
     users = [user(A), user(B)]
     started = planned(users, workload(A), workload(B)).status
     broken = workload(A, marked=NEW, is_up=False, failure="deadline exceeded", has_deadline=True)
@@ -310,7 +310,7 @@ def test_deployment_is_up_if_all_its_pods_are_new_and_available(status: Object, 
     assert decode("Deployment", deployment(**status)).is_up is is_up
 
 
-def test_deployment_says_why_it_does_not_come_up() -> None:
+def test_deployment_reports_why_it_is_not_ready() -> None:
     late = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "too late"}
     refused = {"type": "ReplicaFailure", "status": "True", "message": "admission webhook denied the request"}
     assert decode("Deployment", deployment(conditions=[late])).failure == "too late"
