@@ -96,8 +96,11 @@ def write(source: Path) -> str:
     ]
     for box in boxes.values():
         lines += _box(box)
-    for arrow in drawing.get("arrows", ()):
-        lines += _arrow(boxes, arrow)
+    # Labels last, so that no other arrow runs through them.
+    routes = [(arrow, _points(boxes, arrow)) for arrow in drawing.get("arrows", ())]
+    lines += [_arrow(arrow, points) for arrow, points in routes]
+    for arrow, points in routes:
+        lines += _label(arrow, points)
     return "\n".join([*lines, "</svg>"]) + "\n"
 
 
@@ -120,15 +123,22 @@ def _text(x: float, y: float, text: str, style: str, anchor: str) -> str:
     return f'<text class="{style}" x="{x:g}" y="{y:g}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
-def _arrow(boxes: Mapping[str, Box], arrow: Mapping[str, Any]) -> Iterator[str]:
+def _points(boxes: Mapping[str, Box], arrow: Mapping[str, Any]) -> list[tuple[float, float]]:
+    """Return the ends and corners of an arrow."""
     start, end = boxes[arrow["from"]], boxes[arrow["to"]]
     leave, arrive = arrow.get("sides") or _sides(start, end)
     shift = arrow.get("shift", 0)
     first, last = start.side(leave, arrow.get("from-shift", shift)), end.side(arrive, arrow.get("to-shift", shift))
-    points = [first, *_corners(first, last, leave, arrive), last]
+    return [first, *_corners(first, last, leave, arrive), last]
+
+
+def _arrow(arrow: Mapping[str, Any], points: Sequence[tuple[float, float]]) -> str:
     path = "M" + " L".join(f"{x:g} {y:g}" for x, y in points)
     both = ' marker-start="url(#head)"' if arrow.get("both") else ""
-    yield f'<path class="arrow" d="{path}" marker-end="url(#head)"{both}/>'
+    return f'<path class="arrow" d="{path}" marker-end="url(#head)"{both}/>'
+
+
+def _label(arrow: Mapping[str, Any], points: Sequence[tuple[float, float]]) -> Iterator[str]:
     label = arrow.get("label")
     if not label:
         return
