@@ -5,9 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from patio_testing.deadline import DEADLINE
+
 
 def run(program: str) -> str:
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=DEADLINE, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 

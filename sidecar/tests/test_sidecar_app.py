@@ -19,6 +19,7 @@ import pytest
 
 from patio_protocol.client import SidecarClient
 from patio_protocol.errors import SidecarError
+from patio_testing.deadline import DEADLINE
 from patio_testing.sidecar.builders import adapter_files, eventually, load_request
 
 
@@ -145,8 +146,8 @@ async def test_sigterm_ends_the_process_cleanly_and_long_polls_with_it(pod: Pod)
     await pod.client.status()
     assert pod.sidecar is not None
     pod.sidecar.send_signal(signal.SIGTERM)
-    assert (await asyncio.wait_for(polling, 15)).revision == revision
-    assert await asyncio.wait_for(pod.sidecar.wait(), 15) == 0
+    assert (await asyncio.wait_for(polling, DEADLINE)).revision == revision
+    assert await asyncio.wait_for(pod.sidecar.wait(), DEADLINE) == 0
     assert "Traceback" not in (pod.folder / "sidecar.log").read_text()
 
 
@@ -154,7 +155,7 @@ async def test_taken_port_is_one_line_and_exit_code_2(pod: Pod) -> None:
     with socket.create_server(("127.0.0.1", pod.sidecar_port)):
         await pod.start_sidecar()
         assert pod.sidecar is not None
-        assert await asyncio.wait_for(pod.sidecar.wait(), 20) == 2
+        assert await asyncio.wait_for(pod.sidecar.wait(), DEADLINE) == 2
     said = (pod.folder / "sidecar.log").read_text()
     assert "can not listen" in said
     assert said.count("\n") == 1
@@ -177,6 +178,6 @@ async def test_off_switch_warns_at_the_start_and_delays_no_end(pod: Pod) -> None
     assert (await pod.client.status()).access_control_enforced is False
     assert pod.sidecar is not None
     pod.sidecar.send_signal(signal.SIGTERM)
-    assert await asyncio.wait_for(pod.sidecar.wait(), 15) == 0
+    assert await asyncio.wait_for(pod.sidecar.wait(), DEADLINE) == 0
     said = (pod.folder / "sidecar.log").read_text()
     assert said.count("WARNING patio.access.metrics access control is off") == 1

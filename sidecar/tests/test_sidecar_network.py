@@ -15,6 +15,7 @@ import pytest
 
 from patio.network import Cause, call_words, cause_of
 from patio_protocol.error_text import error_words
+from patio_testing.deadline import DEADLINE
 from patio_testing.sidecar.engine_stand_ins import answering, authority, saying
 
 Ask = Callable[[str], Awaitable[BaseException]]
@@ -125,8 +126,8 @@ async def test_no_answer_in_time_and_a_pool_that_is_full_differ() -> None:
         assert cause_of(await failing(url)) is Cause.TIMED_OUT
         async with httpx.AsyncClient(limits=httpx.Limits(max_connections=1)) as http:
             reached.clear()
-            first = asyncio.create_task(http.get(url, timeout=60))
-            await asyncio.wait_for(reached.wait(), 30)
+            first = asyncio.create_task(http.get(url, timeout=DEADLINE))
+            await asyncio.wait_for(reached.wait(), DEADLINE)
             with pytest.raises(httpx.PoolTimeout) as full:
                 await http.get(url, timeout=httpx.Timeout(5, pool=0.05))
             first.cancel()

@@ -15,7 +15,8 @@ from patio_operator.kube import reflector
 from patio_operator.kube.client import KubeClient, Object, RetryableApiError, Scope
 from patio_operator.kube.informer import Informer
 from patio_operator.kube.resources import LORA_ADAPTER
-from patio_testing.operator.waiting import DEADLINE, eventually
+from patio_testing.deadline import DEADLINE
+from patio_testing.operator.waiting import eventually
 
 
 def adapter(name: str, version: int) -> Object:

@@ -15,7 +15,8 @@ from patio_operator.kube import reflector
 from patio_operator.kube.client import ApiError, KubeClient, Object
 from patio_operator.kube.informer import Informer
 from patio_operator.kube.resources import LORA_ADAPTER, PROFILE
-from patio_testing.operator.waiting import DEADLINE, until
+from patio_testing.deadline import DEADLINE
+from patio_testing.operator.waiting import until
 
 
 def adapter(namespace: str, name: str, version: int) -> Object:

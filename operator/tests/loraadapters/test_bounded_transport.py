@@ -6,6 +6,7 @@ import asyncio
 
 from patio_operator.loraadapters.bounded_transport import open_client
 from patio_operator.loraadapters.dispatcher import AT_ONCE
+from patio_testing.deadline import DEADLINE
 
 
 async def test_no_call_waits_for_a_place_in_the_pool() -> None:
@@ -19,7 +20,7 @@ async def test_no_call_waits_for_a_place_in_the_pool() -> None:
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0, backlog=1024)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with open_client() as http, asyncio.timeout(60.0):
+    async with open_client() as http, asyncio.timeout(DEADLINE):
         calls = [asyncio.create_task(http.get(url, timeout=None)) for _ in range(2 * AT_ONCE)]
         for _ in calls:
             await came.acquire()

@@ -21,7 +21,8 @@ from patio_operator.loraadapters.planner.observation import Answer, Observation
 from patio_operator.loraadapters.sidecar_answer import read_answer
 from patio_operator.loraadapters.sidecar_watch import SidecarWatch, address_problem
 from patio_operator.pods.engine_pod import EnginePod, decode_engine_pod
-from patio_testing.operator.waiting import DEADLINE, until
+from patio_testing.deadline import DEADLINE
+from patio_testing.operator.waiting import until
 
 PATH = "/v1/lora_adapters"
 

@@ -15,8 +15,9 @@ from patio_operator.loraadapters.planner.observation import UNOBSERVED
 from patio_operator.loraadapters.planner.selection import load_request
 from patio_operator.loraadapters.sidecar_watch import SidecarWatch
 from patio_operator.pods.engine_pod import EnginePod
+from patio_testing.deadline import DEADLINE
 from patio_testing.operator.builders import NOW, lora_adapter
-from patio_testing.operator.waiting import DEADLINE, eventually
+from patio_testing.operator.waiting import eventually
 
 
 @asynccontextmanager
@@ -32,6 +33,8 @@ async def following(count: int) -> AsyncIterator[tuple[SimulatedFleet, SidecarWa
         watch.follow("team", pods)
         try:
             await watch.first_answers("team", DEADLINE)
+            # On a busy machine a first poll may end without an answer. It is repeated.
+            await eventually("each has answered", lambda: all(adapters(watch, pod) == [] for pod in pods), True)
             yield fleet, watch, pods, woken
         finally:
             await watch.close()

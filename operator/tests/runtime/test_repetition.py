@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from patio_operator.runtime.repetition import until_done
+from patio_testing.deadline import DEADLINE
 
 
 async def test_signal_ends_a_start_that_waits_for_the_api_server() -> None:
@@ -17,7 +18,7 @@ async def test_signal_ends_a_start_that_waits_for_the_api_server() -> None:
         return "the API server does not answer"
 
     starting = asyncio.create_task(until_done("key", fails, stop))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(DEADLINE):
         await tried.wait()
         stop.set()
         assert not await starting
@@ -29,7 +30,7 @@ async def test_start_goes_on_once_what_it_needs_is_there() -> None:
     async def later() -> str | None:
         return problems.pop(0)
 
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(DEADLINE):
         assert await until_done("key", later, asyncio.Event())
 
 

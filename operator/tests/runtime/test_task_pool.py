@@ -11,6 +11,7 @@ import pytest
 
 from patio_operator.runtime import task_pool
 from patio_operator.runtime.task_pool import KeyedTaskPool
+from patio_testing.deadline import DEADLINE
 
 
 class Ends:
@@ -25,7 +26,7 @@ class Ends:
         self._told.set()
 
     async def reach(self, number: int) -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(DEADLINE):
             while len(self.told) < number:
                 self._told.clear()
                 await self._told.wait()

@@ -10,11 +10,12 @@ import pytest
 
 from patio_operator.runtime import workqueue as queue_module
 from patio_operator.runtime.workqueue import FIRST_PAUSE, Key, Work, WorkQueue
+from patio_testing.deadline import DEADLINE
 from patio_testing.operator.waiting import until
 
 
 async def reached(condition: asyncio.Event) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(DEADLINE):
         await condition.wait()
 
 

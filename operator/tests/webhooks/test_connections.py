@@ -15,7 +15,8 @@ from aiohttp import web
 
 from patio_operator.certificates.authority import Periods, first
 from patio_operator.webhooks import connections, server
-from patio_testing.operator.waiting import DEADLINE, until
+from patio_testing.deadline import DEADLINE
+from patio_testing.operator.waiting import until
 
 API_SERVER = "127.0.0.9"
 HEAD = b"POST /review HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n"

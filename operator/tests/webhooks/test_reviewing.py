@@ -21,6 +21,7 @@ from patio_operator.kube.client import ApiError, KubeClient, Object
 from patio_operator.telemetry.metrics import Metrics
 from patio_operator.webhooks import loraadapters, profiles, reviewing, server
 from patio_operator.webhooks.reviewing import BadReviewError, BusyError, Gate, Limits, read_review
+from patio_testing.deadline import DEADLINE
 from patio_testing.operator.pod_builders import VLLM, pod, profile
 
 
@@ -173,7 +174,7 @@ async def test_slow_bodies_hold_up_no_other_kind(webhook: Webhook) -> None:
 async def test_body_that_does_not_come_is_not_waited_for(webhook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reviewing, "READ_SECONDS", 0.05)
     reader, writer = await _stalled(webhook, server.PODS_PATH, 1000)
-    assert b" 503 " in await asyncio.wait_for(reader.readline(), 10)
+    assert b" 503 " in await asyncio.wait_for(reader.readline(), DEADLINE)
     writer.close()
 
 

@@ -16,6 +16,7 @@ from engine_double import running_double
 from patio.adapters import fingerprints
 from patio.adapters.fingerprints import Fingerprints, FolderContents, FolderHangsError, read_folder
 from patio_protocol.adapters import AdapterState, UnloadRequest
+from patio_testing.deadline import DEADLINE
 from patio_testing.sidecar.builders import StartSidecar, adapter_files, eventually, load_request
 
 Hung = threading.Event
@@ -178,5 +179,5 @@ def test_hung_thread_does_not_hold_the_end_of_a_process_up() -> None:
         "asyncio.run(main())\n"
     )
     began = time.monotonic()
-    assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", program], timeout=DEADLINE).returncode == 0
     assert time.monotonic() - began < 60

@@ -18,6 +18,7 @@ from patio.engine.vllm import Vllm
 from patio_protocol.adapters import AdapterReport, AdapterState, UnloadRequest
 from patio_protocol.client import SidecarClient
 from patio_protocol.errors import Refused
+from patio_testing.deadline import DEADLINE
 from patio_testing.sidecar.builders import StartSidecar, active, adapter_files, eventually, load_request
 
 LOAD = "/v1/load_lora_adapter"
@@ -79,7 +80,7 @@ async def test_slow_loads_take_few_connections_and_no_readiness(sidecar: StartSi
             assert (await client.unload(UnloadRequest(lora_name=name))).unloaded
         assert (await client.unload(UnloadRequest(lora_name="quick"))).unloaded
         assert double.adapters == {}
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE):
             await client.status()
 
 

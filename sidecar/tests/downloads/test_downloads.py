@@ -29,6 +29,7 @@ from patio.downloads.s3 import S3
 from patio.downloads.settings import DownloadSettings
 from patio_protocol.downloads import DownloadReason, DownloadReport, DownloadRequest, DownloadState
 from patio_protocol.sources import parse_source
+from patio_testing.deadline import DEADLINE
 from patio_testing.sidecar.builders import eventually
 from patio_testing.sidecar.download_sources import (
     ACCESS_KEY,
@@ -98,7 +99,7 @@ async def fetched(downloads: Downloads, order: DownloadRequest) -> DownloadRepor
 
 
 async def failed(downloads: Downloads, order: DownloadRequest) -> DownloadReport:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(DEADLINE):
         report = await downloads.fetch(order)
     assert report.error is not None, report
     assert report.state is DownloadState.FAILED
@@ -205,7 +206,7 @@ async def test_object_changed_meanwhile_is_never_mixed(
         s3.put("changes", {"m/model.safetensors": new})
         kill_worker()
         proxy.rate = None
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(DEADLINE):
             await downloads.ended(report.id)
         done = downloads.report(report.id)
         assert done is not None
@@ -347,7 +348,7 @@ async def test_worker_that_is_cancelled_while_it_starts_is_gone(start: Start, pr
             report = downloads.order(request(f"s3://bucket/{turns}"))
             for _ in range(turns):
                 await asyncio.sleep(0)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(DEADLINE):
                 # Twice: whoever asks again must not break into the end of the worker.
                 await asyncio.gather(downloads.cancel(report.id), downloads.cancel(report.id))
             assert workers() == []
@@ -369,7 +370,7 @@ async def test_leaving_waiter_ends_download_unless_others_want_it(start: Start, 
         assert report.finished is None
         waiting[1].cancel()
         await asyncio.gather(waiting[1], return_exceptions=True)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE):
             await downloads.ended(report.id)
         assert workers() == []
 
@@ -703,14 +704,14 @@ async def test_volume_that_hangs_holds_up_no_other(start: Start, s3: S3Server, m
 
     def hung(folder: Path) -> bool:
         if "hung" in str(folder):
-            answer.wait(60)
+            answer.wait(2 * DEADLINE)
         return is_there(folder)
 
     monkeypatch.setattr("patio.downloads.downloads.is_there", hung)
     async with start(endpoint=s3.url) as downloads:
         folder = str((await fetched(downloads, request("s3://beside/m"))).folder)
         hanging = asyncio.create_task(downloads.hold("/hung/volume"))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(DEADLINE):
             assert await downloads.hold(folder)
         answer.set()
         assert not await hanging

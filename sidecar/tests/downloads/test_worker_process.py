@@ -19,6 +19,7 @@ import pytest
 from patio_protocol.client import SidecarClient
 from patio_protocol.downloads import DownloadRequest
 from patio_protocol.errors import Refused, SidecarError
+from patio_testing.deadline import DEADLINE
 from patio_testing.sidecar.builders import eventually, load_request
 from patio_testing.sidecar.download_sources import (
     ACCESS_KEY,
@@ -103,7 +104,7 @@ async def test_ended_sidecar_leaves_no_worker_successor_resumes(
         await eventually(begun, "it is under way", 30)
         (worker,) = workers(first.pid)
         os.kill(first.pid, how)
-        await asyncio.wait_for(first.ended.wait(), 10)
+        await asyncio.wait_for(first.ended.wait(), DEADLINE)
 
         async def gone() -> bool:
             return not alive(worker)

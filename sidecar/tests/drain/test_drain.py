@@ -24,6 +24,7 @@ from patio.drain.request_counter import CountSources, RequestCounter, total
 from patio.drain.settings import DrainSettings
 from patio.settings import Settings
 from patio_protocol.client import SidecarClient
+from patio_testing.deadline import DEADLINE
 from patio_testing.sidecar.builders import StartSidecar, eventually
 from patio_testing.sidecar.processes import machine, start_busy_pod
 
@@ -289,7 +290,7 @@ def path_of(client: SidecarClient) -> httpx.AsyncClient:
 async def completion(double: Double, tokens: int) -> str:
     body = {"model": "tiny", "prompt": "once upon a time", "max_tokens": tokens}
     async with httpx.AsyncClient() as http:
-        answer = await http.post(f"{double.url}/v1/completions", json=body, timeout=30)
+        answer = await http.post(f"{double.url}/v1/completions", json=body, timeout=DEADLINE)
     reason: str = answer.json()["choices"][0]["finish_reason"]
     return reason
 
@@ -385,7 +386,7 @@ async def test_sigterm_waits_for_the_drain_of_an_engines_hook(tmp_path: Path) ->
         pod.sidecar.send_signal(signal.SIGTERM)
         assert (await draining).drained
         assert (await request).json()["choices"][0]["finish_reason"] == "length"
-        assert await asyncio.wait_for(pod.sidecar.wait(), 10) == 0
+        assert await asyncio.wait_for(pod.sidecar.wait(), DEADLINE) == 0
 
 
 def test_default_leaves_time_within_the_usual_grace_period() -> None:

@@ -16,6 +16,7 @@ from patio_protocol.adapters import AdapterReport, AdapterState, UnloadRequest
 from patio_protocol.client import SidecarClient
 from patio_protocol.engines import EngineKind
 from patio_protocol.errors import Refused
+from patio_testing.deadline import DEADLINE
 from patio_testing.sidecar.builders import StartSidecar, eventually, load_request
 from patio_testing.sidecar.engine_stand_ins import answering
 
@@ -24,7 +25,7 @@ OWNER = "LoraAdapter/team-a/a"
 
 
 async def ask(double: Double, model: str) -> int:
-    async with httpx.AsyncClient(timeout=30) as http:
+    async with httpx.AsyncClient(timeout=DEADLINE) as http:
         answer = await http.post(f"{double}/v1/completions", json={"model": model, "prompt": "hello", "max_tokens": 1})
     return answer.status_code
 

@@ -31,6 +31,7 @@ from patio_protocol import client as client_module
 from patio_protocol.client import SidecarClient
 from patio_protocol.errors import Refused, Unreachable
 from patio_protocol.topology import LeaseRequest
+from patio_testing.deadline import DEADLINE
 from patio_testing.sidecar.builders import eventually
 from patio_testing.sidecar.engine_stand_ins import answering
 from patio_testing.sidecar.router_double import RouterDouble
@@ -400,7 +401,7 @@ async def test_router_that_drips_has_a_deadline(monkeypatch: pytest.MonkeyPatch)
 
     server = await asyncio.start_server(drip, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with httpx.AsyncClient() as http, asyncio.timeout(30):
+    async with httpx.AsyncClient() as http, asyncio.timeout(DEADLINE):
         with pytest.raises(RouterError) as raised:
             await Router(Endpoint((url,)), http, None).workers()
         assert raised.value.rejection.reason == "RouterUnreachable"
@@ -458,7 +459,7 @@ async def test_no_call_waits_for_a_place_in_the_pool(monkeypatch: pytest.MonkeyP
         came.release()
         await reader.read()
 
-    async with answering(answer) as port, asyncio.timeout(60.0):
+    async with answering(answer) as port, asyncio.timeout(DEADLINE):
         endpoint = Endpoint((f"http://127.0.0.1:{port}",))
         async with open_client([endpoint]) as http:
             router = Router(endpoint, http, None)

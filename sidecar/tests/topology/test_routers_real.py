@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from patio_testing.deadline import DEADLINE
 from patio_testing.sidecar.builders import eventually
 from patio_testing.sidecar.processes import ROUTERS, Machine, PodProcesses, RouterProcess, kill, machine
 
@@ -110,7 +111,9 @@ async def stream(router: RouterProcess, tokens: int) -> str | None:
     """Return the finish reason of a stream through the router."""
     body = {"model": "tiny", "prompt": "a b c", "max_tokens": tokens, "stream": True}
     reason: str | None = None
-    async with router.machine.http.stream("POST", f"{router.url}/v1/completions", json=body, timeout=60) as answer:
+    async with router.machine.http.stream(
+        "POST", f"{router.url}/v1/completions", json=body, timeout=DEADLINE
+    ) as answer:
         async for line in answer.aiter_lines():
             if line.startswith("data: {"):
                 reason = json.loads(line.removeprefix("data: "))["choices"][0]["finish_reason"] or reason

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from patio_testing.deadline import DEADLINE
+
 NODES = 3
 
 
@@ -35,7 +37,7 @@ class Node:
 
     def status(self, path: str) -> int | None:
         try:
-            return httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=10).status_code
+            return httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=DEADLINE).status_code
         except httpx.TransportError:
             return None
 

@@ -24,6 +24,7 @@ from engine_double import running_double
 from engine_double.recorded import Exchange, more_vllm_exchanges, sglang_exchanges, vllm_exchanges
 from engine_double.samples import write_adapter
 from engine_double.server import Double
+from patio_testing.deadline import DEADLINE
 
 NOT_DOUBLED: Mapping[str, str] = {
     "lora: tokenize": "nothing in Patio asks for tokens",
@@ -206,7 +207,7 @@ async def replay(
     """
     comparison = Comparison(str(shelf))
     found: list[str] = []
-    async with httpx.AsyncClient(base_url=double.url, timeout=30) as client:
+    async with httpx.AsyncClient(base_url=double.url, timeout=DEADLINE) as client:
         for exchange in exchanges:
             if exchange.name in NOT_DOUBLED:
                 continue

@@ -19,6 +19,7 @@ from engine_double import running_double
 from engine_double.cli import settings_from
 from engine_double.samples import write_adapter
 from engine_double.settings import EngineKind
+from patio_testing.deadline import DEADLINE
 
 
 async def test_fault_stands_in_the_way_as_often_as_ordered() -> None:
@@ -44,7 +45,7 @@ async def test_delay_alone_leaves_the_answer_to_the_engine() -> None:
         double.fault("/version", delay=0.2)
         with pytest.raises(httpx.ReadTimeout):
             await client.get("/version", timeout=0.05)
-        assert (await client.get("/version", timeout=5)).json() == {"version": "0.32.0"}
+        assert (await client.get("/version", timeout=DEADLINE)).json() == {"version": "0.32.0"}
 
 
 async def test_control_surface_orders_the_same_over_http(tmp_path: Path) -> None:
@@ -70,7 +71,7 @@ async def test_crash_breaks_connections_and_a_restart_forgets(tmp_path: Path) ->
         await client.post("/v1/load_lora_adapter", json={"lora_name": "a", "lora_path": path})
         body = {"model": "a", "prompt": "hello world", "max_tokens": 400}
         request = asyncio.create_task(client.post("/v1/completions", json=body))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE):
             await double.engine.core.batch.until_running(1)
         await double.crash()
         with pytest.raises(httpx.TransportError):
@@ -132,7 +133,7 @@ def process(*arguments: str, wait: bool = True) -> Iterator[tuple[subprocess.Pop
             assert running.stdout is not None
             assert running.stdout.readline().startswith(b"engine double: ")
             if wait:
-                assert client.get("/health", timeout=30).status_code == 200
+                assert client.get("/health", timeout=DEADLINE).status_code == 200
             yield running, client
         finally:
             running.kill()
@@ -141,7 +142,7 @@ def process(*arguments: str, wait: bool = True) -> Iterator[tuple[subprocess.Pop
 def test_process_ends_well_on_sigterm() -> None:
     with process("--engine", "sglang", "--health-seconds", "0") as (running, _):
         running.send_signal(signal.SIGTERM)
-        assert running.wait(timeout=10) == 0
+        assert running.wait(timeout=DEADLINE) == 0
 
 
 def test_process_that_still_starts_ends_on_sigterm_too() -> None:
@@ -149,11 +150,11 @@ def test_process_that_still_starts_ends_on_sigterm_too() -> None:
         with pytest.raises(httpx.ConnectError):
             httpx.get(client.base_url)
         running.send_signal(signal.SIGTERM)
-        assert running.wait(timeout=10) == 0
+        assert running.wait(timeout=DEADLINE) == 0
 
 
 def test_process_dies_when_a_crash_is_ordered() -> None:
     with process("--engine", "vllm") as (running, client):
         with suppress(httpx.TransportError):  # the answer may or may not make it
             client.post("/_double/crash")
-        assert running.wait(timeout=10) == 137
+        assert running.wait(timeout=DEADLINE) == 137

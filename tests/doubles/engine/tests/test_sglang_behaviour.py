@@ -10,6 +10,7 @@ import httpx
 
 from engine_double import Double, running_double
 from engine_double.samples import write_adapter
+from patio_testing.deadline import DEADLINE
 
 
 async def load(client: httpx.AsyncClient, name: str, path: Path) -> dict[str, Any]:
@@ -35,7 +36,7 @@ async def listed(client: httpx.AsyncClient) -> list[str]:
 
 
 async def until_running(double: Double, count: int) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(DEADLINE):
         await double.engine.core.batch.until_running(count)
 
 
@@ -49,7 +50,7 @@ async def test_unload_waits_for_its_requests_and_all_else_waits_for_it(tmp_path:
         generation = asyncio.create_task(say(client, "tiny:a1", max_tokens=20))
         await until_running(double, 1)
         first = asyncio.create_task(unload(client, "a1"))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE):
             while "a1" in await listed(client):
                 pass
         # Gone from the list already, though the unload still waits.
@@ -91,7 +92,7 @@ async def test_sigterm_makes_it_not_ready_and_lets_requests_finish() -> None:
         generation = asyncio.create_task(say(client, "tiny", max_tokens=20))
         await until_running(double, 1)
         ending = asyncio.create_task(double.terminate())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE):
             while (await client.get("/ready")).status_code != 503:
                 pass
         assert (await client.get("/health")).status_code == 503

@@ -12,6 +12,7 @@ from engine_double import Double, running_double
 from engine_double.adapters import inspect
 from engine_double.samples import write_adapter
 from engine_double.text import words
+from patio_testing.deadline import DEADLINE
 
 
 async def load(client: httpx.AsyncClient, name: str, path: Path, **more: object) -> httpx.Response:
@@ -28,7 +29,7 @@ async def say(client: httpx.AsyncClient, model: str, max_tokens: int = 8) -> str
 
 
 async def until_running(double: Double, count: int) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(DEADLINE):
         await double.engine.core.batch.until_running(count)
 
 
@@ -76,7 +77,7 @@ async def test_load_in_place_changes_the_weights_of_a_running_request(tmp_path: 
     async with running_double(tokens_per_second=40) as double, httpx.AsyncClient(base_url=double.url) as client:
         await load(client, "a", one)
         request = asyncio.create_task(say(client, "a", max_tokens=20))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE):
             while double.engine.core.stats.generation_tokens < 3:
                 await client.get("/v1/models")
         await load(client, "a", two, load_inplace=True)
@@ -94,7 +95,7 @@ async def test_requests_over_the_batch_wait_and_the_metrics_tell(tmp_path: Path)
         await load(client, "a", write_adapter(tmp_path / "a"))
         requests = [asyncio.create_task(say(client, "a", max_tokens=5)) for _ in range(3)]
         await until_running(double, 1)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE):
             while True:
                 text = (await client.get("/metrics")).text
                 if 'vllm:num_requests_waiting{engine="0",model_name="tiny"} 2.0' in text:

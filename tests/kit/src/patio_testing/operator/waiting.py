@@ -6,8 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-DEADLINE = 60.0
-"""Seconds until a condition that does not come fails its test."""
+from patio_testing.deadline import DEADLINE
 
 
 async def until(what: str, condition: Callable[[], object], seen: Callable[[], object] = lambda: "") -> None:

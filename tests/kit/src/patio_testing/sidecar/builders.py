@@ -20,11 +20,10 @@ from patio.engine.base import EngineView
 from patio.metrics.self_metrics import SelfMetrics
 from patio_protocol.adapters import AdapterReport, AdapterState, LoadRequest
 from patio_protocol.client import SidecarClient
+from patio_testing.deadline import DEADLINE
 
 _T = TypeVar("_T")
 
-DEADLINE = 60.0
-"""Seconds until a condition that was waited for counts as failed, on the busiest machine."""
 
 StartSidecar = Callable[..., AbstractAsyncContextManager[SidecarClient]]
 """The fixture `sidecar`: starts one beside a double."""

@@ -38,7 +38,7 @@ async def answering(
     if socket is not None:
         server = await asyncio.start_unix_server(handle, socket)
     else:
-        server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=tls)
+        server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=tls, backlog=512)
     try:
         yield 0 if socket is not None else server.sockets[0].getsockname()[1]
     finally:

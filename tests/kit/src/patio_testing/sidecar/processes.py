@@ -18,7 +18,8 @@ import httpx
 from patio_protocol.client import SidecarClient
 from patio_protocol.errors import SidecarError
 from patio_protocol.topology import TopologyReport
-from patio_testing.sidecar.builders import DEADLINE, eventually
+from patio_testing.deadline import DEADLINE
+from patio_testing.sidecar.builders import eventually
 
 ASK_EVERY = 0.1
 """Seconds between questions to processes that have better things to do."""
@@ -126,7 +127,7 @@ class RouterProcess:
 
     async def complete(self, **fields: Any) -> httpx.Response:
         body = {"model": "tiny", "prompt": "once upon a time", "max_tokens": 4, **fields}
-        return await self.machine.http.post(f"{self.url}/v1/completions", json=body, timeout=30)
+        return await self.machine.http.post(f"{self.url}/v1/completions", json=body, timeout=DEADLINE)
 
 
 @dataclass
@@ -213,7 +214,7 @@ async def start_busy_pod(machine: Machine, tokens_per_second: int) -> tuple[PodP
     await pod.start_sidecar()
     await machine.answers(f"http://127.0.0.1:{pod.sidecar_port}/ready")
     body = {"model": "tiny", "prompt": "a", "max_tokens": 30}
-    request = asyncio.create_task(machine.http.post(f"{pod.url}/v1/completions", json=body, timeout=30))
+    request = asyncio.create_task(machine.http.post(f"{pod.url}/v1/completions", json=body, timeout=DEADLINE))
 
     async def busy() -> bool:
         return bool((await machine.http.get(f"{pod.url}/_double/state")).json()["running"])
