@@ -184,7 +184,7 @@ async def test_body_that_is_not_read_has_its_time_too(monkeypatch: pytest.Monkey
     async with serving() as served:
         reader, writer = await served.connect()
         writer.write(method + b" HTTP/1.1\r\nhost: a\r\ncontent-length: 100000000\r\n\r\n")
-        # The answer needs no body. Sending after the end resets the connection, and an answer not yet read is then lost.
+        # The answer needs no body. Sending after the end resets the connection, and loses an answer not yet read.
         assert (await reader.readline()).startswith(b"HTTP/1.1 ")
 
         async def drip() -> None:
