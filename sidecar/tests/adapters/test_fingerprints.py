@@ -154,7 +154,7 @@ async def test_adapters_on_a_hung_volume_delay_no_other(
 
         async def told() -> bool:
             found = {report.lora_name: report for report in (await client.adapters()).adapters}["hung0"]
-            return found.reason == "FolderHangs" and str(tmp_path / "hung0") in found.message
+            return found.reason == "FolderUnresponsive" and str(tmp_path / "hung0") in found.message
 
         await eventually(told, "the report says which file system does not answer")
         await double.crash()

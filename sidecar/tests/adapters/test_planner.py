@@ -38,7 +38,7 @@ from patio.adapters.progress import (
     current,
 )
 from patio.adapters.snapshot import AdapterSnapshot, holds
-from patio.engine.base import Capacity, EngineView, FaultReason, PermanentError, RetryableError, trial_name
+from patio.engine.base import Capacity, EngineReason, EngineView, PermanentError, RetryableError, trial_name
 from patio.engine.http import NotListeningError, down
 from patio.rejection import Rejection
 from patio_protocol.adapters import AdapterReport, AdapterState
@@ -46,8 +46,8 @@ from patio_protocol.adapters import AdapterReport, AdapterState
 from sidecar_builders import active, desired, engine, keyed, wanted
 
 A = ("a", Slot.ACTIVE)
-REFUSED = Rejection(FaultReason.ADAPTER_REFUSED, "rank 32 is greater than 16", retryable=False)
-BUSY = Rejection(FaultReason.ENGINE_FAULT, "try later", retryable=True)
+REFUSED = Rejection(EngineReason.ADAPTER_REJECTED, "rank 32 is greater than 16", retryable=False)
+BUSY = Rejection(EngineReason.ENGINE_ERROR, "try later", retryable=True)
 
 
 def only(found: Plan) -> AdapterReport:
@@ -91,11 +91,11 @@ def test_nothing_is_done_while_the_engine_is_down() -> None:
 
 
 def test_list_without_its_key_fails_everything_at_once() -> None:
-    fault = PermanentError(FaultReason.UNAUTHORIZED, "set ENGINE_API_KEY")
+    fault = PermanentError(EngineReason.UNAUTHORIZED, "set ENGINE_API_KEY")
     found = plan(AdapterSnapshot(desired(wanted("a")), EngineView(ready=True, adapters=None, error=fault)))
     assert found.actions == ()
     assert (only(found).state, only(found).reason) == (AdapterState.FAILED, "EngineUnauthorized")
-    passing = RetryableError(FaultReason.ENGINE_FAULT, "500")
+    passing = RetryableError(EngineReason.ENGINE_ERROR, "500")
     found = plan(AdapterSnapshot(desired(wanted("a")), EngineView(ready=True, adapters=None, error=passing)))
     assert only(found).state is AdapterState.PENDING
 
@@ -103,7 +103,7 @@ def test_list_without_its_key_fails_everything_at_once() -> None:
 def test_engines_own_adapter_is_reported_and_left_alone() -> None:
     found = plan(AdapterSnapshot(Desired(), engine({"b": "/b"})))
     assert found.actions == ()
-    assert (only(found).reason, only(found).owner, only(found).lora_path) == ("LoadedInEngine", None, "/b")
+    assert (only(found).reason, only(found).owner, only(found).lora_path) == ("Unmanaged", None, "/b")
 
 
 def test_a_name_on_its_way_out_is_unloaded_and_then_gone() -> None:
@@ -116,7 +116,7 @@ def test_a_name_on_its_way_out_is_unloaded_and_then_gone() -> None:
 def test_closed_port_holds_no_adapter_paused_engine_may() -> None:
     leaving = desired(leaving=frozenset({"a"}))
     assert gone(AdapterSnapshot(leaving, down(NotListeningError("x")))) == {"a"}
-    assert gone(AdapterSnapshot(leaving, down(RetryableError(FaultReason.ENGINE_FAULT, "paused")))) == frozenset()
+    assert gone(AdapterSnapshot(leaving, down(RetryableError(EngineReason.ENGINE_ERROR, "paused")))) == frozenset()
 
 
 def test_a_name_that_is_being_loaded_is_not_yet_gone() -> None:
@@ -282,7 +282,7 @@ def test_weights_are_restored_once_per_failure() -> None:
         failed_over("/new"),
         failed_over("/new/"),
         failed(replace(over("/old"), held=None), REFUSED),
-        failed(over("/old"), Rejection(FaultReason.EVICTED, "no room", retryable=False)),
+        failed(over("/old"), Rejection(EngineReason.EVICTED, "no room", retryable=False)),
     ],
     ids=["the same folder", "the same folder, written otherwise", "nothing held before", "evicted"],
 )
@@ -327,7 +327,7 @@ def test_returning_adapter_is_unloaded_again_then_ever_later() -> None:
     assert isinstance(plan(first).actions[0], Unload)
     second = replace(first, progress={A: after_loss(progress, 10.0, 0.0)})
     assert plan(second).actions == ()
-    assert (only(plan(second)).state, only(plan(second)).reason) == (AdapterState.UNLOADING, "CameBack")
+    assert (only(plan(second)).state, only(plan(second)).reason) == (AdapterState.UNLOADING, "ReloadedByEngine")
     assert isinstance(plan(replace(second, now=15.0)).actions[0], Unload)
 
 
@@ -342,7 +342,7 @@ def test_number_of_remembered_unloaded_names_is_bounded() -> None:
 
 def test_evicted_adapters_are_loaded_again_into_free_slots() -> None:
     names = ("a", "b", "c")
-    evicted = Rejection(FaultReason.EVICTED, "no room", retryable=False)
+    evicted = Rejection(EngineReason.EVICTED, "no room", retryable=False)
     progress = {name: after_rejection(current(None, wanted(name), 1), evicted, 0.0, 0.0) for name in names}
     snapshot = AdapterSnapshot(
         desired(*map(wanted, names), wanted("d")),

@@ -114,7 +114,7 @@ async def test_a_slow_download_delays_no_other_adapter(
     ("source", "status", "code"),
     [
         ("s3://adapters/nothing", 404, "SourceNotFound"),
-        ("s3://adapters/pickles", 422, "SourceRefused"),
+        ("s3://adapters/pickles", 422, "SourceRejected"),
         ("file:///nowhere/at/all", 404, "AdapterNotFound"),
         ("pvc:///etc", 400, "InvalidSource"),
     ],

@@ -138,7 +138,7 @@ async def test_refused_weights_leave_old_ones_answering(engine: str, sidecar: St
             await more(said, said_by(one))
             with pytest.raises(Refused) as refused:
                 await client.load(load_request("a", str(bad), revision="2"))
-            assert (refused.value.code, refused.value.retryable) == ("AdapterRefused", False)
+            assert (refused.value.code, refused.value.retryable) == ("AdapterRejected", False)
             assert "64" in refused.value.message
             await more(said, said_by(one))
         assert set(said) == {said_by(one)}
@@ -198,7 +198,7 @@ async def test_missing_old_weights_are_not_requested_forever(sidecar: StartSidec
         await eventually(looked, "four looks later")
         assert len(double.calls(LOAD["sglang"])) == 3, "the first, the refused, and one try to go back"
         report = await reaches(client, "a", AdapterState.FAILED)
-        assert (report.reason, report.held_revision) == ("AdapterRefused", None)
+        assert (report.reason, report.held_revision) == ("AdapterRejected", None)
 
 
 @pytest.mark.parametrize(("rank", "state", "answers"), [(8, "Loaded", "two"), (64, "Failed", "one")])

@@ -267,7 +267,7 @@ async def test_a_hostile_bucket_writes_nothing_outside_its_place(
     async with start(endpoint=s3.url) as downloads:
         report = await failed(downloads, request(f"s3://{bucket}/m"))
         assert report.error is not None
-        assert (report.error.code, report.error.retryable) == ("SourceRefused", False)
+        assert (report.error.code, report.error.retryable) == ("SourceRejected", False)
     assert not [name for name in below(tmp_path) if "escape" in name or "safetensors" in name]
     assert not [name for name in below(tmp_path) if not name.startswith("root")]
 
@@ -288,7 +288,7 @@ async def test_only_code_is_refused(start: Start, s3: S3Server) -> None:
     async with start(endpoint=s3.url) as downloads:
         report = await failed(downloads, request("s3://code/m"))
         assert report.error is not None
-        assert (report.error.code, report.error.retryable) == ("SourceRefused", False)
+        assert (report.error.code, report.error.retryable) == ("SourceRejected", False)
         assert "adapter_model.bin" in report.error.message
 
 
@@ -600,7 +600,7 @@ async def test_a_hostile_repository_writes_nothing(start: Start, tmp_path: Path,
         async with start(hf_endpoint=hub.url) as downloads:
             report = await failed(downloads, request("team/adapter"))
             assert report.error is not None
-            assert report.error.code == "SourceRefused"
+            assert report.error.code == "SourceRejected"
     assert not [each for each in below(tmp_path) if "escape" in each or each.endswith(".json")]
 
 

@@ -239,7 +239,7 @@ async def test_a_hub_redirects_to_https_only(tmp_path: Path, target: str, words:
     with running_hub({"model.safetensors": b"x" * 100, "adapter_config.json": b"{}"}) as hub:
         hub.cdn = target
         found = await fault(job(tmp_path, REPOSITORY, hf_endpoint=hub.url))
-    assert (found.reason, found.retryable) == (DownloadReason.REFUSED, False)
+    assert (found.reason, found.retryable) == (DownloadReason.REJECTED, False)
     assert words in found.message
 
 
@@ -247,7 +247,7 @@ async def test_redirects_of_a_hub_come_to_an_end(tmp_path: Path) -> None:
     with running_hub({"adapter_config.json": b"{}", "m.safetensors": b"x"}) as hub:
         hub.faults = [(302, {"Location": f"{hub.url}/again"})] * 20
         found = await fault(job(tmp_path, REPOSITORY, hf_endpoint=hub.url))
-        assert found.reason is DownloadReason.REFUSED
+        assert found.reason is DownloadReason.REJECTED
         assert len(hub.calls) == 6
 
 
@@ -265,7 +265,7 @@ async def test_redirects_of_a_hub_come_to_an_end(tmp_path: Path) -> None:
 async def test_a_listing_that_is_none_is_told_as_such(tmp_path: Path, entry: Any) -> None:
     with running_hub({}, lists={"": entry}, fixed_commit="0" * 40) as hub:
         found = await fault(job(tmp_path, REPOSITORY, hf_endpoint=hub.url))
-    assert found.reason is DownloadReason.FAULT, found.message
+    assert found.reason is DownloadReason.ERROR, found.message
 
 
 class _Store(http.server.BaseHTTPRequestHandler):
@@ -311,7 +311,7 @@ def store(
 async def test_redirects_of_a_store_are_not_followed(tmp_path: Path) -> None:
     with store(200) as (elsewhere, there), store(307, {"location": f"{elsewhere}/x"}) as (url, _):
         found = await fault(job(tmp_path, BUCKET, endpoint=url, **KEYS))
-    assert found.reason is DownloadReason.REFUSED, found.message
+    assert found.reason is DownloadReason.REJECTED, found.message
     assert "a redirect, which is not followed" in found.message
     assert there == []
 
@@ -351,14 +351,14 @@ async def test_a_listing_without_an_end_is_refused(tmp_path: Path) -> None:
     body = b"<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>"
     with store(200, {"content-type": "application/xml"}, body + entries + b"</ListBucketResult>") as (url, asked):
         found = await fault(job(tmp_path, BUCKET, endpoint=url))
-    assert found.reason is DownloadReason.REFUSED, found.message
+    assert found.reason is DownloadReason.REJECTED, found.message
     assert len(asked) <= 11, "folders are counted too"
 
 
 async def test_an_answer_that_fills_the_memory_costs_the_worker(tmp_path: Path) -> None:
     with store(200, {"content-type": "application/json"}, b'["' + b"x" * 2**29 + b'"]') as (url, _):
         found = await fault(job(tmp_path, REPOSITORY, hf_endpoint=url))
-    assert found.reason is DownloadReason.REFUSED, found.message
+    assert found.reason is DownloadReason.REJECTED, found.message
     assert "MiB of memory" in found.message
 
 
@@ -444,4 +444,4 @@ async def test_what_a_source_answers_is_told_in_short(tmp_path: Path) -> None:
         found = await fault(job(tmp_path, BUCKET, endpoint=url, **KEYS))
     assert len(found.message) <= 1000
     assert SECRET_KEY not in found.message
-    assert found.reason in (DownloadReason.FAULT, DownloadReason.UNREACHABLE), found.message
+    assert found.reason in (DownloadReason.ERROR, DownloadReason.UNREACHABLE), found.message

@@ -128,7 +128,7 @@ def test_any_listing_writes_nothing_outside_its_folder(
         one = job(folder, shown=shown, all_files=all_files)
         ended = attempt(Memory(listed), one)
         if not isinstance(ended, Done):
-            assert ended in (DownloadReason.REFUSED, DownloadReason.NOT_FOUND)
+            assert ended in (DownloadReason.REJECTED, DownloadReason.NOT_FOUND)
             written = {name for name in below(Path(temporary)) if (Path(temporary) / name).is_file()}
             assert {Path(name).name for name in written} <= {".lock"}
         else:
@@ -477,4 +477,4 @@ def test_a_folder_of_too_many_files_is_not_walked_to_its_end(tmp_path: Path, mon
         (tmp_path / f"{number}.json").touch()
     with pytest.raises(DownloadError) as raised:
         Local(str(tmp_path), (tmp_path,)).listing()
-    assert raised.value.reason is DownloadReason.REFUSED
+    assert raised.value.reason is DownloadReason.REJECTED

@@ -14,7 +14,7 @@ from engine_double import running_double
 from engine_double.samples import write_adapter
 from patio.engine import sglang, vllm
 from patio.engine.address import read_address
-from patio.engine.base import EngineError, EngineView, FaultReason
+from patio.engine.base import EngineError, EngineReason, EngineView
 from patio.engine.list_stability import DISBELIEF, UnsteadyList
 from patio.engine.sglang import Sglang
 from patio.engine.vllm import Vllm
@@ -48,7 +48,7 @@ def one_gpu(cause: str) -> str:
     return json.dumps({"error": {"message": message, "type": "InternalServerError", "param": None, "code": 500}})
 
 
-def reason(fault: EngineError) -> FaultReason:
+def reason(fault: EngineError) -> EngineReason:
     return fault.reason
 
 
@@ -58,27 +58,27 @@ def reason(fault: EngineError) -> FaultReason:
         (404, '{"error":{"message":"No adapter found for /x","type":"NotFoundError"}}', True, "AdapterNotFound"),
         (404, '{"detail":"Not Found"}', True, "LoraUnavailable"),
         (405, '{"detail":"Method Not Allowed"}', True, "LoraUnavailable"),
-        (500, '{"error":{"message":"Call failed: Worker failed with error \'x\'"}}', True, "AdapterRefused"),
-        (500, '{"object":"error","message":"Worker failed with error \'x\'"}', True, "AdapterRefused"),
-        (500, '{"error":{"message":"EngineCore encountered an issue"}}', False, "EngineFault"),
-        (500, "Internal Server Error", False, "EngineFault"),
-        (502, "", False, "EngineFault"),
-        (503, "busy", False, "EngineFault"),
-        (429, "slow down", False, "EngineFault"),
-        (307, "", False, "EngineFault"),
+        (500, '{"error":{"message":"Call failed: Worker failed with error \'x\'"}}', True, "AdapterRejected"),
+        (500, '{"object":"error","message":"Worker failed with error \'x\'"}', True, "AdapterRejected"),
+        (500, '{"error":{"message":"EngineCore encountered an issue"}}', False, "EngineError"),
+        (500, "Internal Server Error", False, "EngineError"),
+        (502, "", False, "EngineError"),
+        (503, "busy", False, "EngineError"),
+        (429, "slow down", False, "EngineError"),
+        (307, "", False, "EngineError"),
         (403, "<html>", True, "EngineUnauthorized"),
-        (500, one_gpu("LoRA rank 64 is greater than max_lora_rank 16."), True, "AdapterRefused"),
-        (500, one_gpu("vLLM does not yet support DoRA."), True, "AdapterRefused"),
-        (500, one_gpu("Error while deserializing header: incomplete metadata"), True, "AdapterRefused"),
+        (500, one_gpu("LoRA rank 64 is greater than max_lora_rank 16."), True, "AdapterRejected"),
+        (500, one_gpu("vLLM does not yet support DoRA."), True, "AdapterRejected"),
+        (500, one_gpu("Error while deserializing header: incomplete metadata"), True, "AdapterRejected"),
         (500, one_gpu("LoRA is not enabled. Use --enable-lora to enable LoRA."), True, "LoraUnavailable"),
-        (500, one_gpu("CUDA out of memory. Tried to allocate 20.00 MiB."), False, "EngineFault"),
-        (500, one_gpu("EngineCore encountered an issue. See stack trace (above)."), False, "EngineFault"),
-        (500, one_gpu("Server shutting down"), False, "EngineFault"),
-        (500, one_gpu("Worker failed with error 'CUDA out of memory.'"), False, "EngineFault"),
-        (400, '{"error":{"message":"conflicts with a served base model."}}', True, "AdapterRefused"),
-        (400, '{"error":{"message":"The lora adapter \'a\' has already been loaded."}}', False, "EngineFault"),
+        (500, one_gpu("CUDA out of memory. Tried to allocate 20.00 MiB."), False, "EngineError"),
+        (500, one_gpu("EngineCore encountered an issue. See stack trace (above)."), False, "EngineError"),
+        (500, one_gpu("Server shutting down"), False, "EngineError"),
+        (500, one_gpu("Worker failed with error 'CUDA out of memory.'"), False, "EngineError"),
+        (400, '{"error":{"message":"conflicts with a served base model."}}', True, "AdapterRejected"),
+        (400, '{"error":{"message":"The lora adapter \'a\' has already been loaded."}}', False, "EngineError"),
         (401, '{"error":"Unauthorized"}', True, "EngineUnauthorized"),
-        (400, "[]", True, "AdapterRefused"),
+        (400, "[]", True, "AdapterRejected"),
     ],
 )
 def test_vllm_faults_are_told_apart(status: int, body: str, permanent: bool, why: str) -> None:
@@ -93,13 +93,13 @@ def test_vllm_faults_are_told_apart(status: int, body: str, permanent: bool, why
         (400, '{"success":false,"error_message":"LoRA is not enabled."}', True, "LoraUnavailable"),
         (400, '{"success":false,"error_message":"Repo id must be in the form"}', True, "AdapterNotFound"),
         (400, '{"success":false,"error_message":"[Errno 2] No such file or directory: x"}', True, "AdapterNotFound"),
-        (400, '{"success":false,"error_message":"rank 32 is incompatible"}', True, "AdapterRefused"),
-        (400, '{"object":"error","message":"2 validation errors"}', True, "AdapterRefused"),
+        (400, '{"success":false,"error_message":"rank 32 is incompatible"}', True, "AdapterRejected"),
+        (400, '{"object":"error","message":"2 validation errors"}', True, "AdapterRejected"),
         (500, "Internal Server Error", True, "LoraUnavailable"),
-        (503, "", False, "EngineFault"),
-        (400, '{"success":false,"error_message":"CUDA out of memory."}', False, "EngineFault"),
-        (200, "<html>", False, "EngineFault"),
-        (307, "", False, "EngineFault"),
+        (503, "", False, "EngineError"),
+        (400, '{"success":false,"error_message":"CUDA out of memory."}', False, "EngineError"),
+        (200, "<html>", False, "EngineError"),
+        (307, "", False, "EngineError"),
         (403, "", True, "EngineUnauthorized"),
         (404, '{"detail":"Not Found"}', True, "LoraUnavailable"),
         (401, '{"error":"Unauthorized"}', True, "EngineUnauthorized"),
@@ -218,7 +218,7 @@ async def test_health_behind_a_key_is_told_as_such() -> None:
     for kind in ("vllm", "sglang"):
         view = await view_of(httpx.Response(200), kind, ready=401)
         assert view.error is not None
-        assert (view.ready, view.error.reason) == (False, FaultReason.UNAUTHORIZED)
+        assert (view.ready, view.error.reason) == (False, EngineReason.UNAUTHORIZED)
         assert "ENGINE_API_KEY" in view.problem
 
 

@@ -31,7 +31,7 @@ OTHER_FAULTS = {
     "Conflict": 409,
     "TooManyAdapters": 409,
     "InUse": 409,
-    "EngineFault": 503,
+    "EngineError": 503,
     "NotStored": 507,
     "BodyTooLarge": 413,
     "TooManyLongPolls": 429,

@@ -50,15 +50,15 @@ def test_no_matching_pod_is_not_ready_and_says_what_to_check() -> None:
 
 
 def test_a_failure_gives_the_reason_and_the_engines_words() -> None:
-    after = status(ADAPTER, [instance("a", InstanceState.FAILED, "EngineRefused", "No adapter found for /x")], {}, NOW)
-    assert ready(after) == ("False", "EngineRefused")
+    after = status(ADAPTER, [instance("a", InstanceState.FAILED, "EngineRejected", "No adapter found for /x")], {}, NOW)
+    assert ready(after) == ("False", "EngineRejected")
     assert all(
         "No adapter found for /x" in one["message"] for one in after["conditions"] if one["type"] != "Progressing"
     )
 
 
 def test_an_unchanged_world_gives_an_unchanged_status() -> None:
-    world = [instance("a", InstanceState.LOADED), instance("b", InstanceState.FAILED, "EngineRefused", "no")]
+    world = [instance("a", InstanceState.LOADED), instance("b", InstanceState.FAILED, "EngineRejected", "no")]
     first = status(ADAPTER, world, {}, NOW)
     assert status(ADAPTER, world, first, LATER) == first
     assert events(first, first) == ()
@@ -96,18 +96,18 @@ def test_the_status_fits_the_custom_resources_own_model() -> None:
 
 def test_each_verdict_is_told_once() -> None:
     loading = status(ADAPTER, [instance("a", InstanceState.LOADING)], {}, NOW)
-    failed = status(ADAPTER, [instance("a", InstanceState.FAILED, "EngineRefused", "No adapter found")], loading, NOW)
+    failed = status(ADAPTER, [instance("a", InstanceState.FAILED, "EngineRejected", "No adapter found")], loading, NOW)
     loaded = status(ADAPTER, [instance("a", InstanceState.LOADED)], failed, NOW)
     assert events({}, loading) == ()
-    assert events(loading, failed) == (Event("Warning", "EngineRefused", "a: No adapter found"),)
+    assert events(loading, failed) == (Event("Warning", "EngineRejected", "a: No adapter found"),)
     assert events(failed, loaded) == (Event("Normal", "Loaded", "The adapter is loaded on 1 pod."),)
     assert [one.reason for one in events(loaded, loading)] == ["NotReady"]
 
 
 def test_one_fault_on_many_pods_is_one_event() -> None:
-    world = [instance(f"p{index}", InstanceState.FAILED, "EngineRefused", "no") for index in range(5)]
+    world = [instance(f"p{index}", InstanceState.FAILED, "EngineRejected", "no") for index in range(5)]
     assert events({}, status(ADAPTER, world, {}, NOW)) == (
-        Event("Warning", "EngineRefused", "p0, p1, p2 and 2 more: no"),
+        Event("Warning", "EngineRejected", "p0, p1, p2 and 2 more: no"),
     )
 
 
@@ -142,11 +142,11 @@ def test_what_is_asked_for_is_no_warning_and_what_is_lost_is() -> None:
 def test_trouble_with_the_whole_is_told_once_and_is_degraded() -> None:
     condition = Condition("RolloutStopped", "The rollout stopped: a failed.")
     old = Instance(pod("b"), InstanceState.LOADED, "OldSource", updated=False)
-    failed = instance("a", InstanceState.FAILED, "AdapterRefused", "rank 64")
+    failed = instance("a", InstanceState.FAILED, "AdapterRejected", "rank 64")
     after = status_of(ADAPTER, Placement((failed, old), 2, condition), recorded({}), NOW)
     assert ready(after) == ("False", "RolloutStopped")
     assert [(one.type, one.reason) for one in events({}, after)] == [
-        ("Warning", "AdapterRefused"),
+        ("Warning", "AdapterRejected"),
         ("Warning", "RolloutStopped"),
     ]
     again = status_of(ADAPTER, Placement((failed, old), 2, condition), recorded(after), LATER)
@@ -155,16 +155,16 @@ def test_trouble_with_the_whole_is_told_once_and_is_degraded() -> None:
 
 
 def test_degraded_says_each_fault_once_with_its_pods() -> None:
-    world = [instance(f"p{index}", InstanceState.FAILED, "AdapterRefused", "rank 64") for index in range(5)]
+    world = [instance(f"p{index}", InstanceState.FAILED, "AdapterRejected", "rank 64") for index in range(5)]
     world += [instance("q", InstanceState.UNKNOWN, "SidecarUnreachable", "It does not answer.")]
     (*_, degraded) = status(ADAPTER, world, {}, NOW)["conditions"]
     assert degraded["message"] == "p0, p1, p2 and 2 more: rank 64; q: It does not answer."
-    assert degraded["reason"] == "AdapterRefused"
+    assert degraded["reason"] == "AdapterRejected"
 
 
 def test_a_fault_told_with_another_number_is_no_new_event() -> None:
-    first = status(ADAPTER, [instance("a", InstanceState.FAILED, "EngineRefused", "12.1 GiB free")], {}, NOW)
-    second = status(ADAPTER, [instance("a", InstanceState.FAILED, "EngineRefused", "12.2 GiB free")], first, LATER)
+    first = status(ADAPTER, [instance("a", InstanceState.FAILED, "EngineRejected", "12.1 GiB free")], {}, NOW)
+    second = status(ADAPTER, [instance("a", InstanceState.FAILED, "EngineRejected", "12.2 GiB free")], first, LATER)
     assert events(first, second) == ()
 
 
@@ -199,7 +199,7 @@ def test_a_status_that_somebody_else_wrote_is_replaced() -> None:
 
 
 def test_what_is_kept_of_a_status_tells_every_change_and_is_small() -> None:
-    world = [instance(f"p{number}", InstanceState.FAILED, "AdapterRefused", "x" * 500) for number in range(100)]
+    world = [instance(f"p{number}", InstanceState.FAILED, "AdapterRejected", "x" * 500) for number in range(100)]
     first = status(ADAPTER, world, {}, NOW)
     kept = recorded(json.loads(json.dumps(first)))
     assert is_recorded(kept, first)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 
 from patio.adapters.snapshot import UNOBSERVED
-from patio.engine.base import Engine, EngineView, FaultReason, RetryableError
+from patio.engine.base import Engine, EngineReason, EngineView, RetryableError
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ class EngineMonitor:
                 log.exception("look at the engine broke")
             self._broke = True
             message = f"The sidecar broke on what the engine answered ({type(error).__name__}); see its log."
-            return EngineView(ready=False, adapters=None, error=RetryableError(FaultReason.ENGINE_FAULT, message))
+            return EngineView(ready=False, adapters=None, error=RetryableError(EngineReason.ENGINE_ERROR, message))
         self._broke = False
         return view
 

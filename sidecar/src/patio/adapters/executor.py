@@ -41,7 +41,7 @@ from patio.adapters.snapshot import (
     with_progress,
     with_started,
 )
-from patio.engine.base import Engine, EngineError, EngineView, FaultReason, Loaded, RetryableError, trial_name
+from patio.engine.base import Engine, EngineError, EngineReason, EngineView, Loaded, RetryableError, trial_name
 from patio.rejection import Rejection
 from patio_protocol.downloads import DownloadReason
 
@@ -187,7 +187,9 @@ class Executor:
             seen = await self._fingerprints.attempt(spec.name, spec.path)
         except FolderHangsError:
             # The engine would hang in it too, with every other adapter.
-            rejection = Rejection("FolderHangs", f"The file system of {spec.path} does not answer.", retryable=True)
+            rejection = Rejection(
+                "FolderUnresponsive", f"The file system of {spec.path} does not answer.", retryable=True
+            )
             self._finish(action.key, self._failed(self._progress_of(action), rejection), operation, started, rejection)
             return
         if spec.origin is not None and not await self._fetcher.hold(spec.path):
@@ -329,9 +331,9 @@ def _has(view: EngineView, spec: AdapterSpec) -> bool:
 
 def _unverified(view: EngineView, spec: AdapterSpec) -> EngineError | None:
     if view.adapters is None:
-        return RetryableError(FaultReason.UNREACHABLE, f"Loaded, but the list can not be read: {view.problem}")
+        return RetryableError(EngineReason.UNREACHABLE, f"Loaded, but the list can not be read: {view.problem}")
     if not _has(view, spec):
-        return RetryableError(FaultReason.NOT_LISTED, "The engine said that it loaded it, and does not list it.")
+        return RetryableError(EngineReason.NOT_LISTED, "The engine said that it loaded it, and does not list it.")
     return None
 
 

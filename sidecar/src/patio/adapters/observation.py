@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from patio.adapters.desired import Slot, returned, with_gone, with_new_engine, with_returned
 from patio.adapters.progress import Progress, after_loss, after_rejection, after_success
 from patio.adapters.snapshot import AdapterSnapshot, holds, with_progress
-from patio.engine.base import EngineView, FaultReason
+from patio.engine.base import EngineReason, EngineView
 from patio.rejection import Rejection
 
 
@@ -65,7 +65,7 @@ def evict(
     if spec is None:
         return snapshot, ()
     message = f"The engine dropped it to make room for {by}; raise --max-loaded-loras or want fewer adapters here."
-    rejection = Rejection(FaultReason.EVICTED, message, retryable=False)
+    rejection = Rejection(EngineReason.EVICTED, message, retryable=False)
     progress = after_rejection(snapshot.progress_of(spec), rejection, now, jitter)
     event = Event(logging.WARNING, "adapter evicted adapter=%s by=%s", (name, by))
     return with_progress(snapshot, (name, Slot.ACTIVE), progress), (event,)

@@ -16,7 +16,7 @@ from patio.adapters.plan import Action, Fetch, Load, Plan, Reload, Restore, Unlo
 from patio.adapters.progress import PATIENCE, Progress, calls_for
 from patio.adapters.snapshot import AdapterSnapshot, holds, same_path
 from patio.adapters.staging import credentials_awaited, plan_staged, will_come
-from patio.engine.base import FaultReason, trial_name
+from patio.engine.base import EngineReason, trial_name
 from patio_protocol.adapters import AdapterReport, AdapterState, PreparedReport, PreparedState
 from patio_protocol.downloads import DownloadReason
 
@@ -107,7 +107,7 @@ def _condition_of(
         return _leaving(snapshot, name)
     if name in listed:
         message = "The engine has it; nobody asked this sidecar for it, so it is left alone."
-        return _Condition(AdapterState.LOADED, "LoadedInEngine", message)
+        return _Condition(AdapterState.LOADED, "Unmanaged", message)
     there = prepared is not None and prepared.state is PreparedState.PREPARED
     message = "Nobody wants it loaded yet; its files are fetched ahead."
     return _Condition(AdapterState.PENDING, "Prepared" if there else "Preparing", message)
@@ -202,7 +202,7 @@ def _fitting(snapshot: AdapterSnapshot) -> frozenset[str]:
         and snapshot.desired.spec(name) is not None
         and name not in listed
         and progress.rejection is not None
-        and progress.rejection.reason is FaultReason.EVICTED
+        and progress.rejection.reason is EngineReason.EVICTED
     )
     return frozenset(evicted[: max(0, limit - len(listed))])
 
@@ -213,7 +213,7 @@ def _running_names(snapshot: AdapterSnapshot) -> set[str]:
 
 def _restorable(spec: AdapterSpec, progress: Progress) -> bool:
     """Whether other weights were held under the name before, and were not tried since the wanted ones failed."""
-    if progress.rejection is None or progress.rejection.reason is FaultReason.EVICTED or spec.held is None:
+    if progress.rejection is None or progress.rejection.reason is EngineReason.EVICTED or spec.held is None:
         return False
     return not same_path(spec.held.path, spec.path) and progress.restored < progress.failures
 
@@ -238,7 +238,7 @@ def _leaving(snapshot: AdapterSnapshot, name: str) -> _Condition:
             message = (
                 "A request for it had the engine load it again after it was unloaded; it is unloaded after a pause."
             )
-            return _Condition(AdapterState.UNLOADING, "CameBack", message, then=progress.not_before)
+            return _Condition(AdapterState.UNLOADING, "ReloadedByEngine", message, then=progress.not_before)
         return _Condition(
             AdapterState.UNLOADING, rejection.reason, rejection.message, rejection.retryable, progress.not_before
         )

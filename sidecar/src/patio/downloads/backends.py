@@ -46,5 +46,5 @@ def begins_at(content_range: str | None, offset: int, what: str) -> int:
     if content_range is None:
         return 0
     if not content_range.startswith(f"bytes {offset}-"):
-        raise DownloadError(DownloadReason.FAULT, f"{what}: another part was sent than the one from byte {offset} on.")
+        raise DownloadError(DownloadReason.ERROR, f"{what}: another part was sent than the one from byte {offset} on.")
     return offset

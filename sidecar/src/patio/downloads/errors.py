@@ -12,7 +12,7 @@ from patio_protocol.downloads import DownloadReason
 TRANSIENT = frozenset(
     {
         DownloadReason.UNREACHABLE,
-        DownloadReason.FAULT,
+        DownloadReason.ERROR,
         DownloadReason.SLOW,
         DownloadReason.BUSY,
         DownloadReason.CHANGED,
@@ -64,8 +64,8 @@ def error_of_status(status: int, what: str, retry_after: float | None = None, wi
     if status == 412:
         return DownloadError(DownloadReason.CHANGED, f"{what}: it was changed while it was read.")
     if status in (408, 425, 429) or status >= 500:
-        return DownloadError(DownloadReason.FAULT, f"{what}: {status}, an error that may pass.", retry_after)
-    return DownloadError(DownloadReason.REFUSED, f"{what}: {status}, which no retry mends.")
+        return DownloadError(DownloadReason.ERROR, f"{what}: {status}, an error that may pass.", retry_after)
+    return DownloadError(DownloadReason.REJECTED, f"{what}: {status}, which no retry mends.")
 
 
 def tls_hint(error: str) -> str:

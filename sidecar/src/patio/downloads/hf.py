@@ -63,7 +63,7 @@ class HuggingFace:
         with self._faults(), self._understood():
             info = api.model_info(self._repository, revision=self._revision, files_metadata=True, timeout=READ_SECONDS)
         if info.sha is None or not re.fullmatch(r"[0-9a-f]{40}", info.sha):
-            raise DownloadError(DownloadReason.FAULT, f"{self._what}: the answer names no commit.")
+            raise DownloadError(DownloadReason.ERROR, f"{self._what}: the answer names no commit.")
         self._commit = info.sha
         with self._understood():
             siblings = info.siblings or []
@@ -75,7 +75,7 @@ class HuggingFace:
     def _file(self, sibling: RepoSibling) -> RemoteFile:
         size, blob = sibling.size, sibling.blob_id
         if not isinstance(size, int) or isinstance(size, bool):
-            raise DownloadError(DownloadReason.FAULT, f"{self._what}: {sibling.rfilename[:200]} has no size.")
+            raise DownloadError(DownloadReason.ERROR, f"{self._what}: {sibling.rfilename[:200]} has no size.")
         digest = None
         if sibling.lfs is not None:
             digest = Digest("sha256", str(sibling.lfs.sha256))
@@ -121,7 +121,7 @@ class HuggingFace:
             raise DownloadError(DownloadReason.INVALID, f"{self._what}: {error}") from None
         except httpx.TooManyRedirects:
             message = f"{self._what}: more than {MOST_REDIRECTS} redirects."
-            raise DownloadError(DownloadReason.REFUSED, message) from None
+            raise DownloadError(DownloadReason.REJECTED, message) from None
         except (httpx.UnsupportedProtocol, httpx.InvalidURL, httpx.LocalProtocolError) as error:
             # Not in the library's words: they repeat a header, and the token with it.
             message = f"{self._what}: {type(error).__name__}: the endpoint, the token or a redirect can not be used."
@@ -139,7 +139,7 @@ class HuggingFace:
             if isinstance(error, HFValidationError):
                 raise
             message = f"{self._what}: the answer is not that of a Hub ({type(error).__name__})."
-            raise DownloadError(DownloadReason.FAULT, message) from None
+            raise DownloadError(DownloadReason.ERROR, message) from None
 
 
 def check_target(home: httpx.URL, url: httpx.URL) -> None:
@@ -148,10 +148,10 @@ def check_target(home: httpx.URL, url: httpx.URL) -> None:
         message = (
             f"{url.host} is an address of the machine that the pod runs on, or of its cloud's metadata: never asked."
         )
-        raise DownloadError(DownloadReason.REFUSED, message)
+        raise DownloadError(DownloadReason.REJECTED, message)
     if url.scheme != "https" and (url.scheme, url.host) != (home.scheme, home.host):
         message = f"The Hub at {home.host} redirects to {url.scheme}://{url.host}: only https is followed."
-        raise DownloadError(DownloadReason.REFUSED, message)
+        raise DownloadError(DownloadReason.REJECTED, message)
 
 
 def _seconds(retry_after: str | None) -> float | None:

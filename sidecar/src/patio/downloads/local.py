@@ -37,7 +37,7 @@ class Local:
                     shown = os.path.relpath(path, self._folder)
                     files.append(RemoteFile(shown, stat.st_size, str(stat.st_mtime_ns)))
             if len(files) > MOST_FILES:
-                raise DownloadError(DownloadReason.REFUSED, f"{self._folder} has more than {MOST_FILES} files.")
+                raise DownloadError(DownloadReason.REJECTED, f"{self._folder} has more than {MOST_FILES} files.")
         return Listing(tuple(files))
 
     @contextmanager

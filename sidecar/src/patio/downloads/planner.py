@@ -85,7 +85,7 @@ def select(listing: Listing, all_files: bool) -> Selection:
     """Choose what is fetched; raise `DownloadError` for a listing that must not be taken or has nothing to take."""
     check_listing(file.name for file in listing.files)
     if any(file.size < 0 for file in listing.files):
-        raise DownloadError(DownloadReason.REFUSED, "The source lists a file of less than no bytes.")
+        raise DownloadError(DownloadReason.REJECTED, "The source lists a file of less than no bytes.")
     if not listing.files:
         raise DownloadError(DownloadReason.NOT_FOUND, "The source has no files there.")
     if all_files:
@@ -101,9 +101,9 @@ def select(listing: Listing, all_files: bool) -> Selection:
                 f"The only weights are {', '.join(code[:3])}: formats that may run code when they are loaded. Publish "
                 "them as safetensors, or allow them with PATIO_DOWNLOAD_FILES=all in the sidecar."
             )
-            raise DownloadError(DownloadReason.REFUSED, message)
+            raise DownloadError(DownloadReason.REJECTED, message)
     if not taken:
-        raise DownloadError(DownloadReason.REFUSED, "The source has no file that an engine reads.")
+        raise DownloadError(DownloadReason.REJECTED, "The source has no file that an engine reads.")
     return Selection(taken, skipped)
 
 

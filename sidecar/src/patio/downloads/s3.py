@@ -98,7 +98,7 @@ class S3:
                         files.append(self._file(entry))
                 if seen > MOST_FILES or number >= MOST_PAGES:
                     message = f"{self._what}: more than {MOST_FILES} objects, or {MOST_PAGES} pages of them, are there."
-                    raise DownloadError(DownloadReason.REFUSED, message)
+                    raise DownloadError(DownloadReason.REJECTED, message)
             if not files:
                 raise self._nothing_there()
         return Listing(tuple(files))
@@ -142,7 +142,7 @@ class S3:
             yield
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             message = f"{self._what}: the answer is not that of such a store ({type(error).__name__})."
-            raise DownloadError(DownloadReason.FAULT, message) from None
+            raise DownloadError(DownloadReason.ERROR, message) from None
 
     @contextmanager
     def _faults(self, what: str) -> Iterator[None]:
@@ -161,7 +161,7 @@ class S3:
                 message = (
                     f"{message}: {status}, a redirect, which is not followed; name the bucket's own endpoint or region."
                 )
-                raise DownloadError(DownloadReason.REFUSED, message) from None
+                raise DownloadError(DownloadReason.REJECTED, message) from None
             raise error_of_status(status, message, seconds, "" if self._signed else _WITHOUT) from None
         except (HTTPClientError, OSError) as error:
             refused = getattr(error, "kwargs", {}).get("error")

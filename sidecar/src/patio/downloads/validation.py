@@ -48,16 +48,16 @@ def check_listing(names: Iterable[str]) -> None:
     for name in names:
         if not safe_name(name):
             message = f"The source lists {name[:200]!r}, a name that could leave its folder; nothing of it is taken."
-            raise DownloadError(DownloadReason.REFUSED, message)
+            raise DownloadError(DownloadReason.REJECTED, message)
         if name in seen:
-            raise DownloadError(DownloadReason.REFUSED, f"The source lists {name!r} twice.")
+            raise DownloadError(DownloadReason.REJECTED, f"The source lists {name!r} twice.")
         seen.add(name)
         if len(seen) > MOST_FILES:
-            raise DownloadError(DownloadReason.REFUSED, f"The source has more than {MOST_FILES} files.")
+            raise DownloadError(DownloadReason.REJECTED, f"The source has more than {MOST_FILES} files.")
         folders.update(str(parent) for parent in PurePosixPath(name).parents)
     both = sorted(seen & folders)
     if both:
-        raise DownloadError(DownloadReason.REFUSED, f"The source lists {both[0]!r} as a file and as a folder.")
+        raise DownloadError(DownloadReason.REJECTED, f"The source lists {both[0]!r} as a file and as a folder.")
 
 
 def is_code(name: str) -> bool:

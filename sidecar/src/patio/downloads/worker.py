@@ -82,7 +82,7 @@ def main() -> int:
         return 1
     except MemoryError:
         message = f"What the source answered does not fit into {MOST_DATA >> 20} MiB of memory."
-        fail(DownloadError(DownloadReason.REFUSED, message))
+        fail(DownloadError(DownloadReason.REJECTED, message))
         return 1
     return 0
 

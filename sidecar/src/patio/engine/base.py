@@ -17,19 +17,19 @@ from typing import Protocol
 from patio_protocol.engines import TRIAL_PREFIX, EngineKind
 
 
-class FaultReason(StrEnum):
+class EngineReason(StrEnum):
     """Why an engine did not do as asked: CamelCase and stable, shown in reports, metrics and conditions."""
 
     ADAPTER_NOT_FOUND = "AdapterNotFound"
     """The engine does not find the files. The path may be right in the sidecar's container and wrong in its own."""
-    ADAPTER_REFUSED = "AdapterRefused"
+    ADAPTER_REJECTED = "AdapterRejected"
     """The engine found them and can not use them: rank, DoRA, broken files, a name that is taken."""
     LORA_UNAVAILABLE = "LoraUnavailable"
     """This engine was not started so that adapters can be loaded at run time."""
     UNAUTHORIZED = "EngineUnauthorized"
     """The engine wants a key that the sidecar does not have."""
     UNREACHABLE = "EngineUnreachable"
-    ENGINE_FAULT = "EngineFault"
+    ENGINE_ERROR = "EngineError"
     """The engine answered with an error that may pass."""
     NOT_LISTED = "NotListed"
     """The engine said yes, and its own list says no."""
@@ -42,7 +42,7 @@ class EngineError(Exception):
 
     permanent = False
 
-    def __init__(self, reason: FaultReason, message: str) -> None:
+    def __init__(self, reason: EngineReason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
@@ -80,7 +80,7 @@ class EngineView:
     @property
     def unreliable(self) -> bool:
         """Whether somebody listens and did not answer: that tells nothing but that it is slow."""
-        return self.listening and self.error is not None and self.error.reason is FaultReason.UNREACHABLE
+        return self.listening and self.error is not None and self.error.reason is EngineReason.UNREACHABLE
 
     @property
     def problem(self) -> str:

@@ -15,7 +15,7 @@ import httpx
 
 from patio.bounded_json import read_json
 from patio.engine.address import read_address
-from patio.engine.base import EngineError, EngineView, FaultReason, PermanentError, RetryableError
+from patio.engine.base import EngineError, EngineReason, EngineView, PermanentError, RetryableError
 from patio.exchange import Answer, ExchangeError, exchange
 from patio.network import Cause
 from patio_protocol.engines import TRIAL_PREFIX
@@ -107,10 +107,10 @@ class EngineHttp:
             if answer.status in (401, 403):
                 raise unauthorized("/v1/models", answer.status, "set ENGINE_API_KEY in the sidecar")
             if not answer.is_success:
-                raise RetryableError(FaultReason.ENGINE_FAULT, f"/v1/models {answered(answer.status)}.")
+                raise RetryableError(EngineReason.ENGINE_ERROR, f"/v1/models {answered(answer.status)}.")
             if not answer.whole:
                 message = f"/v1/models answered with more than {LARGEST_LIST} bytes, or compressed."
-                raise RetryableError(FaultReason.ENGINE_FAULT, message)
+                raise RetryableError(EngineReason.ENGINE_ERROR, message)
             view, left_out = _read_list(answer.content)
         except EngineError as error:
             return EngineView(ready=True, adapters=None, error=error)
@@ -147,7 +147,7 @@ class EngineHttp:
         except ExchangeError as error:
             if error.cause is Cause.REFUSED:
                 raise NotListeningError(shown) from error
-            raise RetryableError(FaultReason.UNREACHABLE, error.message + self._remedy(error.cause)) from error
+            raise RetryableError(EngineReason.UNREACHABLE, error.message + self._remedy(error.cause)) from error
         self._answered = True
         return answer
 
@@ -166,7 +166,7 @@ class NotListeningError(RetryableError):
     """The connection was refused: the engine is starting, stopping or gone, and holds no adapter."""
 
     def __init__(self, endpoint: str) -> None:
-        super().__init__(FaultReason.UNREACHABLE, f"Nothing listens at {endpoint}: the engine is not up.")
+        super().__init__(EngineReason.UNREACHABLE, f"Nothing listens at {endpoint}: the engine is not up.")
 
 
 def down(error: EngineError) -> EngineView:
@@ -177,7 +177,7 @@ def down(error: EngineError) -> EngineView:
 def unauthorized(path: str, status: int, remedy: str) -> PermanentError:
     """Return the fault of a key that is missing or wrong, with what mends it."""
     message = f"The engine refuses {path} without the right key ({status}); {remedy}."
-    return PermanentError(FaultReason.UNAUTHORIZED, message)
+    return PermanentError(EngineReason.UNAUTHORIZED, message)
 
 
 def answered(status: int) -> str:
@@ -194,7 +194,7 @@ def _read_list(content: bytes) -> tuple[EngineView, int]:
     listed = data.get("data") if isinstance(data, dict) else None
     if not isinstance(listed, list):
         message = "/v1/models answered with something else than a model list."
-        raise RetryableError(FaultReason.ENGINE_FAULT, message)
+        raise RetryableError(EngineReason.ENGINE_ERROR, message)
     entries = [entry for entry in listed if _is_model(entry)]
     base_models = [entry for entry in entries if entry.get("parent") is None]
     context = base_models[0].get("max_model_len") if base_models else None

@@ -24,8 +24,8 @@ from patio.bounded_json import read_json
 from patio.engine.base import (
     Capacity,
     EngineError,
+    EngineReason,
     EngineView,
-    FaultReason,
     Loaded,
     PermanentError,
     RetryableError,
@@ -137,7 +137,7 @@ class Sglang:
             return unauthorized("/ready", ready.status, "set ENGINE_API_KEY in the sidecar")
         if ready.status != 404:
             message = f"SGLang is warming up, paused or stopping (/ready {answered(ready.status)})."
-            return RetryableError(FaultReason.ENGINE_FAULT, message)
+            return RetryableError(EngineReason.ENGINE_ERROR, message)
         # Older SGLang has no /ready: there, the list answers once the model is loaded.
         listed = await self._http.listed(self._key)
         return listed.error if listed.error is not None and not listed.error.permanent else None
@@ -159,7 +159,7 @@ class Sglang:
         if message is None:
             return view
         return replace(
-            view, adapters=None, trials=frozenset(), error=PermanentError(FaultReason.LORA_UNAVAILABLE, message)
+            view, adapters=None, trials=frozenset(), error=PermanentError(EngineReason.LORA_UNAVAILABLE, message)
         )
 
     async def load(self, name: str, path: str) -> Loaded:
@@ -183,7 +183,7 @@ class Sglang:
         self._took.discard(name)
         with contextlib.suppress(EngineError):
             await self.unload(name)
-        raise PermanentError(FaultReason.NOT_LISTED, NOT_LISTED)
+        raise PermanentError(EngineReason.NOT_LISTED, NOT_LISTED)
 
     async def replace(self, name: str, path: str) -> Loaded:
         """Try the weights, where that evicts nobody; then unload and load, more than once if requests are quicker."""
@@ -197,7 +197,7 @@ class Sglang:
         message = (
             f"Requests for {name} brought its old weights back {SWAPS} times while the new ones were to be loaded."
         )
-        raise RetryableError(FaultReason.ENGINE_FAULT, message)
+        raise RetryableError(EngineReason.ENGINE_ERROR, message)
 
     async def _try(self, trial: str, path: str) -> None:
         try:
@@ -250,7 +250,7 @@ class Sglang:
             try:
                 return await change()
             except RetryableError as error:
-                slow = error.reason is FaultReason.UNREACHABLE and time.monotonic() - asked > QUICK
+                slow = error.reason is EngineReason.UNREACHABLE and time.monotonic() - asked > QUICK
                 if not slow or not (await self.view()).ready:
                     raise
 
@@ -345,26 +345,26 @@ def fault_of(path: str, status: int, text: str, key_remedy: str = _NO_KEY) -> En
         return unauthorized(path, status, key_remedy)
     if status in (404, 405):
         words = f"This SGLang has no {path} (it answered {status}): it can not load adapters at run time."
-        return PermanentError(FaultReason.LORA_UNAVAILABLE, words)
+        return PermanentError(EngineReason.LORA_UNAVAILABLE, words)
     if "LoRA is not enabled" in message:
-        return PermanentError(FaultReason.LORA_UNAVAILABLE, message)
+        return PermanentError(EngineReason.LORA_UNAVAILABLE, message)
     if path == UNLOAD and "does not exist" in message:
-        return _NotThereError(FaultReason.ADAPTER_NOT_FOUND, message)
+        return _NotThereError(EngineReason.ADAPTER_NOT_FOUND, message)
     if path == LOAD and "already loaded" in message:
         # The list that the call was based on is stale; the next look tells.
-        return _TakenError(FaultReason.ENGINE_FAULT, message)
+        return _TakenError(EngineReason.ENGINE_ERROR, message)
     if "Repo id must be in the form" in message:
         # A missing path falls through to the hub, whose complaint hides what is wrong.
         words = f"The path does not exist in the engine's container, or is no folder there: {message}"
-        return PermanentError(FaultReason.ADAPTER_NOT_FOUND, words)
+        return PermanentError(EngineReason.ADAPTER_NOT_FOUND, words)
     if "No such file or directory" in message or "cached snapshot folder" in message:
-        return PermanentError(FaultReason.ADAPTER_NOT_FOUND, message)
+        return PermanentError(EngineReason.ADAPTER_NOT_FOUND, message)
     if status == 500 and message == "Internal Server Error":
-        return PermanentError(FaultReason.LORA_UNAVAILABLE, NO_RUNTIME_LOADING)
+        return PermanentError(EngineReason.LORA_UNAVAILABLE, NO_RUNTIME_LOADING)
     refused = status < 500 and status not in (408, 425, 429) and (status >= 400 or words is not None)
     if refused and not may_pass(whole):
-        return PermanentError(FaultReason.ADAPTER_REFUSED, message)
-    return RetryableError(FaultReason.ENGINE_FAULT, message)
+        return PermanentError(EngineReason.ADAPTER_REJECTED, message)
+    return RetryableError(EngineReason.ENGINE_ERROR, message)
 
 
 def _read(text: str) -> _Read:

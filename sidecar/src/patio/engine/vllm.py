@@ -15,8 +15,8 @@ from patio.bounded_json import read_json
 from patio.engine.base import (
     Capacity,
     EngineError,
+    EngineReason,
     EngineView,
-    FaultReason,
     Loaded,
     PermanentError,
     RetryableError,
@@ -77,7 +77,7 @@ class Vllm:
             return None
         if health.status in (401, 403):
             return unauthorized("/health", health.status, "set ENGINE_API_KEY in the sidecar")
-        return RetryableError(FaultReason.ENGINE_FAULT, f"vLLM's /health {answered(health.status)}.")
+        return RetryableError(EngineReason.ENGINE_ERROR, f"vLLM's /health {answered(health.status)}.")
 
     async def _listed(self) -> EngineView:
         return await self._http.listed(self._key)
@@ -112,7 +112,7 @@ class Vllm:
         try:
             await self._change(UNLOAD, {"lora_name": name})
         except PermanentError as error:
-            if error.reason is not FaultReason.ADAPTER_NOT_FOUND:
+            if error.reason is not EngineReason.ADAPTER_NOT_FOUND:
                 raise
 
     async def capacity(self) -> Capacity:
@@ -141,20 +141,20 @@ def fault_of(path: str, status: int, text: str) -> EngineError:
     if status in (401, 403):
         return unauthorized(path, status, "set ENGINE_API_KEY in the sidecar")
     if status in (404, 405) and words is None:
-        return PermanentError(FaultReason.LORA_UNAVAILABLE, RUNTIME_UPDATING_OFF)
+        return PermanentError(EngineReason.LORA_UNAVAILABLE, RUNTIME_UPDATING_OFF)
     whole = words or text.strip() or f"vLLM {answered(status)}."
     message = bounded_words(whole)
     if status == 404:
-        return PermanentError(FaultReason.ADAPTER_NOT_FOUND, message)
+        return PermanentError(EngineReason.ADAPTER_NOT_FOUND, message)
     if "LoRA is not enabled" in message:
-        return PermanentError(FaultReason.LORA_UNAVAILABLE, f"{message} Start vLLM with --enable-lora.")
+        return PermanentError(EngineReason.LORA_UNAVAILABLE, f"{message} Start vLLM with --enable-lora.")
     if status == 400 and "already" in message and "loaded" in message:
-        return _AlreadyLoadedError(FaultReason.ENGINE_FAULT, message)
+        return _AlreadyLoadedError(EngineReason.ENGINE_ERROR, message)
     # vLLM 0.32 answers 500 to rank above --max-lora-rank, DoRA, no tensors, truncated files and a broken config.
     refused = 400 <= status < 500 and status not in (408, 425, 429)
     if (refused or _REFUSED.search(whole)) and not may_pass(whole):
-        return PermanentError(FaultReason.ADAPTER_REFUSED, message)
-    return RetryableError(FaultReason.ENGINE_FAULT, message)
+        return PermanentError(EngineReason.ADAPTER_REJECTED, message)
+    return RetryableError(EngineReason.ENGINE_ERROR, message)
 
 
 def _words(text: str) -> str | None:

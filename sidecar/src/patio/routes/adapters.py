@@ -17,7 +17,7 @@ from patio.adapters.desired import Outcome
 from patio.adapters.published_state import PublishedState
 from patio.adapters.reconciler import Reconciler
 from patio.credentials.sealing import SealedError
-from patio.engine.base import FaultReason
+from patio.engine.base import EngineReason
 from patio.routes.access import peer_of
 from patio.routes.downloads import DOWNLOAD_STATUS
 from patio.routes.responses import ApiError, answer, within
@@ -33,11 +33,11 @@ from patio_protocol.adapters import (
 from patio_protocol.engines import TRIAL_PREFIX
 
 FAULT_STATUS: Mapping[str, int] = {
-    FaultReason.ADAPTER_NOT_FOUND: 404,
-    FaultReason.ADAPTER_REFUSED: 422,
-    FaultReason.LORA_UNAVAILABLE: 422,
-    FaultReason.EVICTED: 422,
-    FaultReason.UNAUTHORIZED: 502,
+    EngineReason.ADAPTER_NOT_FOUND: 404,
+    EngineReason.ADAPTER_REJECTED: 422,
+    EngineReason.LORA_UNAVAILABLE: 422,
+    EngineReason.EVICTED: 422,
+    EngineReason.UNAUTHORIZED: 502,
 }
 """Status of a load that failed, by reason. The engine's own codes do not do: vLLM answers 500 to bad adapters."""
 FAULT_THAT_MAY_PASS = 503

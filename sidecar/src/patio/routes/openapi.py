@@ -79,9 +79,9 @@ FAULTS: Mapping[tuple[str, str], tuple[tuple[int, str, str, bool], ...]] = {
         (404, "AdapterNotFound", "Loading lora sql failed: No adapter found for /adapters/sql", False),
         (409, "Conflict", "Adapter sql is wanted by LoraAdapter/team-b/sql on this pod.", False),
         (409, "TooManyAdapters", "2000 adapters are wanted on this pod, which is the most; unload others.", False),
-        (422, "AdapterRefused", "LoRA rank 64 is greater than max_lora_rank 16.", False),
+        (422, "AdapterRejected", "LoRA rank 64 is greater than max_lora_rank 16.", False),
         (502, "EngineUnauthorized", "The engine refuses it without the right key; set ENGINE_API_KEY.", False),
-        (503, "EngineFault", "The engine answered 503.", True),
+        (503, "EngineError", "The engine answered 503.", True),
         (507, "NotStored", "The order could not be stored, so nothing was changed: No space left on device.", True),
     ),
     ("post", "/v1/unload_lora_adapter"): (

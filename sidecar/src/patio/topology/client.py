@@ -43,7 +43,7 @@ class TopologyClient:
                 worker_url=worker.url,
                 worker_type=worker.kind,
                 state=RegistrationState.NOT_REGISTERED,
-                reason=Reason.NOT_ASKED,
+                reason=Reason.NOT_CONTACTED,
                 since=now,
             )
             for registration in self._registrations
@@ -118,7 +118,7 @@ class TopologyClient:
 
     def _explained(self, condition: Condition) -> Condition:
         """Return a standing with the pod's reason for staying out."""
-        if condition.reason != Reason.NOT_WANTED:
+        if condition.reason != Reason.NOT_DESIRED:
             return condition
         if self._leaving:
             return replace(condition, reason=Reason.DRAINED, message="This pod is drained or ends.")

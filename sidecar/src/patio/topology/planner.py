@@ -36,23 +36,23 @@ class Reason(StrEnum):
     NOT_LISTED = "NotListed"
     REPLACING = "Replacing"
     """The router has it as something else; that goes first."""
-    UNHEALTHY = "RouterSaysUnhealthy"
-    DRAINING = "RouterDrains"
+    UNHEALTHY = "WorkerUnhealthy"
+    DRAINING = "WorkerDraining"
     """The router sends it nothing more and forgets it soon."""
     ENGINE_NOT_READY = "EngineNotReady"
     DRAINED = "Drained"
     """This pod has left for good, by a drain or at its end."""
-    NOT_WANTED = "NotWanted"
+    NOT_DESIRED = "NotDesired"
     UNREACHABLE = "RouterUnreachable"
     UNAUTHORIZED = "RouterUnauthorized"
-    REFUSED = "RouterRefused"
-    FAULT = "RouterFault"
+    REJECTED = "RouterRejected"
+    ERROR = "RouterError"
     """The router answered with an error that may pass."""
     MODE = "RouterModeMismatch"
     """The router lists it and sends its kind of worker nothing."""
     NO_SERVER = "NoLeaseServer"
     """Who answers at the endpoint is a sidecar that keeps no leases."""
-    NOT_ASKED = "NotAskedYet"
+    NOT_CONTACTED = "NotContacted"
     NOT_CONFIGURED = "NotConfigured"
     """Of the whole report, when nothing names a router."""
 
@@ -236,8 +236,8 @@ def _enter(worker: Worker, progress: Progress, now: float) -> Plan:
 
 def _leave(entry: Entry | None, progress: Progress, now: float) -> Plan:
     if entry is None:
-        return Plan(Condition(RegistrationState.NOT_REGISTERED, Reason.NOT_WANTED))
-    condition = Condition(RegistrationState.LEAVING, Reason.NOT_WANTED, worker_id=entry.id)
+        return Plan(Condition(RegistrationState.NOT_REGISTERED, Reason.NOT_DESIRED))
+    condition = Condition(RegistrationState.LEAVING, Reason.NOT_DESIRED, worker_id=entry.id)
     return _when_due(condition, Remove(entry.id, "it is not wanted any more"), progress, now)
 
 

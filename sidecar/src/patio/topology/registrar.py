@@ -131,7 +131,7 @@ class Registrar:
                 self._progress[url] = after_poll(self._progress[url], entry)
                 continue
             if url in wanted:
-                self._fail(url, Rejection(Reason.FAULT, message))
+                self._fail(url, Rejection(Reason.ERROR, message))
             else:
                 self._progress[url] = after_poll(self._progress[url], None)
         return found

@@ -78,7 +78,7 @@ class DirectRegistration:
     async def step(self, worker: Worker | None) -> Step:
         """Look at the router, and act."""
         if worker is None and self._out:
-            return Step(Condition(RegistrationState.NOT_REGISTERED, Reason.NOT_WANTED), 60.0, False)
+            return Step(Condition(RegistrationState.NOT_REGISTERED, Reason.NOT_DESIRED), 60.0, False)
         found = await self._registrar.round({} if worker is None else {worker.url: worker})
         condition = found.conditions[self._url]
         self._out = worker is None and condition.state is RegistrationState.NOT_REGISTERED
@@ -137,7 +137,7 @@ class LeasedRegistration:
         self._progress = Progress()
         self._out = worker is None and registration is None
         if registration is None:
-            return Step(Condition(RegistrationState.NOT_REGISTERED, Reason.NOT_WANTED), self._interval, True)
+            return Step(Condition(RegistrationState.NOT_REGISTERED, Reason.NOT_DESIRED), self._interval, True)
         condition = Condition(registration.state, registration.reason, registration.message, registration.worker_id)
         now = time.monotonic()
         if registration.state in (RegistrationState.PENDING, RegistrationState.LEAVING):
@@ -193,7 +193,7 @@ class DetectedRegistration:
                 return self._not_known(_rejection(error), worker)
             except Refused as refused:
                 if refused.status >= 500:
-                    return self._not_known(Rejection(Reason.FAULT, refused.message), worker)
+                    return self._not_known(Rejection(Reason.ERROR, refused.message), worker)
                 # Routers answer 404 (or 401, when they want a key) to a path that they do not know.
                 self._chosen = self._direct
             else:
@@ -202,7 +202,7 @@ class DetectedRegistration:
                     return self._not_known(Rejection(Reason.NO_SERVER, message, retryable=False), worker)
                 self._chosen = self._leased
         found = await self._chosen.step(worker)
-        if found.condition.reason == Reason.REFUSED:
+        if found.condition.reason == Reason.REJECTED:
             # Perhaps another one answers there by now.
             self._chosen = None
         return found
@@ -216,10 +216,10 @@ class DetectedRegistration:
 
 def _rejection(error: Unreachable | Refused) -> Rejection:
     if isinstance(error, Unreachable):
-        reason = Reason.FAULT if cause_of(error.__cause__ or error) in NOT_ITS_FAULT else Reason.UNREACHABLE
+        reason = Reason.ERROR if cause_of(error.__cause__ or error) in NOT_ITS_FAULT else Reason.UNREACHABLE
         return Rejection(reason, f"{error}.")
     if error.status in (401, 403):
         return Rejection(Reason.UNAUTHORIZED, error.message, retryable=False)
     if error.retryable or error.status >= 500:
-        return Rejection(Reason.FAULT, error.message)
-    return Rejection(Reason.REFUSED, error.message, retryable=False)
+        return Rejection(Reason.ERROR, error.message)
+    return Rejection(Reason.REJECTED, error.message, retryable=False)

@@ -201,7 +201,7 @@ class Router:
             except (httpx.RequestError, httpx.InvalidURL, OSError, ValueError) as error:
                 message = f"The router at {url} does not answer: {error_words(error)}."
                 # A router that was not asked, or not believed, may send requests all the same.
-                reason = Reason.FAULT if cause_of(error) in NOT_ITS_FAULT else Reason.UNREACHABLE
+                reason = Reason.ERROR if cause_of(error) in NOT_ITS_FAULT else Reason.UNREACHABLE
                 failed = failed or RouterError(Rejection(reason, message))
                 if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
                     continue
@@ -223,7 +223,7 @@ class Router:
                 content += chunk
                 if len(content) > LARGEST:
                     message = f"The router at {url} answered with more than {LARGEST} bytes."
-                    raise RouterError(Rejection(Reason.FAULT, message))
+                    raise RouterError(Rejection(Reason.ERROR, message))
             return _Answer(response.status_code, bytes(content))
 
     def _rejection(self, response: _Answer) -> RouterError:
@@ -235,15 +235,15 @@ class Router:
         if response.status_code in (404, 405):
             return self._not_a_router(response)
         if 400 <= response.status_code < 500 and response.status_code not in (408, 425, 429):
-            return RouterError(Rejection(Reason.REFUSED, f"{where}: {message}", retryable=False))
-        return RouterError(Rejection(Reason.FAULT, f"{where}: {message}"))
+            return RouterError(Rejection(Reason.REJECTED, f"{where}: {message}", retryable=False))
+        return RouterError(Rejection(Reason.ERROR, f"{where}: {message}"))
 
     def _not_a_router(self, response: _Answer) -> RouterError:
         message = (
             f"Who answers at {self._urls[0]} is no router with /workers (sglang-router 0.3, smg 1): it answered "
             f"{response.status_code} there."
         )
-        return RouterError(Rejection(Reason.REFUSED, message, retryable=False))
+        return RouterError(Rejection(Reason.REJECTED, message, retryable=False))
 
 
 def _entry(worker: _Worker, listed: bool) -> Entry:

@@ -203,6 +203,6 @@ class TopologyServer:
             worker_url=url,
             worker_type=kinds.get(url, Kind.REGULAR),
             state=state,
-            reason=Reason.NOT_WANTED if leaving else Reason.NOT_ASKED,
+            reason=Reason.NOT_DESIRED if leaving else Reason.NOT_CONTACTED,
             since=time.time(),
         )
