@@ -108,7 +108,7 @@ async def test_too_many_open_files_are_our_own_fault(host: str) -> None:
             one.close()
     assert cause_of(error) is Cause.OUR_LIMIT
     words = call_words("the engine", "/health", error)
-    assert "could not ask the engine" in words
+    assert "could not call the engine" in words
     if host != "localhost":  # a look-up of a name keeps no errno that means anything
         assert "Too many open files" in words
 

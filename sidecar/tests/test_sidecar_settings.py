@@ -95,7 +95,7 @@ def test_required_adapters_are_read() -> None:
         (
             [],
             {"PATIO_REQUIRED_ADAPTERS": json.dumps([{"lora_name": "a", "source": "s3://bucket/c", "prepare": True}])},
-            "not only prepared",
+            "cannot have `prepare`",
         ),
         ([], {"INFERENCE_ENGIN": "vllm"}, "INFERENCE_ENGINE"),
         ([], {"PATIO_REQUIRED_ADAPTER": "[]"}, "PATIO_REQUIRED_ADAPTERS"),
@@ -176,7 +176,7 @@ def test_an_ipv6_address_needs_no_brackets() -> None:
 def test_a_socket_is_an_endpoint_that_no_router_reaches() -> None:
     assert read_settings(["-B", "unix:///run/vllm.sock"], {}).engine_endpoint == "unix:///run/vllm.sock"
     topology = {"TOPO_TYPE": "sglang", "TOPO_REGISTER_ENDPOINT": "http://router", "POD_IP": "10.0.0.7"}
-    with pytest.raises(SettingsError, match="no router reaches the engine"):
+    with pytest.raises(SettingsError, match="no router can reach the engine"):
         read_settings(["-B", "unix:///run/vllm.sock"], topology)
 
 

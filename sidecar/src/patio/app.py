@@ -219,7 +219,7 @@ async def _leave_at_the_end(leaving: asyncio.Event, topology: Topology) -> None:
     """Leave the routers while the last requests are answered; a router that is gone holds nothing up."""
     await leaving.wait()
     if not await topology.until_left(LEAVE_SECONDS):
-        log.warning("ending while a router still lists this worker seconds=%d", LEAVE_SECONDS)
+        log.warning("exiting while a router still lists this worker seconds=%d", LEAVE_SECONDS)
 
 
 def _sources(settings: Settings) -> CountSources:
@@ -249,8 +249,8 @@ def _store(settings: Settings) -> Store:
             raise PermissionError(f"{folder} is not writable")
     except OSError as error:
         if settings.state_file_chosen:
-            raise SettingsError(f"PATIO_STATE_FILE: nothing can be written to {folder}: {error}") from None
-        print(f"patio: {folder} is not writable: a restart of the sidecar forgets what is wanted", file=sys.stderr)
+            raise SettingsError(f"PATIO_STATE_FILE: the sidecar cannot write to {folder}: {error}") from None
+        print(f"patio: {folder} is not writable: a restart of the sidecar loses its orders", file=sys.stderr)
         return Store(None)
     return Store(settings.state_file)
 

@@ -36,7 +36,7 @@ class Cause(StrEnum):
     UNREACHABLE = "unreachable"
     """The network, or who may open a socket, is in the way."""
     UNSENDABLE = "unsendable"
-    """The request can not be sent as it is."""
+    """The request cannot be sent as it is."""
 
 
 NOT_ITS_FAULT = frozenset({Cause.TLS, Cause.OUR_LIMIT, Cause.UNSENDABLE})
@@ -92,18 +92,18 @@ def call_words(where: str, path: str, error: BaseException) -> str:
     message, subject = error_words(error), where[0].upper() + where[1:]
     match cause_of(error):
         case Cause.TLS:
-            return f"{subject} listens, and the TLS connection failed: {message}."
+            return f"{subject} listens, but the TLS connection failed: {message}."
         case Cause.NAME:
-            return f"The host's name of {where} was not found: {message}."
+            return f"The host name of {where} was not found: {message}."
         case Cause.OUR_LIMIT:
-            return f"The sidecar could not ask {where}, for lack of something of its own: {message}."
+            return f"The sidecar reached a limit of its own and could not call {where}: {message}."
         case Cause.TIMED_OUT:
             return f"{subject} did not answer {path} in time."
         case Cause.UNREACHABLE:
             return f"{subject} could not be reached: {message}."
         case Cause.UNSENDABLE:
-            return f"The sidecar can not send {path} to {where}: {message}."
+            return f"The sidecar cannot send {path} to {where}: {message}."
         case Cause.REFUSED:
             return f"{subject} is not up: nothing listens there."
         case Cause.BROKEN:
-            return f"{subject} broke off {path}: {message}."
+            return f"{subject} broke the connection during {path}: {message}."

@@ -64,10 +64,10 @@ def _raw(status: str, code: str, message: str) -> bytes:
 
 
 _TOO_MANY = _raw(
-    "503 Service Unavailable", "TooManyConnections", "Too many connections are open, of this caller or in all."
+    "503 Service Unavailable", "TooManyConnections", "Too many connections are open, from this caller or in total."
 )
 _UNREADABLE = ErrorBody(
-    error=ErrorDetail(code="InvalidRequest", message="This is not a request of HTTP/1.1.", retryable=False)
+    error=ErrorDetail(code="InvalidRequest", message="This is not an HTTP/1.1 request.", retryable=False)
 )
 
 
@@ -163,7 +163,7 @@ class Connection(H11Protocol):
         left_out = self._lines.take()
         if left_out is not None:
             log.warning(
-                "connection closed for another one peer=%s open=%d left_out=%d",
+                "connection closed to make room peer=%s open=%d left_out=%d",
                 self.peer,
                 len(self._limits),
                 left_out,
@@ -173,7 +173,7 @@ class Connection(H11Protocol):
         """Answer what is no HTTP in the one shape of errors, where an answer can still be given."""
         left_out = self._lines.take()
         if left_out is not None:
-            log.info("no request peer=%s left_out=%d", self.peer, left_out)
+            log.info("unreadable request peer=%s left_out=%d", self.peer, left_out)
         if self.cycle is not None:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
@@ -330,7 +330,7 @@ def limit_loop_errors(loop: asyncio.AbstractEventLoop, lines: LineLimit | None =
         left_out = limit.take()
         if left_out is not None:
             log.error(
-                "this sidecar can open no more files, so nobody can connect; it is no fault of the engine "
+                "the sidecar cannot open more files, so it accepts no connections; the engine is not the cause "
                 "error=%s left_out=%d",
                 error.strerror,
                 left_out,
@@ -350,11 +350,11 @@ def listen(host: str, port: int) -> socket.socket:
         return _bound(host, port)
     except OSError as error:
         if host != "::" or error.errno == errno.EADDRINUSE:
-            raise SettingsError(f"can not listen on {host}:{port}: {error.strerror or error}") from None
+            raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
     try:
         return _bound("0.0.0.0", port)  # noqa: S104 - the pod's own address is where kubelet and the operator call
     except OSError as error:
-        raise SettingsError(f"can not listen on {host}:{port}: {error.strerror or error}") from None
+        raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -34,11 +34,11 @@ LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 VARIABLES = {
     "INFERENCE_ENGINE": "vllm or sglang; default sglang",
-    "INFERENCE_ENGINE_VERSION": "shown in patio:build_info; behaviour is chosen by what the engine answers",
+    "INFERENCE_ENGINE_VERSION": "shown in patio:build_info; has no other effect",
     "INFERENCE_ENGINE_ENDPOINT": "base URL of the engine, or unix:///path; default http://localhost:8000",
     "METRIC_SCRAPE_PATH": "the engine's metrics path; default /metrics",
     "RUNTIME_PORT": "port to listen on, as the MatrixInfer and kthena runtimes name it",
-    "RUNTIME_URL": "the same as INFERENCE_ENGINE_ENDPOINT; a metrics path at its end is dropped",
+    "RUNTIME_URL": "the same as INFERENCE_ENGINE_ENDPOINT, without a metrics path at its end",
     "RUNTIME_METRICS_PATH": "the same as METRIC_SCRAPE_PATH",
     **engine_settings.VARIABLES,
     "ENGINE_API_KEY": "sent to the engine as a bearer token",
@@ -46,8 +46,8 @@ VARIABLES = {
     "POD_NAME": "name of this pod, shown in GET /",
     "POD_NAMESPACE": "namespace of this pod",
     "POD_IP": "address of this pod",
-    REQUIRED_ADAPTERS_VARIABLE: "JSON list of adapters this pod must have; set at admission",
-    "PATIO_STATE_FILE": f"where what is wanted is kept over restarts; default {DEFAULT_STATE_FILE}",
+    REQUIRED_ADAPTERS_VARIABLE: "JSON list of adapters that this pod waits for; set at admission",
+    "PATIO_STATE_FILE": f"file that keeps orders over restarts; default {DEFAULT_STATE_FILE}",
     **access.VARIABLES,
     **topology.VARIABLES,
     **downloads.VARIABLES,
@@ -140,13 +140,13 @@ def _parser() -> _Parser:
     listen.add_argument("-H", "--host", default="::", help="address to listen on (%(default)s: all, of IPv6 and IPv4)")
     listen.add_argument("-P", "--port", help=f"port to listen on ({SIDECAR_PORT}; RUNTIME_PORT)")
     listen.add_argument(
-        "--log-level", default="INFO", type=str.upper, choices=LEVELS, help="least level that is logged (%(default)s)"
+        "--log-level", default="INFO", type=str.upper, choices=LEVELS, help="lowest level that is logged (%(default)s)"
     )
     listen.add_argument(
-        "--log-format", default="text", choices=("text", "json"), help="form of a log line (%(default)s)"
+        "--log-format", default="text", choices=("text", "json"), help="format of log lines (%(default)s)"
     )
     listen.add_argument(
-        "--access-control", metavar="{on,off}", help="off: no proof is asked of anyone (PATIO_ACCESS_CONTROL; on)"
+        "--access-control", metavar="{on,off}", help="off: no caller needs a proof (PATIO_ACCESS_CONTROL; on)"
     )
     listen.add_argument("--enable-fastapi-docs", action="store_true", help="serve /docs and /openapi.json")
     engine = parser.add_argument_group("engine")
@@ -157,13 +157,11 @@ def _parser() -> _Parser:
     engine.add_argument(
         "-M", "--engine-metrics-path", help="path of the engine's metrics (METRIC_SCRAPE_PATH, RUNTIME_METRICS_PATH)"
     )
-    engine.add_argument(
-        "-N", "--model", help="name that clients use for the base model; default: asked from the engine"
-    )
+    engine.add_argument("-N", "--model", help="name of the base model in requests; default: the engine's first")
     engine.add_argument("-I", "--pod", help="this pod, as NAME or NAME.NAMESPACE (POD_NAME, POD_NAMESPACE)")
     engine.add_argument(
         "--instance-info",
-        help='what the router is told: {"data": {"port": 8000, "worker_type": "prefill", "bootstrap_port": 34000}}',
+        help='the registered worker: {"data": {"port": 8000, "worker_type": "prefill", "bootstrap_port": 34000}}',
     )
     metrics = parser.add_argument_group("metrics")
     metrics.add_argument(
@@ -173,7 +171,7 @@ def _parser() -> _Parser:
         help="serve the engine's metrics, normalised, beside the sidecar's own",
     )
     metrics.add_argument(
-        "--metrics-prefix", default="patio", help=f"comma list out of {', '.join(VOCABULARIES)} (%(default)s)"
+        "--metrics-prefix", default="patio", help=f"comma-separated list of {', '.join(VOCABULARIES)} (%(default)s)"
     )
     return parser
 
@@ -186,7 +184,7 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
     engine = _engine(flags.engine, given)
     if engine is EngineKind.VLLM and "ENGINE_ADMIN_API_KEY" in given:
         raise SettingsError(
-            "ENGINE_ADMIN_API_KEY is SGLang's, and the engine is vllm: unset it, or mend INFERENCE_ENGINE"
+            "ENGINE_ADMIN_API_KEY is for SGLang, but the engine is vllm: unset it, or correct INFERENCE_ENGINE"
         )
     metrics_path = _metrics_path(flags.engine_metrics_path, given)
     pod_name, dot, pod_namespace = (flags.pod or "").partition(".")
@@ -235,7 +233,7 @@ def _refuse_misspellings(environ: Mapping[str, str]) -> None:
             continue
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
         if close:
-            raise SettingsError(f"{name}: no such variable; {close[0]} is meant, perhaps")
+            raise SettingsError(f"{name}: no such variable; did you mean {close[0]}?")
 
 
 def _is_services(name: str, value: str, services: Sequence[str]) -> bool:
@@ -278,7 +276,7 @@ def _metrics_path(flag: str | None, given: Mapping[str, str]) -> str:
     if not value.startswith("/"):
         raise SettingsError(f"{name}: {value!r} does not begin with /")
     if not _PATH.fullmatch(value):
-        raise SettingsError(f"{name}: {value!r} has characters that no URL's path has")
+        raise SettingsError(f"{name}: {value!r} has characters that are not allowed in a URL's path")
     return value
 
 
@@ -286,7 +284,7 @@ def _prefixes(value: str) -> tuple[str, ...]:
     prefixes = tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
     unknown = [prefix for prefix in prefixes if prefix not in VOCABULARIES]
     if unknown or not prefixes:
-        raise SettingsError(f"--metrics-prefix: {value!r} is not a comma list out of {', '.join(VOCABULARIES)}")
+        raise SettingsError(f"--metrics-prefix: {value!r} is not a comma-separated list of {', '.join(VOCABULARIES)}")
     return prefixes
 
 
@@ -318,7 +316,9 @@ def _required(value: str | None) -> tuple[LoadRequest, ...]:
         raise SettingsError(f"{REQUIRED_ADAPTERS_VARIABLE}: {', '.join(twice)} named twice")
     ahead = sorted(request.lora_name for request in required if request.prepare)
     if ahead:
-        raise SettingsError(f"{REQUIRED_ADAPTERS_VARIABLE}: {', '.join(ahead)}: what is required is not only prepared")
+        raise SettingsError(
+            f"{REQUIRED_ADAPTERS_VARIABLE}: {', '.join(ahead)}: a required adapter cannot have `prepare`"
+        )
     return required
 
 

@@ -43,7 +43,7 @@ def in_thread(function: Callable[[], _T], name: str) -> asyncio.Future[_T]:
     try:
         threading.Thread(target=work, name=name, daemon=True).start()
     except RuntimeError as raised:
-        future.set_exception(OSError(errno.EAGAIN, f"no thread can be started: {raised}"))
+        future.set_exception(OSError(errno.EAGAIN, f"cannot start a thread: {raised}"))
     return future
 
 

@@ -112,5 +112,5 @@ async def test_answer_that_breaks_a_poll_makes_engine_unready(
                 view = await looks.poll()
         assert (view.ready, view.listening) == (False, True)
         assert "RecursionError" in view.problem
-        assert caplog.text.count("look at the engine broke") == 1
+        assert caplog.text.count("engine poll failed") == 1
         assert (await looks.poll()).ready

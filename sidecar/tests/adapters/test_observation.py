@@ -78,7 +78,7 @@ def test_adapter_loaded_again_after_its_unload_leaves_again() -> None:
     after, events = poll(snapshot, engine({"a": "/a"}))
     assert after.desired.leaving == {"a"}
     assert after.progress[A].losses == 1
-    assert events == ["adapter back though unloaded adapter=a times=1"]
+    assert events == ["unloaded adapter loaded again by the engine adapter=a times=1"]
 
 
 def test_engine_that_is_gone_brings_nothing_back() -> None:

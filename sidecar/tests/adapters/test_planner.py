@@ -57,7 +57,7 @@ def only(found: Plan) -> AdapterReport:
 
 def test_a_wanted_adapter_is_loaded() -> None:
     found = plan(AdapterSnapshot(desired(wanted("a")), engine()))
-    assert found.actions == (Load(wanted("a"), "It is wanted and the engine does not list it."),)
+    assert found.actions == (Load(wanted("a"), "The adapter is desired, and the engine does not list it."),)
     assert only(found).state is AdapterState.PENDING
 
 
@@ -108,7 +108,9 @@ def test_engines_own_adapter_is_reported_and_left_alone() -> None:
 
 def test_a_name_on_its_way_out_is_unloaded_and_then_gone() -> None:
     leaving = desired(leaving=frozenset({"a"}))
-    assert plan(AdapterSnapshot(leaving, engine({"a": "/a"}))).actions == (Unload("a", "It is no longer wanted."),)
+    assert plan(AdapterSnapshot(leaving, engine({"a": "/a"}))).actions == (
+        Unload("a", "The adapter is no longer desired."),
+    )
     assert gone(AdapterSnapshot(leaving, engine({"a": "/a"}))) == frozenset()
     assert gone(AdapterSnapshot(leaving, engine())) == {"a"}
 
@@ -482,9 +484,9 @@ def test_a_report_says_what_a_slow_change_waits_for() -> None:
     assert quick.requeue_at == 10.0 + SLOW, "then there is more to say"
     assert plan(replace(snapshot, now=10.0 + SLOW)).requeue_at == 11.0 + SLOW
     one, other = (report.message for report in plan(replace(snapshot, now=20.0)).reports)
-    assert "waits for the requests under way to a" in one
+    assert "waits until the requests to a have ended" in one
     assert "one change at a time" in other
-    assert "requests under way to a" in other
+    assert "requests to a have ended" in other
     trying = replace(snapshot, now=20.0, view=engine({"a": "/old"}))
     assert {report.message for report in plan(trying).reports} == {"why The engine has not answered yet."}
     vllm = replace(snapshot, now=20.0, unloads_wait=False)

@@ -337,7 +337,7 @@ async def test_swap_waiting_long_for_requests_leaves_pod_ready(
             report = await report_of(client, "a")
             assert report is not None
             told.add(report.message)
-            return "requests under way to a" in report.message
+            return "requests to a have ended" in report.message
 
         await eventually(waits, f"the report says what the swap waits for; {told}")
         behind = asyncio.create_task(client.load(load_request("b", str(other))))
@@ -376,7 +376,7 @@ async def test_a_file_in_the_place_of_a_folder_is_told(engine: str, sidecar: Sta
         await ready(client)
         with pytest.raises(Refused) as refused:
             await client.load(load_request("a", str(file)))
-        assert refused.value.message.startswith(f"{file} is a file; lora_path has to be the folder")
+        assert refused.value.message.startswith(f"{file} is a file. lora_path must be the folder")
 
 
 async def test_a_relative_path_is_refused_in_a_sentence(sidecar: StartSidecar) -> None:

@@ -312,7 +312,7 @@ async def test_redirects_of_a_store_are_not_followed(tmp_path: Path) -> None:
     with store(200) as (elsewhere, there), store(307, {"location": f"{elsewhere}/x"}) as (url, _):
         found = await fault(job(tmp_path, BUCKET, endpoint=url, **KEYS))
     assert found.reason is DownloadReason.REJECTED, found.message
-    assert "a redirect, which is not followed" in found.message
+    assert "follows no redirect" in found.message
     assert there == []
 
 
@@ -421,7 +421,7 @@ async def test_an_unknown_ca_is_told_with_the_remedy(tmp_path: Path) -> None:
 async def test_a_store_without_tls_is_told_with_the_remedy(tmp_path: Path) -> None:
     with store(404) as (url, _):
         found = await fault(job(tmp_path, BUCKET, endpoint=url.replace("http:", "https:")))
-    assert "write http:// before it" in found.message
+    assert "begin its URL with http://" in found.message
 
 
 def test_a_bundle_that_is_not_there_hides_none_that_is(tmp_path: Path) -> None:

@@ -356,7 +356,7 @@ async def test_an_engine_that_is_gone_is_drained(sidecar: StartSidecar) -> None:
     async with running_double() as double, sidecar(double, drain=QUICK) as client:
         await double.crash()
         answer = await client.drain()
-        assert (answer.drained, answer.running, answer.message) == (True, 0, "The engine is gone.")
+        assert (answer.drained, answer.running, answer.message) == (True, 0, "The engine has stopped.")
 
 
 async def test_uncounted_engine_is_awaited_and_not_called_drained(

@@ -92,7 +92,7 @@ async def test_a_wrong_name_and_a_wrong_scheme_are_told(sidecar: StartSidecar, t
         async with sidecar(f"https://127.0.0.1:{port}", engine_tls=EngineTls(private.file)) as client:
             assert "ENGINE_TLS_SERVER_NAME" in await waits_for(client, "certificate is not valid for")
     async with answering(saying(b"")) as port, sidecar(f"http://127.0.0.1:{port}") as client:
-        await waits_for(client, "If it speaks TLS, its URL begins with https://")
+        await waits_for(client, "If the engine speaks TLS, begin its URL with https://")
 
 
 async def test_an_engine_on_a_unix_socket_is_used(sidecar: StartSidecar, tmp_path: Path) -> None:

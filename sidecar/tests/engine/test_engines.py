@@ -141,8 +141,8 @@ def test_a_refused_admin_key_is_told_with_its_remedy() -> None:
         return refused.value.message
 
     assert "unset it if the engine has only --api-key" in asyncio.run(refusal("a", "b"))
-    assert "set ENGINE_ADMIN_API_KEY" in asyncio.run(refusal("a", None))
-    assert "set ENGINE_API_KEY or ENGINE_ADMIN_API_KEY" in asyncio.run(refusal(None, None))
+    assert "Set ENGINE_ADMIN_API_KEY" in asyncio.run(refusal("a", None))
+    assert "Set ENGINE_API_KEY or ENGINE_ADMIN_API_KEY" in asyncio.run(refusal(None, None))
 
 
 async def view_of(list_answer: httpx.Response, kind: str = "vllm", ready: int = 200) -> EngineView:

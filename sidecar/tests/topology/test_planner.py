@@ -73,7 +73,7 @@ def test_lost_worker_is_told_from_one_never_listed() -> None:
     new = plan(WORKER, None, Progress(), 10.0).action
     assert isinstance(lost, Add)
     assert isinstance(new, Add)
-    assert (lost.reason, new.reason) == ("the router lost it", "the router does not list it")
+    assert (lost.reason, new.reason) == ("the router lost the worker", "the router does not list the worker")
 
 
 def test_an_order_that_takes_long_is_looked_at_less_often() -> None:

@@ -135,12 +135,12 @@ class Authorizer:
 
 
 def _unknown(signer: str, endorsed: bool) -> RequestRejection:
-    message = f"Key {signer[:8]}… is not one that this pod was given at admission"
+    message = f"The pod did not get key {signer[:8]}… at admission"
     if endorsed:
         return RequestRejection(
             UNKNOWN_KEY,
-            f"{message}, and no such key endorses it. If the operator's keys were made anew, recreate the pod.",
+            f"{message}, and no key of the pod endorses it. If the operator's keys were recreated, recreate the pod.",
         )
     return RequestRejection(
-        UNKNOWN_KEY, f"{message}. Call again with the endorsements that lead to it from such a key."
+        UNKNOWN_KEY, f"{message}. Send the endorsements that lead from a key of the pod to this key."
     )

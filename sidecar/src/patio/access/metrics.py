@@ -12,8 +12,8 @@ log = logging.getLogger(__name__)
 
 REMIND_SECONDS = 3600.0
 OFF = (
-    "access control is off: whoever reaches this port can load, unload, download and drain. "
-    "Leave out --access-control and PATIO_ACCESS_CONTROL to turn it on"
+    "access control is off: everyone who reaches this port can load, unload, download and drain. "
+    "Remove --access-control and PATIO_ACCESS_CONTROL to turn it on"
 )
 
 
@@ -27,7 +27,7 @@ class AccessMetrics:
             registry=registry,
         ).set(float(enforced))
         self._denials = Counter(
-            "patio:access_denials_total", "Calls from outside the pod that were refused.", ("code",), registry=registry
+            "patio:access_denials_total", "Rejected calls from outside the pod.", ("code",), registry=registry
         )
 
     def count_denial(self, code: str) -> None:

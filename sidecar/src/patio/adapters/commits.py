@@ -1,6 +1,6 @@
 """Changes of what is wanted, and the one writer that stores them: many at once with one write (group commit).
 
-An order counts, and is answered, once it is on disk; if it can not be stored nothing has changed. What was learned (an
+An order counts, and is answered, once it is on disk; if it cannot be stored nothing has changed. What was learned (an
 engine took these weights, these files are here) counts at once and is written soon after, with whatever else there is.
 The store may hang on its volume: it has a thread of its own, and only orders wait for it.
 """

@@ -119,14 +119,14 @@ class Outcome(StrEnum):
 
 def conflict(name: str, holder: str | None) -> Rejection:
     """Reject an order for a name that another owner ordered."""
-    held = f"is wanted by {holder}" if holder else "was loaded by hand"
-    message = f"Adapter {name} {held} on this pod; unload it there first or choose another name."
+    held = f"belongs to {holder}" if holder else "was loaded manually"
+    message = f"Adapter {name} {held} on this pod. Unload it there first, or choose another name."
     return Rejection("Conflict", message, retryable=False)
 
 
 def too_many(name: str) -> Rejection:
     """Reject an order for one name more than a pod takes."""
-    message = f"{MOST_ADAPTERS} adapters are wanted on this pod, which is the most; unload others before {name}."
+    message = f"This pod has orders for {MOST_ADAPTERS} adapters, which is the limit. Unload others before {name}."
     return Rejection("TooManyAdapters", message, retryable=False)
 
 

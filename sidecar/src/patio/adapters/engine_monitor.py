@@ -103,9 +103,11 @@ class EngineMonitor:
             view = await self._engine.view()
         except Exception as error:  # the outermost of a poll: whatever an engine answers, the next poll is made
             if not self._broke:
-                log.exception("look at the engine broke")
+                log.exception("engine poll failed")
             self._broke = True
-            message = f"The sidecar broke on what the engine answered ({type(error).__name__}); see its log."
+            message = (
+                f"The sidecar failed to read the engine's answer ({type(error).__name__}). Its log has the traceback."
+            )
             return EngineView(ready=False, adapters=None, error=RetryableError(EngineReason.ENGINE_ERROR, message))
         self._broke = False
         return view

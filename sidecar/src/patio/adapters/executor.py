@@ -172,7 +172,7 @@ class Executor:
             return
         log.info("adapter fetched adapter=%s folder=%s", spec.name, report.folder)
         if action.slot is Slot.STAGED and not await self._fetcher.hold(report.folder):
-            message = f"{report.folder} was removed as soon as it was there: somebody needed the room."
+            message = f"{report.folder} was evicted from the cache right after the download to free disk space."
             rejection = Rejection(DownloadReason.NO_SPACE, message, retryable=True)
             self._end(action.key, self._failed(progress, rejection))
             return
@@ -193,7 +193,7 @@ class Executor:
             self._finish(action.key, self._failed(self._progress_of(action), rejection), operation, started, rejection)
             return
         if spec.origin is not None and not await self._fetcher.hold(spec.path):
-            log.info("adapter's files are gone adapter=%s folder=%s", spec.name, spec.path)
+            log.info("adapter files missing adapter=%s folder=%s", spec.name, spec.path)
             self._commits.learn(lambda desired: with_fetched(desired, spec, ""))
             self._state.apply(with_ended, action.key)
             return
@@ -211,7 +211,7 @@ class Executor:
         # What the engine has under the name now is what the next step depends on, also after an error.
         view = await self._monitor.poll()
         if error is not None and not error.permanent and before != now.path and _has(view, now):
-            log.info("adapter loaded although adapter=%s message=%s", now.name, error)
+            log.info("adapter loaded despite an error adapter=%s message=%s", now.name, error)
             error = None
         elif error is None:
             error = _unverified(view, now)
@@ -331,9 +331,11 @@ def _has(view: EngineView, spec: AdapterSpec) -> bool:
 
 def _unverified(view: EngineView, spec: AdapterSpec) -> EngineError | None:
     if view.adapters is None:
-        return RetryableError(EngineReason.UNREACHABLE, f"Loaded, but the list can not be read: {view.problem}")
+        return RetryableError(
+            EngineReason.UNREACHABLE, f"The engine accepted the load, but its list cannot be read: {view.problem}"
+        )
     if not _has(view, spec):
-        return RetryableError(EngineReason.NOT_LISTED, "The engine said that it loaded it, and does not list it.")
+        return RetryableError(EngineReason.NOT_LISTED, "The engine accepted the load, but does not list the adapter.")
     return None
 
 
@@ -341,16 +343,16 @@ def _words(error: EngineError, spec: AdapterSpec, seen: FolderContents) -> str:
     """Return the engine's words, as somebody can use them who ordered an adapter and knows of no trial."""
     message = error.message.replace(trial_name(spec.name, spec.path), spec.name)
     if seen.is_file:
-        return f"{spec.path} is a file; lora_path has to be the folder that has {CONFIG} in it. {message}"
+        return f"{spec.path} is a file. lora_path must be the folder that contains {CONFIG}. {message}"
     return message
 
 
 def _broken(error: Exception, operation: str, name: str) -> Rejection:
     """Return the rejection of an attempt that ended in an unforeseen error."""
-    log.error("adapter %s broke adapter=%s", operation, name, exc_info=error)
-    message = f"The sidecar broke on it ({type(error).__name__}: {str(error)[:500]}); its log has more."
+    log.error("adapter %s failed unexpectedly adapter=%s", operation, name, exc_info=error)
+    message = f"An internal error occurred ({type(error).__name__}: {str(error)[:500]}). The sidecar's log has more."
     if isinstance(error, OSError):
-        message = f"Its files can not be used: {error.strerror or error}."
+        message = f"The adapter's files cannot be used: {error.strerror or error}."
     # A disk may come back; an error of the sidecar itself is there the next time, too.
     of_disk = isinstance(error, OSError)
     return Rejection("FilesUnusable" if of_disk else "InternalError", message, retryable=of_disk)

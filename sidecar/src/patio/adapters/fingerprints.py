@@ -41,7 +41,7 @@ READ_SECONDS = 3.0
 """After which a folder counts as one that hangs."""
 
 Fingerprint = tuple[tuple[str, int, int], ...] | None
-"""Name, size and time of change of the files that matter; None: the folder can not be seen."""
+"""Name, size and time of change of the files that matter; None: the folder cannot be seen."""
 
 
 class _NotSeen(Enum):

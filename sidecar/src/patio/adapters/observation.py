@@ -53,7 +53,7 @@ def depart(snapshot: AdapterSnapshot) -> tuple[AdapterSnapshot, tuple[Event, ...
     names = gone(snapshot)
     if not names:
         return snapshot, ()
-    event = Event(logging.INFO, "adapters gone adapters=%s", (",".join(sorted(names)),))
+    event = Event(logging.INFO, "adapters removed adapters=%s", (",".join(sorted(names)),))
     return replace(snapshot, desired=with_gone(snapshot.desired, names)), (event,)
 
 
@@ -64,7 +64,10 @@ def evict(
     spec = snapshot.desired.spec(name)
     if spec is None:
         return snapshot, ()
-    message = f"The engine dropped it to make room for {by}; raise --max-loaded-loras or want fewer adapters here."
+    message = (
+        f"The engine evicted the adapter to make room for {by}. Raise --max-loaded-loras, or place fewer adapters on "
+        "this pod."
+    )
     rejection = Rejection(EngineReason.EVICTED, message, retryable=False)
     progress = after_rejection(snapshot.progress_of(spec), rejection, now, jitter)
     event = Event(logging.WARNING, "adapter evicted adapter=%s by=%s", (name, by))
@@ -121,7 +124,7 @@ def _without_lost(
 ) -> tuple[AdapterSnapshot, tuple[Event, ...]]:
     """Note that an adapter vanished from the engine's list."""
     if full(view, snapshot.capacity.loaded):
-        return evict(snapshot, name, "another one", now, jitter)
+        return evict(snapshot, name, "another adapter", now, jitter)
     spec = snapshot.desired.spec(name)
     assert spec is not None
     progress = snapshot.progress_of(spec)
@@ -146,6 +149,6 @@ def _with_returned(
         if before.life != snapshot.life:
             before = Progress(life=snapshot.life)
         fields = (name, before.losses + 1)
-        events.append(Event(logging.WARNING, "adapter back though unloaded adapter=%s times=%d", fields))
+        events.append(Event(logging.WARNING, "unloaded adapter loaded again by the engine adapter=%s times=%d", fields))
         snapshot = with_progress(snapshot, (name, Slot.ACTIVE), after_loss(before, now, jitter()))
     return replace(snapshot, desired=with_returned(snapshot.desired, names)), tuple(events)

@@ -61,7 +61,7 @@ class Observers:
     async def _watch_files(self) -> None:
         """Look at the files of adapters that failed, and of those that nobody looked at."""
         while True:
-            with _logged("look at files"):
+            with _logged("file check"):
                 active = self._snapshot.desired.in_slot(Slot.ACTIVE)
                 await self._fingerprints.compare(
                     {
@@ -100,7 +100,7 @@ class Observers:
             if not self._snapshot.view.ready or asked == life:
                 await asyncio.sleep(READY_EVERY)
                 continue
-            with contextlib.suppress(EngineError), _logged("look at the engine's limits"):
+            with contextlib.suppress(EngineError), _logged("capacity poll"):
                 capacity = await self._engine.capacity()
                 self._state.snapshot = replace(self._snapshot, capacity=capacity)
                 self._changed()
@@ -113,12 +113,12 @@ class Observers:
         """Have staged files fetched again that another pod removed from the shared disk while no sidecar held them."""
         for name, spec in self._snapshot.desired.in_slot(Slot.STAGED).items():
             there = True
-            with _logged("look for prepared files"):
+            with _logged("staged files check"):
                 # What hangs is left to the order that will have it loaded.
                 if spec.path and await self._fingerprints.read(spec.path) is not None:
                     there = await self._fetcher.hold(spec.path)
             if not there:
-                log.info("prepared files are gone adapter=%s folder=%s", name, spec.path)
+                log.info("staged files missing adapter=%s folder=%s", name, spec.path)
                 self._commits.learn(partial(with_fetched, fetched=spec, folder=""))
             self._state.apply(with_verified, (name, Slot.STAGED))
             self._changed()
@@ -136,4 +136,4 @@ def _logged(what: str) -> Iterator[None]:
     except EngineError:
         raise
     except Exception:  # the outermost of a round
-        log.exception("%s broke", what)
+        log.exception("%s failed", what)

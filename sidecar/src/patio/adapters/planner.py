@@ -106,10 +106,10 @@ def _condition_of(
     if name in snapshot.desired.leaving:
         return _leaving(snapshot, name)
     if name in listed:
-        message = "The engine has it; nobody asked this sidecar for it, so it is left alone."
+        message = "The engine has this adapter, and no order asked for it. The sidecar never touches it."
         return _Condition(AdapterState.LOADED, "Unmanaged", message)
     there = prepared is not None and prepared.state is PreparedState.PREPARED
-    message = "Nobody wants it loaded yet; its files are fetched ahead."
+    message = "No order wants the adapter loaded yet. The sidecar fetches its files before the switch."
     return _Condition(AdapterState.PENDING, "Prepared" if there else "Preparing", message)
 
 
@@ -123,7 +123,7 @@ def _trials(snapshot: AdapterSnapshot) -> list[Step]:
         if progress.life == snapshot.life and snapshot.now < progress.not_before:
             steps.append(progress.not_before)
         else:
-            steps.append(Unload(name, "It was a trial, and the trial is over."))
+            steps.append(Unload(name, "The trial of these weights is over."))
     return steps
 
 
@@ -141,14 +141,16 @@ def _active(snapshot: AdapterSnapshot, spec: AdapterSpec, path: str | None, fits
             AdapterState.LOADING, "Loading", progress_of_call(snapshot, name, running)
         )
     if not view.ready:
-        return _Condition(AdapterState.PENDING, "EngineNotReady", view.problem or "The engine was not asked yet.")
+        return _Condition(
+            AdapterState.PENDING, "EngineNotReady", view.problem or "The sidecar has not polled the engine yet."
+        )
     if view.adapters is None:
         if view.error is not None and view.error.permanent:
             return _Condition(AdapterState.FAILED, view.error.reason, view.problem, retryable=False)
         return _Condition(AdapterState.PENDING, "ListUnreadable", view.problem)
     if path is None and _restorable(spec, progress):
         assert spec.held is not None
-        why = f"The weights from {spec.held.path} answer again, since those wanted can not be loaded."
+        why = f"The sidecar restores the weights from {spec.held.path}, since the desired ones cannot be loaded."
         return _then(_failed(progress) or _pausing(progress), Restore(spec, why))
     if snapshot.now < progress.not_before and name not in snapshot.changed_files and not fits:
         return _then(_failed(progress) or _pausing(progress), progress.not_before)
@@ -163,16 +165,16 @@ def _fetching(snapshot: AdapterSnapshot, spec: AdapterSpec, progress: Progress, 
     if isinstance(running, Fetch):
         return _failed(progress) or _Condition(AdapterState.DOWNLOADING, "Downloading", running.reason)
     if running is not None:
-        return _Condition(AdapterState.PENDING, "Queued", f"Waiting for what is under way: {running.reason}")
+        return _Condition(AdapterState.PENDING, "Queued", f"Waiting for the action under way: {running.reason}")
     message = credentials_awaited(spec, (spec.name, Slot.ACTIVE) in snapshot.credentials)
     if message is not None:
         state = AdapterState.PENDING if will_come(spec) else AdapterState.FAILED
         return _Condition(state, DownloadReason.CREDENTIALS_MISSING, message)
     if snapshot.now < progress.not_before:
         return _then(_failed(progress) or _pausing(progress), progress.not_before)
-    why = f"Its files are fetched from {spec.origin.uri}."
+    why = f"The sidecar fetches the files from {spec.origin.uri}."
     if progress.rejection is not None:
-        why = f"Trying again after: {progress.rejection.message}"
+        why = f"Retrying after an error: {progress.rejection.message}"
     return _then(_failed(progress) or _Condition(AdapterState.PENDING, "Queued", why), Fetch(spec, why))
 
 
@@ -220,7 +222,9 @@ def _restorable(spec: AdapterSpec, progress: Progress) -> bool:
 
 def _pausing(progress: Progress) -> _Condition:
     if progress.rejection is None:
-        message = "It vanished from the engine's list more than once; it is loaded again after a pause."
+        message = (
+            "The adapter vanished from the engine's list more than once. The sidecar loads it again after a pause."
+        )
         return _Condition(AdapterState.PENDING, "Lost", message)
     return _Condition(AdapterState.PENDING, progress.rejection.reason, progress.rejection.message)
 
@@ -235,16 +239,14 @@ def _leaving(snapshot: AdapterSnapshot, name: str) -> _Condition:
         return _Condition(AdapterState.UNLOADING, "EngineNotReady", snapshot.view.problem)
     if progress.life == snapshot.life and snapshot.now < progress.not_before:
         if rejection is None:
-            message = (
-                "A request for it had the engine load it again after it was unloaded; it is unloaded after a pause."
-            )
+            message = "The engine loaded the adapter again for a request. The sidecar unloads it after a pause."
             return _Condition(AdapterState.UNLOADING, "ReloadedByEngine", message, then=progress.not_before)
         return _Condition(
             AdapterState.UNLOADING, rejection.reason, rejection.message, rejection.retryable, progress.not_before
         )
     if name not in snapshot.view.adapters:
-        return _Condition(AdapterState.UNLOADING, "Unloaded", "The engine no longer lists it.")
-    action = Unload(name, "It is no longer wanted.")
+        return _Condition(AdapterState.UNLOADING, "Unloaded", "The engine no longer lists the adapter.")
+    action = Unload(name, "The adapter is no longer desired.")
     return _Condition(AdapterState.UNLOADING, "Unloading", action.reason, then=action)
 
 

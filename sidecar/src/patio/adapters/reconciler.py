@@ -124,7 +124,7 @@ class Reconciler:
         waiting: tuple[str, ...] = ()
         view = self.engine_view
         if not view.ready:
-            waiting = (f"engine: {view.problem or 'not asked yet'}",)
+            waiting = (f"engine: {view.problem or 'not polled yet'}",)
         waiting += readiness_blockers(self._snapshot(), self.published.list.adapters)
         return Readiness(ready=not waiting, waiting_for=waiting)
 

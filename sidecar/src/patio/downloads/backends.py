@@ -25,7 +25,7 @@ class Reading:
     """A file on its way."""
 
     offset: int
-    """Where it begins; 0 if the source can not begin elsewhere."""
+    """Where it begins; 0 if the source cannot begin elsewhere."""
     chunks: Iterator[bytes]
     digest: Digest | None
     """What the whole file must hash to, as far as the source says."""
@@ -46,5 +46,5 @@ def begins_at(content_range: str | None, offset: int, what: str) -> int:
     if content_range is None:
         return 0
     if not content_range.startswith(f"bytes {offset}-"):
-        raise DownloadError(DownloadReason.ERROR, f"{what}: another part was sent than the one from byte {offset} on.")
+        raise DownloadError(DownloadReason.ERROR, f"{what}: the source sent another range than from byte {offset}.")
     return offset

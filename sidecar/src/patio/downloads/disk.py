@@ -48,7 +48,7 @@ class Partial:
                 self.part(file).unlink()
         boot = _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else ""
         if not boot or _text(self._boot) != boot:
-            # The machine, or another one, may have crashed since: what can not be trusted is cut off, and only then
+            # The machine, or another one, may have crashed since: what cannot be trusted is cut off, and only then
             # the mark says that everything can.
             for file in files:
                 if (size := _size(self.part(file))) is not None:
@@ -92,7 +92,7 @@ def remove_unused(folder: Path, root: Path) -> bool:
         source_note(folder).unlink(missing_ok=True)
         _lock_of_before(folder).unlink(missing_ok=True)
     except OSError:
-        # On a file system without such locks, or one that can not be written, nothing is removed.
+        # On a file system without such locks, or one that cannot be written, nothing is removed.
         return False
     finally:
         os.close(descriptor)
@@ -113,7 +113,7 @@ def removable(place: DownloadLayout, keep: str, root: Path) -> list[Path]:
     revisions: list[tuple[float, Path]] = []
     partials: list[Path] = []
     for home in homes:
-        with contextlib.suppress(OSError):  # one that can not be read, or is removed meanwhile
+        with contextlib.suppress(OSError):  # one that cannot be read, or is removed meanwhile
             current = home / "current"
             shown = os.readlink(current) if current.is_symlink() else ""
             for path in home.iterdir():
@@ -170,7 +170,7 @@ def real_folder(folder: Path) -> None:
         folder.mkdir()
         folder.chmod(locks.mode_like(folder.parent))
     if folder.is_symlink() or not folder.is_dir():
-        message = f"{folder} is a link or a file; files are written to real folders only."
+        message = f"{folder} is a link or a file. The sidecar writes files to real folders only."
         raise DownloadError(DownloadReason.INVALID, message)
 
 
@@ -215,7 +215,7 @@ def _replace_link(link: Path, target: Path) -> None:
         beside.replace(link)
     except IsADirectoryError:
         beside.unlink()
-        message = f"{link} is a folder, and the source has a file of that name."
+        message = f"{link} is a folder, but the source has a file of that name."
         raise DownloadError(DownloadReason.INVALID, message) from None
 
 

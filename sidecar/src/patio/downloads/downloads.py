@@ -134,7 +134,7 @@ class Downloads:
                 try:
                     await self._look_at_disk()
                 except OSError as error:  # it may pass, and engines serve meanwhile
-                    log.error("disk of downloads not read error=%s", error.strerror or error)
+                    log.error("download disk not read error=%s", error.strerror or error)
                     asyncio.get_running_loop().call_later(DISK_AGAIN, self._disk_due.set)
         finally:
             for download in self._downloads.values():
@@ -239,7 +239,9 @@ class Downloads:
             if download.identity == identity and download.report.state not in _ENDED and not download.leaving:
                 return download
         if sum(download.report.state not in _ENDED for download in self._downloads.values()) >= UNDER_WAY:
-            message = f"{UNDER_WAY} downloads are under way; wait for some of them, or stop them."
+            message = (
+                f"{UNDER_WAY} downloads are under way, which is the limit. Wait until some have ended, or cancel them."
+            )
             raise DownloadError(DownloadReason.TOO_MANY, message)
         report = DownloadReport(id=self._new_id(), source=str(source), state=DownloadState.QUEUED, created=time.time())
         download = _Download(identity, source, job, report, time.monotonic())
@@ -271,7 +273,9 @@ class Downloads:
         endpoint = config.get("endpoint") or config.get("hf_endpoint")
         if endpoint is not None:
             if is_never_asked(host_of(endpoint)):
-                message = f"{endpoint} is an address of the machine that the pod runs on, or of its cloud: never asked."
+                message = (
+                    f"{endpoint} is an address of the node or its cloud's metadata. The sidecar never connects to it."
+                )
                 raise DownloadError(DownloadReason.INVALID, message)
             # Whoever names an endpoint without TLS, or credentials for one, says whether they may go there.
             orders = any(key in given for key in (*SECRET_KEYS, "endpoint", "hf_endpoint"))
@@ -310,8 +314,8 @@ class Downloads:
             log.warning("download failed id=%s reason=%s message=%s", download.report.id, fault.reason, fault.message)
             self._end(download, DownloadState.FAILED, _detail(fault))
         except Exception:  # the outermost of a download: its waiters must hear of it, whatever it is
-            log.exception("download broke id=%s", download.report.id)
-            message = "The sidecar broke on this download; see its log."
+            log.exception("download failed unexpectedly id=%s", download.report.id)
+            message = "An internal error ended the download. The sidecar's log has the traceback."
             self._end(
                 download, DownloadState.FAILED, ErrorDetail(code="InternalError", message=message, retryable=True)
             )
@@ -354,7 +358,9 @@ class Downloads:
                 if not fault.transient or failures >= (CORRUPT_ATTEMPTS if corrupt else ATTEMPTS):
                     raise
                 seconds = pause(failures, fault.retry_after, self._rng.random())
-                log.info("download waits id=%s seconds=%.1f message=%s", download.report.id, seconds, fault.message)
+                log.info(
+                    "download retries later id=%s seconds=%.1f message=%s", download.report.id, seconds, fault.message
+                )
                 self._change(download, state=DownloadState.WAITING, error=_detail(fault))
                 await asyncio.sleep(seconds)
             else:
@@ -369,7 +375,9 @@ class Downloads:
         while not await self._free(lock):
             message = f"Waiting for another process that writes to {lock.parent}."
             if time.monotonic() >= until:
-                raise DownloadError(DownloadReason.BUSY, f"Another process has written to {lock.parent} for too long.")
+                raise DownloadError(
+                    DownloadReason.BUSY, f"Another process still writes to {lock.parent} after {LONGEST_WAIT:g} s."
+                )
             self._change(download, state=DownloadState.WAITING, message=message, error=None)
             await asyncio.sleep(with_jitter(seconds, self._rng.random()))
             seconds = min(LONGEST_LOOK, 2 * seconds)
@@ -418,7 +426,7 @@ class Downloads:
         """End a download whose task was cancelled, perhaps before it began."""
         if not download.over.is_set():
             log.info("download cancelled id=%s", download.report.id)
-            message = "It was cancelled; what is on disk is used when it is ordered again."
+            message = "The download was cancelled. A new order goes on with the files on disk."
             self._end(download, DownloadState.CANCELLED, _detail(DownloadError(DownloadReason.CANCELLED, message)))
 
     def _change(self, download: _Download, **changes: object) -> None:

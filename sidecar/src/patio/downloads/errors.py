@@ -52,37 +52,41 @@ def error_of_status(status: int, what: str, retry_after: float | None = None, wi
     `what` says who answered, and to what; `without` where credentials could have come from, when none were sent.
     """
     if status in (401, 403) and without:
-        message = f"{what}: {status}, and it was asked without credentials: {without}."
+        message = f"{what}: the source answered {status} to a request without credentials. {without}."
         return DownloadError(DownloadReason.UNAUTHORIZED, message)
     if status == 401:
-        message = f"{what}: 401, the source wants credentials, or others than it got."
+        message = f"{what}: the source answered 401. The credentials are missing or wrong."
         return DownloadError(DownloadReason.UNAUTHORIZED, message)
     if status == 403:
-        return DownloadError(DownloadReason.UNAUTHORIZED, f"{what}: 403, it may not be read with these credentials.")
+        return DownloadError(
+            DownloadReason.UNAUTHORIZED, f"{what}: the source answered 403. These credentials may not read it."
+        )
     if status in (404, 410):
-        return DownloadError(DownloadReason.NOT_FOUND, f"{what}: {status}, there is no such thing.")
+        return DownloadError(DownloadReason.NOT_FOUND, f"{what}: the source answered {status}. It does not have this.")
     if status == 412:
-        return DownloadError(DownloadReason.CHANGED, f"{what}: it was changed while it was read.")
+        return DownloadError(DownloadReason.CHANGED, f"{what}: the file changed while it was read.")
     if status in (408, 425, 429) or status >= 500:
-        return DownloadError(DownloadReason.ERROR, f"{what}: {status}, an error that may pass.", retry_after)
-    return DownloadError(DownloadReason.REJECTED, f"{what}: {status}, which no retry mends.")
+        return DownloadError(
+            DownloadReason.ERROR, f"{what}: the source answered {status}, an error that may pass.", retry_after
+        )
+    return DownloadError(DownloadReason.REJECTED, f"{what}: the source answered {status}. A retry does not help.")
 
 
 def tls_hint(error: str) -> str:
     """Return the remedy for an error of TLS, to be put behind it; nothing for others."""
     if "WRONG_VERSION_NUMBER" in error or "wrong version number" in error:
-        return "; the endpoint does not speak TLS: where that is meant, write http:// before it"
+        return "; the endpoint does not speak TLS: if that is intended, begin its URL with http://"
     if "CERTIFICATE_VERIFY_FAILED" in error:
-        return "; a CA of your own is named by SSL_CERT_FILE in the sidecar"
+        return "; name your own CA with SSL_CERT_FILE in the sidecar"
     return ""
 
 
 def plain_http_error(endpoint: str) -> DownloadError:
     """Tell that credentials are not sent where everybody on the way can read them."""
     message = (
-        f"{endpoint} is asked without TLS, and there are credentials for it: they are not sent in clear. Use https://, "
-        "or allow it: source.allowPlainHTTP in a LoraAdapter, allow_plain_http in config, or "
-        "PATIO_DOWNLOAD_PLAIN_HTTP=allow in the sidecar."
+        f"{endpoint} has no TLS, and the sidecar does not send credentials in clear. Use https://, or allow plain HTTP "
+        "with source.allowPlainHTTP in a LoraAdapter, allow_plain_http in config, or PATIO_DOWNLOAD_PLAIN_HTTP=allow "
+        "in the sidecar."
     )
     return DownloadError(DownloadReason.INVALID, message)
 

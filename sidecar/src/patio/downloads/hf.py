@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 MOST_REDIRECTS = 5
-_WITHOUT = "set HF_AUTH_TOKEN or HF_TOKEN in the sidecar, or give a Secret with one"
+_WITHOUT = "Set HF_AUTH_TOKEN or HF_TOKEN in the sidecar, or give a Secret with a token"
 _TIMEOUT = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
 
 
@@ -114,7 +114,7 @@ class HuggingFace:
             without = "" if self._token else _WITHOUT
             fault = error_of_status(error.response.status_code, self._what, retry_after, without)
             if error.response.headers.get("x-error-code") in ("RepoNotFound", "RevisionNotFound", "EntryNotFound"):
-                message = f"{self._what}: the Hub does not have it, or not for this token."
+                message = f"{self._what}: the Hub does not have it, or does not show it to this token."
                 fault = DownloadError(DownloadReason.NOT_FOUND, message)
             raise fault from None
         except HFValidationError as error:
@@ -124,7 +124,7 @@ class HuggingFace:
             raise DownloadError(DownloadReason.REJECTED, message) from None
         except (httpx.UnsupportedProtocol, httpx.InvalidURL, httpx.LocalProtocolError) as error:
             # Not in the library's words: they repeat a header, and the token with it.
-            message = f"{self._what}: {type(error).__name__}: the endpoint, the token or a redirect can not be used."
+            message = f"{self._what}: {type(error).__name__}: the endpoint, the token or a redirect cannot be used."
             raise DownloadError(DownloadReason.INVALID, message) from None
         except httpx.HTTPError as error:
             message = f"{self._what}: {type(error).__name__}: {error}{tls_hint(str(error))}"
@@ -138,19 +138,17 @@ class HuggingFace:
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             if isinstance(error, HFValidationError):
                 raise
-            message = f"{self._what}: the answer is not that of a Hub ({type(error).__name__})."
+            message = f"{self._what}: the answer is not a Hub's ({type(error).__name__})."
             raise DownloadError(DownloadReason.ERROR, message) from None
 
 
 def check_target(home: httpx.URL, url: httpx.URL) -> None:
     """Raise `DownloadError` for a URL, likely a redirect's, that must not be asked."""
     if is_never_asked(url.host):
-        message = (
-            f"{url.host} is an address of the machine that the pod runs on, or of its cloud's metadata: never asked."
-        )
+        message = f"{url.host} is an address of the node or its cloud's metadata. The sidecar never connects to it."
         raise DownloadError(DownloadReason.REJECTED, message)
     if url.scheme != "https" and (url.scheme, url.host) != (home.scheme, home.host):
-        message = f"The Hub at {home.host} redirects to {url.scheme}://{url.host}: only https is followed."
+        message = f"The Hub at {home.host} redirects to {url.scheme}://{url.host}. The sidecar follows only https."
         raise DownloadError(DownloadReason.REJECTED, message)
 
 

@@ -100,9 +100,7 @@ def _named_below(path: str, roots: tuple[Path, ...]) -> str:
 
 def _outside(path: str, roots: tuple[Path, ...]) -> DownloadError:
     allowed = ", ".join(str(root) for root in roots)
-    message = (
-        f"{path!r} is not below a folder where files may lie ({allowed}); others are named by PATIO_DOWNLOAD_ROOTS."
-    )
+    message = f"{path!r} is outside the allowed download roots ({allowed}); add roots with PATIO_DOWNLOAD_ROOTS."
     return DownloadError(DownloadReason.INVALID, message)
 
 
@@ -121,7 +119,7 @@ def local_folder(absolute_or_not: str, roots: Iterable[Path]) -> str:
         folder = contained(candidate, roots)
         if os.path.isdir(folder):
             if not os.access(folder, os.R_OK | os.X_OK):
-                raise DownloadError(DownloadReason.UNAUTHORIZED, f"{folder} can not be read by the sidecar.")
+                raise DownloadError(DownloadReason.UNAUTHORIZED, f"The sidecar cannot read {folder}.")
             return folder
-    message = f"There is no folder {' or '.join(candidates)} in the sidecar; mount its volume there."
+    message = f"The sidecar has no folder {' or '.join(candidates)}. Mount its volume there."
     raise DownloadError(DownloadReason.NOT_FOUND, message)

@@ -46,6 +46,6 @@ class Local:
         with Path(contained(os.path.join(self._folder, file.name), self._roots)).open("rb") as opened:
             stat = os.fstat(opened.fileno())
             if (stat.st_size, str(stat.st_mtime_ns)) != (file.size, file.tag):
-                raise DownloadError(DownloadReason.CHANGED, f"{file.name} was changed while it was copied.")
+                raise DownloadError(DownloadReason.CHANGED, f"{file.name} changed while it was copied.")
             opened.seek(offset)
             yield Reading(offset, iter(lambda: opened.read(CHUNK), b""), None)

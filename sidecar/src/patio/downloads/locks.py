@@ -143,6 +143,6 @@ def _wait_for(descriptor: int, path: Path, seconds: float) -> bool:
             return waited
         waited = True
         if time.monotonic() >= until:
-            message = f"Another process writes to {path.parent}, and has not ended within {seconds:g} s."
+            message = f"Another process still writes to {path.parent} after {seconds:g} s."
             raise DownloadError(DownloadReason.BUSY, message)
         time.sleep(_PAUSE)

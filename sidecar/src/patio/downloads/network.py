@@ -46,7 +46,7 @@ def prepare(job: Job) -> None:
 def refuse(host: str, addresses: list[str]) -> None:
     """Raise `DownloadError` for a host that is, or stands for, an address of the machine itself."""
     if is_never_asked(host) or any(map(is_never_asked, addresses)):
-        message = f"{host} is an address of the machine that the pod runs on, or of its cloud's metadata: never asked."
+        message = f"{host} is an address of the node or its cloud's metadata. The sidecar never connects to it."
         raise DownloadError(DownloadReason.INVALID, message)
 
 

@@ -3,7 +3,7 @@
 A shared lock on the byte that stands for a revision, in the `.in-use` file of the root (or of an `output_dir`), held as
 long as the revision is wanted or loaded: nobody, in this pod or in another one on the same volume, removes it
 meanwhile. One descriptor holds all revisions of a root. A sidecar that dies lets go of all, and takes them again when
-it is back. A folder that can not be looked at is not there; it never ends anything. Calls block on the disk: they are
+it is back. A folder that cannot be looked at is not there; it never ends anything. Calls block on the disk: they are
 made in a thread.
 """
 

@@ -3,7 +3,7 @@
 Each download under way has a file in `.reserved` of the root, locked as long as its worker lives, that says how large
 its folder will become. Whoever wants room counts what is on disk and what such folders still lack, under one lock. So
 all sidecars that share a root count each other. Those that share a volume and not the root do not: between them only
-the disk's own free space is compared, as it is where files can not be locked.
+the disk's own free space is compared, as it is where files cannot be locked.
 """
 
 from __future__ import annotations
@@ -132,11 +132,11 @@ def _make(
         if _lacking(place, root, needed, limit, others) <= 0:
             return
     lacking = _lacking(place, root, needed, limit, others)
-    message = f"{needed} bytes are to be fetched, and {lacking} of them do not fit on the disk of {place.revisions}"
+    message = f"The download needs {needed} bytes, and {lacking} of them do not fit on the disk of {place.revisions}"
     if limit is not None:
         message += f" or within PATIO_DOWNLOAD_LIMIT ({limit})"
     if under_way := sum(other.lacking for other in others):
-        message += f"; {under_way} bytes are kept for downloads under way"
+        message += f"; {under_way} bytes are reserved for downloads under way"
     raise DownloadError(DownloadReason.NO_SPACE, message + ".")
 
 

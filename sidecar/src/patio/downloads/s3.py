@@ -38,7 +38,7 @@ ROLES = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "A
 """Variables by which a cluster gives a pod a role."""
 Style = Literal["auto", "path", "virtual"]
 MOST_PAGES = 1000
-_WITHOUT = "set ACCESS_KEY and SECRET_KEY (or AWS_ACCESS_KEY_ID, ...) in the sidecar, or give a Secret with them"
+_WITHOUT = "Set ACCESS_KEY and SECRET_KEY (or AWS_ACCESS_KEY_ID, ...) in the sidecar, or give a Secret with them"
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
 
@@ -51,11 +51,11 @@ class S3:
         endpoint = config.get("endpoint")
         self._what = f"{source} at {endpoint or 'AWS'}"
         if source.kind is SourceKind.OBS and endpoint is None:
-            message = f"{source}: obs:// needs an endpoint, by ENDPOINT or in config."
+            message = f"{source}: obs:// needs an endpoint. Set ENDPOINT in the sidecar, or endpoint in config."
             raise DownloadError(DownloadReason.INVALID, message)
         if endpoint is not None and is_never_asked(urlsplit(endpoint).hostname or ""):
             # Checked here too: an agent for a pod's role may have this address, and only the cluster may name it.
-            message = f"{endpoint} is an address of the machine that the pod runs on: never asked."
+            message = f"{endpoint} is an address of the node. The sidecar never connects to it."
             raise DownloadError(DownloadReason.INVALID, message)
         signature: Any = "s3v4"
         self._signed = "access_key" in config or any(name in os.environ for name in ROLES)
@@ -97,7 +97,9 @@ class S3:
                     if not entry["Key"].endswith("/") or entry["Size"]:  # how consoles show a folder
                         files.append(self._file(entry))
                 if seen > MOST_FILES or number >= MOST_PAGES:
-                    message = f"{self._what}: more than {MOST_FILES} objects, or {MOST_PAGES} pages of them, are there."
+                    message = (
+                        f"{self._what}: the folder has more than {MOST_FILES} objects, or {MOST_PAGES} pages of them."
+                    )
                     raise DownloadError(DownloadReason.REJECTED, message)
             if not files:
                 raise self._nothing_there()
@@ -114,9 +116,9 @@ class S3:
         if name:
             beside = self._client.list_objects_v2(Bucket=self._bucket, Prefix=name, MaxKeys=1)
             if any(entry["Key"] == name for entry in beside.get("Contents", ())):
-                message = f"{self._what}: that is an object, not a folder; name the folder that it is in."
+                message = f"{self._what}: this is an object, not a folder. Name the folder that contains it."
                 return DownloadError(DownloadReason.NOT_FOUND, message)
-        return DownloadError(DownloadReason.NOT_FOUND, f"{self._what}: the source has no files there.")
+        return DownloadError(DownloadReason.NOT_FOUND, f"{self._what}: the source has no files at this path.")
 
     @contextmanager
     def read(self, file: RemoteFile, offset: int) -> Iterator[Reading]:
@@ -127,7 +129,7 @@ class S3:
                 Bucket=self._bucket, Key=self._prefix + file.name, IfMatch=f'"{file.tag}"', **asked
             )
             if answer.get("ETag", "").strip('"') != file.tag:  # a store that does not know If-Match
-                message = f"{file.name} of {self._what}: it was changed while it was read."
+                message = f"{file.name} of {self._what}: the file changed while it was read."
                 raise DownloadError(DownloadReason.CHANGED, message)
             begins = begins_at(answer.get("ContentRange"), offset, f"{file.name} of {self._what}")
             # Encrypted with a key of its own, an object's ETag is not the MD5 of its content.
@@ -141,7 +143,7 @@ class S3:
         try:
             yield
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            message = f"{self._what}: the answer is not that of such a store ({type(error).__name__})."
+            message = f"{self._what}: the answer is not an S3 store's ({type(error).__name__})."
             raise DownloadError(DownloadReason.ERROR, message) from None
 
     @contextmanager
@@ -159,7 +161,8 @@ class S3:
                 raise DownloadError(DownloadReason.UNAUTHORIZED, f"{message}: the credentials are wrong.") from None
             if 300 <= status < 400:
                 message = (
-                    f"{message}: {status}, a redirect, which is not followed; name the bucket's own endpoint or region."
+                    f"{message}: the store redirects ({status}), and the sidecar follows no redirect. Name the "
+                    "bucket's own endpoint or region."
                 )
                 raise DownloadError(DownloadReason.REJECTED, message) from None
             raise error_of_status(status, message, seconds, "" if self._signed else _WITHOUT) from None

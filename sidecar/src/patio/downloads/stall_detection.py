@@ -74,7 +74,7 @@ class StallDetector:
                 self._waited += seconds
                 if self._waited < LISTING_SECONDS:
                     return None
-                return f"The source has not listed what it has within {LISTING_SECONDS:g} s."
+                return f"The source did not list its files within {LISTING_SECONDS:g} s."
             if not self._waiting:
                 return None
             self._waited += seconds
@@ -84,6 +84,6 @@ class StallDetector:
             if got >= LEAST_RATE * WINDOW_SECONDS:
                 return None
             return (
-                f"The source gave {got} bytes in {WINDOW_SECONDS:g} s, less than {LEAST_RATE} a second: "
-                "others wait for their turn."
+                f"The source sent {got} bytes in {WINDOW_SECONDS:g} s, less than {LEAST_RATE} a second. Other "
+                "downloads wait for their turn."
             )

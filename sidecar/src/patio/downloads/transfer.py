@@ -65,7 +65,7 @@ def download(job: Job, backend: Backend, emit: Emit, stalls: StallDetector | Non
     place = DownloadLayout(Path(job.revisions), Path(job.shown) if job.shown else None)
     with _disk_faults(place):
         contained(str(place.revisions), [Path(root) for root in job.roots])
-        emit(Noted(message="Asking the source what it has."))
+        emit(Noted(message="Listing the files of the source."))
         with stalls.listing():
             listing = backend.listing()
         found = _Found(job, place, listing)
@@ -75,7 +75,7 @@ def download(job: Job, backend: Backend, emit: Emit, stalls: StallDetector | Non
                 found.note()
             return found.used(emit)
         folders_down_to(place.revisions)
-        emit(Noted(message="Waiting for whoever else writes there."))
+        emit(Noted(message="Waiting for another process that writes to the folder."))
         with locked(place.lock) as waited:
             if waited:
                 with stalls.listing():
@@ -248,7 +248,9 @@ class _Transfer:
             raise DownloadError(DownloadReason.UNREACHABLE, message)
         if at > size:
             os.ftruncate(descriptor, 0)
-            raise DownloadError(DownloadReason.CORRUPT, f"{fetch.file.name} has more than the {size} bytes listed.")
+            raise DownloadError(
+                DownloadReason.CORRUPT, f"{fetch.file.name} has more bytes than the {size} that the source lists."
+            )
         return None if hashing is None else hashing.hexdigest()
 
     def _moved(self, done: int, fetched: int) -> None:
@@ -279,7 +281,7 @@ def _hashing(digest: Digest | None, size: int) -> _Hash | None:
 def _check(file: RemoteFile, digest: Digest | None, got: str | None, part: Path) -> None:
     if digest is not None and got != digest.value:
         part.unlink()
-        message = f"{file.name} arrived with the {digest.algorithm} hash {got}, and {digest.value} is right."
+        message = f"{file.name} arrived with the {digest.algorithm} hash {got}, but the source lists {digest.value}."
         raise DownloadError(DownloadReason.CORRUPT, message)
 
 

@@ -47,7 +47,9 @@ def check_listing(names: Iterable[str]) -> None:
     folders: set[str] = set()
     for name in names:
         if not safe_name(name):
-            message = f"The source lists {name[:200]!r}, a name that could leave its folder; nothing of it is taken."
+            message = (
+                f"The source lists {name[:200]!r}, which could lead out of its folder. The sidecar fetches nothing."
+            )
             raise DownloadError(DownloadReason.REJECTED, message)
         if name in seen:
             raise DownloadError(DownloadReason.REJECTED, f"The source lists {name!r} twice.")
@@ -70,9 +72,9 @@ def why_skipped(name: str) -> str | None:
     path = PurePosixPath(name)
     suffix = path.suffix.lower()
     if suffix in _CODE:
-        return "weights in a format other than safetensors, which may run code when they are loaded"
+        return "weights in a format other than safetensors, which can run code when they are loaded"
     if suffix == ".py":
         return "code"
     if suffix in _DATA or _VERSIONED.fullmatch(path.name) or path.stem.lower() in _DOCUMENTS:
         return None
-    return "no file that an engine reads"
+    return "not a file that an engine reads"

@@ -81,7 +81,7 @@ def main() -> int:
         fail(fault)
         return 1
     except MemoryError:
-        message = f"What the source answered does not fit into {MOST_DATA >> 20} MiB of memory."
+        message = f"The answer of the source does not fit into {MOST_DATA >> 20} MiB of memory."
         fail(DownloadError(DownloadReason.REJECTED, message))
         return 1
     return 0

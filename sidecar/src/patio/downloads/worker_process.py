@@ -66,7 +66,7 @@ async def run_worker(job: Job, environ: Mapping[str, str], tell: Callable[[Event
     try:
         process = await asyncio.shield(spawning)
     except OSError as error:
-        message = f"The downloading process can not be started: {error.strerror or error}."
+        message = f"The sidecar cannot start the download process: {error.strerror or error}."
         raise DownloadError(DownloadReason.INTERRUPTED, message) from None
     except asyncio.CancelledError:
         # Python 3.11 to 3.13 wait for ever when a start is cancelled before its pipes are connected.
@@ -105,8 +105,8 @@ async def run_worker(job: Job, environ: Mapping[str, str], tell: Callable[[Event
     if isinstance(ended, Failed):
         raise DownloadError(ended.reason, ended.message, ended.retry_after)
     how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
-    last = message.strip().splitlines()[-1:] or ["nothing"]
-    raise DownloadError(DownloadReason.INTERRUPTED, f"The downloading process ended {how}; it said: {last[0][:300]}")
+    last = message.strip().splitlines()[-1:] or ["none"]
+    raise DownloadError(DownloadReason.INTERRUPTED, f"The download process ended {how}. Its last line: {last[0][:300]}")
 
 
 async def _spawn(environ: Mapping[str, str]) -> asyncio.subprocess.Process:
@@ -137,7 +137,7 @@ async def _end(process: asyncio.subprocess.Process) -> int:
             return await process.wait()
     except TimeoutError:
         # The kernel ends a process that hangs on a disk when the disk answers; nobody waits for that.
-        log.error("worker does not end, its disk hangs pid=%d", process.pid)
+        log.error("download process does not end, its disk hangs pid=%d", process.pid)
         return -signal.SIGKILL
 
 

@@ -61,7 +61,7 @@ class Drain:
     @property
     def waiting_for(self) -> tuple[str, ...]:
         """Why the pod is not ready: it was drained, or is being."""
-        return ("drain: this pod is taken out of service; only a restart of its sidecar brings it back",) * self._called
+        return ("drain: this pod is out of service until its sidecar restarts",) * self._called
 
     @property
     def awaited(self) -> asyncio.Future[None] | None:
@@ -117,7 +117,7 @@ class Drain:
                 self._over = plan(self._snapshot, self._settings.settle, now)
                 if self._over is DrainState.GO_ON:
                     await asyncio.sleep(COUNT_EVERY)
-            log.info("drain over verdict=%s seconds=%.1f left=%s", self._over, now - began, self._departure.left)
+            log.info("drain ends state=%s seconds=%.1f left=%s", self._over, now - began, self._departure.left)
         finally:
             self._task = None
 
@@ -130,15 +130,15 @@ class Drain:
         drained = self._over is DrainState.DRAINED
         message = []
         if not left:
-            message.append("A router does not say that it sends nothing more; see GET /v1/topology.")
+            message.append("A router may still send requests; see GET /v1/topology.")
         if self._over is DrainState.BLIND:
-            message.append("The engine does not tell how many requests it has.")
+            message.append("The engine does not report how many requests it has.")
         elif last.outcome is CountOutcome.NO_ANSWER:
-            message.append("The engine does not answer how many requests it has.")
+            message.append("The engine does not answer, so nobody knows how many requests it has.")
         elif not drained and not (last.quiet and not left):
             message.append("The engine still has requests, or had some a moment ago.")
         elif last.outcome is CountOutcome.GONE:
-            message.append("The engine is gone.")
+            message.append("The engine has stopped.")
         return DrainAnswer(
             drained=drained,
             running=0 if last.outcome is CountOutcome.GONE else last.running,

@@ -23,7 +23,7 @@ class EngineReason(StrEnum):
     ADAPTER_NOT_FOUND = "AdapterNotFound"
     """The engine does not find the files. The path may be right in the sidecar's container and wrong in its own."""
     ADAPTER_REJECTED = "AdapterRejected"
-    """The engine found them and can not use them: rank, DoRA, broken files, a name that is taken."""
+    """The engine found them and cannot use them: rank, DoRA, broken files, a name that is taken."""
     LORA_UNAVAILABLE = "LoraUnavailable"
     """This engine was not started so that adapters can be loaded at run time."""
     UNAUTHORIZED = "EngineUnauthorized"
@@ -71,11 +71,11 @@ class EngineView:
     context_tokens: int | None = None
     """Longest context of the first base model; None where the engine does not say."""
     adapters: Mapping[str, str] | None = field(default_factory=dict)
-    """Path by adapter name, from the engine's own list; None when the list can not be read."""
+    """Path by adapter name, from the engine's own list; None when the list cannot be read."""
     trials: frozenset[str] = frozenset()
     """Names in that list that are trials of ours, and no adapters."""
     error: EngineError | None = None
-    """Why it is not ready, or why its list can not be read."""
+    """Why it is not ready, or why its list cannot be read."""
 
     @property
     def unreliable(self) -> bool:

@@ -105,7 +105,7 @@ class EngineHttp:
         try:
             answer = await self.look("/v1/models", key, LARGEST_LIST)
             if answer.status in (401, 403):
-                raise unauthorized("/v1/models", answer.status, "set ENGINE_API_KEY in the sidecar")
+                raise unauthorized("/v1/models", answer.status, "Set ENGINE_API_KEY in the sidecar")
             if not answer.is_success:
                 raise RetryableError(EngineReason.ENGINE_ERROR, f"/v1/models {answered(answer.status)}.")
             if not answer.whole:
@@ -115,7 +115,7 @@ class EngineHttp:
         except EngineError as error:
             return EngineView(ready=True, adapters=None, error=error)
         if left_out and left_out != self._left_out:
-            log.warning("entries of the engine's model list can not be read and are left out entries=%d", left_out)
+            log.warning("unreadable entries in the engine's model list entries=%d", left_out)
         self._left_out = left_out
         return view
 
@@ -154,11 +154,11 @@ class EngineHttp:
     def _remedy(self, cause: Cause) -> str:
         if cause is Cause.TLS:
             return (
-                " ENGINE_CA_FILE names the CAs of its certificate, ENGINE_TLS_SERVER_NAME the name that it is for; an "
-                "engine without TLS is http://."
+                " Name the CAs of the engine's certificate with ENGINE_CA_FILE, and the name in it with "
+                "ENGINE_TLS_SERVER_NAME. For an engine without TLS, begin the URL with http://."
             )
         if cause is Cause.BROKEN and not self._answered and not self._address.tls:
-            return " If it speaks TLS, its URL begins with https://."
+            return " If the engine speaks TLS, begin its URL with https://."
         return ""
 
 
@@ -176,24 +176,24 @@ def down(error: EngineError) -> EngineView:
 
 def unauthorized(path: str, status: int, remedy: str) -> PermanentError:
     """Return the fault of a key that is missing or wrong, with what mends it."""
-    message = f"The engine refuses {path} without the right key ({status}); {remedy}."
+    message = f"The engine rejected {path} with {status}: the key is missing or wrong. {remedy}."
     return PermanentError(EngineReason.UNAUTHORIZED, message)
 
 
 def answered(status: int) -> str:
     """Return a status in words."""
-    return f"answered {status}" + (", a redirect, which is not followed" if 300 <= status < 400 else "")
+    return f"answered {status}" + (", a redirect that the sidecar does not follow" if 300 <= status < 400 else "")
 
 
 def _read_list(content: bytes) -> tuple[EngineView, int]:
-    """Read a model list, and count the entries that can not be read. Raise `RetryableError`: it is none at all."""
+    """Read a model list, and count the entries that cannot be read. Raise `RetryableError`: it is none at all."""
     try:
         data = read_json(content, LARGEST_LIST)
     except ValueError:
         data = None
     listed = data.get("data") if isinstance(data, dict) else None
     if not isinstance(listed, list):
-        message = "/v1/models answered with something else than a model list."
+        message = "/v1/models did not answer with a model list."
         raise RetryableError(EngineReason.ENGINE_ERROR, message)
     entries = [entry for entry in listed if _is_model(entry)]
     base_models = [entry for entry in entries if entry.get("parent") is None]

@@ -48,27 +48,26 @@ LOOK_AGAIN = 0.02
 LOAD = "/load_lora_adapter"
 UNLOAD = "/unload_lora_adapter"
 NO_RUNTIME_LOADING = (
-    "SGLang broke on it (500 Internal Server Error), as it does with --dp-size above 1, which can not load adapters at "
-    "run time."
+    "SGLang answered 500 Internal Server Error. With --dp-size above 1 it does so, and cannot load adapters at run "
+    "time."
 )
 SEVERAL_WORKERS = (
-    "SGLang runs several tokenizer workers (--tokenizer-worker-num), each with adapters of its own: what one of them "
-    "loads the others do not have. Start it with --tokenizer-worker-num 1 to load adapters at run time."
+    "SGLang runs several tokenizer workers (--tokenizer-worker-num), and each has its own adapters. Start SGLang with "
+    "--tokenizer-worker-num 1 to load adapters at run time."
 )
 UNSTEADY = (
-    "SGLang's list of adapters is another one from look to look, as it is with several tokenizer workers "
-    "(--tokenizer-worker-num), each of which has adapters of its own; or something beside this sidecar loads and "
-    "unloads all the time."
+    "SGLang's list of adapters changes from poll to poll. SGLang runs several tokenizer workers "
+    "(--tokenizer-worker-num), each with its own adapters, or another client loads and unloads all the time."
 )
 NOT_LISTED = (
-    "SGLang says that it has the adapter, and does not list it in /v1/models: SGLang lists adapters from 0.5.6 on, and "
-    "with several tokenizer workers (--tokenizer-worker-num) only those of one of them. What can not be read back is "
-    "not relied on."
+    "SGLang says that it has the adapter, but does not list it in /v1/models. SGLang lists adapters since 0.5.6. With "
+    "several tokenizer workers (--tokenizer-worker-num), it lists those of one worker only. The sidecar does not rely "
+    "on what it cannot read back."
 )
-_NO_KEY = "set ENGINE_API_KEY or ENGINE_ADMIN_API_KEY in the sidecar"
-_NO_ADMIN_KEY = "set ENGINE_ADMIN_API_KEY in the sidecar, or mend ENGINE_API_KEY if the engine has only --api-key"
+_NO_KEY = "Set ENGINE_API_KEY or ENGINE_ADMIN_API_KEY in the sidecar"
+_NO_ADMIN_KEY = "Set ENGINE_ADMIN_API_KEY in the sidecar, or correct ENGINE_API_KEY if the engine has only --api-key"
 _OTHER_KEY = (
-    "ENGINE_ADMIN_API_KEY in the sidecar has to be the engine's --admin-api-key; unset it if the engine has only "
+    "Set ENGINE_ADMIN_API_KEY in the sidecar to the engine's --admin-api-key, or unset it if the engine has only "
     "--api-key"
 )
 ASK_AGAIN = 30.0
@@ -134,7 +133,7 @@ class Sglang:
         if ready.is_success:
             return None
         if ready.status in (401, 403):
-            return unauthorized("/ready", ready.status, "set ENGINE_API_KEY in the sidecar")
+            return unauthorized("/ready", ready.status, "Set ENGINE_API_KEY in the sidecar")
         if ready.status != 404:
             message = f"SGLang is warming up, paused or stopping (/ready {answered(ready.status)})."
             return RetryableError(EngineReason.ENGINE_ERROR, message)
@@ -194,9 +193,7 @@ class Sglang:
                 return await self._swap(name, path)
             except _TakenError:
                 continue
-        message = (
-            f"Requests for {name} brought its old weights back {SWAPS} times while the new ones were to be loaded."
-        )
+        message = f"Requests for {name} made SGLang load the old weights again {SWAPS} times before the new ones."
         raise RetryableError(EngineReason.ENGINE_ERROR, message)
 
     async def _try(self, trial: str, path: str) -> None:
@@ -344,7 +341,7 @@ def fault_of(path: str, status: int, text: str, key_remedy: str = _NO_KEY) -> En
     if status in (401, 403):
         return unauthorized(path, status, key_remedy)
     if status in (404, 405):
-        words = f"This SGLang has no {path} (it answered {status}): it can not load adapters at run time."
+        words = f"This SGLang has no {path} (it answered {status}). It cannot load adapters at run time."
         return PermanentError(EngineReason.LORA_UNAVAILABLE, words)
     if "LoRA is not enabled" in message:
         return PermanentError(EngineReason.LORA_UNAVAILABLE, message)
@@ -355,7 +352,7 @@ def fault_of(path: str, status: int, text: str, key_remedy: str = _NO_KEY) -> En
         return _TakenError(EngineReason.ENGINE_ERROR, message)
     if "Repo id must be in the form" in message:
         # A missing path falls through to the hub, whose complaint hides what is wrong.
-        words = f"The path does not exist in the engine's container, or is no folder there: {message}"
+        words = f"The path does not exist in the engine's container, or is not a folder: {message}"
         return PermanentError(EngineReason.ADAPTER_NOT_FOUND, words)
     if "No such file or directory" in message or "cached snapshot folder" in message:
         return PermanentError(EngineReason.ADAPTER_NOT_FOUND, message)

@@ -31,8 +31,8 @@ LOAD = "/v1/load_lora_adapter"
 UNLOAD = "/v1/unload_lora_adapter"
 _MAX_LORAS = re.compile(r'^vllm:lora_requests_info\{[^\n]*\bmax_lora="(\d{1,9})"', re.MULTILINE)
 RUNTIME_UPDATING_OFF = (
-    "vLLM does not let adapters be loaded at run time; start it with --enable-lora and "
-    "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, which takes one API server (--api-server-count 1)."
+    "vLLM does not load adapters at run time. Start it with --enable-lora, with one API server (--api-server-count 1) "
+    "and with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True."
 )
 _REFUSED = re.compile(r"Worker failed with error|^Call to add_lora method failed:")
 """vLLM 0.32: the first is put around the cause by the executor of several processes, the second around both by the
@@ -76,7 +76,7 @@ class Vllm:
         if health.is_success:
             return None
         if health.status in (401, 403):
-            return unauthorized("/health", health.status, "set ENGINE_API_KEY in the sidecar")
+            return unauthorized("/health", health.status, "Set ENGINE_API_KEY in the sidecar")
         return RetryableError(EngineReason.ENGINE_ERROR, f"vLLM's /health {answered(health.status)}.")
 
     async def _listed(self) -> EngineView:
@@ -139,7 +139,7 @@ def fault_of(path: str, status: int, text: str) -> EngineError:
     """Tell what to do next from vLLM's answer to a load or unload."""
     words = _words(text)
     if status in (401, 403):
-        return unauthorized(path, status, "set ENGINE_API_KEY in the sidecar")
+        return unauthorized(path, status, "Set ENGINE_API_KEY in the sidecar")
     if status in (404, 405) and words is None:
         return PermanentError(EngineReason.LORA_UNAVAILABLE, RUNTIME_UPDATING_OFF)
     whole = words or text.strip() or f"vLLM {answered(status)}."

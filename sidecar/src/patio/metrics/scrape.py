@@ -171,7 +171,10 @@ class Scraper:
             rewritten = rewrite(fetched.pieces, rules, own, self._asked())
         if rewritten.clashes != self._clashes:
             self._clashes = rewritten.clashes
-            log.warning("engine has metrics of our names, its own are kept names=%s", ",".join(rewritten.clashes))
+            log.warning(
+                "engine has metrics with names of the sidecar, which leaves its own out names=%s",
+                ",".join(rewritten.clashes),
+            )
         page = Page(rewritten.parts, fetched.form)
         if large:
             self._large.add(page)

@@ -163,7 +163,7 @@ class _Guard:
         left_out = self._lines.take()
         if left_out is not None:
             log.info(
-                "call refused code=%s peer=%s method=%s path=%s left_out=%d",
+                "call rejected code=%s peer=%s method=%s path=%s left_out=%d",
                 denial.code,
                 peer_of(scope),
                 scope["method"][:SHOWN],

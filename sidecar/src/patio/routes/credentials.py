@@ -23,9 +23,9 @@ def add_credentials(app: FastAPI, sealing: Sealing) -> None:
     @app.post(HANDSHAKE_PATH)
     @open_to(OPERATOR)
     async def handshake(request: HandshakeRequest, call: Request) -> HandshakeAnswer:
-        """Prove which pod this is: the sidecar's key, and in a box for the caller's key the pod's token.
+        """Prove which pod this is: with the sidecar's key, and with the pod's token in a box for the caller's key.
 
-        Needs the operator's signature from everywhere, loopback included.
+        Every caller needs the operator's signature, also from loopback.
         """
         if not call.scope.get(PROVEN, False):
             raise ApiError(401, MISSING_EVERYWHERE.code, MISSING_EVERYWHERE.message)

@@ -42,7 +42,7 @@ def add_downloads(app: FastAPI, downloads: Downloads, stopping: asyncio.Event) -
 
     @app.post("/v1/download_model", response_model=DownloadReport, responses={202: {"model": DownloadReport}})
     async def download(request: DownloadRequest, call: Request) -> Response:
-        """Fetch a folder. 200 when it is there; with `async_download` 202 at once. A second order joins the first."""
+        """Fetch a folder. 200 once it is there, 202 at once with `async_download`. A second order joins the first."""
         try:
             report = downloads.order(request)
         except DownloadError as fault:
@@ -59,13 +59,13 @@ def add_downloads(app: FastAPI, downloads: Downloads, stopping: asyncio.Event) -
     @app.get("/v1/downloads")
     @open_to(EVERYONE)
     async def reports() -> DownloadList:
-        """Every download under way, and the last that ended, the newest first."""
+        """List the downloads under way and the last ones that ended, the newest first."""
         return DownloadList(downloads=downloads.reports())
 
     @app.get("/v1/downloads/{download_id}")
     @open_to(EVERYONE)
     async def report(download_id: str) -> DownloadReport:
-        """One download, with its progress."""
+        """Show one download with its progress."""
         found = downloads.report(download_id)
         if found is None:
             raise _unknown(download_id)
@@ -73,9 +73,9 @@ def add_downloads(app: FastAPI, downloads: Downloads, stopping: asyncio.Event) -
 
     @app.delete("/v1/downloads/{download_id}")
     async def cancel(download_id: str) -> DownloadReport:
-        """Stop a download, or strike one that is over off the list. What is on disk stays for the next order."""
+        """Cancel a download, or remove an ended one from the list. The files on disk stay for the next order."""
         if downloads.waited_for(download_id):
-            message = "An adapter waits for this download; unload the adapter to stop it."
+            message = "An adapter waits for this download. Unload the adapter to cancel it."
             raise ApiError(409, "InUse", message)
         ended = await downloads.cancel(download_id)
         if ended is None:

@@ -83,7 +83,7 @@ def add_error_handlers(app: FastAPI) -> None:
         return response
 
     async def unforeseen(request: Request, error: Exception) -> Response:
-        message = f"The sidecar broke on this request: {type(error).__name__}; see its log."
+        message = f"An internal error occurred ({type(error).__name__}). The sidecar's log has the traceback."
         return answer(_error(INTERNAL_ERROR, message, retryable=True), 500)
 
     app.add_exception_handler(ApiError, fault)

@@ -121,8 +121,12 @@ class TopologyClient:
         if condition.reason != Reason.NOT_DESIRED:
             return condition
         if self._leaving:
-            return replace(condition, reason=Reason.DRAINED, message="This pod is drained or ends.")
-        return replace(condition, reason=Reason.ENGINE_NOT_READY, message="Registered once the engine is ready.")
+            return replace(condition, reason=Reason.DRAINED, message="The pod is drained or stops.")
+        return replace(
+            condition,
+            reason=Reason.ENGINE_NOT_READY,
+            message="The sidecar registers the worker once the engine is ready.",
+        )
 
     def _show(self, number: int, condition: Condition, verified: bool) -> None:
         before = self._shown[number]

@@ -153,7 +153,7 @@ def plan(worker: Worker | None, entry: Entry | None, progress: Progress, now: fl
     if progress.mismatch is not None:
         return Plan(Condition(RegistrationState.FAILED, Reason.MODE, progress.mismatch, entry.id))
     if not entry.healthy:
-        message = "The router lists it, and its own health checks say that it does not answer."
+        message = "The router lists the worker, but the router's own health checks of it fail."
         return Plan(Condition(RegistrationState.PENDING, Reason.UNHEALTHY, message, entry.id))
     return Plan(Condition(RegistrationState.REGISTERED, Reason.LISTED, worker_id=entry.id))
 
@@ -215,14 +215,14 @@ def heartbeat(interval: float, jitter: float) -> float:
 
 def _under_way(worker: Worker | None, entry: Entry, progress: Progress, now: float) -> Plan:
     """Wait for an addition to end, also of a worker that shall go: neither router can remove it before that."""
-    message = f"The router took the order to add it and has not carried it out: it asks {entry.url} first."
+    message = f"The router accepted the worker, but has not added it yet: it checks {entry.url} first."
     state = RegistrationState.LEAVING if worker is None else RegistrationState.PENDING
     age = 0.0 if progress.ordered is None else now - progress.ordered
     return Plan(Condition(state, Reason.ACCEPTED, message, entry.id), requeue_at=now + moving_pause(age))
 
 
 def _enter(worker: Worker, progress: Progress, now: float) -> Plan:
-    why = "the router lost it" if progress.listed else "the router does not list it"
+    why = "the router lost the worker" if progress.listed else "the router does not list the worker"
     if progress.rejection is None:
         return Plan(Condition(RegistrationState.PENDING, Reason.NOT_LISTED), Add(worker, why), now)
     rejection = progress.rejection
@@ -238,7 +238,7 @@ def _leave(entry: Entry | None, progress: Progress, now: float) -> Plan:
     if entry is None:
         return Plan(Condition(RegistrationState.NOT_REGISTERED, Reason.NOT_DESIRED))
     condition = Condition(RegistrationState.LEAVING, Reason.NOT_DESIRED, worker_id=entry.id)
-    return _when_due(condition, Remove(entry.id, "it is not wanted any more"), progress, now)
+    return _when_due(condition, Remove(entry.id, "the worker is no longer desired"), progress, now)
 
 
 def _when_due(condition: Condition, action: Add | Remove, progress: Progress, now: float) -> Plan:
@@ -249,9 +249,9 @@ def _when_due(condition: Condition, action: Add | Remove, progress: Progress, no
 
 def _difference(worker: Worker, entry: Entry) -> str:
     if entry.kind != worker.kind:
-        return f"the router has it as {entry.kind}, and it is {worker.kind}"
+        return f"the router lists the worker as {entry.kind}, but it is {worker.kind}"
     if worker.kind is Kind.PREFILL and entry.bootstrap_port != worker.bootstrap_port:
-        return f"the router has its bootstrap port as {entry.bootstrap_port}, and it is {worker.bootstrap_port}"
+        return f"the router lists the bootstrap port {entry.bootstrap_port}, but it is {worker.bootstrap_port}"
     return ""
 
 

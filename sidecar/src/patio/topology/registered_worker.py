@@ -46,7 +46,7 @@ class Worker:
 
 
 _KNOWN = ("port", "worker_type", "bootstrap_port")
-_ELSEWHERE = {"url": "it is made of POD_IP and the port", "api_key": "ENGINE_API_KEY is taken"}
+_ELSEWHERE = {"url": "the sidecar makes it from POD_IP and the port", "api_key": "the sidecar takes ENGINE_API_KEY"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +70,9 @@ def read_instance_info(text: str) -> InstanceInfo:
         raise ValueError('not of the form {"data": {"port": ..., "worker_type": ..., "bootstrap_port": ...}}')
     for name in data:
         if name in _ELSEWHERE:
-            raise ValueError(f"{name}: can not be given here, {_ELSEWHERE[name]}")
+            raise ValueError(f"{name}: not allowed here, {_ELSEWHERE[name]}")
         if name not in _KNOWN and (close := difflib.get_close_matches(name, _KNOWN, n=1, cutoff=0.75)):
-            raise ValueError(f"{name}: no such field; {close[0]} is meant, perhaps")
+            raise ValueError(f"{name}: no such field; did you mean {close[0]}?")
     try:
         kind = Kind(str(data.get("worker_type") or Kind.REGULAR).lower())
     except ValueError:

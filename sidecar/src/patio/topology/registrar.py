@@ -86,7 +86,7 @@ class Registrar:
         except RouterError as error:
             return self._not_reached(error.rejection, wanted, tracked)
         if self._silent:
-            log.info("router answers again router=%s looks=%d", self.router.name, self._silent)
+            log.info("router answers again router=%s failed_polls=%d", self.router.name, self._silent)
             # Most likely it is another one: what the last one refused counts no more.
             self._progress = {url: replace(one, not_before=0.0) for url, one in self._progress.items()}
         self._silent = 0
@@ -122,11 +122,11 @@ class Registrar:
         for url in tracked:
             entry = found.get(url)
             if entry is not None and entry.failed is not None:
-                message = f"The router could not add it: {entry.failed}"
+                message = f"The router could not add the worker: {entry.failed}"
                 del found[url]
             elif entry is None and self._progress[url].ordered is not None:
                 # smg 1.13.0 forgets an addition that failed.
-                message = "The router took the order to add it, could not carry it out and has forgotten it."
+                message = "The router accepted the worker, could not add it, and has forgotten it."
             else:
                 self._progress[url] = after_poll(self._progress[url], entry)
                 continue
@@ -157,7 +157,7 @@ class Registrar:
             if mismatch is not None and mismatch != progress.mismatch:
                 self._count(Reason.MODE)
                 log.warning(
-                    "worker listed and not used router=%s worker=%s message=%s", self.router.name, url, mismatch
+                    "worker listed but not used router=%s worker=%s message=%s", self.router.name, url, mismatch
                 )
 
     async def _act(self, url: str, plan: Plan, limit: asyncio.Semaphore) -> None:
@@ -188,7 +188,7 @@ class Registrar:
     def _not_reached(self, rejection: Rejection, wanted: Mapping[str, Worker], tracked: list[str]) -> Round:
         if not self._silent:
             self._count(rejection.reason)
-            log.warning("router not read router=%s reason=%s message=%s", self.router.name, *_said(rejection))
+            log.warning("router poll failed router=%s reason=%s message=%s", self.router.name, *_said(rejection))
         pause = LONGEST_WITHOUT_ROUTER if not rejection.retryable else pause_after(self._silent)
         self._silent += 1
         conditions = {

@@ -198,7 +198,7 @@ class DetectedRegistration:
                 self._chosen = self._direct
             else:
                 if role != Role.SERVER:
-                    message = f"The sidecar at {self.name} keeps no leases; it needs TOPO_ROLE=server."
+                    message = f"The sidecar at {self.name} keeps no leases. Set TOPO_ROLE=server in it."
                     return self._not_known(Rejection(Reason.NO_SERVER, message, retryable=False), worker)
                 self._chosen = self._leased
         found = await self._chosen.step(worker)

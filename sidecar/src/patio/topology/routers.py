@@ -2,7 +2,7 @@
 
 Below `registrar`, above httpx. It turns whatever the network and the router do into `Entry`s and `RouterError`s, and
 must never let a key or an httpx exception out. What a router answers is text of others: of a size, within a time, and
-what can not be read of a list is left out of it.
+what cannot be read of a list is left out of it.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class Router:
                 continue
         unread = len(listed) - len(workers)
         if unread != self._unread:
-            log.warning("workers of a router not read router=%s number=%d", self.name, unread)
+            log.warning("unreadable workers in the router's list router=%s workers=%d", self.name, unread)
             self._unread = unread
         return {worker.url.rstrip("/"): _entry(worker, listed=True) for worker in workers}
 
@@ -179,11 +179,13 @@ class Router:
         if kind is Kind.REGULAR:
             if ready != 503:
                 return None
-            return "The router lists it and runs with --pd-disaggregation, which takes prefill and decode workers only."
+            return (
+                "The router lists the worker, but sends regular workers no requests: it runs with --pd-disaggregation."
+            )
         info = await self._call("GET", "/get_server_info")
         message = (
-            f"The router lists it and was started without --pd-disaggregation: it sends {kind} workers nothing. "
-            "Restart the router with it."
+            f"The router lists the worker, but sends {kind} workers no requests: it runs without --pd-disaggregation. "
+            "Restart the router with --pd-disaggregation."
         )
         if info.status_code == 503 and "no_workers" in info.text:
             return message
@@ -227,10 +229,10 @@ class Router:
             return _Answer(response.status_code, bytes(content))
 
     def _rejection(self, response: _Answer) -> RouterError:
-        message = " ".join(response.text.split())[:WORDS_SHOWN] or "no words"
+        message = " ".join(response.text.split())[:WORDS_SHOWN] or "no message"
         where = f"The router at {self._urls[0]} answered {response.status_code}"
         if response.status_code in (401, 403):
-            message = f"{where}: it wants another key; set SGL_ROUTER_API_KEY to its --api-key."
+            message = f"{where}: the key is missing or wrong. Set SGL_ROUTER_API_KEY to its --api-key."
             return RouterError(Rejection(Reason.UNAUTHORIZED, message, retryable=False))
         if response.status_code in (404, 405):
             return self._not_a_router(response)
@@ -240,8 +242,8 @@ class Router:
 
     def _not_a_router(self, response: _Answer) -> RouterError:
         message = (
-            f"Who answers at {self._urls[0]} is no router with /workers (sglang-router 0.3, smg 1): it answered "
-            f"{response.status_code} there."
+            f"{self._urls[0]} is not a router with /workers (sglang-router 0.3, smg 1): it answered "
+            f"{response.status_code}."
         )
         return RouterError(Rejection(Reason.REJECTED, message, retryable=False))
 
@@ -262,7 +264,7 @@ def _entry(worker: _Worker, listed: bool) -> Entry:
         healthy=worker.is_healthy,
         draining=worker.status == "draining",
         pending=pending,
-        failed=(job.message or "no words")[:WORDS_SHOWN] if failed and job is not None else None,
+        failed=(job.message or "no message")[:WORDS_SHOWN] if failed and job is not None else None,
     )
 
 

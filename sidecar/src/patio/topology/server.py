@@ -64,11 +64,11 @@ class TopologyServer:
             self._woken.clear()
             now = time.monotonic()
             if now - expected > OVERSLEPT:
-                log.warning("stood still, all leases last longer seconds=%.0f", now - expected)
+                log.warning("the process stood still, all leases are extended seconds=%.0f", now - expected)
                 self._leases = extended(self._leases, now - expected)
             self._leases, over = expired(self._leases, now)
             for lease in over:
-                log.warning("lease ran out lease=%s worker=%s seconds=%g", lease.id, lease.url, lease.seconds)
+                log.warning("lease expired lease=%s worker=%s seconds=%g", lease.id, lease.url, lease.seconds)
             await self._keep()
             self._round = await self._registrar.round(self._leases.wanted, self._leases.held)
             self._show()
@@ -98,10 +98,10 @@ class TopologyServer:
         )
         before = self._leases.by_id.get(lease_id)
         if before is None and len(self._leases.by_id) >= MOST_LEASES:
-            raise TooManyLeasesError(f"{MOST_LEASES} leases are held; a pod that goes gives its own back.")
+            raise TooManyLeasesError(f"This sidecar keeps {MOST_LEASES} leases, which is the limit. Try again later.")
         self._leases = granted(self._leases, lease_id, worker, request.seconds, time.monotonic())
         if before is None or before.worker != worker:
-            log.info("lease begun lease=%s worker=%s kind=%s", lease_id, worker.url, worker.kind)
+            log.info("lease granted lease=%s worker=%s kind=%s", lease_id, worker.url, worker.kind)
             self._woken.set()
         return self._registration(worker.url, leaving=False)
 
@@ -109,7 +109,7 @@ class TopologyServer:
         """End a lease; return how its worker leaves, or None when there is nothing left of it."""
         lease = self._leases.by_id.get(lease_id)
         if lease is not None:
-            log.info("lease given back lease=%s worker=%s", lease_id, lease.url)
+            log.info("lease released lease=%s worker=%s", lease_id, lease.url)
             self._leases = dropped(self._leases, lease_id)
             self._leaving[lease_id] = lease.url
             self._woken.set()
@@ -139,7 +139,7 @@ class TopologyServer:
     def readiness(self) -> Readiness:
         """Return whether the router answers."""
         name = self._registrar.router.name
-        waiting = () if self._round.reached else (f"router: nothing read from {name} at the last look",)
+        waiting = () if self._round.reached else (f"router: {name} did not answer the last poll",)
         return Readiness(ready=not waiting, waiting_for=waiting)
 
     @property

@@ -15,7 +15,7 @@ def main() -> int:
     settings, ignored = settings_from(sys.argv[1:], os.environ)
     notes = [str(settings)]
     if ignored:
-        notes.append(f"ignored, since no answer depends on it: {' '.join(ignored)}")
+        notes.append(f"ignored flags, which change no answer: {' '.join(ignored)}")
     return asyncio.run(serve(settings, notes))
 
 

@@ -104,12 +104,22 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--nnodes", type=int, default=defaults.nodes)
     parser.add_argument("--node-rank", type=int, default=defaults.node_rank)
     parser.add_argument("--dist-init-addr", default=defaults.dist_init_addr)
-    own = parser.add_argument_group("the double's own")
-    own.add_argument("--tokens-per-second", type=float, default=defaults.tokens_per_second, help="0: at once")
-    own.add_argument("--startup-seconds", type=float, default=defaults.startup_seconds, help="port closed until then")
-    own.add_argument("--warmup-seconds", type=float, default=defaults.warmup_seconds, help="SGLang: /ready 503")
-    own.add_argument("--health-seconds", type=float, default=defaults.health_seconds, help="SGLang: time of /health")
-    own.add_argument("--lora-load-seconds", type=float, default=defaults.lora_load_seconds, help="time of a load")
+    own = parser.add_argument_group("flags of the double itself")
+    own.add_argument(
+        "--tokens-per-second", type=float, default=defaults.tokens_per_second, help="speed of a request; 0: no delay"
+    )
+    own.add_argument(
+        "--startup-seconds", type=float, default=defaults.startup_seconds, help="seconds until the port opens"
+    )
+    own.add_argument(
+        "--warmup-seconds", type=float, default=defaults.warmup_seconds, help="SGLang: seconds of /ready 503"
+    )
+    own.add_argument(
+        "--health-seconds", type=float, default=defaults.health_seconds, help="SGLang: seconds that /health takes"
+    )
+    own.add_argument(
+        "--lora-load-seconds", type=float, default=defaults.lora_load_seconds, help="seconds that a load takes"
+    )
     return parser
 
 

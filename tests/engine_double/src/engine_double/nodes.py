@@ -29,13 +29,13 @@ async def gather(settings: Settings, lost: Callable[[], None]) -> AsyncIterator[
 
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         here[int(await reader.readline())] = writer
-        print(f"engine double: node {max(here)} of {settings.nodes} is here", flush=True)
+        print(f"engine double: node {max(here)} of {settings.nodes} has joined", flush=True)
         if set(here) == set(range(1, settings.nodes)):
             complete.set()
         with contextlib.suppress(ConnectionError):
             await reader.read()
         if complete.is_set():
-            print("engine double: a node is gone", flush=True)
+            print("engine double: a node has left", flush=True)
             lost()
 
     port = int(settings.dist_init_addr.rpartition(":")[2])
@@ -67,13 +67,13 @@ async def _follow(settings: Settings) -> int:
             reader, writer = await asyncio.open_connection(host, int(port))
             break
         except OSError as error:
-            print(f"engine double: no first node at {settings.dist_init_addr}: {error}", flush=True)
+            print(f"engine double: the first node does not answer at {settings.dist_init_addr}: {error}", flush=True)
             await asyncio.sleep(TRY_AGAIN)
     writer.write(f"{settings.node_rank}\n".encode())
     async with await asyncio.start_server(_answer, settings.host, settings.port):
         with contextlib.suppress(ConnectionError):
             await reader.read()
-    print("engine double: the first node is gone", flush=True)
+    print("engine double: the first node has left", flush=True)
     return LEADER_GONE
 
 
