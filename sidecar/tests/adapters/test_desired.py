@@ -35,7 +35,7 @@ def loaded(desired: Desired, name: str, **fields: str) -> Desired:
 def test_owned_order_never_takes_over_manually_loaded_adapter() -> None:
     by_hand = loaded(Desired(), "sql")
     assert with_load(by_hand, load_request("sql", owner=OWNER)) == conflict("sql", None)
-    assert "by hand" in conflict("sql", None).message
+    assert "manually" in conflict("sql", None).message
 
 
 def test_owned_order_never_removes_manually_loaded_adapter() -> None:

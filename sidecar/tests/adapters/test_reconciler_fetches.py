@@ -288,7 +288,7 @@ async def test_a_download_that_is_stopped_says_so_to_whoever_waits(
         assert (answer.status_code, answer.json()["error"]["code"]) == (409, "Cancelled")
         await client.load(order("sql", source, wait=0))
         download_id = await eventually(running, "it runs for an adapter")
-        with pytest.raises(Refused, match="unload the adapter"):
+        with pytest.raises(Refused, match="Unload the adapter"):
             await client.cancel_download(download_id)
 
 

@@ -147,7 +147,7 @@ def test_libraries_ask_no_name_that_stands_for_the_machine(
     with pytest.raises(DownloadError) as raised:
         backend_of(one).listing()
     assert raised.value.reason is DownloadReason.INVALID
-    assert "never asked" in raised.value.message
+    assert "never connects" in raised.value.message
 
 
 def test_the_clusters_own_agent_gives_a_pod_its_role(
@@ -167,7 +167,7 @@ async def test_an_order_can_not_name_the_machine(tmp_path: Path, kind: str) -> N
         refused = await ordered(tmp_path, kind, {}, {"hf_endpoint" if kind == "hf" else "endpoint": endpoint})
         assert refused is not None
         assert refused.reason is DownloadReason.INVALID
-        assert "never asked" in refused.message
+        assert "never connects" in refused.message
 
 
 async def ordered(folder: Path, kind: str, settings: dict[str, Any], config: dict[str, str]) -> DownloadError | None:
@@ -229,10 +229,10 @@ async def test_a_role_is_not_used_in_clear(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("target", "words"),
     [
-        ("http://169.254.169.254/latest", "never asked"),
-        ("https://2852039166/latest", "never asked"),
-        ("http://other.invalid", "only https is followed"),
-        ("ftp://127.0.0.1/x", "only https is followed"),
+        ("http://169.254.169.254/latest", "never connects"),
+        ("https://2852039166/latest", "never connects"),
+        ("http://other.invalid", "follows only https"),
+        ("ftp://127.0.0.1/x", "follows only https"),
     ],
 )
 async def test_a_hub_redirects_to_https_only(tmp_path: Path, target: str, words: str) -> None:
@@ -321,7 +321,7 @@ async def test_without_credentials_the_sentence_says_so(tmp_path: Path, source: 
     with store(403) as (url, _):
         found = await fault(job(tmp_path, source, endpoint=url, hf_endpoint=url))
         assert found.reason is DownloadReason.UNAUTHORIZED
-        assert "asked without credentials" in found.message
+        assert "a request without credentials" in found.message
         found = await fault(job(tmp_path, source, endpoint=url, hf_endpoint=url, hf_token=TOKEN, **KEYS))
         assert "without credentials" not in found.message
 

@@ -431,7 +431,7 @@ def test_a_worker_whose_source_drips_is_found_out() -> None:
         assert pace.tick(120.0) is None, "many small files are no drip"
     with pace.listing():
         assert pace.tick(LISTING_SECONDS - 1) is None
-        assert "has not listed" in str(pace.tick(1.0))
+        assert "did not list" in str(pace.tick(1.0))
 
 
 def test_another_part_than_was_asked_for_is_not_taken() -> None:

@@ -333,7 +333,7 @@ async def test_what_was_loaded_by_hand_is_refused_to_an_owner(sidecar: StartSide
             await client.load(load_request("a", path, owner=OWNER))
         assert (refused.value.status, refused.value.code) == (409, "Conflict")
         answer = await client.unload(UnloadRequest(lora_name="a", owner=OWNER))
-        assert "others want" in answer.message
+        assert "other owners" in answer.message
         assert double.adapters == {"a": path}
 
 
