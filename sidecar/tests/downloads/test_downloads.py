@@ -28,7 +28,7 @@ from patio.downloads.pins import Pins, is_there
 from patio.downloads.s3 import S3
 from patio.downloads.settings import DownloadSettings
 from patio_protocol.downloads import DownloadReason, DownloadReport, DownloadRequest, DownloadState
-from patio_protocol.sources import parse_source
+from patio_protocol.sources import parse_source, read_config
 
 from download_sources import (
     ACCESS_KEY,
@@ -91,16 +91,22 @@ def request(source: str, *, output_dir: Path | None = None, **config: str) -> Do
     )
 
 
+async def fetch(downloads: Downloads, order: DownloadRequest) -> DownloadReport:
+    """Fetch as an adapter does."""
+    source, config = parse_source(order.source), read_config(order.config)
+    return await downloads.fetch(source, config, order.output_dir, order.max_workers)
+
+
 async def fetched(downloads: Downloads, order: DownloadRequest) -> DownloadReport:
     async with asyncio.timeout(120):
-        report = await downloads.fetch(order)
+        report = await fetch(downloads, order)
     assert report.error is None, report
     return report
 
 
 async def failed(downloads: Downloads, order: DownloadRequest) -> DownloadReport:
     async with asyncio.timeout(60):
-        report = await downloads.fetch(order)
+        report = await fetch(downloads, order)
     assert report.error is not None, report
     assert report.state is DownloadState.FAILED
     return report
@@ -358,7 +364,7 @@ async def test_leaving_waiter_ends_download_unless_others_want_it(start: Start, 
     s3.put("leaving", {"m/model.safetensors": content(4 * MEGABYTE)})
     async with start(endpoint=proxy.url) as downloads:
         proxy.rate = MEGABYTE
-        waiting = [asyncio.create_task(downloads.fetch(request("s3://leaving/m"))) for _ in range(2)]
+        waiting = [asyncio.create_task(fetch(downloads, request("s3://leaving/m"))) for _ in range(2)]
 
         async def running() -> bool:
             return bool(workers())

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from patio.adapters.commits import Commits
 from patio.adapters.desired import AdapterSpec, Key, Slot, with_fetched, with_loaded
 from patio.adapters.engine_monitor import EngineMonitor
-from patio.adapters.fetching import Fetcher, download_request
+from patio.adapters.fetching import Fetcher, config_of
 from patio.adapters.fingerprints import CONFIG, Fingerprints, FolderContents, FolderHangsError
 from patio.adapters.observation import Event, evict
 from patio.adapters.plan import Action, Fetch, Load, Reload, Restore, Unload
@@ -156,10 +156,10 @@ class Executor:
 
     async def _fetch(self, action: Fetch) -> None:
         """Download the files of an origin."""
-        spec, progress = action.spec, self._progress_of(action)
-        assert spec.origin is not None
-        request = download_request(spec.origin, self._snapshot.credentials.get(action.key, {}))
-        report = await self._fetcher.fetch(request)
+        spec, origin, progress = action.spec, action.spec.origin, self._progress_of(action)
+        assert origin is not None
+        config = config_of(origin, self._snapshot.credentials.get(action.key, {}))
+        report = await self._fetcher.fetch(origin.source, config, origin.output_dir, origin.max_workers)
         rejection: Rejection | None = None
         if report.folder is None:
             rejection = Rejection(DownloadReason.CANCELLED, "The download was cancelled.", retryable=True)

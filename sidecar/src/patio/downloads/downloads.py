@@ -145,19 +145,22 @@ class Downloads:
 
     def order(self, request: DownloadRequest) -> DownloadReport:
         """Start a download, or join the one that is under way; raise `DownloadError` for one that can never be."""
-        download = self._ordered(request)
+        source, config = parse_source(request.source), read_config(request.config)
+        download = self._start(source, config, request.output_dir, request.max_workers)
         download.kept = True
         return download.report
 
-    async def fetch(self, request: DownloadRequest) -> DownloadReport:
+    async def fetch(
+        self, source: Source, config: Mapping[str, str], output_dir: str | None, max_workers: int
+    ) -> DownloadReport:
         """Download for an adapter and return how it ended. Cancelled, it ends the download if nobody else wants it."""
         try:
-            download = self._ordered(request)
+            download = self._start(source, config, output_dir, max_workers)
         except DownloadError as fault:
             now = time.time()
             return DownloadReport(
                 id=self._new_id(),
-                source=str(parse_source(request.source)),
+                source=str(source),
                 state=DownloadState.FAILED,
                 error=_detail(fault),
                 created=now,
@@ -230,11 +233,11 @@ class Downloads:
                 await self._pin_threads.run(self._pins.settle, [Path(folder) for folder in self._in_use])
         self._on_disk = await self._disk.run(sources_under, self._settings.root)
 
-    def _ordered(self, request: DownloadRequest) -> _Download:
-        source = parse_source(request.source)
-        config = self._config(source, read_config(request.config))
-        job = self._job(source, config, request)
-        identity = _identity(source, config, request.output_dir)
+    def _start(self, source: Source, given: Mapping[str, str], output_dir: str | None, max_workers: int) -> _Download:
+        """Start a download, or return the one under way for the same; raise `DownloadError`."""
+        config = self._config(source, given)
+        job = self._job(source, config, output_dir, max_workers)
+        identity = _identity(source, config, output_dir)
         for download in self._downloads.values():
             if download.identity == identity and download.report.state not in _ENDED and not download.leaving:
                 return download
@@ -285,15 +288,15 @@ class Downloads:
                 raise plain_http_error(endpoint)
         return config
 
-    def _job(self, source: Source, config: dict[str, str], request: DownloadRequest) -> Job | None:
+    def _job(self, source: Source, config: dict[str, str], output_dir: str | None, max_workers: int) -> Job | None:
         """Return what a worker is to do; None when the files are used in place. Raise `DownloadError`."""
         from patio.downloads.messages import Job
 
         settings = self._settings
-        if source.kind in (SourceKind.PVC, SourceKind.FILE) and request.output_dir is None:
+        if source.kind in (SourceKind.PVC, SourceKind.FILE) and output_dir is None:
             return None
         key = key_of(source, config.get("hf_endpoint") or config.get("endpoint") or "")
-        place = layout_of(key, request.output_dir, settings.root, settings.roots)
+        place = layout_of(key, output_dir, settings.root, settings.roots)
         return Job(
             source=source,
             config=config,
@@ -301,7 +304,7 @@ class Downloads:
             shown=None if place.shown is None else str(place.shown),
             root=str(settings.root),
             roots=tuple(str(root) for root in settings.roots),
-            max_workers=request.max_workers,
+            max_workers=max_workers,
             all_files=settings.all_files,
             limit=settings.limit,
         )
