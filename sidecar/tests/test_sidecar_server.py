@@ -448,7 +448,7 @@ async def test_no_files_left_is_told_once_and_as_our_own_fault(caplog: pytest.Lo
     finally:
         loop.set_exception_handler(None)
     said = [record.getMessage() for record in caplog.records]
-    assert [one.rpartition(" ")[2] for one in said[:2]] == ["left_out=0", "left_out=999"]
+    assert [one.rpartition(" ")[2] for one in said[:2]] == ["suppressed=0", "suppressed=999"]
     assert "the sidecar" in said[0]
     assert "the engine is not the cause" in said[0]
     assert said[2:] == ["something else"]

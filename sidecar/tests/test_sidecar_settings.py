@@ -123,7 +123,7 @@ def test_required_adapters_are_read() -> None:
         (["-B", "https://localhost"], {"ENGINE_TLS_VERIFY": "no"}, "neither true nor false"),
         (["-B", "https://localhost"], {"ENGINE_TLS_SERVER_NAME": "a b"}, "ENGINE_TLS_SERVER_NAME"),
         (["-B", "https://localhost"], {"ENGINE_TLS_VERIFY": "false", "ENGINE_CA_FILE": "/x"}, "contradict"),
-        (["-B", "http://a"], {"ENGINE_TLS_VERIFY": "false"}, "without TLS"),
+        (["-B", "http://a"], {"ENGINE_TLS_VERIFY": "false"}, "has no TLS"),
         ([], {"ENGINE_TLS_VERFY": "false"}, "ENGINE_TLS_VERIFY"),
         ([], {"ACCESS_KEY": "sekret"}, "SECRET_KEY"),
         ([], {"SECRET_KEY": "sekret"}, "ACCESS_KEY"),

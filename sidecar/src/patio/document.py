@@ -33,10 +33,10 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if the file is not up to date")
     parser.add_argument("file", type=Path)
     options = parser.parse_args(argv)
-    now = document()
+    current = document()
     if not options.check:
-        options.file.write_text(now)
-    elif not options.file.exists() or options.file.read_text() != now:
+        options.file.write_text(current)
+    elif not options.file.exists() or options.file.read_text() != current:
         print(f"{options.file} is not up to date with the routes; run `make openapi`", file=sys.stderr)
         return 1
     return 0

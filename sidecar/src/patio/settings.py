@@ -25,7 +25,7 @@ from patio.engine.address import EngineAddress
 from patio.engine.clients import EngineTls
 from patio.metrics.mappings import VOCABULARIES
 from patio.topology import settings as topology
-from patio.variables import SettingsError, one_value
+from patio.variables import SettingsError, single_value
 from patio_protocol.adapters import REQUIRED_ADAPTERS_VARIABLE, SIDECAR_PORT, LoadRequest
 from patio_protocol.engines import EngineKind
 
@@ -55,7 +55,7 @@ VARIABLES = {
 }
 _PATH = re.compile(r"[\x21\x22\x24-\x7e]+")
 _ENDPOINTS = ("INFERENCE_ENGINE_ENDPOINT", "RUNTIME_URL")
-_OURS = (
+_OWN_PREFIXES = (
     *(
         "INFERENCE_E",
         "METRIC_S",
@@ -179,7 +179,7 @@ def _parser() -> _Parser:
 def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
     """Return the settings; raise `SettingsError`. `--help` prints and leaves, as argparse does."""
     flags = _parser().parse_args(argv)
-    _refuse_misspellings(environ)
+    _reject_misspellings(environ)
     given = {name: value.strip() for name, value in environ.items() if value.strip()}
     engine = _engine(flags.engine, given)
     if engine is EngineKind.VLLM and "ENGINE_ADMIN_API_KEY" in given:
@@ -225,13 +225,13 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
     )
 
 
-def _refuse_misspellings(environ: Mapping[str, str]) -> None:
-    known = list(VARIABLES)
+def _reject_misspellings(environ: Mapping[str, str]) -> None:
+    names = list(VARIABLES)
     services = [name.removesuffix("_SERVICE_HOST") for name in environ if name.endswith("_SERVICE_HOST")]
     for name in sorted(environ):
-        if name in known or not name.startswith(_OURS) or _is_services(name, environ[name], services):
+        if name in names or not name.startswith(_OWN_PREFIXES) or _is_services(name, environ[name], services):
             continue
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+        close = difflib.get_close_matches(name, names, n=1, cutoff=0.85)
         if close:
             raise SettingsError(f"{name}: no such variable; did you mean {close[0]}?")
 
@@ -250,7 +250,7 @@ def _is_services(name: str, value: str, services: Sequence[str]) -> bool:
 
 
 def _engine(flag: str | None, given: Mapping[str, str]) -> EngineKind:
-    name, value = _said("--engine", flag, ("INFERENCE_ENGINE",), given, EngineKind.SGLANG.value)
+    name, value = _setting("--engine", flag, ("INFERENCE_ENGINE",), given, EngineKind.SGLANG.value)
     try:
         return EngineKind(value.lower())
     except ValueError:
@@ -266,13 +266,13 @@ def _endpoint(flag: str | None, metrics_path: str, given: Mapping[str, str]) -> 
     # Each is checked before they are compared: a message about two of them shows both.
     addresses = {name: engine_settings.read_endpoint(name, given[name]) for name in _ENDPOINTS if name in given}
     urls = {name: address.shown for name, address in addresses.items()}
-    name, _ = _said("--engine-base-url", None, _ENDPOINTS, urls, engine_settings.DEFAULT_ENDPOINT)
+    name, _ = _setting("--engine-base-url", None, _ENDPOINTS, urls, engine_settings.DEFAULT_ENDPOINT)
     return addresses.get(name) or engine_settings.read_endpoint(name, engine_settings.DEFAULT_ENDPOINT)
 
 
 def _metrics_path(flag: str | None, given: Mapping[str, str]) -> str:
     variables = ("METRIC_SCRAPE_PATH", "RUNTIME_METRICS_PATH")
-    name, value = _said("--engine-metrics-path", flag, variables, given, "/metrics")
+    name, value = _setting("--engine-metrics-path", flag, variables, given, "/metrics")
     if not value.startswith("/"):
         raise SettingsError(f"{name}: {value!r} does not begin with /")
     if not _PATH.fullmatch(value):
@@ -292,7 +292,7 @@ def _port(flag: str | None, given: Mapping[str, str]) -> int:
     if given.get("RUNTIME_PORT", "").startswith(("tcp://", "udp://", "sctp://")):
         # Kubernetes puts this into every pod of a namespace with a Service named `runtime`: nobody said it to us.
         given = {name: value for name, value in given.items() if name != "RUNTIME_PORT"}
-    name, value = _said("--port", flag, ("RUNTIME_PORT",), given, str(SIDECAR_PORT))
+    name, value = _setting("--port", flag, ("RUNTIME_PORT",), given, str(SIDECAR_PORT))
     if not value.isascii() or not value.isdecimal() or int(value) > 65535:
         raise SettingsError(f"{name}: {value!r} is not a port")
     return int(value)
@@ -322,10 +322,10 @@ def _required(value: str | None) -> tuple[LoadRequest, ...]:
     return required
 
 
-def _said(
+def _setting(
     flag_name: str, flag: str | None, variables: Sequence[str], given: Mapping[str, str], default: str
 ) -> tuple[str, str]:
     """Return a setting and what it was said with, for the message if it is wrong. Two names must not disagree."""
     if flag is not None:
         return flag_name, flag
-    return one_value(given, *variables) or (variables[0], default)
+    return single_value(given, *variables) or (variables[0], default)

@@ -51,16 +51,16 @@ class Threads:
     """So many calls at once, each in a thread of its own; others wait."""
 
     def __init__(self, most: int, name: str) -> None:
-        self._turn = asyncio.Semaphore(most)
+        self._slots = asyncio.Semaphore(most)
         self._name = name
 
     async def run(self, call: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """Make a call. Cancelled, its caller leaves; its turn is given back when the call returns."""
-        await self._turn.acquire()
+        await self._slots.acquire()
         running = in_thread(partial(call, *args, **kwargs), self._name)
-        running.add_done_callback(self._over)
+        running.add_done_callback(self._release)
         return await asyncio.shield(running)
 
-    def _over(self, running: asyncio.Future[_T]) -> None:
-        self._turn.release()
+    def _release(self, running: asyncio.Future[_T]) -> None:
+        self._slots.release()
         running.exception()  # which nobody asks for whose caller has left

@@ -12,9 +12,9 @@ from patio.adapters.desired import (
     Desired,
     Outcome,
     conflict,
-    with_gone,
     with_load,
     with_loaded,
+    with_removed,
     with_required,
     with_unload,
 )
@@ -85,7 +85,7 @@ def test_unloaded_required_adapter_stays_away_over_restart() -> None:
     start = with_required(Desired(), required)
     assert active(start)["sql"].required
     left, _ = with_unload(start, "sql", OWNER, present=True)
-    assert not active(with_required(with_gone(left, ["sql"]), required))
+    assert not active(with_required(with_removed(left, ["sql"]), required))
 
 
 def test_a_new_value_of_the_variable_is_taken_in() -> None:
@@ -171,7 +171,7 @@ def test_a_broken_state_file_is_set_aside_with_an_error(
     file = tmp_path / "state.json"
     file.write_text(content, encoding="latin-1")
     assert Store(file).load() == Desired()
-    assert "set aside" in caplog.text
+    assert "renamed" in caplog.text
     assert (tmp_path / "state.json.broken").read_text(encoding="latin-1") == content
     Store(file).save(Desired())
     assert Store(file).load() == Desired()
@@ -188,7 +188,7 @@ def test_a_state_file_that_can_not_be_read_is_set_aside(tmp_path: Path, caplog: 
     file.mkdir()
     store = Store(file)
     assert store.load() == Desired()
-    assert "set aside" in caplog.text
+    assert "renamed" in caplog.text
     assert (tmp_path / "state.json.broken").is_dir()
     store.save(loaded(Desired(), "sql"))
     assert Store(file).load() == loaded(Desired(), "sql")
@@ -200,6 +200,6 @@ def test_a_state_file_that_can_not_be_set_aside_is_left_alone(tmp_path: Path, ca
     aside.write_text("of an earlier time")
     store = Store(file)
     assert store.load() == Desired()
-    assert "left alone" in caplog.text
+    assert "not renamed" in caplog.text
     store.save(loaded(Desired(), "sql"))
     assert (file.is_dir(), aside.read_text()) == (True, "of an earlier time")

@@ -83,7 +83,7 @@ async def test_a_burst_of_looks_without_an_answer_is_one_moment(monkeypatch: pyt
     async with running_double() as double, httpx.AsyncClient() as http:
         looks = EngineMonitor(Vllm(str(double), http, None), lambda view: None)
         assert (await looks.poll()).ready
-        monkeypatch.setattr("patio.engine.http.LOOK_SECONDS", 0.02)
+        monkeypatch.setattr("patio.engine.http.POLL_SECONDS", 0.02)
         monkeypatch.setattr("patio.adapters.engine_monitor.UNRELIABLE_APART", 3600.0)
         double.fault("/health", delay=0.5)
         for _ in range(6):

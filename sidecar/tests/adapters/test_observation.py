@@ -49,7 +49,7 @@ def test_adapter_missing_from_a_full_engine_was_evicted() -> None:
     rejection = after.progress[A].rejection
     assert rejection is not None
     assert (rejection.reason, rejection.retryable) == (EngineReason.EVICTED, False)
-    assert events == ["adapter evicted adapter=a by=another one"]
+    assert events == ["adapter evicted adapter=a by=another adapter"]
 
 
 def test_eviction_of_an_undesired_adapter_changes_nothing() -> None:

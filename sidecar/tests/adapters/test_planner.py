@@ -15,13 +15,13 @@ from patio.adapters.desired import (
     LoadedWeights,
     Slot,
     returned,
-    with_gone,
     with_loaded,
+    with_removed,
     with_returned,
     with_unloaded,
 )
 from patio.adapters.explanations import SLOW
-from patio.adapters.observation import gone, lost, recovered
+from patio.adapters.observation import lost, recovered, removed
 from patio.adapters.plan import Fetch, Load, Plan, Reload, Restore, Unload
 from patio.adapters.planner import plan, readiness_blockers, reports_of
 from patio.adapters.progress import (
@@ -111,19 +111,19 @@ def test_a_name_on_its_way_out_is_unloaded_and_then_gone() -> None:
     assert plan(AdapterSnapshot(leaving, engine({"a": "/a"}))).actions == (
         Unload("a", "The adapter is no longer desired."),
     )
-    assert gone(AdapterSnapshot(leaving, engine({"a": "/a"}))) == frozenset()
-    assert gone(AdapterSnapshot(leaving, engine())) == {"a"}
+    assert removed(AdapterSnapshot(leaving, engine({"a": "/a"}))) == frozenset()
+    assert removed(AdapterSnapshot(leaving, engine())) == {"a"}
 
 
 def test_closed_port_holds_no_adapter_paused_engine_may() -> None:
     leaving = desired(leaving=frozenset({"a"}))
-    assert gone(AdapterSnapshot(leaving, down(NotListeningError("x")))) == {"a"}
-    assert gone(AdapterSnapshot(leaving, down(RetryableError(EngineReason.ENGINE_ERROR, "paused")))) == frozenset()
+    assert removed(AdapterSnapshot(leaving, down(NotListeningError("x")))) == {"a"}
+    assert removed(AdapterSnapshot(leaving, down(RetryableError(EngineReason.ENGINE_ERROR, "paused")))) == frozenset()
 
 
 def test_a_name_that_is_being_loaded_is_not_yet_gone() -> None:
     leaving = desired(leaving=frozenset({"a"}))
-    assert gone(AdapterSnapshot(leaving, engine(), running=keyed({"a": Load(wanted("a"), "")}))) == frozenset()
+    assert removed(AdapterSnapshot(leaving, engine(), running=keyed({"a": Load(wanted("a"), "")}))) == frozenset()
 
 
 def failed(one: AdapterSpec, fault: Rejection, times: int = 1) -> AdapterSnapshot:
@@ -395,7 +395,7 @@ def test_executed_plans_converge_and_come_to_rest(
     was_there = dict(listed)
     now = 0.0
     for _ in range(60):
-        snapshot = replace(snapshot, now=now, desired=with_gone(snapshot.desired, gone(snapshot)))
+        snapshot = replace(snapshot, now=now, desired=with_removed(snapshot.desired, removed(snapshot)))
         found = plan(snapshot)
         names_acted = [action.key[0] for action in found.actions]
         assert len(set(names_acted)) == len(names_acted)

@@ -344,7 +344,7 @@ async def test_swap_waiting_long_for_requests_leaves_pod_ready(
 
         async def waits_behind() -> bool:
             report = await report_of(client, "b")
-            return report is not None and "requests under way to a" in report.message
+            return report is not None and "requests to a have ended" in report.message
 
         await eventually(waits_behind, "and what a load waits for behind it")
 

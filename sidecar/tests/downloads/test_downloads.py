@@ -398,7 +398,7 @@ async def test_space_is_made_from_unused_revisions_only(start: Start, s3: S3Serv
         s3.put("room", {f"{name}/model.safetensors": content(MEGABYTE, seed=len(name))})
     async with start(endpoint=s3.url, limit=int(2.5 * MEGABYTE)) as downloads:
         one, two = [(await fetched(downloads, request(f"s3://room/{name}"))).folder for name in ("one", "two")]
-        assert await downloads.hold(str(one))
+        assert await downloads.pin(str(one))
         three = (await fetched(downloads, request("s3://room/three"))).folder
         assert [there(folder) for folder in (one, two, three)] == [True, False, True]
 
@@ -407,16 +407,16 @@ async def test_older_revision_is_removed_when_only_newer_is_used(start: Start, s
     s3.put("older", {"m/model.safetensors": b"one"})
     async with start(endpoint=s3.url) as mine, start(endpoint=s3.url) as others:
         one = str((await fetched(mine, request("s3://older/m"))).folder)
-        mine.keep({one})
-        assert await others.hold(one)
+        mine.set_in_use({one})
+        assert await others.pin(one)
         s3.put("older", {"m/model.safetensors": b"two"})
         two = str((await fetched(mine, request("s3://older/m"))).folder)
-        mine.keep({one, two})
-        assert await mine.hold(two)
-        mine.keep({two})
+        mine.set_in_use({one, two})
+        assert await mine.pin(two)
+        mine.set_in_use({two})
         s3.put("older", {"m/model.safetensors": b"three"})
         three = str((await fetched(mine, request("s3://older/m"))).folder)
-        mine.keep({three})
+        mine.set_in_use({three})
 
         async def two_is_gone() -> bool:
             return not there(two)
@@ -424,7 +424,7 @@ async def test_older_revision_is_removed_when_only_newer_is_used(start: Start, s
         await eventually(two_is_gone, "the second revision is removed")
         assert there(one), "the other sidecar has it"
         assert there(three)
-        assert not await mine.hold(two)
+        assert not await mine.pin(two)
 
 
 async def test_output_dir_shows_one_revision_and_keeps_other_files(start: Start, s3: S3Server, tmp_path: Path) -> None:
@@ -644,7 +644,7 @@ async def test_only_the_last_downloads_are_remembered(start: Start, monkeypatch:
 
 
 async def test_no_more_than_so_many_are_queued(start: Start, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("patio.downloads.downloads.UNDER_WAY", 4)
+    monkeypatch.setattr("patio.downloads.downloads.MOST_DOWNLOADS", 4)
     async with start(endpoint=proxy.url) as downloads:
         for index in range(4):
             downloads.order(request(f"s3://bucket/{index}"))
@@ -683,20 +683,20 @@ async def test_folders_that_others_write_to_take_no_turn(start: Start, s3: S3Ser
 
 async def test_a_disk_that_fails_ends_nothing(start: Start, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     s3.put("stale", {"m/model.safetensors": b"one"})
-    monkeypatch.setattr("patio.downloads.downloads.DISK_AGAIN", 0.01)
+    monkeypatch.setattr("patio.downloads.downloads.DISK_RETRY_SECONDS", 0.01)
     settled: list[object] = []
-    settle = Pins.settle
+    sync = Pins.sync
 
     def broken(holds: Pins, wanted: Any) -> None:
         settled.append(wanted)
         if len(settled) < 3:
             raise OSError(errno.ESTALE, "Stale file handle")
-        settle(holds, wanted)
+        sync(holds, wanted)
 
-    monkeypatch.setattr(Pins, "settle", broken)
+    monkeypatch.setattr(Pins, "sync", broken)
     async with start(endpoint=s3.url) as downloads:
         folder = str((await fetched(downloads, request("s3://stale/m"))).folder)
-        downloads.keep({folder})
+        downloads.set_in_use({folder})
 
         async def known() -> bool:
             return len(settled) >= 3 and bool(downloads.on_disk())
@@ -718,9 +718,9 @@ async def test_a_volume_that_hangs_holds_up_no_other(
     monkeypatch.setattr("patio.downloads.downloads.is_there", hung)
     async with start(endpoint=s3.url) as downloads:
         folder = str((await fetched(downloads, request("s3://beside/m"))).folder)
-        hanging = asyncio.create_task(downloads.hold("/hung/volume"))
+        hanging = asyncio.create_task(downloads.pin("/hung/volume"))
         async with asyncio.timeout(30):
-            assert await downloads.hold(folder)
+            assert await downloads.pin(folder)
         answer.set()
         assert not await hanging
 

@@ -28,7 +28,7 @@ from patio.downloads.downloads import Downloads
 from patio.downloads.errors import DownloadError
 from patio.downloads.messages import Job
 from patio.downloads.metrics import DownloadMetrics
-from patio.downloads.network import BUNDLES, one_bundle, past_proxies
+from patio.downloads.network import BUNDLES, bypass_proxies, use_one_bundle
 from patio.downloads.settings import DownloadSettings
 from patio.downloads.worker import backend_of
 from patio.downloads.worker_process import run_worker
@@ -374,7 +374,7 @@ async def test_a_network_in_no_proxy_is_honoured(tmp_path: Path) -> None:
 def test_only_addresses_in_a_network_pass_the_proxy_by() -> None:
     for host, said in (("10.1.2.3", "10.1.2.3"), ("fd00::7", "fd00::7"), ("11.0.0.1", ""), ("minio", "")):
         environ = {"NO_PROXY": ".svc,10.0.0.0/8,fd00::/8,nonsense/99"}
-        past_proxies(environ, host)
+        bypass_proxies(environ, host)
         assert environ["NO_PROXY"].endswith(f",{said}") == bool(said)
 
 
@@ -428,13 +428,13 @@ def test_a_bundle_that_is_not_there_hides_none_that_is(tmp_path: Path) -> None:
     bundle = tmp_path / "ca.pem"
     bundle.write_text("")
     environ = {"SSL_CERT_FILE": "/nowhere", "CURL_CA_BUNDLE": str(bundle)}
-    one_bundle(environ)
+    use_one_bundle(environ)
     assert environ == dict.fromkeys(BUNDLES, str(bundle))
     environ = {"REQUESTS_CA_BUNDLE": str(tmp_path)}
-    one_bundle(environ)
+    use_one_bundle(environ)
     assert environ == {"SSL_CERT_DIR": str(tmp_path)}
     environ = {"SSL_CERT_FILE": "/nowhere"}
-    one_bundle(environ)
+    use_one_bundle(environ)
     assert environ == {}
 
 

@@ -15,7 +15,7 @@ from engine_double.samples import write_adapter
 from patio.engine import sglang, vllm
 from patio.engine.address import read_address
 from patio.engine.base import EngineError, EngineReason, EngineView
-from patio.engine.list_stability import DISBELIEF, UnsteadyList
+from patio.engine.list_stability import DISBELIEF, ListStability
 from patio.engine.sglang import Sglang
 from patio.engine.vllm import Vllm
 
@@ -26,7 +26,7 @@ def test_vllm_refusals_are_permanent_in_its_own_words(recordings: Path) -> None:
     refusals = [answer for answer in vllm_answers(recordings) if answer[1] != 200]
     assert len(refusals) >= 8
     for path, status, body in refusals:
-        fault = vllm.fault_of(path, status, body)
+        fault = vllm.error_of_answer(path, status, body)
         assert fault.permanent, body
         if status == 401:
             assert "ENGINE_API_KEY" in fault.message
@@ -38,7 +38,7 @@ def test_sglang_refusals_are_permanent_except_a_taken_name(recordings: Path) -> 
     refusals = [answer for answer in sglang_answers(recordings) if answer[1] != 200]
     assert len(refusals) >= 20
     for path, status, body in refusals:
-        fault = sglang.fault_of(path, status, body)
+        fault = sglang.error_of_answer(path, status, body)
         assert fault.permanent is ("already loaded" not in body), body
 
 
@@ -82,7 +82,7 @@ def reason(fault: EngineError) -> EngineReason:
     ],
 )
 def test_vllm_faults_are_told_apart(status: int, body: str, permanent: bool, why: str) -> None:
-    fault = vllm.fault_of(vllm.LOAD, status, body)
+    fault = vllm.error_of_answer(vllm.LOAD, status, body)
     assert (fault.permanent, fault.reason) == (permanent, why)
     assert fault.message
 
@@ -106,28 +106,30 @@ def test_vllm_faults_are_told_apart(status: int, body: str, permanent: bool, why
     ],
 )
 def test_sglang_faults_are_told_apart(status: int, body: str, permanent: bool, why: str) -> None:
-    fault = sglang.fault_of(sglang.LOAD, status, body)
+    fault = sglang.error_of_answer(sglang.LOAD, status, body)
     assert (fault.permanent, fault.reason) == (permanent, why)
     assert fault.message
 
 
-@pytest.mark.parametrize("fault_of", [vllm.fault_of, sglang.fault_of])
+@pytest.mark.parametrize("error_of_answer", [vllm.error_of_answer, sglang.error_of_answer])
 @pytest.mark.parametrize("status", [400, 500])
-def test_an_engines_words_are_bounded_and_say_so(fault_of: Callable[[str, int, str], EngineError], status: int) -> None:
+def test_an_engines_words_are_bounded_and_say_so(
+    error_of_answer: Callable[[str, int, str], EngineError], status: int
+) -> None:
     body = json.dumps({"error": {"message": "x" * 500_000}, "error_message": "x" * 500_000})
-    message = fault_of("/v1/load_lora_adapter", status, body).message
+    message = error_of_answer("/v1/load_lora_adapter", status, body).message
     assert message.startswith("xxx")
     assert len(message) < 2100
-    assert len(fault_of("/v1/load_lora_adapter", status, "x" * 5_000_000).message) < 2100
+    assert len(error_of_answer("/v1/load_lora_adapter", status, "x" * 5_000_000).message) < 2100
     assert "498000 characters more" in message
 
 
-@pytest.mark.parametrize("fault_of", [vllm.fault_of, sglang.fault_of])
+@pytest.mark.parametrize("error_of_answer", [vllm.error_of_answer, sglang.error_of_answer])
 @pytest.mark.parametrize(
     "body", ["[" * 100_000, '{"error": {"message": "\\ud800\\u001b"}}', '{"error_message": "\\ud800"}']
 )
-def test_hostile_words_are_words(fault_of: Callable[[str, int, str], EngineError], body: str) -> None:
-    message = fault_of("/v1/load_lora_adapter", 500, body).message
+def test_hostile_words_are_words(error_of_answer: Callable[[str, int, str], EngineError], body: str) -> None:
+    message = error_of_answer("/v1/load_lora_adapter", 500, body).message
     assert message.encode()
     assert "\x1b" not in message
 
@@ -273,19 +275,19 @@ async def test_a_list_read_during_an_order_is_not_shown_again(tmp_path: Path) ->
 
 
 def test_a_list_that_changes_by_itself_is_not_believed() -> None:
-    watched = UnsteadyList()
-    said = [watched.seen({"a"} if look % 2 else set(), 0, may_evict=False, now=float(look)) for look in range(12)]
+    watched = ListStability()
+    said = [watched.observe({"a"} if look % 2 else set(), 0, may_evict=False, now=float(look)) for look in range(12)]
     assert not any(said[:7])
     assert all(said[7:])
-    assert watched.seen({"a"}, 0, may_evict=False, now=DISBELIEF)
-    assert not watched.seen({"a"}, 0, may_evict=False, now=7 + DISBELIEF)
+    assert watched.observe({"a"}, 0, may_evict=False, now=DISBELIEF)
+    assert not watched.observe({"a"}, 0, may_evict=False, now=7 + DISBELIEF)
 
 
 @pytest.mark.parametrize(("orders", "may_evict"), [(1, False), (0, True)])
 def test_orders_and_evictions_make_no_list_unsteady(orders: int, may_evict: bool) -> None:
-    watched = UnsteadyList()
+    watched = ListStability()
     for look in range(100):
-        assert not watched.seen({"a"} if look % 2 else set(), look * orders, may_evict=may_evict, now=float(look))
+        assert not watched.observe({"a"} if look % 2 else set(), look * orders, may_evict=may_evict, now=float(look))
 
 
 @pytest.mark.parametrize(

@@ -221,7 +221,7 @@ async def test_a_list_that_alternates_is_told_without_server_info(sidecar: Start
         await ready(client)
         await client.load(load_request("a", "/adapters/a", wait=0))
         failed = await reaches(client, "a", "Failed", "LoraUnavailable")
-        assert "from look to look" in failed.message
+        assert "from poll to poll" in failed.message
         seen = lists
 
         async def later() -> bool:

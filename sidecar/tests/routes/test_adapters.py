@@ -240,7 +240,7 @@ async def test_an_engine_that_forgot_its_adapters_gets_them_again(sidecar: Start
 async def test_engine_slow_for_a_moment_stays_ready_hung_one_does_not(
     sidecar: StartSidecar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("patio.engine.http.LOOK_SECONDS", 0.1)
+    monkeypatch.setattr("patio.engine.http.POLL_SECONDS", 0.1)
     path = adapter_files(tmp_path / "a")
     async with running_double() as double, sidecar(double) as client:
         await ready(client)

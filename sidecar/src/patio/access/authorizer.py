@@ -98,11 +98,11 @@ class Authorizer:
 
     def finish(self, claims: ProofClaims, body: bytes) -> RequestRejection | None:
         """Judge the body, and take the proof: it is not good again."""
-        denial = judge_body(claims, body)
-        if denial is None:
+        rejection = judge_body(claims, body)
+        if rejection is None:
             use = self._used.use(claims.jti, claims.exp, self._monotonic())
-            denial = {Use.FIRST: None, Use.AGAIN: REPLAYED, Use.FULL: TOO_MANY}[use]
-        return denial
+            rejection = {Use.FIRST: None, Use.REUSED: REPLAYED, Use.FULL: TOO_MANY}[use]
+        return rejection
 
     def _missing(self, openness: Openness) -> RequestRejection:
         if openness.to is To.OPERATOR:

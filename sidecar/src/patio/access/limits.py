@@ -68,8 +68,8 @@ def judge_json(body: bytes) -> RequestRejection | None:
     if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
         return None
     depth = 0
-    for found in _BRACKETS.finditer(body):
-        first = found[0][:1]
+    for match in _BRACKETS.finditer(body):
+        first = match[0][:1]
         if first in (b"[", b"{"):
             depth += 1
             if depth > MAX_DEPTH:

@@ -26,13 +26,13 @@ class AccessMetrics:
             "1 if calls from outside the pod that change something need the operator's signature.",
             registry=registry,
         ).set(float(enforced))
-        self._denials = Counter(
+        self._rejections = Counter(
             "patio:access_denials_total", "Rejected calls from outside the pod.", ("code",), registry=registry
         )
 
-    def count_denial(self, code: str) -> None:
+    def count_rejection(self, code: str) -> None:
         """Count one refused call."""
-        self._denials.labels(code).inc()
+        self._rejections.labels(code).inc()
 
 
 async def warn_while_off(sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:

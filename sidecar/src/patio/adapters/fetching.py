@@ -53,10 +53,10 @@ class Fetcher(Protocol):
         `config` has the options and credentials, as `read_config` returns them.
         """
 
-    async def hold(self, folder: str) -> bool:
+    async def pin(self, folder: str) -> bool:
         """Keep a folder from being removed by anybody; return whether it is there."""
 
-    def keep(self, folders: Set[str]) -> None:
+    def set_in_use(self, folders: Set[str]) -> None:
         """Say which folders are wanted or loaded; of the others those may go that a newer one replaced."""
 
     def on_disk(self) -> frozenset[str]:

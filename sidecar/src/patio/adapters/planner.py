@@ -32,7 +32,7 @@ class _Condition:
     reason: str
     message: str = ""
     retryable: bool = True
-    then: Step | None = None
+    step: Step | None = None
 
 
 _LOADED = _Condition(AdapterState.LOADED, "Loaded")
@@ -66,7 +66,7 @@ def _planned(snapshot: AdapterSnapshot, names: Iterable[str]) -> tuple[list[Step
         staged = snapshot.desired.spec(name, Slot.STAGED)
         prepared, fetch = (None, None) if staged is None else plan_staged(snapshot, staged)
         condition = _condition_of(snapshot, name, prepared, fitting, serving)
-        steps += [step for step in (condition.then, fetch) if step is not None]
+        steps += [step for step in (condition.step, fetch) if step is not None]
         reports.append(_report(snapshot, name, condition, prepared))
     return steps, reports
 
@@ -108,17 +108,17 @@ def _condition_of(
     if name in listed:
         message = "The engine has this adapter, and no order asked for it. The sidecar never touches it."
         return _Condition(AdapterState.LOADED, "Unmanaged", message)
-    there = prepared is not None and prepared.state is PreparedState.PREPARED
+    is_prepared = prepared is not None and prepared.state is PreparedState.PREPARED
     message = "No order wants the adapter loaded yet. The sidecar fetches its files before the switch."
-    return _Condition(AdapterState.PENDING, "Prepared" if there else "Preparing", message)
+    return _Condition(AdapterState.PENDING, "Prepared" if is_prepared else "Preparing", message)
 
 
 def _trials(snapshot: AdapterSnapshot) -> list[Step]:
     """Return what takes away the trials that nobody is at any more: a reload broke off, or the sidecar died."""
     swaps = [action.spec for action in snapshot.running.values() if isinstance(action, Reload)]
-    under_way = {trial_name(spec.name, spec.path) for spec in swaps} | _running_names(snapshot)
+    running = {trial_name(spec.name, spec.path) for spec in swaps} | _running_names(snapshot)
     steps: list[Step] = []
-    for name in sorted(snapshot.view.trials - under_way):
+    for name in sorted(snapshot.view.trials - running):
         progress = snapshot.progress.get((name, Slot.ACTIVE), Progress())
         if progress.life == snapshot.life and snapshot.now < progress.not_before:
             steps.append(progress.not_before)
@@ -150,13 +150,13 @@ def _active(snapshot: AdapterSnapshot, spec: AdapterSpec, path: str | None, fits
         return _Condition(AdapterState.PENDING, "ListUnreadable", view.problem)
     if path is None and _restorable(spec, progress):
         assert spec.held is not None
-        why = f"The sidecar restores the weights from {spec.held.path}, since the desired ones cannot be loaded."
-        return _then(_failed(progress) or _pausing(progress), Restore(spec, why))
+        reason = f"The sidecar restores the weights from {spec.held.path}, since the desired ones cannot be loaded."
+        return _with_step(_failed(progress) or _pausing(progress), Restore(spec, reason))
     if snapshot.now < progress.not_before and name not in snapshot.changed_files and not fits:
-        return _then(_failed(progress) or _pausing(progress), progress.not_before)
-    why = reason_to_load(snapshot, spec, path, progress, fits)
-    action = Load(spec, why) if path is None else Reload(spec, why)
-    return _then(_failed(progress) or _Condition(AdapterState.PENDING, "Queued", why), action)
+        return _with_step(_failed(progress) or _pausing(progress), progress.not_before)
+    reason = reason_to_load(snapshot, spec, path, progress, fits)
+    action = Load(spec, reason) if path is None else Reload(spec, reason)
+    return _with_step(_failed(progress) or _Condition(AdapterState.PENDING, "Queued", reason), action)
 
 
 def _fetching(snapshot: AdapterSnapshot, spec: AdapterSpec, progress: Progress, running: Action | None) -> _Condition:
@@ -171,16 +171,16 @@ def _fetching(snapshot: AdapterSnapshot, spec: AdapterSpec, progress: Progress, 
         state = AdapterState.PENDING if will_come(spec) else AdapterState.FAILED
         return _Condition(state, DownloadReason.CREDENTIALS_MISSING, message)
     if snapshot.now < progress.not_before:
-        return _then(_failed(progress) or _pausing(progress), progress.not_before)
-    why = f"The sidecar fetches the files from {spec.origin.uri}."
+        return _with_step(_failed(progress) or _pausing(progress), progress.not_before)
+    reason = f"The sidecar fetches the files from {spec.origin.uri}."
     if progress.rejection is not None:
-        why = f"Retrying after an error: {progress.rejection.message}"
-    return _then(_failed(progress) or _Condition(AdapterState.PENDING, "Queued", why), Fetch(spec, why))
+        reason = f"Retrying after an error: {progress.rejection.message}"
+    return _with_step(_failed(progress) or _Condition(AdapterState.PENDING, "Queued", reason), Fetch(spec, reason))
 
 
-def _then(condition: _Condition, then: Step) -> _Condition:
+def _with_step(condition: _Condition, step: Step) -> _Condition:
     """Return a standing from which something follows. Not by `replace`, which costs as much as all the rest."""
-    return _Condition(condition.state, condition.reason, condition.message, condition.retryable, then)
+    return _Condition(condition.state, condition.reason, condition.message, condition.retryable, step)
 
 
 def _failed(progress: Progress) -> _Condition | None:
@@ -240,14 +240,14 @@ def _leaving(snapshot: AdapterSnapshot, name: str) -> _Condition:
     if progress.life == snapshot.life and snapshot.now < progress.not_before:
         if rejection is None:
             message = "The engine loaded the adapter again for a request. The sidecar unloads it after a pause."
-            return _Condition(AdapterState.UNLOADING, "ReloadedByEngine", message, then=progress.not_before)
+            return _Condition(AdapterState.UNLOADING, "ReloadedByEngine", message, step=progress.not_before)
         return _Condition(
             AdapterState.UNLOADING, rejection.reason, rejection.message, rejection.retryable, progress.not_before
         )
     if name not in snapshot.view.adapters:
         return _Condition(AdapterState.UNLOADING, "Unloaded", "The engine no longer lists the adapter.")
     action = Unload(name, "The adapter is no longer desired.")
-    return _Condition(AdapterState.UNLOADING, "Unloading", action.reason, then=action)
+    return _Condition(AdapterState.UNLOADING, "Unloading", action.reason, step=action)
 
 
 def _report(
@@ -256,12 +256,12 @@ def _report(
     listed = (snapshot.view.adapters or {}).get(name)
     spec, staged = snapshot.desired.spec(name), snapshot.desired.spec(name, Slot.STAGED)
     # What is only fetched ahead has an owner and an origin; nothing else of it is wanted yet.
-    known = staged if spec is None and listed is None and name not in snapshot.desired.leaving else spec
+    shown = staged if spec is None and listed is None and name not in snapshot.desired.leaving else spec
     return AdapterReport(
         lora_name=name,
         lora_path=listed if spec is None else spec.path or None,
-        source=None if known is None or known.origin is None else known.origin.uri,
-        owner=None if known is None else known.owner,
+        source=None if shown is None or shown.origin is None else shown.origin.uri,
+        owner=None if shown is None else shown.owner,
         revision=None if spec is None else spec.revision,
         required=spec is not None and spec.required,
         state=condition.state,

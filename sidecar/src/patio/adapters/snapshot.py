@@ -157,4 +157,4 @@ def paths_in_use(snapshot: AdapterSnapshot) -> frozenset[str]:
 def _only(mapping: Mapping[Key, _T], keys: Set[Key]) -> Mapping[Key, _T]:
     if mapping.keys() <= keys:
         return mapping
-    return {key: one for key, one in mapping.items() if key in keys}
+    return {key: value for key, value in mapping.items() if key in keys}

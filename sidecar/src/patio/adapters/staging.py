@@ -70,10 +70,10 @@ def plan_staged(snapshot: AdapterSnapshot, spec: AdapterSpec) -> tuple[PreparedR
         shown = report(PreparedState.PENDING, "Queued", f"The sidecar fetches the files from {spec.origin.uri}.")
     if running is not None:
         return shown, None
-    words = credentials_awaited(spec, key in snapshot.credentials)
-    if words is not None:
+    message = credentials_awaited(spec, key in snapshot.credentials)
+    if message is not None:
         state = PreparedState.PENDING if will_come(spec) else PreparedState.FAILED
-        return report(state, DownloadReason.CREDENTIALS_MISSING, words), None
+        return report(state, DownloadReason.CREDENTIALS_MISSING, message), None
     if snapshot.now < progress.not_before:
         return shown, progress.not_before
     return shown, Fetch(spec, f"The sidecar fetches the files from {spec.origin.uri} before the switch.", Slot.STAGED)

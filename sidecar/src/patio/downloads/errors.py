@@ -46,30 +46,32 @@ class DownloadError(Exception):
         return self.reason in TRANSIENT or self.reason in LATER
 
 
-def error_of_status(status: int, what: str, retry_after: float | None = None, without: str = "") -> DownloadError:
+def error_of_status(status: int, subject: str, retry_after: float | None = None, remedy: str = "") -> DownloadError:
     """Tell what a source's HTTP status means.
 
-    `what` says who answered, and to what; `without` where credentials could have come from, when none were sent.
+    `subject` says who answered, and to what; `remedy` where credentials could have come from, when none were sent.
     """
-    if status in (401, 403) and without:
-        message = f"{what}: the source answered {status} to a request without credentials. {without}."
+    if status in (401, 403) and remedy:
+        message = f"{subject}: the source answered {status} to a request without credentials. {remedy}."
         return DownloadError(DownloadReason.UNAUTHORIZED, message)
     if status == 401:
-        message = f"{what}: the source answered 401. The credentials are missing or wrong."
+        message = f"{subject}: the source answered 401. The credentials are missing or wrong."
         return DownloadError(DownloadReason.UNAUTHORIZED, message)
     if status == 403:
         return DownloadError(
-            DownloadReason.UNAUTHORIZED, f"{what}: the source answered 403. These credentials may not read it."
+            DownloadReason.UNAUTHORIZED, f"{subject}: the source answered 403. These credentials may not read it."
         )
     if status in (404, 410):
-        return DownloadError(DownloadReason.NOT_FOUND, f"{what}: the source answered {status}. It does not have this.")
+        return DownloadError(
+            DownloadReason.NOT_FOUND, f"{subject}: the source answered {status}. It does not have this."
+        )
     if status == 412:
-        return DownloadError(DownloadReason.CHANGED, f"{what}: the file changed while it was read.")
+        return DownloadError(DownloadReason.CHANGED, f"{subject}: the file changed while it was read.")
     if status in (408, 425, 429) or status >= 500:
         return DownloadError(
-            DownloadReason.ERROR, f"{what}: the source answered {status}, an error that may pass.", retry_after
+            DownloadReason.ERROR, f"{subject}: the source answered {status}, an error that may pass.", retry_after
         )
-    return DownloadError(DownloadReason.REJECTED, f"{what}: the source answered {status}. A retry does not help.")
+    return DownloadError(DownloadReason.REJECTED, f"{subject}: the source answered {status}. A retry does not help.")
 
 
 def tls_hint(error: str) -> str:

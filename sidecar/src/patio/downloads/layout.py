@@ -19,9 +19,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from patio.downloads.cache_keys import OWN
+from patio.downloads.cache_keys import PRIVATE_FOLDER
 from patio.downloads.errors import DownloadError
-from patio.downloads.locks import place_in_file
+from patio.downloads.locks import offset_of
 from patio_protocol.downloads import DownloadReason
 
 
@@ -51,8 +51,8 @@ class DownloadLayout:
 def users_lock(folder: Path, root: Path) -> tuple[Path, int]:
     """Return the file, and the byte of it, that whoever uses a revision locks, shared; alone, whoever removes it."""
     home = folder.parent
-    file = (home if home.name == OWN else root) / ".in-use"
-    return file, place_in_file(f"{home.name}/{folder.name}")
+    file = (home if home.name == PRIVATE_FOLDER else root) / ".in-use"
+    return file, offset_of(f"{home.name}/{folder.name}")
 
 
 def room_lock(root: Path) -> Path:
@@ -78,7 +78,7 @@ def layout_of(key: str, output_dir: str | None, root: Path, roots: Iterable[Path
     if output_dir is None:
         return DownloadLayout(root / key)
     shown = Path(_named_below(output_dir, tuple(roots)))
-    return DownloadLayout(shown / OWN, shown)
+    return DownloadLayout(shown / PRIVATE_FOLDER, shown)
 
 
 def contained(path: str, roots: Iterable[Path]) -> str:

@@ -29,36 +29,36 @@ class Pins:
         self._files: dict[Path, int] = {}
         """Descriptors of the files that are locked."""
         self._pinned: set[Path] = set()
-        self._unlockable: set[Path] = set()
+        self._without_locks: set[Path] = set()
         """Files without a lock, once each in the log."""
 
-    def take(self, folder: Path) -> bool:
+    def pin(self, folder: Path) -> bool:
         """Hold a folder; return whether it is there and stays. What Patio did not fetch is nobody's to remove."""
         if not is_there(folder):
             return False
         if not is_revision(folder, self._root) or folder in self._pinned:
             return True
-        file, place = users_lock(folder, self._root)
+        file, offset = users_lock(folder, self._root)
         try:
-            if not self._lock(file, place):
+            if not self._lock(file, offset):
                 return False  # somebody is about to remove it
         except OSError as error:
             # Where nothing can be locked (a read-only volume, or one without locks) nobody removes anything either.
-            if file not in self._unlockable:
-                self._unlockable.add(file)
+            if file not in self._without_locks:
+                self._without_locks.add(file)
                 log.info("revisions used without a lock file=%s error=%s", file, error.strerror or error)
             return True
         if not is_there(folder):
-            self._release(file, place)
+            self._release(file, offset)
             return False
         self._pinned.add(folder)
         return True
 
-    def settle(self, wanted: Iterable[Path]) -> None:
+    def sync(self, used: Iterable[Path]) -> None:
         """Hold these folders and let go of others. One that a newer one replaced is removed, if nobody else has it."""
-        folders = frozenset(folder for folder in wanted if is_revision(folder, self._root))
+        folders = frozenset(folder for folder in used if is_revision(folder, self._root))
         for folder in folders:
-            self.take(folder)
+            self.pin(folder)
         for folder in [folder for folder in self._pinned if folder not in folders]:
             self._pinned.discard(folder)
             self._release(*users_lock(folder, self._root))
@@ -75,18 +75,18 @@ class Pins:
         self._files.clear()
         self._pinned.clear()
 
-    def _lock(self, file: Path, place: int) -> bool:
+    def _lock(self, file: Path, offset: int) -> bool:
         descriptor = self._files.get(file)
         if descriptor is None:
             descriptor = self._files[file] = locks.open_lock(file)
-        return locks.share(descriptor, place)
+        return locks.lock_shared(descriptor, offset)
 
-    def _release(self, file: Path, place: int) -> None:
+    def _release(self, file: Path, offset: int) -> None:
         descriptor = self._files.get(file)
         if descriptor is None:
             return
         try:
-            locks.release(descriptor, place)
+            locks.release(descriptor, offset)
         except OSError as error:
             log.warning("revision stays locked file=%s error=%s", file, error.strerror or error)
 

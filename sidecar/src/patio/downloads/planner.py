@@ -90,11 +90,13 @@ def select(listing: Listing, all_files: bool) -> Selection:
         raise DownloadError(DownloadReason.NOT_FOUND, "The source has no files at this path.")
     if all_files:
         return Selection(listing.files, ())
-    taken = tuple(file for file in listing.files if why_skipped(file.name) is None)
+    selected = tuple(file for file in listing.files if why_skipped(file.name) is None)
     skipped = tuple(
-        SkippedFile(name=file.name, why=why) for file in listing.files if (why := why_skipped(file.name)) is not None
+        SkippedFile(name=file.name, why=reason)
+        for file in listing.files
+        if (reason := why_skipped(file.name)) is not None
     )
-    if not any(file.name.endswith(".safetensors") for file in taken):
+    if not any(file.name.endswith(".safetensors") for file in selected):
         code = sorted(file.name for file in listing.files if is_code(file.name))
         if code:
             message = (
@@ -102,9 +104,9 @@ def select(listing: Listing, all_files: bool) -> Selection:
                 "the weights as safetensors, or allow them with PATIO_DOWNLOAD_FILES=all in the sidecar."
             )
             raise DownloadError(DownloadReason.REJECTED, message)
-    if not taken:
+    if not selected:
         raise DownloadError(DownloadReason.REJECTED, "The source has no file that an engine reads.")
-    return Selection(taken, skipped)
+    return Selection(selected, skipped)
 
 
 def revision_of(listing: Listing, all_files: bool) -> str:

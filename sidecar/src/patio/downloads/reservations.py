@@ -46,18 +46,18 @@ class _Reservation:
 
 
 @contextmanager
-def reserved(place: DownloadLayout, revision: str, root: Path, needed: int, limit: int | None) -> Iterator[None]:
+def reserved(layout: DownloadLayout, revision: str, root: Path, needed: int, limit: int | None) -> Iterator[None]:
     """Have room for so many more bytes in a revision's unfinished folder, and keep it.
 
     What nobody uses is removed if they do not fit. Raise `DownloadError` when nothing helps.
     """
-    partial = place.partial(revision)
+    partial = layout.partial(revision)
     if not needed or not _shared(root):
-        _make(place, revision, root, needed, limit, ())
+        _make(layout, revision, root, needed, limit, ())
         yield
         return
     with locks.locked(room_lock(root), ROOM_SECONDS):
-        _make(place, revision, root, needed, limit, _others(root))
+        _make(layout, revision, root, needed, limit, _others(root))
         note = _written(root, partial, used(partial) + needed)
     try:
         yield
@@ -107,7 +107,7 @@ def _written(root: Path, folder: Path, size: int) -> _Note:
 
 def _others(root: Path) -> tuple[_Reservation, ...]:
     """Return what is reserved by workers that live; strike off the others."""
-    found = []
+    reservations_found = []
     with contextlib.suppress(OSError):
         for path in list(reservations(root).iterdir())[:_MOST_NOTES]:
             with contextlib.suppress(OSError, ValueError):
@@ -115,24 +115,24 @@ def _others(root: Path) -> tuple[_Reservation, ...]:
                     path.unlink()
                     continue
                 folder, size = json.loads(read_small(path, _LONGEST_NOTE))
-                found.append(_Reservation(root / str(folder), int(size)))
-    return tuple(found)
+                reservations_found.append(_Reservation(root / str(folder), int(size)))
+    return tuple(reservations_found)
 
 
 def _make(
-    place: DownloadLayout, revision: str, root: Path, needed: int, limit: int | None, others: tuple[_Reservation, ...]
+    layout: DownloadLayout, revision: str, root: Path, needed: int, limit: int | None, others: tuple[_Reservation, ...]
 ) -> None:
-    if _lacking(place, root, needed, limit, others) <= 0:
+    if _lacking(layout, root, needed, limit, others) <= 0:
         return
-    for unused in removable(place, revision, root):
+    for unused in removable(layout, revision, root):
         if unused.name.startswith(".partial-"):
             shutil.rmtree(unused, ignore_errors=True)
         else:
             remove_unused(unused, root)
-        if _lacking(place, root, needed, limit, others) <= 0:
+        if _lacking(layout, root, needed, limit, others) <= 0:
             return
-    lacking = _lacking(place, root, needed, limit, others)
-    message = f"The download needs {needed} bytes, and {lacking} of them do not fit on the disk of {place.revisions}"
+    lacking = _lacking(layout, root, needed, limit, others)
+    message = f"The download needs {needed} bytes, and {lacking} of them do not fit on the disk of {layout.revisions}"
     if limit is not None:
         message += f" or within PATIO_DOWNLOAD_LIMIT ({limit})"
     if under_way := sum(other.lacking for other in others):
@@ -141,13 +141,13 @@ def _make(
 
 
 def _lacking(
-    place: DownloadLayout, root: Path, needed: int, limit: int | None, others: tuple[_Reservation, ...]
+    layout: DownloadLayout, root: Path, needed: int, limit: int | None, others: tuple[_Reservation, ...]
 ) -> int:
-    free = os.statvfs(place.revisions)
-    here = os.stat(place.revisions).st_dev
-    beside = sum(other.lacking for other in others if _device(other.folder) == here)
+    free = os.statvfs(layout.revisions)
+    device = os.stat(layout.revisions).st_dev
+    beside = sum(other.lacking for other in others if _device(other.folder) == device)
     lacking = needed + SPACE_LEFT + beside - free.f_bavail * free.f_frsize if needed else 0
-    if limit is not None and place.revisions.is_relative_to(root):
+    if limit is not None and layout.revisions.is_relative_to(root):
         below = sum(other.lacking for other in others if other.folder.is_relative_to(root))
         lacking = max(lacking, needed + used(root) + below - limit)
     return lacking

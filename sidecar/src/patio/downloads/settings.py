@@ -111,10 +111,10 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "
 
 def read_downloads(given: Mapping[str, str]) -> DownloadSettings:
     """Return the settings of downloads; raise `SettingsError`, which never has a credential in it."""
-    for one, other in (("ACCESS_KEY", "SECRET_KEY"), ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")):
-        if (one in given) != (other in given):
-            there, missing = (one, other) if one in given else (other, one)
-            raise SettingsError(f"{there} is set and {missing} is not: set both")
+    for first, second in (("ACCESS_KEY", "SECRET_KEY"), ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")):
+        if (first in given) != (second in given):
+            present, missing = (first, second) if first in given else (second, first)
+            raise SettingsError(f"{present} is set and {missing} is not: set both")
     if "SESSION_TOKEN" in given and "ACCESS_KEY" not in given:
         raise SettingsError("SESSION_TOKEN is set and ACCESS_KEY is not: set both")
     for name in _CREDENTIALS:
@@ -185,7 +185,7 @@ def _checked(variable: str, check: Callable[[str], str], given: Mapping[str, str
 def _bytes(variable: str, value: str | None) -> int | None:
     if value is None:
         return None
-    found = re.fullmatch(r"(\d{1,15})([KMGT]i?)?", value)
-    if found is None or not int(found.group(1)):
+    match = re.fullmatch(r"(\d{1,15})([KMGT]i?)?", value)
+    if match is None or not int(match.group(1)):
         raise SettingsError(f"{variable}: {value!r} is not a number of bytes like 20Gi")
-    return int(found.group(1)) * _UNITS[found.group(2) or ""]
+    return int(match.group(1)) * _UNITS[match.group(2) or ""]

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
-from patio.downloads.cache_keys import OWN
+from patio.downloads.cache_keys import PRIVATE_FOLDER
 from patio.downloads.errors import DownloadError
 from patio_protocol.downloads import DownloadReason
 
@@ -36,14 +36,14 @@ def safe_name(name: str) -> bool:
     if not name or len(name.encode(errors="replace")) > 1024 or _UNPRINTABLE.search(name):
         return False
     parts = name.split("/")
-    if parts[0] == OWN:
+    if parts[0] == PRIVATE_FOLDER:
         return False
     return all(part not in ("", ".", "..") and len(part.encode()) <= 255 for part in parts)
 
 
 def check_listing(names: Iterable[str]) -> None:
     """Raise a `DownloadError` for a listing that must not be taken."""
-    seen: set[str] = set()
+    names_seen: set[str] = set()
     folders: set[str] = set()
     for name in names:
         if not safe_name(name):
@@ -51,13 +51,13 @@ def check_listing(names: Iterable[str]) -> None:
                 f"The source lists {name[:200]!r}, which could lead out of its folder. The sidecar fetches nothing."
             )
             raise DownloadError(DownloadReason.REJECTED, message)
-        if name in seen:
+        if name in names_seen:
             raise DownloadError(DownloadReason.REJECTED, f"The source lists {name!r} twice.")
-        seen.add(name)
-        if len(seen) > MOST_FILES:
+        names_seen.add(name)
+        if len(names_seen) > MOST_FILES:
             raise DownloadError(DownloadReason.REJECTED, f"The source has more than {MOST_FILES} files.")
         folders.update(str(parent) for parent in PurePosixPath(name).parents)
-    both = sorted(seen & folders)
+    both = sorted(names_seen & folders)
     if both:
         raise DownloadError(DownloadReason.REJECTED, f"The source lists {both[0]!r} as a file and as a folder.")
 

@@ -31,7 +31,7 @@ TICK = 1.0
 MOST_DATA = 192 * 2**20
 """Bytes of memory of its own; a download with 32 threads takes less than half of it."""
 _STACK = 512 * 1024
-_LONGEST_WORDS = 1000
+_LONGEST_MESSAGE = 1000
 
 
 def main() -> int:
@@ -49,16 +49,16 @@ def main() -> int:
         return 1
     threading.Thread(target=_leave_with_parent, name="parent", daemon=True).start()
     job = JOB.validate_json(line)
-    one_at_a_time = threading.Lock()
+    write_lock = threading.Lock()
 
     def emit(event: Event) -> None:
-        with one_at_a_time:
+        with write_lock:
             events.write(event.model_dump_json() + "\n")
 
-    def fail(fault: DownloadError) -> None:
+    def fail(error: DownloadError) -> None:
         # Libraries put whole answers into their words. Cut after the secrets are out, or half of one may stay.
-        message = " ".join(redacted(fault.message, job.secrets).split())[:_LONGEST_WORDS]
-        emit(Failed(reason=fault.reason, message=message, retry_after=fault.retry_after))
+        message = " ".join(redacted(error.message, job.secrets).split())[:_LONGEST_MESSAGE]
+        emit(Failed(reason=error.reason, message=message, retry_after=error.retry_after))
 
     def watch() -> None:
         last = time.monotonic()
@@ -77,8 +77,8 @@ def main() -> int:
     try:
         network.prepare(job)
         emit(download(job, backend_of(job), emit, stalls))
-    except DownloadError as fault:
-        fail(fault)
+    except DownloadError as error:
+        fail(error)
         return 1
     except MemoryError:
         message = f"The answer of the source does not fit into {MOST_DATA >> 20} MiB of memory."

@@ -34,7 +34,7 @@ class Departure(Protocol):
         """Leave all routers, for good."""
 
     @property
-    def left(self) -> bool:
+    def has_left(self) -> bool:
         """Whether all of them say that they send nothing more."""
 
     @property
@@ -52,7 +52,7 @@ class Drain:
         self._called = False
         self._task: asyncio.Task[None] | None = None
         self._snapshot = DrainSnapshot()
-        self._over = DrainState.GO_ON
+        self._drain_state = DrainState.GO_ON
         self._leave_until = float("-inf")
         """When the most patient caller no longer waits for routers that do not answer."""
         self._callers = 0
@@ -77,7 +77,7 @@ class Drain:
         self._leave_until = max(self._leave_until, called + min(LONGEST_LEAVE, LEAVE_SHARE * seconds))
         if self._task is None:
             log.info("drain begins seconds=%g", seconds)
-            self._task = asyncio.create_task(self._until_over(), name="drain")
+            self._task = asyncio.create_task(self._run(), name="drain")
         await self._wait(self._task, seconds)
         return self._answer(time.monotonic() - called)
 
@@ -102,40 +102,42 @@ class Drain:
         if task.done():
             task.result()
 
-    async def _until_over(self) -> None:
+    async def _run(self) -> None:
         began = time.monotonic()
-        if self._over is not DrainState.DRAINED:
+        if self._drain_state is not DrainState.DRAINED:
             self._snapshot = DrainSnapshot()
         # What was drained is so still if the next look says the same.
-        self._over = DrainState.GO_ON
+        self._drain_state = DrainState.GO_ON
         try:
-            while self._over is DrainState.GO_ON:
-                left = self._left_or_given_up()
+            while self._drain_state is DrainState.GO_ON:
+                has_left = self._left_or_timed_out()
                 count = await self._counter.count()
                 now = time.monotonic()
-                self._snapshot = observe(self._snapshot, count, left, now)
-                self._over = plan(self._snapshot, self._settings.settle, now)
-                if self._over is DrainState.GO_ON:
+                self._snapshot = observe(self._snapshot, count, has_left, now)
+                self._drain_state = plan(self._snapshot, self._settings.settle, now)
+                if self._drain_state is DrainState.GO_ON:
                     await asyncio.sleep(COUNT_EVERY)
-            log.info("drain ends state=%s seconds=%.1f left=%s", self._over, now - began, self._departure.left)
+            log.info(
+                "drain ends state=%s seconds=%.1f left=%s", self._drain_state, now - began, self._departure.has_left
+            )
         finally:
             self._task = None
 
-    def _left_or_given_up(self) -> bool:
+    def _left_or_timed_out(self) -> bool:
         departure = self._departure
-        return departure.left or (departure.unreachable and time.monotonic() >= self._leave_until)
+        return departure.has_left or (departure.unreachable and time.monotonic() >= self._leave_until)
 
     def _answer(self, waited: float) -> DrainAnswer:
-        last, left = self._snapshot.last, self._departure.left
-        drained = self._over is DrainState.DRAINED
+        last, has_left = self._snapshot.last, self._departure.has_left
+        drained = self._drain_state is DrainState.DRAINED
         message = []
-        if not left:
+        if not has_left:
             message.append("A router may still send requests; see GET /v1/topology.")
-        if self._over is DrainState.BLIND:
+        if self._drain_state is DrainState.BLIND:
             message.append("The engine does not report how many requests it has.")
         elif last.outcome is CountOutcome.NO_ANSWER:
             message.append("The engine does not answer, so nobody knows how many requests it has.")
-        elif not drained and not (last.quiet and not left):
+        elif not drained and not (last.quiet and not has_left):
             message.append("The engine still has requests, or had some a moment ago.")
         elif last.outcome is CountOutcome.GONE:
             message.append("The engine has stopped.")
@@ -143,7 +145,7 @@ class Drain:
             drained=drained,
             running=0 if last.outcome is CountOutcome.GONE else last.running,
             waiting=0 if last.outcome is CountOutcome.GONE else last.waiting,
-            unregistered=left,
+            unregistered=has_left,
             waited_seconds=round(waited, 3),
             message=" ".join(message),
         )

@@ -51,7 +51,7 @@ class DrainSnapshot:
     """Since when it answers and tells no numbers."""
     counted: bool = False
     """Whether it ever told its numbers: then it is worth waiting until it does again."""
-    left: bool = False
+    has_left: bool = False
     """Whether the routers send nothing more, or could not be asked for so long that waiting for them is over."""
 
 
@@ -64,16 +64,16 @@ class DrainState(StrEnum):
     """The engine tells nothing, and the time for that is over."""
 
 
-def observe(snapshot: DrainSnapshot, count: RequestCount, left: bool, now: float) -> DrainSnapshot:
+def observe(snapshot: DrainSnapshot, count: RequestCount, has_left: bool, now: float) -> DrainSnapshot:
     """Return what is known after one more count. Quiet counts from when the routers were left."""
     snapshot = replace(
-        snapshot, last=count, left=left, counted=snapshot.counted or count.outcome is CountOutcome.COUNTED
+        snapshot, last=count, has_left=has_left, counted=snapshot.counted or count.outcome is CountOutcome.COUNTED
     )
     if count.outcome is CountOutcome.BLIND:
         snapshot = replace(snapshot, blind_since=now if snapshot.blind_since is None else snapshot.blind_since)
     elif count.outcome is not CountOutcome.NO_ANSWER:
         snapshot = replace(snapshot, blind_since=None)
-    if not left or not count.quiet:
+    if not has_left or not count.quiet:
         return replace(snapshot, quiet_since=None, quiet_counts=0)
     since = now if snapshot.quiet_since is None else snapshot.quiet_since
     return replace(snapshot, quiet_since=since, quiet_counts=snapshot.quiet_counts + 1)
@@ -81,7 +81,7 @@ def observe(snapshot: DrainSnapshot, count: RequestCount, left: bool, now: float
 
 def plan(snapshot: DrainSnapshot, settle: float, now: float) -> DrainState:
     """Say whether the drain is over: two quiet counts in a row, `settle` seconds apart or more."""
-    if not snapshot.left:
+    if not snapshot.has_left:
         return DrainState.GO_ON
     if snapshot.last.outcome is CountOutcome.GONE:
         return DrainState.DRAINED

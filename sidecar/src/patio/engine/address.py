@@ -75,10 +75,10 @@ def read_address(text: str) -> EngineAddress:
 
 
 def _bracketed(url: str) -> str:
-    found = _NETLOC.fullmatch(url)
-    if found is None:
+    match = _NETLOC.fullmatch(url)
+    if match is None:
         return url
-    scheme, host, rest = found.groups()
+    scheme, host, rest = match.groups()
     address, _, port = host.rpartition(":")
     if _is_ipv6(address) and port.isdecimal():
         return f"{scheme}[{address}]:{port}{rest}"

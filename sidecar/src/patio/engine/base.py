@@ -106,16 +106,16 @@ class Capacity:
     """Adapters that can be loaded at once."""
 
 
-_PASSING = re.compile(
+_TRANSIENT = re.compile(
     r"out of memory|outofmemory|alloc_failed|EngineCore encountered an issue|EngineDeadError|server shutting down|"
     r"no space left on device|too many open files|input/output error|stale file handle|timed out",
     re.IGNORECASE,
 )
 
 
-def may_pass(message: str) -> bool:
+def is_transient(message: str) -> bool:
     """Whether an engine's words tell of its own trouble, whatever adapter it was given: that may be over next time."""
-    return _PASSING.search(message) is not None
+    return _TRANSIENT.search(message) is not None
 
 
 def trial_name(name: str, path: str) -> str:

@@ -40,13 +40,13 @@ class EngineTls:
 class EngineClients:
     """Open until `close`."""
 
-    looks: httpx.AsyncClient
+    polls: httpx.AsyncClient
     orders: httpx.AsyncClient
     drains: httpx.AsyncClient
 
     async def close(self) -> None:
         """Close all connections."""
-        for client in (self.looks, self.orders, self.drains):
+        for client in (self.polls, self.orders, self.drains):
             await client.aclose()
 
 

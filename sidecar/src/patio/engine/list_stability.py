@@ -17,7 +17,7 @@ DISBELIEF = 300.0
 """Seconds after which the list is looked at anew: whoever loaded and unloaded may be gone."""
 
 
-class UnsteadyList:
+class ListStability:
     """The lists of one life of an engine."""
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class UnsteadyList:
         """When a name came back."""
         self._until = float("-inf")
 
-    def seen(self, names: Collection[str], orders: int, *, may_evict: bool, now: float) -> bool:
+    def observe(self, names: Collection[str], orders: int, *, may_evict: bool, now: float) -> bool:
         """Take in a list, and return whether it changes by itself too often to be believed.
 
         Args:

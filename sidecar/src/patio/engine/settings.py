@@ -63,14 +63,18 @@ def read_tls(given: Mapping[str, str], address: EngineAddress, pod_ip: str) -> E
     name = given.get("ENGINE_TLS_SERVER_NAME")
     if name is not None and not _SERVER_NAME.fullmatch(name):
         raise SettingsError("ENGINE_TLS_SERVER_NAME: not a host name")
-    ca_name = next((one for one in ("ENGINE_CA_FILE", "SSL_CERT_FILE", "SSL_CERT_DIR") if one in given), None)
-    ours = [one for one in VARIABLES if one.startswith("ENGINE_") and one in given]
+    ca_name = next(
+        (variable for variable in ("ENGINE_CA_FILE", "SSL_CERT_FILE", "SSL_CERT_DIR") if variable in given), None
+    )
+    own_variables = [variable for variable in VARIABLES if variable.startswith("ENGINE_") and variable in given]
     if not address.tls:
-        if ours:
-            raise SettingsError(f"{', '.join(ours)}: the engine's URL {address.shown} has no TLS; correct the URL")
+        if own_variables:
+            raise SettingsError(
+                f"{', '.join(own_variables)}: the engine's URL {address.shown} has no TLS; correct the URL"
+            )
         return EngineTls()
     if verify == "false":
-        others = [one for one in ours if one != "ENGINE_TLS_VERIFY"]
+        others = [variable for variable in own_variables if variable != "ENGINE_TLS_VERIFY"]
         if others:
             raise SettingsError(
                 f"ENGINE_TLS_VERIFY=false and {', '.join(others)} contradict each other: unset one of them"

@@ -64,8 +64,8 @@ class Page:
         """Send a large page, or what it was compressed to, as fast as it is read; the head was sent."""
         try:
             async with asyncio.timeout(SEND_SECONDS):
-                for one in _slices(self.parts if packed is None else (packed,)):
-                    await send({"type": "http.response.body", "body": one, "more_body": True})
+                for part in _slices(self.parts if packed is None else (packed,)):
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
         except TimeoutError:
             # The server closes a connection whose answer is not whole.
             return

@@ -54,7 +54,7 @@ class Parts:
     stopping: asyncio.Event
     """Set when the process is asked to leave: long-polls and waits end then."""
     gate: Authorizer
-    count_denial: Callable[[str], None]
+    count_rejection: Callable[[str], None]
     sealing: Sealing
 
 
@@ -85,5 +85,5 @@ def create_app(parts: Parts, version: str, docs: bool) -> FastAPI:
         from patio.routes.openapi import add_document
 
         add_document(app)
-    add_access(app, parts.gate, parts.count_denial)
+    add_access(app, parts.gate, parts.count_rejection)
     return app

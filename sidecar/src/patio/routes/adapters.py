@@ -32,7 +32,7 @@ from patio_protocol.adapters import (
 )
 from patio_protocol.engines import TRIAL_PREFIX
 
-FAULT_STATUS: Mapping[str, int] = {
+ERROR_STATUS: Mapping[str, int] = {
     EngineReason.ADAPTER_NOT_FOUND: 404,
     EngineReason.ADAPTER_REJECTED: 422,
     EngineReason.LORA_UNAVAILABLE: 422,
@@ -40,7 +40,7 @@ FAULT_STATUS: Mapping[str, int] = {
     EngineReason.UNAUTHORIZED: 502,
 }
 """Status of a load that failed, by reason. The engine's own codes do not do: vLLM answers 500 to bad adapters."""
-FAULT_THAT_MAY_PASS = 503
+RETRYABLE_STATUS = 503
 
 _UNDER_WAY = (AdapterState.PENDING, AdapterState.DOWNLOADING, AdapterState.LOADING)
 
@@ -116,7 +116,7 @@ def add_adapters(
         if report is None or report.state is AdapterState.UNLOADING:
             raise ApiError(409, "Superseded", f"Another order unloads adapter {request.lora_name}.")
         if report.state is AdapterState.FAILED:
-            status = FAULT_THAT_MAY_PASS if report.retryable else FAULT_STATUS.get(report.reason, 422)
+            status = RETRYABLE_STATUS if report.retryable else ERROR_STATUS.get(report.reason, 422)
             status = DOWNLOAD_STATUS.get(report.reason, status)
             raise ApiError(status, report.reason, report.message, report.retryable)
         return answer(report, 200 if report.state is AdapterState.LOADED else 202)
@@ -130,11 +130,11 @@ def add_adapters(
             raise ApiError(409, "Superseded", f"Another order unloads adapter {request.lora_name}.")
         prepared = report.prepared
         if request.patience and prepared is not None and prepared.state is PreparedState.FAILED:
-            status = DOWNLOAD_STATUS.get(prepared.reason, FAULT_THAT_MAY_PASS)
+            status = DOWNLOAD_STATUS.get(prepared.reason, RETRYABLE_STATUS)
             raise ApiError(status, prepared.reason, prepared.message, prepared.retryable)
         # No longer ahead: another order wants it loaded by now, and that order is answered for itself.
-        there = prepared is None or prepared.state is PreparedState.PREPARED
-        return answer(report, 200 if there else 202)
+        is_there = prepared is None or prepared.state is PreparedState.PREPARED
+        return answer(report, 200 if is_there else 202)
 
     @app.post("/v1/unload_lora_adapter", response_model=UnloadAnswer, responses={202: {"model": UnloadAnswer}})
     @app.post("/unload_lora_adapter", response_model=UnloadAnswer, responses={202: {"model": UnloadAnswer}})
@@ -150,7 +150,7 @@ def add_adapters(
         if outcome is Outcome.KEPT:
             message = f"{request.owner} has no order for {name} on this pod. Orders of other owners stay."
             return answer(UnloadAnswer(lora_name=name, unloaded=True, message=message), 200)
-        await within(request.wait, _left(published, name), stopping, call)
+        await within(request.wait, _unloaded(published, name), stopping, call)
         report = published.report(name)
         if report is not None and report.state is AdapterState.UNLOADING:
             return answer(UnloadAnswer(lora_name=name, unloaded=False, message=report.message), 202)
@@ -181,7 +181,7 @@ async def _fetched(published: PublishedState, name: str) -> None:
         await published.report_changed(name, report)
 
 
-async def _left(published: PublishedState, name: str) -> None:
+async def _unloaded(published: PublishedState, name: str) -> None:
     """Return when an unload is over, or the adapter is wanted again."""
     while True:
         report = published.report(name)

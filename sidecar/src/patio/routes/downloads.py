@@ -45,15 +45,15 @@ def add_downloads(app: FastAPI, downloads: Downloads, stopping: asyncio.Event) -
         """Fetch a folder. 200 once it is there, 202 at once with `async_download`. A second order joins the first."""
         try:
             report = downloads.order(request)
-        except DownloadError as fault:
-            raise _fault(fault.reason, fault.message, fault.retryable) from fault
+        except DownloadError as error:
+            raise _error(error.reason, error.message, error.retryable) from error
         if not request.async_download:
             await within(None, downloads.ended(report.id), stopping, call)
             report = downloads.report(report.id) or report
         if request.async_download or report.finished is None:
             return answer(report, 202)
         if report.error is not None:
-            raise _fault(report.error.code, report.error.message, report.error.retryable)
+            raise _error(report.error.code, report.error.message, report.error.retryable)
         return answer(report, 200)
 
     @app.get("/v1/downloads")
@@ -66,15 +66,15 @@ def add_downloads(app: FastAPI, downloads: Downloads, stopping: asyncio.Event) -
     @open_to(EVERYONE)
     async def report(download_id: str) -> DownloadReport:
         """Show one download with its progress."""
-        found = downloads.report(download_id)
-        if found is None:
+        existing = downloads.report(download_id)
+        if existing is None:
             raise _unknown(download_id)
-        return found
+        return existing
 
     @app.delete("/v1/downloads/{download_id}")
     async def cancel(download_id: str) -> DownloadReport:
         """Cancel a download, or remove an ended one from the list. The files on disk stay for the next order."""
-        if downloads.waited_for(download_id):
+        if downloads.has_listeners(download_id):
             message = "An adapter waits for this download. Unload the adapter to cancel it."
             raise ApiError(409, "InUse", message)
         ended = await downloads.cancel(download_id)
@@ -83,7 +83,7 @@ def add_downloads(app: FastAPI, downloads: Downloads, stopping: asyncio.Event) -
         return ended
 
 
-def _fault(code: str, message: str, retryable: bool) -> ApiError:
+def _error(code: str, message: str, retryable: bool) -> ApiError:
     return ApiError(DOWNLOAD_STATUS.get(code, 500), code, message, retryable)
 
 

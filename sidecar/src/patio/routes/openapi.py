@@ -71,7 +71,7 @@ _UNSIGNED = (401, "ProofMissing", "From outside the pod, this call needs the ope
 _TOO_LARGE = (413, "BodyTooLarge", "The body exceeds the limit of this route.", False)
 _INVALID = (400, "InvalidRequest", "lora_name: String should match pattern", False)
 
-FAULTS: Mapping[tuple[str, str], tuple[tuple[int, str, str, bool], ...]] = {
+ERRORS: Mapping[tuple[str, str], tuple[tuple[int, str, str, bool], ...]] = {
     ("post", "/v1/load_lora_adapter"): (
         _INVALID,
         _UNSIGNED,
@@ -143,7 +143,7 @@ def _complete(operation: dict[str, Any], key: tuple[str, str]) -> None:
     responses = operation["responses"]
     # FastAPI says that it answers 422 in a shape of its own; here that is 400 in the one error shape.
     responses.pop("422", None)
-    for status, code, message, retryable in FAULTS.get(key, ()):
+    for status, code, message, retryable in ERRORS.get(key, ()):
         body = {"error": {"code": code, "message": message, "retryable": retryable}}
         responses[str(status)] = {
             "description": code,

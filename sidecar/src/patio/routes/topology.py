@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 MAX_LEASE = 64 * 1024
 """Bytes of the body of a lease."""
-KEY_WANTED = "A lease needs the router's key as a bearer token. Set SGL_ROUTER_API_KEY in the pod's sidecar."
+KEY_MISSING = "A lease needs the router's key as a bearer token. Set SGL_ROUTER_API_KEY in the pod's sidecar."
 
 _Id = Annotated[LeaseId, Path(description="The pod that leases, as `name.namespace`.")]
 
@@ -38,7 +38,7 @@ def add_topology(app: FastAPI, report: Callable[[], TopologyReport], server: Top
 
     # Other pods' sidecars lease, and none of them can sign. A lease gives no more than the router's own /workers does
     # to all who reach it, and asks for the same key, before its body is read.
-    leasing = Openness(To.KEY, server.admits, KEY_WANTED, MAX_LEASE)
+    leasing = Openness(To.KEY, server.admits, KEY_MISSING, MAX_LEASE)
 
     @app.put(LEASES_PATH + "{lease_id}")
     @open_to(leasing)

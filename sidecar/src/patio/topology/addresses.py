@@ -36,10 +36,10 @@ def listed(topology: object, role: str | None, port: int | None) -> tuple[str, .
     """
     name = role or "router"
     roles = _mapping(topology).get("roles")
-    found = _mapping(roles).get(name)
-    if found is None:
+    role_entry = _mapping(roles).get(name)
+    if role_entry is None:
         raise ValueError(f"it lists no role {name!r} (ROUTER_ROLE_NAME)")
-    instances = _mapping(found).get("instances")
+    instances = _mapping(role_entry).get("instances")
     if not isinstance(instances, list) or not instances:
         raise ValueError(f"it lists no instance of role {name!r}")
     return tuple(_instance_url(_mapping(instance), name, port) for instance in instances)

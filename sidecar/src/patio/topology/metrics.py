@@ -39,8 +39,8 @@ class _Registrations(Collector):
             "1 if the router lists this pod's worker as healthy.",
             labels=("router",),
         )
-        for one in report.registrations:
-            registered.add_metric((one.router,), float(one.state is RegistrationState.REGISTERED))
+        for registration in report.registrations:
+            registered.add_metric((registration.router,), float(registration.state is RegistrationState.REGISTERED))
         yield registered
         if report.role == "server":
             leases = GaugeMetricFamily(

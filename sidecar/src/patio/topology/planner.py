@@ -141,15 +141,15 @@ def plan(worker: Worker | None, entry: Entry | None, progress: Progress, now: fl
         state = RegistrationState.LEAVING if worker is None else RegistrationState.PENDING
         return Plan(Condition(state, Reason.DRAINING, worker_id=entry.id), requeue_at=now + POLL_WHILE_MOVING)
     if entry is not None and entry.pending:
-        return _under_way(worker, entry, progress, now)
+        return _being_added(worker, entry, progress, now)
     if worker is None:
         return _leave(entry, progress, now)
     if entry is None:
         return _enter(worker, progress, now)
-    other = _difference(worker, entry)
-    if other:
-        condition = Condition(RegistrationState.PENDING, Reason.REPLACING, other, entry.id)
-        return _when_due(condition, Remove(entry.id, other), progress, now)
+    difference = _difference(worker, entry)
+    if difference:
+        condition = Condition(RegistrationState.PENDING, Reason.REPLACING, difference, entry.id)
+        return _when_allowed(condition, Remove(entry.id, difference), progress, now)
     if progress.mismatch is not None:
         return Plan(Condition(RegistrationState.FAILED, Reason.MODE, progress.mismatch, entry.id))
     if not entry.healthy:
@@ -185,7 +185,7 @@ def after_poll(progress: Progress, entry: Entry | None) -> Progress:
         return replace(progress, worker_id=None, ordered=None)
     if entry.pending:
         return replace(progress, worker_id=entry.id, listed=False)
-    known = progress.checked == entry.id
+    is_same = progress.checked == entry.id
     return replace(
         progress,
         worker_id=entry.id,
@@ -193,8 +193,8 @@ def after_poll(progress: Progress, entry: Entry | None) -> Progress:
         listed=True,
         failures=0,
         rejection=None,
-        checked=entry.id if known else None,
-        mismatch=progress.mismatch if known else None,
+        checked=entry.id if is_same else None,
+        mismatch=progress.mismatch if is_same else None,
     )
 
 
@@ -213,7 +213,7 @@ def heartbeat(interval: float, jitter: float) -> float:
     return interval * (0.6 + 0.3 * jitter)
 
 
-def _under_way(worker: Worker | None, entry: Entry, progress: Progress, now: float) -> Plan:
+def _being_added(worker: Worker | None, entry: Entry, progress: Progress, now: float) -> Plan:
     """Wait for an addition to end, also of a worker that shall go: neither router can remove it before that."""
     message = f"The router accepted the worker, but has not added it yet: it checks {entry.url} first."
     state = RegistrationState.LEAVING if worker is None else RegistrationState.PENDING
@@ -222,13 +222,13 @@ def _under_way(worker: Worker | None, entry: Entry, progress: Progress, now: flo
 
 
 def _enter(worker: Worker, progress: Progress, now: float) -> Plan:
-    why = "the router lost the worker" if progress.listed else "the router does not list the worker"
+    reason = "the router lost the worker" if progress.listed else "the router does not list the worker"
     if progress.rejection is None:
-        return Plan(Condition(RegistrationState.PENDING, Reason.NOT_LISTED), Add(worker, why), now)
+        return Plan(Condition(RegistrationState.PENDING, Reason.NOT_LISTED), Add(worker, reason), now)
     rejection = progress.rejection
-    return _when_due(
+    return _when_allowed(
         Condition(_state_of(rejection, progress.failures), rejection.reason, rejection.message),
-        Add(worker, why),
+        Add(worker, reason),
         progress,
         now,
     )
@@ -238,10 +238,10 @@ def _leave(entry: Entry | None, progress: Progress, now: float) -> Plan:
     if entry is None:
         return Plan(Condition(RegistrationState.NOT_REGISTERED, Reason.NOT_DESIRED))
     condition = Condition(RegistrationState.LEAVING, Reason.NOT_DESIRED, worker_id=entry.id)
-    return _when_due(condition, Remove(entry.id, "the worker is no longer desired"), progress, now)
+    return _when_allowed(condition, Remove(entry.id, "the worker is no longer desired"), progress, now)
 
 
-def _when_due(condition: Condition, action: Add | Remove, progress: Progress, now: float) -> Plan:
+def _when_allowed(condition: Condition, action: Add | Remove, progress: Progress, now: float) -> Plan:
     if now < progress.not_before:
         return Plan(condition, requeue_at=progress.not_before)
     return Plan(condition, action, now)

@@ -45,8 +45,8 @@ class Worker:
         return body
 
 
-_KNOWN = ("port", "worker_type", "bootstrap_port")
-_ELSEWHERE = {"url": "the sidecar makes it from POD_IP and the port", "api_key": "the sidecar takes ENGINE_API_KEY"}
+_FIELDS = ("port", "worker_type", "bootstrap_port")
+_NOT_ALLOWED = {"url": "the sidecar makes it from POD_IP and the port", "api_key": "the sidecar takes ENGINE_API_KEY"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +69,9 @@ def read_instance_info(text: str) -> InstanceInfo:
     if not isinstance(data, dict) or len(content) != 1:
         raise ValueError('not of the form {"data": {"port": ..., "worker_type": ..., "bootstrap_port": ...}}')
     for name in data:
-        if name in _ELSEWHERE:
-            raise ValueError(f"{name}: not allowed here, {_ELSEWHERE[name]}")
-        if name not in _KNOWN and (close := difflib.get_close_matches(name, _KNOWN, n=1, cutoff=0.75)):
+        if name in _NOT_ALLOWED:
+            raise ValueError(f"{name}: not allowed here, {_NOT_ALLOWED[name]}")
+        if name not in _FIELDS and (close := difflib.get_close_matches(name, _FIELDS, n=1, cutoff=0.75)):
             raise ValueError(f"{name}: no such field; did you mean {close[0]}?")
     try:
         kind = Kind(str(data.get("worker_type") or Kind.REGULAR).lower())
@@ -84,7 +84,7 @@ def read_instance_info(text: str) -> InstanceInfo:
         port=_port(data, "port"),
         kind=kind,
         bootstrap_port=bootstrap,
-        extra={name: value for name, value in data.items() if name not in _KNOWN},
+        extra={name: value for name, value in data.items() if name not in _FIELDS},
     )
 
 

@@ -17,7 +17,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from patio.network import NOT_ITS_FAULT, cause_of
+from patio.network import INCONCLUSIVE, cause_of
 from patio.rejection import Rejection
 from patio.topology.planner import Entry, Reason
 from patio.topology.registered_worker import Kind, Worker
@@ -31,7 +31,7 @@ ANSWER_SECONDS = 5.0
 CONNECT_SECONDS = 2.0
 LARGEST = 4 * 2**20
 """Bytes of an answer: thousands of workers."""
-WORDS_SHOWN = 500
+LONGEST_MESSAGE = 500
 
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -103,7 +103,7 @@ class Router:
         self._headers = {"accept-encoding": "identity"}
         if key is not None:
             self._headers["authorization"] = f"Bearer {key}"
-        self._unread = 0
+        self._unreadable = 0
         """Workers of the last list that could not be read."""
 
     @property
@@ -121,15 +121,15 @@ class Router:
         except ValidationError:
             raise self._not_a_router(response) from None
         workers = []
-        for one in listed:
+        for entry in listed:
             try:
-                workers.append(_Worker.model_validate(one))
+                workers.append(_Worker.model_validate(entry))
             except ValidationError:
                 continue
-        unread = len(listed) - len(workers)
-        if unread != self._unread:
-            log.warning("unreadable workers in the router's list router=%s workers=%d", self.name, unread)
-            self._unread = unread
+        unreadable = len(listed) - len(workers)
+        if unreadable != self._unreadable:
+            log.warning("unreadable workers in the router's list router=%s workers=%d", self.name, unreadable)
+            self._unreadable = unreadable
         return {worker.url.rstrip("/"): _entry(worker, listed=True) for worker in workers}
 
     async def worker(self, worker_id: str) -> Entry | None:
@@ -152,8 +152,8 @@ class Router:
         response = await self._call("POST", "/workers", worker.order())
         if response.status_code == 409:
             # smg 1.13.0: WORKER_ALREADY_EXISTS or WORKER_CREATE_IN_PROGRESS, with the id in the text.
-            found = _ID.search(response.text)
-            return found.group() if found else None
+            match = _ID.search(response.text)
+            return match.group() if match else None
         if not response.is_success:
             raise self._rejection(response)
         try:
@@ -199,11 +199,11 @@ class Router:
         for url in tuple(self._urls):
             try:
                 async with asyncio.timeout(ANSWER_SECONDS):
-                    response = await self._ask(method, url, path, body)
+                    response = await self._send(method, url, path, body)
             except (httpx.RequestError, httpx.InvalidURL, OSError, ValueError) as error:
                 message = f"The router at {url} does not answer: {error_words(error)}."
                 # A router that was not asked, or not believed, may send requests all the same.
-                reason = Reason.ERROR if cause_of(error) in NOT_ITS_FAULT else Reason.UNREACHABLE
+                reason = Reason.ERROR if cause_of(error) in INCONCLUSIVE else Reason.UNREACHABLE
                 failed = failed or RouterError(Rejection(reason, message))
                 if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
                     continue
@@ -215,7 +215,7 @@ class Router:
         assert failed is not None
         raise failed from None
 
-    async def _ask(self, method: str, url: str, path: str, body: Mapping[str, object] | None) -> _Answer:
+    async def _send(self, method: str, url: str, path: str, body: Mapping[str, object] | None) -> _Answer:
         content = bytearray()
         timeout = httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
         async with self._http.stream(
@@ -229,7 +229,7 @@ class Router:
             return _Answer(response.status_code, bytes(content))
 
     def _rejection(self, response: _Answer) -> RouterError:
-        message = " ".join(response.text.split())[:WORDS_SHOWN] or "no message"
+        message = " ".join(response.text.split())[:LONGEST_MESSAGE] or "no message"
         where = f"The router at {self._urls[0]} answered {response.status_code}"
         if response.status_code in (401, 403):
             message = f"{where}: the key is missing or wrong. Set SGL_ROUTER_API_KEY to its --api-key."
@@ -264,7 +264,7 @@ def _entry(worker: _Worker, listed: bool) -> Entry:
         healthy=worker.is_healthy,
         draining=worker.status == "draining",
         pending=pending,
-        failed=(job.message or "no message")[:WORDS_SHOWN] if failed and job is not None else None,
+        failed=(job.message or "no message")[:LONGEST_MESSAGE] if failed and job is not None else None,
     )
 
 

@@ -12,7 +12,7 @@ import logging
 import time
 
 from patio.topology.lease_file import LeaseFile
-from patio.topology.leases import Leases, dropped, expired, extended, granted, known, to_save
+from patio.topology.leases import Leases, dropped, expired, extended, granted, restored, to_save
 from patio.topology.planner import Reason
 from patio.topology.registered_worker import Kind, Worker
 from patio.topology.registrar import Registrar, Round
@@ -22,10 +22,10 @@ from patio_protocol.topology import LeaseReport, LeaseRequest, Registration, Reg
 
 log = logging.getLogger(__name__)
 
-LOOK = 1.0
+POLL_SECONDS = 1.0
 """Seconds between looks at the router, over loopback: what it lost is back as soon."""
 MOST_LEASES = 10_000
-OVERSLEPT = 3.0
+LATE_SECONDS = 3.0
 """Seconds late by which a round proves that this process stood still, and could hear no pod."""
 
 
@@ -54,28 +54,28 @@ class TopologyServer:
         """Keep the router's list in step, until cancelled."""
         self._saved = await asyncio.to_thread(self._file.load)
         now = time.monotonic()
-        before = known(self._saved, now)
-        self._leases = Leases({**before.by_id, **self._leases.by_id})
-        for lease in before.by_id.values():
+        from_file = restored(self._saved, now)
+        self._leases = Leases({**from_file.by_id, **self._leases.by_id})
+        for lease in from_file.by_id.values():
             self._registrar.adopt(lease.url)
-        log.info("leases read count=%d", len(before.by_id))
+        log.info("leases read count=%d", len(from_file.by_id))
         expected = now
         while True:
             self._woken.clear()
             now = time.monotonic()
-            if now - expected > OVERSLEPT:
+            if now - expected > LATE_SECONDS:
                 log.warning("the process stood still, all leases are extended seconds=%.0f", now - expected)
                 self._leases = extended(self._leases, now - expected)
-            self._leases, over = expired(self._leases, now)
-            for lease in over:
+            self._leases, ended = expired(self._leases, now)
+            for lease in ended:
                 log.warning("lease expired lease=%s worker=%s seconds=%g", lease.id, lease.url, lease.seconds)
             await self._keep()
-            self._round = await self._registrar.round(self._leases.wanted, self._leases.held)
+            self._round = await self._registrar.round(self._leases.desired, self._leases.held)
             self._show()
             self._forget()
             now = time.monotonic()
             ends = self._leases.next_end
-            pause = min(LOOK, self._round.pause, LOOK if ends is None else max(0.0, ends - now))
+            pause = min(POLL_SECONDS, self._round.pause, POLL_SECONDS if ends is None else max(0.0, ends - now))
             expected = now + pause
             try:
                 async with asyncio.timeout(pause):
@@ -96,11 +96,11 @@ class TopologyServer:
             extra=request.extra,
             api_key=request.api_key,
         )
-        before = self._leases.by_id.get(lease_id)
-        if before is None and len(self._leases.by_id) >= MOST_LEASES:
+        previous = self._leases.by_id.get(lease_id)
+        if previous is None and len(self._leases.by_id) >= MOST_LEASES:
             raise TooManyLeasesError(f"This sidecar keeps {MOST_LEASES} leases, which is the limit. Try again later.")
         self._leases = granted(self._leases, lease_id, worker, request.seconds, time.monotonic())
-        if before is None or before.worker != worker:
+        if previous is None or previous.worker != worker:
             log.info("lease granted lease=%s worker=%s kind=%s", lease_id, worker.url, worker.kind)
             self._woken.set()
         return self._registration(worker.url, leaving=False)
@@ -133,7 +133,7 @@ class TopologyServer:
             )
             for lease in self._leases.by_id.values()
         )
-        registered = all(one.registration.state is RegistrationState.REGISTERED for one in leases)
+        registered = all(lease.registration.state is RegistrationState.REGISTERED for lease in leases)
         return TopologyReport(role=Role.SERVER, registered=registered and self._round.reached, leases=leases)
 
     def readiness(self) -> Readiness:
@@ -173,9 +173,9 @@ class TopologyServer:
         kinds = {lease.url: lease.worker.kind for lease in self._leases.by_id.values() if lease.worker is not None}
         shown = {}
         for url, condition in self._round.conditions.items():
-            before = self._shown.get(url)
-            changed = before is None or before.state is not condition.state
-            if before is None or changed or before.reason != condition.reason:
+            previous = self._shown.get(url)
+            changed = previous is None or previous.state is not condition.state
+            if previous is None or changed or previous.reason != condition.reason:
                 log.info("registration worker=%s state=%s reason=%s", url, condition.state, condition.reason)
             shown[url] = Registration(
                 router=self._registrar.router.name,
@@ -185,8 +185,8 @@ class TopologyServer:
                 state=condition.state,
                 reason=condition.reason,
                 message=condition.message,
-                since=now if before is None or changed else before.since,
-                verified=now if self._round.reached else None if before is None else before.verified,
+                since=now if previous is None or changed else previous.since,
+                verified=now if self._round.reached else None if previous is None else previous.verified,
             )
         self._shown = shown
 

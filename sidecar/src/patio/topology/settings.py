@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from patio.engine.settings import read_key
 from patio.topology.addresses import host_url, listed, pod_names
 from patio.topology.registered_worker import InstanceInfo, Worker, read_instance_info
-from patio.variables import SettingsError, one_value
+from patio.variables import SettingsError, single_value
 
 
 class Role(StrEnum):
@@ -145,7 +145,7 @@ def read_topology(instance_info: str | None, given: Mapping[str, str], pod: Pod)
         return TopologySettings(
             enabled=True,
             role=role,
-            endpoints=(_beside(given),),
+            endpoints=(_local_router(given),),
             heartbeat=heartbeat,
             router_key=key,
             lease_file=pod.state_folder / LEASE_FILE,
@@ -204,14 +204,14 @@ def _heartbeat(given: Mapping[str, str]) -> float:
 
 
 def _endpoints(given: Mapping[str, str]) -> tuple[Endpoint, ...]:
-    found = _found(given)
-    if len(found) > MOST_ROUTERS:
+    routers = _routers(given)
+    if len(routers) > MOST_ROUTERS:
         name = "TOPO_REGISTER_ENDPOINT" if "TOPO_REGISTER_ENDPOINT" in given else "TOPO_CONFIG_FILE"
-        raise SettingsError(f"{name}: {len(found)} routers are named, and the limit is {MOST_ROUTERS}")
-    return found
+        raise SettingsError(f"{name}: {len(routers)} routers are named, and the limit is {MOST_ROUTERS}")
+    return routers
 
 
-def _found(given: Mapping[str, str]) -> tuple[Endpoint, ...]:
+def _routers(given: Mapping[str, str]) -> tuple[Endpoint, ...]:
     if (endpoint := given.get("TOPO_REGISTER_ENDPOINT")) is not None:
         urls = dict.fromkeys(_base_url(part.strip()) for part in endpoint.split(",") if part.strip())
         return tuple(Endpoint((url,), may_be_server=True) for url in urls)
@@ -233,7 +233,7 @@ def _found(given: Mapping[str, str]) -> tuple[Endpoint, ...]:
     return (Endpoint(pod_names(group, role, "0", port)),)
 
 
-def _beside(given: Mapping[str, str]) -> Endpoint:
+def _local_router(given: Mapping[str, str]) -> Endpoint:
     """Return the router that this sidecar stands beside."""
     if (endpoint := given.get("TOPO_REGISTER_ENDPOINT")) is not None:
         return Endpoint((_base_url(endpoint),))
@@ -336,5 +336,5 @@ def _base_url(value: str) -> str:
 
 def _either(given: Mapping[str, str], *names: str) -> str | None:
     """Return the value of any of some names; they must not disagree."""
-    found = one_value(given, *names)
-    return None if found is None else found[1]
+    setting = single_value(given, *names)
+    return None if setting is None else setting[1]
