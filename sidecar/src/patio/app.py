@@ -241,7 +241,7 @@ def _engine(settings: Settings, clients: EngineClients) -> Engine:
 
 
 def _store(settings: Settings) -> Store:
-    """Return the store, or one that keeps nothing where nobody gave the sidecar a folder to write to."""
+    """Return the store, or one that keeps nothing if the sidecar has no folder to write to."""
     folder = settings.state_file.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """One way to replace a small file: readers see the old content or the new one, also after a crash of the machine.
 
-Used by whoever keeps something over a restart. Calls block on the disk: they are made in a thread, or in a worker.
+Used for what must survive a restart. Calls block on the disk: they are made in a thread, or in a worker.
 """
 
 from __future__ import annotations

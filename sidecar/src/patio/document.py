@@ -1,4 +1,4 @@
-"""`python -m patio.document FILE` writes the OpenAPI document of the API; `--check FILE` tells whether FILE is it.
+"""`python -m patio.document FILE` writes the OpenAPI document of the API; `--check FILE` compares FILE with it.
 
 The committed docs/openapi.json is made by it, so that callers need no running sidecar to read the API.
 """

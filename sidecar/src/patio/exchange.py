@@ -21,7 +21,7 @@ _HEADERS = {"accept-encoding": "identity"}
 
 
 class ExchangeError(Exception):
-    """Nobody answered, or not within the deadline; the message is a sentence."""
+    """There was no answer within the deadline; the message is a sentence."""
 
     def __init__(self, cause: Cause, message: str) -> None:
         super().__init__(message)
@@ -31,7 +31,7 @@ class ExchangeError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What was answered."""
+    """An answer."""
 
     status: int
     content: bytes

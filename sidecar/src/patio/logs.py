@@ -126,6 +126,6 @@ def configure(level: str, as_json: bool) -> None:
     text.converter = time.gmtime
     handler.setFormatter(_Json() if as_json else text)
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    # A line for every look at the engine would bury all others.
+    # A line for every poll of the engine would bury all others.
     for chatty in ("httpx", "httpcore", "uvicorn.access"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""Why a call over HTTP came to nothing, told apart by cause and never by the class of a library's error. Pure.
+"""Why a call over HTTP failed: by cause, never by the class of a library's error. Pure.
 
 `cause_of` looks at the error that the system or TLS raised, however often libraries wrapped it: httpx makes one
 ConnectError of nearly all of them. Only a refused connection means that nothing listens; all other causes leave open
@@ -20,7 +20,7 @@ from patio_protocol.error_text import causes, error_words
 
 
 class Cause(StrEnum):
-    """Why nobody answered."""
+    """Why there was no answer."""
 
     REFUSED = "refused"
     """Nothing listens there: the port is closed, or the socket's file is not there."""
@@ -55,7 +55,7 @@ def cause_of(error: BaseException) -> Cause:
     if isinstance(error, httpx.LocalProtocolError | httpx.InvalidURL | httpx.UnsupportedProtocol | UnicodeError):
         return Cause.UNSENDABLE
     chain = causes(error)
-    # `TimeoutError` is an `OSError` too, so what was raised by a clock of ours is told first.
+    # `TimeoutError` is an `OSError` too, so a timeout of ours is checked first.
     if isinstance(error, httpx.TimeoutException) or (isinstance(error, TimeoutError) and error.errno is None):
         return Cause.TIMED_OUT
     # A stream ends while it is opened only during a handshake.
@@ -88,7 +88,7 @@ def _is_lookup_error(error: OSError) -> bool:
 
 
 def call_message(where: str, path: str, error: BaseException) -> str:
-    """Return the sentence that tells why nobody answered; `where` names who was asked, like `the engine at http://e`."""
+    """Return the sentence that says why there was no answer; `where` is who was called: `the engine at http://e`."""
     message, subject = error_words(error), where[0].upper() + where[1:]
     match cause_of(error):
         case Cause.TLS:

@@ -39,7 +39,7 @@ LEAVE_SECONDS = 5
 HEAD_SECONDS = 10.0
 """In which the head of a request has to be whole, from when the connection could begin with it."""
 BODY_SECONDS = 30.0
-"""In which a body has to be whole, also one that nobody reads. The guard gives up before, with an answer."""
+"""In which a body has to be whole, also one that no route reads. The guard gives up before, with an answer."""
 STALLED_SECONDS = 30.0
 """In which a caller has to take its answer; a large one, in parts."""
 MOST_UNSENT = 64 * 2**20
@@ -47,7 +47,7 @@ MOST_UNSENT = 64 * 2**20
 COUNTED_FROM = 64 * 1024
 """Bytes of one answer from which all are counted."""
 MOST_OF_BODY = 2 * MAX_BODY
-"""Bytes that come after a head. No route takes half of it, but a client may not have seen yet that it is refused."""
+"""Bytes that come after a head. No route takes half of it, but a client may not have seen yet that it is rejected."""
 READ_AT_ONCE = 32 * 1024
 """Bytes. h11 takes 1 ms for a thousand headers or 200 chunks of a byte, and nothing else runs meanwhile."""
 BACKLOG = 256
@@ -257,7 +257,7 @@ def configured(app: Callable[..., Any], files: int) -> Config:
         files: how many files this process may have open.
 
     """
-    # Its warnings are about what strangers send, a line each: what of it is told, `Connection` tells.
+    # Its warnings are about what strangers send, a line each; `Connection` logs what is worth it.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     most = max(8, min(MOST_CONNECTIONS, int(files * SHARE_OF_FILES)))
     limits: ConnectionLimits[Connection] = ConnectionLimits(
@@ -285,7 +285,7 @@ def configured(app: Callable[..., Any], files: int) -> Config:
 
 
 class Server(UvicornServer):
-    """uvicorn's server, which also tells those who wait that the end has come."""
+    """uvicorn's server, which also ends the waits of long requests."""
 
     def __init__(self, config: Config, leaving: asyncio.Event, stopping: asyncio.Event, drain: Drain) -> None:
         """`leaving` is set when the process is asked to end, `stopping` when no drain keeps it any longer."""
@@ -295,7 +295,7 @@ class Server(UvicornServer):
         self._drain = drain
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """End, once whoever waits for a drain has an answer; a second signal does not wait."""
+        """End once every caller that waits for a drain has an answer; a second signal does not wait."""
         awaited = self._drain.awaited
         already_leaving = self._leaving.is_set()
         self._leaving.set()

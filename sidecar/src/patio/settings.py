@@ -1,4 +1,4 @@
-"""Everything the sidecar can be told, as one immutable object made once at start.
+"""All settings of the sidecar, as one immutable object made once at start.
 
 Flags and variables of upstream Patio and of the MatrixInfer runtime mean the same here; a flag wins over its variable.
 What is unset, misspelt or contradictory raises `SettingsError`, which `app` turns into one line and exit code 2: a
@@ -78,7 +78,7 @@ _OWN_PREFIXES = (
         "PATIO_DOWN",
     ),
 )
-"""Beginnings that nobody else uses, so that a name close to one of ours is a misspelling. Kubernetes puts variables
+"""Prefixes that no other program uses, so that a name close to one of ours is a misspelling. Kubernetes puts variables
 like PATIO_WEBHOOK_PORT into pods, hence not all of PATIO_."""
 
 
@@ -108,7 +108,7 @@ class Settings:
     required_adapters: tuple[LoadRequest, ...] = ()
     state_file: Path = Path(DEFAULT_STATE_FILE)
     state_file_chosen: bool = False
-    """Somebody named the file, so not being able to write it is an error rather than a reason to do without."""
+    """The user named the file, so it is an error if the sidecar cannot write it."""
     access: access.AccessSettings = field(default_factory=access.AccessSettings)
     topology: topology.TopologySettings = field(default_factory=topology.TopologySettings)
     drain: drain.DrainSettings = field(default_factory=drain.DrainSettings)
@@ -237,7 +237,7 @@ def _reject_misspellings(environ: Mapping[str, str]) -> None:
 
 
 def _is_services(name: str, value: str, services: Sequence[str]) -> bool:
-    """Whether Kubernetes made a variable of a Service of the namespace: then nobody misspelt it."""
+    """Whether Kubernetes made a variable of a Service of the namespace: then it is not a misspelling."""
     if re.match(r"(?:tcp|udp|sctp)://", value):
         return True
     return any(
@@ -290,7 +290,7 @@ def _prefixes(value: str) -> tuple[str, ...]:
 
 def _port(flag: str | None, given: Mapping[str, str]) -> int:
     if given.get("RUNTIME_PORT", "").startswith(("tcp://", "udp://", "sctp://")):
-        # Kubernetes puts this into every pod of a namespace with a Service named `runtime`: nobody said it to us.
+        # Kubernetes puts this into every pod of a namespace with a Service named `runtime`: it is not a setting.
         given = {name: value for name, value in given.items() if name != "RUNTIME_PORT"}
     name, value = _setting("--port", flag, ("RUNTIME_PORT",), given, str(SIDECAR_PORT))
     if not value.isascii() or not value.isdecimal() or int(value) > 65535:

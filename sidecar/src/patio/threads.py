@@ -1,4 +1,4 @@
-"""Threads for calls that block, each of its own: what hangs in one holds up nobody, not even the end of the process.
+"""Threads for calls that block, each of its own: a call that hangs delays no other, and not the end of the process.
 
 The default executor of asyncio has a few threads for all, name look-ups included, and the process waits for them at its
 end. A call on a network volume may never return; here it costs a thread, and its caller decides how long to wait.
@@ -37,7 +37,7 @@ def in_thread(function: Callable[[], _T], name: str) -> asyncio.Future[_T]:
             result = function()
         except BaseException as raised:  # noqa: BLE001 - the outermost of the thread: the future has it
             error = raised
-        with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and no caller waits any more
             loop.call_soon_threadsafe(finish, result, error)
 
     try:
@@ -63,4 +63,4 @@ class Threads:
 
     def _release(self, running: asyncio.Future[_T]) -> None:
         self._slots.release()
-        running.exception()  # which nobody asks for whose caller has left
+        running.exception()  # a caller that has left does not ask for it

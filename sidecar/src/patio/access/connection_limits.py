@@ -1,8 +1,8 @@
 """Who has to go when there are too many: connections by their peers, and long-polls. Pure; nothing here does I/O.
 
 There is no telling a probe from a stranger before it has spoken, so no place is reserved by name. Instead places are
-shared by peer: whoever holds the most loses one first, and a peer with one connection keeps it as long as another has
-two. Asked by `server` for each connection and by the routes for each long-poll.
+shared by peer: the peer with the most connections loses one first, and a peer with one connection keeps it as long as
+another has two. Asked by `server` for each connection and by the routes for each long-poll.
 """
 
 from __future__ import annotations

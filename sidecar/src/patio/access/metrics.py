@@ -1,4 +1,4 @@
-"""What is told of access control: a gauge, a counter, and a warning that comes back while it is off."""
+"""Metrics of access control, and a warning that repeats while it is off."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class AccessMetrics:
         )
 
     def count_rejection(self, code: str) -> None:
-        """Count one refused call."""
+        """Count one rejected call."""
         self._rejections.labels(code).inc()
 
 

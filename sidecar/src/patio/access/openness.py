@@ -40,7 +40,7 @@ class Openness:
     admits: Callable[[str | None], bool] | None = None
     """For `To.KEY`: whether a call with this Authorization header is taken."""
     message: str = ""
-    """For `To.KEY`: what to do without, in a sentence."""
+    """For `To.KEY`: what a rejected caller reads, with the remedy."""
     max_body: int = MAX_BODY
     """Bytes that a body may have."""
 

@@ -1,8 +1,8 @@
 """Reads a signed call and judges it: signature, pod, request, time. Pure; `now` is an argument.
 
 `read` comes first and needs no key; then `keys` is asked whether the signer counts; then `verify` checks the signature,
-before any claim is looked at, and `judge` the claims. The body is judged last (`judge_body`), when it has been read:
-nobody without a signature makes the sidecar read one. A refused call gets a `RequestRejection` that says what to do.
+before any claim is read, and `judge` the claims. The body is judged last (`judge_body`), when it has been read:
+nobody without a signature makes the sidecar read one. A rejected call gets a `RequestRejection` that says what to do.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _Claims = TypeVar("_Claims", ProofClaims, EndorsementClaims)
 
 @dataclass(frozen=True, slots=True)
 class RequestRejection:
-    """Why a call is refused, and what to do about it."""
+    """Why a call is rejected, and what to do about it."""
 
     code: str
     message: str
@@ -51,7 +51,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The request that came, as far as its head tells."""
+    """The head of the request that came."""
 
     method: str
     target: str

@@ -55,7 +55,7 @@ class Commits:
         self._writing: asyncio.Future[None] | None = None
         self._running = False
         self._write_lock = asyncio.Lock()
-        """One write at a time, whoever makes it."""
+        """One write at a time."""
 
     @property
     def _desired(self) -> Desired:
@@ -71,7 +71,7 @@ class Commits:
         self._orders.append(_Order(change, on_commit, answer))
         self._write_needed.set()
         self._order_arrived.set()
-        # An order that was taken is carried out, also if its caller hangs up; then nobody asks for its error.
+        # An order that was taken is carried out, also if its caller hangs up, and then its error is not read.
         answer.add_done_callback(lambda done: done.cancelled() or done.exception())
         if not self._running:
             # Before the first adapter is reconciled, and at the end: there is no writer, so orders write themselves.
@@ -79,7 +79,7 @@ class Commits:
         return await asyncio.shield(answer)
 
     def learn(self, change: Callable[[Desired], Desired]) -> None:
-        """Let a change count that nobody ordered, and have it written soon."""
+        """Let a change count that was not ordered, and have it written soon."""
         self._state.apply(with_desired, change(self._desired))
         self.wake()
 
@@ -125,7 +125,7 @@ class Commits:
             else:
                 done.append((order, outcome))
         if changed is previous:
-            # Nothing to store, so a disk that is full refuses nobody.
+            # Nothing to store, so a full disk rejects no order.
             self._let_count(done)
             done = []
             changed = self._desired

@@ -110,7 +110,7 @@ class Outcome(StrEnum):
     """What an order for unloading came to."""
 
     LEAVING = "leaving"
-    """The engine is to let go of it."""
+    """The engine is to unload it."""
     UNKNOWN = "unknown"
     """Neither wanted nor present."""
     KEPT = "kept"
@@ -146,7 +146,7 @@ def with_load(desired: Desired, request: LoadRequest) -> Desired | Rejection:
 
 
 def with_unload(desired: Desired, name: str, owner: str | None, present: bool) -> tuple[Desired, Outcome]:
-    """Take orders for a name back. `present`: the engine lists the name, whoever loaded it."""
+    """Take orders for a name back. `present`: the engine lists the name."""
     active, staged = desired.spec(name), desired.spec(name, Slot.STAGED)
     if staged is not None and owner in (None, staged.owner):
         desired = replace(desired, specs=without(desired.specs, (name, Slot.STAGED)))
@@ -263,7 +263,7 @@ def sources_at_hand(desired: Desired) -> frozenset[str]:
 
 
 def with_removed(desired: Desired, names: Iterable[str]) -> Desired:
-    """Forget names on their way out that the engine has let go of."""
+    """Forget names on their way out that the engine has unloaded."""
     leaving = desired.leaving.difference(names)
     return desired if leaving == desired.leaving else replace(desired, leaving=leaving)
 
@@ -329,7 +329,7 @@ def _with_active(desired: Desired, spec: AdapterSpec) -> Desired:
 
 
 def _digest(request: LoadRequest) -> str:
-    """Return what tells one entry of the admission variable from another; no credential is in it."""
+    """Return what identifies an entry of the admission variable; no credential is in it."""
     path, origin = files_of(request)
     fields: list[object] = [request.lora_name, path, request.owner, request.revision]
     if origin is not None:

@@ -61,7 +61,7 @@ class EngineMonitor:
         """Return what the engine says in a poll that begins after this call, unreliable or not."""
         if self._next is None:
             self._next = asyncio.create_task(self._poll(self._current), name="poll")
-        # Whoever is cancelled takes no other along.
+        # A caller that is cancelled cancels no other.
         return await asyncio.shield(self._next)
 
     async def close(self) -> None:

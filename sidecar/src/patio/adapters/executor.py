@@ -269,7 +269,7 @@ class Executor:
         self._finish(key, progress, "unload", started, None)
 
     async def _loaded(self, spec: AdapterSpec, call: Awaitable[Loaded]) -> EngineError | None:
-        """Await a load and note what the engine evicted for it, before a look misses that; return why it failed."""
+        """Await a load and note what the engine evicted for it, before a poll misses that; return why it failed."""
         try:
             loaded = await call
         except EngineError as error:
@@ -280,7 +280,7 @@ class Executor:
         return None
 
     def _ask(self, key: Key, progress: Progress | None) -> float:
-        """Note that the engine is asked now, so that a plan can tell when that takes long, and no cancelling helps."""
+        """Note that the engine is asked now, so that a plan can say when it takes long. It cannot be cancelled now."""
         self._cancellable.pop(key, None)
         now = time.monotonic()
         self._state.apply(with_progress, key, progress)
@@ -340,7 +340,7 @@ def _unverified(view: EngineView, spec: AdapterSpec) -> EngineError | None:
 
 
 def _message_of(error: EngineError, spec: AdapterSpec, contents: FolderContents) -> str:
-    """Return the engine's words, as somebody can use them who ordered an adapter and knows of no trial."""
+    """Return the engine's message, in terms of the ordered adapter instead of its trial."""
     message = error.message.replace(trial_name(spec.name, spec.path), spec.name)
     if contents.is_file:
         return f"{spec.path} is a file. lora_path must be the folder that contains {CONFIG}. {message}"

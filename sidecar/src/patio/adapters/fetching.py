@@ -54,13 +54,13 @@ class Fetcher(Protocol):
         """
 
     async def pin(self, folder: str) -> bool:
-        """Keep a folder from being removed by anybody; return whether it is there."""
+        """Keep a folder from being removed; return whether it exists."""
 
     def set_in_use(self, folders: Set[str]) -> None:
         """Say which folders are wanted or loaded; of the others those may go that a newer one replaced."""
 
     def on_disk(self) -> frozenset[str]:
-        """Return the sources whose files are there, as far as is known without looking."""
+        """Return the sources whose files are on disk, as of the last read of the disk."""
 
 
 def files_of(request: LoadRequest) -> tuple[str, Origin | None]:

@@ -1,9 +1,9 @@
-"""What the sidecar can see of adapters' files: whether they changed since the engine refused them, and for which base
+"""What the sidecar can see of adapters' files: whether they changed since the engine rejected them, and for which base
 model they were made.
 
-A user mends a bad adapter by mending its files; nobody should have to call the sidecar as well. A network file system
-may hang: each look is a thread of its own, there is one at a time for a folder and a limit for all, and whoever waits
-for one waits so long and no longer. Weights are never read.
+A user corrects a bad adapter by correcting its files, and need not call the sidecar as well. A network file system
+may hang: each read has a thread of its own, there is one at a time for a folder and a limit for all, and every wait
+for one has a limit. Weights are never read.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ CONFIG = "adapter_config.json"
 MOST_CONFIG = 1_048_576
 """Bytes of a configuration that is read."""
 MOST_FILES = 10_000
-"""Entries of a folder that are looked at."""
+"""Entries of a folder that are read."""
 READS_AT_ONCE = 16
 MOST_UNRESPONSIVE = 16
-"""Folders that hang, each with a thread that waits for it, before no others are looked at."""
+"""Folders that hang, each with a thread that waits for it, before no others are read."""
 FOLDERS_A_ROUND = 32
-"""Folders that are looked at in a round of `compare`; of more, each has its turn."""
+"""Folders that are read in a round of `compare`; of more, each has its turn."""
 READ_SECONDS = 3.0
 """After which a folder counts as one that hangs."""
 
@@ -53,13 +53,13 @@ _UNREAD = _Unread.UNREAD
 
 @dataclass(frozen=True, slots=True)
 class FolderContents:
-    """What a look at an adapter's folder found."""
+    """What was read from an adapter's folder."""
 
     fingerprint: Fingerprint = None
     is_file: bool = False
     """There is a file in the place of the folder."""
     base_model: str = ""
-    """What the configuration calls the base model; empty where nothing tells it."""
+    """The base model in the configuration; empty if it has none."""
 
 
 class FolderUnresponsiveError(Exception):
@@ -81,7 +81,7 @@ def fingerprint(folder: str) -> Fingerprint:
 
 
 def read_folder(folder: str) -> FolderContents:
-    """Return what a look at an adapter folder finds."""
+    """Read an adapter folder."""
     prints = fingerprint(folder)
     if prints is None:
         return FolderContents(is_file=_is_file(folder))
@@ -110,7 +110,7 @@ def _base_model(config: str) -> str:
 
 
 class Fingerprints:
-    """Fingerprints at the last attempt and at the last look, by adapter."""
+    """Fingerprints at the last attempt and at the last read, by adapter."""
 
     def __init__(self) -> None:
         self._attempted: dict[str, Fingerprint | _Unread] = {}
@@ -121,20 +121,20 @@ class Fingerprints:
         """By folder."""
         self._unresponsive: set[str] = set()
         self.changed: frozenset[str] = frozenset()
-        """Adapters whose files differ from those at the attempt, and were the same at the last two looks: somebody
-        who is still copying gets no load of half a file."""
+        """Adapters whose files differ from those at the attempt, and were the same at the last two reads: files
+        that are still being copied are not loaded."""
 
     async def attempt(self, name: str, folder: str) -> FolderContents:
         """Remember what the coming attempt is made with; raise `FolderUnresponsiveError`."""
         contents = await self._read_in_thread(folder, read_folder)
-        # Where nobody could look, what is seen first is what the attempt was made with.
+        # If the folder could not be read, the first read counts as what the attempt was made with.
         self._attempted[name] = _UNREAD if contents is None else contents.fingerprint
         self._last.pop(name, None)
         self.changed -= {name}
         return contents or FolderContents()
 
     async def read(self, folder: str) -> FolderContents | None:
-        """Look at a folder that no attempt is made with; None: not now."""
+        """Read a folder without an attempt; None: not now."""
         with contextlib.suppress(FolderUnresponsiveError):
             return await self._read_in_thread(folder, read_folder)
         return None
@@ -151,7 +151,7 @@ class Fingerprints:
             self.forget(name)
 
     async def compare(self, folders: Mapping[str, str]) -> None:
-        """Look at the folders of adapters that failed, some at a time."""
+        """Read the folders of adapters that failed, some at a time."""
         folders = {name: folder for name, folder in folders.items() if name in self._attempted}
         self.changed &= folders.keys()
         queued = set(self._queue)
@@ -196,7 +196,7 @@ class Fingerprints:
             self._finish(folder, finished)
             raise
         reading = in_thread(partial(read, folder), "files")
-        # Also when whoever asked leaves: the thread is still there.
+        # Also when the caller leaves: the thread is still there.
         reading.add_done_callback(lambda _: self._finish(folder, finished))
         try:
             await asyncio.wait([reading], timeout=READ_SECONDS)

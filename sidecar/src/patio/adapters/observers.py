@@ -27,7 +27,7 @@ FILES_EVERY = 1.0
 READ_A_ROUND = 8
 """Configurations of adapters that are read at a time, of those that the engine had before the sidecar started."""
 CAPACITY_EVERY = 30.0
-"""Seconds between questions for an engine's limits, until it tells them: vLLM 0.32 does after LoRA traffic only."""
+"""Seconds between requests for an engine's limits, until it has them: vLLM 0.32 does after LoRA traffic only."""
 READY_EVERY = 0.5
 
 
@@ -59,7 +59,7 @@ class Observers:
             tasks.create_task(self._verify_staged(), name="staged")
 
     async def _watch_files(self) -> None:
-        """Look at the files of adapters that failed, and of those that nobody looked at."""
+        """Check the files of adapters that failed, and of those that were never read."""
         while True:
             with _logged("file check"):
                 active = self._snapshot.desired.in_slot(Slot.ACTIVE)
@@ -93,7 +93,7 @@ class Observers:
             self._changed()
 
     async def _watch_capacity(self) -> None:
-        """Ask the engine for its limits each time that it became ready, and again while it does not tell them."""
+        """Ask the engine for its limits each time that it became ready, and again while it does not have them."""
         polled_life = 0
         while True:
             life = self._snapshot.life
@@ -130,7 +130,7 @@ class Observers:
 
 @contextlib.contextmanager
 def _logged(task: str) -> Iterator[None]:
-    """Log what nobody foresaw in a loop, which goes on: one odd file or answer must not end the process."""
+    """Log an unforeseen error in a loop, which goes on: one odd file or answer must not end the process."""
     try:
         yield
     except EngineError:

@@ -114,7 +114,7 @@ def _condition_of(
 
 
 def _trials(snapshot: AdapterSnapshot) -> list[Step]:
-    """Return what takes away the trials that nobody is at any more: a reload broke off, or the sidecar died."""
+    """Return unloads of trials that no reload uses any more: a reload broke off, or the sidecar died."""
     swaps = [action.spec for action in snapshot.running.values() if isinstance(action, Reload)]
     running = {trial_name(spec.name, spec.path) for spec in swaps} | _running_names(snapshot)
     steps: list[Step] = []
@@ -184,7 +184,7 @@ def _with_step(condition: _Condition, step: Step) -> _Condition:
 
 
 def _failed(progress: Progress) -> _Condition | None:
-    """Return the standing of what counts as failed: refused for good, or failing for too long."""
+    """Return the condition of what counts as failed: permanently rejected, or failing for too long."""
     rejection = progress.rejection
     if rejection is None or not (not rejection.retryable or progress.failures >= PATIENCE):
         return None
@@ -192,7 +192,7 @@ def _failed(progress: Progress) -> _Condition | None:
 
 
 def _fitting(snapshot: AdapterSnapshot) -> frozenset[str]:
-    """Return which of the adapters that were evicted have a free place by now, so that loading them evicts nobody."""
+    """Return which of the adapters that were evicted have a free slot by now, so that loading them evicts nothing."""
     limit = snapshot.capacity.loaded
     if limit is None:
         return frozenset()

@@ -16,7 +16,7 @@ FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
 FIRST_LOSS_PAUSE = 2.0
 SLOW_RETRY = 300.0
-"""Seconds before what failed for good is tried all the same: something out of the sidecar's sight may have changed."""
+"""Seconds before a permanently rejected load is retried: something that the sidecar cannot see may have changed."""
 PATIENCE = 6
 """Attempts in a row after which a fault that should have passed counts as settled, so that it holds no pod back."""
 STEADY = 60.0

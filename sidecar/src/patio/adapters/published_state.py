@@ -1,6 +1,6 @@
-"""What the API shows of the adapters, and the wake-up of everybody who waits for a change of it.
+"""What the API shows of the adapters, and the wake-up of every caller that waits for a change.
 
-The reconciler publishes here after each look and each step; routes and metrics read. Says nothing of its own: only
+The reconciler publishes here after each poll and each step; routes and metrics read. Says nothing of its own: only
 the revision, and the time at which each state began, are made here.
 """
 
@@ -18,7 +18,7 @@ class PublishedState:
     """The last answer to `GET /v1/lora_adapters`."""
 
     def __init__(self, engine: Engine, boot: str) -> None:
-        """`boot` tells this start of the sidecar from others."""
+        """`boot` names this start of the sidecar."""
         self._engine = engine
         self._boot = boot
         self._number = 0

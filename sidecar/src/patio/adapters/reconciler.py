@@ -67,7 +67,7 @@ class Reconciler:
         rng: random.Random,
         count: Callable[[Attempt], None],
     ) -> None:
-        """`boot` tells this start of the sidecar from others; `count` is called with every attempt."""
+        """`boot` names this start of the sidecar; `count` is called with every attempt."""
         self._engine = engine
         self._fetcher = fetcher
         self._rng = rng

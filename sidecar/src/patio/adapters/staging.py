@@ -30,12 +30,12 @@ def credentials_awaited(spec: AdapterSpec, at_hand: bool) -> str | None:
 
 
 def will_come(spec: AdapterSpec) -> bool:
-    """Whether somebody is there who orders again with the credentials."""
+    """Whether the owner will order again with the credentials."""
     return spec.owner is not None or (spec.origin is not None and spec.origin.expects)
 
 
 def plan_staged(snapshot: AdapterSnapshot, spec: AdapterSpec) -> tuple[PreparedReport, Fetch | float | None]:
-    """Return how something stands that is staged, and what to do about it, or when to look at it again."""
+    """Return how a staged order stands, and what to do about it, or when to plan it again."""
     assert spec.origin is not None
     key = (spec.name, Slot.STAGED)
     progress = snapshot.progress_of(spec, Slot.STAGED)

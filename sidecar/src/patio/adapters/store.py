@@ -74,11 +74,11 @@ class Store:
         aside = self._path.with_name(self._path.name + ".broken")
         try:
             self._path.replace(aside)
-        except OSError as refused:
+        except OSError as rename_error:
             log.error(
                 "state file unreadable and not renamed: a restart of the sidecar loses its orders path=%s error=%s "
                 "rename_error=%s",
-                *(self._path, error, refused),
+                *(self._path, error, rename_error),
             )
             self._path = None
         else:
@@ -86,7 +86,7 @@ class Store:
         return Desired()
 
     def save(self, desired: Desired) -> None:
-        """Write a state down for good; raise `OSError`."""
+        """Write a state to disk; raise `OSError`."""
         if self._path is None:
             return
         replace_file(self._path, _FILE.dump_json(_File(VERSION, _written(desired))))

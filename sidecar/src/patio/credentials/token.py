@@ -22,7 +22,7 @@ def read_token(path: str) -> str:
 
     """
     try:
-        # Nothing that makes a reader wait, should somebody have put a pipe there.
+        # A pipe in its place must not make the reader wait.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):

@@ -66,7 +66,7 @@ class Partial:
         self.part(file).rename(self.files / file.name)
 
     def finish(self, target: Path) -> None:
-        """Put the folder, in one step, where it is looked for."""
+        """Rename the folder, in one step, to its final place."""
         for folder, _, _ in os.walk(self.files):
             sync_folder(Path(folder))
         self.files.rename(target)
@@ -75,7 +75,7 @@ class Partial:
 
 
 def remove_unused(folder: Path, root: Path) -> bool:
-    """Remove a revision unless somebody uses it; return whether it is gone."""
+    """Remove a revision unless it is in use; return whether it was removed."""
     file, offset = users_lock(folder, root)
     try:
         if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
@@ -86,7 +86,7 @@ def remove_unused(folder: Path, root: Path) -> bool:
     try:
         if not locks.lock_exclusive(descriptor, offset) or not locks.is_unused(_old_lock(folder)):
             return False
-        # Away in one step: nobody must find half of it.
+        # Away in one step: no process must find half of it.
         trash = folder.with_name(f".trash-{folder.name}-{os.getpid()}")
         folder.rename(trash)
         source_note(folder).unlink(missing_ok=True)
@@ -106,7 +106,7 @@ def _old_lock(folder: Path) -> Path:
 
 
 def removable(layout: DownloadLayout, keep: str, root: Path) -> list[Path]:
-    """Return what may go if nobody uses it: other revisions, oldest first, then broken-off attempts of others."""
+    """Return what may go if it is not in use: other revisions, oldest first, then broken-off attempts of others."""
     homes = {layout.revisions}
     if root.is_dir():
         homes.update(path for path in root.iterdir() if path.is_dir() and not path.is_symlink())
@@ -160,7 +160,7 @@ def show(layout: DownloadLayout, revision: str) -> None:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write a small file for good."""
+    """Write a small file and force it to disk."""
     replace_file(path, text.encode(), 0o644)
 
 

@@ -57,11 +57,11 @@ HISTORY = 100
 """Downloads that ended and are still shown."""
 FIRST_POLL = 0.25
 LONGEST_POLL = 2.0
-"""Seconds between looks at a folder that another process writes to."""
+"""Seconds between polls of a folder that another process writes to."""
 LONGEST_WAIT = 3600.0
 """Seconds that such a folder is waited for."""
 DISK_RETRY_SECONDS = 10.0
-"""Seconds after which a disk that failed is looked at again."""
+"""Seconds after which a disk that failed is read again."""
 AT_THE_DISK = 8
 """Calls at once that may hang on a disk, beside those for the folders that engines use."""
 
@@ -87,14 +87,14 @@ class _Download:
     started: float
     """On the monotonic clock."""
     cancelled: bool = False
-    """Cancelled, and not yet over: nobody joins it any more."""
+    """Cancelled, and not yet over: no order joins it any more."""
     task: asyncio.Task[None] | None = None
     fetched_earlier: int = 0
     """By workers that are gone."""
     listeners: int = 0
     """Adapters that wait for it."""
     keep_running: bool = False
-    """Ordered by somebody who does not wait, so it goes on when no adapter wants it any more."""
+    """Ordered by a caller of the API, so it goes on when no adapter wants it any more."""
     ended_event: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -153,7 +153,7 @@ class Downloads:
     async def fetch(
         self, source: Source, config: Mapping[str, str], output_dir: str | None, max_workers: int
     ) -> DownloadReport:
-        """Download for an adapter and return how it ended. Cancelled, it ends the download if nobody else wants it."""
+        """Download for an adapter and return how it ended. Cancelled, it ends the download unless others want it."""
         try:
             download = self._start(source, config, output_dir, max_workers)
         except DownloadError as error:
@@ -280,7 +280,7 @@ class Downloads:
                     f"{endpoint} is an address of the node or its cloud's metadata. The sidecar never connects to it."
                 )
                 raise DownloadError(DownloadReason.INVALID, message)
-            # Whoever names an endpoint without TLS, or credentials for one, says whether they may go there.
+            # An order that names an endpoint without TLS, or credentials for one, says whether they may go there.
             orders = any(key in given for key in (*SECRET_KEYS, "endpoint", "hf_endpoint"))
             if (given if orders else merged).get("allow_plain_http") == "true":
                 config["allow_plain_http"] = "true"
@@ -354,7 +354,7 @@ class Downloads:
                     and error.reason is not DownloadReason.SLOW
                 )
                 if error.reason is DownloadReason.BUSY and busy < BUSY_ATTEMPTS:
-                    # Somebody else was faster; it is no fault of the source.
+                    # Another process was faster; the source is not the cause.
                     busy += 1
                     self._change(download, state=DownloadState.WAITING, message=error.message)
                     await asyncio.sleep(pause(busy, None, self._rng.random()))
@@ -373,7 +373,7 @@ class Downloads:
                 return
 
     async def _wait_for_lock(self, download: _Download, job: Job) -> None:
-        """Wait until nobody else writes to the folder: only then it is worth a turn."""
+        """Wait until no other process writes to the folder: a worker that waits would take a slot."""
         lock = DownloadLayout(Path(job.revisions)).lock
         deadline = time.monotonic() + LONGEST_WAIT
         seconds = FIRST_POLL
@@ -420,7 +420,7 @@ class Downloads:
 
     def _end(self, download: _Download, state: DownloadState, error: ErrorDetail | None) -> None:
         self._change(download, state=state, error=error, finished=time.time())
-        # Nobody needs the credentials any more.
+        # The credentials are no longer needed.
         download.job = None
         seconds = time.monotonic() - download.started
         self._metrics.count_end(str(download.source.kind), str(state), seconds)

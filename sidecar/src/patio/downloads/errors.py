@@ -1,6 +1,6 @@
 """Why a download failed, by what comes next. Pure.
 
-Raised by worker and backends, told to the parent as an event, shown to users.
+Raised by worker and backends, sent to the parent as an event, shown to users.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TRANSIENT = frozenset(
 )
 """Worth another attempt at once, after a pause."""
 LATER = frozenset({DownloadReason.NO_SPACE, DownloadReason.TOO_MANY, DownloadReason.CANCELLED})
-"""May succeed when somebody asks again; another attempt by itself would not help."""
+"""A later order may succeed; another attempt by the sidecar itself would not help."""
 
 
 class DownloadError(Exception):

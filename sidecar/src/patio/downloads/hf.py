@@ -41,7 +41,7 @@ class HuggingFace:
         self._folder = f"{source.path}/" if source.path else ""
         self._revision = source.revision or config.get("hf_revision") or "main"
         self._endpoint = config.get("hf_endpoint", DEFAULT_ENDPOINT)
-        # False: a token that lies about in the home folder is nobody's wish.
+        # False: no token of the home folder is used.
         self._token: str | bool = config.get("hf_token") or False
         self._subject = f"{self._repository}@{self._revision} at {self._endpoint}"
         self._commit = ""

@@ -18,7 +18,7 @@ from patio_protocol.sources import parse_source
 MOST_BYTES = 64 * 1024
 """Of a note that are read; a revision has few names."""
 MOST_SOURCES = 10_000
-"""Under one root that are told."""
+"""Reported for one root."""
 
 
 def sources_under(root: Path) -> frozenset[str]:

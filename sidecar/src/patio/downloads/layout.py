@@ -7,8 +7,8 @@
 
 Beside the revisions: `.lock` (who writes), `.<revision>.source` (what it was fetched from), `.partial-<revision>` (what
 is under way). In the root, and in `.patio` of an output_dir: `.in-use` (who uses which revision). In the root:
-`.room.lock` (who looks for room) and `.reserved` (room that downloads under way will take).
-Links in the way that lead out of the roots are refused, not followed.
+`.room.lock` (who reserves room) and `.reserved` (room that downloads under way will take).
+Links that lead out of the roots are rejected, not followed.
 """
 
 from __future__ import annotations
@@ -44,19 +44,19 @@ class DownloadLayout:
 
     @property
     def lock(self) -> Path:
-        """The file that whoever writes here locks."""
+        """The file that a writer locks."""
         return self.revisions / ".lock"
 
 
 def users_lock(folder: Path, root: Path) -> tuple[Path, int]:
-    """Return the file, and the byte of it, that whoever uses a revision locks, shared; alone, whoever removes it."""
+    """Return the file, and its byte, that users of a revision lock, shared; who removes it locks it exclusively."""
     home = folder.parent
     file = (home if home.name == PRIVATE_FOLDER else root) / ".in-use"
     return file, offset_of(f"{home.name}/{folder.name}")
 
 
 def room_lock(root: Path) -> Path:
-    """Return the file that whoever looks for room under a root locks."""
+    """Return the file that a worker locks while it reserves room under a root."""
     return root / ".room.lock"
 
 
@@ -73,7 +73,7 @@ def source_note(folder: Path) -> Path:
 def layout_of(key: str, output_dir: str | None, root: Path, roots: Iterable[Path]) -> DownloadLayout:
     """Return the place of a download; raise `DownloadError` for an `output_dir` that is not below a root.
 
-    Only names are looked at, never the disk, which may be slow to answer: whoever writes asks `contained` once more.
+    Only names are compared. The disk, which may be slow, is not read: a writer calls `contained` as well.
     """
     if output_dir is None:
         return DownloadLayout(root / key)
@@ -107,7 +107,7 @@ def _outside(path: str, roots: tuple[Path, ...]) -> DownloadError:
 def local_folder(absolute_or_not: str, roots: Iterable[Path]) -> str:
     """Return the folder of a pvc:// or file:// source, which has to exist below a root; raise `DownloadError`.
 
-    A relative one is looked for in every root. Links inside volumes are common, and followed where they stay below a
+    A relative one is searched for in every root. Links inside volumes are common, and followed where they stay below a
     root.
     """
     roots = tuple(roots)

@@ -1,6 +1,6 @@
 """Folders of a volume, copied: only when a pvc:// or file:// source was asked for in another folder.
 
-Links are followed where they stay below a root (as the Hub's own cache has them), and refused where they lead out.
+Links are followed where they stay below a root (as the Hub's own cache has them), and rejected where they lead out.
 """
 
 from __future__ import annotations

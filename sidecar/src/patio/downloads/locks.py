@@ -2,7 +2,7 @@
 
 A lock on a whole file (`flock`) says who writes to a folder. A lock on one byte of a file, chosen by the name of what
 it is about, says who uses it: one descriptor is enough for any number of them. A process that dies lets go of all.
-Nobody waits without a limit. Calls block on the disk.
+Every wait has a limit. Calls block on the disk.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def locked(path: Path, seconds: float = WRITER_SECONDS) -> Iterator[bool]:
 
 
 def is_free(path: Path) -> bool:
-    """Whether nobody holds a lock file right now."""
+    """Whether no process holds a lock file right now."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
@@ -80,7 +80,7 @@ def is_free(path: Path) -> bool:
 
 
 def is_unused(path: Path) -> bool:
-    """Whether nobody holds a lock file, shared or alone."""
+    """Whether no process holds a lock file, shared or exclusive."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
@@ -101,17 +101,17 @@ def offset_of(name: str) -> int:
 
 
 def lock_shared(descriptor: int, offset: int) -> bool:
-    """Hold a byte together with others; return whether nobody has it for himself. Raise `OSError`."""
+    """Lock a byte, shared; return False if another process has an exclusive lock on it. Raise `OSError`."""
     return _byte(descriptor, offset, fcntl.F_RDLCK)
 
 
 def lock_exclusive(descriptor: int, offset: int) -> bool:
-    """Hold a byte alone; return whether nobody else has it. Raise `OSError`."""
+    """Lock a byte, exclusive; return False if another process has a lock on it. Raise `OSError`."""
     return _byte(descriptor, offset, fcntl.F_WRLCK)
 
 
 def release(descriptor: int, offset: int) -> None:
-    """Let go of a byte."""
+    """Unlock a byte."""
     _byte(descriptor, offset, fcntl.F_UNLCK)
 
 
@@ -134,7 +134,7 @@ def _wait_for(descriptor: int, path: Path, seconds: float) -> bool:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            # A network file system without locks: then it is as if nobody else were there.
+            # A network file system without locks: go on as if there were no other process.
             if error.errno in _UNSUPPORTED:
                 return waited
             if error.errno not in _HELD:

@@ -3,7 +3,7 @@
 A shared lock on the byte that stands for a revision, in the `.in-use` file of the root (or of an `output_dir`), held as
 long as the revision is wanted or loaded: nobody, in this pod or in another one on the same volume, removes it
 meanwhile. One descriptor holds all revisions of a root. A sidecar that dies lets go of all, and takes them again when
-it is back. A folder that cannot be looked at is not there; it never ends anything. Calls block on the disk: they are
+it is back. A folder that cannot be read counts as missing; it never ends anything. Calls block on the disk: they are
 made in a thread.
 """
 
@@ -33,7 +33,7 @@ class Pins:
         """Files without a lock, once each in the log."""
 
     def pin(self, folder: Path) -> bool:
-        """Hold a folder; return whether it is there and stays. What Patio did not fetch is nobody's to remove."""
+        """Pin a folder; return whether it exists and stays. Patio never removes what it did not fetch."""
         if not is_there(folder):
             return False
         if not is_revision(folder, self._root) or folder in self._pinned:
@@ -41,7 +41,7 @@ class Pins:
         file, offset = users_lock(folder, self._root)
         try:
             if not self._lock(file, offset):
-                return False  # somebody is about to remove it
+                return False  # another process is about to remove it
         except OSError as error:
             # Where nothing can be locked (a read-only volume, or one without locks) nobody removes anything either.
             if file not in self._without_locks:
@@ -55,7 +55,7 @@ class Pins:
         return True
 
     def sync(self, used: Iterable[Path]) -> None:
-        """Hold these folders and let go of others. One that a newer one replaced is removed, if nobody else has it."""
+        """Pin these folders, unpin the others. A folder that a newer one replaced is removed unless others pin it."""
         folders = frozenset(folder for folder in used if is_revision(folder, self._root))
         for folder in folders:
             self.pin(folder)
@@ -69,7 +69,7 @@ class Pins:
                     log.info("older revision removed folder=%s", folder)
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Unpin everything."""
         for descriptor in self._files.values():
             os.close(descriptor)
         self._files.clear()
@@ -92,6 +92,6 @@ class Pins:
 
 
 def is_there(folder: Path) -> bool:
-    """Whether a folder can be seen, now: a disk that fails, or does not let us look, shows none."""
+    """Whether a folder exists now; on a disk that fails or denies access, none does."""
     # `Path.is_dir` of Python 3.11 raises EACCES, EIO and ESTALE.
     return os.path.isdir(folder)

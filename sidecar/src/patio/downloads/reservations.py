@@ -1,9 +1,9 @@
 """Room for downloads: reserved before the first byte is asked for, so that several at once do not exceed the limit.
 
 Each download under way has a file in `.reserved` of the root, locked as long as its worker lives, that says how large
-its folder will become. Whoever wants room counts what is on disk and what such folders still lack, under one lock. So
-all sidecars that share a root count each other. Those that share a volume and not the root do not: between them only
-the disk's own free space is compared, as it is where files cannot be locked.
+its folder will become. A worker that needs room counts what is on disk and what such folders still lack, under one
+lock. So all sidecars that share a root count each other. Those that share a volume and not the root do not: between
+them only the disk's own free space is compared, as it is where files cannot be locked.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class _Reservation:
 def reserved(layout: DownloadLayout, revision: str, root: Path, needed: int, limit: int | None) -> Iterator[None]:
     """Have room for so many more bytes in a revision's unfinished folder, and keep it.
 
-    What nobody uses is removed if they do not fit. Raise `DownloadError` when nothing helps.
+    Unused revisions are removed if they do not fit. Raise `DownloadError` if that does not help.
     """
     partial = layout.partial(revision)
     if not needed or not _shared(root):
@@ -99,7 +99,7 @@ def _written(root: Path, folder: Path, size: int) -> _Note:
         os.write(descriptor, json.dumps([name, size]).encode())
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        # Without locks nobody could tell when it is over.
+        # Without locks, others could not see when it is over.
         with contextlib.suppress(OSError):
             path.unlink()
     return note

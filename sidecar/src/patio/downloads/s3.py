@@ -181,7 +181,7 @@ class S3:
 
 
 def region_of(endpoint: str | None, default: str = "us-east-1") -> str:
-    """Return the region that an endpoint's name tells (`s3.eu-west-1.amazonaws.com`, `obs.cn-north-4.…`)."""
+    """Return the region in an endpoint's name (`s3.eu-west-1.amazonaws.com`, `obs.cn-north-4.…`)."""
     host = urlsplit(endpoint or "").hostname or ""
     match = re.match(r"(?:.+\.)?(?:s3|obs)[.-]([a-z]{2}(?:-[a-z]+)+-\d+)\.", host)
     return match.group(1) if match else default

@@ -23,7 +23,7 @@ class StandardVariables:
     session_token: str | None = field(default=None, repr=False)
     endpoint: str | None = None
     region: str | None = None
-    """Where neither an order nor the endpoint's name tells it."""
+    """If neither an order nor the endpoint's name has it."""
 
 
 @dataclass(frozen=True, slots=True)

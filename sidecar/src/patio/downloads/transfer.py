@@ -152,7 +152,7 @@ def _locked(
 
 
 def _clean(layout: DownloadLayout, revision: str) -> None:
-    """Remove what nobody will finish: attempts at other revisions, and half-removed folders. We hold the lock."""
+    """Remove what no worker will finish: attempts at other revisions, half-removed folders. We hold the lock."""
     for path in layout.revisions.iterdir():
         if path.name.startswith((".partial-", ".trash-")) and path != layout.partial(revision):
             shutil.rmtree(path, ignore_errors=True)

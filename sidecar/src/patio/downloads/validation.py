@@ -1,7 +1,7 @@
 """Which names of a listing are taken. Pure.
 
 A listing comes from outside: it may hold `../../etc/passwd`, absolute names, a file that is also a folder. Such a
-listing is refused whole, before anything is written: whoever wrote it means no good.
+listing is rejected whole, before anything is written: its author is an attacker.
 """
 
 from __future__ import annotations

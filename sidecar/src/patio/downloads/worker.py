@@ -27,7 +27,7 @@ from patio_protocol.sources import SourceKind
 NICE = 10
 """The engine comes first."""
 TICK = 1.0
-"""Seconds between looks at how much the source gives."""
+"""Seconds between checks of how much the source sends."""
 MOST_DATA = 192 * 2**20
 """Bytes of memory of its own; a download with 32 threads takes less than half of it."""
 _STACK = 512 * 1024
@@ -103,7 +103,7 @@ def backend_of(job: Job) -> Backend:
 
 
 def _leave_with_parent() -> None:
-    """End the process when nobody holds the other end of stdin any more."""
+    """End the process when the other end of stdin is closed."""
     # Not through sys.stdin, whose lock a thread must not hold when the interpreter ends.
     while os.read(0, 1):
         pass

@@ -79,7 +79,7 @@ async def run_worker(job: Job, environ: Mapping[str, str], on_event: Callable[[E
     reading_stderr = asyncio.create_task(_read_stderr(process.stderr), name="worker's stderr")
     result: Done | Failed | None = None
     try:
-        # stdin stays open: its end tells the worker that we are no more.
+        # stdin stays open: when it closes, the worker ends.
         process.stdin.write(JOB.dump_json(job) + b"\n")
         with contextlib.suppress(ConnectionError):
             await process.stdin.drain()
@@ -116,7 +116,7 @@ async def _spawn(environ: Mapping[str, str]) -> asyncio.subprocess.Process:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env={
-            # Only what the cluster gives a pod is a role: the node's own is nobody's to use.
+            # A pod uses the role that the cluster gives it, never the node's.
             "AWS_EC2_METADATA_DISABLED": "true",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "PYTHONUNBUFFERED": "1",
@@ -136,7 +136,7 @@ async def _end(process: asyncio.subprocess.Process) -> int:
         async with asyncio.timeout(LEAVE_SECONDS):
             return await process.wait()
     except TimeoutError:
-        # The kernel ends a process that hangs on a disk when the disk answers; nobody waits for that.
+        # The kernel ends a process that hangs on a disk when the disk answers; the sidecar does not wait for that.
         log.error("download process does not end, its disk hangs pid=%d", process.pid)
         return -signal.SIGKILL
 

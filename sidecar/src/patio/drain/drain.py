@@ -31,7 +31,7 @@ class Departure(Protocol):
     """What takes the pod out of the routers' lists."""
 
     def begin(self) -> None:
-        """Leave all routers, for good."""
+        """Leave all routers permanently."""
 
     @property
     def has_left(self) -> bool:
@@ -65,7 +65,7 @@ class Drain:
 
     @property
     def awaited(self) -> asyncio.Future[None] | None:
-        """Done when everyone who waits for the drain has an answer; None while nobody waits."""
+        """Done when everyone who waits for the drain has an answer; None while no caller waits."""
         return self._answered
 
     async def drain(self, timeout: float | None) -> DrainAnswer:
@@ -92,7 +92,7 @@ class Drain:
             self._answered = asyncio.get_running_loop().create_future()
         self._callers += 1
         try:
-            # Whoever joins may leave without ending it for the others.
+            # A caller that joins may leave without ending it for the others.
             await asyncio.wait((task,), timeout=seconds)
         finally:
             self._callers -= 1
@@ -106,7 +106,7 @@ class Drain:
         began = time.monotonic()
         if self._drain_state is not DrainState.DRAINED:
             self._snapshot = DrainSnapshot()
-        # What was drained is so still if the next look says the same.
+        # A drained engine is still drained if the next count says the same.
         self._drain_state = DrainState.GO_ON
         try:
             while self._drain_state is DrainState.GO_ON:
@@ -136,7 +136,7 @@ class Drain:
         if self._drain_state is DrainState.BLIND:
             message.append("The engine does not report how many requests it has.")
         elif last.outcome is CountOutcome.NO_ANSWER:
-            message.append("The engine does not answer, so nobody knows how many requests it has.")
+            message.append("The engine does not answer, so its number of requests is unknown.")
         elif not drained and not (last.quiet and not has_left):
             message.append("The engine still has requests, or had some a moment ago.")
         elif last.outcome is CountOutcome.GONE:

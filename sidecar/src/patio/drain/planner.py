@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 BLIND_SECONDS = 10.0
-"""How long a drain waits for an engine that does not tell how many requests it has."""
+"""How long a drain waits for an engine that does not report how many requests it has."""
 
 
 class CountOutcome(StrEnum):
@@ -19,7 +19,7 @@ class CountOutcome(StrEnum):
     GONE = "gone"
     """Nothing listens: no request can be under way."""
     BLIND = "blind"
-    """It answers, and tells no numbers."""
+    """It answers without numbers."""
     NO_ANSWER = "no answer"
     """Busy, perhaps; it says nothing either way."""
 
@@ -48,9 +48,9 @@ class DrainSnapshot:
     quiet_since: float | None = None
     quiet_counts: int = 0
     blind_since: float | None = None
-    """Since when it answers and tells no numbers."""
+    """Since when it answers without numbers."""
     counted: bool = False
-    """Whether it ever told its numbers: then it is worth waiting until it does again."""
+    """Whether it ever reported numbers: then the drain waits until it does again."""
     has_left: bool = False
     """Whether the routers send nothing more, or could not be asked for so long that waiting for them is over."""
 
@@ -61,7 +61,7 @@ class DrainState(StrEnum):
     GO_ON = "go on"
     DRAINED = "drained"
     BLIND = "blind"
-    """The engine tells nothing, and the time for that is over."""
+    """The engine reports nothing, and the time for that is over."""
 
 
 def observe(snapshot: DrainSnapshot, count: RequestCount, has_left: bool, now: float) -> DrainSnapshot:

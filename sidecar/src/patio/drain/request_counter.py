@@ -2,7 +2,7 @@
 
 From `/v1/loads` where there is one (SGLang 0.5: its scheduler answers at once, while its gauges may be some seconds
 old), else from `/get_load` (older), else from the engine's metrics. What an engine does not have is asked again with
-each look: an odd answer, as from a limit of rates, is no reason not to see for the rest of a drain. `drain` asks; what
+each count: an odd answer, as from a rate limit, must not blind the rest of a drain. `drain` asks; what
 the numbers mean is `plan`'s.
 """
 
@@ -24,7 +24,7 @@ from patio.network import Cause
 COUNT_SECONDS = 2.0
 LARGEST = 16 * 2**20
 RETRYABLE_ANSWERS = 4
-"""Looks in a row with an answer that may pass (429, 5xx), after which the next place is asked in the same look."""
+"""Counts in a row with an error that may pass (429, 5xx), after which the next path is asked in the same count."""
 _LOADS = "/v1/loads"
 _LOAD = "/get_load"
 _MAY_PASS = frozenset({408, 425, 429})
@@ -54,7 +54,7 @@ _OLD: TypeAdapter[tuple[_OldRank, ...]] = TypeAdapter(tuple[_OldRank, ...])
 
 @dataclass(frozen=True, slots=True)
 class CountSources:
-    """Where an engine tells its numbers."""
+    """Where an engine reports its numbers."""
 
     endpoint: str
     metrics_path: str
@@ -75,7 +75,7 @@ class RequestCounter:
         self._base_url = read_address(sources.endpoint).base_url
         self._paths = (*((_LOADS, _LOAD) if sources.loads else ()), sources.metrics_path)
         self._last_path: str | None = None
-        """Where it told its numbers last; asked first."""
+        """The path that last had numbers; asked first."""
         self._retryable_answers: dict[str, int] = {}
         """Answers in a row, by path, that may be others next time."""
 

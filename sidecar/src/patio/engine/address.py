@@ -1,6 +1,6 @@
 """Where an engine listens, as users and injection write it: a URL, or a Unix socket. Pure.
 
-`settings` refuses with it what is no address; `clients` and the engines ask at what it returns.
+`settings` rejects with it what is not an address; `clients` and the engines ask at what it returns.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The HTTP clients that ask the engine: one for looks, one for orders, one for drains, each with a pool of its own.
+"""The HTTP clients that ask the engine: one for polls, one for orders, one for drains, each with a pool of its own.
 
 `app` opens them. Loads that wait for hundreds of seconds, or a scrape of an engine that hangs, cannot take the
 connections by which the sidecar sees whether its engine is ready, and none of them those of a drain. How many calls

@@ -22,14 +22,14 @@ from patio_protocol.engines import TRIAL_PREFIX
 from patio_protocol.error_text import is_fit
 
 POLL_SECONDS = 2.0
-"""Deadline of a look at the engine: readiness and its list."""
+"""Deadline of a poll of the engine: readiness and its list."""
 CHANGE_SECONDS = 300.0
 """Deadline of a load or unload. Generous: weights come from slow disks, and SGLang 0.5.23 unloads wait for requests."""
 POLLS_AT_ONCE = 16
 ORDERS_AT_ONCE = 64
 """Far more than the reconciler has under way; a swap on SGLang takes two."""
 LARGEST_MESSAGE = 256 * 2**10
-"""Bytes that are read of an answer whose status tells enough, or which is shown to people."""
+"""Bytes that are read of an answer whose status is enough, or whose text is shown to people."""
 LARGEST_LIST = 4 * 2**20
 """Bytes of a model list: vLLM 0.32 has 600 for each adapter."""
 LARGEST_ANSWER = 2**20
@@ -65,11 +65,11 @@ class EngineHttp:
         self._unreadable = 0
 
     async def poll(self, path: str, key: str | None = None, largest: int = LARGEST_MESSAGE) -> Answer:
-        """GET; raise `RetryableError` when nobody answers."""
+        """GET; raise `RetryableError` when there is no answer."""
         return await self._send(self._polls, self._poll_slots, "GET", path, key, POLL_SECONDS, largest, None)
 
     async def change(self, path: str, key: str | None, body: Mapping[str, object]) -> Answer:
-        """POST; raise `RetryableError` when nobody answers."""
+        """POST; raise `RetryableError` when there is no answer."""
         self._pending_orders += 1
         self._order_count += 1
         try:
@@ -83,7 +83,7 @@ class EngineHttp:
     async def view(
         self, not_ready: Callable[[], Awaitable[EngineError | None]], listed: Callable[[], Awaitable[EngineView]]
     ) -> EngineView:
-        """Look at the engine by one request where two have told lately that all is well.
+        """Poll the engine with one request where two have lately found everything well.
 
         Readiness and the list take turns then, and a crash is seen by either. Both are asked while the engine is not
         ready, after anything that was not as it should be, and after every order, whose outcome is read from the list.
@@ -175,7 +175,7 @@ def down(error: EngineError) -> EngineView:
 
 
 def unauthorized(path: str, status: int, remedy: str) -> PermanentError:
-    """Return the fault of a key that is missing or wrong, with what mends it."""
+    """Return the error for a key that is missing or wrong, with its remedy."""
     message = f"The engine rejected {path} with {status}: the key is missing or wrong. {remedy}."
     return PermanentError(EngineReason.UNAUTHORIZED, message)
 

@@ -1,7 +1,7 @@
 """Where the engine listens, how it is known to be the engine, and the keys that it wants.
 
 `patio.settings` calls it. Whatever could not be sent, or would end a poll of the engine in an error of a library, is
-refused here. A message never has a key in it.
+rejected here. A message never has a key in it.
 """
 
 from __future__ import annotations

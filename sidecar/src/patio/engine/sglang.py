@@ -44,7 +44,7 @@ SWAPS = 5
 QUICK = 1.0
 """Seconds: a change that got no answer for longer waits for requests under way, and its outcome is still to come."""
 POLL_PAUSE = 0.02
-"""Seconds between looks for the moment at which an unload has struck a name off."""
+"""Seconds between polls for the moment at which an unload has removed a name."""
 LOAD = "/load_lora_adapter"
 UNLOAD = "/unload_lora_adapter"
 NO_RUNTIME_LOADING = (
@@ -71,7 +71,7 @@ _OTHER_KEY = (
     "--api-key"
 )
 FACTS_RETRY_SECONDS = 30.0
-"""Seconds between questions for the facts of a server that does not tell them."""
+"""Seconds between requests for the facts of a server that does not answer with them."""
 
 
 class Sglang:
@@ -93,7 +93,7 @@ class Sglang:
         self._remedy = _OTHER_KEY if admin_key is not None else _NO_KEY if api_key is None else _NO_ADMIN_KEY
         self._model = model
         self._facts: _Facts | None = None
-        """What this life of the server was started with, once it has told."""
+        """What this life of the server was started with, once it has answered."""
         self._facts_polled_at = float("-inf")
         self._list = ListStability()
         self._orders = 0
@@ -162,8 +162,8 @@ class Sglang:
         )
 
     async def load(self, name: str, path: str) -> Loaded:
-        """Load under a free name, and tell which adapters had to go for it."""
-        # Without --max-loaded-loras nobody is evicted, and the list may be long.
+        """Load under a free name, and return which adapters were evicted for it."""
+        # Without --max-loaded-loras nothing is evicted, and the list may be long.
         may_evict = self._facts is None or self._facts.capacity.loaded is not None
         previous = (await self._http.listed(self._key)).adapters or {} if may_evict else {}
         try:
@@ -185,7 +185,7 @@ class Sglang:
         raise PermanentError(EngineReason.NOT_LISTED, NOT_LISTED)
 
     async def replace(self, name: str, path: str) -> Loaded:
-        """Try the weights, where that evicts nobody; then unload and load, more than once if requests are quicker."""
+        """Try the weights, if that evicts nothing; then unload and load, more than once if requests are quicker."""
         if await self._evicts_nobody():
             await self._try(trial_name(name, path), path)
         for _ in range(SWAPS):
@@ -252,7 +252,7 @@ class Sglang:
                     raise
 
     async def _evicts_nobody(self) -> bool:
-        """Whether one adapter more takes no other's place, as far as the server tells."""
+        """Whether one more adapter evicts no other, as far as the server says."""
         try:
             capacity = await self.capacity()
         except EngineError:
@@ -260,7 +260,7 @@ class Sglang:
         return capacity.batch is not None and capacity.loaded is None
 
     async def unload(self, name: str) -> None:
-        """Let go; SGLang 0.5.23 waits for requests under way, without a limit of its own."""
+        """Unload; SGLang 0.5.23 waits for requests under way, without a limit of its own."""
         with contextlib.suppress(_NotLoadedError):
             await self._change(UNLOAD, {"lora_name": name})
         self._accepted.discard(name)
@@ -300,14 +300,14 @@ class Sglang:
 
 @dataclass(frozen=True, slots=True)
 class _Facts:
-    """What `/server_info` tells of adapters."""
+    """What `/server_info` says about adapters."""
 
     capacity: Capacity
     tokenizers: int
 
 
 def _facts(info: dict[str, Any]) -> _Facts:
-    # SGLang 0.5.23 without --enable-lora tells its default of max_loras_per_batch all the same.
+    # SGLang 0.5.23 without --enable-lora answers with its default of max_loras_per_batch all the same.
     off = "enable_lora" in info and not info["enable_lora"]
     batch, loaded = _count(info.get("max_loras_per_batch")), _count(info.get("max_loaded_loras"))
     tokenizers = _count(info.get("tokenizer_worker_num")) or 1
@@ -323,7 +323,7 @@ class _NotLoadedError(PermanentError):
 
 
 class _NameTakenError(RetryableError):
-    """A load under a name that is loaded: by a request that came before, or by somebody else."""
+    """A load under a name that is loaded: by a request that came before, or by another client."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,7 +348,7 @@ def error_of_answer(path: str, status: int, text: str, key_remedy: str = _NO_KEY
     if path == UNLOAD and "does not exist" in message:
         return _NotLoadedError(EngineReason.ADAPTER_NOT_FOUND, message)
     if path == LOAD and "already loaded" in message:
-        # The list that the call was based on is stale; the next poll tells.
+        # The list that the call was based on is stale; the next poll corrects it.
         return _NameTakenError(EngineReason.ENGINE_ERROR, message)
     if "Repo id must be in the form" in message:
         # A missing path falls through to the hub, whose complaint hides what is wrong.

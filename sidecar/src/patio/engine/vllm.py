@@ -108,7 +108,7 @@ class Vllm:
             await self.unload(trial)
 
     async def unload(self, name: str) -> None:
-        """Let go; vLLM 0.32 answers at once and lets requests under way finish."""
+        """Unload; vLLM 0.32 answers at once and lets requests under way finish."""
         try:
             await self._change(UNLOAD, {"lora_name": name})
         except PermanentError as error:
@@ -116,7 +116,7 @@ class Vllm:
                 raise
 
     async def capacity(self) -> Capacity:
-        """Read --max-loras from the one place where vLLM 0.32 tells it: a metric's label, there after LoRA traffic."""
+        """Read --max-loras from the one place where vLLM 0.32 has it: a metric's label, there after LoRA traffic."""
         answer = await self._http.poll("/metrics", self._key, LARGEST_METRICS)
         match = _MAX_LORAS.search(answer.text) if answer.is_success else None
         return Capacity(batch=None if match is None else int(match[1]))

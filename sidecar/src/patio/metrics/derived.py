@@ -56,7 +56,7 @@ def quoted(value: str) -> bytes:
 
 
 def kv_cache_tokens(samples: Sequence[Read]) -> Iterable[Sample]:
-    """Tokens that fit in vLLM's KV cache: its own number where it tells, else blocks times their size."""
+    """Tokens that fit in vLLM's KV cache: its own number if it has one, else blocks times their size."""
     by_engine: dict[Labels, Sample] = {}
     for text, _ in samples:
         labels = _parse_labels(text)

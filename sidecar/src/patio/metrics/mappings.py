@@ -2,7 +2,7 @@
 
 A new engine is one more table in `SOURCES`; the first source present is taken, so newer names stand before older ones,
 and no version string is ever asked. A name is a rename; `Derived` says how else, with a function of `derived`;
-`Supplied` stands for what no metric of that engine tells. `rewrite` compiles these tables.
+`Supplied` stands for what no metric of that engine has. `rewrite` compiles these tables.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Derived:
 
 @dataclass(frozen=True, slots=True)
 class Supplied:
-    """A source outside the metrics: whoever scrapes hands it over."""
+    """A source outside the metrics: the scraper supplies it."""
 
     description: str
 

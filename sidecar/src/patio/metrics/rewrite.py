@@ -84,7 +84,7 @@ class _Row:
     """Types that a source may have."""
     sources: tuple[_Source, ...]
     supplied: bool
-    """Where no source has samples, those of whoever scrapes are taken."""
+    """If no source has samples, those that the scraper supplies are taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +243,7 @@ def _row(
 def _source(source: str | Derived, suffixes: tuple[str, ...]) -> _Source:
     old = (source.family if isinstance(source, Derived) else source).encode()
     braces = tuple(b"\n" + old + suffix.encode() for suffix in suffixes)
-    # In OpenMetrics, and where text is written by hand, TYPE lines are without _total and _info.
+    # In OpenMetrics, and in text that people write, TYPE lines are without _total and _info.
     families = tuple(dict.fromkeys((old, old.removesuffix(b"_total"), old.removesuffix(b"_info"))))
     return _Source(families, b"\n" + old, braces, source.derivation if isinstance(source, Derived) else None)
 

@@ -1,8 +1,8 @@
 """Answers a scrape: fetches the engine's text, has it rewritten, puts the sidecar's own metrics behind it.
 
 However many scrape at once, the engine is asked once. An engine that is down, slow, or answers with something else
-costs a scrape nothing but `patio:engine_up 0`: it never fails, since the sidecar's own metrics are what tells. Each
-scrape is answered before whoever asked stops waiting for it.
+costs a scrape nothing but `patio:engine_up 0`: it never fails, since the sidecar's own metrics say why. Each
+scrape is answered before its caller stops waiting.
 
 A text of more than one piece is rewritten on a thread of its own, piece by piece; the event loop only waits for it.
 """
@@ -35,7 +35,7 @@ DEADLINE = 5.0
 """Seconds for the engine to answer where the scraper does not say how long it waits: half of Prometheus' default."""
 LONGEST = 60.0
 LEAST = 0.8
-"""Whoever says less waits no less: anybody can say it, and a look that had no time tells nothing of the engine."""
+"""A scraper that names less time waits as long: anyone can send the header, and a poll needs time to mean anything."""
 PART = 0.8
 """How much of the time that the scraper gives the engine may use."""
 LARGEST = 16 * 2**20
@@ -93,7 +93,7 @@ class Scraper:
         self_metrics: SelfMetrics,
         view: Callable[[], EngineView],
     ) -> None:
-        """`url` None: the engine is not to be scraped. `view` is what the engine said of itself at the last look."""
+        """`url` None: the engine is not to be scraped. `view` is the engine's answer to the last poll."""
         self._url = url
         self._http = http
         self._self_metrics = self_metrics
@@ -125,7 +125,7 @@ class Scraper:
         joined.waiting += 1
         limit = DEADLINE if seconds is None else seconds
         try:
-            # Whoever joins may leave without taking the others' answer along.
+            # A caller that joins may leave without cancelling the others' answer.
             done, _ = await asyncio.wait((joined.task,), timeout=limit)
         finally:
             joined.waiting -= 1
@@ -193,7 +193,7 @@ class Scraper:
         return Page((self._self_metrics.text(),))
 
     def _supplied(self) -> Mapping[str, Sequence[Sample]]:
-        """Return what no metric of the engine tells, and its other answers do."""
+        """Return what no metric of the engine has, but its other answers have."""
         view = self._view()
         if view.context_tokens is None:
             return {}
@@ -213,7 +213,7 @@ class Scraper:
                     return _Failure("garbage", f"content type {kind[:100]!r}")
                 coding = response.headers.get("content-encoding", "identity")
                 if coding != "identity":
-                    # A few bytes that become millions: nobody asked for it.
+                    # A few bytes can become millions, and the scraper did not ask for it.
                     return _Failure("garbage", f"content encoding {coding[:100]!r}")
                 async for chunk in response.aiter_raw():
                     size += len(chunk)

@@ -1,4 +1,4 @@
-"""The routes of the sidecar's API: read the request, ask whoever owns the answer, write it down.
+"""The routes of the sidecar's API: read the request, ask the owner of the answer, write it down.
 
 Decisions are not made here. Adapters belong to `adapters.reconciler`, metrics to `metrics.scrape`, registrations to
 `topology`, the end of a pod to `drain`; a module a concern turns their answers into status codes, and `responses` has

@@ -1,4 +1,4 @@
-"""Stands before every route: a call goes on only if its endpoint is open to whoever calls, or with a proof.
+"""Stands before every route: a call goes on only if its endpoint is open to its caller, or with a proof.
 
 To whom an endpoint is open it declares itself (`access.openness`); one that declares nothing is closed. Which endpoint
 a call would reach is asked of the application's own routes, with the router's own question, so no spelling of a path or
@@ -144,7 +144,7 @@ class _Guard:
             shown = authorization[0] if len(authorization) == 1 else None
             return None if openness.admits(shown) else RequestRejection("RouterKeyWrong", openness.message)
         if inside and not reached.endpoint:
-            return None  # a 404 or 405 tells more than a 401, and nobody else hears it
+            return None  # a 404 or 405 says more than a 401, and only the pod sees it
         call = Call(peer_of(scope), scope["method"], _headers(scope, b"content-type"), hosts=_headers(scope, b"host"))
         if self._gate.is_open(call, openness):
             return None
@@ -179,7 +179,7 @@ class _Guard:
 
 
 def peer_of(scope: Scope) -> str | None:
-    """Return the address of whoever calls."""
+    """Return the address of the caller."""
     client = scope.get("client")
     return address_of(client[0]) if client else None
 

@@ -111,7 +111,7 @@ def add_adapters(
             await within(request.patience, _settled(published, request.lora_name), stopping, call)
         report = published.report(request.lora_name)
         if report is not None and not request.patience:
-            # The order was taken, and nobody waits for what becomes of it: even a fault is only the state so far.
+            # The order was accepted, and its caller does not wait: even an error is only the state so far.
             return answer(report, 200 if report.state is AdapterState.LOADED else 202)
         if report is None or report.state is AdapterState.UNLOADING:
             raise ApiError(409, "Superseded", f"Another order unloads adapter {request.lora_name}.")

@@ -1,6 +1,6 @@
 """The route by which this sidecar proves which pod it is in. Never open: not from inside the pod either.
 
-Its answer is the pod's token, readable for the caller alone. The guard lets nobody reach it without the operator's
+Its answer is the pod's token, readable for the caller alone. The guard lets no call reach it without the operator's
 signature, and says so in the scope of a call; the route looks for that itself.
 """
 

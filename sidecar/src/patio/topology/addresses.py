@@ -32,7 +32,7 @@ def listed(topology: object, role: str | None, port: int | None) -> tuple[str, .
         port: The router's port; None takes the one that the file lists, `http` if there are several.
 
     Raises:
-        ValueError: The file does not say it; the message tells what is missing.
+        ValueError: The file does not have it; the message says what is missing.
     """
     name = role or "router"
     roles = _mapping(topology).get("roles")

@@ -22,7 +22,7 @@ from patio_protocol.topology import Registration, RegistrationState, TopologyRep
 log = logging.getLogger(__name__)
 
 POLL_ENGINE_SECONDS = 0.25
-"""Seconds between looks at whether the engine is ready; they cost nothing."""
+"""Seconds between checks whether the engine is ready; they cost nothing."""
 
 
 class TopologyClient:
@@ -64,7 +64,7 @@ class TopologyClient:
         return TopologyReport(role=Role.CLIENT, registered=registered, registrations=tuple(self._shown))
 
     def leave(self) -> None:
-        """Leave every router, for good."""
+        """Leave every router permanently."""
         if not self._leaving:
             self._leaving = True
             self._wake()
@@ -110,7 +110,7 @@ class TopologyClient:
 
     async def _rest(self, desired: bool, pause: float) -> None:
         deadline = time.monotonic() + pause
-        # Nobody announces that the engine is ready, or no longer is.
+        # There is no event for an engine that becomes ready, or no longer is.
         while self._is_desired() is desired and (remaining := deadline - time.monotonic()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(min(remaining, POLL_ENGINE_SECONDS))
 

@@ -52,7 +52,7 @@ class Topology:
             await self.server.run()
 
     def begin(self) -> None:
-        """Leave all routers, for good."""
+        """Leave all routers permanently."""
         if self.client is not None:
             self.client.leave()
 

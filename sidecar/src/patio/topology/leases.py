@@ -74,7 +74,7 @@ def extended(leases: Leases, seconds: float) -> Leases:
 
 
 def restored(saved: Mapping[str, tuple[str, float]], now: float) -> Leases:
-    """Return leases as known from before a restart (URL and seconds by id): all of them begin anew."""
+    """Return leases as known from before a restart (URL and seconds by id): all of them begin again."""
     return Leases({key: Lease(key, url, seconds, now + seconds) for key, (url, seconds) in saved.items()})
 
 

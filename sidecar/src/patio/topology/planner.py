@@ -18,11 +18,11 @@ from patio_protocol.topology import RegistrationState
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
 SLOW_RETRY = 300.0
-"""Seconds before what was refused for good is tried all the same: the router may be another one by then."""
+"""Seconds before a permanently rejected order is retried: the router may be another one by then."""
 PATIENCE = 6
 """Faults in a row after which a registration that should have worked is called failed; trying goes on."""
 POLL_WHILE_MOVING = 0.3
-"""Seconds between looks at a router that is adding or dropping the worker."""
+"""Seconds between polls of a router that is adding or removing the worker."""
 POLL_WHILE_STUCK = 5.0
 """The same, when it has been doing so for long."""
 
@@ -41,7 +41,7 @@ class Reason(StrEnum):
     """The router sends it nothing more and forgets it soon."""
     ENGINE_NOT_READY = "EngineNotReady"
     DRAINED = "Drained"
-    """This pod has left for good, by a drain or at its end."""
+    """This pod has left permanently, by a drain or at its end."""
     NOT_DESIRED = "NotDesired"
     UNREACHABLE = "RouterUnreachable"
     UNAUTHORIZED = "RouterUnauthorized"
@@ -81,13 +81,13 @@ class Progress:
     ordered: float | None = None
     """When the router took the order to add it."""
     listed: bool = False
-    """It was listed at the last look."""
+    """It was listed at the last poll."""
     failures: int = 0
     """In a row."""
     rejection: Rejection | None = None
     not_before: float = 0.0
     checked: str | None = None
-    """The id under which the router's mode was looked at."""
+    """The id under which the router's mode was checked."""
     mismatch: str | None = None
     """Why the router sends it nothing."""
 
@@ -126,7 +126,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do now, how things stand, and when to look again."""
+    """What to do now, how things stand, and when to plan again."""
 
     condition: Condition
     action: Add | Remove | None = None
@@ -135,9 +135,9 @@ class Plan:
 
 
 def plan(worker: Worker | None, entry: Entry | None, progress: Progress, now: float) -> Plan:
-    """Return the next step. `worker` None: the router shall not have it."""
+    """Return the next step. `worker` None: the router must not have it."""
     if entry is not None and entry.draining:
-        # smg 1.13.0 keeps a removed worker for its --drain-settle-secs (5) and refuses the same URL until then.
+        # smg 1.13.0 keeps a removed worker for its --drain-settle-secs (5) and rejects the same URL until then.
         state = RegistrationState.LEAVING if worker is None else RegistrationState.PENDING
         return Plan(Condition(state, Reason.DRAINING, worker_id=entry.id), requeue_at=now + POLL_WHILE_MOVING)
     if entry is not None and entry.pending:
@@ -181,7 +181,7 @@ def after_rejection(progress: Progress, rejection: Rejection, now: float, jitter
 def after_poll(progress: Progress, entry: Entry | None) -> Progress:
     """Return the progress once the router has shown the worker, or that it has none."""
     if entry is None:
-        # `listed` stays: it tells a worker that the router has lost from one that it never had.
+        # `listed` stays: it separates a worker that the router has lost from one that it never had.
         return replace(progress, worker_id=None, ordered=None)
     if entry.pending:
         return replace(progress, worker_id=entry.id, listed=False)
@@ -204,7 +204,7 @@ def pause_after(failures: int) -> float:
 
 
 def moving_pause(age: float) -> float:
-    """Return the pause before the next look at what has been under way for so many seconds."""
+    """Return the pause before the next poll of what has been under way for so many seconds."""
     return min(POLL_WHILE_STUCK, max(POLL_WHILE_MOVING, age / 4))
 
 
@@ -214,7 +214,7 @@ def heartbeat(interval: float, jitter: float) -> float:
 
 
 def _being_added(worker: Worker | None, entry: Entry, progress: Progress, now: float) -> Plan:
-    """Wait for an addition to end, also of a worker that shall go: neither router can remove it before that."""
+    """Wait for an addition to end, also of a worker that must go: neither router can remove it before that."""
     message = f"The router accepted the worker, but has not added it yet: it checks {entry.url} first."
     state = RegistrationState.LEAVING if worker is None else RegistrationState.PENDING
     age = 0.0 if progress.ordered is None else now - progress.ordered

@@ -23,7 +23,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """An engine, as a router is told of it."""
+    """An engine, as it is registered with a router."""
 
     url: str
     """Where the router reaches it, without a slash at the end: sglang-router and smg take `.../` for another worker."""

@@ -1,7 +1,7 @@
-"""Keeps a set of workers registered at one router: each round looks, decides for every worker, and acts.
+"""Keeps a set of workers registered at one router: each round polls, plans for every worker, and acts.
 
 Used by `client` for the one worker of a pod and by `server` for all that have leases. Decisions are `plan`'s, HTTP is
-`routers`'. It removes only what it was once asked to register: workers that others told the router of are left alone.
+`routers`'. It removes only what it was once asked to register: workers that others registered are left alone.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 AT_ONCE = 8
 """Orders to a router at the same time, after it has lost everything."""
 LONGEST_WITHOUT_ROUTER = 5.0
-"""Seconds between looks at a router that does not answer: it is most likely restarting, and then has lost all
+"""Seconds between polls of a router that does not answer: it is most likely restarting, and then has lost all
 workers."""
 
 
@@ -60,7 +60,7 @@ class Registrar:
     def __init__(
         self, router: Router, heartbeat_interval: float, rng: random.Random, count: Callable[[str], None]
     ) -> None:
-        """`count` is told the reason of every fault."""
+        """`count` gets the reason of every error."""
         self.router = router
         self._interval = heartbeat_interval
         self._rng = rng
@@ -74,7 +74,7 @@ class Registrar:
         self._progress.setdefault(url, Progress())
 
     async def round(self, desired: Mapping[str, Worker], held: Collection[str] = ()) -> Round:
-        """Look and act once.
+        """Poll and act once.
 
         Workers that are ours and neither wanted nor held are removed; held ones are not touched.
         """
@@ -87,7 +87,7 @@ class Registrar:
             return self._not_reached(error.rejection, desired, tracked)
         if self._failed_polls:
             log.info("router answers again router=%s failed_polls=%d", self.router.name, self._failed_polls)
-            # Most likely it is another one: what the last one refused counts no more.
+            # Most likely it is another router: rejections of the last one count no more.
             self._progress = {url: replace(progress, not_before=0.0) for url, progress in self._progress.items()}
         self._failed_polls = 0
         await self._check_modes(desired, entries)

@@ -37,7 +37,7 @@ _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class RouterError(Exception):
-    """A call to a router that came to nothing."""
+    """A call to a router that failed."""
 
     def __init__(self, rejection: Rejection) -> None:
         super().__init__(rejection.message)

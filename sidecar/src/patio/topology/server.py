@@ -1,6 +1,6 @@
 """The sidecar beside a router: keeps leases, and the router's list in step with them.
 
-Pods' sidecars renew their leases through `routes.topology`; a loop looks at the router every second, registers what
+Pods' sidecars renew their leases through `routes.topology`; a loop polls the router every second, registers what
 has a lease and is not listed, and removes what had one. It never touches workers that never had one.
 """
 
@@ -23,7 +23,7 @@ from patio_protocol.topology import LeaseReport, LeaseRequest, Registration, Reg
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
-"""Seconds between looks at the router, over loopback: what it lost is back as soon."""
+"""Seconds between polls of the router, over loopback: what it lost is back as soon."""
 MOST_LEASES = 10_000
 LATE_SECONDS = 3.0
 """Seconds late by which a round proves that this process stood still, and could hear no pod."""
@@ -144,7 +144,7 @@ class TopologyServer:
 
     @property
     def router_reached(self) -> bool:
-        """Whether the router answered at the last look."""
+        """Whether the router answered the last poll."""
         return self._round.reached
 
     async def _keep(self) -> None:
@@ -191,7 +191,7 @@ class TopologyServer:
         self._shown = shown
 
     def _registration(self, url: str, leaving: bool) -> Registration:
-        """Return how a worker stands, in the light of what its pod said since the last look."""
+        """Return how a worker stands, in the light of what its pod sent since the last poll."""
         shown = self._shown.get(url)
         state = RegistrationState.LEAVING if leaving else RegistrationState.PENDING
         out = (RegistrationState.LEAVING, RegistrationState.NOT_REGISTERED)

@@ -307,8 +307,8 @@ def _lease_id(pod: Pod) -> str:
 
 
 def _router_port(given: Mapping[str, str]) -> int | None:
-    # Kubernetes puts tcp://... into every pod of a namespace with a Service named `router` or `sgl-router`: nobody said
-    # it to us.
+    # Kubernetes puts tcp://... into every pod of a namespace with a Service named `router` or `sgl-router`: it is
+    # not a setting.
     ports = {
         name: given[name]
         for name in _ROUTER_PORT
