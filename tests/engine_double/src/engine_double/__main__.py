@@ -1,4 +1,4 @@
-"""`python -m engine_double`: run one double until it is told to end. See `cli` for the flags."""
+"""`python -m engine_double`: run one double until a signal ends it. See `cli` for the flags."""
 
 from __future__ import annotations
 

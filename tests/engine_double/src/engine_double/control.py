@@ -1,7 +1,7 @@
 """`/_double/...`: what tests order from the outside, on paths that no engine has.
 
 Everything here exists as a method of `server.Double` too, for tests that run the double in process. Answers are JSON;
-nothing under this prefix is logged as a request, delayed, refused or guarded by a key.
+nothing under this prefix is logged as a request, delayed, rejected or guarded by a key.
 """
 
 from __future__ import annotations

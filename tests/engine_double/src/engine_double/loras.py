@@ -16,7 +16,7 @@ from engine_double.settings import Settings
 
 
 class LoraError(Exception):
-    """A refusal, with the adapters that are loaded; None where SGLang tells none."""
+    """A rejection, with the adapters that are loaded; None where SGLang names none."""
 
     def __init__(self, message: str, loaded: dict[str, str] | None = None) -> None:
         super().__init__(message)

@@ -18,12 +18,12 @@ from engine_double.settings import Settings
 LEADER_LOST = 1
 """Exit status of a node that lost the first one."""
 RETRY_SECONDS = 0.3
-"""Seconds between two looks for the first node: its name may not resolve yet."""
+"""Seconds between two attempts to reach the first node: its name may not resolve yet."""
 
 
 @contextlib.asynccontextmanager
 async def gather(settings: Settings, lost: Callable[[], None]) -> AsyncIterator[None]:
-    """Open the meeting place and wait there for all other nodes; until the end of the `with`, tell of a lost one."""
+    """Open the meeting place and wait there for all other nodes; inside the `with`, call `lost` when one leaves."""
     joined: dict[int, asyncio.StreamWriter] = {}
     complete = asyncio.Event()
 

@@ -168,7 +168,7 @@ class _Server(uvicorn.Server):
 
 
 class Double:
-    """One engine on one port, which can be crashed, started again and told to end."""
+    """One engine on one port, which can be crashed, started again and terminated."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

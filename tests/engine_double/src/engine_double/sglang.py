@@ -186,7 +186,7 @@ class Sglang:
             "model_path": settings.model,
             "tokenizer_path": settings.model,
             "served_model_name": settings.base_model,
-            # SGLang 0.5.23 tells null where nobody set it.
+            # SGLang 0.5.23 answers null if it was not set.
             "enable_lora": settings.enable_lora or None,
             "tokenizer_worker_num": settings.tokenizer_workers,
             "max_lora_rank": settings.max_lora_rank,

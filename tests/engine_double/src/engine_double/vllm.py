@@ -1,6 +1,6 @@
 """vLLM 0.32.0: its routes, its words, its way to end.
 
-Recorded facts that shape this: loading is refused with 500 for adapters that can never work; a name that is loaded is
+Recorded facts that shape this: loading answers 500 for adapters that can never work; a name that is loaded is
 400 unless `load_inplace`; a failed `load_inplace` leaves the old weights, one that works changes requests under way;
 error texts have their paths masked; unloading never waits; on SIGTERM every request ends with `abort` and the port
 closes at once. Judges adapters with `adapters`, answers from `batch`.
@@ -321,7 +321,7 @@ class Vllm:
         return RequestError(500, "InternalServerError", f"Call to add_lora method failed: {cause}")
 
     def _judge(self, name: str, path: str) -> str:
-        """The digest of an adapter that works, or the worker's refusal."""
+        """The digest of an adapter that works; raise the worker's error for others."""
         settings = self.core.settings
         if not settings.enable_lora:
             raise self._worker_failure("LoRA is not enabled. Use --enable-lora to enable LoRA.")
