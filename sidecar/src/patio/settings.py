@@ -157,11 +157,11 @@ def _parser() -> _Parser:
     engine.add_argument(
         "-M", "--engine-metrics-path", help="path of the engine's metrics (METRIC_SCRAPE_PATH, RUNTIME_METRICS_PATH)"
     )
-    engine.add_argument("-N", "--model", help="name of the base model in requests; default: the engine's first")
+    engine.add_argument("-N", "--model", help="name of the base model in requests; default: the engine's first name")
     engine.add_argument("-I", "--pod", help="this pod, as NAME or NAME.NAMESPACE (POD_NAME, POD_NAMESPACE)")
     engine.add_argument(
         "--instance-info",
-        help='the registered worker: {"data": {"port": 8000, "worker_type": "prefill", "bootstrap_port": 34000}}',
+        help='the worker to register: {"data": {"port": 8000, "worker_type": "prefill", "bootstrap_port": 34000}}',
     )
     metrics = parser.add_argument_group("metrics")
     metrics.add_argument(

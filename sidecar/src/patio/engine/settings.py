@@ -20,7 +20,7 @@ from patio.variables import SettingsError
 VARIABLES = {
     "ENGINE_CA_FILE": "PEM file of CAs for an engine behind TLS; default SSL_CERT_FILE, SSL_CERT_DIR, public CAs",
     "ENGINE_TLS_SERVER_NAME": "host name in the certificate of an engine behind TLS; default the URL's host",
-    "ENGINE_TLS_VERIFY": "false: do not check the certificate, for an engine in this pod only; default true",
+    "ENGINE_TLS_VERIFY": "false: do not check the certificate of an engine in this pod; default true",
     "SSL_CERT_FILE": "used if ENGINE_CA_FILE is not set",
     "SSL_CERT_DIR": "used if neither ENGINE_CA_FILE nor SSL_CERT_FILE is set",
 }
