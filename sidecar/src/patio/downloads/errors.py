@@ -49,7 +49,7 @@ class DownloadError(Exception):
 def error_of_status(status: int, subject: str, retry_after: float | None = None, remedy: str = "") -> DownloadError:
     """Tell what a source's HTTP status means.
 
-    `subject` says who answered, and to what; `remedy` where credentials could have come from, when none were sent.
+    `subject` says who answered, and to what; `remedy` how to give credentials, if none were sent.
     """
     if status in (401, 403) and remedy:
         message = f"{subject}: the source answered {status} to a request without credentials. {remedy}."
@@ -62,9 +62,7 @@ def error_of_status(status: int, subject: str, retry_after: float | None = None,
             DownloadReason.UNAUTHORIZED, f"{subject}: the source answered 403. These credentials may not read it."
         )
     if status in (404, 410):
-        return DownloadError(
-            DownloadReason.NOT_FOUND, f"{subject}: the source answered {status}. It does not have this."
-        )
+        return DownloadError(DownloadReason.NOT_FOUND, f"{subject}: the source answered {status} (not found).")
     if status == 412:
         return DownloadError(DownloadReason.CHANGED, f"{subject}: the file changed while it was read.")
     if status in (408, 425, 429) or status >= 500:

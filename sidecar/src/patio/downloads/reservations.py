@@ -107,7 +107,7 @@ def _written(root: Path, folder: Path, size: int) -> _Note:
 
 def _others(root: Path) -> tuple[_Reservation, ...]:
     """Return what is reserved by workers that live; strike off the others."""
-    reservations_found = []
+    others = []
     with contextlib.suppress(OSError):
         for path in list(reservations(root).iterdir())[:_MOST_NOTES]:
             with contextlib.suppress(OSError, ValueError):
@@ -115,8 +115,8 @@ def _others(root: Path) -> tuple[_Reservation, ...]:
                     path.unlink()
                     continue
                 folder, size = json.loads(read_small(path, _LONGEST_NOTE))
-                reservations_found.append(_Reservation(root / str(folder), int(size)))
-    return tuple(reservations_found)
+                others.append(_Reservation(root / str(folder), int(size)))
+    return tuple(others)
 
 
 def _make(

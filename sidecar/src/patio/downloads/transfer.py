@@ -118,9 +118,9 @@ class _SourceRevision:
 
     def write_note(self) -> None:
         """Write down which source this is a revision of."""
-        sources_noted = noted(self.target)
-        if self._source not in sources_noted:
-            sources = sorted(sources_noted | {self._source})
+        noted_sources = noted(self.target)
+        if self._source not in noted_sources:
+            sources = sorted(noted_sources | {self._source})
             replace_text(source_note(self.target), "".join(f"{source}\n" for source in sources))
 
 

@@ -129,11 +129,11 @@ def compile_rules(engine: EngineKind, prefixes: Iterable[str], form: Format = Fo
         if family.name in VOCABULARIES[prefix] and family.name in SOURCES[engine]
         for row in _rows(family, prefix, SOURCES[engine][family.name], form)
     ]
-    used_names = tuple(f"{prefix}:".encode() for prefix in dict.fromkeys((*vocabularies, "patio")))
-    begins = rb"^[ \t]*(?:#[ \t]*(?:HELP|TYPE)[ \t]+)?((?:" + b"|".join(used_names) + rb")[a-zA-Z0-9_:]*)"
+    own_prefixes = tuple(f"{prefix}:".encode() for prefix in dict.fromkeys((*vocabularies, "patio")))
+    begins = rb"^[ \t]*(?:#[ \t]*(?:HELP|TYPE)[ \t]+)?((?:" + b"|".join(own_prefixes) + rb")[a-zA-Z0-9_:]*)"
     source_families = frozenset(family for row in rows for source in row.sources for family in source.families)
     return Rules(
-        form, tuple(rows), source_families, label, b"{" + label + b",", used_names, re.compile(begins, re.MULTILINE)
+        form, tuple(rows), source_families, label, b"{" + label + b",", own_prefixes, re.compile(begins, re.MULTILINE)
     )
 
 
@@ -171,7 +171,7 @@ def rewrite(
     source_families = rules.source_families
     name, kind = b"", b""
     used_names: frozenset[bytes] = frozenset()
-    own_names = False
+    has_own_names = False
     for piece in pieces:
         # What is made of lines that end as on Windows ends as everywhere else; the original keeps its own.
         lines = piece.replace(b"\r\n", b"\n") if b"\r" in piece else piece
@@ -187,7 +187,7 @@ def rewrite(
                 kind = rest
         kind = kind.partition(b"\n")[0]
         if any(lines.rfind(prefix) != -1 for prefix in rules.prefixes):
-            own_names = True
+            has_own_names = True
             used_names |= frozenset(rules.own_names.findall(lines))
     parts = [*pieces, end]
     conflicts: list[str] = []
@@ -195,7 +195,7 @@ def rewrite(
         if not row.names.isdisjoint(used_names):
             conflicts.append(row.begins[1:].decode())
             continue
-        made = _made(row, rules, families, own_names)
+        made = _made(row, rules, families, has_own_names)
         if not made and row.supplied and supplied and (written := _written(row, rules, supplied.get(row.family, ()))):
             made = [written]
         if made:
@@ -248,7 +248,7 @@ def _source(source: str | Derived, suffixes: tuple[str, ...]) -> _Source:
     return _Source(families, b"\n" + old, braces, source.derivation if isinstance(source, Derived) else None)
 
 
-def _made(row: _Row, rules: Rules, families: Mapping[bytes, list[bytes]], own_names: bool) -> list[bytes]:
+def _made(row: _Row, rules: Rules, families: Mapping[bytes, list[bytes]], has_own_names: bool) -> list[bytes]:
     """Return the row's samples from the first source that has any, each after a newline; nothing when none has."""
     for source in row.sources:
         for family in source.families:
@@ -257,7 +257,9 @@ def _made(row: _Row, rules: Rules, families: Mapping[bytes, list[bytes]], own_na
                 stop = block.find(b"\n")
                 if block[:stop].strip() in row.kinds:
                     body = block[stop:]
-                    made.append(_renamed(body, source, row, rules, own_names) if source.derivation is None else body)
+                    made.append(
+                        _renamed(body, source, row, rules, has_own_names) if source.derivation is None else body
+                    )
             if source.derivation is not None:
                 made = [_derived(made, source, source.derivation, row, rules)]
             if any(made):
@@ -271,14 +273,14 @@ def _derived(bodies: Iterable[bytes], source: _Source, derivation: Derivation, r
     return _written(row, rules, derivation([sample for sample in samples if sample is not None]))
 
 
-def _renamed(body: bytes, source: _Source, row: _Row, rules: Rules, own_names: bool) -> bytes:
+def _renamed(body: bytes, source: _Source, row: _Row, rules: Rules, has_own_names: bool) -> bytes:
     """Return the samples of one block under their new name, each after a newline; empty when there are none."""
     comment = body.rfind(b"\n#")
     if comment != -1:
         # The HELP line of the next family ends nearly every block.
         body = body[:comment] if body.find(b"\n", comment + 1) in (-1, len(body) - 1) else body
     body = body.rstrip(b"\n")
-    if not own_names and _LABEL not in body:
+    if not has_own_names and _LABEL not in body:
         # Where each line has one brace, right behind a name of ours and before a letter, all is done at once.
         parts = body.split(b"{")
         labels = parts[1:]
