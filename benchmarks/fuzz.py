@@ -122,7 +122,7 @@ def _unparsable(text: bytes, out: bytes, case: Case, counted: Counted) -> str | 
     counted.parsed += 1
     after = _parsed(parse, out)
     if after is None:
-        return "it could be parsed, and rewritten it can not"
+        return "it could be parsed, and rewritten it cannot"
     if after[: len(before)] != before:
         return "the parser reads the original in another way"
     return None

@@ -21,7 +21,7 @@ import patio_protocol.errors
 from patio.access.metrics import AccessMetrics
 from patio.adapters.metrics import AdapterMetrics
 from patio.downloads.metrics import DownloadMetrics
-from patio.metrics.mappings import SOURCES, STANDARD, VOCABULARIES, Asked, Derived, Source
+from patio.metrics.mappings import SOURCES, STANDARD, VOCABULARIES, Derived, Source, Supplied
 from patio.metrics.self_metrics import SelfMetrics
 from patio.settings import VARIABLES, _parser
 from patio.topology.metrics import TopologyMetrics
@@ -205,9 +205,9 @@ def _of_collector(collector: Collector) -> list[Metric]:
 
 
 def _source(source: Source) -> str:
-    if isinstance(source, Asked):
-        return source.words
-    return f"{source.family} ({source.words})" if isinstance(source, Derived) else source
+    if isinstance(source, Supplied):
+        return source.description
+    return f"{source.family} ({source.description})" if isinstance(source, Derived) else source
 
 
 def words_like_reasons() -> set[str]:

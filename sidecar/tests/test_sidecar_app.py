@@ -157,7 +157,7 @@ async def test_taken_port_is_one_line_and_exit_code_2(pod: Pod) -> None:
         assert pod.sidecar is not None
         assert await asyncio.wait_for(pod.sidecar.wait(), DEADLINE) == 2
     said = (pod.folder / "sidecar.log").read_text()
-    assert "can not listen" in said
+    assert "cannot listen" in said
     assert said.count("\n") == 1
 
 

@@ -9,8 +9,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 import patio
-from patio.metrics.mappings import SOURCES, STANDARD, VOCABULARIES, Asked, Derived, Source
-from patio.routes.adapters import FAULT_STATUS
+from patio.metrics.mappings import SOURCES, STANDARD, VOCABULARIES, Derived, Source, Supplied
+from patio.routes.adapters import ERROR_STATUS
 from patio.settings import VARIABLES, _parser
 from patio_protocol.engines import EngineKind
 from patio_testing.sidecar.builders import sidecar_metrics
@@ -29,9 +29,9 @@ def row(name: str) -> list[str]:
 
 
 def said(source: Source) -> str:
-    if isinstance(source, Asked):
-        return source.words
-    return f"{source.family} ({source.words})" if isinstance(source, Derived) else source
+    if isinstance(source, Supplied):
+        return source.description
+    return f"{source.family} ({source.description})" if isinstance(source, Derived) else source
 
 
 @pytest.mark.parametrize("name", [family.name for family in STANDARD])
@@ -66,5 +66,5 @@ def test_every_flag_and_variable_is_explained() -> None:
 
 
 def test_every_status_of_a_fault_is_explained() -> None:
-    for reason, status in FAULT_STATUS.items():
+    for reason, status in ERROR_STATUS.items():
         assert f"| {status} | `{reason}` |" in API or reason == "EvictedByEngine"

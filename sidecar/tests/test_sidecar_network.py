@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from patio.network import Cause, call_words, cause_of
+from patio.network import Cause, call_message, cause_of
 from patio_protocol.error_text import error_words
 from patio_testing.deadline import DEADLINE
 from patio_testing.sidecar.engine_stand_ins import answering, authority, saying
@@ -85,7 +85,7 @@ async def test_handshake_that_ends_at_once_is_of_tls() -> None:
 async def test_name_that_is_not_found_is_reported_as_such(host: str) -> None:
     error = await failing(f"http://{host}:1")
     assert cause_of(error) is Cause.NAME
-    assert "listens" not in call_words("the engine", "/health", error)
+    assert "listens" not in call_message("the engine", "/health", error)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
@@ -107,8 +107,8 @@ async def test_too_many_open_files_are_our_own_fault(host: str) -> None:
         for one in held:
             one.close()
     assert cause_of(error) is Cause.OUR_LIMIT
-    words = call_words("the engine", "/health", error)
-    assert "could not ask the engine" in words
+    words = call_message("the engine", "/health", error)
+    assert "could not call the engine" in words
     if host != "localhost":  # a look-up of a name keeps no errno that means anything
         assert "Too many open files" in words
 
@@ -161,5 +161,5 @@ async def test_header_that_cannot_be_sent_is_in_no_message(key: str) -> None:
     async with answering(saying(b"")) as port:
         error = await failing(f"http://127.0.0.1:{port}", headers={"authorization": f"Bearer {key}"})
     assert cause_of(error) is Cause.UNSENDABLE
-    words = call_words("the engine", "/health", error)
+    words = call_message("the engine", "/health", error)
     assert not [part for part in ("sekret", "cret", "word", "\\xe9") if part in words]

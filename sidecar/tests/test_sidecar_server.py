@@ -450,9 +450,9 @@ async def test_no_files_left_is_logged_once_and_as_our_own_fault(caplog: pytest.
     finally:
         loop.set_exception_handler(None)
     said = [record.getMessage() for record in caplog.records]
-    assert [one.rpartition(" ")[2] for one in said[:2]] == ["left_out=0", "left_out=999"]
-    assert "this sidecar" in said[0]
-    assert "no fault of the engine" in said[0]
+    assert [one.rpartition(" ")[2] for one in said[:2]] == ["suppressed=0", "suppressed=999"]
+    assert "the sidecar" in said[0]
+    assert "the engine is not the cause" in said[0]
     assert said[2:] == ["something else"]
 
 
@@ -500,7 +500,7 @@ async def test_process_without_files_writes_a_line_and_goes_on(tmp_path: Path) -
         assert len(callers) == 100
 
         async def told() -> bool:
-            return "can open no more files" in log.read_text()
+            return "cannot open more files" in log.read_text()
 
         await eventually(told, "the fault is told")
         process.stdin.write(b"\n")
@@ -655,7 +655,7 @@ def test_host_without_ipv6_is_listened_on_by_ipv4(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(server, "_bound", bound)
     with listen("::", 0) as listening:
         assert _reaches(listening, "127.0.0.1")
-    with pytest.raises(SettingsError, match="can not listen on fd00::1"):
+    with pytest.raises(SettingsError, match="cannot listen on fd00::1"):
         listen("fd00::1", 0)
 
 

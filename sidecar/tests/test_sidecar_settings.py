@@ -94,7 +94,7 @@ def test_required_adapters_are_read() -> None:
         (
             [],
             {"PATIO_REQUIRED_ADAPTERS": json.dumps([{"lora_name": "a", "source": "s3://bucket/c", "prepare": True}])},
-            "not only prepared",
+            "cannot have `prepare`",
         ),
         ([], {"INFERENCE_ENGIN": "vllm"}, "INFERENCE_ENGINE"),
         ([], {"PATIO_REQUIRED_ADAPTER": "[]"}, "PATIO_REQUIRED_ADAPTERS"),
@@ -122,7 +122,7 @@ def test_required_adapters_are_read() -> None:
         (["-B", "https://localhost"], {"ENGINE_TLS_VERIFY": "no"}, "neither true nor false"),
         (["-B", "https://localhost"], {"ENGINE_TLS_SERVER_NAME": "a b"}, "ENGINE_TLS_SERVER_NAME"),
         (["-B", "https://localhost"], {"ENGINE_TLS_VERIFY": "false", "ENGINE_CA_FILE": "/x"}, "contradict"),
-        (["-B", "http://a"], {"ENGINE_TLS_VERIFY": "false"}, "without TLS"),
+        (["-B", "http://a"], {"ENGINE_TLS_VERIFY": "false"}, "has no TLS"),
         ([], {"ENGINE_TLS_VERFY": "false"}, "ENGINE_TLS_VERIFY"),
         ([], {"ACCESS_KEY": "sekret"}, "SECRET_KEY"),
         ([], {"SECRET_KEY": "sekret"}, "ACCESS_KEY"),
@@ -175,7 +175,7 @@ def test_ipv6_address_needs_no_brackets() -> None:
 def test_socket_is_an_endpoint_that_no_router_reaches() -> None:
     assert read_settings(["-B", "unix:///run/vllm.sock"], {}).engine_endpoint == "unix:///run/vllm.sock"
     topology = {"TOPO_TYPE": "sglang", "TOPO_REGISTER_ENDPOINT": "http://router", "POD_IP": "10.0.0.7"}
-    with pytest.raises(SettingsError, match="no router reaches the engine"):
+    with pytest.raises(SettingsError, match="no router can reach the engine"):
         read_settings(["-B", "unix:///run/vllm.sock"], topology)
 
 

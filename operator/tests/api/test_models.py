@@ -83,7 +83,7 @@ def test_status_is_written_as_it_was_read() -> None:
                 "pod": "p",
                 "node": "n",
                 "state": "Failed",
-                "reason": "EngineRefused",
+                "reason": "EngineRejected",
                 "message": "no such file",
                 "attempts": 1,
                 "since": "2026-11-21T12:00:00Z",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import patio.adapters
 import patio_operator
-from patio.engine.base import FaultReason
+from patio.engine.base import EngineReason
 from patio_operator.api.loraadapter import LoraAdapterSpec, LoraAdapterStatus, Source
 from patio_protocol.downloads import DownloadReason
 
@@ -31,7 +31,7 @@ NO_REASONS = {
     *("Pending", "Failed", "Unknown", "Succeeded"),  # states of adapters and pods
     *("Normal", "Warning", "Service"),  # kinds of events and objects
 }
-OF_THE_SIDECAR_ALONE = {"LoadedInEngine", "CameBack"}
+OF_THE_SIDECAR_ALONE = {"Unmanaged", "ReloadedByEngine"}
 """Of adapters that no LoraAdapter wants on the pod: its status says `NameTaken`, `Unloading`, or nothing."""
 
 
@@ -62,7 +62,7 @@ def documented(title: str) -> list[str]:
 
 def test_reasons_are_those_that_the_code_gives() -> None:
     shown = {*documented(CONDITIONS), *documented(STATES), *documented(EVENTS)}
-    can_be = {*words(SPOKEN_IN), *FaultReason, *DownloadReason} - OF_THE_SIDECAR_ALONE
+    can_be = {*words(SPOKEN_IN), *EngineReason, *DownloadReason} - OF_THE_SIDECAR_ALONE
     assert shown - NO_REASONS == can_be - NO_REASONS
 
 

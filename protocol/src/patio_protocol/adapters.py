@@ -280,7 +280,7 @@ class AdapterList(_Answer):
 class ErrorDetail(_Answer):
     """Why a call failed."""
 
-    code: str = Field(description="CamelCase and stable, e.g. `EngineRefused`, `InvalidRequest`.")
+    code: str = Field(description="CamelCase and stable, e.g. `EngineRejected`, `InvalidRequest`.")
     message: str
     retryable: bool
 

@@ -21,7 +21,7 @@ class Refused(SidecarError):  # noqa: N818 - the sidecar's verdict, and the word
     def __init__(self, code: str, message: str, retryable: bool, status: int) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
-        """CamelCase and stable, e.g. `EngineRefused`, `Conflict`, `NotFound`."""
+        """CamelCase and stable, e.g. `EngineRejected`, `Conflict`, `NotFound`."""
         self.message = message
         """A sentence; for faults of the engine, its own words."""
         self.retryable = retryable

@@ -136,13 +136,13 @@ def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping
     drain = Drain(settings.drain, RequestCounter(_sources(settings), clients.drains), topology)
     server = topology.server
     adapter_metrics = AdapterMetrics(registry, lambda: reconciler.published.list.adapters)
-    own = SelfMetrics(registry, __version__, settings.engine.value, settings.engine_version)
+    self_metrics = SelfMetrics(registry, __version__, settings.engine.value, settings.engine_version)
     scraper = Scraper(
         address.base_url + settings.metrics_path if settings.scrape_engine and server is None else None,
-        clients.looks,
+        clients.polls,
         settings.engine,
         settings.metrics_prefixes,
-        own,
+        self_metrics,
         lambda: reconciler.engine_view if server is None else EngineView(ready=server.router_reached),
     )
 
@@ -174,7 +174,7 @@ def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping
         None if server is not None else drain,
         stopping,
         Authorizer(settings.access, time.time),
-        access_metrics.count_denial,
+        access_metrics.count_rejection,
         Sealing(settings.access.pod_uid, lambda: read_token(settings.access.token_file)),
     )
     app = create_app(parts, __version__, settings.docs)
@@ -191,7 +191,7 @@ async def _serve(settings: Settings, store: Store, listening: socket.socket, fil
         server.take_signals()
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(sidecar.run(), name="sidecar")
-            left = tasks.create_task(_leave_at_the_end(leaving, sidecar.topology), name="leave routers")
+            leaving_routers = tasks.create_task(_leave_at_the_end(leaving, sidecar.topology), name="leave routers")
             host, port = listening.getsockname()[:2]
             log.info(
                 "serving version=%s address=%s port=%d engine=%s endpoint=%s required=%d files=%d",
@@ -207,7 +207,7 @@ async def _serve(settings: Settings, store: Store, listening: socket.socket, fil
             config.load()
             footprint.settle()
             await server.serve(sockets=[listening])
-            await left
+            await leaving_routers
             running.cancel()
             if reminding is not None:
                 reminding.cancel()
@@ -218,8 +218,8 @@ async def _serve(settings: Settings, store: Store, listening: socket.socket, fil
 async def _leave_at_the_end(leaving: asyncio.Event, topology: Topology) -> None:
     """Leave the routers while the last requests are answered; a router that is gone holds nothing up."""
     await leaving.wait()
-    if not await topology.until_left(LEAVE_SECONDS):
-        log.warning("ending while a router still lists this worker seconds=%d", LEAVE_SECONDS)
+    if not await topology.wait_until_left(LEAVE_SECONDS):
+        log.warning("exiting while a router still lists this worker seconds=%d", LEAVE_SECONDS)
 
 
 def _sources(settings: Settings) -> CountSources:
@@ -236,12 +236,12 @@ def _sources(settings: Settings) -> CountSources:
 def _engine(settings: Settings, clients: EngineClients) -> Engine:
     endpoint, key = settings.engine_endpoint, settings.api_key
     if settings.engine is EngineKind.VLLM:
-        return Vllm(endpoint, clients.looks, key, clients.orders)
-    return Sglang(endpoint, clients.looks, key, settings.admin_api_key, settings.model, clients.orders)
+        return Vllm(endpoint, clients.polls, key, clients.orders)
+    return Sglang(endpoint, clients.polls, key, settings.admin_api_key, settings.model, clients.orders)
 
 
 def _store(settings: Settings) -> Store:
-    """Return the store, or one that keeps nothing where nobody gave the sidecar a folder to write to."""
+    """Return the store, or one that keeps nothing if the sidecar has no folder to write to."""
     folder = settings.state_file.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -249,8 +249,8 @@ def _store(settings: Settings) -> Store:
             raise PermissionError(f"{folder} is not writable")
     except OSError as error:
         if settings.state_file_chosen:
-            raise SettingsError(f"PATIO_STATE_FILE: nothing can be written to {folder}: {error}") from None
-        print(f"patio: {folder} is not writable: a restart of the sidecar forgets what is wanted", file=sys.stderr)
+            raise SettingsError(f"PATIO_STATE_FILE: the sidecar cannot write to {folder}: {error}") from None
+        print(f"patio: {folder} is not writable: a restart of the sidecar loses its orders", file=sys.stderr)
         return Store(None)
     return Store(settings.state_file)
 

@@ -1,6 +1,6 @@
 """One way to replace a small file: readers see the old content or the new one, also after a crash of the machine.
 
-Used by whoever keeps something over a restart. Calls block on the disk: they are made in a thread, or in a worker.
+Used for what must survive a restart. Calls block on the disk: they are made in a thread, or in a worker.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def read_small(path: Path, most: int) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "It is no plain file", str(path))
+            raise OSError(errno.EINVAL, "It is not a regular file", str(path))
         return file.read(most)
 
 

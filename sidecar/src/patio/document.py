@@ -1,4 +1,4 @@
-"""`python -m patio.document FILE` writes the OpenAPI document of the API; `--check FILE` tells whether FILE is it.
+"""`python -m patio.document FILE` writes the OpenAPI document of the API; `--check FILE` compares FILE with it.
 
 The committed docs/openapi.json is made by it, so that callers need no running sidecar to read the API.
 """
@@ -30,14 +30,14 @@ def document() -> str:
 def main(argv: Sequence[str]) -> int:
     """Write or check the file; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m patio.document", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; 1 if the file is not up to date")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if the file is not up to date")
     parser.add_argument("file", type=Path)
     options = parser.parse_args(argv)
-    now = document()
+    current = document()
     if not options.check:
-        options.file.write_text(now)
-    elif not options.file.exists() or options.file.read_text() != now:
-        print(f"{options.file} is not what the routes say; run `make openapi`", file=sys.stderr)
+        options.file.write_text(current)
+    elif not options.file.exists() or options.file.read_text() != current:
+        print(f"{options.file} is not up to date with the routes; run `make openapi`", file=sys.stderr)
         return 1
     return 0
 

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 
 import httpx
 
-from patio.network import Cause, call_words, cause_of
+from patio.network import Cause, call_message, cause_of
 
 CONNECT_SECONDS = 2.0
 _HEADERS = {"accept-encoding": "identity"}
 
 
 class ExchangeError(Exception):
-    """Nobody answered, or not within the deadline; the message is a sentence."""
+    """There was no answer within the deadline; the message is a sentence."""
 
     def __init__(self, cause: Cause, message: str) -> None:
         super().__init__(message)
@@ -31,7 +31,7 @@ class ExchangeError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What was answered."""
+    """An answer."""
 
     status: int
     content: bytes
@@ -66,7 +66,7 @@ async def exchange(
     headers: Mapping[str, str],
     body: Mapping[str, object] | None = None,
     query: Mapping[str, str] | None = None,
-    turns: asyncio.Semaphore | None = None,
+    slots: asyncio.Semaphore | None = None,
 ) -> Answer:
     """Ask, and return the answer, of which at most `largest` bytes are read.
 
@@ -74,7 +74,7 @@ async def exchange(
         where: who is asked, for messages: `the engine at http://localhost:8000`.
         path: what is asked for, for messages.
         seconds: the deadline of all of it.
-        turns: what limits the calls that are under way at once; waiting for it counts.
+        slots: what limits the calls that are under way at once; waiting for it counts.
 
     Raises:
         ExchangeError: there is no answer.
@@ -84,7 +84,7 @@ async def exchange(
     try:
         async with (
             asyncio.timeout(seconds),
-            turns or contextlib.nullcontext(),
+            slots or contextlib.nullcontext(),
             http.stream(
                 method,
                 url,
@@ -106,4 +106,4 @@ async def exchange(
             return Answer(response.status_code, bytes(content[:largest]), plain and len(content) <= largest)
     # An engine that answers with a TLS alert has ssl.SSLError escape httpx, and names that are no names UnicodeError.
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
-        raise ExchangeError(cause_of(error), call_words(where, path, error)) from error
+        raise ExchangeError(cause_of(error), call_message(where, path, error)) from error

@@ -6,7 +6,7 @@ it changes what the whole process imports. Each step may be taken out, and costs
 
 - asyncio's backend of anyio is imported at the start: 5 MB. The first request would import it, and by then its objects
   would lie between those of the application, whose memory could not be given back.
-- modules that no one uses stay out: pydantic 1 2 MB, httpx' command line 1 MB (4 MB where rich is installed).
+- unused modules stay out: pydantic 1 2 MB, httpx' command line 1 MB (4 MB where rich is installed).
 - freed memory is given back, and the collector skips what stays: 1 to 2 MB.
 
 A uvicorn without its own `__init__`, and FastAPI models that are built late, would save 3 MB more and no measurable

@@ -27,8 +27,8 @@ _CONTROL_BUT_LINES = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
-def _escape(found: re.Match[str]) -> str:
-    character = found[0]
+def _escape(match: re.Match[str]) -> str:
+    character = match[0]
     return _SHORT.get(character) or (f"\\x{ord(character):02x}" if ord(character) < 256 else f"\\u{ord(character):04x}")
 
 
@@ -47,14 +47,14 @@ def _fields(form: str) -> tuple[str, tuple[bool, ...]]:
     """Return a message's form with each field's text as `%s`, and which of its values are such."""
     quoting: list[bool] = []
 
-    def look(found: re.Match[str]) -> str:
-        if found[1] is None:
-            return found[0]
-        is_field = found[1] in "sr" and form[: found.start()].endswith("=")
+    def quote_field(match: re.Match[str]) -> str:
+        if match[1] is None:
+            return match[0]
+        is_field = match[1] in "sr" and form[: match.start()].endswith("=")
         quoting.append(is_field)
-        return "%s" if is_field else found[0]
+        return "%s" if is_field else match[0]
 
-    return _PLACEHOLDER.sub(look, form), tuple(quoting)
+    return _PLACEHOLDER.sub(quote_field, form), tuple(quoting)
 
 
 def _message(record: logging.LogRecord) -> str:
@@ -81,7 +81,7 @@ class _Json(logging.Formatter):
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         # JSON itself lets DEL, C1 controls and Unicode's ends of lines through.
-        return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(line, ensure_ascii=False))
+        return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", json.dumps(line, ensure_ascii=False))
 
 
 class _Text(logging.Formatter):
@@ -104,7 +104,7 @@ class LineLimit:
         self._monotonic = monotonic
         self._began = monotonic()
         self._written = 0
-        self._left_out = 0
+        self._suppressed = 0
 
     def take(self) -> int | None:
         """Return how many lines were left out since the last one that was written; None: leave this one out, too."""
@@ -112,11 +112,11 @@ class LineLimit:
         if now - self._began >= self._seconds:
             self._began, self._written = now, 0
         if self._written >= self._lines:
-            self._left_out += 1
+            self._suppressed += 1
             return None
         self._written += 1
-        left_out, self._left_out = self._left_out, 0
-        return left_out
+        suppressed, self._suppressed = self._suppressed, 0
+        return suppressed
 
 
 def configure(level: str, as_json: bool) -> None:
@@ -126,6 +126,6 @@ def configure(level: str, as_json: bool) -> None:
     text.converter = time.gmtime
     handler.setFormatter(_Json() if as_json else text)
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    # A line for every look at the engine would bury all others.
+    # A line for every poll of the engine would bury all others.
     for chatty in ("httpx", "httpcore", "uvicorn.access"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

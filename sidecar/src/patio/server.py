@@ -39,15 +39,15 @@ LEAVE_SECONDS = 5
 HEAD_SECONDS = 10.0
 """In which the head of a request has to be whole, from when the connection could begin with it."""
 BODY_SECONDS = 30.0
-"""In which a body has to be whole, also one that nobody reads. The guard gives up before, with an answer."""
+"""In which a body has to be whole, also one that no route reads. The guard gives up before, with an answer."""
 STALLED_SECONDS = 30.0
 """In which a caller has to take its answer; a large one, in parts."""
 MOST_UNSENT = 64 * 2**20
 """Bytes of answers, over all connections, that wait for callers to take them."""
-WORTH_A_LOOK = 64 * 1024
+COUNTED_FROM = 64 * 1024
 """Bytes of one answer from which all are counted."""
 MOST_OF_BODY = 2 * MAX_BODY
-"""Bytes that come after a head. No route takes half of it, but a client may not have seen yet that it is refused."""
+"""Bytes that come after a head. No route takes half of it, but a client may not have seen yet that it is rejected."""
 READ_AT_ONCE = 32 * 1024
 """Bytes. h11 takes 1 ms for a thousand headers or 200 chunks of a byte, and nothing else runs meanwhile."""
 BACKLOG = 256
@@ -64,10 +64,10 @@ def _raw(status: str, code: str, message: str) -> bytes:
 
 
 _TOO_MANY = _raw(
-    "503 Service Unavailable", "TooManyConnections", "Too many connections are open, of this caller or in all."
+    "503 Service Unavailable", "TooManyConnections", "Too many connections are open, from this caller or in total."
 )
 _UNREADABLE = ErrorBody(
-    error=ErrorDetail(code="InvalidRequest", message="This is not a request of HTTP/1.1.", retryable=False)
+    error=ErrorDetail(code="InvalidRequest", message="This is not an HTTP/1.1 request.", retryable=False)
 )
 
 
@@ -132,7 +132,7 @@ class Connection(H11Protocol):
         unsent = self.transport.get_write_buffer_size()
         if unsent:
             self._await_progress()
-        if unsent > WORTH_A_LOOK:
+        if unsent > COUNTED_FROM:
             self._bound_unsent()
         # uvicorn's own time for unused connections runs from here; `_expect` goes on when something comes.
         super().on_response_complete()
@@ -160,20 +160,20 @@ class Connection(H11Protocol):
         self.transport.close()
         # What the kernel does not take is not waited for.
         self.loop.call_soon(self.transport.abort)
-        left_out = self._lines.take()
-        if left_out is not None:
+        suppressed = self._lines.take()
+        if suppressed is not None:
             log.warning(
-                "connection closed for another one peer=%s open=%d left_out=%d",
+                "connection closed to make room peer=%s open=%d suppressed=%d",
                 self.peer,
                 len(self._limits),
-                left_out,
+                suppressed,
             )
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP in the one shape of errors, where an answer can still be given."""
-        left_out = self._lines.take()
-        if left_out is not None:
-            log.info("no request peer=%s left_out=%d", self.peer, left_out)
+        suppressed = self._lines.take()
+        if suppressed is not None:
+            log.info("unreadable request peer=%s suppressed=%d", self.peer, suppressed)
         if self.cycle is not None:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
@@ -227,14 +227,14 @@ class Connection(H11Protocol):
 
     def _bound_unsent(self) -> None:
         """Have the caller with the most of its answer untaken lose it, when all have too much."""
-        sizes = {one: one.transport.get_write_buffer_size() for one in self.server_connections}
+        sizes = {connection: connection.transport.get_write_buffer_size() for connection in self.server_connections}
         if len(sizes) > 1 and sum(sizes.values()) > MOST_UNSENT:
-            max(sizes, key=lambda one: sizes[one]).transport.abort()
+            max(sizes, key=lambda connection: sizes[connection]).transport.abort()
 
     @property
     def server_connections(self) -> list[Connection]:
         """All connections of this server."""
-        return [one for one in self.connections if isinstance(one, Connection)]
+        return [connection for connection in self.connections if isinstance(connection, Connection)]
 
     def _close(self) -> None:
         """Close, and do not wait longer for the caller to take what is left than for any answer."""
@@ -257,11 +257,11 @@ def configured(app: Callable[..., Any], files: int) -> Config:
         files: how many files this process may have open.
 
     """
-    # Its warnings are about what strangers send, a line each: what of it is told, `Connection` tells.
+    # Its warnings are about what strangers send, a line each; `Connection` logs what is worth it.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     most = max(8, min(MOST_CONNECTIONS, int(files * SHARE_OF_FILES)))
     limits: ConnectionLimits[Connection] = ConnectionLimits(
-        lambda one: one.idle, most, min(MOST_OF_A_PEER, max(4, most // 4))
+        lambda connection: connection.idle, most, min(MOST_OF_A_PEER, max(4, most // 4))
     )
     lines = LineLimit()
 
@@ -285,7 +285,7 @@ def configured(app: Callable[..., Any], files: int) -> Config:
 
 
 class Server(UvicornServer):
-    """uvicorn's server, which also tells those who wait that the end has come."""
+    """uvicorn's server, which also ends the waits of long requests."""
 
     def __init__(self, config: Config, leaving: asyncio.Event, stopping: asyncio.Event, drain: Drain) -> None:
         """`leaving` is set when the process is asked to end, `stopping` when no drain keeps it any longer."""
@@ -295,11 +295,11 @@ class Server(UvicornServer):
         self._drain = drain
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """End, once whoever waits for a drain has an answer; a second signal does not wait."""
+        """End once every caller that waits for a drain has an answer; a second signal does not wait."""
         awaited = self._drain.awaited
-        asked_before = self._leaving.is_set()
+        already_leaving = self._leaving.is_set()
         self._leaving.set()
-        if awaited is not None and not asked_before:
+        if awaited is not None and not already_leaving:
             # Where this is no native sidecar, SIGTERM comes while the engine's preStop hook still waits for the drain.
             awaited.add_done_callback(lambda _: self.handle_exit(sig, frame))
             return
@@ -318,7 +318,7 @@ def limit_loop_errors(loop: asyncio.AbstractEventLoop, lines: LineLimit | None =
     """
     limit = lines or LineLimit(lines=1, seconds=30.0)
 
-    def tell(loop: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
+    def handle(loop: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
         error = context.get("exception")
         if (
             not isinstance(error, OSError)
@@ -327,16 +327,16 @@ def limit_loop_errors(loop: asyncio.AbstractEventLoop, lines: LineLimit | None =
         ):
             loop.default_exception_handler(dict(context))
             return
-        left_out = limit.take()
-        if left_out is not None:
+        suppressed = limit.take()
+        if suppressed is not None:
             log.error(
-                "this sidecar can open no more files, so nobody can connect; it is no fault of the engine "
-                "error=%s left_out=%d",
+                "the sidecar cannot open more files, so it accepts no connections; the engine is not the cause "
+                "error=%s suppressed=%d",
                 error.strerror,
-                left_out,
+                suppressed,
             )
 
-    loop.set_exception_handler(tell)
+    loop.set_exception_handler(handle)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -350,11 +350,11 @@ def listen(host: str, port: int) -> socket.socket:
         return _bound(host, port)
     except OSError as error:
         if host != "::" or error.errno == errno.EADDRINUSE:
-            raise SettingsError(f"can not listen on {host}:{port}: {error.strerror or error}") from None
+            raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
     try:
         return _bound("0.0.0.0", port)  # noqa: S104 - the pod's own address is where kubelet and the operator call
     except OSError as error:
-        raise SettingsError(f"can not listen on {host}:{port}: {error.strerror or error}") from None
+        raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
 
 
 def _bound(host: str, port: int) -> socket.socket:

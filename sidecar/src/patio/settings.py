@@ -1,4 +1,4 @@
-"""Everything the sidecar can be told, as one immutable object made once at start.
+"""All settings of the sidecar, as one immutable object made once at start.
 
 Flags and variables of upstream Patio and of the MatrixInfer runtime mean the same here; a flag wins over its variable.
 What is unset, misspelt or contradictory raises `SettingsError`, which `app` turns into one line and exit code 2: a
@@ -25,7 +25,7 @@ from patio.engine.address import EngineAddress
 from patio.engine.clients import EngineTls
 from patio.metrics.mappings import VOCABULARIES
 from patio.topology import settings as topology
-from patio.variables import SettingsError, one_value
+from patio.variables import SettingsError, single_value
 from patio_protocol.adapters import REQUIRED_ADAPTERS_VARIABLE, SIDECAR_PORT, LoadRequest
 from patio_protocol.engines import EngineKind
 
@@ -34,11 +34,11 @@ LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 VARIABLES = {
     "INFERENCE_ENGINE": "vllm or sglang; default sglang",
-    "INFERENCE_ENGINE_VERSION": "shown in patio:build_info; behaviour is chosen by what the engine answers",
+    "INFERENCE_ENGINE_VERSION": "shown in patio:build_info; has no other effect",
     "INFERENCE_ENGINE_ENDPOINT": "base URL of the engine, or unix:///path; default http://localhost:8000",
     "METRIC_SCRAPE_PATH": "the engine's metrics path; default /metrics",
     "RUNTIME_PORT": "port to listen on, as the MatrixInfer and kthena runtimes name it",
-    "RUNTIME_URL": "the same as INFERENCE_ENGINE_ENDPOINT; a metrics path at its end is dropped",
+    "RUNTIME_URL": "the same as INFERENCE_ENGINE_ENDPOINT, without a metrics path at its end",
     "RUNTIME_METRICS_PATH": "the same as METRIC_SCRAPE_PATH",
     **engine_settings.VARIABLES,
     "ENGINE_API_KEY": "sent to the engine as a bearer token",
@@ -46,8 +46,8 @@ VARIABLES = {
     "POD_NAME": "name of this pod, shown in GET /",
     "POD_NAMESPACE": "namespace of this pod",
     "POD_IP": "address of this pod",
-    REQUIRED_ADAPTERS_VARIABLE: "JSON list of adapters this pod must have; set at admission",
-    "PATIO_STATE_FILE": f"where what is wanted is kept over restarts; default {DEFAULT_STATE_FILE}",
+    REQUIRED_ADAPTERS_VARIABLE: "JSON list of adapters that this pod waits for; set at admission",
+    "PATIO_STATE_FILE": f"file that keeps orders over restarts; default {DEFAULT_STATE_FILE}",
     **access.VARIABLES,
     **topology.VARIABLES,
     **downloads.VARIABLES,
@@ -55,7 +55,7 @@ VARIABLES = {
 }
 _PATH = re.compile(r"[\x21\x22\x24-\x7e]+")
 _ENDPOINTS = ("INFERENCE_ENGINE_ENDPOINT", "RUNTIME_URL")
-_OURS = (
+_OWN_PREFIXES = (
     *(
         "INFERENCE_E",
         "METRIC_S",
@@ -78,7 +78,7 @@ _OURS = (
         "PATIO_DOWN",
     ),
 )
-"""Beginnings that nobody else uses, so that a name close to one of ours is a misspelling. Kubernetes puts variables
+"""Prefixes that no other program uses, so that a name close to one of ours is a misspelling. Kubernetes puts variables
 like PATIO_WEBHOOK_PORT into pods, hence not all of PATIO_."""
 
 
@@ -108,7 +108,7 @@ class Settings:
     required_adapters: tuple[LoadRequest, ...] = ()
     state_file: Path = Path(DEFAULT_STATE_FILE)
     state_file_chosen: bool = False
-    """Somebody named the file, so not being able to write it is an error rather than a reason to do without."""
+    """The user named the file, so it is an error if the sidecar cannot write it."""
     access: access.AccessSettings = field(default_factory=access.AccessSettings)
     topology: topology.TopologySettings = field(default_factory=topology.TopologySettings)
     drain: drain.DrainSettings = field(default_factory=drain.DrainSettings)
@@ -140,13 +140,13 @@ def _parser() -> _Parser:
     listen.add_argument("-H", "--host", default="::", help="address to listen on (%(default)s: all, of IPv6 and IPv4)")
     listen.add_argument("-P", "--port", help=f"port to listen on ({SIDECAR_PORT}; RUNTIME_PORT)")
     listen.add_argument(
-        "--log-level", default="INFO", type=str.upper, choices=LEVELS, help="least level that is logged (%(default)s)"
+        "--log-level", default="INFO", type=str.upper, choices=LEVELS, help="lowest level that is logged (%(default)s)"
     )
     listen.add_argument(
-        "--log-format", default="text", choices=("text", "json"), help="form of a log line (%(default)s)"
+        "--log-format", default="text", choices=("text", "json"), help="format of log lines (%(default)s)"
     )
     listen.add_argument(
-        "--access-control", metavar="{on,off}", help="off: no proof is asked of anyone (PATIO_ACCESS_CONTROL; on)"
+        "--access-control", metavar="{on,off}", help="off: no caller needs a proof (PATIO_ACCESS_CONTROL; on)"
     )
     listen.add_argument("--enable-fastapi-docs", action="store_true", help="serve /docs and /openapi.json")
     engine = parser.add_argument_group("engine")
@@ -157,13 +157,11 @@ def _parser() -> _Parser:
     engine.add_argument(
         "-M", "--engine-metrics-path", help="path of the engine's metrics (METRIC_SCRAPE_PATH, RUNTIME_METRICS_PATH)"
     )
-    engine.add_argument(
-        "-N", "--model", help="name that clients use for the base model; default: asked from the engine"
-    )
+    engine.add_argument("-N", "--model", help="name of the base model in requests; default: the engine's first name")
     engine.add_argument("-I", "--pod", help="this pod, as NAME or NAME.NAMESPACE (POD_NAME, POD_NAMESPACE)")
     engine.add_argument(
         "--instance-info",
-        help='what the router is told: {"data": {"port": 8000, "worker_type": "prefill", "bootstrap_port": 34000}}',
+        help='the worker to register: {"data": {"port": 8000, "worker_type": "prefill", "bootstrap_port": 34000}}',
     )
     metrics = parser.add_argument_group("metrics")
     metrics.add_argument(
@@ -173,7 +171,7 @@ def _parser() -> _Parser:
         help="serve the engine's metrics, normalised, beside the sidecar's own",
     )
     metrics.add_argument(
-        "--metrics-prefix", default="patio", help=f"comma list out of {', '.join(VOCABULARIES)} (%(default)s)"
+        "--metrics-prefix", default="patio", help=f"comma-separated list of {', '.join(VOCABULARIES)} (%(default)s)"
     )
     return parser
 
@@ -181,12 +179,12 @@ def _parser() -> _Parser:
 def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
     """Return the settings; raise `SettingsError`. `--help` prints and leaves, as argparse does."""
     flags = _parser().parse_args(argv)
-    _refuse_misspellings(environ)
+    _reject_misspellings(environ)
     given = {name: value.strip() for name, value in environ.items() if value.strip()}
     engine = _engine(flags.engine, given)
     if engine is EngineKind.VLLM and "ENGINE_ADMIN_API_KEY" in given:
         raise SettingsError(
-            "ENGINE_ADMIN_API_KEY is SGLang's, and the engine is vllm: unset it, or mend INFERENCE_ENGINE"
+            "ENGINE_ADMIN_API_KEY is for SGLang, but the engine is vllm: unset it, or correct INFERENCE_ENGINE"
         )
     metrics_path = _metrics_path(flags.engine_metrics_path, given)
     pod_name, dot, pod_namespace = (flags.pod or "").partition(".")
@@ -227,19 +225,19 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
     )
 
 
-def _refuse_misspellings(environ: Mapping[str, str]) -> None:
-    known = list(VARIABLES)
+def _reject_misspellings(environ: Mapping[str, str]) -> None:
+    names = list(VARIABLES)
     services = [name.removesuffix("_SERVICE_HOST") for name in environ if name.endswith("_SERVICE_HOST")]
     for name in sorted(environ):
-        if name in known or not name.startswith(_OURS) or _is_services(name, environ[name], services):
+        if name in names or not name.startswith(_OWN_PREFIXES) or _is_services(name, environ[name], services):
             continue
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+        close = difflib.get_close_matches(name, names, n=1, cutoff=0.85)
         if close:
-            raise SettingsError(f"{name}: no such variable; {close[0]} is meant, perhaps")
+            raise SettingsError(f"{name}: no such variable; did you mean {close[0]}?")
 
 
 def _is_services(name: str, value: str, services: Sequence[str]) -> bool:
-    """Whether Kubernetes made a variable of a Service of the namespace: then nobody misspelt it."""
+    """Whether Kubernetes made a variable of a Service of the namespace: then it is not a misspelling."""
     if re.match(r"(?:tcp|udp|sctp)://", value):
         return True
     return any(
@@ -252,7 +250,7 @@ def _is_services(name: str, value: str, services: Sequence[str]) -> bool:
 
 
 def _engine(flag: str | None, given: Mapping[str, str]) -> EngineKind:
-    name, value = _said("--engine", flag, ("INFERENCE_ENGINE",), given, EngineKind.SGLANG.value)
+    name, value = _setting("--engine", flag, ("INFERENCE_ENGINE",), given, EngineKind.SGLANG.value)
     try:
         return EngineKind(value.lower())
     except ValueError:
@@ -268,17 +266,17 @@ def _endpoint(flag: str | None, metrics_path: str, given: Mapping[str, str]) -> 
     # Each is checked before they are compared: a message about two of them shows both.
     addresses = {name: engine_settings.read_endpoint(name, given[name]) for name in _ENDPOINTS if name in given}
     urls = {name: address.shown for name, address in addresses.items()}
-    name, _ = _said("--engine-base-url", None, _ENDPOINTS, urls, engine_settings.DEFAULT_ENDPOINT)
+    name, _ = _setting("--engine-base-url", None, _ENDPOINTS, urls, engine_settings.DEFAULT_ENDPOINT)
     return addresses.get(name) or engine_settings.read_endpoint(name, engine_settings.DEFAULT_ENDPOINT)
 
 
 def _metrics_path(flag: str | None, given: Mapping[str, str]) -> str:
     variables = ("METRIC_SCRAPE_PATH", "RUNTIME_METRICS_PATH")
-    name, value = _said("--engine-metrics-path", flag, variables, given, "/metrics")
+    name, value = _setting("--engine-metrics-path", flag, variables, given, "/metrics")
     if not value.startswith("/"):
         raise SettingsError(f"{name}: {value!r} does not begin with /")
     if not _PATH.fullmatch(value):
-        raise SettingsError(f"{name}: {value!r} has characters that no URL's path has")
+        raise SettingsError(f"{name}: {value!r} has characters that are not allowed in a URL's path")
     return value
 
 
@@ -286,15 +284,15 @@ def _prefixes(value: str) -> tuple[str, ...]:
     prefixes = tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
     unknown = [prefix for prefix in prefixes if prefix not in VOCABULARIES]
     if unknown or not prefixes:
-        raise SettingsError(f"--metrics-prefix: {value!r} is not a comma list out of {', '.join(VOCABULARIES)}")
+        raise SettingsError(f"--metrics-prefix: {value!r} is not a comma-separated list of {', '.join(VOCABULARIES)}")
     return prefixes
 
 
 def _port(flag: str | None, given: Mapping[str, str]) -> int:
     if given.get("RUNTIME_PORT", "").startswith(("tcp://", "udp://", "sctp://")):
-        # Kubernetes puts this into every pod of a namespace with a Service named `runtime`: nobody said it to us.
+        # Kubernetes puts this into every pod of a namespace with a Service named `runtime`: it is not a setting.
         given = {name: value for name, value in given.items() if name != "RUNTIME_PORT"}
-    name, value = _said("--port", flag, ("RUNTIME_PORT",), given, str(SIDECAR_PORT))
+    name, value = _setting("--port", flag, ("RUNTIME_PORT",), given, str(SIDECAR_PORT))
     if not value.isascii() or not value.isdecimal() or int(value) > 65535:
         raise SettingsError(f"{name}: {value!r} is not a port")
     return int(value)
@@ -318,14 +316,16 @@ def _required(value: str | None) -> tuple[LoadRequest, ...]:
         raise SettingsError(f"{REQUIRED_ADAPTERS_VARIABLE}: {', '.join(twice)} named twice")
     ahead = sorted(request.lora_name for request in required if request.prepare)
     if ahead:
-        raise SettingsError(f"{REQUIRED_ADAPTERS_VARIABLE}: {', '.join(ahead)}: what is required is not only prepared")
+        raise SettingsError(
+            f"{REQUIRED_ADAPTERS_VARIABLE}: {', '.join(ahead)}: a required adapter cannot have `prepare`"
+        )
     return required
 
 
-def _said(
+def _setting(
     flag_name: str, flag: str | None, variables: Sequence[str], given: Mapping[str, str], default: str
 ) -> tuple[str, str]:
     """Return a setting and what it was said with, for the message if it is wrong. Two names must not disagree."""
     if flag is not None:
         return flag_name, flag
-    return one_value(given, *variables) or (variables[0], default)
+    return single_value(given, *variables) or (variables[0], default)

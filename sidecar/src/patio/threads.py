@@ -1,4 +1,4 @@
-"""Threads for calls that block, each of its own: what hangs in one holds up nobody, not even the end of the process.
+"""Threads for calls that block, each of its own: a call that hangs delays no other, and not the end of the process.
 
 The default executor of asyncio has a few threads for all, name look-ups included, and the process waits for them at its
 end. A call on a network volume may never return; here it costs a thread, and its caller decides how long to wait.
@@ -37,13 +37,13 @@ def in_thread(function: Callable[[], _T], name: str) -> asyncio.Future[_T]:
             result = function()
         except BaseException as raised:  # noqa: BLE001 - the outermost of the thread: the future has it
             error = raised
-        with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and no caller waits any more
             loop.call_soon_threadsafe(finish, result, error)
 
     try:
         threading.Thread(target=work, name=name, daemon=True).start()
     except RuntimeError as raised:
-        future.set_exception(OSError(errno.EAGAIN, f"no thread can be started: {raised}"))
+        future.set_exception(OSError(errno.EAGAIN, f"cannot start a thread: {raised}"))
     return future
 
 
@@ -51,16 +51,16 @@ class Threads:
     """So many calls at once, each in a thread of its own; others wait."""
 
     def __init__(self, most: int, name: str) -> None:
-        self._turn = asyncio.Semaphore(most)
+        self._slots = asyncio.Semaphore(most)
         self._name = name
 
     async def run(self, call: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """Make a call. Cancelled, its caller leaves; its turn is given back when the call returns."""
-        await self._turn.acquire()
+        await self._slots.acquire()
         running = in_thread(partial(call, *args, **kwargs), self._name)
-        running.add_done_callback(self._over)
+        running.add_done_callback(self._release)
         return await asyncio.shield(running)
 
-    def _over(self, running: asyncio.Future[_T]) -> None:
-        self._turn.release()
-        running.exception()  # which nobody asks for whose caller has left
+    def _release(self, running: asyncio.Future[_T]) -> None:
+        self._slots.release()
+        running.exception()  # a caller that has left does not ask for it

@@ -9,10 +9,10 @@ class SettingsError(Exception):
     """The sidecar cannot start like this; the message names the setting and the remedy."""
 
 
-def one_value(given: Mapping[str, str], *names: str) -> tuple[str, str] | None:
+def single_value(given: Mapping[str, str], *names: str) -> tuple[str, str] | None:
     """Return the first of some names that is set, with its value; they must not disagree. None: none of them is set."""
-    found = [(name, given[name]) for name in names if name in given]
-    if len({value for _, value in found}) > 1:
-        both = " and ".join(f"{name}={value}" for name, value in found)
+    values = [(name, given[name]) for name in names if name in given]
+    if len({value for _, value in values}) > 1:
+        both = " and ".join(f"{name}={value}" for name, value in values)
         raise SettingsError(f"{both} contradict each other: set one of them")
-    return found[0] if found else None
+    return values[0] if values else None

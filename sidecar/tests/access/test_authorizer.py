@@ -222,7 +222,7 @@ def test_no_proof_is_taken_twice_within_the_time_that_it_is_kept(uses: list[tupl
     for which, passed in uses:
         now += passed
         again = which in last and now < last[which] + KEPT
-        assert used.use(str(which), now + LIFETIME, now) is (Use.AGAIN if again else Use.FIRST)
+        assert used.use(str(which), now + LIFETIME, now) is (Use.REUSED if again else Use.FIRST)
         if not again:
             last[which] = now
 

@@ -12,9 +12,9 @@ from patio.adapters.desired import (
     Desired,
     Outcome,
     conflict,
-    with_gone,
     with_load,
     with_loaded,
+    with_removed,
     with_required,
     with_unload,
 )
@@ -34,7 +34,7 @@ def loaded(desired: Desired, name: str, **fields: str) -> Desired:
 def test_owned_order_never_takes_over_manually_loaded_adapter() -> None:
     by_hand = loaded(Desired(), "sql")
     assert with_load(by_hand, load_request("sql", owner=OWNER)) == conflict("sql", None)
-    assert "by hand" in conflict("sql", None).message
+    assert "manually" in conflict("sql", None).message
 
 
 def test_owned_order_never_removes_manually_loaded_adapter() -> None:
@@ -84,7 +84,7 @@ def test_unloaded_required_adapter_stays_away_over_restart() -> None:
     start = with_required(Desired(), required)
     assert active(start)["sql"].required
     left, _ = with_unload(start, "sql", OWNER, present=True)
-    assert not active(with_required(with_gone(left, ["sql"]), required))
+    assert not active(with_required(with_removed(left, ["sql"]), required))
 
 
 def test_new_value_of_the_variable_is_taken_in() -> None:
@@ -170,7 +170,7 @@ def test_broken_state_file_is_set_aside_with_an_error(
     file = tmp_path / "state.json"
     file.write_text(content, encoding="latin-1")
     assert Store(file).load() == Desired()
-    assert "set aside" in caplog.text
+    assert "renamed" in caplog.text
     assert (tmp_path / "state.json.broken").read_text(encoding="latin-1") == content
     Store(file).save(Desired())
     assert Store(file).load() == Desired()
@@ -187,7 +187,7 @@ def test_state_file_that_can_not_be_read_is_set_aside(tmp_path: Path, caplog: py
     file.mkdir()
     store = Store(file)
     assert store.load() == Desired()
-    assert "set aside" in caplog.text
+    assert "renamed" in caplog.text
     assert (tmp_path / "state.json.broken").is_dir()
     store.save(loaded(Desired(), "sql"))
     assert Store(file).load() == loaded(Desired(), "sql")
@@ -199,6 +199,6 @@ def test_state_file_that_can_not_be_set_aside_is_left_alone(tmp_path: Path, capl
     aside.write_text("of an earlier time")
     store = Store(file)
     assert store.load() == Desired()
-    assert "left alone" in caplog.text
+    assert "not renamed" in caplog.text
     store.save(loaded(Desired(), "sql"))
     assert (file.is_dir(), aside.read_text()) == (True, "of an earlier time")

@@ -82,7 +82,7 @@ async def test_burst_of_polls_without_an_answer_is_one_moment(monkeypatch: pytes
     async with running_double() as double, httpx.AsyncClient() as http:
         looks = EngineMonitor(Vllm(str(double), http, None), lambda view: None)
         assert (await looks.poll()).ready
-        monkeypatch.setattr("patio.engine.http.LOOK_SECONDS", 0.02)
+        monkeypatch.setattr("patio.engine.http.POLL_SECONDS", 0.02)
         monkeypatch.setattr("patio.adapters.engine_monitor.UNRELIABLE_APART", 3600.0)
         double.fault("/health", delay=0.5)
         for _ in range(6):
@@ -111,5 +111,5 @@ async def test_answer_that_breaks_a_poll_makes_engine_unready(
                 view = await looks.poll()
         assert (view.ready, view.listening) == (False, True)
         assert "RecursionError" in view.problem
-        assert caplog.text.count("look at the engine broke") == 1
+        assert caplog.text.count("engine poll failed") == 1
         assert (await looks.poll()).ready

@@ -71,7 +71,7 @@ async def test_rejection_by_one_gpu_is_asked_once(sidecar: StartSidecar, tmp_pat
         with pytest.raises(Refused) as refused:
             await client.load(load_request("a", path))
         words = "Call to add_lora method failed: LoRA rank 64 is greater than max_lora_rank 16."
-        assert (refused.value.code, refused.value.message) == ("AdapterRefused", words)
+        assert (refused.value.code, refused.value.message) == ("AdapterRejected", words)
         await looked_again(double)
         assert len(double.calls(LOAD["vllm"])) == 1
 

@@ -17,7 +17,7 @@ from patio.adapters.desired import (
     with_load,
     with_required,
 )
-from patio.adapters.fetching import Origin, credentials_of, download_request, files_of
+from patio.adapters.fetching import Origin, config_of, credentials_of, files_of
 from patio.adapters.plan import Fetch, Load, Reload
 from patio.adapters.planner import plan, readiness_blockers
 from patio.adapters.progress import SLOW_RETRY, Progress, after_fetch, after_rejection, current
@@ -26,8 +26,9 @@ from patio.adapters.store import Store
 from patio.engine.http import NotListeningError, down
 from patio.rejection import Rejection
 from patio_protocol.adapters import AdapterReport, AdapterState, LoadRequest
-from patio_protocol.sources import read_config
-from patio_testing.sidecar.builders import active, desired, engine, keyed
+from patio_protocol.sources import parse_source
+
+from sidecar_builders import active, desired, engine, keyed
 
 SOURCE = "s3://bucket/sql"
 ORIGIN = Origin(SOURCE)
@@ -150,8 +151,17 @@ def test_origin_has_names_of_credentials_never_values() -> None:
     assert origin == Origin(SOURCE, None, (("region", "eu-west-1"),))
     assert origin.secrets == ("access_key", "secret_key")
     assert "sekret" not in repr(origin)
-    back = download_request(origin, credentials_of(request))
-    assert read_config(back.config) == {"region": "eu-west-1", "access_key": "AK", "secret_key": "sekret"}
+    config = config_of(origin, credentials_of(request))
+    assert config == {"region": "eu-west-1", "access_key": "AK", "secret_key": "sekret"}
+
+
+def test_restored_origin_has_the_source_of_its_order(tmp_path: Path) -> None:
+    store = Store(tmp_path / "state.json")
+    store.save(ordered(Desired(), order(config=KEYS)))
+    assert "parsed" not in (tmp_path / "state.json").read_text()
+    origin = active(store.load())["sql"].origin
+    assert origin is not None
+    assert (origin.parsed, origin.source) == (None, parse_source(SOURCE))
 
 
 def test_adapter_without_credentials_waits_for_repeated_order() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from engine_double import running_double
 from patio.adapters import fingerprints
-from patio.adapters.fingerprints import Fingerprints, FolderContents, FolderHangsError, read_folder
+from patio.adapters.fingerprints import Fingerprints, FolderContents, FolderUnresponsiveError, read_folder
 from patio_protocol.adapters import AdapterState, UnloadRequest
 from patio_testing.deadline import DEADLINE
 from patio_testing.sidecar.builders import StartSidecar, adapter_files, eventually, load_request
@@ -83,7 +83,7 @@ async def test_one_read_at_a_time_waits_in_a_hung_folder(
     looks, folder = Fingerprints(), str(tmp_path / "hung")
     before = threading.active_count()
     for _ in range(3):
-        with pytest.raises(FolderHangsError):
+        with pytest.raises(FolderUnresponsiveError):
             await looks.attempt("a", folder)
     assert threading.active_count() == before + 1
     hung.set()
@@ -91,7 +91,7 @@ async def test_one_read_at_a_time_waits_in_a_hung_folder(
     async def answers() -> bool:
         try:
             return await looks.attempt("a", folder) == FolderContents()
-        except FolderHangsError:
+        except FolderUnresponsiveError:
             return False
 
     await eventually(answers, "the folder is looked at again")
@@ -101,7 +101,7 @@ async def test_hung_folders_have_a_limit_and_others_go_on(
     hung: Hung, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("patio.adapters.fingerprints.READ_SECONDS", 0.05)
-    monkeypatch.setattr("patio.adapters.fingerprints.MOST_HANGING", 4)
+    monkeypatch.setattr("patio.adapters.fingerprints.MOST_UNRESPONSIVE", 4)
     looks = Fingerprints()
     before = threading.active_count()
     folders = [str(tmp_path / f"hung{number}") for number in range(12)]
@@ -115,10 +115,10 @@ async def test_hung_folders_have_a_limit_and_others_go_on(
 async def test_folder_that_could_not_be_read_has_not_changed(
     hung: Hung, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("patio.adapters.fingerprints.MOST_HANGING", 0)
+    monkeypatch.setattr("patio.adapters.fingerprints.MOST_UNRESPONSIVE", 0)
     looks, healthy = Fingerprints(), adapter_files(tmp_path / "healthy")
     await looks.attempt("healthy", healthy)
-    monkeypatch.setattr("patio.adapters.fingerprints.MOST_HANGING", 16)
+    monkeypatch.setattr("patio.adapters.fingerprints.MOST_UNRESPONSIVE", 16)
     for _ in range(3):
         await looks.compare({"healthy": healthy})
     assert looks.changed == frozenset()
@@ -154,7 +154,7 @@ async def test_adapters_on_a_hung_volume_delay_no_other(
 
         async def told() -> bool:
             found = {report.lora_name: report for report in (await client.adapters()).adapters}["hung0"]
-            return found.reason == "FolderHangs" and str(tmp_path / "hung0") in found.message
+            return found.reason == "FolderUnresponsive" and str(tmp_path / "hung0") in found.message
 
         await eventually(told, "the report says which file system does not answer")
         await double.crash()

@@ -9,7 +9,7 @@ from patio.adapters.observation import depart, evict, observe
 from patio.adapters.plan import Load
 from patio.adapters.progress import after_rejection
 from patio.adapters.snapshot import UNOBSERVED, AdapterSnapshot
-from patio.engine.base import Capacity, EngineView, FaultReason, RetryableError
+from patio.engine.base import Capacity, EngineReason, EngineView, RetryableError
 from patio.engine.http import NotListeningError, down
 from patio.rejection import Rejection
 from patio_testing.sidecar.builders import desired, engine, keyed, wanted
@@ -47,8 +47,8 @@ def test_adapter_missing_from_a_full_engine_was_evicted() -> None:
     after, events = poll(full, engine({"b": "/b"}))
     rejection = after.progress[A].rejection
     assert rejection is not None
-    assert (rejection.reason, rejection.retryable) == (FaultReason.EVICTED, False)
-    assert events == ["adapter evicted adapter=a by=another one"]
+    assert (rejection.reason, rejection.retryable) == (EngineReason.EVICTED, False)
+    assert events == ["adapter evicted adapter=a by=another adapter"]
 
 
 def test_eviction_of_an_undesired_adapter_changes_nothing() -> None:
@@ -59,7 +59,7 @@ def test_eviction_of_an_undesired_adapter_changes_nothing() -> None:
 def test_recovered_adapter_forgets_its_failures() -> None:
     spec = wanted("a")
     snapshot = AdapterSnapshot(desired(spec), engine(), life=1)
-    failed = after_rejection(snapshot.progress_of(spec), Rejection("EngineFault", "500"), 0.0, 0.0)
+    failed = after_rejection(snapshot.progress_of(spec), Rejection("EngineError", "500"), 0.0, 0.0)
     after, _ = poll(replace(snapshot, progress=keyed({"a": failed})), LOADED)
     assert (after.progress[A].rejection, after.progress[A].failures) == (None, 0)
 
@@ -77,14 +77,14 @@ def test_adapter_loaded_again_after_its_unload_leaves_again() -> None:
     after, events = poll(snapshot, engine({"a": "/a"}))
     assert after.desired.leaving == {"a"}
     assert after.progress[A].losses == 1
-    assert events == ["adapter back though unloaded adapter=a times=1"]
+    assert events == ["unloaded adapter loaded again by the engine adapter=a times=1"]
 
 
 def test_engine_that_is_gone_brings_nothing_back() -> None:
     snapshot = AdapterSnapshot(with_unloaded(desired(), "a", "/a"), engine(), life=1)
     after, _ = poll(snapshot, down(NotListeningError("http://x")))
     assert not after.desired.unloaded
-    paused, _ = poll(snapshot, down(RetryableError(FaultReason.ENGINE_FAULT, "paused")))
+    paused, _ = poll(snapshot, down(RetryableError(EngineReason.ENGINE_ERROR, "paused")))
     assert paused.desired.unloaded == {"a": "/a"}
 
 

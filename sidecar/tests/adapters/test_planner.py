@@ -15,13 +15,13 @@ from patio.adapters.desired import (
     LoadedWeights,
     Slot,
     returned,
-    with_gone,
     with_loaded,
+    with_removed,
     with_returned,
     with_unloaded,
 )
 from patio.adapters.explanations import SLOW
-from patio.adapters.observation import gone, lost, recovered
+from patio.adapters.observation import lost, recovered, removed
 from patio.adapters.plan import Fetch, Load, Plan, Reload, Restore, Unload
 from patio.adapters.planner import plan, readiness_blockers, reports_of
 from patio.adapters.progress import (
@@ -38,15 +38,15 @@ from patio.adapters.progress import (
     current,
 )
 from patio.adapters.snapshot import AdapterSnapshot, holds
-from patio.engine.base import Capacity, EngineView, FaultReason, PermanentError, RetryableError, trial_name
+from patio.engine.base import Capacity, EngineReason, EngineView, PermanentError, RetryableError, trial_name
 from patio.engine.http import NotListeningError, down
 from patio.rejection import Rejection
 from patio_protocol.adapters import AdapterReport, AdapterState
 from patio_testing.sidecar.builders import active, desired, engine, keyed, wanted
 
 A = ("a", Slot.ACTIVE)
-REFUSED = Rejection(FaultReason.ADAPTER_REFUSED, "rank 32 is greater than 16", retryable=False)
-BUSY = Rejection(FaultReason.ENGINE_FAULT, "try later", retryable=True)
+REFUSED = Rejection(EngineReason.ADAPTER_REJECTED, "rank 32 is greater than 16", retryable=False)
+BUSY = Rejection(EngineReason.ENGINE_ERROR, "try later", retryable=True)
 
 
 def only(found: Plan) -> AdapterReport:
@@ -56,7 +56,7 @@ def only(found: Plan) -> AdapterReport:
 
 def test_wanted_adapter_is_loaded() -> None:
     found = plan(AdapterSnapshot(desired(wanted("a")), engine()))
-    assert found.actions == (Load(wanted("a"), "It is wanted and the engine does not list it."),)
+    assert found.actions == (Load(wanted("a"), "The adapter is desired, and the engine does not list it."),)
     assert only(found).state is AdapterState.PENDING
 
 
@@ -90,11 +90,11 @@ def test_nothing_is_done_while_the_engine_is_down() -> None:
 
 
 def test_list_without_its_key_fails_everything_at_once() -> None:
-    fault = PermanentError(FaultReason.UNAUTHORIZED, "set ENGINE_API_KEY")
+    fault = PermanentError(EngineReason.UNAUTHORIZED, "set ENGINE_API_KEY")
     found = plan(AdapterSnapshot(desired(wanted("a")), EngineView(ready=True, adapters=None, error=fault)))
     assert found.actions == ()
     assert (only(found).state, only(found).reason) == (AdapterState.FAILED, "EngineUnauthorized")
-    passing = RetryableError(FaultReason.ENGINE_FAULT, "500")
+    passing = RetryableError(EngineReason.ENGINE_ERROR, "500")
     found = plan(AdapterSnapshot(desired(wanted("a")), EngineView(ready=True, adapters=None, error=passing)))
     assert only(found).state is AdapterState.PENDING
 
@@ -102,25 +102,27 @@ def test_list_without_its_key_fails_everything_at_once() -> None:
 def test_engines_own_adapter_is_reported_and_left_alone() -> None:
     found = plan(AdapterSnapshot(Desired(), engine({"b": "/b"})))
     assert found.actions == ()
-    assert (only(found).reason, only(found).owner, only(found).lora_path) == ("LoadedInEngine", None, "/b")
+    assert (only(found).reason, only(found).owner, only(found).lora_path) == ("Unmanaged", None, "/b")
 
 
 def test_name_on_its_way_out_is_unloaded_and_then_gone() -> None:
     leaving = desired(leaving=frozenset({"a"}))
-    assert plan(AdapterSnapshot(leaving, engine({"a": "/a"}))).actions == (Unload("a", "It is no longer wanted."),)
-    assert gone(AdapterSnapshot(leaving, engine({"a": "/a"}))) == frozenset()
-    assert gone(AdapterSnapshot(leaving, engine())) == {"a"}
+    assert plan(AdapterSnapshot(leaving, engine({"a": "/a"}))).actions == (
+        Unload("a", "The adapter is no longer desired."),
+    )
+    assert removed(AdapterSnapshot(leaving, engine({"a": "/a"}))) == frozenset()
+    assert removed(AdapterSnapshot(leaving, engine())) == {"a"}
 
 
 def test_closed_port_holds_no_adapter_paused_engine_may() -> None:
     leaving = desired(leaving=frozenset({"a"}))
-    assert gone(AdapterSnapshot(leaving, down(NotListeningError("x")))) == {"a"}
-    assert gone(AdapterSnapshot(leaving, down(RetryableError(FaultReason.ENGINE_FAULT, "paused")))) == frozenset()
+    assert removed(AdapterSnapshot(leaving, down(NotListeningError("x")))) == {"a"}
+    assert removed(AdapterSnapshot(leaving, down(RetryableError(EngineReason.ENGINE_ERROR, "paused")))) == frozenset()
 
 
 def test_name_that_is_being_loaded_is_not_yet_gone() -> None:
     leaving = desired(leaving=frozenset({"a"}))
-    assert gone(AdapterSnapshot(leaving, engine(), running=keyed({"a": Load(wanted("a"), "")}))) == frozenset()
+    assert removed(AdapterSnapshot(leaving, engine(), running=keyed({"a": Load(wanted("a"), "")}))) == frozenset()
 
 
 def failed(one: AdapterSpec, fault: Rejection, times: int = 1) -> AdapterSnapshot:
@@ -279,7 +281,7 @@ def test_weights_are_restored_once_per_failure() -> None:
         failed_over("/new"),
         failed_over("/new/"),
         failed(replace(over("/old"), held=None), REFUSED),
-        failed(over("/old"), Rejection(FaultReason.EVICTED, "no room", retryable=False)),
+        failed(over("/old"), Rejection(EngineReason.EVICTED, "no room", retryable=False)),
     ],
     ids=["the same folder", "the same folder, written otherwise", "nothing held before", "evicted"],
 )
@@ -324,7 +326,7 @@ def test_returning_adapter_is_unloaded_again_then_ever_later() -> None:
     assert isinstance(plan(first).actions[0], Unload)
     second = replace(first, progress={A: after_loss(progress, 10.0, 0.0)})
     assert plan(second).actions == ()
-    assert (only(plan(second)).state, only(plan(second)).reason) == (AdapterState.UNLOADING, "CameBack")
+    assert (only(plan(second)).state, only(plan(second)).reason) == (AdapterState.UNLOADING, "ReloadedByEngine")
     assert isinstance(plan(replace(second, now=15.0)).actions[0], Unload)
 
 
@@ -339,7 +341,7 @@ def test_number_of_remembered_unloaded_names_is_bounded() -> None:
 
 def test_evicted_adapters_are_loaded_again_into_free_slots() -> None:
     names = ("a", "b", "c")
-    evicted = Rejection(FaultReason.EVICTED, "no room", retryable=False)
+    evicted = Rejection(EngineReason.EVICTED, "no room", retryable=False)
     progress = {name: after_rejection(current(None, wanted(name), 1), evicted, 0.0, 0.0) for name in names}
     snapshot = AdapterSnapshot(
         desired(*map(wanted, names), wanted("d")),
@@ -390,7 +392,7 @@ def test_executed_plans_converge_and_come_to_rest(
     was_there = dict(listed)
     now = 0.0
     for _ in range(60):
-        snapshot = replace(snapshot, now=now, desired=with_gone(snapshot.desired, gone(snapshot)))
+        snapshot = replace(snapshot, now=now, desired=with_removed(snapshot.desired, removed(snapshot)))
         found = plan(snapshot)
         names_acted = [action.key[0] for action in found.actions]
         assert len(set(names_acted)) == len(names_acted)
@@ -477,9 +479,9 @@ def test_report_says_what_a_slow_change_waits_for() -> None:
     assert quick.requeue_at == 10.0 + SLOW, "then there is more to say"
     assert plan(replace(snapshot, now=10.0 + SLOW)).requeue_at == 11.0 + SLOW
     one, other = (report.message for report in plan(replace(snapshot, now=20.0)).reports)
-    assert "waits for the requests under way to a" in one
+    assert "waits until the requests to a have ended" in one
     assert "one change at a time" in other
-    assert "requests under way to a" in other
+    assert "requests to a have ended" in other
     trying = replace(snapshot, now=20.0, view=engine({"a": "/old"}))
     assert {report.message for report in plan(trying).reports} == {"why The engine has not answered yet."}
     vllm = replace(snapshot, now=20.0, unloads_wait=False)

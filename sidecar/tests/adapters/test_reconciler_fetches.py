@@ -113,7 +113,7 @@ async def test_slow_download_delays_no_other_adapter(
     ("source", "status", "code"),
     [
         ("s3://adapters/nothing", 404, "SourceNotFound"),
-        ("s3://adapters/pickles", 422, "SourceRefused"),
+        ("s3://adapters/pickles", 422, "SourceRejected"),
         ("file:///nowhere/at/all", 404, "AdapterNotFound"),
         ("pvc:///etc", 400, "InvalidSource"),
     ],
@@ -287,7 +287,7 @@ async def test_stopped_download_says_so_to_those_who_wait(
         assert (answer.status_code, answer.json()["error"]["code"]) == (409, "Cancelled")
         await client.load(order("sql", source, wait=0))
         download_id = await eventually(running, "it runs for an adapter")
-        with pytest.raises(Refused, match="unload the adapter"):
+        with pytest.raises(Refused, match="Unload the adapter"):
             await client.cancel_download(download_id)
 
 

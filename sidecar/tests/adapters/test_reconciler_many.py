@@ -157,15 +157,15 @@ async def test_folder_that_can_not_be_used_is_a_fault_of_its_adapter(
     sidecar: StartSidecar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
 ) -> None:
     good, bad = (adapter_files(tmp_path / "root" / name) for name in ("good", "bad"))
-    hold = Downloads.hold
+    pin = Downloads.pin
 
     async def denied(downloads: Downloads, folder: str) -> bool:
         if folder == bad:
             raise error
-        return await hold(downloads, folder)
+        return await pin(downloads, folder)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Downloads, "hold", denied)
+        patched.setattr(Downloads, "pin", denied)
         async with running_double() as double:
             for _ in range(2):  # what is wanted is stored, so the next start meets it again
                 async with sidecar(double) as client:
@@ -199,7 +199,7 @@ async def test_unexpected_error_fails_one_adapter(
         assert "RecursionError" in refused.value.message
         assert (await client.load(load_request("fine", path))).state is AdapterState.LOADED
         errors = [record for record in caplog.records if record.levelname == "ERROR"]
-        assert [record.getMessage() for record in errors] == ["adapter load broke adapter=odd"]
+        assert [record.getMessage() for record in errors] == ["adapter load failed unexpectedly adapter=odd"]
         assert errors[0].exc_info is not None
         assert (await client.ready()).ready
         monkeypatch.setattr(Vllm, "load", load)

@@ -135,7 +135,7 @@ async def test_rejected_weights_leave_old_ones_answering(engine: str, sidecar: S
             await more(said, said_by(one))
             with pytest.raises(Refused) as refused:
                 await client.load(load_request("a", str(bad), revision="2"))
-            assert (refused.value.code, refused.value.retryable) == ("AdapterRefused", False)
+            assert (refused.value.code, refused.value.retryable) == ("AdapterRejected", False)
             assert "64" in refused.value.message
             await more(said, said_by(one))
         assert set(said) == {said_by(one)}
@@ -195,7 +195,7 @@ async def test_missing_old_weights_are_not_requested_forever(sidecar: StartSidec
         await eventually(looked, "four looks later")
         assert len(double.calls(LOAD["sglang"])) == 3, "the first, the refused, and one try to go back"
         report = await reaches(client, "a", AdapterState.FAILED)
-        assert (report.reason, report.held_revision) == ("AdapterRefused", None)
+        assert (report.reason, report.held_revision) == ("AdapterRejected", None)
 
 
 @pytest.mark.parametrize(("rank", "state", "answers"), [(8, "Loaded", "two"), (64, "Failed", "one")])
@@ -334,14 +334,14 @@ async def test_swap_waiting_long_for_requests_leaves_pod_ready(
             report = await report_of(client, "a")
             assert report is not None
             told.add(report.message)
-            return "requests under way to a" in report.message
+            return "requests to a have ended" in report.message
 
         await eventually(waits, f"the report says what the swap waits for; {told}")
         behind = asyncio.create_task(client.load(load_request("b", str(other))))
 
         async def waits_behind() -> bool:
             report = await report_of(client, "b")
-            return report is not None and "requests under way to a" in report.message
+            return report is not None and "requests to a have ended" in report.message
 
         await eventually(waits_behind, "and what a load waits for behind it")
 
@@ -373,7 +373,7 @@ async def test_file_in_the_place_of_a_folder_is_reported(engine: str, sidecar: S
         await ready(client)
         with pytest.raises(Refused) as refused:
             await client.load(load_request("a", str(file)))
-        assert refused.value.message.startswith(f"{file} is a file; lora_path has to be the folder")
+        assert refused.value.message.startswith(f"{file} is a file. lora_path must be the folder")
 
 
 async def test_relative_path_is_rejected_in_a_sentence(sidecar: StartSidecar) -> None:

@@ -177,7 +177,7 @@ def test_what_is_no_token_is_not_read_as_one(tmp_path: Path) -> None:
     file = tmp_path / "token"
     for content in (b"", b" \n", b"two words", b"\xff\xfe", b"x" * (MAX_TOKEN + 1), b"a\x00b"):
         file.write_bytes(content)
-        with pytest.raises(TokenError, match="does not hold a service account token"):
+        with pytest.raises(TokenError, match="does not contain a service account token"):
             read_token(str(file))
     file.write_bytes(b"x" * MAX_TOKEN)
     assert len(read_token(str(file))) == MAX_TOKEN

@@ -28,10 +28,9 @@ from patio.downloads.pins import Pins, is_there
 from patio.downloads.s3 import S3
 from patio.downloads.settings import DownloadSettings
 from patio_protocol.downloads import DownloadReason, DownloadReport, DownloadRequest, DownloadState
-from patio_protocol.sources import parse_source
-from patio_testing.deadline import DEADLINE
-from patio_testing.sidecar.builders import eventually
-from patio_testing.sidecar.download_sources import (
+from patio_protocol.sources import parse_source, read_config
+
+from download_sources import (
     ACCESS_KEY,
     SECRET_KEY,
     TOKEN,
@@ -91,16 +90,22 @@ def request(source: str, *, output_dir: Path | None = None, **config: str) -> Do
     )
 
 
+async def fetch(downloads: Downloads, order: DownloadRequest) -> DownloadReport:
+    """Fetch as an adapter does."""
+    source, config = parse_source(order.source), read_config(order.config)
+    return await downloads.fetch(source, config, order.output_dir, order.max_workers)
+
+
 async def fetched(downloads: Downloads, order: DownloadRequest) -> DownloadReport:
     async with asyncio.timeout(120):
-        report = await downloads.fetch(order)
+        report = await fetch(downloads, order)
     assert report.error is None, report
     return report
 
 
 async def failed(downloads: Downloads, order: DownloadRequest) -> DownloadReport:
-    async with asyncio.timeout(DEADLINE):
-        report = await downloads.fetch(order)
+    async with asyncio.timeout(60):
+        report = await fetch(downloads, order)
     assert report.error is not None, report
     assert report.state is DownloadState.FAILED
     return report
@@ -267,7 +272,7 @@ async def test_hostile_bucket_writes_nothing_outside_its_place(
     async with start(endpoint=s3.url) as downloads:
         report = await failed(downloads, request(f"s3://{bucket}/m"))
         assert report.error is not None
-        assert (report.error.code, report.error.retryable) == ("SourceRefused", False)
+        assert (report.error.code, report.error.retryable) == ("SourceRejected", False)
     assert not [name for name in below(tmp_path) if "escape" in name or "safetensors" in name]
     assert not [name for name in below(tmp_path) if not name.startswith("root")]
 
@@ -288,7 +293,7 @@ async def test_only_code_is_rejected(start: Start, s3: S3Server) -> None:
     async with start(endpoint=s3.url) as downloads:
         report = await failed(downloads, request("s3://code/m"))
         assert report.error is not None
-        assert (report.error.code, report.error.retryable) == ("SourceRefused", False)
+        assert (report.error.code, report.error.retryable) == ("SourceRejected", False)
         assert "adapter_model.bin" in report.error.message
 
 
@@ -358,7 +363,7 @@ async def test_leaving_waiter_ends_download_unless_others_want_it(start: Start, 
     s3.put("leaving", {"m/model.safetensors": content(4 * MEGABYTE)})
     async with start(endpoint=proxy.url) as downloads:
         proxy.rate = MEGABYTE
-        waiting = [asyncio.create_task(downloads.fetch(request("s3://leaving/m"))) for _ in range(2)]
+        waiting = [asyncio.create_task(fetch(downloads, request("s3://leaving/m"))) for _ in range(2)]
 
         async def running() -> bool:
             return bool(workers())
@@ -392,7 +397,7 @@ async def test_space_is_made_from_unused_revisions_only(start: Start, s3: S3Serv
         s3.put("room", {f"{name}/model.safetensors": content(MEGABYTE, seed=len(name))})
     async with start(endpoint=s3.url, limit=int(2.5 * MEGABYTE)) as downloads:
         one, two = [(await fetched(downloads, request(f"s3://room/{name}"))).folder for name in ("one", "two")]
-        assert await downloads.hold(str(one))
+        assert await downloads.pin(str(one))
         three = (await fetched(downloads, request("s3://room/three"))).folder
         assert [there(folder) for folder in (one, two, three)] == [True, False, True]
 
@@ -401,16 +406,16 @@ async def test_older_revision_is_removed_when_only_newer_is_used(start: Start, s
     s3.put("older", {"m/model.safetensors": b"one"})
     async with start(endpoint=s3.url) as mine, start(endpoint=s3.url) as others:
         one = str((await fetched(mine, request("s3://older/m"))).folder)
-        mine.keep({one})
-        assert await others.hold(one)
+        mine.set_in_use({one})
+        assert await others.pin(one)
         s3.put("older", {"m/model.safetensors": b"two"})
         two = str((await fetched(mine, request("s3://older/m"))).folder)
-        mine.keep({one, two})
-        assert await mine.hold(two)
-        mine.keep({two})
+        mine.set_in_use({one, two})
+        assert await mine.pin(two)
+        mine.set_in_use({two})
         s3.put("older", {"m/model.safetensors": b"three"})
         three = str((await fetched(mine, request("s3://older/m"))).folder)
-        mine.keep({three})
+        mine.set_in_use({three})
 
         async def two_is_gone() -> bool:
             return not there(two)
@@ -418,7 +423,7 @@ async def test_older_revision_is_removed_when_only_newer_is_used(start: Start, s
         await eventually(two_is_gone, "the second revision is removed")
         assert there(one), "the other sidecar has it"
         assert there(three)
-        assert not await mine.hold(two)
+        assert not await mine.pin(two)
 
 
 async def test_output_dir_shows_one_revision_and_keeps_other_files(start: Start, s3: S3Server, tmp_path: Path) -> None:
@@ -600,7 +605,7 @@ async def test_hostile_repository_writes_nothing(start: Start, tmp_path: Path, n
         async with start(hf_endpoint=hub.url) as downloads:
             report = await failed(downloads, request("team/adapter"))
             assert report.error is not None
-            assert report.error.code == "SourceRefused"
+            assert report.error.code == "SourceRejected"
     assert not [each for each in below(tmp_path) if "escape" in each or each.endswith(".json")]
 
 
@@ -638,7 +643,7 @@ async def test_only_the_last_downloads_are_remembered(start: Start, monkeypatch:
 
 
 async def test_no_more_than_so_many_are_queued(start: Start, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("patio.downloads.downloads.UNDER_WAY", 4)
+    monkeypatch.setattr("patio.downloads.downloads.MOST_DOWNLOADS", 4)
     async with start(endpoint=proxy.url) as downloads:
         for index in range(4):
             downloads.order(request(f"s3://bucket/{index}"))
@@ -677,20 +682,20 @@ async def test_folders_that_others_write_to_take_no_turn(start: Start, s3: S3Ser
 
 async def test_disk_that_fails_ends_nothing(start: Start, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     s3.put("stale", {"m/model.safetensors": b"one"})
-    monkeypatch.setattr("patio.downloads.downloads.DISK_AGAIN", 0.01)
+    monkeypatch.setattr("patio.downloads.downloads.DISK_RETRY_SECONDS", 0.01)
     settled: list[object] = []
-    settle = Pins.settle
+    sync = Pins.sync
 
     def broken(holds: Pins, wanted: Any) -> None:
         settled.append(wanted)
         if len(settled) < 3:
             raise OSError(errno.ESTALE, "Stale file handle")
-        settle(holds, wanted)
+        sync(holds, wanted)
 
-    monkeypatch.setattr(Pins, "settle", broken)
+    monkeypatch.setattr(Pins, "sync", broken)
     async with start(endpoint=s3.url) as downloads:
         folder = str((await fetched(downloads, request("s3://stale/m"))).folder)
-        downloads.keep({folder})
+        downloads.set_in_use({folder})
 
         async def known() -> bool:
             return len(settled) >= 3 and bool(downloads.on_disk())
@@ -710,9 +715,9 @@ async def test_volume_that_hangs_holds_up_no_other(start: Start, s3: S3Server, m
     monkeypatch.setattr("patio.downloads.downloads.is_there", hung)
     async with start(endpoint=s3.url) as downloads:
         folder = str((await fetched(downloads, request("s3://beside/m"))).folder)
-        hanging = asyncio.create_task(downloads.hold("/hung/volume"))
-        async with asyncio.timeout(DEADLINE):
-            assert await downloads.hold(folder)
+        hanging = asyncio.create_task(downloads.pin("/hung/volume"))
+        async with asyncio.timeout(30):
+            assert await downloads.pin(folder)
         answer.set()
         assert not await hanging
 

@@ -28,7 +28,7 @@ from patio.downloads.downloads import Downloads
 from patio.downloads.errors import DownloadError
 from patio.downloads.messages import Job
 from patio.downloads.metrics import DownloadMetrics
-from patio.downloads.network import BUNDLES, one_bundle, past_proxies
+from patio.downloads.network import BUNDLES, bypass_proxies, use_one_bundle
 from patio.downloads.settings import DownloadSettings
 from patio.downloads.worker import backend_of
 from patio.downloads.worker_process import run_worker
@@ -146,7 +146,7 @@ def test_libraries_ask_no_name_that_stands_for_the_machine(
     with pytest.raises(DownloadError) as raised:
         backend_of(one).listing()
     assert raised.value.reason is DownloadReason.INVALID
-    assert "never asked" in raised.value.message
+    assert "never connects" in raised.value.message
 
 
 def test_clusters_own_agent_gives_a_pod_its_role(
@@ -166,7 +166,7 @@ async def test_order_can_not_name_the_machine(tmp_path: Path, kind: str) -> None
         refused = await ordered(tmp_path, kind, {}, {"hf_endpoint" if kind == "hf" else "endpoint": endpoint})
         assert refused is not None
         assert refused.reason is DownloadReason.INVALID
-        assert "never asked" in refused.message
+        assert "never connects" in refused.message
 
 
 async def ordered(folder: Path, kind: str, settings: dict[str, Any], config: dict[str, str]) -> DownloadError | None:
@@ -228,17 +228,17 @@ async def test_role_is_not_used_in_clear(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("target", "words"),
     [
-        ("http://169.254.169.254/latest", "never asked"),
-        ("https://2852039166/latest", "never asked"),
-        ("http://other.invalid", "only https is followed"),
-        ("ftp://127.0.0.1/x", "only https is followed"),
+        ("http://169.254.169.254/latest", "never connects"),
+        ("https://2852039166/latest", "never connects"),
+        ("http://other.invalid", "follows only https"),
+        ("ftp://127.0.0.1/x", "follows only https"),
     ],
 )
 async def test_hub_redirects_to_https_only(tmp_path: Path, target: str, words: str) -> None:
     with running_hub({"model.safetensors": b"x" * 100, "adapter_config.json": b"{}"}) as hub:
         hub.cdn = target
         found = await fault(job(tmp_path, REPOSITORY, hf_endpoint=hub.url))
-    assert (found.reason, found.retryable) == (DownloadReason.REFUSED, False)
+    assert (found.reason, found.retryable) == (DownloadReason.REJECTED, False)
     assert words in found.message
 
 
@@ -246,7 +246,7 @@ async def test_redirects_of_a_hub_come_to_an_end(tmp_path: Path) -> None:
     with running_hub({"adapter_config.json": b"{}", "m.safetensors": b"x"}) as hub:
         hub.faults = [(302, {"Location": f"{hub.url}/again"})] * 20
         found = await fault(job(tmp_path, REPOSITORY, hf_endpoint=hub.url))
-        assert found.reason is DownloadReason.REFUSED
+        assert found.reason is DownloadReason.REJECTED
         assert len(hub.calls) == 6
 
 
@@ -264,7 +264,7 @@ async def test_redirects_of_a_hub_come_to_an_end(tmp_path: Path) -> None:
 async def test_invalid_listing_is_reported_as_such(tmp_path: Path, entry: Any) -> None:
     with running_hub({}, lists={"": entry}, fixed_commit="0" * 40) as hub:
         found = await fault(job(tmp_path, REPOSITORY, hf_endpoint=hub.url))
-    assert found.reason is DownloadReason.FAULT, found.message
+    assert found.reason is DownloadReason.ERROR, found.message
 
 
 class _Store(http.server.BaseHTTPRequestHandler):
@@ -310,8 +310,8 @@ def store(
 async def test_redirects_of_a_store_are_not_followed(tmp_path: Path) -> None:
     with store(200) as (elsewhere, there), store(307, {"location": f"{elsewhere}/x"}) as (url, _):
         found = await fault(job(tmp_path, BUCKET, endpoint=url, **KEYS))
-    assert found.reason is DownloadReason.REFUSED, found.message
-    assert "a redirect, which is not followed" in found.message
+    assert found.reason is DownloadReason.REJECTED, found.message
+    assert "follows no redirect" in found.message
     assert there == []
 
 
@@ -320,7 +320,7 @@ async def test_without_credentials_the_sentence_says_so(tmp_path: Path, source: 
     with store(403) as (url, _):
         found = await fault(job(tmp_path, source, endpoint=url, hf_endpoint=url))
         assert found.reason is DownloadReason.UNAUTHORIZED
-        assert "asked without credentials" in found.message
+        assert "a request without credentials" in found.message
         found = await fault(job(tmp_path, source, endpoint=url, hf_endpoint=url, hf_token=TOKEN, **KEYS))
         assert "without credentials" not in found.message
 
@@ -348,14 +348,14 @@ async def test_listing_without_an_end_is_rejected(tmp_path: Path) -> None:
     body = b"<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>"
     with store(200, {"content-type": "application/xml"}, body + entries + b"</ListBucketResult>") as (url, asked):
         found = await fault(job(tmp_path, BUCKET, endpoint=url))
-    assert found.reason is DownloadReason.REFUSED, found.message
+    assert found.reason is DownloadReason.REJECTED, found.message
     assert len(asked) <= 11, "folders are counted too"
 
 
 async def test_answer_that_fills_the_memory_costs_the_worker(tmp_path: Path) -> None:
     with store(200, {"content-type": "application/json"}, b'["' + b"x" * 2**29 + b'"]') as (url, _):
         found = await fault(job(tmp_path, REPOSITORY, hf_endpoint=url))
-    assert found.reason is DownloadReason.REFUSED, found.message
+    assert found.reason is DownloadReason.REJECTED, found.message
     assert "MiB of memory" in found.message
 
 
@@ -371,7 +371,7 @@ async def test_network_in_no_proxy_is_honoured(tmp_path: Path) -> None:
 def test_only_addresses_in_a_network_pass_the_proxy_by() -> None:
     for host, said in (("10.1.2.3", "10.1.2.3"), ("fd00::7", "fd00::7"), ("11.0.0.1", ""), ("minio", "")):
         environ = {"NO_PROXY": ".svc,10.0.0.0/8,fd00::/8,nonsense/99"}
-        past_proxies(environ, host)
+        bypass_proxies(environ, host)
         assert environ["NO_PROXY"].endswith(f",{said}") == bool(said)
 
 
@@ -418,20 +418,20 @@ async def test_unknown_ca_is_reported_with_the_remedy(tmp_path: Path) -> None:
 async def test_store_without_tls_is_reported_with_the_remedy(tmp_path: Path) -> None:
     with store(404) as (url, _):
         found = await fault(job(tmp_path, BUCKET, endpoint=url.replace("http:", "https:")))
-    assert "write http:// before it" in found.message
+    assert "begin its URL with http://" in found.message
 
 
 def test_bundle_that_is_not_there_hides_none_that_is(tmp_path: Path) -> None:
     bundle = tmp_path / "ca.pem"
     bundle.write_text("")
     environ = {"SSL_CERT_FILE": "/nowhere", "CURL_CA_BUNDLE": str(bundle)}
-    one_bundle(environ)
+    use_one_bundle(environ)
     assert environ == dict.fromkeys(BUNDLES, str(bundle))
     environ = {"REQUESTS_CA_BUNDLE": str(tmp_path)}
-    one_bundle(environ)
+    use_one_bundle(environ)
     assert environ == {"SSL_CERT_DIR": str(tmp_path)}
     environ = {"SSL_CERT_FILE": "/nowhere"}
-    one_bundle(environ)
+    use_one_bundle(environ)
     assert environ == {}
 
 
@@ -441,4 +441,4 @@ async def test_answer_of_a_source_is_reported_in_short(tmp_path: Path) -> None:
         found = await fault(job(tmp_path, BUCKET, endpoint=url, **KEYS))
     assert len(found.message) <= 1000
     assert SECRET_KEY not in found.message
-    assert found.reason in (DownloadReason.FAULT, DownloadReason.UNREACHABLE), found.message
+    assert found.reason in (DownloadReason.ERROR, DownloadReason.UNREACHABLE), found.message

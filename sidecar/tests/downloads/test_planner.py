@@ -44,10 +44,10 @@ def test_pickles_beside_safetensors_are_skipped_and_named() -> None:
     ("files", "reason"),
     [
         ((), DownloadReason.NOT_FOUND),
-        ((PICKLE, CONFIG), DownloadReason.REFUSED),
-        ((RemoteFile("a.png", 1),), DownloadReason.REFUSED),
-        ((RemoteFile("a.json", -1),), DownloadReason.REFUSED),
-        ((WEIGHTS, RemoteFile("../x.bin", 1)), DownloadReason.REFUSED),
+        ((PICKLE, CONFIG), DownloadReason.REJECTED),
+        ((RemoteFile("a.png", 1),), DownloadReason.REJECTED),
+        ((RemoteFile("a.json", -1),), DownloadReason.REJECTED),
+        ((WEIGHTS, RemoteFile("../x.bin", 1)), DownloadReason.REJECTED),
     ],
 )
 def test_source_with_nothing_to_take_is_permanent_error(files: tuple[RemoteFile, ...], reason: DownloadReason) -> None:

@@ -127,7 +127,7 @@ def test_any_listing_writes_nothing_outside_its_folder(
         one = job(folder, shown=shown, all_files=all_files)
         ended = attempt(Memory(listed), one)
         if not isinstance(ended, Done):
-            assert ended in (DownloadReason.REFUSED, DownloadReason.NOT_FOUND)
+            assert ended in (DownloadReason.REJECTED, DownloadReason.NOT_FOUND)
             written = {name for name in below(Path(temporary)) if (Path(temporary) / name).is_file()}
             assert {Path(name).name for name in written} <= {".lock"}
         else:
@@ -231,17 +231,17 @@ def test_files_in_use_are_never_removed(tmp_path: Path) -> None:
     done, _ = run(Memory({"m.safetensors": b"x"}), job(tmp_path))
     folder, root = Path(done.folder), tmp_path / "root"
     mine, theirs = Pins(root), Pins(root)
-    assert mine.take(folder)
-    assert theirs.take(folder)
+    assert mine.pin(folder)
+    assert theirs.pin(folder)
     assert not remove_unused(folder, root)
     mine.close()
     assert not remove_unused(folder, root)
-    theirs.settle([])
+    theirs.sync([])
     assert folder.is_dir(), "nothing newer is in its place"
-    assert theirs.take(folder)
+    assert theirs.pin(folder)
     theirs.close()
     assert remove_unused(folder, root)
-    assert not mine.take(folder)
+    assert not mine.pin(folder)
     assert set(below(root / KEY)) == {".lock"}
 
 
@@ -250,9 +250,9 @@ def test_folders_of_others_are_neither_locked_nor_removed(tmp_path: Path) -> Non
     for name in ("org/one", "org/two"):
         (root / name).mkdir(parents=True)
     holds = Pins(root)
-    holds.settle([root / "org" / "one"])
-    assert holds.take(root / "org" / "one")
-    holds.settle([root / "org" / "two"])
+    holds.sync([root / "org" / "one"])
+    assert holds.pin(root / "org" / "one")
+    holds.sync([root / "org" / "two"])
     holds.close()
     assert set(below(root)) == {"org", "org/one", "org/two"}
 
@@ -330,7 +330,7 @@ def test_thousand_revisions_are_held_by_one_descriptor(tmp_path: Path) -> None:
         folder.mkdir(parents=True)
     before = len(os.listdir("/proc/self/fd"))
     holds = Pins(tmp_path / "root")
-    assert all(holds.take(folder) for folder in folders)
+    assert all(holds.pin(folder) for folder in folders)
     assert len(os.listdir("/proc/self/fd")) == before + 1
     assert not any(remove_unused(folder, tmp_path / "root") for folder in folders)
     holds.close()
@@ -342,11 +342,11 @@ def test_folder_that_is_about_to_go_is_not_held(tmp_path: Path) -> None:
     folder, root = Path(done.folder), tmp_path / "root"
     file, place = users_lock(folder, root)
     remover = locks.open_lock(file)
-    assert locks.own(remover, place)
+    assert locks.lock_exclusive(remover, place)
     holds = Pins(root)
-    assert not holds.take(folder)
+    assert not holds.pin(folder)
     os.close(remover)
-    assert holds.take(folder)
+    assert holds.pin(folder)
     holds.close()
 
 
@@ -363,9 +363,9 @@ def test_folder_that_can_not_be_looked_at_is_not_there(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "stat", broken)
-        assert not holds.take(folder)
-        holds.settle([folder])
-    assert holds.take(folder)
+        assert not holds.pin(folder)
+        holds.sync([folder])
+    assert holds.pin(folder)
     holds.close()
 
 
@@ -422,7 +422,7 @@ def test_worker_whose_source_drips_is_found_out() -> None:
     assert [pace.tick(60.0) for _ in range(5)] == [None] * 5, "nobody waits for a source"
     with pace.waiting():
         assert pace.tick(119.0) is None
-        assert "gave 0 bytes" in str(pace.tick(1.0))
+        assert "sent 0 bytes" in str(pace.tick(1.0))
         assert list(pace.chunks([b"x" * LEAST_RATE * 120])) == [b"x" * LEAST_RATE * 120]
         assert pace.tick(120.0) is None
         for _ in range(30):
@@ -430,7 +430,7 @@ def test_worker_whose_source_drips_is_found_out() -> None:
         assert pace.tick(120.0) is None, "many small files are no drip"
     with pace.listing():
         assert pace.tick(LISTING_SECONDS - 1) is None
-        assert "has not listed" in str(pace.tick(1.0))
+        assert "did not list" in str(pace.tick(1.0))
 
 
 def test_another_part_than_was_asked_for_is_not_taken() -> None:
@@ -476,4 +476,4 @@ def test_folder_of_too_many_files_is_not_walked_to_its_end(tmp_path: Path, monke
         (tmp_path / f"{number}.json").touch()
     with pytest.raises(DownloadError) as raised:
         Local(str(tmp_path), (tmp_path,)).listing()
-    assert raised.value.reason is DownloadReason.REFUSED
+    assert raised.value.reason is DownloadReason.REJECTED

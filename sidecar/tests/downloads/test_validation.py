@@ -63,7 +63,7 @@ def test_safe_name_stays_below_the_folder_that_it_is_put_in(name: str) -> None:
 def test_hostile_listing_is_rejected_whole(names: list[str]) -> None:
     with pytest.raises(DownloadError) as refused:
         check_listing(names)
-    assert refused.value.reason is DownloadReason.REFUSED
+    assert refused.value.reason is DownloadReason.REJECTED
     assert not refused.value.retryable
 
 
@@ -106,11 +106,11 @@ def test_what_patio_did_not_fetch_is_no_revision(path: str) -> None:
         (401, DownloadReason.UNAUTHORIZED, False),
         (403, DownloadReason.UNAUTHORIZED, False),
         (404, DownloadReason.NOT_FOUND, False),
-        (400, DownloadReason.REFUSED, False),
+        (400, DownloadReason.REJECTED, False),
         (412, DownloadReason.CHANGED, True),
-        (429, DownloadReason.FAULT, True),
-        (500, DownloadReason.FAULT, True),
-        (503, DownloadReason.FAULT, True),
+        (429, DownloadReason.ERROR, True),
+        (500, DownloadReason.ERROR, True),
+        (503, DownloadReason.ERROR, True),
     ],
 )
 def test_retryable_faults_are_distinguished_from_others(status: int, reason: DownloadReason, passing: bool) -> None:

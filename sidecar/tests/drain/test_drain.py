@@ -172,8 +172,8 @@ IDLE = httpx.Response(200, text="vllm:num_requests_running 0\nvllm:num_requests_
 class Routers:
     """What a drain hears of its routers."""
 
-    def __init__(self, left: bool = False, unreachable: bool = False) -> None:
-        self.left = left
+    def __init__(self, has_left: bool = False, unreachable: bool = False) -> None:
+        self.has_left = has_left
         self.unreachable = unreachable
 
     def begin(self) -> None: ...
@@ -214,7 +214,7 @@ async def test_router_that_never_lets_go_is_never_drained() -> None:
         engine.said = [RUNNING]
         later = await drain.drain(2)
         assert (later.drained, later.running) == (False, 5), "a later call looks again"
-        engine.said, routers.left = [IDLE], True
+        engine.said, routers.has_left = [IDLE], True
         assert (await drain.drain(10)).drained
 
 
@@ -248,7 +248,7 @@ async def test_more_patient_call_waits_longer_for_silent_routers(monkeypatch: py
 )
 async def test_one_odd_answer_does_not_blind_a_drain(odd: httpx.Response) -> None:
     engine = Answers(odd, RUNNING)
-    async with draining(engine, Routers(left=True)) as drain:
+    async with draining(engine, Routers(has_left=True)) as drain:
         answer = await drain.drain(2)
         assert (answer.drained, answer.running) == (False, 5)
         engine.said = [IDLE]
@@ -356,7 +356,7 @@ async def test_engine_that_is_gone_is_drained(sidecar: StartSidecar) -> None:
     async with running_double() as double, sidecar(double, drain=QUICK) as client:
         await double.crash()
         answer = await client.drain()
-        assert (answer.drained, answer.running, answer.message) == (True, 0, "The engine is gone.")
+        assert (answer.drained, answer.running, answer.message) == (True, 0, "The engine has stopped.")
 
 
 async def test_uncounted_engine_is_awaited_and_not_called_drained(
@@ -370,7 +370,7 @@ async def test_uncounted_engine_is_awaited_and_not_called_drained(
     ):
         answer = await client.drain()
         assert (answer.drained, answer.running, answer.waiting) == (False, None, None)
-        assert "does not tell" in answer.message
+        assert "does not report" in answer.message
 
 
 async def test_sigterm_waits_for_the_drain_of_an_engines_hook(tmp_path: Path) -> None:

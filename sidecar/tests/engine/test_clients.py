@@ -91,7 +91,7 @@ async def test_wrong_name_and_wrong_scheme_are_reported(sidecar: StartSidecar, t
         async with sidecar(f"https://127.0.0.1:{port}", engine_tls=EngineTls(private.file)) as client:
             assert "ENGINE_TLS_SERVER_NAME" in await waits_for(client, "certificate is not valid for")
     async with answering(saying(b"")) as port, sidecar(f"http://127.0.0.1:{port}") as client:
-        await waits_for(client, "If it speaks TLS, its URL begins with https://")
+        await waits_for(client, "If the engine speaks TLS, begin its URL with https://")
 
 
 async def test_engine_on_a_unix_socket_is_used(sidecar: StartSidecar, tmp_path: Path) -> None:
@@ -129,8 +129,8 @@ async def test_each_kind_of_call_has_a_pool_of_its_own() -> None:
         double = await stack.enter_async_context(running_double())
         clients = open_clients(read_address(str(double)), EngineTls())
         stack.push_async_callback(clients.close)
-        assert len({id(one) for one in (clients.looks, clients.orders, clients.drains)}) == 3
-        for one in (clients.looks, clients.orders, clients.drains):
+        assert len({id(one) for one in (clients.polls, clients.orders, clients.drains)}) == 3
+        for one in (clients.polls, clients.orders, clients.drains):
             assert (await one.get(f"{double}/health")).status_code == 200
             assert not one.follow_redirects
             assert not one.trust_env
@@ -138,7 +138,7 @@ async def test_each_kind_of_call_has_a_pool_of_its_own() -> None:
 
 async def test_cancelled_polls_leave_the_next_one_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
     # httpcore 1 keeps a connection that it gave to a waiting request just when that was given up, and never uses it.
-    monkeypatch.setattr("patio.engine.http.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("patio.engine.http.POLL_SECONDS", 0.05)
     hangs = True
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -150,26 +150,26 @@ async def test_cancelled_polls_leave_the_next_one_its_way(monkeypatch: pytest.Mo
     async with answering(answer) as port:
         url = f"http://127.0.0.1:{port}"
         clients = open_clients(read_address(url), EngineTls())
-        engine = Vllm(url, clients.looks, None, clients.orders)
+        engine = Vllm(url, clients.polls, None, clients.orders)
         for _ in range(5):
             views = await asyncio.gather(*(engine.view() for _ in range(200)))
             assert all(view.unreliable for view in views)
         hangs = False
-        monkeypatch.setattr("patio.engine.http.LOOK_SECONDS", 20.0)
+        monkeypatch.setattr("patio.engine.http.POLL_SECONDS", 20.0)
         view = await engine.view()
         assert view.ready, view.problem
         await clients.close()
 
 
 def contexts(clients: EngineClients) -> set[int]:
-    transports = (one._transport for one in (clients.looks, clients.orders, clients.drains))
+    transports = (one._transport for one in (clients.polls, clients.orders, clients.drains))
     return {id(one._pool._ssl_context) for one in transports if isinstance(one, httpx.AsyncHTTPTransport)}
 
 
 @pytest.mark.parametrize(("url", "checked"), [("http://localhost:1", 0), ("https://localhost:1", 1)])
 async def test_one_context_serves_all_and_http_has_no_cas(url: str, checked: int) -> None:
     clients = open_clients(read_address(url), EngineTls())
-    transport = clients.looks._transport
+    transport = clients.polls._transport
     assert isinstance(transport, httpx.AsyncHTTPTransport)
     context = transport._pool._ssl_context
     assert context is not None
@@ -230,9 +230,9 @@ async def test_whatever_an_engine_answers_is_a_view_or_a_fault(kind: str, said: 
     async with answering(saying(said)) as port:
         url = f"http://127.0.0.1:{port}"
         clients = open_clients(read_address(url), EngineTls())
-        engine: Engine = Vllm(url, clients.looks, "k", clients.orders)
+        engine: Engine = Vllm(url, clients.polls, "k", clients.orders)
         if kind == "sglang":
-            engine = Sglang(url, clients.looks, "k", None, None, clients.orders)
+            engine = Sglang(url, clients.polls, "k", None, None, clients.orders)
         view = await engine.view()
         assert view.listening, "something does listen"
         assert len(view.problem.encode()) < 5000

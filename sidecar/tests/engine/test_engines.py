@@ -14,8 +14,8 @@ from engine_double import running_double
 from engine_double.samples import write_adapter
 from patio.engine import sglang, vllm
 from patio.engine.address import read_address
-from patio.engine.base import EngineError, EngineView, FaultReason
-from patio.engine.list_stability import DISBELIEF, UnsteadyList
+from patio.engine.base import EngineError, EngineReason, EngineView
+from patio.engine.list_stability import DISBELIEF, ListStability
 from patio.engine.sglang import Sglang
 from patio.engine.vllm import Vllm
 from patio_testing.sidecar.recordings import sglang_answers, vllm_answers
@@ -25,7 +25,7 @@ def test_vllm_rejections_are_permanent_with_its_own_message(recordings: Path) ->
     refusals = [answer for answer in vllm_answers(recordings) if answer[1] != 200]
     assert len(refusals) >= 8
     for path, status, body in refusals:
-        fault = vllm.fault_of(path, status, body)
+        fault = vllm.error_of_answer(path, status, body)
         assert fault.permanent, body
         if status == 401:
             assert "ENGINE_API_KEY" in fault.message
@@ -37,7 +37,7 @@ def test_sglang_rejections_are_permanent_except_a_taken_name(recordings: Path) -
     refusals = [answer for answer in sglang_answers(recordings) if answer[1] != 200]
     assert len(refusals) >= 20
     for path, status, body in refusals:
-        fault = sglang.fault_of(path, status, body)
+        fault = sglang.error_of_answer(path, status, body)
         assert fault.permanent is ("already loaded" not in body), body
 
 
@@ -47,7 +47,7 @@ def one_gpu(cause: str) -> str:
     return json.dumps({"error": {"message": message, "type": "InternalServerError", "param": None, "code": 500}})
 
 
-def reason(fault: EngineError) -> FaultReason:
+def reason(fault: EngineError) -> EngineReason:
     return fault.reason
 
 
@@ -57,31 +57,31 @@ def reason(fault: EngineError) -> FaultReason:
         (404, '{"error":{"message":"No adapter found for /x","type":"NotFoundError"}}', True, "AdapterNotFound"),
         (404, '{"detail":"Not Found"}', True, "LoraUnavailable"),
         (405, '{"detail":"Method Not Allowed"}', True, "LoraUnavailable"),
-        (500, '{"error":{"message":"Call failed: Worker failed with error \'x\'"}}', True, "AdapterRefused"),
-        (500, '{"object":"error","message":"Worker failed with error \'x\'"}', True, "AdapterRefused"),
-        (500, '{"error":{"message":"EngineCore encountered an issue"}}', False, "EngineFault"),
-        (500, "Internal Server Error", False, "EngineFault"),
-        (502, "", False, "EngineFault"),
-        (503, "busy", False, "EngineFault"),
-        (429, "slow down", False, "EngineFault"),
-        (307, "", False, "EngineFault"),
+        (500, '{"error":{"message":"Call failed: Worker failed with error \'x\'"}}', True, "AdapterRejected"),
+        (500, '{"object":"error","message":"Worker failed with error \'x\'"}', True, "AdapterRejected"),
+        (500, '{"error":{"message":"EngineCore encountered an issue"}}', False, "EngineError"),
+        (500, "Internal Server Error", False, "EngineError"),
+        (502, "", False, "EngineError"),
+        (503, "busy", False, "EngineError"),
+        (429, "slow down", False, "EngineError"),
+        (307, "", False, "EngineError"),
         (403, "<html>", True, "EngineUnauthorized"),
-        (500, one_gpu("LoRA rank 64 is greater than max_lora_rank 16."), True, "AdapterRefused"),
-        (500, one_gpu("vLLM does not yet support DoRA."), True, "AdapterRefused"),
-        (500, one_gpu("Error while deserializing header: incomplete metadata"), True, "AdapterRefused"),
+        (500, one_gpu("LoRA rank 64 is greater than max_lora_rank 16."), True, "AdapterRejected"),
+        (500, one_gpu("vLLM does not yet support DoRA."), True, "AdapterRejected"),
+        (500, one_gpu("Error while deserializing header: incomplete metadata"), True, "AdapterRejected"),
         (500, one_gpu("LoRA is not enabled. Use --enable-lora to enable LoRA."), True, "LoraUnavailable"),
-        (500, one_gpu("CUDA out of memory. Tried to allocate 20.00 MiB."), False, "EngineFault"),
-        (500, one_gpu("EngineCore encountered an issue. See stack trace (above)."), False, "EngineFault"),
-        (500, one_gpu("Server shutting down"), False, "EngineFault"),
-        (500, one_gpu("Worker failed with error 'CUDA out of memory.'"), False, "EngineFault"),
-        (400, '{"error":{"message":"conflicts with a served base model."}}', True, "AdapterRefused"),
-        (400, '{"error":{"message":"The lora adapter \'a\' has already been loaded."}}', False, "EngineFault"),
+        (500, one_gpu("CUDA out of memory. Tried to allocate 20.00 MiB."), False, "EngineError"),
+        (500, one_gpu("EngineCore encountered an issue. See stack trace (above)."), False, "EngineError"),
+        (500, one_gpu("Server shutting down"), False, "EngineError"),
+        (500, one_gpu("Worker failed with error 'CUDA out of memory.'"), False, "EngineError"),
+        (400, '{"error":{"message":"conflicts with a served base model."}}', True, "AdapterRejected"),
+        (400, '{"error":{"message":"The lora adapter \'a\' has already been loaded."}}', False, "EngineError"),
         (401, '{"error":"Unauthorized"}', True, "EngineUnauthorized"),
-        (400, "[]", True, "AdapterRefused"),
+        (400, "[]", True, "AdapterRejected"),
     ],
 )
-def test_vllm_faults_are_distinguished(status: int, body: str, permanent: bool, why: str) -> None:
-    fault = vllm.fault_of(vllm.LOAD, status, body)
+def test_vllm_faults_are_told_apart(status: int, body: str, permanent: bool, why: str) -> None:
+    fault = vllm.error_of_answer(vllm.LOAD, status, body)
     assert (fault.permanent, fault.reason) == (permanent, why)
     assert fault.message
 
@@ -92,41 +92,43 @@ def test_vllm_faults_are_distinguished(status: int, body: str, permanent: bool, 
         (400, '{"success":false,"error_message":"LoRA is not enabled."}', True, "LoraUnavailable"),
         (400, '{"success":false,"error_message":"Repo id must be in the form"}', True, "AdapterNotFound"),
         (400, '{"success":false,"error_message":"[Errno 2] No such file or directory: x"}', True, "AdapterNotFound"),
-        (400, '{"success":false,"error_message":"rank 32 is incompatible"}', True, "AdapterRefused"),
-        (400, '{"object":"error","message":"2 validation errors"}', True, "AdapterRefused"),
+        (400, '{"success":false,"error_message":"rank 32 is incompatible"}', True, "AdapterRejected"),
+        (400, '{"object":"error","message":"2 validation errors"}', True, "AdapterRejected"),
         (500, "Internal Server Error", True, "LoraUnavailable"),
-        (503, "", False, "EngineFault"),
-        (400, '{"success":false,"error_message":"CUDA out of memory."}', False, "EngineFault"),
-        (200, "<html>", False, "EngineFault"),
-        (307, "", False, "EngineFault"),
+        (503, "", False, "EngineError"),
+        (400, '{"success":false,"error_message":"CUDA out of memory."}', False, "EngineError"),
+        (200, "<html>", False, "EngineError"),
+        (307, "", False, "EngineError"),
         (403, "", True, "EngineUnauthorized"),
         (404, '{"detail":"Not Found"}', True, "LoraUnavailable"),
         (401, '{"error":"Unauthorized"}', True, "EngineUnauthorized"),
     ],
 )
-def test_sglang_faults_are_distinguished(status: int, body: str, permanent: bool, why: str) -> None:
-    fault = sglang.fault_of(sglang.LOAD, status, body)
+def test_sglang_faults_are_told_apart(status: int, body: str, permanent: bool, why: str) -> None:
+    fault = sglang.error_of_answer(sglang.LOAD, status, body)
     assert (fault.permanent, fault.reason) == (permanent, why)
     assert fault.message
 
 
-@pytest.mark.parametrize("fault_of", [vllm.fault_of, sglang.fault_of])
+@pytest.mark.parametrize("error_of_answer", [vllm.error_of_answer, sglang.error_of_answer])
 @pytest.mark.parametrize("status", [400, 500])
-def test_engine_messages_are_bounded_and_say_so(fault_of: Callable[[str, int, str], EngineError], status: int) -> None:
+def test_an_engines_words_are_bounded_and_say_so(
+    error_of_answer: Callable[[str, int, str], EngineError], status: int
+) -> None:
     body = json.dumps({"error": {"message": "x" * 500_000}, "error_message": "x" * 500_000})
-    message = fault_of("/v1/load_lora_adapter", status, body).message
+    message = error_of_answer("/v1/load_lora_adapter", status, body).message
     assert message.startswith("xxx")
     assert len(message) < 2100
-    assert len(fault_of("/v1/load_lora_adapter", status, "x" * 5_000_000).message) < 2100
+    assert len(error_of_answer("/v1/load_lora_adapter", status, "x" * 5_000_000).message) < 2100
     assert "498000 characters more" in message
 
 
-@pytest.mark.parametrize("fault_of", [vllm.fault_of, sglang.fault_of])
+@pytest.mark.parametrize("error_of_answer", [vllm.error_of_answer, sglang.error_of_answer])
 @pytest.mark.parametrize(
     "body", ["[" * 100_000, '{"error": {"message": "\\ud800\\u001b"}}', '{"error_message": "\\ud800"}']
 )
-def test_hostile_message_becomes_plain_text(fault_of: Callable[[str, int, str], EngineError], body: str) -> None:
-    message = fault_of("/v1/load_lora_adapter", 500, body).message
+def test_hostile_words_are_words(error_of_answer: Callable[[str, int, str], EngineError], body: str) -> None:
+    message = error_of_answer("/v1/load_lora_adapter", 500, body).message
     assert message.encode()
     assert "\x1b" not in message
 
@@ -140,8 +142,8 @@ def test_rejected_admin_key_is_reported_with_its_remedy() -> None:
         return refused.value.message
 
     assert "unset it if the engine has only --api-key" in asyncio.run(refusal("a", "b"))
-    assert "set ENGINE_ADMIN_API_KEY" in asyncio.run(refusal("a", None))
-    assert "set ENGINE_API_KEY or ENGINE_ADMIN_API_KEY" in asyncio.run(refusal(None, None))
+    assert "Set ENGINE_ADMIN_API_KEY" in asyncio.run(refusal("a", None))
+    assert "Set ENGINE_API_KEY or ENGINE_ADMIN_API_KEY" in asyncio.run(refusal(None, None))
 
 
 async def view_of(list_answer: httpx.Response, kind: str = "vllm", ready: int = 200) -> EngineView:
@@ -176,7 +178,7 @@ async def test_entry_of_the_list_that_is_none_is_left_out(odd: object, caplog: p
     answer = httpx.Response(200, content=json.dumps({"data": [BASE, odd, ADAPTER]}))
     view = await view_of(answer)
     assert (view.ready, view.base_models, view.adapters) == (True, ("tiny",), {"a": "/adapters/a"})
-    assert [record.message for record in caplog.records if "left out" in record.message]
+    assert [record.message for record in caplog.records if "unreadable entries" in record.message]
 
 
 @pytest.mark.parametrize(
@@ -217,7 +219,7 @@ async def test_health_behind_a_key_is_reported_as_such() -> None:
     for kind in ("vllm", "sglang"):
         view = await view_of(httpx.Response(200), kind, ready=401)
         assert view.error is not None
-        assert (view.ready, view.error.reason) == (False, FaultReason.UNAUTHORIZED)
+        assert (view.ready, view.error.reason) == (False, EngineReason.UNAUTHORIZED)
         assert "ENGINE_API_KEY" in view.problem
 
 
@@ -271,20 +273,20 @@ async def test_list_read_during_an_order_is_not_shown_again(tmp_path: Path) -> N
         assert (await engine.view()).adapters == {"a": path}
 
 
-def test_list_that_changes_by_itself_is_unreliable() -> None:
-    watched = UnsteadyList()
-    said = [watched.seen({"a"} if look % 2 else set(), 0, may_evict=False, now=float(look)) for look in range(12)]
+def test_a_list_that_changes_by_itself_is_not_believed() -> None:
+    watched = ListStability()
+    said = [watched.observe({"a"} if look % 2 else set(), 0, may_evict=False, now=float(look)) for look in range(12)]
     assert not any(said[:7])
     assert all(said[7:])
-    assert watched.seen({"a"}, 0, may_evict=False, now=DISBELIEF)
-    assert not watched.seen({"a"}, 0, may_evict=False, now=7 + DISBELIEF)
+    assert watched.observe({"a"}, 0, may_evict=False, now=DISBELIEF)
+    assert not watched.observe({"a"}, 0, may_evict=False, now=7 + DISBELIEF)
 
 
 @pytest.mark.parametrize(("orders", "may_evict"), [(1, False), (0, True)])
 def test_orders_and_evictions_make_no_list_unsteady(orders: int, may_evict: bool) -> None:
-    watched = UnsteadyList()
+    watched = ListStability()
     for look in range(100):
-        assert not watched.seen({"a"} if look % 2 else set(), look * orders, may_evict=may_evict, now=float(look))
+        assert not watched.observe({"a"} if look % 2 else set(), look * orders, may_evict=may_evict, now=float(look))
 
 
 @pytest.mark.parametrize(

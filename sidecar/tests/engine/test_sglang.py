@@ -106,7 +106,7 @@ async def test_unload_that_a_request_undoes_is_made_again(sidecar: StartSidecar,
 
         await eventually(away, "it is unloaded once more")
         assert await ask(double, "tiny:a") == 200
-        back = await reaches(client, "a", "Unloading", "CameBack")
+        back = await reaches(client, "a", "Unloading", "ReloadedByEngine")
         assert back.owner is None
         assert "request" in back.message
         await eventually(away, "and again, after a pause")
@@ -148,7 +148,7 @@ async def test_return_paths_survive_sidecar_restart_not_engine_restart(sidecar: 
             await eventually(down, "the sidecar notices")
             await double.start()
             # What the engine is started with is the engine's own again.
-            await reaches(client, "a", "Loaded", "LoadedInEngine")
+            await reaches(client, "a", "Loaded", "Unmanaged")
             await looked(double)
             assert double.adapters == {"a": path}
 
@@ -165,7 +165,7 @@ async def test_adapter_loaded_at_engine_after_unload_is_left_alone(
         async with httpx.AsyncClient() as http:
             body = {"lora_name": "a" if other else "b", "lora_path": elsewhere}
             (await http.post(f"{double}{LOAD}", json=body)).raise_for_status()
-        await reaches(client, "a" if other else "b", "Loaded", "LoadedInEngine")
+        await reaches(client, "a" if other else "b", "Loaded", "Unmanaged")
         await looked(double)
         assert list(double.adapters.values()) == [elsewhere]
 
@@ -221,7 +221,7 @@ async def test_list_that_alternates_is_reported_without_server_info(sidecar: Sta
         await ready(client)
         await client.load(load_request("a", "/adapters/a", wait=0))
         failed = await reaches(client, "a", "Failed", "LoraUnavailable")
-        assert "from look to look" in failed.message
+        assert "from poll to poll" in failed.message
         seen = lists
 
         async def later() -> bool:

@@ -29,7 +29,7 @@ def test_laws_are_broken_by_what_breaks_them() -> None:
     for rows, brace, words in (
         ((row, row), case.rules.brace, "a header is there twice"),
         ((replace(row, begins=b"\npatio:num_requests_waiting"),), case.rules.brace, "did not give"),
-        ((row,), b"{broken,", "can not"),
+        ((row,), b"{broken,", "cannot"),
     ):
         bent = replace(case, rules=replace(case.rules, rows=rows, brace=brace))
         assert words in (broken_law(text, bent, Counted()) or "")

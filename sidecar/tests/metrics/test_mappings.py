@@ -19,7 +19,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from patio.metrics.derived import Sample
-from patio.metrics.mappings import SOURCES, STANDARD, Asked
+from patio.metrics.mappings import SOURCES, STANDARD, Supplied
 from patio.metrics.rewrite import compile_rules, rewrite
 from patio_protocol.engines import EngineKind
 
@@ -29,7 +29,7 @@ CONTEXT = {"model_context_tokens": (Sample(((b"model_name", b"tiny"),), 512),)}
 
 def written(text: bytes, engine: EngineKind) -> dict[str, dict[tuple[str, ...], float]]:
     """Return what is added: for each sample name, values by sorted label values, without our label."""
-    out = rewrite(text, compile_rules(engine, ("patio",)), asked=CONTEXT).text
+    out = rewrite(text, compile_rules(engine, ("patio",)), supplied=CONTEXT).text
     assert out.startswith(text)
     found: dict[str, dict[tuple[str, ...], float]] = {}
     for family in text_string_to_metric_families(out.removeprefix(text).decode()):
@@ -156,4 +156,4 @@ def test_older_engines_source_is_not_taken_for_another_engine(file: Path) -> Non
 
 
 def test_what_is_asked_has_no_metric_before_it_on_vllm() -> None:
-    assert all(isinstance(source, Asked) for source in SOURCES[EngineKind.VLLM]["model_context_tokens"])
+    assert all(isinstance(source, Supplied) for source in SOURCES[EngineKind.VLLM]["model_context_tokens"])

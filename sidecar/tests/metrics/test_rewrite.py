@@ -12,7 +12,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from patio.metrics.derived import Sample
-from patio.metrics.mappings import SOURCES, STANDARD, VOCABULARIES, Asked, Derived
+from patio.metrics.mappings import SOURCES, STANDARD, VOCABULARIES, Derived, Supplied
 from patio.metrics.rewrite import Format, compile_rules, cut, rewrite
 from patio_protocol.engines import EngineKind
 from patio_testing.sidecar.builders import sidecar_metrics
@@ -203,7 +203,7 @@ def test_name_that_the_engine_has_stays_the_engines() -> None:
     assert samples(out.text)["patio:num_requests_running", frozenset()] == 9
     assert samples(out.text)["patio:engine_up", frozenset()] == 7
     assert samples(out.text)["patio:z", frozenset()] == 1
-    assert out.clashes == ("patio:num_requests_running", "patio:engine_up")
+    assert out.conflicts == ("patio:num_requests_running", "patio:engine_up")
 
 
 def test_end_mark_does_not_hide_what_follows() -> None:
@@ -323,7 +323,7 @@ def test_name_of_ours_is_noticed_however_the_engine_writes_it(line: bytes) -> No
     text = b"# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running 4\n" + line + b"\n"
     out = rewrite(text, VLLM)
     assert out.text == text
-    assert out.clashes == ("patio:num_requests_running",)
+    assert out.conflicts == ("patio:num_requests_running",)
 
 
 def test_part_of_a_histogram_of_ours_is_enough_to_give_way() -> None:
@@ -332,7 +332,7 @@ def test_part_of_a_histogram_of_ours_is_enough_to_give_way() -> None:
         b"# TYPE vllm:e2e_request_latency_seconds histogram\n"
         b'vllm:e2e_request_latency_seconds_bucket{le="+Inf"} 1\n'
     )
-    assert rewrite(text, VLLM).clashes == ("patio:e2e_request_latency_seconds",)
+    assert rewrite(text, VLLM).conflicts == ("patio:e2e_request_latency_seconds",)
 
 
 def test_longer_engine_name_under_our_prefix_hides_nothing() -> None:
@@ -341,16 +341,16 @@ def test_longer_engine_name_under_our_prefix_hides_nothing() -> None:
         b'patio:num_requests_running_twice{a="b"} 8\n'
     )
     out = rewrite(text, VLLM)
-    assert out.clashes == ()
+    assert out.conflicts == ()
     assert samples(out.text)["patio:num_requests_running", frozenset({("a", "b"), ("inference_engine", "vllm")})] == 4
     assert len(samples(out.text)) == 3
 
 
 def test_what_is_asked_elsewhere_is_written_as_a_sample() -> None:
-    asked = {"model_context_tokens": [Sample(((b"model_name", b"m"),), 2097152)]}
-    out = rewrite(b"", VLLM, asked=asked).text
+    supplied = {"model_context_tokens": [Sample(((b"model_name", b"m"),), 2097152)]}
+    out = rewrite(b"", VLLM, supplied=supplied).text
     assert b'\npatio:model_context_tokens{inference_engine="vllm",model_name="m"} 2.097152e+06\n' in out
-    assert rewrite(b"", compile_rules(EngineKind.VLLM, ("kthena",)), asked=asked).text == b""
+    assert rewrite(b"", compile_rules(EngineKind.VLLM, ("kthena",)), supplied=supplied).text == b""
 
 
 def test_no_standard_family_is_one_of_the_sidecars_own() -> None:
@@ -383,7 +383,9 @@ def test_every_family_of_a_table_is_a_standard_one() -> None:
     names = {family.name for family in STANDARD}
     for table in SOURCES.values():
         assert table.keys() <= names
-        assert all(isinstance(sources[-1], Asked) or Asked not in map(type, sources) for sources in table.values())
+        assert all(
+            isinstance(sources[-1], Supplied) or Supplied not in map(type, sources) for sources in table.values()
+        )
     for vocabulary in VOCABULARIES.values():
         assert set(vocabulary) <= names
 

@@ -323,7 +323,7 @@ async def test_rejected_calls_fill_no_log_and_their_paths_are_short(
         with caplog.at_level("INFO", "patio.routes.access"):
             for _ in range(100):
                 await one.outside.get("/" + "a" * 4000)
-        said = [record.getMessage() for record in caplog.records if "call refused" in record.getMessage()]
+        said = [record.getMessage() for record in caplog.records if "call rejected" in record.getMessage()]
         assert 1 <= len(said) <= 40
         assert max(map(len, said)) < 400
         assert 'code="ProofMissing"} 100.0' in (await one.inside.get("/metrics")).text

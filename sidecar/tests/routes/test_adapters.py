@@ -119,11 +119,11 @@ async def test_bad_adapters_fail_once_with_the_engine_message(
         await ready(client)
         with pytest.raises(Refused) as refused:
             await client.load(load_request("bad", path))
-        assert (refused.value.status, refused.value.code, refused.value.retryable) == (422, "AdapterRefused", False)
+        assert (refused.value.status, refused.value.code, refused.value.retryable) == (422, "AdapterRejected", False)
         assert "64" in refused.value.message
         await eventually(lambda: _looks(double, 3), "three looks later")
         assert len(loads(double)) == 1
-        assert await state(client, "bad") == ("Failed", "AdapterRefused")
+        assert await state(client, "bad") == ("Failed", "AdapterRejected")
 
 
 async def _looks(double: Double, number: int) -> bool:
@@ -239,7 +239,7 @@ async def test_engine_that_forgot_its_adapters_gets_them_again(sidecar: StartSid
 async def test_engine_slow_for_a_moment_stays_ready_hung_one_does_not(
     sidecar: StartSidecar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("patio.engine.http.LOOK_SECONDS", 0.1)
+    monkeypatch.setattr("patio.engine.http.POLL_SECONDS", 0.1)
     path = adapter_files(tmp_path / "a")
     async with running_double() as double, sidecar(double) as client:
         await ready(client)
@@ -279,7 +279,7 @@ async def test_bad_required_adapter_does_not_hold_base_model_back(sidecar: Start
     required = (load_request("bad", adapter_files(tmp_path / "bad", rank=64)),)
     async with running_double() as double, sidecar(double, required_adapters=required) as client:
         await ready(client)
-        assert await state(client, "bad") == ("Failed", "AdapterRefused")
+        assert await state(client, "bad") == ("Failed", "AdapterRejected")
 
 
 async def test_unloaded_required_adapter_stays_away_over_restart(sidecar: StartSidecar, tmp_path: Path) -> None:
@@ -316,7 +316,7 @@ async def test_adapter_of_engines_start_is_reported_and_left_alone(
     async with running_double(engine=engine, lora_modules=(("own", path),)) as double, sidecar(double) as client:
         await ready(client)
         (report,) = (await client.adapters()).adapters
-        assert (report.state, report.reason, report.owner, report.lora_path) == ("Loaded", "LoadedInEngine", None, path)
+        assert (report.state, report.reason, report.owner, report.lora_path) == ("Loaded", "Unmanaged", None, path)
         assert (await client.unload(UnloadRequest(lora_name="own", owner=OWNER))).unloaded
         assert double.adapters == {"own": path}
         assert (await client.unload(UnloadRequest(lora_name="own"))).unloaded
@@ -332,7 +332,7 @@ async def test_manually_loaded_name_is_rejected_for_an_owner(sidecar: StartSidec
             await client.load(load_request("a", path, owner=OWNER))
         assert (refused.value.status, refused.value.code) == (409, "Conflict")
         answer = await client.unload(UnloadRequest(lora_name="a", owner=OWNER))
-        assert "others want" in answer.message
+        assert "other owners" in answer.message
         assert double.adapters == {"a": path}
 
 

@@ -9,9 +9,9 @@ import pytest
 from pydantic import BaseModel
 
 from patio.document import document
-from patio.routes.adapters import FAULT_STATUS
+from patio.routes.adapters import ERROR_STATUS
 from patio.routes.downloads import DOWNLOAD_STATUS
-from patio.routes.openapi import ANSWERS, FAULTS, REQUESTS
+from patio.routes.openapi import ANSWERS, ERRORS, REQUESTS
 from patio_protocol.adapters import AdapterList, AdapterReport, LoadRequest, Readiness, UnloadAnswer, UnloadRequest
 from patio_protocol.downloads import DownloadRequest
 from patio_protocol.topology import DrainRequest
@@ -31,7 +31,7 @@ OTHER_FAULTS = {
     "Conflict": 409,
     "TooManyAdapters": 409,
     "InUse": 409,
-    "EngineFault": 503,
+    "EngineError": 503,
     "NotStored": 507,
     "BodyTooLarge": 413,
     "TooManyLongPolls": 429,
@@ -50,8 +50,8 @@ def test_examples_are_what_the_api_takes_and_gives(key: tuple[str, str]) -> None
 
 
 def test_faults_have_the_status_that_the_routes_give_them() -> None:
-    known = {**OTHER_FAULTS, **FAULT_STATUS, **DOWNLOAD_STATUS}
-    for faults in FAULTS.values():
+    known = {**OTHER_FAULTS, **ERROR_STATUS, **DOWNLOAD_STATUS}
+    for faults in ERRORS.values():
         for status, code, _, _ in faults:
             assert known[code] == status, code
 

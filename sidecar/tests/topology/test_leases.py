@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patio.topology.leases import Leases, dropped, expired, extended, granted, known, to_save
+from patio.topology.leases import Leases, dropped, expired, extended, granted, restored, to_save
 from patio.topology.registered_worker import Kind, Worker
 
 A, B = Worker("http://10.0.0.1:8000"), Worker("http://10.0.0.2:8000", Kind.PREFILL, 34000, api_key="sekret")
@@ -16,7 +16,7 @@ def test_lease_runs_out_unless_it_is_renewed() -> None:
     leases = granted(leases, "b", B, 30, now=20)
     still, over = expired(leases, now=30)
     assert [lease.id for lease in over] == ["a"]
-    assert still.wanted == {B.url: B}
+    assert still.desired == {B.url: B}
     assert expired(still, now=49)[1] == ()
 
 
@@ -27,16 +27,16 @@ def test_address_belongs_to_who_spoke_last() -> None:
 
 def test_pod_that_moved_leaves_its_old_address() -> None:
     leases = granted(granted(Leases(), "a", A, 30, now=0), "a", B, 30, now=5)
-    assert set(leases.wanted) == {B.url}
+    assert set(leases.desired) == {B.url}
 
 
 def test_lease_from_before_restart_is_kept_until_its_pod_renews() -> None:
     before = granted(granted(Leases(), "a", A, 30, now=0), "b", B, 60, now=0)
     assert "sekret" not in str(to_save(before))
-    leases = known(to_save(before), now=100)
-    assert (leases.wanted, leases.held) == ({}, {A.url, B.url})
+    leases = restored(to_save(before), now=100)
+    assert (leases.desired, leases.held) == ({}, {A.url, B.url})
     leases = granted(leases, "b", B, 60, now=110)
-    assert (set(leases.wanted), leases.held) == ({B.url}, {A.url})
+    assert (set(leases.desired), leases.held) == ({B.url}, {A.url})
     assert [lease.id for lease in expired(leases, now=131)[1]] == ["a"]
 
 
@@ -55,11 +55,11 @@ def test_time_that_the_server_slept_through_ends_no_lease() -> None:
 def test_no_address_is_leased_twice_or_both_wanted_and_held(
     words: list[tuple[str, Worker, float, float]],
 ) -> None:
-    leases = known({"x": (A.url, 10.0)}, now=0)
+    leases = restored({"x": (A.url, 10.0)}, now=0)
     for lease_id, worker, seconds, now in words:
         leases = granted(leases, lease_id, worker, seconds, now)
         urls = [lease.url for lease in leases.by_id.values()]
         assert len(urls) == len(set(urls))
-        assert not leases.held & leases.wanted.keys()
+        assert not leases.held & leases.desired.keys()
         still, over = expired(leases, now)
         assert {*still.by_id, *(lease.id for lease in over)} == set(leases.by_id)

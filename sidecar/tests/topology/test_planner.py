@@ -31,8 +31,8 @@ WORKER = Worker(URL)
 PREFILL = Worker(URL, Kind.PREFILL, 34000)
 LISTED = Entry("id-1", URL, "regular")
 PAIRED = Entry("id-1", URL, "prefill", 34000)
-REFUSED = Rejection(Reason.REFUSED, "no", retryable=False)
-BROKEN = Rejection(Reason.FAULT, "oops")
+REFUSED = Rejection(Reason.REJECTED, "no", retryable=False)
+BROKEN = Rejection(Reason.ERROR, "oops")
 
 
 @pytest.mark.parametrize(
@@ -41,22 +41,22 @@ BROKEN = Rejection(Reason.FAULT, "oops")
         (WORKER, None, Progress(), "Pending", "NotListed", Add),
         (WORKER, None, Progress(listed=True), "Pending", "NotListed", Add),
         (WORKER, LISTED, Progress(), "Registered", "Listed", None),
-        (WORKER, replace(LISTED, healthy=False), Progress(), "Pending", "RouterSaysUnhealthy", None),
+        (WORKER, replace(LISTED, healthy=False), Progress(), "Pending", "WorkerUnhealthy", None),
         (WORKER, replace(LISTED, pending=True, healthy=False), Progress(), "Pending", "Accepted", None),
-        (WORKER, replace(LISTED, draining=True), Progress(), "Pending", "RouterDrains", None),
+        (WORKER, replace(LISTED, draining=True), Progress(), "Pending", "WorkerDraining", None),
         (WORKER, replace(LISTED, kind="prefill"), Progress(), "Pending", "Replacing", Remove),
         (PREFILL, replace(PAIRED, bootstrap_port=1), Progress(), "Pending", "Replacing", Remove),
         (PREFILL, PAIRED, Progress(), "Registered", "Listed", None),
         (PREFILL, PAIRED, Progress(mismatch="x"), "Failed", "RouterModeMismatch", None),
-        (WORKER, None, Progress(rejection=BROKEN, failures=1, not_before=20), "Pending", "RouterFault", None),
-        (WORKER, None, Progress(rejection=BROKEN, failures=1, not_before=9), "Pending", "RouterFault", Add),
-        (WORKER, None, Progress(rejection=BROKEN, failures=6, not_before=20), "Failed", "RouterFault", None),
-        (WORKER, None, Progress(rejection=REFUSED, failures=1, not_before=20), "Failed", "RouterRefused", None),
-        (None, None, Progress(), "NotRegistered", "NotWanted", None),
-        (None, LISTED, Progress(), "Leaving", "NotWanted", Remove),
-        (None, LISTED, Progress(rejection=BROKEN, not_before=20), "Leaving", "NotWanted", None),
+        (WORKER, None, Progress(rejection=BROKEN, failures=1, not_before=20), "Pending", "RouterError", None),
+        (WORKER, None, Progress(rejection=BROKEN, failures=1, not_before=9), "Pending", "RouterError", Add),
+        (WORKER, None, Progress(rejection=BROKEN, failures=6, not_before=20), "Failed", "RouterError", None),
+        (WORKER, None, Progress(rejection=REFUSED, failures=1, not_before=20), "Failed", "RouterRejected", None),
+        (None, None, Progress(), "NotRegistered", "NotDesired", None),
+        (None, LISTED, Progress(), "Leaving", "NotDesired", Remove),
+        (None, LISTED, Progress(rejection=BROKEN, not_before=20), "Leaving", "NotDesired", None),
         (None, replace(LISTED, pending=True), Progress(), "Leaving", "Accepted", None),
-        (None, replace(LISTED, draining=True), Progress(), "Leaving", "RouterDrains", None),
+        (None, replace(LISTED, draining=True), Progress(), "Leaving", "WorkerDraining", None),
     ],
 )  # fmt: skip
 def test_next_step(
@@ -73,7 +73,7 @@ def test_lost_worker_is_distinguished_from_one_never_listed() -> None:
     new = plan(WORKER, None, Progress(), 10.0).action
     assert isinstance(lost, Add)
     assert isinstance(new, Add)
-    assert (lost.reason, new.reason) == ("the router lost it", "the router does not list it")
+    assert (lost.reason, new.reason) == ("the router lost the worker", "the router does not list the worker")
 
 
 def test_order_that_takes_long_is_looked_at_less_often() -> None:

@@ -234,7 +234,7 @@ async def test_failed_addition_is_reported_by_the_router_and_retried(kind: str) 
         it.double.fail("Step failed: detect_connection_mode")
         for _ in range(3):
             found = await it.round(WORKER)
-            assert found.conditions[URL].reason == "RouterFault"
+            assert found.conditions[URL].reason == "RouterError"
             assert ("detect_connection_mode" if kind != "smg" else "forgotten") in found.conditions[URL].message
         assert 0.1 <= found.pause <= 0.7
         assert len(it.double.orders()) == 1
@@ -247,7 +247,7 @@ async def test_order_lost_by_router_causes_no_storm(kind: str) -> None:
             await it.round(WORKER)
             it.double.forget()
         assert len(it.double.orders()) == 1
-        assert it.faults == {"RouterFault": 1}
+        assert it.faults == {"RouterError": 1}
 
 
 @BOTH
@@ -267,12 +267,12 @@ async def test_key_that_is_missing_or_wrong_is_named_and_kept_secret(kind: str) 
 @pytest.mark.parametrize(
     ("answer", "state", "reason"),
     [
-        (PlainTextResponse("", 404), "Failed", "RouterRefused"),
-        (PlainTextResponse("<html>", 200), "Failed", "RouterRefused"),
-        (JSONResponse({"workers": None}), "Failed", "RouterRefused"),
-        (JSONResponse({"error": "no"}, 422), "Failed", "RouterRefused"),
-        (PlainTextResponse("", 503), "Pending", "RouterFault"),
-        (PlainTextResponse("", 429), "Pending", "RouterFault"),
+        (PlainTextResponse("", 404), "Failed", "RouterRejected"),
+        (PlainTextResponse("<html>", 200), "Failed", "RouterRejected"),
+        (JSONResponse({"workers": None}), "Failed", "RouterRejected"),
+        (JSONResponse({"error": "no"}, 422), "Failed", "RouterRejected"),
+        (PlainTextResponse("", 503), "Pending", "RouterError"),
+        (PlainTextResponse("", 429), "Pending", "RouterError"),
     ],
 )
 async def test_other_answers_are_distinguished_by_being_retryable(answer: Response, state: str, reason: str) -> None:
@@ -289,7 +289,7 @@ async def test_invalid_worker_is_rejected_permanently() -> None:
         bad = Worker("ftp://10.0.0.1")
         for _ in range(3):
             found = await it.round(bad)
-        assert (found.conditions[bad.url].state, found.conditions[bad.url].reason) == ("Failed", "RouterRefused")
+        assert (found.conditions[bad.url].state, found.conditions[bad.url].reason) == ("Failed", "RouterRejected")
         assert "Invalid value" in found.conditions[bad.url].message
         assert found.pause > 18
         assert len(it.double.orders()) == 1
@@ -324,8 +324,8 @@ async def test_silent_router_is_asked_every_few_seconds() -> None:
     [
         (ConnectionRefusedError(errno.ECONNREFUSED, ""), "RouterUnreachable"),
         (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), "RouterUnreachable"),
-        (ssl.SSLCertVerificationError(1, "self-signed certificate"), "RouterFault"),
-        (OSError(errno.EMFILE, "Too many open files"), "RouterFault"),
+        (ssl.SSLCertVerificationError(1, "self-signed certificate"), "RouterError"),
+        (OSError(errno.EMFILE, "Too many open files"), "RouterError"),
     ],
 )
 async def test_only_a_router_that_was_asked_can_be_gone(cause: OSError, reason: str) -> None:
@@ -349,10 +349,10 @@ DEEP = b"[" * 100_000
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (Response(b"x" * (LARGEST + 1)), "RouterFault"),
-        (Response(b'{"workers": ' + DEEP), "RouterRefused"),
-        (Response(b"x" * LARGEST), "RouterRefused"),
-        (Response(status_code=307, headers={"location": "http://elsewhere/"}), "RouterFault"),
+        (Response(b"x" * (LARGEST + 1)), "RouterError"),
+        (Response(b'{"workers": ' + DEEP), "RouterRejected"),
+        (Response(b"x" * LARGEST), "RouterRejected"),
+        (Response(status_code=307, headers={"location": "http://elsewhere/"}), "RouterError"),
     ],
     ids=["large", "deep", "at the limit", "redirect"],
 )

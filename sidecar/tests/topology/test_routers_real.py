@@ -104,7 +104,7 @@ async def test_drained_pod_gets_nothing_more_and_ends_what_it_has(kind: str, her
     # A router that is gone holds no end up.
     await kill(router.process)
     assert await pods[1].terminate_sidecar() == 0
-    assert "ending while a router still lists" in here.said("pod-1-sidecar")
+    assert "exiting while a router still lists" in here.said("pod-1-sidecar")
 
 
 async def stream(router: RouterProcess, tokens: int) -> str | None:

@@ -121,7 +121,7 @@ async def test_pod_registers_with_ready_engine_and_leaves_with_it(through: str) 
         assert f'patio:topology_registered{{router="http://{through}"}} 1.0' in text
 
         await engine.crash()
-        await reaches(client, "Leaving", "RouterDrains")
+        await reaches(client, "Leaving", "WorkerDraining")
         double.finish()
         await reaches(client, "NotRegistered", "EngineNotReady")
 

@@ -195,7 +195,7 @@ def test_server_stands_beside_its_router() -> None:
         ({**POD, "TOPO_TYPE": "sglang", "TOPO_CONFIG_FILE": "/nowhere"}, [], "TOPO_CONFIG_FILE"),
         (DIRECT, ["--instance-info={"], "--instance-info: not JSON"),
         (DIRECT, ['--instance-info={"port": 1}'], "--instance-info"),
-        (DIRECT, ['--instance-info={"data": {"prot": 1}}'], "port is meant"),
+        (DIRECT, ['--instance-info={"data": {"prot": 1}}'], "did you mean port"),
         (DIRECT, ['--instance-info={"data": {"port": 0}}'], "not a port"),
         (DIRECT, ['--instance-info={"data": {"port": true}}'], "not a port"),
         (DIRECT, ['--instance-info={"data": {"url": "http://x"}}'], "POD_IP"),

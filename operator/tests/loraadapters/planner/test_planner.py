@@ -62,13 +62,13 @@ def test_nothing_is_done_where_the_adapter_is_loaded() -> None:
 
 def test_message_of_the_engine_reaches_the_placement() -> None:
     adapter, one = lora_adapter(), pod()
-    failed = report(load_request(adapter), AdapterState.FAILED, reason="EngineRefused", message="No adapter found")
+    failed = report(load_request(adapter), AdapterState.FAILED, reason="EngineRejected", message="No adapter found")
     decided = planned([one], {one.uid: seen(failed)}, [adapter])
     assert decided.actions == ()
     (instances,) = decided.placements["sql"].instances
     assert (instances.state, instances.reason, instances.message) == (
         InstanceState.FAILED,
-        "EngineRefused",
+        "EngineRejected",
         "No adapter found",
     )
 

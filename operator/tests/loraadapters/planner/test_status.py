@@ -48,16 +48,16 @@ def test_no_matching_pod_is_not_ready_and_says_what_to_check() -> None:
     assert ready(status(ADAPTER, [], {}, NOW)) == ("False", "NoMatchingPods")
 
 
-def test_failure_has_the_reason_and_message_of_the_engine() -> None:
-    after = status(ADAPTER, [instance("a", InstanceState.FAILED, "EngineRefused", "No adapter found for /x")], {}, NOW)
-    assert ready(after) == ("False", "EngineRefused")
+def test_a_failure_gives_the_reason_and_the_engines_words() -> None:
+    after = status(ADAPTER, [instance("a", InstanceState.FAILED, "EngineRejected", "No adapter found for /x")], {}, NOW)
+    assert ready(after) == ("False", "EngineRejected")
     assert all(
         "No adapter found for /x" in one["message"] for one in after["conditions"] if one["type"] != "Progressing"
     )
 
 
-def test_unchanged_world_gives_an_unchanged_status() -> None:
-    world = [instance("a", InstanceState.LOADED), instance("b", InstanceState.FAILED, "EngineRefused", "no")]
+def test_an_unchanged_world_gives_an_unchanged_status() -> None:
+    world = [instance("a", InstanceState.LOADED), instance("b", InstanceState.FAILED, "EngineRejected", "no")]
     first = status(ADAPTER, world, {}, NOW)
     assert status(ADAPTER, world, first, LATER) == first
     assert events(first, first) == ()
@@ -95,18 +95,18 @@ def test_status_fits_the_custom_resources_own_model() -> None:
 
 def test_each_outcome_is_an_event_once() -> None:
     loading = status(ADAPTER, [instance("a", InstanceState.LOADING)], {}, NOW)
-    failed = status(ADAPTER, [instance("a", InstanceState.FAILED, "EngineRefused", "No adapter found")], loading, NOW)
+    failed = status(ADAPTER, [instance("a", InstanceState.FAILED, "EngineRejected", "No adapter found")], loading, NOW)
     loaded = status(ADAPTER, [instance("a", InstanceState.LOADED)], failed, NOW)
     assert events({}, loading) == ()
-    assert events(loading, failed) == (Event("Warning", "EngineRefused", "a: No adapter found"),)
+    assert events(loading, failed) == (Event("Warning", "EngineRejected", "a: No adapter found"),)
     assert events(failed, loaded) == (Event("Normal", "Loaded", "The adapter is loaded on 1 pod."),)
     assert [one.reason for one in events(loaded, loading)] == ["NotReady"]
 
 
 def test_one_fault_on_many_pods_is_one_event() -> None:
-    world = [instance(f"p{index}", InstanceState.FAILED, "EngineRefused", "no") for index in range(5)]
+    world = [instance(f"p{index}", InstanceState.FAILED, "EngineRejected", "no") for index in range(5)]
     assert events({}, status(ADAPTER, world, {}, NOW)) == (
-        Event("Warning", "EngineRefused", "p0, p1, p2 and 2 more: no"),
+        Event("Warning", "EngineRejected", "p0, p1, p2 and 2 more: no"),
     )
 
 
@@ -141,11 +141,11 @@ def test_what_is_asked_for_is_no_warning_and_what_is_lost_is() -> None:
 def test_fault_of_the_whole_is_reported_once_and_is_degraded() -> None:
     condition = Condition("RolloutStopped", "The rollout stopped: a failed.")
     old = Instance(pod("b"), InstanceState.LOADED, "OldSource", updated=False)
-    failed = instance("a", InstanceState.FAILED, "AdapterRefused", "rank 64")
+    failed = instance("a", InstanceState.FAILED, "AdapterRejected", "rank 64")
     after = status_of(ADAPTER, Placement((failed, old), 2, condition), recorded({}), NOW)
     assert ready(after) == ("False", "RolloutStopped")
     assert [(one.type, one.reason) for one in events({}, after)] == [
-        ("Warning", "AdapterRefused"),
+        ("Warning", "AdapterRejected"),
         ("Warning", "RolloutStopped"),
     ]
     again = status_of(ADAPTER, Placement((failed, old), 2, condition), recorded(after), LATER)
@@ -154,16 +154,16 @@ def test_fault_of_the_whole_is_reported_once_and_is_degraded() -> None:
 
 
 def test_degraded_says_each_fault_once_with_its_pods() -> None:
-    world = [instance(f"p{index}", InstanceState.FAILED, "AdapterRefused", "rank 64") for index in range(5)]
+    world = [instance(f"p{index}", InstanceState.FAILED, "AdapterRejected", "rank 64") for index in range(5)]
     world += [instance("q", InstanceState.UNKNOWN, "SidecarUnreachable", "It does not answer.")]
     (*_, degraded) = status(ADAPTER, world, {}, NOW)["conditions"]
     assert degraded["message"] == "p0, p1, p2 and 2 more: rank 64; q: It does not answer."
-    assert degraded["reason"] == "AdapterRefused"
+    assert degraded["reason"] == "AdapterRejected"
 
 
-def test_fault_with_another_number_in_it_is_no_new_event() -> None:
-    first = status(ADAPTER, [instance("a", InstanceState.FAILED, "EngineRefused", "12.1 GiB free")], {}, NOW)
-    second = status(ADAPTER, [instance("a", InstanceState.FAILED, "EngineRefused", "12.2 GiB free")], first, LATER)
+def test_a_fault_told_with_another_number_is_no_new_event() -> None:
+    first = status(ADAPTER, [instance("a", InstanceState.FAILED, "EngineRejected", "12.1 GiB free")], {}, NOW)
+    second = status(ADAPTER, [instance("a", InstanceState.FAILED, "EngineRejected", "12.2 GiB free")], first, LATER)
     assert events(first, second) == ()
 
 
@@ -197,8 +197,8 @@ def test_status_of_another_writer_is_replaced() -> None:
     assert [one.reason for one in events(foreign, after)] == ["Loaded"]
 
 
-def test_record_kept_of_a_status_shows_any_change_and_is_small() -> None:
-    world = [instance(f"p{number}", InstanceState.FAILED, "AdapterRefused", "x" * 500) for number in range(100)]
+def test_what_is_kept_of_a_status_tells_every_change_and_is_small() -> None:
+    world = [instance(f"p{number}", InstanceState.FAILED, "AdapterRejected", "x" * 500) for number in range(100)]
     first = status(ADAPTER, world, {}, NOW)
     kept = recorded(json.loads(json.dumps(first)))
     assert is_recorded(kept, first)

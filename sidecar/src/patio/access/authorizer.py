@@ -98,11 +98,11 @@ class Authorizer:
 
     def finish(self, claims: ProofClaims, body: bytes) -> RequestRejection | None:
         """Judge the body, and take the proof: it is not good again."""
-        denial = judge_body(claims, body)
-        if denial is None:
+        rejection = judge_body(claims, body)
+        if rejection is None:
             use = self._used.use(claims.jti, claims.exp, self._monotonic())
-            denial = {Use.FIRST: None, Use.AGAIN: REPLAYED, Use.FULL: TOO_MANY}[use]
-        return denial
+            rejection = {Use.FIRST: None, Use.REUSED: REPLAYED, Use.FULL: TOO_MANY}[use]
+        return rejection
 
     def _missing(self, openness: Openness) -> RequestRejection:
         if openness.to is To.OPERATOR:
@@ -135,12 +135,12 @@ class Authorizer:
 
 
 def _unknown(signer: str, endorsed: bool) -> RequestRejection:
-    message = f"Key {signer[:8]}… is not one that this pod was given at admission"
+    message = f"The pod did not get key {signer[:8]}… at admission"
     if endorsed:
         return RequestRejection(
             UNKNOWN_KEY,
-            f"{message}, and no such key endorses it. If the operator's keys were made anew, recreate the pod.",
+            f"{message}, and no key of the pod endorses it. If the operator's keys were recreated, recreate the pod.",
         )
     return RequestRejection(
-        UNKNOWN_KEY, f"{message}. Call again with the endorsements that lead to it from such a key."
+        UNKNOWN_KEY, f"{message}. Send the endorsements that lead from a key of the pod to this key."
     )

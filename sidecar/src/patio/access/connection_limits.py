@@ -1,8 +1,8 @@
 """Who has to go when there are too many: connections by their peers, and long-polls. Pure; nothing here does I/O.
 
 There is no telling a probe from a stranger before it has spoken, so no place is reserved by name. Instead places are
-shared by peer: whoever holds the most loses one first, and a peer with one connection keeps it as long as another has
-two. Asked by `server` for each connection and by the routes for each long-poll.
+shared by peer: the peer with the most connections loses one first, and a peer with one connection keeps it as long as
+another has two. Asked by `server` for each connection and by the routes for each long-poll.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ class ConnectionLimits(Generic[_C]):
     def enter(self, connection: _C, peer: str) -> _C | None:
         """Take a connection in; return the one that has to go for it, which may be itself. It no longer counts."""
         self._peers[connection] = peer
-        own = self._by_peer.setdefault(peer, {})
-        own[connection] = None
-        if len(own) > self._most_of_a_peer:
-            idle = self._oldest_idle(own, connection)
+        connections = self._by_peer.setdefault(peer, {})
+        connections[connection] = None
+        if len(connections) > self._most_of_a_peer:
+            idle = self._oldest_idle(connections, connection)
             leaver = connection if idle is None else idle
         elif len(self._peers) > self._most:
-            leaver = self._of_all(connection, len(own))
+            leaver = self._of_all(connection, len(connections))
         else:
             return None
         self.leave(leaver)
@@ -58,14 +58,14 @@ class ConnectionLimits(Generic[_C]):
         peer = self._peers.pop(connection, None)
         if peer is None:
             return
-        own = self._by_peer[peer]
-        del own[connection]
-        if not own:
+        connections = self._by_peer[peer]
+        del connections[connection]
+        if not connections:
             del self._by_peer[peer]
 
     def _of_all(self, newcomer: _C, of_its_peer: int) -> _C:
         most = max(map(len, self._by_peer.values()))
-        crowding = [one for one in self._by_peer.values() if len(one) == most]
+        crowding = [connections for connections in self._by_peer.values() if len(connections) == most]
         for connections in crowding:
             idle = self._oldest_idle(connections, newcomer)
             if idle is not None:
@@ -73,7 +73,9 @@ class ConnectionLimits(Generic[_C]):
         return newcomer if of_its_peer == most else next(iter(crowding[0]))
 
     def _oldest_idle(self, connections: dict[_C, None], newcomer: _C) -> _C | None:
-        return next((one for one in connections if one is not newcomer and self._is_idle(one)), None)
+        return next(
+            (connection for connection in connections if connection is not newcomer and self._is_idle(connection)), None
+        )
 
 
 class LongPolls:
@@ -96,10 +98,10 @@ class LongPolls:
 
     def enter(self, peer: str) -> bool:
         """Whether one more may wait; if so it counts until it leaves."""
-        own = self._waiting.get(peer, 0)
-        if own >= self._most_of_a_peer or (self._total >= self._most and own >= self._in_any_case):
+        waiting = self._waiting.get(peer, 0)
+        if waiting >= self._most_of_a_peer or (self._total >= self._most and waiting >= self._in_any_case):
             return False
-        self._waiting[peer] = own + 1
+        self._waiting[peer] = waiting + 1
         self._total += 1
         return True
 

@@ -19,14 +19,18 @@ MAX_HEADER_BYTES = 48 * 1024
 MAX_DEPTH = 32
 """Objects and lists in each other. The API's own have four; a router's extra fields may have more."""
 
-TARGET_TOO_LONG = RequestRejection("InvalidRequest", f"Path and query have at most {MAX_TARGET} bytes.", status=414)
+TARGET_TOO_LONG = RequestRejection(
+    "InvalidRequest", f"Path and query exceed the limit of {MAX_TARGET} bytes.", status=414
+)
 HEADERS_TOO_LARGE = RequestRejection(
-    "InvalidRequest", f"There are at most {MAX_HEADERS} headers of {MAX_HEADER_BYTES} bytes in all.", status=431
+    "InvalidRequest",
+    f"The headers exceed the limit of {MAX_HEADERS} headers or of {MAX_HEADER_BYTES} bytes.",
+    status=431,
 )
 CONTROL_CHARACTER = RequestRejection("InvalidRequest", "The path has a control character.", status=400)
 NOT_UTF8 = RequestRejection("InvalidRequest", "The body is not UTF-8.", status=400)
 TOO_DEEP = RequestRejection(
-    "InvalidRequest", f"The body has more than {MAX_DEPTH} lists and objects in each other.", status=400
+    "InvalidRequest", f"The body nests lists and objects deeper than {MAX_DEPTH} levels.", status=400
 )
 BODY_TOO_SLOW = RequestRejection("BodyTooSlow", "The body did not arrive in time.", True, 408)
 
@@ -64,8 +68,8 @@ def judge_json(body: bytes) -> RequestRejection | None:
     if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
         return None
     depth = 0
-    for found in _BRACKETS.finditer(body):
-        first = found[0][:1]
+    for match in _BRACKETS.finditer(body):
+        first = match[0][:1]
         if first in (b"[", b"{"):
             depth += 1
             if depth > MAX_DEPTH:

@@ -60,10 +60,10 @@ def is_meant(method: str, content_types: Sequence[str], hosts: Sequence[str]) ->
 
 def _is_local(host: str) -> bool:
     """Whether no name server of a stranger's can have made this Host: an address, or a name without a dot."""
-    found = _HOST.fullmatch(host.strip().lower())
-    if found is None:
+    match = _HOST.fullmatch(host.strip().lower())
+    if match is None:
         return False
-    name = found[1]
+    name = match[1]
     if "." not in name or name.endswith(".localhost"):
         return True
     try:

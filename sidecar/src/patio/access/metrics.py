@@ -1,4 +1,4 @@
-"""What is told of access control: a gauge, a counter, and a warning that comes back while it is off."""
+"""Metrics of access control, and a warning that repeats while it is off."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ log = logging.getLogger(__name__)
 
 REMIND_SECONDS = 3600.0
 OFF = (
-    "access control is off: whoever reaches this port can load, unload, download and drain. "
-    "Leave out --access-control and PATIO_ACCESS_CONTROL to turn it on"
+    "access control is off: everyone who reaches this port can load, unload, download and drain. "
+    "Remove --access-control and PATIO_ACCESS_CONTROL to turn it on"
 )
 
 
@@ -26,13 +26,13 @@ class AccessMetrics:
             "1 if calls from outside the pod that change something need the operator's signature.",
             registry=registry,
         ).set(float(enforced))
-        self._denials = Counter(
-            "patio:access_denials_total", "Calls from outside the pod that were refused.", ("code",), registry=registry
+        self._rejections = Counter(
+            "patio:access_denials_total", "Rejected calls from outside the pod.", ("code",), registry=registry
         )
 
-    def count_denial(self, code: str) -> None:
-        """Count one refused call."""
-        self._denials.labels(code).inc()
+    def count_rejection(self, code: str) -> None:
+        """Count one rejected call."""
+        self._rejections.labels(code).inc()
 
 
 async def warn_while_off(sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:

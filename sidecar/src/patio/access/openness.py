@@ -39,8 +39,8 @@ class Openness:
     to: To = To.NOBODY
     admits: Callable[[str | None], bool] | None = None
     """For `To.KEY`: whether a call with this Authorization header is taken."""
-    denial: str = ""
-    """For `To.KEY`: what to do without, in a sentence."""
+    message: str = ""
+    """For `To.KEY`: what a rejected caller reads, with the remedy."""
     max_body: int = MAX_BODY
     """Bytes that a body may have."""
 

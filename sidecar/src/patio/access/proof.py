@@ -1,8 +1,8 @@
 """Reads a signed call and judges it: signature, pod, request, time. Pure; `now` is an argument.
 
 `read` comes first and needs no key; then `keys` is asked whether the signer counts; then `verify` checks the signature,
-before any claim is looked at, and `judge` the claims. The body is judged last (`judge_body`), when it has been read:
-nobody without a signature makes the sidecar read one. A refused call gets a `RequestRejection` that says what to do.
+before any claim is read, and `judge` the claims. The body is judged last (`judge_body`), when it has been read:
+nobody without a signature makes the sidecar read one. A rejected call gets a `RequestRejection` that says what to do.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _Claims = TypeVar("_Claims", ProofClaims, EndorsementClaims)
 
 @dataclass(frozen=True, slots=True)
 class RequestRejection:
-    """Why a call is refused, and what to do about it."""
+    """Why a call is rejected, and what to do about it."""
 
     code: str
     message: str
@@ -51,7 +51,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The request that came, as far as its head tells."""
+    """The head of the request that came."""
 
     method: str
     target: str
@@ -111,61 +111,66 @@ def judge(claims: ProofClaims, request: Request, pod_uid: str, started: float, n
         )
     if not 0 < claims.exp - claims.iat <= LIFETIME:
         return RequestRejection(
-            "ProofInvalid", f"A proof is good for at most {LIFETIME:g} s; sign with an earlier `exp`."
+            "ProofInvalid", f"A proof is valid for at most {LIFETIME:g} s. Sign one with an earlier `exp`."
         )
     if claims.iat > now + LEEWAY:
         ahead = claims.iat - now
         return RequestRejection(
-            "ProofInvalid", f"The proof was signed {ahead:.0f} s from now: set the clocks of the nodes right."
+            "ProofInvalid", f"The proof was signed {ahead:.0f} s in the future. Correct the clocks of the nodes."
         )
     if claims.exp < now - LEEWAY:
         ago = now - claims.exp
         return RequestRejection(
-            "ProofExpired", f"The proof ended {ago:.0f} s ago: sign anew, and look at the clocks.", True
+            "ProofExpired",
+            f"The proof expired {ago:.0f} s ago. Sign a new one, and check the clocks of the nodes.",
+            True,
         )
     if claims.iat < started:
-        return RequestRejection("ProofExpired", "The proof was signed before this sidecar started: sign anew.", True)
+        return RequestRejection(
+            "ProofExpired", "The proof was signed before this sidecar started. Sign a new one.", True
+        )
     return None
 
 
 def judge_body(claims: ProofClaims, body: bytes) -> RequestRejection | None:
     """Say so if the proof is for another body."""
     if body_digest(body) != claims.body:
-        return RequestRejection("ProofForAnotherRequest", "The proof is for another body than the one that came.")
+        return RequestRejection("ProofForAnotherRequest", "The proof is for another body.")
     return None
 
 
 _FROM_INSIDE = (
-    "From inside the pod, or by `kubectl port-forward`, a POST, PUT or DELETE with `Content-Type: application/json` "
-    "needs none."
+    "From inside the pod, or through `kubectl port-forward`, a POST, PUT or DELETE with `Content-Type: "
+    "application/json` needs no signature."
 )
 MISSING = RequestRejection(
     PROOF_MISSING,
-    "From outside the pod this call needs the operator's signature, in "
+    "From outside the pod, this call needs the operator's signature in "
     f"`Authorization: {PROOF_SCHEME} …`. {_FROM_INSIDE}",
 )
 NO_KEYS = RequestRejection(
     PROOF_MISSING,
-    "From outside the pod this call needs the operator's signature, and no key to verify one was given to this sidecar "
-    "(PATIO_OPERATOR_KEYS): a pod that is made anew gets one. "
-    f"{_FROM_INSIDE}",
+    "From outside the pod, this call needs the operator's signature. This sidecar has no key to verify one "
+    f"(PATIO_OPERATOR_KEYS). Recreate the pod, so that injection gives it one. {_FROM_INSIDE}",
 )
 NOT_MEANT = RequestRejection(
     "ProofMissing",
-    "From inside the pod this call needs no proof when it is a POST, PUT or DELETE with `Content-Type: "
-    "application/json` to localhost or an address. As it came, an engine that fetches what its users name, or a web "
-    "page, could have sent it.",
+    "From inside the pod, this call needs no proof if it is a POST, PUT or DELETE with `Content-Type: "
+    "application/json` to localhost or an address. This call could come from an engine that fetches addresses of its "
+    "users, or from a web page.",
 )
 UNREADABLE = RequestRejection(
-    "ProofInvalid", "The Authorization header is not a proof: sign as docs/concepts/access.md says."
+    "ProofInvalid", "The Authorization header is not a proof. Sign as docs/concepts/access.md says."
 )
 MISSING_EVERYWHERE = RequestRejection(
-    PROOF_MISSING, "From everywhere, the inside of the pod included, this call needs the operator's signature."
+    PROOF_MISSING, "This call needs the operator's signature, also from inside the pod."
 )
-WRONG_SIGNATURE = RequestRejection("ProofInvalid", "The signature is not that of the key that the proof names.")
-WRONG_HOOK = RequestRejection("ProofInvalid", "This is not what the preStop hook of this pod proves itself with.")
-REPLAYED = RequestRejection("ProofReplayed", "This proof was used before, and is good once: sign anew.", True)
-TOO_MANY = RequestRejection("TooManyProofs", "Too many signed calls in two minutes; again later.", True, 429)
+WRONG_SIGNATURE = RequestRejection("ProofInvalid", "The proof was not signed with the key that it names.")
+WRONG_HOOK = RequestRejection("ProofInvalid", "This is not the proof of this pod's preStop hook.")
+REPLAYED = RequestRejection("ProofReplayed", "This proof was used before. A proof is valid once: sign a new one.", True)
+TOO_MANY = RequestRejection(
+    "TooManyProofs", "Too many signed calls arrived in two minutes. Try again later.", True, 429
+)
 BODY_TOO_LARGE = RequestRejection(
-    "BodyTooLarge", "The body is larger than this route takes: 1 MiB at most, 64 KiB for a lease.", status=413
+    "BodyTooLarge", "The body exceeds the limit of this route: 1 MiB, or 64 KiB for a lease.", status=413
 )

@@ -16,7 +16,7 @@ class Use(Enum):
     """What becomes of a proof."""
 
     FIRST = "first"
-    AGAIN = "again"
+    REUSED = "again"
     FULL = "full"
     """More proofs in `KEPT` seconds than are remembered: one that is not remembered is not taken."""
 
@@ -48,7 +48,7 @@ class UsedProofs:
             del self._kept[first]
         # Was this clock set back, an old proof may look new again. It may be one of the forgotten ones.
         if jti in self._kept or exp <= self._forgotten:
-            return Use.AGAIN
+            return Use.REUSED
         if len(self._kept) >= self._at_most:
             return Use.FULL
         self._kept[jti] = (now + KEPT, exp)

@@ -38,11 +38,11 @@ class AccessSettings:
 TOKEN_FILE_VARIABLE = "PATIO_ACCESS_TOKEN_FILE"  # noqa: S105 - the name of a variable
 
 VARIABLES = {
-    OPERATOR_KEYS_VARIABLE: "comma list of public keys whose signatures count outside the pod; set at admission",
-    POD_UID_VARIABLE: "UID of this pod, which signed calls must be for; set at admission",
-    DRAIN_PROOF_VARIABLE: "SHA-256 of what the pod's preStop hook proves itself with; set at admission",
-    TOKEN_FILE_VARIABLE: f"where this pod's service account token lies; default {TOKEN_FILE}",
-    ACCESS_CONTROL_VARIABLE: "on or off; off lets everyone who reaches the port change things; default on",
+    OPERATOR_KEYS_VARIABLE: "comma-separated public keys that verify calls from outside the pod; set at admission",
+    POD_UID_VARIABLE: "UID of this pod, which every proof must name; set at admission",
+    DRAIN_PROOF_VARIABLE: "SHA-256 of the proof of the pod's preStop hook; set at admission",
+    TOKEN_FILE_VARIABLE: f"path of this pod's service account token; default {TOKEN_FILE}",
+    ACCESS_CONTROL_VARIABLE: "on or off; off: everyone who reaches the port can change things; default on",
 }
 
 
@@ -71,7 +71,7 @@ def read_access(flag: str | None, given: Mapping[str, str]) -> AccessSettings:
                 f"{OPERATOR_KEYS_VARIABLE}: {key[:8]!r}… is not an Ed25519 public key (32 bytes as base64url)"
             )
     if keys and POD_UID_VARIABLE not in given:
-        raise SettingsError(f"{OPERATOR_KEYS_VARIABLE} needs {POD_UID_VARIABLE}: proofs are for one pod")
+        raise SettingsError(f"{OPERATOR_KEYS_VARIABLE} needs {POD_UID_VARIABLE}: a proof is for one pod")
     drain_proof = given.get(DRAIN_PROOF_VARIABLE, "")
     if drain_proof and not re.fullmatch("[0-9a-f]{64}", drain_proof):
         raise SettingsError(f"{DRAIN_PROOF_VARIABLE}: not a SHA-256 in hex")

@@ -110,7 +110,7 @@ class Outcome(StrEnum):
     """What an order for unloading came to."""
 
     LEAVING = "leaving"
-    """The engine is to let go of it."""
+    """The engine is to unload it."""
     UNKNOWN = "unknown"
     """Neither wanted nor present."""
     KEPT = "kept"
@@ -119,34 +119,34 @@ class Outcome(StrEnum):
 
 def conflict(name: str, holder: str | None) -> Rejection:
     """Reject an order for a name that another owner ordered."""
-    held = f"is wanted by {holder}" if holder else "was loaded by hand"
-    message = f"Adapter {name} {held} on this pod; unload it there first or choose another name."
+    held = f"belongs to {holder}" if holder else "was loaded manually"
+    message = f"Adapter {name} {held} on this pod. Unload it there first, or choose another name."
     return Rejection("Conflict", message, retryable=False)
 
 
 def too_many(name: str) -> Rejection:
     """Reject an order for one name more than a pod takes."""
-    message = f"{MOST_ADAPTERS} adapters are wanted on this pod, which is the most; unload others before {name}."
+    message = f"This pod has orders for {MOST_ADAPTERS} adapters, which is the limit. Unload others before {name}."
     return Rejection("TooManyAdapters", message, retryable=False)
 
 
 def with_load(desired: Desired, request: LoadRequest) -> Desired | Rejection:
     """Take in an order, or return why it is not taken: another owner has the name already, or there are too many."""
-    taken = _conflict(desired, request)
-    if taken is not None:
-        return taken
-    if _is_one_too_many(desired, request.lora_name):
+    rejection = _conflict(desired, request)
+    if rejection is not None:
+        return rejection
+    if _exceeds_limit(desired, request.lora_name):
         return too_many(request.lora_name)
-    spec = _ordered(desired, request, desired.orders + 1)
+    spec = _spec_of(desired, request, desired.orders + 1)
     if request.prepare:
         return replace(desired, specs={**desired.specs, (spec.name, Slot.STAGED): spec}, orders=spec.order)
-    before = desired.spec(spec.name)
-    required, served = (False, False) if before is None else (before.required, before.served)
+    previous = desired.spec(spec.name)
+    required, served = (False, False) if previous is None else (previous.required, previous.served)
     return _with_active(desired, replace(spec, required=required, served=served))
 
 
 def with_unload(desired: Desired, name: str, owner: str | None, present: bool) -> tuple[Desired, Outcome]:
-    """Take orders for a name back. `present`: the engine lists the name, whoever loaded it."""
+    """Take orders for a name back. `present`: the engine lists the name."""
     active, staged = desired.spec(name), desired.spec(name, Slot.STAGED)
     if staged is not None and owner in (None, staged.owner):
         desired = replace(desired, specs=without(desired.specs, (name, Slot.STAGED)))
@@ -171,13 +171,13 @@ def with_unload_order(
     """Take orders for a name back. `listed`: the engine's own list, paths by name. Unless unloads stick, remember from
     where a request may make the engine load the name again.
     """
-    before = desired.spec(name)
-    after, outcome = with_unload(desired, name, owner, name in listed)
-    if outcome is Outcome.LEAVING and name in after.leaving and not sticks:
-        held = "" if before is None or before.held is None else before.held.path
+    previous = desired.spec(name)
+    changed, outcome = with_unload(desired, name, owner, name in listed)
+    if outcome is Outcome.LEAVING and name in changed.leaving and not sticks:
+        held = "" if previous is None or previous.held is None else previous.held.path
         path = listed.get(name, held)
-        after = with_unloaded(after, name, path) if path else after
-    return after, outcome
+        changed = with_unloaded(changed, name, path) if path else changed
+    return changed, outcome
 
 
 def with_unloaded(desired: Desired, name: str, path: str) -> Desired:
@@ -213,9 +213,9 @@ def with_required(desired: Desired, required: Iterable[LoadRequest]) -> Desired:
         digest = _digest(request)
         if desired.required_seen.get(request.lora_name) == digest:
             continue
-        if _is_one_too_many(desired, request.lora_name):
+        if _exceeds_limit(desired, request.lora_name):
             continue
-        spec = replace(_ordered(desired, request, desired.orders + 1), required=True)
+        spec = replace(_spec_of(desired, request, desired.orders + 1), required=True)
         seen = {**desired.required_seen, spec.name: digest}
         desired = replace(_with_active(desired, spec), required_seen=seen)
     return desired
@@ -223,28 +223,30 @@ def with_required(desired: Desired, required: Iterable[LoadRequest]) -> Desired:
 
 def with_loaded(desired: Desired, loaded: AdapterSpec) -> Desired:
     """Remember that the engine accepted these weights, whatever is desired by now."""
-    now = desired.spec(loaded.name)
-    if now is None:
+    current = desired.spec(loaded.name)
+    if current is None:
         return desired
-    after = replace(now, served=True, held=LoadedWeights(loaded.path, loaded.revision, loaded.origin))
-    return desired if after == now else replace(desired, specs={**desired.specs, (now.name, Slot.ACTIVE): after})
+    changed = replace(current, served=True, held=LoadedWeights(loaded.path, loaded.revision, loaded.origin))
+    if changed == current:
+        return desired
+    return replace(desired, specs={**desired.specs, (current.name, Slot.ACTIVE): changed})
 
 
 def with_fetched(desired: Desired, fetched: AdapterSpec, folder: str) -> Desired:
     """Take in where an origin's files are, in each slot that still wants them. An empty folder: no longer there."""
-    found = {
+    changed = {
         key: replace(spec, path=folder)
         for slot in Slot
         if (spec := desired.specs.get(key := (fetched.name, slot))) is not None
         and same_files(spec, fetched)
         and spec.path != folder
     }
-    return replace(desired, specs={**desired.specs, **found}) if found else desired
+    return replace(desired, specs={**desired.specs, **changed}) if changed else desired
 
 
-def same_files(one: AdapterSpec | LoadedWeights, other: AdapterSpec) -> bool:
+def same_files(files: AdapterSpec | LoadedWeights, spec: AdapterSpec) -> bool:
     """Whether both are fetched from one origin in one revision, so that the files of one are those of the other."""
-    return one.origin is not None and (one.origin, one.revision) == (other.origin, other.revision)
+    return files.origin is not None and (files.origin, files.revision) == (spec.origin, spec.revision)
 
 
 def folders_in_use(desired: Desired, listed: Iterable[str]) -> frozenset[str]:
@@ -260,10 +262,10 @@ def sources_at_hand(desired: Desired) -> frozenset[str]:
     return frozenset(spec.origin.uri for spec in desired.specs.values() if spec.origin is not None and spec.path)
 
 
-def with_gone(desired: Desired, names: Iterable[str]) -> Desired:
-    """Forget names on their way out that the engine has let go of."""
-    left = desired.leaving.difference(names)
-    return desired if left == desired.leaving else replace(desired, leaving=left)
+def with_removed(desired: Desired, names: Iterable[str]) -> Desired:
+    """Forget names on their way out that the engine has unloaded."""
+    leaving = desired.leaving.difference(names)
+    return desired if leaving == desired.leaving else replace(desired, leaving=leaving)
 
 
 def without(mapping: Mapping[_K, _T], key: _K) -> Mapping[_K, _T]:
@@ -275,21 +277,21 @@ def without(mapping: Mapping[_K, _T], key: _K) -> Mapping[_K, _T]:
     return rest
 
 
-def _is_one_too_many(desired: Desired, name: str) -> bool:
+def _exceeds_limit(desired: Desired, name: str) -> bool:
     if len(desired.specs) < MOST_ADAPTERS:
         return False
-    return len({name, *(known for known, _ in desired.specs)}) > MOST_ADAPTERS
+    return len({name, *(ordered for ordered, _ in desired.specs)}) > MOST_ADAPTERS
 
 
 def _conflict(desired: Desired, request: LoadRequest) -> Rejection | None:
     for slot in Slot:
-        before = desired.spec(request.lora_name, slot)
-        if before is not None and before.owner != request.owner:
-            return conflict(before.name, before.owner)
+        existing = desired.spec(request.lora_name, slot)
+        if existing is not None and existing.owner != request.owner:
+            return conflict(existing.name, existing.owner)
     return None
 
 
-def _ordered(desired: Desired, request: LoadRequest, order: int) -> AdapterSpec:
+def _spec_of(desired: Desired, request: LoadRequest, order: int) -> AdapterSpec:
     """Return what an order wants; what was fetched for the same origin and revision is fetched already."""
     path, origin = files_of(request)
     active, staged = desired.spec(request.lora_name), desired.spec(request.lora_name, Slot.STAGED)
@@ -304,15 +306,19 @@ def _ordered(desired: Desired, request: LoadRequest, order: int) -> AdapterSpec:
         origin=origin,
         credentials_revision=request.credentials_revision,
     )
-    there = (one.path for one in (active, staged, held) if one is not None and one.path and same_files(one, ordered))
-    return replace(ordered, path=path or next(there, ""))
+    paths = (
+        files.path
+        for files in (active, staged, held)
+        if files is not None and files.path and same_files(files, ordered)
+    )
+    return replace(ordered, path=path or next(paths, ""))
 
 
 def _with_active(desired: Desired, spec: AdapterSpec) -> Desired:
     """Order it for the engine, and end what was staged for that."""
     staged = desired.spec(spec.name, Slot.STAGED)
-    taken = staged is not None and same_files(staged, spec)
-    specs = without(desired.specs, (spec.name, Slot.STAGED)) if taken else desired.specs
+    is_staged = staged is not None and same_files(staged, spec)
+    specs = without(desired.specs, (spec.name, Slot.STAGED)) if is_staged else desired.specs
     return replace(
         desired,
         specs={**specs, (spec.name, Slot.ACTIVE): spec},
@@ -323,7 +329,7 @@ def _with_active(desired: Desired, spec: AdapterSpec) -> Desired:
 
 
 def _digest(request: LoadRequest) -> str:
-    """Return what tells one entry of the admission variable from another; no credential is in it."""
+    """Return what identifies an entry of the admission variable; no credential is in it."""
     path, origin = files_of(request)
     fields: list[object] = [request.lora_name, path, request.owner, request.revision]
     if origin is not None:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 
 from patio.adapters.snapshot import UNOBSERVED
-from patio.engine.base import Engine, EngineView, FaultReason, RetryableError
+from patio.engine.base import Engine, EngineReason, EngineView, RetryableError
 
 log = logging.getLogger(__name__)
 
@@ -34,21 +34,21 @@ weights had to make room (with --max-loras 1 any other load does that), and its 
 class EngineMonitor:
     """The polls of one sidecar."""
 
-    def __init__(self, engine: Engine, seen: Callable[[EngineView], None]) -> None:
-        """`seen` is called with each poll that counts, before those who wait for it."""
+    def __init__(self, engine: Engine, on_view: Callable[[EngineView], None]) -> None:
+        """`on_view` is called with each poll that counts, before those who wait for it."""
         self._engine = engine
-        self._seen = seen
+        self._on_view = on_view
         self._current: asyncio.Task[EngineView] | None = None
         """The poll that began last."""
         self._next: asyncio.Task[EngineView] | None = None
         """The poll that has not begun: it may be joined."""
-        self._rested = float("-inf")
+        self._next_at = float("-inf")
         """When the next one may begin."""
         self._unreliable = 0
         """Unreliable polls in a row."""
         self._unreliable_at = float("-inf")
         """When the last of them began."""
-        self._broke = False
+        self._failed = False
         """Whether the last poll ended in an error of the sidecar's own."""
         self._listed: frozenset[str] = frozenset()
         """The paths of the last list that could be read."""
@@ -61,7 +61,7 @@ class EngineMonitor:
         """Return what the engine says in a poll that begins after this call, unreliable or not."""
         if self._next is None:
             self._next = asyncio.create_task(self._poll(self._current), name="poll")
-        # Whoever is cancelled takes no other along.
+        # A caller that is cancelled cancels no other.
         return await asyncio.shield(self._next)
 
     async def close(self) -> None:
@@ -71,15 +71,15 @@ class EngineMonitor:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _poll(self, before: asyncio.Task[EngineView] | None) -> EngineView:
-        if before is not None and not before.done():
-            await asyncio.wait([before])
-        await asyncio.sleep(self._rested - time.monotonic())
+    async def _poll(self, previous: asyncio.Task[EngineView] | None) -> EngineView:
+        if previous is not None and not previous.done():
+            await asyncio.wait([previous])
+        await asyncio.sleep(self._next_at - time.monotonic())
         self._current, self._next = self._next, None
         asked = time.monotonic()
         view = await self._ask()
         ended = time.monotonic()
-        self._rested = ended + min(LONGEST_REST, REST * (ended - asked))
+        self._next_at = ended + min(LONGEST_REST, REST * (ended - asked))
         if not view.unreliable:
             self._unreliable, self._unreliable_at = 0, float("-inf")
         elif asked - self._unreliable_at >= UNRELIABLE_APART:
@@ -95,19 +95,21 @@ class EngineMonitor:
             self._dropped.update(dict.fromkeys(self._listed - listed, asked))
             self._listed = listed
         self.view = view
-        self._seen(view)
+        self._on_view(view)
         return view
 
     async def _ask(self) -> EngineView:
         try:
             view = await self._engine.view()
         except Exception as error:  # the outermost of a poll: whatever an engine answers, the next poll is made
-            if not self._broke:
-                log.exception("look at the engine broke")
-            self._broke = True
-            message = f"The sidecar broke on what the engine answered ({type(error).__name__}); see its log."
-            return EngineView(ready=False, adapters=None, error=RetryableError(FaultReason.ENGINE_FAULT, message))
-        self._broke = False
+            if not self._failed:
+                log.exception("engine poll failed")
+            self._failed = True
+            message = (
+                f"The sidecar failed to read the engine's answer ({type(error).__name__}). Its log has the traceback."
+            )
+            return EngineView(ready=False, adapters=None, error=RetryableError(EngineReason.ENGINE_ERROR, message))
+        self._failed = False
         return view
 
     def lingering(self) -> frozenset[str]:

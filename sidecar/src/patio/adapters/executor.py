@@ -18,8 +18,8 @@ from dataclasses import dataclass, replace
 from patio.adapters.commits import Commits
 from patio.adapters.desired import AdapterSpec, Key, Slot, with_fetched, with_loaded
 from patio.adapters.engine_monitor import EngineMonitor
-from patio.adapters.fetching import Fetcher, download_request
-from patio.adapters.fingerprints import CONFIG, Fingerprints, FolderContents, FolderHangsError
+from patio.adapters.fetching import Fetcher, config_of
+from patio.adapters.fingerprints import CONFIG, Fingerprints, FolderContents, FolderUnresponsiveError
 from patio.adapters.observation import Event, evict
 from patio.adapters.plan import Action, Fetch, Load, Reload, Restore, Unload
 from patio.adapters.progress import (
@@ -41,7 +41,7 @@ from patio.adapters.snapshot import (
     with_progress,
     with_started,
 )
-from patio.engine.base import Engine, EngineError, EngineView, FaultReason, Loaded, RetryableError, trial_name
+from patio.engine.base import Engine, EngineError, EngineReason, EngineView, Loaded, RetryableError, trial_name
 from patio.rejection import Rejection
 from patio_protocol.downloads import DownloadReason
 
@@ -50,7 +50,7 @@ log = logging.getLogger(__name__)
 LOADS_AT_ONCE = 4
 UNLOADS_AT_ONCE = 4
 """Calls to the engine at once."""
-MOST_UNDER_WAY = {"load": 48, "unload": 32, "fetch": 40, "prepare": 40}
+MOST_RUNNING = {"load": 48, "unload": 32, "fetch": 40, "prepare": 40}
 """Actions under way at once, of each kind; the others are planned again. Together the last two are fewer than downloads
 may be."""
 
@@ -100,7 +100,7 @@ class Executor:
         """Start an action, unless too many of its kind are under way; return whether it was started."""
         kind = _kind(action)
         alike = sum(_kind(other) == kind for other in self._snapshot.running.values())
-        if alike >= MOST_UNDER_WAY[kind]:
+        if alike >= MOST_RUNNING[kind]:
             return False
         operation = kind if isinstance(action, Fetch) else type(action).__name__.lower()
         log.info("adapter %s adapter=%s reason=%s", operation, action.key[0], action.reason)
@@ -117,7 +117,7 @@ class Executor:
             if action is None or key not in self._cancellable:
                 continue
             if is_outdated(self._snapshot, action) or (
-                isinstance(action, Load | Reload | Restore) and self._still(action.spec) is None
+                isinstance(action, Load | Reload | Restore) and self._unchanged_spec(action.spec) is None
             ):
                 self.cancel(key)
 
@@ -128,7 +128,7 @@ class Executor:
             self._state.apply(with_ended, key)
             self._changed()
 
-    def tell(self, events: Iterable[Event]) -> None:
+    def log_events(self, events: Iterable[Event]) -> None:
         """Write events into the log."""
         for event in events:
             log.log(event.level, event.format, *event.args)
@@ -149,17 +149,17 @@ class Executor:
                 case Load() | Reload():
                     await self._load(action)
         except Exception as error:  # noqa: BLE001 - the outermost of a task: one adapter must not end those of the others
-            rejection = _broken(error, operation, action.key[0])
+            rejection = _internal_error(error, operation, action.key[0])
             self._end(action.key, self._failed(self._progress_of(action), rejection))
         self._cancellable.pop(action.key, None)
         self._changed()
 
     async def _fetch(self, action: Fetch) -> None:
         """Download the files of an origin."""
-        spec, progress = action.spec, self._progress_of(action)
-        assert spec.origin is not None
-        request = download_request(spec.origin, self._snapshot.credentials.get(action.key, {}))
-        report = await self._fetcher.fetch(request)
+        spec, origin, progress = action.spec, action.spec.origin, self._progress_of(action)
+        assert origin is not None
+        config = config_of(origin, self._snapshot.credentials.get(action.key, {}))
+        report = await self._fetcher.fetch(origin.source, config, origin.output_dir, origin.max_workers)
         rejection: Rejection | None = None
         if report.folder is None:
             rejection = Rejection(DownloadReason.CANCELLED, "The download was cancelled.", retryable=True)
@@ -171,8 +171,8 @@ class Executor:
             self._end(action.key, self._failed(progress, rejection))
             return
         log.info("adapter fetched adapter=%s folder=%s", spec.name, report.folder)
-        if action.slot is Slot.STAGED and not await self._fetcher.hold(report.folder):
-            message = f"{report.folder} was removed as soon as it was there: somebody needed the room."
+        if action.slot is Slot.STAGED and not await self._fetcher.pin(report.folder):
+            message = f"{report.folder} was evicted from the cache right after the download to free disk space."
             rejection = Rejection(DownloadReason.NO_SPACE, message, retryable=True)
             self._end(action.key, self._failed(progress, rejection))
             return
@@ -184,52 +184,54 @@ class Executor:
         spec, operation = action.spec, type(action).__name__.lower()
         started = time.monotonic()
         try:
-            seen = await self._fingerprints.attempt(spec.name, spec.path)
-        except FolderHangsError:
+            contents = await self._fingerprints.attempt(spec.name, spec.path)
+        except FolderUnresponsiveError:
             # The engine would hang in it too, with every other adapter.
-            rejection = Rejection("FolderHangs", f"The file system of {spec.path} does not answer.", retryable=True)
+            rejection = Rejection(
+                "FolderUnresponsive", f"The file system of {spec.path} does not answer.", retryable=True
+            )
             self._finish(action.key, self._failed(self._progress_of(action), rejection), operation, started, rejection)
             return
-        if spec.origin is not None and not await self._fetcher.hold(spec.path):
-            log.info("adapter's files are gone adapter=%s folder=%s", spec.name, spec.path)
+        if spec.origin is not None and not await self._fetcher.pin(spec.path):
+            log.info("adapter files missing adapter=%s folder=%s", spec.name, spec.path)
             self._commits.learn(lambda desired: with_fetched(desired, spec, ""))
             self._state.apply(with_ended, action.key)
             return
-        self._state.apply(with_base_model, spec.path, seen.base_model)
+        self._state.apply(with_base_model, spec.path, contents.base_model)
         async with self._loading:
-            now = self._still(spec)
-            if now is None:
+            current = self._unchanged_spec(spec)
+            if current is None:
                 self._state.apply(with_ended, action.key)
                 return
-            progress = after_call(self._snapshot.progress_of(now))
+            progress = after_call(self._snapshot.progress_of(current))
             started = self._ask(action.key, progress)
-            before = (self._snapshot.view.adapters or {}).get(now.name)
+            previous_path = (self._snapshot.view.adapters or {}).get(current.name)
             call = self._engine.load if isinstance(action, Load) else self._engine.replace
-            error = await self._loaded(now, call(now.name, now.path))
+            error = await self._loaded(current, call(current.name, current.path))
         # What the engine has under the name now is what the next step depends on, also after an error.
         view = await self._monitor.poll()
-        if error is not None and not error.permanent and before != now.path and _has(view, now):
-            log.info("adapter loaded although adapter=%s message=%s", now.name, error)
+        if error is not None and not error.permanent and previous_path != current.path and _lists(view, current):
+            log.info("adapter loaded despite an error adapter=%s message=%s", current.name, error)
             error = None
         elif error is None:
-            error = _unverified(view, now)
+            error = _unverified(view, current)
         if error is not None:
-            rejection = Rejection(error.reason, _words(error, now, seen), retryable=not error.permanent)
+            rejection = Rejection(error.reason, _message_of(error, current, contents), retryable=not error.permanent)
             level = logging.WARNING if error.permanent else logging.INFO
-            log.log(level, "adapter not loaded adapter=%s reason=%s message=%s", now.name, error.reason, error)
+            log.log(level, "adapter not loaded adapter=%s reason=%s message=%s", current.name, error.reason, error)
             self._finish(action.key, self._failed(progress, rejection), operation, started, rejection)
             return
-        self._fingerprints.forget(now.name)
-        loaded = now
+        self._fingerprints.forget(current.name)
+        loaded = current
         self._commits.learn(lambda desired: with_loaded(desired, loaded))
-        log.info("adapter loaded adapter=%s path=%s revision=%s", now.name, now.path, now.revision)
+        log.info("adapter loaded adapter=%s path=%s revision=%s", current.name, current.path, current.revision)
         self._finish(action.key, after_success(progress, time.monotonic()), operation, started, None)
 
     async def _restore(self, action: Restore) -> None:
         spec = action.spec
         assert spec.held is not None
         async with self._loading:
-            if self._still(spec) is None:
+            if self._unchanged_spec(spec) is None:
                 self._state.apply(with_ended, action.key)
                 return
             progress = after_restore(self._progress_of(action))
@@ -260,25 +262,25 @@ class Executor:
                 return
         await self._monitor.poll()
         log.info("adapter unloaded adapter=%s", name)
-        after: Progress | None = None
+        progress: Progress | None = None
         if name in self._snapshot.desired.unloaded:
             # How often it came back decides how long to wait the next time.
-            after = replace(self._progress_of(action), rejection=None, not_before=0.0, right_since=started)
-        self._finish(key, after, "unload", started, None)
+            progress = replace(self._progress_of(action), rejection=None, not_before=0.0, right_since=started)
+        self._finish(key, progress, "unload", started, None)
 
     async def _loaded(self, spec: AdapterSpec, call: Awaitable[Loaded]) -> EngineError | None:
-        """Await a load and note what the engine evicted for it, before a look misses that; return why it failed."""
+        """Await a load and note what the engine evicted for it, before a poll misses that; return why it failed."""
         try:
             loaded = await call
         except EngineError as error:
             return error
         for name in loaded.evicted:
             self._state.snapshot, events = evict(self._snapshot, name, spec.name, time.monotonic(), self._rng.random())
-            self.tell(events)
+            self.log_events(events)
         return None
 
     def _ask(self, key: Key, progress: Progress | None) -> float:
-        """Note that the engine is asked now, so that a plan can tell when that takes long, and no cancelling helps."""
+        """Note that the engine is asked now, so that a plan can say when it takes long. It cannot be cancelled now."""
         self._cancellable.pop(key, None)
         now = time.monotonic()
         self._state.apply(with_progress, key, progress)
@@ -286,11 +288,11 @@ class Executor:
         self._changed()
         return now
 
-    def _still(self, spec: AdapterSpec) -> AdapterSpec | None:
+    def _unchanged_spec(self, spec: AdapterSpec) -> AdapterSpec | None:
         """Return what waited for its turn as it is desired by now; None: not at all, or it is something else."""
-        now = self._snapshot.desired.spec(spec.name)
-        same = now is not None and (now.path, now.revision) == (spec.path, spec.revision)
-        return now if same else None
+        current = self._snapshot.desired.spec(spec.name)
+        same = current is not None and (current.path, current.revision) == (spec.path, spec.revision)
+        return current if same else None
 
     def _progress_of(self, action: Action) -> Progress:
         if isinstance(action, Unload):
@@ -322,33 +324,35 @@ def _kind(action: Action) -> str:
     return "unload" if isinstance(action, Unload) else "load"
 
 
-def _has(view: EngineView, spec: AdapterSpec) -> bool:
+def _lists(view: EngineView, spec: AdapterSpec) -> bool:
     """Whether the engine lists the desired path, whatever revision was there."""
     return holds(replace(spec, revision=None), (view.adapters or {}).get(spec.name))
 
 
 def _unverified(view: EngineView, spec: AdapterSpec) -> EngineError | None:
     if view.adapters is None:
-        return RetryableError(FaultReason.UNREACHABLE, f"Loaded, but the list can not be read: {view.problem}")
-    if not _has(view, spec):
-        return RetryableError(FaultReason.NOT_LISTED, "The engine said that it loaded it, and does not list it.")
+        return RetryableError(
+            EngineReason.UNREACHABLE, f"The engine accepted the load, but its list cannot be read: {view.problem}"
+        )
+    if not _lists(view, spec):
+        return RetryableError(EngineReason.NOT_LISTED, "The engine accepted the load, but does not list the adapter.")
     return None
 
 
-def _words(error: EngineError, spec: AdapterSpec, seen: FolderContents) -> str:
-    """Return the engine's words, as somebody can use them who ordered an adapter and knows of no trial."""
+def _message_of(error: EngineError, spec: AdapterSpec, contents: FolderContents) -> str:
+    """Return the engine's message, in terms of the ordered adapter instead of its trial."""
     message = error.message.replace(trial_name(spec.name, spec.path), spec.name)
-    if seen.is_file:
-        return f"{spec.path} is a file; lora_path has to be the folder that has {CONFIG} in it. {message}"
+    if contents.is_file:
+        return f"{spec.path} is a file. lora_path must be the folder that contains {CONFIG}. {message}"
     return message
 
 
-def _broken(error: Exception, operation: str, name: str) -> Rejection:
+def _internal_error(error: Exception, operation: str, name: str) -> Rejection:
     """Return the rejection of an attempt that ended in an unforeseen error."""
-    log.error("adapter %s broke adapter=%s", operation, name, exc_info=error)
-    message = f"The sidecar broke on it ({type(error).__name__}: {str(error)[:500]}); its log has more."
+    log.error("adapter %s failed unexpectedly adapter=%s", operation, name, exc_info=error)
+    message = f"An internal error occurred ({type(error).__name__}: {str(error)[:500]}). The sidecar's log has more."
     if isinstance(error, OSError):
-        message = f"Its files can not be used: {error.strerror or error}."
+        message = f"The adapter's files cannot be used: {error.strerror or error}."
     # A disk may come back; an error of the sidecar itself is there the next time, too.
     of_disk = isinstance(error, OSError)
     return Rejection("FilesUnusable" if of_disk else "InternalError", message, retryable=of_disk)

@@ -25,17 +25,17 @@ def reason_to_load(
     """Return why an adapter is loaded. `path`: what the engine lists under the name."""
     if progress.rejection is not None:
         if fits:
-            return "The engine evicted it, and has a free place again."
+            return "The engine evicted the adapter, and has a free slot again."
         if spec.name in snapshot.changed_files:
-            return f"The files under {spec.path} changed since the engine refused them."
-        return f"Trying again after: {progress.rejection.message}"
+            return f"The files under {spec.path} changed since the engine rejected them."
+        return f"Retrying after an error: {progress.rejection.message}"
     if path is not None and not same_path(path, spec.path):
-        return f"The engine has {path} under this name; {spec.path} is wanted."
+        return f"The engine has {path} under this name, and {spec.path} is desired."
     if path is not None:
-        return f"Revision {spec.revision} is wanted, from the same path."
+        return f"Revision {spec.revision} is desired, from the same path."
     if spec.served:
-        return "It was loaded here before and the engine no longer lists it."
-    return "It is wanted and the engine does not list it."
+        return "The adapter was loaded on this pod before, and the engine no longer lists it."
+    return "The adapter is desired, and the engine does not list it."
 
 
 def progress_of_call(snapshot: AdapterSnapshot, name: str, action: Action) -> str:
@@ -55,12 +55,12 @@ def progress_of_call(snapshot: AdapterSnapshot, name: str, action: Action) -> st
     _, first = min(unloading)
     if first == name:
         return (
-            f"{action.reason} The engine waits for the requests under way to {name}, and makes no other change until "
-            "they have ended."
+            f"{action.reason} The engine waits until the requests to {name} have ended, and makes no other change "
+            "before."
         )
     return (
-        f"{action.reason} The engine makes one change at a time, and waits for the requests under way to {first}, "
-        "which it unloads."
+        f"{action.reason} The engine makes one change at a time. It unloads {first}, and waits until the requests to "
+        f"{first} have ended."
     )
 
 
@@ -70,8 +70,8 @@ def base_model_doubt(snapshot: AdapterSnapshot, spec: AdapterSpec, serving: froz
     if not made_for or not serving or short_model_name(made_for) in serving:
         return ""
     return (
-        f"Its adapter_config.json names {made_for} as its base model, and the engine serves "
-        f"{', '.join(snapshot.view.base_models)}: an adapter of another model changes nothing, or harms the answers."
+        f"The adapter's adapter_config.json names the base model {made_for}, but the engine serves "
+        f"{', '.join(snapshot.view.base_models)}. An adapter of another model has no effect, or harms the answers."
     )
 
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Annotated, Protocol
+
+from pydantic import Field
 
 from patio_protocol.adapters import LoadRequest
-from patio_protocol.downloads import DownloadReport, DownloadRequest
-from patio_protocol.sources import SECRET_KEYS, SourceConfig, parse_source, read_config, without_secrets
+from patio_protocol.downloads import DownloadReport
+from patio_protocol.sources import SECRET_KEYS, Source, parse_source, read_config, without_secrets
 
 Credentials = Mapping[str, str]
 """The secret part of a `config`, by its keys. Never stored, shown or logged."""
@@ -31,22 +33,34 @@ class Origin:
     expects: bool = field(default=False, compare=False)
     """Its credentials come with a later order."""
     max_workers: int = field(default=8, compare=False)
+    parsed: Annotated[Source | None, Field(exclude=True)] = field(default=None, compare=False, repr=False)
+    """The parsed `uri`; not in the state file, so None after a restart."""
+
+    @property
+    def source(self) -> Source:
+        """The parsed `uri`."""
+        return parse_source(self.uri) if self.parsed is None else self.parsed
 
 
 class Fetcher(Protocol):
-    """Whoever brings files to the disk that sidecar and engine share."""
+    """Brings files to the disk that sidecar and engine share."""
 
-    async def fetch(self, request: DownloadRequest) -> DownloadReport:
-        """Fetch, or join who fetches the same; return how it ended. Cancelled, it may stop."""
+    async def fetch(
+        self, source: Source, config: Mapping[str, str], output_dir: str | None, max_workers: int
+    ) -> DownloadReport:
+        """Fetch a source, or join the download under way; return how it ended. Cancelled, it may stop.
 
-    async def hold(self, folder: str) -> bool:
-        """Keep a folder from being removed by anybody; return whether it is there."""
+        `config` has the options and credentials, as `read_config` returns them.
+        """
 
-    def keep(self, folders: Set[str]) -> None:
+    async def pin(self, folder: str) -> bool:
+        """Keep a folder from being removed; return whether it exists."""
+
+    def set_in_use(self, folders: Set[str]) -> None:
         """Say which folders are wanted or loaded; of the others those may go that a newer one replaced."""
 
     def on_disk(self) -> frozenset[str]:
-        """Return the sources whose files are there, as far as is known without looking."""
+        """Return the sources whose files are on disk, as of the last read of the disk."""
 
 
 def files_of(request: LoadRequest) -> tuple[str, Origin | None]:
@@ -65,6 +79,7 @@ def files_of(request: LoadRequest) -> tuple[str, Origin | None]:
         secrets=tuple(sorted(key for key in config if key in SECRET_KEYS)),
         expects=request.expects_credentials,
         max_workers=request.max_workers,
+        parsed=source,
     )
 
 
@@ -73,12 +88,6 @@ def credentials_of(request: LoadRequest) -> Credentials:
     return {key: value for key, value in read_config(request.config).items() if key in SECRET_KEYS}
 
 
-def download_request(origin: Origin, credentials: Credentials) -> DownloadRequest:
-    """Return the order for whoever fetches."""
-    config = {**dict(origin.options), **credentials}
-    return DownloadRequest(
-        source=origin.uri,
-        output_dir=origin.output_dir,
-        config=SourceConfig(config) if config else None,
-        max_workers=origin.max_workers,
-    )
+def config_of(origin: Origin, credentials: Credentials) -> dict[str, str]:
+    """Return the options of an origin with credentials."""
+    return {**dict(origin.options), **credentials}

@@ -18,13 +18,13 @@ class AdapterMetrics:
     def __init__(self, registry: CollectorRegistry, reports: Callable[[], Sequence[AdapterReport]]) -> None:
         self._operations = Counter(
             "patio:lora_operations_total",
-            "Loads, reloads, restores and unloads asked of the engine.",
+            "Loads, reloads, restores and unloads that the sidecar sent to the engine.",
             ("operation", "outcome", "reason"),
             registry=registry,
         )
         self._seconds = Histogram(
             "patio:lora_operation_duration_seconds",
-            "Seconds that loads, reloads, restores and unloads took, reading back included.",
+            "Seconds that a load, reload, restore or unload took, including the read of the engine's list.",
             ("operation",),
             buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
             registry=registry,
@@ -46,7 +46,7 @@ class _AdapterStates(Collector):
     def collect(self) -> Iterator[Metric]:
         family = GaugeMetricFamily(
             "patio:lora_adapter_state",
-            "1 for the state that each adapter, wanted or present, is in.",
+            "1 for the state of each adapter that is desired or loaded.",
             labels=("adapter", "state"),
         )
         for report in self._reports():

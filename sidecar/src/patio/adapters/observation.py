@@ -10,10 +10,10 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from patio.adapters.desired import Slot, returned, with_gone, with_new_engine, with_returned
+from patio.adapters.desired import Slot, returned, with_new_engine, with_removed, with_returned
 from patio.adapters.progress import Progress, after_loss, after_rejection, after_success
 from patio.adapters.snapshot import AdapterSnapshot, holds, with_progress
-from patio.engine.base import EngineView, FaultReason
+from patio.engine.base import EngineReason, EngineView
 from patio.rejection import Rejection
 
 
@@ -31,11 +31,11 @@ def observe(
 ) -> tuple[AdapterSnapshot, tuple[Event, ...]]:
     """Take in an engine's answer. `jitter` returns a number between 0 and 1."""
     events: list[Event] = []
-    before = snapshot.view
-    if view.ready and not before.ready:
+    previous = snapshot.view
+    if view.ready and not previous.ready:
         snapshot = replace(snapshot, life=snapshot.life + 1)
         events.append(Event(logging.INFO, "engine ready engine=%s life=%d", (snapshot.engine, snapshot.life)))
-    elif before.ready and not view.ready:
+    elif previous.ready and not view.ready:
         events.append(Event(logging.WARNING, "engine not ready engine=%s problem=%s", (snapshot.engine, view.problem)))
     for name in lost(snapshot, view):
         snapshot, event = _without_lost(snapshot, view, name, now, jitter())
@@ -50,11 +50,11 @@ def observe(
 
 def depart(snapshot: AdapterSnapshot) -> tuple[AdapterSnapshot, tuple[Event, ...]]:
     """Forget the names on their way out that the engine no longer has."""
-    names = gone(snapshot)
+    names = removed(snapshot)
     if not names:
         return snapshot, ()
-    event = Event(logging.INFO, "adapters gone adapters=%s", (",".join(sorted(names)),))
-    return replace(snapshot, desired=with_gone(snapshot.desired, names)), (event,)
+    event = Event(logging.INFO, "adapters removed adapters=%s", (",".join(sorted(names)),))
+    return replace(snapshot, desired=with_removed(snapshot.desired, names)), (event,)
 
 
 def evict(
@@ -64,36 +64,39 @@ def evict(
     spec = snapshot.desired.spec(name)
     if spec is None:
         return snapshot, ()
-    message = f"The engine dropped it to make room for {by}; raise --max-loaded-loras or want fewer adapters here."
-    rejection = Rejection(FaultReason.EVICTED, message, retryable=False)
+    message = (
+        f"The engine evicted the adapter to make room for {by}. Raise --max-loaded-loras, or place fewer adapters on "
+        "this pod."
+    )
+    rejection = Rejection(EngineReason.EVICTED, message, retryable=False)
     progress = after_rejection(snapshot.progress_of(spec), rejection, now, jitter)
     event = Event(logging.WARNING, "adapter evicted adapter=%s by=%s", (name, by))
     return with_progress(snapshot, (name, Slot.ACTIVE), progress), (event,)
 
 
-def gone(snapshot: AdapterSnapshot) -> frozenset[str]:
+def removed(snapshot: AdapterSnapshot) -> frozenset[str]:
     """Return the names on their way out that the engine no longer lists, or whose engine is no more."""
     if not snapshot.view.listening:
         return snapshot.desired.leaving
     if snapshot.view.adapters is None:
         return frozenset()
-    left = snapshot.desired.leaving - snapshot.view.adapters.keys()
-    return frozenset(name for name in left if (name, Slot.ACTIVE) not in snapshot.running)
+    leaving = snapshot.desired.leaving - snapshot.view.adapters.keys()
+    return frozenset(name for name in leaving if (name, Slot.ACTIVE) not in snapshot.running)
 
 
 def lost(snapshot: AdapterSnapshot, view: EngineView) -> frozenset[str]:
     """Return what was loaded and is missing from the next view, though the engine stayed up and no action is under way
     for it.
     """
-    before, after = snapshot.view.adapters, view.adapters
-    if before is None or after is None:
+    previous, current = snapshot.view.adapters, view.adapters
+    if previous is None or current is None:
         return frozenset()
     return frozenset(
         name
-        for name in before.keys() - after.keys()
+        for name in previous.keys() - current.keys()
         if (spec := snapshot.desired.spec(name)) is not None
         and (name, Slot.ACTIVE) not in snapshot.running
-        and holds(spec, before[name])
+        and holds(spec, previous[name])
     )
 
 
@@ -121,7 +124,7 @@ def _without_lost(
 ) -> tuple[AdapterSnapshot, tuple[Event, ...]]:
     """Note that an adapter vanished from the engine's list."""
     if full(view, snapshot.capacity.loaded):
-        return evict(snapshot, name, "another one", now, jitter)
+        return evict(snapshot, name, "another adapter", now, jitter)
     spec = snapshot.desired.spec(name)
     assert spec is not None
     progress = snapshot.progress_of(spec)
@@ -142,10 +145,10 @@ def _with_returned(
         return snapshot, ()
     events: list[Event] = []
     for name in sorted(names):
-        before = snapshot.progress.get((name, Slot.ACTIVE), Progress())
-        if before.life != snapshot.life:
-            before = Progress(life=snapshot.life)
-        fields = (name, before.losses + 1)
-        events.append(Event(logging.WARNING, "adapter back though unloaded adapter=%s times=%d", fields))
-        snapshot = with_progress(snapshot, (name, Slot.ACTIVE), after_loss(before, now, jitter()))
+        progress = snapshot.progress.get((name, Slot.ACTIVE), Progress())
+        if progress.life != snapshot.life:
+            progress = Progress(life=snapshot.life)
+        fields = (name, progress.losses + 1)
+        events.append(Event(logging.WARNING, "unloaded adapter loaded again by the engine adapter=%s times=%d", fields))
+        snapshot = with_progress(snapshot, (name, Slot.ACTIVE), after_loss(progress, now, jitter()))
     return replace(snapshot, desired=with_returned(snapshot.desired, names)), tuple(events)

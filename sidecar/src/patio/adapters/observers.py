@@ -27,7 +27,7 @@ FILES_EVERY = 1.0
 READ_A_ROUND = 8
 """Configurations of adapters that are read at a time, of those that the engine had before the sidecar started."""
 CAPACITY_EVERY = 30.0
-"""Seconds between questions for an engine's limits, until it tells them: vLLM 0.32 does after LoRA traffic only."""
+"""Seconds between requests for an engine's limits, until it has them: vLLM 0.32 does after LoRA traffic only."""
 READY_EVERY = 0.5
 
 
@@ -59,9 +59,9 @@ class Observers:
             tasks.create_task(self._verify_staged(), name="staged")
 
     async def _watch_files(self) -> None:
-        """Look at the files of adapters that failed, and of those that nobody looked at."""
+        """Check the files of adapters that failed, and of those that were never read."""
         while True:
-            with _logged("look at files"):
+            with _logged("file check"):
                 active = self._snapshot.desired.in_slot(Slot.ACTIVE)
                 await self._fingerprints.compare(
                     {
@@ -82,43 +82,43 @@ class Observers:
         """Read for which base model adapters were trained that a previous sidecar had loaded."""
         snapshot = self._snapshot
         paths = {spec.path for spec in snapshot.desired.in_slot(Slot.ACTIVE).values()}
-        known = {path: model for path, model in snapshot.base_models.items() if path in paths}
-        if len(known) != len(snapshot.base_models):
-            self._state.snapshot = replace(snapshot, base_models=known)
+        base_models = {path: model for path, model in snapshot.base_models.items() if path in paths}
+        if len(base_models) != len(snapshot.base_models):
+            self._state.snapshot = replace(snapshot, base_models=base_models)
         loaded = set((snapshot.view.adapters or {}).values()) & paths
-        unread = sorted(loaded - known.keys())[:READ_A_ROUND]
-        for path, seen in zip(unread, await asyncio.gather(*map(self._fingerprints.read, unread)), strict=True):
+        unread = sorted(loaded - base_models.keys())[:READ_A_ROUND]
+        for path, contents in zip(unread, await asyncio.gather(*map(self._fingerprints.read, unread)), strict=True):
             if path not in self._snapshot.base_models:
-                self._state.apply(with_base_model, path, "" if seen is None else seen.base_model)
+                self._state.apply(with_base_model, path, "" if contents is None else contents.base_model)
             self._changed()
 
     async def _watch_capacity(self) -> None:
-        """Ask the engine for its limits each time that it became ready, and again while it does not tell them."""
-        asked = 0
+        """Ask the engine for its limits each time that it became ready, and again while it does not have them."""
+        polled_life = 0
         while True:
             life = self._snapshot.life
-            if not self._snapshot.view.ready or asked == life:
+            if not self._snapshot.view.ready or polled_life == life:
                 await asyncio.sleep(READY_EVERY)
                 continue
-            with contextlib.suppress(EngineError), _logged("look at the engine's limits"):
+            with contextlib.suppress(EngineError), _logged("capacity poll"):
                 capacity = await self._engine.capacity()
                 self._state.snapshot = replace(self._snapshot, capacity=capacity)
                 self._changed()
             if self._snapshot.capacity == Capacity():
                 await asyncio.sleep(CAPACITY_EVERY)
             else:
-                asked = life
+                polled_life = life
 
     async def _verify_staged(self) -> None:
         """Have staged files fetched again that another pod removed from the shared disk while no sidecar held them."""
         for name, spec in self._snapshot.desired.in_slot(Slot.STAGED).items():
-            there = True
-            with _logged("look for prepared files"):
+            exists = True
+            with _logged("staged files check"):
                 # What hangs is left to the order that will have it loaded.
                 if spec.path and await self._fingerprints.read(spec.path) is not None:
-                    there = await self._fetcher.hold(spec.path)
-            if not there:
-                log.info("prepared files are gone adapter=%s folder=%s", name, spec.path)
+                    exists = await self._fetcher.pin(spec.path)
+            if not exists:
+                log.info("staged files missing adapter=%s folder=%s", name, spec.path)
                 self._commits.learn(partial(with_fetched, fetched=spec, folder=""))
             self._state.apply(with_verified, (name, Slot.STAGED))
             self._changed()
@@ -129,11 +129,11 @@ class Observers:
 
 
 @contextlib.contextmanager
-def _logged(what: str) -> Iterator[None]:
-    """Log what nobody foresaw in a loop, which goes on: one odd file or answer must not end the process."""
+def _logged(task: str) -> Iterator[None]:
+    """Log an unforeseen error in a loop, which goes on: one odd file or answer must not end the process."""
     try:
         yield
     except EngineError:
         raise
     except Exception:  # the outermost of a round
-        log.exception("%s broke", what)
+        log.exception("%s failed", task)

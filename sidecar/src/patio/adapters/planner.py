@@ -16,7 +16,7 @@ from patio.adapters.plan import Action, Fetch, Load, Plan, Reload, Restore, Unlo
 from patio.adapters.progress import PATIENCE, Progress, calls_for
 from patio.adapters.snapshot import AdapterSnapshot, holds, same_path
 from patio.adapters.staging import credentials_awaited, plan_staged, will_come
-from patio.engine.base import FaultReason, trial_name
+from patio.engine.base import EngineReason, trial_name
 from patio_protocol.adapters import AdapterReport, AdapterState, PreparedReport, PreparedState
 from patio_protocol.downloads import DownloadReason
 
@@ -32,7 +32,7 @@ class _Condition:
     reason: str
     message: str = ""
     retryable: bool = True
-    then: Step | None = None
+    step: Step | None = None
 
 
 _LOADED = _Condition(AdapterState.LOADED, "Loaded")
@@ -66,7 +66,7 @@ def _planned(snapshot: AdapterSnapshot, names: Iterable[str]) -> tuple[list[Step
         staged = snapshot.desired.spec(name, Slot.STAGED)
         prepared, fetch = (None, None) if staged is None else plan_staged(snapshot, staged)
         condition = _condition_of(snapshot, name, prepared, fitting, serving)
-        steps += [step for step in (condition.then, fetch) if step is not None]
+        steps += [step for step in (condition.step, fetch) if step is not None]
         reports.append(_report(snapshot, name, condition, prepared))
     return steps, reports
 
@@ -106,24 +106,24 @@ def _condition_of(
     if name in snapshot.desired.leaving:
         return _leaving(snapshot, name)
     if name in listed:
-        message = "The engine has it; nobody asked this sidecar for it, so it is left alone."
-        return _Condition(AdapterState.LOADED, "LoadedInEngine", message)
-    there = prepared is not None and prepared.state is PreparedState.PREPARED
-    message = "Nobody wants it loaded yet; its files are fetched ahead."
-    return _Condition(AdapterState.PENDING, "Prepared" if there else "Preparing", message)
+        message = "The engine has this adapter, and no order asked for it. The sidecar never touches it."
+        return _Condition(AdapterState.LOADED, "Unmanaged", message)
+    is_prepared = prepared is not None and prepared.state is PreparedState.PREPARED
+    message = "No order wants the adapter loaded yet. The sidecar fetches its files before the switch."
+    return _Condition(AdapterState.PENDING, "Prepared" if is_prepared else "Preparing", message)
 
 
 def _trials(snapshot: AdapterSnapshot) -> list[Step]:
-    """Return what takes away the trials that nobody is at any more: a reload broke off, or the sidecar died."""
+    """Return unloads of trials that no reload uses any more: a reload broke off, or the sidecar died."""
     swaps = [action.spec for action in snapshot.running.values() if isinstance(action, Reload)]
-    under_way = {trial_name(spec.name, spec.path) for spec in swaps} | _running_names(snapshot)
+    running = {trial_name(spec.name, spec.path) for spec in swaps} | _running_names(snapshot)
     steps: list[Step] = []
-    for name in sorted(snapshot.view.trials - under_way):
+    for name in sorted(snapshot.view.trials - running):
         progress = snapshot.progress.get((name, Slot.ACTIVE), Progress())
         if progress.life == snapshot.life and snapshot.now < progress.not_before:
             steps.append(progress.not_before)
         else:
-            steps.append(Unload(name, "It was a trial, and the trial is over."))
+            steps.append(Unload(name, "The trial of these weights is over."))
     return steps
 
 
@@ -141,20 +141,22 @@ def _active(snapshot: AdapterSnapshot, spec: AdapterSpec, path: str | None, fits
             AdapterState.LOADING, "Loading", progress_of_call(snapshot, name, running)
         )
     if not view.ready:
-        return _Condition(AdapterState.PENDING, "EngineNotReady", view.problem or "The engine was not asked yet.")
+        return _Condition(
+            AdapterState.PENDING, "EngineNotReady", view.problem or "The sidecar has not polled the engine yet."
+        )
     if view.adapters is None:
         if view.error is not None and view.error.permanent:
             return _Condition(AdapterState.FAILED, view.error.reason, view.problem, retryable=False)
         return _Condition(AdapterState.PENDING, "ListUnreadable", view.problem)
     if path is None and _restorable(spec, progress):
         assert spec.held is not None
-        why = f"The weights from {spec.held.path} answer again, since those wanted can not be loaded."
-        return _then(_failed(progress) or _pausing(progress), Restore(spec, why))
+        reason = f"The sidecar restores the weights from {spec.held.path}, since the desired ones cannot be loaded."
+        return _with_step(_failed(progress) or _pausing(progress), Restore(spec, reason))
     if snapshot.now < progress.not_before and name not in snapshot.changed_files and not fits:
-        return _then(_failed(progress) or _pausing(progress), progress.not_before)
-    why = reason_to_load(snapshot, spec, path, progress, fits)
-    action = Load(spec, why) if path is None else Reload(spec, why)
-    return _then(_failed(progress) or _Condition(AdapterState.PENDING, "Queued", why), action)
+        return _with_step(_failed(progress) or _pausing(progress), progress.not_before)
+    reason = reason_to_load(snapshot, spec, path, progress, fits)
+    action = Load(spec, reason) if path is None else Reload(spec, reason)
+    return _with_step(_failed(progress) or _Condition(AdapterState.PENDING, "Queued", reason), action)
 
 
 def _fetching(snapshot: AdapterSnapshot, spec: AdapterSpec, progress: Progress, running: Action | None) -> _Condition:
@@ -163,26 +165,26 @@ def _fetching(snapshot: AdapterSnapshot, spec: AdapterSpec, progress: Progress, 
     if isinstance(running, Fetch):
         return _failed(progress) or _Condition(AdapterState.DOWNLOADING, "Downloading", running.reason)
     if running is not None:
-        return _Condition(AdapterState.PENDING, "Queued", f"Waiting for what is under way: {running.reason}")
+        return _Condition(AdapterState.PENDING, "Queued", f"Waiting for the action under way: {running.reason}")
     message = credentials_awaited(spec, (spec.name, Slot.ACTIVE) in snapshot.credentials)
     if message is not None:
         state = AdapterState.PENDING if will_come(spec) else AdapterState.FAILED
         return _Condition(state, DownloadReason.CREDENTIALS_MISSING, message)
     if snapshot.now < progress.not_before:
-        return _then(_failed(progress) or _pausing(progress), progress.not_before)
-    why = f"Its files are fetched from {spec.origin.uri}."
+        return _with_step(_failed(progress) or _pausing(progress), progress.not_before)
+    reason = f"The sidecar fetches the files from {spec.origin.uri}."
     if progress.rejection is not None:
-        why = f"Trying again after: {progress.rejection.message}"
-    return _then(_failed(progress) or _Condition(AdapterState.PENDING, "Queued", why), Fetch(spec, why))
+        reason = f"Retrying after an error: {progress.rejection.message}"
+    return _with_step(_failed(progress) or _Condition(AdapterState.PENDING, "Queued", reason), Fetch(spec, reason))
 
 
-def _then(condition: _Condition, then: Step) -> _Condition:
+def _with_step(condition: _Condition, step: Step) -> _Condition:
     """Return a standing from which something follows. Not by `replace`, which costs as much as all the rest."""
-    return _Condition(condition.state, condition.reason, condition.message, condition.retryable, then)
+    return _Condition(condition.state, condition.reason, condition.message, condition.retryable, step)
 
 
 def _failed(progress: Progress) -> _Condition | None:
-    """Return the standing of what counts as failed: refused for good, or failing for too long."""
+    """Return the condition of what counts as failed: permanently rejected, or failing for too long."""
     rejection = progress.rejection
     if rejection is None or not (not rejection.retryable or progress.failures >= PATIENCE):
         return None
@@ -190,7 +192,7 @@ def _failed(progress: Progress) -> _Condition | None:
 
 
 def _fitting(snapshot: AdapterSnapshot) -> frozenset[str]:
-    """Return which of the adapters that were evicted have a free place by now, so that loading them evicts nobody."""
+    """Return which of the adapters that were evicted have a free slot by now, so that loading them evicts nothing."""
     limit = snapshot.capacity.loaded
     if limit is None:
         return frozenset()
@@ -202,7 +204,7 @@ def _fitting(snapshot: AdapterSnapshot) -> frozenset[str]:
         and snapshot.desired.spec(name) is not None
         and name not in listed
         and progress.rejection is not None
-        and progress.rejection.reason is FaultReason.EVICTED
+        and progress.rejection.reason is EngineReason.EVICTED
     )
     return frozenset(evicted[: max(0, limit - len(listed))])
 
@@ -213,14 +215,16 @@ def _running_names(snapshot: AdapterSnapshot) -> set[str]:
 
 def _restorable(spec: AdapterSpec, progress: Progress) -> bool:
     """Whether other weights were held under the name before, and were not tried since the wanted ones failed."""
-    if progress.rejection is None or progress.rejection.reason is FaultReason.EVICTED or spec.held is None:
+    if progress.rejection is None or progress.rejection.reason is EngineReason.EVICTED or spec.held is None:
         return False
     return not same_path(spec.held.path, spec.path) and progress.restored < progress.failures
 
 
 def _pausing(progress: Progress) -> _Condition:
     if progress.rejection is None:
-        message = "It vanished from the engine's list more than once; it is loaded again after a pause."
+        message = (
+            "The adapter vanished from the engine's list more than once. The sidecar loads it again after a pause."
+        )
         return _Condition(AdapterState.PENDING, "Lost", message)
     return _Condition(AdapterState.PENDING, progress.rejection.reason, progress.rejection.message)
 
@@ -235,17 +239,15 @@ def _leaving(snapshot: AdapterSnapshot, name: str) -> _Condition:
         return _Condition(AdapterState.UNLOADING, "EngineNotReady", snapshot.view.problem)
     if progress.life == snapshot.life and snapshot.now < progress.not_before:
         if rejection is None:
-            message = (
-                "A request for it had the engine load it again after it was unloaded; it is unloaded after a pause."
-            )
-            return _Condition(AdapterState.UNLOADING, "CameBack", message, then=progress.not_before)
+            message = "The engine loaded the adapter again for a request. The sidecar unloads it after a pause."
+            return _Condition(AdapterState.UNLOADING, "ReloadedByEngine", message, step=progress.not_before)
         return _Condition(
             AdapterState.UNLOADING, rejection.reason, rejection.message, rejection.retryable, progress.not_before
         )
     if name not in snapshot.view.adapters:
-        return _Condition(AdapterState.UNLOADING, "Unloaded", "The engine no longer lists it.")
-    action = Unload(name, "It is no longer wanted.")
-    return _Condition(AdapterState.UNLOADING, "Unloading", action.reason, then=action)
+        return _Condition(AdapterState.UNLOADING, "Unloaded", "The engine no longer lists the adapter.")
+    action = Unload(name, "The adapter is no longer desired.")
+    return _Condition(AdapterState.UNLOADING, "Unloading", action.reason, step=action)
 
 
 def _report(
@@ -254,12 +256,12 @@ def _report(
     listed = (snapshot.view.adapters or {}).get(name)
     spec, staged = snapshot.desired.spec(name), snapshot.desired.spec(name, Slot.STAGED)
     # What is only fetched ahead has an owner and an origin; nothing else of it is wanted yet.
-    known = staged if spec is None and listed is None and name not in snapshot.desired.leaving else spec
+    shown = staged if spec is None and listed is None and name not in snapshot.desired.leaving else spec
     return AdapterReport(
         lora_name=name,
         lora_path=listed if spec is None else spec.path or None,
-        source=None if known is None or known.origin is None else known.origin.uri,
-        owner=None if known is None else known.owner,
+        source=None if shown is None or shown.origin is None else shown.origin.uri,
+        owner=None if shown is None else shown.owner,
         revision=None if spec is None else spec.revision,
         required=spec is not None and spec.required,
         state=condition.state,

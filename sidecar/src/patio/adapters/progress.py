@@ -16,7 +16,7 @@ FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
 FIRST_LOSS_PAUSE = 2.0
 SLOW_RETRY = 300.0
-"""Seconds before what failed for good is tried all the same: something out of the sidecar's sight may have changed."""
+"""Seconds before a permanently rejected load is retried: something that the sidecar cannot see may have changed."""
 PATIENCE = 6
 """Attempts in a row after which a fault that should have passed counts as settled, so that it holds no pod back."""
 STEADY = 60.0
@@ -45,26 +45,26 @@ class Progress:
     """When the engine last did as it should."""
 
 
-def current(progress: Progress | None, wanted: AdapterSpec, life: int) -> Progress:
+def current(progress: Progress | None, spec: AdapterSpec, life: int) -> Progress:
     """Return the progress that still counts: a new order or a new life of the engine forgives all failures."""
-    weights = _weights(wanted)
+    weights = _weights(spec)
     if progress is None:
-        return Progress(wanted.order, life, weights=weights)
-    if (progress.order, progress.life, progress.weights) == (wanted.order, life, weights):
+        return Progress(spec.order, life, weights=weights)
+    if (progress.order, progress.life, progress.weights) == (spec.order, life, weights):
         return progress
-    calls = calls_for(progress, wanted)
-    if progress.order == wanted.order and progress.life == life:
+    calls = calls_for(progress, spec)
+    if progress.order == spec.order and progress.life == life:
         return replace(progress, calls=calls, weights=weights)
-    return Progress(wanted.order, life, calls=calls, weights=weights)
+    return Progress(spec.order, life, calls=calls, weights=weights)
 
 
-def calls_for(progress: Progress | None, wanted: AdapterSpec) -> int:
+def calls_for(progress: Progress | None, spec: AdapterSpec) -> int:
     """Return the load calls that were made for the wanted weights."""
-    return progress.calls if progress is not None and progress.weights == _weights(wanted) else 0
+    return progress.calls if progress is not None and progress.weights == _weights(spec) else 0
 
 
-def _weights(wanted: AdapterSpec) -> tuple[str, str | None]:
-    return wanted.path, wanted.revision
+def _weights(spec: AdapterSpec) -> tuple[str, str | None]:
+    return spec.path, spec.revision
 
 
 def after_call(progress: Progress) -> Progress:

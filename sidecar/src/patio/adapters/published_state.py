@@ -1,6 +1,6 @@
-"""What the API shows of the adapters, and the wake-up of everybody who waits for a change of it.
+"""What the API shows of the adapters, and the wake-up of every caller that waits for a change.
 
-The reconciler publishes here after each look and each step; routes and metrics read. Says nothing of its own: only
+The reconciler publishes here after each poll and each step; routes and metrics read. Says nothing of its own: only
 the revision, and the time at which each state began, are made here.
 """
 
@@ -18,11 +18,11 @@ class PublishedState:
     """The last answer to `GET /v1/lora_adapters`."""
 
     def __init__(self, engine: Engine, boot: str) -> None:
-        """`boot` tells this start of the sidecar from others."""
+        """`boot` names this start of the sidecar."""
         self._engine = engine
         self._boot = boot
-        self._turn = 0
-        self._turned = asyncio.Event()
+        self._number = 0
+        self._revision_changed = asyncio.Event()
         self._reports: dict[str, AdapterReport] = {}
         self._planned: dict[str, AdapterReport] = {}
         """What they were made from."""
@@ -46,7 +46,7 @@ class PublishedState:
     async def changed(self, revision: str) -> None:
         """Return when `revision` is no longer the current one."""
         while self.list.revision == revision:
-            await self._turned.wait()
+            await self._revision_changed.wait()
 
     async def report_changed(self, name: str, report: AdapterReport | None) -> None:
         """Return when `report` is no longer the current one of an adapter."""
@@ -68,29 +68,29 @@ class PublishedState:
             capacity=AdapterCapacity(batch=capacity.batch, loaded=capacity.loaded),
             on_disk=tuple(sorted(on_disk)[:MOST_ON_DISK]),
         )
-        before, self._reports = self._reports, reports
+        previous, self._reports = self._reports, reports
         self._planned = {report.lora_name: report for report in planned}
         if shown == self.list:
             return
-        self._turn += 1
+        self._number += 1
         self._json = None
         self.list = shown.model_copy(update={"revision": self._revision})
-        self._turned.set()
-        self._turned = asyncio.Event()
-        for name in [name for name in self._waiting if reports.get(name) is not before.get(name)]:
+        self._revision_changed.set()
+        self._revision_changed = asyncio.Event()
+        for name in [name for name in self._waiting if reports.get(name) is not previous.get(name)]:
             self._waiting.pop(name).set()
 
     @property
     def _revision(self) -> str:
-        return f"{self._boot}-{self._turn}"
+        return f"{self._boot}-{self._number}"
 
     def _stamped(self, report: AdapterReport, view: EngineView, now: float) -> AdapterReport:
         """Return a report with the name for requests, and with the time at which its state began; the one before, if
         it is no other.
         """
-        before = self._reports.get(report.lora_name)
+        previous = self._reports.get(report.lora_name)
         model = self._engine.request_model(report.lora_name, view.base_models)
-        if before is not None and before.model == model and self._planned[report.lora_name] == report:
-            return before
-        since = before.since if before is not None and before.state is report.state else now
+        if previous is not None and previous.model == model and self._planned[report.lora_name] == report:
+            return previous
+        since = previous.since if previous is not None and previous.state is report.state else now
         return report.model_copy(update={"model": model, "since": since})

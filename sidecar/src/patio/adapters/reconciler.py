@@ -67,7 +67,7 @@ class Reconciler:
         rng: random.Random,
         count: Callable[[Attempt], None],
     ) -> None:
-        """`boot` tells this start of the sidecar from others; `count` is called with every attempt."""
+        """`boot` names this start of the sidecar; `count` is called with every attempt."""
         self._engine = engine
         self._fetcher = fetcher
         self._rng = rng
@@ -111,7 +111,7 @@ class Reconciler:
                 await self._poll_engine()
         finally:
             self._running = False
-            self._end_waits()
+            self._release_waiters()
             await self._monitor.close()
 
     @property
@@ -124,7 +124,7 @@ class Reconciler:
         waiting: tuple[str, ...] = ()
         view = self.engine_view
         if not view.ready:
-            waiting = (f"engine: {view.problem or 'not asked yet'}",)
+            waiting = (f"engine: {view.problem or 'not polled yet'}",)
         waiting += readiness_blockers(self._snapshot(), self.published.list.adapters)
         return Readiness(ready=not waiting, waiting_for=waiting)
 
@@ -137,14 +137,14 @@ class Reconciler:
             ordered = with_load(desired, request)
             return (ordered, None) if isinstance(ordered, Desired) else (desired, ordered)
 
-        def then(rejection: Rejection | None) -> None:
+        def on_commit(rejection: Rejection | None) -> None:
             if rejection is None:
                 slot = Slot.STAGED if request.prepare else Slot.ACTIVE
                 self._take_credentials((request.lora_name, slot), credentials_of(request))
 
-        rejection = await self._commits.order(change, then)
+        rejection = await self._commits.order(change, on_commit)
         if rejection is None:
-            await self._step_taken()
+            await self._wait_for_step()
         return rejection
 
     async def order_unload(self, name: str, owner: str | None) -> Outcome:
@@ -155,18 +155,18 @@ class Reconciler:
             listed = self.engine_view.adapters or {}
             return with_unload_order(desired, name, owner, listed, sticks=self._engine.unloads_stick)
 
-        def then(outcome: Outcome) -> None:
+        def on_commit(outcome: Outcome) -> None:
             if outcome is Outcome.LEAVING:
                 self._state.apply(with_progress, key, None)
                 self._fingerprints.forget(name)
                 self._take_credentials(key, {})
                 self._state.snapshot, events = depart(self._state.snapshot)
-                self._executor.tell(events)
+                self._executor.log_events(events)
                 self._commits.wake()
                 self._changed.set()
 
-        outcome = await self._commits.order(change, then)
-        await self._step_taken()
+        outcome = await self._commits.order(change, on_commit)
+        await self._wait_for_step()
         return outcome
 
     def _take_credentials(self, key: Key, credentials: Credentials) -> None:
@@ -190,12 +190,12 @@ class Reconciler:
 
     def _observe(self, view: EngineView) -> None:
         """Take in what the engine answered to a poll."""
-        before = self._state.snapshot
-        after, events = observe(before, view, time.monotonic(), self._rng.random)
-        self._state.snapshot = after
-        self._executor.tell(events)
+        previous = self._state.snapshot
+        current, events = observe(previous, view, time.monotonic(), self._rng.random)
+        self._state.snapshot = current
+        self._executor.log_events(events)
         self._commits.wake()
-        if events or view != before.view or after.progress is not before.progress:
+        if events or view != previous.view or current.progress is not previous.progress:
             self._changed.set()
 
     async def _steps(self, tasks: asyncio.TaskGroup) -> None:
@@ -205,37 +205,37 @@ class Reconciler:
             self._changed.clear()
             began = time.monotonic()
             self._step(tasks)
-            self._end_waits()
+            self._release_waiters()
             await asyncio.sleep(REST * (time.monotonic() - began))
 
-    async def _step_taken(self) -> None:
+    async def _wait_for_step(self) -> None:
         """Return when a step has taken in what is known now."""
         if not self._running:
             self._show(plan(self._snapshot()).reports)
             return
-        taken = asyncio.get_running_loop().create_future()
-        self._stepped.append(taken)
+        stepped = asyncio.get_running_loop().create_future()
+        self._stepped.append(stepped)
         self._changed.set()
-        await taken
+        await stepped
 
-    def _end_waits(self) -> None:
-        for one in self._stepped:
-            if not one.done():
-                one.set_result(None)
+    def _release_waiters(self) -> None:
+        for waiter in self._stepped:
+            if not waiter.done():
+                waiter.set_result(None)
         self._stepped.clear()
 
     def _step(self, tasks: asyncio.TaskGroup) -> None:
         """Plan, start the actions, and show how things stand."""
-        todo = plan(self._snapshot())
-        self._requeue_at = float("inf") if todo.requeue_at is None else todo.requeue_at
-        started = {action.key[0] for action in todo.actions if self._executor.start(action, tasks)}
+        planned = plan(self._snapshot())
+        self._requeue_at = float("inf") if planned.requeue_at is None else planned.requeue_at
+        started = {action.key[0] for action in planned.actions if self._executor.start(action, tasks)}
         # Only now: a fetch for what is ordered at last goes on with what was staged.
         running = self._state.snapshot.running.items()
         self._executor.cancel_outdated([key for key, action in running if isinstance(action, Fetch)])
         self._state.apply(pruned)
         # What was started is shown as under way.
-        under_way = {report.lora_name: report for report in reports_of(self._snapshot(), started)}
-        self._show([under_way.get(report.lora_name, report) for report in todo.reports])
+        started_reports = {report.lora_name: report for report in reports_of(self._snapshot(), started)}
+        self._show([started_reports.get(report.lora_name, report) for report in planned.reports])
 
     def _snapshot(self) -> AdapterSnapshot:
         """Return the snapshot of this moment."""
@@ -245,7 +245,7 @@ class Reconciler:
         """Publish the reports, and say which files are in use."""
         snapshot = self._state.snapshot
         self._disk = on_disk, lingering = self._fetcher.on_disk(), self._monitor.lingering()
-        self._fetcher.keep(folders_in_use(snapshot.desired, paths_in_use(snapshot) | lingering))
+        self._fetcher.set_in_use(folders_in_use(snapshot.desired, paths_in_use(snapshot) | lingering))
         on_disk |= sources_at_hand(snapshot.desired)
         self.published.publish(snapshot.view, snapshot.capacity, reports, on_disk)
 
@@ -253,9 +253,9 @@ class Reconciler:
 def _first_snapshot(engine: Engine, stored: Desired, required: Sequence[LoadRequest]) -> AdapterSnapshot:
     """Return what is known at the start: what was stored, and what admission asks for."""
     desired = with_required(stored, required)
-    left_out = [one.lora_name for one in required if one.lora_name not in desired.required_seen]
-    if left_out:
-        log.error("too many adapters are required left_out=%d first=%s", len(left_out), left_out[0])
+    rejected = [request.lora_name for request in required if request.lora_name not in desired.required_seen]
+    if rejected:
+        log.error("too many required adapters rejected=%d first=%s", len(rejected), rejected[0])
     return AdapterSnapshot(
         desired,
         credentials=_credentials(desired, required),
@@ -267,11 +267,11 @@ def _first_snapshot(engine: Engine, stored: Desired, required: Sequence[LoadRequ
 
 def _credentials(desired: Desired, required: Sequence[LoadRequest]) -> dict[Key, Credentials]:
     """Return the credentials that the admission variable has for what is desired."""
-    found: dict[Key, Credentials] = {}
+    by_key: dict[Key, Credentials] = {}
     for request in required:
         spec = desired.spec(request.lora_name)
         if spec is not None and spec.origin is not None and files_of(request)[1] == spec.origin:
             credentials = credentials_of(request)
             if credentials:
-                found[spec.name, Slot.ACTIVE] = credentials
-    return found
+                by_key[spec.name, Slot.ACTIVE] = credentials
+    return by_key

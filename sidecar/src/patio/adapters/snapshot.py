@@ -74,7 +74,7 @@ def holds(spec: AdapterSpec, path: str | None) -> bool:
     """Whether the engine, listing this path under the name, has the desired weights."""
     if path is None or not same_path(path, spec.path):
         return False
-    # The list tells paths, not revisions: a revision is loaded if the sidecar saw the engine accept it.
+    # The list has paths, not revisions: a revision is loaded if the sidecar saw the engine accept it.
     return spec.revision is None or (spec.held is not None and spec.held.revision == spec.revision)
 
 
@@ -89,7 +89,7 @@ def with_desired(snapshot: AdapterSnapshot, desired: Desired) -> AdapterSnapshot
 
 
 def with_base_model(snapshot: AdapterSnapshot, path: str, base_model: str) -> AdapterSnapshot:
-    """Note for which base model the adapter in a folder was trained; empty: nothing tells it."""
+    """Note for which base model the adapter in a folder was trained; empty: unknown."""
     return replace(snapshot, base_models={**snapshot.base_models, path: base_model})
 
 
@@ -157,4 +157,4 @@ def paths_in_use(snapshot: AdapterSnapshot) -> frozenset[str]:
 def _only(mapping: Mapping[Key, _T], keys: Set[Key]) -> Mapping[Key, _T]:
     if mapping.keys() <= keys:
         return mapping
-    return {key: one for key, one in mapping.items() if key in keys}
+    return {key: value for key, value in mapping.items() if key in keys}

@@ -20,22 +20,22 @@ def credentials_awaited(spec: AdapterSpec, at_hand: bool) -> str | None:
     if origin is None or at_hand:
         return None
     if origin.expects:
-        return f"The credentials for {origin.uri} come with a later order; nothing is fetched before."
+        return f"The credentials for {origin.uri} come with a later order. The sidecar fetches nothing before."
     if not origin.secrets:
         return None
     return (
-        f"The credentials for {origin.uri} ({', '.join(origin.secrets)}) came with an order and are never stored; the "
-        f"sidecar was restarted since. {_remedy(spec)}"
+        f"The credentials for {origin.uri} ({', '.join(origin.secrets)}) came with an order and are never stored. The "
+        f"sidecar has restarted since. {_remedy(spec)}"
     )
 
 
 def will_come(spec: AdapterSpec) -> bool:
-    """Whether somebody is there who orders again with the credentials."""
+    """Whether the owner will order again with the credentials."""
     return spec.owner is not None or (spec.origin is not None and spec.origin.expects)
 
 
 def plan_staged(snapshot: AdapterSnapshot, spec: AdapterSpec) -> tuple[PreparedReport, Fetch | float | None]:
-    """Return how something stands that is staged, and what to do about it, or when to look at it again."""
+    """Return how a staged order stands, and what to do about it, or when to plan it again."""
     assert spec.origin is not None
     key = (spec.name, Slot.STAGED)
     progress = snapshot.progress_of(spec, Slot.STAGED)
@@ -52,9 +52,13 @@ def plan_staged(snapshot: AdapterSnapshot, spec: AdapterSpec) -> tuple[PreparedR
         )
 
     if spec.path and key in snapshot.unverified:
-        return report(PreparedState.PENDING, "Queued", f"Its files were in {spec.path} and are looked for."), None
+        return report(
+            PreparedState.PENDING,
+            "Queued",
+            f"The files were in {spec.path}. The sidecar checks whether they are still there.",
+        ), None
     if spec.path:
-        return report(PreparedState.PREPARED, "Prepared", f"Its files are in {spec.path}."), None
+        return report(PreparedState.PREPARED, "Prepared", f"The files are in {spec.path}."), None
     failed = rejection is not None and (not rejection.retryable or progress.failures >= PATIENCE)
     if rejection is not None and failed:
         shown = report(PreparedState.FAILED, str(rejection.reason), rejection.message, retryable=rejection.retryable)
@@ -63,19 +67,19 @@ def plan_staged(snapshot: AdapterSnapshot, spec: AdapterSpec) -> tuple[PreparedR
     elif rejection is not None:
         shown = report(PreparedState.PENDING, str(rejection.reason), rejection.message)
     else:
-        shown = report(PreparedState.PENDING, "Queued", f"Its files are fetched from {spec.origin.uri}.")
+        shown = report(PreparedState.PENDING, "Queued", f"The sidecar fetches the files from {spec.origin.uri}.")
     if running is not None:
         return shown, None
-    words = credentials_awaited(spec, key in snapshot.credentials)
-    if words is not None:
+    message = credentials_awaited(spec, key in snapshot.credentials)
+    if message is not None:
         state = PreparedState.PENDING if will_come(spec) else PreparedState.FAILED
-        return report(state, DownloadReason.CREDENTIALS_MISSING, words), None
+        return report(state, DownloadReason.CREDENTIALS_MISSING, message), None
     if snapshot.now < progress.not_before:
         return shown, progress.not_before
-    return shown, Fetch(spec, f"Its files are fetched from {spec.origin.uri}, ahead of their use.", Slot.STAGED)
+    return shown, Fetch(spec, f"The sidecar fetches the files from {spec.origin.uri} before the switch.", Slot.STAGED)
 
 
 def _remedy(spec: AdapterSpec) -> str:
     if spec.owner is not None:
-        return f"{spec.owner} has to order it again with them."
-    return "Order it again with them, or give them by variables."
+        return f"{spec.owner} must order the adapter again with them."
+    return "Order the adapter again with them, or set them as variables of the sidecar."

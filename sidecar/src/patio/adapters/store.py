@@ -1,7 +1,7 @@
 """The file that keeps what is wanted over a restart of the sidecar.
 
 Written whole (`patio.atomic_file`), so that it is always one state or the next. A missing
-file is a fresh pod; one that is broken or can not be read is set aside and reported, never overwritten and never a
+file is a fresh pod; one that is broken or cannot be read is set aside and reported, never overwritten and never a
 reason not to start: what admission asks for is in the pod's variables, and the operator repeats the rest. Read by the
 reconciler, written by `commits`.
 """
@@ -69,24 +69,24 @@ class Store:
         return _read(file.desired)
 
     def _without(self, error: Exception) -> Desired:
-        """Set the file aside and start without it; where even that can not be, leave it alone and write nothing."""
+        """Set the file aside and start without it; where even that cannot be, leave it alone and write nothing."""
         assert self._path is not None
         aside = self._path.with_name(self._path.name + ".broken")
         try:
             self._path.replace(aside)
-        except OSError as refused:
+        except OSError as rename_error:
             log.error(
-                "state file unreadable, left alone: a restart of the sidecar forgets what is wanted path=%s error=%s "
-                "not_set_aside=%s",
-                *(self._path, error, refused),
+                "state file unreadable and not renamed: a restart of the sidecar loses its orders path=%s error=%s "
+                "rename_error=%s",
+                *(self._path, error, rename_error),
             )
             self._path = None
         else:
-            log.error("state file unreadable, set aside path=%s aside=%s error=%s", self._path, aside, error)
+            log.error("state file unreadable, renamed path=%s to=%s error=%s", self._path, aside, error)
         return Desired()
 
     def save(self, desired: Desired) -> None:
-        """Write a state down for good; raise `OSError`."""
+        """Write a state to disk; raise `OSError`."""
         if self._path is None:
             return
         replace_file(self._path, _FILE.dump_json(_File(VERSION, _written(desired))))

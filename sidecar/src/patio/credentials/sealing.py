@@ -63,20 +63,20 @@ class Sealing:
             return order
         key, _, sealed = order.sealed_credentials.partition(".")
         if self._key is None or key != self._key.public:
-            message = "The credentials are sealed for a key that this sidecar does not have: make another handshake."
+            message = "The credentials are sealed for a key that this sidecar does not have. Make another handshake."
             raise SealedError(SEALED_FOR_ANOTHER, message, retryable=True)
         data = open_sealed(sealed, self._key)
         if data is None:
-            raise SealedError(SEALED_INVALID, "What is in sealed_credentials cannot be opened.")
+            raise SealedError(SEALED_INVALID, "The content of sealed_credentials cannot be opened.")
         try:
             text = CredentialsText.model_validate_json(data)
         except ValidationError:
-            raise SealedError(SEALED_INVALID, "What is in sealed_credentials cannot be read.") from None
+            raise SealedError(SEALED_INVALID, "The content of sealed_credentials cannot be read.") from None
         if (text.pod, text.order) != (self._pod_uid, order_digest(order)):
-            raise SealedError(SEALED_INVALID, "What is in sealed_credentials belongs to another order, or another pod.")
+            raise SealedError(SEALED_INVALID, "The content of sealed_credentials belongs to another order or pod.")
         config = SourceConfig(text.config | read_config(order.config))
         try:
             config.check()
         except ValueError as error:  # its words name keys, never values
-            raise SealedError(SEALED_INVALID, f"What is in sealed_credentials cannot be used: {error}.") from None
+            raise SealedError(SEALED_INVALID, f"The content of sealed_credentials cannot be used: {error}.") from None
         return order.model_copy(update={"config": config, "sealed_credentials": None})

@@ -41,24 +41,24 @@ def address_of(host: str) -> Address | None:
 
 def is_never_asked(host: str) -> bool:
     """Whether a host's text is an address that no source has."""
-    found = address_of(host)
-    return found is not None and any(found in network for network in _NEVER)
+    address = address_of(host)
+    return address is not None and any(address in network for network in _NEVER)
 
 
 def is_loopback(host: str) -> bool:
     """Whether a host's text is this pod itself."""
-    found = address_of(host)
-    return host.lower() == "localhost" if found is None else found.is_loopback
+    address = address_of(host)
+    return host.lower() == "localhost" if address is None else address.is_loopback
 
 
 def is_in(host: str, networks: str) -> bool:
     """Whether a host's text is an address in one of the networks of a NO_PROXY variable."""
-    found = address_of(host)
-    if found is None:
+    address = address_of(host)
+    if address is None:
         return False
     for part in networks.split(","):
         try:
-            if "/" in part and found in ipaddress.ip_network(part.strip(), strict=False):
+            if "/" in part and address in ipaddress.ip_network(part.strip(), strict=False):
                 return True
         except ValueError:
             continue

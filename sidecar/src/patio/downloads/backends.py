@@ -25,7 +25,7 @@ class Reading:
     """A file on its way."""
 
     offset: int
-    """Where it begins; 0 if the source can not begin elsewhere."""
+    """Where it begins; 0 if the source cannot begin elsewhere."""
     chunks: Iterator[bytes]
     digest: Digest | None
     """What the whole file must hash to, as far as the source says."""
@@ -41,10 +41,10 @@ class Backend(Protocol):
         """Open a file of the listing; called by several threads at once."""
 
 
-def begins_at(content_range: str | None, offset: int, what: str) -> int:
+def begins_at(content_range: str | None, offset: int, subject: str) -> int:
     """Return where an answer begins, from its Content-Range; raise `DownloadError` for another part than was asked."""
     if content_range is None:
         return 0
     if not content_range.startswith(f"bytes {offset}-"):
-        raise DownloadError(DownloadReason.FAULT, f"{what}: another part was sent than the one from byte {offset} on.")
+        raise DownloadError(DownloadReason.ERROR, f"{subject}: the source sent another range than from byte {offset}.")
     return offset

@@ -11,7 +11,7 @@ from pathlib import PurePath
 
 from patio_protocol.sources import Source
 
-OWN = ".patio"
+PRIVATE_FOLDER = ".patio"
 """Folder in an `output_dir` that is ours; no file of a source may be in it."""
 _KEY = re.compile(r"(?:hf|s3|obs|pvc|file)-[A-Za-z0-9._-]+-[0-9a-f]{12}")
 _REVISION = re.compile(r"[0-9a-f]{16,64}(?:-all)?")
@@ -20,8 +20,8 @@ _REVISION = re.compile(r"[0-9a-f]{16,64}(?:-all)?")
 def is_revision(path: PurePath, root: PurePath) -> bool:
     """Whether a path is that of a revision that Patio fetched. Nothing else is ever locked or removed."""
     home = path.parent
-    ours = home.name == OWN or (home.parent == root and _KEY.fullmatch(home.name) is not None)
-    return ours and _REVISION.fullmatch(path.name) is not None
+    is_private = home.name == PRIVATE_FOLDER or (home.parent == root and _KEY.fullmatch(home.name) is not None)
+    return is_private and _REVISION.fullmatch(path.name) is not None
 
 
 def key_of(source: Source, endpoint: str) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from patio.atomic_file import read_small, replace_file, sync_folder
 from patio.downloads import locks
-from patio.downloads.cache_keys import OWN, is_revision
+from patio.downloads.cache_keys import PRIVATE_FOLDER, is_revision
 from patio.downloads.errors import DownloadError
 from patio.downloads.layout import DownloadLayout, source_note, users_lock
 from patio.downloads.planner import SYNC_STEP, OnDisk, RemoteFile
@@ -48,7 +48,7 @@ class Partial:
                 self.part(file).unlink()
         boot = _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else ""
         if not boot or _text(self._boot) != boot:
-            # The machine, or another one, may have crashed since: what can not be trusted is cut off, and only then
+            # The machine, or another one, may have crashed since: what cannot be trusted is cut off, and only then
             # the mark says that everything can.
             for file in files:
                 if (size := _size(self.part(file))) is not None:
@@ -66,7 +66,7 @@ class Partial:
         self.part(file).rename(self.files / file.name)
 
     def finish(self, target: Path) -> None:
-        """Put the folder, in one step, where it is looked for."""
+        """Rename the folder, in one step, to its final place."""
         for folder, _, _ in os.walk(self.files):
             sync_folder(Path(folder))
         self.files.rename(target)
@@ -75,8 +75,8 @@ class Partial:
 
 
 def remove_unused(folder: Path, root: Path) -> bool:
-    """Remove a revision unless somebody uses it; return whether it is gone."""
-    file, place = users_lock(folder, root)
+    """Remove a revision unless it is in use; return whether it was removed."""
+    file, offset = users_lock(folder, root)
     try:
         if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
             return False  # of another user, whose files we could only hide
@@ -84,15 +84,15 @@ def remove_unused(folder: Path, root: Path) -> bool:
     except OSError:
         return False
     try:
-        if not locks.own(descriptor, place) or not locks.is_unused(_lock_of_before(folder)):
+        if not locks.lock_exclusive(descriptor, offset) or not locks.is_unused(_old_lock(folder)):
             return False
-        # Away in one step: nobody must find half of it.
+        # Away in one step: no process must find half of it.
         trash = folder.with_name(f".trash-{folder.name}-{os.getpid()}")
         folder.rename(trash)
         source_note(folder).unlink(missing_ok=True)
-        _lock_of_before(folder).unlink(missing_ok=True)
+        _old_lock(folder).unlink(missing_ok=True)
     except OSError:
-        # On a file system without such locks, or one that can not be written, nothing is removed.
+        # On a file system without such locks, or one that cannot be written, nothing is removed.
         return False
     finally:
         os.close(descriptor)
@@ -100,28 +100,28 @@ def remove_unused(folder: Path, root: Path) -> bool:
     return True
 
 
-def _lock_of_before(folder: Path) -> Path:
+def _old_lock(folder: Path) -> Path:
     """Return the file that sidecars of before 0021 lock while they use a revision."""
     return folder.with_name(f".{folder.name}.lock")
 
 
-def removable(place: DownloadLayout, keep: str, root: Path) -> list[Path]:
-    """Return what may go if nobody uses it: other revisions, oldest first, then broken-off attempts of others."""
-    homes = {place.revisions}
+def removable(layout: DownloadLayout, keep: str, root: Path) -> list[Path]:
+    """Return what may go if it is not in use: other revisions, oldest first, then broken-off attempts of others."""
+    homes = {layout.revisions}
     if root.is_dir():
         homes.update(path for path in root.iterdir() if path.is_dir() and not path.is_symlink())
     revisions: list[tuple[float, Path]] = []
     partials: list[Path] = []
     for home in homes:
-        with contextlib.suppress(OSError):  # one that can not be read, or is removed meanwhile
+        with contextlib.suppress(OSError):  # one that cannot be read, or is removed meanwhile
             current = home / "current"
             shown = os.readlink(current) if current.is_symlink() else ""
             for path in home.iterdir():
-                if path.is_symlink() or not path.is_dir() or (home == place.revisions and path.name == keep):
+                if path.is_symlink() or not path.is_dir() or (home == layout.revisions and path.name == keep):
                     continue
                 if is_revision(path, root) and path.name != shown:
                     revisions.append((path.stat().st_mtime, path))
-                elif _is_partial(path, root) and home != place.revisions and locks.is_free(home / ".lock"):
+                elif _is_partial(path, root) and home != layout.revisions and locks.is_free(home / ".lock"):
                     partials.append(path)
     return [*(path for _, path in sorted(revisions)), *partials]
 
@@ -135,17 +135,17 @@ def used(folder: Path) -> int:
     return total
 
 
-def show(place: DownloadLayout, revision: str) -> None:
+def show(layout: DownloadLayout, revision: str) -> None:
     """Show a revision in the `output_dir`: links through one link, so that all files change at once."""
-    shown = place.shown
+    shown = layout.shown
     if shown is None:
         return
-    current = place.revisions / "current"
-    before = _names(current) if current.is_symlink() else frozenset()
-    names = _names(place.folder(revision))
+    current = layout.revisions / "current"
+    previous_names = _names(current) if current.is_symlink() else frozenset()
+    names = _names(layout.folder(revision))
     _replace_link(current, Path(revision))
-    for name in sorted(before - names):
-        if (shown / name).is_symlink() and OWN in Path(os.readlink(shown / name)).parts:
+    for name in sorted(previous_names - names):
+        if (shown / name).is_symlink() and PRIVATE_FOLDER in Path(os.readlink(shown / name)).parts:
             (shown / name).unlink()
             with contextlib.suppress(OSError):  # not empty: others have files there
                 for parent in PurePosixPath(name).parents[:-1]:
@@ -153,14 +153,14 @@ def show(place: DownloadLayout, revision: str) -> None:
     for name in sorted(names):
         for parent in reversed(PurePosixPath(name).parents[:-1]):
             real_folder(shown / parent)
-        target = Path(*[".."] * name.count("/"), OWN, "current", name)
+        target = Path(*[".."] * name.count("/"), PRIVATE_FOLDER, "current", name)
         if not ((shown / name).is_symlink() and Path(os.readlink(shown / name)) == target):
             _replace_link(shown / name, target)
     sync_folder(shown)
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write a small file for good."""
+    """Write a small file and force it to disk."""
     replace_file(path, text.encode(), 0o644)
 
 
@@ -170,7 +170,7 @@ def real_folder(folder: Path) -> None:
         folder.mkdir()
         folder.chmod(locks.mode_like(folder.parent))
     if folder.is_symlink() or not folder.is_dir():
-        message = f"{folder} is a link or a file; files are written to real folders only."
+        message = f"{folder} is a link or a file. The sidecar writes files to real folders only."
         raise DownloadError(DownloadReason.INVALID, message)
 
 
@@ -180,10 +180,10 @@ def folders_down_to(folder: Path) -> None:
     while not folder.is_dir():
         missing.append(folder)
         folder = folder.parent
-    for one in reversed(missing):
+    for each in reversed(missing):
         with contextlib.suppress(FileExistsError):
-            one.mkdir()
-            one.chmod(locks.mode_like(one.parent))
+            each.mkdir()
+            each.chmod(locks.mode_like(each.parent))
 
 
 def _is_partial(path: Path, root: Path) -> bool:
@@ -201,10 +201,10 @@ def _text(path: Path) -> str:
 def _size(path: Path) -> int | None:
     """Return the size of a file; None for what is none, links among them."""
     try:
-        seen = path.lstat()
+        status = path.lstat()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return seen.st_size if stat.S_ISREG(seen.st_mode) else None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
 def _replace_link(link: Path, target: Path) -> None:
@@ -215,7 +215,7 @@ def _replace_link(link: Path, target: Path) -> None:
         beside.replace(link)
     except IsADirectoryError:
         beside.unlink()
-        message = f"{link} is a folder, and the source has a file of that name."
+        message = f"{link} is a folder, but the source has a file of that name."
         raise DownloadError(DownloadReason.INVALID, message) from None
 
 

@@ -51,17 +51,17 @@ CORRUPT_ATTEMPTS = 2
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
 LONGEST_ASKED_PAUSE = 300.0
-UNDER_WAY = 100
+MOST_DOWNLOADS = 100
 """Downloads that have not ended, queued ones included, before no more are taken."""
 HISTORY = 100
 """Downloads that ended and are still shown."""
-FIRST_LOOK = 0.25
-LONGEST_LOOK = 2.0
-"""Seconds between looks at a folder that another process writes to."""
+FIRST_POLL = 0.25
+LONGEST_POLL = 2.0
+"""Seconds between polls of a folder that another process writes to."""
 LONGEST_WAIT = 3600.0
 """Seconds that such a folder is waited for."""
-DISK_AGAIN = 10.0
-"""Seconds after which a disk that failed is looked at again."""
+DISK_RETRY_SECONDS = 10.0
+"""Seconds after which a disk that failed is read again."""
 AT_THE_DISK = 8
 """Calls at once that may hang on a disk, beside those for the folders that engines use."""
 
@@ -86,16 +86,16 @@ class _Download:
     report: DownloadReport
     started: float
     """On the monotonic clock."""
-    leaving: bool = False
-    """Cancelled, and not yet over: nobody joins it any more."""
+    cancelled: bool = False
+    """Cancelled, and not yet over: no order joins it any more."""
     task: asyncio.Task[None] | None = None
-    fetched_before: int = 0
+    fetched_earlier: int = 0
     """By workers that are gone."""
     listeners: int = 0
     """Adapters that wait for it."""
-    kept: bool = False
-    """Ordered by somebody who does not wait, so it goes on when no adapter wants it any more."""
-    over: asyncio.Event = field(default_factory=asyncio.Event)
+    keep_running: bool = False
+    """Ordered by a caller of the API, so it goes on when no adapter wants it any more."""
+    ended_event: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Downloads:
@@ -116,26 +116,26 @@ class Downloads:
         self._environ = environ
         self._new_id = new_id
         self._downloads: dict[str, _Download] = {}
-        self._turn = asyncio.Semaphore(WORKERS)
+        self._worker_slots = asyncio.Semaphore(WORKERS)
         self._pins = Pins(settings.root)
         self._pinning = asyncio.Lock()
         self._pin_threads = Threads(1, "holds")
         self._disk = Threads(AT_THE_DISK, "disk")
         self._in_use: frozenset[str] | None = None
         self._on_disk: frozenset[str] = frozenset()
-        self._disk_due = asyncio.Event()
+        self._disk_changed = asyncio.Event()
 
     async def run(self) -> None:
         """Hold what engines use, and know what is there, until cancelled; then end every worker."""
         try:
             while True:
-                await self._disk_due.wait()
-                self._disk_due.clear()
+                await self._disk_changed.wait()
+                self._disk_changed.clear()
                 try:
-                    await self._look_at_disk()
+                    await self._sync_disk()
                 except OSError as error:  # it may pass, and engines serve meanwhile
-                    log.error("disk of downloads not read error=%s", error.strerror or error)
-                    asyncio.get_running_loop().call_later(DISK_AGAIN, self._disk_due.set)
+                    log.error("download disk not read error=%s", error.strerror or error)
+                    asyncio.get_running_loop().call_later(DISK_RETRY_SECONDS, self._disk_changed.set)
         finally:
             for download in self._downloads.values():
                 self._cancel(download)
@@ -145,30 +145,33 @@ class Downloads:
 
     def order(self, request: DownloadRequest) -> DownloadReport:
         """Start a download, or join the one that is under way; raise `DownloadError` for one that can never be."""
-        download = self._ordered(request)
-        download.kept = True
+        source, config = parse_source(request.source), read_config(request.config)
+        download = self._start(source, config, request.output_dir, request.max_workers)
+        download.keep_running = True
         return download.report
 
-    async def fetch(self, request: DownloadRequest) -> DownloadReport:
-        """Download for an adapter and return how it ended. Cancelled, it ends the download if nobody else wants it."""
+    async def fetch(
+        self, source: Source, config: Mapping[str, str], output_dir: str | None, max_workers: int
+    ) -> DownloadReport:
+        """Download for an adapter and return how it ended. Cancelled, it ends the download unless others want it."""
         try:
-            download = self._ordered(request)
-        except DownloadError as fault:
+            download = self._start(source, config, output_dir, max_workers)
+        except DownloadError as error:
             now = time.time()
             return DownloadReport(
                 id=self._new_id(),
-                source=str(parse_source(request.source)),
+                source=str(source),
                 state=DownloadState.FAILED,
-                error=_detail(fault),
+                error=_detail(error),
                 created=now,
                 finished=now,
             )
         download.listeners += 1
         try:
-            await download.over.wait()
+            await download.ended_event.wait()
         finally:
             download.listeners -= 1
-            if not download.listeners and not download.kept:
+            if not download.listeners and not download.keep_running:
                 self._cancel(download)
         return download.report
 
@@ -176,7 +179,7 @@ class Downloads:
         """Return when a download is over."""
         download = self._downloads.get(download_id)
         if download is not None:
-            await download.over.wait()
+            await download.ended_event.wait()
 
     def report(self, download_id: str) -> DownloadReport | None:
         """Return how one download stands."""
@@ -187,7 +190,7 @@ class Downloads:
         """Return all that are under way and the last that ended, the newest first."""
         return tuple(download.report for download in reversed(self._downloads.values()))
 
-    def waited_for(self, download_id: str) -> bool:
+    def has_listeners(self, download_id: str) -> bool:
         """Whether an adapter waits for a download."""
         download = self._downloads.get(download_id)
         return download is not None and bool(download.listeners)
@@ -201,50 +204,52 @@ class Downloads:
             del self._downloads[download_id]
         else:
             self._cancel(download)
-            await download.over.wait()
+            await download.ended_event.wait()
         return download.report
 
-    async def hold(self, folder: str) -> bool:
+    async def pin(self, folder: str) -> bool:
         """Keep a folder from being removed by anybody; return whether it is there."""
         path = Path(folder)
         if not is_revision(path, self._settings.root):
             # Perhaps on a volume that hangs: the others are not to wait for it.
             return await self._disk.run(is_there, path)
         async with self._pinning:
-            return await self._pin_threads.run(self._pins.take, path)
+            return await self._pin_threads.run(self._pins.pin, path)
 
     def on_disk(self) -> frozenset[str]:
         """Return the sources whose files are under the root, as of the last change that was made from here."""
         return self._on_disk
 
-    def keep(self, folders: Set[str]) -> None:
+    def set_in_use(self, folders: Set[str]) -> None:
         """Say which folders are wanted or loaded; others may be removed."""
         in_use = frozenset(folders)
         if in_use != self._in_use:
             self._in_use = in_use
-            self._disk_due.set()
+            self._disk_changed.set()
 
-    async def _look_at_disk(self) -> None:
+    async def _sync_disk(self) -> None:
         if self._in_use is not None:
             async with self._pinning:
-                await self._pin_threads.run(self._pins.settle, [Path(folder) for folder in self._in_use])
+                await self._pin_threads.run(self._pins.sync, [Path(folder) for folder in self._in_use])
         self._on_disk = await self._disk.run(sources_under, self._settings.root)
 
-    def _ordered(self, request: DownloadRequest) -> _Download:
-        source = parse_source(request.source)
-        config = self._config(source, read_config(request.config))
-        job = self._job(source, config, request)
-        identity = _identity(source, config, request.output_dir)
+    def _start(self, source: Source, given: Mapping[str, str], output_dir: str | None, max_workers: int) -> _Download:
+        """Start a download, or return the one under way for the same; raise `DownloadError`."""
+        config = self._config(source, given)
+        job = self._job(source, config, output_dir, max_workers)
+        identity = _identity(source, config, output_dir)
         for download in self._downloads.values():
-            if download.identity == identity and download.report.state not in _ENDED and not download.leaving:
+            if download.identity == identity and download.report.state not in _ENDED and not download.cancelled:
                 return download
-        if sum(download.report.state not in _ENDED for download in self._downloads.values()) >= UNDER_WAY:
-            message = f"{UNDER_WAY} downloads are under way; wait for some of them, or stop them."
+        if sum(download.report.state not in _ENDED for download in self._downloads.values()) >= MOST_DOWNLOADS:
+            message = (
+                f"{MOST_DOWNLOADS} downloads are under way, which is the limit. Wait for some of them, or cancel them."
+            )
             raise DownloadError(DownloadReason.TOO_MANY, message)
         report = DownloadReport(id=self._new_id(), source=str(source), state=DownloadState.QUEUED, created=time.time())
         download = _Download(identity, source, job, report, time.monotonic())
         self._downloads[report.id] = download
-        self._forget()
+        self._prune()
         download.task = asyncio.create_task(self._run(download), name=f"download {report.id}")
         download.task.add_done_callback(lambda task: self._close(download))
         return download
@@ -271,9 +276,11 @@ class Downloads:
         endpoint = config.get("endpoint") or config.get("hf_endpoint")
         if endpoint is not None:
             if is_never_asked(host_of(endpoint)):
-                message = f"{endpoint} is an address of the machine that the pod runs on, or of its cloud: never asked."
+                message = (
+                    f"{endpoint} is an address of the node or its cloud's metadata. The sidecar never connects to it."
+                )
                 raise DownloadError(DownloadReason.INVALID, message)
-            # Whoever names an endpoint without TLS, or credentials for one, says whether they may go there.
+            # An order that names an endpoint without TLS, or credentials for one, says whether they may go there.
             orders = any(key in given for key in (*SECRET_KEYS, "endpoint", "hf_endpoint"))
             if (given if orders else merged).get("allow_plain_http") == "true":
                 config["allow_plain_http"] = "true"
@@ -281,23 +288,23 @@ class Downloads:
                 raise plain_http_error(endpoint)
         return config
 
-    def _job(self, source: Source, config: dict[str, str], request: DownloadRequest) -> Job | None:
+    def _job(self, source: Source, config: dict[str, str], output_dir: str | None, max_workers: int) -> Job | None:
         """Return what a worker is to do; None when the files are used in place. Raise `DownloadError`."""
         from patio.downloads.messages import Job
 
         settings = self._settings
-        if source.kind in (SourceKind.PVC, SourceKind.FILE) and request.output_dir is None:
+        if source.kind in (SourceKind.PVC, SourceKind.FILE) and output_dir is None:
             return None
         key = key_of(source, config.get("hf_endpoint") or config.get("endpoint") or "")
-        place = layout_of(key, request.output_dir, settings.root, settings.roots)
+        layout = layout_of(key, output_dir, settings.root, settings.roots)
         return Job(
             source=source,
             config=config,
-            revisions=str(place.revisions),
-            shown=None if place.shown is None else str(place.shown),
+            revisions=str(layout.revisions),
+            shown=None if layout.shown is None else str(layout.shown),
             root=str(settings.root),
             roots=tuple(str(root) for root in settings.roots),
-            max_workers=request.max_workers,
+            max_workers=max_workers,
             all_files=settings.all_files,
             limit=settings.limit,
         )
@@ -306,12 +313,12 @@ class Downloads:
         log.info("download started id=%s source=%s", download.report.id, download.report.source)
         try:
             await self._attempts(download)
-        except DownloadError as fault:
-            log.warning("download failed id=%s reason=%s message=%s", download.report.id, fault.reason, fault.message)
-            self._end(download, DownloadState.FAILED, _detail(fault))
+        except DownloadError as error:
+            log.warning("download failed id=%s reason=%s message=%s", download.report.id, error.reason, error.message)
+            self._end(download, DownloadState.FAILED, _detail(error))
         except Exception:  # the outermost of a download: its waiters must hear of it, whatever it is
-            log.exception("download broke id=%s", download.report.id)
-            message = "The sidecar broke on this download; see its log."
+            log.exception("download failed unexpectedly id=%s", download.report.id)
+            message = "An internal error ended the download. The sidecar's log has the traceback."
             self._end(
                 download, DownloadState.FAILED, ErrorDetail(code="InternalError", message=message, retryable=True)
             )
@@ -329,58 +336,64 @@ class Downloads:
             return
         failures = busy = 0
         while True:
-            await self._until_free(download, download.job)
+            await self._wait_for_lock(download, download.job)
             self._change(download, state=DownloadState.QUEUED)
-            before = download.report.bytes_fetched
+            bytes_before = download.report.bytes_fetched
             try:
-                async with self._turn:
+                async with self._worker_slots:
                     self._change(download, state=DownloadState.RUNNING, attempts=download.report.attempts + 1)
-                    done = await run_worker(download.job, self._environ, lambda event: self._hear(download, event))
-            except DownloadError as fault:
-                self._metrics.count_failure(str(download.source.kind), str(fault.reason))
-                download.fetched_before = download.report.bytes_fetched
+                    done = await run_worker(download.job, self._environ, lambda event: self._handle(download, event))
+            except DownloadError as error:
+                self._metrics.count_failure(str(download.source.kind), str(error.reason))
+                download.fetched_earlier = download.report.bytes_fetched
                 # What arrives broken or drips is no progress, however many bytes it has.
-                corrupt = fault.reason is DownloadReason.CORRUPT
-                moved = (
-                    download.report.bytes_fetched > before and not corrupt and fault.reason is not DownloadReason.SLOW
+                corrupt = error.reason is DownloadReason.CORRUPT
+                progressed = (
+                    download.report.bytes_fetched > bytes_before
+                    and not corrupt
+                    and error.reason is not DownloadReason.SLOW
                 )
-                if fault.reason is DownloadReason.BUSY and busy < BUSY_ATTEMPTS:
-                    # Somebody else was faster; it is no fault of the source.
+                if error.reason is DownloadReason.BUSY and busy < BUSY_ATTEMPTS:
+                    # Another process was faster; the source is not the cause.
                     busy += 1
-                    self._change(download, state=DownloadState.WAITING, message=fault.message)
+                    self._change(download, state=DownloadState.WAITING, message=error.message)
                     await asyncio.sleep(pause(busy, None, self._rng.random()))
                     continue
-                failures = 1 if moved else failures + 1
-                if not fault.transient or failures >= (CORRUPT_ATTEMPTS if corrupt else ATTEMPTS):
+                failures = 1 if progressed else failures + 1
+                if not error.transient or failures >= (CORRUPT_ATTEMPTS if corrupt else ATTEMPTS):
                     raise
-                seconds = pause(failures, fault.retry_after, self._rng.random())
-                log.info("download waits id=%s seconds=%.1f message=%s", download.report.id, seconds, fault.message)
-                self._change(download, state=DownloadState.WAITING, error=_detail(fault))
+                seconds = pause(failures, error.retry_after, self._rng.random())
+                log.info(
+                    "download retries later id=%s seconds=%.1f message=%s", download.report.id, seconds, error.message
+                )
+                self._change(download, state=DownloadState.WAITING, error=_detail(error))
                 await asyncio.sleep(seconds)
             else:
                 self._succeed(download, download.job.shown or done.folder, done.folder, done.revision)
                 return
 
-    async def _until_free(self, download: _Download, job: Job) -> None:
-        """Wait until nobody else writes to the folder: only then it is worth a turn."""
+    async def _wait_for_lock(self, download: _Download, job: Job) -> None:
+        """Wait until no other process writes to the folder: a worker that waits would take a slot."""
         lock = DownloadLayout(Path(job.revisions)).lock
-        until = time.monotonic() + LONGEST_WAIT
-        seconds = FIRST_LOOK
-        while not await self._free(lock):
+        deadline = time.monotonic() + LONGEST_WAIT
+        seconds = FIRST_POLL
+        while not await self._is_free(lock):
             message = f"Waiting for another process that writes to {lock.parent}."
-            if time.monotonic() >= until:
-                raise DownloadError(DownloadReason.BUSY, f"Another process has written to {lock.parent} for too long.")
+            if time.monotonic() >= deadline:
+                raise DownloadError(
+                    DownloadReason.BUSY, f"Another process still writes to {lock.parent} after {LONGEST_WAIT:g} s."
+                )
             self._change(download, state=DownloadState.WAITING, message=message, error=None)
             await asyncio.sleep(with_jitter(seconds, self._rng.random()))
-            seconds = min(LONGEST_LOOK, 2 * seconds)
+            seconds = min(LONGEST_POLL, 2 * seconds)
 
-    async def _free(self, lock: Path) -> bool:
+    async def _is_free(self, lock: Path) -> bool:
         try:
             return await self._disk.run(is_free, lock)
         except OSError:
             return True  # the worker finds out what is wrong, and says it
 
-    def _hear(self, download: _Download, event: Event) -> None:
+    def _handle(self, download: _Download, event: Event) -> None:
         from patio.downloads.messages import Listed, Moved, Noted
 
         match event:
@@ -397,7 +410,7 @@ class Downloads:
                     message="Fetching.",
                 )
             case Moved():
-                fetched = download.fetched_before + event.bytes_fetched
+                fetched = download.fetched_earlier + event.bytes_fetched
                 self._metrics.count_bytes(str(download.source.kind), fetched - download.report.bytes_fetched)
                 self._change(download, files_done=event.files_done, bytes_done=event.bytes_done, bytes_fetched=fetched)
 
@@ -407,18 +420,18 @@ class Downloads:
 
     def _end(self, download: _Download, state: DownloadState, error: ErrorDetail | None) -> None:
         self._change(download, state=state, error=error, finished=time.time())
-        # Nobody needs the credentials any more.
+        # The credentials are no longer needed.
         download.job = None
         seconds = time.monotonic() - download.started
         self._metrics.count_end(str(download.source.kind), str(state), seconds)
-        download.over.set()
-        self._disk_due.set()
+        download.ended_event.set()
+        self._disk_changed.set()
 
     def _close(self, download: _Download) -> None:
         """End a download whose task was cancelled, perhaps before it began."""
-        if not download.over.is_set():
+        if not download.ended_event.is_set():
             log.info("download cancelled id=%s", download.report.id)
-            message = "It was cancelled; what is on disk is used when it is ordered again."
+            message = "The download was cancelled. A new order goes on with the files on disk."
             self._end(download, DownloadState.CANCELLED, _detail(DownloadError(DownloadReason.CANCELLED, message)))
 
     def _change(self, download: _Download, **changes: object) -> None:
@@ -426,14 +439,14 @@ class Downloads:
 
     def _cancel(self, download: _Download) -> None:
         # Once only: a second time would break into the end of its worker.
-        if download.task is not None and not download.task.done() and not download.leaving:
-            download.leaving = True
+        if download.task is not None and not download.task.done() and not download.cancelled:
+            download.cancelled = True
             download.task.cancel()
 
-    def _forget(self) -> None:
+    def _prune(self) -> None:
         """Strike the oldest off that are over."""
-        over = [download.report.id for download in self._downloads.values() if download.report.state in _ENDED]
-        for download_id in over[: max(0, len(over) - HISTORY)]:
+        ended = [download.report.id for download in self._downloads.values() if download.report.state in _ENDED]
+        for download_id in ended[: max(0, len(ended) - HISTORY)]:
             del self._downloads[download_id]
 
 
@@ -443,5 +456,5 @@ def _identity(source: Source, config: Mapping[str, str], output_dir: str | None)
     return hashlib.sha256(identity.encode()).hexdigest()
 
 
-def _detail(fault: DownloadError) -> ErrorDetail:
-    return ErrorDetail(code=str(fault.reason), message=fault.message, retryable=fault.retryable)
+def _detail(error: DownloadError) -> ErrorDetail:
+    return ErrorDetail(code=str(error.reason), message=error.message, retryable=error.retryable)

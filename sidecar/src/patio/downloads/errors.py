@@ -1,6 +1,6 @@
 """Why a download failed, by what comes next. Pure.
 
-Raised by worker and backends, told to the parent as an event, shown to users.
+Raised by worker and backends, sent to the parent as an event, shown to users.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from patio_protocol.downloads import DownloadReason
 TRANSIENT = frozenset(
     {
         DownloadReason.UNREACHABLE,
-        DownloadReason.FAULT,
+        DownloadReason.ERROR,
         DownloadReason.SLOW,
         DownloadReason.BUSY,
         DownloadReason.CHANGED,
@@ -22,7 +22,7 @@ TRANSIENT = frozenset(
 )
 """Worth another attempt at once, after a pause."""
 LATER = frozenset({DownloadReason.NO_SPACE, DownloadReason.TOO_MANY, DownloadReason.CANCELLED})
-"""May succeed when somebody asks again; another attempt by itself would not help."""
+"""A later order may succeed; another attempt by the sidecar itself would not help."""
 
 
 class DownloadError(Exception):
@@ -46,43 +46,47 @@ class DownloadError(Exception):
         return self.reason in TRANSIENT or self.reason in LATER
 
 
-def error_of_status(status: int, what: str, retry_after: float | None = None, without: str = "") -> DownloadError:
+def error_of_status(status: int, subject: str, retry_after: float | None = None, remedy: str = "") -> DownloadError:
     """Tell what a source's HTTP status means.
 
-    `what` says who answered, and to what; `without` where credentials could have come from, when none were sent.
+    `subject` says who answered, and to what; `remedy` how to give credentials, if none were sent.
     """
-    if status in (401, 403) and without:
-        message = f"{what}: {status}, and it was asked without credentials: {without}."
+    if status in (401, 403) and remedy:
+        message = f"{subject}: the source answered {status} to a request without credentials. {remedy}."
         return DownloadError(DownloadReason.UNAUTHORIZED, message)
     if status == 401:
-        message = f"{what}: 401, the source wants credentials, or others than it got."
+        message = f"{subject}: the source answered 401. The credentials are missing or wrong."
         return DownloadError(DownloadReason.UNAUTHORIZED, message)
     if status == 403:
-        return DownloadError(DownloadReason.UNAUTHORIZED, f"{what}: 403, it may not be read with these credentials.")
+        return DownloadError(
+            DownloadReason.UNAUTHORIZED, f"{subject}: the source answered 403. These credentials may not read it."
+        )
     if status in (404, 410):
-        return DownloadError(DownloadReason.NOT_FOUND, f"{what}: {status}, there is no such thing.")
+        return DownloadError(DownloadReason.NOT_FOUND, f"{subject}: the source answered {status} (not found).")
     if status == 412:
-        return DownloadError(DownloadReason.CHANGED, f"{what}: it was changed while it was read.")
+        return DownloadError(DownloadReason.CHANGED, f"{subject}: the file changed while it was read.")
     if status in (408, 425, 429) or status >= 500:
-        return DownloadError(DownloadReason.FAULT, f"{what}: {status}, an error that may pass.", retry_after)
-    return DownloadError(DownloadReason.REFUSED, f"{what}: {status}, which no retry mends.")
+        return DownloadError(
+            DownloadReason.ERROR, f"{subject}: the source answered {status}, an error that may pass.", retry_after
+        )
+    return DownloadError(DownloadReason.REJECTED, f"{subject}: the source answered {status}. A retry does not help.")
 
 
 def tls_hint(error: str) -> str:
     """Return the remedy for an error of TLS, to be put behind it; nothing for others."""
     if "WRONG_VERSION_NUMBER" in error or "wrong version number" in error:
-        return "; the endpoint does not speak TLS: where that is meant, write http:// before it"
+        return "; the endpoint does not speak TLS: if that is intended, begin its URL with http://"
     if "CERTIFICATE_VERIFY_FAILED" in error:
-        return "; a CA of your own is named by SSL_CERT_FILE in the sidecar"
+        return "; name your own CA with SSL_CERT_FILE in the sidecar"
     return ""
 
 
 def plain_http_error(endpoint: str) -> DownloadError:
     """Tell that credentials are not sent where everybody on the way can read them."""
     message = (
-        f"{endpoint} is asked without TLS, and there are credentials for it: they are not sent in clear. Use https://, "
-        "or allow it: source.allowPlainHTTP in a LoraAdapter, allow_plain_http in config, or "
-        "PATIO_DOWNLOAD_PLAIN_HTTP=allow in the sidecar."
+        f"{endpoint} has no TLS, and the sidecar does not send credentials in clear. Use https://, or allow plain HTTP "
+        "with source.allowPlainHTTP in a LoraAdapter, allow_plain_http in config, or PATIO_DOWNLOAD_PLAIN_HTTP=allow "
+        "in the sidecar."
     )
     return DownloadError(DownloadReason.INVALID, message)
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 MOST_REDIRECTS = 5
-_WITHOUT = "set HF_AUTH_TOKEN or HF_TOKEN in the sidecar, or give a Secret with one"
+_REMEDY = "Set HF_AUTH_TOKEN or HF_TOKEN in the sidecar, or give a Secret with a token"
 _TIMEOUT = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
 
 
@@ -41,9 +41,9 @@ class HuggingFace:
         self._folder = f"{source.path}/" if source.path else ""
         self._revision = source.revision or config.get("hf_revision") or "main"
         self._endpoint = config.get("hf_endpoint", DEFAULT_ENDPOINT)
-        # False: a token that lies about in the home folder is nobody's wish.
+        # False: no token of the home folder is used.
         self._token: str | bool = config.get("hf_token") or False
-        self._what = f"{self._repository}@{self._revision} at {self._endpoint}"
+        self._subject = f"{self._repository}@{self._revision} at {self._endpoint}"
         self._commit = ""
         home = httpx.URL(self._endpoint)
 
@@ -60,12 +60,12 @@ class HuggingFace:
     def listing(self) -> Listing:
         """Ask for the commit behind the revision and its files."""
         api = HfApi(endpoint=self._endpoint, token=self._token)
-        with self._faults(), self._understood():
+        with self._download_errors(), self._checked_answer():
             info = api.model_info(self._repository, revision=self._revision, files_metadata=True, timeout=READ_SECONDS)
         if info.sha is None or not re.fullmatch(r"[0-9a-f]{40}", info.sha):
-            raise DownloadError(DownloadReason.FAULT, f"{self._what}: the answer names no commit.")
+            raise DownloadError(DownloadReason.ERROR, f"{self._subject}: the answer names no commit.")
         self._commit = info.sha
-        with self._understood():
+        with self._checked_answer():
             siblings = info.siblings or []
             return Listing(
                 tuple(self._file(sibling) for sibling in siblings if sibling.rfilename.startswith(self._folder)),
@@ -75,7 +75,7 @@ class HuggingFace:
     def _file(self, sibling: RepoSibling) -> RemoteFile:
         size, blob = sibling.size, sibling.blob_id
         if not isinstance(size, int) or isinstance(size, bool):
-            raise DownloadError(DownloadReason.FAULT, f"{self._what}: {sibling.rfilename[:200]} has no size.")
+            raise DownloadError(DownloadReason.ERROR, f"{self._subject}: {sibling.rfilename[:200]} has no size.")
         digest = None
         if sibling.lfs is not None:
             digest = Digest("sha256", str(sibling.lfs.sha256))
@@ -93,65 +93,63 @@ class HuggingFace:
         if offset:
             headers["range"] = f"bytes={offset}-"
         with (
-            self._faults(),
+            self._download_errors(),
             get_session().stream("GET", url, headers=headers, timeout=_TIMEOUT, follow_redirects=True) as response,
         ):
             if response.status_code not in (200, 206):
-                message = f"{file.name} of {self._what}"
+                message = f"{file.name} of {self._subject}"
                 retry_after = _seconds(response.headers.get("retry-after"))
-                raise error_of_status(response.status_code, message, retry_after, "" if self._token else _WITHOUT)
+                raise error_of_status(response.status_code, message, retry_after, "" if self._token else _REMEDY)
             part = response.headers.get("content-range", "") if response.status_code == 206 else None
-            begins = begins_at(part, offset, f"{file.name} of {self._what}")
+            begins = begins_at(part, offset, f"{file.name} of {self._subject}")
             yield Reading(begins, response.iter_raw(NETWORK_CHUNK), file.digest)
 
     @contextmanager
-    def _faults(self) -> Iterator[None]:
+    def _download_errors(self) -> Iterator[None]:
         try:
             yield
         except HfHubHTTPError as error:
             # 401 for a repository that does not exist is the Hub's way to say nothing about it.
             retry_after = _seconds(error.response.headers.get("retry-after"))
-            without = "" if self._token else _WITHOUT
-            fault = error_of_status(error.response.status_code, self._what, retry_after, without)
+            remedy = "" if self._token else _REMEDY
+            download_error = error_of_status(error.response.status_code, self._subject, retry_after, remedy)
             if error.response.headers.get("x-error-code") in ("RepoNotFound", "RevisionNotFound", "EntryNotFound"):
-                message = f"{self._what}: the Hub does not have it, or not for this token."
-                fault = DownloadError(DownloadReason.NOT_FOUND, message)
-            raise fault from None
+                message = f"{self._subject}: the Hub does not have it, or does not show it to this token."
+                download_error = DownloadError(DownloadReason.NOT_FOUND, message)
+            raise download_error from None
         except HFValidationError as error:
-            raise DownloadError(DownloadReason.INVALID, f"{self._what}: {error}") from None
+            raise DownloadError(DownloadReason.INVALID, f"{self._subject}: {error}") from None
         except httpx.TooManyRedirects:
-            message = f"{self._what}: more than {MOST_REDIRECTS} redirects."
-            raise DownloadError(DownloadReason.REFUSED, message) from None
+            message = f"{self._subject}: more than {MOST_REDIRECTS} redirects."
+            raise DownloadError(DownloadReason.REJECTED, message) from None
         except (httpx.UnsupportedProtocol, httpx.InvalidURL, httpx.LocalProtocolError) as error:
             # Not in the library's words: they repeat a header, and the token with it.
-            message = f"{self._what}: {type(error).__name__}: the endpoint, the token or a redirect can not be used."
+            message = f"{self._subject}: {type(error).__name__}: the endpoint, the token or a redirect cannot be used."
             raise DownloadError(DownloadReason.INVALID, message) from None
         except httpx.HTTPError as error:
-            message = f"{self._what}: {type(error).__name__}: {error}{tls_hint(str(error))}"
+            message = f"{self._subject}: {type(error).__name__}: {error}{tls_hint(str(error))}"
             raise DownloadError(DownloadReason.UNREACHABLE, message) from None
 
     @contextmanager
-    def _understood(self) -> Iterator[None]:
+    def _checked_answer(self) -> Iterator[None]:
         """Tell of an answer that is not the Hub's."""
         try:
             yield
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             if isinstance(error, HFValidationError):
                 raise
-            message = f"{self._what}: the answer is not that of a Hub ({type(error).__name__})."
-            raise DownloadError(DownloadReason.FAULT, message) from None
+            message = f"{self._subject}: the answer is not a Hub's ({type(error).__name__})."
+            raise DownloadError(DownloadReason.ERROR, message) from None
 
 
 def check_target(home: httpx.URL, url: httpx.URL) -> None:
     """Raise `DownloadError` for a URL, likely a redirect's, that must not be asked."""
     if is_never_asked(url.host):
-        message = (
-            f"{url.host} is an address of the machine that the pod runs on, or of its cloud's metadata: never asked."
-        )
-        raise DownloadError(DownloadReason.REFUSED, message)
+        message = f"{url.host} is an address of the node or its cloud's metadata. The sidecar never connects to it."
+        raise DownloadError(DownloadReason.REJECTED, message)
     if url.scheme != "https" and (url.scheme, url.host) != (home.scheme, home.host):
-        message = f"The Hub at {home.host} redirects to {url.scheme}://{url.host}: only https is followed."
-        raise DownloadError(DownloadReason.REFUSED, message)
+        message = f"The Hub at {home.host} redirects to {url.scheme}://{url.host}. The sidecar follows only https."
+        raise DownloadError(DownloadReason.REJECTED, message)
 
 
 def _seconds(retry_after: str | None) -> float | None:

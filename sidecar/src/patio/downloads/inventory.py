@@ -18,21 +18,21 @@ from patio_protocol.sources import parse_source
 MOST_BYTES = 64 * 1024
 """Of a note that are read; a revision has few names."""
 MOST_SOURCES = 10_000
-"""Under one root that are told."""
+"""Reported for one root."""
 
 
 def sources_under(root: Path) -> frozenset[str]:
     """Return the sources that were fetched to the root and are still there."""
-    found: set[str] = set()
+    sources: set[str] = set()
     with contextlib.suppress(OSError):
         for home in root.iterdir():
             with contextlib.suppress(OSError):
                 for folder in home.iterdir():
                     if is_revision(folder, root) and folder.is_dir():
-                        found |= noted(folder)
-                    if len(found) > MOST_SOURCES:
-                        return frozenset(sorted(found)[:MOST_SOURCES])
-    return frozenset(found)
+                        sources |= noted(folder)
+                    if len(sources) > MOST_SOURCES:
+                        return frozenset(sorted(sources)[:MOST_SOURCES])
+    return frozenset(sources)
 
 
 def noted(folder: Path) -> frozenset[str]:

@@ -7,8 +7,8 @@
 
 Beside the revisions: `.lock` (who writes), `.<revision>.source` (what it was fetched from), `.partial-<revision>` (what
 is under way). In the root, and in `.patio` of an output_dir: `.in-use` (who uses which revision). In the root:
-`.room.lock` (who looks for room) and `.reserved` (room that downloads under way will take).
-Links in the way that lead out of the roots are refused, not followed.
+`.room.lock` (who reserves room) and `.reserved` (room that downloads under way will take).
+Links that lead out of the roots are rejected, not followed.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from patio.downloads.cache_keys import OWN
+from patio.downloads.cache_keys import PRIVATE_FOLDER
 from patio.downloads.errors import DownloadError
-from patio.downloads.locks import place_in_file
+from patio.downloads.locks import offset_of
 from patio_protocol.downloads import DownloadReason
 
 
@@ -44,19 +44,19 @@ class DownloadLayout:
 
     @property
     def lock(self) -> Path:
-        """The file that whoever writes here locks."""
+        """The file that a writer locks."""
         return self.revisions / ".lock"
 
 
 def users_lock(folder: Path, root: Path) -> tuple[Path, int]:
-    """Return the file, and the byte of it, that whoever uses a revision locks, shared; alone, whoever removes it."""
+    """Return the file, and its byte, that users of a revision lock, shared; who removes it locks it exclusively."""
     home = folder.parent
-    file = (home if home.name == OWN else root) / ".in-use"
-    return file, place_in_file(f"{home.name}/{folder.name}")
+    file = (home if home.name == PRIVATE_FOLDER else root) / ".in-use"
+    return file, offset_of(f"{home.name}/{folder.name}")
 
 
 def room_lock(root: Path) -> Path:
-    """Return the file that whoever looks for room under a root locks."""
+    """Return the file that a worker locks while it reserves room under a root."""
     return root / ".room.lock"
 
 
@@ -73,12 +73,12 @@ def source_note(folder: Path) -> Path:
 def layout_of(key: str, output_dir: str | None, root: Path, roots: Iterable[Path]) -> DownloadLayout:
     """Return the place of a download; raise `DownloadError` for an `output_dir` that is not below a root.
 
-    Only names are looked at, never the disk, which may be slow to answer: whoever writes asks `contained` once more.
+    Only names are compared. The disk, which may be slow, is not read: a writer calls `contained` as well.
     """
     if output_dir is None:
         return DownloadLayout(root / key)
     shown = Path(_named_below(output_dir, tuple(roots)))
-    return DownloadLayout(shown / OWN, shown)
+    return DownloadLayout(shown / PRIVATE_FOLDER, shown)
 
 
 def contained(path: str, roots: Iterable[Path]) -> str:
@@ -100,16 +100,14 @@ def _named_below(path: str, roots: tuple[Path, ...]) -> str:
 
 def _outside(path: str, roots: tuple[Path, ...]) -> DownloadError:
     allowed = ", ".join(str(root) for root in roots)
-    message = (
-        f"{path!r} is not below a folder where files may lie ({allowed}); others are named by PATIO_DOWNLOAD_ROOTS."
-    )
+    message = f"{path!r} is outside the allowed download roots ({allowed}); add roots with PATIO_DOWNLOAD_ROOTS."
     return DownloadError(DownloadReason.INVALID, message)
 
 
 def local_folder(absolute_or_not: str, roots: Iterable[Path]) -> str:
     """Return the folder of a pvc:// or file:// source, which has to exist below a root; raise `DownloadError`.
 
-    A relative one is looked for in every root. Links inside volumes are common, and followed where they stay below a
+    A relative one is searched for in every root. Links inside volumes are common, and followed where they stay below a
     root.
     """
     roots = tuple(roots)
@@ -121,7 +119,7 @@ def local_folder(absolute_or_not: str, roots: Iterable[Path]) -> str:
         folder = contained(candidate, roots)
         if os.path.isdir(folder):
             if not os.access(folder, os.R_OK | os.X_OK):
-                raise DownloadError(DownloadReason.UNAUTHORIZED, f"{folder} can not be read by the sidecar.")
+                raise DownloadError(DownloadReason.UNAUTHORIZED, f"The sidecar cannot read {folder}.")
             return folder
-    message = f"There is no folder {' or '.join(candidates)} in the sidecar; mount its volume there."
+    message = f"The sidecar has no folder {' or '.join(candidates)}. Mount its volume there."
     raise DownloadError(DownloadReason.NOT_FOUND, message)

@@ -1,6 +1,6 @@
 """Folders of a volume, copied: only when a pvc:// or file:// source was asked for in another folder.
 
-Links are followed where they stay below a root (as the Hub's own cache has them), and refused where they lead out.
+Links are followed where they stay below a root (as the Hub's own cache has them), and rejected where they lead out.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Local:
                     shown = os.path.relpath(path, self._folder)
                     files.append(RemoteFile(shown, stat.st_size, str(stat.st_mtime_ns)))
             if len(files) > MOST_FILES:
-                raise DownloadError(DownloadReason.REFUSED, f"{self._folder} has more than {MOST_FILES} files.")
+                raise DownloadError(DownloadReason.REJECTED, f"{self._folder} has more than {MOST_FILES} files.")
         return Listing(tuple(files))
 
     @contextmanager
@@ -46,6 +46,6 @@ class Local:
         with Path(contained(os.path.join(self._folder, file.name), self._roots)).open("rb") as opened:
             stat = os.fstat(opened.fileno())
             if (stat.st_size, str(stat.st_mtime_ns)) != (file.size, file.tag):
-                raise DownloadError(DownloadReason.CHANGED, f"{file.name} was changed while it was copied.")
+                raise DownloadError(DownloadReason.CHANGED, f"{file.name} changed while it was copied.")
             opened.seek(offset)
             yield Reading(offset, iter(lambda: opened.read(CHUNK), b""), None)

@@ -2,7 +2,7 @@
 
 A lock on a whole file (`flock`) says who writes to a folder. A lock on one byte of a file, chosen by the name of what
 it is about, says who uses it: one descriptor is enough for any number of them. A process that dies lets go of all.
-Nobody waits without a limit. Calls block on the disk.
+Every wait has a limit. Calls block on the disk.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from patio_protocol.downloads import DownloadReason
 WRITER_SECONDS = 10.0
 """For a lock that was free a moment ago."""
 _PAUSE = 0.05
-_WITHOUT_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+_UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 _HELD = (errno.EAGAIN, errno.EACCES)
 
 
@@ -64,7 +64,7 @@ def locked(path: Path, seconds: float = WRITER_SECONDS) -> Iterator[bool]:
 
 
 def is_free(path: Path) -> bool:
-    """Whether nobody holds a lock file right now."""
+    """Whether no process holds a lock file right now."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
@@ -72,7 +72,7 @@ def is_free(path: Path) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:
-        return error.errno in _WITHOUT_LOCKS
+        return error.errno in _UNSUPPORTED
     else:
         return True
     finally:
@@ -80,7 +80,7 @@ def is_free(path: Path) -> bool:
 
 
 def is_unused(path: Path) -> bool:
-    """Whether nobody holds a lock file, shared or alone."""
+    """Whether no process holds a lock file, shared or exclusive."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
@@ -95,29 +95,29 @@ def is_unused(path: Path) -> bool:
         os.close(descriptor)
 
 
-def place_in_file(name: str) -> int:
+def offset_of(name: str) -> int:
     """Return the byte that stands for a name."""
     return int.from_bytes(hashlib.sha256(name.encode(errors="surrogateescape")).digest()[:8], "big") >> 2
 
 
-def share(descriptor: int, place: int) -> bool:
-    """Hold a byte together with others; return whether nobody has it for himself. Raise `OSError`."""
-    return _byte(descriptor, place, fcntl.F_RDLCK)
+def lock_shared(descriptor: int, offset: int) -> bool:
+    """Lock a byte, shared; return False if another process has an exclusive lock on it. Raise `OSError`."""
+    return _byte(descriptor, offset, fcntl.F_RDLCK)
 
 
-def own(descriptor: int, place: int) -> bool:
-    """Hold a byte alone; return whether nobody else has it. Raise `OSError`."""
-    return _byte(descriptor, place, fcntl.F_WRLCK)
+def lock_exclusive(descriptor: int, offset: int) -> bool:
+    """Lock a byte, exclusive; return False if another process has a lock on it. Raise `OSError`."""
+    return _byte(descriptor, offset, fcntl.F_WRLCK)
 
 
-def release(descriptor: int, place: int) -> None:
-    """Let go of a byte."""
-    _byte(descriptor, place, fcntl.F_UNLCK)
+def release(descriptor: int, offset: int) -> None:
+    """Unlock a byte."""
+    _byte(descriptor, offset, fcntl.F_UNLCK)
 
 
-def _byte(descriptor: int, place: int, kind: int) -> bool:
+def _byte(descriptor: int, offset: int, kind: int) -> bool:
     # struct flock of 64-bit Linux: type, whence, start, length, pid (0 for locks that belong to the descriptor).
-    request = struct.pack("hhqqi4x", kind, os.SEEK_SET, place, 1, 0)
+    request = struct.pack("hhqqi4x", kind, os.SEEK_SET, offset, 1, 0)
     try:
         fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, request)
     except OSError as error:
@@ -128,21 +128,21 @@ def _byte(descriptor: int, place: int, kind: int) -> bool:
 
 
 def _wait_for(descriptor: int, path: Path, seconds: float) -> bool:
-    until = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds
     waited = False
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            # A network file system without locks: then it is as if nobody else were there.
-            if error.errno in _WITHOUT_LOCKS:
+            # A network file system without locks: go on as if there were no other process.
+            if error.errno in _UNSUPPORTED:
                 return waited
             if error.errno not in _HELD:
                 raise
         else:
             return waited
         waited = True
-        if time.monotonic() >= until:
-            message = f"Another process writes to {path.parent}, and has not ended within {seconds:g} s."
+        if time.monotonic() >= deadline:
+            message = f"Another process still writes to {path.parent} after {seconds:g} s."
             raise DownloadError(DownloadReason.BUSY, message)
         time.sleep(_PAUSE)

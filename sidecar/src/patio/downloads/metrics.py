@@ -12,14 +12,14 @@ class DownloadMetrics:
         self._bytes = Counter("patio:download_bytes_total", "Bytes read from sources.", ("source",), registry=registry)
         self._seconds = Histogram(
             "patio:download_duration_seconds",
-            "Seconds from the order to the end of a download, pauses included.",
+            "Seconds from the order to the end of a download, including pauses.",
             ("source", "outcome"),
             buckets=(0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600),
             registry=registry,
         )
         self._failures = Counter(
             "patio:download_failures_total",
-            "Attempts at downloads that failed.",
+            "Failed attempts at downloads.",
             ("source", "reason"),
             registry=registry,
         )

@@ -26,31 +26,31 @@ _resolve = socket.getaddrinfo
 
 def prepare(job: Job) -> None:
     """Make the process ready for a job."""
-    one_bundle(os.environ)
+    use_one_bundle(os.environ)
     for key in ("endpoint", "hf_endpoint"):
         if key in job.config:
-            past_proxies(os.environ, host_of(job.config[key]))
+            bypass_proxies(os.environ, host_of(job.config[key]))
     # The agents that give a pod its role have such addresses; the cluster names them, never an order.
     agents = _agents(os.environ) if job.source.kind in (SourceKind.S3, SourceKind.OBS) else frozenset[str]()
 
     def resolve(host: Any, *args: Any, **kwargs: Any) -> Any:
-        found = _resolve(host, *args, **kwargs)
+        entries = _resolve(host, *args, **kwargs)
         name = host.decode() if isinstance(host, bytes) else str(host)
         if name not in agents:
-            refuse(name, [str(entry[4][0]) for entry in found])
-        return found
+            reject(name, [str(entry[4][0]) for entry in entries])
+        return entries
 
     socket.getaddrinfo = resolve
 
 
-def refuse(host: str, addresses: list[str]) -> None:
+def reject(host: str, addresses: list[str]) -> None:
     """Raise `DownloadError` for a host that is, or stands for, an address of the machine itself."""
     if is_never_asked(host) or any(map(is_never_asked, addresses)):
-        message = f"{host} is an address of the machine that the pod runs on, or of its cloud's metadata: never asked."
+        message = f"{host} is an address of the node or its cloud's metadata. The sidecar never connects to it."
         raise DownloadError(DownloadReason.INVALID, message)
 
 
-def one_bundle(environ: MutableMapping[str, str]) -> None:
+def use_one_bundle(environ: MutableMapping[str, str]) -> None:
     """Have every library use the bundle of certificates that one of the variables names."""
     named = next((environ[name] for name in BUNDLES if environ.get(name) and os.path.exists(environ[name])), None)
     for name in BUNDLES:
@@ -64,7 +64,7 @@ def one_bundle(environ: MutableMapping[str, str]) -> None:
         environ[name] = named
 
 
-def past_proxies(environ: MutableMapping[str, str], host: str) -> None:
+def bypass_proxies(environ: MutableMapping[str, str], host: str) -> None:
     """Add a host to NO_PROXY if it is an address in a network that stands there."""
     excluded = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
     if is_in(host, excluded):
@@ -72,9 +72,9 @@ def past_proxies(environ: MutableMapping[str, str], host: str) -> None:
 
 
 def _agents(environ: MutableMapping[str, str]) -> frozenset[str]:
-    found = set()
+    hosts = set()
     if full := environ.get("AWS_CONTAINER_CREDENTIALS_FULL_URI"):
-        found.add(host_of(full))
+        hosts.add(host_of(full))
     if environ.get("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"):
-        found.add("169.254.170.2")
-    return frozenset(found)
+        hosts.add("169.254.170.2")
+    return frozenset(hosts)

@@ -3,7 +3,7 @@
 A shared lock on the byte that stands for a revision, in the `.in-use` file of the root (or of an `output_dir`), held as
 long as the revision is wanted or loaded: nobody, in this pod or in another one on the same volume, removes it
 meanwhile. One descriptor holds all revisions of a root. A sidecar that dies lets go of all, and takes them again when
-it is back. A folder that can not be looked at is not there; it never ends anything. Calls block on the disk: they are
+it is back. A folder that cannot be read counts as missing; it never ends anything. Calls block on the disk: they are
 made in a thread.
 """
 
@@ -29,36 +29,36 @@ class Pins:
         self._files: dict[Path, int] = {}
         """Descriptors of the files that are locked."""
         self._pinned: set[Path] = set()
-        self._unlockable: set[Path] = set()
+        self._without_locks: set[Path] = set()
         """Files without a lock, once each in the log."""
 
-    def take(self, folder: Path) -> bool:
-        """Hold a folder; return whether it is there and stays. What Patio did not fetch is nobody's to remove."""
+    def pin(self, folder: Path) -> bool:
+        """Pin a folder; return whether it exists and stays. Patio never removes what it did not fetch."""
         if not is_there(folder):
             return False
         if not is_revision(folder, self._root) or folder in self._pinned:
             return True
-        file, place = users_lock(folder, self._root)
+        file, offset = users_lock(folder, self._root)
         try:
-            if not self._lock(file, place):
-                return False  # somebody is about to remove it
+            if not self._lock(file, offset):
+                return False  # another process is about to remove it
         except OSError as error:
             # Where nothing can be locked (a read-only volume, or one without locks) nobody removes anything either.
-            if file not in self._unlockable:
-                self._unlockable.add(file)
+            if file not in self._without_locks:
+                self._without_locks.add(file)
                 log.info("revisions used without a lock file=%s error=%s", file, error.strerror or error)
             return True
         if not is_there(folder):
-            self._release(file, place)
+            self._release(file, offset)
             return False
         self._pinned.add(folder)
         return True
 
-    def settle(self, wanted: Iterable[Path]) -> None:
-        """Hold these folders and let go of others. One that a newer one replaced is removed, if nobody else has it."""
-        folders = frozenset(folder for folder in wanted if is_revision(folder, self._root))
+    def sync(self, used: Iterable[Path]) -> None:
+        """Pin these folders, unpin the others. A folder that a newer one replaced is removed unless others pin it."""
+        folders = frozenset(folder for folder in used if is_revision(folder, self._root))
         for folder in folders:
-            self.take(folder)
+            self.pin(folder)
         for folder in [folder for folder in self._pinned if folder not in folders]:
             self._pinned.discard(folder)
             self._release(*users_lock(folder, self._root))
@@ -69,29 +69,29 @@ class Pins:
                     log.info("older revision removed folder=%s", folder)
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Unpin everything."""
         for descriptor in self._files.values():
             os.close(descriptor)
         self._files.clear()
         self._pinned.clear()
 
-    def _lock(self, file: Path, place: int) -> bool:
+    def _lock(self, file: Path, offset: int) -> bool:
         descriptor = self._files.get(file)
         if descriptor is None:
             descriptor = self._files[file] = locks.open_lock(file)
-        return locks.share(descriptor, place)
+        return locks.lock_shared(descriptor, offset)
 
-    def _release(self, file: Path, place: int) -> None:
+    def _release(self, file: Path, offset: int) -> None:
         descriptor = self._files.get(file)
         if descriptor is None:
             return
         try:
-            locks.release(descriptor, place)
+            locks.release(descriptor, offset)
         except OSError as error:
             log.warning("revision stays locked file=%s error=%s", file, error.strerror or error)
 
 
 def is_there(folder: Path) -> bool:
-    """Whether a folder can be seen, now: a disk that fails, or does not let us look, shows none."""
+    """Whether a folder exists now; on a disk that fails or denies access, none does."""
     # `Path.is_dir` of Python 3.11 raises EACCES, EIO and ESTALE.
     return os.path.isdir(folder)

@@ -85,26 +85,28 @@ def select(listing: Listing, all_files: bool) -> Selection:
     """Choose what is fetched; raise `DownloadError` for a listing that must not be taken or has nothing to take."""
     check_listing(file.name for file in listing.files)
     if any(file.size < 0 for file in listing.files):
-        raise DownloadError(DownloadReason.REFUSED, "The source lists a file of less than no bytes.")
+        raise DownloadError(DownloadReason.REJECTED, "The source lists a file with a negative size.")
     if not listing.files:
-        raise DownloadError(DownloadReason.NOT_FOUND, "The source has no files there.")
+        raise DownloadError(DownloadReason.NOT_FOUND, "The source has no files at this path.")
     if all_files:
         return Selection(listing.files, ())
-    taken = tuple(file for file in listing.files if why_skipped(file.name) is None)
+    selected = tuple(file for file in listing.files if why_skipped(file.name) is None)
     skipped = tuple(
-        SkippedFile(name=file.name, why=why) for file in listing.files if (why := why_skipped(file.name)) is not None
+        SkippedFile(name=file.name, why=reason)
+        for file in listing.files
+        if (reason := why_skipped(file.name)) is not None
     )
-    if not any(file.name.endswith(".safetensors") for file in taken):
+    if not any(file.name.endswith(".safetensors") for file in selected):
         code = sorted(file.name for file in listing.files if is_code(file.name))
         if code:
             message = (
-                f"The only weights are {', '.join(code[:3])}: formats that may run code when they are loaded. Publish "
-                "them as safetensors, or allow them with PATIO_DOWNLOAD_FILES=all in the sidecar."
+                f"The only weights are {', '.join(code[:3])}. These formats can run code when they are loaded. Publish "
+                "the weights as safetensors, or allow them with PATIO_DOWNLOAD_FILES=all in the sidecar."
             )
-            raise DownloadError(DownloadReason.REFUSED, message)
-    if not taken:
-        raise DownloadError(DownloadReason.REFUSED, "The source has no file that an engine reads.")
-    return Selection(taken, skipped)
+            raise DownloadError(DownloadReason.REJECTED, message)
+    if not selected:
+        raise DownloadError(DownloadReason.REJECTED, "The source has no file that an engine reads.")
+    return Selection(selected, skipped)
 
 
 def revision_of(listing: Listing, all_files: bool) -> str:

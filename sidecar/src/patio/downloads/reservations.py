@@ -1,9 +1,9 @@
 """Room for downloads: reserved before the first byte is asked for, so that several at once do not exceed the limit.
 
 Each download under way has a file in `.reserved` of the root, locked as long as its worker lives, that says how large
-its folder will become. Whoever wants room counts what is on disk and what such folders still lack, under one lock. So
-all sidecars that share a root count each other. Those that share a volume and not the root do not: between them only
-the disk's own free space is compared, as it is where files can not be locked.
+its folder will become. A worker that needs room counts what is on disk and what such folders still lack, under one
+lock. So all sidecars that share a root count each other. Those that share a volume and not the root do not: between
+them only the disk's own free space is compared, as it is where files cannot be locked.
 """
 
 from __future__ import annotations
@@ -46,18 +46,18 @@ class _Reservation:
 
 
 @contextmanager
-def reserved(place: DownloadLayout, revision: str, root: Path, needed: int, limit: int | None) -> Iterator[None]:
+def reserved(layout: DownloadLayout, revision: str, root: Path, needed: int, limit: int | None) -> Iterator[None]:
     """Have room for so many more bytes in a revision's unfinished folder, and keep it.
 
-    What nobody uses is removed if they do not fit. Raise `DownloadError` when nothing helps.
+    Unused revisions are removed if they do not fit. Raise `DownloadError` if that does not help.
     """
-    partial = place.partial(revision)
+    partial = layout.partial(revision)
     if not needed or not _shared(root):
-        _make(place, revision, root, needed, limit, ())
+        _make(layout, revision, root, needed, limit, ())
         yield
         return
     with locks.locked(room_lock(root), ROOM_SECONDS):
-        _make(place, revision, root, needed, limit, _others(root))
+        _make(layout, revision, root, needed, limit, _others(root))
         note = _written(root, partial, used(partial) + needed)
     try:
         yield
@@ -99,7 +99,7 @@ def _written(root: Path, folder: Path, size: int) -> _Note:
         os.write(descriptor, json.dumps([name, size]).encode())
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        # Without locks nobody could tell when it is over.
+        # Without locks, others could not see when it is over.
         with contextlib.suppress(OSError):
             path.unlink()
     return note
@@ -107,7 +107,7 @@ def _written(root: Path, folder: Path, size: int) -> _Note:
 
 def _others(root: Path) -> tuple[_Reservation, ...]:
     """Return what is reserved by workers that live; strike off the others."""
-    found = []
+    others = []
     with contextlib.suppress(OSError):
         for path in list(reservations(root).iterdir())[:_MOST_NOTES]:
             with contextlib.suppress(OSError, ValueError):
@@ -115,39 +115,39 @@ def _others(root: Path) -> tuple[_Reservation, ...]:
                     path.unlink()
                     continue
                 folder, size = json.loads(read_small(path, _LONGEST_NOTE))
-                found.append(_Reservation(root / str(folder), int(size)))
-    return tuple(found)
+                others.append(_Reservation(root / str(folder), int(size)))
+    return tuple(others)
 
 
 def _make(
-    place: DownloadLayout, revision: str, root: Path, needed: int, limit: int | None, others: tuple[_Reservation, ...]
+    layout: DownloadLayout, revision: str, root: Path, needed: int, limit: int | None, others: tuple[_Reservation, ...]
 ) -> None:
-    if _lacking(place, root, needed, limit, others) <= 0:
+    if _lacking(layout, root, needed, limit, others) <= 0:
         return
-    for unused in removable(place, revision, root):
+    for unused in removable(layout, revision, root):
         if unused.name.startswith(".partial-"):
             shutil.rmtree(unused, ignore_errors=True)
         else:
             remove_unused(unused, root)
-        if _lacking(place, root, needed, limit, others) <= 0:
+        if _lacking(layout, root, needed, limit, others) <= 0:
             return
-    lacking = _lacking(place, root, needed, limit, others)
-    message = f"{needed} bytes are to be fetched, and {lacking} of them do not fit on the disk of {place.revisions}"
+    lacking = _lacking(layout, root, needed, limit, others)
+    message = f"The download needs {needed} bytes, and {lacking} of them do not fit on the disk of {layout.revisions}"
     if limit is not None:
         message += f" or within PATIO_DOWNLOAD_LIMIT ({limit})"
     if under_way := sum(other.lacking for other in others):
-        message += f"; {under_way} bytes are kept for downloads under way"
+        message += f"; {under_way} bytes are reserved for downloads under way"
     raise DownloadError(DownloadReason.NO_SPACE, message + ".")
 
 
 def _lacking(
-    place: DownloadLayout, root: Path, needed: int, limit: int | None, others: tuple[_Reservation, ...]
+    layout: DownloadLayout, root: Path, needed: int, limit: int | None, others: tuple[_Reservation, ...]
 ) -> int:
-    free = os.statvfs(place.revisions)
-    here = os.stat(place.revisions).st_dev
-    beside = sum(other.lacking for other in others if _device(other.folder) == here)
+    free = os.statvfs(layout.revisions)
+    device = os.stat(layout.revisions).st_dev
+    beside = sum(other.lacking for other in others if _device(other.folder) == device)
     lacking = needed + SPACE_LEFT + beside - free.f_bavail * free.f_frsize if needed else 0
-    if limit is not None and place.revisions.is_relative_to(root):
+    if limit is not None and layout.revisions.is_relative_to(root):
         below = sum(other.lacking for other in others if other.folder.is_relative_to(root))
         lacking = max(lacking, needed + used(root) + below - limit)
     return lacking

@@ -38,7 +38,7 @@ ROLES = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "A
 """Variables by which a cluster gives a pod a role."""
 Style = Literal["auto", "path", "virtual"]
 MOST_PAGES = 1000
-_WITHOUT = "set ACCESS_KEY and SECRET_KEY (or AWS_ACCESS_KEY_ID, ...) in the sidecar, or give a Secret with them"
+_REMEDY = "Set ACCESS_KEY and SECRET_KEY (or AWS_ACCESS_KEY_ID, ...) in the sidecar, or give a Secret with them"
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
 
@@ -49,13 +49,13 @@ class S3:
         self._bucket = source.name
         self._prefix = f"{source.path}/" if source.path else ""
         endpoint = config.get("endpoint")
-        self._what = f"{source} at {endpoint or 'AWS'}"
+        self._subject = f"{source} at {endpoint or 'AWS'}"
         if source.kind is SourceKind.OBS and endpoint is None:
-            message = f"{source}: obs:// needs an endpoint, by ENDPOINT or in config."
+            message = f"{source}: obs:// needs an endpoint. Set ENDPOINT in the sidecar, or endpoint in config."
             raise DownloadError(DownloadReason.INVALID, message)
         if endpoint is not None and is_never_asked(urlsplit(endpoint).hostname or ""):
             # Checked here too: an agent for a pod's role may have this address, and only the cluster may name it.
-            message = f"{endpoint} is an address of the machine that the pod runs on: never asked."
+            message = f"{endpoint} is an address of the node. The sidecar never connects to it."
             raise DownloadError(DownloadReason.INVALID, message)
         signature: Any = "s3v4"
         self._signed = "access_key" in config or any(name in os.environ for name in ROLES)
@@ -88,19 +88,19 @@ class S3:
     def listing(self) -> Listing:
         """List the objects below the folder."""
         files: list[RemoteFile] = []
-        seen = 0
-        with self._faults(self._what), self._understood():
+        count = 0
+        with self._download_errors(self._subject), self._checked_answer():
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix)
             for number, page in enumerate(pages, 1):
                 for entry in page.get("Contents", ()):
-                    seen += 1
+                    count += 1
                     if not entry["Key"].endswith("/") or entry["Size"]:  # how consoles show a folder
                         files.append(self._file(entry))
-                if seen > MOST_FILES or number >= MOST_PAGES:
-                    message = f"{self._what}: more than {MOST_FILES} objects, or {MOST_PAGES} pages of them, are there."
-                    raise DownloadError(DownloadReason.REFUSED, message)
+                if count > MOST_FILES or number >= MOST_PAGES:
+                    message = f"{self._subject}: the folder has more than {MOST_FILES} objects, or {MOST_PAGES} pages."
+                    raise DownloadError(DownloadReason.REJECTED, message)
             if not files:
-                raise self._nothing_there()
+                raise self._no_files_error()
         return Listing(tuple(files))
 
     def _file(self, entry: dict[str, Any]) -> RemoteFile:
@@ -108,44 +108,44 @@ class S3:
         digest = Digest("md5", tag) if _MD5.fullmatch(tag) else None
         return RemoteFile(entry["Key"].removeprefix(self._prefix), entry["Size"], tag, digest)
 
-    def _nothing_there(self) -> DownloadError:
+    def _no_files_error(self) -> DownloadError:
         """Tell a folder that is not there from an object that was taken for one."""
         name = self._prefix.rstrip("/")
         if name:
             beside = self._client.list_objects_v2(Bucket=self._bucket, Prefix=name, MaxKeys=1)
             if any(entry["Key"] == name for entry in beside.get("Contents", ())):
-                message = f"{self._what}: that is an object, not a folder; name the folder that it is in."
+                message = f"{self._subject}: this is an object, not a folder. Name the folder that contains it."
                 return DownloadError(DownloadReason.NOT_FOUND, message)
-        return DownloadError(DownloadReason.NOT_FOUND, f"{self._what}: the source has no files there.")
+        return DownloadError(DownloadReason.NOT_FOUND, f"{self._subject}: the source has no files at this path.")
 
     @contextmanager
     def read(self, file: RemoteFile, offset: int) -> Iterator[Reading]:
         """Get an object, if it is still the one that was listed."""
         asked = {"Range": f"bytes={offset}-"} if offset else {}
-        with self._faults(f"{file.name} of {self._what}"):
+        with self._download_errors(f"{file.name} of {self._subject}"):
             answer = self._client.get_object(
                 Bucket=self._bucket, Key=self._prefix + file.name, IfMatch=f'"{file.tag}"', **asked
             )
             if answer.get("ETag", "").strip('"') != file.tag:  # a store that does not know If-Match
-                message = f"{file.name} of {self._what}: it was changed while it was read."
+                message = f"{file.name} of {self._subject}: the file changed while it was read."
                 raise DownloadError(DownloadReason.CHANGED, message)
-            begins = begins_at(answer.get("ContentRange"), offset, f"{file.name} of {self._what}")
+            begins = begins_at(answer.get("ContentRange"), offset, f"{file.name} of {self._subject}")
             # Encrypted with a key of its own, an object's ETag is not the MD5 of its content.
             plain = answer.get("ServerSideEncryption", "AES256") == "AES256" and "SSECustomerAlgorithm" not in answer
             with closing(answer["Body"]) as body:
                 yield Reading(begins, body.iter_chunks(NETWORK_CHUNK), file.digest if plain else None)
 
     @contextmanager
-    def _understood(self) -> Iterator[None]:
+    def _checked_answer(self) -> Iterator[None]:
         """Tell of an answer that is not a store's."""
         try:
             yield
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            message = f"{self._what}: the answer is not that of such a store ({type(error).__name__})."
-            raise DownloadError(DownloadReason.FAULT, message) from None
+            message = f"{self._subject}: the answer is not an S3 store's ({type(error).__name__})."
+            raise DownloadError(DownloadReason.ERROR, message) from None
 
     @contextmanager
-    def _faults(self, what: str) -> Iterator[None]:
+    def _download_errors(self, subject: str) -> Iterator[None]:
         try:
             yield
         except ClientError as error:
@@ -154,36 +154,37 @@ class S3:
             code = str(error.response.get("Error", {}).get("Code", ""))[:100]
             retry_after = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("retry-after", "")
             seconds = float(retry_after) if retry_after.isdecimal() else None
-            message = f"{what}: {code}" if code and not code.isdecimal() else what
+            message = f"{subject}: {code}" if code and not code.isdecimal() else subject
             if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"):
                 raise DownloadError(DownloadReason.UNAUTHORIZED, f"{message}: the credentials are wrong.") from None
             if 300 <= status < 400:
                 message = (
-                    f"{message}: {status}, a redirect, which is not followed; name the bucket's own endpoint or region."
+                    f"{message}: the store redirects ({status}), and the sidecar follows no redirect. Name the "
+                    "bucket's own endpoint or region."
                 )
-                raise DownloadError(DownloadReason.REFUSED, message) from None
-            raise error_of_status(status, message, seconds, "" if self._signed else _WITHOUT) from None
+                raise DownloadError(DownloadReason.REJECTED, message) from None
+            raise error_of_status(status, message, seconds, "" if self._signed else _REMEDY) from None
         except (HTTPClientError, OSError) as error:
-            refused = getattr(error, "kwargs", {}).get("error")
-            if isinstance(refused, DownloadError):
-                raise refused from None
+            cause = getattr(error, "kwargs", {}).get("error")
+            if isinstance(cause, DownloadError):
+                raise cause from None
             if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
                 raise
             text = f"{type(error).__name__}: {error}"
-            raise DownloadError(DownloadReason.UNREACHABLE, f"{what}: {text}{tls_hint(text)}") from None
+            raise DownloadError(DownloadReason.UNREACHABLE, f"{subject}: {text}{tls_hint(text)}") from None
         except (NoCredentialsError, PartialCredentialsError) as error:
-            raise DownloadError(DownloadReason.UNAUTHORIZED, f"{what}: {error}") from None
+            raise DownloadError(DownloadReason.UNAUTHORIZED, f"{subject}: {error}") from None
         except ParamValidationError as error:
-            raise DownloadError(DownloadReason.INVALID, f"{what}: {error}") from None
+            raise DownloadError(DownloadReason.INVALID, f"{subject}: {error}") from None
         except BotoCoreError as error:
-            raise DownloadError(DownloadReason.UNREACHABLE, f"{what}: {type(error).__name__}: {error}") from None
+            raise DownloadError(DownloadReason.UNREACHABLE, f"{subject}: {type(error).__name__}: {error}") from None
 
 
 def region_of(endpoint: str | None, default: str = "us-east-1") -> str:
-    """Return the region that an endpoint's name tells (`s3.eu-west-1.amazonaws.com`, `obs.cn-north-4.…`)."""
+    """Return the region in an endpoint's name (`s3.eu-west-1.amazonaws.com`, `obs.cn-north-4.…`)."""
     host = urlsplit(endpoint or "").hostname or ""
-    found = re.match(r"(?:.+\.)?(?:s3|obs)[.-]([a-z]{2}(?:-[a-z]+)+-\d+)\.", host)
-    return found.group(1) if found else default
+    match = re.match(r"(?:.+\.)?(?:s3|obs)[.-]([a-z]{2}(?:-[a-z]+)+-\d+)\.", host)
+    return match.group(1) if match else default
 
 
 def addressing_style(kind: SourceKind, endpoint: str | None, asked: str | None) -> Style:

@@ -23,7 +23,7 @@ class StandardVariables:
     session_token: str | None = field(default=None, repr=False)
     endpoint: str | None = None
     region: str | None = None
-    """Where neither an order nor the endpoint's name tells it."""
+    """If neither an order nor the endpoint's name has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,26 +78,26 @@ class DownloadSettings:
 
 VARIABLES = {
     "HF_AUTH_TOKEN": "token for Hugging Face",
-    "HF_TOKEN": "the same, as huggingface_hub has it; HUGGING_FACE_HUB_TOKEN likewise",
-    "HUGGING_FACE_HUB_TOKEN": "the same, as huggingface_hub had it first",
-    "HF_ENDPOINT": "a Hub of one's own, or a mirror; default https://huggingface.co",
-    "HF_REVISION": "branch, tag or commit where a request names none; default main",
-    "ACCESS_KEY": "access key for s3:// and obs://; SECRET_KEY belongs to it",
-    "SECRET_KEY": "secret key for s3:// and obs://",
-    "SESSION_TOKEN": "session token that belongs to ACCESS_KEY, for temporary credentials",
+    "HF_TOKEN": "the same, under a name of huggingface_hub; also HUGGING_FACE_HUB_TOKEN",
+    "HUGGING_FACE_HUB_TOKEN": "the same, under the first name of huggingface_hub",
+    "HF_ENDPOINT": "URL of the Hub, or of a mirror; default https://huggingface.co",
+    "HF_REVISION": "branch, tag or commit if a request names none; default main",
+    "ACCESS_KEY": "access key for s3:// and obs://; needs SECRET_KEY",
+    "SECRET_KEY": "secret key for s3:// and obs://; needs ACCESS_KEY",
+    "SESSION_TOKEN": "session token of temporary credentials; needs ACCESS_KEY",
     "ENDPOINT": "endpoint for s3:// and obs://; default AWS",
-    "REGION": "region of buckets; default: what the endpoint's name tells",
+    "REGION": "region of buckets; default: the region in the endpoint's name",
     "ADDRESSING_STYLE": "how buckets are addressed: path, virtual or auto",
-    "AWS_ACCESS_KEY_ID": "access key for s3:// where ACCESS_KEY is not set",
-    "AWS_SECRET_ACCESS_KEY": "secret key for s3://, belongs to AWS_ACCESS_KEY_ID",
-    "AWS_SESSION_TOKEN": "session token that belongs to AWS_ACCESS_KEY_ID",
-    "AWS_ENDPOINT_URL_S3": "endpoint for s3:// where ENDPOINT is not set; AWS_ENDPOINT_URL after it",
-    "AWS_ENDPOINT_URL": "endpoint for s3:// where ENDPOINT is not set",
-    "AWS_REGION": "region of s3:// buckets where nothing else tells it; AWS_DEFAULT_REGION after it",
-    "AWS_DEFAULT_REGION": "region of s3:// buckets where nothing else tells it",
+    "AWS_ACCESS_KEY_ID": "access key for s3:// if ACCESS_KEY is not set",
+    "AWS_SECRET_ACCESS_KEY": "secret key for s3://; needs AWS_ACCESS_KEY_ID",
+    "AWS_SESSION_TOKEN": "session token of temporary credentials; needs AWS_ACCESS_KEY_ID",
+    "AWS_ENDPOINT_URL_S3": "endpoint for s3:// if ENDPOINT is not set; wins over AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL": "endpoint for s3:// if ENDPOINT is not set",
+    "AWS_REGION": "region of s3:// buckets if nothing else names it; wins over AWS_DEFAULT_REGION",
+    "AWS_DEFAULT_REGION": "region of s3:// buckets if nothing else names it",
     DOWNLOAD_ROOT_VARIABLE: f"folder of downloads, shared with the engine; default {DEFAULT_DOWNLOAD_ROOT}",
-    DOWNLOAD_ROOTS_VARIABLE: "other folders, by commas, that output_dir, pvc:// and file:// may name",
-    "PATIO_DOWNLOAD_LIMIT": "most bytes under the folder of downloads, like 20Gi; default: what the disk has",
+    DOWNLOAD_ROOTS_VARIABLE: "comma-separated other folders that output_dir, pvc:// and file:// may name",
+    "PATIO_DOWNLOAD_LIMIT": "limit of bytes in the folder of downloads, like 20Gi; default: the size of the disk",
     "PATIO_DOWNLOAD_PLAIN_HTTP": "allow or refuse to send credentials to an endpoint without TLS; default refuse",
     "PATIO_DOWNLOAD_FILES": "safetensors (and config, tokenizer, ...) or all; default safetensors",
 }
@@ -111,15 +111,17 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "
 
 def read_downloads(given: Mapping[str, str]) -> DownloadSettings:
     """Return the settings of downloads; raise `SettingsError`, which never has a credential in it."""
-    for one, other in (("ACCESS_KEY", "SECRET_KEY"), ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")):
-        if (one in given) != (other in given):
-            there, missing = (one, other) if one in given else (other, one)
-            raise SettingsError(f"{there} is set and {missing} is not: they belong together")
+    for first, second in (("ACCESS_KEY", "SECRET_KEY"), ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")):
+        if (first in given) != (second in given):
+            present, missing = (first, second) if first in given else (second, first)
+            raise SettingsError(f"{present} is set and {missing} is not: set both")
     if "SESSION_TOKEN" in given and "ACCESS_KEY" not in given:
-        raise SettingsError("SESSION_TOKEN is set and ACCESS_KEY is not: they belong together")
+        raise SettingsError("SESSION_TOKEN is set and ACCESS_KEY is not: set both")
     for name in _CREDENTIALS:
         if not re.fullmatch(r"[\x21-\x7e]*", given.get(name, "")):
-            raise SettingsError(f"{name}: it has a character that no such value has, a line break or a letter like é")
+            raise SettingsError(
+                f"{name}: the value has a character that is not allowed, like a line break or the letter é"
+            )
     plain = given.get("PATIO_DOWNLOAD_PLAIN_HTTP", "refuse")
     if plain not in ("allow", "refuse"):
         raise SettingsError(f"PATIO_DOWNLOAD_PLAIN_HTTP: {plain!r} is not one of allow, refuse")
@@ -183,7 +185,7 @@ def _checked(variable: str, check: Callable[[str], str], given: Mapping[str, str
 def _bytes(variable: str, value: str | None) -> int | None:
     if value is None:
         return None
-    found = re.fullmatch(r"(\d{1,15})([KMGT]i?)?", value)
-    if found is None or not int(found.group(1)):
+    match = re.fullmatch(r"(\d{1,15})([KMGT]i?)?", value)
+    if match is None or not int(match.group(1)):
         raise SettingsError(f"{variable}: {value!r} is not a number of bytes like 20Gi")
-    return int(found.group(1)) * _UNITS[found.group(2) or ""]
+    return int(match.group(1)) * _UNITS[match.group(2) or ""]

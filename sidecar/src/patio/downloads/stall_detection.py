@@ -52,10 +52,10 @@ class StallDetector:
 
     def chunks(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """Pass on what a source gives."""
-        given = iter(chunks)
+        iterator = iter(chunks)
         while True:
             with self.waiting():
-                chunk = next(given, None)
+                chunk = next(iterator, None)
             if chunk is None:
                 return
             with self._lock:
@@ -74,16 +74,16 @@ class StallDetector:
                 self._waited += seconds
                 if self._waited < LISTING_SECONDS:
                     return None
-                return f"The source has not listed what it has within {LISTING_SECONDS:g} s."
+                return f"The source did not list its files within {LISTING_SECONDS:g} s."
             if not self._waiting:
                 return None
             self._waited += seconds
             if self._waited < WINDOW_SECONDS:
                 return None
-            got, self._bytes, self._waited = self._bytes, 0, 0.0
-            if got >= LEAST_RATE * WINDOW_SECONDS:
+            received, self._bytes, self._waited = self._bytes, 0, 0.0
+            if received >= LEAST_RATE * WINDOW_SECONDS:
                 return None
             return (
-                f"The source gave {got} bytes in {WINDOW_SECONDS:g} s, less than {LEAST_RATE} a second: "
-                "others wait for their turn."
+                f"The source sent {received} bytes in {WINDOW_SECONDS:g} s, less than {LEAST_RATE} a second. Other "
+                "downloads wait for their turn."
             )

@@ -62,42 +62,42 @@ def download(job: Job, backend: Backend, emit: Emit, stalls: StallDetector | Non
     A revision that is there whole is used without writing: its folder may be another user's, or read-only.
     """
     stalls = stalls or StallDetector()
-    place = DownloadLayout(Path(job.revisions), Path(job.shown) if job.shown else None)
-    with _disk_faults(place):
-        contained(str(place.revisions), [Path(root) for root in job.roots])
-        emit(Noted(message="Asking the source what it has."))
+    layout = DownloadLayout(Path(job.revisions), Path(job.shown) if job.shown else None)
+    with _disk_errors(layout):
+        contained(str(layout.revisions), [Path(root) for root in job.roots])
+        emit(Noted(message="Listing the files of the source."))
         with stalls.listing():
             listing = backend.listing()
-        found = _Found(job, place, listing)
-        if found.whole and place.shown is None:
+        source = _SourceRevision(job, layout, listing)
+        if source.is_complete and layout.shown is None:
             # The note is a hint: it is written where that can be done at once.
-            with contextlib.suppress(OSError, DownloadError), locked(place.lock, 0):
-                found.note()
-            return found.used(emit)
-        folders_down_to(place.revisions)
-        emit(Noted(message="Waiting for whoever else writes there."))
-        with locked(place.lock) as waited:
+            with contextlib.suppress(OSError, DownloadError), locked(layout.lock, 0):
+                source.write_note()
+            return source.emit_complete(emit)
+        folders_down_to(layout.revisions)
+        emit(Noted(message="Waiting for another process that writes to the folder."))
+        with locked(layout.lock) as waited:
             if waited:
                 with stalls.listing():
-                    found = _Found(job, place, backend.listing())
-            return _locked(job, place, backend, found, emit, stalls)
+                    source = _SourceRevision(job, layout, backend.listing())
+            return _locked(job, layout, backend, source, emit, stalls)
 
 
-class _Found:
+class _SourceRevision:
     """What a source has, and what of it is taken."""
 
-    def __init__(self, job: Job, place: DownloadLayout, listing: Listing) -> None:
+    def __init__(self, job: Job, layout: DownloadLayout, listing: Listing) -> None:
         self.selection = select(listing, job.all_files)
         self.revision = revision_of(listing, job.all_files)
-        self.target = place.folder(self.revision)
+        self.target = layout.folder(self.revision)
         self._source = str(job.source)
 
     @property
-    def whole(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether it is there already."""
         return self.target.is_dir() and not self.target.is_symlink()
 
-    def tell(self, emit: Emit) -> None:
+    def emit_listed(self, emit: Emit) -> None:
         """Say what is about to be fetched."""
         skipped = self.selection.skipped
         emit(
@@ -110,51 +110,51 @@ class _Found:
             )
         )
 
-    def used(self, emit: Emit) -> Done:
+    def emit_complete(self, emit: Emit) -> Done:
         """Say that nothing is to be fetched."""
-        self.tell(emit)
+        self.emit_listed(emit)
         emit(Moved(files_done=len(self.selection.files), bytes_done=self.selection.size, bytes_fetched=0))
         return Done(revision=self.revision, folder=str(self.target))
 
-    def note(self) -> None:
+    def write_note(self) -> None:
         """Write down which source this is a revision of."""
-        known = noted(self.target)
-        if self._source not in known:
-            sources = sorted(known | {self._source})
+        noted_sources = noted(self.target)
+        if self._source not in noted_sources:
+            sources = sorted(noted_sources | {self._source})
             replace_text(source_note(self.target), "".join(f"{source}\n" for source in sources))
 
 
 def _locked(
-    job: Job, place: DownloadLayout, backend: Backend, found: _Found, emit: Emit, stalls: StallDetector
+    job: Job, layout: DownloadLayout, backend: Backend, source: _SourceRevision, emit: Emit, stalls: StallDetector
 ) -> Done:
-    target, revision = found.target, found.revision
-    _clean(place, revision)
-    if found.whole:
-        done = found.used(emit)
+    target, revision = source.target, source.revision
+    _clean(layout, revision)
+    if source.is_complete:
+        done = source.emit_complete(emit)
         with contextlib.suppress(OSError):
-            found.note()
+            source.write_note()
     else:
-        found.tell(emit)
-        partial = Partial(place.partial(revision))
-        disk = partial.open(found.selection.files)
-        fetches = plan(found.selection, disk)
-        with reserved(place, revision, Path(job.root), space_needed(fetches), job.limit):
-            _Transfer(partial, backend, found.selection, fetches, emit, stalls).run(job.max_workers)
+        source.emit_listed(emit)
+        partial = Partial(layout.partial(revision))
+        disk = partial.open(source.selection.files)
+        fetches = plan(source.selection, disk)
+        with reserved(layout, revision, Path(job.root), space_needed(fetches), job.limit):
+            _Transfer(partial, backend, source.selection, fetches, emit, stalls).run(job.max_workers)
         partial.finish(target)
-        found.note()
+        source.write_note()
         done = Done(revision=revision, folder=str(target))
-    if place.shown is not None:
-        show(place, revision)
-        for path in place.revisions.iterdir():
+    if layout.shown is not None:
+        show(layout, revision)
+        for path in layout.revisions.iterdir():
             if is_revision(path, Path(job.root)) and not path.is_symlink() and path != target:
                 remove_unused(path, Path(job.root))
     return done
 
 
-def _clean(place: DownloadLayout, revision: str) -> None:
-    """Remove what nobody will finish: attempts at other revisions, and half-removed folders. We hold the lock."""
-    for path in place.revisions.iterdir():
-        if path.name.startswith((".partial-", ".trash-")) and path != place.partial(revision):
+def _clean(layout: DownloadLayout, revision: str) -> None:
+    """Remove what no worker will finish: attempts at other revisions, half-removed folders. We hold the lock."""
+    for path in layout.revisions.iterdir():
+        if path.name.startswith((".partial-", ".trash-")) and path != layout.partial(revision):
             shutil.rmtree(path, ignore_errors=True)
 
 
@@ -180,11 +180,11 @@ class _Transfer:
         self._files_done = len(selection.files) - len(fetches)
         self._bytes_done = selection.size - space_needed(fetches)
         self._bytes_fetched = 0
-        self._told = 0.0
+        self._last_event_at = 0.0
 
     def run(self, workers: int) -> None:
         """Fetch all files; the first fault stops them all."""
-        self._tell(0.0)
+        self._emit_progress(0.0)
         with ThreadPoolExecutor(workers, thread_name_prefix="fetch") as pool:
             running = [pool.submit(self._fetch, fetch) for fetch in self._fetches]
             try:
@@ -192,7 +192,7 @@ class _Transfer:
             finally:
                 self._stop.set()
                 pool.shutdown(cancel_futures=True)
-        self._tell(0.0)
+        self._emit_progress(0.0)
         for future in ended:
             future.result()
 
@@ -205,8 +205,8 @@ class _Transfer:
                 with contextlib.ExitStack() as stack:
                     with self._stalls.waiting():
                         reading = stack.enter_context(self._backend.read(file, fetch.offset))
-                    got = self._receive(opened.fileno(), fetch, reading)
-                _check(file, reading.digest, got, part)
+                    actual = self._receive(opened.fileno(), fetch, reading)
+                _check(file, reading.digest, actual, part)
             else:
                 os.ftruncate(descriptor, 0)
             os.fsync(descriptor)
@@ -219,7 +219,7 @@ class _Transfer:
         """Write what arrives; return the hash of the whole file, if there is one to compare it with."""
         size, at = fetch.file.size, reading.offset
         if at != fetch.offset:
-            self._moved(at - fetch.offset, 0)
+            self._count(at - fetch.offset, 0)
         os.ftruncate(descriptor, at)
         hashing = _hashing(reading.digest, size)
         if hashing is not None:
@@ -239,7 +239,7 @@ class _Transfer:
                 view = view[os.write(descriptor, view) :]
             if hashing is not None:
                 hashing.update(chunk)
-            self._moved(len(chunk), len(chunk))
+            self._count(len(chunk), len(chunk))
             if at - synced >= SYNC_STEP:
                 os.fdatasync(descriptor)
                 synced = at
@@ -248,21 +248,23 @@ class _Transfer:
             raise DownloadError(DownloadReason.UNREACHABLE, message)
         if at > size:
             os.ftruncate(descriptor, 0)
-            raise DownloadError(DownloadReason.CORRUPT, f"{fetch.file.name} has more than the {size} bytes listed.")
+            raise DownloadError(
+                DownloadReason.CORRUPT, f"{fetch.file.name} has more bytes than the {size} that the source lists."
+            )
         return None if hashing is None else hashing.hexdigest()
 
-    def _moved(self, done: int, fetched: int) -> None:
+    def _count(self, done: int, fetched: int) -> None:
         with self._lock:
             self._bytes_done += done
             self._bytes_fetched += fetched
-        self._tell(EVENT_SECONDS)
+        self._emit_progress(EVENT_SECONDS)
 
-    def _tell(self, after: float) -> None:
+    def _emit_progress(self, after: float) -> None:
         with self._lock:
             now = time.monotonic()
-            if now - self._told < after:
+            if now - self._last_event_at < after:
                 return
-            self._told = now
+            self._last_event_at = now
             self._emit(
                 Moved(files_done=self._files_done, bytes_done=self._bytes_done, bytes_fetched=self._bytes_fetched)
             )
@@ -276,19 +278,19 @@ def _hashing(digest: Digest | None, size: int) -> _Hash | None:
     return hashlib.new(digest.algorithm, usedforsecurity=False)
 
 
-def _check(file: RemoteFile, digest: Digest | None, got: str | None, part: Path) -> None:
-    if digest is not None and got != digest.value:
+def _check(file: RemoteFile, digest: Digest | None, actual: str | None, part: Path) -> None:
+    if digest is not None and actual != digest.value:
         part.unlink()
-        message = f"{file.name} arrived with the {digest.algorithm} hash {got}, and {digest.value} is right."
+        message = f"{file.name} arrived with the {digest.algorithm} hash {actual}, but the source lists {digest.value}."
         raise DownloadError(DownloadReason.CORRUPT, message)
 
 
 @contextmanager
-def _disk_faults(place: DownloadLayout) -> Iterator[None]:
+def _disk_errors(layout: DownloadLayout) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        message = f"{error.filename or place.revisions}: {error.strerror or error}"
+        message = f"{error.filename or layout.revisions}: {error.strerror or error}"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DownloadError(DownloadReason.NO_SPACE, message) from error
         raise DownloadError(DownloadReason.NOT_WRITABLE, message) from error

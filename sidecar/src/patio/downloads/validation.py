@@ -1,7 +1,7 @@
 """Which names of a listing are taken. Pure.
 
 A listing comes from outside: it may hold `../../etc/passwd`, absolute names, a file that is also a folder. Such a
-listing is refused whole, before anything is written: whoever wrote it means no good.
+listing is rejected whole, before anything is written: its author is an attacker.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
-from patio.downloads.cache_keys import OWN
+from patio.downloads.cache_keys import PRIVATE_FOLDER
 from patio.downloads.errors import DownloadError
 from patio_protocol.downloads import DownloadReason
 
@@ -36,28 +36,30 @@ def safe_name(name: str) -> bool:
     if not name or len(name.encode(errors="replace")) > 1024 or _UNPRINTABLE.search(name):
         return False
     parts = name.split("/")
-    if parts[0] == OWN:
+    if parts[0] == PRIVATE_FOLDER:
         return False
     return all(part not in ("", ".", "..") and len(part.encode()) <= 255 for part in parts)
 
 
 def check_listing(names: Iterable[str]) -> None:
     """Raise a `DownloadError` for a listing that must not be taken."""
-    seen: set[str] = set()
+    names_seen: set[str] = set()
     folders: set[str] = set()
     for name in names:
         if not safe_name(name):
-            message = f"The source lists {name[:200]!r}, a name that could leave its folder; nothing of it is taken."
-            raise DownloadError(DownloadReason.REFUSED, message)
-        if name in seen:
-            raise DownloadError(DownloadReason.REFUSED, f"The source lists {name!r} twice.")
-        seen.add(name)
-        if len(seen) > MOST_FILES:
-            raise DownloadError(DownloadReason.REFUSED, f"The source has more than {MOST_FILES} files.")
+            message = (
+                f"The source lists {name[:200]!r}, which could lead out of its folder. The sidecar fetches nothing."
+            )
+            raise DownloadError(DownloadReason.REJECTED, message)
+        if name in names_seen:
+            raise DownloadError(DownloadReason.REJECTED, f"The source lists {name!r} twice.")
+        names_seen.add(name)
+        if len(names_seen) > MOST_FILES:
+            raise DownloadError(DownloadReason.REJECTED, f"The source has more than {MOST_FILES} files.")
         folders.update(str(parent) for parent in PurePosixPath(name).parents)
-    both = sorted(seen & folders)
+    both = sorted(names_seen & folders)
     if both:
-        raise DownloadError(DownloadReason.REFUSED, f"The source lists {both[0]!r} as a file and as a folder.")
+        raise DownloadError(DownloadReason.REJECTED, f"The source lists {both[0]!r} as a file and as a folder.")
 
 
 def is_code(name: str) -> bool:
@@ -70,9 +72,9 @@ def why_skipped(name: str) -> str | None:
     path = PurePosixPath(name)
     suffix = path.suffix.lower()
     if suffix in _CODE:
-        return "weights in a format other than safetensors, which may run code when they are loaded"
+        return "weights in a format other than safetensors, which can run code when they are loaded"
     if suffix == ".py":
         return "code"
     if suffix in _DATA or _VERSIONED.fullmatch(path.name) or path.stem.lower() in _DOCUMENTS:
         return None
-    return "no file that an engine reads"
+    return "not a file that an engine reads"

@@ -27,11 +27,11 @@ from patio_protocol.sources import SourceKind
 NICE = 10
 """The engine comes first."""
 TICK = 1.0
-"""Seconds between looks at how much the source gives."""
+"""Seconds between checks of how much the source sends."""
 MOST_DATA = 192 * 2**20
 """Bytes of memory of its own; a download with 32 threads takes less than half of it."""
 _STACK = 512 * 1024
-_LONGEST_WORDS = 1000
+_LONGEST_MESSAGE = 1000
 
 
 def main() -> int:
@@ -49,16 +49,16 @@ def main() -> int:
         return 1
     threading.Thread(target=_leave_with_parent, name="parent", daemon=True).start()
     job = JOB.validate_json(line)
-    one_at_a_time = threading.Lock()
+    write_lock = threading.Lock()
 
     def emit(event: Event) -> None:
-        with one_at_a_time:
+        with write_lock:
             events.write(event.model_dump_json() + "\n")
 
-    def fail(fault: DownloadError) -> None:
+    def fail(error: DownloadError) -> None:
         # Libraries put whole answers into their words. Cut after the secrets are out, or half of one may stay.
-        message = " ".join(redacted(fault.message, job.secrets).split())[:_LONGEST_WORDS]
-        emit(Failed(reason=fault.reason, message=message, retry_after=fault.retry_after))
+        message = " ".join(redacted(error.message, job.secrets).split())[:_LONGEST_MESSAGE]
+        emit(Failed(reason=error.reason, message=message, retry_after=error.retry_after))
 
     def watch() -> None:
         last = time.monotonic()
@@ -77,12 +77,12 @@ def main() -> int:
     try:
         network.prepare(job)
         emit(download(job, backend_of(job), emit, stalls))
-    except DownloadError as fault:
-        fail(fault)
+    except DownloadError as error:
+        fail(error)
         return 1
     except MemoryError:
-        message = f"What the source answered does not fit into {MOST_DATA >> 20} MiB of memory."
-        fail(DownloadError(DownloadReason.REFUSED, message))
+        message = f"The answer of the source does not fit into {MOST_DATA >> 20} MiB of memory."
+        fail(DownloadError(DownloadReason.REJECTED, message))
         return 1
     return 0
 
@@ -103,7 +103,7 @@ def backend_of(job: Job) -> Backend:
 
 
 def _leave_with_parent() -> None:
-    """End the process when nobody holds the other end of stdin any more."""
+    """End the process when the other end of stdin is closed."""
     # Not through sys.stdin, whose lock a thread must not hold when the interpreter ends.
     while os.read(0, 1):
         pass

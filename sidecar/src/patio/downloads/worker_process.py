@@ -57,16 +57,16 @@ PASSED_ON = (
 LEAVE_SECONDS = 5.0
 """For a worker that has said its last word."""
 _LONGEST_LINE = 1024 * 1024
-_LAST_WORDS = 2000
+_STDERR_BYTES = 2000
 
 
-async def run_worker(job: Job, environ: Mapping[str, str], tell: Callable[[Event], None]) -> Done:
+async def run_worker(job: Job, environ: Mapping[str, str], on_event: Callable[[Event], None]) -> Done:
     """Run one worker to its end and return what it did; raise `DownloadError`. Cancelled, it is killed."""
     spawning = asyncio.create_task(_spawn(environ), name="worker's start")
     try:
         process = await asyncio.shield(spawning)
     except OSError as error:
-        message = f"The downloading process can not be started: {error.strerror or error}."
+        message = f"The sidecar cannot start the download process: {error.strerror or error}."
         raise DownloadError(DownloadReason.INTERRUPTED, message) from None
     except asyncio.CancelledError:
         # Python 3.11 to 3.13 wait for ever when a start is cancelled before its pipes are connected.
@@ -76,37 +76,37 @@ async def run_worker(job: Job, environ: Mapping[str, str], tell: Callable[[Event
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stderr is not None
-    last_words = asyncio.create_task(_last_words(process.stderr), name="worker's stderr")
-    ended: Done | Failed | None = None
+    reading_stderr = asyncio.create_task(_read_stderr(process.stderr), name="worker's stderr")
+    result: Done | Failed | None = None
     try:
-        # stdin stays open: its end tells the worker that we are no more.
+        # stdin stays open: when it closes, the worker ends.
         process.stdin.write(JOB.dump_json(job) + b"\n")
         with contextlib.suppress(ConnectionError):
             await process.stdin.drain()
         while line := await process.stdout.readline():
             event = EVENT.validate_json(line)
             if isinstance(event, Done | Failed):
-                ended = event
+                result = event
                 break  # it says nothing more, and may hang on a disk
-            tell(event)
+            on_event(event)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LEAVE_SECONDS):
                 await process.wait()
     except ValueError:  # a line too long, or no event: it is not to be trusted
-        ended = None
+        result = None
     finally:
         code = await _end(process)
         message = ""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LEAVE_SECONDS):
-                message = redacted(await last_words, job.secrets)
-    if isinstance(ended, Done):
-        return ended
-    if isinstance(ended, Failed):
-        raise DownloadError(ended.reason, ended.message, ended.retry_after)
+                message = redacted(await reading_stderr, job.secrets)
+    if isinstance(result, Done):
+        return result
+    if isinstance(result, Failed):
+        raise DownloadError(result.reason, result.message, result.retry_after)
     how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
-    last = message.strip().splitlines()[-1:] or ["nothing"]
-    raise DownloadError(DownloadReason.INTERRUPTED, f"The downloading process ended {how}; it said: {last[0][:300]}")
+    last = message.strip().splitlines()[-1:] or ["none"]
+    raise DownloadError(DownloadReason.INTERRUPTED, f"The download process ended {how}. Its last line: {last[0][:300]}")
 
 
 async def _spawn(environ: Mapping[str, str]) -> asyncio.subprocess.Process:
@@ -116,7 +116,7 @@ async def _spawn(environ: Mapping[str, str]) -> asyncio.subprocess.Process:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env={
-            # Only what the cluster gives a pod is a role: the node's own is nobody's to use.
+            # A pod uses the role that the cluster gives it, never the node's.
             "AWS_EC2_METADATA_DISABLED": "true",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "PYTHONUNBUFFERED": "1",
@@ -136,13 +136,13 @@ async def _end(process: asyncio.subprocess.Process) -> int:
         async with asyncio.timeout(LEAVE_SECONDS):
             return await process.wait()
     except TimeoutError:
-        # The kernel ends a process that hangs on a disk when the disk answers; nobody waits for that.
-        log.error("worker does not end, its disk hangs pid=%d", process.pid)
+        # The kernel ends a process that hangs on a disk when the disk answers; the sidecar does not wait for that.
+        log.error("download process does not end, its disk hangs pid=%d", process.pid)
         return -signal.SIGKILL
 
 
-async def _last_words(stream: asyncio.StreamReader) -> str:
+async def _read_stderr(stream: asyncio.StreamReader) -> str:
     kept = b""
     while chunk := await stream.read(4096):
-        kept = (kept + chunk)[-_LAST_WORDS:]
+        kept = (kept + chunk)[-_STDERR_BYTES:]
     return kept.decode(errors="replace")

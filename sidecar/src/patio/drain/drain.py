@@ -31,10 +31,10 @@ class Departure(Protocol):
     """What takes the pod out of the routers' lists."""
 
     def begin(self) -> None:
-        """Leave all routers, for good."""
+        """Leave all routers permanently."""
 
     @property
-    def left(self) -> bool:
+    def has_left(self) -> bool:
         """Whether all of them say that they send nothing more."""
 
     @property
@@ -52,7 +52,7 @@ class Drain:
         self._called = False
         self._task: asyncio.Task[None] | None = None
         self._snapshot = DrainSnapshot()
-        self._over = DrainState.GO_ON
+        self._drain_state = DrainState.GO_ON
         self._leave_until = float("-inf")
         """When the most patient caller no longer waits for routers that do not answer."""
         self._callers = 0
@@ -61,11 +61,11 @@ class Drain:
     @property
     def waiting_for(self) -> tuple[str, ...]:
         """Why the pod is not ready: it was drained, or is being."""
-        return ("drain: this pod is taken out of service; only a restart of its sidecar brings it back",) * self._called
+        return ("drain: this pod is out of service until its sidecar restarts",) * self._called
 
     @property
     def awaited(self) -> asyncio.Future[None] | None:
-        """Done when everyone who waits for the drain has an answer; None while nobody waits."""
+        """Done when everyone who waits for the drain has an answer; None while no caller waits."""
         return self._answered
 
     async def drain(self, timeout: float | None) -> DrainAnswer:
@@ -77,7 +77,7 @@ class Drain:
         self._leave_until = max(self._leave_until, called + min(LONGEST_LEAVE, LEAVE_SHARE * seconds))
         if self._task is None:
             log.info("drain begins seconds=%g", seconds)
-            self._task = asyncio.create_task(self._until_over(), name="drain")
+            self._task = asyncio.create_task(self._run(), name="drain")
         await self._wait(self._task, seconds)
         return self._answer(time.monotonic() - called)
 
@@ -92,7 +92,7 @@ class Drain:
             self._answered = asyncio.get_running_loop().create_future()
         self._callers += 1
         try:
-            # Whoever joins may leave without ending it for the others.
+            # A caller that joins may leave without ending it for the others.
             await asyncio.wait((task,), timeout=seconds)
         finally:
             self._callers -= 1
@@ -102,48 +102,50 @@ class Drain:
         if task.done():
             task.result()
 
-    async def _until_over(self) -> None:
+    async def _run(self) -> None:
         began = time.monotonic()
-        if self._over is not DrainState.DRAINED:
+        if self._drain_state is not DrainState.DRAINED:
             self._snapshot = DrainSnapshot()
-        # What was drained is so still if the next look says the same.
-        self._over = DrainState.GO_ON
+        # A drained engine is still drained if the next count says the same.
+        self._drain_state = DrainState.GO_ON
         try:
-            while self._over is DrainState.GO_ON:
-                left = self._left_or_given_up()
+            while self._drain_state is DrainState.GO_ON:
+                has_left = self._left_or_timed_out()
                 count = await self._counter.count()
                 now = time.monotonic()
-                self._snapshot = observe(self._snapshot, count, left, now)
-                self._over = plan(self._snapshot, self._settings.settle, now)
-                if self._over is DrainState.GO_ON:
+                self._snapshot = observe(self._snapshot, count, has_left, now)
+                self._drain_state = plan(self._snapshot, self._settings.settle, now)
+                if self._drain_state is DrainState.GO_ON:
                     await asyncio.sleep(COUNT_EVERY)
-            log.info("drain over verdict=%s seconds=%.1f left=%s", self._over, now - began, self._departure.left)
+            log.info(
+                "drain ends state=%s seconds=%.1f left=%s", self._drain_state, now - began, self._departure.has_left
+            )
         finally:
             self._task = None
 
-    def _left_or_given_up(self) -> bool:
+    def _left_or_timed_out(self) -> bool:
         departure = self._departure
-        return departure.left or (departure.unreachable and time.monotonic() >= self._leave_until)
+        return departure.has_left or (departure.unreachable and time.monotonic() >= self._leave_until)
 
     def _answer(self, waited: float) -> DrainAnswer:
-        last, left = self._snapshot.last, self._departure.left
-        drained = self._over is DrainState.DRAINED
+        last, has_left = self._snapshot.last, self._departure.has_left
+        drained = self._drain_state is DrainState.DRAINED
         message = []
-        if not left:
-            message.append("A router does not say that it sends nothing more; see GET /v1/topology.")
-        if self._over is DrainState.BLIND:
-            message.append("The engine does not tell how many requests it has.")
+        if not has_left:
+            message.append("A router may still send requests; see GET /v1/topology.")
+        if self._drain_state is DrainState.BLIND:
+            message.append("The engine does not report how many requests it has.")
         elif last.outcome is CountOutcome.NO_ANSWER:
-            message.append("The engine does not answer how many requests it has.")
-        elif not drained and not (last.quiet and not left):
+            message.append("The engine does not answer, so its number of requests is unknown.")
+        elif not drained and not (last.quiet and not has_left):
             message.append("The engine still has requests, or had some a moment ago.")
         elif last.outcome is CountOutcome.GONE:
-            message.append("The engine is gone.")
+            message.append("The engine has stopped.")
         return DrainAnswer(
             drained=drained,
             running=0 if last.outcome is CountOutcome.GONE else last.running,
             waiting=0 if last.outcome is CountOutcome.GONE else last.waiting,
-            unregistered=left,
+            unregistered=has_left,
             waited_seconds=round(waited, 3),
             message=" ".join(message),
         )

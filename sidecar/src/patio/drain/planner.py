@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 BLIND_SECONDS = 10.0
-"""How long a drain waits for an engine that does not tell how many requests it has."""
+"""How long a drain waits for an engine that does not report how many requests it has."""
 
 
 class CountOutcome(StrEnum):
@@ -19,7 +19,7 @@ class CountOutcome(StrEnum):
     GONE = "gone"
     """Nothing listens: no request can be under way."""
     BLIND = "blind"
-    """It answers, and tells no numbers."""
+    """It answers without numbers."""
     NO_ANSWER = "no answer"
     """Busy, perhaps; it says nothing either way."""
 
@@ -48,10 +48,10 @@ class DrainSnapshot:
     quiet_since: float | None = None
     quiet_counts: int = 0
     blind_since: float | None = None
-    """Since when it answers and tells no numbers."""
+    """Since when it answers without numbers."""
     counted: bool = False
-    """Whether it ever told its numbers: then it is worth waiting until it does again."""
-    left: bool = False
+    """Whether it ever reported numbers: then the drain waits until it does again."""
+    has_left: bool = False
     """Whether the routers send nothing more, or could not be asked for so long that waiting for them is over."""
 
 
@@ -61,19 +61,19 @@ class DrainState(StrEnum):
     GO_ON = "go on"
     DRAINED = "drained"
     BLIND = "blind"
-    """The engine tells nothing, and the time for that is over."""
+    """The engine reports nothing, and the time for that is over."""
 
 
-def observe(snapshot: DrainSnapshot, count: RequestCount, left: bool, now: float) -> DrainSnapshot:
+def observe(snapshot: DrainSnapshot, count: RequestCount, has_left: bool, now: float) -> DrainSnapshot:
     """Return what is known after one more count. Quiet counts from when the routers were left."""
     snapshot = replace(
-        snapshot, last=count, left=left, counted=snapshot.counted or count.outcome is CountOutcome.COUNTED
+        snapshot, last=count, has_left=has_left, counted=snapshot.counted or count.outcome is CountOutcome.COUNTED
     )
     if count.outcome is CountOutcome.BLIND:
         snapshot = replace(snapshot, blind_since=now if snapshot.blind_since is None else snapshot.blind_since)
     elif count.outcome is not CountOutcome.NO_ANSWER:
         snapshot = replace(snapshot, blind_since=None)
-    if not left or not count.quiet:
+    if not has_left or not count.quiet:
         return replace(snapshot, quiet_since=None, quiet_counts=0)
     since = now if snapshot.quiet_since is None else snapshot.quiet_since
     return replace(snapshot, quiet_since=since, quiet_counts=snapshot.quiet_counts + 1)
@@ -81,7 +81,7 @@ def observe(snapshot: DrainSnapshot, count: RequestCount, left: bool, now: float
 
 def plan(snapshot: DrainSnapshot, settle: float, now: float) -> DrainState:
     """Say whether the drain is over: two quiet counts in a row, `settle` seconds apart or more."""
-    if not snapshot.left:
+    if not snapshot.has_left:
         return DrainState.GO_ON
     if snapshot.last.outcome is CountOutcome.GONE:
         return DrainState.DRAINED

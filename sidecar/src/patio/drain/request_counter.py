@@ -2,7 +2,7 @@
 
 From `/v1/loads` where there is one (SGLang 0.5: its scheduler answers at once, while its gauges may be some seconds
 old), else from `/get_load` (older), else from the engine's metrics. What an engine does not have is asked again with
-each look: an odd answer, as from a limit of rates, is no reason not to see for the rest of a drain. `drain` asks; what
+each count: an odd answer, as from a rate limit, must not blind the rest of a drain. `drain` asks; what
 the numbers mean is `plan`'s.
 """
 
@@ -23,8 +23,8 @@ from patio.network import Cause
 
 COUNT_SECONDS = 2.0
 LARGEST = 16 * 2**20
-ODD_ANSWERS = 4
-"""Looks in a row with an answer that may pass (429, 5xx), after which the next place is asked in the same look."""
+RETRYABLE_ANSWERS = 4
+"""Counts in a row with an error that may pass (429, 5xx), after which the next path is asked in the same count."""
 _LOADS = "/v1/loads"
 _LOAD = "/get_load"
 _MAY_PASS = frozenset({408, 425, 429})
@@ -54,7 +54,7 @@ _OLD: TypeAdapter[tuple[_OldRank, ...]] = TypeAdapter(tuple[_OldRank, ...])
 
 @dataclass(frozen=True, slots=True)
 class CountSources:
-    """Where an engine tells its numbers."""
+    """Where an engine reports its numbers."""
 
     endpoint: str
     metrics_path: str
@@ -74,30 +74,30 @@ class RequestCounter:
         self._http = http
         self._base_url = read_address(sources.endpoint).base_url
         self._paths = (*((_LOADS, _LOAD) if sources.loads else ()), sources.metrics_path)
-        self._told: str | None = None
-        """Where it told its numbers last; asked first."""
-        self._odd: dict[str, int] = {}
+        self._last_path: str | None = None
+        """The path that last had numbers; asked first."""
+        self._retryable_answers: dict[str, int] = {}
         """Answers in a row, by path, that may be others next time."""
 
     async def count(self) -> RequestCount:
         """Count the engine's requests, once. An engine that is down is an answer."""
-        odd = False
-        for path in sorted(self._paths, key=lambda path: path != self._told):
+        retryable = False
+        for path in sorted(self._paths, key=lambda path: path != self._last_path):
             try:
                 answer = await self._get(path)
             except ExchangeError as error:
                 return RequestCount(CountOutcome.GONE if error.cause is Cause.REFUSED else CountOutcome.NO_ANSWER)
             count = self._read(path, answer.content) if answer.is_success and answer.whole else None
             if count is not None:
-                self._told = path
-                self._odd.pop(path, None)
+                self._last_path = path
+                self._retryable_answers.pop(path, None)
                 return count
             if answer.status in _MAY_PASS or (answer.status >= 500 and answer.status != 501):
-                odd = True
-                self._odd[path] = self._odd.get(path, 0) + 1
-                if self._odd[path] < ODD_ANSWERS:
+                retryable = True
+                self._retryable_answers[path] = self._retryable_answers.get(path, 0) + 1
+                if self._retryable_answers[path] < RETRYABLE_ANSWERS:
                     return RequestCount(CountOutcome.NO_ANSWER)
-        return RequestCount(CountOutcome.NO_ANSWER if odd else CountOutcome.BLIND)
+        return RequestCount(CountOutcome.NO_ANSWER if retryable else CountOutcome.BLIND)
 
     async def _get(self, path: str) -> Answer:
         key = self._sources.key
@@ -126,11 +126,11 @@ class RequestCounter:
                 return RequestCount(CountOutcome.COUNTED, max(0, sum(rank.num_reqs for rank in old) - waiting), waiting)
         except ValidationError:
             return None
-        found_running = total(content, self._sources.running)
-        found_waiting = total(content, self._sources.waiting)
-        if found_running is None:
+        running_total = total(content, self._sources.running)
+        waiting_total = total(content, self._sources.waiting)
+        if running_total is None:
             return None
-        return RequestCount(CountOutcome.COUNTED, found_running, found_waiting or 0)
+        return RequestCount(CountOutcome.COUNTED, running_total, waiting_total or 0)
 
 
 def total(text: bytes, families: Iterable[str]) -> int | None:

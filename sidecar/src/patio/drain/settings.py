@@ -25,7 +25,7 @@ class DrainSettings:
 
 
 VARIABLES = {
-    "PATIO_DRAIN_TIMEOUT": f"seconds that a drain may take when its caller does not say; default {DEFAULT_TIMEOUT:g}",
+    "PATIO_DRAIN_TIMEOUT": f"seconds that a drain may take if its caller sets no timeout; default {DEFAULT_TIMEOUT:g}",
     "PATIO_DRAIN_SETTLE": f"seconds without a request after which the engine is drained; default {DEFAULT_SETTLE:g}",
 }
 

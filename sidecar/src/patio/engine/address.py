@@ -1,6 +1,6 @@
 """Where an engine listens, as users and injection write it: a URL, or a Unix socket. Pure.
 
-`settings` refuses with it what is no address; `clients` and the engines ask at what it returns.
+`settings` rejects with it what is not an address; `clients` and the engines ask at what it returns.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def read_address(text: str) -> EngineAddress:
     stands behind its last colon is the port then.
     """
     if not _URL.fullmatch(text):
-        raise ValueError("it has characters that no URL has")
+        raise ValueError("it has characters that are not allowed in a URL")
     if text.lower().startswith(UNIX):
         path = text[len(UNIX) :]
         if not path.startswith("/") or path.endswith("/") or len(path) > LONGEST_SOCKET:
@@ -66,19 +66,19 @@ def read_address(text: str) -> EngineAddress:
     url = _bracketed(text).rstrip("/")
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
-        raise ValueError("it is no URL with http or https, and a host")
+        raise ValueError("it is not a URL with http or https and a host")
     if parts.query or parts.fragment or "?" in url or "#" in url or parts.username is not None:
         raise ValueError("it has a query, a fragment or a user")
     if ":" not in parts.hostname and not _HOST.fullmatch(parts.hostname):
-        raise ValueError("its host is no name of a host")
+        raise ValueError("its host is not a valid host name")
     return EngineAddress(url, url)
 
 
 def _bracketed(url: str) -> str:
-    found = _NETLOC.fullmatch(url)
-    if found is None:
+    match = _NETLOC.fullmatch(url)
+    if match is None:
         return url
-    scheme, host, rest = found.groups()
+    scheme, host, rest = match.groups()
     address, _, port = host.rpartition(":")
     if _is_ipv6(address) and port.isdecimal():
         return f"{scheme}[{address}]:{port}{rest}"

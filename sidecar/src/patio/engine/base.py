@@ -17,24 +17,24 @@ from typing import Protocol
 from patio_protocol.engines import TRIAL_PREFIX, EngineKind
 
 
-class FaultReason(StrEnum):
-    """Why an engine did not do as asked: CamelCase and stable, shown in reports, metrics and conditions."""
+class EngineReason(StrEnum):
+    """Why an engine rejected or failed an order: CamelCase and stable, shown in reports, metrics and conditions."""
 
     ADAPTER_NOT_FOUND = "AdapterNotFound"
     """The engine does not find the files. The path may be right in the sidecar's container and wrong in its own."""
-    ADAPTER_REFUSED = "AdapterRefused"
-    """The engine found them and can not use them: rank, DoRA, broken files, a name that is taken."""
+    ADAPTER_REJECTED = "AdapterRejected"
+    """The engine found them and cannot use them: rank, DoRA, broken files, a name that is taken."""
     LORA_UNAVAILABLE = "LoraUnavailable"
     """This engine was not started so that adapters can be loaded at run time."""
     UNAUTHORIZED = "EngineUnauthorized"
     """The engine wants a key that the sidecar does not have."""
     UNREACHABLE = "EngineUnreachable"
-    ENGINE_FAULT = "EngineFault"
+    ENGINE_ERROR = "EngineError"
     """The engine answered with an error that may pass."""
     NOT_LISTED = "NotListed"
-    """The engine said yes, and its own list says no."""
+    """The engine accepted the load, but its list does not have the adapter."""
     EVICTED = "EvictedByEngine"
-    """The engine dropped it to make room for another one."""
+    """The engine evicted it to make room for another adapter."""
 
 
 class EngineError(Exception):
@@ -42,20 +42,20 @@ class EngineError(Exception):
 
     permanent = False
 
-    def __init__(self, reason: FaultReason, message: str) -> None:
+    def __init__(self, reason: EngineReason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
 
 
 class PermanentError(EngineError):
-    """Asking again for the same gives the same answer: tell the user."""
+    """A retry gives the same answer: the user must act."""
 
     permanent = True
 
 
 class RetryableError(EngineError):
-    """Worth asking again, later."""
+    """A later retry may succeed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,20 +67,20 @@ class EngineView:
     """False: nothing listens on the port, so no process holds any adapter."""
     base_models: tuple[str, ...] = ()
     base_roots: tuple[str, ...] = ()
-    """Paths, or names, from which the engine has its base model, as far as it tells."""
+    """Paths, or names, from which the engine has its base model, as far as it says."""
     context_tokens: int | None = None
     """Longest context of the first base model; None where the engine does not say."""
     adapters: Mapping[str, str] | None = field(default_factory=dict)
-    """Path by adapter name, from the engine's own list; None when the list can not be read."""
+    """Path by adapter name, from the engine's own list; None when the list cannot be read."""
     trials: frozenset[str] = frozenset()
     """Names in that list that are trials of ours, and no adapters."""
     error: EngineError | None = None
-    """Why it is not ready, or why its list can not be read."""
+    """Why it is not ready, or why its list cannot be read."""
 
     @property
     def unreliable(self) -> bool:
-        """Whether somebody listens and did not answer: that tells nothing but that it is slow."""
-        return self.listening and self.error is not None and self.error.reason is FaultReason.UNREACHABLE
+        """Whether the engine listens but did not answer: it may only be slow."""
+        return self.listening and self.error is not None and self.error.reason is EngineReason.UNREACHABLE
 
     @property
     def problem(self) -> str:
@@ -98,7 +98,7 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """How many adapters an engine was started for, as far as it tells."""
+    """How many adapters an engine was started for, as far as it says."""
 
     batch: int | None = None
     """Adapters that fit in one batch."""
@@ -106,16 +106,16 @@ class Capacity:
     """Adapters that can be loaded at once."""
 
 
-_PASSING = re.compile(
+_TRANSIENT = re.compile(
     r"out of memory|outofmemory|alloc_failed|EngineCore encountered an issue|EngineDeadError|server shutting down|"
     r"no space left on device|too many open files|input/output error|stale file handle|timed out",
     re.IGNORECASE,
 )
 
 
-def may_pass(message: str) -> bool:
-    """Whether an engine's words tell of its own trouble, whatever adapter it was given: that may be over next time."""
-    return _PASSING.search(message) is not None
+def is_transient(message: str) -> bool:
+    """Whether a message names a problem of the engine itself, not of the adapter: a retry may succeed."""
+    return _TRANSIENT.search(message) is not None
 
 
 def trial_name(name: str, path: str) -> str:
@@ -147,12 +147,12 @@ class Engine(Protocol):
     async def replace(self, name: str, path: str) -> Loaded:
         """Put other weights under a name that is loaded, so that no answer is made by both; raise `EngineError`.
 
-        Where the engine can try them first, what it refuses leaves the old ones answering. A fault after that leaves
+        Where the engine can try them first, what it rejects leaves the old ones serving. A fault after that leaves
         the name free. A trial that was not to be unloaded again is in the next view.
         """
 
     async def unload(self, name: str) -> None:
-        """Let go of an adapter; one that is not there is no error. Raise `EngineError`."""
+        """Unload an adapter; one that is not loaded is no error. Raise `EngineError`."""
 
     async def capacity(self) -> Capacity:
         """Ask a ready engine how many adapters it takes; raise `EngineError`."""

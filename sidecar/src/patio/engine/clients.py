@@ -1,6 +1,6 @@
-"""The HTTP clients that ask the engine: one for looks, one for orders, one for drains, each with a pool of its own.
+"""The HTTP clients that ask the engine: one for polls, one for orders, one for drains, each with a pool of its own.
 
-`app` opens them. Loads that wait for hundreds of seconds, or a scrape of an engine that hangs, can not take the
+`app` opens them. Loads that wait for hundreds of seconds, or a scrape of an engine that hangs, cannot take the
 connections by which the sidecar sees whether its engine is ready, and none of them those of a drain. How many calls
 there are at once is limited by who calls, never by a pool: httpcore 1 keeps a connection that it gave to a waiting
 request just when that was given up, and never uses it. One TLS context serves all; the CA bundle, 4 MB of memory, is
@@ -40,18 +40,18 @@ class EngineTls:
 class EngineClients:
     """Open until `close`."""
 
-    looks: httpx.AsyncClient
+    polls: httpx.AsyncClient
     orders: httpx.AsyncClient
     drains: httpx.AsyncClient
 
     async def close(self) -> None:
         """Close all connections."""
-        for client in (self.looks, self.orders, self.drains):
+        for client in (self.polls, self.orders, self.drains):
             await client.aclose()
 
 
 def open_clients(address: EngineAddress, tls: EngineTls) -> EngineClients:
-    """Return clients that reach the engine. Raise `OSError` (`ssl.SSLError` is one) when its CAs can not be read."""
+    """Return clients that reach the engine. Raise `OSError` (`ssl.SSLError` is one) when its CAs cannot be read."""
     # httpx wants a context for http as well; a bare one knows no CA and costs nothing.
     context = tls_context(tls) if address.tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
@@ -66,7 +66,7 @@ def open_clients(address: EngineAddress, tls: EngineTls) -> EngineClients:
 
 
 def tls_context(tls: EngineTls) -> ssl.SSLContext:
-    """Return the context for an engine behind TLS. Raise `OSError` when its CAs can not be read."""
+    """Return the context for an engine behind TLS. Raise `OSError` when its CAs cannot be read."""
     if not tls.verify:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False

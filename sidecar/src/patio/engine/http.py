@@ -15,21 +15,21 @@ import httpx
 
 from patio.bounded_json import read_json
 from patio.engine.address import read_address
-from patio.engine.base import EngineError, EngineView, FaultReason, PermanentError, RetryableError
+from patio.engine.base import EngineError, EngineReason, EngineView, PermanentError, RetryableError
 from patio.exchange import Answer, ExchangeError, exchange
 from patio.network import Cause
 from patio_protocol.engines import TRIAL_PREFIX
 from patio_protocol.error_text import is_fit
 
-LOOK_SECONDS = 2.0
-"""Deadline of a look at the engine: readiness and its list."""
+POLL_SECONDS = 2.0
+"""Deadline of a poll of the engine: readiness and its list."""
 CHANGE_SECONDS = 300.0
 """Deadline of a load or unload. Generous: weights come from slow disks, and SGLang 0.5.23 unloads wait for requests."""
-LOOKS_AT_ONCE = 16
+POLLS_AT_ONCE = 16
 ORDERS_AT_ONCE = 64
 """Far more than the reconciler has under way; a swap on SGLang takes two."""
-LARGEST_WORDS = 256 * 2**10
-"""Bytes that are read of an answer whose status tells enough, or which is shown to people."""
+LARGEST_MESSAGE = 256 * 2**10
+"""Bytes that are read of an answer whose status is enough, or whose text is shown to people."""
 LARGEST_LIST = 4 * 2**20
 """Bytes of a model list: vLLM 0.32 has 600 for each adapter."""
 LARGEST_ANSWER = 2**20
@@ -46,83 +46,83 @@ log = logging.getLogger(__name__)
 class EngineHttp:
     """An engine's HTTP side. The caller's clients are used and stay open."""
 
-    def __init__(self, endpoint: str, looks: httpx.AsyncClient, orders: httpx.AsyncClient | None = None) -> None:
-        """`looks` is for what must never wait, `orders` for loads and unloads; without it, `looks` is for both."""
+    def __init__(self, endpoint: str, polls: httpx.AsyncClient, orders: httpx.AsyncClient | None = None) -> None:
+        """`polls` is for what must never wait, `orders` for loads and unloads; without it, `polls` is for both."""
         self._address = read_address(endpoint)
-        self._looks = looks
-        self._orders = looks if orders is None else orders
-        self._look_turns = asyncio.Semaphore(LOOKS_AT_ONCE)
-        self._order_turns = asyncio.Semaphore(ORDERS_AT_ONCE)
+        self._polls = polls
+        self._orders = polls if orders is None else orders
+        self._poll_slots = asyncio.Semaphore(POLLS_AT_ONCE)
+        self._order_slots = asyncio.Semaphore(ORDERS_AT_ONCE)
         self._answered = False
         """Whether anything was ever answered over this address."""
-        self._under_way = 0
+        self._pending_orders = 0
         """Orders without an answer so far."""
-        self._orders_seen = 0
+        self._order_count = 0
         """Counts the beginnings and ends of orders: a list from before one of them is no news."""
-        self._steady: tuple[int, EngineView] | None = None
+        self._last_good: tuple[int, EngineView] | None = None
         """The last view that found everything as it should be, and the orders before it."""
         self._list_next = False
-        self._left_out = 0
+        self._unreadable = 0
 
-    async def look(self, path: str, key: str | None = None, largest: int = LARGEST_WORDS) -> Answer:
-        """GET; raise `RetryableError` when nobody answers."""
-        return await self._send(self._looks, self._look_turns, "GET", path, key, LOOK_SECONDS, largest, None)
+    async def poll(self, path: str, key: str | None = None, largest: int = LARGEST_MESSAGE) -> Answer:
+        """GET; raise `RetryableError` when there is no answer."""
+        return await self._send(self._polls, self._poll_slots, "GET", path, key, POLL_SECONDS, largest, None)
 
     async def change(self, path: str, key: str | None, body: Mapping[str, object]) -> Answer:
-        """POST; raise `RetryableError` when nobody answers."""
-        self._under_way += 1
-        self._orders_seen += 1
+        """POST; raise `RetryableError` when there is no answer."""
+        self._pending_orders += 1
+        self._order_count += 1
         try:
             return await self._send(
-                self._orders, self._order_turns, "POST", path, key, CHANGE_SECONDS, LARGEST_ANSWER, body
+                self._orders, self._order_slots, "POST", path, key, CHANGE_SECONDS, LARGEST_ANSWER, body
             )
         finally:
-            self._under_way -= 1
-            self._orders_seen += 1
+            self._pending_orders -= 1
+            self._order_count += 1
 
     async def view(
         self, not_ready: Callable[[], Awaitable[EngineError | None]], listed: Callable[[], Awaitable[EngineView]]
     ) -> EngineView:
-        """Look at the engine by one request where two have told lately that all is well.
+        """Poll the engine with one request where two have lately found everything well.
 
         Readiness and the list take turns then, and a crash is seen by either. Both are asked while the engine is not
         ready, after anything that was not as it should be, and after every order, whose outcome is read from the list.
         """
-        orders, steady = self._orders_seen, self._steady
-        fresh = steady is not None and not self._under_way and steady[0] == orders
-        self._steady, list_only = None, fresh and self._list_next
+        orders, last_good = self._order_count, self._last_good
+        fresh = last_good is not None and not self._pending_orders and last_good[0] == orders
+        self._last_good, list_only = None, fresh and self._list_next
         self._list_next = fresh and not self._list_next
         error = None if list_only else await not_ready()
         if error is not None:
             return down(error)
-        seen = steady[1] if steady is not None and fresh and not list_only else await listed()
-        if seen.ready and seen.error is None and not self._under_way and orders == self._orders_seen:
-            self._steady = (orders, seen)
-        return seen
+        view = last_good[1] if last_good is not None and fresh and not list_only else await listed()
+        if view.ready and view.error is None and not self._pending_orders and orders == self._order_count:
+            self._last_good = (orders, view)
+        return view
 
     async def listed(self, key: str | None) -> EngineView:
         """Read `/v1/models` of an engine that is ready: entries with a parent are adapters, `root` is their path."""
         try:
-            answer = await self.look("/v1/models", key, LARGEST_LIST)
+            answer = await self.poll("/v1/models", key, LARGEST_LIST)
             if answer.status in (401, 403):
-                raise unauthorized("/v1/models", answer.status, "set ENGINE_API_KEY in the sidecar")
+                raise unauthorized("/v1/models", answer.status, "Set ENGINE_API_KEY in the sidecar")
             if not answer.is_success:
-                raise RetryableError(FaultReason.ENGINE_FAULT, f"/v1/models {answered(answer.status)}.")
+                raise RetryableError(EngineReason.ENGINE_ERROR, f"/v1/models {answered(answer.status)}.")
             if not answer.whole:
                 message = f"/v1/models answered with more than {LARGEST_LIST} bytes, or compressed."
-                raise RetryableError(FaultReason.ENGINE_FAULT, message)
-            view, left_out = _read_list(answer.content)
+                raise RetryableError(EngineReason.ENGINE_ERROR, message)
+            view, unreadable = _read_list(answer.content)
         except EngineError as error:
             return EngineView(ready=True, adapters=None, error=error)
-        if left_out and left_out != self._left_out:
-            log.warning("entries of the engine's model list can not be read and are left out entries=%d", left_out)
-        self._left_out = left_out
+        if unreadable and unreadable != self._unreadable:
+            log.warning("unreadable entries in the engine's model list entries=%d", unreadable)
+        self._unreadable = unreadable
         return view
 
     async def _send(
         self,
         http: httpx.AsyncClient,
-        turns: asyncio.Semaphore,
+        slots: asyncio.Semaphore,
         method: str,
         path: str,
         key: str | None,
@@ -142,23 +142,23 @@ class EngineHttp:
                 largest=largest,
                 headers={} if key is None else {"authorization": f"Bearer {key}"},
                 body=body,
-                turns=turns,
+                slots=slots,
             )
         except ExchangeError as error:
             if error.cause is Cause.REFUSED:
                 raise NotListeningError(shown) from error
-            raise RetryableError(FaultReason.UNREACHABLE, error.message + self._remedy(error.cause)) from error
+            raise RetryableError(EngineReason.UNREACHABLE, error.message + self._remedy(error.cause)) from error
         self._answered = True
         return answer
 
     def _remedy(self, cause: Cause) -> str:
         if cause is Cause.TLS:
             return (
-                " ENGINE_CA_FILE names the CAs of its certificate, ENGINE_TLS_SERVER_NAME the name that it is for; an "
-                "engine without TLS is http://."
+                " Name the CAs of the engine's certificate with ENGINE_CA_FILE, and the name in it with "
+                "ENGINE_TLS_SERVER_NAME. For an engine without TLS, begin the URL with http://."
             )
         if cause is Cause.BROKEN and not self._answered and not self._address.tls:
-            return " If it speaks TLS, its URL begins with https://."
+            return " If the engine speaks TLS, begin its URL with https://."
         return ""
 
 
@@ -166,7 +166,7 @@ class NotListeningError(RetryableError):
     """The connection was refused: the engine is starting, stopping or gone, and holds no adapter."""
 
     def __init__(self, endpoint: str) -> None:
-        super().__init__(FaultReason.UNREACHABLE, f"Nothing listens at {endpoint}: the engine is not up.")
+        super().__init__(EngineReason.UNREACHABLE, f"Nothing listens at {endpoint}: the engine is not up.")
 
 
 def down(error: EngineError) -> EngineView:
@@ -175,26 +175,26 @@ def down(error: EngineError) -> EngineView:
 
 
 def unauthorized(path: str, status: int, remedy: str) -> PermanentError:
-    """Return the fault of a key that is missing or wrong, with what mends it."""
-    message = f"The engine refuses {path} without the right key ({status}); {remedy}."
-    return PermanentError(FaultReason.UNAUTHORIZED, message)
+    """Return the error for a key that is missing or wrong, with its remedy."""
+    message = f"The engine rejected {path} with {status}: the key is missing or wrong. {remedy}."
+    return PermanentError(EngineReason.UNAUTHORIZED, message)
 
 
 def answered(status: int) -> str:
     """Return a status in words."""
-    return f"answered {status}" + (", a redirect, which is not followed" if 300 <= status < 400 else "")
+    return f"answered {status}" + (", a redirect that the sidecar does not follow" if 300 <= status < 400 else "")
 
 
 def _read_list(content: bytes) -> tuple[EngineView, int]:
-    """Read a model list, and count the entries that can not be read. Raise `RetryableError`: it is none at all."""
+    """Read a model list, and count the entries that cannot be read. Raise `RetryableError`: it is none at all."""
     try:
         data = read_json(content, LARGEST_LIST)
     except ValueError:
         data = None
     listed = data.get("data") if isinstance(data, dict) else None
     if not isinstance(listed, list):
-        message = "/v1/models answered with something else than a model list."
-        raise RetryableError(FaultReason.ENGINE_FAULT, message)
+        message = "/v1/models did not answer with a model list."
+        raise RetryableError(EngineReason.ENGINE_ERROR, message)
     entries = [entry for entry in listed if _is_model(entry)]
     base_models = [entry for entry in entries if entry.get("parent") is None]
     context = base_models[0].get("max_model_len") if base_models else None

@@ -1,7 +1,7 @@
-"""Tells a list of adapters that changes from look to look by itself. Pure.
+"""Detects a list of adapters that changes from poll to poll by itself. Pure.
 
 SGLang with several tokenizer workers answers from any one of them, each with a list of its own. Where the server does
-not say that it has several, its list gives it away: names vanish and come back between two looks, without an order and
+not say that it has several, its list gives it away: names vanish and come back between two polls, without an order and
 without an eviction. `sglang` asks after each list that it reads.
 """
 
@@ -14,10 +14,10 @@ RETURNS = 3
 WITHIN = 60.0
 """Seconds in which they do."""
 DISBELIEF = 300.0
-"""Seconds after which the list is looked at anew: whoever loaded and unloaded may be gone."""
+"""Seconds after which the list is judged again: the other client may have stopped."""
 
 
-class UnsteadyList:
+class ListStability:
     """The lists of one life of an engine."""
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class UnsteadyList:
         """When a name came back."""
         self._until = float("-inf")
 
-    def seen(self, names: Collection[str], orders: int, *, may_evict: bool, now: float) -> bool:
+    def observe(self, names: Collection[str], orders: int, *, may_evict: bool, now: float) -> bool:
         """Take in a list, and return whether it changes by itself too often to be believed.
 
         Args:

@@ -1,7 +1,7 @@
 """Where the engine listens, how it is known to be the engine, and the keys that it wants.
 
 `patio.settings` calls it. Whatever could not be sent, or would end a poll of the engine in an error of a library, is
-refused here. A message never has a key in it.
+rejected here. A message never has a key in it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from patio.engine.clients import EngineTls, tls_context
 from patio.variables import SettingsError
 
 VARIABLES = {
-    "ENGINE_CA_FILE": "PEM file of CAs for an engine behind TLS; default SSL_CERT_FILE, SSL_CERT_DIR, the public ones",
-    "ENGINE_TLS_SERVER_NAME": "name that the certificate of an engine behind TLS is for; default the URL's host",
-    "ENGINE_TLS_VERIFY": "true or false; false: the certificate is not checked, for an engine in this pod only",
-    "SSL_CERT_FILE": "used where ENGINE_CA_FILE is not set",
-    "SSL_CERT_DIR": "used where neither is set",
+    "ENGINE_CA_FILE": "PEM file of CAs for an engine behind TLS; default SSL_CERT_FILE, SSL_CERT_DIR, public CAs",
+    "ENGINE_TLS_SERVER_NAME": "host name in the certificate of an engine behind TLS; default the URL's host",
+    "ENGINE_TLS_VERIFY": "false: do not check the certificate of an engine in this pod; default true",
+    "SSL_CERT_FILE": "used if ENGINE_CA_FILE is not set",
+    "SSL_CERT_DIR": "used if neither ENGINE_CA_FILE nor SSL_CERT_FILE is set",
 }
 LONGEST_KEY = 8192
 _KEY = re.compile(r"[\x20-\x7e]+")
@@ -31,14 +31,14 @@ DEFAULT_ENDPOINT = "http://localhost:8000"
 
 
 def read_key(name: str, given: Mapping[str, str]) -> str | None:
-    """Return a key that is sent in a header; raise `SettingsError`, without the key, for one that can not be."""
+    """Return a key that is sent in a header; raise `SettingsError`, without the key, for one that cannot be."""
     key = given.get(name)
     if key is None:
         return None
     if not _KEY.fullmatch(key) or len(key) > LONGEST_KEY:
         raise SettingsError(
-            f"{name}: it can not be sent in a header: a key is one line of ASCII without control characters, at most "
-            f"{LONGEST_KEY} of them"
+            f"{name}: the key cannot be sent in a header: it must be one line of at most {LONGEST_KEY} ASCII "
+            "characters, without control characters"
         )
     return key
 
@@ -59,25 +59,29 @@ def read_tls(given: Mapping[str, str], address: EngineAddress, pod_ip: str) -> E
     """Return how an engine behind TLS is known; raise `SettingsError`. Reads the CAs, to see that they can be read."""
     verify = given.get("ENGINE_TLS_VERIFY", "true").lower()
     if verify not in ("true", "false"):
-        raise SettingsError("ENGINE_TLS_VERIFY: it is neither true nor false")
+        raise SettingsError("ENGINE_TLS_VERIFY: the value is neither true nor false")
     name = given.get("ENGINE_TLS_SERVER_NAME")
     if name is not None and not _SERVER_NAME.fullmatch(name):
-        raise SettingsError("ENGINE_TLS_SERVER_NAME: not a name of a host")
-    ca_name = next((one for one in ("ENGINE_CA_FILE", "SSL_CERT_FILE", "SSL_CERT_DIR") if one in given), None)
-    ours = [one for one in VARIABLES if one.startswith("ENGINE_") and one in given]
+        raise SettingsError("ENGINE_TLS_SERVER_NAME: not a host name")
+    ca_name = next(
+        (variable for variable in ("ENGINE_CA_FILE", "SSL_CERT_FILE", "SSL_CERT_DIR") if variable in given), None
+    )
+    own_variables = [variable for variable in VARIABLES if variable.startswith("ENGINE_") and variable in given]
     if not address.tls:
-        if ours:
-            raise SettingsError(f"{', '.join(ours)}: the engine at {address.shown} is asked without TLS; mend its URL")
+        if own_variables:
+            raise SettingsError(
+                f"{', '.join(own_variables)}: the engine's URL {address.shown} has no TLS; correct the URL"
+            )
         return EngineTls()
     if verify == "false":
-        others = [one for one in ours if one != "ENGINE_TLS_VERIFY"]
+        others = [variable for variable in own_variables if variable != "ENGINE_TLS_VERIFY"]
         if others:
             raise SettingsError(
                 f"ENGINE_TLS_VERIFY=false and {', '.join(others)} contradict each other: unset one of them"
             )
         if not address.is_loopback and address.host != pod_ip:
             raise SettingsError(
-                f"ENGINE_TLS_VERIFY=false: {address.host} is not this pod, so the engine's keys could go to anybody; "
+                f"ENGINE_TLS_VERIFY=false: {address.host} is not this pod, so anyone could receive the engine's keys; "
                 "set ENGINE_CA_FILE"
             )
         return EngineTls(verify=False)
@@ -88,7 +92,7 @@ def read_tls(given: Mapping[str, str], address: EngineAddress, pod_ip: str) -> E
         try:
             tls_context(tls)
         except (ssl.SSLError, ValueError):
-            raise SettingsError(f"{ca_name}: {path}: no certificates in PEM") from None
+            raise SettingsError(f"{ca_name}: {path}: the file has no certificates in PEM") from None
         except OSError as error:
             raise SettingsError(f"{ca_name}: {path}: {error.strerror}") from None
     return tls

@@ -24,16 +24,16 @@ from patio.bounded_json import read_json
 from patio.engine.base import (
     Capacity,
     EngineError,
+    EngineReason,
     EngineView,
-    FaultReason,
     Loaded,
     PermanentError,
     RetryableError,
-    may_pass,
+    is_transient,
     trial_name,
 )
 from patio.engine.http import LARGEST_ANSWER, EngineHttp, answered, unauthorized
-from patio.engine.list_stability import UnsteadyList
+from patio.engine.list_stability import ListStability
 from patio_protocol.engines import EngineKind
 from patio_protocol.error_text import bounded_words
 
@@ -43,36 +43,35 @@ SWAPS = 5
 """Times that weights are unloaded and others loaded, before requests that bring the old ones back win."""
 QUICK = 1.0
 """Seconds: a change that got no answer for longer waits for requests under way, and its outcome is still to come."""
-LOOK_AGAIN = 0.02
-"""Seconds between looks for the moment at which an unload has struck a name off."""
+POLL_PAUSE = 0.02
+"""Seconds between polls for the moment at which an unload has removed a name."""
 LOAD = "/load_lora_adapter"
 UNLOAD = "/unload_lora_adapter"
 NO_RUNTIME_LOADING = (
-    "SGLang broke on it (500 Internal Server Error), as it does with --dp-size above 1, which can not load adapters at "
-    "run time."
+    "SGLang answered 500 Internal Server Error. With --dp-size above 1 it does so, and cannot load adapters at run "
+    "time."
 )
 SEVERAL_WORKERS = (
-    "SGLang runs several tokenizer workers (--tokenizer-worker-num), each with adapters of its own: what one of them "
-    "loads the others do not have. Start it with --tokenizer-worker-num 1 to load adapters at run time."
+    "SGLang runs several tokenizer workers (--tokenizer-worker-num), and each has its own adapters. Start SGLang with "
+    "--tokenizer-worker-num 1 to load adapters at run time."
 )
-UNSTEADY = (
-    "SGLang's list of adapters is another one from look to look, as it is with several tokenizer workers "
-    "(--tokenizer-worker-num), each of which has adapters of its own; or something beside this sidecar loads and "
-    "unloads all the time."
+UNSTABLE_LIST = (
+    "SGLang's list of adapters changes from poll to poll. SGLang runs several tokenizer workers "
+    "(--tokenizer-worker-num), each with its own adapters, or another client loads and unloads all the time."
 )
 NOT_LISTED = (
-    "SGLang says that it has the adapter, and does not list it in /v1/models: SGLang lists adapters from 0.5.6 on, and "
-    "with several tokenizer workers (--tokenizer-worker-num) only those of one of them. What can not be read back is "
-    "not relied on."
+    "SGLang says that it has the adapter, but does not list it in /v1/models. SGLang lists adapters since 0.5.6. With "
+    "several tokenizer workers (--tokenizer-worker-num), it lists those of one worker only. The sidecar does not rely "
+    "on what it cannot read back."
 )
-_NO_KEY = "set ENGINE_API_KEY or ENGINE_ADMIN_API_KEY in the sidecar"
-_NO_ADMIN_KEY = "set ENGINE_ADMIN_API_KEY in the sidecar, or mend ENGINE_API_KEY if the engine has only --api-key"
+_NO_KEY = "Set ENGINE_API_KEY or ENGINE_ADMIN_API_KEY in the sidecar"
+_NO_ADMIN_KEY = "Set ENGINE_ADMIN_API_KEY in the sidecar, or correct ENGINE_API_KEY if the engine has only --api-key"
 _OTHER_KEY = (
-    "ENGINE_ADMIN_API_KEY in the sidecar has to be the engine's --admin-api-key; unset it if the engine has only "
+    "Set ENGINE_ADMIN_API_KEY in the sidecar to the engine's --admin-api-key, or unset it if the engine has only "
     "--api-key"
 )
-ASK_AGAIN = 30.0
-"""Seconds between questions for the facts of a server that does not tell them."""
+FACTS_RETRY_SECONDS = 30.0
+"""Seconds between requests for the facts of a server that does not answer with them."""
 
 
 class Sglang:
@@ -94,11 +93,11 @@ class Sglang:
         self._remedy = _OTHER_KEY if admin_key is not None else _NO_KEY if api_key is None else _NO_ADMIN_KEY
         self._model = model
         self._facts: _Facts | None = None
-        """What this life of the server was started with, once it has told."""
-        self._asked = float("-inf")
-        self._list = UnsteadyList()
+        """What this life of the server was started with, once it has answered."""
+        self._facts_polled_at = float("-inf")
+        self._list = ListStability()
         self._orders = 0
-        self._took: set[str] = set()
+        self._accepted: set[str] = set()
         """Names that it said to have loaded in this life."""
 
     @property
@@ -120,24 +119,24 @@ class Sglang:
         """Ask `/ready` and the list."""
         view = await self._http.view(self._not_ready, self._listed)
         if not view.ready:
-            self._facts, self._asked = None, float("-inf")
+            self._facts, self._facts_polled_at = None, float("-inf")
         if not view.listening:
-            self._list = UnsteadyList()
-            self._took.clear()
+            self._list = ListStability()
+            self._accepted.clear()
         return view
 
     async def _not_ready(self) -> EngineError | None:
         try:
-            ready = await self._http.look("/ready", self._key)
+            ready = await self._http.poll("/ready", self._key)
         except EngineError as error:
             return error
         if ready.is_success:
             return None
         if ready.status in (401, 403):
-            return unauthorized("/ready", ready.status, "set ENGINE_API_KEY in the sidecar")
+            return unauthorized("/ready", ready.status, "Set ENGINE_API_KEY in the sidecar")
         if ready.status != 404:
             message = f"SGLang is warming up, paused or stopping (/ready {answered(ready.status)})."
-            return RetryableError(FaultReason.ENGINE_FAULT, message)
+            return RetryableError(EngineReason.ENGINE_ERROR, message)
         # Older SGLang has no /ready: there, the list answers once the model is loaded.
         listed = await self._http.listed(self._key)
         return listed.error if listed.error is not None and not listed.error.permanent else None
@@ -148,61 +147,59 @@ class Sglang:
         now = time.monotonic()
         if view.adapters is None:
             return view
-        if self._facts is None and now - self._asked >= ASK_AGAIN:
-            self._asked = now
+        if self._facts is None and now - self._facts_polled_at >= FACTS_RETRY_SECONDS:
+            self._facts_polled_at = now
             with contextlib.suppress(EngineError):
                 self._facts = await self._read_facts()
         message = SEVERAL_WORKERS if self._facts is not None and self._facts.tokenizers > 1 else None
         may_evict = self._facts is not None and self._facts.capacity.loaded is not None
-        if message is None and self._list.seen(view.adapters.keys(), self._orders, may_evict=may_evict, now=now):
-            message = UNSTEADY
+        if message is None and self._list.observe(view.adapters.keys(), self._orders, may_evict=may_evict, now=now):
+            message = UNSTABLE_LIST
         if message is None:
             return view
         return replace(
-            view, adapters=None, trials=frozenset(), error=PermanentError(FaultReason.LORA_UNAVAILABLE, message)
+            view, adapters=None, trials=frozenset(), error=PermanentError(EngineReason.LORA_UNAVAILABLE, message)
         )
 
     async def load(self, name: str, path: str) -> Loaded:
-        """Load under a free name, and tell which adapters had to go for it."""
-        # Without --max-loaded-loras nobody is evicted, and the list may be long.
+        """Load under a free name, and return which adapters were evicted for it."""
+        # Without --max-loaded-loras nothing is evicted, and the list may be long.
         may_evict = self._facts is None or self._facts.capacity.loaded is not None
-        before = (await self._http.listed(self._key)).adapters or {} if may_evict else {}
+        previous = (await self._http.listed(self._key)).adapters or {} if may_evict else {}
         try:
-            after = await self._change(LOAD, {"lora_name": name, "lora_path": path})
-        except _TakenError:
-            await self._refuse_unlisted(name)
+            loaded_names = await self._change(LOAD, {"lora_name": name, "lora_path": path})
+        except _NameTakenError:
+            await self._reject_unlisted(name)
             raise
-        self._took.add(name)
-        return Loaded() if after is None else Loaded(evicted=frozenset(before.keys() - after - {name}))
+        self._accepted.add(name)
+        return Loaded() if loaded_names is None else Loaded(evicted=frozenset(previous.keys() - loaded_names - {name}))
 
-    async def _refuse_unlisted(self, name: str) -> None:
+    async def _reject_unlisted(self, name: str) -> None:
         """Raise `PermanentError` for a name that this server took, has, and lists not at all; it is let go."""
         view = await self._http.listed(self._key)
-        if name not in self._took or view.adapters is None or name in view.adapters or name in view.trials:
+        if name not in self._accepted or view.adapters is None or name in view.adapters or name in view.trials:
             return
-        self._took.discard(name)
+        self._accepted.discard(name)
         with contextlib.suppress(EngineError):
             await self.unload(name)
-        raise PermanentError(FaultReason.NOT_LISTED, NOT_LISTED)
+        raise PermanentError(EngineReason.NOT_LISTED, NOT_LISTED)
 
     async def replace(self, name: str, path: str) -> Loaded:
-        """Try the weights, where that evicts nobody; then unload and load, more than once if requests are quicker."""
+        """Try the weights, if that evicts nothing; then unload and load, more than once if requests are quicker."""
         if await self._evicts_nobody():
             await self._try(trial_name(name, path), path)
         for _ in range(SWAPS):
             try:
                 return await self._swap(name, path)
-            except _TakenError:
+            except _NameTakenError:
                 continue
-        message = (
-            f"Requests for {name} brought its old weights back {SWAPS} times while the new ones were to be loaded."
-        )
-        raise RetryableError(FaultReason.ENGINE_FAULT, message)
+        message = f"Requests for {name} made SGLang load the old weights again {SWAPS} times before the new ones."
+        raise RetryableError(EngineReason.ENGINE_ERROR, message)
 
     async def _try(self, trial: str, path: str) -> None:
         try:
             await self.load(trial, path)
-        except _TakenError:
+        except _NameTakenError:
             # Left by a sidecar that died; the files may have changed since.
             await self.unload(trial)
             await self.load(trial, path)
@@ -215,21 +212,21 @@ class Sglang:
         SGLang 0.5.23 strikes the name off its list at once and then waits for its requests, as does whoever comes
         next: the one lock is given in the order in which it was asked for. Requests may take longer than a call may.
         """
-        unloading = asyncio.create_task(self._patiently(partial(self.unload, name)), name=f"unload {name}")
+        unloading = asyncio.create_task(self._with_retries(partial(self.unload, name)), name=f"unload {name}")
         try:
             while not unloading.done():
                 listed = (await self._http.listed(self._key)).adapters
                 if listed is None or name not in listed:
                     break
-                await asyncio.wait([unloading], timeout=LOOK_AGAIN)
-            loaded = await self._patiently(partial(self.load, name, path))
+                await asyncio.wait([unloading], timeout=POLL_PAUSE)
+            loaded = await self._with_retries(partial(self.load, name, path))
             await unloading
             listed = (await self._http.listed(self._key)).adapters
             if listed is not None and name not in listed:
                 # An unload that took too long was asked for again, behind the load, and took the new weights away.
-                again = await self._patiently(partial(self.load, name, path))
-                loaded = Loaded(evicted=loaded.evicted | again.evicted)
-        except _TakenError:
+                reloaded = await self._with_retries(partial(self.load, name, path))
+                loaded = Loaded(evicted=loaded.evicted | reloaded.evicted)
+        except _NameTakenError:
             await unloading
             listed = (await self._http.listed(self._key)).adapters
             if listed is None or listed.get(name) != path:
@@ -243,19 +240,19 @@ class Sglang:
             unloading.cancel()
         return loaded
 
-    async def _patiently(self, change: Callable[[], Awaitable[_T]]) -> _T:
+    async def _with_retries(self, change: Callable[[], Awaitable[_T]]) -> _T:
         """Ask for a change again as long as it takes an engine that is up too long to answer."""
         while True:
             asked = time.monotonic()
             try:
                 return await change()
             except RetryableError as error:
-                slow = error.reason is FaultReason.UNREACHABLE and time.monotonic() - asked > QUICK
+                slow = error.reason is EngineReason.UNREACHABLE and time.monotonic() - asked > QUICK
                 if not slow or not (await self.view()).ready:
                     raise
 
     async def _evicts_nobody(self) -> bool:
-        """Whether one adapter more takes no other's place, as far as the server tells."""
+        """Whether one more adapter evicts no other, as far as the server says."""
         try:
             capacity = await self.capacity()
         except EngineError:
@@ -263,10 +260,10 @@ class Sglang:
         return capacity.batch is not None and capacity.loaded is None
 
     async def unload(self, name: str) -> None:
-        """Let go; SGLang 0.5.23 waits for requests under way, without a limit of its own."""
-        with contextlib.suppress(_NotThereError):
+        """Unload; SGLang 0.5.23 waits for requests under way, without a limit of its own."""
+        with contextlib.suppress(_NotLoadedError):
             await self._change(UNLOAD, {"lora_name": name})
-        self._took.discard(name)
+        self._accepted.discard(name)
 
     async def capacity(self) -> Capacity:
         """Read the limits that the server was started with."""
@@ -274,10 +271,10 @@ class Sglang:
         return Capacity() if facts is None else facts.capacity
 
     async def _read_facts(self) -> _Facts | None:
-        answer = await self._http.look("/server_info", self._key, LARGEST_ANSWER)
+        answer = await self._http.poll("/server_info", self._key, LARGEST_ANSWER)
         if answer.status == 404:
             # The name that 0.5.23 deprecates is the only one that older versions have.
-            answer = await self._http.look("/get_server_info", self._key, LARGEST_ANSWER)
+            answer = await self._http.poll("/get_server_info", self._key, LARGEST_ANSWER)
         try:
             info = read_json(answer.content, LARGEST_ANSWER) if answer.is_success and answer.whole else None
         except ValueError:
@@ -295,22 +292,22 @@ class Sglang:
             answer = await self._http.change(path, self._admin_key, body)
         finally:
             self._orders += 1
-        said = _read(answer.text)
-        if answer.is_success and said.success:
-            return said.loaded
-        raise fault_of(path, answer.status, answer.text, self._remedy)
+        result = _read_result(answer.text)
+        if answer.is_success and result.success:
+            return result.loaded
+        raise error_of_answer(path, answer.status, answer.text, self._remedy)
 
 
 @dataclass(frozen=True, slots=True)
 class _Facts:
-    """What `/server_info` tells of adapters."""
+    """What `/server_info` says about adapters."""
 
     capacity: Capacity
     tokenizers: int
 
 
 def _facts(info: dict[str, Any]) -> _Facts:
-    # SGLang 0.5.23 without --enable-lora tells its default of max_loras_per_batch all the same.
+    # SGLang 0.5.23 without --enable-lora answers with its default of max_loras_per_batch all the same.
     off = "enable_lora" in info and not info["enable_lora"]
     batch, loaded = _count(info.get("max_loras_per_batch")), _count(info.get("max_loaded_loras"))
     tokenizers = _count(info.get("tokenizer_worker_num")) or 1
@@ -321,64 +318,64 @@ def _count(value: object) -> int | None:
     return value if type(value) is int and 0 < value < 2**31 else None
 
 
-class _NotThereError(PermanentError):
+class _NotLoadedError(PermanentError):
     """An unload of what is not loaded."""
 
 
-class _TakenError(RetryableError):
-    """A load under a name that is loaded: by a request that came before, or by somebody else."""
+class _NameTakenError(RetryableError):
+    """A load under a name that is loaded: by a request that came before, or by another client."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Read:
+class _ChangeResult:
     success: bool
-    words: str | None
+    message: str | None
     loaded: frozenset[str] | None
 
 
-def fault_of(path: str, status: int, text: str, key_remedy: str = _NO_KEY) -> EngineError:
-    """Tell what to do next from SGLang's answer to a load or unload; `key_remedy` is what mends a 401."""
-    words = _read(text).words
-    whole = words or (text.strip() if status >= 400 else "") or f"SGLang {answered(status)}."
-    message = bounded_words(whole)
+def error_of_answer(path: str, status: int, text: str, key_remedy: str = _NO_KEY) -> EngineError:
+    """Tell what to do next from SGLang's answer to a load or unload; `key_remedy` is the remedy for a 401."""
+    engine_message = _read_result(text).message
+    full_message = engine_message or (text.strip() if status >= 400 else "") or f"SGLang {answered(status)}."
+    message = bounded_words(full_message)
     if status in (401, 403):
         return unauthorized(path, status, key_remedy)
     if status in (404, 405):
-        words = f"This SGLang has no {path} (it answered {status}): it can not load adapters at run time."
-        return PermanentError(FaultReason.LORA_UNAVAILABLE, words)
+        message = f"This SGLang has no {path} (it answered {status}). It cannot load adapters at run time."
+        return PermanentError(EngineReason.LORA_UNAVAILABLE, message)
     if "LoRA is not enabled" in message:
-        return PermanentError(FaultReason.LORA_UNAVAILABLE, message)
+        return PermanentError(EngineReason.LORA_UNAVAILABLE, message)
     if path == UNLOAD and "does not exist" in message:
-        return _NotThereError(FaultReason.ADAPTER_NOT_FOUND, message)
+        return _NotLoadedError(EngineReason.ADAPTER_NOT_FOUND, message)
     if path == LOAD and "already loaded" in message:
-        # The list that the call was based on is stale; the next look tells.
-        return _TakenError(FaultReason.ENGINE_FAULT, message)
+        # The list that the call was based on is stale; the next poll corrects it.
+        return _NameTakenError(EngineReason.ENGINE_ERROR, message)
     if "Repo id must be in the form" in message:
         # A missing path falls through to the hub, whose complaint hides what is wrong.
-        words = f"The path does not exist in the engine's container, or is no folder there: {message}"
-        return PermanentError(FaultReason.ADAPTER_NOT_FOUND, words)
+        message = f"The path does not exist in the engine's container, or is not a folder: {message}"
+        return PermanentError(EngineReason.ADAPTER_NOT_FOUND, message)
     if "No such file or directory" in message or "cached snapshot folder" in message:
-        return PermanentError(FaultReason.ADAPTER_NOT_FOUND, message)
+        return PermanentError(EngineReason.ADAPTER_NOT_FOUND, message)
     if status == 500 and message == "Internal Server Error":
-        return PermanentError(FaultReason.LORA_UNAVAILABLE, NO_RUNTIME_LOADING)
-    refused = status < 500 and status not in (408, 425, 429) and (status >= 400 or words is not None)
-    if refused and not may_pass(whole):
-        return PermanentError(FaultReason.ADAPTER_REFUSED, message)
-    return RetryableError(FaultReason.ENGINE_FAULT, message)
+        return PermanentError(EngineReason.LORA_UNAVAILABLE, NO_RUNTIME_LOADING)
+    rejected = status < 500 and status not in (408, 425, 429) and (status >= 400 or engine_message is not None)
+    if rejected and not is_transient(full_message):
+        return PermanentError(EngineReason.ADAPTER_REJECTED, message)
+    return RetryableError(EngineReason.ENGINE_ERROR, message)
 
 
-def _read(text: str) -> _Read:
+def _read_result(text: str) -> _ChangeResult:
     """Read `{"success", "error_message", "loaded_adapters"}`, or the other shape of SGLang's errors."""
     try:
         body = read_json(text, LARGEST_ANSWER)
     except ValueError:
-        return _Read(False, None, None)
+        return _ChangeResult(False, None, None)
     if not isinstance(body, dict):
-        return _Read(False, None, None)
+        return _ChangeResult(False, None, None)
     message = body.get("error_message") or body.get("message")
     loaded = body.get("loaded_adapters")
-    return _Read(
+    return _ChangeResult(
         success=body.get("success") is True,
-        words=message if isinstance(message, str) else None,
+        message=message if isinstance(message, str) else None,
         loaded=frozenset(loaded) if isinstance(loaded, dict) else None,
     )

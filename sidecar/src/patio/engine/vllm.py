@@ -15,12 +15,12 @@ from patio.bounded_json import read_json
 from patio.engine.base import (
     Capacity,
     EngineError,
+    EngineReason,
     EngineView,
-    FaultReason,
     Loaded,
     PermanentError,
     RetryableError,
-    may_pass,
+    is_transient,
     trial_name,
 )
 from patio.engine.http import LARGEST_ANSWER, LARGEST_METRICS, EngineHttp, answered, unauthorized
@@ -31,10 +31,10 @@ LOAD = "/v1/load_lora_adapter"
 UNLOAD = "/v1/unload_lora_adapter"
 _MAX_LORAS = re.compile(r'^vllm:lora_requests_info\{[^\n]*\bmax_lora="(\d{1,9})"', re.MULTILINE)
 RUNTIME_UPDATING_OFF = (
-    "vLLM does not let adapters be loaded at run time; start it with --enable-lora and "
-    "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, which takes one API server (--api-server-count 1)."
+    "vLLM does not load adapters at run time. Start it with --enable-lora, with one API server (--api-server-count 1) "
+    "and with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True."
 )
-_REFUSED = re.compile(r"Worker failed with error|^Call to add_lora method failed:")
+_REJECTED = re.compile(r"Worker failed with error|^Call to add_lora method failed:")
 """vLLM 0.32: the first is put around the cause by the executor of several processes, the second around both by the
 engine's core. One GPU has the executor `uni`, whose cause follows the second as it is."""
 
@@ -70,14 +70,14 @@ class Vllm:
 
     async def _not_ready(self) -> EngineError | None:
         try:
-            health = await self._http.look("/health", self._key)
+            health = await self._http.poll("/health", self._key)
         except EngineError as error:
             return error
         if health.is_success:
             return None
         if health.status in (401, 403):
-            return unauthorized("/health", health.status, "set ENGINE_API_KEY in the sidecar")
-        return RetryableError(FaultReason.ENGINE_FAULT, f"vLLM's /health {answered(health.status)}.")
+            return unauthorized("/health", health.status, "Set ENGINE_API_KEY in the sidecar")
+        return RetryableError(EngineReason.ENGINE_ERROR, f"vLLM's /health {answered(health.status)}.")
 
     async def _listed(self) -> EngineView:
         return await self._http.listed(self._key)
@@ -108,18 +108,18 @@ class Vllm:
             await self.unload(trial)
 
     async def unload(self, name: str) -> None:
-        """Let go; vLLM 0.32 answers at once and lets requests under way finish."""
+        """Unload; vLLM 0.32 answers at once and lets requests under way finish."""
         try:
             await self._change(UNLOAD, {"lora_name": name})
         except PermanentError as error:
-            if error.reason is not FaultReason.ADAPTER_NOT_FOUND:
+            if error.reason is not EngineReason.ADAPTER_NOT_FOUND:
                 raise
 
     async def capacity(self) -> Capacity:
-        """Read --max-loras from the one place where vLLM 0.32 tells it: a metric's label, there after LoRA traffic."""
-        answer = await self._http.look("/metrics", self._key, LARGEST_METRICS)
-        found = _MAX_LORAS.search(answer.text) if answer.is_success else None
-        return Capacity(batch=None if found is None else int(found[1]))
+        """Read --max-loras from the one place where vLLM 0.32 has it: a metric's label, there after LoRA traffic."""
+        answer = await self._http.poll("/metrics", self._key, LARGEST_METRICS)
+        match = _MAX_LORAS.search(answer.text) if answer.is_success else None
+        return Capacity(batch=None if match is None else int(match[1]))
 
     def request_model(self, name: str, base_models: tuple[str, ...]) -> str | None:
         """Return the adapter's own name."""
@@ -128,36 +128,36 @@ class Vllm:
     async def _change(self, path: str, body: dict[str, object]) -> None:
         answer = await self._http.change(path, self._key, body)
         if not answer.is_success:
-            raise fault_of(path, answer.status, answer.text)
+            raise error_of_answer(path, answer.status, answer.text)
 
 
 class _AlreadyLoadedError(RetryableError):
     """The name is taken, so the list that the call was based on is stale."""
 
 
-def fault_of(path: str, status: int, text: str) -> EngineError:
+def error_of_answer(path: str, status: int, text: str) -> EngineError:
     """Tell what to do next from vLLM's answer to a load or unload."""
-    words = _words(text)
+    engine_message = _message_of(text)
     if status in (401, 403):
-        return unauthorized(path, status, "set ENGINE_API_KEY in the sidecar")
-    if status in (404, 405) and words is None:
-        return PermanentError(FaultReason.LORA_UNAVAILABLE, RUNTIME_UPDATING_OFF)
-    whole = words or text.strip() or f"vLLM {answered(status)}."
-    message = bounded_words(whole)
+        return unauthorized(path, status, "Set ENGINE_API_KEY in the sidecar")
+    if status in (404, 405) and engine_message is None:
+        return PermanentError(EngineReason.LORA_UNAVAILABLE, RUNTIME_UPDATING_OFF)
+    full_message = engine_message or text.strip() or f"vLLM {answered(status)}."
+    message = bounded_words(full_message)
     if status == 404:
-        return PermanentError(FaultReason.ADAPTER_NOT_FOUND, message)
+        return PermanentError(EngineReason.ADAPTER_NOT_FOUND, message)
     if "LoRA is not enabled" in message:
-        return PermanentError(FaultReason.LORA_UNAVAILABLE, f"{message} Start vLLM with --enable-lora.")
+        return PermanentError(EngineReason.LORA_UNAVAILABLE, f"{message} Start vLLM with --enable-lora.")
     if status == 400 and "already" in message and "loaded" in message:
-        return _AlreadyLoadedError(FaultReason.ENGINE_FAULT, message)
+        return _AlreadyLoadedError(EngineReason.ENGINE_ERROR, message)
     # vLLM 0.32 answers 500 to rank above --max-lora-rank, DoRA, no tensors, truncated files and a broken config.
-    refused = 400 <= status < 500 and status not in (408, 425, 429)
-    if (refused or _REFUSED.search(whole)) and not may_pass(whole):
-        return PermanentError(FaultReason.ADAPTER_REFUSED, message)
-    return RetryableError(FaultReason.ENGINE_FAULT, message)
+    rejected = 400 <= status < 500 and status not in (408, 425, 429)
+    if (rejected or _REJECTED.search(full_message)) and not is_transient(full_message):
+        return PermanentError(EngineReason.ADAPTER_REJECTED, message)
+    return RetryableError(EngineReason.ENGINE_ERROR, message)
 
 
-def _words(text: str) -> str | None:
+def _message_of(text: str) -> str | None:
     """Return the message of vLLM's error shape, `{"error": {"message"}}` or, before 0.10, `{"message"}`."""
     try:
         body = read_json(text, LARGEST_ANSWER)

@@ -29,7 +29,7 @@ class Sample(NamedTuple):
     value: float
 
 
-How = Callable[[Sequence[Read]], Iterable[Sample]]
+Derivation = Callable[[Sequence[Read]], Iterable[Sample]]
 """From the samples of a source, those of a standard family."""
 
 _OF_THE_ENGINE = (b"engine", b"model_name")
@@ -56,26 +56,26 @@ def quoted(value: str) -> bytes:
 
 
 def kv_cache_tokens(samples: Sequence[Read]) -> Iterable[Sample]:
-    """Tokens that fit in vLLM's KV cache: its own number where it tells, else blocks times their size."""
-    found: dict[Labels, Sample] = {}
+    """Tokens that fit in vLLM's KV cache: its own number if it has one, else blocks times their size."""
+    by_engine: dict[Labels, Sample] = {}
     for text, _ in samples:
-        labels = _apart(text)
+        labels = _parse_labels(text)
         config = dict(labels)
-        tokens = _whole(config.get(b"kv_cache_size_tokens"))
+        tokens = _integer(config.get(b"kv_cache_size_tokens"))
         if tokens is None:
-            blocks, size = _whole(config.get(b"num_gpu_blocks")), _whole(config.get(b"block_size"))
+            blocks, size = _integer(config.get(b"num_gpu_blocks")), _integer(config.get(b"block_size"))
             tokens = None if blocks is None or size is None else blocks * size
         if tokens is not None:
             # Blocks are "None" until the cache is laid out, and both series may stay: the later one counts.
             kept = tuple(label for label in labels if label[0] in _OF_THE_ENGINE)
-            found[_key(kept)] = Sample(kept, tokens)
-    return found.values()
+            by_engine[_key(kept)] = Sample(kept, tokens)
+    return by_engine.values()
 
 
 def lora_slots(samples: Sequence[Read]) -> Iterable[Sample]:
     """Adapters that fit in one batch of vLLM."""
     for labels, config in _latest_lora(samples):
-        slots = _whole(config.get(b"max_lora"))
+        slots = _integer(config.get(b"max_lora"))
         if slots is not None:
             yield Sample(labels, slots)
 
@@ -88,15 +88,17 @@ def lora_slots_used(samples: Sequence[Read]) -> Iterable[Sample]:
             yield Sample(labels, sum(1 for name in _NAMES.split(names) if name.strip()))
 
 
-def sum_over(label: bytes) -> How:
+def sum_over(label: bytes) -> Derivation:
     """Return the sum over one label; all others stay."""
 
     def summed(samples: Sequence[Read]) -> Iterable[Sample]:
         sums: dict[Labels, Sample] = {}
         for text, value in samples:
-            kept = tuple(one for one in _apart(text) if one[0] != label)
-            before = sums.get(_key(kept))
-            sums[_key(kept)] = Sample(kept, value) if before is None else Sample(before.labels, before.value + value)
+            kept = tuple(each for each in _parse_labels(text) if each[0] != label)
+            previous = sums.get(_key(kept))
+            sums[_key(kept)] = (
+                Sample(kept, value) if previous is None else Sample(previous.labels, previous.value + value)
+            )
         return sums.values()
 
     return summed
@@ -106,7 +108,7 @@ def _latest_lora(samples: Sequence[Read]) -> Iterable[tuple[Labels, dict[bytes, 
     """Return the series that is true, one for each engine: vLLM keeps all it ever had, each valued with its time."""
     seen: set[Labels] = set()
     for text, _ in sorted(samples, key=_age):
-        labels = _apart(text)
+        labels = _parse_labels(text)
         kept = tuple(label for label in labels if label[0] not in _LORA)
         if _key(kept) not in seen:
             seen.add(_key(kept))
@@ -121,7 +123,7 @@ def _age(sample: Read) -> float:
     return -sample.value if sample.value == sample.value else math.inf
 
 
-def _apart(labels: bytes) -> Labels:
+def _parse_labels(labels: bytes) -> Labels:
     return tuple(_LABEL.findall(labels))
 
 
@@ -130,5 +132,5 @@ def _key(labels: Labels) -> Labels:
     return tuple(sorted(labels))
 
 
-def _whole(text: bytes | None) -> int | None:
+def _integer(text: bytes | None) -> int | None:
     return int(text) if text is not None and text.isdigit() and len(text) <= 18 else None

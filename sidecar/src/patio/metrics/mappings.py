@@ -1,8 +1,8 @@
 """The vocabulary as data: standard families, and which of an engine's families each is made from.
 
 A new engine is one more table in `SOURCES`; the first source present is taken, so newer names stand before older ones,
-and no version string is ever asked. A name is a rename; `Derived` says how else, with a function of `derived`; `Asked`
-stands for what no metric of that engine tells. `rewrite` compiles these tables.
+and no version string is ever asked. A name is a rename; `Derived` says how else, with a function of `derived`;
+`Supplied` stands for what no metric of that engine has. `rewrite` compiles these tables.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from patio.metrics.derived import How, kv_cache_tokens, lora_slots, lora_slots_used, sum_over
+from patio.metrics.derived import Derivation, kv_cache_tokens, lora_slots, lora_slots_used, sum_over
 from patio_protocol.engines import EngineKind
 
 
@@ -28,19 +28,19 @@ class Derived:
     """A source whose samples are not taken as they are."""
 
     family: str
-    how: How
-    words: str
+    derivation: Derivation
+    description: str
     """What is done, for the documentation."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A source outside the metrics: whoever scrapes hands it over."""
+class Supplied:
+    """A source outside the metrics: the scraper supplies it."""
 
-    words: str
+    description: str
 
 
-Source = str | Derived | Asked
+Source = str | Derived | Supplied
 
 GAUGE, COUNTER, HISTOGRAM = "gauge", "counter", "histogram"
 
@@ -51,8 +51,12 @@ STANDARD: tuple[Family, ...] = (
     Family("output_tokens_total", COUNTER, "Tokens generated."),
     Family("generation_tokens_total", COUNTER, "Tokens generated; the same as output_tokens_total."),
     Family("time_to_first_token_seconds", HISTOGRAM, "Seconds from a request's arrival to its first token."),
-    Family("inter_token_latency_seconds", HISTOGRAM, "Seconds between two tokens, one observation a token."),
-    Family("time_per_output_token_seconds", HISTOGRAM, "Mean seconds between a request's tokens, one a request."),
+    Family("inter_token_latency_seconds", HISTOGRAM, "Seconds between two tokens, one observation for each token."),
+    Family(
+        "time_per_output_token_seconds",
+        HISTOGRAM,
+        "Mean seconds between a request's tokens, one observation for each request.",
+    ),
     Family("e2e_request_latency_seconds", HISTOGRAM, "Seconds from a request's arrival to its end."),
     Family("request_queue_time_seconds", HISTOGRAM, "Seconds that a request waited."),
     Family("request_prefill_time_seconds", HISTOGRAM, "Seconds of a request in prefill."),
@@ -67,7 +71,7 @@ STANDARD: tuple[Family, ...] = (
     Family("prefix_cache_hit_ratio", GAUGE, "Recent part of prompt tokens found in the prefix cache, 0 to 1."),
     Family("preemptions_total", COUNTER, "Requests put back into the queue."),
     Family("requests_finished_total", COUNTER, "Requests finished."),
-    Family("request_errors_total", COUNTER, "Requests refused or aborted."),
+    Family("request_errors_total", COUNTER, "Requests rejected or aborted."),
     Family("spec_decode_acceptance_ratio", GAUGE, "Part of drafted tokens that was accepted, 0 to 1."),
     Family("lora_slots", GAUGE, "Adapters that fit in one batch."),
     Family("lora_slots_used", GAUGE, "Adapter slots occupied now."),
@@ -113,7 +117,7 @@ SOURCES: Mapping[EngineKind, Mapping[str, tuple[Source, ...]]] = {
         "lora_slots_used": (
             Derived("vllm:lora_requests_info", lora_slots_used, "names in running_lora_adapters of the latest series"),
         ),
-        "model_context_tokens": (Asked("max_model_len of /v1/models"),),
+        "model_context_tokens": (Supplied("max_model_len of /v1/models"),),
     },
     EngineKind.SGLANG: {
         "num_requests_running": ("sglang:num_running_reqs",),
@@ -145,7 +149,7 @@ SOURCES: Mapping[EngineKind, Mapping[str, tuple[Source, ...]]] = {
         "spec_decode_acceptance_ratio": ("sglang:spec_accept_rate",),
         "lora_slots": ("sglang:lora_pool_slots_total",),
         "lora_slots_used": ("sglang:lora_pool_slots_used",),
-        "model_context_tokens": ("sglang:context_len", Asked("max_model_len of /v1/models")),
+        "model_context_tokens": ("sglang:context_len", Supplied("max_model_len of /v1/models")),
     },
 }
 

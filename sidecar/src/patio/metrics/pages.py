@@ -50,13 +50,13 @@ class Page:
         return b"".join(self.parts)
 
     async def packed(self, threads: ThreadPoolExecutor) -> bytes:
-        """Return it compressed by gzip: compressed once, by whoever asks first."""
+        """Return it compressed by gzip. It is compressed once, for the first caller."""
         if self._packed is None and not self.large:
             self._packed = gzip.compress(self.text, compresslevel=1, mtime=0)
         if self._packed is None:
             if self._packing is None:
                 self._packing = asyncio.get_running_loop().run_in_executor(threads, _compress, self.parts)
-            # Whoever hangs up does not take the others' answer along.
+            # A caller that hangs up does not cancel the others' answer.
             self._packed = await asyncio.shield(self._packing)
         return self._packed
 
@@ -64,8 +64,8 @@ class Page:
         """Send a large page, or what it was compressed to, as fast as it is read; the head was sent."""
         try:
             async with asyncio.timeout(SEND_SECONDS):
-                for one in _slices(self.parts if packed is None else (packed,)):
-                    await send({"type": "http.response.body", "body": one, "more_body": True})
+                for part in _slices(self.parts if packed is None else (packed,)):
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
         except TimeoutError:
             # The server closes a connection whose answer is not whole.
             return

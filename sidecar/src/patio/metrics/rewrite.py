@@ -18,7 +18,7 @@ from enum import Enum
 
 from prometheus_client.utils import floatToGoString
 
-from patio.metrics.derived import How, Sample, read
+from patio.metrics.derived import Derivation, Sample, read
 from patio.metrics.mappings import (
     COUNTER,
     GAUGE,
@@ -26,10 +26,10 @@ from patio.metrics.mappings import (
     SOURCES,
     STANDARD,
     VOCABULARIES,
-    Asked,
     Derived,
     Family,
     Source,
+    Supplied,
 )
 from patio_protocol.engines import EngineKind
 
@@ -68,7 +68,7 @@ class _Source:
     """A newline and the name that lines begin with."""
     braces: tuple[bytes, ...]
     """What may stand before the brace of the labels: a newline, the name, a suffix."""
-    how: How | None
+    derivation: Derivation | None
     """None: a rename."""
 
 
@@ -83,8 +83,8 @@ class _Row:
     kinds: tuple[bytes, ...]
     """Types that a source may have."""
     sources: tuple[_Source, ...]
-    asked: bool
-    """Where no source has samples, those of whoever scrapes are taken."""
+    supplied: bool
+    """If no source has samples, those that the scraper supplies are taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +93,13 @@ class Rules:
 
     form: Format
     rows: tuple[_Row, ...]
-    wanted: frozenset[bytes]
+    source_families: frozenset[bytes]
     """Families that any row may be made from."""
     label: bytes
     brace: bytes
     """What stands before the labels of a source, in ours."""
     prefixes: tuple[bytes, ...]
-    ours: re.Pattern[bytes]
+    own_names: re.Pattern[bytes]
     """A name under one of our prefixes, where a line of the text or its HELP or TYPE begins."""
 
 
@@ -109,7 +109,7 @@ class Rewritten:
 
     parts: tuple[bytes, ...]
     """Not joined: a large text is sent part by part."""
-    clashes: tuple[str, ...] = ()
+    conflicts: tuple[str, ...] = ()
     """Names of ours that the engine has already: its own stays, ours gives way."""
 
     @property
@@ -129,10 +129,12 @@ def compile_rules(engine: EngineKind, prefixes: Iterable[str], form: Format = Fo
         if family.name in VOCABULARIES[prefix] and family.name in SOURCES[engine]
         for row in _rows(family, prefix, SOURCES[engine][family.name], form)
     ]
-    taken = tuple(f"{prefix}:".encode() for prefix in dict.fromkeys((*vocabularies, "patio")))
-    begins = rb"^[ \t]*(?:#[ \t]*(?:HELP|TYPE)[ \t]+)?((?:" + b"|".join(taken) + rb")[a-zA-Z0-9_:]*)"
-    wanted = frozenset(family for row in rows for source in row.sources for family in source.families)
-    return Rules(form, tuple(rows), wanted, label, b"{" + label + b",", taken, re.compile(begins, re.MULTILINE))
+    own_prefixes = tuple(f"{prefix}:".encode() for prefix in dict.fromkeys((*vocabularies, "patio")))
+    begins = rb"^[ \t]*(?:#[ \t]*(?:HELP|TYPE)[ \t]+)?((?:" + b"|".join(own_prefixes) + rb")[a-zA-Z0-9_:]*)"
+    source_families = frozenset(family for row in rows for source in row.sources for family in source.families)
+    return Rules(
+        form, tuple(rows), source_families, label, b"{" + label + b",", own_prefixes, re.compile(begins, re.MULTILINE)
+    )
 
 
 def cut(text: bytes, size: int = PIECE) -> list[bytes]:
@@ -153,58 +155,58 @@ def cut(text: bytes, size: int = PIECE) -> list[bytes]:
 def rewrite(
     text: bytes | Sequence[bytes],
     rules: Rules,
-    own: bytes = b"",
-    asked: Mapping[str, Sequence[Sample]] | None = None,
+    own_text: bytes = b"",
+    supplied: Mapping[str, Sequence[Sample]] | None = None,
 ) -> Rewritten:
     """Return the text, then the standard families made of it, then the sidecar's own.
 
-    `asked` has the samples of families whose source is no metric, by the family's name without a prefix. In OpenMetrics
-    the end mark moves to the end; in the other format it is a comment like any other.
+    `supplied` has the samples of families whose source is no metric, by the family's name without a prefix. In
+    OpenMetrics the end mark moves to the end; in the other format it is a comment like any other.
     """
     pieces = [text] if isinstance(text, bytes) else [*text]
     if rules.form is Format.OPENMETRICS:
-        pieces, own = _without_end(pieces), _without_end([own])[0]
+        pieces, own_text = _without_end(pieces), _without_end([own_text])[0]
     end = b"\n" if pieces[-1] and not pieces[-1].endswith(b"\n") else b""
     families: dict[bytes, list[bytes]] = {}
-    wanted = rules.wanted
+    source_families = rules.source_families
     name, kind = b"", b""
-    taken: frozenset[bytes] = frozenset()
-    ours = False
+    used_names: frozenset[bytes] = frozenset()
+    has_own_names = False
     for piece in pieces:
         # What is made of lines that end as on Windows ends as everywhere else; the original keeps its own.
         lines = piece.replace(b"\r\n", b"\n") if b"\r" in piece else piece
         # From the end (rsplit, rfind), CPython 3.11 searches bytes in half the time.
         blocks = (b"\n" + lines + (end if piece is pieces[-1] else b"")).rsplit(_TYPE)
-        if name in wanted and blocks[0].strip():
+        if name in source_families and blocks[0].strip():
             # What a later piece adds to the last block of the one before.
             families[name].append(kind + blocks[0])
-        for one in blocks[1:]:
-            name, _, rest = one.partition(b" ")
-            if name in wanted:
+        for block in blocks[1:]:
+            name, _, rest = block.partition(b" ")
+            if name in source_families:
                 families.setdefault(name, []).append(rest)
                 kind = rest
         kind = kind.partition(b"\n")[0]
         if any(lines.rfind(prefix) != -1 for prefix in rules.prefixes):
-            ours = True
-            taken |= frozenset(rules.ours.findall(lines))
+            has_own_names = True
+            used_names |= frozenset(rules.own_names.findall(lines))
     parts = [*pieces, end]
-    clashes: list[str] = []
+    conflicts: list[str] = []
     for row in rules.rows:
-        if not row.names.isdisjoint(taken):
-            clashes.append(row.begins[1:].decode())
+        if not row.names.isdisjoint(used_names):
+            conflicts.append(row.begins[1:].decode())
             continue
-        made = _made(row, rules, families, ours)
-        if not made and row.asked and asked and (written := _written(row, rules, asked.get(row.family, ()))):
+        made = _made(row, rules, families, has_own_names)
+        if not made and row.supplied and supplied and (written := _written(row, rules, supplied.get(row.family, ()))):
             made = [written]
         if made:
             parts += (row.header, *made, b"\n")
-    if taken:
-        own, hidden = _without(own, rules, taken)
-        clashes += hidden
-    parts.append(own)
+    if used_names:
+        own_text, hidden = _without(own_text, rules, used_names)
+        conflicts += hidden
+    parts.append(own_text)
     if rules.form is Format.OPENMETRICS:
         parts.append(_EOF + b"\n")
-    return Rewritten(tuple(parts), tuple(clashes))
+    return Rewritten(tuple(parts), tuple(conflicts))
 
 
 def _rows(family: Family, prefix: str, sources: tuple[Source, ...], form: Format) -> Iterable[_Row]:
@@ -223,24 +225,30 @@ def _rows(family: Family, prefix: str, sources: tuple[Source, ...], form: Format
 
 
 def _row(
-    family: str, name: str, typed: str, kind: str, words: str, suffixes: tuple[str, ...], sources: tuple[Source, ...]
+    family: str,
+    name: str,
+    typed: str,
+    kind: str,
+    help_text: str,
+    suffixes: tuple[str, ...],
+    sources: tuple[Source, ...],
 ) -> _Row:
-    names = frozenset(one.encode() for one in (name, typed, *(name + suffix for suffix in suffixes)))
-    header = f"# HELP {typed} {words}\n# TYPE {typed} {kind}".encode()
-    compiled = tuple(_source(source, suffixes) for source in sources if not isinstance(source, Asked))
-    asked = any(isinstance(source, Asked) for source in sources)
-    return _Row(family, names, b"\n" + name.encode(), header, _KINDS[kind], compiled, asked)
+    names = frozenset(each.encode() for each in (name, typed, *(name + suffix for suffix in suffixes)))
+    header = f"# HELP {typed} {help_text}\n# TYPE {typed} {kind}".encode()
+    compiled = tuple(_source(source, suffixes) for source in sources if not isinstance(source, Supplied))
+    supplied = any(isinstance(source, Supplied) for source in sources)
+    return _Row(family, names, b"\n" + name.encode(), header, _KINDS[kind], compiled, supplied)
 
 
 def _source(source: str | Derived, suffixes: tuple[str, ...]) -> _Source:
     old = (source.family if isinstance(source, Derived) else source).encode()
     braces = tuple(b"\n" + old + suffix.encode() for suffix in suffixes)
-    # In OpenMetrics, and where text is written by hand, TYPE lines are without _total and _info.
+    # In OpenMetrics, and in text that people write, TYPE lines are without _total and _info.
     families = tuple(dict.fromkeys((old, old.removesuffix(b"_total"), old.removesuffix(b"_info"))))
-    return _Source(families, b"\n" + old, braces, source.how if isinstance(source, Derived) else None)
+    return _Source(families, b"\n" + old, braces, source.derivation if isinstance(source, Derived) else None)
 
 
-def _made(row: _Row, rules: Rules, families: Mapping[bytes, list[bytes]], ours: bool) -> list[bytes]:
+def _made(row: _Row, rules: Rules, families: Mapping[bytes, list[bytes]], has_own_names: bool) -> list[bytes]:
     """Return the row's samples from the first source that has any, each after a newline; nothing when none has."""
     for source in row.sources:
         for family in source.families:
@@ -249,28 +257,30 @@ def _made(row: _Row, rules: Rules, families: Mapping[bytes, list[bytes]], ours: 
                 stop = block.find(b"\n")
                 if block[:stop].strip() in row.kinds:
                     body = block[stop:]
-                    made.append(_renamed(body, source, row, rules, ours) if source.how is None else body)
-            if source.how is not None:
-                made = [_derived(made, source, source.how, row, rules)]
+                    made.append(
+                        _renamed(body, source, row, rules, has_own_names) if source.derivation is None else body
+                    )
+            if source.derivation is not None:
+                made = [_derived(made, source, source.derivation, row, rules)]
             if any(made):
                 return made
     return []
 
 
-def _derived(bodies: Iterable[bytes], source: _Source, how: How, row: _Row, rules: Rules) -> bytes:
+def _derived(bodies: Iterable[bytes], source: _Source, derivation: Derivation, row: _Row, rules: Rules) -> bytes:
     """Return what is made of the samples of one family, each after a newline."""
     samples = [read(labels, rest) for body in bodies for _, labels, rest in _cut(body, source)]
-    return _written(row, rules, how([sample for sample in samples if sample is not None]))
+    return _written(row, rules, derivation([sample for sample in samples if sample is not None]))
 
 
-def _renamed(body: bytes, source: _Source, row: _Row, rules: Rules, ours: bool) -> bytes:
+def _renamed(body: bytes, source: _Source, row: _Row, rules: Rules, has_own_names: bool) -> bytes:
     """Return the samples of one block under their new name, each after a newline; empty when there are none."""
     comment = body.rfind(b"\n#")
     if comment != -1:
         # The HELP line of the next family ends nearly every block.
         body = body[:comment] if body.find(b"\n", comment + 1) in (-1, len(body) - 1) else body
     body = body.rstrip(b"\n")
-    if not ours and _LABEL not in body:
+    if not has_own_names and _LABEL not in body:
         # Where each line has one brace, right behind a name of ours and before a letter, all is done at once.
         parts = body.split(b"{")
         labels = parts[1:]
@@ -317,13 +327,13 @@ def _labels(labels: bytes, label: bytes) -> bytes:
     return label + b"," + labels if labels else label
 
 
-def _without(own: bytes, rules: Rules, taken: frozenset[bytes]) -> tuple[bytes, list[str]]:
+def _without(own_text: bytes, rules: Rules, used_names: frozenset[bytes]) -> tuple[bytes, list[str]]:
     """Return the sidecar's own text without the families that the engine has, and their names."""
     hidden = []
     kept = []
-    for block in (b"\n" + own).split(b"\n# HELP ")[1:]:
+    for block in (b"\n" + own_text).split(b"\n# HELP ")[1:]:
         family = b"# HELP " + block.rstrip(b"\n") + b"\n"
-        if taken.isdisjoint(rules.ours.findall(family)):
+        if used_names.isdisjoint(rules.own_names.findall(family)):
             kept.append(family)
         else:
             hidden.append(block.partition(b" ")[0].decode())

@@ -1,8 +1,8 @@
 """Answers a scrape: fetches the engine's text, has it rewritten, puts the sidecar's own metrics behind it.
 
 However many scrape at once, the engine is asked once. An engine that is down, slow, or answers with something else
-costs a scrape nothing but `patio:engine_up 0`: it never fails, since the sidecar's own metrics are what tells. Each
-scrape is answered before whoever asked stops waiting for it.
+costs a scrape nothing but `patio:engine_up 0`: it never fails, since the sidecar's own metrics say why. Each
+scrape is answered before its caller stops waiting.
 
 A text of more than one piece is rewritten on a thread of its own, piece by piece; the event loop only waits for it.
 """
@@ -35,7 +35,7 @@ DEADLINE = 5.0
 """Seconds for the engine to answer where the scraper does not say how long it waits: half of Prometheus' default."""
 LONGEST = 60.0
 LEAST = 0.8
-"""Whoever says less waits no less: anybody can say it, and a look that had no time tells nothing of the engine."""
+"""A scraper that names less time waits as long: anyone can send the header, and a poll needs time to mean anything."""
 PART = 0.8
 """How much of the time that the scraper gives the engine may use."""
 LARGEST = 16 * 2**20
@@ -90,19 +90,19 @@ class Scraper:
         http: httpx.AsyncClient,
         engine: EngineKind,
         prefixes: Iterable[str],
-        own: SelfMetrics,
+        self_metrics: SelfMetrics,
         view: Callable[[], EngineView],
     ) -> None:
-        """`url` None: the engine is not to be scraped. `view` is what the engine said of itself at the last look."""
+        """`url` None: the engine is not to be scraped. `view` is the engine's answer to the last poll."""
         self._url = url
         self._http = http
-        self._own = own
+        self._self_metrics = self_metrics
         self._view = view
         self._scraping: _Scrape | None = None
-        self._complained: str | None = None
+        self._last_failure: str | None = None
         self._warned: dict[str, float] = {}
         """When each reason was last logged."""
-        self._clashes: tuple[str, ...] = ()
+        self._conflicts: tuple[str, ...] = ()
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="metrics")
         self._large: weakref.WeakSet[Page] = weakref.WeakSet()
         vocabularies = tuple(prefixes)
@@ -117,15 +117,15 @@ class Scraper:
     async def page(self, seconds: float | None = None) -> Page:
         """Return what to serve within so many seconds (`DEADLINE`), with or without the engine's part."""
         if self._url is None:
-            self._own.engine_up.set(1 if self._view().ready else 0)
-            return Page((self._own.text(),))
+            self._self_metrics.engine_up.set(1 if self._view().ready else 0)
+            return Page((self._self_metrics.text(),))
         if self._scraping is None or self._scraping.task.done():
             self._scraping = _Scrape(asyncio.create_task(self._scrape(self._url), name="scrape"))
         joined = self._scraping
         joined.waiting += 1
         limit = DEADLINE if seconds is None else seconds
         try:
-            # Whoever joins may leave without taking the others' answer along.
+            # A caller that joins may leave without cancelling the others' answer.
             done, _ = await asyncio.wait((joined.task,), timeout=limit)
         finally:
             joined.waiting -= 1
@@ -134,7 +134,7 @@ class Scraper:
                 self._scraping = None
         if done:
             return joined.task.result()
-        self._own.scrape_duration.set(limit)
+        self._self_metrics.scrape_duration.set(limit)
         return self._without_engine(_Failure("timeout", f"no answer in {limit:g} s"))
 
     async def packed(self, page: Page) -> bytes:
@@ -152,43 +152,48 @@ class Scraper:
         started = time.perf_counter()
         fetched = await self._fetch(url)
         if isinstance(fetched, _Failure):
-            self._own.scrape_duration.set(time.perf_counter() - started)
+            self._self_metrics.scrape_duration.set(time.perf_counter() - started)
             return self._without_engine(fetched)
-        if self._complained is not None:
-            log.info("engine scraped again after=%s", self._complained)
-        self._complained = None
+        if self._last_failure is not None:
+            log.info("engine scraped again after=%s", self._last_failure)
+        self._last_failure = None
         large = len(fetched.pieces) > 1
         if large and len(self._large) >= LARGE_PAGES:
             message = f"{LARGE_PAGES} large pages are still on their way to slow readers"
             return self._without_engine(_Failure("busy", message))
-        self._own.engine_up.set(1)
-        self._own.scrape_duration.set(time.perf_counter() - started)
-        own, rules = self._own.text(fetched.form), self._rules(fetched.form)
+        self._self_metrics.engine_up.set(1)
+        self._self_metrics.scrape_duration.set(time.perf_counter() - started)
+        own_text, rules = self._self_metrics.text(fetched.form), self._rules(fetched.form)
         if large:
             loop = asyncio.get_running_loop()
-            rewritten = await loop.run_in_executor(self._threads, rewrite, fetched.pieces, rules, own, self._asked())
+            rewritten = await loop.run_in_executor(
+                self._threads, rewrite, fetched.pieces, rules, own_text, self._supplied()
+            )
         else:
-            rewritten = rewrite(fetched.pieces, rules, own, self._asked())
-        if rewritten.clashes != self._clashes:
-            self._clashes = rewritten.clashes
-            log.warning("engine has metrics of our names, its own are kept names=%s", ",".join(rewritten.clashes))
+            rewritten = rewrite(fetched.pieces, rules, own_text, self._supplied())
+        if rewritten.conflicts != self._conflicts:
+            self._conflicts = rewritten.conflicts
+            log.warning(
+                "engine has metrics with names of the sidecar, which leaves its own out names=%s",
+                ",".join(rewritten.conflicts),
+            )
         page = Page(rewritten.parts, fetched.form)
         if large:
             self._large.add(page)
         return page
 
     def _without_engine(self, failure: _Failure) -> Page:
-        self._own.engine_up.set(0)
-        self._own.scrape_errors.labels(failure.reason).inc()
+        self._self_metrics.engine_up.set(0)
+        self._self_metrics.scrape_errors.labels(failure.reason).inc()
         now = time.monotonic()
-        if self._complained != failure.reason and now - self._warned.get(failure.reason, -QUIET) >= QUIET:
+        if self._last_failure != failure.reason and now - self._warned.get(failure.reason, -QUIET) >= QUIET:
             log.warning("engine not scraped reason=%s message=%s", failure.reason, failure.message)
-            self._complained = failure.reason
+            self._last_failure = failure.reason
             self._warned[failure.reason] = now
-        return Page((self._own.text(),))
+        return Page((self._self_metrics.text(),))
 
-    def _asked(self) -> Mapping[str, Sequence[Sample]]:
-        """Return what no metric of the engine tells, and its other answers do."""
+    def _supplied(self) -> Mapping[str, Sequence[Sample]]:
+        """Return what no metric of the engine has, but its other answers have."""
         view = self._view()
         if view.context_tokens is None:
             return {}
@@ -208,7 +213,7 @@ class Scraper:
                     return _Failure("garbage", f"content type {kind[:100]!r}")
                 coding = response.headers.get("content-encoding", "identity")
                 if coding != "identity":
-                    # A few bytes that become millions: nobody asked for it.
+                    # A few bytes can become millions, and the scraper did not ask for it.
                     return _Failure("garbage", f"content encoding {coding[:100]!r}")
                 async for chunk in response.aiter_raw():
                     size += len(chunk)

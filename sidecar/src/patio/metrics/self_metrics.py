@@ -21,12 +21,12 @@ class SelfMetrics:
         self._registry = registry
         self.engine_up = Gauge(
             "patio:engine_up",
-            "1 if the engine's metrics were read by this scrape; without scraping, 1 if the engine is ready.",
+            "1 if this scrape read the engine's metrics; without scraping, 1 if the engine is ready.",
             registry=registry,
         )
         self.scrape_duration = Gauge(
             "patio:scrape_duration_seconds",
-            "Seconds that the last scrape of the engine took, rewriting included.",
+            "Seconds that the last scrape of the engine took, including rewriting.",
             registry=registry,
         )
         self.scrape_errors = Counter(
@@ -34,7 +34,7 @@ class SelfMetrics:
         )
         Gauge(
             "patio:build_info",
-            "1; labels say what runs.",
+            "Always 1; the labels name the versions.",
             ("version", "inference_engine", "inference_engine_version"),
             registry=registry,
         ).labels(version, engine, engine_version).set(1)

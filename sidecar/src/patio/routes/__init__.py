@@ -1,4 +1,4 @@
-"""The routes of the sidecar's API: read the request, ask whoever owns the answer, write it down.
+"""The routes of the sidecar's API: read the request, ask the owner of the answer, write it down.
 
 Decisions are not made here. Adapters belong to `adapters.reconciler`, metrics to `metrics.scrape`, registrations to
 `topology`, the end of a pod to `drain`; a module a concern turns their answers into status codes, and `responses` has
@@ -54,7 +54,7 @@ class Parts:
     stopping: asyncio.Event
     """Set when the process is asked to leave: long-polls and waits end then."""
     gate: Authorizer
-    count_denial: Callable[[str], None]
+    count_rejection: Callable[[str], None]
     sealing: Sealing
 
 
@@ -85,5 +85,5 @@ def create_app(parts: Parts, version: str, docs: bool) -> FastAPI:
         from patio.routes.openapi import add_document
 
         add_document(app)
-    add_access(app, parts.gate, parts.count_denial)
+    add_access(app, parts.gate, parts.count_rejection)
     return app

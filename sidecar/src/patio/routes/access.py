@@ -1,4 +1,4 @@
-"""Stands before every route: a call goes on only if its endpoint is open to whoever calls, or with a proof.
+"""Stands before every route: a call goes on only if its endpoint is open to its caller, or with a proof.
 
 To whom an endpoint is open it declares itself (`access.openness`); one that declares nothing is closed. Which endpoint
 a call would reach is asked of the application's own routes, with the router's own question, so no spelling of a path or
@@ -37,11 +37,11 @@ SHOWN = 200
 """Characters of a path in the log."""
 
 
-def add_access(app: FastAPI, gate: Authorizer, count_denial: Callable[[str], None]) -> None:
+def add_access(app: FastAPI, gate: Authorizer, count_rejection: Callable[[str], None]) -> None:
     """Put the guard before the application's routes."""
     # A redirect would answer for a path that no route has, with an address out of the Host header.
     app.router.redirect_slashes = False
-    app.add_middleware(_Guard, routes=app.router.routes, gate=gate, count_denial=count_denial)
+    app.add_middleware(_Guard, routes=app.router.routes, gate=gate, count_rejection=count_rejection)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,24 +61,24 @@ class _Matcher:
 
     def __init__(self, routes: Sequence[BaseRoute]) -> None:
         self._routes = routes
-        self._known: dict[tuple[str, str], _Reached] = {}
-        self._of = 0
+        self._cache: dict[tuple[str, str], _Reached] = {}
+        self._route_count = 0
 
     def match(self, scope: Scope) -> _Reached:
         """Return what a call comes to."""
-        if self._of != len(self._routes):
-            self._known, self._of = {}, len(self._routes)
+        if self._route_count != len(self._routes):
+            self._cache, self._route_count = {}, len(self._routes)
         key = (scope["method"], scope["path"])
-        known = self._known.get(key)
-        if known is not None:
-            return known
+        cached = self._cache.get(key)
+        if cached is not None:
+            return cached
         partly: Openness | None = None
         for route in self._routes:
             match, child = route.matches(scope)
             if match is Match.FULL:
                 reached = _Reached(openness_of(child.get("endpoint")), True)
                 if not child.get("path_params", True):
-                    self._known[key] = reached
+                    self._cache[key] = reached
                 return reached
             if match is Match.PARTIAL and partly is None:
                 partly = openness_of(child.get("endpoint"))
@@ -89,12 +89,12 @@ class _Guard:
     """ASGI middleware."""
 
     def __init__(
-        self, app: ASGIApp, routes: Sequence[BaseRoute], gate: Authorizer, count_denial: Callable[[str], None]
+        self, app: ASGIApp, routes: Sequence[BaseRoute], gate: Authorizer, count_rejection: Callable[[str], None]
     ) -> None:
         self._app = app
         self._matcher = _Matcher(routes)
         self._gate = gate
-        self._count_denial = count_denial
+        self._count_rejection = count_rejection
         self._lines = LineLimit()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -105,14 +105,14 @@ class _Guard:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
             return
-        denial = judge_head(scope["path"], _raw_target(scope), scope["headers"])
-        if denial is not None:
-            await self._deny(denial, scope, receive, send)
+        rejection = judge_head(scope["path"], _raw_target(scope), scope["headers"])
+        if rejection is not None:
+            await self._reject(rejection, scope, receive, send)
             return
         reached = self._matcher.match(scope)
         admitted = self._admit(scope, reached)
         if isinstance(admitted, RequestRejection):
-            await self._deny(admitted, scope, receive, send)
+            await self._reject(admitted, scope, receive, send)
             return
         if reached.openness.to is To.EVERYONE or not reached.endpoint:
             await self._app(scope, receive, send)  # which reads no body
@@ -121,20 +121,20 @@ class _Guard:
             async with asyncio.timeout(BODY_SECONDS):
                 body = await _body(receive, reached.openness.max_body)
         except TimeoutError:
-            await self._deny(BODY_TOO_SLOW, scope, receive, send)
+            await self._reject(BODY_TOO_SLOW, scope, receive, send)
             return
         if body is None:
             return  # the caller hung up
-        denial = BODY_TOO_LARGE if len(body) > reached.openness.max_body else None
-        if denial is None and any("json" in one.lower() for one in _headers(scope, b"content-type")):
-            denial = judge_json(body)
-        if denial is None and admitted is not None:
-            denial = self._gate.finish(admitted, body)
-        if denial is not None:
-            await self._deny(denial, scope, receive, send)
+        rejection = BODY_TOO_LARGE if len(body) > reached.openness.max_body else None
+        if rejection is None and any("json" in value.lower() for value in _headers(scope, b"content-type")):
+            rejection = judge_json(body)
+        if rejection is None and admitted is not None:
+            rejection = self._gate.finish(admitted, body)
+        if rejection is not None:
+            await self._reject(rejection, scope, receive, send)
             return
         proven = {} if admitted is None else {PROVEN: True}
-        await self._app({**scope, **proven}, _again(body, receive), send)
+        await self._app({**scope, **proven}, _replayed(body, receive), send)
 
     def _admit(self, scope: Scope, reached: _Reached) -> ProofClaims | RequestRejection | None:
         """Judge a call by its head; a proof is good only once the body is known."""
@@ -142,9 +142,9 @@ class _Guard:
         authorization = _headers(scope, b"authorization")
         if openness.admits is not None:
             shown = authorization[0] if len(authorization) == 1 else None
-            return None if openness.admits(shown) else RequestRejection("RouterKeyWrong", openness.denial)
+            return None if openness.admits(shown) else RequestRejection("RouterKeyWrong", openness.message)
         if inside and not reached.endpoint:
-            return None  # a 404 or 405 tells more than a 401, and nobody else hears it
+            return None  # a 404 or 405 says more than a 401, and only the pod sees it
         call = Call(peer_of(scope), scope["method"], _headers(scope, b"content-type"), hosts=_headers(scope, b"host"))
         if self._gate.is_open(call, openness):
             return None
@@ -158,28 +158,28 @@ class _Guard:
             return NOT_MEANT
         return admitted if isinstance(admitted, ProofClaims | RequestRejection) else None
 
-    async def _deny(self, denial: RequestRejection, scope: Scope, receive: Receive, send: Send) -> None:
-        self._count_denial(denial.code)
-        left_out = self._lines.take()
-        if left_out is not None:
+    async def _reject(self, rejection: RequestRejection, scope: Scope, receive: Receive, send: Send) -> None:
+        self._count_rejection(rejection.code)
+        suppressed = self._lines.take()
+        if suppressed is not None:
             log.info(
-                "call refused code=%s peer=%s method=%s path=%s left_out=%d",
-                denial.code,
+                "call rejected code=%s peer=%s method=%s path=%s suppressed=%d",
+                rejection.code,
                 peer_of(scope),
                 scope["method"][:SHOWN],
                 scope["path"][:SHOWN],
-                left_out,
+                suppressed,
             )
-        detail = ErrorDetail(code=denial.code, message=denial.message, retryable=denial.retryable)
-        response = answer(ErrorBody(error=detail), denial.status)
-        if denial.status == 401:
-            scheme = "Bearer" if denial.code == "RouterKeyWrong" else PROOF_SCHEME
-            response.headers["www-authenticate"] = f'{scheme} error="{denial.code}"'
+        detail = ErrorDetail(code=rejection.code, message=rejection.message, retryable=rejection.retryable)
+        response = answer(ErrorBody(error=detail), rejection.status)
+        if rejection.status == 401:
+            scheme = "Bearer" if rejection.code == "RouterKeyWrong" else PROOF_SCHEME
+            response.headers["www-authenticate"] = f'{scheme} error="{rejection.code}"'
         await response(scope, receive, send)
 
 
 def peer_of(scope: Scope) -> str | None:
-    """Return the address of whoever calls."""
+    """Return the address of the caller."""
     client = scope.get("client")
     return address_of(client[0]) if client else None
 
@@ -196,7 +196,7 @@ def _headers(scope: Scope, name: bytes) -> list[str]:
 
 
 def _listed(values: list[str]) -> list[str]:
-    return [part for value in values for one in value.split(",") if (part := one.strip())]
+    return [stripped for value in values for item in value.split(",") if (stripped := item.strip())]
 
 
 async def _body(receive: Receive, most: int) -> bytes | None:
@@ -214,7 +214,7 @@ async def _body(receive: Receive, most: int) -> bytes | None:
             return b"".join(parts)
 
 
-def _again(body: bytes, receive: Receive) -> Receive:
+def _replayed(body: bytes, receive: Receive) -> Receive:
     """Give the body on, then whatever else comes: that the caller hung up."""
     given = False
 

@@ -17,7 +17,7 @@ from patio.adapters.desired import Outcome
 from patio.adapters.published_state import PublishedState
 from patio.adapters.reconciler import Reconciler
 from patio.credentials.sealing import SealedError
-from patio.engine.base import FaultReason
+from patio.engine.base import EngineReason
 from patio.routes.access import peer_of
 from patio.routes.downloads import DOWNLOAD_STATUS
 from patio.routes.responses import ApiError, answer, within
@@ -32,15 +32,15 @@ from patio_protocol.adapters import (
 )
 from patio_protocol.engines import TRIAL_PREFIX
 
-FAULT_STATUS: Mapping[str, int] = {
-    FaultReason.ADAPTER_NOT_FOUND: 404,
-    FaultReason.ADAPTER_REFUSED: 422,
-    FaultReason.LORA_UNAVAILABLE: 422,
-    FaultReason.EVICTED: 422,
-    FaultReason.UNAUTHORIZED: 502,
+ERROR_STATUS: Mapping[str, int] = {
+    EngineReason.ADAPTER_NOT_FOUND: 404,
+    EngineReason.ADAPTER_REJECTED: 422,
+    EngineReason.LORA_UNAVAILABLE: 422,
+    EngineReason.EVICTED: 422,
+    EngineReason.UNAUTHORIZED: 502,
 }
 """Status of a load that failed, by reason. The engine's own codes do not do: vLLM answers 500 to bad adapters."""
-FAULT_THAT_MAY_PASS = 503
+RETRYABLE_STATUS = 503
 
 _UNDER_WAY = (AdapterState.PENDING, AdapterState.DOWNLOADING, AdapterState.LOADING)
 
@@ -65,10 +65,10 @@ def add_adapters(
     @open_to(EVERYONE)
     async def adapters(
         call: Request,
-        revision: Annotated[str | None, Query(max_length=128, description="The last answer's revision.")] = None,
+        revision: Annotated[str | None, Query(max_length=128, description="Revision of the last answer.")] = None,
         wait: Annotated[float, Query(ge=0, le=300, description="Seconds to wait for another revision.")] = 0,
     ) -> Response:
-        """Every adapter wanted or present; with a revision, answered when there is another one."""
+        """List every adapter, desired or loaded. With `revision` and `wait`, answer when the revision changes."""
         if revision is not None and wait:
             await _poll(call, revision, wait)
         return Response(published.json, media_type="application/json")
@@ -81,7 +81,7 @@ def add_adapters(
             return
         peer = peer_of(call.scope) or ""
         if not polls.enter(peer):
-            message = "Too many long-polls are open, of this caller or in all: ask without `wait`, or later."
+            message = "Too many long-polls are open, from this caller or in total. Ask without `wait`, or later."
             raise ApiError(429, "TooManyLongPolls", message, True, retry_after=TOO_MANY_SECONDS)
         try:
             await within(wait, published.changed(revision), stopping, call)
@@ -91,9 +91,9 @@ def add_adapters(
     @app.post("/v1/load_lora_adapter", response_model=AdapterReport, responses={202: {"model": AdapterReport}})
     @app.post("/load_lora_adapter", response_model=AdapterReport, responses={202: {"model": AdapterReport}})
     async def load(request: LoadRequest, call: Request) -> Response:
-        """Want an adapter, or its files. 200 once the engine lists it (or they are there), else 202 after the wait."""
+        """Order an adapter, or only its files. 200 once the engine lists it (or they are there), 202 after the wait."""
         if request.lora_name.startswith(TRIAL_PREFIX):
-            message = f"Names that begin with {TRIAL_PREFIX} are the sidecar's own: it tries weights under them."
+            message = f"Names that begin with {TRIAL_PREFIX} are reserved: the sidecar tries weights under them."
             raise ApiError(400, "InvalidRequest", message)
         try:
             request = opened(request)
@@ -111,12 +111,12 @@ def add_adapters(
             await within(request.patience, _settled(published, request.lora_name), stopping, call)
         report = published.report(request.lora_name)
         if report is not None and not request.patience:
-            # The order was taken, and nobody waits for what becomes of it: even a fault is only the state so far.
+            # The order was accepted, and its caller does not wait: even an error is only the state so far.
             return answer(report, 200 if report.state is AdapterState.LOADED else 202)
         if report is None or report.state is AdapterState.UNLOADING:
-            raise ApiError(409, "Superseded", f"Adapter {request.lora_name} was ordered away before it was loaded.")
+            raise ApiError(409, "Superseded", f"Another order unloads adapter {request.lora_name}.")
         if report.state is AdapterState.FAILED:
-            status = FAULT_THAT_MAY_PASS if report.retryable else FAULT_STATUS.get(report.reason, 422)
+            status = RETRYABLE_STATUS if report.retryable else ERROR_STATUS.get(report.reason, 422)
             status = DOWNLOAD_STATUS.get(report.reason, status)
             raise ApiError(status, report.reason, report.message, report.retryable)
         return answer(report, 200 if report.state is AdapterState.LOADED else 202)
@@ -127,32 +127,30 @@ def add_adapters(
             await within(request.patience, _fetched(published, request.lora_name), stopping, call)
         report = published.report(request.lora_name)
         if report is None:
-            raise ApiError(
-                409, "Superseded", f"Adapter {request.lora_name} was ordered away before its files were there."
-            )
+            raise ApiError(409, "Superseded", f"Another order unloads adapter {request.lora_name}.")
         prepared = report.prepared
         if request.patience and prepared is not None and prepared.state is PreparedState.FAILED:
-            status = DOWNLOAD_STATUS.get(prepared.reason, FAULT_THAT_MAY_PASS)
+            status = DOWNLOAD_STATUS.get(prepared.reason, RETRYABLE_STATUS)
             raise ApiError(status, prepared.reason, prepared.message, prepared.retryable)
         # No longer ahead: another order wants it loaded by now, and that order is answered for itself.
-        there = prepared is None or prepared.state is PreparedState.PREPARED
-        return answer(report, 200 if there else 202)
+        is_there = prepared is None or prepared.state is PreparedState.PREPARED
+        return answer(report, 200 if is_there else 202)
 
     @app.post("/v1/unload_lora_adapter", response_model=UnloadAnswer, responses={202: {"model": UnloadAnswer}})
     @app.post("/unload_lora_adapter", response_model=UnloadAnswer, responses={202: {"model": UnloadAnswer}})
     async def unload(request: UnloadRequest, call: Request) -> Response:
-        """Stop wanting an adapter. 200 once the engine has let go of it, 202 when the wait is over first."""
+        """Unload an adapter. 200 once the engine no longer lists it, 202 when the wait is over first."""
         name = request.lora_name
         try:
             outcome = await reconciler.order_unload(name, request.owner)
         except OSError as error:
             raise _not_stored(error) from error
         if outcome is Outcome.UNKNOWN and request.owner is None:
-            raise ApiError(404, "NotFound", f"Adapter {name} is neither wanted nor loaded on this pod.")
+            raise ApiError(404, "NotFound", f"Adapter {name} is neither desired nor loaded on this pod.")
         if outcome is Outcome.KEPT:
-            message = f"Nothing to do: {request.owner} does not want {name} here, and what others want stays."
+            message = f"{request.owner} has no order for {name} on this pod. Orders of other owners stay."
             return answer(UnloadAnswer(lora_name=name, unloaded=True, message=message), 200)
-        await within(request.wait, _left(published, name), stopping, call)
+        await within(request.wait, _unloaded(published, name), stopping, call)
         report = published.report(name)
         if report is not None and report.state is AdapterState.UNLOADING:
             return answer(UnloadAnswer(lora_name=name, unloaded=False, message=report.message), 202)
@@ -160,7 +158,7 @@ def add_adapters(
 
 
 def _not_stored(error: OSError) -> ApiError:
-    message = f"The order could not be stored, so nothing was changed: {error.strerror or error}."
+    message = f"The sidecar could not store the order, and changed nothing: {error.strerror or error}."
     return ApiError(507, "NotStored", message, retryable=True)
 
 
@@ -183,7 +181,7 @@ async def _fetched(published: PublishedState, name: str) -> None:
         await published.report_changed(name, report)
 
 
-async def _left(published: PublishedState, name: str) -> None:
+async def _unloaded(published: PublishedState, name: str) -> None:
     """Return when an unload is over, or the adapter is wanted again."""
     while True:
         report = published.report(name)

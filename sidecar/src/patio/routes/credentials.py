@@ -1,6 +1,6 @@
 """The route by which this sidecar proves which pod it is in. Never open: not from inside the pod either.
 
-Its answer is the pod's token, readable for the caller alone. The guard lets nobody reach it without the operator's
+Its answer is the pod's token, readable for the caller alone. The guard lets no call reach it without the operator's
 signature, and says so in the scope of a call; the route looks for that itself.
 """
 
@@ -23,9 +23,9 @@ def add_credentials(app: FastAPI, sealing: Sealing) -> None:
     @app.post(HANDSHAKE_PATH)
     @open_to(OPERATOR)
     async def handshake(request: HandshakeRequest, call: Request) -> HandshakeAnswer:
-        """Prove which pod this is: the sidecar's key, and in a box for the caller's key the pod's token.
+        """Prove which pod this is: with the sidecar's key, and with the pod's token in a box for the caller's key.
 
-        Needs the operator's signature from everywhere, loopback included.
+        Every caller needs the operator's signature, also from loopback.
         """
         if not call.scope.get(PROVEN, False):
             raise ApiError(401, MISSING_EVERYWHERE.code, MISSING_EVERYWHERE.message)

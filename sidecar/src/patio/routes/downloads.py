@@ -20,12 +20,12 @@ DOWNLOAD_STATUS: Mapping[str, int] = {
     DownloadReason.INVALID: 400,
     DownloadReason.NOT_FOUND: 404,
     DownloadReason.CANCELLED: 409,
-    DownloadReason.REFUSED: 422,
+    DownloadReason.REJECTED: 422,
     DownloadReason.TOO_MANY: 429,
     INTERNAL_ERROR: 500,
     DownloadReason.UNAUTHORIZED: 502,
     DownloadReason.UNREACHABLE: 503,
-    DownloadReason.FAULT: 503,
+    DownloadReason.ERROR: 503,
     DownloadReason.SLOW: 503,
     DownloadReason.BUSY: 503,
     DownloadReason.CHANGED: 503,
@@ -42,40 +42,40 @@ def add_downloads(app: FastAPI, downloads: Downloads, stopping: asyncio.Event) -
 
     @app.post("/v1/download_model", response_model=DownloadReport, responses={202: {"model": DownloadReport}})
     async def download(request: DownloadRequest, call: Request) -> Response:
-        """Fetch a folder. 200 when it is there; with `async_download` 202 at once. A second order joins the first."""
+        """Fetch a folder. 200 once it is there, 202 at once with `async_download`. A second order joins the first."""
         try:
             report = downloads.order(request)
-        except DownloadError as fault:
-            raise _fault(fault.reason, fault.message, fault.retryable) from fault
+        except DownloadError as error:
+            raise _error(error.reason, error.message, error.retryable) from error
         if not request.async_download:
             await within(None, downloads.ended(report.id), stopping, call)
             report = downloads.report(report.id) or report
         if request.async_download or report.finished is None:
             return answer(report, 202)
         if report.error is not None:
-            raise _fault(report.error.code, report.error.message, report.error.retryable)
+            raise _error(report.error.code, report.error.message, report.error.retryable)
         return answer(report, 200)
 
     @app.get("/v1/downloads")
     @open_to(EVERYONE)
     async def reports() -> DownloadList:
-        """Every download under way, and the last that ended, the newest first."""
+        """List the downloads under way and the last ones that ended, the newest first."""
         return DownloadList(downloads=downloads.reports())
 
     @app.get("/v1/downloads/{download_id}")
     @open_to(EVERYONE)
     async def report(download_id: str) -> DownloadReport:
-        """One download, with its progress."""
-        found = downloads.report(download_id)
-        if found is None:
+        """Show one download with its progress."""
+        existing = downloads.report(download_id)
+        if existing is None:
             raise _unknown(download_id)
-        return found
+        return existing
 
     @app.delete("/v1/downloads/{download_id}")
     async def cancel(download_id: str) -> DownloadReport:
-        """Stop a download, or strike one that is over off the list. What is on disk stays for the next order."""
-        if downloads.waited_for(download_id):
-            message = "An adapter waits for this download; unload the adapter to stop it."
+        """Cancel a download, or remove an ended one from the list. The files on disk stay for the next order."""
+        if downloads.has_listeners(download_id):
+            message = "An adapter waits for this download. Unload the adapter to cancel it."
             raise ApiError(409, "InUse", message)
         ended = await downloads.cancel(download_id)
         if ended is None:
@@ -83,7 +83,7 @@ def add_downloads(app: FastAPI, downloads: Downloads, stopping: asyncio.Event) -
         return ended
 
 
-def _fault(code: str, message: str, retryable: bool) -> ApiError:
+def _error(code: str, message: str, retryable: bool) -> ApiError:
     return ApiError(DOWNLOAD_STATUS.get(code, 500), code, message, retryable)
 
 

@@ -20,16 +20,18 @@ def add_drain(app: FastAPI, drain: Drain) -> None:
     @app.post("/v1/drain")
     @open_to(HOOK)
     async def post(request: Annotated[DrainRequest | None, Body()] = None) -> DrainAnswer:
-        """Make /ready fail, leave the router, wait until the engine has no request or the time is over.
+        """Drain the pod: fail /ready, leave the routers, wait until the engine has no request or the timeout is over.
 
-        200 either way.
+        200 in both cases.
         """
         return await drain.drain(None if request is None else request.timeout)
 
     @app.get("/v1/drain")
     @open_to(HOOK)
     async def get(
-        timeout: Annotated[float | None, Query(ge=0, le=3600, description="Seconds; absent: the setting.")] = None,
+        timeout: Annotated[
+            float | None, Query(ge=0, le=3600, description="Seconds; default: PATIO_DRAIN_TIMEOUT.")
+        ] = None,
     ) -> DrainAnswer:
-        """The same, for the kubelet's preStop hook, whose word it needs from loopback as well: it changes something."""
+        """Drain as POST does, for the kubelet's preStop hook. Needs the hook's proof, also from loopback."""
         return await drain.drain(timeout)

@@ -16,7 +16,7 @@ from fastapi.openapi.utils import get_openapi
 DESCRIPTION = (
     "The sidecar of one engine pod. Routes that change nothing are open to everyone who reaches the port. All others "
     "need the operator's signature from outside the pod (docs/concepts/access.md). From inside it, POST, PUT and "
-    "DELETE with `Content-Type: application/json` need none; `GET /v1/drain` needs the word of the pod's preStop hook."
+    "DELETE with `Content-Type: application/json` need none; `GET /v1/drain` needs the proof of the pod's preStop hook."
 )
 ERROR = "#/components/schemas/ErrorBody"
 
@@ -44,9 +44,9 @@ REQUESTS: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("post", "/v1/load_lora_adapter"): {
         "a folder": {"lora_name": "sql", "lora_path": "/adapters/sql"},
         "a source": {"lora_name": "sql", "source": "s3://models/lora/sql", "revision": "7", "wait": 0},
-        "ahead of a switch": {"lora_name": "sql", "source": "s3://models/lora/sql-8", "prepare": True, "wait": 0},
+        "before a switch": {"lora_name": "sql", "source": "s3://models/lora/sql-8", "prepare": True, "wait": 0},
     },
-    ("post", "/v1/unload_lora_adapter"): {"by hand": {"lora_name": "sql"}},
+    ("post", "/v1/unload_lora_adapter"): {"manually": {"lora_name": "sql"}},
     ("post", "/v1/download_model"): {"in the background": _DOWNLOAD},
     ("post", "/v1/drain"): {"less than the grace period": {"timeout": 25}},
 }
@@ -67,50 +67,50 @@ ANSWERS: Mapping[tuple[str, str], Any] = {
     },
 }
 
-_UNSIGNED = (401, "ProofMissing", "From outside the pod this call needs the operator's signature.", False)
-_TOO_LARGE = (413, "BodyTooLarge", "The body is larger than this route takes.", False)
+_UNSIGNED = (401, "ProofMissing", "From outside the pod, this call needs the operator's signature.", False)
+_TOO_LARGE = (413, "BodyTooLarge", "The body exceeds the limit of this route.", False)
 _INVALID = (400, "InvalidRequest", "lora_name: String should match pattern", False)
 
-FAULTS: Mapping[tuple[str, str], tuple[tuple[int, str, str, bool], ...]] = {
+ERRORS: Mapping[tuple[str, str], tuple[tuple[int, str, str, bool], ...]] = {
     ("post", "/v1/load_lora_adapter"): (
         _INVALID,
         _UNSIGNED,
         _TOO_LARGE,
         (404, "AdapterNotFound", "Loading lora sql failed: No adapter found for /adapters/sql", False),
-        (409, "Conflict", "Adapter sql is wanted by LoraAdapter/team-b/sql on this pod.", False),
-        (409, "TooManyAdapters", "2000 adapters are wanted on this pod, which is the most; unload others.", False),
-        (422, "AdapterRefused", "LoRA rank 64 is greater than max_lora_rank 16.", False),
-        (502, "EngineUnauthorized", "The engine refuses it without the right key; set ENGINE_API_KEY.", False),
-        (503, "EngineFault", "The engine answered 503.", True),
+        (409, "Conflict", "Adapter sql belongs to LoraAdapter/team-b/sql on this pod.", False),
+        (409, "TooManyAdapters", "This pod has orders for 2000 adapters, which is the limit.", False),
+        (422, "AdapterRejected", "LoRA rank 64 is greater than max_lora_rank 16.", False),
+        (502, "EngineUnauthorized", "The engine rejected the call: the key is wrong. Set ENGINE_API_KEY.", False),
+        (503, "EngineError", "The engine answered 503.", True),
         (507, "NotStored", "The order could not be stored, so nothing was changed: No space left on device.", True),
     ),
     ("post", "/v1/unload_lora_adapter"): (
         _INVALID,
         _UNSIGNED,
         _TOO_LARGE,
-        (404, "NotFound", "Adapter sql is neither wanted nor loaded on this pod.", False),
+        (404, "NotFound", "Adapter sql is neither desired nor loaded on this pod.", False),
         (507, "NotStored", "The order could not be stored, so nothing was changed: No space left on device.", True),
     ),
     ("post", "/v1/download_model"): (
         _INVALID,
         _UNSIGNED,
         _TOO_LARGE,
-        (404, "SourceNotFound", "There is nothing at s3://models/lora/sql.", False),
-        (502, "SourceUnauthorized", "The source wants other credentials.", False),
+        (404, "SourceNotFound", "s3://models/lora/sql: the source has no files at this path.", False),
+        (502, "SourceUnauthorized", "The source answered 403. These credentials may not read it.", False),
         (503, "SourceUnreachable", "The source does not answer.", True),
-        (507, "NoSpace", "The disk has no room for it.", True),
+        (507, "NoSpace", "The files do not fit on the disk.", True),
     ),
     ("get", "/v1/downloads/{download_id}"): ((404, "NotFound", "There is no download 'x'.", False),),
     ("delete", "/v1/downloads/{download_id}"): (
         _UNSIGNED,
         (404, "NotFound", "There is no download 'x'.", False),
-        (409, "InUse", "An adapter waits for this download; unload the adapter to stop it.", False),
+        (409, "InUse", "An adapter waits for this download. Unload the adapter to cancel it.", False),
     ),
     ("post", "/v1/drain"): (_INVALID, _UNSIGNED, _TOO_LARGE),
     ("get", "/v1/drain"): (_INVALID, _UNSIGNED),
     ("get", "/v1/lora_adapters"): (
         _INVALID,
-        (429, "TooManyLongPolls", "Too many long-polls are open, of this caller or in all.", True),
+        (429, "TooManyLongPolls", "Too many long-polls are open, from this caller or in total.", True),
     ),
 }
 """Status, code, message and whether a retry can help, of the faults that a caller must be ready for."""
@@ -143,7 +143,7 @@ def _complete(operation: dict[str, Any], key: tuple[str, str]) -> None:
     responses = operation["responses"]
     # FastAPI says that it answers 422 in a shape of its own; here that is 400 in the one error shape.
     responses.pop("422", None)
-    for status, code, message, retryable in FAULTS.get(key, ()):
+    for status, code, message, retryable in ERRORS.get(key, ()):
         body = {"error": {"code": code, "message": message, "retryable": retryable}}
         responses[str(status)] = {
             "description": code,

@@ -37,26 +37,26 @@ def add_probes(
     @app.get("/")
     @open_to(EVERYONE)
     async def status() -> ServerStatus:
-        """What this sidecar is and what it stands beside."""
+        """Show the sidecar's version, its pod and its engine."""
         return status_of()
 
     @app.get("/health")
     @open_to(EVERYONE)
     async def health() -> Response:
-        """The sidecar is alive; nothing about the engine."""
+        """200 while the sidecar is alive, whatever the engine does."""
         return Response(b'{"status":"ok"}', media_type="application/json")
 
     @app.get("/ready", responses={503: {"model": Readiness}})
     @open_to(EVERYONE)
     async def ready() -> Response:
-        """The engine is ready, every adapter that the pod waits for is settled, and it is not drained."""
+        """200 if the engine is ready, no required adapter is pending, and the pod is not drained. Otherwise 503."""
         readiness = readiness_of()
         return answer(readiness, 200 if readiness.ready else 503)
 
     @app.get("/metrics", responses={200: {"content": {"text/plain": {}}}}, response_class=Response)
     @open_to(EVERYONE)
     async def metrics(request: Request) -> Response:
-        """The engine's metrics, the standard families made of them, and the sidecar's own."""
+        """Show the engine's metrics, the standard families made of them, and the sidecar's own metrics."""
         page = await scraper.page(allowed(request.headers.get("x-prometheus-scrape-timeout-seconds")))
         headers = {"content-type": page.form.value, "vary": "accept-encoding"}
         packed = None

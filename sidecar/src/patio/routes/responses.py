@@ -18,7 +18,7 @@ from patio_protocol.adapters import ErrorBody, ErrorDetail
 
 INTERNAL_ERROR = "InternalError"
 """The code of what the sidecar itself broke on; its log has more. Answered with 500 by every route."""
-MESSAGE = 1000
+LONGEST_MESSAGE = 1000
 """Characters of a message about a request that is wrong."""
 _ROUTING_CODES = {404: "NotFound", 405: "MethodNotAllowed"}
 
@@ -43,12 +43,12 @@ def answer(body: BaseModel, status: int) -> Response:
 
 async def within(seconds: float | None, event: Awaitable[None], stopping: asyncio.Event, call: Request) -> None:
     """Wait until `event` ends, `seconds` have passed (None: no limit), the sidecar stops or the caller hangs up."""
-    waits = [asyncio.ensure_future(one) for one in (event, stopping.wait(), _hung_up(call))]
+    tasks = [asyncio.ensure_future(task) for task in (event, stopping.wait(), _hung_up(call))]
     try:
-        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for one in waits:
-            one.cancel()
+        for task in tasks:
+            task.cancel()
 
 
 async def _hung_up(call: Request) -> None:
@@ -60,7 +60,7 @@ async def _hung_up(call: Request) -> None:
 def add_error_handlers(app: FastAPI) -> None:
     """Give every fault the error shape."""
 
-    async def fault(request: Request, error: Exception) -> Response:
+    async def api_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, ApiError)
         response = answer(ErrorBody(error=error.detail), error.status)
         response.headers.update(error.headers)
@@ -69,8 +69,8 @@ def add_error_handlers(app: FastAPI) -> None:
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         text = "; ".join(
-            ".".join(str(part) for part in one["loc"] if part not in ("body", "query")) + ": " + one["msg"]
-            for one in error.errors()
+            ".".join(str(part) for part in detail["loc"] if part not in ("body", "query")) + ": " + detail["msg"]
+            for detail in error.errors()
         )
         return answer(_error("InvalidRequest", _cut(text.removeprefix(": "))), 400)
 
@@ -83,18 +83,18 @@ def add_error_handlers(app: FastAPI) -> None:
         return response
 
     async def unforeseen(request: Request, error: Exception) -> Response:
-        message = f"The sidecar broke on this request: {type(error).__name__}; see its log."
+        message = f"An internal error occurred ({type(error).__name__}). The sidecar's log has the traceback."
         return answer(_error(INTERNAL_ERROR, message, retryable=True), 500)
 
-    app.add_exception_handler(ApiError, fault)
+    app.add_exception_handler(ApiError, api_error)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, routing)
     app.add_exception_handler(Exception, unforeseen)
 
 
-def _cut(words: str) -> str:
+def _cut(text: str) -> str:
     """Bound a message in which the caller's own words come back."""
-    return words if len(words) <= MESSAGE else words[: MESSAGE - 1] + "…"
+    return text if len(text) <= LONGEST_MESSAGE else text[: LONGEST_MESSAGE - 1] + "…"
 
 
 def _error(code: str, message: str, retryable: bool = False) -> ErrorBody:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 MAX_LEASE = 64 * 1024
 """Bytes of the body of a lease."""
-KEY_WANTED = "Leases take the router's key, as a bearer token: set SGL_ROUTER_API_KEY in the pod's sidecar."
+KEY_MISSING = "A lease needs the router's key as a bearer token. Set SGL_ROUTER_API_KEY in the pod's sidecar."
 
 _Id = Annotated[LeaseId, Path(description="The pod that leases, as `name.namespace`.")]
 
@@ -30,7 +30,7 @@ def add_topology(app: FastAPI, report: Callable[[], TopologyReport], server: Top
     @app.get("/v1/topology")
     @open_to(EVERYONE)
     async def topology() -> TopologyReport:
-        """Every registration as the router showed it last; beside a router, every lease."""
+        """Show every registration as its router last reported it. Beside a router, show every lease."""
         return report()
 
     if server is None:
@@ -38,12 +38,12 @@ def add_topology(app: FastAPI, report: Callable[[], TopologyReport], server: Top
 
     # Other pods' sidecars lease, and none of them can sign. A lease gives no more than the router's own /workers does
     # to all who reach it, and asks for the same key, before its body is read.
-    leasing = Openness(To.KEY, server.admits, KEY_WANTED, MAX_LEASE)
+    leasing = Openness(To.KEY, server.admits, KEY_MISSING, MAX_LEASE)
 
     @app.put(LEASES_PATH + "{lease_id}")
     @open_to(leasing)
     async def renew(lease_id: _Id, request: LeaseRequest) -> Registration:
-        """Keep a worker registered with the router beside this sidecar, for so long from now; say how it stands."""
+        """Begin or renew a lease: the sidecar keeps the worker registered with its router for that time."""
         from patio.topology.server import TooManyLeasesError  # only beside a router
 
         try:
@@ -54,8 +54,8 @@ def add_topology(app: FastAPI, report: Callable[[], TopologyReport], server: Top
     @app.delete(LEASES_PATH + "{lease_id}")
     @open_to(leasing)
     async def release(lease_id: _Id) -> Registration:
-        """Give a lease back. 200 and how the worker leaves; 404 when there is nothing left of it."""
+        """Release a lease. 200 while the router still has the worker, 404 once nothing of the lease is left."""
         registration = server.release(lease_id)
         if registration is None:
-            raise ApiError(404, "NotFound", f"There is no lease {lease_id}, and no worker of it.")
+            raise ApiError(404, "NotFound", f"There is no lease {lease_id}, and no worker of that lease.")
         return registration

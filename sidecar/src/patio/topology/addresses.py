@@ -32,14 +32,14 @@ def listed(topology: object, role: str | None, port: int | None) -> tuple[str, .
         port: The router's port; None takes the one that the file lists, `http` if there are several.
 
     Raises:
-        ValueError: The file does not say it; the message tells what is missing.
+        ValueError: The file does not have it; the message says what is missing.
     """
     name = role or "router"
     roles = _mapping(topology).get("roles")
-    found = _mapping(roles).get(name)
-    if found is None:
+    role_entry = _mapping(roles).get(name)
+    if role_entry is None:
         raise ValueError(f"it lists no role {name!r} (ROUTER_ROLE_NAME)")
-    instances = _mapping(found).get("instances")
+    instances = _mapping(role_entry).get("instances")
     if not isinstance(instances, list) or not instances:
         raise ValueError(f"it lists no instance of role {name!r}")
     return tuple(_instance_url(_mapping(instance), name, port) for instance in instances)

@@ -21,8 +21,8 @@ from patio_protocol.topology import Registration, RegistrationState, TopologyRep
 
 log = logging.getLogger(__name__)
 
-LOOK_AT_ENGINE = 0.25
-"""Seconds between looks at whether the engine is ready; they cost nothing."""
+POLL_ENGINE_SECONDS = 0.25
+"""Seconds between checks whether the engine is ready; they cost nothing."""
 
 
 class TopologyClient:
@@ -43,12 +43,12 @@ class TopologyClient:
                 worker_url=worker.url,
                 worker_type=worker.kind,
                 state=RegistrationState.NOT_REGISTERED,
-                reason=Reason.NOT_ASKED,
+                reason=Reason.NOT_CONTACTED,
                 since=now,
             )
             for registration in self._registrations
         ]
-        self._out = [False] * len(self._registrations)
+        self._is_out = [False] * len(self._registrations)
         self._unreachable = [False] * len(self._registrations)
         """Which routers did not answer when they were asked to let go."""
 
@@ -60,31 +60,33 @@ class TopologyClient:
 
     def report(self) -> TopologyReport:
         """Return the registrations as last read back."""
-        registered = all(one.state is RegistrationState.REGISTERED for one in self._shown)
+        registered = all(registration.state is RegistrationState.REGISTERED for registration in self._shown)
         return TopologyReport(role=Role.CLIENT, registered=registered, registrations=tuple(self._shown))
 
     def leave(self) -> None:
-        """Leave every router, for good."""
+        """Leave every router permanently."""
         if not self._leaving:
             self._leaving = True
             self._wake()
 
     @property
-    def left(self) -> bool:
+    def has_left(self) -> bool:
         """Whether this pod leaves, and every router sends it nothing more."""
-        return self._leaving and all(self._out)
+        return self._leaving and all(self._is_out)
 
     @property
     def unreachable(self) -> bool:
         """Whether this pod leaves, and every router that has not let go did not answer when it was asked to."""
-        return self._leaving and all(out or gone for out, gone in zip(self._out, self._unreachable, strict=True))
+        return self._leaving and all(
+            out or unreachable for out, unreachable in zip(self._is_out, self._unreachable, strict=True)
+        )
 
-    async def until_left(self, seconds: float) -> bool:
+    async def wait_until_left(self, seconds: float) -> bool:
         """Leave; return whether every router sends nothing more, within so many seconds."""
         self.leave()
         try:
             async with asyncio.timeout(seconds):
-                while not self.left:
+                while not self.has_left:
                     await self._woken.wait()
         except TimeoutError:
             return False
@@ -93,24 +95,24 @@ class TopologyClient:
     async def _keep(self, number: int) -> None:
         registration = self._registrations[number]
         while True:
-            wanted = self._wanted()
-            if wanted:
-                self._out[number] = False
-            condition, pause, verified = await registration.step(self._worker if wanted else None)
+            desired = self._is_desired()
+            if desired:
+                self._is_out[number] = False
+            condition, pause, verified = await registration.step(self._worker if desired else None)
             self._show(number, self._explained(condition), verified)
-            self._out[number] = condition.out and not wanted
-            self._unreachable[number] = condition.reason == Reason.UNREACHABLE and not wanted
+            self._is_out[number] = condition.out and not desired
+            self._unreachable[number] = condition.reason == Reason.UNREACHABLE and not desired
             self._wake()
-            await self._rest(wanted, pause)
+            await self._rest(desired, pause)
 
-    def _wanted(self) -> bool:
+    def _is_desired(self) -> bool:
         return self._engine_ready() and not self._leaving
 
-    async def _rest(self, wanted: bool, pause: float) -> None:
-        until = time.monotonic() + pause
-        # Nobody announces that the engine is ready, or no longer is.
-        while self._wanted() is wanted and (left := until - time.monotonic()) > 0:  # noqa: ASYNC110
-            await asyncio.sleep(min(left, LOOK_AT_ENGINE))
+    async def _rest(self, desired: bool, pause: float) -> None:
+        deadline = time.monotonic() + pause
+        # There is no event for an engine that becomes ready, or no longer is.
+        while self._is_desired() is desired and (remaining := deadline - time.monotonic()) > 0:  # noqa: ASYNC110
+            await asyncio.sleep(min(remaining, POLL_ENGINE_SECONDS))
 
     def _wake(self) -> None:
         self._woken.set()
@@ -118,32 +120,36 @@ class TopologyClient:
 
     def _explained(self, condition: Condition) -> Condition:
         """Return a standing with the pod's reason for staying out."""
-        if condition.reason != Reason.NOT_WANTED:
+        if condition.reason != Reason.NOT_DESIRED:
             return condition
         if self._leaving:
-            return replace(condition, reason=Reason.DRAINED, message="This pod is drained or ends.")
-        return replace(condition, reason=Reason.ENGINE_NOT_READY, message="Registered once the engine is ready.")
+            return replace(condition, reason=Reason.DRAINED, message="The pod is drained or stops.")
+        return replace(
+            condition,
+            reason=Reason.ENGINE_NOT_READY,
+            message="The sidecar registers the worker once the engine is ready.",
+        )
 
     def _show(self, number: int, condition: Condition, verified: bool) -> None:
-        before = self._shown[number]
+        previous = self._shown[number]
         now = time.time()
-        changed = condition.state is not before.state
-        if changed or condition.reason != before.reason:
+        changed = condition.state is not previous.state
+        if changed or condition.reason != previous.reason:
             log.info(
                 "registration router=%s state=%s reason=%s worker=%s id=%s",
-                before.router,
+                previous.router,
                 condition.state,
                 condition.reason,
-                before.worker_url,
+                previous.worker_url,
                 condition.worker_id,
             )
-        self._shown[number] = before.model_copy(
+        self._shown[number] = previous.model_copy(
             update={
                 "worker_id": condition.worker_id,
                 "state": condition.state,
                 "reason": condition.reason,
                 "message": condition.message,
-                "since": now if changed else before.since,
-                "verified": now if verified else before.verified,
+                "since": now if changed else previous.since,
+                "verified": now if verified else previous.verified,
             }
         )

@@ -52,23 +52,23 @@ class Topology:
             await self.server.run()
 
     def begin(self) -> None:
-        """Leave all routers, for good."""
+        """Leave all routers permanently."""
         if self.client is not None:
             self.client.leave()
 
     @property
-    def left(self) -> bool:
+    def has_left(self) -> bool:
         """Whether all routers send nothing more; so it is without any."""
-        return self.client is None or self.client.left
+        return self.client is None or self.client.has_left
 
     @property
     def unreachable(self) -> bool:
         """Whether all routers that may still send something did not answer when they were asked to let go."""
         return self.client is None or self.client.unreachable
 
-    async def until_left(self, seconds: float) -> bool:
+    async def wait_until_left(self, seconds: float) -> bool:
         """Leave all routers; return whether they send nothing more, within so many seconds."""
-        return self.client is None or await self.client.until_left(seconds)
+        return self.client is None or await self.client.wait_until_left(seconds)
 
 
 def open_client(endpoints: Sequence[Endpoint]) -> httpx.AsyncClient:

@@ -1,7 +1,7 @@
 """Leases: which workers a router should have, and until when without another word from their pods. Pure.
 
-`server` holds one `Leases` value and gives it the time. A lease that was read from the file after a restart is `known`
-only: its worker is left as it is until its pod speaks or the lease runs out.
+`server` holds one `Leases` value and gives it the time. A lease that was read from the file after a restart is
+restored without its worker, which is left as it is until its pod speaks or the lease runs out.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Leases:
     by_id: Mapping[str, Lease] = field(default_factory=dict)
 
     @property
-    def wanted(self) -> dict[str, Worker]:
+    def desired(self) -> dict[str, Worker]:
         """The workers to keep registered, by URL."""
         return {lease.url: lease.worker for lease in self.by_id.values() if lease.worker is not None}
 
@@ -63,8 +63,8 @@ def dropped(leases: Leases, lease_id: str) -> Leases:
 
 def expired(leases: Leases, now: float) -> tuple[Leases, tuple[Lease, ...]]:
     """Return the leases that still run, and those that do not."""
-    over = tuple(lease for lease in leases.by_id.values() if lease.expires <= now)
-    return (leases, ()) if not over else (Leases({k: v for k, v in leases.by_id.items() if v not in over}), over)
+    ended = tuple(lease for lease in leases.by_id.values() if lease.expires <= now)
+    return (leases, ()) if not ended else (Leases({k: v for k, v in leases.by_id.items() if v not in ended}), ended)
 
 
 def extended(leases: Leases, seconds: float) -> Leases:
@@ -73,8 +73,8 @@ def extended(leases: Leases, seconds: float) -> Leases:
     return Leases({key: replace(lease, expires=lease.expires + seconds) for key, lease in leases.by_id.items()})
 
 
-def known(saved: Mapping[str, tuple[str, float]], now: float) -> Leases:
-    """Return leases as known from before a restart (URL and seconds by id): all of them begin anew."""
+def restored(saved: Mapping[str, tuple[str, float]], now: float) -> Leases:
+    """Return leases as known from before a restart (URL and seconds by id): all of them begin again."""
     return Leases({key: Lease(key, url, seconds, now + seconds) for key, (url, seconds) in saved.items()})
 
 

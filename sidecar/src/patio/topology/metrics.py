@@ -17,7 +17,7 @@ class TopologyMetrics:
     def __init__(self, registry: CollectorRegistry, report: Callable[[], TopologyReport]) -> None:
         self._failures = Counter(
             "patio:topology_failures_total",
-            "Looks at routers and orders to them that came to nothing.",
+            "Failed requests to routers.",
             ("reason",),
             registry=registry,
         )
@@ -36,15 +36,15 @@ class _Registrations(Collector):
         report = self._report()
         registered = GaugeMetricFamily(
             "patio:topology_registered",
-            "1 if the router lists this pod's worker as healthy, read back.",
+            "1 if the router lists this pod's worker as healthy.",
             labels=("router",),
         )
-        for one in report.registrations:
-            registered.add_metric((one.router,), float(one.state is RegistrationState.REGISTERED))
+        for registration in report.registrations:
+            registered.add_metric((registration.router,), float(registration.state is RegistrationState.REGISTERED))
         yield registered
         if report.role == "server":
             leases = GaugeMetricFamily(
-                "patio:topology_leases", "Leases kept by this sidecar, by state.", labels=("state",)
+                "patio:topology_leases", "Leases that this sidecar keeps, by state.", labels=("state",)
             )
             for state in RegistrationState:
                 count = sum(lease.registration.state is state for lease in report.leases)

@@ -18,11 +18,11 @@ from patio_protocol.topology import RegistrationState
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
 SLOW_RETRY = 300.0
-"""Seconds before what was refused for good is tried all the same: the router may be another one by then."""
+"""Seconds before a permanently rejected order is retried: the router may be another one by then."""
 PATIENCE = 6
 """Faults in a row after which a registration that should have worked is called failed; trying goes on."""
 POLL_WHILE_MOVING = 0.3
-"""Seconds between looks at a router that is adding or dropping the worker."""
+"""Seconds between polls of a router that is adding or removing the worker."""
 POLL_WHILE_STUCK = 5.0
 """The same, when it has been doing so for long."""
 
@@ -36,23 +36,23 @@ class Reason(StrEnum):
     NOT_LISTED = "NotListed"
     REPLACING = "Replacing"
     """The router has it as something else; that goes first."""
-    UNHEALTHY = "RouterSaysUnhealthy"
-    DRAINING = "RouterDrains"
+    UNHEALTHY = "WorkerUnhealthy"
+    DRAINING = "WorkerDraining"
     """The router sends it nothing more and forgets it soon."""
     ENGINE_NOT_READY = "EngineNotReady"
     DRAINED = "Drained"
-    """This pod has left for good, by a drain or at its end."""
-    NOT_WANTED = "NotWanted"
+    """This pod has left permanently, by a drain or at its end."""
+    NOT_DESIRED = "NotDesired"
     UNREACHABLE = "RouterUnreachable"
     UNAUTHORIZED = "RouterUnauthorized"
-    REFUSED = "RouterRefused"
-    FAULT = "RouterFault"
+    REJECTED = "RouterRejected"
+    ERROR = "RouterError"
     """The router answered with an error that may pass."""
     MODE = "RouterModeMismatch"
     """The router lists it and sends its kind of worker nothing."""
     NO_SERVER = "NoLeaseServer"
     """Who answers at the endpoint is a sidecar that keeps no leases."""
-    NOT_ASKED = "NotAskedYet"
+    NOT_CONTACTED = "NotContacted"
     NOT_CONFIGURED = "NotConfigured"
     """Of the whole report, when nothing names a router."""
 
@@ -81,13 +81,13 @@ class Progress:
     ordered: float | None = None
     """When the router took the order to add it."""
     listed: bool = False
-    """It was listed at the last look."""
+    """It was listed at the last poll."""
     failures: int = 0
     """In a row."""
     rejection: Rejection | None = None
     not_before: float = 0.0
     checked: str | None = None
-    """The id under which the router's mode was looked at."""
+    """The id under which the router's mode was checked."""
     mismatch: str | None = None
     """Why the router sends it nothing."""
 
@@ -126,7 +126,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do now, how things stand, and when to look again."""
+    """What to do now, how things stand, and when to plan again."""
 
     condition: Condition
     action: Add | Remove | None = None
@@ -135,25 +135,25 @@ class Plan:
 
 
 def plan(worker: Worker | None, entry: Entry | None, progress: Progress, now: float) -> Plan:
-    """Return the next step. `worker` None: the router shall not have it."""
+    """Return the next step. `worker` None: the router must not have it."""
     if entry is not None and entry.draining:
-        # smg 1.13.0 keeps a removed worker for its --drain-settle-secs (5) and refuses the same URL until then.
+        # smg 1.13.0 keeps a removed worker for its --drain-settle-secs (5) and rejects the same URL until then.
         state = RegistrationState.LEAVING if worker is None else RegistrationState.PENDING
         return Plan(Condition(state, Reason.DRAINING, worker_id=entry.id), requeue_at=now + POLL_WHILE_MOVING)
     if entry is not None and entry.pending:
-        return _under_way(worker, entry, progress, now)
+        return _being_added(worker, entry, progress, now)
     if worker is None:
         return _leave(entry, progress, now)
     if entry is None:
         return _enter(worker, progress, now)
-    other = _difference(worker, entry)
-    if other:
-        condition = Condition(RegistrationState.PENDING, Reason.REPLACING, other, entry.id)
-        return _when_due(condition, Remove(entry.id, other), progress, now)
+    difference = _difference(worker, entry)
+    if difference:
+        condition = Condition(RegistrationState.PENDING, Reason.REPLACING, difference, entry.id)
+        return _when_allowed(condition, Remove(entry.id, difference), progress, now)
     if progress.mismatch is not None:
         return Plan(Condition(RegistrationState.FAILED, Reason.MODE, progress.mismatch, entry.id))
     if not entry.healthy:
-        message = "The router lists it, and its own health checks say that it does not answer."
+        message = "The router lists the worker, but the router's own health checks of it fail."
         return Plan(Condition(RegistrationState.PENDING, Reason.UNHEALTHY, message, entry.id))
     return Plan(Condition(RegistrationState.REGISTERED, Reason.LISTED, worker_id=entry.id))
 
@@ -181,11 +181,11 @@ def after_rejection(progress: Progress, rejection: Rejection, now: float, jitter
 def after_poll(progress: Progress, entry: Entry | None) -> Progress:
     """Return the progress once the router has shown the worker, or that it has none."""
     if entry is None:
-        # `listed` stays: it tells a worker that the router has lost from one that it never had.
+        # `listed` stays: it separates a worker that the router has lost from one that it never had.
         return replace(progress, worker_id=None, ordered=None)
     if entry.pending:
         return replace(progress, worker_id=entry.id, listed=False)
-    known = progress.checked == entry.id
+    is_same = progress.checked == entry.id
     return replace(
         progress,
         worker_id=entry.id,
@@ -193,8 +193,8 @@ def after_poll(progress: Progress, entry: Entry | None) -> Progress:
         listed=True,
         failures=0,
         rejection=None,
-        checked=entry.id if known else None,
-        mismatch=progress.mismatch if known else None,
+        checked=entry.id if is_same else None,
+        mismatch=progress.mismatch if is_same else None,
     )
 
 
@@ -204,7 +204,7 @@ def pause_after(failures: int) -> float:
 
 
 def moving_pause(age: float) -> float:
-    """Return the pause before the next look at what has been under way for so many seconds."""
+    """Return the pause before the next poll of what has been under way for so many seconds."""
     return min(POLL_WHILE_STUCK, max(POLL_WHILE_MOVING, age / 4))
 
 
@@ -213,22 +213,22 @@ def heartbeat(interval: float, jitter: float) -> float:
     return interval * (0.6 + 0.3 * jitter)
 
 
-def _under_way(worker: Worker | None, entry: Entry, progress: Progress, now: float) -> Plan:
-    """Wait for an addition to end, also of a worker that shall go: neither router can remove it before that."""
-    message = f"The router took the order to add it and has not carried it out: it asks {entry.url} first."
+def _being_added(worker: Worker | None, entry: Entry, progress: Progress, now: float) -> Plan:
+    """Wait for an addition to end, also of a worker that must go: neither router can remove it before that."""
+    message = f"The router accepted the worker, but has not added it yet: it checks {entry.url} first."
     state = RegistrationState.LEAVING if worker is None else RegistrationState.PENDING
     age = 0.0 if progress.ordered is None else now - progress.ordered
     return Plan(Condition(state, Reason.ACCEPTED, message, entry.id), requeue_at=now + moving_pause(age))
 
 
 def _enter(worker: Worker, progress: Progress, now: float) -> Plan:
-    why = "the router lost it" if progress.listed else "the router does not list it"
+    reason = "the router lost the worker" if progress.listed else "the router does not list the worker"
     if progress.rejection is None:
-        return Plan(Condition(RegistrationState.PENDING, Reason.NOT_LISTED), Add(worker, why), now)
+        return Plan(Condition(RegistrationState.PENDING, Reason.NOT_LISTED), Add(worker, reason), now)
     rejection = progress.rejection
-    return _when_due(
+    return _when_allowed(
         Condition(_state_of(rejection, progress.failures), rejection.reason, rejection.message),
-        Add(worker, why),
+        Add(worker, reason),
         progress,
         now,
     )
@@ -236,12 +236,12 @@ def _enter(worker: Worker, progress: Progress, now: float) -> Plan:
 
 def _leave(entry: Entry | None, progress: Progress, now: float) -> Plan:
     if entry is None:
-        return Plan(Condition(RegistrationState.NOT_REGISTERED, Reason.NOT_WANTED))
-    condition = Condition(RegistrationState.LEAVING, Reason.NOT_WANTED, worker_id=entry.id)
-    return _when_due(condition, Remove(entry.id, "it is not wanted any more"), progress, now)
+        return Plan(Condition(RegistrationState.NOT_REGISTERED, Reason.NOT_DESIRED))
+    condition = Condition(RegistrationState.LEAVING, Reason.NOT_DESIRED, worker_id=entry.id)
+    return _when_allowed(condition, Remove(entry.id, "the worker is no longer desired"), progress, now)
 
 
-def _when_due(condition: Condition, action: Add | Remove, progress: Progress, now: float) -> Plan:
+def _when_allowed(condition: Condition, action: Add | Remove, progress: Progress, now: float) -> Plan:
     if now < progress.not_before:
         return Plan(condition, requeue_at=progress.not_before)
     return Plan(condition, action, now)
@@ -249,9 +249,9 @@ def _when_due(condition: Condition, action: Add | Remove, progress: Progress, no
 
 def _difference(worker: Worker, entry: Entry) -> str:
     if entry.kind != worker.kind:
-        return f"the router has it as {entry.kind}, and it is {worker.kind}"
+        return f"the router lists the worker as {entry.kind}, but it is {worker.kind}"
     if worker.kind is Kind.PREFILL and entry.bootstrap_port != worker.bootstrap_port:
-        return f"the router has its bootstrap port as {entry.bootstrap_port}, and it is {worker.bootstrap_port}"
+        return f"the router lists the bootstrap port {entry.bootstrap_port}, but it is {worker.bootstrap_port}"
     return ""
 
 

@@ -23,7 +23,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """An engine, as a router is told of it."""
+    """An engine, as it is registered with a router."""
 
     url: str
     """Where the router reaches it, without a slash at the end: sglang-router and smg take `.../` for another worker."""
@@ -45,8 +45,8 @@ class Worker:
         return body
 
 
-_KNOWN = ("port", "worker_type", "bootstrap_port")
-_ELSEWHERE = {"url": "it is made of POD_IP and the port", "api_key": "ENGINE_API_KEY is taken"}
+_FIELDS = ("port", "worker_type", "bootstrap_port")
+_NOT_ALLOWED = {"url": "the sidecar makes it from POD_IP and the port", "api_key": "the sidecar takes ENGINE_API_KEY"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +69,10 @@ def read_instance_info(text: str) -> InstanceInfo:
     if not isinstance(data, dict) or len(content) != 1:
         raise ValueError('not of the form {"data": {"port": ..., "worker_type": ..., "bootstrap_port": ...}}')
     for name in data:
-        if name in _ELSEWHERE:
-            raise ValueError(f"{name}: can not be given here, {_ELSEWHERE[name]}")
-        if name not in _KNOWN and (close := difflib.get_close_matches(name, _KNOWN, n=1, cutoff=0.75)):
-            raise ValueError(f"{name}: no such field; {close[0]} is meant, perhaps")
+        if name in _NOT_ALLOWED:
+            raise ValueError(f"{name}: not allowed here, {_NOT_ALLOWED[name]}")
+        if name not in _FIELDS and (close := difflib.get_close_matches(name, _FIELDS, n=1, cutoff=0.75)):
+            raise ValueError(f"{name}: no such field; did you mean {close[0]}?")
     try:
         kind = Kind(str(data.get("worker_type") or Kind.REGULAR).lower())
     except ValueError:
@@ -84,7 +84,7 @@ def read_instance_info(text: str) -> InstanceInfo:
         port=_port(data, "port"),
         kind=kind,
         bootstrap_port=bootstrap,
-        extra={name: value for name, value in data.items() if name not in _KNOWN},
+        extra={name: value for name, value in data.items() if name not in _FIELDS},
     )
 
 

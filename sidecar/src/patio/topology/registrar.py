@@ -1,7 +1,7 @@
-"""Keeps a set of workers registered at one router: each round looks, decides for every worker, and acts.
+"""Keeps a set of workers registered at one router: each round polls, plans for every worker, and acts.
 
 Used by `client` for the one worker of a pod and by `server` for all that have leases. Decisions are `plan`'s, HTTP is
-`routers`'. It removes only what it was once asked to register: workers that others told the router of are left alone.
+`routers`'. It removes only what it was once asked to register: workers that others registered are left alone.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 AT_ONCE = 8
 """Orders to a router at the same time, after it has lost everything."""
 LONGEST_WITHOUT_ROUTER = 5.0
-"""Seconds between looks at a router that does not answer: it is most likely restarting, and then has lost all
+"""Seconds between polls of a router that does not answer: it is most likely restarting, and then has lost all
 workers."""
 
 
@@ -60,104 +60,104 @@ class Registrar:
     def __init__(
         self, router: Router, heartbeat_interval: float, rng: random.Random, count: Callable[[str], None]
     ) -> None:
-        """`count` is told the reason of every fault."""
+        """`count` gets the reason of every error."""
         self.router = router
         self._interval = heartbeat_interval
         self._rng = rng
         self._count = count
         self._progress: dict[str, Progress] = {}
-        self._silent = 0
+        self._failed_polls = 0
         """Looks in a row that the router did not answer."""
 
     def adopt(self, url: str) -> None:
         """Count a worker as ours without registering it: an earlier life of this sidecar may have."""
         self._progress.setdefault(url, Progress())
 
-    async def round(self, wanted: Mapping[str, Worker], held: Collection[str] = ()) -> Round:
-        """Look and act once.
+    async def round(self, desired: Mapping[str, Worker], held: Collection[str] = ()) -> Round:
+        """Poll and act once.
 
         Workers that are ours and neither wanted nor held are removed; held ones are not touched.
         """
-        for url in wanted:
+        for url in desired:
             self.adopt(url)
         tracked = [url for url in self._progress if url not in held]
         try:
-            entries = await self._look(tracked, wanted)
+            entries = await self._poll(tracked, desired)
         except RouterError as error:
-            return self._not_reached(error.rejection, wanted, tracked)
-        if self._silent:
-            log.info("router answers again router=%s looks=%d", self.router.name, self._silent)
-            # Most likely it is another one: what the last one refused counts no more.
-            self._progress = {url: replace(one, not_before=0.0) for url, one in self._progress.items()}
-        self._silent = 0
-        await self._check_modes(wanted, entries)
+            return self._not_reached(error.rejection, desired, tracked)
+        if self._failed_polls:
+            log.info("router answers again router=%s failed_polls=%d", self.router.name, self._failed_polls)
+            # Most likely it is another router: rejections of the last one count no more.
+            self._progress = {url: replace(progress, not_before=0.0) for url, progress in self._progress.items()}
+        self._failed_polls = 0
+        await self._check_modes(desired, entries)
         now = time.monotonic()
-        plans = {url: plan(wanted.get(url), entries.get(url), self._progress[url], now) for url in tracked}
+        plans = {url: plan(desired.get(url), entries.get(url), self._progress[url], now) for url in tracked}
         limit = asyncio.Semaphore(AT_ONCE)
-        await asyncio.gather(*(self._act(url, found, limit) for url, found in plans.items()))
+        await asyncio.gather(*(self._act(url, planned, limit) for url, planned in plans.items()))
         for url in tracked:
-            if url not in wanted and entries.get(url) is None:
+            if url not in desired and entries.get(url) is None:
                 del self._progress[url]
         pause = heartbeat(self._interval, self._rng.random())
-        due = [found.requeue_at for found in plans.values() if found.requeue_at is not None]
-        if due:
+        requeue_times = [planned.requeue_at for planned in plans.values() if planned.requeue_at is not None]
+        if requeue_times:
             # An order given just now is verified soon.
-            pause = min(pause, max(0.1, min(due) - time.monotonic()))
-        return Round({url: found.condition for url, found in plans.items()}, pause)
+            pause = min(pause, max(0.1, min(requeue_times) - time.monotonic()))
+        return Round({url: planned.condition for url, planned in plans.items()}, pause)
 
-    async def _look(self, tracked: list[str], wanted: Collection[str]) -> dict[str, Entry]:
+    async def _poll(self, tracked: list[str], desired: Collection[str]) -> dict[str, Entry]:
         """Ask for the tracked workers; for a single one by its id, since the whole list can be long."""
-        found: dict[str, Entry] = {}
-        if len(tracked) == 1 and (known := self._progress[tracked[0]].worker_id):
-            entry = await self.router.worker(known)
+        entries: dict[str, Entry] = {}
+        if len(tracked) == 1 and (worker_id := self._progress[tracked[0]].worker_id):
+            entry = await self.router.worker(worker_id)
             if entry is not None and entry.url == tracked[0]:
-                found = {entry.url: entry}
-        if not found:
+                entries = {entry.url: entry}
+        if not entries:
             listed = await self.router.workers()
-            found = {url: listed[url] for url in tracked if url in listed}
+            entries = {url: listed[url] for url in tracked if url in listed}
             for url in tracked:
-                known = self._progress[url].worker_id
-                if url not in found and known and (entry := await self.router.worker(known)) is not None:
-                    found[url] = entry
+                worker_id = self._progress[url].worker_id
+                if url not in entries and worker_id and (entry := await self.router.worker(worker_id)) is not None:
+                    entries[url] = entry
         for url in tracked:
-            entry = found.get(url)
+            entry = entries.get(url)
             if entry is not None and entry.failed is not None:
-                message = f"The router could not add it: {entry.failed}"
-                del found[url]
+                message = f"The router could not add the worker: {entry.failed}"
+                del entries[url]
             elif entry is None and self._progress[url].ordered is not None:
                 # smg 1.13.0 forgets an addition that failed.
-                message = "The router took the order to add it, could not carry it out and has forgotten it."
+                message = "The router accepted the worker, could not add it, and has forgotten it."
             else:
                 self._progress[url] = after_poll(self._progress[url], entry)
                 continue
-            if url in wanted:
-                self._fail(url, Rejection(Reason.FAULT, message))
+            if url in desired:
+                self._fail(url, Rejection(Reason.ERROR, message))
             else:
                 self._progress[url] = after_poll(self._progress[url], None)
-        return found
+        return entries
 
-    async def _check_modes(self, wanted: Mapping[str, Worker], entries: Mapping[str, Entry]) -> None:
+    async def _check_modes(self, desired: Mapping[str, Worker], entries: Mapping[str, Entry]) -> None:
         """Find out once a registration whether the router uses what it lists."""
-        verdicts: dict[Kind, str | None] = {}
-        for url, worker in wanted.items():
+        mismatches: dict[Kind, str | None] = {}
+        for url, worker in desired.items():
             entry, progress = entries.get(url), self._progress[url]
             if entry is None or entry.pending or entry.draining or not entry.healthy:
                 continue
             # Pairs can hide the mode later on, so a verdict on one half of a pair stands.
-            stands = progress.mismatch is None or worker.kind is not Kind.REGULAR
-            if progress.checked == entry.id and stands:
+            is_final = progress.mismatch is None or worker.kind is not Kind.REGULAR
+            if progress.checked == entry.id and is_final:
                 continue
             try:
-                if worker.kind not in verdicts:
-                    verdicts[worker.kind] = await self.router.ignores(worker.kind)
+                if worker.kind not in mismatches:
+                    mismatches[worker.kind] = await self.router.ignores(worker.kind)
             except RouterError:
                 return  # the next round asks again
-            mismatch = verdicts[worker.kind]
+            mismatch = mismatches[worker.kind]
             self._progress[url] = replace(progress, checked=entry.id, mismatch=mismatch)
             if mismatch is not None and mismatch != progress.mismatch:
                 self._count(Reason.MODE)
                 log.warning(
-                    "worker listed and not used router=%s worker=%s message=%s", self.router.name, url, mismatch
+                    "worker listed but not used router=%s worker=%s message=%s", self.router.name, url, mismatch
                 )
 
     async def _act(self, url: str, plan: Plan, limit: asyncio.Semaphore) -> None:
@@ -181,23 +181,30 @@ class Registrar:
     def _fail(self, url: str, rejection: Rejection) -> None:
         self._count(rejection.reason)
         log.warning(
-            "registration failed router=%s worker=%s reason=%s message=%s", self.router.name, url, *_said(rejection)
+            "registration failed router=%s worker=%s reason=%s message=%s",
+            self.router.name,
+            url,
+            *_reason_and_message(rejection),
         )
         self._progress[url] = after_rejection(self._progress[url], rejection, time.monotonic(), self._rng.random())
 
-    def _not_reached(self, rejection: Rejection, wanted: Mapping[str, Worker], tracked: list[str]) -> Round:
-        if not self._silent:
+    def _not_reached(self, rejection: Rejection, desired: Mapping[str, Worker], tracked: list[str]) -> Round:
+        if not self._failed_polls:
             self._count(rejection.reason)
-            log.warning("router not read router=%s reason=%s message=%s", self.router.name, *_said(rejection))
-        pause = LONGEST_WITHOUT_ROUTER if not rejection.retryable else pause_after(self._silent)
-        self._silent += 1
+            log.warning(
+                "router poll failed router=%s reason=%s message=%s", self.router.name, *_reason_and_message(rejection)
+            )
+        pause = LONGEST_WITHOUT_ROUTER if not rejection.retryable else pause_after(self._failed_polls)
+        self._failed_polls += 1
         conditions = {
-            url: unobserved(rejection, replace(self._progress[url], failures=self._silent), leaving=url not in wanted)
+            url: unobserved(
+                rejection, replace(self._progress[url], failures=self._failed_polls), leaving=url not in desired
+            )
             for url in tracked
         }
         pause = with_jitter(min(LONGEST_WITHOUT_ROUTER, pause), self._rng.random())
         return Round(conditions, pause, reached=False)
 
 
-def _said(rejection: Rejection) -> tuple[str, str]:
+def _reason_and_message(rejection: Rejection) -> tuple[str, str]:
     return rejection.reason, rejection.message

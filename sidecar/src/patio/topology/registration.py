@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 import httpx
 from pydantic import JsonValue, TypeAdapter
 
-from patio.network import NOT_ITS_FAULT, cause_of
+from patio.network import INCONCLUSIVE, cause_of
 from patio.rejection import Rejection
 from patio.topology.planner import (
     Condition,
@@ -67,7 +67,7 @@ class DirectRegistration:
         """`url` is the worker's: an earlier life of this sidecar may have registered it."""
         self._url = url
         self._registrar = registrar
-        self._out = False
+        self._is_out = False
         registrar.adopt(url)
 
     @property
@@ -77,12 +77,12 @@ class DirectRegistration:
 
     async def step(self, worker: Worker | None) -> Step:
         """Look at the router, and act."""
-        if worker is None and self._out:
-            return Step(Condition(RegistrationState.NOT_REGISTERED, Reason.NOT_WANTED), 60.0, False)
-        found = await self._registrar.round({} if worker is None else {worker.url: worker})
-        condition = found.conditions[self._url]
-        self._out = worker is None and condition.state is RegistrationState.NOT_REGISTERED
-        return Step(condition, found.pause, found.reached)
+        if worker is None and self._is_out:
+            return Step(Condition(RegistrationState.NOT_REGISTERED, Reason.NOT_DESIRED), 60.0, False)
+        polled = await self._registrar.round({} if worker is None else {worker.url: worker})
+        condition = polled.conditions[self._url]
+        self._is_out = worker is None and condition.state is RegistrationState.NOT_REGISTERED
+        return Step(condition, polled.pause, polled.reached)
 
 
 class _Bearer(httpx.Auth):
@@ -117,7 +117,7 @@ class LeasedRegistration:
         self._count = count
         self._progress = Progress()
         self._moving_since: float | None = None
-        self._out = False
+        self._is_out = False
 
     @property
     def name(self) -> str:
@@ -135,9 +135,9 @@ class LeasedRegistration:
             pause = min(self._interval, max(0.1, self._progress.not_before - time.monotonic()))
             return Step(unobserved(rejection, self._progress, leaving=worker is None), pause, False)
         self._progress = Progress()
-        self._out = worker is None and registration is None
+        self._is_out = worker is None and registration is None
         if registration is None:
-            return Step(Condition(RegistrationState.NOT_REGISTERED, Reason.NOT_WANTED), self._interval, True)
+            return Step(Condition(RegistrationState.NOT_REGISTERED, Reason.NOT_DESIRED), self._interval, True)
         condition = Condition(registration.state, registration.reason, registration.message, registration.worker_id)
         now = time.monotonic()
         if registration.state in (RegistrationState.PENDING, RegistrationState.LEAVING):
@@ -149,7 +149,7 @@ class LeasedRegistration:
         return Step(condition, min(pause, self._interval), True)
 
     async def _renew(self, worker: Worker) -> Registration:
-        self._out = False
+        self._is_out = False
         request = LeaseRequest(
             url=worker.url,
             worker_type=worker.kind,
@@ -161,7 +161,7 @@ class LeasedRegistration:
         return await self._server.renew_lease(self._id, request)
 
     async def _release(self) -> Registration | None:
-        if self._out:
+        if self._is_out:
             return None
         return await self._server.release_lease(self._id)
 
@@ -173,7 +173,7 @@ class DetectedRegistration:
         self, endpoint: Endpoint, http: httpx.AsyncClient, direct: DirectRegistration, leased: LeasedRegistration
     ) -> None:
         self._endpoint = endpoint
-        self._asked = SidecarClient(endpoint.name, http)
+        self._client = SidecarClient(endpoint.name, http)
         self._direct = direct
         self._leased = leased
         self._chosen: RouterRegistration | None = None
@@ -188,26 +188,26 @@ class DetectedRegistration:
         """Find out who answers, then leave it to the right one."""
         if self._chosen is None:
             try:
-                role = (await self._asked.topology()).role
+                role = (await self._client.topology()).role
             except Unreachable as error:
-                return self._not_known(_rejection(error), worker)
-            except Refused as refused:
-                if refused.status >= 500:
-                    return self._not_known(Rejection(Reason.FAULT, refused.message), worker)
+                return self._undetermined(_rejection(error), worker)
+            except Refused as error:
+                if error.status >= 500:
+                    return self._undetermined(Rejection(Reason.ERROR, error.message), worker)
                 # Routers answer 404 (or 401, when they want a key) to a path that they do not know.
                 self._chosen = self._direct
             else:
                 if role != Role.SERVER:
-                    message = f"The sidecar at {self.name} keeps no leases; it needs TOPO_ROLE=server."
-                    return self._not_known(Rejection(Reason.NO_SERVER, message, retryable=False), worker)
+                    message = f"The sidecar at {self.name} keeps no leases. Set TOPO_ROLE=server in it."
+                    return self._undetermined(Rejection(Reason.NO_SERVER, message, retryable=False), worker)
                 self._chosen = self._leased
-        found = await self._chosen.step(worker)
-        if found.condition.reason == Reason.REFUSED:
+        step = await self._chosen.step(worker)
+        if step.condition.reason == Reason.REJECTED:
             # Perhaps another one answers there by now.
             self._chosen = None
-        return found
+        return step
 
-    def _not_known(self, rejection: Rejection, worker: Worker | None) -> Step:
+    def _undetermined(self, rejection: Rejection, worker: Worker | None) -> Step:
         now = time.monotonic()
         self._progress = after_rejection(self._progress, rejection, now, 0.5)
         pause = min(5.0, self._progress.not_before - now)
@@ -216,10 +216,10 @@ class DetectedRegistration:
 
 def _rejection(error: Unreachable | Refused) -> Rejection:
     if isinstance(error, Unreachable):
-        reason = Reason.FAULT if cause_of(error.__cause__ or error) in NOT_ITS_FAULT else Reason.UNREACHABLE
+        reason = Reason.ERROR if cause_of(error.__cause__ or error) in INCONCLUSIVE else Reason.UNREACHABLE
         return Rejection(reason, f"{error}.")
     if error.status in (401, 403):
         return Rejection(Reason.UNAUTHORIZED, error.message, retryable=False)
     if error.retryable or error.status >= 500:
-        return Rejection(Reason.FAULT, error.message)
-    return Rejection(Reason.REFUSED, error.message, retryable=False)
+        return Rejection(Reason.ERROR, error.message)
+    return Rejection(Reason.REJECTED, error.message, retryable=False)

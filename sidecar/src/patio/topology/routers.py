@@ -2,7 +2,7 @@
 
 Below `registrar`, above httpx. It turns whatever the network and the router do into `Entry`s and `RouterError`s, and
 must never let a key or an httpx exception out. What a router answers is text of others: of a size, within a time, and
-what can not be read of a list is left out of it.
+what cannot be read of a list is left out of it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from patio.network import NOT_ITS_FAULT, cause_of
+from patio.network import INCONCLUSIVE, cause_of
 from patio.rejection import Rejection
 from patio.topology.planner import Entry, Reason
 from patio.topology.registered_worker import Kind, Worker
@@ -31,13 +31,13 @@ ANSWER_SECONDS = 5.0
 CONNECT_SECONDS = 2.0
 LARGEST = 4 * 2**20
 """Bytes of an answer: thousands of workers."""
-WORDS_SHOWN = 500
+LONGEST_MESSAGE = 500
 
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class RouterError(Exception):
-    """A call to a router that came to nothing."""
+    """A call to a router that failed."""
 
     def __init__(self, rejection: Rejection) -> None:
         super().__init__(rejection.message)
@@ -103,7 +103,7 @@ class Router:
         self._headers = {"accept-encoding": "identity"}
         if key is not None:
             self._headers["authorization"] = f"Bearer {key}"
-        self._unread = 0
+        self._unreadable = 0
         """Workers of the last list that could not be read."""
 
     @property
@@ -121,15 +121,15 @@ class Router:
         except ValidationError:
             raise self._not_a_router(response) from None
         workers = []
-        for one in listed:
+        for entry in listed:
             try:
-                workers.append(_Worker.model_validate(one))
+                workers.append(_Worker.model_validate(entry))
             except ValidationError:
                 continue
-        unread = len(listed) - len(workers)
-        if unread != self._unread:
-            log.warning("workers of a router not read router=%s number=%d", self.name, unread)
-            self._unread = unread
+        unreadable = len(listed) - len(workers)
+        if unreadable != self._unreadable:
+            log.warning("unreadable workers in the router's list router=%s workers=%d", self.name, unreadable)
+            self._unreadable = unreadable
         return {worker.url.rstrip("/"): _entry(worker, listed=True) for worker in workers}
 
     async def worker(self, worker_id: str) -> Entry | None:
@@ -152,8 +152,8 @@ class Router:
         response = await self._call("POST", "/workers", worker.order())
         if response.status_code == 409:
             # smg 1.13.0: WORKER_ALREADY_EXISTS or WORKER_CREATE_IN_PROGRESS, with the id in the text.
-            found = _ID.search(response.text)
-            return found.group() if found else None
+            match = _ID.search(response.text)
+            return match.group() if match else None
         if not response.is_success:
             raise self._rejection(response)
         try:
@@ -179,11 +179,13 @@ class Router:
         if kind is Kind.REGULAR:
             if ready != 503:
                 return None
-            return "The router lists it and runs with --pd-disaggregation, which takes prefill and decode workers only."
+            return (
+                "The router lists the worker, but sends regular workers no requests: it runs with --pd-disaggregation."
+            )
         info = await self._call("GET", "/get_server_info")
         message = (
-            f"The router lists it and was started without --pd-disaggregation: it sends {kind} workers nothing. "
-            "Restart the router with it."
+            f"The router lists the worker, but sends {kind} workers no requests: it runs without --pd-disaggregation. "
+            "Restart the router with --pd-disaggregation."
         )
         if info.status_code == 503 and "no_workers" in info.text:
             return message
@@ -197,11 +199,11 @@ class Router:
         for url in tuple(self._urls):
             try:
                 async with asyncio.timeout(ANSWER_SECONDS):
-                    response = await self._ask(method, url, path, body)
+                    response = await self._send(method, url, path, body)
             except (httpx.RequestError, httpx.InvalidURL, OSError, ValueError) as error:
                 message = f"The router at {url} does not answer: {error_words(error)}."
                 # A router that was not asked, or not believed, may send requests all the same.
-                reason = Reason.FAULT if cause_of(error) in NOT_ITS_FAULT else Reason.UNREACHABLE
+                reason = Reason.ERROR if cause_of(error) in INCONCLUSIVE else Reason.UNREACHABLE
                 failed = failed or RouterError(Rejection(reason, message))
                 if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
                     continue
@@ -213,7 +215,7 @@ class Router:
         assert failed is not None
         raise failed from None
 
-    async def _ask(self, method: str, url: str, path: str, body: Mapping[str, object] | None) -> _Answer:
+    async def _send(self, method: str, url: str, path: str, body: Mapping[str, object] | None) -> _Answer:
         content = bytearray()
         timeout = httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
         async with self._http.stream(
@@ -223,27 +225,27 @@ class Router:
                 content += chunk
                 if len(content) > LARGEST:
                     message = f"The router at {url} answered with more than {LARGEST} bytes."
-                    raise RouterError(Rejection(Reason.FAULT, message))
+                    raise RouterError(Rejection(Reason.ERROR, message))
             return _Answer(response.status_code, bytes(content))
 
     def _rejection(self, response: _Answer) -> RouterError:
-        message = " ".join(response.text.split())[:WORDS_SHOWN] or "no words"
+        message = " ".join(response.text.split())[:LONGEST_MESSAGE] or "no message"
         where = f"The router at {self._urls[0]} answered {response.status_code}"
         if response.status_code in (401, 403):
-            message = f"{where}: it wants another key; set SGL_ROUTER_API_KEY to its --api-key."
+            message = f"{where}: the key is missing or wrong. Set SGL_ROUTER_API_KEY to its --api-key."
             return RouterError(Rejection(Reason.UNAUTHORIZED, message, retryable=False))
         if response.status_code in (404, 405):
             return self._not_a_router(response)
         if 400 <= response.status_code < 500 and response.status_code not in (408, 425, 429):
-            return RouterError(Rejection(Reason.REFUSED, f"{where}: {message}", retryable=False))
-        return RouterError(Rejection(Reason.FAULT, f"{where}: {message}"))
+            return RouterError(Rejection(Reason.REJECTED, f"{where}: {message}", retryable=False))
+        return RouterError(Rejection(Reason.ERROR, f"{where}: {message}"))
 
     def _not_a_router(self, response: _Answer) -> RouterError:
         message = (
-            f"Who answers at {self._urls[0]} is no router with /workers (sglang-router 0.3, smg 1): it answered "
-            f"{response.status_code} there."
+            f"{self._urls[0]} is not a router with /workers (sglang-router 0.3, smg 1): it answered "
+            f"{response.status_code}."
         )
-        return RouterError(Rejection(Reason.REFUSED, message, retryable=False))
+        return RouterError(Rejection(Reason.REJECTED, message, retryable=False))
 
 
 def _entry(worker: _Worker, listed: bool) -> Entry:
@@ -262,7 +264,7 @@ def _entry(worker: _Worker, listed: bool) -> Entry:
         healthy=worker.is_healthy,
         draining=worker.status == "draining",
         pending=pending,
-        failed=(job.message or "no words")[:WORDS_SHOWN] if failed and job is not None else None,
+        failed=(job.message or "no message")[:LONGEST_MESSAGE] if failed and job is not None else None,
     )
 
 

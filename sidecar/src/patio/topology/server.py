@@ -1,6 +1,6 @@
 """The sidecar beside a router: keeps leases, and the router's list in step with them.
 
-Pods' sidecars renew their leases through `routes.topology`; a loop looks at the router every second, registers what
+Pods' sidecars renew their leases through `routes.topology`; a loop polls the router every second, registers what
 has a lease and is not listed, and removes what had one. It never touches workers that never had one.
 """
 
@@ -12,7 +12,7 @@ import logging
 import time
 
 from patio.topology.lease_file import LeaseFile
-from patio.topology.leases import Leases, dropped, expired, extended, granted, known, to_save
+from patio.topology.leases import Leases, dropped, expired, extended, granted, restored, to_save
 from patio.topology.planner import Reason
 from patio.topology.registered_worker import Kind, Worker
 from patio.topology.registrar import Registrar, Round
@@ -22,10 +22,10 @@ from patio_protocol.topology import LeaseReport, LeaseRequest, Registration, Reg
 
 log = logging.getLogger(__name__)
 
-LOOK = 1.0
-"""Seconds between looks at the router, over loopback: what it lost is back as soon."""
+POLL_SECONDS = 1.0
+"""Seconds between polls of the router, over loopback: what it lost is back as soon."""
 MOST_LEASES = 10_000
-OVERSLEPT = 3.0
+LATE_SECONDS = 3.0
 """Seconds late by which a round proves that this process stood still, and could hear no pod."""
 
 
@@ -54,28 +54,28 @@ class TopologyServer:
         """Keep the router's list in step, until cancelled."""
         self._saved = await asyncio.to_thread(self._file.load)
         now = time.monotonic()
-        before = known(self._saved, now)
-        self._leases = Leases({**before.by_id, **self._leases.by_id})
-        for lease in before.by_id.values():
+        from_file = restored(self._saved, now)
+        self._leases = Leases({**from_file.by_id, **self._leases.by_id})
+        for lease in from_file.by_id.values():
             self._registrar.adopt(lease.url)
-        log.info("leases read count=%d", len(before.by_id))
+        log.info("leases read count=%d", len(from_file.by_id))
         expected = now
         while True:
             self._woken.clear()
             now = time.monotonic()
-            if now - expected > OVERSLEPT:
-                log.warning("stood still, all leases last longer seconds=%.0f", now - expected)
+            if now - expected > LATE_SECONDS:
+                log.warning("the process stood still, all leases are extended seconds=%.0f", now - expected)
                 self._leases = extended(self._leases, now - expected)
-            self._leases, over = expired(self._leases, now)
-            for lease in over:
-                log.warning("lease ran out lease=%s worker=%s seconds=%g", lease.id, lease.url, lease.seconds)
+            self._leases, ended = expired(self._leases, now)
+            for lease in ended:
+                log.warning("lease expired lease=%s worker=%s seconds=%g", lease.id, lease.url, lease.seconds)
             await self._keep()
-            self._round = await self._registrar.round(self._leases.wanted, self._leases.held)
+            self._round = await self._registrar.round(self._leases.desired, self._leases.held)
             self._show()
             self._forget()
             now = time.monotonic()
             ends = self._leases.next_end
-            pause = min(LOOK, self._round.pause, LOOK if ends is None else max(0.0, ends - now))
+            pause = min(POLL_SECONDS, self._round.pause, POLL_SECONDS if ends is None else max(0.0, ends - now))
             expected = now + pause
             try:
                 async with asyncio.timeout(pause):
@@ -96,12 +96,12 @@ class TopologyServer:
             extra=request.extra,
             api_key=request.api_key,
         )
-        before = self._leases.by_id.get(lease_id)
-        if before is None and len(self._leases.by_id) >= MOST_LEASES:
-            raise TooManyLeasesError(f"{MOST_LEASES} leases are held; a pod that goes gives its own back.")
+        previous = self._leases.by_id.get(lease_id)
+        if previous is None and len(self._leases.by_id) >= MOST_LEASES:
+            raise TooManyLeasesError(f"This sidecar keeps {MOST_LEASES} leases, which is the limit. Try again later.")
         self._leases = granted(self._leases, lease_id, worker, request.seconds, time.monotonic())
-        if before is None or before.worker != worker:
-            log.info("lease begun lease=%s worker=%s kind=%s", lease_id, worker.url, worker.kind)
+        if previous is None or previous.worker != worker:
+            log.info("lease granted lease=%s worker=%s kind=%s", lease_id, worker.url, worker.kind)
             self._woken.set()
         return self._registration(worker.url, leaving=False)
 
@@ -109,7 +109,7 @@ class TopologyServer:
         """End a lease; return how its worker leaves, or None when there is nothing left of it."""
         lease = self._leases.by_id.get(lease_id)
         if lease is not None:
-            log.info("lease given back lease=%s worker=%s", lease_id, lease.url)
+            log.info("lease released lease=%s worker=%s", lease_id, lease.url)
             self._leases = dropped(self._leases, lease_id)
             self._leaving[lease_id] = lease.url
             self._woken.set()
@@ -133,18 +133,18 @@ class TopologyServer:
             )
             for lease in self._leases.by_id.values()
         )
-        registered = all(one.registration.state is RegistrationState.REGISTERED for one in leases)
+        registered = all(lease.registration.state is RegistrationState.REGISTERED for lease in leases)
         return TopologyReport(role=Role.SERVER, registered=registered and self._round.reached, leases=leases)
 
     def readiness(self) -> Readiness:
         """Return whether the router answers."""
         name = self._registrar.router.name
-        waiting = () if self._round.reached else (f"router: nothing read from {name} at the last look",)
+        waiting = () if self._round.reached else (f"router: {name} did not answer the last poll",)
         return Readiness(ready=not waiting, waiting_for=waiting)
 
     @property
     def router_reached(self) -> bool:
-        """Whether the router answered at the last look."""
+        """Whether the router answered the last poll."""
         return self._round.reached
 
     async def _keep(self) -> None:
@@ -173,9 +173,9 @@ class TopologyServer:
         kinds = {lease.url: lease.worker.kind for lease in self._leases.by_id.values() if lease.worker is not None}
         shown = {}
         for url, condition in self._round.conditions.items():
-            before = self._shown.get(url)
-            changed = before is None or before.state is not condition.state
-            if before is None or changed or before.reason != condition.reason:
+            previous = self._shown.get(url)
+            changed = previous is None or previous.state is not condition.state
+            if previous is None or changed or previous.reason != condition.reason:
                 log.info("registration worker=%s state=%s reason=%s", url, condition.state, condition.reason)
             shown[url] = Registration(
                 router=self._registrar.router.name,
@@ -185,13 +185,13 @@ class TopologyServer:
                 state=condition.state,
                 reason=condition.reason,
                 message=condition.message,
-                since=now if before is None or changed else before.since,
-                verified=now if self._round.reached else None if before is None else before.verified,
+                since=now if previous is None or changed else previous.since,
+                verified=now if self._round.reached else None if previous is None else previous.verified,
             )
         self._shown = shown
 
     def _registration(self, url: str, leaving: bool) -> Registration:
-        """Return how a worker stands, in the light of what its pod said since the last look."""
+        """Return how a worker stands, in the light of what its pod sent since the last poll."""
         shown = self._shown.get(url)
         state = RegistrationState.LEAVING if leaving else RegistrationState.PENDING
         out = (RegistrationState.LEAVING, RegistrationState.NOT_REGISTERED)
@@ -203,6 +203,6 @@ class TopologyServer:
             worker_url=url,
             worker_type=kinds.get(url, Kind.REGULAR),
             state=state,
-            reason=Reason.NOT_WANTED if leaving else Reason.NOT_ASKED,
+            reason=Reason.NOT_DESIRED if leaving else Reason.NOT_CONTACTED,
             since=time.time(),
         )

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from patio.engine.settings import read_key
 from patio.topology.addresses import host_url, listed, pod_names
 from patio.topology.registered_worker import InstanceInfo, Worker, read_instance_info
-from patio.variables import SettingsError, one_value
+from patio.variables import SettingsError, single_value
 
 
 class Role(StrEnum):
@@ -73,22 +73,22 @@ class TopologySettings:
 VARIABLES = {
     "TOPO_TYPE": "sglang (sglang-router and smg) or none; default none",
     "TOPO_ROLE": "client beside an engine, server beside a router; default client",
-    "TOPO_REGISTER_ENDPOINT": "base URL of where to register: a router, or a sidecar with TOPO_ROLE=server",
-    "TOPO_CONFIG_FILE": "the group's topology file (/etc/rbg/config.yaml), to find the router in",
+    "TOPO_REGISTER_ENDPOINT": "base URL of the router, or of a sidecar with TOPO_ROLE=server",
+    "TOPO_CONFIG_FILE": "the group's topology file (/etc/rbg/config.yaml), which lists the router",
     "ROUTER_ROLE_NAME": "the router's role in the group, to find the router by DNS or in the file",
-    "SGL_ROUTER_ROLE_NAME": "the same, as upstream had it first",
+    "SGL_ROUTER_ROLE_NAME": "the same, under upstream's first name",
     "ROUTER_PORT": "the router's port",
-    "SGL_ROUTER_PORT": "the same, as upstream had it first",
+    "SGL_ROUTER_PORT": "the same, under upstream's first name",
     "SGL_ROUTER_API_KEY": "the router's --api-key",
-    "HEARTBEAT_INTERVAL": "seconds in which a lost registration is noticed; default 30",
+    "HEARTBEAT_INTERVAL": "seconds within which the sidecar notices a lost registration; default 30",
     "GROUP_NAME": "name of the RoleBasedGroup; also RBG_GROUP_NAME",
-    "RBG_GROUP_NAME": "the same, as RoleBasedGroup 0.7 has it",
+    "RBG_GROUP_NAME": "the same, under the name of RoleBasedGroup 0.7",
     "ROLE_NAME": "this pod's role in it; also RBG_ROLE_NAME",
-    "RBG_ROLE_NAME": "the same, as RoleBasedGroup 0.7 has it",
+    "RBG_ROLE_NAME": "the same, under the name of RoleBasedGroup 0.7",
     "ROLE_INDEX": "this pod's index in the role; also RBG_ROLE_INDEX",
-    "RBG_ROLE_INDEX": "the same, as RoleBasedGroup 0.7 has it",
+    "RBG_ROLE_INDEX": "the same, under the name of RoleBasedGroup 0.7",
     "INSTANCE_NAME": "this pod's instance, whose number wins over the index; also RBG_ROLE_INSTANCE_NAME",
-    "RBG_ROLE_INSTANCE_NAME": "the same, as RoleBasedGroup 0.7 has it",
+    "RBG_ROLE_INSTANCE_NAME": "the same, under the name of RoleBasedGroup 0.7",
 }
 _ROUTER_ROLE = ("ROUTER_ROLE_NAME", "SGL_ROUTER_ROLE_NAME")
 _ROUTER_PORT = ("ROUTER_PORT", "SGL_ROUTER_PORT")
@@ -101,8 +101,8 @@ LARGEST_FILE = 2**20
 """Bytes of a topology file: as many as a ConfigMap may have."""
 LEASE_FILE = "leases.json"
 NOT_CONFIGURED = (
-    "TOPO_TYPE is set and nothing names a router, so none is told of this engine: set TOPO_REGISTER_ENDPOINT, or "
-    "ROUTER_ROLE_NAME and ROUTER_PORT for a role of the group, or TOPO_CONFIG_FILE; or TOPO_TYPE=none"
+    "TOPO_TYPE is set, but nothing names a router, so this engine is not registered: set TOPO_REGISTER_ENDPOINT, or "
+    "ROUTER_ROLE_NAME and ROUTER_PORT for a role of the group, or TOPO_CONFIG_FILE, or TOPO_TYPE=none"
 )
 """Upstream's sample has TOPO_TYPE in a profile and a group without a router: such pods serve all the same."""
 
@@ -130,7 +130,9 @@ def read_topology(instance_info: str | None, given: Mapping[str, str], pod: Pod)
             name for name in ("TOPO_ROLE", *_WHERE) if name in given and (name, role) != ("TOPO_ROLE", Role.CLIENT)
         ]
         if stray:
-            raise SettingsError(f"{', '.join(stray)} without TOPO_TYPE: set TOPO_TYPE=sglang, or none to leave it off")
+            raise SettingsError(
+                f"{', '.join(stray)} without TOPO_TYPE: set TOPO_TYPE=sglang, or none to turn the topology off"
+            )
         return TopologySettings()
     if kind.lower() in _OFF:
         return TopologySettings()
@@ -139,11 +141,11 @@ def read_topology(instance_info: str | None, given: Mapping[str, str], pod: Pod)
     key = read_key("SGL_ROUTER_API_KEY", given)
     if role is Role.SERVER:
         if instance_info is not None:
-            raise SettingsError("--instance-info: says what to register, and TOPO_ROLE=server registers no engine here")
+            raise SettingsError("--instance-info: TOPO_ROLE=server registers no engine; leave the flag out")
         return TopologySettings(
             enabled=True,
             role=role,
-            endpoints=(_beside(given),),
+            endpoints=(_local_router(given),),
             heartbeat=heartbeat,
             router_key=key,
             lease_file=pod.state_folder / LEASE_FILE,
@@ -202,14 +204,14 @@ def _heartbeat(given: Mapping[str, str]) -> float:
 
 
 def _endpoints(given: Mapping[str, str]) -> tuple[Endpoint, ...]:
-    found = _found(given)
-    if len(found) > MOST_ROUTERS:
+    routers = _routers(given)
+    if len(routers) > MOST_ROUTERS:
         name = "TOPO_REGISTER_ENDPOINT" if "TOPO_REGISTER_ENDPOINT" in given else "TOPO_CONFIG_FILE"
-        raise SettingsError(f"{name}: {len(found)} routers are named, and {MOST_ROUTERS} can be registered with")
-    return found
+        raise SettingsError(f"{name}: {len(routers)} routers are named, and the limit is {MOST_ROUTERS}")
+    return routers
 
 
-def _found(given: Mapping[str, str]) -> tuple[Endpoint, ...]:
+def _routers(given: Mapping[str, str]) -> tuple[Endpoint, ...]:
     if (endpoint := given.get("TOPO_REGISTER_ENDPOINT")) is not None:
         urls = dict.fromkeys(_base_url(part.strip()) for part in endpoint.split(",") if part.strip())
         return tuple(Endpoint((url,), may_be_server=True) for url in urls)
@@ -225,13 +227,13 @@ def _found(given: Mapping[str, str]) -> tuple[Endpoint, ...]:
             if value is None
         ]
         raise SettingsError(
-            f"TOPO_TYPE: the router can not be found without {', '.join(missing)}; or set TOPO_REGISTER_ENDPOINT, or "
-            "TOPO_CONFIG_FILE"
+            f"TOPO_TYPE: nothing names the router without {', '.join(missing)}: set them, or "
+            "TOPO_REGISTER_ENDPOINT, or TOPO_CONFIG_FILE"
         )
     return (Endpoint(pod_names(group, role, "0", port)),)
 
 
-def _beside(given: Mapping[str, str]) -> Endpoint:
+def _local_router(given: Mapping[str, str]) -> Endpoint:
     """Return the router that this sidecar stands beside."""
     if (endpoint := given.get("TOPO_REGISTER_ENDPOINT")) is not None:
         return Endpoint((_base_url(endpoint),))
@@ -249,7 +251,7 @@ def _from_file(path: Path, role: str | None, port: int | None) -> tuple[str, ...
 
         def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
             if self.check_event(yaml.AliasEvent):
-                raise ValueError("it has aliases (*name), which are not read")
+                raise ValueError("it has aliases (*name), which the sidecar does not read")
             return super().compose_node(parent, index)
 
     try:
@@ -261,7 +263,7 @@ def _from_file(path: Path, role: str | None, port: int | None) -> tuple[str, ...
     except OSError as error:
         raise SettingsError(f"TOPO_CONFIG_FILE: {path}: {error.strerror or error}") from None
     except RecursionError:
-        raise SettingsError(f"TOPO_CONFIG_FILE: {path}: it is nested too deep") from None
+        raise SettingsError(f"TOPO_CONFIG_FILE: {path}: it is nested too deeply") from None
     except yaml.YAMLError as error:
         raise SettingsError(f"TOPO_CONFIG_FILE: {path} is not YAML: {' '.join(str(error).split())[:500]}") from None
     except ValueError as error:
@@ -272,8 +274,8 @@ def _worker_url(info: InstanceInfo, given: Mapping[str, str], pod: Pod) -> str:
     engine = urlsplit(pod.engine_endpoint)
     if engine.scheme == "unix" and info.port is None:
         raise SettingsError(
-            f"TOPO_TYPE: no router reaches the engine at {pod.engine_endpoint}: have it listen on a port, and say "
-            "which with --instance-info"
+            f"TOPO_TYPE: no router can reach the engine at {pod.engine_endpoint}: make the engine listen on a port, "
+            "and name the port with --instance-info"
         )
     port = info.port or engine.port or (443 if engine.scheme == "https" else 80)
     if pod.ip:
@@ -282,7 +284,7 @@ def _worker_url(info: InstanceInfo, given: Mapping[str, str], pod: Pod) -> str:
     index = _index(given)
     if group is None or role is None or index is None:
         raise SettingsError(
-            "POD_IP: the router has to be told where this engine is: set it from status.podIP, or set GROUP_NAME, "
+            "POD_IP: the router needs the address of this engine: set POD_IP from status.podIP, or set GROUP_NAME, "
             "ROLE_NAME and ROLE_INDEX"
         )
     return pod_names(group, role, index, port)[0]
@@ -305,8 +307,8 @@ def _lease_id(pod: Pod) -> str:
 
 
 def _router_port(given: Mapping[str, str]) -> int | None:
-    # Kubernetes puts tcp://... into every pod of a namespace with a Service named `router` or `sgl-router`: nobody said
-    # it to us.
+    # Kubernetes puts tcp://... into every pod of a namespace with a Service named `router` or `sgl-router`: it is
+    # not a setting.
     ports = {
         name: given[name]
         for name in _ROUTER_PORT
@@ -334,5 +336,5 @@ def _base_url(value: str) -> str:
 
 def _either(given: Mapping[str, str], *names: str) -> str | None:
     """Return the value of any of some names; they must not disagree."""
-    found = one_value(given, *names)
-    return None if found is None else found[1]
+    setting = single_value(given, *names)
+    return None if setting is None else setting[1]

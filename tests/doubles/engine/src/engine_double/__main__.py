@@ -1,4 +1,4 @@
-"""`python -m engine_double`: run one double until it is told to end. See `cli` for the flags."""
+"""`python -m engine_double`: run one double until a signal ends it. See `cli` for the flags."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def main() -> int:
     settings, ignored = settings_from(sys.argv[1:], os.environ)
     notes = [str(settings)]
     if ignored:
-        notes.append(f"ignored, since no answer depends on it: {' '.join(ignored)}")
+        notes.append(f"ignored flags, which change no answer: {' '.join(ignored)}")
     return asyncio.run(serve(settings, notes))
 
 

@@ -68,13 +68,13 @@ def inspect(path: str) -> Inspection:
         weights = (directory / WEIGHTS).read_bytes()
     except OSError:
         return Inspection(Finding.NO_WEIGHTS, **facts)
-    fault = _fault_of(weights)
-    if fault is not None:
-        return Inspection(Finding.BROKEN_WEIGHTS, fault, **facts)
+    detail = _weights_error(weights)
+    if detail is not None:
+        return Inspection(Finding.BROKEN_WEIGHTS, detail, **facts)
     return Inspection(Finding.GOOD, digest=hashlib.sha256(weights).hexdigest(), **facts)
 
 
-def _fault_of(weights: bytes) -> str | None:
+def _weights_error(weights: bytes) -> str | None:
     """Check a safetensors file as its library does, and complain in its words."""
     if len(weights) < 8:
         return "Error while deserializing header: header too small"

@@ -157,7 +157,7 @@ class Batch:
         return adapter is None or adapter in adapters or len(adapters) < self._max_loras
 
     async def move(self, adapter: str | None, *, waiting: int = 0, running: int = 0) -> None:
-        """Change the counts and wake whoever waits for that."""
+        """Change the counts and wake every waiter."""
         async with self._changed:
             self.waiting[adapter] += waiting
             self.running[adapter] += running

@@ -32,49 +32,49 @@ def settings_from(argv: Sequence[str], environment: Mapping[str, str]) -> tuple[
     Returns:
         The settings, and the arguments that were ignored.
     """
-    words = list(argv)
-    implied: EngineKind | None = None
-    if words[:1] == ["vllm"]:
-        words = words[1:]
-    if words[:1] == ["serve"]:
-        implied, words = EngineKind.VLLM, words[1:]
-        if words and not words[0].startswith("-"):
-            words = ["--model", *words]
+    arguments = list(argv)
+    implied_engine: EngineKind | None = None
+    if arguments[:1] == ["vllm"]:
+        arguments = arguments[1:]
+    if arguments[:1] == ["serve"]:
+        implied_engine, arguments = EngineKind.VLLM, arguments[1:]
+        if arguments and not arguments[0].startswith("-"):
+            arguments = ["--model", *arguments]
     for module, kind in MODULES.items():
         for prefix in (["-m", module], [module]):
-            if words[: len(prefix)] == prefix:
-                implied, words = kind, words[len(prefix) :]
-    known, ignored = _parser().parse_known_args(words)
-    chosen = EngineKind(known.engine) if known.engine else implied or EngineKind.VLLM
+            if arguments[: len(prefix)] == prefix:
+                implied_engine, arguments = kind, arguments[len(prefix) :]
+    options, ignored = _parser().parse_known_args(arguments)
+    chosen = EngineKind(options.engine) if options.engine else implied_engine or EngineKind.VLLM
     given: dict[str, Any] = {
         "engine": chosen,
-        "host": known.host,
-        "port": known.port,
-        "model": known.model,
-        "served_model_names": tuple(known.served_model_name or (known.model,)),
-        "max_model_len": known.max_model_len,
-        "lora_modules": tuple(_name_and_path(text) for text in known.lora_modules),
-        "max_loras": known.max_loras,
-        "max_loaded_loras": known.max_loaded_loras,
-        "max_lora_rank": known.max_lora_rank,
-        "lora_target_modules": tuple(known.lora_target_modules),
-        "api_key": known.api_key or (environment.get("VLLM_API_KEY") if chosen is EngineKind.VLLM else None) or None,
-        "admin_api_key": known.admin_api_key,
-        "enable_metrics": known.enable_metrics or chosen is EngineKind.VLLM,
-        "enable_lora": known.enable_lora,
+        "host": options.host,
+        "port": options.port,
+        "model": options.model,
+        "served_model_names": tuple(options.served_model_name or (options.model,)),
+        "max_model_len": options.max_model_len,
+        "lora_modules": tuple(_name_and_path(text) for text in options.lora_modules),
+        "max_loras": options.max_loras,
+        "max_loaded_loras": options.max_loaded_loras,
+        "max_lora_rank": options.max_lora_rank,
+        "lora_target_modules": tuple(options.lora_target_modules),
+        "api_key": options.api_key or (environment.get("VLLM_API_KEY") if chosen is EngineKind.VLLM else None) or None,
+        "admin_api_key": options.admin_api_key,
+        "enable_metrics": options.enable_metrics or chosen is EngineKind.VLLM,
+        "enable_lora": options.enable_lora,
         "runtime_lora": environment.get("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "").lower() in ("1", "true"),
-        "profiler": known.profiler_config is not None,
-        "dp_size": known.dp_size,
-        "tokenizer_workers": known.tokenizer_worker_num,
-        "max_num_seqs": known.max_num_seqs,
-        "tokens_per_second": known.tokens_per_second,
-        "startup_seconds": known.startup_seconds,
-        "warmup_seconds": known.warmup_seconds,
-        "health_seconds": known.health_seconds,
-        "lora_load_seconds": known.lora_load_seconds,
-        "nodes": known.nnodes,
-        "node_rank": known.node_rank,
-        "dist_init_addr": known.dist_init_addr,
+        "profiler": options.profiler_config is not None,
+        "dp_size": options.dp_size,
+        "tokenizer_workers": options.tokenizer_worker_num,
+        "max_num_seqs": options.max_num_seqs,
+        "tokens_per_second": options.tokens_per_second,
+        "startup_seconds": options.startup_seconds,
+        "warmup_seconds": options.warmup_seconds,
+        "health_seconds": options.health_seconds,
+        "lora_load_seconds": options.lora_load_seconds,
+        "nodes": options.nnodes,
+        "node_rank": options.node_rank,
+        "dist_init_addr": options.dist_init_addr,
     }
     return Settings(**given), ignored
 
@@ -104,12 +104,22 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--nnodes", type=int, default=defaults.nodes)
     parser.add_argument("--node-rank", type=int, default=defaults.node_rank)
     parser.add_argument("--dist-init-addr", default=defaults.dist_init_addr)
-    own = parser.add_argument_group("the double's own")
-    own.add_argument("--tokens-per-second", type=float, default=defaults.tokens_per_second, help="0: at once")
-    own.add_argument("--startup-seconds", type=float, default=defaults.startup_seconds, help="port closed until then")
-    own.add_argument("--warmup-seconds", type=float, default=defaults.warmup_seconds, help="SGLang: /ready 503")
-    own.add_argument("--health-seconds", type=float, default=defaults.health_seconds, help="SGLang: time of /health")
-    own.add_argument("--lora-load-seconds", type=float, default=defaults.lora_load_seconds, help="time of a load")
+    own = parser.add_argument_group("flags of the double itself")
+    own.add_argument(
+        "--tokens-per-second", type=float, default=defaults.tokens_per_second, help="speed of a request; 0: no delay"
+    )
+    own.add_argument(
+        "--startup-seconds", type=float, default=defaults.startup_seconds, help="seconds until the port opens"
+    )
+    own.add_argument(
+        "--warmup-seconds", type=float, default=defaults.warmup_seconds, help="SGLang: seconds of /ready 503"
+    )
+    own.add_argument(
+        "--health-seconds", type=float, default=defaults.health_seconds, help="SGLang: seconds that /health takes"
+    )
+    own.add_argument(
+        "--lora-load-seconds", type=float, default=defaults.lora_load_seconds, help="seconds that a load takes"
+    )
     return parser
 
 

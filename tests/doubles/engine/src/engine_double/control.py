@@ -1,7 +1,7 @@
 """`/_double/...`: what tests order from the outside, on paths that no engine has.
 
 Everything here exists as a method of `server.Double` too, for tests that run the double in process. Answers are JSON;
-nothing under this prefix is logged as a request, delayed, refused or guarded by a key.
+nothing under this prefix is logged as a request, delayed, rejected or guarded by a key.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ def routes(engine: Engine, *, crash: Callable[[], None], terminate: Callable[[],
         core.faults.clear()
         return JSONResponse([])
 
-    async def seen(request: Request) -> Response:
+    async def requests(request: Request) -> Response:
         path = request.query_params.get("path")
-        return JSONResponse([asdict(one) for one in core.faults.requests if path in (None, one.path)])
+        return JSONResponse([asdict(logged) for logged in core.faults.requests if path in (None, logged.path)])
 
-    async def forget_seen(_: Request) -> Response:
+    async def forget_requests(_: Request) -> Response:
         core.faults.requests.clear()
         return JSONResponse([])
 
@@ -85,8 +85,8 @@ def routes(engine: Engine, *, crash: Callable[[], None], terminate: Callable[[],
         Route(f"{PREFIX}/faults", order, methods=["POST"]),
         Route(f"{PREFIX}/faults", ordered, methods=["GET"]),
         Route(f"{PREFIX}/faults", clear, methods=["DELETE"]),
-        Route(f"{PREFIX}/requests", seen, methods=["GET"]),
-        Route(f"{PREFIX}/requests", forget_seen, methods=["DELETE"]),
+        Route(f"{PREFIX}/requests", requests, methods=["GET"]),
+        Route(f"{PREFIX}/requests", forget_requests, methods=["DELETE"]),
         Route(f"{PREFIX}/state", state, methods=["GET"]),
         Route(f"{PREFIX}/forget", forget, methods=["POST"]),
         Route(f"{PREFIX}/metrics", metrics, methods=["PUT"]),

@@ -16,7 +16,7 @@ from engine_double.settings import Settings
 
 
 class LoraError(Exception):
-    """A refusal, with the adapters that are loaded; None where SGLang tells none."""
+    """A rejection, with the adapters that are loaded; None where SGLang names none."""
 
     def __init__(self, message: str, loaded: dict[str, str] | None = None) -> None:
         super().__init__(message)
@@ -42,7 +42,7 @@ class Loras:
         self._registry: dict[str, Lora] = {}
         """In the order of last use."""
         self._load_order: dict[str, str] = {}
-        self._known: dict[str, Lora] = {}
+        self._ever_loaded: dict[str, Lora] = {}
         """Every adapter ever loaded; a request for one of them loads it again."""
         self.forget()
 
@@ -50,7 +50,7 @@ class Loras:
         """Back to the adapters of the start."""
         self._registry.clear()
         self._load_order.clear()
-        self._known.clear()
+        self._ever_loaded.clear()
         for name, path in self._settings.lora_modules:
             self._register(name, Lora(path, inspect(path).digest))
 
@@ -64,7 +64,7 @@ class Loras:
 
     def weights(self, name: str) -> str:
         """What answers for a loaded adapter."""
-        return self._known[name].weights
+        return self._ever_loaded[name].weights
 
     async def load(self, name: str, path: str, *, pinned: bool = False) -> None:
         """Load an adapter; one too many evicts the least recently used."""
@@ -82,28 +82,28 @@ class Loras:
 
     async def use(self, name: str) -> None:
         """Make an adapter ready for a request, which may mean to load it again."""
-        if name not in self._known:
+        if name not in self._ever_loaded:
             raise LoraError(
                 f"Got LoRA adapter that has never been loaded: {name}\n"
-                f"All loaded adapters: dict_keys({list(self._known)})."
+                f"All loaded adapters: dict_keys({list(self._ever_loaded)})."
             )
         if name not in self._registry:
             async with self._lock:
                 if name not in self._registry:
-                    known = self._known[name]
+                    earlier = self._ever_loaded[name]
                     try:
-                        await self._load(name, known.path, pinned=known.pinned)
+                        await self._load(name, earlier.path, pinned=earlier.pinned)
                     except LoraError as error:
                         raise LoraError(f"Failed to implicitly load LoRA adapter {name}: {error}") from error
         self._registry[name] = self._registry.pop(name)
 
     async def _load(self, name: str, path: str, *, pinned: bool) -> None:
         if name in self._registry:
-            raise self._refusal(f"Failed to load LoRA adapter {name} because it is already loaded")
+            raise self._error(f"Failed to load LoRA adapter {name} because it is already loaded")
         weights = self._judge(name, path)
         pins = sum(1 for lora in self._registry.values() if lora.pinned)
         if pinned and pins + 1 >= self._settings.max_loras:
-            raise self._refusal(
+            raise self._error(
                 f"Failed to load LoRA adapter {name} as a pinned adapter. It is not allowed to pin all slots in the "
                 "LoRA memory pool to avoid starvation for unpinned adapters and base models. Please increase your "
                 "`--max-loras-per-batch` or load it as unpinned LoRA adapters."
@@ -123,41 +123,41 @@ class Loras:
     def _register(self, name: str, lora: Lora) -> None:
         self._registry[name] = lora
         self._load_order[name] = lora.path
-        self._known[name] = lora
+        self._ever_loaded[name] = lora
 
     def _judge(self, name: str, path: str) -> str:
-        seen = inspect(path)
-        match seen.finding:
+        inspection = inspect(path)
+        match inspection.finding:
             case Finding.NO_DIRECTORY | Finding.NOT_A_DIRECTORY if path.startswith("/") or path.count("/") > 1:
                 # A path that is not there falls through to the hub.
-                raise self._refusal(
+                raise self._error(
                     f"Repo id must be in the form 'repo_name' or 'namespace/repo_name': '{path}'. Use `repo_type` "
                     "argument if needed."
                 )
             case Finding.NO_DIRECTORY | Finding.NOT_A_DIRECTORY:
-                raise self._refusal(
+                raise self._error(
                     "Cannot find an appropriate cached snapshot folder for the specified revision on the local disk "
                     "and outgoing traffic has been disabled. To enable repo look-ups and downloads online, set "
                     "'HF_HUB_OFFLINE=0' as environment variable."
                 )
             case Finding.NO_CONFIG:
-                raise self._refusal(f"[Errno 2] No such file or directory: '{path}/adapter_config.json'")
+                raise self._error(f"[Errno 2] No such file or directory: '{path}/adapter_config.json'")
             case Finding.BROKEN_CONFIG:
-                raise self._refusal(seen.detail)
-        if seen.dora:
-            raise self._refusal(f"Failed to load {name} because LoRA serving currently doesn't support DoRA adapters")
-        foreign = set(seen.target_modules) - set(self._settings.lora_target_modules)
-        if seen.rank > self._settings.max_lora_rank or foreign:
-            raise self._refusal(
-                f"LoRA adapter {name} with rank {seen.rank} is incompatible with the current LoRA memory pool "
+                raise self._error(inspection.detail)
+        if inspection.dora:
+            raise self._error(f"Failed to load {name} because LoRA serving currently doesn't support DoRA adapters")
+        foreign = set(inspection.target_modules) - set(self._settings.lora_target_modules)
+        if inspection.rank > self._settings.max_lora_rank or foreign:
+            raise self._error(
+                f"LoRA adapter {name} with rank {inspection.rank} is incompatible with the current LoRA memory pool "
                 "configuration. Please ensure that the LoRA adapter's rank is within the configured `--max-lora-rank` "
                 "and that the target modules are included in `--lora-target-modules`."
             )
-        if seen.finding is Finding.NO_WEIGHTS:
-            raise self._refusal(f"Cannot find any model weights with `{path}`")
-        if seen.finding is Finding.BROKEN_WEIGHTS:
-            raise self._refusal(seen.detail)
-        return seen.digest
+        if inspection.finding is Finding.NO_WEIGHTS:
+            raise self._error(f"Cannot find any model weights with `{path}`")
+        if inspection.finding is Finding.BROKEN_WEIGHTS:
+            raise self._error(inspection.detail)
+        return inspection.digest
 
-    def _refusal(self, message: str) -> LoraError:
+    def _error(self, message: str) -> LoraError:
         return LoraError(message, self.in_load_order())

@@ -78,9 +78,11 @@ def render(kind: EngineKind, snapshot: Snapshot) -> str:
         template = template_of(SGLANG_FILE)
         if not snapshot.stats.finished:
             # SGLang 0.5.23 prints some families only after traffic.
-            known = {line.family for line in template_of(SGLANG_IDLE_FILE)}
+            idle_families = {line.family for line in template_of(SGLANG_IDLE_FILE)}
             template = tuple(
-                line for line in template if line.family in known and ("is_streaming", "true") not in line.labels
+                line
+                for line in template
+                if line.family in idle_families and ("is_streaming", "true") not in line.labels
             )
     return "".join(text + "\n" for text in _lines(template, snapshot))
 

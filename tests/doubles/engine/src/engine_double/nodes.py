@@ -15,27 +15,27 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from engine_double.settings import Settings
 
-LEADER_GONE = 1
+LEADER_LOST = 1
 """Exit status of a node that lost the first one."""
-TRY_AGAIN = 0.3
-"""Seconds between two looks for the first node: its name may not resolve yet."""
+RETRY_SECONDS = 0.3
+"""Seconds between two attempts to reach the first node: its name may not resolve yet."""
 
 
 @contextlib.asynccontextmanager
 async def gather(settings: Settings, lost: Callable[[], None]) -> AsyncIterator[None]:
-    """Open the meeting place and wait there for all other nodes; until the end of the `with`, tell of a lost one."""
-    here: dict[int, asyncio.StreamWriter] = {}
+    """Open the meeting place and wait there for all other nodes; inside the `with`, call `lost` when one leaves."""
+    joined: dict[int, asyncio.StreamWriter] = {}
     complete = asyncio.Event()
 
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        here[int(await reader.readline())] = writer
-        print(f"engine double: node {max(here)} of {settings.nodes} is here", flush=True)
-        if set(here) == set(range(1, settings.nodes)):
+        joined[int(await reader.readline())] = writer
+        print(f"engine double: node {max(joined)} of {settings.nodes} has joined", flush=True)
+        if set(joined) == set(range(1, settings.nodes)):
             complete.set()
         with contextlib.suppress(ConnectionError):
             await reader.read()
         if complete.is_set():
-            print("engine double: a node is gone", flush=True)
+            print("engine double: a node has left", flush=True)
             lost()
 
     port = int(settings.dist_init_addr.rpartition(":")[2])
@@ -45,7 +45,7 @@ async def gather(settings: Settings, lost: Callable[[], None]) -> AsyncIterator[
         yield
     finally:
         place.close()
-        for writer in here.values():
+        for writer in joined.values():
             writer.close()
 
 
@@ -67,20 +67,22 @@ async def _follow(settings: Settings) -> int:
             reader, writer = await asyncio.open_connection(host, int(port))
             break
         except OSError as error:
-            print(f"engine double: no first node at {settings.dist_init_addr}: {error}", flush=True)
-            await asyncio.sleep(TRY_AGAIN)
+            print(f"engine double: the first node does not answer at {settings.dist_init_addr}: {error}", flush=True)
+            await asyncio.sleep(RETRY_SECONDS)
     writer.write(f"{settings.node_rank}\n".encode())
     async with await asyncio.start_server(_answer, settings.host, settings.port):
         with contextlib.suppress(ConnectionError):
             await reader.read()
-    print("engine double: the first node is gone", flush=True)
-    return LEADER_GONE
+    print("engine double: the first node has left", flush=True)
+    return LEADER_LOST
 
 
 async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    words = (await reader.readline()).split()
+    request_line = (await reader.readline()).split()
     status = (
-        "200 OK" if words[:1] == [b"GET"] and words[1:2] in ([b"/health"], [b"/health_generate"]) else "404 Not Found"
+        "200 OK"
+        if request_line[:1] == [b"GET"] and request_line[1:2] in ([b"/health"], [b"/health_generate"])
+        else "404 Not Found"
     )
     with contextlib.suppress(ConnectionError):
         while (await reader.readline()).strip():

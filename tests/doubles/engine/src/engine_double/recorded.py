@@ -56,10 +56,10 @@ def vllm_exchanges() -> Iterator[Exchange]:
         command, _, rest = block.partition("\n")
         timing = _TIMING.search(rest)
         assert timing is not None, block
-        before, separator, data = command.partition(" -d ")
-        words, *headers = before.split(" -H ")
+        command_line, separator, data = command.partition(" -d ")
+        arguments, *headers = command_line.split(" -H ")
         method, url = "GET", ""
-        for word in words.split():
+        for word in arguments.split():
             if word.startswith("-X"):
                 method = word.removeprefix("-X")
             elif word.startswith("localhost"):
@@ -75,7 +75,7 @@ def vllm_exchanges() -> Iterator[Exchange]:
             answer=rest[: timing.start()].removesuffix("\n"),
             body=data if separator else None,
             headers=tuple(_header(header) for header in headers),
-            truncated="-o /dev/null" in words,
+            truncated="-o /dev/null" in arguments,
             type_recorded=False,
         )
 
@@ -83,19 +83,19 @@ def vllm_exchanges() -> Iterator[Exchange]:
 def more_vllm_exchanges() -> Iterator[Exchange]:
     """`api-0.32.0-more.jsonl`, in order; the section is the server: `lora` or `plain`."""
     for line in text("vllm/api-0.32.0-more.jsonl").splitlines():
-        one = json.loads(line)
-        body = one["body"]
+        recorded = json.loads(line)
+        body = recorded["body"]
         yield Exchange(
-            section=one["server"],
-            title=one["title"],
-            method=one["method"],
-            path=one["path"],
-            status=one["status"],
-            content_type=one["content_type"],
-            answer=one["answer"],
+            section=recorded["server"],
+            title=recorded["title"],
+            method=recorded["method"],
+            path=recorded["path"],
+            status=recorded["status"],
+            content_type=recorded["content_type"],
+            answer=recorded["answer"],
             body=body if body is None or isinstance(body, str) else json.dumps(body),
-            headers=tuple(one["headers"].items()),
-            truncated=one["path"] == "/metrics",
+            headers=tuple(recorded["headers"].items()),
+            truncated=recorded["path"] == "/metrics",
         )
 
 
@@ -133,16 +133,16 @@ def _sglang_exchange(section: str, title: str, body: str) -> Exchange:
     assert command is not None, title
     assert http is not None, title
     method, path, data, headers, truncated = "GET", "", None, list[tuple[str, str]](), False
-    words = iter(shlex.split(command[1])[1:])
-    for word in words:
+    arguments = iter(shlex.split(command[1])[1:])
+    for word in arguments:
         if word == "-X":
-            method = next(words)
+            method = next(arguments)
         elif word == "-H":
-            headers.append(_header(next(words)))
+            headers.append(_header(next(arguments)))
         elif word == "-d":
-            data = next(words)
+            data = next(arguments)
         elif word in ("-o", "-D"):
-            next(words)
+            next(arguments)
             truncated = True
         elif word.startswith("http://"):
             path = "/" + word.split("/", 3)[3]

@@ -1,7 +1,7 @@
 """Adapters on disk for the double to judge, as small as the judged facts allow.
 
 For tests that need no real engine: a configuration of three fields and 64 bytes of "weights" that follow from a seed,
-so that two adapters answer differently. A real engine refuses them; for that there is `e2e_engine.model`.
+so that two adapters answer differently. A real engine rejects them; for that there is `e2e_engine.model`.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def write_adapter(
     Args:
         directory: where; made if it is not there.
         seed: what its answers follow from; by default the directory's name.
-        rank: above `--max-lora-rank` it is refused.
-        dora: refused by both engines.
-        modules: SGLang refuses others than `--lora-target-modules`.
+        rank: above `--max-lora-rank` it is rejected.
+        dora: rejected by both engines.
+        modules: SGLang rejects others than `--lora-target-modules`.
         config: text of `adapter_config.json` instead of a good one.
         weights: False leaves the file out.
         truncated: True cuts it in half.

@@ -168,7 +168,7 @@ class _Server(uvicorn.Server):
 
 
 class Double:
-    """One engine on one port, which can be crashed, started again and told to end."""
+    """One engine on one port, which can be crashed, started again and terminated."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -209,7 +209,7 @@ class Double:
         while not self._server.started:
             if self._running.done():
                 self._running.result()
-                raise RuntimeError("the double ended before it was up")
+                raise RuntimeError("the double ended before it listened")
             await asyncio.sleep(0.005)
 
     async def crash(self) -> None:

@@ -40,7 +40,7 @@ class Settings:
     """SGLang: how many adapters stay loaded; one more evicts the least recently used."""
     max_lora_rank: int = 16
     lora_target_modules: tuple[str, ...] = ("q_proj", "v_proj")
-    """SGLang refuses adapters of other modules. vLLM loads them with 200 and they do nothing."""
+    """SGLang rejects adapters of other modules. vLLM loads them with 200 and they do nothing."""
 
     api_key: str | None = field(default=None, repr=False)
     admin_api_key: str | None = field(default=None, repr=False)
@@ -63,7 +63,7 @@ class Settings:
     """SGLang: after how long `/health` gives up on a paused server (SGLANG_HEALTH_CHECK_TIMEOUT)."""
 
     one_process: bool = False
-    """vLLM: the executor `uni`, that of one GPU, which words refusals without "Worker failed"."""
+    """vLLM: the executor `uni`, that of one GPU, whose errors lack "Worker failed"."""
     tokenizer_workers: int = 1
     """SGLang: `--tokenizer-worker-num`; each has adapters of its own, and answers what happens to reach it."""
     lists_adapters: bool = True

@@ -186,7 +186,7 @@ class Sglang:
             "model_path": settings.model,
             "tokenizer_path": settings.model,
             "served_model_name": settings.base_model,
-            # SGLang 0.5.23 tells null where nobody set it.
+            # SGLang 0.5.23 answers null if it was not set.
             "enable_lora": settings.enable_lora or None,
             "tokenizer_worker_num": settings.tokenizer_workers,
             "max_lora_rank": settings.max_lora_rank,
@@ -201,8 +201,8 @@ class Sglang:
         return CompactJSON(info)
 
     async def _loads(self, request: Request) -> Response:
-        wanted = request.query_params.get("include", "all").split(",")
-        loads = [self._load_of(rank, wanted) for rank in range(self.core.settings.dp_size)]
+        included = request.query_params.get("include", "all").split(",")
+        loads = [self._load_of(rank, included) for rank in range(self.core.settings.dp_size)]
         if request.query_params.get("format") == "prometheus":
             lines = []
             for name, value in _flat(loads[0]):
@@ -220,7 +220,7 @@ class Sglang:
             }
         )
 
-    def _load_of(self, rank: int, wanted: list[str]) -> dict[str, Any]:
+    def _load_of(self, rank: int, included: list[str]) -> dict[str, Any]:
         batch, settings = self.core.batch, self.core.settings
         running, waiting = batch.running.total(), batch.waiting.total()
         slots = self._slots_used()
@@ -266,7 +266,7 @@ class Sglang:
         if not settings.enable_lora:
             del sections["lora"]
         for name, section in sections.items():
-            if "all" in wanted or name in wanted:
+            if "all" in included or name in included:
                 load[name] = section
         return load
 
@@ -330,7 +330,7 @@ class Sglang:
     async def _completion(self, request: Request) -> Response:
         body = json.loads(await request.body())
         prompt = body.get("prompt", "")
-        prompts = [prompt] if isinstance(prompt, str) else [str(one) for one in prompt]
+        prompts = [prompt] if isinstance(prompt, str) else [str(item) for item in prompt]
         model, adapters = await self._resolve(body, len(prompts))
         max_tokens = body.get("max_tokens") or DEFAULT_MAX_TOKENS
         generations = [
@@ -393,19 +393,19 @@ class Sglang:
         # against the served names, and a bare adapter name is just an unknown base model.
         named = model.partition(":")[2] or body.get("lora_path")
         adapters: list[str | None] = list(named) if isinstance(named, list) else [named] * prompts
-        wanted = dict.fromkeys(name for name in adapters if name)
+        names = dict.fromkeys(name for name in adapters if name)
         settings = self.core.settings
-        if wanted and not settings.enable_lora:
+        if names and not settings.enable_lora:
             raise RequestError(
-                f"LoRA adapter '{next(iter(wanted))}' was requested, but LoRA is not enabled. Please launch the server "
+                f"LoRA adapter '{next(iter(names))}' was requested, but LoRA is not enabled. Please launch the server "
                 "with --enable-lora flag and preload adapters using --lora-paths or /load_lora_adapter endpoint."
             )
-        if settings.max_loaded_loras is not None and len(wanted) > settings.max_loaded_loras:
+        if settings.max_loaded_loras is not None and len(names) > settings.max_loaded_loras:
             raise RequestError(
-                f"Received request with {len(wanted)} unique loras requested but max loaded loras is "
+                f"Received request with {len(names)} unique loras requested but max loaded loras is "
                 f"{settings.max_loaded_loras}"
             )
-        for name in wanted:
+        for name in names:
             try:
                 await self._loras.use(name)
             except LoraError as error:

@@ -1,6 +1,6 @@
 """vLLM 0.32.0: its routes, its words, its way to end.
 
-Recorded facts that shape this: loading is refused with 500 for adapters that can never work; a name that is loaded is
+Recorded facts that shape this: loading answers 500 for adapters that can never work; a name that is loaded is
 400 unless `load_inplace`; a failed `load_inplace` leaves the old weights, one that works changes requests under way;
 error texts have their paths masked; unloading never waits; on SIGTERM every request ends with `abort` and the port
 closes at once. Judges adapters with `adapters`, answers from `batch`.
@@ -44,7 +44,7 @@ class Adapter:
     weights: Weights
 
 
-class RefusalError(Exception):
+class RequestError(Exception):
     """An error answer."""
 
     def __init__(self, status: int, kind: str, message: str, param: str | None = None) -> None:
@@ -167,7 +167,7 @@ class Vllm:
 
     async def _start_profile(self, _: Request) -> Response:
         if self._profiling:
-            raise RefusalError(
+            raise RequestError(
                 409,
                 "Conflict",
                 "A profiling session is already active. Call /stop_profile before starting another session.",
@@ -184,7 +184,7 @@ class Vllm:
         model, adapter = self._resolve(body.get("model"))
         prompts = body.get("prompt")
         if not prompts:
-            raise RefusalError(
+            raise RequestError(
                 400,
                 "BadRequestError",
                 "Either prompt or prompt_embeds must be provided and non-empty. (parameter=prompt)",
@@ -282,8 +282,8 @@ class Vllm:
         async def answer(request: Request) -> Response:
             try:
                 response: Response = await handler(request)
-            except RefusalError as refusal:
-                return CompactJSON(refusal.content, status_code=refusal.status)
+            except RequestError as error:
+                return CompactJSON(error.content, status_code=error.status)
             return response
 
         return answer
@@ -294,60 +294,62 @@ class Vllm:
 
     def _add(self, name: str, path: str, *, in_place: bool) -> None:
         if not name or not path:
-            raise RefusalError(400, "InvalidUserInput", "Both 'lora_name' and 'lora_path' must be provided.")
+            raise RequestError(400, "InvalidUserInput", "Both 'lora_name' and 'lora_path' must be provided.")
         if name in self.core.settings.served_model_names:
-            raise RefusalError(
+            raise RequestError(
                 400, "InvalidUserInput", f"The lora adapter '{name}' conflicts with a served base model."
             )
         if name in self._loaded and not in_place:
-            raise RefusalError(
+            raise RequestError(
                 400,
                 "InvalidUserInput",
                 f"The lora adapter '{name}' has already been loaded. If you want to load the adapter in place, set "
                 "'load_inplace' to True.",
             )
         digest = self._judge(name, path)
-        before = self._loaded.get(name)
-        if before is None:
+        existing = self._loaded.get(name)
+        if existing is None:
             self._loaded[name] = Adapter(path, Weights(digest))
         else:
             # vLLM 0.32.0 keeps the adapter's number: requests under way go on with what was loaded over it.
-            before.weights.digest = digest
-            self._loaded[name] = Adapter(path, before.weights)
+            existing.weights.digest = digest
+            self._loaded[name] = Adapter(path, existing.weights)
 
-    def _worker_failure(self, cause: str) -> RefusalError:
+    def _worker_failure(self, cause: str) -> RequestError:
         if not self.core.settings.one_process:
             cause = f"Worker failed with error '{cause}', please check the stack trace above for the root cause"
-        return RefusalError(500, "InternalServerError", f"Call to add_lora method failed: {cause}")
+        return RequestError(500, "InternalServerError", f"Call to add_lora method failed: {cause}")
 
     def _judge(self, name: str, path: str) -> str:
-        """The digest of an adapter that works, or the worker's refusal."""
+        """The digest of an adapter that works; raise the worker's error for others."""
         settings = self.core.settings
         if not settings.enable_lora:
             raise self._worker_failure("LoRA is not enabled. Use --enable-lora to enable LoRA.")
-        seen = inspect(path)
-        match seen.finding:
+        inspection = inspect(path)
+        match inspection.finding:
             case Finding.NO_DIRECTORY | Finding.NO_CONFIG:
-                raise RefusalError(404, "NotFoundError", f"Loading lora {name} failed: No adapter found for {path}")
+                raise RequestError(404, "NotFoundError", f"Loading lora {name} failed: No adapter found for {path}")
             case Finding.NOT_A_DIRECTORY:
                 raise self._worker_failure(f"[Errno 20] Not a directory: '{path}/adapter_config.json'")
             case Finding.BROKEN_CONFIG:
-                raise self._worker_failure(seen.detail)
-        if seen.rank > settings.max_lora_rank:
-            raise self._worker_failure(f"LoRA rank {seen.rank} is greater than max_lora_rank {settings.max_lora_rank}.")
-        if seen.dora:
+                raise self._worker_failure(inspection.detail)
+        if inspection.rank > settings.max_lora_rank:
+            raise self._worker_failure(
+                f"LoRA rank {inspection.rank} is greater than max_lora_rank {settings.max_lora_rank}."
+            )
+        if inspection.dora:
             raise self._worker_failure("vLLM does not yet support DoRA.")
-        if seen.finding is Finding.NO_WEIGHTS:
+        if inspection.finding is Finding.NO_WEIGHTS:
             raise self._worker_failure(f"{path} doesn't contain tensors")
-        if seen.finding is Finding.BROKEN_WEIGHTS:
-            raise self._worker_failure(seen.detail)
-        return seen.digest
+        if inspection.finding is Finding.BROKEN_WEIGHTS:
+            raise self._worker_failure(inspection.detail)
+        return inspection.digest
 
     def _remove(self, name: str) -> None:
         if not name:
-            raise RefusalError(400, "InvalidUserInput", "'lora_name' needs to be provided to unload a LoRA adapter.")
+            raise RequestError(400, "InvalidUserInput", "'lora_name' needs to be provided to unload a LoRA adapter.")
         if self._loaded.pop(name, None) is None:
-            raise RefusalError(404, "NotFoundError", f"The lora adapter '{name}' cannot be found.")
+            raise RequestError(404, "NotFoundError", f"The lora adapter '{name}' cannot be found.")
 
     def _resolve(self, model: str | None) -> tuple[str, str | None]:
         """The name to answer under and the adapter to answer with."""
@@ -356,7 +358,7 @@ class Vllm:
             return model or names[0], None
         if model in self._loaded:
             return model, model
-        raise RefusalError(
+        raise RequestError(
             404, "NotFoundError", f"The model `{model}` does not exist. Valid aliases: {', '.join(names)}.", "model"
         )
 
@@ -369,14 +371,14 @@ class Vllm:
         if given is None:
             return min(default, limit)
         if given < 1:
-            raise RefusalError(
+            raise RequestError(
                 400,
                 "BadRequestError",
                 f"max_tokens must be at least 1, got {given}. (parameter=max_tokens, value={given})",
                 "max_tokens",
             )
         if given > limit:
-            raise RefusalError(
+            raise RequestError(
                 400,
                 "BadRequestError",
                 f"max_tokens={given} cannot be greater than max_model_len={limit}. Please request fewer output tokens. "
@@ -459,7 +461,7 @@ async def _json_body(request: Request, required: dict[str, type]) -> dict[str, A
     """The body as an object with these fields, or vLLM's validation error."""
     raw, media_type = await read_body(request)
     if media_type != "application/json":
-        raise RefusalError(
+        raise RequestError(
             400,
             "Bad Request",
             "1 validation error:\n  Unsupported Media Type: Only 'application/json' is allowed",
@@ -504,10 +506,10 @@ async def _json_body(request: Request, required: dict[str, type]) -> dict[str, A
     return body
 
 
-def _invalid(problems: list[dict[str, Any]]) -> RefusalError:
+def _invalid(problems: list[dict[str, Any]]) -> RequestError:
     word = "error" if len(problems) == 1 else "errors"
     lines = "".join(f"\n  {problem}" for problem in problems)
-    return RefusalError(400, "Bad Request", f"{len(problems)} validation {word}:{lines}", problems[0]["loc"])
+    return RequestError(400, "Bad Request", f"{len(problems)} validation {word}:{lines}", problems[0]["loc"])
 
 
 def _masked(value: Any) -> str:
