@@ -27,8 +27,7 @@ from patio.engine.http import NotListeningError, down
 from patio.rejection import Rejection
 from patio_protocol.adapters import AdapterReport, AdapterState, LoadRequest
 from patio_protocol.sources import parse_source
-
-from sidecar_builders import active, desired, engine, keyed
+from patio_testing.sidecar.builders import active, desired, engine, keyed
 
 SOURCE = "s3://bucket/sql"
 ORIGIN = Origin(SOURCE)

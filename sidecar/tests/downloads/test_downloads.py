@@ -29,8 +29,9 @@ from patio.downloads.s3 import S3
 from patio.downloads.settings import DownloadSettings
 from patio_protocol.downloads import DownloadReason, DownloadReport, DownloadRequest, DownloadState
 from patio_protocol.sources import parse_source, read_config
-
-from download_sources import (
+from patio_testing.deadline import DEADLINE
+from patio_testing.sidecar.builders import eventually
+from patio_testing.sidecar.download_sources import (
     ACCESS_KEY,
     SECRET_KEY,
     TOKEN,

@@ -80,7 +80,7 @@ def reason(fault: EngineError) -> EngineReason:
         (400, "[]", True, "AdapterRejected"),
     ],
 )
-def test_vllm_faults_are_told_apart(status: int, body: str, permanent: bool, why: str) -> None:
+def test_vllm_faults_are_distinguished(status: int, body: str, permanent: bool, why: str) -> None:
     fault = vllm.error_of_answer(vllm.LOAD, status, body)
     assert (fault.permanent, fault.reason) == (permanent, why)
     assert fault.message
@@ -104,7 +104,7 @@ def test_vllm_faults_are_told_apart(status: int, body: str, permanent: bool, why
         (401, '{"error":"Unauthorized"}', True, "EngineUnauthorized"),
     ],
 )
-def test_sglang_faults_are_told_apart(status: int, body: str, permanent: bool, why: str) -> None:
+def test_sglang_faults_are_distinguished(status: int, body: str, permanent: bool, why: str) -> None:
     fault = sglang.error_of_answer(sglang.LOAD, status, body)
     assert (fault.permanent, fault.reason) == (permanent, why)
     assert fault.message
@@ -112,7 +112,7 @@ def test_sglang_faults_are_told_apart(status: int, body: str, permanent: bool, w
 
 @pytest.mark.parametrize("error_of_answer", [vllm.error_of_answer, sglang.error_of_answer])
 @pytest.mark.parametrize("status", [400, 500])
-def test_an_engines_words_are_bounded_and_say_so(
+def test_engine_messages_are_bounded_and_say_so(
     error_of_answer: Callable[[str, int, str], EngineError], status: int
 ) -> None:
     body = json.dumps({"error": {"message": "x" * 500_000}, "error_message": "x" * 500_000})
@@ -127,7 +127,7 @@ def test_an_engines_words_are_bounded_and_say_so(
 @pytest.mark.parametrize(
     "body", ["[" * 100_000, '{"error": {"message": "\\ud800\\u001b"}}', '{"error_message": "\\ud800"}']
 )
-def test_hostile_words_are_words(error_of_answer: Callable[[str, int, str], EngineError], body: str) -> None:
+def test_hostile_message_becomes_plain_text(error_of_answer: Callable[[str, int, str], EngineError], body: str) -> None:
     message = error_of_answer("/v1/load_lora_adapter", 500, body).message
     assert message.encode()
     assert "\x1b" not in message
@@ -273,7 +273,7 @@ async def test_list_read_during_an_order_is_not_shown_again(tmp_path: Path) -> N
         assert (await engine.view()).adapters == {"a": path}
 
 
-def test_a_list_that_changes_by_itself_is_not_believed() -> None:
+def test_list_that_changes_by_itself_is_unreliable() -> None:
     watched = ListStability()
     said = [watched.observe({"a"} if look % 2 else set(), 0, may_evict=False, now=float(look)) for look in range(12)]
     assert not any(said[:7])

@@ -48,7 +48,7 @@ def test_no_matching_pod_is_not_ready_and_says_what_to_check() -> None:
     assert ready(status(ADAPTER, [], {}, NOW)) == ("False", "NoMatchingPods")
 
 
-def test_a_failure_gives_the_reason_and_the_engines_words() -> None:
+def test_failure_has_the_reason_and_message_of_the_engine() -> None:
     after = status(ADAPTER, [instance("a", InstanceState.FAILED, "EngineRejected", "No adapter found for /x")], {}, NOW)
     assert ready(after) == ("False", "EngineRejected")
     assert all(
@@ -56,7 +56,7 @@ def test_a_failure_gives_the_reason_and_the_engines_words() -> None:
     )
 
 
-def test_an_unchanged_world_gives_an_unchanged_status() -> None:
+def test_unchanged_world_gives_an_unchanged_status() -> None:
     world = [instance("a", InstanceState.LOADED), instance("b", InstanceState.FAILED, "EngineRejected", "no")]
     first = status(ADAPTER, world, {}, NOW)
     assert status(ADAPTER, world, first, LATER) == first
@@ -161,7 +161,7 @@ def test_degraded_says_each_fault_once_with_its_pods() -> None:
     assert degraded["reason"] == "AdapterRejected"
 
 
-def test_a_fault_told_with_another_number_is_no_new_event() -> None:
+def test_fault_with_another_number_in_it_is_no_new_event() -> None:
     first = status(ADAPTER, [instance("a", InstanceState.FAILED, "EngineRejected", "12.1 GiB free")], {}, NOW)
     second = status(ADAPTER, [instance("a", InstanceState.FAILED, "EngineRejected", "12.2 GiB free")], first, LATER)
     assert events(first, second) == ()
@@ -197,7 +197,7 @@ def test_status_of_another_writer_is_replaced() -> None:
     assert [one.reason for one in events(foreign, after)] == ["Loaded"]
 
 
-def test_what_is_kept_of_a_status_tells_every_change_and_is_small() -> None:
+def test_record_kept_of_a_status_shows_any_change_and_is_small() -> None:
     world = [instance(f"p{number}", InstanceState.FAILED, "AdapterRejected", "x" * 500) for number in range(100)]
     first = status(ADAPTER, world, {}, NOW)
     kept = recorded(json.loads(json.dumps(first)))
