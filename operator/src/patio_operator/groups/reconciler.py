@@ -326,7 +326,7 @@ class GroupReconciler:
         """Say once for each generation of a group that fields of its templates mean nothing."""
         if (body.get("status") or {}).get("observedGeneration") != body["metadata"]["generation"]:
             message = f"{what}: Kubernetes does not know these fields of the pod template, they are left out: {fields}"
-            await events.record(self._client, body, "Warning", "NotAsAsked", message)
+            await events.record(self._client, body, "Warning", "DiffersFromSpec", message)
 
     async def _delete(self, ref: ObjectRef) -> None:
         try:

@@ -257,7 +257,7 @@ class Dispatcher:
         key: tuple[str, Order],
         message: str,
         retryable: bool,
-        reason: str = "SidecarRefused",
+        reason: str = "SidecarRejected",
     ) -> None:
         refused = self._rejected.setdefault(namespace, {})
         times = refused[key].times + 1 if key in refused else 1

@@ -225,7 +225,7 @@ class AdapterReconciler:
         condition, waits = await self._write_service(known, there)
         message = self._failures.message(uid, FINALIZER)
         if message is not None:
-            placement = replace(placement, condition=Condition("FinalizerRefused", _no_finalizer(message)))
+            placement = replace(placement, condition=Condition("FinalizerRejected", _no_finalizer(message)))
         elif condition is not None and placement.condition is None and _is_loaded(placement):
             placement = replace(placement, condition=condition)
         waits.append(self._failures.wait(uid, FINALIZER))
@@ -245,7 +245,7 @@ class AdapterReconciler:
         waits = await self._try(known.adapter, SERVICE, write)
         message = self._failures.message(uid, SERVICE)
         if message is not None:
-            return Condition("ServiceRefused", f"The API server does not take the Service: {message}"), waits
+            return Condition("ServiceRejected", f"The API server does not take the Service: {message}"), waits
         requeue_after = self._services.requeue_after(known)
         return condition, waits if requeue_after is None else [requeue_after]
 
@@ -289,7 +289,7 @@ class AdapterReconciler:
         waits = await self._try(adapter, FINALIZER, write)
         message = self._failures.message(adapter.metadata.uid, FINALIZER)
         if message is not None:
-            condition = Condition("FinalizerRefused", f"It is deleted and cannot go: {_no_finalizer(message)}")
+            condition = Condition("FinalizerRejected", f"It is deleted and cannot go: {_no_finalizer(message)}")
             waits += await self._write_status(known, Placement(condition=condition), now)
         return waits
 
@@ -299,7 +299,7 @@ class AdapterReconciler:
                 f"Deleted, though {', '.join(release.left_on[:5])} did not confirm the unload in time. "
                 "What is left there is unloaded as soon as the sidecar answers."
             )
-            await events.record(self._client, about, "Warning", "LeftLoaded", message)
+            await events.record(self._client, about, "Warning", "UnloadNotConfirmed", message)
         else:
             await events.record(self._client, about, "Normal", "Unloaded", "The adapter is unloaded everywhere.")
 

@@ -122,7 +122,7 @@ class ServiceWriter:
         except NotFoundError:
             return None  # deleted a moment ago: its event brings the next pass
         except InvalidError as error:
-            return Condition("ServiceRefused", f"The API server does not take the Service: {error.message}")
+            return Condition("ServiceRejected", f"The API server does not take the Service: {error.message}")
         log.info("service %s/%s written", namespace, name)
         return None
 

@@ -551,8 +551,8 @@ def test_what_is_realised_otherwise_than_asked_is_said_once() -> None:
         rolloutStrategy={"rollingUpdate": {"type": "InPlaceIfPossible", "maxSurge": 1}},
     )
     first = plan(group(asked))
-    said = " ".join(event.message for event in first.events if event.reason == "NotAsAsked")
+    said = " ".join(event.message for event in first.events if event.reason == "DiffersFromSpec")
     for word in ("Deployment", "scaling adapter", "OrderedReady", "Stateless", "InPlaceIfPossible", "maxSurge"):
         assert word in said
     again = plan(group(asked, status=first.status), *children_of(group(asked), ready=True))
-    assert all(event.reason != "NotAsAsked" for event in again.events)
+    assert all(event.reason != "DiffersFromSpec" for event in again.events)

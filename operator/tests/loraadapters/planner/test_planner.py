@@ -172,7 +172,7 @@ def test_a_refusal_is_told_until_the_order_is_taken() -> None:
     decided = planned([one], {one.uid: seen()}, [lora_adapter()], {(one.uid, load_request(lora_adapter())): over})
     assert [type(action) for action in decided.actions] == [Load]
     assert [(instances.state, instances.reason) for instances in decided.placements["sql"].instances] == [
-        (InstanceState.FAILED, "SidecarRefused")
+        (InstanceState.FAILED, "SidecarRejected")
     ]
 
 

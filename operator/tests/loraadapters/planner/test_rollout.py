@@ -221,7 +221,7 @@ def test_pods_with_the_old_weights_are_loaded_and_not_updated() -> None:
     fleet = world()
     fleet.declare(declared(NEW))
     instances = fleet.step().placements["sql"].instances
-    assert {(one.state, one.reason, one.updated) for one in instances} == {(InstanceState.LOADED, "OldSource", False)}
+    assert {(one.state, one.reason, one.updated) for one in instances} == {(InstanceState.LOADED, "Outdated", False)}
 
 
 @settings(max_examples=150, deadline=None)
@@ -324,7 +324,7 @@ def test_a_sidecar_that_does_not_take_the_order_to_fetch_is_named() -> None:
     rejection = Rejection("prepare is not known", retryable=False, until=NOW + timedelta(seconds=60))
     decided = plan(Snapshot([one], views, [new], NOW, rejections={(one.uid, prepare): rejection}))
     assert decided.actions == ()
-    assert decided.placements["sql"].condition == Condition("SidecarRefused", "pod-0: prepare is not known")
+    assert decided.placements["sql"].condition == Condition("SidecarRejected", "pod-0: prepare is not known")
 
 
 @pytest.mark.parametrize(

@@ -338,7 +338,7 @@ def test_what_makes_room_does_not_come_back_for_it() -> None:
     leaving = report(load_request(preempted), AdapterState.UNLOADING)
     decided = planned([pod("a")], {"a": seen(leaving, room=1)}, vip, preempted)
     assert decided.actions == ()
-    assert [one.reason for one in decided.placements["vip"].instances] == ["MakingRoom"]
+    assert [one.reason for one in decided.placements["vip"].instances] == ["Preempting"]
 
 
 def test_what_leaves_is_called_back_when_it_is_wanted_again() -> None:

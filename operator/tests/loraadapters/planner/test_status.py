@@ -113,7 +113,7 @@ def test_one_fault_on_many_pods_is_one_event() -> None:
 
 def test_where_a_rollout_stands_is_told() -> None:
     new = instance("a", InstanceState.LOADED)
-    old = Instance(pod("b"), InstanceState.LOADED, "OldSource", "It waits for its turn.", updated=False)
+    old = Instance(pod("b"), InstanceState.LOADED, "Outdated", "It waits for its turn.", updated=False)
     after = status(ADAPTER, [new, old], {}, NOW)
     assert ready(after) == ("False", "RollingOut")
     assert (after["readyReplicas"], after["updatedReplicas"]) == (2, 1)
@@ -134,14 +134,14 @@ def test_what_is_asked_for_is_no_warning_and_what_is_lost_is() -> None:
     lost = status(ADAPTER, [two[0], instance("b", InstanceState.LOADING)], before, NOW)
     assert [(one.type, one.reason) for one in events(before, lost)] == [("Warning", "NotReady")]
     asked = lora_adapter(metadata={"generation": 2}, uri="file:///new")
-    old = [Instance(pod(name), InstanceState.LOADED, "OldSource", updated=False) for name in "ab"]
+    old = [Instance(pod(name), InstanceState.LOADED, "Outdated", updated=False) for name in "ab"]
     rolling = status(asked, old, before, NOW)
     assert [(one.type, one.reason) for one in events(before, rolling)] == [("Normal", "RollingOut")]
 
 
 def test_trouble_with_the_whole_is_told_once_and_is_degraded() -> None:
     condition = Condition("RolloutStopped", "The rollout stopped: a failed.")
-    old = Instance(pod("b"), InstanceState.LOADED, "OldSource", updated=False)
+    old = Instance(pod("b"), InstanceState.LOADED, "Outdated", updated=False)
     failed = instance("a", InstanceState.FAILED, "AdapterRefused", "rank 64")
     after = status_of(ADAPTER, Placement((failed, old), 2, condition), recorded({}), NOW)
     assert ready(after) == ("False", "RolloutStopped")

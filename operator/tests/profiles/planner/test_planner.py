@@ -115,7 +115,7 @@ def test_pods_that_nothing_rolls_are_left_and_counted() -> None:
     users = [user(None), user(None, made_by="Job"), user(None, made_by="Job"), user(A, NEW)]
     result = planned(users)
     assert result.rolls == ()
-    assert reason(result) == "SomeLeft"
+    assert reason(result) == "PartiallyRolledOut"
     assert "3 of 4 pods" in message(result)
     assert "2 made by a Job, 1 made by hand" in message(result)
 
@@ -151,7 +151,7 @@ def test_a_profile_that_no_pod_can_have_rolls_nothing() -> None:
     result = planned([user(A)], workload(A), verdict=wrong)
     assert result.rolls == ()
     assert "spec.containers[0].image: Required value" in result.status["lastError"]
-    assert [(one.type, one.reason) for one in result.events] == [("Warning", "Refused")]
+    assert [(one.type, one.reason) for one in result.events] == [("Warning", "Rejected")]
     again = planned([user(A)], workload(A), verdict=wrong, of=profile(status=result.status), later=60)
     assert again.status == result.status
     assert again.events == ()
@@ -216,7 +216,7 @@ def test_a_status_that_has_not_changed_is_the_same_later() -> None:
 
 def test_what_is_whole_says_so() -> None:
     result = planned([user(A, NEW)])
-    assert (reason(result), result.requeue_at) == ("AllCurrent", None)
+    assert (reason(result), result.requeue_at) == ("UpToDate", None)
     assert message(planned([])) == f"No pod has revision {NEW}."
 
 
@@ -417,7 +417,7 @@ def test_a_marked_role_is_being_rolled_until_its_leaders_were_made_from_the_new_
         ([leader(OLD, "")], 1, "Rolling"),
         ([leader(OLD, ""), leader(NEW, NEW)], 1, "Rolling"),
         ([leader(NEW, NEW), leader(NEW, NEW)], 1, "Rolling"),
-        ([leader(NEW, NEW), leader(NEW, NEW)], 2, "AllCurrent"),
+        ([leader(NEW, NEW), leader(NEW, NEW)], 2, "UpToDate"),
     )
     for users, ready, expected in histories:
         seen = planned(users, role(users, marked=NEW, ready=ready))
@@ -428,7 +428,7 @@ def test_a_marked_role_is_being_rolled_until_its_leaders_were_made_from_the_new_
 def test_instances_that_a_rollout_spares_hold_nothing_up_and_are_counted() -> None:
     users = [leader(OLD, ""), leader(NEW, NEW)]
     seen = planned(users, role(users, marked=NEW, spared=1))
-    assert reason(seen) == "SomeLeft"
+    assert reason(seen) == "PartiallyRolledOut"
     assert "partition keeps every pod" in message(planned(users, role(users, spared=2)))
 
 

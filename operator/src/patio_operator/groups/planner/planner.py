@@ -323,4 +323,4 @@ def _deviations(group: RoleBasedGroup) -> Iterator[Event]:
     """Say once for each generation of the group what is realised otherwise than asked."""
     if group.status.observed_generation != group.metadata.generation:
         for sentence in validation.deviations(group):
-            yield Event("Warning", "NotAsAsked", sentence)
+            yield Event("Warning", "DiffersFromSpec", sentence)

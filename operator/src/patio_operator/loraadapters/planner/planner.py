@@ -217,8 +217,8 @@ def _standing(desired: Desired, candidate: Candidate, rollout: Rollout) -> Insta
         waits = rollout.waits.get(pod.uid, "")
         if candidate.answers:
             words = f"It answers with the weights of the source before. {waits}".strip()
-            return Instance(pod, InstanceState.LOADED, "OldSource", words, report.attempts, updated=False)
-        return Instance(pod, InstanceState.PENDING, "OldSource", waits, report.attempts, updated=False)
+            return Instance(pod, InstanceState.LOADED, "Outdated", words, report.attempts, updated=False)
+        return Instance(pod, InstanceState.PENDING, "Outdated", waits, report.attempts, updated=False)
     if desired.missing is not None and report.reason == "CredentialsMissing":
         return Instance(pod, InstanceState.PENDING, desired.missing.reason, desired.missing.message, report.attempts)
     if report.reason == "CredentialsMissing" and (rejection := last_rejection(desired.load, candidate)) is not None:
@@ -231,7 +231,7 @@ def _standing(desired: Desired, candidate: Candidate, rollout: Rollout) -> Insta
 
 def _ordered(candidate: Candidate) -> Instance:
     return Instance(
-        candidate.pod, InstanceState.PENDING, "Ordered", "The sidecar was told to load it: it does not have it."
+        candidate.pod, InstanceState.PENDING, "Requested", "The sidecar was told to load it: it does not have it."
     )
 
 

@@ -227,7 +227,7 @@ def _order(rollout: Rollout, request: LoadRequest, candidate: Candidate, why: st
 
 
 def _rejection_message(rejection: Instance) -> str:
-    return f"The sidecar refused: {rejection.message}" if rejection.reason == "SidecarRefused" else rejection.message
+    return f"The sidecar refused: {rejection.message}" if rejection.reason == "SidecarRejected" else rejection.message
 
 
 def _stop(rollout: Rollout, holders: Sequence[Candidate], bad: Sequence[Candidate], what: str, words: str) -> None:

@@ -172,7 +172,7 @@ def _add(
             continue
         instance = filtered_out(desired, candidate)
         if instance is not None:
-            refused += instance.reason == "SidecarRefused"
+            refused += instance.reason == "SidecarRejected"
             filtered.append(instance)
         elif candidate.observed.sidecar.answer is not None and not candidate.observed.sidecar.answer.engine_ready:
             filtered.append(pending(candidate, "EngineNotReady", "Its engine is not ready."))
@@ -219,7 +219,7 @@ def _short(
 
 
 _WEIGHT = (
-    *("NoCapacity", "NameTaken", "TokenReviewForbidden", "SidecarUnproven", "SidecarRefused", "TokenNotReviewed"),
+    *("NoCapacity", "NameTaken", "TokenReviewForbidden", "SidecarUnproven", "SidecarRejected", "TokenNotReviewed"),
     *("WaitingForUnload", "EngineNotReady"),
 )
 """Of what is in the way, the first of these is named."""
@@ -231,13 +231,13 @@ def _preempt(adapter: LoraAdapter, candidate: Candidate, capacity: CapacityLedge
         return None
     uid = candidate.pod.uid
     if capacity.reserve_freed(uid):
-        return pending(candidate, "MakingRoom", "The engine has no room; another adapter is being unloaded.")
+        return pending(candidate, "Preempting", "The engine has no room; another adapter is being unloaded.")
     victim = capacity.victim(uid)
     if victim is None:
         return None
     capacity.preempt(uid, victim, adapter)
     words = f"The engine has no room; {victim.owner}, which is not pinned, is unloaded to make some."
-    return pending(candidate, "MakingRoom", words)
+    return pending(candidate, "Preempting", words)
 
 
 def _since(candidate: Candidate) -> float:

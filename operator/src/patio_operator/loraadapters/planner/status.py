@@ -31,7 +31,7 @@ MOST_FAULTS_TOLD = 5
 
 STUCK = frozenset(
     (
-        *("NoCapacity", "SidecarRefused", "SidecarUnproven", "TokenReviewForbidden", "TokenNotReviewed"),
+        *("NoCapacity", "SidecarRejected", "SidecarUnproven", "TokenReviewForbidden", "TokenNotReviewed"),
         *("SecretNotRead", "SecretNotFound", "SecretIncomplete", "SecretForbidden", "InsecureEndpoint"),
     )
 )
@@ -240,7 +240,7 @@ def _progressing(standing: _Standing) -> tuple[str, str, str]:
         return "True", "Unloading", f"It is being unloaded from {names(leaving)}."
     if standing.placement.condition is not None:
         return "False", standing.placement.condition.reason, "Nothing is under way."
-    return "False", "Settled", "Nothing is under way."
+    return "False", "Complete", "Nothing is under way."
 
 
 def _degraded(standing: _Standing) -> tuple[str, str, str]:
@@ -249,7 +249,7 @@ def _degraded(standing: _Standing) -> tuple[str, str, str]:
     if condition is not None and condition.reason not in NO_FAULT:
         return "True", condition.reason, "; ".join([condition.message, *told])
     if not told:
-        return "False", "AsDeclared", "No pod has a fault."
+        return "False", "AsExpected", "No pod has a fault."
     worst = min(standing.faulty, key=_worst_first)
     return "True", worst.reason, "; ".join(told)
 

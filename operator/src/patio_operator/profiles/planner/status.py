@@ -79,7 +79,7 @@ def events_of(profile: ClusterEngineRuntimeProfile, status: Mapping[str, Any]) -
     found: list[Event] = []
     accepted_was, accepted = find(before, ACCEPTED), find(status, ACCEPTED)
     if accepted["status"] == "False" and accepted["message"] != accepted_was.get("message"):
-        found.append(Event("Warning", "Refused", accepted["message"]))
+        found.append(Event("Warning", "Rejected", accepted["message"]))
     rolled_out = find(status, ROLLED_OUT)
     was, reason, message = find(before, ROLLED_OUT).get("reason"), rolled_out["reason"], rolled_out["message"]
     if reason == was:
@@ -95,28 +95,28 @@ def events_of(profile: ClusterEngineRuntimeProfile, status: Mapping[str, Any]) -
 
 def _accepted(verdict: DryRunResult) -> tuple[str, str, str]:
     if verdict.problems:
-        return "False", "Refused", f"No pod can be made with it: {verdict}"[:2000]
+        return "False", "Rejected", f"No pod can be made with it: {verdict}"[:2000]
     if verdict.untried:
-        return "Unknown", "NotTried", f"It could not be tried on a pod: {verdict.untried}"[:2000]
-    return "True", "Tried", "A pod with it is taken by the API server."
+        return "Unknown", "DryRunNotPossible", f"It could not be tried on a pod: {verdict.untried}"[:2000]
+    return "True", "DryRunPassed", "A pod with it is taken by the API server."
 
 
 def _rolled_out(profile: ClusterEngineRuntimeProfile, state: State) -> tuple[str, str, str]:
     behind = f"{state.behind} of {state.pods} pods run an older revision"
     if not state.behind and not state.rolling:
         pods = f"All {state.pods} pods that have it have" if state.pods else "No pod has"
-        return "True", "AllCurrent", f"{pods} revision {state.revision}."
+        return "True", "UpToDate", f"{pods} revision {state.revision}."
     if profile.spec.update_strategy == "NoUpdate":
         return "False", "NoUpdate", f"{behind}: with updateStrategy NoUpdate they keep it."
     if state.verdict.problems:
-        return "False", "Refused", f"{behind}: nothing is rolled while the profile is refused."
+        return "False", "Rejected", f"{behind}: nothing is rolled while the profile is refused."
     if state.failed:
         named = "; ".join(f"{ref} does not come up: {words}" for ref, words in state.failed[:MOST_NAMED])
         return "False", "Stopped", f"{named}. {behind}; nothing else is rolled until it does."[:2000]
     if state.rolling:
         names = ", ".join(f"{one.kind} {one.namespace}/{one.name}" for one in state.rolling[:MOST_NAMED])
         return "False", "Rolling", f"{behind}: {names} now, {state.waiting} to come."
-    return "False", "SomeLeft", f"{behind} and are not rolled: {_named(state)}."
+    return "False", "PartiallyRolledOut", f"{behind} and are not rolled: {_named(state)}."
 
 
 def _named(state: State) -> str:
