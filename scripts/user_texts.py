@@ -22,6 +22,7 @@ PACKAGES = ("protocol/src", "sidecar/src", "operator/src")
 FILE = Path("tests/scripts/user_texts.txt")
 
 _SENTENCE = re.compile(r"[A-Za-z{}'`,.:;()-]+(\s+\S+)+", re.DOTALL)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _REASON = re.compile(r"(?:[A-Z][a-z]+){2,}")
 _CODE = re.compile(r"^[a-z_]+ = |^\s*$|\\[bdsw]|^\^|^(GET|POST|PUT|DELETE) /\S*$")
 
@@ -72,11 +73,11 @@ def texts(tree: ast.Module) -> Iterator[str]:
     for node in _in_order(tree):
         if node in skipped:
             continue
-        text = _text(node)
-        if text is None:
+        text, form = _text(node), _text(node, with_values=False)
+        if text is None or form is None:
             continue
-        text = " ".join(text.split())
-        if _REASON.fullmatch(text) or (_SENTENCE.fullmatch(text) and not _CODE.search(text)):
+        text, form = (_CONTROL.sub(_escaped, " ".join(one.split())) for one in (text, form))
+        if _REASON.fullmatch(text) or (_SENTENCE.fullmatch(form) and not _CODE.search(form)):
             yield text
 
 
@@ -89,17 +90,23 @@ def _in_order(tree: ast.AST) -> Iterator[ast.AST]:
         yield from _in_order(child)
 
 
-def _text(node: ast.AST) -> str | None:
-    """Return a literal's text, with `{value}` for what is put in; None for other nodes."""
+def _text(node: ast.AST, *, with_values: bool = True) -> str | None:
+    """Return a literal's text, with `{value}` (or `{}`) for what is put in; None for other nodes."""
     if isinstance(node, ast.Constant):
         return node.value if isinstance(node.value, str) else None
     if isinstance(node, ast.JoinedStr):
         return "".join(
-            str(each.value) if isinstance(each, ast.Constant) else "{" + ast.unparse(each.value) + "}"
+            str(each.value)
+            if isinstance(each, ast.Constant)
+            else "{" + (ast.unparse(each.value) if with_values else "") + "}"
             for each in node.values
             if isinstance(each, ast.Constant | ast.FormattedValue)
         )
     return None
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return repr(found.group())[1:-1]
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def test_the_second_of_one_name_is_refused_and_says_which_was_first(kube: Kube, 
     kube.apply(adapter(namespace, "first"))
     said = refusal(kube, adapter(namespace, "second"))
     assert 'The LoraAdapter "second" is invalid: spec.adapterName' in said
-    assert "LoraAdapter 'second' and LoraAdapter 'first' would both be 'sql'" in said
+    assert "LoraAdapter 'second' and LoraAdapter 'first' would both serve the name 'sql'" in said
     assert "both select the same pods" in said
 
 
@@ -84,7 +84,7 @@ def test_a_change_that_would_clash_is_refused_and_any_other_is_not(kube: Kube, n
 def test_a_name_that_sidecars_use_themselves_is_refused(kube: Kube, namespace: str) -> None:
     said = refusal(kube, adapter(namespace, "any", adapterName="patio-trial-0123"))
     assert "spec.adapterName" in said
-    assert "the sidecars' own" in said
+    assert "reserved for sidecars" in said
 
 
 def test_the_name_is_free_again_once_its_owner_is_deleted(kube: Kube, namespace: str) -> None:

@@ -176,7 +176,7 @@ def test_a_pod_out_of_reach_holds_a_deletion_up_for_its_bound_and_not_longer(
     print(f"deleted with a pod out of reach: gone after {took:.1f} s")
     assert 25 < took < 40
     (left,) = [one["message"] for one in kube.events(namespace, "sql") if one["reason"] == "UnloadNotConfirmed"]
-    assert "b did not confirm" in left
+    assert "without confirmation from b" in left
     gone.start_sidecar()
     until("what was left is unloaded", lambda: "sql" not in gone.models(), within=20)
 

@@ -169,7 +169,7 @@ def test_a_roll_that_does_not_come_up_stops_and_goes_on_when_it_does(kube: Kube,
     late = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "no progress"}
     report(kube, namespace, "one", late, available=0)
     until("stopped", lambda: reason(kube, name), lambda one: one == "Stopped")
-    assert f"Deployment {namespace}/one does not come up: no progress" in status(kube, name)["lastError"]
+    assert f"Deployment {namespace}/one did not become ready: no progress" in status(kube, name)["lastError"]
     assert rolled(kube, namespace, "two") == {}
     replace_pod(kube, namespace, name, "one", "2")
     report(kube, namespace, "one")

@@ -65,7 +65,7 @@ def main() -> None:
         print(error, file=sys.stderr)
         sys.exit(2)
     set_up_logging(settings.log_level)
-    log.info("files and connections that may be open: %d", raise_file_limit())
+    log.info("limit of open files and connections: %d", raise_file_limit())
     asyncio.run(run(settings))
 
 

@@ -193,7 +193,7 @@ def test_one_port_of_the_node_is_not_given_twice() -> None:
     assert "'vllm' of the pod" in message
     assert "'m' of profile 'patio' both use host port 80/TCP" in message
     message = refusal(pod(hostNetwork=True), Runtime(mine))
-    assert "'m' of profile 'patio' has its port 1 at host port 80, but the pod has hostNetwork" in message
+    assert "'m' of profile 'patio' has port 1 and host port 80, but with hostNetwork both must be equal" in message
 
 
 def test_a_container_that_is_there_with_another_port_of_that_name_or_other_files_is_refused() -> None:
@@ -332,7 +332,7 @@ def test_a_pod_of_any_kind_is_injected(metadata: dict[str, Any]) -> None:
 
 def test_a_container_that_keeps_a_jobs_pod_from_ending_is_warned_about() -> None:
     warnings = injected(pod(restartPolicy="Never"), Runtime(PLAIN)).warnings
-    assert any("'monitor' of profile 'patio'" in one for one in warnings)
+    assert any("profile 'patio' adds 'monitor'" in one for one in warnings)
     assert injected(pod(restartPolicy="Never")).warnings == ()
 
 
@@ -375,7 +375,7 @@ def test_a_vllm_that_forbids_it_keeps_its_setting_and_is_warned_about() -> None:
     setting = {"name": "VLLM_ALLOW_RUNTIME_LORA_UPDATING", "value": "0"}
     result = injected(pod(VLLM | {"env": [setting]}))
     assert container(result.pod, "vllm")["env"] == [setting]
-    assert any("no adapter can be loaded" in one for one in result.warnings)
+    assert any("cannot load adapters" in one for one in result.warnings)
 
 
 def test_a_profile_without_patios_sidecar_leaves_the_engine_alone() -> None:

@@ -222,7 +222,7 @@ async def test_a_recorded_answer_proves_nothing_later(tmp_path: Path) -> None:
             assert await Handshakes(ApiServer().review).key(POD, client), "handed on, by a stranger or not"
     assert TOKEN.encode() not in b"".join(recorded)
     async with called(httpx.MockTransport(answered(200, recorded[-1]))) as client:
-        with pytest.raises(UnprovenError, match="no proof that can be read"):
+        with pytest.raises(UnprovenError, match="no readable proof"):
             await Handshakes(ApiServer().review).key(POD, client)
 
 
@@ -261,7 +261,7 @@ async def test_an_endless_answer_is_ended(status: int) -> None:
 
         newer = successor(KEY, datetime.now(UTC))
         client = SidecarClient("http://sidecar", http, ProofAuth("uid-0", lambda: newer, look_up))
-        with pytest.raises(Unreachable, match="more than 1000000 bytes"):
+        with pytest.raises(Unreachable, match="longer than 1000000 bytes"):
             await client.adapters()
     assert stream.sent <= most + 65536
 
@@ -278,7 +278,7 @@ async def test_an_answer_to_an_order_that_takes_long_to_decode_is_not_taken() ->
     body = b'{"x":[' + b"[]," * 100_000 + b"[]]}"
     transport = httpx.MockTransport(lambda _: httpx.Response(200, stream=Whole(body)))
     async with httpx.AsyncClient(transport=BoundedTransport(transport)) as http:
-        with pytest.raises(Unreachable, match="the answer is more than"):
+        with pytest.raises(Unreachable, match="the answer is longer than"):
             await SidecarClient("http://sidecar", http).unload(UnloadRequest(lora_name="a"))
 
 

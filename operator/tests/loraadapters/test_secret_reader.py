@@ -54,8 +54,8 @@ def test_keys_that_are_not_ours_are_never_looked_at() -> None:
 @pytest.mark.parametrize(
     ("source", "data", "words"),
     [
-        (HF, {"HF_AUTH_TOKEN": VALUE.encode() + b"\xff"}, "HF_AUTH_TOKEN is not text"),
-        (HF, {"HF_AUTH_TOKEN": b"\xfe\xff" + VALUE.encode("utf-16-be")}, "HF_AUTH_TOKEN is not text"),
+        (HF, {"HF_AUTH_TOKEN": VALUE.encode() + b"\xff"}, "HF_AUTH_TOKEN is not UTF-8 text"),
+        (HF, {"HF_AUTH_TOKEN": b"\xfe\xff" + VALUE.encode("utf-16-be")}, "HF_AUTH_TOKEN is not UTF-8 text"),
         (HF, {"HF_AUTH_TOKEN": f"%{VALUE}"}, "HF_AUTH_TOKEN"),
         (HF, {"HF_AUTH_TOKEN": f"{VALUE}\nX-Other: 1".encode()}, "HF_AUTH_TOKEN has a space, a line break"),
         (HF, {"HF_AUTH_TOKEN": f"{VALUE} two".encode()}, "HF_AUTH_TOKEN has a space"),
@@ -64,7 +64,11 @@ def test_keys_that_are_not_ours_are_never_looked_at() -> None:
         (HF, {"HF_AUTH_TOKEN": VALUE.encode() * 2000}, f"HF_AUTH_TOKEN is more than {MOST_CHARACTERS} characters"),
         (S3, {"ACCESS_KEY": b"a b", "SECRET_KEY": VALUE.encode()}, "ACCESS_KEY has a space"),
         (S3, {"ACCESS_KEY": b"a", "SECRET_KEY": f"{VALUE}\x00".encode()}, "SECRET_KEY has a space, a line break"),
-        (S3, {"ACCESS_KEY": b"a", "SECRET_KEY": b"b", "ENDPOINT": VALUE.encode() + b"\xff"}, "ENDPOINT is not text"),
+        (
+            S3,
+            {"ACCESS_KEY": b"a", "SECRET_KEY": b"b", "ENDPOINT": VALUE.encode() + b"\xff"},
+            "ENDPOINT is not UTF-8 text",
+        ),
         (HF, {}, "no HF_AUTH_TOKEN"),
     ],
 )
@@ -130,7 +134,7 @@ class SlowCluster:
         yield {}
 
 
-NO_SECRET = Condition("SecretNotFound", "There is no Secret keys in namespace team.")
+NO_SECRET = Condition("SecretNotFound", "Secret keys does not exist in namespace team.")
 
 
 async def test_secrets_of_one_pass_are_read_some_at_once() -> None:

@@ -144,14 +144,14 @@ async def test_each_review_is_counted_by_its_outcome(webhook: Webhook) -> None:
     assert not (await webhook.post(server.PODS_PATH, review(asking("missing"))))[1]["response"]["allowed"]
     assert (await webhook.post(server.PODS_PATH, review(asking("broken"))))[0] == 500
     admissions = "patio_operator_admissions_total"
-    assert [webhook.counted(admissions, outcome=one) for one in ("allowed", "refused", "error")] == [1, 1, 1]
+    assert [webhook.counted(admissions, outcome=one) for one in ("allowed", "rejected", "error")] == [1, 1, 1]
     adapter = {"metadata": {"name": "a"}, "spec": {"source": {"uri": "file:///a"}, "selector": {"matchLabels": {}}}}
     await webhook.post(loraadapters.LORA_ADAPTERS_PATH, review(adapter))
     await webhook.post(profiles.PROFILES_PATH, review({"metadata": {"name": "p"}, "spec": {"updateStrategy": "X"}}))
     await webhook.post(CONVERSION_PATH, b"no JSON")
     reviews = "patio_operator_reviews_total"
     assert webhook.counted(reviews, kind="LoraAdapter", outcome="allowed") == 1
-    assert webhook.counted(reviews, kind="ClusterEngineRuntimeProfile", outcome="refused") == 1
+    assert webhook.counted(reviews, kind="ClusterEngineRuntimeProfile", outcome="rejected") == 1
     assert webhook.counted(reviews, kind="RoleBasedGroup", outcome="error") == 1
 
 

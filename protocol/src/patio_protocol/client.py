@@ -165,5 +165,5 @@ class SidecarClient:
 
 def _unreadable(response: httpx.Response) -> Refused:
     """Whoever answered does not speak this API: another program on the port, a proxy in between."""
-    words = f"{response.request.url} answered {response.status_code} with something else than the sidecar's API"
+    words = f"{response.request.url} answered {response.status_code}, and the answer is not one of the sidecar's API"
     return Refused("UnreadableAnswer", words, True, response.status_code)

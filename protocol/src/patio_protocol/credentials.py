@@ -54,7 +54,7 @@ class HandshakeAnswer(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    key: str = Field(max_length=43, description="The sidecar's X25519 public key; another one after each start.")
+    key: str = Field(max_length=43, description="The sidecar's X25519 public key; new after each start.")
     proof: str = Field(
         max_length=2 * MAX_TOKEN,
         description="A box (libsodium's crypto_box, nonce first, base64url) from the sidecar's key to the caller's, "
@@ -74,9 +74,9 @@ class CredentialsText(_Part):
     """What is sealed in an order."""
 
     typ: Literal["patio-credentials"] = CREDENTIALS_TEXT
-    pod: str = Field(max_length=128, description="UID of the pod that they are for.")
-    order: str = Field(max_length=64, description="`order_digest` of the order that they are for.")
-    config: dict[str, str] = Field(repr=False, description="What the order's `config` has, and these are added to.")
+    pod: str = Field(max_length=128, description="UID of the pod that the credentials are for.")
+    order: str = Field(max_length=64, description="`order_digest` of the order that the credentials are for.")
+    config: dict[str, str] = Field(repr=False, description="The credentials, to be added to the order's `config`.")
 
 
 def order_digest(order: LoadRequest) -> str:

@@ -76,7 +76,7 @@ def parse_source(uri: str) -> Source:
         kind = SourceKind(scheme)
     except ValueError:
         if scheme in ("http", "https"):
-            words = "is a web address: write hf://org/repo[@revision][/folder], or s3:// with the endpoint beside it"
+            words = "is a web address: write hf://org/repo[@revision][/folder], or s3:// with a separate endpoint"
             raise ValueError(f"{_shown(uri)} {words}") from None
         raise ValueError(f"{_shown(uri)} is not one of {_FORMS}") from None
     if kind is SourceKind.HF:
@@ -91,7 +91,7 @@ def parse_source(uri: str) -> Source:
         raise ValueError(f"{_shown(uri)} is not file:///absolute/path")
     folder = _folder(uri, rest)
     if not folder:
-        raise ValueError(f"{_shown(uri)} names no folder")
+        raise ValueError(f"{_shown(uri)} does not name a folder")
     return Source(kind, "", "/" + folder if absolute else folder)
 
 
@@ -113,7 +113,7 @@ def check_endpoint(endpoint: str) -> str:
 def check_region(region: str) -> str:
     """Return the name of a region; raise `ValueError` for what can not be one."""
     if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", region):
-        raise ValueError("it is not the name of a region")
+        raise ValueError("the value is not the name of a region")
     return region
 
 
@@ -153,7 +153,7 @@ class SourceConfig(Mapping[str, str]):
     def check(self) -> None:
         """Raise `ValueError` for what no order can have; it names keys, never values."""
         if len(self.to_json()) > MAX_CONFIG:
-            raise ValueError(f"config is more than {MAX_CONFIG} characters")
+            raise ValueError(f"config is longer than {MAX_CONFIG} characters")
         read_config(self)
 
     def __getitem__(self, key: str) -> str:
@@ -199,9 +199,9 @@ def read_config(config: Mapping[str, str] | None) -> dict[str, str]:
     said = {key: value.strip() for key, value in config.items() if value.strip()}
     broken = sorted(key for key, value in said.items() if _CONTROL.search(value))
     if broken:
-        raise ValueError(f"config: {', '.join(broken)} has a character that no such value has")
+        raise ValueError(f"config: {', '.join(broken)} has a character that is not allowed")
     if ("access_key" in said) != ("secret_key" in said):
-        raise ValueError("config: access_key and secret_key belong together")
+        raise ValueError("config: access_key and secret_key must be given together")
     for key in ("hf_endpoint", "endpoint"):
         if key in said:
             said[key] = _named(key, check_endpoint, said[key])
@@ -212,10 +212,10 @@ def read_config(config: Mapping[str, str] | None) -> dict[str, str]:
     if "region" in said:
         said["region"] = _named("region", check_region, said["region"])
     if said.get("allow_plain_http", "true") not in ("true", "false"):
-        raise ValueError("config: allow_plain_http is neither true nor false")
+        raise ValueError("config: allow_plain_http is not true or false")
     for key in SECRET_KEYS:
         if not re.fullmatch(r"[\x21-\x7e]{1,8192}", said.get(key, "x")):
-            raise ValueError(f"config: {key} has a character that no such value has, or too many")
+            raise ValueError(f"config: {key} has a character that is not allowed, or is too long")
     return said
 
 
@@ -229,7 +229,7 @@ def _repository(uri: str, rest: str, *, folder_allowed: bool) -> Source:
     repository, _, folder = tail.partition("/")
     repository, at, quoted = repository.partition("@")
     if not tail and _REPOSITORY_PART.fullmatch(organisation.partition("@")[0]):
-        words = "names a repository without its organisation: write org/repo (gpt2 is openai-community/gpt2 on the Hub)"
+        words = "lacks the organisation of the repository: write org/repo (gpt2 is openai-community/gpt2 on the Hub)"
         raise ValueError(f"{_shown(uri)} {words}")
     if folder.lstrip("/").startswith(_PAGES):
         words = "is the address of a page of the Hub: write hf://org/repo@revision/folder"
@@ -249,7 +249,7 @@ def _repository(uri: str, rest: str, *, folder_allowed: bool) -> Source:
 def _folder(uri: str, folder: str) -> str:
     inner = folder.strip("/")
     if _CONTROL.search(inner) or len(inner.encode(errors="replace")) > 1024:
-        raise ValueError(f"{_shown(uri)} has a folder that can not be")
+        raise ValueError(f"{_shown(uri)} has an invalid folder")
     if inner and any(part in ("", ".", "..") for part in inner.split("/")):
         raise ValueError(f"{_shown(uri)} has an empty, . or .. part in its folder")
     return inner
@@ -259,7 +259,7 @@ def _check_keys(config: Mapping[str, object]) -> None:
     unknown = sorted(key for key in config if key not in (*SECRET_KEYS, *OPTION_KEYS))
     if unknown:
         known = ", ".join((*SECRET_KEYS, *OPTION_KEYS))
-        raise ValueError(f"config has {_shown(', '.join(unknown))}; what it can have is {known}")
+        raise ValueError(f"config has unknown keys {_shown(', '.join(unknown))}; the keys are {known}")
 
 
 def _named(key: str, check: Callable[[str], str], value: str) -> str:

@@ -384,7 +384,7 @@ async def test_a_relative_path_is_refused_in_a_sentence(sidecar: StartSidecar) -
         body = {"lora_name": "a", "lora_path": "adapters/sql"}
         answer = await client._http.post("http://sidecar/v1/load_lora_adapter", json=body)
         assert answer.status_code == 400
-        assert "a path has to be absolute" in answer.json()["error"]["message"]
+        assert "the path must be absolute" in answer.json()["error"]["message"]
 
 
 async def test_an_adapter_of_another_base_model_is_loaded_with_a_doubt(sidecar: StartSidecar, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ async def correct(client: KubeClient, service: str, namespace: str, ca: bytes) -
     try:
         body = await client.get(CUSTOM_RESOURCE_DEFINITION, NAME)
     except NotFoundError:
-        log.error("CustomResourceDefinition %s is gone: there are no RoleBasedGroups. Apply the chart's CRDs.", NAME)
+        log.error("CustomResourceDefinition %s does not exist. Apply the chart's CRDs.", NAME)
         return
     patch = correction(body, service, namespace, ca)
     if patch:

@@ -99,7 +99,7 @@ class SharedCertificate:
         try:
             return kind, await self._client.get(kind, name)
         except NotFoundError:
-            log.error("%s %s is gone: no pod gets its sidecar. Reinstall the chart.", kind.kind, name)
+            log.error("%s %s does not exist, so no pod gets a sidecar. Reinstall the chart.", kind.kind, name)
             return kind, {}
 
     def _decide(self, secret: Object | None, trusted: bytes) -> Decision[Bundle]:
@@ -109,7 +109,7 @@ class SharedCertificate:
         if there is None:
             # Deleted or broken under our hands: what is served, and trusted, goes back.
             bundle = authority.restored(self._loaded or authority.first(self._names, now, self._periods), trusted)
-            return Decision(bundle, authority.encode(bundle), message="webhook certificate: made")
+            return Decision(bundle, authority.encode(bundle), message="webhook certificate: created")
         asked = secret is not None and labels.ROTATE in (secret["metadata"].get("annotations") or {})
         before = replace(there, ca_key=b"") if asked else there
         bundle = authority.improved(before, self._names, now, self._periods, trusted)

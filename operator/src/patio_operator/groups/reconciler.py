@@ -179,9 +179,11 @@ class GroupReconciler:
         size = await asyncio.to_thread(size_of, {"spec": body.get("spec"), "metadata": body["metadata"]}, DEEPEST)
         try:
             if size is None:
-                raise _RejectedError("InvalidSpec", "a field of it is nested too deeply, or is no text")
+                raise _RejectedError("InvalidSpec", "a field is nested too deeply, or is not valid text")
             if size > LARGEST:
-                raise _RejectedError("TooLarge", f"it has {size} fields and values, more than {LARGEST}: make several")
+                raise _RejectedError(
+                    "TooLarge", f"the group has {size} fields and values, more than {LARGEST}: split it"
+                )
             group = await _decided(size, RoleBasedGroup.model_validate, body)
             kept.profiles = frozenset(one.profile_name for role in group.spec.roles for one in role.engine_runtimes)
             children = await self._children(group)
@@ -325,7 +327,9 @@ class GroupReconciler:
     async def _record_unknown_fields(self, body: Object, what: str, fields: str) -> None:
         """Say once for each generation of a group that fields of its templates mean nothing."""
         if (body.get("status") or {}).get("observedGeneration") != body["metadata"]["generation"]:
-            message = f"{what}: Kubernetes does not know these fields of the pod template, they are left out: {fields}"
+            message = (
+                f"{what}: Kubernetes does not know these fields of the pod template, and Patio drops them: {fields}"
+            )
             await events.record(self._client, body, "Warning", "DiffersFromSpec", message)
 
     async def _delete(self, ref: ObjectRef) -> None:

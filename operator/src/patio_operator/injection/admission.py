@@ -86,7 +86,7 @@ def _own(pod: Mapping[str, Any], theirs: set[str]) -> list[Container]:
 def _left_alone(engine: Engine) -> str:
     return (
         f"{engine.container!r} serves no requests (--headless, or not the first node of several), so the pod gets no "
-        "profile: adapters go through the pod that serves"
+        "profile: adapters are loaded through the pod that serves"
     )
 
 
@@ -172,8 +172,8 @@ def _revisions(pod: Mapping[str, Any]) -> dict[str, str]:
 
 def _other_engines(engines: Sequence[Engine]) -> list[str]:
     return [
-        f"container {other.container!r} is an engine as well, and Patio serves {engines[0].container!r} only: it gets "
-        "no adapters, and the pod may be ready without it. Give it a pod of its own"
+        f"container {other.container!r} is a second engine, and Patio serves only {engines[0].container!r}: "
+        f"{other.container!r} gets no adapters, and the pod may be ready before it. Run it in its own pod"
         for other in engines[1:]
     ]
 
@@ -183,8 +183,8 @@ def _ports_of_the_node(pod: Pod, sidecar: Container) -> list[str]:
         return []
     numbers = ", ".join(str(one["containerPort"]) for one in sidecar.get("ports") or [])
     return [
-        f"the pod has hostNetwork: {sidecar['name']!r} takes port {numbers} of the node, and no second pod with it "
-        "fits there unless its engineRuntimes override ports"
+        f"the pod has hostNetwork: {sidecar['name']!r} uses port {numbers} of the node. A second such pod needs other "
+        "ports: override them in its engineRuntimes"
     ]
 
 
@@ -194,8 +194,8 @@ def _never_ending(pod: Pod, containers: Sequence[Container], source: str) -> lis
         return []
     names = ", ".join(repr(one["name"]) for one in containers)
     return [
-        f"the pod ends only when {names} of {source} does: make it an init container with restartPolicy: Always, which "
-        "ends with the pod"
+        f"{source} adds {names}, which keeps the pod running: make it an init container with restartPolicy: Always, "
+        "which ends with the pod"
     ]
 
 

@@ -90,15 +90,15 @@ def add_hook(pod: Pod, engine: Container, sidecar: Container, access: CallerKeys
             return []  # its owner has arranged the hook
         if lifecycle.get("preStop"):
             return [
-                f"container {engine['name']!r} has a preStop hook of its own, so Patio adds none: have it POST, with "
-                f"'Content-Type: application/json', to http://localhost:{_port(sidecar)}{DRAIN_PATH}, or requests "
-                "under way are cut off when the pod ends"
+                f"container {engine['name']!r} has its own preStop hook, so Patio adds none: let the hook POST to "
+                f"http://localhost:{_port(sidecar)}{DRAIN_PATH} with 'Content-Type: application/json', or requests in "
+                "flight are cut off when the pod ends"
             ]
         native = {one["name"] for one in pod["spec"].get("initContainers") or []}
         if engine["name"] in native:
             return [
-                f"{engine['name']!r} is an init container, which ends after {sidecar['name']!r} and cannot be drained "
-                "by it: make it an ordinary container, or requests under way are cut off when the pod ends"
+                f"{engine['name']!r} is an init container, which ends after {sidecar['name']!r}, so the sidecar "
+                "cannot drain it: make it an ordinary container, or requests in flight are cut off when the pod ends"
             ]
         if sidecar["name"] not in native:
             return [
@@ -109,7 +109,7 @@ def add_hook(pod: Pod, engine: Container, sidecar: Container, access: CallerKeys
         seconds = drain_seconds(DEFAULT_GRACE if grace is None else grace)
         if seconds < 1:
             return [
-                f"terminationGracePeriodSeconds is too short to drain {engine['name']!r}: requests under way are cut "
+                f"terminationGracePeriodSeconds is too short to drain {engine['name']!r}: requests in flight are cut "
                 "off when the pod ends"
             ]
         word = access.drain_proof

@@ -84,4 +84,4 @@ def few(warnings: list[str]) -> tuple[str, ...]:
     once = list(dict.fromkeys(shortened(one, MESSAGE) for one in warnings))
     if len(once) <= WARNINGS:
         return tuple(once)
-    return (*once[: WARNINGS - 1], f"{len(once) - WARNINGS + 1} warnings more")
+    return (*once[: WARNINGS - 1], f"{len(once) - WARNINGS + 1} more warnings")

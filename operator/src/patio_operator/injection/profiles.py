@@ -83,8 +83,8 @@ def _move_port(container: Container, name: str, number: int, source: str) -> Non
     port = next((one for one in ports if one.get("name") == name), None)
     if port is None:
         raise InjectionError(
-            f"engineRuntimes overrides a port {name!r} of container {container['name']!r}, but {source} has "
-            f"{_listed([str(one.get('name') or one['containerPort']) for one in ports])} there: correct the name"
+            f"engineRuntimes overrides a port {name!r} of container {container['name']!r}, which has "
+            f"{_listed([str(one.get('name') or one['containerPort']) for one in ports])} in {source}: correct the name"
         )
     before = port["containerPort"]
     port["containerPort"] = number
@@ -158,7 +158,8 @@ def add(
                     raise InjectionError(f"{difference}: rename one of them")
                 if difference is not None:
                     warnings.append(
-                        f"{difference}: it is completed, and otherwise left as upstream's controller made it"
+                        f"{difference}: Patio adds what is missing, and changes nothing else that upstream's "
+                        f"controller made"
                     )
                 _complete(present, container, base, as_is=difference is not None)
     return warnings
@@ -256,8 +257,8 @@ def check_ports(pod: Pod, origins: Mapping[str, str], engine_container: str, eng
             keys = [("port", number, protocol)]
             if on_node and port.get("hostPort", number) != number and container["name"] in origins:
                 raise InjectionError(
-                    f"container {container['name']!r} of {origins[container['name']]} has its port {number} at host "
-                    f"port {port['hostPort']}, but the pod has hostNetwork, where the two are one: change one of them"
+                    f"container {container['name']!r} of {origins[container['name']]} has port {number} and host "
+                    f"port {port['hostPort']}, but with hostNetwork both must be equal: change one of them"
                 )
             if port.get("hostPort") and not on_node:  # on the node's own network the two are one
                 keys.append(("host port", int(port["hostPort"]), protocol))

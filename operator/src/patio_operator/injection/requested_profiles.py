@@ -60,7 +60,7 @@ def runtimes_of(
     for ref in asked:
         if not is_name(ref.profile_name):
             return PodRejection(
-                f"The pod asks for a profile {ref.profile_name[:64]!r}, which is no name of one: correct it"
+                f"The pod asks for a profile {ref.profile_name[:64]!r}, which is not a valid name: correct it"
             )
         if refs.setdefault(ref.profile_name, ref) != ref:
             return PodRejection(
@@ -84,7 +84,7 @@ def is_worker_of_a_set(metadata: Mapping[str, Any]) -> bool:
 def read_runtimes(value: object) -> tuple[EngineRuntime, ...] | str:
     """Return the engineRuntimes that a decoded text has, or what is wrong with it."""
     if not isinstance(value, list):
-        return "it is no list, or too long or nested too deeply"
+        return "it is not a list, or is too long or nested too deeply"
     if len(value) > limits.PROFILES:
         return f"it has {len(value)} entries, and Patio takes {limits.PROFILES}"
     try:
@@ -106,12 +106,12 @@ def read_runtimes(value: object) -> tuple[EngineRuntime, ...] | str:
 def _fault(override: Mapping[str, Any]) -> str | None:
     """Say what makes an override no part of a container."""
     if not isinstance(override.get("name"), str):
-        return "one has no name"
+        return "an entry has no name"
     for key, type_ in _TYPES.items():
         if override.get(key) is not None and not isinstance(override[key], type_):
-            return f"{key} is no {'list' if type_ is list else 'object' if type_ is dict else 'string'}"
+            return f"{key} is not {'a list' if type_ is list else 'an object' if type_ is dict else 'a string'}"
     if not all(isinstance(one, str) for one in override.get("args") or []):
-        return "args are no strings"
+        return "args has an entry that is not a string"
     for key in ("env", "ports"):
         if len(override.get(key) or []) > limits.OF_A_CONTAINER[key]:
             return f"{key} has more than {limits.OF_A_CONTAINER[key]} entries"

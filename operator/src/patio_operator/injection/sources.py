@@ -98,14 +98,15 @@ def _warnings(
         source = parse_source(adapter.source)
         if source.kind in _FETCHED and (here is None or here != there):
             warnings[
-                f"adapter {adapter.lora_name!r} comes from {source.kind}:// and is put below {download_root}, which "
-                f"{engine['name']!r} and {sidecar['name']!r} do not share: mount one volume there in both by the "
-                f"profile, or name another folder in {DOWNLOAD_ROOT_VARIABLE}"
+                f"adapter {adapter.lora_name!r} is downloaded from {source.kind}:// to {download_root}, which "
+                f"{engine['name']!r} and {sidecar['name']!r} do not share: mount one volume there in both containers, "
+                f"or set another folder in {DOWNLOAD_ROOT_VARIABLE}"
             ] = None
         elif source.kind is SourceKind.PVC and not _below(source.path, roots, download_root):
             warnings[
-                f"adapter {adapter.lora_name!r} comes from {source}, but {engine['name']!r} mounts no claim or folder "
-                f"{'there' if source.path.startswith('/') else 'that could have it'}: mount it in its container"
+                f"adapter {adapter.lora_name!r} comes from {source}, but {engine['name']!r} mounts no volume "
+                f"{'at that path' if source.path.startswith('/') else 'that may have it'}: mount the claim in "
+                f"the container"
             ] = None
     return list(warnings)
 

@@ -159,8 +159,8 @@ def trust(sidecar: Container, engine: Engine, pod: Pod) -> list[str]:
         return []
     if pod["spec"].get("hostNetwork"):
         return [
-            f"{engine.container!r} serves TLS on the node's network: give {sidecar['name']!r} its CA as {CA_FILE} and "
-            f"the name that its certificate is for as {SERVER_NAME}"
+            f"{engine.container!r} serves TLS on the node's network: set {CA_FILE} of {sidecar['name']!r} to its CA, "
+            f"and {SERVER_NAME} to the name in its certificate"
         ]
     sidecar["env"] = [*(sidecar.get("env") or []), {"name": TLS_VERIFY, "value": "false"}]
     return []
@@ -181,23 +181,23 @@ def tell_sidecar(
         )
     elif engine.kind is not None and said is not None and said.lower() != engine.kind:
         warnings.append(
-            f"{sidecar['name']!r} is told {KIND}={said}, but the command of {engine.container!r} is {engine.kind}'s"
+            f"{sidecar['name']!r} has {KIND}={said}, but the command of {engine.container!r} starts {engine.kind}"
         )
     if engine.kind is not None:
         told.append({"name": KIND, "value": engine.kind})
         if engine.endpoint is not None:
             told.append({"name": ENDPOINT, "value": engine.endpoint})
         elif ENDPOINT not in env:
-            what = "the port" if engine.socket is None else "where the Unix socket"
+            what = "port" if engine.socket is None else "Unix socket"
             warnings.append(
-                f"{what} of {engine.container!r} is cannot be read from its command: set {ENDPOINT} for "
+                f"the {what} of {engine.container!r} cannot be read from its command: set {ENDPOINT} for "
                 f"{sidecar['name']!r}"
             )
         warnings += _guesses(sidecar, engine, env)
     told += [{"name": KEYS[flag], **source} for flag, source in engine.keys.items()]
     warnings += [
         f"{flag} of {engine.container!r} is not a reference to one of its variables and is not copied: put the key "
-        f"into a Secret and give it to {sidecar['name']!r} as {KEYS[flag]}"
+        f"into a Secret, and set {KEYS[flag]} of {sidecar['name']!r} from it"
         for flag in engine.unknown_keys
         if KEYS[flag] not in env
     ]
@@ -212,11 +212,11 @@ def _guesses(sidecar: Container, engine: Engine, env: Mapping[str, Any]) -> list
     """Say what may be otherwise than the command tells."""
     if engine.unread is None or ENDPOINT in env:
         return []
-    adapters = "adapters on" if engine.lora else "no adapters"
+    adapters = "LoRA" if engine.lora else "no LoRA"
     return [
-        f"{engine.container!r} takes flags from {engine.unread}, which Patio cannot read. It goes by "
-        f"{engine.endpoint} and {adapters}: if not so, set {ENDPOINT} for {sidecar['name']!r}, and put --enable-lora "
-        "on the command line"
+        f"{engine.container!r} takes flags from {engine.unread}, which Patio cannot read. Patio assumes "
+        f"{engine.endpoint} and {adapters}: if that is wrong, set {ENDPOINT} for {sidecar['name']!r}, and put "
+        "--enable-lora on the command line"
     ]
 
 
@@ -230,8 +230,8 @@ def _keys_elsewhere(
     if engine.kind != EngineKind.VLLM or not secrets or known:
         return []
     return [
-        f"{engine.container!r} has the variables of a Secret (envFrom): if VLLM_API_KEY is among them, give it to "
-        f"{sidecar['name']!r} as {name}"
+        f"{engine.container!r} has the variables of a Secret (envFrom): if VLLM_API_KEY is among them, set {name} of "
+        f"{sidecar['name']!r} too"
     ]
 
 
@@ -256,7 +256,7 @@ def _require(sidecar: Container, adapters: Sequence[LoadRequest]) -> list[str]:
         return []
     return [
         f"{len(adapters)} adapters are for this pod, and {len(texts)} of them fit into {REQUIRED_ADAPTERS_VARIABLE}: "
-        "the operator loads the others once the sidecar answers, and the pod is ready without waiting for them"
+        "the pod does not wait for the others; the operator loads them when the sidecar answers"
     ]
 
 
@@ -269,30 +269,30 @@ def allow_updates(container: Container, engine: Engine) -> list[str]:
         if engine.api_servers == 1:
             return []
         return [
-            f"{name!r} has several tokenizer processes (--tokenizer-worker-num), and a loaded adapter reaches one of "
-            "them: requests for it fail every other time. Leave the flag out where adapters are loaded"
+            f"{name!r} has several tokenizer processes (--tokenizer-worker-num), and SGLang loads an adapter into only "
+            "one of them, so some requests for it fail. Remove the flag"
         ]
     present = next((one for one in container.get("env") or [] if one["name"] == ALLOW_UPDATES), None)
     allowed = present is not None and (present.get("value") or "True").lower() in ("1", "true")
     if engine.api_servers != 1:
-        servers = "several API servers" if engine.api_servers else "a number of API servers that is not known"
+        servers = "several API servers" if engine.api_servers else "an unknown number of API servers"
         if allowed:
             return (
                 []
                 if engine.api_servers is None
                 else [
-                    f"{name!r} has {servers}, with which vLLM ends at its start where {ALLOW_UPDATES} is set: add "
+                    f"{name!r} has {servers}, and vLLM does not start with them when {ALLOW_UPDATES} is set: add "
                     "--api-server-count 1"
                 ]
             )
         return [
-            f"{name!r} has {servers}, so {ALLOW_UPDATES} is not set and no adapter can be loaded while it runs: add "
-            "--api-server-count 1, which goes with data parallelism too"
+            f"{name!r} has {servers}, so Patio does not set {ALLOW_UPDATES} and cannot load adapters at run time: add "
+            "--api-server-count 1, which works with data parallelism too"
         ]
     if present is None:
         container["env"] = [*(container.get("env") or []), {"name": ALLOW_UPDATES, "value": "True"}]
     elif not allowed:
-        return [f"container {name!r} sets {ALLOW_UPDATES} to off: no adapter can be loaded while it runs"]
+        return [f"container {name!r} sets {ALLOW_UPDATES} to off, so Patio cannot load adapters at run time"]
     return []
 
 

@@ -72,15 +72,15 @@ def lend(pod: Pod, engine: Mapping[str, Any], sidecar: Container) -> list[str]:
         path = mount["mountPath"]
         if mount.get("subPathExpr"):
             warnings.append(
-                f"container {engine['name']!r} mounts {path} with subPathExpr: it is not mounted in "
+                f"container {engine['name']!r} mounts {path} with subPathExpr: Patio does not mount it in "
                 f"{sidecar['name']!r}, which cannot check adapters there"
             )
             continue
         hidden = _hidden(own, _normal(path))
         if hidden is not None:
             warnings.append(
-                f"container {engine['name']!r} mounts {path}: it is not mounted in {sidecar['name']!r}, which has "
-                f"{hidden} there and cannot check adapters below it. Mount it at a folder of its own"
+                f"container {engine['name']!r} mounts {path}, where {sidecar['name']!r} has {hidden}: Patio does "
+                f"not mount it there, and the sidecar cannot check adapters below it. Mount it at another path"
             )
             continue
         _mount(sidecar, {**_plain(mount), "readOnly": True}, "sidecar", f"container {engine['name']!r}")
@@ -110,7 +110,7 @@ def lend_socket(pod: Pod, engine: Mapping[str, Any], sidecar: Container, path: s
     if mount is None or not own or mount.get("subPathExpr") or _under(mount["mountPath"], ("/dev", "/proc", "/sys")):
         raise InjectionError(
             f"container {engine['name']!r} listens on the Unix socket {path} (--uds), which {sidecar['name']!r} cannot "
-            f"see: mount an emptyDir in {engine['name']!r} at a folder of its own, such as /run/engine, and have the "
+            f"see: mount an emptyDir in {engine['name']!r} at a separate path, such as /run/engine, and create the "
             "socket there"
         )
     _mount(sidecar, {**_plain(mount), "readOnly": True}, "sidecar", f"container {engine['name']!r}")
@@ -164,7 +164,7 @@ def _mount(container: Container, mount: Mapping[str, Any], what: str, wanted_by:
     elif (there["name"], there.get("subPath")) != (mount["name"], mount.get("subPath")):
         raise InjectionError(
             f"{wanted_by} has volume {mount['name']!r} at {path}, but {what} {container['name']!r} has volume "
-            f"{there['name']!r} there: both must see the same files under a path, change one of them"
+            f"{there['name']!r} there: both must have the same files at a path. Change one of them"
         )
 
 

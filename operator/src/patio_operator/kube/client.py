@@ -59,7 +59,7 @@ Object = dict[str, Any]
 
 
 class ApiError(Exception):
-    """The API server refused a request, or could not be reached. Its own words are the message."""
+    """The API server rejected a request, or could not be reached. The message is the API server's."""
 
     def __init__(self, status: int, message: str, causes: Sequence[tuple[str, str]] = ()) -> None:
         super().__init__(message)
@@ -187,7 +187,7 @@ class KubeClient:
         async for items, _ in self.pages(kind, scope, fields):
             for one in items:
                 if isinstance(one, TooDeep):
-                    log.warning("%s left out: it is nested too deeply to be read", _named(kind, one))
+                    log.warning("%s ignored: it is nested too deeply to be read", _named(kind, one))
                 else:
                     found.append(one if keep is None else keep(one))
             if len(found) > MOST_OBJECTS:
@@ -238,9 +238,9 @@ class KubeClient:
             async for line in _lines(response.response.content):
                 yield bodies.read_event(line.decode())
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise RetryableApiError(0, f"The watch broke off: {connection_error(error)}") from error
+            raise RetryableApiError(0, f"The watch failed: {connection_error(error)}") from error
         except ValueError as error:
-            raise RetryableApiError(0, f"The watch broke off: {error}") from error
+            raise RetryableApiError(0, f"The watch failed: {error}") from error
         finally:
             if response is not None:
                 response.response.close()
@@ -405,7 +405,7 @@ async def _lines(content: aiohttp.StreamReader) -> AsyncGenerator[bytes, None]:
             begun.clear()
         begun += rest
         if len(begun) > MOST_BYTES:
-            raise RetryableApiError(0, f"The watch broke off: an event is larger than {MOST_BYTES} bytes")
+            raise RetryableApiError(0, f"The watch failed: an event is larger than {MOST_BYTES} bytes")
 
 
 def _named(kind: Resource, body: Object) -> str:

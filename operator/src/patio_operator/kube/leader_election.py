@@ -141,7 +141,7 @@ class LeaderElector:
                         raise LostError(f"lease {self._name} was taken by {self._seen.record.holder}")
                 return asked
             except ConflictError:
-                log.info("lease %s was written meanwhile, reading it again", self._name)
+                log.info("lease %s was changed meanwhile, reading it again", self._name)
             except (ApiError, TimeoutError) as error:
                 log.warning("lease %s not renewed: %s", self._name, error or "no answer in time")
             await asyncio.sleep(0.5)
@@ -155,7 +155,7 @@ class LeaderElector:
                     await self._write(lease, lease_rules.released(datetime.now(UTC)))
                     log.info("lease %s released", self._name)
         except (ApiError, TimeoutError) as error:
-            log.warning("lease %s not released, it runs out by itself: %s", self._name, error or "no answer in time")
+            log.warning("lease %s not released, it expires: %s", self._name, error or "no answer in time")
 
     async def _write(self, lease: Object, spec: Object) -> None:
         patch = {"metadata": {"resourceVersion": lease["metadata"]["resourceVersion"]}, "spec": spec}

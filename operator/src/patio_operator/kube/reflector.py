@@ -178,7 +178,7 @@ class Reflector(Generic[T]):
         except ApiError as error:
             return error
         except Exception as fault:  # noqa: BLE001 - the outermost place: a watch that ended would stop everything
-            log.error("watch of %s broke: %s: %s", self.what, type(fault).__name__, fault)
+            log.error("watch of %s failed: %s: %s", self.what, type(fault).__name__, fault)
             return fault
         return None
 
@@ -201,11 +201,11 @@ class Reflector(Generic[T]):
         if after is None:
             return ""
         if not after and lasted < LONGEST_PAUSE:
-            raise ApiError(GONE, "what was listed is too old to be watched")
+            raise ApiError(GONE, "the list is too old to watch from")
         if after and not healthy:
             self._failures += 1
             if self._failures > MOST_RESUMED:
-                raise ApiError(0, "the API server ends the watch as soon as it begins")
+                raise ApiError(0, "the API server ends each watch at once")
             await self._sleep(self._pause())
         return "" if self._ask.is_set() else after
 
@@ -218,7 +218,7 @@ class Reflector(Generic[T]):
         self.forbidden, self.refused = status == 403, status in (403, 404)
         self._lost.set()
         level = logging.DEBUG if words == self._last_error else logging.WARNING
-        log.log(level, "watch of %s lost, again in %.1f s: %s", self.what, pause, words)
+        log.log(level, "watch of %s lost, retrying in %.1f s: %s", self.what, pause, words)
         self._last_error = words
         await self._sleep(pause)
 
@@ -345,7 +345,7 @@ class Reflector(Generic[T]):
         self._complaints.append(now)
         metadata = body["metadata"]
         name = f"{metadata.get('namespace', '')}/{metadata['name']}"
-        log.error("%s %s left out, it cannot be read: %s", self._kind.kind, name, why)
+        log.error("%s %s ignored: it cannot be read: %s", self._kind.kind, name, why)
         self.on_unreadable(self._kind, body, why)
 
     @staticmethod
@@ -362,7 +362,7 @@ class Reflector(Generic[T]):
                 try:
                     handler(namespace, was, there)
                 except Exception:  # what one listener makes of an object is not another one's trouble
-                    log.exception("a change of %s in %r was not taken in", self._kind.plural, namespace)
+                    log.exception("a change of %s in %r was not processed", self._kind.plural, namespace)
 
 
 def _number(value: object) -> int:

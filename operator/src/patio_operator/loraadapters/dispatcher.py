@@ -201,7 +201,7 @@ class Dispatcher:
                 elif not await self._load_with_credentials(order, order.secret, client):
                     return False
         except Refused as error:
-            log.warning("order refused: %s: %s: %s", what, error.code, error.message[:MOST_WORDS])
+            log.warning("order rejected: %s: %s: %s", what, error.code, error.message[:MOST_WORDS])
             refuse(error.message, error.retryable)
             return True
         except UnprovenError as error:
@@ -213,7 +213,7 @@ class Dispatcher:
             refuse(str(error), True, error.reason)
             return True
         except TimeoutError:
-            log.info("order not delivered: %s: no end within %g s", what, ORDER_SECONDS)
+            log.info("order not delivered: %s: no answer within %g s", what, ORDER_SECONDS)
             return False
         except SidecarError as error:
             log.info("order not delivered: %s: %s", what, error)

@@ -88,7 +88,7 @@ class Handshakes:
             raise UnprovenError(_sentence(pod, words)) from None
         token = token_of(answer, mine, pod.uid)
         if token is None:
-            raise UnprovenError(_sentence(pod, f"what answers at {pod.ip} gave no proof that can be read"))
+            raise UnprovenError(_sentence(pod, f"the answer from {pod.ip} has no readable proof"))
         words = objection(await self._review(token), pod.namespace, pod.uid)
         if words is not None:
             raise UnprovenError(_sentence(pod, words))
@@ -98,16 +98,16 @@ class Handshakes:
 def _not_a_proof(refused: Refused) -> str | None:
     """Say what a refusal means where it means that there is no proof to be had."""
     if refused.code == TOKEN_MISSING:
-        return "it was given no service account token"
+        return "it has no service account token"
     if refused.code == PROOF_MISSING:
-        return "it was given no key of the operator's"
+        return "it has no key of the operator"
     if refused.status in (404, 405) or refused.code == "UnreadableAnswer":
-        return "what answers there does not know the handshake: its sidecar is older than this operator, or is none"
+        return "it does not know the handshake, so it is older than this operator or not a sidecar"
     return None
 
 
 def _sentence(pod: EnginePod, words: str) -> str:
     return (
-        f"Credentials go only to a sidecar that proves itself, and that of pod {pod.name} did not: {words}. "
-        "Recreate the pod."
+        f"The operator sends credentials only to a sidecar that proves itself. The sidecar of pod {pod.name} did not: "
+        f"{words}. Recreate the pod."
     )

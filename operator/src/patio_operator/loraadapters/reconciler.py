@@ -245,7 +245,7 @@ class AdapterReconciler:
         waits = await self._try(known.adapter, SERVICE, write)
         message = self._failures.message(uid, SERVICE)
         if message is not None:
-            return Condition("ServiceRejected", f"The API server does not take the Service: {message}"), waits
+            return Condition("ServiceRejected", f"The API server rejects the Service: {message}"), waits
         requeue_after = self._services.requeue_after(known)
         return condition, waits if requeue_after is None else [requeue_after]
 
@@ -289,19 +289,20 @@ class AdapterReconciler:
         waits = await self._try(adapter, FINALIZER, write)
         message = self._failures.message(adapter.metadata.uid, FINALIZER)
         if message is not None:
-            condition = Condition("FinalizerRejected", f"It is deleted and cannot go: {_no_finalizer(message)}")
+            condition = Condition("FinalizerRejected", f"The deletion cannot finish. {_no_finalizer(message)}")
             waits += await self._write_status(known, Placement(condition=condition), now)
         return waits
 
     async def _record_removal(self, about: Mapping[str, Any], release: RemoveFinalizer) -> None:
         if release.left_on:
+            whose = "its sidecar" if len(release.left_on) == 1 else "each sidecar"
             message = (
-                f"Deleted, though {', '.join(release.left_on[:5])} did not confirm the unload in time. "
-                "What is left there is unloaded as soon as the sidecar answers."
+                f"Deleted without confirmation from {', '.join(release.left_on[:5])}; "
+                f"the adapter will be unloaded there when {whose} responds."
             )
             await events.record(self._client, about, "Warning", "UnloadNotConfirmed", message)
         else:
-            await events.record(self._client, about, "Normal", "Unloaded", "The adapter is unloaded everywhere.")
+            await events.record(self._client, about, "Normal", "Unloaded", "The adapter is unloaded on every pod.")
 
     async def _write_finalizers(self, adapter: LoraAdapter, finalizers: list[str]) -> bool:
         """Write the finalizers; return False when the object was changed or is gone: its event brings the next pass."""
@@ -330,7 +331,7 @@ class AdapterReconciler:
                 return []
             wait = self._failures.failed(metadata.uid, what, error.message)
             name = f"{metadata.namespace}/{metadata.name}"
-            log.warning("%s of LoraAdapter %s not written, again in %.1f s: %s", what, name, wait, error.message)
+            log.warning("%s of LoraAdapter %s not written, retrying in %.1f s: %s", what, name, wait, error.message)
             return [wait]
         self._failures.worked(metadata.uid, what)
         return []
@@ -354,7 +355,7 @@ def _is_loaded(placement: Placement) -> bool:
 
 
 def _no_finalizer(message: str) -> str:
-    return f"The API server does not take a change of metadata.finalizers of this object: {message}"
+    return f"The API server rejects a change of metadata.finalizers of this object: {message}"
 
 
 async def _some_at_once(work: Iterable[Callable[[], Awaitable[T]]]) -> list[T]:

@@ -95,7 +95,7 @@ class SecretReader:
         if watched is None:
             return Condition(
                 "SecretForbidden",
-                f"The operator may not read Secret {name}: add {namespace} to the chart's value "
+                f"The operator has no permission to read Secret {name}. Add {namespace} to the chart's value "
                 "adapters.secrets.namespaces.",
             )
         if not watched.synced_in(namespace):
@@ -103,7 +103,7 @@ class SecretReader:
             return Condition(reason, f"The operator cannot read Secret {name}: {watched.problem_in(namespace)}")
         known = watched.get(name, namespace)
         if known is None:
-            return Condition("SecretNotFound", f"There is no Secret {name} in namespace {namespace}.")
+            return Condition("SecretNotFound", f"Secret {name} does not exist in namespace {namespace}.")
         _, revision = known
         asked = f"{revision}/{adapter.metadata.generation}"
         before = self._verdicts.get((namespace, adapter.metadata.name))
@@ -114,7 +114,7 @@ class SecretReader:
         try:
             body = await self._client.get(SECRET, name, namespace)
         except NotFoundError:
-            return Condition("SecretNotFound", f"There is no Secret {name} in namespace {namespace}.")
+            return Condition("SecretNotFound", f"Secret {name} does not exist in namespace {namespace}.")
         except ApiError as error:
             reason = "SecretForbidden" if isinstance(error, InvalidError) else "SecretNotRead"
             return Condition(reason, f"The operator cannot read Secret {name}: {error.message}")

@@ -55,7 +55,7 @@ class ServiceWriter:
         metadata = adapter.metadata
         if adapter.spec.service and not self._services.synced_in(metadata.namespace):
             return Condition(
-                "ServiceUnknown", f"Services cannot be watched: {self._services.problem_in(metadata.namespace)}"
+                "ServiceUnknown", f"The operator cannot watch Services: {self._services.problem_in(metadata.namespace)}"
             )
         ours = self._services.get(metadata.name, metadata.namespace)
         if ours is not None and ours.owner != metadata.uid:
@@ -103,7 +103,7 @@ class ServiceWriter:
             await self._client.delete(SERVICE, ours.name, ours.namespace, ours.uid)
         except ConflictError:
             return  # another one has the name by now
-        log.info("service %s/%s deleted: spec.service is off", ours.namespace, ours.name)
+        log.info("service %s/%s deleted: spec.service is false", ours.namespace, ours.name)
 
     async def _write(self, wanted: Object, ours: CachedService | None) -> Condition | None:
         metadata = wanted["metadata"]
@@ -122,7 +122,7 @@ class ServiceWriter:
         except NotFoundError:
             return None  # deleted a moment ago: its event brings the next pass
         except InvalidError as error:
-            return Condition("ServiceRejected", f"The API server does not take the Service: {error.message}")
+            return Condition("ServiceRejected", f"The API server rejects the Service: {error.message}")
         log.info("service %s/%s written", namespace, name)
         return None
 

@@ -178,7 +178,7 @@ class SidecarWatch:
     async def _poll(self, one: _Followed, pod: EnginePod) -> None:
         problem = address_problem(pod.ip or "", loopback=self._ask_loopback)
         if problem is not None:
-            log.warning("sidecar of %s/%s is not asked: %s", pod.namespace, pod.name, problem)
+            log.warning("sidecar of %s/%s is not polled: %s", pod.namespace, pod.name, problem)
             self._set(one, pod, Observation(None, problem, unreachable_since=self._now()))
             return
         revision: str | None = None
@@ -250,10 +250,10 @@ class SidecarWatch:
         try:
             async with get as response:
                 if response.status != 200:
-                    followed = ", which is not followed" if 300 <= response.status < 400 else ""
+                    followed = ", and redirects are not followed" if 300 <= response.status < 400 else ""
                     raise SilentError(f"it answered {response.status}{followed}")
                 if response.headers.get("Content-Encoding", "identity") != "identity":
-                    raise SilentError("its answer is compressed, which is not asked for")
+                    raise SilentError("its answer is compressed, and the request does not allow that")
                 return await _limited(response.content)
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             raise _cause(error, within) from error
@@ -275,13 +275,13 @@ class SidecarWatch:
         now = asyncio.get_running_loop().time()
         if now >= self._tell_next:  # all sidecars have it at the same time
             self._tell_next = now + TOLD_EVERY
-            log.error("the operator cannot ask sidecars, %s/%s among them: %s", pod.namespace, pod.name, error)
+            log.error("the operator cannot poll sidecars, for example %s/%s: %s", pod.namespace, pod.name, error)
 
     def _ended(self, namespace: str, uid: str, one: _Followed, task: asyncio.Task[None]) -> None:
         """Forget a poll that broke, so that the next pass starts another: a stale answer is no truth."""
         if task.cancelled() or (fault := task.exception()) is None:
             return
-        log.error("%s broke: %s: %s", task.get_name(), type(fault).__name__, fault)
+        log.error("%s failed: %s: %s", task.get_name(), type(fault).__name__, fault)
         self._leave(one)
         if self._followed.get(namespace, {}).get(uid) is one:
             del self._followed[namespace][uid]
@@ -306,13 +306,13 @@ def address_problem(ip: str, *, loopback: bool = False) -> str | None:
     try:
         address = ipaddress.ip_address(ip)
     except ValueError:
-        return f"The pod's address {ip[:64]!r} is none."
+        return f"The pod's address {ip[:64]!r} is not an IP address."
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
     if address.is_loopback and loopback:
         return None
     if address.is_loopback or address.is_link_local or address.is_unspecified or address.is_multicast:
-        return f"The pod's address {ip} is not one of a pod's network: nothing is asked there."
+        return f"The pod's address {ip} is not in a pod network, so the operator does not poll it."
     return None
 
 
@@ -320,13 +320,13 @@ def _read(body: bytes) -> Answer:
     try:
         return read_answer(body)
     except ValueError:
-        raise SilentError("it answered with something else than the sidecar's API") from None
+        raise SilentError("its answer is not one of the sidecar's API") from None
 
 
 def _not_asked(before: Observation, words: str) -> Observation:
     """Return what is known of a sidecar that could not be asked: what it said last, and nothing against it."""
     return Observation(
-        None, f"The operator could not ask: {words}", before.ever_answered, None, before.answer or before.last
+        None, f"The operator cannot poll the sidecar: {words}", before.ever_answered, None, before.answer or before.last
     )
 
 

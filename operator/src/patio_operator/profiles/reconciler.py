@@ -194,7 +194,7 @@ class ProfileReconciler:
         role = roles.role_of(group, ref)
         if role is None:
             return None
-        held = "it is upstream's controller's" if self._observing() else ""
+        held = "upstream's controller realises it" if self._observing() else ""
         return roles.decode_role(ref, group, role, profile, users, kept_by_partition(role), held)
 
     async def _roll(self, profile: Object, roll: planner.Roll) -> None:

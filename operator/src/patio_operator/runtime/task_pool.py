@@ -160,7 +160,7 @@ class KeyedTaskPool:
             task = asyncio.current_task()
             if isinstance(fault, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise
-            log.error("%s %s broke: %s: %s", self._name, job.key, type(fault).__name__, fault)
+            log.error("%s %s failed: %s: %s", self._name, job.key, type(fault).__name__, fault)
             return False
 
     def _again(self, namespace: str, key: Hashable) -> None:

@@ -180,7 +180,7 @@ class WorkQueue:
             failures = self._failures[key] = self._failures.get(key, 0) + 1
             pause = with_jitter(exponential(FIRST_PAUSE, LONGEST_PAUSE, failures), self._rng.random())
             log.warning(
-                "%s %s failed, again in %.1f s: %s: %s",
+                "%s %s failed, retrying in %.1f s: %s: %s",
                 self._name,
                 "/".join(key),
                 pause,

@@ -42,5 +42,5 @@ def sealed(order: LoadRequest, config: Mapping[str, str], pod_uid: str, sidecar_
     text = CredentialsText(pod=pod_uid, order=order_digest(order), config=dict(config))
     shut = seal(text.model_dump_json().encode(), sidecar_key)
     if shut is None:
-        raise ValueError("the sidecar's key is none")
+        raise ValueError("the sidecar's key is not valid")
     return order.model_copy(update={"sealed_credentials": sealed_field(sidecar_key, shut)})

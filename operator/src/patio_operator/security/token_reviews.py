@@ -39,9 +39,11 @@ class TokenReviewer:
         except ApiError as error:
             if error.status == FORBIDDEN:
                 words = (
-                    "The operator may not have the API server review sidecars' tokens, so no credentials are sent: "
-                    f"give its ClusterRole create of tokenreviews (authentication.k8s.io). {error.message}"
+                    "The operator has no permission to create TokenReviews, so it sends no credentials. Allow its "
+                    f"ClusterRole to create tokenreviews (authentication.k8s.io). {error.message}"
                 )
                 raise TokenReviewError("TokenReviewForbidden", words) from None
-            words = f"The API server did not review the sidecar's token, so no credentials are sent: {error.message}"
+            words = (
+                f"The operator sends no credentials: the API server did not review the sidecar's token. {error.message}"
+            )
             raise TokenReviewError("TokenNotReviewed", words) from None

@@ -80,7 +80,7 @@ class Rivals:
     def pods(self, namespace: str) -> list[SelectablePod]:
         """Return the pods with a sidecar, as the watch knows them."""
         if not self._caches.pods.synced_in(namespace):
-            raise RetryableApiError(0, f"pods cannot be watched: {self._caches.pods.problem_in(namespace)}")
+            raise RetryableApiError(0, f"the operator cannot watch pods: {self._caches.pods.problem_in(namespace)}")
         there = self._caches.pods.all(namespace)
         return [SelectablePod(one.pod.name, one.pod.labels, one.model) for one in there if not one.pod.leaving]
 
@@ -127,9 +127,9 @@ async def answer(rivals_of: Rivals, review: Mapping[str, Any]) -> Object:
     except ApiError as error:
         log.warning("LoraAdapter not compared with others: %s/%s: %s", namespace, name, error.message)
         conflict = None
-        response["warnings"] = [f"not compared with the other LoraAdapters: {error.message}"[:256]]
+        response["warnings"] = [f"the webhook could not compare the LoraAdapter with the others: {error.message}"[:256]]
     if conflict is not None:
-        log.info("LoraAdapter refused: %s/%s: %s", namespace, name, conflict.message)
+        log.info("LoraAdapter rejected: %s/%s: %s", namespace, name, conflict.message)
         response = {"allowed": False, "status": _status(name, _FIELD, conflict.message, "FieldValueDuplicate")}
     return _answered(review, response)
 

@@ -52,10 +52,10 @@ async def answer(
     of_its_role = await _runtimes_of_role(lookups, pod, namespace) if observing else ()
     result = await _inject(lookups, pod, namespace, of_its_role, new_access)
     if isinstance(result, injection.PodRejection) and of_its_role != () and injection.runtimes_of(pod) == ():
-        log.warning("pod of upstream's controller left as it is: %s/%s: %s", namespace, name, result.message)
+        log.warning("pod of upstream's controller not changed: %s/%s: %s", namespace, name, result.message)
         result = injection.Injection(dict(pod), (result.message,))
     if isinstance(result, injection.PodRejection):
-        log.warning("pod refused: %s/%s: %s", namespace, name, result.message)
+        log.warning("pod rejected: %s/%s: %s", namespace, name, result.message)
         return _response(review, {"allowed": False, "status": {"code": 422, "message": result.message}})
     response: Object = {"allowed": True, "warnings": [injection.shortened(one, 256) for one in result.warnings]}
     patch = injection.json_patch(pod, result.pod)

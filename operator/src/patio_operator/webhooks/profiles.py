@@ -45,11 +45,11 @@ async def answer(client: KubeClient, namespace: str, review: Mapping[str, Any]) 
         verdict = await _tried(client, namespace, body)
         name = body["metadata"].get("name", "")
         if verdict.problems:
-            log.info("profile refused: %s: %s", name, verdict)
+            log.info("profile rejected: %s: %s", name, verdict)
             response = {"allowed": False, "status": _status(name, verdict)}
         elif verdict.untried:
-            log.warning("profile not tried: %s: %s", name, verdict.untried)
-            response["warnings"] = [f"the profile could not be tried on a pod: {verdict.untried}"[:256]]
+            log.warning("dry run of profile not possible: %s: %s", name, verdict.untried)
+            response["warnings"] = [f"the dry run was not possible: {verdict.untried}"[:256]]
     return {
         "apiVersion": review["apiVersion"],
         "kind": "AdmissionReview",

@@ -274,7 +274,7 @@ def test_a_role_waits_for_those_it_depends_on() -> None:
     of = group(role("router"), role("decode", dependencies=["router"]))
     first = plan(of)
     assert (names(first, "StatefulSet"), names(first, "Service")) == (["g-router"], ["s-g-router"])
-    assert ready(first) == ("False", "RoleNotReady", "Not all role ready: router 0/1; decode waits for router")
+    assert ready(first) == ("False", "RoleNotReady", "Not all roles are ready: router 0/1; decode waits for router")
     unready = observed(applied(first, "StatefulSet", "g-router"), ready=0)
     assert names(plan(of, unready), "StatefulSet") == ["g-router"]
     there = observed(applied(first, "StatefulSet", "g-router"), ready=1)
@@ -292,7 +292,7 @@ def test_a_role_that_is_there_is_updated_whatever_becomes_of_its_dependencies() 
 @pytest.mark.parametrize(
     ("dependencies", "message"),
     [
-        ({"a": ["nobody"]}, "role 'a' depends on 'nobody', which is no role"),
+        ({"a": ["nobody"]}, "role 'a' depends on 'nobody', which is not a role"),
         ({"a": ["a"]}, "a -> a"),
         ({"a": ["b"], "b": ["c"], "c": ["b"]}, "b -> c -> b"),
     ],
@@ -362,7 +362,7 @@ def test_annotations_of_the_group_that_are_not_supported_are_refused(key: str, f
     [
         ({"name": "r"}, "InvalidSpec", "role 'r' has no pattern"),
         (role("r", spec={}), "InvalidSpec", "no containers"),
-        (role("R"), "InvalidSpec", "no host name"),
+        (role("R"), "InvalidSpec", "not a valid DNS label"),
         (role("r", rolloutStrategy={"rollingUpdate": {"partition": "two"}}), "InvalidSpec", "partition is 'two'"),
         ({"name": "r", "standalonePattern": {"templateRef": {"name": "x"}}}, "InvalidTemplateRef", "'x'"),
     ],
@@ -437,7 +437,7 @@ def test_only_what_this_group_controls_is_deleted() -> None:
 
 def test_a_group_is_ready_when_all_its_instances_are() -> None:
     of = group(role("a", replicas=2), role("b"))
-    assert ready(plan(of, *children_of(of, ready=False)))[2] == "Not all role ready: a 0/2; b 0/1"
+    assert ready(plan(of, *children_of(of, ready=False)))[2] == "Not all roles are ready: a 0/2; b 0/1"
     made = plan(of, *children_of(of, ready=True))
     assert ready(made) == ("True", "AllRolesReady", "All roles are ready")
     assert status_of(made)["roleStatuses"] == [
@@ -456,7 +456,7 @@ def test_a_role_with_too_many_or_too_few_instances_is_not_ready() -> None:
 
 def test_a_scaled_role_is_not_ready_before_its_stateful_set_is_scaled() -> None:
     small = observed(applied(plan(group(role("a", replicas=1))), "StatefulSet", "g-a"), ready=1)
-    assert ready(plan(group(role("a", replicas=2)), small))[2] == "Not all role ready: a 1/2"
+    assert ready(plan(group(role("a", replicas=2)), small))[2] == "Not all roles are ready: a 1/2"
 
 
 def test_counts_of_an_older_generation_are_not_believed() -> None:
@@ -501,7 +501,7 @@ def test_what_keeps_a_pod_from_running_is_said(status: Object, said: str) -> Non
     of = group(role("a"))
     metadata = {"name": "g-a-0", "namespace": "team", "uid": "p", "labels": {NEW + "role-name": "a"}}
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "status": status}
-    assert ready(plan(of, *children_of(of, ready=False), pod))[2] == f"Not all role ready: {said}"
+    assert ready(plan(of, *children_of(of, ready=False), pod))[2] == f"Not all roles are ready: {said}"
 
 
 def test_the_time_of_the_condition_moves_only_with_its_status() -> None:
@@ -552,7 +552,7 @@ def test_what_is_realised_otherwise_than_asked_is_said_once() -> None:
     )
     first = plan(group(asked))
     said = " ".join(event.message for event in first.events if event.reason == "DiffersFromSpec")
-    for word in ("Deployment", "scaling adapter", "OrderedReady", "Stateless", "InPlaceIfPossible", "maxSurge"):
+    for word in ("Deployment", "scalingAdapter", "OrderedReady", "Stateless", "InPlaceIfPossible", "maxSurge"):
         assert word in said
     again = plan(group(asked, status=first.status), *children_of(group(asked), ready=True))
     assert all(event.reason != "DiffersFromSpec" for event in again.events)

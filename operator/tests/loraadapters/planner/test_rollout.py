@@ -76,7 +76,7 @@ def test_one_slow_download_keeps_all_from_switching() -> None:
     stuck.prepared = stuck.prepared.model_copy(update={"state": "Downloading"})
     decided = fleet.plan()
     assert decided.actions == ()
-    assert "p1 must have them before any pod switches" in decided.placements["sql"].instances[0].message
+    assert "p1 must fetch them before any pod switches" in decided.placements["sql"].instances[0].message
 
 
 def test_files_that_are_there_already_are_not_fetched() -> None:
@@ -109,7 +109,9 @@ def test_the_only_pod_switches_with_its_label_on() -> None:
     fleet.declare(declared(NEW))
     fleet.settle()
     assert have(fleet, NEW) == {"p0"}
-    assert [order.reason for _, _, order in fleet.orders][1:] == ["it is the only pod to switch to the new source"]
+    assert [order.reason for _, _, order in fleet.orders][1:] == [
+        "switching to the new source; no other pod serves the adapter"
+    ]
 
 
 def test_a_source_that_one_pod_cannot_fetch_switches_nobody_and_says_so() -> None:
@@ -141,7 +143,7 @@ def test_a_source_that_an_engine_refuses_stops_after_the_first_pod_which_goes_on
     assert (ready["status"], ready["reason"]) == ("False", "RolloutStopped")
     assert (progressing["status"], progressing["reason"]) == ("False", "RolloutStopped")
     assert degraded["status"] == "True"
-    assert "p0 failed with the new source. p1, p2, p3 keep the old weights" in degraded["message"]
+    assert "p0 failed with the new source. p1, p2, p3 keep the previous weights" in degraded["message"]
     assert "rank 64 is too high" in degraded["message"]
     assert (after["readyReplicas"], after["updatedReplicas"], after["failedReplicas"]) == (3, 0, 1)
 
@@ -156,9 +158,9 @@ def test_taking_the_change_back_ends_a_stopped_rollout_without_moving_a_label() 
     fleet.declare(declared(OLD))
     decided = fleet.step()
     assert {one.pod.name: one.reason for one in decided.actions if isinstance(one, Load)} == {
-        "p0": "its engine has the declared source already",
-        "p1": "what was fetched ahead is not wanted any more",
-        "p2": "what was fetched ahead is not wanted any more",
+        "p0": "the engine serves the current source already",
+        "p1": "the staged files are no longer needed",
+        "p2": "the staged files are no longer needed",
     }
     assert unlabelled(decided) == []
     fleet.settle()
@@ -204,7 +206,7 @@ def test_a_silent_sidecar_counts_as_one_that_is_unavailable() -> None:
     fleet.declare(declared("file:///adapters/new"))
     decided = fleet.step()
     assert unlabelled(decided) == []
-    assert "p2 must be back first" in decided.placements["sql"].instances[0].message
+    assert "maxUnavailable is 1 and pod p2 is not available yet" in decided.placements["sql"].instances[0].message
 
 
 def test_a_pod_that_is_not_ready_is_switched_first() -> None:

@@ -113,16 +113,15 @@ def test_one_fault_on_many_pods_is_one_event() -> None:
 
 def test_where_a_rollout_stands_is_told() -> None:
     new = instance("a", InstanceState.LOADED)
-    old = Instance(pod("b"), InstanceState.LOADED, "Outdated", "It waits for its turn.", updated=False)
+    old = Instance(pod("b"), InstanceState.LOADED, "Outdated", "Waiting: maxUnavailable is 1.", updated=False)
     after = status(ADAPTER, [new, old], {}, NOW)
     assert ready(after) == ("False", "RollingOut")
     assert (after["readyReplicas"], after["updatedReplicas"]) == (2, 1)
     messages = [one["message"] for one in after["conditions"]]
     assert messages == [
-        "The adapter is loaded on 2 of 2 pods. On 1 of them it is from the source as it is declared now. "
-        "b: It waits for its turn.",
-        "b: It waits for its turn.",
-        "No pod has a fault.",
+        "The adapter is loaded on 2 of 2 pods. 1 of them serves the current source. b: Waiting: maxUnavailable is 1.",
+        "b: Waiting: maxUnavailable is 1.",
+        "No pod reports an error.",
     ]
 
 
@@ -140,7 +139,7 @@ def test_what_is_asked_for_is_no_warning_and_what_is_lost_is() -> None:
 
 
 def test_trouble_with_the_whole_is_told_once_and_is_degraded() -> None:
-    condition = Condition("RolloutStopped", "The rollout stopped: a failed.")
+    condition = Condition("RolloutStopped", "The rollout is stopped: a failed.")
     old = Instance(pod("b"), InstanceState.LOADED, "Outdated", updated=False)
     failed = instance("a", InstanceState.FAILED, "AdapterRefused", "rank 64")
     after = status_of(ADAPTER, Placement((failed, old), 2, condition), recorded({}), NOW)

@@ -117,7 +117,7 @@ def test_pods_that_nothing_rolls_are_left_and_counted() -> None:
     assert result.rolls == ()
     assert reason(result) == "PartiallyRolledOut"
     assert "3 of 4 pods" in message(result)
-    assert "2 made by a Job, 1 made by hand" in message(result)
+    assert "2 managed by a Job, 1 not managed by a controller" in message(result)
 
 
 def test_what_must_not_be_rolled_is_left_and_holds_nobody_up() -> None:
@@ -173,7 +173,7 @@ def test_one_that_does_not_come_up_stops_the_roll_until_it_does() -> None:
     stopped = planned(users, broken, workload(B), of=profile(status=started, at_once="5"))
     assert stopped.rolls == ()
     assert reason(stopped) == "Stopped"
-    assert "Deployment team/a does not come up: deadline exceeded" in stopped.status["lastError"]
+    assert "Deployment team/a did not become ready: deadline exceeded" in stopped.status["lastError"]
     assert [(one.type, one.reason) for one in stopped.events] == [("Warning", "Stopped")]
     better = planned([user(A, NEW), user(B)], workload(A, marked=NEW), workload(B), of=profile(status=stopped.status))
     assert rolls(better) == [B]
@@ -217,7 +217,7 @@ def test_a_status_that_has_not_changed_is_the_same_later() -> None:
 def test_what_is_whole_says_so() -> None:
     result = planned([user(A, NEW)])
     assert (reason(result), result.requeue_at) == ("UpToDate", None)
-    assert message(planned([])) == f"No pod has revision {NEW}."
+    assert message(planned([])) == f"No pod has this profile. Its revision is {NEW}."
 
 
 refs = st.sampled_from([WorkloadRef(kind, "team", name) for kind in ("Deployment", "StatefulSet") for name in "abc"])
@@ -325,7 +325,7 @@ def test_a_partition_keeps_pods_and_the_rest_is_rolled() -> None:
     keeps = {"updateStrategy": {"rollingUpdate": {"partition": 1}}}
     assert decode("StatefulSet", deployment(spec=keeps, updatedReplicas=1)).is_up
     keeps = {"updateStrategy": {"rollingUpdate": {"partition": 2}}}
-    assert decode("StatefulSet", deployment(spec=keeps)).held == "its partition keeps every pod"
+    assert decode("StatefulSet", deployment(spec=keeps)).held == "its partition excludes every pod"
 
 
 def test_a_daemon_set_is_counted_by_nodes() -> None:
@@ -429,7 +429,7 @@ def test_instances_that_a_rollout_spares_hold_nothing_up_and_are_counted() -> No
     users = [leader(OLD, ""), leader(NEW, NEW)]
     seen = planned(users, role(users, marked=NEW, spared=1))
     assert reason(seen) == "PartiallyRolledOut"
-    assert "partition keeps every pod" in message(planned(users, role(users, spared=2)))
+    assert "partition excludes every pod" in message(planned(users, role(users, spared=2)))
 
 
 def test_roles_of_upstreams_controller_are_counted_and_left_alone() -> None:

@@ -242,7 +242,9 @@ class _Pass:
         )
         self._events.append(
             Event(
-                "Warning", "InstanceRecreated", f"Making all pods of {name} anew: {why} ({after.recreations} in a row)"
+                "Warning",
+                "InstanceRecreated",
+                f"Recreating all pods of instance {name}: {why} (attempt {after.recreations})",
             )
         )
 

@@ -113,8 +113,8 @@ def _hand_over(group: RoleBasedGroup, children: Sequence[Child], now: datetime) 
     ready = (
         "False",
         "HandedOver",
-        f"Patio deletes what it made of the group and leaves it alone: annotation {labels.HAND_OVER}. Remove the "
-        "annotation to have it back",
+        f"Patio deletes the objects that it made of the group, since the group has the annotation {labels.HAND_OVER}. "
+        "Remove the annotation to have Patio realise the group again",
     )
     said = any(one.type == "Ready" and one.reason == "HandedOver" for one in group.status.conditions)
     return Plan(
@@ -240,7 +240,7 @@ def _creating(group: RoleBasedGroup, role: Role) -> str:
     if role.leader_worker_pattern is None:
         return f"Creating StatefulSet {naming.workload(group, role)}"
     size = role.leader_worker_pattern.size
-    return f"Creating {role.replicas} instances of {size} pods each of {naming.workload(group, role)}"
+    return f"Creating {role.replicas} instances of {naming.workload(group, role)} with {size} pods each"
 
 
 def _faster(group: RoleBasedGroup, role: Role, own: _Children) -> Iterator[Child]:
@@ -275,7 +275,7 @@ def _check_names_free(group: RoleBasedGroup, own: _Children) -> None:
         if (child["kind"], name) in wanted and not own.is_ours(child) and not own.is_orphaned(child):
             raise GroupError(
                 "NameTaken",
-                f"the group needs a {child['kind']} {name!r}, but there is one that belongs to somebody else: "
+                f"the group needs the {child['kind']} {name!r}, which exists and belongs to another owner: "
                 "delete it, or rename the group",
             )
 

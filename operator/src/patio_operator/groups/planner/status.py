@@ -101,7 +101,7 @@ def readiness(
         if not one.is_ready
     ]
     if missing:
-        return "False", "RoleNotReady", f"Not all role ready: {'; '.join(missing)}"
+        return "False", "RoleNotReady", f"Not all roles are ready: {'; '.join(missing)}"
     return "True", "AllRolesReady", "All roles are ready"
 
 

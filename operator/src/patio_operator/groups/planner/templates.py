@@ -111,7 +111,7 @@ def _member(
     metadata = template.get("metadata") or {}
     spec = template.get("spec") or {}
     if not spec.get("containers"):
-        raise GroupError("InvalidSpec", f"role {role.name!r}: its pod template has no containers: give it one")
+        raise GroupError("InvalidSpec", f"role {role.name!r}: the pod template has no containers: add one")
     pod_labels = {**(metadata.get("labels") or {}), **naming.pod_labels(group, role, component)}
     annotations = dict(metadata.get("annotations") or {})
     if runtimes:

@@ -75,13 +75,13 @@ def signs(seen: Evidence, now: datetime) -> tuple[str, ...]:
 def detect(before: Detection | None, found: tuple[str, ...], now: float) -> Detection:
     """Judge what was found, `now` being monotonic seconds."""
     if found:
-        return Detection(True, f"upstream's controller is there: {found[0]}")
+        return Detection(True, f"upstream's controller runs ({found[0]})")
     if before is None or not before.observing:
-        return Detection(False, "there is no sign of upstream's controller")
+        return Detection(False, "upstream's controller was not found")
     since = before.absent_since if before.absent_since is not None else now
     if now - since < ABSENT_SECONDS:
         return Detection(True, before.reason, since)
-    return Detection(False, f"there was no sign of upstream's controller for {ABSENT_SECONDS:.0f} s")
+    return Detection(False, f"upstream's controller was not found for {ABSENT_SECONDS:.0f} s")
 
 
 def _name(one: Object) -> str:

@@ -58,9 +58,9 @@ class UpstreamDetector:
     def sentence(self) -> str:
         """What is the case and why, for people."""
         if self._verdict is None:
-            return "It is not known yet who realises RoleBasedGroups."
-        who = "left to upstream's controller" if self._verdict.observing else "realised by Patio"
-        return f"RoleBasedGroups are {who}: {self._verdict.reason}."
+            return "The operator does not know yet who realises RoleBasedGroups."
+        who = "Upstream's controller" if self._verdict.observing else "Patio"
+        return f"{who} realises RoleBasedGroups: {self._verdict.reason}."
 
     async def run(self) -> None:
         """Look again and again."""
@@ -71,7 +71,7 @@ class UpstreamDetector:
             except Exception as fault:  # noqa: BLE001 - the outermost place: it ends nothing else
                 problem = f"{type(fault).__name__}: {fault}"
             if problem is not None:
-                log.warning("not known whether upstream's controller is there: %s", problem)
+                log.warning("cannot find out whether upstream's controller runs: %s", problem)
 
     async def check(self) -> str | None:
         """Look once; return why the API server did not say, if it did not. What was known stays then."""

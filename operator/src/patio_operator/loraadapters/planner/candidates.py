@@ -181,7 +181,7 @@ def desired_of(adapter: LoraAdapter, credentials: Mapping[str, Credentials | Con
                 load.model_dump(exclude_unset=True) | {"credentials_revision": found.revision}
             )
         else:
-            missing = found or Condition("SecretNotRead", f"Secret {secret} was not read yet.")
+            missing = found or Condition("SecretNotRead", f"The operator has not read Secret {secret} yet.")
     prepare = None
     if not source.is_file:
         prepare = LoadRequest.model_validate(load.model_dump(exclude_unset=True) | {"prepare": True})

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.loraadapters.planner.candidates import ObservedPod
+from patio_operator.loraadapters.planner.formatting import count
 from patio_operator.loraadapters.planner.selection import oldest_first
 from patio_protocol.adapters import AdapterState
 
@@ -81,9 +82,7 @@ class CapacityLedger:
 
     def preempt(self, uid: str, victim: LoraAdapter, by: LoraAdapter) -> None:
         """Have a LoraAdapter make room for a pinned one; the room is promised, and free once the other is gone."""
-        self._preempted[uid, victim.owner] = (
-            f"The engine has no room, and {by.owner}, which is pinned, takes the place."
-        )
+        self._preempted[uid, victim.owner] = f"Preempted by the pinned adapter {by.owner}: the engine is at capacity."
 
     def preempted(self, uid: str, adapter: LoraAdapter) -> str | None:
         """Return why a LoraAdapter has to leave a pod for lack of room, in a sentence; None: it has not."""
@@ -105,7 +104,9 @@ class CapacityLedger:
         if pinned:
             leaving += [one for one in there if not one.spec.pinned and one.owner not in idle]
         for one in (*leaving, *pinned)[:surplus]:
-            self._preempted[uid, one.owner] = f"The engine holds no more than {limit}; others were first or are pinned."
+            most = count(limit or 0, "adapter")
+            message = f"The engine is at its limit of {most}; older or pinned adapters take precedence."
+            self._preempted[uid, one.owner] = message
 
     def _held_by(self, uid: str) -> list[LoraAdapter]:
         """Return the LoraAdapters whose adapters a pod has and was not told to let go of, the newest first."""

@@ -52,13 +52,13 @@ def declared_conflict(adapter: LoraAdapter, others: Sequence[LoraAdapter]) -> Co
     for other in others:
         refs = adapter.spec.role_ref, other.spec.role_ref
         if refs[0] is not None and refs[0] == refs[1]:
-            return _conflict(adapter, other, f"both are for role {refs[0].role!r} of RoleBasedGroup {refs[0].group!r}")
+            return _conflict(adapter, other, f"both select role {refs[0].role!r} of RoleBasedGroup {refs[0].group!r}")
         if _covers(adapter, other) and _covers(other, adapter):
             return _conflict(adapter, other, "both select the same pods")
         if _covers(other, adapter):
-            return _conflict(adapter, other, f"every pod that {_named(adapter)} selects is selected by {_named(other)}")
+            return _conflict(adapter, other, f"{_named(other)} selects every pod that {_named(adapter)} selects")
         if _covers(adapter, other):
-            return _conflict(adapter, other, f"every pod that {_named(other)} selects is selected by {_named(adapter)}")
+            return _conflict(adapter, other, f"{_named(adapter)} selects every pod that {_named(other)} selects")
     return None
 
 
@@ -101,7 +101,7 @@ def _is_for(adapter: LoraAdapter, pod: SelectablePod) -> bool:
 
 def _conflict(adapter: LoraAdapter, other: LoraAdapter, why: str) -> Conflict:
     message = (
-        f"{_named(adapter)} and {_named(other)} would both be {adapter.adapter_name!r} in requests to the same pods: "
+        f"{_named(adapter)} and {_named(other)} would both serve the name {adapter.adapter_name!r} on the same pods: "
         f"{why}. Give one of them another spec.adapterName, or select other pods."
     )
     return Conflict(other.metadata.name, message)

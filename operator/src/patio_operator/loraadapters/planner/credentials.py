@@ -65,7 +65,7 @@ def decode(data: object) -> dict[str, str]:
         try:
             values[key] = base64.b64decode(text).decode()
         except (binascii.Error, ValueError):
-            raise SecretUnusableError(f"{key} is not text in UTF-8") from None
+            raise SecretUnusableError(f"{key} is not UTF-8 text") from None
     return values
 
 
@@ -104,10 +104,12 @@ def judge(adapter: LoraAdapter, values: Mapping[str, str], revision: str) -> Cre
     name = source.secret_ref.name if source.secret_ref else ""
     if source.is_too_open(source.endpoint or ("" if source.is_repository else values.get("ENDPOINT", "").strip())):
         where = "source.endpoint" if source.endpoint else f"ENDPOINT of Secret {name}"
-        words = f"Credentials are not sent without TLS: use https:// in {where}, or set source.allowPlainHTTP: true."
+        words = (
+            f"Patio does not send credentials without TLS. Use https:// in {where}, or set source.allowPlainHTTP: true."
+        )
         return Condition("InsecureEndpoint", words)
     if ("ACCESS_KEY" in present) != ("SECRET_KEY" in present):
-        words = f"Secret {name} has only one of ACCESS_KEY and SECRET_KEY; they belong together."
+        words = f"Secret {name} has only one of ACCESS_KEY and SECRET_KEY. Add the other one."
     elif source.is_repository and "HF_AUTH_TOKEN" not in present:
         words = f"Secret {name} has no HF_AUTH_TOKEN, which a Hugging Face source needs."
     elif not source.is_repository and "ACCESS_KEY" not in present:

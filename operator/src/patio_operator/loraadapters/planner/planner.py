@@ -170,8 +170,8 @@ def _is_quiet(draft: _Draft, candidate: Candidate) -> bool:
     return not candidate.is_labelled
 
 
-_MISSING = "the pod does not have it"
-_WANTED_AGAIN = "it is on its way out and is wanted again"
+_MISSING = "the adapter is not loaded on this pod"
+_WANTED_AGAIN = "the adapter is being unloaded and is needed again"
 
 
 def _again(desired: Desired, kept: Iterable[Candidate]) -> Iterable[tuple[Candidate, LoadRequest, str]]:
@@ -189,12 +189,12 @@ def _again(desired: Desired, kept: Iterable[Candidate]) -> Iterable[tuple[Candid
                 yield (
                     candidate,
                     desired.load if there else desired.prepare,
-                    "what was fetched ahead is not wanted any more",
+                    "the staged files are no longer needed",
                 )
         elif report.state is AdapterState.PENDING and report.reason == "CredentialsMissing":
-            yield candidate, desired.load, "its sidecar has no credentials for it"
+            yield candidate, desired.load, "the sidecar has no credentials for the adapter"
         elif report.credentials_revision != desired.load.credentials_revision:
-            yield candidate, desired.load, "its credentials changed"
+            yield candidate, desired.load, "the credentials changed"
 
 
 def _standing(desired: Desired, candidate: Candidate, rollout: Rollout) -> Instance:
@@ -216,7 +216,7 @@ def _standing(desired: Desired, candidate: Candidate, rollout: Rollout) -> Insta
             return rejection
         waits = rollout.waits.get(pod.uid, "")
         if candidate.answers:
-            words = f"It answers with the weights of the source before. {waits}".strip()
+            words = f"Still serving the weights of the previous source. {waits}".strip()
             return Instance(pod, InstanceState.LOADED, "Outdated", words, report.attempts, updated=False)
         return Instance(pod, InstanceState.PENDING, "Outdated", waits, report.attempts, updated=False)
     if desired.missing is not None and report.reason == "CredentialsMissing":
@@ -225,13 +225,13 @@ def _standing(desired: Desired, candidate: Candidate, rollout: Rollout) -> Insta
         return rejection
     words = report.message
     if candidate.failed and candidate.answers:
-        words = f"{words} It goes on answering with the weights of the source before.".strip()
+        words = f"{words} Still serving the weights of the previous source.".strip()
     return Instance(pod, InstanceState(report.state.value), report.reason, words, report.attempts)
 
 
 def _ordered(candidate: Candidate) -> Instance:
     return Instance(
-        candidate.pod, InstanceState.PENDING, "Requested", "The sidecar was told to load it: it does not have it."
+        candidate.pod, InstanceState.PENDING, "Requested", "Load requested; waiting for the sidecar to report it."
     )
 
 
@@ -263,5 +263,5 @@ def _pod(draft: _Draft, observed: ObservedPod) -> None:
             continue
         request = UnloadRequest(lora_name=name, owner=report.owner, wait=0)
         if not observed.rejects(request):
-            why = off.get(name) or f"{report.owner} does not want it on this pod any more"
+            why = off.get(name) or f"{report.owner} no longer places the adapter on this pod"
             draft.actions.append(Unload(observed.pod, request, why))

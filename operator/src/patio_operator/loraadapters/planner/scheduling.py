@@ -93,7 +93,7 @@ def schedule_replicas(desired: Desired, candidates: Sequence[Candidate], capacit
     recorded = _failures_on_record(failing, wanted, answering, len(assignment.kept), assignment.let_go)
     if answering < wanted:
         assignment.waiting += [
-            unreachable(candidate, f"Another pod takes its place. {candidate.observed.sidecar.problem}")
+            unreachable(candidate, f"Replaced by another pod. {candidate.observed.sidecar.problem}")
             for candidate in lost
         ]
     assignment.kept += recorded
@@ -124,12 +124,14 @@ def _without_surplus(
     )
     for candidate in going:
         if not candidate.answers:
-            why = "it does not answer here yet"
+            why = "this pod has not loaded it yet"
         elif crowd[candidate.pod.node] > 1:
-            why = f"node {candidate.pod.node} has it {crowd[candidate.pod.node]} times"
+            why = f"{crowd[candidate.pod.node]} of them are on node {candidate.pod.node}"
         else:
-            why = "it was loaded here last"
-        let_go[candidate.pod.uid] = f"{adapter.owner} wants it on {count(wanted)}, not on {len(working)}; {why}"
+            why = "this pod loaded it last"
+        let_go[candidate.pod.uid] = (
+            f"spec.replicas of {adapter.owner} is {wanted}, and {count(len(working))} have the adapter; {why}"
+        )
     return [candidate for candidate in working if candidate.pod.uid not in let_go]
 
 
@@ -140,9 +142,9 @@ def _failures_on_record(
     room = 0 if answering >= wanted else max(0, wanted + EXTRA_TRIES - working)
     for candidate in failing[room:]:
         let_go[candidate.pod.uid] = (
-            f"it failed here ({_failure_message(candidate)}) and {count(answering)} have it"
+            f"loading failed on this pod ({_failure_message(candidate)}), and enough other pods serve the adapter"
             if answering >= wanted
-            else f"it failed here ({_failure_message(candidate)}) and enough other pods are tried"
+            else f"loading failed on this pod ({_failure_message(candidate)}), and other pods are tried instead"
         )
     return list(failing[:room])
 
@@ -175,7 +177,7 @@ def _add(
             refused += instance.reason == "SidecarRejected"
             filtered.append(instance)
         elif candidate.observed.sidecar.answer is not None and not candidate.observed.sidecar.answer.engine_ready:
-            filtered.append(pending(candidate, "EngineNotReady", "Its engine is not ready."))
+            filtered.append(pending(candidate, "EngineNotReady", "The engine is not ready."))
         elif capacity.fits(candidate.pod.uid, candidate.name):
             free.append(candidate)
         else:
@@ -204,14 +206,14 @@ def _short(
 ) -> Condition:
     """Say why there are fewer pods than spec.replicas asks for."""
     found = assignment.desired_replicas - short
-    told = f"{found} of {count(assignment.desired_replicas)} found"
+    told = f"Found {found} of {count(assignment.desired_replicas)}"
     failed = next((candidate.report for candidate in recorded), None)
     if failed is not None:
         pods = [candidate.pod.name for candidate in recorded]
-        words = f"it failed on {names(pods)}, and no more pods are tried. {pods[0]}: {failed.message}"
-        return Condition(failed.reason, f"{told}: {words}")
+        words = f"Loading failed on {names(pods)}, and no more pods are tried. {pods[0]}: {failed.message}"
+        return Condition(failed.reason, f"{told}. {words}")
     if not filtered:
-        return Condition("NotEnoughPods", f"{told}: no other pod with a sidecar matches.")
+        return Condition("NotEnoughPods", f"{told}. No other pod with a sidecar matches.")
     kinds = {reason: [one for one in filtered if one.reason == reason] for reason in (one.reason for one in filtered)}
     worst = min(kinds, key=lambda reason: (_WEIGHT.index(reason) if reason in _WEIGHT else len(_WEIGHT), reason))
     groups = "; ".join(f"{names([one.pod.name for one in kind])}: {kind[0].message}" for kind in kinds.values())
@@ -231,12 +233,12 @@ def _preempt(adapter: LoraAdapter, candidate: Candidate, capacity: CapacityLedge
         return None
     uid = candidate.pod.uid
     if capacity.reserve_freed(uid):
-        return pending(candidate, "Preempting", "The engine has no room; another adapter is being unloaded.")
+        return pending(candidate, "Preempting", "The engine is at capacity. Another adapter is being unloaded.")
     victim = capacity.victim(uid)
     if victim is None:
         return None
     capacity.preempt(uid, victim, adapter)
-    words = f"The engine has no room; {victim.owner}, which is not pinned, is unloaded to make some."
+    words = f"The engine is at capacity. Preempting {victim.owner}, which is not pinned."
     return pending(candidate, "Preempting", words)
 
 

@@ -111,8 +111,8 @@ def invalid_name(adapter: LoraAdapter) -> Condition | None:
         return None
     return Condition(
         "ServiceNameInvalid",
-        f"No Service can be called {name!r}: a name of at most 63 small letters, digits and hyphens is needed, and a "
-        "letter first. Give the LoraAdapter another name; spec.adapterName, the name in requests, can stay.",
+        f"{name!r} is not a valid name of a Service, which has at most 63 lowercase letters, digits and hyphens and "
+        "begins with a letter. Give the LoraAdapter another name; spec.adapterName, the name in requests, can stay.",
     )
 
 
@@ -120,6 +120,6 @@ def name_taken(name: str) -> Condition:
     """Say that somebody else's Service has the name."""
     return Condition(
         "ServiceNameTaken",
-        f"There is a Service {name} already, which is not this LoraAdapter's, and it is left as it is. Delete it, or "
-        "give the LoraAdapter another name; spec.adapterName, the name in requests, can stay.",
+        f"Service {name} already exists and does not belong to this LoraAdapter, so Patio does not change it. Delete "
+        "it, or give the LoraAdapter another name; spec.adapterName, the name in requests, can stay.",
     )

@@ -48,8 +48,8 @@ def labels_to_set(observed: ObservedPod, shown: Mapping[str, str], off: Mapping[
     owners = owners_of(shown.items())
     if shown.keys() == pod.serving and owners == pod.owners:
         return None
-    words = [f"{name} answers" for name in sorted(shown.keys() - pod.serving)]
-    words += [f"{name}: {off.get(name, 'it does not answer')}" for name in sorted(pod.serving - shown.keys())]
+    words = [f"{name}: the engine serves it" for name in sorted(shown.keys() - pod.serving)]
+    words += [f"{name}: {off.get(name, 'the engine does not serve it')}" for name in sorted(pod.serving - shown.keys())]
     return SetServingLabels(
-        pod, frozenset(shown), "; ".join(words) or "they did not say whose adapters these are", owners
+        pod, frozenset(shown), "; ".join(words) or "the labels do not name the owners of the adapters", owners
     )

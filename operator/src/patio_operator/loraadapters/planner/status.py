@@ -212,7 +212,8 @@ def _ready(standing: _Standing) -> tuple[str, str, str]:
         return "True", "Loaded", f"The adapter is loaded on {count(standing.updated)}."
     told = f"The adapter is loaded on {standing.ready} of {count(desired_replicas)}."
     if standing.updated < standing.ready:
-        told = f"{told} On {standing.updated} of them it is from the source as it is declared now."
+        serve = "serves" if standing.updated == 1 else "serve"
+        told = f"{told} {standing.updated} of them {serve} the current source."
     worst = min(placement.instances, key=_worst_first, default=None)
     if placement.condition is not None and (standing.stopped or not standing.failed):
         return "False", placement.condition.reason, f"{told} {placement.condition.message}"
@@ -233,14 +234,14 @@ def _progressing(standing: _Standing) -> tuple[str, str, str]:
     if standing.moving:
         rolling = bool(standing.rolling) and not standing.stopped
         pods = names([one.pod.name for one in standing.moving])
-        return "True", "RollingOut" if rolling else "Loading", f"Under way on {pods}."
+        return "True", "RollingOut" if rolling else "Loading", f"In progress on {pods}."
     if standing.rolling and standing.placement.condition is None:
         return "True", "RollingOut", f"{_message(standing.rolling[0])}"
     if leaving:
-        return "True", "Unloading", f"It is being unloaded from {names(leaving)}."
+        return "True", "Unloading", f"Unloading from {names(leaving)}."
     if standing.placement.condition is not None:
-        return "False", standing.placement.condition.reason, "Nothing is under way."
-    return "False", "Complete", "Nothing is under way."
+        return "False", standing.placement.condition.reason, "Nothing is in progress."
+    return "False", "Complete", "Nothing is in progress."
 
 
 def _degraded(standing: _Standing) -> tuple[str, str, str]:
@@ -249,7 +250,7 @@ def _degraded(standing: _Standing) -> tuple[str, str, str]:
     if condition is not None and condition.reason not in NO_FAULT:
         return "True", condition.reason, "; ".join([condition.message, *told])
     if not told:
-        return "False", "AsExpected", "No pod has a fault."
+        return "False", "AsExpected", "No pod reports an error."
     worst = min(standing.faulty, key=_worst_first)
     return "True", worst.reason, "; ".join(told)
 

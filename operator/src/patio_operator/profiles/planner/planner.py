@@ -87,14 +87,14 @@ def plan(snapshot: Snapshot) -> Plan:
         elif not workload.is_up:
             rolling.append((workload, _followed(workload, before.get(ref), now)))
         elif pods:
-            left.append(Skipped(f"of {ref}", "it was rolled and still has older pods: restart it", pods))
+            left.append(Skipped(f"of {ref}", "rolled out, but some pods still run an older revision: restart it", pods))
     failures = [(workload.ref, _failure(workload, entry, now)) for workload, entry in rolling]
     failed = [(ref, words) for ref, words in failures if words]
     free = 0 if failed else max(at_once(profile) - len(rolling), 0)
     turns = sorted((_turn(one, before), one.ref, one) for one in candidates)
     chosen = [one for turn, _, one in turns if turn < _LAST or not unread][:free]
     rolls = tuple(
-        Roll(one, {**one.rolled, name: revision}, f"profile {name} changed, its pods run an older revision")
+        Roll(one, {**one.rolled, name: revision}, f"profile {name} changed, and pods run an older revision")
         for one in chosen
     )
     entries = [entry for _, entry in rolling] + [_followed(one, None, now) for one in chosen]
@@ -120,7 +120,7 @@ def _done(profile: ClusterEngineRuntimeProfile, state: State, rolls: tuple[Roll,
 
 
 def _made(user: ProfilePod) -> str:
-    return "made by hand" if user.made_by == "Pod" else f"made by a {user.made_by}"
+    return "not managed by a controller" if user.made_by == "Pod" else f"managed by a {user.made_by}"
 
 
 def _turn(workload: Workload, before: Collection[WorkloadRef]) -> int:
@@ -144,7 +144,9 @@ def _failure(workload: Workload, entry: Rolling, now: datetime) -> str:
     if not workload.has_deadline and now - entry.since > PROGRESS_DEADLINE:
         words = f"no further pod has become ready since {entry.since:%H:%M} UTC"
         if workload.ref.kind == "StatefulSet":
-            words += "; it never replaces a pod that was never ready: when the cause is gone, delete that pod"
+            words += (
+                "; a StatefulSet does not replace a pod that was never ready: remove the cause, then delete that pod"
+            )
         return words
     return ""
 

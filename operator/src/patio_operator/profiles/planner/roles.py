@@ -54,7 +54,7 @@ def decode_role(
     older = sum(user.rolled_for != marks.get(profile, "") for user in own)
     ready = next((one.ready_replicas for one in group.status.role_statuses if one.name == role.name), 0)
     if not held and role.replicas and spared >= role.replicas:
-        held = "its partition keeps every pod"
+        held = "its partition excludes every pod"
     return Workload(
         ref=ref,
         resource_version="",  # its mark is in metadata that it shares: written to the group as it is then

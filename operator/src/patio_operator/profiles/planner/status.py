@@ -95,27 +95,29 @@ def events_of(profile: ClusterEngineRuntimeProfile, status: Mapping[str, Any]) -
 
 def _accepted(verdict: DryRunResult) -> tuple[str, str, str]:
     if verdict.problems:
-        return "False", "Rejected", f"No pod can be made with it: {verdict}"[:2000]
+        return "False", "Rejected", f"A pod with this profile would be rejected: {verdict}"[:2000]
     if verdict.untried:
-        return "Unknown", "DryRunNotPossible", f"It could not be tried on a pod: {verdict.untried}"[:2000]
-    return "True", "DryRunPassed", "A pod with it is taken by the API server."
+        return "Unknown", "DryRunNotPossible", f"The dry run was not possible: {verdict.untried}"[:2000]
+    return "True", "DryRunPassed", "The API server accepts a pod with this profile."
 
 
 def _rolled_out(profile: ClusterEngineRuntimeProfile, state: State) -> tuple[str, str, str]:
     behind = f"{state.behind} of {state.pods} pods run an older revision"
     if not state.behind and not state.rolling:
-        pods = f"All {state.pods} pods that have it have" if state.pods else "No pod has"
+        if not state.pods:
+            return "True", "UpToDate", f"No pod has this profile. Its revision is {state.revision}."
+        pods = "The injected pod runs" if state.pods == 1 else f"All {state.pods} injected pods run"
         return "True", "UpToDate", f"{pods} revision {state.revision}."
     if profile.spec.update_strategy == "NoUpdate":
-        return "False", "NoUpdate", f"{behind}: with updateStrategy NoUpdate they keep it."
+        return "False", "NoUpdate", f"{behind}. updateStrategy NoUpdate changes no running pod."
     if state.verdict.problems:
-        return "False", "Rejected", f"{behind}: nothing is rolled while the profile is refused."
+        return "False", "Rejected", f"{behind}. The rollout waits until the profile is accepted."
     if state.failed:
-        named = "; ".join(f"{ref} does not come up: {words}" for ref, words in state.failed[:MOST_NAMED])
-        return "False", "Stopped", f"{named}. {behind}; nothing else is rolled until it does."[:2000]
+        named = "; ".join(f"{ref} did not become ready: {words}" for ref, words in state.failed[:MOST_NAMED])
+        return "False", "Stopped", f"{named}. {behind}; the rollout is paused."[:2000]
     if state.rolling:
         names = ", ".join(f"{one.kind} {one.namespace}/{one.name}" for one in state.rolling[:MOST_NAMED])
-        return "False", "Rolling", f"{behind}: {names} now, {state.waiting} to come."
+        return "False", "Rolling", f"{behind}. Rolling {names}; {state.waiting} more to roll."
     return "False", "PartiallyRolledOut", f"{behind} and are not rolled: {_named(state)}."
 
 

@@ -96,5 +96,5 @@ def _never_replaced(spec: Mapping[str, Any], wanted: int, replaced: int) -> str:
     if (spec.get("updateStrategy") or {}).get("type") == "OnDelete":
         return "its updateStrategy is OnDelete"
     if wanted and not replaced:
-        return "its partition keeps every pod"
+        return "its partition excludes every pod"
     return ""
