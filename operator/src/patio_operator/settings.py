@@ -73,7 +73,7 @@ class Settings:
         if not pod_name:
             raise SettingsError("POD_NAME is not set: give this replica a name that no other one has.")
         text = environment.get("PATIO_GROUPS", cls.groups)
-        groups = next((one for one in GROUPS if one == text), None)
+        groups = next((mode for mode in GROUPS if mode == text), None)
         if groups is None:
             raise SettingsError(f"PATIO_GROUPS is {text!r}: give one of {', '.join(GROUPS)}.")
         hours = _number(environment, "PATIO_CERTIFICATE_HOURS", cls.certificate_hours)

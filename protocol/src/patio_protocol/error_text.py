@@ -38,7 +38,7 @@ def error_words(error: BaseException) -> str:
     """Return what a library's error says, or its class where it says nothing or could say too much."""
     told = _root(error)
     # h11 quotes the header that it refuses to send, and a codec the text that it can not encode: keys may be in both.
-    if isinstance(told, UnicodeError) or any(isinstance(one, httpx.LocalProtocolError) for one in (error, told)):
+    if isinstance(told, UnicodeError) or any(isinstance(cause, httpx.LocalProtocolError) for cause in (error, told)):
         return type(error).__name__
     if isinstance(told, ssl.SSLError):
         reason = (getattr(told, "reason", None) or "").replace("_", " ").lower()
@@ -55,18 +55,18 @@ def causes(error: BaseException) -> list[BaseException]:
     found: list[BaseException] = []
     waiting: list[BaseException | None] = [error]
     while waiting and len(found) < 64:
-        one = waiting.pop(0)
-        if one is None or any(one is known for known in found):
+        current = waiting.pop(0)
+        if current is None or any(current is known for known in found):
             continue
-        found.append(one)
-        waiting += list(one.exceptions) if isinstance(one, BaseExceptionGroup) else []
+        found.append(current)
+        waiting += list(current.exceptions) if isinstance(current, BaseExceptionGroup) else []
         # httpcore 1 raises what it mapped once more "from None", which leaves the context as the only way.
-        waiting.append(one.__context__ if one.__cause__ is None else one.__cause__)
+        waiting.append(current.__context__ if current.__cause__ is None else current.__cause__)
     return found
 
 
 def _root(error: BaseException) -> BaseException:
     """Return the error that says most: the system's own, where there is one."""
     chain = causes(error)
-    system = [one for one in chain if isinstance(one, OSError) and (one.errno is not None or one.strerror)]
+    system = [cause for cause in chain if isinstance(cause, OSError) and (cause.errno is not None or cause.strerror)]
     return system[-1] if system else error

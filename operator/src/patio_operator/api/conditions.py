@@ -39,7 +39,7 @@ def next_condition(
         now: the time of the change, if it is one; UTC.
 
     """
-    was = next((one for one in before if one["type"] == type_), None)
+    was = next((condition for condition in before if condition["type"] == type_), None)
     changed = was is None or was["status"] != status
     return {
         "type": type_,
@@ -53,4 +53,4 @@ def next_condition(
 
 def find(status: Mapping[str, Any], type_: str) -> Mapping[str, Any]:
     """Return a status's condition of a type, empty when it has none."""
-    return next((one for one in status.get("conditions") or [] if one["type"] == type_), {})
+    return next((condition for condition in status.get("conditions") or [] if condition["type"] == type_), {})

@@ -171,7 +171,7 @@ def client_configs(
     A webhook configuration has one for each webhook, a CRD one for its conversion. What calls another Service is
     another's: beside upstream the CRDs are.
     """
-    webhooks = [(f"/webhooks/{index}", one) for index, one in enumerate(body.get("webhooks") or [])]
+    webhooks = [(f"/webhooks/{index}", webhook) for index, webhook in enumerate(body.get("webhooks") or [])]
     if kind.kind == "CustomResourceDefinition":
         webhook = ((body.get("spec") or {}).get("conversion") or {}).get("webhook")
         webhooks = [("/spec/conversion/webhook", webhook)] if webhook else []
@@ -184,7 +184,7 @@ def client_configs(
 
 def _trusted_by_all(entries: Sequence[Mapping[str, Any]]) -> bytes:
     """Return the CA bundle that the API server has in all its places; nothing where they differ."""
-    bundles = {one.get("caBundle") or "" for one in entries}
+    bundles = {entry.get("caBundle") or "" for entry in entries}
     return base64.b64decode(bundles.pop()) if len(bundles) == 1 else b""
 
 

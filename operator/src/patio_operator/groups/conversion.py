@@ -239,7 +239,8 @@ def _role_to_v1alpha1(role: Mapping[str, Any]) -> Object:
     if components is not None:
         fields = {"name", "size", "serviceName", "template"}
         converted["components"] = [
-            {key: value for key, value in one.items() if key in fields} for one in components.get("components") or []
+            {key: value for key, value in component.items() if key in fields}
+            for component in components.get("components") or []
         ]
         return converted | _restart_policy(components)
     return converted

@@ -185,9 +185,11 @@ class GroupReconciler:
                     "TooLarge", f"the group has {size} fields and values, more than {LARGEST}: split it"
                 )
             group = await _decided(size, RoleBasedGroup.model_validate, body)
-            kept.profiles = frozenset(one.profile_name for role in group.spec.roles for one in role.engine_runtimes)
+            kept.profiles = frozenset(
+                engine_runtime.profile_name for role in group.spec.roles for engine_runtime in role.engine_runtimes
+            )
             children = await self._children(group)
-            size += PER_CHILD * (len(children) + sum(one.replicas for one in group.spec.roles))
+            size += PER_CHILD * (len(children) + sum(role.replicas for role in group.spec.roles))
             if observing:
                 made = planner.made_by_patio(group, children)
                 for ref in made[:PODS_IN_A_PASS]:
@@ -239,10 +241,10 @@ class GroupReconciler:
             return_exceptions=True,
         )
         children: list[Object] = []
-        for one in found:
-            if isinstance(one, BaseException):
-                raise one
-            children += one
+        for listed in found:
+            if isinstance(listed, BaseException):
+                raise listed
+            children += listed
         return children
 
     async def _existing(self, named: Iterable[str]) -> set[str]:
@@ -277,7 +279,7 @@ class GroupReconciler:
             await self._client.merge(BY_KIND[ref.api_version, ref.kind], ref.name, namespace, mine)
         for ref in plan.tear_down[:PODS_IN_A_PASS]:
             await self._delete(ref)
-        there = {(one["kind"], one["metadata"]["name"]): one for one in children}
+        there = {(child["kind"], child["metadata"]["name"]): child for child in children}
         applied: dict[tuple[str, str], tuple[str, str, str]] = {}
         for wanted in plan.applies:
             place = wanted["kind"], wanted["metadata"]["name"]
@@ -340,7 +342,7 @@ class GroupReconciler:
 
     async def _unlabelled(self, applies: Iterable[Object], children: Iterable[Object], namespace: str) -> list[Object]:
         """Read what has a name that the plan would write to, and no label that says whose it is."""
-        known = {(one["kind"], one["metadata"]["name"]) for one in children}
+        known = {(child["kind"], child["metadata"]["name"]) for child in children}
         found: list[Object] = []
         for wanted in applies:
             kind, name = BY_KIND[wanted["apiVersion"], wanted["kind"]], wanted["metadata"]["name"]
@@ -371,9 +373,9 @@ def _reduced(kind: Resource, child: Object) -> Object:
     """Return what a plan and `_ours` read of an object: a group may have a thousand pods, whose spec nobody reads."""
     metadata = dict(child["metadata"])
     metadata["managedFields"] = [
-        {"manager": one.get("manager"), "operation": one.get("operation")}
-        | ({"fieldsV1": _digest(one.get("fieldsV1"))} if one.get("manager") == FIELD_MANAGER else {})
-        for one in metadata.get("managedFields") or []
+        {"manager": entry.get("manager"), "operation": entry.get("operation")}
+        | ({"fieldsV1": _digest(entry.get("fieldsV1"))} if entry.get("manager") == FIELD_MANAGER else {})
+        for entry in metadata.get("managedFields") or []
     ]
     reduced = {**_typed(kind, child), "metadata": metadata}
     if kind is POD:
@@ -388,9 +390,9 @@ def _ours(body: Object) -> str:
     Whoever changes a field that Patio applied takes it away from Patio: as long as the fields are the same ones, each
     has the value that was applied.
     """
-    for one in body["metadata"].get("managedFields") or []:
-        if one.get("manager") == FIELD_MANAGER and one.get("operation") == "Apply":
-            fields = one.get("fieldsV1")
+    for entry in body["metadata"].get("managedFields") or []:
+        if entry.get("manager") == FIELD_MANAGER and entry.get("operation") == "Apply":
+            fields = entry.get("fieldsV1")
             return fields if isinstance(fields, str) else _digest(fields)
     return ""
 

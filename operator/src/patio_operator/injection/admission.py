@@ -79,8 +79,8 @@ def engine_of(pod: Mapping[str, Any], wanted: Sequence[Runtime]) -> Engine:
 def _own(pod: Mapping[str, Any], theirs: set[str]) -> list[Container]:
     """Return the containers that may be the engine: the pod's own that run as long as it does, main ones first."""
     spec = pod["spec"]
-    native = [one for one in spec.get("initContainers") or [] if one.get("restartPolicy") == "Always"]
-    return [one for one in [*(spec.get("containers") or []), *native] if one["name"] not in theirs]
+    native = [container for container in spec.get("initContainers") or [] if container.get("restartPolicy") == "Always"]
+    return [container for container in [*(spec.get("containers") or []), *native] if container["name"] not in theirs]
 
 
 def _left_alone(engine: Engine) -> str:
@@ -92,7 +92,7 @@ def _left_alone(engine: Engine) -> str:
 
 def _names(wanted: Sequence[Runtime]) -> set[str]:
     """Return the names of the profiles' containers."""
-    return {one["name"] for runtime in wanted for one in profiles.effective(runtime).all}
+    return {container["name"] for runtime in wanted for container in profiles.effective(runtime).all}
 
 
 def _inject(
@@ -113,8 +113,8 @@ def _inject(
     for runtime in wanted:
         effective = profiles.effective(runtime)
         warnings += effective.warnings
-        present = {one["name"] for one in containers_of(pod)}
-        again = runtime.name in before and all(one["name"] in present for one in effective.all)
+        present = {container["name"] for container in containers_of(pod)}
+        again = runtime.name in before and all(container["name"] in present for container in effective.all)
         differs = profiles.add(pod, runtime, effective, origins, volume_origins, again=again)
         warnings += differs
         if not again:
@@ -128,7 +128,7 @@ def _inject(
                 referring.append((target, variables.referred(effective.all)))
     profiles.check_ports(pod, origins, engine.container, engine.port)
     sidecars = _sidecars(pod, origins)
-    engine_container = next((one for one in own if one["name"] == engine.container), None)
+    engine_container = next((container for container in own if container["name"] == engine.container), None)
     if engine_container is not None and sidecars:
         warnings += variables.allow_updates(engine_container, engine)
     for sidecar in sidecars:
@@ -144,12 +144,14 @@ def _inject(
         if access is not None:
             access_control.give_keys(sidecar, access)
             access_control.give_token(pod, sidecar)
-    first = min(sidecars, key=lambda one: str(one["name"]), default=None)  # the same whichever profile came first
+    first = min(
+        sidecars, key=lambda sidecar: str(sidecar["name"]), default=None
+    )  # the same whichever profile came first
     if access is not None and engine_container is not None and first is not None:
         warnings += access_control.add_hook(pod, engine_container, first, access)
     told = variables.of_the_pod(pod)
     for target, names in referring:
-        put_before(target, [one for one in told if one["name"] in names])
+        put_before(target, [variable for variable in told if variable["name"] in names])
     for container in containers_of(pod):
         if container["name"] in origins and runs_beside(container, pod):
             variables.correct_index(container, told)
@@ -181,7 +183,7 @@ def _other_engines(engines: Sequence[Engine]) -> list[str]:
 def _ports_of_the_node(pod: Pod, sidecar: Container) -> list[str]:
     if not pod["spec"].get("hostNetwork"):
         return []
-    numbers = ", ".join(str(one["containerPort"]) for one in sidecar.get("ports") or [])
+    numbers = ", ".join(str(port["containerPort"]) for port in sidecar.get("ports") or [])
     return [
         f"the pod has hostNetwork: {sidecar['name']!r} uses port {numbers} of the node. A second such pod needs other "
         "ports: override them in its engineRuntimes"
@@ -192,7 +194,7 @@ def _never_ending(pod: Pod, containers: Sequence[Container], source: str) -> lis
     """Say which containers keep a pod alive that is meant to end, such as a Job's."""
     if not containers or (pod["spec"].get("restartPolicy") or "Always") == "Always":
         return []
-    names = ", ".join(repr(one["name"]) for one in containers)
+    names = ", ".join(repr(container["name"]) for container in containers)
     return [
         f"{source} adds {names}, which keeps the pod running: make it an init container with restartPolicy: Always, "
         "which ends with the pod"
@@ -201,7 +203,7 @@ def _never_ending(pod: Pod, containers: Sequence[Container], source: str) -> lis
 
 def _targets(pod: Pod, runtime: Runtime, engine: Engine) -> list[Container]:
     """Return the containers that get a profile's volumes: those named, or the engine."""
-    by_name = {one["name"]: one for one in containers_of(pod)}
+    by_name = {container["name"]: container for container in containers_of(pod)}
     for name in runtime.inject_containers:
         if name not in by_name:
             raise InjectionError(
@@ -214,7 +216,7 @@ def _targets(pod: Pod, runtime: Runtime, engine: Engine) -> list[Container]:
 def _add_variables(target: Container, containers: Sequence[Container]) -> None:
     for container in containers:
         there = {variable["name"] for variable in target.get("env") or []}
-        missing = [copy.deepcopy(one) for one in container.get("env") or [] if one["name"] not in there]
+        missing = [copy.deepcopy(variable) for variable in container.get("env") or [] if variable["name"] not in there]
         if missing and target["name"] != container["name"]:
             target["env"] = [*(target.get("env") or []), *missing]
 
@@ -222,13 +224,13 @@ def _add_variables(target: Container, containers: Sequence[Container]) -> None:
 def _sidecars(pod: Pod, origins: Mapping[str, str]) -> list[Container]:
     """Return Patio's sidecars among what the profiles added: by port name, or by their own."""
     return [
-        one
-        for one in containers_of(pod)
-        if one["name"] in origins
-        and runs_beside(one, pod)
+        container
+        for container in containers_of(pod)
+        if container["name"] in origins
+        and runs_beside(container, pod)
         and (
-            one["name"] in SIDECAR_NAMES
-            or any(port.get("name") == SIDECAR_PORT_NAME for port in one.get("ports") or [])
+            container["name"] in SIDECAR_NAMES
+            or any(port.get("name") == SIDECAR_PORT_NAME for port in container.get("ports") or [])
         )
     ]
 

@@ -66,7 +66,7 @@ def give_token(pod: Pod, sidecar: Container) -> None:
         return
     token = {"audience": TOKEN_AUDIENCE, "expirationSeconds": TOKEN_SECONDS, "path": TOKEN_NAME}
     sources = [{"serviceAccountToken": token}]
-    there = next((one for one in spec.get("volumes") or [] if one["name"] == TOKEN_VOLUME), None)
+    there = next((volume for volume in spec.get("volumes") or [] if volume["name"] == TOKEN_VOLUME), None)
     if there is None:
         spec["volumes"] = [*(spec.get("volumes") or []), {"name": TOKEN_VOLUME, "projected": {"sources": sources}}]
     elif (there.get("projected") or {}).get("sources") != sources:
@@ -94,7 +94,7 @@ def add_hook(pod: Pod, engine: Container, sidecar: Container, access: CallerKeys
                 f"http://localhost:{_port(sidecar)}{DRAIN_PATH} with 'Content-Type: application/json', or requests in "
                 "flight are cut off when the pod ends"
             ]
-        native = {one["name"] for one in pod["spec"].get("initContainers") or []}
+        native = {container["name"] for container in pod["spec"].get("initContainers") or []}
         if engine["name"] in native:
             return [
                 f"{engine['name']!r} is an init container, which ends after {sidecar['name']!r}, so the sidecar "
@@ -138,11 +138,11 @@ def _word(hook: Mapping[str, Any] | None) -> str | None:
 
 
 def _port(sidecar: Mapping[str, Any]) -> int:
-    ports = [one["containerPort"] for one in sidecar.get("ports") or [] if one.get("name") == SIDECAR_PORT_NAME]
+    ports = [port["containerPort"] for port in sidecar.get("ports") or [] if port.get("name") == SIDECAR_PORT_NAME]
     return int(ports[0]) if ports else SIDECAR_PORT
 
 
 def _set_missing(container: Container, variable: EnvVar) -> None:
     env = container.get("env") or []
-    if all(one["name"] != variable["name"] for one in env):
+    if all(existing["name"] != variable["name"] for existing in env):
         container["env"] = [*env, variable]

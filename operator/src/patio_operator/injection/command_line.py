@@ -89,7 +89,7 @@ class CommandLine:
     budget: Budget = field(default_factory=Budget)
 
     def __post_init__(self) -> None:
-        self.variables.update((one["name"], one) for one in self.container.get("env") or [])
+        self.variables.update((variable["name"], variable) for variable in self.container.get("env") or [])
 
     def commands(self) -> Iterator[list[str]]:
         """Yield the simple commands in the order in which they are written, each as its words."""

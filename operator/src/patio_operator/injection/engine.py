@@ -121,7 +121,7 @@ def engines_in(containers: Iterable[Mapping[str, Any]]) -> list[Engine]:
     """Return the containers that are recognised as engines, in their order; those that serve nothing come last."""
     budget = Budget()
     found = (_recognise(container, budget) for container in containers)
-    return sorted((one for one in found if one is not None), key=lambda one: one.headless)
+    return sorted((engine for engine in found if engine is not None), key=lambda engine: engine.headless)
 
 
 def _recognise(container: Mapping[str, Any], budget: Budget) -> Engine | None:
@@ -297,7 +297,7 @@ def _values(words: Sequence[str], flag: str) -> list[str]:
     for index in range(len(words) - 1, -1, -1):
         name, equals, value = words[index].partition("=")
         if name.replace("_", "-") == flag:
-            following = takewhile(lambda one: not one.startswith("--"), words[index + 1 :])
+            following = takewhile(lambda word: not word.startswith("--"), words[index + 1 :])
             return [*([value] if equals else []), *following]
     return []
 

@@ -80,11 +80,12 @@ def effective(runtime: Runtime) -> Effective:
 def _move_port(container: Container, name: str, number: int, source: str) -> None:
     """Give a container's port another number, in its probes too; Patio's sidecar is told to listen there."""
     ports = container.get("ports") or []
-    port = next((one for one in ports if one.get("name") == name), None)
+    port = next((port for port in ports if port.get("name") == name), None)
     if port is None:
+        existing = _listed([str(port.get("name") or port["containerPort"]) for port in ports])
         raise InjectionError(
-            f"engineRuntimes overrides a port {name!r} of container {container['name']!r}, which has "
-            f"{_listed([str(one.get('name') or one['containerPort']) for one in ports])} in {source}: correct the name"
+            f"engineRuntimes overrides a port {name!r} of container {container['name']!r}, which has {existing} in "
+            f"{source}: correct the name"
         )
     before = port["containerPort"]
     port["containerPort"] = number
@@ -136,7 +137,7 @@ def add(
         for volume in runtime.profile.spec.volumes:
             _add_volume(spec, volume, source, volume_origins)
     for key, attribute in _LISTS:
-        others = {one["name"] for other, _ in _LISTS if other != key for one in spec.get(other) or []}
+        others = {container["name"] for other, _ in _LISTS if other != key for container in spec.get(other) or []}
         for container in getattr(wanted, attribute):
             name = container["name"]
             if name in origins:
@@ -147,12 +148,14 @@ def add(
                     "in its other list: rename one of them"
                 )
             origins[name] = source
-            present = next((one for one in spec.get(key) or [] if one["name"] == name), None)
+            present = next((existing for existing in spec.get(key) or [] if existing["name"] == name), None)
             if present is None:
                 spec.setdefault(key, [])
                 spec[key] = [*(spec[key] or []), copy.deepcopy(container)]
             elif not again:
-                base = next(one for one in getattr(runtime.profile.spec, attribute) if one["name"] == name)
+                base = next(
+                    declared for declared in getattr(runtime.profile.spec, attribute) if declared["name"] == name
+                )
                 difference = _difference(present, container, base, source)
                 if difference is not None and not runtime.rendered:
                     raise InjectionError(f"{difference}: rename one of them")
@@ -167,7 +170,7 @@ def add(
 
 def _add_volume(spec: dict[str, Any], volume: Mapping[str, Any], source: str, origins: dict[str, str]) -> None:
     name = volume["name"]
-    present = next((one for one in spec.get("volumes") or [] if one["name"] == name), None)
+    present = next((volume for volume in spec.get("volumes") or [] if volume["name"] == name), None)
     if present is None:
         spec["volumes"] = [*(spec.get("volumes") or []), copy.deepcopy(dict(volume))]
         origins[name] = source
@@ -186,15 +189,15 @@ def _complete(present: Container, wanted: Container, base: Mapping[str, Any], *,
     """Add to a container that is there what the profile's has and it lacks; unless `as_is` override it too."""
     if not as_is:
         present.update((key, copy.deepcopy(wanted[key])) for key in ("image", "args", "resources") if key in wanted)
-        changed = [one for one in wanted.get("env") or [] if one not in (base.get("env") or [])]
+        changed = [variable for variable in wanted.get("env") or [] if variable not in (base.get("env") or [])]
         if changed:  # what the role overrides; what the profile itself says may have been changed in the template
             present["env"] = replaced(present.get("env") or [], copy.deepcopy(changed))
-    port_names = {_port_name(one) for one in present.get("ports") or []} - {None}
+    port_names = {_port_name(port) for port in present.get("ports") or []} - {None}
     for key, identity in (("env", _variable), ("volumeMounts", _path), ("ports", _port)):
-        there = {identity(one) for one in present.get(key) or []}
-        missing = [copy.deepcopy(one) for one in wanted.get(key) or [] if identity(one) not in there]
+        there = {identity(item) for item in present.get(key) or []}
+        missing = [copy.deepcopy(item) for item in wanted.get(key) or [] if identity(item) not in there]
         if key == "ports":
-            missing = [one for one in missing if _port_name(one) not in port_names]
+            missing = [item for item in missing if _port_name(item) not in port_names]
         if missing:
             present[key] = [*(present.get(key) or []), *missing]
 
@@ -228,13 +231,13 @@ def _difference(present: Container, wanted: Container, base: Mapping[str, Any], 
                 f"one of that name with {key} {theirs}"
             )
     for key, identity, what in (("volumeMounts", _path, "name"), ("ports", _port_name, "containerPort")):
-        mine = {identity(one): one[what] for one in wanted.get(key) or []}
-        for one in present.get(key) or []:
-            which = identity(one)
-            if which is not None and mine.get(which, one[what]) != one[what]:
+        mine = {identity(item): item[what] for item in wanted.get(key) or []}
+        for item in present.get(key) or []:
+            which = identity(item)
+            if which is not None and mine.get(which, item[what]) != item[what]:
                 return (
                     f"{source} adds a container {name!r} with {mine[which]!r} as {which!r} of its {key}, but the pod "
-                    f"already has one of that name with {one[what]!r} there"
+                    f"already has one of that name with {item[what]!r} there"
                 )
     return None
 
@@ -281,7 +284,7 @@ def _holds(present: Any, wanted: Any) -> bool:
         return (
             isinstance(present, list)
             and len(present) == len(wanted)
-            and all(_holds(there, one) for there, one in zip(present, wanted, strict=True))
+            and all(_holds(there, wanted_item) for there, wanted_item in zip(present, wanted, strict=True))
         )
     return bool(present == wanted)
 

@@ -49,12 +49,12 @@ def runtimes_of(
                 f"The pod's annotation {labels.ENGINE_RUNTIMES} is not a JSON list of engineRuntimes: {entries}"
             )
         asked += [
-            RuntimeRef(one.profile_name, one.containers, one.inject_containers)
-            for one in entries
-            if all(one.profile_name != its.profile_name for its in of_its_role)
+            RuntimeRef(entry.profile_name, entry.containers, entry.inject_containers)
+            for entry in entries
+            if all(entry.profile_name != its.profile_name for its in of_its_role)
         ]
     label = (metadata.get("labels") or {}).get(labels.PROFILE)
-    if label and all(one.profile_name != label for one in asked):
+    if label and all(ref.profile_name != label for ref in asked):
         asked.append(RuntimeRef(label))
     refs: dict[str, RuntimeRef] = {}
     for ref in asked:
@@ -110,14 +110,14 @@ def _fault(override: Mapping[str, Any]) -> str | None:
     for key, type_ in _TYPES.items():
         if override.get(key) is not None and not isinstance(override[key], type_):
             return f"{key} is not {'a list' if type_ is list else 'an object' if type_ is dict else 'a string'}"
-    if not all(isinstance(one, str) for one in override.get("args") or []):
+    if not all(isinstance(arg, str) for arg in override.get("args") or []):
         return "args has an entry that is not a string"
     for key in ("env", "ports"):
         if len(override.get(key) or []) > limits.OF_A_CONTAINER[key]:
             return f"{key} has more than {limits.OF_A_CONTAINER[key]} entries"
-        if not all(isinstance(one, dict) and isinstance(one.get("name"), str) for one in override.get(key) or []):
+        if not all(isinstance(item, dict) and isinstance(item.get("name"), str) for item in override.get(key) or []):
             return f"{key} has an entry without a name"
-    if not all(_is_port(one.get("containerPort")) for one in override.get("ports") or []):
+    if not all(_is_port(port.get("containerPort")) for port in override.get("ports") or []):
         return "ports has an entry without a containerPort from 1 to 65535"
     return None
 

@@ -47,7 +47,7 @@ def tell_roots(
 def _common_folders(pod: Mapping[str, Any], engine: Mapping[str, Any], sidecar: Mapping[str, Any]) -> list[str]:
     """Return the folders at which both mount the same volume of files, in the order of the engine's mounts."""
     volumes = {volume["name"]: volume for volume in pod["spec"].get("volumes") or []}
-    mounts = [one for one in engine.get("volumeMounts") or [] if is_lasting(volumes.get(one["name"]) or {})]
+    mounts = [mount for mount in engine.get("volumeMounts") or [] if is_lasting(volumes.get(mount["name"]) or {})]
     folders = [str(PurePosixPath(mount["mountPath"])) for mount in mounts]
     here, there = _mounts(engine), _mounts(sidecar)
     room = MOST_ROOTS
@@ -68,16 +68,16 @@ def _can_be_listed(path: str) -> bool:
 
 def _mounts(container: Mapping[str, Any]) -> _Mounts:
     """Return a container's mounts with the parts of their paths, taken apart once: each path is compared with each."""
-    return [(PurePosixPath(one["mountPath"]).parts, one) for one in container.get("volumeMounts") or []]
+    return [(PurePosixPath(mount["mountPath"]).parts, mount) for mount in container.get("volumeMounts") or []]
 
 
 def _place(mounts: _Mounts, path: str) -> tuple[str, tuple[str, ...]] | None:
     """Return which folder of which volume is mounted at a path; None: none, or it is not known which."""
     wanted = PurePosixPath(path).parts
-    over = [(len(parts), one) for parts, one in mounts if wanted[: len(parts)] == parts]
+    over = [(len(parts), mount) for parts, mount in mounts if wanted[: len(parts)] == parts]
     if not over:
         return None
-    length, nearest = max(over, key=lambda one: one[0])
+    length, nearest = max(over, key=lambda item: item[0])
     if nearest.get("subPathExpr"):
         return None
     return nearest["name"], PurePosixPath(nearest.get("subPath") or "").parts + wanted[length:]

@@ -122,7 +122,7 @@ def _without_instance(variable: EnvVar, metadata: Mapping[str, Any]) -> EnvVar:
 
 def correct_index(container: Container, told: Sequence[EnvVar]) -> None:
     """Put the right index where upstream refers to the label that has the last one of all pods made in one pass."""
-    right = next((one for one in told if one["name"] == "RBG_ROLE_INDEX"), None)
+    right = next((variable for variable in told if variable["name"] == "RBG_ROLE_INDEX"), None)
     wrong = {"name": "RBG_ROLE_INDEX", **label(labels.ROLE_INSTANCE_INDEX)}
     if right is None:
         return
@@ -139,7 +139,9 @@ def _field_path(variable: Mapping[str, Any]) -> str | None:
 def _role_instance(metadata: Mapping[str, Any]) -> str | None:
     """Return the name of the RoleInstance that upstream made the pod for."""
     owners = metadata.get("ownerReferences") or []
-    return next((one["name"] for one in owners if one.get("controller") and one.get("kind") == "RoleInstance"), None)
+    return next(
+        (owner["name"] for owner in owners if owner.get("controller") and owner.get("kind") == "RoleInstance"), None
+    )
 
 
 def _is_of_a_stateful_set(metadata: Mapping[str, Any]) -> bool:
@@ -202,7 +204,7 @@ def tell_sidecar(
         if KEYS[flag] not in env
     ]
     warnings += _keys_elsewhere(sidecar, engine, container, env)
-    missing = [one for one in told if one["name"] not in env]
+    missing = [variable for variable in told if variable["name"] not in env]
     if missing:  # after its own, which they refer to: POD_IP
         sidecar["env"] = [*(sidecar.get("env") or []), *missing]
     return warnings + _require(sidecar, adapters)
@@ -225,7 +227,7 @@ def _keys_elsewhere(
 ) -> list[str]:
     """Warn of a key that the engine may have from a Secret as a whole, which is not copied."""
     name = KEYS[API_KEY]
-    secrets = [one for one in container.get("envFrom") or [] if one.get("secretRef")]
+    secrets = [source for source in container.get("envFrom") or [] if source.get("secretRef")]
     known = name in env or API_KEY in engine.keys or API_KEY in engine.unknown_keys
     if engine.kind != EngineKind.VLLM or not secrets or known:
         return []
@@ -251,7 +253,7 @@ def _require(sidecar: Container, adapters: Sequence[LoadRequest]) -> list[str]:
         value = {"name": REQUIRED_ADAPTERS_VARIABLE, "value": f"[{','.join(texts)}]"}
         sidecar["env"] = replaced(env, [value])
     elif any(variable["name"] == REQUIRED_ADAPTERS_VARIABLE for variable in env):
-        sidecar["env"] = [one for one in env if one["name"] != REQUIRED_ADAPTERS_VARIABLE]
+        sidecar["env"] = [variable for variable in env if variable["name"] != REQUIRED_ADAPTERS_VARIABLE]
     if len(texts) == len(adapters):
         return []
     return [
@@ -272,7 +274,7 @@ def allow_updates(container: Container, engine: Engine) -> list[str]:
             f"{name!r} has several tokenizer processes (--tokenizer-worker-num), and SGLang loads an adapter into only "
             "one of them, so some requests for it fail. Remove the flag"
         ]
-    present = next((one for one in container.get("env") or [] if one["name"] == ALLOW_UPDATES), None)
+    present = next((variable for variable in container.get("env") or [] if variable["name"] == ALLOW_UPDATES), None)
     allowed = present is not None and (present.get("value") or "True").lower() in ("1", "true")
     if engine.api_servers != 1:
         servers = "several API servers" if engine.api_servers else "an unknown number of API servers"

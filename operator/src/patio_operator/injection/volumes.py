@@ -67,7 +67,7 @@ def lend(pod: Pod, engine: Mapping[str, Any], sidecar: Container) -> list[str]:
         and _has_files(volumes.get(mount["name"]) or {}, filled)
     ]
     lent = {_normal(mount["mountPath"]) for mount in lendable}
-    own = [path for one in sidecar.get("volumeMounts") or [] if (path := _normal(one["mountPath"])) not in lent]
+    own = [path for mount in sidecar.get("volumeMounts") or [] if (path := _normal(mount["mountPath"])) not in lent]
     for mount in lendable:
         path = mount["mountPath"]
         if mount.get("subPathExpr"):
@@ -92,20 +92,22 @@ def _hidden(own: Iterable[str], path: str) -> str | None:
 
     A runtime has to make the folders at which other volumes are mounted below, which it cannot where this is read-only.
     """
-    if any(_under(one, (path,)) or _under(path, (one,)) for one in _PROGRAMS):
+    if any(_under(program, (path,)) or _under(path, (program,)) for program in _PROGRAMS):
         return "its program"
-    return next((one for one in own if _under(one, (path,))), None)
+    return next((mounted for mounted in own if _under(mounted, (path,))), None)
 
 
 def lend_socket(pod: Pod, engine: Mapping[str, Any], sidecar: Container, path: str) -> None:
     """Mount the volume with the engine's Unix socket in the sidecar; raise when it is in none that can be."""
     there = {volume["name"] for volume in pod["spec"].get("volumes") or []}
     over = [
-        one
-        for one in engine.get("volumeMounts") or []
-        if one["name"] in there and _under(path, (_normal(one["mountPath"]),)) and _normal(one["mountPath"]) != "/"
+        mount
+        for mount in engine.get("volumeMounts") or []
+        if mount["name"] in there
+        and _under(path, (_normal(mount["mountPath"]),))
+        and _normal(mount["mountPath"]) != "/"
     ]
-    mount = max(over, key=lambda one: len(_normal(one["mountPath"])), default=None)
+    mount = max(over, key=lambda mount: len(_normal(mount["mountPath"])), default=None)
     own = mount is not None and _normal(mount["mountPath"]) not in (*_DEVICES, *_SYSTEM)
     if mount is None or not own or mount.get("subPathExpr") or _under(mount["mountPath"], ("/dev", "/proc", "/sys")):
         raise InjectionError(
@@ -158,7 +160,7 @@ def _mount(container: Container, mount: Mapping[str, Any], what: str, wanted_by:
                 f"{wanted_by} has volume {mount['name']!r} at {path}, but {what} {container['name']!r} has volume "
                 f"{device['name']!r} as a block device at {device['devicePath']}: change one of them"
             )
-    there = next((one for one in container.get("volumeMounts") or [] if _normal(one["mountPath"]) == path), None)
+    there = next((mount for mount in container.get("volumeMounts") or [] if _normal(mount["mountPath"]) == path), None)
     if there is None:
         container["volumeMounts"] = [*(container.get("volumeMounts") or []), dict(mount)]
     elif (there["name"], there.get("subPath")) != (mount["name"], mount.get("subPath")):

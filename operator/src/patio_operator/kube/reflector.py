@@ -144,8 +144,8 @@ class Reflector(Generic[T]):
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for one in ends:
-                one.cancel()
+            for task in ends:
+                task.cancel()
             await asyncio.gather(*ends, return_exceptions=True)
 
     def retry_now(self) -> None:

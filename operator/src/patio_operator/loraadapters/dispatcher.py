@@ -133,15 +133,19 @@ class Dispatcher:
         """
         now, there = self._now(), set(pods)
         self._wanted[namespace] = set(), self._wanted.get(namespace, (set(), set()))[0]
-        kept = {key: one for key, one in self._rejected.get(namespace, {}).items() if key[0] in there}
+        kept = {key: rejected for key, rejected in self._rejected.get(namespace, {}).items() if key[0] in there}
         # Known for a while longer: an order refused again is to wait longer.
-        kept = {key: one for key, one in kept.items() if one.rejection.until > now - timedelta(seconds=LONGEST_PAUSE)}
+        kept = {
+            key: rejected
+            for key, rejected in kept.items()
+            if rejected.rejection.until > now - timedelta(seconds=LONGEST_PAUSE)
+        }
         taken = self._taken.get(namespace, {})
-        still = {key: one for key, one in taken.items() if key[0] in there and one.until > now}
+        still = {key: accepted for key, accepted in taken.items() if key[0] in there and accepted.until > now}
         self._rejected[namespace], self._taken[namespace] = kept, still
         if not there:
             del self._rejected[namespace], self._taken[namespace], self._wanted[namespace]
-        return {key: one.rejection for key, one in kept.items()}
+        return {key: rejected.rejection for key, rejected in kept.items()}
 
     def dispatch(self, orders: Iterable[Load | Unload], seen: Mapping[str, Observation]) -> datetime | None:
         """Give the orders that are not on their way already. `seen`: what the plan was made from.

@@ -99,8 +99,10 @@ class LabelWriter:
         if known is None or known.pod.uid != pod.uid:
             return True
         annotations = {} if known.names is None else {labels.ADAPTER_NAMES: known.names}
-        names = frozenset(one for one in mark.names if one in known.pod.serving or not self._ordered(mark.pod.uid, one))
-        shown = {labels.adapter_label(one).removeprefix(labels.ADAPTER_PREFIX) for one in names}
+        names = frozenset(
+            name for name in mark.names if name in known.pod.serving or not self._ordered(mark.pod.uid, name)
+        )
+        shown = {labels.adapter_label(name).removeprefix(labels.ADAPTER_PREFIX) for name in names}
         owners = [(owner, value) for owner, value in mark.owners if value in shown]
         patch = labels.serving_labels_patch({"labels": known.pod.labels, "annotations": annotations}, names, owners)
         if not patch:

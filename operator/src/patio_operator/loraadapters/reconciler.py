@@ -128,8 +128,8 @@ class AdapterReconciler:
         rest = self._resting.get(namespace, 0.0) - self._clock()
         if rest > 0:
             return rest
-        pods = {one.pod.uid: one for one in self._pods.all(namespace)}
-        of_pods = [one.pod for one in pods.values()]
+        pods = {cached.pod.uid: cached for cached in self._pods.all(namespace)}
+        of_pods = [cached.pod for cached in pods.values()]
         if not pods and not self._adapters.all(namespace):
             self._watch.follow(namespace, ())
             self._dispatcher.rejections(namespace, ())
@@ -143,10 +143,14 @@ class AdapterReconciler:
             await self._watch.first_answers(namespace, FIRST_LOOK_SECONDS)
             self._looked.add(namespace)
             return 0.0  # what is known of the cluster may be another by now
-        adapters = {one.adapter.metadata.name: one for one in self._adapters.all(namespace)}
-        snapshot = await self._snapshot(namespace, pods, [one.adapter for one in adapters.values()])
-        reports = sum(len(one.answer.adapters) for one in snapshot.observations.values() if one.answer is not None)
-        with self._heap.quiet(reports + sum(len(one.status.instances) for one in adapters.values())):
+        adapters = {cached.adapter.metadata.name: cached for cached in self._adapters.all(namespace)}
+        snapshot = await self._snapshot(namespace, pods, [cached.adapter for cached in adapters.values()])
+        reports = sum(
+            len(observation.answer.adapters)
+            for observation in snapshot.observations.values()
+            if observation.answer is not None
+        )
+        with self._heap.quiet(reports + sum(len(cached.status.instances) for cached in adapters.values())):
             requeue_after = await self._carry_out(namespace, snapshot, adapters, pods)
         return max(0.0, min(requeue_after)) if requeue_after else None
 
@@ -156,11 +160,11 @@ class AdapterReconciler:
         """Take what a plan is made from, all of it at one moment but for the Secrets."""
         credentials = await self._secrets.credentials(adapters)
         now = self._now()
-        for one in adapters:
-            if is_deleting(one) and self._exists(one):  # else `_forget` was told of it already
-                self._deleted_at.setdefault(one.metadata.uid, now)
+        for adapter in adapters:
+            if is_deleting(adapter) and self._exists(adapter):  # else `_forget` was told of it already
+                self._deleted_at.setdefault(adapter.metadata.uid, now)
         return Snapshot(
-            [one.pod for one in pods.values()],
+            [cached.pod for cached in pods.values()],
             self._watch.seen(namespace),
             adapters,
             now,
@@ -182,18 +186,18 @@ class AdapterReconciler:
         now = snapshot.now
         self._resting[namespace] = self._clock() + REST * spent
         # Before the first load, so that no adapter is left behind by an object that was deleted meanwhile.
-        holds = [one.adapter for one in decided.actions if isinstance(one, AddFinalizer)]
-        held = await _some_at_once([partial(self._add_finalizer, one) for one in holds])
-        unheld = {one.metadata.name for one, done in zip(holds, held, strict=True) if not done}
+        holds = [action.adapter for action in decided.actions if isinstance(action, AddFinalizer)]
+        held = await _some_at_once([partial(self._add_finalizer, adapter) for adapter in holds])
+        unheld = {adapter.metadata.name for adapter, done in zip(holds, held, strict=True) if not done}
         times = [decided.requeue_at]
         for part in in_chunks(decided.actions):
-            orders = [one for one in part if isinstance(one, Load | Unload)]
-            may = [one for one in orders if isinstance(one, Unload) or one.adapter not in unheld]
+            orders = [action for action in part if isinstance(action, Load | Unload)]
+            may = [order for order in orders if isinstance(order, Unload) or order.adapter not in unheld]
             times.append(self._dispatcher.dispatch(may, snapshot.observations))
-            self._labels.apply(one for one in part if isinstance(one, SetServingLabels))
+            self._labels.apply(action for action in part if isinstance(action, SetServingLabels))
             await asyncio.sleep(0)
         requeue_after = [(at - now).total_seconds() for at in times if at is not None]
-        released = [one for one in decided.actions if isinstance(one, RemoveFinalizer)]
+        released = [action for action in decided.actions if isinstance(action, RemoveFinalizer)]
         placements = dict(decided.placements)
         del decided  # what is told is dropped one by one: to free a hundred thousand at once takes its time
         return requeue_after + await self._write(released, placements, adapters, pods, now)
@@ -209,8 +213,8 @@ class AdapterReconciler:
         """Write what belongs into the API server; return after how many seconds there may be more to write."""
 
         def work() -> Iterator[Callable[[], Awaitable[list[float]]]]:
-            for one in released:
-                yield partial(self._remove_finalizer, adapters[one.adapter.metadata.name], one, now)
+            for release in released:
+                yield partial(self._remove_finalizer, adapters[release.adapter.metadata.name], release, now)
             for name in list(placements):
                 yield partial(self._write_service_and_status, adapters[name], placements.pop(name), pods, now)
 
@@ -221,7 +225,7 @@ class AdapterReconciler:
     ) -> list[float]:
         """Write a LoraAdapter's Service and status."""
         uid = known.adapter.metadata.uid
-        there = (pods[one.pod.uid] for one in placement.instances if one.pod.uid in pods)
+        there = (pods[instance.pod.uid] for instance in placement.instances if instance.pod.uid in pods)
         condition, waits = await self._write_service(known, there)
         message = self._failures.message(uid, FINALIZER)
         if message is not None:
@@ -282,7 +286,7 @@ class AdapterReconciler:
         adapter = release.adapter
 
         async def write() -> None:
-            kept = [one for one in adapter.metadata.finalizers if one != UNLOAD_FINALIZER]
+            kept = [finalizer for finalizer in adapter.metadata.finalizers if finalizer != UNLOAD_FINALIZER]
             if await self._write_finalizers(adapter, kept):
                 await self._record_removal(known.reference, release)
 
@@ -351,7 +355,7 @@ class AdapterReconciler:
 
 
 def _is_loaded(placement: Placement) -> bool:
-    return all(one.state is InstanceState.LOADED for one in placement.instances)
+    return all(instance.state is InstanceState.LOADED for instance in placement.instances)
 
 
 def _no_finalizer(message: str) -> str:
@@ -365,9 +369,9 @@ async def _some_at_once(work: Iterable[Callable[[], Awaitable[T]]]) -> list[T]:
     waiting = iter(enumerate(work))
 
     async def some() -> None:
-        for number, one in waiting:
+        for number, call in waiting:
             try:
-                ends[number] = await one()
+                ends[number] = await call()
             except Exception as fault:  # noqa: BLE001 - the others go on first
                 faults.append(fault)
 

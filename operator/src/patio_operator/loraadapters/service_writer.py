@@ -68,10 +68,10 @@ class ServiceWriter:
                 await self._delete(ours)
             return None
         pods = list(pods)
-        port = engine_port(one.engine_port for one in pods)
+        port = engine_port(cached.engine_port for cached in pods)
         if port is None:  # no pod to send a request to
             return None
-        if ours is not None and waits_for_labels(ours, adapter, (one.pod for one in pods)):
+        if ours is not None and waits_for_labels(ours, adapter, (cached.pod for cached in pods)):
             return None
         wanted = service_of(adapter, port)
         if ours is not None and is_as_wanted(ours, wanted):
@@ -131,5 +131,5 @@ class ServiceWriter:
             there = await self._client.get(SERVICE, name, namespace)
         except NotFoundError:
             return None
-        owners = [one["uid"] for one in there["metadata"].get("ownerReferences") or [] if one.get("controller")]
+        owners = [owner["uid"] for owner in there["metadata"].get("ownerReferences") or [] if owner.get("controller")]
         return None if owners == [owner] else name_taken(name)

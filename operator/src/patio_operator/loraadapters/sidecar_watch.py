@@ -135,7 +135,7 @@ class SidecarWatch:
         """Follow exactly these pods of a namespace; return whether it is to be called again, after others' turn."""
         targets = {pod.uid: (pod, url) for pod in pods if not pod.leaving and (url := pod.sidecar_url) is not None}
         followed = self._followed.setdefault(namespace, {})
-        for uid in [uid for uid, one in followed.items() if uid not in targets or targets[uid][1] != one.url]:
+        for uid in [uid for uid, sidecar in followed.items() if uid not in targets or targets[uid][1] != sidecar.url]:
             self._leave(followed.pop(uid))
         begun = 0
         for uid, (pod, url) in targets.items():
@@ -143,9 +143,9 @@ class SidecarWatch:
                 if begun == BEGUN_AT_ONCE:
                     return True
                 begun += 1
-                one = followed[uid] = _Followed(url, asyncio.get_running_loop().create_future())
-                one.task = asyncio.create_task(self._poll(one, pod), name=f"sidecar {namespace}/{pod.name}")
-                one.task.add_done_callback(partial(self._ended, namespace, uid, one))
+                sidecar = followed[uid] = _Followed(url, asyncio.get_running_loop().create_future())
+                sidecar.task = asyncio.create_task(self._poll(sidecar, pod), name=f"sidecar {namespace}/{pod.name}")
+                sidecar.task.add_done_callback(partial(self._ended, namespace, uid, sidecar))
         if not followed:
             del self._followed[namespace]
             self._first_of.pop(namespace, None)
@@ -155,31 +155,33 @@ class SidecarWatch:
     async def first_answers(self, namespace: str, within: float) -> None:
         """Wait until every sidecar of a namespace has answered once, or has not, at most so many seconds."""
         waiting = [
-            one.first_answers for one in self._followed.get(namespace, {}).values() if not one.first_answers.done()
+            sidecar.first_answers
+            for sidecar in self._followed.get(namespace, {}).values()
+            if not sidecar.first_answers.done()
         ]
         if waiting:
             await asyncio.wait(waiting, timeout=within)
 
     def seen(self, namespace: str) -> dict[str, Observation]:
         """Return what is known of a namespace's sidecars, by pod UID."""
-        return {uid: one.seen for uid, one in self._followed.get(namespace, {}).items()}
+        return {uid: sidecar.seen for uid, sidecar in self._followed.get(namespace, {}).items()}
 
     async def close(self) -> None:
         """Stop following."""
-        every = [one for followed in self._followed.values() for one in followed.values()]
+        every = [sidecar for followed in self._followed.values() for sidecar in followed.values()]
         self._followed.clear()
-        for one in every:
-            self._leave(one)
-        await asyncio.gather(*(one.task for one in every), return_exceptions=True)
+        for sidecar in every:
+            self._leave(sidecar)
+        await asyncio.gather(*(sidecar.task for sidecar in every), return_exceptions=True)
         if self._http is not None:
             await self._http.close()
             self._http = None
 
-    async def _poll(self, one: _Followed, pod: EnginePod) -> None:
+    async def _poll(self, sidecar: _Followed, pod: EnginePod) -> None:
         problem = address_problem(pod.ip or "", loopback=self._ask_loopback)
         if problem is not None:
             log.warning("sidecar of %s/%s is not polled: %s", pod.namespace, pod.name, problem)
-            self._set(one, pod, Observation(None, problem, unreachable_since=self._now()))
+            self._set(sidecar, pod, Observation(None, problem, unreachable_since=self._now()))
             return
         revision: str | None = None
         failures = quick = 0
@@ -190,9 +192,9 @@ class SidecarWatch:
                 if revision is None:
                     of_namespace = asyncio.Semaphore(FIRST_AT_ONCE_OF_A_NAMESPACE)
                     async with self._first_of.setdefault(pod.namespace, of_namespace), self._first:
-                        body = await self._ask(one.url, None)
+                        body = await self._ask(sidecar.url, None)
                 else:
-                    body = await self._ask(one.url, revision)
+                    body = await self._ask(sidecar.url, revision)
                 came, spent = clock(), time.thread_time()
                 try:
                     answer = _read(body)
@@ -202,22 +204,22 @@ class SidecarWatch:
                 failures += 1
                 revision = None
                 self._tell_own_fault(pod, error)
-                if one.seen.unreachable_since is None:  # else it is known for worse, and stays so
-                    self._set(one, pod, _not_asked(one.seen, str(error)))
+                if sidecar.seen.unreachable_since is None:  # else it is known for worse, and stays so
+                    self._set(sidecar, pod, _not_asked(sidecar.seen, str(error)))
             except SilentError as error:
                 failures += 1
                 revision = None
                 # One lost answer may be a connection closed while idle; two are a sidecar that is gone.
-                if failures > 1 or one.seen.answer is None:
-                    problem = f"The sidecar at {one.url} does not answer: {error}"
-                    since = one.seen.unreachable_since or self._now()
-                    last = one.seen.answer or one.seen.last
-                    self._set(one, pod, Observation(None, problem, one.seen.ever_answered, since, last))
+                if failures > 1 or sidecar.seen.answer is None:
+                    problem = f"The sidecar at {sidecar.url} does not answer: {error}"
+                    since = sidecar.seen.unreachable_since or self._now()
+                    last = sidecar.seen.answer or sidecar.seen.last
+                    self._set(sidecar, pod, Observation(None, problem, sidecar.seen.ever_answered, since, last))
             else:
                 failures = 0
                 quick = quick + 1 if came - asked < QUICK_SECONDS else 0
                 revision = answer.revision
-                self._set(one, pod, Observation(answer, ever_answered=True))
+                self._set(sidecar, pod, Observation(answer, ever_answered=True))
                 if quick > QUICK_ANSWERS:
                     pause = max(pause, exponential(QUICK_PAUSE, LONGEST_QUICK_PAUSE, quick - QUICK_ANSWERS))
                 if pause > QUICK_PAUSE / 10:
@@ -277,28 +279,28 @@ class SidecarWatch:
             self._tell_next = now + TOLD_EVERY
             log.error("the operator cannot poll sidecars, for example %s/%s: %s", pod.namespace, pod.name, error)
 
-    def _ended(self, namespace: str, uid: str, one: _Followed, task: asyncio.Task[None]) -> None:
+    def _ended(self, namespace: str, uid: str, sidecar: _Followed, task: asyncio.Task[None]) -> None:
         """Forget a poll that broke, so that the next pass starts another: a stale answer is no truth."""
         if task.cancelled() or (fault := task.exception()) is None:
             return
         log.error("%s failed: %s: %s", task.get_name(), type(fault).__name__, fault)
-        self._leave(one)
-        if self._followed.get(namespace, {}).get(uid) is one:
+        self._leave(sidecar)
+        if self._followed.get(namespace, {}).get(uid) is sidecar:
             del self._followed[namespace][uid]
         self._on_change(namespace)
 
-    def _set(self, one: _Followed, pod: EnginePod, seen: Observation) -> None:
-        if not one.first_answers.done():
-            one.first_answers.set_result(None)
-        if seen != one.seen:
-            one.seen = seen
+    def _set(self, sidecar: _Followed, pod: EnginePod, seen: Observation) -> None:
+        if not sidecar.first_answers.done():
+            sidecar.first_answers.set_result(None)
+        if seen != sidecar.seen:
+            sidecar.seen = seen
             self._on_change(pod.namespace)
 
     @staticmethod
-    def _leave(one: _Followed) -> None:
-        one.task.cancel()
-        if not one.first_answers.done():
-            one.first_answers.set_result(None)
+    def _leave(sidecar: _Followed) -> None:
+        sidecar.task.cancel()
+        if not sidecar.first_answers.done():
+            sidecar.first_answers.set_result(None)
 
 
 def address_problem(ip: str, *, loopback: bool = False) -> str | None:

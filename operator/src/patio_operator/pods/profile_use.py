@@ -58,8 +58,12 @@ def use_of(metadata: Mapping[str, Any]) -> ProfileUse | None:
     revisions = profiles_in(metadata)
     if not revisions or metadata.get("deletionTimestamp"):
         return None
-    owner: Mapping[str, Any] = next((one for one in metadata.get("ownerReferences") or [] if one.get("controller")), {})
-    rolled_for = {name: one for name, one in rollout_annotations.of_template(metadata).items() if name in revisions}
+    owner: Mapping[str, Any] = next(
+        (owner for owner in metadata.get("ownerReferences") or [] if owner.get("controller")), {}
+    )
+    rolled_for = {
+        name: revision for name, revision in rollout_annotations.of_template(metadata).items() if name in revisions
+    }
     return ProfileUse(
         metadata["namespace"],
         metadata["name"],

@@ -26,7 +26,7 @@ async def dry_run_profile(client: KubeClient, namespace: str, profile: ClusterEn
 
     """
     verdict = await _asked(client, namespace, validation.trial_pod(profile))
-    if [one.path for one in verdict.problems] == ["spec"]:
+    if [problem.path for problem in verdict.problems] == ["spec"]:
         path = await _located(client, namespace, profile)
         verdict = DryRunResult((InvalidField(validation.written(path), verdict.problems[0].message),))
     problems = (*verdict.problems, *validation.own_checks(profile))
@@ -45,7 +45,7 @@ async def _located(client: KubeClient, namespace: str, profile: ClusterEngineRun
             if questions > MOST_QUESTIONS:
                 return path
             verdict = await _asked(client, namespace, pod)
-            if [one.path for one in verdict.problems] == ["spec"]:
+            if [problem.path for problem in verdict.problems] == ["spec"]:
                 path = inner
                 break
         else:

@@ -111,18 +111,18 @@ class ProfileReconciler:
         revision = injection.revision(profile)
         verdict = await self._verdict(profile, before, kept)
         pods = self._pods
-        users = consumers.pods_with(name, (one.use for there in pods.namespaces() for one in pods.all(there)))
+        users = consumers.pods_with(name, (cached.use for there in pods.namespaces() for cached in pods.all(there)))
         await asyncio.sleep(0)  # with many thousands of pods each of these takes its time
         refs = planner.workloads_to_read(profile, revision, users)
         await asyncio.sleep(0)
-        kept.workloads = {ref: one for ref, one in kept.workloads.items() if ref in refs}
+        kept.workloads = {ref: read for ref, read in kept.workloads.items() if ref in refs}
         fresh = await self._read(name, self._due(profile, refs, kept), users, kept)
         now = datetime.now(UTC)
         while True:
-            workloads = {ref: one for ref, (_, one) in kept.workloads.items() if one is not None}
+            workloads = {ref: workload for ref, (_, workload) in kept.workloads.items() if workload is not None}
             unread = [ref for ref in refs if ref not in kept.workloads]
             plan = planner.plan(Snapshot(profile, revision, verdict, users, workloads, now, unread))
-            remembered = {one.workload.ref for one in plan.rolls} - fresh
+            remembered = {roll.workload.ref for roll in plan.rolls} - fresh
             if not remembered:
                 break
             fresh |= await self._read(name, remembered, users, kept)
@@ -136,7 +136,7 @@ class ProfileReconciler:
 
     def _due(self, profile: ClusterEngineRuntimeProfile, refs: Iterable[WorkloadRef], kept: _Kept) -> set[WorkloadRef]:
         """Return the workloads to read: those that are being rolled, and of the others those not read for longest."""
-        rolling = {WorkloadRef(one.kind, one.namespace, one.name) for one in profile.status.rolling}
+        rolling = {WorkloadRef(entry.kind, entry.namespace, entry.name) for entry in profile.status.rolling}
         old = self._clock() - REMEMBERED_SECONDS
         read = {ref: when for ref, (when, _) in kept.workloads.items()}
         others = [ref for ref in refs if ref not in rolling and read.get(ref, old) <= old]
@@ -164,8 +164,8 @@ class ProfileReconciler:
 
         async def read(ref: WorkloadRef) -> None:
             async with slots:
-                one = await self._workload(profile, ref, users)
-            kept.workloads[ref] = self._clock(), one
+                workload = await self._workload(profile, ref, users)
+            kept.workloads[ref] = self._clock(), workload
 
         ends = await asyncio.gather(*(read(ref) for ref in sorted(refs)), return_exceptions=True)
         for end in ends:

@@ -39,8 +39,8 @@ async def until_done(what: str, check: Check, stop: asyncio.Event) -> bool:
         repeating.result()
         return True
     finally:
-        for one in (repeating, stopping):
-            one.cancel()
+        for task in (repeating, stopping):
+            task.cancel()
         await asyncio.gather(repeating, stopping, return_exceptions=True)
 
 

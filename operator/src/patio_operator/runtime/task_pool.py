@@ -169,7 +169,9 @@ class KeyedTaskPool:
         pause = with_jitter(exponential(FIRST_PAUSE, LONGEST_PAUSE, times), self._rng.random())
         now = loop.time()
         if len(self._failed) > self._kept:
-            self._failed = {key: one for key, one in self._failed.items() if one.until > now - FORGET_SECONDS}
+            self._failed = {
+                key: failure for key, failure in self._failed.items() if failure.until > now - FORGET_SECONDS
+            }
             self._kept = max(FEW_FAILURES, 2 * len(self._failed))
         self._failed[key] = _Failed(times, now + pause)
 

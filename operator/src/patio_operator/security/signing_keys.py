@@ -94,5 +94,5 @@ def decode(data: Mapping[str, str]) -> SigningKey | None:
         return None
     if not isinstance(private, Ed25519PrivateKey) or when.tzinfo is None:
         return None
-    chain = (one for one in written if one.isascii() and len(one) <= _LONGEST_ENDORSEMENT)
+    chain = (link for link in written if link.isascii() and len(link) <= _LONGEST_ENDORSEMENT)
     return SigningKey(private, when, tuple(chain))

@@ -82,14 +82,18 @@ class Rivals:
         if not self._caches.pods.synced_in(namespace):
             raise RetryableApiError(0, f"the operator cannot watch pods: {self._caches.pods.problem_in(namespace)}")
         there = self._caches.pods.all(namespace)
-        return [SelectablePod(one.pod.name, one.pod.labels, one.model) for one in there if not one.pod.leaving]
+        return [
+            SelectablePod(cached.pod.name, cached.pod.labels, cached.model)
+            for cached in there
+            if not cached.pod.leaving
+        ]
 
     async def _read(self, key: tuple[str, str]) -> Sequence[LoraAdapter]:
         namespace, name = key
         found: dict[str, LoraAdapter] = {}
         if self._caches.adapters.synced_in(namespace):
-            known = (one.adapter for one in self._caches.adapters.all(namespace))
-            found = {one.metadata.name: one for one in known if one.adapter_name == name}
+            known = (cached.adapter for cached in self._caches.adapters.all(namespace))
+            found = {adapter.metadata.name: adapter for adapter in known if adapter.adapter_name == name}
         try:
             pages = self._client.pages(LORA_ADAPTER, Scope(namespace), f"spec.adapterName={name}")
             async with aclosing(pages):
@@ -99,8 +103,8 @@ class Rivals:
             if not self._caches.adapters.synced_in(namespace):
                 raise
             return list(found.values())
-        decoded = (one for one in map(_decoded, bodies) if one is not None)
-        now = {one.metadata.name: one for one in decoded if one.adapter_name == name}
+        decoded = (adapter for adapter in map(_decoded, bodies) if adapter is not None)
+        now = {adapter.metadata.name: adapter for adapter in decoded if adapter.adapter_name == name}
         # What the watch alone has may be gone by now; of more than a page it is the rest.
         return list((found | now if len(now) >= MOST_COMPARED else now).values())
 

@@ -57,7 +57,7 @@ async def answer(
     if isinstance(result, injection.PodRejection):
         log.warning("pod rejected: %s/%s: %s", namespace, name, result.message)
         return _response(review, {"allowed": False, "status": {"code": 422, "message": result.message}})
-    response: Object = {"allowed": True, "warnings": [injection.shortened(one, 256) for one in result.warnings]}
+    response: Object = {"allowed": True, "warnings": [injection.shortened(warning, 256) for warning in result.warnings]}
     patch = injection.json_patch(pod, result.pod)
     if patch:
         response["patchType"] = "JSONPatch"

@@ -52,7 +52,7 @@ class PodMutationReads:
     async def adapters(self, namespace: str) -> tuple[LoraAdapter, ...]:
         """Return the LoraAdapters of a namespace that can be read."""
         if self._caches.adapters.synced_in(namespace):
-            return tuple(one.adapter for one in self._caches.adapters.all(namespace))
+            return tuple(cached.adapter for cached in self._caches.adapters.all(namespace))
         return await self._adapters.get(namespace)
 
     async def group(self, namespace: str, name: str) -> Object | None:

@@ -59,7 +59,7 @@ async def answer(client: KubeClient, namespace: str, review: Mapping[str, Any]) 
 
 def _unchanged(body: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
     """Whether only what no pod gets has changed: a profile that was stored untried can still be labelled."""
-    annotations = [(one.get("metadata") or {}).get("annotations") for one in (body, old)]
+    annotations = [(item.get("metadata") or {}).get("annotations") for item in (body, old)]
     return body.get("spec") == old.get("spec") and annotations[0] == annotations[1]
 
 
@@ -67,7 +67,7 @@ async def _tried(client: KubeClient, namespace: str, body: Object) -> DryRunResu
     try:
         profile = ClusterEngineRuntimeProfile.model_validate(body)
     except ValidationError as error:
-        return DryRunResult(tuple(_problem(one) for one in error.errors()))
+        return DryRunResult(tuple(_problem(detail) for detail in error.errors()))
     return await dry_run_profile(client, namespace, profile)
 
 
@@ -77,6 +77,9 @@ def _problem(error: Mapping[str, Any]) -> InvalidField:
 
 
 def _status(name: str, verdict: DryRunResult) -> Object:
-    causes = [{"field": one.path, "message": one.message, "reason": "FieldValueInvalid"} for one in verdict.problems]
+    causes = [
+        {"field": problem.path, "message": problem.message, "reason": "FieldValueInvalid"}
+        for problem in verdict.problems
+    ]
     details = {"name": name, "group": ClusterEngineRuntimeProfile.group, "kind": ClusterEngineRuntimeProfile.kind}
     return {"code": 422, "reason": "Invalid", "message": str(verdict), "details": details | {"causes": causes}}

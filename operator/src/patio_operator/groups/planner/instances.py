@@ -111,8 +111,10 @@ class _Pass:
         assert role.leader_worker_pattern is not None
         self._group, self._role, self._now = group, role, now
         self._wanted = revisions.wanted(group, role)
-        self._stored = sorted(stored, key=lambda one: int(one["revision"]))
-        self._known = {one.hash: one for one in (*map(revisions.from_object, self._stored), self._wanted)}
+        self._stored = sorted(stored, key=lambda child: int(child["revision"]))
+        self._known = {
+            revision.hash: revision for revision in (*map(revisions.from_object, self._stored), self._wanted)
+        }
         self._rollout = limits_of(role)
         self._policy = restart_state.policy(role.leader_worker_pattern)
         self._instances = _sorted(pods, role.replicas)
@@ -132,14 +134,14 @@ class _Pass:
         self._roll()
         creates = tuple(pod for index in range(self._role.replicas) for pod in self._missing(index))
         self._remember()
-        number = next((int(one["revision"]) for one in self._stored if _revision(one) == self._wanted.hash), None)
+        number = next((int(child["revision"]) for child in self._stored if _revision(child) == self._wanted.hash), None)
         newest = int(self._stored[-1]["revision"]) if self._stored else 0
         return InstancesPlan(
             count=self._count(),
             revision=revisions.to_object(self._group, self._role, self._wanted, number or newest + 1),
             creates=creates,
             tear_down=tuple(ref_of(pod) for pod in self._doomed.values()),
-            forget=tuple(ref_of(one) for one in self._unneeded()),
+            forget=tuple(ref_of(child) for child in self._unneeded()),
             checks=() if number else tuple(self._samples()),
             memories=self._memories,
             requeue_after=min(self._dues, default=None),
@@ -205,7 +207,9 @@ class _Pass:
             if not self._instances[index].is_ready(self._target(index).size):
                 self._end(index)
         spare = self._rollout.max_unavailable - (self._role.replicas - len(available))
-        for index in sorted((one for one in stale if one in available), reverse=True)[: max(0, spare)]:
+        for index in sorted((stale_index for stale_index in stale if stale_index in available), reverse=True)[
+            : max(0, spare)
+        ]:
             self._end(index)
 
     def _mind_restarts(self, index: int) -> None:
@@ -259,7 +263,7 @@ class _Pass:
             return str(((status.get("lastState") or {}).get("terminated") or {}).get("finishedAt") or "")
 
         restarted = [(pod, status) for pod, status in self._statuses(instance) if status["restartCount"]]
-        pod, status = max(restarted, key=lambda one: ended(one[1]))
+        pod, status = max(restarted, key=lambda item: ended(item[1]))
         return f"container {status['name']} of pod {pod['metadata']['name']} restarted"
 
     def _statuses(self, instance: _Instance) -> Iterator[tuple[Child, Object]]:
@@ -267,7 +271,7 @@ class _Pass:
         for pod in instance.pods.values():
             revision = self._known.get(_revision(pod))
             template = {} if revision is None else revision.worker if _position(pod) else revision.leader
-            names = {one["name"] for one in (template.get("spec") or {}).get("containers") or []}
+            names = {container["name"] for container in (template.get("spec") or {}).get("containers") or []}
             for status in (pod.get("status") or {}).get("containerStatuses") or []:
                 if status["name"] in names:
                     yield pod, status
@@ -294,12 +298,14 @@ class _Pass:
                 self._memories[index] = replace(before, ready=False, restarts=0)
 
     def _count(self) -> Count:
-        there = [one for one in self._instances.values() if one.pods]
+        there = [instance for instance in self._instances.values() if instance.pods]
         return Count(
             wanted=self._role.replicas,
             replicas=len(there),
-            ready=sum(one.is_ready(self._target(one.index).size) for one in there),
-            updated=sum(one.is_whole(self._wanted.size) and one.revisions == {self._wanted.hash} for one in there),
+            ready=sum(instance.is_ready(self._target(instance.index).size) for instance in there),
+            updated=sum(
+                instance.is_whole(self._wanted.size) and instance.revisions == {self._wanted.hash} for instance in there
+            ),
             exists=bool(self._stored or there),
             current=True,
         )
@@ -310,11 +316,15 @@ class _Pass:
             and self._instances[index].revisions == {self._wanted.hash}
             for index in range(self._role.replicas)
         )
-        used = {_revision(pod) for one in self._instances.values() for pod in (*one.pods.values(), *one.leaving)}
-        for position, one in enumerate(self._stored):
+        used = {
+            _revision(pod)
+            for instance in self._instances.values()
+            for pod in (*instance.pods.values(), *instance.leaving)
+        }
+        for position, child in enumerate(self._stored):
             oldest = position == 0 and not everywhere
-            if _revision(one) != self._wanted.hash and _revision(one) not in used and not oldest:
-                yield one
+            if _revision(child) != self._wanted.hash and _revision(child) not in used and not oldest:
+                yield child
 
     def _samples(self) -> Iterator[Object]:
         for position in range(min(self._wanted.size, 2)):
@@ -371,8 +381,8 @@ def _position(pod: Child) -> int:
     return int(pod["metadata"]["labels"][labels.COMPONENT_INDEX])
 
 
-def _revision(one: Child) -> str:
-    revision: str = one["metadata"]["labels"].get(labels.POD_REVISION, "")
+def _revision(child: Child) -> str:
+    revision: str = child["metadata"]["labels"].get(labels.POD_REVISION, "")
     return revision
 
 

@@ -65,7 +65,7 @@ def _check_how_many(group: RoleBasedGroup) -> None:
         remedy = f"make several groups of at most {MOST_ROLES} roles"
         raise _unsupported("the group", f"the number of roles ({len(roles)})", remedy)
     pods = sum(
-        one.replicas * max(one.leader_worker_pattern.size if one.leader_worker_pattern else 1, 1) for one in roles
+        role.replicas * max(role.leader_worker_pattern.size if role.leader_worker_pattern else 1, 1) for role in roles
     )
     if pods > MOST_PODS:
         raise _unsupported(

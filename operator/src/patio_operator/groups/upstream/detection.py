@@ -65,9 +65,13 @@ def home_of(crd: Object, own: str) -> str | None:
 def signs(seen: Evidence, now: datetime) -> tuple[str, ...]:
     """Name what says that upstream's controller runs, the surest first."""
     return (
-        *(f"Deployment {_name(one)}" for one in seen.deployments if one["spec"].get("replicas", 1) > 0),
-        *(f"Pod {_name(one)}" for one in seen.pods if _lives(one)),
-        *(f"Lease {_name(one)}" for one in seen.leases if _is_renewed(one, now)),
+        *(
+            f"Deployment {_name(deployment)}"
+            for deployment in seen.deployments
+            if deployment["spec"].get("replicas", 1) > 0
+        ),
+        *(f"Pod {_name(pod)}" for pod in seen.pods if _lives(pod)),
+        *(f"Lease {_name(lease)}" for lease in seen.leases if _is_renewed(lease, now)),
         *((f"ValidatingWebhookConfiguration {WEBHOOKS}",) if seen.webhooks is not None else ()),
     )
 
@@ -84,8 +88,8 @@ def detect(before: Detection | None, found: tuple[str, ...], now: float) -> Dete
     return Detection(False, f"upstream's controller was not found for {ABSENT_SECONDS:.0f} s")
 
 
-def _name(one: Object) -> str:
-    metadata = one["metadata"]
+def _name(body: Object) -> str:
+    metadata = body["metadata"]
     return f"{metadata.get('namespace', '')}/{metadata['name']}"
 
 

@@ -153,13 +153,13 @@ def observe(snapshot: Snapshot) -> Iterator[ObservedPod]:
     for (uid, name), when in snapshot.unlabelled_at.items():
         unlabelled_at.setdefault(uid, {})[name] = when
     pods = [pod for pod in snapshot.pods if not pod.leaving and pod.sidecar_port is not None]
-    for pod in sorted(pods, key=lambda one: one.name):
+    for pod in sorted(pods, key=lambda pod: pod.name):
         sidecar = snapshot.observations.get(pod.uid, UNOBSERVED)
         known = sidecar.answer or sidecar.last
         yield ObservedPod(
             pod,
             sidecar,
-            reports={} if known is None else {one.lora_name: one for one in known.adapters},
+            reports={} if known is None else {report.lora_name: report for report in known.adapters},
             silent=sidecar.answer is None,
             unasked=not sidecar.asked and pod.ip is not None and (pod.ready or bool(pod.serving)),
             rejections=rejections.get(pod.uid, {}),

@@ -38,12 +38,12 @@ class Conflict:
 def rivals(adapter: LoraAdapter, others: Iterable[LoraAdapter]) -> list[LoraAdapter]:
     """Return the LoraAdapters of the namespace that want the same name somewhere, the oldest first."""
     return [
-        one
-        for one in oldest_first(others)
-        if one.metadata.name != adapter.metadata.name
-        and one.adapter_name == adapter.adapter_name
-        and not is_deleting(one)
-        and not _guards_differ(adapter, one)
+        other
+        for other in oldest_first(others)
+        if other.metadata.name != adapter.metadata.name
+        and other.adapter_name == adapter.adapter_name
+        and not is_deleting(other)
+        and not _guards_differ(adapter, other)
     ]
 
 
@@ -66,7 +66,7 @@ def conflict_on_a_pod(
     adapter: LoraAdapter, others: Sequence[LoraAdapter], pods: Iterable[SelectablePod]
 ) -> Conflict | None:
     """Return the first of its rivals that is for a pod that it is for as well; None when there is none."""
-    mine = [pod for pod in sorted(pods, key=lambda one: one.name) if _is_for(adapter, pod)]
+    mine = [pod for pod in sorted(pods, key=lambda pod: pod.name) if _is_for(adapter, pod)]
     for other in others:
         for pod in mine:
             if _is_for(other, pod):
@@ -74,9 +74,9 @@ def conflict_on_a_pod(
     return None
 
 
-def _guards_differ(one: LoraAdapter, other: LoraAdapter) -> bool:
+def _guards_differ(adapter: LoraAdapter, other: LoraAdapter) -> bool:
     """Whether they are for pods of different base models, and so never for the same."""
-    models = one.spec.base_model, other.spec.base_model
+    models = adapter.spec.base_model, other.spec.base_model
     return None not in models and models[0] != models[1]
 
 

@@ -76,10 +76,14 @@ def plan_incrementally(snapshot: Snapshot) -> Incremental[Plan]:
     """Plan one namespace, a little at a time."""
     now = snapshot.now
     in_order = oldest_first(snapshot.adapters)
-    staying = [one for one in in_order if not is_deleting(one)]
-    deleted = [one for one in in_order if is_deleting(one) and UNLOAD_FINALIZER in one.metadata.finalizers]
+    staying = [adapter for adapter in in_order if not is_deleting(adapter)]
+    deleted = [
+        adapter for adapter in in_order if is_deleting(adapter) and UNLOAD_FINALIZER in adapter.metadata.finalizers
+    ]
     draft = _Draft()
-    draft.actions += [AddFinalizer(one) for one in staying if UNLOAD_FINALIZER not in one.metadata.finalizers]
+    draft.actions += [
+        AddFinalizer(adapter) for adapter in staying if UNLOAD_FINALIZER not in adapter.metadata.finalizers
+    ]
     draft.times += [rejection.until for rejection in snapshot.rejections.values() if rejection.until > now]
     yield
     observed_pods: list[ObservedPod] = []
@@ -97,7 +101,7 @@ def plan_incrementally(snapshot: Snapshot) -> Incremental[Plan]:
             yield
     yield
     claims = yield from claims_of(staying, index)
-    for adapter in sorted(staying, key=lambda one: not one.spec.pinned):
+    for adapter in sorted(staying, key=lambda adapter: not adapter.spec.pinned):
         desired = desired_of(adapter, snapshot.credentials)
         candidates = yield from candidates_of(desired, index, claims)
         schedule = scheduling.schedule_all if adapter.spec.replicas is None else scheduling.schedule_replicas
@@ -118,7 +122,7 @@ def plan_incrementally(snapshot: Snapshot) -> Incremental[Plan]:
         else:
             draft.times.append(outcome)
         yield
-    return Plan(tuple(draft.actions), draft.placements, min((one for one in draft.times if one > now), default=None))
+    return Plan(tuple(draft.actions), draft.placements, min((at for at in draft.times if at > now), default=None))
 
 
 def _adapter(
@@ -152,9 +156,9 @@ def _adapter(
         instances += [_standing(desired, candidate, rollout) for candidate in some_kept]
         yield
     instances += [last_rejection(desired.load, candidate) or _ordered(candidate) for candidate in assignment.new]
-    instances += _leaving(candidates, assignment, {one.pod.uid for one in instances})
+    instances += _leaving(candidates, assignment, {instance.pod.uid for instance in instances})
     if not any(candidate.observed.unasked for candidate in candidates):
-        instances.sort(key=lambda one: one.pod.name)
+        instances.sort(key=lambda instance: instance.pod.name)
         draft.placements[desired.key] = Placement(
             tuple(instances), assignment.desired_replicas, assignment.condition or rollout.condition
         )

@@ -143,7 +143,7 @@ def _prepared(rollout: Rollout, desired: Desired, kept: Sequence[Candidate], hol
         for candidate in kept
         if candidate.observed.silent and not candidate.updated and not candidate.observed.lost
     ]
-    lacking = names([one.pod.name for one in (*fetching, *silent)])
+    lacking = names([candidate.pod.name for candidate in (*fetching, *silent)])
     for candidate in holders:
         if lacking:
             words = f"The new files are fetched. Waiting: {lacking} must fetch them before any pod switches."

@@ -189,7 +189,9 @@ def _add(
         capacity.reserve(candidate.pod.uid, candidate.name)
         assignment.new.append(candidate)
     short = missing - len(assignment.new)
-    for candidate in sorted(full, key=lambda one: (not capacity.is_becoming_free(one.pod.uid), *rank(one))):
+    for candidate in sorted(
+        full, key=lambda candidate: (not capacity.is_becoming_free(candidate.pod.uid), *rank(candidate))
+    ):
         # What fails elsewhere takes nobody's place.
         made = _preempt(desired.adapter, candidate, capacity) if short > 0 and not recorded else None
         if made is None:
@@ -214,9 +216,14 @@ def _short(
         return Condition(failed.reason, f"{told}. {words}")
     if not filtered:
         return Condition("NotEnoughPods", f"{told}. No other pod with a sidecar matches.")
-    kinds = {reason: [one for one in filtered if one.reason == reason] for reason in (one.reason for one in filtered)}
+    kinds = {
+        reason: [instance for instance in filtered if instance.reason == reason]
+        for reason in (instance.reason for instance in filtered)
+    }
     worst = min(kinds, key=lambda reason: (_WEIGHT.index(reason) if reason in _WEIGHT else len(_WEIGHT), reason))
-    groups = "; ".join(f"{names([one.pod.name for one in kind])}: {kind[0].message}" for kind in kinds.values())
+    groups = "; ".join(
+        f"{names([instance.pod.name for instance in kind])}: {kind[0].message}" for kind in kinds.values()
+    )
     return Condition(worst, f"{told}. {groups}")
 
 

@@ -74,7 +74,7 @@ def is_deleting(adapter: LoraAdapter) -> bool:
 
 def oldest_first(adapters: Iterable[LoraAdapter]) -> list[LoraAdapter]:
     """Return the order in which LoraAdapters that want one name on one pod come to it."""
-    return sorted(adapters, key=lambda one: (one.metadata.creation_timestamp or _NEVER, one.metadata.name))
+    return sorted(adapters, key=lambda adapter: (adapter.metadata.creation_timestamp or _NEVER, adapter.metadata.name))
 
 
 def for_pod(adapters: Iterable[LoraAdapter], labels: Mapping[str, str]) -> dict[str, LoraAdapter]:

@@ -42,8 +42,10 @@ class CachedService:
 def decode_service(body: Mapping[str, Any]) -> CachedService:
     """Read a Service as the API server gives it."""
     metadata, spec = body["metadata"], body.get("spec") or {}
-    owners = [one["uid"] for one in metadata.get("ownerReferences") or [] if one.get("controller")]
-    ports = [(one.get("name") or "", int(one["port"]), str(one.get("targetPort"))) for one in spec.get("ports") or []]
+    owners = [owner["uid"] for owner in metadata.get("ownerReferences") or [] if owner.get("controller")]
+    ports = [
+        (port.get("name") or "", int(port["port"]), str(port.get("targetPort"))) for port in spec.get("ports") or []
+    ]
     return CachedService(
         metadata["name"],
         metadata["namespace"],

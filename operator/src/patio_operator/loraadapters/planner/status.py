@@ -72,11 +72,15 @@ class _Standing:
 
     @property
     def faulty(self) -> tuple[Instance, ...]:
-        return (*self.failed, *self.unknown, *(one for one in self.stuck if one.reason not in NO_FAULT))
+        return (*self.failed, *self.unknown, *(instance for instance in self.stuck if instance.reason not in NO_FAULT))
 
     @property
     def rolling(self) -> tuple[Instance, ...]:
-        return tuple(one for one in self.placement.instances if not one.updated and one.state is InstanceState.LOADED)
+        return tuple(
+            instance
+            for instance in self.placement.instances
+            if not instance.updated and instance.state is InstanceState.LOADED
+        )
 
     @property
     def stopped(self) -> bool:
@@ -89,10 +93,10 @@ _ORDER = {InstanceState.FAILED: 0, InstanceState.UNKNOWN: 1, InstanceState.LOADE
 
 def recorded(status: Mapping[str, Any]) -> RecordedStatus:
     """Reduce a status, as the API server has it."""
-    instances = [one for one in status.get("instances") or [] if isinstance(one, dict)]
+    instances = [entry for entry in status.get("instances") or [] if isinstance(entry, dict)]
     return RecordedStatus(
         {name: value for name, value in status.items() if name != "instances"},
-        {sys.intern(str(one.get("pod"))): _recorded_instance(one) for one in instances},
+        {sys.intern(str(entry.get("pod"))): _recorded_instance(entry) for entry in instances},
     )
 
 
@@ -103,16 +107,18 @@ def is_recorded(before: RecordedStatus, after: Mapping[str, Any]) -> bool:
         return False
     if any(after[name] != value for name, value in before.rest.items()):
         return False
-    return all(was.get(one["pod"]) == (one["state"], one["reason"], one["since"], _rest(one)) for one in instances)
+    return all(
+        was.get(entry["pod"]) == (entry["state"], entry["reason"], entry["since"], _rest(entry)) for entry in instances
+    )
 
 
-def _recorded_instance(one: Mapping[str, Any]) -> RecordedInstance:
-    state, reason, since = (sys.intern(str(one.get(name) or "")) for name in ("state", "reason", "since"))
-    return state, reason, since, _rest(one)
+def _recorded_instance(entry: Mapping[str, Any]) -> RecordedInstance:
+    state, reason, since = (sys.intern(str(entry.get(name) or "")) for name in ("state", "reason", "since"))
+    return state, reason, since, _rest(entry)
 
 
-def _rest(one: Mapping[str, Any]) -> int:
-    return hash((str(one.get("node") or ""), str(one.get("message") or ""), one.get("attempts") or 0))
+def _rest(entry: Mapping[str, Any]) -> int:
+    return hash((str(entry.get("node") or ""), str(entry.get("message") or ""), entry.get("attempts") or 0))
 
 
 def status(adapter: LoraAdapter, placement: Placement, before: RecordedStatus, now: datetime) -> dict[str, Any]:
@@ -146,7 +152,7 @@ def status(adapter: LoraAdapter, placement: Placement, before: RecordedStatus, n
                 ("Degraded", _degraded(standing)),
             )
         ],
-        "instances": [_instance(one, before.instances.get(one.pod.name), since) for one in shown],
+        "instances": [_instance(instance, before.instances.get(instance.pod.name), since) for instance in shown],
     }
 
 
@@ -166,9 +172,9 @@ def events(before: RecordedStatus, after: Mapping[str, Any]) -> tuple[Event, ...
     # and the same fault may be told with another number each time.
     known = {(pod, reason) for pod, (_, reason, _, _) in before.instances.items()}
     fresh: dict[tuple[str, str], list[str]] = {}
-    for one in after["instances"]:
-        if one["state"] == InstanceState.FAILED and (one["pod"], one["reason"]) not in known:
-            fresh.setdefault((one["reason"], one["message"]), []).append(one["pod"])
+    for entry in after["instances"]:
+        if entry["state"] == InstanceState.FAILED and (entry["pod"], entry["reason"]) not in known:
+            fresh.setdefault((entry["reason"], entry["message"]), []).append(entry["pod"])
     faults = [Event("Warning", reason, f"{names(pods)}: {words}") for (reason, words), pods in fresh.items()]
     told += faults[:MOST_FAULTS_TOLD]
     degraded, was = find(after, "Degraded"), find(before.rest, "Degraded")
@@ -180,7 +186,7 @@ def events(before: RecordedStatus, after: Mapping[str, Any]) -> tuple[Event, ...
 
 def _counted(adapter: LoraAdapter, placement: Placement) -> _Standing:
     def of(*states: InstanceState) -> tuple[Instance, ...]:
-        return tuple(one for one in placement.instances if one.state in states)
+        return tuple(instance for instance in placement.instances if instance.state in states)
 
     loaded = of(InstanceState.LOADED)
     on_the_way = of(InstanceState.PENDING, InstanceState.DOWNLOADING, InstanceState.LOADING)
@@ -188,11 +194,11 @@ def _counted(adapter: LoraAdapter, placement: Placement) -> _Standing:
         adapter,
         placement,
         ready=len(loaded),
-        updated=sum(one.updated for one in loaded),
-        moving=tuple(one for one in on_the_way if one.reason not in STUCK),
+        updated=sum(instance.updated for instance in loaded),
+        moving=tuple(instance for instance in on_the_way if instance.reason not in STUCK),
         failed=of(InstanceState.FAILED),
         unknown=of(InstanceState.UNKNOWN),
-        stuck=tuple(one for one in on_the_way if one.reason in STUCK),
+        stuck=tuple(instance for instance in on_the_way if instance.reason in STUCK),
     )
 
 
@@ -230,10 +236,12 @@ def _ready(standing: _Standing) -> tuple[str, str, str]:
 
 
 def _progressing(standing: _Standing) -> tuple[str, str, str]:
-    leaving = [one.pod.name for one in standing.placement.instances if one.state is InstanceState.UNLOADING]
+    leaving = [
+        instance.pod.name for instance in standing.placement.instances if instance.state is InstanceState.UNLOADING
+    ]
     if standing.moving:
         rolling = bool(standing.rolling) and not standing.stopped
-        pods = names([one.pod.name for one in standing.moving])
+        pods = names([instance.pod.name for instance in standing.moving])
         return "True", "RollingOut" if rolling else "Loading", f"In progress on {pods}."
     if standing.rolling and standing.placement.condition is None:
         return "True", "RollingOut", f"{_message(standing.rolling[0])}"
@@ -258,29 +266,29 @@ def _degraded(standing: _Standing) -> tuple[str, str, str]:
 def _by_fault(faulty: Iterable[Instance]) -> Iterable[str]:
     """Say each fault once, with the pods that have it, the worst first."""
     groups: dict[tuple[str, str], list[str]] = {}
-    for one in sorted(faulty, key=_worst_first):
-        groups.setdefault((one.reason, one.message), []).append(one.pod.name)
+    for instance in sorted(faulty, key=_worst_first):
+        groups.setdefault((instance.reason, instance.message), []).append(instance.pod.name)
     for (reason, message), pods in groups.items():
         yield f"{names(pods)}: {_cut(message, MAX_INSTANCE_MESSAGE) or reason}"
 
 
-def _worst_first(one: Instance) -> tuple[int, bool, str]:
-    return _ORDER.get(one.state, 2), one.reason not in STUCK, one.pod.name
+def _worst_first(instance: Instance) -> tuple[int, bool, str]:
+    return _ORDER.get(instance.state, 2), instance.reason not in STUCK, instance.pod.name
 
 
-def _message(one: Instance) -> str:
-    return f"{one.pod.name}: {one.message or one.reason}"
+def _message(instance: Instance) -> str:
+    return f"{instance.pod.name}: {instance.message or instance.reason}"
 
 
-def _instance(one: Instance, was: RecordedInstance | None, now: str) -> dict[str, Any]:
-    same = was is not None and was[2] and was[0] == one.state and was[1] == one.reason
+def _instance(instance: Instance, was: RecordedInstance | None, now: str) -> dict[str, Any]:
+    same = was is not None and was[2] and was[0] == instance.state and was[1] == instance.reason
     return {
-        "pod": one.pod.name,
-        "node": one.pod.node,
-        "state": one.state.value,
-        "reason": one.reason,
-        "message": _cut(one.message, MAX_INSTANCE_MESSAGE),
-        "attempts": one.attempts,
+        "pod": instance.pod.name,
+        "node": instance.pod.node,
+        "state": instance.state.value,
+        "reason": instance.reason,
+        "message": _cut(instance.message, MAX_INSTANCE_MESSAGE),
+        "attempts": instance.attempts,
         "since": was[2] if was is not None and same else now,
     }
 

@@ -61,7 +61,7 @@ def workloads_to_read(
     if profile.spec.update_strategy == "NoUpdate":
         return []
     behind = {user.workload for user in users if user.workload is not None and user.revision != revision}
-    return sorted(behind | {_ref(one) for one in profile.status.rolling})
+    return sorted(behind | {_ref(entry) for entry in profile.status.rolling})
 
 
 def plan(snapshot: Snapshot) -> Plan:
@@ -72,7 +72,7 @@ def plan(snapshot: Snapshot) -> Plan:
     state = State(revision, len(users), len(behind), verdict)
     if verdict.problems or profile.spec.update_strategy == "NoUpdate":
         return _done(profile, state, (), now)
-    before = {_ref(one): one for one in profile.status.rolling}
+    before = {_ref(entry): entry for entry in profile.status.rolling}
     name = profile.metadata.name
     rolling: list[tuple[Workload, Rolling]] = []
     candidates: list[Workload] = []
@@ -91,13 +91,13 @@ def plan(snapshot: Snapshot) -> Plan:
     failures = [(workload.ref, _failure(workload, entry, now)) for workload, entry in rolling]
     failed = [(ref, words) for ref, words in failures if words]
     free = 0 if failed else max(at_once(profile) - len(rolling), 0)
-    turns = sorted((_turn(one, before), one.ref, one) for one in candidates)
-    chosen = [one for turn, _, one in turns if turn < _LAST or not unread][:free]
+    turns = sorted((_turn(candidate, before), candidate.ref, candidate) for candidate in candidates)
+    chosen = [workload for turn, _, workload in turns if turn < _LAST or not unread][:free]
     rolls = tuple(
-        Roll(one, {**one.rolled, name: revision}, f"profile {name} changed, and pods run an older revision")
-        for one in chosen
+        Roll(workload, {**workload.rolled, name: revision}, f"profile {name} changed, and pods run an older revision")
+        for workload in chosen
     )
-    entries = [entry for _, entry in rolling] + [_followed(one, None, now) for one in chosen]
+    entries = [entry for _, entry in rolling] + [_followed(workload, None, now) for workload in chosen]
     waiting = len(candidates) - len(chosen) + len(unread)
     state = State(revision, len(users), len(behind), verdict, tuple(entries), waiting, tuple(failed), tuple(left))
     return _done(profile, state, rolls, now)

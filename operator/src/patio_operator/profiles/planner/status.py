@@ -68,7 +68,7 @@ def status_of(profile: ClusterEngineRuntimeProfile, state: State, now: datetime)
         status["lastError"] = rolled_out["message"]
     if state.rolling:
         status["rolling"] = [
-            one.to_api() | {"since": one.since.strftime("%Y-%m-%dT%H:%M:%SZ")} for one in state.rolling
+            entry.to_api() | {"since": entry.since.strftime("%Y-%m-%dT%H:%M:%SZ")} for entry in state.rolling
         ]
     return status
 
@@ -116,7 +116,7 @@ def _rolled_out(profile: ClusterEngineRuntimeProfile, state: State) -> tuple[str
         named = "; ".join(f"{ref} did not become ready: {words}" for ref, words in state.failed[:MOST_NAMED])
         return "False", "Stopped", f"{named}. {behind}; the rollout is paused."[:2000]
     if state.rolling:
-        names = ", ".join(f"{one.kind} {one.namespace}/{one.name}" for one in state.rolling[:MOST_NAMED])
+        names = ", ".join(f"{entry.kind} {entry.namespace}/{entry.name}" for entry in state.rolling[:MOST_NAMED])
         return "False", "Rolling", f"{behind}. Rolling {names}; {state.waiting} more to roll."
     return "False", "PartiallyRolledOut", f"{behind} and are not rolled: {_named(state)}."
 
@@ -124,8 +124,8 @@ def _rolled_out(profile: ClusterEngineRuntimeProfile, state: State) -> tuple[str
 def _named(state: State) -> str:
     """Name what is left by its pods: workloads by their names, the rest by their kind."""
     pods: Counter[tuple[str, str]] = Counter()
-    for one in state.left:
-        pods[one.what, one.why] += one.pods
+    for skipped in state.left:
+        pods[skipped.what, skipped.why] += skipped.pods
     parts = [f"{count} {what}" + (f" ({why})" if why else "") for (what, why), count in sorted(pods.items())]
     more = len(parts) - MOST_NAMED
     return ", ".join(parts[:MOST_NAMED]) + (f", and {more} more" if more > 0 else "")
