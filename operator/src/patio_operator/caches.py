@@ -34,11 +34,11 @@ class Caches:
         """
         self._with_groups = groups
         injected = Scope(labels=f"{labels.INJECTED}=true")
-        ours = Scope(labels=labels.ADAPTER_SERVICE)
+        scope = Scope(labels=labels.ADAPTER_SERVICE)
         of_groups = Scope(labels=labels.GROUP_NAME, metadata_only=True)
         self.pods = Informer(client, POD, decode_pod, injected, namespaces)
         self.adapters = Informer(client, LORA_ADAPTER, decode_adapter, namespaces=namespaces)
-        self.services: Informer[CachedService] = Informer(client, SERVICE, decode_service, ours, namespaces)
+        self.services: Informer[CachedService] = Informer(client, SERVICE, decode_service, scope, namespaces)
         self.profiles = Informer(client, PROFILE, ClusterEngineRuntimeProfile.model_validate)
         self.groups = Informer(client, ROLE_BASED_GROUP, decode_group, Scope(metadata_only=True), namespaces)
         self.group_pods = Informer(client, POD, decode_member, of_groups, namespaces)

@@ -163,7 +163,7 @@ async def test_answers_that_take_long_to_read_get_a_small_share_of_the_time_toge
         while time.thread_time() < until:
             pass
         if not readable:
-            raise watch_module.SilentError("it answered with something else")
+            raise watch_module.NoAnswerError("it answered with something else")
         return read(body)
 
     async def at_once(_: web.Request) -> web.Response:

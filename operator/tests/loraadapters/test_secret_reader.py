@@ -18,11 +18,11 @@ from patio_operator.kube.resources import Resource
 from patio_operator.loraadapters.planner.credentials import (
     MOST_CHARACTERS,
     Credentials,
-    SecretUnusableError,
+    InvalidSecretError,
     decode,
 )
 from patio_operator.loraadapters.planner.plan import Condition
-from patio_operator.loraadapters.secret_reader import READ_AT_ONCE, SecretReader, _verdict
+from patio_operator.loraadapters.secret_reader import READ_AT_ONCE, SecretReader, _checked
 
 from builders import lora_adapter
 
@@ -40,7 +40,7 @@ def body(**data: bytes | str | None) -> dict[str, Any]:
 
 def verdict(source: dict[str, Any], secret: dict[str, Any]) -> Credentials | Condition:
     adapter: LoraAdapter = lora_adapter(source=source)
-    return _verdict(adapter, "keys", secret)
+    return _checked(adapter, "keys", secret)
 
 
 def test_keys_that_are_not_ours_are_never_looked_at() -> None:
@@ -101,7 +101,7 @@ def test_any_content_is_a_verdict(data: dict[str, bytes | str | None]) -> None:
         assert isinstance(found, Credentials | Condition)
         try:
             values = decode(body(**data)["data"])
-        except SecretUnusableError:
+        except InvalidSecretError:
             assert isinstance(found, Condition)
             continue
         if isinstance(found, Condition):

@@ -25,7 +25,7 @@ from patio_operator.injection.authentication import drain_seconds
 from patio_operator.security.auth import ProofAuth
 from patio_operator.security.proofs import proof
 from patio_operator.security.signing_key_rotation import decide
-from patio_operator.security.signing_keys import SigningKey, decode, due, encode, new_key, successor
+from patio_operator.security.signing_keys import SigningKey, decode, encode, is_due, new_key, successor
 from patio_operator.settings import Settings, SettingsError
 from patio_protocol.adapters import UnloadRequest
 from patio_protocol.authentication import MAX_ENDORSEMENTS, ProofClaims
@@ -117,7 +117,7 @@ def test_a_key_of_age_and_one_that_is_asked_away_are_followed(annotations: dict[
     assert decision.data is not None
     assert decision.annotations == {labels.ROTATE: None}
     assert (decision.value.public != key.public, len(decision.value.endorsements)) == (True, 1)
-    assert not due(decision.value, AGE, NOW + later)
+    assert not is_due(decision.value, AGE, NOW + later)
     assert key.public[:8] in decision.message
 
 

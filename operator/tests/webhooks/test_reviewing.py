@@ -20,7 +20,7 @@ from patio_operator.injection import CallerKeys
 from patio_operator.kube.client import ApiError, KubeClient, Object
 from patio_operator.telemetry.metrics import Metrics
 from patio_operator.webhooks import loraadapters, profiles, reviewing, server
-from patio_operator.webhooks.reviewing import BadReviewError, BusyError, Gate, Limits, read_review
+from patio_operator.webhooks.reviewing import BusyError, Gate, InvalidReviewError, Limits, read_review
 
 from pod_builders import VLLM, pod, profile
 
@@ -189,17 +189,17 @@ async def _stalled(webhook: Webhook, path: str, length: int) -> tuple[asyncio.St
 async def test_a_review_waits_for_room_and_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reviewing, "WAIT_SECONDS", 0.05)
     gate = Gate(Limits(longest=10, bytes_at_once=10, at_once=2))
-    async with gate.room(6):
-        async with gate.room(4):
+    async with gate.reserve(6):
+        async with gate.reserve(4):
             with pytest.raises(BusyError):
-                async with gate.room(0):
+                async with gate.reserve(0):
                     raise AssertionError("a third one")
         with pytest.raises(BusyError):
-            async with gate.room(5):
+            async with gate.reserve(5):
                 raise AssertionError("too many bytes")
-        async with gate.room(4):
+        async with gate.reserve(4):
             pass
-    async with gate.room(10):
+    async with gate.reserve(10):
         pass
 
 
@@ -207,12 +207,12 @@ async def test_room_is_given_back_whatever_happens() -> None:
     gate = Gate(Limits(longest=10, bytes_at_once=10, at_once=1))
     for _ in range(3):
         with pytest.raises(ValueError, match="oh"):
-            async with gate.room(10):
+            async with gate.reserve(10):
                 raise ValueError("oh")
     waiting = asyncio.Event()
 
     async def hold() -> None:
-        async with gate.room(10):
+        async with gate.reserve(10):
             waiting.set()
             await asyncio.sleep(3600)
 
@@ -220,7 +220,7 @@ async def test_room_is_given_back_whatever_happens() -> None:
     await waiting.wait()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    async with gate.room(10):
+    async with gate.reserve(10):
         pass
 
 
@@ -257,7 +257,7 @@ def test_a_review_is_read_down_to_a_depth() -> None:
         return review(inner)
 
     read_review(nested(reviewing.DEEPEST - 5))
-    with pytest.raises(BadReviewError, match="deep"):
+    with pytest.raises(InvalidReviewError, match="deep"):
         read_review(nested(reviewing.DEEPEST + 1))
 
 

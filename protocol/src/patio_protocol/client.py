@@ -106,8 +106,8 @@ class SidecarClient:
         """Beside a router: give a lease back. Return how its worker leaves; None once it is gone."""
         try:
             return await self._call("DELETE", f"/v1/topology/leases/{lease_id}", Registration, 0)
-        except Refused as refused:
-            if refused.status == 404 and refused.code == "NotFound":
+        except Refused as error:
+            if error.status == 404 and error.code == "NotFound":
                 return None
             raise
 
@@ -165,5 +165,5 @@ class SidecarClient:
 
 def _unreadable(response: httpx.Response) -> Refused:
     """Whoever answered does not speak this API: another program on the port, a proxy in between."""
-    words = f"{response.request.url} answered {response.status_code}, and the answer is not one of the sidecar's API"
-    return Refused("UnreadableAnswer", words, True, response.status_code)
+    message = f"{response.request.url} answered {response.status_code}, and the answer is not one of the sidecar's API"
+    return Refused("UnreadableAnswer", message, True, response.status_code)

@@ -81,8 +81,8 @@ class CredentialsText(_Part):
 
 def order_digest(order: LoadRequest) -> str:
     """Return the SHA-256, in hex, of everything that an order says but for what is sealed."""
-    said = order.model_dump(mode="json", exclude_unset=True, exclude_none=True, exclude={"sealed_credentials"})
-    return hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    fields = order.model_dump(mode="json", exclude_unset=True, exclude_none=True, exclude={"sealed_credentials"})
+    return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def sealed_field(key: str, sealed: str) -> str:

@@ -21,8 +21,8 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 def bounded_words(text: str, longest: int = LONGEST_WORDS) -> str:
     """Return a text of at most so many characters, and how many more there were."""
     # JSON may have half a pair of surrogates, which nothing can encode. (In the pattern they would cost 0.5 MB.)
-    words = _CONTROL.sub("?", text[:longest].encode("utf-8", "replace").decode())
-    return words if len(text) <= longest else f"{words}... ({len(text) - longest} characters more)"
+    shown = _CONTROL.sub("?", text[:longest].encode("utf-8", "replace").decode())
+    return shown if len(text) <= longest else f"{shown}... ({len(text) - longest} characters more)"
 
 
 def is_fit(text: str) -> bool:
@@ -36,17 +36,17 @@ def is_fit(text: str) -> bool:
 
 def error_words(error: BaseException) -> str:
     """Return what a library's error says, or its class where it says nothing or could say too much."""
-    told = _root(error)
+    root = _root(error)
     # h11 quotes the header that it refuses to send, and a codec the text that it can not encode: keys may be in both.
-    if isinstance(told, UnicodeError) or any(isinstance(cause, httpx.LocalProtocolError) for cause in (error, told)):
+    if isinstance(root, UnicodeError) or any(isinstance(cause, httpx.LocalProtocolError) for cause in (error, root)):
         return type(error).__name__
-    if isinstance(told, ssl.SSLError):
-        reason = (getattr(told, "reason", None) or "").replace("_", " ").lower()
-        text: str = getattr(told, "verify_message", "") or reason or told.strerror or type(told).__name__
+    if isinstance(root, ssl.SSLError):
+        reason = (getattr(root, "reason", None) or "").replace("_", " ").lower()
+        text: str = getattr(root, "verify_message", "") or reason or root.strerror or type(root).__name__
         return bounded_words(text.rstrip("."), LONGEST_ERROR)
-    if isinstance(told, OSError) and told.errno is not None and told.errno > 0:
-        return os.strerror(told.errno)
-    text = (told.strerror if isinstance(told, OSError) else str(told)) or str(told) or str(error)
+    if isinstance(root, OSError) and root.errno is not None and root.errno > 0:
+        return os.strerror(root.errno)
+    text = (root.strerror if isinstance(root, OSError) else str(root)) or str(root) or str(error)
     return bounded_words(" ".join(text.split()).rstrip(".") or type(error).__name__, LONGEST_ERROR)
 
 
@@ -56,7 +56,7 @@ def causes(error: BaseException) -> list[BaseException]:
     waiting: list[BaseException | None] = [error]
     while waiting and len(found) < 64:
         current = waiting.pop(0)
-        if current is None or any(current is known for known in found):
+        if current is None or any(current is seen for seen in found):
             continue
         found.append(current)
         waiting += list(current.exceptions) if isinstance(current, BaseExceptionGroup) else []

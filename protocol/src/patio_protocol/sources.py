@@ -76,8 +76,8 @@ def parse_source(uri: str) -> Source:
         kind = SourceKind(scheme)
     except ValueError:
         if scheme in ("http", "https"):
-            words = "is a web address: write hf://org/repo[@revision][/folder], or s3:// with a separate endpoint"
-            raise ValueError(f"{_shown(uri)} {words}") from None
+            message = "is a web address: write hf://org/repo[@revision][/folder], or s3:// with a separate endpoint"
+            raise ValueError(f"{_shown(uri)} {message}") from None
         raise ValueError(f"{_shown(uri)} is not one of {_FORMS}") from None
     if kind is SourceKind.HF:
         return _repository(uri, rest, folder_allowed=True)
@@ -196,27 +196,27 @@ def read_config(config: Mapping[str, str] | None) -> dict[str, str]:
     if config is None:
         return {}
     _check_keys(config)
-    said = {key: value.strip() for key, value in config.items() if value.strip()}
-    broken = sorted(key for key, value in said.items() if _CONTROL.search(value))
+    values = {key: value.strip() for key, value in config.items() if value.strip()}
+    broken = sorted(key for key, value in values.items() if _CONTROL.search(value))
     if broken:
         raise ValueError(f"config: {', '.join(broken)} has a character that is not allowed")
-    if ("access_key" in said) != ("secret_key" in said):
+    if ("access_key" in values) != ("secret_key" in values):
         raise ValueError("config: access_key and secret_key must be given together")
     for key in ("hf_endpoint", "endpoint"):
-        if key in said:
-            said[key] = _named(key, check_endpoint, said[key])
-    if "hf_revision" in said:
-        said["hf_revision"] = _named("hf_revision", check_revision, said["hf_revision"])
-    if said.get("addressing_style", "auto") not in ADDRESSING_STYLES:
+        if key in values:
+            values[key] = _named(key, check_endpoint, values[key])
+    if "hf_revision" in values:
+        values["hf_revision"] = _named("hf_revision", check_revision, values["hf_revision"])
+    if values.get("addressing_style", "auto") not in ADDRESSING_STYLES:
         raise ValueError(f"config: addressing_style is not one of {', '.join(ADDRESSING_STYLES)}")
-    if "region" in said:
-        said["region"] = _named("region", check_region, said["region"])
-    if said.get("allow_plain_http", "true") not in ("true", "false"):
+    if "region" in values:
+        values["region"] = _named("region", check_region, values["region"])
+    if values.get("allow_plain_http", "true") not in ("true", "false"):
         raise ValueError("config: allow_plain_http is not true or false")
     for key in SECRET_KEYS:
-        if not re.fullmatch(r"[\x21-\x7e]{1,8192}", said.get(key, "x")):
+        if not re.fullmatch(r"[\x21-\x7e]{1,8192}", values.get(key, "x")):
             raise ValueError(f"config: {key} has a character that is not allowed, or is too long")
-    return said
+    return values
 
 
 def without_secrets(config: Mapping[str, str]) -> dict[str, str]:
@@ -229,11 +229,11 @@ def _repository(uri: str, rest: str, *, folder_allowed: bool) -> Source:
     repository, _, folder = tail.partition("/")
     repository, at, quoted = repository.partition("@")
     if not tail and _REPOSITORY_PART.fullmatch(organisation.partition("@")[0]):
-        words = "lacks the organisation of the repository: write org/repo (gpt2 is openai-community/gpt2 on the Hub)"
-        raise ValueError(f"{_shown(uri)} {words}")
+        message = "lacks the organisation of the repository: write org/repo (gpt2 is openai-community/gpt2 on the Hub)"
+        raise ValueError(f"{_shown(uri)} {message}")
     if folder.lstrip("/").startswith(_PAGES):
-        words = "is the address of a page of the Hub: write hf://org/repo@revision/folder"
-        raise ValueError(f"{_shown(uri)} {words}")
+        message = "is the address of a page of the Hub: write hf://org/repo@revision/folder"
+        raise ValueError(f"{_shown(uri)} {message}")
     parts = (organisation, repository)
     if not all(_REPOSITORY_PART.fullmatch(part) and ".." not in part and "--" not in part for part in parts):
         raise ValueError(f"{_shown(uri)} is not one of {_FORMS}")
@@ -258,8 +258,8 @@ def _folder(uri: str, folder: str) -> str:
 def _check_keys(config: Mapping[str, object]) -> None:
     unknown = sorted(key for key in config if key not in (*SECRET_KEYS, *OPTION_KEYS))
     if unknown:
-        known = ", ".join((*SECRET_KEYS, *OPTION_KEYS))
-        raise ValueError(f"config has unknown keys {_shown(', '.join(unknown))}; the keys are {known}")
+        allowed = ", ".join((*SECRET_KEYS, *OPTION_KEYS))
+        raise ValueError(f"config has unknown keys {_shown(', '.join(unknown))}; the keys are {allowed}")
 
 
 def _named(key: str, check: Callable[[str], str], value: str) -> str:

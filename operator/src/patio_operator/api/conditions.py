@@ -39,15 +39,17 @@ def next_condition(
         now: the time of the change, if it is one; UTC.
 
     """
-    was = next((condition for condition in before if condition["type"] == type_), None)
-    changed = was is None or was["status"] != status
+    previous = next((condition for condition in before if condition["type"] == type_), None)
+    changed = previous is None or previous["status"] != status
     return {
         "type": type_,
         "status": status,
         "reason": reason,
         "message": message,
         "observedGeneration": generation,
-        "lastTransitionTime": now.strftime(TIME_FORMAT) if changed or was is None else was["lastTransitionTime"],
+        "lastTransitionTime": now.strftime(TIME_FORMAT)
+        if changed or previous is None
+        else previous["lastTransitionTime"],
     }
 
 

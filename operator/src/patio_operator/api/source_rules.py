@@ -37,8 +37,8 @@ _IN_HUB = r"^(hf://)?[^/:@]*/[^/@]*@"
 
 def is_in_clear(endpoint: str) -> bool:
     """Return whether what is sent to an endpoint can be read on its way."""
-    there = endpoint.lower()
-    return re.search(IN_CLEAR, there) is not None and re.search(IN_THE_POD, there) is None
+    lower = endpoint.lower()
+    return re.search(IN_CLEAR, lower) is not None and re.search(IN_THE_POD, lower) is None
 
 
 @dataclass(frozen=True)

@@ -129,10 +129,10 @@ def restored(bundle: Bundle, trusted: bytes) -> Bundle:
     Another replica may serve a certificate of a newer CA, which went with the lost one: it stays trusted.
     """
     try:
-        there = tuple(_pem(certificate) for certificate in x509.load_pem_x509_certificates(trusted)) if trusted else ()
+        loaded = tuple(_pem(certificate) for certificate in x509.load_pem_x509_certificates(trusted)) if trusted else ()
     except ValueError:
-        there = ()
-    others = tuple(certificate for certificate in there if certificate not in bundle.authorities)
+        loaded = ()
+    others = tuple(certificate for certificate in loaded if certificate not in bundle.authorities)
     return replace(bundle, authorities=(*bundle.authorities, *others))
 
 
@@ -202,8 +202,8 @@ def _age(certificate: x509.Certificate, now: datetime) -> timedelta:
 
 
 def _names(certificate: x509.Certificate) -> set[str]:
-    there = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    return set(there.get_values_for_type(x509.DNSName))
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return set(names.get_values_for_type(x509.DNSName))
 
 
 def _is_signed_by(certificate: x509.Certificate, ca: x509.Certificate) -> bool:

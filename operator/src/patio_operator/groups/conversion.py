@@ -69,16 +69,16 @@ def _converted(
     body: Mapping[str, Any],
     kept_here: str,
     keep_there: str,
-    there: Callable[[Object], Object],
+    convert: Callable[[Object], Object],
     back: Callable[[Object], Object],
 ) -> Object:
     given, kept = _taken_out(body, kept_here)
     try:
-        converted = round_trip.restore(there(given), kept)
+        converted = round_trip.restore(convert(given), kept)
         lost = round_trip.difference(back(converted), given)
     except (AttributeError, KeyError, TypeError, ValueError):
         # Anybody can write the annotation. One that makes an object no group would fail every list that it is in.
-        converted = there(given)
+        converted = convert(given)
         lost = round_trip.difference(back(converted), given)
     return _put_in(converted, keep_there, lost)
 

@@ -135,11 +135,11 @@ class GroupReconciler:
         namespace, name = key
         observing = self._observing()
         if self._groups.synced_in(namespace):
-            there = self._groups.get(name, namespace)
-            if there is None:
+            cached = self._groups.get(name, namespace)
+            if cached is None:
                 self._kept.pop(key, None)
                 return None
-            if observing and not there.handed_over:
+            if observing and not cached.handed_over:
                 return None
         kept = self._kept.setdefault(key, _Kept())
         wait = self._wait(kept)
@@ -275,15 +275,15 @@ class GroupReconciler:
             await self._check(pod, body)
         for ref in plan.adopts:
             # the UID is a condition: of another pod it cannot be changed
-            mine = {"metadata": {"uid": ref.uid, "ownerReferences": [naming.owner(group)]}}
-            await self._client.merge(BY_KIND[ref.api_version, ref.kind], ref.name, namespace, mine)
+            patch = {"metadata": {"uid": ref.uid, "ownerReferences": [naming.owner(group)]}}
+            await self._client.merge(BY_KIND[ref.api_version, ref.kind], ref.name, namespace, patch)
         for ref in plan.tear_down[:PODS_IN_A_PASS]:
             await self._delete(ref)
-        there = {(child["kind"], child["metadata"]["name"]): child for child in children}
+        existing = {(child["kind"], child["metadata"]["name"]): child for child in children}
         applied: dict[tuple[str, str], tuple[str, str, str]] = {}
         for wanted in plan.applies:
             place = wanted["kind"], wanted["metadata"]["name"]
-            asked, live = _digest(wanted), there.get(place)
+            asked, live = _digest(wanted), existing.get(place)
             if live is not None and kept.applied.get(place) == (live["metadata"]["uid"], asked, _ours(live)):
                 applied[place] = kept.applied[place]
                 continue
@@ -319,10 +319,10 @@ class GroupReconciler:
         except InvalidError as error:
             if "field not declared in schema" not in error.message:
                 raise
-            known, dropped = pruning.prune(wanted, await self._client.schemas(kind.api_version))
+            pruned, dropped = pruning.prune(wanted, await self._client.schemas(kind.api_version))
             if not dropped:
                 raise
-            answer = await self._client.apply(kind, known)
+            answer = await self._client.apply(kind, pruned)
             await self._record_unknown_fields(body, f"{kind.kind} {wanted['metadata']['name']}", ", ".join(dropped))
             return answer
 
@@ -342,11 +342,11 @@ class GroupReconciler:
 
     async def _unlabelled(self, applies: Iterable[Object], children: Iterable[Object], namespace: str) -> list[Object]:
         """Read what has a name that the plan would write to, and no label that says whose it is."""
-        known = {(child["kind"], child["metadata"]["name"]) for child in children}
+        listed = {(child["kind"], child["metadata"]["name"]) for child in children}
         found: list[Object] = []
         for wanted in applies:
             kind, name = BY_KIND[wanted["apiVersion"], wanted["kind"]], wanted["metadata"]["name"]
-            if (kind.kind, name) not in known:
+            if (kind.kind, name) not in listed:
                 try:
                     found.append(_typed(kind, await self._client.get(kind, name, namespace)))
                 except NotFoundError:

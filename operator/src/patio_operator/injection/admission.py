@@ -70,17 +70,19 @@ def engine_of(pod: Mapping[str, Any], wanted: Sequence[Runtime]) -> Engine:
     if limits.excess(pod) is not None:
         return Engine(container="")
     try:
-        theirs = _names(wanted)
+        injected_names = _names(wanted)
     except InjectionError:  # `inject` says so
-        theirs = set()
-    return find_engine(_own(pod, theirs))
+        injected_names = set()
+    return find_engine(_own(pod, injected_names))
 
 
-def _own(pod: Mapping[str, Any], theirs: set[str]) -> list[Container]:
+def _own(pod: Mapping[str, Any], injected_names: set[str]) -> list[Container]:
     """Return the containers that may be the engine: the pod's own that run as long as it does, main ones first."""
     spec = pod["spec"]
     native = [container for container in spec.get("initContainers") or [] if container.get("restartPolicy") == "Always"]
-    return [container for container in [*(spec.get("containers") or []), *native] if container["name"] not in theirs]
+    return [
+        container for container in [*(spec.get("containers") or []), *native] if container["name"] not in injected_names
+    ]
 
 
 def _left_alone(engine: Engine) -> str:
@@ -114,10 +116,10 @@ def _inject(
         effective = profiles.effective(runtime)
         warnings += effective.warnings
         present = {container["name"] for container in containers_of(pod)}
-        again = runtime.name in before and all(container["name"] in present for container in effective.all)
-        differs = profiles.add(pod, runtime, effective, origins, volume_origins, again=again)
+        injected_before = runtime.name in before and all(container["name"] in present for container in effective.all)
+        differs = profiles.add(pod, runtime, effective, origins, volume_origins, injected_before=injected_before)
         warnings += differs
-        if not again:
+        if not injected_before:
             revisions[runtime.name] = UNKNOWN_REVISION if differs else profiles.revision(runtime.profile)
         warnings += _never_ending(pod, effective.containers, f"profile {runtime.name!r}")
         targets = _targets(pod, runtime, engine)
@@ -149,13 +151,13 @@ def _inject(
     )  # the same whichever profile came first
     if access is not None and engine_container is not None and first is not None:
         warnings += access_control.add_hook(pod, engine_container, first, access)
-    told = variables.of_the_pod(pod)
+    pod_variables = variables.of_the_pod(pod)
     for target, names in referring:
-        put_before(target, [variable for variable in told if variable["name"] in names])
+        put_before(target, [variable for variable in pod_variables if variable["name"] in names])
     for container in containers_of(pod):
         if container["name"] in origins and runs_beside(container, pod):
-            variables.correct_index(container, told)
-            put_before(container, told)
+            variables.correct_index(container, pod_variables)
+            put_before(container, pod_variables)
     _mark(pod, revisions, variables.summary(engine, first))
     return warnings
 
@@ -215,8 +217,10 @@ def _targets(pod: Pod, runtime: Runtime, engine: Engine) -> list[Container]:
 
 def _add_variables(target: Container, containers: Sequence[Container]) -> None:
     for container in containers:
-        there = {variable["name"] for variable in target.get("env") or []}
-        missing = [copy.deepcopy(variable) for variable in container.get("env") or [] if variable["name"] not in there]
+        present = {variable["name"] for variable in target.get("env") or []}
+        missing = [
+            copy.deepcopy(variable) for variable in container.get("env") or [] if variable["name"] not in present
+        ]
         if missing and target["name"] != container["name"]:
             target["env"] = [*(target.get("env") or []), *missing]
 

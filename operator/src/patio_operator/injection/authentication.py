@@ -66,10 +66,10 @@ def give_token(pod: Pod, sidecar: Container) -> None:
         return
     token = {"audience": TOKEN_AUDIENCE, "expirationSeconds": TOKEN_SECONDS, "path": TOKEN_NAME}
     sources = [{"serviceAccountToken": token}]
-    there = next((volume for volume in spec.get("volumes") or [] if volume["name"] == TOKEN_VOLUME), None)
-    if there is None:
+    existing = next((volume for volume in spec.get("volumes") or [] if volume["name"] == TOKEN_VOLUME), None)
+    if existing is None:
         spec["volumes"] = [*(spec.get("volumes") or []), {"name": TOKEN_VOLUME, "projected": {"sources": sources}}]
-    elif (there.get("projected") or {}).get("sources") != sources:
+    elif (existing.get("projected") or {}).get("sources") != sources:
         raise InjectionError(
             f"Patio adds a volume {TOKEN_VOLUME!r} with a token for {sidecar['name']!r}, but the pod has another "
             "volume of that name: rename it"

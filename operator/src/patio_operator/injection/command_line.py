@@ -176,14 +176,14 @@ def resolved(text: str | None, variables: Variables) -> str | None:
         if unknown:
             return ""
         name = name_in(match)
-        known: str | None = (variables.get(name) or {}).get("value")
-        if known is None and match[3] and name not in variables:
-            known = match[4]
-        if known is None or len(known) > room:
+        text: str | None = (variables.get(name) or {}).get("value")
+        if text is None and match[3] and name not in variables:
+            text = match[4]
+        if text is None or len(text) > room:
             unknown = True
             return ""
-        room -= len(known)
-        return known
+        room -= len(text)
+        return text
 
     result = REFERENCE.sub(value, text)
     return None if unknown or "$" in result or "`" in result else result or None

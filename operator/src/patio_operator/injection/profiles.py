@@ -95,8 +95,8 @@ def _move_port(container: Container, name: str, number: int, source: str) -> Non
         for action in (container.get(probe) or {}).values():
             if isinstance(action, dict) and action.get("port") == before:
                 action["port"] = number
-    said = any(re.match(r"--port(=|$)|-P", word) for word in container.get("args") or [])
-    if name == SIDECAR_PORT_NAME and not said:
+    has_port_flag = any(re.match(r"--port(=|$)|-P", word) for word in container.get("args") or [])
+    if name == SIDECAR_PORT_NAME and not has_port_flag:
         container["args"] = [*(container.get("args") or []), f"--port={number}"]
 
 
@@ -114,7 +114,7 @@ def add(
     origins: dict[str, str],
     volume_origins: dict[str, str],
     *,
-    again: bool,
+    injected_before: bool,
 ) -> list[str]:
     """Put a profile's volumes and containers into the pod.
 
@@ -124,7 +124,7 @@ def add(
         wanted: its containers.
         origins: by container name, which profile of this admission put it there; added to.
         volume_origins: the same by the name of a volume.
-        again: the pod was injected with this profile before: what it has of it is left as it is.
+        injected_before: the pod was injected with this profile before: what it has of it is left as it is.
 
     Returns:
         What its owner should know: containers that upstream rendered and that are not what the profile has now.
@@ -133,7 +133,7 @@ def add(
     source = f"profile {runtime.name!r}"
     spec = pod["spec"]
     warnings: list[str] = []
-    if not again:
+    if not injected_before:
         for volume in runtime.profile.spec.volumes:
             _add_volume(spec, volume, source, volume_origins)
     for key, attribute in _LISTS:
@@ -152,7 +152,7 @@ def add(
             if present is None:
                 spec.setdefault(key, [])
                 spec[key] = [*(spec[key] or []), copy.deepcopy(container)]
-            elif not again:
+            elif not injected_before:
                 base = next(
                     declared for declared in getattr(runtime.profile.spec, attribute) if declared["name"] == name
                 )
@@ -194,8 +194,8 @@ def _complete(present: Container, wanted: Container, base: Mapping[str, Any], *,
             present["env"] = replaced(present.get("env") or [], copy.deepcopy(changed))
     port_names = {_port_name(port) for port in present.get("ports") or []} - {None}
     for key, identity in (("env", _variable), ("volumeMounts", _path), ("ports", _port)):
-        there = {identity(item) for item in present.get(key) or []}
-        missing = [copy.deepcopy(item) for item in wanted.get(key) or [] if identity(item) not in there]
+        present_keys = {identity(item) for item in present.get(key) or []}
+        missing = [copy.deepcopy(item) for item in wanted.get(key) or [] if identity(item) not in present_keys]
         if key == "ports":
             missing = [item for item in missing if _port_name(item) not in port_names]
         if missing:
@@ -224,19 +224,20 @@ def _difference(present: Container, wanted: Container, base: Mapping[str, Any], 
             f"that name with image {present.get('image')!r}"
         )
     for key in ("command", "args"):
-        theirs = list(present.get(key) or [])
-        if theirs not in (list(wanted.get(key) or []), list(base.get(key) or [])):
+        actual = list(present.get(key) or [])
+        if actual not in (list(wanted.get(key) or []), list(base.get(key) or [])):
             return (
                 f"{source} adds a container {name!r} with {key} {wanted.get(key) or []}, but the pod already has "
-                f"one of that name with {key} {theirs}"
+                f"one of that name with {key} {actual}"
             )
     for key, identity, what in (("volumeMounts", _path, "name"), ("ports", _port_name, "containerPort")):
-        mine = {identity(item): item[what] for item in wanted.get(key) or []}
+        wanted_items = {identity(item): item[what] for item in wanted.get(key) or []}
         for item in present.get(key) or []:
             which = identity(item)
-            if which is not None and mine.get(which, item[what]) != item[what]:
+            if which is not None and wanted_items.get(which, item[what]) != item[what]:
                 return (
-                    f"{source} adds a container {name!r} with {mine[which]!r} as {which!r} of its {key}, but the pod "
+                    f"{source} adds a container {name!r} with {wanted_items[which]!r} as {which!r} of its "
+                    f"{key}, but the pod "
                     f"already has one of that name with {item[what]!r} there"
                 )
     return None
@@ -284,7 +285,9 @@ def _holds(present: Any, wanted: Any) -> bool:
         return (
             isinstance(present, list)
             and len(present) == len(wanted)
-            and all(_holds(there, wanted_item) for there, wanted_item in zip(present, wanted, strict=True))
+            and all(
+                _holds(present_item, wanted_item) for present_item, wanted_item in zip(present, wanted, strict=True)
+            )
         )
     return bool(present == wanted)
 

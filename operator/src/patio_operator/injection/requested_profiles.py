@@ -97,13 +97,13 @@ def read_runtimes(value: object) -> tuple[EngineRuntime, ...] | str:
         if len(entry.containers) > MOST_OVERRIDES or len(entry.inject_containers) > MOST_OVERRIDES:
             return f"an entry has more than {MOST_OVERRIDES} containers"
         for override in entry.containers:
-            fault = _fault(override)
-            if fault is not None:
-                return f"containers of profile {entry.profile_name[:64]!r}: {fault}"
+            problem = _problem_of(override)
+            if problem is not None:
+                return f"containers of profile {entry.profile_name[:64]!r}: {problem}"
     return entries
 
 
-def _fault(override: Mapping[str, Any]) -> str | None:
+def _problem_of(override: Mapping[str, Any]) -> str | None:
     """Say what makes an override no part of a container."""
     if not isinstance(override.get("name"), str):
         return "an entry has no name"

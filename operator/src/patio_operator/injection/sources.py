@@ -49,11 +49,15 @@ def _common_folders(pod: Mapping[str, Any], engine: Mapping[str, Any], sidecar: 
     volumes = {volume["name"]: volume for volume in pod["spec"].get("volumes") or []}
     mounts = [mount for mount in engine.get("volumeMounts") or [] if is_lasting(volumes.get(mount["name"]) or {})]
     folders = [str(PurePosixPath(mount["mountPath"])) for mount in mounts]
-    here, there = _mounts(engine), _mounts(sidecar)
+    engine_mounts, sidecar_mounts = _mounts(engine), _mounts(sidecar)
     room = MOST_ROOTS
     listed: list[str] = []
     for folder in folders:
-        if len(folder) < room and _can_be_listed(folder) and _place(here, folder) == _place(there, folder) is not None:
+        if (
+            len(folder) < room
+            and _can_be_listed(folder)
+            and _place(engine_mounts, folder) == _place(sidecar_mounts, folder) is not None
+        ):
             listed.append(folder)
             room -= len(folder) + 1
     return listed
@@ -90,13 +94,13 @@ def _warnings(
     roots: Sequence[str],
     download_root: str,
 ) -> list[str]:
-    here, there = _place(_mounts(sidecar), download_root), _place(_mounts(engine), download_root)
+    in_sidecar, in_engine = _place(_mounts(sidecar), download_root), _place(_mounts(engine), download_root)
     warnings: dict[str, None] = {}
     for adapter in adapters:
         if adapter.source is None:
             continue
         source = parse_source(adapter.source)
-        if source.kind in _FETCHED and (here is None or here != there):
+        if source.kind in _FETCHED and (in_sidecar is None or in_sidecar != in_engine):
             warnings[
                 f"adapter {adapter.lora_name!r} is downloaded from {source.kind}:// to {download_root}, which "
                 f"{engine['name']!r} and {sidecar['name']!r} do not share: mount one volume there in both containers, "

@@ -103,10 +103,10 @@ def _of_the_instance(pod: Mapping[str, Any]) -> list[EnvVar]:
     for container in pod["spec"].get("containers") or []:
         for variable in container.get("env") or []:
             found.setdefault(variable["name"], _without_instance(variable, pod.get("metadata") or {}))
-    known = {new: found.get(new) or found.get(old) for new, old in LEADER_WORKER.items()}
+    sources = {new: found.get(new) or found.get(old) for new, old in LEADER_WORKER.items()}
     return [
         {**variable, "name": name}
-        for new, variable in known.items()
+        for new, variable in sources.items()
         if variable is not None
         for name in (new, LEADER_WORKER[new])
     ]
@@ -120,9 +120,9 @@ def _without_instance(variable: EnvVar, metadata: Mapping[str, Any]) -> EnvVar:
     return {**variable, "value": variable["value"].replace("$(RBG_ROLE_INSTANCE_NAME)", name)}
 
 
-def correct_index(container: Container, told: Sequence[EnvVar]) -> None:
+def correct_index(container: Container, pod_variables: Sequence[EnvVar]) -> None:
     """Put the right index where upstream refers to the label that has the last one of all pods made in one pass."""
-    right = next((variable for variable in told if variable["name"] == "RBG_ROLE_INDEX"), None)
+    right = next((variable for variable in pod_variables if variable["name"] == "RBG_ROLE_INDEX"), None)
     wrong = {"name": "RBG_ROLE_INDEX", **label(labels.ROLE_INSTANCE_INDEX)}
     if right is None:
         return
@@ -173,22 +173,23 @@ def tell_sidecar(
 ) -> list[str]:
     """Tell a sidecar about its engine, in `container`, and its adapters; return what its owner should know."""
     env = {variable["name"]: variable for variable in sidecar.get("env") or []}
-    told: list[EnvVar] = []
+    variables: list[EnvVar] = []
     warnings: list[str] = []
-    said = (env.get(KIND) or {}).get("value")
+    declared_kind = (env.get(KIND) or {}).get("value")
     if engine.kind is None and (KIND not in env or ENDPOINT not in env):
         warnings.append(
             f"no container's command is recognised as an engine: set {KIND} and {ENDPOINT} for "
             f"{sidecar['name']!r} in the profile or by an override"
         )
-    elif engine.kind is not None and said is not None and said.lower() != engine.kind:
+    elif engine.kind is not None and declared_kind is not None and declared_kind.lower() != engine.kind:
         warnings.append(
-            f"{sidecar['name']!r} has {KIND}={said}, but the command of {engine.container!r} starts {engine.kind}"
+            f"{sidecar['name']!r} has {KIND}={declared_kind}, but the command of {engine.container!r} starts "
+            f"{engine.kind}"
         )
     if engine.kind is not None:
-        told.append({"name": KIND, "value": engine.kind})
+        variables.append({"name": KIND, "value": engine.kind})
         if engine.endpoint is not None:
-            told.append({"name": ENDPOINT, "value": engine.endpoint})
+            variables.append({"name": ENDPOINT, "value": engine.endpoint})
         elif ENDPOINT not in env:
             what = "port" if engine.socket is None else "Unix socket"
             warnings.append(
@@ -196,7 +197,7 @@ def tell_sidecar(
                 f"{sidecar['name']!r}"
             )
         warnings += _guesses(sidecar, engine, env)
-    told += [{"name": KEYS[flag], **source} for flag, source in engine.keys.items()]
+    variables += [{"name": KEYS[flag], **source} for flag, source in engine.keys.items()]
     warnings += [
         f"{flag} of {engine.container!r} is not a reference to one of its variables and is not copied: put the key "
         f"into a Secret, and set {KEYS[flag]} of {sidecar['name']!r} from it"
@@ -204,7 +205,7 @@ def tell_sidecar(
         if KEYS[flag] not in env
     ]
     warnings += _keys_elsewhere(sidecar, engine, container, env)
-    missing = [variable for variable in told if variable["name"] not in env]
+    missing = [variable for variable in variables if variable["name"] not in env]
     if missing:  # after its own, which they refer to: POD_IP
         sidecar["env"] = [*(sidecar.get("env") or []), *missing]
     return warnings + _require(sidecar, adapters)
@@ -228,8 +229,8 @@ def _keys_elsewhere(
     """Warn of a key that the engine may have from a Secret as a whole, which is not copied."""
     name = KEYS[API_KEY]
     secrets = [source for source in container.get("envFrom") or [] if source.get("secretRef")]
-    known = name in env or API_KEY in engine.keys or API_KEY in engine.unknown_keys
-    if engine.kind != EngineKind.VLLM or not secrets or known:
+    has_key = name in env or API_KEY in engine.keys or API_KEY in engine.unknown_keys
+    if engine.kind != EngineKind.VLLM or not secrets or has_key:
         return []
     return [
         f"{engine.container!r} has the variables of a Secret (envFrom): if VLLM_API_KEY is among them, set {name} of "
@@ -310,12 +311,12 @@ def summary(engine: Engine, sidecar: Mapping[str, Any] | None) -> dict[str, Any]
         port = DEFAULT_PORTS.get(kind or "")
     guessed = [
         name
-        for name, said, guess in (
+        for name, value, guess in (
             ("kind", kind, engine.kind),
             ("port", port, engine.port),
             ("model", engine.model, engine.model),
         )
-        if guess is not None and said == guess
+        if guess is not None and value == guess
     ]
     return {
         "container": engine.container,

@@ -29,8 +29,8 @@ _SYSTEM = ("/etc", "/usr", "/bin", "/sbin", "/lib", "/lib64", "/tmp")  # noqa: S
 
 def share(pod: Pod, runtime: Runtime, wanted: Iterable[Container], targets: Sequence[Container]) -> None:
     """Mount a profile's volumes in the containers that are to have them; changes those containers."""
-    there = {volume["name"] for volume in pod["spec"].get("volumes") or []}  # all, or those of an older revision
-    volumes = {volume["name"]: volume for volume in runtime.profile.spec.volumes if volume["name"] in there}
+    present = {volume["name"] for volume in pod["spec"].get("volumes") or []}  # all, or those of an older revision
+    volumes = {volume["name"]: volume for volume in runtime.profile.spec.volumes if volume["name"] in present}
     mounts = [
         mount for container in wanted for mount in container.get("volumeMounts") or [] if mount["name"] in volumes
     ]
@@ -99,11 +99,11 @@ def _hidden(own: Iterable[str], path: str) -> str | None:
 
 def lend_socket(pod: Pod, engine: Mapping[str, Any], sidecar: Container, path: str) -> None:
     """Mount the volume with the engine's Unix socket in the sidecar; raise when it is in none that can be."""
-    there = {volume["name"] for volume in pod["spec"].get("volumes") or []}
+    volumes = {volume["name"] for volume in pod["spec"].get("volumes") or []}
     over = [
         mount
         for mount in engine.get("volumeMounts") or []
-        if mount["name"] in there
+        if mount["name"] in volumes
         and _under(path, (_normal(mount["mountPath"]),))
         and _normal(mount["mountPath"]) != "/"
     ]
@@ -160,13 +160,15 @@ def _mount(container: Container, mount: Mapping[str, Any], what: str, wanted_by:
                 f"{wanted_by} has volume {mount['name']!r} at {path}, but {what} {container['name']!r} has volume "
                 f"{device['name']!r} as a block device at {device['devicePath']}: change one of them"
             )
-    there = next((mount for mount in container.get("volumeMounts") or [] if _normal(mount["mountPath"]) == path), None)
-    if there is None:
+    existing = next(
+        (mount for mount in container.get("volumeMounts") or [] if _normal(mount["mountPath"]) == path), None
+    )
+    if existing is None:
         container["volumeMounts"] = [*(container.get("volumeMounts") or []), dict(mount)]
-    elif (there["name"], there.get("subPath")) != (mount["name"], mount.get("subPath")):
+    elif (existing["name"], existing.get("subPath")) != (mount["name"], mount.get("subPath")):
         raise InjectionError(
             f"{wanted_by} has volume {mount['name']!r} at {path}, but {what} {container['name']!r} has volume "
-            f"{there['name']!r} there: both must have the same files at a path. Change one of them"
+            f"{existing['name']!r} there: both must have the same files at a path. Change one of them"
         )
 
 

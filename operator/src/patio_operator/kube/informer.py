@@ -93,7 +93,7 @@ class Informer(Generic[T]):
         A namespace that was deleted, or in which the operator has no rights any more, holds up no other one.
         """
         watches = self._watches.values()
-        return any(watch.synced for watch in watches) and all(watch.synced or watch.refused for watch in watches)
+        return any(watch.synced for watch in watches) and all(watch.synced or watch.rejected for watch in watches)
 
     def synced_in(self, namespace: str) -> bool:
         """Return whether what is here of a namespace is as it is in the API server; nothing is of one not watched."""

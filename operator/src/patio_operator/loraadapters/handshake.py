@@ -59,9 +59,9 @@ class Handshakes:
             SidecarError: no answer, or a refusal that has nothing to do with this.
 
         """
-        known = self._proven.get(pod.uid)
-        if known is not None and known.until > self._clock():
-            return known.key
+        proven = self._proven.get(pod.uid)
+        if proven is not None and proven.until > self._clock():
+            return proven.key
         key = await self._shake(pod, client)
         self._proven.pop(pod.uid, None)
         while len(self._proven) >= MOST_PROVEN:
@@ -78,20 +78,20 @@ class Handshakes:
         self._proven.clear()
 
     async def _shake(self, pod: EnginePod, client: SidecarClient) -> str:
-        mine = new_key()
+        own_key = new_key()
         try:
-            answer = await client.handshake(HandshakeRequest(key=mine.public))
+            answer = await client.handshake(HandshakeRequest(key=own_key.public))
         except Refused as refused:
-            words = _not_a_proof(refused)
-            if words is None:
+            problem = _not_a_proof(refused)
+            if problem is None:
                 raise
-            raise UnprovenError(_sentence(pod, words)) from None
-        token = token_of(answer, mine, pod.uid)
+            raise UnprovenError(_sentence(pod, problem)) from None
+        token = token_of(answer, own_key, pod.uid)
         if token is None:
             raise UnprovenError(_sentence(pod, f"the answer from {pod.ip} has no readable proof"))
-        words = objection(await self._review(token), pod.namespace, pod.uid)
-        if words is not None:
-            raise UnprovenError(_sentence(pod, words))
+        problem = objection(await self._review(token), pod.namespace, pod.uid)
+        if problem is not None:
+            raise UnprovenError(_sentence(pod, problem))
         return answer.key
 
 
@@ -106,8 +106,8 @@ def _not_a_proof(refused: Refused) -> str | None:
     return None
 
 
-def _sentence(pod: EnginePod, words: str) -> str:
+def _sentence(pod: EnginePod, problem: str) -> str:
     return (
         f"The operator sends credentials only to a sidecar that proves itself. The sidecar of pod {pod.name} did not: "
-        f"{words}. Recreate the pod."
+        f"{problem}. Recreate the pod."
     )

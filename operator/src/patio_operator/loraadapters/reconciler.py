@@ -218,57 +218,57 @@ class AdapterReconciler:
             for name in list(placements):
                 yield partial(self._write_service_and_status, adapters[name], placements.pop(name), pods, now)
 
-        return [wait for waits in await _some_at_once(work()) for wait in waits]
+        return [delay for delays in await _some_at_once(work()) for delay in delays]
 
     async def _write_service_and_status(
-        self, known: CachedAdapter, placement: Placement, pods: Mapping[str, CachedPod], now: datetime
+        self, cached: CachedAdapter, placement: Placement, pods: Mapping[str, CachedPod], now: datetime
     ) -> list[float]:
         """Write a LoraAdapter's Service and status."""
-        uid = known.adapter.metadata.uid
-        there = (pods[instance.pod.uid] for instance in placement.instances if instance.pod.uid in pods)
-        condition, waits = await self._write_service(known, there)
+        uid = cached.adapter.metadata.uid
+        pods_with_it = (pods[instance.pod.uid] for instance in placement.instances if instance.pod.uid in pods)
+        condition, requeue_after = await self._write_service(cached, pods_with_it)
         message = self._failures.message(uid, FINALIZER)
         if message is not None:
             placement = replace(placement, condition=Condition("FinalizerRejected", _no_finalizer(message)))
         elif condition is not None and placement.condition is None and _is_loaded(placement):
             placement = replace(placement, condition=condition)
-        waits.append(self._failures.wait(uid, FINALIZER))
-        waits += await self._write_status(known, placement, now)
-        return [wait for wait in waits if wait > 0]
+        requeue_after.append(self._failures.wait(uid, FINALIZER))
+        requeue_after += await self._write_status(cached, placement, now)
+        return [wait for wait in requeue_after if wait > 0]
 
     async def _write_service(
-        self, known: CachedAdapter, pods: Iterable[CachedPod]
+        self, cached: CachedAdapter, pods: Iterable[CachedPod]
     ) -> tuple[Condition | None, list[float]]:
-        uid = known.adapter.metadata.uid
+        uid = cached.adapter.metadata.uid
         condition: Condition | None = None
 
         async def write() -> None:
             nonlocal condition
-            condition = await self._services.write(known, pods)
+            condition = await self._services.write(cached, pods)
 
-        waits = await self._try(known.adapter, SERVICE, write)
+        waits = await self._try(cached.adapter, SERVICE, write)
         message = self._failures.message(uid, SERVICE)
         if message is not None:
             return Condition("ServiceRejected", f"The API server rejects the Service: {message}"), waits
-        requeue_after = self._services.requeue_after(known)
+        requeue_after = self._services.requeue_after(cached)
         return condition, waits if requeue_after is None else [requeue_after]
 
-    async def _write_status(self, known: CachedAdapter, placement: Placement, now: datetime) -> list[float]:
-        uid = known.adapter.metadata.uid
+    async def _write_status(self, cached: CachedAdapter, placement: Placement, now: datetime) -> list[float]:
+        uid = cached.adapter.metadata.uid
         wait = self._failures.wait(uid, STATUS)
         if wait:
             return [wait]
         async with self._computing:  # one in each turn of the loop: a status of thousands of pods takes milliseconds
-            after = status(known.adapter, placement, known.status, now)
+            after = status(cached.adapter, placement, cached.status, now)
             await asyncio.sleep(0)
-        waits: list[float] = []
+        requeue_after: list[float] = []
 
         async def write() -> None:
-            later = await self._statuses.write(known, after)
+            later = await self._statuses.write(cached, after)
             if later is not None:
-                waits.append(later)
+                requeue_after.append(later)
 
-        return waits + await self._try(known.adapter, STATUS, write)
+        return requeue_after + await self._try(cached.adapter, STATUS, write)
 
     async def _add_finalizer(self, adapter: LoraAdapter) -> bool:
         """Put the finalizer on a LoraAdapter; return whether it is there."""
@@ -281,21 +281,21 @@ class AdapterReconciler:
         await self._try(adapter, FINALIZER, write)
         return done
 
-    async def _remove_finalizer(self, known: CachedAdapter, release: RemoveFinalizer, now: datetime) -> list[float]:
+    async def _remove_finalizer(self, cached: CachedAdapter, release: RemoveFinalizer, now: datetime) -> list[float]:
         """Take the finalizer off, and tell of it once that is done; where it may not be, the status says so."""
         adapter = release.adapter
 
         async def write() -> None:
             kept = [finalizer for finalizer in adapter.metadata.finalizers if finalizer != UNLOAD_FINALIZER]
             if await self._write_finalizers(adapter, kept):
-                await self._record_removal(known.reference, release)
+                await self._record_removal(cached.reference, release)
 
-        waits = await self._try(adapter, FINALIZER, write)
+        requeue_after = await self._try(adapter, FINALIZER, write)
         message = self._failures.message(adapter.metadata.uid, FINALIZER)
         if message is not None:
             condition = Condition("FinalizerRejected", f"The deletion cannot finish. {_no_finalizer(message)}")
-            waits += await self._write_status(known, Placement(condition=condition), now)
-        return waits
+            requeue_after += await self._write_status(cached, Placement(condition=condition), now)
+        return requeue_after
 
     async def _record_removal(self, about: Mapping[str, Any], release: RemoveFinalizer) -> None:
         if release.left_on:
@@ -341,12 +341,12 @@ class AdapterReconciler:
         return []
 
     def _exists(self, adapter: LoraAdapter) -> bool:
-        known = self._adapters.get(adapter.metadata.name, adapter.metadata.namespace)
-        return known is not None and known.adapter.metadata.uid == adapter.metadata.uid
+        cached = self._adapters.get(adapter.metadata.name, adapter.metadata.namespace)
+        return cached is not None and cached.adapter.metadata.uid == adapter.metadata.uid
 
-    def _forget(self, namespace: str, was: CachedAdapter | None, there: CachedAdapter | None) -> None:
-        if was is not None and there is None:
-            metadata = was.adapter.metadata
+    def _forget(self, namespace: str, previous: CachedAdapter | None, current: CachedAdapter | None) -> None:
+        if previous is not None and current is None:
+            metadata = previous.adapter.metadata
             self._secrets.forget(namespace, metadata.name)
             self._statuses.forget(namespace, metadata.name)
             self._services.forget(metadata.uid)
@@ -365,19 +365,19 @@ def _no_finalizer(message: str) -> str:
 async def _some_at_once(work: Iterable[Callable[[], Awaitable[T]]]) -> list[T]:
     """Do all, a few at a time; then raise what the first of them raised, or return what they returned, in order."""
     ends: dict[int, T] = {}
-    faults: list[Exception] = []
+    errors: list[Exception] = []
     waiting = iter(enumerate(work))
 
     async def some() -> None:
         for number, call in waiting:
             try:
                 ends[number] = await call()
-            except Exception as fault:  # noqa: BLE001 - the others go on first
-                faults.append(fault)
+            except Exception as error:  # noqa: BLE001 - the others go on first
+                errors.append(error)
 
     async with asyncio.TaskGroup() as tasks:
         for _ in range(WRITES_AT_ONCE):
             tasks.create_task(some())
-    if faults:
-        raise faults[0]
+    if errors:
+        raise errors[0]
     return [ends[number] for number in sorted(ends)]

@@ -110,8 +110,8 @@ def _capacity(value: Any) -> Capacity:
 
 
 def _count(value: Any) -> int | None:
-    there = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_CAPACITY
-    return value if there else None
+    is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_CAPACITY
+    return value if is_count else None
 
 
 def _number(value: Any, most: float) -> float:

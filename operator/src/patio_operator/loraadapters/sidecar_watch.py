@@ -69,7 +69,7 @@ LONG_READING = 0.02
 """Seconds of CPU; a thousand adapters take half of it. The sidecars of a namespace whose answers take longer wait for
 each other's: together they get no more of the event loop than one."""
 LONGEST_REST = 30.0
-TOLD_EVERY = 30.0
+LOG_EVERY = 30.0
 """Seconds between lines of the log about a fault of the operator's own."""
 LONGEST_PROBLEM = 300
 """Characters of a library's words."""
@@ -83,15 +83,15 @@ _VANISHED = (
 )
 
 
-class SilentError(Exception):
+class NoAnswerError(Exception):
     """A sidecar gave no answer that can be read."""
 
 
-class OwnFaultError(Exception):
+class LocalResourceError(Exception):
     """The operator could not ask: that says nothing about the sidecar."""
 
 
-OWN_FAULTS = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL))
+LOCAL_ERRORS = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL))
 """What connecting fails with when it is this process, or its node, that has run out of something."""
 
 
@@ -126,7 +126,7 @@ class SidecarWatch:
         self._http: aiohttp.ClientSession | None = None
         self._first = asyncio.Semaphore(FIRST_AT_ONCE)
         self._first_of: dict[str, asyncio.Semaphore] = {}
-        self._tell_next = 0.0
+        self._log_next = 0.0
         self._rested: dict[str, float] = {}
         """By namespace, until when those rest whose answers took long to be read."""
         self._followed: dict[str, dict[str, _Followed]] = {}
@@ -200,13 +200,13 @@ class SidecarWatch:
                     answer = _read(body)
                 finally:
                     pause = self._rest(pod.namespace, time.thread_time() - spent)
-            except OwnFaultError as error:
+            except LocalResourceError as error:
                 failures += 1
                 revision = None
-                self._tell_own_fault(pod, error)
+                self._log_local_error(pod, error)
                 if sidecar.seen.unreachable_since is None:  # else it is known for worse, and stays so
                     self._set(sidecar, pod, _not_asked(sidecar.seen, str(error)))
-            except SilentError as error:
+            except NoAnswerError as error:
                 failures += 1
                 revision = None
                 # One lost answer may be a connection closed while idle; two are a sidecar that is gone.
@@ -240,8 +240,8 @@ class SidecarWatch:
         """Ask for the adapters; given a revision, wait for another one for some time.
 
         Raises:
-            SilentError: no answer, or none of the sidecar's API.
-            OwnFaultError: it could not be asked.
+            NoAnswerError: no answer, or none of the sidecar's API.
+            LocalResourceError: it could not be asked.
 
         """
         wait = POLL_SECONDS if revision else 0.0
@@ -253,9 +253,9 @@ class SidecarWatch:
             async with get as response:
                 if response.status != 200:
                     followed = ", and redirects are not followed" if 300 <= response.status < 400 else ""
-                    raise SilentError(f"it answered {response.status}{followed}")
+                    raise NoAnswerError(f"it answered {response.status}{followed}")
                 if response.headers.get("Content-Encoding", "identity") != "identity":
-                    raise SilentError("its answer is compressed, and the request does not allow that")
+                    raise NoAnswerError("its answer is compressed, and the request does not allow that")
                 return await _limited(response.content)
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             raise _cause(error, within) from error
@@ -273,17 +273,17 @@ class SidecarWatch:
             )
         return self._http
 
-    def _tell_own_fault(self, pod: EnginePod, error: OwnFaultError) -> None:
+    def _log_local_error(self, pod: EnginePod, error: LocalResourceError) -> None:
         now = asyncio.get_running_loop().time()
-        if now >= self._tell_next:  # all sidecars have it at the same time
-            self._tell_next = now + TOLD_EVERY
+        if now >= self._log_next:  # all sidecars have it at the same time
+            self._log_next = now + LOG_EVERY
             log.error("the operator cannot poll sidecars, for example %s/%s: %s", pod.namespace, pod.name, error)
 
     def _ended(self, namespace: str, uid: str, sidecar: _Followed, task: asyncio.Task[None]) -> None:
         """Forget a poll that broke, so that the next pass starts another: a stale answer is no truth."""
-        if task.cancelled() or (fault := task.exception()) is None:
+        if task.cancelled() or (error := task.exception()) is None:
             return
-        log.error("%s failed: %s: %s", task.get_name(), type(fault).__name__, fault)
+        log.error("%s failed: %s: %s", task.get_name(), type(error).__name__, error)
         self._leave(sidecar)
         if self._followed.get(namespace, {}).get(uid) is sidecar:
             del self._followed[namespace][uid]
@@ -322,13 +322,17 @@ def _read(body: bytes) -> Answer:
     try:
         return read_answer(body)
     except ValueError:
-        raise SilentError("its answer is not one of the sidecar's API") from None
+        raise NoAnswerError("its answer is not one of the sidecar's API") from None
 
 
-def _not_asked(before: Observation, words: str) -> Observation:
+def _not_asked(before: Observation, message: str) -> Observation:
     """Return what is known of a sidecar that could not be asked: what it said last, and nothing against it."""
     return Observation(
-        None, f"The operator cannot poll the sidecar: {words}", before.ever_answered, None, before.answer or before.last
+        None,
+        f"The operator cannot poll the sidecar: {message}",
+        before.ever_answered,
+        None,
+        before.answer or before.last,
     )
 
 
@@ -338,28 +342,28 @@ async def _limited(content: aiohttp.StreamReader) -> bytes:
     async for chunk in content.iter_any():
         body += chunk
         if len(body) > MOST_BYTES:
-            raise SilentError(f"its answer is longer than {MOST_BYTES} bytes")
+            raise NoAnswerError(f"its answer is longer than {MOST_BYTES} bytes")
     return bytes(body)
 
 
-def _cause(error: Exception, within: float) -> SilentError | OwnFaultError:
+def _cause(error: Exception, within: float) -> NoAnswerError | LocalResourceError:
     """Say why there is no answer: by the cause, not by what the library calls it."""
     if isinstance(error, TimeoutError):
         # aiohttp has time-outs of connecting and of answering among them.
         where = "no connection" if isinstance(error, aiohttp.ConnectionTimeoutError) else "no answer"
-        return SilentError(f"{where} within {CONNECT_SECONDS if where == 'no connection' else within:g} s")
+        return NoAnswerError(f"{where} within {CONNECT_SECONDS if where == 'no connection' else within:g} s")
     if isinstance(error, OSError) and error.errno is not None:
-        words = errno.errorcode.get(error.errno, str(error.errno))
-        if error.errno in OWN_FAULTS:
-            return OwnFaultError(f"{os.strerror(error.errno)} ({words})")
+        name = errno.errorcode.get(error.errno, str(error.errno))
+        if error.errno in LOCAL_ERRORS:
+            return LocalResourceError(f"{os.strerror(error.errno)} ({name})")
         if error.errno == errno.ECONNREFUSED:
-            return SilentError("the connection is refused")
-        return SilentError(f"{os.strerror(error.errno)} ({words})")
+            return NoAnswerError("the connection is refused")
+        return NoAnswerError(f"{os.strerror(error.errno)} ({name})")
     if isinstance(error, aiohttp.ServerDisconnectedError):
-        return SilentError("the connection was closed without an answer")
+        return NoAnswerError("the connection was closed without an answer")
     if isinstance(error, aiohttp.ClientPayloadError):
-        return SilentError("the connection was closed in the middle of the answer")
-    return SilentError(f"{type(error).__name__}: {error}"[:LONGEST_PROBLEM])
+        return NoAnswerError("the connection was closed in the middle of the answer")
+    return NoAnswerError(f"{type(error).__name__}: {error}"[:LONGEST_PROBLEM])
 
 
 def _socket(address: Any) -> socket.socket:

@@ -15,7 +15,7 @@ from patio_operator.api import labels
 from patio_operator.kube.client import ApiError, KubeClient, Object
 from patio_operator.kube.shared_secret import Decision, ensure_shared_secret
 from patio_operator.security.auth import ProofAuth
-from patio_operator.security.signing_keys import SigningKey, decode, due, encode, new_key, successor
+from patio_operator.security.signing_keys import SigningKey, decode, encode, is_due, new_key, successor
 from patio_operator.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -23,16 +23,16 @@ log = logging.getLogger(__name__)
 
 def decide(secret: Object | None, age: timedelta, now: datetime) -> Decision[SigningKey]:
     """Say which key counts, and what has to be written for that."""
-    there = decode(secret.get("data") or {}) if secret is not None else None
-    if secret is None or there is None:
+    existing = decode(secret.get("data") or {}) if secret is not None else None
+    if secret is None or existing is None:
         key = new_key(now)
         instead = "" if secret is None else " in place of an unreadable one"
         return Decision(key, encode(key), message=f"signing key {key.public[:8]}… created{instead}, not endorsed")
     asked = labels.ROTATE in (secret["metadata"].get("annotations") or {})
-    if not asked and not due(there, age, now):
-        return Decision(there)
-    key = successor(there, now)
-    message = f"signing key {key.public[:8]}… created, endorsed by {there.public[:8]}…"
+    if not asked and not is_due(existing, age, now):
+        return Decision(existing)
+    key = successor(existing, now)
+    message = f"signing key {key.public[:8]}… created, endorsed by {existing.public[:8]}…"
     return Decision(key, encode(key), {labels.ROTATE: None}, message)
 
 

@@ -63,7 +63,7 @@ def successor(old: SigningKey, now: datetime) -> SigningKey:
     return SigningKey(new.private, now, (*old.endorsements, endorsement)[-MAX_ENDORSEMENTS:])
 
 
-def due(key: SigningKey, age: timedelta, now: datetime) -> bool:
+def is_due(key: SigningKey, age: timedelta, now: datetime) -> bool:
     """Tell whether a key has reached its age."""
     return now - key.made >= age
 

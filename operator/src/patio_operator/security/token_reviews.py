@@ -38,12 +38,12 @@ class TokenReviewer:
             return await self._client.create(TOKEN_REVIEW, review_of(token))
         except ApiError as error:
             if error.status == FORBIDDEN:
-                words = (
+                message = (
                     "The operator has no permission to create TokenReviews, so it sends no credentials. Allow its "
                     f"ClusterRole to create tokenreviews (authentication.k8s.io). {error.message}"
                 )
-                raise TokenReviewError("TokenReviewForbidden", words) from None
-            words = (
+                raise TokenReviewError("TokenReviewForbidden", message) from None
+            message = (
                 f"The operator sends no credentials: the API server did not review the sidecar's token. {error.message}"
             )
-            raise TokenReviewError("TokenNotReviewed", words) from None
+            raise TokenReviewError("TokenNotReviewed", message) from None

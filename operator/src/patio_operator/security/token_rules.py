@@ -37,8 +37,8 @@ def objection(review: Mapping[str, Any], namespace: str, pod_uid: str) -> str | 
     """
     status = _mapping(review.get("status"))
     if status.get("authenticated") is not True:
-        words = str(status.get("error") or "no reason given")[:_MOST_WORDS]
-        return f"the API server rejects its token: {words}"
+        message = str(status.get("error") or "no reason given")[:_MOST_WORDS]
+        return f"the API server rejects its token: {message}"
     if TOKEN_AUDIENCE not in _strings(status.get("audiences")):
         return f"its token is not for the audience {TOKEN_AUDIENCE}"
     user = _mapping(status.get("user"))

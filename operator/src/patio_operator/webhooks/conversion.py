@@ -101,10 +101,10 @@ def _as_it_is(body: Any, version: str, error: Exception) -> str:
     if not isinstance(metadata, dict):
         raise ValueError("an object in it is not a RoleBasedGroup") from error
     name = f"{metadata.get('namespace')}/{metadata.get('name')}"
-    words = f"RoleBasedGroup {name} cannot be converted to {version}: {type(error).__name__}: {error}"[:1000]
-    log.error("%s", words)
+    message = f"RoleBasedGroup {name} cannot be converted to {version}: {type(error).__name__}: {error}"[:1000]
+    log.error("%s", message)
     if version != conversion.V1ALPHA1:
-        raise conversion.ConversionError(words) from error
+        raise conversion.ConversionError(message) from error
     return json.dumps({**body, "apiVersion": version})
 
 

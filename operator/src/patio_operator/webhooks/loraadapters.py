@@ -81,10 +81,9 @@ class Rivals:
         """Return the pods with a sidecar, as the watch knows them."""
         if not self._caches.pods.synced_in(namespace):
             raise RetryableApiError(0, f"the operator cannot watch pods: {self._caches.pods.problem_in(namespace)}")
-        there = self._caches.pods.all(namespace)
         return [
             SelectablePod(cached.pod.name, cached.pod.labels, cached.model)
-            for cached in there
+            for cached in self._caches.pods.all(namespace)
             if not cached.pod.leaving
         ]
 
@@ -92,8 +91,8 @@ class Rivals:
         namespace, name = key
         found: dict[str, LoraAdapter] = {}
         if self._caches.adapters.synced_in(namespace):
-            known = (cached.adapter for cached in self._caches.adapters.all(namespace))
-            found = {adapter.metadata.name: adapter for adapter in known if adapter.adapter_name == name}
+            adapters = (cached.adapter for cached in self._caches.adapters.all(namespace))
+            found = {adapter.metadata.name: adapter for adapter in adapters if adapter.adapter_name == name}
         try:
             pages = self._client.pages(LORA_ADAPTER, Scope(namespace), f"spec.adapterName={name}")
             async with aclosing(pages):

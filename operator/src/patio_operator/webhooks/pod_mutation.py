@@ -46,7 +46,7 @@ async def answer(
     request = review["request"]
     pod = request["object"]
     if not isinstance(pod.get("spec"), dict):
-        raise reviewing.BadReviewError("request.object has no spec")
+        raise reviewing.InvalidReviewError("request.object has no spec")
     namespace = request.get("namespace") or pod["metadata"].get("namespace") or "default"
     name = str(pod["metadata"].get("name") or pod["metadata"].get("generateName", "") + "…")[:253]
     of_its_role = await _runtimes_of_role(lookups, pod, namespace) if observing else ()
@@ -107,7 +107,7 @@ async def _inject(
 
     def injected() -> injection.Injection | injection.PodRejection:
         engine = injection.engine_of(pod, runtimes)
-        required = initial_adapters(adapters, pod["metadata"].get("labels") or {}, engine.served, engine.room)
+        required = initial_adapters(adapters, pod["metadata"].get("labels") or {}, engine.served, engine.free_slots)
         return injection.inject(pod, runtimes, required, new_access())
 
     if injection.is_large(pod):

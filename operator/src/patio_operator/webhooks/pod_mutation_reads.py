@@ -44,9 +44,9 @@ class PodMutationReads:
                 roll must not get the revision before.
 
         """
-        known = self._caches.profiles.get(name) if self._caches.profiles.synced else None
-        if known is not None and rolled_for in (None, revision(known)):
-            return known
+        cached = self._caches.profiles.get(name) if self._caches.profiles.synced else None
+        if cached is not None and rolled_for in (None, revision(cached)):
+            return cached
         return await self._profiles.get(name)
 
     async def adapters(self, namespace: str) -> tuple[LoraAdapter, ...]:

@@ -44,7 +44,7 @@ METRICS = web.AppKey("telemetry", Metrics)
 """Where an application has what counts its reviews."""
 
 
-class BadReviewError(ValueError):
+class InvalidReviewError(ValueError):
     """The body is no review; the message says why."""
 
 
@@ -87,7 +87,7 @@ class Gate:
     _left: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     @asynccontextmanager
-    async def room(self, length: int) -> AsyncIterator[None]:
+    async def reserve(self, length: int) -> AsyncIterator[None]:
         """Hold room for a body of this length.
 
         Raises:
@@ -134,7 +134,7 @@ def handler(
         outcome = "error"
         try:
             length = _declared(request, limits.longest)
-            async with gate.room(length):
+            async with gate.reserve(length):
                 async with asyncio.timeout(READ_SECONDS):
                     data = await request.read()
                 async with asyncio.timeout(ANSWER_SECONDS):
@@ -159,7 +159,7 @@ def handler(
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             # A review of the API server has the fields and types of its kind: what lacks them is none.
             log.error("%s not understood: %s: %s", what, type(error).__name__, str(error)[:500])
-            reason = f": {error}" if isinstance(error, BadReviewError) else ""
+            reason = f": {error}" if isinstance(error, InvalidReviewError) else ""
             response = _problem(400, f"not {what}{reason}")
         count(outcome, time.perf_counter() - started)
         if stopping():
@@ -198,28 +198,28 @@ def read_review(data: bytes) -> Object:
     """Decode a review.
 
     Raises:
-        BadReviewError: it is none.
+        InvalidReviewError: it is none.
 
     """
     try:
         review = json.loads(data, parse_constant=_no_number)
     except RecursionError:
-        raise BadReviewError("it is nested too deeply") from None
+        raise InvalidReviewError("it is nested too deeply") from None
     except ValueError:
-        raise BadReviewError("it is not JSON") from None
+        raise InvalidReviewError("it is not JSON") from None
     if not _shallow(review):
-        raise BadReviewError(f"it is nested more than {DEEPEST} levels deep")
+        raise InvalidReviewError(f"it is nested more than {DEEPEST} levels deep")
     if not isinstance(review, dict):
-        raise BadReviewError("it is not an object")
+        raise InvalidReviewError("it is not an object")
     request = review.get("request")
     if not isinstance(request, dict) or not isinstance(request.get("uid"), str):
-        raise BadReviewError("it has no request with a uid")
+        raise InvalidReviewError("it has no request with a uid")
     if not isinstance(review.get("apiVersion"), str):
-        raise BadReviewError("it has no apiVersion")
+        raise InvalidReviewError("it has no apiVersion")
     for key in ("object", "oldObject"):
         body = request.get(key)
         if body is not None and not (isinstance(body, dict) and isinstance(body.get("metadata"), dict)):
-            raise BadReviewError(f"request.{key} is not an object with metadata")
+            raise InvalidReviewError(f"request.{key} is not an object with metadata")
     return review
 
 

@@ -121,7 +121,7 @@ class _Pass:
         self._memories = {index: memories.get(index, RestartState()) for index in range(role.replicas)}
         self._doomed: dict[str, Child] = {}
         self._waiting: set[int] = set()
-        self._dues: list[timedelta] = []
+        self._requeue_after: list[timedelta] = []
         self._events: list[Event] = []
 
     def plan(self) -> InstancesPlan:
@@ -144,23 +144,25 @@ class _Pass:
             forget=tuple(ref_of(child) for child in self._unneeded()),
             checks=() if number else tuple(self._samples()),
             memories=self._memories,
-            requeue_after=min(self._dues, default=None),
+            requeue_after=min(self._requeue_after, default=None),
             events=tuple(self._events),
         )
 
     def _target(self, index: int) -> Revision:
         """Return the revision that a pod of an instance would be made from now."""
-        there = self._instances[index].pods
-        if there:
-            return self._known.get(_revision(there[min(there)]), self._wanted)
+        pods = self._instances[index].pods
+        if pods:
+            return self._known.get(_revision(pods[min(pods)]), self._wanted)
         if index < self._rollout.partition and self._stored:
             return self._known[_revision(self._stored[0])]  # the oldest is kept for those that a rollout spares
         return self._wanted
 
     def _is_stale(self, index: int) -> bool:
         """Tell whether an instance has to be made anew for another revision."""
-        there = self._instances[index].revisions
-        return len(there) > 1 or (index >= self._rollout.partition and bool(there - {self._wanted.hash}))
+        current_revisions = self._instances[index].revisions
+        return len(current_revisions) > 1 or (
+            index >= self._rollout.partition and bool(current_revisions - {self._wanted.hash})
+        )
 
     def _is_available(self, index: int) -> bool:
         """Tell whether an instance has been ready for as long as the role asks; sees to it that it is asked again."""
@@ -172,7 +174,7 @@ class _Pass:
         since = max(time_of(find(pod["status"], "Ready")["lastTransitionTime"]) for pod in instance.pods.values())
         missing = since + timedelta(seconds=self._role.min_ready_seconds) - self._now
         if missing > timedelta(0):
-            self._dues.append(missing)
+            self._requeue_after.append(missing)
             return False
         return True
 
@@ -187,7 +189,7 @@ class _Pass:
         if leaving is not None:
             left = time_of(leaving["metadata"]["deletionTimestamp"]) - self._now
             if left > timedelta(0):
-                self._dues.append(left)
+                self._requeue_after.append(left)
                 self._doom(index, ())
                 return
         serves = instance.is_ready(self._target(index).size)
@@ -231,7 +233,7 @@ class _Pass:
             return
         after, wait = restart_state.recreated(before, self._policy, self._now)
         if wait:
-            self._dues.append(wait)
+            self._requeue_after.append(wait)
             self._waiting.add(index)
             return
         self._tear_down(index)
@@ -298,15 +300,16 @@ class _Pass:
                 self._memories[index] = replace(before, ready=False, restarts=0)
 
     def _count(self) -> Count:
-        there = [instance for instance in self._instances.values() if instance.pods]
+        existing = [instance for instance in self._instances.values() if instance.pods]
         return Count(
             wanted=self._role.replicas,
-            replicas=len(there),
-            ready=sum(instance.is_ready(self._target(instance.index).size) for instance in there),
+            replicas=len(existing),
+            ready=sum(instance.is_ready(self._target(instance.index).size) for instance in existing),
             updated=sum(
-                instance.is_whole(self._wanted.size) and instance.revisions == {self._wanted.hash} for instance in there
+                instance.is_whole(self._wanted.size) and instance.revisions == {self._wanted.hash}
+                for instance in existing
             ),
-            exists=bool(self._stored or there),
+            exists=bool(self._stored or existing),
             current=True,
         )
 
@@ -337,12 +340,12 @@ def _sorted(pods: Iterable[Child], replicas: int) -> dict[int, _Instance]:
     """Return the instances that there are or should be, by index."""
     found: dict[int, tuple[dict[int, Child], list[Child]]] = {index: ({}, []) for index in range(replicas)}
     for pod in pods:
-        there, leaving = found.setdefault(_index(pod), ({}, []))
+        present, leaving = found.setdefault(_index(pod), ({}, []))
         if "deletionTimestamp" in pod["metadata"]:
             leaving.append(pod)
         else:
-            there[_position(pod)] = pod
-    return {index: _Instance(index, there, tuple(leaving)) for index, (there, leaving) in found.items()}
+            present[_position(pod)] = pod
+    return {index: _Instance(index, present, tuple(leaving)) for index, (present, leaving) in found.items()}
 
 
 def _pod(group: RoleBasedGroup, role: Role, revision: Revision, index: int, position: int) -> Object:

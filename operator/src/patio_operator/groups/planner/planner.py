@@ -117,9 +117,11 @@ def _hand_over(group: RoleBasedGroup, children: Sequence[Child], now: datetime) 
         f"Patio deletes the objects that it made of the group, since the group has the annotation {labels.HAND_OVER}. "
         "Remove the annotation to have Patio realise the group again",
     )
-    said = any(condition.type == "Ready" and condition.reason == "HandedOver" for condition in group.status.conditions)
+    announced = any(
+        condition.type == "Ready" and condition.reason == "HandedOver" for condition in group.status.conditions
+    )
     return Plan(
-        deletes=left if said else (),
+        deletes=left if announced else (),
         events=tuple(_changes(group, ready)),
         status=group_status(group, _last_counts(group, own), ready, now),
     )

@@ -45,10 +45,10 @@ def resolved(group: RoleBasedGroup, role: Role) -> Template:
     )
     where = f"role {role.name!r}: {field}.templateRef"
     if shared is None:
-        known = ", ".join(repr(role_template.name) for role_template in group.spec.role_templates) or "none"
+        names = ", ".join(repr(role_template.name) for role_template in group.spec.role_templates) or "none"
         raise GroupError(
             "InvalidTemplateRef",
-            f"{where}.name is {name!r}, but spec.roleTemplates has {known}: add it, or correct the name",
+            f"{where}.name is {name!r}, but spec.roleTemplates has {names}: add it, or correct the name",
         )
     return _patched(shared, pattern.template_ref.patch or {}, f"{where}.patch")
 

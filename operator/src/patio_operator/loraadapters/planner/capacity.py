@@ -79,12 +79,12 @@ class CapacityLedger:
 
     def victim(self, uid: str) -> LoraAdapter | None:
         """Return the newest LoraAdapter on a pod that is not pinned, if there is one to make room."""
-        here = (
+        evictable = (
             adapter
             for adapter in self._held_by(uid)
             if not adapter.spec.pinned and (uid, adapter.owner) not in self._preempted
         )
-        return next(here, None)
+        return next(evictable, None)
 
     def preempt(self, uid: str, victim: LoraAdapter, by: LoraAdapter) -> None:
         """Have a LoraAdapter make room for a pinned one; the room is promised, and free once the other is gone."""
@@ -108,11 +108,11 @@ class CapacityLedger:
             for report in reports
             if report.state is not AdapterState.LOADED and report.held_revision is None
         }
-        there = self._held_by(uid)
-        pinned = [adapter for adapter in there if adapter.spec.pinned and adapter.owner in idle]
-        leaving = [adapter for adapter in there if not adapter.spec.pinned and adapter.owner in idle]
+        adapters = self._held_by(uid)
+        pinned = [adapter for adapter in adapters if adapter.spec.pinned and adapter.owner in idle]
+        leaving = [adapter for adapter in adapters if not adapter.spec.pinned and adapter.owner in idle]
         if pinned:
-            leaving += [adapter for adapter in there if not adapter.spec.pinned and adapter.owner not in idle]
+            leaving += [adapter for adapter in adapters if not adapter.spec.pinned and adapter.owner not in idle]
         for adapter in (*leaving, *pinned)[:surplus]:
             most = count(limit or 0, "adapter")
             message = f"The engine is at its limit of {most}; older or pinned adapters take precedence."
@@ -122,8 +122,8 @@ class CapacityLedger:
         """Return the LoraAdapters whose adapters a pod has and was not told to let go of, the newest first."""
         reports = self._observed[uid].reports.values()
         owners = {report.owner for report in reports if report.state is not AdapterState.UNLOADING}
-        ours = [self._newest_first[owner] for owner in owners if owner is not None and owner in self._newest_first]
-        return [adapter for _, adapter in sorted(ours, key=lambda each: each[0])]
+        aged = [self._newest_first[owner] for owner in owners if owner is not None and owner in self._newest_first]
+        return [adapter for _, adapter in sorted(aged, key=lambda each: each[0])]
 
     def _limit(self, uid: str) -> int | None:
         answer = self._observed[uid].sidecar.answer

@@ -66,9 +66,9 @@ def conflict_on_a_pod(
     adapter: LoraAdapter, others: Sequence[LoraAdapter], pods: Iterable[SelectablePod]
 ) -> Conflict | None:
     """Return the first of its rivals that is for a pod that it is for as well; None when there is none."""
-    mine = [pod for pod in sorted(pods, key=lambda pod: pod.name) if _is_for(adapter, pod)]
+    matching = [pod for pod in sorted(pods, key=lambda pod: pod.name) if _is_for(adapter, pod)]
     for other in others:
-        for pod in mine:
+        for pod in matching:
             if _is_for(other, pod):
                 return _conflict(adapter, other, f"both select pod {pod.name!r}")
     return None

@@ -17,10 +17,10 @@ def filtered_out(desired: Desired, candidate: Candidate) -> Instance | None:
     if candidate.observed.silent:
         return unreachable(candidate, candidate.observed.sidecar.problem)
     report = candidate.report
-    if report is not None and not candidate.mine:
+    if report is not None and not candidate.owned:
         if owned(report, candidate.pod.namespace):
-            words = f"The sidecar is still unloading an adapter with this name that belongs to {report.owner}."
-            return pending(candidate, "WaitingForUnload", words)
+            message = f"The sidecar is still unloading an adapter with this name that belongs to {report.owner}."
+            return pending(candidate, "WaitingForUnload", message)
         return name_taken(candidate, report.owner)
     if desired.missing is not None:
         return pending(candidate, desired.missing.reason, desired.missing.message)
@@ -48,8 +48,8 @@ def no_capacity(candidate: Candidate) -> Instance:
     """Return that the engine holds no more adapters."""
     answer = candidate.observed.sidecar.answer
     limit = None if answer is None else answer.capacity.loaded
-    words = f"The engine is at its limit of {count(limit or 0, 'loaded adapter')}."
-    return pending(candidate, "NoCapacity", words)
+    message = f"The engine is at its limit of {count(limit or 0, 'loaded adapter')}."
+    return pending(candidate, "NoCapacity", message)
 
 
 def name_taken(candidate: Candidate, holder: str | None) -> Instance:
@@ -58,17 +58,17 @@ def name_taken(candidate: Candidate, holder: str | None) -> Instance:
         used, remedy = "an adapter that was loaded manually", "Unload it manually, or choose another spec.adapterName."
     else:
         used, remedy = holder, "Give one of them another spec.adapterName."
-    words = f"The name {candidate.name!r} is already used on this pod by {used}. {remedy}"
-    return Instance(candidate.pod, InstanceState.FAILED, "NameTaken", words)
+    message = f"The name {candidate.name!r} is already used on this pod by {used}. {remedy}"
+    return Instance(candidate.pod, InstanceState.FAILED, "NameTaken", message)
 
 
-def unreachable(candidate: Candidate, words: str) -> Instance:
+def unreachable(candidate: Candidate, message: str) -> Instance:
     """Return that a sidecar does not answer: not any more, or not yet."""
-    if candidate.mine or candidate.observed.sidecar.ever_answered:
-        return Instance(candidate.pod, InstanceState.UNKNOWN, "SidecarUnreachable", words)
-    return pending(candidate, "SidecarStarting", words)
+    if candidate.owned or candidate.observed.sidecar.ever_answered:
+        return Instance(candidate.pod, InstanceState.UNKNOWN, "SidecarUnreachable", message)
+    return pending(candidate, "SidecarStarting", message)
 
 
-def pending(candidate: Candidate, reason: str, words: str) -> Instance:
+def pending(candidate: Candidate, reason: str, message: str) -> Instance:
     """Return that the adapter is to come to this pod, and why not now."""
-    return Instance(candidate.pod, InstanceState.PENDING, reason, words)
+    return Instance(candidate.pod, InstanceState.PENDING, reason, message)

@@ -64,7 +64,7 @@ class _Draft:
     """Pod UID to the names that its labels shall show, each with the UID of its LoraAdapter."""
     off: dict[str, dict[str, str]] = field(default_factory=dict)
     """Pod UID and adapter name to why the label, or all of it, goes."""
-    times: list[datetime] = field(default_factory=list)
+    requeue_times: list[datetime] = field(default_factory=list)
 
 
 def plan(snapshot: Snapshot) -> Plan:
@@ -84,7 +84,7 @@ def plan_incrementally(snapshot: Snapshot) -> Incremental[Plan]:
     draft.actions += [
         AddFinalizer(adapter) for adapter in staying if UNLOAD_FINALIZER not in adapter.metadata.finalizers
     ]
-    draft.times += [rejection.until for rejection in snapshot.rejections.values() if rejection.until > now]
+    draft.requeue_times += [rejection.until for rejection in snapshot.rejections.values() if rejection.until > now]
     yield
     observed_pods: list[ObservedPod] = []
     index: PodIndex[ObservedPod] = PodIndex(staying)
@@ -120,19 +120,21 @@ def plan_incrementally(snapshot: Snapshot) -> Incremental[Plan]:
         if isinstance(outcome, RemoveFinalizer):
             draft.actions.append(outcome)
         else:
-            draft.times.append(outcome)
+            draft.requeue_times.append(outcome)
         yield
-    return Plan(tuple(draft.actions), draft.placements, min((at for at in draft.times if at > now), default=None))
+    return Plan(
+        tuple(draft.actions), draft.placements, min((at for at in draft.requeue_times if at > now), default=None)
+    )
 
 
 def _adapter(
     draft: _Draft, desired: Desired, candidates: Sequence[Candidate], assignment: Assignment
 ) -> Incremental[None]:
     """Add one LoraAdapter's orders, labels and standing."""
-    draft.times += assignment.times
+    draft.requeue_times += assignment.requeue_times
     rollout = roll_out(desired, assignment.kept)
     yield
-    draft.times += rollout.times
+    draft.requeue_times += rollout.requeue_times
     orders = [*rollout.orders, *_again(desired, assignment.kept)]
     for candidate in assignment.new:
         if _is_quiet(draft, candidate):
@@ -169,7 +171,7 @@ def _is_quiet(draft: _Draft, candidate: Candidate) -> bool:
     """Tell whether requests to the adapter are over on a pod: what is ordered there may take other weights away."""
     at = candidate.drained_at
     if at is not None:
-        draft.times.append(at)
+        draft.requeue_times.append(at)
         return False
     return not candidate.is_labelled
 
@@ -189,10 +191,10 @@ def _again(desired: Desired, kept: Iterable[Candidate]) -> Iterable[tuple[Candid
         if report.state is AdapterState.LOADED:
             if desired.prepare is not None and report.prepared is not None:
                 # A change that was taken back. Files kept ahead go when others take their place and those are used.
-                there = report.prepared.revision == desired.load.revision
+                is_staged = report.prepared.revision == desired.load.revision
                 yield (
                     candidate,
-                    desired.load if there else desired.prepare,
+                    desired.load if is_staged else desired.prepare,
                     "the staged files are no longer needed",
                 )
         elif report.state is AdapterState.PENDING and report.reason == "CredentialsMissing":
@@ -218,19 +220,19 @@ def _standing(desired: Desired, candidate: Candidate, rollout: Rollout) -> Insta
         rejection = last_rejection(desired.load, candidate)
         if rejection is not None:
             return rejection
-        waits = rollout.waits.get(pod.uid, "")
+        waiting_for = rollout.waiting_for.get(pod.uid, "")
         if candidate.answers:
-            words = f"Still serving the weights of the previous source. {waits}".strip()
-            return Instance(pod, InstanceState.LOADED, "Outdated", words, report.attempts, updated=False)
-        return Instance(pod, InstanceState.PENDING, "Outdated", waits, report.attempts, updated=False)
+            message = f"Still serving the weights of the previous source. {waiting_for}".strip()
+            return Instance(pod, InstanceState.LOADED, "Outdated", message, report.attempts, updated=False)
+        return Instance(pod, InstanceState.PENDING, "Outdated", waiting_for, report.attempts, updated=False)
     if desired.missing is not None and report.reason == "CredentialsMissing":
         return Instance(pod, InstanceState.PENDING, desired.missing.reason, desired.missing.message, report.attempts)
     if report.reason == "CredentialsMissing" and (rejection := last_rejection(desired.load, candidate)) is not None:
         return rejection
-    words = report.message
+    message = report.message
     if candidate.failed and candidate.answers:
-        words = f"{words} Still serving the weights of the previous source.".strip()
-    return Instance(pod, InstanceState(report.state.value), report.reason, words, report.attempts)
+        message = f"{message} Still serving the weights of the previous source.".strip()
+    return Instance(pod, InstanceState(report.state.value), report.reason, message, report.attempts)
 
 
 def _ordered(candidate: Candidate) -> Instance:
@@ -239,10 +241,10 @@ def _ordered(candidate: Candidate) -> Instance:
     )
 
 
-def _leaving(candidates: Iterable[Candidate], assignment: Assignment, told: set[str]) -> Iterable[Instance]:
+def _leaving(candidates: Iterable[Candidate], assignment: Assignment, listed: set[str]) -> Iterable[Instance]:
     """Say of the pods that let go of it that they do."""
     for candidate in candidates:
-        if candidate.mine and not candidate.observed.silent and candidate.pod.uid not in told:
+        if candidate.owned and not candidate.observed.silent and candidate.pod.uid not in listed:
             why = assignment.let_go.get(candidate.pod.uid, "" if candidate.report is None else candidate.report.message)
             yield Instance(candidate.pod, InstanceState.UNLOADING, "Unloading", why)
 
@@ -263,7 +265,7 @@ def _pod(draft: _Draft, observed: ObservedPod) -> None:
             continue
         at = observed.drained_at(name)
         if at is not None:
-            draft.times.append(at)
+            draft.requeue_times.append(at)
             continue
         request = UnloadRequest(lora_name=name, owner=report.owner, wait=0)
         if not observed.rejects(request):

@@ -28,11 +28,11 @@ class Rollout:
     """With the reason."""
     unlabel: dict[str, str] = field(default_factory=dict)
     """Pod UID to why its label goes though its engine answers."""
-    waits: dict[str, str] = field(default_factory=dict)
+    waiting_for: dict[str, str] = field(default_factory=dict)
     """Pod UID to what a pod with the old weights waits for, in a sentence."""
     condition: Condition | None = None
     """Why it does not go on, or what it waits for outside of Patio."""
-    times: list[datetime] = field(default_factory=list)
+    requeue_times: list[datetime] = field(default_factory=list)
 
 
 def roll_out(desired: Desired, kept: Sequence[Candidate]) -> Rollout:
@@ -58,10 +58,10 @@ def roll_out(desired: Desired, kept: Sequence[Candidate]) -> Rollout:
             # As far as is known: by now its engine may answer again, and requests come while it has its label.
             at = candidate.drained_at
             if candidate.is_labelled or at is not None:
-                rollout.waits[candidate.pod.uid] = (
+                rollout.waiting_for[candidate.pod.uid] = (
                     "Removed from the Service; loading the new source after in-flight requests have drained."
                 )
-                rollout.times += [] if at is None else [at]
+                rollout.requeue_times += [] if at is None else [at]
             else:
                 _order(
                     rollout, desired.load, candidate, "the source changed, and the engine does not serve the adapter"
@@ -100,11 +100,11 @@ def _take_back(rollout: Rollout, desired: Desired, kept: Sequence[Candidate], ba
         elif candidate.is_labelled or at is not None:
             available.discard(candidate.pod.uid)
             rollout.unlabel[candidate.pod.uid] = why
-            rollout.waits[candidate.pod.uid] = (
+            rollout.waiting_for[candidate.pod.uid] = (
                 "Removed from the Service; the order to keep this source follows after in-flight requests have drained."
             )
             if at is not None:
-                rollout.times.append(at)
+                rollout.requeue_times.append(at)
         else:
             rollout.unlabel[candidate.pod.uid] = why
             _order(rollout, desired.load, candidate, why)
@@ -132,11 +132,11 @@ def _prepared(rollout: Rollout, desired: Desired, kept: Sequence[Candidate], hol
             bad.append(candidate)
         elif prepared is not None and prepared.state is not PreparedState.PREPARED:
             fetching.append(candidate)
-            rollout.waits[candidate.pod.uid] = f"The new files are not fetched yet. {prepared.message}".strip()
+            rollout.waiting_for[candidate.pod.uid] = f"The new files are not fetched yet. {prepared.message}".strip()
     if bad:
         prepared = _of_now(bad[0], desired)
-        words = "" if prepared is None else prepared.message or prepared.reason
-        _stop(rollout, holders, bad, "could not fetch the new source", f"{bad[0].pod.name}: {words}")
+        message = "" if prepared is None else prepared.message or prepared.reason
+        _stop(rollout, holders, bad, "could not fetch the new source", f"{bad[0].pod.name}: {message}")
         return False
     silent = [
         candidate
@@ -146,8 +146,8 @@ def _prepared(rollout: Rollout, desired: Desired, kept: Sequence[Candidate], hol
     lacking = names([candidate.pod.name for candidate in (*fetching, *silent)])
     for candidate in holders:
         if lacking:
-            words = f"The new files are fetched. Waiting: {lacking} must fetch them before any pod switches."
-            rollout.waits.setdefault(candidate.pod.uid, words)
+            message = f"The new files are fetched. Waiting: {lacking} must fetch them before any pod switches."
+            rollout.waiting_for.setdefault(candidate.pod.uid, message)
     return not fetching and not silent
 
 
@@ -188,21 +188,21 @@ def _switch(rollout: Rollout, desired: Desired, kept: Sequence[Candidate], holde
         ),
     )
     for candidate in order:
-        here = candidate.pod.uid in available
+        is_available = candidate.pod.uid in available
         rejection = rejected(desired.load, candidate)
         last = available == {candidate.pod.uid}
-        if under_way >= most or (here and missing >= most) or (last and back_soon):
-            rollout.waits.setdefault(candidate.pod.uid, _turn(most, away))
+        if under_way >= most or (is_available and missing >= most) or (last and back_soon):
+            rollout.waiting_for.setdefault(candidate.pod.uid, _turn(most, away))
             continue
         under_way += 1
-        missing += here
-        if here:
+        missing += is_available
+        if is_available:
             available.discard(candidate.pod.uid)
             away.append(candidate.pod.name)
             back_soon = True
         at = candidate.drained_at
         if rejection is not None:
-            rollout.waits[candidate.pod.uid] = _rejection_message(rejection)
+            rollout.waiting_for[candidate.pod.uid] = _rejection_message(rejection)
         elif last:
             # Nobody else has it: its label stays, for a request that may fail is better than one that must.
             _order(rollout, desired.load, candidate, "switching to the new source; no other pod serves the adapter")
@@ -211,11 +211,11 @@ def _switch(rollout: Rollout, desired: Desired, kept: Sequence[Candidate], holde
             if not candidate.is_labelled and at is None:
                 _order(rollout, desired.load, candidate, "switching to the new source")
                 continue
-            rollout.waits[candidate.pod.uid] = (
+            rollout.waiting_for[candidate.pod.uid] = (
                 "Removed from the Service; switching after in-flight requests have drained."
             )
             if at is not None:
-                rollout.times.append(at)
+                rollout.requeue_times.append(at)
 
 
 def _turn(most: int, away: Sequence[str]) -> str:
@@ -229,9 +229,9 @@ def _order(rollout: Rollout, request: LoadRequest, candidate: Candidate, why: st
     rejection = rejected(request, candidate)
     if rejection is None:
         rollout.orders.append((candidate, request, why))
-        rollout.waits.setdefault(candidate.pod.uid, f"Order sent: {why}.")
+        rollout.waiting_for.setdefault(candidate.pod.uid, f"Order sent: {why}.")
     else:
-        rollout.waits[candidate.pod.uid] = _rejection_message(rejection)
+        rollout.waiting_for[candidate.pod.uid] = _rejection_message(rejection)
 
 
 def _rejection_message(rejection: Instance) -> str:
@@ -242,17 +242,17 @@ def _rejection_message(rejection: Instance) -> str:
     )
 
 
-def _stop(rollout: Rollout, holders: Sequence[Candidate], bad: Sequence[Candidate], what: str, words: str) -> None:
+def _stop(rollout: Rollout, holders: Sequence[Candidate], bad: Sequence[Candidate], what: str, message: str) -> None:
     pods = names([candidate.pod.name for candidate in bad])
     left = names([candidate.pod.name for candidate in holders])
     keep = "keeps" if len(holders) == 1 else "keep"
     rollout.condition = Condition(
         "RolloutStopped",
         f"The rollout is stopped: {pods} {what}. {left} {keep} the previous weights. "
-        f"Correct spec.source, or change it back. {words}",
+        f"Correct spec.source, or change it back. {message}",
     )
     for candidate in holders:
-        rollout.waits[candidate.pod.uid] = (
+        rollout.waiting_for[candidate.pod.uid] = (
             f"The rollout is stopped: {pods} {what}. This pod keeps the previous weights."
         )
 

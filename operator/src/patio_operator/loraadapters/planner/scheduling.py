@@ -38,7 +38,7 @@ class Assignment:
     let_go: dict[str, str] = field(default_factory=dict)
     """Pod UID to why it shall not have it any more."""
     condition: Condition | None = None
-    times: list[datetime] = field(default_factory=list)
+    requeue_times: list[datetime] = field(default_factory=list)
     """When to look again though nothing changed."""
 
 
@@ -48,10 +48,10 @@ def schedule_all(desired: Desired, candidates: Sequence[Candidate], capacity: Ca
     for candidate in candidates:
         preempted = capacity.preempted(candidate.pod.uid, desired.adapter)
         if preempted is not None:
-            if candidate.mine:
+            if candidate.owned:
                 assignment.let_go[candidate.pod.uid] = preempted
             assignment.waiting.append(pending(candidate, "NoCapacity", preempted))
-        elif candidate.mine and not candidate.going:
+        elif candidate.owned and not candidate.going:
             assignment.kept.append(candidate)
         elif (instance := filtered_out(desired, candidate)) is not None:
             assignment.waiting.append(instance)
@@ -71,15 +71,15 @@ def schedule_replicas(desired: Desired, candidates: Sequence[Candidate], capacit
     have: list[Candidate] = []
     for candidate in candidates:
         preempted = capacity.preempted(candidate.pod.uid, desired.adapter)
-        if preempted is not None and candidate.mine:
+        if preempted is not None and candidate.owned:
             assignment.let_go[candidate.pod.uid] = preempted
-        elif candidate.mine and not candidate.going:
+        elif candidate.owned and not candidate.going:
             have.append(candidate)
     lost = [candidate for candidate in have if candidate.observed.lost]
     failing = [candidate for candidate in have if candidate.failed and not candidate.answers]
     out = {candidate.pod.uid for candidate in (*lost, *failing)}
     working = [candidate for candidate in have if candidate.pod.uid not in out]
-    assignment.times += [
+    assignment.requeue_times += [
         since + UNREACHABLE_BOUND
         for candidate in working
         if candidate.observed.silent and (since := candidate.observed.sidecar.unreachable_since) is not None
@@ -139,14 +139,14 @@ def _failures_on_record(
     failing: Sequence[Candidate], wanted: int, answering: int, working: int, let_go: dict[str, str]
 ) -> list[Candidate]:
     """Return the failed ones that stay: as long as they are there, the same pods are not tried once more."""
-    room = 0 if answering >= wanted else max(0, wanted + EXTRA_TRIES - working)
-    for candidate in failing[room:]:
+    keep = 0 if answering >= wanted else max(0, wanted + EXTRA_TRIES - working)
+    for candidate in failing[keep:]:
         let_go[candidate.pod.uid] = (
             f"loading failed on this pod ({_failure_message(candidate)}), and enough other pods serve the adapter"
             if answering >= wanted
             else f"loading failed on this pod ({_failure_message(candidate)}), and other pods are tried instead"
         )
-    return list(failing[:room])
+    return list(failing[:keep])
 
 
 def _add(
@@ -168,13 +168,13 @@ def _add(
     filtered: list[Instance] = []
     free: list[Candidate] = []
     full: list[Candidate] = []
-    refused = 0
+    rejected = 0
     for candidate in candidates:
-        if candidate.pod.uid in taken or (candidate.mine and candidate.observed.silent):
+        if candidate.pod.uid in taken or (candidate.owned and candidate.observed.silent):
             continue
         instance = filtered_out(desired, candidate)
         if instance is not None:
-            refused += instance.reason == "SidecarRejected"
+            rejected += instance.reason == "SidecarRejected"
             filtered.append(instance)
         elif candidate.observed.sidecar.answer is not None and not candidate.observed.sidecar.answer.engine_ready:
             filtered.append(pending(candidate, "EngineNotReady", "The engine is not ready."))
@@ -182,7 +182,7 @@ def _add(
             free.append(candidate)
         else:
             full.append(candidate)
-    tries = assignment.desired_replicas + EXTRA_TRIES - len(assignment.kept) - refused
+    tries = assignment.desired_replicas + EXTRA_TRIES - len(assignment.kept) - rejected
     crowd = Counter(candidate.pod.node for candidate in assignment.kept)
     rank = ranking(desired, capacity)
     for candidate in by_node(free, min(missing, tries), lambda _: (), crowd, 1, rank):
@@ -208,14 +208,14 @@ def _short(
 ) -> Condition:
     """Say why there are fewer pods than spec.replicas asks for."""
     found = assignment.desired_replicas - short
-    told = f"Found {found} of {count(assignment.desired_replicas)}"
+    summary = f"Found {found} of {count(assignment.desired_replicas)}"
     failed = next((candidate.report for candidate in recorded), None)
     if failed is not None:
         pods = [candidate.pod.name for candidate in recorded]
-        words = f"Loading failed on {names(pods)}, and no more pods are tried. {pods[0]}: {failed.message}"
-        return Condition(failed.reason, f"{told}. {words}")
+        message = f"Loading failed on {names(pods)}, and no more pods are tried. {pods[0]}: {failed.message}"
+        return Condition(failed.reason, f"{summary}. {message}")
     if not filtered:
-        return Condition("NotEnoughPods", f"{told}. No other pod with a sidecar matches.")
+        return Condition("NotEnoughPods", f"{summary}. No other pod with a sidecar matches.")
     kinds = {
         reason: [instance for instance in filtered if instance.reason == reason]
         for reason in (instance.reason for instance in filtered)
@@ -224,7 +224,7 @@ def _short(
     groups = "; ".join(
         f"{names([instance.pod.name for instance in kind])}: {kind[0].message}" for kind in kinds.values()
     )
-    return Condition(worst, f"{told}. {groups}")
+    return Condition(worst, f"{summary}. {groups}")
 
 
 _WEIGHT = (
@@ -245,8 +245,8 @@ def _preempt(adapter: LoraAdapter, candidate: Candidate, capacity: CapacityLedge
     if victim is None:
         return None
     capacity.preempt(uid, victim, adapter)
-    words = f"The engine is at capacity. Preempting {victim.owner}, which is not pinned."
-    return pending(candidate, "Preempting", words)
+    message = f"The engine is at capacity. Preempting {victim.owner}, which is not pinned."
+    return pending(candidate, "Preempting", message)
 
 
 def _since(candidate: Candidate) -> float:

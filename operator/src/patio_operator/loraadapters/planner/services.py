@@ -83,18 +83,18 @@ def service_of(adapter: LoraAdapter, engine_port: int) -> dict[str, Any]:
     }
 
 
-def is_as_wanted(known: CachedService, wanted: Mapping[str, Any]) -> bool:
+def is_as_wanted(existing: CachedService, wanted: Mapping[str, Any]) -> bool:
     """Tell whether a Service is as `service` says."""
-    other = decode_service({**wanted, "metadata": {**wanted["metadata"], "uid": known.uid}})
-    return known == other
+    other = decode_service({**wanted, "metadata": {**wanted["metadata"], "uid": existing.uid}})
+    return existing == other
 
 
-def waits_for_labels(known: CachedService, adapter: LoraAdapter, pods: Iterable[EnginePod]) -> bool:
+def waits_for_labels(existing: CachedService, adapter: LoraAdapter, pods: Iterable[EnginePod]) -> bool:
     """Tell whether a Service that selects by the name alone, as older versions made them, is to be left for a moment.
 
     Its pods get the label that says whose adapter they have first: else it would lead nowhere in between.
     """
-    if known.selector != {adapter_label(adapter.adapter_name): ADAPTER_LOADED}:
+    if existing.selector != {adapter_label(adapter.adapter_name): ADAPTER_LOADED}:
         return False
     (owner,) = owners_of([(adapter.adapter_name, adapter.metadata.uid)])
     return any(adapter.adapter_name in pod.serving and owner not in pod.owners for pod in pods)

@@ -48,8 +48,10 @@ def labels_to_set(observed: ObservedPod, shown: Mapping[str, str], off: Mapping[
     owners = owners_of(shown.items())
     if shown.keys() == pod.serving and owners == pod.owners:
         return None
-    words = [f"{name}: the engine serves it" for name in sorted(shown.keys() - pod.serving)]
-    words += [f"{name}: {off.get(name, 'the engine does not serve it')}" for name in sorted(pod.serving - shown.keys())]
+    reasons = [f"{name}: the engine serves it" for name in sorted(shown.keys() - pod.serving)]
+    reasons += [
+        f"{name}: {off.get(name, 'the engine does not serve it')}" for name in sorted(pod.serving - shown.keys())
+    ]
     return SetServingLabels(
-        pod, frozenset(shown), "; ".join(words) or "the labels do not name the owners of the adapters", owners
+        pod, frozenset(shown), "; ".join(reasons) or "the labels do not name the owners of the adapters", owners
     )

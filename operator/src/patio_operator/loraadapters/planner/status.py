@@ -26,7 +26,7 @@ MAX_MESSAGE = 1024
 MAX_INSTANCE_MESSAGE = 512
 """Characters of the message of one of many."""
 
-MOST_FAULTS_TOLD = 5
+MAX_FAILURE_EVENTS = 5
 """Different faults that become events at once; the status has them all."""
 
 STUCK = frozenset(
@@ -36,7 +36,7 @@ STUCK = frozenset(
     )
 )
 """Reasons for Pending while nothing is under way on that pod."""
-NO_FAULT = frozenset(
+NOT_DEGRADED = frozenset(
     ("NoMatchingPods", "NotEnoughPods", "EngineNotReady", "SidecarStarting", "WaitingForUnload", "SecretNotRead")
 )
 """Reasons that are nobody's fault: they pass, or wait for pods. Nothing is Degraded for one of them."""
@@ -72,7 +72,11 @@ class _Standing:
 
     @property
     def faulty(self) -> tuple[Instance, ...]:
-        return (*self.failed, *self.unknown, *(instance for instance in self.stuck if instance.reason not in NO_FAULT))
+        return (
+            *self.failed,
+            *self.unknown,
+            *(instance for instance in self.stuck if instance.reason not in NOT_DEGRADED),
+        )
 
     @property
     def rolling(self) -> tuple[Instance, ...]:
@@ -102,13 +106,14 @@ def recorded(status: Mapping[str, Any]) -> RecordedStatus:
 
 def is_recorded(before: RecordedStatus, after: Mapping[str, Any]) -> bool:
     """Tell whether a status that is there says what a new one says."""
-    instances, was = after["instances"], before.instances
-    if len(instances) != len(was) or before.rest.keys() != after.keys() - {"instances"}:
+    instances, previous = after["instances"], before.instances
+    if len(instances) != len(previous) or before.rest.keys() != after.keys() - {"instances"}:
         return False
     if any(after[name] != value for name, value in before.rest.items()):
         return False
     return all(
-        was.get(entry["pod"]) == (entry["state"], entry["reason"], entry["since"], _rest(entry)) for entry in instances
+        previous.get(entry["pod"]) == (entry["state"], entry["reason"], entry["since"], _rest(entry))
+        for entry in instances
     )
 
 
@@ -158,30 +163,35 @@ def status(adapter: LoraAdapter, placement: Placement, before: RecordedStatus, n
 
 def events(before: RecordedStatus, after: Mapping[str, Any]) -> tuple[Event, ...]:
     """Return what to tell of the change from one status to the next: each new verdict, once."""
-    told: list[Event] = []
-    ready, was = find(after, "Ready"), find(before.rest, "Ready")
-    if ready["status"] == "True" and was.get("status") != "True":
-        told.append(Event("Normal", ready["reason"], ready["message"]))
-    elif ready["status"] == "False" and was.get("status") == "True":
+    recorded_events: list[Event] = []
+    ready, previous = find(after, "Ready"), find(before.rest, "Ready")
+    if ready["status"] == "True" and previous.get("status") != "True":
+        recorded_events.append(Event("Normal", ready["reason"], ready["message"]))
+    elif ready["status"] == "False" and previous.get("status") == "True":
         asked = after["observedGeneration"] != before.rest.get("observedGeneration")
         if asked or after["readyReplicas"] >= before.rest.get("readyReplicas", 0):
-            told.append(Event("Normal", ready["reason"], ready["message"]))
+            recorded_events.append(Event("Normal", ready["reason"], ready["message"]))
         else:
-            told.append(Event("Warning", "NotReady", ready["message"]))
+            recorded_events.append(Event("Warning", "NotReady", ready["message"]))
     # The status read may be one that somebody else wrote: the schema asks for little. The message is not compared: one
     # and the same fault may be told with another number each time.
-    known = {(pod, reason) for pod, (_, reason, _, _) in before.instances.items()}
-    fresh: dict[tuple[str, str], list[str]] = {}
+    previous_reasons = {(pod, reason) for pod, (_, reason, _, _) in before.instances.items()}
+    new_failures: dict[tuple[str, str], list[str]] = {}
     for entry in after["instances"]:
-        if entry["state"] == InstanceState.FAILED and (entry["pod"], entry["reason"]) not in known:
-            fresh.setdefault((entry["reason"], entry["message"]), []).append(entry["pod"])
-    faults = [Event("Warning", reason, f"{names(pods)}: {words}") for (reason, words), pods in fresh.items()]
-    told += faults[:MOST_FAULTS_TOLD]
-    degraded, was = find(after, "Degraded"), find(before.rest, "Degraded")
-    new = degraded["status"] == "True" and (was.get("status"), was.get("reason")) != ("True", degraded["reason"])
-    if new and degraded["reason"] not in {reason for reason, _ in fresh} | {"SidecarUnreachable"}:
-        told.append(Event("Warning", degraded["reason"], degraded["message"]))
-    return tuple(told)
+        if entry["state"] == InstanceState.FAILED and (entry["pod"], entry["reason"]) not in previous_reasons:
+            new_failures.setdefault((entry["reason"], entry["message"]), []).append(entry["pod"])
+    failures = [
+        Event("Warning", reason, f"{names(pods)}: {message}") for (reason, message), pods in new_failures.items()
+    ]
+    recorded_events += failures[:MAX_FAILURE_EVENTS]
+    degraded, previous = find(after, "Degraded"), find(before.rest, "Degraded")
+    new = degraded["status"] == "True" and (previous.get("status"), previous.get("reason")) != (
+        "True",
+        degraded["reason"],
+    )
+    if new and degraded["reason"] not in {reason for reason, _ in new_failures} | {"SidecarUnreachable"}:
+        recorded_events.append(Event("Warning", degraded["reason"], degraded["message"]))
+    return tuple(recorded_events)
 
 
 def _counted(adapter: LoraAdapter, placement: Placement) -> _Standing:
@@ -216,23 +226,23 @@ def _ready(standing: _Standing) -> tuple[str, str, str]:
         )
     if standing.updated >= desired_replicas:
         return "True", "Loaded", f"The adapter is loaded on {count(standing.updated)}."
-    told = f"The adapter is loaded on {standing.ready} of {count(desired_replicas)}."
+    summary = f"The adapter is loaded on {standing.ready} of {count(desired_replicas)}."
     if standing.updated < standing.ready:
         serve = "serves" if standing.updated == 1 else "serve"
-        told = f"{told} {standing.updated} of them {serve} the current source."
+        summary = f"{summary} {standing.updated} of them {serve} the current source."
     worst = min(placement.instances, key=_worst_first, default=None)
     if placement.condition is not None and (standing.stopped or not standing.failed):
-        return "False", placement.condition.reason, f"{told} {placement.condition.message}"
+        return "False", placement.condition.reason, f"{summary} {placement.condition.message}"
     if worst is not None and standing.failed and (standing.adapter.spec.replicas is None or not standing.moving):
-        return "False", worst.reason, f"{told} {_message(worst)}"
+        return "False", worst.reason, f"{summary} {_message(worst)}"
     if standing.unknown:
-        return "False", "SidecarUnreachable", f"{told} {_message(standing.unknown[0])}"
+        return "False", "SidecarUnreachable", f"{summary} {_message(standing.unknown[0])}"
     if standing.stuck:
-        return "False", standing.stuck[0].reason, f"{told} {_message(standing.stuck[0])}"
+        return "False", standing.stuck[0].reason, f"{summary} {_message(standing.stuck[0])}"
     if standing.rolling or standing.updated < standing.ready:
         waiting = standing.moving[0] if standing.moving else standing.rolling[0]
-        return "False", "RollingOut", f"{told} {_message(waiting)}"
-    return "False", "Loading", f"{told} {_message(standing.moving[0])}" if standing.moving else told
+        return "False", "RollingOut", f"{summary} {_message(waiting)}"
+    return "False", "Loading", f"{summary} {_message(standing.moving[0])}" if standing.moving else summary
 
 
 def _progressing(standing: _Standing) -> tuple[str, str, str]:
@@ -254,16 +264,16 @@ def _progressing(standing: _Standing) -> tuple[str, str, str]:
 
 def _degraded(standing: _Standing) -> tuple[str, str, str]:
     condition = standing.placement.condition
-    told = list(_by_fault(standing.faulty))
-    if condition is not None and condition.reason not in NO_FAULT:
-        return "True", condition.reason, "; ".join([condition.message, *told])
-    if not told:
+    messages = list(_by_failure(standing.faulty))
+    if condition is not None and condition.reason not in NOT_DEGRADED:
+        return "True", condition.reason, "; ".join([condition.message, *messages])
+    if not messages:
         return "False", "AsExpected", "No pod reports an error."
     worst = min(standing.faulty, key=_worst_first)
-    return "True", worst.reason, "; ".join(told)
+    return "True", worst.reason, "; ".join(messages)
 
 
-def _by_fault(faulty: Iterable[Instance]) -> Iterable[str]:
+def _by_failure(faulty: Iterable[Instance]) -> Iterable[str]:
     """Say each fault once, with the pods that have it, the worst first."""
     groups: dict[tuple[str, str], list[str]] = {}
     for instance in sorted(faulty, key=_worst_first):
@@ -280,8 +290,8 @@ def _message(instance: Instance) -> str:
     return f"{instance.pod.name}: {instance.message or instance.reason}"
 
 
-def _instance(instance: Instance, was: RecordedInstance | None, now: str) -> dict[str, Any]:
-    same = was is not None and was[2] and was[0] == instance.state and was[1] == instance.reason
+def _instance(instance: Instance, previous: RecordedInstance | None, now: str) -> dict[str, Any]:
+    same = previous is not None and previous[2] and previous[0] == instance.state and previous[1] == instance.reason
     return {
         "pod": instance.pod.name,
         "node": instance.pod.node,
@@ -289,7 +299,7 @@ def _instance(instance: Instance, was: RecordedInstance | None, now: str) -> dic
         "reason": instance.reason,
         "message": _cut(instance.message, MAX_INSTANCE_MESSAGE),
         "attempts": instance.attempts,
-        "since": was[2] if was is not None and same else now,
+        "since": previous[2] if previous is not None and same else now,
     }
 
 

@@ -66,11 +66,11 @@ def workloads_to_read(
 
 def plan(snapshot: Snapshot) -> Plan:
     """Return what to roll, the profile's status, and its events."""
-    profile, revision, verdict = snapshot.profile, snapshot.revision, snapshot.dry_run
+    profile, revision, dry_run = snapshot.profile, snapshot.revision, snapshot.dry_run
     users, now, unread = snapshot.pods, snapshot.now, snapshot.unread
     behind = [user for user in users if user.revision != revision]
-    state = State(revision, len(users), len(behind), verdict)
-    if verdict.problems or profile.spec.update_strategy == "NoUpdate":
+    state = State(revision, len(users), len(behind), dry_run)
+    if dry_run.problems or profile.spec.update_strategy == "NoUpdate":
         return _done(profile, state, (), now)
     before = {_ref(entry): entry for entry in profile.status.rolling}
     name = profile.metadata.name
@@ -89,7 +89,7 @@ def plan(snapshot: Snapshot) -> Plan:
         elif pods:
             left.append(Skipped(f"of {ref}", "rolled out, but some pods still run an older revision: restart it", pods))
     failures = [(workload.ref, _failure(workload, entry, now)) for workload, entry in rolling]
-    failed = [(ref, words) for ref, words in failures if words]
+    failed = [(ref, message) for ref, message in failures if message]
     free = 0 if failed else max(at_once(profile) - len(rolling), 0)
     turns = sorted((_turn(candidate, before), candidate.ref, candidate) for candidate in candidates)
     chosen = [workload for turn, _, workload in turns if turn < _LAST or not unread][:free]
@@ -99,14 +99,14 @@ def plan(snapshot: Snapshot) -> Plan:
     )
     entries = [entry for _, entry in rolling] + [_followed(workload, None, now) for workload in chosen]
     waiting = len(candidates) - len(chosen) + len(unread)
-    state = State(revision, len(users), len(behind), verdict, tuple(entries), waiting, tuple(failed), tuple(left))
+    state = State(revision, len(users), len(behind), dry_run, tuple(entries), waiting, tuple(failed), tuple(left))
     return _done(profile, state, rolls, now)
 
 
 def at_once(profile: ClusterEngineRuntimeProfile) -> int:
     """Return how many workloads may be rolled at once."""
-    said = profile.metadata.annotations.get(labels.ROLL_AT_ONCE, "1")
-    return min(max(int(said), 1), MOST_AT_ONCE) if len(said) < 10 and said.isdecimal() else 1
+    annotation = profile.metadata.annotations.get(labels.ROLL_AT_ONCE, "1")
+    return min(max(int(annotation), 1), MOST_AT_ONCE) if len(annotation) < 10 and annotation.isdecimal() else 1
 
 
 def _done(profile: ClusterEngineRuntimeProfile, state: State, rolls: tuple[Roll, ...], now: datetime) -> Plan:
@@ -114,7 +114,7 @@ def _done(profile: ClusterEngineRuntimeProfile, state: State, rolls: tuple[Roll,
     requeue_at = None
     if state.rolling:
         requeue_at = now + LOOK_AGAIN
-    elif state.left or state.verdict.untried:
+    elif state.left or state.dry_run.untried:
         requeue_at = now + LOOK_AT_HELD
     return Plan(rolls, status, events_of(profile, status), requeue_at)
 
@@ -142,12 +142,12 @@ def _failure(workload: Workload, entry: Rolling, now: datetime) -> str:
     if workload.failure:
         return workload.failure
     if not workload.has_deadline and now - entry.since > PROGRESS_DEADLINE:
-        words = f"no further pod has become ready since {entry.since:%H:%M} UTC"
+        message = f"no further pod has become ready since {entry.since:%H:%M} UTC"
         if workload.ref.kind == "StatefulSet":
-            words += (
+            message += (
                 "; a StatefulSet does not replace a pod that was never ready: remove the cause, then delete that pod"
             )
-        return words
+        return message
     return ""
 
 

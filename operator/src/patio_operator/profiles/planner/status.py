@@ -39,7 +39,7 @@ class State:
     revision: str
     pods: int
     behind: int
-    verdict: DryRunResult
+    dry_run: DryRunResult
     rolling: tuple[Rolling, ...] = ()
     waiting: int = 0
     """Workloads whose turn is still to come."""
@@ -52,7 +52,7 @@ def status_of(profile: ClusterEngineRuntimeProfile, state: State, now: datetime)
     """Return the status to write."""
     before = profile.status.to_api().get("conditions") or []
     generation = profile.metadata.generation
-    accepted = next_condition(before, ACCEPTED, *_accepted(state.verdict), generation, now)
+    accepted = next_condition(before, ACCEPTED, *_accepted(state.dry_run), generation, now)
     rolled_out = next_condition(before, ROLLED_OUT, *_rolled_out(profile, state), generation, now)
     status = {
         "observedGeneration": generation,
@@ -62,7 +62,7 @@ def status_of(profile: ClusterEngineRuntimeProfile, state: State, now: datetime)
         "behindPods": state.behind,
         "conditions": [accepted, rolled_out],
     }
-    if state.verdict.problems:
+    if state.dry_run.problems:
         status["lastError"] = accepted["message"]
     elif state.failed:
         status["lastError"] = rolled_out["message"]
@@ -81,23 +81,27 @@ def events_of(profile: ClusterEngineRuntimeProfile, status: Mapping[str, Any]) -
     if accepted["status"] == "False" and accepted["message"] != accepted_was.get("message"):
         found.append(Event("Warning", "Rejected", accepted["message"]))
     rolled_out = find(status, ROLLED_OUT)
-    was, reason, message = find(before, ROLLED_OUT).get("reason"), rolled_out["reason"], rolled_out["message"]
-    if reason == was:
+    previous_reason, reason, message = (
+        find(before, ROLLED_OUT).get("reason"),
+        rolled_out["reason"],
+        rolled_out["message"],
+    )
+    if reason == previous_reason:
         return tuple(found)
     if reason == "Stopped":
         found.append(Event("Warning", "Stopped", message))
     elif reason == "Rolling":
-        found.append(Event("Normal", "Resumed" if was == "Stopped" else "Rolling", message))
-    elif was in ("Rolling", "Stopped"):
+        found.append(Event("Normal", "Resumed" if previous_reason == "Stopped" else "Rolling", message))
+    elif previous_reason in ("Rolling", "Stopped"):
         found.append(Event("Normal", "Rolled", message))
     return tuple(found)
 
 
-def _accepted(verdict: DryRunResult) -> tuple[str, str, str]:
-    if verdict.problems:
-        return "False", "Rejected", f"A pod with this profile would be rejected: {verdict}"[:2000]
-    if verdict.untried:
-        return "Unknown", "DryRunNotPossible", f"The dry run was not possible: {verdict.untried}"[:2000]
+def _accepted(dry_run: DryRunResult) -> tuple[str, str, str]:
+    if dry_run.problems:
+        return "False", "Rejected", f"A pod with this profile would be rejected: {dry_run}"[:2000]
+    if dry_run.untried:
+        return "Unknown", "DryRunNotPossible", f"The dry run was not possible: {dry_run.untried}"[:2000]
     return "True", "DryRunPassed", "The API server accepts a pod with this profile."
 
 
@@ -110,10 +114,10 @@ def _rolled_out(profile: ClusterEngineRuntimeProfile, state: State) -> tuple[str
         return "True", "UpToDate", f"{pods} revision {state.revision}."
     if profile.spec.update_strategy == "NoUpdate":
         return "False", "NoUpdate", f"{behind}. updateStrategy NoUpdate changes no running pod."
-    if state.verdict.problems:
+    if state.dry_run.problems:
         return "False", "Rejected", f"{behind}. The rollout waits until the profile is accepted."
     if state.failed:
-        named = "; ".join(f"{ref} did not become ready: {words}" for ref, words in state.failed[:MOST_NAMED])
+        named = "; ".join(f"{ref} did not become ready: {message}" for ref, message in state.failed[:MOST_NAMED])
         return "False", "Stopped", f"{named}. {behind}; the rollout is paused."[:2000]
     if state.rolling:
         names = ", ".join(f"{entry.kind} {entry.namespace}/{entry.name}" for entry in state.rolling[:MOST_NAMED])

@@ -72,9 +72,9 @@ def _partition(spec: Mapping[str, Any]) -> int:
 
 def _failure(status: Mapping[str, Any]) -> str:
     conditions = {condition["type"]: condition for condition in status.get("conditions") or []}
-    refused, progressing = conditions.get("ReplicaFailure", {}), conditions.get("Progressing", {})
-    if refused.get("status") == "True":
-        return str(refused.get("message") or refused.get("reason"))
+    failure, progressing = conditions.get("ReplicaFailure", {}), conditions.get("Progressing", {})
+    if failure.get("status") == "True":
+        return str(failure.get("message") or failure.get("reason"))
     if progressing.get("status") == "False" and progressing.get("reason") == "ProgressDeadlineExceeded":
         return str(progressing.get("message") or "its progress deadline is exceeded")
     return ""
