@@ -31,7 +31,7 @@ from patio_protocol.adapters import UnloadRequest
 from patio_protocol.authentication import MAX_ENDORSEMENTS, ProofClaims
 from patio_protocol.client import SidecarClient
 from patio_protocol.credentials import TOKEN_FILE
-from patio_protocol.errors import Refused
+from patio_protocol.errors import RejectedError
 
 from builders import NOW
 from pod_builders import SIDECAR, VLLM, container, env, pod, profile
@@ -204,7 +204,7 @@ async def test_the_typed_client_signs_with_what_it_is_given() -> None:
         client = SidecarClient(
             "http://sidecar", http, ProofAuth(UID, lambda: key, nothing_new, lambda: NOW.timestamp())
         )
-        with pytest.raises(Refused) as refused:  # the route above answers with nothing
+        with pytest.raises(RejectedError) as refused:  # the route above answers with nothing
             await client.unload(UnloadRequest(lora_name="a"))
         assert (refused.value.code, denials) == ("UnreadableAnswer", [])
 

@@ -12,13 +12,13 @@ import ssl
 
 import httpx
 
-LONGEST_WORDS = 2000
+LONGEST_TEXT = 2000
 """Characters of an engine's message that are shown: the longest recorded one has some 600."""
 LONGEST_ERROR = 300
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
-def bounded_words(text: str, longest: int = LONGEST_WORDS) -> str:
+def bounded_text(text: str, longest: int = LONGEST_TEXT) -> str:
     """Return a text of at most so many characters, and how many more there were."""
     # JSON may have half a pair of surrogates, which nothing can encode. (In the pattern they would cost 0.5 MB.)
     shown = _CONTROL.sub("?", text[:longest].encode("utf-8", "replace").decode())
@@ -34,7 +34,7 @@ def is_fit(text: str) -> bool:
     return _CONTROL.search(text) is None
 
 
-def error_words(error: BaseException) -> str:
+def error_message(error: BaseException) -> str:
     """Return what a library's error says, or its class where it says nothing or could say too much."""
     root = _root(error)
     # h11 quotes the header that it refuses to send, and a codec the text that it can not encode: keys may be in both.
@@ -43,11 +43,11 @@ def error_words(error: BaseException) -> str:
     if isinstance(root, ssl.SSLError):
         reason = (getattr(root, "reason", None) or "").replace("_", " ").lower()
         text: str = getattr(root, "verify_message", "") or reason or root.strerror or type(root).__name__
-        return bounded_words(text.rstrip("."), LONGEST_ERROR)
+        return bounded_text(text.rstrip("."), LONGEST_ERROR)
     if isinstance(root, OSError) and root.errno is not None and root.errno > 0:
         return os.strerror(root.errno)
     text = (root.strerror if isinstance(root, OSError) else str(root)) or str(root) or str(error)
-    return bounded_words(" ".join(text.split()).rstrip(".") or type(error).__name__, LONGEST_ERROR)
+    return bounded_text(" ".join(text.split()).rstrip(".") or type(error).__name__, LONGEST_ERROR)
 
 
 def causes(error: BaseException) -> list[BaseException]:

@@ -17,7 +17,7 @@ from engine_double import running_double
 from patio.downloads.settings import DownloadSettings
 from patio_protocol.adapters import LoadRequest, UnloadRequest
 from patio_protocol.client import SidecarClient
-from patio_protocol.errors import Refused
+from patio_protocol.errors import RejectedError
 
 from download_sources import TOKEN, Proxy, S3Server, running_hub, workers
 from sidecar_builders import StartSidecar, adapter_files, eventually
@@ -125,7 +125,7 @@ async def test_what_can_not_be_fetched_is_failed_with_its_reason(
     put(s3, "pickles", {"adapter_model.bin": b"x"})
     async with running_double() as double, sidecar(double, downloads=downloads) as client:
         await eventually(lambda: ready(client), "ready")
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RejectedError) as refused:
             await client.load(order("sql", source))
         assert (refused.value.status, refused.value.code, refused.value.retryable) == (status, code, False)
         report = await settle(client, "sql", "Failed")
@@ -288,7 +288,7 @@ async def test_a_download_that_is_stopped_says_so_to_whoever_waits(
         assert (answer.status_code, answer.json()["error"]["code"]) == (409, "Cancelled")
         await client.load(order("sql", source, wait=0))
         download_id = await eventually(running, "it runs for an adapter")
-        with pytest.raises(Refused, match="unload the adapter"):
+        with pytest.raises(RejectedError, match="unload the adapter"):
             await client.cancel_download(download_id)
 
 

@@ -20,7 +20,7 @@ from patio.engine.base import trial_name
 from patio_protocol.adapters import AdapterReport, AdapterState
 from patio_protocol.client import SidecarClient
 from patio_protocol.engines import TRIAL_PREFIX
-from patio_protocol.errors import Refused
+from patio_protocol.errors import RejectedError
 
 from sidecar_builders import StartSidecar, eventually, load_request
 
@@ -136,7 +136,7 @@ async def test_refused_weights_leave_old_ones_answering(engine: str, sidecar: St
         await client.load(load_request("a", str(one), revision="1"))
         async with under_load(double, engine) as said:
             await more(said, said_by(one))
-            with pytest.raises(Refused) as refused:
+            with pytest.raises(RejectedError) as refused:
                 await client.load(load_request("a", str(bad), revision="2"))
             assert (refused.value.code, refused.value.retryable) == ("AdapterRefused", False)
             assert "64" in refused.value.message
@@ -154,7 +154,7 @@ async def test_sglang_that_would_evict_has_no_trial_restores_weights(sidecar: St
         await ready(client)
         await client.load(load_request("b", str(one)))
         await client.load(load_request("a", str(one), revision="1"))
-        with pytest.raises(Refused):
+        with pytest.raises(RejectedError):
             await client.load(load_request("a", str(bad), revision="2"))
 
         async def restored() -> bool:
@@ -188,7 +188,7 @@ async def test_missing_old_weights_are_not_requested_forever(sidecar: StartSidec
         await client.load(load_request("a", str(one), revision="1"))
         for file in tmp_path.joinpath("one").iterdir():
             file.unlink()
-        with pytest.raises(Refused):
+        with pytest.raises(RejectedError):
             await client.load(load_request("a", str(bad), revision="2"))
         seen = len(double.calls("/v1/models"))
 
@@ -308,11 +308,11 @@ async def test_a_refused_revision_is_told_by_the_adapters_name(
     async with running_double(engine=engine) as double, sidecar(double) as client:
         await ready(client)
         await client.load(load_request("a", str(one), revision="1"))
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RejectedError) as refused:
             await client.load(load_request("a", str(bad), revision="2"))
         assert TRIAL_PREFIX not in refused.value.message
         missing = str(tmp_path / "missing")
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RejectedError) as refused:
             await client.load(load_request("a", missing, revision="3"))
         assert TRIAL_PREFIX not in refused.value.message
 
@@ -374,7 +374,7 @@ async def test_a_file_in_the_place_of_a_folder_is_told(engine: str, sidecar: Sta
     file.write_bytes(b"x")
     async with running_double(engine=engine) as double, sidecar(double) as client:
         await ready(client)
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RejectedError) as refused:
             await client.load(load_request("a", str(file)))
         assert refused.value.message.startswith(f"{file} is a file; lora_path has to be the folder")
 

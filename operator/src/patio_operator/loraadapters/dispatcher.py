@@ -32,7 +32,7 @@ from patio_protocol.adapters import LoadRequest, UnloadRequest
 from patio_protocol.backoff import exponential, with_jitter
 from patio_protocol.client import SidecarClient
 from patio_protocol.credentials import SEALED_FOR_ANOTHER
-from patio_protocol.errors import Refused, SidecarError
+from patio_protocol.errors import RejectedError, SidecarError
 
 log = logging.getLogger(__name__)
 
@@ -204,7 +204,7 @@ class Dispatcher:
                     await client.load(order.request)
                 elif not await self._load_with_credentials(order, order.secret, client):
                     return False
-        except Refused as error:
+        except RejectedError as error:
             log.warning("order rejected: %s: %s: %s", what, error.code, error.message[:MOST_WORDS])
             reject(error.message, error.retryable)
             return True
@@ -248,7 +248,7 @@ class Dispatcher:
     ) -> None:
         try:
             await client.load(shut(key))
-        except Refused as refused:
+        except RejectedError as refused:
             if refused.code != SEALED_FOR_ANOTHER:
                 raise
             # It has started since. Once only: one that says so again is refused like any other.

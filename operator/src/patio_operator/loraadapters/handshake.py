@@ -19,7 +19,7 @@ from patio_operator.security.token_rules import objection
 from patio_protocol.authentication import PROOF_MISSING
 from patio_protocol.client import SidecarClient
 from patio_protocol.credentials import TOKEN_MISSING, HandshakeRequest
-from patio_protocol.errors import Refused
+from patio_protocol.errors import RejectedError
 from patio_protocol.sealed_boxes import new_key
 
 PROVEN_SECONDS = 1800.0
@@ -81,7 +81,7 @@ class Handshakes:
         own_key = new_key()
         try:
             answer = await client.handshake(HandshakeRequest(key=own_key.public))
-        except Refused as refused:
+        except RejectedError as refused:
             problem = _not_a_proof(refused)
             if problem is None:
                 raise
@@ -95,7 +95,7 @@ class Handshakes:
         return answer.key
 
 
-def _not_a_proof(refused: Refused) -> str | None:
+def _not_a_proof(refused: RejectedError) -> str | None:
     """Say what a refusal means where it means that there is no proof to be had."""
     if refused.code == TOKEN_MISSING:
         return "it has no service account token"

@@ -35,7 +35,7 @@ from patio.engine.base import (
 from patio.engine.http import LARGEST_ANSWER, EngineHttp, answered, unauthorized
 from patio.engine.list_stability import UnsteadyList
 from patio_protocol.engines import EngineKind
-from patio_protocol.error_text import bounded_words
+from patio_protocol.error_text import bounded_text
 
 _T = TypeVar("_T")
 
@@ -340,7 +340,7 @@ def fault_of(path: str, status: int, text: str, key_remedy: str = _NO_KEY) -> En
     """Tell what to do next from SGLang's answer to a load or unload; `key_remedy` is what mends a 401."""
     words = _read(text).words
     whole = words or (text.strip() if status >= 400 else "") or f"SGLang {answered(status)}."
-    message = bounded_words(whole)
+    message = bounded_text(whole)
     if status in (401, 403):
         return unauthorized(path, status, key_remedy)
     if status in (404, 405):

@@ -90,7 +90,7 @@ def readiness(
     Args:
         counts: of each role.
         waiting: the roles that a role waits for.
-        troubles: what keeps a role's pods from running.
+        pod_failures: what keeps a role's pods from running.
 
     """
     missing = [

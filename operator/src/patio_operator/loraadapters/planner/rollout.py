@@ -39,7 +39,7 @@ def roll_out(desired: Desired, kept: Sequence[Candidate]) -> Rollout:
     """Decide the next step of a rollout.
 
     Args:
-        terms: what the orders say.
+        desired: what the orders say.
         kept: the pods that have the adapter and shall, of the new source and of the old.
 
     """

@@ -34,7 +34,7 @@ def labels_to_set(observed: ObservedPod, shown: Mapping[str, str], off: Mapping[
     """Return how a pod's labels must change; None: they are right, or nothing is known of the pod.
 
     Args:
-        host: the pod.
+        observed: the pod.
         shown: the names that its labels shall show, each with the UID of its LoraAdapter.
         off: why a name that it shows must go, where there is more to say than that it does not answer.
 
