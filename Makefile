@@ -33,16 +33,17 @@ lint: setup ## Format check, linters, types, import contracts, generated files, 
 	$(RUN) ruff format --check .
 	$(RUN) ruff check .
 	$(RUN) mypy
-	$(RUN) mypy scripts/run_tests.py scripts/reference
+	$(RUN) mypy scripts/run_tests.py scripts/user_texts.py scripts/reference
 	$(RUN) lint-imports
 	@$(MAKE) --no-print-directory check-generated
 	$(RUN) zensical build --strict --clean
 
 .PHONY: check-generated
-check-generated: ## Say which generated file is not up to date: CRDs, OpenAPI document, reference.
+check-generated: ## Say which generated file is not up to date: CRDs, OpenAPI document, reference, texts.
 	$(RUN) python -m patio_operator.api.crd --check charts/patio/crds
 	$(RUN) python -m patio.document --check docs/openapi.json
 	$(RUN) python -m scripts.reference --check docs/reference
+	$(RUN) python scripts/user_texts.py --check
 
 .PHONY: tools
 tools: setup ## Install system packages and build the cluster's binaries (first time: about ten minutes).
@@ -99,6 +100,10 @@ openapi: setup ## Write the sidecar's OpenAPI document.
 .PHONY: reference
 reference: setup ## Write the generated pages of docs/reference.
 	$(RUN) python -m scripts.reference docs/reference
+
+.PHONY: texts
+texts: setup ## Write tests/scripts/user_texts.txt: every text that a user can meet, to be read as a whole.
+	$(RUN) python scripts/user_texts.py
 
 .PHONY: docs
 docs: setup ## Build the site of the documentation into site/.

@@ -16,11 +16,11 @@ SOURCE = "s3://bucket/sql"
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"lora_path": "/a", "prepare": True}, "belong to a source"),
-        ({"lora_path": "/a", "expects_credentials": True}, "belong to a source"),
-        ({"lora_path": "/a", "credentials_revision": "7"}, "belong to a source"),
+        ({"lora_path": "/a", "prepare": True}, "need a source"),
+        ({"lora_path": "/a", "expects_credentials": True}, "need a source"),
+        ({"lora_path": "/a", "credentials_revision": "7"}, "need a source"),
         ({"source": "file:///a", "prepare": True}, "nothing to prepare"),
-        ({"source": SOURCE, "config": '{"hf_token": "x"}', "expects_credentials": True}, "none yet"),
+        ({"source": SOURCE, "config": '{"hf_token": "x"}', "expects_credentials": True}, "credentials already"),
         ({"source": SOURCE, "credentials_revision": "x" * 129}, "at most 128"),
         ({}, "exactly one"),
     ],
@@ -69,8 +69,8 @@ def test_answers_of_a_newer_sidecar_are_read() -> None:
     [
         ({}, "exactly one"),
         ({"lora_path": "/a", "source": "o/r"}, "exactly one"),
-        ({"lora_path": "/a", "output_dir": "/b"}, "belong to a source"),
-        ({"lora_path": "/a", "config": "{}"}, "belong to a source"),
+        ({"lora_path": "/a", "output_dir": "/b"}, "need a source"),
+        ({"lora_path": "/a", "config": "{}"}, "need a source"),
         ({"source": "ftp://x/y"}, "not one of"),
         ({"source": "o/r", "output_dir": "relative"}, "output_dir"),
         ({"source": "o/r", "max_workers": 0}, "max_workers"),

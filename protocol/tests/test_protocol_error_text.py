@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from patio_protocol.error_text import LONGEST_WORDS, bounded_words, causes, is_fit
+from patio_protocol.error_text import LONGEST_TEXT, bounded_text, causes, is_fit
 
 
 def test_text_of_others_is_bounded_and_valid() -> None:
-    assert bounded_words("rank 64") == "rank 64"
-    long = bounded_words("x" * 5_000_000)
-    assert len(long) < LONGEST_WORDS + 40
+    assert bounded_text("rank 64") == "rank 64"
+    long = bounded_text("x" * 5_000_000)
+    assert len(long) < LONGEST_TEXT + 40
     assert long.endswith("... (4998000 characters more)")
-    assert bounded_words("a\x1b[31m\ud800\x00\r\n\té") == "a?[31m???\n\té"
+    assert bounded_text("a\x1b[31m\ud800\x00\r\n\té") == "a?[31m???\n\té"
     assert is_fit("bücher\n")
     assert not is_fit("a\ud800")
 

@@ -128,7 +128,7 @@ def test_config_is_a_json_object_in_a_string() -> None:
         ('{"acces_key": "sekret"}', "acces_key"),
         ('{"hf_token": {"a": "sekret"}}', "hf_token"),
         ('{"hf_token": "sek\\nret"}', "hf_token"),
-        ('{"access_key": "sekret"}', "belong together"),
+        ('{"access_key": "sekret"}', "must be given together"),
         ('{"endpoint": "http://user:sekret@host"}', "endpoint"),
         ('{"hf_endpoint": "ftp://sekret"}', "hf_endpoint"),
         ('{"hf_revision": "../sekret"}', "hf_revision"),
@@ -156,7 +156,7 @@ def test_no_request_shows_its_config() -> None:
     ("uri", "words"),
     [
         ("gpt2", "openai-community/gpt2"),
-        ("hf://gpt2", "without its organisation"),
+        ("hf://gpt2", "lacks the organisation"),
         ("https://huggingface.co/org/repo", "is a web address"),
         ("hf://org/repo/tree/main/sub", "write hf://org/repo@revision/folder"),
     ],
@@ -198,7 +198,7 @@ def test_digest_of_an_order_is_the_one_of_earlier_versions() -> None:
         ({"region": "eu"}, "valid string"),
         (SourceConfig({"region": "sek/ret"}), "region"),
         (SourceConfig({"acces_key": "sekret"}), "acces_key"),
-        (SourceConfig({"region": " " * MAX_CONFIG}), f"more than {MAX_CONFIG}"),
+        (SourceConfig({"region": " " * MAX_CONFIG}), f"longer than {MAX_CONFIG}"),
         (" " * (MAX_CONFIG + 1), f"at most {MAX_CONFIG}"),
     ],
 )

@@ -121,7 +121,7 @@ def _variables_of_fields(reading: str) -> dict[str, str]:
         r"^\s+(\w+) = (?:_\w+\()?(?:environment\.get\(|environment, )\"(\w+)\"", reading, re.M
     ):
         locals_[name] = variable
-    for name, other in re.findall(r"^\s+(\w+) = next\(\(one for one in \w+ if one == (\w+)\)", reading, re.M):
+    for name, _, other in re.findall(r"^\s+(\w+) = next\(\((\w+) for \2 in \w+ if \2 == (\w+)\)", reading, re.M):
         locals_[name] = locals_[other]
     (call,) = re.findall(r"return cls\((.*)\)\s*$", reading, re.S)
     found = {}

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from patio.network import Cause, call_message, cause_of
-from patio_protocol.error_text import error_words
+from patio_protocol.error_text import error_message
 from patio_testing.deadline import DEADLINE
 from patio_testing.sidecar.engine_stand_ins import answering, authority, saying
 
@@ -41,7 +41,7 @@ def closed_port() -> int:
 async def test_refused_connection_is_nothing_that_listens(host: str) -> None:
     error = await failing(f"http://{host}:{closed_port()}")
     assert cause_of(error) is Cause.REFUSED
-    assert error_words(error) == "Connection refused"
+    assert error_message(error) == "Connection refused"
 
 
 async def test_socket_that_is_not_there_or_refuses_is_the_same(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ async def test_certificate_of_an_unknown_ca_is_reported_as_such(tmp_path: Path) 
     async with answering(saying(b""), tls=authority(tmp_path, "localhost").server) as port:
         error = await failing(f"https://localhost:{port}")
     assert cause_of(error) is Cause.TLS
-    assert error_words(error) == "unable to get local issuer certificate"
+    assert error_message(error) == "unable to get local issuer certificate"
 
 
 async def test_server_that_speaks_no_tls_is_reported_as_such() -> None:
@@ -71,7 +71,7 @@ async def test_server_that_speaks_no_tls_is_reported_as_such() -> None:
     async with answering(plain) as port:
         error = await failing(f"https://127.0.0.1:{port}")
     assert cause_of(error) is Cause.TLS
-    assert error_words(error) == "wrong version number"
+    assert error_message(error) == "wrong version number"
 
 
 async def test_handshake_that_ends_at_once_is_of_tls() -> None:

@@ -214,9 +214,9 @@ def test_only_a_token_of_the_pod_and_the_audience_is_a_proof(kube: Kube, namespa
     assert "service account of namespace" in judged(good, uid, "elsewhere")
     assert "not bound to this pod" in judged(token(kube, namespace, TOKEN_AUDIENCE, None), uid)
     for bad in (pod.token("https://kubernetes.default.svc"), good[:-8] + "AAAAAAAA", "x", good + "A" * 16000):
-        assert "does not take its token" in judged(bad, uid)
+        assert "rejects its token" in judged(bad, uid)
     pod.remove()
-    until("its token ends with the pod", lambda: "does not take its token" in judged(good, uid))
+    until("its token ends with the pod", lambda: "rejects its token" in judged(good, uid))
 
 
 @contextmanager

@@ -135,7 +135,7 @@ def uri(text: str, **source: Any) -> dict[str, Any]:
         (uri("s3://buck/x", addressingStyle="dns"), "Unsupported value"),
         (uri("org/repo", region="eu-west-1"), "region is for s3:// and obs:// sources"),
         ({"source": FILE, "selector": PODS, "adapterName": "../x"}, "spec.adapterName"),
-        ({"source": FILE, "selector": PODS, "adapterName": "patio-trial-1"}, "are the sidecars' own"),
+        ({"source": FILE, "selector": PODS, "adapterName": "patio-trial-1"}, "are reserved for sidecars"),
         ({"source": FILE, "selector": {"matchLabels": {}}}, "at least 1 properties"),
         ({"source": FILE, "selector": PODS, "replicas": -1}, "greater than or equal to 0"),
         ({"source": FILE, "selector": PODS, "maxUnavailable": 0}, "greater than or equal to 1"),

@@ -38,7 +38,7 @@ def test_second_adapter_of_one_name_is_rejected_naming_the_first(kube: Kube, nam
     kube.apply(adapter(namespace, "first"))
     said = refusal(kube, adapter(namespace, "second"))
     assert 'The LoraAdapter "second" is invalid: spec.adapterName' in said
-    assert "LoraAdapter 'second' and LoraAdapter 'first' would both be 'sql'" in said
+    assert "LoraAdapter 'second' and LoraAdapter 'first' would both serve the name 'sql'" in said
     assert "both select the same pods" in said
 
 
@@ -84,7 +84,7 @@ def test_change_is_rejected_only_if_it_would_make_a_conflict(kube: Kube, namespa
 def test_name_that_sidecars_use_themselves_is_rejected(kube: Kube, namespace: str) -> None:
     said = refusal(kube, adapter(namespace, "any", adapterName="patio-trial-0123"))
     assert "spec.adapterName" in said
-    assert "the sidecars' own" in said
+    assert "reserved for sidecars" in said
 
 
 def test_name_is_free_again_once_its_owner_is_deleted(kube: Kube, namespace: str) -> None:

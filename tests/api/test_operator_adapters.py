@@ -175,8 +175,8 @@ def test_unreachable_pod_delays_a_deletion_only_up_to_its_bound(
     took = time.monotonic() - deleted
     print(f"deleted with a pod out of reach: gone after {took:.1f} s")
     assert 25 < took < 40
-    (left,) = [one["message"] for one in kube.events(namespace, "sql") if one["reason"] == "LeftLoaded"]
-    assert "b did not confirm" in left
+    (left,) = [one["message"] for one in kube.events(namespace, "sql") if one["reason"] == "UnloadNotConfirmed"]
+    assert "without confirmation from b" in left
     gone.start_sidecar()
     until("what was left is unloaded", lambda: "sql" not in gone.models(), within=20)
 

@@ -269,7 +269,7 @@ def test_fields_unknown_to_kubernetes_are_left_out_and_reported(kube: Kube, name
     until("the pods", lambda: member_names(kube, namespace), lambda seen: seen == ALL[:2])
 
     def said() -> str:
-        return " ".join(one["message"] for one in kube.events(namespace, "demo") if one["reason"] == "NotAsAsked")
+        return " ".join(one["message"] for one in kube.events(namespace, "demo") if one["reason"] == "DiffersFromSpec")
 
     until("both said", said, lambda text: text.count("readinessProbe") >= 2)
 

@@ -112,4 +112,4 @@ def test_signs_of_upstream_in_a_users_namespace_are_none(kube: Kube, namespace: 
     operator.stop()
     operator.start()  # it looks first of all
     realised(kube, namespace, "after")
-    assert "left to upstream's controller" not in operator.logged()
+    assert "Upstream's controller realises" not in operator.logged()

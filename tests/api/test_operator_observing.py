@@ -216,5 +216,7 @@ def test_upstream_coming_and_going_changes_who_realises_groups(
         lambda: {one["reason"] for one in kube.events("patio-system", "patio-operator")},
         lambda seen: {"Managing", "Observing"} <= seen,
     )
-    said = [json.loads(line)["message"] for line in operator.logged().splitlines() if "RoleBasedGroups are" in line]
-    assert ["left to" in one for one in said[-3:]] == [True, False, True], said
+    said = [
+        json.loads(line)["message"] for line in operator.logged().splitlines() if "realises RoleBasedGroups" in line
+    ]
+    assert ["Upstream's" in one for one in said[-3:]] == [True, False, True], said

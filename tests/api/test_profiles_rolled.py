@@ -99,7 +99,7 @@ def test_status_counts_pods(kube: Kube, namespace: str) -> None:
     kube.apply(profile(name, strategy="NoUpdate"))
     until("no pod", lambda: counts(kube, name), lambda one: one == (0, 0, 0))
     accepted = condition(kube.get(f"{PROFILES}/{name}"), "Accepted")
-    assert (accepted["status"], accepted["reason"]) == ("True", "Tried")
+    assert (accepted["status"], accepted["reason"]) == ("True", "DryRunPassed")
     deploy(kube, namespace, name, "web")
     until("one pod", lambda: counts(kube, name), lambda one: one == (1, 1, 0))
     kube.apply(profile(name, "side:2", "NoUpdate"))
@@ -154,7 +154,7 @@ def test_change_rolls_one_workload_after_the_other(kube: Kube, namespace: str) -
     until("the second is rolled", lambda: rolled(kube, namespace, "two").get(name), lambda one: one == revision)
     replace_pod(kube, namespace, name, "two", "2")
     report(kube, namespace, "two")
-    until("all is new", lambda: reason(kube, name), lambda one: one == "AllCurrent")
+    until("all is new", lambda: reason(kube, name), lambda one: one == "UpToDate")
     assert {one["reason"] for one in kube.events("default", name)} == {"Rolling", "Rolled"}
 
 
@@ -169,7 +169,7 @@ def test_rollout_stops_while_pods_are_not_ready_and_then_goes_on(kube: Kube, nam
     late = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "no progress"}
     report(kube, namespace, "one", late, available=0)
     until("stopped", lambda: reason(kube, name), lambda one: one == "Stopped")
-    assert f"Deployment {namespace}/one does not come up: no progress" in status(kube, name)["lastError"]
+    assert f"Deployment {namespace}/one did not become ready: no progress" in status(kube, name)["lastError"]
     assert rolled(kube, namespace, "two") == {}
     replace_pod(kube, namespace, name, "one", "2")
     report(kube, namespace, "one")
@@ -263,7 +263,7 @@ def test_leader_worker_role_is_rolled_instance_by_instance(kube: Kube, namespace
         make_ready(kube, namespace)
         return reason(kube, name), leaders()
 
-    _, both_new = until("all is new", reason_and_leaders, lambda one: one[0] == "AllCurrent")
+    _, both_new = until("all is new", reason_and_leaders, lambda one: one[0] == "UpToDate")
     assert sorted(both_new) == ["g-multi-0-0", "g-multi-1-0"]
     assert {image for image, _ in both_new.values()} == {"side:2"}
 

@@ -109,7 +109,7 @@ def test_changed_profile_is_rolled_one_workload_at_a_time(
     done = until(
         "the profile says so",
         lambda: kube.get(f"{PATH}/{PROFILE}"),
-        lambda one: condition(one, "RolledOut").get("reason") == "AllCurrent",
+        lambda one: condition(one, "RolledOut").get("reason") == "UpToDate",
         within=20,
     )
     assert (done["status"]["pods"], done["status"]["currentPods"]) == 2 * (len(WORKLOADS) * REPLICAS,)

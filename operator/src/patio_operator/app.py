@@ -65,7 +65,7 @@ def main() -> None:
         print(error, file=sys.stderr)
         sys.exit(2)
     set_up_logging(settings.log_level)
-    log.info("files and connections that may be open: %d", raise_file_limit())
+    log.info("limit of open files and connections: %d", raise_file_limit())
     asyncio.run(run(settings))
 
 
@@ -88,8 +88,8 @@ class KubeClients:
 
     async def close(self) -> None:
         """Close all."""
-        for one in (self.passes, self.watches, self.admissions, self.lease):
-            await one.close()
+        for loop in (self.passes, self.watches, self.admissions, self.lease):
+            await loop.close()
 
 
 async def run(settings: Settings) -> None:
@@ -182,7 +182,7 @@ async def _run(settings: Settings, clients: KubeClients, http: httpx.AsyncClient
                 tasks.create_task(every(certificate.check_seconds, "webhook certificate", check_certificate)),
                 tasks.create_task(every(KEY_CHECK_SECONDS, "signing key", signing_key.check)),
                 tasks.create_task(groups.detector.run(), name="upstream"),
-                *(tasks.create_task(one, name="watch") for one in (*caches.watches(), *adapters.secrets.watches())),
+                *(tasks.create_task(watch, name="watch") for watch in (*caches.watches(), *adapters.secrets.watches())),
             ]
             kopf_ends = asyncio.Event()
             tasks.create_task(

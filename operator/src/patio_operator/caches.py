@@ -34,11 +34,11 @@ class Caches:
         """
         self._with_groups = groups
         injected = Scope(labels=f"{labels.INJECTED}=true")
-        ours = Scope(labels=labels.ADAPTER_SERVICE)
+        scope = Scope(labels=labels.ADAPTER_SERVICE)
         of_groups = Scope(labels=labels.GROUP_NAME, metadata_only=True)
         self.pods = Informer(client, POD, decode_pod, injected, namespaces)
         self.adapters = Informer(client, LORA_ADAPTER, decode_adapter, namespaces=namespaces)
-        self.services: Informer[CachedService] = Informer(client, SERVICE, decode_service, ours, namespaces)
+        self.services: Informer[CachedService] = Informer(client, SERVICE, decode_service, scope, namespaces)
         self.profiles = Informer(client, PROFILE, ClusterEngineRuntimeProfile.model_validate)
         self.groups = Informer(client, ROLE_BASED_GROUP, decode_group, Scope(metadata_only=True), namespaces)
         self.group_pods = Informer(client, POD, decode_member, of_groups, namespaces)
@@ -46,12 +46,12 @@ class Caches:
 
     def watches(self) -> list[Coroutine[Any, Any, None]]:
         """Return what keeps everything up to date, until cancelled."""
-        return [one.run() for one in self._all()]
+        return [informer.run() for informer in self._all()]
 
     def retry_now(self) -> None:
         """Have no watch that is lost wait any longer before it tries again."""
-        for one in self._all():
-            one.retry_now()
+        for informer in self._all():
+            informer.retry_now()
 
     def _all(self) -> tuple[Informer[Any], ...]:
         always = (self.pods, self.adapters, self.services, self.profiles)
@@ -61,4 +61,4 @@ class Caches:
     @property
     def complete(self) -> bool:
         """Whether every watch is there."""
-        return all(one.synced for one in self._all())
+        return all(informer.synced for informer in self._all())

@@ -73,7 +73,7 @@ class Settings:
         if not pod_name:
             raise SettingsError("POD_NAME is not set: give this replica a name that no other one has.")
         text = environment.get("PATIO_GROUPS", cls.groups)
-        groups = next((one for one in GROUPS if one == text), None)
+        groups = next((mode for mode in GROUPS if mode == text), None)
         if groups is None:
             raise SettingsError(f"PATIO_GROUPS is {text!r}: give one of {', '.join(GROUPS)}.")
         hours = _number(environment, "PATIO_CERTIFICATE_HOURS", cls.certificate_hours)
@@ -90,7 +90,7 @@ class Settings:
             namespace=namespace,
             pod_name=pod_name,
             groups=groups,
-            upstream_namespaces=_words(environment, "PATIO_UPSTREAM_NAMESPACES", cls.upstream_namespaces),
+            upstream_namespaces=_names(environment, "PATIO_UPSTREAM_NAMESPACES", cls.upstream_namespaces),
             lease=environment.get("PATIO_LEASE", cls.lease),
             service_name=environment.get("PATIO_SERVICE_NAME", cls.service_name),
             webhook_configuration=environment.get("PATIO_WEBHOOK_CONFIGURATION", cls.webhook_configuration),
@@ -101,16 +101,16 @@ class Settings:
             linger_seconds=_number(environment, "PATIO_LINGER_SECONDS", cls.linger_seconds),
             signing_secret=environment.get("PATIO_SIGNING_SECRET", cls.signing_secret),
             signing_key_age=_days(environment, "PATIO_SIGNING_KEY_DAYS", cls.signing_key_age),
-            secret_namespaces=_words(environment, "PATIO_SECRET_NAMESPACES", ()),
+            secret_namespaces=_names(environment, "PATIO_SECRET_NAMESPACES", ()),
             ask_loopback=environment.get("PATIO_ASK_LOOPBACK") == "true",
-            watch_namespaces=_words(environment, "PATIO_WATCH_NAMESPACES", ()),
+            watch_namespaces=_names(environment, "PATIO_WATCH_NAMESPACES", ()),
             webhook_port=_port(environment, "PATIO_WEBHOOK_PORT", cls.webhook_port),
             health_port=_port(environment, "PATIO_HEALTH_PORT", cls.health_port),
             log_level=log_level,
         )
 
 
-def _words(environment: Mapping[str, str], name: str, default: tuple[str, ...]) -> tuple[str, ...]:
+def _names(environment: Mapping[str, str], name: str, default: tuple[str, ...]) -> tuple[str, ...]:
     text = environment.get(name)
     return default if text is None else tuple(text.replace(",", " ").split())
 

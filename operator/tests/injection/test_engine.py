@@ -142,4 +142,4 @@ def test_every_name_of_the_base_model_is_known(flags: list[str], served: tuple[s
     ],
 )
 def test_capacity_for_adapters_is_what_the_command_says(flags: list[str], room: int | None) -> None:
-    assert engine([*SGLANG_SERVER, *flags]).room == room
+    assert engine([*SGLANG_SERVER, *flags]).free_slots == room

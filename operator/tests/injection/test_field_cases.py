@@ -70,7 +70,7 @@ def test_more_adapters_than_fit_are_required_in_part() -> None:
     names = [one["lora_name"] for one in json.loads(value)]
     assert names == [f"adapter-{n}" for n in range(len(names))], "the first ones: those that come first in the order"
     assert len(names) > 300
-    assert said(result, "1000 adapters", f"{len(names)} of them fit", "the operator loads the others")
+    assert said(result, "1000 adapters", f"{len(names)} of them fit", "the operator loads them")
     subprocess.run(["/bin/true"], check=True, env={"PATIO_REQUIRED_ADAPTERS": value})
 
 
@@ -102,12 +102,12 @@ def test_several_api_servers_get_no_variable_that_ends_them() -> None:
 def test_unknown_number_of_api_servers_is_not_one() -> None:
     result = injected(pod(serving("-dp", "$(DP)")))
     assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" not in env(result.pod, "vllm")
-    assert said(result, "API servers that is not known")
+    assert said(result, "an unknown number of API servers")
 
 
 def test_vllm_that_would_end_at_its_start_is_warned_about() -> None:
     setting = {"name": "VLLM_ALLOW_RUNTIME_LORA_UPDATING", "value": "1"}
-    assert said(injected(pod(serving("-asc", "2", env=[setting]))), "ends at its start", "--api-server-count 1")
+    assert said(injected(pod(serving("-asc", "2", env=[setting]))), "does not start", "--api-server-count 1")
 
 
 def test_several_tokenizers_of_sglang_are_warned_about() -> None:
@@ -171,7 +171,7 @@ def test_socket_that_the_sidecar_cannot_see_is_rejected(path: str, mount: Object
 
 def test_flags_from_elsewhere_are_warned_about() -> None:
     result = injected(pod({**VLLM, "command": ["vllm", "serve", "--config", "/etc/vllm/config.yaml"]}))
-    assert said(result, "--config /etc/vllm/config.yaml", "http://localhost:8000", "no adapters", ENDPOINT)
+    assert said(result, "--config /etc/vllm/config.yaml", "http://localhost:8000", "no LoRA", ENDPOINT)
     known = overridden(env=[{"name": ENDPOINT, "value": "http://localhost:9000"}])
     assert injected(pod({**VLLM, "command": ["vllm", "serve", "--config", "/c"]}), known).warnings == ()
 
@@ -190,7 +190,7 @@ def test_key_from_a_whole_secret_is_warned_about() -> None:
 def test_second_engine_in_a_pod_is_named() -> None:
     result = injected(pod({**VLLM, "name": "e0"}, {**serving("--port", "8001"), "name": "e1"}))
     assert engine_annotation(result.pod)["container"] == "e0"
-    assert said(result, "'e1' is an engine as well", "'e0' only")
+    assert said(result, "'e1' is a second engine", "only 'e0'")
 
 
 def test_engine_that_is_a_native_sidecar_is_found() -> None:
@@ -200,7 +200,7 @@ def test_engine_that_is_a_native_sidecar_is_found() -> None:
     assert engine_annotation(result.pod)["container"] == "vllm"
     assert env(result.pod, "vllm")["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "True"
     assert "lifecycle" not in container(result.pod, "vllm")
-    assert said(result, "'vllm' is an init container", "cannot be drained")
+    assert said(result, "'vllm' is an init container", "cannot drain it")
 
 
 def test_engine_that_serves_nothing_gets_no_profile() -> None:
@@ -232,7 +232,7 @@ def test_leader_of_a_leader_worker_set_gets_its_profile() -> None:
 
 def test_port_of_the_node_is_warned_about_and_can_be_moved() -> None:
     before = pod(hostNetwork=True)
-    assert said(injected(before), "hostNetwork", "'patio' takes port 9091", "override ports")
+    assert said(injected(before), "hostNetwork", "'patio' uses port 9091", "override them")
     probed = SIDECAR | {
         "readinessProbe": {"httpGet": {"path": "/ready", "port": 9091}},
         "livenessProbe": {"httpGet": {"path": "/health", "port": "patio"}},
@@ -288,7 +288,7 @@ def test_volume_over_the_sidecars_own_is_not_lent(path: str) -> None:
     engine = serving(volumeMounts=[{"name": "claim", "mountPath": path}])
     result = injected(pod(engine, volumes=[claim]))
     assert mounts(result.pod, "patio") == {"/var/lib/patio": ("patio", False)}
-    assert said(result, f"mounts {path}", "'patio'", "folder of its own")
+    assert said(result, f"mounts {path}", "'patio'", "another path")
     assert injected(result.pod).pod == result.pod
 
 
@@ -381,7 +381,7 @@ def test_many_warnings_are_counted() -> None:
     engines = [{**VLLM, "name": f"e{n}"} for n in range(100)]
     result = injected(pod(*engines))
     assert len(result.warnings) == limits.WARNINGS
-    assert result.warnings[-1].endswith("warnings more")
+    assert result.warnings[-1].endswith("more warnings")
 
 
 @pytest.mark.parametrize("name", ["..", "a/../../nodes", "A", "", "g" * 300])

@@ -111,7 +111,7 @@ def test_two_volumes_at_one_path_are_not_shared() -> None:
 def test_folder_of_a_volume_that_is_not_mounted_gives_a_warning(source: str) -> None:
     (warning,) = injected(pod(), adapters=(wanted(source),)).warnings
     assert source in warning
-    assert "mount it" in warning
+    assert "mount the claim" in warning
     there = pod(engine({"name": "models", "mountPath": "/models"}), volumes=[CLAIM])
     assert injected(there, adapters=(wanted(source),)).warnings == ()
 

@@ -175,7 +175,7 @@ def test_profile_changed_after_upstream_rendered_it_rejects_none() -> None:
     result = admitted(before)
     assert container(result.pod, "gpu-monitor")["image"] == container(before, "gpu-monitor")["image"]
     assert result.pod["metadata"]["annotations"]["patio.dev/injected"] == '{"nvidia-runtime-profile": "unknown"}'
-    assert any("'gpu-monitor'" in one and "left as upstream's controller made it" in one for one in result.warnings)
+    assert any("'gpu-monitor'" in one and "changes nothing else" in one for one in result.warnings)
     assert {"name": "gpu-lib", "mountPath": "/usr/local/lib/gpu"} in container(result.pod, "decode-main")[
         "volumeMounts"
     ], "what injectContainers promises and upstream does not do"

@@ -156,9 +156,7 @@ async def test_too_many_open_files_is_our_own_fault(monkeypatch: pytest.MonkeyPa
     async with answering(raw("{}")) as cluster:
         loop = asyncio.get_running_loop()
         monkeypatch.setattr(loop, "sock_connect", socket)
-        with pytest.raises(
-            RetryableApiError, match=re.compile("operator itself has too many files open.*RLIMIT_NOFILE")
-        ):
+        with pytest.raises(RetryableApiError, match=re.compile("operator has too many open files.*RLIMIT_NOFILE")):
             await cluster.get(POD, "p", "team")
 
 

@@ -252,7 +252,7 @@ async def test_object_that_cannot_be_decoded_is_left_out(caplog: pytest.LogCaptu
         await eventually("watched", lambda: sorted(kept.all("team")), ["a@1", "b@3"])
         assert kept.synced
     assert told == ["LoraAdapter bad: RecursionError: bad"] * 2
-    assert "LoraAdapter team/bad left out, it cannot be read" in caplog.text
+    assert "LoraAdapter team/bad ignored: it cannot be read" in caplog.text
 
 
 async def test_object_that_becomes_bad_leaves_the_cache() -> None:
@@ -289,7 +289,7 @@ async def test_bad_objects_fill_no_log(caplog: pytest.LogCaptureFixture) -> None
     api.items = [adapter(f"bad-{number}", 1) | {"bad": True} for number in range(200)]
     async with watching(api) as (_, kept):
         await eventually("listed", lambda: kept.synced, True)
-    assert caplog.text.count("left out") == reflector.COMPLAINTS
+    assert caplog.text.count("ignored: it") == reflector.COMPLAINTS
 
 
 async def test_listener_that_breaks_is_no_others_trouble() -> None:

@@ -80,7 +80,7 @@ async def test_redirect_of_a_false_sidecar_is_not_followed() -> None:
             raise web.HTTPFound(f"http://127.0.0.1:{elsewhere}/latest/meta-data/iam/")
 
         async with serving(redirecting) as port, following(port) as watch:
-            assert "302, which is not followed" in (await problem(watch)).problem
+            assert "302, and redirects are not followed" in (await problem(watch)).problem
     assert reached == []
 
 
@@ -134,7 +134,7 @@ async def test_what_is_no_answer_of_a_sidecar_is_silence(body: str) -> None:
         return web.Response(text=body)
 
     async with serving(answering) as port, following(port) as watch:
-        assert "something else than the sidecar's API" in (await problem(watch)).problem
+        assert "its answer is not one of the sidecar's API" in (await problem(watch)).problem
 
 
 async def test_long_polls_answered_at_once_do_not_spin() -> None:
@@ -164,7 +164,7 @@ async def test_slow_answers_together_get_a_small_share_of_the_time(
         while time.thread_time() < until:
             pass
         if not readable:
-            raise watch_module.SilentError("it answered with something else")
+            raise watch_module.NoAnswerError("it answered with something else")
         return read(body)
 
     async def at_once(_: web.Request) -> web.Response:
@@ -215,7 +215,7 @@ async def test_loopback_pod_is_reported_as_not_asked() -> None:
     async with serving(answering) as port, following(port, ask_loopback=False) as watch:
         seen = await problem(watch)
         assert (seen.asked, seen.answer) == (True, None)
-        assert "nothing is asked there" in seen.problem
+        assert "the operator does not poll it" in seen.problem
     assert looks == []
 
 
@@ -237,7 +237,7 @@ async def test_descriptors_used_up_say_nothing_of_a_sidecar(monkeypatch: pytest.
         assert watch.seen("team")["u"].answer is not None
         used_up = True
         seen = await problem(watch)
-        assert "operator could not ask" in seen.problem
+        assert "operator cannot poll the sidecar" in seen.problem
         assert (seen.unreachable_since, seen.asked, seen.ever_answered) == (None, False, True)
         assert seen.last is not None
 

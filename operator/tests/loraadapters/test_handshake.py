@@ -32,7 +32,7 @@ from patio_protocol.adapters import UnloadRequest
 from patio_protocol.client import SidecarClient
 from patio_protocol.credentials import HandshakeAnswer, HandshakeRequest, TokenText
 from patio_protocol.engines import EngineKind
-from patio_protocol.errors import Refused, Unreachable
+from patio_protocol.errors import RejectedError, UnreachableError
 from patio_protocol.sealed_boxes import box, new_key
 from patio_testing.operator.builders import review_status
 
@@ -122,7 +122,7 @@ async def test_sidecar_without_the_operators_key_is_unproven(tmp_path: Path) -> 
 
 async def test_sidecar_of_another_pod_rejects_the_call(tmp_path: Path) -> None:
     async with sidecar(tmp_path, uid="uid-other") as transport, called(transport) as client:
-        with pytest.raises(Refused, match="ProofForAnotherPod"):
+        with pytest.raises(RejectedError, match="ProofForAnotherPod"):
             await Handshakes(ApiServer().review).key(POD, client)
 
 
@@ -221,7 +221,7 @@ async def test_recorded_answer_proves_nothing_later(tmp_path: Path) -> None:
             assert await Handshakes(ApiServer().review).key(POD, client), "handed on, by a stranger or not"
     assert TOKEN.encode() not in b"".join(recorded)
     async with called(httpx.MockTransport(answered(200, recorded[-1]))) as client:
-        with pytest.raises(UnprovenError, match="no proof that can be read"):
+        with pytest.raises(UnprovenError, match="no readable proof"):
             await Handshakes(ApiServer().review).key(POD, client)
 
 
@@ -260,7 +260,7 @@ async def test_endless_answer_is_ended(status: int) -> None:
 
         newer = successor(KEY, datetime.now(UTC))
         client = SidecarClient("http://sidecar", http, ProofAuth("uid-0", lambda: newer, look_up))
-        with pytest.raises(Unreachable, match="more than 1000000 bytes"):
+        with pytest.raises(UnreachableError, match="longer than 1000000 bytes"):
             await client.adapters()
     assert stream.sent <= most + 65536
 
@@ -269,7 +269,7 @@ async def test_compressed_answer_is_not_taken() -> None:
     content = gzip.compress(b" " * 10_000_000)
     transport = httpx.MockTransport(answered(200, content, **{"content-encoding": "gzip"}))
     async with httpx.AsyncClient(transport=BoundedTransport(transport)) as http:
-        with pytest.raises(Unreachable, match="compressed"):
+        with pytest.raises(UnreachableError, match="compressed"):
             await SidecarClient("http://sidecar", http).adapters()
 
 
@@ -277,7 +277,7 @@ async def test_answer_to_an_order_that_decodes_slowly_is_rejected() -> None:
     body = b'{"x":[' + b"[]," * 100_000 + b"[]]}"
     transport = httpx.MockTransport(lambda _: httpx.Response(200, stream=Whole(body)))
     async with httpx.AsyncClient(transport=BoundedTransport(transport)) as http:
-        with pytest.raises(Unreachable, match="the answer is more than"):
+        with pytest.raises(UnreachableError, match="the answer is longer than"):
             await SidecarClient("http://sidecar", http).unload(UnloadRequest(lora_name="a"))
 
 
@@ -289,5 +289,5 @@ async def test_answer_at_the_limit_is_taken_and_none_past_it(most: int) -> None:
         if most == 1000:
             assert (await SidecarClient("http://sidecar", http).ready()).ready
         else:
-            with pytest.raises(Unreachable):
+            with pytest.raises(UnreachableError):
                 await SidecarClient("http://sidecar", http).ready()

@@ -173,7 +173,7 @@ async def test_rejected_finalizer_delays_no_neighbour() -> None:
     api.denies = denying("bad", "/bad")
     async with running(api, p=seen()) as there:
         await until("good is ordered", lambda: "good" in there.loads(), there.loads)
-        await until("bad is told", lambda: there.ready("bad")[1] == "FinalizerRefused", lambda: there.ready("bad"))
+        await until("bad is told", lambda: there.ready("bad")[1] == "FinalizerRejected", lambda: there.ready("bad"))
         await until("good is told", lambda: there.ready("good")[1] == "Loading", lambda: there.ready("good"))
         assert POLICY in str(api.get("loraadapters", "bad")["status"])
         assert "bad" not in there.loads(), "what could not be held is not loaded"
@@ -193,7 +193,7 @@ async def test_rejected_release_delays_no_neighbour() -> None:
     async with running(api, p=has("stays")) as there:
         await until("good is gone", lambda: ("loraadapters", "team", "good") not in api.objects, lambda: api.objects)
         await until("stays is told", lambda: there.ready("stays") == ("True", "Loaded"), lambda: there.ready("stays"))
-        await until("bad is told", lambda: there.ready("bad")[1] == "FinalizerRefused", lambda: there.ready("bad"))
+        await until("bad is told", lambda: there.ready("bad")[1] == "FinalizerRejected", lambda: there.ready("bad"))
         for _ in range(3):
             passes = there.passes
             there.queue.add(("team",))

@@ -17,11 +17,11 @@ from patio_operator.kube.resources import Resource
 from patio_operator.loraadapters.planner.credentials import (
     MOST_CHARACTERS,
     Credentials,
-    SecretUnusableError,
+    InvalidSecretError,
     decode,
 )
 from patio_operator.loraadapters.planner.plan import Condition
-from patio_operator.loraadapters.secret_reader import READ_AT_ONCE, SecretReader, _verdict
+from patio_operator.loraadapters.secret_reader import READ_AT_ONCE, SecretReader, _checked
 from patio_testing.operator.builders import lora_adapter
 from patio_testing.operator.waiting import until
 
@@ -39,7 +39,7 @@ def body(**data: bytes | str | None) -> dict[str, Any]:
 
 def verdict(source: dict[str, Any], secret: dict[str, Any]) -> Credentials | Condition:
     adapter: LoraAdapter = lora_adapter(source=source)
-    return _verdict(adapter, "keys", secret)
+    return _checked(adapter, "keys", secret)
 
 
 def test_keys_that_are_not_ours_are_never_looked_at() -> None:
@@ -53,8 +53,8 @@ def test_keys_that_are_not_ours_are_never_looked_at() -> None:
 @pytest.mark.parametrize(
     ("source", "data", "words"),
     [
-        (HF, {"HF_AUTH_TOKEN": VALUE.encode() + b"\xff"}, "HF_AUTH_TOKEN is not text"),
-        (HF, {"HF_AUTH_TOKEN": b"\xfe\xff" + VALUE.encode("utf-16-be")}, "HF_AUTH_TOKEN is not text"),
+        (HF, {"HF_AUTH_TOKEN": VALUE.encode() + b"\xff"}, "HF_AUTH_TOKEN is not UTF-8 text"),
+        (HF, {"HF_AUTH_TOKEN": b"\xfe\xff" + VALUE.encode("utf-16-be")}, "HF_AUTH_TOKEN is not UTF-8 text"),
         (HF, {"HF_AUTH_TOKEN": f"%{VALUE}"}, "HF_AUTH_TOKEN"),
         (HF, {"HF_AUTH_TOKEN": f"{VALUE}\nX-Other: 1".encode()}, "HF_AUTH_TOKEN has a space, a line break"),
         (HF, {"HF_AUTH_TOKEN": f"{VALUE} two".encode()}, "HF_AUTH_TOKEN has a space"),
@@ -63,7 +63,11 @@ def test_keys_that_are_not_ours_are_never_looked_at() -> None:
         (HF, {"HF_AUTH_TOKEN": VALUE.encode() * 2000}, f"HF_AUTH_TOKEN is more than {MOST_CHARACTERS} characters"),
         (S3, {"ACCESS_KEY": b"a b", "SECRET_KEY": VALUE.encode()}, "ACCESS_KEY has a space"),
         (S3, {"ACCESS_KEY": b"a", "SECRET_KEY": f"{VALUE}\x00".encode()}, "SECRET_KEY has a space, a line break"),
-        (S3, {"ACCESS_KEY": b"a", "SECRET_KEY": b"b", "ENDPOINT": VALUE.encode() + b"\xff"}, "ENDPOINT is not text"),
+        (
+            S3,
+            {"ACCESS_KEY": b"a", "SECRET_KEY": b"b", "ENDPOINT": VALUE.encode() + b"\xff"},
+            "ENDPOINT is not UTF-8 text",
+        ),
         (HF, {}, "no HF_AUTH_TOKEN"),
     ],
 )
@@ -90,13 +94,13 @@ def test_secret_without_data_has_no_values(data: Any) -> None:
         st.binary(max_size=60) | st.text(max_size=60) | st.none(),
     )
 )
-def test_any_content_is_a_verdict(data: dict[str, bytes | str | None]) -> None:
+def test_any_content_is_a_checked(data: dict[str, bytes | str | None]) -> None:
     for source in (HF, S3):
         found = verdict(source, body(**data))
         assert isinstance(found, Credentials | Condition)
         try:
             values = decode(body(**data)["data"])
-        except SecretUnusableError:
+        except InvalidSecretError:
             assert isinstance(found, Condition)
             continue
         if isinstance(found, Condition):
@@ -129,7 +133,7 @@ class SlowCluster:
         yield {}
 
 
-NO_SECRET = Condition("SecretNotFound", "There is no Secret keys in namespace team.")
+NO_SECRET = Condition("SecretNotFound", "Secret keys does not exist in namespace team.")
 
 
 async def test_secrets_of_one_pass_are_read_some_at_once() -> None:

@@ -93,7 +93,7 @@ async def test_pass_reads_only_some_of_many_workloads() -> None:
         status = api.objects[f"{PROFILES}/patio"]["status"]
         assert (status["behindPods"], len(status["rolling"])) == (300, 1)
         message = next(one["message"] for one in status["conditions"] if one["type"] == "RolledOut")
-        assert "299 to come" in message
+        assert "299 more to roll" in message
 
 
 async def test_many_workloads_are_all_rolled_in_the_end() -> None:

@@ -189,12 +189,12 @@ def test_token_of_this_pod_and_audience_is_no_objection() -> None:
         (review_status("team", UID, audiences=["https://kubernetes.default.svc"]), "audience"),
         (review_status("team", UID, audiences=None), "audience"),
         ({"authenticated": False, "error": "token has expired"}, "token has expired"),
-        (review_status("team", UID, authenticated="true"), "does not take"),
+        (review_status("team", UID, authenticated="true"), "rejects its token"),
         (review_status("team", UID, user={"username": "system:serviceaccount:team:default"}), "not bound"),
         (review_status("team", UID, user={"username": "system:serviceaccount:team-b:default"}), "namespace team"),
-        ({}, "does not take"),
-        (None, "does not take"),
-        ([], "does not take"),
+        ({}, "rejects its token"),
+        (None, "rejects its token"),
+        ([], "rejects its token"),
     ],
 )
 def test_any_other_token_is_an_objection(status: Any, words: str) -> None:

@@ -20,7 +20,7 @@ from patio_operator.injection import CallerKeys
 from patio_operator.kube.client import ApiError, KubeClient, Object
 from patio_operator.telemetry.metrics import Metrics
 from patio_operator.webhooks import loraadapters, profiles, reviewing, server
-from patio_operator.webhooks.reviewing import BadReviewError, BusyError, Gate, Limits, read_review
+from patio_operator.webhooks.reviewing import BusyError, Gate, InvalidReviewError, Limits, read_review
 from patio_testing.deadline import DEADLINE
 from patio_testing.operator.pod_builders import VLLM, pod, profile
 
@@ -144,14 +144,14 @@ async def test_each_review_is_counted_by_its_outcome(webhook: Webhook) -> None:
     assert not (await webhook.post(server.PODS_PATH, review(asking("missing"))))[1]["response"]["allowed"]
     assert (await webhook.post(server.PODS_PATH, review(asking("broken"))))[0] == 500
     admissions = "patio_operator_admissions_total"
-    assert [webhook.counted(admissions, outcome=one) for one in ("allowed", "refused", "error")] == [1, 1, 1]
+    assert [webhook.counted(admissions, outcome=one) for one in ("allowed", "rejected", "error")] == [1, 1, 1]
     adapter = {"metadata": {"name": "a"}, "spec": {"source": {"uri": "file:///a"}, "selector": {"matchLabels": {}}}}
     await webhook.post(loraadapters.LORA_ADAPTERS_PATH, review(adapter))
     await webhook.post(profiles.PROFILES_PATH, review({"metadata": {"name": "p"}, "spec": {"updateStrategy": "X"}}))
     await webhook.post(CONVERSION_PATH, b"no JSON")
     reviews = "patio_operator_reviews_total"
     assert webhook.counted(reviews, kind="LoraAdapter", outcome="allowed") == 1
-    assert webhook.counted(reviews, kind="ClusterEngineRuntimeProfile", outcome="refused") == 1
+    assert webhook.counted(reviews, kind="ClusterEngineRuntimeProfile", outcome="rejected") == 1
     assert webhook.counted(reviews, kind="RoleBasedGroup", outcome="error") == 1
 
 
@@ -189,17 +189,17 @@ async def _stalled(webhook: Webhook, path: str, length: int) -> tuple[asyncio.St
 async def test_review_waits_for_a_place_and_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reviewing, "WAIT_SECONDS", 0.05)
     gate = Gate(Limits(longest=10, bytes_at_once=10, at_once=2))
-    async with gate.room(6):
-        async with gate.room(4):
+    async with gate.reserve(6):
+        async with gate.reserve(4):
             with pytest.raises(BusyError):
-                async with gate.room(0):
+                async with gate.reserve(0):
                     raise AssertionError("a third one")
         with pytest.raises(BusyError):
-            async with gate.room(5):
+            async with gate.reserve(5):
                 raise AssertionError("too many bytes")
-        async with gate.room(4):
+        async with gate.reserve(4):
             pass
-    async with gate.room(10):
+    async with gate.reserve(10):
         pass
 
 
@@ -207,12 +207,12 @@ async def test_place_is_given_back_whatever_happens() -> None:
     gate = Gate(Limits(longest=10, bytes_at_once=10, at_once=1))
     for _ in range(3):
         with pytest.raises(ValueError, match="oh"):
-            async with gate.room(10):
+            async with gate.reserve(10):
                 raise ValueError("oh")
     waiting = asyncio.Event()
 
     async def hold() -> None:
-        async with gate.room(10):
+        async with gate.reserve(10):
             waiting.set()
             await asyncio.sleep(3600)
 
@@ -220,7 +220,7 @@ async def test_place_is_given_back_whatever_happens() -> None:
     await waiting.wait()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    async with gate.room(10):
+    async with gate.reserve(10):
         pass
 
 
@@ -257,7 +257,7 @@ def test_review_is_read_down_to_a_depth() -> None:
         return review(inner)
 
     read_review(nested(reviewing.DEEPEST - 5))
-    with pytest.raises(BadReviewError, match="deep"):
+    with pytest.raises(InvalidReviewError, match="deep"):
         read_review(nested(reviewing.DEEPEST + 1))
 
 

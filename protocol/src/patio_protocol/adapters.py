@@ -39,9 +39,9 @@ ABSOLUTE_PATH = r"^/[^\x00]*$"
 
 def _is_absolute(path: str) -> str:
     if not path.startswith("/"):
-        raise ValueError("a path has to be absolute, as the engine sees the adapter's folder: /adapters/sql")
+        raise ValueError("the path must be absolute, as the engine sees the adapter's folder: /adapters/sql")
     if "\x00" in path:
-        raise ValueError("a path has no NUL character")
+        raise ValueError("the path must not have a NUL character")
     return path
 
 
@@ -61,29 +61,29 @@ MOST_ON_DISK = 100
 
 
 class AdapterState(StrEnum):
-    """Where one adapter stands on one pod."""
+    """State of one adapter on one pod."""
 
     PENDING = "Pending"
-    """Wanted; the engine is out of reach, or a retry is waiting for its time."""
+    """Desired, but the engine cannot be reached, or a retry waits for its time."""
     DOWNLOADING = "Downloading"
     LOADING = "Loading"
     LOADED = "Loaded"
-    """Read back from the engine's own list, under the wanted path."""
+    """Read back from the engine's own list, with the desired path."""
     UNLOADING = "Unloading"
     FAILED = "Failed"
-    """The engine refused it for good; only a changed adapter or a new order tries again."""
+    """The engine rejected it permanently; only a changed adapter or a new order causes a retry."""
 
 
 class PreparedState(StrEnum):
-    """Where the files stand that were asked for ahead of their use."""
+    """State of staged files."""
 
     PENDING = "Pending"
-    """Waiting for credentials, or a retry for its time."""
+    """Waits for credentials, or for the time of a retry."""
     DOWNLOADING = "Downloading"
     PREPARED = "Prepared"
     """On this pod's disk, and held there."""
     FAILED = "Failed"
-    """The source can not be had; only another order, or much time, tries again."""
+    """The source cannot be fetched; only another order, or a long pause, causes a retry."""
 
 
 class _Model(BaseModel):
@@ -97,9 +97,9 @@ class _Answer(BaseModel):
 
 
 class LoadRequest(_Model):
-    """`POST /v1/load_lora_adapter`: from now on this pod should have this adapter.
+    """`POST /v1/load_lora_adapter`: load this adapter, and keep it loaded.
 
-    Its files are given by exactly one of `lora_path`, which engine and sidecar see, and `source`, which is fetched.
+    Exactly one of `lora_path` (engine and sidecar see the folder) and `source` (the sidecar fetches it) is given.
     """
 
     lora_name: AdapterName
@@ -108,7 +108,9 @@ class LoadRequest(_Model):
         default=None, description="hf:// s3:// obs:// pvc:// file:// or a bare Hugging Face `org/repo`."
     )
     output_dir: OutputDir | None = Field(
-        default=None, description="Where a source's files shall be seen; under an allowed root. Not needed."
+        default=None,
+        description="Folder in which the files of a source appear; below an allowed root. Default: a folder of "
+        "Patio's own.",
     )
     config: SourceConfig | None = Field(
         default=None,
@@ -119,27 +121,28 @@ class LoadRequest(_Model):
         default=None,
         max_length=MAX_SEALED,
         repr=False,
-        description="Credentials that belong into `config`, sealed for this sidecar's key and for this order alone; "
+        description="Credentials for `config`, sealed for this sidecar's key and for this order only; "
         "see /v1/credentials/handshake.",
     )
     max_workers: MaxWorkers = Field(default=8, description="Files of a source fetched at once.")
-    async_download: bool = Field(default=False, description="Upstream's word for `wait: 0`.")
+    async_download: bool = Field(default=False, description="The same as `wait: 0`, as upstream names it.")
     owner: str | None = Field(
         default=None,
         max_length=512,
-        description="Who wants it, e.g. `LoraAdapter/team-a/sql-expert`. Absent: by hand; owners never remove it.",
+        description="Owner of the adapter, e.g. `LoraAdapter/team-a/sql-expert`. Absent: loaded manually; "
+        "owners never unload it.",
     )
     revision: str | None = Field(
         default=None,
         max_length=128,
-        description="Opaque to the sidecar and reported back. A changed revision loads again, even from the same path, "
-        "and asks a source again.",
+        description="Opaque to the sidecar, which reports it back. When it changes, the sidecar loads the adapter "
+        "again, even from the same path, and fetches a source again.",
     )
     prepare: bool = Field(
         default=False,
-        description="Fetch the files of this `source` and keep them ready; what is loaded and wanted under the name "
-        "stays as it is. The same order without `prepare` then switches at once. An unload, or a `prepare` of "
-        "something else, drops them.",
+        description="Only fetch the files of this `source`, and keep them. What is loaded under the name does not "
+        "change. The same order without `prepare` then switches without a download. An unload, or a `prepare` of "
+        "another source, removes the files.",
     )
     expects_credentials: bool = Field(
         default=False,
@@ -148,14 +151,15 @@ class LoadRequest(_Model):
     credentials_revision: str | None = Field(
         default=None,
         max_length=128,
-        description="Opaque to the sidecar and reported back: which state of a Secret the credentials are.",
+        description="Opaque to the sidecar, which reports it back: the version of the Secret that the "
+        "credentials are from.",
     )
     wait: float = Field(
         default=60.0,
         ge=0,
         le=600,
-        description="Seconds to wait for the outcome; with a `source`, 600 unless it is given. 0 answers at once with "
-        "202 and the state so far.",
+        description="Seconds to wait for the outcome; the default is 600 for a `source`. With 0 the answer comes at "
+        "once: 202 and the current state.",
     )
 
     @model_validator(mode="after")
@@ -163,15 +167,15 @@ class LoadRequest(_Model):
         if (self.lora_path is None) == (self.source is None):
             raise ValueError("exactly one of lora_path and source must be given")
         if self.source is None and (self.output_dir is not None or self.config is not None):
-            raise ValueError("output_dir and config belong to a source")
+            raise ValueError("output_dir and config need a source")
         if self.source is None and (self.prepare or self.expects_credentials or self.credentials_revision is not None):
-            raise ValueError("prepare, expects_credentials and credentials_revision belong to a source")
+            raise ValueError("prepare, expects_credentials and credentials_revision need a source")
         if self.sealed_credentials is not None and (self.source is None or self.expects_credentials):
-            raise ValueError("sealed_credentials belong to a source, and to an order that expects no others")
+            raise ValueError("sealed_credentials need a source, and exclude expects_credentials")
         if self.prepare and self.used_in_place:
-            raise ValueError("a file:// source is used where it is: there is nothing to prepare")
+            raise ValueError("a file:// source is used in place: there is nothing to prepare")
         if self.expects_credentials and any(key in SECRET_KEYS for key in read_config(self.config)):
-            raise ValueError("expects_credentials says that config has none yet, and it has some")
+            raise ValueError("expects_credentials is set, but config has credentials already")
         return self
 
     @property
@@ -190,72 +194,77 @@ class LoadRequest(_Model):
 
 
 class UnloadRequest(_Model):
-    """`POST /v1/unload_lora_adapter`: from now on this pod should not have this adapter."""
+    """`POST /v1/unload_lora_adapter`: unload this adapter, and do not load it again."""
 
     lora_name: AdapterName
     owner: str | None = Field(
         default=None,
         max_length=512,
-        description="When given, the adapter is only unloaded if this owner wants it.",
+        description="When given, the sidecar unloads the adapter only if this owner loaded it.",
     )
     wait: float = Field(default=60.0, ge=0, le=600)
 
 
 class PreparedReport(_Answer):
-    """Files that were asked for ahead of their use, as the sidecar sees them now."""
+    """Staged files of an adapter, as the sidecar sees them now."""
 
     revision: str | None = None
     state: PreparedState
-    reason: str = Field(description="CamelCase and stable: why it is in this state.")
-    message: str = Field(default="", description="A sentence; for faults, the source's own words.")
-    retryable: bool = Field(default=True, description="False once the source refused it for good.")
-    credentials_revision: str | None = Field(default=None, description="That of the order to prepare.")
+    reason: str = Field(description="Reason of the state: CamelCase and stable.")
+    message: str = Field(default="", description="A sentence; of an error, the source's message.")
+    retryable: bool = Field(default=True, description="False when the source rejected the request permanently.")
+    credentials_revision: str | None = Field(default=None, description="The value in the order to prepare.")
 
 
 class AdapterReport(_Answer):
-    """One adapter, wanted or present, as the sidecar sees it now."""
+    """One adapter, desired or loaded, as the sidecar sees it now."""
 
     lora_name: str
-    lora_path: str | None = Field(description="Absent while a source is being fetched.")
-    source: str | None = Field(default=None, description="Where its files were, or are being, fetched from.")
+    lora_path: str | None = Field(description="Absent while the sidecar fetches a source.")
+    source: str | None = Field(default=None, description="The source that the files come from.")
     owner: str | None = None
     revision: str | None = None
-    required: bool = Field(default=False, description="The pod is not ready before this adapter is settled.")
+    required: bool = Field(
+        default=False, description="The pod is not ready before this adapter is loaded or has failed."
+    )
     state: AdapterState
-    reason: str = Field(description="CamelCase and stable: why it is in this state.")
-    message: str = Field(default="", description="A sentence; for faults, the engine's own words.")
-    retryable: bool = Field(default=True, description="False once the engine refused it for good.")
+    reason: str = Field(description="Reason of the state: CamelCase and stable.")
+    message: str = Field(default="", description="A sentence; of an error, the engine's message.")
+    retryable: bool = Field(default=True, description="False when the engine rejected the adapter permanently.")
     model: str | None = Field(
         default=None,
-        description="What requests must put in `model`: the name for vLLM, `<base>:<name>` for SGLang, where the bare "
-        "name is answered by the base model. Absent until the engine has named its base model.",
+        description="What requests must put in `model`: the name for vLLM, `<base>:<name>` for SGLang, where the base "
+        "model answers to the bare name. Absent until the engine has reported its base model.",
     )
-    attempts: int = Field(default=0, ge=0, description="Load calls made since it was wanted in this revision.")
+    attempts: int = Field(default=0, ge=0, description="Load calls made for this revision.")
     since: float = Field(description="Unix seconds of the last change of state.")
     held_revision: str | None = Field(
         default=None,
-        description="Revision of the weights that the engine answers from under this name now. Absent: none, or not "
-        "known.",
+        description="Revision of the weights that the engine serves under this name now. Absent: none, or unknown.",
     )
-    prepared: PreparedReport | None = Field(default=None, description="What an order with `prepare` asked for.")
-    credentials_revision: str | None = Field(default=None, description="That of the last order.")
+    prepared: PreparedReport | None = Field(
+        default=None, description="The files that an order with `prepare` asked for."
+    )
+    credentials_revision: str | None = Field(default=None, description="The value in the last order.")
 
 
 class UnloadAnswer(_Answer):
-    """What an unload came to."""
+    """The outcome of an unload."""
 
     lora_name: str
-    unloaded: bool = Field(description="False when the wait was over before the engine let go of it; it goes on.")
+    unloaded: bool = Field(
+        description="False when the engine had not unloaded the adapter at the end of the wait; the sidecar continues."
+    )
     message: str = ""
 
 
 class AdapterCapacity(_Answer):
-    """How many adapters an engine was started for; what it does not tell is absent."""
+    """Limits that the engine was started with; a limit that it does not report is absent."""
 
     batch: int | None = Field(
         default=None,
-        description="Adapters that fit in one batch: vLLM's --max-loras (told once there was LoRA traffic), SGLang's "
-        "--max-loras-per-batch. More can be loaded; they take turns.",
+        description="Adapters that fit in one batch: vLLM's --max-loras (known after the first LoRA request), SGLang's "
+        "--max-loras-per-batch. The engine can load more, which then take turns.",
     )
     loaded: int | None = Field(
         default=None,
@@ -264,12 +273,12 @@ class AdapterCapacity(_Answer):
 
 
 class AdapterList(_Answer):
-    """`GET /v1/lora_adapters`: every adapter wanted or present."""
+    """`GET /v1/lora_adapters`: every adapter that is desired or loaded."""
 
-    revision: str = Field(description="Changes with every change of the answer; give it back to long-poll.")
+    revision: str = Field(description="Changes with every change of the answer; send it in a long-poll.")
     engine: str = Field(description="`vllm` or `sglang`.")
     engine_ready: bool
-    base_models: tuple[str, ...] = Field(default=(), description="Names the engine serves its base model under.")
+    base_models: tuple[str, ...] = Field(default=(), description="Names under which the engine serves its base model.")
     adapters: tuple[AdapterReport, ...] = ()
     capacity: AdapterCapacity = AdapterCapacity()
     on_disk: tuple[str, ...] = Field(
@@ -292,7 +301,7 @@ class ErrorBody(_Answer):
 
 
 class ServerStatus(_Answer):
-    """`GET /`: what this sidecar is and what it stands beside."""
+    """`GET /`: this sidecar and its engine."""
 
     name: str = "patio"
     version: str
@@ -301,12 +310,13 @@ class ServerStatus(_Answer):
     engine_endpoint: str
     engine_ready: bool
     access_control_enforced: bool = Field(
-        default=False, description="Calls from outside the pod that change something need the operator's signature."
+        default=False,
+        description="Whether calls from outside the pod that change something need the operator's signature.",
     )
 
 
 class Readiness(_Answer):
-    """`GET /ready`: 200 when `ready`, 503 otherwise, with every reason for waiting."""
+    """`GET /ready`: 200 when `ready`, 503 otherwise, with each reason."""
 
     ready: bool
     waiting_for: tuple[str, ...] = ()

@@ -55,23 +55,23 @@ class Header(_Part):
 
     alg: Literal["EdDSA"] = "EdDSA"
     typ: Literal["patio-proof", "patio-endorsement"]
-    kid: str = Field(max_length=43, description="The public key that signed it, whole: base64url of 32 bytes.")
+    kid: str = Field(max_length=43, description="The public key that made the signature: base64url of 32 bytes.")
 
 
 class ProofClaims(_Part):
     """What a proof says: this request, to this pod, now, once."""
 
     aud: str = Field(min_length=1, max_length=128, description="UID of the pod.")
-    iat: float = Field(description="Unix seconds at which it was signed.")
+    iat: float = Field(description="Time of the signature, in Unix seconds.")
     exp: float = Field(description=f"Unix seconds; at most {LIFETIME:g} after `iat`.")
-    jti: str = Field(min_length=16, max_length=64, description="Random; a sidecar takes it once.")
+    jti: str = Field(min_length=16, max_length=64, description="Random; a sidecar accepts it once.")
     method: str = Field(max_length=16)
-    target: str = Field(max_length=8192, description="Path and query as they are sent.")
+    target: str = Field(max_length=8192, description="Path and query of the request, as sent.")
     body: str = Field(max_length=64, description="SHA-256 of the body, in hex.")
 
 
 class EndorsementClaims(_Part):
-    """What an endorsement says: this key takes the place of the one that signed this."""
+    """What an endorsement says: this key replaces the key that signed the endorsement."""
 
     key: str = Field(max_length=43)
     iat: float

@@ -24,8 +24,8 @@ from patio_protocol.adapters import (
 )
 from patio_protocol.credentials import HANDSHAKE_PATH, HandshakeAnswer, HandshakeRequest
 from patio_protocol.downloads import DownloadList, DownloadReport, DownloadRequest
-from patio_protocol.error_text import error_words
-from patio_protocol.errors import Refused, Unreachable
+from patio_protocol.error_text import error_message
+from patio_protocol.errors import RejectedError, UnreachableError
 from patio_protocol.topology import DrainAnswer, DrainRequest, LeaseRequest, Registration, TopologyReport
 
 _M = TypeVar("_M", bound=BaseModel)
@@ -106,8 +106,8 @@ class SidecarClient:
         """Beside a router: give a lease back. Return how its worker leaves; None once it is gone."""
         try:
             return await self._call("DELETE", f"/v1/topology/leases/{lease_id}", Registration, 0)
-        except Refused as refused:
-            if refused.status == 404 and refused.code == "NotFound":
+        except RejectedError as error:
+            if error.status == 404 and error.code == "NotFound":
                 return None
             raise
 
@@ -150,7 +150,7 @@ class SidecarClient:
                     if len(content) > LARGEST:
                         raise _unreadable(response)
         except (httpx.HTTPError, TimeoutError) as error:
-            raise Unreachable(f"{method} {self._base}{path}: {error_words(error)}") from error
+            raise UnreachableError(f"{method} {self._base}{path}: {error_message(error)}") from error
         if response.is_success or response.status_code == also:
             try:
                 return model.model_validate_json(bytes(content))
@@ -160,10 +160,10 @@ class SidecarClient:
             detail = ErrorBody.model_validate_json(bytes(content)).error
         except ValidationError:
             raise _unreadable(response) from None
-        raise Refused(detail.code, detail.message, detail.retryable, response.status_code)
+        raise RejectedError(detail.code, detail.message, detail.retryable, response.status_code)
 
 
-def _unreadable(response: httpx.Response) -> Refused:
+def _unreadable(response: httpx.Response) -> RejectedError:
     """Whoever answered does not speak this API: another program on the port, a proxy in between."""
-    words = f"{response.request.url} answered {response.status_code} with something else than the sidecar's API"
-    return Refused("UnreadableAnswer", words, True, response.status_code)
+    message = f"{response.request.url} answered {response.status_code}, and the answer is not one of the sidecar's API"
+    return RejectedError("UnreadableAnswer", message, True, response.status_code)

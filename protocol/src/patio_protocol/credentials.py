@@ -54,7 +54,7 @@ class HandshakeAnswer(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    key: str = Field(max_length=43, description="The sidecar's X25519 public key; another one after each start.")
+    key: str = Field(max_length=43, description="The sidecar's X25519 public key; new after each start.")
     proof: str = Field(
         max_length=2 * MAX_TOKEN,
         description="A box (libsodium's crypto_box, nonce first, base64url) from the sidecar's key to the caller's, "
@@ -74,15 +74,15 @@ class CredentialsText(_Part):
     """What is sealed in an order."""
 
     typ: Literal["patio-credentials"] = CREDENTIALS_TEXT
-    pod: str = Field(max_length=128, description="UID of the pod that they are for.")
-    order: str = Field(max_length=64, description="`order_digest` of the order that they are for.")
-    config: dict[str, str] = Field(repr=False, description="What the order's `config` has, and these are added to.")
+    pod: str = Field(max_length=128, description="UID of the pod that the credentials are for.")
+    order: str = Field(max_length=64, description="`order_digest` of the order that the credentials are for.")
+    config: dict[str, str] = Field(repr=False, description="The credentials, to be added to the order's `config`.")
 
 
 def order_digest(order: LoadRequest) -> str:
     """Return the SHA-256, in hex, of everything that an order says but for what is sealed."""
-    said = order.model_dump(mode="json", exclude_unset=True, exclude_none=True, exclude={"sealed_credentials"})
-    return hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    fields = order.model_dump(mode="json", exclude_unset=True, exclude_none=True, exclude={"sealed_credentials"})
+    return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def sealed_field(key: str, sealed: str) -> str:

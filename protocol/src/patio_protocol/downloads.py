@@ -21,13 +21,13 @@ DEFAULT_DOWNLOAD_ROOT = "/var/lib/patio-adapters"
 
 
 class DownloadState(StrEnum):
-    """Where a download stands."""
+    """State of a download."""
 
     QUEUED = "Queued"
-    """Its turn has not come: only so many run at once."""
+    """Waits for a slot: the number of concurrent downloads is limited."""
     RUNNING = "Running"
     WAITING = "Waiting"
-    """For another process that writes to the same folder; or after a fault that may pass. It goes on by itself."""
+    """Waits for another process that writes to the same folder, or for the next attempt. It continues by itself."""
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
     CANCELLED = "Cancelled"
@@ -37,7 +37,7 @@ class DownloadReason(StrEnum):
     """Why a download did not succeed: CamelCase and stable, shown in reports, metrics and conditions."""
 
     INVALID = "InvalidSource"
-    """The request can never be carried out: a folder outside the roots, an address that is none."""
+    """The request can never succeed: a folder outside the roots, or an invalid address."""
     NOT_FOUND = "SourceNotFound"
     UNAUTHORIZED = "SourceUnauthorized"
     REJECTED = "SourceRejected"
@@ -48,20 +48,20 @@ class DownloadReason(StrEnum):
     ERROR = "SourceError"
     """The source answered with an error that may pass."""
     SLOW = "SourceTooSlow"
-    """It gives so little that it would hold up all other downloads."""
+    """The source is so slow that it would delay other downloads."""
     BUSY = "FolderBusy"
     """Another process writes to the folder."""
     CHANGED = "SourceChanged"
-    """It was changed while it was read."""
+    """The source changed while it was read."""
     CORRUPT = "DownloadCorrupt"
     """What arrived has another size or hash."""
     INTERRUPTED = "DownloadInterrupted"
     """The process that downloads died."""
     TOO_MANY = "TooManyDownloads"
-    """So many are under way or queued that no more are taken."""
+    """The queue of downloads is full."""
     CANCELLED = "Cancelled"
     CREDENTIALS_MISSING = "CredentialsMissing"
-    """They were given with an order, are never stored, and the sidecar was restarted since."""
+    """The sidecar restarted after the order, and credentials are never stored."""
 
 
 class DownloadRequest(BaseModel):
@@ -78,17 +78,17 @@ class DownloadRequest(BaseModel):
     source: SourceUri = Field(description="hf:// s3:// obs:// pvc:// file:// or a bare Hugging Face `org/repo`.")
     output_dir: OutputDir | None = Field(
         default=None,
-        description="Where the files shall be seen; under an allowed root. Absent: a folder of Patio's own.",
+        description="Folder in which the files appear; below an allowed root. Default: a folder of Patio's own.",
     )
     config: SourceConfig | None = Field(
         default=None,
         repr=False,
         description="A JSON object in a string: hf_token, hf_endpoint, hf_revision, access_key, secret_key, "
-        "session_token, endpoint, region, addressing_style, allow_plain_http. What is absent comes from the sidecar's "
+        "session_token, endpoint, region, addressing_style, allow_plain_http. Absent keys come from the sidecar's "
         "variables.",
     )
     max_workers: MaxWorkers = Field(default=8, description="Files fetched at once.")
-    async_download: bool = Field(default=False, description="Answer at once with 202 and go on in the background.")
+    async_download: bool = Field(default=False, description="Answer at once with 202, and download in the background.")
 
 
 class SkippedFile(BaseModel):
@@ -101,34 +101,36 @@ class SkippedFile(BaseModel):
 
 
 class DownloadReport(BaseModel):
-    """One download, as it stands."""
+    """State of one download."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     id: str
     source: str
     state: DownloadState
-    path: str | None = Field(default=None, description="Where to read the files: `output_dir` if it was given.")
+    path: str | None = Field(default=None, description="Folder to read the files from: `output_dir` if it was given.")
     folder: str | None = Field(
-        default=None, description="The folder of exactly this revision, never changed once it is there."
+        default=None, description="Folder of exactly this revision; never changed after the download."
     )
     revision: str | None = Field(default=None, description="Commit, or a digest of names, sizes and ETags.")
     files_total: int | None = None
     files_done: int = 0
     bytes_total: int | None = None
-    bytes_done: int = Field(default=0, description="Present on disk, from earlier attempts included.")
-    bytes_fetched: int = Field(default=0, description="Read from the source, by all attempts of this download.")
-    skipped: tuple[SkippedFile, ...] = Field(default=(), description="At most 100 of the files that are not fetched.")
+    bytes_done: int = Field(default=0, description="Bytes on disk, those of earlier attempts included.")
+    bytes_fetched: int = Field(default=0, description="Bytes read from the source, by all attempts of this download.")
+    skipped: tuple[SkippedFile, ...] = Field(default=(), description="Files that are not fetched, at most 100 of them.")
     skipped_total: int = 0
-    message: str = Field(default="", description="What it is doing, in words.")
-    error: ErrorDetail | None = Field(default=None, description="Why it failed, or why the next attempt is waited for.")
+    message: str = Field(default="", description="The current step, in a sentence.")
+    error: ErrorDetail | None = Field(
+        default=None, description="Why the download failed, or why it waits for the next attempt."
+    )
     attempts: int = 0
     created: float = Field(description="Unix seconds.")
     finished: float | None = None
 
 
 class DownloadList(BaseModel):
-    """`GET /v1/downloads`: those that are under way, and the last that ended."""
+    """`GET /v1/downloads`: the downloads in progress, and the last that ended."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 

@@ -12,17 +12,17 @@ import ssl
 
 import httpx
 
-LONGEST_WORDS = 2000
+LONGEST_TEXT = 2000
 """Characters of an engine's message that are shown: the longest recorded one has some 600."""
 LONGEST_ERROR = 300
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
-def bounded_words(text: str, longest: int = LONGEST_WORDS) -> str:
+def bounded_text(text: str, longest: int = LONGEST_TEXT) -> str:
     """Return a text of at most so many characters, and how many more there were."""
     # JSON may have half a pair of surrogates, which nothing can encode. (In the pattern they would cost 0.5 MB.)
-    words = _CONTROL.sub("?", text[:longest].encode("utf-8", "replace").decode())
-    return words if len(text) <= longest else f"{words}... ({len(text) - longest} characters more)"
+    shown = _CONTROL.sub("?", text[:longest].encode("utf-8", "replace").decode())
+    return shown if len(text) <= longest else f"{shown}... ({len(text) - longest} characters more)"
 
 
 def is_fit(text: str) -> bool:
@@ -34,20 +34,20 @@ def is_fit(text: str) -> bool:
     return _CONTROL.search(text) is None
 
 
-def error_words(error: BaseException) -> str:
+def error_message(error: BaseException) -> str:
     """Return what a library's error says, or its class where it says nothing or could say too much."""
-    told = _root(error)
+    root = _root(error)
     # h11 quotes the header that it refuses to send, and a codec the text that it can not encode: keys may be in both.
-    if isinstance(told, UnicodeError) or any(isinstance(one, httpx.LocalProtocolError) for one in (error, told)):
+    if isinstance(root, UnicodeError) or any(isinstance(cause, httpx.LocalProtocolError) for cause in (error, root)):
         return type(error).__name__
-    if isinstance(told, ssl.SSLError):
-        reason = (getattr(told, "reason", None) or "").replace("_", " ").lower()
-        text: str = getattr(told, "verify_message", "") or reason or told.strerror or type(told).__name__
-        return bounded_words(text.rstrip("."), LONGEST_ERROR)
-    if isinstance(told, OSError) and told.errno is not None and told.errno > 0:
-        return os.strerror(told.errno)
-    text = (told.strerror if isinstance(told, OSError) else str(told)) or str(told) or str(error)
-    return bounded_words(" ".join(text.split()).rstrip(".") or type(error).__name__, LONGEST_ERROR)
+    if isinstance(root, ssl.SSLError):
+        reason = (getattr(root, "reason", None) or "").replace("_", " ").lower()
+        text: str = getattr(root, "verify_message", "") or reason or root.strerror or type(root).__name__
+        return bounded_text(text.rstrip("."), LONGEST_ERROR)
+    if isinstance(root, OSError) and root.errno is not None and root.errno > 0:
+        return os.strerror(root.errno)
+    text = (root.strerror if isinstance(root, OSError) else str(root)) or str(root) or str(error)
+    return bounded_text(" ".join(text.split()).rstrip(".") or type(error).__name__, LONGEST_ERROR)
 
 
 def causes(error: BaseException) -> list[BaseException]:
@@ -55,18 +55,18 @@ def causes(error: BaseException) -> list[BaseException]:
     found: list[BaseException] = []
     waiting: list[BaseException | None] = [error]
     while waiting and len(found) < 64:
-        one = waiting.pop(0)
-        if one is None or any(one is known for known in found):
+        current = waiting.pop(0)
+        if current is None or any(current is seen for seen in found):
             continue
-        found.append(one)
-        waiting += list(one.exceptions) if isinstance(one, BaseExceptionGroup) else []
+        found.append(current)
+        waiting += list(current.exceptions) if isinstance(current, BaseExceptionGroup) else []
         # httpcore 1 raises what it mapped once more "from None", which leaves the context as the only way.
-        waiting.append(one.__context__ if one.__cause__ is None else one.__cause__)
+        waiting.append(current.__context__ if current.__cause__ is None else current.__cause__)
     return found
 
 
 def _root(error: BaseException) -> BaseException:
     """Return the error that says most: the system's own, where there is one."""
     chain = causes(error)
-    system = [one for one in chain if isinstance(one, OSError) and (one.errno is not None or one.strerror)]
+    system = [cause for cause in chain if isinstance(cause, OSError) and (cause.errno is not None or cause.strerror)]
     return system[-1] if system else error

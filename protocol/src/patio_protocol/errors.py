@@ -1,7 +1,7 @@
 """Errors between a caller and a sidecar, by what the caller does next: what `client` raises.
 
-`Unreachable`: no sidecar answered; try again. `Refused`: the sidecar answered with an error that says whether a retry
-can help.
+`UnreachableError`: no sidecar answered; try again. `RejectedError`: the sidecar answered with an error, which says
+whether a retry can help.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ class SidecarError(Exception):
     """Base of everything `SidecarClient` raises."""
 
 
-class Unreachable(SidecarError):  # noqa: N818 - a state of the world, and the word callers use for it
-    """No answer: refused, reset, timed out. Nothing is known about what the sidecar did."""
+class UnreachableError(SidecarError):
+    """No answer: connection refused or reset, or a timeout. What the sidecar did is unknown."""
 
 
-class Refused(SidecarError):  # noqa: N818 - the sidecar's verdict, and the word callers use for it
+class RejectedError(SidecarError):
     """The sidecar answered with an error."""
 
     def __init__(self, code: str, message: str, retryable: bool, status: int) -> None:
@@ -23,7 +23,7 @@ class Refused(SidecarError):  # noqa: N818 - the sidecar's verdict, and the word
         self.code = code
         """CamelCase and stable, e.g. `EngineRejected`, `Conflict`, `NotFound`."""
         self.message = message
-        """A sentence; for faults of the engine, its own words."""
+        """A sentence; of an error of the engine, the engine's message."""
         self.retryable = retryable
         self.status = status
         """The HTTP status of the answer."""

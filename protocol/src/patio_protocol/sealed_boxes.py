@@ -41,39 +41,39 @@ def is_public_key(text: str) -> bool:
     return len(from_base64url(text) or b"") == KEY_BYTES
 
 
-def box(text: bytes, mine: BoxKey, theirs: str) -> str | None:
+def box(text: bytes, own_key: BoxKey, public_key: str) -> str | None:
     """Return a text that the holder of `theirs` can open; None when `theirs` is no usable key."""
     from nacl.bindings import crypto_box_easy, randombytes
 
     nonce = randombytes(_NONCE_BYTES)
-    made = _tried(lambda: crypto_box_easy(text, nonce, from_base64url(theirs) or b"", mine.private))
+    made = _tried(lambda: crypto_box_easy(text, nonce, from_base64url(public_key) or b"", own_key.private))
     return None if made is None else base64url(nonce + made)
 
 
-def open_box(shut: str, mine: BoxKey, theirs: str) -> bytes | None:
+def open_box(shut: str, own_key: BoxKey, public_key: str) -> bytes | None:
     """Open what the holder of `theirs` made for `mine`."""
     from nacl.bindings import crypto_box_open_easy
 
     data = from_base64url(shut) or b""
     nonce, text = data[:_NONCE_BYTES], data[_NONCE_BYTES:]
-    return _tried(lambda: crypto_box_open_easy(text, nonce, from_base64url(theirs) or b"", mine.private))
+    return _tried(lambda: crypto_box_open_easy(text, nonce, from_base64url(public_key) or b"", own_key.private))
 
 
-def seal(text: bytes, theirs: str) -> str | None:
+def seal(text: bytes, public_key: str) -> str | None:
     """Return a text that the holder of `theirs` can open, made by nobody known; None when that is no usable key."""
     from nacl.bindings import crypto_box_seal
 
-    made = _tried(lambda: crypto_box_seal(text, from_base64url(theirs) or b""))
+    made = _tried(lambda: crypto_box_seal(text, from_base64url(public_key) or b""))
     return None if made is None else base64url(made)
 
 
-def open_sealed(shut: str, mine: BoxKey) -> bytes | None:
+def open_sealed(shut: str, own_key: BoxKey) -> bytes | None:
     """Open what was sealed for `mine`."""
     from nacl.bindings import crypto_box_seal_open
 
     data = from_base64url(shut) or b""
-    public = from_base64url(mine.public) or b""
-    return _tried(lambda: crypto_box_seal_open(data, public, mine.private))
+    public = from_base64url(own_key.public) or b""
+    return _tried(lambda: crypto_box_seal_open(data, public, own_key.private))
 
 
 def _tried(work: Callable[[], bytes]) -> bytes | None:

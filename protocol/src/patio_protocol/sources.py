@@ -76,8 +76,8 @@ def parse_source(uri: str) -> Source:
         kind = SourceKind(scheme)
     except ValueError:
         if scheme in ("http", "https"):
-            words = "is a web address: write hf://org/repo[@revision][/folder], or s3:// with the endpoint beside it"
-            raise ValueError(f"{_shown(uri)} {words}") from None
+            message = "is a web address: write hf://org/repo[@revision][/folder], or s3:// with a separate endpoint"
+            raise ValueError(f"{_shown(uri)} {message}") from None
         raise ValueError(f"{_shown(uri)} is not one of {_FORMS}") from None
     if kind is SourceKind.HF:
         return _repository(uri, rest, folder_allowed=True)
@@ -91,7 +91,7 @@ def parse_source(uri: str) -> Source:
         raise ValueError(f"{_shown(uri)} is not file:///absolute/path")
     folder = _folder(uri, rest)
     if not folder:
-        raise ValueError(f"{_shown(uri)} names no folder")
+        raise ValueError(f"{_shown(uri)} does not name a folder")
     return Source(kind, "", "/" + folder if absolute else folder)
 
 
@@ -113,7 +113,7 @@ def check_endpoint(endpoint: str) -> str:
 def check_region(region: str) -> str:
     """Return the name of a region; raise `ValueError` for what can not be one."""
     if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", region):
-        raise ValueError("it is not the name of a region")
+        raise ValueError("the value is not the name of a region")
     return region
 
 
@@ -153,7 +153,7 @@ class SourceConfig(Mapping[str, str]):
     def check(self) -> None:
         """Raise `ValueError` for what no order can have; it names keys, never values."""
         if len(self.to_json()) > MAX_CONFIG:
-            raise ValueError(f"config is more than {MAX_CONFIG} characters")
+            raise ValueError(f"config is longer than {MAX_CONFIG} characters")
         read_config(self)
 
     def __getitem__(self, key: str) -> str:
@@ -196,27 +196,27 @@ def read_config(config: Mapping[str, str] | None) -> dict[str, str]:
     if config is None:
         return {}
     _check_keys(config)
-    said = {key: value.strip() for key, value in config.items() if value.strip()}
-    broken = sorted(key for key, value in said.items() if _CONTROL.search(value))
+    values = {key: value.strip() for key, value in config.items() if value.strip()}
+    broken = sorted(key for key, value in values.items() if _CONTROL.search(value))
     if broken:
-        raise ValueError(f"config: {', '.join(broken)} has a character that no such value has")
-    if ("access_key" in said) != ("secret_key" in said):
-        raise ValueError("config: access_key and secret_key belong together")
+        raise ValueError(f"config: {', '.join(broken)} has a character that is not allowed")
+    if ("access_key" in values) != ("secret_key" in values):
+        raise ValueError("config: access_key and secret_key must be given together")
     for key in ("hf_endpoint", "endpoint"):
-        if key in said:
-            said[key] = _named(key, check_endpoint, said[key])
-    if "hf_revision" in said:
-        said["hf_revision"] = _named("hf_revision", check_revision, said["hf_revision"])
-    if said.get("addressing_style", "auto") not in ADDRESSING_STYLES:
+        if key in values:
+            values[key] = _named(key, check_endpoint, values[key])
+    if "hf_revision" in values:
+        values["hf_revision"] = _named("hf_revision", check_revision, values["hf_revision"])
+    if values.get("addressing_style", "auto") not in ADDRESSING_STYLES:
         raise ValueError(f"config: addressing_style is not one of {', '.join(ADDRESSING_STYLES)}")
-    if "region" in said:
-        said["region"] = _named("region", check_region, said["region"])
-    if said.get("allow_plain_http", "true") not in ("true", "false"):
-        raise ValueError("config: allow_plain_http is neither true nor false")
+    if "region" in values:
+        values["region"] = _named("region", check_region, values["region"])
+    if values.get("allow_plain_http", "true") not in ("true", "false"):
+        raise ValueError("config: allow_plain_http is not true or false")
     for key in SECRET_KEYS:
-        if not re.fullmatch(r"[\x21-\x7e]{1,8192}", said.get(key, "x")):
-            raise ValueError(f"config: {key} has a character that no such value has, or too many")
-    return said
+        if not re.fullmatch(r"[\x21-\x7e]{1,8192}", values.get(key, "x")):
+            raise ValueError(f"config: {key} has a character that is not allowed, or is too long")
+    return values
 
 
 def without_secrets(config: Mapping[str, str]) -> dict[str, str]:
@@ -229,11 +229,11 @@ def _repository(uri: str, rest: str, *, folder_allowed: bool) -> Source:
     repository, _, folder = tail.partition("/")
     repository, at, quoted = repository.partition("@")
     if not tail and _REPOSITORY_PART.fullmatch(organisation.partition("@")[0]):
-        words = "names a repository without its organisation: write org/repo (gpt2 is openai-community/gpt2 on the Hub)"
-        raise ValueError(f"{_shown(uri)} {words}")
+        message = "lacks the organisation of the repository: write org/repo (gpt2 is openai-community/gpt2 on the Hub)"
+        raise ValueError(f"{_shown(uri)} {message}")
     if folder.lstrip("/").startswith(_PAGES):
-        words = "is the address of a page of the Hub: write hf://org/repo@revision/folder"
-        raise ValueError(f"{_shown(uri)} {words}")
+        message = "is the address of a page of the Hub: write hf://org/repo@revision/folder"
+        raise ValueError(f"{_shown(uri)} {message}")
     parts = (organisation, repository)
     if not all(_REPOSITORY_PART.fullmatch(part) and ".." not in part and "--" not in part for part in parts):
         raise ValueError(f"{_shown(uri)} is not one of {_FORMS}")
@@ -249,7 +249,7 @@ def _repository(uri: str, rest: str, *, folder_allowed: bool) -> Source:
 def _folder(uri: str, folder: str) -> str:
     inner = folder.strip("/")
     if _CONTROL.search(inner) or len(inner.encode(errors="replace")) > 1024:
-        raise ValueError(f"{_shown(uri)} has a folder that can not be")
+        raise ValueError(f"{_shown(uri)} has an invalid folder")
     if inner and any(part in ("", ".", "..") for part in inner.split("/")):
         raise ValueError(f"{_shown(uri)} has an empty, . or .. part in its folder")
     return inner
@@ -258,8 +258,8 @@ def _folder(uri: str, folder: str) -> str:
 def _check_keys(config: Mapping[str, object]) -> None:
     unknown = sorted(key for key in config if key not in (*SECRET_KEYS, *OPTION_KEYS))
     if unknown:
-        known = ", ".join((*SECRET_KEYS, *OPTION_KEYS))
-        raise ValueError(f"config has {_shown(', '.join(unknown))}; what it can have is {known}")
+        allowed = ", ".join((*SECRET_KEYS, *OPTION_KEYS))
+        raise ValueError(f"config has unknown keys {_shown(', '.join(unknown))}; the keys are {allowed}")
 
 
 def _named(key: str, check: Callable[[str], str], value: str) -> str:

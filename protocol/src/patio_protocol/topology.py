@@ -15,16 +15,16 @@ LEASES_PATH = "/v1/topology/leases/"
 
 
 class RegistrationState(StrEnum):
-    """How a worker stands with a router."""
+    """State of a worker at a router."""
 
     PENDING = "Pending"
-    """It should be registered and is not yet, or not just now."""
+    """It should be registered, and is not registered at the moment."""
     REGISTERED = "Registered"
     """Read back from the router's own list, in the right kind, healthy."""
     FAILED = "Failed"
-    """Refused for good, or tried in vain for a while; retried in long pauses."""
+    """Rejected permanently, or failed for a while; retried after long pauses."""
     LEAVING = "Leaving"
-    """It should not be registered, and the router has not forgotten it yet."""
+    """It should not be registered, and the router has not removed it yet."""
     NOT_REGISTERED = "NotRegistered"
     """It should not be registered, and is not."""
 
@@ -42,67 +42,77 @@ LeaseId = Annotated[str, StringConstraints(min_length=1, max_length=320, pattern
 
 
 class LeaseRequest(_Model):
-    """`PUT /v1/topology/leases/{id}`: keep this worker registered for so long, beginning now."""
+    """`PUT /v1/topology/leases/{id}`: keep this worker registered for `seconds` from now."""
 
     url: str = Field(max_length=2048, pattern=r"^https?://[^\s/@?#]+$", description="The worker's base URL.")
     worker_type: str = Field(default="regular", pattern="^(regular|prefill|decode)$")
     bootstrap_port: int | None = Field(default=None, gt=0, lt=65536)
-    api_key: str | None = Field(default=None, max_length=4096, repr=False, description="What the engine wants to see.")
-    extra: dict[str, JsonValue] = Field(default_factory=dict, description="Further fields of the router's own.")
-    seconds: float = Field(gt=0, le=3600, description="How long the worker stays without another word.")
+    api_key: str | None = Field(default=None, max_length=4096, repr=False, description="The API key of the engine.")
+    extra: dict[str, JsonValue] = Field(default_factory=dict, description="Further fields for the router.")
+    seconds: float = Field(gt=0, le=3600, description="Seconds until the lease expires unless it is renewed.")
 
 
 class Registration(_Answer):
     """One worker at one router."""
 
-    router: str = Field(description="Base URL of the router, or of the sidecar beside it that registers for us.")
+    router: str = Field(
+        description="Base URL of the router, or of the sidecar beside the router that registers the worker."
+    )
     worker_url: str
     worker_type: str = "regular"
-    worker_id: str | None = Field(default=None, description="The router's name for it.")
+    worker_id: str | None = Field(default=None, description="The router's id of the worker.")
     state: RegistrationState
-    reason: str = Field(description="CamelCase and stable: why it is in this state.")
-    message: str = Field(default="", description="A sentence; for faults, the router's own words.")
+    reason: str = Field(description="Reason of the state: CamelCase and stable.")
+    message: str = Field(default="", description="A sentence; of an error, the router's message.")
     since: float = Field(description="Unix seconds of the last change of state.")
     verified: float | None = Field(
-        default=None, description="Unix seconds of the last look at the router that got an answer about it."
+        default=None, description="Unix seconds of the router's last answer about the worker."
     )
 
 
 class LeaseReport(_Answer):
-    """One lease, and what became of it."""
+    """One lease, and its registration."""
 
     id: str
-    expires_in: float = Field(description="Seconds from now.")
+    expires_in: float = Field(description="Seconds until the lease expires.")
     registration: Registration
 
 
 class TopologyReport(_Answer):
     """`GET /v1/topology`: the registrations, as read back from the routers."""
 
-    role: str | None = Field(default=None, description="`client` or `server`; absent when there is no topology.")
+    role: str | None = Field(default=None, description="`client` or `server`; absent without a topology.")
     registered: bool = Field(
-        default=False, description="Client: at every router. Server: every leased worker, and the router answers."
+        default=False,
+        description="Client: registered at every router. Server: every leased worker is registered, and the "
+        "router answers.",
     )
-    registrations: tuple[Registration, ...] = Field(default=(), description="Client: one a router.")
-    leases: tuple[LeaseReport, ...] = Field(default=(), description="Server: one a worker.")
-    reason: str = Field(default="", description="`NotConfigured`: a topology is asked for and nothing names a router.")
-    message: str = Field(default="", description="What to do about that, in words.")
+    registrations: tuple[Registration, ...] = Field(default=(), description="Client: one for each router.")
+    leases: tuple[LeaseReport, ...] = Field(default=(), description="Server: one for each worker.")
+    reason: str = Field(default="", description="`NotConfigured`: a topology is set, but no router.")
+    message: str = Field(default="", description="What to do about the reason.")
 
 
 class DrainRequest(_Model):
     """`POST /v1/drain`."""
 
     timeout: float | None = Field(
-        default=None, ge=0, le=3600, description="Seconds after which the answer comes anyway; absent: the setting."
+        default=None, ge=0, le=3600, description="Seconds to wait at most. Default: the sidecar's setting."
     )
 
 
 class DrainAnswer(_Answer):
-    """What a drain came to."""
+    """The outcome of a drain."""
 
-    drained: bool = Field(description="No router sends requests, and the engine has had none for the settling time.")
-    running: int | None = Field(description="Requests in execution at the last look; null when the engine tells not.")
-    waiting: int | None = Field(description="Requests queued at the last look; null when the engine tells not.")
-    unregistered: bool = Field(description="No router sends requests to this pod any more, as far as they say.")
+    drained: bool = Field(
+        description="Whether no router sends requests, and the engine has had none for the settling time."
+    )
+    running: int | None = Field(
+        description="Running requests at the last poll; null when the engine does not report them."
+    )
+    waiting: int | None = Field(
+        description="Queued requests at the last poll; null when the engine does not report them."
+    )
+    unregistered: bool = Field(description="Whether every router reports that it does not send requests to this pod.")
     waited_seconds: float
     message: str = ""

@@ -16,7 +16,7 @@ from enum import StrEnum
 import anyio
 import httpx
 
-from patio_protocol.error_text import causes, error_words
+from patio_protocol.error_text import causes, error_message
 
 
 class Cause(StrEnum):
@@ -89,7 +89,7 @@ def _is_lookup_error(error: OSError) -> bool:
 
 def call_message(where: str, path: str, error: BaseException) -> str:
     """Return the sentence that says why there was no answer; `where` is who was called: `the engine at http://e`."""
-    message, subject = error_words(error), where[0].upper() + where[1:]
+    message, subject = error_message(error), where[0].upper() + where[1:]
     match cause_of(error):
         case Cause.TLS:
             return f"{subject} listens, but the TLS connection failed: {message}."

@@ -10,7 +10,7 @@ from engine_double import Double, running_double
 from patio.adapters import progress
 from patio_protocol.adapters import AdapterReport, AdapterState
 from patio_protocol.client import SidecarClient
-from patio_protocol.errors import Refused
+from patio_protocol.errors import RejectedError
 from patio_testing.sidecar.builders import StartSidecar, adapter_files, eventually, load_request
 from patio_testing.sidecar.recordings import sglang_answers, vllm_answers, words_of
 
@@ -49,7 +49,7 @@ async def test_recorded_rejections_fail_with_their_message_asked_once(
         for number, (status, body) in enumerate(sorted(refusals)):
             name = f"bad-{number}"
             double.fault(LOAD[engine], status=status, body=body)
-            with pytest.raises(Refused) as refused:
+            with pytest.raises(RejectedError) as refused:
                 await client.load(load_request(name, path))
             assert not refused.value.retryable, body
             report = await report_of(client, name)
@@ -68,7 +68,7 @@ async def test_rejection_by_one_gpu_is_asked_once(sidecar: StartSidecar, tmp_pat
     path = adapter_files(tmp_path / "a", rank=64)
     async with running_double(one_process=True) as double, sidecar(double) as client:
         await eventually(lambda: _ready(client), "the sidecar is ready")
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RejectedError) as refused:
             await client.load(load_request("a", path))
         words = "Call to add_lora method failed: LoRA rank 64 is greater than max_lora_rank 16."
         assert (refused.value.code, refused.value.message) == ("AdapterRejected", words)
@@ -98,7 +98,7 @@ async def test_failure_beyond_patience_is_reported_and_recovers(
     async with running_double() as double, sidecar(double) as client:
         await eventually(lambda: _ready(client), "the sidecar is ready")
         double.fault(LOAD["vllm"], status=503, body="busy", times=progress.PATIENCE + 1)
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RejectedError) as refused:
             await client.load(load_request("a", path))
         assert (refused.value.retryable, refused.value.message) == (True, "busy")
 

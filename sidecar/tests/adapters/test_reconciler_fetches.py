@@ -16,7 +16,7 @@ from engine_double import running_double
 from patio.downloads.settings import DownloadSettings
 from patio_protocol.adapters import LoadRequest, UnloadRequest
 from patio_protocol.client import SidecarClient
-from patio_protocol.errors import Refused
+from patio_protocol.errors import RejectedError
 from patio_testing.sidecar.builders import StartSidecar, adapter_files, eventually
 from patio_testing.sidecar.download_builders import adapter, contents, is_there, order, put, served, settle
 from patio_testing.sidecar.download_sources import TOKEN, Proxy, S3Server, running_hub, workers
@@ -124,7 +124,7 @@ async def test_what_can_not_be_fetched_is_failed_with_its_reason(
     put(s3, "pickles", {"adapter_model.bin": b"x"})
     async with running_double() as double, sidecar(double, downloads=downloads) as client:
         await eventually(lambda: ready(client), "ready")
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RejectedError) as refused:
             await client.load(order("sql", source))
         assert (refused.value.status, refused.value.code, refused.value.retryable) == (status, code, False)
         report = await settle(client, "sql", "Failed")
@@ -287,7 +287,7 @@ async def test_stopped_download_says_so_to_those_who_wait(
         assert (answer.status_code, answer.json()["error"]["code"]) == (409, "Cancelled")
         await client.load(order("sql", source, wait=0))
         download_id = await eventually(running, "it runs for an adapter")
-        with pytest.raises(Refused, match="Unload the adapter"):
+        with pytest.raises(RejectedError, match="Unload the adapter"):
             await client.cancel_download(download_id)
 
 

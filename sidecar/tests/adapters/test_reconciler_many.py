@@ -17,7 +17,7 @@ from patio.downloads.downloads import Downloads
 from patio.engine.vllm import Vllm
 from patio_protocol.adapters import AdapterReport, AdapterState, UnloadRequest
 from patio_protocol.client import SidecarClient
-from patio_protocol.errors import Refused
+from patio_protocol.errors import RejectedError
 from patio_testing.deadline import DEADLINE
 from patio_testing.sidecar.builders import StartSidecar, active, adapter_files, eventually, load_request
 
@@ -144,7 +144,7 @@ async def test_one_adapter_too_many_is_rejected_with_the_limit(
     path = adapter_files(tmp_path / "a")
     async with running_double() as double, sidecar(double) as client:
         await client.load(load_request("a", path))
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RejectedError) as refused:
             await client.load(load_request("b", path))
         assert (refused.value.status, refused.value.code) == (409, "TooManyAdapters")
         await client.load(load_request("a", path, revision="2"))
@@ -193,7 +193,7 @@ async def test_unexpected_error_fails_one_adapter(
     monkeypatch.setattr(Vllm, "load", broken)
     async with running_double() as double, sidecar(double) as client:
         await ready(client)
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RejectedError) as refused:
             await client.load(load_request("odd", path))
         assert (refused.value.code, refused.value.status) == ("InternalError", 500)
         assert "RecursionError" in refused.value.message
@@ -230,12 +230,12 @@ async def test_unload_that_breaks_is_tried_again(
 async def test_order_not_stored_leaves_failed_adapter_alone(sidecar: StartSidecar, tmp_path: Path) -> None:
     bad = adapter_files(tmp_path / "bad", rank=64)
     async with running_double() as double, sidecar(double) as client:
-        with pytest.raises(Refused):
+        with pytest.raises(RejectedError):
             await client.load(load_request("bad", bad))
         before = await report_of(client, "bad")
         (tmp_path / "state.json").unlink()
         (tmp_path / "state.json").mkdir()
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RejectedError) as refused:
             await client.unload(UnloadRequest(lora_name="bad"))
         assert refused.value.code == "NotStored"
         looks = len(double.calls("/v1/models"))

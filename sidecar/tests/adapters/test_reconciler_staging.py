@@ -12,7 +12,7 @@ from engine_double import running_double
 from patio.downloads.settings import DownloadSettings
 from patio_protocol.adapters import PreparedReport, UnloadRequest
 from patio_protocol.client import SidecarClient
-from patio_protocol.errors import Refused
+from patio_protocol.errors import RejectedError
 from patio_testing.sidecar.builders import StartSidecar, eventually
 from patio_testing.sidecar.download_builders import adapter, contents, is_there, order, put, served, settle
 from patio_testing.sidecar.download_sources import TOKEN, Proxy, S3Server, running_hub, workers
@@ -126,7 +126,7 @@ async def test_missing_source_fails_staging_and_old_weights_answer(
     old = put(s3, "stays", adapter(tmp_path / "1"))
     async with running_double() as double, sidecar(double, downloads=downloads) as client:
         await client.load(order("sql", old, revision="1"))
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RejectedError) as refused:
             await client.load(order("sql", "s3://adapters/nothing", revision="2", prepare=True))
         assert (refused.value.status, refused.value.code, refused.value.retryable) == (404, "SourceNotFound", False)
         report = await settle(client, "sql", "Loaded")
@@ -144,7 +144,7 @@ async def test_staging_an_undesired_adapter_gates_and_loads_nothing(
         assert (report.state, report.reason, report.owner, report.lora_path) == ("Pending", "Prepared", OWNER, None)
         assert (await client.ready()).ready
         assert await served(double) == {}
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RejectedError) as refused:
             await client.load(order("sql", source))
         assert (refused.value.status, refused.value.code) == (409, "Conflict")
         assert (await client.load(order("sql", source, owner=OWNER))).state == "Loaded"

@@ -20,7 +20,7 @@ from patio.engine.base import trial_name
 from patio_protocol.adapters import AdapterReport, AdapterState
 from patio_protocol.client import SidecarClient
 from patio_protocol.engines import TRIAL_PREFIX
-from patio_protocol.errors import Refused
+from patio_protocol.errors import RejectedError
 from patio_testing.sidecar.builders import StartSidecar, eventually, load_request
 
 ENGINES = pytest.mark.parametrize("engine", ["vllm", "sglang"])
@@ -133,7 +133,7 @@ async def test_rejected_weights_leave_old_ones_answering(engine: str, sidecar: S
         await client.load(load_request("a", str(one), revision="1"))
         async with under_load(double, engine) as said:
             await more(said, said_by(one))
-            with pytest.raises(Refused) as refused:
+            with pytest.raises(RejectedError) as refused:
                 await client.load(load_request("a", str(bad), revision="2"))
             assert (refused.value.code, refused.value.retryable) == ("AdapterRejected", False)
             assert "64" in refused.value.message
@@ -151,7 +151,7 @@ async def test_sglang_that_would_evict_has_no_trial_restores_weights(sidecar: St
         await ready(client)
         await client.load(load_request("b", str(one)))
         await client.load(load_request("a", str(one), revision="1"))
-        with pytest.raises(Refused):
+        with pytest.raises(RejectedError):
             await client.load(load_request("a", str(bad), revision="2"))
 
         async def restored() -> bool:
@@ -185,7 +185,7 @@ async def test_missing_old_weights_are_not_requested_forever(sidecar: StartSidec
         await client.load(load_request("a", str(one), revision="1"))
         for file in tmp_path.joinpath("one").iterdir():
             file.unlink()
-        with pytest.raises(Refused):
+        with pytest.raises(RejectedError):
             await client.load(load_request("a", str(bad), revision="2"))
         seen = len(double.calls("/v1/models"))
 
@@ -305,11 +305,11 @@ async def test_rejected_revision_is_reported_by_the_adapters_name(
     async with running_double(engine=engine) as double, sidecar(double) as client:
         await ready(client)
         await client.load(load_request("a", str(one), revision="1"))
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RejectedError) as refused:
             await client.load(load_request("a", str(bad), revision="2"))
         assert TRIAL_PREFIX not in refused.value.message
         missing = str(tmp_path / "missing")
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RejectedError) as refused:
             await client.load(load_request("a", missing, revision="3"))
         assert TRIAL_PREFIX not in refused.value.message
 
@@ -371,7 +371,7 @@ async def test_file_in_the_place_of_a_folder_is_reported(engine: str, sidecar: S
     file.write_bytes(b"x")
     async with running_double(engine=engine) as double, sidecar(double) as client:
         await ready(client)
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RejectedError) as refused:
             await client.load(load_request("a", str(file)))
         assert refused.value.message.startswith(f"{file} is a file. lora_path must be the folder")
 
@@ -381,7 +381,7 @@ async def test_relative_path_is_rejected_in_a_sentence(sidecar: StartSidecar) ->
         body = {"lora_name": "a", "lora_path": "adapters/sql"}
         answer = await client._http.post("http://sidecar/v1/load_lora_adapter", json=body)
         assert answer.status_code == 400
-        assert "a path has to be absolute" in answer.json()["error"]["message"]
+        assert "the path must be absolute" in answer.json()["error"]["message"]
 
 
 async def test_adapter_of_another_base_model_is_loaded_with_a_doubt(sidecar: StartSidecar, tmp_path: Path) -> None:

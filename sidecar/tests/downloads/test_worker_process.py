@@ -18,7 +18,7 @@ import pytest
 
 from patio_protocol.client import SidecarClient
 from patio_protocol.downloads import DownloadRequest
-from patio_protocol.errors import Refused, SidecarError
+from patio_protocol.errors import RejectedError, SidecarError
 from patio_testing.deadline import DEADLINE
 from patio_testing.sidecar.builders import eventually, load_request
 from patio_testing.sidecar.download_sources import (
@@ -133,12 +133,12 @@ async def test_credentials_are_nowhere_but_in_memory(run: Run, s3: S3Server, pro
             await client.download(DownloadRequest(source="s3://secrets/m", config=config))
             await client.download(DownloadRequest(source="team/adapter"))
             for source in ("s3://secrets/none", "team/other"):
-                with pytest.raises(Refused) as refused:
+                with pytest.raises(RejectedError) as refused:
                     await client.download(DownloadRequest(source=source, config=config))
                 seen[source] = str(refused.value).encode()
             # A Hub that says the token back.
             hub.faults.append((404, {"X-Error-Message": f"no {TOKEN}", "X-Error-Code": TOKEN}))
-            with pytest.raises(Refused) as refused:
+            with pytest.raises(RejectedError) as refused:
                 await client.download(DownloadRequest(source="team/echo"))
             seen["echo"] = str(refused.value).encode()
             proxy.rate = 500_000

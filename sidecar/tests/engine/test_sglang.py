@@ -15,7 +15,7 @@ from patio.engine.sglang import Sglang
 from patio_protocol.adapters import AdapterReport, AdapterState, UnloadRequest
 from patio_protocol.client import SidecarClient
 from patio_protocol.engines import EngineKind
-from patio_protocol.errors import Refused
+from patio_protocol.errors import RejectedError
 from patio_testing.deadline import DEADLINE
 from patio_testing.sidecar.builders import StartSidecar, eventually, load_request
 from patio_testing.sidecar.engine_stand_ins import answering
@@ -185,7 +185,7 @@ async def test_several_tokenizers_are_reported_and_flap_nothing(sidecar: StartSi
     path = str(write_adapter(tmp_path / "a"))
     async with running_double(engine="sglang", tokenizer_workers=2) as double, sidecar(double) as client:
         await ready(client)
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RejectedError) as refused:
             await client.load(load_request("a", path))
         assert (refused.value.code, refused.value.retryable) == ("LoraUnavailable", False)
         assert "--tokenizer-worker-num" in refused.value.message
@@ -236,7 +236,7 @@ async def test_sglang_that_lists_no_adapters_is_reported(sidecar: StartSidecar, 
     path = str(write_adapter(tmp_path / "a"))
     async with running_double(engine="sglang", lists_adapters=False) as double, sidecar(double) as client:
         await ready(client)
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RejectedError) as refused:
             await client.load(load_request("a", path))
         assert (refused.value.code, refused.value.retryable) == ("NotListed", False)
         assert "0.5.6" in refused.value.message

@@ -29,7 +29,7 @@ from patio.settings import Settings
 from patio_protocol.authentication import MAX_BODY, body_digest
 from patio_protocol.client import SidecarClient
 from patio_protocol.engines import EngineKind
-from patio_protocol.errors import Refused
+from patio_protocol.errors import RejectedError
 from patio_testing.sidecar.builders import adapter_files, eventually, load_request
 from patio_testing.sidecar.proof_builders import POD, Signer
 
@@ -357,7 +357,7 @@ async def test_rotated_key_is_taken_with_its_endorsements(pod: StartPod) -> None
 
 async def test_client_raises_a_denial_as_a_rejection(pod: StartPod) -> None:
     async with running_double(engine="vllm") as double, pod(double) as one:
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RejectedError) as refused:
             await SidecarClient("http://sidecar", one.outside).load(load_request("a"))
         assert (refused.value.code, refused.value.status) == ("ProofMissing", 401)
 

@@ -17,7 +17,7 @@ from patio.settings import Settings
 from patio_protocol.adapters import AdapterState, LoadRequest, UnloadRequest
 from patio_protocol.client import SidecarClient
 from patio_protocol.engines import TRIAL_PREFIX
-from patio_protocol.errors import Refused, Unreachable
+from patio_protocol.errors import RejectedError, UnreachableError
 from patio_testing.sidecar.builders import StartSidecar, adapter_files, eventually, load_request
 
 OWNER = "LoraAdapter/team-a/sql"
@@ -117,7 +117,7 @@ async def test_bad_adapters_fail_once_with_the_engine_message(
     path = adapter_files(tmp_path / "bad", rank=64)
     async with running_double(engine=engine) as double, sidecar(double) as client:
         await ready(client)
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RejectedError) as refused:
             await client.load(load_request("bad", path))
         assert (refused.value.status, refused.value.code, refused.value.retryable) == (422, "AdapterRejected", False)
         assert "64" in refused.value.message
@@ -135,7 +135,7 @@ async def test_missing_path_recovers_when_its_files_come(engine: str, sidecar: S
     path = str(tmp_path / "late")
     async with running_double(engine=engine) as double, sidecar(double) as client:
         await ready(client)
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RejectedError) as refused:
             await client.load(load_request("late", path))
         assert (refused.value.status, refused.value.code) == (404, "AdapterNotFound")
         adapter_files(tmp_path / "late")
@@ -191,7 +191,7 @@ async def test_bad_or_slow_adapter_delays_no_other(sidecar: StartSidecar, tmp_pa
         double.fault("/v1/load_lora_adapter", delay=5, times=1)
         await client.load(load_request("slow", good, wait=0))
         await eventually(lambda: _taken(double), "the slow load is under way")
-        with pytest.raises(Refused):
+        with pytest.raises(RejectedError):
             await client.load(load_request("bad", bad))
         assert (await client.load(load_request("good", good))).state is AdapterState.LOADED
         assert await state(client, "slow") == ("Loading", "Loading")
@@ -328,7 +328,7 @@ async def test_manually_loaded_name_is_rejected_for_an_owner(sidecar: StartSidec
     async with running_double() as double, sidecar(double) as client:
         await ready(client)
         await client.load(load_request("a", path))
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RejectedError) as refused:
             await client.load(load_request("a", path, owner=OWNER))
         assert (refused.value.status, refused.value.code) == (409, "Conflict")
         answer = await client.unload(UnloadRequest(lora_name="a", owner=OWNER))
@@ -339,7 +339,7 @@ async def test_manually_loaded_name_is_rejected_for_an_owner(sidecar: StartSidec
 async def test_unload_of_unknown_name_is_error_without_owner_only(sidecar: StartSidecar) -> None:
     async with running_double() as double, sidecar(double) as client:
         await ready(client)
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RejectedError) as refused:
             await client.unload(UnloadRequest(lora_name="a"))
         assert (refused.value.status, refused.value.code) == (404, "NotFound")
         assert (await client.unload(UnloadRequest(lora_name="a", owner=OWNER))).unloaded
@@ -371,7 +371,7 @@ async def test_unload_overtakes_a_load_that_is_under_way(sidecar: StartSidecar, 
         await eventually(lambda: _taken(double), "the load is under way")
         assert (await client.unload(UnloadRequest(lora_name="a"))).unloaded
         assert double.adapters == {}
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RejectedError) as refused:
             await loading
         assert refused.value.code == "Superseded"
 
@@ -379,7 +379,7 @@ async def test_unload_overtakes_a_load_that_is_under_way(sidecar: StartSidecar, 
 async def test_vllm_without_runtime_updating_says_how_to_mend_it(sidecar: StartSidecar, tmp_path: Path) -> None:
     async with running_double(runtime_lora=False) as double, sidecar(double) as client:
         await ready(client)
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RejectedError) as refused:
             await client.load(load_request("a", adapter_files(tmp_path / "a")))
         assert (refused.value.code, refused.value.retryable) == ("LoraUnavailable", False)
         assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" in refused.value.message
@@ -395,7 +395,7 @@ async def test_keys_are_sent_and_a_missing_one_is_named(engine: str, sidecar: St
             assert (await client.load(load_request("a", path))).state is AdapterState.LOADED
         async with sidecar(double) as client:
             await ready(client)
-            with pytest.raises(Refused) as refused:
+            with pytest.raises(RejectedError) as refused:
                 await client.load(load_request("b", path))
             assert (refused.value.status, refused.value.code) == (502, "EngineUnauthorized")
             assert "ENGINE_API_KEY" in refused.value.message
@@ -408,7 +408,7 @@ async def test_wrong_admin_key_of_sglang_is_named(sidecar: StartSidecar, tmp_pat
         sidecar(double, api_key="sk") as client,
     ):
         await ready(client)
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RejectedError) as refused:
             await client.load(load_request("a", adapter_files(tmp_path / "a")))
         assert "ENGINE_ADMIN_API_KEY" in refused.value.message
 
@@ -478,7 +478,7 @@ async def test_order_that_can_not_be_stored_changes_nothing(
         # A folder in the place of the file: the disk says no, whoever asks.
         (tmp_path / "state.json").unlink()
         (tmp_path / "state.json").mkdir()
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RejectedError) as refused:
             await client.load(load_request("a", adapter_files(tmp_path / "a")))
         assert (refused.value.status, refused.value.code, refused.value.retryable) == (507, "NotStored", True)
         assert (await client.adapters()).adapters == ()
@@ -487,14 +487,14 @@ async def test_order_that_can_not_be_stored_changes_nothing(
 
 async def test_address_without_a_server_is_unreachable() -> None:
     async with httpx.AsyncClient() as http:
-        with pytest.raises(Unreachable):
+        with pytest.raises(UnreachableError):
             await SidecarClient(NOWHERE, http).adapters()
 
 
 async def test_unexpected_server_is_an_unreadable_answer() -> None:
     async with running_double() as double, httpx.AsyncClient() as http:
         client = SidecarClient(double.url, http)
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RejectedError) as refused:
             await client.adapters()
         assert refused.value.code == "UnreadableAnswer"
 

@@ -29,7 +29,7 @@ from patio.topology.server import TopologyServer
 from patio.topology.settings import Endpoint, TopologySettings
 from patio_protocol import client as client_module
 from patio_protocol.client import SidecarClient
-from patio_protocol.errors import Refused, Unreachable
+from patio_protocol.errors import RejectedError, UnreachableError
 from patio_protocol.topology import LeaseRequest
 from patio_testing.deadline import DEADLINE
 from patio_testing.sidecar.builders import eventually
@@ -405,7 +405,7 @@ async def test_router_that_drips_has_a_deadline(monkeypatch: pytest.MonkeyPatch)
         with pytest.raises(RouterError) as raised:
             await Router(Endpoint((url,)), http, None).workers()
         assert raised.value.rejection.reason == "RouterUnreachable"
-        with pytest.raises(Unreachable):
+        with pytest.raises(UnreachableError):
             await SidecarClient(url, http).topology()
     ended.set()
     server.close()
@@ -428,7 +428,7 @@ async def test_sidecars_answer_is_bounded() -> None:
     async with httpx.AsyncClient(transport=httpx.MockTransport(answer), follow_redirects=True) as http:
         client = SidecarClient("http://other", http)
         for call in (client.topology, client.ready):
-            with pytest.raises(Refused) as raised:
+            with pytest.raises(RejectedError) as raised:
                 await call()
             assert raised.value.code == "UnreadableAnswer"
 

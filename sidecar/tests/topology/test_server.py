@@ -20,7 +20,7 @@ from patio.topology.registered_worker import Worker
 from patio.topology.settings import Endpoint, Role, TopologySettings
 from patio_protocol.client import SidecarClient
 from patio_protocol.engines import EngineKind
-from patio_protocol.errors import Refused
+from patio_protocol.errors import RejectedError
 from patio_protocol.topology import LeaseRequest, TopologyReport
 from patio_testing.sidecar.builders import eventually
 from patio_testing.sidecar.router_double import RouterDouble
@@ -145,7 +145,7 @@ async def test_sidecar_without_leases_differs_from_one_with_them() -> None:
 async def test_without_topology_report_is_empty_and_no_lease_is_taken() -> None:
     async with running(TopologySettings(), {}) as sidecar, client_of(sidecar) as client:
         assert await client.topology() == TopologyReport()
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RejectedError) as refused:
             await client.renew_lease("a", LeaseRequest(url="http://a:1", seconds=1))
         assert refused.value.status == 404
 
@@ -182,7 +182,7 @@ async def test_beside_a_router_no_engine_adapter_or_drain_exists() -> None:
         await eventually(ready, "ready with the router")
         assert "patio:engine_up 1.0" in (await client._http.get("http://sidecar/metrics")).text
         for call in (client.adapters(), client.drain(0)):
-            with pytest.raises(Refused) as refused:
+            with pytest.raises(RejectedError) as refused:
                 await call
             assert refused.value.status == 404
 
@@ -240,7 +240,7 @@ async def test_leases_are_bounded_in_number(tmp_path: Path, monkeypatch: pytest.
     async with running(server_settings(tmp_path), to_router(double)) as sidecar, client_of(sidecar) as client:
         for name in "ab":
             await client.renew_lease(name, LeaseRequest(url=f"http://{name}:1", seconds=60))
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RejectedError) as refused:
             await client.renew_lease("c", LeaseRequest(url="http://c:1", seconds=60))
         assert (refused.value.status, refused.value.code, refused.value.retryable) == (429, "TooManyLeases", True)
         await client.renew_lease("a", LeaseRequest(url="http://a:1", seconds=60))

@@ -50,14 +50,14 @@ def size_of(value: object, deepest: int = DEEPEST) -> int | None:
     for _ in range(deepest + 1):
         size += len(level)
         below: list[object] = []
-        for one in level:
-            if isinstance(one, dict):
-                if not all(map(_can_be_encoded, one)):
+        for node in level:
+            if isinstance(node, dict):
+                if not all(map(_can_be_encoded, node)):
                     return None
-                below.extend(one.values())
-            elif isinstance(one, list):
-                below.extend(one)
-            elif isinstance(one, str) and not _can_be_encoded(one):
+                below.extend(node.values())
+            elif isinstance(node, list):
+                below.extend(node)
+            elif isinstance(node, str) and not _can_be_encoded(node):
                 return None
         if not below:
             return size

@@ -39,18 +39,20 @@ def next_condition(
         now: the time of the change, if it is one; UTC.
 
     """
-    was = next((one for one in before if one["type"] == type_), None)
-    changed = was is None or was["status"] != status
+    previous = next((condition for condition in before if condition["type"] == type_), None)
+    changed = previous is None or previous["status"] != status
     return {
         "type": type_,
         "status": status,
         "reason": reason,
         "message": message,
         "observedGeneration": generation,
-        "lastTransitionTime": now.strftime(TIME_FORMAT) if changed or was is None else was["lastTransitionTime"],
+        "lastTransitionTime": now.strftime(TIME_FORMAT)
+        if changed or previous is None
+        else previous["lastTransitionTime"],
     }
 
 
 def find(status: Mapping[str, Any], type_: str) -> Mapping[str, Any]:
     """Return a status's condition of a type, empty when it has none."""
-    return next((one for one in status.get("conditions") or [] if one["type"] == type_), {})
+    return next((condition for condition in status.get("conditions") or [] if condition["type"] == type_), {})

@@ -56,13 +56,14 @@ class Source(Model):
     endpoint: Annotated[str | None, Field(min_length=1, max_length=1024)] = None
     """Base URL of the S3 or OBS service, or of a mirror of Hugging Face, like `https://s3.example.com`."""
     region: Annotated[str | None, Field(min_length=1, max_length=64)] = None
-    """S3 and OBS only: the bucket's region. Default: what the endpoint's name tells, else the sidecar's."""
+    """S3 and OBS only: the bucket's region. Default: the region in the endpoint's name, or else the sidecar's
+    setting."""
     addressing_style: AddressingStyle | None = None
-    """S3 and OBS only: whether the bucket's name stands in the `path` or before the host (`virtual`). Default:
-    AWS and OBS virtual, other stores path."""
+    """S3 and OBS only: whether the bucket's name is in the `path` or before the host (`virtual`). Default: virtual
+    for AWS and OBS, path for other stores."""
     allow_plain_http: Annotated[bool | None, Field(alias="allowPlainHTTP")] = None
-    """Whether the credentials may go to an endpoint without TLS (`http://`), where everybody on the way can read
-    them."""
+    """Whether Patio may send the credentials to an endpoint without TLS (`http://`). Others on the network can read
+    them there."""
     secret_ref: SecretRef | None = None
     """Credentials for the source. They reach the sidecars sealed, in signed calls, and are stored nowhere else."""
 
@@ -125,10 +126,10 @@ class LoraAdapterSpec(Model):
     """Name of the adapter in requests (`"model": "sql-expert"`). Default: metadata.name. Cannot be changed.
     """
     base_model: Annotated[str | None, Field(min_length=1, max_length=253)] = None
-    """A guard: only pods whose engine serves this base model get the adapter; others of the selection are
-    left out."""
+    """Only the selected pods whose engine serves this base model get the adapter."""
     source: Source
-    """Where the adapter's files come from. A change is fetched by all pods first, then loaded pod by pod."""
+    """Where the adapter's files come from. After a change all pods fetch the new files first, and then load them pod
+    by pod."""
     selector: PodSelector | None = None
     """Selects the pods by label. Exactly one of selector and roleRef."""
     role_ref: RoleRef | None = None
@@ -137,10 +138,9 @@ class LoraAdapterSpec(Model):
     """How many of the matching pods have the adapter; Patio chooses them, and `kubectl scale` and a
     HorizontalPodAutoscaler can change it. Absent: every matching pod, and a new one is not Ready without it."""
     pinned: bool = False
-    """Never the one to make room: where an engine has no room left, a pinned adapter may take the place of one
-    that is not."""
+    """When an engine is at capacity, a pinned adapter is never evicted, and may preempt one that is not pinned."""
     max_unavailable: Annotated[Int32, Field(ge=1)] = 1
-    """When source changes: how many pods may be without the adapter, or between the old and the new one, at once.
+    """When source changes: how many pods may be without the adapter, or between two sources, at the same time.
     """
     service: bool = False
     """Whether Patio makes a Service of the LoraAdapter's name that selects the pods that have the adapter."""
@@ -154,11 +154,11 @@ class Instance(Model):
     node: str = ""
     """Node that the pod runs on."""
     state: InstanceState
-    """Where the adapter stands on this pod; Unknown when its sidecar cannot be reached."""
+    """State of the adapter on this pod; Unknown when the pod's sidecar cannot be reached."""
     reason: str = ""
-    """Why it is in this state, in one CamelCase word."""
+    """Reason of the state, in one CamelCase word."""
     message: str = ""
-    """Why it is in this state; for faults, the engine's own words."""
+    """Reason of the state in a sentence; of an error, the engine's message."""
     attempts: Annotated[Int32, Field(ge=0)] = 0
     """Load calls made for this revision on this pod."""
     since: datetime | None = None
@@ -166,7 +166,7 @@ class Instance(Model):
 
 
 class LoraAdapterStatus(Model):
-    """What is really loaded, read back from the sidecars."""
+    """What is loaded, read back from the sidecars."""
 
     observed_generation: Annotated[Int64 | None, Field(ge=0)] = None
     """The metadata.generation that this status was computed from."""
@@ -175,17 +175,17 @@ class LoraAdapterStatus(Model):
     desired_replicas: Annotated[Int32, Field(ge=0)] = 0
     """Pods that should have the adapter."""
     ready_replicas: Annotated[Int32, Field(ge=0)] = 0
-    """Pods whose engine lists the adapter, with the weights of the source as it is or as it was."""
+    """Pods whose engine lists the adapter, with the weights of the current or the previous source."""
     updated_replicas: Annotated[Int32, Field(ge=0)] = 0
-    """Pods among them that have the weights of the source as it is."""
+    """Pods among them that have the weights of the current source."""
     loading_replicas: Annotated[Int32, Field(ge=0)] = 0
-    """Pods that are on the way to it (Pending, Downloading or Loading)."""
+    """Pods that do not have the adapter yet (Pending, Downloading or Loading)."""
     failed_replicas: Annotated[Int32, Field(ge=0)] = 0
-    """Pods whose engine refused it."""
+    """Pods whose engine rejected the adapter."""
     selector: str = ""
     """Label selector of the pods that have the adapter, for the scale subresource."""
     conditions: Conditions = ()
-    """Ready (every selected pod has it), Progressing (some are on the way), Degraded (some refused it)."""
+    """Ready: every selected pod has the adapter. Progressing: some pods load it. Degraded: some pods rejected it."""
     instances: Annotated[
         tuple[Instance, ...],
         Field(
@@ -197,7 +197,7 @@ class LoraAdapterStatus(Model):
 
 
 class LoraAdapter(Model):
-    """An adapter declared once and loaded into every engine pod that it selects."""
+    """A LoRA adapter that Patio keeps loaded on the engine pods that it selects."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -211,7 +211,7 @@ class LoraAdapter(Model):
                 {
                     "rule": "!(has(self.spec.adapterName) ? self.spec.adapterName : self.metadata.name)"
                     f".startsWith('{TRIAL_PREFIX}')",
-                    "message": f"names that begin with {TRIAL_PREFIX} are the sidecars' own: choose another",
+                    "message": f"names that begin with {TRIAL_PREFIX} are reserved for sidecars: choose another name",
                     "fieldPath": ".spec.adapterName",
                 },
                 {
@@ -235,7 +235,7 @@ class LoraAdapter(Model):
     spec: LoraAdapterSpec
     """Which adapter, from where, on which pods."""
     status: LoraAdapterStatus = LoraAdapterStatus()
-    """What is really loaded, read back from the sidecars."""
+    """What is loaded, read back from the sidecars."""
 
     @property
     def adapter_name(self) -> str:

@@ -66,10 +66,10 @@ class RoleIdentity:
             ("RBG_ROLE_NAME", "ROLE_NAME", literal(self.role)),
             *self._of_leader_and_workers(),
         )
-        known = [(new, old, source) for new, old, source in pairs if source is not None]
+        available = [(new, old, source) for new, old, source in pairs if source is not None]
         return [
-            *({"name": new, **source} for new, _, source in known),
-            *({"name": old, **source} for _, old, source in known),
+            *({"name": new, **source} for new, _, source in available),
+            *({"name": old, **source} for _, old, source in available),
         ]
 
     def _of_leader_and_workers(self) -> Iterator[tuple[str, str, EnvSource]]:

@@ -70,7 +70,7 @@ class Rolling(Model):
 
 
 class ProfileStatus(Model):
-    """Which pods have the profile, and whether they have it as it is."""
+    """Which pods have the profile, and whether they run its current revision."""
 
     observed_generation: Annotated[Int64, Field(ge=0)] = 0
     """The metadata.generation that this status was computed from."""
@@ -80,16 +80,16 @@ class ProfileStatus(Model):
     pods: Int32 = 0
     """Pods that have the profile."""
     current_pods: Int32 = 0
-    """Of these, those that have it as it is now."""
+    """Pods among them that run the current revision."""
     behind_pods: Int32 = 0
-    """Of these, those that have an older revision."""
+    """Pods among them that run an older revision."""
     last_error: str = ""
-    """What is wrong now: why no pod could be made with the profile, or which workload does not come up with
-    it."""
+    """The current error: why a pod with the profile would be rejected, or which workload did not become ready."""
     rolling: tuple[Rolling, ...] = ()
     """The workloads that are being rolled."""
     conditions: Conditions = ()
-    """Accepted: a pod can be made with the profile. RolledOut: all pods that have it have it as it is."""
+    """Accepted: the API server accepts a pod with the profile. RolledOut: all injected pods run the current
+    revision."""
 
 
 class ClusterEngineRuntimeProfile(Model):
@@ -105,4 +105,4 @@ class ClusterEngineRuntimeProfile(Model):
     spec: ProfileSpec
     """What is added to a pod that asks for this profile."""
     status: ProfileStatus = ProfileStatus()
-    """Which pods have the profile, and whether they have it as it is."""
+    """Which pods have the profile, and whether they run its current revision."""

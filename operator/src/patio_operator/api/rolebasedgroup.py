@@ -87,7 +87,7 @@ class TemplateRef(Model):
     name: Annotated[str, Field(min_length=1)]
     """Name of an entry of spec.roleTemplates."""
     patch: Opaque | None = None
-    """Strategic merge patch on that template. Absent: the template as it is."""
+    """Strategic merge patch on that template. Absent: the unchanged template."""
 
 
 class StandalonePattern(Model):
@@ -107,7 +107,7 @@ class RestartPolicyConfig(Model):
     model_config = ConfigDict(json_schema_extra={"x-kubernetes-validations": [_DELAYS_IN_ORDER]})
 
     type: RestartPolicy | None = None
-    """None: nothing. RecreateRoleInstanceOnPodRestart: all pods of the instance are made anew."""
+    """None: nothing. RecreateRoleInstanceOnPodRestart: all pods of the instance are recreated."""
     base_delay_seconds: Annotated[Int32, Field(ge=0)] = 30
     """Pause before the second re-creation; doubles with each further one."""
     max_delay_seconds: Annotated[Int32, Field(ge=0)] = 600
@@ -198,7 +198,7 @@ class RollingUpdate(Model):
     """How a changed pod template reaches the pods."""
 
     type: str | None = None
-    """InPlaceIfPossible, InPlaceOnly or RecreatePod. Patio's manage mode always makes pods anew."""
+    """InPlaceIfPossible, InPlaceOnly or RecreatePod. Patio's manage mode always recreates pods."""
     partition: IntOrString = 0
     """Ordinals below it keep the old revision."""
     max_unavailable: IntOrString = 1
@@ -243,7 +243,7 @@ class Role(Model):
     model_config = ConfigDict(json_schema_extra={"x-kubernetes-validations": [_ONE_PATTERN]})
 
     name: Annotated[str, Field(min_length=1)]
-    """Name of the role, unique in the group. Pods are called GROUP-ROLE-INDEX."""
+    """Name of the role, unique in the group. Pods are named GROUP-ROLE-INDEX."""
     labels: LabelMap = Field(default_factory=dict)
     """Labels of the workload; not of the pods."""
     annotations: LabelMap = Field(default_factory=dict)
@@ -268,7 +268,7 @@ class Role(Model):
     standalone_pattern: StandalonePattern | None = None
     """One pod per instance."""
     leader_worker_pattern: LeaderWorkerPattern | None = None
-    """One leader and its workers per instance. Not realised by this version of Patio."""
+    """One leader and its workers per instance."""
     custom_components_pattern: CustomComponentsPattern | None = None
     """Different pods in one instance. Not realised by this version of Patio."""
 
@@ -296,7 +296,7 @@ class RoleStatus(Model):
 
 
 class RoleBasedGroupStatus(Model):
-    """What there is of the group."""
+    """State of the group."""
 
     observed_generation: Annotated[Int64 | None, Field(ge=0)] = None
     """The metadata.generation that this status was computed from."""
@@ -320,4 +320,4 @@ class RoleBasedGroup(Model):
     spec: RoleBasedGroupSpec
     """The roles."""
     status: RoleBasedGroupStatus = RoleBasedGroupStatus()
-    """What there is of the group."""
+    """State of the group."""

@@ -159,9 +159,9 @@ class CoordinatedRollingUpdate(Model):
     max_skew: Percentage | None = None
     """Difference between the shares of updated instances."""
     partition: Percentage | None = None
-    """Takes the place of the roles' own partition."""
+    """Replaces the partition of the roles."""
     max_unavailable: Percentage | None = None
-    """Takes the place of the roles' own maxUnavailable."""
+    """Replaces the maxUnavailable of the roles."""
 
 
 class CoordinatedScaling(Model):

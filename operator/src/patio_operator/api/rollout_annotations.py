@@ -44,8 +44,8 @@ def _json(metadata: Mapping[str, Any], key: str) -> Any:
     return read_json((metadata.get("annotations") or {}).get(key))
 
 
-def _revisions(said: Any) -> dict[str, str]:
-    return {str(name): str(revision) for name, revision in said.items()} if isinstance(said, dict) else {}
+def _revisions(value: Any) -> dict[str, str]:
+    return {str(name): str(revision) for name, revision in value.items()} if isinstance(value, dict) else {}
 
 
 def _text(value: Any) -> str:

@@ -29,7 +29,7 @@ IN_CLEAR = r"^http://"
 """Endpoints to which what is sent can be read on its way, but for those that are `IN_THE_POD`."""
 IN_THE_POD = r"^http://(localhost|127[.][0-9]+[.][0-9]+[.][0-9]+|\[::1\])(:[0-9]+)?(/.*)?$"
 """Endpoints at the pod itself, by names that the sidecar takes for it as well."""
-NOT_IN_CLEAR = "credentials are not sent without TLS: use https:// in endpoint, or say allowPlainHTTP: true"
+NOT_IN_CLEAR = "credentials are not sent without TLS: use https:// in endpoint, or set allowPlainHTTP: true"
 
 _IS_HUB = r"^(hf://|[^:]*$)"
 _IN_HUB = r"^(hf://)?[^/:@]*/[^/@]*@"
@@ -37,8 +37,8 @@ _IN_HUB = r"^(hf://)?[^/:@]*/[^/@]*@"
 
 def is_in_clear(endpoint: str) -> bool:
     """Return whether what is sent to an endpoint can be read on its way."""
-    there = endpoint.lower()
-    return re.search(IN_CLEAR, there) is not None and re.search(IN_THE_POD, there) is None
+    lower = endpoint.lower()
+    return re.search(IN_CLEAR, lower) is not None and re.search(IN_THE_POD, lower) is None
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ FORMATS = (
     Rule(
         "uri",
         r"^(hf://)?([^/:@]*/)?[^/:@]*(--|[.][.])",
-        "uri names no Hugging Face repository: -- and .. are in no such name",
+        "uri does not name a Hugging Face repository: such a name has no -- and no ..",
         forbidden=True,
     ),
     Rule(
@@ -89,7 +89,7 @@ FORMATS = (
     Rule(
         "uri",
         rf"{_IN_HUB}[^/]*([.][.]|%2[Ff]%2[Ff]|(%2[Ff]|[.]lock)(/|$))",
-        "what follows the @ in uri is not the name of a branch, tag or commit",
+        "the part after the @ in uri is not the name of a branch, tag or commit",
         forbidden=True,
     ),
     Rule(
@@ -100,7 +100,8 @@ FORMATS = (
     Rule(
         "revision",
         r"[.][.]|//|(/|[.]lock)$",
-        "revision must be the name of a branch, tag or commit: no such name has .. or // in it or ends in / or .lock",
+        "revision must be the name of a branch, tag or commit: such a name has no .. and no //, and does not "
+        "end in / or .lock",
         forbidden=True,
     ),
     Rule(
@@ -111,7 +112,7 @@ FORMATS = (
     Rule(
         "endpoint",
         r"^(https?://)?(169[.]254[.]|\[[Ff][Ee][89ABab]|\[[Ff][Dd]00:[Ee][Cc]2:)",
-        "endpoint is an address of the machine that a pod runs on, which is never asked",
+        "endpoint is an address of the node itself, and Patio sends no requests there",
         forbidden=True,
     ),
     Rule("region", r"^[A-Za-z0-9-]{1,64}$", "region must be the name of a region, like eu-west-1"),

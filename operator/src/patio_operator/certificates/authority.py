@@ -110,10 +110,16 @@ def improved(bundle: Bundle, names: Sequence[str], now: datetime, periods: Perio
         return renewed if usable else _signed(renewed, names, now, periods)
     age = _age(certificate, now)
     if usable and signed_by_newest and age + A_SECOND < periods.renew_after:
-        expired = [one for one in bundle.authorities if x509.load_pem_x509_certificate(one).not_valid_after_utc < now]
+        expired = [
+            authority
+            for authority in bundle.authorities
+            if x509.load_pem_x509_certificate(authority).not_valid_after_utc < now
+        ]
         if age >= periods.retire:
             return replace(bundle, authorities=bundle.authorities[:1])
-        return replace(bundle, authorities=tuple(one for one in bundle.authorities if one not in expired))
+        return replace(
+            bundle, authorities=tuple(authority for authority in bundle.authorities if authority not in expired)
+        )
     return _signed(bundle, names, now, periods) if settled or not usable else bundle
 
 
@@ -123,10 +129,10 @@ def restored(bundle: Bundle, trusted: bytes) -> Bundle:
     Another replica may serve a certificate of a newer CA, which went with the lost one: it stays trusted.
     """
     try:
-        there = tuple(_pem(one) for one in x509.load_pem_x509_certificates(trusted)) if trusted else ()
+        loaded = tuple(_pem(certificate) for certificate in x509.load_pem_x509_certificates(trusted)) if trusted else ()
     except ValueError:
-        there = ()
-    others = tuple(one for one in there if one not in bundle.authorities)
+        loaded = ()
+    others = tuple(certificate for certificate in loaded if certificate not in bundle.authorities)
     return replace(bundle, authorities=(*bundle.authorities, *others))
 
 
@@ -150,7 +156,7 @@ def decode(data: Mapping[str, str]) -> Bundle | None:
             return None
     except (KeyError, ValueError, TypeError, binascii.Error, UnsupportedAlgorithm):
         return None
-    return Bundle(tuple(_pem(one) for one in authorities), ca_key, certificate, key)
+    return Bundle(tuple(_pem(authority) for authority in authorities), ca_key, certificate, key)
 
 
 def _with_new_ca(bundle: Bundle | None, now: datetime, periods: Periods) -> Bundle:
@@ -184,7 +190,7 @@ def _signed(bundle: Bundle, names: Sequence[str], now: datetime, periods: Period
         .add_extension(_key_usage(sign_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(one) for one in names]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False)
         .sign(ca_key, hashes.SHA256())
     )
     return replace(bundle, certificate=_pem(certificate), key=_key_pem(key))
@@ -196,8 +202,8 @@ def _age(certificate: x509.Certificate, now: datetime) -> timedelta:
 
 
 def _names(certificate: x509.Certificate) -> set[str]:
-    there = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    return set(there.get_values_for_type(x509.DNSName))
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return set(names.get_values_for_type(x509.DNSName))
 
 
 def _is_signed_by(certificate: x509.Certificate, ca: x509.Certificate) -> bool:

@@ -26,7 +26,7 @@ async def correct(client: KubeClient, service: str, namespace: str, ca: bytes) -
     try:
         body = await client.get(CUSTOM_RESOURCE_DEFINITION, NAME)
     except NotFoundError:
-        log.error("CustomResourceDefinition %s is gone: there are no RoleBasedGroups. Apply the chart's CRDs.", NAME)
+        log.error("CustomResourceDefinition %s does not exist. Apply the chart's CRDs.", NAME)
         return
     patch = correction(body, service, namespace, ca)
     if patch:
@@ -37,15 +37,15 @@ async def correct(client: KubeClient, service: str, namespace: str, ca: bytes) -
 def correction(body: Mapping[str, Any], service: str, namespace: str, ca: bytes) -> list[Object]:
     """Return the JSON patch that makes a CRD's conversion right; empty when it is, or is not ours."""
     config = ((body["spec"].get("conversion") or {}).get("webhook") or {}).get("clientConfig") or {}
-    there = config.get("service") or {}
-    if (there.get("name"), there.get("path")) != (service, CONVERSION_PATH):
+    reference = config.get("service") or {}
+    if (reference.get("name"), reference.get("path")) != (service, CONVERSION_PATH):
         return []
     where = "/spec/conversion/webhook/clientConfig"
     encoded = base64.b64encode(ca).decode()
     changes: list[Object] = []
     if config.get("caBundle") != encoded:
         changes.append({"op": "add", "path": f"{where}/caBundle", "value": encoded})
-    if there.get("namespace") != namespace:
+    if reference.get("namespace") != namespace:
         changes.append({"op": "add", "path": f"{where}/service/namespace", "value": namespace})
     if not changes:
         return []

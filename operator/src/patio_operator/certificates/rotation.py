@@ -79,8 +79,10 @@ class SharedCertificate:
         # The configurations are read before the Secret, and written on that reading: whoever wrote a newer Secret and
         # its CAs meanwhile makes this write fail, never the other way round.
         configurations = [await self._read(kind, name) for kind, name in self._configurations]
-        ours = [entry for kind, body in configurations for _, entry in client_configs(kind, body, *self._place)]
-        trusted = _trusted_by_all(ours)
+        client_config_entries = [
+            entry for kind, body in configurations for _, entry in client_configs(kind, body, *self._place)
+        ]
+        trusted = _trusted_by_all(client_config_entries)
         bundle = await ensure_shared_secret(
             self._client, self._namespace, self._secret, lambda secret: self._decide(secret, trusted)
         )
@@ -99,23 +101,23 @@ class SharedCertificate:
         try:
             return kind, await self._client.get(kind, name)
         except NotFoundError:
-            log.error("%s %s is gone: no pod gets its sidecar. Reinstall the chart.", kind.kind, name)
+            log.error("%s %s does not exist, so no pod gets a sidecar. Reinstall the chart.", kind.kind, name)
             return kind, {}
 
     def _decide(self, secret: Object | None, trusted: bytes) -> Decision[Bundle]:
         """Say what has to be done to the Secret, where the API server trusts these CAs."""
         now = datetime.now(UTC)
-        there = authority.decode(secret.get("data") or {}) if secret is not None else None
-        if there is None:
+        existing = authority.decode(secret.get("data") or {}) if secret is not None else None
+        if existing is None:
             # Deleted or broken under our hands: what is served, and trusted, goes back.
             bundle = authority.restored(self._loaded or authority.first(self._names, now, self._periods), trusted)
-            return Decision(bundle, authority.encode(bundle), message="webhook certificate: made")
+            return Decision(bundle, authority.encode(bundle), message="webhook certificate: created")
         asked = secret is not None and labels.ROTATE in (secret["metadata"].get("annotations") or {})
-        before = replace(there, ca_key=b"") if asked else there
+        before = replace(existing, ca_key=b"") if asked else existing
         bundle = authority.improved(before, self._names, now, self._periods, trusted)
-        if bundle == there:
+        if bundle == existing:
             return Decision(bundle)
-        message = f"webhook certificate: {_what_changed(there, bundle)}"
+        message = f"webhook certificate: {_what_changed(existing, bundle)}"
         return Decision(bundle, authority.encode(bundle), {labels.ROTATE: None}, message)
 
     async def _trust(self, kind: Resource, body: Object, trusted: bytes) -> None:
@@ -171,7 +173,7 @@ def client_configs(
     A webhook configuration has one for each webhook, a CRD one for its conversion. What calls another Service is
     another's: beside upstream the CRDs are.
     """
-    webhooks = [(f"/webhooks/{index}", one) for index, one in enumerate(body.get("webhooks") or [])]
+    webhooks = [(f"/webhooks/{index}", webhook) for index, webhook in enumerate(body.get("webhooks") or [])]
     if kind.kind == "CustomResourceDefinition":
         webhook = ((body.get("spec") or {}).get("conversion") or {}).get("webhook")
         webhooks = [("/spec/conversion/webhook", webhook)] if webhook else []
@@ -184,7 +186,7 @@ def client_configs(
 
 def _trusted_by_all(entries: Sequence[Mapping[str, Any]]) -> bytes:
     """Return the CA bundle that the API server has in all its places; nothing where they differ."""
-    bundles = {one.get("caBundle") or "" for one in entries}
+    bundles = {entry.get("caBundle") or "" for entry in entries}
     return base64.b64decode(bundles.pop()) if len(bundles) == 1 else b""
 
 

@@ -28,8 +28,8 @@ def decode_group(body: Mapping[str, Any]) -> CachedGroup:
     """Reduce a RoleBasedGroup, of which only metadata is here. Its generation is another one when its spec is."""
     metadata = body["metadata"]
     annotations = metadata.get("annotations") or {}
-    told = [metadata["uid"], metadata.get("generation"), metadata.get("deletionTimestamp"), annotations]
-    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    compared = [metadata["uid"], metadata.get("generation"), metadata.get("deletionTimestamp"), annotations]
+    digest = hashlib.sha256(json.dumps(compared, sort_keys=True).encode()).hexdigest()
     return CachedGroup(metadata["name"], digest, annotations.get(labels.HAND_OVER) == "true")
 
 

@@ -69,16 +69,16 @@ def _converted(
     body: Mapping[str, Any],
     kept_here: str,
     keep_there: str,
-    there: Callable[[Object], Object],
+    convert: Callable[[Object], Object],
     back: Callable[[Object], Object],
 ) -> Object:
     given, kept = _taken_out(body, kept_here)
     try:
-        converted = round_trip.restore(there(given), kept)
+        converted = round_trip.restore(convert(given), kept)
         lost = round_trip.difference(back(converted), given)
     except (AttributeError, KeyError, TypeError, ValueError):
         # Anybody can write the annotation. One that makes an object no group would fail every list that it is in.
-        converted = there(given)
+        converted = convert(given)
         lost = round_trip.difference(back(converted), given)
     return _put_in(converted, keep_there, lost)
 
@@ -239,7 +239,8 @@ def _role_to_v1alpha1(role: Mapping[str, Any]) -> Object:
     if components is not None:
         fields = {"name", "size", "serviceName", "template"}
         converted["components"] = [
-            {key: value for key, value in one.items() if key in fields} for one in components.get("components") or []
+            {key: value for key, value in component.items() if key in fields}
+            for component in components.get("components") or []
         ]
         return converted | _restart_policy(components)
     return converted

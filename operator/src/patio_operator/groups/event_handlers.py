@@ -40,7 +40,7 @@ def register(
         queue.add((namespace, group.name))
 
     def on_member(namespace: str, before: Member | None, after: Member | None) -> None:
-        for name in {one[0] for one in (before, after) if one is not None}:
+        for name in {member[0] for member in (before, after) if member is not None}:
             if groups.get(name, namespace) is not None:
                 queue.add((namespace, name))
 

@@ -25,7 +25,9 @@ def prune(body: Mapping[str, Any], schemas: Mapping[str, Schema]) -> tuple[dict[
     """
     group, _, version = body["apiVersion"].rpartition("/")
     wanted = {"group": group, "version": version, "kind": body["kind"]}
-    root = next((one for one in schemas.values() if wanted in (one.get("x-kubernetes-group-version-kind") or [])), {})
+    root = next(
+        (schema for schema in schemas.values() if wanted in (schema.get("x-kubernetes-group-version-kind") or [])), {}
+    )
     dropped: list[str] = []
     return _pruned(dict(body), root, schemas, "", dropped), dropped
 
@@ -33,26 +35,28 @@ def prune(body: Mapping[str, Any], schemas: Mapping[str, Schema]) -> tuple[dict[
 def _pruned(value: Any, schema: Schema, schemas: Mapping[str, Schema], path: str, dropped: list[str]) -> Any:
     schema = _resolved(schema, schemas)
     if isinstance(value, list) and "items" in schema:
-        return [_pruned(one, schema["items"], schemas, f"{path}[{index}]", dropped) for index, one in enumerate(value)]
+        return [
+            _pruned(item, schema["items"], schemas, f"{path}[{index}]", dropped) for index, item in enumerate(value)
+        ]
     if not isinstance(value, dict) or schema.get("x-kubernetes-preserve-unknown-fields"):
         return value
     others = schema.get("additionalProperties")
     if isinstance(others, Mapping):
-        return {key: _pruned(one, others, schemas, f"{path}.{key}", dropped) for key, one in value.items()}
+        return {key: _pruned(item, others, schemas, f"{path}.{key}", dropped) for key, item in value.items()}
     fields = schema.get("properties")
     if not fields:
         return value
     dropped += [f"{path}.{key}".lstrip(".") for key in value if key not in fields]
     return {
-        key: _pruned(one, fields[key], schemas, f"{path}.{key}".lstrip("."), dropped)
-        for key, one in value.items()
+        key: _pruned(item, fields[key], schemas, f"{path}.{key}".lstrip("."), dropped)
+        for key, item in value.items()
         if key in fields
     }
 
 
 def _resolved(schema: Schema, schemas: Mapping[str, Schema]) -> Schema:
     """Follow a reference; OpenAPI v3 wraps one in `allOf` where it adds a description or a default."""
-    for one in (schema, *schema.get("allOf", [])):
-        if "$ref" in one:
-            return _resolved(schemas[one["$ref"].removeprefix(_REFERENCE)], schemas)
+    for part in (schema, *schema.get("allOf", [])):
+        if "$ref" in part:
+            return _resolved(schemas[part["$ref"].removeprefix(_REFERENCE)], schemas)
     return schema

@@ -135,11 +135,11 @@ class GroupReconciler:
         namespace, name = key
         observing = self._observing()
         if self._groups.synced_in(namespace):
-            there = self._groups.get(name, namespace)
-            if there is None:
+            cached = self._groups.get(name, namespace)
+            if cached is None:
                 self._kept.pop(key, None)
                 return None
-            if observing and not there.handed_over:
+            if observing and not cached.handed_over:
                 return None
         kept = self._kept.setdefault(key, _Kept())
         wait = self._wait(kept)
@@ -179,13 +179,17 @@ class GroupReconciler:
         size = await asyncio.to_thread(size_of, {"spec": body.get("spec"), "metadata": body["metadata"]}, DEEPEST)
         try:
             if size is None:
-                raise _RejectedError("InvalidSpec", "a field of it is nested too deeply, or is no text")
+                raise _RejectedError("InvalidSpec", "a field is nested too deeply, or is not valid text")
             if size > LARGEST:
-                raise _RejectedError("TooLarge", f"it has {size} fields and values, more than {LARGEST}: make several")
+                raise _RejectedError(
+                    "TooLarge", f"the group has {size} fields and values, more than {LARGEST}: split it"
+                )
             group = await _decided(size, RoleBasedGroup.model_validate, body)
-            kept.profiles = frozenset(one.profile_name for role in group.spec.roles for one in role.engine_runtimes)
+            kept.profiles = frozenset(
+                engine_runtime.profile_name for role in group.spec.roles for engine_runtime in role.engine_runtimes
+            )
             children = await self._children(group)
-            size += PER_CHILD * (len(children) + sum(one.replicas for one in group.spec.roles))
+            size += PER_CHILD * (len(children) + sum(role.replicas for role in group.spec.roles))
             if observing:
                 made = planner.made_by_patio(group, children)
                 for ref in made[:PODS_IN_A_PASS]:
@@ -237,10 +241,10 @@ class GroupReconciler:
             return_exceptions=True,
         )
         children: list[Object] = []
-        for one in found:
-            if isinstance(one, BaseException):
-                raise one
-            children += one
+        for listed in found:
+            if isinstance(listed, BaseException):
+                raise listed
+            children += listed
         return children
 
     async def _existing(self, named: Iterable[str]) -> set[str]:
@@ -271,15 +275,15 @@ class GroupReconciler:
             await self._check(pod, body)
         for ref in plan.adopts:
             # the UID is a condition: of another pod it cannot be changed
-            mine = {"metadata": {"uid": ref.uid, "ownerReferences": [naming.owner(group)]}}
-            await self._client.merge(BY_KIND[ref.api_version, ref.kind], ref.name, namespace, mine)
+            patch = {"metadata": {"uid": ref.uid, "ownerReferences": [naming.owner(group)]}}
+            await self._client.merge(BY_KIND[ref.api_version, ref.kind], ref.name, namespace, patch)
         for ref in plan.tear_down[:PODS_IN_A_PASS]:
             await self._delete(ref)
-        there = {(one["kind"], one["metadata"]["name"]): one for one in children}
+        existing = {(child["kind"], child["metadata"]["name"]): child for child in children}
         applied: dict[tuple[str, str], tuple[str, str, str]] = {}
         for wanted in plan.applies:
             place = wanted["kind"], wanted["metadata"]["name"]
-            asked, live = _digest(wanted), there.get(place)
+            asked, live = _digest(wanted), existing.get(place)
             if live is not None and kept.applied.get(place) == (live["metadata"]["uid"], asked, _ours(live)):
                 applied[place] = kept.applied[place]
                 continue
@@ -315,18 +319,20 @@ class GroupReconciler:
         except InvalidError as error:
             if "field not declared in schema" not in error.message:
                 raise
-            known, dropped = pruning.prune(wanted, await self._client.schemas(kind.api_version))
+            pruned, dropped = pruning.prune(wanted, await self._client.schemas(kind.api_version))
             if not dropped:
                 raise
-            answer = await self._client.apply(kind, known)
+            answer = await self._client.apply(kind, pruned)
             await self._record_unknown_fields(body, f"{kind.kind} {wanted['metadata']['name']}", ", ".join(dropped))
             return answer
 
     async def _record_unknown_fields(self, body: Object, what: str, fields: str) -> None:
         """Say once for each generation of a group that fields of its templates mean nothing."""
         if (body.get("status") or {}).get("observedGeneration") != body["metadata"]["generation"]:
-            message = f"{what}: Kubernetes does not know these fields of the pod template, they are left out: {fields}"
-            await events.record(self._client, body, "Warning", "NotAsAsked", message)
+            message = (
+                f"{what}: Kubernetes does not know these fields of the pod template, and Patio drops them: {fields}"
+            )
+            await events.record(self._client, body, "Warning", "DiffersFromSpec", message)
 
     async def _delete(self, ref: ObjectRef) -> None:
         try:
@@ -336,11 +342,11 @@ class GroupReconciler:
 
     async def _unlabelled(self, applies: Iterable[Object], children: Iterable[Object], namespace: str) -> list[Object]:
         """Read what has a name that the plan would write to, and no label that says whose it is."""
-        known = {(one["kind"], one["metadata"]["name"]) for one in children}
+        listed = {(child["kind"], child["metadata"]["name"]) for child in children}
         found: list[Object] = []
         for wanted in applies:
             kind, name = BY_KIND[wanted["apiVersion"], wanted["kind"]], wanted["metadata"]["name"]
-            if (kind.kind, name) not in known:
+            if (kind.kind, name) not in listed:
                 try:
                     found.append(_typed(kind, await self._client.get(kind, name, namespace)))
                 except NotFoundError:
@@ -367,9 +373,9 @@ def _reduced(kind: Resource, child: Object) -> Object:
     """Return what a plan and `_ours` read of an object: a group may have a thousand pods, whose spec nobody reads."""
     metadata = dict(child["metadata"])
     metadata["managedFields"] = [
-        {"manager": one.get("manager"), "operation": one.get("operation")}
-        | ({"fieldsV1": _digest(one.get("fieldsV1"))} if one.get("manager") == FIELD_MANAGER else {})
-        for one in metadata.get("managedFields") or []
+        {"manager": entry.get("manager"), "operation": entry.get("operation")}
+        | ({"fieldsV1": _digest(entry.get("fieldsV1"))} if entry.get("manager") == FIELD_MANAGER else {})
+        for entry in metadata.get("managedFields") or []
     ]
     reduced = {**_typed(kind, child), "metadata": metadata}
     if kind is POD:
@@ -384,9 +390,9 @@ def _ours(body: Object) -> str:
     Whoever changes a field that Patio applied takes it away from Patio: as long as the fields are the same ones, each
     has the value that was applied.
     """
-    for one in body["metadata"].get("managedFields") or []:
-        if one.get("manager") == FIELD_MANAGER and one.get("operation") == "Apply":
-            fields = one.get("fieldsV1")
+    for entry in body["metadata"].get("managedFields") or []:
+        if entry.get("manager") == FIELD_MANAGER and entry.get("operation") == "Apply":
+            fields = entry.get("fieldsV1")
             return fields if isinstance(fields, str) else _digest(fields)
     return ""
 

@@ -30,15 +30,15 @@ def difference(came_back: Mapping[str, Any], given: Mapping[str, Any]) -> list[O
 def restore(body: Mapping[str, Any], differences: Iterable[Mapping[str, Any]]) -> Object:
     """Return a copy of an object with the differences in it that still apply."""
     restored = _by_name(json.loads(json.dumps(body)))
-    for one in differences:
-        *parents, name = one["at"]
+    for difference in differences:
+        *parents, name = difference["at"]
         place: Any = restored
         for parent in parents:
             place = place.get(parent) if isinstance(place, dict) else None
-        if not isinstance(place, dict) or not _same(_field("was", place, name), _field("was", one, "was")):
+        if not isinstance(place, dict) or not _same(_field("was", place, name), _field("was", difference, "was")):
             continue
-        if "is" in one:
-            place[name] = json.loads(json.dumps(one["is"]))
+        if "is" in difference:
+            place[name] = json.loads(json.dumps(difference["is"]))
         else:
             del place[name]
     return _in_order(restored, body)
@@ -52,18 +52,18 @@ def read(text: str) -> list[Object]:
 
     """
     differences = read_json(text)
-    if not isinstance(differences, list) or not all(_is_difference(one) for one in differences):
+    if not isinstance(differences, list) or not all(_is_difference(difference) for difference in differences):
         raise ValueError("not a list of differences")
     return differences
 
 
-def _is_difference(one: Any) -> bool:
+def _is_difference(entry: Any) -> bool:
     """Tell whether somebody may ask for this: parts of the spec and annotations, never who an object is."""
-    at = one.get("at") if isinstance(one, dict) else None
+    at = entry.get("at") if isinstance(entry, dict) else None
     if not isinstance(at, list) or not all(isinstance(name, str) for name in at):
         return False
     if at[:2] == ["metadata", "annotations"]:
-        annotations = {at[2]: one.get("is", "")} if len(at) == 3 else one.get("is", {})
+        annotations = {at[2]: entry.get("is", "")} if len(at) == 3 else entry.get("is", {})
         return isinstance(annotations, dict) and all(isinstance(text, str) for text in annotations.values())
     if tuple(at[:2]) == ROLES:
         return len(at) > 3 and at[3] != "name"
@@ -85,9 +85,9 @@ def _field(key: str, of: Mapping[str, Any], name: str) -> Object:
     return {key: of[name]} if name in of else {}
 
 
-def _same(one: Any, other: Any) -> bool:
+def _same(value: Any, other: Any) -> bool:
     """Compare as JSON does: True is not 1."""
-    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+    return json.dumps(value, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
 def _by_name(body: Mapping[str, Any]) -> Object:

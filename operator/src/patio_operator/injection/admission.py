@@ -70,29 +70,31 @@ def engine_of(pod: Mapping[str, Any], wanted: Sequence[Runtime]) -> Engine:
     if limits.excess(pod) is not None:
         return Engine(container="")
     try:
-        theirs = _names(wanted)
+        injected_names = _names(wanted)
     except InjectionError:  # `inject` says so
-        theirs = set()
-    return find_engine(_own(pod, theirs))
+        injected_names = set()
+    return find_engine(_own(pod, injected_names))
 
 
-def _own(pod: Mapping[str, Any], theirs: set[str]) -> list[Container]:
+def _own(pod: Mapping[str, Any], injected_names: set[str]) -> list[Container]:
     """Return the containers that may be the engine: the pod's own that run as long as it does, main ones first."""
     spec = pod["spec"]
-    native = [one for one in spec.get("initContainers") or [] if one.get("restartPolicy") == "Always"]
-    return [one for one in [*(spec.get("containers") or []), *native] if one["name"] not in theirs]
+    native = [container for container in spec.get("initContainers") or [] if container.get("restartPolicy") == "Always"]
+    return [
+        container for container in [*(spec.get("containers") or []), *native] if container["name"] not in injected_names
+    ]
 
 
 def _left_alone(engine: Engine) -> str:
     return (
         f"{engine.container!r} serves no requests (--headless, or not the first node of several), so the pod gets no "
-        "profile: adapters go through the pod that serves"
+        "profile: adapters are loaded through the pod that serves"
     )
 
 
 def _names(wanted: Sequence[Runtime]) -> set[str]:
     """Return the names of the profiles' containers."""
-    return {one["name"] for runtime in wanted for one in profiles.effective(runtime).all}
+    return {container["name"] for runtime in wanted for container in profiles.effective(runtime).all}
 
 
 def _inject(
@@ -113,11 +115,11 @@ def _inject(
     for runtime in wanted:
         effective = profiles.effective(runtime)
         warnings += effective.warnings
-        present = {one["name"] for one in containers_of(pod)}
-        again = runtime.name in before and all(one["name"] in present for one in effective.all)
-        differs = profiles.add(pod, runtime, effective, origins, volume_origins, again=again)
+        present = {container["name"] for container in containers_of(pod)}
+        injected_before = runtime.name in before and all(container["name"] in present for container in effective.all)
+        differs = profiles.add(pod, runtime, effective, origins, volume_origins, injected_before=injected_before)
         warnings += differs
-        if not again:
+        if not injected_before:
             revisions[runtime.name] = UNKNOWN_REVISION if differs else profiles.revision(runtime.profile)
         warnings += _never_ending(pod, effective.containers, f"profile {runtime.name!r}")
         targets = _targets(pod, runtime, engine)
@@ -128,7 +130,7 @@ def _inject(
                 referring.append((target, variables.referred(effective.all)))
     profiles.check_ports(pod, origins, engine.container, engine.port)
     sidecars = _sidecars(pod, origins)
-    engine_container = next((one for one in own if one["name"] == engine.container), None)
+    engine_container = next((container for container in own if container["name"] == engine.container), None)
     if engine_container is not None and sidecars:
         warnings += variables.allow_updates(engine_container, engine)
     for sidecar in sidecars:
@@ -144,16 +146,18 @@ def _inject(
         if access is not None:
             access_control.give_keys(sidecar, access)
             access_control.give_token(pod, sidecar)
-    first = min(sidecars, key=lambda one: str(one["name"]), default=None)  # the same whichever profile came first
+    first = min(
+        sidecars, key=lambda sidecar: str(sidecar["name"]), default=None
+    )  # the same whichever profile came first
     if access is not None and engine_container is not None and first is not None:
         warnings += access_control.add_hook(pod, engine_container, first, access)
-    told = variables.of_the_pod(pod)
+    pod_variables = variables.of_the_pod(pod)
     for target, names in referring:
-        put_before(target, [one for one in told if one["name"] in names])
+        put_before(target, [variable for variable in pod_variables if variable["name"] in names])
     for container in containers_of(pod):
         if container["name"] in origins and runs_beside(container, pod):
-            variables.correct_index(container, told)
-            put_before(container, told)
+            variables.correct_index(container, pod_variables)
+            put_before(container, pod_variables)
     _mark(pod, revisions, variables.summary(engine, first))
     return warnings
 
@@ -172,8 +176,8 @@ def _revisions(pod: Mapping[str, Any]) -> dict[str, str]:
 
 def _other_engines(engines: Sequence[Engine]) -> list[str]:
     return [
-        f"container {other.container!r} is an engine as well, and Patio serves {engines[0].container!r} only: it gets "
-        "no adapters, and the pod may be ready without it. Give it a pod of its own"
+        f"container {other.container!r} is a second engine, and Patio serves only {engines[0].container!r}: "
+        f"{other.container!r} gets no adapters, and the pod may be ready before it. Run it in its own pod"
         for other in engines[1:]
     ]
 
@@ -181,10 +185,10 @@ def _other_engines(engines: Sequence[Engine]) -> list[str]:
 def _ports_of_the_node(pod: Pod, sidecar: Container) -> list[str]:
     if not pod["spec"].get("hostNetwork"):
         return []
-    numbers = ", ".join(str(one["containerPort"]) for one in sidecar.get("ports") or [])
+    numbers = ", ".join(str(port["containerPort"]) for port in sidecar.get("ports") or [])
     return [
-        f"the pod has hostNetwork: {sidecar['name']!r} takes port {numbers} of the node, and no second pod with it "
-        "fits there unless its engineRuntimes override ports"
+        f"the pod has hostNetwork: {sidecar['name']!r} uses port {numbers} of the node. A second such pod needs other "
+        "ports: override them in its engineRuntimes"
     ]
 
 
@@ -192,16 +196,16 @@ def _never_ending(pod: Pod, containers: Sequence[Container], source: str) -> lis
     """Say which containers keep a pod alive that is meant to end, such as a Job's."""
     if not containers or (pod["spec"].get("restartPolicy") or "Always") == "Always":
         return []
-    names = ", ".join(repr(one["name"]) for one in containers)
+    names = ", ".join(repr(container["name"]) for container in containers)
     return [
-        f"the pod ends only when {names} of {source} does: make it an init container with restartPolicy: Always, which "
-        "ends with the pod"
+        f"{source} adds {names}, which keeps the pod running: make it an init container with restartPolicy: Always, "
+        "which ends with the pod"
     ]
 
 
 def _targets(pod: Pod, runtime: Runtime, engine: Engine) -> list[Container]:
     """Return the containers that get a profile's volumes: those named, or the engine."""
-    by_name = {one["name"]: one for one in containers_of(pod)}
+    by_name = {container["name"]: container for container in containers_of(pod)}
     for name in runtime.inject_containers:
         if name not in by_name:
             raise InjectionError(
@@ -213,8 +217,10 @@ def _targets(pod: Pod, runtime: Runtime, engine: Engine) -> list[Container]:
 
 def _add_variables(target: Container, containers: Sequence[Container]) -> None:
     for container in containers:
-        there = {variable["name"] for variable in target.get("env") or []}
-        missing = [copy.deepcopy(one) for one in container.get("env") or [] if one["name"] not in there]
+        present = {variable["name"] for variable in target.get("env") or []}
+        missing = [
+            copy.deepcopy(variable) for variable in container.get("env") or [] if variable["name"] not in present
+        ]
         if missing and target["name"] != container["name"]:
             target["env"] = [*(target.get("env") or []), *missing]
 
@@ -222,13 +228,13 @@ def _add_variables(target: Container, containers: Sequence[Container]) -> None:
 def _sidecars(pod: Pod, origins: Mapping[str, str]) -> list[Container]:
     """Return Patio's sidecars among what the profiles added: by port name, or by their own."""
     return [
-        one
-        for one in containers_of(pod)
-        if one["name"] in origins
-        and runs_beside(one, pod)
+        container
+        for container in containers_of(pod)
+        if container["name"] in origins
+        and runs_beside(container, pod)
         and (
-            one["name"] in SIDECAR_NAMES
-            or any(port.get("name") == SIDECAR_PORT_NAME for port in one.get("ports") or [])
+            container["name"] in SIDECAR_NAMES
+            or any(port.get("name") == SIDECAR_PORT_NAME for port in container.get("ports") or [])
         )
     ]
 

@@ -66,10 +66,10 @@ def give_token(pod: Pod, sidecar: Container) -> None:
         return
     token = {"audience": TOKEN_AUDIENCE, "expirationSeconds": TOKEN_SECONDS, "path": TOKEN_NAME}
     sources = [{"serviceAccountToken": token}]
-    there = next((one for one in spec.get("volumes") or [] if one["name"] == TOKEN_VOLUME), None)
-    if there is None:
+    existing = next((volume for volume in spec.get("volumes") or [] if volume["name"] == TOKEN_VOLUME), None)
+    if existing is None:
         spec["volumes"] = [*(spec.get("volumes") or []), {"name": TOKEN_VOLUME, "projected": {"sources": sources}}]
-    elif (there.get("projected") or {}).get("sources") != sources:
+    elif (existing.get("projected") or {}).get("sources") != sources:
         raise InjectionError(
             f"Patio adds a volume {TOKEN_VOLUME!r} with a token for {sidecar['name']!r}, but the pod has another "
             "volume of that name: rename it"
@@ -90,15 +90,15 @@ def add_hook(pod: Pod, engine: Container, sidecar: Container, access: CallerKeys
             return []  # its owner has arranged the hook
         if lifecycle.get("preStop"):
             return [
-                f"container {engine['name']!r} has a preStop hook of its own, so Patio adds none: have it POST, with "
-                f"'Content-Type: application/json', to http://localhost:{_port(sidecar)}{DRAIN_PATH}, or requests "
-                "under way are cut off when the pod ends"
+                f"container {engine['name']!r} has its own preStop hook, so Patio adds none: let the hook POST to "
+                f"http://localhost:{_port(sidecar)}{DRAIN_PATH} with 'Content-Type: application/json', or requests in "
+                "flight are cut off when the pod ends"
             ]
-        native = {one["name"] for one in pod["spec"].get("initContainers") or []}
+        native = {container["name"] for container in pod["spec"].get("initContainers") or []}
         if engine["name"] in native:
             return [
-                f"{engine['name']!r} is an init container, which ends after {sidecar['name']!r} and cannot be drained "
-                "by it: make it an ordinary container, or requests under way are cut off when the pod ends"
+                f"{engine['name']!r} is an init container, which ends after {sidecar['name']!r}, so the sidecar "
+                "cannot drain it: make it an ordinary container, or requests in flight are cut off when the pod ends"
             ]
         if sidecar["name"] not in native:
             return [
@@ -109,7 +109,7 @@ def add_hook(pod: Pod, engine: Container, sidecar: Container, access: CallerKeys
         seconds = drain_seconds(DEFAULT_GRACE if grace is None else grace)
         if seconds < 1:
             return [
-                f"terminationGracePeriodSeconds is too short to drain {engine['name']!r}: requests under way are cut "
+                f"terminationGracePeriodSeconds is too short to drain {engine['name']!r}: requests in flight are cut "
                 "off when the pod ends"
             ]
         word = access.drain_proof
@@ -138,11 +138,11 @@ def _word(hook: Mapping[str, Any] | None) -> str | None:
 
 
 def _port(sidecar: Mapping[str, Any]) -> int:
-    ports = [one["containerPort"] for one in sidecar.get("ports") or [] if one.get("name") == SIDECAR_PORT_NAME]
+    ports = [port["containerPort"] for port in sidecar.get("ports") or [] if port.get("name") == SIDECAR_PORT_NAME]
     return int(ports[0]) if ports else SIDECAR_PORT
 
 
 def _set_missing(container: Container, variable: EnvVar) -> None:
     env = container.get("env") or []
-    if all(one["name"] != variable["name"] for one in env):
+    if all(existing["name"] != variable["name"] for existing in env):
         container["env"] = [*env, variable]

@@ -89,7 +89,7 @@ class CommandLine:
     budget: Budget = field(default_factory=Budget)
 
     def __post_init__(self) -> None:
-        self.variables.update((one["name"], one) for one in self.container.get("env") or [])
+        self.variables.update((variable["name"], variable) for variable in self.container.get("env") or [])
 
     def commands(self) -> Iterator[list[str]]:
         """Yield the simple commands in the order in which they are written, each as its words."""
@@ -176,14 +176,14 @@ def resolved(text: str | None, variables: Variables) -> str | None:
         if unknown:
             return ""
         name = name_in(match)
-        known: str | None = (variables.get(name) or {}).get("value")
-        if known is None and match[3] and name not in variables:
-            known = match[4]
-        if known is None or len(known) > room:
+        text: str | None = (variables.get(name) or {}).get("value")
+        if text is None and match[3] and name not in variables:
+            text = match[4]
+        if text is None or len(text) > room:
             unknown = True
             return ""
-        room -= len(known)
-        return known
+        room -= len(text)
+        return text
 
     result = REFERENCE.sub(value, text)
     return None if unknown or "$" in result or "`" in result else result or None

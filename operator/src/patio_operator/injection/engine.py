@@ -77,7 +77,7 @@ class Engine:
     """Where the sidecar reaches it: `$(POD_IP)` when it listens on the pod's address only."""
     lora: bool = False
     """Whether it takes adapters (`--enable-lora`)."""
-    room: int | None = None
+    free_slots: int | None = None
     """How many adapters it holds beside those that it starts with, before it drops one for another (SGLang's
     `--max-loaded-loras`). None: no such limit, or not known."""
     keys: Mapping[str, EnvSource] = field(default_factory=dict, repr=False)
@@ -121,7 +121,7 @@ def engines_in(containers: Iterable[Mapping[str, Any]]) -> list[Engine]:
     """Return the containers that are recognised as engines, in their order; those that serve nothing come last."""
     budget = Budget()
     found = (_recognise(container, budget) for container in containers)
-    return sorted((one for one in found if one is not None), key=lambda one: one.headless)
+    return sorted((engine for engine in found if engine is not None), key=lambda engine: engine.headless)
 
 
 def _recognise(container: Mapping[str, Any], budget: Budget) -> Engine | None:
@@ -192,7 +192,7 @@ def _described(
         model=model,
         served=_served(model, words, variables),
         host=_host(flags.get("--host"), variables),
-        room=_room(words, variables),
+        free_slots=_free_slots(words, variables),
         lora=_takes_adapters(words, flags),
         keys={flag: source for flag, source in keys.items() if source is not None},
         unknown_keys=tuple(flag for flag, source in keys.items() if source is None),
@@ -216,29 +216,29 @@ def _number(text: str | None, variables: Variables) -> int | None:
 
 def _served(model: str | None, words: Sequence[str], variables: Variables) -> tuple[str, ...]:
     """Return every name of the base model: `--served-model-name a b` gives it two."""
-    said = _values(words, "--served-model-name")
-    if model is None or len(said) > MOST_NAMES:
+    given = _values(words, "--served-model-name")
+    if model is None or len(given) > MOST_NAMES:
         return ()
-    names = [_name(word, variables) for word in said]
+    names = [_name(word, variables) for word in given]
     return () if None in names else tuple(dict.fromkeys((model, *(name for name in names if name))))
 
 
-def _room(words: Sequence[str], variables: Variables) -> int | None:
+def _free_slots(words: Sequence[str], variables: Variables) -> int | None:
     limit = _number(next(iter(_values(words, "--max-loaded-loras")), None), variables)
     return None if limit is None else max(0, limit - len(_values(words, "--lora-paths")))
 
 
 def _takes_adapters(words: Sequence[str], flags: Mapping[str, str]) -> bool:
     """Say whether adapters are enabled; of `--enable-lora`, `--enable-lora=False` and `--no-enable-lora` the last."""
-    said: bool | None = None
+    enabled: bool | None = None
     for word in words:
         name, _, value = word.partition("=")
         name = name.replace("_", "-")
         if name == "--enable-lora":
-            said = (value or flags[name]).lower() not in _OFF
+            enabled = (value or flags[name]).lower() not in _OFF
         elif name == "--no-enable-lora":
-            said = False
-    return said if said is not None else "--lora-modules" in flags or "--lora-paths" in flags
+            enabled = False
+    return enabled if enabled is not None else "--lora-modules" in flags or "--lora-paths" in flags
 
 
 def _socket(flags: Mapping[str, str], variables: Variables) -> str | None:
@@ -297,7 +297,7 @@ def _values(words: Sequence[str], flag: str) -> list[str]:
     for index in range(len(words) - 1, -1, -1):
         name, equals, value = words[index].partition("=")
         if name.replace("_", "-") == flag:
-            following = takewhile(lambda one: not one.startswith("--"), words[index + 1 :])
+            following = takewhile(lambda word: not word.startswith("--"), words[index + 1 :])
             return [*([value] if equals else []), *following]
     return []
 

@@ -69,8 +69,8 @@ def excess(pod: Mapping[str, Any]) -> str | None:
 def is_large(pod: Mapping[str, Any]) -> bool:
     """Whether reading a pod may take longer than others should wait for it."""
     containers = containers_of(pod)
-    words = (word for one in containers for key in ("command", "args") for word in one.get(key) or [])
-    entries = sum(len(one.get(key) or []) for one in containers for key in OF_A_CONTAINER)
+    words = (word for container in containers for key in ("command", "args") for word in container.get(key) or [])
+    entries = sum(len(container.get(key) or []) for container in containers for key in OF_A_CONTAINER)
     return len(containers) > MANY_CONTAINERS or entries > MANY_ENTRIES or sum(map(len, words)) > LONG_COMMANDS
 
 
@@ -81,7 +81,7 @@ def shortened(text: str, most: int) -> str:
 
 def few(warnings: list[str]) -> tuple[str, ...]:
     """Return warnings, each once, and of very many the first ones and how many more there are."""
-    once = list(dict.fromkeys(shortened(one, MESSAGE) for one in warnings))
+    once = list(dict.fromkeys(shortened(warning, MESSAGE) for warning in warnings))
     if len(once) <= WARNINGS:
         return tuple(once)
-    return (*once[: WARNINGS - 1], f"{len(once) - WARNINGS + 1} warnings more")
+    return (*once[: WARNINGS - 1], f"{len(once) - WARNINGS + 1} more warnings")

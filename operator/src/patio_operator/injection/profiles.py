@@ -80,11 +80,12 @@ def effective(runtime: Runtime) -> Effective:
 def _move_port(container: Container, name: str, number: int, source: str) -> None:
     """Give a container's port another number, in its probes too; Patio's sidecar is told to listen there."""
     ports = container.get("ports") or []
-    port = next((one for one in ports if one.get("name") == name), None)
+    port = next((port for port in ports if port.get("name") == name), None)
     if port is None:
+        existing = _listed([str(port.get("name") or port["containerPort"]) for port in ports])
         raise InjectionError(
-            f"engineRuntimes overrides a port {name!r} of container {container['name']!r}, but {source} has "
-            f"{_listed([str(one.get('name') or one['containerPort']) for one in ports])} there: correct the name"
+            f"engineRuntimes overrides a port {name!r} of container {container['name']!r}, which has {existing} in "
+            f"{source}: correct the name"
         )
     before = port["containerPort"]
     port["containerPort"] = number
@@ -94,8 +95,8 @@ def _move_port(container: Container, name: str, number: int, source: str) -> Non
         for action in (container.get(probe) or {}).values():
             if isinstance(action, dict) and action.get("port") == before:
                 action["port"] = number
-    said = any(re.match(r"--port(=|$)|-P", word) for word in container.get("args") or [])
-    if name == SIDECAR_PORT_NAME and not said:
+    has_port_flag = any(re.match(r"--port(=|$)|-P", word) for word in container.get("args") or [])
+    if name == SIDECAR_PORT_NAME and not has_port_flag:
         container["args"] = [*(container.get("args") or []), f"--port={number}"]
 
 
@@ -113,7 +114,7 @@ def add(
     origins: dict[str, str],
     volume_origins: dict[str, str],
     *,
-    again: bool,
+    injected_before: bool,
 ) -> list[str]:
     """Put a profile's volumes and containers into the pod.
 
@@ -123,7 +124,7 @@ def add(
         wanted: its containers.
         origins: by container name, which profile of this admission put it there; added to.
         volume_origins: the same by the name of a volume.
-        again: the pod was injected with this profile before: what it has of it is left as it is.
+        injected_before: the pod was injected with this profile before: what it has of it is left as it is.
 
     Returns:
         What its owner should know: containers that upstream rendered and that are not what the profile has now.
@@ -132,11 +133,11 @@ def add(
     source = f"profile {runtime.name!r}"
     spec = pod["spec"]
     warnings: list[str] = []
-    if not again:
+    if not injected_before:
         for volume in runtime.profile.spec.volumes:
             _add_volume(spec, volume, source, volume_origins)
     for key, attribute in _LISTS:
-        others = {one["name"] for other, _ in _LISTS if other != key for one in spec.get(other) or []}
+        others = {container["name"] for other, _ in _LISTS if other != key for container in spec.get(other) or []}
         for container in getattr(wanted, attribute):
             name = container["name"]
             if name in origins:
@@ -147,18 +148,21 @@ def add(
                     "in its other list: rename one of them"
                 )
             origins[name] = source
-            present = next((one for one in spec.get(key) or [] if one["name"] == name), None)
+            present = next((existing for existing in spec.get(key) or [] if existing["name"] == name), None)
             if present is None:
                 spec.setdefault(key, [])
                 spec[key] = [*(spec[key] or []), copy.deepcopy(container)]
-            elif not again:
-                base = next(one for one in getattr(runtime.profile.spec, attribute) if one["name"] == name)
+            elif not injected_before:
+                base = next(
+                    declared for declared in getattr(runtime.profile.spec, attribute) if declared["name"] == name
+                )
                 difference = _difference(present, container, base, source)
                 if difference is not None and not runtime.rendered:
                     raise InjectionError(f"{difference}: rename one of them")
                 if difference is not None:
                     warnings.append(
-                        f"{difference}: it is completed, and otherwise left as upstream's controller made it"
+                        f"{difference}: Patio adds what is missing, and changes nothing else that upstream's "
+                        f"controller made"
                     )
                 _complete(present, container, base, as_is=difference is not None)
     return warnings
@@ -166,7 +170,7 @@ def add(
 
 def _add_volume(spec: dict[str, Any], volume: Mapping[str, Any], source: str, origins: dict[str, str]) -> None:
     name = volume["name"]
-    present = next((one for one in spec.get("volumes") or [] if one["name"] == name), None)
+    present = next((volume for volume in spec.get("volumes") or [] if volume["name"] == name), None)
     if present is None:
         spec["volumes"] = [*(spec.get("volumes") or []), copy.deepcopy(dict(volume))]
         origins[name] = source
@@ -185,15 +189,15 @@ def _complete(present: Container, wanted: Container, base: Mapping[str, Any], *,
     """Add to a container that is there what the profile's has and it lacks; unless `as_is` override it too."""
     if not as_is:
         present.update((key, copy.deepcopy(wanted[key])) for key in ("image", "args", "resources") if key in wanted)
-        changed = [one for one in wanted.get("env") or [] if one not in (base.get("env") or [])]
+        changed = [variable for variable in wanted.get("env") or [] if variable not in (base.get("env") or [])]
         if changed:  # what the role overrides; what the profile itself says may have been changed in the template
             present["env"] = replaced(present.get("env") or [], copy.deepcopy(changed))
-    port_names = {_port_name(one) for one in present.get("ports") or []} - {None}
+    port_names = {_port_name(port) for port in present.get("ports") or []} - {None}
     for key, identity in (("env", _variable), ("volumeMounts", _path), ("ports", _port)):
-        there = {identity(one) for one in present.get(key) or []}
-        missing = [copy.deepcopy(one) for one in wanted.get(key) or [] if identity(one) not in there]
+        present_keys = {identity(item) for item in present.get(key) or []}
+        missing = [copy.deepcopy(item) for item in wanted.get(key) or [] if identity(item) not in present_keys]
         if key == "ports":
-            missing = [one for one in missing if _port_name(one) not in port_names]
+            missing = [item for item in missing if _port_name(item) not in port_names]
         if missing:
             present[key] = [*(present.get(key) or []), *missing]
 
@@ -220,20 +224,21 @@ def _difference(present: Container, wanted: Container, base: Mapping[str, Any], 
             f"that name with image {present.get('image')!r}"
         )
     for key in ("command", "args"):
-        theirs = list(present.get(key) or [])
-        if theirs not in (list(wanted.get(key) or []), list(base.get(key) or [])):
+        actual = list(present.get(key) or [])
+        if actual not in (list(wanted.get(key) or []), list(base.get(key) or [])):
             return (
                 f"{source} adds a container {name!r} with {key} {wanted.get(key) or []}, but the pod already has "
-                f"one of that name with {key} {theirs}"
+                f"one of that name with {key} {actual}"
             )
     for key, identity, what in (("volumeMounts", _path, "name"), ("ports", _port_name, "containerPort")):
-        mine = {identity(one): one[what] for one in wanted.get(key) or []}
-        for one in present.get(key) or []:
-            which = identity(one)
-            if which is not None and mine.get(which, one[what]) != one[what]:
+        wanted_items = {identity(item): item[what] for item in wanted.get(key) or []}
+        for item in present.get(key) or []:
+            which = identity(item)
+            if which is not None and wanted_items.get(which, item[what]) != item[what]:
                 return (
-                    f"{source} adds a container {name!r} with {mine[which]!r} as {which!r} of its {key}, but the pod "
-                    f"already has one of that name with {one[what]!r} there"
+                    f"{source} adds a container {name!r} with {wanted_items[which]!r} as {which!r} of its "
+                    f"{key}, but the pod "
+                    f"already has one of that name with {item[what]!r} there"
                 )
     return None
 
@@ -256,8 +261,8 @@ def check_ports(pod: Pod, origins: Mapping[str, str], engine_container: str, eng
             keys = [("port", number, protocol)]
             if on_node and port.get("hostPort", number) != number and container["name"] in origins:
                 raise InjectionError(
-                    f"container {container['name']!r} of {origins[container['name']]} has its port {number} at host "
-                    f"port {port['hostPort']}, but the pod has hostNetwork, where the two are one: change one of them"
+                    f"container {container['name']!r} of {origins[container['name']]} has port {number} and host "
+                    f"port {port['hostPort']}, but with hostNetwork both must be equal: change one of them"
                 )
             if port.get("hostPort") and not on_node:  # on the node's own network the two are one
                 keys.append(("host port", int(port["hostPort"]), protocol))
@@ -280,7 +285,9 @@ def _holds(present: Any, wanted: Any) -> bool:
         return (
             isinstance(present, list)
             and len(present) == len(wanted)
-            and all(_holds(there, one) for there, one in zip(present, wanted, strict=True))
+            and all(
+                _holds(present_item, wanted_item) for present_item, wanted_item in zip(present, wanted, strict=True)
+            )
         )
     return bool(present == wanted)
 

@@ -49,18 +49,18 @@ def runtimes_of(
                 f"The pod's annotation {labels.ENGINE_RUNTIMES} is not a JSON list of engineRuntimes: {entries}"
             )
         asked += [
-            RuntimeRef(one.profile_name, one.containers, one.inject_containers)
-            for one in entries
-            if all(one.profile_name != its.profile_name for its in of_its_role)
+            RuntimeRef(entry.profile_name, entry.containers, entry.inject_containers)
+            for entry in entries
+            if all(entry.profile_name != its.profile_name for its in of_its_role)
         ]
     label = (metadata.get("labels") or {}).get(labels.PROFILE)
-    if label and all(one.profile_name != label for one in asked):
+    if label and all(ref.profile_name != label for ref in asked):
         asked.append(RuntimeRef(label))
     refs: dict[str, RuntimeRef] = {}
     for ref in asked:
         if not is_name(ref.profile_name):
             return PodRejection(
-                f"The pod asks for a profile {ref.profile_name[:64]!r}, which is no name of one: correct it"
+                f"The pod asks for a profile {ref.profile_name[:64]!r}, which is not a valid name: correct it"
             )
         if refs.setdefault(ref.profile_name, ref) != ref:
             return PodRejection(
@@ -84,7 +84,7 @@ def is_worker_of_a_set(metadata: Mapping[str, Any]) -> bool:
 def read_runtimes(value: object) -> tuple[EngineRuntime, ...] | str:
     """Return the engineRuntimes that a decoded text has, or what is wrong with it."""
     if not isinstance(value, list):
-        return "it is no list, or too long or nested too deeply"
+        return "it is not a list, or is too long or nested too deeply"
     if len(value) > limits.PROFILES:
         return f"it has {len(value)} entries, and Patio takes {limits.PROFILES}"
     try:
@@ -97,27 +97,27 @@ def read_runtimes(value: object) -> tuple[EngineRuntime, ...] | str:
         if len(entry.containers) > MOST_OVERRIDES or len(entry.inject_containers) > MOST_OVERRIDES:
             return f"an entry has more than {MOST_OVERRIDES} containers"
         for override in entry.containers:
-            fault = _fault(override)
-            if fault is not None:
-                return f"containers of profile {entry.profile_name[:64]!r}: {fault}"
+            problem = _problem_of(override)
+            if problem is not None:
+                return f"containers of profile {entry.profile_name[:64]!r}: {problem}"
     return entries
 
 
-def _fault(override: Mapping[str, Any]) -> str | None:
+def _problem_of(override: Mapping[str, Any]) -> str | None:
     """Say what makes an override no part of a container."""
     if not isinstance(override.get("name"), str):
-        return "one has no name"
+        return "an entry has no name"
     for key, type_ in _TYPES.items():
         if override.get(key) is not None and not isinstance(override[key], type_):
-            return f"{key} is no {'list' if type_ is list else 'object' if type_ is dict else 'string'}"
-    if not all(isinstance(one, str) for one in override.get("args") or []):
-        return "args are no strings"
+            return f"{key} is not {'a list' if type_ is list else 'an object' if type_ is dict else 'a string'}"
+    if not all(isinstance(arg, str) for arg in override.get("args") or []):
+        return "args has an entry that is not a string"
     for key in ("env", "ports"):
         if len(override.get(key) or []) > limits.OF_A_CONTAINER[key]:
             return f"{key} has more than {limits.OF_A_CONTAINER[key]} entries"
-        if not all(isinstance(one, dict) and isinstance(one.get("name"), str) for one in override.get(key) or []):
+        if not all(isinstance(item, dict) and isinstance(item.get("name"), str) for item in override.get(key) or []):
             return f"{key} has an entry without a name"
-    if not all(_is_port(one.get("containerPort")) for one in override.get("ports") or []):
+    if not all(_is_port(port.get("containerPort")) for port in override.get("ports") or []):
         return "ports has an entry without a containerPort from 1 to 65535"
     return None
 

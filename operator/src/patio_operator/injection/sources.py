@@ -47,13 +47,17 @@ def tell_roots(
 def _common_folders(pod: Mapping[str, Any], engine: Mapping[str, Any], sidecar: Mapping[str, Any]) -> list[str]:
     """Return the folders at which both mount the same volume of files, in the order of the engine's mounts."""
     volumes = {volume["name"]: volume for volume in pod["spec"].get("volumes") or []}
-    mounts = [one for one in engine.get("volumeMounts") or [] if is_lasting(volumes.get(one["name"]) or {})]
+    mounts = [mount for mount in engine.get("volumeMounts") or [] if is_lasting(volumes.get(mount["name"]) or {})]
     folders = [str(PurePosixPath(mount["mountPath"])) for mount in mounts]
-    here, there = _mounts(engine), _mounts(sidecar)
+    engine_mounts, sidecar_mounts = _mounts(engine), _mounts(sidecar)
     room = MOST_ROOTS
     listed: list[str] = []
     for folder in folders:
-        if len(folder) < room and _can_be_listed(folder) and _place(here, folder) == _place(there, folder) is not None:
+        if (
+            len(folder) < room
+            and _can_be_listed(folder)
+            and _place(engine_mounts, folder) == _place(sidecar_mounts, folder) is not None
+        ):
             listed.append(folder)
             room -= len(folder) + 1
     return listed
@@ -68,16 +72,16 @@ def _can_be_listed(path: str) -> bool:
 
 def _mounts(container: Mapping[str, Any]) -> _Mounts:
     """Return a container's mounts with the parts of their paths, taken apart once: each path is compared with each."""
-    return [(PurePosixPath(one["mountPath"]).parts, one) for one in container.get("volumeMounts") or []]
+    return [(PurePosixPath(mount["mountPath"]).parts, mount) for mount in container.get("volumeMounts") or []]
 
 
 def _place(mounts: _Mounts, path: str) -> tuple[str, tuple[str, ...]] | None:
     """Return which folder of which volume is mounted at a path; None: none, or it is not known which."""
     wanted = PurePosixPath(path).parts
-    over = [(len(parts), one) for parts, one in mounts if wanted[: len(parts)] == parts]
+    over = [(len(parts), mount) for parts, mount in mounts if wanted[: len(parts)] == parts]
     if not over:
         return None
-    length, nearest = max(over, key=lambda one: one[0])
+    length, nearest = max(over, key=lambda item: item[0])
     if nearest.get("subPathExpr"):
         return None
     return nearest["name"], PurePosixPath(nearest.get("subPath") or "").parts + wanted[length:]
@@ -90,22 +94,23 @@ def _warnings(
     roots: Sequence[str],
     download_root: str,
 ) -> list[str]:
-    here, there = _place(_mounts(sidecar), download_root), _place(_mounts(engine), download_root)
+    in_sidecar, in_engine = _place(_mounts(sidecar), download_root), _place(_mounts(engine), download_root)
     warnings: dict[str, None] = {}
     for adapter in adapters:
         if adapter.source is None:
             continue
         source = parse_source(adapter.source)
-        if source.kind in _FETCHED and (here is None or here != there):
+        if source.kind in _FETCHED and (in_sidecar is None or in_sidecar != in_engine):
             warnings[
-                f"adapter {adapter.lora_name!r} comes from {source.kind}:// and is put below {download_root}, which "
-                f"{engine['name']!r} and {sidecar['name']!r} do not share: mount one volume there in both by the "
-                f"profile, or name another folder in {DOWNLOAD_ROOT_VARIABLE}"
+                f"adapter {adapter.lora_name!r} is downloaded from {source.kind}:// to {download_root}, which "
+                f"{engine['name']!r} and {sidecar['name']!r} do not share: mount one volume there in both containers, "
+                f"or set another folder in {DOWNLOAD_ROOT_VARIABLE}"
             ] = None
         elif source.kind is SourceKind.PVC and not _below(source.path, roots, download_root):
             warnings[
-                f"adapter {adapter.lora_name!r} comes from {source}, but {engine['name']!r} mounts no claim or folder "
-                f"{'there' if source.path.startswith('/') else 'that could have it'}: mount it in its container"
+                f"adapter {adapter.lora_name!r} comes from {source}, but {engine['name']!r} mounts no volume "
+                f"{'at that path' if source.path.startswith('/') else 'that may have it'}: mount the claim in "
+                f"the container"
             ] = None
     return list(warnings)
 

@@ -70,5 +70,5 @@ def containers_of(pod: Mapping[str, Any]) -> list[Container]:
 
 def runs_beside(container: Mapping[str, Any], pod: Mapping[str, Any]) -> bool:
     """Whether a container runs as long as the pod: any but an init container that is not a native sidecar."""
-    is_main = any(one["name"] == container["name"] for one in pod["spec"].get("containers") or [])
+    is_main = any(main["name"] == container["name"] for main in pod["spec"].get("containers") or [])
     return is_main or container.get("restartPolicy") == "Always"

@@ -47,13 +47,15 @@ def runtimes_of_role(
 
     """
     roles = (group.get("spec") or {}).get("roles") or []
-    role = next((one for one in roles if one.get("name") == role_name), None)
+    role = next((role for role in roles if role.get("name") == role_name), None)
     if role is None or _is_worker(pod, role):
         return ()
     entries = read_runtimes(role.get("engineRuntimes") or [])
     if isinstance(entries, str):
         return PodRejection(f"engineRuntimes of role {role_name!r} cannot be read: {entries}")
-    return tuple(RuntimeRef(one.profile_name, one.containers, one.inject_containers, rendered=True) for one in entries)
+    return tuple(
+        RuntimeRef(entry.profile_name, entry.containers, entry.inject_containers, rendered=True) for entry in entries
+    )
 
 
 def _is_worker(pod: Mapping[str, Any], role: Mapping[str, Any]) -> bool:

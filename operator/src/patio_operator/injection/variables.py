@@ -103,10 +103,10 @@ def _of_the_instance(pod: Mapping[str, Any]) -> list[EnvVar]:
     for container in pod["spec"].get("containers") or []:
         for variable in container.get("env") or []:
             found.setdefault(variable["name"], _without_instance(variable, pod.get("metadata") or {}))
-    known = {new: found.get(new) or found.get(old) for new, old in LEADER_WORKER.items()}
+    sources = {new: found.get(new) or found.get(old) for new, old in LEADER_WORKER.items()}
     return [
         {**variable, "name": name}
-        for new, variable in known.items()
+        for new, variable in sources.items()
         if variable is not None
         for name in (new, LEADER_WORKER[new])
     ]
@@ -120,9 +120,9 @@ def _without_instance(variable: EnvVar, metadata: Mapping[str, Any]) -> EnvVar:
     return {**variable, "value": variable["value"].replace("$(RBG_ROLE_INSTANCE_NAME)", name)}
 
 
-def correct_index(container: Container, told: Sequence[EnvVar]) -> None:
+def correct_index(container: Container, pod_variables: Sequence[EnvVar]) -> None:
     """Put the right index where upstream refers to the label that has the last one of all pods made in one pass."""
-    right = next((one for one in told if one["name"] == "RBG_ROLE_INDEX"), None)
+    right = next((variable for variable in pod_variables if variable["name"] == "RBG_ROLE_INDEX"), None)
     wrong = {"name": "RBG_ROLE_INDEX", **label(labels.ROLE_INSTANCE_INDEX)}
     if right is None:
         return
@@ -139,7 +139,9 @@ def _field_path(variable: Mapping[str, Any]) -> str | None:
 def _role_instance(metadata: Mapping[str, Any]) -> str | None:
     """Return the name of the RoleInstance that upstream made the pod for."""
     owners = metadata.get("ownerReferences") or []
-    return next((one["name"] for one in owners if one.get("controller") and one.get("kind") == "RoleInstance"), None)
+    return next(
+        (owner["name"] for owner in owners if owner.get("controller") and owner.get("kind") == "RoleInstance"), None
+    )
 
 
 def _is_of_a_stateful_set(metadata: Mapping[str, Any]) -> bool:
@@ -159,8 +161,8 @@ def trust(sidecar: Container, engine: Engine, pod: Pod) -> list[str]:
         return []
     if pod["spec"].get("hostNetwork"):
         return [
-            f"{engine.container!r} serves TLS on the node's network: give {sidecar['name']!r} its CA as {CA_FILE} and "
-            f"the name that its certificate is for as {SERVER_NAME}"
+            f"{engine.container!r} serves TLS on the node's network: set {CA_FILE} of {sidecar['name']!r} to its CA, "
+            f"and {SERVER_NAME} to the name in its certificate"
         ]
     sidecar["env"] = [*(sidecar.get("env") or []), {"name": TLS_VERIFY, "value": "false"}]
     return []
@@ -171,38 +173,39 @@ def tell_sidecar(
 ) -> list[str]:
     """Tell a sidecar about its engine, in `container`, and its adapters; return what its owner should know."""
     env = {variable["name"]: variable for variable in sidecar.get("env") or []}
-    told: list[EnvVar] = []
+    variables: list[EnvVar] = []
     warnings: list[str] = []
-    said = (env.get(KIND) or {}).get("value")
+    declared_kind = (env.get(KIND) or {}).get("value")
     if engine.kind is None and (KIND not in env or ENDPOINT not in env):
         warnings.append(
             f"no container's command is recognised as an engine: set {KIND} and {ENDPOINT} for "
             f"{sidecar['name']!r} in the profile or by an override"
         )
-    elif engine.kind is not None and said is not None and said.lower() != engine.kind:
+    elif engine.kind is not None and declared_kind is not None and declared_kind.lower() != engine.kind:
         warnings.append(
-            f"{sidecar['name']!r} is told {KIND}={said}, but the command of {engine.container!r} is {engine.kind}'s"
+            f"{sidecar['name']!r} has {KIND}={declared_kind}, but the command of {engine.container!r} starts "
+            f"{engine.kind}"
         )
     if engine.kind is not None:
-        told.append({"name": KIND, "value": engine.kind})
+        variables.append({"name": KIND, "value": engine.kind})
         if engine.endpoint is not None:
-            told.append({"name": ENDPOINT, "value": engine.endpoint})
+            variables.append({"name": ENDPOINT, "value": engine.endpoint})
         elif ENDPOINT not in env:
-            what = "the port" if engine.socket is None else "where the Unix socket"
+            what = "port" if engine.socket is None else "Unix socket"
             warnings.append(
-                f"{what} of {engine.container!r} is cannot be read from its command: set {ENDPOINT} for "
+                f"the {what} of {engine.container!r} cannot be read from its command: set {ENDPOINT} for "
                 f"{sidecar['name']!r}"
             )
         warnings += _guesses(sidecar, engine, env)
-    told += [{"name": KEYS[flag], **source} for flag, source in engine.keys.items()]
+    variables += [{"name": KEYS[flag], **source} for flag, source in engine.keys.items()]
     warnings += [
         f"{flag} of {engine.container!r} is not a reference to one of its variables and is not copied: put the key "
-        f"into a Secret and give it to {sidecar['name']!r} as {KEYS[flag]}"
+        f"into a Secret, and set {KEYS[flag]} of {sidecar['name']!r} from it"
         for flag in engine.unknown_keys
         if KEYS[flag] not in env
     ]
     warnings += _keys_elsewhere(sidecar, engine, container, env)
-    missing = [one for one in told if one["name"] not in env]
+    missing = [variable for variable in variables if variable["name"] not in env]
     if missing:  # after its own, which they refer to: POD_IP
         sidecar["env"] = [*(sidecar.get("env") or []), *missing]
     return warnings + _require(sidecar, adapters)
@@ -212,11 +215,11 @@ def _guesses(sidecar: Container, engine: Engine, env: Mapping[str, Any]) -> list
     """Say what may be otherwise than the command tells."""
     if engine.unread is None or ENDPOINT in env:
         return []
-    adapters = "adapters on" if engine.lora else "no adapters"
+    adapters = "LoRA" if engine.lora else "no LoRA"
     return [
-        f"{engine.container!r} takes flags from {engine.unread}, which Patio cannot read. It goes by "
-        f"{engine.endpoint} and {adapters}: if not so, set {ENDPOINT} for {sidecar['name']!r}, and put --enable-lora "
-        "on the command line"
+        f"{engine.container!r} takes flags from {engine.unread}, which Patio cannot read. Patio assumes "
+        f"{engine.endpoint} and {adapters}: if that is wrong, set {ENDPOINT} for {sidecar['name']!r}, and put "
+        "--enable-lora on the command line"
     ]
 
 
@@ -225,13 +228,13 @@ def _keys_elsewhere(
 ) -> list[str]:
     """Warn of a key that the engine may have from a Secret as a whole, which is not copied."""
     name = KEYS[API_KEY]
-    secrets = [one for one in container.get("envFrom") or [] if one.get("secretRef")]
-    known = name in env or API_KEY in engine.keys or API_KEY in engine.unknown_keys
-    if engine.kind != EngineKind.VLLM or not secrets or known:
+    secrets = [source for source in container.get("envFrom") or [] if source.get("secretRef")]
+    has_key = name in env or API_KEY in engine.keys or API_KEY in engine.unknown_keys
+    if engine.kind != EngineKind.VLLM or not secrets or has_key:
         return []
     return [
-        f"{engine.container!r} has the variables of a Secret (envFrom): if VLLM_API_KEY is among them, give it to "
-        f"{sidecar['name']!r} as {name}"
+        f"{engine.container!r} has the variables of a Secret (envFrom): if VLLM_API_KEY is among them, set {name} of "
+        f"{sidecar['name']!r} too"
     ]
 
 
@@ -251,12 +254,12 @@ def _require(sidecar: Container, adapters: Sequence[LoadRequest]) -> list[str]:
         value = {"name": REQUIRED_ADAPTERS_VARIABLE, "value": f"[{','.join(texts)}]"}
         sidecar["env"] = replaced(env, [value])
     elif any(variable["name"] == REQUIRED_ADAPTERS_VARIABLE for variable in env):
-        sidecar["env"] = [one for one in env if one["name"] != REQUIRED_ADAPTERS_VARIABLE]
+        sidecar["env"] = [variable for variable in env if variable["name"] != REQUIRED_ADAPTERS_VARIABLE]
     if len(texts) == len(adapters):
         return []
     return [
         f"{len(adapters)} adapters are for this pod, and {len(texts)} of them fit into {REQUIRED_ADAPTERS_VARIABLE}: "
-        "the operator loads the others once the sidecar answers, and the pod is ready without waiting for them"
+        "the pod does not wait for the others; the operator loads them when the sidecar answers"
     ]
 
 
@@ -269,30 +272,30 @@ def allow_updates(container: Container, engine: Engine) -> list[str]:
         if engine.api_servers == 1:
             return []
         return [
-            f"{name!r} has several tokenizer processes (--tokenizer-worker-num), and a loaded adapter reaches one of "
-            "them: requests for it fail every other time. Leave the flag out where adapters are loaded"
+            f"{name!r} has several tokenizer processes (--tokenizer-worker-num), and SGLang loads an adapter into only "
+            "one of them, so some requests for it fail. Remove the flag"
         ]
-    present = next((one for one in container.get("env") or [] if one["name"] == ALLOW_UPDATES), None)
+    present = next((variable for variable in container.get("env") or [] if variable["name"] == ALLOW_UPDATES), None)
     allowed = present is not None and (present.get("value") or "True").lower() in ("1", "true")
     if engine.api_servers != 1:
-        servers = "several API servers" if engine.api_servers else "a number of API servers that is not known"
+        servers = "several API servers" if engine.api_servers else "an unknown number of API servers"
         if allowed:
             return (
                 []
                 if engine.api_servers is None
                 else [
-                    f"{name!r} has {servers}, with which vLLM ends at its start where {ALLOW_UPDATES} is set: add "
+                    f"{name!r} has {servers}, and vLLM does not start with them when {ALLOW_UPDATES} is set: add "
                     "--api-server-count 1"
                 ]
             )
         return [
-            f"{name!r} has {servers}, so {ALLOW_UPDATES} is not set and no adapter can be loaded while it runs: add "
-            "--api-server-count 1, which goes with data parallelism too"
+            f"{name!r} has {servers}, so Patio does not set {ALLOW_UPDATES} and cannot load adapters at run time: add "
+            "--api-server-count 1, which works with data parallelism too"
         ]
     if present is None:
         container["env"] = [*(container.get("env") or []), {"name": ALLOW_UPDATES, "value": "True"}]
     elif not allowed:
-        return [f"container {name!r} sets {ALLOW_UPDATES} to off: no adapter can be loaded while it runs"]
+        return [f"container {name!r} sets {ALLOW_UPDATES} to off, so Patio cannot load adapters at run time"]
     return []
 
 
@@ -308,12 +311,12 @@ def summary(engine: Engine, sidecar: Mapping[str, Any] | None) -> dict[str, Any]
         port = DEFAULT_PORTS.get(kind or "")
     guessed = [
         name
-        for name, said, guess in (
+        for name, value, guess in (
             ("kind", kind, engine.kind),
             ("port", port, engine.port),
             ("model", engine.model, engine.model),
         )
-        if guess is not None and said == guess
+        if guess is not None and value == guess
     ]
     return {
         "container": engine.container,

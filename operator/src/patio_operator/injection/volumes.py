@@ -29,8 +29,8 @@ _SYSTEM = ("/etc", "/usr", "/bin", "/sbin", "/lib", "/lib64", "/tmp")  # noqa: S
 
 def share(pod: Pod, runtime: Runtime, wanted: Iterable[Container], targets: Sequence[Container]) -> None:
     """Mount a profile's volumes in the containers that are to have them; changes those containers."""
-    there = {volume["name"] for volume in pod["spec"].get("volumes") or []}  # all, or those of an older revision
-    volumes = {volume["name"]: volume for volume in runtime.profile.spec.volumes if volume["name"] in there}
+    present = {volume["name"] for volume in pod["spec"].get("volumes") or []}  # all, or those of an older revision
+    volumes = {volume["name"]: volume for volume in runtime.profile.spec.volumes if volume["name"] in present}
     mounts = [
         mount for container in wanted for mount in container.get("volumeMounts") or [] if mount["name"] in volumes
     ]
@@ -67,20 +67,20 @@ def lend(pod: Pod, engine: Mapping[str, Any], sidecar: Container) -> list[str]:
         and _has_files(volumes.get(mount["name"]) or {}, filled)
     ]
     lent = {_normal(mount["mountPath"]) for mount in lendable}
-    own = [path for one in sidecar.get("volumeMounts") or [] if (path := _normal(one["mountPath"])) not in lent]
+    own = [path for mount in sidecar.get("volumeMounts") or [] if (path := _normal(mount["mountPath"])) not in lent]
     for mount in lendable:
         path = mount["mountPath"]
         if mount.get("subPathExpr"):
             warnings.append(
-                f"container {engine['name']!r} mounts {path} with subPathExpr: it is not mounted in "
+                f"container {engine['name']!r} mounts {path} with subPathExpr: Patio does not mount it in "
                 f"{sidecar['name']!r}, which cannot check adapters there"
             )
             continue
         hidden = _hidden(own, _normal(path))
         if hidden is not None:
             warnings.append(
-                f"container {engine['name']!r} mounts {path}: it is not mounted in {sidecar['name']!r}, which has "
-                f"{hidden} there and cannot check adapters below it. Mount it at a folder of its own"
+                f"container {engine['name']!r} mounts {path}, where {sidecar['name']!r} has {hidden}: Patio does "
+                f"not mount it there, and the sidecar cannot check adapters below it. Mount it at another path"
             )
             continue
         _mount(sidecar, {**_plain(mount), "readOnly": True}, "sidecar", f"container {engine['name']!r}")
@@ -92,25 +92,27 @@ def _hidden(own: Iterable[str], path: str) -> str | None:
 
     A runtime has to make the folders at which other volumes are mounted below, which it cannot where this is read-only.
     """
-    if any(_under(one, (path,)) or _under(path, (one,)) for one in _PROGRAMS):
+    if any(_under(program, (path,)) or _under(path, (program,)) for program in _PROGRAMS):
         return "its program"
-    return next((one for one in own if _under(one, (path,))), None)
+    return next((mounted for mounted in own if _under(mounted, (path,))), None)
 
 
 def lend_socket(pod: Pod, engine: Mapping[str, Any], sidecar: Container, path: str) -> None:
     """Mount the volume with the engine's Unix socket in the sidecar; raise when it is in none that can be."""
-    there = {volume["name"] for volume in pod["spec"].get("volumes") or []}
+    volumes = {volume["name"] for volume in pod["spec"].get("volumes") or []}
     over = [
-        one
-        for one in engine.get("volumeMounts") or []
-        if one["name"] in there and _under(path, (_normal(one["mountPath"]),)) and _normal(one["mountPath"]) != "/"
+        mount
+        for mount in engine.get("volumeMounts") or []
+        if mount["name"] in volumes
+        and _under(path, (_normal(mount["mountPath"]),))
+        and _normal(mount["mountPath"]) != "/"
     ]
-    mount = max(over, key=lambda one: len(_normal(one["mountPath"])), default=None)
+    mount = max(over, key=lambda mount: len(_normal(mount["mountPath"])), default=None)
     own = mount is not None and _normal(mount["mountPath"]) not in (*_DEVICES, *_SYSTEM)
     if mount is None or not own or mount.get("subPathExpr") or _under(mount["mountPath"], ("/dev", "/proc", "/sys")):
         raise InjectionError(
             f"container {engine['name']!r} listens on the Unix socket {path} (--uds), which {sidecar['name']!r} cannot "
-            f"see: mount an emptyDir in {engine['name']!r} at a folder of its own, such as /run/engine, and have the "
+            f"see: mount an emptyDir in {engine['name']!r} at a separate path, such as /run/engine, and create the "
             "socket there"
         )
     _mount(sidecar, {**_plain(mount), "readOnly": True}, "sidecar", f"container {engine['name']!r}")
@@ -158,13 +160,15 @@ def _mount(container: Container, mount: Mapping[str, Any], what: str, wanted_by:
                 f"{wanted_by} has volume {mount['name']!r} at {path}, but {what} {container['name']!r} has volume "
                 f"{device['name']!r} as a block device at {device['devicePath']}: change one of them"
             )
-    there = next((one for one in container.get("volumeMounts") or [] if _normal(one["mountPath"]) == path), None)
-    if there is None:
+    existing = next(
+        (mount for mount in container.get("volumeMounts") or [] if _normal(mount["mountPath"]) == path), None
+    )
+    if existing is None:
         container["volumeMounts"] = [*(container.get("volumeMounts") or []), dict(mount)]
-    elif (there["name"], there.get("subPath")) != (mount["name"], mount.get("subPath")):
+    elif (existing["name"], existing.get("subPath")) != (mount["name"], mount.get("subPath")):
         raise InjectionError(
             f"{wanted_by} has volume {mount['name']!r} at {path}, but {what} {container['name']!r} has volume "
-            f"{there['name']!r} there: both must see the same files under a path, change one of them"
+            f"{existing['name']!r} there: both must have the same files at a path. Change one of them"
         )
 
 

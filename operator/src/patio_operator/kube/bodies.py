@@ -36,7 +36,7 @@ def read_object(text: str) -> Object:
     """
     value, _ = _value(text, _skip(text, 0))
     if not isinstance(value, dict):
-        raise ValueError("the API server answered with JSON that is no object")
+        raise ValueError("the API server's answer is not a JSON object")
     return value
 
 
@@ -53,7 +53,7 @@ def read_event(text: str) -> Object:
     except RecursionError:
         event, too_deep = json.loads(cut(text, "too-deep")[0]), True
     if not isinstance(event, dict) or not isinstance(event.get("object"), dict) or "type" not in event:
-        raise ValueError("the API server sent JSON that is no event of a watch")
+        raise ValueError("the API server sent JSON that is not a watch event")
     return {**event, "object": _left_of(event["object"])} if too_deep else event
 
 
@@ -76,7 +76,7 @@ class Items:
         """
         for value, _, _ in self.spans():
             if not isinstance(value, dict):
-                raise ValueError("an item of a list is no object")
+                raise ValueError("an item of a list is not an object")
             yield value
 
     def spans(self) -> Iterator[tuple[Any, int, int]]:

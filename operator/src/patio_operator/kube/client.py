@@ -59,7 +59,7 @@ Object = dict[str, Any]
 
 
 class ApiError(Exception):
-    """The API server refused a request, or could not be reached. Its own words are the message."""
+    """The API server rejected a request, or could not be reached. The message is the API server's."""
 
     def __init__(self, status: int, message: str, causes: Sequence[tuple[str, str]] = ()) -> None:
         super().__init__(message)
@@ -185,11 +185,11 @@ class KubeClient:
     ) -> list[Object]:
         found: list[Object] = []
         async for items, _ in self.pages(kind, scope, fields):
-            for one in items:
-                if isinstance(one, TooDeep):
-                    log.warning("%s left out: it is nested too deeply to be read", _named(kind, one))
+            for item in items:
+                if isinstance(item, TooDeep):
+                    log.warning("%s ignored: it is nested too deeply to be read", _named(kind, item))
                 else:
-                    found.append(one if keep is None else keep(one))
+                    found.append(item if keep is None else keep(item))
             if len(found) > MOST_OBJECTS:
                 raise TooLargeError(0, f"There are more than {MOST_OBJECTS} {kind.plural}")
         return found
@@ -238,9 +238,9 @@ class KubeClient:
             async for line in _lines(response.response.content):
                 yield bodies.read_event(line.decode())
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise RetryableApiError(0, f"The watch broke off: {connection_error(error)}") from error
+            raise RetryableApiError(0, f"The watch failed: {connection_error(error)}") from error
         except ValueError as error:
-            raise RetryableApiError(0, f"The watch broke off: {error}") from error
+            raise RetryableApiError(0, f"The watch failed: {error}") from error
         finally:
             if response is not None:
                 response.response.close()
@@ -383,8 +383,8 @@ async def _decoded(text: str) -> tuple[list[Object], Object]:
     found: list[Object] = []
     begun = time.perf_counter()
     try:
-        for one in items:
-            found.append(one)
+        for item in items:
+            found.append(item)
             if time.perf_counter() - begun > SLICE_SECONDS:
                 await asyncio.sleep(0)
                 begun = time.perf_counter()
@@ -405,7 +405,7 @@ async def _lines(content: aiohttp.StreamReader) -> AsyncGenerator[bytes, None]:
             begun.clear()
         begun += rest
         if len(begun) > MOST_BYTES:
-            raise RetryableApiError(0, f"The watch broke off: an event is larger than {MOST_BYTES} bytes")
+            raise RetryableApiError(0, f"The watch failed: an event is larger than {MOST_BYTES} bytes")
 
 
 def _named(kind: Resource, body: Object) -> str:
@@ -435,7 +435,9 @@ def _error(status: int, data: bytes) -> ApiError:
         return ConflictError(status, message)
     # Server-side apply of a field that the schema does not have is answered with 500 (Kubernetes 1.34).
     if status == 500 and "failed to create typed patch object" in message:
-        return InvalidError(status, message, [(one.get("field") or "", one.get("message") or "") for one in causes])
+        return InvalidError(
+            status, message, [(cause.get("field") or "", cause.get("message") or "") for cause in causes]
+        )
     if status == 429 or status >= 500:
         return RetryableApiError(status, message)
-    return InvalidError(status, message, [(one.get("field") or "", one.get("message") or "") for one in causes])
+    return InvalidError(status, message, [(cause.get("field") or "", cause.get("message") or "") for cause in causes])

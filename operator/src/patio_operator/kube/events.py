@@ -53,11 +53,11 @@ async def record(client: KubeClient, about: Mapping[str, Any], type_: str, reaso
         try:
             await client.create(EVENT, body, namespace)
         except ConflictError:
-            there = await client.get(EVENT, name, namespace)
+            existing = await client.get(EVENT, name, namespace)
             await client.merge(
-                EVENT, name, namespace, {"count": int(there.get("count") or 1) + 1, "lastTimestamp": now}
+                EVENT, name, namespace, {"count": int(existing.get("count") or 1) + 1, "lastTimestamp": now}
             )
     except TerminatingError:
-        log.debug("event not recorded: %s %s: the namespace is going", reason, metadata["name"])
+        log.debug("event not recorded: %s %s: the namespace is being deleted", reason, metadata["name"])
     except ApiError as error:
         log.warning("event not recorded: %s %s: %s", reason, metadata["name"], error.message)

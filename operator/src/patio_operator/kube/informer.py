@@ -46,9 +46,9 @@ class Informer(Generic[T]):
 
         """
         apart = namespaces if kind.namespaced and scope.namespace is None else ()
-        scopes = [replace(scope, namespace=one) for one in apart] or [scope]
+        scopes = [replace(scope, namespace=namespace) for namespace in apart] or [scope]
         lists = asyncio.Semaphore(LISTED_AT_ONCE)
-        self._watches = {one.namespace: Reflector(client, kind, decode, one, lists) for one in scopes}
+        self._watches = {scope.namespace: Reflector(client, kind, decode, scope, lists) for scope in scopes}
         for watch in self._watches.values():
             watch.on_unreadable = self._note_unreadable
         self.on_unreadable: Unreadable = lambda kind, body, why: None
@@ -93,7 +93,7 @@ class Informer(Generic[T]):
         A namespace that was deleted, or in which the operator has no rights any more, holds up no other one.
         """
         watches = self._watches.values()
-        return any(one.synced for one in watches) and all(one.synced or one.refused for one in watches)
+        return any(watch.synced for watch in watches) and all(watch.synced or watch.rejected for watch in watches)
 
     def synced_in(self, namespace: str) -> bool:
         """Return whether what is here of a namespace is as it is in the API server; nothing is of one not watched."""
@@ -118,7 +118,7 @@ class Informer(Generic[T]):
         if len(self._watches) == 1:
             await next(iter(self._watches.values())).relist()
         else:
-            await asyncio.gather(*(one.try_relist() for one in self._watches.values()))
+            await asyncio.gather(*(watch.try_relist() for watch in self._watches.values()))
 
     def retry_now(self) -> None:
         """Have no watch that is lost wait any longer before it tries again."""

@@ -27,7 +27,7 @@ REQUEST_SECONDS = 3.0
 """For one look at the Lease or one write of it: there must be time for another before the deadline."""
 
 
-class LostError(Exception):
+class LeaseLostError(Exception):
     """Somebody else holds the Lease."""
 
 
@@ -57,7 +57,7 @@ class LeaderElector:
 
     async def _until_held(self) -> float:
         """Wait for the Lease; return when the request that got it was made (monotonic)."""
-        said = ""
+        logged_holder = ""
         while True:
             asked = time.monotonic()
             pause = lease_rules.LOOK_EVERY
@@ -72,8 +72,8 @@ class LeaderElector:
             except (ApiError, TimeoutError) as error:
                 log.warning("lease %s not read: %s", self._name, error or "no answer in time")
             holder = self._seen.record.holder if self._seen else ""
-            if holder not in (said, self._identity):
-                said = holder
+            if holder not in (logged_holder, self._identity):
+                logged_holder = holder
                 log.info("standing by: %s leads", holder)
             await asyncio.sleep(pause)
 
@@ -108,16 +108,16 @@ class LeaderElector:
             await asyncio.wait((acting, renewing))
             self._change(leading=False)
         for task in (acting, renewing):
-            if not task.cancelled() and (fault := task.exception()) is not None:
-                if not isinstance(fault, LostError):
-                    raise fault
-                log.error("stopped leading: %s", fault)
+            if not task.cancelled() and (error := task.exception()) is not None:
+                if not isinstance(error, LeaseLostError):
+                    raise error
+                log.error("stopped leading: %s", error)
 
     async def _renew(self, heard: float) -> None:
         """Renew until that fails for good.
 
         Raises:
-            LostError: another replica has it, or the deadline passed.
+            LeaseLostError: another replica has it, or the deadline passed.
 
         """
         while True:
@@ -126,7 +126,7 @@ class LeaderElector:
                 async with asyncio.timeout_at(deadline):
                     heard = await self._renewed()
             except TimeoutError:
-                raise LostError(
+                raise LeaseLostError(
                     f"lease {self._name} could not be renewed for {lease_rules.RENEW_DEADLINE:.0f} s"
                 ) from None
 
@@ -138,10 +138,10 @@ class LeaderElector:
                 async with asyncio.timeout(REQUEST_SECONDS):
                     if await self._take() > 0:
                         assert self._seen is not None
-                        raise LostError(f"lease {self._name} was taken by {self._seen.record.holder}")
+                        raise LeaseLostError(f"lease {self._name} was taken by {self._seen.record.holder}")
                 return asked
             except ConflictError:
-                log.info("lease %s was written meanwhile, reading it again", self._name)
+                log.info("lease %s was changed meanwhile, reading it again", self._name)
             except (ApiError, TimeoutError) as error:
                 log.warning("lease %s not renewed: %s", self._name, error or "no answer in time")
             await asyncio.sleep(0.5)
@@ -155,7 +155,7 @@ class LeaderElector:
                     await self._write(lease, lease_rules.released(datetime.now(UTC)))
                     log.info("lease %s released", self._name)
         except (ApiError, TimeoutError) as error:
-            log.warning("lease %s not released, it runs out by itself: %s", self._name, error or "no answer in time")
+            log.warning("lease %s not released, it expires: %s", self._name, error or "no answer in time")
 
     async def _write(self, lease: Object, spec: Object) -> None:
         patch = {"metadata": {"resourceVersion": lease["metadata"]["resourceVersion"]}, "spec": spec}

@@ -67,14 +67,14 @@ def free_in(seen: ObservedRecord, identity: str, now: float) -> float:
 
 def held(before: Record | None, identity: str, now: datetime) -> dict[str, Any]:
     """Return the spec by which this replica takes the Lease, or renews it."""
-    mine = before is not None and before.holder == identity
+    is_holder = before is not None and before.holder == identity
     moment = _micro_time(now)
     return {
         "holderIdentity": identity,
         "leaseDurationSeconds": int(DURATION),
-        "acquireTime": before.acquired if before is not None and mine and before.acquired else moment,
+        "acquireTime": before.acquired if before is not None and is_holder and before.acquired else moment,
         "renewTime": moment,
-        "leaseTransitions": 0 if before is None else before.transitions + (0 if mine else 1),
+        "leaseTransitions": 0 if before is None else before.transitions + (0 if is_holder else 1),
     }
 
 

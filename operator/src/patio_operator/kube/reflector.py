@@ -91,7 +91,7 @@ class Reflector(Generic[T]):
         """Why it is not fresh."""
         self.forbidden = False
         """Whether that is a lack of rights."""
-        self.refused = False
+        self.rejected = False
         """Whether that is an answer to what was asked, 403 or 404, and no trouble that passes by itself."""
 
     def add_event_handler(self, handler: EventHandler[T]) -> None:
@@ -144,8 +144,8 @@ class Reflector(Generic[T]):
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for one in ends:
-                one.cancel()
+            for task in ends:
+                task.cancel()
             await asyncio.gather(*ends, return_exceptions=True)
 
     def retry_now(self) -> None:
@@ -178,7 +178,7 @@ class Reflector(Generic[T]):
         except ApiError as error:
             return error
         except Exception as fault:  # noqa: BLE001 - the outermost place: a watch that ended would stop everything
-            log.error("watch of %s broke: %s: %s", self.what, type(fault).__name__, fault)
+            log.error("watch of %s failed: %s: %s", self.what, type(fault).__name__, fault)
             return fault
         return None
 
@@ -201,25 +201,25 @@ class Reflector(Generic[T]):
         if after is None:
             return ""
         if not after and lasted < LONGEST_PAUSE:
-            raise ApiError(GONE, "what was listed is too old to be watched")
+            raise ApiError(GONE, "the list is too old to watch from")
         if after and not healthy:
             self._failures += 1
             if self._failures > MOST_RESUMED:
-                raise ApiError(0, "the API server ends the watch as soon as it begins")
+                raise ApiError(0, "the API server ends each watch at once")
             await self._sleep(self._pause())
         return "" if self._ask.is_set() else after
 
     async def _rest(self, error: Exception) -> None:
         """Wait after a failure; until a listing is asked for, at the longest."""
         self._failures += 1
-        pause, words = self._pause(), str(error)
-        self.synced, self.problem = False, words
+        pause, message = self._pause(), str(error)
+        self.synced, self.problem = False, message
         status = error.status if isinstance(error, ApiError) else 0
-        self.forbidden, self.refused = status == 403, status in (403, 404)
+        self.forbidden, self.rejected = status == 403, status in (403, 404)
         self._lost.set()
-        level = logging.DEBUG if words == self._last_error else logging.WARNING
-        log.log(level, "watch of %s lost, again in %.1f s: %s", self.what, pause, words)
-        self._last_error = words
+        level = logging.DEBUG if message == self._last_error else logging.WARNING
+        log.log(level, "watch of %s lost, retrying in %.1f s: %s", self.what, pause, message)
+        self._last_error = message
         await self._sleep(pause)
 
     def _pause(self) -> float:
@@ -249,9 +249,9 @@ class Reflector(Generic[T]):
             log.info("watch of %s is back", self.what)
         self.synced, self._last_error = True, ""
         for namespace in before.keys() | found.keys():
-            was, there = before.get(namespace, {}), found.get(namespace, {})
-            for name in was.keys() | there.keys():
-                self._notify(namespace, was.get(name), there.get(name))
+            previous, current = before.get(namespace, {}), found.get(namespace, {})
+            for name in previous.keys() | current.keys():
+                self._notify(namespace, previous.get(name), current.get(name))
         for body in written:
             self._take(body)  # written while the list was read, which may have what was before
         return version
@@ -345,7 +345,7 @@ class Reflector(Generic[T]):
         self._complaints.append(now)
         metadata = body["metadata"]
         name = f"{metadata.get('namespace', '')}/{metadata['name']}"
-        log.error("%s %s left out, it cannot be read: %s", self._kind.kind, name, why)
+        log.error("%s %s ignored: it cannot be read: %s", self._kind.kind, name, why)
         self.on_unreadable(self._kind, body, why)
 
     @staticmethod
@@ -355,14 +355,14 @@ class Reflector(Generic[T]):
             del objects[namespace]
 
     def _notify(self, namespace: str, before: _Kept[T] | None, after: _Kept[T] | None) -> None:
-        was = None if before is None else before.value
-        there = None if after is None else after.value
-        if was != there:
+        previous = None if before is None else before.value
+        current = None if after is None else after.value
+        if previous != current:
             for handler in self._handlers:
                 try:
-                    handler(namespace, was, there)
+                    handler(namespace, previous, current)
                 except Exception:  # what one listener makes of an object is not another one's trouble
-                    log.exception("a change of %s in %r was not taken in", self._kind.plural, namespace)
+                    log.exception("a change of %s in %r was not processed", self._kind.plural, namespace)
 
 
 def _number(value: object) -> int:

@@ -82,7 +82,7 @@ async def ensure_shared_secret(
             pause = exponential(FIRST_PAUSE, LONGEST_PAUSE, failures)
             await asyncio.sleep(with_jitter(pause, random.random()))  # noqa: S311 - jitter only
             continue
-        log.info("%s, kept in Secret %s", decision.message, name)
+        log.info("%s, stored in Secret %s", decision.message, name)
         return decision.value
 
 

@@ -47,6 +47,6 @@ class UnreadableObjects:
             self._some.clear()
             while self._waiting:
                 about, why = self._waiting.pop(next(iter(self._waiting)))
-                message = f"Patio's operator leaves it out: it cannot be read: {why}"
+                message = f"The operator cannot read this object and ignores it: {why}"
                 await events.record(self._client, about, "Warning", "Unreadable", message)
                 await asyncio.sleep(EVENT_SECONDS)

@@ -41,7 +41,7 @@ class BoundedTransport(httpx.AsyncBaseTransport):
         assert isinstance(response.stream, httpx.AsyncByteStream)
         if response.headers.get("content-encoding", "identity").lower() != "identity":
             await response.stream.aclose()
-            raise httpx.RemoteProtocolError("the answer is compressed, which no sidecar's is")
+            raise httpx.RemoteProtocolError("the answer is compressed, and sidecars do not compress answers")
         response.stream = _Bounded(response.stream, self._most)
         return response
 
@@ -60,7 +60,7 @@ class _Bounded(httpx.AsyncByteStream):
         async for part in self._inner:
             size += len(part)
             if size > self._most:
-                raise httpx.RemoteProtocolError(f"the answer is more than {self._most} bytes")
+                raise httpx.RemoteProtocolError(f"the answer is longer than {self._most} bytes")
             yield part
 
     async def aclose(self) -> None:

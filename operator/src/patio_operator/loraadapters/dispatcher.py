@@ -21,7 +21,7 @@ from typing import Protocol
 import httpx
 
 from patio_operator.loraadapters.handshake import Handshakes, UnprovenError
-from patio_operator.loraadapters.planner.credentials import SecretUnusableError, check, given
+from patio_operator.loraadapters.planner.credentials import InvalidSecretError, check, given
 from patio_operator.loraadapters.planner.observation import UNOBSERVED, Observation
 from patio_operator.loraadapters.planner.plan import Load, Order, Rejection, Unload
 from patio_operator.pods.engine_pod import EnginePod
@@ -32,7 +32,7 @@ from patio_protocol.adapters import LoadRequest, UnloadRequest
 from patio_protocol.backoff import exponential, with_jitter
 from patio_protocol.client import SidecarClient
 from patio_protocol.credentials import SEALED_FOR_ANOTHER
-from patio_protocol.errors import Refused, SidecarError
+from patio_protocol.errors import RejectedError, SidecarError
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class Secrets(Protocol):
 @dataclass(frozen=True)
 class _Rejected:
     rejection: Rejection
-    times: int
+    failures: int
 
 
 @dataclass(frozen=True)
@@ -131,17 +131,21 @@ class Dispatcher:
             pods: UIDs of those that there are; what the others said is forgotten.
 
         """
-        now, there = self._now(), set(pods)
+        now, uids = self._now(), set(pods)
         self._wanted[namespace] = set(), self._wanted.get(namespace, (set(), set()))[0]
-        kept = {key: one for key, one in self._rejected.get(namespace, {}).items() if key[0] in there}
+        kept = {key: rejected for key, rejected in self._rejected.get(namespace, {}).items() if key[0] in uids}
         # Known for a while longer: an order refused again is to wait longer.
-        kept = {key: one for key, one in kept.items() if one.rejection.until > now - timedelta(seconds=LONGEST_PAUSE)}
+        kept = {
+            key: rejected
+            for key, rejected in kept.items()
+            if rejected.rejection.until > now - timedelta(seconds=LONGEST_PAUSE)
+        }
         taken = self._taken.get(namespace, {})
-        still = {key: one for key, one in taken.items() if key[0] in there and one.until > now}
+        still = {key: accepted for key, accepted in taken.items() if key[0] in uids and accepted.until > now}
         self._rejected[namespace], self._taken[namespace] = kept, still
-        if not there:
+        if not uids:
             del self._rejected[namespace], self._taken[namespace], self._wanted[namespace]
-        return {key: one.rejection for key, one in kept.items()}
+        return {key: rejected.rejection for key, rejected in kept.items()}
 
     def dispatch(self, orders: Iterable[Load | Unload], seen: Mapping[str, Observation]) -> datetime | None:
         """Give the orders that are not on their way already. `seen`: what the plan was made from.
@@ -191,7 +195,7 @@ class Dispatcher:
         client = SidecarClient(url, self._http, self._auth(pod.uid))
         what = f"{_verb(order)} {planned.lora_name} on {pod.namespace}/{pod.name}"
         log.info("order: %s: %s", what, order.reason)
-        refuse = partial(self._reject, pod.namespace, (pod.uid, planned))
+        reject = partial(self._reject, pod.namespace, (pod.uid, planned))
         try:
             async with asyncio.timeout(ORDER_SECONDS):
                 if isinstance(order, Unload):
@@ -200,20 +204,20 @@ class Dispatcher:
                     await client.load(order.request)
                 elif not await self._load_with_credentials(order, order.secret, client):
                     return False
-        except Refused as error:
-            log.warning("order refused: %s: %s: %s", what, error.code, error.message[:MOST_WORDS])
-            refuse(error.message, error.retryable)
+        except RejectedError as error:
+            log.warning("order rejected: %s: %s: %s", what, error.code, error.message[:MOST_WORDS])
+            reject(error.message, error.retryable)
             return True
         except UnprovenError as error:
             log.warning("order not sent: %s: %s", what, error)
-            refuse(str(error), True, "SidecarUnproven")
+            reject(str(error), True, "SidecarUnproven")
             return True
         except TokenReviewError as error:
             log.warning("order not sent: %s: %s", what, error)
-            refuse(str(error), True, error.reason)
+            reject(str(error), True, error.reason)
             return True
         except TimeoutError:
-            log.info("order not delivered: %s: no end within %g s", what, ORDER_SECONDS)
+            log.info("order not delivered: %s: no answer within %g s", what, ORDER_SECONDS)
             return False
         except SidecarError as error:
             log.info("order not delivered: %s: %s", what, error)
@@ -233,7 +237,7 @@ class Dispatcher:
         request = order.request.model_copy(update={"credentials_revision": found.revision})
         try:
             check(request, found.values)
-        except SecretUnusableError as error:  # it has changed since it was judged, and is judged again
+        except InvalidSecretError as error:  # it has changed since it was judged, and is judged again
             log.warning("secret %s/%s cannot be used: %s", pod.namespace, secret, error)
             return False
         await self._load_sealed(pod, client, partial(sealed, request, given(found.values), pod.uid), key)
@@ -244,7 +248,7 @@ class Dispatcher:
     ) -> None:
         try:
             await client.load(shut(key))
-        except Refused as refused:
+        except RejectedError as refused:
             if refused.code != SEALED_FOR_ANOTHER:
                 raise
             # It has started since. Once only: one that says so again is refused like any other.
@@ -257,13 +261,13 @@ class Dispatcher:
         key: tuple[str, Order],
         message: str,
         retryable: bool,
-        reason: str = "SidecarRefused",
+        reason: str = "SidecarRejected",
     ) -> None:
-        refused = self._rejected.setdefault(namespace, {})
-        times = refused[key].times + 1 if key in refused else 1
-        pause = exponential(FIRST_PAUSE, LONGEST_PAUSE, times) if retryable else LONGEST_PAUSE
+        rejected = self._rejected.setdefault(namespace, {})
+        failures = rejected[key].failures + 1 if key in rejected else 1
+        pause = exponential(FIRST_PAUSE, LONGEST_PAUSE, failures) if retryable else LONGEST_PAUSE
         until = self._now() + timedelta(seconds=with_jitter(pause, self._rng.random()))
-        refused[key] = _Rejected(Rejection(message[:MOST_WORDS], retryable, until, reason), times)
+        rejected[key] = _Rejected(Rejection(message[:MOST_WORDS], retryable, until, reason), failures)
 
 
 def _verb(order: Load | Unload) -> str:

@@ -17,4 +17,6 @@ def register(queue: WorkQueue, *informers: Informer[Any]) -> None:
 
 def existing_keys(*informers: Informer[Any]) -> Iterator[Key]:
     """Yield the namespaces that have any of the objects."""
-    yield from ((namespace,) for namespace in {one for informer in informers for one in informer.namespaces()})
+    yield from (
+        (namespace,) for namespace in {namespace for informer in informers for namespace in informer.namespaces()}
+    )

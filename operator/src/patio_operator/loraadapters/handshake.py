@@ -19,7 +19,7 @@ from patio_operator.security.token_rules import objection
 from patio_protocol.authentication import PROOF_MISSING
 from patio_protocol.client import SidecarClient
 from patio_protocol.credentials import TOKEN_MISSING, HandshakeRequest
-from patio_protocol.errors import Refused
+from patio_protocol.errors import RejectedError
 from patio_protocol.sealed_boxes import new_key
 
 PROVEN_SECONDS = 1800.0
@@ -59,9 +59,9 @@ class Handshakes:
             SidecarError: no answer, or a refusal that has nothing to do with this.
 
         """
-        known = self._proven.get(pod.uid)
-        if known is not None and known.until > self._clock():
-            return known.key
+        proven = self._proven.get(pod.uid)
+        if proven is not None and proven.until > self._clock():
+            return proven.key
         key = await self._shake(pod, client)
         self._proven.pop(pod.uid, None)
         while len(self._proven) >= MOST_PROVEN:
@@ -78,36 +78,36 @@ class Handshakes:
         self._proven.clear()
 
     async def _shake(self, pod: EnginePod, client: SidecarClient) -> str:
-        mine = new_key()
+        own_key = new_key()
         try:
-            answer = await client.handshake(HandshakeRequest(key=mine.public))
-        except Refused as refused:
-            words = _not_a_proof(refused)
-            if words is None:
+            answer = await client.handshake(HandshakeRequest(key=own_key.public))
+        except RejectedError as refused:
+            problem = _not_a_proof(refused)
+            if problem is None:
                 raise
-            raise UnprovenError(_sentence(pod, words)) from None
-        token = token_of(answer, mine, pod.uid)
+            raise UnprovenError(_sentence(pod, problem)) from None
+        token = token_of(answer, own_key, pod.uid)
         if token is None:
-            raise UnprovenError(_sentence(pod, f"what answers at {pod.ip} gave no proof that can be read"))
-        words = objection(await self._review(token), pod.namespace, pod.uid)
-        if words is not None:
-            raise UnprovenError(_sentence(pod, words))
+            raise UnprovenError(_sentence(pod, f"the answer from {pod.ip} has no readable proof"))
+        problem = objection(await self._review(token), pod.namespace, pod.uid)
+        if problem is not None:
+            raise UnprovenError(_sentence(pod, problem))
         return answer.key
 
 
-def _not_a_proof(refused: Refused) -> str | None:
+def _not_a_proof(refused: RejectedError) -> str | None:
     """Say what a refusal means where it means that there is no proof to be had."""
     if refused.code == TOKEN_MISSING:
-        return "it was given no service account token"
+        return "it has no service account token"
     if refused.code == PROOF_MISSING:
-        return "it was given no key of the operator's"
+        return "it has no key of the operator"
     if refused.status in (404, 405) or refused.code == "UnreadableAnswer":
-        return "what answers there does not know the handshake: its sidecar is older than this operator, or is none"
+        return "it does not know the handshake, so it is older than this operator or not a sidecar"
     return None
 
 
-def _sentence(pod: EnginePod, words: str) -> str:
+def _sentence(pod: EnginePod, problem: str) -> str:
     return (
-        f"Credentials go only to a sidecar that proves itself, and that of pod {pod.name} did not: {words}. "
-        "Recreate the pod."
+        f"The operator sends credentials only to a sidecar that proves itself. The sidecar of pod {pod.name} did not: "
+        f"{problem}. Recreate the pod."
     )

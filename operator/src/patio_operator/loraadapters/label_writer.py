@@ -65,13 +65,13 @@ class LabelWriter:
             pods: UIDs of those that there are; what was of others is forgotten.
 
         """
-        there, since = set(pods), self._now() - REMEMBERED
+        uids, since = set(pods), self._now() - REMEMBERED
         before = self._unlabelled.pop(namespace, {})
-        kept = {key: when for key, when in before.items() if key[0] in there and when > since}
+        kept = {key: when for key, when in before.items() if key[0] in uids and when > since}
         if kept:
             self._unlabelled[namespace] = kept
         now = self._now()
-        coming = {(uid, name): now for uid in self._coming.keys() & there for name in self._coming[uid]}
+        coming = {(uid, name): now for uid in self._coming.keys() & uids for name in self._coming[uid]}
         return kept | coming
 
     def apply(self, serving: Iterable[SetServingLabels]) -> None:
@@ -95,14 +95,16 @@ class LabelWriter:
 
     async def _write(self, mark: SetServingLabels) -> bool:
         pod = mark.pod
-        known = self._pods.get(pod.name, pod.namespace)
-        if known is None or known.pod.uid != pod.uid:
+        cached = self._pods.get(pod.name, pod.namespace)
+        if cached is None or cached.pod.uid != pod.uid:
             return True
-        annotations = {} if known.names is None else {labels.ADAPTER_NAMES: known.names}
-        names = frozenset(one for one in mark.names if one in known.pod.serving or not self._ordered(mark.pod.uid, one))
-        shown = {labels.adapter_label(one).removeprefix(labels.ADAPTER_PREFIX) for one in names}
+        annotations = {} if cached.names is None else {labels.ADAPTER_NAMES: cached.names}
+        names = frozenset(
+            name for name in mark.names if name in cached.pod.serving or not self._ordered(mark.pod.uid, name)
+        )
+        shown = {labels.adapter_label(name).removeprefix(labels.ADAPTER_PREFIX) for name in names}
         owners = [(owner, value) for owner, value in mark.owners if value in shown]
-        patch = labels.serving_labels_patch({"labels": known.pod.labels, "annotations": annotations}, names, owners)
+        patch = labels.serving_labels_patch({"labels": cached.pod.labels, "annotations": annotations}, names, owners)
         if not patch:
             return names == mark.names  # else again, after a pause
         patch["metadata"]["uid"] = pod.uid
@@ -115,7 +117,7 @@ class LabelWriter:
             log.warning("labels of %s/%s not written: %s", pod.namespace, pod.name, error.message)
             return False
         now = self._now()
-        for name in known.pod.serving - names:
+        for name in cached.pod.serving - names:
             self._unlabelled.setdefault(pod.namespace, {})[pod.uid, name] = now
         self._pods.observe_write(body)
         return True

@@ -128,8 +128,8 @@ class AdapterReconciler:
         rest = self._resting.get(namespace, 0.0) - self._clock()
         if rest > 0:
             return rest
-        pods = {one.pod.uid: one for one in self._pods.all(namespace)}
-        of_pods = [one.pod for one in pods.values()]
+        pods = {cached.pod.uid: cached for cached in self._pods.all(namespace)}
+        of_pods = [cached.pod for cached in pods.values()]
         if not pods and not self._adapters.all(namespace):
             self._watch.follow(namespace, ())
             self._dispatcher.rejections(namespace, ())
@@ -143,10 +143,14 @@ class AdapterReconciler:
             await self._watch.first_answers(namespace, FIRST_LOOK_SECONDS)
             self._looked.add(namespace)
             return 0.0  # what is known of the cluster may be another by now
-        adapters = {one.adapter.metadata.name: one for one in self._adapters.all(namespace)}
-        snapshot = await self._snapshot(namespace, pods, [one.adapter for one in adapters.values()])
-        reports = sum(len(one.answer.adapters) for one in snapshot.observations.values() if one.answer is not None)
-        with self._heap.quiet(reports + sum(len(one.status.instances) for one in adapters.values())):
+        adapters = {cached.adapter.metadata.name: cached for cached in self._adapters.all(namespace)}
+        snapshot = await self._snapshot(namespace, pods, [cached.adapter for cached in adapters.values()])
+        reports = sum(
+            len(observation.answer.adapters)
+            for observation in snapshot.observations.values()
+            if observation.answer is not None
+        )
+        with self._heap.quiet(reports + sum(len(cached.status.instances) for cached in adapters.values())):
             requeue_after = await self._carry_out(namespace, snapshot, adapters, pods)
         return max(0.0, min(requeue_after)) if requeue_after else None
 
@@ -156,11 +160,11 @@ class AdapterReconciler:
         """Take what a plan is made from, all of it at one moment but for the Secrets."""
         credentials = await self._secrets.credentials(adapters)
         now = self._now()
-        for one in adapters:
-            if is_deleting(one) and self._exists(one):  # else `_forget` was told of it already
-                self._deleted_at.setdefault(one.metadata.uid, now)
+        for adapter in adapters:
+            if is_deleting(adapter) and self._exists(adapter):  # else `_forget` was told of it already
+                self._deleted_at.setdefault(adapter.metadata.uid, now)
         return Snapshot(
-            [one.pod for one in pods.values()],
+            [cached.pod for cached in pods.values()],
             self._watch.seen(namespace),
             adapters,
             now,
@@ -182,18 +186,18 @@ class AdapterReconciler:
         now = snapshot.now
         self._resting[namespace] = self._clock() + REST * spent
         # Before the first load, so that no adapter is left behind by an object that was deleted meanwhile.
-        holds = [one.adapter for one in decided.actions if isinstance(one, AddFinalizer)]
-        held = await _some_at_once([partial(self._add_finalizer, one) for one in holds])
-        unheld = {one.metadata.name for one, done in zip(holds, held, strict=True) if not done}
+        holds = [action.adapter for action in decided.actions if isinstance(action, AddFinalizer)]
+        held = await _some_at_once([partial(self._add_finalizer, adapter) for adapter in holds])
+        unheld = {adapter.metadata.name for adapter, done in zip(holds, held, strict=True) if not done}
         times = [decided.requeue_at]
         for part in in_chunks(decided.actions):
-            orders = [one for one in part if isinstance(one, Load | Unload)]
-            may = [one for one in orders if isinstance(one, Unload) or one.adapter not in unheld]
+            orders = [action for action in part if isinstance(action, Load | Unload)]
+            may = [order for order in orders if isinstance(order, Unload) or order.adapter not in unheld]
             times.append(self._dispatcher.dispatch(may, snapshot.observations))
-            self._labels.apply(one for one in part if isinstance(one, SetServingLabels))
+            self._labels.apply(action for action in part if isinstance(action, SetServingLabels))
             await asyncio.sleep(0)
         requeue_after = [(at - now).total_seconds() for at in times if at is not None]
-        released = [one for one in decided.actions if isinstance(one, RemoveFinalizer)]
+        released = [action for action in decided.actions if isinstance(action, RemoveFinalizer)]
         placements = dict(decided.placements)
         del decided  # what is told is dropped one by one: to free a hundred thousand at once takes its time
         return requeue_after + await self._write(released, placements, adapters, pods, now)
@@ -209,62 +213,62 @@ class AdapterReconciler:
         """Write what belongs into the API server; return after how many seconds there may be more to write."""
 
         def work() -> Iterator[Callable[[], Awaitable[list[float]]]]:
-            for one in released:
-                yield partial(self._remove_finalizer, adapters[one.adapter.metadata.name], one, now)
+            for release in released:
+                yield partial(self._remove_finalizer, adapters[release.adapter.metadata.name], release, now)
             for name in list(placements):
                 yield partial(self._write_service_and_status, adapters[name], placements.pop(name), pods, now)
 
-        return [wait for waits in await _some_at_once(work()) for wait in waits]
+        return [delay for delays in await _some_at_once(work()) for delay in delays]
 
     async def _write_service_and_status(
-        self, known: CachedAdapter, placement: Placement, pods: Mapping[str, CachedPod], now: datetime
+        self, cached: CachedAdapter, placement: Placement, pods: Mapping[str, CachedPod], now: datetime
     ) -> list[float]:
         """Write a LoraAdapter's Service and status."""
-        uid = known.adapter.metadata.uid
-        there = (pods[one.pod.uid] for one in placement.instances if one.pod.uid in pods)
-        condition, waits = await self._write_service(known, there)
+        uid = cached.adapter.metadata.uid
+        pods_with_it = (pods[instance.pod.uid] for instance in placement.instances if instance.pod.uid in pods)
+        condition, requeue_after = await self._write_service(cached, pods_with_it)
         message = self._failures.message(uid, FINALIZER)
         if message is not None:
-            placement = replace(placement, condition=Condition("FinalizerRefused", _no_finalizer(message)))
+            placement = replace(placement, condition=Condition("FinalizerRejected", _no_finalizer(message)))
         elif condition is not None and placement.condition is None and _is_loaded(placement):
             placement = replace(placement, condition=condition)
-        waits.append(self._failures.wait(uid, FINALIZER))
-        waits += await self._write_status(known, placement, now)
-        return [wait for wait in waits if wait > 0]
+        requeue_after.append(self._failures.wait(uid, FINALIZER))
+        requeue_after += await self._write_status(cached, placement, now)
+        return [wait for wait in requeue_after if wait > 0]
 
     async def _write_service(
-        self, known: CachedAdapter, pods: Iterable[CachedPod]
+        self, cached: CachedAdapter, pods: Iterable[CachedPod]
     ) -> tuple[Condition | None, list[float]]:
-        uid = known.adapter.metadata.uid
+        uid = cached.adapter.metadata.uid
         condition: Condition | None = None
 
         async def write() -> None:
             nonlocal condition
-            condition = await self._services.write(known, pods)
+            condition = await self._services.write(cached, pods)
 
-        waits = await self._try(known.adapter, SERVICE, write)
+        waits = await self._try(cached.adapter, SERVICE, write)
         message = self._failures.message(uid, SERVICE)
         if message is not None:
-            return Condition("ServiceRefused", f"The API server does not take the Service: {message}"), waits
-        requeue_after = self._services.requeue_after(known)
+            return Condition("ServiceRejected", f"The API server rejects the Service: {message}"), waits
+        requeue_after = self._services.requeue_after(cached)
         return condition, waits if requeue_after is None else [requeue_after]
 
-    async def _write_status(self, known: CachedAdapter, placement: Placement, now: datetime) -> list[float]:
-        uid = known.adapter.metadata.uid
+    async def _write_status(self, cached: CachedAdapter, placement: Placement, now: datetime) -> list[float]:
+        uid = cached.adapter.metadata.uid
         wait = self._failures.wait(uid, STATUS)
         if wait:
             return [wait]
         async with self._computing:  # one in each turn of the loop: a status of thousands of pods takes milliseconds
-            after = status(known.adapter, placement, known.status, now)
+            after = status(cached.adapter, placement, cached.status, now)
             await asyncio.sleep(0)
-        waits: list[float] = []
+        requeue_after: list[float] = []
 
         async def write() -> None:
-            later = await self._statuses.write(known, after)
+            later = await self._statuses.write(cached, after)
             if later is not None:
-                waits.append(later)
+                requeue_after.append(later)
 
-        return waits + await self._try(known.adapter, STATUS, write)
+        return requeue_after + await self._try(cached.adapter, STATUS, write)
 
     async def _add_finalizer(self, adapter: LoraAdapter) -> bool:
         """Put the finalizer on a LoraAdapter; return whether it is there."""
@@ -277,31 +281,32 @@ class AdapterReconciler:
         await self._try(adapter, FINALIZER, write)
         return done
 
-    async def _remove_finalizer(self, known: CachedAdapter, release: RemoveFinalizer, now: datetime) -> list[float]:
+    async def _remove_finalizer(self, cached: CachedAdapter, release: RemoveFinalizer, now: datetime) -> list[float]:
         """Take the finalizer off, and tell of it once that is done; where it may not be, the status says so."""
         adapter = release.adapter
 
         async def write() -> None:
-            kept = [one for one in adapter.metadata.finalizers if one != UNLOAD_FINALIZER]
+            kept = [finalizer for finalizer in adapter.metadata.finalizers if finalizer != UNLOAD_FINALIZER]
             if await self._write_finalizers(adapter, kept):
-                await self._record_removal(known.reference, release)
+                await self._record_removal(cached.reference, release)
 
-        waits = await self._try(adapter, FINALIZER, write)
+        requeue_after = await self._try(adapter, FINALIZER, write)
         message = self._failures.message(adapter.metadata.uid, FINALIZER)
         if message is not None:
-            condition = Condition("FinalizerRefused", f"It is deleted and cannot go: {_no_finalizer(message)}")
-            waits += await self._write_status(known, Placement(condition=condition), now)
-        return waits
+            condition = Condition("FinalizerRejected", f"The deletion cannot finish. {_no_finalizer(message)}")
+            requeue_after += await self._write_status(cached, Placement(condition=condition), now)
+        return requeue_after
 
     async def _record_removal(self, about: Mapping[str, Any], release: RemoveFinalizer) -> None:
         if release.left_on:
+            whose = "its sidecar" if len(release.left_on) == 1 else "each sidecar"
             message = (
-                f"Deleted, though {', '.join(release.left_on[:5])} did not confirm the unload in time. "
-                "What is left there is unloaded as soon as the sidecar answers."
+                f"Deleted without confirmation from {', '.join(release.left_on[:5])}; "
+                f"the adapter will be unloaded there when {whose} responds."
             )
-            await events.record(self._client, about, "Warning", "LeftLoaded", message)
+            await events.record(self._client, about, "Warning", "UnloadNotConfirmed", message)
         else:
-            await events.record(self._client, about, "Normal", "Unloaded", "The adapter is unloaded everywhere.")
+            await events.record(self._client, about, "Normal", "Unloaded", "The adapter is unloaded on every pod.")
 
     async def _write_finalizers(self, adapter: LoraAdapter, finalizers: list[str]) -> bool:
         """Write the finalizers; return False when the object was changed or is gone: its event brings the next pass."""
@@ -330,18 +335,18 @@ class AdapterReconciler:
                 return []
             wait = self._failures.failed(metadata.uid, what, error.message)
             name = f"{metadata.namespace}/{metadata.name}"
-            log.warning("%s of LoraAdapter %s not written, again in %.1f s: %s", what, name, wait, error.message)
+            log.warning("%s of LoraAdapter %s not written, retrying in %.1f s: %s", what, name, wait, error.message)
             return [wait]
         self._failures.worked(metadata.uid, what)
         return []
 
     def _exists(self, adapter: LoraAdapter) -> bool:
-        known = self._adapters.get(adapter.metadata.name, adapter.metadata.namespace)
-        return known is not None and known.adapter.metadata.uid == adapter.metadata.uid
+        cached = self._adapters.get(adapter.metadata.name, adapter.metadata.namespace)
+        return cached is not None and cached.adapter.metadata.uid == adapter.metadata.uid
 
-    def _forget(self, namespace: str, was: CachedAdapter | None, there: CachedAdapter | None) -> None:
-        if was is not None and there is None:
-            metadata = was.adapter.metadata
+    def _forget(self, namespace: str, previous: CachedAdapter | None, current: CachedAdapter | None) -> None:
+        if previous is not None and current is None:
+            metadata = previous.adapter.metadata
             self._secrets.forget(namespace, metadata.name)
             self._statuses.forget(namespace, metadata.name)
             self._services.forget(metadata.uid)
@@ -350,29 +355,29 @@ class AdapterReconciler:
 
 
 def _is_loaded(placement: Placement) -> bool:
-    return all(one.state is InstanceState.LOADED for one in placement.instances)
+    return all(instance.state is InstanceState.LOADED for instance in placement.instances)
 
 
 def _no_finalizer(message: str) -> str:
-    return f"The API server does not take a change of metadata.finalizers of this object: {message}"
+    return f"The API server rejects a change of metadata.finalizers of this object: {message}"
 
 
 async def _some_at_once(work: Iterable[Callable[[], Awaitable[T]]]) -> list[T]:
     """Do all, a few at a time; then raise what the first of them raised, or return what they returned, in order."""
     ends: dict[int, T] = {}
-    faults: list[Exception] = []
+    errors: list[Exception] = []
     waiting = iter(enumerate(work))
 
     async def some() -> None:
-        for number, one in waiting:
+        for number, call in waiting:
             try:
-                ends[number] = await one()
-            except Exception as fault:  # noqa: BLE001 - the others go on first
-                faults.append(fault)
+                ends[number] = await call()
+            except Exception as error:  # noqa: BLE001 - the others go on first
+                errors.append(error)
 
     async with asyncio.TaskGroup() as tasks:
         for _ in range(WRITES_AT_ONCE):
             tasks.create_task(some())
-    if faults:
-        raise faults[0]
+    if errors:
+        raise errors[0]
     return [ends[number] for number in sorted(ends)]

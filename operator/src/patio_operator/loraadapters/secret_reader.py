@@ -19,7 +19,7 @@ from patio_operator.kube.resources import SECRET
 from patio_operator.loraadapters.dispatcher import SecretValues
 from patio_operator.loraadapters.planner.credentials import (
     Credentials,
-    SecretUnusableError,
+    InvalidSecretError,
     check,
     decode,
     judge,
@@ -41,11 +41,13 @@ class SecretReader:
         """Take the namespaces, `*` for all; `on_change` is called with the namespace and name of a Secret."""
         self._client = client
         self._watched: dict[str | None, Informer[tuple[str, str]]] = {}
-        self._verdicts: dict[tuple[str, str], tuple[str, Credentials | Condition]] = {}
+        self._results: dict[tuple[str, str], tuple[str, Credentials | Condition]] = {}
         granted = set(namespaces)
         for namespace in {None} if EVERYWHERE in granted else granted:
             watched = Informer(client, SECRET, _name_and_revision, Scope(namespace, metadata_only=True))
-            watched.add_event_handler(lambda where, was, there: on_change(where, (there or was or ("", ""))[0]))
+            watched.add_event_handler(
+                lambda where, previous, current: on_change(where, (current or previous or ("", ""))[0])
+            )
             self._watched[namespace] = watched
 
     def watches(self) -> list[Coroutine[Any, Any, None]]:
@@ -84,7 +86,7 @@ class SecretReader:
             return None
         try:
             return SecretValues(_revision(body), decode(body.get("data")))
-        except SecretUnusableError as error:
+        except InvalidSecretError as error:
             log.warning("secret %s/%s cannot be used: %s", namespace, name, error)
             return None
 
@@ -95,18 +97,18 @@ class SecretReader:
         if watched is None:
             return Condition(
                 "SecretForbidden",
-                f"The operator may not read Secret {name}: add {namespace} to the chart's value "
+                f"The operator has no permission to read Secret {name}. Add {namespace} to the chart's value "
                 "adapters.secrets.namespaces.",
             )
         if not watched.synced_in(namespace):
             reason = "SecretForbidden" if watched.forbidden_in(namespace) else "SecretNotRead"
             return Condition(reason, f"The operator cannot read Secret {name}: {watched.problem_in(namespace)}")
-        known = watched.get(name, namespace)
-        if known is None:
-            return Condition("SecretNotFound", f"There is no Secret {name} in namespace {namespace}.")
-        _, revision = known
+        cached = watched.get(name, namespace)
+        if cached is None:
+            return Condition("SecretNotFound", f"Secret {name} does not exist in namespace {namespace}.")
+        _, revision = cached
         asked = f"{revision}/{adapter.metadata.generation}"
-        before = self._verdicts.get((namespace, adapter.metadata.name))
+        before = self._results.get((namespace, adapter.metadata.name))
         return before[1] if before is not None and before[0] == asked else asked
 
     async def _read(self, adapter: LoraAdapter, name: str, asked: str) -> Credentials | Condition:
@@ -114,28 +116,28 @@ class SecretReader:
         try:
             body = await self._client.get(SECRET, name, namespace)
         except NotFoundError:
-            return Condition("SecretNotFound", f"There is no Secret {name} in namespace {namespace}.")
+            return Condition("SecretNotFound", f"Secret {name} does not exist in namespace {namespace}.")
         except ApiError as error:
             reason = "SecretForbidden" if isinstance(error, InvalidError) else "SecretNotRead"
             return Condition(reason, f"The operator cannot read Secret {name}: {error.message}")
-        verdict = _verdict(adapter, name, body)
-        self._verdicts[namespace, adapter.metadata.name] = asked, verdict
-        return verdict
+        judged = _checked(adapter, name, body)
+        self._results[namespace, adapter.metadata.name] = asked, judged
+        return judged
 
     def forget(self, namespace: str, adapter: str) -> None:
         """Forget a LoraAdapter that is gone."""
-        self._verdicts.pop((namespace, adapter), None)
+        self._results.pop((namespace, adapter), None)
 
 
-def _verdict(adapter: LoraAdapter, name: str, body: Object) -> Credentials | Condition:
+def _checked(adapter: LoraAdapter, name: str, body: Object) -> Credentials | Condition:
     try:
         values = decode(body.get("data"))
-        verdict = judge(adapter, values, _revision(body))
-        if isinstance(verdict, Credentials):
+        judged = judge(adapter, values, _revision(body))
+        if isinstance(judged, Credentials):
             check(load_request(adapter), values)
-    except SecretUnusableError as error:
+    except InvalidSecretError as error:
         return Condition("SecretIncomplete", f"Secret {name} cannot be used: {error}.")
-    return verdict
+    return judged
 
 
 def _name_and_revision(body: Object) -> tuple[str, str]:

@@ -43,38 +43,38 @@ class ServiceWriter:
         self._clock = clock
         self._conditions: dict[str, tuple[Condition, float]] = {}
 
-    async def write(self, known: CachedAdapter, pods: Iterable[CachedPod]) -> Condition | None:
+    async def write(self, cached: CachedAdapter, pods: Iterable[CachedPod]) -> Condition | None:
         """Make a LoraAdapter's Service be as it should; return why it is not.
 
         Args:
-            known: the LoraAdapter.
+            cached: the LoraAdapter.
             pods: those that have it, or should; only looked at where there is to be a Service.
 
         """
-        adapter = known.adapter
+        adapter = cached.adapter
         metadata = adapter.metadata
         if adapter.spec.service and not self._services.synced_in(metadata.namespace):
             return Condition(
-                "ServiceUnknown", f"Services cannot be watched: {self._services.problem_in(metadata.namespace)}"
+                "ServiceUnknown", f"The operator cannot watch Services: {self._services.problem_in(metadata.namespace)}"
             )
-        ours = self._services.get(metadata.name, metadata.namespace)
-        if ours is not None and ours.owner != metadata.uid:
-            ours = None
+        existing = self._services.get(metadata.name, metadata.namespace)
+        if existing is not None and existing.owner != metadata.uid:
+            existing = None
         if is_deleting(adapter):  # its Service goes with it
             return None
         if not adapter.spec.service:
             self._conditions.pop(metadata.uid, None)
-            if ours is not None:
-                await self._delete(ours)
+            if existing is not None:
+                await self._delete(existing)
             return None
         pods = list(pods)
-        port = engine_port(one.engine_port for one in pods)
+        port = engine_port(pod.engine_port for pod in pods)
         if port is None:  # no pod to send a request to
             return None
-        if ours is not None and waits_for_labels(ours, adapter, (one.pod for one in pods)):
+        if existing is not None and waits_for_labels(existing, adapter, (pod.pod for pod in pods)):
             return None
         wanted = service_of(adapter, port)
-        if ours is not None and is_as_wanted(ours, wanted):
+        if existing is not None and is_as_wanted(existing, wanted):
             self._conditions.pop(metadata.uid, None)
             return None
         before, until = self._conditions.get(metadata.uid, (None, 0.0))
@@ -82,39 +82,39 @@ class ServiceWriter:
             return before
         condition = invalid_name(adapter)
         if condition is None:
-            condition = await self._write(wanted, ours)
+            condition = await self._write(wanted, existing)
         if condition is None:
             self._conditions.pop(metadata.uid, None)
             return None
         self._conditions[metadata.uid] = condition, self._clock() + LOOK_AGAIN
         return condition
 
-    def requeue_after(self, known: CachedAdapter) -> float | None:
+    def requeue_after(self, cached: CachedAdapter) -> float | None:
         """Return after how many seconds to look at a LoraAdapter's Service again though nothing changed."""
-        condition = self._conditions.get(known.adapter.metadata.uid)
+        condition = self._conditions.get(cached.adapter.metadata.uid)
         return None if condition is None else max(0.0, condition[1] - self._clock())
 
     def forget(self, uid: str) -> None:
         """Forget a LoraAdapter that is gone."""
         self._conditions.pop(uid, None)
 
-    async def _delete(self, ours: CachedService) -> None:
+    async def _delete(self, existing: CachedService) -> None:
         try:
-            await self._client.delete(SERVICE, ours.name, ours.namespace, ours.uid)
+            await self._client.delete(SERVICE, existing.name, existing.namespace, existing.uid)
         except ConflictError:
             return  # another one has the name by now
-        log.info("service %s/%s deleted: spec.service is off", ours.namespace, ours.name)
+        log.info("service %s/%s deleted: spec.service is false", existing.namespace, existing.name)
 
-    async def _write(self, wanted: Object, ours: CachedService | None) -> Condition | None:
+    async def _write(self, wanted: Object, existing: CachedService | None) -> Condition | None:
         metadata = wanted["metadata"]
         name, namespace = metadata["name"], metadata["namespace"]
         try:
-            if ours is None:
+            if existing is None:
                 await self._client.create(SERVICE, wanted, namespace)
             else:
                 # Merged, not applied: what others added to selector or ports would lead requests astray.
-                selector = dict.fromkeys(ours.selector) | wanted["spec"]["selector"]
-                patch = {"metadata": metadata | {"uid": ours.uid}, "spec": wanted["spec"] | {"selector": selector}}
+                selector = dict.fromkeys(existing.selector) | wanted["spec"]["selector"]
+                patch = {"metadata": metadata | {"uid": existing.uid}, "spec": wanted["spec"] | {"selector": selector}}
                 self._services.observe_write(await self._client.merge(SERVICE, name, namespace, patch))
         except ConflictError:
             # There is one already. Ours, if a watch that lags behind has not told of it yet: its event comes.
@@ -122,14 +122,16 @@ class ServiceWriter:
         except NotFoundError:
             return None  # deleted a moment ago: its event brings the next pass
         except InvalidError as error:
-            return Condition("ServiceRefused", f"The API server does not take the Service: {error.message}")
+            return Condition("ServiceRejected", f"The API server rejects the Service: {error.message}")
         log.info("service %s/%s written", namespace, name)
         return None
 
     async def _whose(self, name: str, namespace: str, owner: str) -> Condition | None:
         try:
-            there = await self._client.get(SERVICE, name, namespace)
+            existing = await self._client.get(SERVICE, name, namespace)
         except NotFoundError:
             return None
-        owners = [one["uid"] for one in there["metadata"].get("ownerReferences") or [] if one.get("controller")]
+        owners = [
+            owner["uid"] for owner in existing["metadata"].get("ownerReferences") or [] if owner.get("controller")
+        ]
         return None if owners == [owner] else name_taken(name)

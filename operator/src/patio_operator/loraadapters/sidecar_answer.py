@@ -32,8 +32,8 @@ LONGEST_SOURCE = 4096
 LATEST = 4e9
 """Unix seconds."""
 
-_STATES = {one.value: one for one in AdapterState}
-_PREPARED_STATES = {one.value: one for one in PreparedState}
+_STATES = {state.value: state for state in AdapterState}
+_PREPARED_STATES = {state.value: state for state in PreparedState}
 _REASON = re.compile(r"[A-Z][A-Za-z0-9]{0,63}")
 
 
@@ -53,8 +53,8 @@ def read_answer(body: bytes) -> Answer:
     if not revision or not isinstance(found.get("engine_ready"), bool):
         raise ValueError("not an answer of the sidecar's API")
     reports: dict[str, Report] = {}
-    for one in found.get("adapters", [])[:MOST_ADAPTERS]:
-        report = _report(one) if isinstance(one, dict) else None
+    for item in found.get("adapters", [])[:MOST_ADAPTERS]:
+        report = _report(item) if isinstance(item, dict) else None
         if report is not None:
             reports.setdefault(report.lora_name, report)
     return Answer(
@@ -67,51 +67,51 @@ def read_answer(body: bytes) -> Answer:
     )
 
 
-def _report(one: Mapping[str, Any]) -> Report | None:
-    name, owner = _text(one.get("lora_name"), LONGEST_NAME), one.get("owner")
-    state = _STATES.get(str(one.get("state")))
+def _report(item: Mapping[str, Any]) -> Report | None:
+    name, owner = _text(item.get("lora_name"), LONGEST_NAME), item.get("owner")
+    state = _STATES.get(str(item.get("state")))
     if state is None or not name or (owner is not None and not _text(owner, LONGEST_NAME)):
         return None
     return Report(
         name,
         state,
         _text(owner, LONGEST_NAME),
-        _text(one.get("revision"), LONGEST_REVISION),
-        _reason(one.get("reason"), state),
-        _message(one.get("message")),
-        int(_number(one.get("attempts"), MOST_ATTEMPTS)),
-        _number(one.get("since"), LATEST),
-        _text(one.get("held_revision"), LONGEST_REVISION),
-        _text(one.get("credentials_revision"), LONGEST_REVISION),
-        _prepared(one.get("prepared")),
+        _text(item.get("revision"), LONGEST_REVISION),
+        _reason(item.get("reason"), state),
+        _message(item.get("message")),
+        int(_number(item.get("attempts"), MOST_ATTEMPTS)),
+        _number(item.get("since"), LATEST),
+        _text(item.get("held_revision"), LONGEST_REVISION),
+        _text(item.get("credentials_revision"), LONGEST_REVISION),
+        _prepared(item.get("prepared")),
     )
 
 
-def _prepared(one: Any) -> Prepared | None:
-    if not isinstance(one, dict):
+def _prepared(value: Any) -> Prepared | None:
+    if not isinstance(value, dict):
         return None
-    state = _PREPARED_STATES.get(str(one.get("state")))
+    state = _PREPARED_STATES.get(str(value.get("state")))
     if state is None:
         return None
     return Prepared(
-        _text(one.get("revision"), LONGEST_REVISION),
+        _text(value.get("revision"), LONGEST_REVISION),
         state,
-        _reason(one.get("reason"), state),
-        _message(one.get("message")),
-        one.get("retryable") is not False,
-        _text(one.get("credentials_revision"), LONGEST_REVISION),
+        _reason(value.get("reason"), state),
+        _message(value.get("message")),
+        value.get("retryable") is not False,
+        _text(value.get("credentials_revision"), LONGEST_REVISION),
     )
 
 
-def _capacity(one: Any) -> Capacity:
-    if not isinstance(one, dict):
+def _capacity(value: Any) -> Capacity:
+    if not isinstance(value, dict):
         return Capacity()
-    return Capacity(*(_count(one.get(name)) for name in ("batch", "loaded")))
+    return Capacity(*(_count(value.get(name)) for name in ("batch", "loaded")))
 
 
 def _count(value: Any) -> int | None:
-    there = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_CAPACITY
-    return value if there else None
+    is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_CAPACITY
+    return value if is_count else None
 
 
 def _number(value: Any, most: float) -> float:
@@ -129,7 +129,7 @@ def _text(value: Any, most: int) -> str | None:
 def _texts(value: Any, most: int, longest: int) -> tuple[str, ...]:
     if not isinstance(value, list):
         return ()
-    return tuple(text for one in value[:most] if (text := _text(one, longest)))
+    return tuple(text for item in value[:most] if (text := _text(item, longest)))
 
 
 def _reason(value: Any, state: AdapterState | PreparedState) -> str:

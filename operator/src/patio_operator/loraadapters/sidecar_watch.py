@@ -69,7 +69,7 @@ LONG_READING = 0.02
 """Seconds of CPU; a thousand adapters take half of it. The sidecars of a namespace whose answers take longer wait for
 each other's: together they get no more of the event loop than one."""
 LONGEST_REST = 30.0
-TOLD_EVERY = 30.0
+LOG_EVERY = 30.0
 """Seconds between lines of the log about a fault of the operator's own."""
 LONGEST_PROBLEM = 300
 """Characters of a library's words."""
@@ -83,15 +83,15 @@ _VANISHED = (
 )
 
 
-class SilentError(Exception):
+class NoAnswerError(Exception):
     """A sidecar gave no answer that can be read."""
 
 
-class OwnFaultError(Exception):
+class LocalResourceError(Exception):
     """The operator could not ask: that says nothing about the sidecar."""
 
 
-OWN_FAULTS = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL))
+LOCAL_ERRORS = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL))
 """What connecting fails with when it is this process, or its node, that has run out of something."""
 
 
@@ -126,7 +126,7 @@ class SidecarWatch:
         self._http: aiohttp.ClientSession | None = None
         self._first = asyncio.Semaphore(FIRST_AT_ONCE)
         self._first_of: dict[str, asyncio.Semaphore] = {}
-        self._tell_next = 0.0
+        self._log_next = 0.0
         self._rested: dict[str, float] = {}
         """By namespace, until when those rest whose answers took long to be read."""
         self._followed: dict[str, dict[str, _Followed]] = {}
@@ -135,7 +135,7 @@ class SidecarWatch:
         """Follow exactly these pods of a namespace; return whether it is to be called again, after others' turn."""
         targets = {pod.uid: (pod, url) for pod in pods if not pod.leaving and (url := pod.sidecar_url) is not None}
         followed = self._followed.setdefault(namespace, {})
-        for uid in [uid for uid, one in followed.items() if uid not in targets or targets[uid][1] != one.url]:
+        for uid in [uid for uid, sidecar in followed.items() if uid not in targets or targets[uid][1] != sidecar.url]:
             self._leave(followed.pop(uid))
         begun = 0
         for uid, (pod, url) in targets.items():
@@ -143,9 +143,9 @@ class SidecarWatch:
                 if begun == BEGUN_AT_ONCE:
                     return True
                 begun += 1
-                one = followed[uid] = _Followed(url, asyncio.get_running_loop().create_future())
-                one.task = asyncio.create_task(self._poll(one, pod), name=f"sidecar {namespace}/{pod.name}")
-                one.task.add_done_callback(partial(self._ended, namespace, uid, one))
+                sidecar = followed[uid] = _Followed(url, asyncio.get_running_loop().create_future())
+                sidecar.task = asyncio.create_task(self._poll(sidecar, pod), name=f"sidecar {namespace}/{pod.name}")
+                sidecar.task.add_done_callback(partial(self._ended, namespace, uid, sidecar))
         if not followed:
             del self._followed[namespace]
             self._first_of.pop(namespace, None)
@@ -155,31 +155,33 @@ class SidecarWatch:
     async def first_answers(self, namespace: str, within: float) -> None:
         """Wait until every sidecar of a namespace has answered once, or has not, at most so many seconds."""
         waiting = [
-            one.first_answers for one in self._followed.get(namespace, {}).values() if not one.first_answers.done()
+            sidecar.first_answers
+            for sidecar in self._followed.get(namespace, {}).values()
+            if not sidecar.first_answers.done()
         ]
         if waiting:
             await asyncio.wait(waiting, timeout=within)
 
     def seen(self, namespace: str) -> dict[str, Observation]:
         """Return what is known of a namespace's sidecars, by pod UID."""
-        return {uid: one.seen for uid, one in self._followed.get(namespace, {}).items()}
+        return {uid: sidecar.seen for uid, sidecar in self._followed.get(namespace, {}).items()}
 
     async def close(self) -> None:
         """Stop following."""
-        every = [one for followed in self._followed.values() for one in followed.values()]
+        every = [sidecar for followed in self._followed.values() for sidecar in followed.values()]
         self._followed.clear()
-        for one in every:
-            self._leave(one)
-        await asyncio.gather(*(one.task for one in every), return_exceptions=True)
+        for sidecar in every:
+            self._leave(sidecar)
+        await asyncio.gather(*(sidecar.task for sidecar in every), return_exceptions=True)
         if self._http is not None:
             await self._http.close()
             self._http = None
 
-    async def _poll(self, one: _Followed, pod: EnginePod) -> None:
+    async def _poll(self, sidecar: _Followed, pod: EnginePod) -> None:
         problem = address_problem(pod.ip or "", loopback=self._ask_loopback)
         if problem is not None:
-            log.warning("sidecar of %s/%s is not asked: %s", pod.namespace, pod.name, problem)
-            self._set(one, pod, Observation(None, problem, unreachable_since=self._now()))
+            log.warning("sidecar of %s/%s is not polled: %s", pod.namespace, pod.name, problem)
+            self._set(sidecar, pod, Observation(None, problem, unreachable_since=self._now()))
             return
         revision: str | None = None
         failures = quick = 0
@@ -190,34 +192,34 @@ class SidecarWatch:
                 if revision is None:
                     of_namespace = asyncio.Semaphore(FIRST_AT_ONCE_OF_A_NAMESPACE)
                     async with self._first_of.setdefault(pod.namespace, of_namespace), self._first:
-                        body = await self._ask(one.url, None)
+                        body = await self._ask(sidecar.url, None)
                 else:
-                    body = await self._ask(one.url, revision)
+                    body = await self._ask(sidecar.url, revision)
                 came, spent = clock(), time.thread_time()
                 try:
                     answer = _read(body)
                 finally:
                     pause = self._rest(pod.namespace, time.thread_time() - spent)
-            except OwnFaultError as error:
+            except LocalResourceError as error:
                 failures += 1
                 revision = None
-                self._tell_own_fault(pod, error)
-                if one.seen.unreachable_since is None:  # else it is known for worse, and stays so
-                    self._set(one, pod, _not_asked(one.seen, str(error)))
-            except SilentError as error:
+                self._log_local_error(pod, error)
+                if sidecar.seen.unreachable_since is None:  # else it is known for worse, and stays so
+                    self._set(sidecar, pod, _not_asked(sidecar.seen, str(error)))
+            except NoAnswerError as error:
                 failures += 1
                 revision = None
                 # One lost answer may be a connection closed while idle; two are a sidecar that is gone.
-                if failures > 1 or one.seen.answer is None:
-                    problem = f"The sidecar at {one.url} does not answer: {error}"
-                    since = one.seen.unreachable_since or self._now()
-                    last = one.seen.answer or one.seen.last
-                    self._set(one, pod, Observation(None, problem, one.seen.ever_answered, since, last))
+                if failures > 1 or sidecar.seen.answer is None:
+                    problem = f"The sidecar at {sidecar.url} does not answer: {error}"
+                    since = sidecar.seen.unreachable_since or self._now()
+                    last = sidecar.seen.answer or sidecar.seen.last
+                    self._set(sidecar, pod, Observation(None, problem, sidecar.seen.ever_answered, since, last))
             else:
                 failures = 0
                 quick = quick + 1 if came - asked < QUICK_SECONDS else 0
                 revision = answer.revision
-                self._set(one, pod, Observation(answer, ever_answered=True))
+                self._set(sidecar, pod, Observation(answer, ever_answered=True))
                 if quick > QUICK_ANSWERS:
                     pause = max(pause, exponential(QUICK_PAUSE, LONGEST_QUICK_PAUSE, quick - QUICK_ANSWERS))
                 if pause > QUICK_PAUSE / 10:
@@ -238,8 +240,8 @@ class SidecarWatch:
         """Ask for the adapters; given a revision, wait for another one for some time.
 
         Raises:
-            SilentError: no answer, or none of the sidecar's API.
-            OwnFaultError: it could not be asked.
+            NoAnswerError: no answer, or none of the sidecar's API.
+            LocalResourceError: it could not be asked.
 
         """
         wait = POLL_SECONDS if revision else 0.0
@@ -250,10 +252,10 @@ class SidecarWatch:
         try:
             async with get as response:
                 if response.status != 200:
-                    followed = ", which is not followed" if 300 <= response.status < 400 else ""
-                    raise SilentError(f"it answered {response.status}{followed}")
+                    followed = ", and redirects are not followed" if 300 <= response.status < 400 else ""
+                    raise NoAnswerError(f"it answered {response.status}{followed}")
                 if response.headers.get("Content-Encoding", "identity") != "identity":
-                    raise SilentError("its answer is compressed, which is not asked for")
+                    raise NoAnswerError("its answer is compressed, and the request does not allow that")
                 return await _limited(response.content)
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             raise _cause(error, within) from error
@@ -271,34 +273,34 @@ class SidecarWatch:
             )
         return self._http
 
-    def _tell_own_fault(self, pod: EnginePod, error: OwnFaultError) -> None:
+    def _log_local_error(self, pod: EnginePod, error: LocalResourceError) -> None:
         now = asyncio.get_running_loop().time()
-        if now >= self._tell_next:  # all sidecars have it at the same time
-            self._tell_next = now + TOLD_EVERY
-            log.error("the operator cannot ask sidecars, %s/%s among them: %s", pod.namespace, pod.name, error)
+        if now >= self._log_next:  # all sidecars have it at the same time
+            self._log_next = now + LOG_EVERY
+            log.error("the operator cannot poll sidecars, for example %s/%s: %s", pod.namespace, pod.name, error)
 
-    def _ended(self, namespace: str, uid: str, one: _Followed, task: asyncio.Task[None]) -> None:
+    def _ended(self, namespace: str, uid: str, sidecar: _Followed, task: asyncio.Task[None]) -> None:
         """Forget a poll that broke, so that the next pass starts another: a stale answer is no truth."""
-        if task.cancelled() or (fault := task.exception()) is None:
+        if task.cancelled() or (error := task.exception()) is None:
             return
-        log.error("%s broke: %s: %s", task.get_name(), type(fault).__name__, fault)
-        self._leave(one)
-        if self._followed.get(namespace, {}).get(uid) is one:
+        log.error("%s failed: %s: %s", task.get_name(), type(error).__name__, error)
+        self._leave(sidecar)
+        if self._followed.get(namespace, {}).get(uid) is sidecar:
             del self._followed[namespace][uid]
         self._on_change(namespace)
 
-    def _set(self, one: _Followed, pod: EnginePod, seen: Observation) -> None:
-        if not one.first_answers.done():
-            one.first_answers.set_result(None)
-        if seen != one.seen:
-            one.seen = seen
+    def _set(self, sidecar: _Followed, pod: EnginePod, seen: Observation) -> None:
+        if not sidecar.first_answers.done():
+            sidecar.first_answers.set_result(None)
+        if seen != sidecar.seen:
+            sidecar.seen = seen
             self._on_change(pod.namespace)
 
     @staticmethod
-    def _leave(one: _Followed) -> None:
-        one.task.cancel()
-        if not one.first_answers.done():
-            one.first_answers.set_result(None)
+    def _leave(sidecar: _Followed) -> None:
+        sidecar.task.cancel()
+        if not sidecar.first_answers.done():
+            sidecar.first_answers.set_result(None)
 
 
 def address_problem(ip: str, *, loopback: bool = False) -> str | None:
@@ -306,13 +308,13 @@ def address_problem(ip: str, *, loopback: bool = False) -> str | None:
     try:
         address = ipaddress.ip_address(ip)
     except ValueError:
-        return f"The pod's address {ip[:64]!r} is none."
+        return f"The pod's address {ip[:64]!r} is not an IP address."
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
     if address.is_loopback and loopback:
         return None
     if address.is_loopback or address.is_link_local or address.is_unspecified or address.is_multicast:
-        return f"The pod's address {ip} is not one of a pod's network: nothing is asked there."
+        return f"The pod's address {ip} is not in a pod network, so the operator does not poll it."
     return None
 
 
@@ -320,13 +322,17 @@ def _read(body: bytes) -> Answer:
     try:
         return read_answer(body)
     except ValueError:
-        raise SilentError("it answered with something else than the sidecar's API") from None
+        raise NoAnswerError("its answer is not one of the sidecar's API") from None
 
 
-def _not_asked(before: Observation, words: str) -> Observation:
+def _not_asked(before: Observation, message: str) -> Observation:
     """Return what is known of a sidecar that could not be asked: what it said last, and nothing against it."""
     return Observation(
-        None, f"The operator could not ask: {words}", before.ever_answered, None, before.answer or before.last
+        None,
+        f"The operator cannot poll the sidecar: {message}",
+        before.ever_answered,
+        None,
+        before.answer or before.last,
     )
 
 
@@ -336,28 +342,28 @@ async def _limited(content: aiohttp.StreamReader) -> bytes:
     async for chunk in content.iter_any():
         body += chunk
         if len(body) > MOST_BYTES:
-            raise SilentError(f"its answer is longer than {MOST_BYTES} bytes")
+            raise NoAnswerError(f"its answer is longer than {MOST_BYTES} bytes")
     return bytes(body)
 
 
-def _cause(error: Exception, within: float) -> SilentError | OwnFaultError:
+def _cause(error: Exception, within: float) -> NoAnswerError | LocalResourceError:
     """Say why there is no answer: by the cause, not by what the library calls it."""
     if isinstance(error, TimeoutError):
         # aiohttp has time-outs of connecting and of answering among them.
         where = "no connection" if isinstance(error, aiohttp.ConnectionTimeoutError) else "no answer"
-        return SilentError(f"{where} within {CONNECT_SECONDS if where == 'no connection' else within:g} s")
+        return NoAnswerError(f"{where} within {CONNECT_SECONDS if where == 'no connection' else within:g} s")
     if isinstance(error, OSError) and error.errno is not None:
-        words = errno.errorcode.get(error.errno, str(error.errno))
-        if error.errno in OWN_FAULTS:
-            return OwnFaultError(f"{os.strerror(error.errno)} ({words})")
+        name = errno.errorcode.get(error.errno, str(error.errno))
+        if error.errno in LOCAL_ERRORS:
+            return LocalResourceError(f"{os.strerror(error.errno)} ({name})")
         if error.errno == errno.ECONNREFUSED:
-            return SilentError("the connection is refused")
-        return SilentError(f"{os.strerror(error.errno)} ({words})")
+            return NoAnswerError("the connection is refused")
+        return NoAnswerError(f"{os.strerror(error.errno)} ({name})")
     if isinstance(error, aiohttp.ServerDisconnectedError):
-        return SilentError("the connection was closed without an answer")
+        return NoAnswerError("the connection was closed without an answer")
     if isinstance(error, aiohttp.ClientPayloadError):
-        return SilentError("the connection was closed in the middle of the answer")
-    return SilentError(f"{type(error).__name__}: {error}"[:LONGEST_PROBLEM])
+        return NoAnswerError("the connection was closed in the middle of the answer")
+    return NoAnswerError(f"{type(error).__name__}: {error}"[:LONGEST_PROBLEM])
 
 
 def _socket(address: Any) -> socket.socket:

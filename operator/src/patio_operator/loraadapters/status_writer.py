@@ -30,16 +30,16 @@ class StatusWriter:
         self._clock = clock
         self._written: dict[tuple[str, str], float] = {}
 
-    async def write(self, known: CachedAdapter, after: dict[str, Any]) -> float | None:
+    async def write(self, cached: CachedAdapter, after: dict[str, Any]) -> float | None:
         """Write a status if it changed; return after how many seconds that may be done, if not now."""
-        if is_recorded(known.status, after):
+        if is_recorded(cached.status, after):
             return None
-        metadata = known.adapter.metadata
+        metadata = cached.adapter.metadata
         key = (metadata.namespace, metadata.name)
         wait = self._written.get(key, -WRITE_SECONDS) + WRITE_SECONDS - self._clock()
         if wait > 0:
             return wait
-        gone: dict[str, Any] = dict.fromkeys(known.status.rest.keys() - after.keys())
+        gone: dict[str, Any] = dict.fromkeys(cached.status.rest.keys() - after.keys())
         # Of an object that was deleted and made anew, the UID would not fit.
         patch = {"metadata": {"uid": metadata.uid}, "status": gone | after}
         try:
@@ -48,8 +48,8 @@ class StatusWriter:
             return None
         self._written[key] = self._clock()  # when it was answered: the next is a second later than this was stored
         self._adapters.observe_write(body)
-        for happened in events_of(known.status, after):
-            await events.record(self._client, known.reference, happened.type, happened.reason, happened.message)
+        for happened in events_of(cached.status, after):
+            await events.record(self._client, cached.reference, happened.type, happened.reason, happened.message)
         return None
 
     def forget(self, namespace: str, name: str) -> None:

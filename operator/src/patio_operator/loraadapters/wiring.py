@@ -87,7 +87,7 @@ def wire(
         queue.add((namespace,))
 
     def on_secret(namespace: str, name: str) -> None:
-        refs = (one.adapter.spec.source.secret_ref for one in adapters.all(namespace))
+        refs = (cached.adapter.spec.source.secret_ref for cached in adapters.all(namespace))
         if any(ref is not None and ref.name == name for ref in refs):
             on_change(namespace)
 

@@ -17,7 +17,7 @@ LONGEST_PAUSE = 60.0
 
 @dataclass(frozen=True)
 class _Failed:
-    times: int
+    failures: int
     until: float
     message: str
 
@@ -44,9 +44,9 @@ class WriteBackoff:
     def failed(self, uid: str, what: str, message: str) -> float:
         """Remember a failure; return for how many seconds not to try again."""
         of_object = self._failed.setdefault(uid, {})
-        times = of_object[what].times + 1 if what in of_object else 1
-        pause = with_jitter(exponential(FIRST_PAUSE, LONGEST_PAUSE, times), self._rng.random())
-        of_object[what] = _Failed(times, self._clock() + pause, message)
+        failures = of_object[what].failures + 1 if what in of_object else 1
+        pause = with_jitter(exponential(FIRST_PAUSE, LONGEST_PAUSE, failures), self._rng.random())
+        of_object[what] = _Failed(failures, self._clock() + pause, message)
         return pause
 
     def worked(self, uid: str, what: str) -> None:

@@ -58,7 +58,10 @@ def decode_engine_pod(body: Mapping[str, Any]) -> EnginePod:
         ip=status.get("podIP") or None,
         sidecar_port=_sidecar_port(spec),
         leaving=metadata.get("deletionTimestamp") is not None or status.get("phase") in ("Succeeded", "Failed"),
-        ready=any(one.get("type") == "Ready" and one.get("status") == "True" for one in status.get("conditions") or []),
+        ready=any(
+            condition.get("type") == "Ready" and condition.get("status") == "True"
+            for condition in status.get("conditions") or []
+        ),
         serving=adapters_shown(labels, metadata.get("annotations") or {}),
         owners=owners_shown(labels),
     )
@@ -72,6 +75,6 @@ def _sidecar_port(spec: Mapping[str, Any]) -> int | None:
             if port.get("name") == SIDECAR_PORT_NAME:
                 return int(port["containerPort"])
     for container in containers:
-        if any(one.get("name") == OPERATOR_KEYS_VARIABLE for one in container.get("env") or []):
+        if any(variable.get("name") == OPERATOR_KEYS_VARIABLE for variable in container.get("env") or []):
             return SIDECAR_PORT
     return None

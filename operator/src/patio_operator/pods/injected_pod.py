@@ -57,7 +57,7 @@ def decode_pod(body: Mapping[str, Any]) -> CachedPod:
 
 def _engine(annotations: Mapping[str, str]) -> tuple[int | None, str | None]:
     """Read the engine's port and model, as far as the annotation has them: anybody may have written it."""
-    said = read_object(annotations.get(labels.ENGINE))
-    port, model = said.get("port"), said.get("model")
-    there = isinstance(port, int) and not isinstance(port, bool) and 0 < port < 65536
-    return port if there else None, model if isinstance(model, str) else None
+    annotation = read_object(annotations.get(labels.ENGINE))
+    port, model = annotation.get("port"), annotation.get("model")
+    is_port = isinstance(port, int) and not isinstance(port, bool) and 0 < port < 65536
+    return port if is_port else None, model if isinstance(model, str) else None

@@ -58,8 +58,12 @@ def use_of(metadata: Mapping[str, Any]) -> ProfileUse | None:
     revisions = profiles_in(metadata)
     if not revisions or metadata.get("deletionTimestamp"):
         return None
-    owner: Mapping[str, Any] = next((one for one in metadata.get("ownerReferences") or [] if one.get("controller")), {})
-    rolled_for = {name: one for name, one in rollout_annotations.of_template(metadata).items() if name in revisions}
+    owner: Mapping[str, Any] = next(
+        (owner for owner in metadata.get("ownerReferences") or [] if owner.get("controller")), {}
+    )
+    rolled_for = {
+        name: revision for name, revision in rollout_annotations.of_template(metadata).items() if name in revisions
+    }
     return ProfileUse(
         metadata["namespace"],
         metadata["name"],
@@ -76,12 +80,12 @@ def profiles_in(metadata: Mapping[str, Any]) -> dict[str, str]:
     Anybody can write the annotation. What is not as injection writes it counts as nothing: it names a few profiles, and
     each by a name that one can have.
     """
-    said = read_object((metadata.get("annotations") or {}).get(labels.INJECTED), LONGEST_ANNOTATION)
-    if len(said) > MOST_PROFILES:
+    annotation = read_object((metadata.get("annotations") or {}).get(labels.INJECTED), LONGEST_ANNOTATION)
+    if len(annotation) > MOST_PROFILES:
         return {}
     return {
         name: revision
-        for name, revision in said.items()
+        for name, revision in annotation.items()
         if is_object_name(name) and isinstance(revision, str) and len(revision) <= LONGEST_REVISION
     }
 

@@ -25,14 +25,14 @@ async def dry_run_profile(client: KubeClient, namespace: str, profile: ClusterEn
         profile: tried as it is.
 
     """
-    verdict = await _asked(client, namespace, validation.trial_pod(profile))
-    if [one.path for one in verdict.problems] == ["spec"]:
+    result = await _asked(client, namespace, validation.trial_pod(profile))
+    if [problem.path for problem in result.problems] == ["spec"]:
         path = await _located(client, namespace, profile)
-        verdict = DryRunResult((InvalidField(validation.written(path), verdict.problems[0].message),))
-    problems = (*verdict.problems, *validation.own_checks(profile))
-    if not problems and not verdict.untried:
+        result = DryRunResult((InvalidField(validation.written(path), result.problems[0].message),))
+    problems = (*result.problems, *validation.own_checks(profile))
+    if not problems and not result.untried:
         problems = validation.injection_checks(profile)
-    return DryRunResult(problems, verdict.untried)
+    return DryRunResult(problems, result.untried)
 
 
 async def _located(client: KubeClient, namespace: str, profile: ClusterEngineRuntimeProfile) -> Path:
@@ -44,8 +44,8 @@ async def _located(client: KubeClient, namespace: str, profile: ClusterEngineRun
             questions += 1
             if questions > MOST_QUESTIONS:
                 return path
-            verdict = await _asked(client, namespace, pod)
-            if [one.path for one in verdict.problems] == ["spec"]:
+            result = await _asked(client, namespace, pod)
+            if [problem.path for problem in result.problems] == ["spec"]:
                 path = inner
                 break
         else:

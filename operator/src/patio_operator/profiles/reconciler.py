@@ -57,7 +57,7 @@ class _Kept:
     last_pass: float = -PASS_SECONDS
     written: Object = field(default_factory=dict)
     """Its status. Upstream's CRD keeps none: without this, every pass would write one."""
-    refused: tuple[int, DryRunResult] = (0, DryRunResult())
+    rejected: tuple[int, DryRunResult] = (0, DryRunResult())
     """What the trial of a generation found."""
     workloads: dict[WorkloadRef, tuple[float, Workload | None]] = field(default_factory=dict)
     """Those that are behind, and when they were read; None: there is no such one."""
@@ -109,20 +109,22 @@ class ProfileReconciler:
             log.error("profile %s cannot be read: %s", name, error)
             return None
         revision = injection.revision(profile)
-        verdict = await self._verdict(profile, before, kept)
+        dry_run = await self._dry_run(profile, before, kept)
         pods = self._pods
-        users = consumers.pods_with(name, (one.use for there in pods.namespaces() for one in pods.all(there)))
+        users = consumers.pods_with(
+            name, (cached.use for namespace in pods.namespaces() for cached in pods.all(namespace))
+        )
         await asyncio.sleep(0)  # with many thousands of pods each of these takes its time
         refs = planner.workloads_to_read(profile, revision, users)
         await asyncio.sleep(0)
-        kept.workloads = {ref: one for ref, one in kept.workloads.items() if ref in refs}
-        fresh = await self._read(name, self._due(profile, refs, kept), users, kept)
+        kept.workloads = {ref: read for ref, read in kept.workloads.items() if ref in refs}
+        fresh = await self._read(name, self._to_read(profile, refs, kept), users, kept)
         now = datetime.now(UTC)
         while True:
-            workloads = {ref: one for ref, (_, one) in kept.workloads.items() if one is not None}
+            workloads = {ref: workload for ref, (_, workload) in kept.workloads.items() if workload is not None}
             unread = [ref for ref in refs if ref not in kept.workloads]
-            plan = planner.plan(Snapshot(profile, revision, verdict, users, workloads, now, unread))
-            remembered = {one.workload.ref for one in plan.rolls} - fresh
+            plan = planner.plan(Snapshot(profile, revision, dry_run, users, workloads, now, unread))
+            remembered = {roll.workload.ref for roll in plan.rolls} - fresh
             if not remembered:
                 break
             fresh |= await self._read(name, remembered, users, kept)
@@ -134,27 +136,29 @@ class ProfileReconciler:
         await self._write_status(body, before, plan, kept)
         return (plan.requeue_at - now).total_seconds() if plan.requeue_at is not None else None
 
-    def _due(self, profile: ClusterEngineRuntimeProfile, refs: Iterable[WorkloadRef], kept: _Kept) -> set[WorkloadRef]:
+    def _to_read(
+        self, profile: ClusterEngineRuntimeProfile, refs: Iterable[WorkloadRef], kept: _Kept
+    ) -> set[WorkloadRef]:
         """Return the workloads to read: those that are being rolled, and of the others those not read for longest."""
-        rolling = {WorkloadRef(one.kind, one.namespace, one.name) for one in profile.status.rolling}
+        rolling = {WorkloadRef(entry.kind, entry.namespace, entry.name) for entry in profile.status.rolling}
         old = self._clock() - REMEMBERED_SECONDS
         read = {ref: when for ref, (when, _) in kept.workloads.items()}
         others = [ref for ref in refs if ref not in rolling and read.get(ref, old) <= old]
         others.sort(key=lambda ref: (ref in read, read.get(ref, old), ref))
         return rolling.intersection(refs) | set(others[:READ_IN_A_PASS])
 
-    async def _verdict(self, profile: ClusterEngineRuntimeProfile, status: Object, kept: _Kept) -> DryRunResult:
+    async def _dry_run(self, profile: ClusterEngineRuntimeProfile, status: Object, kept: _Kept) -> DryRunResult:
         """Return what the trial of this generation found: when it was made, or now."""
         generation = profile.metadata.generation
         accepted = find(status, ACCEPTED)
         if accepted.get("observedGeneration") == generation and accepted["status"] == "True":
             return DryRunResult()
-        tried, verdict = kept.refused
+        tried, result = kept.rejected
         if tried != generation:
-            verdict = await dry_run_profile(self._client, self._namespace, profile)
-            if verdict.problems:
-                kept.refused = generation, verdict
-        return verdict
+            result = await dry_run_profile(self._client, self._namespace, profile)
+            if result.problems:
+                kept.rejected = generation, result
+        return result
 
     async def _read(
         self, profile: str, refs: Collection[WorkloadRef], users: list[ProfilePod], kept: _Kept
@@ -164,8 +168,8 @@ class ProfileReconciler:
 
         async def read(ref: WorkloadRef) -> None:
             async with slots:
-                one = await self._workload(profile, ref, users)
-            kept.workloads[ref] = self._clock(), one
+                workload = await self._workload(profile, ref, users)
+            kept.workloads[ref] = self._clock(), workload
 
         ends = await asyncio.gather(*(read(ref) for ref in sorted(refs)), return_exceptions=True)
         for end in ends:
@@ -194,7 +198,7 @@ class ProfileReconciler:
         role = roles.role_of(group, ref)
         if role is None:
             return None
-        held = "it is upstream's controller's" if self._observing() else ""
+        held = "upstream's controller realises it" if self._observing() else ""
         return roles.decode_role(ref, group, role, profile, users, kept_by_partition(role), held)
 
     async def _roll(self, profile: Object, roll: planner.Roll) -> None:

@@ -89,11 +89,11 @@ def read_rejection(status: int, message: str, causes: Sequence[tuple[str, str]])
 
     """
     if status == 422:
-        return DryRunResult(tuple(InvalidField(*one) for one in causes) or (InvalidField("spec", message),))
+        return DryRunResult(tuple(InvalidField(*cause) for cause in causes) or (InvalidField("spec", message),))
     if status == 400 and _DECODING in message:
         unknown = tuple(InvalidField(path, f"{what} field") for what, path in _UNKNOWN_FIELD.findall(message))
         return DryRunResult(unknown or (InvalidField("spec", message.partition(_DECODING)[2]),))
-    if status == 403 and any(one in message for one in _AFTER_VALIDATION):
+    if status == 403 and any(phrase in message for phrase in _AFTER_VALIDATION):
         return DryRunResult()
     return DryRunResult(untried=message)
 
@@ -149,7 +149,7 @@ def _spec(profile: ClusterEngineRuntimeProfile) -> dict[str, Any]:
 
 def _engine(spec: Mapping[str, Any]) -> Container:
     """Return a container beside those of a profile, under a name that they leave."""
-    names = {one["name"] for key in ("initContainers", "containers") for one in spec[key]}
+    names = {container["name"] for key in ("initContainers", "containers") for container in spec[key]}
     name = next(name for name in ("engine", *(f"engine-{n}" for n in range(len(names) + 1))) if name not in names)
     return {"name": name, "image": name}
 

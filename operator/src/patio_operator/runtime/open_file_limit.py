@@ -43,7 +43,5 @@ def connection_error(error: BaseException) -> str:
     """Say what kept this process from connecting; when it is its own limit, that."""
     if is_out_of_files(error):
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        return (
-            f"the operator itself has too many files open, its limit is {limit} (RLIMIT_NOFILE): raise the hard limit"
-        )
+        return f"the operator has too many open files; its limit is {limit} (RLIMIT_NOFILE): raise the hard limit"
     return str(error) or type(error).__name__

@@ -28,7 +28,7 @@ async def until_done(what: str, check: Check, stop: asyncio.Event) -> bool:
             failures += 1
             jitter = random.random()  # noqa: S311 - jitter only
             pause = with_jitter(exponential(FIRST_PAUSE, LONGEST_PAUSE, failures), jitter)
-            log.warning("%s: not ready, again in %.1f s: %s", what, pause, problem)
+            log.warning("%s: not ready, retrying in %.1f s: %s", what, pause, problem)
             await asyncio.sleep(pause)
 
     repeating, stopping = asyncio.create_task(repeat(), name=what), asyncio.create_task(stop.wait())
@@ -39,8 +39,8 @@ async def until_done(what: str, check: Check, stop: asyncio.Event) -> bool:
         repeating.result()
         return True
     finally:
-        for one in (repeating, stopping):
-            one.cancel()
+        for task in (repeating, stopping):
+            task.cancel()
         await asyncio.gather(repeating, stopping, return_exceptions=True)
 
 

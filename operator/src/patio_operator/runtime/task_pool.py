@@ -38,7 +38,7 @@ Work = Callable[[], Awaitable[bool]]
 
 @dataclass
 class _Failed:
-    times: int
+    failures: int
     until: float
 
 
@@ -160,18 +160,20 @@ class KeyedTaskPool:
             task = asyncio.current_task()
             if isinstance(fault, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise
-            log.error("%s %s broke: %s: %s", self._name, job.key, type(fault).__name__, fault)
+            log.error("%s %s failed: %s: %s", self._name, job.key, type(fault).__name__, fault)
             return False
 
     def _again(self, namespace: str, key: Hashable) -> None:
         loop = asyncio.get_running_loop()
-        times = self._failed[key].times + 1 if key in self._failed else 1
-        pause = with_jitter(exponential(FIRST_PAUSE, LONGEST_PAUSE, times), self._rng.random())
+        failures = self._failed[key].failures + 1 if key in self._failed else 1
+        pause = with_jitter(exponential(FIRST_PAUSE, LONGEST_PAUSE, failures), self._rng.random())
         now = loop.time()
         if len(self._failed) > self._kept:
-            self._failed = {key: one for key, one in self._failed.items() if one.until > now - FORGET_SECONDS}
+            self._failed = {
+                key: failure for key, failure in self._failed.items() if failure.until > now - FORGET_SECONDS
+            }
             self._kept = max(FEW_FAILURES, 2 * len(self._failed))
-        self._failed[key] = _Failed(times, now + pause)
+        self._failed[key] = _Failed(failures, now + pause)
 
         def requeue() -> None:
             self._timers.discard(timer)

@@ -80,7 +80,7 @@ class WorkQueue:
         elif key in self._at_work:
             self._once_more.add(key)
         elif key not in self._queued:
-            self._due(key, self._soon(key))
+            self._add_after(key, self._soon(key))
 
     def add_all(self) -> None:
         """Have every key worked on that there is."""
@@ -126,7 +126,7 @@ class WorkQueue:
         """Return the seconds that a woken key waits: some more while it fails, however often it is woken."""
         return FIRST_PAUSE if key in self._failures else SETTLE_SECONDS
 
-    def _due(self, key: Key, seconds: float) -> None:
+    def _add_after(self, key: Key, seconds: float) -> None:
         """Have a key ready in so many seconds, or sooner if it is to be already."""
         loop = asyncio.get_running_loop()
         before = self._timers.get(key)
@@ -165,7 +165,7 @@ class WorkQueue:
                 self._once_more.discard(key)
                 requeue_after = self._soon(key)
             if requeue_after is not None:
-                self._due(key, max(requeue_after, SETTLE_SECONDS))
+                self._add_after(key, max(requeue_after, SETTLE_SECONDS))
 
     async def _worked(self, key: Key, work: Work) -> float | None:
         """Make a pass over a key; return in how many seconds the next one is due, if one is."""
@@ -180,7 +180,7 @@ class WorkQueue:
             failures = self._failures[key] = self._failures.get(key, 0) + 1
             pause = with_jitter(exponential(FIRST_PAUSE, LONGEST_PAUSE, failures), self._rng.random())
             log.warning(
-                "%s %s failed, again in %.1f s: %s: %s",
+                "%s %s failed, retrying in %.1f s: %s: %s",
                 self._name,
                 "/".join(key),
                 pause,

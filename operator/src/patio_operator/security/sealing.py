@@ -14,9 +14,9 @@ from patio_protocol.credentials import CredentialsText, HandshakeAnswer, TokenTe
 from patio_protocol.sealed_boxes import BoxKey, open_box, seal
 
 
-def token_of(answer: HandshakeAnswer, mine: BoxKey, pod_uid: str) -> str | None:
+def token_of(answer: HandshakeAnswer, key: BoxKey, pod_uid: str) -> str | None:
     """Return the token that a sidecar's answer to a handshake has; None when it is not for this one and this pod."""
-    data = open_box(answer.proof, mine, answer.key)
+    data = open_box(answer.proof, key, answer.key)
     if data is None:
         return None
     try:
@@ -42,5 +42,5 @@ def sealed(order: LoadRequest, config: Mapping[str, str], pod_uid: str, sidecar_
     text = CredentialsText(pod=pod_uid, order=order_digest(order), config=dict(config))
     shut = seal(text.model_dump_json().encode(), sidecar_key)
     if shut is None:
-        raise ValueError("the sidecar's key is none")
+        raise ValueError("the sidecar's key is not valid")
     return order.model_copy(update={"sealed_credentials": sealed_field(sidecar_key, shut)})

@@ -15,7 +15,7 @@ from patio_operator.api import labels
 from patio_operator.kube.client import ApiError, KubeClient, Object
 from patio_operator.kube.shared_secret import Decision, ensure_shared_secret
 from patio_operator.security.auth import ProofAuth
-from patio_operator.security.signing_keys import SigningKey, decode, due, encode, new_key, successor
+from patio_operator.security.signing_keys import SigningKey, decode, encode, is_due, new_key, successor
 from patio_operator.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -23,16 +23,16 @@ log = logging.getLogger(__name__)
 
 def decide(secret: Object | None, age: timedelta, now: datetime) -> Decision[SigningKey]:
     """Say which key counts, and what has to be written for that."""
-    there = decode(secret.get("data") or {}) if secret is not None else None
-    if secret is None or there is None:
+    existing = decode(secret.get("data") or {}) if secret is not None else None
+    if secret is None or existing is None:
         key = new_key(now)
-        instead = "" if secret is None else " instead of what could not be read"
-        return Decision(key, encode(key), message=f"signing key {key.public[:8]}… made{instead}, endorsed by none")
+        instead = "" if secret is None else " in place of an unreadable one"
+        return Decision(key, encode(key), message=f"signing key {key.public[:8]}… created{instead}, not endorsed")
     asked = labels.ROTATE in (secret["metadata"].get("annotations") or {})
-    if not asked and not due(there, age, now):
-        return Decision(there)
-    key = successor(there, now)
-    message = f"signing key {key.public[:8]}… made, endorsed by {there.public[:8]}…"
+    if not asked and not is_due(existing, age, now):
+        return Decision(existing)
+    key = successor(existing, now)
+    message = f"signing key {key.public[:8]}… created, endorsed by {existing.public[:8]}…"
     return Decision(key, encode(key), {labels.ROTATE: None}, message)
 
 
@@ -47,7 +47,7 @@ class SigningKeyRotation:
     @property
     def key(self) -> SigningKey:
         """The key to sign with."""
-        assert self._key is not None, "keep() comes first"
+        assert self._key is not None, "call keep() first"
         return self._key
 
     async def refresh(self) -> None:
@@ -60,7 +60,7 @@ class SigningKeyRotation:
             lambda secret: decide(secret, settings.signing_key_age, datetime.now(UTC)),
         )
         if self._key is not None and self._key.public != key.public and not key.endorsements:
-            log.warning("the signing key has no link to the one before it: pods with a sidecar must be made anew")
+            log.warning("the previous signing key did not endorse the new one: recreate the pods that have a sidecar")
         self._key = key
 
     async def check(self) -> str | None:
@@ -75,7 +75,7 @@ class SigningKeyRotation:
         """Take the key that another replica may have made a moment ago."""
         problem = await self.check()
         if problem is not None:
-            log.warning("signing key not looked up: %s", problem)
+            log.warning("signing key not read: %s", problem)
 
     def auth(self, pod_uid: str) -> httpx.Auth:
         """Return what signs requests to a pod's sidecar, with the key that is current when they are sent."""

@@ -63,7 +63,7 @@ def successor(old: SigningKey, now: datetime) -> SigningKey:
     return SigningKey(new.private, now, (*old.endorsements, endorsement)[-MAX_ENDORSEMENTS:])
 
 
-def due(key: SigningKey, age: timedelta, now: datetime) -> bool:
+def is_due(key: SigningKey, age: timedelta, now: datetime) -> bool:
     """Tell whether a key has reached its age."""
     return now - key.made >= age
 
@@ -94,5 +94,5 @@ def decode(data: Mapping[str, str]) -> SigningKey | None:
         return None
     if not isinstance(private, Ed25519PrivateKey) or when.tzinfo is None:
         return None
-    chain = (one for one in written if one.isascii() and len(one) <= _LONGEST_ENDORSEMENT)
+    chain = (link for link in written if link.isascii() and len(link) <= _LONGEST_ENDORSEMENT)
     return SigningKey(private, when, tuple(chain))

@@ -38,10 +38,12 @@ class TokenReviewer:
             return await self._client.create(TOKEN_REVIEW, review_of(token))
         except ApiError as error:
             if error.status == FORBIDDEN:
-                words = (
-                    "The operator may not have the API server review sidecars' tokens, so no credentials are sent: "
-                    f"give its ClusterRole create of tokenreviews (authentication.k8s.io). {error.message}"
+                message = (
+                    "The operator has no permission to create TokenReviews, so it sends no credentials. Allow its "
+                    f"ClusterRole to create tokenreviews (authentication.k8s.io). {error.message}"
                 )
-                raise TokenReviewError("TokenReviewForbidden", words) from None
-            words = f"The API server did not review the sidecar's token, so no credentials are sent: {error.message}"
-            raise TokenReviewError("TokenNotReviewed", words) from None
+                raise TokenReviewError("TokenReviewForbidden", message) from None
+            message = (
+                f"The operator sends no credentials: the API server did not review the sidecar's token. {error.message}"
+            )
+            raise TokenReviewError("TokenNotReviewed", message) from None

@@ -37,16 +37,16 @@ def objection(review: Mapping[str, Any], namespace: str, pod_uid: str) -> str | 
     """
     status = _mapping(review.get("status"))
     if status.get("authenticated") is not True:
-        words = str(status.get("error") or "it gives no reason")[:_MOST_WORDS]
-        return f"the API server does not take its token: {words}"
+        message = str(status.get("error") or "no reason given")[:_MOST_WORDS]
+        return f"the API server rejects its token: {message}"
     if TOKEN_AUDIENCE not in _strings(status.get("audiences")):
         return f"its token is not for the audience {TOKEN_AUDIENCE}"
     user = _mapping(status.get("user"))
     if not str(user.get("username")).startswith(f"system:serviceaccount:{namespace}:"):
-        return f"its token is not that of a service account of namespace {namespace}"
+        return f"its token does not belong to a service account of namespace {namespace}"
     bound_to = _strings(_mapping(user.get("extra")).get(_POD_UID))
     if bound_to != [pod_uid]:
-        return "its token is not bound to this pod" if not bound_to else "its token is that of another pod"
+        return "its token is not bound to this pod" if not bound_to else "its token is bound to another pod"
     return None
 
 
@@ -55,4 +55,4 @@ def _mapping(value: object) -> Mapping[str, Any]:
 
 
 def _strings(value: object) -> list[str]:
-    return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []

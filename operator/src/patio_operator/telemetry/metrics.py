@@ -46,7 +46,7 @@ class Metrics:
         )
         self.observing = Gauge(
             "patio_operator_observing_groups",
-            "1 while RoleBasedGroups are left to upstream's controller, 0 while this operator realises them.",
+            "1 while upstream's controller realises RoleBasedGroups, 0 while this operator does.",
             registry=self.registry,
         )
 

@@ -126,7 +126,7 @@ class Connections:
         most = max(map(len, self._by_peer.values()))
         crowding = [own for own in self._by_peer.values() if len(own) == most]
         for own in crowding:
-            for one in own:
-                if one is not newcomer and not one.answering:
-                    return one
+            for connection in own:
+                if connection is not newcomer and not connection.answering:
+                    return connection
         return newcomer if newcomer in crowding[0] else next(iter(crowding[0]))

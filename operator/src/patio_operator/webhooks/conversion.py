@@ -54,7 +54,7 @@ async def answer(review: str) -> Answer:
         begun = await _pause_since(begun)
     request = whole.rest.get("request")
     if not isinstance(request, dict) or not isinstance(request.get("desiredAPIVersion"), str):
-        raise ValueError("it has no request, or asks for no version")
+        raise ValueError("it has no request, or no desired version")
     converted: list[str] = []
     result: dict[str, str] = {"status": "Success"}
     try:
@@ -99,12 +99,12 @@ def _as_it_is(body: Any, version: str, error: Exception) -> str:
     """
     metadata = body.get("metadata") if isinstance(body, dict) else None
     if not isinstance(metadata, dict):
-        raise ValueError("an object in it is no RoleBasedGroup") from error
+        raise ValueError("an object in it is not a RoleBasedGroup") from error
     name = f"{metadata.get('namespace')}/{metadata.get('name')}"
-    words = f"RoleBasedGroup {name} cannot be converted to {version}: {type(error).__name__}: {error}"[:1000]
-    log.error("%s", words)
+    message = f"RoleBasedGroup {name} cannot be converted to {version}: {type(error).__name__}: {error}"[:1000]
+    log.error("%s", message)
     if version != conversion.V1ALPHA1:
-        raise conversion.ConversionError(words) from error
+        raise conversion.ConversionError(message) from error
     return json.dumps({**body, "apiVersion": version})
 
 

@@ -80,16 +80,19 @@ class Rivals:
     def pods(self, namespace: str) -> list[SelectablePod]:
         """Return the pods with a sidecar, as the watch knows them."""
         if not self._caches.pods.synced_in(namespace):
-            raise RetryableApiError(0, f"pods cannot be watched: {self._caches.pods.problem_in(namespace)}")
-        there = self._caches.pods.all(namespace)
-        return [SelectablePod(one.pod.name, one.pod.labels, one.model) for one in there if not one.pod.leaving]
+            raise RetryableApiError(0, f"the operator cannot watch pods: {self._caches.pods.problem_in(namespace)}")
+        return [
+            SelectablePod(cached.pod.name, cached.pod.labels, cached.model)
+            for cached in self._caches.pods.all(namespace)
+            if not cached.pod.leaving
+        ]
 
     async def _read(self, key: tuple[str, str]) -> Sequence[LoraAdapter]:
         namespace, name = key
         found: dict[str, LoraAdapter] = {}
         if self._caches.adapters.synced_in(namespace):
-            known = (one.adapter for one in self._caches.adapters.all(namespace))
-            found = {one.metadata.name: one for one in known if one.adapter_name == name}
+            adapters = (cached.adapter for cached in self._caches.adapters.all(namespace))
+            found = {adapter.metadata.name: adapter for adapter in adapters if adapter.adapter_name == name}
         try:
             pages = self._client.pages(LORA_ADAPTER, Scope(namespace), f"spec.adapterName={name}")
             async with aclosing(pages):
@@ -99,8 +102,8 @@ class Rivals:
             if not self._caches.adapters.synced_in(namespace):
                 raise
             return list(found.values())
-        decoded = (one for one in map(_decoded, bodies) if one is not None)
-        now = {one.metadata.name: one for one in decoded if one.adapter_name == name}
+        decoded = (adapter for adapter in map(_decoded, bodies) if adapter is not None)
+        now = {adapter.metadata.name: adapter for adapter in decoded if adapter.adapter_name == name}
         # What the watch alone has may be gone by now; of more than a page it is the rest.
         return list((found | now if len(now) >= MOST_COMPARED else now).values())
 
@@ -127,9 +130,9 @@ async def answer(rivals_of: Rivals, review: Mapping[str, Any]) -> Object:
     except ApiError as error:
         log.warning("LoraAdapter not compared with others: %s/%s: %s", namespace, name, error.message)
         conflict = None
-        response["warnings"] = [f"not compared with the other LoraAdapters: {error.message}"[:256]]
+        response["warnings"] = [f"the webhook could not compare the LoraAdapter with the others: {error.message}"[:256]]
     if conflict is not None:
-        log.info("LoraAdapter refused: %s/%s: %s", namespace, name, conflict.message)
+        log.info("LoraAdapter rejected: %s/%s: %s", namespace, name, conflict.message)
         response = {"allowed": False, "status": _status(name, _FIELD, conflict.message, "FieldValueDuplicate")}
     return _answered(review, response)
 

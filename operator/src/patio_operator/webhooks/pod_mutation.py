@@ -46,18 +46,18 @@ async def answer(
     request = review["request"]
     pod = request["object"]
     if not isinstance(pod.get("spec"), dict):
-        raise reviewing.BadReviewError("request.object has no spec")
+        raise reviewing.InvalidReviewError("request.object has no spec")
     namespace = request.get("namespace") or pod["metadata"].get("namespace") or "default"
     name = str(pod["metadata"].get("name") or pod["metadata"].get("generateName", "") + "…")[:253]
     of_its_role = await _runtimes_of_role(lookups, pod, namespace) if observing else ()
     result = await _inject(lookups, pod, namespace, of_its_role, new_access)
     if isinstance(result, injection.PodRejection) and of_its_role != () and injection.runtimes_of(pod) == ():
-        log.warning("pod of upstream's controller left as it is: %s/%s: %s", namespace, name, result.message)
+        log.warning("pod of upstream's controller not changed: %s/%s: %s", namespace, name, result.message)
         result = injection.Injection(dict(pod), (result.message,))
     if isinstance(result, injection.PodRejection):
-        log.warning("pod refused: %s/%s: %s", namespace, name, result.message)
+        log.warning("pod rejected: %s/%s: %s", namespace, name, result.message)
         return _response(review, {"allowed": False, "status": {"code": 422, "message": result.message}})
-    response: Object = {"allowed": True, "warnings": [injection.shortened(one, 256) for one in result.warnings]}
+    response: Object = {"allowed": True, "warnings": [injection.shortened(warning, 256) for warning in result.warnings]}
     patch = injection.json_patch(pod, result.pod)
     if patch:
         response["patchType"] = "JSONPatch"
@@ -107,7 +107,7 @@ async def _inject(
 
     def injected() -> injection.Injection | injection.PodRejection:
         engine = injection.engine_of(pod, runtimes)
-        required = initial_adapters(adapters, pod["metadata"].get("labels") or {}, engine.served, engine.room)
+        required = initial_adapters(adapters, pod["metadata"].get("labels") or {}, engine.served, engine.free_slots)
         return injection.inject(pod, runtimes, required, new_access())
 
     if injection.is_large(pod):

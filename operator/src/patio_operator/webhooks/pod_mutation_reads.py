@@ -44,15 +44,15 @@ class PodMutationReads:
                 roll must not get the revision before.
 
         """
-        known = self._caches.profiles.get(name) if self._caches.profiles.synced else None
-        if known is not None and rolled_for in (None, revision(known)):
-            return known
+        cached = self._caches.profiles.get(name) if self._caches.profiles.synced else None
+        if cached is not None and rolled_for in (None, revision(cached)):
+            return cached
         return await self._profiles.get(name)
 
     async def adapters(self, namespace: str) -> tuple[LoraAdapter, ...]:
         """Return the LoraAdapters of a namespace that can be read."""
         if self._caches.adapters.synced_in(namespace):
-            return tuple(one.adapter for one in self._caches.adapters.all(namespace))
+            return tuple(cached.adapter for cached in self._caches.adapters.all(namespace))
         return await self._adapters.get(namespace)
 
     async def group(self, namespace: str, name: str) -> Object | None:

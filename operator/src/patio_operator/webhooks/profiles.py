@@ -42,14 +42,14 @@ async def answer(client: KubeClient, namespace: str, review: Mapping[str, Any]) 
     body, old = request["object"], request.get("oldObject") or {}
     response: Object = {"allowed": True}
     if not _unchanged(body, old) and not body["metadata"].get("deletionTimestamp"):
-        verdict = await _tried(client, namespace, body)
+        dry_run = await _tried(client, namespace, body)
         name = body["metadata"].get("name", "")
-        if verdict.problems:
-            log.info("profile refused: %s: %s", name, verdict)
-            response = {"allowed": False, "status": _status(name, verdict)}
-        elif verdict.untried:
-            log.warning("profile not tried: %s: %s", name, verdict.untried)
-            response["warnings"] = [f"the profile could not be tried on a pod: {verdict.untried}"[:256]]
+        if dry_run.problems:
+            log.info("profile rejected: %s: %s", name, dry_run)
+            response = {"allowed": False, "status": _status(name, dry_run)}
+        elif dry_run.untried:
+            log.warning("dry run of profile not possible: %s: %s", name, dry_run.untried)
+            response["warnings"] = [f"the dry run was not possible: {dry_run.untried}"[:256]]
     return {
         "apiVersion": review["apiVersion"],
         "kind": "AdmissionReview",
@@ -59,7 +59,7 @@ async def answer(client: KubeClient, namespace: str, review: Mapping[str, Any]) 
 
 def _unchanged(body: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
     """Whether only what no pod gets has changed: a profile that was stored untried can still be labelled."""
-    annotations = [(one.get("metadata") or {}).get("annotations") for one in (body, old)]
+    annotations = [(item.get("metadata") or {}).get("annotations") for item in (body, old)]
     return body.get("spec") == old.get("spec") and annotations[0] == annotations[1]
 
 
@@ -67,7 +67,7 @@ async def _tried(client: KubeClient, namespace: str, body: Object) -> DryRunResu
     try:
         profile = ClusterEngineRuntimeProfile.model_validate(body)
     except ValidationError as error:
-        return DryRunResult(tuple(_problem(one) for one in error.errors()))
+        return DryRunResult(tuple(_problem(detail) for detail in error.errors()))
     return await dry_run_profile(client, namespace, profile)
 
 
@@ -76,7 +76,10 @@ def _problem(error: Mapping[str, Any]) -> InvalidField:
     return InvalidField("".join(steps).lstrip("."), error["msg"])
 
 
-def _status(name: str, verdict: DryRunResult) -> Object:
-    causes = [{"field": one.path, "message": one.message, "reason": "FieldValueInvalid"} for one in verdict.problems]
+def _status(name: str, dry_run: DryRunResult) -> Object:
+    causes = [
+        {"field": problem.path, "message": problem.message, "reason": "FieldValueInvalid"}
+        for problem in dry_run.problems
+    ]
     details = {"name": name, "group": ClusterEngineRuntimeProfile.group, "kind": ClusterEngineRuntimeProfile.kind}
-    return {"code": 422, "reason": "Invalid", "message": str(verdict), "details": details | {"causes": causes}}
+    return {"code": 422, "reason": "Invalid", "message": str(dry_run), "details": details | {"causes": causes}}

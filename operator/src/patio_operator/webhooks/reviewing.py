@@ -44,7 +44,7 @@ METRICS = web.AppKey("telemetry", Metrics)
 """Where an application has what counts its reviews."""
 
 
-class BadReviewError(ValueError):
+class InvalidReviewError(ValueError):
     """The body is no review; the message says why."""
 
 
@@ -54,7 +54,7 @@ class Reply:
 
     text: str
     outcome: str
-    """allowed or refused."""
+    """allowed or rejected."""
 
 
 class BusyError(Exception):
@@ -87,7 +87,7 @@ class Gate:
     _left: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     @asynccontextmanager
-    async def room(self, length: int) -> AsyncIterator[None]:
+    async def reserve(self, length: int) -> AsyncIterator[None]:
         """Hold room for a body of this length.
 
         Raises:
@@ -122,7 +122,7 @@ def handler(
         what: what is reviewed, in words: "an AdmissionReview of a pod".
         answer: decides.
         limits: what its reviews may take of the process.
-        count: is told of each outcome: allowed, refused or error.
+        count: is called with each outcome: allowed, rejected or error.
         stopping: whether this replica is about to end: then each answer ends its connection, so that the API server
             takes the next question to another replica.
 
@@ -134,7 +134,7 @@ def handler(
         outcome = "error"
         try:
             length = _declared(request, limits.longest)
-            async with gate.room(length):
+            async with gate.reserve(length):
                 async with asyncio.timeout(READ_SECONDS):
                     data = await request.read()
                 async with asyncio.timeout(ANSWER_SECONDS):
@@ -148,18 +148,18 @@ def handler(
             log.error("%s not answered: %s", what, error.message)
             response = _problem(500, error.message)
         except BusyError:
-            log.error("%s not answered: more than can be answered at once", what)
-            response = _problem(503, "more reviews than can be answered at once")
+            log.error("%s not answered: too many reviews at once", what)
+            response = _problem(503, "too many reviews at once")
         except ConnectionError:
-            log.warning("%s not read: whoever sent it went away", what)
-            response = _problem(400, "not read whole")
+            log.warning("%s not read: the client closed the connection", what)
+            response = _problem(400, "the body is incomplete")
         except TimeoutError:
             log.error("%s not answered in time", what)
-            response = _problem(503, "not read and answered in time")
+            response = _problem(503, "the review was not answered in time")
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             # A review of the API server has the fields and types of its kind: what lacks them is none.
             log.error("%s not understood: %s: %s", what, type(error).__name__, str(error)[:500])
-            reason = f": {error}" if isinstance(error, BadReviewError) else ""
+            reason = f": {error}" if isinstance(error, InvalidReviewError) else ""
             response = _problem(400, f"not {what}{reason}")
         count(outcome, time.perf_counter() - started)
         if stopping():
@@ -174,7 +174,7 @@ def deciding(decide: Decide) -> Answer:
 
     async def answer(data: bytes) -> Reply:
         answered = await decide(read_review(data))
-        return Reply(json.dumps(answered), "allowed" if answered["response"]["allowed"] else "refused")
+        return Reply(json.dumps(answered), "allowed" if answered["response"]["allowed"] else "rejected")
 
     return answer
 
@@ -198,28 +198,28 @@ def read_review(data: bytes) -> Object:
     """Decode a review.
 
     Raises:
-        BadReviewError: it is none.
+        InvalidReviewError: it is none.
 
     """
     try:
         review = json.loads(data, parse_constant=_no_number)
     except RecursionError:
-        raise BadReviewError("it is nested too deeply") from None
+        raise InvalidReviewError("it is nested too deeply") from None
     except ValueError:
-        raise BadReviewError("it is no JSON") from None
+        raise InvalidReviewError("it is not JSON") from None
     if not _shallow(review):
-        raise BadReviewError(f"it is nested more than {DEEPEST} levels deep")
+        raise InvalidReviewError(f"it is nested more than {DEEPEST} levels deep")
     if not isinstance(review, dict):
-        raise BadReviewError("it is no object")
+        raise InvalidReviewError("it is not an object")
     request = review.get("request")
     if not isinstance(request, dict) or not isinstance(request.get("uid"), str):
-        raise BadReviewError("it has no request with a uid")
+        raise InvalidReviewError("it has no request with a uid")
     if not isinstance(review.get("apiVersion"), str):
-        raise BadReviewError("it has no apiVersion")
+        raise InvalidReviewError("it has no apiVersion")
     for key in ("object", "oldObject"):
         body = request.get(key)
         if body is not None and not (isinstance(body, dict) and isinstance(body.get("metadata"), dict)):
-            raise BadReviewError(f"request.{key} is no object with metadata")
+            raise InvalidReviewError(f"request.{key} is not an object with metadata")
     return review
 
 
@@ -227,16 +227,16 @@ def _declared(request: web.Request, longest: int) -> int:
     """Return the length of the body, before it is read."""
     length = request.content_length
     if length is None:
-        raise web.HTTPLengthRequired(text="Give a Content-Length.")
+        raise web.HTTPLengthRequired(text="Send a Content-Length header.")
     if length > longest:
-        raise web.HTTPRequestEntityTooLarge(longest, length, text=f"A review here has at most {longest} bytes.")
+        raise web.HTTPRequestEntityTooLarge(longest, length, text=f"A review has at most {longest} bytes.")
     if request.headers.get("Content-Encoding", "identity") != "identity":
         raise web.HTTPUnsupportedMediaType(text="Send the review without a Content-Encoding.")
     return length
 
 
 def _no_number(text: str) -> float:
-    raise ValueError(f"{text} is no JSON")
+    raise ValueError(f"{text} is not JSON")
 
 
 def _shallow(value: object) -> bool:

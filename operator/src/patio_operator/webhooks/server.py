@@ -82,7 +82,7 @@ def converter(count: reviewing.Count) -> reviewing.Handler:
 
     async def answer(data: bytes) -> Reply:
         converted = await conversion.answer(data.decode())
-        return Reply(converted.text, "allowed" if converted.succeeded else "refused")
+        return Reply(converted.text, "allowed" if converted.succeeded else "rejected")
 
     return reviewing.handler("a ConversionReview of RoleBasedGroups", answer, CONVERSIONS, count)
 

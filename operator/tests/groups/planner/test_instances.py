@@ -341,7 +341,10 @@ def test_restarted_container_recreates_its_whole_instance() -> None:
     world.step()
     assert world.leaving() == ["g-multi-1-0", "g-multi-1-1"]
     assert "InstanceRecreated" in world.events
-    assert "anew: container main of pod g-multi-1-1 restarted (1 in a row)" in world.told[-1]
+    assert (
+        "Recreating all pods of instance g-multi-1: container main of pod g-multi-1-1 restarted (attempt 1)"
+        in world.told[-1]
+    )
     world.settle()
     assert len(world.pods()) == 4
 
@@ -523,7 +526,7 @@ def test_roles_whose_pods_would_have_the_same_names_are_rejected() -> None:
     ("role", "words"),
     [
         (leader_worker(size=0), "leaderWorkerPattern.size is 0"),
-        (leader_worker("r" * 58), "shorten the group's or the role's name"),
+        (leader_worker("r" * 58), "shorten the name of the group or the role"),
     ],
 )
 def test_what_cannot_be_named_or_has_no_leader_is_rejected(role: dict[str, Any], words: str) -> None:

@@ -274,7 +274,7 @@ def test_role_waits_for_those_it_depends_on() -> None:
     of = group(role("router"), role("decode", dependencies=["router"]))
     first = plan(of)
     assert (names(first, "StatefulSet"), names(first, "Service")) == (["g-router"], ["s-g-router"])
-    assert ready(first) == ("False", "RoleNotReady", "Not all role ready: router 0/1; decode waits for router")
+    assert ready(first) == ("False", "RoleNotReady", "Not all roles are ready: router 0/1; decode waits for router")
     unready = observed(applied(first, "StatefulSet", "g-router"), ready=0)
     assert names(plan(of, unready), "StatefulSet") == ["g-router"]
     there = observed(applied(first, "StatefulSet", "g-router"), ready=1)
@@ -292,7 +292,7 @@ def test_existing_role_is_updated_whatever_its_dependencies_do() -> None:
 @pytest.mark.parametrize(
     ("dependencies", "message"),
     [
-        ({"a": ["nobody"]}, "role 'a' depends on 'nobody', which is no role"),
+        ({"a": ["nobody"]}, "role 'a' depends on 'nobody', which is not a role"),
         ({"a": ["a"]}, "a -> a"),
         ({"a": ["b"], "b": ["c"], "c": ["b"]}, "b -> c -> b"),
     ],
@@ -360,7 +360,7 @@ def test_unsupported_annotations_of_a_group_are_rejected(key: str, field: str) -
     [
         ({"name": "r"}, "InvalidSpec", "role 'r' has no pattern"),
         (role("r", spec={}), "InvalidSpec", "no containers"),
-        (role("R"), "InvalidSpec", "no host name"),
+        (role("R"), "InvalidSpec", "not a valid DNS label"),
         (role("r", rolloutStrategy={"rollingUpdate": {"partition": "two"}}), "InvalidSpec", "partition is 'two'"),
         ({"name": "r", "standalonePattern": {"templateRef": {"name": "x"}}}, "InvalidTemplateRef", "'x'"),
     ],
@@ -435,7 +435,7 @@ def test_only_what_this_group_controls_is_deleted() -> None:
 
 def test_group_is_ready_when_all_its_instances_are() -> None:
     of = group(role("a", replicas=2), role("b"))
-    assert ready(plan(of, *children_of(of, ready=False)))[2] == "Not all role ready: a 0/2; b 0/1"
+    assert ready(plan(of, *children_of(of, ready=False)))[2] == "Not all roles are ready: a 0/2; b 0/1"
     made = plan(of, *children_of(of, ready=True))
     assert ready(made) == ("True", "AllRolesReady", "All roles are ready")
     assert status_of(made)["roleStatuses"] == [
@@ -454,7 +454,7 @@ def test_role_with_too_many_or_too_few_instances_is_not_ready() -> None:
 
 def test_scaled_role_is_not_ready_before_its_stateful_set_scaled() -> None:
     small = observed(applied(plan(group(role("a", replicas=1))), "StatefulSet", "g-a"), ready=1)
-    assert ready(plan(group(role("a", replicas=2)), small))[2] == "Not all role ready: a 1/2"
+    assert ready(plan(group(role("a", replicas=2)), small))[2] == "Not all roles are ready: a 1/2"
 
 
 def test_counts_of_an_older_generation_are_ignored() -> None:
@@ -499,7 +499,7 @@ def test_what_keeps_a_pod_from_running_is_reported(status: Object, said: str) ->
     of = group(role("a"))
     metadata = {"name": "g-a-0", "namespace": "team", "uid": "p", "labels": {NEW + "role-name": "a"}}
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "status": status}
-    assert ready(plan(of, *children_of(of, ready=False), pod))[2] == f"Not all role ready: {said}"
+    assert ready(plan(of, *children_of(of, ready=False), pod))[2] == f"Not all roles are ready: {said}"
 
 
 def test_time_of_the_condition_moves_only_with_its_status() -> None:
@@ -549,8 +549,8 @@ def test_what_is_realised_otherwise_than_asked_is_reported_once() -> None:
         rolloutStrategy={"rollingUpdate": {"type": "InPlaceIfPossible", "maxSurge": 1}},
     )
     first = plan(group(asked))
-    said = " ".join(event.message for event in first.events if event.reason == "NotAsAsked")
-    for word in ("Deployment", "scaling adapter", "OrderedReady", "Stateless", "InPlaceIfPossible", "maxSurge"):
+    said = " ".join(event.message for event in first.events if event.reason == "DiffersFromSpec")
+    for word in ("Deployment", "scalingAdapter", "OrderedReady", "Stateless", "InPlaceIfPossible", "maxSurge"):
         assert word in said
     again = plan(group(asked, status=first.status), *children_of(group(asked), ready=True))
-    assert all(event.reason != "NotAsAsked" for event in again.events)
+    assert all(event.reason != "DiffersFromSpec" for event in again.events)

@@ -37,12 +37,20 @@ def meet(one: LoraAdapter, other: LoraAdapter, *pods: SelectablePod) -> str | No
     ("mine", "theirs", "why"),
     [
         (select(app="a"), select(app="a"), "both select the same pods"),
-        (select(app="a", tier="b"), select(app="a"), "every pod that LoraAdapter 'new' selects is selected by"),
-        (select(app="a"), select(app="a", tier="b"), "every pod that LoraAdapter 'old' selects is selected by"),
-        (ROLE, ROLE, "both are for role 'r' of RoleBasedGroup 'g'"),
-        (ROLE, {"selector": {"matchLabels": {GROUP_NAME: "g"}}}, "every pod that LoraAdapter 'new' selects"),
+        (
+            select(app="a", tier="b"),
+            select(app="a"),
+            "LoraAdapter 'old' selects every pod that LoraAdapter 'new' selects",
+        ),
+        (
+            select(app="a"),
+            select(app="a", tier="b"),
+            "LoraAdapter 'new' selects every pod that LoraAdapter 'old' selects",
+        ),
+        (ROLE, ROLE, "both select role 'r' of RoleBasedGroup 'g'"),
+        (ROLE, {"selector": {"matchLabels": {GROUP_NAME: "g"}}}, "LoraAdapter 'old' selects every pod that"),
         ({"selector": {"matchLabels": OF_ROLE}}, ROLE, "both select the same pods"),
-        (ROLE | {"baseModel": "m"}, ROLE, "both are for role"),
+        (ROLE | {"baseModel": "m"}, ROLE, "both select role"),
         (select(app="a") | {"baseModel": "m"}, select(app="a") | {"baseModel": "m"}, "both select the same pods"),
         (select(app="a") | {"replicas": 1}, select(app="a"), "both select the same pods"),
     ],
@@ -51,7 +59,7 @@ def test_certain_conflict_is_rejected_and_both_are_named(mine: Any, theirs: Any,
     said = meet(of("new", **mine), of("old", **theirs))
     assert said is not None
     assert why in said
-    assert said.startswith("LoraAdapter 'new' and LoraAdapter 'old' would both be 'sql' in requests")
+    assert said.startswith("LoraAdapter 'new' and LoraAdapter 'old' would both serve the name 'sql' on the same pods")
     assert "another spec.adapterName" in said
 
 

@@ -121,7 +121,7 @@ def test_what_is_loaded_stays_loaded_though_the_secret_is_gone() -> None:
 def test_sidecar_that_waits_for_credentials_gets_them() -> None:
     waiting = reported(AdapterState.PENDING, "CredentialsMissing", credentials="7")
     (order,) = orders(planned(Credentials("7"), waiting))
-    assert order.reason == "its sidecar has no credentials for it"
+    assert order.reason == "the sidecar has no credentials for the adapter"
     (instances,) = planned(NOT_FOUND, waiting).placements["sql"].instances
     assert (instances.state, instances.reason, instances.message) == (
         InstanceState.PENDING,

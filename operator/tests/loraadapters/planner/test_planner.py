@@ -171,7 +171,7 @@ def test_rejection_is_reported_until_the_order_is_accepted() -> None:
     decided = planned([one], {one.uid: seen()}, [lora_adapter()], {(one.uid, load_request(lora_adapter())): over})
     assert [type(action) for action in decided.actions] == [Load]
     assert [(instances.state, instances.reason) for instances in decided.placements["sql"].instances] == [
-        (InstanceState.FAILED, "SidecarRefused")
+        (InstanceState.FAILED, "SidecarRejected")
     ]
 
 

@@ -75,7 +75,7 @@ def test_one_slow_download_keeps_all_from_switching() -> None:
     stuck.prepared = stuck.prepared.model_copy(update={"state": "Downloading"})
     decided = fleet.plan()
     assert decided.actions == ()
-    assert "p1 must have them before any pod switches" in decided.placements["sql"].instances[0].message
+    assert "p1 must fetch them before any pod switches" in decided.placements["sql"].instances[0].message
 
 
 def test_files_that_are_there_already_are_not_fetched() -> None:
@@ -108,7 +108,9 @@ def test_only_pod_switches_with_its_label_on() -> None:
     fleet.declare(declared(NEW))
     fleet.settle()
     assert have(fleet, NEW) == {"p0"}
-    assert [order.reason for _, _, order in fleet.orders][1:] == ["it is the only pod to switch to the new source"]
+    assert [order.reason for _, _, order in fleet.orders][1:] == [
+        "switching to the new source; no other pod serves the adapter"
+    ]
 
 
 def test_source_that_one_pod_cannot_fetch_switches_no_pod() -> None:
@@ -140,7 +142,7 @@ def test_rejected_source_stops_at_first_pod_which_keeps_old_one() -> None:
     assert (ready["status"], ready["reason"]) == ("False", "RolloutStopped")
     assert (progressing["status"], progressing["reason"]) == ("False", "RolloutStopped")
     assert degraded["status"] == "True"
-    assert "p0 failed with the new source. p1, p2, p3 keep the old weights" in degraded["message"]
+    assert "p0 failed with the new source. p1, p2, p3 keep the previous weights" in degraded["message"]
     assert "rank 64 is too high" in degraded["message"]
     assert (after["readyReplicas"], after["updatedReplicas"], after["failedReplicas"]) == (3, 0, 1)
 
@@ -155,9 +157,9 @@ def test_change_taken_back_ends_a_stopped_rollout_labels_kept() -> None:
     fleet.declare(declared(OLD))
     decided = fleet.step()
     assert {one.pod.name: one.reason for one in decided.actions if isinstance(one, Load)} == {
-        "p0": "its engine has the declared source already",
-        "p1": "what was fetched ahead is not wanted any more",
-        "p2": "what was fetched ahead is not wanted any more",
+        "p0": "the engine serves the current source already",
+        "p1": "the staged files are no longer needed",
+        "p2": "the staged files are no longer needed",
     }
     assert unlabelled(decided) == []
     fleet.settle()
@@ -203,7 +205,7 @@ def test_silent_sidecar_counts_as_one_that_is_unavailable() -> None:
     fleet.declare(declared("file:///adapters/new"))
     decided = fleet.step()
     assert unlabelled(decided) == []
-    assert "p2 must be back first" in decided.placements["sql"].instances[0].message
+    assert "maxUnavailable is 1 and pod p2 is not available yet" in decided.placements["sql"].instances[0].message
 
 
 def test_pod_that_is_not_ready_is_switched_first() -> None:
@@ -220,7 +222,7 @@ def test_pods_with_the_old_weights_are_loaded_and_not_updated() -> None:
     fleet = world()
     fleet.declare(declared(NEW))
     instances = fleet.step().placements["sql"].instances
-    assert {(one.state, one.reason, one.updated) for one in instances} == {(InstanceState.LOADED, "OldSource", False)}
+    assert {(one.state, one.reason, one.updated) for one in instances} == {(InstanceState.LOADED, "Outdated", False)}
 
 
 @settings(max_examples=150, deadline=None)
@@ -323,7 +325,7 @@ def test_sidecar_that_rejects_the_order_to_fetch_is_named() -> None:
     rejection = Rejection("prepare is not known", retryable=False, until=NOW + timedelta(seconds=60))
     decided = plan(Snapshot([one], views, [new], NOW, rejections={(one.uid, prepare): rejection}))
     assert decided.actions == ()
-    assert decided.placements["sql"].condition == Condition("SidecarRefused", "pod-0: prepare is not known")
+    assert decided.placements["sql"].condition == Condition("SidecarRejected", "pod-0: prepare is not known")
 
 
 @pytest.mark.parametrize(

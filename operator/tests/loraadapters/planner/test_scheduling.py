@@ -102,7 +102,7 @@ def test_pod_without_ready_engine_gets_nothing_new_and_is_named() -> None:
     assert decided.actions == ()
     condition = decided.placements["sql"].condition
     assert condition is not None
-    assert (condition.reason, condition.message) == ("EngineNotReady", "0 of 1 pod found. a: Its engine is not ready.")
+    assert (condition.reason, condition.message) == ("EngineNotReady", "Found 0 of 1 pod. a: The engine is not ready.")
 
 
 def test_fewer_pods_than_replicas_are_all_used_and_lack_reported() -> None:
@@ -122,8 +122,8 @@ def test_scale_down_leaves_silent_pods_then_most_crowded_node() -> None:
     views["d"] = seen(report(load_request(adapter), AdapterState.LOADING))
     told = unloaded_by(planned(pods, views, adapter))
     assert told.keys() in ({"a", "d"}, {"b", "d"})
-    assert told.pop("d").endswith("it does not answer here yet")
-    assert told.popitem()[1].endswith("node x has it 2 times")
+    assert told.pop("d").endswith("this pod has not loaded it yet")
+    assert told.popitem()[1].endswith("2 of them are on node x")
 
 
 def test_on_one_node_the_newest_goes_first() -> None:
@@ -279,7 +279,7 @@ def test_lack_of_capacity_is_reported_with_a_message() -> None:
         ready, progressing, degraded = status(adapter, decided.placements["sql"], recorded({}), NOW)["conditions"]
         assert (ready["status"], ready["reason"]) == ("False", "NoCapacity")
         assert progressing["status"] == "False"
-        assert degraded["message"].endswith("a: The engine holds 1 adapter at most, and that many are there.")
+        assert degraded["message"].endswith("a: The engine is at its limit of 1 loaded adapter.")
 
 
 def test_pinned_adapter_displaces_the_newest_that_is_not() -> None:
@@ -290,7 +290,7 @@ def test_pinned_adapter_displaces_the_newest_that_is_not() -> None:
     world.declare(lora_adapter("vip", pinned=True))
     decided = world.step()
     assert [(one.pod.name, one.reason) for one in decided.actions if isinstance(one, SetServingLabels)] == [
-        ("p0", "new: The engine has no room, and LoraAdapter/team/vip, which is pinned, takes the place.")
+        ("p0", "new: Preempted by the pinned adapter LoraAdapter/team/vip: the engine is at capacity.")
     ]
     assert "LoraAdapter/team/new, which is not pinned" in decided.placements["vip"].instances[0].message
     world.settle()
@@ -339,7 +339,7 @@ def test_preempted_adapter_is_not_placed_there_again() -> None:
     leaving = report(load_request(preempted), AdapterState.UNLOADING)
     decided = planned([pod("a")], {"a": seen(leaving, room=1)}, vip, preempted)
     assert decided.actions == ()
-    assert [one.reason for one in decided.placements["vip"].instances] == ["MakingRoom"]
+    assert [one.reason for one in decided.placements["vip"].instances] == ["Preempting"]
 
 
 def test_what_leaves_is_called_back_when_it_is_wanted_again() -> None:
@@ -418,7 +418,7 @@ def test_loadable_adapters_load_and_others_are_tried_boundedly(
 def test_sidecar_that_could_not_be_asked_moves_nothing() -> None:
     adapter = lora_adapter(replicas=1)
     had = seen(report(load_request(adapter)))
-    unasked = Observation(None, "The operator could not ask.", ever_answered=True, last=had.answer)
+    unasked = Observation(None, "The operator cannot poll the sidecar.", ever_answered=True, last=had.answer)
     views = {"uid-a": unasked, "uid-b": seen()}
     later = NOW + timedelta(minutes=10)
     decided = plan(Snapshot([pod("a", serving=["sql"]), pod("b")], views, [adapter], later))

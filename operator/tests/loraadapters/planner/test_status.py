@@ -112,16 +112,15 @@ def test_one_fault_on_many_pods_is_one_event() -> None:
 
 def test_progress_of_a_rollout_is_reported() -> None:
     new = instance("a", InstanceState.LOADED)
-    old = Instance(pod("b"), InstanceState.LOADED, "OldSource", "It waits for its turn.", updated=False)
+    old = Instance(pod("b"), InstanceState.LOADED, "Outdated", "Waiting: maxUnavailable is 1.", updated=False)
     after = status(ADAPTER, [new, old], {}, NOW)
     assert ready(after) == ("False", "RollingOut")
     assert (after["readyReplicas"], after["updatedReplicas"]) == (2, 1)
     messages = [one["message"] for one in after["conditions"]]
     assert messages == [
-        "The adapter is loaded on 2 of 2 pods. On 1 of them it is from the source as it is declared now. "
-        "b: It waits for its turn.",
-        "b: It waits for its turn.",
-        "No pod has a fault.",
+        "The adapter is loaded on 2 of 2 pods. 1 of them serves the current source. b: Waiting: maxUnavailable is 1.",
+        "b: Waiting: maxUnavailable is 1.",
+        "No pod reports an error.",
     ]
 
 
@@ -133,14 +132,14 @@ def test_what_is_asked_for_is_no_warning_and_what_is_lost_is() -> None:
     lost = status(ADAPTER, [two[0], instance("b", InstanceState.LOADING)], before, NOW)
     assert [(one.type, one.reason) for one in events(before, lost)] == [("Warning", "NotReady")]
     asked = lora_adapter(metadata={"generation": 2}, uri="file:///new")
-    old = [Instance(pod(name), InstanceState.LOADED, "OldSource", updated=False) for name in "ab"]
+    old = [Instance(pod(name), InstanceState.LOADED, "Outdated", updated=False) for name in "ab"]
     rolling = status(asked, old, before, NOW)
     assert [(one.type, one.reason) for one in events(before, rolling)] == [("Normal", "RollingOut")]
 
 
 def test_fault_of_the_whole_is_reported_once_and_is_degraded() -> None:
-    condition = Condition("RolloutStopped", "The rollout stopped: a failed.")
-    old = Instance(pod("b"), InstanceState.LOADED, "OldSource", updated=False)
+    condition = Condition("RolloutStopped", "The rollout is stopped: a failed.")
+    old = Instance(pod("b"), InstanceState.LOADED, "Outdated", updated=False)
     failed = instance("a", InstanceState.FAILED, "AdapterRejected", "rank 64")
     after = status_of(ADAPTER, Placement((failed, old), 2, condition), recorded({}), NOW)
     assert ready(after) == ("False", "RolloutStopped")

@@ -114,9 +114,9 @@ def test_pods_that_nothing_rolls_are_left_and_counted() -> None:
     users = [user(None), user(None, made_by="Job"), user(None, made_by="Job"), user(A, NEW)]
     result = planned(users)
     assert result.rolls == ()
-    assert reason(result) == "SomeLeft"
+    assert reason(result) == "PartiallyRolledOut"
     assert "3 of 4 pods" in message(result)
-    assert "2 made by a Job, 1 made by hand" in message(result)
+    assert "2 managed by a Job, 1 not managed by a controller" in message(result)
 
 
 def test_workload_not_to_be_rolled_is_left_and_blocks_none() -> None:
@@ -150,7 +150,7 @@ def test_profile_that_no_pod_can_have_rolls_nothing() -> None:
     result = planned([user(A)], workload(A), verdict=wrong)
     assert result.rolls == ()
     assert "spec.containers[0].image: Required value" in result.status["lastError"]
-    assert [(one.type, one.reason) for one in result.events] == [("Warning", "Refused")]
+    assert [(one.type, one.reason) for one in result.events] == [("Warning", "Rejected")]
     again = planned([user(A)], workload(A), verdict=wrong, of=profile(status=result.status), later=60)
     assert again.status == result.status
     assert again.events == ()
@@ -172,7 +172,7 @@ def test_workload_that_is_not_up_stops_the_rollout_until_it_is() -> None:
     stopped = planned(users, broken, workload(B), of=profile(status=started, at_once="5"))
     assert stopped.rolls == ()
     assert reason(stopped) == "Stopped"
-    assert "Deployment team/a does not come up: deadline exceeded" in stopped.status["lastError"]
+    assert "Deployment team/a did not become ready: deadline exceeded" in stopped.status["lastError"]
     assert [(one.type, one.reason) for one in stopped.events] == [("Warning", "Stopped")]
     better = planned([user(A, NEW), user(B)], workload(A, marked=NEW), workload(B), of=profile(status=stopped.status))
     assert rolls(better) == [B]
@@ -215,8 +215,8 @@ def test_status_that_has_not_changed_is_the_same_later() -> None:
 
 def test_what_is_whole_says_so() -> None:
     result = planned([user(A, NEW)])
-    assert (reason(result), result.requeue_at) == ("AllCurrent", None)
-    assert message(planned([])) == f"No pod has revision {NEW}."
+    assert (reason(result), result.requeue_at) == ("UpToDate", None)
+    assert message(planned([])) == f"No pod has this profile. Its revision is {NEW}."
 
 
 refs = st.sampled_from([WorkloadRef(kind, "team", name) for kind in ("Deployment", "StatefulSet") for name in "abc"])
@@ -324,7 +324,7 @@ def test_partition_keeps_pods_and_the_rest_is_rolled() -> None:
     keeps = {"updateStrategy": {"rollingUpdate": {"partition": 1}}}
     assert decode("StatefulSet", deployment(spec=keeps, updatedReplicas=1)).is_up
     keeps = {"updateStrategy": {"rollingUpdate": {"partition": 2}}}
-    assert decode("StatefulSet", deployment(spec=keeps)).held == "its partition keeps every pod"
+    assert decode("StatefulSet", deployment(spec=keeps)).held == "its partition excludes every pod"
 
 
 def test_daemon_set_is_counted_by_nodes() -> None:
@@ -416,7 +416,7 @@ def test_marked_role_is_rolling_until_its_new_leaders_are_ready() -> None:
         ([leader(OLD, "")], 1, "Rolling"),
         ([leader(OLD, ""), leader(NEW, NEW)], 1, "Rolling"),
         ([leader(NEW, NEW), leader(NEW, NEW)], 1, "Rolling"),
-        ([leader(NEW, NEW), leader(NEW, NEW)], 2, "AllCurrent"),
+        ([leader(NEW, NEW), leader(NEW, NEW)], 2, "UpToDate"),
     )
     for users, ready, expected in histories:
         seen = planned(users, role(users, marked=NEW, ready=ready))
@@ -427,8 +427,8 @@ def test_marked_role_is_rolling_until_its_new_leaders_are_ready() -> None:
 def test_instances_spared_by_a_rollout_do_not_block_and_count() -> None:
     users = [leader(OLD, ""), leader(NEW, NEW)]
     seen = planned(users, role(users, marked=NEW, spared=1))
-    assert reason(seen) == "SomeLeft"
-    assert "partition keeps every pod" in message(planned(users, role(users, spared=2)))
+    assert reason(seen) == "PartiallyRolledOut"
+    assert "partition excludes every pod" in message(planned(users, role(users, spared=2)))
 
 
 def test_roles_of_upstream_are_counted_and_left_alone() -> None:

@@ -35,7 +35,7 @@ from patio.engine.base import (
 from patio.engine.http import LARGEST_ANSWER, EngineHttp, answered, unauthorized
 from patio.engine.list_stability import ListStability
 from patio_protocol.engines import EngineKind
-from patio_protocol.error_text import bounded_words
+from patio_protocol.error_text import bounded_text
 
 _T = TypeVar("_T")
 
@@ -337,7 +337,7 @@ def error_of_answer(path: str, status: int, text: str, key_remedy: str = _NO_KEY
     """Tell what to do next from SGLang's answer to a load or unload; `key_remedy` is the remedy for a 401."""
     engine_message = _read_result(text).message
     full_message = engine_message or (text.strip() if status >= 400 else "") or f"SGLang {answered(status)}."
-    message = bounded_words(full_message)
+    message = bounded_text(full_message)
     if status in (401, 403):
         return unauthorized(path, status, key_remedy)
     if status in (404, 405):

@@ -25,7 +25,7 @@ from patio.engine.base import (
 )
 from patio.engine.http import LARGEST_ANSWER, LARGEST_METRICS, EngineHttp, answered, unauthorized
 from patio_protocol.engines import EngineKind
-from patio_protocol.error_text import bounded_words
+from patio_protocol.error_text import bounded_text
 
 LOAD = "/v1/load_lora_adapter"
 UNLOAD = "/v1/unload_lora_adapter"
@@ -143,7 +143,7 @@ def error_of_answer(path: str, status: int, text: str) -> EngineError:
     if status in (404, 405) and engine_message is None:
         return PermanentError(EngineReason.LORA_UNAVAILABLE, RUNTIME_UPDATING_OFF)
     full_message = engine_message or text.strip() or f"vLLM {answered(status)}."
-    message = bounded_words(full_message)
+    message = bounded_text(full_message)
     if status == 404:
         return PermanentError(EngineReason.ADAPTER_NOT_FOUND, message)
     if "LoRA is not enabled" in message:

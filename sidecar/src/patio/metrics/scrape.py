@@ -27,7 +27,7 @@ from patio.metrics.pages import Page
 from patio.metrics.rewrite import PIECE, Format, Rules, compile_rules, rewrite
 from patio.metrics.self_metrics import SelfMetrics
 from patio_protocol.engines import EngineKind
-from patio_protocol.error_text import error_words
+from patio_protocol.error_text import error_message
 
 log = logging.getLogger(__name__)
 
@@ -229,10 +229,10 @@ class Scraper:
         except httpx.TimeoutException:
             return _Failure("timeout", f"no answer in {LONGEST:g} s")
         except httpx.ConnectError as error:
-            return _Failure("connection", error_words(error))
+            return _Failure("connection", error_message(error))
         # An engine that answers with a TLS alert has ssl.SSLError escape httpx.
         except (httpx.HTTPError, OSError) as error:
-            return _Failure("broken", error_words(error))
+            return _Failure("broken", error_message(error))
         if rest or not pieces:
             pieces.append(bytes(rest))
         if not _METRICS.match(pieces[0]):

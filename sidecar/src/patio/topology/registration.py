@@ -30,7 +30,7 @@ from patio.topology.registered_worker import Worker
 from patio.topology.registrar import Registrar
 from patio.topology.settings import Endpoint, Role, TopologySettings
 from patio_protocol.client import SidecarClient
-from patio_protocol.errors import Refused, Unreachable
+from patio_protocol.errors import RejectedError, UnreachableError
 from patio_protocol.topology import LeaseRequest, Registration, RegistrationState
 
 LEASE_HEARTBEATS = 3
@@ -128,7 +128,7 @@ class LeasedRegistration:
         """Renew the lease, or give it back."""
         try:
             registration = await self._release() if worker is None else await self._renew(worker)
-        except (Unreachable, Refused) as error:
+        except (UnreachableError, RejectedError) as error:
             rejection = _rejection(error)
             self._count(rejection.reason)
             self._progress = after_rejection(self._progress, rejection, time.monotonic(), self._rng.random())
@@ -189,9 +189,9 @@ class DetectedRegistration:
         if self._chosen is None:
             try:
                 role = (await self._client.topology()).role
-            except Unreachable as error:
+            except UnreachableError as error:
                 return self._undetermined(_rejection(error), worker)
-            except Refused as error:
+            except RejectedError as error:
                 if error.status >= 500:
                     return self._undetermined(Rejection(Reason.ERROR, error.message), worker)
                 # Routers answer 404 (or 401, when they want a key) to a path that they do not know.
@@ -214,8 +214,8 @@ class DetectedRegistration:
         return Step(unobserved(rejection, self._progress, leaving=worker is None), pause, False)
 
 
-def _rejection(error: Unreachable | Refused) -> Rejection:
-    if isinstance(error, Unreachable):
+def _rejection(error: UnreachableError | RejectedError) -> Rejection:
+    if isinstance(error, UnreachableError):
         reason = Reason.ERROR if cause_of(error.__cause__ or error) in INCONCLUSIVE else Reason.UNREACHABLE
         return Rejection(reason, f"{error}.")
     if error.status in (401, 403):

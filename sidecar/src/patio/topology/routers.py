@@ -22,7 +22,7 @@ from patio.rejection import Rejection
 from patio.topology.planner import Entry, Reason
 from patio.topology.registered_worker import Kind, Worker
 from patio.topology.settings import Endpoint
-from patio_protocol.error_text import error_words
+from patio_protocol.error_text import error_message
 
 log = logging.getLogger(__name__)
 
@@ -201,7 +201,7 @@ class Router:
                 async with asyncio.timeout(ANSWER_SECONDS):
                     response = await self._send(method, url, path, body)
             except (httpx.RequestError, httpx.InvalidURL, OSError, ValueError) as error:
-                message = f"The router at {url} does not answer: {error_words(error)}."
+                message = f"The router at {url} does not answer: {error_message(error)}."
                 # A router that was not asked, or not believed, may send requests all the same.
                 reason = Reason.ERROR if cause_of(error) in INCONCLUSIVE else Reason.UNREACHABLE
                 failed = failed or RouterError(Rejection(reason, message))

@@ -25,7 +25,7 @@ def check(roles: Sequence[Role]) -> None:
             if dependency not in names:
                 raise GroupError(
                     "InvalidDependency",
-                    f"role {role.name!r} depends on {dependency!r}, which is no role of the group: correct the name",
+                    f"role {role.name!r} depends on {dependency!r}, which is not a role of the group: correct the name",
                 )
     waiting = {role.name: set(role.dependencies) for role in roles}
     while free := {name for name, dependencies in waiting.items() if not dependencies}:

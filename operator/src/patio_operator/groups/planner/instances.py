@@ -111,15 +111,17 @@ class _Pass:
         assert role.leader_worker_pattern is not None
         self._group, self._role, self._now = group, role, now
         self._wanted = revisions.wanted(group, role)
-        self._stored = sorted(stored, key=lambda one: int(one["revision"]))
-        self._known = {one.hash: one for one in (*map(revisions.from_object, self._stored), self._wanted)}
+        self._stored = sorted(stored, key=lambda child: int(child["revision"]))
+        self._known = {
+            revision.hash: revision for revision in (*map(revisions.from_object, self._stored), self._wanted)
+        }
         self._rollout = limits_of(role)
         self._policy = restart_state.policy(role.leader_worker_pattern)
         self._instances = _sorted(pods, role.replicas)
         self._memories = {index: memories.get(index, RestartState()) for index in range(role.replicas)}
         self._doomed: dict[str, Child] = {}
         self._waiting: set[int] = set()
-        self._dues: list[timedelta] = []
+        self._requeue_after: list[timedelta] = []
         self._events: list[Event] = []
 
     def plan(self) -> InstancesPlan:
@@ -132,33 +134,35 @@ class _Pass:
         self._roll()
         creates = tuple(pod for index in range(self._role.replicas) for pod in self._missing(index))
         self._remember()
-        number = next((int(one["revision"]) for one in self._stored if _revision(one) == self._wanted.hash), None)
+        number = next((int(child["revision"]) for child in self._stored if _revision(child) == self._wanted.hash), None)
         newest = int(self._stored[-1]["revision"]) if self._stored else 0
         return InstancesPlan(
             count=self._count(),
             revision=revisions.to_object(self._group, self._role, self._wanted, number or newest + 1),
             creates=creates,
             tear_down=tuple(ref_of(pod) for pod in self._doomed.values()),
-            forget=tuple(ref_of(one) for one in self._unneeded()),
+            forget=tuple(ref_of(child) for child in self._unneeded()),
             checks=() if number else tuple(self._samples()),
             memories=self._memories,
-            requeue_after=min(self._dues, default=None),
+            requeue_after=min(self._requeue_after, default=None),
             events=tuple(self._events),
         )
 
     def _target(self, index: int) -> Revision:
         """Return the revision that a pod of an instance would be made from now."""
-        there = self._instances[index].pods
-        if there:
-            return self._known.get(_revision(there[min(there)]), self._wanted)
+        pods = self._instances[index].pods
+        if pods:
+            return self._known.get(_revision(pods[min(pods)]), self._wanted)
         if index < self._rollout.partition and self._stored:
             return self._known[_revision(self._stored[0])]  # the oldest is kept for those that a rollout spares
         return self._wanted
 
     def _is_stale(self, index: int) -> bool:
         """Tell whether an instance has to be made anew for another revision."""
-        there = self._instances[index].revisions
-        return len(there) > 1 or (index >= self._rollout.partition and bool(there - {self._wanted.hash}))
+        current_revisions = self._instances[index].revisions
+        return len(current_revisions) > 1 or (
+            index >= self._rollout.partition and bool(current_revisions - {self._wanted.hash})
+        )
 
     def _is_available(self, index: int) -> bool:
         """Tell whether an instance has been ready for as long as the role asks; sees to it that it is asked again."""
@@ -170,7 +174,7 @@ class _Pass:
         since = max(time_of(find(pod["status"], "Ready")["lastTransitionTime"]) for pod in instance.pods.values())
         missing = since + timedelta(seconds=self._role.min_ready_seconds) - self._now
         if missing > timedelta(0):
-            self._dues.append(missing)
+            self._requeue_after.append(missing)
             return False
         return True
 
@@ -185,7 +189,7 @@ class _Pass:
         if leaving is not None:
             left = time_of(leaving["metadata"]["deletionTimestamp"]) - self._now
             if left > timedelta(0):
-                self._dues.append(left)
+                self._requeue_after.append(left)
                 self._doom(index, ())
                 return
         serves = instance.is_ready(self._target(index).size)
@@ -205,7 +209,9 @@ class _Pass:
             if not self._instances[index].is_ready(self._target(index).size):
                 self._end(index)
         spare = self._rollout.max_unavailable - (self._role.replicas - len(available))
-        for index in sorted((one for one in stale if one in available), reverse=True)[: max(0, spare)]:
+        for index in sorted((stale_index for stale_index in stale if stale_index in available), reverse=True)[
+            : max(0, spare)
+        ]:
             self._end(index)
 
     def _mind_restarts(self, index: int) -> None:
@@ -227,7 +233,7 @@ class _Pass:
             return
         after, wait = restart_state.recreated(before, self._policy, self._now)
         if wait:
-            self._dues.append(wait)
+            self._requeue_after.append(wait)
             self._waiting.add(index)
             return
         self._tear_down(index)
@@ -242,7 +248,9 @@ class _Pass:
         )
         self._events.append(
             Event(
-                "Warning", "InstanceRecreated", f"Making all pods of {name} anew: {why} ({after.recreations} in a row)"
+                "Warning",
+                "InstanceRecreated",
+                f"Recreating all pods of instance {name}: {why} (attempt {after.recreations})",
             )
         )
 
@@ -257,7 +265,7 @@ class _Pass:
             return str(((status.get("lastState") or {}).get("terminated") or {}).get("finishedAt") or "")
 
         restarted = [(pod, status) for pod, status in self._statuses(instance) if status["restartCount"]]
-        pod, status = max(restarted, key=lambda one: ended(one[1]))
+        pod, status = max(restarted, key=lambda item: ended(item[1]))
         return f"container {status['name']} of pod {pod['metadata']['name']} restarted"
 
     def _statuses(self, instance: _Instance) -> Iterator[tuple[Child, Object]]:
@@ -265,7 +273,7 @@ class _Pass:
         for pod in instance.pods.values():
             revision = self._known.get(_revision(pod))
             template = {} if revision is None else revision.worker if _position(pod) else revision.leader
-            names = {one["name"] for one in (template.get("spec") or {}).get("containers") or []}
+            names = {container["name"] for container in (template.get("spec") or {}).get("containers") or []}
             for status in (pod.get("status") or {}).get("containerStatuses") or []:
                 if status["name"] in names:
                     yield pod, status
@@ -292,13 +300,16 @@ class _Pass:
                 self._memories[index] = replace(before, ready=False, restarts=0)
 
     def _count(self) -> Count:
-        there = [one for one in self._instances.values() if one.pods]
+        existing = [instance for instance in self._instances.values() if instance.pods]
         return Count(
             wanted=self._role.replicas,
-            replicas=len(there),
-            ready=sum(one.is_ready(self._target(one.index).size) for one in there),
-            updated=sum(one.is_whole(self._wanted.size) and one.revisions == {self._wanted.hash} for one in there),
-            exists=bool(self._stored or there),
+            replicas=len(existing),
+            ready=sum(instance.is_ready(self._target(instance.index).size) for instance in existing),
+            updated=sum(
+                instance.is_whole(self._wanted.size) and instance.revisions == {self._wanted.hash}
+                for instance in existing
+            ),
+            exists=bool(self._stored or existing),
             current=True,
         )
 
@@ -308,11 +319,15 @@ class _Pass:
             and self._instances[index].revisions == {self._wanted.hash}
             for index in range(self._role.replicas)
         )
-        used = {_revision(pod) for one in self._instances.values() for pod in (*one.pods.values(), *one.leaving)}
-        for position, one in enumerate(self._stored):
+        used = {
+            _revision(pod)
+            for instance in self._instances.values()
+            for pod in (*instance.pods.values(), *instance.leaving)
+        }
+        for position, child in enumerate(self._stored):
             oldest = position == 0 and not everywhere
-            if _revision(one) != self._wanted.hash and _revision(one) not in used and not oldest:
-                yield one
+            if _revision(child) != self._wanted.hash and _revision(child) not in used and not oldest:
+                yield child
 
     def _samples(self) -> Iterator[Object]:
         for position in range(min(self._wanted.size, 2)):
@@ -325,12 +340,12 @@ def _sorted(pods: Iterable[Child], replicas: int) -> dict[int, _Instance]:
     """Return the instances that there are or should be, by index."""
     found: dict[int, tuple[dict[int, Child], list[Child]]] = {index: ({}, []) for index in range(replicas)}
     for pod in pods:
-        there, leaving = found.setdefault(_index(pod), ({}, []))
+        present, leaving = found.setdefault(_index(pod), ({}, []))
         if "deletionTimestamp" in pod["metadata"]:
             leaving.append(pod)
         else:
-            there[_position(pod)] = pod
-    return {index: _Instance(index, there, tuple(leaving)) for index, (there, leaving) in found.items()}
+            present[_position(pod)] = pod
+    return {index: _Instance(index, present, tuple(leaving)) for index, (present, leaving) in found.items()}
 
 
 def _pod(group: RoleBasedGroup, role: Role, revision: Revision, index: int, position: int) -> Object:
@@ -369,8 +384,8 @@ def _position(pod: Child) -> int:
     return int(pod["metadata"]["labels"][labels.COMPONENT_INDEX])
 
 
-def _revision(one: Child) -> str:
-    revision: str = one["metadata"]["labels"].get(labels.POD_REVISION, "")
+def _revision(child: Child) -> str:
+    revision: str = child["metadata"]["labels"].get(labels.POD_REVISION, "")
     return revision
 
 

@@ -61,7 +61,7 @@ def plan(snapshot: Snapshot) -> Plan:
     counts = {
         role.name: led[role.name].count if role.name in led else _count(group, role, own) for role in group.spec.roles
     }
-    ready_roles = {name for name, one in counts.items() if one.is_ready}
+    ready_roles = {name for name, role_count in counts.items() if role_count.is_ready}
     waiting = {
         role.name: dependencies.unmet(role, ready_roles) for role in group.spec.roles if not counts[role.name].exists
     }
@@ -72,31 +72,32 @@ def plan(snapshot: Snapshot) -> Plan:
     pod_failures = {role.name: pod_failure(own.pods(role)) for role in group.spec.roles}
     ready = _unknown_profile_condition(unknown) or readiness(counts, waiting, pod_failures)
     return Plan(
-        checks=tuple(pod for one in going.values() for pod in one.checks),
+        checks=tuple(pod for role_plan in going.values() for pod in role_plan.checks),
         adopts=tuple(ref_of(pod) for pod in own.orphaned_pods()),
         tear_down=(
-            *(one for plan in going.values() for one in plan.tear_down),
+            *(ref for plan in going.values() for ref in plan.tear_down),
             *(ref_of(pod) for role in realised for pod in _faster(group, role, own)),
         ),
         applies=(
             objects.config_map(group, memories),
-            *(one for role in realised for one in _made(group, role, own, led)),
+            *(body for role in realised for body in _made(group, role, own, led)),
         ),
-        creates=tuple(pod for one in going.values() for pod in one.creates),
-        deletes=(*_removed(group, own), *(one for plan in going.values() for one in plan.forget)),
+        creates=tuple(pod for role_plan in going.values() for pod in role_plan.creates),
+        deletes=(*_removed(group, own), *(ref for plan in going.values() for ref in plan.forget)),
         events=(
             *(
                 Event("Normal", "RoleCreated", _creating(group, role))
                 for role in realised
                 if not counts[role.name].exists
             ),
-            *(event for one in going.values() for event in one.events),
+            *(event for role_plan in going.values() for event in role_plan.events),
             *_changes(group, ready),
             *_deviations(group),
         ),
         status=group_status(group, counts, ready, now),
         requeue_at=min(
-            (now + one.requeue_after for one in going.values() if one.requeue_after is not None), default=None
+            (now + role_plan.requeue_after for role_plan in going.values() if role_plan.requeue_after is not None),
+            default=None,
         ),
     )
 
@@ -113,12 +114,14 @@ def _hand_over(group: RoleBasedGroup, children: Sequence[Child], now: datetime) 
     ready = (
         "False",
         "HandedOver",
-        f"Patio deletes what it made of the group and leaves it alone: annotation {labels.HAND_OVER}. Remove the "
-        "annotation to have it back",
+        f"Patio deletes the objects that it made of the group, since the group has the annotation {labels.HAND_OVER}. "
+        "Remove the annotation to have Patio realise the group again",
     )
-    said = any(one.type == "Ready" and one.reason == "HandedOver" for one in group.status.conditions)
+    announced = any(
+        condition.type == "Ready" and condition.reason == "HandedOver" for condition in group.status.conditions
+    )
     return Plan(
-        deletes=left if said else (),
+        deletes=left if announced else (),
         events=tuple(_changes(group, ready)),
         status=group_status(group, _last_counts(group, own), ready, now),
     )
@@ -131,7 +134,7 @@ def made_by_patio(group: RoleBasedGroup, children: Sequence[Child]) -> tuple[Obj
         ref_of(child)
         for child in own.all
         if own.is_ours(child)
-        and any(one.get("manager") == FIELD_MANAGER for one in child["metadata"].get("managedFields") or [])
+        and any(entry.get("manager") == FIELD_MANAGER for entry in child["metadata"].get("managedFields") or [])
     )
 
 
@@ -142,16 +145,16 @@ class _Children:
         self.all = children
         self._by_name: dict[tuple[str, str], list[Child]] = {}
         self._by_role: dict[tuple[str, str | None], list[Child]] = {}
-        for one in children:
-            self._by_name.setdefault((one["kind"], one["metadata"]["name"]), []).append(one)
-            self._by_role.setdefault((one["kind"], _role_of(one)), []).append(one)
+        for child in children:
+            self._by_name.setdefault((child["kind"], child["metadata"]["name"]), []).append(child)
+            self._by_role.setdefault((child["kind"], _role_of(child)), []).append(child)
         self._group_uid = group.metadata.uid
         self._labels = naming.whole_group(group).items()
 
     def find(self, kind: str, name: str) -> Child | None:
         """Return the group's object of a kind and name."""
         return next(
-            (one for one in self._by_name.get((kind, name), ()) if self.is_ours(one) or self.is_orphaned(one)),
+            (child for child in self._by_name.get((kind, name), ()) if self.is_ours(child) or self.is_orphaned(child)),
             None,
         )
 
@@ -163,9 +166,9 @@ class _Children:
     def members(self, role: Role) -> list[Child]:
         """Return the pods of a leader-worker role."""
         return [
-            one
-            for one in self._by_role.get(("Pod", role.name), ())
-            if instances.is_member(one) and (self.is_ours(one) or self.is_orphaned(one))
+            child
+            for child in self._by_role.get(("Pod", role.name), ())
+            if instances.is_member(child) and (self.is_ours(child) or self.is_orphaned(child))
         ]
 
     def pods(self, role: Role) -> list[Child]:
@@ -175,19 +178,23 @@ class _Children:
     def pods_of(self, workload: Child) -> list[Child]:
         """Return the pods of a StatefulSet."""
         uid = workload["metadata"].get("uid")
-        return [one for one in self.all if one["kind"] == "Pod" and (_controller(one) or {}).get("uid") == uid]
+        return [child for child in self.all if child["kind"] == "Pod" and (_controller(child) or {}).get("uid") == uid]
 
     def revisions(self, role: Role) -> list[Child]:
         """Return the ControllerRevisions of a leader-worker role."""
         return [
-            one
-            for one in self._by_role.get(("ControllerRevision", role.name), ())
-            if self.is_ours(one) or self.is_orphaned(one)
+            child
+            for child in self._by_role.get(("ControllerRevision", role.name), ())
+            if self.is_ours(child) or self.is_orphaned(child)
         ]
 
     def orphaned_pods(self) -> list[Child]:
         """Return the pods that lost their group, as by `kubectl delete --cascade=orphan`. Others are applied anyway."""
-        return [one for one in self.all if one["kind"] == "Pod" and self.is_orphaned(one) and instances.is_member(one)]
+        return [
+            child
+            for child in self.all
+            if child["kind"] == "Pod" and self.is_orphaned(child) and instances.is_member(child)
+        ]
 
     def is_ours(self, child: Child) -> bool:
         """Tell whether the group controls an object."""
@@ -199,7 +206,7 @@ class _Children:
 
 
 def _controller(child: Child) -> Mapping[str, Any] | None:
-    return next((one for one in child["metadata"].get("ownerReferences") or [] if one.get("controller")), None)
+    return next((owner for owner in child["metadata"].get("ownerReferences") or [] if owner.get("controller")), None)
 
 
 def _role_of(child: Child) -> str | None:
@@ -207,13 +214,15 @@ def _role_of(child: Child) -> str | None:
 
 
 def _count(group: RoleBasedGroup, role: Role, own: _Children) -> Count:
-    before = next((one.to_api() for one in group.status.role_statuses if one.name == role.name), None)
+    before = next(
+        (role_status.to_api() for role_status in group.status.role_statuses if role_status.name == role.name), None
+    )
     return count(role, own.find("StatefulSet", naming.workload(group, role)), before)
 
 
 def _last_counts(group: RoleBasedGroup, own: _Children) -> dict[str, Count]:
     """Return what is known of the roles of a group that is not realised."""
-    before = {one.name: one for one in group.status.role_statuses}
+    before = {role_status.name: role_status for role_status in group.status.role_statuses}
     counts: dict[str, Count] = {}
     for role in group.spec.roles:
         last = before.get(role.name)
@@ -240,7 +249,7 @@ def _creating(group: RoleBasedGroup, role: Role) -> str:
     if role.leader_worker_pattern is None:
         return f"Creating StatefulSet {naming.workload(group, role)}"
     size = role.leader_worker_pattern.size
-    return f"Creating {role.replicas} instances of {size} pods each of {naming.workload(group, role)}"
+    return f"Creating {role.replicas} instances of {naming.workload(group, role)} with {size} pods each"
 
 
 def _faster(group: RoleBasedGroup, role: Role, own: _Children) -> Iterator[Child]:
@@ -275,7 +284,7 @@ def _check_names_free(group: RoleBasedGroup, own: _Children) -> None:
         if (child["kind"], name) in wanted and not own.is_ours(child) and not own.is_orphaned(child):
             raise GroupError(
                 "NameTaken",
-                f"the group needs a {child['kind']} {name!r}, but there is one that belongs to somebody else: "
+                f"the group needs the {child['kind']} {name!r}, which exists and belongs to another owner: "
                 "delete it, or rename the group",
             )
 
@@ -291,7 +300,11 @@ def _removed(group: RoleBasedGroup, own: _Children) -> Iterator[ObjectRef]:
 
 
 def _unknown_profiles(role: Role, profiles: Collection[str]) -> list[str]:
-    return [one.profile_name for one in role.engine_runtimes if one.profile_name not in profiles]
+    return [
+        engine_runtime.profile_name
+        for engine_runtime in role.engine_runtimes
+        if engine_runtime.profile_name not in profiles
+    ]
 
 
 def _unknown_profile_condition(unknown: Mapping[str, Sequence[str]]) -> tuple[str, str, str] | None:
@@ -307,7 +320,7 @@ def _unknown_profile_condition(unknown: Mapping[str, Sequence[str]]) -> tuple[st
 
 def _changes(group: RoleBasedGroup, ready: tuple[str, str, str]) -> Iterator[Event]:
     """Yield what changed about the group's readiness since its last status."""
-    before = next((one for one in group.status.conditions if one.type == "Ready"), None)
+    before = next((condition for condition in group.status.conditions if condition.type == "Ready"), None)
     status, reason, message = ready
     if status == "True":
         if before is None or before.status != "True":
@@ -323,4 +336,4 @@ def _deviations(group: RoleBasedGroup) -> Iterator[Event]:
     """Say once for each generation of the group what is realised otherwise than asked."""
     if group.status.observed_generation != group.metadata.generation:
         for sentence in validation.deviations(group):
-            yield Event("Warning", "NotAsAsked", sentence)
+            yield Event("Warning", "DiffersFromSpec", sentence)

@@ -72,7 +72,7 @@ def _one(entry: Mapping[str, Any]) -> RestartState:
 def write(memories: RestartStates) -> str:
     """Return the annotation: the same text for the same memories."""
     kept = {
-        role: {str(index): one.to_json() for index, one in entries.items() if one != RestartState()}
+        role: {str(index): entry.to_json() for index, entry in entries.items() if entry != RestartState()}
         for role, entries in memories.items()
     }
     return json.dumps({role: entries for role, entries in kept.items() if entries}, sort_keys=True)

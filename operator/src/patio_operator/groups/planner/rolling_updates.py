@@ -36,17 +36,19 @@ def faster(role: Role, workload: Mapping[str, Any], pods: Sequence[Mapping[str, 
     seen = status.get("observedGeneration", 0) >= workload["metadata"].get("generation", 0)
     if rollout.max_unavailable == 1 or "maxUnavailable" in strategy or not seen:
         return
-    there = {int(pod["metadata"]["name"].rsplit("-", 1)[1]): pod for pod in pods}
-    unavailable = {index for index in range(role.replicas) if index not in there or not is_ready(there[index])}
+    by_ordinal = {int(pod["metadata"]["name"].rsplit("-", 1)[1]): pod for pod in pods}
+    unavailable = {
+        index for index in range(role.replicas) if index not in by_ordinal or not is_ready(by_ordinal[index])
+    }
     old = [
         index
         for index in range(rollout.partition, role.replicas)
         if index not in unavailable
-        and there[index]["metadata"].get("labels", {}).get(labels.POD_REVISION) != status.get("updateRevision")
+        and by_ordinal[index]["metadata"].get("labels", {}).get(labels.POD_REVISION) != status.get("updateRevision")
     ]
     # Kubernetes goes from the highest to the lowest and waits for one that is down. Where none is, it is about to take
     # the next one itself: two that delete at once would delete too many.
     if not old or not any(index > max(old) for index in unavailable):
         return
     for index in sorted(old, reverse=True)[: max(0, rollout.max_unavailable - len(unavailable))]:
-        yield there[index]
+        yield by_ordinal[index]

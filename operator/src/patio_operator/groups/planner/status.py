@@ -64,7 +64,7 @@ def group_status(
     group: RoleBasedGroup, counts: Mapping[str, Count], ready: tuple[str, str, str], now: datetime
 ) -> dict[str, Any]:
     """Return the whole status. `ready` is status, reason and message of the condition."""
-    before = [one.to_api() for one in group.status.conditions]
+    before = [condition.to_api() for condition in group.status.conditions]
     generation = group.metadata.generation
     status, reason, message = ready
     return {
@@ -73,11 +73,11 @@ def group_status(
         "roleStatuses": [
             {
                 "name": name,
-                "replicas": one.replicas,
-                "readyReplicas": one.ready,
-                "updatedReplicas": one.updated,
+                "replicas": role_count.replicas,
+                "readyReplicas": role_count.ready,
+                "updatedReplicas": role_count.updated,
             }
-            for name, one in counts.items()
+            for name, role_count in counts.items()
         ],
     }
 
@@ -90,30 +90,31 @@ def readiness(
     Args:
         counts: of each role.
         waiting: the roles that a role waits for.
-        troubles: what keeps a role's pods from running.
+        pod_failures: what keeps a role's pods from running.
 
     """
     missing = [
         f"{name} waits for {', '.join(waiting[name])}"
         if waiting.get(name)
-        else f"{name} {one.ready}/{one.wanted}" + (f" ({pod_failures[name]})" if pod_failures.get(name) else "")
-        for name, one in counts.items()
-        if not one.is_ready
+        else f"{name} {role_count.ready}/{role_count.wanted}"
+        + (f" ({pod_failures[name]})" if pod_failures.get(name) else "")
+        for name, role_count in counts.items()
+        if not role_count.is_ready
     ]
     if missing:
-        return "False", "RoleNotReady", f"Not all role ready: {'; '.join(missing)}"
+        return "False", "RoleNotReady", f"Not all roles are ready: {'; '.join(missing)}"
     return "True", "AllRolesReady", "All roles are ready"
 
 
 def pod_failure(pods: Iterable[Mapping[str, Any]]) -> str:
     """Say what keeps the first of some pods that has trouble from running; nothing when none has."""
-    for pod in sorted(pods, key=lambda one: str(one["metadata"]["name"])):
+    for pod in sorted(pods, key=lambda pod: str(pod["metadata"]["name"])):
         status = pod.get("status") or {}
         scheduled = find(status, "PodScheduled")
         if scheduled.get("status") == "False":
             return f"{pod['metadata']['name']}: {scheduled.get('reason')}: {scheduled.get('message')}"
-        for one in (*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])):
-            reason = ((one.get("state") or {}).get("waiting") or {}).get("reason")
+        for container in (*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])):
+            reason = ((container.get("state") or {}).get("waiting") or {}).get("reason")
             if reason not in (None, *_ON_ITS_WAY):
-                return f"{pod['metadata']['name']}: {one['name']}: {reason}"
+                return f"{pod['metadata']['name']}: {container['name']}: {reason}"
     return ""

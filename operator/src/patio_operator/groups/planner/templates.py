@@ -40,13 +40,15 @@ def resolved(group: RoleBasedGroup, role: Role) -> Template:
     if pattern.template_ref is None:
         return copy.deepcopy(pattern.template or {})
     name = pattern.template_ref.name
-    shared = next((one.template for one in group.spec.role_templates if one.name == name), None)
+    shared = next(
+        (role_template.template for role_template in group.spec.role_templates if role_template.name == name), None
+    )
     where = f"role {role.name!r}: {field}.templateRef"
     if shared is None:
-        known = ", ".join(repr(one.name) for one in group.spec.role_templates) or "none"
+        names = ", ".join(repr(role_template.name) for role_template in group.spec.role_templates) or "none"
         raise GroupError(
             "InvalidTemplateRef",
-            f"{where}.name is {name!r}, but spec.roleTemplates has {known}: add it, or correct the name",
+            f"{where}.name is {name!r}, but spec.roleTemplates has {names}: add it, or correct the name",
         )
     return _patched(shared, pattern.template_ref.patch or {}, f"{where}.patch")
 
@@ -111,7 +113,7 @@ def _member(
     metadata = template.get("metadata") or {}
     spec = template.get("spec") or {}
     if not spec.get("containers"):
-        raise GroupError("InvalidSpec", f"role {role.name!r}: its pod template has no containers: give it one")
+        raise GroupError("InvalidSpec", f"role {role.name!r}: the pod template has no containers: add one")
     pod_labels = {**(metadata.get("labels") or {}), **naming.pod_labels(group, role, component)}
     annotations = dict(metadata.get("annotations") or {})
     if runtimes:
@@ -134,7 +136,7 @@ def _text(runtimes: Sequence[EngineRuntime]) -> str:
 
 
 def _native_sidecars(spec: dict[str, Any]) -> list[dict[str, Any]]:
-    return [one for one in spec.get("initContainers") or [] if one.get("restartPolicy") == "Always"]
+    return [container for container in spec.get("initContainers") or [] if container.get("restartPolicy") == "Always"]
 
 
 def _mount_config(group: RoleBasedGroup, spec: dict[str, Any]) -> None:
@@ -149,6 +151,6 @@ def _mount_config(group: RoleBasedGroup, spec: dict[str, Any]) -> None:
     mount = {"name": CONFIG_VOLUME, "mountPath": CONFIG_PATH, "readOnly": True}
     for container in spec.get("containers") or []:
         mounts = container.get("volumeMounts") or []
-        if all(one.get("mountPath", "").rstrip("/") != CONFIG_PATH for one in mounts):
+        if all(mount.get("mountPath", "").rstrip("/") != CONFIG_PATH for mount in mounts):
             container["volumeMounts"] = [*mounts, dict(mount)]
     spec["volumes"] = [*volumes, {"name": CONFIG_VOLUME, "configMap": source}]

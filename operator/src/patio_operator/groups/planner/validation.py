@@ -16,7 +16,7 @@ from patio_operator.api.rolling_update import parameters
 from patio_operator.groups.planner import naming, templates
 from patio_operator.groups.planner.plan import GroupError
 
-_UPSTREAM = "install the RoleBasedGroup controller, which realises it"
+_UPSTREAM = "install upstream's RoleBasedGroup controller, which supports it"
 _REALISED = ("StatefulSet", "RoleInstanceSet")
 _REALISED_OTHERWISE = ("Deployment", "LeaderWorkerSet", "InstanceSet")
 """Kinds of workloads (the last part of `role-workload-type`)."""
@@ -63,12 +63,14 @@ def _check_how_many(group: RoleBasedGroup) -> None:
     roles = group.spec.roles
     if len(roles) > MOST_ROLES:
         remedy = f"make several groups of at most {MOST_ROLES} roles"
-        raise _unsupported("the group", f"a number of {len(roles)} roles", remedy)
+        raise _unsupported("the group", f"the number of roles ({len(roles)})", remedy)
     pods = sum(
-        one.replicas * max(one.leader_worker_pattern.size if one.leader_worker_pattern else 1, 1) for one in roles
+        role.replicas * max(role.leader_worker_pattern.size if role.leader_worker_pattern else 1, 1) for role in roles
     )
     if pods > MOST_PODS:
-        raise _unsupported("the group", f"a number of {pods} pods", f"make several groups of at most {MOST_PODS} pods")
+        raise _unsupported(
+            "the group", f"the number of pods ({pods})", f"make several groups of at most {MOST_PODS} pods"
+        )
 
 
 def _check_role(group: RoleBasedGroup, role: Role) -> None:
@@ -118,7 +120,8 @@ def _check_size(group: RoleBasedGroup, role: Role, pattern: LeaderWorkerPattern)
     if pattern.size < 1:
         raise GroupError(
             "InvalidSpec",
-            f"role {role.name!r}: leaderWorkerPattern.size is {pattern.size}: an instance has a leader, give 1 or more",
+            f"role {role.name!r}: leaderWorkerPattern.size is {pattern.size}: give 1 or more, since an instance "
+            f"has a leader",
         )
     suffix = f"-{max(role.replicas - 1, 0)}-{pattern.size - 1}"
     _check_name(group, role, _LONGEST_HOST_NAME - len(suffix))
@@ -129,14 +132,15 @@ def _check_name(group: RoleBasedGroup, role: Role, longest: int) -> None:
     if not _DNS_LABEL.fullmatch(name):
         raise GroupError(
             "InvalidSpec",
-            f"role {role.name!r}: its pods would be called {name}-0, which is no host name: use lower-case letters, "
+            f"role {role.name!r}: its pods would be called {name}-0, which is not a valid DNS label: use "
+            f"lower-case letters, "
             "digits and dashes in the names of the group and the role",
         )
     if len(name) > longest:
         raise _unsupported(
             f"role {role.name!r}",
             f"the name {name!r} with {len(name)} characters",
-            f"shorten the group's or the role's name: both and a dash may have {longest} characters",
+            f"shorten the name of the group or the role: together with a dash they may have {longest} characters",
         )
 
 
@@ -161,7 +165,7 @@ def _unsupported(who: str, what: str, remedy: str) -> GroupError:
 def deviations(group: RoleBasedGroup) -> Iterator[str]:
     """Say what is realised otherwise than asked, one sentence each."""
     if labels.OLD_EXCLUSIVE_TOPOLOGY in group.metadata.annotations:
-        yield f"annotation {labels.OLD_EXCLUSIVE_TOPOLOGY} is ignored in v1alpha2, by upstream too"
+        yield f"annotation {labels.OLD_EXCLUSIVE_TOPOLOGY} is ignored in v1alpha2; upstream ignores it too"
     for role in group.spec.roles:
         who = f"role {role.name!r}"
         rolling_update = parameters(role)
@@ -169,7 +173,7 @@ def deviations(group: RoleBasedGroup) -> Iterator[str]:
         if kind in _REALISED_OTHERWISE:
             yield f"{who}: {_instead(role, kind)}"
         if role.scaling_adapter is not None and role.scaling_adapter.enable:
-            yield f"{who}: there is no scaling adapter: scale by editing replicas"
+            yield f"{who}: scalingAdapter has no effect: scale by editing replicas"
         if role.pod_management_policy == "OrderedReady":
             yield f"{who}: podManagementPolicy OrderedReady is treated as Parallel"
         if role.annotations.get(labels.ROLE_INSTANCE_PATTERN) == "Stateless":
@@ -177,10 +181,10 @@ def deviations(group: RoleBasedGroup) -> Iterator[str]:
         if rolling_update.max_surge not in (0, "0", "0%"):
             yield f"{who}: maxSurge is treated as 0"
         if (rolling_update.type or "").startswith("InPlace"):
-            yield f"{who}: rolling update type {rolling_update.type} makes pods anew"
+            yield f"{who}: rolling update type {rolling_update.type} recreates pods"
 
 
 def _instead(role: Role, kind: str) -> str:
     if role.leader_worker_pattern is None:
         return f"workload kind {kind} is realised as a StatefulSet"
-    return f"workload kind {kind} is realised as pods that Patio makes itself, called GROUP-ROLE-INSTANCE-POSITION"
+    return f"workload kind {kind} is realised as pods that Patio creates itself, named GROUP-ROLE-INSTANCE-POSITION"

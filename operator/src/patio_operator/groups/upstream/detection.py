@@ -65,9 +65,13 @@ def home_of(crd: Object, own: str) -> str | None:
 def signs(seen: Evidence, now: datetime) -> tuple[str, ...]:
     """Name what says that upstream's controller runs, the surest first."""
     return (
-        *(f"Deployment {_name(one)}" for one in seen.deployments if one["spec"].get("replicas", 1) > 0),
-        *(f"Pod {_name(one)}" for one in seen.pods if _lives(one)),
-        *(f"Lease {_name(one)}" for one in seen.leases if _is_renewed(one, now)),
+        *(
+            f"Deployment {_name(deployment)}"
+            for deployment in seen.deployments
+            if deployment["spec"].get("replicas", 1) > 0
+        ),
+        *(f"Pod {_name(pod)}" for pod in seen.pods if _lives(pod)),
+        *(f"Lease {_name(lease)}" for lease in seen.leases if _is_renewed(lease, now)),
         *((f"ValidatingWebhookConfiguration {WEBHOOKS}",) if seen.webhooks is not None else ()),
     )
 
@@ -75,17 +79,17 @@ def signs(seen: Evidence, now: datetime) -> tuple[str, ...]:
 def detect(before: Detection | None, found: tuple[str, ...], now: float) -> Detection:
     """Judge what was found, `now` being monotonic seconds."""
     if found:
-        return Detection(True, f"upstream's controller is there: {found[0]}")
+        return Detection(True, f"upstream's controller runs ({found[0]})")
     if before is None or not before.observing:
-        return Detection(False, "there is no sign of upstream's controller")
+        return Detection(False, "upstream's controller was not found")
     since = before.absent_since if before.absent_since is not None else now
     if now - since < ABSENT_SECONDS:
         return Detection(True, before.reason, since)
-    return Detection(False, f"there was no sign of upstream's controller for {ABSENT_SECONDS:.0f} s")
+    return Detection(False, f"upstream's controller was not found for {ABSENT_SECONDS:.0f} s")
 
 
-def _name(one: Object) -> str:
-    metadata = one["metadata"]
+def _name(body: Object) -> str:
+    metadata = body["metadata"]
     return f"{metadata.get('namespace', '')}/{metadata['name']}"
 
 

@@ -41,7 +41,7 @@ class UpstreamDetector:
         self._namespaces = namespaces
         self._own_service = own_service
         self._on_change: Callable[[], None] = lambda: None
-        self._verdict: detection.Detection | None = None
+        self._detection: detection.Detection | None = None
 
     def start(self, on_change: Callable[[], None]) -> None:
         """Begin with what is asked for. `on_change` is called whenever `observing` has become something else."""
@@ -52,15 +52,15 @@ class UpstreamDetector:
     @property
     def observing(self) -> bool:
         """Whether groups are upstream's controller's. Unknown counts as yes: then nothing is written."""
-        return self._verdict is None or self._verdict.observing
+        return self._detection is None or self._detection.observing
 
     @property
     def sentence(self) -> str:
         """What is the case and why, for people."""
-        if self._verdict is None:
-            return "It is not known yet who realises RoleBasedGroups."
-        who = "left to upstream's controller" if self._verdict.observing else "realised by Patio"
-        return f"RoleBasedGroups are {who}: {self._verdict.reason}."
+        if self._detection is None:
+            return "The operator does not know yet who realises RoleBasedGroups."
+        who = "Upstream's controller" if self._detection.observing else "Patio"
+        return f"{who} realises RoleBasedGroups: {self._detection.reason}."
 
     async def run(self) -> None:
         """Look again and again."""
@@ -71,7 +71,7 @@ class UpstreamDetector:
             except Exception as fault:  # noqa: BLE001 - the outermost place: it ends nothing else
                 problem = f"{type(fault).__name__}: {fault}"
             if problem is not None:
-                log.warning("not known whether upstream's controller is there: %s", problem)
+                log.warning("cannot find out whether upstream's controller runs: %s", problem)
 
     async def check(self) -> str | None:
         """Look once; return why the API server did not say, if it did not. What was known stays then."""
@@ -81,7 +81,7 @@ class UpstreamDetector:
             found = detection.signs(await self._read(), self._client.now())
         except ApiError as error:
             return error.message
-        self._judge(detection.detect(self._verdict, found, time.monotonic()))
+        self._judge(detection.detect(self._detection, found, time.monotonic()))
         return None
 
     async def _read(self) -> detection.Evidence:
@@ -107,8 +107,8 @@ class UpstreamDetector:
         except NotFoundError:
             return None
 
-    def _judge(self, verdict: detection.Detection) -> None:
-        known, self._verdict = self._verdict, verdict
-        if known is None or known.observing != verdict.observing:
-            log.log(logging.WARNING if known else logging.INFO, "%s", self.sentence)
+    def _judge(self, current: detection.Detection) -> None:
+        previous, self._detection = self._detection, current
+        if previous is None or previous.observing != current.observing:
+            log.log(logging.WARNING if previous else logging.INFO, "%s", self.sentence)
             self._on_change()

@@ -102,7 +102,7 @@ class Candidate(NamedTuple):
     """The adapter's, in requests."""
     report: Report | None
     """On the adapter's name, whoever wants it."""
-    mine: bool
+    owned: bool
     """This LoraAdapter had it loaded there, or is having it."""
     updated: bool
     """Mine, and ordered from the source as it is declared now."""
@@ -127,7 +127,7 @@ class Candidate(NamedTuple):
     def failed(self) -> bool:
         """Whether the sidecar gave up on the last order."""
         return (
-            self.mine
+            self.owned
             and not self.observed.silent
             and self.report is not None
             and (self.report.state is AdapterState.FAILED)
@@ -153,13 +153,13 @@ def observe(snapshot: Snapshot) -> Iterator[ObservedPod]:
     for (uid, name), when in snapshot.unlabelled_at.items():
         unlabelled_at.setdefault(uid, {})[name] = when
     pods = [pod for pod in snapshot.pods if not pod.leaving and pod.sidecar_port is not None]
-    for pod in sorted(pods, key=lambda one: one.name):
+    for pod in sorted(pods, key=lambda pod: pod.name):
         sidecar = snapshot.observations.get(pod.uid, UNOBSERVED)
-        known = sidecar.answer or sidecar.last
+        answer = sidecar.answer or sidecar.last
         yield ObservedPod(
             pod,
             sidecar,
-            reports={} if known is None else {one.lora_name: one for one in known.adapters},
+            reports={} if answer is None else {report.lora_name: report for report in answer.adapters},
             silent=sidecar.answer is None,
             unasked=not sidecar.asked and pod.ip is not None and (pod.ready or bool(pod.serving)),
             rejections=rejections.get(pod.uid, {}),
@@ -181,7 +181,7 @@ def desired_of(adapter: LoraAdapter, credentials: Mapping[str, Credentials | Con
                 load.model_dump(exclude_unset=True) | {"credentials_revision": found.revision}
             )
         else:
-            missing = found or Condition("SecretNotRead", f"Secret {secret} was not read yet.")
+            missing = found or Condition("SecretNotRead", f"The operator has not read Secret {secret} yet.")
     prepare = None
     if not source.is_file:
         prepare = LoadRequest.model_validate(load.model_dump(exclude_unset=True) | {"prepare": True})
@@ -231,12 +231,20 @@ def _candidate(observed: ObservedPod, desired: Desired, holder: LoraAdapter | No
         had = holder is None and observed.silent and observed.sidecar.last is None and name in pod.serving
         return Candidate(observed, pod, name, None, had, False, False, False, holder)
     state = report.state
-    mine = holder is None and report.owner == desired.owner
-    updated = mine and report.revision == desired.load.revision
+    is_owned = holder is None and report.owner == desired.owner
+    updated = is_owned and report.revision == desired.load.revision
     going = state is AdapterState.UNLOADING
-    there = state is AdapterState.LOADED or report.held_revision is not None
+    listed = state is AdapterState.LOADED or report.held_revision is not None
     return Candidate(
-        observed, pod, name, report, mine, updated, going, mine and there and not going and not observed.silent, holder
+        observed,
+        pod,
+        name,
+        report,
+        is_owned,
+        updated,
+        going,
+        is_owned and listed and not going and not observed.silent,
+        holder,
     )
 
 
@@ -247,7 +255,7 @@ def owned(report: Report, namespace: str) -> bool:
 
 def _serves(sidecar: Observation, base_model: str | None) -> bool:
     """A pod whose engine is known to serve another model is not one of the adapter's pods."""
-    known = sidecar.answer or sidecar.last
-    if base_model is None or known is None or not known.base_models:
+    answer = sidecar.answer or sidecar.last
+    if base_model is None or answer is None or not answer.base_models:
         return True
-    return base_model in known.base_models
+    return base_model in answer.base_models

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.loraadapters.planner.candidates import ObservedPod
+from patio_operator.loraadapters.planner.formatting import count
 from patio_operator.loraadapters.planner.selection import oldest_first
 from patio_protocol.adapters import AdapterState
 
@@ -21,7 +22,9 @@ class CapacityLedger:
 
     def __init__(self, adapters: Iterable[LoraAdapter]) -> None:
         """Take the LoraAdapters that stay; their pods are added before anything is asked of them."""
-        self._newest_first = {one.owner: (age, one) for age, one in enumerate(reversed(oldest_first(adapters)))}
+        self._newest_first = {
+            adapter.owner: (age, adapter) for age, adapter in enumerate(reversed(oldest_first(adapters)))
+        }
         self._used: dict[str, set[str]] = {}
         self._freed: dict[str, int] = {}
         self._preempted: dict[tuple[str, str], str] = {}
@@ -34,7 +37,7 @@ class CapacityLedger:
         self._observed[uid] = observed
         self._used[uid] = set(observed.reports)
         self._unloading[uid] = frozenset(
-            name for name, one in observed.reports.items() if one.state is AdapterState.UNLOADING
+            name for name, report in observed.reports.items() if report.state is AdapterState.UNLOADING
         )
         self._freed[uid] = len(self._unloading[uid])
         self._shed(uid)
@@ -76,14 +79,16 @@ class CapacityLedger:
 
     def victim(self, uid: str) -> LoraAdapter | None:
         """Return the newest LoraAdapter on a pod that is not pinned, if there is one to make room."""
-        here = (one for one in self._held_by(uid) if not one.spec.pinned and (uid, one.owner) not in self._preempted)
-        return next(here, None)
+        evictable = (
+            adapter
+            for adapter in self._held_by(uid)
+            if not adapter.spec.pinned and (uid, adapter.owner) not in self._preempted
+        )
+        return next(evictable, None)
 
     def preempt(self, uid: str, victim: LoraAdapter, by: LoraAdapter) -> None:
         """Have a LoraAdapter make room for a pinned one; the room is promised, and free once the other is gone."""
-        self._preempted[uid, victim.owner] = (
-            f"The engine has no room, and {by.owner}, which is pinned, takes the place."
-        )
+        self._preempted[uid, victim.owner] = f"Preempted by the pinned adapter {by.owner}: the engine is at capacity."
 
     def preempted(self, uid: str, adapter: LoraAdapter) -> str | None:
         """Return why a LoraAdapter has to leave a pod for lack of room, in a sentence; None: it has not."""
@@ -98,21 +103,27 @@ class CapacityLedger:
         surplus = 0 if limit is None else len(reports) - len(self._unloading[uid]) - limit
         if surplus <= 0:
             return
-        idle = {one.owner for one in reports if one.state is not AdapterState.LOADED and one.held_revision is None}
-        there = self._held_by(uid)
-        pinned = [one for one in there if one.spec.pinned and one.owner in idle]
-        leaving = [one for one in there if not one.spec.pinned and one.owner in idle]
+        idle = {
+            report.owner
+            for report in reports
+            if report.state is not AdapterState.LOADED and report.held_revision is None
+        }
+        adapters = self._held_by(uid)
+        pinned = [adapter for adapter in adapters if adapter.spec.pinned and adapter.owner in idle]
+        leaving = [adapter for adapter in adapters if not adapter.spec.pinned and adapter.owner in idle]
         if pinned:
-            leaving += [one for one in there if not one.spec.pinned and one.owner not in idle]
-        for one in (*leaving, *pinned)[:surplus]:
-            self._preempted[uid, one.owner] = f"The engine holds no more than {limit}; others were first or are pinned."
+            leaving += [adapter for adapter in adapters if not adapter.spec.pinned and adapter.owner not in idle]
+        for adapter in (*leaving, *pinned)[:surplus]:
+            most = count(limit or 0, "adapter")
+            message = f"The engine is at its limit of {most}; older or pinned adapters take precedence."
+            self._preempted[uid, adapter.owner] = message
 
     def _held_by(self, uid: str) -> list[LoraAdapter]:
         """Return the LoraAdapters whose adapters a pod has and was not told to let go of, the newest first."""
         reports = self._observed[uid].reports.values()
-        owners = {one.owner for one in reports if one.state is not AdapterState.UNLOADING}
-        ours = [self._newest_first[owner] for owner in owners if owner is not None and owner in self._newest_first]
-        return [one for _, one in sorted(ours, key=lambda each: each[0])]
+        owners = {report.owner for report in reports if report.state is not AdapterState.UNLOADING}
+        aged = [self._newest_first[owner] for owner in owners if owner is not None and owner in self._newest_first]
+        return [adapter for _, adapter in sorted(aged, key=lambda each: each[0])]
 
     def _limit(self, uid: str) -> int | None:
         answer = self._observed[uid].sidecar.answer

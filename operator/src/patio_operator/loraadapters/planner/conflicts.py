@@ -38,12 +38,12 @@ class Conflict:
 def rivals(adapter: LoraAdapter, others: Iterable[LoraAdapter]) -> list[LoraAdapter]:
     """Return the LoraAdapters of the namespace that want the same name somewhere, the oldest first."""
     return [
-        one
-        for one in oldest_first(others)
-        if one.metadata.name != adapter.metadata.name
-        and one.adapter_name == adapter.adapter_name
-        and not is_deleting(one)
-        and not _guards_differ(adapter, one)
+        other
+        for other in oldest_first(others)
+        if other.metadata.name != adapter.metadata.name
+        and other.adapter_name == adapter.adapter_name
+        and not is_deleting(other)
+        and not _guards_differ(adapter, other)
     ]
 
 
@@ -52,13 +52,13 @@ def declared_conflict(adapter: LoraAdapter, others: Sequence[LoraAdapter]) -> Co
     for other in others:
         refs = adapter.spec.role_ref, other.spec.role_ref
         if refs[0] is not None and refs[0] == refs[1]:
-            return _conflict(adapter, other, f"both are for role {refs[0].role!r} of RoleBasedGroup {refs[0].group!r}")
+            return _conflict(adapter, other, f"both select role {refs[0].role!r} of RoleBasedGroup {refs[0].group!r}")
         if _covers(adapter, other) and _covers(other, adapter):
             return _conflict(adapter, other, "both select the same pods")
         if _covers(other, adapter):
-            return _conflict(adapter, other, f"every pod that {_named(adapter)} selects is selected by {_named(other)}")
+            return _conflict(adapter, other, f"{_named(other)} selects every pod that {_named(adapter)} selects")
         if _covers(adapter, other):
-            return _conflict(adapter, other, f"every pod that {_named(other)} selects is selected by {_named(adapter)}")
+            return _conflict(adapter, other, f"{_named(adapter)} selects every pod that {_named(other)} selects")
     return None
 
 
@@ -66,17 +66,17 @@ def conflict_on_a_pod(
     adapter: LoraAdapter, others: Sequence[LoraAdapter], pods: Iterable[SelectablePod]
 ) -> Conflict | None:
     """Return the first of its rivals that is for a pod that it is for as well; None when there is none."""
-    mine = [pod for pod in sorted(pods, key=lambda one: one.name) if _is_for(adapter, pod)]
+    matching = [pod for pod in sorted(pods, key=lambda pod: pod.name) if _is_for(adapter, pod)]
     for other in others:
-        for pod in mine:
+        for pod in matching:
             if _is_for(other, pod):
                 return _conflict(adapter, other, f"both select pod {pod.name!r}")
     return None
 
 
-def _guards_differ(one: LoraAdapter, other: LoraAdapter) -> bool:
+def _guards_differ(adapter: LoraAdapter, other: LoraAdapter) -> bool:
     """Whether they are for pods of different base models, and so never for the same."""
-    models = one.spec.base_model, other.spec.base_model
+    models = adapter.spec.base_model, other.spec.base_model
     return None not in models and models[0] != models[1]
 
 
@@ -101,7 +101,7 @@ def _is_for(adapter: LoraAdapter, pod: SelectablePod) -> bool:
 
 def _conflict(adapter: LoraAdapter, other: LoraAdapter, why: str) -> Conflict:
     message = (
-        f"{_named(adapter)} and {_named(other)} would both be {adapter.adapter_name!r} in requests to the same pods: "
+        f"{_named(adapter)} and {_named(other)} would both serve the name {adapter.adapter_name!r} on the same pods: "
         f"{why}. Give one of them another spec.adapterName, or select other pods."
     )
     return Conflict(other.metadata.name, message)

@@ -36,7 +36,7 @@ _SENDABLE = re.compile(r"[\x21-\x7e]+")
 """What requests to sources can have in their headers."""
 
 
-class SecretUnusableError(Exception):
+class InvalidSecretError(Exception):
     """A value of a Secret is none that a source can be given. The message names the key, never the value."""
 
 
@@ -52,7 +52,7 @@ def decode(data: object) -> dict[str, str]:
     """Return the values of our keys in a Secret's data, which is base64.
 
     Raises:
-        SecretUnusableError: one of them is no text.
+        InvalidSecretError: one of them is no text.
 
     """
     values: dict[str, str] = {}
@@ -61,11 +61,11 @@ def decode(data: object) -> dict[str, str]:
         if not isinstance(text, str):
             continue
         if len(text) > MOST_CHARACTERS * 4:
-            raise SecretUnusableError(f"{key} is more than {MOST_CHARACTERS} characters")
+            raise InvalidSecretError(f"{key} is more than {MOST_CHARACTERS} characters")
         try:
             values[key] = base64.b64decode(text).decode()
         except (binascii.Error, ValueError):
-            raise SecretUnusableError(f"{key} is not text in UTF-8") from None
+            raise InvalidSecretError(f"{key} is not UTF-8 text") from None
     return values
 
 
@@ -73,21 +73,21 @@ def check(request: LoadRequest, values: Mapping[str, str]) -> None:
     """See that the sidecar will take an order with a Secret's values, and that the source can be sent them.
 
     Raises:
-        SecretUnusableError: it would not, or cannot.
+        InvalidSecretError: it would not, or cannot.
 
     """
     for name in CONFIG_KEYS:
         value = values.get(name, "").strip()
         if len(value) > MOST_CHARACTERS:
-            raise SecretUnusableError(f"{name} is more than {MOST_CHARACTERS} characters")
+            raise InvalidSecretError(f"{name} is more than {MOST_CHARACTERS} characters")
         if value and not _SENDABLE.fullmatch(value):
-            raise SecretUnusableError(f"{name} has a space, a line break or a character that is not ASCII")
+            raise InvalidSecretError(f"{name} has a space, a line break or a character that is not ASCII")
     try:
         read_config(with_secret(request, values).config)
     except ValueError as error:  # its words name keys, never values
         names = {key: name for name, key in CONFIG_KEYS.items() if key in SECRET_KEYS}
-        words = re.sub("|".join(names), lambda found: names[found.group()], str(error).removeprefix("config: "))
-        raise SecretUnusableError(words) from None
+        message = re.sub("|".join(names), lambda found: names[found.group()], str(error).removeprefix("config: "))
+        raise InvalidSecretError(message) from None
 
 
 def judge(adapter: LoraAdapter, values: Mapping[str, str], revision: str) -> Credentials | Condition:
@@ -104,17 +104,19 @@ def judge(adapter: LoraAdapter, values: Mapping[str, str], revision: str) -> Cre
     name = source.secret_ref.name if source.secret_ref else ""
     if source.is_too_open(source.endpoint or ("" if source.is_repository else values.get("ENDPOINT", "").strip())):
         where = "source.endpoint" if source.endpoint else f"ENDPOINT of Secret {name}"
-        words = f"Credentials are not sent without TLS: use https:// in {where}, or set source.allowPlainHTTP: true."
-        return Condition("InsecureEndpoint", words)
+        message = (
+            f"Patio does not send credentials without TLS. Use https:// in {where}, or set source.allowPlainHTTP: true."
+        )
+        return Condition("InsecureEndpoint", message)
     if ("ACCESS_KEY" in present) != ("SECRET_KEY" in present):
-        words = f"Secret {name} has only one of ACCESS_KEY and SECRET_KEY; they belong together."
+        message = f"Secret {name} has only one of ACCESS_KEY and SECRET_KEY. Add the other one."
     elif source.is_repository and "HF_AUTH_TOKEN" not in present:
-        words = f"Secret {name} has no HF_AUTH_TOKEN, which a Hugging Face source needs."
+        message = f"Secret {name} has no HF_AUTH_TOKEN, which a Hugging Face source needs."
     elif not source.is_repository and "ACCESS_KEY" not in present:
-        words = f"Secret {name} has no ACCESS_KEY and SECRET_KEY, which a bucket needs."
+        message = f"Secret {name} has no ACCESS_KEY and SECRET_KEY, which a bucket needs."
     else:
         return Credentials(revision)
-    return Condition("SecretIncomplete", words)
+    return Condition("SecretIncomplete", message)
 
 
 def with_secret(request: LoadRequest, values: Mapping[str, str]) -> LoadRequest:

@@ -17,16 +17,16 @@ def filtered_out(desired: Desired, candidate: Candidate) -> Instance | None:
     if candidate.observed.silent:
         return unreachable(candidate, candidate.observed.sidecar.problem)
     report = candidate.report
-    if report is not None and not candidate.mine:
+    if report is not None and not candidate.owned:
         if owned(report, candidate.pod.namespace):
-            words = f"The sidecar is letting go of the adapter of that name that {report.owner} had."
-            return pending(candidate, "WaitingForUnload", words)
-        return name_taken(candidate, "whoever loaded it by hand" if report.owner is None else report.owner)
+            message = f"The sidecar is still unloading an adapter with this name that belongs to {report.owner}."
+            return pending(candidate, "WaitingForUnload", message)
+        return name_taken(candidate, report.owner)
     if desired.missing is not None:
         return pending(candidate, desired.missing.reason, desired.missing.message)
     answer = candidate.observed.sidecar.answer
     if desired.adapter.spec.base_model is not None and answer is not None and not answer.base_models:
-        return pending(candidate, "EngineNotReady", "Its engine has not told yet which base model it serves.")
+        return pending(candidate, "EngineNotReady", "The engine has not reported its base model yet.")
     return rejected(desired.load, candidate)
 
 
@@ -48,23 +48,27 @@ def no_capacity(candidate: Candidate) -> Instance:
     """Return that the engine holds no more adapters."""
     answer = candidate.observed.sidecar.answer
     limit = None if answer is None else answer.capacity.loaded
-    words = f"The engine holds {count(limit or 0, 'adapter')} at most, and that many are there."
-    return pending(candidate, "NoCapacity", words)
+    message = f"The engine is at its limit of {count(limit or 0, 'loaded adapter')}."
+    return pending(candidate, "NoCapacity", message)
 
 
-def name_taken(candidate: Candidate, holder: str) -> Instance:
-    """Return that the name is somebody else's on this pod."""
-    words = f"The name {candidate.name!r} on this pod belongs to {holder}. Give one of them another spec.adapterName."
-    return Instance(candidate.pod, InstanceState.FAILED, "NameTaken", words)
+def name_taken(candidate: Candidate, holder: str | None) -> Instance:
+    """Return that the name is another owner's on this pod; `holder` None: an adapter that was loaded manually."""
+    if holder is None:
+        used, remedy = "an adapter that was loaded manually", "Unload it manually, or choose another spec.adapterName."
+    else:
+        used, remedy = holder, "Give one of them another spec.adapterName."
+    message = f"The name {candidate.name!r} is already used on this pod by {used}. {remedy}"
+    return Instance(candidate.pod, InstanceState.FAILED, "NameTaken", message)
 
 
-def unreachable(candidate: Candidate, words: str) -> Instance:
+def unreachable(candidate: Candidate, message: str) -> Instance:
     """Return that a sidecar does not answer: not any more, or not yet."""
-    if candidate.mine or candidate.observed.sidecar.ever_answered:
-        return Instance(candidate.pod, InstanceState.UNKNOWN, "SidecarUnreachable", words)
-    return pending(candidate, "SidecarStarting", words)
+    if candidate.owned or candidate.observed.sidecar.ever_answered:
+        return Instance(candidate.pod, InstanceState.UNKNOWN, "SidecarUnreachable", message)
+    return pending(candidate, "SidecarStarting", message)
 
 
-def pending(candidate: Candidate, reason: str, words: str) -> Instance:
+def pending(candidate: Candidate, reason: str, message: str) -> Instance:
     """Return that the adapter is to come to this pod, and why not now."""
-    return Instance(candidate.pod, InstanceState.PENDING, reason, words)
+    return Instance(candidate.pod, InstanceState.PENDING, reason, message)

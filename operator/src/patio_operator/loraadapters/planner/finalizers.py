@@ -25,7 +25,7 @@ class Holders:
     def __init__(self, deleted: Iterable[LoraAdapter]) -> None:
         """Take the LoraAdapters that will be asked for."""
         deleted = list(deleted)
-        self._holding: dict[str, set[str]] = {one.owner: set() for one in deleted}
+        self._holding: dict[str, set[str]] = {adapter.owner: set() for adapter in deleted}
         self._never_heard: PodIndex[str] = PodIndex(deleted)
 
     def add(self, observed: ObservedPod) -> None:

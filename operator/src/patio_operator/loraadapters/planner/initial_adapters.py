@@ -16,7 +16,7 @@ from patio_protocol.adapters import LoadRequest
 
 
 def initial_adapters(
-    adapters: Iterable[LoraAdapter], labels: Mapping[str, str], served: Collection[str], room: int | None
+    adapters: Iterable[LoraAdapter], labels: Mapping[str, str], served: Collection[str], limit: int | None
 ) -> list[LoadRequest]:
     """Return the orders for the adapters that a pod must have before it is ready.
 
@@ -31,9 +31,9 @@ def initial_adapters(
         room: how many adapters its engine has room for; None: any number, as far as is known.
 
     """
-    here = [one for one in adapters if one.spec.base_model is None or one.spec.base_model in served]
-    required = [one for one in for_pod(here, labels).values() if one.spec.replicas is None]
-    return [_order(one) for one in sorted(required, key=lambda one: not one.spec.pinned)[:room]]
+    matching = [adapter for adapter in adapters if adapter.spec.base_model is None or adapter.spec.base_model in served]
+    required = [adapter for adapter in for_pod(matching, labels).values() if adapter.spec.replicas is None]
+    return [_order(adapter) for adapter in sorted(required, key=lambda adapter: not adapter.spec.pinned)[:limit]]
 
 
 def _order(adapter: LoraAdapter) -> LoadRequest:

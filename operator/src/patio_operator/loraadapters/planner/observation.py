@@ -83,7 +83,7 @@ class Observation:
         """Return the sidecar's report on an adapter."""
         if self.answer is None:
             return None
-        return next((one for one in self.answer.adapters if one.lora_name == name), None)
+        return next((report for report in self.answer.adapters if report.lora_name == name), None)
 
 
 UNOBSERVED = Observation(problem="The sidecar has not answered yet.")

@@ -83,7 +83,7 @@ class Rejection:
     message: str
     retryable: bool
     until: datetime
-    reason: str = "SidecarRefused"
+    reason: str = "SidecarRejected"
     """Another one where the order was not even sent: nobody proved to be the sidecar that its credentials are for."""
 
 

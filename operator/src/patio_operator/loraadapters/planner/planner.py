@@ -64,7 +64,7 @@ class _Draft:
     """Pod UID to the names that its labels shall show, each with the UID of its LoraAdapter."""
     off: dict[str, dict[str, str]] = field(default_factory=dict)
     """Pod UID and adapter name to why the label, or all of it, goes."""
-    times: list[datetime] = field(default_factory=list)
+    requeue_times: list[datetime] = field(default_factory=list)
 
 
 def plan(snapshot: Snapshot) -> Plan:
@@ -76,11 +76,15 @@ def plan_incrementally(snapshot: Snapshot) -> Incremental[Plan]:
     """Plan one namespace, a little at a time."""
     now = snapshot.now
     in_order = oldest_first(snapshot.adapters)
-    staying = [one for one in in_order if not is_deleting(one)]
-    deleted = [one for one in in_order if is_deleting(one) and UNLOAD_FINALIZER in one.metadata.finalizers]
+    staying = [adapter for adapter in in_order if not is_deleting(adapter)]
+    deleted = [
+        adapter for adapter in in_order if is_deleting(adapter) and UNLOAD_FINALIZER in adapter.metadata.finalizers
+    ]
     draft = _Draft()
-    draft.actions += [AddFinalizer(one) for one in staying if UNLOAD_FINALIZER not in one.metadata.finalizers]
-    draft.times += [rejection.until for rejection in snapshot.rejections.values() if rejection.until > now]
+    draft.actions += [
+        AddFinalizer(adapter) for adapter in staying if UNLOAD_FINALIZER not in adapter.metadata.finalizers
+    ]
+    draft.requeue_times += [rejection.until for rejection in snapshot.rejections.values() if rejection.until > now]
     yield
     observed_pods: list[ObservedPod] = []
     index: PodIndex[ObservedPod] = PodIndex(staying)
@@ -97,7 +101,7 @@ def plan_incrementally(snapshot: Snapshot) -> Incremental[Plan]:
             yield
     yield
     claims = yield from claims_of(staying, index)
-    for adapter in sorted(staying, key=lambda one: not one.spec.pinned):
+    for adapter in sorted(staying, key=lambda adapter: not adapter.spec.pinned):
         desired = desired_of(adapter, snapshot.credentials)
         candidates = yield from candidates_of(desired, index, claims)
         schedule = scheduling.schedule_all if adapter.spec.replicas is None else scheduling.schedule_replicas
@@ -116,19 +120,21 @@ def plan_incrementally(snapshot: Snapshot) -> Incremental[Plan]:
         if isinstance(outcome, RemoveFinalizer):
             draft.actions.append(outcome)
         else:
-            draft.times.append(outcome)
+            draft.requeue_times.append(outcome)
         yield
-    return Plan(tuple(draft.actions), draft.placements, min((one for one in draft.times if one > now), default=None))
+    return Plan(
+        tuple(draft.actions), draft.placements, min((at for at in draft.requeue_times if at > now), default=None)
+    )
 
 
 def _adapter(
     draft: _Draft, desired: Desired, candidates: Sequence[Candidate], assignment: Assignment
 ) -> Incremental[None]:
     """Add one LoraAdapter's orders, labels and standing."""
-    draft.times += assignment.times
+    draft.requeue_times += assignment.requeue_times
     rollout = roll_out(desired, assignment.kept)
     yield
-    draft.times += rollout.times
+    draft.requeue_times += rollout.requeue_times
     orders = [*rollout.orders, *_again(desired, assignment.kept)]
     for candidate in assignment.new:
         if _is_quiet(draft, candidate):
@@ -152,9 +158,9 @@ def _adapter(
         instances += [_standing(desired, candidate, rollout) for candidate in some_kept]
         yield
     instances += [last_rejection(desired.load, candidate) or _ordered(candidate) for candidate in assignment.new]
-    instances += _leaving(candidates, assignment, {one.pod.uid for one in instances})
+    instances += _leaving(candidates, assignment, {instance.pod.uid for instance in instances})
     if not any(candidate.observed.unasked for candidate in candidates):
-        instances.sort(key=lambda one: one.pod.name)
+        instances.sort(key=lambda instance: instance.pod.name)
         draft.placements[desired.key] = Placement(
             tuple(instances), assignment.desired_replicas, assignment.condition or rollout.condition
         )
@@ -165,13 +171,13 @@ def _is_quiet(draft: _Draft, candidate: Candidate) -> bool:
     """Tell whether requests to the adapter are over on a pod: what is ordered there may take other weights away."""
     at = candidate.drained_at
     if at is not None:
-        draft.times.append(at)
+        draft.requeue_times.append(at)
         return False
     return not candidate.is_labelled
 
 
-_MISSING = "the pod does not have it"
-_WANTED_AGAIN = "it is on its way out and is wanted again"
+_MISSING = "the adapter is not loaded on this pod"
+_WANTED_AGAIN = "the adapter is being unloaded and is needed again"
 
 
 def _again(desired: Desired, kept: Iterable[Candidate]) -> Iterable[tuple[Candidate, LoadRequest, str]]:
@@ -185,16 +191,16 @@ def _again(desired: Desired, kept: Iterable[Candidate]) -> Iterable[tuple[Candid
         if report.state is AdapterState.LOADED:
             if desired.prepare is not None and report.prepared is not None:
                 # A change that was taken back. Files kept ahead go when others take their place and those are used.
-                there = report.prepared.revision == desired.load.revision
+                is_staged = report.prepared.revision == desired.load.revision
                 yield (
                     candidate,
-                    desired.load if there else desired.prepare,
-                    "what was fetched ahead is not wanted any more",
+                    desired.load if is_staged else desired.prepare,
+                    "the staged files are no longer needed",
                 )
         elif report.state is AdapterState.PENDING and report.reason == "CredentialsMissing":
-            yield candidate, desired.load, "its sidecar has no credentials for it"
+            yield candidate, desired.load, "the sidecar has no credentials for the adapter"
         elif report.credentials_revision != desired.load.credentials_revision:
-            yield candidate, desired.load, "its credentials changed"
+            yield candidate, desired.load, "the credentials changed"
 
 
 def _standing(desired: Desired, candidate: Candidate, rollout: Rollout) -> Instance:
@@ -214,31 +220,31 @@ def _standing(desired: Desired, candidate: Candidate, rollout: Rollout) -> Insta
         rejection = last_rejection(desired.load, candidate)
         if rejection is not None:
             return rejection
-        waits = rollout.waits.get(pod.uid, "")
+        waiting_for = rollout.waiting_for.get(pod.uid, "")
         if candidate.answers:
-            words = f"It answers with the weights of the source before. {waits}".strip()
-            return Instance(pod, InstanceState.LOADED, "OldSource", words, report.attempts, updated=False)
-        return Instance(pod, InstanceState.PENDING, "OldSource", waits, report.attempts, updated=False)
+            message = f"Still serving the weights of the previous source. {waiting_for}".strip()
+            return Instance(pod, InstanceState.LOADED, "Outdated", message, report.attempts, updated=False)
+        return Instance(pod, InstanceState.PENDING, "Outdated", waiting_for, report.attempts, updated=False)
     if desired.missing is not None and report.reason == "CredentialsMissing":
         return Instance(pod, InstanceState.PENDING, desired.missing.reason, desired.missing.message, report.attempts)
     if report.reason == "CredentialsMissing" and (rejection := last_rejection(desired.load, candidate)) is not None:
         return rejection
-    words = report.message
+    message = report.message
     if candidate.failed and candidate.answers:
-        words = f"{words} It goes on answering with the weights of the source before.".strip()
-    return Instance(pod, InstanceState(report.state.value), report.reason, words, report.attempts)
+        message = f"{message} Still serving the weights of the previous source.".strip()
+    return Instance(pod, InstanceState(report.state.value), report.reason, message, report.attempts)
 
 
 def _ordered(candidate: Candidate) -> Instance:
     return Instance(
-        candidate.pod, InstanceState.PENDING, "Ordered", "The sidecar was told to load it: it does not have it."
+        candidate.pod, InstanceState.PENDING, "Requested", "Load requested; waiting for the sidecar to report it."
     )
 
 
-def _leaving(candidates: Iterable[Candidate], assignment: Assignment, told: set[str]) -> Iterable[Instance]:
+def _leaving(candidates: Iterable[Candidate], assignment: Assignment, listed: set[str]) -> Iterable[Instance]:
     """Say of the pods that let go of it that they do."""
     for candidate in candidates:
-        if candidate.mine and not candidate.observed.silent and candidate.pod.uid not in told:
+        if candidate.owned and not candidate.observed.silent and candidate.pod.uid not in listed:
             why = assignment.let_go.get(candidate.pod.uid, "" if candidate.report is None else candidate.report.message)
             yield Instance(candidate.pod, InstanceState.UNLOADING, "Unloading", why)
 
@@ -259,9 +265,9 @@ def _pod(draft: _Draft, observed: ObservedPod) -> None:
             continue
         at = observed.drained_at(name)
         if at is not None:
-            draft.times.append(at)
+            draft.requeue_times.append(at)
             continue
         request = UnloadRequest(lora_name=name, owner=report.owner, wait=0)
         if not observed.rejects(request):
-            why = off.get(name) or f"{report.owner} does not want it on this pod any more"
+            why = off.get(name) or f"{report.owner} no longer places the adapter on this pod"
             draft.actions.append(Unload(observed.pod, request, why))

@@ -22,8 +22,8 @@ class PodIndex(Generic[T]):
 
     def __init__(self, adapters: Iterable[LoraAdapter]) -> None:
         """Take the LoraAdapters that will ask: no other labels than theirs are of interest."""
-        selectors = (one.spec.selector for one in adapters)
-        self._keys = frozenset(key for one in selectors if one is not None for key in one.match_labels)
+        selectors = (adapter.spec.selector for adapter in adapters)
+        self._keys = frozenset(key for selector in selectors if selector is not None for key in selector.match_labels)
         self._by_label: dict[tuple[str, str], list[tuple[Mapping[str, str], T]]] = {}
         self._by_role: dict[tuple[str, str], list[T]] = {}
 

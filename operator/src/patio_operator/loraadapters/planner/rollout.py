@@ -14,7 +14,7 @@ from datetime import datetime
 
 from patio_operator.loraadapters.planner.candidates import Candidate, Desired
 from patio_operator.loraadapters.planner.filters import last_rejection, rejected
-from patio_operator.loraadapters.planner.formatting import count, names
+from patio_operator.loraadapters.planner.formatting import names
 from patio_operator.loraadapters.planner.observation import Prepared
 from patio_operator.loraadapters.planner.plan import Condition, Instance
 from patio_protocol.adapters import LoadRequest, PreparedState
@@ -28,18 +28,18 @@ class Rollout:
     """With the reason."""
     unlabel: dict[str, str] = field(default_factory=dict)
     """Pod UID to why its label goes though its engine answers."""
-    waits: dict[str, str] = field(default_factory=dict)
+    waiting_for: dict[str, str] = field(default_factory=dict)
     """Pod UID to what a pod with the old weights waits for, in a sentence."""
     condition: Condition | None = None
     """Why it does not go on, or what it waits for outside of Patio."""
-    times: list[datetime] = field(default_factory=list)
+    requeue_times: list[datetime] = field(default_factory=list)
 
 
 def roll_out(desired: Desired, kept: Sequence[Candidate]) -> Rollout:
     """Decide the next step of a rollout.
 
     Args:
-        terms: what the orders say.
+        desired: what the orders say.
         kept: the pods that have the adapter and shall, of the new source and of the old.
 
     """
@@ -58,10 +58,14 @@ def roll_out(desired: Desired, kept: Sequence[Candidate]) -> Rollout:
             # As far as is known: by now its engine may answer again, and requests come while it has its label.
             at = candidate.drained_at
             if candidate.is_labelled or at is not None:
-                rollout.waits[candidate.pod.uid] = "It gets the new source once no more requests are sent here."
-                rollout.times += [] if at is None else [at]
+                rollout.waiting_for[candidate.pod.uid] = (
+                    "Removed from the Service; loading the new source after in-flight requests have drained."
+                )
+                rollout.requeue_times += [] if at is None else [at]
             else:
-                _order(rollout, desired.load, candidate, "its source changed, and it does not answer")
+                _order(
+                    rollout, desired.load, candidate, "the source changed, and the engine does not serve the adapter"
+                )
         else:
             holders.append(candidate)
     _take_back(rollout, desired, kept, back)
@@ -83,24 +87,24 @@ def _take_back(rollout: Rollout, desired: Desired, kept: Sequence[Candidate], ba
     A sidecar that gave the other one up stays where it is. One that is at it may have switched since it reported, and
     switches back then: its label goes first, as in every switch, unless no other pod has the adapter.
     """
-    why = "it is told to stay with the declared source, and may have switched meanwhile"
+    why = "spec.source was changed back, and the pod may have switched already"
     available = {
         candidate.pod.uid for candidate in kept if candidate.answers and candidate.is_labelled and candidate.pod.ready
     }
     for candidate in back:
         at = candidate.drained_at
         if candidate.failed:
-            _order(rollout, desired.load, candidate, "its engine has the declared source already")
+            _order(rollout, desired.load, candidate, "the engine serves the current source already")
         elif available == {candidate.pod.uid}:
-            _order(rollout, desired.load, candidate, f"{why}; it is the only pod")
+            _order(rollout, desired.load, candidate, f"{why}; no other pod serves the adapter")
         elif candidate.is_labelled or at is not None:
             available.discard(candidate.pod.uid)
             rollout.unlabel[candidate.pod.uid] = why
-            rollout.waits[candidate.pod.uid] = (
-                "It is told to stay with this source once no more requests are sent here."
+            rollout.waiting_for[candidate.pod.uid] = (
+                "Removed from the Service; the order to keep this source follows after in-flight requests have drained."
             )
             if at is not None:
-                rollout.times.append(at)
+                rollout.requeue_times.append(at)
         else:
             rollout.unlabel[candidate.pod.uid] = why
             _order(rollout, desired.load, candidate, why)
@@ -128,22 +132,22 @@ def _prepared(rollout: Rollout, desired: Desired, kept: Sequence[Candidate], hol
             bad.append(candidate)
         elif prepared is not None and prepared.state is not PreparedState.PREPARED:
             fetching.append(candidate)
-            rollout.waits[candidate.pod.uid] = f"The new files are not here yet. {prepared.message}".strip()
+            rollout.waiting_for[candidate.pod.uid] = f"The new files are not fetched yet. {prepared.message}".strip()
     if bad:
         prepared = _of_now(bad[0], desired)
-        words = "" if prepared is None else prepared.message or prepared.reason
-        _stop(rollout, holders, bad, "could not fetch the new source", f"{bad[0].pod.name}: {words}")
+        message = "" if prepared is None else prepared.message or prepared.reason
+        _stop(rollout, holders, bad, "could not fetch the new source", f"{bad[0].pod.name}: {message}")
         return False
     silent = [
         candidate
         for candidate in kept
         if candidate.observed.silent and not candidate.updated and not candidate.observed.lost
     ]
-    lacking = names([one.pod.name for one in (*fetching, *silent)])
+    lacking = names([candidate.pod.name for candidate in (*fetching, *silent)])
     for candidate in holders:
         if lacking:
-            words = f"The new files are here; {lacking} must have them before any pod switches."
-            rollout.waits.setdefault(candidate.pod.uid, words)
+            message = f"The new files are fetched. Waiting: {lacking} must fetch them before any pod switches."
+            rollout.waiting_for.setdefault(candidate.pod.uid, message)
     return not fetching and not silent
 
 
@@ -155,11 +159,11 @@ def _of_now(candidate: Candidate, desired: Desired) -> Prepared | None:
 
 def _why_prepare(prepared: Prepared | None, desired: Desired) -> str | None:
     if prepared is None:
-        return "its source changed: the files are fetched on every pod before any switches"
+        return "the source changed, and every pod fetches the files before any pod switches"
     if prepared.state is PreparedState.PREPARED:
         return None
     if prepared.state is PreparedState.PENDING and prepared.reason == "CredentialsMissing":
-        return "its sidecar has no credentials for the new files"
+        return "the sidecar has no credentials for the new files"
     if prepared.credentials_revision != desired.load.credentials_revision:
         return "the credentials for the new files changed"
     return None
@@ -184,62 +188,73 @@ def _switch(rollout: Rollout, desired: Desired, kept: Sequence[Candidate], holde
         ),
     )
     for candidate in order:
-        here = candidate.pod.uid in available
+        is_available = candidate.pod.uid in available
         rejection = rejected(desired.load, candidate)
         last = available == {candidate.pod.uid}
-        if under_way >= most or (here and missing >= most) or (last and back_soon):
-            rollout.waits.setdefault(candidate.pod.uid, _turn(most, away))
+        if under_way >= most or (is_available and missing >= most) or (last and back_soon):
+            rollout.waiting_for.setdefault(candidate.pod.uid, _turn(most, away))
             continue
         under_way += 1
-        missing += here
-        if here:
+        missing += is_available
+        if is_available:
             available.discard(candidate.pod.uid)
             away.append(candidate.pod.name)
             back_soon = True
         at = candidate.drained_at
         if rejection is not None:
-            rollout.waits[candidate.pod.uid] = _rejection_message(rejection)
+            rollout.waiting_for[candidate.pod.uid] = _rejection_message(rejection)
         elif last:
             # Nobody else has it: its label stays, for a request that may fail is better than one that must.
-            _order(rollout, desired.load, candidate, "it is the only pod to switch to the new source")
+            _order(rollout, desired.load, candidate, "switching to the new source; no other pod serves the adapter")
         else:
-            rollout.unlabel[candidate.pod.uid] = "it switches to the new source"
+            rollout.unlabel[candidate.pod.uid] = "switching to the new source"
             if not candidate.is_labelled and at is None:
-                _order(rollout, desired.load, candidate, "it is its turn to switch to the new source")
+                _order(rollout, desired.load, candidate, "switching to the new source")
                 continue
-            rollout.waits[candidate.pod.uid] = "It switches once no more requests are sent here."
+            rollout.waiting_for[candidate.pod.uid] = (
+                "Removed from the Service; switching after in-flight requests have drained."
+            )
             if at is not None:
-                rollout.times.append(at)
+                rollout.requeue_times.append(at)
 
 
 def _turn(most: int, away: Sequence[str]) -> str:
-    words = f"It waits for its turn: at most {count(most)} at once"
-    return f"{words}, and {names(away)} must be back first." if away else f"{words}."
+    if not away:
+        return f"Waiting: maxUnavailable is {most}."
+    pods = f"pod {away[0]} is" if len(away) == 1 else f"pods {names(away)} are"
+    return f"Waiting: maxUnavailable is {most} and {pods} not available yet."
 
 
 def _order(rollout: Rollout, request: LoadRequest, candidate: Candidate, why: str) -> None:
     rejection = rejected(request, candidate)
     if rejection is None:
         rollout.orders.append((candidate, request, why))
-        rollout.waits.setdefault(candidate.pod.uid, f"The sidecar was told: {why}.")
+        rollout.waiting_for.setdefault(candidate.pod.uid, f"Order sent: {why}.")
     else:
-        rollout.waits[candidate.pod.uid] = _rejection_message(rejection)
+        rollout.waiting_for[candidate.pod.uid] = _rejection_message(rejection)
 
 
 def _rejection_message(rejection: Instance) -> str:
-    return f"The sidecar refused: {rejection.message}" if rejection.reason == "SidecarRefused" else rejection.message
+    return (
+        f"The sidecar rejected the order: {rejection.message}"
+        if rejection.reason == "SidecarRejected"
+        else rejection.message
+    )
 
 
-def _stop(rollout: Rollout, holders: Sequence[Candidate], bad: Sequence[Candidate], what: str, words: str) -> None:
+def _stop(rollout: Rollout, holders: Sequence[Candidate], bad: Sequence[Candidate], what: str, message: str) -> None:
     pods = names([candidate.pod.name for candidate in bad])
     left = names([candidate.pod.name for candidate in holders])
+    keep = "keeps" if len(holders) == 1 else "keep"
     rollout.condition = Condition(
         "RolloutStopped",
-        f"The rollout stopped: {pods} {what}. {left} {'keeps' if len(holders) == 1 else 'keep'} the old weights. "
-        f"Correct spec.source or take the change back. {words}",
+        f"The rollout is stopped: {pods} {what}. {left} {keep} the previous weights. "
+        f"Correct spec.source, or change it back. {message}",
     )
     for candidate in holders:
-        rollout.waits[candidate.pod.uid] = f"The rollout stopped, as {pods} {what}; this pod keeps the old weights."
+        rollout.waiting_for[candidate.pod.uid] = (
+            f"The rollout is stopped: {pods} {what}. This pod keeps the previous weights."
+        )
 
 
 def _report_message(candidate: Candidate) -> str:

@@ -38,7 +38,7 @@ class Assignment:
     let_go: dict[str, str] = field(default_factory=dict)
     """Pod UID to why it shall not have it any more."""
     condition: Condition | None = None
-    times: list[datetime] = field(default_factory=list)
+    requeue_times: list[datetime] = field(default_factory=list)
     """When to look again though nothing changed."""
 
 
@@ -48,10 +48,10 @@ def schedule_all(desired: Desired, candidates: Sequence[Candidate], capacity: Ca
     for candidate in candidates:
         preempted = capacity.preempted(candidate.pod.uid, desired.adapter)
         if preempted is not None:
-            if candidate.mine:
+            if candidate.owned:
                 assignment.let_go[candidate.pod.uid] = preempted
             assignment.waiting.append(pending(candidate, "NoCapacity", preempted))
-        elif candidate.mine and not candidate.going:
+        elif candidate.owned and not candidate.going:
             assignment.kept.append(candidate)
         elif (instance := filtered_out(desired, candidate)) is not None:
             assignment.waiting.append(instance)
@@ -71,15 +71,15 @@ def schedule_replicas(desired: Desired, candidates: Sequence[Candidate], capacit
     have: list[Candidate] = []
     for candidate in candidates:
         preempted = capacity.preempted(candidate.pod.uid, desired.adapter)
-        if preempted is not None and candidate.mine:
+        if preempted is not None and candidate.owned:
             assignment.let_go[candidate.pod.uid] = preempted
-        elif candidate.mine and not candidate.going:
+        elif candidate.owned and not candidate.going:
             have.append(candidate)
     lost = [candidate for candidate in have if candidate.observed.lost]
     failing = [candidate for candidate in have if candidate.failed and not candidate.answers]
     out = {candidate.pod.uid for candidate in (*lost, *failing)}
     working = [candidate for candidate in have if candidate.pod.uid not in out]
-    assignment.times += [
+    assignment.requeue_times += [
         since + UNREACHABLE_BOUND
         for candidate in working
         if candidate.observed.silent and (since := candidate.observed.sidecar.unreachable_since) is not None
@@ -93,7 +93,7 @@ def schedule_replicas(desired: Desired, candidates: Sequence[Candidate], capacit
     recorded = _failures_on_record(failing, wanted, answering, len(assignment.kept), assignment.let_go)
     if answering < wanted:
         assignment.waiting += [
-            unreachable(candidate, f"Another pod takes its place. {candidate.observed.sidecar.problem}")
+            unreachable(candidate, f"Replaced by another pod. {candidate.observed.sidecar.problem}")
             for candidate in lost
         ]
     assignment.kept += recorded
@@ -124,12 +124,14 @@ def _without_surplus(
     )
     for candidate in going:
         if not candidate.answers:
-            why = "it does not answer here yet"
+            why = "this pod has not loaded it yet"
         elif crowd[candidate.pod.node] > 1:
-            why = f"node {candidate.pod.node} has it {crowd[candidate.pod.node]} times"
+            why = f"{crowd[candidate.pod.node]} of them are on node {candidate.pod.node}"
         else:
-            why = "it was loaded here last"
-        let_go[candidate.pod.uid] = f"{adapter.owner} wants it on {count(wanted)}, not on {len(working)}; {why}"
+            why = "this pod loaded it last"
+        let_go[candidate.pod.uid] = (
+            f"spec.replicas of {adapter.owner} is {wanted}, and {count(len(working))} have the adapter; {why}"
+        )
     return [candidate for candidate in working if candidate.pod.uid not in let_go]
 
 
@@ -137,14 +139,14 @@ def _failures_on_record(
     failing: Sequence[Candidate], wanted: int, answering: int, working: int, let_go: dict[str, str]
 ) -> list[Candidate]:
     """Return the failed ones that stay: as long as they are there, the same pods are not tried once more."""
-    room = 0 if answering >= wanted else max(0, wanted + EXTRA_TRIES - working)
-    for candidate in failing[room:]:
+    keep = 0 if answering >= wanted else max(0, wanted + EXTRA_TRIES - working)
+    for candidate in failing[keep:]:
         let_go[candidate.pod.uid] = (
-            f"it failed here ({_failure_message(candidate)}) and {count(answering)} have it"
+            f"loading failed on this pod ({_failure_message(candidate)}), and enough other pods serve the adapter"
             if answering >= wanted
-            else f"it failed here ({_failure_message(candidate)}) and enough other pods are tried"
+            else f"loading failed on this pod ({_failure_message(candidate)}), and other pods are tried instead"
         )
-    return list(failing[:room])
+    return list(failing[:keep])
 
 
 def _add(
@@ -166,28 +168,30 @@ def _add(
     filtered: list[Instance] = []
     free: list[Candidate] = []
     full: list[Candidate] = []
-    refused = 0
+    rejected = 0
     for candidate in candidates:
-        if candidate.pod.uid in taken or (candidate.mine and candidate.observed.silent):
+        if candidate.pod.uid in taken or (candidate.owned and candidate.observed.silent):
             continue
         instance = filtered_out(desired, candidate)
         if instance is not None:
-            refused += instance.reason == "SidecarRefused"
+            rejected += instance.reason == "SidecarRejected"
             filtered.append(instance)
         elif candidate.observed.sidecar.answer is not None and not candidate.observed.sidecar.answer.engine_ready:
-            filtered.append(pending(candidate, "EngineNotReady", "Its engine is not ready."))
+            filtered.append(pending(candidate, "EngineNotReady", "The engine is not ready."))
         elif capacity.fits(candidate.pod.uid, candidate.name):
             free.append(candidate)
         else:
             full.append(candidate)
-    tries = assignment.desired_replicas + EXTRA_TRIES - len(assignment.kept) - refused
+    tries = assignment.desired_replicas + EXTRA_TRIES - len(assignment.kept) - rejected
     crowd = Counter(candidate.pod.node for candidate in assignment.kept)
     rank = ranking(desired, capacity)
     for candidate in by_node(free, min(missing, tries), lambda _: (), crowd, 1, rank):
         capacity.reserve(candidate.pod.uid, candidate.name)
         assignment.new.append(candidate)
     short = missing - len(assignment.new)
-    for candidate in sorted(full, key=lambda one: (not capacity.is_becoming_free(one.pod.uid), *rank(one))):
+    for candidate in sorted(
+        full, key=lambda candidate: (not capacity.is_becoming_free(candidate.pod.uid), *rank(candidate))
+    ):
         # What fails elsewhere takes nobody's place.
         made = _preempt(desired.adapter, candidate, capacity) if short > 0 and not recorded else None
         if made is None:
@@ -204,22 +208,27 @@ def _short(
 ) -> Condition:
     """Say why there are fewer pods than spec.replicas asks for."""
     found = assignment.desired_replicas - short
-    told = f"{found} of {count(assignment.desired_replicas)} found"
+    summary = f"Found {found} of {count(assignment.desired_replicas)}"
     failed = next((candidate.report for candidate in recorded), None)
     if failed is not None:
         pods = [candidate.pod.name for candidate in recorded]
-        words = f"it failed on {names(pods)}, and no more pods are tried. {pods[0]}: {failed.message}"
-        return Condition(failed.reason, f"{told}: {words}")
+        message = f"Loading failed on {names(pods)}, and no more pods are tried. {pods[0]}: {failed.message}"
+        return Condition(failed.reason, f"{summary}. {message}")
     if not filtered:
-        return Condition("NotEnoughPods", f"{told}: no other pod with a sidecar matches.")
-    kinds = {reason: [one for one in filtered if one.reason == reason] for reason in (one.reason for one in filtered)}
+        return Condition("NotEnoughPods", f"{summary}. No other pod with a sidecar matches.")
+    kinds = {
+        reason: [instance for instance in filtered if instance.reason == reason]
+        for reason in (instance.reason for instance in filtered)
+    }
     worst = min(kinds, key=lambda reason: (_WEIGHT.index(reason) if reason in _WEIGHT else len(_WEIGHT), reason))
-    groups = "; ".join(f"{names([one.pod.name for one in kind])}: {kind[0].message}" for kind in kinds.values())
-    return Condition(worst, f"{told}. {groups}")
+    groups = "; ".join(
+        f"{names([instance.pod.name for instance in kind])}: {kind[0].message}" for kind in kinds.values()
+    )
+    return Condition(worst, f"{summary}. {groups}")
 
 
 _WEIGHT = (
-    *("NoCapacity", "NameTaken", "TokenReviewForbidden", "SidecarUnproven", "SidecarRefused", "TokenNotReviewed"),
+    *("NoCapacity", "NameTaken", "TokenReviewForbidden", "SidecarUnproven", "SidecarRejected", "TokenNotReviewed"),
     *("WaitingForUnload", "EngineNotReady"),
 )
 """Of what is in the way, the first of these is named."""
@@ -231,13 +240,13 @@ def _preempt(adapter: LoraAdapter, candidate: Candidate, capacity: CapacityLedge
         return None
     uid = candidate.pod.uid
     if capacity.reserve_freed(uid):
-        return pending(candidate, "MakingRoom", "The engine has no room; another adapter is being unloaded.")
+        return pending(candidate, "Preempting", "The engine is at capacity. Another adapter is being unloaded.")
     victim = capacity.victim(uid)
     if victim is None:
         return None
     capacity.preempt(uid, victim, adapter)
-    words = f"The engine has no room; {victim.owner}, which is not pinned, is unloaded to make some."
-    return pending(candidate, "MakingRoom", words)
+    message = f"The engine is at capacity. Preempting {victim.owner}, which is not pinned."
+    return pending(candidate, "Preempting", message)
 
 
 def _since(candidate: Candidate) -> float:

@@ -25,13 +25,13 @@ _NEVER = datetime.max.replace(tzinfo=UTC)
 def source_revision(adapter: LoraAdapter) -> str:
     """Return what changes when the source's content may: a digest of everything in it but the credentials."""
     source = adapter.spec.source
-    said = source.uri
+    content = source.uri
     if source.revision is not None or source.endpoint is not None:
-        said = json.dumps([source.uri, source.revision, source.endpoint])
+        content = json.dumps([source.uri, source.revision, source.endpoint])
     if source.region is not None or source.addressing_style is not None or source.allow_plain_http:
         # The content is the same; but pods that failed without them have to hear of them.
-        said = json.dumps([said, source.region, source.addressing_style, bool(source.allow_plain_http)])
-    return hashlib.sha256(said.encode()).hexdigest()[:12]
+        content = json.dumps([content, source.region, source.addressing_style, bool(source.allow_plain_http)])
+    return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
 def load_request(adapter: LoraAdapter) -> LoadRequest:
@@ -74,7 +74,7 @@ def is_deleting(adapter: LoraAdapter) -> bool:
 
 def oldest_first(adapters: Iterable[LoraAdapter]) -> list[LoraAdapter]:
     """Return the order in which LoraAdapters that want one name on one pod come to it."""
-    return sorted(adapters, key=lambda one: (one.metadata.creation_timestamp or _NEVER, one.metadata.name))
+    return sorted(adapters, key=lambda adapter: (adapter.metadata.creation_timestamp or _NEVER, adapter.metadata.name))
 
 
 def for_pod(adapters: Iterable[LoraAdapter], labels: Mapping[str, str]) -> dict[str, LoraAdapter]:

@@ -42,8 +42,10 @@ class CachedService:
 def decode_service(body: Mapping[str, Any]) -> CachedService:
     """Read a Service as the API server gives it."""
     metadata, spec = body["metadata"], body.get("spec") or {}
-    owners = [one["uid"] for one in metadata.get("ownerReferences") or [] if one.get("controller")]
-    ports = [(one.get("name") or "", int(one["port"]), str(one.get("targetPort"))) for one in spec.get("ports") or []]
+    owners = [owner["uid"] for owner in metadata.get("ownerReferences") or [] if owner.get("controller")]
+    ports = [
+        (port.get("name") or "", int(port["port"]), str(port.get("targetPort"))) for port in spec.get("ports") or []
+    ]
     return CachedService(
         metadata["name"],
         metadata["namespace"],
@@ -81,18 +83,18 @@ def service_of(adapter: LoraAdapter, engine_port: int) -> dict[str, Any]:
     }
 
 
-def is_as_wanted(known: CachedService, wanted: Mapping[str, Any]) -> bool:
+def is_as_wanted(existing: CachedService, wanted: Mapping[str, Any]) -> bool:
     """Tell whether a Service is as `service` says."""
-    other = decode_service({**wanted, "metadata": {**wanted["metadata"], "uid": known.uid}})
-    return known == other
+    other = decode_service({**wanted, "metadata": {**wanted["metadata"], "uid": existing.uid}})
+    return existing == other
 
 
-def waits_for_labels(known: CachedService, adapter: LoraAdapter, pods: Iterable[EnginePod]) -> bool:
+def waits_for_labels(existing: CachedService, adapter: LoraAdapter, pods: Iterable[EnginePod]) -> bool:
     """Tell whether a Service that selects by the name alone, as older versions made them, is to be left for a moment.
 
     Its pods get the label that says whose adapter they have first: else it would lead nowhere in between.
     """
-    if known.selector != {adapter_label(adapter.adapter_name): ADAPTER_LOADED}:
+    if existing.selector != {adapter_label(adapter.adapter_name): ADAPTER_LOADED}:
         return False
     (owner,) = owners_of([(adapter.adapter_name, adapter.metadata.uid)])
     return any(adapter.adapter_name in pod.serving and owner not in pod.owners for pod in pods)
@@ -111,8 +113,8 @@ def invalid_name(adapter: LoraAdapter) -> Condition | None:
         return None
     return Condition(
         "ServiceNameInvalid",
-        f"No Service can be called {name!r}: a name of at most 63 small letters, digits and hyphens is needed, and a "
-        "letter first. Give the LoraAdapter another name; spec.adapterName, the name in requests, can stay.",
+        f"{name!r} is not a valid name of a Service, which has at most 63 lowercase letters, digits and hyphens and "
+        "begins with a letter. Give the LoraAdapter another name; spec.adapterName, the name in requests, can stay.",
     )
 
 
@@ -120,6 +122,6 @@ def name_taken(name: str) -> Condition:
     """Say that somebody else's Service has the name."""
     return Condition(
         "ServiceNameTaken",
-        f"There is a Service {name} already, which is not this LoraAdapter's, and it is left as it is. Delete it, or "
-        "give the LoraAdapter another name; spec.adapterName, the name in requests, can stay.",
+        f"Service {name} already exists and does not belong to this LoraAdapter, so Patio does not change it. Delete "
+        "it, or give the LoraAdapter another name; spec.adapterName, the name in requests, can stay.",
     )

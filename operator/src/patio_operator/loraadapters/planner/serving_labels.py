@@ -34,7 +34,7 @@ def labels_to_set(observed: ObservedPod, shown: Mapping[str, str], off: Mapping[
     """Return how a pod's labels must change; None: they are right, or nothing is known of the pod.
 
     Args:
-        host: the pod.
+        observed: the pod.
         shown: the names that its labels shall show, each with the UID of its LoraAdapter.
         off: why a name that it shows must go, where there is more to say than that it does not answer.
 
@@ -48,8 +48,10 @@ def labels_to_set(observed: ObservedPod, shown: Mapping[str, str], off: Mapping[
     owners = owners_of(shown.items())
     if shown.keys() == pod.serving and owners == pod.owners:
         return None
-    words = [f"{name} answers" for name in sorted(shown.keys() - pod.serving)]
-    words += [f"{name}: {off.get(name, 'it does not answer')}" for name in sorted(pod.serving - shown.keys())]
+    reasons = [f"{name}: the engine serves it" for name in sorted(shown.keys() - pod.serving)]
+    reasons += [
+        f"{name}: {off.get(name, 'the engine does not serve it')}" for name in sorted(pod.serving - shown.keys())
+    ]
     return SetServingLabels(
-        pod, frozenset(shown), "; ".join(words) or "they did not say whose adapters these are", owners
+        pod, frozenset(shown), "; ".join(reasons) or "the labels do not name the owners of the adapters", owners
     )

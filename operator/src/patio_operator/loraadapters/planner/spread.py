@@ -50,8 +50,8 @@ def by_node(
                 heads, (first(candidate), step * crowd.get(node, 0) + taken, then(candidate), node, taken, candidate)
             )
 
-    for node, here in nodes.items():
-        here.sort(key=lambda candidate: (first(candidate), then(candidate)), reverse=True)
+    for node, on_node in nodes.items():
+        on_node.sort(key=lambda candidate: (first(candidate), then(candidate)), reverse=True)
         push(node, 0)
     chosen: list[Candidate] = []
     while heads and len(chosen) < most:

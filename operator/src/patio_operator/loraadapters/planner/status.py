@@ -26,17 +26,17 @@ MAX_MESSAGE = 1024
 MAX_INSTANCE_MESSAGE = 512
 """Characters of the message of one of many."""
 
-MOST_FAULTS_TOLD = 5
+MAX_FAILURE_EVENTS = 5
 """Different faults that become events at once; the status has them all."""
 
 STUCK = frozenset(
     (
-        *("NoCapacity", "SidecarRefused", "SidecarUnproven", "TokenReviewForbidden", "TokenNotReviewed"),
+        *("NoCapacity", "SidecarRejected", "SidecarUnproven", "TokenReviewForbidden", "TokenNotReviewed"),
         *("SecretNotRead", "SecretNotFound", "SecretIncomplete", "SecretForbidden", "InsecureEndpoint"),
     )
 )
 """Reasons for Pending while nothing is under way on that pod."""
-NO_FAULT = frozenset(
+NOT_DEGRADED = frozenset(
     ("NoMatchingPods", "NotEnoughPods", "EngineNotReady", "SidecarStarting", "WaitingForUnload", "SecretNotRead")
 )
 """Reasons that are nobody's fault: they pass, or wait for pods. Nothing is Degraded for one of them."""
@@ -72,11 +72,19 @@ class _Standing:
 
     @property
     def faulty(self) -> tuple[Instance, ...]:
-        return (*self.failed, *self.unknown, *(one for one in self.stuck if one.reason not in NO_FAULT))
+        return (
+            *self.failed,
+            *self.unknown,
+            *(instance for instance in self.stuck if instance.reason not in NOT_DEGRADED),
+        )
 
     @property
     def rolling(self) -> tuple[Instance, ...]:
-        return tuple(one for one in self.placement.instances if not one.updated and one.state is InstanceState.LOADED)
+        return tuple(
+            instance
+            for instance in self.placement.instances
+            if not instance.updated and instance.state is InstanceState.LOADED
+        )
 
     @property
     def stopped(self) -> bool:
@@ -89,30 +97,33 @@ _ORDER = {InstanceState.FAILED: 0, InstanceState.UNKNOWN: 1, InstanceState.LOADE
 
 def recorded(status: Mapping[str, Any]) -> RecordedStatus:
     """Reduce a status, as the API server has it."""
-    instances = [one for one in status.get("instances") or [] if isinstance(one, dict)]
+    instances = [entry for entry in status.get("instances") or [] if isinstance(entry, dict)]
     return RecordedStatus(
         {name: value for name, value in status.items() if name != "instances"},
-        {sys.intern(str(one.get("pod"))): _recorded_instance(one) for one in instances},
+        {sys.intern(str(entry.get("pod"))): _recorded_instance(entry) for entry in instances},
     )
 
 
 def is_recorded(before: RecordedStatus, after: Mapping[str, Any]) -> bool:
     """Tell whether a status that is there says what a new one says."""
-    instances, was = after["instances"], before.instances
-    if len(instances) != len(was) or before.rest.keys() != after.keys() - {"instances"}:
+    instances, previous = after["instances"], before.instances
+    if len(instances) != len(previous) or before.rest.keys() != after.keys() - {"instances"}:
         return False
     if any(after[name] != value for name, value in before.rest.items()):
         return False
-    return all(was.get(one["pod"]) == (one["state"], one["reason"], one["since"], _rest(one)) for one in instances)
+    return all(
+        previous.get(entry["pod"]) == (entry["state"], entry["reason"], entry["since"], _rest(entry))
+        for entry in instances
+    )
 
 
-def _recorded_instance(one: Mapping[str, Any]) -> RecordedInstance:
-    state, reason, since = (sys.intern(str(one.get(name) or "")) for name in ("state", "reason", "since"))
-    return state, reason, since, _rest(one)
+def _recorded_instance(entry: Mapping[str, Any]) -> RecordedInstance:
+    state, reason, since = (sys.intern(str(entry.get(name) or "")) for name in ("state", "reason", "since"))
+    return state, reason, since, _rest(entry)
 
 
-def _rest(one: Mapping[str, Any]) -> int:
-    return hash((str(one.get("node") or ""), str(one.get("message") or ""), one.get("attempts") or 0))
+def _rest(entry: Mapping[str, Any]) -> int:
+    return hash((str(entry.get("node") or ""), str(entry.get("message") or ""), entry.get("attempts") or 0))
 
 
 def status(adapter: LoraAdapter, placement: Placement, before: RecordedStatus, now: datetime) -> dict[str, Any]:
@@ -146,41 +157,46 @@ def status(adapter: LoraAdapter, placement: Placement, before: RecordedStatus, n
                 ("Degraded", _degraded(standing)),
             )
         ],
-        "instances": [_instance(one, before.instances.get(one.pod.name), since) for one in shown],
+        "instances": [_instance(instance, before.instances.get(instance.pod.name), since) for instance in shown],
     }
 
 
 def events(before: RecordedStatus, after: Mapping[str, Any]) -> tuple[Event, ...]:
     """Return what to tell of the change from one status to the next: each new verdict, once."""
-    told: list[Event] = []
-    ready, was = find(after, "Ready"), find(before.rest, "Ready")
-    if ready["status"] == "True" and was.get("status") != "True":
-        told.append(Event("Normal", ready["reason"], ready["message"]))
-    elif ready["status"] == "False" and was.get("status") == "True":
+    recorded_events: list[Event] = []
+    ready, previous = find(after, "Ready"), find(before.rest, "Ready")
+    if ready["status"] == "True" and previous.get("status") != "True":
+        recorded_events.append(Event("Normal", ready["reason"], ready["message"]))
+    elif ready["status"] == "False" and previous.get("status") == "True":
         asked = after["observedGeneration"] != before.rest.get("observedGeneration")
         if asked or after["readyReplicas"] >= before.rest.get("readyReplicas", 0):
-            told.append(Event("Normal", ready["reason"], ready["message"]))
+            recorded_events.append(Event("Normal", ready["reason"], ready["message"]))
         else:
-            told.append(Event("Warning", "NotReady", ready["message"]))
+            recorded_events.append(Event("Warning", "NotReady", ready["message"]))
     # The status read may be one that somebody else wrote: the schema asks for little. The message is not compared: one
     # and the same fault may be told with another number each time.
-    known = {(pod, reason) for pod, (_, reason, _, _) in before.instances.items()}
-    fresh: dict[tuple[str, str], list[str]] = {}
-    for one in after["instances"]:
-        if one["state"] == InstanceState.FAILED and (one["pod"], one["reason"]) not in known:
-            fresh.setdefault((one["reason"], one["message"]), []).append(one["pod"])
-    faults = [Event("Warning", reason, f"{names(pods)}: {words}") for (reason, words), pods in fresh.items()]
-    told += faults[:MOST_FAULTS_TOLD]
-    degraded, was = find(after, "Degraded"), find(before.rest, "Degraded")
-    new = degraded["status"] == "True" and (was.get("status"), was.get("reason")) != ("True", degraded["reason"])
-    if new and degraded["reason"] not in {reason for reason, _ in fresh} | {"SidecarUnreachable"}:
-        told.append(Event("Warning", degraded["reason"], degraded["message"]))
-    return tuple(told)
+    previous_reasons = {(pod, reason) for pod, (_, reason, _, _) in before.instances.items()}
+    new_failures: dict[tuple[str, str], list[str]] = {}
+    for entry in after["instances"]:
+        if entry["state"] == InstanceState.FAILED and (entry["pod"], entry["reason"]) not in previous_reasons:
+            new_failures.setdefault((entry["reason"], entry["message"]), []).append(entry["pod"])
+    failures = [
+        Event("Warning", reason, f"{names(pods)}: {message}") for (reason, message), pods in new_failures.items()
+    ]
+    recorded_events += failures[:MAX_FAILURE_EVENTS]
+    degraded, previous = find(after, "Degraded"), find(before.rest, "Degraded")
+    new = degraded["status"] == "True" and (previous.get("status"), previous.get("reason")) != (
+        "True",
+        degraded["reason"],
+    )
+    if new and degraded["reason"] not in {reason for reason, _ in new_failures} | {"SidecarUnreachable"}:
+        recorded_events.append(Event("Warning", degraded["reason"], degraded["message"]))
+    return tuple(recorded_events)
 
 
 def _counted(adapter: LoraAdapter, placement: Placement) -> _Standing:
     def of(*states: InstanceState) -> tuple[Instance, ...]:
-        return tuple(one for one in placement.instances if one.state in states)
+        return tuple(instance for instance in placement.instances if instance.state in states)
 
     loaded = of(InstanceState.LOADED)
     on_the_way = of(InstanceState.PENDING, InstanceState.DOWNLOADING, InstanceState.LOADING)
@@ -188,11 +204,11 @@ def _counted(adapter: LoraAdapter, placement: Placement) -> _Standing:
         adapter,
         placement,
         ready=len(loaded),
-        updated=sum(one.updated for one in loaded),
-        moving=tuple(one for one in on_the_way if one.reason not in STUCK),
+        updated=sum(instance.updated for instance in loaded),
+        moving=tuple(instance for instance in on_the_way if instance.reason not in STUCK),
         failed=of(InstanceState.FAILED),
         unknown=of(InstanceState.UNKNOWN),
-        stuck=tuple(one for one in on_the_way if one.reason in STUCK),
+        stuck=tuple(instance for instance in on_the_way if instance.reason in STUCK),
     )
 
 
@@ -210,77 +226,80 @@ def _ready(standing: _Standing) -> tuple[str, str, str]:
         )
     if standing.updated >= desired_replicas:
         return "True", "Loaded", f"The adapter is loaded on {count(standing.updated)}."
-    told = f"The adapter is loaded on {standing.ready} of {count(desired_replicas)}."
+    summary = f"The adapter is loaded on {standing.ready} of {count(desired_replicas)}."
     if standing.updated < standing.ready:
-        told = f"{told} On {standing.updated} of them it is from the source as it is declared now."
+        serve = "serves" if standing.updated == 1 else "serve"
+        summary = f"{summary} {standing.updated} of them {serve} the current source."
     worst = min(placement.instances, key=_worst_first, default=None)
     if placement.condition is not None and (standing.stopped or not standing.failed):
-        return "False", placement.condition.reason, f"{told} {placement.condition.message}"
+        return "False", placement.condition.reason, f"{summary} {placement.condition.message}"
     if worst is not None and standing.failed and (standing.adapter.spec.replicas is None or not standing.moving):
-        return "False", worst.reason, f"{told} {_message(worst)}"
+        return "False", worst.reason, f"{summary} {_message(worst)}"
     if standing.unknown:
-        return "False", "SidecarUnreachable", f"{told} {_message(standing.unknown[0])}"
+        return "False", "SidecarUnreachable", f"{summary} {_message(standing.unknown[0])}"
     if standing.stuck:
-        return "False", standing.stuck[0].reason, f"{told} {_message(standing.stuck[0])}"
+        return "False", standing.stuck[0].reason, f"{summary} {_message(standing.stuck[0])}"
     if standing.rolling or standing.updated < standing.ready:
         waiting = standing.moving[0] if standing.moving else standing.rolling[0]
-        return "False", "RollingOut", f"{told} {_message(waiting)}"
-    return "False", "Loading", f"{told} {_message(standing.moving[0])}" if standing.moving else told
+        return "False", "RollingOut", f"{summary} {_message(waiting)}"
+    return "False", "Loading", f"{summary} {_message(standing.moving[0])}" if standing.moving else summary
 
 
 def _progressing(standing: _Standing) -> tuple[str, str, str]:
-    leaving = [one.pod.name for one in standing.placement.instances if one.state is InstanceState.UNLOADING]
+    leaving = [
+        instance.pod.name for instance in standing.placement.instances if instance.state is InstanceState.UNLOADING
+    ]
     if standing.moving:
         rolling = bool(standing.rolling) and not standing.stopped
-        pods = names([one.pod.name for one in standing.moving])
-        return "True", "RollingOut" if rolling else "Loading", f"Under way on {pods}."
+        pods = names([instance.pod.name for instance in standing.moving])
+        return "True", "RollingOut" if rolling else "Loading", f"In progress on {pods}."
     if standing.rolling and standing.placement.condition is None:
         return "True", "RollingOut", f"{_message(standing.rolling[0])}"
     if leaving:
-        return "True", "Unloading", f"It is being unloaded from {names(leaving)}."
+        return "True", "Unloading", f"Unloading from {names(leaving)}."
     if standing.placement.condition is not None:
-        return "False", standing.placement.condition.reason, "Nothing is under way."
-    return "False", "Settled", "Nothing is under way."
+        return "False", standing.placement.condition.reason, "Nothing is in progress."
+    return "False", "Complete", "Nothing is in progress."
 
 
 def _degraded(standing: _Standing) -> tuple[str, str, str]:
     condition = standing.placement.condition
-    told = list(_by_fault(standing.faulty))
-    if condition is not None and condition.reason not in NO_FAULT:
-        return "True", condition.reason, "; ".join([condition.message, *told])
-    if not told:
-        return "False", "AsDeclared", "No pod has a fault."
+    messages = list(_by_failure(standing.faulty))
+    if condition is not None and condition.reason not in NOT_DEGRADED:
+        return "True", condition.reason, "; ".join([condition.message, *messages])
+    if not messages:
+        return "False", "AsExpected", "No pod reports an error."
     worst = min(standing.faulty, key=_worst_first)
-    return "True", worst.reason, "; ".join(told)
+    return "True", worst.reason, "; ".join(messages)
 
 
-def _by_fault(faulty: Iterable[Instance]) -> Iterable[str]:
+def _by_failure(faulty: Iterable[Instance]) -> Iterable[str]:
     """Say each fault once, with the pods that have it, the worst first."""
     groups: dict[tuple[str, str], list[str]] = {}
-    for one in sorted(faulty, key=_worst_first):
-        groups.setdefault((one.reason, one.message), []).append(one.pod.name)
+    for instance in sorted(faulty, key=_worst_first):
+        groups.setdefault((instance.reason, instance.message), []).append(instance.pod.name)
     for (reason, message), pods in groups.items():
         yield f"{names(pods)}: {_cut(message, MAX_INSTANCE_MESSAGE) or reason}"
 
 
-def _worst_first(one: Instance) -> tuple[int, bool, str]:
-    return _ORDER.get(one.state, 2), one.reason not in STUCK, one.pod.name
+def _worst_first(instance: Instance) -> tuple[int, bool, str]:
+    return _ORDER.get(instance.state, 2), instance.reason not in STUCK, instance.pod.name
 
 
-def _message(one: Instance) -> str:
-    return f"{one.pod.name}: {one.message or one.reason}"
+def _message(instance: Instance) -> str:
+    return f"{instance.pod.name}: {instance.message or instance.reason}"
 
 
-def _instance(one: Instance, was: RecordedInstance | None, now: str) -> dict[str, Any]:
-    same = was is not None and was[2] and was[0] == one.state and was[1] == one.reason
+def _instance(instance: Instance, previous: RecordedInstance | None, now: str) -> dict[str, Any]:
+    same = previous is not None and previous[2] and previous[0] == instance.state and previous[1] == instance.reason
     return {
-        "pod": one.pod.name,
-        "node": one.pod.node,
-        "state": one.state.value,
-        "reason": one.reason,
-        "message": _cut(one.message, MAX_INSTANCE_MESSAGE),
-        "attempts": one.attempts,
-        "since": was[2] if was is not None and same else now,
+        "pod": instance.pod.name,
+        "node": instance.pod.node,
+        "state": instance.state.value,
+        "reason": instance.reason,
+        "message": _cut(instance.message, MAX_INSTANCE_MESSAGE),
+        "attempts": instance.attempts,
+        "since": previous[2] if previous is not None and same else now,
     }
 
 

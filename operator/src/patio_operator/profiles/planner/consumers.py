@@ -34,8 +34,8 @@ def pods_with(profile: str, uses: Iterable[ProfileUse | None]) -> list[ProfilePo
     """
     return [
         ProfilePod(
-            one.namespace, one.name, one.revisions[profile], one.workload, one.made_by, one.rolled_for.get(profile, "")
+            use.namespace, use.name, use.revisions[profile], use.workload, use.made_by, use.rolled_for.get(profile, "")
         )
-        for one in uses
-        if one is not None and profile in one.revisions
+        for use in uses
+        if use is not None and profile in use.revisions
     ]

@@ -61,18 +61,18 @@ def workloads_to_read(
     if profile.spec.update_strategy == "NoUpdate":
         return []
     behind = {user.workload for user in users if user.workload is not None and user.revision != revision}
-    return sorted(behind | {_ref(one) for one in profile.status.rolling})
+    return sorted(behind | {_ref(entry) for entry in profile.status.rolling})
 
 
 def plan(snapshot: Snapshot) -> Plan:
     """Return what to roll, the profile's status, and its events."""
-    profile, revision, verdict = snapshot.profile, snapshot.revision, snapshot.dry_run
+    profile, revision, dry_run = snapshot.profile, snapshot.revision, snapshot.dry_run
     users, now, unread = snapshot.pods, snapshot.now, snapshot.unread
     behind = [user for user in users if user.revision != revision]
-    state = State(revision, len(users), len(behind), verdict)
-    if verdict.problems or profile.spec.update_strategy == "NoUpdate":
+    state = State(revision, len(users), len(behind), dry_run)
+    if dry_run.problems or profile.spec.update_strategy == "NoUpdate":
         return _done(profile, state, (), now)
-    before = {_ref(one): one for one in profile.status.rolling}
+    before = {_ref(entry): entry for entry in profile.status.rolling}
     name = profile.metadata.name
     rolling: list[tuple[Workload, Rolling]] = []
     candidates: list[Workload] = []
@@ -87,26 +87,26 @@ def plan(snapshot: Snapshot) -> Plan:
         elif not workload.is_up:
             rolling.append((workload, _followed(workload, before.get(ref), now)))
         elif pods:
-            left.append(Skipped(f"of {ref}", "it was rolled and still has older pods: restart it", pods))
+            left.append(Skipped(f"of {ref}", "rolled out, but some pods still run an older revision: restart it", pods))
     failures = [(workload.ref, _failure(workload, entry, now)) for workload, entry in rolling]
-    failed = [(ref, words) for ref, words in failures if words]
+    failed = [(ref, message) for ref, message in failures if message]
     free = 0 if failed else max(at_once(profile) - len(rolling), 0)
-    turns = sorted((_turn(one, before), one.ref, one) for one in candidates)
-    chosen = [one for turn, _, one in turns if turn < _LAST or not unread][:free]
+    turns = sorted((_turn(candidate, before), candidate.ref, candidate) for candidate in candidates)
+    chosen = [workload for turn, _, workload in turns if turn < _LAST or not unread][:free]
     rolls = tuple(
-        Roll(one, {**one.rolled, name: revision}, f"profile {name} changed, its pods run an older revision")
-        for one in chosen
+        Roll(workload, {**workload.rolled, name: revision}, f"profile {name} changed, and pods run an older revision")
+        for workload in chosen
     )
-    entries = [entry for _, entry in rolling] + [_followed(one, None, now) for one in chosen]
+    entries = [entry for _, entry in rolling] + [_followed(workload, None, now) for workload in chosen]
     waiting = len(candidates) - len(chosen) + len(unread)
-    state = State(revision, len(users), len(behind), verdict, tuple(entries), waiting, tuple(failed), tuple(left))
+    state = State(revision, len(users), len(behind), dry_run, tuple(entries), waiting, tuple(failed), tuple(left))
     return _done(profile, state, rolls, now)
 
 
 def at_once(profile: ClusterEngineRuntimeProfile) -> int:
     """Return how many workloads may be rolled at once."""
-    said = profile.metadata.annotations.get(labels.ROLL_AT_ONCE, "1")
-    return min(max(int(said), 1), MOST_AT_ONCE) if len(said) < 10 and said.isdecimal() else 1
+    annotation = profile.metadata.annotations.get(labels.ROLL_AT_ONCE, "1")
+    return min(max(int(annotation), 1), MOST_AT_ONCE) if len(annotation) < 10 and annotation.isdecimal() else 1
 
 
 def _done(profile: ClusterEngineRuntimeProfile, state: State, rolls: tuple[Roll, ...], now: datetime) -> Plan:
@@ -114,13 +114,13 @@ def _done(profile: ClusterEngineRuntimeProfile, state: State, rolls: tuple[Roll,
     requeue_at = None
     if state.rolling:
         requeue_at = now + LOOK_AGAIN
-    elif state.left or state.verdict.untried:
+    elif state.left or state.dry_run.untried:
         requeue_at = now + LOOK_AT_HELD
     return Plan(rolls, status, events_of(profile, status), requeue_at)
 
 
 def _made(user: ProfilePod) -> str:
-    return "made by hand" if user.made_by == "Pod" else f"made by a {user.made_by}"
+    return "not managed by a controller" if user.made_by == "Pod" else f"managed by a {user.made_by}"
 
 
 def _turn(workload: Workload, before: Collection[WorkloadRef]) -> int:
@@ -142,10 +142,12 @@ def _failure(workload: Workload, entry: Rolling, now: datetime) -> str:
     if workload.failure:
         return workload.failure
     if not workload.has_deadline and now - entry.since > PROGRESS_DEADLINE:
-        words = f"no further pod has become ready since {entry.since:%H:%M} UTC"
+        message = f"no further pod has become ready since {entry.since:%H:%M} UTC"
         if workload.ref.kind == "StatefulSet":
-            words += "; it never replaces a pod that was never ready: when the cause is gone, delete that pod"
-        return words
+            message += (
+                "; a StatefulSet does not replace a pod that was never ready: remove the cause, then delete that pod"
+            )
+        return message
     return ""
 
 

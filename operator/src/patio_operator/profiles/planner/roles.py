@@ -25,7 +25,9 @@ def group_and_role(ref: WorkloadRef) -> tuple[str, str]:
 def role_of(group: RoleBasedGroup, ref: WorkloadRef) -> Role | None:
     """Return the leader-worker role that a reference names; None when its group has none of that name any more."""
     _, name = group_and_role(ref)
-    return next((one for one in group.spec.roles if one.name == name and one.leader_worker_pattern is not None), None)
+    return next(
+        (role for role in group.spec.roles if role.name == name and role.leader_worker_pattern is not None), None
+    )
 
 
 def decode_role(
@@ -52,9 +54,11 @@ def decode_role(
     marks = rollout_annotations.of_role({"annotations": group.metadata.annotations}, role.name)
     own = [user for user in users if user.workload == ref]
     older = sum(user.rolled_for != marks.get(profile, "") for user in own)
-    ready = next((one.ready_replicas for one in group.status.role_statuses if one.name == role.name), 0)
+    ready = next(
+        (role_status.ready_replicas for role_status in group.status.role_statuses if role_status.name == role.name), 0
+    )
     if not held and role.replicas and spared >= role.replicas:
-        held = "its partition keeps every pod"
+        held = "its partition excludes every pod"
     return Workload(
         ref=ref,
         resource_version="",  # its mark is in metadata that it shares: written to the group as it is then

@@ -39,7 +39,7 @@ class State:
     revision: str
     pods: int
     behind: int
-    verdict: DryRunResult
+    dry_run: DryRunResult
     rolling: tuple[Rolling, ...] = ()
     waiting: int = 0
     """Workloads whose turn is still to come."""
@@ -52,7 +52,7 @@ def status_of(profile: ClusterEngineRuntimeProfile, state: State, now: datetime)
     """Return the status to write."""
     before = profile.status.to_api().get("conditions") or []
     generation = profile.metadata.generation
-    accepted = next_condition(before, ACCEPTED, *_accepted(state.verdict), generation, now)
+    accepted = next_condition(before, ACCEPTED, *_accepted(state.dry_run), generation, now)
     rolled_out = next_condition(before, ROLLED_OUT, *_rolled_out(profile, state), generation, now)
     status = {
         "observedGeneration": generation,
@@ -62,13 +62,13 @@ def status_of(profile: ClusterEngineRuntimeProfile, state: State, now: datetime)
         "behindPods": state.behind,
         "conditions": [accepted, rolled_out],
     }
-    if state.verdict.problems:
+    if state.dry_run.problems:
         status["lastError"] = accepted["message"]
     elif state.failed:
         status["lastError"] = rolled_out["message"]
     if state.rolling:
         status["rolling"] = [
-            one.to_api() | {"since": one.since.strftime("%Y-%m-%dT%H:%M:%SZ")} for one in state.rolling
+            entry.to_api() | {"since": entry.since.strftime("%Y-%m-%dT%H:%M:%SZ")} for entry in state.rolling
         ]
     return status
 
@@ -79,51 +79,57 @@ def events_of(profile: ClusterEngineRuntimeProfile, status: Mapping[str, Any]) -
     found: list[Event] = []
     accepted_was, accepted = find(before, ACCEPTED), find(status, ACCEPTED)
     if accepted["status"] == "False" and accepted["message"] != accepted_was.get("message"):
-        found.append(Event("Warning", "Refused", accepted["message"]))
+        found.append(Event("Warning", "Rejected", accepted["message"]))
     rolled_out = find(status, ROLLED_OUT)
-    was, reason, message = find(before, ROLLED_OUT).get("reason"), rolled_out["reason"], rolled_out["message"]
-    if reason == was:
+    previous_reason, reason, message = (
+        find(before, ROLLED_OUT).get("reason"),
+        rolled_out["reason"],
+        rolled_out["message"],
+    )
+    if reason == previous_reason:
         return tuple(found)
     if reason == "Stopped":
         found.append(Event("Warning", "Stopped", message))
     elif reason == "Rolling":
-        found.append(Event("Normal", "Resumed" if was == "Stopped" else "Rolling", message))
-    elif was in ("Rolling", "Stopped"):
+        found.append(Event("Normal", "Resumed" if previous_reason == "Stopped" else "Rolling", message))
+    elif previous_reason in ("Rolling", "Stopped"):
         found.append(Event("Normal", "Rolled", message))
     return tuple(found)
 
 
-def _accepted(verdict: DryRunResult) -> tuple[str, str, str]:
-    if verdict.problems:
-        return "False", "Refused", f"No pod can be made with it: {verdict}"[:2000]
-    if verdict.untried:
-        return "Unknown", "NotTried", f"It could not be tried on a pod: {verdict.untried}"[:2000]
-    return "True", "Tried", "A pod with it is taken by the API server."
+def _accepted(dry_run: DryRunResult) -> tuple[str, str, str]:
+    if dry_run.problems:
+        return "False", "Rejected", f"A pod with this profile would be rejected: {dry_run}"[:2000]
+    if dry_run.untried:
+        return "Unknown", "DryRunNotPossible", f"The dry run was not possible: {dry_run.untried}"[:2000]
+    return "True", "DryRunPassed", "The API server accepts a pod with this profile."
 
 
 def _rolled_out(profile: ClusterEngineRuntimeProfile, state: State) -> tuple[str, str, str]:
     behind = f"{state.behind} of {state.pods} pods run an older revision"
     if not state.behind and not state.rolling:
-        pods = f"All {state.pods} pods that have it have" if state.pods else "No pod has"
-        return "True", "AllCurrent", f"{pods} revision {state.revision}."
+        if not state.pods:
+            return "True", "UpToDate", f"No pod has this profile. Its revision is {state.revision}."
+        pods = "The injected pod runs" if state.pods == 1 else f"All {state.pods} injected pods run"
+        return "True", "UpToDate", f"{pods} revision {state.revision}."
     if profile.spec.update_strategy == "NoUpdate":
-        return "False", "NoUpdate", f"{behind}: with updateStrategy NoUpdate they keep it."
-    if state.verdict.problems:
-        return "False", "Refused", f"{behind}: nothing is rolled while the profile is refused."
+        return "False", "NoUpdate", f"{behind}. updateStrategy NoUpdate changes no running pod."
+    if state.dry_run.problems:
+        return "False", "Rejected", f"{behind}. The rollout waits until the profile is accepted."
     if state.failed:
-        named = "; ".join(f"{ref} does not come up: {words}" for ref, words in state.failed[:MOST_NAMED])
-        return "False", "Stopped", f"{named}. {behind}; nothing else is rolled until it does."[:2000]
+        named = "; ".join(f"{ref} did not become ready: {message}" for ref, message in state.failed[:MOST_NAMED])
+        return "False", "Stopped", f"{named}. {behind}; the rollout is paused."[:2000]
     if state.rolling:
-        names = ", ".join(f"{one.kind} {one.namespace}/{one.name}" for one in state.rolling[:MOST_NAMED])
-        return "False", "Rolling", f"{behind}: {names} now, {state.waiting} to come."
-    return "False", "SomeLeft", f"{behind} and are not rolled: {_named(state)}."
+        names = ", ".join(f"{entry.kind} {entry.namespace}/{entry.name}" for entry in state.rolling[:MOST_NAMED])
+        return "False", "Rolling", f"{behind}. Rolling {names}; {state.waiting} more to roll."
+    return "False", "PartiallyRolledOut", f"{behind} and are not rolled: {_named(state)}."
 
 
 def _named(state: State) -> str:
     """Name what is left by its pods: workloads by their names, the rest by their kind."""
     pods: Counter[tuple[str, str]] = Counter()
-    for one in state.left:
-        pods[one.what, one.why] += one.pods
+    for skipped in state.left:
+        pods[skipped.what, skipped.why] += skipped.pods
     parts = [f"{count} {what}" + (f" ({why})" if why else "") for (what, why), count in sorted(pods.items())]
     more = len(parts) - MOST_NAMED
     return ", ".join(parts[:MOST_NAMED]) + (f", and {more} more" if more > 0 else "")

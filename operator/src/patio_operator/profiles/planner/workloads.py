@@ -71,20 +71,22 @@ def _partition(spec: Mapping[str, Any]) -> int:
 
 
 def _failure(status: Mapping[str, Any]) -> str:
-    conditions = {one["type"]: one for one in status.get("conditions") or []}
-    refused, progressing = conditions.get("ReplicaFailure", {}), conditions.get("Progressing", {})
-    if refused.get("status") == "True":
-        return str(refused.get("message") or refused.get("reason"))
+    conditions = {condition["type"]: condition for condition in status.get("conditions") or []}
+    failure, progressing = conditions.get("ReplicaFailure", {}), conditions.get("Progressing", {})
+    if failure.get("status") == "True":
+        return str(failure.get("message") or failure.get("reason"))
     if progressing.get("status") == "False" and progressing.get("reason") == "ProgressDeadlineExceeded":
         return str(progressing.get("message") or "its progress deadline is exceeded")
     return ""
 
 
 def _held(metadata: Mapping[str, Any]) -> str:
-    owner = next((one for one in metadata.get("ownerReferences") or [] if one.get("controller")), None)
+    owner = next((owner for owner in metadata.get("ownerReferences") or [] if owner.get("controller")), None)
     if owner is None:
         return ""
-    applied_by = {one.get("manager") for one in metadata.get("managedFields") or [] if one.get("operation") == "Apply"}
+    applied_by = {
+        entry.get("manager") for entry in metadata.get("managedFields") or [] if entry.get("operation") == "Apply"
+    }
     if owner["kind"] == "RoleBasedGroup" and FIELD_MANAGER in applied_by:
         return ""
     return f"it is controlled by {owner['kind']} {owner['name']}"
@@ -96,5 +98,5 @@ def _never_replaced(spec: Mapping[str, Any], wanted: int, replaced: int) -> str:
     if (spec.get("updateStrategy") or {}).get("type") == "OnDelete":
         return "its updateStrategy is OnDelete"
     if wanted and not replaced:
-        return "its partition keeps every pod"
+        return "its partition excludes every pod"
     return ""

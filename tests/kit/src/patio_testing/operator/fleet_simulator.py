@@ -376,7 +376,7 @@ class FleetSimulator:
             held = None if entry is None or order.request.prepare else entry.held
             if held not in (None, order.request.revision):
                 # The only pod that has it keeps its label through the switch.
-                assert "only pod" in order.reason or self._quiet(order.pod.name, name)
+                assert "no other pod" in order.reason or self._quiet(order.pod.name, name)
         rejection = one.take(order.request, self.now)
         if rejection is not None:
             self.rejections[(order.pod.uid, order.request)] = rejection

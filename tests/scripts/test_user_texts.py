@@ -1,0 +1,68 @@
+"""The texts that users meet are in one file, which is read as a whole, and they use the field's words."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+import user_texts
+
+ROOT = Path(__file__).parents[2]
+TEXTS = (ROOT / user_texts.FILE).read_text()
+
+PACKAGES = ("operator", "protocol")
+"""Whose texts have no private words."""
+
+PRIVATE_PHRASES = (
+    *(r"\banew\b", r"\bby hand\b", r"\bfor good\b", r"\bwhoever\b", r"\bsomebody\b", r"\bnobody\b", r"\bcan not\b"),
+    *(r"\b(is|was|were|are|been|being) told\b", r"\bcomes? up\b", r"as declared now", r"letting go", r"lets? go of"),
+    *(r"on its way out", r"takes? the place", r"without a word", r"ca(me|n come) to nothing", r"of its own\b"),
+    *(r"(is|are|was) no (JSON|object|list|string|text|name|role)", r"\bis none\b", r"\bunder way\b", r"\bbroke\b"),
+    *(r"\b(?<!connection is )(?<!connection )refused?\b", r"any more\b", r"told (yet|once)", r"\ba fault\b"),
+    *(r"(has|have) it as it is", r"would both be", r"what answers there", r"the source before"),
+)
+GONE_REASONS = (
+    *("OldSource", "MakingRoom", "AsDeclared", "LeftLoaded", "SomeLeft", "AllCurrent", "Ordered", "Settled", "Tried"),
+    *("NotTried", "NotAsAsked", "FinalizerRefused", "ServiceRefused", "SidecarRefused", "Refused"),
+)
+
+
+def test_texts_are_those_of_the_code() -> None:
+    assert user_texts.collected(ROOT) == TEXTS, "run `make texts`, and read the difference"
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize("phrase", PRIVATE_PHRASES)
+def test_texts_have_no_private_phrase(package: str, phrase: str) -> None:
+    found = [line for line in texts_of(package) if re.search(phrase, line, re.IGNORECASE)]
+    assert not found, f"say it in the field's words: {found}"
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_reasons_that_are_gone_stay_away(package: str) -> None:
+    assert not set(GONE_REASONS).intersection(texts_of(package))
+
+
+def texts_of(package: str) -> list[str]:
+    """Return the texts of one package's modules."""
+    parts = TEXTS.split("\n\n")
+    return [line for part in parts if part.startswith(f"## {package}/") for line in part.splitlines()[1:]]
+
+
+@pytest.mark.parametrize(
+    ("source", "texts"),
+    [
+        ("'''A docstring of words.'''", []),
+        ("x = 1\n'''What x is, in words.'''", []),
+        ("raise E(f'No pod {name!r} is there')", ["No pod {name} is there"]),
+        ("log.info('done in %s s',\n  x)", ["done in %s s"]),
+        ("say('one ' 'two  three')", ["one two three"]),
+        ("R = 'NotReady'", ["NotReady"]),
+        ("R = 'ready'", []),
+        ("P = re.compile(r'^[a-z]+ \\d')", []),
+    ],
+)
+def test_literals_of_more_words_and_reasons_are_texts(source: str, texts: list[str]) -> None:
+    assert list(user_texts.texts(ast.parse(source))) == texts
