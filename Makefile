@@ -43,7 +43,7 @@ check-generated: ## Say which generated file is not up to date: CRDs, OpenAPI do
 	$(RUN) python -m patio_operator.api.crd --check charts/patio/crds
 	$(RUN) python -m patio.document --check docs/openapi.json
 	$(RUN) python -m scripts.reference --check docs/reference
-	$(RUN) python scripts/user_texts.py --check
+	$(RUN) python -m scripts.user_texts --check
 
 .PHONY: tools
 tools: setup ## Install system packages and build the cluster's binaries (first time: about ten minutes).
@@ -103,7 +103,7 @@ reference: setup ## Write the generated pages of docs/reference.
 
 .PHONY: texts
 texts: setup ## Write tests/scripts/user_texts.txt: every text that a user can meet, to be read as a whole.
-	$(RUN) python scripts/user_texts.py
+	$(RUN) python -m scripts.user_texts
 
 .PHONY: docs
 docs: setup ## Build the site of the documentation into site/.

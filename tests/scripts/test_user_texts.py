@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
-import user_texts
+
+from scripts import user_texts
 
 ROOT = Path(__file__).parents[2]
 TEXTS = (ROOT / user_texts.FILE).read_text()
