@@ -248,7 +248,7 @@ def test_our_own_variables_win_over_standard_ones() -> None:
         ({"SESSION_TOKEN": "sekret"}, "ACCESS_KEY is not"),
         ({"HF_TOKEN": "sekr\u00e9t"}, "HF_TOKEN"),
         ({"ACCESS_KEY": "a", "SECRET_KEY": "sekret\nword"}, "SECRET_KEY"),
-        ({"PATIO_DOWNLOAD_PLAIN_HTTP": "yes"}, "not one of allow, refuse"),
+        ({"PATIO_DOWNLOAD_PLAIN_HTTP": "yes"}, "not one of allow, reject"),
         ({"ADDRESSING_STYLE": "dns"}, "not one of auto, path, virtual"),
         ({"AWS_REGION": "eu west"}, "AWS_REGION"),
     ],

@@ -13,7 +13,7 @@ from scripts import user_texts
 ROOT = Path(__file__).parents[2]
 TEXTS = (ROOT / user_texts.FILE).read_text()
 
-PACKAGES = ("operator", "protocol")
+PACKAGES = ("operator", "protocol", "sidecar")
 """Whose texts have no private words."""
 
 PRIVATE_PHRASES = (

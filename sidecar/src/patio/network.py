@@ -96,7 +96,7 @@ def call_message(where: str, path: str, error: BaseException) -> str:
         case Cause.NAME:
             return f"The host name of {where} was not found: {message}."
         case Cause.OUR_LIMIT:
-            return f"The sidecar reached a limit of its own and could not call {where}: {message}."
+            return f"The sidecar reached one of its limits and could not call {where}: {message}."
         case Cause.TIMED_OUT:
             return f"{subject} did not answer {path} in time."
         case Cause.UNREACHABLE:
@@ -106,4 +106,4 @@ def call_message(where: str, path: str, error: BaseException) -> str:
         case Cause.REFUSED:
             return f"{subject} is not up: nothing listens there."
         case Cause.BROKEN:
-            return f"{subject} broke the connection during {path}: {message}."
+            return f"{subject} closed the connection during {path}: {message}."

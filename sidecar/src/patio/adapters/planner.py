@@ -165,7 +165,7 @@ def _fetching(snapshot: AdapterSnapshot, spec: AdapterSpec, progress: Progress, 
     if isinstance(running, Fetch):
         return _failed(progress) or _Condition(AdapterState.DOWNLOADING, "Downloading", running.reason)
     if running is not None:
-        return _Condition(AdapterState.PENDING, "Queued", f"Waiting for the action under way: {running.reason}")
+        return _Condition(AdapterState.PENDING, "Queued", f"Waiting for the current action: {running.reason}")
     message = credentials_awaited(spec, (spec.name, Slot.ACTIVE) in snapshot.credentials)
     if message is not None:
         state = AdapterState.PENDING if will_come(spec) else AdapterState.FAILED

@@ -243,7 +243,7 @@ class Downloads:
                 return download
         if sum(download.report.state not in _ENDED for download in self._downloads.values()) >= MOST_DOWNLOADS:
             message = (
-                f"{MOST_DOWNLOADS} downloads are under way, which is the limit. Wait for some of them, or cancel them."
+                f"{MOST_DOWNLOADS} downloads are running, which is the limit. Wait for some of them, or cancel them."
             )
             raise DownloadError(DownloadReason.TOO_MANY, message)
         report = DownloadReport(id=self._new_id(), source=str(source), state=DownloadState.QUEUED, created=time.time())

@@ -136,7 +136,7 @@ def _make(
     if limit is not None:
         message += f" or within PATIO_DOWNLOAD_LIMIT ({limit})"
     if under_way := sum(other.lacking for other in others):
-        message += f"; {under_way} bytes are reserved for downloads under way"
+        message += f"; {under_way} bytes are reserved for running downloads"
     raise DownloadError(DownloadReason.NO_SPACE, message + ".")
 
 

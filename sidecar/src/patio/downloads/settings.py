@@ -98,7 +98,7 @@ VARIABLES = {
     DOWNLOAD_ROOT_VARIABLE: f"folder of downloads, shared with the engine; default {DEFAULT_DOWNLOAD_ROOT}",
     DOWNLOAD_ROOTS_VARIABLE: "comma-separated other folders that output_dir, pvc:// and file:// may name",
     "PATIO_DOWNLOAD_LIMIT": "limit of bytes in the folder of downloads, like 20Gi; default: the size of the disk",
-    "PATIO_DOWNLOAD_PLAIN_HTTP": "allow or refuse to send credentials to an endpoint without TLS; default refuse",
+    "PATIO_DOWNLOAD_PLAIN_HTTP": "allow or reject credentials for an endpoint without TLS; default reject",
     "PATIO_DOWNLOAD_FILES": "safetensors (and config, tokenizer, ...) or all; default safetensors",
 }
 
@@ -122,9 +122,9 @@ def read_downloads(given: Mapping[str, str]) -> DownloadSettings:
             raise SettingsError(
                 f"{name}: the value has a character that is not allowed, like a line break or the letter é"
             )
-    plain = given.get("PATIO_DOWNLOAD_PLAIN_HTTP", "refuse")
-    if plain not in ("allow", "refuse"):
-        raise SettingsError(f"PATIO_DOWNLOAD_PLAIN_HTTP: {plain!r} is not one of allow, refuse")
+    plain = given.get("PATIO_DOWNLOAD_PLAIN_HTTP", "reject")
+    if plain not in ("allow", "reject"):
+        raise SettingsError(f"PATIO_DOWNLOAD_PLAIN_HTTP: {plain!r} is not one of allow, reject")
     style = given.get("ADDRESSING_STYLE")
     if style is not None and style not in ADDRESSING_STYLES:
         raise SettingsError(f"ADDRESSING_STYLE: {style!r} is not one of {', '.join(ADDRESSING_STYLES)}")
