@@ -6,7 +6,7 @@ ENGINE ?= vllm
 PYTEST_ARGS ?=
 # Tests mostly wait, so some of the quick ones run at the same time.
 AT_ONCE ?= 3
-UNIT := protocol/tests sidecar/tests operator/tests tests/engine_double/tests tests/scripts
+UNIT := protocol/tests sidecar/tests operator/tests observability/tests tests/engine_double/tests tests/scripts
 BENCH_ARGS ?=
 FUZZ_ARGS ?=
 
@@ -39,10 +39,11 @@ lint: setup ## Format check, linters, types, import contracts, generated files, 
 	$(RUN) zensical build --strict --clean
 
 .PHONY: check-generated
-check-generated: ## Say which generated file is not up to date: CRDs, OpenAPI document, reference.
+check-generated: ## Say which generated file is not up to date: CRDs, OpenAPI document, reference, dashboards.
 	$(RUN) python -m patio_operator.api.crd --check charts/patio/crds
 	$(RUN) python -m patio.document --check docs/openapi.json
 	$(RUN) python -m scripts.reference --check docs/reference
+	$(RUN) python -m patio_observability --check .
 
 .PHONY: tools
 tools: setup ## Install system packages and build the cluster's binaries (first time: about ten minutes).
@@ -99,6 +100,10 @@ openapi: setup ## Write the sidecar's OpenAPI document.
 .PHONY: reference
 reference: setup ## Write the generated pages of docs/reference.
 	$(RUN) python -m scripts.reference docs/reference
+
+.PHONY: dashboards
+dashboards: setup ## Write dashboards, alerts and runbooks: the chart's, those for Perses, and the pages about alerts.
+	$(RUN) python -m patio_observability .
 
 .PHONY: docs
 docs: setup ## Build the site of the documentation into site/.

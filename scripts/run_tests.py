@@ -41,7 +41,8 @@ STAGES = (
         "unit",
         (
             *("-n", str(TESTS_AT_ONCE), "--dist", "worksteal"),
-            *("protocol/tests", "sidecar/tests", "operator/tests", "tests/engine_double/tests", "tests/scripts"),
+            *("protocol/tests", "sidecar/tests", "operator/tests", "observability/tests"),
+            *("tests/engine_double/tests", "tests/scripts"),
         ),
     ),
     Stage("api", ("-n", "2", "--dist", "loadfile", "tests/api", "tests/chart")),
