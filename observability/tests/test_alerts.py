@@ -75,7 +75,7 @@ def test_alert_fires_where_it_must_and_nowhere_else(alert: Alert, case: Case, pr
 
 
 @every_alert
-def test_alert_is_tested_where_it_fires_and_where_it_does_not(alert: Alert) -> None:
+def test_alert_is_tested_firing_and_silent(alert: Alert) -> None:
     cases = CASES[alert.name]
     assert [case for case in cases if case.fires]
     assert [case for case in cases if not case.fires and case.series]
@@ -142,7 +142,7 @@ def test_every_threshold_is_used_and_every_used_one_is_there() -> None:
     assert all(one.default in one.allowed for one in THRESHOLDS if one.allowed)
 
 
-def test_alerts_that_wait_wait_for_metrics_that_do_not_exist() -> None:
+def test_alerts_wait_only_for_metrics_that_do_not_exist() -> None:
     assert [name for name, metric in WAITING.items() if metric in metrics_reference.metrics()] == [], "write them"
     assert not set(WAITING) & {alert.name for alert in ALERTS}
 

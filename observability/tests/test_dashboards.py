@@ -124,7 +124,7 @@ def test_links_lead_to_dashboards_and_labels_that_are_there() -> None:
 
 
 @every_dashboard
-def test_grafana_gets_unique_panels_and_no_fixed_data_source(dashboard: Dashboard) -> None:
+def test_grafana_gets_panels_and_no_fixed_data_source(dashboard: Dashboard) -> None:
     text = grafana.write(dashboard)
     assert len(text.encode()) < LARGEST
     made = json.loads(text)
@@ -164,13 +164,13 @@ def test_perses_has_every_panel_once(dashboard: Dashboard) -> None:
     assert [one["spec"]["name"] for one in spec["variables"]] == [one.name for one in dashboard.variables]
 
 
-def test_panels_that_wait_wait_for_metrics_that_do_not_exist() -> None:
+def test_panels_wait_only_for_metrics_that_do_not_exist() -> None:
     uids = {one.uid for one in DASHBOARDS}
     assert [one.metric for one in WAITING if one.metric in metrics_reference.metrics()] == [], "write their panels"
     assert {one.dashboard for one in WAITING} <= uids
 
 
-def test_every_metric_of_the_products_is_on_a_dashboard_or_left_out_for_a_reason() -> None:
+def test_every_metric_of_the_products_is_shown() -> None:
     shown = {name for dashboard in DASHBOARDS for panel in dashboard.panels for name in panel.metrics}
     same_as_another = {"patio:generation_tokens_total", "patio:gpu_cache_usage_perc"}
     # A number of the last moment on one engine and of another kind on the other: hits over input tokens instead.
@@ -181,7 +181,7 @@ def test_every_metric_of_the_products_is_on_a_dashboard_or_left_out_for_a_reason
 @pytest.mark.parametrize(
     ("family", "bounds"), [("time_to_first_token_seconds", TTFT_BOUNDS), ("time_per_output_token_seconds", TPOT_BOUNDS)]
 )
-def test_bounds_that_can_be_chosen_are_buckets_of_both_engines(family: str, bounds: tuple[str, ...]) -> None:
+def test_bounds_to_choose_are_buckets_of_both_engines(family: str, bounds: tuple[str, ...]) -> None:
     recordings = next(ROOT.glob("tests/**/engine_double/recordings"))
     sources = {
         "vllm/metrics-0.32.0.txt": f"vllm:(?:request_)?{family}_bucket",
