@@ -17,6 +17,8 @@ class Metric:
 
     kind: str
     is_of_the_engine: bool
+    labels: tuple[str, ...] = ()
+    """Of a family that sidecar or operator measure themselves."""
 
 
 @cache
@@ -26,8 +28,10 @@ def metrics() -> dict[str, Metric]:
     section = ""
     for line in (ROOT / "docs/reference/metrics.md").read_text().splitlines():
         section = line if line.startswith("## ") else section
-        if row := re.match(r"\| `(patio(?::|_operator_)\w+)` \| (gauge|counter|histogram) \|", line):
-            found[row[1]] = Metric(row[2], section == "## The vocabulary")
+        if row := re.match(r"\| `(patio(?::|_operator_)\w+)` \| (gauge|counter|histogram) \|([^|]*)\|", line):
+            of_the_engine = section == "## The vocabulary"
+            labels = () if of_the_engine else tuple(re.findall(r"`(\w+)`", row[3]))
+            found[row[1]] = Metric(row[2], of_the_engine, labels)
     return found
 
 

@@ -32,6 +32,11 @@ def own(name: str, *matchers: str) -> str:
     return _series(f"patio:{name}", OWN, matchers)
 
 
+def of_model(name: str) -> str:
+    """Return the series of a standard family that has no model on vLLM, of the pods that serve the chosen models."""
+    return f"({own(name)} and on (cluster, namespace, pod) {engine('num_requests_running')})"
+
+
 def operator(name: str, *matchers: str) -> str:
     """Return the series of one of the operator's families."""
     return _series(f"patio_operator_{name}", OPERATOR, matchers)

@@ -14,6 +14,7 @@ from patio_observability.promql import (
     grouped,
     increase,
     mean,
+    of_model,
     or_zero,
     own,
     quantile,
@@ -101,7 +102,7 @@ NOW = Row(
             "KV cache size",
             "Tokens that fit in the KV caches.",
             "Pods of one model should have the same size: a smaller one has less GPU memory left.",
-            total(engine("kv_cache_capacity_tokens")),
+            total(of_model("kv_cache_capacity_tokens")),
             Unit.TOKENS,
             empty="Unknown",
         ),
@@ -322,11 +323,8 @@ CACHE = Row(
                 "those in its pool.",
                 "All in use: requests for other adapters wait. Raise the engine's limit, or spread adapters over pods.",
                 Unit.COUNT,
-                # On vLLM these two have no model_name.
-                Query(
-                    total(own("lora_slots_used", 'inference_engine=~"$inference_engine"'), *BY_POD), f"{LEGEND} used"
-                ),
-                Query(total(own("lora_slots", 'inference_engine=~"$inference_engine"'), *BY_POD), f"{LEGEND} slots"),
+                Query(total(of_model("lora_slots_used"), *BY_POD), f"{LEGEND} used"),
+                Query(total(of_model("lora_slots"), *BY_POD), f"{LEGEND} slots"),
             ),
             empty="No adapters",
         ),

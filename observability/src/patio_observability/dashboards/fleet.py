@@ -464,8 +464,7 @@ SATURATION = Row(
             Unit.TOKENS,
             Query(
                 total(
-                    f"{total(engine('kv_cache_capacity_tokens'), *POD, 'model_name')} "
-                    f"* on (cluster, namespace, pod, model_name) "
+                    f"{total(own('kv_cache_capacity_tokens'), *POD)} * on ({', '.join(POD)}) group_right () "
                     f"(1 - {fullest(engine('kv_cache_usage_ratio'), *POD, 'model_name')})",
                     "namespace",
                     "model_name",

@@ -17,7 +17,8 @@ from e2e_cluster.places import cache_root
 from e2e_cluster.progress import Say, silent
 
 PROMTOOL = Package("prometheus", "promtool")
-UNPACKED = (PROMTOOL,)
+PROMETHEUS = Package("prometheus", "prometheus")
+UNPACKED = (PROMTOOL, PROMETHEUS)
 
 
 def ensure_unpacked(package: Package, say: Say = silent, cache: Path | None = None) -> Path:
