@@ -309,7 +309,7 @@ CASES: Mapping[str, tuple[Case, ...]] = {
             },
         ),
     ),
-    "PatioCallsRefused": (
+    "PatioCallsRejected": (
         Case(
             "one a minute",
             "25m",
@@ -357,7 +357,7 @@ CASES: Mapping[str, tuple[Case, ...]] = {
         Case("allowed", "12m", {_operator("admissions_total", outcome="allowed"): "0+9x20"}),
         Case("one error", "12m", {_operator("admissions_total", outcome="error"): "0x3 1x20"}),
     ),
-    "PatioAdmissionsRefused": (
+    "PatioAdmissionsRejected": (
         Case(
             "one a minute",
             "35m",

@@ -128,6 +128,27 @@ def test_matchers_name_values_that_the_products_write() -> None:
                 assert f'"{value}"' in sources or f"`{value}`" in documented, (label, value, query)
 
 
+def test_runbooks_look_for_what_sidecars_log() -> None:
+    sources = "".join(file.read_text() for file in (ROOT / "sidecar/src").rglob("*.py"))
+    found = 0
+    for alert in ALERTS:
+        for look in alert.runbook.look:
+            if "-c patio " in look.command:
+                (pattern,) = re.findall(r"grep (?:-E )?'?([^']+)'?$", look.command)
+                found += 1
+                assert re.search(pattern.replace("ADAPTER", "%s"), sources), look.command
+    assert found > 4
+
+
+def test_metrics_in_runbooks_exist() -> None:
+    for alert in ALERTS:
+        for look in alert.runbook.look:
+            if found := re.search(r"grep -E '\^patio:\(([^']*)\)'", look.command):
+                names = re.sub(r"_\(sum\|count\)", "", found[1]).split("|")
+                for name in names:
+                    assert any(one.startswith(f"patio:{name}") for one in metrics_reference.metrics()), name
+
+
 def test_names_are_unique_and_begin_with_patio() -> None:
     names = [alert.name for alert in ALERTS]
     assert len(names) == len(set(names))

@@ -18,7 +18,7 @@ from grafana_foundation_sdk.models import common, dashboard
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 from patio_observability.layout import Place, place
-from patio_observability.model import Choice, Dashboard, Key, Kind, Panel, Query, Step, Variable
+from patio_observability.model import Choice, Dashboard, Key, Kind, Panel, Query, State, Step, Variable
 
 DATASOURCE = dashboard.DataSourceRef(type_val="prometheus", uid="${datasource}")
 TIME = "${__url_time_range}&${datasource:queryparam}&${cluster:queryparam}"
@@ -155,14 +155,17 @@ def _letter(index: int) -> str:
 
 
 def _mappings(panel: Panel) -> list[dashboard.ValueMapping]:
-    found: list[dashboard.ValueMapping] = [
-        dashboard.ValueMap(options={str(state.value): dashboard.ValueMappingResult(text=state.text, color=state.color)})
-        for state in panel.states
-    ]
     nothing = dashboard.DashboardSpecialValueMapOptions(
         match=dashboard.SpecialValueMatch.NULL_AND_NAN, result=dashboard.ValueMappingResult(text=panel.empty)
     )
-    return [*found, dashboard.SpecialValueMap(options=nothing)]
+    return [*_states(panel.states), dashboard.SpecialValueMap(options=nothing)]
+
+
+def _states(states: Iterable[State]) -> list[dashboard.ValueMap]:
+    return [
+        dashboard.ValueMap(options={str(one.value): dashboard.ValueMappingResult(text=one.text, color=one.color)})
+        for one in states
+    ]
 
 
 def _thresholds(steps: Iterable[Step]) -> builders.ThresholdsConfig:
@@ -255,6 +258,12 @@ def _table(made: Any, panel: Panel) -> Any:
                 key.title, [dashboard.DynamicConfigValue(id_val="links", value=[_cell_link(key, panel)])]
             )
     for query in panel.queries:
+        if query.states:
+            shown = [
+                dashboard.DynamicConfigValue(id_val="mappings", value=_states(query.states)),
+                dashboard.DynamicConfigValue(id_val="custom.cellOptions", value={"type": "color-text"}),
+            ]
+            made = made.override_by_name(query.legend, shown)
         if query.legend and query.unit is not None:
             made = made.override_by_name(
                 query.legend, [dashboard.DynamicConfigValue(id_val="unit", value=str(query.unit))]

@@ -43,6 +43,15 @@ class Unit(StrEnum):
 
 
 @dataclass(frozen=True)
+class State:
+    """Words and a colour for a value that stands for a state."""
+
+    value: int
+    text: str
+    color: str
+
+
+@dataclass(frozen=True)
 class Query:
     """One query of a panel; in a table, one column."""
 
@@ -50,6 +59,8 @@ class Query:
     legend: str = ""
     unit: Unit | None = None
     """Unit of a table's column, if it is not the panel's."""
+    states: tuple[State, ...] = ()
+    """Words for the values of a table's column."""
 
 
 @dataclass(frozen=True)
@@ -69,15 +80,6 @@ class Step:
     """From this value on a number has this colour."""
 
     at: float
-    color: str
-
-
-@dataclass(frozen=True)
-class State:
-    """Words and a colour for a value that stands for a state."""
-
-    value: int
-    text: str
     color: str
 
 

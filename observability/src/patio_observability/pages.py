@@ -94,11 +94,18 @@ def _section(alert: Alert) -> str:
         "**How to look.**",
     ]
     for look in book.look:
-        parts += [f"```sh\n{look.command}\n```", _prose(look.means)]
+        parts += [f"```sh\n{_command(look.command)}\n```", _prose(look.means)]
     parts += ["**How to mend.**", "\n".join(_prose(f"- {one}", "  ") for one in book.mend)]
     if book.quiet:
         parts.append(_prose(f"**When it fires without a fault.** {book.quiet}"))
     return "\n\n".join(parts)
+
+
+def _command(command: str) -> str:
+    """Return a command, with what makes the sidecar's port reachable if it needs that."""
+    if "localhost:9091" not in command:
+        return command
+    return f"kubectl port-forward -n NAMESPACE POD 9091 & sleep 2\n{command}\nkill %1"
 
 
 def _prose(text: str, indent: str = "") -> str:

@@ -26,8 +26,7 @@ ADAPTERS = Group(
             '  unless count by (cluster, namespace, adapter) (patio:lora_adapter_state{state="Loaded"} == 1)',
             "An adapter is loaded on no pod",
             "The adapter {{ $labels.adapter }} in {{ $labels.namespace }} should be on {{ $value }} pods, and is "
-            "loaded on "
-            "none.",
+            "loaded on none.",
             "patio-adapters",
             ADAPTER,
             Runbook(
@@ -36,7 +35,7 @@ ADAPTERS = Group(
                 (
                     _DESCRIBE,
                     Look(
-                        "kubectl logs POD -n NAMESPACE -c patio --since=30m | grep ADAPTER",
+                        "kubectl logs POD -n NAMESPACE -c patio --since=30m | grep adapter=ADAPTER",
                         "Each load, download and rejection of one pod.",
                     ),
                 ),
@@ -76,21 +75,19 @@ ADAPTERS = Group(
             "count by (cluster, namespace, adapter, state) (\n"
             '  patio:lora_adapter_state{state=~"Pending|Downloading|Loading|Unloading"} == 1\n'
             ") > 0",
-            "An adapter does not get ahead",
+            "An adapter stays in one state",
             "The adapter {{ $labels.adapter }} in {{ $labels.namespace }} is {{ $labels.state }} on {{ $value }} pods "
-            "for 30 "
-            "minutes.",
+            "for 30 minutes.",
             "patio-adapters",
             ADAPTER,
             Runbook(
                 "The adapter is in one state on some pod for half an hour. Pending: it waits for the engine, for a "
-                "free "
-                "slot, for credentials, or for a retry. Downloading: the source is slow or away.",
+                "free slot, for credentials, or for a retry. Downloading: the source is slow or away.",
                 "Requests for the adapter fail on these pods, or go to others.",
                 (
                     _DESCRIBE,
                     Look(
-                        "kubectl port-forward -n NAMESPACE POD 9091 & sleep 1; curl -s localhost:9091/v1/downloads",
+                        "curl -s localhost:9091/v1/downloads",
                         "Downloads of one pod: bytes so far, and the last error.",
                     ),
                 ),
@@ -111,8 +108,7 @@ ADAPTERS = Group(
             ") > ${loadsPerAdapter} * count by (cluster, namespace, pod) (patio:lora_adapter_state)",
             "Adapters evict each other",
             "Pod {{ $labels.namespace }}/{{ $labels.pod }} loaded adapters {{ $value | humanize }} times in 30 "
-            "minutes, "
-            "more than ${loadsPerAdapter} times for each.",
+            "minutes, more than ${loadsPerAdapter} times for each.",
             "patio-adapters",
             POD,
             Runbook(
@@ -121,7 +117,7 @@ ADAPTERS = Group(
                 "Requests for adapters fail for moments. The engine is slow while it loads.",
                 (
                     Look(
-                        "kubectl logs POD -n NAMESPACE -c patio --since=30m | grep -E 'evict|load'",
+                        "kubectl logs POD -n NAMESPACE -c patio --since=30m | grep -E 'adapter (evicted|lost|loaded)'",
                         "Which adapter evicts which, or which restart of the engine lost them.",
                     ),
                     Look(
@@ -132,7 +128,7 @@ ADAPTERS = Group(
                 (
                     "Raise the engine's limit (`--max-loras`, `--max-cpu-loras`, `--max-loaded-loras`).",
                     "Spread adapters over pods by selectors or `replicas`, or pin those that matter.",
-                    "Stop whoever loads adapters past Patio.",
+                    "If a script loads adapters past Patio, stop it.",
                 ),
             ),
         ),
@@ -144,8 +140,7 @@ ADAPTERS = Group(
             "${downloadFailures}",
             "Downloads fail",
             "{{ $value | humanize }} attempts to download from {{ $labels.source }} in {{ $labels.namespace }} failed "
-            "in 30 "
-            "minutes: {{ $labels.reason }}.",
+            "in 30 minutes: {{ $labels.reason }}.",
             "patio-adapters",
             ("namespace",),
             Runbook(
@@ -153,8 +148,8 @@ ADAPTERS = Group(
                 "New adapters and new pods are late. What is loaded stays.",
                 (
                     Look(
-                        "kubectl logs -n NAMESPACE -l patio.dev/injected=true -c patio --since=30m --prefix | grep -i "
-                        "download",
+                        "kubectl logs -n NAMESPACE -l patio.dev/injected=true -c patio --since=30m --prefix | grep -E "
+                        "'download (failed|waits)'",
                         "The source's words: status, host, file.",
                     ),
                 ),
@@ -180,11 +175,11 @@ ADAPTERS = Group(
                 "The pod gets no requests from this router; the others get more.",
                 (
                     Look(
-                        "kubectl port-forward -n NAMESPACE POD 9091 & sleep 1; curl -s localhost:9091/v1/topology",
+                        "curl -s localhost:9091/v1/topology",
                         "State, reason and message of each registration.",
                     ),
                     Look(
-                        "kubectl logs POD -n NAMESPACE -c patio --since=15m | grep -i router",
+                        "kubectl logs POD -n NAMESPACE -c patio --since=15m | grep router=",
                         "What the router answered.",
                     ),
                 ),
@@ -200,22 +195,22 @@ ADAPTERS = Group(
             ),
         ),
         Alert(
-            "PatioCallsRefused",
+            "PatioCallsRejected",
             "warning",
             "5m",
             "sum by (cluster, namespace, pod, code) (increase(patio:access_denials_total[15m])) > ${rejectedCalls}",
             "A sidecar rejects calls",
-            "The sidecar in pod {{ $labels.namespace }}/{{ $labels.pod }} rejected {{ $value | humanize }} calls in 15 "
-            "minutes: {{ $labels.code }}.",
+            "The sidecar in pod {{ $labels.namespace }}/{{ $labels.pod }} rejected {{ $value | humanize }} calls in "
+            "15 minutes: {{ $labels.code }}.",
             "patio-engine",
             POD,
             Runbook(
-                "Somebody calls the sidecar without a valid proof. With `UnknownKey` it is the operator: the pod does "
+                "Calls reach the sidecar without a valid proof. With `UnknownKey` it is the operator: the pod does "
                 "not trust its key. With other codes it is a person, a script or an attacker.",
                 "`UnknownKey`: adapters of this pod stay as they are. Others: nothing.",
                 (
                     Look(
-                        "kubectl logs POD -n NAMESPACE -c patio --since=15m | grep -i reject",
+                        "kubectl logs POD -n NAMESPACE -c patio --since=15m | grep code=",
                         "The code, the route and the address of the caller.",
                     ),
                 ),

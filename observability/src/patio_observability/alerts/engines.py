@@ -16,7 +16,7 @@ _PREVIOUS = Look(
     "kubectl logs POD -n NAMESPACE -c ENGINE --previous --tail=100",
     "The last words of an engine that was restarted: out of GPU memory, a CUDA or NCCL error, a wrong flag.",
 )
-_PAGE = "kubectl port-forward -n NAMESPACE POD 9091 & sleep 1; curl -s localhost:9091/metrics"
+_PAGE = "curl -s localhost:9091/metrics"
 
 ENGINES = Group(
     "engines",
@@ -33,8 +33,8 @@ ENGINES = Group(
             "patio-engine",
             POD,
             Runbook(
-                "The sidecar cannot read the engine's metrics, and could within the last day. The engine's process has "
-                "ended, hangs, or does not listen.",
+                "The sidecar cannot read the engine's metrics, and could within the last day. The engine's process "
+                "has ended, hangs, or does not listen.",
                 "Requests to this pod fail or hang. Kubernetes sends new ones to other pods. With one pod, the model "
                 "is gone.",
                 (
@@ -49,10 +49,9 @@ ENGINES = Group(
                     "OOMKilled: raise the memory limit of the engine's container.",
                     "The process hangs: delete the pod. The drain ends at its timeout.",
                     "A GPU error (XID, NCCL): cordon the node, delete the pod, and have the node checked.",
-                    "SGLang without `--enable-metrics` was never up, so it does not fire this alert.",
                 ),
-                "An engine that is asleep still answers its metrics. A pod that is being removed has no series after a "
-                "few minutes.",
+                "An engine that is asleep still answers its metrics. A pod that is being removed has no series after "
+                "a few minutes.",
             ),
         ),
         Alert(
@@ -75,7 +74,7 @@ ENGINES = Group(
                     ),
                     _DESCRIBE,
                     Look(
-                        "kubectl port-forward -n NAMESPACE POD 9091 & sleep 1; curl -s localhost:9091/ready",
+                        "curl -s localhost:9091/ready",
                         "`waiting_for` lists what the pod waits for, in the sidecar's words.",
                     ),
                 ),
@@ -101,8 +100,7 @@ ENGINES = Group(
             MODEL,
             Runbook(
                 "The series of a model that was served 15 minutes ago are gone: its pods were removed, or none of "
-                "their "
-                "engines answers.",
+                "their engines answers.",
                 "Every request for the model fails.",
                 (
                     Look(
@@ -119,8 +117,8 @@ ENGINES = Group(
                     "Scale the workload up again, or roll back the change that removed it.",
                     "The pods are there and ready: see the targets in Prometheus and [Monitor](../tasks/monitor.md).",
                 ),
-                "The model was removed on purpose, renamed, or scaled to zero. Silence the alert for it, or inhibit it "
-                "in Alertmanager for models that scale to zero. It ends by itself after 15 minutes.",
+                "The model was removed on purpose, renamed, or scaled to zero. Silence the alert for it, or inhibit "
+                "it in Alertmanager for models that scale to zero. It ends by itself after 15 minutes.",
             ),
         ),
         Alert(
@@ -133,10 +131,9 @@ ENGINES = Group(
             "  unless sum by (cluster, namespace, pod, model_name) (\n"
             "    rate(patio:output_tokens_total[5m]) + rate(patio:input_tokens_total[5m])\n"
             "  ) > 0",
-            "An engine has requests and makes no token",
+            "An engine has requests and generates no token",
             "The engine in pod {{ $labels.namespace }}/{{ $labels.pod }} has {{ $value }} requests or more for 5 "
-            "minutes, "
-            "and processes no token of {{ $labels.model_name }}.",
+            "minutes, and processes no token of {{ $labels.model_name }}.",
             "patio-engine",
             POD,
             Runbook(
@@ -173,9 +170,8 @@ ENGINES = Group(
             "  / (sum by (cluster, namespace, model_name) (rate(patio:request_queue_time_seconds_count[10m])) > 0)\n"
             "  > ${queueSeconds}",
             "Requests wait long before they run",
-            "Requests for {{ $labels.model_name }} in {{ $labels.namespace }} wait {{ $value | humanizeDuration }} in "
-            "the "
-            "mean, more than ${queueSeconds} s.",
+            "Requests for {{ $labels.model_name }} in {{ $labels.namespace }} wait {{ $value | humanizeDuration }} on "
+            "average, more than ${queueSeconds} s.",
             "patio-fleet",
             MODEL,
             Runbook(
@@ -236,14 +232,12 @@ ENGINES = Group(
             "  and (max by (cluster, namespace, pod, model_name) (min_over_time(patio:num_requests_waiting[10m])) > 0)",
             "A KV cache is full, and requests wait for it",
             "The KV cache of pod {{ $labels.namespace }}/{{ $labels.pod }} is {{ $value | humanizePercentage }} full, "
-            "and "
-            "requests for {{ $labels.model_name }} wait.",
+            "and requests for {{ $labels.model_name }} wait.",
             "patio-engine",
             POD,
             Runbook(
                 "The KV cache is full for 10 minutes, and there are always requests in the queue. A full cache alone "
-                "is "
-                "normal: engines keep old prefixes as long as there is room.",
+                "is normal: engines keep old prefixes as long as there is room.",
                 "Requests wait, and some begin again (preemption).",
                 (
                     Look(
@@ -268,8 +262,7 @@ ENGINES = Group(
             "  > ${preemptionsPerRequest}",
             "An engine puts requests back into the queue",
             "Pod {{ $labels.namespace }}/{{ $labels.pod }} has {{ $value | humanize }} preemptions for each finished "
-            "request "
-            "of {{ $labels.model_name }}.",
+            "request of {{ $labels.model_name }}.",
             "patio-engine",
             POD,
             Runbook(
@@ -301,8 +294,7 @@ ENGINES = Group(
             "    > ${minimumRequestRate}",
             "The first token takes too long",
             "{{ $value | humanizePercentage }} of the requests for {{ $labels.model_name }} in {{ $labels.namespace "
-            "}} wait "
-            "longer than ${timeToFirstTokenSeconds} s for their first token.",
+            "}} wait longer than ${timeToFirstTokenSeconds} s for their first token.",
             "patio-fleet",
             MODEL,
             Runbook(
@@ -339,8 +331,7 @@ ENGINES = Group(
             "    > ${minimumRequestRate}",
             "Tokens come too slowly",
             "{{ $value | humanizePercentage }} of the requests for {{ $labels.model_name }} in {{ $labels.namespace "
-            "}} take "
-            "longer than ${timePerOutputTokenSeconds} s for each token.",
+            "}} take longer than ${timePerOutputTokenSeconds} s for each token.",
             "patio-fleet",
             MODEL,
             Runbook(
@@ -413,8 +404,7 @@ ENGINES = Group(
             ") > ${scrapeErrors}",
             "The sidecar cannot read an engine's metrics",
             "{{ $value | humanize }} scrapes of the engine in pod {{ $labels.namespace }}/{{ $labels.pod }} failed in "
-            "15 "
-            "minutes: {{ $labels.reason }}.",
+            "15 minutes: {{ $labels.reason }}.",
             "patio-engine",
             POD,
             Runbook(
@@ -423,7 +413,7 @@ ENGINES = Group(
                 "Nothing. Dashboards and scalers have gaps.",
                 (
                     Look(
-                        "kubectl logs POD -n NAMESPACE -c patio --since=30m | grep -i metrics",
+                        "kubectl logs POD -n NAMESPACE -c patio --since=30m | grep scraped",
                         "The reason in words, with the status or the size.",
                     ),
                     Look(

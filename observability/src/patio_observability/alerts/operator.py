@@ -41,11 +41,11 @@ OPERATOR = Group(
                     "Mend what keeps the pods from running: image, quota, node, limits.",
                     "The pods are ready: the scrape is broken: see the targets in Prometheus, the port 8080 and "
                     "NetworkPolicies.",
-                    "Pods must be created before that: set `webhook.failurePolicy=Ignore` for the time. Such pods have "
-                    "no sidecar: recreate them later.",
+                    "Pods must be created before that: set `webhook.failurePolicy=Ignore` for the time. Such pods "
+                    "have no sidecar: recreate them later.",
                 ),
-                "Prometheus scrapes the sidecars and not the operator: turn `monitoring.serviceMonitor` on, or disable "
-                "the alert.",
+                "Prometheus scrapes the sidecars and not the operator: turn `monitoring.serviceMonitor` on, or "
+                "disable the alert.",
             ),
         ),
         Alert(
@@ -97,7 +97,7 @@ OPERATOR = Group(
             ),
         ),
         Alert(
-            "PatioAdmissionsRefused",
+            "PatioAdmissionsRejected",
             "warning",
             "15m",
             "sum by (cluster, namespace) (\n"

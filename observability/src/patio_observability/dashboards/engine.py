@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from patio_observability.dashboards.parts import GREEN, PODS, RED, UP, bad_from
+from patio_observability.dashboards.parts import GREEN, LISTED, PODS, RED, UP, bad_from
 from patio_observability.model import Dashboard, Kind, Panel, Query, Row, Step, Unit, graph, stat
 from patio_observability.promql import (
     engine,
@@ -319,8 +319,8 @@ CACHE = Row(
         replace(
             graph(
                 "Adapter slots",
-                "Adapters in the batch of each pod, and how many fit. vLLM counts adapters of running requests, SGLang "
-                "those in its pool.",
+                "Adapters in the batch of each pod, and how many fit. vLLM counts adapters of running requests, "
+                "SGLang those in its pool.",
                 "All in use: requests for other adapters wait. Raise the engine's limit, or spread adapters over pods.",
                 Unit.COUNT,
                 Query(total(of_model("lora_slots_used"), *BY_POD), f"{LEGEND} used"),
@@ -368,7 +368,7 @@ SIDECAR = Row(
             graph(
                 "Rejected calls",
                 "Calls from outside the pod that the sidecar rejected, by code, in each five minutes.",
-                "`UnknownKey`: the operator cannot reach its own pods. Runbook: PatioCallsRefused.",
+                "`UnknownKey`: the operator cannot reach its own pods. Runbook: PatioCallsRejected.",
                 Unit.COUNT,
                 Query(total(increase(own("access_denials_total"), "5m"), *BY_POD, "code"), f"{LEGEND} {{{{code}}}}"),
             ),
@@ -389,7 +389,7 @@ TOPOLOGY = Row(
             Kind.STATE_TIMELINE,
             width=12,
             empty="No router",
-            states=(replace(UP[0], text="Not listed"), replace(UP[1], text="Listed")),
+            states=LISTED,
         ),
         replace(
             graph(

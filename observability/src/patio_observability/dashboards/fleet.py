@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from patio_observability.dashboards.parts import (
     GREEN,
+    LISTED,
     MODEL_KEY,
     NAMESPACE_KEY,
     POD_KEY,
@@ -222,7 +223,7 @@ PODS_ROW = Row(
             "One line for each pod with a sidecar.",
             "A click on a pod opens its dashboard. Start with pods that are not up or have failed adapters.",
             (
-                Query(fullest(own("engine_up"), *POD), "Up"),
+                Query(fullest(own("engine_up"), *POD), "Engine is", states=UP),
                 Query(total(engine("num_requests_running"), *POD, "model_name"), "Running"),
                 Query(total(engine("num_requests_waiting"), *POD, "model_name"), "Waiting"),
                 Query(fullest(engine("kv_cache_usage_ratio"), *POD, "model_name"), "KV cache", unit=Unit.SHARE),
@@ -233,7 +234,7 @@ PODS_ROW = Row(
                 ),
                 Query(count(in_state("Loaded"), *POD), "Adapters loaded"),
                 Query(count(in_state("Failed"), *POD), "Adapters failed"),
-                Query(grouped("min", own("topology_registered"), *POD), "Registered"),
+                Query(grouped("min", own("topology_registered"), *POD), "Router", states=LISTED),
                 Query(
                     count(
                         own("build_info"),
@@ -306,8 +307,8 @@ LATENCY = Row(
             "Inter-token latency",
             "inter_token_latency_seconds",
             "Time between two tokens.",
-            "It grows with the batch and with long prefills between the steps. Limit the batch, or split prefill "
-            "from decode.",
+            "It grows with the batch and with long prefills between the steps. Limit the batch, or split prefill from "
+            "decode.",
         ),
         _latency(
             "Time per output token",

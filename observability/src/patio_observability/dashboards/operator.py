@@ -154,7 +154,7 @@ ADMISSION = Row(
             graph(
                 "Pods reviewed",
                 "Pods that the webhook reviews in a second, by outcome.",
-                "Errors keep pods from being created. Runbooks: PatioAdmissionsFail, PatioAdmissionsRefused.",
+                "Errors keep pods from being created. Runbooks: PatioAdmissionsFail, PatioAdmissionsRejected.",
                 Unit.REQUESTS_PER_SECOND,
                 Query(total(rate(operator("admissions_total")), "outcome"), "{{outcome}}"),
             ),
@@ -236,7 +236,7 @@ SIDECARS = Row(
             graph(
                 "Rejected calls",
                 "Calls that sidecars rejected, by code, in each five minutes.",
-                "`UnknownKey` on many pods: they do not trust the operator's key. Runbook: PatioCallsRefused.",
+                "`UnknownKey` on many pods: they do not trust the operator's key. Runbook: PatioCallsRejected.",
                 Unit.COUNT,
                 Query(
                     total(increase(_sidecars("access_denials_total"), "5m"), "namespace", "code"),

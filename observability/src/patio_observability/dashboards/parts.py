@@ -45,6 +45,7 @@ TPOT_SLO = Choice("tpot_slo", "Each token within (s)", TPOT_BOUNDS, "0.1")
 PODS = (CLUSTER, NAMESPACE, MODEL_NAME, INFERENCE_ENGINE, GROUP, ROLE, POD_NAME)
 
 UP = (State(0, "Not up", RED), State(1, "Up", GREEN))
+LISTED = (State(0, "Not listed", RED), State(1, "Listed", GREEN))
 
 NAMESPACE_KEY = Key("namespace", "Namespace", opens="patio-fleet")
 POD_KEY = Key("pod", "Pod", opens="patio-engine", carries=("namespace",))
