@@ -420,3 +420,121 @@ CASES: Mapping[str, tuple[Case, ...]] = {
         ),
     ),
 }
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A whole fleet over time, and every alert that fires at some moment; no other one may."""
+
+    name: str
+    series: Mapping[str, str]
+    fires: Mapping[str, tuple[str, ...]]
+    """Alerts by the moment."""
+
+
+def _engine(pod: str, values: Mapping[str, str], **labels: str) -> dict[str, str]:
+    return {_model(name, pod=pod, **labels): value for name, value in values.items()}
+
+
+def _serving(pod: str = "p", before: str = "", after: str = "") -> dict[str, str]:
+    """Return an engine with load for 120 minutes, or as long as `before` and `after` leave it."""
+
+    def over(steady: str) -> str:
+        return " ".join(part for part in (before, steady, after) if part)
+
+    length = 120 if not before and not after else 60
+    gauges = {"num_requests_running": "4", "num_requests_waiting": "0", "kv_cache_usage_ratio": "0.97"}
+    counters = {
+        "input_tokens_total": 6000,
+        "output_tokens_total": 3000,
+        "request_queue_time_seconds_sum": 3,
+        "request_queue_time_seconds_count": 60,
+        "time_to_first_token_seconds_count": 60,
+        "time_per_output_token_seconds_count": 60,
+        "preemptions_total": 0,
+    }
+    found = _engine(pod, {name: over(f"{value}x{length}") for name, value in gauges.items()})
+    found |= _engine(pod, {name: over(f"0+{each}x{length}") for name, each in counters.items()})
+    for family, bound in (("time_to_first_token_seconds", "10"), ("time_per_output_token_seconds", "0.2")):
+        found |= _engine(pod, {f"{family}_bucket": over(f"0+60x{length}")}, le=bound)
+    found |= _engine(pod, {"requests_finished_total": over(f"0+59x{length}")}, finished_reason="stop")
+    found |= _engine(pod, {"requests_finished_total": over(f"0+1x{length}")}, finished_reason="abort")
+    found |= _engine(pod, {"requests_finished_total": over(f"0x{length}")}, finished_reason="error")
+    return found
+
+
+def _sidecar(pod: str, up: str, **adapters: str) -> dict[str, str]:
+    found = {_pod("engine_up", pod=pod): up}
+    found |= {_pod("topology_registered", pod=pod, router="http://r"): up}
+    found |= {_pod("engine_scrape_errors_total", pod=pod, reason="connection"): "0+1x120"}
+    return found | {_state(state, pod=pod): values for state, values in adapters.items()}
+
+
+OPERATORS = {
+    _operator("leader"): "1x120",
+    _operator("leader", pod="o2"): "0x120",
+    _operator("admissions_total", outcome="allowed"): "0+2x120",
+    _operator("admissions_total", outcome="error"): "0x120",
+    _operator("reconciles_total", kind="group", outcome="success"): "0+60x120",
+    _operator("admission_duration_seconds_bucket", le="0.01"): "0+2x120",
+    _operator("admission_duration_seconds_bucket", le="+Inf"): "0+2x120",
+}
+IDLE = {
+    **_engine("p", {"num_requests_running": "0x120", "num_requests_waiting": "0x120", "kv_cache_usage_ratio": "0x120"}),
+    **_engine("p", {"input_tokens_total": "9x120", "output_tokens_total": "9x120"}),
+    **_engine("p", {"requests_finished_total": "9x120"}, finished_reason="stop"),
+}
+GONE = "_x60"
+
+SCENARIOS = (
+    Scenario("load on a full cache", {**_serving(), **_sidecar("p", "1x120", Loaded="1x120"), **OPERATORS}, {}),
+    Scenario("nobody asks", {**IDLE, **_sidecar("p", "1x120", Loaded="1x120"), **OPERATORS}, {}),
+    Scenario(
+        "a rollout replaces the pod",
+        {
+            **_serving("p", after=GONE),
+            **_serving("q", before=GONE),
+            **_sidecar("p", "1x60 _x60", Loaded="1x60 _x60"),
+            # Ten minutes to load the model, and the adapter after it.
+            **_sidecar("q", "_x50 0x10 1x60", Pending="_x50 1x10 _x60", Loaded="_x60 1x60"),
+            **OPERATORS,
+        },
+        {},
+    ),
+    Scenario(
+        "the engine is killed and stays down",
+        {
+            **_serving("p", after=GONE),
+            **_sidecar("p", "1x60 0x60", Loaded="1x60 _x60", Pending="_x60 1x60"),
+            **OPERATORS,
+        },
+        {
+            "64m": (),
+            "67m": ("PatioEngineDown",),
+            "78m": ("PatioEngineDown", "PatioModelGone"),
+            "84m": ("PatioEngineDown", "PatioAdapterNowhere"),
+            "95m": ("PatioEngineDown", "PatioAdapterNowhere", "PatioAdapterStuck"),
+            "110m": ("PatioEngineDown", "PatioEngineNotStarted", "PatioAdapterNowhere", "PatioAdapterStuck"),
+        },
+    ),
+    Scenario(
+        "the operator is gone",
+        {
+            **_serving(),
+            **_sidecar("p", "1x120", Loaded="1x120"),
+            _operator("leader"): "1x60 _x60",
+            _operator("leader", pod="o2"): "0x60 _x60",
+        },
+        {"64m": (), "72m": ("PatioOperatorAbsent",)},
+    ),
+    Scenario(
+        "the leader hangs",
+        {
+            **_serving(),
+            **_sidecar("p", "1x120", Loaded="1x120"),
+            **OPERATORS,
+            _operator("leader"): "1x60 0x60",
+        },
+        {"61m": (), "64m": ("PatioOperatorLeaders",)},
+    ),
+)

@@ -11,7 +11,7 @@ import metrics_reference
 import promql_lint
 import pytest
 import yaml
-from alert_cases import CASES, Case
+from alert_cases import CASES, SCENARIOS, Case, Scenario
 
 from e2e_cluster.unpacked import PROMTOOL, ensure_unpacked
 from patio_observability import rules
@@ -71,6 +71,29 @@ def test_alert_fires_where_it_must_and_nowhere_else(alert: Alert, case: Case, pr
     done = subprocess.run(
         [promtool, "test", "rules", tmp_path / "test.yaml"], capture_output=True, text=True, check=False
     )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.api
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda one: one.name.replace(" ", "_"))
+def test_only_these_alerts_fire_in_a_scenario(scenario: Scenario, promtool: Path, tmp_path: Path) -> None:
+    moments = scenario.fires or {f"{minute}m": () for minute in range(5, 120, 5)}
+    tests = []
+    for moment, firing in moments.items():
+        # A rule that gives the name of each firing alert once, whatever its labels.
+        expected = [{"labels": f'{{alertname="{name}"}}', "value": 1} for name in sorted(firing)]
+        expr = 'group by (alertname) (ALERTS{alertstate="firing"})'
+        tests.append({"expr": expr, "eval_time": moment, "exp_samples": expected})
+    test = {
+        "interval": "1m",
+        "input_series": [{"series": series, "values": values} for series, values in scenario.series.items()],
+        "promql_expr_test": tests,
+    }
+    (tmp_path / "rules.yaml").write_text(rules.plain())
+    document: dict[str, Any] = {"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": [test]}
+    (tmp_path / "test.yaml").write_text(yaml.safe_dump(document))
+    command = [promtool, "test", "rules", tmp_path / "test.yaml"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from e2e_cluster.binaries import ensure_binaries
 from e2e_cluster.unpacked import PROMTOOL, ensure_unpacked
 from patio_observability import rules
 from patio_observability.alerts import ALERTS, THRESHOLDS
@@ -69,6 +71,24 @@ def test_object_is_skipped_where_its_crd_is_missing(helm: Helm, render: Render, 
     assert not of_kind(render(*values), kind)
     there = helm("template", "--api-versions", APIS[kind], *(f"--set={value}" for value in values))
     assert f"kind: {kind}\n" in there.stdout, there.stderr
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_notes_say_that_an_object_was_skipped(name: str, tmp_path: Path) -> None:
+    # Helm shows notes only when it installs, which needs a cluster: here they are the text of a ConfigMap.
+    chart = shutil.copytree(CHART, tmp_path / "patio")
+    templates = chart / "templates"
+    notes = (templates / "NOTES.txt").read_text()
+    (templates / "_notes.tpl").write_text(f'{{{{ define "notes" }}}}{notes}{{{{ end }}}}')
+    (templates / "notes.yaml").write_text(
+        "kind: ConfigMap\napiVersion: v1\nmetadata: {name: notes}\ndata:\n  text: |-\n"
+        '    {{- include "notes" . | nindent 4 }}\n'
+    )
+    command = [ensure_binaries(["helm"]).helm, "template", chart, "--show-only", "templates/notes.yaml"]
+    values = [f"--set={value}" for value in on(name, "skip")]
+    done = subprocess.run([*command, *values], capture_output=True, text=True, check=False)
+    text = yaml.safe_load(done.stdout)["data"]["text"]
+    assert f"WARNING: monitoring.{name} is enabled, but the cluster has no {KINDS[name]}, so none was made." in text
 
 
 @pytest.mark.parametrize("name", KINDS)
