@@ -107,7 +107,10 @@ def _format(unit: Unit) -> dict[str, Any]:
 
 
 def _stat(panel: Panel) -> dict[str, Any]:
-    spec: dict[str, Any] = {"calculation": "last", "format": _format(panel.unit)}
+    nothing = [
+        {"kind": "Misc", "spec": {"value": value, "result": {"value": panel.empty}}} for value in ("null", "NaN")
+    ]
+    spec: dict[str, Any] = {"calculation": "last", "format": _format(panel.unit), "mappings": nothing}
     if panel.steps:
         spec["thresholds"] = {"steps": [{"value": one.at, "color": COLORS[one.color]} for one in panel.steps]}
     return spec
