@@ -69,6 +69,19 @@ def test_panel_has_a_unit_and_words_for_no_data(dashboard: Dashboard, panel: Pan
     assert panel.kind is not Kind.TABLE or len(panel.queries) > 1
 
 
+@every_panel
+def test_labels_of_a_table_are_its_columns(dashboard: Dashboard, panel: Panel) -> None:
+    if panel.kind is not Kind.TABLE:
+        return
+    titles = [key.title for key in panel.keys] + [query.legend for query in panel.queries if query.legend]
+    assert len(titles) == len(set(titles))
+    for query in panel.queries:
+        by = re.search(r"\bby \(([^)]*)\)", query.expr)
+        assert by is not None, query.expr
+        # A cluster is shown where series have one.
+        assert {*by[1].split(", ")} - {key.label for key in panel.keys} <= {"cluster", "le"}, query.expr
+
+
 @every_dashboard
 def test_panels_do_not_overlap_and_stay_on_the_page(dashboard: Dashboard) -> None:
     placed = [(panel.title, where) for row in place(dashboard.rows) for panel, where in row.panels]

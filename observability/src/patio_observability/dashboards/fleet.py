@@ -240,6 +240,7 @@ PODS_ROW = Row(
                         own("build_info"),
                         *POD,
                         "version",
+                        "inference_engine",
                         "inference_engine_version",
                         "rbg_workloads_x_k8s_io_group_name",
                         "rbg_workloads_x_k8s_io_role_name",
@@ -258,7 +259,8 @@ PODS_ROW = Row(
                 Key("rbg_workloads_x_k8s_io_group_name", "Group"),
                 Key("rbg_workloads_x_k8s_io_role_name", "Role"),
                 Key("version", "Sidecar"),
-                Key("inference_engine_version", "Engine"),
+                Key("inference_engine", "Engine"),
+                Key("inference_engine_version", "Engine version"),
             ),
         ),
         Panel(
