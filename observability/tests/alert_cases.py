@@ -361,10 +361,10 @@ CASES: Mapping[str, tuple[Case, ...]] = {
         Case(
             "one a minute",
             "35m",
-            {_operator("admissions_total", outcome="refused"): "0+1x50"},
+            {_operator("admissions_total", outcome="rejected"): "0+1x50"},
             (IN_OPERATOR,),
         ),
-        Case("now and then", "35m", {_operator("admissions_total", outcome="refused"): "0+0.1x50"}),
+        Case("now and then", "35m", {_operator("admissions_total", outcome="rejected"): "0+0.1x50"}),
         Case("allowed", "35m", {_operator("admissions_total", outcome="allowed"): "0+9x50"}),
     ),
     "PatioAdmissionsSlow": (
