@@ -132,7 +132,7 @@ def _panel(panel: Panel, where: Place, number: int) -> Any:
     if panel.greatest is not None:
         made = made.min(0).max(panel.greatest)
     if panel.repeat:
-        made = made.repeat(panel.repeat).repeat_direction("h").max_per_row(24 // panel.width)
+        made = made.repeat(panel.repeat).repeat_direction("h").max_per_row(2)
     if panel.opens_pod:
         made = made.data_links([_pod_link()])
     return _DRESS[panel.kind](made, panel)

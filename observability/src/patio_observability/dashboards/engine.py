@@ -50,7 +50,8 @@ def _heatmap(title: str, family: str, unit: Unit, act: str) -> Panel:
         (Query(total(rate(_buckets(family)), "inference_engine", "le"), "{{le}}"),),
         unit,
         Kind.HEATMAP,
-        width=12,
+        # A repeated panel takes the whole width, and shares it with its copies.
+        width=24,
         repeat="inference_engine",
     )
 
