@@ -6,7 +6,7 @@ ENGINE ?= vllm
 PYTEST_ARGS ?=
 # Tests mostly wait, so some of the quick ones run at the same time.
 AT_ONCE ?= 3
-UNIT := protocol/tests sidecar/tests operator/tests tests/doubles/engine/tests tests/scripts
+UNIT := protocol/tests sidecar/tests operator/tests observability/tests tests/doubles/engine/tests tests/scripts
 BENCH_ARGS ?=
 FUZZ_ARGS ?=
 
@@ -39,11 +39,12 @@ lint: setup ## Format check, linters, types, import contracts, generated files, 
 	$(RUN) zensical build --strict --clean
 
 .PHONY: check-generated
-check-generated: ## Say which generated file is not up to date: CRDs, OpenAPI document, reference, texts.
+check-generated: ## Say which generated file is not up to date: CRDs, OpenAPI document, reference, texts, dashboards.
 	$(RUN) python -m patio_operator.api.crd --check charts/patio/crds
 	$(RUN) python -m patio.document --check docs/openapi.json
 	$(RUN) python -m scripts.reference --check docs/reference
 	$(RUN) python -m scripts.user_texts --check
+	$(RUN) python -m patio_observability --check .
 
 .PHONY: tools
 tools: setup ## Install system packages and build the cluster's binaries (first time: about ten minutes).
@@ -104,6 +105,10 @@ reference: setup ## Write the generated pages of docs/reference.
 .PHONY: texts
 texts: setup ## Write tests/scripts/user_texts.txt: every text that a user can meet, to be read as a whole.
 	$(RUN) python -m scripts.user_texts
+
+.PHONY: dashboards
+dashboards: setup ## Write dashboards, alerts and runbooks: the chart's, those for Perses, and the pages about alerts.
+	$(RUN) python -m patio_observability .
 
 .PHONY: docs
 docs: setup ## Build the site of the documentation into site/.

@@ -41,7 +41,8 @@ STAGES = (
         "unit",
         (
             *("-n", str(TESTS_AT_ONCE), "--dist", "worksteal"),
-            *("protocol/tests", "sidecar/tests", "operator/tests", "tests/doubles/engine/tests", "tests/scripts"),
+            *("protocol/tests", "sidecar/tests", "operator/tests", "observability/tests"),
+            *("tests/doubles/engine/tests", "tests/scripts"),
         ),
     ),
     Stage("api", ("-n", "2", "--dist", "loadfile", "tests/api", "tests/chart")),

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import yaml
 
-from e2e_cluster.binaries import ensure_binaries
 from patio_operator.webhooks.loraadapters import LORA_ADAPTERS_PATH
 
 pytestmark = pytest.mark.api  # helm is one of the cluster's binaries
@@ -20,40 +19,6 @@ NAMESPACE = "patio-system"
 
 Object = dict[str, Any]
 Helm = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@pytest.fixture(scope="session")
-def helm() -> Helm:
-    """Run helm on the chart."""
-    binary = ensure_binaries(["helm"]).helm
-
-    def run(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        release = ["patio"] if command == "template" else []
-        return subprocess.run(
-            [binary, command, *release, CHART, "--namespace", NAMESPACE, *arguments],
-            check=False,
-            capture_output=True,
-            text=True,
-        )
-
-    return run
-
-
-@pytest.fixture(scope="session")
-def render(helm: Helm) -> Callable[..., list[Object]]:
-    """Render the chart with values such as `operator.replicas=2`."""
-
-    def run(*values: str) -> list[Object]:
-        done = helm("template", *(f"--set={value}" for value in values))
-        assert done.returncode == 0, done.stderr
-        return [one for one in yaml.safe_load_all(done.stdout) if one]
-
-    return run
-
-
-@pytest.fixture(scope="session")
-def rendered(render: Callable[..., list[Object]]) -> list[Object]:
-    return render()
 
 
 def of_kind(objects: list[Object], kind: str) -> list[Object]:
@@ -101,6 +66,13 @@ def test_helm_finds_nothing_to_complain_about(helm: Helm) -> None:
         ("sidecar.securityContext.runAsUsr=1", "'runAsUsr' not allowed"),
         ("webhook.securePort=0", "minimum"),
         ("adapters.secrets.namespaces[0]=Team", "does not match pattern"),
+        ("monitoring.podMonitor.renderMode=sometimes", "must be one of"),
+        ("monitoring.podMonitor.interval=often", "does not match pattern"),
+        ("monitoring.rules.thresholds.queueSecond=1", "'queueSecond' not allowed"),
+        ("monitoring.rules.thresholds.queueSeconds=-1", "minimum"),
+        ("monitoring.rules.thresholds.timeToFirstTokenSeconds=5", "must be one of"),
+        ("monitoring.rules.disabled[0]=EngineDown", "does not match pattern"),
+        ("monitoring.dashboards.labels=x", "want object"),
     ],
 )
 def test_value_that_is_misspelt_or_out_of_range_is_rejected(helm: Helm, value: str, complaint: str) -> None:
@@ -119,6 +91,10 @@ def test_every_value_of_the_file_is_in_the_schema(helm: Helm, tmp_path: Path) ->
                 "podAnnotations",
                 "nodeSelector",
                 "affinity",
+                "labels",
+                "annotations",
+                "extraLabels",
+                "matchLabels",
             ):
                 found += [values | {name: inner} for inner in misspelt(value)]
         return found

@@ -13,6 +13,7 @@ from e2e_cluster.errors import ClusterError
 from e2e_cluster.places import STATE
 from e2e_cluster.progress import timed
 from e2e_cluster.provider import NAMES, VARIABLE, Provider
+from e2e_cluster.unpacked import UNPACKED, ensure_unpacked
 
 DESCRIPTION = "A real Kubernetes cluster with one node, for tests and the demo."
 EPILOG = f"""\
@@ -35,7 +36,7 @@ COMMANDS = {
     "down": "remove the cluster, in whatever state it is; fails naming what it could not remove",
     "load-image": "put images on the node",
     "kubeconfig": "print the path of the administrator's kubeconfig",
-    "tools": "install system packages and build the binaries, print where they are, start nothing",
+    "tools": "install or unpack system packages, build the binaries, print where they are, start nothing",
     "status": "print what there is; status 1 unless the cluster can be used",
 }
 
@@ -85,6 +86,8 @@ def _run(options: argparse.Namespace, provider: Provider) -> int:
         case "tools":
             for name, path in provider.tools().paths.items():
                 print(f"{name} {path}")
+            for package in UNPACKED:
+                print(f"{package.provides} {ensure_unpacked(package, timed())}")
         case "status":
             status = provider.status()
             print("\n".join(status.lines))

@@ -1,0 +1,540 @@
+"""Series on which each alert fires, and series on which it must stay silent.
+
+Values are in promtool's notation, one a minute: `1x10` is 1 eleven times, `0+60x30` grows by 60 a minute, `_` is none.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+Labels = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One situation, looked at one moment."""
+
+    name: str
+    at: str
+    series: Mapping[str, str]
+    fires: tuple[Labels, ...] = ()
+    """Labels of the alerts that fire, without the severity; none: it is silent."""
+
+
+IN_POD = {"namespace": "a", "pod": "p"}
+OF_MODEL = {"namespace": "a", "model_name": "m"}
+OF_POD = {"namespace": "a", "pod": "p", "model_name": "m"}
+IN_OPERATOR = {"namespace": "patio-system"}
+
+
+def _series(name: str, labels: Labels) -> str:
+    return f"{name}{{{', '.join(f'{label}={json.dumps(value)}' for label, value in labels.items())}}}"
+
+
+def _pod(name: str, **labels: str) -> str:
+    return _series(f"patio:{name}", {"namespace": "a", "pod": "p", **labels})
+
+
+def _model(name: str, **labels: str) -> str:
+    return _pod(name, **{"model_name": "m", "inference_engine": "vllm", **labels})
+
+
+def _operator(name: str, **labels: str) -> str:
+    return _series(f"patio_operator_{name}", {"namespace": "patio-system", "pod": "o1", **labels})
+
+
+def _state(state: str, pod: str = "p", adapter: str = "x") -> str:
+    return _pod("lora_adapter_state", pod=pod, adapter=adapter, state=state)
+
+
+def _finished(reason: str) -> str:
+    return _model("requests_finished_total", finished_reason=reason)
+
+
+def _slo(family: str, bound: str, inside: str, total: str) -> dict[str, str]:
+    return {
+        _model(f"{family}_bucket", le=bound): inside,
+        _model(f"{family}_bucket", le="+Inf"): total,
+        _model(f"{family}_count"): total,
+    }
+
+
+def _stalled(running: str, waiting: str, inputs: str, outputs: str) -> dict[str, str]:
+    return {
+        _model("num_requests_running"): running,
+        _model("num_requests_waiting"): waiting,
+        _model("input_tokens_total"): inputs,
+        _model("output_tokens_total"): outputs,
+    }
+
+
+CASES: Mapping[str, tuple[Case, ...]] = {
+    "PatioEngineDown": (
+        Case("it was up", "17m", {_pod("engine_up"): "1x10 0x20"}, (IN_POD,)),
+        Case("not yet for long", "14m", {_pod("engine_up"): "1x10 0x20"}),
+        Case("it starts", "30m", {_pod("engine_up"): "0x40"}),
+        Case("it is up", "30m", {_pod("engine_up"): "1x40"}),
+        Case("the pod is gone", "30m", {_pod("engine_up"): "1x10 _x30"}),
+    ),
+    "PatioEngineNotStarted": (
+        Case("never up", "46m", {_pod("engine_up"): "0x60"}, (IN_POD,)),
+        Case("it starts", "44m", {_pod("engine_up"): "0x60"}),
+        Case("it came up", "60m", {_pod("engine_up"): "0x40 1x30"}),
+    ),
+    "PatioModelGone": (
+        Case("all pods gone", "22m", {_model("num_requests_running"): "0x10 _x40"}, (OF_MODEL,)),
+        Case("it ends by itself", "40m", {_model("num_requests_running"): "0x10 _x40"}),
+        Case(
+            "another pod serves it",
+            "22m",
+            {
+                _model("num_requests_running"): "0x10 _x40",
+                _model("num_requests_running", pod="q"): "0x50",
+            },
+        ),
+    ),
+    "PatioEngineStalled": (
+        Case("no token moves", "15m", _stalled("3x30", "2x30", "100x30", "100x30"), (OF_POD,)),
+        Case("only a queue", "15m", _stalled("0x30", "2x30", "100x30", "100x30"), (OF_POD,)),
+        Case("it works", "15m", _stalled("3x30", "2x30", "100x30", "0+10x30")),
+        Case("a prefill worker", "15m", _stalled("3x30", "0x30", "0+10x30", "0x30")),
+        Case("it is idle", "15m", _stalled("0x30", "0x30", "100x30", "100x30")),
+    ),
+    "PatioQueueTimeHigh": (
+        Case(
+            "40 seconds",
+            "25m",
+            {
+                _model("request_queue_time_seconds_sum"): "0+2400x40",
+                _model("request_queue_time_seconds_count"): "0+60x40",
+            },
+            (OF_MODEL,),
+        ),
+        Case(
+            "10 seconds",
+            "25m",
+            {
+                _model("request_queue_time_seconds_sum"): "0+600x40",
+                _model("request_queue_time_seconds_count"): "0+60x40",
+            },
+        ),
+        Case(
+            "no traffic",
+            "25m",
+            {
+                _model("request_queue_time_seconds_sum"): "2400x40",
+                _model("request_queue_time_seconds_count"): "60x40",
+            },
+        ),
+    ),
+    "PatioQueueLongerThanBatch": (
+        Case(
+            "20 wait, 8 run",
+            "20m",
+            {_model("num_requests_waiting"): "20x30", _model("num_requests_running"): "8x30"},
+            (OF_MODEL,),
+        ),
+        Case(
+            "20 wait, 30 run",
+            "20m",
+            {_model("num_requests_waiting"): "20x30", _model("num_requests_running"): "30x30"},
+        ),
+        Case(
+            "5 wait, 1 runs",
+            "20m",
+            {_model("num_requests_waiting"): "5x30", _model("num_requests_running"): "1x30"},
+        ),
+    ),
+    "PatioKVCacheExhausted": (
+        Case(
+            "full with a queue",
+            "25m",
+            {_model("kv_cache_usage_ratio"): "0.99x40", _model("num_requests_waiting"): "4x40"},
+            (OF_POD,),
+        ),
+        Case(
+            "full without a queue",
+            "25m",
+            {_model("kv_cache_usage_ratio"): "0.99x40", _model("num_requests_waiting"): "0x40"},
+        ),
+        Case(
+            "half full",
+            "25m",
+            {_model("kv_cache_usage_ratio"): "0.5x40", _model("num_requests_waiting"): "4x40"},
+        ),
+    ),
+    "PatioPreemptionsHigh": (
+        Case(
+            "one for two requests",
+            "30m",
+            {_model("preemptions_total"): "0+30x40", _finished("stop"): "0+60x40"},
+            (OF_POD,),
+        ),
+        Case("one for sixty", "30m", {_model("preemptions_total"): "0+1x40", _finished("stop"): "0+60x40"}),
+    ),
+    "PatioTimeToFirstTokenSLO": (
+        Case("one in six is late", "45m", _slo("time_to_first_token_seconds", "10", "0+50x60", "0+60x60"), (OF_MODEL,)),
+        Case(
+            "as Prometheus 3 writes the bound",
+            "45m",
+            _slo("time_to_first_token_seconds", "10.0", "0+50x60", "0+60x60"),
+            (OF_MODEL,),
+        ),
+        Case("one in sixty", "45m", _slo("time_to_first_token_seconds", "10", "0+59x60", "0+60x60")),
+        Case("hardly any request", "45m", _slo("time_to_first_token_seconds", "10", "0+0.05x60", "0+0.1x60")),
+        Case("no traffic", "45m", _slo("time_to_first_token_seconds", "10", "50x60", "60x60")),
+    ),
+    "PatioTimePerOutputTokenSLO": (
+        Case(
+            "one in six is slow", "45m", _slo("time_per_output_token_seconds", "0.2", "0+50x60", "0+60x60"), (OF_MODEL,)
+        ),
+        Case("one in sixty", "45m", _slo("time_per_output_token_seconds", "0.2", "0+59x60", "0+60x60")),
+        Case("hardly any request", "45m", _slo("time_per_output_token_seconds", "0.2", "0+0.05x60", "0+0.1x60")),
+    ),
+    "PatioRequestsFail": (
+        Case("errors on vLLM", "20m", {_finished("stop"): "0+60x30", _finished("error"): "0+20x30"}, (OF_MODEL,)),
+        Case(
+            "rejections on vLLM",
+            "20m",
+            {
+                _finished("stop"): "0+60x30",
+                _model("request_errors_total", reason="max_num_queued_reqs"): "0+20x30",
+            },
+            (OF_MODEL,),
+        ),
+        Case(
+            "aborts on SGLang, which gives no reason",
+            "20m",
+            {
+                _model("requests_finished_total"): "0+60x30",
+                _model("request_errors_total"): "0+10x30",
+            },
+            (OF_MODEL,),
+        ),
+        Case("one in sixty", "20m", {_finished("stop"): "0+60x30", _finished("error"): "0+1x30"}),
+        Case("one of one", "20m", {_finished("error"): "0+0.1x30"}),
+    ),
+    "PatioScrapesFail": (
+        Case(
+            "timeouts",
+            "35m",
+            {_pod("engine_scrape_errors_total", reason="timeout"): "0+1x50"},
+            ({**IN_POD, "reason": "timeout"},),
+        ),
+        Case("it starts", "35m", {_pod("engine_scrape_errors_total", reason="connection"): "0+1x50"}),
+        Case("long ago", "50m", {_pod("engine_scrape_errors_total", reason="timeout"): "0+1x20 20x40"}),
+    ),
+    "PatioAdapterNowhere": (
+        Case("pending", "20m", {_state("Pending"): "1x40"}, ({"namespace": "a", "adapter": "x"},)),
+        Case("loaded on one of two", "20m", {_state("Pending"): "1x40", _state("Loaded", "q"): "1x40"}),
+        Case("on its way out", "20m", {_state("Unloading"): "1x40"}),
+        Case("just new", "10m", {_state("Downloading"): "1x40"}),
+    ),
+    "PatioAdapterFailed": (
+        Case("rejected", "20m", {_state("Failed"): "1x40"}, ({"namespace": "a", "adapter": "x"},)),
+        Case("loaded", "20m", {_state("Loaded"): "1x40"}),
+        Case("another adapter", "20m", {_state("Failed"): "1x5 _x40", _state("Loaded"): "_x5 1x40"}),
+    ),
+    "PatioAdapterStuck": (
+        Case(
+            "downloads for long",
+            "35m",
+            {_state("Downloading"): "1x40"},
+            ({"namespace": "a", "adapter": "x", "state": "Downloading"},),
+        ),
+        Case("not yet for long", "25m", {_state("Downloading"): "1x40"}),
+        Case("it moves on", "45m", {_state("Downloading"): "1x20 _x40", _state("Loading"): "_x20 1x20 _x20"}),
+        Case("loaded", "45m", {_state("Loaded"): "1x60"}),
+    ),
+    "PatioAdaptersThrash": (
+        Case(
+            "30 loads of two adapters",
+            "55m",
+            {
+                _pod("lora_operations_total", operation="load", outcome="ok"): "0+1x70",
+                _state("Loaded"): "1x70",
+                _state("Pending", adapter="y"): "1x70",
+            },
+            (IN_POD,),
+        ),
+        Case(
+            "three loads of two adapters",
+            "55m",
+            {
+                _pod("lora_operations_total", operation="load", outcome="ok"): "0+0.1x70",
+                _state("Loaded"): "1x70",
+                _state("Pending", adapter="y"): "1x70",
+            },
+        ),
+    ),
+    "PatioDownloadsFail": (
+        Case(
+            "one a minute",
+            "45m",
+            {_pod("download_failures_total", source="s3", reason="Timeout"): "0+1x70"},
+            ({"namespace": "a", "source": "s3", "reason": "Timeout"},),
+        ),
+        Case(
+            "now and then",
+            "45m",
+            {_pod("download_failures_total", source="s3", reason="Timeout"): "0+0.1x70"},
+        ),
+    ),
+    "PatioNotRegistered": (
+        Case(
+            "up and not listed",
+            "7m",
+            {
+                _pod("topology_registered", router="http://r"): "0x20",
+                _pod("engine_up"): "1x20",
+            },
+            ({**IN_POD, "router": "http://r"},),
+        ),
+        Case(
+            "not up either",
+            "7m",
+            {
+                _pod("topology_registered", router="http://r"): "0x20",
+                _pod("engine_up"): "0x20",
+            },
+        ),
+        Case(
+            "listed",
+            "7m",
+            {
+                _pod("topology_registered", router="http://r"): "1x20",
+                _pod("engine_up"): "1x20",
+            },
+        ),
+    ),
+    "PatioCallsRejected": (
+        Case(
+            "one a minute",
+            "25m",
+            {_pod("access_denials_total", code="UnknownKey"): "0+1x40"},
+            ({**IN_POD, "code": "UnknownKey"},),
+        ),
+        Case("long ago", "35m", {_pod("access_denials_total", code="UnknownKey"): "9x40"}),
+    ),
+    "PatioOperatorAbsent": (
+        Case("never there", "7m", {}, ({},)),
+        Case("gone", "25m", {_operator("leader"): "1x10 _x40"}, ({},)),
+        Case("a standby only", "25m", {_operator("leader"): "0x40"}),
+    ),
+    "PatioOperatorLeaders": (
+        Case(
+            "none leads",
+            "5m",
+            {_operator("leader"): "0x20", _operator("leader", pod="o2"): "0x20"},
+            (IN_OPERATOR,),
+        ),
+        Case(
+            "two lead",
+            "5m",
+            {_operator("leader"): "1x20", _operator("leader", pod="o2"): "1x20"},
+            (IN_OPERATOR,),
+        ),
+        Case(
+            "one leads",
+            "5m",
+            {_operator("leader"): "1x20", _operator("leader", pod="o2"): "0x20"},
+        ),
+        Case(
+            "another one takes over",
+            "12m",
+            {_operator("leader"): "1x9 0x20", _operator("leader", pod="o2"): "0x10 1x20"},
+        ),
+    ),
+    "PatioAdmissionsFail": (
+        Case(
+            "errors",
+            "12m",
+            {_operator("admissions_total", outcome="error"): "0+1x20"},
+            (IN_OPERATOR,),
+        ),
+        Case("allowed", "12m", {_operator("admissions_total", outcome="allowed"): "0+9x20"}),
+        Case("one error", "12m", {_operator("admissions_total", outcome="error"): "0x3 1x20"}),
+    ),
+    "PatioAdmissionsRejected": (
+        Case(
+            "one a minute",
+            "35m",
+            {_operator("admissions_total", outcome="rejected"): "0+1x50"},
+            (IN_OPERATOR,),
+        ),
+        Case("now and then", "35m", {_operator("admissions_total", outcome="rejected"): "0+0.1x50"}),
+        Case("allowed", "35m", {_operator("admissions_total", outcome="allowed"): "0+9x50"}),
+    ),
+    "PatioAdmissionsSlow": (
+        Case(
+            "most over a second",
+            "25m",
+            {
+                _operator("admission_duration_seconds_bucket", le="1"): "0+10x40",
+                _operator("admission_duration_seconds_bucket", le="5"): "0+60x40",
+                _operator("admission_duration_seconds_bucket", le="+Inf"): "0+60x40",
+            },
+            (IN_OPERATOR,),
+        ),
+        Case(
+            "all in time",
+            "25m",
+            {
+                _operator("admission_duration_seconds_bucket", le="0.01"): "0+60x40",
+                _operator("admission_duration_seconds_bucket", le="+Inf"): "0+60x40",
+            },
+        ),
+    ),
+    "PatioReviewsFail": (
+        Case(
+            "conversions",
+            "12m",
+            {_operator("reviews_total", kind="RoleBasedGroup", outcome="error"): "0+1x20"},
+            ({**IN_OPERATOR, "kind": "RoleBasedGroup"},),
+        ),
+        Case(
+            "allowed",
+            "12m",
+            {_operator("reviews_total", kind="RoleBasedGroup", outcome="allowed"): "0+9x20"},
+        ),
+    ),
+    "PatioReconcilesFail": (
+        Case(
+            "one in three",
+            "40m",
+            {
+                _operator("reconciles_total", kind="group", outcome="error"): "0+30x60",
+                _operator("reconciles_total", kind="group", outcome="success"): "0+60x60",
+            },
+            ({**IN_OPERATOR, "kind": "group"},),
+        ),
+        Case(
+            "one in sixty",
+            "40m",
+            {
+                _operator("reconciles_total", kind="group", outcome="error"): "0+1x60",
+                _operator("reconciles_total", kind="group", outcome="success"): "0+60x60",
+            },
+        ),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A whole fleet over time, and every alert that fires at some moment; no other one may."""
+
+    name: str
+    series: Mapping[str, str]
+    fires: Mapping[str, tuple[str, ...]]
+    """Alerts by the moment."""
+
+
+def _engine(pod: str, values: Mapping[str, str], **labels: str) -> dict[str, str]:
+    return {_model(name, pod=pod, **labels): value for name, value in values.items()}
+
+
+def _serving(pod: str = "p", before: str = "", after: str = "") -> dict[str, str]:
+    """Return an engine with load for 120 minutes, or as long as `before` and `after` leave it."""
+
+    def over(steady: str) -> str:
+        return " ".join(part for part in (before, steady, after) if part)
+
+    length = 120 if not before and not after else 60
+    gauges = {"num_requests_running": "4", "num_requests_waiting": "0", "kv_cache_usage_ratio": "0.97"}
+    counters = {
+        "input_tokens_total": 6000,
+        "output_tokens_total": 3000,
+        "request_queue_time_seconds_sum": 3,
+        "request_queue_time_seconds_count": 60,
+        "time_to_first_token_seconds_count": 60,
+        "time_per_output_token_seconds_count": 60,
+        "preemptions_total": 0,
+    }
+    found = _engine(pod, {name: over(f"{value}x{length}") for name, value in gauges.items()})
+    found |= _engine(pod, {name: over(f"0+{each}x{length}") for name, each in counters.items()})
+    for family, bound in (("time_to_first_token_seconds", "10"), ("time_per_output_token_seconds", "0.2")):
+        found |= _engine(pod, {f"{family}_bucket": over(f"0+60x{length}")}, le=bound)
+    found |= _engine(pod, {"requests_finished_total": over(f"0+59x{length}")}, finished_reason="stop")
+    found |= _engine(pod, {"requests_finished_total": over(f"0+1x{length}")}, finished_reason="abort")
+    found |= _engine(pod, {"requests_finished_total": over(f"0x{length}")}, finished_reason="error")
+    return found
+
+
+def _sidecar(pod: str, up: str, **adapters: str) -> dict[str, str]:
+    found = {_pod("engine_up", pod=pod): up}
+    found |= {_pod("topology_registered", pod=pod, router="http://r"): up}
+    found |= {_pod("engine_scrape_errors_total", pod=pod, reason="connection"): "0+1x120"}
+    return found | {_state(state, pod=pod): values for state, values in adapters.items()}
+
+
+OPERATORS = {
+    _operator("leader"): "1x120",
+    _operator("leader", pod="o2"): "0x120",
+    _operator("admissions_total", outcome="allowed"): "0+2x120",
+    _operator("admissions_total", outcome="error"): "0x120",
+    _operator("reconciles_total", kind="group", outcome="success"): "0+60x120",
+    _operator("admission_duration_seconds_bucket", le="0.01"): "0+2x120",
+    _operator("admission_duration_seconds_bucket", le="+Inf"): "0+2x120",
+}
+IDLE = {
+    **_engine("p", {"num_requests_running": "0x120", "num_requests_waiting": "0x120", "kv_cache_usage_ratio": "0x120"}),
+    **_engine("p", {"input_tokens_total": "9x120", "output_tokens_total": "9x120"}),
+    **_engine("p", {"requests_finished_total": "9x120"}, finished_reason="stop"),
+}
+GONE = "_x60"
+
+SCENARIOS = (
+    Scenario("load on a full cache", {**_serving(), **_sidecar("p", "1x120", Loaded="1x120"), **OPERATORS}, {}),
+    Scenario("nobody asks", {**IDLE, **_sidecar("p", "1x120", Loaded="1x120"), **OPERATORS}, {}),
+    Scenario(
+        "a rollout replaces the pod",
+        {
+            **_serving("p", after=GONE),
+            **_serving("q", before=GONE),
+            **_sidecar("p", "1x60 _x60", Loaded="1x60 _x60"),
+            # Ten minutes to load the model, and the adapter after it.
+            **_sidecar("q", "_x50 0x10 1x60", Pending="_x50 1x10 _x60", Loaded="_x60 1x60"),
+            **OPERATORS,
+        },
+        {},
+    ),
+    Scenario(
+        "the engine is killed and stays down",
+        {
+            **_serving("p", after=GONE),
+            **_sidecar("p", "1x60 0x60", Loaded="1x60 _x60", Pending="_x60 1x60"),
+            **OPERATORS,
+        },
+        {
+            "64m": (),
+            "67m": ("PatioEngineDown",),
+            "78m": ("PatioEngineDown", "PatioModelGone"),
+            "84m": ("PatioEngineDown", "PatioAdapterNowhere"),
+            "95m": ("PatioEngineDown", "PatioAdapterNowhere", "PatioAdapterStuck"),
+            "110m": ("PatioEngineDown", "PatioEngineNotStarted", "PatioAdapterNowhere", "PatioAdapterStuck"),
+        },
+    ),
+    Scenario(
+        "the operator is gone",
+        {
+            **_serving(),
+            **_sidecar("p", "1x120", Loaded="1x120"),
+            _operator("leader"): "1x60 _x60",
+            _operator("leader", pod="o2"): "0x60 _x60",
+        },
+        {"64m": (), "72m": ("PatioOperatorAbsent",)},
+    ),
+    Scenario(
+        "the leader hangs",
+        {
+            **_serving(),
+            **_sidecar("p", "1x120", Loaded="1x120"),
+            **OPERATORS,
+            _operator("leader"): "1x60 0x60",
+        },
+        {"61m": (), "64m": ("PatioOperatorLeaders",)},
+    ),
+)

@@ -1,0 +1,53 @@
+"""Helm on the chart, without a cluster."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from e2e_cluster.binaries import ensure_binaries
+
+CHART = Path(__file__).resolve().parents[2] / "charts" / "patio"
+NAMESPACE = "patio-system"
+
+Object = dict[str, Any]
+Helm = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def helm() -> Helm:
+    """Run helm on the chart."""
+    binary = ensure_binaries(["helm"]).helm
+
+    def run(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        release = ["patio"] if command == "template" else []
+        return subprocess.run(
+            [binary, command, *release, CHART, "--namespace", NAMESPACE, *arguments],
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def render(helm: Helm) -> Callable[..., list[Object]]:
+    """Render the chart with values such as `operator.replicas=2`."""
+
+    def run(*values: str) -> list[Object]:
+        done = helm("template", *(f"--set={value}" for value in values))
+        assert done.returncode == 0, done.stderr
+        return [one for one in yaml.safe_load_all(done.stdout) if one]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def rendered(render: Callable[..., list[Object]]) -> list[Object]:
+    return render()

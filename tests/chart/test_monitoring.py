@@ -1,0 +1,299 @@
+"""What the chart makes for Prometheus and Grafana: nothing unless it is asked for, and then what was asked for."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from e2e_cluster.binaries import ensure_binaries
+from e2e_cluster.unpacked import PROMTOOL, ensure_unpacked
+from patio_observability import rules
+from patio_observability.alerts import ALERTS, THRESHOLDS
+from patio_observability.dashboards import DASHBOARDS
+
+pytestmark = pytest.mark.api  # helm is one of the cluster's binaries
+
+CHART = Path(__file__).resolve().parents[2] / "charts" / "patio"
+NAMESPACE = "patio-system"
+KINDS = {
+    "podMonitor": "PodMonitor",
+    "serviceMonitor": "ServiceMonitor",
+    "rules": "PrometheusRule",
+    "dashboards.grafanaOperator": "GrafanaDashboard",
+}
+APIS = {
+    "PodMonitor": "monitoring.coreos.com/v1/PodMonitor",
+    "ServiceMonitor": "monitoring.coreos.com/v1/ServiceMonitor",
+    "PrometheusRule": "monitoring.coreos.com/v1/PrometheusRule",
+    "GrafanaDashboard": "grafana.integreatly.org/v1beta1/GrafanaDashboard",
+}
+
+Object = dict[str, Any]
+Helm = Callable[..., "subprocess.CompletedProcess[str]"]
+Render = Callable[..., list[Object]]
+
+
+def of_kind(objects: list[Object], kind: str) -> list[Object]:
+    return [one for one in objects if one["kind"] == kind]
+
+
+def on(name: str, mode: str = "always") -> tuple[str, ...]:
+    return (
+        f"monitoring.{name}.enabled=true",
+        f"monitoring.{name}.renderMode={mode}",
+        "monitoring.dashboards.enabled=true",
+    )
+
+
+def only(objects: list[Object], kind: str) -> Object:
+    (one,) = of_kind(objects, kind)
+    return one
+
+
+def test_nothing_for_monitoring_is_there_by_default(rendered: list[Object]) -> None:
+    assert not [one for one in rendered if one["kind"] in (*APIS, "ConfigMap")]
+    annotations = only(rendered, "Deployment")["spec"]["template"]["metadata"].get("annotations", {})
+    assert not [name for name in annotations if name.startswith("prometheus.io/")]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_object_is_skipped_where_its_crd_is_missing(helm: Helm, render: Render, name: str) -> None:
+    kind = KINDS[name]
+    values = on(name, "skip")
+    assert not of_kind(render(*values), kind)
+    there = helm("template", "--api-versions", APIS[kind], *(f"--set={value}" for value in values))
+    assert f"kind: {kind}\n" in there.stdout, there.stderr
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_notes_say_that_an_object_was_skipped(name: str, tmp_path: Path) -> None:
+    # Helm shows notes only when it installs, which needs a cluster: here they are the text of a ConfigMap.
+    chart = shutil.copytree(CHART, tmp_path / "patio")
+    templates = chart / "templates"
+    notes = (templates / "NOTES.txt").read_text()
+    (templates / "_notes.tpl").write_text(f'{{{{ define "notes" }}}}{notes}{{{{ end }}}}')
+    (templates / "notes.yaml").write_text(
+        "kind: ConfigMap\napiVersion: v1\nmetadata: {name: notes}\ndata:\n  text: |-\n"
+        '    {{- include "notes" . | nindent 4 }}\n'
+    )
+    command = [ensure_binaries(["helm"]).helm, "template", chart, "--show-only", "templates/notes.yaml"]
+    values = [f"--set={value}" for value in on(name, "skip")]
+    done = subprocess.run([*command, *values], capture_output=True, text=True, check=False)
+    text = yaml.safe_load(done.stdout)["data"]["text"]
+    assert f"WARNING: monitoring.{name} is enabled, but the cluster has no {KINDS[name]}, so none was made." in text
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_missing_crd_fails_the_install_if_that_is_wanted(helm: Helm, name: str) -> None:
+    values = [f"--set={value}" for value in on(name, "fail")]
+    done = helm("template", *values)
+    assert done.returncode != 0
+    assert f"the cluster has no {APIS[KINDS[name]]}" in done.stderr
+    assert helm("template", "--api-versions", APIS[KINDS[name]], *values).returncode == 0
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_object_is_made_without_asking_the_cluster(render: Render, name: str) -> None:
+    assert of_kind(render(*on(name)), KINDS[name])
+
+
+@pytest.mark.parametrize("name", ["podMonitor", "serviceMonitor", "rules"])
+def test_object_gets_namespace_labels_and_annotations(render: Render, name: str) -> None:
+    at = f"monitoring.{name}"
+    made = only(
+        render(*on(name), f"{at}.namespace=metrics", f"{at}.labels.release=stack", f"{at}.annotations.note=x"),
+        KINDS[name],
+    )
+    assert made["metadata"]["namespace"] == "metrics"
+    assert made["metadata"]["labels"]["release"] == "stack"
+    assert made["metadata"]["labels"]["app.kubernetes.io/name"] == "patio"
+    assert made["metadata"]["annotations"] == {"note": "x"}
+
+
+def test_pod_monitor_finds_the_sidecars_port(rendered: list[Object], render: Render) -> None:
+    spec = only(render(*on("podMonitor")), "PodMonitor")["spec"]
+    assert spec["selector"] == {"matchLabels": {"patio.dev/injected": "true"}}
+    assert spec["namespaceSelector"] == {"any": True}
+    (endpoint,) = spec["podMetricsEndpoints"]
+    (sidecar,) = only(rendered, "ClusterEngineRuntimeProfile")["spec"]["initContainers"]
+    assert endpoint["port"] in {port["name"] for port in sidecar["ports"]}
+    assert endpoint["relabelings"] == [{"targetLabel": "job", "replacement": "patio-sidecar"}]
+    assert "metricRelabelings" not in endpoint
+
+
+def test_pod_monitor_gives_the_labels_that_dashboards_use(render: Render) -> None:
+    labels = only(render(*on("podMonitor")), "PodMonitor")["spec"]["podTargetLabels"]
+    names = {re.sub(r"[^a-zA-Z0-9_]", "_", label) for label in labels}
+    used = {variable.label for one in DASHBOARDS for variable in one.variables if hasattr(variable, "label")}
+    assert {label for label in used if label.startswith("rbg_")} <= names
+
+
+def test_pod_monitor_can_drop_the_engines_own_series(render: Render) -> None:
+    at = "monitoring.podMonitor"
+    more = (f"{at}.dropEngineSeries=true", f"{at}.metricRelabelings[0].action=drop", f"{at}.relabelings[0].action=keep")
+    (endpoint,) = only(render(*on("podMonitor"), *more), "PodMonitor")["spec"]["podMetricsEndpoints"]
+    first, second = endpoint["metricRelabelings"]
+    assert (first["sourceLabels"], first["action"], second) == (["__name__"], "drop", {"action": "drop"})
+    assert endpoint["relabelings"][1] == {"action": "keep"}
+    for name, dropped in (("vllm:num_requests_running", True), ("sglang:x", True), ("patio:engine_up", False)):
+        assert bool(re.fullmatch(first["regex"], name)) is dropped
+
+
+def test_pod_monitor_stays_in_the_watched_namespaces(render: Render) -> None:
+    watched = ("watchNamespaces[0]=team-a", "groups.mode=manage")
+    spec = only(render(*on("podMonitor"), *watched), "PodMonitor")["spec"]
+    assert spec["namespaceSelector"] == {"matchNames": ["team-a"]}
+    chosen = only(render(*on("podMonitor"), *watched, "monitoring.podMonitor.namespaces[0]=b"), "PodMonitor")["spec"]
+    assert chosen["namespaceSelector"] == {"matchNames": ["b"]}
+
+
+def test_service_monitor_selects_the_operators_service_alone(render: Render) -> None:
+    objects = render(*on("serviceMonitor"))
+    spec = only(objects, "ServiceMonitor")["spec"]
+    assert spec["namespaceSelector"] == {"matchNames": [NAMESPACE]}
+    wanted = spec["selector"]["matchLabels"].items()
+    (service,) = [one for one in of_kind(objects, "Service") if wanted <= one["metadata"]["labels"].items()]
+    assert service["metadata"]["name"] == "patio-operator"
+    assert {one["port"] for one in spec["endpoints"]} == {port["name"] for port in service["spec"]["ports"]}
+
+
+def test_annotations_name_the_operators_port(render: Render) -> None:
+    objects = render("monitoring.annotations=true", "operator.healthPort=8081", "operator.podAnnotations.built=today")
+    assert only(objects, "Deployment")["spec"]["template"]["metadata"]["annotations"] == {
+        "prometheus.io/scrape": "true",
+        "prometheus.io/port": "8081",
+        "prometheus.io/path": "/metrics",
+        "built": "today",
+    }
+
+
+def rules_of(objects: list[Object]) -> list[Object]:
+    return [rule for group in only(objects, "PrometheusRule")["spec"]["groups"] for rule in group["rules"]]
+
+
+def test_rules_are_the_plain_file_by_default(render: Render) -> None:
+    plain = yaml.safe_load(rules.plain())
+    assert only(render(*on("rules")), "PrometheusRule")["spec"]["groups"] == plain["groups"]
+    assert (CHART / "rules/patio.rules.yaml").read_text() == rules.plain()
+
+
+def test_promtool_accepts_the_rules_of_the_chart(render: Render, tmp_path: Path) -> None:
+    # By --set fractions are strings, and numbers of a file are floats: both have to end as numbers in the expressions.
+    changed = [
+        f"monitoring.rules.thresholds.{one.name}={one.allowed[0] if one.allowed else one.default * 2:g}"
+        for one in THRESHOLDS
+    ]
+    spec = only(render(*on("rules"), *changed), "PrometheusRule")["spec"]
+    assert "${" not in json.dumps(spec)
+    file = tmp_path / "rules.yaml"
+    file.write_text(yaml.safe_dump(spec))
+    done = subprocess.run(
+        [ensure_unpacked(PROMTOOL), "check", "rules", file], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"{len(ALERTS)} rules found" in done.stdout
+
+
+def test_threshold_is_in_the_expression_and_in_the_words(render: Render) -> None:
+    made = rules_of(render(*on("rules"), "monitoring.rules.thresholds.queueSeconds=45"))
+    (rule,) = [one for one in made if one["alert"] == "PatioQueueTimeHigh"]
+    assert rule["expr"].endswith("> 45")
+    assert "more than 45 s" in rule["annotations"]["description"]
+
+
+def test_alerts_can_be_disabled_and_labelled(helm: Helm, render: Render) -> None:
+    at = "monitoring.rules"
+    made = rules_of(
+        render(*on("rules"), f"{at}.disabled[0]=PatioModelGone", f"{at}.extraLabels.team=ml", f"{at}.labels.release=x")
+    )
+    assert {one.name for one in ALERTS} - {rule["alert"] for rule in made} == {"PatioModelGone"}
+    assert {rule["labels"]["team"] for rule in made} == {"ml"}
+    assert {rule["labels"]["severity"] for rule in made} == {"critical", "warning"}
+    values = (*on("rules"), f"{at}.disabled[0]=PatioModelGon")
+    assert "there is no such alert" in helm("template", *(f"--set={value}" for value in values)).stderr
+
+
+def test_group_without_alerts_is_left_out(render: Render) -> None:
+    names = [one["alert"] for one in yaml.safe_load(rules.plain())["groups"][2]["rules"]]
+    disabled = [f"monitoring.rules.disabled[{number}]={name}" for number, name in enumerate(names)]
+    groups = only(render(*on("rules"), *disabled), "PrometheusRule")["spec"]["groups"]
+    assert [one["name"] for one in groups] == ["patio-engines", "patio-adapters"]
+
+
+def test_links_of_alerts_follow_the_values(render: Render) -> None:
+    at = "monitoring.rules"
+    made = rules_of(
+        render(
+            *on("rules"),
+            f"{at}.dashboardUrl=https://grafana.example.com/",
+            f"{at}.runbookUrl=https://docs.example.com/\\{{page\\}}/#\\{{alert\\}}",
+        )
+    )
+    annotations = {rule["alert"]: rule["annotations"] for rule in made}["PatioEngineDown"]
+    assert annotations["dashboard_url"].startswith(
+        "https://grafana.example.com/d/patio-engine?var-namespace={{ $labels"
+    )
+    assert annotations["runbook_url"] == "https://docs.example.com/engines/#patioenginedown"
+
+
+def test_thresholds_of_the_chart_are_those_of_the_alerts() -> None:
+    text = (CHART / "values.yaml").read_text()
+    values = yaml.safe_load(text)["monitoring"]["rules"]["thresholds"]
+    assert values == {one.name: one.default for one in THRESHOLDS}
+    words = " ".join(line.strip().removeprefix("# ") for line in text.splitlines())
+    assert [one.name for one in THRESHOLDS if f"{one.meaning} {one.name}:" not in words] == []
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    known = schema["properties"]["monitoring"]["properties"]["rules"]["properties"]["thresholds"]["properties"]
+    assert {name: one["description"] for name, one in known.items()} == {one.name: one.meaning for one in THRESHOLDS}
+    for one in THRESHOLDS:
+        if one.allowed:
+            assert {float(value) for value in known[one.name]["enum"]} == set(one.allowed)
+
+
+def test_schema_describes_every_value_for_monitoring() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+
+    def undescribed(node: Object, path: str) -> list[str]:
+        if "$ref" in node:
+            node = schema["definitions"][node["$ref"].rsplit("/", 1)[1]] | node
+        found = [] if node.get("description") else [path]
+        return found + [
+            one for name, inner in node.get("properties", {}).items() for one in undescribed(inner, f"{path}.{name}")
+        ]
+
+    assert undescribed(schema["properties"]["monitoring"], "monitoring") == []
+
+
+def test_dashboards_are_config_maps_that_grafana_finds(render: Render) -> None:
+    at = "monitoring.dashboards"
+    objects = render(f"{at}.enabled=true", f"{at}.folder=LLM engines", f"{at}.namespace=grafana", f"{at}.labels.a=b")
+    maps = of_kind(objects, "ConfigMap")
+    found = {}
+    for one in maps:
+        assert one["metadata"]["namespace"] == "grafana"
+        assert one["metadata"]["labels"].items() >= {"grafana_dashboard": "1", "a": "b"}.items()
+        assert one["metadata"]["annotations"] == {"grafana_folder": "LLM engines"}
+        ((name, text),) = one["data"].items()
+        found[name.removesuffix(".json")] = json.loads(text)["uid"]
+    assert found == {one.uid: one.uid for one in DASHBOARDS}
+    assert not of_kind(objects, "GrafanaDashboard")
+
+
+def test_grafana_operator_reads_the_same_config_maps(render: Render) -> None:
+    objects = render(*on("dashboards.grafanaOperator"))
+    texts = {one["metadata"]["name"]: one["data"] for one in of_kind(objects, "ConfigMap")}
+    made = of_kind(objects, "GrafanaDashboard")
+    assert len(made) == len(DASHBOARDS)
+    for one in made:
+        reference = one["spec"]["configMapRef"]
+        assert reference["key"] in texts[reference["name"]]
+        assert one["spec"]["instanceSelector"] == {"matchLabels": {"dashboards": "grafana"}}
+        assert one["spec"]["folder"] == "Patio"
