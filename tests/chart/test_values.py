@@ -109,7 +109,9 @@ def test_roles_can_be_left_out_or_not_aggregated(render: Render) -> None:
 )
 def test_one_registry_counts_for_both_images(render: Render, repository: str, image: str) -> None:
     registry = "global.imageRegistry=r.example:5000/mirror"
-    objects = render(registry, f"operator.image.repository={repository}", "operator.image.tag=v1", "sidecar.image.tag=v2")
+    objects = render(
+        registry, f"operator.image.repository={repository}", "operator.image.tag=v1", "sidecar.image.tag=v2"
+    )
     assert images(objects) == {image, "r.example:5000/mirror/patio/sidecar:v2"}
 
 
@@ -326,3 +328,44 @@ def test_more_objects_can_be_templates(helm: Helm, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     found = of_kind([one for one in yaml.safe_load_all(done.stdout) if one], "ConfigMap")
     assert [one["metadata"]["name"] for one in found] == ["patio-text", f"{NAMESPACE}-object"]
+
+
+def test_a_network_policy_lets_in_the_webhooks_callers_and_who_is_named(render: Render) -> None:
+    assert not of_kind(render(), "NetworkPolicy")
+    objects = render("networkPolicy.enabled=true")
+    policy = only(objects, "NetworkPolicy")["spec"]
+    assert policy["policyTypes"] == ["Ingress"]
+    assert policy["ingress"] == [{"ports": [{"port": "webhook", "protocol": "TCP"}]}]
+    assert policy["podSelector"]["matchLabels"].items() <= pod_of(objects)["metadata"]["labels"].items()
+    named = only(
+        render(
+            "networkPolicy.enabled=true",
+            "networkPolicy.webhookCIDRs[0]=10.0.0.0/28",
+            "networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.name=monitoring",
+            "networkPolicy.extraIngress[0].ports[0].port=9000",
+        ),
+        "NetworkPolicy",
+    )["spec"]["ingress"]
+    assert named[0]["from"] == [{"ipBlock": {"cidr": "10.0.0.0/28"}}]
+    assert named[1]["from"] == [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}]
+    assert [port["port"] for port in named[1]["ports"]] == ["http"]
+    assert named[2] == {"ports": [{"port": 9000}]}
+
+
+def test_a_network_policy_lets_out_what_the_operator_needs(render: Render) -> None:
+    policy = only(
+        render(
+            "networkPolicy.enabled=true",
+            "networkPolicy.egress.enabled=true",
+            "networkPolicy.egress.apiServerCIDRs[0]=10.0.0.1/32",
+            "networkPolicy.egress.extra[0].ports[0].port=3128",
+        ),
+        "NetworkPolicy",
+    )["spec"]
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    names, api_server, sidecars, extra = policy["egress"]
+    assert {(port["port"], port["protocol"]) for port in names["ports"]} == {(53, "UDP"), (53, "TCP")}
+    assert [port["port"] for port in api_server["ports"]] == [443, 6443]
+    assert api_server["to"] == [{"ipBlock": {"cidr": "10.0.0.1/32"}}]
+    assert sidecars["to"] == [{"namespaceSelector": {}, "podSelector": {"matchLabels": {"patio.dev/injected": "true"}}}]
+    assert extra == {"ports": [{"port": 3128}]}
