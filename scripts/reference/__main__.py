@@ -22,7 +22,7 @@ def pages() -> dict[str, str]:
         "helm-values.md": chart.write_values(patio),
         "http-routes.md": routes.write(ROOT / "docs/openapi.json"),
         "metrics.md": metrics.write(),
-        "rbac.md": chart.write_rights(patio / "templates/rbac.yaml"),
+        "rbac.md": chart.write_rights(patio / "templates" / name for name in chart.RBAC),
         "reasons.md": reasons.write(),
         "settings.md": settings.write(),
         **{f"../pictures/{one.stem}.svg": pictures.write(one) for one in sorted(pictures.SOURCES.glob("*.yaml"))},

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,14 +47,18 @@ upgraded, and in which order Patio is uninstalled.
 The chart refuses a name that is not here."""
 
 RIGHTS = """\
-The chart gives the operator these rights, and says why for each. There is no wildcard. A verb with a condition is
-there only in an installation that meets the condition. Conditions are values of the chart: [Helm
+The chart gives the operator and its hooks these rights, and says why for each. There is no wildcard. A verb with a
+condition is there only in an installation that meets the condition. Conditions are values of the chart: [Helm
 values](helm-values.md). With `rbac.create=false` the chart makes none of these roles, and you give the rights
 yourself."""
+
+RBAC = ("rbac.yaml", "installation-check.yaml")
+"""The templates with roles: those of the operator and of people, and those of hooks."""
 
 CONDITIONS = {
     # Without it there are no roles at all: the page says once what that means.
     ".Values.rbac.create": "",
+    'and .Values.rbac.create (lookup "v1" "Service" "default" "kubernetes")': "",
     "$manage": "`groups.mode` is `manage` or `auto`",
     "$observe": "`groups.mode` is `observe`",
     "$delete": "`groups.mode` is `manage` or `auto`, or it is `observe` and `groups.handOver` is true",
@@ -181,10 +185,10 @@ def _resolved(schema: Mapping[str, Any], node: Mapping[str, Any]) -> Mapping[str
     return node
 
 
-def write_rights(template: Path) -> str:
+def write_rights(templates: Iterable[Path]) -> str:
     """Return the page of the rights."""
     parts = []
-    for role in _roles(template.read_text()):
+    for role in (role for template in templates for role in _roles(template.read_text())):
         where = f" in the namespace `{role.namespace}`" if role.namespace else ""
         title = f"## {role.kind} {role.name}{where}".replace("`", "")
         rows = [
@@ -295,4 +299,8 @@ def _inline(text: str) -> str:
 
 
 def _namespace(text: str) -> str:
-    return {"{{ .Release.Namespace }}": "of the operator", "{{ . }}": "of adapters.secrets.namespaces"}.get(text, text)
+    return {
+        "{{ .Release.Namespace }}": "of the operator",
+        "{{ . }}": "of adapters.secrets.namespaces",
+        "{{ $namespace }}": "of test.namespace",
+    }.get(text, text)

@@ -101,6 +101,56 @@ seccompProfile:
 {{- end }}
 {{- end }}
 
+{{/* The pod of a hook: (list $ name arguments). It runs a module of the operator's image as a service account of that name. */}}
+{{- define "patio.hookPod" -}}
+{{- $root := index . 0 -}}
+metadata:
+  labels:
+    {{- include "patio.labels" $root | nindent 4 }}
+    app.kubernetes.io/component: {{ index . 1 | trimPrefix "patio-" }}
+spec:
+  serviceAccountName: {{ index . 1 }}
+  automountServiceAccountToken: true
+  enableServiceLinks: false
+  restartPolicy: Never
+  securityContext:
+    {{- include "patio.podSecurityContext" (list $root false) | nindent 4 }}
+  {{- with include "patio.pullSecrets" $root }}
+  imagePullSecrets:
+    {{- . | nindent 4 }}
+  {{- end }}
+  {{- with $root.Values.operator.nodeSelector }}
+  nodeSelector:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $root.Values.operator.tolerations }}
+  tolerations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  containers:
+    - name: {{ index . 1 | trimPrefix "patio-" }}
+      image: {{ include "patio.image" (list $root $root.Values.operator.image) | quote }}
+      imagePullPolicy: {{ $root.Values.operator.image.pullPolicy }}
+      command: [python, -m]
+      args: {{ index . 2 | toJson }}
+      resources:
+        {{- toYaml $root.Values.operator.resources | nindent 8 }}
+      securityContext:
+        {{- toYaml $root.Values.operator.securityContext | nindent 8 }}
+      volumeMounts:
+        - {name: tmp, mountPath: /tmp}
+  volumes:
+    - name: tmp
+      emptyDir: {medium: Memory, sizeLimit: 8Mi}
+{{- end }}
+
+{{/* Annotations of a hook: (list event weight). Its objects are gone when it has succeeded. */}}
+{{- define "patio.hook" -}}
+helm.sh/hook: {{ index . 0 }}
+helm.sh/hook-weight: {{ index . 1 | quote }}
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+{{- end }}
+
 {{/* What no schema can say: values that exclude each other, and names that are the chart's own. Prints nothing. */}}
 {{- define "patio.checks" -}}
 {{- if and .Values.watchNamespaces (eq (include "patio.mode" .) "auto") }}
