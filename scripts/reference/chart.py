@@ -39,8 +39,8 @@ Then put the label `patio.dev/profile: patio` on the pod template of an engine. 
 
 ## Upgrade and uninstall
 
-Helm installs CRDs and never changes them afterwards. `docs/tasks/upgrade.md` in the repository says how they are
-upgraded, and in which order Patio is uninstalled.
+`helm upgrade` also upgrades the CRDs, by a Job before everything else (`crds.upgrade`). `docs/tasks/upgrade.md` in the
+repository says what it refuses, and in which order Patio is uninstalled.
 
 ## Values
 
@@ -52,12 +52,15 @@ condition is there only in an installation that meets the condition. Conditions 
 values](helm-values.md). With `rbac.create=false` the chart makes none of these roles, and you give the rights
 yourself."""
 
-RBAC = ("rbac.yaml", "installation-check.yaml")
+RBAC = ("rbac.yaml", "crd-upgrade.yaml", "installation-check.yaml")
 """The templates with roles: those of the operator and of people, and those of hooks."""
 
 CONDITIONS = {
     # Without it there are no roles at all: the page says once what that means.
     ".Values.rbac.create": "",
+    "and .Values.crds.upgrade .Values.rbac.create $old": "`crds.upgrade` is true",
+    'lookup "v1" "Service" "default" "kubernetes"': "",
+    'ne (dig "metadata" "annotations" "patio.dev/version" "" $crd) $.Chart.AppVersion': "",
     'and .Values.rbac.create (lookup "v1" "Service" "default" "kubernetes")': "",
     "$manage": "`groups.mode` is `manage` or `auto`",
     "$observe": "`groups.mode` is `observe`",

@@ -28,7 +28,15 @@ Check = Callable[..., "subprocess.CompletedProcess[str]"]
 def check(plane: ControlPlane) -> Check:
     """Run the check as the service account of the hooks, with the roles of the hooks."""
     hooks = subprocess.run(
-        [ensure_binaries(["helm"]).helm, "--kubeconfig", plane.kubeconfig, "--namespace=patio-system", "get", "hooks", "patio"],
+        [
+            ensure_binaries(["helm"]).helm,
+            "--kubeconfig",
+            plane.kubeconfig,
+            "--namespace=patio-system",
+            "get",
+            "hooks",
+            "patio",
+        ],
         check=True,
         capture_output=True,
         text=True,

@@ -57,3 +57,11 @@ def test_the_chart_has_the_version_of_the_operator() -> None:
     from patio_operator import __version__
 
     assert METADATA["version"] == METADATA["appVersion"] == __version__
+
+
+def test_the_crds_that_a_job_upgrades_are_those_of_the_chart() -> None:
+    names = {path.stem for path in (CHART / "crds").glob("*.yaml")}
+    template = (CHART / "templates" / "crd-upgrade.yaml").read_text()
+    assert {f"{one['name'].partition('.')[2]}_{one['name'].partition('.')[0]}" for one in annotation("crds")} == names
+    for one in annotation("crds"):
+        assert template.count(one["name"]) == 2, "what is looked up, and what the Job may change"

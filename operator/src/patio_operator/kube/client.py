@@ -263,13 +263,13 @@ class KubeClient:
         answer = await self._request("GET", f"/openapi/v3/{root}")
         return cast("Mapping[str, Object]", answer["components"]["schemas"])
 
-    async def apply(self, kind: Resource, body: Object) -> Object:
-        """Server-side apply, taking over the fields it names."""
+    async def apply(self, kind: Resource, body: Object, manager: str = FIELD_MANAGER) -> Object:
+        """Server-side apply, taking over the fields it names. A `metadata.resourceVersion` in it is a condition."""
         metadata = body["metadata"]
         return await self._request(
             "PATCH",
             _path(kind, metadata.get("namespace"), metadata["name"]),
-            {"fieldManager": FIELD_MANAGER, "force": "true"},
+            {"fieldManager": manager, "force": "true"},
             body,
             "application/apply-patch+yaml",
         )
