@@ -12,8 +12,7 @@ from aiohttp import web
 from patio_operator import installation_check
 from patio_operator.installation_check import Outcome
 from patio_operator.kube.client import InvalidError, NotFoundError, RetryableApiError
-
-from memory_api import MemoryApi, Object, connected, serving
+from patio_testing.operator.memory_api import MemoryApi, Object, connected, serving
 
 REVISIONS = {"patio.dev/injected": json.dumps({"patio": "r1"})}
 
@@ -39,7 +38,7 @@ class Injecting(MemoryApi):
         return status, found
 
 
-def test_an_injected_pod_passes_and_its_containers_are_told() -> None:
+def test_injected_pod_passes_with_its_containers_named() -> None:
     pod = answer(labels={"patio.dev/injected": "true"}, annotations=REVISIONS)
     assert installation_check.judge_pod(pod, "patio") == Outcome(
         True, "a pod with the label patio.dev/profile=patio gets: patio"
@@ -56,7 +55,7 @@ def test_an_injected_pod_passes_and_its_containers_are_told() -> None:
         {},
     ],
 )
-def test_a_pod_without_the_profile_may_pass_later(pod: Object) -> None:
+def test_pod_without_the_profile_may_pass_later(pod: Object) -> None:
     outcome = installation_check.judge_pod(pod, "patio")
     assert (outcome.passed, outcome.retryable) == (False, True)
     assert "mutatingwebhookconfiguration/patio" in outcome.message
@@ -76,7 +75,7 @@ def test_errors_say_whether_they_may_pass(error: Any, retryable: bool, words: st
     assert words in outcome.message
 
 
-async def test_an_operator_that_is_starting_is_waited_for() -> None:
+async def test_check_waits_for_an_operator_that_is_starting() -> None:
     said: list[str] = []
     api = Injecting()
     async with serving(api) as address, connected(address) as client:
@@ -91,7 +90,7 @@ async def test_an_operator_that_is_starting_is_waited_for() -> None:
     assert api.objects == {}, "nothing was stored"
 
 
-async def test_every_check_is_made_and_told_also_after_a_failed_one() -> None:
+async def test_every_check_is_made_also_after_a_failed_one() -> None:
     said: list[str] = []
     api = MemoryApi()
     api.refused["/api/v1/namespaces/team/pods"] = 403
@@ -100,7 +99,7 @@ async def test_every_check_is_made_and_told_also_after_a_failed_one() -> None:
     assert [line.split(":")[0] for line in said] == ["FAILED", "ok"]
 
 
-async def test_a_check_that_never_passes_ends_at_its_deadline() -> None:
+async def test_check_that_never_passes_ends_at_its_deadline() -> None:
     times: Iterator[float] = iter(range(100))
     asked: list[int] = []
 

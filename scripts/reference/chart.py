@@ -40,7 +40,7 @@ Then put the label `patio.dev/profile: patio` on the pod template of an engine. 
 ## Upgrade and uninstall
 
 `helm upgrade` also upgrades the CRDs, by a Job before everything else (`crds.upgrade`). `docs/tasks/upgrade.md` in the
-repository says what it refuses, and in which order Patio is uninstalled.
+repository says what the Job rejects, and in which order Patio is uninstalled.
 
 ## Values
 

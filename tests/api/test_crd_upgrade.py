@@ -19,8 +19,7 @@ from e2e_cluster.control_plane import ControlPlane, control_plane
 from patio_operator import __version__
 from patio_operator.api.crd import VERSION
 from patio_operator.crd_upgrade.upgrade import FIELD_MANAGER
-
-from kube import until
+from patio_testing.kube import until
 
 pytestmark = pytest.mark.api
 
@@ -132,7 +131,7 @@ def is_accepted(plane: ControlPlane) -> bool:
     return done.returncode == 0
 
 
-def test_an_upgrade_brings_new_fields_and_keeps_the_conversion(plane: ControlPlane, job: Object) -> None:
+def test_upgrade_brings_new_fields_and_keeps_the_conversion(plane: ControlPlane, job: Object) -> None:
     conversion = read(plane, GROUPS)["spec"]["conversion"]
     assert conversion["webhook"]["clientConfig"]["service"]["namespace"] == "elsewhere"
     until("the API server knows the older schema", lambda: not is_accepted(plane))
@@ -156,11 +155,11 @@ def test_an_upgrade_brings_new_fields_and_keeps_the_conversion(plane: ControlPla
     assert [read(plane, name)["metadata"]["resourceVersion"] for name in (ADAPTERS, PROFILES, GROUPS)] == before
 
 
-def test_a_newer_crd_is_never_taken_back(plane: ControlPlane, job: Object) -> None:
+def test_newer_crd_is_never_replaced(plane: ControlPlane, job: Object) -> None:
     plane.kubectl("annotate", "--overwrite", "crd", GROUPS, f"{VERSION}=99.0.0")
     done = run(plane, job)
     assert done.returncode == 2, done.stdout + done.stderr
-    assert f"refused: {GROUPS}: it has version 99.0.0, which is newer than {__version__}" in done.stdout
+    assert f"rejected: {GROUPS}: it has version 99.0.0, which is newer than {__version__}" in done.stdout
     assert read(plane, ADAPTERS)["metadata"]["annotations"][VERSION] == "0.0.1", "nothing was changed"
 
 
@@ -177,20 +176,18 @@ def test_upstreams_crd_is_left_as_it_is(plane: ControlPlane, job: Object) -> Non
 
 
 @pytest.mark.parametrize("value", ["crds.upgrade=false", "rbac.create=false"])
-def test_there_is_no_job_where_it_is_not_wanted(plane: ControlPlane, job: Object, value: str) -> None:
+def test_job_can_be_switched_off(plane: ControlPlane, job: Object, value: str) -> None:
     assert hooks(plane, value) == {}
 
 
-def test_the_job_may_touch_no_other_crd(plane: ControlPlane, job: Object) -> None:
+def test_job_has_rights_on_its_crds_only(plane: ControlPlane, job: Object) -> None:
     for what in ("patch crd/other.example.com", "create crd", "delete crd/loraadapters.patio.dev", "get secrets"):
-        with pytest.raises(subprocess.CalledProcessError) as refused:
+        with pytest.raises(subprocess.CalledProcessError) as rejected:
             plane.kubectl("auth", "can-i", *what.split(), f"--as={USER}")
-        assert refused.value.stdout.strip() == "no"
+        assert rejected.value.stdout.strip() == "no"
 
 
-def test_helm_runs_the_job_before_everything_else_and_takes_its_rights_away(
-    plane: ControlPlane, tmp_path: Path
-) -> None:
+def test_helm_runs_the_job_first_and_deletes_its_rights(plane: ControlPlane, tmp_path: Path) -> None:
     """No kubelet runs here, so the test does what the Job's pod would do, and says that it has."""
     put_older(plane)
     log = tmp_path / "helm.log"

@@ -13,8 +13,7 @@ import yaml
 
 from e2e_cluster import ensure_binaries
 from e2e_cluster.control_plane import ControlPlane
-
-from operator_process import OperatorProcess
+from patio_testing.operator_process import OperatorProcess
 
 pytestmark = pytest.mark.api
 
@@ -60,7 +59,7 @@ def check(plane: ControlPlane) -> Check:
     return run
 
 
-def test_a_running_installation_passes_and_nothing_is_stored(
+def test_running_installation_passes_and_nothing_is_stored(
     webhooks: OperatorProcess, check: Check, plane: ControlPlane
 ) -> None:
     done = check()
@@ -72,7 +71,7 @@ def test_a_running_installation_passes_and_nothing_is_stored(
     assert plane.kubectl("get", "pods,loraadapters", "--namespace=default", "--output=name") == ""
 
 
-def test_a_profile_that_is_missing_fails_the_check(webhooks: OperatorProcess, check: Check) -> None:
+def test_missing_profile_fails_the_check(webhooks: OperatorProcess, check: Check) -> None:
     done = check("--profile=unheard-of", "--seconds=1")
     assert done.returncode == 1
     assert "FAILED" in done.stdout
@@ -91,7 +90,7 @@ def test_a_profile_that_is_missing_fails_the_check(webhooks: OperatorProcess, ch
     ],
     ids=lambda what: str(what["kind"]),
 )
-def test_the_hooks_rights_are_for_dry_runs_only(plane: ControlPlane, check: Check, what: dict[str, object]) -> None:
+def test_rights_of_the_hook_are_for_dry_runs_only(plane: ControlPlane, check: Check, what: dict[str, object]) -> None:
     document = json.dumps(what | {"metadata": {"name": "kept"}})
     with pytest.raises(subprocess.CalledProcessError) as refused:
         plane.kubectl("create", "--namespace=default", f"--as={USER}", "-f", "-", stdin=document)

@@ -9,7 +9,7 @@ import yaml
 
 from e2e_cluster.binaries import ensure_binaries
 
-from chart_objects import CHART, NAMESPACE, Helm, Object, Render
+from .chart_objects import CHART, NAMESPACE, Helm, Object, Render
 
 
 @pytest.fixture(scope="session")

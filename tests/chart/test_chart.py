@@ -11,7 +11,7 @@ import yaml
 
 from patio_operator.webhooks.loraadapters import LORA_ADAPTERS_PATH
 
-from chart_objects import CHART, NAMESPACE, Helm, Object, images, of_kind, only, variables_of
+from .chart_objects import CHART, NAMESPACE, Helm, Object, images, of_kind, only, variables_of
 
 pytestmark = pytest.mark.api  # helm is one of the cluster's binaries
 

@@ -11,7 +11,7 @@ from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.api.rolebasedgroup import RoleBasedGroup
 
-from chart_objects import CHART, Render, images
+from .chart_objects import CHART, Render, images
 
 METADATA = yaml.safe_load((CHART / "Chart.yaml").read_text())
 MODELS = {model.kind: model for model in (LoraAdapter, ClusterEngineRuntimeProfile, RoleBasedGroup)}
@@ -22,7 +22,7 @@ def annotation(name: str) -> list[dict[str, Any]]:
     return found
 
 
-def test_the_crds_listed_are_those_of_the_chart() -> None:
+def test_listed_crds_are_those_of_the_chart() -> None:
     crds = [yaml.safe_load(path.read_text()) for path in (CHART / "crds").glob("*.yaml")]
     stored = {
         (one["metadata"]["name"], one["spec"]["names"]["kind"], version["name"])
@@ -45,21 +45,21 @@ def test_each_crd_has_an_example_that_its_schema_accepts() -> None:
 
 
 @pytest.mark.api  # helm is one of the cluster's binaries
-def test_the_images_listed_are_those_of_the_chart(render: Render) -> None:
+def test_listed_images_are_those_of_the_chart(render: Render) -> None:
     assert {one["image"] for one in annotation("images")} == images(render())
 
 
-def test_a_prerelease_says_so() -> None:
+def test_prerelease_is_marked_as_one() -> None:
     assert METADATA["annotations"]["artifacthub.io/prerelease"] == str("-" in METADATA["version"]).lower()
 
 
-def test_the_chart_has_the_version_of_the_operator() -> None:
+def test_chart_has_the_version_of_the_operator() -> None:
     from patio_operator import __version__
 
     assert METADATA["version"] == METADATA["appVersion"] == __version__
 
 
-def test_the_crds_that_a_job_upgrades_are_those_of_the_chart() -> None:
+def test_job_upgrades_the_crds_of_the_chart() -> None:
     names = {path.stem for path in (CHART / "crds").glob("*.yaml")}
     template = (CHART / "templates" / "crd-upgrade.yaml").read_text()
     assert {f"{one['name'].partition('.')[2]}_{one['name'].partition('.')[0]}" for one in annotation("crds")} == names

@@ -13,7 +13,7 @@ import yaml
 
 from e2e_cluster.binaries import ensure_binaries
 
-from chart_objects import (
+from .chart_objects import (
     CHART,
     NAMESPACE,
     Helm,
@@ -64,7 +64,7 @@ def test_every_value_of_the_schema_is_in_the_file() -> None:
     assert [one for one in missing(schema, values, "") if one.rpartition(".")[0] not in left_out] == []
 
 
-def test_the_service_account_is_the_users(render: Render) -> None:
+def test_service_account_is_as_given(render: Render) -> None:
     objects = render(
         "serviceAccount.name=robot",
         "serviceAccount.annotations.role=aws",
@@ -107,7 +107,7 @@ def test_roles_can_be_left_out_or_not_aggregated(render: Render) -> None:
         ("here:5000/operator", "r.example:5000/mirror/operator:v1"),
     ],
 )
-def test_one_registry_counts_for_both_images(render: Render, repository: str, image: str) -> None:
+def test_global_registry_counts_for_both_images(render: Render, repository: str, image: str) -> None:
     registry = "global.imageRegistry=r.example:5000/mirror"
     objects = render(
         registry, f"operator.image.repository={repository}", "operator.image.tag=v1", "sidecar.image.tag=v2"
@@ -125,7 +125,7 @@ def test_pull_secrets_come_from_both_places_once(render: Render) -> None:
     assert pod_of(objects)["spec"]["imagePullSecrets"] == [{"name": "a"}, {"name": "b"}, {"name": "c"}]
 
 
-def test_a_chart_can_depend_on_this_one(tmp_path: Path) -> None:
+def test_another_chart_can_depend_on_this_one(tmp_path: Path) -> None:
     parent = tmp_path / "platform"
     shutil.copytree(CHART, parent / "charts" / "patio")
     (parent / "Chart.yaml").write_text(
@@ -193,13 +193,13 @@ def test_common_labels_and_annotations_are_everywhere(render: Render) -> None:
         ),
     ],
 )
-def test_what_is_the_charts_own_cannot_be_replaced(helm: Helm, values: tuple[str, ...], complaint: str) -> None:
+def test_names_of_the_chart_cannot_be_replaced(helm: Helm, values: tuple[str, ...], complaint: str) -> None:
     done = helm("template", *(f"--set={one}" for one in values))
     assert done.returncode != 0
     assert complaint in done.stderr
 
 
-def test_pods_of_the_operator_are_as_wanted(render: Render) -> None:
+def test_pods_of_the_operator_are_as_given(render: Render) -> None:
     objects = render(
         "operator.strategy.type=Recreate",
         "operator.revisionHistoryLimit=0",
@@ -254,19 +254,19 @@ def test_pods_of_the_operator_are_as_wanted(render: Render) -> None:
         (("enabled=false",), None),
     ],
 )
-def test_the_disruption_budget_is_as_wanted(render: Render, values: tuple[str, ...], expected: Object | None) -> None:
+def test_disruption_budget_is_as_given(render: Render, values: tuple[str, ...], expected: Object | None) -> None:
     found = of_kind(render(*(f"operator.podDisruptionBudget.{one}" for one in values)), "PodDisruptionBudget")
     specs = [{key: value for key, value in one["spec"].items() if key != "selector"} for one in found]
     assert specs == ([] if expected is None else [expected])
 
 
-def test_the_disruption_budget_can_be_a_switch(helm: Helm) -> None:
+def test_disruption_budget_can_be_a_switch(helm: Helm) -> None:
     for switch, count in (("true", 1), ("false", 0)):
         done = helm("template", f"--set=operator.podDisruptionBudget={switch}")
         assert done.stdout.count("kind: PodDisruptionBudget") == count
 
 
-def test_the_sidecar_gets_flags_and_variables(render: Render) -> None:
+def test_sidecar_gets_flags_and_variables(render: Render) -> None:
     sidecar = sidecar_of(
         render("sidecar.extraArgs[0]=--log-level=DEBUG", "access.enforced=false", "sidecar.env[0].name=HF_ENDPOINT")
     )
@@ -286,7 +286,7 @@ def test_the_sidecar_gets_flags_and_variables(render: Render) -> None:
         ("hostPath=/var/cache/patio", {"hostPath": {"path": "/var/cache/patio", "type": "Directory"}}),
     ],
 )
-def test_downloads_are_where_they_are_wanted(render: Render, value: str, volume: Object) -> None:
+def test_downloads_are_in_the_given_volume(render: Render, value: str, volume: Object) -> None:
     profile = only(render(f"sidecar.downloadVolume.{value}"), "ClusterEngineRuntimeProfile")
     assert profile["spec"]["volumes"][1] == {"name": "patio-adapters", **volume}
 
@@ -330,7 +330,7 @@ def test_more_objects_can_be_templates(helm: Helm, tmp_path: Path) -> None:
     assert [one["metadata"]["name"] for one in found] == ["patio-text", f"{NAMESPACE}-object"]
 
 
-def test_a_network_policy_lets_in_the_webhooks_callers_and_who_is_named(render: Render) -> None:
+def test_network_policy_lets_in_the_api_server_and_named_peers(render: Render) -> None:
     assert not of_kind(render(), "NetworkPolicy")
     objects = render("networkPolicy.enabled=true")
     policy = only(objects, "NetworkPolicy")["spec"]
@@ -352,7 +352,7 @@ def test_a_network_policy_lets_in_the_webhooks_callers_and_who_is_named(render: 
     assert named[2] == {"ports": [{"port": 9000}]}
 
 
-def test_a_network_policy_lets_out_what_the_operator_needs(render: Render) -> None:
+def test_network_policy_lets_out_what_the_operator_needs(render: Render) -> None:
     policy = only(
         render(
             "networkPolicy.enabled=true",

@@ -15,7 +15,7 @@ import yaml
 from e2e_cluster.binaries import ensure_binaries
 from e2e_cluster.control_plane import ControlPlane, control_plane
 
-from chart_objects import CHART, NAMESPACE, Object
+from .chart_objects import CHART, NAMESPACE, Object
 
 pytestmark = pytest.mark.api
 
@@ -108,7 +108,7 @@ def accepted(plane: ControlPlane, objects: list[Object]) -> str:
 
 
 @pytest.mark.parametrize("values", MATRIX.values(), ids=MATRIX)
-def test_the_api_server_accepts_every_object(plane: ControlPlane, values: tuple[str, ...]) -> None:
+def test_api_server_accepts_every_object(plane: ControlPlane, values: tuple[str, ...]) -> None:
     objects = render(plane, *(f"--set={value}" for value in values))
     names = {(one["kind"], one["metadata"]["name"]) for one in objects}
     with_jobs = "rbac.create=false" not in values
@@ -117,7 +117,7 @@ def test_the_api_server_accepts_every_object(plane: ControlPlane, values: tuple[
     assert ("would violate PodSecurity" in warnings) == ("operator.hostNetwork=true" in values), warnings
 
 
-def test_the_api_server_accepts_every_value_at_once(plane: ControlPlane) -> None:
+def test_api_server_accepts_every_value_at_once(plane: ControlPlane) -> None:
     objects = render(plane, f"--values={EVERYTHING}")
     assert {one["kind"] for one in objects} >= {
         "NetworkPolicy",
@@ -129,7 +129,7 @@ def test_the_api_server_accepts_every_value_at_once(plane: ControlPlane) -> None
     accepted(plane, objects)
 
 
-def test_no_value_is_left_out_of_everything() -> None:
+def test_everything_has_every_value() -> None:
     def leaves(values: Any, path: str = "") -> Iterator[str]:
         if isinstance(values, dict) and values:
             for name, inner in values.items():
@@ -142,14 +142,14 @@ def test_no_value_is_left_out_of_everything() -> None:
     assert sorted(one for one in wanted if not any(f"{path}.".startswith(f"{one}.") for path in there)) == []
 
 
-def test_the_api_server_accepts_the_network_policy_of_the_docs(plane: ControlPlane) -> None:
+def test_api_server_accepts_the_network_policy_of_the_docs(plane: ControlPlane) -> None:
     blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "tasks" / "harden.md").read_text(), re.S)
     policies = [one for block in blocks if (one := yaml.safe_load(block)).get("kind") == "NetworkPolicy"]
     assert len(policies) == 1
     accepted(plane, policies)
 
 
-def test_the_network_policy_values_of_the_docs_are_values(plane: ControlPlane, tmp_path: Path) -> None:
+def test_network_policy_values_of_the_docs_are_accepted(plane: ControlPlane, tmp_path: Path) -> None:
     blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "tasks" / "harden.md").read_text(), re.S)
     (values,) = [block for block in blocks if block.startswith("networkPolicy:")]
     file = tmp_path / "values.yaml"

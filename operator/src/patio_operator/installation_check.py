@@ -2,7 +2,7 @@
 
 It creates two objects by a dry run, which stores nothing: a pod that asks for a profile, and a LoraAdapter. The API
 server calls the webhook about both, so the answers show that the webhook is reached and trusted, that the profile is
-there, and that the CRDs are. One line for each tells the outcome, and what to do. It never changes anything.
+there, and that the CRDs are. It prints one line for each, with the outcome and what to do. It never changes anything.
 """
 
 from __future__ import annotations
@@ -129,12 +129,12 @@ async def until_passed(
         await asyncio.sleep(pause)
 
 
-async def run(client: KubeClient, namespace: str, profile: str, seconds: float, say: Callable[[str], None]) -> bool:
-    """Make all checks, and tell each outcome; return whether all passed."""
+async def run(client: KubeClient, namespace: str, profile: str, seconds: float, report: Callable[[str], None]) -> bool:
+    """Make all checks and report each outcome; return whether all passed."""
     outcomes = []
     for check in (lambda: check_pod(client, namespace, profile), lambda: check_adapter(client, namespace)):
         outcome = await until_passed(check, seconds)
-        say(f"{'ok' if outcome.passed else 'FAILED'}: in the namespace {namespace}, {outcome.message}")
+        report(f"{'ok' if outcome.passed else 'FAILED'}: in the namespace {namespace}, {outcome.message}")
         outcomes.append(outcome)
     return all(one.passed for one in outcomes)
 

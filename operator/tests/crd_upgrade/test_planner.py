@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from patio_operator.api.crd import DEFINITIONS, VERSION
 from patio_operator.crd_upgrade import planner
-from patio_operator.crd_upgrade.planner import Apply, Refuse, Skip, decide, order
+from patio_operator.crd_upgrade.planner import Apply, Reject, Skip, decide, order
 
 NEW = {one.model.kind: one.to_api() for one in DEFINITIONS}
 VERSIONS = ["0.9.0", "0.10.0-alpha", "0.10.0-alpha.1", "0.10.0-rc.1", "0.10.0-rc.2", "0.10.0rc10", "0.10.0", "1.0.0"]
@@ -44,7 +44,7 @@ def running() -> Object:
 
 
 @pytest.mark.parametrize("kind", NEW)
-def test_a_missing_crd_is_applied_for_the_operators_namespace(kind: str) -> None:
+def test_missing_crd_is_applied_for_the_operators_namespace(kind: str) -> None:
     decision = decide(None, new(kind), "llm")
     assert isinstance(decision, Apply)
     assert "resourceVersion" not in decision.body["metadata"]
@@ -52,7 +52,7 @@ def test_a_missing_crd_is_applied_for_the_operators_namespace(kind: str) -> None
     assert service is None or service["namespace"] == "llm"
 
 
-def test_an_older_crd_is_applied_if_it_is_still_as_it_was_read() -> None:
+def test_older_crd_is_applied_if_unchanged_since_it_was_read() -> None:
     decision = decide(running(), new(), "llm")
     assert isinstance(decision, Apply)
     assert decision.body["metadata"]["resourceVersion"] == "7"
@@ -61,13 +61,13 @@ def test_an_older_crd_is_applied_if_it_is_still_as_it_was_read() -> None:
     assert "0.1.0" in decision.reason
 
 
-def test_the_conversion_stays_as_the_operator_keeps_it() -> None:
+def test_conversion_stays_as_the_operator_keeps_it() -> None:
     decision = decide(running(), new(), "llm")
     assert isinstance(decision, Apply)
     assert decision.body["spec"]["conversion"] == running()["spec"]["conversion"]
 
 
-def test_a_conversion_that_is_new_is_applied() -> None:
+def test_conversion_that_is_new_is_applied() -> None:
     current = running()
     current["spec"]["conversion"] = {"strategy": "None"}
     decision = decide(current, new(), "llm")
@@ -76,13 +76,13 @@ def test_a_conversion_that_is_new_is_applied() -> None:
     assert client["service"]["namespace"] == "llm"
 
 
-def test_what_is_given_is_not_changed() -> None:
+def test_arguments_are_not_changed() -> None:
     current, wanted = running(), new()
     decide(current, wanted, "llm")
     assert (current, wanted) == (running(), new())
 
 
-def test_a_crd_from_before_there_were_versions_is_applied() -> None:
+def test_crd_without_a_version_is_applied() -> None:
     current = running()
     del current["metadata"]["annotations"]
     assert isinstance(decide(current, new(), "llm"), Apply)
@@ -113,35 +113,35 @@ def test_upstreams_crds_are_left(change: Any) -> None:
     assert "not Patio's" in decision.reason
 
 
-def test_a_crd_is_never_taken_back() -> None:
+def test_newer_crd_is_rejected() -> None:
     decision = decide(stored(new(version="0.3.0")), new(version="0.2.0"), "llm")
-    assert isinstance(decision, Refuse)
+    assert isinstance(decision, Reject)
     assert "newer than 0.2.0" in decision.reason
     assert "crds.upgrade=false" in decision.reason
 
 
-def test_the_same_version_is_applied_again() -> None:
+def test_same_version_is_applied_again() -> None:
     assert isinstance(decide(stored(new()), new(), "llm"), Apply)
 
 
-def test_a_version_that_cannot_be_read_is_refused() -> None:
+def test_unreadable_version_is_rejected() -> None:
     current = stored(new(version="latest"))
     decision = decide(current, new(), "llm")
-    assert isinstance(decision, Refuse)
+    assert isinstance(decision, Reject)
     assert "'latest'" in decision.reason
 
 
-def test_a_version_of_stored_objects_is_not_dropped() -> None:
+def test_version_of_stored_objects_is_not_dropped() -> None:
     current = stored(running(), "v1alpha0", "v1alpha2")
     decision = decide(current, new(), "llm")
-    assert isinstance(decision, Refuse)
+    assert isinstance(decision, Reject)
     assert "v1alpha0" in decision.reason
     assert "v1alpha2," not in decision.reason
 
 
-def test_a_crd_that_is_being_deleted_is_refused() -> None:
+def test_crd_that_is_being_deleted_is_rejected() -> None:
     current = stored(running(), deletionTimestamp="2026-01-01T00:00:00Z")
-    assert isinstance(decide(current, new(), "llm"), Refuse)
+    assert isinstance(decide(current, new(), "llm"), Reject)
 
 
 def test_versions_are_in_the_order_of_their_releases() -> None:
@@ -154,7 +154,7 @@ def test_versions_are_in_the_order_of_their_releases() -> None:
 @pytest.mark.parametrize(
     "text", ["", "1", "1.2", "1.2.3.4.5/6", "latest", "1.2.x", "9" * 10 + ".0.0", "1.0.0-" + "a" * 101]
 )
-def test_what_is_no_version_has_no_order(text: str) -> None:
+def test_text_that_is_no_version_has_no_order(text: str) -> None:
     assert order(text) is None
 
 

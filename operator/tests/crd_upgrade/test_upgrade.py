@@ -10,8 +10,7 @@ from aiohttp import web
 from patio_operator.api.crd import DEFINITIONS, VERSION
 from patio_operator.crd_upgrade import upgrade
 from patio_operator.crd_upgrade.upgrade import Outcome
-
-from memory_api import MemoryApi, Object, connected, serving
+from patio_testing.operator.memory_api import MemoryApi, Object, connected, serving
 
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 NEW = [one.to_api() for one in DEFINITIONS]
@@ -53,7 +52,7 @@ def versions(api: MemoryApi) -> list[str]:
     return [one["metadata"]["annotations"][VERSION] for one in api.objects.values()]
 
 
-async def test_older_and_missing_crds_are_applied_by_a_manager_of_their_own() -> None:
+async def test_older_and_missing_crds_are_applied_by_own_manager() -> None:
     api = Api()
     for crd in NEW[:2]:
         api.put(CRDS, older(crd))
@@ -64,18 +63,18 @@ async def test_older_and_missing_crds_are_applied_by_a_manager_of_their_own() ->
     assert api.managers == {upgrade.FIELD_MANAGER}
 
 
-async def test_no_crd_is_changed_if_one_is_refused() -> None:
+async def test_no_crd_is_changed_if_one_is_rejected() -> None:
     api = Api()
     api.put(CRDS, older(NEW[0]))
     api.put(CRDS, older(NEW[1], "99.0.0"))
     outcome, said = await run(api)
-    assert outcome is Outcome.REFUSED
-    assert said[0].startswith(f"refused: {NEW[1]['metadata']['name']}: it has version 99.0.0")
+    assert outcome is Outcome.REJECTED
+    assert said[0].startswith(f"rejected: {NEW[1]['metadata']['name']}: it has version 99.0.0")
     assert said[-1] == "No CRD was changed."
     assert versions(api) == ["0.0.1", "99.0.0"]
 
 
-async def test_upstreams_crds_are_left_and_the_others_are_applied() -> None:
+async def test_upstreams_crds_are_left_and_others_are_applied() -> None:
     api = Api()
     foreign = older(NEW[2])
     foreign["metadata"]["annotations"] = {"controller-gen.kubebuilder.io/version": "v0.16.5"}
@@ -86,7 +85,7 @@ async def test_upstreams_crds_are_left_and_the_others_are_applied() -> None:
     assert VERSION not in api.objects[f"{CRDS}/{NEW[2]['metadata']['name']}"]["metadata"]["annotations"]
 
 
-async def test_a_crd_that_changes_meanwhile_is_read_again() -> None:
+async def test_crd_that_changes_meanwhile_is_read_again() -> None:
     api = Api()
     api.conflicts = upgrade.ATTEMPTS - 1
     outcome, _ = await run(api)
@@ -97,14 +96,14 @@ async def test_a_crd_that_changes_meanwhile_is_read_again() -> None:
     assert said == ["failed: the object has been modified"]
 
 
-async def test_a_crd_that_is_never_served_fails(monkeypatch: Any) -> None:
+async def test_crd_that_is_never_served_fails(monkeypatch: Any) -> None:
     monkeypatch.setattr(upgrade, "SERVED_SECONDS", 0.05)
     outcome, said = await run(MemoryApi())
     assert outcome is Outcome.FAILED
     assert "is not served" in said[-1]
 
 
-async def test_an_error_of_the_api_server_is_told() -> None:
+async def test_error_of_the_api_server_is_reported() -> None:
     api = Api()
     api.refused[f"{CRDS}/{NEW[0]['metadata']['name']}"] = 403
     outcome, said = await run(api)

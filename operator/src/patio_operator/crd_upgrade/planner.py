@@ -1,4 +1,4 @@
-"""Decides what to do with one CRD: apply it, leave it, or refuse the upgrade. Pure; `upgrade` carries it out.
+"""Decides what to do with one CRD: apply it, leave it, or reject the upgrade. Pure; `upgrade` carries it out.
 
 A CRD is Patio's if it says so, by its category or its version, and nothing shows that it is upstream's. An upgrade
 never goes back to an older version, whose schema may lack fields of stored objects, and never drops a version in which
@@ -40,14 +40,14 @@ class Skip:
 
 
 @dataclass(frozen=True)
-class Refuse:
+class Reject:
     """Write no CRD at all."""
 
     name: str
     reason: str
 
 
-Decision = Apply | Skip | Refuse
+Decision = Apply | Skip | Reject
 
 
 def decide(current: Mapping[str, Any] | None, new: Object, namespace: str) -> Decision:
@@ -67,12 +67,12 @@ def decide(current: Mapping[str, Any] | None, new: Object, namespace: str) -> De
     if (whose := _foreign(current)) is not None:
         return Skip(name, f"it is not Patio's ({whose})")
     if metadata.get("deletionTimestamp"):
-        return Refuse(name, "it is being deleted: wait until it is gone, or restore its objects first")
+        return Reject(name, "it is being deleted: wait until it is gone, or restore its objects first")
     there, here = _version(metadata), str(new["metadata"]["annotations"][VERSION])
-    if there is not None and (refused := _backwards(there, here)) is not None:
-        return Refuse(name, refused)
+    if there is not None and (rejected := _backwards(there, here)) is not None:
+        return Reject(name, rejected)
     if lost := _lost_versions(current, new):
-        return Refuse(
+        return Reject(
             name,
             f"objects may be stored as {', '.join(lost)}, which this version does not have. Have every object written "
             "again in a newer version, and remove the old one from status.storedVersions of the CRD",

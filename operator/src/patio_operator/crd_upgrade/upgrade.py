@@ -1,6 +1,6 @@
 """Reads the CRDs, lets `planner` decide about all of them, and applies them. The program behind the chart's hook.
 
-If one CRD is refused, none is written. An applied CRD is waited for until the API server serves it, since the upgrade
+If one CRD is rejected, none is written. An applied CRD is waited for until the API server serves it, since the upgrade
 goes on with objects of its kind. Each line that it prints is a sentence about one CRD.
 """
 
@@ -15,7 +15,7 @@ from enum import IntEnum
 
 from patio_operator.api.crd import DEFINITIONS
 from patio_operator.crd_upgrade import planner
-from patio_operator.crd_upgrade.planner import Apply, Decision, Refuse
+from patio_operator.crd_upgrade.planner import Apply, Decision, Reject
 from patio_operator.kube.client import ApiError, ConflictError, KubeClient, NotFoundError, Object
 from patio_operator.kube.resources import CUSTOM_RESOURCE_DEFINITION
 
@@ -28,35 +28,39 @@ PAUSE_SECONDS = 0.5
 
 
 class Outcome(IntEnum):
-    """Exit codes. The hook's Job tries again after FAILED, and not after REFUSED."""
+    """Exit codes. The hook's Job tries again after FAILED, and not after REJECTED."""
 
     DONE = 0
     FAILED = 1
-    REFUSED = 2
+    REJECTED = 2
 
 
 async def upgrade(
-    client: KubeClient, crds: Sequence[Object], namespace: str, say: Callable[[str], None], pause: float = PAUSE_SECONDS
+    client: KubeClient,
+    crds: Sequence[Object],
+    namespace: str,
+    report: Callable[[str], None],
+    pause: float = PAUSE_SECONDS,
 ) -> Outcome:
-    """Upgrade the CRDs; tell what was done with each."""
+    """Upgrade the CRDs; report what was done with each."""
     try:
         decisions = [planner.decide(await _read(client, one), one, namespace) for one in crds]
-        refused = [one for one in decisions if isinstance(one, Refuse)]
-        for one in refused:
-            say(f"refused: {one.name}: {one.reason}")
-        if refused:
-            say("No CRD was changed.")
-            return Outcome.REFUSED
+        rejected = [one for one in decisions if isinstance(one, Reject)]
+        for one in rejected:
+            report(f"rejected: {one.name}: {one.reason}")
+        if rejected:
+            report("No CRD was changed.")
+            return Outcome.REJECTED
         for crd, decision in zip(crds, decisions, strict=True):
             last = await _carry_out(client, crd, decision, namespace, pause)
-            say(f"{_verb(last)} {last.name}: {last.reason}")
-            if isinstance(last, Refuse):
-                return Outcome.REFUSED
+            report(f"{_verb(last)} {last.name}: {last.reason}")
+            if isinstance(last, Reject):
+                return Outcome.REJECTED
             if isinstance(last, Apply) and not await _served(client, crd, pause):
-                say(f"failed: {last.name} is not served after {SERVED_SECONDS:.0f} s")
+                report(f"failed: {last.name} is not served after {SERVED_SECONDS:.0f} s")
                 return Outcome.FAILED
     except ApiError as error:
-        say(f"failed: {error.message}")
+        report(f"failed: {error.message}")
         return Outcome.FAILED
     return Outcome.DONE
 
@@ -64,7 +68,7 @@ async def upgrade(
 def _verb(decision: Decision) -> str:
     if isinstance(decision, Apply):
         return "applied"
-    return "refused:" if isinstance(decision, Refuse) else "left"
+    return "rejected:" if isinstance(decision, Reject) else "left"
 
 
 async def _read(client: KubeClient, crd: Object) -> Object | None:
@@ -111,7 +115,7 @@ async def _main(namespace: str) -> Outcome:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Upgrade; return the exit code: 0 done, 1 failed and may be tried again, 2 refused."""
+    """Upgrade; return the exit code: 0 done, 1 failed and may be tried again, 2 rejected."""
     parser = argparse.ArgumentParser(prog="python -m patio_operator.crd_upgrade", description=__doc__)
     parser.add_argument(
         "--namespace", default=os.environ.get("PATIO_NAMESPACE", "patio-system"), help="of the operator (%(default)s)"
