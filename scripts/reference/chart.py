@@ -140,7 +140,7 @@ def _describe(node: dict[str, Any], path: list[str], comment: str) -> None:
 def _values_table(chart: Path) -> str:
     schema = json.loads((chart / "values.schema.json").read_text())
     rows = [
-        (code(path), _type(schema, path), code(default) if default else "", plain(comment))
+        (code(path), _type(schema, path), code(default) if default else "", plain(comment or _described(schema, path)))
         for path, default, comment in _values((chart / "values.yaml").read_text())
     ]
     return table(("value", "type", "default", "meaning"), rows)
@@ -168,16 +168,26 @@ def _values(text: str) -> Iterator[tuple[str, str, str]]:
         comment = []
 
 
-def _type(schema: Mapping[str, Any], path: str) -> str:
+def _node(schema: Mapping[str, Any], path: str) -> Mapping[str, Any]:
+    """Return what the schema says of a value: nothing, if it is part of something free."""
     node: Mapping[str, Any] = schema
     for name in path.split("."):
         node = _resolved(schema, node)
         if name not in node.get("properties", {}):
-            return ""
+            return {}
         node = node["properties"][name]
-    node = _resolved(schema, node)
+    return _resolved(schema, node)
+
+
+def _described(schema: Mapping[str, Any], path: str) -> str:
+    return str(_node(schema, path).get("description", ""))
+
+
+def _type(schema: Mapping[str, Any], path: str) -> str:
+    node = _node(schema, path)
     if "enum" in node:
-        return ", ".join(code(str(one)) for one in node["enum"] if one is not False and one != "")
+        # A number may also be given as a string: it is one value all the same.
+        return ", ".join(dict.fromkeys(code(str(one)) for one in node["enum"] if one is not False and one != ""))
     kind = node.get("type", "")
     return " or ".join(kind) if isinstance(kind, list) else str(kind)
 
