@@ -58,8 +58,8 @@ RBAC = ("rbac.yaml", "crd-upgrade.yaml", "installation-check.yaml")
 CONDITIONS = {
     # Without it there are no roles at all: the page says once what that means.
     ".Values.rbac.create": "",
-    "and .Values.crds.upgrade .Values.rbac.create $old": "`crds.upgrade` is true",
-    'lookup "v1" "Service" "default" "kubernetes"': "",
+    "$old": "`crds.upgrade` is true",
+    'and .Values.crds.upgrade .Values.rbac.create (lookup "v1" "Service" "default" "kubernetes")': "",
     'ne (dig "metadata" "annotations" "patio.dev/version" "" $crd) $.Chart.AppVersion': "",
     'and .Values.rbac.create (lookup "v1" "Service" "default" "kubernetes")': "",
     "$manage": "`groups.mode` is `manage` or `auto`",

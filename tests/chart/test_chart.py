@@ -68,9 +68,18 @@ def test_value_that_is_misspelt_or_out_of_range_is_rejected(helm: Helm, value: s
     assert complaint in done.stderr
 
 
-FREE = {"requests", "limits", "nodeSelector", "affinity", "dnsConfig", "labels", "annotations", "global"} | {
-    f"{whose}{what}" for whose in ("common", "pod", "deployment") for what in ("Labels", "Annotations")
-}
+FREE = {
+    "requests",
+    "limits",
+    "nodeSelector",
+    "affinity",
+    "dnsConfig",
+    "labels",
+    "annotations",
+    "matchLabels",
+    "extraLabels",
+    "global",
+} | {f"{whose}{what}" for whose in ("common", "pod", "deployment") for what in ("Labels", "Annotations")}
 """Values below which any name may stand."""
 
 
