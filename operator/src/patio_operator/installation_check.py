@@ -91,7 +91,7 @@ def judge_pod(pod: Any, profile: str) -> Outcome:
 def judge_error(what: str, error: ApiError) -> Outcome:
     """Say what an error of the API server means for a check."""
     if isinstance(error, RetryableApiError):
-        return Outcome(False, f"{what} could not be created, and may be later: {error.message}", retryable=True)
+        return Outcome(False, f"{what} could not be created yet: {error.message}", retryable=True)
     if isinstance(error, NotFoundError):
         return Outcome(False, f"{what} could not be created. Are the namespace and the CRDs there? {error.message}")
     return Outcome(False, f"{what} was rejected: {error.message}")

@@ -67,14 +67,14 @@ def decide(current: Mapping[str, Any] | None, new: Object, namespace: str) -> De
     if (whose := _foreign(current)) is not None:
         return Skip(name, f"it is not Patio's ({whose})")
     if metadata.get("deletionTimestamp"):
-        return Reject(name, "it is being deleted: wait until it is gone, or restore its objects first")
+        return Reject(name, "it is being deleted, with all its objects: upgrade again when it is gone")
     there, here = _version(metadata), str(new["metadata"]["annotations"][VERSION])
     if there is not None and (rejected := _backwards(there, here)) is not None:
         return Reject(name, rejected)
     if lost := _lost_versions(current, new):
         return Reject(
             name,
-            f"objects may be stored as {', '.join(lost)}, which this version does not have. Have every object written "
+            f"objects may be stored as {', '.join(lost)}, which this version does not have. Write every object "
             "again in a newer version, and remove the old one from status.storedVersions of the CRD",
         )
     body["metadata"]["resourceVersion"] = metadata["resourceVersion"]
@@ -116,7 +116,7 @@ def _backwards(there: str, here: str) -> str | None:
         return f"its version {there!r} cannot be compared with {here!r}: correct its annotation {VERSION}"
     if known > new:
         return (
-            f"it has version {there}, which is newer than {here}. CRDs are never taken back, since stored objects may "
+            f"it has version {there}, which is newer than {here}. CRDs never go back, since stored objects may "
             "have fields that the older ones lack. To install the older operator with the newer CRDs, set "
             "crds.upgrade=false"
         )
