@@ -16,11 +16,13 @@ def pages() -> dict[str, str]:
     """Return the text of every generated page and picture, by its path from docs/reference."""
     patio = ROOT / "charts/patio"
     return {
+        "../../charts/patio/README.md": chart.write_readme(patio),
+        "../../charts/patio/values.schema.json": chart.write_schema(patio),
         "crds.md": kinds.write(patio / "crds"),
         "helm-values.md": chart.write_values(patio),
         "http-routes.md": routes.write(ROOT / "docs/openapi.json"),
         "metrics.md": metrics.write(),
-        "rbac.md": chart.write_rights(patio / "templates/rbac.yaml"),
+        "rbac.md": chart.write_rights(patio / "templates" / name for name in chart.RBAC),
         "reasons.md": reasons.write(),
         "settings.md": settings.write(),
         **{f"../pictures/{one.stem}.svg": pictures.write(one) for one in sorted(pictures.SOURCES.glob("*.yaml"))},

@@ -1,13 +1,14 @@
-"""The pages of the chart: its values, from values.yaml and its schema, and the rights, from the template of the RBAC.
+"""The pages of the chart: its values, from values.yaml and its schema, and the rights, from the templates with RBAC.
 
-Both are read as text, since what explains a value or a rule is the comment above it, which a YAML parser drops.
+Both are read as text, since what explains a value or a rule is the comment above it, which a YAML parser drops. The
+comments are also the descriptions in the schema, and the table of the chart's README.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,49 @@ VALUES = """\
 These are the values of the chart `charts/patio`, with their defaults. The chart refuses a name that is not here.
 Give values by `--set` or in a file: [Install](../tasks/install.md)."""
 
+README = """\
+Patio operates LLM engine pods on Kubernetes: a sidecar that is injected, LoRA adapters as resources, one vocabulary of
+metrics for vLLM and SGLang, drain, and RoleBasedGroups. This chart installs the operator with its admission webhook,
+the CRDs, and a default profile with the sidecar. One installation serves the whole cluster.
+
+## Install
+
+Kubernetes 1.29 or newer and Helm 3 are needed. From the root of the repository:
+
+```sh
+helm install patio charts/patio --namespace patio-system --create-namespace \\
+  --set operator.image.repository=REGISTRY/patio/operator \\
+  --set sidecar.image.repository=REGISTRY/patio/sidecar \\
+  --wait
+```
+
+Then put the label `patio.dev/profile: patio` on the pod template of an engine. Its pods get the sidecar.
+
+## Upgrade and uninstall
+
+`helm upgrade` also upgrades the CRDs, by a Job before everything else (`crds.upgrade`). `docs/tasks/upgrade.md` in the
+repository says what the Job rejects, and in which order Patio is uninstalled.
+
+## Values
+
+The chart refuses a name that is not here."""
+
 RIGHTS = """\
-The chart gives the operator these rights, and says why for each. There is no wildcard. A verb with a condition is
-there only in an installation that meets the condition. Conditions are values of the chart: [Helm
-values](helm-values.md)."""
+The chart gives the operator and its hooks these rights, and says why for each. There is no wildcard. A verb with a
+condition is there only in an installation that meets the condition. Conditions are values of the chart: [Helm
+values](helm-values.md). With `rbac.create=false` the chart makes none of these roles, and you give the rights
+yourself."""
+
+RBAC = ("rbac.yaml", "crd-upgrade.yaml", "installation-check.yaml")
+"""The templates with roles: those of the operator and of people, and those of hooks."""
 
 CONDITIONS = {
+    # Without it there are no roles at all: the page says once what that means.
+    ".Values.rbac.create": "",
+    "$old": "`crds.upgrade` is true",
+    'and .Values.crds.upgrade .Values.rbac.create (lookup "v1" "Service" "default" "kubernetes")': "",
+    'ne (dig "metadata" "annotations" "patio.dev/version" "" $crd) $.Chart.AppVersion': "",
+    'and .Values.rbac.create (lookup "v1" "Service" "default" "kubernetes")': "",
     "$manage": "`groups.mode` is `manage` or `auto`",
     "$observe": "`groups.mode` is `observe`",
     "$delete": "`groups.mode` is `manage` or `auto`, or it is `observe` and `groups.handOver` is true",
@@ -67,13 +105,45 @@ class Role:
 
 def write_values(chart: Path) -> str:
     """Return the page of the values."""
-    text = (chart / "values.yaml").read_text()
+    return page("Helm values", VALUES, _values_table(chart))
+
+
+def write_readme(chart: Path) -> str:
+    """Return the README of the chart."""
+    return page("Patio", README, _values_table(chart))
+
+
+def write_schema(chart: Path) -> str:
+    """Return the schema of the values with the comments of values.yaml as descriptions.
+
+    What a value may be is written by people, and so are the descriptions below `definitions`, which several values
+    share. Values that are not in values.yaml keep the description that they have.
+    """
+    schema = json.loads((chart / "values.schema.json").read_text())
+    for path, _, comment in _values((chart / "values.yaml").read_text()):
+        _describe(schema, path.split("."), comment)
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def _describe(node: dict[str, Any], path: list[str], comment: str) -> None:
+    """Set the description of a value, unless a definition has it."""
+    first, *rest = path
+    if "$ref" in node or first not in node.get("properties", {}):
+        return
+    if rest:
+        _describe(node["properties"][first], rest, comment)
+    elif comment:
+        inner = {name: what for name, what in node["properties"][first].items() if name != "description"}
+        node["properties"][first] = {"description": comment, **inner}
+
+
+def _values_table(chart: Path) -> str:
     schema = json.loads((chart / "values.schema.json").read_text())
     rows = [
         (code(path), _type(schema, path), code(default) if default else "", plain(comment or _described(schema, path)))
-        for path, default, comment in _values(text)
+        for path, default, comment in _values((chart / "values.yaml").read_text())
     ]
-    return page("Helm values", VALUES, table(("value", "type", "default", "meaning"), rows))
+    return table(("value", "type", "default", "meaning"), rows)
 
 
 def _values(text: str) -> Iterator[tuple[str, str, str]]:
@@ -117,7 +187,7 @@ def _type(schema: Mapping[str, Any], path: str) -> str:
     node = _node(schema, path)
     if "enum" in node:
         # A number may also be given as a string: it is one value all the same.
-        return ", ".join(dict.fromkeys(code(str(one)) for one in node["enum"] if one is not False))
+        return ", ".join(dict.fromkeys(code(str(one)) for one in node["enum"] if one is not False and one != ""))
     kind = node.get("type", "")
     return " or ".join(kind) if isinstance(kind, list) else str(kind)
 
@@ -128,10 +198,10 @@ def _resolved(schema: Mapping[str, Any], node: Mapping[str, Any]) -> Mapping[str
     return node
 
 
-def write_rights(template: Path) -> str:
+def write_rights(templates: Iterable[Path]) -> str:
     """Return the page of the rights."""
     parts = []
-    for role in _roles(template.read_text()):
+    for role in (role for template in templates for role in _roles(template.read_text())):
         where = f" in the namespace `{role.namespace}`" if role.namespace else ""
         title = f"## {role.kind} {role.name}{where}".replace("`", "")
         rows = [
@@ -192,8 +262,7 @@ def _enter(statement: str, conditions: list[str]) -> None:
     inner = statement.strip("{}- ").strip()
     if inner.startswith("if "):
         words = inner.removeprefix("if ")
-        # The two checks at the top fail an impossible installation; nothing stands in them.
-        conditions.append("" if words.startswith("and $confined") else _words(words))
+        conditions.append(_words(words))
     elif inner == "else":
         before = next(key for key, words in CONDITIONS.items() if words == conditions[-1])
         conditions[-1] = NEGATED[before]
@@ -243,4 +312,8 @@ def _inline(text: str) -> str:
 
 
 def _namespace(text: str) -> str:
-    return {"{{ .Release.Namespace }}": "of the operator", "{{ . }}": "of adapters.secrets.namespaces"}.get(text, text)
+    return {
+        "{{ .Release.Namespace }}": "of the operator",
+        "{{ . }}": "of adapters.secrets.namespaces",
+        "{{ $namespace }}": "of test.namespace",
+    }.get(text, text)

@@ -1,22 +1,15 @@
-"""Helm on the chart, without a cluster."""
+"""Helm, and the chart as it renders it."""
 
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from e2e_cluster.binaries import ensure_binaries
 
-CHART = Path(__file__).resolve().parents[2] / "charts" / "patio"
-NAMESPACE = "patio-system"
-
-Object = dict[str, Any]
-Helm = Callable[..., "subprocess.CompletedProcess[str]"]
+from .chart_objects import CHART, NAMESPACE, Helm, Object, Render
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +30,7 @@ def helm() -> Helm:
 
 
 @pytest.fixture(scope="session")
-def render(helm: Helm) -> Callable[..., list[Object]]:
+def render(helm: Helm) -> Render:
     """Render the chart with values such as `operator.replicas=2`."""
 
     def run(*values: str) -> list[Object]:
@@ -49,5 +42,5 @@ def render(helm: Helm) -> Callable[..., list[Object]]:
 
 
 @pytest.fixture(scope="session")
-def rendered(render: Callable[..., list[Object]]) -> list[Object]:
+def rendered(render: Render) -> list[Object]:
     return render()

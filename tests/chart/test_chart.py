@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,22 +11,9 @@ import yaml
 
 from patio_operator.webhooks.loraadapters import LORA_ADAPTERS_PATH
 
+from .chart_objects import CHART, NAMESPACE, Helm, Object, images, of_kind, only, variables_of
+
 pytestmark = pytest.mark.api  # helm is one of the cluster's binaries
-
-CHART = Path(__file__).resolve().parents[2] / "charts" / "patio"
-NAMESPACE = "patio-system"
-
-Object = dict[str, Any]
-Helm = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-def of_kind(objects: list[Object], kind: str) -> list[Object]:
-    return [one for one in objects if one["kind"] == kind]
-
-
-def only(objects: list[Object], kind: str) -> Object:
-    (one,) = of_kind(objects, kind)
-    return one
 
 
 def operator_rules(objects: list[Object]) -> list[Object]:
@@ -73,6 +59,14 @@ def test_helm_finds_nothing_to_complain_about(helm: Helm) -> None:
         ("monitoring.rules.thresholds.timeToFirstTokenSeconds=5", "must be one of"),
         ("monitoring.rules.disabled[0]=EngineDown", "does not match pattern"),
         ("monitoring.dashboards.labels=x", "want object"),
+        ("operator.extraEnv[0].nam=X", "'nam' not allowed"),
+        ("operator.livenessProbe.httpGet.port=1", "'httpGet' not allowed"),
+        ("operator.podDisruptionBudget.max=1", "'max' not allowed"),
+        ("commonLabels.team=a b", "does not match pattern"),
+        ("global.imageRegistry=https://r", "does not match pattern"),
+        ("webhook.objectSelector.labels.a=b", "'labels' not allowed"),
+        ("sidecar.downloadVolume.hostPath=relative", "does not match pattern"),
+        ("serviceAccount.name=", "does not match pattern"),
     ],
 )
 def test_value_that_is_misspelt_or_out_of_range_is_rejected(helm: Helm, value: str, complaint: str) -> None:
@@ -81,21 +75,26 @@ def test_value_that_is_misspelt_or_out_of_range_is_rejected(helm: Helm, value: s
     assert complaint in done.stderr
 
 
+FREE = {
+    "requests",
+    "limits",
+    "nodeSelector",
+    "affinity",
+    "dnsConfig",
+    "labels",
+    "annotations",
+    "matchLabels",
+    "extraLabels",
+    "global",
+} | {f"{whose}{what}" for whose in ("common", "pod", "deployment") for what in ("Labels", "Annotations")}
+"""Values below which any name may stand."""
+
+
 def test_every_value_of_the_file_is_in_the_schema(helm: Helm, tmp_path: Path) -> None:
     def misspelt(values: Object) -> list[Object]:
         found: list[Object] = [values | {"misspelt": 1}]
         for name, value in values.items():
-            if isinstance(value, dict) and name not in (
-                "requests",
-                "limits",
-                "podAnnotations",
-                "nodeSelector",
-                "affinity",
-                "labels",
-                "annotations",
-                "extraLabels",
-                "matchLabels",
-            ):
+            if isinstance(value, dict) and name not in FREE:
                 found += [values | {name: inner} for inner in misspelt(value)]
         return found
 
@@ -396,16 +395,23 @@ def test_every_selector_finds_the_operators_pods(render: Callable[..., list[Obje
 
 def test_webhook_sees_only_the_creation_of_pods_that_ask_for_it(rendered: list[Object]) -> None:
     webhooks = only(rendered, "MutatingWebhookConfiguration")["webhooks"]
-    assert {one["name"]: one["objectSelector"] for one in webhooks if "objectSelector" in one} == {
-        "profile.patio.dev": {"matchExpressions": [{"key": "patio.dev/profile", "operator": "Exists"}]},
-        "engine-runtimes.patio.dev": {"matchLabels": {"patio.dev/engine-runtimes": "true"}},
+    unless = {"key": "patio.dev/inject", "operator": "NotIn", "values": ["false"]}
+    assert {one["name"]: one["objectSelector"]["matchExpressions"] for one in webhooks} == {
+        "profile.patio.dev": [{"key": "patio.dev/profile", "operator": "Exists"}, unless],
+        "engine-runtimes.patio.dev": [
+            {"key": "patio.dev/engine-runtimes", "operator": "In", "values": ["true"]},
+            unless,
+        ],
+        "upstream-sidecar.patio.dev": [unless],
+        "upstream-pod.patio.dev": [unless],
     }
     for webhook in webhooks:
         (rule,) = webhook["rules"]
         assert (rule["resources"], rule["operations"]) == (["pods"], ["CREATE"])
         assert webhook["sideEffects"] == "None"
         assert webhook["reinvocationPolicy"] == "IfNeeded"
-        assert ("objectSelector" in webhook) != ("matchConditions" in webhook)
+        asks = len(webhook["objectSelector"]["matchExpressions"]) > 1
+        assert asks != ("matchConditions" in webhook)
 
 
 def test_only_pods_that_ask_or_have_a_sidecar_wait_for_operator(render: Callable[..., list[Object]]) -> None:
@@ -561,17 +567,6 @@ def test_every_crd_of_the_chart_comes_before_the_default_profile() -> None:
     names = {path.name for path in (CHART / "crds").glob("*.yaml")}
     assert "workloads.x-k8s.io_clusterengineruntimeprofiles.yaml" in names
     assert "patio.dev_loraadapters.yaml" in names
-
-
-def variables_of(objects: list[Object]) -> dict[str, str]:
-    (operator,) = only(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
-    return {one["name"]: one.get("value", "") for one in operator["env"]}
-
-
-def images(objects: list[Object]) -> set[str]:
-    (operator,) = only(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
-    (sidecar,) = only(objects, "ClusterEngineRuntimeProfile")["spec"]["initContainers"]
-    return {operator["image"], sidecar["image"]}
 
 
 def assert_restricted(context: Object) -> None:

@@ -23,11 +23,17 @@ def test_every_documented_reason_is_in_the_code() -> None:
 
 
 def test_every_rule_of_the_rbac_is_a_row_with_a_reason() -> None:
-    rules = re.findall(r"^ +- apiGroups:", (CHART / "templates/rbac.yaml").read_text(), re.M)
+    texts = [(CHART / "templates" / name).read_text() for name in chart.RBAC]
+    rules = re.findall(r"^ +- apiGroups:", "\n".join(texts), re.M)
     rows = re.findall(r"^\| (?:`|core)", (REFERENCE / "rbac.md").read_text(), re.M)
     assert len(rows) == len(rules)
     cells = [line.split("|")[-2].strip() for line in (REFERENCE / "rbac.md").read_text().splitlines() if "| `" in line]
     assert [cell for cell in cells if not cell or cell.startswith("*")] == []
+
+
+def test_every_template_with_roles_is_on_the_page() -> None:
+    templates = (CHART / "templates").glob("*.yaml")
+    assert {path.name for path in templates if re.search(r"^ +verbs:", path.read_text(), re.M)} == set(chart.RBAC)
 
 
 def test_condition_of_the_rbac_without_a_text_is_an_error() -> None:

@@ -9,13 +9,37 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: operator
 {{- end }}
 
+{{/* The labels that every object has. Those of the chart win. */}}
 {{- define "patio.labels" -}}
+{{- with .Values.commonLabels }}
+{{- toYaml . }}
+{{ end -}}
 app.kubernetes.io/name: patio
 app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/part-of: patio
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{/* Labels and annotations of an object: (list $ labels annotations), of which the last two are its own and win. */}}
+{{- define "patio.metadata" -}}
+{{- $root := index . 0 -}}
+labels:
+  {{- toYaml (mergeOverwrite (include "patio.labels" $root | fromYaml) (index . 1)) | nindent 2 }}
+{{- with mergeOverwrite (deepCopy $root.Values.commonAnnotations) (index . 2) }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* The labels by which Kubernetes adds a ClusterRole to its own roles: (list $ names of the roles) */}}
+{{- define "patio.aggregation" -}}
+{{- if (first .).Values.rbac.aggregate -}}
+{{- range rest . }}
+rbac.authorization.k8s.io/aggregate-to-{{ . }}: "true"
+{{- end }}
+{{- end }}
 {{- end }}
 
 {{/* groups.mode; YAML reads an off without quotes as false. */}}
@@ -26,11 +50,164 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{/* The reference of an image: (list $ .Values.operator.image) */}}
 {{- define "patio.image" -}}
 {{- $root := index . 0 -}}{{- $image := index . 1 -}}
+{{- $repository := $image.repository -}}
+{{- with $root.Values.global.imageRegistry -}}
+{{- $parts := splitList "/" $repository -}}
+{{- $first := first $parts -}}
+{{- if and (gt (len $parts) 1) (or (contains "." $first) (contains ":" $first) (eq $first "localhost")) -}}
+{{- $parts = rest $parts -}}
+{{- end -}}
+{{- $repository = printf "%s/%s" (trimSuffix "/" .) (join "/" $parts) -}}
+{{- end -}}
 {{- if $image.digest -}}
-{{ $image.repository }}@{{ $image.digest }}
-{{- else if contains "@" $image.repository -}}
-{{ $image.repository }}
+{{ $repository }}@{{ $image.digest }}
+{{- else if contains "@" $repository -}}
+{{ $repository }}
 {{- else -}}
-{{ $image.repository }}:{{ $image.tag | default $root.Chart.AppVersion }}
+{{ $repository }}:{{ $image.tag | default $root.Chart.AppVersion }}
+{{- end }}
+{{- end }}
+
+{{/* The pull secrets of pods of the chart, as a list of objects. */}}
+{{- define "patio.pullSecrets" -}}
+{{- $names := list -}}
+{{- range concat (.Values.global.imagePullSecrets | default list) .Values.imagePullSecrets -}}
+{{- if kindIs "string" . }}{{ $names = append $names . }}{{ else }}{{ $names = append $names .name }}{{ end -}}
+{{- end -}}
+{{- range $names | uniq }}
+- name: {{ . }}
+{{- end }}
+{{- end }}
+
+{{/* The security context of pods of the chart, from that of the operator's container: (list $ fsGroup), where fsGroup says whether
+volumes belong to the group. */}}
+{{- define "patio.podSecurityContext" -}}
+{{- $withGroup := index . 1 -}}
+{{- with (index . 0).Values.operator.securityContext -}}
+runAsNonRoot: {{ .runAsNonRoot }}
+{{- if .runAsUser }}
+runAsUser: {{ .runAsUser }}
+{{- end }}
+{{- if .runAsGroup }}
+runAsGroup: {{ .runAsGroup }}
+{{- if $withGroup }}
+fsGroup: {{ .runAsGroup }}
+{{- end }}
+{{- end }}
+{{- with .seccompProfile }}
+seccompProfile:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* The pod of a hook: (list $ name arguments). It runs a module of the operator's image as a service account of that name. */}}
+{{- define "patio.hookPod" -}}
+{{- $root := index . 0 -}}
+metadata:
+  labels:
+    {{- include "patio.labels" $root | nindent 4 }}
+    app.kubernetes.io/component: {{ index . 1 | trimPrefix "patio-" }}
+spec:
+  serviceAccountName: {{ index . 1 }}
+  automountServiceAccountToken: true
+  enableServiceLinks: false
+  restartPolicy: Never
+  securityContext:
+    {{- include "patio.podSecurityContext" (list $root false) | nindent 4 }}
+  {{- with include "patio.pullSecrets" $root }}
+  imagePullSecrets:
+    {{- . | nindent 4 }}
+  {{- end }}
+  {{- with $root.Values.operator.nodeSelector }}
+  nodeSelector:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $root.Values.operator.tolerations }}
+  tolerations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  containers:
+    - name: {{ index . 1 | trimPrefix "patio-" }}
+      image: {{ include "patio.image" (list $root $root.Values.operator.image) | quote }}
+      imagePullPolicy: {{ $root.Values.operator.image.pullPolicy }}
+      command: [python, -m]
+      args: {{ index . 2 | toJson }}
+      resources:
+        {{- toYaml $root.Values.operator.resources | nindent 8 }}
+      securityContext:
+        {{- toYaml $root.Values.operator.securityContext | nindent 8 }}
+      volumeMounts:
+        - {name: tmp, mountPath: /tmp}
+  volumes:
+    - name: tmp
+      emptyDir: {medium: Memory, sizeLimit: 8Mi}
+{{- end }}
+
+{{/* Annotations of a hook: (list event weight). Its objects are gone when it has succeeded. */}}
+{{- define "patio.hook" -}}
+helm.sh/hook: {{ index . 0 }}
+helm.sh/hook-weight: {{ index . 1 | quote }}
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+{{- end }}
+
+{{/* What no schema can say: values that exclude each other, and names that are the chart's own. Prints nothing. */}}
+{{- define "patio.checks" -}}
+{{- if and .Values.watchNamespaces (eq (include "patio.mode" .) "auto") }}
+{{- fail "watchNamespaces: say in groups.mode who realises RoleBasedGroups (manage, observe or off): upstream's controller is not looked for" }}
+{{- end }}
+{{- if and .Values.watchNamespaces (has "*" .Values.adapters.secrets.namespaces) }}
+{{- fail "adapters.secrets.namespaces: name them where there are watchNamespaces" }}
+{{- end }}
+{{- range $where, $labels := dict "commonLabels" .Values.commonLabels "operator.podLabels" .Values.operator.podLabels "serviceAccount.labels" .Values.serviceAccount.labels }}
+{{- range $key, $_ := $labels }}
+{{- if regexMatch "^(app[.]kubernetes[.]io|helm[.]sh|rbac[.]authorization[.]k8s[.]io|([a-z-]+[.])*patio[.]dev)/" $key }}
+{{- fail (printf "%s: the chart sets the label %s, or Patio reads it: choose another name" $where $key) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- range $where, $annotations := dict "commonAnnotations" .Values.commonAnnotations "webhook.annotations" .Values.webhook.annotations "serviceAccount.annotations" .Values.serviceAccount.annotations "operator.deploymentAnnotations" .Values.operator.deploymentAnnotations }}
+{{- range $key, $_ := $annotations }}
+{{- if regexMatch "^(meta[.])?helm[.]sh/|^cert-manager[.]io/inject-" $key }}
+{{- fail (printf "%s: Helm or the chart sets the annotation %s: leave it out" $where $key) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- range .Values.operator.extraEnv }}
+{{- if or (hasPrefix "PATIO_" .name) (eq .name "POD_NAME") }}
+{{- fail (printf "operator.extraEnv: the chart sets %s itself: use its value (docs/reference/helm-values.md)" .name) }}
+{{- end }}
+{{- end }}
+{{- range .Values.operator.extraVolumes }}
+{{- if has .name (list "tmp" "tls") }}
+{{- fail (printf "operator.extraVolumes: the chart has a volume %s: choose another name" .name) }}
+{{- end }}
+{{- end }}
+{{- range .Values.operator.extraContainers }}
+{{- if eq .name "operator" }}
+{{- fail "operator.extraContainers: operator is the name of the chart's own container: choose another one" }}
+{{- end }}
+{{- end }}
+{{- range .Values.sidecar.env }}
+{{- if has .name (list "POD_NAME" "POD_NAMESPACE" "POD_IP" "PATIO_DOWNLOAD_LIMIT" "PATIO_REQUIRED_ADAPTERS") }}
+{{- fail (printf "sidecar.env: %s is set by the chart or by the operator%s" .name (ternary ": use sidecar.downloadLimit" "" (eq .name "PATIO_DOWNLOAD_LIMIT"))) }}
+{{- end }}
+{{- end }}
+{{- range .Values.sidecar.extraArgs }}
+{{- if regexMatch "^(--access-control|--port|-P)" . }}
+{{- fail (printf "sidecar.extraArgs: %s is the chart's: the port is 9091, and access control is access.enforced" .) }}
+{{- end }}
+{{- end }}
+{{- with .Values.sidecar.downloadVolume }}
+{{- if gt (len (without (list .sizeLimit .persistentVolumeClaim .hostPath) "")) 1 }}
+{{- fail "sidecar.downloadVolume: give only one of sizeLimit, persistentVolumeClaim and hostPath" }}
+{{- end }}
+{{- end }}
+{{- if kindIs "map" .Values.operator.podDisruptionBudget }}
+{{- with .Values.operator.podDisruptionBudget }}
+{{- if and (ne (toString .minAvailable) "") (ne (toString .maxUnavailable) "") }}
+{{- fail "operator.podDisruptionBudget: give only one of minAvailable and maxUnavailable" }}
+{{- end }}
+{{- end }}
 {{- end }}
 {{- end }}

@@ -18,15 +18,7 @@ true
 {{- $root := index . 0 -}}{{- $name := index . 1 -}}{{- $settings := index . 2 -}}
 name: {{ $name }}
 namespace: {{ $settings.namespace | default $root.Release.Namespace }}
-labels:
-  {{- include "patio.labels" $root | nindent 2 }}
-  {{- with $settings.labels }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
-{{- with $settings.annotations }}
-annotations:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
+{{ include "patio.metadata" (list $root $settings.labels $settings.annotations) }}
 {{- end }}
 
 {{/* One alert with its placeholders replaced: (list $rule $page .Values.monitoring.rules). Gives YAML. */}}

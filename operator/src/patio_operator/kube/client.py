@@ -249,10 +249,13 @@ class KubeClient:
         """Create an object; `ConflictError` when it exists."""
         return await self._request("POST", _path(kind, namespace), {"fieldManager": FIELD_MANAGER}, body)
 
-    async def try_create(self, kind: Resource, body: Object, namespace: str, *, strictly: bool = False) -> None:
-        """Have the API server check and admit an object without creating it; `strictly` refuses unknown fields too."""
+    async def try_create(self, kind: Resource, body: Object, namespace: str, *, strictly: bool = False) -> Object:
+        """Have the API server check and admit an object without creating it; `strictly` refuses unknown fields too.
+
+        Return the object that would have been created.
+        """
         query = {"dryRun": "All", "fieldValidation": "Strict" if strictly else "Ignore"}
-        await self._request("POST", _path(kind, namespace), {"fieldManager": FIELD_MANAGER, **query}, body)
+        return await self._request("POST", _path(kind, namespace), {"fieldManager": FIELD_MANAGER, **query}, body)
 
     async def schemas(self, api_version: str) -> Mapping[str, Object]:
         """Read the API server's own schemas of an API version (OpenAPI v3, components.schemas)."""
@@ -260,13 +263,13 @@ class KubeClient:
         answer = await self._request("GET", f"/openapi/v3/{root}")
         return cast("Mapping[str, Object]", answer["components"]["schemas"])
 
-    async def apply(self, kind: Resource, body: Object) -> Object:
-        """Server-side apply, taking over the fields it names."""
+    async def apply(self, kind: Resource, body: Object, manager: str = FIELD_MANAGER) -> Object:
+        """Server-side apply, taking over the fields it names. A `metadata.resourceVersion` in it is a condition."""
         metadata = body["metadata"]
         return await self._request(
             "PATCH",
             _path(kind, metadata.get("namespace"), metadata["name"]),
-            {"fieldManager": FIELD_MANAGER, "force": "true"},
+            {"fieldManager": manager, "force": "true"},
             body,
             "application/apply-patch+yaml",
         )

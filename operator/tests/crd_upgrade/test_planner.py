@@ -1,0 +1,165 @@
+"""What is decided about a CRD: forward only, never over upstream's, and the conversion stays."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from patio_operator.api.crd import DEFINITIONS, VERSION
+from patio_operator.crd_upgrade import planner
+from patio_operator.crd_upgrade.planner import Apply, Reject, Skip, decide, order
+
+NEW = {one.model.kind: one.to_api() for one in DEFINITIONS}
+VERSIONS = ["0.9.0", "0.10.0-alpha", "0.10.0-alpha.1", "0.10.0-rc.1", "0.10.0-rc.2", "0.10.0rc10", "0.10.0", "1.0.0"]
+
+Object = dict[str, Any]
+
+
+def new(kind: str = "RoleBasedGroup", version: str = "0.2.0") -> Object:
+    """A CRD of this version."""
+    crd: Object = copy.deepcopy(NEW[kind])
+    crd["metadata"]["annotations"] = {VERSION: version}
+    return crd
+
+
+def stored(crd: Object, *versions: str, **metadata: Any) -> Object:
+    """A CRD as it is in the cluster."""
+    names = [one["name"] for one in crd["spec"]["versions"]]
+    there = copy.deepcopy(crd)
+    there["metadata"] |= {"resourceVersion": "7", **metadata}
+    there["status"] = {"storedVersions": list(versions) or names[:1]}
+    return there
+
+
+def running() -> Object:
+    """The RoleBasedGroups' CRD of an older version, as a running operator keeps it."""
+    crd = stored(new(version="0.1.0"))
+    crd["spec"]["conversion"]["webhook"]["clientConfig"] |= {"caBundle": "Q0E="}
+    crd["spec"]["conversion"]["webhook"]["clientConfig"]["service"]["namespace"] = "elsewhere"
+    return crd
+
+
+@pytest.mark.parametrize("kind", NEW)
+def test_missing_crd_is_applied_for_the_operators_namespace(kind: str) -> None:
+    decision = decide(None, new(kind), "llm")
+    assert isinstance(decision, Apply)
+    assert "resourceVersion" not in decision.body["metadata"]
+    service = decision.body["spec"]["conversion"].get("webhook", {}).get("clientConfig", {}).get("service")
+    assert service is None or service["namespace"] == "llm"
+
+
+def test_older_crd_is_applied_if_unchanged_since_it_was_read() -> None:
+    decision = decide(running(), new(), "llm")
+    assert isinstance(decision, Apply)
+    assert decision.body["metadata"]["resourceVersion"] == "7"
+    assert decision.body["metadata"]["annotations"] == {VERSION: "0.2.0"}
+    assert decision.body["spec"]["versions"] == new()["spec"]["versions"]
+    assert "0.1.0" in decision.reason
+
+
+def test_conversion_stays_as_the_operator_keeps_it() -> None:
+    decision = decide(running(), new(), "llm")
+    assert isinstance(decision, Apply)
+    assert decision.body["spec"]["conversion"] == running()["spec"]["conversion"]
+
+
+def test_conversion_that_is_new_is_applied() -> None:
+    current = running()
+    current["spec"]["conversion"] = {"strategy": "None"}
+    decision = decide(current, new(), "llm")
+    assert isinstance(decision, Apply)
+    client = decision.body["spec"]["conversion"]["webhook"]["clientConfig"]
+    assert client["service"]["namespace"] == "llm"
+
+
+def test_arguments_are_not_changed() -> None:
+    current, wanted = running(), new()
+    decide(current, wanted, "llm")
+    assert (current, wanted) == (running(), new())
+
+
+def test_crd_without_a_version_is_applied() -> None:
+    current = running()
+    del current["metadata"]["annotations"]
+    assert isinstance(decide(current, new(), "llm"), Apply)
+
+
+def converted_by_upstream(crd: Object) -> None:
+    crd["spec"]["conversion"]["webhook"]["clientConfig"]["service"] = {
+        "name": "rbgs-webhook",
+        "namespace": "rbgs-system",
+    }
+
+
+def generated_by_upstream(crd: Object) -> None:
+    crd["metadata"]["annotations"] = {planner.GENERATED_BY_OTHERS: "v0.16.5"}
+
+
+def without_a_sign(crd: Object) -> None:
+    del crd["metadata"]["annotations"]
+    del crd["spec"]["names"]["categories"]
+
+
+@pytest.mark.parametrize("change", [converted_by_upstream, generated_by_upstream, without_a_sign])
+def test_upstreams_crds_are_left(change: Any) -> None:
+    current = running()
+    change(current)
+    decision = decide(current, new(), "llm")
+    assert isinstance(decision, Skip)
+    assert "not Patio's" in decision.reason
+
+
+def test_newer_crd_is_rejected() -> None:
+    decision = decide(stored(new(version="0.3.0")), new(version="0.2.0"), "llm")
+    assert isinstance(decision, Reject)
+    assert "newer than 0.2.0" in decision.reason
+    assert "crds.upgrade=false" in decision.reason
+
+
+def test_same_version_is_applied_again() -> None:
+    assert isinstance(decide(stored(new()), new(), "llm"), Apply)
+
+
+def test_unreadable_version_is_rejected() -> None:
+    current = stored(new(version="latest"))
+    decision = decide(current, new(), "llm")
+    assert isinstance(decision, Reject)
+    assert "'latest'" in decision.reason
+
+
+def test_version_of_stored_objects_is_not_dropped() -> None:
+    current = stored(running(), "v1alpha0", "v1alpha2")
+    decision = decide(current, new(), "llm")
+    assert isinstance(decision, Reject)
+    assert "v1alpha0" in decision.reason
+    assert "v1alpha2," not in decision.reason
+
+
+def test_crd_that_is_being_deleted_is_rejected() -> None:
+    current = stored(running(), deletionTimestamp="2026-01-01T00:00:00Z")
+    assert isinstance(decide(current, new(), "llm"), Reject)
+
+
+def test_versions_are_in_the_order_of_their_releases() -> None:
+    orders = [order(one) for one in VERSIONS]
+    assert None not in orders
+    assert sorted(orders, key=lambda one: (one is None, one)) == orders
+    assert order("1.0.0+build.5") == order("v1.0.0") == order("1.0.0")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1", "1.2", "1.2.3.4.5/6", "latest", "1.2.x", "9" * 10 + ".0.0", "1.0.0-" + "a" * 101]
+)
+def test_text_that_is_no_version_has_no_order(text: str) -> None:
+    assert order(text) is None
+
+
+@given(st.text(max_size=40), st.text(max_size=40))
+def test_two_orders_can_always_be_compared(one: str, other: str) -> None:
+    first, second = order(f"1.2.3-{one}"), order(f"1.2.3{other}")
+    if first is not None and second is not None:
+        assert (first < second) + (second < first) + (first == second) == 1

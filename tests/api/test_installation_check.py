@@ -1,0 +1,97 @@
+"""What `helm test` runs, with the rights that its hooks give it, against a real API server and a running operator."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+import yaml
+
+from e2e_cluster import ensure_binaries
+from e2e_cluster.control_plane import ControlPlane
+from patio_testing.operator_process import OperatorProcess
+
+pytestmark = pytest.mark.api
+
+NAME = "patio-installation-check"
+USER = f"system:serviceaccount:patio-system:{NAME}"
+
+Check = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="module")
+def check(plane: ControlPlane) -> Check:
+    """Run the check as the service account of the hooks, with the roles of the hooks."""
+    hooks = subprocess.run(
+        [
+            ensure_binaries(["helm"]).helm,
+            "--kubeconfig",
+            plane.kubeconfig,
+            "--namespace=patio-system",
+            "get",
+            "hooks",
+            "patio",
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    kinds = {one["kind"]: one for one in yaml.safe_load_all(hooks) if one and one["metadata"]["name"] == NAME}
+    assert kinds.keys() == {"ServiceAccount", "Role", "RoleBinding", "Job"}
+    for kind in ("ServiceAccount", "Role", "RoleBinding"):
+        plane.kubectl("apply", "-f", "-", stdin=json.dumps(kinds[kind]))
+    (container,) = kinds["Job"]["spec"]["template"]["spec"]["containers"]
+    environment = {"PATH": os.environ["PATH"], "KUBECONFIG": str(plane.kubeconfig_for(USER))}
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", *container["args"], *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+def test_running_installation_passes_and_nothing_is_stored(
+    webhooks: OperatorProcess, check: Check, plane: ControlPlane
+) -> None:
+    done = check()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines() == [
+        "ok: in the namespace default, a pod with the label patio.dev/profile=patio gets: patio",
+        "ok: in the namespace default, a LoraAdapter is accepted",
+    ]
+    assert plane.kubectl("get", "pods,loraadapters", "--namespace=default", "--output=name") == ""
+
+
+def test_missing_profile_fails_the_check(webhooks: OperatorProcess, check: Check) -> None:
+    done = check("--profile=unheard-of", "--seconds=1")
+    assert done.returncode == 1
+    assert "FAILED" in done.stdout
+    assert "unheard-of" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        {"apiVersion": "v1", "kind": "Pod", "spec": {"containers": [{"name": "x", "image": "x"}]}},
+        {
+            "apiVersion": "patio.dev/v1alpha1",
+            "kind": "LoraAdapter",
+            "spec": {"source": {"uri": "file:///models/a"}, "selector": {"matchLabels": {"a": "b"}}},
+        },
+    ],
+    ids=lambda what: str(what["kind"]),
+)
+def test_rights_of_the_hook_are_for_dry_runs_only(plane: ControlPlane, check: Check, what: dict[str, object]) -> None:
+    document = json.dumps(what | {"metadata": {"name": "kept"}})
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        plane.kubectl("create", "--namespace=default", f"--as={USER}", "-f", "-", stdin=document)
+    assert "by dry run only" in refused.value.stderr

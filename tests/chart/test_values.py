@@ -1,0 +1,378 @@
+"""Values that a platform team sets: each gets where it belongs, and what is the chart's own cannot be replaced."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from e2e_cluster.binaries import ensure_binaries
+
+from .chart_objects import (
+    CHART,
+    NAMESPACE,
+    Helm,
+    Object,
+    Render,
+    container_of,
+    images,
+    of_kind,
+    only,
+    pod_of,
+    sidecar_of,
+)
+
+pytestmark = pytest.mark.api  # helm is one of the cluster's binaries
+
+
+def properties(node: Object, path: str = "") -> Iterator[tuple[str, Object]]:
+    """Every named value of a schema, and those of its definitions."""
+    for name, inner in node.get("properties", {}).items():
+        yield f"{path}.{name}".lstrip("."), inner
+        yield from properties(inner, f"{path}.{name}")
+    for inner in (node.get("items"), *node.get("anyOf", ()), *node.get("definitions", {}).values()):
+        if inner is not None:
+            yield from properties(inner, path)
+
+
+def test_every_value_of_the_schema_has_a_description() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+
+    def description(one: Object) -> str | None:
+        """Its own, or that of its definition."""
+        definition = schema["definitions"].get(one.get("$ref", "").rpartition("/")[2], {})
+        found: str | None = one.get("description") or definition.get("description")
+        return found
+
+    assert [path for path, one in properties(schema) if not description(one)] == []
+
+
+def test_every_value_of_the_schema_is_in_the_file() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+
+    def missing(node: Object, there: object, path: str) -> list[str]:
+        if not isinstance(there, dict):
+            return [path]
+        return [
+            one
+            for name, inner in node.get("properties", {}).items()
+            if name not in ("enabled", "type", "rollingUpdate") or path
+            for one in ([f"{path}.{name}"] if name not in there else missing(inner, there[name], f"{path}.{name}"))
+            if inner.get("properties") or name not in there
+        ]
+
+    left_out = {".webhook.certManager.issuerRef", ".operator.strategy"}
+    assert [one for one in missing(schema, values, "") if one.rpartition(".")[0] not in left_out] == []
+
+
+def test_service_account_is_as_given(render: Render) -> None:
+    objects = render(
+        "serviceAccount.name=robot",
+        "serviceAccount.annotations.role=aws",
+        "serviceAccount.labels.team=a",
+        "serviceAccount.automount=false",
+        "adapters.secrets.namespaces[0]=team-a",
+        "groups.mode=manage",
+        "watchNamespaces[0]=team-a",
+    )
+    account = only(objects, "ServiceAccount")
+    assert account["metadata"]["name"] == pod_of(objects)["spec"]["serviceAccountName"] == "robot"
+    assert account["metadata"]["annotations"] == {"role": "aws"}
+    assert account["metadata"]["labels"]["team"] == "a"
+    assert account["automountServiceAccountToken"] is pod_of(objects)["spec"]["automountServiceAccountToken"] is False
+    bindings = [*of_kind(objects, "ClusterRoleBinding"), *of_kind(objects, "RoleBinding")]
+    assert len(bindings) == 5
+    for one in bindings:
+        assert one["subjects"] == [{"kind": "ServiceAccount", "name": "robot", "namespace": NAMESPACE}]
+    (condition,) = only(objects, "ValidatingAdmissionPolicy")["spec"]["matchConditions"]
+    assert f"system:serviceaccount:{NAMESPACE}:robot" in condition["expression"]
+    assert not of_kind(render("serviceAccount.create=false"), "ServiceAccount")
+
+
+def test_roles_can_be_left_out_or_not_aggregated(render: Render) -> None:
+    kinds = {one["kind"] for one in render("rbac.create=false")}
+    assert not {"ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"} & kinds
+    aggregated = "rbac.authorization.k8s.io/aggregate-to-"
+    for values, expected in (((), {"view", "edit", "admin"}), (("rbac.aggregate=false",), set[str]())):
+        labels = [key for one in of_kind(render(*values), "ClusterRole") for key in one["metadata"]["labels"]]
+        assert {key.removeprefix(aggregated) for key in labels if key.startswith(aggregated)} == expected
+
+
+@pytest.mark.parametrize(
+    ("repository", "image"),
+    [
+        ("docker.io/patio/operator", "r.example:5000/mirror/patio/operator:v1"),
+        ("patio/operator", "r.example:5000/mirror/patio/operator:v1"),
+        ("operator", "r.example:5000/mirror/operator:v1"),
+        ("localhost/operator", "r.example:5000/mirror/operator:v1"),
+        ("here:5000/operator", "r.example:5000/mirror/operator:v1"),
+    ],
+)
+def test_global_registry_counts_for_both_images(render: Render, repository: str, image: str) -> None:
+    registry = "global.imageRegistry=r.example:5000/mirror"
+    objects = render(
+        registry, f"operator.image.repository={repository}", "operator.image.tag=v1", "sidecar.image.tag=v2"
+    )
+    assert images(objects) == {image, "r.example:5000/mirror/patio/sidecar:v2"}
+
+
+def test_pull_secrets_come_from_both_places_once(render: Render) -> None:
+    objects = render(
+        "global.imagePullSecrets[0]=a",
+        "global.imagePullSecrets[1].name=b",
+        "imagePullSecrets[0].name=b",
+        "imagePullSecrets[1].name=c",
+    )
+    assert pod_of(objects)["spec"]["imagePullSecrets"] == [{"name": "a"}, {"name": "b"}, {"name": "c"}]
+
+
+def test_another_chart_can_depend_on_this_one(tmp_path: Path) -> None:
+    parent = tmp_path / "platform"
+    shutil.copytree(CHART, parent / "charts" / "patio")
+    (parent / "Chart.yaml").write_text(
+        "{apiVersion: v2, name: platform, version: 0.1.0, dependencies: [{name: patio, version: '*', condition: "
+        "patio.enabled}]}"
+    )
+    given = {
+        "patio": {"enabled": True, "operator": {"replicas": 3}},
+        "global": {"imageRegistry": "r.example", "of-another-chart": 1},
+    }
+    (parent / "values.yaml").write_text(yaml.safe_dump(given))
+    done = subprocess.run(
+        [ensure_binaries(["helm"]).helm, "template", "platform", parent], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    objects = [one for one in yaml.safe_load_all(done.stdout) if one]
+    assert only(objects, "Deployment")["spec"]["replicas"] == 3
+    assert {image.partition("/")[0] for image in images(objects)} == {"r.example"}
+
+
+def test_common_labels_and_annotations_are_everywhere(render: Render) -> None:
+    plain = render("webhook.certManager.enabled=true", "groups.mode=observe")
+    objects = render(
+        "webhook.certManager.enabled=true",
+        "groups.mode=observe",
+        "commonLabels.team=a",
+        "commonAnnotations.cost=b",
+        "operator.podLabels.pool=c",
+        "operator.deploymentAnnotations.cost=own",
+        "webhook.annotations.weight=light",
+    )
+    assert len(objects) == len(plain) >= 20
+    for one in objects:
+        metadata = one["metadata"]
+        assert metadata["labels"]["team"] == "a", one
+        assert metadata["annotations"]["cost"] == ("own" if one["kind"] == "Deployment" else "b"), one
+        if one["kind"].endswith("WebhookConfiguration"):
+            assert metadata["annotations"].keys() == {"cost", "weight", "cert-manager.io/inject-ca-from"}
+    assert pod_of(objects)["metadata"]["labels"].items() >= {"team": "a", "pool": "c"}.items()
+    assert "annotations" not in pod_of(objects)["metadata"], "a changed annotation would restart the operator"
+    for before, after in zip(plain, objects, strict=True):
+        assert before.get("spec", {}).get("selector") == after.get("spec", {}).get("selector")
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        (("commonLabels.app\\.kubernetes\\.io/name=x",), "commonLabels: the chart sets the label"),
+        (("operator.podLabels.patio\\.dev/profile=patio",), "operator.podLabels: the chart sets the label"),
+        (("serviceAccount.labels.lora\\.patio\\.dev/x=y",), "serviceAccount.labels"),
+        (("commonAnnotations.helm\\.sh/hook=test",), "commonAnnotations: Helm or the chart sets"),
+        (("webhook.annotations.cert-manager\\.io/inject-ca-from=x",), "webhook.annotations: Helm or the chart sets"),
+        (("operator.extraEnv[0].name=PATIO_LEASE",), "the chart sets PATIO_LEASE itself"),
+        (("operator.extraEnv[0].name=POD_NAME",), "the chart sets POD_NAME itself"),
+        (("operator.extraVolumes[0].name=tmp",), "the chart has a volume tmp"),
+        (("operator.extraContainers[0].name=operator",), "choose another one"),
+        (("sidecar.env[0].name=PATIO_DOWNLOAD_LIMIT",), "use sidecar.downloadLimit"),
+        (("sidecar.env[0].name=POD_IP",), "POD_IP is set by the chart or by the operator"),
+        (("sidecar.extraArgs[0]=--access-control=off",), "access control is access.enforced"),
+        (("sidecar.extraArgs[0]=--port=1",), "the port is 9091"),
+        (("sidecar.downloadVolume.hostPath=/a", "sidecar.downloadVolume.sizeLimit=1Gi"), "give only one of"),
+        (
+            ("operator.podDisruptionBudget.minAvailable=1", "operator.podDisruptionBudget.maxUnavailable=1"),
+            "give only one of minAvailable and maxUnavailable",
+        ),
+    ],
+)
+def test_names_of_the_chart_cannot_be_replaced(helm: Helm, values: tuple[str, ...], complaint: str) -> None:
+    done = helm("template", *(f"--set={one}" for one in values))
+    assert done.returncode != 0
+    assert complaint in done.stderr
+
+
+def test_pods_of_the_operator_are_as_given(render: Render) -> None:
+    objects = render(
+        "operator.strategy.type=Recreate",
+        "operator.revisionHistoryLimit=0",
+        "operator.hostUsers=false",
+        "operator.dnsPolicy=Default",
+        "operator.dnsConfig.nameservers[0]=10.0.0.1",
+        "operator.runtimeClassName=gvisor",
+        "operator.schedulerName=mine",
+        "operator.topologySpreadConstraints[0].topologyKey=zone",
+        "operator.topologySpreadConstraints[1].labelSelector.matchLabels.app=x",
+        "operator.livenessProbe.failureThreshold=9",
+        "operator.extraEnv[0].name=HTTPS_PROXY",
+        "operator.extraEnv[0].value=http://proxy",
+        "operator.extraVolumes[0].name=ca",
+        "operator.extraVolumes[0].configMap.name=ca",
+        "operator.extraVolumeMounts[0].name=ca",
+        "operator.extraVolumeMounts[0].mountPath=/ca",
+        "operator.extraContainers[0].name=proxy",
+        "operator.extraContainers[0].image=proxy",
+    )
+    deployment = only(objects, "Deployment")["spec"]
+    assert (deployment["strategy"], deployment["revisionHistoryLimit"]) == ({"type": "Recreate"}, 0)
+    spec = pod_of(objects)["spec"]
+    assert (spec["hostUsers"], spec["dnsPolicy"], spec["dnsConfig"]) == (
+        False,
+        "Default",
+        {"nameservers": ["10.0.0.1"]},
+    )
+    assert (spec["runtimeClassName"], spec["schedulerName"]) == ("gvisor", "mine")
+    own, theirs = spec["topologySpreadConstraints"]
+    assert own == {"topologyKey": "zone", "labelSelector": {"matchLabels": deployment["selector"]["matchLabels"]}}
+    assert theirs == {"labelSelector": {"matchLabels": {"app": "x"}}}
+    container = container_of(objects)
+    assert container["livenessProbe"]["failureThreshold"] == 9
+    assert container["livenessProbe"]["periodSeconds"] == 10, "the rest stays"
+    assert container["env"][-1] == {"name": "HTTPS_PROXY", "value": "http://proxy"}
+    assert container["volumeMounts"][-1] == {"name": "ca", "mountPath": "/ca"}
+    assert spec["volumes"][-1] == {"name": "ca", "configMap": {"name": "ca"}}
+    assert [one["name"] for one in spec["containers"]] == ["operator", "proxy"]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ((), {"maxUnavailable": 1}),
+        (("maxUnavailable=50%",), {"maxUnavailable": "50%"}),
+        (("maxUnavailable=0",), {"maxUnavailable": 0}),
+        (
+            ("minAvailable=2", "unhealthyPodEvictionPolicy=AlwaysAllow"),
+            {"minAvailable": 2, "unhealthyPodEvictionPolicy": "AlwaysAllow"},
+        ),
+        (("enabled=false",), None),
+    ],
+)
+def test_disruption_budget_is_as_given(render: Render, values: tuple[str, ...], expected: Object | None) -> None:
+    found = of_kind(render(*(f"operator.podDisruptionBudget.{one}" for one in values)), "PodDisruptionBudget")
+    specs = [{key: value for key, value in one["spec"].items() if key != "selector"} for one in found]
+    assert specs == ([] if expected is None else [expected])
+
+
+def test_disruption_budget_can_be_a_switch(helm: Helm) -> None:
+    for switch, count in (("true", 1), ("false", 0)):
+        done = helm("template", f"--set=operator.podDisruptionBudget={switch}")
+        assert done.stdout.count("kind: PodDisruptionBudget") == count
+
+
+def test_sidecar_gets_flags_and_variables(render: Render) -> None:
+    sidecar = sidecar_of(
+        render("sidecar.extraArgs[0]=--log-level=DEBUG", "access.enforced=false", "sidecar.env[0].name=HF_ENDPOINT")
+    )
+    assert sidecar["args"] == ["--access-control=off", "--log-level=DEBUG"]
+    assert [one["name"] for one in sidecar["env"]] == ["PATIO_DOWNLOAD_LIMIT", "HF_ENDPOINT"]
+    assert [one["name"] for one in sidecar_of(render("sidecar.downloadLimit=", "sidecar.env[0].name=A"))["env"]] == [
+        "A"
+    ]
+    assert "env" not in sidecar_of(render("sidecar.downloadLimit="))
+
+
+@pytest.mark.parametrize(
+    ("value", "volume"),
+    [
+        ("sizeLimit=25Gi", {"emptyDir": {"sizeLimit": "25Gi"}}),
+        ("persistentVolumeClaim=adapters", {"persistentVolumeClaim": {"claimName": "adapters"}}),
+        ("hostPath=/var/cache/patio", {"hostPath": {"path": "/var/cache/patio", "type": "Directory"}}),
+    ],
+)
+def test_downloads_are_in_the_given_volume(render: Render, value: str, volume: Object) -> None:
+    profile = only(render(f"sidecar.downloadVolume.{value}"), "ClusterEngineRuntimeProfile")
+    assert profile["spec"]["volumes"][1] == {"name": "patio-adapters", **volume}
+
+
+def test_conditions_on_pods_add_to_those_of_the_chart(render: Render) -> None:
+    plain = only(render(), "MutatingWebhookConfiguration")["webhooks"]
+    objects = render(
+        "webhook.objectSelector.matchLabels.tier=gpu",
+        "webhook.objectSelector.matchExpressions[0].key=skip",
+        "webhook.objectSelector.matchExpressions[0].operator=DoesNotExist",
+        "webhook.namespaceSelector.matchLabels.patio=enabled",
+        "webhook.namespaceSelector.matchExpressions[0].key=env",
+        "webhook.namespaceSelector.matchExpressions[0].operator=In",
+        "webhook.namespaceSelector.matchExpressions[0].values[0]=prod",
+    )
+    for before, after in zip(plain, only(objects, "MutatingWebhookConfiguration")["webhooks"], strict=True):
+        assert after["objectSelector"] == {
+            "matchLabels": {"tier": "gpu"},
+            "matchExpressions": [
+                *before["objectSelector"]["matchExpressions"],
+                {"key": "skip", "operator": "DoesNotExist"},
+            ],
+        }
+        assert after["namespaceSelector"] == {
+            "matchLabels": {"patio": "enabled"},
+            "matchExpressions": [
+                *before["namespaceSelector"]["matchExpressions"],
+                {"key": "env", "operator": "In", "values": ["prod"]},
+            ],
+        }
+
+
+def test_more_objects_can_be_templates(helm: Helm, tmp_path: Path) -> None:
+    file = tmp_path / "values.yaml"
+    text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: '{{ .Chart.Name }}-text'}\n"
+    config_map = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "{{ .Release.Namespace }}-object"}}
+    file.write_text(yaml.safe_dump({"extraObjects": [text, config_map]}))
+    done = helm("template", "--values", str(file))
+    assert done.returncode == 0, done.stderr
+    found = of_kind([one for one in yaml.safe_load_all(done.stdout) if one], "ConfigMap")
+    assert [one["metadata"]["name"] for one in found] == ["patio-text", f"{NAMESPACE}-object"]
+
+
+def test_network_policy_lets_in_the_api_server_and_named_peers(render: Render) -> None:
+    assert not of_kind(render(), "NetworkPolicy")
+    objects = render("networkPolicy.enabled=true")
+    policy = only(objects, "NetworkPolicy")["spec"]
+    assert policy["policyTypes"] == ["Ingress"]
+    assert policy["ingress"] == [{"ports": [{"port": "webhook", "protocol": "TCP"}]}]
+    assert policy["podSelector"]["matchLabels"].items() <= pod_of(objects)["metadata"]["labels"].items()
+    named = only(
+        render(
+            "networkPolicy.enabled=true",
+            "networkPolicy.webhookCIDRs[0]=10.0.0.0/28",
+            "networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.name=monitoring",
+            "networkPolicy.extraIngress[0].ports[0].port=9000",
+        ),
+        "NetworkPolicy",
+    )["spec"]["ingress"]
+    assert named[0]["from"] == [{"ipBlock": {"cidr": "10.0.0.0/28"}}]
+    assert named[1]["from"] == [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}]
+    assert [port["port"] for port in named[1]["ports"]] == ["http"]
+    assert named[2] == {"ports": [{"port": 9000}]}
+
+
+def test_network_policy_lets_out_what_the_operator_needs(render: Render) -> None:
+    policy = only(
+        render(
+            "networkPolicy.enabled=true",
+            "networkPolicy.egress.enabled=true",
+            "networkPolicy.egress.apiServerCIDRs[0]=10.0.0.1/32",
+            "networkPolicy.egress.extra[0].ports[0].port=3128",
+        ),
+        "NetworkPolicy",
+    )["spec"]
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    names, api_server, sidecars, extra = policy["egress"]
+    assert {(port["port"], port["protocol"]) for port in names["ports"]} == {(53, "UDP"), (53, "TCP")}
+    assert [port["port"] for port in api_server["ports"]] == [443, 6443]
+    assert api_server["to"] == [{"ipBlock": {"cidr": "10.0.0.1/32"}}]
+    assert sidecars["to"] == [{"namespaceSelector": {}, "podSelector": {"matchLabels": {"patio.dev/injected": "true"}}}]
+    assert extra == {"ports": [{"port": 3128}]}
