@@ -70,12 +70,12 @@ def test_nobody_else_takes_the_trial_pod_for_one_that_asks_for_a_profile() -> No
             400,
             "admission webhook does not support dry run",
             [],
-            DryRunResult(untried="admission webhook does not support dry run"),
+            DryRunResult(not_possible="admission webhook does not support dry run"),
         ),
         (403, 'pods "x" is forbidden: violates PodSecurity "restricted"', [], DryRunResult()),
         (403, 'pods "x" is forbidden: exceeded quota: q', [], DryRunResult()),
-        (403, "pods is forbidden: cannot create", [], DryRunResult(untried="pods is forbidden: cannot create")),
-        (0, "The API server cannot be reached", [], DryRunResult(untried="The API server cannot be reached")),
+        (403, "pods is forbidden: cannot create", [], DryRunResult(not_possible="pods is forbidden: cannot create")),
+        (0, "The API server cannot be reached", [], DryRunResult(not_possible="The API server cannot be reached")),
     ],
 )
 def test_an_answer_is_read(status: int, message: str, causes: list[tuple[str, str]], verdict: DryRunResult) -> None:

@@ -46,7 +46,7 @@ def box(text: bytes, own_key: BoxKey, public_key: str) -> str | None:
     from nacl.bindings import crypto_box_easy, randombytes
 
     nonce = randombytes(_NONCE_BYTES)
-    made = _tried(lambda: crypto_box_easy(text, nonce, from_base64url(public_key) or b"", own_key.private))
+    made = _none_if_invalid(lambda: crypto_box_easy(text, nonce, from_base64url(public_key) or b"", own_key.private))
     return None if made is None else base64url(nonce + made)
 
 
@@ -56,14 +56,16 @@ def open_box(shut: str, own_key: BoxKey, public_key: str) -> bytes | None:
 
     data = from_base64url(shut) or b""
     nonce, text = data[:_NONCE_BYTES], data[_NONCE_BYTES:]
-    return _tried(lambda: crypto_box_open_easy(text, nonce, from_base64url(public_key) or b"", own_key.private))
+    return _none_if_invalid(
+        lambda: crypto_box_open_easy(text, nonce, from_base64url(public_key) or b"", own_key.private)
+    )
 
 
 def seal(text: bytes, public_key: str) -> str | None:
     """Return a text that the holder of `theirs` can open, made by nobody known; None when that is no usable key."""
     from nacl.bindings import crypto_box_seal
 
-    made = _tried(lambda: crypto_box_seal(text, from_base64url(public_key) or b""))
+    made = _none_if_invalid(lambda: crypto_box_seal(text, from_base64url(public_key) or b""))
     return None if made is None else base64url(made)
 
 
@@ -73,10 +75,10 @@ def open_sealed(shut: str, own_key: BoxKey) -> bytes | None:
 
     data = from_base64url(shut) or b""
     public = from_base64url(own_key.public) or b""
-    return _tried(lambda: crypto_box_seal_open(data, public, own_key.private))
+    return _none_if_invalid(lambda: crypto_box_seal_open(data, public, own_key.private))
 
 
-def _tried(work: Callable[[], bytes]) -> bytes | None:
+def _none_if_invalid(work: Callable[[], bytes]) -> bytes | None:
     from nacl.exceptions import CryptoError
 
     try:

@@ -284,12 +284,12 @@ class GroupReconciler:
         for wanted in plan.applies:
             place = wanted["kind"], wanted["metadata"]["name"]
             asked, live = _digest(wanted), existing.get(place)
-            if live is not None and kept.applied.get(place) == (live["metadata"]["uid"], asked, _ours(live)):
+            if live is not None and kept.applied.get(place) == (live["metadata"]["uid"], asked, _applied_digest(live)):
                 applied[place] = kept.applied[place]
                 continue
             answer = await self._apply(wanted, body)
-            if _ours(answer):
-                applied[place] = answer["metadata"]["uid"], asked, _ours(answer)
+            if _applied_digest(answer):
+                applied[place] = answer["metadata"]["uid"], asked, _applied_digest(answer)
         kept.applied = applied
         in_the_way: list[Object] = []
         for pod in plan.creates[:PODS_IN_A_PASS]:
@@ -370,7 +370,8 @@ async def _decided(size: int, decide: Callable[..., T], *arguments: Any) -> T:
 
 
 def _reduced(kind: Resource, child: Object) -> Object:
-    """Return what a plan and `_ours` read of an object: a group may have a thousand pods, whose spec nobody reads."""
+    """Return what a plan and `_applied_digest` read of an object: a group may have a thousand pods, whose spec
+    nobody reads."""
     metadata = dict(child["metadata"])
     metadata["managedFields"] = [
         {"manager": entry.get("manager"), "operation": entry.get("operation")}
@@ -384,7 +385,7 @@ def _reduced(kind: Resource, child: Object) -> Object:
     return reduced
 
 
-def _ours(body: Object) -> str:
+def _applied_digest(body: Object) -> str:
     """Return a digest of the fields that are as Patio applied them; empty when there are none.
 
     Whoever changes a field that Patio applied takes it away from Patio: as long as the fields are the same ones, each

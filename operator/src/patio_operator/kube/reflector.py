@@ -177,9 +177,9 @@ class Reflector(Generic[T]):
                 version = await self._watched(version)
         except ApiError as error:
             return error
-        except Exception as fault:  # noqa: BLE001 - the outermost place: a watch that ended would stop everything
-            log.error("watch of %s failed: %s: %s", self.what, type(fault).__name__, fault)
-            return fault
+        except Exception as error:  # noqa: BLE001 - the outermost place: a watch that ended would stop everything
+            log.error("watch of %s failed: %s: %s", self.what, type(error).__name__, error)
+            return error
         return None
 
     async def _watched(self, version: str) -> str:

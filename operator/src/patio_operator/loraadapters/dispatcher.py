@@ -248,8 +248,8 @@ class Dispatcher:
     ) -> None:
         try:
             await client.load(shut(key))
-        except RejectedError as refused:
-            if refused.code != SEALED_FOR_ANOTHER:
+        except RejectedError as error:
+            if error.code != SEALED_FOR_ANOTHER:
                 raise
             # It has started since. Once only: one that says so again is refused like any other.
             self._handshakes.forget(pod.uid)

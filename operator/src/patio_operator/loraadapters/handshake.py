@@ -81,8 +81,8 @@ class Handshakes:
         own_key = new_key()
         try:
             answer = await client.handshake(HandshakeRequest(key=own_key.public))
-        except RejectedError as refused:
-            problem = _not_a_proof(refused)
+        except RejectedError as error:
+            problem = _not_a_proof(error)
             if problem is None:
                 raise
             raise UnprovenError(_sentence(pod, problem)) from None
@@ -95,13 +95,13 @@ class Handshakes:
         return answer.key
 
 
-def _not_a_proof(refused: RejectedError) -> str | None:
+def _not_a_proof(error: RejectedError) -> str | None:
     """Say what a refusal means where it means that there is no proof to be had."""
-    if refused.code == TOKEN_MISSING:
+    if error.code == TOKEN_MISSING:
         return "it has no service account token"
-    if refused.code == PROOF_MISSING:
+    if error.code == PROOF_MISSING:
         return "it has no key of the operator"
-    if refused.status in (404, 405) or refused.code == "UnreadableAnswer":
+    if error.status in (404, 405) or error.code == "UnreadableAnswer":
         return "it does not know the handshake, so it is older than this operator or not a sidecar"
     return None
 

@@ -158,7 +158,7 @@ def test_a_profile_that_no_pod_can_have_rolls_nothing() -> None:
 
 
 def test_a_profile_that_could_not_be_tried_is_rolled_and_tried_again() -> None:
-    result = planned([user(A)], workload(A), verdict=DryRunResult(untried="forbidden"))
+    result = planned([user(A)], workload(A), verdict=DryRunResult(not_possible="forbidden"))
     assert rolls(result) == [A]
     assert result.requeue_at is not None
 

@@ -52,14 +52,14 @@ def read(text: str | None) -> RestartStates:
     """Read the annotation; nothing is remembered when it is missing or somebody else's."""
     try:
         return {
-            role: {int(index): _one(entry) for index, entry in entries.items()}
+            role: {int(index): _entry(entry) for index, entry in entries.items()}
             for role, entries in read_object(text).items()
         }
     except (ValueError, TypeError, AttributeError, OverflowError):
         return {}
 
 
-def _one(entry: Mapping[str, Any]) -> RestartState:
+def _entry(entry: Mapping[str, Any]) -> RestartState:
     at = entry.get("recreatedAt")
     return RestartState(
         ready=bool(entry.get("ready")),
@@ -69,11 +69,11 @@ def _one(entry: Mapping[str, Any]) -> RestartState:
     )
 
 
-def write(memories: RestartStates) -> str:
-    """Return the annotation: the same text for the same memories."""
+def write(restart_states: RestartStates) -> str:
+    """Return the annotation: the same text for the same restart_states."""
     kept = {
         role: {str(index): entry.to_json() for index, entry in entries.items() if entry != RestartState()}
-        for role, entries in memories.items()
+        for role, entries in restart_states.items()
     }
     return json.dumps({role: entries for role, entries in kept.items() if entries}, sort_keys=True)
 

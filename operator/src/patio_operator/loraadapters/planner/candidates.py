@@ -106,7 +106,7 @@ class Candidate(NamedTuple):
     """This LoraAdapter had it loaded there, or is having it."""
     updated: bool
     """Mine, and ordered from the source as it is declared now."""
-    going: bool
+    unloading: bool
     """Whether the pod was told to let go of it."""
     answers: bool
     """Whether the engine is known to answer under the name from what this LoraAdapter ordered, new or old."""
@@ -233,7 +233,7 @@ def _candidate(observed: ObservedPod, desired: Desired, holder: LoraAdapter | No
     state = report.state
     is_owned = holder is None and report.owner == desired.owner
     updated = is_owned and report.revision == desired.load.revision
-    going = state is AdapterState.UNLOADING
+    unloading = state is AdapterState.UNLOADING
     listed = state is AdapterState.LOADED or report.held_revision is not None
     return Candidate(
         observed,
@@ -242,8 +242,8 @@ def _candidate(observed: ObservedPod, desired: Desired, holder: LoraAdapter | No
         report,
         is_owned,
         updated,
-        going,
-        is_owned and listed and not going and not observed.silent,
+        unloading,
+        is_owned and listed and not unloading and not observed.silent,
         holder,
     )
 

@@ -51,7 +51,7 @@ def schedule_all(desired: Desired, candidates: Sequence[Candidate], capacity: Ca
             if candidate.owned:
                 assignment.let_go[candidate.pod.uid] = preempted
             assignment.waiting.append(pending(candidate, "NoCapacity", preempted))
-        elif candidate.owned and not candidate.going:
+        elif candidate.owned and not candidate.unloading:
             assignment.kept.append(candidate)
         elif (instance := filtered_out(desired, candidate)) is not None:
             assignment.waiting.append(instance)
@@ -73,7 +73,7 @@ def schedule_replicas(desired: Desired, candidates: Sequence[Candidate], capacit
         preempted = capacity.preempted(candidate.pod.uid, desired.adapter)
         if preempted is not None and candidate.owned:
             assignment.let_go[candidate.pod.uid] = preempted
-        elif candidate.owned and not candidate.going:
+        elif candidate.owned and not candidate.unloading:
             have.append(candidate)
     lost = [candidate for candidate in have if candidate.observed.lost]
     failing = [candidate for candidate in have if candidate.failed and not candidate.answers]
@@ -114,7 +114,7 @@ def _without_surplus(
     if surplus <= 0:
         return list(working)
     crowd = Counter(candidate.pod.node for candidate in working)
-    going = by_node(
+    removed = by_node(
         working,
         surplus,
         lambda candidate: (candidate.answers, not candidate.observed.silent),
@@ -122,7 +122,7 @@ def _without_surplus(
         -1,
         lambda candidate: (-_since(candidate), candidate.pod.name),
     )
-    for candidate in going:
+    for candidate in removed:
         if not candidate.answers:
             why = "this pod has not loaded it yet"
         elif crowd[candidate.pod.node] > 1:

@@ -114,7 +114,7 @@ def _done(profile: ClusterEngineRuntimeProfile, state: State, rolls: tuple[Roll,
     requeue_at = None
     if state.rolling:
         requeue_at = now + LOOK_AGAIN
-    elif state.left or state.dry_run.untried:
+    elif state.left or state.dry_run.not_possible:
         requeue_at = now + LOOK_AT_HELD
     return Plan(rolls, status, events_of(profile, status), requeue_at)
 
