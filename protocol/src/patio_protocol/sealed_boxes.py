@@ -1,8 +1,8 @@
 """Texts that one key alone can open, for what must not be readable on the way between operator and sidecar. Pure.
 
 X25519 with XSalsa20-Poly1305 (libsodium's `crypto_box`), used by both ends, so that there is one form. A `box` is made
-with two keys: whoever opens it knows that the holder of the other key made it. A `sealed` text is made for one key by
-anybody: its maker's key is new each time and gone at once. Texts are base64url. A text that is not whole, or is for
+with two keys: the one who opens it knows that the holder of the other key made it. A `sealed` text is made for one key
+by anybody: its maker's key is new each time and gone at once. Texts are base64url. A text that is not whole, or is for
 another key, opens to None and never raises. Keys live in memory only.
 """
 
@@ -42,7 +42,7 @@ def is_public_key(text: str) -> bool:
 
 
 def box(text: bytes, own_key: BoxKey, public_key: str) -> str | None:
-    """Return a text that the holder of `theirs` can open; None when `theirs` is no usable key."""
+    """Return a text that the holder of `public_key` can open; None when that key is not usable."""
     from nacl.bindings import crypto_box_easy, randombytes
 
     nonce = randombytes(_NONCE_BYTES)
@@ -51,7 +51,7 @@ def box(text: bytes, own_key: BoxKey, public_key: str) -> str | None:
 
 
 def open_box(shut: str, own_key: BoxKey, public_key: str) -> bytes | None:
-    """Open what the holder of `theirs` made for `mine`."""
+    """Open what the holder of `public_key` made for `own_key`."""
     from nacl.bindings import crypto_box_open_easy
 
     data = from_base64url(shut) or b""
@@ -62,7 +62,7 @@ def open_box(shut: str, own_key: BoxKey, public_key: str) -> bytes | None:
 
 
 def seal(text: bytes, public_key: str) -> str | None:
-    """Return a text that the holder of `theirs` can open, made by nobody known; None when that is no usable key."""
+    """Return a text that the holder of `public_key` can open, without a sender; None when the key is not usable."""
     from nacl.bindings import crypto_box_seal
 
     made = _none_if_invalid(lambda: crypto_box_seal(text, from_base64url(public_key) or b""))
@@ -70,7 +70,7 @@ def seal(text: bytes, public_key: str) -> str | None:
 
 
 def open_sealed(shut: str, own_key: BoxKey) -> bytes | None:
-    """Open what was sealed for `mine`."""
+    """Open what was sealed for `own_key`."""
     from nacl.bindings import crypto_box_seal_open
 
     data = from_base64url(shut) or b""

@@ -257,7 +257,7 @@ class GroupReconciler:
                 except NotFoundError:
                     continue
                 except UnreadableError:
-                    pass  # it is there; who gets it is told what is wrong with it
+                    pass  # it exists; pods that ask for it get the error
             found.add(name)
         return found
 
@@ -363,7 +363,7 @@ class GroupReconciler:
 
 
 async def _decided(size: int, decide: Callable[..., T], *arguments: Any) -> T:
-    """Call a pure function; in a thread when what it is called with is large, so that nobody waits for it."""
+    """Call a pure function; in a thread when what it is called with is large, so that no other task waits for it."""
     if size <= LARGE:
         return decide(*arguments)
     return await asyncio.to_thread(decide, *arguments)
@@ -388,8 +388,8 @@ def _reduced(kind: Resource, child: Object) -> Object:
 def _applied_digest(body: Object) -> str:
     """Return a digest of the fields that are as Patio applied them; empty when there are none.
 
-    Whoever changes a field that Patio applied takes it away from Patio: as long as the fields are the same ones, each
-    has the value that was applied.
+    A client that changes a field that Patio applied takes it away from Patio: as long as the fields are the same ones,
+    each has the value that was applied.
     """
     for entry in body["metadata"].get("managedFields") or []:
         if entry.get("manager") == FIELD_MANAGER and entry.get("operation") == "Apply":

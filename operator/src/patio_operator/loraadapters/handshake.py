@@ -1,9 +1,9 @@
 """Has sidecars prove which pod they are in, before credentials are sent to them.
 
 One signed call (`patio_protocol.credentials`) and one question to the API server, for each sidecar once and again
-after a while or when the sidecar has started anew. What is kept is the key that a sidecar proved to have, never a
-token. Who fails is told apart: `UnprovenError` is about the pod, `TokenReviewError` about the operator and its API
-server.
+after a while or when the sidecar has restarted. What is kept is the key that a sidecar proved to have, never a
+token. Failures are distinguished by cause: `UnprovenError` is about the pod, `TokenReviewError` about the operator and
+its API server.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class Handshakes:
 
         Raises:
             UnprovenError: it did not.
-            NotReviewedError: nobody could say.
-            SidecarError: no answer, or a refusal that has nothing to do with this.
+            TokenReviewError: the API server did not say.
+            SidecarError: no answer, or a rejection that has nothing to do with this.
 
         """
         proven = self._proven.get(pod.uid)
@@ -96,7 +96,7 @@ class Handshakes:
 
 
 def _not_a_proof(error: RejectedError) -> str | None:
-    """Say what a refusal means where it means that there is no proof to be had."""
+    """Say what a rejection means if it means that there is no proof."""
     if error.code == TOKEN_MISSING:
         return "it has no service account token"
     if error.code == PROOF_MISSING:

@@ -62,7 +62,7 @@ after the other are some plans a second, and admissions and long-polls get most 
 WRITES_AT_ONCE = 8
 
 FINALIZER, SERVICE, STATUS = "finalizer", "service", "status"
-"""What is written of a LoraAdapter; each may be refused by itself."""
+"""What is written of a LoraAdapter; each may be rejected by itself."""
 
 T = TypeVar("T")
 
@@ -161,7 +161,7 @@ class AdapterReconciler:
         credentials = await self._secrets.credentials(adapters)
         now = self._now()
         for adapter in adapters:
-            if is_deleting(adapter) and self._exists(adapter):  # else `_forget` was told of it already
+            if is_deleting(adapter) and self._exists(adapter):  # else `_forget` was called with it already
                 self._deleted_at.setdefault(adapter.metadata.uid, now)
         return Snapshot(
             [cached.pod for cached in pods.values()],
@@ -199,7 +199,7 @@ class AdapterReconciler:
         requeue_after = [(at - now).total_seconds() for at in requeue_times if at is not None]
         released = [action for action in decided.actions if isinstance(action, RemoveFinalizer)]
         placements = dict(decided.placements)
-        del decided  # what is told is dropped one by one: to free a hundred thousand at once takes its time
+        del decided  # actions are dropped one by one: to free a hundred thousand at once takes its time
         return requeue_after + await self._write(released, placements, adapters, pods, now)
 
     async def _write(

@@ -24,7 +24,7 @@ _LISTS = ("initContainers", "containers", "volumes")
 _UNKNOWN_FIELD = re.compile(r'(unknown|duplicate) field "([^"]+)"')
 _DECODING = "cannot be handled as a Pod: "
 _AFTER_VALIDATION = ("violates PodSecurity", "exceeded quota")
-"""Refusals of the namespace that the trial is made in, which come when the pod itself has been found good."""
+"""Rejections by the namespace of the dry run, which come after the pod itself was found valid."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def written(path: Path) -> str:
 
 
 def read_rejection(status: int, message: str, causes: Sequence[tuple[str, str]]) -> DryRunResult:
-    """Read the API server's refusal of the trial pod.
+    """Read the API server's rejection of the dry-run pod.
 
     Args:
         status: of its answer.

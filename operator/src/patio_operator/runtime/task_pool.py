@@ -27,7 +27,7 @@ MOST = 10_000
 IN_ANY_CASE = 1_000
 """Of these, of one namespace, also when others have all the rest: their jobs may wait for peers that never answer."""
 FORGET_SECONDS = 300.0
-"""A key that nobody tried again for so long is forgotten, with its failures."""
+"""A key that was not tried again for so long is forgotten, with its failures."""
 
 FEW_FAILURES = 256
 """Failures that are kept before old ones are looked for."""

@@ -1,4 +1,4 @@
-"""Answers the AdmissionReview of a profile: refused when no pod could be made with it, with the path of the fault.
+"""Answers the AdmissionReview of a profile: rejected when a pod with it would be, with the path of the error.
 
 Tries it with `profiles.dry_run`. A profile that cannot be tried is let through with a warning: the reconciler tries it
 again and writes what it finds into the profile's status.

@@ -97,7 +97,7 @@ def plan(
 
 
 class _Pass:
-    """One look at a role. Collects what to do; asks nobody."""
+    """One pass over a role. Collects what to do; makes no request."""
 
     def __init__(
         self,
@@ -158,7 +158,7 @@ class _Pass:
         return self._wanted
 
     def _is_stale(self, index: int) -> bool:
-        """Tell whether an instance has to be made anew for another revision."""
+        """Tell whether an instance has to be recreated for another revision."""
         current_revisions = self._instances[index].revisions
         return len(current_revisions) > 1 or (
             index >= self._rollout.partition and bool(current_revisions - {self._wanted.hash})

@@ -174,7 +174,7 @@ class _Children:
         ]
 
     def pods(self, role: Role) -> list[Child]:
-        """Return the pods of a role, whoever makes them."""
+        """Return the pods of a role, whatever made them."""
         return list(self._by_role.get(("Pod", role.name), ()))
 
     def pods_of(self, workload: Child) -> list[Child]:
@@ -203,7 +203,7 @@ class _Children:
         return (_controller(child) or {}).get("uid") == self._group_uid
 
     def is_orphaned(self, child: Child) -> bool:
-        """Tell whether an object was made of a group of that name and is controlled by nobody."""
+        """Tell whether an object was made of a group of that name and has no controller."""
         return _controller(child) is None and self._labels <= (child["metadata"].get("labels") or {}).items()
 
 

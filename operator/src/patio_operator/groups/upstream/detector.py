@@ -1,6 +1,6 @@
 """Keeps looking whether upstream's controller is there; `observing` is what it last saw.
 
-Reads only, and only where no user of another namespace can put anything. Whoever must know the state asks `observing`,
+Reads only, and only where no user of another namespace can put anything. Callers read the state from `observing`,
 in any replica. What was asked for by the setting is never looked for.
 """
 
@@ -32,7 +32,7 @@ Asked = Literal["auto", "manage", "observe", "off"]
 
 
 class UpstreamDetector:
-    """Looks for upstream's controller, unless it is told what to take for granted."""
+    """Looks for upstream's controller, unless the settings say who realises groups."""
 
     def __init__(self, client: KubeClient, mode: Asked, namespaces: Collection[str], own_service: str) -> None:
         """Take the namespaces where upstream's controller may be, and the name of Patio's own webhook Service."""

@@ -242,7 +242,7 @@ def _ordered(candidate: Candidate) -> Instance:
 
 
 def _leaving(candidates: Iterable[Candidate], assignment: Assignment, listed: set[str]) -> Iterable[Instance]:
-    """Say of the pods that let go of it that they do."""
+    """Yield the instances of the pods that unload it."""
     for candidate in candidates:
         if candidate.owned and not candidate.observed.silent and candidate.pod.uid not in listed:
             why = assignment.let_go.get(candidate.pod.uid, "" if candidate.report is None else candidate.report.message)
@@ -250,7 +250,7 @@ def _leaving(candidates: Iterable[Candidate], assignment: Assignment, listed: se
 
 
 def _pod(draft: _Draft, observed: ObservedPod) -> None:
-    """Add one pod's labels, and the unloads of what nobody wants there."""
+    """Add one pod's labels, and the unloads of what no LoraAdapter places there."""
     if observed.silent:
         return
     off = draft.off.get(observed.pod.uid, {})

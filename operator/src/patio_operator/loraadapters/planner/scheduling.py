@@ -21,7 +21,7 @@ from patio_operator.loraadapters.planner.plan import Condition, Instance
 from patio_operator.loraadapters.planner.spread import by_node, ranking
 
 EXTRA_TRIES = 3
-"""How many pods more than spec.replicas are tried when an adapter fails on some for good."""
+"""How many pods more than spec.replicas are tried when an adapter fails permanently on some."""
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Assignment:
     new: list[Candidate] = field(default_factory=list)
     """Shall have it; room is taken."""
     waiting: list[Instance] = field(default_factory=list)
-    """Should have it and cannot be told so now, or hold nothing but a failure on record."""
+    """Should have it and cannot be ordered to now, or have only a recorded failure."""
     let_go: dict[str, str] = field(default_factory=dict)
     """Pod UID to why it shall not have it any more."""
     condition: Condition | None = None
@@ -192,7 +192,7 @@ def _add(
     for candidate in sorted(
         full, key=lambda candidate: (not capacity.is_becoming_free(candidate.pod.uid), *rank(candidate))
     ):
-        # What fails elsewhere takes nobody's place.
+        # What fails on other pods preempts nothing.
         made = _preempt(desired.adapter, candidate, capacity) if short > 0 and not recorded else None
         if made is None:
             filtered.append(no_capacity(candidate))

@@ -23,7 +23,7 @@ from patio_operator.profiles.planner.status import Skipped, State, events_of, st
 from patio_operator.profiles.planner.workloads import Workload
 
 PROGRESS_DEADLINE = timedelta(minutes=10)
-"""Without progress for so long a StatefulSet or DaemonSet does not come up; a Deployment has a deadline of its own."""
+"""Without progress for so long a StatefulSet or DaemonSet has failed; a Deployment has its own deadline."""
 LOOK_AGAIN = timedelta(seconds=5)
 """While something is rolled: its pods' events come before its status."""
 LOOK_AT_HELD = timedelta(seconds=30)

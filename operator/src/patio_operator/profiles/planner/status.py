@@ -44,7 +44,7 @@ class State:
     waiting: int = 0
     """Workloads whose turn is still to come."""
     failed: tuple[tuple[WorkloadRef, str], ...] = ()
-    """Workloads that do not come up, and why."""
+    """Workloads that do not become ready, and why."""
     left: tuple[Skipped, ...] = ()
 
 
