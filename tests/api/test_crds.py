@@ -119,9 +119,9 @@ def uri(text: str, **source: Any) -> dict[str, Any]:
         (uri("file:///"), "uri must be one of"),
         (uri("file:///a/../b"), "uri must not have . or .. as a part of its path"),
         (uri("file:///a/.."), "uri must not have . or .. as a part of its path"),
-        (uri("org/a--b"), "-- and .. are in no such name"),
+        (uri("org/a--b"), "such a name has no -- and no .."),
         (uri("s3://a..b/c"), "uri does not begin with the name of a bucket"),
-        (uri("org/repo@a..b"), "what follows the @ in uri is not the name of a branch, tag or commit"),
+        (uri("org/repo@a..b"), "the part after the @ in uri is not the name of a branch, tag or commit"),
         (uri("pvc://" + "é" * 600), "uri must not be longer than 1024 bytes"),
         (uri("s3://bucket/x", revision="main"), "revision is for Hugging Face sources only"),
         (uri("org/repo@main", revision="main"), "the revision is given twice"),
@@ -218,7 +218,7 @@ def test_clear_credentials_are_rejected_only_when_source_changes(
     patch = json.dumps({"status": {"readyReplicas": 1}})
     plane.kubectl("-n", namespace, "patch", "lora", "sql", "--subresource=status", "--type=merge", "-p", patch)
     plane.kubectl("apply", "-f", "-", stdin=json.dumps(applied("eu", team="a")))
-    assert "say allowPlainHTTP: true" in refused(plane, "apply", document=applied("us"))
+    assert "set allowPlainHTTP: true" in refused(plane, "apply", document=applied("us"))
 
 
 def test_status_is_shown_by_kubectl_get(plane: ControlPlane, namespace: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 TEXTS = (ROOT / user_texts.FILE).read_text()
 
 PACKAGES = ("operator", "protocol", "sidecar")
-"""Whose texts have no private words."""
+"""Whose texts and names have no private words."""
 
 PRIVATE_PHRASES = (
     *(r"\banew\b", r"\bby hand\b", r"\bfor good\b", r"\bwhoever\b", r"\bsomebody\b", r"\bnobody\b", r"\bcan not\b"),
@@ -28,6 +29,24 @@ GONE_REASONS = (
     *("OldSource", "MakingRoom", "AsDeclared", "LeftLoaded", "SomeLeft", "AllCurrent", "Ordered", "Settled", "Tried"),
     *("NotTried", "NotAsAsked", "FinalizerRefused", "ServiceRefused", "SidecarRefused", "Refused"),
 )
+
+PRIVATE_NAMES = frozenset(
+    (
+        *("words", "said", "told", "known", "there", "here", "mine", "ours", "theirs", "was", "shall", "one"),
+        *("again", "again_at", "again_in", "due", "dues", "waits", "times", "verdict", "fault", "faults"),
+        *("trouble", "troubles", "refused", "memories"),
+    )
+)
+PRIVATE_CLASSES = frozenset(
+    (
+        *("Watched", "Known", "KnownPod", "KnownAdapter", "FreshReads", "Jobs", "Seen", "Spot", "Host"),
+        *("Terms", "Rooms", "Choice", "Mark", "Marks", "Hold", "Release", "Placed", "PlacedState", "Trouble"),
+        *("Verdict", "Memory", "User", "Left", "Orders", "Refusal", "Refused", "Unreachable", "Board", "Looks"),
+        *("EngineLooks", "Situation", "Prints", "Holds", "Place", "Fault", "Denial", "Clash"),
+    )
+)
+SHELL = ("injection/command_line.py", "injection/engine.py", "injection/limits.py")
+"""Modules that read command lines, where words are those of a shell."""
 
 
 def test_texts_are_those_of_the_code() -> None:
@@ -50,6 +69,51 @@ def texts_of(package: str) -> list[str]:
     """Return the texts of one package's modules."""
     parts = TEXTS.split("\n\n")
     return [line for part in parts if part.startswith(f"## {package}/") for line in part.splitlines()[1:]]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_names_are_the_fields_own(package: str) -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{line} {name}"
+        for path in user_texts.modules(ROOT)
+        if path.relative_to(ROOT).parts[0] == package
+        for line, name in private_names(ast.parse(path.read_text()))
+        if not (name == "words" and str(path).endswith(SHELL))
+    ]
+    assert not found, f"name it by what it holds: {found}"
+
+
+def private_names(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Yield line and name of each variable, parameter, attribute, function and class with a private word for a name."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
+                private = PRIVATE_NAMES
+            case ast.arg(arg=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                private = PRIVATE_NAMES
+            case ast.ClassDef(name=name):
+                private = PRIVATE_CLASSES
+            case ast.ExceptHandler(name=str(name)):
+                private = PRIVATE_NAMES
+            case _:
+                continue
+        if name.lstrip("_") in private:
+            yield node.lineno, name
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ("words = 1", ["words"]),
+        ("for one in a: pass", ["one"]),
+        ("def f(mine, *, _told): self._known = mine", ["mine", "_told", "_known"]),
+        ("class Fault: was: int", ["Fault", "was"]),
+        ("try: pass\nexcept E as refused: pass", ["refused"]),
+        ("f(known=words)", []),
+    ],
+)
+def test_private_names_are_found_where_they_are_given(source: str, names: list[str]) -> None:
+    assert sorted(name for _, name in private_names(ast.parse(source))) == sorted(names)
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ KEY_CHECK_SECONDS = 60.0
 
 
 def main() -> None:
-    """Run the operator until it is told to stop. Exit code 2: the settings are wrong."""
+    """Run the operator until it gets a signal to stop. Exit code 2: the settings are wrong."""
     parser = argparse.ArgumentParser(
         prog="python -m patio_operator",
         description="Patio's operator. It is configured by the variables that the Helm chart sets (PATIO_…).",

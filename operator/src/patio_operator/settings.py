@@ -1,4 +1,4 @@
-"""What the operator is told at start: one immutable object, made from the environment that the chart sets.
+"""The operator's settings: one immutable object, made from the environment that the chart sets.
 
 A missing or malformed variable stops the start with one line (`SettingsError`); nothing here reads anything later.
 """
@@ -29,10 +29,10 @@ class Settings:
     pod_name: str
     """Name of this replica, which no other one has."""
     groups: Groups = "auto"
-    """Who realises RoleBasedGroups: see `upstream`. auto: whoever is there. off: as observe, and groups are not even
-    looked at."""
+    """Who realises RoleBasedGroups: see `upstream`. auto: upstream's controller if it runs, else Patio. off: as
+    observe, and groups are not even looked at."""
     upstream_namespaces: tuple[str, ...] = ("rbgs-system",)
-    """Where upstream's controller may be. Whoever may write there decides who realises groups."""
+    """Where upstream's controller may be. Users who may write there decide who realises groups."""
     lease: str = "patio-operator"
     service_name: str = "patio-webhook"
     webhook_configuration: str = "patio"
@@ -44,7 +44,7 @@ class Settings:
     certificate_renew_hours: float = 2880
     """Age at which a serving certificate is replaced."""
     linger_seconds: float = 0
-    """How long admissions are still answered after SIGTERM: until the Service leads nobody here any more."""
+    """How long admissions are still answered after SIGTERM: until the Service leads no request here."""
     signing_secret: str = "patio-signing-key"  # noqa: S105 - the name of a Secret, not one
     signing_key_age: timedelta = timedelta(days=30)
     """How old the key may be that calls to sidecars are signed with."""

@@ -69,12 +69,12 @@ def test_trial_pod_has_no_label_that_asks_for_a_profile() -> None:
             400,
             "admission webhook does not support dry run",
             [],
-            DryRunResult(untried="admission webhook does not support dry run"),
+            DryRunResult(not_possible="admission webhook does not support dry run"),
         ),
         (403, 'pods "x" is forbidden: violates PodSecurity "restricted"', [], DryRunResult()),
         (403, 'pods "x" is forbidden: exceeded quota: q', [], DryRunResult()),
-        (403, "pods is forbidden: cannot create", [], DryRunResult(untried="pods is forbidden: cannot create")),
-        (0, "The API server cannot be reached", [], DryRunResult(untried="The API server cannot be reached")),
+        (403, "pods is forbidden: cannot create", [], DryRunResult(not_possible="pods is forbidden: cannot create")),
+        (0, "The API server cannot be reached", [], DryRunResult(not_possible="The API server cannot be reached")),
     ],
 )
 def test_answer_is_read(status: int, message: str, causes: list[tuple[str, str]], verdict: DryRunResult) -> None:

@@ -23,7 +23,7 @@ from patio_protocol.sources import (
 )
 
 SIDECAR_PORT = 9091
-"""Where the sidecar listens unless told otherwise."""
+"""Where the sidecar listens by default."""
 
 REQUIRED_ADAPTERS_VARIABLE = "PATIO_REQUIRED_ADAPTERS"
 """Variable that the admission webhook sets on the sidecar: a JSON list of `LoadRequest`. Adapters named in it

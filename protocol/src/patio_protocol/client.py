@@ -34,7 +34,7 @@ ANSWER_SECONDS = 5.0
 """How long a sidecar may take to answer, on top of the wait that a call asks for."""
 CONNECT_SECONDS = 3.0
 LARGEST = 16 * 2**20
-"""Bytes of an answer: whoever answers at an address may be anybody."""
+"""Bytes of an answer: any process may answer at an address."""
 LONGEST_DRAIN = 3600.0
 """Seconds that a drain may take whose deadline only the sidecar knows."""
 
@@ -53,7 +53,7 @@ class SidecarClient:
         return await self._call("GET", "/v1/lora_adapters", AdapterList, wait, query=query)
 
     async def load(self, request: LoadRequest) -> AdapterReport:
-        """Want an adapter. The report says `Loaded`, or how far it is when `request.wait` ran out first."""
+        """Load an adapter. The report says `Loaded`, or how far it is when `request.wait` ran out first."""
         return await self._call("POST", "/v1/load_lora_adapter", AdapterReport, request.patience, body=request)
 
     async def handshake(self, request: HandshakeRequest) -> HandshakeAnswer:
@@ -61,7 +61,7 @@ class SidecarClient:
         return await self._call("POST", HANDSHAKE_PATH, HandshakeAnswer, 0, body=request)
 
     async def unload(self, request: UnloadRequest) -> UnloadAnswer:
-        """Stop wanting an adapter. The answer says whether the engine has let go of it."""
+        """Unload an adapter. The answer says whether the engine has unloaded it."""
         return await self._call("POST", "/v1/unload_lora_adapter", UnloadAnswer, request.wait, body=request)
 
     async def download(self, request: DownloadRequest) -> DownloadReport:
@@ -164,6 +164,6 @@ class SidecarClient:
 
 
 def _unreadable(response: httpx.Response) -> RejectedError:
-    """Whoever answered does not speak this API: another program on the port, a proxy in between."""
+    """What answered does not speak this API: another program on the port, a proxy in between."""
     message = f"{response.request.url} answered {response.status_code}, and the answer is not one of the sidecar's API"
     return RejectedError("UnreadableAnswer", message, True, response.status_code)

@@ -20,4 +20,4 @@ DEFAULT_PORTS: Mapping[str, int] = {EngineKind.VLLM: 8000, EngineKind.SGLANG: 30
 """Ports that the engines listen on when no flag says otherwise."""
 
 TRIAL_PREFIX = "patio-trial-"
-"""How names begin under which the sidecar tries weights before it replaces others by them. Nobody orders those."""
+"""How names begin under which the sidecar tries weights before it replaces others by them. No caller orders those."""

@@ -37,7 +37,7 @@ def is_fit(text: str) -> bool:
 def error_message(error: BaseException) -> str:
     """Return what a library's error says, or its class where it says nothing or could say too much."""
     root = _root(error)
-    # h11 quotes the header that it refuses to send, and a codec the text that it can not encode: keys may be in both.
+    # h11 quotes the header that it does not send, and a codec the text that it can not encode: keys may be in both.
     if isinstance(root, UnicodeError) or any(isinstance(cause, httpx.LocalProtocolError) for cause in (error, root)):
         return type(error).__name__
     if isinstance(root, ssl.SSLError):

@@ -1,8 +1,8 @@
 """Texts that one key alone can open, for what must not be readable on the way between operator and sidecar. Pure.
 
 X25519 with XSalsa20-Poly1305 (libsodium's `crypto_box`), used by both ends, so that there is one form. A `box` is made
-with two keys: whoever opens it knows that the holder of the other key made it. A `sealed` text is made for one key by
-anybody: its maker's key is new each time and gone at once. Texts are base64url. A text that is not whole, or is for
+with two keys: the one who opens it knows that the holder of the other key made it. A `sealed` text is made for one key
+by anybody: its maker's key is new each time and gone at once. Texts are base64url. A text that is not whole, or is for
 another key, opens to None and never raises. Keys live in memory only.
 """
 
@@ -42,41 +42,43 @@ def is_public_key(text: str) -> bool:
 
 
 def box(text: bytes, own_key: BoxKey, public_key: str) -> str | None:
-    """Return a text that the holder of `theirs` can open; None when `theirs` is no usable key."""
+    """Return a text that the holder of `public_key` can open; None when that key is not usable."""
     from nacl.bindings import crypto_box_easy, randombytes
 
     nonce = randombytes(_NONCE_BYTES)
-    made = _tried(lambda: crypto_box_easy(text, nonce, from_base64url(public_key) or b"", own_key.private))
+    made = _none_if_invalid(lambda: crypto_box_easy(text, nonce, from_base64url(public_key) or b"", own_key.private))
     return None if made is None else base64url(nonce + made)
 
 
 def open_box(shut: str, own_key: BoxKey, public_key: str) -> bytes | None:
-    """Open what the holder of `theirs` made for `mine`."""
+    """Open what the holder of `public_key` made for `own_key`."""
     from nacl.bindings import crypto_box_open_easy
 
     data = from_base64url(shut) or b""
     nonce, text = data[:_NONCE_BYTES], data[_NONCE_BYTES:]
-    return _tried(lambda: crypto_box_open_easy(text, nonce, from_base64url(public_key) or b"", own_key.private))
+    return _none_if_invalid(
+        lambda: crypto_box_open_easy(text, nonce, from_base64url(public_key) or b"", own_key.private)
+    )
 
 
 def seal(text: bytes, public_key: str) -> str | None:
-    """Return a text that the holder of `theirs` can open, made by nobody known; None when that is no usable key."""
+    """Return a text that the holder of `public_key` can open, without a sender; None when the key is not usable."""
     from nacl.bindings import crypto_box_seal
 
-    made = _tried(lambda: crypto_box_seal(text, from_base64url(public_key) or b""))
+    made = _none_if_invalid(lambda: crypto_box_seal(text, from_base64url(public_key) or b""))
     return None if made is None else base64url(made)
 
 
 def open_sealed(shut: str, own_key: BoxKey) -> bytes | None:
-    """Open what was sealed for `mine`."""
+    """Open what was sealed for `own_key`."""
     from nacl.bindings import crypto_box_seal_open
 
     data = from_base64url(shut) or b""
     public = from_base64url(own_key.public) or b""
-    return _tried(lambda: crypto_box_seal_open(data, public, own_key.private))
+    return _none_if_invalid(lambda: crypto_box_seal_open(data, public, own_key.private))
 
 
-def _tried(work: Callable[[], bytes]) -> bytes | None:
+def _none_if_invalid(work: Callable[[], bytes]) -> bytes | None:
     from nacl.exceptions import CryptoError
 
     try:

@@ -1,7 +1,7 @@
 """Sources: the URIs that say where files come from, and the `config` that goes with them. Pure.
 
-Used wherever such a URI is taken in: the wire models refuse what `parse_source` does not understand, `downloads`
-fetches what it returns. Everything that could leave its folder is refused here: a URI names a place below a
+Used wherever such a URI is taken in: the wire models reject what `parse_source` does not understand, `downloads`
+fetches what it returns. Everything that could leave its folder is rejected here: a URI names a place below a
 repository, a bucket or a volume, never one beside it.
 """
 
@@ -270,7 +270,7 @@ def _named(key: str, check: Callable[[str], str], value: str) -> str:
 
 
 def _shown(text: str) -> str:
-    """Return a text for a message; somebody may have put a key and its secret before the bucket."""
+    """Return a text for a message; a user may have put a key and its secret before the bucket."""
     return repr(re.sub(r"://[^@]*:[^@]*@", "://...@", text)[:200])
 
 

@@ -21,7 +21,7 @@ INJECTED = "patio.dev/injected"
 """Label ("true") of every injected pod, and annotation: the revision of each profile it got, as a JSON
 object."""
 ENGINE = "patio.dev/engine"
-"""Annotation of an injected pod: what the sidecar was told about the engine, and which of that was guessed.
+"""Annotation of an injected pod: what the sidecar knows about the engine, and which of that was guessed.
 """
 ROTATE = "patio.dev/rotate"
 """Annotation on the Secret of the signing key, or of the webhook's certificate, that asks for a new key, whatever its

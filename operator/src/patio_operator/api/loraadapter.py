@@ -79,7 +79,7 @@ class Source(Model):
 
     @property
     def sends_credentials_in_clear(self) -> bool:
-        """Whether the Secret's values would go to an endpoint without TLS, and nobody allowed it."""
+        """Whether the Secret's values would go to an endpoint without TLS, which is not allowed."""
         return self.secret_ref is not None and self.is_too_open(self.endpoint or "")
 
     def is_too_open(self, endpoint: str) -> bool:

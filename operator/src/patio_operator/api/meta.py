@@ -36,7 +36,7 @@ Int64 = Annotated[int, Field(json_schema_extra={"format": "int64"})]
 LabelMap = dict[str, str]
 
 Opaque = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
-"""An object whose fields belong to somebody else and are kept as they are."""
+"""An object whose fields belong to another API and are kept unchanged."""
 
 
 class ObjectMeta(Model):

@@ -1,7 +1,7 @@
 """RoleBasedGroup v1alpha2: roles of an inference service deployed together (upstream's kind).
 
 Read by `groups`, which realises it in manage mode and computes its status. Every field of upstream's schema
-is here, also those that this version refuses with a condition, so that upstream's manifests apply. Pod
+is here, also those that this version rejects with a condition, so that upstream's manifests apply. Pod
 templates are kept as they are: upstream's own samples carry fields that Kubernetes does not know.
 """
 

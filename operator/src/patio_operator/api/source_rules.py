@@ -147,7 +147,7 @@ RULES: tuple[JsonDict, ...] = (
         "fieldPath": ".secretRef",
     },
     {
-        # Of a change only, and the webhook refuses at creation: the object that is stored already keeps to the schema,
+        # Of a change only, and the webhook rejects at creation: the object that is stored already keeps to the schema,
         # so that Kubernetes before 1.30, which has no ratcheting, takes its status.
         "rule": "self == oldSelf || !has(self.secretRef) || !has(self.endpoint) || "
         "(has(self.allowPlainHTTP) && self.allowPlainHTTP) || "

@@ -92,7 +92,7 @@ def improved(bundle: Bundle, names: Sequence[str], now: datetime, periods: Perio
         names: DNS names to serve.
         now: the time; UTC.
         periods: how long things last.
-        trusted: PEM of the CAs that the API server is told to trust at this time.
+        trusted: PEM of the CAs that the API server trusts at this time.
 
     """
     certificate = x509.load_pem_x509_certificate(bundle.certificate)

@@ -16,7 +16,7 @@ from patio_operator.api import labels
 
 @dataclass(frozen=True)
 class CachedGroup:
-    """A RoleBasedGroup: what tells that somebody changed it, apart from its status."""
+    """A RoleBasedGroup: what changes with it, apart from its status."""
 
     name: str
     digest: str

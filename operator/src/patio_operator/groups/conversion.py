@@ -3,7 +3,7 @@
 Called by the conversion webhook, for everybody who reads or writes v1alpha1. Fields that both versions have in other
 words are translated as upstream does. What a version has no words for is kept in an annotation of the object
 (`round_trip`), so that there and back again nothing is lost, and neither is what the other side has that an edit did
-not touch. Objects are plain dictionaries: what nobody here knows passes through.
+not touch. Objects are plain dictionaries: unknown fields pass through.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def _taken_out(body: Mapping[str, Any], key: str) -> tuple[Object, list[Object]]
         del given["metadata"]["annotations"]
     try:
         return given, round_trip.read(text or "[]")
-    except ValueError:  # somebody else wrote there
+    except ValueError:  # another client wrote there
         return given, []
 
 

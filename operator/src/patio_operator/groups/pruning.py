@@ -1,6 +1,6 @@
 """Takes out of an object what the API server's schema does not have: `prune`.
 
-Called by `reconcile` when the API server refuses an object for a field that it does not know. Pod templates keep
+Called by `reconcile` when the API server rejects an object for a field that it does not know. Pod templates keep
 unknown fields in a RoleBasedGroup, since upstream's manifests have some; what is made of them cannot. The schema is
 the server's own (OpenAPI v3), so that a field of a newer Kubernetes is never taken for an unknown one.
 """

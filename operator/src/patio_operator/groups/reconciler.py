@@ -257,7 +257,7 @@ class GroupReconciler:
                 except NotFoundError:
                     continue
                 except UnreadableError:
-                    pass  # it is there; who gets it is told what is wrong with it
+                    pass  # it exists; pods that ask for it get the error
             found.add(name)
         return found
 
@@ -284,12 +284,12 @@ class GroupReconciler:
         for wanted in plan.applies:
             place = wanted["kind"], wanted["metadata"]["name"]
             asked, live = _digest(wanted), existing.get(place)
-            if live is not None and kept.applied.get(place) == (live["metadata"]["uid"], asked, _ours(live)):
+            if live is not None and kept.applied.get(place) == (live["metadata"]["uid"], asked, _applied_digest(live)):
                 applied[place] = kept.applied[place]
                 continue
             answer = await self._apply(wanted, body)
-            if _ours(answer):
-                applied[place] = answer["metadata"]["uid"], asked, _ours(answer)
+            if _applied_digest(answer):
+                applied[place] = answer["metadata"]["uid"], asked, _applied_digest(answer)
         kept.applied = applied
         in_the_way: list[Object] = []
         for pod in plan.creates[:PODS_IN_A_PASS]:
@@ -363,14 +363,15 @@ class GroupReconciler:
 
 
 async def _decided(size: int, decide: Callable[..., T], *arguments: Any) -> T:
-    """Call a pure function; in a thread when what it is called with is large, so that nobody waits for it."""
+    """Call a pure function; in a thread when what it is called with is large, so that no other task waits for it."""
     if size <= LARGE:
         return decide(*arguments)
     return await asyncio.to_thread(decide, *arguments)
 
 
 def _reduced(kind: Resource, child: Object) -> Object:
-    """Return what a plan and `_ours` read of an object: a group may have a thousand pods, whose spec nobody reads."""
+    """Return what a plan and `_applied_digest` read of an object: a group may have a thousand pods, whose spec
+    nobody reads."""
     metadata = dict(child["metadata"])
     metadata["managedFields"] = [
         {"manager": entry.get("manager"), "operation": entry.get("operation")}
@@ -384,11 +385,11 @@ def _reduced(kind: Resource, child: Object) -> Object:
     return reduced
 
 
-def _ours(body: Object) -> str:
+def _applied_digest(body: Object) -> str:
     """Return a digest of the fields that are as Patio applied them; empty when there are none.
 
-    Whoever changes a field that Patio applied takes it away from Patio: as long as the fields are the same ones, each
-    has the value that was applied.
+    A client that changes a field that Patio applied takes it away from Patio: as long as the fields are the same ones,
+    each has the value that was applied.
     """
     for entry in body["metadata"].get("managedFields") or []:
         if entry.get("manager") == FIELD_MANAGER and entry.get("operation") == "Apply":

@@ -58,7 +58,7 @@ def read(text: str) -> list[Object]:
 
 
 def _is_difference(entry: Any) -> bool:
-    """Tell whether somebody may ask for this: parts of the spec and annotations, never who an object is."""
+    """Tell whether a client may ask for this: parts of the spec and annotations, never who an object is."""
     at = entry.get("at") if isinstance(entry, dict) else None
     if not isinstance(at, list) or not all(isinstance(name, str) for name in at):
         return False

@@ -10,7 +10,7 @@ other:
 - `profiles`: the profile's containers and volumes, with the role's overrides
 - `volumes`: which files the engine and the sidecar must both see
 - `sources`: what adapters' sources need of these volumes
-- `variables`: what the sidecar is told about the pod, its role, the engine and its adapters
+- `variables`: what the sidecar knows about the pod, its role, the engine and its adapters
 - `authentication`: who may call the sidecar from outside, the preStop hook among them
 
 Nothing of the user's is dropped or reordered; what contradicts it is a `PodRejection` that names both sides.

@@ -45,7 +45,7 @@ def inject(
         pod: the pod as admission sees it; not changed.
         wanted: the profiles it asks for, in order.
         adapters: what its engine must have before the pod is ready.
-        access: who may call its sidecar from outside; None: nobody is named.
+        access: who may call its sidecar from outside; None: no caller is named.
 
     """
     if not wanted:

@@ -61,8 +61,8 @@ def give_token(pod: Pod, sidecar: Container) -> None:
         return  # there from an earlier admission, or its owner has arranged it
     spec = pod["spec"]
     if not spec.get("serviceAccountName"):
-        # The API server refuses tokens for nobody. Its own admission names an account before webhooks are asked, unless
-        # that part of it is off; the sidecar then proves nothing, and gets no credentials.
+        # The API server rejects tokens without an account. Its own admission names an account before webhooks are
+        # asked, unless that part of it is off; the sidecar then proves nothing, and gets no credentials.
         return
     token = {"audience": TOKEN_AUDIENCE, "expirationSeconds": TOKEN_SECONDS, "path": TOKEN_NAME}
     sources = [{"serviceAccountToken": token}]

@@ -53,7 +53,7 @@ _SHORT: Mapping[str, str] = {
 }
 _SEVERAL = re.compile(r"\$\{?[@*]|args|opts|options|flags|params|extra", re.IGNORECASE)
 """In a reference: that it stands for several words."""
-_ALL_ADDRESSES = ("", "0.0.0.0", "::", "*", "localhost", "127.0.0.1")  # noqa: S104 - what an engine is told
+_ALL_ADDRESSES = ("", "0.0.0.0", "::", "*", "localhost", "127.0.0.1")  # noqa: S104 - flags of an engine
 _IPV6 = re.compile(r"[0-9a-fA-F:.]{2,45}")
 _HOST_NAME = re.compile(r"[0-9A-Za-z]([0-9A-Za-z.-]{0,251}[0-9A-Za-z])?")
 _SOCKET = re.compile(r"/[\x21-\x7e]{0,105}[\x21-\x2e\x30-\x7e]")

@@ -38,7 +38,7 @@ PROFILES = 32
 WARNINGS = 20
 """Of one admission. The API server drops what is more than 4096 characters in all."""
 MESSAGE = 1000
-"""Characters of a warning or refusal. The API server passes on 256 of a warning."""
+"""Characters of a warning or rejection. The API server passes on 256 of a warning."""
 
 
 def excess(pod: Mapping[str, Any]) -> str | None:

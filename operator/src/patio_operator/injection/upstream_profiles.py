@@ -25,7 +25,7 @@ _POSITIONS = (
 def member_of(pod: Mapping[str, Any]) -> tuple[str, str] | None:
     """Return group and role of a pod that some controller made for a RoleBasedGroup; None of any other pod.
 
-    A pod that nobody controls wears such labels to be found by a Service, not because upstream made it.
+    A pod without a controller has such labels to be found by a Service, not because upstream made it.
     """
     metadata = pod.get("metadata") or {}
     if not any(owner.get("controller") for owner in metadata.get("ownerReferences") or []):

@@ -1,4 +1,4 @@
-"""What the sidecar is told: which pod and role it is in, how to reach the engine, which adapters are
+"""What the sidecar's variables say: which pod and role it is in, how to reach the engine, which adapters are
 wanted.
 
 Called by `admission` after `profiles`. Variables that the profile, an override or upstream has set are left
@@ -29,7 +29,7 @@ LEADER_WORKER: Mapping[str, str] = {
     "RBG_LWP_WORKER_INDEX": "LWS_WORKER_INDEX",
     "RBG_LWP_GROUP_SIZE": "LWS_GROUP_SIZE",
 }
-"""What pods of several that serve together are told, by RoleBasedGroup and by LeaderWorkerSet."""
+"""Variables of pods that serve together, by RoleBasedGroup and by LeaderWorkerSet."""
 ALLOW_UPDATES = "VLLM_ALLOW_RUNTIME_LORA_UPDATING"
 TLS_VERIFY, CA_FILE, SERVER_NAME = "ENGINE_TLS_VERIFY", "ENGINE_CA_FILE", "ENGINE_TLS_SERVER_NAME"
 MOST_REQUIRED_BYTES = 64 * 1024
@@ -39,7 +39,7 @@ LONGEST_KIND = 64
 
 
 def of_the_pod(pod: Mapping[str, Any]) -> list[EnvVar]:
-    """Return what every container of a profile is told about its pod, and about its role where it has one."""
+    """Return the variables of every container of a profile about its pod, and about its role where it has one."""
     return [
         {"name": "POD_NAME", **field("metadata.name")},
         {"name": "POD_NAMESPACE", **field("metadata.namespace")},
@@ -95,7 +95,7 @@ def _of_the_role(metadata: Mapping[str, Any]) -> list[EnvVar]:
 
 
 def _of_the_instance(pod: Mapping[str, Any]) -> list[EnvVar]:
-    """Return what the pod's own containers are told of their leader-worker instance, in both families of names.
+    """Return the variables of the pod's own containers about their leader-worker instance, in both families of names.
 
     By upstream's controller or by LeaderWorkerSet, to the containers that they see: a profile's are not among them.
     """
@@ -150,12 +150,13 @@ def _is_of_a_stateful_set(metadata: Mapping[str, Any]) -> bool:
 
 
 def has_endpoint(sidecar: Container) -> bool:
-    """Whether a sidecar has been told where its engine is."""
+    """Whether a sidecar has the endpoint of its engine."""
     return any(variable["name"] == ENDPOINT for variable in sidecar.get("env") or [])
 
 
 def trust(sidecar: Container, engine: Engine, pod: Pod) -> list[str]:
-    """Have a sidecar trust the certificate of an engine in its own pod, where nobody else can answer in its place."""
+    """Have a sidecar trust the certificate of an engine in its own pod, where no other process can answer in its
+    place."""
     names = {variable["name"] for variable in sidecar.get("env") or []}
     if not engine.tls or engine.endpoint is None or names & {TLS_VERIFY, CA_FILE, SERVER_NAME}:
         return []

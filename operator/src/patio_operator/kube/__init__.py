@@ -1,6 +1,6 @@
 """The Kubernetes client: what talks to the API server, and knows nothing of Patio's features.
 
-- `client`: requests, with errors told apart by cause (`bodies` reads the answers, within bounds)
+- `client`: requests, with errors distinguished by cause (`bodies` reads the answers, within bounds)
 - `resources`: group, version, kind and plural of each resource that the operator uses
 - `informer`: a cache of one resource, kept by `reflector` (list and watch)
 - `coalesced_reads`: reads that many callers share

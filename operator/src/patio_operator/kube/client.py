@@ -33,7 +33,7 @@ REQUEST_TIMEOUT = 15.0
 """Seconds for one request to the API server."""
 GONE = 410
 WATCH_SECONDS = "240"
-"""After which the API server ends a watch, to be begun anew."""
+"""After which the API server ends a watch, to be begun again."""
 WATCH_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=90)
 """A watch that says nothing for so long is dead: a bookmark comes once a minute."""
 
@@ -44,7 +44,7 @@ MOST_BYTES = 8 * 1024 * 1024
 """Of one answer, and of one event of a watch. Where a page is larger, fewer objects are asked for at a time."""
 LONGEST_MESSAGE = 4_000
 MOST_CAUSES = 50
-"""What is read of a refusal: it repeats what somebody wrote, however long that is."""
+"""What is read of a rejection: it repeats what a client wrote, however long that is."""
 MOST_OBJECTS = 20_000
 """That a list may have which is read as a whole."""
 SLICE_SECONDS = 0.01
@@ -202,7 +202,7 @@ class KubeClient:
         An object that is nested too deeply is a `TooDeep` among the others.
 
         Raises:
-            ApiError: 410 when the reading took longer than the API server remembers; it begins anew then.
+            ApiError: 410 when the reading took longer than the API server remembers; it begins again then.
 
         """
         selectors = {"labelSelector": scope.labels, "fieldSelector": fields}
@@ -250,7 +250,7 @@ class KubeClient:
         return await self._request("POST", _path(kind, namespace), {"fieldManager": FIELD_MANAGER}, body)
 
     async def try_create(self, kind: Resource, body: Object, namespace: str, *, strictly: bool = False) -> Object:
-        """Have the API server check and admit an object without creating it; `strictly` refuses unknown fields too.
+        """Have the API server check and admit an object without creating it; `strictly` rejects unknown fields too.
 
         Return the object that would have been created.
         """

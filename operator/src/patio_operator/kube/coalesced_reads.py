@@ -1,8 +1,8 @@
 """Coalesced reads of the API server (Go calls it singleflight): each caller gets an answer not older than its question.
 
-Whoever asks while a read is under way waits for the next one, together with all others who ask until that one starts:
-of two hundred pods that are created at once, two or three reads are made. Nothing is kept: this is no cache, and what
-it returns is never stale.
+A caller who asks while a read is in progress waits for the next one, together with all others who ask until that one
+starts: of two hundred pods that are created at once, two or three reads are made. Nothing is kept: this is no cache,
+and what it returns is never stale.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Answer = TypeVar("Answer")
 
 
 class CoalescedReads(Generic[Key, Answer]):
-    """Shares the reads that `read` makes. Answers are shared too: nobody may change one."""
+    """Shares the reads that `read` makes. Answers are shared too: no caller may change one."""
 
     def __init__(self, read: Callable[[Key], Awaitable[Answer]]) -> None:
         self._read = read
@@ -44,6 +44,6 @@ class CoalescedReads(Generic[Key, Answer]):
 
 
 def _retrieve_exception(task: asyncio.Task[Answer]) -> None:
-    """Take note of what a read raised, should nobody be left who asked."""
+    """Take note of what a read raised, if no caller is left."""
     if not task.cancelled():
         task.exception()

@@ -18,7 +18,7 @@ from patio_operator.kube.resources import EVENT
 log = logging.getLogger(__name__)
 
 MAX_MESSAGE = 1024
-"""Characters: the API server refuses longer messages."""
+"""Characters: the API server rejects longer messages."""
 
 
 async def record(client: KubeClient, about: Mapping[str, Any], type_: str, reason: str, message: str) -> None:

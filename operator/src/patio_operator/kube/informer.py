@@ -52,10 +52,10 @@ class Informer(Generic[T]):
         for watch in self._watches.values():
             watch.on_unreadable = self._note_unreadable
         self.on_unreadable: Unreadable = lambda kind, body, why: None
-        """Is told of the objects that are left out and logged."""
+        """Is called with the objects that are ignored and logged."""
 
     def add_event_handler(self, handler: EventHandler[T]) -> None:
-        """Have a listener told of every change from now on."""
+        """Call a handler with every change from now on."""
         for watch in self._watches.values():
             watch.add_event_handler(handler)
 
@@ -80,7 +80,7 @@ class Informer(Generic[T]):
     def observe_write(self, body: Object) -> None:
         """Take in what the API server answered to a write, before the watch tells of it.
 
-        Listeners are told: what was written is not all that may have changed, and the watch's own event will be known.
+        Handlers are called: what was written is not all that may have changed, and the watch's own event will be known.
         """
         watch = self._of(body["metadata"].get("namespace", ""))
         if watch is not None:
@@ -88,7 +88,7 @@ class Informer(Generic[T]):
 
     @property
     def synced(self) -> bool:
-        """Whether what is here is as it is in the API server, apart from namespaces that refuse to be watched.
+        """Whether what is here is as it is in the API server, apart from namespaces that cannot be watched.
 
         A namespace that was deleted, or in which the operator has no rights any more, holds up no other one.
         """
@@ -111,7 +111,7 @@ class Informer(Generic[T]):
         return watch is not None and not watch.synced and watch.forbidden
 
     async def relist(self) -> None:
-        """Have everything listed anew, at once, and wait for that.
+        """List everything again at once, and wait for that.
 
         Of several namespaces, one that cannot be listed is not waited for: it is not fresh then.
         """

@@ -28,7 +28,7 @@ REQUEST_SECONDS = 3.0
 
 
 class LeaseLostError(Exception):
-    """Somebody else holds the Lease."""
+    """Another replica holds the Lease."""
 
 
 class LeaderElector:
@@ -114,7 +114,7 @@ class LeaderElector:
                 log.error("stopped leading: %s", error)
 
     async def _renew(self, heard: float) -> None:
-        """Renew until that fails for good.
+        """Renew until that fails permanently.
 
         Raises:
             LeaseLostError: another replica has it, or the deadline passed.

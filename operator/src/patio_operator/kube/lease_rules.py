@@ -1,6 +1,6 @@
 """When a Lease may be taken, and what is written into it. Pure; used by `leader_election`.
 
-As in client-go, nobody compares clocks: a Lease has run out when a replica has seen the very same record for as
+As in client-go, no clocks are compared: a Lease has run out when a replica has seen the very same record for as
 long as the record itself says, on the replica's own monotonic clock. The times in the record are for people.
 """
 

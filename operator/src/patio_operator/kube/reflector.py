@@ -28,9 +28,9 @@ FIRST_PAUSE = 0.8
 LONGEST_PAUSE = 30.0
 """Seconds between tries, as client-go has them for its watches."""
 HEALTHY_SECONDS = 1.0
-"""A watch that ends sooner and told nothing is a failure, as in client-go: begun anew, it would end as soon."""
+"""A watch that ends sooner and had no event is a failure, as in client-go: begun again, it would end as soon."""
 MOST_RESUMED = 2
-"""How many failures of that kind in a row are bridged by the next watch; after these everything is listed anew."""
+"""How many failures of that kind in a row are bridged by the next watch; after these everything is listed again."""
 COMPLAINTS = 10
 COMPLAINT_SECONDS = 10.0
 """So many objects that cannot be decoded are logged in so much time: their owners may change them all the time."""
@@ -84,7 +84,7 @@ class Reflector(Generic[T]):
         self._complaints: list[float] = []
         self._last_error = ""
         self.on_unreadable: Unreadable = lambda kind, body, why: None
-        """Is told of the objects that are left out and logged."""
+        """Is called with the objects that are ignored and logged."""
         self.synced = False
         """Whether the watch is there, so that what is here is as it is in the API server."""
         self.problem = "the API server has not answered yet"
@@ -95,7 +95,7 @@ class Reflector(Generic[T]):
         """Whether that is an answer to what was asked, 403 or 404, and no trouble that passes by itself."""
 
     def add_event_handler(self, handler: EventHandler[T]) -> None:
-        """Have a listener told of every change from now on."""
+        """Call a handler with every change from now on."""
         self._handlers.append(handler)
 
     def get(self, name: str, namespace: str = "") -> T | None:
@@ -118,7 +118,7 @@ class Reflector(Generic[T]):
     def observe_write(self, body: Object) -> None:
         """Take in what the API server answered to a write, before the watch tells of it.
 
-        Listeners are told: what was written is not all that may have changed, and the watch's own event will be known.
+        Handlers are called: what was written is not all that may have changed, and the watch's own event will be known.
         """
         if self._written is not None:
             self._written.append(body)
@@ -131,14 +131,14 @@ class Reflector(Generic[T]):
             self._put(body)
 
     async def relist(self) -> None:
-        """Have everything listed anew, at once, and wait for that; `run` does it, so that no event falls in between."""
+        """List everything again at once, and wait for that; `run` does it, so that no event falls in between."""
         done = asyncio.get_running_loop().create_future()
         self._asked.append(done)
         self._ask.set()
         await done
 
     async def try_relist(self) -> None:
-        """Have everything listed anew, at once, and wait until that is done or failed: then it is not fresh."""
+        """List everything again at once, and wait until that is done or failed: then it is not fresh."""
         self._lost.clear()
         ends = [asyncio.create_task(self.relist()), asyncio.create_task(self._lost.wait())]
         try:
@@ -177,13 +177,13 @@ class Reflector(Generic[T]):
                 version = await self._watched(version)
         except ApiError as error:
             return error
-        except Exception as fault:  # noqa: BLE001 - the outermost place: a watch that ended would stop everything
-            log.error("watch of %s failed: %s: %s", self.what, type(fault).__name__, fault)
-            return fault
+        except Exception as error:  # noqa: BLE001 - the outermost place: a watch that ended would stop everything
+            log.error("watch of %s failed: %s: %s", self.what, type(error).__name__, error)
+            return error
         return None
 
     async def _watched(self, version: str) -> str:
-        """Watch until the API server ends it; return where to go on, empty to list anew.
+        """Watch until the API server ends it; return where to go on, empty to list again.
 
         Raises:
             ApiError: the watch failed, or ends as soon as it begins.

@@ -1,6 +1,6 @@
 """A Secret that all replicas of the operator share: made by the first to need it, replaced by the first to find it due.
 
-Whoever owns one says what should be in it (`decide`, pure); here it is read and written, and the replica that was
+The owner of one says what should be in it (`decide`, pure); here it is read and written, and the replica that was
 slower takes what the faster one wrote. Nothing of a Secret's content is ever logged.
 """
 
@@ -53,7 +53,7 @@ async def ensure_shared_secret(
         decide: is given the Secret, None when there is none; asked again when another replica was faster.
 
     Raises:
-        ApiError: it cannot be read or written; also when each try finds that somebody was faster.
+        ApiError: it cannot be read or written; also when another replica was faster at each try.
 
     """
     failures = 0

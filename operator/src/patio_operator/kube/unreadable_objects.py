@@ -28,7 +28,7 @@ class UnreadableObjects:
         self._some = asyncio.Event()
 
     def note(self, kind: Resource, body: Mapping[str, Any], why: str) -> None:
-        """Have the owner of an object told, unless too many others wait for that."""
+        """Have an event recorded about an object, unless too many others wait for that."""
         metadata = body["metadata"]
         key = kind.kind, metadata.get("namespace", ""), metadata["name"]
         if key in self._waiting or len(self._waiting) < MOST_WAITING:

@@ -1,7 +1,7 @@
 """The client that orders are given by, and how much a sidecar's answer may be: one that is larger is ended.
 
-Below everything else, so that it also counts for answers that nobody looks at (a refusal before a call is signed
-anew). Compressed answers are not taken: sidecars send none, and what a few bytes become is known too late.
+Below everything else, so that it also counts for answers that are not read (a rejection before a call is signed
+again). Compressed answers are not taken: sidecars send none, and what a few bytes become is known too late.
 """
 
 from __future__ import annotations

@@ -43,11 +43,11 @@ AT_ONCE_FOR_A_NAMESPACE = 48
 AT_ONCE_FOR_A_POD = 2
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
-"""After a refusal that may pass; after one that is for good the longest at once."""
+"""After a rejection that may pass; after a permanent one the longest pause follows directly."""
 ORDER_SECONDS = 60.0
 """For one order in all, a handshake and the API server's answer about it included."""
 MOST_WORDS = 1000
-"""Characters of a refusal: whoever has the pod's address may have written it."""
+"""Characters of a rejection: any process at the pod's address may have written it."""
 REPORT_SECONDS = 2.0
 """How long the report of a sidecar that took an order may be without it."""
 
@@ -122,7 +122,7 @@ class Dispatcher:
         self._taken: dict[str, dict[tuple[str, str], _Taken]] = {}
 
     def rejections(self, namespace: str, pods: Iterable[str]) -> dict[tuple[str, Order], Rejection]:
-        """Return what sidecars refused, by pod UID and order; what may be tried again by now is still told.
+        """Return what sidecars rejected, by pod UID and order, also if a retry is allowed by now.
 
         Each pass begins with it, and then gives its orders.
 
@@ -134,7 +134,7 @@ class Dispatcher:
         now, uids = self._now(), set(pods)
         self._wanted[namespace] = set(), self._wanted.get(namespace, (set(), set()))[0]
         kept = {key: rejected for key, rejected in self._rejected.get(namespace, {}).items() if key[0] in uids}
-        # Known for a while longer: an order refused again is to wait longer.
+        # Known for a while longer: an order that is rejected again waits longer.
         kept = {
             key: rejected
             for key, rejected in kept.items()
@@ -248,10 +248,10 @@ class Dispatcher:
     ) -> None:
         try:
             await client.load(shut(key))
-        except RejectedError as refused:
-            if refused.code != SEALED_FOR_ANOTHER:
+        except RejectedError as error:
+            if error.code != SEALED_FOR_ANOTHER:
                 raise
-            # It has started since. Once only: one that says so again is refused like any other.
+            # It has started since. Once only: one that says so again is rejected like any other.
             self._handshakes.forget(pod.uid)
             await client.load(shut(await self._handshakes.key(pod, client)))
 

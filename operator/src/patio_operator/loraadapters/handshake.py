@@ -1,9 +1,9 @@
 """Has sidecars prove which pod they are in, before credentials are sent to them.
 
 One signed call (`patio_protocol.credentials`) and one question to the API server, for each sidecar once and again
-after a while or when the sidecar has started anew. What is kept is the key that a sidecar proved to have, never a
-token. Who fails is told apart: `UnprovenError` is about the pod, `TokenReviewError` about the operator and its API
-server.
+after a while or when the sidecar has restarted. What is kept is the key that a sidecar proved to have, never a
+token. Failures are distinguished by cause: `UnprovenError` is about the pod, `TokenReviewError` about the operator and
+its API server.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class Handshakes:
 
         Raises:
             UnprovenError: it did not.
-            NotReviewedError: nobody could say.
-            SidecarError: no answer, or a refusal that has nothing to do with this.
+            TokenReviewError: the API server did not say.
+            SidecarError: no answer, or a rejection that has nothing to do with this.
 
         """
         proven = self._proven.get(pod.uid)
@@ -81,8 +81,8 @@ class Handshakes:
         own_key = new_key()
         try:
             answer = await client.handshake(HandshakeRequest(key=own_key.public))
-        except RejectedError as refused:
-            problem = _not_a_proof(refused)
+        except RejectedError as error:
+            problem = _not_a_proof(error)
             if problem is None:
                 raise
             raise UnprovenError(_sentence(pod, problem)) from None
@@ -95,13 +95,13 @@ class Handshakes:
         return answer.key
 
 
-def _not_a_proof(refused: RejectedError) -> str | None:
-    """Say what a refusal means where it means that there is no proof to be had."""
-    if refused.code == TOKEN_MISSING:
+def _not_a_proof(error: RejectedError) -> str | None:
+    """Say what a rejection means if it means that there is no proof."""
+    if error.code == TOKEN_MISSING:
         return "it has no service account token"
-    if refused.code == PROOF_MISSING:
+    if error.code == PROOF_MISSING:
         return "it has no key of the operator"
-    if refused.status in (404, 405) or refused.code == "UnreadableAnswer":
+    if error.status in (404, 405) or error.code == "UnreadableAnswer":
         return "it does not know the handshake, so it is older than this operator or not a sidecar"
     return None
 

@@ -53,7 +53,7 @@ log = logging.getLogger(__name__)
 
 NOT_FRESH_PAUSE = 0.5
 """Seconds after which to look again while a watch of the namespace is lost."""
-FIRST_LOOK_SECONDS = 2.0
+FIRST_POLL_SECONDS = 2.0
 """How long the first pass over a namespace waits for its sidecars: one that does not know yet who has what would tell
 of pods that lost their adapters."""
 REST = 4.0
@@ -62,7 +62,7 @@ after the other are some plans a second, and admissions and long-polls get most 
 WRITES_AT_ONCE = 8
 
 FINALIZER, SERVICE, STATUS = "finalizer", "service", "status"
-"""What is written of a LoraAdapter; each may be refused by itself."""
+"""What is written of a LoraAdapter; each may be rejected by itself."""
 
 T = TypeVar("T")
 
@@ -97,7 +97,7 @@ class AdapterReconciler:
         self._now = now
         self._clock = clock
         self._resting: dict[str, float] = {}
-        self._looked: set[str] = set()
+        self._polled: set[str] = set()
         self._failures = WriteBackoff(clock, random.Random())  # noqa: S311 - jitter only
         self._deleted_at: dict[str, datetime] = {}
         self._computing = asyncio.Lock()
@@ -113,12 +113,12 @@ class AdapterReconciler:
         await self._dispatcher.close()
         await self._labels.close()
         await self._watch.close()
-        self._looked.clear()
+        self._polled.clear()
         self._resting.clear()
 
     def __len__(self) -> int:
         """Return of how many namespaces, and of how many deleted LoraAdapters, something is kept."""
-        return len(self._looked | self._resting.keys()) + len(self._deleted_at)
+        return len(self._polled | self._resting.keys()) + len(self._deleted_at)
 
     async def reconcile(self, key: Key) -> float | None:
         """Make one pass over a namespace; return after how many seconds to look again, if it matters."""
@@ -134,14 +134,14 @@ class AdapterReconciler:
             self._watch.follow(namespace, ())
             self._dispatcher.rejections(namespace, ())
             self._labels.unlabelled(namespace, ())
-            self._looked.discard(namespace)
+            self._polled.discard(namespace)
             self._resting.pop(namespace, None)
             return None
         while self._watch.follow(namespace, of_pods):  # noqa: ASYNC110 - a turn for others, not a wait
             await asyncio.sleep(0)
-        if namespace not in self._looked:
-            await self._watch.first_answers(namespace, FIRST_LOOK_SECONDS)
-            self._looked.add(namespace)
+        if namespace not in self._polled:
+            await self._watch.first_answers(namespace, FIRST_POLL_SECONDS)
+            self._polled.add(namespace)
             return 0.0  # what is known of the cluster may be another by now
         adapters = {cached.adapter.metadata.name: cached for cached in self._adapters.all(namespace)}
         snapshot = await self._snapshot(namespace, pods, [cached.adapter for cached in adapters.values()])
@@ -161,7 +161,7 @@ class AdapterReconciler:
         credentials = await self._secrets.credentials(adapters)
         now = self._now()
         for adapter in adapters:
-            if is_deleting(adapter) and self._exists(adapter):  # else `_forget` was told of it already
+            if is_deleting(adapter) and self._exists(adapter):  # else `_forget` was called with it already
                 self._deleted_at.setdefault(adapter.metadata.uid, now)
         return Snapshot(
             [cached.pod for cached in pods.values()],
@@ -186,20 +186,20 @@ class AdapterReconciler:
         now = snapshot.now
         self._resting[namespace] = self._clock() + REST * spent
         # Before the first load, so that no adapter is left behind by an object that was deleted meanwhile.
-        holds = [action.adapter for action in decided.actions if isinstance(action, AddFinalizer)]
-        held = await _some_at_once([partial(self._add_finalizer, adapter) for adapter in holds])
-        unheld = {adapter.metadata.name for adapter, done in zip(holds, held, strict=True) if not done}
-        times = [decided.requeue_at]
+        without_finalizer = [action.adapter for action in decided.actions if isinstance(action, AddFinalizer)]
+        held = await _some_at_once([partial(self._add_finalizer, adapter) for adapter in without_finalizer])
+        unheld = {adapter.metadata.name for adapter, done in zip(without_finalizer, held, strict=True) if not done}
+        requeue_times = [decided.requeue_at]
         for part in in_chunks(decided.actions):
             orders = [action for action in part if isinstance(action, Load | Unload)]
             may = [order for order in orders if isinstance(order, Unload) or order.adapter not in unheld]
-            times.append(self._dispatcher.dispatch(may, snapshot.observations))
+            requeue_times.append(self._dispatcher.dispatch(may, snapshot.observations))
             self._labels.apply(action for action in part if isinstance(action, SetServingLabels))
             await asyncio.sleep(0)
-        requeue_after = [(at - now).total_seconds() for at in times if at is not None]
+        requeue_after = [(at - now).total_seconds() for at in requeue_times if at is not None]
         released = [action for action in decided.actions if isinstance(action, RemoveFinalizer)]
         placements = dict(decided.placements)
-        del decided  # what is told is dropped one by one: to free a hundred thousand at once takes its time
+        del decided  # actions are dropped one by one: to free a hundred thousand at once takes its time
         return requeue_after + await self._write(released, placements, adapters, pods, now)
 
     async def _write(
@@ -246,12 +246,12 @@ class AdapterReconciler:
             nonlocal condition
             condition = await self._services.write(cached, pods)
 
-        waits = await self._try(cached.adapter, SERVICE, write)
+        delays = await self._try(cached.adapter, SERVICE, write)
         message = self._failures.message(uid, SERVICE)
         if message is not None:
-            return Condition("ServiceRejected", f"The API server rejects the Service: {message}"), waits
+            return Condition("ServiceRejected", f"The API server rejects the Service: {message}"), delays
         requeue_after = self._services.requeue_after(cached)
-        return condition, waits if requeue_after is None else [requeue_after]
+        return condition, delays if requeue_after is None else [requeue_after]
 
     async def _write_status(self, cached: CachedAdapter, placement: Placement, now: datetime) -> list[float]:
         uid = cached.adapter.metadata.uid

@@ -1,7 +1,7 @@
 """Keeps the Services of LoraAdapters with `spec.service`: made, put right, deleted when they are no longer asked for.
 
 What is ours is known from a watch, so a pass costs nothing when all is well. Before one is made, the API server itself
-says whether the name is free; somebody else's Service is looked at again from time to time, and never changed. What is
+says whether the name is free; another owner's Service is looked at again from time to time, and never changed. What is
 wrong becomes part of the LoraAdapter's status, which tells users.
 """
 
@@ -117,7 +117,7 @@ class ServiceWriter:
                 patch = {"metadata": metadata | {"uid": existing.uid}, "spec": wanted["spec"] | {"selector": selector}}
                 self._services.observe_write(await self._client.merge(SERVICE, name, namespace, patch))
         except ConflictError:
-            # There is one already. Ours, if a watch that lags behind has not told of it yet: its event comes.
+            # There is one already. Ours, if the watch lags behind: its event comes.
             return await self._whose(name, namespace, metadata["ownerReferences"][0]["uid"])
         except NotFoundError:
             return None  # deleted a moment ago: its event brings the next pass

@@ -1,6 +1,6 @@
 """Decodes what a sidecar answers: the one place where that text becomes values. Pure.
 
-Whoever may create pods may run something else than Patio's sidecar in one, so nothing is believed of size, depth or
+Users who may create pods may run another program than Patio's sidecar in one, so nothing is believed of size, depth or
 shape: the caller limits the bytes, here texts are cut, numbers are kept in range, and an adapter that cannot be read is
 left out. `sidecar_watch` calls it, the planner gets its `Answer`. Texts that many pods send alike are kept once.
 """

@@ -1,7 +1,7 @@
 """What every sidecar reports, kept current by one long-poll each.
 
 `follow` is given the pods that there are; for each it runs a task that asks the sidecar for its adapters and waits
-for the answer to change. A change, or a sidecar that stops answering, wakes whoever passed `on_change`. The answers
+for the answer to change. A change, or a sidecar that stops answering, causes a call of `on_change`. The answers
 are a cache of what sidecars say, never written by anything else.
 
 A thousand sidecars are a thousand connections that say nothing for seconds. A peer that ends closes its own; one that
@@ -9,7 +9,7 @@ vanishes with its node is noticed by the kernel, which asks every second whether
 aiohttp: `patio_protocol.client` is httpx, which takes three times the CPU for a request, and most of what an operator
 at rest does are these.
 
-Whoever may create pods decides what answers at their addresses. So no redirect is followed, nothing is unpacked, an
+Users who may create pods decide what answers at their addresses. So no redirect is followed, nothing is unpacked, an
 answer has a size and a time, addresses that are no pod's are not asked, and one that answers without end is asked less
 often. `loraadapters.sidecar_answer` reads the answers.
 """

@@ -1,7 +1,7 @@
 """Writes the statuses of LoraAdapters: what changed at once, and after that at most once a second for each object.
 
-A write that has to wait is not lost: the next pass computes the status anew, and what is written is what is true then.
-The events of a change are recorded with the write that tells of it, so that none is told twice.
+A write that has to wait is not lost: the next pass computes the status again, and what is written is what is true then.
+The events of a change are recorded with the write that tells of it, so that none is recorded twice.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class StatusWriter:
         if wait > 0:
             return wait
         gone: dict[str, Any] = dict.fromkeys(cached.status.rest.keys() - after.keys())
-        # Of an object that was deleted and made anew, the UID would not fit.
+        # Of an object that was deleted and recreated, the UID would not fit.
         patch = {"metadata": {"uid": metadata.uid}, "status": gone | after}
         try:
             body = await self._client.merge(LORA_ADAPTER, metadata.name, metadata.namespace, patch, "status")

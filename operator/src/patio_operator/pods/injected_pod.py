@@ -25,7 +25,7 @@ class CachedPod:
 
     pod: EnginePod
     use: ProfileUse | None
-    """Which profiles it has, and what would make it anew; None of one that is going or has ended."""
+    """Which profiles it has, and what would recreate it; None of one that is going or has ended."""
     engine_port: int | None
     """Where its engine listens, as injection found out."""
     model: str | None

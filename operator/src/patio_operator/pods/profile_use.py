@@ -1,4 +1,4 @@
-"""Which profiles a pod has, at which revision, and which workload would make it anew. Pure.
+"""Which profiles a pod has, at which revision, and which workload would recreate it. Pure.
 
 Read from the metadata of an injected pod, of which anybody may have written the annotations. A pod of a ReplicaSet is
 its Deployment's, whose name is the ReplicaSet's without the hash that the Deployment gave it: no right to read
@@ -19,7 +19,7 @@ ROLE_KIND = "RoleBasedGroup"
 ROLE_GROUP = "workloads.x-k8s.io"
 """What controls the pods of a leader-worker role."""
 MOST_PROFILES = 16
-"""Profiles that a pod can have: more than that nobody injected."""
+"""Profiles that a pod can have: more than that were not injected."""
 LONGEST_ANNOTATION = 8_192
 LONGEST_REVISION = 64
 _HASH = "pod-template-hash"
@@ -41,7 +41,7 @@ class WorkloadRef:
 
 @dataclass(frozen=True)
 class ProfileUse:
-    """What an injected pod says of its profiles, and of what would make it anew."""
+    """What an injected pod says of its profiles, and of what would recreate it."""
 
     namespace: str
     name: str

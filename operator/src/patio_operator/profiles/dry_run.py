@@ -25,14 +25,14 @@ async def dry_run_profile(client: KubeClient, namespace: str, profile: ClusterEn
         profile: tried as it is.
 
     """
-    result = await _asked(client, namespace, validation.trial_pod(profile))
+    result = await _dry_run(client, namespace, validation.trial_pod(profile))
     if [problem.path for problem in result.problems] == ["spec"]:
         path = await _located(client, namespace, profile)
         result = DryRunResult((InvalidField(validation.written(path), result.problems[0].message),))
     problems = (*result.problems, *validation.own_checks(profile))
-    if not problems and not result.untried:
+    if not problems and not result.not_possible:
         problems = validation.injection_checks(profile)
-    return DryRunResult(problems, result.untried)
+    return DryRunResult(problems, result.not_possible)
 
 
 async def _located(client: KubeClient, namespace: str, profile: ClusterEngineRuntimeProfile) -> Path:
@@ -44,7 +44,7 @@ async def _located(client: KubeClient, namespace: str, profile: ClusterEngineRun
             questions += 1
             if questions > MOST_QUESTIONS:
                 return path
-            result = await _asked(client, namespace, pod)
+            result = await _dry_run(client, namespace, pod)
             if [problem.path for problem in result.problems] == ["spec"]:
                 path = inner
                 break
@@ -52,7 +52,7 @@ async def _located(client: KubeClient, namespace: str, profile: ClusterEngineRun
             return path
 
 
-async def _asked(client: KubeClient, namespace: str, pod: Object) -> DryRunResult:
+async def _dry_run(client: KubeClient, namespace: str, pod: Object) -> DryRunResult:
     try:
         await client.try_create(POD, pod, namespace, strictly=True)
     except ApiError as error:

@@ -24,7 +24,7 @@ _LISTS = ("initContainers", "containers", "volumes")
 _UNKNOWN_FIELD = re.compile(r'(unknown|duplicate) field "([^"]+)"')
 _DECODING = "cannot be handled as a Pod: "
 _AFTER_VALIDATION = ("violates PodSecurity", "exceeded quota")
-"""Refusals of the namespace that the trial is made in, which come when the pod itself has been found good."""
+"""Rejections by the namespace of the dry run, which come after the pod itself was found valid."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,14 @@ class InvalidField:
 
 @dataclass(frozen=True)
 class DryRunResult:
-    """What a trial found. With neither problems nor `untried` the profile is good."""
+    """What a trial found. With neither problems nor `not_possible` the profile is good."""
 
     problems: tuple[InvalidField, ...] = ()
-    untried: str = ""
+    not_possible: str = ""
     """Why it could not be tried, in the API server's words."""
 
     def __str__(self) -> str:
-        return "; ".join(map(str, self.problems)) or self.untried
+        return "; ".join(map(str, self.problems)) or self.not_possible
 
 
 def trial_pod(profile: ClusterEngineRuntimeProfile) -> Pod:
@@ -80,7 +80,7 @@ def written(path: Path) -> str:
 
 
 def read_rejection(status: int, message: str, causes: Sequence[tuple[str, str]]) -> DryRunResult:
-    """Read the API server's refusal of the trial pod.
+    """Read the API server's rejection of the dry-run pod.
 
     Args:
         status: of its answer.
@@ -95,7 +95,7 @@ def read_rejection(status: int, message: str, causes: Sequence[tuple[str, str]])
         return DryRunResult(unknown or (InvalidField("spec", message.partition(_DECODING)[2]),))
     if status == 403 and any(phrase in message for phrase in _AFTER_VALIDATION):
         return DryRunResult()
-    return DryRunResult(untried=message)
+    return DryRunResult(not_possible=message)
 
 
 def own_checks(profile: ClusterEngineRuntimeProfile) -> tuple[InvalidField, ...]:

@@ -1,4 +1,4 @@
-"""How many files and connections the process may have open: raised at start, and told as our own fault when used up.
+"""How many files and connections the process may have open: raised at start, and named in errors when used up.
 
 Each sidecar that is watched is an open connection. Container runtimes start processes with a soft limit of 1,024 where
 nobody sets another one, and let each process raise its own up to the hard limit.
@@ -13,7 +13,7 @@ import resource
 log = logging.getLogger(__name__)
 
 ENOUGH = 1_048_576
-"""What is asked for where the hard limit is no limit: some kernels refuse more than this (fs.nr_open)."""
+"""What is asked for where the hard limit is no limit: some kernels reject more than this (fs.nr_open)."""
 
 
 def raise_file_limit() -> int:

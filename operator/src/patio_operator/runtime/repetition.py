@@ -50,7 +50,7 @@ async def every(seconds: float, what: str, check: Check) -> None:
         await asyncio.sleep(seconds)
         try:
             problem = await check()
-        except Exception as fault:  # noqa: BLE001 - the outermost place: it ends nothing else
-            problem = f"{type(fault).__name__}: {fault}"
+        except Exception as error:  # noqa: BLE001 - the outermost place: it ends nothing else
+            problem = f"{type(error).__name__}: {error}"
         if problem is not None:
             log.warning("%s not checked: %s", what, problem)

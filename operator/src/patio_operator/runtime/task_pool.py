@@ -27,13 +27,13 @@ MOST = 10_000
 IN_ANY_CASE = 1_000
 """Of these, of one namespace, also when others have all the rest: their jobs may wait for peers that never answer."""
 FORGET_SECONDS = 300.0
-"""A key that nobody tried again for so long is forgotten, with its failures."""
+"""A key that was not tried again for so long is forgotten, with its failures."""
 
 FEW_FAILURES = 256
 """Failures that are kept before old ones are looked for."""
 
 Work = Callable[[], Awaitable[bool]]
-"""Does something; returns whether that worked. What it raises is a fault of the program, and counts as a failure."""
+"""Does something; returns whether that worked. What it raises is an error of the program, and counts as a failure."""
 
 
 @dataclass
@@ -156,14 +156,14 @@ class KeyedTaskPool:
     async def _run(self, job: _Job) -> bool:
         try:
             return await job.work()
-        except (Exception, asyncio.CancelledError) as fault:
+        except (Exception, asyncio.CancelledError) as error:
             task = asyncio.current_task()
-            if isinstance(fault, asyncio.CancelledError) and task is not None and task.cancelling():
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise
-            log.error("%s %s failed: %s: %s", self._name, job.key, type(fault).__name__, fault)
+            log.error("%s %s failed: %s: %s", self._name, job.key, type(error).__name__, error)
             return False
 
-    def _again(self, namespace: str, key: Hashable) -> None:
+    def _retry_later(self, namespace: str, key: Hashable) -> None:
         loop = asyncio.get_running_loop()
         failures = self._failed[key].failures + 1 if key in self._failed else 1
         pause = with_jitter(exponential(FIRST_PAUSE, LONGEST_PAUSE, failures), self._rng.random())
@@ -201,7 +201,7 @@ class KeyedTaskPool:
             self._failed.pop(job.key, None)
             self._on_end(job.namespace)
         else:
-            self._again(job.namespace, job.key)
+            self._retry_later(job.namespace, job.key)
         self._begin_what_may()
 
 

@@ -50,8 +50,8 @@ class Heap:
 
     A full collection stops the loop for as long as there are objects to look at: 0.1 s and more with a hundred thousand
     placements. Nearly all are caches, which stay and are in no cycles: they are set aside (`gc.freeze`) when there are
-    many more than last time, and are freed as ever once nobody has them. What a pass makes of them is gone when it
-    ends: meanwhile nothing is collected.
+    many more than last time, and are freed as ever when nothing refers to them. What a pass makes of them is gone when
+    it ends: meanwhile nothing is collected.
     """
 
     def __init__(self) -> None:

@@ -62,7 +62,7 @@ class WorkQueue:
         self._workers = workers
         self._rng = rng or random.Random()  # noqa: S311 - jitter only
         self._woken: dict[Key, None] = {}
-        """Woken while nobody works, or not ready yet."""
+        """Added while no worker runs, or not ready yet."""
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._ready: dict[str, deque[Key]] = {}
         self._queued: set[Key] = set()

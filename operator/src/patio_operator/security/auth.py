@@ -1,7 +1,7 @@
 """Signs the calls to sidecars on their way: an `httpx.Auth` for each pod, given to `patio_protocol.client`.
 
 A sidecar that was admitted under an older key answers that it does not know this one; the call is then repeated, signed
-anew, with the endorsements that lead from one to the other. If that is no help either, the sidecar may have been
+again, with the endorsements that lead from one to the other. If that is no help either, the sidecar may have been
 admitted under a newer one, by a replica that has just made it: the key is looked up and the call repeated once more.
 """
 

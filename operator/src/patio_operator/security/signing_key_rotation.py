@@ -1,7 +1,7 @@
 """Keeps the key that the operator signs with: in one Secret for all replicas, replaced by age or when asked for.
 
-Asked for by the annotation `patio.dev/rotate` on the Secret, whatever its value. A Secret that was deleted is made anew
-with a key that nothing endorses: pods admitted before then refuse the operator until they are made anew as well.
+Asked for by the annotation `patio.dev/rotate` on the Secret, whatever its value. A Secret that was deleted is recreated
+with a key that nothing endorses: pods admitted before then reject the operator until they are recreated as well.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What the API server says of the token by which a sidecar proves which pod it is in. Pure.
 
 Tokens are those that injection has the kubelet put into the sidecar (`injection.authentication`): of one audience, and
-bound to the pod, so that they end with it. Whoever reads another pod's token gains nothing, since the pod is compared
-here.
+bound to the pod, so that they end with it. A pod that reads another pod's token gains nothing, since the pod is
+compared here.
 """
 
 from __future__ import annotations

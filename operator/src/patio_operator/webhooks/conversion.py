@@ -1,4 +1,4 @@
-"""Answers one ConversionReview: RoleBasedGroups in the API version that somebody asked for.
+"""Answers one ConversionReview: RoleBasedGroups in the API version that a client asked for.
 
 The API server asks whenever a RoleBasedGroup is read or written as v1alpha1. Nothing is read from it: every replica
 answers, and what `groups.conversion` says is the answer. A review has all groups of a list, and fails as a whole: so
@@ -81,7 +81,7 @@ def _converted(body: Any, text: str, version: str) -> str:
         pass
     except _FAULTS as error:
         return _as_it_is(body, version, error)
-    mark = secrets.token_hex(16)  # nobody can have written this
+    mark = secrets.token_hex(16)  # no object can contain this
     shallow, parts = bodies.cut(text, mark)
     body = json.loads(shallow)
     try:

@@ -1,4 +1,4 @@
-"""Answers the AdmissionReview of a LoraAdapter: refused when another one wants its name on the same pods, and when its
+"""Answers the AdmissionReview of a LoraAdapter: rejected when another one wants its name on the same pods, and when its
 credentials would be sent without TLS.
 
 Reads the LoraAdapters of the same name in requests, and where the selections alone do not tell, looks at the pods that
@@ -74,7 +74,7 @@ class Rivals:
         self._reads = CoalescedReads(self._read)
 
     async def of_name(self, namespace: str, name: str) -> Sequence[LoraAdapter]:
-        """Return the LoraAdapters that have a name in requests; raise ApiError when nobody knows."""
+        """Return the LoraAdapters that have a name in requests; raise ApiError when they cannot be read."""
         return await self._reads.get((namespace, name))
 
     def pods(self, namespace: str) -> list[SelectablePod]:
@@ -160,7 +160,7 @@ async def _conflict(rivals_of: Rivals, namespace: str, body: Object, old: Object
     if adapter is None or adapter.metadata.deletion_timestamp is not None:
         return None
     if before is not None and _wants(before) == _wants(adapter):
-        # It was let through before, perhaps while nobody was asked: the rest of it can be changed all the same.
+        # It was let through before, perhaps without a check: the rest of it can be changed all the same.
         return None
     others = rivals(adapter, await rivals_of.of_name(namespace, adapter.adapter_name))
     conflict = declared_conflict(adapter, others)

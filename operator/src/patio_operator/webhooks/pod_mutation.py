@@ -40,7 +40,7 @@ async def answer(
         observing: whether groups are upstream's controller's (observe mode).
 
     Raises:
-        ApiError: a profile or the LoraAdapters could not be read; the API server should be told 500.
+        ApiError: a profile or the LoraAdapters could not be read; the API server should get a 500.
 
     """
     request = review["request"]

@@ -1,4 +1,4 @@
-"""Answers the AdmissionReview of a profile: refused when no pod could be made with it, with the path of the fault.
+"""Answers the AdmissionReview of a profile: rejected when a pod with it would be, with the path of the error.
 
 Tries it with `profiles.dry_run`. A profile that cannot be tried is let through with a warning: the reconciler tries it
 again and writes what it finds into the profile's status.
@@ -42,14 +42,14 @@ async def answer(client: KubeClient, namespace: str, review: Mapping[str, Any]) 
     body, old = request["object"], request.get("oldObject") or {}
     response: Object = {"allowed": True}
     if not _unchanged(body, old) and not body["metadata"].get("deletionTimestamp"):
-        dry_run = await _tried(client, namespace, body)
+        dry_run = await _dry_run(client, namespace, body)
         name = body["metadata"].get("name", "")
         if dry_run.problems:
             log.info("profile rejected: %s: %s", name, dry_run)
             response = {"allowed": False, "status": _status(name, dry_run)}
-        elif dry_run.untried:
-            log.warning("dry run of profile not possible: %s: %s", name, dry_run.untried)
-            response["warnings"] = [f"the dry run was not possible: {dry_run.untried}"[:256]]
+        elif dry_run.not_possible:
+            log.warning("dry run of profile not possible: %s: %s", name, dry_run.not_possible)
+            response["warnings"] = [f"the dry run was not possible: {dry_run.not_possible}"[:256]]
     return {
         "apiVersion": review["apiVersion"],
         "kind": "AdmissionReview",
@@ -58,12 +58,12 @@ async def answer(client: KubeClient, namespace: str, review: Mapping[str, Any]) 
 
 
 def _unchanged(body: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
-    """Whether only what no pod gets has changed: a profile that was stored untried can still be labelled."""
+    """Whether only what no pod gets has changed: a profile that was stored not_possible can still be labelled."""
     annotations = [(item.get("metadata") or {}).get("annotations") for item in (body, old)]
     return body.get("spec") == old.get("spec") and annotations[0] == annotations[1]
 
 
-async def _tried(client: KubeClient, namespace: str, body: Object) -> DryRunResult:
+async def _dry_run(client: KubeClient, namespace: str, body: Object) -> DryRunResult:
     try:
         profile = ClusterEngineRuntimeProfile.model_validate(body)
     except ValidationError as error:

@@ -1,8 +1,8 @@
 """How a review comes in and its answer goes out: limits, decoding, counting. One way for every kind of review.
 
 `server`, `profiles` and `loraadapters` give each route its `answer`, which gets a review that has the shape of one.
-Whoever reaches the port can post anything: the length is declared and bounded before a body is read, bodies that are
-read at the same time share a bounded room for each kind, reading and answering have deadlines. What is no review is
+A client that reaches the port can post anything: the length is declared and bounded before a body is read, bodies that
+are read at the same time share a bounded room for each kind, reading and answering have deadlines. What is no review is
 answered with 400 and a sentence, and never with 500.
 """
 
@@ -31,7 +31,7 @@ READ_SECONDS = 10.0
 WAIT_SECONDS = 5.0
 """How long a review waits for room behind others."""
 ANSWER_SECONDS = 30.0
-"""The longest timeout that a webhook can have: nobody waits longer for the answer."""
+"""The longest timeout that a webhook can have: no client waits longer for the answer."""
 
 Decide = Callable[[Object], Awaitable[Object]]
 """Takes a review and returns the one that answers it."""

@@ -157,7 +157,7 @@ def test_profile_that_no_pod_can_have_rolls_nothing() -> None:
 
 
 def test_profile_that_could_not_be_tried_is_rolled_and_retried() -> None:
-    result = planned([user(A)], workload(A), verdict=DryRunResult(untried="forbidden"))
+    result = planned([user(A)], workload(A), verdict=DryRunResult(not_possible="forbidden"))
     assert rolls(result) == [A]
     assert result.requeue_at is not None
 

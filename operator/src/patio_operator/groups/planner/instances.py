@@ -44,7 +44,7 @@ class InstancesPlan:
     """ControllerRevisions that no pod needs any more."""
     checks: tuple[Object, ...] = ()
     """Pods of a new revision, to be tried before anything is torn down for it."""
-    memories: Mapping[int, RestartState] = field(default_factory=dict)
+    restart_states: Mapping[int, RestartState] = field(default_factory=dict)
     requeue_after: timedelta | None = None
     """When something is due that no event tells of."""
     events: tuple[Event, ...] = ()
@@ -79,7 +79,7 @@ def plan(
     role: Role,
     pods: Iterable[Child],
     stored: Sequence[Child],
-    memories: Mapping[int, RestartState],
+    restart_states: Mapping[int, RestartState],
     now: datetime,
 ) -> InstancesPlan:
     """Return what to do for a leader-worker role now.
@@ -89,15 +89,15 @@ def plan(
         role: the role.
         pods: all pods of the role that the group controls.
         stored: its ControllerRevisions.
-        memories: what the last pass left.
+        restart_states: what the last pass left.
         now: UTC.
 
     """
-    return _Pass(group, role, pods, stored, memories, now).plan()
+    return _Pass(group, role, pods, stored, restart_states, now).plan()
 
 
 class _Pass:
-    """One look at a role. Collects what to do; asks nobody."""
+    """One pass over a role. Collects what to do; makes no request."""
 
     def __init__(
         self,
@@ -105,28 +105,28 @@ class _Pass:
         role: Role,
         pods: Iterable[Child],
         stored: Sequence[Child],
-        memories: Mapping[int, RestartState],
+        restart_states: Mapping[int, RestartState],
         now: datetime,
     ) -> None:
         assert role.leader_worker_pattern is not None
         self._group, self._role, self._now = group, role, now
         self._wanted = revisions.wanted(group, role)
         self._stored = sorted(stored, key=lambda child: int(child["revision"]))
-        self._known = {
+        self._revisions = {
             revision.hash: revision for revision in (*map(revisions.from_object, self._stored), self._wanted)
         }
         self._rollout = limits_of(role)
         self._policy = restart_state.policy(role.leader_worker_pattern)
         self._instances = _sorted(pods, role.replicas)
-        self._memories = {index: memories.get(index, RestartState()) for index in range(role.replicas)}
-        self._doomed: dict[str, Child] = {}
+        self._restart_states = {index: restart_states.get(index, RestartState()) for index in range(role.replicas)}
+        self._to_delete: dict[str, Child] = {}
         self._waiting: set[int] = set()
         self._requeue_after: list[timedelta] = []
         self._events: list[Event] = []
 
     def plan(self) -> InstancesPlan:
         for index in sorted(self._instances):
-            if index not in self._memories:
+            if index not in self._restart_states:
                 self._end(index)
         for index in range(self._role.replicas):
             if not self._is_stale(index):
@@ -140,10 +140,10 @@ class _Pass:
             count=self._count(),
             revision=revisions.to_object(self._group, self._role, self._wanted, number or newest + 1),
             creates=creates,
-            tear_down=tuple(ref_of(pod) for pod in self._doomed.values()),
+            tear_down=tuple(ref_of(pod) for pod in self._to_delete.values()),
             forget=tuple(ref_of(child) for child in self._unneeded()),
             checks=() if number else tuple(self._samples()),
-            memories=self._memories,
+            restart_states=self._restart_states,
             requeue_after=min(self._requeue_after, default=None),
             events=tuple(self._events),
         )
@@ -152,13 +152,13 @@ class _Pass:
         """Return the revision that a pod of an instance would be made from now."""
         pods = self._instances[index].pods
         if pods:
-            return self._known.get(_revision(pods[min(pods)]), self._wanted)
+            return self._revisions.get(_revision(pods[min(pods)]), self._wanted)
         if index < self._rollout.partition and self._stored:
-            return self._known[_revision(self._stored[0])]  # the oldest is kept for those that a rollout spares
+            return self._revisions[_revision(self._stored[0])]  # the oldest is kept for those that a rollout spares
         return self._wanted
 
     def _is_stale(self, index: int) -> bool:
-        """Tell whether an instance has to be made anew for another revision."""
+        """Tell whether an instance has to be recreated for another revision."""
         current_revisions = self._instances[index].revisions
         return len(current_revisions) > 1 or (
             index >= self._rollout.partition and bool(current_revisions - {self._wanted.hash})
@@ -180,7 +180,7 @@ class _Pass:
 
     def _tear_down(self, index: int) -> None:
         """Delete all pods of an instance at once."""
-        self._doom(index, self._instances[index].pods.values())
+        self._delete(index, self._instances[index].pods.values())
 
     def _end(self, index: int) -> None:
         """Delete the leader of an instance that serves, and the others when it is gone, or should be."""
@@ -190,15 +190,15 @@ class _Pass:
             left = time_of(leaving["metadata"]["deletionTimestamp"]) - self._now
             if left > timedelta(0):
                 self._requeue_after.append(left)
-                self._doom(index, ())
+                self._delete(index, ())
                 return
         serves = instance.is_ready(self._target(index).size)
-        self._doom(index, [instance.pods[0]] if serves else instance.pods.values())
+        self._delete(index, [instance.pods[0]] if serves else instance.pods.values())
 
-    def _doom(self, index: int, pods: Iterable[Child]) -> None:
-        self._doomed |= {pod["metadata"]["name"]: pod for pod in pods}
-        if index in self._memories:
-            self._memories[index] = replace(self._memories[index], ready=False, restarts=0)
+    def _delete(self, index: int, pods: Iterable[Child]) -> None:
+        self._to_delete |= {pod["metadata"]["name"]: pod for pod in pods}
+        if index in self._restart_states:
+            self._restart_states[index] = replace(self._restart_states[index], ready=False, restarts=0)
 
     def _roll(self) -> None:
         """Make stale instances anew: those that serve nobody at once, the others from the highest on, as many as may
@@ -215,7 +215,7 @@ class _Pass:
             self._end(index)
 
     def _mind_restarts(self, index: int) -> None:
-        instance, before = self._instances[index], self._memories[index]
+        instance, before = self._instances[index], self._restart_states[index]
         if not instance.pods:
             return
         failed = [pod for pod in instance.pods.values() if _is_over(pod)]
@@ -224,7 +224,7 @@ class _Pass:
             return
         if self._policy.type != restart_state.RECREATE or not before.ready:
             for pod in failed:
-                self._doomed[pod["metadata"]["name"]] = pod
+                self._to_delete[pod["metadata"]["name"]] = pod
             return
         target = self._target(index)
         lost = sorted(set(range(target.size)) - set(instance.pods))
@@ -237,7 +237,7 @@ class _Pass:
             self._waiting.add(index)
             return
         self._tear_down(index)
-        self._memories[index] = after
+        self._restart_states[index] = after
         name = naming.instance(self._group, self._role, index)
         why = (
             f"pod {name}-{lost[0]} is gone"
@@ -271,7 +271,7 @@ class _Pass:
     def _statuses(self, instance: _Instance) -> Iterator[tuple[Child, Object]]:
         """Yield the statuses of the user's containers."""
         for pod in instance.pods.values():
-            revision = self._known.get(_revision(pod))
+            revision = self._revisions.get(_revision(pod))
             template = {} if revision is None else revision.worker if _position(pod) else revision.leader
             names = {container["name"] for container in (template.get("spec") or {}).get("containers") or []}
             for status in (pod.get("status") or {}).get("containerStatuses") or []:
@@ -283,7 +283,7 @@ class _Pass:
         instance = self._instances[index]
         if instance.leaving or index in self._waiting:
             return
-        if any(pod["metadata"]["name"] in self._doomed for pod in instance.pods.values()):
+        if any(pod["metadata"]["name"] in self._to_delete for pod in instance.pods.values()):
             return
         target = self._target(index)
         for position in range(target.size):
@@ -291,13 +291,13 @@ class _Pass:
                 yield _pod(self._group, self._role, target, index, position)
 
     def _remember(self) -> None:
-        for index, before in self._memories.items():
+        for index, before in self._restart_states.items():
             instance = self._instances[index]
-            torn_down = any(pod["metadata"]["name"] in self._doomed for pod in instance.pods.values())
+            torn_down = any(pod["metadata"]["name"] in self._to_delete for pod in instance.pods.values())
             if not before.ready and not torn_down and instance.is_ready(self._target(index).size):
-                self._memories[index] = replace(before, ready=True, restarts=self._restarts(instance))
+                self._restart_states[index] = replace(before, ready=True, restarts=self._restarts(instance))
             elif before.ready and not instance.pods:
-                self._memories[index] = replace(before, ready=False, restarts=0)
+                self._restart_states[index] = replace(before, ready=False, restarts=0)
 
     def _count(self) -> Count:
         existing = [instance for instance in self._instances.values() if instance.pods]

@@ -109,7 +109,7 @@ def member_labels(group: RoleBasedGroup, role: Role, index: int, position: int, 
 
 
 def identity(group: RoleBasedGroup, role: Role, component: str) -> RoleIdentity:
-    """Return what the pods of a role are told about themselves."""
+    """Return what the pods of a role know about themselves."""
     pattern = role.leader_worker_pattern
     if pattern is None:
         return RoleIdentity(

@@ -96,7 +96,7 @@ def stateful_set(group: RoleBasedGroup, role: Role) -> Object:
     }
 
 
-def config_map(group: RoleBasedGroup, memories: restart_state.RestartStates) -> Object:
+def config_map(group: RoleBasedGroup, restart_states: restart_state.RestartStates) -> Object:
     """Return the ConfigMap with the group's topology: every address that its pods have or will have.
 
     What is remembered of leader-worker instances is in an annotation of it.
@@ -112,7 +112,7 @@ def config_map(group: RoleBasedGroup, memories: restart_state.RestartStates) -> 
             for role in roles
         },
     }
-    remembered = restart_state.write(memories)
+    remembered = restart_state.write(restart_states)
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",

@@ -67,36 +67,38 @@ def plan(snapshot: Snapshot) -> Plan:
     }
     unknown = {role.name: _unknown_profiles(role, snapshot.profiles) for role in group.spec.roles}
     realised = [role for role in group.spec.roles if not waiting.get(role.name) and not unknown[role.name]]
-    going = {role.name: led[role.name] for role in realised if role.name in led}
-    memories = {name: going[name].memories if name in going else remembered.get(name, {}) for name in led}
+    role_plans = {role.name: led[role.name] for role in realised if role.name in led}
+    restart_states = {
+        name: role_plans[name].restart_states if name in role_plans else remembered.get(name, {}) for name in led
+    }
     pod_failures = {role.name: pod_failure(own.pods(role)) for role in group.spec.roles}
     ready = _unknown_profile_condition(unknown) or readiness(counts, waiting, pod_failures)
     return Plan(
-        checks=tuple(pod for role_plan in going.values() for pod in role_plan.checks),
+        checks=tuple(pod for role_plan in role_plans.values() for pod in role_plan.checks),
         adopts=tuple(ref_of(pod) for pod in own.orphaned_pods()),
         tear_down=(
-            *(ref for plan in going.values() for ref in plan.tear_down),
+            *(ref for plan in role_plans.values() for ref in plan.tear_down),
             *(ref_of(pod) for role in realised for pod in _faster(group, role, own)),
         ),
         applies=(
-            objects.config_map(group, memories),
+            objects.config_map(group, restart_states),
             *(body for role in realised for body in _made(group, role, own, led)),
         ),
-        creates=tuple(pod for role_plan in going.values() for pod in role_plan.creates),
-        deletes=(*_removed(group, own), *(ref for plan in going.values() for ref in plan.forget)),
+        creates=tuple(pod for role_plan in role_plans.values() for pod in role_plan.creates),
+        deletes=(*_removed(group, own), *(ref for plan in role_plans.values() for ref in plan.forget)),
         events=(
             *(
                 Event("Normal", "RoleCreated", _creating(group, role))
                 for role in realised
                 if not counts[role.name].exists
             ),
-            *(event for role_plan in going.values() for event in role_plan.events),
+            *(event for role_plan in role_plans.values() for event in role_plan.events),
             *_changes(group, ready),
             *_deviations(group),
         ),
         status=group_status(group, counts, ready, now),
         requeue_at=min(
-            (now + role_plan.requeue_after for role_plan in going.values() if role_plan.requeue_after is not None),
+            (now + role_plan.requeue_after for role_plan in role_plans.values() if role_plan.requeue_after is not None),
             default=None,
         ),
     )
@@ -172,7 +174,7 @@ class _Children:
         ]
 
     def pods(self, role: Role) -> list[Child]:
-        """Return the pods of a role, whoever makes them."""
+        """Return the pods of a role, whatever made them."""
         return list(self._by_role.get(("Pod", role.name), ()))
 
     def pods_of(self, workload: Child) -> list[Child]:
@@ -201,7 +203,7 @@ class _Children:
         return (_controller(child) or {}).get("uid") == self._group_uid
 
     def is_orphaned(self, child: Child) -> bool:
-        """Tell whether an object was made of a group of that name and is controlled by nobody."""
+        """Tell whether an object was made of a group of that name and has no controller."""
         return _controller(child) is None and self._labels <= (child["metadata"].get("labels") or {}).items()
 
 

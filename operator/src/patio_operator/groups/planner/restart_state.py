@@ -30,7 +30,7 @@ class RestartState:
     restarts: int = 0
     """Restarts of its containers up to then."""
     recreations: int = 0
-    """How often it was made anew because of a restart, in a row."""
+    """How often it was recreated because of a restart, in a row."""
     recreated_at: datetime | None = None
     """When it last was; UTC."""
 
@@ -49,17 +49,17 @@ RestartStates = Mapping[str, Mapping[int, RestartState]]
 
 
 def read(text: str | None) -> RestartStates:
-    """Read the annotation; nothing is remembered when it is missing or somebody else's."""
+    """Read the annotation; nothing is remembered when it is missing or not Patio's."""
     try:
         return {
-            role: {int(index): _one(entry) for index, entry in entries.items()}
+            role: {int(index): _entry(entry) for index, entry in entries.items()}
             for role, entries in read_object(text).items()
         }
     except (ValueError, TypeError, AttributeError, OverflowError):
         return {}
 
 
-def _one(entry: Mapping[str, Any]) -> RestartState:
+def _entry(entry: Mapping[str, Any]) -> RestartState:
     at = entry.get("recreatedAt")
     return RestartState(
         ready=bool(entry.get("ready")),
@@ -69,11 +69,11 @@ def _one(entry: Mapping[str, Any]) -> RestartState:
     )
 
 
-def write(memories: RestartStates) -> str:
-    """Return the annotation: the same text for the same memories."""
+def write(restart_states: RestartStates) -> str:
+    """Return the annotation: the same text for the same restart_states."""
     kept = {
         role: {str(index): entry.to_json() for index, entry in entries.items() if entry != RestartState()}
-        for role, entries in memories.items()
+        for role, entries in restart_states.items()
     }
     return json.dumps({role: entries for role, entries in kept.items() if entries}, sort_keys=True)
 
@@ -85,10 +85,10 @@ def policy(pattern: LeaderWorkerPattern) -> RestartPolicyConfig:
 
 
 def recreated(before: RestartState, config: RestartPolicyConfig, now: datetime) -> tuple[RestartState, timedelta]:
-    """Return what is remembered of an instance that is made anew because of a restart, and how long that must wait."""
+    """Return what is remembered of an instance that is recreated because of a restart, and how long that must wait."""
     count, at = before.recreations, before.recreated_at
     if at is not None:
-        at = min(at, now)  # written by a clock that was ahead, or by somebody else
+        at = min(at, now)  # written by a clock that was ahead, or by another client
     longest = timedelta(seconds=config.max_delay_seconds)
     if at is None or now - at > max(2 * longest, _FORGET_AFTER):
         count = 0

@@ -22,7 +22,7 @@ def is_ready(pod: Mapping[str, Any]) -> bool:
 
 
 def faster(role: Role, workload: Mapping[str, Any], pods: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    """Yield the pods to delete now beside the one that Kubernetes replaces, which makes them anew.
+    """Yield the pods to delete now beside the one that Kubernetes replaces, which recreates them.
 
     Args:
         role: the role.

@@ -1,6 +1,6 @@
-"""What of a group this version refuses, and what it realises otherwise than the group asks.
+"""What of a group this version rejects, and what it realises otherwise than the group asks.
 
-The first thing that `planner` asks. A refusal stops the whole group before anything of it is made; its
+The first thing that `planner` asks. A rejection stops the whole group before anything of it is made; its
 message names role, field and remedy. The second kind goes into events: the group works, but not exactly as
 written.
 """
@@ -145,7 +145,7 @@ def _check_name(group: RoleBasedGroup, role: Role, longest: int) -> None:
 
 
 def _check_pods_apart(group: RoleBasedGroup) -> None:
-    """Refuse roles whose pods would have the same names: `a` with leaders and workers, and `a-0`."""
+    """Reject roles whose pods would have the same names: `a` with leaders and workers, and `a-0`."""
     for role in group.spec.roles:
         if role.leader_worker_pattern is None:
             continue

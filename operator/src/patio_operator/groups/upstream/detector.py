@@ -1,6 +1,6 @@
 """Keeps looking whether upstream's controller is there; `observing` is what it last saw.
 
-Reads only, and only where no user of another namespace can put anything. Whoever must know the state asks `observing`,
+Reads only, and only where no user of another namespace can put anything. Callers read the state from `observing`,
 in any replica. What was asked for by the setting is never looked for.
 """
 
@@ -32,12 +32,12 @@ Asked = Literal["auto", "manage", "observe", "off"]
 
 
 class UpstreamDetector:
-    """Looks for upstream's controller, unless it is told what to take for granted."""
+    """Looks for upstream's controller, unless the settings say who realises groups."""
 
-    def __init__(self, client: KubeClient, asked: Asked, namespaces: Collection[str], own_service: str) -> None:
+    def __init__(self, client: KubeClient, mode: Asked, namespaces: Collection[str], own_service: str) -> None:
         """Take the namespaces where upstream's controller may be, and the name of Patio's own webhook Service."""
         self._client = client
-        self._asked = asked
+        self._asked = mode
         self._namespaces = namespaces
         self._own_service = own_service
         self._on_change: Callable[[], None] = lambda: None
@@ -68,8 +68,8 @@ class UpstreamDetector:
             await asyncio.sleep(LOOK_EVERY)
             try:
                 problem = await self.check()
-            except Exception as fault:  # noqa: BLE001 - the outermost place: it ends nothing else
-                problem = f"{type(fault).__name__}: {fault}"
+            except Exception as error:  # noqa: BLE001 - the outermost place: it ends nothing else
+                problem = f"{type(error).__name__}: {error}"
             if problem is not None:
                 log.warning("cannot find out whether upstream's controller runs: %s", problem)
 

@@ -40,7 +40,7 @@ class ObservedPod:
     silent: bool
     """Whether its sidecar does not answer now."""
     unasked: bool
-    """Whether it may well have adapters and nobody has asked it yet: what it has decides where others go."""
+    """Whether it may well have adapters and was not polled yet: what it has decides where others go."""
     rejections: Mapping[Order, Rejection]
     """Orders that its sidecar rejected."""
     unlabelled_at: Mapping[str, datetime]
@@ -101,17 +101,17 @@ class Candidate(NamedTuple):
     name: str
     """The adapter's, in requests."""
     report: Report | None
-    """On the adapter's name, whoever wants it."""
+    """On the adapter's name, whatever its owner."""
     owned: bool
     """This LoraAdapter had it loaded there, or is having it."""
     updated: bool
     """Mine, and ordered from the source as it is declared now."""
-    going: bool
-    """Whether the pod was told to let go of it."""
+    unloading: bool
+    """Whether the pod is unloading it."""
     answers: bool
     """Whether the engine is known to answer under the name from what this LoraAdapter ordered, new or old."""
     holder: LoraAdapter | None = None
-    """The older LoraAdapter that wants the name on this pod; None: nobody does."""
+    """The older LoraAdapter that wants the name on this pod; None: there is no older one."""
 
     @property
     def loaded(self) -> bool:
@@ -227,13 +227,13 @@ def _candidate(observed: ObservedPod, desired: Desired, holder: LoraAdapter | No
     name, pod = desired.name, observed.pod
     report = observed.reports.get(name)
     if report is None:
-        # Nobody who is running now ever heard from this sidecar, but its label says that it had it.
+        # No operator that runs now has an answer of this sidecar, but its label says that it had it.
         had = holder is None and observed.silent and observed.sidecar.last is None and name in pod.serving
         return Candidate(observed, pod, name, None, had, False, False, False, holder)
     state = report.state
     is_owned = holder is None and report.owner == desired.owner
     updated = is_owned and report.revision == desired.load.revision
-    going = state is AdapterState.UNLOADING
+    unloading = state is AdapterState.UNLOADING
     listed = state is AdapterState.LOADED or report.held_revision is not None
     return Candidate(
         observed,
@@ -242,8 +242,8 @@ def _candidate(observed: ObservedPod, desired: Desired, holder: LoraAdapter | No
         report,
         is_owned,
         updated,
-        going,
-        is_owned and listed and not going and not observed.silent,
+        unloading,
+        is_owned and listed and not unloading and not observed.silent,
         holder,
     )
 

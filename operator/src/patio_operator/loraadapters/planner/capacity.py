@@ -47,7 +47,7 @@ class CapacityLedger:
         return len(self._used[uid])
 
     def fits(self, uid: str, name: str) -> bool:
-        """Tell whether a pod can be told to have one more, or to keep one that it was told to let go of."""
+        """Tell whether a pod can load one more, or keep one that it is unloading."""
         limit = self._limit(uid)
         if limit is None:
             return True
@@ -67,7 +67,7 @@ class CapacityLedger:
             self._freed[uid] -= 1
 
     def is_becoming_free(self, uid: str) -> bool:
-        """Tell whether something is on its way out and its room promised to nobody."""
+        """Tell whether an adapter is being unloaded and its slot not reserved."""
         return self._freed[uid] > 0
 
     def reserve_freed(self, uid: str) -> bool:
@@ -95,9 +95,9 @@ class CapacityLedger:
         return self._preempted.get((uid, adapter.owner)) if self._preempted else None
 
     def _shed(self, uid: str) -> None:
-        """Have leave again what an engine was told beyond its limit: what it did not load, the newest first.
+        """Preempt what was ordered beyond an engine's limit: what it did not load, the newest first.
 
-        It comes to that when a limit is lowered, when somebody loads by hand, and when an order crosses another.
+        It comes to that when a limit is lowered, when a user loads one manually, and when an order crosses another.
         """
         limit, reports = self._limit(uid), self._observed[uid].reports.values()
         surplus = 0 if limit is None else len(reports) - len(self._unloading[uid]) - limit
@@ -119,7 +119,7 @@ class CapacityLedger:
             self._preempted[uid, adapter.owner] = message
 
     def _held_by(self, uid: str) -> list[LoraAdapter]:
-        """Return the LoraAdapters whose adapters a pod has and was not told to let go of, the newest first."""
+        """Return the LoraAdapters whose adapters a pod has and is not unloading, the newest first."""
         reports = self._observed[uid].reports.values()
         owners = {report.owner for report in reports if report.state is not AdapterState.UNLOADING}
         aged = [self._newest_first[owner] for owner in owners if owner is not None and owner in self._newest_first]

@@ -2,7 +2,7 @@
 
 `webhooks.loraadapters` rejects what is certain to conflict, now or for pods to come: both name one role, one selects
 every pod that the other selects, or a pod that exists is selected by both. Whether two selectors meet on a pod that
-does not exist yet nobody knows: then the planner gives the name to the older and says `NameTaken`.
+does not exist yet is unknown: then the planner gives the name to the older and says `NameTaken`.
 """
 
 from __future__ import annotations

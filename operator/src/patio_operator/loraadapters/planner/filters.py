@@ -1,4 +1,4 @@
-"""Filters: why a pod cannot be told to load an adapter, in the words that its status gets. Pure.
+"""Filters: why a pod cannot load an adapter, in the words of its status. Pure.
 
 Used by `scheduling`, which passes such pods over, by `rollout`, and by `planner` for what a sidecar rejected.
 """
@@ -11,7 +11,7 @@ from patio_operator.loraadapters.planner.plan import Instance, InstanceState, Or
 
 
 def filtered_out(desired: Desired, candidate: Candidate) -> Instance | None:
-    """Return why a pod cannot be told to load the adapter, room aside."""
+    """Return why a pod cannot load the adapter, capacity aside."""
     if candidate.holder is not None:
         return name_taken(candidate, candidate.holder.owner)
     if candidate.observed.silent:
@@ -36,7 +36,7 @@ def rejected(order: Order, candidate: Candidate) -> Instance | None:
 
 
 def last_rejection(order: Order, candidate: Candidate) -> Instance | None:
-    """Return what is to be said of a refusal, also while the order is tried once more."""
+    """Return the state of a pod that rejected an order, also during a retry."""
     rejection = candidate.observed.rejections.get(order)
     if rejection is None:
         return None

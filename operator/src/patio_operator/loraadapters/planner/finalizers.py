@@ -1,6 +1,6 @@
 """When the finalizer of a deleted LoraAdapter is removed. Pure.
 
-Its pods are told to unload by the ordinary rule of `planner`: no LoraAdapter wants it there any more. Here is only
+Its pods are ordered to unload by the ordinary rule of `planner`: no LoraAdapter wants it there any more. Here is only
 decided whether the finalizer can be removed: nothing is left, or the time is up. What is left behind then is unloaded
 when its sidecar answers again, for its owner is gone.
 """

@@ -30,7 +30,7 @@ class RemoveFinalizer:
 
     adapter: LoraAdapter
     left_on: tuple[str, ...] = ()
-    """Pods that did not let go of it within the bound and may still have it."""
+    """Pods that did not unload it within the bound and may still have it."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Unload:
-    """Tell a pod's sidecar to let go of an adapter that one of our LoraAdapters made it load."""
+    """Order a pod's sidecar to unload an adapter that one of our LoraAdapters had it load."""
 
     pod: EnginePod
     request: UnloadRequest
@@ -77,14 +77,14 @@ Order = LoadRequest | UnloadRequest
 class Rejection:
     """A sidecar's answer to an order it did not take; the very same order is not repeated before `until`.
 
-    It is what is told of the pod for as long as the planner is shown it.
+    The pod's status shows it for as long as it is part of the snapshot.
     """
 
     message: str
     retryable: bool
     until: datetime
     reason: str = "SidecarRejected"
-    """Another one where the order was not even sent: nobody proved to be the sidecar that its credentials are for."""
+    """Another one where the order was not even sent: no sidecar proved that the credentials are for it."""
 
 
 class InstanceState(StrEnum):
@@ -124,7 +124,7 @@ class Placement:
     """How one LoraAdapter stands."""
 
     instances: tuple[Instance, ...] = ()
-    """On each pod that has it, should have it, or is letting go of it."""
+    """On each pod that has it, should have it, or is unloading it."""
     desired_replicas: int = 0
     """Pods that should have it: those that match, or spec.replicas."""
     condition: Condition | None = None

@@ -135,10 +135,10 @@ def _adapter(
     rollout = roll_out(desired, assignment.kept)
     yield
     draft.requeue_times += rollout.requeue_times
-    orders = [*rollout.orders, *_again(desired, assignment.kept)]
+    orders = [*rollout.orders, *_repeated(desired, assignment.kept)]
     for candidate in assignment.new:
         if _is_quiet(draft, candidate):
-            orders.append((candidate, desired.load, _WANTED_AGAIN if candidate.going else _MISSING))
+            orders.append((candidate, desired.load, _WANTED_AGAIN if candidate.unloading else _MISSING))
     draft.actions += [
         Load(candidate.pod, desired.key, request, why, desired.secret)
         for candidate, request, why in orders
@@ -180,7 +180,7 @@ _MISSING = "the adapter is not loaded on this pod"
 _WANTED_AGAIN = "the adapter is being unloaded and is needed again"
 
 
-def _again(desired: Desired, kept: Iterable[Candidate]) -> Iterable[tuple[Candidate, LoadRequest, str]]:
+def _repeated(desired: Desired, kept: Iterable[Candidate]) -> Iterable[tuple[Candidate, LoadRequest, str]]:
     """Repeat orders whose credentials are missing or are others by now, and end what is fetched ahead for nothing."""
     if desired.missing is not None:
         return
@@ -242,7 +242,7 @@ def _ordered(candidate: Candidate) -> Instance:
 
 
 def _leaving(candidates: Iterable[Candidate], assignment: Assignment, listed: set[str]) -> Iterable[Instance]:
-    """Say of the pods that let go of it that they do."""
+    """Yield the instances of the pods that unload it."""
     for candidate in candidates:
         if candidate.owned and not candidate.observed.silent and candidate.pod.uid not in listed:
             why = assignment.let_go.get(candidate.pod.uid, "" if candidate.report is None else candidate.report.message)
@@ -250,7 +250,7 @@ def _leaving(candidates: Iterable[Candidate], assignment: Assignment, listed: se
 
 
 def _pod(draft: _Draft, observed: ObservedPod) -> None:
-    """Add one pod's labels, and the unloads of what nobody wants there."""
+    """Add one pod's labels, and the unloads of what no LoraAdapter places there."""
     if observed.silent:
         return
     off = draft.off.get(observed.pod.uid, {})

@@ -82,7 +82,7 @@ def roll_out(desired: Desired, kept: Sequence[Candidate]) -> Rollout:
 
 
 def _take_back(rollout: Rollout, desired: Desired, kept: Sequence[Candidate], back: Sequence[Candidate]) -> None:
-    """Have pods stay with the declared source that were told to load another one, which is not declared any more.
+    """Have pods keep the current source that were ordered to load another one, which is not current any more.
 
     A sidecar that gave the other one up stays where it is. One that is at it may have switched since it reported, and
     switches back then: its label goes first, as in every switch, unless no other pod has the adapter.
@@ -204,7 +204,7 @@ def _switch(rollout: Rollout, desired: Desired, kept: Sequence[Candidate], holde
         if rejection is not None:
             rollout.waiting_for[candidate.pod.uid] = _rejection_message(rejection)
         elif last:
-            # Nobody else has it: its label stays, for a request that may fail is better than one that must.
+            # No other pod has it: its label stays, for a request that may fail is better than one that must.
             _order(rollout, desired.load, candidate, "switching to the new source; no other pod serves the adapter")
         else:
             rollout.unlabel[candidate.pod.uid] = "switching to the new source"

@@ -21,7 +21,7 @@ from patio_operator.loraadapters.planner.plan import Condition, Instance
 from patio_operator.loraadapters.planner.spread import by_node, ranking
 
 EXTRA_TRIES = 3
-"""How many pods more than spec.replicas are tried when an adapter fails on some for good."""
+"""How many pods more than spec.replicas are tried when an adapter fails permanently on some."""
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Assignment:
     new: list[Candidate] = field(default_factory=list)
     """Shall have it; room is taken."""
     waiting: list[Instance] = field(default_factory=list)
-    """Should have it and cannot be told so now, or hold nothing but a failure on record."""
+    """Should have it and cannot be ordered to now, or have only a recorded failure."""
     let_go: dict[str, str] = field(default_factory=dict)
     """Pod UID to why it shall not have it any more."""
     condition: Condition | None = None
@@ -51,7 +51,7 @@ def schedule_all(desired: Desired, candidates: Sequence[Candidate], capacity: Ca
             if candidate.owned:
                 assignment.let_go[candidate.pod.uid] = preempted
             assignment.waiting.append(pending(candidate, "NoCapacity", preempted))
-        elif candidate.owned and not candidate.going:
+        elif candidate.owned and not candidate.unloading:
             assignment.kept.append(candidate)
         elif (instance := filtered_out(desired, candidate)) is not None:
             assignment.waiting.append(instance)
@@ -73,7 +73,7 @@ def schedule_replicas(desired: Desired, candidates: Sequence[Candidate], capacit
         preempted = capacity.preempted(candidate.pod.uid, desired.adapter)
         if preempted is not None and candidate.owned:
             assignment.let_go[candidate.pod.uid] = preempted
-        elif candidate.owned and not candidate.going:
+        elif candidate.owned and not candidate.unloading:
             have.append(candidate)
     lost = [candidate for candidate in have if candidate.observed.lost]
     failing = [candidate for candidate in have if candidate.failed and not candidate.answers]
@@ -114,7 +114,7 @@ def _without_surplus(
     if surplus <= 0:
         return list(working)
     crowd = Counter(candidate.pod.node for candidate in working)
-    going = by_node(
+    removed = by_node(
         working,
         surplus,
         lambda candidate: (candidate.answers, not candidate.observed.silent),
@@ -122,7 +122,7 @@ def _without_surplus(
         -1,
         lambda candidate: (-_since(candidate), candidate.pod.name),
     )
-    for candidate in going:
+    for candidate in removed:
         if not candidate.answers:
             why = "this pod has not loaded it yet"
         elif crowd[candidate.pod.node] > 1:
@@ -192,7 +192,7 @@ def _add(
     for candidate in sorted(
         full, key=lambda candidate: (not capacity.is_becoming_free(candidate.pod.uid), *rank(candidate))
     ):
-        # What fails elsewhere takes nobody's place.
+        # What fails on other pods preempts nothing.
         made = _preempt(desired.adapter, candidate, capacity) if short > 0 and not recorded else None
         if made is None:
             filtered.append(no_capacity(candidate))

@@ -2,7 +2,7 @@
 
 It selects the pods whose labels say that their engine answers by the adapter's name, and from what this LoraAdapter had
 loaded, so that a request for the adapter reaches no other pod. It is the LoraAdapter's (owner reference), goes with it,
-and is never made over somebody else's.
+and never replaces another owner's.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def waits_for_labels(existing: CachedService, adapter: LoraAdapter, pods: Iterab
 
 
 def engine_port(ports: Iterable[int | None]) -> int | None:
-    """Return the port that most engines listen on; the lower of two that as many do. None: nobody says."""
+    """Return the port that most engines listen on; the lower of two that as many do. None: none is known."""
     counted = Counter(port for port in ports if port is not None)
     return min(counted, key=lambda port: (-counted[port], port), default=None)
 
@@ -119,7 +119,7 @@ def invalid_name(adapter: LoraAdapter) -> Condition | None:
 
 
 def name_taken(name: str) -> Condition:
-    """Say that somebody else's Service has the name."""
+    """Say that another owner's Service has the name."""
     return Condition(
         "ServiceNameTaken",
         f"Service {name} already exists and does not belong to this LoraAdapter, so Patio does not change it. Delete "

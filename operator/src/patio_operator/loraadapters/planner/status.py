@@ -39,7 +39,7 @@ STUCK = frozenset(
 NOT_DEGRADED = frozenset(
     ("NoMatchingPods", "NotEnoughPods", "EngineNotReady", "SidecarStarting", "WaitingForUnload", "SecretNotRead")
 )
-"""Reasons that are nobody's fault: they pass, or wait for pods. Nothing is Degraded for one of them."""
+"""Reasons that are no errors: they pass, or wait for pods. Nothing is Degraded for one of them."""
 
 
 RecordedInstance = tuple[str, str, str, int]
@@ -173,8 +173,8 @@ def events(before: RecordedStatus, after: Mapping[str, Any]) -> tuple[Event, ...
             recorded_events.append(Event("Normal", ready["reason"], ready["message"]))
         else:
             recorded_events.append(Event("Warning", "NotReady", ready["message"]))
-    # The status read may be one that somebody else wrote: the schema asks for little. The message is not compared: one
-    # and the same fault may be told with another number each time.
+    # The status read may be one that another client wrote: the schema asks for little. The message is not compared: one
+    # and the same failure may have another number each time.
     previous_reasons = {(pod, reason) for pod, (_, reason, _, _) in before.instances.items()}
     new_failures: dict[tuple[str, str], list[str]] = {}
     for entry in after["instances"]:

@@ -17,9 +17,9 @@ class ProfilePod:
     revision: str
     """Of the profile, when the pod was made."""
     workload: WorkloadRef | None
-    """What makes it anew when its template changes; None when nothing does that Patio rolls."""
+    """What recreates it when its template changes; None when nothing does that Patio rolls."""
     made_by: str
-    """Kind of its controller; `Pod` for one that nobody controls."""
+    """Kind of its controller; `Pod` for one without a controller."""
     rolled_for: str = ""
     """The revision of the profile that its template was last rolled for; empty when it never was."""
 

@@ -23,7 +23,7 @@ from patio_operator.profiles.planner.status import Skipped, State, events_of, st
 from patio_operator.profiles.planner.workloads import Workload
 
 PROGRESS_DEADLINE = timedelta(minutes=10)
-"""Without progress for so long a StatefulSet or DaemonSet does not come up; a Deployment has a deadline of its own."""
+"""Without progress for so long a StatefulSet or DaemonSet has failed; a Deployment has its own deadline."""
 LOOK_AGAIN = timedelta(seconds=5)
 """While something is rolled: its pods' events come before its status."""
 LOOK_AT_HELD = timedelta(seconds=30)
@@ -114,7 +114,7 @@ def _done(profile: ClusterEngineRuntimeProfile, state: State, rolls: tuple[Roll,
     requeue_at = None
     if state.rolling:
         requeue_at = now + LOOK_AGAIN
-    elif state.left or state.dry_run.untried:
+    elif state.left or state.dry_run.not_possible:
         requeue_at = now + LOOK_AT_HELD
     return Plan(rolls, status, events_of(profile, status), requeue_at)
 

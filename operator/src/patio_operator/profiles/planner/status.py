@@ -44,7 +44,7 @@ class State:
     waiting: int = 0
     """Workloads whose turn is still to come."""
     failed: tuple[tuple[WorkloadRef, str], ...] = ()
-    """Workloads that do not come up, and why."""
+    """Workloads that do not become ready, and why."""
     left: tuple[Skipped, ...] = ()
 
 
@@ -100,8 +100,8 @@ def events_of(profile: ClusterEngineRuntimeProfile, status: Mapping[str, Any]) -
 def _accepted(dry_run: DryRunResult) -> tuple[str, str, str]:
     if dry_run.problems:
         return "False", "Rejected", f"A pod with this profile would be rejected: {dry_run}"[:2000]
-    if dry_run.untried:
-        return "Unknown", "DryRunNotPossible", f"The dry run was not possible: {dry_run.untried}"[:2000]
+    if dry_run.not_possible:
+        return "Unknown", "DryRunNotPossible", f"The dry run was not possible: {dry_run.not_possible}"[:2000]
     return "True", "DryRunPassed", "The API server accepts a pod with this profile."
 
 

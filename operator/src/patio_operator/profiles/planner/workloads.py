@@ -27,9 +27,9 @@ class Workload:
     is_up: bool = True
     """Whether all pods that its strategy replaces are of its newest template, and all pods are available."""
     progress: int = 0
-    """A number that changes while it comes up."""
+    """A number that changes while its pods become ready."""
     failure: str = ""
-    """Why its own controller says that it does not come up."""
+    """Why it does not become ready, in the words of its own controller."""
     has_deadline: bool = False
     """Whether its controller says so after a time."""
     held: str = ""
