@@ -83,7 +83,7 @@ def judge_pod(pod: Any, profile: str) -> Outcome:
             retryable=True,
         )
     spec = pod.get("spec") or {}
-    added = [one["name"] for part in ("initContainers", "containers") for one in spec.get(part) or []]
+    added = [container["name"] for part in ("initContainers", "containers") for container in spec.get(part) or []]
     added = [name for name in added if name != "engine"]
     return Outcome(True, f"a pod with the label {labels.PROFILE}={profile} gets: {', '.join(added) or 'no container'}")
 
@@ -136,7 +136,7 @@ async def run(client: KubeClient, namespace: str, profile: str, seconds: float, 
         outcome = await until_passed(check, seconds)
         report(f"{'ok' if outcome.passed else 'FAILED'}: in the namespace {namespace}, {outcome.message}")
         outcomes.append(outcome)
-    return all(one.passed for one in outcomes)
+    return all(outcome.passed for outcome in outcomes)
 
 
 async def _main(options: argparse.Namespace) -> int:

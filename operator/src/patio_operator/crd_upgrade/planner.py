@@ -64,12 +64,12 @@ def decide(current: Mapping[str, Any] | None, new: Object, namespace: str) -> De
     if current is None:
         return Apply(name, body, "it is not there")
     metadata = current["metadata"]
-    if (whose := _foreign(current)) is not None:
-        return Skip(name, f"it is not Patio's ({whose})")
+    if (owner := _foreign(current)) is not None:
+        return Skip(name, f"it is not Patio's ({owner})")
     if metadata.get("deletionTimestamp"):
         return Reject(name, "it is being deleted, with all its objects: upgrade again when it is gone")
-    there, here = _version(metadata), str(new["metadata"]["annotations"][VERSION])
-    if there is not None and (rejected := _backwards(there, here)) is not None:
+    current_version, new_version = _version(metadata), str(new["metadata"]["annotations"][VERSION])
+    if current_version is not None and (rejected := _backwards(current_version, new_version)) is not None:
         return Reject(name, rejected)
     if lost := _lost_versions(current, new):
         return Reject(
@@ -79,7 +79,7 @@ def decide(current: Mapping[str, Any] | None, new: Object, namespace: str) -> De
         )
     body["metadata"]["resourceVersion"] = metadata["resourceVersion"]
     body["spec"]["conversion"] = _conversion(current, body)
-    return Apply(name, body, f"it has version {there or 'unknown'}, and this is {here}")
+    return Apply(name, body, f"it has version {current_version or 'unknown'}, and this is {new_version}")
 
 
 def _for_namespace(new: Object, namespace: str) -> Object:
@@ -109,14 +109,17 @@ def _version(metadata: Mapping[str, Any]) -> str | None:
     return found
 
 
-def _backwards(there: str, here: str) -> str | None:
+def _backwards(current_version: str, new_version: str) -> str | None:
     """Say why an upgrade from one version to another is none; None if it is one."""
-    known, new = order(there), order(here)
-    if known is None or new is None:
-        return f"its version {there!r} cannot be compared with {here!r}: correct its annotation {VERSION}"
-    if known > new:
+    current, new = order(current_version), order(new_version)
+    if current is None or new is None:
         return (
-            f"it has version {there}, which is newer than {here}. CRDs never go back, since stored objects may "
+            f"its version {current_version!r} cannot be compared with {new_version!r}: correct its annotation {VERSION}"
+        )
+    if current > new:
+        return (
+            f"it has version {current_version}, which is newer than {new_version}. CRDs never go back, since stored "
+            "objects may "
             "have fields that the older ones lack. To install the older operator with the newer CRDs, set "
             "crds.upgrade=false"
         )
@@ -132,7 +135,7 @@ def order(version: str) -> tuple[tuple[int, ...], bool, tuple[tuple[bool, int, s
     if found is None:
         return None
     parts = re.findall(r"\d+|[A-Za-z]+", found[4] or "")
-    suffix = tuple((not one.isdigit(), int(one) if one.isdigit() else 0, one) for one in parts)
+    suffix = tuple((not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts)
     return tuple(int(number) for number in found.groups()[:3]), not parts, suffix
 
 
@@ -143,9 +146,9 @@ def _lost_versions(current: Mapping[str, Any], new: Object) -> list[str]:
 
 
 def _conversion(current: Mapping[str, Any], body: Object) -> Object:
-    """Return the conversion in the cluster, or the new one where there is none yet."""
-    there: Object = copy.deepcopy(current["spec"].get("conversion") or {})
-    if there.get("strategy", "None") == "None":
+    """Return the conversion in the cluster, or the new one if there is none yet."""
+    existing: Object = copy.deepcopy(current["spec"].get("conversion") or {})
+    if existing.get("strategy", "None") == "None":
         new: Object = body["spec"]["conversion"]
         return new
-    return there
+    return existing

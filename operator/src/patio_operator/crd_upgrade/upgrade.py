@@ -44,10 +44,10 @@ async def upgrade(
 ) -> Outcome:
     """Upgrade the CRDs; report what was done with each."""
     try:
-        decisions = [planner.decide(await _read(client, one), one, namespace) for one in crds]
-        rejected = [one for one in decisions if isinstance(one, Reject)]
-        for one in rejected:
-            report(f"rejected: {one.name}: {one.reason}")
+        decisions = [planner.decide(await _read(client, crd), crd, namespace) for crd in crds]
+        rejected = [decision for decision in decisions if isinstance(decision, Reject)]
+        for rejection in rejected:
+            report(f"rejected: {rejection.name}: {rejection.reason}")
         if rejected:
             report("No CRD was changed.")
             return Outcome.REJECTED
@@ -100,7 +100,7 @@ async def _served(client: KubeClient, crd: Object, pause: float) -> bool:
     while time.monotonic() < end:
         body = await _read(client, crd) or {}
         conditions = (body.get("status") or {}).get("conditions") or []
-        if any((one.get("type"), one.get("status")) == ("Established", "True") for one in conditions):
+        if any((each.get("type"), each.get("status")) == ("Established", "True") for each in conditions):
             return True
         await asyncio.sleep(pause)
     return False
@@ -109,7 +109,7 @@ async def _served(client: KubeClient, crd: Object, pause: float) -> bool:
 async def _main(namespace: str) -> Outcome:
     client = await KubeClient.connect()
     try:
-        return await upgrade(client, [one.to_api() for one in DEFINITIONS], namespace, print)
+        return await upgrade(client, [definition.to_api() for definition in DEFINITIONS], namespace, print)
     finally:
         await client.close()
 
