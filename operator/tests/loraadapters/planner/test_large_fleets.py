@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 
 from patio_operator.api.loraadapter import LoraAdapter
-from patio_operator.loraadapters.planner import candidates, planner, pod_index
+from patio_operator.loraadapters.planner import candidates, planner, selection
 from patio_operator.loraadapters.planner.observation import Observation
 from patio_operator.loraadapters.planner.plan import Plan, RemoveFinalizer
-from patio_operator.loraadapters.planner.pod_index import PodIndex
-from patio_operator.loraadapters.planner.selection import load_request, selects
+from patio_operator.loraadapters.planner.selection import PodIndex, load_request, selects
 from patio_operator.loraadapters.planner.snapshot import Snapshot
 from patio_operator.pods.engine_pod import EnginePod
 from patio_operator.runtime import time_slices
@@ -50,7 +49,7 @@ def test_selection_is_asked_about_candidates_only(monkeypatch: pytest.MonkeyPatc
         asked[adapter.metadata.name] += 1
         return selects(adapter, labels)
 
-    monkeypatch.setattr(pod_index, "selects", counting)
+    monkeypatch.setattr(selection, "selects", counting)
     adapters, pods, views = fleet(100, 500, 50)
     plan = run_to_end(planned(adapters, pods, views))
     assert plan.actions == ()

@@ -17,8 +17,7 @@ from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.loraadapters.planner.credentials import Credentials
 from patio_operator.loraadapters.planner.observation import UNOBSERVED, Observation, Report
 from patio_operator.loraadapters.planner.plan import Condition, Order, Rejection
-from patio_operator.loraadapters.planner.pod_index import PodIndex
-from patio_operator.loraadapters.planner.selection import OWNER_PREFIX, load_request, oldest_first
+from patio_operator.loraadapters.planner.selection import OWNER_PREFIX, PodIndex, load_request, oldest_first
 from patio_operator.loraadapters.planner.snapshot import Snapshot
 from patio_operator.pods.engine_pod import EnginePod
 from patio_operator.runtime.incremental import Incremental, in_chunks

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.loraadapters.planner.candidates import ObservedPod
-from patio_operator.loraadapters.planner.formatting import count
+from patio_operator.loraadapters.planner.plan import count
 from patio_operator.loraadapters.planner.selection import oldest_first
 from patio_protocol.adapters import AdapterState
 

@@ -6,8 +6,7 @@ Used by `scheduling`, which passes such pods over, by `rollout`, and by `planner
 from __future__ import annotations
 
 from patio_operator.loraadapters.planner.candidates import Candidate, Desired, owned
-from patio_operator.loraadapters.planner.formatting import count
-from patio_operator.loraadapters.planner.plan import Instance, InstanceState, Order
+from patio_operator.loraadapters.planner.plan import Instance, InstanceState, Order, count
 
 
 def filtered_out(desired: Desired, candidate: Candidate) -> Instance | None:

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.loraadapters.planner.candidates import ObservedPod
 from patio_operator.loraadapters.planner.plan import RemoveFinalizer
-from patio_operator.loraadapters.planner.pod_index import PodIndex
+from patio_operator.loraadapters.planner.selection import PodIndex
 
 DELETION_BOUND = timedelta(seconds=30)
 """How long a deletion waits for pods that do not let go."""

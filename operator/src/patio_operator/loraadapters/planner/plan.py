@@ -6,7 +6,7 @@ turns the placements into what users read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -15,6 +15,9 @@ from typing import NamedTuple
 from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.pods.engine_pod import EnginePod
 from patio_protocol.adapters import LoadRequest, UnloadRequest
+
+SHOWN = 3
+"""How many pods a message names."""
 
 
 @dataclass(frozen=True)
@@ -140,3 +143,14 @@ class Plan:
     """By the LoraAdapter's object name."""
     requeue_at: datetime | None = None
     """When to plan again though nothing changed."""
+
+
+def names(pods: Sequence[str]) -> str:
+    """Return the first few of a list of pods, and how many more there are."""
+    shown = ", ".join(pods[:SHOWN])
+    return shown if len(pods) <= SHOWN else f"{shown} and {len(pods) - SHOWN} more"
+
+
+def count(number: int, what: str = "pod") -> str:
+    """Return a number of pods, or of something else."""
+    return f"1 {what}" if number == 1 else f"{number} {what}s"

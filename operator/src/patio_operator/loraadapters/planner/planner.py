@@ -39,10 +39,9 @@ from patio_operator.loraadapters.planner.plan import (
     RemoveFinalizer,
     Unload,
 )
-from patio_operator.loraadapters.planner.pod_index import PodIndex
 from patio_operator.loraadapters.planner.rollout import Rollout, roll_out
 from patio_operator.loraadapters.planner.scheduling import Assignment
-from patio_operator.loraadapters.planner.selection import is_deleting, oldest_first
+from patio_operator.loraadapters.planner.selection import PodIndex, is_deleting, oldest_first
 from patio_operator.loraadapters.planner.serving_labels import is_serving, labels_to_set
 from patio_operator.loraadapters.planner.snapshot import Snapshot
 from patio_operator.runtime.incremental import Incremental, in_chunks, run_to_end

@@ -14,9 +14,8 @@ from datetime import datetime
 
 from patio_operator.loraadapters.planner.candidates import Candidate, Desired
 from patio_operator.loraadapters.planner.filters import last_rejection, rejected
-from patio_operator.loraadapters.planner.formatting import names
 from patio_operator.loraadapters.planner.observation import Prepared
-from patio_operator.loraadapters.planner.plan import Condition, Instance
+from patio_operator.loraadapters.planner.plan import Condition, Instance, names
 from patio_protocol.adapters import LoadRequest, PreparedState
 
 

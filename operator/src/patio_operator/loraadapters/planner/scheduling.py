@@ -16,8 +16,7 @@ from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.loraadapters.planner.candidates import UNREACHABLE_BOUND, Candidate, Desired
 from patio_operator.loraadapters.planner.capacity import CapacityLedger
 from patio_operator.loraadapters.planner.filters import filtered_out, no_capacity, pending, unreachable
-from patio_operator.loraadapters.planner.formatting import count, names
-from patio_operator.loraadapters.planner.plan import Condition, Instance
+from patio_operator.loraadapters.planner.plan import Condition, Instance, count, names
 from patio_operator.loraadapters.planner.spread import by_node, ranking
 
 EXTRA_TRIES = 3

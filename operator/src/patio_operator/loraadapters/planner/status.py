@@ -17,8 +17,7 @@ from patio_operator.api.conditions import TIME_FORMAT, find, next_condition
 from patio_operator.api.events import Event
 from patio_operator.api.labels import adapter_selector
 from patio_operator.api.loraadapter import MAX_INSTANCES, LoraAdapter
-from patio_operator.loraadapters.planner.formatting import count, names
-from patio_operator.loraadapters.planner.plan import Instance, InstanceState, Placement
+from patio_operator.loraadapters.planner.plan import Instance, InstanceState, Placement, count, names
 from patio_operator.loraadapters.planner.selection import is_deleting
 
 MAX_MESSAGE = 1024
