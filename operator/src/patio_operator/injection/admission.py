@@ -177,7 +177,7 @@ def _revisions(pod: Mapping[str, Any]) -> dict[str, str]:
 def _other_engines(engines: Sequence[Engine]) -> list[str]:
     return [
         f"container {other.container!r} is a second engine, and Patio serves only {engines[0].container!r}: "
-        f"{other.container!r} gets no adapters, and the pod may be ready before it. Run it in its own pod"
+        f"{other.container!r} gets no adapters, and the pod may be ready without it. Run it in its own pod"
         for other in engines[1:]
     ]
 

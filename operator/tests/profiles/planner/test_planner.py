@@ -216,7 +216,7 @@ def test_status_that_has_not_changed_is_the_same_later() -> None:
 def test_what_is_whole_says_so() -> None:
     result = planned([user(A, NEW)])
     assert (reason(result), result.requeue_at) == ("UpToDate", None)
-    assert message(planned([])) == f"No pod has this profile. Its revision is {NEW}."
+    assert message(planned([])) == f"No pod has this profile. The profile has revision {NEW}."
 
 
 refs = st.sampled_from([WorkloadRef(kind, "team", name) for kind in ("Deployment", "StatefulSet") for name in "abc"])

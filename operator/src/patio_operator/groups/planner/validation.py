@@ -132,7 +132,7 @@ def _check_name(group: RoleBasedGroup, role: Role, longest: int) -> None:
     if not _DNS_LABEL.fullmatch(name):
         raise GroupError(
             "InvalidSpec",
-            f"role {role.name!r}: its pods would be called {name}-0, which is not a valid DNS label: use "
+            f"role {role.name!r}: its pods would be named {name}-0, which is not a valid DNS label: use "
             f"lower-case letters, "
             "digits and dashes in the names of the group and the role",
         )

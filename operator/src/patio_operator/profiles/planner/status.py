@@ -109,7 +109,7 @@ def _rolled_out(profile: ClusterEngineRuntimeProfile, state: State) -> tuple[str
     behind = f"{state.behind} of {state.pods} pods run an older revision"
     if not state.behind and not state.rolling:
         if not state.pods:
-            return "True", "UpToDate", f"No pod has this profile. Its revision is {state.revision}."
+            return "True", "UpToDate", f"No pod has this profile. The profile has revision {state.revision}."
         pods = "The injected pod runs" if state.pods == 1 else f"All {state.pods} injected pods run"
         return "True", "UpToDate", f"{pods} revision {state.revision}."
     if profile.spec.update_strategy == "NoUpdate":
