@@ -169,7 +169,7 @@ def test_pod_without_a_token_gets_credentials_once_it_has_one(
     pod.identify(operator_key(kube), shown=other.token())
     other.stop()
     kube.kubectl("-n", namespace, "label", "pod", "b", "app-", "patio.dev/injected-")
-    until("it is told", lambda: "that of another pod. Recreate the pod" in _text(kube, namespace))
+    until("it is told", lambda: "another pod. Recreate the pod" in _text(kube, namespace))
     pod.identify(operator_key(kube))
     until_ready(kube, namespace, "sql", 1, within=60)
 

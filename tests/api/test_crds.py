@@ -130,7 +130,7 @@ def uri(text: str, **source: Any) -> dict[str, Any]:
         (uri("file:///a", endpoint="https://x"), "endpoint is for hf://, s3:// and obs:// sources"),
         (uri("pvc://a", secretRef={"name": "x"}), "secretRef is for hf://, s3:// and obs:// sources"),
         (uri("hf://a/b/tree/main/c"), "uri is the address of a page of the Hub"),
-        (uri("s3://buck/x", endpoint="http://169.254.169.254"), "never asked"),
+        (uri("s3://buck/x", endpoint="http://169.254.169.254"), "sends no requests there"),
         (uri("s3://buck/x", region="eu west"), "region must be the name of a region"),
         (uri("s3://buck/x", addressingStyle="dns"), "Unsupported value"),
         (uri("org/repo", region="eu-west-1"), "region is for s3:// and obs:// sources"),
