@@ -177,6 +177,33 @@ def test_change_taken_back_before_any_switch_leaves_no_files() -> None:
     assert all(fleet.sidecar(name).entries["sql"].prepared is None for name in fleet.pods)
 
 
+def test_switch_taken_back_on_its_way_is_ordered_back_unlabelled() -> None:
+    fleet = world(2)
+    fleet.declare(declared(NEW))
+    while fleet.sidecar("p0").entries["sql"].request.revision != revision(NEW):
+        fleet.step()
+    fleet.declare(declared(OLD))
+    decided = fleet.step()
+    assert ("p0", False) in loads(decided)
+    assert "sql" not in fleet.pods["p0"].serving, "its label is gone until the pod reports the current source"
+    fleet.settle()
+    assert have(fleet, OLD) == fleet.answering("sql") == {"p0", "p1"}
+
+
+def test_only_pod_is_ordered_back_with_its_label_on() -> None:
+    fleet = world(1, pace=0.5)
+    fleet.declare(declared(NEW))
+    while fleet.sidecar("p0").entries["sql"].request.revision != revision(NEW):
+        fleet.step()
+    fleet.declare(declared(OLD))
+    decided = fleet.step()
+    assert loads(decided) == [("p0", False)]
+    assert unlabelled(decided) == []
+    assert fleet.answering("sql") == {"p0"}
+    fleet.settle()
+    assert have(fleet, OLD) == fleet.answering("sql") == {"p0"}
+
+
 def test_third_source_goes_on_where_the_second_stopped() -> None:
     fleet = world()
     for one in fleet.sidecars.values():
