@@ -16,7 +16,7 @@ from typing import Any
 from scripts.reference.markdown import code, page, plain, table
 
 VALUES = """\
-These are the values of the chart `charts/patio`, with their defaults. The chart refuses a name that is not here.
+These are the values of the chart `charts/patio`, with their defaults. The chart rejects a name that is not here.
 Give values by `--set` or in a file: [Install](../tasks/install.md)."""
 
 README = """\
@@ -44,7 +44,7 @@ repository says what the Job rejects, and in which order Patio is uninstalled.
 
 ## Values
 
-The chart refuses a name that is not here."""
+The chart rejects a name that is not here."""
 
 RIGHTS = """\
 The chart gives the operator and its hooks these rights, and says why for each. There is no wildcard. A verb with a

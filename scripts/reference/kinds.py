@@ -41,7 +41,7 @@ def write(crds: Path) -> str:
             parts.append(f"### {kind}: {part}\n\n" + table(("field", "type", "default", "meaning"), rows))
         rules = list(_rules(schema, ""))
         if rules:
-            parts.append(f"### {kind}: rules\n\n" + table(("of", "an object is refused with"), rules))
+            parts.append(f"### {kind}: rules\n\n" + table(("of", "an object is rejected with"), rules))
     return page("Fields of the CRDs", INTRODUCTION, *parts)
 
 

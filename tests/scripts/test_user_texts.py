@@ -24,7 +24,23 @@ PRIVATE_PHRASES = (
     *(r"(is|are|was) no (JSON|object|list|string|text|name|role)", r"\bis none\b", r"\bunder way\b", r"\bbroke\b"),
     *(r"\b(?<!connection is )(?<!connection )refused?\b", r"any more\b", r"told (yet|once)", r"\ba fault\b"),
     *(r"(has|have) it as it is", r"would both be", r"what answers there", r"the source before"),
+    *(r"\b(error|fault)s? that (may )?pass(es)?\b", r"\bstood still\b", r"\bon (its|their) way\b", r"\bis not there\b"),
+    *(r"\bare the .* there\?", r"\bgoes? on with\b", r"\b(is|are) more than \S+ characters$", r"\bmade of the group\b"),
+    *(r"\bthe answer is not an? ", r"\bno answer in \{"),
 )
+PRIVATE_IN_PROSE = (
+    *(r"\banew\b", r"\bby hand\b", r"\bfor good\b", r"\bwhoever\b", r"\bsomebody\b", r"\bnobody\b", r"\bto mend\b"),
+    *(r"\b(is|was|were|are|been|being) told (what|to|that|of)\b", r"\bcomes? up\b", r"as declared now", r"letting go"),
+    *(
+        r"on (its|their) way out",
+        r"\b(error|fault)s? that (may )?pass(es)?\b",
+        r"\bstands? still\b",
+        r"\brefuses\b(?! the con)",
+    ),
+    *(r"without a word", r"came to nothing", r"\bso many of them\b", r"\bsays `[A-Z]\w+`, and\b"),
+)
+"""What guides, runbooks, and the pages and comments of the chart must not say."""
+PROSE = ("README.md", "docs/*.md", "docs/[!d]*/*.md", "charts/patio/README.md", "charts/patio/values.schema.json")
 GONE_REASONS = (
     *("OldSource", "MakingRoom", "AsDeclared", "LeftLoaded", "SomeLeft", "AllCurrent", "Ordered", "Settled", "Tried"),
     *("NotTried", "NotAsAsked", "FinalizerRefused", "ServiceRefused", "SidecarRefused", "Refused"),
@@ -57,6 +73,17 @@ def test_texts_are_those_of_the_code() -> None:
 @pytest.mark.parametrize("phrase", PRIVATE_PHRASES)
 def test_texts_have_no_private_phrase(package: str, phrase: str) -> None:
     found = [line for line in texts_of(package) if re.search(phrase, line, re.IGNORECASE)]
+    assert not found, f"say it in the field's words: {found}"
+
+
+@pytest.mark.parametrize("phrase", PRIVATE_IN_PROSE)
+def test_guides_have_no_private_phrase(phrase: str) -> None:
+    pages = [page for pattern in PROSE for page in ROOT.glob(pattern)]
+    found = [
+        f"{page.relative_to(ROOT)}: {match[0]}"
+        for page in pages
+        for match in re.finditer(rf".*(?:{phrase}).*", page.read_text(), re.IGNORECASE)
+    ]
     assert not found, f"say it in the field's words: {found}"
 
 

@@ -72,7 +72,7 @@ NOW = Row(
         ),
         stat(
             "Failed",
-            "Adapters, counted on each pod, that the engine permanently rejects.",
+            "Adapters, counted on each pod, that the engine rejected or that could not be fetched.",
             "`kubectl describe lora NAME` has the engine's words. Runbook: PatioAdapterFailed.",
             or_zero(count(_in("Failed"))),
             Unit.COUNT,
@@ -90,7 +90,7 @@ NOW = Row(
         ),
         stat(
             "Downloading",
-            "Adapters, counted on each pod, whose files are on their way.",
+            "Adapters, counted on each pod, whose files are being fetched.",
             "For long: see the bytes a second below.",
             or_zero(count(_in("Downloading"))),
             Unit.COUNT,
