@@ -15,7 +15,7 @@ These are the fields of Patio's three kinds, as their CRDs have them. `kubectl e
 **bold** is required where its parent is given. `[]` stands for every entry of a list. Fields that hold a Kubernetes
 object of another kind, such as a container or a pod template, are not repeated here.
 
-The concepts tell what the fields do: [LoraAdapter](../concepts/loraadapter.md),
+The pages of concepts explain what the fields do: [LoraAdapter](../concepts/loraadapter.md),
 [ClusterEngineRuntimeProfile](../concepts/profile.md), [RoleBasedGroup](../concepts/rolebasedgroup.md)."""
 
 FOREIGN = "x-kubernetes-preserve-unknown-fields"

@@ -16,7 +16,7 @@ flag `--enable-fastapi-docs`.
 
 Every error is `{"error": {"code", "message", "retryable"}}`. [Access](../concepts/access.md) says who may call
 which route. [The sidecar's API](sidecar-api.md) says what loads, unloads and lists do;
-[Downloads](../concepts/downloads.md) does it for downloads.
+[Downloads](../concepts/downloads.md) explains downloads.
 
 Beside a router the sidecar has two more routes, `PUT` and `DELETE /v1/topology/leases/{id}`, which other sidecars call:
 [Topology](../concepts/topology.md#with-a-sidecar-beside-the-router). It has no adapter routes and no drain there."""
