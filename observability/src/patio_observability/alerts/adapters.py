@@ -149,8 +149,8 @@ ADAPTERS = Group(
                 "New adapters and new pods are late. Loaded adapters stay loaded.",
                 (
                     Look(
-                        "kubectl logs -n NAMESPACE -l patio.dev/injected=true -c patio --since=30m --prefix | grep -E "
-                        "'download (failed|retries)'",
+                        "kubectl logs -n NAMESPACE -l patio.dev/injected=true -c patio --since=30m --tail=-1 --prefix "
+                        "| grep -E 'download (failed|retries)'",
                         "The source's answer: status, host, file.",
                     ),
                 ),

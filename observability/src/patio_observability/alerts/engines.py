@@ -115,7 +115,7 @@ ENGINES = Group(
                 ),
                 (
                     "Scale the workload up again, or roll back the change that removed it.",
-                    "The pods are there and ready: see the targets in Prometheus and [Monitor](../tasks/monitor.md).",
+                    "The pods exist and are ready: see the targets in Prometheus and [Monitor](../tasks/monitor.md).",
                 ),
                 "The model was removed on purpose, renamed, or scaled to zero. Silence the alert for it, or inhibit "
                 "it in Alertmanager for models that scale to zero. It ends by itself after 15 minutes.",

@@ -9,7 +9,8 @@ _PODS = Look(
     "Pods that are missing, not ready or restarting, and who holds the Lease patio-operator.",
 )
 _ERRORS = Look(
-    "kubectl logs -n patio-system -l app.kubernetes.io/component=operator --since=15m --prefix | grep '\"ERROR\"'",
+    "kubectl logs -n patio-system -l app.kubernetes.io/component=operator --since=15m --tail=-1 --prefix "
+    "| grep '\"ERROR\"'",
     "One line for each error, with object and cause.",
 )
 
@@ -28,8 +29,8 @@ OPERATOR = Group(
             (),
             Runbook(
                 "No replica of the operator runs, or Prometheus does not scrape it.",
-                "Running pods go on. New pods that ask for a profile are not created (`webhook.failurePolicy=Fail`). "
-                "Adapters and groups do not change.",
+                "Running pods keep running. New pods that ask for a profile are not created "
+                "(`webhook.failurePolicy=Fail`). Adapters and groups do not change.",
                 (
                     _PODS,
                     Look(
@@ -60,7 +61,7 @@ OPERATOR = Group(
             Runbook(
                 "If no replica leads, none reconciles. If two lead, the old leader hangs and has not noticed that it "
                 "lost the Lease.",
-                "Admission goes on. Adapters and groups do not change, or two replicas change them.",
+                "Admission still works. Adapters and groups do not change, or two replicas change them.",
                 (
                     Look(
                         "kubectl get lease patio-operator -n patio-system -o yaml",
@@ -183,8 +184,9 @@ OPERATOR = Group(
             "patio-operator",
             (),
             Runbook(
-                "Passes of a reconciler end by errors, and are tried again with growing pauses.",
-                "Changes of these objects have no effect, or a late one. What runs goes on.",
+                "Passes of a reconciler end with errors. The operator repeats them with growing pauses.",
+                "Changes of these objects have no effect, or a late one. Running pods and loaded adapters stay as "
+                "they are.",
                 (_ERRORS,),
                 (
                     "403: the operator's rights do not fit its mode: `helm upgrade` with the values that you mean.",
