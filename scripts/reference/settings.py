@@ -33,10 +33,10 @@ def write() -> str:
 def _table(kind: str, settings: Iterable[program.Setting]) -> str:
     rows = [
         (
-            ", ".join(code(name) for name in one.names),
-            one.default if " " in one.default else code(one.default),
-            plain(one.meaning),
+            ", ".join(code(name) for name in setting.names),
+            setting.default if " " in setting.default else code(setting.default),
+            plain(setting.meaning),
         )
-        for one in settings
+        for setting in settings
     ]
     return table((kind, "default", "meaning"), rows)

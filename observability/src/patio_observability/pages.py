@@ -46,12 +46,13 @@ def alerts() -> str:
         parts += [f"## {group.title}", _table(("alert", "severity", "for", "meaning", "thresholds"), rows)]
     thresholds = [
         (
-            f"`{one.name}`",
-            f"`{one.default:g}`",
-            one.meaning + (f" One of {', '.join(f'{value:g}' for value in one.allowed)}." if one.allowed else ""),
-            ", ".join(alert.name for alert in ALERTS if one.name in alert.thresholds),
+            f"`{threshold.name}`",
+            f"`{threshold.default:g}`",
+            threshold.meaning
+            + (f" One of {', '.join(f'{value:g}' for value in threshold.allowed)}." if threshold.allowed else ""),
+            ", ".join(alert.name for alert in ALERTS if threshold.name in alert.thresholds),
         )
-        for one in THRESHOLDS
+        for threshold in THRESHOLDS
     ]
     parts += [
         "## Thresholds",
@@ -95,7 +96,7 @@ def _section(alert: Alert) -> str:
     ]
     for look in book.look:
         parts += [f"```sh\n{_command(look.command)}\n```", _prose(look.means)]
-    parts += ["**How to fix it.**", "\n".join(_prose(f"- {one}", "  ") for one in book.fix)]
+    parts += ["**How to fix it.**", "\n".join(_prose(f"- {step}", "  ") for step in book.fix)]
     if book.quiet:
         parts.append(_prose(f"**When it fires without a problem.** {book.quiet}"))
     return "\n\n".join(parts)

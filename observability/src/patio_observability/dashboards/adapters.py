@@ -42,7 +42,9 @@ def _in(state: str) -> str:
     return f"""{own("lora_adapter_state", CHOSEN, f'state="{state}"')} == 1"""
 
 
-_STATE = " or ".join(f"""{own("lora_adapter_state", CHOSEN, f'state="{one.text}"')} * {one.value}""" for one in STATES)
+_STATE = " or ".join(
+    f"""{own("lora_adapter_state", CHOSEN, f'state="{state.text}"')} * {state.value}""" for state in STATES
+)
 
 NOW = Row(
     "Now",
