@@ -90,19 +90,23 @@ def read_report(report: Path) -> tuple[int, tuple[str, ...], Counter[str]]:
 def summary(results: Sequence[Result]) -> str:
     """Return the summary of all stages, for a person, with the plain sum as its last line."""
     lines = ["", f"{'stage':<10}{'passed':>8}{'failed':>8}{'skipped':>9}{'time':>10}"]
-    for one in results:
-        counts = (str(one.passed), str(len(one.failures)), str(one.skips.total())) if one.is_pytest else ("-",) * 3
-        verdict = "" if one.succeeded else "   FAILED"
-        lines.append(f"{one.name:<10}{counts[0]:>8}{counts[1]:>8}{counts[2]:>9}{one.seconds:>8.0f} s{verdict}")
-    skips = sum((one.skips for one in results), Counter[str]())
+    for result in results:
+        counts = (
+            (str(result.passed), str(len(result.failures)), str(result.skips.total()))
+            if result.is_pytest
+            else ("-",) * 3
+        )
+        mark = "" if result.succeeded else "   FAILED"
+        lines.append(f"{result.name:<10}{counts[0]:>8}{counts[1]:>8}{counts[2]:>9}{result.seconds:>8.0f} s{mark}")
+    skips = sum((result.skips for result in results), Counter[str]())
     if skips:
         lines += ["", "skipped:", *(f"  {count:>4}  {reason}" for reason, count in sorted(skips.items()))]
-    failures = [name for one in results for name in one.failures]
+    failures = [name for result in results for name in result.failures]
     if failures:
         lines += ["", "failed:", *(f"  {name}" for name in failures)]
     # A stage that failed without a failed test (a linter, a crash) counts as one failure.
-    failed = len(failures) + sum(not one.succeeded and not one.failures for one in results)
-    lines += ["", f"{sum(one.passed for one in results)} passed, {failed} failed, {skips.total()} skipped"]
+    failed = len(failures) + sum(not result.succeeded and not result.failures for result in results)
+    lines += ["", f"{sum(result.passed for result in results)} passed, {failed} failed, {skips.total()} skipped"]
     return "\n".join(lines)
 
 
@@ -139,7 +143,7 @@ def main(arguments: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         results = [run(stage, Path(folder), chosen.pytest_arguments) for stage in STAGES if stage.name in wanted]
     print(summary(results), flush=True)
-    return 0 if all(one.succeeded for one in results) else 1
+    return 0 if all(result.succeeded for result in results) else 1
 
 
 if __name__ == "__main__":

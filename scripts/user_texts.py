@@ -76,7 +76,7 @@ def texts(tree: ast.Module) -> Iterator[str]:
         text, form = _text(node), _text(node, with_values=False)
         if text is None or form is None:
             continue
-        text, form = (_CONTROL.sub(_escaped, " ".join(one.split())) for one in (text, form))
+        text, form = (_CONTROL.sub(_escaped, " ".join(part.split())) for part in (text, form))
         if _REASON.fullmatch(text) or (_SENTENCE.fullmatch(form) and not _CODE.search(form)):
             yield text
 

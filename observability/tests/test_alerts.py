@@ -132,10 +132,10 @@ def test_words_and_runbook_are_whole_sentences(alert: Alert) -> None:
     assert "{{" not in alert.summary
     assert alert.description.endswith(".")
     book = alert.runbook
-    for text in (book.means, book.users, *book.mend, *(look.means for look in book.look)):
+    for text in (book.means, book.users, *book.fix, *(look.means for look in book.look)):
         assert text.endswith(".")
     assert book.look
-    assert book.mend
+    assert book.fix
     assert not book.quiet or book.quiet.endswith(".")
 
 

@@ -65,7 +65,7 @@ def test_pod_without_the_profile_may_pass_later(pod: Object) -> None:
     ("error", "retryable", "words"),
     [
         (RetryableApiError(500, "failed calling webhook"), True, "failed calling webhook"),
-        (NotFoundError(404, "the server could not find it"), False, "Are the namespace and the CRDs there?"),
+        (NotFoundError(404, "the server could not find it"), False, "Check that the namespace and the CRDs exist."),
         (InvalidError(403, "no profile patio"), False, "was rejected: no profile patio"),
     ],
 )

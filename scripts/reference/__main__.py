@@ -25,7 +25,10 @@ def pages() -> dict[str, str]:
         "rbac.md": chart.write_rights(patio / "templates" / name for name in chart.RBAC),
         "reasons.md": reasons.write(),
         "settings.md": settings.write(),
-        **{f"../pictures/{one.stem}.svg": pictures.write(one) for one in sorted(pictures.SOURCES.glob("*.yaml"))},
+        **{
+            f"../pictures/{source.stem}.svg": pictures.write(source)
+            for source in sorted(pictures.SOURCES.glob("*.yaml"))
+        },
     }
 
 

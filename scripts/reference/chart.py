@@ -16,7 +16,7 @@ from typing import Any
 from scripts.reference.markdown import code, page, plain, table
 
 VALUES = """\
-These are the values of the chart `charts/patio`, with their defaults. The chart refuses a name that is not here.
+These are the values of the chart `charts/patio`, with their defaults. The chart rejects a name that is not here.
 Give values by `--set` or in a file: [Install](../tasks/install.md)."""
 
 README = """\
@@ -44,7 +44,7 @@ repository says what the Job rejects, and in which order Patio is uninstalled.
 
 ## Values
 
-The chart refuses a name that is not here."""
+The chart rejects a name that is not here."""
 
 RIGHTS = """\
 The chart gives the operator and its hooks these rights, and says why for each. There is no wildcard. A verb with a
@@ -161,10 +161,10 @@ def _values(text: str) -> Iterator[tuple[str, str, str]]:
             comment = []
             continue
         indent, name, value = len(found[1]), found[2], found[3] or ""
-        path = [*((at, one) for at, one in path if at < indent), (indent, name)]
+        path = [*((at, key) for at, key in path if at < indent), (indent, name)]
         is_parent = not value and number + 1 < len(lines) and re.match(rf" {{{indent + 1},}}\S", lines[number + 1])
         if comment or not is_parent:
-            yield ".".join(one for _, one in path), "" if value in ('""', "[]", "{}") else value, " ".join(comment)
+            yield ".".join(key for _, key in path), "" if value in ('""', "[]", "{}") else value, " ".join(comment)
         comment = []
 
 
@@ -187,7 +187,9 @@ def _type(schema: Mapping[str, Any], path: str) -> str:
     node = _node(schema, path)
     if "enum" in node:
         # A number may also be given as a string: it is one value all the same.
-        return ", ".join(dict.fromkeys(code(str(one)) for one in node["enum"] if one is not False and one != ""))
+        return ", ".join(
+            dict.fromkeys(code(str(value)) for value in node["enum"] if value is not False and value != "")
+        )
     kind = node.get("type", "")
     return " or ".join(kind) if isinstance(kind, list) else str(kind)
 
@@ -209,7 +211,7 @@ def write_rights(templates: Iterable[Path]) -> str:
                 rule.groups or "core",
                 rule.resources + (f", only {rule.names}" if rule.names else ""),
                 rule.verbs,
-                rule.why + "".join(f" *If {one}.*" for one in rule.conditions),
+                rule.why + "".join(f" *If {condition}.*" for condition in rule.conditions),
             )
             for rule in role.rules
         ]
@@ -245,7 +247,7 @@ def _roles(text: str) -> list[Role]:
             found[-1].namespace = _namespace(stripped.removeprefix("namespace: "))
         elif stripped.startswith("- apiGroups: ") and found:
             rule_comment = plain(_inline(" ".join(comment))) if comment else rule_comment
-            own = tuple(one for one in conditions if one)
+            own = tuple(condition for condition in conditions if condition)
             found[-1].rules.append(Rule(rule_comment, own, _list(stripped.removeprefix("- apiGroups: "))))
             comment = []
         elif found and found[-1].rules and (match := re.match(r"(resources|verbs|resourceNames): (.*)", stripped)):
@@ -261,10 +263,10 @@ def _enter(statement: str, conditions: list[str]) -> None:
     """Follow the template's blocks: `conditions` has what holds here, in words."""
     inner = statement.strip("{}- ").strip()
     if inner.startswith("if "):
-        words = inner.removeprefix("if ")
-        conditions.append(_words(words))
+        condition = inner.removeprefix("if ")
+        conditions.append(_meaning(condition))
     elif inner == "else":
-        before = next(key for key, words in CONDITIONS.items() if words == conditions[-1])
+        before = next(key for key, meaning in CONDITIONS.items() if meaning == conditions[-1])
         conditions[-1] = NEGATED[before]
     elif inner.startswith(("range ", "with ")):
         conditions.append("")
@@ -272,7 +274,7 @@ def _enter(statement: str, conditions: list[str]) -> None:
         conditions.pop()
 
 
-def _words(condition: str) -> str:
+def _meaning(condition: str) -> str:
     if condition not in CONDITIONS:
         raise KeyError(f"rbac.yaml has the condition {condition!r}: say in scripts/reference/chart.py what it means")
     return CONDITIONS[condition]
@@ -286,9 +288,9 @@ def _list(text: str) -> str:
         text = f"{ternary[2]}{{{{ if ${ternary[3]} }}}}, {_only_more(ternary[1], ternary[2])}{{{{ end }}}}"
     parts = []
     for piece, condition in _pieces(text):
-        words = ", ".join(word.strip().strip('"') for word in piece.split(",") if word.strip().strip('"'))
-        if words:
-            shown = ", ".join(code(word) for word in words.split(", "))
+        items = ", ".join(word.strip().strip('"') for word in piece.split(",") if word.strip().strip('"'))
+        if items:
+            shown = ", ".join(code(word) for word in items.split(", "))
             parts.append(f"{shown} (if {condition})" if condition else shown)
     return "; ".join(parts) if any("(if" in part for part in parts) else ", ".join(parts)
 
@@ -302,7 +304,7 @@ def _pieces(text: str) -> Iterator[tuple[str, str]]:
         if match[3]:
             yield match[3], ""
         else:
-            yield match[2], _words(match[1])
+            yield match[2], _meaning(match[1])
 
 
 def _inline(text: str) -> str:

@@ -15,7 +15,7 @@ These are the fields of Patio's three kinds, as their CRDs have them. `kubectl e
 **bold** is required where its parent is given. `[]` stands for every entry of a list. Fields that hold a Kubernetes
 object of another kind, such as a container or a pod template, are not repeated here.
 
-The concepts tell what the fields do: [LoraAdapter](../concepts/loraadapter.md),
+The pages of concepts explain what the fields do: [LoraAdapter](../concepts/loraadapter.md),
 [ClusterEngineRuntimeProfile](../concepts/profile.md), [RoleBasedGroup](../concepts/rolebasedgroup.md)."""
 
 FOREIGN = "x-kubernetes-preserve-unknown-fields"
@@ -26,10 +26,10 @@ def write(crds: Path) -> str:
     parts = []
     for path in sorted(crds.glob("*.yaml")):
         definition = yaml.safe_load(path.read_text())["spec"]
-        stored = next(one for one in definition["versions"] if one["storage"])
+        stored = next(version for version in definition["versions"] if version["storage"])
         kind = definition["names"]["kind"]
         schema = stored["schema"]["openAPIV3Schema"]
-        others = [one["name"] for one in definition["versions"] if one["served"] and one is not stored]
+        others = [version["name"] for version in definition["versions"] if version["served"] and version is not stored]
         also = f" `{others[0]}` is served as well, and deprecated." if others else ""
         names = ", ".join(code(name) for name in definition["names"].get("shortNames", ()))
         short = f" Short name: {names}." if names else ""
@@ -41,19 +41,19 @@ def write(crds: Path) -> str:
             parts.append(f"### {kind}: {part}\n\n" + table(("field", "type", "default", "meaning"), rows))
         rules = list(_rules(schema, ""))
         if rules:
-            parts.append(f"### {kind}: rules\n\n" + table(("of", "an object is refused with"), rules))
+            parts.append(f"### {kind}: rules\n\n" + table(("of", "an object is rejected with"), rules))
     return page("Fields of the CRDs", INTRODUCTION, *parts)
 
 
 def _rows(schema: Mapping[str, Any], path: str) -> Iterator[tuple[str, str, str, str]]:
     required = schema.get("required", ())
     for name, field in schema.get("properties", {}).items():
-        here = f"{path}.{name}"
-        label = f"**{code(here)}**" if name in required else code(here)
+        full_path = f"{path}.{name}"
+        label = f"**{code(full_path)}**" if name in required else code(full_path)
         yield label, _type(field), code(_default(field)), plain(field.get("description", ""))
         inner, suffix = (field.get("items", {}), "[]") if field.get("type") == "array" else (field, "")
         if not inner.get(FOREIGN) and "properties" in inner:
-            yield from _rows(inner, here + suffix)
+            yield from _rows(inner, full_path + suffix)
 
 
 def _type(field: Mapping[str, Any]) -> str:
@@ -65,7 +65,7 @@ def _type(field: Mapping[str, Any]) -> str:
     if kind == "object" and isinstance(field.get("additionalProperties"), Mapping):
         return f"map of {field['additionalProperties'].get('type', 'anything')}"
     if "enum" in field:
-        return ", ".join(code(str(one)) for one in field["enum"])
+        return ", ".join(code(str(value)) for value in field["enum"])
     return kind
 
 

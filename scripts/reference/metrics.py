@@ -23,8 +23,8 @@ number: then there is no series."""
 def write() -> str:
     """Return the page."""
     rows = [
-        (code(f"patio:{one.name}"), one.kind, plain(one.help), *(_sources(names) for names in one.sources))
-        for one in program.standard_metrics()
+        (code(f"patio:{metric.name}"), metric.kind, plain(metric.help), *(_sources(names) for names in metric.sources))
+        for metric in program.standard_metrics()
     ]
     prefixes = [
         (code(f"{prefix}:"), "all of the vocabulary" if prefix == "patio" else ", ".join(code(name) for name in names))
@@ -46,8 +46,8 @@ def write() -> str:
 
 def _own(metrics: Iterable[program.Metric]) -> str:
     rows = [
-        (code(one.name), one.kind, ", ".join(code(label) for label in one.labels), plain(one.help))
-        for one in sorted(metrics, key=lambda one: one.name)
+        (code(metric.name), metric.kind, ", ".join(code(label) for label in metric.labels), plain(metric.help))
+        for metric in sorted(metrics, key=lambda metric: metric.name)
     ]
     return table(("name", "type", "labels", "meaning"), rows)
 

@@ -74,13 +74,13 @@ def write(source: Path) -> str:
     width, height = drawing["size"]
     boxes = {
         name: Box(
-            tuple(one["at"]),
-            tuple(one["size"]),
-            one.get("title", ""),
-            tuple(one.get("text", ())),
-            one.get("kind", "box"),
+            tuple(box["at"]),
+            tuple(box["size"]),
+            box.get("title", ""),
+            tuple(box.get("text", ())),
+            box.get("kind", "box"),
         )
-        for name, one in drawing["boxes"].items()
+        for name, box in drawing["boxes"].items()
     }
     title = escape(drawing["title"])
     lines = [

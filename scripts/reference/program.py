@@ -107,10 +107,10 @@ def operator_variables() -> list[Setting]:
             documented[before] = str(node.value.value)
     reading = inspect.getsource(OperatorSettings.from_environment)
     variables = _variables_of_fields(reading)
-    defaults = {one.name: one.default for one in fields(OperatorSettings)}
+    defaults = {field.name: field.default for field in fields(OperatorSettings)}
     return [
         Setting((variables[name],), documented.get(name, ""), _shown(defaults[name]))
-        for name in (one.name for one in fields(OperatorSettings))
+        for name in (field.name for field in fields(OperatorSettings))
     ]
 
 
@@ -147,7 +147,7 @@ def standard_metrics() -> list[StandardMetric]:
             family.name,
             family.type,
             family.help,
-            tuple(tuple(_source(one) for one in SOURCES[kind].get(family.name, ())) for kind in EngineKind),
+            tuple(tuple(_source(source) for source in SOURCES[kind].get(family.name, ())) for kind in EngineKind),
         )
         for family in STANDARD
     ]
@@ -169,7 +169,7 @@ def sidecar_metrics() -> list[Metric]:
     TopologyMetrics(registry, lambda: TopologyReport(role="client"))
     beside_a_router = CollectorRegistry()
     TopologyMetrics(beside_a_router, lambda: TopologyReport(role="server"))
-    return list({one.name: one for one in (*_families(registry), *_families(beside_a_router))}.values())
+    return list({family.name: family for family in (*_families(registry), *_families(beside_a_router))}.values())
 
 
 def operator_metrics() -> list[Metric]:

@@ -16,7 +16,7 @@ flag `--enable-fastapi-docs`.
 
 Every error is `{"error": {"code", "message", "retryable"}}`. [Access](../concepts/access.md) says who may call
 which route. [The sidecar's API](sidecar-api.md) says what loads, unloads and lists do;
-[Downloads](../concepts/downloads.md) does it for downloads.
+[Downloads](../concepts/downloads.md) explains downloads.
 
 Beside a router the sidecar has two more routes, `PUT` and `DELETE /v1/topology/leases/{id}`, which other sidecars call:
 [Topology](../concepts/topology.md#with-a-sidecar-beside-the-router). It has no adapter routes and no drain there."""
@@ -50,13 +50,13 @@ def _route(method: str, path: str, operation: Mapping[str, Any], openapi: Mappin
 
 
 def _parameters(operation: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
-    for one in operation.get("parameters", ()):
-        name = code(one["name"])
+    for parameter in operation.get("parameters", ()):
+        name = code(parameter["name"])
         yield (
-            f"**{name}**" if one.get("required") else name,
-            one["in"],
-            _type(one.get("schema", {})),
-            plain(one.get("description") or one.get("schema", {}).get("description", "")),
+            f"**{name}**" if parameter.get("required") else name,
+            parameter["in"],
+            _type(parameter.get("schema", {})),
+            plain(parameter.get("description") or parameter.get("schema", {}).get("description", "")),
         )
 
 
@@ -73,9 +73,9 @@ def _resolved(schema: Mapping[str, Any], openapi: Mapping[str, Any]) -> Mapping[
         name = schema["$ref"].rsplit("/", 1)[1]
         found: Mapping[str, Any] = openapi["components"]["schemas"][name]
         return found
-    for one in schema.get("anyOf", schema.get("allOf", ())):
-        if "$ref" in one:
-            return _resolved(one, openapi)
+    for option in schema.get("anyOf", schema.get("allOf", ())):
+        if "$ref" in option:
+            return _resolved(option, openapi)
     return schema
 
 
@@ -83,7 +83,7 @@ def _type(schema: Mapping[str, Any]) -> str:
     if "$ref" in schema:
         return str(schema["$ref"].rsplit("/", 1)[1])
     if "anyOf" in schema:
-        return " or ".join(dict.fromkeys(_type(one) for one in schema["anyOf"] if one.get("type") != "null"))
+        return " or ".join(dict.fromkeys(_type(option) for option in schema["anyOf"] if option.get("type") != "null"))
     if schema.get("type") == "array":
         return f"list of {_type(schema.get('items', {}))}"
     return str(schema.get("type", "anything"))

@@ -8,10 +8,10 @@ from scripts.reference import program
 from scripts.reference.markdown import code, page, plain, table
 
 INTRODUCTION = """\
-The sidecar reads flags and environment variables. A flag wins over its variable. Two variables for the same setting
-must agree. A setting that is misspelled, impossible or contradictory stops the start: the sidecar prints one line
-to stderr and exits with code 2. Injection sets the variables that say "set at admission". Set the others in the
-profile or in an override: [ClusterEngineRuntimeProfile](../concepts/profile.md).
+The sidecar reads flags and environment variables. A flag takes precedence over its variable. Two variables for the
+same setting must agree. A setting that is misspelled, impossible or contradictory stops the start: the sidecar
+prints one line to stderr and exits with code 2. Injection sets the variables that say "set at admission". Set the
+others in the profile or in an override: [ClusterEngineRuntimeProfile](../concepts/profile.md).
 
 The chart sets the variables of the operator. Change them through [Helm values](helm-values.md)."""
 
@@ -33,10 +33,10 @@ def write() -> str:
 def _table(kind: str, settings: Iterable[program.Setting]) -> str:
     rows = [
         (
-            ", ".join(code(name) for name in one.names),
-            one.default if " " in one.default else code(one.default),
-            plain(one.meaning),
+            ", ".join(code(name) for name in setting.names),
+            setting.default if " " in setting.default else code(setting.default),
+            plain(setting.meaning),
         )
-        for one in settings
+        for setting in settings
     ]
     return table((kind, "default", "meaning"), rows)

@@ -38,7 +38,7 @@ def test_every_template_with_roles_is_on_the_page() -> None:
 
 def test_condition_of_the_rbac_without_a_text_is_an_error() -> None:
     with pytest.raises(KeyError, match="new_switch"):
-        chart._words(".Values.new_switch")
+        chart._meaning(".Values.new_switch")
 
 
 def test_every_value_of_the_chart_is_a_row() -> None:

@@ -1,6 +1,6 @@
 {{/*
 Names are fixed, not made from the release's: what Patio installs is cluster-wide, so a second release in the cluster
-must be refused, and manifests and documentation can name what they mean.
+must be rejected, and manifests and documentation can name what they mean.
 */}}
 
 {{- define "patio.selector" -}}

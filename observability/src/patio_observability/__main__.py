@@ -20,8 +20,8 @@ from patio_observability.queries import all_queries
 def files() -> dict[str, str]:
     """Return the text of every generated file, by its path in the repository."""
     return {
-        **{f"charts/patio/dashboards/{one.uid}.json": grafana.write(one) for one in DASHBOARDS},
-        **{f"observability/perses/{one.uid}.json": perses.write(one) for one in DASHBOARDS},
+        **{f"charts/patio/dashboards/{dashboard.uid}.json": grafana.write(dashboard) for dashboard in DASHBOARDS},
+        **{f"observability/perses/{dashboard.uid}.json": perses.write(dashboard) for dashboard in DASHBOARDS},
         "charts/patio/rules/alerts.yaml": rules.chart_data(),
         "charts/patio/rules/patio.rules.yaml": rules.plain(),
         "docs/reference/alerts.md": pages.alerts(),
@@ -34,7 +34,7 @@ def stale(root: Path) -> list[str]:
     wanted = files()
     found = [path for path, text in wanted.items() if not (root / path).exists() or (root / path).read_text() != text]
     for folder in ("charts/patio/dashboards", "charts/patio/rules", "observability/perses", "docs/runbooks"):
-        found += [one for path in (root / folder).glob("*") if (one := f"{folder}/{path.name}") not in wanted]
+        found += [name for path in (root / folder).glob("*") if (name := f"{folder}/{path.name}") not in wanted]
     return found
 
 

@@ -17,8 +17,8 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import common, dashboard
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-from patio_observability.layout import Place, place
-from patio_observability.model import Choice, Dashboard, Key, Kind, Panel, Query, State, Step, Variable
+from patio_observability.layout import GridPosition, place
+from patio_observability.model import CustomVariable, Dashboard, Key, Kind, Panel, Query, State, Step, Variable
 
 DATASOURCE = dashboard.DataSourceRef(type_val="prometheus", uid="${datasource}")
 TIME = "${__url_time_range}&${datasource:queryparam}&${cluster:queryparam}"
@@ -75,12 +75,12 @@ def write(source: Dashboard) -> str:
         for panel, where in placed.panels:
             panels.append(_panel(panel, where, number := number + 1))
         if placed.row.collapsed:
-            for one in panels:
-                heading = heading.with_panel(one)
+            for built in panels:
+                heading = heading.with_panel(built)
         made = made.with_row(heading)
         if not placed.row.collapsed:
-            for one in panels:
-                made = made.with_panel(one)
+            for built in panels:
+                made = made.with_panel(built)
     return json.dumps(made.build(), cls=JSONEncoder, indent=1, sort_keys=True) + "\n"
 
 
@@ -96,7 +96,7 @@ def _annotation() -> builders.AnnotationQuery:
 
 
 def _variable(variable: Variable) -> Any:
-    if isinstance(variable, Choice):
+    if isinstance(variable, CustomVariable):
         options = ",".join(variable.values)
         current = dashboard.VariableOption(selected=True, text=variable.default, value=variable.default)
         return builders.CustomVariable(variable.name).label(variable.title).values(options).current(current)
@@ -114,7 +114,7 @@ def _variable(variable: Variable) -> Any:
     )
 
 
-def _panel(panel: Panel, where: Place, number: int) -> Any:
+def _panel(panel: Panel, where: GridPosition, number: int) -> Any:
     made = (
         BUILDERS[panel.kind]()
         .id(number)
@@ -163,8 +163,8 @@ def _mappings(panel: Panel) -> list[dashboard.ValueMapping]:
 
 def _states(states: Iterable[State]) -> list[dashboard.ValueMap]:
     return [
-        dashboard.ValueMap(options={str(one.value): dashboard.ValueMappingResult(text=one.text, color=one.color)})
-        for one in states
+        dashboard.ValueMap(options={str(state.value): dashboard.ValueMappingResult(text=state.text, color=state.color)})
+        for state in states
     ]
 
 
@@ -272,7 +272,7 @@ def _table(made: Any, panel: Panel) -> Any:
 
 
 def _cell_link(key: Key, panel: Panel) -> dict[str, str]:
-    titles = {one.label: one.title for one in panel.keys}
+    titles = {key.label: key.title for key in panel.keys}
     chosen = "&".join(f'var-{label}=${{__data.fields["{titles[label]}"]}}' for label in (*key.carries, key.label))
     return {"title": f"Open {key.title.lower()} ${{__value.text}}", "url": f"/d/{key.opens}?{chosen}&{TIME}"}
 

@@ -13,7 +13,7 @@ HEADING = 1
 
 
 @dataclass(frozen=True)
-class Place:
+class GridPosition:
     """Where a panel stands: columns from the left, lines from the top."""
 
     x: int
@@ -28,7 +28,7 @@ class PlacedRow:
 
     row: Row
     y: int
-    panels: tuple[tuple[Panel, Place], ...]
+    panels: tuple[tuple[Panel, GridPosition], ...]
 
 
 def place(rows: Iterable[Row]) -> Iterator[PlacedRow]:
@@ -41,11 +41,11 @@ def place(rows: Iterable[Row]) -> Iterator[PlacedRow]:
         y = y + HEADING if row.collapsed else below
 
 
-def _flow(panels: Iterable[Panel], y: int) -> Iterator[tuple[Panel, Place]]:
+def _flow(panels: Iterable[Panel], y: int) -> Iterator[tuple[Panel, GridPosition]]:
     x = tallest = 0
     for panel in panels:
         if x + panel.width > COLUMNS:
             x, y, tallest = 0, y + tallest, 0
-        yield panel, Place(x, y, panel.width, panel.height)
+        yield panel, GridPosition(x, y, panel.width, panel.height)
         x += panel.width
         tallest = max(tallest, panel.height)

@@ -150,7 +150,7 @@ class LabelValues:
 
 
 @dataclass(frozen=True)
-class Choice:
+class CustomVariable:
     """A variable with one of some values."""
 
     name: str
@@ -159,7 +159,7 @@ class Choice:
     default: str
 
 
-Variable = LabelValues | Choice
+Variable = LabelValues | CustomVariable
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ thresholds. Without Prometheus Operator, take `charts/patio/rules/patio.rules.ya
 """
 
 RUNBOOKS_INTRODUCTION = """\
-One section for each alert: what it means, what users notice, how to find the cause, and how to mend it. The first
+One section for each alert: what it means, what users notice, how to find the cause, and how to fix it. The first
 command shows the cause in most cases. In the commands, `NAMESPACE`, `POD` and `ADAPTER` are labels of the alert,
 `ENGINE` is the name of the engine's container, and `patio-system` is the operator's namespace.
 """
@@ -46,12 +46,13 @@ def alerts() -> str:
         parts += [f"## {group.title}", _table(("alert", "severity", "for", "meaning", "thresholds"), rows)]
     thresholds = [
         (
-            f"`{one.name}`",
-            f"`{one.default:g}`",
-            one.meaning + (f" One of {', '.join(f'{value:g}' for value in one.allowed)}." if one.allowed else ""),
-            ", ".join(alert.name for alert in ALERTS if one.name in alert.thresholds),
+            f"`{threshold.name}`",
+            f"`{threshold.default:g}`",
+            threshold.meaning
+            + (f" One of {', '.join(f'{value:g}' for value in threshold.allowed)}." if threshold.allowed else ""),
+            ", ".join(alert.name for alert in ALERTS if threshold.name in alert.thresholds),
         )
-        for one in THRESHOLDS
+        for threshold in THRESHOLDS
     ]
     parts += [
         "## Thresholds",
@@ -91,13 +92,13 @@ def _section(alert: Alert) -> str:
         _prose(f"{alert.summary}. *{alert.severity.capitalize()}, after {alert.wait}.*"),
         _prose(f"**What it means.** {book.means}"),
         _prose(f"**What users notice.** {book.users}"),
-        "**How to look.**",
+        "**How to find the cause.**",
     ]
     for look in book.look:
         parts += [f"```sh\n{_command(look.command)}\n```", _prose(look.means)]
-    parts += ["**How to mend.**", "\n".join(_prose(f"- {one}", "  ") for one in book.mend)]
+    parts += ["**How to fix it.**", "\n".join(_prose(f"- {step}", "  ") for step in book.fix)]
     if book.quiet:
-        parts.append(_prose(f"**When it fires without a fault.** {book.quiet}"))
+        parts.append(_prose(f"**When it fires without a problem.** {book.quiet}"))
     return "\n\n".join(parts)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from patio_observability.layout import PlacedRow, place
-from patio_observability.model import Choice, Dashboard, Kind, Panel, Query, Unit, Variable
+from patio_observability.model import CustomVariable, Dashboard, Kind, Panel, Query, Unit, Variable
 
 PROJECT = "patio"
 UNITS: Mapping[Unit, str] = {
@@ -51,7 +51,7 @@ def write(source: Dashboard) -> str:
             "display": {"name": source.title, "description": source.description},
             "duration": "1h",
             "refreshInterval": "30s",
-            "variables": [_variable(one) for one in source.variables],
+            "variables": [_variable(variable) for variable in source.variables],
             "panels": {_key(panels, panel): _panel(panel) for panel in panels},
             "layouts": [_layout(placed, panels) for placed in rows],
         },
@@ -66,7 +66,7 @@ def _key(panels: list[Panel], panel: Panel) -> str:
 
 def _variable(variable: Variable) -> dict[str, Any]:
     spec: dict[str, Any] = {"name": variable.name, "display": {"name": variable.title}}
-    if isinstance(variable, Choice):
+    if isinstance(variable, CustomVariable):
         plugin = {"kind": "StaticListVariable", "spec": {"values": list(variable.values)}}
         spec |= {"defaultValue": variable.default, "allowAllValue": False, "allowMultiple": False, "plugin": plugin}
     else:
@@ -90,7 +90,7 @@ def _panel(panel: Panel) -> dict[str, Any]:
         "spec": {
             "display": {"name": title, "description": panel.description},
             "plugin": {"kind": _PLUGINS[panel.kind][0], "spec": _PLUGINS[panel.kind][1](panel)},
-            "queries": [_query(panel, one) for one in panel.queries],
+            "queries": [_query(panel, query) for query in panel.queries],
         },
     }
 
@@ -112,7 +112,7 @@ def _stat(panel: Panel) -> dict[str, Any]:
     ]
     spec: dict[str, Any] = {"calculation": "last", "format": _format(panel.unit), "mappings": nothing}
     if panel.steps:
-        spec["thresholds"] = {"steps": [{"value": one.at, "color": COLORS[one.color]} for one in panel.steps]}
+        spec["thresholds"] = {"steps": [{"value": step.at, "color": COLORS[step.color]} for step in panel.steps]}
     return spec
 
 
@@ -142,9 +142,9 @@ def _states(panel: Panel) -> dict[str, Any]:
         "mappings": [
             {
                 "kind": "Value",
-                "spec": {"value": str(one.value), "result": {"value": one.text, "color": COLORS[one.color]}},
+                "spec": {"value": str(state.value), "result": {"value": state.text, "color": COLORS[state.color]}},
             }
-            for one in panel.states
+            for state in panel.states
         ],
     }
 

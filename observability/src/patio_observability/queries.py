@@ -8,14 +8,17 @@ from collections.abc import Iterator, Mapping
 from patio_observability.alerts import ALERTS, DEFAULTS
 from patio_observability.alerts.model import fill
 from patio_observability.dashboards import DASHBOARDS
-from patio_observability.model import Choice, Dashboard
+from patio_observability.model import CustomVariable, Dashboard
 
 WINDOWS = {"__rate_interval": "5m", "__range": "1h", "__interval": "1m"}
 
 
 def values_of(dashboard: Dashboard) -> dict[str, str]:
     """Return what the variables are at first: all, or the default of a choice."""
-    return {one.name: one.default if isinstance(one, Choice) else ".*" for one in dashboard.variables}
+    return {
+        variable.name: variable.default if isinstance(variable, CustomVariable) else ".*"
+        for variable in dashboard.variables
+    }
 
 
 def substituted(expr: str, values: Mapping[str, str]) -> str:

@@ -69,9 +69,9 @@ def _dump(document: Mapping[str, Any], thresholds: Mapping[str, float] | None) -
 
 def _filled(value: Any, thresholds: Mapping[str, float] | None) -> Any:
     if isinstance(value, Mapping):
-        return {key: _filled(one, thresholds) for key, one in value.items()}
+        return {key: _filled(item, thresholds) for key, item in value.items()}
     if isinstance(value, list):
-        return [_filled(one, thresholds) for one in value]
+        return [_filled(item, thresholds) for item in value]
     return fill(value, thresholds) if thresholds is not None else value
 
 

@@ -93,7 +93,8 @@ def judge_error(what: str, error: ApiError) -> Outcome:
     if isinstance(error, RetryableApiError):
         return Outcome(False, f"{what} could not be created yet: {error.message}", retryable=True)
     if isinstance(error, NotFoundError):
-        return Outcome(False, f"{what} could not be created. Are the namespace and the CRDs there? {error.message}")
+        message = f"{what} could not be created. Check that the namespace and the CRDs exist. {error.message}"
+        return Outcome(False, message)
     return Outcome(False, f"{what} was rejected: {error.message}")
 
 
@@ -151,7 +152,7 @@ async def _main(options: argparse.Namespace) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check, and return the exit code: 0 if all checks passed, 1 if not."""
     parser = argparse.ArgumentParser(prog="python -m patio_operator.installation_check", description=__doc__)
-    parser.add_argument("--namespace", default="default", help="where the objects would be (%(default)s)")
+    parser.add_argument("--namespace", default="default", help="namespace of the dry run (%(default)s)")
     parser.add_argument("--profile", default="patio", help="profile that the pod asks for (%(default)s)")
     parser.add_argument(
         "--seconds", type=float, default=DEADLINE_SECONDS, help="how long to wait for an operator that is starting"

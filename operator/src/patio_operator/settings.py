@@ -29,8 +29,8 @@ class Settings:
     pod_name: str
     """Name of this replica, which no other one has."""
     groups: Groups = "auto"
-    """Who realises RoleBasedGroups: see `upstream`. auto: upstream's controller if it runs, else Patio. off: as
-    observe, and groups are not even looked at."""
+    """Who realises RoleBasedGroups. manage: Patio. observe: upstream's controller. auto: upstream's controller if it
+    runs, otherwise Patio. off: Patio does not, and does not watch groups."""
     upstream_namespaces: tuple[str, ...] = ("rbgs-system",)
     """Where upstream's controller may be. Users who may write there decide who realises groups."""
     lease: str = "patio-operator"
@@ -44,16 +44,16 @@ class Settings:
     certificate_renew_hours: float = 2880
     """Age at which a serving certificate is replaced."""
     linger_seconds: float = 0
-    """How long admissions are still answered after SIGTERM: until the Service leads no request here."""
+    """How long the operator answers admissions after SIGTERM, until the Service sends this replica no more of them."""
     signing_secret: str = "patio-signing-key"  # noqa: S105 - the name of a Secret, not one
     signing_key_age: timedelta = timedelta(days=30)
-    """How old the key may be that calls to sidecars are signed with."""
+    """Age at which the key that signs calls to sidecars is replaced."""
     secret_namespaces: tuple[str, ...] = ()
     """Where LoraAdapters may name Secrets; `*`: everywhere."""
     ask_loopback: bool = False
-    """Whether sidecars are also asked at addresses of this machine. No pod has one: for tests and benchmarks."""
+    """Whether the operator also calls sidecars at loopback addresses. No pod has one: for tests and benchmarks."""
     watch_namespaces: tuple[str, ...] = ()
-    """The only namespaces that it works in; empty: all."""
+    """The only namespaces that the operator works in; empty: all."""
     webhook_port: int = 9443
     health_port: int = 8080
     log_level: str = "INFO"

@@ -88,7 +88,7 @@ async def test_pass_reads_only_some_of_many_workloads() -> None:
     async with operator(api) as (reconciler, now):
         read = await passes(reconciler, now, api, 30)
         assert max(read) <= READ_IN_A_PASS + 2
-        assert rolled(api) == ["d000"], "one at a time, and it does not come up: its status is as it was"
+        assert rolled(api) == ["d000"], "one at a time, and it does not become ready: its status is as it was"
         assert max(await passes(reconciler, now, api, 15)) <= READ_IN_A_PASS + 2
         status = api.objects[f"{PROFILES}/patio"]["status"]
         assert (status["behindPods"], len(status["rolling"])) == (300, 1)

@@ -89,5 +89,5 @@ def sealed_field(key: str, sealed: str) -> str:
     """Return what an order has in `sealed_credentials`: for which key, and the text."""
     text = f"{key}.{sealed}"
     if len(text) > MAX_SEALED:
-        raise ValueError(f"the credentials are more than {MAX_SEALED} characters")
+        raise ValueError(f"the credentials are longer than {MAX_SEALED} characters")
     return text

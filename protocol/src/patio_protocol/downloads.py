@@ -46,7 +46,7 @@ class DownloadReason(StrEnum):
     NO_SPACE = "NoSpace"
     UNREACHABLE = "SourceUnreachable"
     ERROR = "SourceError"
-    """The source answered with an error that may pass."""
+    """The source answered with a temporary error."""
     SLOW = "SourceTooSlow"
     """The source is so slow that it would delay other downloads."""
     BUSY = "FolderBusy"

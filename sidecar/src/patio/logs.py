@@ -1,4 +1,4 @@
-"""How the sidecar logs: one line for one fact, an event in words and then `key=value` fields, as text or as JSON.
+"""How the sidecar logs: one line per event, in words and then `key=value` fields, as text or as JSON.
 
 `app` sets it up once. Modules use `logging.getLogger(__name__)`; no secret is ever given to it. Words of others, in
 fields, are quoted as logfmt does where they have spaces or quotes, cut where they are long, and never make a second

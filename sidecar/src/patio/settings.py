@@ -1,8 +1,9 @@
 """All settings of the sidecar, as one immutable object made once at start.
 
-Flags and variables of upstream Patio and of the MatrixInfer runtime mean the same here; a flag wins over its variable.
-What is unset, misspelt or contradictory raises `SettingsError`, which `app` turns into one line and exit code 2: a
-sidecar that guesses is worse than one that does not start. `app` is the only reader of the environment.
+Flags and variables of upstream Patio and of the MatrixInfer runtime mean the same here; a flag takes precedence
+over its variable. What is unset, misspelled or contradictory raises `SettingsError`, which `app` turns into one line
+and exit code 2: a sidecar that guesses is worse than one that does not start. `app` is the only reader of the
+environment.
 """
 
 from __future__ import annotations
@@ -131,7 +132,7 @@ def _parser() -> _Parser:
     parser = _Parser(
         prog="python -m patio.app",
         description="Patio's sidecar: normalised metrics, LoRA adapters and readiness of one LLM engine.",
-        epilog="variables (a flag wins over its variable):\n"
+        epilog="variables (a flag takes precedence over its variable):\n"
         + "\n".join(f"  {name:27} {meaning}" for name, meaning in VARIABLES.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

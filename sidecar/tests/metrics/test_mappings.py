@@ -138,7 +138,7 @@ def test_sglang_0_4_6() -> None:
 
 def test_sglang_0_5() -> None:
     found = written((OLDER / "sglang-0.5.txt").read_bytes(), EngineKind.SGLANG)
-    assert len(found["num_requests_running"]) == 2, "one series for each rank: sums belong to queries"
+    assert len(found["num_requests_running"]) == 2, "one series for each rank: a query sums them"
     assert list(found["kv_cache_capacity_tokens"].values()) == [1617210.0]
     assert list(found["preemptions_total"].values()) == [48.0], "the counter, not the gauge of the last batch"
     assert list(found["request_errors_total"].values()) == [3.0]

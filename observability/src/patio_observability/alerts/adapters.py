@@ -30,7 +30,7 @@ ADAPTERS = Group(
             "patio-adapters",
             ADAPTER,
             Runbook(
-                "Pods should have the adapter, and none of their engines lists it for 15 minutes.",
+                "Pods should have the adapter, and none of their engines has listed it for 15 minutes.",
                 "Every request for the adapter fails: the engine says that the model does not exist.",
                 (
                     _DESCRIBE,
@@ -52,13 +52,14 @@ ADAPTERS = Group(
             "warning",
             "15m",
             'count by (cluster, namespace, adapter) (patio:lora_adapter_state{state="Failed"} == 1) > 0',
-            "Engines permanently reject an adapter",
-            "{{ $value }} pods in {{ $labels.namespace }} permanently reject the adapter {{ $labels.adapter }}.",
+            "An adapter failed on some pods",
+            "The adapter {{ $labels.adapter }} failed on {{ $value }} pods in {{ $labels.namespace }}.",
             "patio-adapters",
             ADAPTER,
             Runbook(
-                "The engine answered the same error to each attempt: the rank is too high, files are missing, or the "
-                "adapter belongs to another base model. Only a changed adapter or a new order tries again.",
+                "The engine rejects the adapter: the rank is too high, files are missing, or the adapter belongs to "
+                "another base model. Or SGLang evicted it, or six attempts in a row to fetch or load it failed. The "
+                "sidecar tries again every five minutes or sooner.",
                 "Requests for the adapter fail on these pods.",
                 (_DESCRIBE,),
                 (
@@ -76,13 +77,13 @@ ADAPTERS = Group(
             '  patio:lora_adapter_state{state=~"Pending|Downloading|Loading|Unloading"} == 1\n'
             ") > 0",
             "An adapter stays in one state",
-            "The adapter {{ $labels.adapter }} in {{ $labels.namespace }} is {{ $labels.state }} on {{ $value }} pods "
-            "for 30 minutes.",
+            "The adapter {{ $labels.adapter }} in {{ $labels.namespace }} has been {{ $labels.state }} on "
+            "{{ $value }} pods for 30 minutes.",
             "patio-adapters",
             ADAPTER,
             Runbook(
-                "The adapter is in one state on some pod for half an hour. Pending: it waits for the engine, for a "
-                "free slot, for credentials, or for a retry. Downloading: the source is slow or away.",
+                "The adapter has been in one state on some pod for half an hour. Pending: it waits for the engine, for "
+                "a free slot, for credentials, or for a retry. Downloading: the source is slow or does not answer.",
                 "Requests for the adapter fail on these pods, or go to others.",
                 (
                     _DESCRIBE,
@@ -96,7 +97,7 @@ ADAPTERS = Group(
                     "No free slot: raise the engine's limit, unload adapters, or pin what matters.",
                     "The source is slow: see [PatioDownloadsFail](#patiodownloadsfail).",
                 ),
-                "A download of many gigabytes. A rollout over many pods keeps one pod after the other in a state.",
+                "A download of many gigabytes. A rollout over many pods, which change one after the other.",
             ),
         ),
         Alert(
@@ -114,7 +115,7 @@ ADAPTERS = Group(
             Runbook(
                 "The pod loads the same adapters again and again: more are desired than fit, so that they evict each "
                 "other, or an engine forgets them.",
-                "Requests for adapters fail for moments. The engine is slow while it loads.",
+                "Requests for adapters sometimes fail. The engine is slow while it loads.",
                 (
                     Look(
                         "kubectl logs POD -n NAMESPACE -c patio --since=30m | grep -E 'adapter (evicted|lost|loaded)'",
@@ -145,12 +146,12 @@ ADAPTERS = Group(
             ("namespace",),
             Runbook(
                 "Sidecars cannot fetch from a source. They try again with growing pauses.",
-                "New adapters and new pods are late. What is loaded stays.",
+                "New adapters and new pods are late. Loaded adapters stay loaded.",
                 (
                     Look(
-                        "kubectl logs -n NAMESPACE -l patio.dev/injected=true -c patio --since=30m --prefix | grep -E "
-                        "'download (failed|waits)'",
-                        "The source's words: status, host, file.",
+                        "kubectl logs -n NAMESPACE -l patio.dev/injected=true -c patio --since=30m --tail=-1 --prefix "
+                        "| grep -E 'download (failed|retries)'",
+                        "The source's answer: status, host, file.",
                     ),
                 ),
                 (
@@ -171,8 +172,8 @@ ADAPTERS = Group(
             "patio-engine",
             POD,
             Runbook(
-                "The engine answers, and the router does not list it as healthy for 5 minutes.",
-                "The pod gets no requests from this router; the others get more.",
+                "The engine answers, and the router has not listed it as healthy for 5 minutes.",
+                "The pod gets no requests from this router; the other pods get more.",
                 (
                     Look(
                         "curl -s localhost:9091/v1/topology",
@@ -184,13 +185,13 @@ ADAPTERS = Group(
                     ),
                 ),
                 (
-                    "The router is away or restarts: see its pod. Sidecars register again by themselves.",
+                    "The router does not answer, or restarts: look at its pod. Sidecars register again by themselves.",
                     "The router's health check of the worker fails: the engine's port is closed to it, or its key is "
                     "wrong.",
                     "[Registration with a router](../reference/reasons.md#registration-with-a-router) says what each "
                     "reason means.",
                 ),
-                "A pod that drains is taken from the router before it ends: less than 5 minutes with usual grace "
+                "A pod that drains is removed from the router before it ends: less than 5 minutes with usual grace "
                 "periods.",
             ),
         ),
@@ -207,7 +208,7 @@ ADAPTERS = Group(
             Runbook(
                 "Calls reach the sidecar without a valid proof. With `UnknownKey` it is the operator: the pod does "
                 "not trust its key. With other codes it is a person, a script or an attacker.",
-                "`UnknownKey`: adapters of this pod stay as they are. Others: nothing.",
+                "With `UnknownKey`, adapters of this pod stay as they are. With other codes, users notice nothing.",
                 (
                     Look(
                         "kubectl logs POD -n NAMESPACE -c patio --since=15m | grep code=",
@@ -215,10 +216,10 @@ ADAPTERS = Group(
                     ),
                 ),
                 (
-                    "`UnknownKey`, `ProofMissing` of old pods: recreate them: [Pods that an older operator "
+                    "`UnknownKey`, or `ProofMissing` on old pods: recreate the pods: [Pods that an older operator "
                     "injected](../concepts/access.md#pods-that-an-older-operator-injected).",
-                    "`ProofExpired` and the like on many pods: a clock is wrong; see the time of the nodes.",
-                    "An address that is not the operator's: close port 9091 by a NetworkPolicy: "
+                    "`ProofExpired` and the like on many pods: a clock is wrong; compare the clocks of the nodes.",
+                    "Calls from an address that is not the operator's: close port 9091 by a NetworkPolicy: "
                     "[Harden](../tasks/harden.md#networkpolicy).",
                 ),
             ),

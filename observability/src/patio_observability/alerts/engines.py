@@ -59,7 +59,7 @@ ENGINES = Group(
             "warning",
             "45m",
             "patio:engine_up == 0",
-            "An engine is not up for 45 minutes",
+            "An engine has not been up for 45 minutes",
             "The engine in pod {{ $labels.namespace }}/{{ $labels.pod }} has not been up for 45 minutes.",
             "patio-engine",
             POD,
@@ -115,7 +115,7 @@ ENGINES = Group(
                 ),
                 (
                     "Scale the workload up again, or roll back the change that removed it.",
-                    "The pods are there and ready: see the targets in Prometheus and [Monitor](../tasks/monitor.md).",
+                    "The pods exist and are ready: see the targets in Prometheus and [Monitor](../tasks/monitor.md).",
                 ),
                 "The model was removed on purpose, renamed, or scaled to zero. Silence the alert for it, or inhibit "
                 "it in Alertmanager for models that scale to zero. It ends by itself after 15 minutes.",
@@ -204,7 +204,7 @@ ENGINES = Group(
             "patio-fleet",
             MODEL,
             Runbook(
-                "The queue of the model is longer than what all its pods run at a time, for 15 minutes.",
+                "For 15 minutes, more requests of the model have waited than all its pods run at a time.",
                 "Each request waits for at least one other request to end.",
                 (
                     Look(
@@ -236,7 +236,7 @@ ENGINES = Group(
             "patio-engine",
             POD,
             Runbook(
-                "The KV cache is full for 10 minutes, and there are always requests in the queue. A full cache alone "
+                "The KV cache has been full for 10 minutes, and requests have always waited. A full cache alone "
                 "is normal: engines keep old prefixes as long as there is room.",
                 "Requests wait, and some begin again (preemption).",
                 (
@@ -388,7 +388,7 @@ ENGINES = Group(
                     ),
                 ),
                 (
-                    "Rejected since queues are full: add pods.",
+                    "The queues are full, so the engine rejects requests: add pods.",
                     "Exceptions: roll back the last change of the engine, the model or an adapter.",
                 ),
                 "On SGLang most aborts are clients that hang up: look at the clients' timeouts. Raise "

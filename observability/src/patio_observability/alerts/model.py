@@ -43,7 +43,7 @@ class Runbook:
     """What users of the model notice."""
     look: tuple[Look, ...]
     """The first command shows the cause in most cases."""
-    mend: tuple[str, ...]
+    fix: tuple[str, ...]
     quiet: str = ""
     """When it fires although nothing is wrong, and what to do then."""
 

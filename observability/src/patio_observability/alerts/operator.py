@@ -9,7 +9,8 @@ _PODS = Look(
     "Pods that are missing, not ready or restarting, and who holds the Lease patio-operator.",
 )
 _ERRORS = Look(
-    "kubectl logs -n patio-system -l app.kubernetes.io/component=operator --since=15m --prefix | grep '\"ERROR\"'",
+    "kubectl logs -n patio-system -l app.kubernetes.io/component=operator --since=15m --tail=-1 --prefix "
+    "| grep '\"ERROR\"'",
     "One line for each error, with object and cause.",
 )
 
@@ -23,13 +24,13 @@ OPERATOR = Group(
             "5m",
             "absent(patio_operator_leader)",
             "The operator is gone",
-            "Prometheus has no metrics of Patio's operator for 5 minutes.",
+            "Prometheus has had no metrics of Patio's operator for 5 minutes.",
             "patio-operator",
             (),
             Runbook(
                 "No replica of the operator runs, or Prometheus does not scrape it.",
-                "Running pods go on. New pods that ask for a profile are not created (`webhook.failurePolicy=Fail`). "
-                "Adapters and groups do not change.",
+                "Running pods keep running. New pods that ask for a profile are not created "
+                "(`webhook.failurePolicy=Fail`). Adapters and groups do not change.",
                 (
                     _PODS,
                     Look(
@@ -38,11 +39,11 @@ OPERATOR = Group(
                     ),
                 ),
                 (
-                    "Mend what keeps the pods from running: image, quota, node, limits.",
-                    "The pods are ready: the scrape is broken: see the targets in Prometheus, the port 8080 and "
+                    "Fix what keeps the pods from running: image, quota, node, limits.",
+                    "The pods are ready, so the scrape fails: check the targets in Prometheus, the port 8080 and "
                     "NetworkPolicies.",
-                    "Pods must be created before that: set `webhook.failurePolicy=Ignore` for the time. Such pods "
-                    "have no sidecar: recreate them later.",
+                    "If pods must be created before the operator is back, set `webhook.failurePolicy=Ignore` until "
+                    "then. Such pods have no sidecar: recreate them later.",
                 ),
                 "Prometheus scrapes the sidecars and not the operator: turn `monitoring.serviceMonitor` on, or "
                 "disable the alert.",
@@ -58,20 +59,20 @@ OPERATOR = Group(
             "patio-operator",
             (),
             Runbook(
-                "None leads: nobody reconciles. Two lead: the old leader hangs and does not notice that it lost the "
-                "Lease.",
-                "Admission goes on. Adapters and groups do not change, or two replicas change them.",
+                "If no replica leads, none reconciles. If two lead, the old leader hangs and has not noticed that it "
+                "lost the Lease.",
+                "Admission still works. Adapters and groups do not change, or two replicas change them.",
                 (
                     Look(
                         "kubectl get lease patio-operator -n patio-system -o yaml",
-                        "`holderIdentity` is the leader, `renewTime` when it last showed itself.",
+                        "`holderIdentity` is the leader, and `renewTime` is when it last renewed the Lease.",
                     ),
                     _ERRORS,
                 ),
                 (
-                    "A holder that is gone: wait 15 seconds; the Lease ends by itself.",
-                    "No renewals with running pods: the API server does not answer them: see rights, network and the "
-                    "API server's load.",
+                    "The holder is gone: wait 15 seconds; the Lease expires.",
+                    "The pods run and do not renew the Lease: the API server does not answer them. Check the "
+                    "operator's rights, the network and the API server's load.",
                     "Two leaders: delete the pod that is not the holder.",
                 ),
             ),
@@ -82,17 +83,18 @@ OPERATOR = Group(
             "5m",
             'sum by (cluster, namespace) (rate(patio_operator_admissions_total{outcome="error"}[5m])) > 0',
             "The webhook cannot review pods",
-            "Reviews of pods in the operator of {{ $labels.namespace }} end by errors.",
+            "Reviews of pods in the operator of {{ $labels.namespace }} end with errors.",
             "patio-operator",
             (),
             Runbook(
                 "The webhook answers errors. With `webhook.failurePolicy=Fail` the API server then rejects the pods.",
-                "Pods that ask for a profile are not created: rollouts and scalers stand still.",
+                "Pods that ask for a profile are not created: rollouts and autoscalers make no progress.",
                 (_ERRORS, _PODS),
                 (
-                    "The API server does not answer the operator: see its load and the operator's rights.",
+                    "The API server does not answer the operator: check the API server's load and the operator's "
+                    "rights.",
                     "It began with an upgrade: `helm rollback`.",
-                    "Pods must be created before that: set `webhook.failurePolicy=Ignore` for the time.",
+                    "If pods must be created before that works, set `webhook.failurePolicy=Ignore` until then.",
                 ),
             ),
         ),
@@ -156,7 +158,7 @@ OPERATOR = Group(
             "5m",
             'sum by (cluster, namespace, kind) (rate(patio_operator_reviews_total{outcome="error"}[5m])) > 0',
             "Checks or conversions of objects fail",
-            "Reviews of {{ $labels.kind }} in the operator of {{ $labels.namespace }} end by errors.",
+            "Reviews of {{ $labels.kind }} in the operator of {{ $labels.namespace }} end with errors.",
             "patio-operator",
             (),
             Runbook(
@@ -182,8 +184,9 @@ OPERATOR = Group(
             "patio-operator",
             (),
             Runbook(
-                "Passes of a reconciler end by errors, and are tried again with growing pauses.",
-                "Changes of these objects have no effect, or a late one. What runs goes on.",
+                "Passes of a reconciler end with errors. The operator repeats them with growing pauses.",
+                "Changes of these objects have no effect, or a late one. Running pods and loaded adapters stay as "
+                "they are.",
                 (_ERRORS,),
                 (
                     "403: the operator's rights do not fit its mode: `helm upgrade` with the values that you mean.",

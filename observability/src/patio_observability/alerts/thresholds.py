@@ -34,4 +34,4 @@ THRESHOLDS = (
     Threshold("admissionSeconds", 1, "Seconds of an admission, p99."),
     Threshold("failedPasses", 0.2, "Share of passes of a reconciler that fail."),
 )
-DEFAULTS = {one.name: one.default for one in THRESHOLDS}
+DEFAULTS = {threshold.name: threshold.default for threshold in THRESHOLDS}

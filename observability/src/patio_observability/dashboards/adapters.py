@@ -42,7 +42,9 @@ def _in(state: str) -> str:
     return f"""{own("lora_adapter_state", CHOSEN, f'state="{state}"')} == 1"""
 
 
-_STATE = " or ".join(f"""{own("lora_adapter_state", CHOSEN, f'state="{one.text}"')} * {one.value}""" for one in STATES)
+_STATE = " or ".join(
+    f"""{own("lora_adapter_state", CHOSEN, f'state="{state.text}"')} * {state.value}""" for state in STATES
+)
 
 NOW = Row(
     "Now",
@@ -72,7 +74,7 @@ NOW = Row(
         ),
         stat(
             "Failed",
-            "Adapters, counted on each pod, that the engine permanently rejects.",
+            "Adapters, counted on each pod, that the engine rejected or that could not be fetched.",
             "`kubectl describe lora NAME` has the engine's words. Runbook: PatioAdapterFailed.",
             or_zero(count(_in("Failed"))),
             Unit.COUNT,
@@ -90,7 +92,7 @@ NOW = Row(
         ),
         stat(
             "Downloading",
-            "Adapters, counted on each pod, whose files are on their way.",
+            "Adapters, counted on each pod, whose files are being fetched.",
             "For long: see the bytes a second below.",
             or_zero(count(_in("Downloading"))),
             Unit.COUNT,

@@ -161,7 +161,7 @@ LOAD = Row(
         _by_pod(
             "Waiting",
             "Requests in the queue of each pod.",
-            "A queue on one pod only: drain and restart it, or mend the router.",
+            "A queue on one pod only: drain and restart it, or fix the router.",
             Unit.COUNT,
             Query(total(engine("num_requests_waiting"), *BY_POD), LEGEND),
         ),

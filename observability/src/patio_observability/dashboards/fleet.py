@@ -160,7 +160,7 @@ NOW = Row(
         ),
         stat(
             "Adapters failed",
-            "Adapters, counted on each pod, that the engine permanently rejects.",
+            "Adapters, counted on each pod, that the engine rejected or that could not be fetched.",
             "Open the dashboard of the adapters. Runbook: PatioAdapterFailed.",
             or_zero(count(in_state("Failed"))),
             Unit.COUNT,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from patio_observability.model import Choice, Key, LabelValues, State, Step
+from patio_observability.model import CustomVariable, Key, LabelValues, State, Step
 from patio_observability.promql import OPERATOR, OWN, own
 
 GREEN, YELLOW, ORANGE, RED, BLUE, GREY = "green", "yellow", "orange", "red", "blue", "gray"
@@ -39,8 +39,8 @@ ADAPTER = LabelValues("adapter", "Adapter", "adapter", f"patio:lora_adapter_stat
 OPERATOR_NAMESPACE = LabelValues(
     "operator", "Operator's namespace", "namespace", f"patio_operator_leader{{{OPERATOR.rpartition(', ')[0]}}}"
 )
-TTFT_SLO = Choice("ttft_slo", "First token within (s)", TTFT_BOUNDS, "1")
-TPOT_SLO = Choice("tpot_slo", "Each token within (s)", TPOT_BOUNDS, "0.1")
+TTFT_SLO = CustomVariable("ttft_slo", "First token within (s)", TTFT_BOUNDS, "1")
+TPOT_SLO = CustomVariable("tpot_slo", "Each token within (s)", TPOT_BOUNDS, "0.1")
 
 PODS = (CLUSTER, NAMESPACE, MODEL_NAME, INFERENCE_ENGINE, GROUP, ROLE, POD_NAME)
 

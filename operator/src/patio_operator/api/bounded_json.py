@@ -1,8 +1,8 @@
 """Reads JSON that others wrote into annotations: `read_json`.
 
-Whoever may write an object may write anything there: text that is no JSON, that is nested deeper than a parser can
-follow, or that holds characters which no encoding has. All of these count as nothing, so that a reader needs one rule
-and no `except`. Whole objects of the API server are read by `kube.bodies`.
+A user who may write an object may write anything into its annotations: text that is not JSON, that is nested deeper
+than a parser can follow, or that has characters which no encoding has. All of these count as nothing, so that a reader
+needs one rule and no `except`. Whole objects of the API server are read by `kube.bodies`.
 """
 
 from __future__ import annotations

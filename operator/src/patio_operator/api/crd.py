@@ -162,7 +162,7 @@ DEFINITIONS = (
             Column("Base", ".spec.baseModel", "Base model that an engine must serve to get the adapter."),
             Column("Desired", ".status.desiredReplicas", "Pods that should have the adapter.", "integer"),
             Column("Ready", ".status.readyReplicas", "Pods that have the adapter.", "integer"),
-            Column("Failed", ".status.failedReplicas", "Pods whose engine rejected the adapter.", "integer"),
+            Column("Failed", ".status.failedReplicas", "Pods on which the adapter failed.", "integer"),
             Column(
                 "Status",
                 '.status.conditions[?(@.type=="Ready")].reason',

@@ -181,11 +181,12 @@ class LoraAdapterStatus(Model):
     loading_replicas: Annotated[Int32, Field(ge=0)] = 0
     """Pods that do not have the adapter yet (Pending, Downloading or Loading)."""
     failed_replicas: Annotated[Int32, Field(ge=0)] = 0
-    """Pods whose engine rejected the adapter."""
+    """Pods on which the adapter failed: the engine rejected it, or its files could not be fetched."""
     selector: str = ""
     """Label selector of the pods that have the adapter, for the scale subresource."""
     conditions: Conditions = ()
-    """Ready: every selected pod has the adapter. Progressing: some pods load it. Degraded: some pods rejected it."""
+    """Ready: every pod that should have the adapter serves the current source. Progressing: a pod loads, unloads or
+    fetches it. Degraded: a pod rejected it or cannot be reached, or something is left for you to correct."""
     instances: Annotated[
         tuple[Instance, ...],
         Field(

@@ -149,9 +149,9 @@ class Component(Model):
     service_name: str | None = None
     """Headless Service that gives the pods their names."""
     labels: LabelMap = Field(default_factory=dict)
-    """Labels of the pods; win over the template's."""
+    """Labels of the pods; they take precedence over the template's."""
     annotations: LabelMap = Field(default_factory=dict)
-    """Annotations of the pods; win over the template's."""
+    """Annotations of the pods; they take precedence over the template's."""
 
 
 class CustomComponentsPattern(Model):

@@ -1,7 +1,7 @@
 """Keeps right how the API server finds the conversion webhook: the CA and the namespace in the RoleBasedGroups' CRD.
 
-Called by `rotation` on every pass. The CRD comes from a file that knows neither. A CRD that somebody else converts
-for, as upstream's controller does for its own, is never touched.
+Called by `rotation` on every pass. The CRD comes from a file that has neither. A CRD that names another conversion
+webhook, as upstream's does, is never touched.
 """
 
 from __future__ import annotations

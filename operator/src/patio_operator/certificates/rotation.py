@@ -76,8 +76,8 @@ class SharedCertificate:
 
     async def refresh(self) -> None:
         """Make one pass: a right certificate is in the Secret and in the context, its CAs are trusted."""
-        # The configurations are read before the Secret, and written on that reading: whoever wrote a newer Secret and
-        # its CAs meanwhile makes this write fail, never the other way round.
+        # The configurations are read before the Secret, and written with that resource version: if another replica
+        # wrote a newer Secret and its CAs meanwhile, this write fails, never the other way round.
         configurations = [await self._read(kind, name) for kind, name in self._configurations]
         client_config_entries = [
             entry for kind, body in configurations for _, entry in client_configs(kind, body, *self._place)

@@ -62,7 +62,7 @@ def decide(current: Mapping[str, Any] | None, new: Object, namespace: str) -> De
     name = str(new["metadata"]["name"])
     body = _for_namespace(new, namespace)
     if current is None:
-        return Apply(name, body, "it is not there")
+        return Apply(name, body, "it does not exist")
     metadata = current["metadata"]
     if (owner := _foreign(current)) is not None:
         return Skip(name, f"it is not Patio's ({owner})")

@@ -370,8 +370,8 @@ async def _decided(size: int, decide: Callable[..., T], *arguments: Any) -> T:
 
 
 def _reduced(kind: Resource, child: Object) -> Object:
-    """Return what a plan and `_applied_digest` read of an object: a group may have a thousand pods, whose spec
-    nobody reads."""
+    """Return what a plan and `_applied_digest` read of an object: a group may have a thousand pods, and no
+    plan reads their spec."""
     metadata = dict(child["metadata"])
     metadata["managedFields"] = [
         {"manager": entry.get("manager"), "operation": entry.get("operation")}

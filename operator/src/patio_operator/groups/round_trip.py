@@ -1,8 +1,8 @@
 """What is left of an object when it is written in other words: how `conversion` loses nothing.
 
 `difference` says where the object that came back is not the one that was given; `restore` puts that into the one that
-comes back next time. A difference is only put where things still are as they were: whoever changes a part in the
-other version has their change.
+comes back next time. A difference is only restored where the object has not changed since: an edit in the other version
+takes precedence.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ def effective(runtime: Runtime) -> Effective:
 
 
 def _move_port(container: Container, name: str, number: int, source: str) -> None:
-    """Give a container's port another number, in its probes too; Patio's sidecar is told to listen there."""
+    """Give a container's port another number, in its probes too; Patio's sidecar gets it as the port to listen on."""
     ports = container.get("ports") or []
     port = next((port for port in ports if port.get("name") == name), None)
     if port is None:

@@ -1,7 +1,7 @@
 """What the sources of adapters need of a pod's volumes: folders that the engine and the sidecar both see.
 
-Called by `admission` after `volumes`, which has mounted them. The sidecar is told below which folders pvc:// sources
-may lie; where an adapter of this pod could not be read by the engine, its owner is warned. Never changes a mount.
+Called by `admission` after `volumes`, which has mounted them. The sidecar gets the folders below which pvc:// sources
+may lie. If the engine could not read an adapter of this pod, the pod's creator gets a warning. Never changes a mount.
 """
 
 from __future__ import annotations

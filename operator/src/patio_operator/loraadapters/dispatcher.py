@@ -43,7 +43,7 @@ AT_ONCE_FOR_A_NAMESPACE = 48
 AT_ONCE_FOR_A_POD = 2
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
-"""After a rejection that may pass; after a permanent one the longest pause follows directly."""
+"""After a temporary rejection; after a permanent one the longest pause follows directly."""
 ORDER_SECONDS = 60.0
 """For one order in all, a handshake and the API server's answer about it included."""
 MOST_WORDS = 1000

@@ -1,7 +1,7 @@
 """How many files and connections the process may have open: raised at start, and named in errors when used up.
 
-Each sidecar that is watched is an open connection. Container runtimes start processes with a soft limit of 1,024 where
-nobody sets another one, and let each process raise its own up to the hard limit.
+Each sidecar that is watched is an open connection. Container runtimes start processes with a soft limit of 1,024 unless
+another one is set, and let each process raise its own up to the hard limit.
 """
 
 from __future__ import annotations

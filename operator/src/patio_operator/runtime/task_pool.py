@@ -1,8 +1,8 @@
 """Background tasks, one for a key: with a limit over all and for one peer, and growing pauses after failures.
 
-A planner says again and again what is to be done until it sees it done. `KeyedTaskPool` makes that harmless: what is
-under way, or waits for its next try, is not begun a second time. Nobody waits for a task, so one peer that is slow
-holds up nobody else. Knows nothing of what the work is.
+A planner returns the same action again until it observes the result. `KeyedTaskPool` makes that harmless: a task that
+runs, or waits for its next attempt, is not begun a second time. No caller waits for a task, so a slow peer delays no
+other peer. Knows nothing of what the work is.
 """
 
 from __future__ import annotations

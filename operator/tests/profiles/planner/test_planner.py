@@ -162,7 +162,7 @@ def test_profile_that_could_not_be_tried_is_rolled_and_retried() -> None:
     assert result.requeue_at is not None
 
 
-# --- when it does not come up
+# --- when a workload does not become ready
 
 
 def test_workload_that_is_not_up_stops_the_rollout_until_it_is() -> None:

@@ -2,7 +2,7 @@
 
 Each key endorses the next, so that a pod admitted under an old one follows a rotation without a restart. The one that
 was followed is dropped: it endorses nothing any more, and after a grace period its proofs are rejected as well. What
-was learnt is not stored; a restarted sidecar is shown the endorsements again. Pure: values in, values out.
+was learnt is not stored; a restarted sidecar gets the endorsements again. Pure: values in, values out.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How large a request may be, and what it must not contain, whoever sends it. Pure.
+"""How large a request may be, and what it must not contain, from any caller. Pure.
 
 Asked by the guard before anything else reads the request. Names in paths and bodies are decoded by others later; what
 no client of the API ever sends ends here, in one place.

@@ -27,7 +27,7 @@ class To(Enum):
     HOOK = "hook"
     """As `NOBODY`, and the preStop hook of this pod."""
     OPERATOR = "operator"
-    """Nobody: not from inside the pod either, nor where access control is off."""
+    """No one without it: neither from inside the pod, nor where access control is off."""
     KEY = "key"
     """Those who show another key, which `admits` knows: from everywhere, also where access control is off."""
 

@@ -1,8 +1,8 @@
 """Reads a signed call and judges it: signature, pod, request, time. Pure; `now` is an argument.
 
 `read` comes first and needs no key; then `keys` is asked whether the signer counts; then `verify` checks the signature,
-before any claim is read, and `judge` the claims. The body is judged last (`judge_body`), when it has been read:
-nobody without a signature makes the sidecar read one. A rejected call gets a `RequestRejection` that says what to do.
+before any claim is read, and `judge` the claims. The body is judged last (`judge_body`), when it has been read: no
+caller without a signature makes the sidecar read one. A rejected call gets a `RequestRejection` that says what to do.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def verify(token: Token, claims: type[_Claims]) -> _Claims | None:
     key = from_base64url(token.header.kid)
     if key is None or len(key) != 32:
         return None
-    # 1.2 MB of memory and 5 ms, which a sidecar that nobody calls from outside never spends.
+    # 1.2 MB of memory and 5 ms, which a sidecar without calls from outside never spends.
     from nacl.bindings import crypto_sign_open
     from nacl.exceptions import BadSignatureError
 

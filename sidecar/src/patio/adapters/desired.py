@@ -79,7 +79,7 @@ class AdapterSpec:
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """Everything ordered, and every name on its way out."""
+    """Everything ordered, and every name that is being unloaded."""
 
     specs: Mapping[Key, AdapterSpec] = field(default_factory=dict)
     leaving: frozenset[str] = frozenset()

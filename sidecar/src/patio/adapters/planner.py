@@ -109,7 +109,7 @@ def _condition_of(
         message = "The engine has this adapter, and no order asked for it. The sidecar never touches it."
         return _Condition(AdapterState.LOADED, "Unmanaged", message)
     is_prepared = prepared is not None and prepared.state is PreparedState.PREPARED
-    message = "No order wants the adapter loaded yet. The sidecar fetches its files before the switch."
+    message = "No order asks to load the adapter yet. The sidecar fetches its files before the switch."
     return _Condition(AdapterState.PENDING, "Prepared" if is_prepared else "Preparing", message)
 
 

@@ -136,7 +136,7 @@ def is_outdated(snapshot: AdapterSnapshot, action: Action) -> bool:
 
 
 def pruned(snapshot: AdapterSnapshot) -> AdapterSnapshot:
-    """Forget credentials and progress of what is neither desired nor on its way out."""
+    """Forget credentials and progress of what is neither desired nor being unloaded."""
     desired = snapshot.desired
     out = {*desired.leaving, *desired.unloaded, *snapshot.view.trials}
     # An action may end after the order that no longer wants its adapter.

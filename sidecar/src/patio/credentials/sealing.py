@@ -1,7 +1,7 @@
 """The key that credentials are sealed for, and what it opens.
 
 One key for the life of the process, made at the first handshake and kept nowhere: after a restart the operator makes
-another handshake. Only `HANDSHAKE_PATH` gives the token away, into a box that nobody but the signed caller opens. What
+another handshake. Only `HANDSHAKE_PATH` gives the token away, into a box that only the signed caller can open. What
 was sealed is taken for the pod and the order that it names, and for no other.
 """
 

@@ -1,7 +1,7 @@
 """All downloads of the sidecar: takes orders, shares what is asked for twice, runs workers, tells how they stand.
 
 Orders come from the routes and, through the protocol `adapters.fetching.Fetcher`, from the reconciler. A download is a
-task with one worker at a time; a fault that may pass is tried again after a growing pause. A folder that another
+task with one worker at a time; after a temporary error it tries again, with growing pauses. A folder that another
 process writes to is waited for without a worker, and without a turn. Only reports leave this module, and no report has
 a credential in it. Whatever a disk does ends no more than the download that needs it.
 """
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 WORKERS = 3
 """Downloads at once: a worker is a Python of about 50 MB."""
 ATTEMPTS = 5
-"""In a row without a byte of progress, before a fault that may pass ends a download."""
+"""In a row without a byte of progress, before a temporary error ends a download."""
 BUSY_ATTEMPTS = 50
 """In a row at a folder, or at the room of a disk, that others were faster to lock."""
 CORRUPT_ATTEMPTS = 2
@@ -133,7 +133,7 @@ class Downloads:
                 self._disk_changed.clear()
                 try:
                     await self._sync_disk()
-                except OSError as error:  # it may pass, and engines serve meanwhile
+                except OSError as error:  # it may be temporary, and engines serve meanwhile
                     log.error("download disk not read error=%s", error.strerror or error)
                     asyncio.get_running_loop().call_later(DISK_RETRY_SECONDS, self._disk_changed.set)
         finally:
@@ -431,7 +431,7 @@ class Downloads:
         """End a download whose task was cancelled, perhaps before it began."""
         if not download.ended_event.is_set():
             log.info("download cancelled id=%s", download.report.id)
-            message = "The download was cancelled. A new order goes on with the files on disk."
+            message = "The download was cancelled. A new order continues with the files on disk."
             self._end(download, DownloadState.CANCELLED, _detail(DownloadError(DownloadReason.CANCELLED, message)))
 
     def _change(self, download: _Download, **changes: object) -> None:

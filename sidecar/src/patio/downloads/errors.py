@@ -67,7 +67,7 @@ def error_of_status(status: int, subject: str, retry_after: float | None = None,
         return DownloadError(DownloadReason.CHANGED, f"{subject}: the file changed while it was read.")
     if status in (408, 425, 429) or status >= 500:
         return DownloadError(
-            DownloadReason.ERROR, f"{subject}: the source answered {status}, an error that may pass.", retry_after
+            DownloadReason.ERROR, f"{subject}: the source answered {status}, a temporary error.", retry_after
         )
     return DownloadError(DownloadReason.REJECTED, f"{subject}: the source answered {status}. A retry does not help.")
 

@@ -138,7 +138,7 @@ class HuggingFace:
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             if isinstance(error, HFValidationError):
                 raise
-            message = f"{self._subject}: the answer is not a Hub's ({type(error).__name__})."
+            message = f"{self._subject}: the endpoint does not answer like a Hub ({type(error).__name__})."
             raise DownloadError(DownloadReason.ERROR, message) from None
 
 

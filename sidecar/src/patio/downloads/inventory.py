@@ -1,8 +1,8 @@
 """Which sources have their files under the root, as a note beside each revision says: `.<revision>.source`.
 
-The worker writes the note when a revision is whole, whoever removes the revision removes it, `Downloads` reads them
-all. It is a hint for whoever chooses a pod, also on a disk that pods share; nothing is loaded because of it. Calls
-block on the disk: they are made in a thread, or in the worker.
+The worker writes the note when a revision is complete, the code that removes the revision removes its note, and
+`Downloads` reads all notes. A note is a hint for the planner that chooses a pod, also on a disk that pods share;
+nothing is loaded because of it. Calls block on the disk: they are made in a thread, or in the worker.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Which folders of downloads this sidecar's engine uses, said to all who share the disk by locks that they see.
 
 A shared lock on the byte that stands for a revision, in the `.in-use` file of the root (or of an `output_dir`), held as
-long as the revision is wanted or loaded: nobody, in this pod or in another one on the same volume, removes it
-meanwhile. One descriptor holds all revisions of a root. A sidecar that dies lets go of all, and takes them again when
-it is back. A folder that cannot be read counts as missing; it never ends anything. Calls block on the disk: they are
-made in a thread.
+long as the revision is desired or loaded: no process, in this pod or in another one on the same volume, removes it
+meanwhile. One descriptor holds all revisions of a root. The locks of a sidecar that dies are released, and the sidecar
+takes them again after its restart. A folder that cannot be read counts as missing; it never ends anything. Calls block
+on the disk: they are made in a thread.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Pins:
             if not self._lock(file, offset):
                 return False  # another process is about to remove it
         except OSError as error:
-            # Where nothing can be locked (a read-only volume, or one without locks) nobody removes anything either.
+            # Where nothing can be locked (a read-only volume, or one without locks), nothing is removed either.
             if file not in self._without_locks:
                 self._without_locks.add(file)
                 log.info("revisions used without a lock file=%s error=%s", file, error.strerror or error)

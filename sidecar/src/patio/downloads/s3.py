@@ -141,7 +141,7 @@ class S3:
         try:
             yield
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            message = f"{self._subject}: the answer is not an S3 store's ({type(error).__name__})."
+            message = f"{self._subject}: the endpoint does not answer like an S3 store ({type(error).__name__})."
             raise DownloadError(DownloadReason.ERROR, message) from None
 
     @contextmanager

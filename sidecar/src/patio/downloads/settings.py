@@ -78,8 +78,8 @@ class DownloadSettings:
 
 VARIABLES = {
     "HF_AUTH_TOKEN": "token for Hugging Face",
-    "HF_TOKEN": "the same, under a name of huggingface_hub; also HUGGING_FACE_HUB_TOKEN",
-    "HUGGING_FACE_HUB_TOKEN": "the same, under the first name of huggingface_hub",
+    "HF_TOKEN": "the same, as huggingface_hub names it; also HUGGING_FACE_HUB_TOKEN",
+    "HUGGING_FACE_HUB_TOKEN": "the same, as huggingface_hub named it first",
     "HF_ENDPOINT": "URL of the Hub, or of a mirror; default https://huggingface.co",
     "HF_REVISION": "branch, tag or commit if a request names none; default main",
     "ACCESS_KEY": "access key for s3:// and obs://; needs SECRET_KEY",
@@ -91,9 +91,9 @@ VARIABLES = {
     "AWS_ACCESS_KEY_ID": "access key for s3:// if ACCESS_KEY is not set",
     "AWS_SECRET_ACCESS_KEY": "secret key for s3://; needs AWS_ACCESS_KEY_ID",
     "AWS_SESSION_TOKEN": "session token of temporary credentials; needs AWS_ACCESS_KEY_ID",
-    "AWS_ENDPOINT_URL_S3": "endpoint for s3:// if ENDPOINT is not set; wins over AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3": "endpoint for s3:// if ENDPOINT is not set; takes precedence over AWS_ENDPOINT_URL",
     "AWS_ENDPOINT_URL": "endpoint for s3:// if ENDPOINT is not set",
-    "AWS_REGION": "region of s3:// buckets if nothing else names it; wins over AWS_DEFAULT_REGION",
+    "AWS_REGION": "region of s3:// buckets if nothing else names it; takes precedence over AWS_DEFAULT_REGION",
     "AWS_DEFAULT_REGION": "region of s3:// buckets if nothing else names it",
     DOWNLOAD_ROOT_VARIABLE: f"folder of downloads, shared with the engine; default {DEFAULT_DOWNLOAD_ROOT}",
     DOWNLOAD_ROOTS_VARIABLE: "comma-separated other folders that output_dir, pvc:// and file:// may name",

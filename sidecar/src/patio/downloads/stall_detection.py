@@ -1,8 +1,8 @@
 """How much a source gives in the time that is spent waiting for it. Pure: the worker brings the clock and ends itself.
 
 A source that drips holds one of few turns, and no time limit for a single read ever ends it. So a listing has a
-deadline, and files have a least rate, counted over all of them and only while a source is waited for: a slow disk is
-nobody's fault here.
+deadline, and files have a least rate, counted over all of them and only while a source is waited for: a slow disk does
+not count against the source.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The child process that downloads: `python -m patio.downloads.worker`, a job on stdin, events on stdout.
 
 It can be killed at any moment and loses nothing but time. It ends by itself when its stdin does, so a sidecar that was
-killed leaves nobody behind who writes; and when its source is too slow. It has little memory: an answer without an end
+killed leaves no writing process behind; and when its source is too slow. It has little memory: an answer without an end
 costs this process, not the pod. Credentials come with the job only, and no event, message or log has them.
 """
 

@@ -24,7 +24,7 @@ from patio.network import Cause
 COUNT_SECONDS = 2.0
 LARGEST = 16 * 2**20
 RETRYABLE_ANSWERS = 4
-"""Counts in a row with an error that may pass (429, 5xx), after which the next path is asked in the same count."""
+"""Counts in a row with a temporary error (429, 5xx), after which the next path is asked in the same count."""
 _LOADS = "/v1/loads"
 _LOAD = "/get_load"
 _MAY_PASS = frozenset({408, 425, 429})

@@ -30,7 +30,7 @@ class EngineReason(StrEnum):
     """The engine wants a key that the sidecar does not have."""
     UNREACHABLE = "EngineUnreachable"
     ENGINE_ERROR = "EngineError"
-    """The engine answered with an error that may pass."""
+    """The engine answered with a temporary error."""
     NOT_LISTED = "NotListed"
     """The engine accepted the load, but its list does not have the adapter."""
     EVICTED = "EvictedByEngine"

@@ -209,8 +209,8 @@ class Sglang:
     async def _swap(self, name: str, path: str) -> Loaded:
         """Unload, and have the load wait behind it, before the requests that would bring the old weights back.
 
-        SGLang 0.5.23 strikes the name off its list at once and then waits for its requests, as does whoever comes
-        next: the one lock is given in the order in which it was asked for. Requests may take longer than a call may.
+        SGLang 0.5.23 strikes the name off its list at once and then waits for its requests, as does the next
+        call: the one lock is given in the order in which it was asked for. Requests may take longer than a call may.
         """
         unloading = asyncio.create_task(self._with_retries(partial(self.unload, name)), name=f"unload {name}")
         try:

@@ -41,7 +41,7 @@ PART = 0.8
 LARGEST = 16 * 2**20
 """Bytes that an engine's metrics may have: a hundred times what any has, and no danger to the pod's memory."""
 LARGE_PAGES = 2
-"""Pages of more than one piece that may be on their way to slow readers before no other one is made."""
+"""Pages of more than one piece that may be sent to slow readers at a time before no other one is made."""
 QUIET = 60.0
 """Seconds before a failure that comes and goes is said once more."""
 
@@ -135,7 +135,7 @@ class Scraper:
         if done:
             return joined.task.result()
         self._self_metrics.scrape_duration.set(limit)
-        return self._without_engine(_Failure("timeout", f"no answer in {limit:g} s"))
+        return self._without_engine(_Failure("timeout", f"no answer within {limit:g} s"))
 
     async def packed(self, page: Page) -> bytes:
         """Return a page compressed by gzip."""
@@ -159,7 +159,7 @@ class Scraper:
         self._last_failure = None
         large = len(fetched.pieces) > 1
         if large and len(self._large) >= LARGE_PAGES:
-            message = f"{LARGE_PAGES} large pages are still on their way to slow readers"
+            message = f"{LARGE_PAGES} large pages are still being sent to slow readers"
             return self._without_engine(_Failure("busy", message))
         self._self_metrics.engine_up.set(1)
         self._self_metrics.scrape_duration.set(time.perf_counter() - started)
@@ -174,7 +174,7 @@ class Scraper:
         if rewritten.conflicts != self._conflicts:
             self._conflicts = rewritten.conflicts
             log.warning(
-                "engine has metrics with names of the sidecar, which leaves its own out names=%s",
+                "engine has metrics with the same names as the sidecar, which leaves out its own names=%s",
                 ",".join(rewritten.conflicts),
             )
         page = Page(rewritten.parts, fetched.form)
@@ -227,7 +227,7 @@ class Scraper:
                         pieces.append(bytes(rest[:end]))
                         del rest[:end]
         except httpx.TimeoutException:
-            return _Failure("timeout", f"no answer in {LONGEST:g} s")
+            return _Failure("timeout", f"no answer within {LONGEST:g} s")
         except httpx.ConnectError as error:
             return _Failure("connection", error_message(error))
         # An engine that answers with a TLS alert has ssl.SSLError escape httpx.

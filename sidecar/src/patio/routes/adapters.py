@@ -122,7 +122,7 @@ def add_adapters(
         return answer(report, 200 if report.state is AdapterState.LOADED else 202)
 
     async def _prepared(request: LoadRequest, call: Request) -> Response:
-        """Answer an order for files: 200 once they are there, 202 when the wait is over first."""
+        """Answer an order for files: 200 once they are there, 202 if the wait ends first."""
         if request.patience:
             await within(request.patience, _fetched(published, request.lora_name), stopping, call)
         report = published.report(request.lora_name)
@@ -139,7 +139,7 @@ def add_adapters(
     @app.post("/v1/unload_lora_adapter", response_model=UnloadAnswer, responses={202: {"model": UnloadAnswer}})
     @app.post("/unload_lora_adapter", response_model=UnloadAnswer, responses={202: {"model": UnloadAnswer}})
     async def unload(request: UnloadRequest, call: Request) -> Response:
-        """Unload an adapter. 200 once the engine no longer lists it, 202 when the wait is over first."""
+        """Unload an adapter. 200 once the engine no longer lists it, 202 if the wait ends first."""
         name = request.lora_name
         try:
             outcome = await reconciler.order_unload(name, request.owner)

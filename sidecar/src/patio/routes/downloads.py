@@ -59,7 +59,7 @@ def add_downloads(app: FastAPI, downloads: Downloads, stopping: asyncio.Event) -
     @app.get("/v1/downloads")
     @open_to(EVERYONE)
     async def reports() -> DownloadList:
-        """List the downloads under way and the last ones that ended, the newest first."""
+        """List the running downloads and the last ones that ended, the newest first."""
         return DownloadList(downloads=downloads.reports())
 
     @app.get("/v1/downloads/{download_id}")

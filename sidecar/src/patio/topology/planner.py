@@ -47,7 +47,7 @@ class Reason(StrEnum):
     UNAUTHORIZED = "RouterUnauthorized"
     REJECTED = "RouterRejected"
     ERROR = "RouterError"
-    """The router answered with an error that may pass."""
+    """The router answered with a temporary error."""
     MODE = "RouterModeMismatch"
     """The router lists it and sends its kind of worker nothing."""
     NO_SERVER = "NoLeaseServer"

@@ -26,7 +26,7 @@ POLL_SECONDS = 1.0
 """Seconds between polls of the router, over loopback: what it lost is back as soon."""
 MOST_LEASES = 10_000
 LATE_SECONDS = 3.0
-"""Seconds late by which a round proves that this process stood still, and could hear no pod."""
+"""Seconds late by which a round proves that this process was suspended, and could hear no pod."""
 
 
 class TooManyLeasesError(Exception):
@@ -64,7 +64,7 @@ class TopologyServer:
             self._woken.clear()
             now = time.monotonic()
             if now - expected > LATE_SECONDS:
-                log.warning("the process stood still, all leases are extended seconds=%.0f", now - expected)
+                log.warning("the process was suspended, so all leases are extended seconds=%.0f", now - expected)
                 self._leases = extended(self._leases, now - expected)
             self._leases, ended = expired(self._leases, now)
             for lease in ended:

@@ -76,9 +76,9 @@ VARIABLES = {
     "TOPO_REGISTER_ENDPOINT": "base URL of the router, or of a sidecar with TOPO_ROLE=server",
     "TOPO_CONFIG_FILE": "the group's topology file (/etc/rbg/config.yaml), which lists the router",
     "ROUTER_ROLE_NAME": "the router's role in the group, to find the router by DNS or in the file",
-    "SGL_ROUTER_ROLE_NAME": "the same, under upstream's first name",
+    "SGL_ROUTER_ROLE_NAME": "the same, as the original Patio names it",
     "ROUTER_PORT": "the router's port",
-    "SGL_ROUTER_PORT": "the same, under upstream's first name",
+    "SGL_ROUTER_PORT": "the same, as the original Patio names it",
     "SGL_ROUTER_API_KEY": "the router's --api-key",
     "HEARTBEAT_INTERVAL": "seconds within which the sidecar notices a lost registration; default 30",
     "GROUP_NAME": "name of the RoleBasedGroup; also RBG_GROUP_NAME",
@@ -87,7 +87,7 @@ VARIABLES = {
     "RBG_ROLE_NAME": "the same, under the name of RoleBasedGroup 0.7",
     "ROLE_INDEX": "this pod's index in the role; also RBG_ROLE_INDEX",
     "RBG_ROLE_INDEX": "the same, under the name of RoleBasedGroup 0.7",
-    "INSTANCE_NAME": "this pod's instance, whose number wins over the index; also RBG_ROLE_INSTANCE_NAME",
+    "INSTANCE_NAME": "this pod's instance; its number takes precedence over the index; also RBG_ROLE_INSTANCE_NAME",
     "RBG_ROLE_INSTANCE_NAME": "the same, under the name of RoleBasedGroup 0.7",
 }
 _ROUTER_ROLE = ("ROUTER_ROLE_NAME", "SGL_ROUTER_ROLE_NAME")

@@ -201,8 +201,8 @@ class _Pass:
             self._restart_states[index] = replace(self._restart_states[index], ready=False, restarts=0)
 
     def _roll(self) -> None:
-        """Make stale instances anew: those that serve nobody at once, the others from the highest on, as many as may
-        be."""
+        """Recreate stale instances: those that serve no requests at once, the others from the highest index down, as
+        many at a time as may be unavailable."""
         available = [index for index in range(self._role.replicas) if self._is_available(index)]
         stale = [index for index in range(self._role.replicas) if self._is_stale(index)]
         for index in stale:
@@ -279,7 +279,7 @@ class _Pass:
                     yield pod, status
 
     def _missing(self, index: int) -> Iterator[Object]:
-        """Yield the pods that an instance lacks, once none of its pods is on its way out."""
+        """Yield the pods that an instance lacks, once none of its pods is being deleted."""
         instance = self._instances[index]
         if instance.leaving or index in self._waiting:
             return

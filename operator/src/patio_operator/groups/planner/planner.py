@@ -116,7 +116,7 @@ def _hand_over(group: RoleBasedGroup, children: Sequence[Child], now: datetime) 
     ready = (
         "False",
         "HandedOver",
-        f"Patio deletes the objects that it made of the group, since the group has the annotation {labels.HAND_OVER}. "
+        f"Patio deletes the objects that it made for the group, since the group has the annotation {labels.HAND_OVER}. "
         "Remove the annotation to have Patio realise the group again",
     )
     announced = any(

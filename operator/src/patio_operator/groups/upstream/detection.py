@@ -1,10 +1,10 @@
 """By what upstream's controller is recognised, and when its absence is believed. Pure; used by `detector`.
 
-Any one sign is enough: two controllers that realise the same groups delete each other's pods, while groups that
-nobody realises for a while come to no harm. A sign is only what no user of a namespace can make: the cluster's webhook
-configuration, and objects in the namespaces that the chart names, or that the CRD names which upstream installed. CRDs
-alone are no sign, since they survive an uninstall. For the same reason its absence has to last before Patio takes
-groups over: a reinstallation is no absence.
+Any one sign is enough: two controllers that realise the same groups delete each other's pods, while no harm comes to
+groups that no controller realises for a while. A sign is only what no user of a namespace can make: the cluster's
+webhook configuration, and objects in the namespaces that the chart names, or that the CRD names which upstream
+installed. CRDs alone are no sign, since they survive an uninstall. For the same reason its absence has to last before
+Patio takes groups over: a reinstallation is no absence.
 """
 
 from __future__ import annotations

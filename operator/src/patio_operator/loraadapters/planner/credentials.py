@@ -61,7 +61,7 @@ def decode(data: object) -> dict[str, str]:
         if not isinstance(text, str):
             continue
         if len(text) > MOST_CHARACTERS * 4:
-            raise InvalidSecretError(f"{key} is more than {MOST_CHARACTERS} characters")
+            raise InvalidSecretError(f"{key} is longer than {MOST_CHARACTERS} characters")
         try:
             values[key] = base64.b64decode(text).decode()
         except (binascii.Error, ValueError):
@@ -79,7 +79,7 @@ def check(request: LoadRequest, values: Mapping[str, str]) -> None:
     for name in CONFIG_KEYS:
         value = values.get(name, "").strip()
         if len(value) > MOST_CHARACTERS:
-            raise InvalidSecretError(f"{name} is more than {MOST_CHARACTERS} characters")
+            raise InvalidSecretError(f"{name} is longer than {MOST_CHARACTERS} characters")
         if value and not _SENDABLE.fullmatch(value):
             raise InvalidSecretError(f"{name} has a space, a line break or a character that is not ASCII")
     try:

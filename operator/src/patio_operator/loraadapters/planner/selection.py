@@ -71,7 +71,7 @@ def selects(adapter: LoraAdapter, labels: Mapping[str, str]) -> bool:
 
 
 def is_deleting(adapter: LoraAdapter) -> bool:
-    """Tell whether the LoraAdapter is on its way out."""
+    """Tell whether the LoraAdapter is being deleted."""
     return adapter.metadata.deletion_timestamp is not None
 
 
@@ -83,7 +83,7 @@ def oldest_first(adapters: Iterable[LoraAdapter]) -> list[LoraAdapter]:
 def for_pod(adapters: Iterable[LoraAdapter], labels: Mapping[str, str]) -> dict[str, LoraAdapter]:
     """Return the adapters that a pod with these labels should have, by their name in requests.
 
-    Where two LoraAdapters want one name, the older has it.
+    If two LoraAdapters want one name, the older one gets it.
     """
     chosen: dict[str, LoraAdapter] = {}
     for adapter in oldest_first(adapters):
