@@ -100,6 +100,15 @@ CASES: Mapping[str, tuple[Case, ...]] = {
         Case("only a queue", "15m", _stalled("0x30", "2x30", "100x30", "100x30"), (OF_POD,)),
         Case("it works", "15m", _stalled("3x30", "2x30", "100x30", "0+10x30")),
         Case("a prefill worker", "15m", _stalled("3x30", "0x30", "0+10x30", "0x30")),
+        Case(
+            "a prefill worker without a counter of output tokens",
+            "15m",
+            {
+                _model("num_requests_running"): "3x30",
+                _model("num_requests_waiting"): "0x30",
+                _model("input_tokens_total"): "0+10x30",
+            },
+        ),
         Case("it is idle", "15m", _stalled("0x30", "0x30", "100x30", "100x30")),
     ),
     "PatioQueueTimeHigh": (
