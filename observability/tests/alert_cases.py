@@ -537,6 +537,20 @@ SCENARIOS = (
         {"64m": (), "72m": ("PatioOperatorAbsent",)},
     ),
     Scenario(
+        "a rollout replaces the operator",
+        {
+            **_serving(),
+            **_sidecar("p", "1x120", Loaded="1x120"),
+            **OPERATORS,
+            # One scrape finds no leader: the new one has the Lease, and its metrics say so a minute later.
+            _operator("leader"): "1x60 stale _x59",
+            _operator("leader", pod="o2"): "0x58 stale _x61",
+            _operator("leader", pod="o3"): "_x57 0x4 1x60",
+            _operator("leader", pod="o4"): "_x59 0x60",
+        },
+        {},
+    ),
+    Scenario(
         "the leader hangs",
         {
             **_serving(),
