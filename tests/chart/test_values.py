@@ -222,6 +222,18 @@ def test_value_without_a_default_is_rejected_in_words(helm: Helm, path: str) -> 
     assert "--reset-then-reuse-values" in done.stderr
 
 
+def test_large_user_of_a_values_file_stays_an_integer(helm: Helm, tmp_path: Path) -> None:
+    """A namespace of OpenShift has such users. By --set they are integers, and in a file floats."""
+    context = {"runAsUser": 1000660000, "runAsGroup": 1000660000}
+    given = {"operator": {"securityContext": context}, "webhook": {"certManager": {"enabled": True}}}
+    (tmp_path / "values.yaml").write_text(yaml.safe_dump(given))
+    done = helm("template", f"--values={tmp_path / 'values.yaml'}")
+    assert done.returncode == 0, done.stderr
+    found = pod_of([one for one in yaml.safe_load_all(done.stdout) if one])["spec"]["securityContext"]
+    assert (found["runAsUser"], found["runAsGroup"], found["fsGroup"]) == (1000660000, 1000660000, 1000660000)
+    assert "e+09" not in done.stdout
+
+
 def test_labels_and_annotations_can_be_null(render: Render) -> None:
     paths = ("commonLabels", "commonAnnotations", "operator.podLabels", "operator.podAnnotations")
     assert render(*(f"{path}=null" for path in paths)) == render()

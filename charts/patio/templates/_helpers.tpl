@@ -80,18 +80,18 @@ rbac.authorization.k8s.io/aggregate-to-{{ . }}: "true"
 {{- end }}
 
 {{/* The security context of pods of the chart, from that of the operator's container: (list $ fsGroup), where fsGroup says whether
-volumes belong to the group. */}}
+volumes belong to the group. Numbers of a values file are floats, and a user of OpenShift would be written as 1.00066e+09. */}}
 {{- define "patio.podSecurityContext" -}}
 {{- $withGroup := index . 1 -}}
 {{- with (index . 0).Values.operator.securityContext -}}
 runAsNonRoot: {{ .runAsNonRoot }}
 {{- if .runAsUser }}
-runAsUser: {{ .runAsUser }}
+runAsUser: {{ int64 .runAsUser }}
 {{- end }}
 {{- if .runAsGroup }}
-runAsGroup: {{ .runAsGroup }}
+runAsGroup: {{ int64 .runAsGroup }}
 {{- if $withGroup }}
-fsGroup: {{ .runAsGroup }}
+fsGroup: {{ int64 .runAsGroup }}
 {{- end }}
 {{- end }}
 {{- with .seccompProfile }}
