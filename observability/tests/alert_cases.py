@@ -100,6 +100,15 @@ CASES: Mapping[str, tuple[Case, ...]] = {
         Case("only a queue", "15m", _stalled("0x30", "2x30", "100x30", "100x30"), (OF_POD,)),
         Case("it works", "15m", _stalled("3x30", "2x30", "100x30", "0+10x30")),
         Case("a prefill worker", "15m", _stalled("3x30", "0x30", "0+10x30", "0x30")),
+        Case(
+            "a prefill worker without a counter of output tokens",
+            "15m",
+            {
+                _model("num_requests_running"): "3x30",
+                _model("num_requests_waiting"): "0x30",
+                _model("input_tokens_total"): "0+10x30",
+            },
+        ),
         Case("it is idle", "15m", _stalled("0x30", "0x30", "100x30", "100x30")),
     ),
     "PatioQueueTimeHigh": (
@@ -526,6 +535,20 @@ SCENARIOS = (
             _operator("leader", pod="o2"): "0x60 _x60",
         },
         {"64m": (), "72m": ("PatioOperatorAbsent",)},
+    ),
+    Scenario(
+        "a rollout replaces the operator",
+        {
+            **_serving(),
+            **_sidecar("p", "1x120", Loaded="1x120"),
+            **OPERATORS,
+            # One scrape finds no leader: the new one has the Lease, and its metrics say so a minute later.
+            _operator("leader"): "1x60 stale _x59",
+            _operator("leader", pod="o2"): "0x58 stale _x61",
+            _operator("leader", pod="o3"): "_x57 0x4 1x60",
+            _operator("leader", pod="o4"): "_x59 0x60",
+        },
+        {},
     ),
     Scenario(
         "the leader hangs",

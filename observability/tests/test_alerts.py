@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -88,6 +89,31 @@ def test_only_these_alerts_fire_in_a_scenario(scenario: Scenario, promtool: Path
         "interval": "1m",
         "input_series": [{"series": series, "values": values} for series, values in scenario.series.items()],
         "promql_expr_test": tests,
+    }
+    (tmp_path / "rules.yaml").write_text(rules.plain())
+    document: dict[str, Any] = {"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": [test]}
+    (tmp_path / "test.yaml").write_text(yaml.safe_dump(document))
+    command = [promtool, "test", "rules", tmp_path / "test.yaml"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.api
+def test_dashboard_of_a_model_with_an_odd_name_is_a_url(promtool: Path, tmp_path: Path) -> None:
+    name = 'org/a&b #1 "x"'
+    series = f'patio:num_requests_running{{namespace="a", pod="p", model_name={json.dumps(name)}}}'
+    labels = {"severity": "critical", "namespace": "a", "model_name": name}
+    annotations = {
+        "summary": "No pod serves a model any more",
+        "description": f"The model {name} in a had engines 15 minutes ago, and has none now.",
+        "dashboard_url": "/d/patio-fleet?var-namespace=a&var-model_name=org%2Fa%26b+%231+%22x%22",
+        "runbook_url": "docs/runbooks/engines.md#patiomodelgone",
+    }
+    alerts = [{"exp_labels": labels, "exp_annotations": annotations}]
+    test = {
+        "interval": "1m",
+        "input_series": [{"series": series, "values": "0x10 _x40"}],
+        "alert_rule_test": [{"alertname": "PatioModelGone", "eval_time": "22m", "exp_alerts": alerts}],
     }
     (tmp_path / "rules.yaml").write_text(rules.plain())
     document: dict[str, Any] = {"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": [test]}

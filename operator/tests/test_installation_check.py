@@ -64,8 +64,13 @@ def test_pod_without_the_profile_may_pass_later(pod: Object) -> None:
 @pytest.mark.parametrize(
     ("error", "retryable", "words"),
     [
-        (RetryableApiError(500, "failed calling webhook"), True, "failed calling webhook"),
-        (NotFoundError(404, "the server could not find it"), False, "Check that the namespace and the CRDs exist."),
+        (RetryableApiError(500, "failed calling webhook"), True, "failed calling webhook. Look at the operator's pods"),
+        (RetryableApiError(0, "cannot be reached"), True, "could not be created yet: cannot be reached"),
+        (
+            NotFoundError(404, "404 page not found\n"),
+            False,
+            "that the namespace and the CRDs exist. 404 page not found",
+        ),
         (InvalidError(403, "no profile patio"), False, "was rejected: no profile patio"),
     ],
 )
@@ -73,6 +78,7 @@ def test_errors_say_whether_they_may_pass(error: Any, retryable: bool, words: st
     outcome = installation_check.judge_error("a pod", error)
     assert (outcome.passed, outcome.retryable) == (False, retryable)
     assert words in outcome.message
+    assert outcome.message == outcome.message.strip()
 
 
 async def test_check_waits_for_an_operator_that_is_starting() -> None:

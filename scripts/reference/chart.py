@@ -61,6 +61,7 @@ CONDITIONS = {
     "$old": "`crds.upgrade` is true",
     'and .Values.crds.upgrade .Values.rbac.create (lookup "v1" "Service" "default" "kubernetes")': "",
     'ne (dig "metadata" "annotations" "patio.dev/version" "" $crd) $.Chart.AppVersion': "",
+    'lookup "rbac.authorization.k8s.io/v1" "ClusterRole" "" "patio-crd-upgrade"': "",
     'and .Values.rbac.create (lookup "v1" "Service" "default" "kubernetes")': "",
     "$manage": "`groups.mode` is `manage` or `auto`",
     "$observe": "`groups.mode` is `observe`",

@@ -89,6 +89,16 @@ def test_upgrade_leaves_the_ca_bundle_alone(installed: ControlPlane, helm: Helm)
     assert ca_bundles(installed) == 4 * [bundle]
 
 
+def test_upgrade_can_change_which_namespaces_are_watched(installed: ControlPlane, helm: Helm) -> None:
+    installed.kubectl("create", "namespace", "watched")
+    for values in (("--set=watchNamespaces={watched}", "--set=groups.mode=manage"), ("--reset-values",)):
+        done = helm("upgrade", "patio", str(CHART), *values)
+        assert done.returncode == 0, done.stderr
+        bound = read(installed, "clusterrolebindings")["items"]
+        names = [one["metadata"]["name"] for one in bound if one["metadata"]["name"].startswith("patio")]
+        assert names == ["patio-operator" if values == ("--reset-values",) else "patio-operator-cluster"]
+
+
 def test_second_release_is_rejected(installed: ControlPlane, helm: Helm) -> None:
     done = helm("install", "another", str(CHART), "--skip-crds")
     assert done.returncode != 0

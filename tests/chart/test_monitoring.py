@@ -202,6 +202,14 @@ def test_promtool_accepts_the_rules_of_the_chart(render: Render, tmp_path: Path)
     assert f"{len(ALERTS)} rules found" in done.stdout
 
 
+def test_threshold_without_a_value_is_rejected(helm: Helm) -> None:
+    done = helm(
+        "template", *(f"--set={one}" for one in (*on("rules"), "monitoring.rules.thresholds.queueSeconds=null"))
+    )
+    assert done.returncode != 0
+    assert "monitoring.rules.thresholds has no queueSeconds" in done.stderr
+
+
 def test_threshold_is_in_the_expression_and_in_the_words(render: Render) -> None:
     made = rules_of(render(*on("rules"), "monitoring.rules.thresholds.queueSeconds=45"))
     (rule,) = [one for one in made if one["alert"] == "PatioQueueTimeHigh"]

@@ -206,6 +206,39 @@ def test_names_of_the_chart_cannot_be_replaced(helm: Helm, values: tuple[str, ..
     assert complaint in done.stderr
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("global", "crds", "operator", "monitoring", "serviceAccount.name", "operator.image.repository"),
+        *("operator.livenessProbe", "sidecar.extraArgs", "access.enforced", "webhook.excludedNamespaces"),
+        *("webhook.objectSelector", "networkPolicy.egress", "monitoring.rules.runbookUrl"),
+    ],
+)
+def test_value_without_a_default_is_rejected_in_words(helm: Helm, path: str) -> None:
+    """Null takes a default away. `helm upgrade --reuse-values` takes an older chart's values, which lack new ones."""
+    done = helm("template", f"--set={path}=null")
+    assert done.returncode != 0
+    assert f"{path} has no value: leave it out for the default" in done.stderr
+    assert "--reset-then-reuse-values" in done.stderr
+
+
+def test_large_user_of_a_values_file_stays_an_integer(helm: Helm, tmp_path: Path) -> None:
+    """A namespace of OpenShift has such users. By --set they are integers, and in a file floats."""
+    context = {"runAsUser": 1000660000, "runAsGroup": 1000660000}
+    given = {"operator": {"securityContext": context}, "webhook": {"certManager": {"enabled": True}}}
+    (tmp_path / "values.yaml").write_text(yaml.safe_dump(given))
+    done = helm("template", f"--values={tmp_path / 'values.yaml'}")
+    assert done.returncode == 0, done.stderr
+    found = pod_of([one for one in yaml.safe_load_all(done.stdout) if one])["spec"]["securityContext"]
+    assert (found["runAsUser"], found["runAsGroup"], found["fsGroup"]) == (1000660000, 1000660000, 1000660000)
+    assert "e+09" not in done.stdout
+
+
+def test_labels_and_annotations_can_be_null(render: Render) -> None:
+    paths = ("commonLabels", "commonAnnotations", "operator.podLabels", "operator.podAnnotations")
+    assert render(*(f"{path}=null" for path in paths)) == render()
+
+
 def test_pods_of_the_operator_are_as_given(render: Render) -> None:
     objects = render(
         "operator.strategy.type=Recreate",
@@ -254,6 +287,8 @@ def test_pods_of_the_operator_are_as_given(render: Render) -> None:
         ((), {"maxUnavailable": 1}),
         (("maxUnavailable=50%",), {"maxUnavailable": "50%"}),
         (("maxUnavailable=0",), {"maxUnavailable": 0}),
+        (("minAvailable=0",), {"minAvailable": 0}),
+        (("maxUnavailable=null", "minAvailable=1"), {"minAvailable": 1}),
         (
             ("minAvailable=2", "unhealthyPodEvictionPolicy=AlwaysAllow"),
             {"minAvailable": 2, "unhealthyPodEvictionPolicy": "AlwaysAllow"},

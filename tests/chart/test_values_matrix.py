@@ -15,7 +15,7 @@ import yaml
 from e2e_cluster.binaries import ensure_binaries
 from e2e_cluster.control_plane import ControlPlane, control_plane
 
-from .chart_objects import CHART, NAMESPACE, Object
+from .chart_objects import CHART, NAMESPACE, Object, of_kind
 
 pytestmark = pytest.mark.api
 
@@ -136,6 +136,39 @@ def test_api_server_accepts_every_value_at_once(plane: ControlPlane) -> None:
         *(kind for _, _, kind in OF_OTHERS if kind != "Issuer"),
     }
     accepted(plane, objects)
+
+
+def test_pods_of_hooks_go_where_the_operators_pods_go(plane: ControlPlane) -> None:
+    values = yaml.safe_load(EVERYTHING.read_text())["operator"]
+    objects = render(plane, f"--values={EVERYTHING}")
+    jobs = of_kind(objects, "Job")
+    assert len(jobs) == 2
+    for job in jobs:
+        template = job["spec"]["template"]
+        assert template["spec"]["nodeSelector"] == values["nodeSelector"]
+        assert template["spec"]["tolerations"] == values["tolerations"]
+        assert template["spec"]["affinity"] == {"nodeAffinity": values["affinity"]["nodeAffinity"]}
+        assert template["metadata"]["labels"].items() >= values["podLabels"].items(), "a service mesh may read them"
+        assert template["metadata"]["annotations"] == values["podAnnotations"]
+
+
+def test_pods_of_hooks_reach_the_api_server_and_nothing_else(plane: ControlPlane) -> None:
+    objects = render(plane, f"--values={EVERYTHING}")
+    policies = {one["metadata"]["name"]: one for one in of_kind(objects, "NetworkPolicy")}
+    for job in of_kind(objects, "Job"):
+        policy = policies[job["metadata"]["name"]]
+        assert policy["metadata"]["annotations"]["helm.sh/hook"] == job["metadata"]["annotations"]["helm.sh/hook"]
+        selected = policy["spec"]["podSelector"]["matchLabels"]
+        assert job["spec"]["template"]["metadata"]["labels"].items() >= selected.items()
+        assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
+        (rule,) = policy["spec"]["egress"]
+        assert rule == {
+            "ports": [{"port": 6443, "protocol": "TCP"}],
+            "to": [{"ipBlock": {"cidr": "10.0.0.1/32"}}],
+        }
+        assert "ingress" not in policy["spec"]
+    closed = render(plane, "--set=networkPolicy.enabled=true")
+    assert [one["metadata"]["name"] for one in of_kind(closed, "NetworkPolicy")] == ["patio-operator"]
 
 
 def test_everything_has_every_value() -> None:

@@ -27,7 +27,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- $root := index . 0 -}}
 labels:
   {{- toYaml (mergeOverwrite (include "patio.labels" $root | fromYaml) (index . 1)) | nindent 2 }}
-{{- with mergeOverwrite (deepCopy $root.Values.commonAnnotations) (index . 2) }}
+{{- with mergeOverwrite (deepCopy ($root.Values.commonAnnotations | default dict)) (index . 2) }}
 annotations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
@@ -80,18 +80,18 @@ rbac.authorization.k8s.io/aggregate-to-{{ . }}: "true"
 {{- end }}
 
 {{/* The security context of pods of the chart, from that of the operator's container: (list $ fsGroup), where fsGroup says whether
-volumes belong to the group. */}}
+volumes belong to the group. Numbers of a values file are floats, and a user of OpenShift would be written as 1.00066e+09. */}}
 {{- define "patio.podSecurityContext" -}}
 {{- $withGroup := index . 1 -}}
 {{- with (index . 0).Values.operator.securityContext -}}
 runAsNonRoot: {{ .runAsNonRoot }}
 {{- if .runAsUser }}
-runAsUser: {{ .runAsUser }}
+runAsUser: {{ int64 .runAsUser }}
 {{- end }}
 {{- if .runAsGroup }}
-runAsGroup: {{ .runAsGroup }}
+runAsGroup: {{ int64 .runAsGroup }}
 {{- if $withGroup }}
-fsGroup: {{ .runAsGroup }}
+fsGroup: {{ int64 .runAsGroup }}
 {{- end }}
 {{- end }}
 {{- with .seccompProfile }}
@@ -108,6 +108,14 @@ metadata:
   labels:
     {{- include "patio.labels" $root | nindent 4 }}
     app.kubernetes.io/component: {{ index . 1 | trimPrefix "patio-" }}
+    {{- /* A service mesh reads labels and annotations: a proxy in the pod would keep the Job from ending. */}}
+    {{- with $root.Values.operator.podLabels }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  {{- with $root.Values.operator.podAnnotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
 spec:
   serviceAccountName: {{ index . 1 }}
   automountServiceAccountToken: true
@@ -127,6 +135,12 @@ spec:
   tolerations:
     {{- toYaml . | nindent 4 }}
   {{- end }}
+  {{- /* The rest of the affinity is about the operator's pods. */}}
+  {{- with ($root.Values.operator.affinity | default dict).nodeAffinity }}
+  affinity:
+    nodeAffinity:
+      {{- toYaml . | nindent 6 }}
+  {{- end }}
   containers:
     - name: {{ index . 1 | trimPrefix "patio-" }}
       image: {{ include "patio.image" (list $root $root.Values.operator.image) | quote }}
@@ -144,6 +158,44 @@ spec:
       emptyDir: {medium: Memory, sizeLimit: 8Mi}
 {{- end }}
 
+{{/* What reaches the API server, as a list of one rule of a NetworkPolicy. */}}
+{{- define "patio.apiServerEgress" -}}
+- ports:
+    {{- range .Values.networkPolicy.egress.apiServerPorts }}
+    - {port: {{ . }}, protocol: TCP}
+    {{- end }}
+  {{- with .Values.networkPolicy.egress.apiServerCIDRs }}
+  to:
+    {{- range . }}
+    - ipBlock: {cidr: {{ . | quote }}}
+    {{- end }}
+  {{- end }}
+{{- end }}
+
+{{/* The NetworkPolicy of a hook's pod: (list $ name event). Where another policy denies all traffic of the namespace, the hook still
+reaches the API server. Nothing without networkPolicy.egress.enabled. */}}
+{{- define "patio.hookNetworkPolicy" -}}
+{{- $root := index . 0 -}}
+{{- if and $root.Values.networkPolicy.enabled $root.Values.networkPolicy.egress.enabled }}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  name: {{ index . 1 }}
+  namespace: {{ $root.Release.Namespace }}
+  {{- include "patio.metadata" (list $root dict (include "patio.hook" (list (index . 2) "-1") | fromYaml)) | nindent 2 }}
+spec:
+  podSelector:
+    matchLabels:
+      app.kubernetes.io/name: patio
+      app.kubernetes.io/instance: {{ $root.Release.Name }}
+      app.kubernetes.io/component: {{ index . 1 | trimPrefix "patio-" }}
+  policyTypes: [Ingress, Egress]
+  egress:
+    {{- include "patio.apiServerEgress" $root | nindent 4 }}
+{{- end }}
+{{- end }}
+
 {{/* Annotations of a hook: (list event weight). Its objects are gone when it has succeeded. */}}
 {{- define "patio.hook" -}}
 helm.sh/hook: {{ index . 0 }}
@@ -153,6 +205,25 @@ helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 
 {{/* What no schema can say: values that exclude each other, and names that are the chart's own. Prints nothing. */}}
 {{- define "patio.checks" -}}
+{{- /* Sections come before what is in them. `helm upgrade --reuse-values` takes the values of the older chart, which lack what is new. */}}
+{{- $needed := list "global" "crds" "serviceAccount" "serviceAccount.name" "rbac" "operator" "operator.image" "operator.image.repository" }}
+{{- $needed = concat $needed (list "operator.hostNetwork" "operator.readinessProbe" "operator.livenessProbe" "operator.startupProbe") }}
+{{- $needed = concat $needed (list "groups" "sidecar" "sidecar.image" "sidecar.image.repository" "sidecar.extraArgs" "profile") }}
+{{- $needed = concat $needed (list "access" "access.enforced" "adapters" "adapters.secrets" "webhook" "webhook.excludedNamespaces") }}
+{{- $needed = concat $needed (list "webhook.namespaceSelector" "webhook.objectSelector" "webhook.certificate" "webhook.certManager") }}
+{{- $needed = concat $needed (list "networkPolicy" "networkPolicy.egress" "test" "test.profile" "monitoring" "monitoring.rules") }}
+{{- $needed = concat $needed (list "monitoring.rules.extraLabels" "monitoring.rules.dashboardUrl" "monitoring.rules.runbookUrl") }}
+{{- $needed = concat $needed (list "monitoring.dashboards" "monitoring.dashboards.labels" "monitoring.dashboards.annotations") }}
+{{- $needed = concat $needed (list "monitoring.dashboards.label" "monitoring.dashboards.folderAnnotation" "monitoring.dashboards.grafanaOperator") }}
+{{- range $path := $needed }}
+{{- $value := $.Values }}
+{{- range splitList "." $path }}
+{{- $value = index $value . }}
+{{- end }}
+{{- if kindIs "invalid" $value }}
+{{- fail (printf "%s has no value: leave it out for the default, and upgrade with --reset-then-reuse-values instead of --reuse-values" $path) }}
+{{- end }}
+{{- end }}
 {{- if and .Values.watchNamespaces (eq (include "patio.mode" .) "auto") }}
 {{- fail "watchNamespaces: say in groups.mode who realises RoleBasedGroups (manage, observe or off): upstream's controller is not looked for" }}
 {{- end }}
@@ -205,7 +276,7 @@ helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 {{- end }}
 {{- if kindIs "map" .Values.operator.podDisruptionBudget }}
 {{- with .Values.operator.podDisruptionBudget }}
-{{- if and (ne (toString .minAvailable) "") (ne (toString .maxUnavailable) "") }}
+{{- if not (or (has .minAvailable (list nil "")) (has .maxUnavailable (list nil ""))) }}
 {{- fail "operator.podDisruptionBudget: give only one of minAvailable and maxUnavailable" }}
 {{- end }}
 {{- end }}

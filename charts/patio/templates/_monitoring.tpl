@@ -31,6 +31,9 @@ namespace: {{ $settings.namespace | default $root.Release.Namespace }}
 {{- $_ := set $texts $key ($text | replace (printf "${%s}" $name) (toString $value)) -}}
 {{- end -}}
 {{- end -}}
+{{- with regexFind "[$][{]\\w+[}]" (printf "%s %s" $texts.expr $texts.description) -}}
+{{- fail (printf "monitoring.rules.thresholds has no %s: set it to a number, or leave it out for the default" (trimAll "${}" .)) -}}
+{{- end -}}
 {{- $dashboard := $annotations.dashboard_url | replace "${dashboardUrl}" (trimSuffix "/" $settings.dashboardUrl) -}}
 {{- $runbook := $settings.runbookUrl | replace "{page}" $page | replace "{alert}" (lower $rule.alert) -}}
 {{- $annotations = merge (dict "description" $texts.description "dashboard_url" $dashboard "runbook_url" $runbook) $annotations -}}

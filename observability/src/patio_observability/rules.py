@@ -58,8 +58,11 @@ def anchor(alert: Alert) -> str:
 
 
 def dashboard_path(alert: Alert) -> str:
-    """Return the path of the dashboard that shows an alert, with the alert's labels as variables."""
-    chosen = "&".join(f"var-{label}={{{{ $labels.{label} }}}}" for label in alert.labels)
+    """Return the path of the dashboard that shows an alert, with the alert's labels as variables.
+
+    The name of a model may have any character.
+    """
+    chosen = "&".join(f"var-{label}={{{{ $labels.{label} | urlquery }}}}" for label in alert.labels)
     return f"/d/{alert.dashboard}{'?' if chosen else ''}{chosen}"
 
 

@@ -90,12 +90,14 @@ def judge_pod(pod: Any, profile: str) -> Outcome:
 
 def judge_error(what: str, error: ApiError) -> Outcome:
     """Say what an error of the API server means for a check."""
+    message = error.message.strip()
     if isinstance(error, RetryableApiError):
-        return Outcome(False, f"{what} could not be created yet: {error.message}", retryable=True)
+        if "failed calling webhook" in message:
+            message += ". Look at the operator's pods, and at what may block the API server's way to them"
+        return Outcome(False, f"{what} could not be created yet: {message}", retryable=True)
     if isinstance(error, NotFoundError):
-        message = f"{what} could not be created. Check that the namespace and the CRDs exist. {error.message}"
-        return Outcome(False, message)
-    return Outcome(False, f"{what} was rejected: {error.message}")
+        return Outcome(False, f"{what} could not be created. Check that the namespace and the CRDs exist. {message}")
+    return Outcome(False, f"{what} was rejected: {message}")
 
 
 async def check_pod(client: KubeClient, namespace: str, profile: str) -> Outcome:

@@ -163,3 +163,54 @@ def test_two_orders_can_always_be_compared(one: str, other: str) -> None:
     first, second = order(f"1.2.3-{one}"), order(f"1.2.3{other}")
     if first is not None and second is not None:
         assert (first < second) + (second < first) + (first == second) == 1
+
+
+@st.composite
+def any_crds(draw: st.DrawFn) -> Object:
+    """A CRD of one of our names, as it may be in a cluster: what the API server allows, or does not check."""
+    crd = stored(new(draw(st.sampled_from(sorted(NEW)))))
+    nothing: st.SearchStrategy[Any] = st.none()
+    known = st.sampled_from([VERSION, planner.GENERATED_BY_OTHERS, "other.example.com/a"])
+    crd["metadata"]["annotations"] = draw(nothing | st.dictionaries(known, st.sampled_from(VERSIONS) | st.text()))
+    crd["metadata"]["deletionTimestamp"] = draw(st.sampled_from([None, "2026-01-01T00:00:00Z"]))
+    crd["spec"]["names"]["categories"] = draw(nothing | st.lists(st.sampled_from(["all", "patio"])))
+    names = st.sampled_from(["patio-webhook", "rbgs-webhook-service"])
+    service = st.fixed_dictionaries({"name": names, "namespace": st.just("elsewhere")})
+    client = st.fixed_dictionaries({}, optional={"service": nothing | service, "url": st.just("https://x.example")})
+    webhook = st.fixed_dictionaries({"clientConfig": nothing | client})
+    strategy = st.sampled_from(["None", "Webhook"])
+    conversion = st.fixed_dictionaries({"strategy": strategy}, optional={"webhook": nothing | webhook})
+    crd["spec"]["conversion"] = draw(nothing | conversion)
+    versions = st.lists(st.sampled_from(["v1alpha1", "v1alpha2", "v1beta1"]))
+    status = st.fixed_dictionaries({}, optional={"storedVersions": nothing | versions})
+    crd["status"] = draw(nothing | status)
+    if draw(st.booleans()):
+        del crd["status"], crd["spec"]["conversion"]
+    return crd
+
+
+@given(any_crds(), st.sampled_from(VERSIONS))
+def test_no_crd_is_replaced_that_is_not_ours_older_and_safe(current: Object, version: str) -> None:
+    (kind,) = [kind for kind, crd in NEW.items() if crd["metadata"]["name"] == current["metadata"]["name"]]
+    before = copy.deepcopy(current)
+    decision = decide(current, new(kind, version), "llm")
+    assert current == before
+    assert decision.reason
+    if not isinstance(decision, Apply):
+        return
+    annotations = current["metadata"]["annotations"] or {}
+    assert planner.GENERATED_BY_OTHERS not in annotations
+    assert VERSION in annotations or "patio" in current["spec"]["names"]["categories"]
+    assert not current["metadata"]["deletionTimestamp"]
+    if VERSION in annotations:
+        there, applied = order(annotations[VERSION]), order(version)
+        assert there is not None
+        assert applied is not None
+        assert there <= applied
+    kept = {one["name"] for one in decision.body["spec"]["versions"]}
+    assert set((current.get("status") or {}).get("storedVersions") or []) <= kept
+    conversion = current["spec"].get("conversion") or {}
+    if conversion.get("strategy", "None") != "None":
+        assert decision.body["spec"]["conversion"] == conversion
+    assert "status" not in decision.body
+    assert decision.body["metadata"]["resourceVersion"] == "7"

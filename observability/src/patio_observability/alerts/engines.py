@@ -128,9 +128,11 @@ ENGINES = Group(
             "sum by (cluster, namespace, pod, model_name) (\n"
             "  min_over_time(patio:num_requests_running[5m]) + min_over_time(patio:num_requests_waiting[5m])\n"
             ") > 0\n"
-            "  unless sum by (cluster, namespace, pod, model_name) (\n"
-            "    rate(patio:output_tokens_total[5m]) + rate(patio:input_tokens_total[5m])\n"
-            "  ) > 0",
+            "  unless (\n"
+            # Apart, since a prefill or a decode worker may have only one of the two.
+            "    sum by (cluster, namespace, pod, model_name) (rate(patio:output_tokens_total[5m])) > 0\n"
+            "    or sum by (cluster, namespace, pod, model_name) (rate(patio:input_tokens_total[5m])) > 0\n"
+            "  )",
             "An engine has requests and generates no token",
             "The engine in pod {{ $labels.namespace }}/{{ $labels.pod }} has {{ $value }} requests or more for 5 "
             "minutes, and processes no token of {{ $labels.model_name }}.",
