@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from patio_observability import grafana, pages, perses, rules
@@ -29,9 +29,8 @@ def files() -> dict[str, str]:
     }
 
 
-def stale(root: Path) -> list[str]:
+def stale(root: Path, wanted: Mapping[str, str]) -> list[str]:
     """Return the paths of files that are not up to date, or should not be there."""
-    wanted = files()
     found = [path for path, text in wanted.items() if not (root / path).exists() or (root / path).read_text() != text]
     for folder in ("charts/patio/dashboards", "charts/patio/rules", "observability/perses", "docs/runbooks"):
         found += [name for path in (root / folder).glob("*") if (name := f"{folder}/{path.name}") not in wanted]
@@ -49,12 +48,12 @@ def main(argv: Sequence[str]) -> int:
         for query in all_queries():
             print(json.dumps(query))
         return 0
-    outdated = stale(options.root)
+    wanted = files()
+    outdated = stale(options.root, wanted)
     if options.check and outdated:
         print(f"not up to date: {', '.join(outdated)}; run `make dashboards`", file=sys.stderr)
         return 1
     if not options.check:
-        wanted = files()
         for path in outdated:
             file = options.root / path
             if path not in wanted:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 
 METRIC = re.compile(r"(?<![\w:])(?:patio:\w+|patio_operator_\w+|(?:container|kube)_\w+|DCGM_\w+|ALERTS)(?=\{)")
@@ -195,11 +195,30 @@ def stat(
     )
 
 
-def graph(title: str, shows: str, act: str, unit: Unit, *queries: Query) -> Panel:
+def graph(
+    title: str,
+    shows: str,
+    act: str,
+    unit: Unit,
+    *queries: Query,
+    width: int = 8,
+    empty: str = "No traffic",
+    stacked: bool = False,
+    bars: bool = False,
+    greatest: float | None = None,
+    opens_pod: bool = False,
+) -> Panel:
     """Return a panel with lines over time."""
-    return Panel(title, shows, act, queries, unit)
-
-
-def wide(panel: Panel, width: int, height: int | None = None) -> Panel:
-    """Return the panel in another size."""
-    return replace(panel, width=width, height=height or panel.height)
+    return Panel(
+        title,
+        shows,
+        act,
+        queries,
+        unit,
+        width=width,
+        empty=empty,
+        stacked=stacked,
+        bars=bars,
+        greatest=greatest,
+        opens_pod=opens_pod,
+    )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from patio_observability.dashboards.parts import (
     ADAPTER,
     BLUE,
@@ -157,14 +155,12 @@ MATRIX = Row(
             empty="No adapters",
             keys=(NAMESPACE_KEY, Key("adapter", "Adapter", opens="patio-adapters", carries=("namespace",))),
         ),
-        replace(
-            graph(
-                "States over time",
-                "Adapters, counted on each pod, by state.",
-                "A rollout shows as a wave of Downloading and Loading. Failed or Pending that stays needs a look.",
-                Unit.COUNT,
-                Query(count(f"{own('lora_adapter_state', CHOSEN)} == 1", "state"), "{{state}}"),
-            ),
+        graph(
+            "States over time",
+            "Adapters, counted on each pod, by state.",
+            "A rollout shows as a wave of Downloading and Loading. Failed or Pending that stays needs a look.",
+            Unit.COUNT,
+            Query(count(f"{own('lora_adapter_state', CHOSEN)} == 1", "state"), "{{state}}"),
             width=12,
             empty="No adapters",
             stacked=True,
@@ -175,78 +171,64 @@ MATRIX = Row(
 OPERATIONS = Row(
     "Loads and unloads",
     (
-        replace(
-            graph(
-                "Operations",
-                "Loads, reloads, restores and unloads a second, by outcome.",
-                "Loads that never end are adapters that evict each other. Runbook: PatioAdaptersThrash.",
-                Unit.OPERATIONS_PER_SECOND,
-                Query(total(rate(own("lora_operations_total")), "operation", "outcome"), "{{operation}} {{outcome}}"),
-            ),
+        graph(
+            "Operations",
+            "Loads, reloads, restores and unloads a second, by outcome.",
+            "Loads that never end are adapters that evict each other. Runbook: PatioAdaptersThrash.",
+            Unit.OPERATIONS_PER_SECOND,
+            Query(total(rate(own("lora_operations_total")), "operation", "outcome"), "{{operation}} {{outcome}}"),
             empty="None",
         ),
-        replace(
-            graph(
-                "Failed operations",
-                "Operations that the engine did not carry out, by reason, in each five minutes.",
-                "Reasons and events in the documentation says what each reason means and what to do.",
-                Unit.COUNT,
-                Query(
-                    total(
-                        increase(own("lora_operations_total", 'outcome!="ok"'), "5m"), "operation", "outcome", "reason"
-                    ),
-                    "{{operation}} {{outcome}} {{reason}}",
-                ),
+        graph(
+            "Failed operations",
+            "Operations that the engine did not carry out, by reason, in each five minutes.",
+            "Reasons and events in the documentation says what each reason means and what to do.",
+            Unit.COUNT,
+            Query(
+                total(increase(own("lora_operations_total", 'outcome!="ok"'), "5m"), "operation", "outcome", "reason"),
+                "{{operation}} {{outcome}} {{reason}}",
             ),
             empty="None",
             bars=True,
         ),
-        replace(
-            graph(
-                "Duration",
-                "Seconds of a load, reload, restore or unload: median and p95, with the check of the engine's list.",
-                "Slow loads come from slow storage, or from an engine that loads between two steps of a large batch.",
-                Unit.SECONDS,
-                *(
-                    Query(
-                        own_quantile(which, own("lora_operation_duration_seconds"), "operation"),
-                        f"{{{{operation}}}} p{which * 100:.0f}",
-                    )
-                    for which in (0.5, 0.95)
-                ),
+        graph(
+            "Duration",
+            "Seconds of a load, reload, restore or unload: median and p95, with the check of the engine's list.",
+            "Slow loads come from slow storage, or from an engine that loads between two steps of a large batch.",
+            Unit.SECONDS,
+            *(
+                Query(
+                    own_quantile(which, own("lora_operation_duration_seconds"), "operation"),
+                    f"{{{{operation}}}} p{which * 100:.0f}",
+                )
+                for which in (0.5, 0.95)
             ),
             empty="None",
         ),
-        replace(
-            graph(
-                "Slots on each pod",
-                "Share of adapter slots that are occupied on each pod.",
-                "Full on some pods only: adapters are placed unevenly, see their selectors.",
-                Unit.SHARE,
-                Query(
-                    ratio(
-                        fullest(own("lora_slots_used"), "namespace", "pod"),
-                        fullest(own("lora_slots"), "namespace", "pod"),
-                    ),
-                    "{{pod}}",
+        graph(
+            "Slots on each pod",
+            "Share of adapter slots that are occupied on each pod.",
+            "Full on some pods only: adapters are placed unevenly, see their selectors.",
+            Unit.SHARE,
+            Query(
+                ratio(
+                    fullest(own("lora_slots_used"), "namespace", "pod"),
+                    fullest(own("lora_slots"), "namespace", "pod"),
                 ),
+                "{{pod}}",
             ),
             empty="No adapters",
             width=12,
             greatest=1,
         ),
-        replace(
-            graph(
-                "Loads on each pod",
-                "Loads and reloads of each pod in each 30 minutes.",
-                "More than three times the adapters of the pod: runbook PatioAdaptersThrash.",
-                Unit.COUNT,
-                Query(
-                    total(
-                        increase(own("lora_operations_total", 'operation=~"load|reload"'), "30m"), "namespace", "pod"
-                    ),
-                    "{{pod}}",
-                ),
+        graph(
+            "Loads on each pod",
+            "Loads and reloads of each pod in each 30 minutes.",
+            "More than three times the adapters of the pod: runbook PatioAdaptersThrash.",
+            Unit.COUNT,
+            Query(
+                total(increase(own("lora_operations_total", 'operation=~"load|reload"'), "30m"), "namespace", "pod"),
+                "{{pod}}",
             ),
             empty="None",
             width=12,
@@ -258,38 +240,28 @@ OPERATIONS = Row(
 DOWNLOADS = Row(
     "Downloads",
     (
-        replace(
-            graph(
-                "Bytes",
-                "Bytes a second that sidecars read, by source.",
-                "Many pods that fetch at a time share the network: stagger the rollout.",
-                Unit.BYTES_PER_SECOND,
-                Query(total(rate(own("download_bytes_total")), "source"), "{{source}}"),
-            ),
+        graph(
+            "Bytes",
+            "Bytes a second that sidecars read, by source.",
+            "Many pods that fetch at a time share the network: stagger the rollout.",
+            Unit.BYTES_PER_SECOND,
+            Query(total(rate(own("download_bytes_total")), "source"), "{{source}}"),
             empty="None",
         ),
-        replace(
-            graph(
-                "Duration, p95",
-                "Seconds of a download from the order to its end, pauses included, by source and outcome.",
-                "Compare with the bytes a second: if those are low, the source or the network is slow.",
-                Unit.SECONDS,
-                Query(
-                    own_quantile(0.95, own("download_duration_seconds"), "source", "outcome"), "{{source}} {{outcome}}"
-                ),
-            ),
+        graph(
+            "Duration, p95",
+            "Seconds of a download from the order to its end, pauses included, by source and outcome.",
+            "Compare with the bytes a second: if those are low, the source or the network is slow.",
+            Unit.SECONDS,
+            Query(own_quantile(0.95, own("download_duration_seconds"), "source", "outcome"), "{{source}} {{outcome}}"),
             empty="None",
         ),
-        replace(
-            graph(
-                "Failed attempts",
-                "Failed attempts at downloads, by source and reason, in each five minutes.",
-                "The sidecar tries again by itself. Runbook: PatioDownloadsFail.",
-                Unit.COUNT,
-                Query(
-                    total(increase(own("download_failures_total"), "5m"), "source", "reason"), "{{source}} {{reason}}"
-                ),
-            ),
+        graph(
+            "Failed attempts",
+            "Failed attempts at downloads, by source and reason, in each five minutes.",
+            "The sidecar tries again by itself. Runbook: PatioDownloadsFail.",
+            Unit.COUNT,
+            Query(total(increase(own("download_failures_total"), "5m"), "source", "reason"), "{{source}} {{reason}}"),
             empty="None",
             bars=True,
         ),

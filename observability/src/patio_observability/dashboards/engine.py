@@ -273,29 +273,25 @@ LATENCY = Row(
 CACHE = Row(
     "Cache and batch",
     (
-        replace(
-            graph(
-                "KV cache",
-                "Used share of the KV cache of each pod.",
-                "Full with a queue: more pods, or a smaller batch. Runbook: PatioKVCacheExhausted.",
-                Unit.SHARE,
-                Query(fullest(engine("kv_cache_usage_ratio"), *BY_POD), LEGEND),
-            ),
+        graph(
+            "KV cache",
+            "Used share of the KV cache of each pod.",
+            "Full with a queue: more pods, or a smaller batch. Runbook: PatioKVCacheExhausted.",
+            Unit.SHARE,
+            Query(fullest(engine("kv_cache_usage_ratio"), *BY_POD), LEGEND),
             greatest=1,
         ),
-        replace(
-            graph(
-                "Prefix cache hits",
-                "Share of prompt tokens that the prefix cache had.",
-                "A low share with equal prompts: route requests of one prompt to one pod.",
-                Unit.SHARE,
-                Query(
-                    ratio(
-                        total(rate(engine("prefix_cache_hits_total")), *BY_POD),
-                        total(rate(engine("input_tokens_total")), *BY_POD),
-                    ),
-                    LEGEND,
+        graph(
+            "Prefix cache hits",
+            "Share of prompt tokens that the prefix cache had.",
+            "A low share with equal prompts: route requests of one prompt to one pod.",
+            Unit.SHARE,
+            Query(
+                ratio(
+                    total(rate(engine("prefix_cache_hits_total")), *BY_POD),
+                    total(rate(engine("input_tokens_total")), *BY_POD),
                 ),
+                LEGEND,
             ),
             greatest=1,
         ),
@@ -306,27 +302,23 @@ CACHE = Row(
             Unit.OPERATIONS_PER_SECOND,
             Query(total(rate(engine("preemptions_total")), *BY_POD), LEGEND),
         ),
-        replace(
-            graph(
-                "Accepted draft tokens",
-                "Share of drafted tokens that the model accepted, with speculative decoding.",
-                "Below one half drafting costs more than it brings.",
-                Unit.SHARE,
-                Query(grouped("avg", engine("spec_decode_acceptance_ratio"), *BY_POD), LEGEND),
-            ),
+        graph(
+            "Accepted draft tokens",
+            "Share of drafted tokens that the model accepted, with speculative decoding.",
+            "Below one half drafting costs more than it brings.",
+            Unit.SHARE,
+            Query(grouped("avg", engine("spec_decode_acceptance_ratio"), *BY_POD), LEGEND),
             greatest=1,
             empty="No speculative decoding",
         ),
-        replace(
-            graph(
-                "Adapter slots",
-                "Adapters in the batch of each pod, and how many fit. vLLM counts adapters of running requests, "
-                "SGLang those in its pool.",
-                "All in use: requests for other adapters wait. Raise the engine's limit, or spread adapters over pods.",
-                Unit.COUNT,
-                Query(total(of_model("lora_slots_used"), *BY_POD), f"{LEGEND} used"),
-                Query(total(of_model("lora_slots"), *BY_POD), f"{LEGEND} slots"),
-            ),
+        graph(
+            "Adapter slots",
+            "Adapters in the batch of each pod, and how many fit. vLLM counts adapters of running requests, "
+            "SGLang those in its pool.",
+            "All in use: requests for other adapters wait. Raise the engine's limit, or spread adapters over pods.",
+            Unit.COUNT,
+            Query(total(of_model("lora_slots_used"), *BY_POD), f"{LEGEND} used"),
+            Query(total(of_model("lora_slots"), *BY_POD), f"{LEGEND} slots"),
             empty="No adapters",
         ),
         graph(
@@ -342,37 +334,31 @@ CACHE = Row(
 SIDECAR = Row(
     "Sidecar",
     (
-        replace(
-            graph(
-                "Scrape duration",
-                "Seconds that the last scrape of the engine took on each pod.",
-                "Near the scrape timeout the engine's process is busy: give it more CPU.",
-                Unit.SECONDS,
-                Query(fullest(own("scrape_duration_seconds"), *BY_POD), LEGEND),
+        graph(
+            "Scrape duration",
+            "Seconds that the last scrape of the engine took on each pod.",
+            "Near the scrape timeout the engine's process is busy: give it more CPU.",
+            Unit.SECONDS,
+            Query(fullest(own("scrape_duration_seconds"), *BY_POD), LEGEND),
+            empty="None",
+        ),
+        graph(
+            "Failed scrapes",
+            "Failed scrapes of the engine, by reason, in each five minutes.",
+            "`connection` is an engine that starts. Others: runbook PatioScrapesFail.",
+            Unit.COUNT,
+            Query(
+                total(increase(own("engine_scrape_errors_total"), "5m"), *BY_POD, "reason"),
+                f"{LEGEND} {{{{reason}}}}",
             ),
             empty="None",
         ),
-        replace(
-            graph(
-                "Failed scrapes",
-                "Failed scrapes of the engine, by reason, in each five minutes.",
-                "`connection` is an engine that starts. Others: runbook PatioScrapesFail.",
-                Unit.COUNT,
-                Query(
-                    total(increase(own("engine_scrape_errors_total"), "5m"), *BY_POD, "reason"),
-                    f"{LEGEND} {{{{reason}}}}",
-                ),
-            ),
-            empty="None",
-        ),
-        replace(
-            graph(
-                "Rejected calls",
-                "Calls from outside the pod that the sidecar rejected, by code, in each five minutes.",
-                "`UnknownKey`: the operator cannot reach its own pods. Runbook: PatioCallsRejected.",
-                Unit.COUNT,
-                Query(total(increase(own("access_denials_total"), "5m"), *BY_POD, "code"), f"{LEGEND} {{{{code}}}}"),
-            ),
+        graph(
+            "Rejected calls",
+            "Calls from outside the pod that the sidecar rejected, by code, in each five minutes.",
+            "`UnknownKey`: the operator cannot reach its own pods. Runbook: PatioCallsRejected.",
+            Unit.COUNT,
+            Query(total(increase(own("access_denials_total"), "5m"), *BY_POD, "code"), f"{LEGEND} {{{{code}}}}"),
             empty="None",
         ),
     ),
@@ -392,27 +378,21 @@ TOPOLOGY = Row(
             empty="No router",
             states=LISTED,
         ),
-        replace(
-            graph(
-                "Failed requests to routers",
-                "Requests of sidecars to routers that failed, by reason, in each five minutes.",
-                "Look at the router's log at the same time.",
-                Unit.COUNT,
-                Query(
-                    total(increase(own("topology_failures_total"), "5m"), *BY_POD, "reason"), f"{LEGEND} {{{{reason}}}}"
-                ),
-            ),
+        graph(
+            "Failed requests to routers",
+            "Requests of sidecars to routers that failed, by reason, in each five minutes.",
+            "Look at the router's log at the same time.",
+            Unit.COUNT,
+            Query(total(increase(own("topology_failures_total"), "5m"), *BY_POD, "reason"), f"{LEGEND} {{{{reason}}}}"),
             width=6,
             empty="None",
         ),
-        replace(
-            graph(
-                "Leases",
-                "Workers that a sidecar beside a router keeps registered, by state.",
-                "A state other than Registered for long: the sidecar's log beside the router names the worker.",
-                Unit.COUNT,
-                Query(total(own("topology_leases"), *BY_POD, "state"), f"{LEGEND} {{{{state}}}}"),
-            ),
+        graph(
+            "Leases",
+            "Workers that a sidecar beside a router keeps registered, by state.",
+            "A state other than Registered for long: the sidecar's log beside the router names the worker.",
+            Unit.COUNT,
+            Query(total(own("topology_leases"), *BY_POD, "state"), f"{LEGEND} {{{{state}}}}"),
             width=6,
             empty="No router",
         ),
@@ -422,65 +402,55 @@ TOPOLOGY = Row(
 CONTAINERS = Row(
     "Containers (from cAdvisor and kube-state-metrics)",
     (
-        replace(
-            graph(
-                "CPU",
-                "CPU cores that each container uses.",
-                "An engine at its limit is slow to answer scrapes and requests.",
-                Unit.CORES,
-                Query(
-                    total(rate(external("container_cpu_usage_seconds_total")), *BY_POD, "container"),
-                    f"{LEGEND} {{{{container}}}}",
-                ),
+        graph(
+            "CPU",
+            "CPU cores that each container uses.",
+            "An engine at its limit is slow to answer scrapes and requests.",
+            Unit.CORES,
+            Query(
+                total(rate(external("container_cpu_usage_seconds_total")), *BY_POD, "container"),
+                f"{LEGEND} {{{{container}}}}",
             ),
             width=6,
             empty="Not scraped",
         ),
-        replace(
-            graph(
-                "Throttled",
-                "Share of CPU periods in which a container was throttled.",
-                "Above 10 %, raise or remove the CPU limit of the engine.",
-                Unit.SHARE,
-                Query(
-                    ratio(
-                        total(rate(external("container_cpu_cfs_throttled_periods_total")), *BY_POD, "container"),
-                        total(rate(external("container_cpu_cfs_periods_total")), *BY_POD, "container"),
-                    ),
-                    f"{LEGEND} {{{{container}}}}",
+        graph(
+            "Throttled",
+            "Share of CPU periods in which a container was throttled.",
+            "Above 10 %, raise or remove the CPU limit of the engine.",
+            Unit.SHARE,
+            Query(
+                ratio(
+                    total(rate(external("container_cpu_cfs_throttled_periods_total")), *BY_POD, "container"),
+                    total(rate(external("container_cpu_cfs_periods_total")), *BY_POD, "container"),
                 ),
+                f"{LEGEND} {{{{container}}}}",
             ),
             width=6,
             empty="Not scraped",
         ),
-        replace(
-            graph(
-                "Memory",
-                "Memory that each container needs, without what the kernel could free.",
-                "Near the limit, the container is killed: `kubectl describe pod` says OOMKilled.",
-                Unit.BYTES,
-                Query(
-                    total(external("container_memory_working_set_bytes"), *BY_POD, "container"),
-                    f"{LEGEND} {{{{container}}}}",
-                ),
+        graph(
+            "Memory",
+            "Memory that each container needs, without what the kernel could free.",
+            "Near the limit, the container is killed: `kubectl describe pod` says OOMKilled.",
+            Unit.BYTES,
+            Query(
+                total(external("container_memory_working_set_bytes"), *BY_POD, "container"),
+                f"{LEGEND} {{{{container}}}}",
             ),
             width=6,
             empty="Not scraped",
         ),
-        replace(
-            graph(
-                "Restarts",
-                "Restarts of each container in the last hour.",
-                "`kubectl logs --previous` has the last words of the container.",
-                Unit.COUNT,
-                Query(
-                    or_zero(
-                        total(
-                            increase(external("kube_pod_container_status_restarts_total"), "1h"), *BY_POD, "container"
-                        )
-                    ),
-                    f"{LEGEND} {{{{container}}}}",
+        graph(
+            "Restarts",
+            "Restarts of each container in the last hour.",
+            "`kubectl logs --previous` has the last words of the container.",
+            Unit.COUNT,
+            Query(
+                or_zero(
+                    total(increase(external("kube_pod_container_status_restarts_total"), "1h"), *BY_POD, "container")
                 ),
+                f"{LEGEND} {{{{container}}}}",
             ),
             width=6,
             empty="Not scraped",

@@ -17,7 +17,7 @@ from patio_observability.dashboards.parts import (
     good_from,
     in_state,
 )
-from patio_observability.model import Dashboard, Key, Kind, Panel, Query, Row, Step, Unit, graph, stat, wide
+from patio_observability.model import Dashboard, Key, Kind, Panel, Query, Row, Step, Unit, graph, stat
 from patio_observability.promql import (
     MODEL,
     POD,
@@ -281,18 +281,16 @@ PODS_ROW = Row(
 
 def _latency(title: str, family: str, shows: str, act: str) -> Panel:
     labels = ("namespace", "model_name")
-    return wide(
-        graph(
-            title,
-            f"{shows} For each model and engine: half, 95 % and 99 % of the observations are below the lines.",
-            act,
-            Unit.SECONDS,
-            *(
-                Query(quantile(which, engine(family), *labels), f"{MODEL_LEGEND} p{which * 100:.0f}")
-                for which in (0.5, 0.95, 0.99)
-            ),
+    return graph(
+        title,
+        f"{shows} For each model and engine: half, 95 % and 99 % of the observations are below the lines.",
+        act,
+        Unit.SECONDS,
+        *(
+            Query(quantile(which, engine(family), *labels), f"{MODEL_LEGEND} p{which * 100:.0f}")
+            for which in (0.5, 0.95, 0.99)
         ),
-        12,
+        width=12,
     )
 
 
@@ -324,27 +322,21 @@ LATENCY = Row(
             "Time from a request's arrival to its end.",
             "It depends on the length of the answers: compare with the output length first.",
         ),
-        wide(
-            Panel(
-                "Mean time in each phase",
-                "Mean seconds of a request in the queue, in prefill and in decode. SGLang has the queue only.",
-                "A large queue needs more pods. Large prefill needs a better cache hit rate or shorter prompts.",
-                (
-                    Query(
-                        mean(engine("request_queue_time_seconds"), "namespace", "model_name"), "{{model_name}} queue"
-                    ),
-                    Query(
-                        mean(engine("request_prefill_time_seconds"), "namespace", "model_name"),
-                        "{{model_name}} prefill",
-                    ),
-                    Query(
-                        mean(engine("request_decode_time_seconds"), "namespace", "model_name"), "{{model_name}} decode"
-                    ),
+        Panel(
+            "Mean time in each phase",
+            "Mean seconds of a request in the queue, in prefill and in decode. SGLang has the queue only.",
+            "A large queue needs more pods. Large prefill needs a better cache hit rate or shorter prompts.",
+            (
+                Query(mean(engine("request_queue_time_seconds"), "namespace", "model_name"), "{{model_name}} queue"),
+                Query(
+                    mean(engine("request_prefill_time_seconds"), "namespace", "model_name"),
+                    "{{model_name}} prefill",
                 ),
-                Unit.SECONDS,
-                stacked=True,
+                Query(mean(engine("request_decode_time_seconds"), "namespace", "model_name"), "{{model_name}} decode"),
             ),
-            24,
+            Unit.SECONDS,
+            stacked=True,
+            width=24,
         ),
     ),
 )
@@ -400,37 +392,33 @@ THROUGHPUT = Row(
             Unit.OPERATIONS_PER_SECOND,
             Query(total(rate(engine("preemptions_total")), "namespace", "model_name"), "{{model_name}}"),
         ),
-        wide(
-            graph(
-                "Prompt length",
-                "Prompt tokens of a request: median and p95, for each engine.",
-                "If prompts grow, so do prefill time and KV cache.",
-                Unit.TOKENS,
-                *(
-                    Query(
-                        quantile(which, engine("request_prompt_tokens"), "model_name"),
-                        f"{{{{model_name}}}} {{{{inference_engine}}}} p{which * 100:.0f}",
-                    )
-                    for which in (0.5, 0.95)
-                ),
+        graph(
+            "Prompt length",
+            "Prompt tokens of a request: median and p95, for each engine.",
+            "If prompts grow, so do prefill time and KV cache.",
+            Unit.TOKENS,
+            *(
+                Query(
+                    quantile(which, engine("request_prompt_tokens"), "model_name"),
+                    f"{{{{model_name}}}} {{{{inference_engine}}}} p{which * 100:.0f}",
+                )
+                for which in (0.5, 0.95)
             ),
-            12,
+            width=12,
         ),
-        wide(
-            graph(
-                "Output length",
-                "Tokens generated for a request: median and p95, for each engine.",
-                "Longer answers hold their place in the batch longer.",
-                Unit.TOKENS,
-                *(
-                    Query(
-                        quantile(which, engine("request_output_tokens"), "model_name"),
-                        f"{{{{model_name}}}} {{{{inference_engine}}}} p{which * 100:.0f}",
-                    )
-                    for which in (0.5, 0.95)
-                ),
+        graph(
+            "Output length",
+            "Tokens generated for a request: median and p95, for each engine.",
+            "Longer answers hold their place in the batch longer.",
+            Unit.TOKENS,
+            *(
+                Query(
+                    quantile(which, engine("request_output_tokens"), "model_name"),
+                    f"{{{{model_name}}}} {{{{inference_engine}}}} p{which * 100:.0f}",
+                )
+                for which in (0.5, 0.95)
             ),
-            12,
+            width=12,
         ),
     ),
 )
@@ -481,22 +469,20 @@ SATURATION = Row(
 VERSIONS = Row(
     "Versions",
     (
-        wide(
-            Panel(
-                "Versions",
-                "Pods by version of sidecar and engine.",
-                "Two versions at a time are a rollout in progress, or one that stopped.",
-                (
-                    Query(
-                        count(own("build_info"), "version", "inference_engine", "inference_engine_version"),
-                        "{{version}} with {{inference_engine}} {{inference_engine_version}}",
-                    ),
+        Panel(
+            "Versions",
+            "Pods by version of sidecar and engine.",
+            "Two versions at a time are a rollout in progress, or one that stopped.",
+            (
+                Query(
+                    count(own("build_info"), "version", "inference_engine", "inference_engine_version"),
+                    "{{version}} with {{inference_engine}} {{inference_engine_version}}",
                 ),
-                Unit.COUNT,
-                empty="None",
-                stacked=True,
             ),
-            24,
+            Unit.COUNT,
+            empty="None",
+            stacked=True,
+            width=24,
         ),
     ),
 )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from patio_observability.dashboards.parts import (
     BLUE,
     CLUSTER,
@@ -150,37 +148,31 @@ REPLICAS = Row(
 ADMISSION = Row(
     "Admission",
     (
-        replace(
-            graph(
-                "Pods reviewed",
-                "Pods that the webhook reviews in a second, by outcome.",
-                "Errors keep pods from being created. Runbooks: PatioAdmissionsFail, PatioAdmissionsRejected.",
-                Unit.REQUESTS_PER_SECOND,
-                Query(total(rate(operator("admissions_total")), "outcome"), "{{outcome}}"),
+        graph(
+            "Pods reviewed",
+            "Pods that the webhook reviews in a second, by outcome.",
+            "Errors keep pods from being created. Runbooks: PatioAdmissionsFail, PatioAdmissionsRejected.",
+            Unit.REQUESTS_PER_SECOND,
+            Query(total(rate(operator("admissions_total")), "outcome"), "{{outcome}}"),
+            empty="None",
+        ),
+        graph(
+            "Duration of an admission",
+            "Time to answer one admission: median, p95 and p99.",
+            "The API server waits webhook.timeoutSeconds at most. Runbook: PatioAdmissionsSlow.",
+            Unit.SECONDS,
+            *(
+                Query(own_quantile(which, operator("admission_duration_seconds")), f"p{which * 100:.0f}")
+                for which in (0.5, 0.95, 0.99)
             ),
             empty="None",
         ),
-        replace(
-            graph(
-                "Duration of an admission",
-                "Time to answer one admission: median, p95 and p99.",
-                "The API server waits webhook.timeoutSeconds at most. Runbook: PatioAdmissionsSlow.",
-                Unit.SECONDS,
-                *(
-                    Query(own_quantile(which, operator("admission_duration_seconds")), f"p{which * 100:.0f}")
-                    for which in (0.5, 0.95, 0.99)
-                ),
-            ),
-            empty="None",
-        ),
-        replace(
-            graph(
-                "Other reviews",
-                "Profiles and LoraAdapters checked, and RoleBasedGroups converted, in a second, by outcome.",
-                "Errors of conversions keep groups from being read in another version. Runbook: PatioReviewsFail.",
-                Unit.REQUESTS_PER_SECOND,
-                Query(total(rate(operator("reviews_total")), "kind", "outcome"), "{{kind}} {{outcome}}"),
-            ),
+        graph(
+            "Other reviews",
+            "Profiles and LoraAdapters checked, and RoleBasedGroups converted, in a second, by outcome.",
+            "Errors of conversions keep groups from being read in another version. Runbook: PatioReviewsFail.",
+            Unit.REQUESTS_PER_SECOND,
+            Query(total(rate(operator("reviews_total")), "kind", "outcome"), "{{kind}} {{outcome}}"),
             empty="None",
         ),
     ),
@@ -189,41 +181,35 @@ ADMISSION = Row(
 RECONCILERS = Row(
     "Reconcilers",
     (
-        replace(
-            graph(
-                "Passes",
-                "Passes of the reconcilers a second, by kind and outcome.",
-                "A kind with errors only: the operator's log names the object and the cause.",
-                Unit.OPERATIONS_PER_SECOND,
-                Query(total(rate(operator("reconciles_total")), "kind", "outcome"), "{{kind}} {{outcome}}"),
-            ),
+        graph(
+            "Passes",
+            "Passes of the reconcilers a second, by kind and outcome.",
+            "A kind with errors only: the operator's log names the object and the cause.",
+            Unit.OPERATIONS_PER_SECOND,
+            Query(total(rate(operator("reconciles_total")), "kind", "outcome"), "{{kind}} {{outcome}}"),
             empty="None",
         ),
-        replace(
-            graph(
-                "Failed passes",
-                "Share of passes that failed, for each kind.",
-                "Runbook: PatioReconcilesFail.",
-                Unit.SHARE,
-                Query(
-                    ratio(
-                        total(rate(operator("reconciles_total", ERROR)), "kind"),
-                        total(rate(operator("reconciles_total")), "kind"),
-                    ),
-                    "{{kind}}",
+        graph(
+            "Failed passes",
+            "Share of passes that failed, for each kind.",
+            "Runbook: PatioReconcilesFail.",
+            Unit.SHARE,
+            Query(
+                ratio(
+                    total(rate(operator("reconciles_total", ERROR)), "kind"),
+                    total(rate(operator("reconciles_total")), "kind"),
                 ),
+                "{{kind}}",
             ),
             empty="None",
             greatest=1,
         ),
-        replace(
-            graph(
-                "Duration of a pass, p99",
-                "Time of one pass of a reconciler, for each kind.",
-                "Long passes of adapters come from large namespaces, others from a slow API server.",
-                Unit.SECONDS,
-                Query(own_quantile(0.99, operator("reconcile_duration_seconds"), "kind"), "{{kind}}"),
-            ),
+        graph(
+            "Duration of a pass, p99",
+            "Time of one pass of a reconciler, for each kind.",
+            "Long passes of adapters come from large namespaces, others from a slow API server.",
+            Unit.SECONDS,
+            Query(own_quantile(0.99, operator("reconcile_duration_seconds"), "kind"), "{{kind}}"),
             empty="None",
         ),
     ),
@@ -232,31 +218,27 @@ RECONCILERS = Row(
 SIDECARS = Row(
     "Sidecars",
     (
-        replace(
-            graph(
-                "Rejected calls",
-                "Calls that sidecars rejected, by code, in each five minutes.",
-                "`UnknownKey` on many pods: they do not trust the operator's key. Runbook: PatioCallsRejected.",
-                Unit.COUNT,
-                Query(
-                    total(increase(_sidecars("access_denials_total"), "5m"), "namespace", "code"),
-                    "{{namespace}} {{code}}",
-                ),
+        graph(
+            "Rejected calls",
+            "Calls that sidecars rejected, by code, in each five minutes.",
+            "`UnknownKey` on many pods: they do not trust the operator's key. Runbook: PatioCallsRejected.",
+            Unit.COUNT,
+            Query(
+                total(increase(_sidecars("access_denials_total"), "5m"), "namespace", "code"),
+                "{{namespace}} {{code}}",
             ),
             width=12,
             empty="None",
             bars=True,
         ),
-        replace(
-            graph(
-                "Access control",
-                "Sidecars with access control (1) and without (0).",
-                "Sidecars without it: set access.enforced=true, and recreate these pods.",
-                Unit.COUNT,
-                Query(
-                    f"""count_values by (namespace) ("enforced", {_sidecars("access_control_enforced")})""",
-                    "{{namespace}} {{enforced}}",
-                ),
+        graph(
+            "Access control",
+            "Sidecars with access control (1) and without (0).",
+            "Sidecars without it: set access.enforced=true, and recreate these pods.",
+            Unit.COUNT,
+            Query(
+                f"""count_values by (namespace) ("enforced", {_sidecars("access_control_enforced")})""",
+                "{{namespace}} {{enforced}}",
             ),
             width=12,
             empty="None",
@@ -268,34 +250,28 @@ SIDECARS = Row(
 CONTAINERS = Row(
     "Containers (from cAdvisor and kube-state-metrics)",
     (
-        replace(
-            graph(
-                "CPU",
-                "CPU cores that each replica uses.",
-                "The leader of a large fleet needs a core while it plans: raise operator.resources.",
-                Unit.CORES,
-                Query(total(rate(_container("container_cpu_usage_seconds_total")), "pod"), "{{pod}}"),
-            ),
+        graph(
+            "CPU",
+            "CPU cores that each replica uses.",
+            "The leader of a large fleet needs a core while it plans: raise operator.resources.",
+            Unit.CORES,
+            Query(total(rate(_container("container_cpu_usage_seconds_total")), "pod"), "{{pod}}"),
             empty="Not scraped",
         ),
-        replace(
-            graph(
-                "Memory",
-                "Memory that each replica needs, without what the kernel could free.",
-                "Near the limit (operator.resources), the replica is killed and another one leads.",
-                Unit.BYTES,
-                Query(total(_container("container_memory_working_set_bytes"), "pod"), "{{pod}}"),
-            ),
+        graph(
+            "Memory",
+            "Memory that each replica needs, without what the kernel could free.",
+            "Near the limit (operator.resources), the replica is killed and another one leads.",
+            Unit.BYTES,
+            Query(total(_container("container_memory_working_set_bytes"), "pod"), "{{pod}}"),
             empty="Not scraped",
         ),
-        replace(
-            graph(
-                "Restarts",
-                "Restarts of each replica in the last hour.",
-                "`kubectl logs --previous` has its last words.",
-                Unit.COUNT,
-                Query(total(increase(_container("kube_pod_container_status_restarts_total"), "1h"), "pod"), "{{pod}}"),
-            ),
+        graph(
+            "Restarts",
+            "Restarts of each replica in the last hour.",
+            "`kubectl logs --previous` has its last words.",
+            Unit.COUNT,
+            Query(total(increase(_container("kube_pod_container_status_restarts_total"), "1h"), "pod"), "{{pod}}"),
             empty="Not scraped",
         ),
     ),
