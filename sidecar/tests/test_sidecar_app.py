@@ -76,7 +76,7 @@ class Pod:
             return False
 
         try:
-            await eventually(check, "the pod is ready", 30)
+            await eventually(check, "the pod is ready")
         except AssertionError as error:
             raise AssertionError(f"{error}; {last}; {(self.folder / 'sidecar.log').read_text()[-2000:]}") from None
 

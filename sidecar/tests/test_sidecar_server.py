@@ -125,10 +125,10 @@ async def _true(value: bool) -> bool:
     return value
 
 
-async def closed(reader: asyncio.StreamReader, seconds: float = DEADLINE) -> bytes:
+async def closed(reader: asyncio.StreamReader) -> bytes:
     """Return what still comes until the other side closes."""
     with contextlib.suppress(ConnectionError):
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(DEADLINE):
             return await reader.read()
     return b""
 
@@ -511,7 +511,7 @@ async def test_process_without_files_writes_a_line_and_goes_on(tmp_path: Path) -
             writer.close()
             return got == b"answered"
 
-        await eventually(answered, "callers are answered again", 60)
+        await eventually(answered, "callers are answered again")
         assert log.read_text().count("\n") == 1
     finally:
         process.kill()

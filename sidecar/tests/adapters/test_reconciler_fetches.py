@@ -149,9 +149,9 @@ async def test_source_that_comes_back_is_fetched_after_its_report(
         async def reported() -> bool:
             return "SourceUnreachable" in {report.reason for report in (await client.adapters()).adapters}
 
-        await eventually(reported, "the fault is shown", 60)
+        await eventually(reported, "the fault is shown")
         proxy.refuse = False
-        await settle(client, "sql", "Loaded", 30)
+        await settle(client, "sql", "Loaded")
 
 
 async def test_file_source_is_a_path_and_a_volume_is_used_in_place(

@@ -28,7 +28,7 @@ async def ready(client: SidecarClient) -> None:
     async def check() -> bool:
         return (await client.ready()).ready
 
-    await eventually(check, "the sidecar is ready", 60)
+    await eventually(check, "the sidecar is ready")
 
 
 async def report_of(client: SidecarClient, name: str) -> AdapterReport:

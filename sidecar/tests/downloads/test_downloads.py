@@ -153,7 +153,7 @@ async def test_download_killed_twice_fetches_each_byte_about_once(start: Start, 
             async def far_enough(share: float = share) -> bool:
                 return bytes_done() > share * SIZE and bool(workers())
 
-            await eventually(far_enough, f"{share:.0%} are there", 60)
+            await eventually(far_enough, f"{share:.0%} are there")
             kill_worker()
         proxy.rate = None
         async with asyncio.timeout(120):

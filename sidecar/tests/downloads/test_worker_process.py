@@ -76,7 +76,7 @@ def run(tmp_path: Path) -> Run:
                         return bool(await client.status())
                     return False
 
-                await eventually(up, "it serves", 30)
+                await eventually(up, "it serves")
                 yield Process(process.pid, client, log, process)
         finally:
             if process.returncode is None:
@@ -101,7 +101,7 @@ async def test_ended_sidecar_leaves_no_worker_successor_resumes(
         async def begun() -> bool:
             return (await first.client.download_report(started.id)).bytes_done > 3 * MEGABYTE
 
-        await eventually(begun, "it is under way", 30)
+        await eventually(begun, "it is under way")
         (worker,) = workers(first.pid)
         os.kill(first.pid, how)
         await asyncio.wait_for(first.ended.wait(), DEADLINE)
@@ -109,7 +109,7 @@ async def test_ended_sidecar_leaves_no_worker_successor_resumes(
         async def gone() -> bool:
             return not alive(worker)
 
-        await eventually(gone, "the worker is gone", 5)
+        await eventually(gone, "the worker is gone")
     proxy.rate = None
     async with run(**variables) as second:
         done = await second.client.download(order)

@@ -119,7 +119,7 @@ async def test_many_waiting_loads_delay_no_poll(sidecar: StartSidecar, tmp_path:
             return len(double.calls("/health")) >= seen + 4
 
         # Three looks without an answer would make it not ready.
-        await eventually(looked, "four more looks at its readiness", 60)
+        await eventually(looked, "four more looks at its readiness")
         assert await is_ready(client)
         assert "patio:engine_up 1.0" in (await client._http.get("http://sidecar/metrics")).text
 

@@ -79,16 +79,13 @@ def sidecar_metrics(registry: CollectorRegistry, engine: str = "vllm") -> SelfMe
     return SelfMetrics(registry, "1", engine, "v1")
 
 
-async def eventually(
-    check: Callable[[], Awaitable[Any]], what: str, seconds: float = DEADLINE, every: float = 0.02
-) -> Any:
+async def eventually(check: Callable[[], Awaitable[Any]], what: str, every: float = 0.02) -> Any:
     """Return the first true value of `check`; fail with the last one seen."""
-    seconds = max(seconds, DEADLINE)
-    until = time.monotonic() + seconds
+    until = time.monotonic() + DEADLINE
     while True:
         seen = await check()
         if seen:
             return seen
         if time.monotonic() > until:
-            raise AssertionError(f"not within {seconds:g} s: {what}; last seen: {seen!r}")
+            raise AssertionError(f"not within {DEADLINE:g} s: {what}; last seen: {seen!r}")
         await asyncio.sleep(every)

@@ -10,7 +10,6 @@ import httpx
 from engine_double import Double
 from patio_protocol.adapters import AdapterReport, LoadRequest
 from patio_protocol.client import SidecarClient
-from patio_testing.deadline import DEADLINE
 from patio_testing.sidecar.builders import adapter_files, eventually
 from patio_testing.sidecar.download_sources import S3Server
 
@@ -27,12 +26,12 @@ def put(s3: S3Server, folder: str, files: dict[str, bytes]) -> str:
     return f"s3://adapters/{folder}"
 
 
-async def settle(client: SidecarClient, name: str, state: str, seconds: float = DEADLINE) -> AdapterReport:
+async def settle(client: SidecarClient, name: str, state: str) -> AdapterReport:
     async def check() -> AdapterReport | None:
         found = {report.lora_name: report for report in (await client.adapters()).adapters}.get(name)
         return found if found is not None and found.state == state else None
 
-    found: AdapterReport = await eventually(check, f"{name} is {state}", seconds)
+    found: AdapterReport = await eventually(check, f"{name} is {state}")
     return found
 
 
