@@ -73,8 +73,8 @@ class Seen:
         """Return how long the adapter had been away, at each look at a status that still said Ready, less the delay."""
         return [
             began - start - self.delay(start, ended)
-            for began, ended, ready in self.ready
             for start, end in self.away()
+            for began, ended, ready in self.ready
             if ready and start < began and ended < end
         ]
 
