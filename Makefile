@@ -73,7 +73,7 @@ bench-adapters: setup ## A sidecar with 100 and with 1,000 adapters. BENCH_ARGS=
 	@$(RUN) python -m benchmarks.many_adapters $(BENCH_ARGS)
 
 .PHONY: bench-fleet
-bench-fleet: setup ## The operator with 1,000 simulated pods, and with 100 adapters on 100. BENCH_ARGS="--pods 300".
+bench-fleet: setup ## The operator with 1,000 pods, 100 adapters, 1,000 groups behind a slow API server. BENCH_ARGS="--pods 300".
 	@$(RUN) python -m benchmarks.fleet $(BENCH_ARGS)
 
 .PHONY: fuzz

@@ -1,9 +1,9 @@
 """`make bench-fleet`: the operator and a large fleet: a real API server, the operator, simulated pods and sidecars.
 
-First `benchmarks.plans`, which needs none of these. Then two measurements: one LoraAdapter on a thousand pods, and a
-hundred LoraAdapters with three replicas each on a hundred pods, one of which is then lost. Pods are objects of the API
-server whose address is loopback; behind each is a sidecar of `benchmarks.simulated_sidecars`. Prints what
-docs/project/benchmarks.md shows.
+First `benchmarks.plans`, which needs none of these. Then three measurements: one LoraAdapter on a thousand pods; a
+hundred LoraAdapters with three replicas each on a hundred pods, one of which is then lost; and a thousand groups behind
+a slow API server (`benchmarks.groups`). Pods are objects of the API server whose address is loopback; behind each is a
+sidecar of `benchmarks.simulated_sidecars`. Prints what docs/project/benchmarks.md shows.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ from typing import Any
 import httpx
 from kubernetes.aio import client, config
 
-from benchmarks import plans
+from benchmarks import groups, plans
 from benchmarks.simulated_sidecars import address
 from e2e_cluster import ensure_binaries
 from e2e_cluster.control_plane import ControlPlane, control_plane
 from patio_operator.kube.client import KubeClient, Object, Scope
 from patio_operator.kube.resources import LORA_ADAPTER, POD
+from patio_testing.operator_process import OperatorProcess
 
 ROOT = Path(__file__).parents[1]
 OPERATOR = "system:serviceaccount:patio-system:patio-operator"
@@ -49,6 +50,12 @@ def main() -> None:
         "--pods", type=int, default=1000, help="of the first measurement (%(default)s; 0: leave it out)"
     )
     parser.add_argument("--adapters", type=int, default=100, help="of the second, on as many pods (0: leave it out)")
+    parser.add_argument(
+        "--groups",
+        type=int,
+        default=1000,
+        help="RoleBasedGroups behind a slow API server (%(default)s; 0: leave it out)",
+    )
     parser.add_argument("--no-plans", action="store_true", help="leave out the passes over 2,000 LoraAdapters")
     given = parser.parse_args()
     load = f"load {os.getloadavg()[0]:.1f}"
@@ -59,6 +66,15 @@ def main() -> None:
         if number:
             with environment(number) as there:
                 asyncio.run(measure(there, number))
+    if given.groups:
+        with groups.operator_behind_delay() as (plane, operator):
+            asyncio.run(measure_groups(plane, operator, given.groups))
+
+
+async def measure_groups(plane: ControlPlane, operator: OperatorProcess, number: int) -> None:
+    """Measure with a connection of the administrator's, which nothing delays."""
+    async with connected(plane) as cluster:
+        await groups.many_groups(cluster, operator, number)
 
 
 @dataclass(frozen=True)

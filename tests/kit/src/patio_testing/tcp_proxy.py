@@ -1,10 +1,12 @@
-"""A proxy of TCP on loopback, which tests can cut: what a network between two processes is in a cluster."""
+"""A proxy of TCP on loopback, which can be cut or made slow: what a network between two processes is in a cluster."""
 
 from __future__ import annotations
 
 import itertools
+import queue
 import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
@@ -12,8 +14,10 @@ from contextlib import suppress
 class TcpProxy:
     """Passes connections on to one port after the other, but for those that do not listen. Close it at the end."""
 
-    def __init__(self, ports: Callable[[], Sequence[int]]) -> None:
+    def __init__(self, ports: Callable[[], Sequence[int]], answer_delay: float = 0.0) -> None:
+        """`answer_delay` is the seconds by which everything that the other end sends arrives later."""
         self._ports = ports
+        self._answer_delay = answer_delay
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listening.getsockname()[1]
         self._cut = False
@@ -52,7 +56,10 @@ class TcpProxy:
                 continue
             self._connections |= {caller, called}
             threading.Thread(target=self._pump, args=(caller, called), daemon=True).start()
-            self._pump(called, caller)
+            if self._answer_delay:
+                self._pump_late(called, caller)
+            else:
+                self._pump(called, caller)
             return
         caller.close()
 
@@ -66,6 +73,31 @@ class TcpProxy:
             for one in (source, target):
                 _end(one)
                 self._connections.discard(one)
+
+    def _pump_late(self, source: socket.socket, target: socket.socket) -> None:
+        """Pass on what arrives, each part `answer_delay` after it came: parts do not wait for one another."""
+        parts: queue.SimpleQueue[tuple[float, bytes]] = queue.SimpleQueue()
+
+        def receive() -> None:
+            data = b"-"
+            while data:
+                try:
+                    data = source.recv(65536)
+                except OSError:
+                    data = b""
+                parts.put((time.monotonic() + self._answer_delay, data))
+
+        threading.Thread(target=receive, daemon=True).start()
+        with suppress(OSError):
+            while True:
+                due, data = parts.get()
+                if not data:
+                    break
+                time.sleep(max(0.0, due - time.monotonic()))
+                target.sendall(data)
+        for connection in (source, target):
+            _end(connection)
+            self._connections.discard(connection)
 
 
 def _end(connection: socket.socket) -> None:
