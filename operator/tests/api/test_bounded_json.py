@@ -96,10 +96,10 @@ def test_memories_of_odd_types_are_none(text: str) -> None:
 
 
 def test_profiles_of_a_pod_are_few_and_have_names() -> None:
-    def said(what: Any) -> dict[str, str]:
+    def profiles_of(what: Any) -> dict[str, str]:
         return profiles_in({"annotations": {labels.INJECTED: json.dumps(what)}})
 
-    assert said({"patio": "1", "Not A Name": "1", "gpu": 5, "x" * 300: "1", "long": "1" * 100}) == {"patio": "1"}
-    assert len(said({f"p{n}": "1" for n in range(MOST_PROFILES)})) == MOST_PROFILES
-    assert said({f"p{n}": "1" for n in range(MOST_PROFILES + 1)}) == {}
-    assert said({f"p{n}": "1" for n in range(20_000)}) == {}
+    assert profiles_of({"patio": "1", "Not A Name": "1", "gpu": 5, "x" * 300: "1", "long": "1" * 100}) == {"patio": "1"}
+    assert len(profiles_of({f"p{n}": "1" for n in range(MOST_PROFILES)})) == MOST_PROFILES
+    assert profiles_of({f"p{n}": "1" for n in range(MOST_PROFILES + 1)}) == {}
+    assert profiles_of({f"p{n}": "1" for n in range(20_000)}) == {}

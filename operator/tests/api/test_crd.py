@@ -25,13 +25,13 @@ def test_drift_is_found_and_written_away(tmp_path: Path, capsys: pytest.CaptureF
     (tmp_path / "left-over.yaml").write_text("x: 1\n")
     (tmp_path / "patio.dev_loraadapters.yaml").write_text("edited: by hand\n")
     assert crd.main(["--check", str(tmp_path)]) == 1
-    said = capsys.readouterr().err
+    message = capsys.readouterr().err
     for line in (
         "left-over.yaml has no model",
         "patio.dev_loraadapters.yaml differs",
         "rolebasedgroups.yaml is missing",
     ):
-        assert line in said
+        assert line in message
     (tmp_path / "left-over.yaml").unlink()
     assert crd.main([str(tmp_path)]) == 0
     assert crd.main(["--check", str(tmp_path)]) == 0
@@ -75,7 +75,7 @@ def test_every_field_is_described(definition: crd.Definition) -> None:
 
 def test_one_version_is_stored_and_old_ones_are_deprecated(definition: crd.Definition) -> None:
     versions = definition.to_api()["spec"]["versions"]
-    assert [one["storage"] for one in versions] == [True] + [False] * (len(versions) - 1)
+    assert [version["storage"] for version in versions] == [True] + [False] * (len(versions) - 1)
     for version in versions[1:]:
         kind = definition.model.kind
         assert version["deprecationWarning"] == (

@@ -131,11 +131,11 @@ def test_replica_never_serves_what_an_api_server_does_not_trust(periods: Periods
             news.append((now, after))
             bundle = after
         # the API server reads what it is told within `settle`, a replica what it is to serve within two checks
-        for told, one in news:
-            if now - told >= periods.settle / 2:
-                trusted = one.trusted
-            if now - told >= periods.check * 2:
-                served = one
+        for published_at, renewed in news:
+            if now - published_at >= periods.settle / 2:
+                trusted = renewed.trusted
+            if now - published_at >= periods.check * 2:
+                served = renewed
         assert verifies(served.certificate, trusted, now)
         assert len(x509.load_pem_x509_certificates(bundle.trusted)) <= 3
     assert len(made) > 20

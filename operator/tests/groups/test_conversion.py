@@ -17,14 +17,14 @@ from patio_operator.api.rolebasedgroup import RoleBasedGroup
 from patio_operator.api.rolebasedgroup_v1alpha1 import RoleBasedGroupV1alpha1
 from patio_operator.groups import conversion
 
-from .schema_strategies import allowed_by, json_values, words
+from .schema_strategies import allowed_by, json_values, short_texts
 
 Object = dict[str, Any]
 
 NEW, OLD = "rbg.workloads.x-k8s.io/", "rolebasedgroup.workloads.x-k8s.io/"
 SAMPLES = Path(__file__).resolve().parents[3] / "tests" / "samples" / "rbg"
 
-(DEFINITION,) = (one for one in crd.DEFINITIONS if one.model is RoleBasedGroup)
+(DEFINITION,) = (definition for definition in crd.DEFINITIONS if definition.model is RoleBasedGroup)
 SCHEMAS = {
     version["name"]: version["schema"]["openAPIV3Schema"]["properties"]
     for version in DEFINITION.to_api()["spec"]["versions"]
@@ -42,7 +42,7 @@ annotations = st.dictionaries(
             "conversion.workloads.x-k8s.io/v1alpha1-coordination",
         ]
     ),
-    st.sampled_from(["true", "60", "{}", "[]", '{"kubeScheduling":{"scheduleTimeoutSeconds":60}}', "["]) | words,
+    st.sampled_from(["true", "60", "{}", "[]", '{"kubeScheduling":{"scheduleTimeoutSeconds":60}}', "["]) | short_texts,
     min_size=1,
 )
 

@@ -24,7 +24,7 @@ async def test_no_call_waits_for_a_place_in_the_pool() -> None:
         calls = [asyncio.create_task(http.get(url, timeout=None)) for _ in range(2 * AT_ONCE)]
         for _ in calls:
             await came.acquire()
-        for one in calls:
-            one.cancel()
+        for call in calls:
+            call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
     server.close()

@@ -26,10 +26,10 @@ ORDER = LoadRequest(lora_name="sql", source="hf://org/repo", owner="me", revisio
 def sidecar(uid: str = UID, token: str = "a-token") -> tuple[Sealing, str]:
     """A sidecar that proved itself once, and its key."""
     made = Sealing(uid, lambda: token)
-    mine = new_key()
-    answer = made.answer(HandshakeRequest(key=mine.public))
+    own_key = new_key()
+    answer = made.answer(HandshakeRequest(key=own_key.public))
     assert answer is not None
-    assert token_of(answer, mine, uid) == token
+    assert token_of(answer, own_key, uid) == token
     return made, answer.key
 
 
@@ -83,10 +83,10 @@ def test_credentials_moved_to_another_order_are_not_opened(changed: str) -> None
 def test_credentials_for_another_pod_or_start_are_not_opened() -> None:
     made, key = sidecar()
     assert code_of(made, sealed(ORDER, VALUES, "uid-other", key)) == "SealedInvalid"
-    started_anew, _ = sidecar()
-    assert code_of(started_anew, sealed(ORDER, VALUES, UID, key)) == "SealedForAnother"
-    never_asked = Sealing(UID, lambda: "a-token")
-    assert code_of(never_asked, sealed(ORDER, VALUES, UID, key)) == "SealedForAnother"
+    restarted, _ = sidecar()
+    assert code_of(restarted, sealed(ORDER, VALUES, UID, key)) == "SealedForAnother"
+    unused = Sealing(UID, lambda: "a-token")
+    assert code_of(unused, sealed(ORDER, VALUES, UID, key)) == "SealedForAnother"
 
 
 @settings(max_examples=200, deadline=None)
@@ -140,27 +140,27 @@ def test_orders_digest_survives_the_wire(order: LoadRequest) -> None:
 
 def test_proof_is_for_one_handshake_and_one_pod() -> None:
     made = Sealing(UID, lambda: "a-token")
-    mine, other = new_key(), new_key()
-    answer = made.answer(HandshakeRequest(key=mine.public))
+    own_key, other = new_key(), new_key()
+    answer = made.answer(HandshakeRequest(key=own_key.public))
     assert answer is not None
     assert "a-token" not in answer.model_dump_json()
-    assert token_of(answer, mine, UID) == "a-token"
+    assert token_of(answer, own_key, UID) == "a-token"
     assert token_of(answer, other, UID) is None, "replayed to another handshake"
-    assert token_of(answer, mine, "uid-other") is None
+    assert token_of(answer, own_key, "uid-other") is None
     strangers = new_key()
-    assert token_of(answer.model_copy(update={"key": strangers.public}), mine, UID) is None, "with a key of another"
+    assert token_of(answer.model_copy(update={"key": strangers.public}), own_key, UID) is None, "with a key of another"
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_tampered_proof_is_none(data: st.DataObject) -> None:
-    mine = new_key()
-    answer = Sealing(UID, lambda: "a-token").answer(HandshakeRequest(key=mine.public))
+    own_key = new_key()
+    answer = Sealing(UID, lambda: "a-token").answer(HandshakeRequest(key=own_key.public))
     assert answer is not None
     at = data.draw(st.integers(0, len(answer.proof) - 1))
     tampered = answer.proof[:at] + data.draw(st.text(max_size=2)) + answer.proof[at + 1 :]
     if tampered != answer.proof:
-        assert token_of(answer.model_copy(update={"proof": tampered}), mine, UID) is None
+        assert token_of(answer.model_copy(update={"proof": tampered}), own_key, UID) is None
 
 
 @pytest.mark.parametrize("text", ["", "short", "A" * 43, "A" * 42 + "!", "\u00e9" * 43, "_" * 43])
@@ -182,7 +182,7 @@ def test_token_of_this_pod_and_audience_is_no_objection() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "words"),
+    ("status", "message"),
     [
         (review_status("team", "uid-other"), "another pod"),
         (review_status("other", UID), "service account of namespace team"),
@@ -197,8 +197,8 @@ def test_token_of_this_pod_and_audience_is_no_objection() -> None:
         ([], "rejects its token"),
     ],
 )
-def test_any_other_token_is_an_objection(status: Any, words: str) -> None:
-    assert words in (judged(status) or "")
+def test_any_other_token_is_an_objection(status: Any, message: str) -> None:
+    assert message in (judged(status) or "")
 
 
 def test_pod_uid_in_two_values_is_an_objection() -> None:

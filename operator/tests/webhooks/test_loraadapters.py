@@ -77,7 +77,7 @@ async def test_creation_reads_only_those_of_its_name() -> None:
     api = LoraApiServer()
     for number in range(300):
         body = rival(f"other-{number}", f"app-{number}", f"name-{number}")
-        body["status"] = {"instances": [{"pod": f"p{one}", "state": "Loaded"} for one in range(100)]}
+        body["status"] = {"instances": [{"pod": f"p{number}", "state": "Loaded"} for number in range(100)]}
         api.put("loraadapters", body)
     api.put("loraadapters", rival("first", "vllm"))
     async with api.serving() as cluster:
@@ -103,7 +103,7 @@ async def test_server_that_selects_by_no_field_is_not_asked_for_all() -> None:
     api.selects_fields = False
     async with api.serving() as cluster:
         known = Caches(cluster)
-        watches = [asyncio.create_task(one) for one in known.watches()]
+        watches = [asyncio.create_task(watch) for watch in known.watches()]
         await until("all is known", lambda: known.complete, lambda: known.adapters.problem_in("team"))
         before = len(api.lists)
         request = {"uid": "7", "namespace": "team", "object": rival("second", "vllm")}
@@ -111,6 +111,6 @@ async def test_server_that_selects_by_no_field_is_not_asked_for_all() -> None:
         response = (await loraadapters.answer(loraadapters.Rivals(cluster, known), review))["response"]
         assert not response["allowed"]
         assert len(api.lists) == before + 1
-        for one in watches:
-            one.cancel()
+        for watch in watches:
+            watch.cancel()
         await asyncio.gather(*watches, return_exceptions=True)

@@ -45,13 +45,13 @@ def plan(of: RoleBasedGroup, *children: Object, profiles: tuple[str, ...] = ("pa
 
 
 def applied(made: Plan, kind: str, name: str) -> Object:
-    found = [one for one in made.applies if (one["kind"], one["metadata"]["name"]) == (kind, name)]
-    assert len(found) == 1, [(one["kind"], one["metadata"]["name"]) for one in made.applies]
+    found = [body for body in made.applies if (body["kind"], body["metadata"]["name"]) == (kind, name)]
+    assert len(found) == 1, [(body["kind"], body["metadata"]["name"]) for body in made.applies]
     return found[0]
 
 
 def names(made: Plan, kind: str) -> list[str]:
-    return [one["metadata"]["name"] for one in made.applies if one["kind"] == kind]
+    return [body["metadata"]["name"] for body in made.applies if body["kind"] == kind]
 
 
 def status_of(made: Plan) -> Object:
@@ -84,8 +84,11 @@ def observed(wanted: Object, *, ready: int, uid: str = "uid-g", replicas: int | 
 def children_of(of: RoleBasedGroup, *, ready: bool) -> list[Object]:
     """Everything of a group, with all pods ready or none."""
     return [
-        observed(one, ready=one["spec"]["replicas"] if ready and one["kind"] == "StatefulSet" else 0)
-        for one in plan(of).applies
+        observed(
+            body,
+            ready=body["spec"]["replicas"] if ready and body["kind"] == "StatefulSet" else 0,
+        )
+        for body in plan(of).applies
     ]
 
 
@@ -106,10 +109,10 @@ def test_role_becomes_a_stateful_set_with_a_headless_service() -> None:
     assert workload["spec"]["serviceName"] == "s-g-decode"
     assert workload["spec"]["podManagementPolicy"] == "Parallel"
     assert (workload["spec"]["replicas"], workload["spec"]["minReadySeconds"]) == (2, 5)
-    for one in (service, workload):
-        assert one["metadata"]["labels"] == {"team": "a", **identity}
-        assert one["metadata"]["annotations"] == {"note": "x", NEW + "role-size": "2"}
-        assert one["metadata"]["ownerReferences"] == [
+    for body in (service, workload):
+        assert body["metadata"]["labels"] == {"team": "a", **identity}
+        assert body["metadata"]["annotations"] == {"note": "x", NEW + "role-size": "2"}
+        assert body["metadata"]["ownerReferences"] == [
             {
                 "apiVersion": "workloads.x-k8s.io/v1alpha2",
                 "kind": "RoleBasedGroup",
@@ -152,7 +155,7 @@ def test_containers_have_identity_variables_before_their_own() -> None:
         "initContainers": [{"name": "once"}, {"name": "always", "restartPolicy": "Always"}],
     }
     pod = applied(plan(group(role(spec=spec))), "StatefulSet", "g-decode")["spec"]["template"]["spec"]
-    variables = [one["name"] for one in pod["containers"][0]["env"]]
+    variables = [variable["name"] for variable in pod["containers"][0]["env"]]
     assert variables == [
         "RBG_COMPONENT_INDEX",
         "RBG_COMPONENT_NAME",
@@ -240,7 +243,7 @@ def test_template_asks_for_profiles_and_does_not_contain_them() -> None:
     assert template["metadata"]["annotations"] == {
         "patio.dev/engine-runtimes": '[{"containers":[{"args":["-x"],"name":"patio"}],"profileName":"patio"}]'
     }
-    assert [one["name"] for one in template["spec"]["containers"]] == ["main"]
+    assert [container["name"] for container in template["spec"]["containers"]] == ["main"]
 
 
 def test_same_group_gives_the_same_objects() -> None:
@@ -277,8 +280,8 @@ def test_role_waits_for_those_it_depends_on() -> None:
     assert ready(first) == ("False", "RoleNotReady", "Not all roles are ready: router 0/1; decode waits for router")
     unready = observed(applied(first, "StatefulSet", "g-router"), ready=0)
     assert names(plan(of, unready), "StatefulSet") == ["g-router"]
-    there = observed(applied(first, "StatefulSet", "g-router"), ready=1)
-    assert names(plan(of, there), "StatefulSet") == ["g-router", "g-decode"]
+    router = observed(applied(first, "StatefulSet", "g-router"), ready=1)
+    assert names(plan(of, router), "StatefulSet") == ["g-router", "g-decode"]
 
 
 def test_existing_role_is_updated_whatever_its_dependencies_do() -> None:
@@ -302,9 +305,9 @@ def test_impossible_dependencies_are_reported_and_create_nothing(
 ) -> None:
     of = group(*(role(name, dependencies=dependencies.get(name, [])) for name in "abc"))
     made = plan(of)
-    status, reason, said = ready(made)
+    status, reason, text = ready(made)
     assert (status, reason, made.applies) == ("False", "InvalidDependency", ())
-    assert message in said
+    assert message in text
 
 
 # --- what is refused
@@ -416,7 +419,7 @@ def test_running_role_keeps_running_when_its_profile_goes() -> None:
 def test_what_is_left_of_a_removed_role_is_deleted() -> None:
     before = group(role("a"), role("b"))
     made = plan(group(role("a")), *children_of(before, ready=True))
-    assert [(one.kind, one.name, one.uid) for one in made.deletes] == [
+    assert [(deleted.kind, deleted.name, deleted.uid) for deleted in made.deletes] == [
         ("Service", "s-g-b", "uid-s-g-b"),
         ("StatefulSet", "g-b", "uid-g-b"),
     ]
@@ -472,12 +475,12 @@ def test_counts_of_an_older_generation_are_ignored() -> None:
 def test_role_of_no_replicas_is_ready_once_it_exists() -> None:
     of = group(role("a", replicas=0), role("b", dependencies=["a"]))
     assert names(plan(of), "StatefulSet") == ["g-a"]
-    there = observed(applied(plan(of), "StatefulSet", "g-a"), ready=0)
-    assert names(plan(of, there), "StatefulSet") == ["g-a", "g-b"]
+    workload = observed(applied(plan(of), "StatefulSet", "g-a"), ready=0)
+    assert names(plan(of, workload), "StatefulSet") == ["g-a", "g-b"]
 
 
 @pytest.mark.parametrize(
-    ("status", "said"),
+    ("status", "message"),
     [
         (
             {
@@ -495,11 +498,11 @@ def test_role_of_no_replicas_is_ready_once_it_exists() -> None:
         ({}, "a 0/1"),
     ],
 )
-def test_what_keeps_a_pod_from_running_is_reported(status: Object, said: str) -> None:
+def test_what_keeps_a_pod_from_running_is_reported(status: Object, message: str) -> None:
     of = group(role("a"))
     metadata = {"name": "g-a-0", "namespace": "team", "uid": "p", "labels": {NEW + "role-name": "a"}}
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "status": status}
-    assert ready(plan(of, *children_of(of, ready=False), pod))[2] == f"Not all roles are ready: {said}"
+    assert ready(plan(of, *children_of(of, ready=False), pod))[2] == f"Not all roles are ready: {message}"
 
 
 def test_time_of_the_condition_moves_only_with_its_status() -> None:
@@ -541,16 +544,16 @@ def test_rejection_is_an_event_once() -> None:
 
 
 def test_what_is_realised_otherwise_than_asked_is_reported_once() -> None:
-    asked = role(
+    unsupported_role = role(
         "a",
         scalingAdapter={"enable": True},
         podManagementPolicy="OrderedReady",
         annotations={NEW + "role-instance-pattern": "Stateless", NEW + "role-workload-type": "apps/v1/Deployment"},
         rolloutStrategy={"rollingUpdate": {"type": "InPlaceIfPossible", "maxSurge": 1}},
     )
-    first = plan(group(asked))
-    said = " ".join(event.message for event in first.events if event.reason == "DiffersFromSpec")
+    first = plan(group(unsupported_role))
+    message = " ".join(event.message for event in first.events if event.reason == "DiffersFromSpec")
     for word in ("Deployment", "scalingAdapter", "OrderedReady", "Stateless", "InPlaceIfPossible", "maxSurge"):
-        assert word in said
-    again = plan(group(asked, status=first.status), *children_of(group(asked), ready=True))
+        assert word in message
+    again = plan(group(unsupported_role, status=first.status), *children_of(group(unsupported_role), ready=True))
     assert all(event.reason != "DiffersFromSpec" for event in again.events)

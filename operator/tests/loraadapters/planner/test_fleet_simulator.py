@@ -68,8 +68,8 @@ def crash(world: FleetSimulator, name: str) -> None:
 
 
 def revive(world: FleetSimulator) -> None:
-    for one in world.sidecars.values():
-        one.alive = one.engine_ready = True
+    for sidecar in world.sidecars.values():
+        sidecar.alive = sidecar.engine_ready = True
 
 
 def declare(world: FleetSimulator, name: str, uri: str, replicas: int | None, pinned: bool, most: int) -> None:
@@ -123,8 +123,8 @@ def lived(happened: list[Event], seed: int) -> FleetSimulator:
     world = FleetSimulator(seed, pace=0.5 if seed % 2 else 1.0)
     for name in PODS[:3]:
         add(world, name, "n1", None)
-    for one in happened:
-        one(world)
+    for step in happened:
+        step(world)
     revive(world)
     world.settle()
     return world
@@ -134,9 +134,9 @@ def have(world: FleetSimulator, name: str, state: AdapterState) -> set[str]:
     """The pods that have an adapter, as it is declared now, in a state."""
     request = load_request(world.adapters[name])
     return {
-        one
-        for one in world.pods
-        if (entry := world.sidecar(one).entries.get(name)) is not None
+        pod_name
+        for pod_name in world.pods
+        if (entry := world.sidecar(pod_name).entries.get(name)) is not None
         and (entry.request.owner, entry.request.revision, entry.state) == (request.owner, request.revision, state)
     }
 
@@ -160,7 +160,11 @@ def test_whatever_happened_it_ends_as_declared(happened: list[Event], seed: int)
             for key, entry in entries.items()
             if source_revision(world.adapters.get(key, lora_adapter())) == entry.request.revision
         ), "nothing is kept ahead for nothing"
-        assert world.pods[name].serving == {one for one in entries if one != "mine" and entries[one].held is not None}
+        assert world.pods[name].serving == {
+            adapter_name
+            for adapter_name in entries
+            if adapter_name != "mine" and entries[adapter_name].held is not None
+        }
 
 
 @pytest.mark.parametrize("seed", [3, 45, 69, 83, 107])
@@ -199,8 +203,8 @@ def test_settled_fleet_gets_no_orders_after_any_order_of_events(happened: list[E
 @given(events(), st.integers(0, 3))
 def test_order_of_telling_does_not_change_the_plan(happened: list[Event], seed: int) -> None:
     world = FleetSimulator(seed)
-    for one in happened:
-        one(world)
+    for step in happened:
+        step(world)
         first, second = world.plan(), world.plan()
         assert sorted(map(repr, first.actions)) == sorted(map(repr, second.actions))
         assert first.placements == second.placements

@@ -177,7 +177,9 @@ def _switch(rollout: Rollout, desired: Desired, kept: Sequence[Candidate], holde
     away = [candidate.pod.name for candidate in kept if candidate.pod.uid not in available]
     back_soon = any(candidate.pod.uid not in available and not candidate.observed.silent for candidate in kept)
     missing = len(away)
-    under_way = sum(candidate.updated and not candidate.loaded and not candidate.observed.silent for candidate in kept)
+    in_progress = sum(
+        candidate.updated and not candidate.loaded and not candidate.observed.silent for candidate in kept
+    )
     order = sorted(
         holders,
         key=lambda candidate: (
@@ -190,10 +192,10 @@ def _switch(rollout: Rollout, desired: Desired, kept: Sequence[Candidate], holde
         is_available = candidate.pod.uid in available
         rejection = rejected(desired.load, candidate)
         last = available == {candidate.pod.uid}
-        if under_way >= most or (is_available and missing >= most) or (last and back_soon):
+        if in_progress >= most or (is_available and missing >= most) or (last and back_soon):
             rollout.waiting_for.setdefault(candidate.pod.uid, _turn(most, away))
             continue
-        under_way += 1
+        in_progress += 1
         missing += is_available
         if is_available:
             available.discard(candidate.pod.uid)

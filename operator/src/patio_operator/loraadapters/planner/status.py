@@ -34,7 +34,7 @@ STUCK = frozenset(
         *("SecretNotRead", "SecretNotFound", "SecretIncomplete", "SecretForbidden", "InsecureEndpoint"),
     )
 )
-"""Reasons for Pending while nothing is under way on that pod."""
+"""Reasons for Pending while nothing is in progress on that pod."""
 NOT_DEGRADED = frozenset(
     ("NoMatchingPods", "NotEnoughPods", "EngineNotReady", "SidecarStarting", "WaitingForUnload", "SecretNotRead")
 )
