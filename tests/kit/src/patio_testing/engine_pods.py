@@ -118,8 +118,8 @@ class EnginePod:
 
     def kill(self, *which: str) -> None:
         """End processes as by SIGKILL."""
-        for one in which:
-            process = self._processes.pop(one)
+        for process_name in which:
+            process = self._processes.pop(process_name)
             process.kill()
             process.wait()
 
@@ -142,19 +142,19 @@ class EnginePod:
 
     def models(self) -> set[str]:
         """Return what the engine lists."""
-        return {one["id"] for one in httpx.get(f"{self.engine}/v1/models").json()["data"]}
+        return {model["id"] for model in httpx.get(f"{self.engine}/v1/models").json()["data"]}
 
     def root(self, name: str) -> str | None:
         """Return the folder that the engine has an adapter from."""
         found = httpx.get(f"{self.engine}/v1/models").json()["data"]
-        return next((one["root"] for one in found if one["id"] == name), None)
+        return next((model["root"] for model in found if model["id"] == name), None)
 
     def marks(self) -> set[str]:
         """Return the names that the pod's labels show."""
         labels = self._kube.get(f"/api/v1/namespaces/{self._namespace}/pods/{self.name}")["metadata"]["labels"]
         return {key.removeprefix("lora.patio.dev/") for key, value in labels.items() if value == "loaded"}
 
-    def asked(self, path: str) -> list[dict[str, Any]]:
+    def requests(self, path: str) -> list[dict[str, Any]]:
         """Return the requests that the engine got on a path."""
         found: list[dict[str, Any]] = httpx.get(f"{self.engine}/_double/requests", params={"path": path}).json()
         return found
@@ -207,10 +207,10 @@ def until_ready(kube: Kube, namespace: str, name: str, replicas: int, within: fl
     return until(
         f"{name} ready on {replicas}",
         lambda: kube.lora_adapter(namespace, name) or {},
-        lambda one: (
-            is_ready(one)
-            and one["status"]["readyReplicas"] == replicas
-            and one["status"]["observedGeneration"] == one["metadata"]["generation"]
+        lambda adapter: (
+            is_ready(adapter)
+            and adapter["status"]["readyReplicas"] == replicas
+            and adapter["status"]["observedGeneration"] == adapter["metadata"]["generation"]
         ),
         within=within,
     )
@@ -218,4 +218,4 @@ def until_ready(kube: Kube, namespace: str, name: str, replicas: int, within: fl
 
 def loaded_on(adapter: dict[str, Any]) -> set[str]:
     """Return the pods that a LoraAdapter's status says it is loaded on."""
-    return {one["pod"] for one in adapter["status"]["instances"] if one["state"] == "Loaded"}
+    return {instance["pod"] for instance in adapter["status"]["instances"] if instance["state"] == "Loaded"}

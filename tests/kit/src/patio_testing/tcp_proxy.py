@@ -23,8 +23,8 @@ class TcpProxy:
     def cut(self) -> None:
         """Break every connection, and take no new one."""
         self._cut = True
-        for one in tuple(self._connections):
-            _end(one)
+        for connection in tuple(self._connections):
+            _end(connection)
 
     def mend(self) -> None:
         """Take connections again."""
@@ -44,10 +44,10 @@ class TcpProxy:
             threading.Thread(target=self._pass_on, args=(caller, turn), daemon=True).start()
 
     def _pass_on(self, caller: socket.socket, turn: int) -> None:
-        there = () if self._cut else self._ports()
-        for index in range(len(there)):
+        ports = () if self._cut else self._ports()
+        for index in range(len(ports)):
             try:
-                called = socket.create_connection(("127.0.0.1", there[(turn + index) % len(there)]))
+                called = socket.create_connection(("127.0.0.1", ports[(turn + index) % len(ports)]))
             except OSError:
                 continue
             self._connections |= {caller, called}
@@ -63,9 +63,9 @@ class TcpProxy:
         except OSError:
             pass
         finally:
-            for one in (source, target):
-                _end(one)
-                self._connections.discard(one)
+            for connection in (source, target):
+                _end(connection)
+                self._connections.discard(connection)
 
 
 def _end(connection: socket.socket) -> None:

@@ -78,8 +78,8 @@ def passing_on(port: int) -> Answering:
         try:
             ways = [asyncio.create_task(copy(reader, behind_writer)), asyncio.create_task(copy(behind_reader, writer))]
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-            for way in ways:
-                way.cancel()
+            for direction in ways:
+                direction.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
         finally:
             behind_writer.close()
