@@ -52,19 +52,19 @@ def test_service_of_another_owner_is_left_alone_and_reported(
     kube.apply({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {"ports": ports}})
     before = service(kube, namespace, "sql")
     kube.apply(lora_adapter(namespace, "sql", adapter_path, service=True))
-    told = until(
+    adapter = until(
         "said",
         lambda: kube.lora_adapter(namespace, "sql") or {},
-        lambda one: condition(one, "Degraded").get("reason") == "ServiceNameTaken",
+        lambda adapter: condition(adapter, "Degraded").get("reason") == "ServiceNameTaken",
         within=30,
     )
-    assert condition(told, "Ready")["status"] == "True", "the adapter itself is where it should be"
+    assert condition(adapter, "Ready")["status"] == "True", "the adapter itself is where it should be"
     assert service(kube, namespace, "sql") == before
-    told_of = until(
+    event_counts = until(
         "its event",
-        lambda: [one["count"] for one in kube.events(namespace, "sql") if one["reason"] == "ServiceNameTaken"],
+        lambda: [event["count"] for event in kube.events(namespace, "sql") if event["reason"] == "ServiceNameTaken"],
     )
-    assert told_of == [1]
+    assert event_counts == [1]
     patch(kube, namespace, "loraadapter/sql", {"spec": {"service": False}})
     until(
         "nothing wrong", lambda: condition(kube.lora_adapter(namespace, "sql") or {}, "Degraded")["status"] == "False"

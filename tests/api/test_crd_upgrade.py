@@ -77,8 +77,8 @@ def hooks(plane: ControlPlane, *values: str) -> dict[str, Object]:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    objects = [one for one in yaml.safe_load_all(rendered()) if one]
-    return {one["kind"]: one for one in objects if one["metadata"]["name"] == NAME}
+    objects = [document for document in yaml.safe_load_all(rendered()) if document]
+    return {body["kind"]: body for body in objects if body["metadata"]["name"] == NAME}
 
 
 def run(plane: ControlPlane, job: Object) -> subprocess.CompletedProcess[str]:
@@ -147,7 +147,7 @@ def test_upgrade_brings_new_fields_and_keeps_the_conversion(plane: ControlPlane,
     for name in (ADAPTERS, PROFILES, GROUPS):
         crd = read(plane, name)
         assert crd["metadata"]["annotations"][VERSION] == __version__
-        assert FIELD_MANAGER in {one["manager"] for one in crd["metadata"]["managedFields"]}
+        assert FIELD_MANAGER in {managed_field["manager"] for managed_field in crd["metadata"]["managedFields"]}
     assert read(plane, GROUPS)["spec"]["conversion"] == conversion
     before = [read(plane, name)["metadata"]["resourceVersion"] for name in (ADAPTERS, PROFILES, GROUPS)]
     assert run(plane, job).returncode == 0
@@ -221,7 +221,7 @@ def test_helm_runs_the_job_first_and_deletes_its_rights(plane: ControlPlane, tmp
         helm.kill()
     assert items(plane, "deployments")
     for kind in ("jobs", "serviceaccounts", "clusterroles", "clusterrolebindings"):
-        assert NAME not in [one["metadata"]["name"] for one in items(plane, kind)], kind
+        assert NAME not in [item["metadata"]["name"] for item in items(plane, kind)], kind
 
 
 def items(plane: ControlPlane, kind: str) -> list[Object]:

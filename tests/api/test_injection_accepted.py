@@ -42,12 +42,12 @@ env = st.lists(
 mounts = st.lists(
     st.builds(
         lambda volume, path, more: {"name": volume, "mountPath": path} | more,
-        st.sampled_from([one["name"] for one in VOLUMES]),
+        st.sampled_from([volume["name"] for volume in VOLUMES]),
         st.sampled_from(PATHS),
         st.sampled_from([{}, {"subPath": "x"}, {"subPathExpr": "$(POD_NAME)"}, {"readOnly": True}]),
     ),
     max_size=2,
-    unique_by=lambda one: str(one["mountPath"]),
+    unique_by=lambda item: str(item["mountPath"]),
 )
 ports = st.lists(
     st.fixed_dictionaries(
@@ -55,7 +55,7 @@ ports = st.lists(
         optional={"name": st.sampled_from(["patio", "http"]), "hostPort": st.just(80), "protocol": st.just("UDP")},
     ),
     max_size=2,
-    unique_by=lambda one: str(one.get("name")),
+    unique_by=lambda item: str(item.get("name")),
 )
 commands = st.sampled_from([["vllm", "serve", "m", "--enable-lora"], ["sh", "-c", "sglang serve --port 9400"], ["x"]])
 
@@ -77,7 +77,7 @@ def container(name: str, *, native: bool = False) -> st.SearchStrategy[Object]:
 
 
 def some(*choices: st.SearchStrategy[Object], least: int = 0) -> st.SearchStrategy[list[Object]]:
-    return st.lists(st.one_of(choices), min_size=least, max_size=2, unique_by=lambda one: str(one["name"]))
+    return st.lists(st.one_of(choices), min_size=least, max_size=2, unique_by=lambda item: str(item["name"]))
 
 
 metadata = st.sampled_from(

@@ -40,7 +40,11 @@ def check(plane: ControlPlane) -> Check:
         capture_output=True,
         text=True,
     ).stdout
-    kinds = {one["kind"]: one for one in yaml.safe_load_all(hooks) if one and one["metadata"]["name"] == NAME}
+    kinds = {
+        document["kind"]: document
+        for document in yaml.safe_load_all(hooks)
+        if document and document["metadata"]["name"] == NAME
+    }
     assert kinds.keys() == {"ServiceAccount", "Role", "RoleBinding", "Job"}
     for kind in ("ServiceAccount", "Role", "RoleBinding"):
         plane.kubectl("apply", "-f", "-", stdin=json.dumps(kinds[kind]))

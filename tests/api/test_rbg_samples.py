@@ -23,7 +23,7 @@ def test_every_sample_gets_its_objects_or_a_reason(kube: Kube) -> None:
     for number, path in enumerate(sorted(SAMPLES.rglob("*.yaml"))):
         namespace = f"sample-{number}"
         kube.kubectl("create", "namespace", namespace)
-        documents = [one for one in yaml.safe_load_all(path.read_text()) if one]
+        documents = [document for document in yaml.safe_load_all(path.read_text()) if document]
         for document in documents:
             document["metadata"]["namespace"] = namespace
         kube.apply(*documents)

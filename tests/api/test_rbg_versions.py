@@ -154,7 +154,9 @@ def test_old_group_is_realised_and_its_status_reads_the_same(kube: Kube, namespa
     }
     kube.apply(body)
     path = f"/apis/workloads.x-k8s.io/v1alpha1/namespaces/{namespace}/rolebasedgroups/demo"
-    until("the verdict", lambda: condition(kube.get(path), "Ready"), lambda one: one.get("reason") == "RoleNotReady")
+    until(
+        "the verdict", lambda: condition(kube.get(path), "Ready"), lambda ready: ready.get("reason") == "RoleNotReady"
+    )
     assert kube.get(f"/apis/apps/v1/namespaces/{namespace}/statefulsets/demo-worker")
 
 
@@ -166,7 +168,7 @@ def assert_within(written: Any, back: Any) -> None:
             assert_within(value, back[key])
     elif isinstance(written, list):
         assert len(written) == len(back)
-        for one, other in zip(written, back, strict=True):
-            assert_within(one, other)
+        for item, other in zip(written, back, strict=True):
+            assert_within(item, other)
     else:
         assert written == back

@@ -20,9 +20,9 @@ def test_tutorial_prints_what_it_shows(kube: Kube, make_namespace: Callable[[str
     demo.start_engine(kube, environment.double())
     kube.apply(environment.lora_adapter(demo.NAMESPACE, demo.ADAPTER, environment.ADAPTERS["lora-a"]))
     environment.wait_for_adapter(kube, demo.NAMESPACE, demo.ADAPTER)
-    told = [replace(step, printed=run(step, before)) for before, step in preceded(steps())]
-    assert {step.title: differences(step) for step in told if differences(step)} == {}
-    answers = next(step.printed for step in told if "ask tiny" in step.commands).splitlines()
+    printed = [replace(step, printed=run(step, before)) for before, step in preceded(steps())]
+    assert {step.title: differences(step) for step in printed if differences(step)} == {}
+    answers = next(step.printed for step in printed if "ask tiny" in step.commands).splitlines()
     assert len({line.split(maxsplit=1)[1] for line in answers}) == 3
 
 
