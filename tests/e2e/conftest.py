@@ -28,7 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def staged() -> Iterator[environment.Environment]:
     """A cluster with the images of this tree."""
-    provider = e2e_cluster.connect(say=log_progress)
+    provider = e2e_cluster.connect(report=log_progress)
     keep = provider.status().usable or os.environ.get("PATIO_KEEP_CLUSTER") == "1"
     yield environment.prepare_cluster(
         ("sidecar", "operator", "engine-double", "engine-base", "sample-parts"), log_progress

@@ -35,7 +35,7 @@ SERVICE = "http://expert"
 @pytest.fixture(scope="module")
 def s3(kube: Kube) -> Iterator[S3Server]:
     """An S3 server that the pods can reach, with a folder for each set of weights."""
-    if e2e_cluster.connect(say=log_progress).name != "local":
+    if e2e_cluster.connect(report=log_progress).name != "local":
         pytest.skip("the S3 server listens on the node's address, which is this machine's on the local cluster only")
     folders: dict[str, Path] = {
         adapter_name: model_directory() / "adapters" / adapter_name for adapter_name in model.ADAPTERS

@@ -158,7 +158,7 @@ def observed(kube: Kube, namespace: str, pod: str) -> Iterator[Seen]:
 def kill(kube: Kube, namespace: str, what: str) -> None:
     """Kill one part by SIGKILL; `both` are engine and sidecar."""
     if what == "kubelet":
-        e2e_cluster.connect(say=log_progress).restart_kubelet()
+        e2e_cluster.connect(report=log_progress).restart_kubelet()
     elif what == "operator":
         killed_at = datetime.now(UTC)
         kill_in_pod(leader(kube), "patio_operator")

@@ -42,12 +42,12 @@ def main() -> None:
     kind = parser.parse_args().engine
     started = time.monotonic()
     with step("the engine and its model"):
-        engine = prepare_engine(kind, log)
+        engine = prepare_engine(kind, report)
     with step("images, a Kubernetes node"):
-        environment = prepare_cluster(image_names(engine), log)
+        environment = prepare_cluster(image_names(engine), report)
     with connected(environment.kubectl, environment.kubeconfig) as kube:
         with step("Patio, installed by Helm"):
-            install_patio(kube, environment, log)
+            install_patio(kube, environment, report)
         with step(f"a RoleBasedGroup with one {engine.name} (starting takes about {engine.seconds_to_ready:.0f} s)"):
             start_engine(kube, engine)
         show_pods(kube)
@@ -69,7 +69,7 @@ def step(what: str) -> Iterator[None]:
     print(f"    done in {time.monotonic() - started:.1f} s", flush=True)
 
 
-def log(line: str) -> None:
+def report(line: str) -> None:
     """Print a detail of a step."""
     print(f"    {line}", flush=True)
 

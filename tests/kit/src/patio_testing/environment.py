@@ -100,9 +100,9 @@ def double_sglang(**flags: str) -> Engine:
     return replace(as_vllm, container={**as_vllm.container, "args": command, "readinessProbe": probe})
 
 
-def vllm(log: Callable[[str], None]) -> Engine:
+def vllm(report: Callable[[str], None]) -> Engine:
     """Return the real vLLM on the CPU; install it and make its model, if they are not there."""
-    installed, models = engine_environment.install(log), model.write(model_directory())
+    installed, models = engine_environment.install(report), model.write(model_directory())
     return Engine(
         name="vLLM",
         container=launch.container(f"docker.io/patio/engine-base:{TAG}", name="engine"),
@@ -111,9 +111,9 @@ def vllm(log: Callable[[str], None]) -> Engine:
     )
 
 
-def prepare_engine(kind: str, log: Callable[[str], None]) -> Engine:
+def prepare_engine(kind: str, report: Callable[[str], None]) -> Engine:
     """Return the engine of this kind: `vllm` or `double`."""
-    return vllm(log) if kind == "vllm" else double()
+    return vllm(report) if kind == "vllm" else double()
 
 
 def image_names(engine: Engine) -> tuple[str, ...]:
@@ -121,13 +121,13 @@ def image_names(engine: Engine) -> tuple[str, ...]:
     return ("sidecar", "operator", "engine-double" if "double" in engine.container["image"] else "engine-base")
 
 
-def prepare_cluster(names: Sequence[str], log: Callable[[str], None]) -> Environment:
+def prepare_cluster(names: Sequence[str], report: Callable[[str], None]) -> Environment:
     """Build the images, bring a cluster up and put them on it."""
-    built = images.build(names, TAG, say=log)
-    provider = e2e_cluster.connect(say=log)
+    built = images.build(names, TAG, report=report)
+    provider = e2e_cluster.connect(report=report)
     provider.up()
     provider.load_images([str(image.archive) for image in built])
-    clients = e2e_cluster.clients(log)
+    clients = e2e_cluster.clients(report)
     archives = {image.name: image.archive for image in built}
     return Environment(clients.kubectl, clients.helm, provider.kubeconfig, archives["operator"])
 
@@ -203,9 +203,9 @@ def load_manually(kube: Kube, namespace: str, pod: str, name: str, path: str) ->
     kube.kubectl("-n", namespace, "exec", pod, "-c", "engine", "--", "python", "-c", LOAD, body)
 
 
-def install_patio(kube: Kube, environment: Environment, log: Callable[[str], None], *values: str) -> None:
+def install_patio(kube: Kube, environment: Environment, report: Callable[[str], None], *values: str) -> None:
     """Install or upgrade Patio from the chart of this tree, with the images of this tree and these `name=value`."""
-    renew_crds(kube, log)
+    renew_crds(kube, report)
     done = subprocess.run(
         [
             environment.helm,
@@ -236,16 +236,16 @@ def install_patio(kube: Kube, environment: Environment, log: Callable[[str], Non
         operator = kube.kubectl("-n", SYSTEM_NAMESPACE, "get", "pods,events")
         raise RuntimeError(f"helm could not install Patio: {done.stderr}\n{operator}")
     until("the webhook's CA bundle", lambda: _ca_bundles(kube), all, within=30)
-    log(done.stdout.splitlines()[0] if done.stdout else "installed")
+    report(done.stdout.splitlines()[0] if done.stdout else "installed")
 
 
-def renew_crds(kube: Kube, log: Callable[[str], None]) -> None:
+def renew_crds(kube: Kube, report: Callable[[str], None]) -> None:
     """Apply the CRDs of this tree where a kept cluster has others: Helm leaves those alone."""
     for path in sorted((CHART / "crds").glob("*.yaml")):
         packaged = yaml.safe_load(path.read_text())
         installed = kube.get(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{packaged['metadata']['name']}")
         if installed is not None and _schemas(installed) != _schemas(packaged):
-            log(kube.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(path)).strip())
+            report(kube.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(path)).strip())
 
 
 def _schemas(crd: Mapping[str, Any]) -> list[Any]:
