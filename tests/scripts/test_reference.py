@@ -58,7 +58,7 @@ def shown(path: tuple[str, ...], text: str) -> bool:
 
 
 def test_every_setting_of_the_operator_has_its_variable() -> None:
-    names = [name for one in program.operator_variables() for name in one.names]
+    names = [name for variable in program.operator_variables() for name in variable.names]
     read = set(re.findall(r'"((?:PATIO|POD)_[A-Z_]+)"', program.operator_settings_source()))
     assert set(names) == read
     assert len(names) == len(set(names))
