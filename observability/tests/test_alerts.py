@@ -145,7 +145,7 @@ def test_expression_is_sound(alert: Alert) -> None:
 
 
 @every_alert
-def test_words_use_only_labels_that_the_alert_has(alert: Alert) -> None:
+def test_texts_use_only_labels_that_the_alert_has(alert: Alert) -> None:
     text = f"{alert.summary} {alert.description} {rules.dashboard_path(alert)}"
     for case in CASES[alert.name]:
         for labels in case.fires:
@@ -153,7 +153,7 @@ def test_words_use_only_labels_that_the_alert_has(alert: Alert) -> None:
 
 
 @every_alert
-def test_words_and_runbook_are_whole_sentences(alert: Alert) -> None:
+def test_texts_and_runbook_are_whole_sentences(alert: Alert) -> None:
     assert not alert.summary.endswith(".")
     assert "{{" not in alert.summary
     assert alert.description.endswith(".")

@@ -59,7 +59,7 @@ def test_panel_says_what_it_shows_and_what_to_do(dashboard: Dashboard, panel: Pa
 
 
 @every_panel
-def test_panel_has_a_unit_and_words_for_no_data(dashboard: Dashboard, panel: Panel) -> None:
+def test_panel_has_a_unit_and_a_text_for_no_data(dashboard: Dashboard, panel: Panel) -> None:
     assert panel.unit
     assert panel.empty
     assert panel.queries

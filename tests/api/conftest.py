@@ -67,16 +67,16 @@ def operator(plane: ControlPlane) -> Iterator[OperatorProcess]:
 @pytest.fixture
 def engine_pod(kube: Kube, namespace: str, tmp_path: Path) -> Iterator[MakePod]:
     """Makes pods with an engine and a sidecar."""
-    made: list[EnginePod] = []
+    pods: list[EnginePod] = []
 
     def make(name: str, node: str = "node-a") -> EnginePod:
         pod = EnginePod(kube, namespace, name, tmp_path, node)
-        made.append(pod)
+        pods.append(pod)
         pod.start()
         return pod
 
     yield make
-    for pod in made:
+    for pod in pods:
         pod.stop()
 
 
@@ -128,12 +128,12 @@ def _webhooks_answer(kube: Kube) -> bool:
 def replicas(plane: ControlPlane) -> Iterator[list[OperatorProcess]]:
     """Two running replicas; the first to start leads."""
     with ExitStack() as stack:
-        both = [OperatorProcess(plane.kubeconfig_for(OPERATOR), f"patio-operator-{letter}") for letter in "ab"]
-        for replica in both:
+        processes = [OperatorProcess(plane.kubeconfig_for(OPERATOR), f"patio-operator-{letter}") for letter in "ab"]
+        for replica in processes:
             replica.start()
             stack.callback(replica.end)
-            until("it leads, or the other does", lambda: any(each.leads() for each in both if each.runs()))
-        yield both
-        for replica in both:
+            until("it leads, or the other does", lambda: any(each.leads() for each in processes if each.runs()))
+        yield processes
+        for replica in processes:
             print(f"--- {replica.name}\n{replica.logged()}")  # pytest shows it with a failure
             assert "forbidden" not in replica.logged()

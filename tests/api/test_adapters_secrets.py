@@ -141,10 +141,10 @@ def test_secret_reaches_the_sidecar_and_nothing_else(
     pod.start_sidecar()
     until("it is back", lambda: "sql" in pod.models(), within=30)
     stored = "".join(path.read_text(errors="replace") for path in (tmp_path / "a").rglob("*") if path.is_file())
-    everything = _text(kube, namespace) + reviewer.logged() + pod.logged() + stored
+    texts = _text(kube, namespace) + reviewer.logged() + pod.logged() + stored
     for value in (TOKEN, "hf_wrong-and-secret-too"):
-        assert value not in everything
-        assert base64.b64encode(value.encode()).decode() not in everything
+        assert value not in texts
+        assert base64.b64encode(value.encode()).decode() not in texts
 
 
 @pytest.mark.usefixtures("operator")
@@ -195,17 +195,17 @@ def test_new_holder_of_an_address_gets_no_credential(
         kube.apply(secret(namespace, HF_AUTH_TOKEN=TOKEN), private(namespace, hub))
         until_reason(kube, namespace, "SidecarUnproven")
         until("it was tried again", lambda: sum(HANDSHAKE_PATH in request for request in received) > 2)
-    everything = "".join(received)
-    assert "load_lora_adapter" not in everything
+    texts = "".join(received)
+    assert "load_lora_adapter" not in texts
     for value in (TOKEN, base64.b64encode(TOKEN.encode()).decode()):
-        assert value not in everything + reviewer.logged() + _text(kube, namespace)
+        assert value not in texts + reviewer.logged() + _text(kube, namespace)
 
 
 def test_only_a_token_of_the_pod_and_the_audience_is_a_proof(kube: Kube, namespace: str, engine_pod: MakePod) -> None:
-    def judged(shown: str, uid: str, where: str = namespace) -> str:
+    def judged(shown: str, uid: str, in_namespace: str = namespace) -> str:
         answer = kube.http.post("/apis/authentication.k8s.io/v1/tokenreviews", json=review_of(shown))
         answer.raise_for_status()
-        return objection(answer.json(), where, uid) or ""
+        return objection(answer.json(), in_namespace, uid) or ""
 
     pod, other = engine_pod("a"), engine_pod("b")
     good, uid = pod.token(), pod.uid

@@ -17,8 +17,8 @@ def service(kube: Kube, namespace: str, name: str) -> Any:
     return kube.get(f"/api/v1/namespaces/{namespace}/services/{name}")
 
 
-def patch(kube: Kube, namespace: str, what: str, change: dict[str, Any]) -> None:
-    kube.kubectl("-n", namespace, "patch", what, "--type=merge", "-p", json.dumps(change))
+def patch(kube: Kube, namespace: str, resource: str, change: dict[str, Any]) -> None:
+    kube.kubectl("-n", namespace, "patch", resource, "--type=merge", "-p", json.dumps(change))
 
 
 def test_service_selects_pods_with_adapter_and_goes_with_spec(
@@ -28,15 +28,17 @@ def test_service_selects_pods_with_adapter_and_goes_with_spec(
     pod = engine_pod("a")
     kube.apply(lora_adapter(namespace, "sql", adapter_path, adapterName="sql-expert", service=True))
     adapter = until_ready(kube, namespace, "sql", 1)
-    made = until("the Service", lambda: service(kube, namespace, "sql"))
-    (port,) = made["spec"]["ports"]
+    made_service = until("the Service", lambda: service(kube, namespace, "sql"))
+    (port,) = made_service["spec"]["ports"]
     assert (port["name"], port["port"], port["targetPort"]) == ("http", 80, pod.engine_port)
-    (owner,) = made["metadata"]["ownerReferences"]
+    (owner,) = made_service["metadata"]["ownerReferences"]
     assert (owner["uid"], owner["controller"]) == (adapter["metadata"]["uid"], True)
-    (selected,) = kube.pods(namespace, ",".join(f"{key}={value}" for key, value in made["spec"]["selector"].items()))
+    (selected,) = kube.pods(
+        namespace, ",".join(f"{key}={value}" for key, value in made_service["spec"]["selector"].items())
+    )
     assert selected["metadata"]["name"] == "a"
     patch(kube, namespace, "service/sql", {"spec": {"selector": {"app": "another"}}})
-    until("put right", lambda: service(kube, namespace, "sql")["spec"]["selector"] == made["spec"]["selector"])
+    until("put right", lambda: service(kube, namespace, "sql")["spec"]["selector"] == made_service["spec"]["selector"])
     kube.kubectl("-n", namespace, "delete", "service", "sql")
     until("made again", lambda: service(kube, namespace, "sql"))
     patch(kube, namespace, "loraadapter/sql", {"spec": {"service": False}})

@@ -95,7 +95,9 @@ def pod(name: str, profile_name: str = "patio", annotations: Object | None = Non
 def create(
     kube: Kube, namespace: str, name: str, profile_name: str = "patio", annotations: Object | None = None
 ) -> Object:
-    return made(kube.http.post(f"/api/v1/namespaces/{namespace}/pods", json=pod(name, profile_name, annotations)))
+    return created_body(
+        kube.http.post(f"/api/v1/namespaces/{namespace}/pods", json=pod(name, profile_name, annotations))
+    )
 
 
 async def create_at_once(kube: Kube, namespace: str) -> list[Object]:
@@ -104,10 +106,10 @@ async def create_at_once(kube: Kube, namespace: str) -> list[Object]:
     async with httpx.AsyncClient(base_url=kube.http.base_url, limits=limits, timeout=PATIENCE) as http:
         path = f"/api/v1/namespaces/{namespace}/pods"
         answers = await asyncio.gather(*(http.post(path, json=pod(f"pod-{index}")) for index in range(PODS)))
-    return [made(answer) for answer in answers]
+    return [created_body(answer) for answer in answers]
 
 
-def made(answer: httpx.Response) -> Object:
+def created_body(answer: httpx.Response) -> Object:
     assert answer.status_code == 201, answer.text
     created: Object = answer.json()
     return created
@@ -133,9 +135,9 @@ def quantiles(before: Mapping[float, int], after: Mapping[float, int]) -> str:
 
 def quantile(of: Mapping[float, int], part: float) -> float:
     """What Prometheus would say: within a bucket, times are thought to be spread evenly."""
-    wanted, low, under = part * max(of.values()), 0.0, 0.0
+    rank, low, under = part * max(of.values()), 0.0, 0.0
     for bound, count in sorted(of.items()):
-        if count >= wanted:
-            return low + (bound - low) * (wanted - under) / (count - under)
+        if count >= rank:
+            return low + (bound - low) * (rank - under) / (count - under)
         low, under = bound, count
     return low

@@ -188,10 +188,10 @@ def created(plane: ControlPlane, items: list[dict[str, Any]]) -> list[str]:
     """Return the names of those objects that the API server would create."""
     document = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
     try:
-        done = plane.kubectl("create", "--dry-run=server", "-o", "name", "-f", "-", stdin=document)
+        output = plane.kubectl("create", "--dry-run=server", "-o", "name", "-f", "-", stdin=document)
     except subprocess.CalledProcessError as error:
-        done = str(error.stdout)
-    return [line.rpartition("/")[2] for line in done.splitlines()]
+        output = str(error.stdout)
+    return [line.rpartition("/")[2] for line in output.splitlines()]
 
 
 def test_name_in_requests_cannot_be_changed_but_the_rest_can(plane: ControlPlane, namespace: str) -> None:

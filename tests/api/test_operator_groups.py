@@ -38,22 +38,22 @@ def group(kube: Kube, namespace: str) -> Any:
 @pytest.mark.usefixtures("operator")
 def test_role_becomes_a_statefulset_and_a_headless_service(kube: Kube, namespace: str) -> None:
     kube.apply(rbg(namespace, role("worker", replicas=2)))
-    made = until("the StatefulSet", lambda: stateful_set(kube, namespace, "demo-worker"))
-    assert made["spec"]["replicas"] == 2
+    workload = until("the StatefulSet", lambda: stateful_set(kube, namespace, "demo-worker"))
+    assert workload["spec"]["replicas"] == 2
     service = kube.get(f"/api/v1/namespaces/{namespace}/services/s-demo-worker")
     assert service["spec"]["clusterIP"] == "None"
     assert service["spec"]["publishNotReadyAddresses"] is True
-    (owner,) = made["metadata"]["ownerReferences"]
+    (owner,) = workload["metadata"]["ownerReferences"]
     assert (owner["kind"], owner["name"], owner["controller"]) == ("RoleBasedGroup", "demo", True)
 
 
 @pytest.mark.usefixtures("operator")
 def test_status_follows_the_statefulsets(kube: Kube, namespace: str) -> None:
     kube.apply(rbg(namespace, role("worker")))
-    made = until("the StatefulSet", lambda: stateful_set(kube, namespace, "demo-worker"))
+    workload = until("the StatefulSet", lambda: stateful_set(kube, namespace, "demo-worker"))
     until("not Ready", lambda: condition(group(kube, namespace), "Ready"), lambda ready: ready.get("status") == "False")
     status = {
-        "observedGeneration": made["metadata"]["generation"],
+        "observedGeneration": workload["metadata"]["generation"],
         "replicas": 1,
         "readyReplicas": 1,
         "updatedReplicas": 1,
@@ -139,8 +139,8 @@ def test_role_waits_for_its_profile_and_goes_on_once_it_appears(kube: Kube, name
             "spec": {"updateStrategy": "NoUpdate", "containers": [{"name": "side", "image": "side"}]},
         }
     )
-    made = until("the StatefulSet", lambda: stateful_set(kube, namespace, "demo-worker"))
-    assert [container["name"] for container in made["spec"]["template"]["spec"]["containers"]] == ["engine"]
+    workload = until("the StatefulSet", lambda: stateful_set(kube, namespace, "demo-worker"))
+    assert [container["name"] for container in workload["spec"]["template"]["spec"]["containers"]] == ["engine"]
 
 
 @pytest.mark.usefixtures("operator")
@@ -223,8 +223,8 @@ def test_changed_leader_worker_role_is_rolled_by_instance(kube: Kube, namespace:
     make_ready(kube, namespace)
     until("Ready", lambda: condition(group(kube, namespace), "Ready"), lambda ready: ready.get("status") == "True")
     kube.apply(rbg(namespace, leader_worker("engine:2")))
-    half = {"demo-multi-1-0": "engine:2", "demo-multi-1-1": "engine:2"}
-    seen = until("the first instance", images, lambda seen: half.items() <= seen.items() and len(seen) == 4)
+    half_rolled = {"demo-multi-1-0": "engine:2", "demo-multi-1-1": "engine:2"}
+    seen = until("the first instance", images, lambda seen: half_rolled.items() <= seen.items() and len(seen) == 4)
     assert seen["demo-multi-0-0"] == "engine"
     make_ready(kube, namespace)
     until("the second instance", images, lambda seen: set(seen.values()) == {"engine:2"} and len(seen) == 4)
@@ -266,8 +266,8 @@ def test_fields_unknown_to_kubernetes_are_left_out_and_reported(kube: Kube, name
     for pattern in (standalone["standalonePattern"], multi["leaderWorkerPattern"]):
         pattern["template"]["spec"]["volumes"] = [{"name": "shm", "emptyDir": {}, "readinessProbe": {"a": 1}}]
     kube.apply(rbg(namespace, standalone, multi))
-    made = until("the StatefulSet", lambda: stateful_set(kube, namespace, "demo-worker"))
-    assert made["spec"]["template"]["spec"]["volumes"][0] == {"name": "shm", "emptyDir": {}}
+    workload = until("the StatefulSet", lambda: stateful_set(kube, namespace, "demo-worker"))
+    assert workload["spec"]["template"]["spec"]["volumes"][0] == {"name": "shm", "emptyDir": {}}
     until("the pods", lambda: member_names(kube, namespace), lambda seen: seen == ALL[:2])
 
     def messages() -> str:
@@ -297,8 +297,8 @@ def test_what_a_deleted_group_left_behind_is_adopted(kube: Kube, namespace: str)
     orphan = '{"metadata":{"ownerReferences":null}}'
     # no garbage collector runs here, which would do this for `kubectl delete --cascade=orphan`
     kube.kubectl("-n", namespace, "delete", "rbg", "demo", "--cascade=background")
-    for what in kube.kubectl("-n", namespace, "get", MADE, "-o", "name").split():
-        kube.kubectl("-n", namespace, "patch", what, "--type=merge", "-p", orphan)
+    for name in kube.kubectl("-n", namespace, "get", MADE, "-o", "name").split():
+        kube.kubectl("-n", namespace, "patch", name, "--type=merge", "-p", orphan)
     kube.apply(rbg(namespace, role("worker"), leader_worker()))
     uid = group(kube, namespace)["metadata"]["uid"]
 

@@ -64,20 +64,20 @@ def kube(plane: ControlPlane) -> Iterator[Kube]:
 def replicas(plane: ControlPlane, kube: Kube) -> Iterator[Replicas]:
     """Starts two replicas behind the webhook's Service, with variables of the test's own."""
     with ExitStack() as stack:
-        both: list[OperatorProcess] = []
+        processes: list[OperatorProcess] = []
 
         def start(**variables: str) -> list[OperatorProcess]:
             for letter in "ab":
                 process = OperatorProcess(plane.kubeconfig_for(OPERATOR), f"patio-operator-{letter}", **variables)
-                both.append(process)
+                processes.append(process)
                 stack.callback(process.end)
                 process.start()
-            stack.enter_context(webhook_service(kube, lambda: [replica.webhook_port for replica in both]))
+            stack.enter_context(webhook_service(kube, lambda: [replica.webhook_port for replica in processes]))
             until("the API server trusts them", lambda: ca_bundle(kube))
-            return both
+            return processes
 
         yield start
-        for replica in both:
+        for replica in processes:
             print(f"--- {replica.name}\n{replica.logged()}")  # pytest shows it with a failure
             assert "forbidden" not in replica.logged()
 
@@ -122,7 +122,7 @@ def created_dry(kube: Kube, pod: dict[str, Any]) -> dict[str, Any]:
 def test_admission_never_fails_while_certificates_and_cas_rotate(
     kube: Kube, namespace: str, replicas: Replicas
 ) -> None:
-    both = replicas(**A_SECOND)
+    processes = replicas(**A_SECOND)
     serials: set[str] = set()
     bundles: set[bytes] = set()
     slowest = 0.0
@@ -137,7 +137,7 @@ def test_admission_never_fails_while_certificates_and_cas_rotate(
                 assert [container["name"] for container in admitted["spec"]["initContainers"]] == ["patio"]
             slowest = max(slowest, time.monotonic() - began)
             trusted = until("one CA bundle", lambda: ca_bundle(kube), within=5)
-            serials |= {served(replica.webhook_port, trusted) for replica in both}
+            serials |= {served(replica.webhook_port, trusted) for replica in processes}
             bundles.add(trusted)
             until("half a second has passed", lambda n=number: time.monotonic() - started > n / 2)
     print(
@@ -146,18 +146,18 @@ def test_admission_never_fails_while_certificates_and_cas_rotate(
     )
     assert len(serials) >= 6
     assert len(bundles) >= 3
-    assert not [replica for replica in both if 'admissions_total{outcome="error"}' in replica.metrics()]
+    assert not [replica for replica in processes if 'admissions_total{outcome="error"}' in replica.metrics()]
 
 
 def test_deleted_secret_comes_back_and_trusts_what_it_trusted(kube: Kube, namespace: str, replicas: Replicas) -> None:
-    both = replicas()
+    processes = replicas()
     before = authorities(ca_bundle(kube))
     kube.kubectl("-n", "patio-system", "delete", "secret", "patio-webhook-tls")
     path = "/api/v1/namespaces/patio-system/secrets/patio-webhook-tls"
     until("the Secret is back", lambda: kube.get(path), within=20)
     trusted = ca_bundle(kube)
     assert authorities(trusted) >= before
-    assert {served(replica.webhook_port, trusted) for replica in both}
+    assert {served(replica.webhook_port, trusted) for replica in processes}
     created_dry(kube, engine_pod(namespace, "engine"))
 
 
@@ -184,8 +184,8 @@ def test_ending_replica_answers_until_no_request_is_routed_to_it(
 def test_pods_created_while_a_replica_ends_are_all_injected(
     kube: Kube, namespace: str, replicas: Replicas, end: str
 ) -> None:
-    both = replicas(PATIO_LINGER_SECONDS="3")
-    (leader,) = until("one leads", lambda: [replica for replica in both if replica.leads()])
+    processes = replicas(PATIO_LINGER_SECONDS="3")
+    (leader,) = until("one leads", lambda: [replica for replica in processes if replica.leads()])
     started = threading.Semaphore(0)
     refused: list[str] = []
 

@@ -194,8 +194,8 @@ def test_stateful_set_of_a_group_is_rolled_and_stays_rolled(kube: Kube, namespac
     name = f"group-{namespace}"
     kube.apply(profile(name))
     kube.apply(group(namespace, name, replicas=1))
-    made = until("the StatefulSet", lambda: stateful_set(kube, namespace))
-    pod = {"apiVersion": "v1", "kind": "Pod", **made["spec"]["template"]}
+    workload = until("the StatefulSet", lambda: stateful_set(kube, namespace))
+    pod = {"apiVersion": "v1", "kind": "Pod", **workload["spec"]["template"]}
     owner = {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "g-worker", "uid": "x", "controller": True}
     pod["metadata"] |= {"name": "g-worker-0", "namespace": namespace, "ownerReferences": [owner]}
     kube.kubectl("create", "-f", "-", stdin=json.dumps(pod))
@@ -241,7 +241,7 @@ def test_leader_worker_role_is_rolled_instance_by_instance(kube: Kube, namespace
         """Image of the sidecar and UID of each leader."""
         return {
             pod["metadata"]["name"]: (
-                next(each["image"] for each in pod["spec"]["containers"] if each["name"] == "side"),
+                next(container["image"] for container in pod["spec"]["containers"] if container["name"] == "side"),
                 pod["metadata"]["uid"],
             )
             for pod in kube.pods(namespace)
@@ -257,8 +257,8 @@ def test_leader_worker_role_is_rolled_instance_by_instance(kube: Kube, namespace
     until("the group Ready", ready, lambda current: current == "True")
     until("two pods", lambda: counts(kube, name), lambda current: current == (2, 2, 0))
     kube.apply(profile(name, "side:2"))
-    half = until("one is new", leaders, lambda found: found.get("g-multi-1-0", ("",))[0] == "side:2")
-    assert half["g-multi-0-0"][0] == "side:1"
+    half_rolled = until("one is new", leaders, lambda found: found.get("g-multi-1-0", ("",))[0] == "side:2")
+    assert half_rolled["g-multi-0-0"][0] == "side:1"
     assert reason(kube, name) == "Rolling"
 
     def reason_and_leaders() -> tuple[str, dict[str, tuple[str, str]]]:
@@ -276,9 +276,9 @@ def group_object(kube: Kube, namespace: str) -> Object:
 
 
 def leader_worker_group(namespace: str, profile_name: str) -> Object:
-    made = group(namespace, profile_name, replicas=2)
+    body = group(namespace, profile_name, replicas=2)
     spec = {"containers": [{"name": "engine", "image": "engine"}]}
-    made["spec"]["roles"] = [
+    body["spec"]["roles"] = [
         {
             "name": "multi",
             "replicas": 2,
@@ -286,7 +286,7 @@ def leader_worker_group(namespace: str, profile_name: str) -> Object:
             "leaderWorkerPattern": {"size": 2, "template": {"spec": spec}},
         }
     ]
-    return made
+    return body
 
 
 def make_ready(kube: Kube, namespace: str) -> None:

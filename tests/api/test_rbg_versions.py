@@ -22,8 +22,8 @@ CRD = "rolebasedgroups.workloads.x-k8s.io"
 POD = {"spec": {"containers": [{"name": "engine", "image": "engine", "unknown": {"to": "us"}}]}}
 
 
-def read(plane: ControlPlane, namespace: str, what: str, name: str) -> Any:
-    return json.loads(plane.kubectl("-n", namespace, "get", what, name, "-o", "json"))
+def read(plane: ControlPlane, namespace: str, resource: str, name: str) -> Any:
+    return json.loads(plane.kubectl("-n", namespace, "get", resource, name, "-o", "json"))
 
 
 def old_groups() -> list[Any]:
@@ -97,7 +97,7 @@ def test_server_side_apply_works_in_both_versions_on_one_object(plane: ControlPl
 
 
 def test_old_version_is_served_with_a_warning(plane: ControlPlane, namespace: str) -> None:
-    done = subprocess.run(
+    completed = subprocess.run(
         [plane.binaries.kubectl, f"--kubeconfig={plane.kubeconfig}", "-n", namespace, "get", OLD],
         capture_output=True,
         text=True,
@@ -105,7 +105,7 @@ def test_old_version_is_served_with_a_warning(plane: ControlPlane, namespace: st
     )
     assert (
         "workloads.x-k8s.io/v1alpha1 RoleBasedGroup is deprecated; use workloads.x-k8s.io/v1alpha2 RoleBasedGroup"
-    ) in done.stderr
+    ) in completed.stderr
 
 
 @pytest.mark.parametrize(

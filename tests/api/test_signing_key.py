@@ -49,12 +49,12 @@ def test_two_replicas_make_one_key_and_it_survives_their_restart(kube: Kube, rep
         replica.launch()
     for replica in replicas:
         replica.wait()
-    made = secret(kube)
+    stored = secret(kube)
     assert sum(replica.logged().count("signing key") for replica in replicas) == 1, "one made it, the other took it"
     for replica in replicas:
         replica.kill()
         replica.start()
-    assert secret(kube) == made
+    assert secret(kube) == stored
 
 
 def test_key_rotated_on_request_endorses_its_successor(kube: Kube, replicas: list[OperatorProcess]) -> None:

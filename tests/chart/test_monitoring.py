@@ -213,7 +213,7 @@ def test_threshold_without_a_value_is_rejected(helm: Helm) -> None:
     assert "monitoring.rules.thresholds has no queueSeconds" in done.stderr
 
 
-def test_threshold_is_in_the_expression_and_in_the_words(render: Render) -> None:
+def test_threshold_is_in_the_expression_and_in_the_texts(render: Render) -> None:
     made = rules_of(render(*on("rules"), "monitoring.rules.thresholds.queueSeconds=45"))
     (rule,) = [rule for rule in made if rule["alert"] == "PatioQueueTimeHigh"]
     assert rule["expr"].endswith("> 45")

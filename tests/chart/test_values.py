@@ -218,7 +218,7 @@ def test_names_of_the_chart_cannot_be_replaced(helm: Helm, values: tuple[str, ..
         *("webhook.objectSelector", "networkPolicy.egress", "monitoring.rules.runbookUrl"),
     ],
 )
-def test_value_without_a_default_is_rejected_in_words(helm: Helm, path: str) -> None:
+def test_value_without_a_default_is_rejected_with_a_message(helm: Helm, path: str) -> None:
     """Null takes a default away. `helm upgrade --reuse-values` takes an older chart's values, which lack new ones."""
     done = helm("template", f"--set={path}=null")
     assert done.returncode != 0

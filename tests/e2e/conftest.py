@@ -48,16 +48,16 @@ def kube(staged: environment.Environment) -> Iterator[Kube]:
 @pytest.fixture(scope="module")
 def make_namespace(kube: Kube, request: pytest.FixtureRequest) -> Iterator[MakeNamespace]:
     """Makes namespaces that are deleted after the module; only real engines are waited for, as the next has no room."""
-    made: list[str] = []
+    namespaces: list[str] = []
 
     def make(name: str) -> str:
         environment.fresh_namespace(kube, name)
-        made.append(name)
+        namespaces.append(name)
         return name
 
     yield make
     wait = str(request.node.get_closest_marker("vllm") is not None).lower()
-    kube.kubectl("delete", "namespace", *made, "--ignore-not-found", f"--wait={wait}", "--timeout=120s")
+    kube.kubectl("delete", "namespace", *namespaces, "--ignore-not-found", f"--wait={wait}", "--timeout=120s")
 
 
 @pytest.fixture(scope="session")

@@ -102,9 +102,9 @@ def test_kubectl_scale_changes_how_many_pods_have_it(kube: Kube, namespace: str)
 
 def test_horizontal_pod_autoscaler_changes_how_many_pods_have_it(kube: Kube, namespace: str) -> None:
     """Used are those of its decisions that need no metrics server: not below its minimum, not above its maximum."""
-    for least, most, wanted in ((5, 9, 5), (1, 2, 2)):
-        kube.apply(autoscaler(namespace, "some", least, most))
-        placed(kube, namespace, "some", wanted, within=60)
+    for least, highest, expected in ((5, 9, 5), (1, 2, 2)):
+        kube.apply(autoscaler(namespace, "some", least, highest))
+        placed(kube, namespace, "some", expected, within=60)
     kube.kubectl("-n", namespace, "delete", "hpa", "some")
     labelled = {pod["metadata"]["name"] for pod in kube.pods(namespace, "lora.patio.dev/some=loaded")}
     until(
@@ -149,7 +149,7 @@ def having(kube: Kube, namespace: str, adapter: str) -> set[str]:
     return {name for name in names if adapter in kube.models(namespace, name)}
 
 
-def autoscaler(namespace: str, adapter: str, least: int, most: int) -> dict[str, Any]:
+def autoscaler(namespace: str, adapter: str, least: int, highest: int) -> dict[str, Any]:
     """Return a HorizontalPodAutoscaler of a LoraAdapter."""
     return {
         "apiVersion": "autoscaling/v2",
@@ -158,7 +158,7 @@ def autoscaler(namespace: str, adapter: str, least: int, most: int) -> dict[str,
         "spec": {
             "scaleTargetRef": {"apiVersion": "patio.dev/v1alpha1", "kind": "LoraAdapter", "name": adapter},
             "minReplicas": least,
-            "maxReplicas": most,
+            "maxReplicas": highest,
             "metrics": [
                 {
                     "type": "Resource",

@@ -57,7 +57,7 @@ def test_adapter_answers_otherwise_than_the_base_model(kube: Kube, namespace: st
     assert kube.complete(namespace, "demo-worker-0", "lora-a", PROMPT) != base
 
 
-def test_adapter_comes_and_goes_with_its_object(kube: Kube, namespace: str) -> None:
+def test_adapter_is_loaded_and_unloaded_with_its_object(kube: Kube, namespace: str) -> None:
     kube.apply(lora_adapter(namespace, "lora-b", ADAPTERS["lora-b"]))
     wait_for_adapter(kube, namespace, "lora-b")
     answers = {

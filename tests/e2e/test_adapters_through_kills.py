@@ -155,11 +155,11 @@ def observed(kube: Kube, namespace: str, pod: str) -> Iterator[Seen]:
             observer.result()
 
 
-def kill(kube: Kube, namespace: str, what: str) -> None:
+def kill(kube: Kube, namespace: str, victim: str) -> None:
     """Kill one part by SIGKILL; `both` are engine and sidecar."""
-    if what == "kubelet":
+    if victim == "kubelet":
         e2e_cluster.connect(report=log_progress).restart_kubelet()
-    elif what == "operator":
+    elif victim == "operator":
         killed_at = datetime.now(UTC)
         kill_in_pod(leader(kube), "patio_operator")
         until("somebody leads", lambda: renewed(kube) > killed_at, within=30)
@@ -167,7 +167,7 @@ def kill(kube: Kube, namespace: str, what: str) -> None:
         pod_name = kube.pods(namespace)[0]["metadata"]["name"]
         programs = {"engine": ("engine_double",), "sidecar": ("patio.app",), "both": ("engine_double", "patio.app")}
         with ThreadPoolExecutor() as pool:
-            list(pool.map(lambda program: kill_in_pod(pod_name, program), programs[what]))
+            list(pool.map(lambda program: kill_in_pod(pod_name, program), programs[victim]))
 
 
 def leader(kube: Kube) -> str:

@@ -78,8 +78,8 @@ def test_pods_outlive_the_operator_and_a_new_one_picks_them_up(
 
     # Uninstalled: nothing is left that holds anybody up, and nobody is told to end.
     command = [staged.helm, "--kubeconfig", kube.kubeconfig, "uninstall", "patio", "--namespace", SYSTEM_NAMESPACE]
-    done = subprocess.run([*command, "--wait"], capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr
+    completed = subprocess.run([*command, "--wait"], capture_output=True, text=True, check=False, timeout=120)
+    assert completed.returncode == 0, completed.stderr
     kube.apply(pod(namespace, "asking", double, **labels))
     (asking,) = [pod for pod in kube.pods(namespace) if pod["metadata"]["name"] == "asking"]
     assert not asking["spec"].get("initContainers"), "there is no one who could have injected it"

@@ -49,16 +49,16 @@ def plain(kind: str, namespace: str, engine: Engine) -> dict[str, Any]:
 
 def realised(namespace: str, engine: Engine) -> dict[str, Any]:
     """A RoleBasedGroup of the same, and of leaders with a worker each."""
-    made = group(engine, namespace, replicas=REPLICAS)
-    (role,) = made["spec"]["roles"]
+    body = group(engine, namespace, replicas=REPLICAS)
+    (role,) = body["spec"]["roles"]
     role["engineRuntimes"] = [{"profileName": PROFILE}]
     template = role["standalonePattern"]["template"]
     led = {"metadata": {"labels": {"workload": "leaders"}}, **template}
     template["metadata"] = {"labels": {"workload": "group"}}
     pattern = {"leaderWorkerPattern": {"size": 2, "template": led}}
     others = {key: value for key, value in role.items() if key != "standalonePattern"}
-    made["spec"]["roles"].append(others | {"name": "led"} | pattern)
-    return made
+    body["spec"]["roles"].append(others | {"name": "led"} | pattern)
+    return body
 
 
 def versions(kube: Kube, namespace: str) -> dict[str, list[tuple[str, bool]]]:

@@ -93,10 +93,10 @@ def objects(path: Path, namespace: str) -> list[dict[str, Any]]:
 
 def verdict(kube: Kube, namespace: str, name: str) -> str:
     """Wait until a group is up or refused, look at everything that it is made of, and say what it is."""
-    where = f"/apis/workloads.x-k8s.io/v1alpha2/namespaces/{namespace}/rolebasedgroups/{name}"
+    path = f"/apis/workloads.x-k8s.io/v1alpha2/namespaces/{namespace}/rolebasedgroups/{name}"
     group = until(
         f"{name} up or refused",
-        lambda: kube.get(where),
+        lambda: kube.get(path),
         lambda group: condition(group, "Ready").get("reason") in ("AllRolesReady", "Unsupported"),
         within=120,
     )

@@ -59,9 +59,9 @@ class SidecarProcess:
             )
         until("the sidecar lives", lambda: httpx.get(f"{self.url}/health").is_success, within=30)
 
-    def stop(self, how: signal.Signals) -> None:
+    def stop(self, number: signal.Signals) -> None:
         if self._process is not None:
-            self._process.send_signal(how)
+            self._process.send_signal(number)
             self._process.wait()
             self._process = None
 

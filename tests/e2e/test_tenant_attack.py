@@ -87,7 +87,7 @@ def seconds_of_a_round(kube: Kube, neighbour: str, number: int) -> float:
 def operator_state(kube: Kube) -> list[tuple[str, int]]:
     """UID and number of restarts of each pod of the operator."""
     return sorted(
-        (pod["metadata"]["uid"], sum(each["restartCount"] for each in pod["status"].get("containerStatuses", [])))
+        (pod["metadata"]["uid"], sum(status["restartCount"] for status in pod["status"].get("containerStatuses", [])))
         for pod in kube.pods(SYSTEM_NAMESPACE, "app.kubernetes.io/name=patio")
     )
 
@@ -114,8 +114,8 @@ def test_user_of_one_namespace_attacks_and_no_neighbour_notices(
             if not thread.is_alive():
                 break
             busy.append(seconds_of_a_round(kube, neighbour, number))
-            kept = kube.lora_adapter(neighbour, "kept")
-            unready += kept is None or not is_ready(kept)
+            adapter = kube.lora_adapter(neighbour, "kept")
+            unready += adapter is None or not is_ready(adapter)
     finally:
         attack.stop()
         thread.join(120)

@@ -41,7 +41,7 @@ def preceded(all_steps: list[Step]) -> list[tuple[str, Step]]:
 def run(step: Step, before: str) -> str:
     """Run the commands of a step as a user does, but for those that other tests run."""
     commands = "\n".join(line for line in step.commands.splitlines() if line not in DONE_ELSEWHERE)
-    done = subprocess.run(
+    completed = subprocess.run(
         ["bash", "-eu", "-o", "pipefail", "-c", before + commands],
         cwd=environment.ROOT,
         capture_output=True,
@@ -49,5 +49,5 @@ def run(step: Step, before: str) -> str:
         timeout=600,
         check=False,
     )
-    assert done.returncode == 0, f"{step.title}: {commands}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+    assert completed.returncode == 0, f"{step.title}: {commands}\n{completed.stdout}\n{completed.stderr}"
+    return completed.stdout

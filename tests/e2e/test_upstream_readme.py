@@ -89,12 +89,12 @@ def profile(kube: Kube) -> Any:
 
 def group(namespace: str) -> dict[str, Any]:
     """The README's group. The image has no command there; the double is told what it stands for."""
-    made: dict[str, Any] = yaml.safe_load(GROUP)
-    made["metadata"]["namespace"] = namespace
-    (engine,) = made["spec"]["roles"][0]["standalonePattern"]["template"]["spec"]["containers"]
+    body: dict[str, Any] = yaml.safe_load(GROUP)
+    body["metadata"]["namespace"] = namespace
+    (engine,) = body["spec"]["roles"][0]["standalonePattern"]["template"]["spec"]["containers"]
     engine["image"] = f"docker.io/patio/engine-double:{TAG}"
     engine["args"] = ["--engine", "sglang", "--enable-metrics", "--served-model-name", "qwen"]
-    return made
+    return body
 
 
 def test_manifests_of_readme_give_pods_with_sidecar_and_metrics(

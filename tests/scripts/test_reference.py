@@ -19,7 +19,7 @@ def test_every_documented_reason_is_in_the_code() -> None:
     rows = [str(row[0]) for section in reasons.sections() for row in section["rows"]]
     names = {name.strip() for row in rows for name in row.split(",") if " " not in name.strip()}
     assert len(names) > 100
-    assert names - program.words_like_reasons() == set()
+    assert names - program.reason_like_words() == set()
 
 
 def test_every_rule_of_the_rbac_is_a_row_with_a_reason() -> None:

@@ -77,9 +77,9 @@ def test_conversion_that_is_new_is_applied() -> None:
 
 
 def test_arguments_are_not_changed() -> None:
-    current, wanted = running(), new()
-    decide(current, wanted, "llm")
-    assert (current, wanted) == (running(), new())
+    current, desired = running(), new()
+    decide(current, desired, "llm")
+    assert (current, desired) == (running(), new())
 
 
 def test_crd_without_a_version_is_applied() -> None:

@@ -86,18 +86,18 @@ def test_to_the_old_version_and_back_is_nothing_at_all(body: Object) -> None:
 def test_edit_of_old_version_changes_nothing_else(body: Object, replicas: int) -> None:
     seen = conversion.to_v1alpha1(body)
     seen["spec"]["roles"][0]["replicas"] = replicas
-    wanted = copy.deepcopy(body)
-    wanted["spec"]["roles"][0]["replicas"] = replicas
-    assert text(conversion.to_v1alpha2(seen)) == text(wanted)
+    expected = copy.deepcopy(body)
+    expected["spec"]["roles"][0]["replicas"] = replicas
+    assert text(conversion.to_v1alpha2(seen)) == text(expected)
 
 
 @given(objects("v1alpha1"), st.integers(4, 9))
 def test_edit_of_new_version_changes_nothing_else(body: Object, replicas: int) -> None:
     seen = conversion.to_v1alpha2(body)
     seen["spec"]["roles"][0]["replicas"] = replicas
-    wanted = copy.deepcopy(body)
-    wanted["spec"]["roles"][0]["replicas"] = replicas
-    assert text(conversion.to_v1alpha1(seen)) == text(wanted)
+    expected = copy.deepcopy(body)
+    expected["spec"]["roles"][0]["replicas"] = replicas
+    assert text(conversion.to_v1alpha1(seen)) == text(expected)
 
 
 WORKLOAD = {"apiVersion": "apps/v1", "kind": "StatefulSet"}

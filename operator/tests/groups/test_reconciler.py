@@ -49,12 +49,12 @@ class Operator:
         """Wait until every watch is there and nothing is worked on."""
         quiet = 0
 
-        def still() -> bool:
+        def is_settled() -> bool:
             nonlocal quiet
             quiet = quiet + 1 if self.known.complete and not len(self.groups) else 0
             return quiet > 30
 
-        await until("settled", still, lambda: f"{len(self.groups)} keys, {self.api.requests}")
+        await until("settled", is_settled, lambda: f"{len(self.groups)} keys, {self.api.requests}")
 
 
 @asynccontextmanager

@@ -114,14 +114,14 @@ def test_overrides_merge_env_append_args_replace_image_resources() -> None:
         "command": ["sh"],
     }
     result = injected(pod(), Runtime(profile(containers=[base]), (override,)))
-    made = container(result.pod, "m")
-    assert [variable for variable in made["env"] if not variable["name"].startswith("POD_")] == [
+    monitor = container(result.pod, "m")
+    assert [variable for variable in monitor["env"] if not variable["name"].startswith("POD_")] == [
         {"name": "A", "value": "9"},
         {"name": "B", "value": "2"},
         {"name": "C", "value": "3"},
     ]
-    assert (made["image"], made["args"], made["resources"]) == ("m:2", ["-a", "-b"], {"limits": {"cpu": "1"}})
-    assert "command" not in made
+    assert (monitor["image"], monitor["args"], monitor["resources"]) == ("m:2", ["-a", "-b"], {"limits": {"cpu": "1"}})
+    assert "command" not in monitor
     assert any("command ignored" in warning for warning in result.warnings)
 
 
@@ -242,9 +242,9 @@ def test_two_containers_of_the_user_may_conflict() -> None:
 
 
 def test_equal_volume_is_shared_also_with_api_server_defaults() -> None:
-    wanted = {"name": "v", "hostPath": {"path": "/x"}}
+    other_volume = {"name": "v", "hostPath": {"path": "/x"}}
     shared_volume = {"name": "v", "hostPath": {"path": "/x", "type": ""}}
-    after = injected(pod(volumes=[shared_volume]), Runtime(profile(volumes=[wanted]))).pod
+    after = injected(pod(volumes=[shared_volume]), Runtime(profile(volumes=[other_volume]))).pod
     assert after["spec"]["volumes"] == [shared_volume]
 
 
@@ -396,8 +396,8 @@ def test_profile_without_patio_sidecar_leaves_engine_unchanged() -> None:
 
 
 def test_sidecar_is_given_the_adapters_of_the_pod() -> None:
-    wanted = LoadRequest(lora_name="sql", lora_path="/a/$(x)", owner="LoraAdapter/team/sql", revision="1", wait=0)
-    variables = env(injected(pod(), adapters=(wanted,)).pod, "patio")
+    request = LoadRequest(lora_name="sql", lora_path="/a/$(x)", owner="LoraAdapter/team/sql", revision="1", wait=0)
+    variables = env(injected(pod(), adapters=(request,)).pod, "patio")
     as_the_kubelet_expands_it = variables["PATIO_REQUIRED_ADAPTERS"].replace("$$(", "$(")
     assert json.loads(as_the_kubelet_expands_it) == [
         {"lora_name": "sql", "lora_path": "/a/$(x)", "owner": "LoraAdapter/team/sql", "revision": "1"}

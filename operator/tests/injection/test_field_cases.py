@@ -74,7 +74,7 @@ def test_more_adapters_than_fit_are_required_in_part() -> None:
     subprocess.run(["/bin/true"], check=True, env={"PATIO_REQUIRED_ADAPTERS": value})
 
 
-def test_adapters_that_fit_are_required_without_a_word() -> None:
+def test_adapters_that_fit_are_required_without_a_warning() -> None:
     result = injected(pod(), adapters=orders(300))
     assert len(json.loads(env(result.pod, "patio")["PATIO_REQUIRED_ADAPTERS"])) == 300
     assert not warns(result, "fit")

@@ -102,9 +102,9 @@ def test_injecting_twice_is_injecting_once(before: Object, spec: Object) -> None
     runtimes = (Runtime(profile(**spec)),)
     once = inject(before, runtimes, (), CallerKeys(("key",), "word"))
     if isinstance(once, Injection):
-        twice = inject(copy.deepcopy(once.pod), runtimes, (), CallerKeys(("newer",), "another"))
-        assert isinstance(twice, Injection), twice
-        assert twice.pod == once.pod
+        again = inject(copy.deepcopy(once.pod), runtimes, (), CallerKeys(("newer",), "another"))
+        assert isinstance(again, Injection), again
+        assert again.pod == once.pod
 
 
 @settings(max_examples=150)

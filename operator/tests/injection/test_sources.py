@@ -32,7 +32,7 @@ def engine(*mounts: dict[str, Any]) -> dict[str, Any]:
     return VLLM | {"volumeMounts": list(mounts)}
 
 
-def wanted(source: str) -> LoadRequest:
+def required(source: str) -> LoadRequest:
     return LoadRequest(lora_name="sql", source=source, owner="LoraAdapter/team/sql", revision="1", wait=0)
 
 
@@ -83,17 +83,17 @@ def test_folder_of_which_both_see_different_parts_is_left_out() -> None:
 
 @pytest.mark.parametrize("source", ["hf://org/sql", "org/sql", "s3://adapters/sql", "obs://adapters/sql"])
 def test_downloads_that_the_engine_cannot_see_give_a_warning(source: str) -> None:
-    (warning,) = injected(pod(), adapters=(wanted(source),)).warnings
+    (warning,) = injected(pod(), adapters=(required(source),)).warnings
     assert "'sql'" in warning
     assert "/var/lib/patio-adapters" in warning
     assert "'vllm' and 'patio' do not share" in warning
-    assert injected(pod(), Runtime(SHARING), adapters=(wanted(source),)).warnings == ()
+    assert injected(pod(), Runtime(SHARING), adapters=(required(source),)).warnings == ()
 
 
 def test_download_folder_that_the_profile_names_takes_precedence() -> None:
     sidecar = DOWNLOADS | {"env": [{"name": "PATIO_DOWNLOAD_ROOT", "value": "/elsewhere/adapters"}]}
     own_profile = profile(initContainers=[sidecar], volumes=SHARING.spec.volumes)
-    (warning,) = injected(pod(), Runtime(own_profile), adapters=(wanted("hf://org/sql"),)).warnings
+    (warning,) = injected(pod(), Runtime(own_profile), adapters=(required("hf://org/sql"),)).warnings
     assert "/elsewhere/adapters" in warning
 
 
@@ -104,23 +104,23 @@ def test_two_volumes_at_one_path_are_not_shared() -> None:
     )
     over = engine({"name": "scratch", "mountPath": "/var/lib/patio-adapters"})
     (warning,) = injected(
-        pod(over, volumes=[SCRATCH]), Runtime(own_profile), adapters=(wanted("hf://org/sql"),)
+        pod(over, volumes=[SCRATCH]), Runtime(own_profile), adapters=(required("hf://org/sql"),)
     ).warnings
     assert "do not share" in warning
 
 
 @pytest.mark.parametrize("source", ["pvc://lora/sql", "pvc:///models/lora/sql"])
 def test_folder_of_a_volume_that_is_not_mounted_gives_a_warning(source: str) -> None:
-    (warning,) = injected(pod(), adapters=(wanted(source),)).warnings
+    (warning,) = injected(pod(), adapters=(required(source),)).warnings
     assert source in warning
     assert "mount the claim" in warning
     target = pod(engine({"name": "models", "mountPath": "/models"}), volumes=[CLAIM])
-    assert injected(target, adapters=(wanted(source),)).warnings == ()
+    assert injected(target, adapters=(required(source),)).warnings == ()
 
 
 def test_folder_outside_of_the_engine_mounts_gives_a_warning() -> None:
     target = pod(engine({"name": "models", "mountPath": "/models"}), volumes=[CLAIM])
-    (warning,) = injected(target, adapters=(wanted("pvc:///data/sql"),)).warnings
+    (warning,) = injected(target, adapters=(required("pvc:///data/sql"),)).warnings
     assert "pvc:///data/sql" in warning
 
 

@@ -173,7 +173,7 @@ def test_errors_cause_is_looked_for() -> None:
 def test_soft_limit_is_raised_to_the_hard_one(monkeypatch: pytest.MonkeyPatch) -> None:
     limits = [(1024, 4096)]
     monkeypatch.setattr("resource.getrlimit", lambda _: limits[-1])
-    monkeypatch.setattr("resource.setrlimit", lambda _, wanted: limits.append(wanted))
+    monkeypatch.setattr("resource.setrlimit", lambda _, limit: limits.append(limit))
     assert raise_file_limit() == 4096
     assert raise_file_limit() == 4096
     assert len(limits) == 2

@@ -175,8 +175,8 @@ async def test_secret_is_sealed_in_its_order_and_nowhere_else(caplog: pytest.Log
         await eventually("it was refused", lambda: len(setup.ends), 2)
         rejections = setup.orders.rejections("team", ["uid-0"])
         assert ("uid-0", REQUEST) in rejections
-        kept = repr(rejections) + repr(setup.secrets) + caplog.text + repr(setup.sidecar(0).orders)
-        assert SECRET not in kept + repr(setup.sidecar(0).bodies)
+        traces = repr(rejections) + repr(setup.secrets) + caplog.text + repr(setup.sidecar(0).orders)
+        assert SECRET not in traces + repr(setup.sidecar(0).bodies)
         assert len(setup.reviewed) == 1, "a proof is good for some time"
 
 
@@ -269,14 +269,14 @@ def _with_revision(sidecar: Observation, revision: str) -> Observation:
 
 async def test_waiting_order_that_is_no_longer_wanted_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatcher, "AT_ONCE", 1)
-    came, go = asyncio.Event(), asyncio.Event()
+    arrived, go = asyncio.Event(), asyncio.Event()
 
-    async def still(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        came.set()
+    async def silent(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        arrived.set()
         await go.wait()
         writer.close()
 
-    server = await asyncio.start_server(still, "127.0.0.1", 0)
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
     async with world(3) as setup, server:
         slow = EnginePod("team", "slow", "uid-slow", "node-a", {}, "127.0.0.1", server.sockets[0].getsockname()[1])
         uids = ["uid-slow", "uid-0", "uid-1", "uid-2"]
@@ -286,7 +286,7 @@ async def test_waiting_order_that_is_no_longer_wanted_is_not_sent(monkeypatch: p
             setup.orders.dispatch([load(target) for target in pods], {})
 
         a_pass(slow, setup.pod(0), setup.pod(1))
-        await came.wait()
+        await arrived.wait()
         a_pass(slow, setup.pod(0))
         a_pass(slow, setup.pod(0), setup.pod(2))
         go.set()

@@ -196,16 +196,16 @@ def test_answer_of_millions_of_parts_is_not_decoded(part: str, monkeypatch: pyte
         *("0.0.0.0", "::", "224.0.0.1", "ff02::1", "localhost", "10.0.0.1@127.0.0.1", ""),
     ],
 )
-def test_address_that_is_no_pods_is_not_asked(ip: str) -> None:
+def test_address_that_is_no_pods_is_not_polled(ip: str) -> None:
     assert address_problem(ip)
 
 
 @pytest.mark.parametrize("ip", ["10.0.0.1", "192.168.3.4", "100.64.0.1", "fd00::7", "2001:db8::1"])
-def test_address_of_a_pods_network_is_asked(ip: str) -> None:
+def test_address_of_a_pods_network_is_polled(ip: str) -> None:
     assert address_problem(ip) is None
 
 
-async def test_loopback_pod_is_reported_as_not_asked() -> None:
+async def test_loopback_pod_is_reported_as_not_polled() -> None:
     requests: list[str] = []
 
     async def answering(request: web.Request) -> web.Response:

@@ -193,13 +193,13 @@ STRANGERS: dict[str, Answer] = {
 }
 
 
-@pytest.mark.parametrize("which", STRANGERS)
-async def test_stranger_proves_nothing_and_the_remedy_is_reported(which: str) -> None:
+@pytest.mark.parametrize("stranger", STRANGERS)
+async def test_stranger_proves_nothing_and_the_remedy_is_reported(stranger: str) -> None:
     requests: list[str] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
         requests.append(str(request.url))
-        return STRANGERS[which](request)
+        return STRANGERS[stranger](request)
 
     async with called(httpx.MockTransport(answer)) as client:
         with pytest.raises(UnprovenError, match="Recreate the pod"):
@@ -253,8 +253,8 @@ async def test_endless_answer_is_ended(status: int) -> None:
     stream = Endless()
     headers = {"www-authenticate": 'Patio-Proof error="UnknownKey"'}
     transport = httpx.MockTransport(lambda _: httpx.Response(status, stream=stream, headers=headers))
-    most = 1_000_000
-    async with httpx.AsyncClient(transport=BoundedTransport(transport, most)) as http:
+    limit = 1_000_000
+    async with httpx.AsyncClient(transport=BoundedTransport(transport, limit)) as http:
 
         async def look_up() -> None: ...
 
@@ -262,7 +262,7 @@ async def test_endless_answer_is_ended(status: int) -> None:
         client = SidecarClient("http://sidecar", http, ProofAuth("uid-0", lambda: newer, look_up))
         with pytest.raises(UnreachableError, match="longer than 1000000 bytes"):
             await client.adapters()
-    assert stream.sent <= most + 65536
+    assert stream.sent <= limit + 65536
 
 
 async def test_compressed_answer_is_not_taken() -> None:
@@ -281,12 +281,12 @@ async def test_answer_to_an_order_that_decodes_slowly_is_rejected() -> None:
             await SidecarClient("http://sidecar", http).unload(UnloadRequest(lora_name="a"))
 
 
-@pytest.mark.parametrize("most", [999, 1000])
-async def test_answer_at_the_limit_is_taken_and_none_past_it(most: int) -> None:
+@pytest.mark.parametrize("limit", [999, 1000])
+async def test_answer_at_the_limit_is_taken_and_none_past_it(limit: int) -> None:
     body = json.dumps({"ready": True, "waiting_for": []}).ljust(1000).encode()
     transport = httpx.MockTransport(lambda _: httpx.Response(200, stream=Whole(body)))
-    async with httpx.AsyncClient(transport=BoundedTransport(transport, most)) as http:
-        if most == 1000:
+    async with httpx.AsyncClient(transport=BoundedTransport(transport, limit)) as http:
+        if limit == 1000:
             assert (await SidecarClient("http://sidecar", http).ready()).ready
         else:
             with pytest.raises(UnreachableError):

@@ -309,20 +309,20 @@ async def test_service_of_an_older_version_waits_for_labels() -> None:
         assert kinds == ["pods", "services"], "the label is there before anything selects by it"
 
 
-async def test_mark_of_no_owner_is_completed() -> None:
+async def test_label_without_an_owner_is_completed() -> None:
     api = LoraApiServer()
     api.put("pods", pod("p", **{"lora.patio.dev/sql": "loaded", "owner.lora.patio.dev/gone": "sql"}))
     api.put("loraadapters", adapter("sql"))
     async with running(api, p=has("sql")):
-        wanted = {"lora.patio.dev/sql": "loaded", "owner.lora.patio.dev/uid-sql": "sql"}
+        expected = {"lora.patio.dev/sql": "loaded", "owner.lora.patio.dev/uid-sql": "sql"}
 
         def labels() -> dict[str, str]:
             return {key: value for key, value in api.get("pods", "p")["metadata"]["labels"].items() if "lora." in key}
 
-        await until("relabelled", lambda: labels() == wanted, labels)
+        await until("relabelled", lambda: labels() == expected, labels)
 
 
-async def test_label_on_its_way_counts_as_gone_just_now() -> None:
+async def test_label_being_set_counts_as_just_removed() -> None:
     api = LoraApiServer()
     api.put("pods", pod("p"))
     api.put("loraadapters", adapter("sql"))

@@ -42,7 +42,7 @@ def verdict(source: dict[str, Any], secret: dict[str, Any]) -> Credentials | Con
     return _checked(adapter, "keys", secret)
 
 
-def test_keys_that_are_not_ours_are_never_looked_at() -> None:
+def test_foreign_keys_are_never_looked_at() -> None:
     others: dict[str, Any] = {f"other-{number}": b"\xff\xfe" for number in range(5000)}
     others["line\nbreak"] = "%%% not base64"
     others["big"] = b"x" * 1_000_000

@@ -135,5 +135,5 @@ def test_report_of_another_namespace_orders_nothing(owner: str | None) -> None:
     reported = report_body(owner=owner) if owner is not None else report_body()
     sidecar = Observation(read_answer(answer(reported, report_body(lora_name="old", owner=owner))), ever_answered=True)
     decided = plan(Snapshot([pod()], {"uid-pod-0": sidecar}, [lora_adapter()], NOW))
-    assert not [each for each in decided.actions if isinstance(each, Load | Unload)]
+    assert not [action for action in decided.actions if isinstance(action, Load | Unload)]
     assert decided.placements["sql"].instances[0].reason == "NameTaken"

@@ -25,17 +25,17 @@ ORDER = LoadRequest(lora_name="sql", source="hf://org/repo", owner="me", revisio
 
 def sidecar(uid: str = UID, token: str = "a-token") -> tuple[Sealing, str]:
     """A sidecar that proved itself once, and its key."""
-    made = Sealing(uid, lambda: token)
+    sealing = Sealing(uid, lambda: token)
     own_key = new_key()
-    answer = made.answer(HandshakeRequest(key=own_key.public))
+    answer = sealing.answer(HandshakeRequest(key=own_key.public))
     assert answer is not None
     assert token_of(answer, own_key, uid) == token
-    return made, answer.key
+    return sealing, answer.key
 
 
-def code_of(made: Sealing, order: LoadRequest) -> str:
+def code_of(sealing: Sealing, order: LoadRequest) -> str:
     with pytest.raises(SealedError) as caught:
-        made.opened(order)
+        sealing.opened(order)
     assert SECRET not in str(caught.value) + repr(caught.value)
     return caught.value.code
 
@@ -44,19 +44,21 @@ def code_of(made: Sealing, order: LoadRequest) -> str:
 
 
 def test_sealed_order_is_opened_into_its_config() -> None:
-    made, key = sidecar()
+    sealing, key = sidecar()
     order = ORDER.model_copy(update={"config": SourceConfig({"endpoint": "https://hub.example.com"})})
     sent = sealed(order, {**VALUES, "endpoint": "https://other.example.com"}, UID, key)
     assert SECRET not in sent.model_dump_json() + repr(sent)
-    opened = made.opened(LoadRequest.model_validate_json(sent.model_dump_json(exclude_none=True, exclude_unset=True)))
+    opened = sealing.opened(
+        LoadRequest.model_validate_json(sent.model_dump_json(exclude_none=True, exclude_unset=True))
+    )
     assert dict(opened.config or {}) == {"hf_token": SECRET, "endpoint": "https://hub.example.com"}
     assert opened.sealed_credentials is None
     assert SECRET not in repr(opened)
 
 
 def test_order_without_sealed_credentials_stays_as_it_is() -> None:
-    made, _ = sidecar()
-    assert made.opened(ORDER) is ORDER
+    sealing, _ = sidecar()
+    assert sealing.opened(ORDER) is ORDER
 
 
 CHANGES: dict[str, Any] = {
@@ -74,15 +76,15 @@ CHANGES: dict[str, Any] = {
 
 @pytest.mark.parametrize("changed", CHANGES)
 def test_credentials_moved_to_another_order_are_not_opened(changed: str) -> None:
-    made, key = sidecar()
+    sealing, key = sidecar()
     sent = sealed(ORDER, VALUES, UID, key)
     moved = ORDER.model_copy(update={changed: CHANGES[changed], "sealed_credentials": sent.sealed_credentials})
-    assert code_of(made, moved) == "SealedInvalid"
+    assert code_of(sealing, moved) == "SealedInvalid"
 
 
 def test_credentials_for_another_pod_or_start_are_not_opened() -> None:
-    made, key = sidecar()
-    assert code_of(made, sealed(ORDER, VALUES, "uid-other", key)) == "SealedInvalid"
+    sealing, key = sidecar()
+    assert code_of(sealing, sealed(ORDER, VALUES, "uid-other", key)) == "SealedInvalid"
     restarted, _ = sidecar()
     assert code_of(restarted, sealed(ORDER, VALUES, UID, key)) == "SealedForAnother"
     unused = Sealing(UID, lambda: "a-token")
@@ -92,14 +94,14 @@ def test_credentials_for_another_pod_or_start_are_not_opened() -> None:
 @settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_tampered_credentials_are_not_opened(data: st.DataObject) -> None:
-    made, key = sidecar()
+    sealing, key = sidecar()
     text = sealed(ORDER, VALUES, UID, key).sealed_credentials or ""
     at = data.draw(st.integers(0, len(text) - 1))
     other = data.draw(st.one_of(st.text(max_size=3), st.sampled_from("ABCDabcd0129-_.")))
     tampered = text[:at] + other + text[at + 1 :]
     if tampered == text:
         return
-    assert code_of(made, ORDER.model_copy(update={"sealed_credentials": tampered})) in (
+    assert code_of(sealing, ORDER.model_copy(update={"sealed_credentials": tampered})) in (
         "SealedInvalid",
         "SealedForAnother",
     )
@@ -115,8 +117,8 @@ def test_tampered_credentials_are_not_opened(data: st.DataObject) -> None:
     ],
 )
 def test_credentials_that_no_order_can_have_are_rejected_unseen(config: dict[str, str]) -> None:
-    made, key = sidecar()
-    assert code_of(made, sealed(ORDER, config, UID, key)) == "SealedInvalid"
+    sealing, key = sidecar()
+    assert code_of(sealing, sealed(ORDER, config, UID, key)) == "SealedInvalid"
 
 
 @given(
@@ -139,9 +141,9 @@ def test_orders_digest_survives_the_wire(order: LoadRequest) -> None:
 
 
 def test_proof_is_for_one_handshake_and_one_pod() -> None:
-    made = Sealing(UID, lambda: "a-token")
+    sealing = Sealing(UID, lambda: "a-token")
     own_key, other = new_key(), new_key()
-    answer = made.answer(HandshakeRequest(key=own_key.public))
+    answer = sealing.answer(HandshakeRequest(key=own_key.public))
     assert answer is not None
     assert "a-token" not in answer.model_dump_json()
     assert token_of(answer, own_key, UID) == "a-token"

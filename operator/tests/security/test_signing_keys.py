@@ -110,7 +110,7 @@ def test_missing_key_is_made_and_kept_until_its_age() -> None:
 
 
 @pytest.mark.parametrize(("annotations", "later"), [({}, AGE), ({labels.ROTATE: ""}, timedelta())])
-def test_key_of_age_and_one_that_is_asked_away_are_followed(annotations: dict[str, str], later: timedelta) -> None:
+def test_key_of_age_and_one_to_rotate_get_a_successor(annotations: dict[str, str], later: timedelta) -> None:
     key = new_key(NOW)
     decision = decide(secret(key, **annotations), AGE, NOW + later)
     assert decision.data is not None
@@ -309,7 +309,7 @@ def test_pod_of_no_service_account_gets_no_token() -> None:
     assert TOKEN_MOUNT not in container(after, "patio")["volumeMounts"]
 
 
-def test_second_admission_keeps_word_and_keys() -> None:
+def test_second_admission_keeps_proof_and_keys() -> None:
     once = injected(pod()).pod
     assert injected(once, access=CallerKeys(("newer",), "another-word")).pod == once
 

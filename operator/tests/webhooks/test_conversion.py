@@ -117,9 +117,9 @@ async def test_long_list_is_converted_in_slices() -> None:
             turns += 1
             await asyncio.sleep(0)
 
-    beside = asyncio.create_task(others())
+    neighbour = asyncio.create_task(others())
     await conversion.answer(texts)
-    beside.cancel()
+    neighbour.cancel()
     assert turns > 3
 
 
@@ -134,11 +134,11 @@ RIGHT = {"caBundle": base64.b64encode(b"ca").decode()}
 
 def test_ca_and_the_namespace_of_a_fresh_crd_are_filled_in() -> None:
     changes = crd_bundle.correction(crd(), "patio-webhook", "elsewhere", b"ca")
-    where = "/spec/conversion/webhook/clientConfig"
+    path = "/spec/conversion/webhook/clientConfig"
     assert changes == [
         {"op": "replace", "path": "/metadata/resourceVersion", "value": "7"},
-        {"op": "add", "path": f"{where}/caBundle", "value": "Y2E="},
-        {"op": "add", "path": f"{where}/service/namespace", "value": "elsewhere"},
+        {"op": "add", "path": f"{path}/caBundle", "value": "Y2E="},
+        {"op": "add", "path": f"{path}/service/namespace", "value": "elsewhere"},
     ]
 
 

@@ -45,9 +45,9 @@ async def test_only_what_changes_what_is_wanted_is_compared(unreachable: KubeCli
 
 
 def in_clear(**source: Any) -> Object:
-    made = adapter()
-    made["spec"]["source"] = {"uri": "s3://bucket/sql", "endpoint": "http://minio", "secretRef": {"name": "k"}} | source
-    return made
+    body = adapter()
+    body["spec"]["source"] = {"uri": "s3://bucket/sql", "endpoint": "http://minio", "secretRef": {"name": "k"}} | source
+    return body
 
 
 async def test_clear_credentials_are_rejected_at_creation_and_change(unreachable: KubeClient) -> None:
@@ -67,10 +67,10 @@ async def test_stored_credentials_in_clear_do_not_stop_other_changes(unreachable
 
 
 def rival(name: str, app: str, called: str | None = "sql") -> Object:
-    made = adapter(app, name=name, uid=f"uid-{name}", creationTimestamp="2026-11-21T10:00:00Z")
+    body = adapter(app, name=name, uid=f"uid-{name}", creationTimestamp="2026-11-21T10:00:00Z")
     if called is not None:
-        made["spec"]["adapterName"] = called
-    return made
+        body["spec"]["adapterName"] = called
+    return body
 
 
 async def test_creation_reads_only_those_of_its_name() -> None:

@@ -150,7 +150,7 @@ def test_what_a_dockerfile_copies_is_in_its_context(name: str) -> None:
     assert set(images.copied_paths((ROOT / images.DOCKERFILES[name]).read_text())) <= let_in
 
 
-def test_progress_goes_to_the_one_who_asked(tmp_path: Path) -> None:
+def test_progress_goes_to_the_callers_report(tmp_path: Path) -> None:
     lines: list[str] = []
     environ = {"PATIO_CACHE": str(tmp_path)}
     images.build(["sidecar"], environ=environ, builder=Recorder(), report=lines.append)

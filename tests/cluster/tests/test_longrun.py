@@ -21,7 +21,7 @@ def test_output_is_in_the_log_after_the_command_itself(tmp_path: Path) -> None:
     assert lines[0].startswith(f"$ {sys.executable} -c")
 
 
-def test_failure_tells_the_last_words_and_where_the_rest_is(tmp_path: Path) -> None:
+def test_failure_shows_the_end_of_the_log_and_its_path(tmp_path: Path) -> None:
     log = tmp_path / "build.log"
     code = "import sys; print('first', *range(100), 'no space left', sep='\\n'); sys.exit(3)"
     with pytest.raises(CommandError) as error:

@@ -26,7 +26,7 @@ def test_mark_must_be_for_this_state_folder() -> None:
     assert not is_marked(b"", STATE)
 
 
-def test_process_in_our_container_is_ours_and_one_of_host_is_not() -> None:
+def test_only_processes_in_cluster_containers_are_the_clusters() -> None:
     assert lives_in(CONTAINER_ROOT, STATE)
     assert not lives_in(f"{HOST_ROOT}\n{HOST_VIEW}", STATE)
 
@@ -76,7 +76,7 @@ def _link(name: str, address: str, kind: str | None = None) -> dict[str, object]
     return link | ({"linkinfo": {"info_kind": kind}} if kind else {})
 
 
-def test_only_our_interface_and_pods_links_are_ours() -> None:
+def test_only_own_interface_and_pod_links_are_the_clusters() -> None:
     links = [
         _link("lo", "127.0.0.1"),
         _link("patio0", "10.213.0.1", "bridge"),
@@ -97,7 +97,7 @@ def test_tables_are_read_from_nft() -> None:
     assert parse_tables(json.dumps(listed)) == {("ip", "kube-proxy")}
 
 
-def test_cached_cni_results_are_ours_by_network_or_by_container() -> None:
+def test_cached_cni_results_are_known_by_network_or_container() -> None:
     names = ["patio-aa-eth0", "cni-loopback-aa-lo", "cni-loopback-bb-lo", "podman-aa-eth0"]
     assert our_cni_results(names) == {"patio-aa-eth0", "cni-loopback-aa-lo"}
 

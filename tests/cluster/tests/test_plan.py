@@ -62,7 +62,7 @@ def test_json_files_are_json() -> None:
         ("kind", {"PATIO_CLUSTER_PROVIDER": "local"}, False, "kind"),
     ],
 )
-def test_provider_is_what_was_asked_for_or_what_fits(
+def test_provider_is_the_one_requested_or_the_one_that_fits(
     requested: str | None, environ: dict[str, str], docker: bool, chosen: str
 ) -> None:
     has_docker: Callable[[], bool] = lambda: docker  # noqa: E731 - a value of the table

@@ -480,7 +480,7 @@ def test_pods_without_their_group_are_adopted_and_not_doubled() -> None:
     assert (plan.creates, plan.tear_down, plan.deletes) == ((), (), ())
 
 
-def test_pod_of_another_owner_is_in_the_way_and_stays() -> None:
+def test_foreign_pod_of_a_members_name_blocks_it_and_stays() -> None:
     world = GroupSimulator(leader_worker())
     foreign_pod = {
         "apiVersion": "v1",

@@ -55,7 +55,7 @@ def test_what_is_left_of_a_controller_is_no_sign(seen: Evidence) -> None:
     assert signs(seen, NOW) == ()
 
 
-def test_upstream_counts_as_there_at_once_and_as_gone_only_later() -> None:
+def test_upstream_counts_as_present_at_once_and_absent_later() -> None:
     managing = detect(None, (), 0.0)
     assert not managing.observing
     present = detect(managing, ("Deployment a/b",), 5.0)

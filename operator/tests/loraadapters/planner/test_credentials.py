@@ -75,7 +75,7 @@ KEYS = {"ACCESS_KEY": "key", "SECRET_KEY": "s3cr3t"}
 
 
 @pytest.mark.parametrize(
-    ("source", "values", "where"),
+    ("source", "values", "field"),
     [
         ({"endpoint": "http://minio:9000"}, {}, "source.endpoint"),
         ({"endpoint": None}, {"ENDPOINT": " HTTP://minio:9000 "}, "ENDPOINT of Secret keys"),
@@ -83,12 +83,12 @@ KEYS = {"ACCESS_KEY": "key", "SECRET_KEY": "s3cr3t"}
     ],
 )
 def test_stored_endpoint_without_tls_is_sent_no_credentials(
-    source: dict[str, Any], values: dict[str, str], where: str
+    source: dict[str, Any], values: dict[str, str], field: str
 ) -> None:
     of = adapter(**source)
     found = judge(of, KEYS | values, "7")
     assert isinstance(found, Condition)
-    assert where in found.message
+    assert field in found.message
     decided = planned(found, of=of)
     assert orders(decided) == []
     (ready, _, degraded) = status(of, decided.placements["sql"], recorded({}), NOW)["conditions"]

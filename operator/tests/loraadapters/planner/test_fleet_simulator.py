@@ -37,8 +37,8 @@ class Event:
         return f"{self.what.__name__}{self.args}"
 
 
-def happening(what: Callable[..., None], *args: st.SearchStrategy[Any]) -> st.SearchStrategy[Event]:
-    return st.builds(Event, st.just(what), st.tuples(*args))
+def happening(change: Callable[..., None], *args: st.SearchStrategy[Any]) -> st.SearchStrategy[Event]:
+    return st.builds(Event, st.just(change), st.tuples(*args))
 
 
 def sidecar(room: int | None) -> Sidecar:
@@ -146,11 +146,11 @@ def have(world: FleetSimulator, name: str, state: AdapterState) -> set[str]:
 def test_whatever_happened_it_ends_as_declared(happened: list[Event], seed: int) -> None:
     world = lived(happened, seed)
     for name, adapter in world.adapters.items():
-        wanted = len(world.pods) if adapter.spec.replicas is None else adapter.spec.replicas
+        expected = len(world.pods) if adapter.spec.replicas is None else adapter.spec.replicas
         if source_revision(adapter) == BAD:
             assert have(world, name, AdapterState.LOADED) == set()
         else:
-            assert len(have(world, name, AdapterState.LOADED)) == min(wanted, len(world.pods))
+            assert len(have(world, name, AdapterState.LOADED)) == min(expected, len(world.pods))
     for name in world.pods:
         entries = world.sidecar(name).entries
         assert entries.keys() <= world.adapters.keys() | {"mine"}, "what was deleted is unloaded"
@@ -217,13 +217,13 @@ def test_pod_that_is_lost_moves_only_what_it_had(happened: list[Event], lost: st
     if lost not in world.pods:
         return
     before = {name: world.holding(name) for name in world.adapters}
-    had = {name for name in before if lost in before[name]}
+    names_on_lost = {name for name in before if lost in before[name]}
     world.orders.clear()
     world.lose(lost)
     world.settle()
     for name, pods in before.items():
         assert world.holding(name) >= pods - {lost}
-    assert {order.request.lora_name for _, _, order in world.orders} <= had
+    assert {order.request.lora_name for _, _, order in world.orders} <= names_on_lost
     assert all(isinstance(order, Load) for _, _, order in world.orders)
 
 

@@ -42,7 +42,7 @@ def planned(adapters: list[LoraAdapter], pods: list[EnginePod], views: dict[str,
     return planner.plan_incrementally(Snapshot(pods, views, adapters, NOW))
 
 
-def test_selection_is_asked_about_candidates_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_selector_is_evaluated_for_candidates_only(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = Counter[str]()
 
     def counting(adapter: LoraAdapter, labels: Any) -> bool:
@@ -58,25 +58,25 @@ def test_selection_is_asked_about_candidates_only(monkeypatch: pytest.MonkeyPatc
 
 
 def test_no_part_of_a_plan_is_about_many_pods(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = 0
+    looked_up = 0
     candidate = candidates._candidate
 
     def counting(*args: Any) -> Any:
-        nonlocal made
-        made += 1
+        nonlocal looked_up
+        looked_up += 1
         return candidate(*args)
 
     monkeypatch.setattr(candidates, "_candidate", counting)
     steps = planned(*fleet(3, 1000, 1))
     most = 0
     while True:
-        before = made
+        before = looked_up
         try:
             next(steps)
         except StopIteration:
             break
-        most = max(most, made - before)
-    assert made == 3000
+        most = max(most, looked_up - before)
+    assert looked_up == 3000
     assert most == CHUNK
 
 
@@ -95,8 +95,8 @@ def test_candidates_are_exactly_what_is_selected() -> None:
     for number, labels in enumerate(pods):
         index.add(labels, number)
     for adapter in adapters:
-        wanted = [number for number, labels in enumerate(pods) if selects(adapter, labels)]
-        assert list(index.of(adapter)) == wanted
+        expected = [number for number, labels in enumerate(pods) if selects(adapter, labels)]
+        assert list(index.of(adapter)) == expected
 
 
 async def test_others_have_their_turns_in_a_long_plan(monkeypatch: pytest.MonkeyPatch) -> None:

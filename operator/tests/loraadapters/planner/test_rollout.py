@@ -32,13 +32,13 @@ def revision(uri: str) -> str:
 
 def world(pods: int = 3, *, seed: int = 0, pace: float = 1.0, **spec: Any) -> FleetSimulator:
     """A world in which `sql` is loaded from the old source everywhere."""
-    made = FleetSimulator(seed, pace)
+    simulator = FleetSimulator(seed, pace)
     for index in range(pods):
-        made.add(pod(f"p{index}"))
-    made.declare(declared(OLD, **spec))
-    made.settle()
-    made.orders.clear()
-    return made
+        simulator.add(pod(f"p{index}"))
+    simulator.declare(declared(OLD, **spec))
+    simulator.settle()
+    simulator.orders.clear()
+    return simulator
 
 
 def loads(decided: Plan) -> list[tuple[str, bool]]:

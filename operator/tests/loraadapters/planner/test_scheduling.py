@@ -132,7 +132,7 @@ def test_on_one_node_the_newest_goes_first() -> None:
     assert list(unloaded_by(planned([pod("new"), pod("old")], views, lora_adapter(replicas=1)))) == ["new"]
 
 
-def test_label_goes_before_the_unload() -> None:
+def test_label_is_removed_before_the_unload() -> None:
     pods = [pod("a", serving=["sql"]), pod("b", serving=["sql"])]
     decided = planned(pods, having("a", "b"), lora_adapter(replicas=0))
     assert unloaded_by(decided) == {}
@@ -243,14 +243,14 @@ def test_pod_that_returns_after_its_replacement_frees_one_again() -> None:
     assert len(world.holding("sql")) == 1
 
 
-def test_takeover_places_nothing_before_every_pod_was_asked() -> None:
+def test_takeover_places_nothing_before_every_pod_was_polled() -> None:
     pods = [pod("a", serving=["sql"]), pod("b")]
     decided = plan(Snapshot(pods, {"uid-b": seen()}, [lora_adapter(replicas=1)], NOW))
     assert decided.actions == ()
     assert decided.placements == {}, "nor is a status written from half a look"
 
 
-def test_unasked_ready_pod_may_have_it_and_a_starting_one_not() -> None:
+def test_unpolled_ready_pod_may_have_it_and_a_starting_one_not() -> None:
     def recorded(unasked: EnginePod) -> list[str]:
         views = {"uid-b": seen()}
         return loaded_by(plan(Snapshot([unasked, pod("b")], views, [lora_adapter(replicas=1)], NOW)))
@@ -420,10 +420,10 @@ def test_loadable_adapters_load_and_others_are_tried_boundedly(
         )
 
 
-def test_sidecar_that_could_not_be_asked_moves_nothing() -> None:
+def test_sidecar_that_could_not_be_polled_moves_nothing() -> None:
     adapter = lora_adapter(replicas=1)
-    had = seen(report(load_request(adapter)))
-    unasked = Observation(None, "The operator cannot poll the sidecar.", ever_answered=True, last=had.answer)
+    loaded = seen(report(load_request(adapter)))
+    unasked = Observation(None, "The operator cannot poll the sidecar.", ever_answered=True, last=loaded.answer)
     views = {"uid-a": unasked, "uid-b": seen()}
     later = NOW + timedelta(minutes=10)
     decided = plan(Snapshot([pod("a", serving=["sql"]), pod("b")], views, [adapter], later))

@@ -35,10 +35,10 @@ def ready(of: dict[str, Any]) -> tuple[str, str]:
 
 
 def test_ready_means_loaded_on_every_pod() -> None:
-    both = [instance("a", InstanceState.LOADED), instance("b", InstanceState.LOADED)]
-    assert ready(status(ADAPTER, both, {}, NOW)) == ("True", "Loaded")
-    assert ready(status(ADAPTER, [*both, instance("c", InstanceState.LOADING)], {}, NOW)) == ("False", "Loading")
-    assert ready(status(ADAPTER, [*both, instance("c", InstanceState.UNKNOWN)], {}, NOW)) == (
+    instances = [instance("a", InstanceState.LOADED), instance("b", InstanceState.LOADED)]
+    assert ready(status(ADAPTER, instances, {}, NOW)) == ("True", "Loaded")
+    assert ready(status(ADAPTER, [*instances, instance("c", InstanceState.LOADING)], {}, NOW)) == ("False", "Loading")
+    assert ready(status(ADAPTER, [*instances, instance("c", InstanceState.UNKNOWN)], {}, NOW)) == (
         "False",
         "SidecarUnreachable",
     )
@@ -126,7 +126,7 @@ def test_progress_of_a_rollout_is_reported() -> None:
     ]
 
 
-def test_what_is_asked_for_is_no_warning_and_what_is_lost_is() -> None:
+def test_spec_change_is_no_warning_and_a_lost_adapter_is() -> None:
     two = [instance("a", InstanceState.LOADED), instance("b", InstanceState.LOADED)]
     before = status(ADAPTER, two, {}, NOW)
     grown = status(ADAPTER, [*two, instance("c", InstanceState.LOADING)], before, NOW)

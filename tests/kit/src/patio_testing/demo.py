@@ -61,9 +61,9 @@ def main() -> None:
 
 
 @contextmanager
-def step(what: str) -> Iterator[None]:
+def step(title: str) -> Iterator[None]:
     """Print what begins, and how long it took."""
-    print(f"==> {what}", flush=True)
+    print(f"==> {title}", flush=True)
     started = time.monotonic()
     yield
     print(f"    done in {time.monotonic() - started:.1f} s", flush=True)

@@ -116,20 +116,20 @@ class EnginePod:
         }
         self._start("sidecar", command, variables)
 
-    def kill(self, *which: str) -> None:
+    def kill(self, *process_names: str) -> None:
         """End processes as by SIGKILL."""
-        for process_name in which:
+        for process_name in process_names:
             process = self._processes.pop(process_name)
             process.kill()
             process.wait()
 
-    def freeze(self, which: str) -> None:
+    def freeze(self, process_name: str) -> None:
         """Have a process stand still."""
-        self._processes[which].send_signal(signal.SIGSTOP)
+        self._processes[process_name].send_signal(signal.SIGSTOP)
 
-    def thaw(self, which: str) -> None:
+    def thaw(self, process_name: str) -> None:
         """Have it go on."""
-        self._processes[which].send_signal(signal.SIGCONT)
+        self._processes[process_name].send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         """End what still runs."""
@@ -163,10 +163,10 @@ class EnginePod:
         """Return what both processes logged."""
         return "".join(path.read_text() for path in self._folder.glob(f"{self.name}-*.log"))
 
-    def _start(self, which: str, command: list[str], variables: dict[str, str]) -> None:
+    def _start(self, process_name: str, command: list[str], variables: dict[str, str]) -> None:
         environment = {"PATH": os.environ["PATH"], "POD_NAME": self.name, **variables}
-        with (self._folder / f"{self.name}-{which}.log").open("ab") as log:
-            self._processes[which] = subprocess.Popen(
+        with (self._folder / f"{self.name}-{process_name}.log").open("ab") as log:
+            self._processes[process_name] = subprocess.Popen(
                 [sys.executable, *command], env=environment, stdout=log, stderr=log
             )
 

@@ -179,13 +179,13 @@ def deployment(engine: Engine, namespace: str, name: str, replicas: int) -> dict
 
 def lora_adapter(namespace: str, name: str, path: str, **spec: Any) -> dict[str, Any]:
     """Return a LoraAdapter from a path, or a URI, for the role `worker` of the group `demo` if `spec` names no pods."""
-    everyone = {} if {"roleRef", "selector"} & spec.keys() else {"roleRef": {"group": "demo", "role": "worker"}}
+    default_target = {} if {"roleRef", "selector"} & spec.keys() else {"roleRef": {"group": "demo", "role": "worker"}}
     source = {"source": {"uri": path if "://" in path else f"file://{path}"}}
     return {
         "apiVersion": "patio.dev/v1alpha1",
         "kind": "LoraAdapter",
         "metadata": {"name": name, "namespace": namespace},
-        "spec": source | everyone | spec,
+        "spec": source | default_target | spec,
     }
 
 
@@ -206,7 +206,7 @@ def load_manually(kube: Kube, namespace: str, pod: str, name: str, path: str) ->
 def install_patio(kube: Kube, environment: Environment, report: Callable[[str], None], *values: str) -> None:
     """Install or upgrade Patio from the chart of this tree, with the images of this tree and these `name=value`."""
     renew_crds(kube, report)
-    done = subprocess.run(
+    completed = subprocess.run(
         [
             environment.helm,
             "--kubeconfig",
@@ -232,11 +232,11 @@ def install_patio(kube: Kube, environment: Environment, report: Callable[[str], 
         text=True,
         check=False,
     )
-    if done.returncode:
+    if completed.returncode:
         operator = kube.kubectl("-n", SYSTEM_NAMESPACE, "get", "pods,events")
-        raise RuntimeError(f"helm could not install Patio: {done.stderr}\n{operator}")
+        raise RuntimeError(f"helm could not install Patio: {completed.stderr}\n{operator}")
     until("the webhook's CA bundle", lambda: _ca_bundles(kube), all, within=30)
-    report(done.stdout.splitlines()[0] if done.stdout else "installed")
+    report(completed.stdout.splitlines()[0] if completed.stdout else "installed")
 
 
 def renew_crds(kube: Kube, report: Callable[[str], None]) -> None:

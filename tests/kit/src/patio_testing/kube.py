@@ -72,7 +72,7 @@ class Kube:
 
     def kubectl(self, *args: str, stdin: str | None = None, timeout: float = 120.0) -> str:
         """Run kubectl and return what it prints."""
-        done = subprocess.run(
+        completed = subprocess.run(
             [self.kubectl_binary, "--kubeconfig", self.kubeconfig, *args],
             input=stdin,
             capture_output=True,
@@ -80,9 +80,9 @@ class Kube:
             timeout=timeout,
             check=False,
         )
-        if done.returncode:
-            raise KubectlError(f"kubectl {' '.join(args)}: {done.stderr.strip() or done.stdout.strip()}")
-        return done.stdout
+        if completed.returncode:
+            raise KubectlError(f"kubectl {' '.join(args)}: {completed.stderr.strip() or completed.stdout.strip()}")
+        return completed.stdout
 
     def apply(self, *objects: Mapping[str, Any]) -> str:
         """`kubectl apply` objects."""

@@ -41,16 +41,16 @@ def runnable(value: Any) -> Any:
         return [runnable(item) for item in value]
     if not isinstance(value, dict):
         return value
-    made = {key: runnable(item) for key, item in value.items() if key not in NOT_HERE}
-    if "image" in made:
-        made["image"] = SIDECAR if "patio-runtime" in made["image"] else PARTS
-        made["imagePullPolicy"] = "IfNotPresent"
+    result = {key: runnable(item) for key, item in value.items() if key not in NOT_HERE}
+    if "image" in result:
+        result["image"] = SIDECAR if "patio-runtime" in result["image"] else PARTS
+        result["imagePullPolicy"] = "IfNotPresent"
     for key in PROBES:
-        if key in made:
-            made[key] |= {"initialDelaySeconds": 1, "periodSeconds": 1, "failureThreshold": 60}
-    if isinstance(made.get("replicas"), int):
-        made["replicas"] = min(made["replicas"], MOST_REPLICAS)
-    return made
+        if key in result:
+            result[key] |= {"initialDelaySeconds": 1, "periodSeconds": 1, "failureThreshold": 60}
+    if isinstance(result.get("replicas"), int):
+        result["replicas"] = min(result["replicas"], MOST_REPLICAS)
+    return result
 
 
 def without_workers(value: Any) -> Any:

@@ -286,13 +286,13 @@ class FleetSimulator:
         self.rejections = {key: rejection for key, rejection in self.rejections.items() if rejection.until > self.now}
         return decided
 
-    def settle(self, most: int = 300) -> int:
+    def settle(self, passes: int = 300) -> int:
         """Step until nothing is left to do and nothing moves; return how many steps it took."""
-        for steps in range(most):
+        for steps in range(passes):
             if not self._moving() and self._settled():
                 return steps
             self.step()
-        raise AssertionError(f"still at it after {most} steps: {self.plan()}")
+        raise AssertionError(f"still at it after {passes} steps: {self.plan()}")
 
     def _settled(self) -> bool:
         pace, self.pace = self.pace, 1.0
@@ -319,9 +319,9 @@ class FleetSimulator:
     def _moving(self) -> bool:
         if self._labels or self._ordered:
             return True
-        still = (AdapterState.LOADED, AdapterState.FAILED)
+        resting = (AdapterState.LOADED, AdapterState.FAILED)
         return any(
-            (entry.state not in still and sidecar.engine_ready and not entry.request.expects_credentials)
+            (entry.state not in resting and sidecar.engine_ready and not entry.request.expects_credentials)
             or (entry.prepared is not None and entry.prepared.state is PreparedState.DOWNLOADING)
             for sidecar in self.sidecars.values()
             if sidecar.alive
@@ -345,7 +345,7 @@ class FleetSimulator:
             if self.rng.random() >= self.pace:
                 continue
             del self._ordered[key]
-            if order.pod.uid in self.sidecars and any(_order_key(order) in wanted for wanted in self._wanted):
+            if order.pod.uid in self.sidecars and any(_order_key(order) in orders for orders in self._wanted):
                 self._order(order)
 
     def _label(self) -> None:

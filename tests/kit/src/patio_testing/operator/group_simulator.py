@@ -70,17 +70,17 @@ class GroupSimulator:
         plan = self.plan()
         for ref in plan.tear_down:
             self._delete(ref)
-        for wanted in plan.applies:
-            key = (wanted["kind"], wanted["metadata"]["name"])
+        for applied in plan.applies:
+            key = (applied["kind"], applied["metadata"]["name"])
             before = self.objects.get(key, {"metadata": {"uid": f"uid-{next(self._uids)}"}})
-            merged = copy.deepcopy(wanted)
+            merged = copy.deepcopy(applied)
             merged["metadata"]["uid"] = before["metadata"]["uid"]
             merged["metadata"]["managedFields"] = WRITTEN
             self.objects[key] = merged
-        for wanted in plan.creates:
-            key = ("Pod", wanted["metadata"]["name"])
+        for applied in plan.creates:
+            key = ("Pod", applied["metadata"]["name"])
             assert key not in self.objects, f"{key} exists"
-            pod = copy.deepcopy(wanted)
+            pod = copy.deepcopy(applied)
             pod["metadata"]["uid"] = f"uid-{next(self._uids)}"
             pod["metadata"]["managedFields"] = WRITTEN
             self.objects[key] = pod
@@ -118,10 +118,10 @@ class GroupSimulator:
         for name in self.leaving():
             del self.objects["Pod", name]
 
-    def make_ready(self, which: Callable[[Object], bool] = lambda _: True) -> None:
+    def make_ready(self, selects: Callable[[Object], bool] = lambda _: True) -> None:
         """Make pods ready that are not."""
         for name, pod in self.pods().items():
-            if which(pod) and "status" not in pod:
+            if selects(pod) and "status" not in pod:
                 pod["status"] = {
                     "phase": "Running",
                     "podIP": f"10.0.0.{int(pod['metadata']['uid'].removeprefix('uid-')) % 200}",

@@ -64,8 +64,8 @@ class LoraApiServer:
 
     def events(self) -> list[tuple[str, str]]:
         """Return object and reason of each event that was recorded."""
-        made = [body for method, path, body in self.writes if method == "POST" and path.endswith("/events")]
-        return [(event["involvedObject"]["name"], event["reason"]) for event in made]
+        events = [body for method, path, body in self.writes if method == "POST" and path.endswith("/events")]
+        return [(event["involvedObject"]["name"], event["reason"]) for event in events]
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[KubeClient]:
@@ -96,8 +96,8 @@ class LoraApiServer:
         body = await request.json() if request.can_read_body else {}
         if request.method != "GET":
             self.writes.append((request.method, request.path, body))
-            made = f"/{body['metadata']['name']}" if request.method == "POST" else ""
-            if (message := self.denies(request.method, request.path + made)) is not None:
+            suffix = f"/{body['metadata']['name']}" if request.method == "POST" else ""
+            if (message := self.denies(request.method, request.path + suffix)) is not None:
                 return web.json_response({"message": message}, status=403)
         if request.method == "POST":
             key = (plural, namespace, body["metadata"]["name"])
@@ -126,11 +126,13 @@ class LoraApiServer:
         self.lists.append((plural, dict(request.query)))
         if "fieldSelector" in request.query and not self.selects_fields:
             return web.json_response({"message": "field label not supported: spec.adapterName"}, status=400)
-        wanted = request.query.get("fieldSelector", "").removeprefix("spec.adapterName=")
+        adapter_name = request.query.get("fieldSelector", "").removeprefix("spec.adapterName=")
         items = [
             item
-            for (kind, where, _), item in self.objects.items()
-            if kind == plural and namespace in ("", where) and (not wanted or item["spec"].get("adapterName") == wanted)
+            for (kind, object_namespace, _), item in self.objects.items()
+            if kind == plural
+            and namespace in ("", object_namespace)
+            and (not adapter_name or item["spec"].get("adapterName") == adapter_name)
         ]
         text = json.dumps({"metadata": {"resourceVersion": str(self._version)}, "items": items})
         self.sent += len(text)

@@ -72,8 +72,8 @@ class MemoryApi:
         """How many requests changed something, events apart."""
         return sum(
             number
-            for what, number in self.requests.items()
-            if what.split()[0] in ("PATCH", "POST", "PUT", "DELETE") and what.split()[1] != "events"
+            for request, number in self.requests.items()
+            if request.split()[0] in ("PATCH", "POST", "PUT", "DELETE") and request.split()[1] != "events"
         )
 
     def put(self, collection: str, body: Object) -> Object:
@@ -166,7 +166,9 @@ class MemoryApi:
         return len(parts) - root in ((4,) if "namespaces" in parts else (2,))
 
     def _listed(self, collection: str, query: Any) -> Object:
-        wanted = [requirement.split("=") for requirement in query.get("labelSelector", "").split(",") if requirement]
+        requirements = [
+            requirement.split("=") for requirement in query.get("labelSelector", "").split(",") if requirement
+        ]
         named = query.get("fieldSelector", "").removeprefix("metadata.name=")
         items = [
             body
@@ -176,7 +178,7 @@ class MemoryApi:
             and all(
                 (body["metadata"].get("labels") or {}).get(key[0])
                 in (key[1:] or [*body["metadata"].get("labels", {}).values()])
-                for key in wanted
+                for key in requirements
             )
         ]
         return {"items": items, "metadata": {"resourceVersion": str(self.version)}}

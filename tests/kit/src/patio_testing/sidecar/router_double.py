@@ -127,8 +127,8 @@ class RouterDouble:
             return JSONResponse({"error": f"Invalid value for field 'worker_url': {url}", "code": "BAD_REQUEST"}, 400)
         listed = self._find(url)
         if listed is None:
-            done = self.at_once and url in self.alive
-            listed = Listed(str(uuid.uuid4()), url, body, "ready" if done else "pending")
+            at_once = self.at_once and url in self.alive
+            listed = Listed(str(uuid.uuid4()), url, body, "ready" if at_once else "pending")
             self.workers[listed.id] = listed
         elif self._smg:
             code = "WORKER_CREATE_IN_PROGRESS" if listed.status == "pending" else "WORKER_ALREADY_EXISTS"
@@ -137,8 +137,8 @@ class RouterDouble:
             listed.message = f"Worker {url} already exists"
         elif listed.status == "failed":
             listed.status = "pending"
-        where = f"/workers/{listed.id}"
-        accepted = {"status": "accepted", "worker_id": listed.id, "url": url, "location": where, "message": "queued"}
+        path = f"/workers/{listed.id}"
+        accepted = {"status": "accepted", "worker_id": listed.id, "url": url, "location": path, "message": "queued"}
         return JSONResponse(accepted, 202)
 
     async def _worker(self, request: Request) -> Response:
