@@ -21,7 +21,7 @@ from typing import Protocol
 import httpx
 
 from patio_operator.loraadapters.handshake import Handshakes, UnprovenError
-from patio_operator.loraadapters.planner.credentials import InvalidSecretError, check, given
+from patio_operator.loraadapters.planner.credentials import InvalidSecretError, check, config_of
 from patio_operator.loraadapters.planner.observation import UNOBSERVED, Observation
 from patio_operator.loraadapters.planner.plan import Load, Order, Rejection, Unload
 from patio_operator.pods.engine_pod import EnginePod
@@ -240,7 +240,7 @@ class Dispatcher:
         except InvalidSecretError as error:  # it has changed since it was judged, and is judged again
             log.warning("secret %s/%s cannot be used: %s", pod.namespace, secret, error)
             return False
-        await self._load_sealed(pod, client, partial(sealed, request, given(found.values), pod.uid), key)
+        await self._load_sealed(pod, client, partial(sealed, request, config_of(found.values), pod.uid), key)
         return True
 
     async def _load_sealed(
